@@ -1,0 +1,21 @@
+"""Every test, and every process that a test starts, sees 8 simulated CPU devices, quick compilation and strict broadcasting."""
+
+import os
+from pathlib import Path
+
+# Set before jax is imported, as variables of the environment, so that processes which tests start inherit them.
+os.environ["JAX_PLATFORMS"] = "cpu"
+for flag in ("--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"):
+  if flag.split("=")[0] not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+
+# Compiled programs are kept between runs of the suite, however small they are.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "jax"))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+
+def pytest_collection_modifyitems(items):
+  """Slow tests come last, so that a mistake shows early."""
+  items.sort(key=lambda item: "slow" in item.keywords)
