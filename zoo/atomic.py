@@ -1,0 +1,28 @@
+"""Files that are either the old one or the new one, whatever happens while they are written."""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+
+from zoo.errors import UserError
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+  """A temporary path to write to, in the folder of `path`; renamed to `path` when the block ends well, else removed.
+
+  Raises:
+    UserError: the disk is full, or the folder may not be written to. `path` is then what it was.
+  """
+  path = pathlib.Path(path)
+  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  try:
+    yield temporary
+    with open(temporary, "rb") as written:
+      os.fsync(written.fileno())
+    os.replace(temporary, path)
+  except OSError as error:
+    raise UserError(f"{path} cannot be written: {error.strerror or error}. What was there before is intact.") from error
+  finally:
+    temporary.unlink(missing_ok=True)

@@ -1,0 +1,127 @@
+"""Where the numbers of a run go: `metrics.jsonl` always, TensorBoard and Weights & Biases where asked for."""
+
+import importlib
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
+
+import jax
+
+from zoo.atomic import replacing
+from zoo.errors import UserError
+
+
+class Writers:
+  """Writes scalars to `folder`, from the first process only.
+
+  A run that goes on at step k first drops what the interrupted one wrote beyond k, and any line it had not finished,
+  so that `metrics.jsonl` reads as one uninterrupted run.
+
+  Args:
+    folder: of the run; made if it is not there.
+    step: where the run starts or goes on: steps done so far.
+    tensorboard: also write event files to `folder/tensorboard` (extra `tensorboard`).
+    wandb: also log to Weights & Biases (extra `wandb`): a project name, or the keywords of `wandb.init`.
+  """
+
+  def __init__(
+    self,
+    folder: str | os.PathLike,
+    *,
+    step: int = 0,
+    tensorboard: bool = False,
+    wandb: str | Mapping[str, Any] | None = None,
+  ):
+    self._file = self._tensorboard = self._wandb = None
+    if jax.process_index() != 0:
+      return
+    folder = pathlib.Path(folder)
+    # What may be missing is asked for before anything is written.
+    tensorboardx = _extra("tensorboardX", "tensorboard") if tensorboard else None
+    wandb_module = _extra("wandb", "wandb") if wandb else None
+    folder.mkdir(parents=True, exist_ok=True)
+    self.path = folder / "metrics.jsonl"
+    drop_beyond(self.path, step)
+    self._file = open(self.path, "a", encoding="utf-8")
+    if tensorboardx:
+      self._tensorboard = tensorboardx.SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+    if wandb_module:
+      keywords = {"project": wandb} if isinstance(wandb, str) else dict(wandb)
+      self._wandb = wandb_module.init(**{"dir": str(folder), "id": _wandb_id(folder), "resume": "allow", **keywords})
+
+  def write(self, step: int, values: Mapping[str, Any]) -> None:
+    """Adds one line, `{"step": ..., "time": ..., **values}`; `values` are numbers or scalar arrays.
+
+    JSON knows no NaN and no infinity: they are written as null.
+    """
+    if self._file is None:
+      return
+    numbers = {name: float(value) for name, value in values.items()}
+    line = {"step": int(step), "time": round(time.time(), 3)}
+    line |= {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    try:
+      self._file.write(json.dumps(line, allow_nan=False) + "\n")
+      self._file.flush()
+    except OSError as error:
+      raise UserError(
+        f"{self.path} cannot be written: {error.strerror}. Make room and run the same command."
+      ) from error
+    if self._tensorboard:
+      for name, value in numbers.items():
+        self._tensorboard.add_scalar(name, value, int(step))
+      self._tensorboard.flush()
+    if self._wandb:
+      self._wandb.log(numbers, step=int(step))
+
+  def close(self) -> None:
+    """Ends the files; W&B waits until its service has everything."""
+    if self._file:
+      self._file.close()
+    if self._tensorboard:
+      self._tensorboard.close()
+    if self._wandb:
+      self._wandb.finish()
+
+
+def read(path: str | os.PathLike) -> list[dict[str, Any]]:
+  """The lines of a `metrics.jsonl`, without those that a killed run left unfinished."""
+  lines = []
+  for text in pathlib.Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+    try:
+      line = json.loads(text)
+    except json.JSONDecodeError:
+      continue
+    if isinstance(line, dict) and "step" in line:
+      lines.append(line)
+  return lines
+
+
+def drop_beyond(path: str | os.PathLike, step: int) -> None:
+  """Removes the unfinished lines and those of steps after `step` from a `metrics.jsonl`, if it is there."""
+  path = pathlib.Path(path)
+  if not path.exists():
+    return
+  kept = "".join(json.dumps(line) + "\n" for line in read(path) if line["step"] <= step)
+  with replacing(path) as temporary:
+    temporary.write_text(kept, encoding="utf-8")
+
+
+def _extra(module: str, extra: str) -> ModuleType:
+  try:
+    return importlib.import_module(module)
+  except ImportError as error:
+    raise UserError(f"{module} is not installed. Install it with: pip install 'flax-zoo[{extra}]'.") from error
+
+
+def _wandb_id(folder: pathlib.Path) -> str:
+  """The same identifier when the run goes on, so that W&B continues one curve."""
+  path = folder / "wandb_id.txt"
+  if not path.exists():
+    with replacing(path) as temporary:
+      temporary.write_text(os.urandom(8).hex())
+  return path.read_text().strip()

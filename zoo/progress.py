@@ -1,0 +1,130 @@
+"""What a person sees of a run: a bar on a terminal, one quiet line per interval elsewhere; and how fast it goes."""
+
+import contextlib
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
+
+import jax
+from tqdm import tqdm
+
+
+class Speed:
+  """Measures between two calls of `measure`, leaving out what ran inside `paused`.
+
+  Args:
+    step: steps done so far.
+    per_step: what one step gets through, e.g. `{"examples": 192, "tokens": 3072}`.
+    flops_per_step: model FLOPs of one training step, all devices together (`zoo.flops`).
+    peak: FLOP/s that all devices together can do; None (a CPU, an unknown device) leaves `mfu` out.
+  """
+
+  def __init__(
+    self,
+    step: int,
+    per_step: Mapping[str, float],
+    *,
+    flops_per_step: float | None = None,
+    peak: float | None = None,
+  ):
+    self.per_step, self.flops_per_step, self.peak = per_step, flops_per_step, peak
+    self.step, self.since = step, time.perf_counter()
+
+  def measure(self, step: int) -> dict[str, float]:
+    """`{"seconds_per_step", "examples_per_second", ..., "mfu"}` since the last call.
+
+    Call it after waiting for the loss of `step`: JAX computes ahead, and the clock only sees what was waited for.
+    `mfu` is the model FLOP/s utilisation, a fraction (PaLM, https://arxiv.org/abs/2204.02311, appendix B).
+    """
+    now = time.perf_counter()
+    steps, seconds = step - self.step, now - self.since
+    if steps <= 0 or seconds <= 0:
+      return {}
+    self.step, self.since = step, now
+    measured = {"seconds_per_step": seconds / steps}
+    measured |= {f"{name}_per_second": count * steps / seconds for name, count in self.per_step.items()}
+    if self.flops_per_step and self.peak:
+      measured["mfu"] = self.flops_per_step * steps / seconds / self.peak
+    return measured
+
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Time in this block (evaluation, waiting for a checkpoint) does not count."""
+    before = time.perf_counter()
+    yield
+    self.since += time.perf_counter() - before
+
+
+class Progress:
+  """A tqdm bar if `stream` is a terminal, else a line for each `show`. Only the first process shows anything.
+
+  Args:
+    total: steps of the whole run.
+    step: steps done so far.
+    stream: where to; by default stderr if it is a terminal, else stdout.
+  """
+
+  def __init__(self, total: int, *, step: int = 0, stream: TextIO | None = None):
+    self.total = total
+    self._first = jax.process_index() == 0
+    self._stream = stream or (sys.stderr if sys.stderr.isatty() else sys.stdout)
+    self._bar = None
+    if self._first and self._stream.isatty():
+      layout = "{percentage:3.0f}%|{bar:20}| {n_fmt}/{total_fmt} [{elapsed}, {remaining} left]{postfix}"
+      self._bar = tqdm(total=total, initial=step, file=self._stream, dynamic_ncols=True, bar_format=layout)
+
+  def advance(self, step: int) -> None:
+    """Moves the bar to `step` steps done."""
+    if self._bar is not None:
+      self._bar.update(step - self._bar.n)
+
+  def show(self, step: int, values: Mapping[str, Any]) -> None:
+    """Shows `values` of `step`: loss, learning rate, speed, utilisation and time left come first if they are there."""
+    if self._bar is not None:
+      self._bar.set_postfix_str(summary(values), refresh=True)
+      self.advance(step)
+    elif self._first:
+      left = (self.total - step) * float(values.get("seconds_per_step", math.nan))
+      ending = f"  {tqdm.format_interval(left)} left" if left > 0 else ""
+      self.note(f"step {step:>{len(str(self.total))}}/{self.total}  {summary(values)}{ending}")
+
+  def note(self, text: str) -> None:
+    """A line of its own, above the bar."""
+    if self._bar is not None:
+      self._bar.write(text, file=self._stream)
+    elif self._first:
+      print(text, file=self._stream, flush=True)
+
+  def close(self) -> None:
+    """Leaves the bar as it stands."""
+    if self._bar is not None:
+      self._bar.close()
+
+
+def summary(values: Mapping[str, Any]) -> str:
+  """`loss 3.214  learning_rate 1.00e-03  523 examples/s  12.3% of peak`."""
+  texts = [f"{name} {number(values[name])}" for name in ("loss", "learning_rate") if name in values]
+  texts += [f"{rate(value)} {name[:-11]}/s" for name, value in values.items() if name.endswith("_per_second")]
+  if "mfu" in values:
+    texts.append(f"{100 * float(values['mfu']):.1f}% of peak")
+  return "  ".join(texts)
+
+
+def number(value: Any) -> str:
+  """Four digits: `3.214`, `0.05321`, `1.00e-05`, `nan`."""
+  value = float(value)
+  if value and math.isfinite(value) and not 1e-3 <= abs(value) < 1e6:
+    return f"{value:.2e}"
+  return f"{value:#.4g}".rstrip(".")
+
+
+def rate(value: Any) -> str:
+  """`523`, `12.3k`, `4.56M`."""
+  value = float(value)
+  for unit in ("", "k", "M", "G"):
+    if not abs(value) >= 1000:
+      break
+    value /= 1000
+  return f"{value:.3g}{unit}"
