@@ -192,7 +192,10 @@ def _reading(folder: epath.Path) -> Iterator[None]:
 
 def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], most: int = 3) -> str:
   """`params/a is float32 (3, 4) there and float32 (3, 5) here; ... and 7 more`, or an empty text."""
-  show = lambda kind: "missing" if kind is None else f"{kind[1]} {kind[0]}"
+
+  def show(kind):
+    return "missing" if kind is None else f"{kind[1]} {kind[0]}"
+
   names = sorted(name for name in {*stored, *wanted} if stored.get(name) != wanted.get(name))
   lines = [f"{name} is {show(stored.get(name))} there and {show(wanted.get(name))} here" for name in names[:most]]
   return "; ".join(lines) + (f"; and {len(names) - most} more" if len(names) > most else "")

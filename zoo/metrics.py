@@ -57,7 +57,7 @@ class Writers:
   def write(self, step: int, values: Mapping[str, Any]) -> None:
     """Adds one line, `{"step": ..., "time": ..., **values}`; `values` are numbers or scalar arrays.
 
-    JSON knows no NaN and no infinity: they are written as null.
+    JSON knows no NaN and no infinity: they are written as null, and TensorBoard is spared them.
     """
     if self._file is None:
       return
@@ -73,7 +73,8 @@ class Writers:
       ) from error
     if self._tensorboard:
       for name, value in numbers.items():
-        self._tensorboard.add_scalar(name, value, int(step))
+        if math.isfinite(value):
+          self._tensorboard.add_scalar(name, value, int(step))
       self._tensorboard.flush()
     if self._wandb:
       self._wandb.log(numbers, step=int(step))

@@ -106,25 +106,19 @@ class Progress:
 def summary(values: Mapping[str, Any]) -> str:
   """`loss 3.214  learning_rate 1.00e-03  523 examples/s  12.3% of peak`."""
   texts = [f"{name} {number(values[name])}" for name in ("loss", "learning_rate") if name in values]
-  texts += [f"{rate(value)} {name[:-11]}/s" for name, value in values.items() if name.endswith("_per_second")]
+  texts += [
+    f"{tqdm.format_sizeof(float(value))} {name[:-11]}/s"
+    for name, value in values.items()
+    if name.endswith("_per_second")
+  ]
   if "mfu" in values:
     texts.append(f"{100 * float(values['mfu']):.1f}% of peak")
   return "  ".join(texts)
 
 
 def number(value: Any) -> str:
-  """Four digits: `3.214`, `0.05321`, `1.00e-05`, `nan`."""
+  """Four digits: `3.214`, `0.05321`, `12346`, `1.00e-05`, `nan`."""
   value = float(value)
   if value and math.isfinite(value) and not 1e-3 <= abs(value) < 1e6:
     return f"{value:.2e}"
-  return f"{value:#.4g}".rstrip(".")
-
-
-def rate(value: Any) -> str:
-  """`523`, `12.3k`, `4.56M`."""
-  value = float(value)
-  for unit in ("", "k", "M", "G"):
-    if not abs(value) >= 1000:
-      break
-    value /= 1000
-  return f"{value:.3g}{unit}"
+  return f"{value:.0f}" if abs(value) >= 1e3 else f"{value:#.4g}"
