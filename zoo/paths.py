@@ -1,0 +1,61 @@
+"""Names of arrays in a tree, and patterns that choose among them: `stack/layer_0/feed_forward/up/kernel`.
+
+A pattern is a regular expression that matches whole segments at the *end* of a path: `kernel`, `up/kernel` and
+`layer_0/.*` all match the path above, `p/kernel` does not. So a pattern for a parameter also finds its optimiser state,
+whose path (`opt_state/0/mu/stack/layer_0/...`) ends alike.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+
+from zoo.errors import UserError
+
+
+def path_name(path: tuple) -> str:
+  """`stack/layer_0/...` for the key path that `jax.tree_util.tree_map_with_path` hands out."""
+  return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def path_names(tree: Any) -> list[str]:
+  """The names of all arrays of a tree, in the tree's order."""
+  return [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def matches(pattern: str, name: str) -> bool:
+  """Whether `pattern` matches whole segments at the end of `name`."""
+  return re.fullmatch(f"(?:.*/)?(?:{pattern})", name) is not None
+
+
+def matches_any(patterns: Iterable[str], name: str) -> bool:
+  """Whether one of `patterns` matches `name`."""
+  return any(matches(pattern, name) for pattern in patterns)
+
+
+def check_pattern(pattern: Any, names: list[str], what: str) -> None:
+  """Refuses a pattern that is no regular expression or matches none of `names`; `what` says whose it is."""
+  if not isinstance(pattern, str):
+    raise UserError(
+      f"{what}: {pattern!r} is not a pattern. A pattern is a text such as 'embed/embedding' or 'image/.*'."
+    )
+  try:
+    re.compile(pattern)
+  except re.error as error:
+    raise UserError(f"{what}: '{pattern}' is not a regular expression: {error}.") from None
+  if not any(matches(pattern, name) for name in names):
+    raise UserError(f"{what}: '{pattern}' matches no parameter. Near it: {', '.join(nearest(pattern, names))}.")
+
+
+def nearest(pattern: str, names: list[str], count: int = 3) -> list[str]:
+  """The `count` names most like `pattern`, comparing with as many trailing segments as the pattern has."""
+  segments = pattern.count("/") + 1
+
+  def likeness(name: str) -> float:
+    parts = name.split("/")
+    spans = ["/".join(parts[i : i + segments]) for i in range(max(len(parts) - segments, 0) + 1)]
+    return max(difflib.SequenceMatcher(None, pattern, span).ratio() for span in spans)
+
+  return sorted(names, key=likeness, reverse=True)[:count]

@@ -1,0 +1,253 @@
+"""Where each array lives. A strategy is a list of rules (path pattern, placement); the first that matches a path wins.
+
+Placements align with the *last* dimensions of an array, so the arrays of a scanned stack, which have one more dimension in
+front, follow the same rules. Optimiser state and averages are placed as the parameter whose path theirs ends with.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from zoo.errors import UserError, did_you_mean
+from zoo.paths import check_pattern, matches, path_name
+
+# Megatron's split (https://arxiv.org/abs/1909.08053): heads and hidden units over "model", one all-reduce per sublayer.
+# Several placements are tried in turn; a rule of one placement must divide.
+TENSOR = (
+  ("(query|key|value)/kernel", [(None, "model", None)]),  # [dim, heads, head_dim]
+  ("(query|key|value)/bias", [("model", None)]),  # [heads, head_dim]
+  ("out/kernel", [("model", None, None)]),  # [heads, head_dim, dim]
+  ("(up|gate)/kernel", [(None, "model")]),  # [dim, mlp_dim]
+  ("(up|gate)/bias", [("model",)]),  # [mlp_dim]
+  ("down/kernel", [("model", None)]),  # [mlp_dim, dim]
+  ("embed/embedding", [("model", None), (None, "model"), ()]),  # [vocab_size, dim]
+)
+
+# name -> rules, and the mesh axis over which the largest dimension that is left is split
+STRATEGIES = {
+  "replicated": ((), None),
+  "fsdp": ((), "data"),
+  "tensor": (TENSOR, None),
+  "fsdp+tensor": (TENSOR, "data"),
+}
+
+
+class Placement(NamedTuple):
+  """Where one array lives, and by which rule."""
+
+  rule: str
+  spec: P
+
+
+class Row(NamedTuple):
+  """One line of the sharding report."""
+
+  path: str
+  shape: tuple[int, ...]
+  dtype: str
+  rule: str
+  spec: P
+  bytes: int
+  bytes_per_device: int
+
+
+def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
+  """A mesh of all devices, e.g. {"data": -1, "model": 2}: at most one -1 takes what the others leave.
+
+  Raises:
+    UserError: the sizes do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else list(devices)
+  axes, count = dict(axes), len(devices)
+  if not axes:
+    raise UserError("mesh is empty. It needs an axis, e.g. {'data': -1}.")
+  for name, size in axes.items():
+    if isinstance(size, bool) or not isinstance(size, int) or (size < 1 and size != -1):
+      raise UserError(f"mesh.{name} is {size!r}. It must be a number of devices, or -1 for those that are left.")
+  free = [name for name, size in axes.items() if size == -1]
+  if len(free) > 1:
+    raise UserError(f"mesh has -1 at {' and '.join(free)}. Only one axis can take the devices that are left.")
+  fixed = math.prod(size for size in axes.values() if size != -1)
+  if free and count % fixed == 0:
+    axes[free[0]] = count // fixed
+  elif free or fixed != count:
+    way_out = "a multiple of" if free else "as many as"
+    raise UserError(
+      f"mesh {axes} does not fit: there are {count} devices, and it needs {way_out} {fixed}. Change mesh."
+    )
+  return jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=(AxisType.Auto,) * len(axes), devices=devices)
+
+
+def shardings(tree: Any, strategy: str | Sequence, mesh: Mesh) -> Any:
+  """A NamedSharding for every array of `tree`: a train state {"params": ..., ...}, or parameters alone.
+
+  Args:
+    tree: arrays or their shapes (`jax.eval_shape`).
+    strategy: a name of STRATEGIES, or a list of [pattern, placement], the first match wins. A placement names a mesh axis, a
+      list of axes or None for each of the last dimensions: ["mlp/up/kernel", [None, "model"]]; [] replicates. A strategy's
+      name as the last entry places what no line before it matched; without one, the rest is replicated.
+    mesh: its axes may have any name; the built-in strategies use "data" and "model".
+
+  Raises:
+    UserError: an unknown strategy or axis, a pattern that matches nothing, a dimension that does not divide.
+  """
+  placed = placements(tree, strategy, mesh)
+  return jax.tree_util.tree_map_with_path(lambda path, _: NamedSharding(mesh, placed[path_name(path)].spec), tree)
+
+
+def report(tree: Any, strategy: str | Sequence, mesh: Mesh) -> list[Row]:
+  """For every array of `tree`: path, shape, dtype, the rule that placed it, its placement, bytes in all and per device."""
+  rows = []
+  placed = placements(tree, strategy, mesh)
+  for path, array in jax.tree_util.tree_leaves_with_path(tree):
+    name = path_name(path)
+    rule, spec = placed[name]
+    shard = NamedSharding(mesh, spec).shard_shape(array.shape)
+    size = array.dtype.itemsize
+    row = Row(
+      name, tuple(array.shape), str(array.dtype), rule, spec, math.prod(array.shape) * size, math.prod(shard) * size
+    )
+    rows.append(row)
+  return rows
+
+
+def placements(tree: Any, strategy: str | Sequence, mesh: Mesh) -> dict[str, Placement]:
+  """path -> placement for every array of `tree`; see `shardings`."""
+  shapes = {path_name(path): tuple(x.shape) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+  prefix = "params/" if isinstance(tree, Mapping) and "params" in tree else ""
+  params = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
+  lines, rest = read(strategy, list(params), mesh)
+  placed = {name: place(name, shape, lines, rest, mesh) for name, shape in params.items()}
+
+  def follow(name: str, shape: tuple[int, ...]) -> Placement:
+    segments = name.split("/")
+    owner = next((o for i in range(len(segments)) if (o := "/".join(segments[i:])) in params), None)
+    if owner is not None and params[owner] == shape:
+      return placed[owner]
+    return Placement("no parameter's shape: replicated", P())
+
+  return {name: follow(name, shape) for name, shape in shapes.items()}
+
+
+def read(strategy: str | Sequence, names: list[str], mesh: Mesh) -> tuple[list[tuple[str, tuple]], str]:
+  """-> the user's own lines, checked, and the strategy that places the rest."""
+  entries = [strategy] if isinstance(strategy, str) else list(strategy)
+  rest = "replicated"
+  if entries and isinstance(entries[-1], str):
+    rest = entries.pop()
+  if rest not in STRATEGIES:
+    raise UserError(
+      f"There is no sharding '{rest}'.{did_you_mean(rest, STRATEGIES)} There are: {', '.join(STRATEGIES)}."
+    )
+  rules, spread = STRATEGIES[rest]
+  for axis in [spread] * bool(spread) + ["model"] * bool(rules):
+    if axis not in mesh.shape:
+      raise UserError(f"sharding '{rest}' needs a mesh axis '{axis}', the mesh is {dict(mesh.shape)}. Add mesh.{axis}.")
+  lines = []
+  for entry in entries:
+    if isinstance(entry, str) or len(entry) != 2 or isinstance(entry[1], str) or not isinstance(entry[1], Sequence):
+      raise UserError(
+        f"sharding: {entry!r} is not a line. A line is a pattern and a list: ['up/kernel', [None, 'model']]."
+      )
+    pattern, spec = entry
+    check_pattern(pattern, names, "sharding")
+    spec = tuple(tuple(axis) if isinstance(axis, list) else axis for axis in spec)
+    used = [axis for part in spec for axis in axes_of(part)]
+    for axis in used:
+      if axis not in mesh.shape:
+        near = did_you_mean(str(axis), mesh.shape)
+        raise UserError(f"sharding: '{pattern}' names the mesh axis {axis!r}.{near} The mesh is {dict(mesh.shape)}.")
+      if used.count(axis) > 1:
+        raise UserError(f"sharding: '{pattern}' uses the mesh axis '{axis}' twice. An axis splits one dimension.")
+    lines.append((pattern, spec))
+  return lines, rest
+
+
+def place(name: str, shape: tuple[int, ...], lines: Sequence, rest: str, mesh: Mesh) -> Placement:
+  """The placement of one parameter: the user's first line that matches, or else the strategy `rest`."""
+  for pattern, spec in lines:
+    if matches(pattern, name):
+      if len(spec) > len(shape):
+        raise UserError(
+          f"{name} {shape} has fewer dimensions than sharding '{pattern}' places: {list(spec)}. Shorten it."
+        )
+      check_divides(name, shape, spec, mesh, f"change the line '{pattern}'")
+      return Placement(f"{pattern} {list(spec)}", aligned(shape, spec))
+  rules, spread = STRATEGIES[rest]
+  spec, rule = P(), rest
+  for pattern, choices in rules:
+    choices = [choice for choice in choices if len(choice) <= len(shape)]
+    if choices and matches(pattern, name):
+      spec = next((choice for choice in choices if divides(shape, choice, mesh)), None)
+      if spec is None:
+        check_divides(name, shape, choices[0], mesh, "use the sharding 'fsdp'")
+      spec, rule = aligned(shape, spec), f"{rest}: {pattern}"
+      break
+  return Placement(rule, spread_largest(shape, spec, spread, mesh) if spread else spec)
+
+
+def spread_largest(shape: tuple[int, ...], spec: P, axis: str, mesh: Mesh) -> P:
+  """`spec` with the largest dimension that it leaves whole, and that divides, over `axis`; the later one of equals."""
+  parts = [*spec, *[None] * (len(shape) - len(spec))]
+  free = [i for i, size in enumerate(shape) if parts[i] is None and size and size % mesh.shape[axis] == 0]
+  if free:
+    parts[max(free, key=lambda i: (shape[i], i))] = axis
+  return P(*parts) if any(parts) else P()
+
+
+def aligned(shape: tuple[int, ...], spec: Sequence) -> P:
+  """The placement of the last dimensions, for an array of `shape`."""
+  return P(*[None] * (len(shape) - len(spec)), *spec) if any(spec) else P()
+
+
+def axes_of(part: Any) -> tuple:
+  """The mesh axes that split one dimension: None, an axis, or several."""
+  return () if part is None else part if isinstance(part, tuple) else (part,)
+
+
+def ways(part: Any, mesh: Mesh) -> int:
+  """Into how many pieces one dimension is split."""
+  return math.prod(mesh.shape[axis] for axis in axes_of(part))
+
+
+def divides(shape: tuple[int, ...], spec: Sequence, mesh: Mesh) -> bool:
+  """Whether `spec`, aligned to the last dimensions, cuts `shape` into equal pieces."""
+  last = shape[len(shape) - len(spec) :]
+  return all(size % ways(part, mesh) == 0 for size, part in zip(last, spec, strict=True))
+
+
+def check_divides(name: str, shape: tuple[int, ...], spec: Sequence, mesh: Mesh, way_out: str) -> None:
+  """Raises a UserError that names the array, the sizes and the way out unless `spec` divides `shape`."""
+  last = shape[len(shape) - len(spec) :]
+  for size, part in zip(last, spec, strict=True):
+    if size % ways(part, mesh):
+      axis = "' and '".join(axes_of(part))
+      raise UserError(
+        f"{name} {shape}: {size} does not divide over the {ways(part, mesh)} devices of mesh axis '{axis}'. Change the "
+        f"model's size, {way_out}, or change the mesh {dict(mesh.shape)}."
+      )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  """Rows over the mesh axis "data"; whole on every device of a mesh without one."""
+  return NamedSharding(mesh, P("data") if "data" in mesh.shape else P())
+
+
+def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
+  """This host's rows of a global batch (numpy) -> global arrays spread over "data".
+
+  Raises:
+    UserError: the global batch does not divide over the axis.
+  """
+  sharding = batch_sharding(mesh)
+  pieces = mesh.shape.get("data", 1)
+  rows = len(next(iter(batch.values()))) * jax.process_count()
+  if rows % pieces:
+    raise UserError(
+      f"batch_size {rows} does not divide over the {pieces} devices of mesh axis 'data'. Change batch_size or mesh."
+    )
+  return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}
