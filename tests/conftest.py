@@ -1,4 +1,4 @@
-"""Every test, and every process that a test starts, sees 8 simulated CPU devices, quick compilation and strict broadcasting."""
+"""Every test, and every process that a test starts: 8 simulated devices, quick compilation, strict broadcasting."""
 
 import os
 from pathlib import Path

@@ -1,11 +1,14 @@
 """How the zoo tells a user what went wrong: one line with what is wrong, the values, and the way out."""
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import functools
+import sys
+from collections.abc import Callable, Generator, Iterable
 
 
 class UserError(ValueError):
-  """A mistake in a config, a file or the data. The message is one line; `train.py` prints it and exits with status 2."""
+  """A mistake in a config, a file or the data. The message is one line; programs print it and exit with status 2."""
 
   def __init__(self, message: str):
     super().__init__(" ".join(message.split()))
@@ -15,3 +18,38 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
   """`" Did you mean 'depth'?"` for the option nearest to `word`, or `""` if none is near."""
   near = difflib.get_close_matches(word, list(options), n=1, cutoff=0.6)
   return f" Did you mean '{near[0]}'?" if near else ""
+
+
+@contextlib.contextmanager
+def setting_up() -> Generator[None]:
+  """Takes a ValueError, TypeError or OSError for the user's mistake: raises it again as a UserError.
+
+  For the part of a program that turns a config into models and data, where layers and libraries refuse sizes, names
+  and files. Works as a decorator too: `@setting_up()`.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except (ValueError, TypeError, OSError) as error:
+    kind = f"{type(error).__name__}: " if isinstance(error, TypeError) else ""
+    raise UserError(f"{kind}{error} (--traceback shows where.)") from error
+
+
+def exits_with_one_line(main: Callable) -> Callable:
+  """Decorates a program's `main(argv)`: a UserError or OSError ends in one line on stderr and exit status 2.
+
+  With `--traceback` among the arguments the error is raised as it is.
+  """
+
+  @functools.wraps(main)
+  def wrapper(*args, **kwargs):
+    try:
+      return main(*args, **kwargs)
+    except (UserError, OSError) as error:
+      if "--traceback" in (args[0] if args and isinstance(args[0], list) else sys.argv):
+        raise
+      print(f"Error: {' '.join(str(error).split())}", file=sys.stderr)
+      raise SystemExit(2) from error
+
+  return wrapper

@@ -6,25 +6,32 @@ The naming convention is the registry: a new file is found without being listed 
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from zoo.errors import UserError, did_you_mean
+from zoo.schema import resolve
 
 
 def names(package: str) -> list[str]:
   """The functions that `zoo.<package>` offers: its modules that hold a function of their own name."""
-  folder = importlib.import_module(f"zoo.{package}").__path__
-  modules = sorted(info.name for info in pkgutil.iter_modules(folder))
-  return [name for name in modules if hasattr(importlib.import_module(f"zoo.{package}.{name}"), name)]
+  return [name for name in _modules(package) if hasattr(importlib.import_module(f"zoo.{package}.{name}"), name)]
+
+
+def _modules(package: str) -> list[str]:
+  return sorted(info.name for info in pkgutil.iter_modules(importlib.import_module(f"zoo.{package}").__path__))
 
 
 def named(package: str, name: str) -> Callable:
   """The function `name` of `zoo/<package>/<name>.py`. Raises UserError with the names there are."""
-  if not isinstance(name, str) or name not in names(package):
-    offered = names(package)
-    raise UserError(f"zoo/{package} has no '{name}'.{did_you_mean(str(name), offered)} It has: {', '.join(offered)}.")
-  return getattr(importlib.import_module(f"zoo.{package}.{name}"), name)
+  if name in _modules(package):  # Looked up first, so that one module is imported and not all.
+    function = getattr(importlib.import_module(f"zoo.{package}.{name}"), name, None)
+    if function is not None:
+      return function
+  offered = names(package)
+  raise UserError(f"zoo/{package} has no '{name}'.{did_you_mean(str(name), offered)} It has: {', '.join(offered)}.")
 
 
 def call(package: str, options: Mapping[str, Any], *args: Any, **supplied: Any) -> Any:
@@ -32,13 +39,13 @@ def call(package: str, options: Mapping[str, Any], *args: Any, **supplied: Any) 
 
   Args:
     package: folder of the zoo, e.g. `objectives`.
-    options: `{"name": ..., **keywords}`; the keywords are checked against the function's signature.
+    options: `{"name": ..., **keywords}`, a dict or ConfigDict; the keywords are checked against the signature.
     *args: positional arguments that the caller supplies, e.g. the model.
     **supplied: keywords that the caller supplies and a config may not set.
   """
+  options = resolve(options)
   if "name" not in options:
     raise UserError(f"A section for zoo/{package} needs a 'name'. It may be: {', '.join(names(package))}.")
-  options = dict(options)
   name = options.pop("name")
   function = named(package, name)
   positional = list(inspect.signature(function).parameters)[: len(args)]
@@ -47,7 +54,14 @@ def call(package: str, options: Mapping[str, Any], *args: Any, **supplied: Any) 
 
 
 def check_options(function: Callable, options: Mapping[str, Any], what: str, given: Iterable[str] = ()) -> None:
-  """Refuses options that `function` does not take, values of another type, and missing ones. `given` are not the user's."""
+  """Refuses options that `function` does not take, values of another type, and missing ones.
+
+  Args:
+    function: its signature says what there is; parameters without annotation take anything.
+    options: what the user gave.
+    what: how to call the function in a message.
+    given: names of parameters that the caller supplies and a user may not.
+  """
   given = set(given)
   parameters = inspect.signature(function).parameters
   takes = {name: p for name, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
@@ -64,19 +78,28 @@ def check_options(function: Callable, options: Mapping[str, Any], what: str, giv
     raise UserError(f"{what} needs {', '.join(repr(name) for name in missing)}. Add it to the config.")
 
 
-_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text"}
+# What a config can hold for an annotation, and how to say it.
+_KINDS = {
+  int: ((int,), "a whole number"),
+  float: ((int, float), "a number"),
+  bool: ((bool,), "true or false"),
+  str: ((str,), "a text"),
+  type(None): ((type(None),), "none"),
+  list: ((list, tuple), "a list"),
+  tuple: ((list, tuple), "a list"),
+  Sequence: ((list, tuple), "a list"),
+  dict: ((Mapping,), "a section"),
+  Mapping: ((Mapping,), "a section"),
+}
 
 
 def check_type(what: str, value: Any, annotation: Any) -> None:
-  """Refuses a value that is plainly not of the annotated type: int, float, bool, str, or one of these | None."""
-  kinds = [kind for kind in getattr(annotation, "__args__", (annotation,)) if kind is not type(None)]
-  optional = type(None) in getattr(annotation, "__args__", ())
-  if not kinds or any(kind not in _KINDS for kind in kinds) or (optional and value is None):
+  """Refuses a value that is plainly not of the annotated type; says nothing about types that no config can hold."""
+  union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+  kinds = [typing.get_origin(kind) or kind for kind in (typing.get_args(annotation) if union else (annotation,))]
+  if any(kind not in _KINDS for kind in kinds):
     return
-  fits = any(
-    isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) or (kind is float and type(value) is int)
-    for kind in kinds
-  )
-  if not fits:
-    wanted = " or ".join(_KINDS[kind] for kind in kinds) + (" or none" if optional else "")
-    raise UserError(f"{what} is {value!r} ({type(value).__name__}). It must be {wanted}.")
+  wanted = dict.fromkeys(_KINDS[kind][1] for kind in kinds)
+  fitting = tuple(fit for kind in kinds for fit in _KINDS[kind][0])
+  if not isinstance(value, fitting) or (isinstance(value, bool) and bool not in kinds):
+    raise UserError(f"{what} is {value!r} ({type(value).__name__}). It must be {' or '.join(wanted)}.")

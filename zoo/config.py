@@ -1,0 +1,152 @@
+"""Configs: a Python file or a saved config.json, overrides on the command line, and every mistake in one line.
+
+    config, options = load(["--config=configs/clip_emoji.py", "--config.model.depth=4", "--config.steps", "500"])
+
+A config holds data only: none, true or false, numbers, texts, lists (tuples become lists) and sections of these, so
+that it reads back from config.json as it was.
+"""
+
+import json
+import pathlib
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from zoo.errors import UserError, did_you_mean
+from zoo.overrides import override, split
+from zoo.schema import OPTIONAL, REQUIRED, check, flatten, resolve, with_defaults
+
+# A run that goes on has these in common with its beginning, but for details that leave its results as they are.
+SAME_RUN = ("seed", "batch_size", "model", "objective", "optimizer")
+MAY_DIFFER = ("model.remat", "optimizer.accumulate")
+
+_HELP = """Usage: {program} --config=FILE [--config.KEY=VALUE ...]
+
+  --config=FILE         a Python file with get_config(), or the config.json of a run, or the folder of a run
+  --config.a.b=VALUE    replaces an entry: --config.steps=500 --config.model.depth=4 --config.mesh='{{"data": 8}}'
+{flags}  --traceback           shows where in the code a mistake was met
+  --help                shows this text and, beside --config=FILE, every entry of that config
+
+Top-level keys: {required}. Optional: {optional}."""
+
+
+def load(argv: list[str], flags: Mapping[str, str] | None = None) -> tuple[ConfigDict, dict[str, Any]]:
+  """Reads a program's arguments into a checked config. Exits after `--help`.
+
+  Args:
+    argv: the arguments without the program's name.
+    flags: further flags that the program takes, with their help: `{"run": "folder of a run"}` is `--run=FOLDER`. If
+      `--config` is not given, the config is that of the run folder which `--run` names.
+
+  Returns:
+    The config, locked against new keys, and the options `{"traceback": bool, **flags that were given}`.
+
+  Raises:
+    UserError: for an unknown flag, a file that cannot be read, an unknown key or a value of a wrong type.
+  """
+  flags = dict(flags or {})
+  options, overrides = split(argv, flags)
+  helps = options.pop("help")
+  source = options.pop("config", options.get("run"))
+  if helps and source is None:
+    print(_help(flags))
+    raise SystemExit(0)
+  if source is None:
+    raise UserError("Which config? Name one, as in --config=configs/clip_emoji.py. --help lists the flags.")
+  config = with_defaults(read(source))
+  for path, text in overrides:
+    override(config, path, text)
+  check(config)
+  if helps:
+    entries = (f"  --config.{path}={json.dumps(value)}" for path, value in flatten(config))
+    print("\n".join([_help(flags), "", f"{source}:", *entries]))
+    raise SystemExit(0)
+  return ConfigDict(config).lock(), options
+
+
+def _help(flags: Mapping[str, str]) -> str:
+  lines = "".join(f"  {f'--{name}=...':<21} {text}\n" for name, text in flags.items())
+  program = pathlib.Path(sys.argv[0]).name
+  return _HELP.format(program=program, flags=lines, required=" ".join(REQUIRED), optional=" ".join(OPTIONAL))
+
+
+def read(source: str | epath.Path) -> dict[str, Any]:
+  """The config of a Python file, of a config.json or of the run folder that has one, as plain data, unchecked."""
+  path = epath.Path(source)
+  if path.is_dir():
+    path = path / "config.json"
+  if not path.exists():
+    siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise UserError(f"There is no file {path}.{did_you_mean(path.name, siblings)}")
+  content = _run(path) if path.suffix == ".py" else _parse(path)
+  if not isinstance(content, Mapping | ConfigDict):
+    raise UserError(f"{path} gives a {type(content).__name__}, not a config. Return a ConfigDict or a dict.")
+  return resolve(content)
+
+
+def _run(path: epath.Path) -> Any:
+  """What get_config() of a Python file returns. An error in the file is told with its line."""
+  names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+  try:
+    exec(compile(path.read_text(), str(path), "exec"), names)
+    if callable(names.get("get_config")):
+      return names["get_config"]()
+  except Exception as error:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+      lines.append(error.lineno)
+    where = f"{path}, line {lines[-1]}" if lines else str(path)
+    message = error.msg if isinstance(error, SyntaxError) else error
+    raise UserError(f"{where}: {type(error).__name__}: {message}") from error
+  raise UserError(f"{path} has no function get_config(). It should return a ConfigDict or a dict.")
+
+
+def _parse(path: epath.Path) -> Any:
+  try:
+    return json.loads(path.read_text())
+  except ValueError as error:
+    raise UserError(f"{path} is not a config in JSON: {error}.") from error
+
+
+def to_json(config: Mapping[str, Any]) -> str:
+  """The text of config.json: sorted, two spaces."""
+  return json.dumps(resolve(config), indent=2, sort_keys=True) + "\n"
+
+
+def save(config: Mapping[str, Any], folder: str | epath.Path) -> None:
+  """Writes config.json into the run folder in one step: who reads it meanwhile sees all of it or the old one."""
+  folder = epath.Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  new = folder / "config.json.new"
+  new.write_text(to_json(config))
+  new.replace(folder / "config.json")
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+  """Lines like "model.depth: 4 -> 6" for the entries that differ, sorted."""
+  before = {path: json.dumps(value) for path, value in flatten(old)}
+  after = {path: json.dumps(value) for path, value in flatten(new)}
+  paths = sorted(path for path in before | after if before.get(path) != after.get(path))
+  return [f"{path}: {before.get(path, 'absent')} -> {after.get(path, 'absent')}" for path in paths]
+
+
+def check_same_run(config: Mapping[str, Any], folder: str | epath.Path) -> None:
+  """UserError if the folder holds a run begun with another model, objective, optimizer, seed or batch size."""
+  if not (epath.Path(folder) / "config.json").exists():
+    return
+  old, new = ({key: whole.get(key) for key in SAME_RUN} for whole in (read(folder), resolve(config)))
+  found = [line for line in differences(old, new) if line.split(":")[0] not in MAY_DIFFER]
+  if found:
+    kind = "model" if any(line.startswith("model.") for line in found) else "run"
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    shown = "; ".join(found[:3]) + more
+    raise UserError(f"{folder} holds another {kind}: {shown}. Choose another folder with --config.workdir=FOLDER.")
+
+
+def without(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+  """A section as a plain dict, less the entries named."""
+  return {key: value for key, value in resolve(section).items() if key not in keys}

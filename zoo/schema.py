@@ -1,0 +1,119 @@
+"""What a config holds: the top-level keys with their types, and plain data below them that JSON keeps as it is.
+
+What the other sections may hold is checked where their function is called, against its signature (`zoo.named`).
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NoReturn
+
+from ml_collections import ConfigDict
+
+from zoo.errors import UserError, did_you_mean
+
+REQUIRED = {
+  "seed": int,
+  "steps": int,
+  "batch_size": int,
+  "workdir": str,
+  "model": dict,
+  "objective": dict,
+  "data": dict,
+  "optimizer": dict,
+  "mesh": dict,
+  "sharding": (str, list),
+  "eval": dict,
+}
+OPTIONAL = {"log": dict, "checkpoint": dict, "init": (str, type(None))}
+KINDS = REQUIRED | OPTIONAL
+
+# Sections that the training loop itself reads: every entry that they may have, with its default.
+SECTIONS = {
+  "eval": {"every": 0, "evaluators": {}},  # Every so many steps and at the end; 0: at the end only.
+  "log": {"every": 50, "tensorboard": False, "wandb": None},
+  "checkpoint": {"every": 500, "keep": 2, "best": None, "best_mode": "max"},
+}
+LEAST = {
+  "seed": 0,
+  "steps": 1,
+  "batch_size": 1,
+  "eval.every": 0,
+  "log.every": 1,
+  "checkpoint.every": 1,
+  "checkpoint.keep": 1,
+}
+_SPOKEN: dict[Any, str] = {
+  int: "a whole number",
+  str: "a text",
+  bool: "true or false",
+  dict: "a section",
+  (str, list): "the name of a strategy or a list of rules",
+  (str, type(None)): "a folder or none",
+}
+
+
+def resolve(value: Any, where: str = "config") -> Any:
+  """Plain data: sections become dicts and tuples lists; UserError for what JSON would lose or change."""
+  if isinstance(value, ConfigDict):
+    value = value.to_dict()
+  if isinstance(value, Mapping):
+    for key in value:
+      if not isinstance(key, str):
+        raise UserError(f"{where} has the key {key!r}. Keys are texts: write '{key}'.")
+    return {key: resolve(entry, f"{where}.{key}") for key, entry in value.items()}
+  if isinstance(value, list | tuple):
+    return [resolve(entry, f"{where}.{index}") for index, entry in enumerate(value)]
+  if value is None or type(value) in (bool, int, float, str):
+    return value
+  raise UserError(f"{where} is a {type(value).__name__}. A config holds data only: numbers, texts, lists, sections.")
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+  """The entries as ("model.depth", 4), in their order; a list or an empty section is one entry."""
+  for key, value in resolve(config).items():
+    if isinstance(value, dict) and value:
+      yield from flatten(value, f"{prefix}{key}.")
+    else:
+      yield f"{prefix}{key}", value
+
+
+def refuse(name: str, where: str, offered: Iterable[str]) -> NoReturn:
+  """Raises the UserError for an entry `name` that is not among those that `where` has."""
+  offered = list(dict.fromkeys(offered))
+  raise UserError(f"{where} has no '{name}'.{did_you_mean(name, offered)} It has: {', '.join(offered) or 'nothing'}.")
+
+
+def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The config with the optional keys, and the entries of SECTIONS, that it leaves out."""
+  filled = {**config, "init": config.get("init")}
+  for name, entries in SECTIONS.items():
+    section = config.get(name, {} if name in OPTIONAL else None)
+    if isinstance(section, dict):
+      filled[name] = resolve(entries) | section
+  return filled
+
+
+def check(config: Mapping[str, Any]) -> None:
+  """Refuses unknown, missing, mistyped and impossible entries of the top level and of SECTIONS with a UserError."""
+  for name in config:
+    if name not in KINDS:
+      refuse(name, "config", KINDS)
+  missing = [f"'{name}'" for name in REQUIRED if name not in config]
+  if missing:
+    raise UserError(f"The config has no {', '.join(missing)}. It needs: {', '.join(REQUIRED)}.")
+  for name, value in config.items():
+    kind = KINDS[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+      raise UserError(f"config.{name} is {value!r}. It must be {_SPOKEN[kind]}.")
+  for name, entries in SECTIONS.items():
+    for key, value in config[name].items():
+      if key not in entries:
+        refuse(key, f"config.{name}", entries)
+      kind = type(entries[key])
+      if entries[key] is not None and type(value) is not kind:
+        raise UserError(f"config.{name}.{key} is {value!r}. It must be {_SPOKEN[kind]}.")
+  values = dict(flatten(config))
+  for path, least in LEAST.items():
+    if values[path] < least:
+      raise UserError(f"config.{path} is {values[path]}. It must be at least {least}.")
+  if not config["workdir"]:
+    raise UserError("config.workdir is empty. Name a folder for the run, as in --config.workdir=runs/first.")
