@@ -1,0 +1,109 @@
+"""A text source as one long array of tokens, made once and kept in the cache folder."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zoo.data.cache import cache_folder, made_once
+from zoo.data.fields import texts_of
+from zoo.data.sources import Source
+from zoo.errors import UserError
+
+_BATCH_CHARACTERS = 4_000_000  # Text tokenised at a time: enough to keep all cores busy, little memory.
+
+
+class Corpus(NamedTuple):
+  """Documents are runs of pieces (the whole document, or its sentences); pieces are runs of tokens.
+
+  Attributes:
+    tokens: [tokens] uint16 or uint32, without special tokens; often a memory map.
+    piece_ends: [pieces] int64: piece p is tokens[piece_ends[p - 1] : piece_ends[p]].
+    document_ends: [documents] int64: document d is pieces document_ends[d - 1] to document_ends[d].
+    num_bytes: bytes of the text in UTF-8.
+  """
+
+  tokens: np.ndarray
+  piece_ends: np.ndarray
+  document_ends: np.ndarray
+  num_bytes: int
+
+
+def tokenised(
+  source: Source, tokenizer: Any, *, field: str, pieces: Callable[[str], list[str]] | None = None, cache: bool = True
+) -> Corpus:
+  """All texts of `source` as tokens.
+
+  Args:
+    source: raw examples.
+    tokenizer: of `zoo.data.tokenizers`.
+    field: field that holds the text.
+    pieces: splits a document, e.g. into sentences; None keeps it whole.
+    cache: keep the tokens on disk, where the next run and other processes find them.
+  """
+  dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
+  if not cache or source.fingerprint is None:
+    chunks: list[np.ndarray] = []
+    ends = _encode(source, tokenizer, field, pieces, lambda ids: chunks.append(np.asarray(ids, dtype)))
+    return Corpus(np.concatenate(chunks), *ends)
+
+  def write(folder: Path) -> None:
+    with open(folder / "tokens.bin", "wb") as file:
+      ends = _encode(source, tokenizer, field, pieces, lambda ids: np.asarray(ids, dtype).tofile(file))
+    np.savez(folder / "ends.npz", piece_ends=ends[0], document_ends=ends[1], num_bytes=ends[2])
+
+  identity = [source.fingerprint, _fingerprint(tokenizer), field, pieces.__name__ if pieces else ""]
+  key = hashlib.blake2b(json.dumps(identity).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+  folder = made_once(cache_folder() / "tokens" / key, write)
+  with np.load(folder / "ends.npz") as ends:
+    piece_ends, document_ends, num_bytes = ends["piece_ends"], ends["document_ends"], int(ends["num_bytes"])
+  return Corpus(np.memmap(folder / "tokens.bin", dtype, "r"), piece_ends, document_ends, num_bytes)
+
+
+def _encode(
+  source: Source,
+  tokenizer: Any,
+  field: str,
+  pieces: Callable[[str], list[str]] | None,
+  write: Callable[[list[int]], None],
+) -> tuple[np.ndarray, np.ndarray, int]:
+  """Hands every piece's tokens to `write`; returns piece ends, document ends and the bytes of the text."""
+  piece_lengths, document_lengths, num_bytes = [], [], 0
+  for documents in _batched(source, field):
+    num_bytes += sum(len(document.encode()) for document in documents)
+    split = [pieces(document) if pieces else [document] for document in documents]
+    document_lengths += [len(parts) for parts in split]
+    for ids in tokenizer.encode_batch([part for parts in split for part in parts]):
+      piece_lengths.append(len(ids))
+      write(ids)
+  if not sum(piece_lengths):
+    raise UserError(f"{source.name} holds no text in '{field}'.")
+  return np.cumsum(piece_lengths, dtype=np.int64), np.cumsum(document_lengths, dtype=np.int64), num_bytes
+
+
+def _batched(source: Source, field: str) -> Iterator[list[str]]:
+  documents: list[str] = []
+  size = 0
+  for index in range(len(source)):
+    raw = source[index]
+    what = f"{source.name}, record {index}"
+    if field not in raw:
+      raise UserError(f"{what} has no field '{field}'. It has: {', '.join(raw)}.")
+    text = "\n\n".join(texts_of(raw[field], f"{what}: {field}"))
+    documents.append(text)
+    size += len(text)
+    if size > _BATCH_CHARACTERS:
+      yield documents
+      documents, size = [], 0
+  yield documents
+
+
+def _fingerprint(tokenizer: Any) -> str:
+  """What a tokenizer makes of a probe: two that agree on it and on their size are taken for the same."""
+  probe = [
+    "The year 1790: fellow-citizens, don't \u00e9conomise on ANTIDISESTABLISHMENTARIANISM!\n\n\t  \u4f60\u597d \U0001f600 a b"
+  ]
+  return repr([tokenizer.vocab_size, tokenizer.encode_batch(probe)])

@@ -1,0 +1,160 @@
+"""Images with captions, for contrastive training: batches of `image`, `tokens`, `valid`, `group`."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo.data import pixels
+from zoo.data.fields import Prepared, check_fields, group_of, texts_of
+from zoo.data.pipeline import Example, Records
+from zoo.data.sources import Source, open_source
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.errors import UserError
+
+TEXT_FIELDS = ("text", "caption", "captions", "name")
+
+
+def image_text(
+  source: str,
+  split: str = "train",
+  *,
+  data_dir: str | None = None,
+  tokenizer: str = "clip",
+  max_length: int = 32,
+  image_size: int = 224,
+  fit: str = "crop",
+  background: str = "white",
+  image_field: str = "image",
+  text_field: str | None = None,
+  templates: Sequence[str] = ("{}",),
+  alternatives: str | None = None,
+  alternative_rate: float = 0.5,
+  group_field: str | None = None,
+  cache: bool = False,
+) -> "ImageText":
+  """Image-caption pairs.
+
+  Args:
+    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    tokenizer: name or path; a caption becomes begin, its tokens, end, and padding.
+    max_length: tokens of a caption with begin and end; longer ones are cut before the end token.
+    image_size: pixels of each side.
+    fit: how an image becomes square: `crop`, `pad`, `squash`, `random_crop` (in training; evaluation crops the middle).
+    background: what shows through transparent parts: `white`, `black`, or `random` (a colour per example; evaluation: white).
+    image_field: field of the source that holds the image.
+    text_field: field of the caption, or of a list of captions: training takes one at random, evaluation the first. By
+      default the first that there is of text, caption, captions, name.
+    templates: `a drawing of {}`; training takes one at random, evaluation the first.
+    alternatives: field of further texts for the same image, e.g. `keywords`, of which training takes one instead of the
+      caption at `alternative_rate`.
+    alternative_rate: how often, from 0 to 1.
+    group_field: field that is equal for the same concept. By default `concept` if there is one, else the caption itself.
+    cache: keep decoded images and tokens in memory: for a set that fits and is read for many epochs.
+
+  Each example: `image` uint8 [image_size, image_size, 3], `tokens` int32 [max_length], `valid` bool [max_length], `group`
+  int32. `zoo.data.augment` turns uint8 into float32 in [-1, 1]. `info`: source, tokenizer, vocab_size, image_size, max_length.
+  """
+  pixels.check_fit(fit)
+  if background not in ("white", "black", "random"):
+    raise UserError(f"background is '{background}'. It may be: white, black, random.")
+  templates = (templates,) if isinstance(templates, str) else tuple(templates)
+  for template in templates:
+    if template.count("{}") != 1:
+      raise UserError(f"The caption template '{template}' must hold {{}} once, where the caption goes.")
+  raw = open_source(source, split, data_dir)
+  first = raw[0]
+  text_field = text_field or next((field for field in TEXT_FIELDS if field in first), "text")
+  group_field = group_field or ("concept" if "concept" in first else None)
+  check_fields(raw, image_field, text_field, alternatives, group_field)
+  captions = Captions(open_tokenizer(tokenizer), max_length, templates, alternative_rate if alternatives else 0.0)
+  fields = {"image": image_field, "text": text_field, "alternatives": alternatives, "group": group_field}
+  return ImageText(raw, fields, captions, image_size, fit, background, cache)
+
+
+class ImageText(Records):
+  """See `image_text`."""
+
+  def __init__(
+    self,
+    source: Source,
+    fields: dict[str, str | None],
+    captions: "Captions",
+    image_size: int,
+    fit: str,
+    background: str,
+    cache: bool,
+  ):
+    self.source, self.fields, self.captions = source, fields, captions
+    self.image_size, self.fit, self.background = image_size, fit, background
+    self.prepared = Prepared(source, self._prepare, cache)
+    self.info = {
+      "source": source.name,
+      "tokenizer": captions.tokenizer,
+      "vocab_size": captions.tokenizer.vocab_size,
+      "image_size": image_size,
+      "max_length": captions.max_length,
+    }
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
+    image, texts, alternatives, group = self.prepared[index]
+    if not isinstance(image, np.ndarray):
+      image = pixels.decode(image, self.image_size, self.fit, f"{self.source.name}, record {index}", rng)
+    tokens, valid = self.captions.tokens(self.captions.choose(texts, alternatives, rng))
+    colour = pixels.BLACK if self.background == "black" else pixels.WHITE
+    if self.background == "random" and rng is not None:
+      colour = rng.integers(0, 256, 3).astype(np.uint8)
+    return {"image": pixels.over(image, colour), "tokens": tokens, "valid": valid, "group": group}
+
+  def caption(self, index: int) -> str:
+    """The caption that evaluation sees."""
+    _, texts, alternatives, _ = self.prepared[index]
+    return self.captions.choose(texts, alternatives, None)
+
+  def _prepare(self, raw: dict[str, Any], index: int) -> tuple[Any, list[str], list[str], np.int32]:
+    """What does not change from epoch to epoch: image, captions, further captions, group."""
+    what = f"{self.source.name}, record {index}"
+    missing = [field for field in self.fields.values() if field is not None and field not in raw]
+    if missing:
+      raise UserError(f"{what} has no '{missing[0]}'.")
+    image = raw[self.fields["image"]]
+    if self.fit != "random_crop":
+      image = pixels.decode(image, self.image_size, self.fit, what)
+    texts = texts_of(raw[self.fields["text"]], f"{what}: {self.fields['text']}")
+    if not texts:
+      raise UserError(f"{what} has an empty caption ('{self.fields['text']}').")
+    further = texts_of(raw[self.fields["alternatives"]], what) if self.fields["alternatives"] else []
+    group = group_of(raw[self.fields["group"]] if self.fields["group"] else texts[0])
+    return image, texts, further, group
+
+
+class Captions:
+  """Chooses a caption and turns it into tokens."""
+
+  def __init__(self, tokenizer: Any, max_length: int, templates: tuple[str, ...], alternative_rate: float):
+    self.tokenizer, self.max_length, self.templates = tokenizer, max_length, templates
+    self.alternative_rate = alternative_rate
+    self.begin = tokenizer.bos if tokenizer.bos is not None else tokenizer.cls
+    self.end = tokenizer.eos if tokenizer.eos is not None else tokenizer.sep
+    if max_length < 3:
+      raise UserError(f"max_length is {max_length}. A caption needs at least 3: begin, a token, end.")
+
+  def choose(self, texts: list[str], alternatives: list[str], rng: np.random.Generator | None) -> str:
+    """One of the texts in one of the templates: at random, or without an rng the first of each."""
+    if rng is None:
+      return self.templates[0].format(texts[0])
+    if alternatives and rng.random() < self.alternative_rate:
+      texts = alternatives
+    return self.templates[rng.integers(len(self.templates))].format(texts[rng.integers(len(texts))])
+
+  def tokens(self, text: str) -> tuple[np.ndarray, np.ndarray]:
+    """Begin, the text, end and padding: int32 [max_length]; which are real: bool [max_length]."""
+    begin = [] if self.begin is None else [self.begin]
+    end = [] if self.end is None else [self.end]
+    ids = [*begin, *self.tokenizer.encode(text)[: self.max_length - len(begin) - len(end)], *end]
+    tokens = np.full(self.max_length, self.tokenizer.pad or 0, np.int32)
+    tokens[: len(ids)] = ids
+    return tokens, np.arange(self.max_length) < len(ids)

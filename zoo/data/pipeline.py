@@ -1,0 +1,143 @@
+"""Examples to batches: batch k is a pure function of (seed, k), so a run resumes from its step and hosts may come and go.
+
+An epoch is a permutation of the records, another one each epoch. The stream of epochs is cut into global batches; each host
+reads its contiguous rows of a batch. A record's own randomness (which caption, where a document is cut) comes from the seed
+and its place in the stream, before the split over hosts.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import grain
+import numpy as np
+
+from zoo.errors import UserError
+
+Example = dict[str, np.ndarray]
+
+
+class Records:
+  """A finite, random-access source of examples: what the pipelines in zoo/data return.
+
+  Attributes:
+    info: what others need to know, e.g. `tokenizer`, `vocab_size`, `class_names`, `bytes`.
+  """
+
+  info: dict[str, Any]
+
+  def __len__(self) -> int:
+    raise NotImplementedError
+
+  def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
+    """Example `index` as a dict of numpy arrays of fixed shapes. With an rng: as training sees it; without: as evaluation."""
+    raise NotImplementedError
+
+  def __getitem__(self, index: int) -> Example:
+    return self.example(index)
+
+
+class Batches:
+  """An endless, random-access sequence of this host's batches: `batches[k]`, `batches.iterate(start_step)`."""
+
+  def __init__(self, dataset: grain.MapDataset, threads: int, prefetch: int, workers: int):
+    self._dataset, self._threads, self._prefetch, self._workers = dataset, threads, prefetch, workers
+
+  def __getitem__(self, step: int) -> Example:
+    """Global batch `step`, of it the rows of this host: a dict of arrays with leading axis batch."""
+    return self._dataset[step]
+
+  def iterate(self, start_step: int = 0) -> Iterator[Example]:
+    """Batches start_step, start_step + 1, ... made ahead of time by threads, or by worker processes."""
+    options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._prefetch)
+    dataset = self._dataset[start_step:].to_iter_dataset(options)
+    if self._workers:
+      _let_grain_start_workers()
+      buffered = max(1, self._prefetch // self._workers)
+      dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=buffered))
+    return iter(dataset)
+
+
+def batches(
+  records: Records,
+  batch_size: int,
+  *,
+  seed: int,
+  process_index: int = 0,
+  process_count: int = 1,
+  shuffle: bool = True,
+  threads: int = 2,
+  prefetch: int = 4,
+  workers: int = 0,
+) -> Batches:
+  """Endless training batches.
+
+  Args:
+    records: what a pipeline returned.
+    batch_size: rows of the global batch; each of `process_count` hosts gets `batch_size // process_count` of them.
+    seed: any whole number. Order and every choice within records depend on it.
+    process_index, process_count: which host of how many (`jax.process_index()`, `jax.process_count()`).
+    shuffle: False keeps the records in order, epoch after epoch.
+    threads: batches that are made at the same time.
+    prefetch: batches that may wait, made.
+    workers: processes that make the batches instead, for when decoding keeps Python busy. Starting one takes seconds.
+  """
+  local = rows_per_host(batch_size, process_index, process_count)
+  if len(records) == 0:
+    raise UserError("The data hold no example.")
+  dataset = grain.MapDataset.range(len(records)).seed(seed % 2**32)
+  if shuffle:
+    dataset = dataset.shuffle()
+  # Local batch k * process_count + process_index holds this host's rows of global batch k.
+  dataset = dataset.repeat().random_map(records.example).batch(local)[process_index::process_count]
+  return Batches(dataset, threads, prefetch, workers)
+
+
+class EvalBatches:
+  """Every example once, in order: `len(batches)`, `batches[k]`, iteration. `weight` [batch] is 0 on rows that pad the last."""
+
+  def __init__(self, records: Records, batch_size: int, process_index: int = 0, process_count: int = 1):
+    self._records, self._batch_size = records, batch_size
+    self._rows = rows_per_host(batch_size, process_index, process_count)
+    self._first_row = self._rows * process_index
+
+  def __len__(self) -> int:
+    return -(-len(self._records) // self._batch_size)
+
+  def __getitem__(self, step: int) -> Example:
+    if not 0 <= step < len(self):
+      raise IndexError(f"There are {len(self)} batches; {step} is none of them.")
+    first = step * self._batch_size + self._first_row
+    indices = range(first, first + self._rows)
+    examples = [self._records[min(index, len(self._records) - 1)] for index in indices]
+    batch = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+    return batch | {"weight": np.array([index < len(self._records) for index in indices], np.float32)}
+
+  def __iter__(self) -> Iterator[Example]:
+    options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
+    return iter(grain.MapDataset.range(len(self)).map(self.__getitem__).to_iter_dataset(options))
+
+
+def eval_batches(records: Records, batch_size: int, *, process_index: int = 0, process_count: int = 1) -> EvalBatches:
+  """Batches for evaluation; arguments as of `batches`. All have batch_size rows; the last is padded and weighted."""
+  if len(records) == 0:
+    raise UserError("The data hold no example.")
+  return EvalBatches(records, batch_size, process_index, process_count)
+
+
+def rows_per_host(batch_size: int, process_index: int, process_count: int) -> int:
+  """Rows of the global batch that one host reads. Raises UserError if they do not divide."""
+  if batch_size < 1 or batch_size % process_count:
+    raise UserError(
+      f"batch_size {batch_size} does not divide over {process_count} host(s). Choose a multiple of {process_count}."
+    )
+  if not 0 <= process_index < process_count:
+    raise UserError(f"process_index {process_index} is none of {process_count} hosts (0..{process_count - 1}).")
+  return batch_size // process_count
+
+
+def _let_grain_start_workers() -> None:
+  """grain reads absl flags when it starts processes; outside absl's main (a notebook, pytest, train.py) nobody parsed them."""
+  from absl import flags
+
+  if not flags.FLAGS.is_parsed():
+    flags.FLAGS.mark_as_parsed()

@@ -1,0 +1,144 @@
+"""`tfds:NAME[/CONFIG][:VERSION]`: any TensorFlow Datasets dataset through `data_source` and array_record, without TensorFlow."""
+
+import contextlib
+import importlib
+import importlib.util
+import io
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+from zoo.data import builders
+from zoo.data.cache import locked
+from zoo.data.sources import Source
+from zoo.errors import UserError, did_you_mean
+
+
+def tfds(where: str, split: str, data_dir: str | None = None) -> "TFDSSource":
+  """Opens the dataset, preparing it first if it is missing and its builder can do so without TensorFlow.
+
+  Args:
+    where: name, config and version as TFDS writes them, e.g. `emoji/style` or `mnist:3.0.1`.
+    split: TFDS's split syntax.
+    data_dir: folder of prepared datasets; by default TFDS's own (`~/tensorflow_datasets` or `$TFDS_DATA_DIR`).
+  """
+  with _quiet():
+    builder = _builder(where, data_dir)
+    if not builder.is_prepared():
+      _prepare(builder, where)
+    return TFDSSource(builder, where, split)
+
+
+class TFDSSource(Source):
+  """A split of a prepared dataset. Images stay encoded: the pipelines decode them with their own guards and messages."""
+
+  def __init__(self, builder: Any, where: str, split: str):
+    import tensorflow_datasets as tfds
+
+    self.name = f"tfds:{where}[{split}]"
+    features = builder.info.features
+    images = [name for name in features if isinstance(features[name], tfds.features.Image)]
+    labels = [name for name in features if isinstance(features[name], tfds.features.ClassLabel)]
+    self.class_names = {name: features[name].names for name in labels}
+    try:
+      self.data = builder.as_data_source(split, decoders={name: tfds.decode.SkipDecoding() for name in images})
+    except NotImplementedError as error:
+      convert = "tfds convert_format --root_data_dir=FOLDER --out_file_format=array_record"
+      raise UserError(
+        f"tfds:{where} in {builder.data_path} is in a format that only TensorFlow reads. Where TensorFlow is installed, run: {convert}"
+      ) from error
+    except ValueError as error:
+      known = ", ".join(builder.info.splits)
+      raise UserError(
+        f"tfds:{where} has no split '{split}'. It has: {known}, and parts such as train[:90%]."
+      ) from error
+    instructions = getattr(self.data.data_source, "_read_instructions", [])
+    parts = [f"{part.filename}:{part.start}:{part.end}" for part in instructions]
+    stamps = [Path(part.filename).stat() for part in instructions if Path(part.filename).exists()]
+    self.fingerprint = " ".join([*parts, *(f"{stamp.st_size}:{stamp.st_mtime_ns}" for stamp in stamps)])
+
+  def __len__(self) -> int:
+    return len(self.data)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    try:
+      return self.data[index]
+    except Exception as error:  # array_record, TFDS and protobuf each raise their own kinds for a broken record.
+      raise UserError(
+        f"{self.name}: record {index} of {self._file(index)} cannot be read ({str(error).strip().splitlines()[0][:200]}). "
+        "The file is damaged: delete its folder and prepare the dataset again."
+      ) from error
+
+  def _file(self, index: int) -> str:
+    reader, _ = self.data.data_source._reader_idx_and_position(index)
+    return self.data.data_source._paths[reader]
+
+
+def _builder(where: str, data_dir: str | None) -> Any:
+  import tensorflow_datasets as tfds
+
+  name = where.partition("/")[0].partition(":")[0]
+  ours = [module.name for module in pkgutil.iter_modules(builders.__path__)]
+  if name in ours:
+    importlib.import_module(f"zoo.data.builders.{name}")  # Importing a builder makes it known to TFDS.
+  try:
+    return tfds.builder(where, data_dir=data_dir, file_format="array_record")
+  except tfds.core.DatasetNotFoundError as error:
+    known = [*ours, *tfds.core.registered.list_imported_builders()]
+    place = data_dir or tfds.core.constants.DATA_DIR
+    raise UserError(f"tfds has no dataset '{name}', nor is one in {place}.{did_you_mean(name, known)}") from error
+  except ModuleNotFoundError as error:
+    raise UserError(_needs_tensorflow(where, data_dir)) from error
+  except Exception as error:  # An unknown config or version: ValueError or AssertionError, with a long message.
+    configs = ", ".join(tfds.builder_cls(name).builder_configs) or "none"
+    raise UserError(f"tfds:{where} cannot be opened: {_last_words(error)} Configs of {name}: {configs}.") from error
+
+
+def _prepare(builder: Any, where: str) -> None:
+  """Prepares a dataset in place; several processes of one machine wait for the first."""
+  import tensorflow_datasets as tfds
+
+  by_tfds = type(builder).__module__.startswith("tensorflow_datasets.")
+  if by_tfds and importlib.util.find_spec("tensorflow") is None:
+    raise UserError(_needs_tensorflow(where, builder.data_path))
+  place = Path(builder.data_path)
+  try:
+    with locked(place.parent / f".{place.name}.lock"):
+      if not builder.is_prepared():
+        config = tfds.download.DownloadConfig(try_download_gcs=False)
+        builder.download_and_prepare(download_config=config, file_format="array_record")
+  except UserError:
+    raise
+  except ModuleNotFoundError as error:
+    raise UserError(_needs_tensorflow(where, builder.data_path)) from error
+  except OSError as error:
+    raise UserError(f"tfds:{where} cannot be prepared in {place}: {error.strerror or error}. Set data_dir.") from error
+
+
+def _needs_tensorflow(where: str, place: str | None) -> str:
+  return (
+    f"tfds:{where} is not prepared in {place or 'the data_dir'} and needs TensorFlow to be. Where TensorFlow is installed, run: "
+    f"tfds build {where.partition('/')[0]} --file_format=array_record --data_dir=FOLDER, and set data_dir to a copy of FOLDER."
+  )
+
+
+def _last_words(error: Exception) -> str:
+  text = str(error).strip().splitlines()[0]
+  return text.rpartition('}": ')[2].strip().rstrip(".") + "."
+
+
+@contextlib.contextmanager
+def _quiet():
+  """TFDS and absl say nothing: what a user must know comes as UserError."""
+  import tensorflow_datasets as tfds
+  from absl import logging
+
+  level = logging.get_verbosity()
+  logging.set_verbosity(logging.ERROR)
+  tfds.disable_progress_bar()
+  try:
+    with contextlib.redirect_stdout(io.StringIO()):
+      yield
+  finally:
+    tfds.enable_progress_bar()
+    logging.set_verbosity(level)
