@@ -1,4 +1,4 @@
-"""Optimisers by name: each turns a gradient into a direction, before decay and learning rate (which zoo/optim.py adds)."""
+"""Optimisers by name: each turns a gradient into a direction. zoo/optim.py adds decay and learning rate."""
 
 from typing import Any
 
@@ -59,11 +59,11 @@ def muon(
   b2: float = 0.999,
   eps: float = 1e-8,
 ):
-  """Momentum made orthogonal (https://arxiv.org/abs/2502.16982) for the kernels inside stacks, Adam for all other arrays.
+  """Momentum made orthogonal (https://arxiv.org/abs/2502.16982) for the kernels inside stacks, Adam for the rest.
 
   Kernels of three dimensions are flattened to the matrix that they are: query [dim, heads, head_dim] to
-  [dim, heads * head_dim], out [heads, head_dim, dim] to [heads * head_dim, dim]. More dimensions in front (the layers of a
-  scanned stack) are separate matrices.
+  [dim, heads * head_dim], out [heads, head_dim, dim] to [heads * head_dim, dim]. The layers of a scanned stack, one
+  dimension in front, are separate matrices.
 
   Args:
     rms: root mean square of the update, as in Adam's steps, so that both share a learning rate.

@@ -1,7 +1,8 @@
-"""Optimisers by name, and what every parameter gets of them by its path: decay, learning-rate scale, or nothing at all.
+"""Optimisers by name, and what each parameter gets of them by its path: decay, learning-rate scale, or nothing at all.
 
-Every optimiser is a chain: clip the gradient's norm, find a direction, add decay, scale. So weight decay means the same for
-all of them: params -= learning_rate * weight_decay * params (https://arxiv.org/abs/1711.05101). Patterns: see zoo/paths.py.
+Every optimiser is a chain: clip the gradient's norm, find a direction, add decay, scale. So weight decay means the same
+for all of them: params -= learning_rate * weight_decay * params (https://arxiv.org/abs/1711.05101). For patterns, see
+zoo/paths.py.
 """
 
 from collections.abc import Callable, Sequence
@@ -56,8 +57,8 @@ def optimizer(
     learning_rate, schedule, warmup_steps, end: see `zoo.schedules.make_schedule`.
     weight_decay: decay of the arrays that match `decay`: by default kernels and embeddings, no biases, norms or scales.
     clip_norm: largest norm of the gradient of all trained parameters together.
-    multipliers: (pattern, factor) pairs that scale the learning rate (and with it the decay); the factors of all patterns
-      that match multiply. A list of factors gives one to every layer of a scanned stack.
+    multipliers: (pattern, factor) pairs that scale the learning rate (and with it the decay); the factors of all
+      patterns that match multiply. A list of factors gives one to every layer of a scanned stack.
     trainable: patterns of the only arrays to be trained (feature extraction); empty for all.
     freeze: patterns of arrays that stay as they are (a locked tower). No state is kept for them.
     **options: of the optimiser, e.g. b2 of adamw.
@@ -116,7 +117,7 @@ def roles(
   trainable: Sequence[str] = (),
   freeze: Sequence[str] = (),
 ) -> list[Role]:
-  """What the optimiser does with every array of `params`, from the patterns that `optimizer` takes: a table to look at."""
+  """What the optimiser does with every array of `params`, by the patterns that `optimizer` takes: a table to read."""
   names = path_names(params)
   multipliers = [check_multiplier(pair) for pair in multipliers]
   asked = {"decay": () if tuple(decay) == DECAYED else decay, "trainable": trainable, "freeze": freeze}
@@ -157,8 +158,8 @@ def times(a: Any, b: Any, name: str, shape: tuple[int, ...]) -> Any:
   for factor in (a, b):
     if isinstance(factor, tuple) and (not shape or len(factor) != shape[0]):
       raise UserError(
-        f"optimizer.multipliers gives {name} {shape} a list of {len(factor)} factors. A list has one for each layer of a "
-        f"scanned stack, the first dimension."
+        f"optimizer.multipliers gives {name} {shape} a list of {len(factor)} factors. A list has one for each layer "
+        f"of a scanned stack, the first dimension."
       )
   if isinstance(a, tuple) and isinstance(b, tuple):
     return tuple(x * y for x, y in zip(a, b, strict=True))

@@ -70,8 +70,8 @@ def make_schedule(
   Args:
     steps: length of the run.
     learning_rate: the peak.
-    schedule: a name of SCHEDULES, or {"name": ..., options}: inverse_sqrt takes `timescale` (default: warmup_steps), wsd
-      takes `decay_steps` (default: a tenth of the run).
+    schedule: a name of SCHEDULES, or {"name": ..., options}: inverse_sqrt takes `timescale` (default: warmup_steps),
+      wsd takes `decay_steps` (default: a tenth of the run).
     warmup_steps: steps of the warm-up; step 0 then has a learning rate of 0.
     end: the learning rate at the end as a part of the peak, 0 to 1.
 

@@ -1,7 +1,7 @@
 """Where each array lives. A strategy is a list of rules (path pattern, placement); the first that matches a path wins.
 
-Placements align with the *last* dimensions of an array, so the arrays of a scanned stack, which have one more dimension in
-front, follow the same rules. Optimiser state and averages are placed as the parameter whose path theirs ends with.
+Placements align with the *last* dimensions of an array, so the arrays of a scanned stack, which have one more dimension
+in front, follow the same rules. Optimiser state and averages are placed as the parameter whose path theirs ends with.
 """
 
 import math
@@ -87,9 +87,9 @@ def shardings(tree: Any, strategy: str | Sequence, mesh: Mesh) -> Any:
 
   Args:
     tree: arrays or their shapes (`jax.eval_shape`).
-    strategy: a name of STRATEGIES, or a list of [pattern, placement], the first match wins. A placement names a mesh axis, a
-      list of axes or None for each of the last dimensions: ["mlp/up/kernel", [None, "model"]]; [] replicates. A strategy's
-      name as the last entry places what no line before it matched; without one, the rest is replicated.
+    strategy: a name of STRATEGIES, or a list of [pattern, placement], the first match wins. A placement names a mesh
+      axis, a list of axes or None for each of the last dimensions: ["up/kernel", [None, "model"]]; [] replicates. The
+      name of a strategy as the last entry places what no line before it matched; without one, the rest is replicated.
     mesh: its axes may have any name; the built-in strategies use "data" and "model".
 
   Raises:
@@ -100,7 +100,7 @@ def shardings(tree: Any, strategy: str | Sequence, mesh: Mesh) -> Any:
 
 
 def report(tree: Any, strategy: str | Sequence, mesh: Mesh) -> list[Row]:
-  """For every array of `tree`: path, shape, dtype, the rule that placed it, its placement, bytes in all and per device."""
+  """For every array of `tree`: path, shape, dtype, the rule that placed it, where to, bytes in all and per device."""
   rows = []
   placed = placements(tree, strategy, mesh)
   for path, array in jax.tree_util.tree_leaves_with_path(tree):

@@ -10,11 +10,11 @@ from zoo.objectives.objective import Objective, apply, present, ratio, row_weigh
 
 
 def contrastive(model: Any, *, max_scale: float = 100.0) -> Objective:
-  """Softmax over all pairs of the batch, both ways: the mean of cross_entropy(scale * image @ text.T) over rows and columns.
+  """Softmax over all pairs of the batch: cross_entropy(scale * image @ text.T), the mean over rows and columns.
 
   Rows of the same `group` show the same thing: each is a right answer for the others, with equal parts of the target.
   The scale exp(logit_scale) is learned and clamped to `max_scale` inside the loss: at the clamp a gradient that would
-  raise it further is dropped, one that lowers it passes. (Clamping the parameter after each update, as CLIP's authors do,
+  raise it further is dropped, one that lowers it passes. (CLIP's authors clamp the parameter after each update, which
   would need a hook in the train step for this one parameter.)
 
   Args:
@@ -31,7 +31,7 @@ def contrastive(model: Any, *, max_scale: float = 100.0) -> Objective:
     logits = similarity(outputs) * scale
 
     def one_way(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-      logits = jnp.where(weight > 0, logits, -1e9)
+      logits = jnp.where(weight[None] > 0, logits, -1e9)
       targets = same / jnp.maximum(same.sum(-1, keepdims=True), 1)
       nll = optax.softmax_cross_entropy(logits, targets)
       return ratio(nll * weight, weight), pick_rate(logits, same, weight)
@@ -47,7 +47,7 @@ def contrastive(model: Any, *, max_scale: float = 100.0) -> Objective:
 
 
 def two_towers(model: Any) -> tuple:
-  """-> init and forward of a model that embeds images and texts; `forward` gives image, text, scale (bias), group, weight."""
+  """-> init, forward of a model that embeds images and texts. Outputs: image, text, scale, bias, group, weight."""
 
   def init(rng: jax.Array, batch: dict) -> Any:
     return model.init(rng, as_float(batch["image"][:1]), batch["tokens"][:1])["params"]
@@ -64,7 +64,7 @@ def two_towers(model: Any) -> tuple:
 
 
 def as_float(image: jax.Array) -> jax.Array:
-  """Images as the models want them, float32 in [-1, 1]; uint8 (0 to 255) is converted, which saves transfers to the device."""
+  """Images as the models want them, in [-1, 1]; uint8 (0 to 255), a quarter of the transfer, is converted."""
   return image.astype(jnp.float32) / 127.5 - 1 if image.dtype == jnp.uint8 else image
 
 
@@ -75,7 +75,7 @@ def same_group(outputs: dict) -> jax.Array:
 
 
 def similarity(outputs: dict) -> jax.Array:
-  """image @ text.T [batch, batch]. In full float32: a scale of 100 would magnify the rounding of TPU's bfloat16 products."""
+  """image @ text.T [batch, batch], in full float32: a scale of 100 magnifies the rounding of bfloat16 products."""
   return jnp.matmul(outputs["image"], outputs["text"].T, precision=jax.lax.Precision.HIGHEST)
 
 

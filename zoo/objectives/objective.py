@@ -1,7 +1,7 @@
 """What an objective is, and its gradient over a batch that is too large to go through the model at once.
 
-An objective is split where the batch is summed up: `forward` treats every row for itself, `reduce` looks across rows (a mean,
-a contrast of all pairs). That split is what makes gradient accumulation exact for every objective.
+An objective is split where the batch is summed up: `forward` treats every row for itself, `reduce` looks across rows (a
+mean, a contrast of all pairs). That split is what makes gradient accumulation exact for every objective.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ def unchanged(batch: Batch, rng: jax.Array | None = None) -> Batch:
 
 
 class Objective(NamedTuple):
-  """Pure functions that say what a model should learn. An `rng` present means training; without it all is deterministic.
+  """Pure functions that say what a model should learn. An `rng` means training; without it all is deterministic.
 
   Attributes:
     init: (rng, batch) -> params.
@@ -64,7 +64,7 @@ def ratio(total: jax.Array, count: jax.Array) -> jax.Array:
 
 
 def value_and_grad(objective: Objective, accumulate: int = 1) -> Callable:
-  """-> f(params, batch, rng=None) -> ((loss, metrics), grads), with the batch in `accumulate` parts one after the other.
+  """-> f(params, batch, rng=None) -> ((loss, metrics), grads), the batch in `accumulate` parts, one after another.
 
   The gradient is that of the whole batch, also when `reduce` compares all rows with each other. It takes two passes
   (GradCache, https://arxiv.org/abs/2101.06983): the outputs of all parts, then the gradient of `reduce` with respect to

@@ -1,0 +1,54 @@
+"""BERT's pretraining: masked tokens and next sentences together (https://arxiv.org/abs/1810.04805, section 3.1)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from zoo.objectives.masked_lm import guesses, masked_lm
+from zoo.objectives.next_sentence import next_sentence, verdicts
+from zoo.objectives.objective import Objective, apply, present
+
+
+def bert_pretraining(
+  model: Any,
+  *,
+  mask_token: int,
+  vocab_size: int | None = None,
+  special_tokens: Sequence[int] = (),
+  rate: float = 0.15,
+  mask_rate: float = 0.8,
+  random_rate: float = 0.1,
+  whole_word: bool = False,
+  max_predictions: int | None = None,
+  eval_seed: int = 0,
+) -> Objective:
+  """masked_lm + next_sentence, from one pass through the model; options and batch are theirs.
+
+  Metrics: loss (the sum), mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy.
+  """
+  words = masked_lm(
+    model,
+    mask_token=mask_token,
+    vocab_size=vocab_size,
+    special_tokens=special_tokens,
+    rate=rate,
+    mask_rate=mask_rate,
+    random_rate=random_rate,
+    whole_word=whole_word,
+    max_predictions=max_predictions,
+    eval_seed=eval_seed,
+  )
+  sentences = next_sentence(model)
+
+  def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
+    batch = batch if "predict" in batch else words.prepare(batch, rng)
+    found = apply(model, params, batch["inputs"], rng=rng, **present(batch, "segments", "valid", "predict"))
+    return {**guesses(found, batch), **verdicts(found, batch)}
+
+  def reduce(outputs: dict) -> tuple[jax.Array, dict]:
+    (mlm, mlm_metrics), (nsp, nsp_metrics) = words.reduce(outputs), sentences.reduce(outputs)
+    accuracy = {"mlm_accuracy": mlm_metrics["accuracy"], "nsp_accuracy": nsp_metrics["accuracy"]}
+    return mlm + nsp, {"loss": mlm + nsp, "mlm_loss": mlm, "nsp_loss": nsp, **accuracy}
+
+  return Objective(words.init, forward, reduce, words.prepare)

@@ -1,0 +1,59 @@
+"""Classification: one label, or one distribution over labels, per row."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from zoo.errors import UserError
+from zoo.objectives.contrastive import as_float
+from zoo.objectives.objective import Objective, apply, present, ratio, row_weight
+
+
+def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
+  """Mean of -sum(targets * log_softmax(logits)); targets = (1 - label_smoothing) * label + label_smoothing / classes.
+
+  Args:
+    model: (image, train=) or (tokens, segments=, valid=, train=) -> {"logits" [batch, num_classes]}.
+    label_smoothing: the part of the target that is spread over all classes, 0 to 1 (https://arxiv.org/abs/1512.00567).
+
+  Batch: image, or tokens and optionally valid and segments; label int32 [batch], or float [batch, num_classes] with
+  rows that sum to 1 (soft targets, as mixing images makes them); optionally weight [batch]. Metrics: loss, accuracy (of
+  the likeliest class).
+  """
+  if not 0 <= label_smoothing <= 1:
+    raise UserError(f"classify.label_smoothing is {label_smoothing}. It must be from 0 to 1.")
+
+  def init(rng: jax.Array, batch: dict) -> Any:
+    first = {key: x[:1] for key, x in batch.items()}
+    return model.init(rng, *inputs(first), **options(first))["params"]
+
+  def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
+    found = apply(model, params, *inputs(batch), rng=rng, **options(batch))
+    if "logits" not in found:
+      raise UserError(f"classify needs a model with logits, it gives {', '.join(found)}. Set the model's num_classes.")
+    logits, label = found["logits"].astype(jnp.float32), batch["label"]
+    if label.ndim == 2 and label.shape != logits.shape:
+      raise UserError(f"classify: soft labels {label.shape} do not fit logits {logits.shape}. Set num_classes alike.")
+    targets = label if label.ndim == 2 else jax.nn.one_hot(label, logits.shape[-1])
+    nll = optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, label_smoothing))
+    correct = (logits.argmax(-1) == targets.argmax(-1)).astype(jnp.float32)
+    return {"nll": nll, "correct": correct, "weight": row_weight(batch, len(logits))}
+
+  def reduce(outputs: dict) -> tuple[jax.Array, dict]:
+    weight = outputs["weight"]
+    loss = ratio(outputs["nll"] * weight, weight)
+    return loss, {"loss": loss, "accuracy": ratio(outputs["correct"] * weight, weight)}
+
+  return Objective(init, forward, reduce)
+
+
+def inputs(batch: dict) -> list[jax.Array]:
+  """What the model classifies: images if the batch has them, else tokens."""
+  return [as_float(batch["image"])] if "image" in batch else [batch["tokens"]]
+
+
+def options(batch: dict) -> dict[str, jax.Array]:
+  """What goes with tokens."""
+  return {} if "image" in batch else present(batch, "segments", "valid")

@@ -1,0 +1,109 @@
+"""Masked language modelling: predict the tokens that were hidden (https://arxiv.org/abs/1810.04805, section 3.1)."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from zoo.errors import UserError
+from zoo.objectives.masking import mask_tokens, row_keys
+from zoo.objectives.objective import Objective, apply, present, ratio, row_weight
+
+
+def masked_lm(
+  model: Any,
+  *,
+  mask_token: int,
+  vocab_size: int | None = None,
+  special_tokens: Sequence[int] = (),
+  rate: float = 0.15,
+  mask_rate: float = 0.8,
+  random_rate: float = 0.1,
+  whole_word: bool = False,
+  max_predictions: int | None = None,
+  eval_seed: int = 0,
+) -> Objective:
+  """Mean of -log p(token) over the chosen tokens, `rate` of a row: 80 % of them masked, 10 % random, 10 % unchanged.
+
+  Logits are computed at the chosen positions alone, a number fixed by the length: a seventh of BERT's largest product.
+
+  Args:
+    model: (tokens, segments=, valid=, predict=, train=) -> {"mlm" [batch, chosen, vocab_size]}.
+    mask_token: id of [MASK].
+    vocab_size: number of tokens that a random one is drawn from; by default the model's.
+    special_tokens: ids that are never chosen, besides `mask_token` and what the batch calls special.
+    rate: part of a row's candidates that is chosen, rounded, at least one token.
+    mask_rate: part of the chosen tokens that become `mask_token`.
+    random_rate: part of them that become a random token of the vocabulary.
+    whole_word: choose words, not tokens; the batch then needs word_start.
+    max_predictions: most tokens chosen in a row; by default ceil(rate * length).
+    eval_seed: without an rng a row's masking is a function of its tokens and this seed.
+
+  Batch: tokens int32 [batch, length]; optionally segments, valid, special, word_start [batch, length], weight [batch].
+  Metrics: loss (nats per chosen token), accuracy, perplexity.
+  """
+  check_rates(rate, mask_rate, random_rate)
+  vocab_size = vocab_size or getattr(model, "spec", {}).get("vocab_size")
+  if vocab_size is None:
+    raise UserError("masked_lm does not know the model's vocab_size. Add vocab_size to the objective.")
+  never = np.array([mask_token, *special_tokens])
+
+  def init(rng: jax.Array, batch: dict) -> Any:
+    first = {key: x[:1] for key, x in batch.items()}
+    return model.init(rng, first["tokens"], **present(first, "segments", "valid"))["params"]
+
+  def prepare(batch: dict, rng: jax.Array | None = None) -> dict:
+    if whole_word and "word_start" not in batch:
+      raise UserError(
+        "masked_lm.whole_word needs word_start in the batch. Let the data give it, or set whole_word=False."
+      )
+    tokens = batch["tokens"]
+    rows, length = tokens.shape
+    slots = min(max_predictions or math.ceil(rate * length), length)
+    candidates = ~(tokens[..., None] == never).any(-1)
+    for key, wanted in (("valid", True), ("special", False)):
+      candidates &= batch[key] == wanted if key in batch else True
+    train = rng is not None
+    keys = jax.random.split(jax.random.fold_in(rng, 1), rows) if train else row_keys(jax.random.key(eval_seed), tokens)
+    starts = batch["word_start"] if whole_word else None
+    sizes = {"slots": slots, "rate": rate, "mask_rate": mask_rate, "random_rate": random_rate}
+    masked = mask_tokens(tokens, candidates, starts, keys, mask_token=mask_token, vocab_size=vocab_size, **sizes)
+    return {**batch, **masked}
+
+  def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
+    batch = batch if "predict" in batch else prepare(batch, rng)
+    options = present(batch, "segments", "valid", "predict")
+    return guesses(apply(model, params, batch["inputs"], rng=rng, **options), batch)
+
+  return Objective(init, forward, mlm_reduce, prepare)
+
+
+def guesses(found: dict, batch: dict) -> dict:
+  """Per row, the sums over the chosen tokens of a prepared batch: nll, correct, count, each float32 [batch]."""
+  logits = found["mlm"].astype(jnp.float32)
+  counts = batch["chosen"] * row_weight(batch, len(logits))[:, None]
+  nll = optax.softmax_cross_entropy_with_integer_labels(logits, batch["target"])
+  correct = logits.argmax(-1) == batch["target"]
+  return {"nll": (nll * counts).sum(-1), "correct": (correct * counts).sum(-1), "count": counts.sum(-1)}
+
+
+def mlm_reduce(outputs: dict) -> tuple[jax.Array, dict]:
+  """Mean over all chosen tokens of the batch."""
+  loss = ratio(outputs["nll"], outputs["count"])
+  accuracy = ratio(outputs["correct"], outputs["count"])
+  return loss, {"loss": loss, "accuracy": accuracy, "perplexity": jnp.exp(loss)}
+
+
+def check_rates(rate: float, mask_rate: float, random_rate: float) -> None:
+  """Refuses rates that are no parts of a whole."""
+  for name, value in (("rate", rate), ("mask_rate", mask_rate), ("random_rate", random_rate)):
+    if not 0 <= value <= 1:
+      raise UserError(f"masked_lm.{name} is {value}. It must be from 0 to 1.")
+  if mask_rate + random_rate > 1:
+    raise UserError(
+      f"masked_lm: mask_rate {mask_rate} and random_rate {random_rate} are more than 1 together. Lower one."
+    )

@@ -1,0 +1,41 @@
+"""Next-sentence prediction: did the second text follow the first? (https://arxiv.org/abs/1810.04805, section 3.1)"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from zoo.objectives.objective import Objective, apply, present, ratio, row_weight
+
+
+def next_sentence(model: Any) -> Objective:
+  """Mean of -log p(is_random). Alone it is a loss for pairs of texts; BERT's pretraining is `bert_pretraining`.
+
+  Args:
+    model: (tokens, segments=, valid=, train=) -> {"nsp" [batch, 2]}.
+
+  Batch: tokens int32 [batch, length]; is_random int32 [batch], 0 = the second text follows, 1 = it comes from
+  elsewhere; optionally segments, valid, weight. Metrics: loss, accuracy.
+  """
+
+  def init(rng: jax.Array, batch: dict) -> Any:
+    first = {key: x[:1] for key, x in batch.items()}
+    return model.init(rng, first["tokens"], **present(first, "segments", "valid"))["params"]
+
+  def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
+    return verdicts(apply(model, params, batch["tokens"], rng=rng, **present(batch, "segments", "valid")), batch)
+
+  def reduce(outputs: dict) -> tuple[jax.Array, dict]:
+    loss = ratio(outputs["nsp_nll"], outputs["nsp_count"])
+    return loss, {"loss": loss, "accuracy": ratio(outputs["nsp_correct"], outputs["nsp_count"])}
+
+  return Objective(init, forward, reduce)
+
+
+def verdicts(found: dict, batch: dict) -> dict:
+  """nsp_nll, nsp_correct, nsp_count, each float32 [batch]."""
+  logits, label = found["nsp"].astype(jnp.float32), batch["is_random"]
+  weight = row_weight(batch, len(logits))
+  nll = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+  return {"nsp_nll": nll * weight, "nsp_correct": (logits.argmax(-1) == label) * weight, "nsp_count": weight}
