@@ -1,0 +1,56 @@
+"""A small CLIP learns which drawing goes with which name, from 1,588 emoji drawn by three vendors."""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+  emoji = {"name": "image_text", "source": "tfds:emoji", "tokenizer": "clip", "max_length": 12}
+  return ConfigDict(
+    {
+      "seed": 0,
+      "steps": 1000,
+      "batch_size": 192,
+      "workdir": "runs/clip_emoji",
+      "model": {
+        "family": "clip",
+        "image_size": 32,
+        "patch_size": 8,
+        "image_dim": 96,
+        "image_depth": 2,
+        "image_heads": 4,
+        "text_dim": 96,
+        "text_depth": 2,
+        "text_heads": 4,
+        "embed_dim": 128,
+        "vocab_size": 49408,
+        "max_length": 12,
+      },
+      "objective": {"name": "contrastive"},
+      "data": {
+        **emoji,
+        "split": "train",
+        "augment": [{"name": "shift", "pixels": 4}, {"name": "flip"}, {"name": "color"}],
+      },
+      "optimizer": {
+        "name": "adamw",
+        "learning_rate": 2e-3,
+        "warmup_steps": 50,
+        "schedule": "cosine",
+        "weight_decay": 0.1,
+        "clip_norm": 1.0,
+        "b2": 0.98,
+      },
+      "mesh": {"data": -1},
+      "sharding": "replicated",
+      "eval": {
+        "every": 500,
+        "evaluators": {
+          "retrieval": {
+            "name": "retrieval",
+            "data": {**emoji, "split": "test"},
+            "train_data": {**emoji, "split": "train"},
+          }
+        },
+      },
+    }
+  )

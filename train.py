@@ -1,0 +1,131 @@
+"""Train any model of the zoo: python train.py --config=configs/clip_emoji.py --config.steps=500
+
+The config names a model, an objective, data, an optimiser and a sharding; this file puts them together and names none.
+The same command goes on where an interrupted run stopped. `--help` lists what can be set.
+"""
+
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import zoo
+from zoo import evaluate, flops, hosts, named, optim, sharding
+from zoo.checkpoints import Checkpoints
+from zoo.config import check_same_run, load, save, without
+from zoo.data import pipeline
+from zoo.data.augment import augment
+from zoo.errors import UserError, exits_with_one_line, setting_up
+from zoo.metrics import Writers
+from zoo.objectives.objective import value_and_grad
+from zoo.progress import Progress, Speed
+
+PREEMPTED = 143  # 128 + SIGTERM: not zero, so that a scheduler starts the job again.
+
+
+@exits_with_one_line
+def main(argv: list[str]) -> int:
+  config, _ = load(argv)
+  hosts.join()
+  folder = pathlib.Path(config.workdir)
+  check_same_run(config, folder)
+
+  # What to train, on what, toward what. Nothing is written before all of it is known to fit together.
+  with setting_up():
+    key = jax.random.key(config.seed)
+    mesh = sharding.make_mesh(config.mesh)
+    model = zoo.build(**config.model)
+    objective = named.call("objectives", config.objective, model)
+    records = named.call("data", without(config.data, "augment", "workers"))
+    batches = pipeline.batches(
+      records,
+      config.batch_size,
+      seed=config.seed,
+      process_index=jax.process_index(),
+      process_count=jax.process_count(),
+      workers=config.data.get("workers", 0),
+    )
+    augmented = augment(config.data.get("augment", ()))
+    evaluators = evaluate.evaluators(config.eval, model)
+    ema = config.optimizer.get("ema")
+    grad = value_and_grad(objective, accumulate=config.optimizer.get("accumulate", 1))
+
+    example = {name: jnp.asarray(array[:1]) for name, array in batches[0].items()}
+    init_params = lambda rng: objective.init(rng, augmented(rng, example))
+    optimizer, learning_rate = optim.optimizer(
+      jax.eval_shape(init_params, key), config.steps, **without(config.optimizer, "accumulate", "ema")
+    )
+
+    def init(rng):
+      params = init_params(rng)
+      state = {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
+      return state if ema is None else {**state, "ema": params}
+
+    def train_step(state, batch):
+      augment_rng, loss_rng = jax.random.split(jax.random.fold_in(key, state["step"]))  # A resumed run repeats itself.
+      (_, metrics), grads = grad(state["params"], augmented(augment_rng, batch), loss_rng)
+      updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+      new = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state, "step": state["step"] + 1}
+      if ema is not None:
+        new["ema"] = optim.update_average(state["ema"], new["params"], state["step"], ema)
+      return new, {**metrics, "learning_rate": learning_rate(state["step"]), "grad_norm": optax.global_norm(grads)}
+
+    # Every array is born where it will live.
+    shapes = jax.eval_shape(init, key)
+    placed = sharding.shardings(shapes, config.sharding, mesh)
+    by_row = sharding.batch_sharding(mesh)
+    train_step = jax.jit(train_step, in_shardings=(placed, by_row), out_shardings=(placed, None), donate_argnums=0)
+    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed)
+    saver = Checkpoints(folder / "checkpoints", **without(config.checkpoint, "every"))
+    restored = saver.restore(abstract)
+    if restored is None:
+      state, start = jax.jit(init, out_shardings=placed)(key), 0
+      if config.init:
+        state = zoo.load_into(config.init, state)
+    else:
+      state, start = restored
+    if start > config.steps:
+      raise UserError(f"{folder} has reached step {start}, steps is {config.steps}. Raise --config.steps to go on.")
+    rows = {"tokens": example["tokens"].size} if "tokens" in example and "image" not in example else {}
+    whole = jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype), example)
+    flops_per_step = flops.training_flops(lambda p, b: objective.loss(p, augmented(key, b), key)[0], shapes["params"], whole)
+    save(config, folder)
+    writers = Writers(folder, step=start, tensorboard=config.log.tensorboard, wandb=config.log.wandb)
+
+  preemption = hosts.Preemption()
+  progress = Progress(config.steps, step=start)
+  progress.note(f"{sizes(shapes['params']):,} parameters, {sharding_line(mesh, config.sharding)}, to {folder}")
+  speed = Speed(start, {"examples": config.batch_size, **tokens}, flops_per_step=work, peak=flops.peak_of(mesh.devices))
+  results, step = {}, start
+  for step, batch in zip(range(start + 1, config.steps + 1), batches.iterate(start), strict=False):
+    state, metrics = train_step(state, sharding.put_batch(batch, mesh))
+    progress.advance(step)
+    last, leaving = step == config.steps, preemption.reached(step)
+    if step % config.log.every == 0 or last or leaving:
+      metrics = {name: float(value) for name, value in metrics.items()}
+      if not np.isfinite(metrics["loss"]):
+        raise UserError(f"The loss is {metrics['loss']} at step {step}. Lower optimizer.learning_rate or set clip_norm.")
+      metrics |= speed.measure(step)
+      writers.write(step, metrics)
+      progress.show(step, metrics)
+    with speed.paused():
+      results = {}
+      if last or (config.eval.every and step % config.eval.every == 0):
+        results = evaluate.run(evaluators, state.get("ema", state["params"]), folder, step, note=progress.note)
+        writers.write(step, results)
+      if last or leaving or step % config.checkpoint.every == 0:
+        saver.save(step, state, results, wait=leaving)
+    if leaving:
+      progress.note(f"Asked to stop: saved step {step}. The same command goes on from there.")
+      return PREEMPTED
+
+  saver.close()
+  zoo.save(folder, model, state.get("ema", state["params"]))
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))
