@@ -1,0 +1,117 @@
+"""How much arithmetic a model needs, counted in its program, and how much a device can do.
+
+Both count as the field does: a multiplication and an addition are two FLOPs, and only matrix products and convolutions
+count. Model FLOP/s utilisation = model FLOPs of a step / seconds of the step / peak FLOP/s of the devices
+(PaLM, https://arxiv.org/abs/2204.02311, appendix B).
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+
+# bfloat16 FLOP/s of one JAX device, without sparsity. JAX sees each of the two cores of a TPU v2, v3 or 7x chip as a
+# device. TPU: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm and the page of each generation.
+TPU_PEAK = {
+  "TPU v2": 45e12 / 2,
+  "TPU v3": 123e12 / 2,
+  "TPU v4": 275e12,
+  "TPU v5 lite": 197e12,
+  "TPU v5e": 197e12,
+  "TPU v5": 459e12,
+  "TPU v5p": 459e12,
+  "TPU v6 lite": 918e12,
+  "TPU v6e": 918e12,
+  "TPU7x": 2307e12 / 2,
+}
+# NVIDIA's data sheets, tensor cores; the first that occurs in the device's name counts. V100 and T4, which know no
+# bfloat16: float16.
+GPU_PEAK = {
+  "GB200": 2500e12,
+  "B200": 2250e12,
+  "H200": 989e12,
+  "H100 PCIe": 756e12,
+  "H100 NVL": 835e12,
+  "H100": 989e12,
+  "A100": 312e12,
+  "L40S": 362e12,
+  "L4": 121e12,
+  "A10G": 70e12,
+  "T4": 65e12,
+  "V100": 125e12,
+}
+
+
+def count(function: Callable, *args: Any) -> int:
+  """FLOPs of the matrix products and convolutions in `function(*args)`.
+
+  A scan counts as often as it runs, a `cond` as its most expensive branch, and a `while_loop`, whose length nobody
+  knows, as one round. What is computed again in a backward pass because of rematerialisation counts again.
+
+  Args:
+    function: is traced, not run; it must be traceable by `jax.jit`.
+    *args: arrays or `jax.ShapeDtypeStruct`.
+  """
+  return _count(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def training_flops(forward: Callable, *args: Any) -> int:
+  """Model FLOPs of one training step whose forward pass is `forward(*args)`: three times its own.
+
+  The backward pass makes two products of every one of the forward pass, for the gradients of its input and its weight.
+  Recomputed activations are no progress and do not count; so MFU falls when rematerialisation is switched on.
+  """
+  return 3 * count(forward, *args)
+
+
+def peak(device: jax.Device | None = None) -> float | None:
+  """bfloat16 FLOP/s that `device` (by default the first one) can do; None for a CPU or one that is not listed."""
+  kind = (jax.devices()[0] if device is None else device).device_kind
+  if kind in TPU_PEAK:
+    return TPU_PEAK[kind]
+  return next((flops for name, flops in GPU_PEAK.items() if name in kind), None)
+
+
+def _count(jaxpr: Any) -> int:
+  total = 0
+  for equation in jaxpr.eqns:
+    name, params = equation.primitive.name, equation.params
+    inner = [_count(program) for program in _programs(params)]
+    if name == "dot_general":
+      total += _dot_general(equation)
+    elif name == "conv_general_dilated":
+      total += _convolution(equation)
+    elif name == "scan":
+      total += params["length"] * sum(inner)
+    elif name == "cond":
+      total += max(inner)
+    elif name == "shard_map":
+      # The program of one device, run by all those along the axes it is mapped over.
+      axes = params.get("newly_manual_axes", params.get("manual_axes"))  # Newer JAX, older JAX.
+      total += math.prod(params["mesh"].shape[axis] for axis in axes) * sum(inner)
+    else:  # jit, remat, custom_jvp, custom_vjp, while, ...
+      total += sum(inner)
+  return total
+
+
+def _programs(params: dict[str, Any]) -> Iterator[Any]:
+  """The jaxprs among the parameters of an equation, whatever they are called there."""
+  for value in params.values():
+    for item in value if isinstance(value, (tuple, list)) else (value,):
+      program = getattr(item, "jaxpr", item)
+      if hasattr(program, "eqns"):
+        yield program
+
+
+def _dot_general(equation: Any) -> int:
+  (contracted, _), _ = equation.params["dimension_numbers"]
+  left = equation.invars[0].aval.shape
+  return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+
+
+def _convolution(equation: Any) -> int:
+  """Every output is a sum over the taps and input channels of one filter; zeros put between inputs cost nothing."""
+  params, filters = equation.params, equation.invars[1].aval.shape
+  taps = math.prod(filters) // filters[params["dimension_numbers"].rhs_spec[0]]
+  return 2 * math.prod(equation.outvars[0].aval.shape) * taps // math.prod(params["lhs_dilation"])
