@@ -5,6 +5,7 @@ for all of them: params -= learning_rate * weight_decay * params (https://arxiv.
 zoo/paths.py.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -67,6 +68,8 @@ def optimizer(
     UserError: for an unknown name or option, a value out of its range, a pattern that matches no parameter.
   """
   direction = named_optimizer(name, options)
+  numbers = {"learning_rate": learning_rate, "warmup_steps": warmup_steps, "end": end, "weight_decay": weight_decay}
+  check_options(optimizer, {**numbers, "clip_norm": clip_norm}, "optimizer", given=("params", "steps"))
   check(weight_decay >= 0, "optimizer.weight_decay", weight_decay, "0 or more")
   check(clip_norm is None or clip_norm > 0, "optimizer.clip_norm", clip_norm, "above 0, or none for no clipping")
   rate = make_schedule(steps, learning_rate, schedule=schedule, warmup_steps=warmup_steps, end=end)
@@ -99,10 +102,11 @@ def named_optimizer(name: str, options: dict) -> optax.GradientTransformation:
     raise UserError(
       f"There is no optimizer {name!r}.{did_you_mean(str(name), OPTIMIZERS)} There are: {', '.join(OPTIMIZERS)}."
     )
-  shared = [option for option in optimizer.__kwdefaults__ if option != "name"] + ["learning_rate"]
-  unknown = [option for option in options if option not in OPTIMIZERS[name].__kwdefaults__]
+  own = inspect.signature(OPTIMIZERS[name]).parameters
+  unknown = [option for option in options if option not in own]
   if unknown:
-    offered = [*shared, *OPTIMIZERS[name].__kwdefaults__]
+    shared = [p.name for p in inspect.signature(optimizer).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    offered = [*shared, *own]
     near = did_you_mean(unknown[0], offered)
     raise UserError(f"optimizer {name} takes no '{unknown[0]}'.{near} It takes: {', '.join(offered)}.")
   check_options(OPTIMIZERS[name], options, f"optimizer {name}")

@@ -3,14 +3,13 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import optax
 
 from zoo.errors import UserError, did_you_mean
 from zoo.named import check_options
 
-Schedule = Callable[[Any], jax.Array]
+Schedule = Callable[[Any], Any]
 
 
 def constant(peak: float, steps: int, *, end: float) -> Schedule:
@@ -83,7 +82,7 @@ def make_schedule(
   check(warmup_steps >= 0, "optimizer.warmup_steps", warmup_steps, "0 or more")
   check(warmup_steps <= steps, "optimizer.warmup_steps", warmup_steps, f"at most steps, {steps}")
   check(0 <= end <= 1, "optimizer.end", end, "from 0 to 1: a part of the learning rate")
-  options = {"name": schedule} if isinstance(schedule, str) else dict(schedule)
+  options: dict[str, Any] = {"name": schedule} if not hasattr(schedule, "keys") else {**schedule}
   name = options.pop("name", None)
   if name not in SCHEDULES:
     near = did_you_mean(str(name), SCHEDULES)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -182,10 +183,10 @@ def place(name: str, shape: tuple[int, ...], lines: Sequence, rest: str, mesh: M
   for pattern, choices in rules:
     choices = [choice for choice in choices if len(choice) <= len(shape)]
     if choices and matches(pattern, name):
-      spec = next((choice for choice in choices if divides(shape, choice, mesh)), None)
-      if spec is None:
+      fitting = [choice for choice in choices if divides(shape, choice, mesh)]
+      if not fitting:
         check_divides(name, shape, choices[0], mesh, "use the sharding 'fsdp'")
-      spec, rule = aligned(shape, spec), f"{rest}: {pattern}"
+      spec, rule = aligned(shape, fitting[0]), f"{rest}: {pattern}"
       break
   return Placement(rule, spread_largest(shape, spec, spread, mesh) if spread else spec)
 
@@ -237,15 +238,37 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
   return NamedSharding(mesh, P("data") if "data" in mesh.shape else P())
 
 
+def batch_part(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
+  """-> (index, count): which of how many equal parts of every batch this host reads.
+
+  Usually (process_index, process_count). Hosts whose devices share their place on the axis "data" (another axis of the
+  mesh runs across them) read the same part.
+
+  Raises:
+    UserError: a host's places on the axis are not next to each other.
+  """
+  process = jax.process_index() if process is None else process
+  if "data" not in mesh.shape:
+    return 0, 1
+  devices = np.moveaxis(mesh.devices, mesh.axis_names.index("data"), 0).reshape(mesh.shape["data"], -1)
+  places = [i for i, row in enumerate(devices) if any(device.process_index == process for device in row)]
+  first, many = places[0], len(places)
+  if first % many or places != list(range(first, first + many)) or len(devices) % many:
+    raise UserError(
+      f"mesh {dict(mesh.shape)}: host {process} has the places {places} of the axis 'data', apart. Reorder mesh."
+    )
+  return first // many, len(devices) // many
+
+
 def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
-  """This host's rows of a global batch (numpy) -> global arrays spread over "data".
+  """This host's part of a batch (numpy; see `batch_part`) -> global arrays spread over "data".
 
   Raises:
     UserError: the global batch does not divide over the axis.
   """
   sharding = batch_sharding(mesh)
   pieces = mesh.shape.get("data", 1)
-  rows = len(next(iter(batch.values()))) * jax.process_count()
+  rows = len(next(iter(batch.values()))) * batch_part(mesh)[1]
   if rows % pieces:
     raise UserError(
       f"batch_size {rows} does not divide over the {pieces} devices of mesh axis 'data'. Change batch_size or mesh."

@@ -42,9 +42,9 @@ def bert_pretraining(
   sentences = next_sentence(model)
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
-    batch = batch if "predict" in batch else words.prepare(batch, rng)
-    found = apply(model, params, batch["inputs"], rng=rng, **present(batch, "segments", "valid", "predict"))
-    return {**guesses(found, batch), **verdicts(found, batch)}
+    masked = batch if "predict" in batch else words.prepare(batch, rng)
+    found = apply(model, params, masked["inputs"], rng=rng, **present(masked, "segments", "valid", "predict"))
+    return {**guesses(found, masked), **verdicts(found, masked)}
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     (mlm, mlm_metrics), (nsp, nsp_metrics) = words.reduce(outputs), sentences.reduce(outputs)

@@ -47,9 +47,7 @@ def masked_lm(
   Metrics: loss (nats per chosen token), accuracy, perplexity.
   """
   check_rates(rate, mask_rate, random_rate)
-  vocab_size = vocab_size or getattr(model, "spec", {}).get("vocab_size")
-  if vocab_size is None:
-    raise UserError("masked_lm does not know the model's vocab_size. Add vocab_size to the objective.")
+  vocab_size = vocab_size or vocabulary(model)
   never = np.array([mask_token, *special_tokens])
 
   def init(rng: jax.Array, batch: dict) -> Any:
@@ -96,6 +94,16 @@ def mlm_reduce(outputs: dict) -> tuple[jax.Array, dict]:
   loss = ratio(outputs["nll"], outputs["count"])
   accuracy = ratio(outputs["correct"], outputs["count"])
   return loss, {"loss": loss, "accuracy": accuracy, "perplexity": jnp.exp(loss)}
+
+
+def vocabulary(model: Any) -> int:
+  """The number of tokens that a model gives logits for, without computing any."""
+  found = jax.eval_shape(lambda rng: model.init_with_output(rng, *model.example())[0], jax.random.key(0))
+  if "mlm" not in found:
+    raise UserError(
+      f"masked_lm needs a model that predicts masked tokens, it gives {', '.join(found)}. Set head='mlm'."
+    )
+  return found["mlm"].shape[-1]
 
 
 def check_rates(rate: float, mask_rate: float, random_rate: float) -> None:

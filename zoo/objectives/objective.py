@@ -78,8 +78,10 @@ def value_and_grad(objective: Objective, accumulate: int = 1) -> Callable:
   Raises:
     UserError: `accumulate` is below 1 or does not divide the batch.
   """
-  if accumulate < 1:
-    raise UserError(f"accumulate is {accumulate}. It must be 1 or more: the number of parts a batch is cut into.")
+  if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
+    raise UserError(
+      f"accumulate is {accumulate!r}. It must be a whole number, 1 or more: how many parts a batch is cut into."
+    )
   if accumulate == 1:
     return jax.value_and_grad(objective.loss, has_aux=True)
 
