@@ -1,0 +1,17 @@
+"""Parts that families are composed of. They are passed in as values; a block or a model copies the ones it is given.
+
+Glossary (one word per idea, everywhere in the zoo):
+  dim            width of the residual stream; `depth` its number of layers; `mlp_dim` width inside an MLP
+  num_heads      query heads, each `head_dim` wide; `num_kv_heads` key and value heads that groups of them share
+  tokens         int32 [batch, length]; `vocab_size` of them exist; `max_length` positions exist
+  image          float32 [batch, height, width, channels] in [-1, 1]; `patch_size` pixels make one side of a patch
+  valid          bool [batch, length], True = a real token, False = padding
+  positions      int32 [batch or 1, length]: where each token stands in its sequence
+  mask           a rule, function of (query_positions, key_positions) -> bool: may this query see that key?
+  bias           added to attention logits: an array [batch or 1, heads or 1, queries, keys], or a function of positions
+  kernel         what turns query, key and value into an output (also, in a parameter path, the weights of a dense layer)
+  train          True while training: dropout and drop-path act, with the rng collection "dropout"
+  dtype          what is computed in; parameters are always float32, and so is every softmax
+
+Parameter paths end in `query|key|value|out/kernel`, `up|gate|down/kernel`, `embedding`, `scale`, `bias`.
+"""

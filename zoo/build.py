@@ -1,0 +1,85 @@
+"""Family name -> model. `zoo/models/gpt.py` defines `gpt(**sizes)`, VARIANTS and PAPER; that convention is the registry."""
+
+import fnmatch
+import functools
+import importlib
+import json
+import math
+from typing import Any, NamedTuple
+
+import jax
+
+from zoo.errors import UserError, did_you_mean
+from zoo.named import check_options, named, names
+
+
+def build(family: str, variant: str | None = None, **sizes: Any):
+  """The model of a family, at a published variant's sizes, at your own, or at a variant's with some of your own.
+
+  Args:
+    family: a file of zoo/models, e.g. "gpt".
+    variant: a key of its VARIANTS, e.g. "gpt2".
+    **sizes: arguments of the family's function; they go before the variant's.
+
+  Returns:
+    a Flax module; its `spec` is {"family", "variant", **sizes} as given here.
+  """
+  factory = named("models", family)
+  variants = importlib.import_module(f"zoo.models.{family}").VARIANTS
+  if variant is not None and variant not in variants:
+    near = did_you_mean(str(variant), variants)
+    raise UserError(f"{family} has no variant '{variant}'.{near} It has: {', '.join(variants)}.")
+  every = {**variants.get(variant, {}), **sizes}
+  check_options(factory, every, family)
+  try:
+    model = factory(**every)
+  except UserError:
+    raise
+  except ValueError as error:
+    raise UserError(f"{family}: {error}") from None
+  spec = {"family": family, "variant": variant, **sizes}
+  return model.clone(spec_json=json.dumps(spec, default=str))
+
+
+class Row(NamedTuple):
+  """A line of `list_models`."""
+
+  family: str
+  variant: str
+  parameters: int
+  paper: str
+
+
+class Table(list):
+  """Rows that print as a table."""
+
+  def __str__(self):
+    lines = [("family", "variant", "parameters", "paper")]
+    lines += [(row.family, row.variant, f"{row.parameters:,}", row.paper) for row in self]
+    a, b, c = (max(len(line[i]) for line in lines) for i in range(3))
+    return "\n".join(f"{x:<{a}}  {y:<{b}}  {n:>{c}}  {paper}" for x, y, n, paper in lines)
+
+  __repr__ = __str__
+
+
+def list_models(pattern: str = "*") -> Table:
+  """The published variants whose family, variant or "family/variant" matches `pattern` (* and ? stand for anything)."""
+  rows = Table()
+  for family in names("models"):
+    module = importlib.import_module(f"zoo.models.{family}")
+    paper = "{title} ({authors}, {year}) {url}".format(**module.PAPER)
+    for variant in module.VARIANTS:
+      if any(fnmatch.fnmatch(name.lower(), pattern.lower()) for name in (family, variant, f"{family}/{variant}")):
+        rows.append(Row(family, variant, _parameters(family, variant), paper))
+  return rows
+
+
+def count_parameters(model) -> int:
+  """How many numbers a model learns. Nothing is computed: shapes only."""
+  shapes = jax.eval_shape(lambda rng: model.init(rng, *model.example()), jax.random.key(0))["params"]
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+
+
+@functools.cache
+def _parameters(family, variant):
+  return count_parameters(build(family, variant))

@@ -1,0 +1,149 @@
+"""Multi-head attention: projections and a cache around a pure kernel."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from zoo.layers import initial
+from zoo.layers.masks import Visibility
+
+
+def dense_attention(query, key, value, *, visibility=None, bias=None, scale=None, on_weights=None):
+  """softmax(scale * query @ key + bias) @ value, the softmax in float32. https://arxiv.org/abs/1706.03762, section 3.2.1.
+
+  Args:
+    query: [batch, queries, heads, head_dim]
+    key, value: [batch, keys, kv_heads, head_dim]; heads / kv_heads neighbouring queries share one (grouped-query attention,
+      https://arxiv.org/abs/2305.13245).
+    visibility: `masks.Visibility`, or None: every query sees every key. A query that sees no key gets the mean of all values.
+    bias: broadcastable to [batch, heads, queries, keys], or None.
+    scale: multiplies the logits; 1/sqrt(head_dim) if None.
+    on_weights: a function of the weights [batch, heads, queries, keys] that returns what is used in their place.
+
+  Returns:
+    [batch, queries, heads, head_dim]
+  """
+  batch, queries, heads, head_dim = query.shape
+  keys, kv_heads = key.shape[1:3]
+  grouped = query.reshape(batch, queries, kv_heads, heads // kv_heads, head_dim)
+  logits = jnp.einsum("bqngd,bknd->bngqk", grouped, key, preferred_element_type=jnp.float32)
+  logits = logits.reshape(batch, heads, queries, keys) * (head_dim**-0.5 if scale is None else scale)
+  if bias is not None:
+    logits += bias.astype(jnp.float32)
+  seen = None if visibility is None else visibility.array()
+  if seen is not None:
+    logits = jnp.where(seen, logits, jnp.finfo(jnp.float32).min)
+  weights = jax.nn.softmax(logits)
+  if on_weights is not None:
+    weights = on_weights(weights)
+  weights = weights.astype(value.dtype).reshape(batch, kv_heads, heads // kv_heads, queries, keys)
+  return jnp.einsum("bngqk,bknd->bqngd", weights, value).reshape(batch, queries, heads, head_dim)
+
+
+class Attention(nn.Module):
+  """Projects to heads, attends, projects back: self-attention, or cross-attention when `context` is given.
+
+  Args:
+    num_heads, head_dim: heads of the query and their width.
+    num_kv_heads: heads of key and value, a divisor of num_heads; num_heads if None.
+    kernel: called as `dense_attention` is.
+    mask: a rule of `zoo.layers.masks`, or None: all see all.
+    rotary: turns query and key of self-attention by their positions, `positions.rotary(theta)`, or None.
+    use_bias: whether the four projections have one.
+    dropout: chance to drop an attention weight.
+    dtype: what is computed in.
+    kernel_init, out_init: initial values of query, key, value and of the output projection.
+
+  With the collection "cache" mutable in `apply`, self-attention appends keys and values to what it finds there and attends to
+  all of it. The first such call makes a cache as long as its input; `zoo.generate.grow` makes it longer.
+  With "intermediates" mutable, the attention weights [batch, heads, queries, keys] are sown there as `weights`.
+  """
+
+  num_heads: int
+  head_dim: int
+  num_kv_heads: int | None = None
+  kernel: Callable = dense_attention
+  mask: Callable | None = None
+  rotary: Callable | None = None
+  use_bias: bool = True
+  dropout: float = 0.0
+  dtype: Any = None
+  kernel_init: Callable = initial.lecun_normal()
+  out_init: Callable = initial.lecun_normal()
+
+  @nn.compact
+  def __call__(self, x, context=None, *, valid=None, positions=None, bias=None, train=False):
+    """[batch, length, dim] -> [batch, length, dim]
+
+    Args:
+      x: [batch, length, dim]
+      context: [batch, context length, context dim], or None: x itself.
+      valid: bool [batch, keys], True = a real key; keys are x's tokens, or context's.
+      positions: int32 [batch or 1, length] of x's tokens; counted from 0 (from the cache's end) if None.
+      bias: broadcastable to [batch, heads, length, keys], or a function of (query_positions [batch or 1, length, 1],
+        key_positions [batch or 1, 1, keys]) that returns it.
+    """
+    kv_heads = self.num_heads if self.num_kv_heads is None else self.num_kv_heads
+    if self.num_heads % kv_heads:
+      raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {kv_heads}. Change one of them.")
+    source = x if context is None else context
+    query = self._project("query", self.num_heads)(x)
+    key = self._project("key", kv_heads)(source)
+    value = self._project("value", kv_heads)(source)
+    cached = context is None and self.is_mutable_collection("cache") and not self.is_initializing()
+    if positions is None:
+      positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
+      if cached and self.has_variable("cache", "index"):
+        positions += self.get_variable("cache", "index")
+    key_positions = positions if context is None else jnp.arange(source.shape[1], dtype=jnp.int32)[None]
+    if self.rotary is not None and context is None:
+      query, key = self.rotary(query, positions), self.rotary(key, positions)
+    if cached:
+      key, value, key_positions, valid = self._remember(key, value, positions, valid)
+    if callable(bias):
+      bias = bias(positions[:, :, None], key_positions[:, None, :])
+    y = self.kernel(
+      query,
+      key,
+      value,
+      visibility=Visibility(self.mask, positions, key_positions, valid),
+      bias=bias,
+      on_weights=self._on_weights(train),
+    )
+    return nn.DenseGeneral(
+      x.shape[-1], axis=(-2, -1), use_bias=self.use_bias, dtype=self.dtype, kernel_init=self.out_init, name="out"
+    )(y)
+
+  def _project(self, name, heads):
+    return nn.DenseGeneral(
+      (heads, self.head_dim), use_bias=self.use_bias, dtype=self.dtype, kernel_init=self.kernel_init, name=name
+    )
+
+  def _on_weights(self, train):
+    """None unless someone looks at the weights or drops some: kernels that never form them stay usable."""
+    watched, drop = self.is_mutable_collection("intermediates"), train and self.dropout > 0
+    if not watched and not drop:
+      return None
+
+    def on_weights(weights):
+      if watched:
+        self.sow("intermediates", "weights", weights)
+      return nn.Dropout(self.dropout)(weights, deterministic=not train)
+
+    return on_weights
+
+  def _remember(self, key, value, positions, valid):
+    """Appends to the cache; returns all of its keys, values, positions [batch, cached] and which of them are real."""
+    batch, length = key.shape[:2]
+    positions = jnp.broadcast_to(positions, (batch, length)).astype(jnp.int32)
+    new = {"key": key, "value": value, "position": positions if valid is None else jnp.where(valid, positions, -1)}
+    index = self.variable("cache", "index", jnp.zeros, (), jnp.int32)
+    for name, array in new.items():
+      old = self.variable("cache", name, jnp.zeros, array.shape, array.dtype)
+      start = (0, index.value) + (0,) * (array.ndim - 2)
+      new[name] = old.value = jax.lax.dynamic_update_slice(old.value, array, start)
+    index.value += length
+    return new["key"], new["value"], new["position"], new["position"] >= 0

@@ -1,0 +1,84 @@
+"""Residual blocks. The parts are passed in, never chosen here.
+
+A block copies every part it is given, so that two places never share parameters by accident.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+class DropPath(nn.Module):
+  """Drops a residual branch of a whole example with chance `rate`, scaling the others up. https://arxiv.org/abs/1603.09382"""
+
+  @nn.compact
+  def __call__(self, x, rate, *, train=False):
+    """[batch, ...], rate a number or a traced scalar -> [batch, ...]"""
+    if not train or (isinstance(rate, float) and rate == 0):
+      return x
+    keep = jax.random.bernoulli(self.make_rng("dropout"), 1 - rate, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+
+class PreNormBlock(nn.Module):
+  """x + sublayer(norm(x)): GPT-2, ViT, CLIP, T5. https://arxiv.org/abs/2002.04745
+
+  Args:
+    attention, mlp, norm: the parts, copied to `self_attention`, `feed_forward`, `attention_norm`, `mlp_norm`.
+    cross_attention: attends to `context`, copied to `cross_attention`'s role `context_attention`; None: there is no context.
+    dropout: chance to drop an entry of what a sublayer adds.
+  """
+
+  attention: nn.Module
+  mlp: nn.Module
+  norm: nn.Module
+  cross_attention: nn.Module | None = None
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(
+    self, x, context=None, *, valid=None, context_valid=None, positions=None, bias=None, drop_path=0.0, train=False
+  ):
+    """[batch, length, dim] -> [batch, length, dim]; `drop_path` is the chance to drop a sublayer for one example."""
+
+    def thin(y):
+      y = nn.Dropout(self.dropout)(y, deterministic=not train)
+      return DropPath()(y, drop_path, train=train)
+
+    attend = self.attention.copy(name="self_attention")
+    y = self.norm.copy(name="attention_norm")(x)
+    x = x + thin(attend(y, valid=valid, positions=positions, bias=bias, train=train))
+    if self.cross_attention is not None:
+      y = self.norm.copy(name="context_norm")(x)
+      attend = self.cross_attention.copy(name="context_attention")
+      x = x + thin(attend(y, context, valid=context_valid, positions=positions, train=train))
+    return x + thin(self.mlp.copy(name="feed_forward")(self.norm.copy(name="mlp_norm")(x), train=train))
+
+
+class PostNormBlock(nn.Module):
+  """norm(x + sublayer(x)): the original Transformer, BERT. https://arxiv.org/abs/1706.03762. Arguments as PreNormBlock."""
+
+  attention: nn.Module
+  mlp: nn.Module
+  norm: nn.Module
+  cross_attention: nn.Module | None = None
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(
+    self, x, context=None, *, valid=None, context_valid=None, positions=None, bias=None, drop_path=0.0, train=False
+  ):
+    """[batch, length, dim] -> [batch, length, dim]; `drop_path` is the chance to drop a sublayer for one example."""
+
+    def thin(y):
+      y = nn.Dropout(self.dropout)(y, deterministic=not train)
+      return DropPath()(y, drop_path, train=train)
+
+    attend = self.attention.copy(name="self_attention")
+    y = thin(attend(x, valid=valid, positions=positions, bias=bias, train=train))
+    x = self.norm.copy(name="attention_norm")(x + y)
+    if self.cross_attention is not None:
+      attend = self.cross_attention.copy(name="context_attention")
+      y = thin(attend(x, context, valid=context_valid, positions=positions, train=train))
+      x = self.norm.copy(name="context_norm")(x + y)
+    return self.norm.copy(name="mlp_norm")(x + thin(self.mlp.copy(name="feed_forward")(x, train=train)))

@@ -1,0 +1,52 @@
+"""Inputs become vectors. Tokens: `flax.linen.Embed`, whose `attend` ties an output layer to it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from zoo.layers import initial
+
+
+class PatchEmbed(nn.Module):
+  """A linear map of each patch, the same for all. https://arxiv.org/abs/2010.11929, equation 1.
+
+  Equal to a convolution with stride patch_size and its kernel [patch_size, patch_size, channels, dim]; as a matrix product it is
+  quicker, on CPUs above all.
+  """
+
+  patch_size: int
+  dim: int
+  use_bias: bool = True
+  dtype: Any = None
+  kernel_init: Callable = initial.lecun_normal()
+
+  @nn.compact
+  def __call__(self, image):
+    """[batch, height, width, channels] -> [batch, patches, dim], row by row"""
+    p = self.patch_size
+    batch, height, width, channels = image.shape
+    if height % p or width % p:
+      raise ValueError(
+        f"An image of {height} x {width} does not divide into patches of patch_size {p}. Resize or crop it."
+      )
+    kernel = self.param("kernel", self.kernel_init, (p, p, channels, self.dim))
+    bias = self.param("bias", initial.zeros, (self.dim,)) if self.use_bias else None
+    image, kernel, bias = nn.dtypes.promote_dtype(image, kernel, bias, dtype=self.dtype)
+    x = image.reshape(batch, height // p, p, width // p, p, channels).swapaxes(2, 3)
+    x = x.reshape(batch, -1, p * p * channels) @ kernel.reshape(-1, self.dim)
+    return x if bias is None else x + bias[None, None]
+
+
+class ClassToken(nn.Module):
+  """Puts one trained vector in front of a sequence."""
+
+  dtype: Any = None
+  token_init: Callable = initial.zeros
+
+  @nn.compact
+  def __call__(self, x):
+    """[batch, length, dim] -> [batch, 1 + length, dim]"""
+    token = self.param("embedding", self.token_init, (1, x.shape[-1])).astype(x.dtype)
+    return jnp.concatenate([jnp.broadcast_to(token[None], (x.shape[0], 1, x.shape[-1])), x], axis=1)

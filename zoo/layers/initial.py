@@ -1,0 +1,14 @@
+"""Initial values by recipe. Each call with the same numbers returns the same function, so that two models built alike are equal
+(and jit compiles a program for them once)."""
+
+import functools
+
+import flax.linen as nn
+
+normal = functools.cache(nn.initializers.normal)
+truncated_normal = functools.cache(nn.initializers.truncated_normal)  # cut at two standard deviations, not rescaled
+constant = functools.cache(nn.initializers.constant)
+lecun_normal = functools.cache(nn.initializers.lecun_normal)
+xavier_uniform = functools.cache(nn.initializers.xavier_uniform)
+variance_scaling = functools.cache(nn.initializers.variance_scaling)
+zeros = nn.initializers.zeros_init()

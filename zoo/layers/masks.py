@@ -1,0 +1,58 @@
+"""Who may see whom: rules over positions, elementwise functions (query_positions, key_positions) -> bool.
+
+A rule never sees a length, so the same one serves a full pass and a cached step. Positions arrive as [batch or 1, queries, 1] and
+[batch or 1, 1, keys]. Rules with a number return the same function for the same number, so that models built alike are equal.
+"""
+
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+
+def causal(query_positions, key_positions):
+  """A token sees itself and the past."""
+  return key_positions <= query_positions
+
+
+@functools.cache
+def window(radius):
+  """A token sees `radius` neighbours on each side, and itself."""
+
+  def near(query_positions, key_positions):
+    return abs(query_positions - key_positions) <= radius
+
+  return near
+
+
+@functools.cache
+def both(first, second):
+  """What both rules allow, e.g. `both(causal, window(255))`: itself and the 255 tokens before it."""
+
+  def allowed(query_positions, key_positions):
+    return first(query_positions, key_positions) & second(query_positions, key_positions)
+
+  return allowed
+
+
+class Visibility(NamedTuple):
+  """What an attention kernel is told of who may see whom; a kernel may use the rule itself or ask for the array.
+
+  rule: a function of this file, or None: everything.
+  query_positions, key_positions: int32 [batch or 1, queries], [batch or 1, keys]
+  valid: bool [batch, keys], True = a real key, or None: all are.
+  """
+
+  rule: Callable | None
+  query_positions: jax.Array
+  key_positions: jax.Array
+  valid: jax.Array | None = None
+
+  def array(self):
+    """bool [batch or 1, 1, queries or 1, keys], or None where everybody sees everything."""
+    seen = None if self.valid is None else self.valid[:, None, None, :].astype(bool)
+    if self.rule is None:
+      return seen
+    allowed = self.rule(self.query_positions[:, :, None], self.key_positions[:, None, :])[:, None]
+    return allowed if seen is None else allowed & seen

@@ -1,0 +1,71 @@
+"""Position-wise feed-forward networks, and the activations by name."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+
+from zoo.layers import initial
+
+
+def quick_gelu(x):
+  """x * sigmoid(1.702 x), which OpenAI's CLIP uses for gelu: https://github.com/openai/CLIP, clip/model.py."""
+  return x * jax.nn.sigmoid(1.702 * x)
+
+
+ACTIVATIONS = {
+  "relu": jax.nn.relu,
+  "gelu": functools.partial(jax.nn.gelu, approximate=False),  # x * Phi(x), exactly
+  "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),  # what GPT-2's code calls gelu
+  "quick_gelu": quick_gelu,
+  "silu": jax.nn.silu,
+}
+
+
+def activation(name):
+  """The function of that name; a function passes through."""
+  if callable(name):
+    return name
+  if name not in ACTIVATIONS:
+    raise ValueError(f"activation is {name!r}. It may be a function or: {', '.join(ACTIVATIONS)}.")
+  return ACTIVATIONS[name]
+
+
+class MLP(nn.Module):
+  """down(activation(up(x))). [..., dim] -> [..., dim]"""
+
+  mlp_dim: int
+  activation: str | Callable = "gelu"
+  use_bias: bool = True
+  dropout: float = 0.0  # of the hidden values
+  dtype: Any = None
+  kernel_init: Callable = initial.lecun_normal()
+  down_init: Callable = initial.lecun_normal()
+
+  @nn.compact
+  def __call__(self, x, *, train=False):
+    h = nn.Dense(self.mlp_dim, use_bias=self.use_bias, dtype=self.dtype, kernel_init=self.kernel_init, name="up")(x)
+    h = nn.Dropout(self.dropout)(activation(self.activation)(h), deterministic=not train)
+    return nn.Dense(x.shape[-1], use_bias=self.use_bias, dtype=self.dtype, kernel_init=self.down_init, name="down")(h)
+
+
+class GatedMLP(nn.Module):
+  """down(activation(gate(x)) * up(x)): GEGLU, SwiGLU and kin. https://arxiv.org/abs/2002.05202. [..., dim] -> [..., dim]"""
+
+  mlp_dim: int
+  activation: str | Callable = "silu"
+  use_bias: bool = False
+  dropout: float = 0.0  # of the hidden values
+  dtype: Any = None
+  kernel_init: Callable = initial.lecun_normal()
+  down_init: Callable = initial.lecun_normal()
+
+  @nn.compact
+  def __call__(self, x, *, train=False):
+    dense = functools.partial(nn.Dense, use_bias=self.use_bias, dtype=self.dtype)
+    gate = dense(self.mlp_dim, kernel_init=self.kernel_init, name="gate")(x)
+    h = activation(self.activation)(gate) * dense(self.mlp_dim, kernel_init=self.kernel_init, name="up")(x)
+    h = nn.Dropout(self.dropout)(h, deterministic=not train)
+    return dense(x.shape[-1], kernel_init=self.down_init, name="down")(h)

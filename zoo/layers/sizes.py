@@ -1,0 +1,83 @@
+"""Checks of sizes where a user meets them: one line with the values and the way out."""
+
+import jax
+import jax.numpy as jnp
+
+
+def positive(**sizes):
+  """Refuses any given size below 1; None passes."""
+  for name, value in sizes.items():
+    if value is not None and value < 1:
+      raise ValueError(f"{name} is {value}. It must be at least 1.")
+
+
+def rate(**rates):
+  """Refuses probabilities outside [0, 1)."""
+  for name, value in rates.items():
+    if not 0 <= value < 1:
+      raise ValueError(f"{name} is {value}. It is a probability: at least 0, below 1.")
+
+
+def head_dim(dim, num_heads, which=""):
+  """dim / num_heads, refused if it is not whole. `which` prefixes the names in the message, e.g. "text_"."""
+  positive(**{f"{which}dim": dim, f"{which}heads" if which else "num_heads": num_heads})
+  if dim % num_heads:
+    heads = f"{which}heads" if which else "num_heads"
+    raise ValueError(
+      f"{which}dim {dim} does not divide into {heads} {num_heads}. Make {which}dim a multiple of {heads}, "
+      f"e.g. {max(round(dim / num_heads), 1) * num_heads}."
+    )
+  return dim // num_heads
+
+
+def patch_grid(image_size, patch_size):
+  """Patches along one side of a square image, refused if they do not fill it."""
+  positive(image_size=image_size, patch_size=patch_size)
+  if image_size % patch_size:
+    raise ValueError(
+      f"image_size {image_size} does not divide into patches of patch_size {patch_size}. "
+      f"Make it a multiple, e.g. {max(round(image_size / patch_size), 1) * patch_size}."
+    )
+  return image_size // patch_size
+
+
+def compute_dtype(dtype):
+  """None (as the parameters: float32) or a floating dtype, by name or object."""
+  if dtype is None:
+    return None
+  try:
+    dtype = jnp.dtype(dtype)
+  except TypeError:
+    raise ValueError(f"dtype is {dtype!r}. It may be: bfloat16, float16, float32, or None for float32.") from None
+  if not jnp.issubdtype(dtype, jnp.floating):
+    raise ValueError(f"dtype is {dtype}. Compute in a floating one: bfloat16, float16, float32.")
+  return dtype
+
+
+# What the backward pass keeps of a layer; everything else is computed again.
+_POLICIES = (
+  "everything_saveable",
+  "nothing_saveable",
+  "dots_saveable",
+  "checkpoint_dots",
+  "dots_with_no_batch_dims_saveable",
+  "checkpoint_dots_with_no_batch_dims",
+)
+_SHORT = {"full": "nothing_saveable", "dots": "dots_with_no_batch_dims_saveable"}
+
+
+def remat_policy(name):
+  """ "full" (keep nothing), "dots" (keep products with weights) or the name of a `jax.checkpoint_policies` entry -> it."""
+  policy = _SHORT.get(name, name)
+  if policy not in _POLICIES:
+    raise ValueError(f"remat is {name!r}. It may be None, {', '.join(_SHORT)}, {', '.join(_POLICIES)}.")
+  return getattr(jax.checkpoint_policies, policy)
+
+
+def image_fits(image, image_size, channels):
+  """Refuses a batch of images of another shape than the model was built for."""
+  if image.ndim != 4 or image.shape[1:] != (image_size, image_size, channels):
+    raise ValueError(
+      f"Images have shape {list(image.shape)}, the model wants [batch, {image_size}, {image_size}, {channels}]. "
+      "Resize them or build the model with their image_size and channels."
+    )

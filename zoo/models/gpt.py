@@ -1,0 +1,105 @@
+"""GPT-2: Language Models are Unsupervised Multitask Learners (Radford et al., 2019). Code: https://github.com/openai/gpt-2."""
+
+from typing import ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from zoo.layers import initial, masks, norms, sizes
+from zoo.layers.attention import Attention
+from zoo.layers.blocks import PreNormBlock
+from zoo.layers.mlp import MLP
+from zoo.layers.positions import Learned
+from zoo.layers.stack import stack
+from zoo.models.model import Model
+
+PAPER = {
+  "title": "Language Models are Unsupervised Multitask Learners",
+  "authors": "Radford et al.",
+  "year": 2019,
+  "url": "https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf",
+}
+
+
+class GPT(Model):
+  """Decoder-only language model, output layer tied to the embedding."""
+
+  embed: nn.Module
+  positions: nn.Module
+  stack: nn.Module
+  norm: nn.Module
+  dropout: float = 0.0
+
+  decodes: ClassVar[bool] = True
+
+  @nn.compact
+  def __call__(self, tokens, *, valid=None, positions=None, predict=None, train=False):
+    """Logits of the next token at every position.
+
+    Args:
+      tokens: int32 [batch, length]
+      valid: bool [batch, length], True = a real token; nobody attends to the others.
+      positions: int32 [batch or 1, length], counted from 0 if None.
+      predict: int32 [batch, k], indices into length at which logits are wanted; everywhere if None.
+
+    Returns:
+      [batch, length or k, vocab_size]
+    """
+    x = self.embed(tokens) + self.positions(tokens.shape[1], positions)
+    x = nn.Dropout(self.dropout)(x, deterministic=not train)
+    x = self.stack(x, valid=valid, positions=positions, train=train)
+    if predict is not None:
+      x = x[jnp.arange(len(x))[:, None], predict]
+    return self.embed.attend(self.norm(x))
+
+  @property
+  def max_length(self):
+    return self.positions.max_length
+
+  @nn.nowrap
+  def example(self, batch_size=1):
+    return (jnp.zeros((batch_size, min(self.max_length, 8)), jnp.int32),)
+
+
+def gpt(
+  *,
+  vocab_size: int,
+  max_length: int,
+  dim: int,
+  depth: int,
+  num_heads: int,
+  mlp_dim: int | None = None,
+  dropout: float = 0.0,
+  drop_path: float = 0.0,
+  dtype: str | None = None,
+  scan: bool | None = None,
+  remat: str | None = None,
+) -> GPT:
+  """A GPT-2 of these sizes; mlp_dim is 4 * dim if None."""
+  head_dim = sizes.head_dim(dim, num_heads)
+  sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim)
+  sizes.rate(dropout=dropout)
+  dtype = sizes.compute_dtype(dtype)
+  # Section 2.3: "we scale the weights of residual layers at initialization by a factor of 1/sqrt(N)", N residual layers.
+  normal, residual = initial.normal(0.02), initial.normal(0.02 / (2 * depth) ** 0.5)
+  norm = norms.layer_norm(1e-5, dtype)
+  attention = Attention(
+    num_heads, head_dim, mask=masks.causal, dropout=dropout, dtype=dtype, kernel_init=normal, out_init=residual
+  )
+  mlp = MLP(mlp_dim or 4 * dim, "gelu_tanh", dtype=dtype, kernel_init=normal, down_init=residual)
+  block = PreNormBlock(attention, mlp, norm, dropout=dropout)
+  return GPT(
+    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=normal),
+    positions=Learned(max_length, dim, dtype=dtype, embedding_init=initial.normal(0.01)),
+    stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
+    norm=norm.copy(),
+    dropout=dropout,
+  )
+
+
+VARIANTS = {
+  "gpt2": dict(vocab_size=50257, max_length=1024, dim=768, depth=12, num_heads=12),
+  "gpt2-medium": dict(vocab_size=50257, max_length=1024, dim=1024, depth=24, num_heads=16),
+  "gpt2-large": dict(vocab_size=50257, max_length=1024, dim=1280, depth=36, num_heads=20),
+  "gpt2-xl": dict(vocab_size=50257, max_length=1024, dim=1600, depth=48, num_heads=25),
+}

@@ -1,0 +1,26 @@
+"""What every family's top module has in common."""
+
+import dataclasses
+import json
+from typing import ClassVar
+
+import flax.linen as nn
+
+
+class Model(nn.Module):
+  """A module that knows how it was built and what it eats."""
+
+  # JSON text, for a dict has no hash; not compared, so that models of equal parts are equal however they were asked for.
+  spec_json: str = dataclasses.field(default="{}", kw_only=True, compare=False, repr=False)
+
+  decodes: ClassVar[bool] = False  # Predicts the next token from those before it, so that `zoo.generate` can use it?
+
+  @property
+  def spec(self):
+    """{"family", "variant", **sizes} that `zoo.build` made this model from; {} if a factory was called directly."""
+    return json.loads(self.spec_json)
+
+  @nn.nowrap
+  def example(self, batch_size=1):
+    """Inputs of the right shapes and types, as a tuple: `model.init(rng, *model.example())`."""
+    raise NotImplementedError
