@@ -1,0 +1,60 @@
+"""Evaluators: what a model reaches, measured inside train.py and alone (`python -m zoo.evaluate --run=FOLDER`).
+
+One file per evaluator: `name(model, *, data=..., **options) -> evaluate(params, folder=None, step=None) -> dict of
+floats`. A key `row/column` of the dict belongs to another contestant, such as a baseline, measured by the same code on
+the same data.
+"""
+
+import inspect
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from zoo.evaluate.tables import table
+from zoo.named import call, named
+from zoo.schema import resolve
+
+
+def evaluators(section: Mapping[str, Any], model: Any) -> dict[str, Callable]:
+  """The evaluators of a config's section `eval`, ready to run: their data are open, their options checked.
+
+  Args:
+    section: `{"evaluators": {key: {"name": ..., **options}}}`; the name is the key unless it is given. Files that an
+      evaluator writes are named after its key.
+    model: a model of the zoo.
+  """
+  ready = {}
+  for key, options in resolve(section["evaluators"]).items():
+    options = {"name": key, **options}
+    if "file" in inspect.signature(named("evaluate", options["name"])).parameters:
+      options = {"file": key, **options}
+    ready[key] = call("evaluate", options, model)
+  return ready
+
+
+def run(
+  evaluators: Mapping[str, Callable],
+  params: Any,
+  folder: str | os.PathLike | None = None,
+  step: int | None = None,
+  *,
+  note: Callable[[str], Any] | None = None,
+) -> dict[str, float]:
+  """Runs evaluators one after another -> {"eval/KEY/METRIC": float}.
+
+  Args:
+    evaluators: as the function of that name returns them.
+    params: of the model; may be laid over a mesh.
+    folder: where they leave their files; None: nowhere.
+    step: how long the model was trained, for titles.
+    note: given each table as a text.
+  """
+  results = {}
+  for key, evaluate in evaluators.items():
+    metrics = evaluate(params, folder if jax.process_index() == 0 else None, step)
+    results |= {f"eval/{key}/{name}": value for name, value in metrics.items()}
+    if note is not None:
+      note(table(metrics, key))
+  return results

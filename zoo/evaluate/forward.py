@@ -1,0 +1,96 @@
+"""Runs a jitted function over every example of a finite source, once, wherever the parameters live."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from zoo.config import without
+from zoo.data.pipeline import eval_batches
+from zoo.errors import UserError
+from zoo.named import call
+from zoo.objectives import classify
+from zoo.objectives.objective import apply
+
+Batch = dict[str, np.ndarray]
+
+
+def records_of(data: Any) -> Any:
+  """The records that a `data` section names; records themselves pass through."""
+  return call("data", without(data, "augment", "workers")) if isinstance(data, Mapping) else data
+
+
+def needs(model: Any, what: str, *methods: str) -> None:
+  """Raises UserError unless the model has the methods that the evaluator `what` calls."""
+  missing = [name for name in methods if not hasattr(model, name)]
+  if missing:
+    raise UserError(
+      f"{what} needs a model with {' and '.join(missing)}; {type(model).__name__} has none. Choose e.g. clip."
+    )
+
+
+def model_output(model: Any, params: Any, batch: Batch, key: str, what: str) -> jax.Array:
+  """The output `key` of a model of images or of tokens, float32. UserError if it has no such output."""
+  found = apply(model, params, *classify.inputs(batch), **classify.options(batch))
+  if key not in found:
+    raise UserError(f"{what} needs a model with the output {key}; this one gives {', '.join(found)}.")
+  return found[key].astype(jnp.float32)
+
+
+def outputs(function: Callable, params: Any, records: Any, batch_size: int) -> Iterator[tuple[Batch, Batch]]:
+  """Applies `function(params, batch)` to batches that hold every record exactly once, in order.
+
+  Args:
+    function: jitted; returns a dict of arrays whose leading axis is the batch. Outputs must not mix rows.
+    params: where they are is where the work is done: over a mesh, rows are split over its axis `data`.
+    records: a finite source of examples.
+    batch_size: rows of every batch; the last one is filled up with rows of weight 0.
+
+  Yields:
+    (outputs, batch) in host memory, of the same number of rows; the rows that fill up the last batch are left out.
+  """
+  mesh = mesh_of(params)
+  for batch in eval_batches(records, batch_size):
+    numbers = {key: value for key, value in batch.items() if np.asarray(value).dtype.kind in "biuf"}
+    found = function(params, put(numbers, mesh))
+    real = np.flatnonzero(np.asarray(batch["weight"]) > 0) if "weight" in batch else slice(None)
+    yield {k: fetch(v)[real] for k, v in found.items()}, {k: np.asarray(v)[real] for k, v in batch.items()}
+
+
+def mesh_of(params: Any) -> Mesh | None:
+  """The mesh that the parameters are laid over, if any."""
+  for leaf in jax.tree.leaves(params):
+    if isinstance(getattr(leaf, "sharding", None), NamedSharding):
+      return leaf.sharding.mesh
+  return None
+
+
+def put(batch: Batch, mesh: Mesh | None) -> dict[str, Any]:
+  """Puts a batch, the same on every host, on the devices: rows over the axis `data` where they divide, else on each."""
+  if mesh is None:
+    return dict(batch)
+  rows = len(next(iter(batch.values())))
+  split = "data" in mesh.axis_names and rows % mesh.shape["data"] == 0
+  sharding = NamedSharding(mesh, P("data") if split else P())
+  return {
+    key: jax.make_array_from_callback(value.shape, sharding, lambda index, value=value: value[index])
+    for key, value in batch.items()
+  }
+
+
+def fetch(array: jax.Array) -> np.ndarray:
+  """A result in this host's memory, whole, though other hosts may hold parts of it."""
+  if isinstance(array, jax.Array) and not array.is_fully_addressable:
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+  return np.asarray(array)
+
+
+def gather(function: Callable, params: Any, records: Any, batch_size: int) -> Batch:
+  """All outputs of `function` over the records, in order: a dict of arrays with one row per record."""
+  parts = [found for found, _ in outputs(function, params, records, batch_size)]
+  return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

@@ -1,0 +1,111 @@
+"""The picture of a retrieval: queries with their first five answers, in both directions, good ones and bad ones."""
+
+import io
+import os
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from zoo.evaluate import ranking
+from zoo.evaluate.artifacts import write_bytes
+
+TOP = 5
+GOOD, CLOSE, BAD = 4, 2, 2  # queries of each kind: found first, found among the five, not found
+GREEN, RED, GREY = "#2a9d3a", "#d03a2f", "#888888"
+WIDTH, ROW, HEAD, FOOT = 17.0, 1.25, 1.1, 1.0  # inches
+
+KINDS = f"""Each side shows {GOOD} queries that find a right answer first, {CLOSE} that find one later among the five and {BAD} that
+find none, drawn at random, as far as there are. Green frame: right. Red: wrong. Ties count against the ranking."""
+
+
+def draw(
+  folder: str | os.PathLike,
+  name: str,
+  records: Any,
+  gallery: Any,
+  scores: np.ndarray,
+  metrics: Mapping[str, float],
+  title: str,
+) -> None:
+  """Writes `folder/name`, a PNG.
+
+  Args:
+    folder, name: where to.
+    records: give `image` and `caption(index)`.
+    gallery: places in the records of the images and texts, and which belong together: `images`, `texts`, `right`.
+    scores: [images, texts], larger is nearer.
+    metrics: for the caption: `image_to_text_r1` ... and the same of the rows `pixels` and `chance`.
+    title: of the picture.
+  """
+  # Not pyplot: it would keep the figure, and choose a backend for the whole process.
+  from matplotlib.backends.backend_agg import FigureCanvasAgg
+  from matplotlib.figure import Figure
+
+  image_at = lambda place: records[int(gallery.images[place])]["image"]
+  text_at = lambda place: records.caption(int(gallery.texts[place]))
+  sides = [
+    ("Image to text: the five nearest names of a drawing", scores, gallery.right, image_at, text_at),
+    ("Text to image: the five nearest drawings of a name", scores.T, gallery.right.T, text_at, image_at),
+  ]
+  chosen = [queries(ranking.ranks(score, right)) for _, score, right, _, _ in sides]
+  rows = max(map(len, chosen))
+  height = HEAD + ROW * rows + FOOT
+  figure = Figure(figsize=(WIDTH, height), dpi=100, facecolor="white")
+  FigureCanvasAgg(figure)
+  figure.text(0.5, 1 - 0.35 / height, title, fontsize=15, ha="center")
+  edges = {"left": 0.01, "right": 0.99, "top": 1 - HEAD / height, "bottom": FOOT / height}
+  grid = figure.add_gridspec(rows, 2 * (1 + TOP) + 1, **edges, wspace=0.08, hspace=0.2)
+  for side, ((heading, score, right, query_at, answer_at), places) in enumerate(zip(sides, chosen, strict=True)):
+    first = side * (TOP + 2)  # one column stays empty between the sides
+    figure.text(0.01 + first / (2 * TOP + 3), 1 - 0.85 / height, heading, fontsize=12, weight="bold")
+    for row, query in enumerate(places):
+      cell(figure.add_subplot(grid[row, first]), query_at(query), GREY, 1.0)
+      for column, answer in enumerate(best(score[query], TOP)):
+        colour = GREEN if right[query, answer] else RED
+        cell(figure.add_subplot(grid[row, first + 1 + column]), answer_at(answer), colour, 3.0)
+  lines = [f"{way.replace('_', ' ')}: {figures(metrics, way)}" for way in ("image_to_text", "text_to_image")]
+  caption = "\n".join([*lines, KINDS])
+  figure.text(0.01, 0.1 / height, caption, fontsize=10, va="bottom", linespacing=1.3)
+  png = io.BytesIO()
+  figure.savefig(png, format="png")
+  write_bytes(folder, name, png.getvalue())
+
+
+def queries(places: np.ndarray) -> np.ndarray:
+  """Some queries of each kind, the same ones for the same ranks."""
+  rng = np.random.default_rng(0)
+  kinds = (places == 1, (places > 1) & (places <= TOP), places > TOP)
+  drawn = [rng.permutation(np.flatnonzero(kind))[:many] for kind, many in zip(kinds, (GOOD, CLOSE, BAD), strict=True)]
+  return np.concatenate(drawn)
+
+
+def best(scores: np.ndarray, k: int) -> np.ndarray:
+  """The places of the k highest scores, the highest first."""
+  return np.argsort(-scores, kind="stable")[:k]
+
+
+def cell(axes: Any, content: Any, colour: str, width: float) -> None:
+  """An image or a text in a coloured frame."""
+  axes.set(xticks=[], yticks=[])
+  for spine in axes.spines.values():
+    spine.set(color=colour, linewidth=width)
+  if isinstance(content, str):
+    text = "\n".join(textwrap.wrap(content, 14)[:5])
+    axes.set_box_aspect(1)
+    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, transform=axes.transAxes, parse_math=False)
+    return
+  image = content if content.dtype == np.uint8 else np.clip(content / 2 + 0.5, 0, 1)
+  axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", interpolation="nearest")
+
+
+def figures(metrics: Mapping[str, float], way: str) -> str:
+  """`R@1 .079, R@10 .370 (pixels R@1 .120, R@10 .274; chance R@1 .001, R@10 .006)`"""
+  at = [key.removeprefix(f"{way}_r") for key in metrics if key.startswith(f"{way}_r")]
+
+  def row(name: str) -> str:
+    return ", ".join(f"R@{k} {metrics[f'{name}{way}_r{k}']:.3f}" for k in at)
+
+  others = [f"{name} {row(f'{name}/')}" for name in ("pixels", "chance") if f"{name}/{way}_r{at[0]}" in metrics]
+  return row("") + (f" ({'; '.join(others)})" if others else "")

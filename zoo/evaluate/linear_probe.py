@@ -1,0 +1,104 @@
+"""What frozen features are worth: a linear classifier fitted on a few examples of each class."""
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.errors import UserError
+from zoo.evaluate.forward import gather, model_output, records_of
+from zoo.objectives.contrastive import as_float
+
+
+def linear_probe(
+  model: Any,
+  *,
+  data: Mapping | Any,
+  train_data: Mapping | Any,
+  batch_size: int = 64,
+  shots: Sequence[int] = (1, 5, 10),
+  repeats: int = 5,
+  seed: int = 0,
+  strength: float = 1.0,
+) -> Callable:
+  """-> evaluate(params, folder=None, step=None) -> {"accuracy_5_shot", "std_5_shot", "pixels/accuracy_5_shot", ...}.
+
+  Logistic regression (scikit-learn) on standardised features of k training examples per class, tested on all of `data`;
+  mean and standard deviation over `repeats` draws of the examples. The row `pixels` is the same on the images
+  themselves, with the same examples; `majority` always says the most frequent class.
+
+  Args:
+    model: with a method encode_image, or with an output "pooled" [batch, dim].
+    data, train_data: sections of a pipeline that gives `label`, e.g. `labelled_images`, or their records.
+    batch_size: examples at a time.
+    shots: training examples per class; a class that has fewer gives all of them.
+    repeats: draws.
+    seed: of the draws.
+    strength: inverse of the regularisation, scikit-learn's C.
+  """
+  test, train = records_of(data), records_of(train_data)
+  if not all(k > 0 for k in shots) or repeats < 1:
+    raise UserError(f"linear_probe: shots {list(shots)} and repeats {repeats} must be positive.")
+
+  @jax.jit
+  def embed(params: Any, batch: dict) -> dict:
+    if hasattr(model, "encode_image"):
+      feature = model.apply({"params": params}, as_float(batch["image"]), method="encode_image")
+    else:
+      feature = model_output(model, params, batch, "pooled", "linear_probe")
+    return {"feature": feature.astype(jnp.float32), "label": batch["label"]}
+
+  def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
+    train_rows, test_rows = (gather(embed, params, records, batch_size) for records in (train, test))
+    found = probe(train_rows, test_rows)
+    if "image" in train[0]:
+      found |= {f"pixels/{key}": value for key, value in pixel_probe().items()}
+    return found | {f"majority/accuracy_{k}_shot": float(majority(test_rows["label"])) for k in shots}
+
+  def pixel_probe() -> dict[str, float]:
+    if not known:
+      known.update(probe(*(pixels(records) for records in (train, test))))
+    return known
+
+  known: dict[str, float] = {}
+
+  def probe(train_rows: dict, test_rows: dict) -> dict[str, float]:
+    found = {}
+    for k in shots:
+      scores = [score(train_rows, test_rows, k, np.random.default_rng([seed, r]), strength) for r in range(repeats)]
+      found |= {f"accuracy_{k}_shot": float(np.mean(scores)), f"std_{k}_shot": float(np.std(scores))}
+    return found
+
+  return evaluate
+
+
+def score(train: dict, test: dict, shots: int, rng: np.random.Generator, strength: float) -> float:
+  """Accuracy on `test` after seeing `shots` examples of each class of `train`, drawn by `rng`."""
+  from sklearn.exceptions import ConvergenceWarning
+  from sklearn.linear_model import LogisticRegression
+  from sklearn.pipeline import make_pipeline
+  from sklearn.preprocessing import StandardScaler
+
+  of_class = [np.flatnonzero(train["label"] == label) for label in np.unique(train["label"])]
+  drawn = np.concatenate([rng.permutation(rows)[:shots] for rows in of_class])
+  probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=1000))
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    probe.fit(train["feature"][drawn], train["label"][drawn])
+  return float(probe.score(test["feature"], test["label"]))
+
+
+def pixels(records: Any) -> dict[str, np.ndarray]:
+  """The images themselves as features."""
+  examples = [records[index] for index in range(len(records))]
+  feature = np.stack([example["image"].reshape(-1) for example in examples]).astype(np.float32)
+  return {"feature": feature, "label": np.array([example["label"] for example in examples])}
+
+
+def majority(label: np.ndarray) -> float:
+  """The share of the most frequent label."""
+  return np.unique(label, return_counts=True)[1].max() / len(label)

@@ -1,0 +1,101 @@
+"""How many hidden words a masked language model finds, and whether it knows which sentence follows."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.errors import UserError
+from zoo.evaluate.forward import gather, records_of
+from zoo.objectives.masked_lm import masked_lm
+from zoo.objectives.objective import apply, present
+
+
+def masked_lm_accuracy(
+  model: Any,
+  *,
+  data: Mapping | Any,
+  batch_size: int = 32,
+  rate: float = 0.15,
+  mask_rate: float = 0.8,
+  random_rate: float = 0.1,
+  whole_word: bool = False,
+  mask_token: int | None = None,
+  seed: int = 0,
+) -> Callable:
+  """-> evaluate(params, folder=None, step=None) -> {"accuracy", "loss", "nsp_accuracy", "unigram/accuracy", ...}.
+
+  Tokens are hidden as in training (`zoo.objectives.masked_lm`), each row by its own content and `seed`: the same ones
+  at every evaluation, whatever the batch size. The row `unigram` is the best that one fixed answer, and one fixed
+  distribution, can do on these very places: the share of their most frequent token, and their entropy. No model that
+  ignores context is better. For next-sentence prediction, measured if the model has that head and the batch
+  `is_random`, it is the more frequent answer.
+
+  Args:
+    model: (tokens, segments=, valid=, predict=) -> {"mlm" [batch, chosen, vocab_size], "nsp" [batch, 2]}.
+    data: section of a pipeline that gives `tokens`, e.g. `sentence_pairs`, or its records.
+    batch_size: rows at a time.
+    rate, mask_rate, random_rate, whole_word: as of the objective.
+    mask_token: id of [MASK]; by default that of the data's tokenizer.
+    seed: another one hides other tokens.
+  """
+  records = records_of(data)
+  never, vocab_size = special_tokens(records.info, mask_token)
+  options = {"rate": rate, "mask_rate": mask_rate, "random_rate": random_rate, "whole_word": whole_word}
+  objective = masked_lm(
+    model, mask_token=never[0], special_tokens=never[1:], vocab_size=vocab_size, eval_seed=seed, **options
+  )
+
+  @jax.jit
+  def forward(params: Any, batch: dict) -> dict:
+    batch = objective.prepare(batch)
+    found = apply(model, params, batch["inputs"], **present(batch, "segments", "valid", "predict"))
+    if "mlm" not in found:
+      raise UserError(
+        f"masked_lm_accuracy needs a model with the output mlm, it gives {', '.join(found)}. Set its head."
+      )
+    logits, target = found["mlm"].astype(jnp.float32), batch["target"]
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+    out = {"nats": nats, "right": logits.argmax(-1) == target, "chosen": batch["chosen"] > 0, "target": target}
+    if "nsp" in found and "is_random" in batch:
+      out |= {"nsp_right": found["nsp"].argmax(-1) == batch["is_random"], "is_random": batch["is_random"]}
+    return out
+
+  def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
+    found = gather(forward, params, records, batch_size)
+    chosen = found["chosen"]
+    _, counts = np.unique(found["target"][chosen], return_counts=True)
+    share = counts / counts.sum()
+    row = {
+      "accuracy": float(found["right"][chosen].mean()),
+      "loss": float(found["nats"][chosen].mean(dtype=np.float64)),
+      "predictions": float(counts.sum()),
+      "unigram/accuracy": float(share.max()),
+      "unigram/loss": float(-np.sum(share * np.log(share))),
+    }
+    if "nsp_right" in found:
+      random = float(found["is_random"].mean())
+      row |= {"nsp_accuracy": float(found["nsp_right"].mean()), "unigram/nsp_accuracy": max(random, 1 - random)}
+    return row
+
+  return evaluate
+
+
+def special_tokens(info: Mapping[str, Any], mask_token: int | None) -> tuple[list[int], int | None]:
+  """[the mask, other tokens that are never hidden], and the size of the vocabulary, by the tokenizer of the data."""
+  if "tokenizer" not in info:
+    if mask_token is None:
+      raise UserError("masked_lm_accuracy: the data do not name their tokenizer. Set mask_token.")
+    return [mask_token], info.get("vocab_size")
+  known = info["tokenizer"]
+  encoder = open_tokenizer(known) if isinstance(known, str) else known
+  mask = encoder.mask if mask_token is None else mask_token
+  if mask is None:
+    raise UserError(f"masked_lm_accuracy: the tokenizer {known} has no mask token. Set mask_token, or use bert's.")
+  others = [encoder.pad, encoder.bos, encoder.eos, encoder.cls, encoder.sep]
+  return [mask, *dict.fromkeys(token for token in others if token is not None)], encoder.vocab_size

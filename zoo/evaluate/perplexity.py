@@ -1,0 +1,108 @@
+"""How well a causal language model predicts held-out text: nats per token, perplexity, bits per byte."""
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.errors import UserError
+from zoo.evaluate import ngram
+from zoo.evaluate.forward import outputs, records_of
+
+
+def perplexity(
+  model: Any,
+  *,
+  data: Mapping | Any,
+  batch_size: int = 16,
+  train_data: Mapping | Any | None = None,
+  order: int = 5,
+) -> Callable:
+  """-> evaluate(params, folder=None, step=None) -> {"nats_per_token", "perplexity", "bits_per_byte", "tokens", ...}.
+
+  Every token after the first of the text is predicted once, the end of each document too. Bits per byte are the sum of
+  all nats divided by log(2) and by the UTF-8 bytes of the text: they compare models of any tokenizer.
+
+  Args:
+    model: (tokens [batch, length], valid=) -> logits [batch, length, vocab_size].
+    data: section of the pipeline `language`, or its records: `tokens`, `valid`, and `info` with `bytes`.
+    batch_size: chunks at a time.
+    train_data: the training text. With it the rows `tokens_5gram` and `bytes_5gram` tell what interpolated n-grams,
+      counted on it, reach on the same documents (`zoo.evaluate.ngram`); the latter only where the tokenizer gives the
+      text back whole. Their nats per token are their nats over the whole text divided by the model's number of tokens.
+    order: of the n-grams.
+  """
+  records = records_of(data)
+  train_records = None if train_data is None else records_of(train_data)
+
+  @jax.jit
+  def forward(params: Any, batch: dict) -> dict:
+    tokens, valid = batch["tokens"], batch.get("valid", jnp.ones_like(batch["tokens"], bool))
+    logits = model.apply({"params": params}, tokens[:, :-1], valid=valid[:, :-1]).astype(jnp.float32)
+    nats = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
+    return {"nats": jnp.sum(nats * valid[:, 1:], 1), "tokens": valid[:, 1:].sum(1)}
+
+  @functools.cache
+  def baselines() -> dict[str, float]:
+    return {} if train_records is None else ngrams(records, train_records, order)
+
+  def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
+    nats = tokens = 0.0
+    for found, _ in outputs(forward, params, records, batch_size):
+      nats += float(found["nats"].sum(dtype=np.float64))
+      tokens += int(found["tokens"].sum())
+    return figures(nats, tokens, records.info) | {"tokens": float(tokens)} | baselines()
+
+  return evaluate
+
+
+def figures(nats: float, tokens: float, info: Mapping[str, Any], row: str = "") -> dict[str, float]:
+  """The cells of one row of the table: `nats` over a text of `tokens` tokens and `info["bytes"]` bytes."""
+  found = {f"{row}nats_per_token": nats / tokens, f"{row}perplexity": float(np.exp(min(nats / tokens, 700.0)))}
+  return found | ({f"{row}bits_per_byte": nats / np.log(2) / info["bytes"]} if "bytes" in info else {})
+
+
+def ngrams(records: Any, train_records: Any, order: int) -> dict[str, float]:
+  """What n-grams over tokens and over bytes reach on the text of `records`, counted on that of `train_records`."""
+  kinds = {kind.info["tokenizer"] for kind in (records, train_records)}
+  if len(kinds) > 1:
+    raise UserError(f"perplexity: data and train_data have different tokenizers ({', '.join(sorted(kinds))}).")
+  encoder = open_tokenizer(records.info["tokenizer"])
+  test, train = stream(records), stream(train_records)
+  tokens = len(test) - 1  # the first symbol is given, not predicted
+
+  def score(kind: str, train: np.ndarray, test: np.ndarray, vocab_size: int) -> dict[str, float]:
+    nats = -ngram.log_probabilities(ngram.fit(train, vocab_size, order), test)[1:].sum()
+    return figures(float(nats), tokens, records.info, row=f"{kind}_{order}gram/")
+
+  found = score("tokens", train, test, encoder.vocab_size)
+  test, train = as_bytes(test, encoder), as_bytes(train, encoder)
+  if np.sum(test < END) == records.info["bytes"]:
+    found |= score("bytes", train, test, END + 1)
+  return found
+
+
+def stream(records: Any) -> np.ndarray:
+  """The chunks of `records` in one row: `eos document eos document ... eos`, [tokens + 1] int."""
+  chunks = [records[index] for index in range(len(records))]
+  return np.concatenate([chunks[0]["tokens"][:1], *(chunk["tokens"][1:][chunk["valid"][1:]] for chunk in chunks)])
+
+
+END = 256  # Stands between documents; bytes are 0 to 255.
+
+
+def as_bytes(tokens: np.ndarray, encoder: Any) -> np.ndarray:
+  """The same row with every document as its UTF-8 bytes, and END where a document ends (and at the start)."""
+  eos = encoder.eos if encoder.eos is not None else encoder.sep
+  ends = np.flatnonzero(tokens == eos)
+  parts = [np.array([END])]
+  for start, end in zip(ends, ends[1:], strict=False):
+    text = encoder.decode(tokens[start + 1 : end].tolist())
+    parts += [np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8), np.array([END])]
+  return np.concatenate(parts).astype(np.int64)

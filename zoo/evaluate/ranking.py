@@ -1,0 +1,46 @@
+"""Recall of a ranking: how often something right is among the first k."""
+
+from collections.abc import Sequence
+from math import comb
+
+import numpy as np
+
+
+def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
+  """The place of the best right answer of every query, 1 being first.
+
+  Ties count against us: a wrong answer with the same score stands before the right one, so that a constant score finds
+  nothing. Several right answers (duplicates) are each a hit, and none of them stands in another's way.
+
+  Args:
+    scores: [queries, answers] float, larger is nearer. -inf is never found.
+    right: [queries, answers] bool; every query needs a right answer.
+
+  Returns:
+    [queries] int.
+  """
+  lonely = np.flatnonzero(~right.any(axis=1))
+  if len(lonely):
+    raise ValueError(f"{len(lonely)} queries have no right answer in the gallery; the first is number {lonely[0]}.")
+  best = np.where(right, scores, -np.inf).max(axis=1)
+  before = ~right & ~(scores < best[:, None])  # not (a < b): a score that is not a number stands before
+  return 1 + before.sum(axis=1)
+
+
+def recall(places: np.ndarray, k: int) -> float:
+  """The share of queries whose best right answer is among the first k."""
+  return float(np.mean(places <= k))
+
+
+def chance(right: np.ndarray, k: int) -> float:
+  """The recall of a ranking drawn at random: 1 - C(n - m, k) / C(n, k) for m right answers of n, over all queries."""
+  answers = right.shape[1]
+  k = min(k, answers)
+  many, queries = np.unique(right.sum(axis=1), return_counts=True)
+  missed = [comb(answers - int(m), k) / comb(answers, k) for m in many]
+  return float(1 - np.average(missed, weights=queries))
+
+
+def recalls(places: np.ndarray, at: Sequence[int], prefix: str) -> dict[str, float]:
+  """`{"image_to_text_r1": ..., "image_to_text_r5": ...}` for the prefix `image_to_text`."""
+  return {f"{prefix}_r{k}": recall(places, k) for k in at}

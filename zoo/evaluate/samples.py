@@ -1,0 +1,69 @@
+"""Text that a language model writes, to read."""
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.errors import UserError
+from zoo.evaluate.artifacts import write_text
+from zoo.generate import generate
+
+
+def samples(
+  model: Any,
+  *,
+  prompts: Sequence[str] = ("",),
+  tokenizer: str = "gpt2",
+  max_new_tokens: int = 100,
+  temperature: float = 0.8,
+  top_k: int | None = 50,
+  top_p: float | None = None,
+  seed: int = 0,
+  file: str = "samples",
+) -> Callable:
+  """-> evaluate(params, folder=None, step=None) -> {"tokens", "distinct"}; writes `file`.txt: prompts and what follows.
+
+  Each prompt stands at the start of a document, after the end-of-text token, as in the training stream; so an empty
+  prompt asks for a new document. A text ends where the model ends it. `tokens` is the mean length; `distinct` the share
+  of tokens that occur for the first time in their text: a model that runs in circles is near 0.
+
+  Args:
+    model: one that decodes.
+    prompts: texts to go on from.
+    tokenizer: the one that the model was trained with.
+    max_new_tokens, temperature, top_k, top_p: as of `zoo.generate`.
+    seed: of the draws.
+    file: name of the text file, without ending.
+  """
+  encoder = open_tokenizer(tokenizer)
+  eos = encoder.eos if encoder.eos is not None else encoder.sep
+  prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
+  if not prompts:
+    raise UserError("samples: there is no prompt. Give a list of texts; an empty text asks for a new document.")
+  options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "eos": eos}
+
+  def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
+    written = []
+    for number, prompt in enumerate(prompts):
+      start = np.array([[eos, *encoder.encode(prompt)]], np.int32)
+      rng = jax.random.fold_in(jax.random.key(seed), number)
+      whole = np.asarray(generate(model, params, start, rng=rng, **options))[0]
+      written.append(until(whole[start.shape[1] :].tolist(), eos))
+    texts = [f"{prompt}|{encoder.decode(tokens)}" for prompt, tokens in zip(prompts, written, strict=True)]
+    head = f"temperature {temperature}, top_k {top_k}, top_p {top_p}; the model's words follow the bar |."
+    write_text(folder, f"{file}.txt", "\n\n---\n\n".join([head if step is None else f"Step {step}, {head}", *texts]))
+    return {
+      "tokens": float(np.mean([len(tokens) for tokens in written])),
+      "distinct": float(np.mean([len(set(tokens)) / max(len(tokens), 1) for tokens in written])),
+    }
+
+  return evaluate
+
+
+def until(tokens: list[int], end: int) -> list[int]:
+  """The tokens before the first `end`."""
+  return tokens[: tokens.index(end)] if end in tokens else tokens

@@ -1,0 +1,86 @@
+"""Classification by names alone: which class's description is nearest to the image (CLIP, section 3.1)."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from zoo.data.image_text import Captions
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.errors import UserError
+from zoo.evaluate import ranking
+from zoo.evaluate.forward import fetch, gather, mesh_of, put, records_of
+from zoo.objectives.contrastive import as_float
+
+
+def zero_shot(
+  model: Any,
+  *,
+  data: Mapping | Any,
+  batch_size: int = 64,
+  templates: Sequence[str] = ("a photo of a {}.",),
+  class_names: Sequence[str] | None = None,
+  tokenizer: str = "clip",
+  max_length: int | None = None,
+) -> Callable:
+  """-> evaluate(params, folder=None, step=None) -> {"top1", "top5", "chance/top1", "chance/top5"}.
+
+  A class is the mean of the unit embeddings of its templates, made a unit again (prompt ensembling,
+  https://arxiv.org/abs/2103.00020, section 3.1.4). Chance is a ranking drawn at random; ties count against us.
+
+  Args:
+    model: with the methods encode_image and encode_text, as CLIP has them.
+    data: section of a pipeline that gives `image` and `label`, or its records.
+    batch_size: images, or texts, at a time.
+    templates: sentences with {} where the name goes, e.g. the 80 of the paper.
+    class_names: names of the classes in the order of the labels; by default those that the data bring.
+    tokenizer: the one that the model was trained with.
+    max_length: tokens of a text; by default the model's.
+  """
+  records = records_of(data)
+  names = list(class_names if class_names is not None else records.info.get("class_names") or [])
+  if not names:
+    raise UserError("zero_shot: the data have no class names. Give them as class_names, in the order of the labels.")
+  templates = (templates,) if isinstance(templates, str) else tuple(templates)
+  for template in templates:
+    if "{}" not in template:
+      raise UserError(f"zero_shot: the template '{template}' has no {{}} where the name of the class goes.")
+  captions = Captions(open_tokenizer(tokenizer), max_length or model.max_length, ("{}",), 0.0)
+  texts = [captions.tokens(template.replace("{}", name)) for name in names for template in templates]
+
+  @jax.jit
+  def embed_image(params: Any, batch: dict) -> dict:
+    image = model.apply({"params": params}, as_float(batch["image"]), method="encode_image")
+    return {"image": image, "label": batch["label"]}
+
+  @jax.jit
+  def embed_text(params: Any, batch: dict) -> jax.Array:
+    return model.apply({"params": params}, batch["tokens"], valid=batch["valid"], method="encode_text")
+
+  def classes(params: Any) -> np.ndarray:
+    """[num_classes, embed_dim]"""
+    rows = [*texts, *texts[:1] * (-len(texts) % batch_size)]  # filled up: one compilation
+    vectors = []
+    for start in range(0, len(rows), batch_size):
+      tokens, valid = map(np.stack, zip(*rows[start : start + batch_size], strict=True))
+      vectors.append(fetch(embed_text(params, put({"tokens": tokens, "valid": valid}, mesh_of(params)))))
+    units = np.concatenate(vectors)[: len(texts)].astype(np.float32)
+    mean = units.reshape(len(names), len(templates), -1).mean(axis=1)
+    return mean / np.linalg.norm(mean, axis=-1, keepdims=True)
+
+  def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
+    found = gather(embed_image, params, records, batch_size)
+    label = found["label"]
+    if label.max() >= len(names):
+      raise UserError(
+        f"zero_shot: there is a label {label.max()} but only {len(names)} class names, for 0 to {len(names) - 1}."
+      )
+    right = label[:, None] == np.arange(len(names))[None]
+    places = ranking.ranks(found["image"].astype(np.float32) @ classes(params).T, right)
+    at = [k for k in (1, 5) if k < len(names)]
+    row = {f"top{k}": ranking.recall(places, k) for k in at}
+    return row | {f"chance/top{k}": ranking.chance(right, k) for k in at}
+
+  return evaluate
