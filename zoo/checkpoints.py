@@ -6,6 +6,7 @@ on any number of devices and processes, in any sharding. Finished models are sav
 """
 
 import contextlib
+import json
 import logging
 import math
 import os
@@ -17,7 +18,9 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from zoo import checksums
-from zoo.errors import UserError
+from zoo.errors import UserError, did_you_mean
+from zoo.mismatch import mismatch
+from zoo.paths import path_name
 
 CHECKSUMS = "checksums.json"
 
@@ -68,6 +71,9 @@ class Checkpoints:
       state: tree of arrays and numbers.
       metrics: what was measured at this step; only the one called `best` matters.
       wait: return only when the checkpoint is complete.
+
+    Raises:
+      UserError: the checkpoint before could not be written; or there are `metrics`, none of them called `best`.
     """
     step = int(step)
     value = (metrics or {}).get(self.best_name)
@@ -76,8 +82,12 @@ class Checkpoints:
     if saved:
       with self._saving():
         self.manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state)), metrics=score, force=True)
-    if wait:
+    unknown = metrics and self.best_name is not None and self.best_name not in metrics
+    if wait or unknown:
       self.wait()
+    if unknown:
+      near = did_you_mean(self.best_name, metrics)
+      raise UserError(f"checkpoint.best is '{self.best_name}', never measured.{near} There is: {', '.join(metrics)}.")
     return saved
 
   def restore(self, shapes: Any) -> tuple[Any, int] | None:
@@ -152,11 +162,11 @@ def read(folder: str | os.PathLike, shapes: Any) -> Any:
   first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   shapes = jax.tree.map(lambda leaf: _placed(leaf, first), shapes)
   partial = isinstance(shapes, Mapping) and not set(shapes) >= {name.split("/")[0] for name in stored}
-  wanted = {name: _kind(leaf) for name, leaf in _named_leaves(shapes)}
+  wanted = _kinds(shapes)
   expected = {name: kind for name, kind in stored.items() if not partial or name.split("/")[0] in shapes}
-  if differences := _differences(expected, wanted):
+  if expected != wanted:
     raise UserError(
-      f"{folder} holds another model or optimizer: {differences}. "
+      f"{folder} holds another model or optimizer: {mismatch(expected, wanted)}. "
       "Restore with the config it was trained with, or choose another workdir."
     )
   restore = ocp.args.PyTreeRestore(
@@ -166,12 +176,11 @@ def read(folder: str | os.PathLike, shapes: Any) -> Any:
     return ocp.PyTreeCheckpointer().restore(folder / "state", args=restore)
 
 
-def describe(folder: str | os.PathLike) -> dict[str, tuple[tuple[int, ...], str]]:
-  """`{path: (shape, dtype)}` of everything in the checkpoint `folder`, without reading the arrays."""
+def describe(folder: str | os.PathLike) -> dict[str, str]:
+  """`{path: "float32 (3, 4)"}` of everything in the checkpoint `folder`, without reading the arrays."""
   folder = _absolute(folder)
   with _reading(folder):
-    metadata = ocp.PyTreeCheckpointHandler().metadata(folder / "state")
-    return {name: _kind(leaf) for name, leaf in _named_leaves(metadata.tree)}
+    return _kinds(ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree)
 
 
 class _NewestAndBest:
@@ -187,13 +196,24 @@ class _NewestAndBest:
 
 
 def best_step(scores: Mapping[int, Mapping[str, Any] | None]) -> int | None:
-  """The step whose stored score is best, the newest of equals; None if no step has a finite one."""
-  finite = {
-    step: score["value"] if score["mode"] == "max" else -score["value"]
-    for step, score in scores.items()
-    if score and score["value"] is not None and math.isfinite(score["value"])
-  }
-  return max(finite, key=lambda step: (finite[step], step), default=None)
+  """The step whose stored score is best, the newest of equals; None if no step has a finite one.
+
+  If the metric to go by was changed during the run, only scores by the newest one count.
+  """
+  finite = {n: score for n, score in scores.items() if score and score["value"] is not None}
+  finite = {n: score for n, score in finite.items() if math.isfinite(score["value"])}
+  if not finite:
+    return None
+  name, mode = (finite[max(finite)][key] for key in ("name", "mode"))
+  values = {n: score["value"] for n, score in finite.items() if (score["name"], score["mode"]) == (name, mode)}
+  return max(values, key=lambda n: (values[n] if mode == "max" else -values[n], n))
+
+
+def scores(folder: str | os.PathLike) -> dict[int, dict[str, Any] | None]:
+  """The score stored with each checkpoint in `folder`, for `best_step`."""
+  folder = _absolute(folder)
+  files = {step: folder / str(step) / "metrics" / "metrics" for step in steps(folder)}
+  return {step: json.loads(file.read_text()) if file.exists() else None for step, file in files.items()}
 
 
 @contextlib.contextmanager
@@ -206,26 +226,14 @@ def _reading(folder: epath.Path) -> Iterator[None]:
     ) from error
 
 
-def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], most: int = 3) -> str:
-  """`params/a is float32 (3, 4) there and float32 (3, 5) here; ... and 7 more`, or an empty text."""
-
-  def show(kind):
-    return "missing" if kind is None else f"{kind[1]} {kind[0]}"
-
-  names = sorted(name for name in {*stored, *wanted} if stored.get(name) != wanted.get(name))
-  lines = [f"{name} is {show(stored.get(name))} there and {show(wanted.get(name))} here" for name in names[:most]]
-  return "; ".join(lines) + (f"; and {len(names) - most} more" if len(names) > most else "")
-
-
-def _named_leaves(tree: Any) -> list[tuple[str, Any]]:
-  named = jax.tree_util.tree_flatten_with_path(tree)[0]
-  return [(jax.tree_util.keystr(path, simple=True, separator="/"), leaf) for path, leaf in named]
-
-
-def _kind(leaf: Any) -> tuple[tuple[int, ...], str]:
-  """Shape and dtype. A Python number has the dtype Orbax stores it as."""
-  dtype = leaf.dtype if hasattr(leaf, "dtype") else {int: "int64", float: "float64", bool: "bool"}[type(leaf)]
-  return tuple(getattr(leaf, "shape", ())), str(dtype)
+def _kinds(tree: Any) -> dict[str, str]:
+  """`float32 (3, 4)` for every leaf. A Python number has the dtype that Orbax stores it as."""
+  numbers = {int: "int64", float: "float64", bool: "bool"}
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {
+    path_name(path): f"{leaf.dtype if hasattr(leaf, 'dtype') else numbers[type(leaf)]} {getattr(leaf, 'shape', ())}"
+    for path, leaf in leaves
+  }
 
 
 def _placed(leaf: Any, sharding: jax.sharding.Sharding) -> Any:

@@ -6,7 +6,7 @@ count. Model FLOP/s utilisation = model FLOPs of a step / seconds of the step / 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -71,6 +71,12 @@ def peak(device: jax.Device | None = None) -> float | None:
   if kind in TPU_PEAK:
     return TPU_PEAK[kind]
   return next((flops for name, flops in GPU_PEAK.items() if name in kind), None)
+
+
+def peak_of(devices: Iterable[jax.Device]) -> float | None:
+  """FLOP/s of `devices` together, e.g. of `mesh.devices.flat`; None if that of one is unknown."""
+  peaks = [peak(device) for device in devices]
+  return None if None in peaks else sum(peaks)
 
 
 def _count(jaxpr: Any) -> int:
