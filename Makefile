@@ -1,0 +1,48 @@
+# make train         makes the environment, trains CLIP on the emoji pairs, evaluates it and draws what it finds
+# make test          makes the environment, passes the checks and all tests
+# make test-newest   passes the quick tests on a second Python, with the newest JAX
+# make lock          renews requirements.lock from pyproject.toml
+# make clean         removes the environments and the caches, but no run
+#
+# PYTHON=python3.12 chooses the Python, CONFIG=configs/vit_digits.py another experiment, and ARGS goes to the program:
+# make train ARGS="--config.steps=50", make test ARGS="tests/test_config.py".
+
+.PHONY: train test check test-newest second-python lock clean
+PYTHON ?= python3
+CONFIG ?= configs/clip_emoji.py
+ARGS ?=
+
+train: .venv/made
+	.venv/bin/python train.py --config=$(CONFIG) $(ARGS)
+
+test: check
+	.venv/bin/python -m pytest $(ARGS)
+
+check: .venv/made
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/ty check --error-on-warning
+	.venv/bin/lint-imports
+
+test-newest: .venv-newest/made
+	.venv-newest/bin/python -m pytest -m "not slow" $(ARGS)
+
+# Prints the first of these that runs here: under pyenv, names on the PATH may not.
+VERSIONS = $(or $(PYENV_ROOT),$(HOME)/.pyenv)/versions
+PYTHONS = python3.13 python3.12 $(wildcard $(VERSIONS)/3.13*/bin/python) $(wildcard $(VERSIONS)/3.12*/bin/python)
+second-python:
+	@for python in $(PYTHONS); do $$python -c "import venv" 2> /dev/null && echo $$python && break; done; true
+
+.venv/made: requirements.lock pyproject.toml
+	scripts/environment.sh $(PYTHON) .venv
+
+.venv-newest/made: requirements.lock pyproject.toml
+	scripts/environment.sh $(or $(shell $(MAKE) -s second-python),$(error Neither Python 3.13 nor 3.12 runs here)) .venv-newest
+
+# One file for every Python and system, by markers. It names no registry: each machine asks the one it is set up for.
+lock: .venv/made
+	.venv/bin/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --upgrade --quiet \
+	  --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock
+
+clean:
+	rm -rf .venv .venv-newest .cache .pytest_cache .ruff_cache .import_linter_cache build dist

@@ -1,0 +1,91 @@
+"""The rules of the house that a reader would otherwise have to check by eye."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+def tracked(*patterns):
+  """Files under version control or about to be, and what a plain copy of the tree has."""
+  listed = subprocess.run(
+    ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+  if listed.returncode:
+    pytest.skip("not a git checkout")
+  return [ROOT / name for name in listed.stdout.split("\n") if name and (ROOT / name).is_file()]
+
+
+def imported(file):
+  """The names of the modules that a Python file imports, wherever in the file."""
+  for node in ast.walk(ast.parse(file.read_text())):
+    if isinstance(node, ast.Import):
+      yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom):
+      yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def named(files):
+  return [str(file.relative_to(ROOT)) for file in files]
+
+
+def test_no_python_file_is_longer_than_300_lines():
+  assert not named(file for file in tracked("*.py") if len(file.read_text().splitlines()) > 300)
+
+
+def test_no_file_names_a_folder_of_one_machine():
+  text = [file for file in tracked() if file.suffix in (".py", ".md", ".toml", ".sh", ".ipynb", ".lock", "")]
+  absolute = re.compile(r"""(^|[\s"'`=(])/(tmp|work|root|home|opt|Users)/\w""", re.MULTILINE)
+  assert not named(file for file in text if absolute.search(file.read_text()))
+
+
+def test_only_layers_and_models_know_flax():
+  seam = (ROOT / "zoo" / "layers", ROOT / "zoo" / "models")
+  others = [file for file in tracked("zoo/*.py", "train.py", "configs/*.py") if file.parent not in seam]
+  assert not named(file for file in others if any(name.split(".")[0] == "flax" for name in imported(file)))
+
+
+def test_configs_are_data_and_import_nothing_of_the_zoo():
+  configs = tracked("configs/*.py")
+  assert not named(file for file in configs if any(name.split(".")[0] == "zoo" for name in imported(file)))
+
+
+def test_every_module_of_the_zoo_has_its_place_in_the_import_layers():
+  contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+  placed = {name.strip(" ()") for layer in contracts[0]["layers"] for name in re.split("[|:]", layer)}
+  modules = {
+    name for file in tracked("zoo/*.py") for name in [file.relative_to(ROOT / "zoo").parts[0].removesuffix(".py")]
+  }
+  assert modules - {"__init__"} == placed
+
+
+def test_the_lock_names_no_registry_and_pins_every_package_by_hash():
+  lock = (ROOT / "requirements.lock").read_text()
+  assert "://" not in lock and "index-url" not in lock
+  packages = re.split(r"\n(?=[a-z0-9])", re.sub(r"^#.*\n", "", lock, flags=re.MULTILINE))
+  assert len(packages) > 50
+  assert not [package.split()[0] for package in packages if "==" not in package or "--hash=sha256:" not in package]
+
+
+def test_the_lock_holds_what_the_project_asks_for():
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+  wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+  names = {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in wanted} - {"flax-zoo"}
+  locked = set(re.findall(r"^([a-z0-9.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+  assert not names - locked
+
+
+def test_importing_the_zoo_leaves_the_heavy_packages_alone():
+  heavy = "tensorflow_datasets grain orbax matplotlib sklearn scipy.stats tokenizers tiktoken PIL array_record pandas tensorflow torch"
+  program = f"import sys, zoo; print(*[name for name in {heavy.split()!r} if name in sys.modules])"
+  result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+  assert result.stdout.split() == []
