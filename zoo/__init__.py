@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
   from zoo.build import build, list_models
-  from zoo.checkpoints import load, save
   from zoo.generate import generate
+  from zoo.saving import load, save
 
 _HOME = {
   "build": "zoo.build",
   "list_models": "zoo.build",
-  "load": "zoo.checkpoints",
-  "save": "zoo.checkpoints",
+  "load": "zoo.saving",
+  "save": "zoo.saving",
   "generate": "zoo.generate",
 }
 __all__ = ["build", "generate", "list_models", "load", "save"]
