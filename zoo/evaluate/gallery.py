@@ -16,8 +16,8 @@ GOOD, CLOSE, BAD = 4, 2, 2  # queries of each kind: found first, found among the
 GREEN, RED, GREY = "#2a9d3a", "#d03a2f", "#888888"
 WIDTH, ROW, HEAD, FOOT = 17.0, 1.25, 1.1, 1.0  # inches
 
-KINDS = f"""Each side shows {GOOD} queries that find a right answer first, {CLOSE} that find one later among the five and {BAD} that
-find none, drawn at random, as far as there are. Green frame: right. Red: wrong. Ties count against the ranking."""
+KINDS = f"""Each side shows {GOOD} queries that find a right answer first, {CLOSE} that find one later among the five, {BAD} that
+find none; drawn at random, as far as there are. Green frame: right. Red: wrong. Ties count against the ranking."""
 
 
 def draw(
@@ -46,8 +46,8 @@ def draw(
   image_at = lambda place: records[int(gallery.images[place])]["image"]
   text_at = lambda place: records.caption(int(gallery.texts[place]))
   sides = [
-    ("Image to text: the five nearest names of a drawing", scores, gallery.right, image_at, text_at),
-    ("Text to image: the five nearest drawings of a name", scores.T, gallery.right.T, text_at, image_at),
+    ("Image to text: the five nearest texts of an image", scores, gallery.right, image_at, text_at),
+    ("Text to image: the five nearest images of a text", scores.T, gallery.right.T, text_at, image_at),
   ]
   chosen = [queries(ranking.ranks(score, right)) for _, score, right, _, _ in sides]
   rows = max(map(len, chosen))
@@ -62,7 +62,7 @@ def draw(
     figure.text(0.01 + first / (2 * TOP + 3), 1 - 0.85 / height, heading, fontsize=12, weight="bold")
     for row, query in enumerate(places):
       cell(figure.add_subplot(grid[row, first]), query_at(query), GREY, 1.0)
-      for column, answer in enumerate(best(score[query], TOP)):
+      for column, answer in enumerate(best(score[query], right[query])):
         colour = GREEN if right[query, answer] else RED
         cell(figure.add_subplot(grid[row, first + 1 + column]), answer_at(answer), colour, 3.0)
   lines = [f"{way.replace('_', ' ')}: {figures(metrics, way)}" for way in ("image_to_text", "text_to_image")]
@@ -81,9 +81,9 @@ def queries(places: np.ndarray) -> np.ndarray:
   return np.concatenate(drawn)
 
 
-def best(scores: np.ndarray, k: int) -> np.ndarray:
-  """The places of the k highest scores, the highest first."""
-  return np.argsort(-scores, kind="stable")[:k]
+def best(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
+  """The places of the highest scores, the highest first; of equal ones the wrong first, as `ranking.ranks` has it."""
+  return np.lexsort((right, -scores))[:TOP]
 
 
 def cell(axes: Any, content: Any, colour: str, width: float) -> None:

@@ -16,8 +16,9 @@ from zoo.evaluate.tables import table
 from zoo.objectives.contrastive import as_float
 
 WAYS = ("image_to_text", "text_to_image")
-NOTE = """r1, r5, ...: the share of queries with a right answer among the first. Ties count against; equal groups are right.
-pixels: the nearest training drawing, by squared distance of pixels{undefined}. chance: a ranking drawn at random."""
+NOTE = """r5: the share of queries with a right answer among the first 5. Ties count against; equal groups are right.
+pixels: the nearest training drawing, by squared distance of pixels{undefined}.
+chance: a ranking drawn at random."""
 
 
 class Gallery(NamedTuple):

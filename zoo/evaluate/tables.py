@@ -13,24 +13,24 @@ def table(metrics: Mapping[str, float], title: str = "") -> str:
       model                     .1208             .3119
       pixels                    .1201             .2214
   """
-  rows: dict[str, dict[str, float]] = {}
+  rows: dict[str, dict[str, float]] = {"model": {}}
   for key, value in metrics.items():
     row, _, column = key.rpartition("/")
     rows.setdefault(row or "model", {})[column] = value
   columns = list(dict.fromkeys(column for cells in rows.values() for column in cells))
-  grid = [[title, *columns]]
-  grid += [[row, *(_number(cells[c]) if c in cells else "-" for c in columns)] for row, cells in rows.items()]
+  grid = [[title, *columns], *([row] for row, cells in rows.items() if cells)]
+  for column in columns:
+    values = [cells.get(column) for cells in rows.values() if cells]
+    for line, text in zip(grid[1:], _column(values), strict=True):
+      line.append(text)
   widths = [max(map(len, column)) for column in zip(*grid, strict=True)]
-  first, *others = widths
-  lines = [
-    "  ".join([line[0].ljust(first), *(cell.rjust(width) for cell, width in zip(line[1:], others, strict=True))])
-    for line in grid
-  ]
-  return "\n".join(line.rstrip() for line in lines)
+  lines = [[line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])] for line in grid]
+  return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
-def _number(value: float) -> str:
-  """Whole numbers whole, shares and losses to four places, large ones to six digits."""
-  if float(value).is_integer() and abs(value) >= 1:
-    return f"{value:.0f}"
-  return f"{value:.4f}" if abs(value) < 1000 else f"{value:.6g}"
+def _column(values: list[float | None]) -> list[str]:
+  """Counts whole, shares and losses to four places, large numbers to six digits, a dash for what was not measured."""
+  known = [value for value in values if value is not None]
+  counts = all(float(value).is_integer() for value in known) and max(known) > 1
+  show = lambda value: f"{value:.0f}" if counts else f"{value:.4f}" if abs(value) < 1000 else f"{value:.6g}"
+  return ["-" if value is None else show(value) for value in values]

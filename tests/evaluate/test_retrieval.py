@@ -1,0 +1,137 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+
+import zoo
+from tests.evaluate.toys import Towers, Toy
+from zoo import sharding
+from zoo.errors import UserError
+from zoo.evaluate.retrieval import retrieval
+
+COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
+NAMES = ["red", "green", "blue", "yellow"]
+
+
+def pairs(colours, tokens, groups):
+  """Drawings of one colour each, with a one-token name."""
+  colours, tokens = np.asarray(colours, np.uint8), np.asarray(tokens, np.int32)[:, None]
+  image = np.broadcast_to(colours[:, None, None], (len(colours), 5, 5, 3))
+  captions = [NAMES[token % 4] for token in tokens[:, 0]]
+  group = np.asarray(groups, np.int32)
+  return Toy(captions, image=image, tokens=tokens, valid=np.ones(tokens.shape, bool), group=group)
+
+
+def knowing(*colours):
+  """Parameters of `Towers`: the text of token t stands for the t-th colour."""
+  rows = np.asarray(COLOURS[list(colours)], np.float32) / 127.5 - 1
+  return {"image": jnp.eye(3), "text": jnp.asarray(rows)}
+
+
+DATA = pairs(COLOURS, [0, 1, 2, 3], [10, 11, 12, 13])
+
+
+def test_a_model_that_knows_every_colour_finds_every_name():
+  found = retrieval(Towers(), data=DATA, batch_size=3, at=(1, 2))(knowing(0, 1, 2, 3))
+  assert {key: found[key] for key in found if "/" not in key} == {
+    "image_to_text_r1": 1.0,
+    "image_to_text_r2": 1.0,
+    "text_to_image_r1": 1.0,
+    "text_to_image_r2": 1.0,
+  }
+  assert found["chance/image_to_text_r1"] == 1 / 4
+  assert found["chance/text_to_image_r2"] == 1 / 2
+
+
+def test_recalls_equal_those_counted_by_hand():
+  # Red and green are taken for each other, blue and yellow are known. In [-1, 1] the products of different colours are
+  #          red green blue yellow
+  #   red      3   -1   -1     1
+  #   green   -1    3   -1     1
+  #   blue    -1   -1    3    -3
+  #   yellow   1    1   -3     3
+  # so red meets the names (green, red, blue, yellow) at 3 (wrong), -1 (right), -1 (a tie that counts against us) and 1.
+  found = retrieval(Towers(), data=DATA, batch_size=4, at=(1, 2, 3, 4))(knowing(1, 0, 2, 3))
+  assert [found[f"image_to_text_r{k}"] for k in (1, 2, 3, 4)] == [0.5, 0.5, 0.5, 1.0]
+  assert [found[f"text_to_image_r{k}"] for k in (1, 2, 3, 4)] == [0.5, 0.5, 0.5, 1.0]
+
+
+def test_what_is_of_the_same_group_belongs_together_and_stands_in_the_gallery_once():
+  # Two shades of red share the name red, one drawing comes twice: a gallery of 3 images and 2 names.
+  records = pairs([[255, 0, 0], [250, 0, 0], [0, 255, 0], [0, 255, 0]], [0, 0, 1, 1], [10, 10, 11, 11])
+  found = retrieval(Towers(), data=records, batch_size=4, at=(1,))(knowing(0, 1))
+  assert found["image_to_text_r1"] == found["text_to_image_r1"] == 1.0
+  assert found["chance/image_to_text_r1"] == 1 / 2
+  assert found["chance/text_to_image_r1"] == pytest.approx((2 / 3 + 1 / 3) / 2)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 4, 7])
+def test_rows_that_pad_the_last_batch_change_nothing(batch_size):
+  params = knowing(1, 2, 2, 0)
+  assert retrieval(Towers(), data=DATA, batch_size=batch_size)(params) == retrieval(Towers(), data=DATA)(params)
+
+
+def test_the_nearest_training_drawing_names_an_image():
+  train = pairs(
+    [[200, 0, 0], [0, 200, 0], [0, 190, 10], [0, 0, 200], [90, 200, 0]], [0, 1, 1, 2, 3], [10, 11, 11, 12, 13]
+  )
+  found = retrieval(Towers(), data=DATA, train_data=train, at=(1, 2, 3))(knowing(0, 1, 2, 3))
+  # Squared distances of the queries to the nearest training drawing of each name, in the order of the names:
+  #   red     55^2, 255^2+200^2, 255^2+200^2, 165^2+200^2
+  #   green   200^2+255^2, 55^2, 255^2+200^2, 90^2+55^2      blue    ..., ..., 55^2, ...
+  #   yellow  55^2+255^2, 255^2+55^2 (green: equal to red), 3 x ~, 165^2+55^2
+  assert [found[f"pixels/image_to_text_r{k}"] for k in (1, 2, 3)] == [1.0, 1.0, 1.0]
+  # The name yellow: its drawing (90, 200, 0) is nearer to green (90^2 + 55^2) than to yellow (165^2 + 55^2).
+  assert [found[f"pixels/text_to_image_r{k}"] for k in (1, 2, 3)] == [0.75, 1.0, 1.0]
+
+
+def test_pixels_are_left_out_where_a_concept_has_no_training_drawing(tmp_path):
+  train = pairs(COLOURS[:3], [0, 1, 2], [10, 11, 12])
+  found = retrieval(Towers(), data=DATA, train_data=train)(knowing(0, 1, 2, 3), tmp_path)
+  assert not any(key.startswith("pixels/") for key in found)
+  assert "undefined here" in (tmp_path / "retrieval.txt").read_text()
+  assert json.loads((tmp_path / "retrieval.json").read_text())["pixels_undefined"] is True
+
+
+def test_the_picture_shows_queries_in_frames_of_both_colours(tmp_path):
+  metrics = retrieval(Towers(), data=DATA, train_data=DATA, file="colours")(knowing(1, 0, 2, 3), tmp_path, 7)
+  picture = np.asarray(Image.open(tmp_path / "colours.png").convert("RGB")).astype(int)
+  assert picture.shape[0] > 300 and picture.shape[1] > 1000
+
+  def share(colour):
+    return np.mean(np.abs(picture - np.array(colour)).sum(-1) < 30)
+
+  assert 0.3 < share([255, 255, 255]) < 0.99
+  assert share([42, 157, 58]) > 1e-3  # green frames
+  assert share([208, 58, 47]) > 1e-3  # red frames
+  assert share([0, 0, 255]) > 1e-3  # the blue drawing
+  text = (tmp_path / "colours.txt").read_text()
+  assert "step 7, 4 images, 4 texts" in text
+  assert json.loads((tmp_path / "colours.json").read_text())["image_to_text_r1"] == metrics["image_to_text_r1"]
+
+
+def test_parameters_over_a_mesh_give_the_same_numbers():
+  model = zoo.build(
+    "clip", image_size=6, patch_size=3, image_dim=8, image_depth=1, image_heads=2, text_dim=8, text_depth=1,
+    text_heads=2, embed_dim=8, vocab_size=16, max_length=5,
+  )  # fmt: skip
+  rng = np.random.default_rng(0)
+  image = rng.integers(0, 256, (11, 6, 6, 3), np.uint8)
+  tokens = rng.integers(0, 16, (11, 5)).astype(np.int32)
+  records = Toy(
+    ["a"] * 11, image=image, tokens=tokens, valid=np.ones((11, 5), bool), group=np.arange(11, dtype=np.int32)
+  )
+  params = model.init(jax.random.key(0), *model.example())["params"]
+  evaluate = retrieval(model, data=records, batch_size=4)
+  wanted = evaluate(params)
+  mesh = sharding.make_mesh({"data": 2, "model": 4})
+  for strategy in ("replicated", "fsdp"):
+    assert evaluate(jax.device_put(params, sharding.shardings(params, strategy, mesh))) == wanted
+
+
+def test_a_model_that_embeds_nothing_is_refused():
+  with pytest.raises(UserError, match="retrieval needs a model with encode_image and encode_text; object has none"):
+    retrieval(object(), data=DATA)
