@@ -5,7 +5,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from zoo.config import check_same_run, differences, load, read, save, to_json, without
-from zoo.errors import UserError, exits_with_one_line, setting_up
+from zoo.errors import UserError
 
 CONFIG = '''"""A config."""
 from ml_collections import ConfigDict
@@ -280,42 +280,6 @@ def test_the_entries_that_help_shows_are_overrides_that_change_nothing(file, cap
   ]
   assert len(shown) > 20
   assert loaded(file, *shown).to_dict() == loaded(file).to_dict()
-
-
-@pytest.mark.parametrize("error", [UserError("two\nlines"), OSError(28, "No space left on device", "runs/x")])
-def test_a_program_ends_with_one_line_and_status_2(capsys, error):
-  @exits_with_one_line
-  def main(argv):
-    raise error
-
-  with pytest.raises(SystemExit) as caught:
-    main([])
-  assert caught.value.code == 2
-  printed = capsys.readouterr().err
-  assert printed.count("\n") == 1 and str(error.args[-1]).split()[-1] in printed
-  with pytest.raises(type(error)):
-    main(["--traceback"])
-
-
-def test_a_program_that_is_wrong_itself_shows_where():
-  @exits_with_one_line
-  def main(argv):
-    raise ValueError("a bug")
-
-  with pytest.raises(ValueError, match="a bug"):
-    main([])
-
-
-@pytest.mark.parametrize("error", [ValueError("depth is 0"), TypeError("depth is text"), FileNotFoundError("no shard")])
-def test_what_layers_refuse_while_setting_up_is_a_users_mistake(error):
-  with pytest.raises(UserError, match=str(error)) as caught, setting_up():
-    raise error
-  assert caught.value.__cause__ is error
-
-
-def test_a_users_mistake_while_setting_up_stays_as_it_was():
-  with pytest.raises(UserError, match="^depth is 0$"), setting_up():
-    raise UserError("depth is 0")
 
 
 def test_a_folder_without_config_is_one_line(tmp_path):

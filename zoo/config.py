@@ -7,18 +7,19 @@ that it reads back from config.json as it was.
 """
 
 import json
+import os
 import pathlib
 import sys
 import traceback
 from collections.abc import Mapping
 from typing import Any
 
-from etils import epath
 from ml_collections import ConfigDict
 
+from zoo.atomic import replacing
 from zoo.errors import UserError, did_you_mean
 from zoo.overrides import override, split
-from zoo.schema import OPTIONAL, REQUIRED, check, flatten, resolve, with_defaults
+from zoo.schema import OPTIONAL, REQUIRED, Section, check, flatten, resolve, with_defaults
 
 # A run that goes on has these in common with its beginning, but for details that leave its results as they are.
 SAME_RUN = ("seed", "batch_size", "model", "objective", "optimizer")
@@ -74,9 +75,9 @@ def _help(flags: Mapping[str, str]) -> str:
   return _HELP.format(program=program, flags=lines, required=" ".join(REQUIRED), optional=" ".join(OPTIONAL))
 
 
-def read(source: str | epath.Path) -> dict[str, Any]:
+def read(source: str | os.PathLike) -> dict[str, Any]:
   """The config of a Python file, of a config.json or of the run folder that has one, as plain data, unchecked."""
-  path = epath.Path(source)
+  path = pathlib.Path(source)
   if path.is_dir():
     path = path / "config.json"
   if not path.exists():
@@ -88,7 +89,7 @@ def read(source: str | epath.Path) -> dict[str, Any]:
   return resolve(content)
 
 
-def _run(path: epath.Path) -> Any:
+def _run(path: pathlib.Path) -> Any:
   """What get_config() of a Python file returns. An error in the file is told with its line."""
   names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
   try:
@@ -105,28 +106,27 @@ def _run(path: epath.Path) -> Any:
   raise UserError(f"{path} has no function get_config(). It should return a ConfigDict or a dict.")
 
 
-def _parse(path: epath.Path) -> Any:
+def _parse(path: pathlib.Path) -> Any:
   try:
     return json.loads(path.read_text())
   except ValueError as error:
     raise UserError(f"{path} is not a config in JSON: {error}.") from error
 
 
-def to_json(config: Mapping[str, Any]) -> str:
+def to_json(config: Section) -> str:
   """The text of config.json: sorted, two spaces."""
   return json.dumps(resolve(config), indent=2, sort_keys=True) + "\n"
 
 
-def save(config: Mapping[str, Any], folder: str | epath.Path) -> None:
+def save(config: Section, folder: str | os.PathLike) -> None:
   """Writes config.json into the run folder in one step: who reads it meanwhile sees all of it or the old one."""
-  folder = epath.Path(folder)
+  folder = pathlib.Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  new = folder / "config.json.new"
-  new.write_text(to_json(config))
-  new.replace(folder / "config.json")
+  with replacing(folder / "config.json") as path:
+    path.write_text(to_json(config))
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+def differences(old: Section, new: Section) -> list[str]:
   """Lines like "model.depth: 4 -> 6" for the entries that differ, sorted."""
   before = {path: json.dumps(value) for path, value in flatten(old)}
   after = {path: json.dumps(value) for path, value in flatten(new)}
@@ -134,9 +134,9 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
   return [f"{path}: {before.get(path, 'absent')} -> {after.get(path, 'absent')}" for path in paths]
 
 
-def check_same_run(config: Mapping[str, Any], folder: str | epath.Path) -> None:
+def check_same_run(config: Section, folder: str | os.PathLike) -> None:
   """UserError if the folder holds a run begun with another model, objective, optimizer, seed or batch size."""
-  if not (epath.Path(folder) / "config.json").exists():
+  if not (pathlib.Path(folder) / "config.json").exists():
     return
   old, new = ({key: whole.get(key) for key in SAME_RUN} for whole in (read(folder), resolve(config)))
   found = [line for line in differences(old, new) if line.split(":")[0] not in MAY_DIFFER]
@@ -147,6 +147,6 @@ def check_same_run(config: Mapping[str, Any], folder: str | epath.Path) -> None:
     raise UserError(f"{folder} holds another {kind}: {shown}. Choose another folder with --config.workdir=FOLDER.")
 
 
-def without(section: Mapping[str, Any], *keys: str) -> dict[str, Any]:
+def without(section: Section, *keys: str) -> dict[str, Any]:
   """A section as a plain dict, less the entries named."""
   return {key: value for key, value in resolve(section).items() if key not in keys}

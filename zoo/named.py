@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from zoo.errors import UserError, did_you_mean
-from zoo.schema import resolve
+from zoo.schema import Section, resolve
 
 
 def names(package: str) -> list[str]:
@@ -34,7 +34,7 @@ def named(package: str, name: str) -> Callable:
   raise UserError(f"zoo/{package} has no '{name}'.{did_you_mean(str(name), offered)} It has: {', '.join(offered)}.")
 
 
-def call(package: str, options: Mapping[str, Any], *args: Any, **supplied: Any) -> Any:
+def call(package: str, options: Section, *args: Any, **supplied: Any) -> Any:
   """Calls the function that the config section `options` names, with its other entries as keyword arguments.
 
   Args:

@@ -10,6 +10,8 @@ from ml_collections import ConfigDict
 
 from zoo.errors import UserError, did_you_mean
 
+Section = Mapping[str, Any] | ConfigDict
+
 REQUIRED = {
   "seed": int,
   "steps": int,
@@ -67,7 +69,7 @@ def resolve(value: Any, where: str = "config") -> Any:
   raise UserError(f"{where} is a {type(value).__name__}. A config holds data only: numbers, texts, lists, sections.")
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(config: Section, prefix: str = "") -> Iterator[tuple[str, Any]]:
   """The entries as ("model.depth", 4), in their order; a list or an empty section is one entry."""
   for key, value in resolve(config).items():
     if isinstance(value, dict) and value:

@@ -1,0 +1,48 @@
+import pytest
+
+from zoo.errors import UserError, did_you_mean, exits_with_one_line, setting_up
+
+
+def test_the_nearest_word_is_suggested_and_a_far_one_is_not():
+  assert did_you_mean("dept", ["depth", "dim"]) == " Did you mean 'depth'?"
+  assert did_you_mean("colour", ["depth", "dim"]) == ""
+
+
+def test_a_message_of_several_lines_becomes_one():
+  assert str(UserError("one\n  two")) == "one two"
+
+
+@pytest.mark.parametrize("error", [UserError("two\nlines"), OSError(28, "No space left on device", "runs/x")])
+def test_a_program_ends_with_one_line_and_status_2(capsys, error):
+  @exits_with_one_line
+  def main(argv):
+    raise error
+
+  with pytest.raises(SystemExit) as caught:
+    main([])
+  assert caught.value.code == 2
+  printed = capsys.readouterr().err
+  assert printed.count("\n") == 1 and str(error.args[-1]).split()[-1] in printed
+  with pytest.raises(type(error)):
+    main(["--traceback"])
+
+
+def test_a_program_that_is_wrong_itself_shows_where():
+  @exits_with_one_line
+  def main(argv):
+    raise ValueError("a bug")
+
+  with pytest.raises(ValueError, match="a bug"):
+    main([])
+
+
+@pytest.mark.parametrize("error", [ValueError("depth is 0"), TypeError("depth is text"), FileNotFoundError("no shard")])
+def test_what_layers_refuse_while_setting_up_is_a_users_mistake(error):
+  with pytest.raises(UserError, match=str(error)) as caught, setting_up():
+    raise error
+  assert caught.value.__cause__ is error
+
+
+def test_a_users_mistake_while_setting_up_stays_as_it_was():
+  with pytest.raises(UserError, match="^depth is 0$"), setting_up():
+    raise UserError("depth is 0")
