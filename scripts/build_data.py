@@ -219,7 +219,7 @@ def save_sheet(images: np.ndarray, path: Path) -> None:
   sheet = np.zeros((rows * COLUMNS, SIZE, SIZE, 4), np.uint8)
   sheet[: len(images)] = images
   sheet = sheet.reshape(rows, COLUMNS, SIZE, SIZE, 4).swapaxes(1, 2).reshape(rows * SIZE, COLUMNS * SIZE, 4)
-  Image.fromarray(sheet).save(path, lossless=True, quality=100, method=6)
+  Image.fromarray(sheet).save(path, lossless=True, quality=75, method=6)  # quality: how hard to search
 
 
 def main() -> None:
