@@ -41,6 +41,8 @@ class Checkpoints:
         f"Checkpoints keep {keep}, best_mode {best_mode!r}. Keep at least 1; best_mode is 'max' or 'min'."
       )
     self.folder = _absolute(folder)
+    if self.folder.exists() and not self.folder.is_dir():
+      raise UserError(f"{self.folder} is a file, so no checkpoints can be kept there. Choose another workdir.")
     self.best_name, self.best_mode = best, best_mode
     logging.getLogger("absl").addFilter(_is_not_a_traceback_of_orbax)
     options = ocp.CheckpointManagerOptions(
