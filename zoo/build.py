@@ -1,4 +1,4 @@
-"""Family name -> model. `zoo/models/gpt.py` defines `gpt(**sizes)`, VARIANTS and PAPER; that convention is the registry."""
+"""Family name -> model. The registry is a convention: `zoo/models/gpt.py` has `gpt(**sizes)`, VARIANTS and PAPER."""
 
 import fnmatch
 import functools

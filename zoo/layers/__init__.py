@@ -8,8 +8,8 @@ Glossary (one word per idea, everywhere in the zoo):
   valid          bool [batch, length], True = a real token, False = padding
   positions      int32 [batch or 1, length]: where each token stands in its sequence
   mask           a rule, function of (query_positions, key_positions) -> bool: may this query see that key?
-  bias           added to attention logits: an array [batch or 1, heads or 1, queries, keys], or a function of positions
-  kernel         what turns query, key and value into an output (also, in a parameter path, the weights of a dense layer)
+  bias           added to attention logits: [batch or 1, heads or 1, queries, keys], or a function of positions
+  kernel         what turns query, key and value into an output; in a parameter path: the weights of a dense layer
   train          True while training: dropout and drop-path act, with the rng collection "dropout"
   dtype          what is computed in; parameters are always float32, and so is every softmax
 

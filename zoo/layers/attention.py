@@ -12,13 +12,14 @@ from zoo.layers.masks import Visibility
 
 
 def dense_attention(query, key, value, *, visibility=None, bias=None, scale=None, on_weights=None):
-  """softmax(scale * query @ key + bias) @ value, the softmax in float32. https://arxiv.org/abs/1706.03762, section 3.2.1.
+  """softmax(scale * query @ key + bias) @ value, the softmax in float32.
+
+  Source: https://arxiv.org/abs/1706.03762, section 3.2.1; with fewer kv_heads than heads, https://arxiv.org/abs/2305.13245.
 
   Args:
     query: [batch, queries, heads, head_dim]
-    key, value: [batch, keys, kv_heads, head_dim]; heads / kv_heads neighbouring queries share one (grouped-query attention,
-      https://arxiv.org/abs/2305.13245).
-    visibility: `masks.Visibility`, or None: every query sees every key. A query that sees no key gets the mean of all values.
+    key, value: [batch, keys, kv_heads, head_dim]; heads / kv_heads neighbouring heads of the query share one.
+    visibility: `masks.Visibility`, or None: all see all. A query that sees no key gets the mean of all values.
     bias: broadcastable to [batch, heads, queries, keys], or None.
     scale: multiplies the logits; 1/sqrt(head_dim) if None.
     on_weights: a function of the weights [batch, heads, queries, keys] that returns what is used in their place.
@@ -57,8 +58,8 @@ class Attention(nn.Module):
     dtype: what is computed in.
     kernel_init, out_init: initial values of query, key, value and of the output projection.
 
-  With the collection "cache" mutable in `apply`, self-attention appends keys and values to what it finds there and attends to
-  all of it. The first such call makes a cache as long as its input; `zoo.generate.grow` makes it longer.
+  With the collection "cache" mutable in `apply`, self-attention appends keys and values to what it finds there and
+  attends to all of it. The first such call makes a cache as long as its input; `zoo.generate` makes it longer.
   With "intermediates" mutable, the attention weights [batch, heads, queries, keys] are sown there as `weights`.
   """
 
@@ -139,11 +140,11 @@ class Attention(nn.Module):
     """Appends to the cache; returns all of its keys, values, positions [batch, cached] and which of them are real."""
     batch, length = key.shape[:2]
     positions = jnp.broadcast_to(positions, (batch, length)).astype(jnp.int32)
-    new = {"key": key, "value": value, "position": positions if valid is None else jnp.where(valid, positions, -1)}
+    new = {"keys": key, "values": value, "positions": positions if valid is None else jnp.where(valid, positions, -1)}
     index = self.variable("cache", "index", jnp.zeros, (), jnp.int32)
     for name, array in new.items():
       old = self.variable("cache", name, jnp.zeros, array.shape, array.dtype)
       start = (0, index.value) + (0,) * (array.ndim - 2)
       new[name] = old.value = jax.lax.dynamic_update_slice(old.value, array, start)
     index.value += length
-    return new["key"], new["value"], new["position"], new["position"] >= 0
+    return new["keys"], new["values"], new["positions"], new["positions"] >= 0

@@ -25,7 +25,7 @@ class PreNormBlock(nn.Module):
 
   Args:
     attention, mlp, norm: the parts, copied to `self_attention`, `feed_forward`, `attention_norm`, `mlp_norm`.
-    cross_attention: attends to `context`, copied to `cross_attention`'s role `context_attention`; None: there is no context.
+    cross_attention: attends to `context`, copied to `context_attention` with `context_norm`; None: no context.
     dropout: chance to drop an entry of what a sublayer adds.
   """
 
@@ -56,7 +56,7 @@ class PreNormBlock(nn.Module):
 
 
 class PostNormBlock(nn.Module):
-  """norm(x + sublayer(x)): the original Transformer, BERT. https://arxiv.org/abs/1706.03762. Arguments as PreNormBlock."""
+  """norm(x + sublayer(x)): the first Transformer, BERT. https://arxiv.org/abs/1706.03762. Arguments as PreNormBlock."""
 
   attention: nn.Module
   mlp: nn.Module

@@ -1,4 +1,4 @@
-"""Inputs become vectors. Tokens: `flax.linen.Embed`, whose `attend` ties an output layer to it."""
+"""Inputs become vectors. For tokens: `flax.linen.Embed`, and `unembed` ties an output layer to it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,11 +9,17 @@ import jax.numpy as jnp
 from zoo.layers import initial
 
 
+def unembed(embed, x):
+  """x @ embedding.T, by the table that `embed` looks tokens up in: [..., dim] -> float32 [..., vocab_size]"""
+  x, table = nn.dtypes.promote_dtype(x, embed.embedding, dtype=embed.dtype)
+  return jnp.einsum("...d,vd->...v", x, table, preferred_element_type=jnp.float32)
+
+
 class PatchEmbed(nn.Module):
   """A linear map of each patch, the same for all. https://arxiv.org/abs/2010.11929, equation 1.
 
-  Equal to a convolution with stride patch_size and its kernel [patch_size, patch_size, channels, dim]; as a matrix product it is
-  quicker, on CPUs above all.
+  Equal to a convolution with stride patch_size and its kernel [patch_size, patch_size, channels, dim]; as a matrix
+  product it is quicker, on CPUs above all.
   """
 
   patch_size: int

@@ -1,5 +1,7 @@
-"""Initial values by recipe. Each call with the same numbers returns the same function, so that two models built alike are equal
-(and jit compiles a program for them once)."""
+"""Initial values by recipe.
+
+The same numbers give the same function at every call, so that two models built alike are equal and jit compiles once.
+"""
 
 import functools
 

@@ -1,7 +1,8 @@
 """Who may see whom: rules over positions, elementwise functions (query_positions, key_positions) -> bool.
 
-A rule never sees a length, so the same one serves a full pass and a cached step. Positions arrive as [batch or 1, queries, 1] and
-[batch or 1, 1, keys]. Rules with a number return the same function for the same number, so that models built alike are equal.
+A rule never sees a length, so the same one serves a full pass and a cached step. Positions arrive as
+[batch or 1, queries, 1] and [batch or 1, 1, keys]. `window(3)` is the same function at every call, so that models built
+alike are equal.
 """
 
 import functools

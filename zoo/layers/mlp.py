@@ -52,7 +52,7 @@ class MLP(nn.Module):
 
 
 class GatedMLP(nn.Module):
-  """down(activation(gate(x)) * up(x)): GEGLU, SwiGLU and kin. https://arxiv.org/abs/2002.05202. [..., dim] -> [..., dim]"""
+  """down(activation(gate(x)) * up(x)), [..., dim] -> [..., dim]. GEGLU, SwiGLU: https://arxiv.org/abs/2002.05202"""
 
   mlp_dim: int
   activation: str | Callable = "silu"

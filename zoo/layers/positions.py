@@ -1,4 +1,4 @@
-"""Where a token stands. Three doors: added to the embedding, turned into query and key (rotary), or added to the logits."""
+"""Where a token stands. Three doors: added to the embedding, turned into query and key, or added to the logits."""
 
 import functools
 import math
@@ -53,9 +53,9 @@ class Sinusoidal(nn.Module):
 
 @functools.cache
 def rotary(theta=10_000.0):
-  """Turns each pair (x[i], x[i + head_dim/2]) by position * theta^(-2i/head_dim). https://arxiv.org/abs/2104.09864, 3.2.2.
+  """Turns each pair (x[i], x[i + head_dim/2]) by position * theta^(-2i/head_dim). https://arxiv.org/abs/2104.09864
 
-  The halves are paired, as GPT-NeoX and Llama do; the paper pairs neighbours, which permutes the columns of query and key.
+  The halves are paired, as GPT-NeoX and Llama do; the paper (3.4.2) pairs neighbours: the columns of query and key permuted.
   """
 
   def turn(x, positions):
@@ -75,7 +75,7 @@ def rotary(theta=10_000.0):
 class RelativeBias(nn.Module):
   """T5's trained bias per head and bucket of distances. https://arxiv.org/abs/1910.10683, section 2.1.
 
-  Half of the buckets hold one distance each, the others grow in logarithmic steps up to max_distance and hold all beyond.
+  Half of the buckets hold one distance each, the others grow in logarithmic steps up to max_distance.
   """
 
   num_heads: int
@@ -86,7 +86,7 @@ class RelativeBias(nn.Module):
 
   @nn.compact
   def __call__(self):
-    """-> a function of positions, for the `bias` of an attention; call it once yourself to share the array between layers."""
+    """-> a function of positions: the `bias` of an attention. Call it yourself to share one array between layers."""
     table = self.param("embedding", self.embedding_init, (self.num_buckets, self.num_heads))
 
     def bias(query_positions, key_positions):
@@ -116,12 +116,16 @@ def relative_bucket(distance, num_buckets, max_distance, *, bidirectional):
 
 @functools.cache
 def alibi(num_heads):
-  """-slope(head) * |distance|, slopes a geometric series from 2^(-8/num_heads). https://arxiv.org/abs/2108.12409, section 3.
+  """-slope(head) * |distance|, slopes a geometric series from 2^(-8/num_heads). https://arxiv.org/abs/2108.12409
 
-  Where num_heads is no power of two: the series of the power below, then every other one of the power above (their code).
+  Where num_heads is no power of two, as their code has it: the series of the power below, then every other slope of the
+  power above.
   """
   power = 2 ** int(math.log2(num_heads))
-  series = lambda n: [2.0 ** (-8.0 * (i + 1) / n) for i in range(n)]
+
+  def series(n):
+    return [2.0 ** (-8.0 * (i + 1) / n) for i in range(n)]
+
   slopes = np.array((series(power) + series(2 * power)[::2])[:num_heads], np.float32)[None, :, None, None]
 
   def bias(query_positions, key_positions):

@@ -67,11 +67,17 @@ _SHORT = {"full": "nothing_saveable", "dots": "dots_with_no_batch_dims_saveable"
 
 
 def remat_policy(name):
-  """ "full" (keep nothing), "dots" (keep products with weights) or the name of a `jax.checkpoint_policies` entry -> it."""
+  """The policy named "full" (keep nothing), "dots" (products with weights) or as in `jax.checkpoint_policies`."""
   policy = _SHORT.get(name, name)
   if policy not in _POLICIES:
     raise ValueError(f"remat is {name!r}. It may be None, {', '.join(_SHORT)}, {', '.join(_POLICIES)}.")
   return getattr(jax.checkpoint_policies, policy)
+
+
+def tokens_fit(tokens):
+  """Refuses tokens that are not [batch, length] of whole numbers."""
+  if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
+    raise ValueError(f"tokens are {tokens.dtype} {list(tokens.shape)}, the model wants whole numbers [batch, length].")
 
 
 def image_fits(image, image_size, channels):

@@ -1,5 +1,7 @@
 """`depth` copies of a block, one after the other: as a loop, or as a scan whose program does not grow with depth."""
 
+import dataclasses
+import functools
 import re
 
 import flax.linen as nn
@@ -20,8 +22,8 @@ def stack(block, depth, *, scan=None, remat=None, drop_path=0.0):
     block: a module; called as block(x, *args, train=..., **kwargs) -> x, with `drop_path=rate` if there is any.
     depth: how many.
     scan: True: one scanned body; False: a loop; None: scan from SCAN_FROM layers on.
-    remat: what the backward pass keeps of a layer: None (all), "full" (nothing), "dots" (products with weights), or a policy
-      of `jax.checkpoint_policies`. The rest is computed again.
+    remat: what the backward pass keeps of a layer: None (all), "full" (nothing), "dots" (products with weights), or the
+      name of a policy of `jax.checkpoint_policies`. The rest is computed again.
     drop_path: chance to drop the sublayers of the last layer; it rises linearly from 0 at the first.
   """
   sizes.positive(depth=depth)
@@ -42,16 +44,15 @@ class Stack(nn.Module):
 
   @nn.compact
   def __call__(self, x, *args, train=False, **kwargs):
-    rates = np.linspace(0, self.drop_path, self.depth).tolist()
-
     def layer(block, x, rate):
-      return block(x, *args, train=train, **({"drop_path": rate} if rate else {}), **kwargs)
+      drop = {"drop_path": rate} if rate else {}
+      return block(x, *args, train=train, **drop, **kwargs)
 
-    for i, rate in enumerate(rates):
-      run = layer
+    for i, rate in enumerate(np.linspace(0, self.drop_path, self.depth).tolist()):
+      run = functools.partial(layer, rate=rate)
       if self.remat is not None:
-        run = nn.remat(layer, policy=sizes.remat_policy(self.remat), static_argnums=(1,))
-      x = run(self.block.copy(name=f"layer_{i}"), x, rate)
+        run = nn.remat(run, policy=sizes.remat_policy(self.remat))
+      x = run(self.block.copy(name=f"layer_{i}"), x)
     return x
 
 
@@ -68,8 +69,8 @@ class ScannedStack(nn.Module):
     rates = jnp.linspace(0, self.drop_path, self.depth) if self.drop_path and train else None
 
     def layer(stack, x, rate):
-      dropped = {} if rate is None else {"drop_path": rate}
-      return stack.block.copy(name="layers")(x, *args, train=train, **dropped, **kwargs), None
+      drop = {} if rate is None else {"drop_path": rate}
+      return stack.block.copy(name="layers")(x, *args, train=train, **drop, **kwargs), None
 
     if self.remat is not None:
       layer = nn.remat(layer, policy=sizes.remat_policy(self.remat), prevent_cse=False)
@@ -82,29 +83,38 @@ class ScannedStack(nn.Module):
     return scanned(self, x, rates)[0]
 
 
+def looped(module):
+  """The same module with every ScannedStack in it as a Stack; its parameters are `unstack_layers` of the other's."""
+  if isinstance(module, ScannedStack):
+    return Stack(module.block, module.depth, remat=module.remat, drop_path=module.drop_path)
+  values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name != "parent"}
+  parts = {name: looped(value) for name, value in values.items() if isinstance(value, nn.Module)}
+  return module.clone(**parts) if parts else module
+
+
 def stack_layers(params):
-  """{..., "layer_0": tree, "layer_1": tree} -> {..., "layers": tree with a leading axis}, wherever it occurs in a tree."""
+  """{"layer_0": tree, "layer_1": tree, ...} -> {"layers": tree with a leading axis}, wherever it occurs in params."""
   if not isinstance(params, dict):
     return params
   params = {name: stack_layers(value) for name, value in params.items()}
-  layers = {name for name in params if re.fullmatch(r"layer_\d+", name)}
+  layers = [name for name in params if re.fullmatch(r"layer_\d+", name)]
   if not layers:
     return params
-  trees = [params[f"layer_{i}"] for i in range(len(layers))]
-  rest = {name: value for name, value in params.items() if name not in layers}
-  return {**rest, "layers": jax.tree.map(lambda *arrays: _library(arrays[0]).stack(arrays), *trees)}
+  trees = [params.pop(f"layer_{i}") for i in range(len(layers))]
+  return {**params, "layers": jax.tree.map(_pile, *trees)}
 
 
 def unstack_layers(params):
-  """The way back: {..., "layers": tree} -> {..., "layer_0": tree, "layer_1": tree}."""
+  """The way back: {"layers": tree with a leading axis} -> {"layer_0": tree, "layer_1": tree, ...}."""
   if not isinstance(params, dict):
     return params
   params = {name: unstack_layers(value) for name, value in params.items()}
-  if not isinstance(layers := params.pop("layers", None), dict):
+  layers = params.pop("layers", None)
+  if layers is None:
     return params
-  depth = len(jax.tree.leaves(layers)[0])
-  return {**params, **{f"layer_{i}": jax.tree.map(lambda array: array[i], layers) for i in range(depth)}}  # noqa: B023
+  depth = jax.tree.leaves(layers)[0].shape[0]
+  return {**params, **{f"layer_{i}": jax.tree.map(lambda array, i=i: array[i], layers) for i in range(depth)}}
 
 
-def _library(array):
-  return np if isinstance(array, np.ndarray) else jnp
+def _pile(*arrays):
+  return (np if isinstance(arrays[0], np.ndarray) else jnp).stack(arrays)

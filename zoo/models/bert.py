@@ -3,12 +3,15 @@
 https://arxiv.org/abs/1810.04805. Code: https://github.com/google-research/bert.
 """
 
+import functools
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
+from zoo.layers.embeddings import unembed
 from zoo.layers.mlp import MLP, activation
 from zoo.layers.positions import Learned
 from zoo.layers.stack import stack
@@ -50,9 +53,13 @@ class BERT(Model):
     Returns:
       dict of "hidden" [batch, length, dim] and, where the model has the head:
         "pooled" [batch, dim], "mlm" [batch, length or k, vocab_size], "nsp" [batch, 2] (class 0 = is next),
-        "logits" [batch, num_classes]
+        "logits" [batch, num_classes]. All logits are float32.
     """
-    drop = lambda y: nn.Dropout(self.dropout)(y, deterministic=not train)
+
+    def drop(y):
+      return nn.Dropout(self.dropout)(y, deterministic=not train)
+
+    sizes.tokens_fit(tokens)
     x = self.embed(tokens) + self.positions(tokens.shape[1])
     x += self.segments(jnp.zeros_like(tokens[:1]) if segments is None else segments)
     x = self.stack(drop(self.norm(x)), valid=valid, train=train)
@@ -63,9 +70,9 @@ class BERT(Model):
     if self.pooler is not None:
       out["pooled"] = nn.tanh(self.pooler(x[:, 0]))
     if self.nsp is not None:
-      out["nsp"] = self.nsp(out["pooled"])
+      out["nsp"] = self.nsp(out["pooled"]).astype(jnp.float32)
     if self.classify is not None:
-      out["logits"] = self.classify(drop(out["pooled"]))
+      out["logits"] = self.classify(drop(out["pooled"])).astype(jnp.float32)
     return out
 
   @property
@@ -78,17 +85,16 @@ class BERT(Model):
 
 
 class MaskedTokenHead(nn.Module):
-  """Logits over the vocabulary by the embedding itself, after one more layer. Section 3.1 and `get_masked_lm_output`."""
+  """Logits over the vocabulary by the embedding itself, after one more layer: `get_masked_lm_output` of their code."""
 
   dense: nn.Module
   norm: nn.Module
 
   @nn.compact
   def __call__(self, x, embed):
-    """[batch, k, dim] -> [batch, k, vocab_size]"""
-    logits = embed.attend(self.norm(activation("gelu")(self.dense(x))))
-    bias = self.param("bias", initial.zeros, (embed.num_embeddings,))
-    return logits + bias.astype(logits.dtype)[None, None]
+    """[batch, k, dim] -> float32 [batch, k, vocab_size]"""
+    logits = unembed(embed, self.norm(activation("gelu")(self.dense(x))))
+    return logits + self.param("bias", initial.zeros, (embed.num_embeddings,))[None, None]
 
 
 def bert(
@@ -110,7 +116,7 @@ def bert(
 ) -> BERT:
   """A BERT of these sizes; mlp_dim is 4 * dim if None.
 
-  head: "pretraining" (masked tokens and next sentence), "mlm" (masked tokens, no pooler), "classify" (num_classes), or None.
+  head: "pretraining" (masked tokens, next sentence), "mlm" (masked tokens, no pooler), "classify" (num_classes), None.
   """
   head_dim = sizes.head_dim(dim, num_heads)
   sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim, num_segments=num_segments)
@@ -123,7 +129,7 @@ def bert(
   dtype = sizes.compute_dtype(dtype)
   init = initial.truncated_normal(0.02)
   norm = norms.layer_norm(1e-12, dtype)
-  dense = lambda features: nn.Dense(features, dtype=dtype, kernel_init=init)
+  dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=init)
   attention = Attention(num_heads, head_dim, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init)
   mlp = MLP(mlp_dim or 4 * dim, "gelu", dtype=dtype, kernel_init=init, down_init=init)
   block = PostNormBlock(attention, mlp, norm, dropout=dropout)

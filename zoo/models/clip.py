@@ -94,8 +94,8 @@ class CLIP(Model):
       valid: bool [batch, length], True = a real token; needed only where padding precedes the end-of-text token.
 
     Returns:
-      dict of "image", "text" [batch, embed_dim] of unit length, "scale" = exp(logit_scale) and, if the model was built with
-      a logit_bias, "bias": scalars
+      dict of "image", "text" [batch, embed_dim] of unit length, "scale" = exp(logit_scale) and, if the model was built
+      with a logit_bias, "bias": scalars. All are float32.
     """
     image, text = self.encode_image(image, train=train), self.encode_text(tokens, valid=valid, train=train)
     out = {"image": image, "text": text, "scale": jnp.exp(self.scale)}
@@ -108,6 +108,7 @@ class CLIP(Model):
 
   def encode_text(self, tokens, *, valid=None, train=False):
     """int32 [batch, length] -> unit vectors [batch, embed_dim]"""
+    sizes.tokens_fit(tokens)
     return _unit(self.text(tokens, valid=valid, train=train))
 
   @property
@@ -147,7 +148,10 @@ def clip(
   scan: bool | None = None,
   remat: str | None = None,
 ) -> CLIP:
-  """A CLIP of these sizes; eos is the last token of the vocabulary if None; logit_bias: initial value, for the sigmoid loss."""
+  """A CLIP of these sizes.
+
+  eos: the end-of-text token; the last of the vocabulary if None. logit_bias: its initial value, for the sigmoid loss.
+  """
   grid = sizes.patch_grid(image_size, patch_size)
   image_head_dim = sizes.head_dim(image_dim, image_heads, "image_")
   text_head_dim = sizes.head_dim(text_dim, text_heads, "text_")

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from zoo.layers import initial, masks, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
+from zoo.layers.embeddings import unembed
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned
 from zoo.layers.stack import stack
@@ -43,18 +44,25 @@ class GPT(Model):
       predict: int32 [batch, k], indices into length at which logits are wanted; everywhere if None.
 
     Returns:
-      [batch, length or k, vocab_size]
+      float32 [batch, length or k, vocab_size]
     """
+    sizes.tokens_fit(tokens)
+    if positions is None and self.variables.get("cache"):
+      raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length], where the tokens stand.")
     x = self.embed(tokens) + self.positions(tokens.shape[1], positions)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     x = self.stack(x, valid=valid, positions=positions, train=train)
     if predict is not None:
       x = x[jnp.arange(len(x))[:, None], predict]
-    return self.embed.attend(self.norm(x))
+    return unembed(self.embed, self.norm(x))
 
   @property
   def max_length(self):
     return self.positions.max_length
+
+  @property
+  def vocab_size(self):
+    return self.embed.num_embeddings
 
   @nn.nowrap
   def example(self, batch_size=1):
@@ -80,7 +88,7 @@ def gpt(
   sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim)
   sizes.rate(dropout=dropout)
   dtype = sizes.compute_dtype(dtype)
-  # Section 2.3: "we scale the weights of residual layers at initialization by a factor of 1/sqrt(N)", N residual layers.
+  # Section 2.3: "we scale the weights of residual layers at initialization by a factor of 1/sqrt(N)".
   normal, residual = initial.normal(0.02), initial.normal(0.02 / (2 * depth) ** 0.5)
   norm = norms.layer_norm(1e-5, dtype)
   attention = Attention(

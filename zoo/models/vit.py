@@ -44,15 +44,15 @@ class ViT(Model):
       image: float [batch, image_size, image_size, channels]
 
     Returns:
-      dict of "hidden" [batch, 1 + patches, dim] (normed, the class token first), "pooled" [batch, dim] (the class token)
-      and, where the model has a head, "logits" [batch, num_classes]
+      dict of "hidden" [batch, 1 + patches, dim] (normed, the class token first), "pooled" [batch, dim] (the class
+      token) and, where the model has a head, "logits" float32 [batch, num_classes]
     """
     sizes.image_fits(image, self.image_size, self.channels)
     x = self.class_token(self.patches(image))
     x = nn.Dropout(self.dropout)(x + self.positions(x.shape[1]), deterministic=not train)
     x = self.norm(self.stack(x, train=train))
     out = {"hidden": x, "pooled": x[:, 0]}
-    return out if self.head is None else {**out, "logits": self.head(x[:, 0])}
+    return out if self.head is None else {**out, "logits": self.head(x[:, 0]).astype(jnp.float32)}
 
   @nn.nowrap
   def example(self, batch_size=1):
