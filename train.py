@@ -4,6 +4,7 @@ The config names a model, an objective, data, an optimiser and a sharding; this 
 The same command goes on where an interrupted run stopped. `--help` lists what can be set.
 """
 
+import math
 import pathlib
 import sys
 
@@ -13,7 +14,7 @@ import numpy as np
 import optax
 
 import zoo
-from zoo import evaluate, flops, hosts, named, optim, sharding
+from zoo import evaluate, flops, hosts, named, optim, saving, sharding
 from zoo.checkpoints import Checkpoints
 from zoo.config import check_same_run, load, save, without
 from zoo.data import pipeline
@@ -37,6 +38,7 @@ def main(argv: list[str]) -> int:
   with setting_up():
     key = jax.random.key(config.seed)
     mesh = sharding.make_mesh(config.mesh)
+    part, parts = sharding.batch_part(mesh)
     model = zoo.build(**config.model)
     objective = named.call("objectives", config.objective, model)
     records = named.call("data", without(config.data, "augment", "workers"))
@@ -44,8 +46,8 @@ def main(argv: list[str]) -> int:
       records,
       config.batch_size,
       seed=config.seed,
-      process_index=jax.process_index(),
-      process_count=jax.process_count(),
+      process_index=part,
+      process_count=parts,
       workers=config.data.get("workers", 0),
     )
     augmented = augment(config.data.get("augment", ()))
@@ -54,7 +56,10 @@ def main(argv: list[str]) -> int:
     grad = value_and_grad(objective, accumulate=config.optimizer.get("accumulate", 1))
 
     example = {name: jnp.asarray(array[:1]) for name, array in batches[0].items()}
-    init_params = lambda rng: objective.init(rng, augmented(rng, example))
+
+    def init_params(rng):
+      return objective.init(rng, augmented(rng, example))
+
     optimizer, learning_rate = optim.optimizer(
       jax.eval_shape(init_params, key), config.steps, **without(config.optimizer, "accumulate", "ema")
     )
@@ -77,28 +82,28 @@ def main(argv: list[str]) -> int:
     shapes = jax.eval_shape(init, key)
     placed = sharding.shardings(shapes, config.sharding, mesh)
     by_row = sharding.batch_sharding(mesh)
+    whole = {name: jnp.zeros((config.batch_size, *array.shape[1:]), array.dtype) for name, array in example.items()}
     train_step = jax.jit(train_step, in_shardings=(placed, by_row), out_shardings=(placed, None), donate_argnums=0)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed)
     saver = Checkpoints(folder / "checkpoints", **without(config.checkpoint, "every"))
     restored = saver.restore(abstract)
-    if restored is None:
-      state, start = jax.jit(init, out_shardings=placed)(key), 0
-      if config.init:
-        state = zoo.load_into(config.init, state)
-    else:
-      state, start = restored
+    state, start = restored or (jax.jit(init, out_shardings=placed)(key), 0)
     if start > config.steps:
       raise UserError(f"{folder} has reached step {start}, steps is {config.steps}. Raise --config.steps to go on.")
-    rows = {"tokens": example["tokens"].size} if "tokens" in example and "image" not in example else {}
-    whole = jax.tree.map(lambda x: jax.ShapeDtypeStruct((config.batch_size, *x.shape[1:]), x.dtype), example)
-    flops_per_step = flops.training_flops(lambda p, b: objective.loss(p, augmented(key, b), key)[0], shapes["params"], whole)
+    if config.init and restored is None:
+      state = saving.load_into(config.init, state)
     save(config, folder)
     writers = Writers(folder, step=start, tensorboard=config.log.tensorboard, wandb=config.log.wandb)
 
   preemption = hosts.Preemption()
   progress = Progress(config.steps, step=start)
-  progress.note(f"{sizes(shapes['params']):,} parameters, {sharding_line(mesh, config.sharding)}, to {folder}")
-  speed = Speed(start, {"examples": config.batch_size, **tokens}, flops_per_step=work, peak=flops.peak_of(mesh.devices))
+  count = sum(math.prod(array.shape) for array in jax.tree.leaves(shapes["params"]))
+  progress.note(f"{count:,} parameters on {mesh.size} {mesh.devices.flat[0].platform} device(s), run folder {folder}")
+  work = flops.training_flops(lambda params: objective.loss(params, augmented(key, whole), key), shapes["params"])
+  per_step = {"examples": config.batch_size}
+  if "image" not in whole:
+    per_step = {"tokens": whole["tokens"].size}
+  speed = Speed(start, per_step, flops_per_step=work, peak=flops.peak_of(mesh.devices.flat))
   results, step = {}, start
   for step, batch in zip(range(start + 1, config.steps + 1), batches.iterate(start), strict=False):
     state, metrics = train_step(state, sharding.put_batch(batch, mesh))
@@ -107,7 +112,8 @@ def main(argv: list[str]) -> int:
     if step % config.log.every == 0 or last or leaving:
       metrics = {name: float(value) for name, value in metrics.items()}
       if not np.isfinite(metrics["loss"]):
-        raise UserError(f"The loss is {metrics['loss']} at step {step}. Lower optimizer.learning_rate or set clip_norm.")
+        way_out = "Lower optimizer.learning_rate or set optimizer.clip_norm"
+        raise UserError(f"The loss is {metrics['loss']} at step {step}. {way_out}, in a new workdir.")
       metrics |= speed.measure(step)
       writers.write(step, metrics)
       progress.show(step, metrics)

@@ -1,0 +1,148 @@
+"""train.py as a user runs it: from a config to a finished run, through interruptions and mistakes."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+import zoo
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+CONFIG = """
+def get_config():
+  text = {{"name": "language", "source": "text:{folder}/*.txt", "tokenizer": "bytes", "max_length": 17, "cache": False}}
+  return {{
+    "seed": 3,
+    "steps": 6,
+    "batch_size": 8,
+    "workdir": "{folder}/run",
+    "model": {{"family": "gpt", "vocab_size": 257, "max_length": 17, "dim": 6, "depth": 2, "num_heads": 3, "dropout": 0.1}},
+    "objective": {{"name": "causal_lm"}},
+    "data": {{**text, "split": "train[:80%]"}},
+    "optimizer": {{"learning_rate": 1e-2, "weight_decay": 0.1, "ema": 0.9}},
+    "mesh": {{"data": 1}},
+    "sharding": "replicated",
+    "eval": {{"evaluators": {{"test": {{"name": "perplexity", "data": {{**text, "split": "train[80%:]"}}, "batch_size": 2}}}}}},
+    "log": {{"every": 1}},
+    "checkpoint": {{"every": 2}},
+  }}
+"""
+
+
+@pytest.fixture
+def config(tmp_path):
+  rng = np.random.default_rng(0)
+  for i in range(5):
+    (tmp_path / f"{i}.txt").write_text("".join(rng.choice(list("abc de\n"), 400)))
+  path = tmp_path / "config.py"
+  path.write_text(CONFIG.format(folder=tmp_path))
+  return path
+
+
+def command(config, *arguments):
+  return [sys.executable, str(ROOT / "train.py"), f"--config={config}", *arguments]
+
+
+def train(config, *arguments):
+  return subprocess.run(command(config, *arguments), capture_output=True, text=True, cwd=config.parent)
+
+
+def parameters(folder):
+  return jax.tree.map(np.asarray, zoo.load(folder)[1])
+
+
+def assert_identical(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def losses(folder):
+  lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+  return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+def test_a_config_becomes_a_run_that_can_be_loaded(config):
+  done = train(config)
+  assert done.returncode == 0, done.stderr
+  folder = config.parent / "run"
+  assert "step 6/6" in done.stdout
+  assert json.loads((folder / "config.json").read_text())["model"]["dim"] == 6
+  assert sorted(losses(folder)) == [1, 2, 3, 4, 5, 6]
+  model, params = zoo.load(folder)
+  assert model.apply({"params": params}, np.ones((1, 5), int)).shape == (1, 5, 257)
+  last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+  assert last["step"] == 6 and last["eval/test/bits_per_byte"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_was_interrupted_ends_as_one_that_was_not(config, sign):
+  assert train(config, f"--config.workdir={config.parent}/whole", "--config.steps=40").returncode == 0
+  folder = config.parent / "broken"
+  again = command(config, f"--config.workdir={folder}", "--config.steps=40")
+  codes = []
+  for _ in range(3):
+    process = subprocess.Popen(again, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=config.parent)
+    for line in process.stdout:
+      if line.startswith("step"):
+        break
+    time.sleep(0.05)
+    process.send_signal(sign)
+    process.communicate()
+    codes.append(process.returncode)
+  assert codes[0] == (143 if sign == signal.SIGTERM else -9)
+  assert train(config, f"--config.workdir={folder}", "--config.steps=40").returncode == 0
+  assert_identical(parameters(config.parent / "whole"), parameters(folder))
+  assert losses(config.parent / "whole") == losses(folder)
+
+
+def test_eight_devices_learn_what_one_does(config):
+  for devices, sharding in ((1, "replicated"), (8, "fsdp")):
+    arguments = [f"--config.workdir={config.parent}/{devices}", f"--config.mesh.data={devices}"]
+    assert train(config, *arguments, f"--config.sharding={sharding}", "--config.model.dropout=0.0").returncode == 0
+  one, eight = losses(config.parent / "1"), losses(config.parent / "8")
+  np.testing.assert_allclose(list(one.values()), list(eight.values()), rtol=1e-5)
+
+
+def test_a_run_begins_with_the_parameters_of_another(config):
+  assert train(config).returncode == 0
+  arguments = [f"--config.init={config.parent}/run", f"--config.workdir={config.parent}/next"]
+  assert train(config, *arguments, "--config.optimizer.learning_rate=0.0").returncode == 0
+  assert_identical(parameters(config.parent / "run"), parameters(config.parent / "next"))
+
+
+@pytest.mark.parametrize(
+  "argument, message",
+  [
+    ("--config.optimizer.learning_rat=1", "Did you mean 'learning_rate'"),
+    ("--config.model.dpeth=3", "Did you mean 'depth'"),
+    ("--config.batch=3", "Did you mean 'batch_size'"),
+    ("--config.model.depth=abc", "depth"),
+    ("--config.mesh.data=3", "3"),
+    ("--config.sharding=fdsp", "Did you mean 'fsdp'"),
+    ("--config.data.source=text:nowhere/*.txt", "nowhere"),
+    ("--config.model.max_length=8", "8"),
+    ("--config.objective.name=causal", "Did you mean 'causal_lm'"),
+  ],
+)
+def test_a_mistake_ends_in_one_line_before_anything_is_written(config, argument, message):
+  done = train(config, argument)
+  assert done.returncode == 2
+  assert message in done.stderr
+  assert len(done.stderr.strip().splitlines()) == 1
+  assert not (config.parent / "run").exists()
+
+
+def test_a_run_folder_of_another_model_is_refused(config):
+  assert train(config).returncode == 0
+  before = {path: path.stat().st_mtime_ns for path in (config.parent / "run").rglob("*") if path.is_file()}
+  done = train(config, "--config.model.dim=9")
+  assert done.returncode == 2 and "model.dim: 6 -> 9" in done.stderr
+  assert before == {path: os.stat(path).st_mtime_ns for path in before}
