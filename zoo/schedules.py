@@ -1,6 +1,6 @@
 """Learning rates over a run: a linear warm-up from 0, then one of the shapes in SCHEDULES."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -62,7 +62,7 @@ SCHEDULES = {f.__name__: f for f in (constant, linear, cosine, exponential, inve
 
 
 def make_schedule(
-  steps: int, learning_rate: float, *, schedule: str | Mapping = "cosine", warmup_steps: int = 0, end: float = 0.0
+  steps: int, learning_rate: float, *, schedule: Any = "cosine", warmup_steps: int = 0, end: float = 0.0
 ) -> Schedule:
   """A function of the step: 0 to `learning_rate` in `warmup_steps`, then `schedule` over the rest of `steps`.
 
@@ -71,7 +71,7 @@ def make_schedule(
     learning_rate: the peak.
     schedule: a name of SCHEDULES, or {"name": ..., options}: inverse_sqrt takes `timescale` (default: warmup_steps),
       wsd takes `decay_steps` (default: a tenth of the run).
-    warmup_steps: steps of the warm-up; step 0 then has a learning rate of 0.
+    warmup_steps: steps of the warm-up; step 0 then has a learning rate of 0. A run that is shorter ends on its way up.
     end: the learning rate at the end as a part of the peak, 0 to 1.
 
   Raises:
@@ -80,7 +80,6 @@ def make_schedule(
   check(steps >= 1, "steps", steps, "1 or more")
   check(learning_rate >= 0, "optimizer.learning_rate", learning_rate, "0 or more")
   check(warmup_steps >= 0, "optimizer.warmup_steps", warmup_steps, "0 or more")
-  check(warmup_steps <= steps, "optimizer.warmup_steps", warmup_steps, f"at most steps, {steps}")
   check(0 <= end <= 1, "optimizer.end", end, "from 0 to 1: a part of the learning rate")
   options: dict[str, Any] = {"name": schedule} if not hasattr(schedule, "keys") else {**schedule}
   name = options.pop("name", None)
@@ -89,7 +88,7 @@ def make_schedule(
     raise UserError(f"There is no schedule {name!r}.{near} There are: {', '.join(SCHEDULES)}.")
   defaults = {
     "inverse_sqrt": {"timescale": warmup_steps},
-    "wsd": {"decay_steps": min(max(steps // 10, 1), steps - warmup_steps)},
+    "wsd": {"decay_steps": max(1, min(steps // 10, steps - warmup_steps))},
   }
   options = {**defaults.get(name, {}), **options}
   check_options(SCHEDULES[name], options, f"schedule {name}", given=("peak", "steps", "end"))

@@ -6,12 +6,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from zoo.errors import UserError
 from zoo.objectives.masking import mask_tokens, row_keys
-from zoo.objectives.objective import Objective, apply, present, ratio, row_weight
+from zoo.objectives.objective import Batch, Objective, apply, present, ratio, row_weight
 
 
 def masked_lm(
@@ -48,7 +47,6 @@ def masked_lm(
   """
   check_rates(rate, mask_rate, random_rate)
   vocab_size = vocab_size or vocabulary(model)
-  never = np.array([mask_token, *special_tokens])
 
   def init(rng: jax.Array, batch: dict) -> Any:
     first = {key: x[:1] for key, x in batch.items()}
@@ -62,9 +60,13 @@ def masked_lm(
     tokens = batch["tokens"]
     rows, length = tokens.shape
     slots = min(max_predictions or math.ceil(rate * length), length)
-    candidates = ~(tokens[..., None] == never).any(-1)
-    for key, wanted in (("valid", True), ("special", False)):
-      candidates &= batch[key] == wanted if key in batch else True
+    candidates = tokens != mask_token
+    for token in special_tokens:
+      candidates &= tokens != token
+    if "valid" in batch:
+      candidates &= batch["valid"]
+    if "special" in batch:
+      candidates &= ~batch["special"]
     train = rng is not None
     keys = jax.random.split(jax.random.fold_in(rng, 1), rows) if train else row_keys(jax.random.key(eval_seed), tokens)
     starts = batch["word_start"] if whole_word else None
@@ -80,7 +82,7 @@ def masked_lm(
   return Objective(init, forward, mlm_reduce, prepare)
 
 
-def guesses(found: dict, batch: dict) -> dict:
+def guesses(found: dict, batch: Batch) -> dict:
   """Per row, the sums over the chosen tokens of a prepared batch: nll, correct, count, each float32 [batch]."""
   logits = found["mlm"].astype(jnp.float32)
   counts = batch["chosen"] * row_weight(batch, len(logits))[:, None]

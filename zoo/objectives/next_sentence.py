@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from zoo.objectives.objective import Objective, apply, present, ratio, row_weight
+from zoo.objectives.objective import Batch, Objective, apply, present, ratio, row_weight
 
 
 def next_sentence(model: Any) -> Objective:
@@ -33,7 +33,7 @@ def next_sentence(model: Any) -> Objective:
   return Objective(init, forward, reduce)
 
 
-def verdicts(found: dict, batch: dict) -> dict:
+def verdicts(found: dict, batch: Batch) -> dict:
   """nsp_nll, nsp_correct, nsp_count, each float32 [batch]."""
   logits, label = found["nsp"].astype(jnp.float32), batch["is_random"]
   weight = row_weight(batch, len(logits))

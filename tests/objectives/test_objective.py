@@ -1,0 +1,125 @@
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.tiny import OBJECTIVES, randomised, tiny_batch, tiny_objective
+from zoo import sharding
+from zoo.errors import UserError
+from zoo.objectives.objective import join_rows, split_rows, value_and_grad
+
+CONTRASTS = ["contrastive", "sigmoid_contrastive"]
+RATIOS = [case for case in OBJECTIVES if case not in CONTRASTS]
+RNG = jax.random.key(2)
+
+
+def prepared(case, **sizes):
+  objective, batch = tiny_objective(case, **sizes), tiny_batch()
+  return objective, randomised(jax.jit(objective.init)(jax.random.key(0), batch)), batch
+
+
+@functools.cache
+def whole(case):
+  """-> objective, params, batch, and the compiled gradient of the batch in one part."""
+  objective, params, batch = prepared(case)
+  return objective, params, batch, jax.jit(value_and_grad(objective)).lower(params, batch, RNG).compile()
+
+
+@functools.cache
+def in_parts(case):
+  """The compiled gradient of the batch in four parts."""
+  objective, params, batch, _ = whole(case)
+  return jax.jit(value_and_grad(objective, 4)).lower(params, batch, RNG).compile()
+
+
+def assert_close(got, want, tolerance=1e-5):
+  """Equal to `tolerance` of the largest entry of each array."""
+  for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+    np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(np.abs(b).max(), 1e-2))
+
+
+@pytest.mark.parametrize("case", OBJECTIVES)
+def test_parts_of_a_batch_give_the_loss_and_gradient_of_the_whole(case):
+  _, params, batch, grad = whole(case)
+  assert_close(in_parts(case)(params, batch, RNG), grad(params, batch, RNG))
+
+
+@pytest.mark.parametrize(
+  "case, accumulate", [(case, 1) for case in OBJECTIVES] + [("masked_lm", 2), ("contrastive", 2)]
+)
+def test_a_batch_spread_over_8_devices_gives_the_loss_and_gradient_of_one_device(case, accumulate):
+  objective, params, batch, grad = whole(case)
+  spread = jax.device_put(batch, sharding.batch_sharding(sharding.make_mesh({"data": 8})))
+  assert_close(jax.jit(value_and_grad(objective, accumulate))(params, spread, RNG), grad(params, batch, RNG))
+
+
+@pytest.mark.parametrize("case", OBJECTIVES)
+def test_rows_without_weight_count_for_nothing(case):
+  objective, params, batch = prepared(case)
+  loss = jax.jit(objective.loss)
+  short = {name: x[:14] for name, x in batch.items() if name != "weight"}
+  changed = {name: x.at[14:].set(x[:2]) if name not in ("weight", "group") else x for name, x in batch.items()}
+  assert_close(loss(params, batch), loss(params, short))
+  assert_close(loss(params, changed), loss(params, short))
+
+
+@pytest.mark.parametrize("case", OBJECTIVES)
+def test_an_rng_makes_dropout_act_and_decides_it(case):
+  objective, params, batch = prepared(case, dropout=0.5)
+  loss = jax.jit(lambda rng: objective.loss(params, batch, rng)[0])
+  assert loss(None) == loss(None)
+  assert loss(jax.random.key(0)) == loss(jax.random.key(0))
+  assert loss(jax.random.key(0)) != loss(jax.random.key(1))
+
+
+@pytest.mark.parametrize("case", ["masked_lm", "contrastive"])
+def test_parts_draw_the_same_dropout_in_both_passes(case):
+  """Else the gradient of parts would not be the slope of their loss."""
+  objective, params, batch = prepared(case, dropout=0.2)
+  grad = jax.jit(value_and_grad(objective, 2))
+  grads = grad(params, batch, RNG)[1]
+  norm = jnp.sqrt(sum((x**2).sum() for x in jax.tree.leaves(grads)))
+  step = lambda t: jax.tree.map(lambda p, g: p + t * g / norm, params, grads)
+  slope = (grad(step(5e-3), batch, RNG)[0][0] - grad(step(-5e-3), batch, RNG)[0][0]) / 1e-2
+  np.testing.assert_allclose(slope, norm, rtol=1e-2)
+
+
+def products(compiled):
+  """How many matrix products a program has; the body of a loop counts once."""
+  return compiled.as_text().count(" dot(")
+
+
+@pytest.mark.parametrize("case", RATIOS)
+def test_a_loss_that_is_a_ratio_does_not_pay_for_a_second_forward_pass(case):
+  *_, grad = whole(case)
+  assert products(in_parts(case)) == products(grad)
+  # cost_analysis counts the body of the loop once: a quarter of the rows, and what is done per part besides.
+  assert in_parts(case).cost_analysis()["flops"] < 0.4 * grad.cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize("case", CONTRASTS)
+def test_a_contrast_pays_for_a_second_forward_pass(case):
+  *_, grad = whole(case)
+  assert products(in_parts(case)) > products(grad)
+
+
+def test_every_part_has_rows_of_every_device_and_none_moves():
+  x = jax.device_put(jnp.arange(16.0)[:, None], sharding.batch_sharding(sharding.make_mesh({"data": 8})))
+  compiled = jax.jit(lambda x: jax.lax.map(jnp.sin, split_rows(x, 2))).lower(x).compile()
+  assert not [name for name in ("all-", "collective", "permute") if name in compiled.as_text()]
+  assert split_rows(x, 2)[0].ravel().tolist() == list(range(0, 16, 2))
+  np.testing.assert_array_equal(join_rows(split_rows(x, 4)), x)
+
+
+def test_accumulate_must_divide_the_batch():
+  objective, params, batch = prepared("causal_lm")
+  with pytest.raises(UserError, match="accumulate 3 does not divide the batch of 16 rows. Change accumulate or batch"):
+    value_and_grad(objective, 3)(params, batch)
+
+
+@pytest.mark.parametrize("accumulate", [0, -1, 1.5, "2", True])
+def test_accumulate_must_be_a_count(accumulate):
+  with pytest.raises(UserError, match=f"accumulate is {accumulate!r}. It must be a whole number"):
+    value_and_grad(tiny_objective("causal_lm"), accumulate)
