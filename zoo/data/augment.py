@@ -1,0 +1,104 @@
+"""Augmentation on the device: `augment([{"name": "shift", "pixels": 4}, ...])` is a function `(rng, batch) -> batch`.
+
+Steps are pure functions `(rng, image) -> image` over a whole batch; every image is changed its own way. Those that move
+pixels are in zoo/data/geometry.py, those that change values in zoo/data/colors.py.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from zoo.data import colors, geometry
+from zoo.errors import UserError, did_you_mean
+from zoo.named import check_options
+
+Batch = dict[str, jax.Array]
+
+
+def mixup(rng: jax.Array, batch: Batch, *, num_classes: int, alpha: float = 0.2) -> Batch:
+  """Mixes each image and its label with another's, lambda ~ Beta(alpha, alpha) (https://arxiv.org/abs/1710.09412).
+
+  `label` int [batch] becomes float [batch, num_classes]. The last step, if it is one.
+  """
+  rng, order_rng = jax.random.split(rng)
+  order = jax.random.permutation(order_rng, len(batch["image"]))
+  share = jax.random.beta(rng, alpha, alpha, (len(order), 1))
+  label = jax.nn.one_hot(batch["label"], num_classes)
+  image = share[..., None, None] * batch["image"] + (1 - share[..., None, None]) * batch["image"][order]
+  return {**batch, "image": image, "label": share * label + (1 - share) * label[order]}
+
+
+STEPS: dict[str, Callable] = {
+  step.__name__: step
+  for step in (
+    geometry.shift,
+    geometry.flip,
+    geometry.random_resized_crop,
+    geometry.rotate,
+    geometry.cutout,
+    colors.color,
+    colors.grayscale,
+    colors.invert,
+    colors.outline_darken,
+    colors.blur,
+    colors.noise,
+    mixup,
+  )
+}
+CHANCE = {"flip": 0.5, "grayscale": 0.1, "invert": 0.1}  # of a step to happen to an image; 1 where nothing is said
+
+
+def augment(steps: Sequence[Mapping[str, Any]] = ()) -> Callable[[jax.Array, Batch], Batch]:
+  """A pure, jittable `f(rng, batch) -> batch` that changes `batch["image"]` step by step.
+
+  Args:
+    steps: each `{"name": ..., **options}`; options are the keywords of the function of that name, and `p`: the chance
+      that the step happens to an image (by default 0.5 for flip, 0.1 for grayscale and invert, else 1).
+
+  Images may come as uint8 (0 to 255); they leave as float32 in [-1, 1]. The same rng gives the same result.
+  """
+  chosen = [_step(dict(options)) for options in steps]
+
+  def augmented(rng: jax.Array, batch: Batch) -> Batch:
+    if "image" not in batch:
+      if chosen:
+        raise UserError(f"data.augment changes images, but the batch has only {', '.join(batch)}. Remove data.augment.")
+      return batch
+    batch = {**batch, "image": to_float(batch["image"])}
+    for number, step in enumerate(chosen):
+      # Fused with what follows, XLA on CPUs would work out a step's pixels again for each of their neighbours.
+      batch = jax.lax.optimization_barrier(step(jax.random.fold_in(rng, number), batch))
+    return batch
+
+  return augmented
+
+
+def to_float(image: jax.Array) -> jax.Array:
+  """uint8 0 to 255 -> float32 -1 to 1; floats stay."""
+  return image.astype(jnp.float32) / 127.5 - 1 if image.dtype == jnp.uint8 else image
+
+
+def _step(options: dict[str, Any]) -> Callable[[jax.Array, Batch], Batch]:
+  name = options.pop("name", None)
+  if name not in STEPS:
+    raise UserError(f"augment has no step '{name}'.{did_you_mean(str(name), STEPS)} It has: {', '.join(STEPS)}.")
+  function = STEPS[name]
+  if function is mixup:
+    check_options(mixup, options, name, given=["rng", "batch"])
+    return lambda rng, batch: mixup(rng, batch, **options)
+  chance = options.pop("p", CHANCE.get(name, 1.0))
+  if not isinstance(chance, int | float) or not 0 <= chance <= 1:
+    raise UserError(f"augment: {name}.p is {chance!r}. It must be a number from 0 to 1.")
+  check_options(function, options, name, given=["rng", "image"])
+
+  def step(rng: jax.Array, batch: Batch) -> Batch:
+    rng, chance_rng = jax.random.split(rng)
+    image = batch["image"]
+    changed = function(rng, image, **options)
+    if chance < 1:
+      changed = jnp.where(jax.random.bernoulli(chance_rng, chance, (len(image), 1, 1, 1)), changed, image)
+    return {**batch, "image": changed}
+
+  return step
