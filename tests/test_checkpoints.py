@@ -201,7 +201,8 @@ keeper = Checkpoints(sys.argv[1], keep=1)
 restored = keeper.restore({"a": jnp.zeros((700, 700)), "b": jnp.zeros((300, 300)), "step": jnp.int32(0)})
 first = 0 if restored is None else restored[1]
 for step in itertools.count(first + 1):
-  keeper.save(step, {"a": jnp.full((700, 700), 1.0 * step), "b": jnp.full((300, 300), 1.0 * step), "step": jnp.int32(step)})
+  a, b = jnp.full((700, 700), 1.0 * step), jnp.full((300, 300), 1.0 * step)
+  keeper.save(step, {"a": a, "b": b, "step": jnp.int32(step)})
   print(step, flush=True)
 """
 

@@ -102,12 +102,12 @@ def load(folder: str | os.PathLike, *, step: int | None = None, best: bool = Fal
 def load_into(folder: str | os.PathLike, state: Mapping[str, Any]) -> dict[str, Any]:
   """`state` with the parameters in `folder` for `params` (and `ema`), placed like those they replace."""
   _, params = load(folder)
-  layout = jax.tree.structure(state["params"])
   params = unstack_layers(params)
-  params = params if jax.tree.structure(params) == layout else stack_layers(params)
-  found, wanted = ({name: leaf.shape for name, leaf in _flat(tree).items()} for tree in (params, state["params"]))
+  each = jax.eval_shape(unstack_layers, state["params"])
+  found, wanted = ({name: leaf.shape for name, leaf in _flat(tree).items()} for tree in (params, each))
   if found != wanted:
     raise UserError(f"{folder} holds another model than the one to train: {mismatch(found, wanted)}.")
+  params = params if jax.tree.structure(params) == jax.tree.structure(state["params"]) else stack_layers(params)
 
   def place(new, old):
     # A copy for each: a training step that donates its state may not be handed the same buffer twice.
