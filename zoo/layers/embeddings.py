@@ -6,7 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax.numpy as jnp
 
-from zoo.layers import initial
+from zoo.layers import initial, norms
 
 
 def unembed(embed, x):
@@ -43,6 +43,26 @@ class PatchEmbed(nn.Module):
     x = image.reshape(batch, height // p, p, width // p, p, channels).swapaxes(2, 3)
     x = x.reshape(batch, -1, p * p * channels) @ kernel.reshape(-1, self.dim)
     return x if bias is None else x + bias[None, None]
+
+
+class ConvStem(nn.Module):
+  """Features of small neighbourhoods, at half the resolution, for patches to be cut from.
+
+  2 x 2 pixels become one, then a 3 x 3 convolution, a norm and a gelu. A Transformer that sees few images learns from
+  convolved patches what it would not from raw ones: https://arxiv.org/abs/2106.14881 (with five convolutions).
+  """
+
+  dim: int
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, image):
+    """[batch, height, width, channels] -> [batch, height / 2, width / 2, dim]"""
+    batch, height, width, channels = image.shape
+    x = image.reshape(batch, height // 2, 2, width // 2, 2, channels).swapaxes(2, 3)
+    x = x.reshape(batch, height // 2, width // 2, 4 * channels)
+    x = nn.Conv(self.dim, (3, 3), dtype=self.dtype, kernel_init=initial.lecun_normal(), name="conv")(x)
+    return nn.gelu(norms.layer_norm(1e-5, self.dtype).copy(name="norm")(x))
 
 
 class ClassToken(nn.Module):

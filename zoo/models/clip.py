@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from zoo.layers import initial, masks, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
-from zoo.layers.embeddings import ClassToken, PatchEmbed
+from zoo.layers.embeddings import ClassToken, ConvStem, PatchEmbed
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned
 from zoo.layers.stack import stack
@@ -29,6 +29,7 @@ PAPER = {
 class ImageTower(nn.Module):
   """A ViT with a norm before its stack; the class token is projected."""
 
+  stem: nn.Module | None
   patches: nn.Module
   class_token: nn.Module
   positions: nn.Module
@@ -41,7 +42,8 @@ class ImageTower(nn.Module):
   @nn.compact
   def __call__(self, image, *, train=False):
     """[batch, image_size, image_size, channels] -> [batch, embed_dim]"""
-    x = self.class_token(self.patches(image))
+    x = image if self.stem is None else self.stem(image)
+    x = self.class_token(self.patches(x))
     x = nn.Dropout(self.dropout)(self.pre_norm(x + self.positions(x.shape[1])), deterministic=not train)
     x = self.stack(x, train=train)
     return self.projection(self.norm(x[:, 0]))
@@ -141,6 +143,7 @@ def clip(
   max_length: int,
   eos: int | None = None,
   channels: int = 3,
+  stem_dim: int | None = None,
   logit_bias: float | None = None,
   dropout: float = 0.0,
   drop_path: float = 0.0,
@@ -151,6 +154,7 @@ def clip(
   """A CLIP of these sizes.
 
   eos: the end-of-text token; the last of the vocabulary if None. logit_bias: its initial value, for the sigmoid loss.
+  stem_dim: width of a convolutional stem before the patches, for small images and few of them; None as published: no stem.
   """
   grid = sizes.patch_grid(image_size, patch_size)
   image_head_dim = sizes.head_dim(image_dim, image_heads, "image_")
@@ -180,12 +184,23 @@ def clip(
       dropout=dropout,
     )
 
+  if stem_dim is not None:
+    sizes.positive(stem_dim=stem_dim)
+    if patch_size % 2:
+      raise ValueError(f"patch_size is {patch_size}. With a stem, which halves the resolution, it must be even.")
   width = initial.normal(image_dim**-0.5)
   # torch's default for a convolution: uniform in +-1/sqrt(fan_in).
   patch_init = initial.variance_scaling(1 / 3, "fan_in", "uniform")
   return CLIP(
     image=ImageTower(
-      patches=PatchEmbed(patch_size, image_dim, use_bias=False, dtype=dtype, kernel_init=patch_init),
+      stem=None if stem_dim is None else ConvStem(stem_dim, dtype=dtype),
+      patches=PatchEmbed(
+        patch_size if stem_dim is None else patch_size // 2,
+        image_dim,
+        use_bias=False,
+        dtype=dtype,
+        kernel_init=patch_init,
+      ),
       class_token=ClassToken(token_init=width),
       positions=Learned(grid**2 + 1, image_dim, dtype=dtype, embedding_init=width),
       pre_norm=norm.copy(),
