@@ -16,8 +16,8 @@ GOOD, CLOSE, BAD = 4, 2, 2  # queries of each kind: found first, found among the
 GREEN, RED, GREY = "#2a9d3a", "#d03a2f", "#888888"
 WIDTH, ROW, HEAD, FOOT = 17.0, 1.25, 1.1, 1.0  # inches
 
-KINDS = f"""Each side shows {GOOD} queries that find a right answer first, {CLOSE} that find one later among the five, {BAD} that
-find none; drawn at random, as far as there are. Green frame: right. Red: wrong. Ties count against the ranking."""
+KINDS = f"""Each side shows {GOOD} queries that find a right answer first, {CLOSE} that find one later among the five,
+{BAD} that find none; drawn at random, as far as there are. Green frame: right. Red: wrong."""
 
 
 def draw(

@@ -1,6 +1,7 @@
 """Finding the text that belongs to an image, and the image that belongs to a text, in the whole held-out split."""
 
 import functools
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import numpy as np
 
 from zoo.evaluate import nearest_pixels, ranking
 from zoo.evaluate.artifacts import write_json, write_text
-from zoo.evaluate.forward import gather, needs, records_of
+from zoo.evaluate.forward import needs, outputs, records_of
 from zoo.evaluate.gallery import draw
 from zoo.evaluate.tables import table
 from zoo.objectives.contrastive import as_float
@@ -26,6 +27,7 @@ class Gallery(NamedTuple):
 
   images: np.ndarray  # [images] int: where each stands first in the records
   texts: np.ndarray  # [texts] int
+  text_groups: np.ndarray  # [texts] int: what each is about
   right: np.ndarray  # [images, texts] bool
 
 
@@ -63,20 +65,28 @@ def retrieval(
     image = apply(as_float(batch["image"]), method="encode_image")
     return {"image": image, "text": apply(batch["tokens"], valid=batch.get("valid"), method="encode_text")}
 
-  @functools.cache
-  def fixed() -> tuple[Gallery, dict[str, float]]:
-    """What no training changes: the gallery and the rows `pixels` and `chance`."""
-    gallery, rows = gallery_of(records), {}
+  known: dict[str, Any] = {}  # what no training changes: the gallery, and the rows of the baseline and of chance
+
+  def baselines(gallery: Gallery, pixels: Sequence[np.ndarray]) -> dict[str, float]:
+    rows: dict[str, float] = {}
     if train_records is not None:
-      scores = nearest_pixels.scores(records, gallery.images, gallery.texts, train_records)
+      scores = nearest_pixels.scores(np.stack(pixels), gallery.text_groups, train_records)
       rows |= {} if scores is None else both_ways(scores, gallery.right, at, "pixels/")
     for way, right in zip(WAYS, (gallery.right, gallery.right.T), strict=True):
       rows |= {f"chance/{way}_r{k}": ranking.chance(right, k) for k in at}
-    return gallery, rows
+    return rows
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
-    gallery, rows = fixed()
-    found = gather(embed, params, records, batch_size)
+    vectors, seen = [], Seen(keep_pixels=train_records is not None)
+    for found, batch in outputs(embed, params, records, batch_size):
+      vectors.append(found)
+      if not known:
+        seen.add(batch)
+    if not known:
+      gallery = seen.gallery()
+      known.update(gallery=gallery, rows=baselines(gallery, seen.pixels))
+    gallery, rows = known["gallery"], known["rows"]
+    found = {key: np.concatenate([part[key] for part in vectors]) for key in ("image", "text")}
     image, text = found["image"][gallery.images], found["text"][gallery.texts]
     scores = image.astype(np.float32) @ text.astype(np.float32).T
     metrics = both_ways(scores, gallery.right, at) | rows
@@ -100,15 +110,29 @@ def both_ways(scores: np.ndarray, right: np.ndarray, at: Sequence[int], row: str
   return {f"{row}{way}_r{k}": ranking.recall(places[way], k) for way in WAYS for k in at}
 
 
-def gallery_of(records: Any) -> Gallery:
-  """Images that are equal pixel by pixel stand in the gallery once, and so do texts that are equal token by token."""
-  images, texts, groups = {}, {}, []
-  for index in range(len(records)):
-    example = records[index]
-    group = int(example.get("group", index))
-    images.setdefault((group, example["image"].tobytes()), index)
-    texts.setdefault((group, example["tokens"].tobytes()), index)
-    groups.append(group)
-  group = np.array(groups)
-  image, text = (np.fromiter(found.values(), np.int64) for found in (images, texts))
-  return Gallery(image, text, group[image][:, None] == group[text][None])
+class Seen:
+  """Gathers the gallery from batches: images that are equal pixel by pixel stand in it once, texts token by token."""
+
+  def __init__(self, keep_pixels: bool):
+    self.keep_pixels = keep_pixels
+    self.pixels: list[np.ndarray] = []
+    self.images: dict[tuple, int] = {}
+    self.texts: dict[tuple, int] = {}
+    self.count = 0
+
+  def add(self, batch: Mapping[str, np.ndarray]) -> None:
+    """Takes in the next rows."""
+    for row in range(len(batch["image"])):
+      group = int(batch["group"][row]) if "group" in batch else self.count
+      image = (group, hashlib.blake2b(batch["image"][row].tobytes(), digest_size=16).digest())
+      if self.keep_pixels and image not in self.images:
+        self.pixels.append(batch["image"][row])
+      self.images.setdefault(image, self.count)
+      self.texts.setdefault((group, batch["tokens"][row].tobytes()), self.count)
+      self.count += 1
+
+  def gallery(self) -> Gallery:
+    """All that was taken in."""
+    images, texts = (np.array(list(found.values())) for found in (self.images, self.texts))
+    image_groups, text_groups = (np.array([group for group, _ in found]) for found in (self.images, self.texts))
+    return Gallery(images, texts, text_groups, image_groups[:, None] == text_groups[None])

@@ -10,6 +10,7 @@ import numpy as np
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
 from zoo.evaluate.artifacts import write_text
+from zoo.evaluate.forward import fetch
 from zoo.generate import generate
 
 
@@ -44,15 +45,12 @@ def samples(
   prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
   if not prompts:
     raise UserError("samples: there is no prompt. Give a list of texts; an empty text asks for a new document.")
+  starts, valid = left_padded([[eos, *encoder.encode(prompt)] for prompt in prompts], encoder.pad or 0)
   options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "eos": eos}
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
-    written = []
-    for number, prompt in enumerate(prompts):
-      start = np.array([[eos, *encoder.encode(prompt)]], np.int32)
-      rng = jax.random.fold_in(jax.random.key(seed), number)
-      whole = np.asarray(generate(model, params, start, rng=rng, **options))[0]
-      written.append(until(whole[start.shape[1] :].tolist(), eos))
+    whole = fetch(generate(model, params, starts, valid=valid, rng=jax.random.key(seed), **options))
+    written = [until(row, eos) for row in whole[:, starts.shape[1] :].tolist()]
     texts = [f"{prompt}|{encoder.decode(tokens)}" for prompt, tokens in zip(prompts, written, strict=True)]
     head = f"temperature {temperature}, top_k {top_k}, top_p {top_p}; the model's words follow the bar |."
     write_text(folder, f"{file}.txt", "\n\n---\n\n".join([head if step is None else f"Step {step}, {head}", *texts]))
@@ -62,6 +60,13 @@ def samples(
     }
 
   return evaluate
+
+
+def left_padded(rows: list[list[int]], pad: int) -> tuple[np.ndarray, np.ndarray]:
+  """Rows of several lengths, ending together: int32 [rows, longest], and which are real: bool [rows, longest]."""
+  longest = max(map(len, rows))
+  tokens = np.array([[pad] * (longest - len(row)) + row for row in rows], np.int32)
+  return tokens, np.array([[False] * (longest - len(row)) + [True] * len(row) for row in rows])
 
 
 def until(tokens: list[int], end: int) -> list[int]:

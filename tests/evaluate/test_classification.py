@@ -1,0 +1,47 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.evaluate.toys import Toy
+from zoo.errors import UserError
+from zoo.evaluate.classification import classification
+
+
+class Picture:
+  """The first pixels of an image are its logits."""
+
+  def apply(self, variables, image, *, train=False, rngs=None):
+    return {"logits": image[:, 0, :3, 0], "hidden": image}
+
+
+def records(images, label):
+  image = np.zeros((len(images), 2, 3, 1), np.float32)
+  image[:, 0, :, 0] = images
+  return Toy(image=image, label=np.asarray(label, np.int32))
+
+
+DATA = records([[1, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0]], [0, 0, 0, 1, 1])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 8])
+def test_accuracy_and_loss_equal_those_counted_by_hand(batch_size):
+  found = classification(Picture(), data=DATA, batch_size=batch_size)({})
+  assert found["accuracy"] == 3 / 5
+  assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+  right, wrong = (-np.log(np.exp(x) / (np.e + 2)) for x in (1, 0))
+  assert found["loss"] == pytest.approx((3 * right + 2 * wrong) / 5, rel=1e-6)
+
+
+def test_the_majority_says_the_most_frequent_class():
+  found = classification(Picture(), data=DATA)({})
+  assert found["majority/accuracy"] == 3 / 5
+  assert found["majority/balanced_accuracy"] == 1 / 2
+
+
+def test_a_model_without_logits_is_refused():
+  class Headless:
+    def apply(self, variables, image, *, train=False, rngs=None):
+      return {"hidden": jnp.zeros(3)}
+
+  with pytest.raises(UserError, match="classification needs a model with the output logits; this one gives hidden"):
+    classification(Headless(), data=DATA)({})

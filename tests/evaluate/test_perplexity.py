@@ -1,0 +1,93 @@
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.evaluate.toys import Toy
+from zoo.data.language import language
+from zoo.errors import UserError
+from zoo.evaluate.perplexity import as_bytes, perplexity, stream
+
+VOCAB = 19
+
+
+class Uniform:
+  """Every next token is as likely as any other."""
+
+  def apply(self, variables, tokens, *, valid=None, train=False, rngs=None):
+    return jnp.zeros((*tokens.shape, VOCAB))
+
+
+class Table:
+  """params["logits"][last token] are the logits of the next one."""
+
+  def apply(self, variables, tokens, *, valid=None, train=False, rngs=None):
+    return variables["params"]["logits"][tokens]
+
+
+def chunks(tokens, length, num_bytes):
+  """A row of tokens as the pipeline `language` cuts it: each chunk begins with the end of the one before."""
+  starts = range(0, len(tokens) - 1, length - 1)
+  padded = np.array([[*tokens[i : i + length], *[0] * (i + length - len(tokens))] for i in starts], np.int32)
+  valid = np.arange(length)[None] + np.array(starts)[:, None] < len(tokens)
+  return Toy(tokens=padded, valid=valid, info={"bytes": num_bytes})
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 4])
+def test_bits_per_byte_of_the_uniform_distribution_are_exact(batch_size):
+  records = chunks(np.arange(15) % VOCAB, 5, 41)
+  found = perplexity(Uniform(), data=records, batch_size=batch_size)({})
+  assert found["tokens"] == 14
+  assert found["perplexity"] == pytest.approx(VOCAB, rel=1e-6)
+  assert found["bits_per_byte"] == pytest.approx(np.log2(VOCAB) * 14 / 41, rel=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 7])
+def test_every_token_after_the_first_counts_once_wherever_chunks_are_cut(batch_size):
+  rng = np.random.default_rng(0)
+  tokens, logits = rng.integers(0, VOCAB, 23), rng.normal(size=(VOCAB, VOCAB)).astype(np.float32)
+  log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
+  wanted = -log_p[tokens[:-1], tokens[1:]].mean()
+  for length in (2, 3, 11, 23, 31):
+    found = perplexity(Table(), data=chunks(tokens, length, 5), batch_size=batch_size)({"logits": jnp.array(logits)})
+    assert found["nats_per_token"] == pytest.approx(wanted, rel=1e-5)
+
+
+@pytest.fixture
+def texts(tmp_path):
+  for split, sentence in (
+    ("train", "the cat sat on the mat, and the dog sat on the log. " * 30),
+    ("test", "the dog sat on the mat. "),
+  ):
+    (tmp_path / split).mkdir()
+    for number in range(2):
+      (tmp_path / split / f"{number}.txt").write_text(sentence + "caf\u00e9 " * number)
+  options = {"tokenizer": "bytes", "max_length": 16, "cache": False}
+  return {split: language(f"text:{tmp_path / split}", "train", **options) for split in ("train", "test")}
+
+
+def test_the_stream_is_the_text_with_its_ends(texts):
+  row = as_bytes(stream(texts["test"]), *end_of(texts))
+  documents = "".join("|" if symbol == 256 else chr(symbol) for symbol in row).split("|")
+  assert documents == ["", "the dog sat on the mat.", "the dog sat on the mat. caf\u00c3\u00a9", ""]
+  assert sum(row < 256) == texts["test"].info["bytes"]
+
+
+def end_of(texts):
+  from zoo.data.tokenizers import tokenizer
+
+  return [tokenizer(texts["test"].info["tokenizer"])]
+
+
+def test_n_grams_are_measured_on_the_same_bytes_and_beat_chance(texts):
+  found = perplexity(Uniform(), data=texts["test"], train_data=texts["train"])({})
+  # Over bytes as tokens both baselines are the same model, but for tokens that never occur.
+  assert found["bytes_5gram/bits_per_byte"] == pytest.approx(found["tokens_5gram/bits_per_byte"], rel=0.05)
+  assert found["tokens_5gram/bits_per_byte"] < 2 < found["bits_per_byte"]
+  per_byte = found["tokens_5gram/nats_per_token"] * found["tokens"] / np.log(2) / texts["test"].info["bytes"]
+  assert found["tokens_5gram/bits_per_byte"] == pytest.approx(per_byte)
+
+
+def test_other_tokens_in_training_are_refused(texts):
+  other = Toy(tokens=np.zeros((1, 4), int), valid=np.ones((1, 4), bool), info={"tokenizer": "gpt2"})
+  with pytest.raises(UserError, match="data and train_data have different tokenizers"):
+    perplexity(Uniform(), data=texts["test"], train_data=other)({})
