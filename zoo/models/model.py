@@ -7,11 +7,11 @@ from typing import ClassVar
 import flax.linen as nn
 
 
-class Model(nn.Module):
+class Model(nn.Module, kw_only=True):
   """A module that knows how it was built and what it eats."""
 
   # JSON text, for a dict has no hash; not compared: models of equal parts are equal however they were asked for.
-  spec_json: str = dataclasses.field(default="{}", kw_only=True, compare=False, repr=False)
+  spec_json: str = dataclasses.field(default="{}", compare=False, repr=False)
 
   decodes: ClassVar[bool] = False  # Predicts the next token from those before it, so that `zoo.generate` can use it?
 
