@@ -19,7 +19,7 @@ def get_config():
       "batch_size": 256,
       "workdir": "runs/bert_wiki",
       "model": {"family": "bert", "variant": "base", "dropout": 0.1, "dtype": "bfloat16"},
-      "objective": {"name": "bert_pretraining"},
+      "objective": {"name": "bert_pretraining", "mask_token": 103, "special_tokens": [0, 101, 102]},
       "data": {**text, "split": "train[:99%]"},
       "optimizer": {
         "name": "adamw",

@@ -14,6 +14,7 @@ def get_config():
       "model": {
         "family": "clip",
         "image_size": 32,
+        "stem_dim": 24,
         "patch_size": 8,
         "image_dim": 96,
         "image_depth": 2,
@@ -29,10 +30,17 @@ def get_config():
       "data": {
         **emoji,
         "split": "train",
-        "augment": [{"name": "shift", "pixels": 4}, {"name": "flip"}, {"name": "color"}],
+        "augment": [
+          {"name": "random_resized_crop", "scale": [0.6, 1.0], "ratio": [0.8, 1.25]},
+          {"name": "flip"},
+          {"name": "color", "brightness": 0.3, "contrast": 0.3, "saturation": 0.5},
+          {"name": "outline_darken", "p": 0.3},
+          {"name": "cutout", "p": 0.3, "pixels": 9, "fill": "white"},
+        ],
       },
       "optimizer": {
-        "name": "adamw",
+        "name": "muon",
+        "rms": 1.0,
         "learning_rate": 2e-3,
         "warmup_steps": 50,
         "schedule": "cosine",

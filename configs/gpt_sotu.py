@@ -11,7 +11,7 @@ def get_config():
       "workdir": "runs/gpt_sotu",
       "model": {
         "family": "gpt",
-        "vocab_size": 4097,
+        "vocab_size": 4096,
         "max_length": 128,
         "dim": 192,
         "depth": 4,
@@ -21,7 +21,8 @@ def get_config():
       "data": {**text, "split": "train"},
       "optimizer": {
         "name": "muon",
-        "learning_rate": 2e-2,
+        "rms": 1.0,
+        "learning_rate": 1e-3,
         "schedule": "cosine",
         "warmup_steps": 100,
         "weight_decay": 0.01,
@@ -32,8 +33,8 @@ def get_config():
       "eval": {
         "every": 1000,
         "evaluators": {
-          "test": {"name": "perplexity", "data": {**text, "split": "test"}, "batch_size": 32, "baseline": True},
-          "samples": {"name": "samples", "prompts": ["Fellow citizens", "The war", "Our economy"]},
+          "test": {"name": "perplexity", "data": {**text, "split": "test"}, "train_data": {**text, "split": "train"}},
+          "samples": {"name": "samples", "tokenizer": "sotu", "prompts": ["", "The war", "Our economy"], "max_new_tokens": 60},
         },
       },
       "log": {"every": 50},

@@ -24,7 +24,7 @@ def get_config():
     "steps": 6,
     "batch_size": 8,
     "workdir": "{folder}/run",
-    "model": {{"family": "gpt", "vocab_size": 257, "max_length": 17, "dim": 6, "depth": 2, "num_heads": 3, "dropout": 0.1}},
+    "model": {{"family": "gpt", "vocab_size": 260, "max_length": 17, "dim": 6, "depth": 2, "num_heads": 3, "dropout": 0.1}},
     "objective": {{"name": "causal_lm"}},
     "data": {{**text, "split": "train[:80%]"}},
     "optimizer": {{"learning_rate": 1e-2, "weight_decay": 0.1, "ema": 0.9}},

@@ -1,0 +1,69 @@
+from ml_collections import ConfigDict
+
+
+def get_config():
+  emoji = {
+    "name": "image_text",
+    "source": "tfds:emoji",
+    "tokenizer": "clip",
+    "max_length": 12,
+    "image_size": 32,
+    "cache": True,
+  }
+  return ConfigDict(
+    {
+      "seed": 0,
+      "steps": 1000,
+      "batch_size": 192,
+      "workdir": "runs/siglip_emoji",
+      "model": {
+        "family": "clip",
+        "image_size": 32,
+        "stem_dim": 24,
+        "patch_size": 8,
+        "image_dim": 96,
+        "image_depth": 2,
+        "image_heads": 4,
+        "text_dim": 96,
+        "text_depth": 2,
+        "text_heads": 4,
+        "embed_dim": 128,
+        "vocab_size": 49408,
+        "max_length": 12,
+        "logit_bias": -10.0,
+      },
+      "objective": {"name": "sigmoid_contrastive"},
+      "data": {
+        **emoji,
+        "split": "train",
+        "augment": [
+          {"name": "random_resized_crop", "scale": [0.6, 1.0], "ratio": [0.8, 1.25]},
+          {"name": "flip"},
+          {"name": "color", "brightness": 0.3, "contrast": 0.3, "saturation": 0.5},
+          {"name": "outline_darken", "p": 0.3},
+          {"name": "cutout", "p": 0.3, "pixels": 9, "fill": "white"},
+        ],
+      },
+      "optimizer": {
+        "name": "muon",
+        "rms": 1.0,
+        "learning_rate": 2e-3,
+        "warmup_steps": 50,
+        "schedule": "cosine",
+        "weight_decay": 0.1,
+        "clip_norm": 1.0,
+      },
+      "mesh": {"data": -1},
+      "sharding": "replicated",
+      "eval": {
+        "every": 500,
+        "evaluators": {
+          "retrieval": {
+            "name": "retrieval",
+            "data": {**emoji, "split": "test"},
+            "train_data": {**emoji, "split": "train"},
+          }
+        },
+      },
+    }
+  )

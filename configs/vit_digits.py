@@ -1,0 +1,53 @@
+from ml_collections import ConfigDict
+
+
+def get_config():
+  digits = {"name": "labelled_images", "source": "tfds:digits", "image_size": 28, "cache": True}
+  return ConfigDict(
+    {
+      "seed": 0,
+      "steps": 1500,
+      "batch_size": 128,
+      "workdir": "runs/vit_digits",
+      "model": {
+        "family": "vit",
+        "image_size": 28,
+        "patch_size": 7,
+        "dim": 64,
+        "depth": 3,
+        "num_heads": 4,
+        "num_classes": 10,
+        "dropout": 0.0,
+      },
+      "objective": {"name": "classify", "label_smoothing": 0.1},
+      "data": {
+        **digits,
+        "split": "train",
+        "augment": [{"name": "random_resized_crop", "scale": [0.7, 1.0], "ratio": [0.8, 1.25]}, {"name": "shift", "pixels": 2}],
+      },
+      "optimizer": {
+        "name": "muon",
+        "rms": 1.0,
+        "learning_rate": 2e-3,
+        "warmup_steps": 50,
+        "schedule": "cosine",
+        "weight_decay": 0.1,
+        "clip_norm": 1.0,
+        "ema": 0.99,
+      },
+      "mesh": {"data": -1},
+      "sharding": "replicated",
+      "eval": {
+        "every": 500,
+        "evaluators": {
+          "test": {"name": "classification", "data": {**digits, "split": "test"}},
+          "probe": {
+            "name": "linear_probe",
+            "data": {**digits, "split": "test"},
+            "train_data": {**digits, "split": "train"},
+            "shots": 10,
+          },
+        },
+      },
+    }
+  )
