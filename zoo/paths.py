@@ -7,7 +7,7 @@ whose path (`opt_state/0/mu/stack/layer_0/...`) ends alike.
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -23,6 +23,23 @@ def path_name(path: tuple) -> str:
 def path_names(tree: Any) -> list[str]:
   """The names of all arrays of a tree, in the tree's order."""
   return [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+def flatten(tree: Any) -> dict[str, Any]:
+  """The arrays of a tree by their names."""
+  return {path_name(path): array for path, array in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def unflatten(arrays: Mapping[str, Any]) -> dict[str, Any]:
+  """The tree of dicts whose arrays have these names."""
+  tree: dict[str, Any] = {}
+  for name, array in arrays.items():
+    *folders, last = name.split("/")
+    branch = tree
+    for folder in folders:
+      branch = branch.setdefault(folder, {})
+    branch[last] = array
+  return tree
 
 
 def matches(pattern: str, name: str) -> bool:

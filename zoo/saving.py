@@ -11,7 +11,6 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,6 +24,7 @@ from zoo.config import differences
 from zoo.errors import UserError
 from zoo.layers.stack import stack_layers, unstack_layers
 from zoo.mismatch import mismatch
+from zoo.paths import flatten, unflatten
 
 MODEL, PARAMS, CONFIG = "model.json", "params.safetensors", "config.json"
 FORMAT = 1
@@ -53,7 +53,7 @@ def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool 
   if holds is not None and _essence(holds) != _essence(model.spec):
     found = "; ".join(differences(_essence(holds), _essence(model.spec)))
     raise UserError(f"{folder} holds another model: {found}. Choose another folder, or save with overwrite=True.")
-  flat = _flat(unstack_layers(jax.tree.map(_to_host, params)))
+  flat = flatten(unstack_layers(jax.tree.map(_to_host, params)))
   _check({name: array.shape for name, array in flat.items()}, model, "The parameters are not this model's")
   if jax.process_index() != 0:
     return
@@ -104,7 +104,7 @@ def load_into(folder: str | os.PathLike, state: Mapping[str, Any]) -> dict[str, 
   _, params = load(folder)
   params = unstack_layers(params)
   each = jax.eval_shape(unstack_layers, state["params"])
-  found, wanted = ({name: leaf.shape for name, leaf in _flat(tree).items()} for tree in (params, each))
+  found, wanted = ({name: leaf.shape for name, leaf in flatten(tree).items()} for tree in (params, each))
   if found != wanted:
     raise UserError(f"{folder} holds another model than the one to train: {mismatch(found, wanted)}.")
   params = params if jax.tree.structure(params) == jax.tree.structure(state["params"]) else stack_layers(params)
@@ -156,7 +156,7 @@ def _read_params(path: pathlib.Path, model: Any) -> Any:
       flat = {name: file.get_tensor(name) for name in names}
   except (SafetensorError, OSError) as error:
     raise UserError(f"{path} cannot be read: {error}. It is truncated or damaged; take another copy.") from error
-  params = flax.traverse_util.unflatten_dict(flat, sep="/")
+  params = unflatten(flat)
   layout = jax.tree.structure(_shapes(model))
   return jax.tree.map(jnp.asarray, params if jax.tree.structure(params) == layout else stack_layers(params))
 
@@ -182,10 +182,6 @@ def _shapes(model: Any) -> Any:
   return jax.eval_shape(lambda rng: model.init(rng, *model.example()), jax.random.key(0))["params"]
 
 
-def _flat(params: Any) -> dict[str, Any]:
-  return flax.traverse_util.flatten_dict(params, sep="/")
-
-
 def _to_host(array: Any) -> np.ndarray:
   if isinstance(array, jax.Array) and not array.is_fully_addressable:
     return multihost_utils.process_allgather(array, tiled=True)
@@ -193,6 +189,6 @@ def _to_host(array: Any) -> np.ndarray:
 
 
 def _check(found: Mapping[str, tuple[int, ...]], model: Any, what: str) -> None:
-  wanted = {name: leaf.shape for name, leaf in _flat(jax.eval_shape(unstack_layers, _shapes(model))).items()}
+  wanted = {name: leaf.shape for name, leaf in flatten(jax.eval_shape(unstack_layers, _shapes(model))).items()}
   if found != wanted:
     raise UserError(f"{what}: {mismatch(found, wanted)}.")
