@@ -9,7 +9,10 @@ import jax.numpy as jnp
 
 
 class DropPath(nn.Module):
-  """Drops a residual branch of a whole example with chance `rate`, scaling the others up. https://arxiv.org/abs/1603.09382"""
+  """Drops what a residual branch adds to a whole example, with chance `rate`, and scales the rest up.
+
+  Stochastic depth: https://arxiv.org/abs/1603.09382
+  """
 
   @nn.compact
   def __call__(self, x, rate, *, train=False):
@@ -20,12 +23,12 @@ class DropPath(nn.Module):
     return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
 
 
-class PreNormBlock(nn.Module):
-  """x + sublayer(norm(x)): GPT-2, ViT, CLIP, T5. https://arxiv.org/abs/2002.04745
+class Block(nn.Module):
+  """What residual blocks have in common.
 
   Args:
     attention, mlp, norm: the parts, copied to `self_attention`, `feed_forward`, `attention_norm`, `mlp_norm`.
-    cross_attention: attends to `context`, copied to `context_attention` with `context_norm`; None: no context.
+    cross_attention: attends to `context`; copied to `cross_attention`, with `cross_norm`. None: there is no context.
     dropout: chance to drop an entry of what a sublayer adds.
   """
 
@@ -35,50 +38,44 @@ class PreNormBlock(nn.Module):
   cross_attention: nn.Module | None = None
   dropout: float = 0.0
 
+  def _thin(self, y, drop_path, train):
+    y = nn.Dropout(self.dropout)(y, deterministic=not train)
+    return DropPath()(y, drop_path, train=train)
+
+
+class PreNormBlock(Block):
+  """x + sublayer(norm(x)): GPT-2, ViT, CLIP, T5. https://arxiv.org/abs/2002.04745. Arguments as Block."""
+
   @nn.compact
   def __call__(
     self, x, context=None, *, valid=None, context_valid=None, positions=None, bias=None, drop_path=0.0, train=False
   ):
     """[batch, length, dim] -> [batch, length, dim]; `drop_path` is the chance to drop a sublayer for one example."""
-
-    def thin(y):
-      y = nn.Dropout(self.dropout)(y, deterministic=not train)
-      return DropPath()(y, drop_path, train=train)
-
-    attend = self.attention.copy(name="self_attention")
     y = self.norm.copy(name="attention_norm")(x)
-    x = x + thin(attend(y, valid=valid, positions=positions, bias=bias, train=train))
+    attend = self.attention.copy(name="self_attention")
+    x = x + self._thin(attend(y, valid=valid, positions=positions, bias=bias, train=train), drop_path, train)
     if self.cross_attention is not None:
-      y = self.norm.copy(name="context_norm")(x)
-      attend = self.cross_attention.copy(name="context_attention")
-      x = x + thin(attend(y, context, valid=context_valid, positions=positions, train=train))
-    return x + thin(self.mlp.copy(name="feed_forward")(self.norm.copy(name="mlp_norm")(x), train=train))
+      y = self.norm.copy(name="cross_norm")(x)
+      attend = self.cross_attention.copy(name="cross_attention")
+      x = x + self._thin(attend(y, context, valid=context_valid, positions=positions, train=train), drop_path, train)
+    y = self.norm.copy(name="mlp_norm")(x)
+    return x + self._thin(self.mlp.copy(name="feed_forward")(y, train=train), drop_path, train)
 
 
-class PostNormBlock(nn.Module):
-  """norm(x + sublayer(x)): the first Transformer, BERT. https://arxiv.org/abs/1706.03762. Arguments as PreNormBlock."""
-
-  attention: nn.Module
-  mlp: nn.Module
-  norm: nn.Module
-  cross_attention: nn.Module | None = None
-  dropout: float = 0.0
+class PostNormBlock(Block):
+  """norm(x + sublayer(x)): the first Transformer, BERT. https://arxiv.org/abs/1706.03762. Arguments as Block."""
 
   @nn.compact
   def __call__(
     self, x, context=None, *, valid=None, context_valid=None, positions=None, bias=None, drop_path=0.0, train=False
   ):
     """[batch, length, dim] -> [batch, length, dim]; `drop_path` is the chance to drop a sublayer for one example."""
-
-    def thin(y):
-      y = nn.Dropout(self.dropout)(y, deterministic=not train)
-      return DropPath()(y, drop_path, train=train)
-
     attend = self.attention.copy(name="self_attention")
-    y = thin(attend(x, valid=valid, positions=positions, bias=bias, train=train))
-    x = self.norm.copy(name="attention_norm")(x + y)
+    y = attend(x, valid=valid, positions=positions, bias=bias, train=train)
+    x = self.norm.copy(name="attention_norm")(x + self._thin(y, drop_path, train))
     if self.cross_attention is not None:
-      attend = self.cross_attention.copy(name="context_attention")
-      y = thin(attend(x, context, valid=context_valid, positions=positions, train=train))
-      x = self.norm.copy(name="context_norm")(x + y)
-    return self.norm.copy(name="mlp_norm")(x + thin(self.mlp.copy(name="feed_forward")(x, train=train)))
+      attend = self.cross_attention.copy(name="cross_attention")
+      y = attend(x, context, valid=context_valid, positions=positions, train=train)
+      x = self.norm.copy(name="cross_norm")(x + self._thin(y, drop_path, train))
+    y = self.mlp.copy(name="feed_forward")(x, train=train)
+    return self.norm.copy(name="mlp_norm")(x + self._thin(y, drop_path, train))

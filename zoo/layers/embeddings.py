@@ -5,13 +5,14 @@ from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
 
 from zoo.layers import initial, norms
 
 
 def unembed(embed, x):
   """x @ embedding.T, by the table that `embed` looks tokens up in: [..., dim] -> float32 [..., vocab_size]"""
-  x, table = nn.dtypes.promote_dtype(x, embed.embedding, dtype=embed.dtype)
+  x, table = promote_dtype(x, embed.embedding, dtype=embed.dtype)
   return jnp.einsum("...d,vd->...v", x, table, preferred_element_type=jnp.float32)
 
 
@@ -39,7 +40,7 @@ class PatchEmbed(nn.Module):
       )
     kernel = self.param("kernel", self.kernel_init, (p, p, channels, self.dim))
     bias = self.param("bias", initial.zeros, (self.dim,)) if self.use_bias else None
-    image, kernel, bias = nn.dtypes.promote_dtype(image, kernel, bias, dtype=self.dtype)
+    image, kernel, bias = promote_dtype(image, kernel, bias, dtype=self.dtype)
     x = image.reshape(batch, height // p, p, width // p, p, channels).swapaxes(2, 3)
     x = x.reshape(batch, -1, p * p * channels) @ kernel.reshape(-1, self.dim)
     return x if bias is None else x + bias[None, None]

@@ -55,7 +55,7 @@ class Sinusoidal(nn.Module):
 def rotary(theta=10_000.0):
   """Turns each pair (x[i], x[i + head_dim/2]) by position * theta^(-2i/head_dim). https://arxiv.org/abs/2104.09864
 
-  The halves are paired, as GPT-NeoX and Llama do; the paper (3.4.2) pairs neighbours: the columns of query and key permuted.
+  The halves are paired, as GPT-NeoX and Llama do. Section 3.4.2 pairs neighbours: other columns, the same model.
   """
 
   def turn(x, positions):

@@ -153,7 +153,7 @@ def clip(
 ) -> CLIP:
   """A CLIP of these sizes.
 
-  eos: the end-of-text token; the last of the vocabulary if None. logit_bias: its initial value, for the sigmoid loss.
+  eos: the end-of-text token; the last of the vocabulary if None. logit_bias: initial value of the sigmoid loss's bias.
   stem_dim: width of a convolutional stem before the patches, for small images and few of them; None as published: no stem.
   """
   grid = sizes.patch_grid(image_size, patch_size)
