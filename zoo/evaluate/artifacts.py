@@ -1,6 +1,7 @@
 """Files that evaluators leave in the run folder: written by the first host alone, whole or not at all."""
 
 import json
+import math
 import os
 import pathlib
 from collections.abc import Mapping
@@ -26,5 +27,8 @@ def write_text(folder: str | os.PathLike | None, name: str, text: str) -> None:
 
 
 def write_json(folder: str | os.PathLike | None, name: str, content: Mapping) -> None:
-  """Writes `folder/name` as JSON."""
-  write_text(folder, name, json.dumps(content, indent=2, allow_nan=False))
+  """Writes `folder/name` as JSON, which knows no NaN and no infinity: they become null."""
+  plain = {
+    key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in content.items()
+  }
+  write_text(folder, name, json.dumps(plain, indent=2, allow_nan=False))

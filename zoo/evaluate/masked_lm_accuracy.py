@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
 from zoo.evaluate.forward import gather, records_of
 from zoo.objectives.masked_lm import masked_lm
@@ -92,10 +91,9 @@ def special_tokens(info: Mapping[str, Any], mask_token: int | None) -> tuple[lis
     if mask_token is None:
       raise UserError("masked_lm_accuracy: the data do not name their tokenizer. Set mask_token.")
     return [mask_token], info.get("vocab_size")
-  known = info["tokenizer"]
-  encoder = open_tokenizer(known) if isinstance(known, str) else known
+  encoder = info["tokenizer"]
   mask = encoder.mask if mask_token is None else mask_token
   if mask is None:
-    raise UserError(f"masked_lm_accuracy: the tokenizer {known} has no mask token. Set mask_token, or use bert's.")
+    raise UserError(f"masked_lm_accuracy: tokenizer {encoder.name} has no mask token. Set mask_token, or use bert.")
   others = [encoder.pad, encoder.bos, encoder.eos, encoder.cls, encoder.sep]
   return [mask, *dict.fromkeys(token for token in others if token is not None)], encoder.vocab_size

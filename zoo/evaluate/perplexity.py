@@ -1,6 +1,7 @@
 """How well a causal language model predicts held-out text: nats per token, perplexity, bits per byte."""
 
 import functools
+import math
 import os
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -10,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
 from zoo.evaluate import ngram
 from zoo.evaluate.forward import outputs, records_of
@@ -45,6 +45,11 @@ def perplexity(
   def forward(params: Any, batch: dict) -> dict:
     tokens, valid = batch["tokens"], batch.get("valid", jnp.ones_like(batch["tokens"], bool))
     logits = model.apply({"params": params}, tokens[:, :-1], valid=valid[:, :-1]).astype(jnp.float32)
+    if records.info.get("vocab_size", 0) > logits.shape[-1]:
+      raise UserError(
+        f"perplexity: tokenizer {records.info['tokenizer'].name} has {records.info['vocab_size']} tokens, the model "
+        f"predicts {logits.shape[-1]}. Give the model at least that vocab_size, or the data the model's tokenizer."
+      )
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
     return {"nats": jnp.sum(nats * valid[:, 1:], 1), "tokens": valid[:, 1:].sum(1)}
 
@@ -64,16 +69,15 @@ def perplexity(
 
 def figures(nats: float, tokens: float, info: Mapping[str, Any], row: str = "") -> dict[str, float]:
   """The cells of one row of the table: `nats` over a text of `tokens` tokens and `info["bytes"]` bytes."""
-  found = {f"{row}nats_per_token": nats / tokens, f"{row}perplexity": float(np.exp(min(nats / tokens, 700.0)))}
-  return found | ({f"{row}bits_per_byte": nats / np.log(2) / info["bytes"]} if "bytes" in info else {})
+  found = {f"{row}nats_per_token": nats / tokens, f"{row}perplexity": math.exp(min(nats / tokens, 700.0))}
+  return found | ({f"{row}bits_per_byte": nats / math.log(2) / info["bytes"]} if "bytes" in info else {})
 
 
 def ngrams(records: Any, train_records: Any, order: int) -> dict[str, float]:
   """What n-grams over tokens and over bytes reach on the text of `records`, counted on that of `train_records`."""
-  kinds = {kind.info["tokenizer"] for kind in (records, train_records)}
-  if len(kinds) > 1:
-    raise UserError(f"perplexity: data and train_data have different tokenizers ({', '.join(sorted(kinds))}).")
-  encoder = open_tokenizer(records.info["tokenizer"])
+  encoder, other = (kind.info["tokenizer"] for kind in (records, train_records))
+  if encoder.name != other.name:
+    raise UserError(f"perplexity: data have the tokenizer {encoder.name}, train_data {other.name}. Give both the same.")
   test, train = stream(records), stream(train_records)
   tokens = len(test) - 1  # the first symbol is given, not predicted
 

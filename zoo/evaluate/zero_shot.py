@@ -11,7 +11,7 @@ from zoo.data.image_text import Captions
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
 from zoo.evaluate import ranking
-from zoo.evaluate.forward import fetch, gather, mesh_of, put, records_of
+from zoo.evaluate.forward import fetch, gather, mesh_of, needs, put, records_of
 from zoo.objectives.contrastive import as_float
 
 
@@ -39,6 +39,7 @@ def zero_shot(
     tokenizer: the one that the model was trained with.
     max_length: tokens of a text; by default the model's.
   """
+  needs(model, "zero_shot", "encode_image", "encode_text")
   records = records_of(data)
   names = list(class_names if class_names is not None else records.info.get("class_names") or [])
   if not names:

@@ -1,0 +1,124 @@
+import json
+
+import jax
+import pytest
+
+import zoo
+from zoo import config as configs
+from zoo import evaluate
+from zoo.checkpoints import Checkpoints
+from zoo.errors import UserError
+from zoo.evaluate.__main__ import main
+
+SIZES = {"vocab_size": 260, "max_length": 24, "dim": 8, "depth": 1, "num_heads": 2}
+
+
+@pytest.fixture
+def run(tmp_path):
+  """A finished run of a tiny GPT, with two evaluators."""
+  (tmp_path / "texts").mkdir()
+  for number in range(3):
+    (tmp_path / "texts" / f"{number}.txt").write_text("We the people of the union. " * (number + 1))
+  data = {"name": "language", "source": f"text:{tmp_path / 'texts'}", "tokenizer": "bytes", "max_length": 24}
+  data["cache"] = False
+  folder = tmp_path / "run"
+  config = {
+    "seed": 0,
+    "steps": 3,
+    "batch_size": 2,
+    "workdir": str(folder),
+    "model": {"family": "gpt", **SIZES},
+    "objective": {"name": "causal_lm"},
+    "data": data,
+    "optimizer": {"name": "adamw", "learning_rate": 1e-3},
+    "mesh": {"data": -1},
+    "sharding": "replicated",
+    "eval": {
+      "every": 0,
+      "evaluators": {
+        "speeches": {"name": "perplexity", "data": data, "batch_size": 8},
+        "samples": {"tokenizer": "bytes", "max_new_tokens": 4},
+      },
+    },
+  }
+  configs.save(configs.with_defaults(config), folder)
+  model = zoo.build("gpt", **SIZES)
+  zoo.save(folder, model, parameters(model, 0))
+  return folder
+
+
+def parameters(model, seed):
+  return model.init(jax.random.key(seed), *model.example())["params"]
+
+
+def test_a_finished_run_is_evaluated_alone(run, capsys):
+  assert main([f"--run={run}"]) == 0
+  out = capsys.readouterr().out
+  results = json.loads((run / "evaluation.json").read_text())
+  assert f"{results['eval/speeches/bits_per_byte']:.4f}" in out
+  assert out.strip() == (run / "evaluation.txt").read_text().strip()
+  assert (run / "samples.txt").exists()  # the file is named after the key
+
+
+def test_the_numbers_are_those_of_evaluators_called_in_training(run):
+  main([f"--run={run}", "--only=speeches"])
+  model, params = zoo.load(run)
+  section = configs.read(run)["eval"]
+  found = evaluate.run(evaluate.evaluators(section, model), params)
+  results = json.loads((run / "evaluation.json").read_text())
+  assert results["eval/speeches/bits_per_byte"] == pytest.approx(found["eval/speeches/bits_per_byte"], rel=1e-6)
+  assert "eval/samples/tokens" in found and "eval/samples/tokens" not in results
+
+
+def test_options_of_an_evaluator_can_be_set_on_the_command_line(run):
+  main([f"--run={run}", "--only=samples", "--config.eval.evaluators.samples.prompts=['We the','I']"])
+  assert "We the|" in (run / "samples.txt").read_text()
+
+
+def test_an_unfinished_run_is_evaluated_at_its_newest_or_any_checkpoint(run):
+  model = zoo.build("gpt", **SIZES)
+  for name in ("model.json", "params.safetensors"):
+    (run / name).unlink()
+  saver = Checkpoints(run / "checkpoints")
+  for step in (1, 2):
+    saver.save(step, {"params": parameters(model, step), "step": step})
+  saver.close()
+  found = {}
+  for flags in ([], ["--step=2"], ["--step=1"]):
+    main([f"--run={run}", "--only=speeches", *flags])
+    found[tuple(flags)] = json.loads((run / "evaluation.json").read_text())
+  assert found[()] == found["--step=2",]
+  assert (found[()]["step"], found["--step=1",]["step"]) == (2, 1)
+  assert found["--step=1",]["eval/speeches/bits_per_byte"] != found[()]["eval/speeches/bits_per_byte"]
+
+
+@pytest.mark.parametrize(
+  ("arguments", "message"),
+  [
+    (["--config={run}"], "Which run? Name its folder, as in --run=runs/clip_emoji."),
+    (["--run={run}x"], "There is no file"),
+    (["--run={run}", "--only=speches"], "Did you mean 'speeches'? It has: samples, speeches."),
+    (["--run={run}", "--only=speeches", "--step=7"], "has no finished checkpoint yet"),
+    (["--run={run}", "--step=last"], "--step is 'last'. It must be the number of a step, or best."),
+    (["--run={run}", "--config.eval.evaluators={}"], "The config has no evaluators"),
+    (["--run={run}", "--config.eval.evaluators.speeches.name=perplexty"], "Did you mean 'perplexity'?"),
+    (["--run={run}", "--config.eval.evaluators.speeches.batchsize=2"], "Did you mean 'batch_size'?"),
+    (["--run={run}", "--config.eval.evaluators.speeches.data.source=text:/nowhere"], "/nowhere"),
+    (["--run={run}", "--config.mesh={'data': 3}"], "does not fit: there are 8 devices"),
+    (["--runs={run}"], "Unknown flag --runs."),
+  ],
+)
+def test_a_mistake_ends_in_one_line_and_status_2(run, capsys, arguments, message):
+  (run / "checkpoints").mkdir()
+  with pytest.raises(SystemExit) as exit:
+    main([argument.replace("{run}", str(run)) for argument in arguments])
+  error = capsys.readouterr().err
+  assert exit.value.code == 2
+  assert error.startswith("Error: ") and error.count("\n") == 1 and message in error
+  assert not (run / "evaluation.json").exists()
+
+
+def test_an_evaluator_that_the_model_cannot_serve_is_refused(run):
+  model, _ = zoo.load(run)
+  with pytest.raises(UserError, match="retrieval needs a model with encode_image and encode_text; GPT has none"):
+    evaluate.evaluators({"evaluators": {"retrieval": {"data": {}}}}, model)

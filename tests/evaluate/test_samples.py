@@ -1,0 +1,54 @@
+import jax
+import numpy as np
+import pytest
+
+import zoo
+from zoo.data.tokenizers import tokenizer
+from zoo.errors import UserError
+from zoo.evaluate.samples import samples
+
+
+def tiny_gpt(length=64):
+  model = zoo.build("gpt", vocab_size=260, max_length=length, dim=8, depth=1, num_heads=2)
+  return model, model.init(jax.random.key(0), *model.example())["params"]
+
+
+def test_what_is_written_follows_the_prompts_and_repeats_itself(tmp_path):
+  model, params = tiny_gpt()
+  prompts = ["", "Fellow citizens", "We"]
+  evaluate = samples(model, prompts=prompts, tokenizer="bytes", max_new_tokens=9, temperature=1.0, file="speech")
+  found = evaluate(params, tmp_path, 12)
+  text = (tmp_path / "speech.txt").read_text()
+  head, *parts = text.split("\n\n---\n\n")
+  assert head.startswith("Step 12, temperature 1.0")
+  assert [part.split("|")[0] for part in parts] == prompts
+  assert 0 < found["tokens"] <= 9 and 0 < found["distinct"] <= 1
+  assert evaluate(params, tmp_path, 12) == found
+  assert (tmp_path / "speech.txt").read_text() == text
+
+
+def test_the_likeliest_text_is_the_one_that_generate_gives(tmp_path):
+  model, params = tiny_gpt()
+  encoder = tokenizer("bytes")
+  samples(model, prompts=["We", "and so"], tokenizer="bytes", max_new_tokens=7, temperature=0.0)(params, tmp_path)
+  start = np.array([[encoder.eos, *encoder.encode("We")]])
+  whole = np.asarray(zoo.generate(model, params, start, max_new_tokens=7, eos=encoder.eos))[0, 3:].tolist()
+  wanted = encoder.decode(whole[: whole.index(encoder.eos)] if encoder.eos in whole else whole)
+  assert f"We|{wanted}\n" in (tmp_path / "samples.txt").read_text()
+
+
+def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  model, params = tiny_gpt()
+  samples(model, tokenizer="bytes", max_new_tokens=3)(params)
+  assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_does_not_decode_is_refused():
+  with pytest.raises(UserError, match="BERT does not decode"):
+    samples(zoo.build("bert", vocab_size=260, max_length=8, dim=8, depth=1, num_heads=2), tokenizer="bytes")({})
+
+
+def test_no_prompt_is_refused():
+  with pytest.raises(UserError, match="there is no prompt"):
+    samples(tiny_gpt()[0], prompts=[], tokenizer="bytes")
