@@ -102,8 +102,7 @@ def _batched(source: Source, field: str) -> Iterator[list[str]]:
 
 
 def _fingerprint(tokenizer: Any) -> str:
-  """What a tokenizer makes of a probe: two that agree on it and on their size are taken for the same."""
-  probe = [
-    "The year 1790: fellow-citizens, don't \u00e9conomise on ANTIDISESTABLISHMENTARIANISM!\n\n\t  \u4f60\u597d \U0001f600 a b"
-  ]
-  return repr([tokenizer.vocab_size, tokenizer.encode_batch(probe)])
+  """Some thousands of its tokens, and a sample text: a tokenizer that was changed or trained anew differs."""
+  tokens = [tokenizer.decode([token]) for token in range(0, tokenizer.vocab_size, 1 + tokenizer.vocab_size // 4096)]
+  sample = "The year 1790: fellow-citizens, don\u2019t \u00e9conomise!\n\n\tANTIDISESTABLISHMENTARIANISM \u4f60\u597d"
+  return repr([tokenizer.vocab_size, tokens, tokenizer.encode(sample)])

@@ -22,7 +22,7 @@ def image_text(
   data_dir: str | None = None,
   tokenizer: str = "clip",
   max_length: int = 32,
-  image_size: int = 224,
+  image_size: int | None = None,
   fit: str = "crop",
   background: str = "white",
   image_field: str = "image",
@@ -39,9 +39,9 @@ def image_text(
     source, split, data_dir: as `zoo.data.sources.open_source` takes them.
     tokenizer: name or path; a caption becomes begin, its tokens, end, and padding.
     max_length: tokens of a caption with begin and end; longer ones are cut before the end token.
-    image_size: pixels of each side.
+    image_size: pixels of each side; by default those of the shorter side of the first image.
     fit: how an image becomes square: `crop`, `pad`, `squash`, `random_crop` (in training; evaluation crops the middle).
-    background: what shows through transparent parts: `white`, `black`, or `random` (a colour per example; evaluation: white).
+    background: what shows through transparent parts: `white`, `black`, or `random` (evaluation: white).
     image_field: field of the source that holds the image.
     text_field: field of the caption, or of a list of captions: training takes one at random, evaluation the first. By
       default the first that there is of text, caption, captions, name.
@@ -49,11 +49,12 @@ def image_text(
     alternatives: field of further texts for the same image, e.g. `keywords`, of which training takes one instead of the
       caption at `alternative_rate`.
     alternative_rate: how often, from 0 to 1.
-    group_field: field that is equal for the same concept. By default `concept` if there is one, else the caption itself.
+    group_field: field that is equal for the same concept. By default `concept` if there is one, else the caption.
     cache: keep decoded images and tokens in memory: for a set that fits and is read for many epochs.
 
-  Each example: `image` uint8 [image_size, image_size, 3], `tokens` int32 [max_length], `valid` bool [max_length], `group`
-  int32. `zoo.data.augment` turns uint8 into float32 in [-1, 1]. `info`: source, tokenizer, vocab_size, image_size, max_length.
+  Each example: `image` uint8 [image_size, image_size, 3] (`zoo.data.augment` makes it float32 in [-1, 1] on the
+  device), `tokens` int32 [max_length], `valid` bool [max_length], `group` int32. `info`: source, tokenizer, vocab_size,
+  image_size, max_length.
   """
   pixels.check_fit(fit)
   if background not in ("white", "black", "random"):
@@ -67,7 +68,8 @@ def image_text(
   text_field = text_field or next((field for field in TEXT_FIELDS if field in first), "text")
   group_field = group_field or ("concept" if "concept" in first else None)
   check_fields(raw, image_field, text_field, alternatives, group_field)
-  captions = Captions(open_tokenizer(tokenizer), max_length, templates, alternative_rate if alternatives else 0.0)
+  image_size = image_size or pixels.natural_size(first[image_field], f"{raw.name}, record 0")
+  captions = Captions(open_tokenizer(tokenizer), max_length, templates, alternative_rate, cache)
   fields = {"image": image_field, "text": text_field, "alternatives": alternatives, "group": group_field}
   return ImageText(raw, fields, captions, image_size, fit, background, cache)
 
@@ -87,6 +89,7 @@ class ImageText(Records):
   ):
     self.source, self.fields, self.captions = source, fields, captions
     self.image_size, self.fit, self.background = image_size, fit, background
+    self.colour = pixels.BLACK if background == "black" else pixels.WHITE
     self.prepared = Prepared(source, self._prepare, cache)
     self.info = {
       "source": source.name,
@@ -103,11 +106,11 @@ class ImageText(Records):
     image, texts, alternatives, group = self.prepared[index]
     if not isinstance(image, np.ndarray):
       image = pixels.decode(image, self.image_size, self.fit, f"{self.source.name}, record {index}", rng)
+    if image.shape[-1] == 4:
+      at_random = self.background == "random" and rng is not None
+      image = pixels.over(image, rng.integers(0, 256, 3) if at_random else self.colour)
     tokens, valid = self.captions.tokens(self.captions.choose(texts, alternatives, rng))
-    colour = pixels.BLACK if self.background == "black" else pixels.WHITE
-    if self.background == "random" and rng is not None:
-      colour = rng.integers(0, 256, 3).astype(np.uint8)
-    return {"image": pixels.over(image, colour), "tokens": tokens, "valid": valid, "group": group}
+    return {"image": image, "tokens": tokens, "valid": valid, "group": group}
 
   def caption(self, index: int) -> str:
     """The caption that evaluation sees."""
@@ -123,6 +126,7 @@ class ImageText(Records):
     image = raw[self.fields["image"]]
     if self.fit != "random_crop":
       image = pixels.decode(image, self.image_size, self.fit, what)
+      image = image if self.background == "random" else pixels.over(image, self.colour)
     texts = texts_of(raw[self.fields["text"]], f"{what}: {self.fields['text']}")
     if not texts:
       raise UserError(f"{what} has an empty caption ('{self.fields['text']}').")
@@ -134,9 +138,12 @@ class ImageText(Records):
 class Captions:
   """Chooses a caption and turns it into tokens."""
 
-  def __init__(self, tokenizer: Any, max_length: int, templates: tuple[str, ...], alternative_rate: float):
+  def __init__(
+    self, tokenizer: Any, max_length: int, templates: tuple[str, ...], alternative_rate: float, remember: bool
+  ):
     self.tokenizer, self.max_length, self.templates = tokenizer, max_length, templates
     self.alternative_rate = alternative_rate
+    self.memory: dict[str, tuple[np.ndarray, np.ndarray]] | None = {} if remember else None
     self.begin = tokenizer.bos if tokenizer.bos is not None else tokenizer.cls
     self.end = tokenizer.eos if tokenizer.eos is not None else tokenizer.sep
     if max_length < 3:
@@ -152,9 +159,14 @@ class Captions:
 
   def tokens(self, text: str) -> tuple[np.ndarray, np.ndarray]:
     """Begin, the text, end and padding: int32 [max_length]; which are real: bool [max_length]."""
+    if self.memory is not None and text in self.memory:
+      return self.memory[text]
     begin = [] if self.begin is None else [self.begin]
     end = [] if self.end is None else [self.end]
     ids = [*begin, *self.tokenizer.encode(text)[: self.max_length - len(begin) - len(end)], *end]
     tokens = np.full(self.max_length, self.tokenizer.pad or 0, np.int32)
     tokens[: len(ids)] = ids
-    return tokens, np.arange(self.max_length) < len(ids)
+    found = tokens, np.arange(self.max_length) < len(ids)
+    if self.memory is not None:
+      self.memory[text] = found
+    return found

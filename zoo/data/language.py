@@ -25,8 +25,8 @@ def language(
   """Chunks of the stream `eos document eos document eos ...`.
 
   A chunk begins with the token that the one before it ends with, so that next-token prediction over all chunks predicts
-  every token after the first eos exactly once. Bits per byte are then exact: the summed loss in nats over all chunks, divided by
-  `log(2) * info["bytes"]`; or the mean loss per token times `info["tokens"] / (log(2) * info["bytes"])`.
+  every token after the first eos exactly once. Bits per byte are then exact: the loss in nats summed over all chunks,
+  divided by `log(2) * info["bytes"]`; or the mean loss per token times `info["tokens"] / (log(2) * info["bytes"])`.
 
   Args:
     source, split, data_dir: as `zoo.data.sources.open_source` takes them.
@@ -35,8 +35,8 @@ def language(
     text_field: field of the source that holds the text.
     cache: keep the tokens in the cache folder (`$ZOO_CACHE`, by default ~/.cache/zoo).
 
-  Each example: `tokens` int32 [max_length], `valid` bool [max_length], False where the last chunk is padded. `info`: source,
-  tokenizer, vocab_size, max_length, documents, tokens (that are predicted: text and a closing eos per document), bytes.
+  Each example: `tokens` int32 [max_length], `valid` bool [max_length], False where the last chunk is padded. `info`:
+  source, tokenizer, vocab_size, max_length, documents, tokens (that are predicted: text and each closing eos), bytes.
   """
   if max_length < 2:
     raise UserError(f"max_length is {max_length}. A chunk needs at least 2 tokens: one to see, one to predict.")

@@ -1,8 +1,8 @@
-"""Examples to batches: batch k is a pure function of (seed, k), so a run resumes from its step and hosts may come and go.
+"""Examples to batches: batch k is a pure function of (seed, k), so a run resumes from its step; hosts may come and go.
 
-An epoch is a permutation of the records, another one each epoch. The stream of epochs is cut into global batches; each host
-reads its contiguous rows of a batch. A record's own randomness (which caption, where a document is cut) comes from the seed
-and its place in the stream, before the split over hosts.
+An epoch is a permutation of the records, each epoch another one. The stream of epochs is cut into global batches, of
+which each host reads its contiguous rows. A record's own randomness (which caption, where a document is cut) comes from
+the seed and its place in the stream, before the split over hosts.
 """
 
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ class Records:
     raise NotImplementedError
 
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
-    """Example `index` as a dict of numpy arrays of fixed shapes. With an rng: as training sees it; without: as evaluation."""
+    """Example `index`: a dict of numpy arrays of fixed shapes. An rng present <=> training."""
     raise NotImplementedError
 
   def __getitem__(self, index: int) -> Example:
@@ -93,7 +93,10 @@ def batches(
 
 
 class EvalBatches:
-  """Every example once, in order: `len(batches)`, `batches[k]`, iteration. `weight` [batch] is 0 on rows that pad the last."""
+  """Every example once, in order: `len(batches)`, `batches[k]`, iteration.
+
+  `weight` float32 [batch] is 1, and 0 on the rows that fill up the last batch.
+  """
 
   def __init__(self, records: Records, batch_size: int, process_index: int = 0, process_count: int = 1):
     self._records, self._batch_size = records, batch_size
@@ -136,7 +139,7 @@ def rows_per_host(batch_size: int, process_index: int, process_count: int) -> in
 
 
 def _let_grain_start_workers() -> None:
-  """grain reads absl flags when it starts processes; outside absl's main (a notebook, pytest, train.py) nobody parsed them."""
+  """grain reads absl's flags when it starts processes; in a notebook, pytest or train.py nobody has parsed them."""
   from absl import flags
 
   if not flags.FLAGS.is_parsed():

@@ -26,8 +26,9 @@ def decode(image: Any, size: int, fit: str, what: str, rng: np.random.Generator 
   Args:
     image: the bytes of a PNG, JPEG, WebP ... file, or an array of uint8 [height, width] or [height, width, 1, 3 or 4].
     size: pixels of each side of what comes back.
-    fit: `crop` (shorter side to size, middle of the longer), `pad` (longer side to size, transparent margins), `squash`, or
-      `random_crop` (8 to 100% of the area, aspect 3/4 to 4/3: Inception, https://arxiv.org/abs/1409.4842; without rng: crop).
+    fit: `crop` (shorter side to size, middle of the longer), `pad` (longer side to size, transparent margins),
+      `squash`, or `random_crop` (8 to 100% of the area, aspect 3/4 to 4/3, https://arxiv.org/abs/1409.4842; without an
+      rng: `crop`).
     what: names the record in messages.
     rng: numpy generator for `random_crop`.
   """
@@ -43,12 +44,24 @@ def decode(image: Any, size: int, fit: str, what: str, rng: np.random.Generator 
     raise UserError(f"{what}: the image is refused ({error}).") from error
 
 
+def natural_size(image: Any, what: str) -> int:
+  """Pixels of the shorter side of an encoded image or array."""
+  if isinstance(image, np.ndarray):
+    return min(image.shape[:2])
+  try:
+    with Image.open(io.BytesIO(image)) as picture:
+      return min(picture.size)
+  except (OSError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    raise UserError(f"{what}: the image does not decode ({error}).") from error
+
+
 def over(pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
   """`pixels` [h, w, 3 or 4] laid over a plain `colour` [3]: uint8 [h, w, 3]."""
   if pixels.shape[-1] == 3:
     return pixels
-  alpha = pixels[..., 3:].astype(np.uint16)
-  return ((pixels[..., :3] * alpha + colour * (255 - alpha) + 127) // 255).astype(np.uint8)
+  alpha = pixels[..., 3:] / np.float32(255)
+  colour = np.asarray(colour, np.float32)
+  return (colour + alpha * (pixels[..., :3] - colour) + np.float32(0.5)).astype(np.uint8)
 
 
 def _decode(image: Any, size: int, fit: str, rng: np.random.Generator | None) -> np.ndarray:

@@ -3,6 +3,9 @@
 One file per kind of source. Every source is random access and reads a record when it is asked for it.
 """
 
+import hashlib
+import os
+from collections.abc import Iterable
 from typing import Any
 
 from zoo import named
@@ -41,3 +44,24 @@ def open_source(source: str, split: str = "train", data_dir: str | None = None) 
   if not colon or not where:
     raise UserError(f"source is '{source}'. It must be KIND:WHERE, e.g. tfds:emoji, text:notes/*.txt, images:photos.")
   return named.named("data.sources", kind)(where, split, data_dir)
+
+
+def stamp(files: Iterable[str | os.PathLike]) -> str:
+  """A fingerprint of files: their places, sizes and times of change."""
+  digest = hashlib.blake2b(digest_size=16)
+  for file in files:
+    status = os.stat(file)
+    digest.update(os.fsencode(os.path.abspath(file)) + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+  return digest.hexdigest()
+
+
+def read_file(path: str | os.PathLike) -> bytes:
+  """The bytes of a file. Raises UserError if it cannot be read or is empty."""
+  try:
+    with open(path, "rb") as file:
+      found = file.read()
+  except OSError as error:
+    raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+  if not found.strip():
+    raise UserError(f"{path} is empty. Remove it, or restore it.")
+  return found

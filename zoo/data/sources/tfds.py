@@ -1,4 +1,4 @@
-"""`tfds:NAME[/CONFIG][:VERSION]`: any TensorFlow Datasets dataset through `data_source` and array_record, without TensorFlow."""
+"""`tfds:NAME[/CONFIG][:VERSION]`: any TFDS dataset, by `data_source` and array_record, without TensorFlow."""
 
 import contextlib
 import importlib
@@ -10,7 +10,7 @@ from typing import Any
 
 from zoo.data import builders
 from zoo.data.cache import locked
-from zoo.data.sources import Source
+from zoo.data.sources import Source, stamp
 from zoo.errors import UserError, did_you_mean
 
 
@@ -30,7 +30,7 @@ def tfds(where: str, split: str, data_dir: str | None = None) -> "TFDSSource":
 
 
 class TFDSSource(Source):
-  """A split of a prepared dataset. Images stay encoded: the pipelines decode them with their own guards and messages."""
+  """A split of a prepared dataset. Images stay encoded: pipelines decode them with guards and messages of their own."""
 
   def __init__(self, builder: Any, where: str, split: str):
     import tensorflow_datasets as tfds
@@ -43,19 +43,15 @@ class TFDSSource(Source):
     try:
       self.data = builder.as_data_source(split, decoders={name: tfds.decode.SkipDecoding() for name in images})
     except NotImplementedError as error:
-      convert = "tfds convert_format --root_data_dir=FOLDER --out_file_format=array_record"
       raise UserError(
-        f"tfds:{where} in {builder.data_path} is in a format that only TensorFlow reads. Where TensorFlow is installed, run: {convert}"
+        f"tfds:{where} in {builder.data_path} has a format that only TensorFlow reads. Where TensorFlow is installed, "
+        "run: tfds convert_format --root_data_dir=FOLDER --out_file_format=array_record"
       ) from error
     except ValueError as error:
       known = ", ".join(builder.info.splits)
-      raise UserError(
-        f"tfds:{where} has no split '{split}'. It has: {known}, and parts such as train[:90%]."
-      ) from error
-    instructions = getattr(self.data.data_source, "_read_instructions", [])
-    parts = [f"{part.filename}:{part.start}:{part.end}" for part in instructions]
-    stamps = [Path(part.filename).stat() for part in instructions if Path(part.filename).exists()]
-    self.fingerprint = " ".join([*parts, *(f"{stamp.st_size}:{stamp.st_mtime_ns}" for stamp in stamps)])
+      raise UserError(f"tfds:{where} has no split '{split}'. It has: {known}, and parts like train[:90%].") from error
+    parts = self.data.data_source._read_instructions
+    self.fingerprint = f"{split} {stamp(part.filename for part in parts)}"
 
   def __len__(self) -> int:
     return len(self.data)
@@ -64,8 +60,9 @@ class TFDSSource(Source):
     try:
       return self.data[index]
     except Exception as error:  # array_record, TFDS and protobuf each raise their own kinds for a broken record.
+      reason = str(error).strip().split("\n")[0][:200]
       raise UserError(
-        f"{self.name}: record {index} of {self._file(index)} cannot be read ({str(error).strip().splitlines()[0][:200]}). "
+        f"{self.name}: record {index}, in {self._file(index)}, cannot be read ({reason}). "
         "The file is damaged: delete its folder and prepare the dataset again."
       ) from error
 
@@ -77,21 +74,28 @@ class TFDSSource(Source):
 def _builder(where: str, data_dir: str | None) -> Any:
   import tensorflow_datasets as tfds
 
-  name = where.partition("/")[0].partition(":")[0]
+  name, _, config = where.partition(":")[0].partition("/")
   ours = [module.name for module in pkgutil.iter_modules(builders.__path__)]
   if name in ours:
     importlib.import_module(f"zoo.data.builders.{name}")  # Importing a builder makes it known to TFDS.
   try:
     return tfds.builder(where, data_dir=data_dir, file_format="array_record")
   except tfds.core.DatasetNotFoundError as error:
-    known = [*ours, *tfds.core.registered.list_imported_builders()]
+    unimported = {path.stem for path in Path(tfds.__file__).parent.glob("*/[a-z]*")}  # Those that import TensorFlow.
+    if name in unimported:
+      raise UserError(_needs_tensorflow(where, data_dir)) from error
+    known = [*ours, *tfds.core.registered.list_imported_builders(), *unimported]
     place = data_dir or tfds.core.constants.DATA_DIR
     raise UserError(f"tfds has no dataset '{name}', nor is one in {place}.{did_you_mean(name, known)}") from error
   except ModuleNotFoundError as error:
     raise UserError(_needs_tensorflow(where, data_dir)) from error
   except Exception as error:  # An unknown config or version: ValueError or AssertionError, with a long message.
-    configs = ", ".join(tfds.builder_cls(name).builder_configs) or "none"
-    raise UserError(f"tfds:{where} cannot be opened: {_last_words(error)} Configs of {name}: {configs}.") from error
+    configs = tfds.builder_cls(name).builder_configs
+    if config and config not in configs:
+      has = ", ".join(configs) or "none"
+      raise UserError(f"tfds:{name} has no config '{config}'.{did_you_mean(config, configs)} It has: {has}.") from error
+    reason = str(error).strip().split("\n")[0].rpartition('}": ')[2]
+    raise UserError(f"tfds:{where} cannot be opened: {reason}") from error
 
 
 def _prepare(builder: Any, where: str) -> None:
@@ -107,8 +111,6 @@ def _prepare(builder: Any, where: str) -> None:
       if not builder.is_prepared():
         config = tfds.download.DownloadConfig(try_download_gcs=False)
         builder.download_and_prepare(download_config=config, file_format="array_record")
-  except UserError:
-    raise
   except ModuleNotFoundError as error:
     raise UserError(_needs_tensorflow(where, builder.data_path)) from error
   except OSError as error:
@@ -116,15 +118,11 @@ def _prepare(builder: Any, where: str) -> None:
 
 
 def _needs_tensorflow(where: str, place: str | None) -> str:
+  name = where.partition("/")[0].partition(":")[0]
   return (
-    f"tfds:{where} is not prepared in {place or 'the data_dir'} and needs TensorFlow to be. Where TensorFlow is installed, run: "
-    f"tfds build {where.partition('/')[0]} --file_format=array_record --data_dir=FOLDER, and set data_dir to a copy of FOLDER."
+    f"tfds:{where} is not prepared in {place or 'the data_dir'}, which takes TensorFlow. Where that is installed, run: "
+    f"tfds build {name} --file_format=array_record --data_dir=FOLDER, and set data_dir to FOLDER or a copy of it."
   )
-
-
-def _last_words(error: Exception) -> str:
-  text = str(error).strip().splitlines()[0]
-  return text.rpartition('}": ')[2].strip().rstrip(".") + "."
 
 
 @contextlib.contextmanager
