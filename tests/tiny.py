@@ -36,9 +36,12 @@ def tiny_model(case, **sizes):
   return zoo.build("clip", **{**tokens, **image, **towers, **bias, "embed_dim": 7, **sizes})
 
 
-def tiny_objective(case, **sizes):
-  """The objective `case` of its tiny model."""
-  return named.call("objectives", {"name": case, **OBJECTIVES[case]}, tiny_model(case, **sizes))
+def tiny_objective(case, model=None, **sizes):
+  """The objective `case` of a model, by default its tiny one."""
+  options = {"name": case, **OBJECTIVES[case]}
+  if model is not None and "mask_token" in options:
+    options["vocab_size"] = 23
+  return named.call("objectives", options, model or tiny_model(case, **sizes))
 
 
 def tiny_batch(rows=16, length=11, vocab_size=23, image_size=6, seed=0):

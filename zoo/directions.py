@@ -61,6 +61,8 @@ def muon(
 ):
   """Momentum made orthogonal (https://arxiv.org/abs/2502.16982) for the kernels inside stacks, Adam for the rest.
 
+  Adam too looks ahead if `nesterov` is on.
+
   Kernels of three dimensions are flattened to the matrix that they are: query [dim, heads, head_dim] to
   [dim, heads * head_dim], out [heads, head_dim, dim] to [heads * head_dim, dim]. The layers of a scanned stack, one
   dimension in front, are separate matrices.

@@ -43,7 +43,7 @@ def inverse_sqrt(peak: float, steps: int, *, end: float, timescale: int) -> Sche
     raise UserError(
       f"schedule inverse_sqrt: timescale is {timescale}. It must be 1 or more; by default it is warmup_steps."
     )
-  return lambda t: peak * jnp.maximum(jnp.sqrt(timescale / (timescale + t)), end)
+  return lambda t: peak * jnp.maximum(jnp.sqrt(timescale / (timescale + jnp.maximum(t, 0))), end)
 
 
 def wsd(peak: float, steps: int, *, end: float, decay_steps: int) -> Schedule:

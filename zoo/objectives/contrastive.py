@@ -31,9 +31,8 @@ def contrastive(model: Any, *, max_scale: float = 100.0) -> Objective:
     logits = similarity(outputs) * scale
 
     def one_way(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-      logits = jnp.where(weight[None] > 0, logits, -1e9)
       targets = same / jnp.maximum(same.sum(-1, keepdims=True), 1)
-      nll = optax.softmax_cross_entropy(logits, targets)
+      nll = optax.softmax_cross_entropy(without(logits, weight), targets)
       return ratio(nll * weight, weight), pick_rate(logits, same, weight)
 
     (rows, image_to_text), (columns, text_to_image) = one_way(logits), one_way(logits.T)
@@ -79,9 +78,14 @@ def similarity(outputs: dict) -> jax.Array:
   return jnp.matmul(outputs["image"], outputs["text"].T, precision=jax.lax.Precision.HIGHEST)
 
 
+def without(logits: jax.Array, weight: jax.Array) -> jax.Array:
+  """The logits with no chance for columns of weight 0."""
+  return jnp.where(weight[None] > 0, logits, -1e9)
+
+
 def pick_rate(logits: jax.Array, same: jax.Array, weight: jax.Array) -> jax.Array:
   """The share of rows whose highest logit is one of their own."""
-  picked = jnp.take_along_axis(same, logits.argmax(-1)[:, None], axis=-1)[:, 0]
+  picked = jnp.take_along_axis(same, without(logits, weight).argmax(-1)[:, None], axis=-1)[:, 0]
   return ratio(picked * weight, weight)
 
 
