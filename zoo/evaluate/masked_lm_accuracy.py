@@ -45,22 +45,29 @@ def masked_lm_accuracy(
   """
   records = records_of(data)
   never, vocab_size = special_tokens(records.info, mask_token)
-  options = {"rate": rate, "mask_rate": mask_rate, "random_rate": random_rate, "whole_word": whole_word}
   objective = masked_lm(
-    model, mask_token=never[0], special_tokens=never[1:], vocab_size=vocab_size, eval_seed=seed, **options
+    model,
+    mask_token=never[0],
+    special_tokens=never[1:],
+    vocab_size=vocab_size,
+    rate=rate,
+    mask_rate=mask_rate,
+    random_rate=random_rate,
+    whole_word=whole_word,
+    eval_seed=seed,
   )
 
   @jax.jit
   def forward(params: Any, batch: dict) -> dict:
-    batch = objective.prepare(batch)
-    found = apply(model, params, batch["inputs"], **present(batch, "segments", "valid", "predict"))
+    hidden = objective.prepare(batch)
+    found = apply(model, params, hidden["inputs"], **present(hidden, "segments", "valid", "predict"))
     if "mlm" not in found:
       raise UserError(
         f"masked_lm_accuracy needs a model with the output mlm, it gives {', '.join(found)}. Set its head."
       )
-    logits, target = found["mlm"].astype(jnp.float32), batch["target"]
+    logits, target = found["mlm"].astype(jnp.float32), hidden["target"]
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, target)
-    out = {"nats": nats, "right": logits.argmax(-1) == target, "chosen": batch["chosen"] > 0, "target": target}
+    out = {"nats": nats, "right": logits.argmax(-1) == target, "chosen": hidden["chosen"] > 0, "target": target}
     if "nsp" in found and "is_random" in batch:
       out |= {"nsp_right": found["nsp"].argmax(-1) == batch["is_random"], "is_random": batch["is_random"]}
     return out

@@ -42,6 +42,8 @@ def samples(
   """
   encoder = open_tokenizer(tokenizer)
   eos = encoder.eos if encoder.eos is not None else encoder.sep
+  if eos is None:
+    raise UserError(f"samples: tokenizer {tokenizer} has no token that ends a document (eos or sep). Choose another.")
   prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
   if not prompts:
     raise UserError("samples: there is no prompt. Give a list of texts; an empty text asks for a new document.")

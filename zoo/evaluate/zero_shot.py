@@ -48,7 +48,7 @@ def zero_shot(
   for template in templates:
     if "{}" not in template:
       raise UserError(f"zero_shot: the template '{template}' has no {{}} where the name of the class goes.")
-  captions = Captions(open_tokenizer(tokenizer), max_length or model.max_length, ("{}",), 0.0)
+  captions = Captions(open_tokenizer(tokenizer), max_length or model.max_length, ("{}",), 0.0, False)
   texts = [captions.tokens(template.replace("{}", name)) for name in names for template in templates]
 
   @jax.jit
