@@ -37,7 +37,7 @@ def test_good_features_are_learned_from_few_examples_and_pixels_are_not():
 
 
 def test_features_that_tell_nothing_are_worth_nothing():
-  assert linear_probe(Corner(5), data=TEST, train_data=TRAIN, shots=(5,), repeats=5)({})["accuracy_5_shot"] < 0.6
+  assert linear_probe(Corner(5), data=TEST, train_data=TRAIN, shots=5, repeats=5)({})["accuracy_5_shot"] < 0.6
 
 
 def test_the_same_draws_and_so_the_same_numbers_in_any_batch_size():

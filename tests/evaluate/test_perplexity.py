@@ -53,7 +53,7 @@ def test_every_token_after_the_first_counts_once_wherever_chunks_are_cut(batch_s
   wanted = -log_p[tokens[:-1], tokens[1:]].mean()
   for length in (2, 3, 11, 23, 31):
     found = perplexity(Table(), data=chunks(tokens, length, 5), batch_size=batch_size)({"logits": jnp.array(logits)})
-    assert found["nats_per_token"] == pytest.approx(wanted, rel=1e-5)
+    assert found["loss"] == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_n_grams_are_measured_on_the_same_bytes_and_beat_chance(texts):
   # Over bytes as tokens both baselines are the same model, but for tokens that never occur.
   assert found["bytes_5gram/bits_per_byte"] == pytest.approx(found["tokens_5gram/bits_per_byte"], rel=0.05)
   assert found["tokens_5gram/bits_per_byte"] < 2 < found["bits_per_byte"]
-  per_byte = found["tokens_5gram/nats_per_token"] * found["tokens"] / np.log(2) / texts["test"].info["bytes"]
+  per_byte = found["tokens_5gram/loss"] * found["tokens"] / np.log(2) / texts["test"].info["bytes"]
   assert found["tokens_5gram/bits_per_byte"] == pytest.approx(per_byte)
 
 

@@ -19,7 +19,7 @@ def linear_probe(
   data: Mapping | Any,
   train_data: Mapping | Any,
   batch_size: int = 64,
-  shots: Sequence[int] = (1, 5, 10),
+  shots: int | Sequence[int] = (1, 5, 10),
   repeats: int = 5,
   seed: int = 0,
   strength: float = 1.0,
@@ -34,14 +34,15 @@ def linear_probe(
     model: with a method encode_image, or with an output "pooled" [batch, dim].
     data, train_data: sections of a pipeline that gives `label`, e.g. `labelled_images`, or their records.
     batch_size: examples at a time.
-    shots: training examples per class; a class that has fewer gives all of them.
+    shots: training examples per class, or several numbers of them; a class that has fewer gives all of them.
     repeats: draws.
     seed: of the draws.
     strength: inverse of the regularisation, scikit-learn's C.
   """
-  test, train = records_of(data), records_of(train_data)
+  shots = (shots,) if isinstance(shots, int) else tuple(shots)
   if not all(k > 0 for k in shots) or repeats < 1:
     raise UserError(f"linear_probe: shots {list(shots)} and repeats {repeats} must be positive.")
+  test, train = records_of(data), records_of(train_data)
 
   @jax.jit
   def embed(params: Any, batch: dict) -> dict:

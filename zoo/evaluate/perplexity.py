@@ -24,10 +24,11 @@ def perplexity(
   train_data: Mapping | Any | None = None,
   order: int = 5,
 ) -> Callable:
-  """-> evaluate(params, folder=None, step=None) -> {"nats_per_token", "perplexity", "bits_per_byte", "tokens", ...}.
+  """-> evaluate(params, folder=None, step=None) -> {"loss", "perplexity", "bits_per_byte", "tokens", ...}.
 
-  Every token after the first of the text is predicted once, the end of each document too. Bits per byte are the sum of
-  all nats divided by log(2) and by the UTF-8 bytes of the text: they compare models of any tokenizer.
+  The loss is in nats per token. Every token after the first of the text is predicted once, the end of each document
+  too. Bits per byte are the sum of all nats divided by log(2) and by the UTF-8 bytes of the text: they compare models
+  of any tokenizer.
 
   Args:
     model: (tokens [batch, length], valid=) -> logits [batch, length, vocab_size].
@@ -35,7 +36,7 @@ def perplexity(
     batch_size: chunks at a time.
     train_data: the training text. With it the rows `tokens_5gram` and `bytes_5gram` tell what interpolated n-grams,
       counted on it, reach on the same documents (`zoo.evaluate.ngram`); the latter only where the tokenizer gives the
-      text back whole. Their nats per token are their nats over the whole text divided by the model's number of tokens.
+      text back whole. Their loss is the nats over the whole text divided by the model's number of tokens.
     order: of the n-grams.
   """
   records = records_of(data)
@@ -69,7 +70,7 @@ def perplexity(
 
 def figures(nats: float, tokens: float, info: Mapping[str, Any], row: str = "") -> dict[str, float]:
   """The cells of one row of the table: `nats` over a text of `tokens` tokens and `info["bytes"]` bytes."""
-  found = {f"{row}nats_per_token": nats / tokens, f"{row}perplexity": math.exp(min(nats / tokens, 700.0))}
+  found = {f"{row}loss": nats / tokens, f"{row}perplexity": math.exp(min(nats / tokens, 700.0))}
   return found | ({f"{row}bits_per_byte": nats / math.log(2) / info["bytes"]} if "bytes" in info else {})
 
 

@@ -1,5 +1,6 @@
 """Text that a language model writes, to read."""
 
+import itertools
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -71,6 +72,6 @@ def left_padded(rows: list[list[int]], pad: int) -> tuple[np.ndarray, np.ndarray
   return tokens, np.array([[False] * (longest - len(row)) + [True] * len(row) for row in rows])
 
 
-def until(tokens: list[int], end: int) -> list[int]:
+def until(tokens: list[int], end: int | None) -> list[int]:
   """The tokens before the first `end`."""
-  return tokens[: tokens.index(end)] if end in tokens else tokens
+  return list(itertools.takewhile(lambda token: token != end, tokens))
