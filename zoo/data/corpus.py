@@ -75,10 +75,13 @@ def _encode(
   for documents in _batched(source, field):
     num_bytes += sum(len(document.encode()) for document in documents)
     split = [pieces(document) if pieces else [document] for document in documents]
-    document_lengths += [len(parts) for parts in split]
-    for ids in tokenizer.encode_batch([part for parts in split for part in parts]):
-      piece_lengths.append(len(ids))
-      write(ids)
+    encoded = iter(tokenizer.encode_batch([part for parts in split for part in parts]))
+    for parts in split:
+      of_document = [ids for _, ids in zip(parts, encoded) if ids or pieces is None]  # A sentence may come to nothing.
+      document_lengths.append(len(of_document))
+      piece_lengths += [len(ids) for ids in of_document]
+      for ids in of_document:
+        write(ids)
   if not sum(piece_lengths):
     raise UserError(f"{source.name} holds no text in '{field}'.")
   return np.cumsum(piece_lengths, dtype=np.int64), np.cumsum(document_lengths, dtype=np.int64), num_bytes

@@ -1,0 +1,157 @@
+"""Pairs of segments for BERT's pretraining: does the second follow the first?
+
+After `create_pretraining_data.py` of https://github.com/google-research/bert: the sentences of a document are packed
+until they fill an example; a random part of them is the first segment; the second is the rest, or as often sentences of
+another document. Unlike there, chance does not decide where an example begins, so examples are random access and every
+sentence is in one every epoch; and every example has two sentences or more, so that both cases are equally frequent.
+"""
+
+import re
+from typing import Any
+
+import numpy as np
+
+from zoo.data.corpus import Corpus, tokenised
+from zoo.data.fields import check_fields
+from zoo.data.pipeline import Example, Records
+from zoo.data.sources import open_source
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.errors import UserError
+
+# After . ! ? and closing signs, before a capital, a digit or an opening sign; and wherever a paragraph ends.
+_BORDER = re.compile(r"""(?<=[.!?])["'”’)\]]*\s+(?=["'“‘(\[]*[A-Z0-9])|\n\s*\n""")
+
+
+def sentence_pairs(
+  source: str,
+  split: str = "train",
+  *,
+  data_dir: str | None = None,
+  tokenizer: str = "bert",
+  max_length: int = 128,
+  short_rate: float = 0.1,
+  text_field: str = "text",
+  cache: bool = True,
+) -> "SentencePairs":
+  """Segment pairs: cls, first segment, sep, second segment, sep, padding.
+
+  Args:
+    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    tokenizer: name or path; it must have cls (or bos) and sep (or eos).
+    max_length: tokens of an example with its three special ones.
+    short_rate: how often training makes an example shorter, of a random length, as BERT does.
+    text_field: field of the source that holds a document.
+    cache: keep the tokens in the cache folder.
+
+  Each example: `tokens` int32 [max_length]; `segments` int32 [max_length], 1 on the second segment and its sep; `valid`
+  bool, False on padding; `special` bool, True on cls, sep and padding; `word_start` bool, True where a word begins;
+  `is_random` int32 [], 1 if the second segment is another document's.
+  `info`: source, tokenizer, vocab_size, max_length, documents, sentences.
+  """
+  if max_length < 8:
+    raise UserError(f"max_length is {max_length}. Two segments and three special tokens need at least 8.")
+  if not 0 <= short_rate <= 1:
+    raise UserError(f"short_rate is {short_rate}. It must lie between 0 and 1.")
+  raw = open_source(source, split, data_dir)
+  check_fields(raw, text_field)
+  encoder = open_tokenizer(tokenizer)
+  corpus = tokenised(raw, encoder, field=text_field, pieces=sentences, cache=cache)
+  return SentencePairs(corpus, raw.name, encoder, max_length, short_rate)
+
+
+def sentences(text: str) -> list[str]:
+  """The sentences of a text, told by punctuation and paragraphs."""
+  cuts = [0, *(border.end() for border in _BORDER.finditer(text)), len(text)]
+  return [sentence for start, end in zip(cuts, cuts[1:]) if (sentence := text[start:end].strip())]
+
+
+class SentencePairs(Records):
+  """See `sentence_pairs`."""
+
+  def __init__(self, corpus: Corpus, source: str, tokenizer: Any, max_length: int, short_rate: float):
+    self.tokens, self.tokenizer, self.max_length, self.short_rate = corpus.tokens, tokenizer, max_length, short_rate
+    self.cls = tokenizer.cls if tokenizer.cls is not None else tokenizer.bos
+    self.sep = tokenizer.sep if tokenizer.sep is not None else tokenizer.eos
+    if self.cls is None or self.sep is None:
+      raise UserError(f"Tokenizer '{tokenizer}' has no token to begin (cls, bos) or end with (sep, eos). Try bert.")
+    self.starts = np.concatenate([[0], corpus.piece_ends])  # Sentence s is tokens[starts[s] : starts[s + 1]].
+    bounds = np.concatenate([[0], corpus.document_ends])
+    self.documents = np.stack([bounds[:-1], bounds[1:]], axis=1)[np.diff(bounds) > 0]  # Their sentences.
+    if len(self.documents) < 2:
+      raise UserError(f"{source} holds fewer than two documents. Half of the pairs take a segment of another one.")
+    self.runs = self._runs()
+    self.info = {
+      "source": source,
+      "tokenizer": tokenizer,
+      "vocab_size": tokenizer.vocab_size,
+      "max_length": max_length,
+      "documents": len(self.documents),
+      "sentences": len(corpus.piece_ends),
+    }
+
+  def __len__(self) -> int:
+    return len(self.runs)
+
+  def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
+    short = rng is not None and rng.random() < self.short_rate
+    rng = rng or np.random.default_rng(index)  # Evaluation needs chance too: the same every time.
+    room = int(rng.integers(2, self.max_length - 2)) if short else self.max_length - 3
+    document, begin, end = self.runs[index]
+    cut = rng.integers(begin + 1, end)
+    is_random = rng.random() < 0.5
+    first = self._sentences(begin, cut)
+    second = self._elsewhere(document, room - len(first), rng) if is_random else self._sentences(cut, end)
+    first, second = _truncated(first, second, room, rng)
+    return self._packed(first, second) | {"is_random": np.int32(is_random)}
+
+  def _runs(self) -> np.ndarray:
+    """Runs of two sentences or more that just fill an example: [examples, 3] document, first sentence, end."""
+    runs = []
+    for document, (begin, end) in enumerate(self.documents.tolist()):
+      first = begin
+      for sentence in range(begin, end):
+        full = self.starts[sentence + 1] - self.starts[first] >= self.max_length - 3
+        if sentence > first and (full or sentence == end - 1):
+          runs.append((document, first, sentence + 1))
+          first = sentence + 1
+      if first == end - 1 and end - begin > 1:
+        runs.append((document, end - 2, end))  # One sentence is left over: it goes with the one before it.
+    if not runs:
+      raise UserError("No document holds two sentences. sentence_pairs needs longer texts.")
+    return np.array(runs)
+
+  def _sentences(self, begin: int, end: int) -> np.ndarray:
+    return self.tokens[self.starts[begin] : self.starts[end]]
+
+  def _elsewhere(self, document: int, length: int, rng: np.random.Generator) -> np.ndarray:
+    """Sentences of another document from a random one on, until they have `length` tokens."""
+    other = rng.integers(len(self.documents) - 1)
+    begin, end = self.documents[other + (other >= document)]
+    begin = rng.integers(begin, end)
+    enough = int(np.searchsorted(self.starts, self.starts[begin] + length))
+    return self._sentences(begin, min(max(enough, begin + 1), end))
+
+  def _packed(self, first: np.ndarray, second: np.ndarray) -> Example:
+    tokens = np.full(self.max_length, self.tokenizer.pad or 0, np.int32)
+    middle, end = len(first) + 1, len(first) + len(second) + 2  # Where the two seps are.
+    tokens[0], tokens[middle], tokens[end] = self.cls, self.sep, self.sep
+    tokens[1:middle], tokens[middle + 1 : end] = first, second
+    places = np.arange(self.max_length)
+    return {
+      "tokens": tokens,
+      "segments": ((places > middle) & (places <= end)).astype(np.int32),
+      "valid": places <= end,
+      "special": (places == 0) | (places == middle) | (places >= end),
+      "word_start": self.tokenizer.word_starts(tokens),
+    }
+
+
+def _truncated(
+  first: np.ndarray, second: np.ndarray, room: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+  """Drops tokens of the longer segment, at its front or its end at random, until both have `room`. As BERT's
+  `truncate_seq_pair`, all at once."""
+  keep = min(len(first), max(room - len(second), (room + 1) // 2))
+  lengths = (keep, min(len(second), room - keep))
+  fronts = [rng.binomial(len(part) - length, 0.5) for part, length in zip((first, second), lengths)]
+  return tuple(part[front : front + length] for part, front, length in zip((first, second), fronts, lengths))
