@@ -1,0 +1,39 @@
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.layers import masks
+
+PLACES = jnp.arange(5)[None]
+
+
+def seen(rule, valid=None):
+  return np.asarray(masks.Visibility(rule, PLACES, PLACES, valid).array())[:, 0]
+
+
+def test_causal_sees_itself_and_the_past():
+  np.testing.assert_array_equal(seen(masks.causal)[0], np.tril(np.ones((5, 5))))
+
+
+def test_window_sees_its_neighbours():
+  np.testing.assert_array_equal(seen(masks.window(1))[0].sum(1), [2, 3, 3, 3, 2])
+
+
+def test_both_allows_what_each_allows():
+  both = seen(masks.both(masks.causal, masks.window(2)))
+  np.testing.assert_array_equal(both, seen(masks.causal) & seen(masks.window(2)))
+
+
+def test_padding_is_seen_by_nobody():
+  valid = jnp.array([[True] * 5, [True, True, False, False, True]])
+  allowed = seen(masks.causal, valid)
+  np.testing.assert_array_equal(allowed[0], seen(masks.causal)[0])
+  assert not allowed[1][:, 2:4].any() and allowed[1][4, 4]
+
+
+def test_without_a_rule_or_padding_there_is_no_array():
+  assert masks.Visibility(None, PLACES, PLACES).array() is None
+
+
+def test_the_same_rule_is_the_same_function():
+  assert masks.window(3) is masks.window(3)
+  assert masks.both(masks.causal, masks.window(3)) is masks.both(masks.causal, masks.window(3))

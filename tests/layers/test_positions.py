@@ -1,0 +1,132 @@
+import cmath
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import randomised
+
+from zoo.layers import positions
+from zoo.layers.attention import Attention
+
+
+def test_learned_positions_slice_or_look_up():
+  learned = positions.Learned(7, 3)
+  params = {"params": learned.init(jax.random.key(0), 5)["params"]}
+  table = params["params"]["embedding"]
+  np.testing.assert_array_equal(learned.apply(params, 5)[0], table[:5])
+  np.testing.assert_array_equal(learned.apply(params, 2, jnp.array([[4, 1]]))[0], table[jnp.array([4, 1])])
+
+
+def test_learned_positions_end_at_max_length():
+  with pytest.raises(ValueError, match="length 9 exceeds max_length 4. Raise max_length or crop the input."):
+    positions.Learned(4, 3).init(jax.random.key(0), 9)
+
+
+@pytest.mark.parametrize("interleaved", [True, False])
+def test_sinusoids_are_the_formula(interleaved):
+  dim = 6
+  out = positions.Sinusoidal(dim, interleaved=interleaved).apply({}, 11)
+  for place, i in np.ndindex(11, dim // 2):
+    angle = place / 10_000 ** (2 * i / dim)
+    sine, cosine = (2 * i, 2 * i + 1) if interleaved else (i, dim // 2 + i)
+    np.testing.assert_allclose(out[0, place, sine], math.sin(angle), atol=1e-6)
+    np.testing.assert_allclose(out[0, place, cosine], math.cos(angle), atol=1e-6)
+
+
+def test_sinusoids_of_given_places_are_rows_of_the_whole():
+  sinusoidal = positions.Sinusoidal(6)
+  np.testing.assert_array_equal(sinusoidal.apply({}, 2, jnp.array([[4, 1]]))[0], sinusoidal.apply({}, 5)[0, [4, 1]])
+
+
+def test_odd_widths_have_no_pairs():
+  with pytest.raises(ValueError, match="dim 5 is odd"):
+    positions.Sinusoidal(5).apply({}, 3)
+  with pytest.raises(ValueError, match="head_dim 3 is odd"):
+    positions.rotary()(jnp.zeros((1, 2, 1, 3)), jnp.zeros((1, 2), jnp.int32))
+
+
+def test_rotary_multiplies_complex_numbers():
+  x = jax.random.normal(jax.random.key(0), (1, 1, 1, 6))
+  turned = positions.rotary(100.0)(x, jnp.array([[13]]))[0, 0, 0]
+  for i in range(3):
+    want = complex(x[0, 0, 0, i], x[0, 0, 0, i + 3]) * cmath.exp(13j * 100.0 ** (-2 * i / 6))
+    np.testing.assert_allclose([turned[i], turned[i + 3]], [want.real, want.imag], rtol=1e-5)
+
+
+def test_rotary_products_depend_on_the_distance_only():
+  query, key = jax.random.normal(jax.random.key(0), (2, 1, 5, 3, 8))
+  places = jnp.arange(5)[None]
+
+  def logits(shift):
+    turn = positions.rotary()
+    return jnp.einsum("bqhd,bkhd->bhqk", turn(query, places + shift), turn(key, places + shift))
+
+  np.testing.assert_allclose(logits(0), logits(1000), rtol=1e-3, atol=1e-3)
+  assert abs(logits(0) - jnp.einsum("bqhd,bkhd->bhqk", query, key)).max() > 0.1
+
+
+def t5_bucket(distance, num_buckets, max_distance, bidirectional):
+  """As the paper's code has it, for one distance, in plain Python."""
+  bucket = 0
+  if bidirectional:
+    num_buckets //= 2
+    if distance > 0:
+      bucket += num_buckets
+    distance = abs(distance)
+  else:
+    distance = max(-distance, 0)
+  exact = num_buckets // 2
+  if distance < exact:
+    return bucket + distance
+  far = exact + int(math.log(distance / exact) / math.log(max_distance / exact) * (num_buckets - exact))
+  return bucket + min(far, num_buckets - 1)
+
+
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize("num_buckets, max_distance", [(32, 128), (10, 37)])
+def test_relative_buckets_are_those_of_t5(bidirectional, num_buckets, max_distance):
+  distances = np.arange(-300, 301)
+  want = [t5_bucket(int(d), num_buckets, max_distance, bidirectional) for d in distances]
+  got = positions.relative_bucket(distances, num_buckets, max_distance, bidirectional=bidirectional)
+  # Where the logarithm is a whole number, float32 may round to either side.
+  edge = np.array([d for d, a, b in zip(distances, got, want) if a != b])
+  assert set(abs(edge)) <= {16, 32, 64, 128}
+  assert max(want) == num_buckets - 1
+
+
+def test_relative_bias_looks_up_one_number_per_head_and_bucket():
+  module = positions.RelativeBias(3, num_buckets=8, max_distance=20)
+  variables = module.init(jax.random.key(0))
+  places = jnp.arange(6)[None]
+  bias = module.apply(variables)(places[:, :, None], places[:, None, :])
+  assert bias.shape == (1, 3, 6, 6)
+  table = variables["params"]["embedding"]
+  for query, key in np.ndindex(6, 6):
+    np.testing.assert_array_equal(bias[0, :, query, key], table[t5_bucket(key - query, 8, 20, True)])
+
+
+def test_relative_bias_fits_a_cached_attention():
+  x = jax.random.normal(jax.random.key(0), (2, 5, 7))
+  bias = positions.RelativeBias(3, 8, 20, bidirectional=False)
+  rule = bias.apply(randomised(bias.init(jax.random.key(0))))
+  attention = Attention(3, 4)
+  params = {"params": attention.init(jax.random.key(0), x)["params"]}
+  plain, _ = attention.apply(params, x, bias=rule, mutable=["cache"])
+  np.testing.assert_allclose(plain, attention.apply(params, x, bias=rule), rtol=1e-6)
+
+
+def test_alibi_slopes_are_those_of_the_paper():
+  def slopes(num_heads):
+    return -positions.alibi(num_heads)(jnp.array([[[1]]]), jnp.array([[[0]]]))[0, :, 0, 0]
+
+  np.testing.assert_allclose(slopes(8), [1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32, 1 / 64, 1 / 128, 1 / 256])
+  np.testing.assert_allclose(slopes(3), [2**-4, 2**-8, 2**-2])
+  np.testing.assert_allclose(slopes(1), [2**-8])
+
+
+def test_alibi_grows_with_the_distance():
+  places = jnp.arange(5)[None]
+  bias = positions.alibi(2)(places[:, :, None], places[:, None, :])
+  np.testing.assert_allclose(bias[0, 0, 3], -(2.0**-4) * np.array([3, 2, 1, 0, 1]))
