@@ -27,7 +27,7 @@ def image_text(
   background: str = "white",
   image_field: str = "image",
   text_field: str | None = None,
-  templates: Sequence[str] = ("{}",),
+  templates: str | Sequence = ("{}",),
   alternatives: str | None = None,
   alternative_rate: float = 0.5,
   group_field: str | None = None,
