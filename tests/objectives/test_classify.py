@@ -48,9 +48,10 @@ def test_soft_targets_are_distributions_over_classes():
 def test_texts_are_classified_too():
   objective = classify(tiny_model("next_sentence", head="classify", num_classes=5))
   batch = {name: x for name, x in tiny_batch(rows=3).items() if name != "image"}
-  params = objective.init(jax.random.key(0), batch)
+  params = jax.jit(objective.init)(jax.random.key(0), batch)
+  loss = jax.jit(objective.loss)
   other = {**batch, "segments": 1 - batch["segments"]}
-  assert objective.loss(params, batch)[0] != objective.loss(params, other)[0]
+  assert loss(params, batch)[0] != loss(params, other)[0]
 
 
 def test_mistakes_are_told():

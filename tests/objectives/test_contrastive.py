@@ -18,7 +18,7 @@ def unit(rng, *shape):
 def outputs(rows=5, scale=3.0, bias=None, seed=0, **more):
   """What `forward` of a two-tower model gives, without the model."""
   rng = np.random.default_rng(seed)
-  found = {"image": unit(rng, rows, 7), "text": unit(rng, rows, 7), "scale": np.full(rows, scale, np.float32)}
+  found = {"image": unit(rng, rows, 7), "text": unit(rng, rows, 7), "scale": jnp.full(rows, scale, jnp.float32)}
   found |= {} if bias is None else {"bias": np.full(rows, bias, np.float32)}
   found = {"weight": np.ones(rows, np.float32), **found, **more}
   return {name: jnp.array(x) for name, x in found.items()}
@@ -112,7 +112,8 @@ def test_images_of_bytes_are_those_of_floats():
   model, batch = tiny_model("contrastive"), tiny_batch(rows=3)
   bytes_ = jnp.arange(3 * 6 * 6 * 3, dtype=jnp.uint8).reshape(3, 6, 6, 3)
   objective = contrastive(model)
-  params = objective.init(jax.random.key(0), batch)
-  of_bytes, of_floats = [objective.loss(params, {**batch, "image": x})[0] for x in (bytes_, bytes_ / 127.5 - 1)]
+  params = jax.jit(objective.init)(jax.random.key(0), batch)
+  loss = jax.jit(lambda image: objective.loss(params, {**batch, "image": image})[0])
+  of_bytes, of_floats = loss(bytes_), loss(bytes_ / 127.5 - 1)
   np.testing.assert_allclose(of_bytes, of_floats, rtol=1e-6)
   np.testing.assert_array_equal(as_float(jnp.array([0, 255], jnp.uint8)), [-1, 1])

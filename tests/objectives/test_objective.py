@@ -34,6 +34,11 @@ def in_parts(case):
   return jax.jit(value_and_grad(objective, 4)).lower(params, batch, RNG).compile()
 
 
+def spread(batch):
+  """The rows over 8 devices."""
+  return jax.device_put(batch, sharding.batch_sharding(sharding.make_mesh({"data": 8})))
+
+
 def assert_close(got, want, tolerance=1e-5):
   """Equal to `tolerance` of each array's largest entry, or of a hundredth of the largest of all."""
   largest = max(np.abs(x).max() for x in jax.tree.leaves(want))
@@ -52,8 +57,7 @@ def test_parts_of_a_batch_give_the_loss_and_gradient_of_the_whole(case):
 )
 def test_a_batch_spread_over_8_devices_gives_the_loss_and_gradient_of_one_device(case, accumulate):
   objective, params, batch, grad = whole(case)
-  spread = jax.device_put(batch, sharding.batch_sharding(sharding.make_mesh({"data": 8})))
-  assert_close(jax.jit(value_and_grad(objective, accumulate))(params, spread, RNG), grad(params, batch, RNG))
+  assert_close(jax.jit(value_and_grad(objective, accumulate))(params, spread(batch), RNG), grad(params, batch, RNG))
 
 
 @pytest.mark.parametrize("case", OBJECTIVES)
@@ -113,11 +117,20 @@ def test_a_contrast_pays_for_a_second_forward_pass(case):
 
 
 def test_every_part_has_rows_of_every_device_and_none_moves():
-  x = jax.device_put(jnp.arange(16.0)[:, None], sharding.batch_sharding(sharding.make_mesh({"data": 8})))
+  x = spread(jnp.arange(16.0)[:, None])
   compiled = jax.jit(lambda x: jax.lax.map(jnp.sin, split_rows(x, 2))).lower(x).compile()
   assert not [name for name in ("all-", "collective", "permute") if name in compiled.as_text()]
   assert split_rows(x, 2)[0].ravel().tolist() == list(range(0, 16, 2))
   np.testing.assert_array_equal(join_rows(split_rows(x, 4)), x)
+
+
+@pytest.mark.parametrize("case", ["causal_lm", "contrastive"])
+def test_parts_keep_all_devices_busy(case):
+  """A device of 8 does about an eighth of the arithmetic; it would do half if a part lay on half of the devices."""
+  objective, params, batch = whole(case)[:3]
+  compiled = jax.jit(value_and_grad(objective, 2)).lower(params, spread(batch)).compile()
+  alone = jax.jit(value_and_grad(objective, 2)).lower(params, batch).compile()
+  assert compiled.cost_analysis()["flops"] < 0.3 * alone.cost_analysis()["flops"]
 
 
 def test_accumulate_must_divide_the_batch():
