@@ -26,6 +26,7 @@ def tfds(where: str, split: str, data_dir: str | None = None) -> "TFDSSource":
     builder = _builder(where, data_dir)
     if not builder.is_prepared():
       _prepare(builder, where)
+      builder = _builder(where, data_dir)  # This process may have waited while another one prepared it.
     return TFDSSource(builder, where, split)
 
 
@@ -50,8 +51,9 @@ class TFDSSource(Source):
     except ValueError as error:
       known = ", ".join(builder.info.splits)
       raise UserError(f"tfds:{where} has no split '{split}'. It has: {known}, and parts like train[:90%].") from error
-    parts = self.data.data_source._read_instructions
-    self.fingerprint = f"{split} {stamp(part.filename for part in parts)}"
+    self.folder = str(builder.data_path)
+    is_local = Path(self.folder).is_dir()  # Not so gs://...
+    self.fingerprint = f"{split} {stamp(sorted(Path(self.folder).iterdir())) if is_local else self.folder}"
 
   def __len__(self) -> int:
     return len(self.data)
@@ -67,8 +69,10 @@ class TFDSSource(Source):
       ) from error
 
   def _file(self, index: int) -> str:
-    reader, _ = self.data.data_source._reader_idx_and_position(index)
-    return self.data.data_source._paths[reader]
+    files = self.data.data_source
+    if not hasattr(files, "_reader_idx_and_position"):  # parquet
+      return self.folder
+    return files._paths[files._reader_idx_and_position(index)[0]]
 
 
 def _builder(where: str, data_dir: str | None) -> Any:
@@ -79,7 +83,7 @@ def _builder(where: str, data_dir: str | None) -> Any:
   if name in ours:
     importlib.import_module(f"zoo.data.builders.{name}")  # Importing a builder makes it known to TFDS.
   try:
-    return tfds.builder(where, data_dir=data_dir, file_format="array_record")
+    return tfds.builder(where, data_dir=data_dir)
   except tfds.core.DatasetNotFoundError as error:
     unimported = {path.stem for path in Path(tfds.__file__).parent.glob("*/[a-z]*")}  # Those that import TensorFlow.
     if name in unimported:
@@ -106,8 +110,9 @@ def _prepare(builder: Any, where: str) -> None:
   if by_tfds and importlib.util.find_spec("tensorflow") is None:
     raise UserError(_needs_tensorflow(where, builder.data_path))
   place = Path(builder.data_path)
+  is_local = "://" not in str(builder.data_path)
   try:
-    with locked(place.parent / f".{place.name}.lock"):
+    with locked(place.parent / f".{place.name}.lock") if is_local else contextlib.nullcontext():
       if not builder.is_prepared():
         config = tfds.download.DownloadConfig(try_download_gcs=False)
         builder.download_and_prepare(download_config=config, file_format="array_record")
