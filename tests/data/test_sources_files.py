@@ -1,0 +1,285 @@
+import pickle
+
+import pytest
+
+from tests.data import toys
+from zoo.data.sources import open_source
+from zoo.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+  monkeypatch.setenv("ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def everything(source):
+  return [source[i] for i in range(len(source))]
+
+
+def texts(source):
+  return [record["text"] for record in everything(source)]
+
+
+# Text files
+
+
+@pytest.mark.parametrize("where", ["texts", "texts/**/*.txt", "texts/*/*.txt"])
+def test_a_document_a_file(tmp_path, where):
+  toys.write(tmp_path, {f"texts/{i // 3}/{i}.txt": f"text {i}" for i in range(7)})
+  toys.write(tmp_path, {"texts/.hidden.txt": "no", "texts/image.png": b"no"})
+  source = open_source(f"text:{where}", "train", str(tmp_path))
+  assert sorted(texts(source)) == [f"text {i}" for i in range(7)]
+  assert texts(source) == texts(open_source(f"text:{tmp_path}/{where}"))
+
+
+def test_parts_of_a_folder_are_disjoint_and_complete(tmp_path):
+  toys.write(tmp_path, {f"{i:02}.md": f"text {i:02}" for i in range(20)})
+  train, rest = (texts(open_source(f"text:{tmp_path}", split)) for split in ("train[:75%]", "train[75%:]"))
+  assert (len(train), len(rest)) == (15, 5)
+  assert sorted(train + rest) == [f"text {i:02}" for i in range(20)]
+  assert max(train) > min(rest)  # Not the first files of the folder.
+
+
+def test_subfolders_named_as_splits_are_the_splits(tmp_path):
+  toys.write(tmp_path, {"train/a.txt": "a", "train/b.txt": "b", "test/c.txt": "c"})
+  assert sorted(texts(open_source(f"text:{tmp_path}", "train"))) == ["a", "b"]
+  assert texts(open_source(f"text:{tmp_path}", "test")) == ["c"]
+  assert texts(open_source(f"text:{tmp_path}/{{split}}/*.txt", "test")) == ["c"]
+  assert len(texts(open_source(f"text:{tmp_path}", "train+test"))) == 3
+  with pytest.raises(UserError, match="has no split 'validation'. It has: train, test"):
+    open_source(f"text:{tmp_path}", "validation")
+
+
+def test_the_fingerprint_changes_with_the_files(tmp_path):
+  toys.write(tmp_path, {"a.txt": "a"})
+  before = open_source(f"text:{tmp_path}").fingerprint
+  assert open_source(f"text:{tmp_path}").fingerprint == before
+  toys.write(tmp_path, {"a.txt": "longer"})
+  assert open_source(f"text:{tmp_path}").fingerprint != before
+
+
+def test_texts_that_cannot_be_read_are_named(tmp_path):
+  toys.write(tmp_path, {"latin/a.txt": b"caf\xe9", "empty/b.txt": "", "blank/c.txt": " \n", "bom/d.txt": "\ufefftext"})
+  with pytest.raises(UserError, match=r"a\.txt is not UTF-8 text: .* at byte 3"):
+    open_source(f"text:{tmp_path}/latin")[0]
+  for folder, file in ("empty", "b.txt"), ("blank", "c.txt"):
+    with pytest.raises(UserError, match=f"{file} is empty"):
+      open_source(f"text:{tmp_path}/{folder}")[0]
+  assert open_source(f"text:{tmp_path}/bom")[0]["text"] == "text"
+  source = open_source(f"text:{tmp_path}/bom")
+  (tmp_path / "bom" / "d.txt").unlink()
+  with pytest.raises(UserError, match=r"d\.txt cannot be read: No such file"):
+    source[0]
+
+
+@pytest.mark.parametrize(
+  "source, message",
+  [
+    ("text:nowhere", "There is no folder .*nowhere"),
+    ("text:*.txt", r"No file matches .*\*\.txt"),
+    ("text:.", "No file matches"),
+    ("txt:.", r"has no 'txt'. Did you mean 'text'\? It has: images, jsonl, text, tfds, webdataset"),
+    ("notes", "source is 'notes'. It must be KIND:WHERE"),
+    ("text:", "source is 'text:'. It must be KIND:WHERE"),
+  ],
+)
+def test_places_that_are_not_there_are_told(tmp_path, source, message):
+  with pytest.raises(UserError, match=message):
+    open_source(source, "train", str(tmp_path))
+
+
+# JSON lines
+
+
+def test_an_object_a_line(tmp_path):
+  for name in "ab":
+    toys.write_jsonl(tmp_path / f"{name}.jsonl", [{"text": f"{name}{i}", "year": i} for i in range(5)])
+  source = open_source(f"jsonl:{tmp_path}")
+  assert sorted(texts(source)) == [f"{name}{i}" for name in "ab" for i in range(5)]
+  assert texts(source) != sorted(texts(source))
+  parts = [open_source(f"jsonl:{tmp_path}/*.jsonl", split) for split in ("train[:4]", "train[4:]")]
+  assert [record for part in parts for record in everything(part)] == everything(source)
+  assert everything(pickle.loads(pickle.dumps(source))) == everything(source)
+
+
+def test_line_ends_and_the_last_line_do_not_matter(tmp_path):
+  toys.write(tmp_path, {"a.jsonl": '{"text": "é"}\r\n{"text": "b"}\n{"text": "c"}', "b.jsonl": '{"text": "d"}\n\n\n'})
+  assert sorted(texts(open_source(f"jsonl:{tmp_path}"))) == ["b", "c", "d", "é"]
+
+
+@pytest.mark.parametrize(
+  "line, message",
+  [
+    ('{"text": "cut', r"data\.jsonl line 2 is not JSON: Unterminated string"),
+    ("[1, 2]", r"data\.jsonl line 2 is \[1, 2\], not a JSON object"),
+    ("", r"data\.jsonl line 2 is not JSON"),
+    ("\udcff", r"data\.jsonl line 2 is not JSON"),
+  ],
+)
+def test_a_broken_line_is_told_when_it_is_read(tmp_path, line, message):
+  (tmp_path / "data.jsonl").write_bytes(f'{{"text": "a"}}\n{line}\n{{"text": "c"}}\n'.encode(errors="surrogateescape"))
+  source = open_source(f"jsonl:{tmp_path}")
+  with pytest.raises(UserError, match=message):
+    everything(source)
+
+
+def test_an_empty_file_of_lines_is_named(tmp_path):
+  toys.write(tmp_path, {"a.jsonl": '{"text": "a"}', "b.jsonl": ""})
+  with pytest.raises(UserError, match=r"b\.jsonl is empty"):
+    open_source(f"jsonl:{tmp_path}")
+
+
+# Images
+
+
+def test_captions_in_files_beside_the_images(tmp_path):
+  toys.write(tmp_path, {"a.png": toys.png("red"), "a.txt": "a red one\n\nred\n", "in/b.JPG": toys.png("blue")})
+  toys.write(tmp_path, {"in/b.json": '{"caption": "a blue one", "keywords": ["sky"]}'})
+  red, blue = sorted(everything(open_source(f"images:{tmp_path}")), key=lambda record: record["path"])
+  assert (red["image"], red["text"]) == (toys.png("red"), ["a red one", "red"])
+  assert (blue["caption"], blue["keywords"]) == ("a blue one", ["sky"])
+
+
+@pytest.mark.parametrize("write", [toys.write_jsonl, toys.write_csv])
+def test_captions_in_a_table(tmp_path, write):
+  toys.write(tmp_path, {"a.png": toys.png("red"), "in/b.png": toys.png("blue"), "c.png": toys.png("green")})
+  rows = [{"file": "a.png", "text": 'a "red", one'}, {"file": "in/b.png", "text": "a blue one"}]
+  write(tmp_path / ("captions.csv" if write is toys.write_csv else "captions.jsonl"), rows)
+  found = sorted(everything(open_source(f"images:{tmp_path}")), key=lambda record: record["path"])
+  assert [(record["text"], record["image"]) for record in found] == [
+    ('a "red", one', toys.png("red")),
+    ("a blue one", toys.png("blue")),
+  ]
+
+
+def test_folders_are_classes_with_the_same_numbers_in_every_split(tmp_path):
+  toys.write(tmp_path, {f"train/{name}/{i}.png": toys.png(name) for name in ("blue", "red") for i in range(3)})
+  toys.write(tmp_path, {"test/red/0.png": toys.png("red"), "test/light_green/0.png": toys.png("green")})
+  train, test = (open_source(f"images:{tmp_path}", split) for split in ("train", "test"))
+  assert train.class_names == test.class_names == {"label": ["blue", "light_green", "red"]}
+  assert {(record["label"], record["text"]) for record in everything(train)} == {(0, "blue"), (2, "red")}
+  assert {(record["label"], record["text"]) for record in everything(test)} == {(1, "light green"), (2, "red")}
+
+
+def test_images_without_captions_or_broken_ones_are_named(tmp_path):
+  toys.write(tmp_path, {"some/a.png": toys.png("red"), "some/a.txt": "red", "some/b.png": toys.png("red")})
+  with pytest.raises(UserError, match=r"b\.png has no caption: there is neither b\.txt nor b\.json"):
+    everything(open_source(f"images:{tmp_path}/some"))
+  toys.write(tmp_path, {"json/a.png": toys.png("red"), "json/a.json": "{"})
+  with pytest.raises(UserError, match=r"a\.json is not JSON"):
+    everything(open_source(f"images:{tmp_path}/json"))
+  toys.write(tmp_path, {"zero/x/a.png": b""})
+  with pytest.raises(UserError, match=r"a\.png is empty"):
+    everything(open_source(f"images:{tmp_path}/zero"))
+  toys.write(tmp_path, {"none/a.txt": "text"})
+  with pytest.raises(UserError, match="none holds no image"):
+    open_source(f"images:{tmp_path}/none")
+
+
+@pytest.mark.parametrize(
+  "row, message",
+  [
+    ('{"file": "gone.png", "text": "t"}', r"gone\.png cannot be read: No such file"),
+    ('{"file": "../outside.png", "text": "t"}', r"captions\.jsonl line 1: \.\./outside\.png lies outside"),
+    ('{"file": "/etc/passwd", "text": "t"}', r"captions\.jsonl line 1: /etc/passwd lies outside"),
+    ('{"picture": "a.png", "text": "t"}', r"captions\.jsonl line 1 names no image in a field 'file'.*picture, text"),
+    ('{"file": "a.png"', r"captions\.jsonl line 1 is not JSON"),
+  ],
+)
+def test_a_wrong_row_of_a_table_is_told(tmp_path, row, message):
+  toys.write(tmp_path, {"captions.jsonl": row, "a.png": toys.png("red")})
+  with pytest.raises(UserError, match=message):
+    everything(open_source(f"images:{tmp_path}"))
+
+
+# WebDataset
+
+
+def samples(numbers):
+  return {
+    f"part/{i:03}.{ending}": content
+    for i in numbers
+    for ending, content in [
+      ("png", toys.png((i, i, i))),
+      ("txt", f"number {i}"),
+      ("json", f'{{"year": {i}, "text": "not this"}}'),
+      ("seg.png", b"raw"),
+    ]
+  }
+
+
+def test_members_of_a_key_are_an_example(tmp_path):
+  toys.write_tar(tmp_path / "a.tar", samples(range(4)))
+  toys.write_tar(tmp_path / "b.tar", samples(range(4, 7)) | {"part/006.cls": "3\n"})
+  source = open_source(f"webdataset:{tmp_path}/*.tar")
+  found = sorted(everything(source), key=lambda record: record["__key__"])
+  assert [record["__key__"] for record in found] == [f"part/{i:03}" for i in range(7)]
+  six = {"image": toys.png((6, 6, 6)), "text": "number 6", "year": 6, "seg.png": b"raw", "label": 3}
+  assert found[6] == {"__key__": "part/006", **six}
+  assert texts(source) != sorted(texts(source))
+  parts = [open_source(f"webdataset:{tmp_path}", split) for split in ("train[:60%]", "train[60%:]")]
+  assert [record for part in parts for record in everything(part)] == everything(source)
+
+
+def test_a_shard_is_listed_once_and_again_when_it_changed(tmp_path, monkeypatch):
+  toys.write_tar(tmp_path / "a.tar", samples(range(2)))
+  assert len(open_source(f"webdataset:{tmp_path}")) == 2
+  with monkeypatch.context() as patch:
+    patch.setattr("tarfile.open", None)
+    assert len(everything(open_source(f"webdataset:{tmp_path}"))) == 2
+  toys.write_tar(tmp_path / "a.tar", samples(range(3)))
+  assert len(open_source(f"webdataset:{tmp_path}")) == 3
+
+
+def test_names_of_members_are_not_used_as_paths(tmp_path):
+  toys.write_tar(tmp_path / "a.tar", {"../../outside.txt": "text", "/etc/other.txt": "more"})
+  assert sorted(texts(open_source(f"webdataset:{tmp_path}"))) == ["more", "text"]
+  assert not (tmp_path.parent.parent / "outside.txt").exists()
+
+
+@pytest.mark.parametrize("cut", [100, 600, 1500])
+def test_a_truncated_shard_is_named(tmp_path, cut):
+  toys.write_tar(tmp_path / "whole.tar", {"a.png": b"x" * 1000, "b.png": b"y" * 1000})
+  (tmp_path / "a.tar").write_bytes((tmp_path / "whole.tar").read_bytes()[:cut])
+  with pytest.raises(UserError, match=r"a\.tar is (truncated|no whole)"):
+    open_source(f"webdataset:{tmp_path}/a.tar")
+
+
+@pytest.mark.parametrize(
+  "content, message",
+  [
+    (b"", r"a\.tar is no whole, uncompressed tar file \(empty file\)"),
+    (b"\x1f\x8b compressed", r"a\.tar is no whole, uncompressed tar file"),
+    (b"\0" * 10240, r"a\.tar holds no file"),
+  ],
+)
+def test_what_is_no_shard_is_named(tmp_path, content, message):
+  (tmp_path / "a.tar").write_bytes(content)
+  with pytest.raises(UserError, match=message):
+    open_source(f"webdataset:{tmp_path}")
+
+
+def test_a_shard_that_was_cut_or_removed_since_it_was_opened_is_named(tmp_path):
+  toys.write_tar(tmp_path / "a.tar", {"a.png": b"x" * 1000})
+  source = open_source(f"webdataset:{tmp_path}")
+  (tmp_path / "a.tar").write_bytes((tmp_path / "a.tar").read_bytes()[:900])
+  with pytest.raises(UserError, match=r"a\.tar became shorter: 'a\.png' is cut off"):
+    source[0]
+  (tmp_path / "a.tar").unlink()
+  with pytest.raises(UserError, match=r"a\.tar cannot be read: No such file"):
+    source[0]
+
+
+@pytest.mark.parametrize("ending, content", [("json", "{"), ("cls", "cat"), ("txt", b"\xff")])
+def test_a_broken_member_is_told_when_it_is_read(tmp_path, ending, content):
+  toys.write_tar(tmp_path / "a.tar", {f"a.{ending}": content})
+  source = open_source(f"webdataset:{tmp_path}")
+  with pytest.raises(UserError, match=rf"a\.tar, 'a': its \.{ending} cannot be read"):
+    source[0]
+
+
+def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch):
+  toys.write_tar(tmp_path / "a.tar", samples(range(2)))
+  monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "a.tar"))
+  with pytest.raises(UserError, match="Cannot write to the cache .*Set ZOO_CACHE"):
+    open_source(f"webdataset:{tmp_path}")
