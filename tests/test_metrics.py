@@ -37,6 +37,8 @@ def test_a_line_is_on_disk_once_it_is_written(tmp_path):
   writers = Writers(tmp_path)
   writers.write(1, {"loss": 1})
   assert len(lines(tmp_path)) == 1
+  writers.write(2, {})
+  assert len(lines(tmp_path)) == 1
   writers.close()
 
 

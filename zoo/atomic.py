@@ -3,13 +3,13 @@
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Generator
 
 from zoo.errors import UserError
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+def replacing(path: str | os.PathLike) -> Generator[pathlib.Path]:
   """A temporary path to write to, in the folder of `path`; renamed to `path` when the block ends well, else removed.
 
   Raises:

@@ -10,7 +10,7 @@ import json
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -125,7 +125,7 @@ class Checkpoints:
         checksums.write(unfinished / "state", to=unfinished / CHECKSUMS)
 
   @contextlib.contextmanager
-  def _saving(self) -> Iterator[None]:
+  def _saving(self) -> Generator[None]:
     """Turns whatever goes wrong while writing into one line, and takes the torn folder away: it may fill the disk."""
     try:
       yield
@@ -219,7 +219,7 @@ def scores(folder: str | os.PathLike) -> dict[int, dict[str, Any] | None]:
 
 
 @contextlib.contextmanager
-def _reading(folder: epath.Path) -> Iterator[None]:
+def _reading(folder: epath.Path) -> Generator[None]:
   try:
     yield
   except Exception as error:

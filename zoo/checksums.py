@@ -1,4 +1,4 @@
-"""A list of what a folder's files should be, because neither Orbax nor a disk tells when a byte of an array has changed."""
+"""What the files of a folder should be: neither Orbax nor a disk tells when a byte of an array has changed."""
 
 import json
 import os

@@ -76,7 +76,8 @@ def peak(device: jax.Device | None = None) -> float | None:
 def peak_of(devices: Iterable[jax.Device]) -> float | None:
   """FLOP/s of `devices` together, e.g. of `mesh.devices.flat`; None if that of one is unknown."""
   peaks = [peak(device) for device in devices]
-  return None if None in peaks else sum(peaks)
+  known = [flops for flops in peaks if flops is not None]
+  return sum(known) if len(known) == len(peaks) else None
 
 
 def _count(jaxpr: Any) -> int:

@@ -42,28 +42,28 @@ class Writers:
       return
     folder = pathlib.Path(folder)
     # What may be missing is asked for before anything is written.
-    tensorboardx = _extra("tensorboardX", "tensorboard") if tensorboard else None
-    wandb_module = _extra("wandb", "wandb") if wandb else None
+    event_files = _extra("tensorboardX", "tensorboard") if tensorboard else None
+    service = _extra("wandb", "wandb") if wandb else None
     folder.mkdir(parents=True, exist_ok=True)
     self.path = folder / "metrics.jsonl"
     drop_beyond(self.path, step)
     self._file = open(self.path, "a", encoding="utf-8")
-    if tensorboardx:
-      self._tensorboard = tensorboardx.SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
-    if wandb_module:
-      keywords = {"project": wandb} if isinstance(wandb, str) else dict(wandb)
-      self._wandb = wandb_module.init(**{"dir": str(folder), "id": _wandb_id(folder), "resume": "allow", **keywords})
+    if event_files:
+      self._tensorboard = event_files.SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
+    if service and wandb:
+      keywords = {"project": wandb} if isinstance(wandb, str) else {**wandb}
+      self._wandb = service.init(**{"dir": str(folder), "id": _wandb_id(folder), "resume": "allow", **keywords})
 
   def write(self, step: int, values: Mapping[str, Any]) -> None:
-    """Adds one line, `{"step": ..., "time": ..., **values}`; `values` are numbers or scalar arrays.
+    """Adds one line, `{"step": ..., "time": ..., **values}`; `values` are numbers or scalar arrays, none: no line.
 
     JSON knows no NaN and no infinity: they are written as null, and TensorBoard is spared them.
     """
-    if self._file is None:
+    if self._file is None or not values:
       return
     numbers = {name: float(value) for name, value in values.items()}
-    line = {"step": int(step), "time": round(time.time(), 3)}
-    line |= {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    strict = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    line = {"step": int(step), "time": round(time.time(), 3), **strict}
     try:
       self._file.write(json.dumps(line, allow_nan=False) + "\n")
       self._file.flush()

@@ -4,7 +4,7 @@ import contextlib
 import math
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, TextIO
 
 import jax
@@ -50,7 +50,7 @@ class Speed:
     return measured
 
   @contextlib.contextmanager
-  def paused(self) -> Iterator[None]:
+  def paused(self) -> Generator[None]:
     """Time in this block (evaluation, waiting for a checkpoint) does not count."""
     before = time.perf_counter()
     yield

@@ -87,10 +87,10 @@ def load(folder: str | os.PathLike, *, step: int | None = None, best: bool = Fal
   if not folder.is_dir():
     raise UserError(f"{folder} is {'a file, not a folder' if folder.exists() else 'not there'}. Name a run's folder.")
   if (folder / MODEL).exists() and step is None and not best:
-    model = _build(folder, _spec_in(folder))
+    model = _model_in(folder)
     return model, _read_params(folder / PARAMS, model)
   if (folder / CONFIG).exists():
-    model = _build(folder, _spec_in(folder))
+    model = _model_in(folder)
     return model, _read_checkpoint(folder / "checkpoints", model, step, best)
   held = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
   raise UserError(
@@ -138,7 +138,8 @@ def _essence(spec: Mapping[str, Any]) -> dict[str, Any]:
   return {name: value for name, value in spec.items() if value is not None and name not in COMPUTING}
 
 
-def _build(folder: pathlib.Path, spec: Mapping[str, Any]) -> Any:
+def _model_in(folder: pathlib.Path) -> Any:
+  spec = _spec_in(folder) or {}
   try:
     return build(**spec)
   except UserError as error:
