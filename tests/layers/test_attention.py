@@ -48,7 +48,9 @@ def test_attention_projects_to_heads_and_back():
     jnp.einsum("bld,dhw->blhw", x, params[name]["kernel"]) + params[name]["bias"][None, None]
     for name in ("query", "key", "value")
   )
-  want = jnp.einsum("blhw,hwd->bld", dense_attention(q, k, v), params["out"]["kernel"]) + params["out"]["bias"][None, None]
+  want = (
+    jnp.einsum("blhw,hwd->bld", dense_attention(q, k, v), params["out"]["kernel"]) + params["out"]["bias"][None, None]
+  )
   np.testing.assert_allclose(attention.apply({"params": params}, x), want, rtol=1e-5, atol=1e-5)
 
 

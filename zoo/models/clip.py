@@ -154,7 +154,7 @@ def clip(
   """A CLIP of these sizes.
 
   eos: the end-of-text token; the last of the vocabulary if None. logit_bias: initial value of the sigmoid loss's bias.
-  stem_dim: width of a convolutional stem before the patches, for small images and few of them; None: none, as published.
+  stem_dim: width of a convolutional stem before the patches, for few and small images; None: no stem, as published.
   """
   grid = sizes.patch_grid(image_size, patch_size)
   image_head_dim = sizes.head_dim(image_dim, image_heads, "image_")

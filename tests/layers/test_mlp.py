@@ -1,0 +1,58 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import randomised
+
+from zoo.layers.mlp import ACTIVATIONS, MLP, GatedMLP
+
+FORMULAS = {
+  "relu": lambda x: max(x, 0.0),
+  "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2,
+  "gelu_tanh": lambda x: x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2,
+  "quick_gelu": lambda x: x / (1 + math.exp(-1.702 * x)),
+  "silu": lambda x: x / (1 + math.exp(-x)),
+}
+X = jax.random.normal(jax.random.key(0), (2, 5, 7))
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_activations_are_their_formulas(name):
+  xs = np.linspace(-5, 5, 41)
+  np.testing.assert_allclose(ACTIVATIONS[name](jnp.array(xs)), [FORMULAS[name](x) for x in xs], rtol=1e-4, atol=2e-6)
+
+
+def test_plain_mlp_is_its_formula():
+  mlp = MLP(11, "relu")
+  p = randomised(mlp.init(jax.random.key(0), X)["params"])
+  h = jnp.maximum(X @ p["up"]["kernel"] + p["up"]["bias"][None, None], 0)
+  want = h @ p["down"]["kernel"] + p["down"]["bias"][None, None]
+  np.testing.assert_allclose(mlp.apply({"params": p}, X), want, rtol=1e-5, atol=1e-5)
+
+
+def test_gated_mlp_is_its_formula_and_has_no_bias():
+  mlp = GatedMLP(11)
+  p = randomised(mlp.init(jax.random.key(0), X)["params"])
+  h = jax.nn.silu(X @ p["gate"]["kernel"]) * (X @ p["up"]["kernel"])
+  np.testing.assert_allclose(mlp.apply({"params": p}, X), h @ p["down"]["kernel"], rtol=1e-5, atol=1e-5)
+  assert {name: set(part) for name, part in p.items()} == {name: {"kernel"} for name in ("gate", "up", "down")}
+
+
+@pytest.mark.parametrize("kind", [MLP, GatedMLP])
+def test_hidden_dropout_acts_in_training_only(kind):
+  mlp = kind(11, dropout=0.5)
+  p = {"params": mlp.init(jax.random.key(0), X)["params"]}
+  np.testing.assert_array_equal(mlp.apply(p, X), kind(11).apply(p, X, train=True))
+  assert abs(mlp.apply(p, X, train=True, rngs={"dropout": jax.random.key(1)}) - mlp.apply(p, X)).max() > 0.01
+
+
+def test_an_activation_may_be_a_function():
+  p = {"params": MLP(11).init(jax.random.key(0), X)["params"]}
+  np.testing.assert_array_equal(MLP(11, jax.nn.relu).apply(p, X), MLP(11, "relu").apply(p, X))
+
+
+def test_an_unknown_activation_is_refused():
+  with pytest.raises(ValueError, match="activation is 'glu'. It may be a function or: relu, gelu"):
+    MLP(11, "glu").init(jax.random.key(0), X)

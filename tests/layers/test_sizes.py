@@ -1,0 +1,40 @@
+import jax.numpy as jnp
+import pytest
+
+from zoo.layers import sizes
+
+REFUSED = {
+  "depth is 0. It must be at least 1.": lambda: sizes.positive(dim=3, depth=0),
+  "dropout is 1.0. It is a probability: at least 0, below 1.": lambda: sizes.rate(dropout=1.0),
+  "dim 10 does not divide into num_heads 3. Make dim a multiple of num_heads, e.g. 9.": lambda: sizes.head_dim(10, 3),
+  "text_dim 10 does not divide into text_heads 4. ": lambda: sizes.head_dim(10, 4, "text_"),
+  "image_heads is 0. It must be at least 1.": lambda: sizes.head_dim(10, 0, "image_"),
+  "image_size 32 does not divide into patches of patch_size 5. Make it a multiple, e.g. 30.": (
+    lambda: sizes.patch_grid(32, 5)
+  ),
+  "dtype is 'bf16'. It may be: bfloat16, float16, float32, or None": lambda: sizes.compute_dtype("bf16"),
+  "dtype is int32. Compute in a floating one": lambda: sizes.compute_dtype("int32"),
+  "remat is 'most'. It may be None, full, dots, ": lambda: sizes.remat_policy("most"),
+  r"tokens are int32 \[3\], the model wants whole numbers \[batch, length\].": (
+    lambda: sizes.tokens_fit(jnp.zeros(3, jnp.int32))
+  ),
+  r"tokens are float32 \[2, 3\]": lambda: sizes.tokens_fit(jnp.zeros((2, 3))),
+  r"Images have shape \[2, 3, 8, 8\], the model wants \[batch, 8, 8, 3\].": (
+    lambda: sizes.image_fits(jnp.zeros((2, 3, 8, 8)), 8, 3)
+  ),
+}
+
+
+@pytest.mark.parametrize("message", REFUSED)
+def test_refuses_in_one_line_with_the_way_out(message):
+  with pytest.raises(ValueError, match=message) as error:
+    REFUSED[message]()
+  assert "\n" not in str(error.value)
+
+
+def test_good_sizes_pass():
+  sizes.positive(depth=1, mlp_dim=None)
+  sizes.rate(dropout=0.0)
+  assert sizes.head_dim(12, 3) == 4
+  assert sizes.patch_grid(15, 5) == 3
+  assert sizes.compute_dtype(None) is None and sizes.compute_dtype("bfloat16") == jnp.bfloat16
