@@ -48,6 +48,12 @@ def test_a_record_meets_other_chance_in_every_epoch():
   assert len(set(chance)) == 7 * len(STEPS)
 
 
+def test_a_single_record_in_batches_of_one():
+  made = batches(Numbers(1), 1, seed=0)
+  assert [made[step]["number"].tolist() for step in (0, 10**9)] == [[0], [0]]
+  assert next(made.iterate(10**9))["chance"] == made[10**9]["chance"]
+
+
 def test_a_batch_may_be_larger_than_the_data():
   assert sorted(batches(Numbers(3), 6, seed=0)[0]["number"]) == [0, 0, 1, 1, 2, 2]
 

@@ -56,9 +56,11 @@ def image_text(
   device), `tokens` int32 [max_length], `valid` bool [max_length], `group` int32. `info`: source, tokenizer, vocab_size,
   image_size, max_length.
   """
-  pixels.check_fit(fit)
+  pixels.check(fit, image_size)
   if background not in ("white", "black", "random"):
     raise UserError(f"background is '{background}'. It may be: white, black, random.")
+  if not 0 <= alternative_rate <= 1:
+    raise UserError(f"alternative_rate is {alternative_rate}. It must lie between 0 and 1.")
   templates = (templates,) if isinstance(templates, str) else tuple(templates)
   for template in templates:
     if template.count("{}") != 1:

@@ -38,7 +38,7 @@ def labelled_images(
   Each example: `image` uint8 [image_size, image_size, 3] (`zoo.data.augment` makes it float32 in [-1, 1] on the
   device), `label` int32 []. `info`: source, image_size, class_names (None if unknown), num_classes (None if unknown).
   """
-  pixels.check_fit(fit)
+  pixels.check(fit, image_size)
   if background not in ("white", "black"):
     raise UserError(f"background is '{background}'. It may be: white, black.")
   raw = open_source(source, split, data_dir)

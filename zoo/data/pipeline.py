@@ -15,6 +15,8 @@ from zoo.errors import UserError
 
 Example = dict[str, np.ndarray]
 
+ENDLESS = 2**48  # Examples that training may ask for. Lengths near sys.maxsize, as of repeat(), overflow in grain.
+
 
 class Records:
   """A finite, random-access source of examples: what the pipelines in zoo/data return.
@@ -84,11 +86,15 @@ def batches(
   local = rows_per_host(batch_size, process_index, process_count)
   if len(records) == 0:
     raise UserError("The data hold no example.")
+  if workers < 0:
+    raise UserError(f"workers is {workers}. It must be 0 (threads) or the number of processes.")
   dataset = grain.MapDataset.range(len(records)).seed(seed % 2**32)
   if shuffle:
     dataset = dataset.shuffle()
   # Local batch k * process_count + process_index holds this host's rows of global batch k.
-  dataset = dataset.repeat().random_map(records.example).batch(local)[process_index::process_count]
+  dataset = (
+    dataset.repeat(ENDLESS // len(records)).random_map(records.example).batch(local)[process_index::process_count]
+  )
   return Batches(dataset, threads, prefetch, workers)
 
 

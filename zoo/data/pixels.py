@@ -1,6 +1,8 @@
 """Encoded images to arrays of one size."""
 
+import contextlib
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,12 @@ WHITE, BLACK = np.full(3, 255, np.uint8), np.zeros(3, np.uint8)
 Box = tuple[float, float, float, float]
 
 
-def check_fit(fit: str) -> None:
-  """Raises UserError unless `fit` is one that `decode` knows."""
+def check(fit: str, image_size: int | None) -> None:
+  """Raises UserError unless `decode` can make images of this fit and size."""
   if fit not in FITS:
     raise UserError(f"fit is '{fit}'.{did_you_mean(fit, FITS)} It may be: {', '.join(FITS)}.")
+  if image_size is not None and image_size < 1:
+    raise UserError(f"image_size is {image_size}. It must be 1 or more, or none for that of the first image.")
 
 
 def decode(image: Any, size: int, fit: str, what: str, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -32,27 +36,14 @@ def decode(image: Any, size: int, fit: str, what: str, rng: np.random.Generator 
     what: names the record in messages.
     rng: numpy generator for `random_crop`.
   """
-  try:
+  with _told(what):
     return _decode(image, size, fit, rng)
-  except UnidentifiedImageError as error:
-    raise UserError(
-      f"{what}: the image does not decode ({len(image)} bytes of no format that Pillow knows)."
-    ) from error
-  except (OSError, EOFError, SyntaxError, TypeError, ValueError) as error:
-    raise UserError(f"{what}: the image does not decode ({error}).") from error
-  except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-    raise UserError(f"{what}: the image is refused ({error}).") from error
 
 
 def natural_size(image: Any, what: str) -> int:
   """Pixels of the shorter side of an encoded image or array."""
-  if isinstance(image, np.ndarray):
-    return min(image.shape[:2])
-  try:
-    with Image.open(io.BytesIO(image)) as picture:
-      return min(picture.size)
-  except (OSError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-    raise UserError(f"{what}: the image does not decode ({error}).") from error
+  with _told(what):
+    return min(_open(image).size)
 
 
 def over(pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
@@ -64,11 +55,27 @@ def over(pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
   return (colour + alpha * (pixels[..., :3] - colour) + np.float32(0.5)).astype(np.uint8)
 
 
-def _decode(image: Any, size: int, fit: str, rng: np.random.Generator | None) -> np.ndarray:
+@contextlib.contextmanager
+def _told(what: str) -> Iterator[None]:
+  """What Pillow raises, as one line about `what`."""
+  try:
+    yield
+  except UnidentifiedImageError as error:
+    raise UserError(f"{what}: the image does not decode (it has no format that Pillow knows).") from error
+  except (OSError, EOFError, SyntaxError, TypeError, ValueError) as error:
+    raise UserError(f"{what}: the image does not decode ({error}).") from error
+  except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    raise UserError(f"{what}: the image is refused ({error}).") from error
+
+
+def _open(image: Any) -> Image.Image:
   if isinstance(image, np.ndarray):
-    picture = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
-  else:
-    picture = Image.open(io.BytesIO(image))
+    return Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
+  return Image.open(io.BytesIO(image))
+
+
+def _decode(image: Any, size: int, fit: str, rng: np.random.Generator | None) -> np.ndarray:
+  picture = _open(image)
   width, height = picture.size
   limit = Image.MAX_IMAGE_PIXELS  # Pillow itself warns from here on and raises at twice as many.
   if limit and width * height > limit:

@@ -20,7 +20,7 @@ from zoo.errors import UserError
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
 TABLES = ("captions.jsonl", "captions.csv")
 
-Entry = tuple[str, dict[str, Any]]  # path of the image, fields that are known without opening a file
+Entry = tuple[str, dict[str, Any] | None]  # path of an image; its fields, None if they are in a file beside it
 
 
 def images(where: str, split: str, data_dir: str | None = None) -> "ImageFiles":
@@ -39,7 +39,7 @@ def images(where: str, split: str, data_dir: str | None = None) -> "ImageFiles":
       raise UserError(f"images:{where} holds no image ({', '.join(ENDINGS)}) for split '{name}'.")
     if len(pictures) == len(found) and all(os.sep in file for file in pictures):
       classes[:] = sorted({*classes, *_class_folders(folder), *(file.split(os.sep)[0] for file in pictures)})
-    return [(str(folder / file), {"class": file.split(os.sep)[0]} if classes else {}) for file in by_hash(pictures)]
+    return [(str(folder / file), {"class": file.split(os.sep)[0]} if classes else None) for file in by_hash(pictures)]
 
   chosen = [entry for part in take(split, entries, f"images:{where}") for entry in part]
   return ImageFiles(f"images:{where}[{split}]", chosen, classes)
@@ -58,12 +58,10 @@ class ImageFiles(Source):
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     path, fields = self.entries[index]
-    record = {"image": read_file(path), **fields}
+    record = {"image": read_file(path), **(_beside(Path(path)) if fields is None else fields)}
     if self.numbers:
       label = record.pop("class")
       record |= {"label": self.numbers[label], "text": label.replace("_", " ")}
-    elif not fields:
-      record |= _beside(Path(path))
     return {**record, "path": path}
 
 
