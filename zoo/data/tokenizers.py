@@ -1,18 +1,14 @@
-"""Text <-> token ids, by name: `tokenizer("gpt2").encode("Hello")`. The vocabularies are shipped; nothing is downloaded.
-
-Byte-level encodings run on tiktoken, which is some nine times faster than `tokenizers` at them; all others on `tokenizers`.
-"""
+"""Text <-> token ids, by name: `tokenizer("gpt2").encode("Hello")`. Vocabularies are shipped; nothing is downloaded."""
 
 import html
-import lzma
 import os
 from functools import lru_cache
 from pathlib import Path
 
+from zoo.data import shipped
 from zoo.data.encodings import ROLES, BytePairs, Pieces, Tokenizer
 from zoo.errors import UserError, did_you_mean
 
-SHIPPED = Path(__file__).parent / "embedded" / "vocab"
 # Of CLIP, https://github.com/openai/CLIP/blob/main/clip/simple_tokenizer.py: words, single digits, other signs.
 CLIP_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
@@ -60,7 +56,7 @@ def _with_special(tokens: list[bytes]) -> tuple[list[bytes], dict[str, int], dic
 
 
 def _clip() -> Tokenizer:
-  """As OpenAI's: lower case, HTML entities resolved, curly quotes straight; without ftfy's repair of broken encodings."""
+  """As OpenAI's: lower case, entities resolved, straight quotes; but broken encodings are not repaired (ftfy)."""
   from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
   from tokenizers import Tokenizer as Backend
 
@@ -87,7 +83,7 @@ def _bert() -> Tokenizer:
   from tokenizers import Tokenizer as Backend
   from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-  vocab = {piece: token for token, piece in enumerate(_lines("bert.txt.xz"))}
+  vocab = {piece: token for token, piece in enumerate(shipped.lines("vocab/bert.txt.xz"))}
   backend = Backend(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
   backend.normalizer = normalizers.BertNormalizer(lowercase=True)
   backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -123,24 +119,15 @@ def _byte_pairs(file: str) -> list[bytes]:
 
 
 def _byte_letters() -> dict[int, str]:
-  """GPT-2's spelling of bytes as printable letters, in the order of the ids: printable bytes first, then 256, 257, ..."""
+  """GPT-2's spelling of bytes as letters that print, in the order of the ids: bytes that print, then 256, 257 ..."""
   printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
   others = [byte for byte in range(256) if byte not in printable]
   return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
 
 
 def _merges(file: str) -> list[tuple[str, str]]:
-  pairs = [line.split(" ") for line in _lines(file)]
+  pairs = [line.split(" ") for line in shipped.lines(f"vocab/{file}")]
   return [(first, second) for first, second in pairs]
-
-
-def _lines(file: str) -> list[str]:
-  path = SHIPPED / file
-  try:
-    text = lzma.decompress(path.read_bytes()).decode()
-  except (OSError, lzma.LZMAError, EOFError) as error:
-    raise UserError(f"{path} is missing or damaged ({error}). Restore it from the repository.") from error
-  return text.removesuffix("\n").split("\n")
 
 
 NAMED = {"gpt2": _gpt2, "clip": _clip, "bert": _bert, "bytes": _bytes, "sotu": _sotu}

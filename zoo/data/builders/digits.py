@@ -1,21 +1,20 @@
-"""5,000 handwritten digits of MNIST, 28 px, 500 of each: small real labelled images. Source and licence: NOTICE."""
+"""5,000 handwritten digits of MNIST, 28 px, 500 of each: small real labelled images. See NOTICE."""
 
 import io
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-SHIPPED = Path(__file__).parent.parent / "embedded" / "digits" / "digits.png"
+from zoo.data import shipped
+
 SIZE = 28  # pixels of a side
 EACH = 500  # images of each digit
 
 
 class Digits(tfds.core.GeneratorBasedBuilder):
-  """`tfds:digits`, splits train (4,000) and test (1,000: every fifth image of each digit). Features: `image`, `label`."""
+  """`tfds:digits`, splits train (4,000) and test (1,000: every fifth of each digit). Features: `image`, `label`."""
 
   VERSION = tfds.core.Version("1.0.0")  # Raise it when the shipped file changes: prepared copies are found by it.
 
@@ -38,10 +37,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     return {split: self._generate_examples(split) for split in ("train", "test")}
 
   def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-    sheet = np.asarray(Image.open(SHIPPED))
-    rows, columns = sheet.shape[0] // SIZE, sheet.shape[1] // SIZE
-    images = sheet.reshape(rows, SIZE, columns, SIZE).swapaxes(1, 2).reshape(rows * columns, SIZE, SIZE)
-    for number, image in enumerate(images):
+    for number, image in enumerate(shipped.tiles("digits/digits.png", SIZE, "L")):
       if (number % 5 == 4) == (split == "test"):
         png = io.BytesIO()
         Image.fromarray(image).save(png, "PNG")

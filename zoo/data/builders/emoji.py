@@ -1,22 +1,22 @@
-"""Emoji drawn by three vendors, with names and keywords: real image-text pairs of 32 px. Sources and licences: NOTICE."""
+"""Emoji drawn by three vendors, with names and keywords: real image-text pairs of 32 px. See NOTICE."""
 
 import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-SHIPPED = Path(__file__).parent.parent / "embedded" / "emoji"
+from zoo.data import shipped
+
 VENDORS = ("noto", "twemoji", "openmoji")
 SIZE = 32  # pixels of a side of a drawing
 CONFIGS = {
-  "rotation": "Of each concept's three drawings two train and the third is held out: Noto, Twemoji and OpenMoji in turn.",
+  "rotation": "Of each concept's three drawings two train and one is held out: Noto, Twemoji, OpenMoji in turn.",
   "style": "Train on Noto and Twemoji, test on OpenMoji, a style never seen.",
-  "concepts": "200 concepts are held out in all three vendors; variants of a concept (gender, hair) are held out together.",
+  "concepts": "200 concepts are held out in all vendors; variants of a concept (gender, hair) are held out together.",
   "flags": "The 261 flags of countries and regions, which no other config holds, with splits like those of `rotation`.",
 }
 
@@ -52,9 +52,9 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
     return {split: self._generate_examples(split) for split in ("train", "test")}
 
   def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
-    concepts = [json.loads(line) for line in (SHIPPED / "concepts.jsonl").read_text(encoding="utf-8").splitlines()]
+    concepts = [json.loads(line) for line in shipped.lines("emoji/concepts.jsonl")]
     for vendor in VENDORS:
-      drawings = cut(SHIPPED / f"{vendor}.webp", len(concepts))
+      drawings = shipped.tiles(f"emoji/{vendor}.webp", SIZE, "RGBA")
       for number, concept in enumerate(concepts):
         if split_of(concept, vendor, self.builder_config.name) == split:
           png = io.BytesIO()
@@ -73,11 +73,3 @@ def split_of(concept: dict, vendor: str, config: str) -> str | None:
     "concepts": concept["held_out_concept"],
   }.get(config, vendor == concept["held_out_vendor"])
   return "test" if held_out else "train"
-
-
-def cut(sheet: Path, count: int) -> np.ndarray:
-  """The first `count` drawings of a sheet that holds them row by row: uint8 [count, SIZE, SIZE, 4]."""
-  pixels = np.asarray(Image.open(sheet).convert("RGBA"))
-  rows, columns = pixels.shape[0] // SIZE, pixels.shape[1] // SIZE
-  tiles = pixels.reshape(rows, SIZE, columns, SIZE, 4).swapaxes(1, 2).reshape(rows * columns, SIZE, SIZE, 4)
-  return tiles[:count]

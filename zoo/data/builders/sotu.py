@@ -1,15 +1,13 @@
-"""Speeches of American presidents on the state of the Union, 1790 to 2026: running text in the public domain. See NOTICE."""
+"""Speeches of American presidents on the state of the Union, 1790 to 2026: text in the public domain. See NOTICE."""
 
 import json
-import lzma
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-SHIPPED = Path(__file__).parent.parent / "embedded" / "sotu" / "speeches.jsonl.xz"
+from zoo.data import shipped
 
 
 class Sotu(tfds.core.GeneratorBasedBuilder):
@@ -36,7 +34,7 @@ class Sotu(tfds.core.GeneratorBasedBuilder):
     return {split: self._generate_examples(split) for split in ("train", "validation", "test")}
 
   def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-    for number, line in enumerate(lzma.decompress(SHIPPED.read_bytes()).decode().splitlines()):
+    for number, line in enumerate(shipped.lines("sotu/speeches.jsonl.xz")):
       speech = json.loads(line)
       if speech["split"] == split:
         yield number, {name: speech[name] for name in ("text", "year", "president")}
