@@ -28,7 +28,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
   sometimes none; `concept`, equal for drawings of the same thing and the same number in every config; `vendor`.
   """
 
-  VERSION = tfds.core.Version("1.0.0")  # Raise it when a shipped file changes: prepared copies are found by it.
+  VERSION = tfds.core.Version("1.0.1")  # Raise it when a shipped file changes: prepared copies are found by it.
   BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=name, description=text) for name, text in CONFIGS.items()]
 
   def _info(self) -> tfds.core.DatasetInfo:

@@ -16,7 +16,7 @@ class Sotu(tfds.core.GeneratorBasedBuilder):
   Features: `text`, `year`, `president` (full name). Speeches keep the order of their dates.
   """
 
-  VERSION = tfds.core.Version("1.0.0")  # Raise it when the shipped file changes: prepared copies are found by it.
+  VERSION = tfds.core.Version("1.0.1")  # Raise it when the shipped file changes: prepared copies are found by it.
 
   def _info(self) -> tfds.core.DatasetInfo:
     return tfds.core.DatasetInfo(
