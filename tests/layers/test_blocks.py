@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import randomised
 
+from tests.tiny import randomised
 from zoo.layers import norms
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import DropPath, PostNormBlock, PreNormBlock

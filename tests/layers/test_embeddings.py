@@ -3,8 +3,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import randomised
 
+from tests.tiny import randomised
 from zoo.layers.embeddings import ClassToken, ConvStem, PatchEmbed, unembed
 
 IMAGE = jax.random.normal(jax.random.key(0), (2, 6, 10, 3))

@@ -5,8 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import randomised
 
+from tests.tiny import randomised
 from zoo.layers import positions
 from zoo.layers.attention import Attention
 

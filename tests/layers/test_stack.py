@@ -3,8 +3,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from tiny import randomised
 
+from tests.tiny import randomised
 from zoo.layers import masks, norms
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
