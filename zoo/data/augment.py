@@ -59,7 +59,7 @@ def augment(steps: Sequence[Mapping[str, Any]] = ()) -> Callable[[jax.Array, Bat
 
   Images may come as uint8 (0 to 255); they leave as float32 in [-1, 1]. The same rng gives the same result.
   """
-  chosen = [_step(dict(options)) for options in steps]
+  chosen = [_step(options) for options in steps]
 
   def augmented(rng: jax.Array, batch: Batch) -> Batch:
     if "image" not in batch:
@@ -80,7 +80,10 @@ def to_float(image: jax.Array) -> jax.Array:
   return image.astype(jnp.float32) / 127.5 - 1 if image.dtype == jnp.uint8 else image
 
 
-def _step(options: dict[str, Any]) -> Callable[[jax.Array, Batch], Batch]:
+def _step(options: Mapping[str, Any]) -> Callable[[jax.Array, Batch], Batch]:
+  if not isinstance(options, Mapping):
+    raise UserError(f"The step {options!r} of augment is not of the form {{'name': 'shift', 'pixels': 4}}.")
+  options = dict(options)
   name = options.pop("name", None)
   if name not in STEPS:
     raise UserError(f"augment has no step '{name}'.{did_you_mean(str(name), STEPS)} It has: {', '.join(STEPS)}.")
@@ -98,7 +101,7 @@ def _step(options: dict[str, Any]) -> Callable[[jax.Array, Batch], Batch]:
     image = batch["image"]
     changed = function(rng, image, **options)
     if chance < 1:
-      changed = jnp.where(jax.random.bernoulli(chance_rng, chance, (len(image), 1, 1, 1)), changed, image)
+      changed = jnp.where(jax.random.bernoulli(chance_rng, float(chance), (len(image), 1, 1, 1)), changed, image)
     return {**batch, "image": changed}
 
   return step

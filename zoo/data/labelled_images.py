@@ -98,13 +98,13 @@ class LabelledImages(Records):
 
   def _number(self, label: Any, index: int) -> np.int32:
     label = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
-    if isinstance(label, str):
-      if label in self.numbers:
-        return np.int32(self.numbers[label])
-      if not label.strip().isdecimal():
-        known = ", ".join(list(self.numbers)[:20]) or "none: set class_names"
-        raise UserError(f"{self.source.name}, record {index}: '{label}' is no class. Known: {known}.")
+    if isinstance(label, str) and label in self.numbers:
+      return np.int32(self.numbers[label])
+    what = f"{self.source.name}, record {index}: label {label!r}"
+    if isinstance(label, str) and not label.strip().isdecimal():
+      known = ", ".join(list(self.numbers)[:20]) or "none. Set class_names"
+      raise UserError(f"{what} is no class. Known: {known}.")
     count = len(self.numbers) or 2**31
-    if isinstance(label, float) and label != int(label) or not 0 <= int(label) < count:
-      raise UserError(f"{self.source.name}, record {index}: label {label} is not one of 0 to {count - 1}.")
+    if not isinstance(label, str | int | float | np.number) or not 0 <= float(label) < count or float(label) % 1:
+      raise UserError(f"{what} is not one of 0 to {count - 1}.")
     return np.int32(label)

@@ -1,0 +1,148 @@
+import json
+
+import numpy as np
+import pytest
+
+from tests.data import toys
+from zoo.data import corpus
+from zoo.data.cache import cache_folder
+from zoo.data.language import language
+from zoo.data.pipeline import eval_batches
+from zoo.data.tokenizers import tokenizer
+from zoo.errors import UserError
+
+BYTES = tokenizer("bytes")
+DOCUMENTS = ["one", "two words", "dréi", "a fourth, longer one"]
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+  monkeypatch.setenv("ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def folder(tmp_path):
+  toys.write_jsonl(tmp_path / "texts.jsonl", [{"text": text, "id": i} for i, text in enumerate(DOCUMENTS)])
+  return tmp_path
+
+
+def open_text(folder, **options):
+  return language("jsonl:.", data_dir=str(folder), **{"tokenizer": "bytes", "max_length": 7, **options})
+
+
+def stream(records):
+  """The tokens that a model is asked to predict, in order, after the one that opens the stream."""
+  examples = [records[i] for i in range(len(records))]
+  return examples[0]["tokens"][:1].tolist() + [t for e in examples for t in e["tokens"][1:][e["valid"][1:]].tolist()]
+
+
+@pytest.mark.parametrize("length", [2, 3, 7, 10, 100])
+def test_every_token_is_predicted_once_with_an_end_around_each_document(folder, length):
+  found = BYTES.decode(stream(open_text(folder, max_length=length))).split("<|end|>")
+  assert found[0] == found[-1] == ""
+  assert sorted(found[1:-1]) == sorted(DOCUMENTS)
+
+
+def test_a_chunk_begins_where_the_one_before_it_ends(folder):
+  records = open_text(folder)
+  for index in range(1, len(records)):
+    assert records[index]["tokens"][0] == records[index - 1]["tokens"][-1]
+  last = records[len(records) - 1]
+  assert not last["valid"].all() and (last["tokens"][~last["valid"]] == BYTES.pad).all()
+  assert last["tokens"].dtype == np.int32 and last["tokens"].shape == last["valid"].shape == (7,)
+  with pytest.raises(IndexError):
+    records[len(records)]
+
+
+def test_bits_per_byte_can_be_computed_exactly(folder):
+  records = open_text(folder)
+  num_bytes = len("".join(DOCUMENTS).encode())
+  assert records.info["bytes"] == num_bytes
+  assert records.info["tokens"] == len(stream(records)) - 1 == num_bytes + len(DOCUMENTS)
+  predicted = sum((batch["valid"][:, 1:] * batch["weight"][:, None]).sum() for batch in eval_batches(records, 4))
+  assert predicted == records.info["tokens"]
+  assert records.info["documents"] == len(DOCUMENTS)
+
+
+def test_documents_of_splits_do_not_mix(folder):
+  train, rest = (open_text(folder, split=split) for split in ("train[:50%]", "train[50%:]"))
+  texts = [set(BYTES.decode(stream(records)).split("<|end|>")) - {""} for records in (train, rest)]
+  assert not texts[0] & texts[1] and texts[0] | texts[1] == set(DOCUMENTS)
+
+
+def test_large_texts_are_read_in_parts(folder, monkeypatch):
+  whole = stream(open_text(folder))
+  monkeypatch.setattr(corpus, "_BATCH_CHARACTERS", 5)
+  assert stream(open_text(folder, cache=False)) == whole
+
+
+def test_tokens_are_kept_and_made_anew_when_anything_changed(folder, monkeypatch):
+  kept = lambda: {path.name for path in (cache_folder() / "tokens").iterdir() if path.is_dir()}
+  before = stream(open_text(folder))
+  assert len(kept()) == 1
+  with monkeypatch.context() as patch:
+    patch.setattr(type(BYTES), "encode_batch", None)
+    assert stream(open_text(folder)) == before
+    assert stream(open_text(folder, max_length=9)) == before
+  open_text(folder, split="train[:2]")
+  open_text(folder, tokenizer="gpt2")
+  assert len(kept()) == 3
+  toys.write_jsonl(folder / "texts.jsonl", [{"text": "changed"}])
+  assert BYTES.decode(stream(open_text(folder))) == "<|end|>changed<|end|>"
+  assert len(kept()) == 4
+
+
+def test_without_the_cache_nothing_is_written(folder):
+  assert stream(open_text(folder, cache=False)) == stream(open_text(folder))
+  for path in sorted(cache_folder().glob("**/*"), reverse=True):
+    path.rmdir() if path.is_dir() else path.unlink()
+  open_text(folder, cache=False)
+  assert not list(cache_folder().iterdir())
+
+
+def test_a_cache_that_was_not_finished_is_not_used(folder, monkeypatch):
+  def broken(self, texts):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch:
+    patch.setattr(type(BYTES), "encode_batch", broken)
+    with pytest.raises(KeyboardInterrupt):
+      open_text(folder)
+  assert not [path for path in (cache_folder() / "tokens").iterdir() if path.is_dir()]
+  assert len(open_text(folder)) > 0
+
+
+def test_a_cache_without_room_is_told(folder, monkeypatch):
+  def full(*args, **kwargs):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr(np, "savez", full)
+  with pytest.raises(UserError, match="Cannot write to the cache .*: No space left on device. Set ZOO_CACHE"):
+    open_text(folder)
+  assert not [path for path in (cache_folder() / "tokens").iterdir() if path.is_dir()]
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    ({"max_length": 1}, "max_length is 1. A chunk needs at least 2 tokens"),
+    ({"text_field": "texts"}, r"has no field 'texts'. Did you mean 'text'\? It has: text, id"),
+    ({"text_field": "id"}, "id is [0-3], which is no text"),
+    ({"tokenizer": "gtp2"}, r"no tokenizer 'gtp2'. Did you mean 'gpt2'\?"),
+  ],
+)
+def test_wrong_options_are_told(folder, options, message):
+  with pytest.raises(UserError, match=message):
+    open_text(folder, **options)
+
+
+def test_a_broken_document_is_named(folder):
+  toys.write(folder, {"texts.jsonl": "".join(json.dumps({"text": "a"}) + "\n" for _ in range(3)) + "{\n"})
+  with pytest.raises(UserError, match=r"texts\.jsonl line 4 is not JSON"):
+    open_text(folder)
+  toys.write(folder, {"texts.jsonl": '{"text": "a"}\n{"text": "a"}\n{"other": "b"}\n'})
+  with pytest.raises(UserError, match=r"has no field 'text'"):
+    open_text(folder)
+  toys.write(folder, {"texts.jsonl": '{"text": " "}\n'})
+  with pytest.raises(UserError, match=r"holds no text in 'text'"):
+    open_text(folder)
