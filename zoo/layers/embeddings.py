@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
-from zoo.layers import initial, norms
+from zoo.layers import initial
 
 
 def unembed(embed, x):
@@ -49,7 +49,7 @@ class PatchEmbed(nn.Module):
 class ConvStem(nn.Module):
   """Features of small neighbourhoods, at half the resolution, for patches to be cut from.
 
-  2 x 2 pixels become one, then a 3 x 3 convolution, a norm and a gelu. A Transformer that sees few images learns from
+  2 x 2 pixels become one, then a 3 x 3 convolution and a gelu. A Transformer that sees few images learns from
   convolved patches what it would not from raw ones: https://arxiv.org/abs/2106.14881 (with five convolutions).
   """
 
@@ -62,8 +62,7 @@ class ConvStem(nn.Module):
     batch, height, width, channels = image.shape
     x = image.reshape(batch, height // 2, 2, width // 2, 2, channels).swapaxes(2, 3)
     x = x.reshape(batch, height // 2, width // 2, 4 * channels)
-    x = nn.Conv(self.dim, (3, 3), dtype=self.dtype, kernel_init=initial.lecun_normal(), name="conv")(x)
-    return nn.gelu(norms.layer_norm(1e-5, self.dtype).copy(name="norm")(x))
+    return nn.gelu(nn.Conv(self.dim, (3, 3), dtype=self.dtype, kernel_init=initial.lecun_normal(), name="conv")(x))
 
 
 class ClassToken(nn.Module):

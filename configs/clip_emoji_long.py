@@ -1,0 +1,65 @@
+"""A small CLIP learns which drawing goes with which name, from 1,588 emoji drawn by three vendors."""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+  emoji = {"name": "image_text", "source": "tfds:emoji", "tokenizer": "clip", "max_length": 12, "image_size": 32, "cache": True}
+  return ConfigDict(
+    {
+      "seed": 0,
+      "steps": 2600,
+      "batch_size": 192,
+      "workdir": "runs/clip_emoji_long",
+      "model": {
+        "family": "clip",
+        "image_size": 32,
+        "stem_dim": 32,
+        "patch_size": 8,
+        "image_dim": 128,
+        "image_depth": 3,
+        "image_heads": 4,
+        "text_dim": 96,
+        "text_depth": 1,
+        "text_heads": 4,
+        "embed_dim": 128,
+        "vocab_size": 49408,
+        "max_length": 12,
+      },
+      "objective": {"name": "contrastive"},
+      "data": {
+        **emoji,
+        "split": "train",
+        "augment": [
+          {"name": "shift", "pixels": 4, "fill": "white"},
+          {"name": "random_resized_crop", "scale": [0.45, 1.0], "ratio": [0.7, 1.4]},
+          {"name": "flip"},
+          {"name": "color", "hue": 0.1, "saturation": 0.4, "mix": 0.2},
+          {"name": "outline_darken", "p": 0.4},
+          {"name": "cutout", "p": 0.5, "pixels": 9, "fill": "white"},
+        ],
+      },
+      "optimizer": {
+        "name": "muon",
+        "rms": 1.0,
+        "learning_rate": 2e-3,
+        "warmup_steps": 50,
+        "schedule": "cosine",
+        "weight_decay": 0.1,
+        "clip_norm": 1.0,
+        "b2": 0.98,
+      },
+      "mesh": {"data": -1},
+      "sharding": "replicated",
+      "eval": {
+        "every": 1300,
+        "evaluators": {
+          "retrieval": {
+            "name": "retrieval",
+            "data": {**emoji, "split": "test"},
+            "train_data": {**emoji, "split": "train"},
+          }
+        },
+      },
+    }
+  )
