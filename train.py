@@ -15,6 +15,7 @@ import optax
 
 import zoo
 from zoo import evaluate, flops, hosts, named, optim, saving, sharding
+from zoo.build import check_fits
 from zoo.checkpoints import Checkpoints
 from zoo.config import check_same_run, load, save, without
 from zoo.data import pipeline
@@ -29,6 +30,7 @@ PREEMPTED = 143  # 128 + SIGTERM: not zero, so that a scheduler starts the job a
 
 @exits_with_one_line
 def main(argv: list[str]) -> int:
+  """Trains what the arguments say; returns the exit status."""
   config, _ = load(argv)
   hosts.join()
   folder = pathlib.Path(config.workdir)
@@ -42,6 +44,7 @@ def main(argv: list[str]) -> int:
     model = zoo.build(**config.model)
     objective = named.call("objectives", config.objective, model)
     records = named.call("data", without(config.data, "augment", "workers"))
+    check_fits(model, records.info)
     batches = pipeline.batches(
       records,
       config.batch_size,
@@ -83,7 +86,7 @@ def main(argv: list[str]) -> int:
     placed = sharding.shardings(shapes, config.sharding, mesh)
     by_row = sharding.batch_sharding(mesh)
     whole = {name: jnp.zeros((config.batch_size, *array.shape[1:]), array.dtype) for name, array in example.items()}
-    train_step = jax.jit(train_step, in_shardings=(placed, by_row), out_shardings=(placed, None), donate_argnums=0)
+    run_step = jax.jit(train_step, in_shardings=(placed, by_row), out_shardings=(placed, None), donate_argnums=0)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed)
     saver = Checkpoints(folder / "checkpoints", **without(config.checkpoint, "every"))
     restored = saver.restore(abstract)
@@ -106,8 +109,11 @@ def main(argv: list[str]) -> int:
   speed = Speed(start, per_step, flops_per_step=work, peak=flops.peak_of(mesh.devices.flat))
   results, step = {}, start
   for step, batch in zip(range(start + 1, config.steps + 1), batches.iterate(start), strict=False):
-    state, metrics = train_step(state, sharding.put_batch(batch, mesh))
+    state, metrics = run_step(state, sharding.put_batch(batch, mesh))
     progress.advance(step)
+    if step == start + 1:
+      jax.block_until_ready(metrics)
+      speed.measure(step)  # The first step compiled: it says nothing about speed.
     last, leaving = step == config.steps, preemption.reached(step)
     if step % config.log.every == 0 or last or leaving:
       metrics = {name: float(value) for name, value in metrics.items()}

@@ -4,7 +4,14 @@ from ml_collections import ConfigDict
 
 
 def get_config():
-  emoji = {"name": "image_text", "source": "tfds:emoji", "tokenizer": "clip", "max_length": 12, "image_size": 32, "cache": True}
+  emoji = {
+    "name": "image_text",
+    "source": "tfds:emoji",
+    "tokenizer": "clip",
+    "max_length": 12,
+    "image_size": 32,
+    "cache": True,
+  }
   return ConfigDict(
     {
       "seed": 0,

@@ -34,7 +34,12 @@ def get_config():
         "every": 1000,
         "evaluators": {
           "test": {"name": "perplexity", "data": {**text, "split": "test"}, "train_data": {**text, "split": "train"}},
-          "samples": {"name": "samples", "tokenizer": "sotu", "prompts": ["", "The war", "Our economy"], "max_new_tokens": 60},
+          "samples": {
+            "name": "samples",
+            "tokenizer": "sotu",
+            "prompts": ["", "The war", "Our economy"],
+            "max_new_tokens": 60,
+          },
         },
       },
       "log": {"every": 50},

@@ -23,7 +23,10 @@ def get_config():
       "data": {
         **digits,
         "split": "train",
-        "augment": [{"name": "random_resized_crop", "scale": [0.7, 1.0], "ratio": [0.8, 1.25]}, {"name": "shift", "pixels": 2}],
+        "augment": [
+          {"name": "random_resized_crop", "scale": [0.7, 1.0], "ratio": [0.8, 1.25]},
+          {"name": "shift", "pixels": 2},
+        ],
       },
       "optimizer": {
         "name": "muon",

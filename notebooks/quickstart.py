@@ -30,7 +30,8 @@ import sys
 if "google.colab" in sys.modules:
   SOURCE = "https://github.com/OWNER/flax-zoo"  # Where your copy of the zoo is.
   subprocess.run(["git", "clone", "--depth=1", SOURCE, "zoo-source"], check=True)
-  subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", "--upgrade-strategy=only-if-needed", "-e", "zoo-source"], check=True)
+  pip = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade-strategy=only-if-needed"]
+  subprocess.run([*pip, "-e", "zoo-source"], check=True)
   os.chdir("zoo-source")
   sys.path.insert(0, ".")
 
@@ -64,8 +65,8 @@ zoo.list_models()
 
 # %%
 STEPS = int(os.environ.get("ZOO_STEPS", 150))
-command = [sys.executable, "train.py", "--config=configs/clip_emoji.py", f"--config.steps={STEPS}", f"--config.workdir={RUN}"]
-done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+flags = ["--config=configs/clip_emoji.py", f"--config.steps={STEPS}", f"--config.workdir={RUN}"]
+done = subprocess.run([sys.executable, "train.py", *flags], cwd=ROOT, capture_output=True, text=True)
 print(done.stdout[-2500:], done.stderr[-2000:] if done.returncode else "")
 assert done.returncode == 0
 

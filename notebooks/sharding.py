@@ -23,7 +23,6 @@ os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_p
 os.environ["JAX_PLATFORMS"] = "cpu"
 
 import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
@@ -99,7 +98,8 @@ assert all(np.allclose(losses, reference, rtol=1e-5) for losses, _ in runs.value
 for name, (_, state) in runs.items():
   pieces = [array.addressable_shards[0].data for array in jax.tree.leaves(state)]
   up = state["params"]["stack"]["layer_0"]["feed_forward"]["up"]["kernel"]
-  print(f"{name:12} {sum(piece.nbytes for piece in pieces):>9,} bytes; up/kernel {up.shape}: {up.addressable_shards[0].data.shape} of it")
+  here = up.addressable_shards[0].data.shape
+  print(f"{name:12} {sum(piece.nbytes for piece in pieces):>9,} bytes; of up/kernel {up.shape}: {here}")
 
 # %% [markdown]
 # ## Pictures

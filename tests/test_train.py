@@ -24,13 +24,17 @@ def get_config():
     "steps": 6,
     "batch_size": 8,
     "workdir": "{folder}/run",
-    "model": {{"family": "gpt", "vocab_size": 260, "max_length": 17, "dim": 6, "depth": 2, "num_heads": 3, "dropout": 0.1}},
+    "model": {{
+      "family": "gpt", "vocab_size": 260, "max_length": 17, "dim": 6, "depth": 2, "num_heads": 3, "dropout": 0.1
+    }},
     "objective": {{"name": "causal_lm"}},
     "data": {{**text, "split": "train[:80%]"}},
     "optimizer": {{"learning_rate": 1e-2, "weight_decay": 0.1, "ema": 0.9}},
     "mesh": {{"data": 1}},
     "sharding": "replicated",
-    "eval": {{"evaluators": {{"test": {{"name": "perplexity", "data": {{**text, "split": "train[80%:]"}}, "batch_size": 2}}}}}},
+    "eval": {{
+      "evaluators": {{"test": {{"name": "perplexity", "data": {{**text, "split": "train[80%:]"}}, "batch_size": 2}}}}
+    }},
     "log": {{"every": 1}},
     "checkpoint": {{"every": 2}},
   }}
@@ -129,6 +133,7 @@ def test_a_run_begins_with_the_parameters_of_another(config):
     ("--config.sharding=fdsp", "Did you mean 'fsdp'"),
     ("--config.data.source=text:nowhere/*.txt", "nowhere"),
     ("--config.model.max_length=8", "8"),
+    ("--config.model.vocab_size=200", "model.vocab_size is 200, the data have 260"),
     ("--config.objective.name=causal", "Did you mean 'causal_lm'"),
   ],
 )

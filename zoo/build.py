@@ -5,6 +5,7 @@ import functools
 import importlib
 import json
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -39,6 +40,22 @@ def build(family: str, variant: str | None = None, **sizes: Any):
     raise UserError(f"{family}: {error}") from None
   spec = {"family": family, "variant": variant, **sizes}
   return model.clone(spec_json=json.dumps(spec, default=str))
+
+
+def check_fits(model, info: Mapping[str, Any]) -> None:
+  """UserError if data have more tokens or classes than a model knows: JAX would clip them without a word.
+
+  Args:
+    model: from `build`.
+    info: of the data's records: "vocab_size" and "num_classes" are looked at.
+  """
+  family, variant = model.spec["family"], model.spec["variant"]
+  published = importlib.import_module(f"zoo.models.{family}").VARIANTS.get(variant, {})
+  sizes = {**published, **model.spec}
+  for size in ("vocab_size", "num_classes"):
+    has, needs = sizes.get(size), info.get(size)
+    if has is not None and needs is not None and needs > has:
+      raise UserError(f"model.{size} is {has}, the data have {needs}. Set model.{size} to {needs} or more.")
 
 
 class Row(NamedTuple):

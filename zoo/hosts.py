@@ -36,7 +36,8 @@ def join(environment: Mapping[str, str] = os.environ) -> None:
 class Preemption:
   """Notes the request to stop (SIGTERM), so that the loop can save at the end of its step and leave.
 
-  With several hosts the signal may reach one alone: `reached` then asks JAX's preemption service, which agrees on a step.
+  With several hosts the signal may reach one alone: `reached` then asks JAX's preemption service, which agrees on a
+  step.
   """
 
   def __init__(self):
