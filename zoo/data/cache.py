@@ -4,14 +4,14 @@ import contextlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from zoo.errors import UserError
 
 try:
   import fcntl
-except ImportError:  # Windows has no flock; there two processes may do the same work twice, and the rename decides.
+except ImportError:  # Windows has no flock.
   fcntl = None
 
 
@@ -23,13 +23,20 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-  """Holds the lock file `path`: one process of this machine at a time. The system releases it when a process dies."""
+def locked(path: Path) -> Generator[bool]:
+  """Holds the lock file `path`: one process of this machine at a time. The system releases it when a process dies.
+
+  Yields False where the file system has no locks; then several processes may do the same work.
+  """
   path.parent.mkdir(parents=True, exist_ok=True)
   with open(path, "a") as file:
-    if fcntl is not None:
-      fcntl.flock(file, fcntl.LOCK_EX)
-    yield  # Closing the file releases the lock.
+    try:
+      if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+      has_lock = fcntl is not None
+    except OSError:
+      has_lock = False
+    yield has_lock  # Closing the file releases the lock.
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
@@ -37,9 +44,12 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
   if folder.exists():
     return folder
   try:
-    with locked(folder.with_name(folder.name + ".lock")):
+    with locked(folder.with_name(folder.name + ".lock")) as has_lock:
       if not folder.exists():
-        temporary = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
+        if has_lock:  # What a process that was killed has left behind.
+          for stale in folder.parent.glob(f"{folder.name}.*/"):
+            shutil.rmtree(stale, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
         try:
           make(temporary)
           temporary.rename(folder)
@@ -47,7 +57,7 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
           shutil.rmtree(temporary, ignore_errors=True)
           raise
   except OSError as error:
-    if not folder.exists():
+    if not folder.exists():  # Without locks another process may have been first.
       way_out = "Set ZOO_CACHE to a folder that can be written and has space."
       raise UserError(f"Cannot write to the cache {folder.parent}: {error.strerror or error}. {way_out}") from error
   return folder

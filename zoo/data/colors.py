@@ -1,5 +1,7 @@
 """Augmentations that change values: images float32 [batch, height, width, 3] in [-1, 1], each in its own way."""
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,17 +112,18 @@ def noise(rng: jax.Array, image: jax.Array, *, amount: float = 0.1) -> jax.Array
 
 def luminance(image: jax.Array) -> jax.Array:
   """[batch, height, width, 3] -> [batch, height, width]: how light each pixel is, from -1 to 1."""
-  return sum(weight * image[..., channel] for channel, weight in enumerate(LUMA))
+  return jnp.stack([weight * image[..., channel] for channel, weight in enumerate(LUMA)]).sum(0)
 
 
 def _neighbours(image: jax.Array, distance: int, axis: int) -> tuple[jax.Array, jax.Array]:
   """`image` moved by `distance` either way along `axis`; the edge repeats itself."""
   size = image.shape[axis]
   wide = jnp.pad(image, [(distance, distance) if i == axis else (0, 0) for i in range(image.ndim)], "edge")
-  return tuple(jax.lax.slice_in_dim(wide, start, start + size, axis=axis) for start in (0, 2 * distance))
+  before, after = (jax.lax.slice_in_dim(wide, start, start + size, axis=axis) for start in (0, 2 * distance))
+  return before, after
 
 
-def _over_window(plane: jax.Array, width: int, axis: int, combine: jnp.ufunc) -> jax.Array:
+def _over_window(plane: jax.Array, width: int, axis: int, combine: Callable) -> jax.Array:
   """`combine` of each pixel with those up to `width` away along `axis`."""
   result = plane
   for distance in range(1, width + 1):

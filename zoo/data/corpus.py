@@ -55,7 +55,7 @@ def tokenised(
       ends = _encode(source, tokenizer, field, pieces, lambda ids: np.asarray(ids, dtype).tofile(file))
     np.savez(folder / "ends.npz", piece_ends=ends[0], document_ends=ends[1], num_bytes=ends[2])
 
-  identity = [source.fingerprint, _fingerprint(tokenizer), field, pieces.__name__ if pieces else ""]
+  identity = [source.fingerprint, _fingerprint(tokenizer), field, getattr(pieces, "__qualname__", "")]
   key = hashlib.blake2b(json.dumps(identity).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
   folder = made_once(cache_folder() / "tokens" / key, write)
   with np.load(folder / "ends.npz") as ends:

@@ -1,7 +1,7 @@
 """Images with captions, for contrastive training: batches of `image`, `tokens`, `valid`, `group`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,8 +72,17 @@ def image_text(
   check_fields(raw, image_field, text_field, alternatives, group_field)
   image_size = image_size or pixels.natural_size(first[image_field], f"{raw.name}, record 0")
   captions = Captions(open_tokenizer(tokenizer), max_length, templates, alternative_rate, cache)
-  fields = {"image": image_field, "text": text_field, "alternatives": alternatives, "group": group_field}
+  fields = Fields(image_field, text_field, alternatives, group_field)
   return ImageText(raw, fields, captions, image_size, fit, background, cache)
+
+
+class Fields(NamedTuple):
+  """Where a raw example keeps what; None: it does not."""
+
+  image: str
+  text: str
+  alternatives: str | None
+  group: str | None
 
 
 class ImageText(Records):
@@ -82,7 +91,7 @@ class ImageText(Records):
   def __init__(
     self,
     source: Source,
-    fields: dict[str, str | None],
+    fields: Fields,
     captions: "Captions",
     image_size: int,
     fit: str,
@@ -106,11 +115,11 @@ class ImageText(Records):
 
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
     image, texts, alternatives, group = self.prepared[index]
-    if not isinstance(image, np.ndarray):
+    if self.fit == "random_crop":
       image = pixels.decode(image, self.image_size, self.fit, f"{self.source.name}, record {index}", rng)
     if image.shape[-1] == 4:
-      at_random = self.background == "random" and rng is not None
-      image = pixels.over(image, rng.integers(0, 256, 3) if at_random else self.colour)
+      colour = self.colour if rng is None or self.background != "random" else rng.integers(0, 256, 3)
+      image = pixels.over(image, colour)
     tokens, valid = self.captions.tokens(self.captions.choose(texts, alternatives, rng))
     return {"image": image, "tokens": tokens, "valid": valid, "group": group}
 
@@ -122,19 +131,20 @@ class ImageText(Records):
   def _prepare(self, raw: dict[str, Any], index: int) -> tuple[Any, list[str], list[str], np.int32]:
     """What does not change from epoch to epoch: image, captions, further captions, group."""
     what = f"{self.source.name}, record {index}"
-    missing = [field for field in self.fields.values() if field is not None and field not in raw]
-    if missing:
-      raise UserError(f"{what} has no '{missing[0]}'.")
-    image = raw[self.fields["image"]]
+    image_field, text_field, alternatives, group = self.fields
+    for field in filter(None, (image_field, text_field, group)):
+      if field not in raw:
+        raise UserError(f"{what} has no '{field}'.")
+    image = raw[image_field]
     if self.fit != "random_crop":
       image = pixels.decode(image, self.image_size, self.fit, what)
       image = image if self.background == "random" else pixels.over(image, self.colour)
-    texts = texts_of(raw[self.fields["text"]], f"{what}: {self.fields['text']}")
+    texts = texts_of(raw[text_field], f"{what}: {text_field}")
     if not texts:
-      raise UserError(f"{what} has an empty caption ('{self.fields['text']}').")
-    further = texts_of(raw[self.fields["alternatives"]], what) if self.fields["alternatives"] else []
-    group = group_of(raw[self.fields["group"]] if self.fields["group"] else texts[0])
-    return image, texts, further, group
+      raise UserError(f"{what} has an empty caption ('{text_field}').")
+    further = raw.get(alternatives) if alternatives else None
+    further = [] if further is None else texts_of(further, f"{what}: {alternatives}")
+    return image, texts, further, group_of(raw[group] if group else texts[0])
 
 
 class Captions:

@@ -6,7 +6,7 @@ the seed and its place in the stream, before the split over hosts.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import grain
 import numpy as np
@@ -46,7 +46,7 @@ class Batches:
 
   def __getitem__(self, step: int) -> Example:
     """Global batch `step`, of it the rows of this host: a dict of arrays with leading axis batch."""
-    return self._dataset[step]
+    return cast(Example, self._dataset[step])
 
   def iterate(self, start_step: int = 0) -> Iterator[Example]:
     """Batches start_step, start_step + 1, ... made ahead of time by threads, or by worker processes."""
@@ -56,7 +56,11 @@ class Batches:
       _let_grain_start_workers()
       buffered = max(1, self._prefetch // self._workers)
       dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=buffered))
-    return iter(dataset)
+    iterator = iter(dataset)
+    try:
+      yield from iterator
+    finally:
+      iterator.close()  # Ends threads and processes as soon as nobody asks for more.
 
 
 def batches(

@@ -2,7 +2,7 @@
 
 import contextlib
 import io
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any
 
 import numpy as np
@@ -56,7 +56,7 @@ def over(pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _told(what: str) -> Iterator[None]:
+def _told(what: str) -> Generator[None]:
   """What Pillow raises, as one line about `what`."""
   try:
     yield

@@ -102,7 +102,7 @@ class SentencePairs(Records):
     first = self._sentences(begin, cut)
     second = self._elsewhere(document, room - len(first), rng) if is_random else self._sentences(cut, end)
     first, second = _truncated(first, second, room, rng)
-    return self._packed(first, second) | {"is_random": np.int32(is_random)}
+    return self._packed(first, second) | {"is_random": np.asarray(is_random, np.int32)}
 
   def _runs(self) -> np.ndarray:
     """Runs of two sentences or more that just fill an example: [examples, 3] document, first sentence, end."""
@@ -154,4 +154,4 @@ def _truncated(
   keep = min(len(first), max(room - len(second), (room + 1) // 2))
   lengths = (keep, min(len(second), room - keep))
   fronts = [rng.binomial(len(part) - length, 0.5) for part, length in zip((first, second), lengths)]
-  return tuple(part[front : front + length] for part, front, length in zip((first, second), fronts, lengths))
+  return first[fronts[0] : fronts[0] + lengths[0]], second[fronts[1] : fronts[1] + lengths[1]]

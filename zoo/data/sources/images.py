@@ -58,7 +58,7 @@ class ImageFiles(Source):
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     path, fields = self.entries[index]
-    record = {"image": read_file(path), **(_beside(Path(path)) if fields is None else fields)}
+    record: dict[str, Any] = {"image": read_file(path), **(_beside(Path(path)) if fields is None else fields)}
     if self.numbers:
       label = record.pop("class")
       record |= {"label": self.numbers[label], "text": label.replace("_", " ")}

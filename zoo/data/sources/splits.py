@@ -10,8 +10,9 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +22,8 @@ SPLIT_FOLDERS = ("train", "test", "validation", "valid", "val", "dev")
 _PART = re.compile(r"^\s*(?P<name>[\w-]+)\s*(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?\s*$")
 
 
-def take(split: str, examples: Callable[[str], Sequence], what: str) -> list[Sequence]:
-  """The slices that `split` names, one for each of its terms. `examples(name)` gives those of a whole split."""
+def take(split: str, examples: Callable[[str], Any], what: str) -> list[Any]:
+  """The slices that `split` names, one a term. `examples(name)` gives all of a whole split, a list or an array."""
   slices = []
   for term in str(split).split("+"):
     match = _PART.match(term)

@@ -119,6 +119,8 @@ def _prepare(builder: Any, where: str) -> None:
   except ModuleNotFoundError as error:
     raise UserError(_needs_tensorflow(where, builder.data_path)) from error
   except OSError as error:
+    if builder.is_prepared():  # By another process, where the file system has no locks.
+      return
     raise UserError(f"tfds:{where} cannot be prepared in {place}: {error.strerror or error}. Set data_dir.") from error
 
 
