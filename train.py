@@ -4,13 +4,13 @@ The config names a model, an objective, data, an optimiser and a sharding; this 
 The same command goes on where an interrupted run stopped. `--help` lists what can be set.
 """
 
+import contextlib
 import math
 import pathlib
 import sys
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 import zoo
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> int:
       new = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state, "step": state["step"] + 1}
       if ema is not None:
         new["ema"] = optim.update_average(state["ema"], new["params"], state["step"], ema)
-      return new, {**metrics, "learning_rate": learning_rate(state["step"]), "grad_norm": optax.global_norm(grads)}
+      return new, {**metrics, "learning_rate": learning_rate(state["step"]), "grad_norm": optax.tree.norm(grads)}
 
     # Every array is born where it will live.
     shapes = jax.eval_shape(init, key)
@@ -95,7 +95,8 @@ def main(argv: list[str]) -> int:
       raise UserError(f"{folder} has reached step {start}, steps is {config.steps}. Raise --config.steps to go on.")
     if config.init and restored is None:
       state = saving.load_into(config.init, state)
-    save(config, folder)
+    if jax.process_index() == 0:
+      save(config, folder)
     writers = Writers(folder, step=start, tensorboard=config.log.tensorboard, wandb=config.log.wandb)
 
   preemption = hosts.Preemption()
@@ -103,39 +104,42 @@ def main(argv: list[str]) -> int:
   count = sum(math.prod(array.shape) for array in jax.tree.leaves(shapes["params"]))
   progress.note(f"{count:,} parameters on {mesh.size} {mesh.devices.flat[0].platform} device(s), run folder {folder}")
   work = flops.training_flops(lambda params: objective.loss(params, augmented(key, whole), key), shapes["params"])
-  per_step = {"examples": config.batch_size}
-  if "image" not in whole:
-    per_step = {"tokens": whole["tokens"].size}
+  per_step = {"examples": config.batch_size} if "image" in whole else {"tokens": whole["tokens"].size}
   speed = Speed(start, per_step, flops_per_step=work, peak=flops.peak_of(mesh.devices.flat))
-  results, step = {}, start
-  for step, batch in zip(range(start + 1, config.steps + 1), batches.iterate(start), strict=False):
-    state, metrics = run_step(state, sharding.put_batch(batch, mesh))
-    progress.advance(step)
-    if step == start + 1:
-      jax.block_until_ready(metrics)
-      speed.measure(step)  # The first step compiled: it says nothing about speed.
-    last, leaving = step == config.steps, preemption.reached(step)
-    if step % config.log.every == 0 or last or leaving:
-      metrics = {name: float(value) for name, value in metrics.items()}
-      if not np.isfinite(metrics["loss"]):
-        way_out = "Lower optimizer.learning_rate or set optimizer.clip_norm"
-        raise UserError(f"The loss is {metrics['loss']} at step {step}. {way_out}, in a new workdir.")
-      metrics |= speed.measure(step)
-      writers.write(step, metrics)
-      progress.show(step, metrics)
-    with speed.paused():
-      results = {}
-      if last or (config.eval.every and step % config.eval.every == 0):
-        results = evaluate.run(evaluators, state.get("ema", state["params"]), folder, step, note=progress.note)
-        writers.write(step, results)
-      if last or leaving or step % config.checkpoint.every == 0:
-        saver.save(step, state, results, wait=leaving)
-    if leaving:
-      progress.note(f"Asked to stop: saved step {step}. The same command goes on from there.")
-      return PREEMPTED
+  with contextlib.closing(saver), contextlib.closing(writers), contextlib.closing(progress):
+    for step, batch in zip(range(start + 1, config.steps + 1), batches.iterate(start), strict=False):
+      state, metrics = run_step(state, sharding.put_batch(batch, mesh))
+      progress.advance(step)
+      if step == start + 1:
+        jax.block_until_ready(metrics)
+        speed.measure(step)  # The first step compiled: it says nothing about speed.
 
-  saver.close()
+      last, leaving = step == config.steps, preemption.reached(step)
+      logs, saves = (last or leaving or step % config[section].every == 0 for section in ("log", "checkpoint"))
+      evaluates = last or (config.eval.every > 0 and step % config.eval.every == 0)
+      if logs or saves or evaluates:
+        metrics = {name: float(value) for name, value in metrics.items()}
+        if not math.isfinite(metrics["loss"]):
+          way_out = "Lower optimizer.learning_rate or set optimizer.clip_norm"
+          raise UserError(f"The loss is {metrics['loss']} at step {step}. {way_out}, in a new workdir.")
+      if logs:
+        metrics |= speed.measure(step)
+        writers.write(step, metrics)
+        progress.show(step, metrics)
+      with speed.paused():
+        results = {}
+        if evaluates:
+          results = evaluate.run(evaluators, state.get("ema", state["params"]), folder, step, note=progress.note)
+          writers.write(step, results)
+        if saves:
+          saver.save(step, state, results, wait=leaving)
+      if leaving and not last:
+        progress.note(f"Asked to stop: saved step {step}. The same command goes on from there.")
+        return PREEMPTED
+
   zoo.save(folder, model, state.get("ema", state["params"]))
+  if start == config.steps:
+    print(f"{folder} had reached step {start} already. Raise --config.steps to go on.")
   return 0
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import zoo
+from train import main
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -30,7 +31,7 @@ def get_config():
     "objective": {{"name": "causal_lm"}},
     "data": {{**text, "split": "train[:80%]"}},
     "optimizer": {{"learning_rate": 1e-2, "weight_decay": 0.1, "ema": 0.9}},
-    "mesh": {{"data": 1}},
+    "mesh": {{"data": -1}},
     "sharding": "replicated",
     "eval": {{
       "evaluators": {{"test": {{"name": "perplexity", "data": {{**text, "split": "train[80%:]"}}, "batch_size": 2}}}}
@@ -55,8 +56,15 @@ def command(config, *arguments):
   return [sys.executable, str(ROOT / "train.py"), f"--config={config}", *arguments]
 
 
-def train(config, *arguments):
-  return subprocess.run(command(config, *arguments), capture_output=True, text=True, cwd=config.parent)
+def train(config, *arguments, devices=1):
+  return subprocess.run(
+    command(config, *arguments), capture_output=True, text=True, cwd=config.parent, env=with_devices(devices)
+  )
+
+
+def with_devices(count):
+  flags = os.environ["XLA_FLAGS"].replace("device_count=8", f"device_count={count}")
+  return {**os.environ, "XLA_FLAGS": flags}
 
 
 def parameters(folder):
@@ -80,7 +88,7 @@ def test_a_config_becomes_a_run_that_can_be_loaded(config):
   assert json.loads((folder / "config.json").read_text())["model"]["dim"] == 6
   assert sorted(losses(folder)) == [1, 2, 3, 4, 5, 6]
   model, params = zoo.load(folder)
-  assert model.apply({"params": params}, np.ones((1, 5), int)).shape == (1, 5, 257)
+  assert model.apply({"params": params}, np.ones((1, 5), int)).shape == (1, 5, 260)
   last = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
   assert last["step"] == 6 and last["eval/test/bits_per_byte"] > 0
 
@@ -93,7 +101,9 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(config, sign):
   again = command(config, f"--config.workdir={folder}", "--config.steps=40")
   codes = []
   for _ in range(3):
-    process = subprocess.Popen(again, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=config.parent)
+    process = subprocess.Popen(
+      again, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=config.parent, env=with_devices(1)
+    )
     for line in process.stdout:
       if line.startswith("step"):
         break
@@ -109,16 +119,17 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(config, sign):
 
 def test_eight_devices_learn_what_one_does(config):
   for devices, sharding in ((1, "replicated"), (8, "fsdp")):
-    arguments = [f"--config.workdir={config.parent}/{devices}", f"--config.mesh.data={devices}"]
-    assert train(config, *arguments, f"--config.sharding={sharding}", "--config.model.dropout=0.0").returncode == 0
+    arguments = [f"--config.workdir={config.parent}/{devices}", f"--config.sharding={sharding}"]
+    assert train(config, *arguments, "--config.model.dropout=0.0", devices=devices).returncode == 0
   one, eight = losses(config.parent / "1"), losses(config.parent / "8")
   np.testing.assert_allclose(list(one.values()), list(eight.values()), rtol=1e-5)
 
 
 def test_a_run_begins_with_the_parameters_of_another(config):
-  assert train(config).returncode == 0
+  assert main([f"--config={config}"]) == 0
   arguments = [f"--config.init={config.parent}/run", f"--config.workdir={config.parent}/next"]
-  assert train(config, *arguments, "--config.optimizer.learning_rate=0.0").returncode == 0
+  frozen = ["--config.optimizer.learning_rate=0.0", "--config.optimizer.ema=none"]
+  assert main([f"--config={config}", *arguments, *frozen]) == 0
   assert_identical(parameters(config.parent / "run"), parameters(config.parent / "next"))
 
 
@@ -137,17 +148,20 @@ def test_a_run_begins_with_the_parameters_of_another(config):
     ("--config.objective.name=causal", "Did you mean 'causal_lm'"),
   ],
 )
-def test_a_mistake_ends_in_one_line_before_anything_is_written(config, argument, message):
-  done = train(config, argument)
-  assert done.returncode == 2
-  assert message in done.stderr
-  assert len(done.stderr.strip().splitlines()) == 1
+def test_a_mistake_ends_in_one_line_before_anything_is_written(config, capsys, argument, message):
+  with pytest.raises(SystemExit) as exit:
+    main([f"--config={config}", argument])
+  told = capsys.readouterr().err
+  assert exit.value.code == 2
+  assert message in told
+  assert len(told.strip().splitlines()) == 1
   assert not (config.parent / "run").exists()
 
 
-def test_a_run_folder_of_another_model_is_refused(config):
-  assert train(config).returncode == 0
+def test_a_run_folder_of_another_model_is_refused(config, capsys):
+  assert main([f"--config={config}"]) == 0
   before = {path: path.stat().st_mtime_ns for path in (config.parent / "run").rglob("*") if path.is_file()}
-  done = train(config, "--config.model.dim=9")
-  assert done.returncode == 2 and "model.dim: 6 -> 9" in done.stderr
+  with pytest.raises(SystemExit):
+    main([f"--config={config}", "--config.model.dim=9"])
+  assert "model.dim: 6 -> 9" in capsys.readouterr().err
   assert before == {path: os.stat(path).st_mtime_ns for path in before}
