@@ -6,7 +6,7 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 3000,
+      "steps": 1800,
       "batch_size": 32,
       "workdir": "runs/bert_sotu",
       "model": {
@@ -32,7 +32,7 @@ def get_config():
       "mesh": {"data": -1},
       "sharding": "replicated",
       "eval": {
-        "every": 1000,
+        "every": 900,
         "evaluators": {"test": {"name": "masked_lm_accuracy", "data": {**text, "split": "test"}}},
       },
       "log": {"every": 50},

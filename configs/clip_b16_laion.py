@@ -1,11 +1,11 @@
 """CLIP ViT-B/16 on LAION-400M or any other image-text shards that you have, for a pod.
 
-    python train.py --config=configs/clip_b16_laion.py --config.data.source='webdataset:/data/laion/{00000..41407}.tar'
+    python train.py --config=configs/clip_b16_laion.py --config.data.source='webdataset:/data/laion/*.tar'
 
 32,768 pairs a step, 32 epochs of 400 million pairs (open_clip's recipe for LAION-400M:
-https://github.com/mlfoundations/open_clip). The shards are WebDataset tars, as img2dataset writes them: NAME.jpg beside NAME.txt.
-`--config.optimizer.accumulate=8` fits a smaller slice and gives the gradient of the same 32,768 pairs. Not run to its end by us: no
-result is claimed.
+https://github.com/mlfoundations/open_clip). The shards are WebDataset tars, as img2dataset writes them: NAME.jpg beside
+NAME.txt. `--config.optimizer.accumulate=8` fits a smaller slice and gives the gradient of the same 32,768 pairs. Not
+run to its end by us: no result is claimed.
 """
 
 from ml_collections import ConfigDict

@@ -15,7 +15,7 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 1000,
+      "steps": 900,
       "batch_size": 192,
       "workdir": "runs/clip_emoji",
       "model": {
@@ -59,7 +59,7 @@ def get_config():
       "mesh": {"data": -1},
       "sharding": "replicated",
       "eval": {
-        "every": 500,
+        "every": 450,
         "evaluators": {
           "retrieval": {
             "name": "retrieval",

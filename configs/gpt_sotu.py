@@ -6,23 +6,23 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 3000,
+      "steps": 1500,
       "batch_size": 16,
       "workdir": "runs/gpt_sotu",
       "model": {
         "family": "gpt",
         "vocab_size": 4096,
         "max_length": 128,
-        "dim": 192,
+        "dim": 128,
         "depth": 4,
-        "num_heads": 6,
+        "num_heads": 4,
       },
       "objective": {"name": "causal_lm"},
       "data": {**text, "split": "train"},
       "optimizer": {
         "name": "muon",
         "rms": 1.0,
-        "learning_rate": 1e-3,
+        "learning_rate": 2e-3,
         "schedule": "cosine",
         "warmup_steps": 100,
         "weight_decay": 0.01,
@@ -31,7 +31,7 @@ def get_config():
       "mesh": {"data": -1},
       "sharding": "replicated",
       "eval": {
-        "every": 1000,
+        "every": 750,
         "evaluators": {
           "test": {"name": "perplexity", "data": {**text, "split": "test"}, "train_data": {**text, "split": "train"}},
           "samples": {

@@ -13,7 +13,7 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 1000,
+      "steps": 900,
       "batch_size": 192,
       "workdir": "runs/siglip_emoji",
       "model": {
@@ -37,9 +37,10 @@ def get_config():
         **emoji,
         "split": "train",
         "augment": [
+          {"name": "shift", "pixels": 3, "fill": "white"},
           {"name": "random_resized_crop", "scale": [0.6, 1.0], "ratio": [0.8, 1.25]},
           {"name": "flip"},
-          {"name": "color", "brightness": 0.3, "contrast": 0.3, "saturation": 0.5},
+          {"name": "color", "mix": 0.15},
           {"name": "outline_darken", "p": 0.3},
           {"name": "cutout", "p": 0.3, "pixels": 9, "fill": "white"},
         ],
@@ -56,7 +57,7 @@ def get_config():
       "mesh": {"data": -1},
       "sharding": "replicated",
       "eval": {
-        "every": 500,
+        "every": 450,
         "evaluators": {
           "retrieval": {
             "name": "retrieval",

@@ -1,9 +1,9 @@
 """ViT-B/16 on ImageNet-1k from scratch, for a pod slice: 300 epochs at 224 pixels.
 
-    python train.py --config=configs/vit_b16_i1k.py --config.data.data_dir=gs://bucket/tensorflow_datasets
+    python train.py --config=configs/vit_b16_i1k.py --config.data.source='images:/data/imagenet/train'
 
-1.28 million images, 1,024 a step: 1,251 steps an epoch. The data are yours to bring: TFDS's `imagenet2012` prepared with
-`--file_format=array_record`, or class folders (`images:/data/imagenet/train`). Recipe after https://arxiv.org/abs/2106.10270
+1.28 million images, 1,024 a step: 1,251 steps an epoch. The data are yours to bring: class folders, or TFDS's
+`imagenet2012` prepared elsewhere with `--file_format=array_record`. Recipe after https://arxiv.org/abs/2106.10270
 ("AugReg") and https://arxiv.org/abs/2012.12877 ("DeiT"). Not run to its end by us: no result is claimed.
 """
 

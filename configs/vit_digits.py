@@ -6,7 +6,7 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 1500,
+      "steps": 1000,
       "batch_size": 128,
       "workdir": "runs/vit_digits",
       "model": {

@@ -13,8 +13,8 @@
 # %% [markdown]
 # # The zoo in ten minutes
 #
-# Train a small CLIP on drawings of emoji and their names, load the finished run, look at what it finds, and look inside.
-# The data ship with the package. On two CPU cores the training below takes about a minute; `RUN` may name a longer run.
+# Train a small CLIP on drawings of emoji and their names, load the finished run, look at what it finds, and look
+# inside. The data ship with the package. The training below is a short one; `ZOO_RUN` may name a longer, finished run.
 
 # %% [markdown]
 # ## Install
@@ -61,7 +61,7 @@ zoo.list_models()
 # %% [markdown]
 # ## Train
 #
-# The same line as in a terminal. It does nothing but evaluate if the run is finished, and goes on if it was interrupted.
+# The same line as in a terminal. It changes nothing if the run is finished, and goes on if it was interrupted.
 
 # %%
 STEPS = int(os.environ.get("ZOO_STEPS", 150))
@@ -88,8 +88,8 @@ plt.show()
 # %% [markdown]
 # ## Load, and look at retrievals
 #
-# A finished run is two files: how to build the model, and its parameters. Of every concept one drawing was held out; the
-# picture shows held-out drawings as queries with their first five names, and names with their first five drawings.
+# A finished run is two files: how to build the model, and its parameters. Of every concept one drawing was held out;
+# the picture shows held-out drawings as queries with their first five names, and names with their first five drawings.
 
 # %%
 model, params = zoo.load(RUN)
@@ -139,8 +139,8 @@ plt.show()
 # %% [markdown]
 # ## Look at attention
 #
-# Attention weights are formed only when somebody asks: make the collection `intermediates` mutable and they come back beside
-# the output. Below, where the class token of the last layer looks, head by head.
+# Attention weights are given only when somebody asks: make the collection `intermediates` mutable and they come back
+# beside the output. Below, where the class token of the last layer looks, head by head.
 
 # %%
 index = int(search("cat face", best=1)[0])
