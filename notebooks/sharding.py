@@ -17,6 +17,7 @@
 # *strategy* says where each array lives on it, as a list of path patterns; `jax.jit` does the rest.
 
 # %%
+import math
 import os
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
@@ -65,7 +66,7 @@ def train_step(state, batch):
 # %%
 def train(strategy, mesh_axes):
   """Five losses, and the state that they leave."""
-  mesh = sharding.make_mesh(mesh_axes)
+  mesh = sharding.make_mesh(mesh_axes, jax.devices()[: math.prod(mesh_axes.values())])
   placed = sharding.shardings(jax.eval_shape(init, jax.random.key(0)), strategy, mesh)
   state = jax.jit(init, out_shardings=placed)(jax.random.key(0))
   by_row = sharding.batch_sharding(mesh)

@@ -1,0 +1,187 @@
+"""Every recipe in configs/, shrunk, trains through train.py itself; the full-size ones fit where they are meant to."""
+
+import ast
+import itertools
+import json
+import math
+import signal
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import train
+import zoo
+from tests.data import toys
+from zoo import config, optim, sharding
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted(ROOT.glob("configs/*.py"))
+
+# Each config gets the next of these: all devices, and a sharding that is not the one it is written with.
+PLACES = [("fsdp", {"data": 8}), ("tensor", {"data": 2, "model": 4}), ("fsdp+tensor", {"data": 4, "model": 2})]
+PLACED = [pytest.param(path, *place, id=path.stem) for path, place in zip(CONFIGS, itertools.cycle(PLACES))]
+
+TOWER = {"dim": 16, "depth": 2, "num_heads": 4}
+IMAGE = {"image_size": 16, "patch_size": 8}
+TEXT = {"max_length": 16}
+SMALL = {
+  "gpt": TOWER | TEXT,
+  "bert": TOWER | TEXT,
+  "vit": TOWER | IMAGE,
+  "clip": {f"{tower}_{size}": n for tower in ("image", "text") for size, n in (("dim", 16), ("depth", 1), ("heads", 4))}
+  | {"embed_dim": 24}
+  | IMAGE
+  | TEXT,
+}
+# What is read of the shipped datasets: for training, for evaluation.
+SPLITS = {
+  "tfds:sotu": ("train[:4]", "test[:2]"),
+  "tfds:emoji": ("train[:80]", "test[:40]"),
+  "tfds:digits": ("train[:200]", "test[:40]"),
+}
+OF_A_USER = ("train[:75%]", "train[75%:]")
+
+PUBLISHED = {
+  "gpt2_owt": 124_439_808,
+  "bert_wiki": 110_106_428,
+  "vit_b16_i1k": 86_567_656,
+  "clip_b16_laion": 149_620_737,
+}
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+  """Where TFDS prepares the shipped datasets, once."""
+  return tmp_path_factory.mktemp("tfds")
+
+
+@pytest.fixture(scope="session")
+def own_data(tmp_path_factory):
+  """What a user brings: kind of source in a config -> the source that stands for it."""
+  folder, rng = tmp_path_factory.mktemp("own"), np.random.default_rng(0)
+  words = ["the", "sea", "is", "wide", "and", "old", "ships", "sail"]
+  texts = [" ".join(f"{' '.join(rng.choice(words, 9)).capitalize()}." for _ in range(12)) for _ in range(16)]
+  toys.write_jsonl(folder / "texts.jsonl", [{"text": text} for text in texts])
+  drawings = [toys.png(tuple(map(int, rng.integers(0, 256, 3))), (20, 17 + n)) for n in range(24)]
+  toys.write(folder / "classes", {f"class_{n % 3}/{n}.png": drawing for n, drawing in enumerate(drawings)})
+  pairs = {f"{n}.png": drawing for n, drawing in enumerate(drawings)}
+  toys.write_tar(folder / "shard.tar", pairs | {f"{n}.txt": f"Picture {n}" for n in range(24)})
+  return {
+    "jsonl": f"jsonl:{folder}/*.jsonl",
+    "webdataset": f"webdataset:{folder}/*.tar",
+    "tfds": f"images:{folder}/classes",
+  }
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_behind(monkeypatch, tmp_path_factory):
+  """Caches in a temporary folder; the handler of SIGTERM that a run sets is taken back."""
+  monkeypatch.setenv("ZOO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+  handler = signal.getsignal(signal.SIGTERM)
+  yield
+  signal.signal(signal.SIGTERM, handler)
+
+
+def shrunk(path, data_dir, own_data):
+  """The command line that makes a config small enough for a test, as a user would write it."""
+  written = config.read(path)
+  model = dict(SMALL[written["model"]["family"]])
+  model |= {"stem_dim": 4} if "stem_dim" in written["model"] else {}
+  model |= {"dtype": "float32"} if "dtype" in written["model"] else {}  # bfloat16 sums depend on where they are made.
+  changes = {"steps": 3, "batch_size": 16, "log.every": 1, "optimizer.warmup_steps": 0, "data.workers": 0}
+  changes |= {f"model.{size}": value for size, value in model.items()}
+  for entry, source in config.flatten(written):
+    section, _, key = entry.rpartition(".")
+    if key == "source":
+      is_shipped = source in SPLITS
+      train_split, test_split = SPLITS.get(source, OF_A_USER)
+      changes[f"{section}.source"] = source if is_shipped else own_data[source.partition(":")[0]]
+      changes[f"{section}.data_dir"] = data_dir if is_shipped else "none"
+      is_for_training = section == "data" or section.endswith(".train_data")
+      changes[f"{section}.split"] = train_split if is_for_training else test_split
+    elif key in ("image_size", "max_length") and section != "model":
+      changes[entry] = {**IMAGE, **TEXT}[key]
+    elif key == "batch_size" and section:
+      changes[entry] = 16
+    elif key == "max_new_tokens":
+      changes[entry] = 3
+  return [f"--config={path}", *(f"--config.{entry}={value}" for entry, value in changes.items())]
+
+
+def train_with(command, workdir, *more):
+  """Runs train.py in this process -> the losses, the last line of metrics."""
+  assert train.main([*command, f"--config.workdir={workdir}", *more, "--traceback"]) == 0
+  lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  return [line["loss"] for line in lines if "loss" in line], lines[-1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path, strategy, mesh", PLACED)
+def test_every_config_trains_and_a_sharding_leaves_its_losses_as_they_are(
+  path, strategy, mesh, tmp_path, data_dir, own_data, monkeypatch
+):
+  command = shrunk(path, data_dir, own_data)
+  placed = [f"--config.mesh={json.dumps(mesh)}", f"--config.sharding={strategy}"]
+  losses, last = train_with(command, tmp_path / "many", *placed)
+  assert len(losses) == 3 and np.isfinite(losses).all()
+  evaluators = config.read(path)["eval"]["evaluators"]
+  measured = {name.split("/")[1] for name in last if name.startswith("eval/")}
+  assert measured == {name for name in evaluators if evaluators[name].get("name", name) != "samples"}
+  model, params = zoo.load(tmp_path / "many")
+  assert set(SMALL[model.spec["family"]]) <= set(model.spec) and params
+
+  one_device = partial(sharding.make_mesh, devices=jax.devices()[:1])
+  monkeypatch.setattr(sharding, "make_mesh", one_device)
+  alone, _ = train_with(
+    command,
+    tmp_path / "one",
+    '--config.mesh={"data": 1}',
+    "--config.sharding=replicated",
+    "--config.eval.evaluators={}",
+  )
+  np.testing.assert_allclose(losses, alone, rtol=1e-5)
+
+
+def state_shapes(settings):
+  """The model of a config at its full size, and the shapes of the state that train.py makes for it."""
+  model = zoo.build(**settings.model)
+
+  def init(rng):
+    params = model.init(rng, *model.example())["params"]
+    options = config.without(settings.optimizer, "accumulate", "ema")
+    state = {"params": params, "opt_state": optim.optimizer(params, settings.steps, **options)[0].init(params)}
+    return state | ({"ema": params} if "ema" in settings.optimizer else {})
+
+  return model, jax.eval_shape(init, jax.random.key(0))
+
+
+def test_every_full_size_config_is_looked_at():
+  assert set(PUBLISHED) == {path.stem for path in CONFIGS if "variant" in config.read(path)["model"]}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_full_size_config_is_of_its_published_size_and_fits_8_devices_in_every_sharding(name):
+  settings, _ = config.load([f"--config={ROOT}/configs/{name}.py"])
+  _, shapes = state_shapes(settings)
+  assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"])) == PUBLISHED[name]
+  mesh, held = sharding.make_mesh({"data": 2, "model": 4}), {}
+  for strategy in sharding.STRATEGIES:
+    placed = sharding.shardings(shapes, strategy, mesh)
+    pieces = jax.tree.map(lambda leaf, place: math.prod(place.shard_shape(leaf.shape)), shapes, placed)
+    held[strategy] = sum(jax.tree.leaves(pieces))
+  assert held["replicated"] == sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+  assert (
+    held["fsdp+tensor"] < min(held["fsdp"], held["tensor"]) < max(held["fsdp"], held["tensor"]) < held["replicated"]
+  )
+  assert held["fsdp+tensor"] < 1.05 * held["replicated"] / 8
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_config_says_first_which_command_runs_it(path):
+  says = ast.get_docstring(ast.parse(path.read_text())) or ""
+  assert f"python train.py --config=configs/{path.name}" in says
+  settings, _ = config.load([f"--config={path}"])
+  assert settings.workdir == f"runs/{path.stem}"

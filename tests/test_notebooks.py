@@ -1,0 +1,54 @@
+"""Every notebook runs from its first cell to its last, in a copy of the repository and with nothing prepared."""
+
+import os
+import shutil
+from pathlib import Path
+
+import jupytext
+import nbclient
+import pytest
+
+ROOT = Path(__file__).parent.parent
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.py"))
+# What a notebook needs of the repository; the package itself is installed, or is found from here.
+COPIED = ("configs", "notebooks", "zoo", "train.py")
+
+
+@pytest.fixture
+def copied(tmp_path, monkeypatch):
+  """A copy of the repository, where everything that a notebook may write lands in temporary folders."""
+  for name in COPIED:
+    if (ROOT / name).is_dir():
+      shutil.copytree(ROOT / name, tmp_path / "zoo-source" / name, ignore=shutil.ignore_patterns("__pycache__"))
+    else:
+      shutil.copy(ROOT / name, tmp_path / "zoo-source" / name)
+  monkeypatch.setenv("PYTHONPATH", str(tmp_path / "zoo-source"))
+  monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+  monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+  monkeypatch.setenv("ZOO_RUN", str(tmp_path / "run"))
+  monkeypatch.setenv("ZOO_STEPS", "2")
+  return tmp_path / "zoo-source"
+
+
+def with_one_device(flags):
+  """A person's notebook has not been told to simulate devices."""
+  return " ".join(flag for flag in flags.split() if "device_count" not in flag)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [path.name for path in NOTEBOOKS])
+def test_a_notebook_runs_from_top_to_bottom(name, copied, monkeypatch):
+  monkeypatch.setenv("XLA_FLAGS", with_one_device(os.environ["XLA_FLAGS"]))
+  notebook = jupytext.read(copied / "notebooks" / name)
+  folder = {"metadata": {"path": str(copied / "notebooks")}}
+  nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=folder).execute()
+  outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
+  assert not [output for output in outputs if output.get("name") == "stderr"]
+  assert [output for output in outputs if "image/png" in output.get("data", {})]
+
+
+def test_a_notebook_holds_no_outputs_and_opens_as_one():
+  for path in NOTEBOOKS:
+    notebook = jupytext.read(path)
+    assert notebook.cells[0].cell_type == "markdown" and notebook.cells[0].source.startswith("# ")
+    assert notebook.metadata["kernelspec"]["name"] == "python3"
