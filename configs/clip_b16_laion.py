@@ -21,7 +21,7 @@ def get_config():
       "workdir": "runs/clip_b16_laion",
       "model": {"family": "clip", "variant": "ViT-B/16", "dtype": "bfloat16", "remat": "full"},
       "objective": {"name": "contrastive"},
-      "data": {**pairs, "split": "train[:99%]", "image_size": 224, "fit": "random_crop", "workers": 12},
+      "data": {**pairs, "split": "train[:-5000]", "image_size": 224, "fit": "random_crop", "workers": 12},
       "optimizer": {
         "name": "adamw",
         "learning_rate": 5e-4,
@@ -39,7 +39,7 @@ def get_config():
         "evaluators": {
           "test": {
             "name": "retrieval",
-            "data": {**pairs, "split": "train[99%:][:5000]", "image_size": 224},
+            "data": {**pairs, "split": "train[-5000:]", "image_size": 224},
             "batch_size": 256,
           },
         },
