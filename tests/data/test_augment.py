@@ -1,3 +1,6 @@
+import functools
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,13 +15,18 @@ OPTIONS = {"mixup": {"num_classes": 3}}
 ALWAYS = [name for name in STEPS if name not in ("flip", "grayscale", "invert", "mixup")]
 
 
-def pictures(batch=5, height=11, width=13, seed=0):
+def pictures(batch=6, height=11, width=13, seed=0):
   return np.random.default_rng(seed).integers(0, 256, (batch, height, width, 3)).astype(np.uint8)
+
+
+@functools.cache
+def compiled(steps):
+  return jax.jit(augment(json.loads(steps)))
 
 
 def applied(steps, image, rng=KEY):
   batch = {"image": image, "label": np.arange(len(image), dtype=np.int32) % 3}
-  return np.asarray(jax.jit(augment(steps))(rng, batch)["image"])
+  return np.asarray(compiled(json.dumps(steps))(rng, batch)["image"])
 
 
 def varied(name, image, **options):
