@@ -103,7 +103,7 @@ def test_bert_pretraining_is_the_sum_of_its_two_losses_on_the_same_masked_batch(
 def test_vocab_size_is_the_models_and_a_model_without_the_head_is_refused():
   assert masked_lm(tiny_model("masked_lm"), **MASKED).prepare(tiny_batch())["inputs"].max() < 23
   with pytest.raises(
-    UserError, match="needs a model that predicts masked tokens, it gives hidden, pooled. Set head='mlm'"
+    UserError, match="needs a model that gives mlm, this one gives hidden, pooled. Set the model's head"
   ):
     masked_lm(tiny_model("masked_lm", head=None), **MASKED)
 

@@ -142,3 +142,56 @@ def test_accumulate_must_divide_the_batch():
 def test_accumulate_must_be_a_count(accumulate):
   with pytest.raises(UserError, match=f"accumulate is {accumulate!r}. It must be a whole number"):
     value_and_grad(tiny_objective("causal_lm"), accumulate)
+
+
+@pytest.mark.parametrize(
+  "case, other, message",
+  [
+    ("causal_lm", "masked_lm", "causal_lm needs a model that predicts the next token, this one gives hidden, mlm"),
+    ("masked_lm", "classify", "masked_lm needs a model that gives mlm, this one gives hidden, pooled, logits. Set"),
+    (
+      "next_sentence",
+      "causal_lm",
+      "next_sentence needs a model that gives nsp, this one gives logits of the next token",
+    ),
+    ("classify", "contrastive", "classify needs a model that gives logits, this one gives image, text, scale. Set"),
+    (
+      "contrastive",
+      "masked_lm",
+      "a contrast needs a model that gives image, this one gives hidden, mlm. Use family clip",
+    ),
+  ],
+)
+def test_a_model_that_does_not_give_what_is_asked_for_is_refused(case, other, message):
+  class Model:
+    gives = {
+      "causal_lm": jnp.zeros((16, 11, 23)),
+      "masked_lm": {"hidden": 0, "mlm": 0},
+      "classify": {"hidden": 0, "pooled": 0, "logits": 0},
+      "contrastive": {"image": 0, "text": 0, "scale": 0},
+    }
+
+    def apply(self, *inputs, **options):
+      return self.gives[other]
+
+  with pytest.raises(UserError, match=message):
+    tiny_objective(case, model=Model()).forward({}, tiny_batch())
+
+
+@pytest.mark.parametrize(
+  "case, keys, message",
+  [
+    ("causal_lm", ["image"], "causal_lm needs tokens in a batch, the data gives image. Choose other data or another"),
+    ("masked_lm", ["image"], "masked_lm needs tokens in a batch"),
+    ("whole words", ["tokens"], "masked_lm needs word_start in a batch, the data gives tokens"),
+    ("next_sentence", ["tokens"], "next_sentence needs is_random in a batch"),
+    ("bert_pretraining", ["tokens"], "bert_pretraining needs is_random in a batch"),
+    ("contrastive", ["valid"], "a contrast needs image and tokens in a batch, the data gives valid"),
+    ("classify", ["image"], "classify needs label in a batch"),
+    ("classify", ["valid"], "classify needs label and tokens in a batch"),
+  ],
+)
+def test_data_without_what_is_asked_for_is_refused(case, keys, message):
+  batch = tiny_batch()
+  with pytest.raises(UserError, match=message):
+    tiny_objective(case, model=object()).init(jax.random.key(0), {key: batch[key] for key in keys})

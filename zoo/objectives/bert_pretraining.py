@@ -7,7 +7,7 @@ import jax
 
 from zoo.objectives.masked_lm import guesses, masked_lm
 from zoo.objectives.next_sentence import next_sentence, verdicts
-from zoo.objectives.objective import Objective, apply, present
+from zoo.objectives.objective import Objective, apply, check_batch, present
 
 
 def bert_pretraining(
@@ -51,4 +51,8 @@ def bert_pretraining(
     accuracy = {"mlm_accuracy": mlm_metrics["accuracy"], "nsp_accuracy": nsp_metrics["accuracy"]}
     return mlm + nsp, {"loss": mlm + nsp, "mlm_loss": mlm, "nsp_loss": nsp, **accuracy}
 
-  return Objective(words.init, forward, reduce, words.prepare)
+  def init(rng: jax.Array, batch: dict) -> Any:
+    check_batch(batch, "bert_pretraining", "tokens", "is_random")
+    return words.init(rng, batch)
+
+  return Objective(init, forward, reduce, words.prepare)

@@ -8,7 +8,7 @@ import optax
 
 from zoo.errors import UserError
 from zoo.objectives.contrastive import as_float
-from zoo.objectives.objective import Objective, apply, present, ratio, row_weight
+from zoo.objectives.objective import Objective, apply, check_batch, output, present, ratio, row_weight
 
 
 def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
@@ -26,14 +26,13 @@ def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
     raise UserError(f"classify.label_smoothing is {label_smoothing}. It must be from 0 to 1.")
 
   def init(rng: jax.Array, batch: dict) -> Any:
+    check_batch(batch, "classify", "label", *([] if "image" in batch else ["tokens"]))
     first = {key: x[:1] for key, x in batch.items()}
     return model.init(rng, *inputs(first), **options(first))["params"]
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
     found = apply(model, params, *inputs(batch), rng=rng, **options(batch))
-    if "logits" not in found:
-      raise UserError(f"classify needs a model with logits, it gives {', '.join(found)}. Set the model's num_classes.")
-    logits, label = found["logits"].astype(jnp.float32), batch["label"]
+    logits, label = output(found, "logits", "classify", "Set the model's num_classes."), batch["label"]
     if label.ndim == 2 and label.shape != logits.shape:
       raise UserError(f"classify: soft labels {label.shape} do not fit logits {logits.shape}. Set num_classes alike.")
     targets = label if label.ndim == 2 else jax.nn.one_hot(label, logits.shape[-1])

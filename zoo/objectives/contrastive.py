@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from zoo.objectives.objective import Objective, apply, present, ratio, row_weight
+from zoo.objectives.objective import Objective, apply, check_batch, output, present, ratio, row_weight
 
 
 def contrastive(model: Any, *, max_scale: float = 100.0) -> Objective:
@@ -49,14 +49,15 @@ def two_towers(model: Any) -> tuple:
   """-> init, forward of a model that embeds images and texts. Outputs: image, text, scale, bias, group, weight."""
 
   def init(rng: jax.Array, batch: dict) -> Any:
+    check_batch(batch, "a contrast", "image", "tokens")
     return model.init(rng, as_float(batch["image"][:1]), batch["tokens"][:1])["params"]
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
     options = present(batch, "valid")
     found = apply(model, params, as_float(batch["image"]), batch["tokens"], rng=rng, **options)
     rows = len(batch["tokens"])
+    vectors = {name: output(found, name, "a contrast", "Use family clip.") for name in ("image", "text")}
     scalars = {name: jnp.full(rows, found[name], jnp.float32) for name in ("scale", "bias") if name in found}
-    vectors = {name: found[name].astype(jnp.float32) for name in ("image", "text")}
     return {**vectors, **scalars, **present(batch, "group"), "weight": row_weight(batch, rows)}
 
   return init, forward

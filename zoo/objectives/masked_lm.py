@@ -10,7 +10,7 @@ import optax
 
 from zoo.errors import UserError
 from zoo.objectives.masking import mask_tokens, row_keys
-from zoo.objectives.objective import Batch, Objective, apply, present, ratio, row_weight
+from zoo.objectives.objective import Batch, Objective, apply, check_batch, output, present, ratio, row_weight
 
 
 def masked_lm(
@@ -49,6 +49,7 @@ def masked_lm(
   vocab_size = vocab_size or vocabulary(model)
 
   def init(rng: jax.Array, batch: dict) -> Any:
+    check_batch(batch, "masked_lm", "tokens", *(["word_start"] if whole_word else []))
     first = {key: x[:1] for key, x in batch.items()}
     return model.init(rng, first["tokens"], **present(first, "segments", "valid"))["params"]
 
@@ -84,7 +85,7 @@ def masked_lm(
 
 def guesses(found: dict, batch: Batch) -> dict:
   """Per row, the sums over the chosen tokens of a prepared batch: nll, correct, count, each float32 [batch]."""
-  logits = found["mlm"].astype(jnp.float32)
+  logits = output(found, "mlm", "masked_lm", "Set the model's head to 'mlm' or 'pretraining'.")
   counts = batch["chosen"] * row_weight(batch, len(logits))[:, None]
   nll = optax.softmax_cross_entropy_with_integer_labels(logits, batch["target"])
   correct = logits.argmax(-1) == batch["target"]
@@ -100,12 +101,12 @@ def mlm_reduce(outputs: dict) -> tuple[jax.Array, dict]:
 
 def vocabulary(model: Any) -> int:
   """The number of tokens that a model gives logits for, without computing any."""
-  found = jax.eval_shape(lambda rng: model.init_with_output(rng, *model.example())[0], jax.random.key(0))
-  if "mlm" not in found:
-    raise UserError(
-      f"masked_lm needs a model that predicts masked tokens, it gives {', '.join(found)}. Set head='mlm'."
-    )
-  return found["mlm"].shape[-1]
+
+  def logits(rng: jax.Array) -> jax.Array:
+    found, _ = model.init_with_output(rng, *model.example())
+    return output(found, "mlm", "masked_lm", "Set the model's head to 'mlm' or 'pretraining'.")
+
+  return jax.eval_shape(logits, jax.random.key(0)).shape[-1]
 
 
 def check_rates(rate: float, mask_rate: float, random_rate: float) -> None:

@@ -3,10 +3,9 @@
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import optax
 
-from zoo.objectives.objective import Batch, Objective, apply, present, ratio, row_weight
+from zoo.objectives.objective import Batch, Objective, apply, check_batch, output, present, ratio, row_weight
 
 
 def next_sentence(model: Any) -> Objective:
@@ -20,6 +19,7 @@ def next_sentence(model: Any) -> Objective:
   """
 
   def init(rng: jax.Array, batch: dict) -> Any:
+    check_batch(batch, "next_sentence", "tokens", "is_random")
     first = {key: x[:1] for key, x in batch.items()}
     return model.init(rng, first["tokens"], **present(first, "segments", "valid"))["params"]
 
@@ -35,7 +35,8 @@ def next_sentence(model: Any) -> Objective:
 
 def verdicts(found: dict, batch: Batch) -> dict:
   """nsp_nll, nsp_correct, nsp_count, each float32 [batch]."""
-  logits, label = found["nsp"].astype(jnp.float32), batch["is_random"]
+  logits = output(found, "nsp", "next_sentence", "Set the model's head to 'pretraining'.")
+  label = batch["is_random"]
   weight = row_weight(batch, len(logits))
   nll = optax.softmax_cross_entropy_with_integer_labels(logits, label)
   return {"nsp_nll": nll * weight, "nsp_correct": (logits.argmax(-1) == label) * weight, "nsp_count": weight}

@@ -52,6 +52,24 @@ def present(batch: Batch, *keys: str) -> dict[str, jax.Array]:
   return {key: batch[key] for key in keys if key in batch}
 
 
+def check_batch(batch: Batch, what: str, *keys: str) -> None:
+  """Refuses a batch without all of `keys`, which the objective `what` needs."""
+  missing = [key for key in keys if key not in batch]
+  if missing:
+    raise UserError(
+      f"{what} needs {' and '.join(missing)} in a batch, the data gives {', '.join(batch)}. Choose other data or "
+      f"another objective."
+    )
+
+
+def output(found: Any, name: str, what: str, way_out: str) -> jax.Array:
+  """The model's output `name`, float32; refuses a model that has none."""
+  if not isinstance(found, Mapping) or name not in found:
+    given = ", ".join(found) if isinstance(found, Mapping) else "logits of the next token"
+    raise UserError(f"{what} needs a model that gives {name}, this one gives {given}. {way_out}")
+  return found[name].astype(jnp.float32)
+
+
 def row_weight(batch: Batch, rows: int) -> jax.Array:
   """float32 [batch]: `batch["weight"]`, 0 for rows that only fill up a batch; ones where the batch has none."""
   return batch["weight"].astype(jnp.float32) if "weight" in batch else jnp.ones(rows, jnp.float32)
