@@ -21,7 +21,7 @@ def get_config():
       "model": {
         "family": "clip",
         "image_size": 32,
-        "stem_dim": 32,
+        "stem_dims": [32, 64],
         "patch_size": 8,
         "image_dim": 128,
         "image_depth": 3,

@@ -19,7 +19,7 @@ def get_config():
       "model": {
         "family": "clip",
         "image_size": 32,
-        "stem_dim": 24,
+        "stem_dims": [24, 48],
         "patch_size": 8,
         "image_dim": 96,
         "image_depth": 2,

@@ -47,22 +47,26 @@ class PatchEmbed(nn.Module):
 
 
 class ConvStem(nn.Module):
-  """Features of small neighbourhoods, at half the resolution, for patches to be cut from.
+  """Features of small neighbourhoods, at a lower resolution, for patches to be cut from.
 
-  2 x 2 pixels become one, then a 3 x 3 convolution and a gelu. A Transformer that sees few images learns from
-  convolved patches what it would not from raw ones: https://arxiv.org/abs/2106.14881 (with five convolutions).
+  In every stage 2 x 2 pixels become one, then come a 3 x 3 convolution and a gelu. A Transformer that sees few images
+  learns from convolved patches what it would not from raw ones: https://arxiv.org/abs/2106.14881.
   """
 
-  dim: int
+  dims: tuple[int, ...]
   dtype: Any = None
 
   @nn.compact
   def __call__(self, image):
-    """[batch, height, width, channels] -> [batch, height / 2, width / 2, dim]"""
-    batch, height, width, channels = image.shape
-    x = image.reshape(batch, height // 2, 2, width // 2, 2, channels).swapaxes(2, 3)
-    x = x.reshape(batch, height // 2, width // 2, 4 * channels)
-    return nn.gelu(nn.Conv(self.dim, (3, 3), dtype=self.dtype, kernel_init=initial.lecun_normal(), name="conv")(x))
+    """[batch, height, width, channels] -> [batch, height / 2**stages, width / 2**stages, dims[-1]]"""
+    x = image
+    for i, dim in enumerate(self.dims):
+      batch, height, width, channels = x.shape
+      x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).swapaxes(2, 3)
+      x = x.reshape(batch, height // 2, width // 2, 4 * channels)
+      x = nn.Conv(dim, (3, 3), dtype=self.dtype, kernel_init=initial.lecun_normal(), name=f"conv_{i}")(x)
+      x = nn.gelu(x)
+    return x
 
 
 class ClassToken(nn.Module):

@@ -5,6 +5,7 @@ https://arxiv.org/abs/2303.15343.
 """
 
 import math
+from collections.abc import Sequence
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -143,7 +144,7 @@ def clip(
   max_length: int,
   eos: int | None = None,
   channels: int = 3,
-  stem_dim: int | None = None,
+  stem_dims: Sequence[int] = (),
   logit_bias: float | None = None,
   dropout: float = 0.0,
   drop_path: float = 0.0,
@@ -154,7 +155,7 @@ def clip(
   """A CLIP of these sizes.
 
   eos: the end-of-text token; the last of the vocabulary if None. logit_bias: initial value of the sigmoid loss's bias.
-  stem_dim: width of a convolutional stem before the patches, for few and small images; None: no stem, as published.
+  stem_dims: widths of convolutions before the patches, each halving the resolution, for few and small images.
   """
   grid = sizes.patch_grid(image_size, patch_size)
   image_head_dim = sizes.head_dim(image_dim, image_heads, "image_")
@@ -184,18 +185,20 @@ def clip(
       dropout=dropout,
     )
 
-  if stem_dim is not None:
-    sizes.positive(stem_dim=stem_dim)
-    if patch_size % 2:
-      raise ValueError(f"patch_size is {patch_size}. With a stem, which halves the resolution, it must be even.")
+  stem_dims, shrunk = tuple(stem_dims), 2 ** len(stem_dims)
+  sizes.positive(**{f"stem_dims[{i}]": dim for i, dim in enumerate(stem_dims)})
+  if patch_size % shrunk:
+    raise ValueError(
+      f"patch_size {patch_size} does not divide by {shrunk}, to which the {len(stem_dims)} stem_dims shrink."
+    )
   width = initial.normal(image_dim**-0.5)
   # torch's default for a convolution: uniform in +-1/sqrt(fan_in).
   patch_init = initial.variance_scaling(1 / 3, "fan_in", "uniform")
   return CLIP(
     image=ImageTower(
-      stem=None if stem_dim is None else ConvStem(stem_dim, dtype=dtype),
+      stem=ConvStem(stem_dims, dtype=dtype) if stem_dims else None,
       patches=PatchEmbed(
-        patch_size if stem_dim is None else patch_size // 2,
+        patch_size // shrunk,
         image_dim,
         use_bias=False,
         dtype=dtype,
