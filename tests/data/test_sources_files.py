@@ -26,7 +26,7 @@ def texts(source):
 @pytest.mark.parametrize("where", ["texts", "texts/**/*.txt", "texts/*/*.txt"])
 def test_a_document_a_file(tmp_path, where):
   toys.write(tmp_path, {f"texts/{i // 3}/{i}.txt": f"text {i}" for i in range(7)})
-  toys.write(tmp_path, {"texts/.hidden.txt": "no", "texts/image.png": b"no"})
+  toys.write(tmp_path, {"texts/.hidden.txt": "no", "texts/.git/a.txt": "no", "texts/image.png": b"no"})
   source = open_source(f"text:{where}", "train", str(tmp_path))
   assert sorted(texts(source)) == [f"text {i}" for i in range(7)]
   assert texts(source) == texts(open_source(f"text:{tmp_path}/{where}"))

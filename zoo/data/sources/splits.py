@@ -70,7 +70,8 @@ def files_of_split(where: str, name: str, data_dir: str | None, endings: tuple[s
   else:
     walk = os.walk(folder)
     found = [os.path.relpath(os.path.join(root, file), folder) for root, _, files in walk for file in files]
-    found = [file for file in found if file.lower().endswith(endings) and not os.path.basename(file).startswith(".")]
+    is_hidden = lambda file: any(part.startswith(".") for part in file.split(os.sep))
+    found = [file for file in found if file.lower().endswith(endings) and not is_hidden(file)]
   if not found:
     raise UserError(f"No file matches {folder / pattern} ({', '.join(endings)}). Check the source's path.")
   return folder, sorted(found)
