@@ -1,0 +1,120 @@
+"""One program on several hosts: two processes with two devices each, joined over this machine's loopback."""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tests.test_train import CONFIG
+from zoo.checkpoints import steps
+from zoo.hosts import Preemption, pod
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+  "environment, several",
+  [
+    ({}, False),
+    ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),  # As on a single TPU machine, Colab's too.
+    ({"TPU_WORKER_HOSTNAMES": "10.0.0.1,10.0.0.2"}, True),
+    ({"MEGASCALE_COORDINATOR_ADDRESS": "10.0.0.1"}, True),
+    ({"JAX_COORDINATOR_ADDRESS": "10.0.0.1:1234"}, True),
+  ],
+)
+def test_the_surroundings_tell_whether_there_are_several_hosts(environment, several):
+  assert pod(environment) is several
+
+
+def test_a_request_to_stop_is_noted_and_the_step_goes_on():
+  handler = signal.getsignal(signal.SIGTERM)
+  try:
+    preemption = Preemption()
+    assert not preemption.reached(1)
+    os.kill(os.getpid(), signal.SIGTERM)
+    assert preemption.reached(2) and preemption.reached(3)
+  finally:
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def config(tmp_path):
+  rng = np.random.default_rng(0)
+  for i in range(5):
+    (tmp_path / f"{i}.txt").write_text("".join(rng.choice(list("abc de\n"), 400)))
+  path = tmp_path / "config.py"
+  path.write_text(CONFIG.format(folder=tmp_path))
+  return path
+
+
+def start(config, processes, *arguments):
+  """Starts train.py as so many processes that have four devices between them."""
+  with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+  flags = os.environ["XLA_FLAGS"].replace("device_count=8", f"device_count={4 // processes}")
+  surroundings = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+  if processes > 1:
+    surroundings |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(processes)}
+  command = [sys.executable, str(ROOT / "train.py"), f"--config={config}", "--config.sharding=fsdp", *arguments]
+  return [
+    subprocess.Popen(
+      command,
+      env={**surroundings, "JAX_PROCESS_ID": str(i)},
+      cwd=config.parent,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
+      text=True,
+    )
+    for i in range(processes)
+  ]
+
+
+def end(started):
+  """-> exit status, stdout and stderr of each."""
+  try:
+    said = [process.communicate(timeout=400) for process in started]
+  finally:
+    for process in started:
+      process.kill()
+  return [(process.returncode, *texts) for process, texts in zip(started, said)]
+
+
+def losses(folder):
+  lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+  return [(line["step"], line["loss"]) for line in lines if "loss" in line]
+
+
+@pytest.mark.slow
+def test_two_hosts_learn_what_one_does_and_one_goes_on_where_two_stopped(config):
+  together, alone = config.parent / "together", config.parent / "alone"
+  steady = "--config.optimizer.schedule=constant"
+  first, second = end(start(config, 2, f"--config.workdir={together}", "--config.steps=3", steady))
+  assert (first[0], second[0]) == (0, 0), first[2] + second[2]
+  assert "step 3/3" in first[1] and second[1] == ""  # The first process alone says and writes anything.
+  assert [step for step, _ in losses(together)] == [1, 2, 3]
+  for folder in (together, alone):
+    ((status, _, complaint),) = end(start(config, 1, f"--config.workdir={folder}", "--config.steps=5", steady))
+    assert status == 0, complaint
+  assert [step for step, _ in losses(together)] == [1, 2, 3, 4, 5]
+  np.testing.assert_allclose(losses(together), losses(alone), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_request_to_stop_that_reaches_one_host_makes_both_save_and_leave(config):
+  folder = config.parent / "stopped"
+  started = start(config, 2, f"--config.workdir={folder}", "--config.steps=100000", "--config.checkpoint.every=100000")
+  for line in started[0].stdout:
+    if line.startswith("step"):
+      break
+  started[1].send_signal(signal.SIGTERM)
+  ended = end(started)
+  assert [status for status, _, _ in ended] == [143, 143], ended
+  assert len(steps(folder / "checkpoints")) == 1
+  assert steps(folder / "checkpoints")[0] == losses(folder)[-1][0]
