@@ -6,7 +6,7 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 1800,
+      "steps": 1000,
       "batch_size": 32,
       "workdir": "runs/bert_sotu",
       "model": {
@@ -23,7 +23,7 @@ def get_config():
       "optimizer": {
         "name": "muon",
         "rms": 1.0,
-        "learning_rate": 1e-3,
+        "learning_rate": 2e-3,
         "warmup_steps": 100,
         "schedule": "linear",
         "weight_decay": 0.01,
@@ -32,7 +32,7 @@ def get_config():
       "mesh": {"data": -1},
       "sharding": "replicated",
       "eval": {
-        "every": 900,
+        "every": 500,
         "evaluators": {"test": {"name": "masked_lm_accuracy", "data": {**text, "split": "test"}}},
       },
       "log": {"every": 50},

@@ -15,20 +15,21 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 2600,
-      "batch_size": 192,
+      "steps": 1800,
+      "batch_size": 256,
       "workdir": "runs/clip_emoji_long",
       "model": {
         "family": "clip",
         "image_size": 32,
         "stem_dims": [32, 64],
         "patch_size": 8,
-        "image_dim": 128,
-        "image_depth": 3,
+        "image_dim": 96,
+        "image_depth": 2,
         "image_heads": 4,
         "text_dim": 96,
         "text_depth": 1,
         "text_heads": 4,
+        "drop_path": 0.1,
         "embed_dim": 128,
         "vocab_size": 49408,
         "max_length": 12,
@@ -59,7 +60,7 @@ def get_config():
       "mesh": {"data": -1},
       "sharding": "replicated",
       "eval": {
-        "every": 1300,
+        "every": 900,
         "evaluators": {
           "retrieval": {
             "name": "retrieval",

@@ -6,7 +6,7 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 1500,
+      "steps": 1000,
       "batch_size": 16,
       "workdir": "runs/gpt_sotu",
       "model": {
@@ -31,7 +31,7 @@ def get_config():
       "mesh": {"data": -1},
       "sharding": "replicated",
       "eval": {
-        "every": 750,
+        "every": 500,
         "evaluators": {
           "test": {"name": "perplexity", "data": {**text, "split": "test"}, "train_data": {**text, "split": "train"}},
           "samples": {

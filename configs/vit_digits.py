@@ -6,7 +6,7 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 1000,
+      "steps": 600,
       "batch_size": 128,
       "workdir": "runs/vit_digits",
       "model": {
@@ -41,7 +41,7 @@ def get_config():
       "mesh": {"data": -1},
       "sharding": "replicated",
       "eval": {
-        "every": 500,
+        "every": 300,
         "evaluators": {
           "test": {"name": "classification", "data": {**digits, "split": "test"}},
           "probe": {
