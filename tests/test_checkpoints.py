@@ -254,9 +254,7 @@ def truncate(path):
 
 
 def flip(path):
-  data = bytearray(path.read_bytes())
-  data[len(data) // 2] ^= 1
-  path.write_bytes(data)
+  path.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes()))
 
 
 @pytest.mark.parametrize(
