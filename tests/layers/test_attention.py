@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tiny import randomised
+from tests.filled import filled
 from zoo.layers import masks, positions
 from zoo.layers.attention import Attention, dense_attention
 
@@ -17,7 +17,7 @@ def normal(seed, *shape):
 
 
 def made(attention, *args, seed=0):
-  return randomised(attention.init(jax.random.key(seed), *args)["params"])
+  return filled(attention, *args, seed=seed)
 
 
 def by_hand(query, key, value, seen, bias):

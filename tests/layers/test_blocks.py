@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tiny import randomised
+from tests.filled import filled
 from zoo.layers import norms
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import DropPath, PostNormBlock, PreNormBlock
@@ -16,17 +16,13 @@ X = jax.random.normal(jax.random.key(0), (2, 5, 7))
 CONTEXT = jax.random.normal(jax.random.key(1), (2, 3, 13))
 
 
-def made(block, *args):
-  return randomised(jax.jit(block.init)(jax.random.key(2), *args)["params"])
-
-
 def run(part, params, *args):
   return jax.jit(part.apply)({"params": params}, *args)
 
 
 def test_pre_norm_adds_what_sublayers_make_of_the_normed_stream():
   block = PreNormBlock(ATTENTION, FEED_FORWARD, NORM, cross_attention=ATTENTION)
-  p = made(block, X, CONTEXT)
+  p = filled(block, X, CONTEXT)
   x = X + run(ATTENTION, p["self_attention"], run(NORM, p["attention_norm"], X))
   x = x + run(ATTENTION, p["cross_attention"], run(NORM, p["cross_norm"], x), CONTEXT)
   x = x + run(FEED_FORWARD, p["feed_forward"], run(NORM, p["mlp_norm"], x))
@@ -35,7 +31,7 @@ def test_pre_norm_adds_what_sublayers_make_of_the_normed_stream():
 
 def test_post_norm_norms_the_sum():
   block = PostNormBlock(ATTENTION, FEED_FORWARD, NORM, cross_attention=ATTENTION)
-  p = made(block, X, CONTEXT)
+  p = filled(block, X, CONTEXT)
   x = run(NORM, p["attention_norm"], X + run(ATTENTION, p["self_attention"], X))
   x = run(NORM, p["cross_norm"], x + run(ATTENTION, p["cross_attention"], x, CONTEXT))
   x = run(NORM, p["mlp_norm"], x + run(FEED_FORWARD, p["feed_forward"], x))
@@ -46,7 +42,7 @@ def test_post_norm_norms_the_sum():
 def test_the_same_part_given_twice_shares_no_parameters(kind):
   shapes = jax.eval_shape(lambda: NORM.init(jax.random.key(0), X))
   count = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-  params = made(kind(ATTENTION, FEED_FORWARD, NORM, cross_attention=ATTENTION), X, X)
+  params = filled(kind(ATTENTION, FEED_FORWARD, NORM, cross_attention=ATTENTION), X, X)
   assert count(params["self_attention"]) == count(params["cross_attention"])
   assert not np.array_equal(params["self_attention"]["query"]["kernel"], params["cross_attention"]["query"]["kernel"])
   assert sum(count(params[name]) for name in ("attention_norm", "cross_norm", "mlp_norm")) == 3 * count(shapes)
@@ -54,7 +50,7 @@ def test_the_same_part_given_twice_shares_no_parameters(kind):
 
 def test_dropout_and_drop_path_act_in_training_only():
   block = PreNormBlock(ATTENTION, FEED_FORWARD, NORM, dropout=0.5)
-  p = made(block, X)
+  p = filled(block, X)
   plain = PreNormBlock(ATTENTION, FEED_FORWARD, NORM).apply({"params": p}, X)
   np.testing.assert_array_equal(block.apply({"params": p}, X, drop_path=0.5), plain)
   drawn = block.apply({"params": p}, X, train=True, rngs={"dropout": jax.random.key(0)})

@@ -4,14 +4,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tiny import randomised
+from tests.filled import filled
 from zoo.layers.embeddings import ClassToken, ConvStem, PatchEmbed, unembed
 
 IMAGE = jax.random.normal(jax.random.key(0), (2, 6, 10, 3))
 
 
 def made(module, *args):
-  return {"params": randomised(module.init(jax.random.key(1), *args)["params"])}
+  return {"params": filled(module, *args)}
 
 
 def test_patch_embedding_equals_a_convolution():
@@ -36,8 +36,8 @@ def test_an_image_that_does_not_divide_is_refused():
     PatchEmbed(4, 7).init(jax.random.key(0), IMAGE)
 
 
-def test_the_stem_halves_the_resolution_and_sees_the_neighbours():
-  stem = ConvStem(5)
+def test_a_stage_of_the_stem_halves_the_resolution_and_sees_the_neighbours():
+  stem = ConvStem((5,))
   params = made(stem, IMAGE)
   out = stem.apply(params, IMAGE)
   assert out.shape == (2, 3, 5, 5)

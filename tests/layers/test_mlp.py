@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tiny import randomised
+from tests.filled import filled
 from zoo.layers.mlp import ACTIVATIONS, MLP, GatedMLP
 
 FORMULAS = {
@@ -26,7 +26,7 @@ def test_activations_are_their_formulas(name):
 
 def test_plain_mlp_is_its_formula():
   mlp = MLP(11, "relu")
-  p = randomised(mlp.init(jax.random.key(0), X)["params"])
+  p = filled(mlp, X)
   h = jnp.maximum(X @ p["up"]["kernel"] + p["up"]["bias"][None, None], 0)
   want = h @ p["down"]["kernel"] + p["down"]["bias"][None, None]
   np.testing.assert_allclose(mlp.apply({"params": p}, X), want, rtol=1e-5, atol=1e-5)
@@ -34,7 +34,7 @@ def test_plain_mlp_is_its_formula():
 
 def test_gated_mlp_is_its_formula_and_has_no_bias():
   mlp = GatedMLP(11)
-  p = randomised(mlp.init(jax.random.key(0), X)["params"])
+  p = filled(mlp, X)
   h = jax.nn.silu(X @ p["gate"]["kernel"]) * (X @ p["up"]["kernel"])
   np.testing.assert_allclose(mlp.apply({"params": p}, X), h @ p["down"]["kernel"], rtol=1e-5, atol=1e-5)
   assert {name: set(part) for name, part in p.items()} == {name: {"kernel"} for name in ("gate", "up", "down")}
@@ -43,13 +43,13 @@ def test_gated_mlp_is_its_formula_and_has_no_bias():
 @pytest.mark.parametrize("kind", [MLP, GatedMLP])
 def test_hidden_dropout_acts_in_training_only(kind):
   mlp = kind(11, dropout=0.5)
-  p = {"params": mlp.init(jax.random.key(0), X)["params"]}
+  p = {"params": filled(mlp, X)}
   np.testing.assert_array_equal(mlp.apply(p, X), kind(11).apply(p, X, train=True))
   assert abs(mlp.apply(p, X, train=True, rngs={"dropout": jax.random.key(1)}) - mlp.apply(p, X)).max() > 0.01
 
 
 def test_an_activation_may_be_a_function():
-  p = {"params": MLP(11).init(jax.random.key(0), X)["params"]}
+  p = {"params": filled(MLP(11), X)}
   np.testing.assert_array_equal(MLP(11, jax.nn.relu).apply(p, X), MLP(11, "relu").apply(p, X))
 
 

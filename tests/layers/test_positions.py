@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tiny import randomised
+from tests.filled import filled
 from zoo.layers import positions
 from zoo.layers.attention import Attention
 
@@ -110,9 +110,9 @@ def test_relative_bias_looks_up_one_number_per_head_and_bucket():
 def test_relative_bias_fits_a_cached_attention():
   x = jax.random.normal(jax.random.key(0), (2, 5, 7))
   bias = positions.RelativeBias(3, 8, 20, bidirectional=False)
-  rule = bias.apply(randomised(bias.init(jax.random.key(0))))
+  rule = bias.apply({"params": filled(bias)})
   attention = Attention(3, 4)
-  params = {"params": attention.init(jax.random.key(0), x)["params"]}
+  params = {"params": filled(attention, x)}
   plain, _ = attention.apply(params, x, bias=rule, mutable=["cache"])
   np.testing.assert_allclose(plain, attention.apply(params, x, bias=rule), rtol=1e-6)
 

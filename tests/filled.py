@@ -1,0 +1,17 @@
+"""Parameters for a test: random, so that no constant initial value hides a mistake, and at once: nothing compiles."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+def filled(module, *inputs, seed=0):
+  """Numbers in the shapes of the parameters that `module` would start with; a scale is near 1, the rest near 0."""
+  shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+  rng = np.random.default_rng(seed)
+
+  def draw(path, leaf):
+    center = 1.0 if path[-1].key == "scale" else 0.0
+    return jnp.asarray(center + 0.4 * rng.standard_normal(leaf.shape), leaf.dtype)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)

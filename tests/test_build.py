@@ -1,0 +1,115 @@
+import json
+import subprocess
+import sys
+import time
+
+import jax
+import pytest
+
+import zoo
+from zoo.build import count_parameters
+from zoo.errors import UserError
+
+SIZES = dict(vocab_size=23, max_length=11, dim=6, depth=2, num_heads=3)
+
+MISTAKES = {
+  "zoo/models has no 'gtp'. Did you mean 'gpt'? It has: ": lambda: zoo.build("gtp"),
+  "zoo/models has no '7'. It has: ": lambda: zoo.build(7),
+  "gpt has no variant 'gpt3'. Did you mean 'gpt2'? It has: gpt2, ": lambda: zoo.build("gpt", "gpt3"),
+  "gpt takes no 'heads'. ": lambda: zoo.build("gpt", "gpt2", heads=3),
+  "gpt takes no 'dept'. Did you mean 'depth'? It takes: ": lambda: zoo.build("gpt", "gpt2", dept=3),
+  "gpt needs 'dim', 'depth', 'num_heads'. ": lambda: zoo.build("gpt", vocab_size=23, max_length=11),
+  "gpt.depth is '2' (str). It must be a whole number.": lambda: zoo.build("gpt", **{**SIZES, "depth": "2"}),
+  "gpt.depth is 2.0 (float). It must be a whole number.": lambda: zoo.build("gpt", **{**SIZES, "depth": 2.0}),
+  "gpt.scan is 1 (int). It must be true or false or none.": lambda: zoo.build("gpt", **SIZES, scan=1),
+  "gpt: depth is 0. It must be at least 1.": lambda: zoo.build("gpt", **{**SIZES, "depth": 0}),
+}
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_a_mistake_ends_in_one_line_that_helps(message):
+  with pytest.raises(UserError) as error:
+    MISTAKES[message]()
+  assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+def test_own_sizes_go_before_the_published():
+  model = zoo.build("gpt", "gpt2", dim=12, num_heads=3, depth=2)
+  params = jax.eval_shape(lambda rng: model.init(rng, *model.example()), jax.random.key(0))["params"]
+  assert params["embed"]["embedding"].shape == (50257, 12)
+  assert set(params["stack"]) == {"layer_0", "layer_1"}
+
+
+def test_a_model_can_be_built_again_from_its_spec():
+  model = zoo.build("gpt", "gpt2", dim=12, num_heads=3, dtype="bfloat16")
+  assert model.spec == {"family": "gpt", "variant": "gpt2", "dim": 12, "num_heads": 3, "dtype": "bfloat16"}
+  again = zoo.build(**json.loads(json.dumps(model.spec)))
+  assert again == model and again.spec == model.spec
+  assert model.clone().spec == model.spec
+
+
+def test_models_of_equal_parts_are_equal_however_they_were_asked_for():
+  published = dict(vocab_size=50257, max_length=1024, dim=768, depth=12, num_heads=12)
+  one, other = zoo.build("gpt", "gpt2"), zoo.build("gpt", **published)
+  assert one == other and hash(one) == hash(other) and one.spec != other.spec
+
+
+def test_a_factory_called_directly_makes_a_model_without_a_spec():
+  from zoo.models.gpt import gpt
+
+  assert gpt(**SIZES).spec == {}
+
+
+def test_parameters_are_counted_without_being_made():
+  # 23 * 6 + 11 * 6, and per layer 4 * (6 * 6 + 6) + 6 * 24 + 24 + 24 * 6 + 6 + 4 * 6, and 2 * 6
+  assert count_parameters(zoo.build("gpt", **SIZES)) == 23 * 6 + 11 * 6 + 2 * (4 * 42 + 168 + 150 + 24) + 12
+
+
+def test_models_are_listed_by_pattern():
+  assert [row.variant for row in zoo.list_models("bert")] == ["base", "large"]
+  assert [row.variant for row in zoo.list_models("gpt2-[ml]*")] == ["gpt2-medium", "gpt2-large"]
+  assert [row.variant for row in zoo.list_models("VIT/b/*")] == ["B/32", "B/16"]
+  assert len(zoo.list_models("nothing")) == 0
+
+
+def test_the_list_reads_as_a_table():
+  head, row = str(zoo.list_models("bert/base")).splitlines()
+  assert head.split() == ["family", "variant", "parameters", "paper"]
+  assert (
+    row.startswith("bert    base     110,106,428  BERT: Pre-training") and "https://arxiv.org/abs/1810.04805" in row
+  )
+
+
+def test_listing_again_is_free():
+  zoo.list_models("gpt2")
+  start = time.process_time()
+  zoo.list_models("gpt2")
+  assert time.process_time() - start < 0.5
+
+
+def in_a_fresh_python(code):
+  return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_importing_the_zoo_imports_nothing_else():
+  heavy = "[name for name in ('jax', 'flax', 'numpy', 'orbax') if name in sys.modules]"
+  assert in_a_fresh_python(f"import sys, zoo; print({heavy})") == "[]"
+
+
+def test_the_public_names_stay_functions_when_their_modules_are_imported():
+  code = """
+import zoo.build, zoo.generate, sys
+from zoo.generate import generate
+from zoo.build import build
+assert zoo.build is build and zoo.generate is generate and callable(zoo.generate)
+assert sys.modules["zoo.generate"].generate is generate
+from zoo import generate as again, list_models
+assert again is generate and callable(list_models)
+print(sorted(set(zoo.__all__) - set(dir(zoo))), zoo.layers.__name__ if "zoo.layers" in sys.modules else "")
+"""
+  assert in_a_fresh_python(code) == "[] zoo.layers"
+
+
+def test_an_unknown_name_is_an_attribute_error():
+  with pytest.raises(AttributeError, match="module 'zoo' has no attribute 'biuld'"):
+    zoo.biuld  # noqa: B018
