@@ -15,7 +15,7 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 900,
+      "steps": 750,
       "batch_size": 192,
       "workdir": "runs/clip_emoji",
       "model": {
@@ -27,7 +27,7 @@ def get_config():
         "image_depth": 2,
         "image_heads": 4,
         "text_dim": 96,
-        "text_depth": 2,
+        "text_depth": 1,
         "text_heads": 4,
         "embed_dim": 128,
         "vocab_size": 49408,
@@ -59,7 +59,7 @@ def get_config():
       "mesh": {"data": -1},
       "sharding": "replicated",
       "eval": {
-        "every": 450,
+        "every": 375,
         "evaluators": {
           "retrieval": {
             "name": "retrieval",

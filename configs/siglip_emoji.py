@@ -25,7 +25,7 @@ def get_config():
         "image_depth": 2,
         "image_heads": 4,
         "text_dim": 96,
-        "text_depth": 2,
+        "text_depth": 1,
         "text_heads": 4,
         "embed_dim": 128,
         "vocab_size": 49408,
