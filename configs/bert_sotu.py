@@ -6,7 +6,7 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 1000,
+      "steps": 600,
       "batch_size": 32,
       "workdir": "runs/bert_sotu",
       "model": {
@@ -24,7 +24,7 @@ def get_config():
         "name": "muon",
         "rms": 1.0,
         "learning_rate": 2e-3,
-        "warmup_steps": 100,
+        "warmup_steps": 50,
         "schedule": "linear",
         "weight_decay": 0.01,
         "clip_norm": 1.0,
@@ -32,7 +32,7 @@ def get_config():
       "mesh": {"data": -1},
       "sharding": "replicated",
       "eval": {
-        "every": 500,
+        "every": 300,
         "evaluators": {"test": {"name": "masked_lm_accuracy", "data": {**text, "split": "test"}}},
       },
       "log": {"every": 50},

@@ -6,7 +6,7 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 1000,
+      "steps": 600,
       "batch_size": 16,
       "workdir": "runs/gpt_sotu",
       "model": {
@@ -24,14 +24,14 @@ def get_config():
         "rms": 1.0,
         "learning_rate": 2e-3,
         "schedule": "cosine",
-        "warmup_steps": 100,
+        "warmup_steps": 50,
         "weight_decay": 0.01,
         "clip_norm": 1.0,
       },
       "mesh": {"data": -1},
       "sharding": "replicated",
       "eval": {
-        "every": 500,
+        "every": 300,
         "evaluators": {
           "test": {"name": "perplexity", "data": {**text, "split": "test"}, "train_data": {**text, "split": "train"}},
           "samples": {

@@ -13,7 +13,7 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 700,
+      "steps": 500,
       "batch_size": 192,
       "workdir": "runs/siglip_emoji",
       "model": {
@@ -57,7 +57,7 @@ def get_config():
       "mesh": {"data": -1},
       "sharding": "replicated",
       "eval": {
-        "every": 350,
+        "every": 250,
         "evaluators": {
           "retrieval": {
             "name": "retrieval",
