@@ -1,3 +1,6 @@
+"""A small BERT on the State of the Union addresses.
+"""
+
 from ml_collections import ConfigDict
 
 

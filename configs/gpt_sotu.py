@@ -1,3 +1,6 @@
+"""A small GPT on the State of the Union addresses.
+"""
+
 from ml_collections import ConfigDict
 
 

@@ -1,3 +1,6 @@
+"""CLIP with the sigmoid loss on emoji.
+"""
+
 from ml_collections import ConfigDict
 
 

@@ -1,3 +1,6 @@
+"""A small ViT on handwritten digits.
+"""
+
 from ml_collections import ConfigDict
 
 
