@@ -24,7 +24,7 @@ CONFIGS = sorted(ROOT.glob("configs/*.py"))
 PLACES = [("fsdp", {"data": 8}), ("tensor", {"data": 2, "model": 4}), ("fsdp+tensor", {"data": 4, "model": 2})]
 PLACED = [pytest.param(path, *place, id=path.stem) for path, place in zip(CONFIGS, itertools.cycle(PLACES))]
 
-TOWER = {"dim": 16, "depth": 2, "num_heads": 4}
+TOWER = {"dim": 16, "depth": 1, "num_heads": 4}
 IMAGE = {"image_size": 16, "patch_size": 8}
 TEXT = {"max_length": 16}
 SMALL = {

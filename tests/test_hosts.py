@@ -83,6 +83,7 @@ def end(started):
   finally:
     for process in started:
       process.kill()
+      process.wait()
   return [(process.returncode, *texts) for process, texts in zip(started, said)]
 
 
