@@ -1,5 +1,4 @@
-"""A small BERT on the State of the Union addresses.
-"""
+"""A small BERT on the State of the Union addresses."""
 
 from ml_collections import ConfigDict
 

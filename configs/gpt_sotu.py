@@ -1,5 +1,4 @@
-"""A small GPT on the State of the Union addresses.
-"""
+"""A small GPT on the State of the Union addresses."""
 
 from ml_collections import ConfigDict
 

@@ -1,5 +1,4 @@
-"""CLIP with the sigmoid loss on emoji.
-"""
+"""CLIP with the sigmoid loss on emoji."""
 
 from ml_collections import ConfigDict
 

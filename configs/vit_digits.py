@@ -1,5 +1,4 @@
-"""A small ViT on handwritten digits.
-"""
+"""A small ViT on handwritten digits."""
 
 from ml_collections import ConfigDict
 
