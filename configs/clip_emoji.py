@@ -15,7 +15,7 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 750,
+      "steps": 700,
       "batch_size": 192,
       "workdir": "runs/clip_emoji",
       "model": {
@@ -59,7 +59,7 @@ def get_config():
       "mesh": {"data": -1},
       "sharding": "replicated",
       "eval": {
-        "every": 375,
+        "every": 0,
         "evaluators": {
           "retrieval": {
             "name": "retrieval",
