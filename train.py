@@ -63,9 +63,10 @@ def main(argv: list[str]) -> int:
     def init_params(rng):
       return objective.init(rng, augmented(rng, example))
 
-    optimizer, learning_rate = optim.optimizer(
-      jax.eval_shape(init_params, key), config.steps, **without(config.optimizer, "accumulate", "ema")
-    )
+    settings, param_shapes = without(config.optimizer, "accumulate", "ema"), jax.eval_shape(init_params, key)
+    optimizer, learning_rate = optim.optimizer(param_shapes, config.steps, **settings)
+    patterns = {name: settings.get(name, ()) for name in ("trainable", "freeze")}
+    learns = [role.trained for role in optim.roles(param_shapes, **patterns)]
 
     def init(rng):
       params = init_params(rng)
@@ -79,13 +80,17 @@ def main(argv: list[str]) -> int:
       new = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state, "step": state["step"] + 1}
       if ema is not None:
         new["ema"] = optim.update_average(state["ema"], new["params"], state["step"], ema)
-      return new, {**metrics, "learning_rate": learning_rate(state["step"]), "grad_norm": optax.tree.norm(grads)}
+      # Nothing asks for the gradients of what is frozen, so XLA does not compute them.
+      norm = optax.tree.norm([x for x, learned in zip(jax.tree.leaves(grads), learns, strict=True) if learned])
+      return new, {**metrics, "learning_rate": learning_rate(state["step"]), "grad_norm": norm}
 
     # Every array is born where it will live.
     shapes = jax.eval_shape(init, key)
     placed = sharding.shardings(shapes, config.sharding, mesh)
     by_row = sharding.batch_sharding(mesh)
-    whole = {name: jnp.zeros((config.batch_size, *array.shape[1:]), array.dtype) for name, array in example.items()}
+    whole = {
+      name: jax.ShapeDtypeStruct((config.batch_size, *array.shape[1:]), array.dtype) for name, array in example.items()
+    }
     run_step = jax.jit(train_step, in_shardings=(placed, by_row), out_shardings=(placed, None), donate_argnums=0)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed)
     saver = Checkpoints(folder / "checkpoints", **without(config.checkpoint, "every"))
@@ -103,8 +108,10 @@ def main(argv: list[str]) -> int:
   progress = Progress(config.steps, step=start)
   count = sum(math.prod(array.shape) for array in jax.tree.leaves(shapes["params"]))
   progress.note(f"{count:,} parameters on {mesh.size} {mesh.devices.flat[0].platform} device(s), run folder {folder}")
-  work = flops.training_flops(lambda params: objective.loss(params, augmented(key, whole), key), shapes["params"])
-  per_step = {"examples": config.batch_size} if "image" in whole else {"tokens": whole["tokens"].size}
+  work = flops.training_flops(
+    lambda params, batch: objective.loss(params, augmented(key, batch), key), shapes["params"], whole
+  )
+  per_step = {"examples": config.batch_size} if "image" in whole else {"tokens": math.prod(whole["tokens"].shape)}
   speed = Speed(start, per_step, flops_per_step=work, peak=flops.peak_of(mesh.devices.flat))
   with contextlib.closing(saver), contextlib.closing(writers), contextlib.closing(progress):
     for step, batch in zip(range(start + 1, config.steps + 1), batches.iterate(start), strict=False):
