@@ -1,4 +1,12 @@
-"""A small GPT on the State of the Union addresses."""
+"""A small GPT (1.3 M) learns English from the State of the Union addresses, 1790 to 2026, split by document.
+
+    python train.py --config=configs/gpt_sotu.py
+
+About 10 CPU-minutes: 6 minutes on two cores. Seen, on the 11 held-out addresses: 1.613 bits per byte. In the same table
+interpolated 5-grams (modified Kneser-Ney, counted on the same training text) reach 1.713 over bytes and 1.364 over
+the same tokens: a model this small, trained this briefly, passes the first and not the second. `samples.txt` shows
+what it writes.
+"""
 
 from ml_collections import ConfigDict
 
