@@ -65,7 +65,12 @@ zoo.list_models()
 
 # %%
 STEPS = int(os.environ.get("ZOO_STEPS", 150))
-flags = ["--config=configs/clip_emoji.py", f"--config.steps={STEPS}", f"--config.workdir={RUN}"]
+flags = [
+  "--config=configs/clip_emoji.py",
+  f"--config.steps={STEPS}",
+  f"--config.workdir={RUN}",
+  "--config.log.every=10",
+]
 done = subprocess.run([sys.executable, "train.py", *flags], cwd=ROOT, capture_output=True, text=True)
 print(done.stdout[-2500:], done.stderr[-2000:] if done.returncode else "")
 assert done.returncode == 0
@@ -79,7 +84,7 @@ assert done.returncode == 0
 lines = [json.loads(line) for line in (RUN / "metrics.jsonl").read_text().splitlines()]
 curve = [(line["step"], line["loss"]) for line in lines if "loss" in line]
 plt.figure(figsize=(6, 3))
-plt.plot(*zip(*curve))
+plt.plot(*zip(*curve), ".-")
 plt.xlabel("step")
 plt.ylabel("loss")
 plt.title("contrastive loss")
