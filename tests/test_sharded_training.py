@@ -3,18 +3,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.sharding import PartitionSpec as P
 
 import zoo
 from tests.tiny import OBJECTIVES, tiny_batch
 from zoo import named, optim
-from zoo.errors import UserError
 from zoo.objectives.objective import value_and_grad
-from zoo.sharding import STRATEGIES, batch_part, batch_sharding, make_mesh, put_batch, report, shardings
-
-
-def shape(*sizes):
-
+from zoo.sharding import STRATEGIES, batch_sharding, make_mesh, put_batch, shardings
 
 SIZES = {"dim": 8, "depth": 1, "num_heads": 2}
 TOWERS = {"image_dim": 8, "image_depth": 1, "image_heads": 2, "text_dim": 12, "text_depth": 1, "text_heads": 2}
