@@ -1,4 +1,11 @@
-"""A small CLIP learns which drawing goes with which name, from 1,588 emoji drawn by three vendors."""
+"""As clip_emoji, with harder augmentation, a wider stem and 1,800 steps of 256 pairs.
+
+    python train.py --config=configs/clip_emoji_long.py
+
+About 25 CPU-minutes. Not run to its end yet: no result is claimed. `--config.data.source=tfds:emoji/style` with the
+same source for the evaluator (`--config.eval.evaluators.retrieval.data.source` and `.train_data.source`) holds out a
+whole style instead: OpenMoji is then never seen.
+"""
 
 from ml_collections import ConfigDict
 
