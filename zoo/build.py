@@ -39,7 +39,7 @@ def build(family: str, variant: str | None = None, **sizes: Any):
   except ValueError as error:
     raise UserError(f"{family}: {error}") from None
   spec = {"family": family, "variant": variant, **sizes}
-  return model.clone(spec_json=json.dumps(spec, default=str))
+  return model.clone(spec_json=json.dumps(spec))
 
 
 def check_fits(model, info: Mapping[str, Any]) -> None:

@@ -3,9 +3,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from tests.filled import filled
-from zoo.layers.embeddings import ClassToken, ConvStem, PatchEmbed, unembed
+from zoo.layers.embeddings import ClassToken, ConvStem, PatchEmbed, pick, unembed
 
 IMAGE = jax.random.normal(jax.random.key(0), (2, 6, 10, 3))
 
@@ -51,6 +53,21 @@ def test_the_class_token_comes_first():
   out = ClassToken().apply(params, x)
   np.testing.assert_array_equal(out[:, 1:], x)
   np.testing.assert_array_equal(out[:, 0], jnp.tile(params["params"]["embedding"], (2, 1)))
+
+
+def test_picked_rows_are_those_of_their_example():
+  x, index = jax.random.normal(jax.random.key(0), (2, 5, 7)), jnp.array([[4, 0, 4], [1, 2, 3]])
+  np.testing.assert_array_equal(pick(x, index), [[x[0, 4], x[0, 0], x[0, 4]], [x[1, 1], x[1, 2], x[1, 3]]])
+
+
+def test_picking_leaves_every_example_on_its_device():
+  mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+  rows = NamedSharding(mesh, P("data"))
+  x, index = jnp.zeros((16, 5, 7)), jnp.zeros((16, 3), jnp.int32)
+  backward = jax.grad(lambda x, index: jnp.sin(pick(x, index)).sum())
+  for function in (pick, backward):
+    program = jax.jit(function, in_shardings=(rows, rows), out_shardings=rows).lower(x, index).compile().as_text()
+    assert "all-gather" not in program and "all-reduce" not in program
 
 
 def test_unembedding_multiplies_by_the_table_and_answers_in_float32():

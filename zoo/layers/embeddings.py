@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
@@ -14,6 +15,12 @@ def unembed(embed, x):
   """x @ embedding.T, by the table that `embed` looks tokens up in: [..., dim] -> float32 [..., vocab_size]"""
   x, table = promote_dtype(x, embed.embedding, dtype=embed.dtype)
   return jnp.einsum("...d,vd->...v", x, table, preferred_element_type=jnp.float32)
+
+
+def pick(x, index):
+  """The rows of each example that `index` names: [batch, length, dim], int32 [batch, k] -> [batch, k, dim]"""
+  # By vmap the batch stays a batch: a gather over (row, index) pairs would fetch the whole batch to every device.
+  return jax.vmap(lambda rows, at: rows[at])(x, index)
 
 
 class PatchEmbed(nn.Module):

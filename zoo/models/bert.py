@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
-from zoo.layers.embeddings import unembed
+from zoo.layers.embeddings import pick, unembed
 from zoo.layers.mlp import MLP, activation
 from zoo.layers.positions import Learned
 from zoo.layers.stack import stack
@@ -65,7 +65,7 @@ class BERT(Model):
     x = self.stack(drop(self.norm(x)), valid=valid, train=train)
     out = {"hidden": x}
     if self.mlm is not None:
-      y = x if predict is None else x[jnp.arange(len(x))[:, None], predict]
+      y = x if predict is None else pick(x, predict)
       out["mlm"] = self.mlm(y, self.embed)
     if self.pooler is not None:
       out["pooled"] = nn.tanh(self.pooler(x[:, 0]))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from zoo.layers import initial, masks, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
-from zoo.layers.embeddings import ClassToken, ConvStem, PatchEmbed
+from zoo.layers.embeddings import ClassToken, ConvStem, PatchEmbed, pick
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned
 from zoo.layers.stack import stack
@@ -69,8 +69,8 @@ class TextTower(nn.Module):
     x = self.stack(x, valid=valid, train=train)
     is_end = tokens == self.eos
     last = tokens.shape[1] - 1 - (0 if valid is None else jnp.argmax(valid[:, ::-1], axis=1))
-    pooled = x[jnp.arange(len(x)), jnp.where(is_end.any(1), is_end.argmax(1), last)]
-    return self.projection(self.norm(pooled))
+    end = jnp.where(is_end.any(1), is_end.argmax(1), last)
+    return self.projection(self.norm(pick(x, end[:, None])[:, 0]))
 
 
 class CLIP(Model):
@@ -158,8 +158,6 @@ def clip(
   stem_dims: widths of convolutions before the patches, each halving the resolution, for few and small images.
   """
   grid = sizes.patch_grid(image_size, patch_size)
-  image_head_dim = sizes.head_dim(image_dim, image_heads, "image_")
-  text_head_dim = sizes.head_dim(text_dim, text_heads, "text_")
   sizes.positive(image_depth=image_depth, text_depth=text_depth, embed_dim=embed_dim, vocab_size=vocab_size)
   sizes.positive(max_length=max_length, channels=channels)
   sizes.rate(dropout=dropout)
@@ -169,7 +167,8 @@ def clip(
   dtype = sizes.compute_dtype(dtype)
   norm = norms.layer_norm(1e-5, dtype)
 
-  def tower(dim, depth, num_heads, head_dim, mask):
+  def tower(which, dim, depth, num_heads, mask):
+    head_dim = sizes.head_dim(dim, num_heads, which)
     # Initial values of clip/model.py, `initialize_parameters`.
     init, residual = initial.normal(dim**-0.5), initial.normal(dim**-0.5 * (2 * depth) ** -0.5)
     attention = Attention(
@@ -197,23 +196,17 @@ def clip(
   return CLIP(
     image=ImageTower(
       stem=ConvStem(stem_dims, dtype=dtype) if stem_dims else None,
-      patches=PatchEmbed(
-        patch_size // shrunk,
-        image_dim,
-        use_bias=False,
-        dtype=dtype,
-        kernel_init=patch_init,
-      ),
+      patches=PatchEmbed(patch_size // shrunk, image_dim, use_bias=False, dtype=dtype, kernel_init=patch_init),
       class_token=ClassToken(token_init=width),
       positions=Learned(grid**2 + 1, image_dim, dtype=dtype, embedding_init=width),
       pre_norm=norm.copy(),
-      **tower(image_dim, image_depth, image_heads, image_head_dim, None),
+      **tower("image_", image_dim, image_depth, image_heads, None),
     ),
     text=TextTower(
       embed=nn.Embed(vocab_size, text_dim, dtype=dtype, embedding_init=initial.normal(0.02)),
       positions=Learned(max_length, text_dim, dtype=dtype, embedding_init=initial.normal(0.01)),
       eos=eos,
-      **tower(text_dim, text_depth, text_heads, text_head_dim, masks.causal),
+      **tower("text_", text_dim, text_depth, text_heads, masks.causal),
     ),
     image_size=image_size,
     channels=channels,

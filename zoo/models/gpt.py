@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from zoo.layers import initial, masks, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
-from zoo.layers.embeddings import unembed
+from zoo.layers.embeddings import pick, unembed
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned
 from zoo.layers.stack import stack
@@ -53,7 +53,7 @@ class GPT(Model):
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     x = self.stack(x, valid=valid, positions=positions, train=train)
     if predict is not None:
-      x = x[jnp.arange(len(x))[:, None], predict]
+      x = pick(x, predict)
     return unembed(self.embed, self.norm(x))
 
   @property
