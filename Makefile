@@ -12,8 +12,7 @@ PYTHON ?= python3
 CONFIG ?= configs/clip_emoji.py
 ARGS ?=
 
-# A CPU trains on its cores as on so many devices: each takes a part of the batch, which keeps them busier than one
-# program with threads does. Accelerators are not affected.
+# A CPU trains on its cores as on so many devices: each takes a part of the batch. Accelerators are not affected.
 CORES := $(shell for n in 8 4 2 1; do [ "$$(nproc 2> /dev/null || echo 1)" -ge $$n ] && echo $$n && break; done)
 train: export XLA_FLAGS ?= --xla_force_host_platform_device_count=$(CORES)
 train: .venv/made

@@ -1,4 +1,11 @@
-"""A small CLIP learns which drawing goes with which name, from 1,588 emoji drawn by three vendors."""
+"""A small CLIP (5.2 M, most of it the vocabulary) learns which drawing goes with which name, from emoji.
+
+    python train.py --config=configs/clip_emoji.py
+
+About 8 CPU-minutes: `make train` in less than 8 minutes on two cores that have nothing else to do. 1,543 concepts are
+drawn by three vendors; two drawings of each train, the third is the query, in rotation. Seen: image to text R@1 .141,
+R@10 .467, text to image R@1 .155, R@10 .472, where the nearest training drawing by pixels finds .104, .274, .084, .225.
+"""
 
 from ml_collections import ConfigDict
 
