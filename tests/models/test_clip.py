@@ -41,14 +41,14 @@ def test_towers_work_alone():
 
 
 def test_the_scale_starts_at_the_temperature_of_the_paper():
-  start = jax.jit(MODEL.init)(jax.random.key(1), *MODEL.example())
-  np.testing.assert_allclose(APPLY(start, IMAGE, TOKENS)["scale"], 1 / 0.07, rtol=1e-5)
+  params = {"params": MODEL.init(jax.random.key(1), IMAGE, TOKENS)["params"]}
+  np.testing.assert_allclose(APPLY(params, IMAGE, TOKENS)["scale"], 1 / 0.07, rtol=1e-5)
 
 
 def test_a_logit_bias_makes_it_the_model_of_the_sigmoid_loss():
   model = zoo.build("clip", **SIZES, logit_bias=-10.0)
-  start = jax.jit(model.init)(jax.random.key(1), *model.example())
-  assert start["params"]["logit_bias"] == -10 == jax.jit(model.apply)(start, *model.example())["bias"]
+  variables = model.init(jax.random.key(1), IMAGE, TOKENS)
+  assert variables["params"]["logit_bias"] == -10 == model.apply(variables, IMAGE, TOKENS)["bias"]
 
 
 def test_text_is_causal_and_read_at_its_first_end():

@@ -79,7 +79,6 @@ class ScannedStack(nn.Module):
       variable_axes={"params": 0, "cache": 0, "intermediates": 0},
       split_rngs={"params": True, "dropout": True},
       length=self.depth,
-      check_constancy_invariants=False,  # There are none to check, and checking traces the body once more.
     )
     return scanned(self, x, rates)[0]
 
