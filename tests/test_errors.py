@@ -27,6 +27,16 @@ def test_a_program_ends_with_one_line_and_status_2(capsys, error):
     main(["--traceback"])
 
 
+def test_a_program_ends_with_one_line_and_status_130_on_ctrl_c(capsys):
+  @exits_with_one_line
+  def main(argv):
+    raise KeyboardInterrupt
+
+  with pytest.raises(SystemExit) as caught:
+    main([])
+  assert caught.value.code == 130 and capsys.readouterr().err == "Interrupted.\n"
+
+
 def test_a_program_that_is_wrong_itself_shows_where():
   @exits_with_one_line
   def main(argv):

@@ -62,8 +62,6 @@ def start(config, processes, *arguments):
   surroundings = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
   if processes > 1:
     surroundings |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(processes)}
-    # A process that finds its programs in the cache while the other compiles would give up on it after 30 seconds.
-    surroundings["JAX_ENABLE_COMPILATION_CACHE"] = "false"
   command = [sys.executable, str(ROOT / "train.py"), f"--config={config}", "--config.sharding=fsdp", *arguments]
   return [
     subprocess.Popen(

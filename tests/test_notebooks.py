@@ -8,10 +8,13 @@ import jupytext
 import nbclient
 import pytest
 
+from tests.real_weights import minilm
+
 ROOT = Path(__file__).parent.parent
 NOTEBOOKS = sorted(ROOT.glob("notebooks/*.py"))
 # What a notebook needs of the repository; the package itself is installed, or is found from here.
 COPIED = ("configs", "notebooks", "zoo", "train.py")
+NEEDS_WEIGHTS = ("pretrained.py",)
 
 
 @pytest.fixture
@@ -39,6 +42,8 @@ def with_one_device(flags):
 @pytest.mark.parametrize("name", [path.name for path in NOTEBOOKS])
 def test_a_notebook_runs_from_top_to_bottom(name, copied, monkeypatch):
   monkeypatch.setenv("XLA_FLAGS", with_one_device(os.environ["XLA_FLAGS"]))
+  if name in NEEDS_WEIGHTS:
+    monkeypatch.setenv("ZOO_MINILM", str(minilm()))
   notebook = jupytext.read(copied / "notebooks" / name)
   folder = {"metadata": {"path": str(copied / "notebooks")}}
   nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=folder).execute()

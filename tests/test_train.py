@@ -96,9 +96,10 @@ def test_a_config_becomes_a_run_that_can_be_loaded(config):
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(config, sign):
-  assert train(config, f"--config.workdir={config.parent}/whole", "--config.steps=40").returncode == 0
+  settings = ["--config.steps=40", "--config.log.every=3"]
+  assert train(config, f"--config.workdir={config.parent}/whole", *settings).returncode == 0
   folder = config.parent / "broken"
-  again = command(config, f"--config.workdir={folder}", "--config.steps=40")
+  again = command(config, f"--config.workdir={folder}", *settings)
   codes = []
   for _ in range(3):
     process = subprocess.Popen(
@@ -112,7 +113,7 @@ def test_a_run_that_was_interrupted_ends_as_one_that_was_not(config, sign):
     process.communicate()
     codes.append(process.returncode)
   assert codes[0] == (143 if sign == signal.SIGTERM else -9)
-  assert train(config, f"--config.workdir={folder}", "--config.steps=40").returncode == 0
+  assert train(config, f"--config.workdir={folder}", *settings).returncode == 0
   assert_identical(parameters(config.parent / "whole"), parameters(folder))
   assert losses(config.parent / "whole") == losses(folder)
 
@@ -141,7 +142,11 @@ def test_a_run_begins_with_the_parameters_of_another(config):
     ("--config.batch=3", "Did you mean 'batch_size'"),
     ("--config.model.depth=abc", "depth"),
     ("--config.mesh.data=3", "3"),
+    ("--config.batch_size=7", "batch_size 7 does not divide over the 8 devices"),
     ("--config.sharding=fdsp", "Did you mean 'fsdp'"),
+    ("--config.sharding=[['nope', ['data']]]", "nope"),
+    ("--config.optimizer.ema=2", "optimizer.ema is 2.0. It must be at least 0 and below 1"),
+    ("--config.seed=9223372036854775808", "It must be at most 9223372036854775807"),
     ("--config.data.source=text:nowhere/*.txt", "nowhere"),
     ("--config.model.max_length=8", "8"),
     ("--config.model.vocab_size=200", "model.vocab_size is 200, the data have 260"),
@@ -156,6 +161,15 @@ def test_a_mistake_ends_in_one_line_before_anything_is_written(config, capsys, a
   assert message in told
   assert len(told.strip().splitlines()) == 1
   assert not (config.parent / "run").exists()
+
+
+def test_a_folder_of_a_model_that_no_run_made_is_refused_before_training(config, capsys):
+  model = zoo.build("gpt", vocab_size=260, max_length=17, dim=6, depth=1, num_heads=3)
+  zoo.save(config.parent / "run", model, model.init(jax.random.key(0), *model.example())["params"])
+  with pytest.raises(SystemExit):
+    main([f"--config={config}"])
+  assert "run holds a model and no run. Choose another folder" in capsys.readouterr().err
+  assert sorted(os.listdir(config.parent / "run")) == ["model.json", "params.safetensors"]
 
 
 def test_a_run_folder_of_another_model_is_refused(config, capsys):

@@ -2,7 +2,12 @@
 
 build(family, variant=None, **sizes)    a model
 list_models(pattern="*")                the published variants, with their parameter counts
-load(folder), save(folder, ...)         a model and its parameters, from and to disk
+load(source), save(folder, ...)         a model and its parameters, from disk or the hub, and to disk
+save_hf(folder, model, params)          the same as files that torch transformers loads
+load_tokenizer(source)                  texts -> what a model takes, and back
+load_processor(source)                  images, or sounds -> what a model takes
+embed(source, texts_or_images)          vectors; `embedder` loads the model once for many calls
+fill_mask(source, texts)                the likeliest words for [MASK]
 generate(model, params, tokens, ...)    text, token by token
 """
 
@@ -13,7 +18,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
   from zoo.build import build, list_models
+  from zoo.embed import embed, embedder
+  from zoo.fill_mask import fill_mask
   from zoo.generate import generate
+  from zoo.hub.processors import load_processor
+  from zoo.hub.tokenizers import load_tokenizer
+  from zoo.hub.writing import save_hf
   from zoo.saving import load, save
 
 _HOME = {
@@ -21,9 +31,27 @@ _HOME = {
   "list_models": "zoo.build",
   "load": "zoo.saving",
   "save": "zoo.saving",
+  "save_hf": "zoo.hub.writing",
+  "load_tokenizer": "zoo.hub.tokenizers",
+  "load_processor": "zoo.hub.processors",
+  "embed": "zoo.embed",
+  "embedder": "zoo.embed",
+  "fill_mask": "zoo.fill_mask",
   "generate": "zoo.generate",
 }
-__all__ = ["build", "generate", "list_models", "load", "save"]
+__all__ = [
+  "build",
+  "embed",
+  "embedder",
+  "fill_mask",
+  "generate",
+  "list_models",
+  "load",
+  "load_processor",
+  "load_tokenizer",
+  "save",
+  "save_hf",
+]
 
 
 def __getattr__(name):

@@ -3,6 +3,7 @@
 import fnmatch
 import functools
 import importlib
+import inspect
 import json
 import math
 from collections.abc import Mapping
@@ -100,3 +101,15 @@ def count_parameters(model) -> int:
 @functools.cache
 def _parameters(family, variant):
   return count_parameters(build(family, variant))
+
+
+def sizes_of(model) -> dict[str, Any]:
+  """All arguments of the family's function that made this model: its variant's, its own, and the defaults."""
+  spec = model.spec
+  if not spec:
+    raise UserError(f"{type(model).__name__} does not know how it was built. Make it with zoo.build.")
+  family, variant = spec.pop("family"), spec.pop("variant")
+  parameters = inspect.signature(named("models", family)).parameters
+  defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
+  published = importlib.import_module(f"zoo.models.{family}").VARIANTS.get(variant, {})
+  return {**defaults, **published, **spec}

@@ -43,6 +43,7 @@ class Checkpoints:
     self.folder = _absolute(folder)
     if self.folder.exists() and not self.folder.is_dir():
       raise UserError(f"{self.folder} is a file, so no checkpoints can be kept there. Choose another workdir.")
+    scores(self.folder)  # Orbax reads them too, and does not say which of them it cannot read.
     self.best_name, self.best_mode = best, best_mode
     logging.getLogger("absl").addFilter(_is_not_a_traceback_of_orbax)
     options = ocp.CheckpointManagerOptions(
@@ -215,7 +216,12 @@ def scores(folder: str | os.PathLike) -> dict[int, dict[str, Any] | None]:
   """The score stored with each checkpoint in `folder`, for `best_step`."""
   folder = _absolute(folder)
   files = {step: folder / str(step) / "metrics" / "metrics" for step in steps(folder)}
-  return {step: json.loads(file.read_text()) if file.exists() else None for step, file in files.items()}
+  return {step: _score(file) if file.exists() else None for step, file in files.items()}
+
+
+def _score(file: epath.Path) -> dict[str, Any] | None:
+  with _reading(file.parent.parent):
+    return json.loads(file.read_text())
 
 
 @contextlib.contextmanager

@@ -71,7 +71,8 @@ def load(argv: list[str], flags: Mapping[str, str] | None = None) -> tuple[Confi
 
 def _help(flags: Mapping[str, str]) -> str:
   lines = "".join(f"  {f'--{name}=...':<21} {text}\n" for name, text in flags.items())
-  program = pathlib.Path(sys.argv[0]).name
+  module = sys.modules["__main__"].__spec__  # Of `python -m package`; None for a script.
+  program = pathlib.Path(sys.argv[0]).name if module is None else f"python -m {module.parent}"
   return _HELP.format(program=program, flags=lines, required=" ".join(REQUIRED), optional=" ".join(OPTIONAL))
 
 
@@ -135,8 +136,13 @@ def differences(old: Section, new: Section) -> list[str]:
 
 
 def check_same_run(config: Section, folder: str | os.PathLike) -> None:
-  """UserError if the folder holds a run begun with another model, objective, optimizer, seed or batch size."""
+  """UserError if the folder holds a run begun with another model, objective, optimizer, seed or batch size.
+
+  Or a model that is no run's: it would be in the way when training has ended.
+  """
   if not (pathlib.Path(folder) / "config.json").exists():
+    if (pathlib.Path(folder) / "model.json").exists():
+      raise UserError(f"{folder} holds a model and no run. Choose another folder with --config.workdir=FOLDER.")
     return
   old, new = ({key: whole.get(key) for key in SAME_RUN} for whole in (read(folder), resolve(config)))
   found = [line for line in differences(old, new) if line.split(":")[0] not in MAY_DIFFER]

@@ -95,10 +95,10 @@ def muon(
 
 def matrix_of(name: str, ndim: int) -> Any:
   """Which of a kernel's dimensions are rows (summed over by the layer) and which columns, counted from the end."""
-  scanned = "layers" in name.split("/")
-  if ndim - scanned == 3:
+  apart = sum(part in ("layers", "experts") for part in name.split("/"))  # In front: an axis of layers, one of experts.
+  if ndim - apart == 3:
     rows, columns = ((-3, -2), (-1,)) if matches("out/kernel", name) else ((-3,), (-2, -1))
-  elif ndim - scanned == 2:
+  elif ndim - apart == 2:
     rows, columns = (-2,), (-1,)
   else:
     return None

@@ -14,6 +14,12 @@ class UserError(ValueError):
     super().__init__(" ".join(message.split()))
 
 
+def shown(value: object, most: int = 100) -> str:
+  """A value as it goes into a message: strange ones may be of any length."""
+  text = repr(value)
+  return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
 def did_you_mean(word: str, options: Iterable[str]) -> str:
   """`" Did you mean 'depth'?"` for the option nearest to `word`, or `""` if none is near."""
   near = difflib.get_close_matches(word, list(options), n=1, cutoff=0.6)
@@ -39,7 +45,7 @@ def setting_up() -> Generator[None]:
 def exits_with_one_line(main: Callable) -> Callable:
   """Decorates a program's `main(argv)`: a UserError or OSError ends in one line on stderr and exit status 2.
 
-  With `--traceback` among the arguments the error is raised as it is.
+  Ctrl-C ends in one line and status 130. With `--traceback` among the arguments the error is raised as it is.
   """
 
   @functools.wraps(main)
@@ -51,5 +57,8 @@ def exits_with_one_line(main: Callable) -> Callable:
         raise
       print(f"Error: {' '.join(str(error).split())}", file=sys.stderr)
       raise SystemExit(2) from error
+    except KeyboardInterrupt as interrupt:
+      print("Interrupted.", file=sys.stderr)
+      raise SystemExit(130) from interrupt
 
   return wrapper

@@ -5,6 +5,9 @@ import signal
 from collections.abc import Mapping
 
 import jax
+import jax.numpy as jnp
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 
 def pod(environment: Mapping[str, str] = os.environ) -> bool:
@@ -31,6 +34,22 @@ def join(environment: Mapping[str, str] = os.environ) -> None:
     num_processes=int(environment["JAX_NUM_PROCESSES"]),
     process_id=int(environment["JAX_PROCESS_ID"]),
   )
+  if environment.get("JAX_PLATFORMS") == "cpu":
+    _connect()
+
+
+def _connect() -> None:
+  """Makes Gloo's connections while every host is at this same point.
+
+  Gloo gives up if a group of devices that meets for the first time is not complete within 30 seconds. Left to the
+  training loop, that is after each host has compiled on its own, for as long as that takes it. Groups that are
+  connected wait for half an hour. A mesh of several axes has further groups, which meet when they are first used.
+  """
+  multihost_utils.sync_global_devices("joined")  # Groups of one device of each host.
+  every = jax.make_mesh((jax.device_count(),), ("device",), axis_types=(AxisType.Auto,))
+  spread, whole = (NamedSharding(every, PartitionSpec(*axis)) for axis in (["device"], []))
+  ones = jax.jit(lambda: jnp.ones(every.size), out_shardings=spread)()
+  jax.block_until_ready(jax.jit(jnp.sum, out_shardings=whole)(ones))
 
 
 class Preemption:
@@ -52,6 +71,4 @@ class Preemption:
     """Whether to save and leave now, after `step`. Every host is given the same answer."""
     if jax.process_count() == 1:
       return self._asked
-    from jax.experimental import multihost_utils
-
     return multihost_utils.reached_preemption_sync_point(step)

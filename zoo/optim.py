@@ -182,6 +182,13 @@ def map_paths(function: Callable[[str, Any], Any], tree: Any) -> Any:
   return jax.tree_util.tree_map_with_path(lambda path, leaf: function(path_name(path), leaf), tree)
 
 
+def check_average(decay: Any) -> float | None:
+  """`decay` of `update_average`; None: no average. UserError for what cannot be one."""
+  if decay is None or (isinstance(decay, int | float) and not isinstance(decay, bool) and 0 <= decay < 1):
+    return decay
+  raise UserError(f"optimizer.ema is {decay!r}. It must be at least 0 and below 1, or none.")
+
+
 def update_average(average: Any, params: Any, step: jax.Array, decay: float) -> Any:
   """The exponential moving average of the parameters after update number `step` (from 0).
 

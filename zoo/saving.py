@@ -8,23 +8,25 @@ used as the name of a file.
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from zoo.atomic import replacing
-from zoo.build import build
+from zoo.build import build, sizes_of
 from zoo.config import differences
-from zoo.errors import UserError
+from zoo.errors import UserError, shown
 from zoo.layers.stack import stack_layers, unstack_layers
 from zoo.mismatch import mismatch
-from zoo.paths import flatten, unflatten
+from zoo.paths import check_pattern, flatten, matches_any, unflatten
+from zoo.sharding import shardings
 
 MODEL, PARAMS, CONFIG = "model.json", "params.safetensors", "config.json"
 FORMAT = 1
@@ -72,20 +74,53 @@ def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool 
       (folder / MODEL).unlink(missing_ok=True)
 
 
-def load(folder: str | os.PathLike, *, step: int | None = None, best: bool = False) -> tuple[Any, Any]:
-  """The model in `folder` and its parameters, on the first device.
+def load(
+  source: str | os.PathLike,
+  *,
+  head: str | None = None,
+  dtype: Any = None,
+  mesh: Mesh | None = None,
+  strategy: str | list = "replicated",
+  step: int | None = None,
+  best: bool = False,
+) -> tuple[Any, Any]:
+  """A model and its parameters: of a finished run, of a published model's folder, or of an id of the hub.
 
   Args:
-    folder: of a finished run, or anything that `save` wrote; or of an unfinished run, whose newest checkpoint is taken.
-    step: take the checkpoint of this step.
-    best: take the best checkpoint, by the metric that the run's config names as `checkpoint.best`.
+    source: the folder of a finished run, or anything that `save` wrote; of an unfinished run, whose newest checkpoint
+      is taken; a folder in the hub's layout (config.json and safetensors); or an id, `openai/clip-vit-base-patch32`,
+      which is fetched with huggingface_hub (extra `hub`).
+    head: of a published model: another head than its architecture has, "none" for none. If the files have nothing of
+      it, it is initialised at random, with a warning.
+    dtype: of the parameters, e.g. "bfloat16"; by default float32 for a published model and as it is for a run.
+    mesh: where the parameters go, by `strategy`; to the first device if None.
+    strategy: a name or lines of `zoo.sharding`.
+    step: of a run: take the checkpoint of this step.
+    best: of a run: take the best checkpoint, by the metric that the run's config names as `checkpoint.best`.
 
   Returns:
     model, params. Of a run with an averaged copy of the parameters (`ema`), that copy.
+
+  Raises:
+    UserError: nothing that can be read, an option or architecture that the zoo does not have, tensors that are missing,
+      extra or misshapen.
   """
-  folder = pathlib.Path(folder)
-  if not folder.is_dir():
-    raise UserError(f"{folder} is {'a file, not a folder' if folder.exists() else 'not there'}. Name a run's folder.")
+  from zoo.hub import files, ids, loading  # Most runs never meet a published model.
+
+  folder = ids.folder_of(source)
+  if not (folder / MODEL).exists() and files.is_published(folder):
+    if step is not None or best:
+      raise UserError(f"{folder} is a published model: it has no steps. Leave out step and best.")
+    return loading.load_published(folder, head=head, dtype=dtype, mesh=mesh, strategy=strategy)
+  if head is not None:
+    raise UserError(f"{folder} is a model of the zoo: it has the head it was trained with. Leave out head.")
+  model, params = _load_own(folder, step, best)
+  if dtype is not None:
+    params = jax.tree.map(lambda array: array.astype(dtype), params)
+  return model, params if mesh is None else jax.device_put(params, shardings(params, strategy, mesh))
+
+
+def _load_own(folder: pathlib.Path, step: int | None, best: bool) -> tuple[Any, Any]:
   if (folder / MODEL).exists() and step is None and not best:
     model = _model_in(folder)
     return model, _read_params(folder / PARAMS, model)
@@ -99,22 +134,75 @@ def load(folder: str | os.PathLike, *, step: int | None = None, best: bool = Fal
   )
 
 
-def load_into(folder: str | os.PathLike, state: Mapping[str, Any]) -> dict[str, Any]:
-  """`state` with the parameters in `folder` for `params` (and `ema`), placed like those they replace."""
-  _, params = load(folder)
-  params = unstack_layers(params)
-  each = jax.eval_shape(unstack_layers, state["params"])
-  found, wanted = ({name: leaf.shape for name, leaf in flatten(tree).items()} for tree in (params, each))
-  if found != wanted:
-    raise UserError(f"{folder} holds another model than the one to train: {mismatch(found, wanted)}.")
-  params = params if jax.tree.structure(params) == jax.tree.structure(state["params"]) else stack_layers(params)
+def load_into(
+  source: str | os.PathLike | Mapping[str, Any],
+  state: Mapping[str, Any],
+  model: Any = None,
+  *,
+  note: Callable[[str], Any] = lambda text: None,
+) -> dict[str, Any]:
+  """`state` with the parameters of another model for `params` (and `ema`), placed like those they replace.
+
+  A part (`pooler`, `head`: the beginning of a path) that only one of the two has is told and passed over: of the model
+  to train it starts as initialised, of the source it is left out. A part that both have must be equal in its shapes.
+
+  Args:
+    source: anything that `load` reads; or {"source": that, "fresh": [patterns of parameters that start as initialised
+      though the source has them]}.
+    state: with `params`.
+    model: what is trained; if given, sizes that no shape shows (an activation, an epsilon) must be the source's too.
+    note: told what was passed over.
+  """
+  options = {"source": source} if isinstance(source, str | os.PathLike) else dict(source)
+  where = options.pop("source", None)
+  fresh = options.pop("fresh", [])
+  if where is None or options or isinstance(fresh, str):
+    raise UserError(f"init is {shown(source)}. It must be a folder, or have a 'source' and may have a list 'fresh'.")
+  origin, params = load(where)
+  old, new = flatten(unstack_layers(params)), flatten(jax.eval_shape(unstack_layers, state["params"]))
+  for pattern in fresh:
+    check_pattern(pattern, list(new), "init.fresh")
+  old = {path: array for path, array in old.items() if not matches_any(fresh, path)}
+  parts = [{path.partition("/")[0] for path in paths} for paths in (old, new)]
+  shared = parts[0] & parts[1]
+  left_out = {path for path in old if path.partition("/")[0] not in shared}
+  kept = {path for path in new if path.partition("/")[0] not in shared or matches_any(fresh, path)}
+  found = {path: array.shape for path, array in old.items() if path not in left_out}
+  wanted = {path: array.shape for path, array in new.items() if path not in kept}
+  if found != wanted or not shared:
+    raise UserError(
+      f"{where} holds another model than the one to train: {mismatch(found, wanted) or 'they share no part'}."
+    )
+  _check_computes_alike(where, origin, model)
+  for paths, what in ((kept, "start as initialised"), (left_out, f"of {where} are not used")):
+    if paths:
+      note(f"{', '.join(sorted(paths)[:6])}{', ...' if len(paths) > 6 else ''} {what}.")
+
+  def filled(target):
+    parts = {path.partition("/")[0] for path in kept}
+    held = flatten(unstack_layers(jax.tree.map(_to_host, {part: target[part] for part in parts})))
+    flat = {path: held[path] if path in kept else old[path] for path in new}
+    return stack_layers(unflatten(flat), target)
 
   def place(new, old):
     # A copy for each: a training step that donates its state may not be handed the same buffer twice.
     return jax.device_put(np.array(new, old.dtype), old.sharding)
 
-  loaded = {name: jax.tree.map(place, params, state[name]) for name in ("params", "ema") if name in state}
+  loaded = {name: jax.tree.map(place, filled(state[name]), state[name]) for name in ("params", "ema") if name in state}
   return {**state, **loaded}
+
+
+def _check_computes_alike(where: Any, origin: Any, model: Any) -> None:
+  if model is None or not model.spec or not origin.spec:
+    return
+  apart = (*COMPUTING, "head", "num_classes", "pooler")
+  has, wants = ({name: size for name, size in sizes_of(it).items() if name not in apart} for it in (origin, model))
+  other = [
+    name for name in has.keys() & wants.keys() if has[name] != wants[name] and None not in (has[name], wants[name])
+  ]
+  if other:
+    name = min(other)
+    raise UserError(f"{where} was trained with {name} {has[name]!r}, the model to train has {wants[name]!r}.")
 
 
 def _spec_in(folder: pathlib.Path) -> dict[str, Any] | None:
@@ -157,9 +245,7 @@ def _read_params(path: pathlib.Path, model: Any) -> Any:
       flat = {name: file.get_tensor(name) for name in names}
   except (SafetensorError, OSError) as error:
     raise UserError(f"{path} cannot be read: {error}. It is truncated or damaged; take another copy.") from error
-  params = unflatten(flat)
-  layout = jax.tree.structure(_shapes(model))
-  return jax.tree.map(jnp.asarray, params if jax.tree.structure(params) == layout else stack_layers(params))
+  return jax.tree.map(jnp.asarray, stack_layers(unflatten(flat), _shapes(model)))
 
 
 def _read_checkpoint(folder: pathlib.Path, model: Any, step: int | None, best: bool) -> Any:

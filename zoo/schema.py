@@ -25,7 +25,7 @@ REQUIRED = {
   "sharding": (str, list),
   "eval": dict,
 }
-OPTIONAL = {"log": dict, "checkpoint": dict, "init": (str, type(None))}
+OPTIONAL = {"log": dict, "checkpoint": dict, "init": (str, dict, type(None))}
 KINDS = REQUIRED | OPTIONAL
 
 # Sections that the training loop itself reads: every entry that they may have, with its default.
@@ -43,13 +43,14 @@ LEAST = {
   "checkpoint.every": 1,
   "checkpoint.keep": 1,
 }
+MOST = {"seed": 2**63 - 1}  # What JAX makes a key of.
 _SPOKEN: dict[Any, str] = {
   int: "a whole number",
   str: "a text",
   bool: "true or false",
   dict: "a section",
   (str, list): "the name of a strategy or a list of rules",
-  (str, type(None)): "a folder or none",
+  (str, dict, type(None)): "a folder or an id, a section with a source, or none",
 }
 
 
@@ -117,5 +118,8 @@ def check(config: Mapping[str, Any]) -> None:
   for path, least in LEAST.items():
     if values[path] < least:
       raise UserError(f"config.{path} is {values[path]}. It must be at least {least}.")
+  for path, most in MOST.items():
+    if values[path] > most:
+      raise UserError(f"config.{path} is {values[path]}. It must be at most {most}.")
   if not config["workdir"]:
     raise UserError("config.workdir is empty. Name a folder for the run, as in --config.workdir=runs/first.")

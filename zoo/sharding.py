@@ -260,6 +260,15 @@ def batch_part(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
   return first // many, len(devices) // many
 
 
+def check_rows(rows: int, mesh: Mesh) -> None:
+  """UserError if a global batch of so many rows does not divide over "data"."""
+  pieces = mesh.shape.get("data", 1)
+  if rows % pieces:
+    raise UserError(
+      f"batch_size {rows} does not divide over the {pieces} devices of mesh axis 'data'. Change batch_size or mesh."
+    )
+
+
 def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
   """This host's part of a batch (numpy; see `batch_part`) -> global arrays spread over "data".
 
@@ -267,10 +276,5 @@ def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
     UserError: the global batch does not divide over the axis.
   """
   sharding = batch_sharding(mesh)
-  pieces = mesh.shape.get("data", 1)
-  rows = len(next(iter(batch.values()))) * batch_part(mesh)[1]
-  if rows % pieces:
-    raise UserError(
-      f"batch_size {rows} does not divide over the {pieces} devices of mesh axis 'data'. Change batch_size or mesh."
-    )
+  check_rows(len(next(iter(batch.values()))) * batch_part(mesh)[1], mesh)
   return {key: jax.make_array_from_process_local_data(sharding, value) for key, value in batch.items()}

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -116,6 +118,11 @@ def test_a_mistake_ends_in_one_line_and_status_2(run, capsys, arguments, message
   assert exit.value.code == 2
   assert error.startswith("Error: ") and error.count("\n") == 1 and message in error
   assert not (run / "evaluation.json").exists()
+
+
+def test_help_names_the_command():
+  shown = subprocess.run([sys.executable, "-m", "zoo.evaluate", "--help"], capture_output=True, text=True, check=True)
+  assert shown.stdout.startswith("Usage: python -m zoo.evaluate --config=FILE")
 
 
 def test_an_evaluator_that_the_model_cannot_serve_is_refused(run):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.filled import filled
-from zoo.layers import masks, positions
+from zoo.layers import masks, norms, positions
 from zoo.layers.attention import Attention, dense_attention
 
 BATCH, LENGTH, DIM, HEADS, WIDTH = 2, 5, 7, 6, 4
@@ -62,6 +62,32 @@ def test_grouped_query_attention_equals_multi_head_attention_with_repeated_heads
   np.testing.assert_allclose(
     grouped.apply({"params": params}, x), full.apply({"params": {**params, **repeated}}, x), rtol=1e-5, atol=1e-5
   )
+
+
+def test_each_head_of_query_and_key_may_be_normed():
+  x = normal(0, BATCH, LENGTH, DIM)
+  attention = Attention(HEADS, WIDTH, use_bias=False, qk_norm=norms.rms_norm(1e-5))
+  params = made(attention, x)
+  assert params["query_norm"]["scale"].shape == (WIDTH,)
+  q, k, v = (jnp.einsum("bld,dhw->blhw", x, params[name]["kernel"]) for name in ("query", "key", "value"))
+  q, k = (
+    y / jnp.sqrt((y**2).mean(-1, keepdims=True) + 1e-5) * params[f"{name}_norm"]["scale"][None, None, None]
+    for y, name in ((q, "query"), (k, "key"))
+  )
+  want = jnp.einsum("blhw,hwd->bld", dense_attention(q, k, v), params["out"]["kernel"])
+  np.testing.assert_allclose(attention.apply({"params": params}, x), want, rtol=1e-5, atol=1e-5)
+
+
+def test_the_output_may_do_without_bias():
+  params = made(Attention(HEADS, WIDTH, out_bias=False), normal(0, BATCH, LENGTH, DIM))
+  assert {name for name in params if "bias" in params[name]} == {"query", "key", "value"}
+
+
+def test_logits_may_be_changed_before_the_mask():
+  query, key, value = normal(0, 2, 3, 5, 4), normal(1, 2, 7, 5, 4), normal(2, 2, 7, 5, 4)
+  visibility = masks.Visibility(masks.causal, jnp.arange(2, 5)[None], jnp.arange(7)[None])
+  zero = dense_attention(query, key, value, visibility=visibility, on_logits=jnp.zeros_like)
+  np.testing.assert_allclose(zero[:, 0], value[:, :3].mean(1), rtol=1e-5, atol=1e-6)
 
 
 def test_heads_that_do_not_share_evenly_are_refused():
@@ -187,6 +213,53 @@ def test_cached_padding_is_never_seen():
   out, state = attention.apply({"params": params}, padded, valid=valid, positions=places, mutable=["cache"])
   np.testing.assert_allclose(out[:, 1:], attention.apply({"params": params}, x), rtol=1e-5, atol=1e-5)
   assert state["cache"]["positions"][0, 0] == -1
+
+
+def test_the_keys_of_a_context_are_computed_once_for_all_steps():
+  x, context = normal(0, BATCH, LENGTH, DIM), normal(1, BATCH, 3, 11)
+  valid = jnp.array([[True, True, False], [True, False, False]])
+  attention = Attention(HEADS, WIDTH, key_bias=False)
+  params = made(attention, x, context)
+  full = attention.apply({"params": params}, x, context, valid=valid)
+  first, state = attention.apply({"params": params}, x[:, :2], context, valid=valid, mutable=["cache"])
+  assert set(state["cache"]) == {"context_keys", "context_values"}
+  # Whoever computed them again would need the projections, or look at the context.
+  left = {name: params[name] for name in ("query", "out")}
+  nothing = jnp.full_like(context, jnp.nan)
+  second, _ = attention.apply({"params": left, **state}, x[:, 2:], nothing, valid=valid, mutable=["cache"])
+  np.testing.assert_allclose(jnp.concatenate([first, second], 1), full, rtol=1e-5, atol=1e-5)
+
+
+def test_a_cache_is_of_one_context():
+  x, context = normal(0, BATCH, LENGTH, DIM), normal(1, BATCH, 3, 11)
+  attention = Attention(HEADS, WIDTH)
+  params = made(attention, x, context)
+  _, state = attention.apply({"params": params}, x, context, mutable=["cache"])
+  with pytest.raises(ValueError, match=r"The cache is of a context \[2, 3\], now it is \[2, 2\]"):
+    attention.apply({"params": params, **state}, x, context[:, :2], mutable=["cache"])
+
+
+def test_attention_without_a_mask_keeps_nothing():
+  x = normal(0, BATCH, LENGTH, DIM)
+  attention = Attention(HEADS, WIDTH)
+  params = made(attention, x)
+  out, state = attention.apply({"params": params}, x, mutable=["cache"])
+  assert not state
+  np.testing.assert_array_equal(out, attention.apply({"params": params}, x))
+
+
+def test_logits_are_scaled_as_asked():
+  x = normal(0, BATCH, LENGTH, DIM)
+  plain, scaled = Attention(HEADS, WIDTH), Attention(HEADS, WIDTH, scale=1.0)
+  params = made(plain, x)
+  query = jax.tree.map(lambda array: array * WIDTH**-0.5, params["query"])
+  same = scaled.apply({"params": {**params, "query": query}}, x)
+  np.testing.assert_allclose(same, plain.apply({"params": params}, x), rtol=1e-5, atol=1e-5)
+
+
+def test_a_key_may_do_without_bias():
+  params = made(Attention(HEADS, WIDTH, key_bias=False), normal(0, BATCH, LENGTH, DIM))
+  assert [name for name in params if "bias" not in params[name]] == ["key"]
 
 
 def test_a_bias_is_an_array_or_a_function_of_positions():

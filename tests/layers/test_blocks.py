@@ -12,6 +12,7 @@ from zoo.layers.blocks import DropPath, PostNormBlock, PreNormBlock
 from zoo.layers.mlp import MLP
 
 ATTENTION, FEED_FORWARD, NORM = Attention(3, 4), MLP(11), norms.layer_norm(1e-5)
+CROSS = Attention(2, 5)
 X = jax.random.normal(jax.random.key(0), (2, 5, 7))
 CONTEXT = jax.random.normal(jax.random.key(1), (2, 3, 13))
 
@@ -21,28 +22,42 @@ def run(part, params, *args):
 
 
 def test_pre_norm_adds_what_sublayers_make_of_the_normed_stream():
-  block = PreNormBlock(ATTENTION, FEED_FORWARD, NORM, cross_attention=ATTENTION)
+  block = PreNormBlock(ATTENTION, FEED_FORWARD, NORM, cross=CROSS)
   p = filled(block, X, CONTEXT)
   x = X + run(ATTENTION, p["self_attention"], run(NORM, p["attention_norm"], X))
-  x = x + run(ATTENTION, p["cross_attention"], run(NORM, p["cross_norm"], x), CONTEXT)
+  x = x + run(CROSS, p["cross_attention"], run(NORM, p["cross_norm"], x), CONTEXT)
   x = x + run(FEED_FORWARD, p["feed_forward"], run(NORM, p["mlp_norm"], x))
   np.testing.assert_allclose(run(block, p, X, CONTEXT), x, rtol=1e-5, atol=1e-5)
 
 
 def test_post_norm_norms_the_sum():
-  block = PostNormBlock(ATTENTION, FEED_FORWARD, NORM, cross_attention=ATTENTION)
+  block = PostNormBlock(ATTENTION, FEED_FORWARD, NORM, cross=CROSS)
   p = filled(block, X, CONTEXT)
   x = run(NORM, p["attention_norm"], X + run(ATTENTION, p["self_attention"], X))
-  x = run(NORM, p["cross_norm"], x + run(ATTENTION, p["cross_attention"], x, CONTEXT))
+  x = run(NORM, p["cross_norm"], x + run(CROSS, p["cross_attention"], x, CONTEXT))
   x = run(NORM, p["mlp_norm"], x + run(FEED_FORWARD, p["feed_forward"], x))
   np.testing.assert_allclose(run(block, p, X, CONTEXT), x, rtol=1e-5, atol=1e-5)
+
+
+def test_what_comes_after_a_sublayer_comes_before_the_sum():
+  after = norms.LayerScale(0.1)
+  block = PreNormBlock(ATTENTION, FEED_FORWARD, NORM, after=after)
+  p = filled(block, X)
+  scales = [p[name]["scale"][None, None] for name in ("attention_after", "mlp_after")]
+  x = X + scales[0] * run(ATTENTION, p["self_attention"], run(NORM, p["attention_norm"], X))
+  x = x + scales[1] * run(FEED_FORWARD, p["feed_forward"], run(NORM, p["mlp_norm"], x))
+  np.testing.assert_allclose(run(block, p, X), x, rtol=1e-5, atol=1e-5)
+  block = PostNormBlock(ATTENTION, FEED_FORWARD, NORM, after=after)
+  x = run(NORM, p["attention_norm"], X + scales[0] * run(ATTENTION, p["self_attention"], X))
+  x = run(NORM, p["mlp_norm"], x + scales[1] * run(FEED_FORWARD, p["feed_forward"], x))
+  np.testing.assert_allclose(run(block, p, X), x, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [PreNormBlock, PostNormBlock])
 def test_the_same_part_given_twice_shares_no_parameters(kind):
   shapes = jax.eval_shape(lambda: NORM.init(jax.random.key(0), X))
   count = lambda tree: sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
-  params = filled(kind(ATTENTION, FEED_FORWARD, NORM, cross_attention=ATTENTION), X, X)
+  params = filled(kind(ATTENTION, FEED_FORWARD, NORM, cross=ATTENTION), X, X)
   assert count(params["self_attention"]) == count(params["cross_attention"])
   assert not np.array_equal(params["self_attention"]["query"]["kernel"], params["cross_attention"]["query"]["kernel"])
   assert sum(count(params[name]) for name in ("attention_norm", "cross_norm", "mlp_norm")) == 3 * count(shapes)

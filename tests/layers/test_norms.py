@@ -31,3 +31,14 @@ def test_norms_measure_in_float32_and_answer_in_their_dtype():
     out = norm.apply(params, x)
     assert out.dtype == jnp.bfloat16 and jax.tree.leaves(params)[0].dtype == jnp.float32
     np.testing.assert_array_equal(out, exact.astype(jnp.bfloat16))
+
+
+def test_layer_scale_multiplies_and_starts_where_it_is_told_to():
+  x = jnp.array(X, jnp.bfloat16)
+  params = norms.LayerScale(0.25).init(jax.random.key(0), x)
+  np.testing.assert_array_equal(params["params"]["scale"], np.full(7, 0.25, np.float32))
+  scale = {"params": {"scale": jnp.arange(7.0)}}
+  np.testing.assert_array_equal(
+    norms.LayerScale(0.25).apply(scale, jnp.array(X)), jnp.array(X) * jnp.arange(7.0)[None, None]
+  )
+  assert norms.LayerScale(0.25, jnp.bfloat16).apply(scale, x).dtype == jnp.bfloat16

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.filled import filled
-from zoo.layers import positions
+from zoo.layers import masks, positions
 from zoo.layers.attention import Attention
 
 
@@ -17,6 +17,15 @@ def test_learned_positions_slice_or_look_up():
   table = params["params"]["embedding"]
   np.testing.assert_array_equal(learned.apply(params, 5)[0], table[:5])
   np.testing.assert_array_equal(learned.apply(params, 2, jnp.array([[4, 1]]))[0], table[jnp.array([4, 1])])
+
+
+def test_learned_positions_may_begin_at_a_later_row():
+  learned = positions.Learned(7, 3, offset=2)
+  params = {"params": learned.init(jax.random.key(0), 5)["params"]}
+  table = params["params"]["embedding"]
+  assert table.shape == (9, 3)
+  np.testing.assert_array_equal(learned.apply(params, 5)[0], table[2:7])
+  np.testing.assert_array_equal(learned.apply(params, 2, jnp.array([[4, -1]]))[0], table[jnp.array([6, 1])])
 
 
 def test_learned_positions_end_at_max_length():
@@ -38,6 +47,16 @@ def test_sinusoids_are_the_formula(interleaved):
 def test_sinusoids_of_given_places_are_rows_of_the_whole():
   sinusoidal = positions.Sinusoidal(6)
   np.testing.assert_array_equal(sinusoidal.apply({}, 2, jnp.array([[4, 1]]))[0], sinusoidal.apply({}, 5)[0, [4, 1]])
+
+
+def test_a_table_of_sinusoids_is_exact_far_away_and_ends_at_max_length():
+  table = positions.Sinusoidal(6, max_length=5000)
+  out = table.apply({}, 1, jnp.array([[4999]]))
+  want = [f(4999 / 10_000 ** (2 * i / 6)) for i in range(3) for f in (math.sin, math.cos)]
+  np.testing.assert_allclose(out[0, 0], want, atol=1e-7)
+  np.testing.assert_array_equal(table.apply({}, 5000)[:, 4999:], out)
+  with pytest.raises(ValueError, match="length 5001 exceeds max_length 5000. Raise max_length or crop the input."):
+    table.apply({}, 5001)
 
 
 def test_odd_widths_have_no_pairs():
@@ -98,9 +117,9 @@ def test_relative_buckets_are_those_of_t5(bidirectional, num_buckets, max_distan
 
 def test_relative_bias_looks_up_one_number_per_head_and_bucket():
   module = positions.RelativeBias(3, num_buckets=8, max_distance=20)
-  variables = module.init(jax.random.key(0))
   places = jnp.arange(6)[None]
-  bias = module.apply(variables)(places[:, :, None], places[:, None, :])
+  variables = module.init(jax.random.key(0), places[:, :, None], places[:, None, :])
+  bias = module.apply(variables, places[:, :, None], places[:, None, :])
   assert bias.shape == (1, 3, 6, 6)
   table = variables["params"]["embedding"]
   for query, key in np.ndindex(6, 6):
@@ -110,11 +129,20 @@ def test_relative_bias_looks_up_one_number_per_head_and_bucket():
 def test_relative_bias_fits_a_cached_attention():
   x = jax.random.normal(jax.random.key(0), (2, 5, 7))
   bias = positions.RelativeBias(3, 8, 20, bidirectional=False)
-  rule = bias.apply({"params": filled(bias)})
-  attention = Attention(3, 4)
+  places = jnp.arange(5)[None]
+  table = {"params": filled(bias, places[:, :, None], places[:, None, :])}
+  rule = bias.apply(table, method="rule")
+  attention = Attention(3, 4, mask=masks.causal)
   params = {"params": filled(attention, x)}
   plain, _ = attention.apply(params, x, bias=rule, mutable=["cache"])
   np.testing.assert_allclose(plain, attention.apply(params, x, bias=rule), rtol=1e-6)
+  shared = bias.apply(table, places[:, :, None], places[:, None, :])
+  np.testing.assert_array_equal(attention.apply(params, x, bias=shared), attention.apply(params, x, bias=rule))
+
+
+def test_relative_buckets_at_the_edges_are_those_of_exact_logarithms():
+  # log(10) / log(100) * 2 is 1; a device that multiplies by a reciprocal says less.
+  assert positions.relative_bucket(jnp.array([-10, -9]), 6, 100, bidirectional=True).tolist() == [2, 1]
 
 
 def test_alibi_slopes_are_those_of_the_paper():

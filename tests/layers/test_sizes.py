@@ -3,6 +3,7 @@ import pytest
 
 from zoo.layers import sizes
 
+HEADS = ("mlm", "classify", None)
 REFUSED = {
   "depth is 0. It must be at least 1.": lambda: sizes.positive(dim=3, depth=0),
   "dropout is 1.0. It is a probability: at least 0, below 1.": lambda: sizes.rate(dropout=1.0),
@@ -12,6 +13,9 @@ REFUSED = {
   "image_size 32 does not divide into patches of patch_size 5. Make it a multiple, e.g. 30.": (
     lambda: sizes.patch_grid(32, 5)
   ),
+  "head is 'mml'. It may be: mlm, classify, None.": lambda: sizes.head_fits("mml", HEADS, None),
+  "head is 'classify' and num_classes None. .* go together.": lambda: sizes.head_fits("classify", HEADS, None),
+  "head is 'mlm' and num_classes 5.": lambda: sizes.head_fits("mlm", HEADS, 5),
   "dtype is 'bf16'. It may be: bfloat16, float16, float32, or None": lambda: sizes.compute_dtype("bf16"),
   "dtype is int32. Compute in a floating one": lambda: sizes.compute_dtype("int32"),
   "remat is 'most'. It may be None, full, dots, ": lambda: sizes.remat_policy("most"),
@@ -21,6 +25,9 @@ REFUSED = {
   r"tokens are float32 \[2, 3\]": lambda: sizes.tokens_fit(jnp.zeros((2, 3))),
   r"Images have shape \[2, 3, 8, 8\], the model wants \[batch, 8, 8, 3\].": (
     lambda: sizes.image_fits(jnp.zeros((2, 3, 8, 8)), 8, 3)
+  ),
+  r"Images are uint8, the model wants floats in \[-1, 1\]": (
+    lambda: sizes.image_fits(jnp.zeros((2, 8, 8, 3), jnp.uint8), 8, 3)
   ),
 }
 

@@ -9,7 +9,8 @@ from zoo.layers import masks, norms
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
 from zoo.layers.mlp import MLP
-from zoo.layers.stack import ScannedStack, Stack, looped, stack, stack_layers, unstack_layers
+from zoo.layers.stack import ScannedStack, Stack, looped, place_of, stack, stack_layers, unstack_layers
+from zoo.paths import flatten
 
 BLOCK = PreNormBlock(Attention(3, 2, mask=masks.causal), MLP(11), norms.layer_norm(1e-5), dropout=0.25)
 X = jax.random.normal(jax.random.key(0), (2, 5, 7))
@@ -26,6 +27,12 @@ def same(grads, others):
 
 def params():
   return filled(Stack(BLOCK, DEPTH), X)
+
+
+def turns(depth):
+  """Two blocks that take turns, the first of which sees one neighbour only, as a loop and as a scan."""
+  near = BLOCK.copy(attention=BLOCK.attention.copy(mask=masks.both(masks.causal, masks.window(1))))
+  return Stack((near, BLOCK), depth), ScannedStack((near, BLOCK), depth)
 
 
 class Counts(nn.Module):
@@ -59,6 +66,47 @@ def test_a_scanned_stack_equals_the_loop():
   same(scan_grads, stack_layers(loop_grads))
 
 
+@pytest.mark.parametrize("depth", [4, 5])
+def test_layers_of_two_kinds_take_turns(depth):
+  loop, scan = turns(depth)
+  looped_params = filled(loop, X)
+
+  def outcome(stack, params):
+    def loss(params):
+      y = stack.apply({"params": params}, X, valid=VALID)
+      return (y * jnp.sin(jnp.arange(y.size)).reshape(y.shape)).sum(), y
+
+    (_, y), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    return y, grads
+
+  shapes = jax.eval_shape(scan.init, jax.random.key(1), X)["params"]
+  params = stack_layers(looped_params, shapes)
+  assert jax.tree.map(jnp.shape, params) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+  assert sorted(params) == ["layer_4", "layers"][5 - depth :] and sorted(params["layers"]) == ["layer_0", "layer_1"]
+  y, grads = outcome(loop, looped_params)
+  scanned_y, scanned_grads = outcome(scan, params)
+  np.testing.assert_allclose(scanned_y, y, rtol=1e-5, atol=1e-5)
+  same(unstack_layers(scanned_grads), grads)
+  x = X
+  for i in range(depth):
+    x = loop.block[i % 2].apply({"params": looped_params[f"layer_{i}"]}, x, valid=VALID)
+  np.testing.assert_allclose(y, x, rtol=1e-5, atol=1e-5)
+
+
+def test_layers_of_two_kinds_convert_both_ways_and_are_found():
+  loop, scan = turns(5)
+  looped_params = filled(loop, X)
+  params = stack_layers(looped_params, jax.eval_shape(scan.init, jax.random.key(1), X)["params"])
+  back = unstack_layers(params)
+  assert jax.tree.structure(back) == jax.tree.structure(looped_params)
+  assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(looped_params)))
+  for tree in (looped_params, params, stack_layers(looped_params)):
+    leaves = flatten({"stack": tree})
+    for name, array in flatten({"stack": looped_params}).items():
+      path, index = place_of(name, leaves)
+      np.testing.assert_array_equal(leaves[path] if index is None else leaves[path][index], array)
+
+
 def test_layouts_convert_both_ways():
   tree = {"tower": {"stack": params(), "norm": {"scale": jnp.ones(7)}}}
   scanned = stack_layers(tree)
@@ -87,6 +135,8 @@ def test_layouts_convert_shapes_too():
 def test_drop_path_rises_linearly(kind):
   x = jnp.zeros((1, 2))
   out = kind(Counts(), 5, drop_path=0.4).apply({}, x, train=True)
+  np.testing.assert_allclose(out, 1234.0 * 0.1, rtol=1e-5)
+  out = kind((Counts(), Counts()), 5, drop_path=0.4).apply({}, x, train=True)
   np.testing.assert_allclose(out, 1234.0 * 0.1, rtol=1e-5)
 
 
@@ -164,6 +214,7 @@ def test_looped_turns_scans_into_loops_wherever_they_are():
 def test_deep_stacks_scan():
   assert isinstance(stack(BLOCK, 11), Stack) and isinstance(stack(BLOCK, 12), ScannedStack)
   assert isinstance(stack(BLOCK, 2, scan=True), ScannedStack) and isinstance(stack(BLOCK, 20, scan=False), Stack)
+  assert isinstance(stack((BLOCK,) * 7, 13), Stack) and isinstance(stack((BLOCK,) * 7, 14), ScannedStack)
 
 
 def test_a_stack_of_impossible_sizes_is_refused():

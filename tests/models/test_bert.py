@@ -63,12 +63,8 @@ def test_outputs_are_those_of_the_head(head, outputs):
 
 
 def test_an_impossible_head_is_refused():
-  with pytest.raises(UserError, match="head is 'nsp'. It may be: pretraining, mlm, classify, None."):
+  with pytest.raises(UserError, match="head is 'nsp'. It may be: pretraining, mlm, next_sentence, .*, None."):
     zoo.build("bert", **SIZES, head="nsp")
-  with pytest.raises(UserError, match="head is 'classify' and num_classes None. .* go together."):
-    zoo.build("bert", **SIZES, head="classify")
-  with pytest.raises(UserError, match="head is 'mlm' and num_classes 5."):
-    zoo.build("bert", **SIZES, head="mlm", num_classes=5)
 
 
 def test_starts_with_the_spread_of_the_paper():

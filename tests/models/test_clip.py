@@ -41,14 +41,14 @@ def test_towers_work_alone():
 
 
 def test_the_scale_starts_at_the_temperature_of_the_paper():
-  params = {"params": MODEL.init(jax.random.key(1), IMAGE, TOKENS)["params"]}
-  np.testing.assert_allclose(APPLY(params, IMAGE, TOKENS)["scale"], 1 / 0.07, rtol=1e-5)
+  start = jax.jit(MODEL.init)(jax.random.key(1), *MODEL.example())
+  np.testing.assert_allclose(APPLY(start, IMAGE, TOKENS)["scale"], 1 / 0.07, rtol=1e-5)
 
 
 def test_a_logit_bias_makes_it_the_model_of_the_sigmoid_loss():
   model = zoo.build("clip", **SIZES, logit_bias=-10.0)
-  variables = model.init(jax.random.key(1), IMAGE, TOKENS)
-  assert variables["params"]["logit_bias"] == -10 == model.apply(variables, IMAGE, TOKENS)["bias"]
+  start = jax.jit(model.init)(jax.random.key(1), *model.example())
+  assert start["params"]["logit_bias"] == -10 == jax.jit(model.apply)(start, *model.example())["bias"]
 
 
 def test_text_is_causal_and_read_at_its_first_end():
@@ -88,6 +88,7 @@ def test_impossible_sizes_are_refused():
     "image_size 6 does not divide into patches of patch_size 5": {"patch_size": 5},
     "embed_dim is 0.": {"embed_dim": 0},
     "patch_size 3 does not divide by 2, to which the 1 stem_dims shrink": {"stem_dims": [4]},
+    "clip.stem_dims is 4": {"stem_dims": 4},
   }
   for message, sizes in mistakes.items():
     with pytest.raises(UserError, match=message):

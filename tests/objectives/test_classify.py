@@ -37,6 +37,11 @@ def test_label_smoothing_mixes_in_the_uniform_distribution():
   np.testing.assert_allclose(loss_of([0, 1], label_smoothing=0.2)[0], np.mean(want), rtol=1e-6)
 
 
+def test_a_label_of_no_class_makes_the_loss_nan_unless_it_has_no_weight():
+  assert np.isnan(loss_of([0, 3])[0]) and np.isnan(loss_of([0, -1])[0])
+  np.testing.assert_allclose(loss_of([0, -1], weight=(1.0, 0.0))[0], -LOG_P[0, 0], rtol=1e-6)
+
+
 def test_soft_targets_are_distributions_over_classes():
   targets = np.array([[0.7, 0.3, 0.0], [0.0, 0.4, 0.6]], np.float32)
   loss, metrics = loss_of(targets)

@@ -3,13 +3,15 @@
 tiktoken is several times faster than `tokenizers` at byte pairs, and both give the same ids.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+import threading
+from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from zoo.errors import UserError
+from zoo.errors import UserError, shown
 
 ROLES = ("pad", "eos", "bos", "cls", "sep", "mask")
 # Of GPT-2, https://github.com/openai/gpt-2/blob/master/src/encoder.py: a word with a blank before it, digits, signs.
@@ -17,12 +19,17 @@ GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?
 
 
 class Tokenizer:
-  """Text <-> ids. Signs that look like special tokens are text like any other: only a program inserts special ids.
+  """Text <-> ids, and texts -> the batch that a model takes.
+
+  In `encode`, signs that look like special tokens are text like any other: only a program inserts special ids. A call,
+  `tokenizer(texts)`, adds the special tokens that the model expects and reads those that a text spells.
 
   Attributes:
     name: what `tokenizer` was asked for.
     vocab_size: ids are 0 .. vocab_size - 1.
     pad, eos, bos, cls, sep, mask: ids of special tokens, None where there is none.
+    max_length: most tokens of a text, special ones counted, that its model takes; None if unknown.
+    pads_left, cuts_left: whether a batch has padding, and loses what is too long, on the left.
   """
 
   pad: int | None
@@ -31,11 +38,59 @@ class Tokenizer:
   cls: int | None
   sep: int | None
   mask: int | None
+  max_length: int | None = None
+  pads_left = cuts_left = False
 
   def __init__(self, name: str, vocab_size: int, roles: dict[str, int | None]):
     self.name, self.vocab_size = name, vocab_size
     for role in ROLES:
       setattr(self, role, roles.get(role))
+
+  def __call__(
+    self,
+    texts: str | Sequence[str],
+    pairs: str | Sequence[str] | None = None,
+    *,
+    length: int | None = None,
+    cut: bool = True,
+    special: bool = True,
+  ) -> dict[str, np.ndarray]:
+    """Texts, or pairs of texts, with the special tokens of the model, as a batch that it takes.
+
+    Args:
+      texts: one or several.
+      pairs: what goes with each as its second text.
+      length: columns; by default as many as the longest row needs.
+      cut: whether what is longer than `length`, or by default than max_length, is cut off, of a pair from the longer
+        text; else it is refused.
+      special: whether signs such as [MASK] in a text are that special token; else they are text.
+
+    Returns:
+      tokens: int32 [batch, length]
+      valid: bool [batch, length], False on padding
+      segments: int32 [batch, length], of pairs: which of the two texts a token is of, as the model counts them
+    """
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    pairs = [pairs] if isinstance(pairs, str) else None if pairs is None else list(pairs)
+    if pairs is not None and len(pairs) != len(texts):
+      raise UserError(f"There are {len(texts)} texts and {len(pairs)} second texts. Give each text its own.")
+    for text in [*texts, *(pairs or ())]:
+      if not isinstance(text, str):
+        raise UserError(f"A text is {shown(text)}, a {type(text).__name__}. It must be a str.")
+    most = length or self.max_length
+    rows = self._framed(texts, pairs, most if cut else None, special)
+    longest = max((len(ids) for ids, _ in rows), default=0)
+    if most is not None and longest > most:
+      raise UserError(f"A text has {longest} tokens, {most} are the most. Shorten it, or let it be cut: cut=True.")
+    shape = (len(rows), length or longest)
+    found = {"tokens": np.full(shape, self.pad or 0, np.int32), "valid": np.zeros(shape, bool)}
+    found |= {} if pairs is None else {"segments": np.zeros(shape, np.int32)}
+    for row, (ids, segments) in enumerate(rows):
+      place = slice(shape[1] - len(ids), None) if self.pads_left else slice(len(ids))
+      found["tokens"][row, place], found["valid"][row, place] = ids, True
+      if pairs is not None:
+        found["segments"][row, place] = segments
+    return found
 
   def encode(self, text: str) -> list[int]:
     """The ids of a text, without any special token."""
@@ -73,6 +128,12 @@ class Tokenizer:
   def _decode(self, ids: list[int]) -> str:
     raise NotImplementedError
 
+  def _framed(
+    self, texts: list[str], pairs: list[str] | None, most: int | None, special: bool
+  ) -> list[tuple[list[int], list[int]]]:
+    """(ids, segments) of each row with its special tokens, cut to `most`."""
+    raise NotImplementedError
+
   @cached_property
   def _borders(self) -> tuple[np.ndarray, np.ndarray]:
     """For each id: does its token open a word, and is the next token the beginning of one? bool [vocab_size] each."""
@@ -104,6 +165,15 @@ class BytePairs(Tokenizer):
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
     return self.encoding.encode_ordinary_batch(list(texts))
 
+  def _framed(self, texts, pairs, most, special):
+    if pairs is not None:
+      raise UserError(f"Tokenizer {self.name} makes no pairs of texts. Try bert.")
+    begin, end = ([], []) if self.bos == self.eos else ([self.bos], [self.eos])
+    room = None if most is None else max(most - len(begin) - len(end), 0)
+    allowed = "all" if special else set()
+    encoded = self.encoding.encode_batch(texts, allowed_special=allowed, disallowed_special=())
+    return [([*begin, *ids[:room], *end], []) for ids in encoded]
+
   def _decode(self, ids: list[int]) -> str:
     return self.encoding.decode(ids)
 
@@ -113,21 +183,50 @@ class BytePairs(Tokenizer):
 
 
 class Pieces(Tokenizer):
-  """Anything that the `tokenizers` package runs: word pieces, CLIP's byte pairs, sentence pieces, a tokenizer.json."""
+  """Anything that the `tokenizers` package runs: word pieces, CLIP's byte pairs, sentence pieces, a tokenizer.json.
+
+  What a call adds to texts is the backend's post-processor.
+  """
 
   def __init__(self, name: str, backend: Any, roles: dict[str, int | None], clean: Callable[[str], str] | None = None):
-    super().__init__(name, backend.get_vocab_size(), roles)
+    super().__init__(name, max(backend.get_vocab().values(), default=-1) + 1, roles)
     self.backend, self.clean = backend, clean or str
     self.backend.encode_special_tokens = True
     self.backend.no_padding()
     self.backend.no_truncation()
+    self._lock = threading.Lock()
 
   def encode(self, text: str) -> list[int]:
-    return self.backend.encode(self.clean(text), add_special_tokens=False).ids
+    with self._lock:
+      return self.backend.encode(self.clean(text), add_special_tokens=False).ids
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    encoded = self.backend.encode_batch_fast([self.clean(text) for text in texts], add_special_tokens=False)
+    with self._lock:
+      encoded = self.backend.encode_batch_fast([self.clean(text) for text in texts], add_special_tokens=False)
     return [encoding.ids for encoding in encoded]
+
+  def _framed(self, texts, pairs, most, special):
+    added = self.backend.num_special_tokens_to_add(pairs is not None)
+    if most is not None and most <= added:
+      raise UserError(f"A row has {most} tokens, and {added} of them are special. Give it a larger length.")
+    firsts = [self.clean(text) for text in texts]
+    rows = firsts if pairs is None else list(zip(firsts, map(self.clean, pairs)))
+    with self._set(special, most) as backend:
+      encoded = backend.encode_batch_fast(rows)
+    return [(encoding.ids, encoding.type_ids) for encoding in encoded]
+
+  @contextlib.contextmanager
+  def _set(self, special: bool, most: int | None) -> Generator[Any]:
+    """The backend, set up for a call. Its settings are its state: one thread at a time."""
+    with self._lock:
+      self.backend.encode_special_tokens = not special
+      if most is not None:
+        self.backend.enable_truncation(most, direction="left" if self.cuts_left else "right")
+      try:
+        yield self.backend
+      finally:
+        self.backend.encode_special_tokens = True
+        self.backend.no_truncation()
 
   def _decode(self, ids: list[int]) -> str:
     return self.backend.decode(ids, skip_special_tokens=False).strip()

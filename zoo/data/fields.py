@@ -1,7 +1,7 @@
 """What raw examples hold, whichever source they come from: texts, class labels, and a memory for small sets."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,26 @@ def group_of(value: Any) -> np.int32:
     return np.int32(value)
   value = value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else repr(value).encode()
   return np.int32(zlib.crc32(value) & 0x7FFFFFFF)
+
+
+def class_number(label: Any, numbers: Mapping[str, int], what: str) -> np.int32:
+  """The number of a class.
+
+  Args:
+    label: the number itself, or the name of the class.
+    numbers: name -> number, of all classes; empty if unknown.
+    what: the record, for messages.
+  """
+  label = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
+  if isinstance(label, str) and label in numbers:
+    return np.int32(numbers[label])
+  if isinstance(label, str) and not label.strip().isdecimal():
+    known = ", ".join(list(numbers)[:20]) or "none. Set class_names"
+    raise UserError(f"{what}: label {label!r} is no class. Known: {known}.")
+  count = len(numbers) or 2**31
+  if not isinstance(label, str | int | float | np.number) or not 0 <= float(label) < count or float(label) % 1:
+    raise UserError(f"{what}: label {label!r} is not one of 0 to {count - 1}.")
+  return np.int32(label)
 
 
 class Prepared:

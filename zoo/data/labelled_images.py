@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data import pixels
-from zoo.data.fields import Prepared, check_fields
+from zoo.data.fields import Prepared, check_fields, class_number
 from zoo.data.pipeline import Example, Records
 from zoo.data.sources import Source, open_source
 from zoo.errors import UserError
@@ -90,21 +90,8 @@ class LabelledImages(Records):
     image, label = (raw[field] for field in self.fields)
     if self.fit != "random_crop":
       image = self._decode(image, index, None)
-    return image, self._number(label, index)
+    return image, class_number(label, self.numbers, f"{self.source.name}, record {index}")
 
   def _decode(self, image: Any, index: int, rng: np.random.Generator | None) -> np.ndarray:
     what = f"{self.source.name}, record {index}"
     return pixels.over(pixels.decode(image, self.image_size, self.fit, what, rng), self.colour)
-
-  def _number(self, label: Any, index: int) -> np.int32:
-    label = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
-    if isinstance(label, str) and label in self.numbers:
-      return np.int32(self.numbers[label])
-    what = f"{self.source.name}, record {index}: label {label!r}"
-    if isinstance(label, str) and not label.strip().isdecimal():
-      known = ", ".join(list(self.numbers)[:20]) or "none. Set class_names"
-      raise UserError(f"{what} is no class. Known: {known}.")
-    count = len(self.numbers) or 2**31
-    if not isinstance(label, str | int | float | np.number) or not 0 <= float(label) < count or float(label) % 1:
-      raise UserError(f"{what} is not one of 0 to {count - 1}.")
-    return np.int32(label)

@@ -36,13 +36,13 @@ def decode(image: Any, size: int, fit: str, what: str, rng: np.random.Generator 
     what: names the record in messages.
     rng: numpy generator for `random_crop`.
   """
-  with _told(what):
+  with told(what):
     return _decode(image, size, fit, rng)
 
 
 def natural_size(image: Any, what: str) -> int:
   """Pixels of the shorter side of an encoded image or array."""
-  with _told(what):
+  with told(what):
     return min(_open(image).size)
 
 
@@ -56,7 +56,7 @@ def over(pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _told(what: str) -> Generator[None]:
+def told(what: str) -> Generator[None]:
   """What Pillow raises, as one line about `what`."""
   try:
     yield

@@ -6,32 +6,36 @@ from functools import lru_cache
 from pathlib import Path
 
 from zoo.data import shipped
-from zoo.data.encodings import ROLES, BytePairs, Pieces, Tokenizer
+from zoo.data.encodings import BytePairs, Pieces, Tokenizer
+from zoo.data.published import guessed_roles, published
+from zoo.data.vocabularies import CLIP_PATTERN, KINDS, framing
 from zoo.errors import UserError, did_you_mean
-
-# Of CLIP, https://github.com/openai/CLIP/blob/main/clip/simple_tokenizer.py: words, single digits, other signs.
-CLIP_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 def tokenizer(name: str) -> Tokenizer:
-  """The tokenizer `name`: gpt2, clip, bert, bytes, sotu (learnt from the speeches), or the path of a tokenizer.json."""
+  """The tokenizer `name`: gpt2, clip, bert, bytes, sotu (learnt from the speeches), or a path: of a tokenizer.json,
+  or of a published model's folder."""
   if name in NAMED:
     return _open(name, 0)
   path = Path(str(name)).expanduser()
+  if path.is_dir():
+    return _open(str(path), max((file.stat().st_mtime_ns for file in path.iterdir()), default=0))
   if path.suffix == ".json" or os.sep in str(name):
     if not path.is_file():
       raise UserError(f"There is no tokenizer file {path}. Check the path, or name one of: {', '.join(NAMED)}.")
     return _open(str(path), path.stat().st_mtime_ns)
   raise UserError(
     f"There is no tokenizer '{name}'.{did_you_mean(str(name), NAMED)} "
-    f"There are: {', '.join(NAMED)}, and any path of a tokenizer.json."
+    f"There are: {', '.join(NAMED)}, and any path of a tokenizer.json or of a published model's folder."
   )
 
 
 @lru_cache(maxsize=16)
 def _open(name: str, stamp: int) -> Tokenizer:
   """Opened once per process, and again when a file's time stamp changed."""
-  return NAMED[name]() if name in NAMED else _from_file(name)
+  if name in NAMED:
+    return NAMED[name]()
+  return published(Path(name)) if Path(name).is_dir() else _from_file(name)
 
 
 def _gpt2() -> Tokenizer:
@@ -72,10 +76,13 @@ def _clip() -> Tokenizer:
   backend.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(False, use_regex=False)])
   backend.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Replace("</w>", " ")])
   backend.add_special_tokens(["<|startoftext|>", "<|endoftext|>"])
+  backend.post_processor = framing(KINDS["clip"].frame(KINDS["clip"].roles, {}), backend)
   begin, end = len(words), len(words) + 1
   # CLIP pads with 0 and reads its text at the highest id, which is that of the end.
-  roles = {"pad": 0, "bos": begin, "eos": end}
-  return Pieces("clip", backend, roles, clean=lambda text: html.unescape(html.unescape(text)))
+  roles: dict[str, int | None] = {"pad": 0, "bos": begin, "eos": end}
+  found = Pieces("clip", backend, roles, clean=lambda text: html.unescape(html.unescape(text)))
+  found.max_length = 77
+  return found
 
 
 def _bert() -> Tokenizer:
@@ -90,7 +97,10 @@ def _bert() -> Tokenizer:
   backend.decoder = decoders.WordPiece("##")
   special = {role: f"[{role.upper()}]" for role in ("pad", "cls", "sep", "mask")}
   backend.add_special_tokens([*special.values(), "[UNK]"])
-  return Pieces("bert", backend, {role: vocab[token] for role, token in special.items()})
+  backend.post_processor = framing(KINDS["bert"].frame(KINDS["bert"].roles, {}), backend)
+  found = Pieces("bert", backend, {role: vocab[token] for role, token in special.items()})
+  found.max_length = 512
+  return found
 
 
 def _from_file(path: str) -> Tokenizer:
@@ -101,14 +111,7 @@ def _from_file(path: str) -> Tokenizer:
     backend = Backend.from_file(path)
   except Exception as error:  # The package raises plain Exception.
     raise UserError(f"{path} is no tokenizer.json that can be read: {error}") from error
-  spellings = {role: [f"[{role.upper()}]", f"<{role}>", f"<|{role}|>"] for role in ROLES}
-  spellings["eos"] += ["</s>", "<|endoftext|>", "<|end|>"]
-  spellings["bos"] += ["<s>", "<|startoftext|>", "<|begin|>"]
-  roles = {
-    role: next((token for token in map(backend.token_to_id, names) if token is not None), None)
-    for role, names in spellings.items()
-  }
-  return Pieces(path, backend, roles)
+  return Pieces(path, backend, guessed_roles(backend))
 
 
 def _byte_pairs(file: str) -> list[bytes]:

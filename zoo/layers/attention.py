@@ -11,7 +11,7 @@ from zoo.layers import initial
 from zoo.layers.masks import Visibility
 
 
-def dense_attention(query, key, value, *, visibility=None, bias=None, scale=None, on_weights=None):
+def dense_attention(query, key, value, *, visibility=None, bias=None, scale=None, on_logits=None, on_weights=None):
   """softmax(scale * query @ key + bias) @ value, the softmax in float32.
 
   Source: https://arxiv.org/abs/1706.03762, section 3.2.1; with fewer kv_heads than heads, https://arxiv.org/abs/2305.13245.
@@ -22,7 +22,8 @@ def dense_attention(query, key, value, *, visibility=None, bias=None, scale=None
     visibility: `masks.Visibility`, or None: all see all. A query that sees no key gets the mean of all values.
     bias: broadcastable to [batch, heads, queries, keys], or None.
     scale: multiplies the logits; 1/sqrt(head_dim) if None.
-    on_weights: a function of the weights [batch, heads, queries, keys] that returns what is used in their place.
+    on_logits: a function of the scaled logits [batch, heads, queries, keys] that returns what is used in their place.
+    on_weights: likewise of the weights, after the softmax.
 
   Returns:
     [batch, queries, heads, head_dim]
@@ -32,6 +33,8 @@ def dense_attention(query, key, value, *, visibility=None, bias=None, scale=None
   grouped = query.reshape(batch, queries, kv_heads, heads // kv_heads, head_dim)
   logits = jnp.einsum("bqngd,bknd->bngqk", grouped, key, preferred_element_type=jnp.float32)
   logits = logits.reshape(batch, heads, queries, keys) * (head_dim**-0.5 if scale is None else scale)
+  if on_logits is not None:
+    logits = on_logits(logits)
   if bias is not None:
     logits += bias.astype(jnp.float32)
   seen = None if visibility is None else visibility.array()
@@ -53,13 +56,20 @@ class Attention(nn.Module):
     kernel: called as `dense_attention` is.
     mask: a rule of `zoo.layers.masks`, or None: all see all.
     rotary: turns query and key of self-attention by their positions, `positions.rotary(theta)`, or None.
+    scale: multiplies the logits; 1/sqrt(head_dim) if None.
+    qk_norm: norm of each head of query and key, copied to `query_norm` and `key_norm`; None: they have none.
     use_bias: whether the four projections have one.
+    key_bias, out_bias: whether the key and the output have one; as use_bias says if None.
     dropout: chance to drop an attention weight.
     dtype: what is computed in.
     kernel_init, out_init: initial values of query, key, value and of the output projection.
+    query_init: initial values of the query, where they differ.
 
-  With the collection "cache" mutable in `apply`, self-attention appends keys and values to what it finds there and
-  attends to all of it. The first such call makes a cache as long as its input; `zoo.generate` makes it longer.
+  With the collection "cache" mutable in `apply`, self-attention with a mask appends keys and values to what it finds
+  there and attends to all of it. The first such call makes a cache as long as its input; `zoo.generate` makes it
+  longer. Cross-attention keeps the keys and values of its context at the first such call, and later calls look at
+  those: the context that they are given is not projected again. Self-attention without a mask, where the past sees the
+  future, keeps nothing.
   With "intermediates" mutable, the attention weights [batch, heads, queries, keys] are sown there as `weights`.
   """
 
@@ -69,11 +79,16 @@ class Attention(nn.Module):
   kernel: Callable = dense_attention
   mask: Callable | None = None
   rotary: Callable | None = None
+  scale: float | None = None
+  qk_norm: nn.Module | None = None
   use_bias: bool = True
+  key_bias: bool | None = None
+  out_bias: bool | None = None
   dropout: float = 0.0
   dtype: Any = None
   kernel_init: Callable = initial.lecun_normal()
   out_init: Callable = initial.lecun_normal()
+  query_init: Callable | None = None
 
   @nn.compact
   def __call__(self, x, context=None, *, valid=None, positions=None, bias=None, train=False):
@@ -90,16 +105,17 @@ class Attention(nn.Module):
     kv_heads = self.num_heads if self.num_kv_heads is None else self.num_kv_heads
     if self.num_heads % kv_heads:
       raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {kv_heads}. Change one of them.")
-    source = x if context is None else context
-    query = self._project("query", self.num_heads)(x)
-    key = self._project("key", kv_heads)(source)
-    value = self._project("value", kv_heads)(source)
-    cached = context is None and self.is_mutable_collection("cache") and not self.is_initializing()
+    query = self._project("query", self.num_heads, init=self.query_init)(x)
+    caching = self.is_mutable_collection("cache") and not self.is_initializing()
+    key, value = self._keys_and_values(x if context is None else context, kv_heads, context is not None and caching)
+    if self.qk_norm is not None:
+      query, key = self.qk_norm.copy(name="query_norm")(query), self.qk_norm.copy(name="key_norm")(key)
+    cached = context is None and self.mask is not None and caching
     if positions is None:
       positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
       if cached and self.has_variable("cache", "index"):
         positions += self.get_variable("cache", "index")
-    key_positions = positions if context is None else jnp.arange(source.shape[1], dtype=jnp.int32)[None]
+    key_positions = positions if context is None else jnp.arange(key.shape[1], dtype=jnp.int32)[None]
     if self.rotary is not None and context is None:
       query, key = self.rotary(query, positions), self.rotary(key, positions)
     if cached:
@@ -112,16 +128,33 @@ class Attention(nn.Module):
       value,
       visibility=Visibility(self.mask, positions, key_positions, valid),
       bias=bias,
+      scale=self.scale,
       on_weights=self._on_weights(train),
     )
+    use_bias = self.use_bias if self.out_bias is None else self.out_bias
     return nn.DenseGeneral(
-      x.shape[-1], axis=(-2, -1), use_bias=self.use_bias, dtype=self.dtype, kernel_init=self.out_init, name="out"
+      x.shape[-1], axis=(-2, -1), use_bias=use_bias, dtype=self.dtype, kernel_init=self.out_init, name="out"
     )(y)
 
-  def _project(self, name, heads):
-    return nn.DenseGeneral(
-      (heads, self.head_dim), use_bias=self.use_bias, dtype=self.dtype, kernel_init=self.kernel_init, name=name
-    )
+  def _project(self, name, heads, *, use_bias=None, init=None):
+    use_bias = self.use_bias if use_bias is None else use_bias
+    init = self.kernel_init if init is None else init
+    return nn.DenseGeneral((heads, self.head_dim), use_bias=use_bias, dtype=self.dtype, kernel_init=init, name=name)
+
+  def _keys_and_values(self, source, heads, kept):
+    """[batch, keys, dim] -> two of [batch, keys, heads, head_dim]; those of an earlier call where they are `kept`."""
+    project = {"key": self._project("key", heads, use_bias=self.key_bias), "value": self._project("value", heads)}
+    if not kept:
+      return [dense(source) for dense in project.values()]
+    # Not `keys` and `values`: what makes a cache longer leaves a context as long as it is.
+    found = [self.variable("cache", f"context_{name}s", dense, source) for name, dense in project.items()]
+    for array in (variable.value for variable in found):
+      if array.shape[:2] != source.shape[:2]:
+        raise ValueError(
+          f"The cache is of a context {list(array.shape[:2])}, now it is {list(source.shape[:2])} [batch, length]. "
+          "Start a new sequence with an empty cache."
+        )
+    return [variable.value for variable in found]
 
   def _on_weights(self, train):
     """None unless someone looks at the weights or drops some: kernels that never form them stay usable."""

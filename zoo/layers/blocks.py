@@ -28,17 +28,21 @@ class Block(nn.Module):
 
   Args:
     attention, mlp, norm: the parts, copied to `self_attention`, `feed_forward`, `attention_norm`, `mlp_norm`.
-    cross_attention: attends to `context`; copied to `cross_attention`, with `cross_norm`. None: there is no context.
+    cross: attention to `context`, copied to `cross_attention`, with `cross_norm`. None: there is no context.
+    after: what a sublayer gives passes it before it is added: a norm, a LayerScale. Copied to `attention_after`,
+      `cross_after`, `mlp_after`. None: nothing.
     dropout: chance to drop an entry of what a sublayer adds.
   """
 
   attention: nn.Module
   mlp: nn.Module
   norm: nn.Module
-  cross_attention: nn.Module | None = None
+  cross: nn.Module | None = None
+  after: nn.Module | None = None
   dropout: float = 0.0
 
-  def _thin(self, y, drop_path, train):
+  def _thin(self, name, y, drop_path, train):
+    y = y if self.after is None else self.after.copy(name=f"{name}_after")(y)
     y = nn.Dropout(self.dropout)(y, deterministic=not train)
     return DropPath()(y, drop_path, train=train)
 
@@ -53,13 +57,15 @@ class PreNormBlock(Block):
     """[batch, length, dim] -> [batch, length, dim]; `drop_path` is the chance to drop a sublayer for one example."""
     y = self.norm.copy(name="attention_norm")(x)
     attend = self.attention.copy(name="self_attention")
-    x = x + self._thin(attend(y, valid=valid, positions=positions, bias=bias, train=train), drop_path, train)
-    if self.cross_attention is not None:
+    y = attend(y, valid=valid, positions=positions, bias=bias, train=train)
+    x = x + self._thin("attention", y, drop_path, train)
+    if self.cross is not None:
       y = self.norm.copy(name="cross_norm")(x)
-      attend = self.cross_attention.copy(name="cross_attention")
-      x = x + self._thin(attend(y, context, valid=context_valid, positions=positions, train=train), drop_path, train)
+      attend = self.cross.copy(name="cross_attention")
+      y = attend(y, context, valid=context_valid, positions=positions, train=train)
+      x = x + self._thin("cross", y, drop_path, train)
     y = self.norm.copy(name="mlp_norm")(x)
-    return x + self._thin(self.mlp.copy(name="feed_forward")(y, train=train), drop_path, train)
+    return x + self._thin("mlp", self.mlp.copy(name="feed_forward")(y, train=train), drop_path, train)
 
 
 class PostNormBlock(Block):
@@ -72,10 +78,10 @@ class PostNormBlock(Block):
     """[batch, length, dim] -> [batch, length, dim]; `drop_path` is the chance to drop a sublayer for one example."""
     attend = self.attention.copy(name="self_attention")
     y = attend(x, valid=valid, positions=positions, bias=bias, train=train)
-    x = self.norm.copy(name="attention_norm")(x + self._thin(y, drop_path, train))
-    if self.cross_attention is not None:
-      attend = self.cross_attention.copy(name="cross_attention")
+    x = self.norm.copy(name="attention_norm")(x + self._thin("attention", y, drop_path, train))
+    if self.cross is not None:
+      attend = self.cross.copy(name="cross_attention")
       y = attend(x, context, valid=context_valid, positions=positions, train=train)
-      x = self.norm.copy(name="cross_norm")(x + self._thin(y, drop_path, train))
+      x = self.norm.copy(name="cross_norm")(x + self._thin("cross", y, drop_path, train))
     y = self.mlp.copy(name="feed_forward")(x, train=train)
-    return self.norm.copy(name="mlp_norm")(x + self._thin(y, drop_path, train))
+    return self.norm.copy(name="mlp_norm")(x + self._thin("mlp", y, drop_path, train))

@@ -17,10 +17,40 @@ def unembed(embed, x):
   return jnp.einsum("...d,vd->...v", x, table, preferred_element_type=jnp.float32)
 
 
+def look_up(embed, tokens, pad=None):
+  """The vectors of tokens, int32 [batch, length] -> [batch, length, dim]; nothing is learned about that of `pad`."""
+  x = embed(tokens)
+  if pad is None:
+    return x
+  return jnp.where((tokens == pad)[:, :, None], jax.lax.stop_gradient(x), x)
+
+
+class PaddedEmbed(nn.Embed):
+  """`flax.linen.Embed` that learns nothing about the token `pad`."""
+
+  pad: int | None = None
+
+  def __call__(self, inputs):
+    """int32 [batch, length] -> [batch, length, dim]"""
+    return look_up(super().__call__, inputs, self.pad)
+
+
 def pick(x, index):
   """The rows of each example that `index` names: [batch, length, dim], int32 [batch, k] -> [batch, k, dim]"""
   # By vmap the batch stays a batch: a gather over (row, index) pairs would fetch the whole batch to every device.
   return jax.vmap(lambda rows, at: rows[at])(x, index)
+
+
+def last(x, real=None):
+  """Each example's last vector, or the last `real` one: [batch, length, dim], bool [batch, length] -> [batch, dim]"""
+  if real is None:
+    return x[:, -1]
+  return pick(x, x.shape[1] - 1 - jnp.argmax(real[:, ::-1], axis=1)[:, None])[:, 0]
+
+
+def shift_right(tokens, start):
+  """What a decoder is given that is to say `tokens`: the token `start`, then all but the last. int32 [batch, length]"""
+  return jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=start)
 
 
 class PatchEmbed(nn.Module):

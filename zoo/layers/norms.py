@@ -1,6 +1,11 @@
 """Norms, as parts. Variance is computed from the centred values: E[x^2] - E[x]^2 cancels in float32."""
 
+from typing import Any
+
 import flax.linen as nn
+from flax.linen.dtypes import promote_dtype
+
+from zoo.layers import initial
 
 
 def layer_norm(epsilon, dtype=None):
@@ -11,3 +16,17 @@ def layer_norm(epsilon, dtype=None):
 def rms_norm(epsilon, dtype=None):
   """scale * x / sqrt(mean(x^2) + epsilon) over the last axis. https://arxiv.org/abs/1910.07467"""
   return nn.RMSNorm(epsilon=epsilon, dtype=dtype, use_fast_variance=False)
+
+
+class LayerScale(nn.Module):
+  """scale * x, a trained number for each entry of the last axis. https://arxiv.org/abs/2103.17239, section 2"""
+
+  value: float  # at the start
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, x):
+    """[..., dim] -> [..., dim]"""
+    scale = self.param("scale", initial.constant(self.value), x.shape[-1:])
+    x, scale = promote_dtype(x, scale, dtype=self.dtype)
+    return x * scale.reshape((1,) * (x.ndim - 1) + scale.shape)

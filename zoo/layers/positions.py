@@ -7,16 +7,17 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.layers import initial
+from zoo.layers import initial, rope_scaling
 
 
 class Learned(nn.Module):
-  """A trained vector per position."""
+  """A trained vector per position; position p has row p + offset, as models from fairseq count."""
 
   max_length: int
   dim: int
   dtype: str | None = None
   embedding_init: nn.initializers.Initializer = initial.normal(0.02)
+  offset: int = 0
 
   @nn.compact
   def __call__(self, length, positions=None):
@@ -25,9 +26,9 @@ class Learned(nn.Module):
       raise ValueError(
         f"Learned positions: length {length} exceeds max_length {self.max_length}. Raise max_length or crop the input."
       )
-    table = self.param("embedding", self.embedding_init, (self.max_length, self.dim))
+    table = self.param("embedding", self.embedding_init, (self.offset + self.max_length, self.dim))
     table = table if self.dtype is None else table.astype(self.dtype)
-    return table[None, :length] if positions is None else table[positions]
+    return table[None, self.offset : self.offset + length] if positions is None else table[self.offset + positions]
 
 
 class Sinusoidal(nn.Module):
@@ -36,6 +37,7 @@ class Sinusoidal(nn.Module):
   dim: int
   wavelength: float = 10_000.0
   interleaved: bool = True  # False: all sines, then all cosines, as Marian and tensor2tensor lay them out
+  max_length: int | None = None  # of a table that is made in double precision; None: each angle in float32, without end
 
   def __call__(self, length, positions=None):
     """length, or positions int32 [batch or 1, length] -> [batch or 1, length, dim]"""
@@ -43,19 +45,31 @@ class Sinusoidal(nn.Module):
       raise ValueError(
         f"Sinusoidal positions: dim {self.dim} is odd. They come in pairs of sine and cosine: make it even."
       )
-    positions = jnp.arange(length)[None] if positions is None else positions
-    angle = (
-      positions[:, :, None] * self.wavelength ** (-np.arange(0, self.dim, 2, dtype=np.float32) / self.dim)[None, None]
+    if self.max_length is not None:
+      if length > self.max_length:
+        raise ValueError(
+          f"Sinusoidal positions: length {length} exceeds max_length {self.max_length}. Raise max_length or crop the "
+          "input."
+        )
+      table = jnp.asarray(self._waves(np, np.arange(self.max_length)[None])[0], jnp.float32)
+      return table[None, :length] if positions is None else table[positions]
+    return self._waves(jnp, jnp.arange(length)[None] if positions is None else positions)
+
+  def _waves(self, numpy, positions):
+    real = np.float64 if numpy is np else np.float32
+    angle = positions[:, :, None] * self.wavelength ** (-np.arange(0, self.dim, 2, dtype=real) / self.dim)[None, None]
+    pair = [numpy.sin(angle), numpy.cos(angle)]
+    return (
+      numpy.stack(pair, -1).reshape(*angle.shape[:2], self.dim) if self.interleaved else numpy.concatenate(pair, -1)
     )
-    pair = [jnp.sin(angle), jnp.cos(angle)]
-    return jnp.stack(pair, -1).reshape(*angle.shape[:2], self.dim) if self.interleaved else jnp.concatenate(pair, -1)
 
 
 @functools.cache
-def rotary(theta=10_000.0):
+def rotary(theta=10_000.0, scaling=None):
   """Turns each pair (x[i], x[i + head_dim/2]) by position * theta^(-2i/head_dim). https://arxiv.org/abs/2104.09864
 
   The halves are paired, as GPT-NeoX and Llama do. Section 3.4.2 pairs neighbours: other columns, the same model.
+  `scaling`, of `zoo.layers.rope_scaling`, has it turn slower for longer texts; None: as it is.
   """
 
   def turn(x, positions):
@@ -63,9 +77,9 @@ def rotary(theta=10_000.0):
     half = x.shape[-1] // 2
     if x.shape[-1] % 2:
       raise ValueError(f"Rotary positions: head_dim {x.shape[-1]} is odd. They turn pairs: make it even.")
-    frequency = theta ** (-np.arange(half, dtype=np.float32) / half)
-    angle = positions[:, :, None, None] * frequency[None, None, None]
-    sin, cos = jnp.sin(angle), jnp.cos(angle)
+    frequency, amplitude = (scaling or rope_scaling.none)(theta, half, positions)
+    angle = (positions[:, :, None] * frequency)[:, :, None]
+    sin, cos = amplitude * jnp.sin(angle), amplitude * jnp.cos(angle)
     first, second = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1).astype(x.dtype)
 
@@ -84,16 +98,19 @@ class RelativeBias(nn.Module):
   bidirectional: bool = True
   embedding_init: nn.initializers.Initializer = initial.normal(0.02)
 
-  @nn.compact
-  def __call__(self):
-    """-> a function of positions: the `bias` of an attention. Call it yourself to share one array between layers."""
-    table = self.param("embedding", self.embedding_init, (self.num_buckets, self.num_heads))
+  def setup(self):
+    self.table = self.param("embedding", self.embedding_init, (self.num_buckets, self.num_heads))
+
+  def __call__(self, query_positions, key_positions):
+    """int32 [batch or 1, queries, 1], [batch or 1, 1, keys] -> [batch or 1, heads, queries, keys]"""
+    return self.rule()(query_positions, key_positions)
+
+  def rule(self):
+    """The same as a function that an attention may call: it knows where the keys in its cache stand."""
+    table, options = self.table, (self.num_buckets, self.max_distance)
 
     def bias(query_positions, key_positions):
-      """[batch or 1, queries, 1], [batch or 1, 1, keys] -> [batch or 1, heads, queries, keys]"""
-      bucket = relative_bucket(
-        key_positions - query_positions, self.num_buckets, self.max_distance, bidirectional=self.bidirectional
-      )
+      bucket = relative_bucket(key_positions - query_positions, *options, bidirectional=self.bidirectional)
       return table[bucket].transpose(0, 3, 1, 2)
 
     return bias
@@ -108,10 +125,20 @@ def relative_bucket(distance, num_buckets, max_distance, *, bidirectional):
     distance = abs(distance)
   else:
     distance = -jnp.minimum(distance, 0)
+  return bucket + jnp.asarray(_buckets(num_buckets, max_distance))[jnp.minimum(distance, max_distance)]
+
+
+@functools.cache
+def _buckets(num_buckets, max_distance):
+  """The bucket of each distance up to max_distance: int32 [1 + max_distance].
+
+  Computed here, not on the device: where the logarithm falls on an edge, its last digit decides.
+  """
   exact = num_buckets // 2
-  steps = jnp.log(jnp.maximum(distance, 1) / exact) / math.log(max_distance / exact) * (num_buckets - exact)
-  far = jnp.minimum(exact + steps.astype(jnp.int32), num_buckets - 1)
-  return bucket + jnp.where(distance < exact, distance, far)
+  distance = np.arange(1 + max_distance, dtype=np.float32)
+  steps = np.log(np.maximum(distance, 1) / exact) / np.float32(math.log(max_distance / exact)) * (num_buckets - exact)
+  far = np.minimum(exact + steps.astype(np.int32), num_buckets - 1)
+  return np.where(distance < exact, distance, far).astype(np.int32)
 
 
 @functools.cache

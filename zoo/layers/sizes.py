@@ -18,16 +18,30 @@ def rate(**rates):
       raise ValueError(f"{name} is {value}. It is a probability: at least 0, below 1.")
 
 
-def head_dim(dim, num_heads, which=""):
-  """dim / num_heads, refused if it is not whole. `which` prefixes the names in the message, e.g. "text_"."""
-  positive(**{f"{which}dim": dim, f"{which}heads" if which else "num_heads": num_heads})
+def head_dim(dim, num_heads, which="", heads=None):
+  """dim / num_heads, refused if it is not whole.
+
+  `which` prefixes the names in the message, e.g. "text_"; `heads` is the name of num_heads in it, where it is another.
+  """
+  heads = heads or (f"{which}heads" if which else "num_heads")
+  positive(**{f"{which}dim": dim, heads: num_heads})
   if dim % num_heads:
-    heads = f"{which}heads" if which else "num_heads"
     raise ValueError(
       f"{which}dim {dim} does not divide into {heads} {num_heads}. Make {which}dim a multiple of {heads}, "
       f"e.g. {max(round(dim / num_heads), 1) * num_heads}."
     )
   return dim // num_heads
+
+
+def head_fits(head, heads, num_classes):
+  """Refuses a head that is none of `heads`, and classes that nothing tells apart or a head that lacks them."""
+  if head not in heads:
+    raise ValueError(f"head is {head!r}. It may be: {', '.join(map(str, heads))}.")
+  positive(num_classes=num_classes)
+  if (head in ("classify", "classify_tokens")) != (num_classes is not None):
+    raise ValueError(
+      f"head is {head!r} and num_classes {num_classes}. Heads that classify and num_classes go together."
+    )
 
 
 def patch_grid(image_size, patch_size):
@@ -81,9 +95,11 @@ def tokens_fit(tokens):
 
 
 def image_fits(image, image_size, channels):
-  """Refuses a batch of images of another shape than the model was built for."""
+  """Refuses images of another shape than the model was built for, or of whole numbers."""
   if image.ndim != 4 or image.shape[1:] != (image_size, image_size, channels):
     raise ValueError(
       f"Images have shape {list(image.shape)}, the model wants [batch, {image_size}, {image_size}, {channels}]. "
       "Resize them or build the model with their image_size and channels."
     )
+  if not jnp.issubdtype(image.dtype, jnp.floating):
+    raise ValueError(f"Images are {image.dtype}, the model wants floats in [-1, 1]: image / 127.5 - 1.")

@@ -1,7 +1,10 @@
-"""`depth` copies of a block, one after the other: as a loop, or as a scan whose program does not grow with depth."""
+"""`depth` blocks, one after the other: as a loop, or as a scan whose program does not grow with depth.
+
+Blocks of several kinds take turns: layer i is of kind i modulo their number. A scan goes over whole turns; layers that
+are left over follow in a loop.
+"""
 
 import dataclasses
-import functools
 import re
 
 import flax.linen as nn
@@ -13,15 +16,17 @@ from zoo.layers import sizes
 
 # Compiling 24 layers took 119 CPU-seconds as a loop and 7 as a scan; a step of the loop is a little quicker.
 SCAN_FROM = 12
+LAYER = re.compile(r"layer_\d+")
 
 
 def stack(block, depth, *, scan=None, remat=None, drop_path=0.0):
-  """`depth` copies of `block`, each with parameters of its own.
+  """`depth` layers, each with parameters of its own.
 
   Args:
-    block: a module; called as block(x, *args, train=..., **kwargs) -> x, with `drop_path=rate` if there is any.
+    block: a module; called as block(x, *args, train=..., **kwargs) -> x, with `drop_path=rate` if there is any. Or a
+      tuple of modules that take turns: of (near, near, far) every third layer is far.
     depth: how many.
-    scan: True: one scanned body; False: a loop; None: scan from SCAN_FROM layers on.
+    scan: True: one scanned body, a turn; False: a loop; None: scan from SCAN_FROM layers on, if they make two turns.
     remat: what the backward pass keeps of a layer: None (all), "full" (nothing), "dots" (products with weights), or the
       name of a policy of `jax.checkpoint_policies`. The rest is computed again.
     drop_path: chance to drop the sublayers of the last layer; it rises linearly from 0 at the first.
@@ -30,57 +35,92 @@ def stack(block, depth, *, scan=None, remat=None, drop_path=0.0):
   sizes.rate(drop_path=drop_path)
   if remat is not None:
     sizes.remat_policy(remat)
-  scan = depth >= SCAN_FROM if scan is None else scan
+  scan = depth >= max(SCAN_FROM, 2 * len(_kinds(block))) if scan is None else scan
   return (ScannedStack if scan else Stack)(block, depth, remat=remat, drop_path=drop_path)
 
 
 class Stack(nn.Module):
   """A loop: children `layer_0`, `layer_1`, ..."""
 
-  block: nn.Module
+  block: nn.Module | tuple[nn.Module, ...]
   depth: int
   remat: str | None = None
   drop_path: float = 0.0
 
   @nn.compact
   def __call__(self, x, *args, train=False, **kwargs):
-    def layer(block, x, rate):
-      drop = {"drop_path": rate} if rate else {}
-      return block(x, *args, train=train, **drop, **kwargs)
-
+    kinds = _kinds(self.block)
     for i, rate in enumerate(np.linspace(0, self.drop_path, self.depth).tolist()):
-      run = functools.partial(layer, rate=rate)
-      if self.remat is not None:
-        run = nn.remat(run, policy=sizes.remat_policy(self.remat))
-      x = run(self.block.copy(name=f"layer_{i}"), x)
+      run = _caller(self.remat, rate or None, args, {"train": train, **kwargs})
+      x = run(kinds[i % len(kinds)].copy(name=f"layer_{i}"), x)
     return x
 
 
 class ScannedStack(nn.Module):
-  """A scan: child `layers`, every array of which has a leading axis of length `depth`."""
+  """A scan: child `layers`, every array of which has a leading axis of length `depth`.
 
-  block: nn.Module
+  Of k kinds, `layers` has the children `layer_0` to `layer_(k-1)`, whose leading axis counts turns; layers after the
+  last whole turn are children beside `layers`, named as in a loop.
+  """
+
+  block: nn.Module | tuple[nn.Module, ...]
   depth: int
   remat: str | None = None
   drop_path: float = 0.0
 
   @nn.compact
   def __call__(self, x, *args, train=False, **kwargs):
+    kinds = _kinds(self.block)
+    turns = self.depth // len(kinds)
+    whole = turns * len(kinds)
     rates = jnp.linspace(0, self.drop_path, self.depth) if self.drop_path and train else None
 
-    def layer(stack, x, rate):
-      drop = {} if rate is None else {"drop_path": rate}
-      return stack.block.copy(name="layers")(x, *args, train=train, **drop, **kwargs), None
+    def caller(rate, **options):
+      return _caller(self.remat, rate, args, {"train": train, **kwargs}, **options)
 
-    if self.remat is not None:
-      layer = nn.remat(layer, policy=sizes.remat_policy(self.remat), prevent_cse=False)
-    scanned = nn.scan(
-      layer,
-      variable_axes={"params": 0, "cache": 0, "intermediates": 0},
-      split_rngs={"params": True, "dropout": True},
-      length=self.depth,
-    )
-    return scanned(self, x, rates)[0]
+    def turn(layers, x, rates):
+      # A scan keeps its iterations apart: what is computed again cannot be merged with what was there.
+      run = [caller(None if rates is None else rates[i], prevent_cse=False) for i in range(len(kinds))]
+      return (layers(x, run) if len(kinds) > 1 else run[0](layers, x)), None
+
+    if turns:
+      scanned = nn.scan(
+        turn,
+        variable_axes={"params": 0, "cache": 0, "intermediates": 0, "router": 0},
+        split_rngs={"params": True, "dropout": True},
+        length=turns,
+        check_constancy_invariants=False,  # There are none to check, and checking traces the body once more.
+      )
+      layers = Turn(kinds, name="layers") if len(kinds) > 1 else kinds[0].copy(name="layers")
+      x = scanned(layers, x, None if rates is None else rates[:whole].reshape(turns, -1))[0]
+    for i in range(whole, self.depth):
+      x = caller(None if rates is None else rates[i])(kinds[i % len(kinds)].copy(name=f"layer_{i}"), x)
+    return x
+
+
+class Turn(nn.Module):
+  """One layer of each kind, called by `run[i](block, x)`."""
+
+  block: tuple[nn.Module, ...]
+
+  @nn.compact
+  def __call__(self, x, run):
+    for i, block in enumerate(self.block):
+      x = run[i](block.copy(name=f"layer_{i}"), x)
+    return x
+
+
+def _kinds(block):
+  return block if isinstance(block, tuple) else (block,)
+
+
+def _caller(remat, rate, args, kwargs, **options):
+  """-> f(block, x): calls the block, and lets the backward pass keep what `remat` says."""
+
+  def call(block, x):
+    return block(x, *args, **({} if rate is None else {"drop_path": rate}), **kwargs)
+
+  return call if remat is None else nn.remat(call, policy=sizes.remat_policy(remat), **options)
 
 
 def looped(module):
@@ -92,16 +132,23 @@ def looped(module):
   return module.clone(**parts) if parts else module
 
 
-def stack_layers(params):
-  """{"layer_0": tree, "layer_1": tree, ...} -> {"layers": tree with a leading axis}, wherever it occurs in params."""
+def stack_layers(params, like=None):
+  """{"layer_0": tree, "layer_1": tree, ...} -> {"layers": tree with a leading axis}, wherever it occurs in params.
+
+  like: a tree laid out as wanted, shapes will do; None: every layer is scanned, and they are of one kind.
+  """
   if not isinstance(params, dict):
     return params
-  params = {name: stack_layers(value) for name, value in params.items()}
-  layers = [name for name in params if re.fullmatch(r"layer_\d+", name)]
-  if not layers:
+  inside = like if isinstance(like, dict) else {}
+  params = {name: stack_layers(value, inside.get(name)) for name, value in params.items()}
+  depth = sum(1 for name in params if LAYER.fullmatch(name))
+  if not depth or (inside and "layers" not in inside):
     return params
-  trees = [params.pop(f"layer_{i}") for i in range(len(layers))]
-  return {**params, "layers": jax.tree.map(_pile, *trees)}
+  whole = depth - sum(1 for name in inside if LAYER.fullmatch(name))
+  kinds = sum(1 for name in inside.get("layers", ()) if LAYER.fullmatch(name)) or 1
+  trees = [params.pop(f"layer_{i}") for i in range(whole)]
+  piles = [jax.tree.map(_pile, *trees[kind::kinds]) for kind in range(kinds)]
+  return {**params, "layers": {f"layer_{i}": pile for i, pile in enumerate(piles)} if kinds > 1 else piles[0]}
 
 
 def unstack_layers(params):
@@ -112,8 +159,33 @@ def unstack_layers(params):
   layers = params.pop("layers", None)
   if layers is None:
     return params
-  depth = jax.tree.leaves(layers)[0].shape[0]
-  return {**params, **{f"layer_{i}": jax.tree.map(lambda array, i=i: array[i], layers) for i in range(depth)}}
+  kinds = sum(1 for name in layers if LAYER.fullmatch(name))
+  piles = [layers[f"layer_{i}"] for i in range(kinds)] or [layers]
+  depth = jax.tree.leaves(piles)[0].shape[0] * len(piles)
+
+  def layer(i):
+    turn, kind = divmod(i, len(piles))
+    return jax.tree.map(lambda array: array[turn], piles[kind])
+
+  return {**params, **{f"layer_{i}": layer(i) for i in range(depth)}}
+
+
+def place_of(path, names):
+  """Where a layer's array lies among `names`, paths as a model has them: a path, and the index along its first axis.
+
+  `stack/layer_7/scale` -> (itself, None) of a loop, ("stack/layers/scale", 7) of a scan, ("stack/layers/layer_1/scale",
+  3) of a scan over two kinds.
+  """
+  if path in names:
+    return path, None
+  match = re.fullmatch(r"(.*/|)layer_(\d+)(/.*)", path)
+  assert match, path
+  before, i, after = match[1], int(match[2]), match[3]
+  if f"{before}layers{after}" in names:
+    return f"{before}layers{after}", i
+  inside = (re.match(rf"{re.escape(before)}layers/(layer_\d+)/", name) for name in names)
+  turn, kind = divmod(i, len({match[1] for match in inside if match}))
+  return f"{before}layers/layer_{kind}{after}", turn
 
 
 def _pile(*arrays):

@@ -6,13 +6,15 @@ https://arxiv.org/abs/1810.04805. Code: https://github.com/google-research/bert.
 import functools
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
 from zoo.layers.embeddings import pick, unembed
-from zoo.layers.mlp import MLP, activation
+from zoo.layers.mlp import MLP
+from zoo.layers.mlp import activation as activation_named
 from zoo.layers.positions import Learned
 from zoo.layers.stack import stack
 from zoo.models.model import Model
@@ -23,14 +25,27 @@ PAPER = {
   "year": 2018,
   "url": "https://arxiv.org/abs/1810.04805",
 }
-HEADS = {"pretraining": ("mlm", "nsp"), "mlm": ("mlm",), "classify": ("logits",), None: ()}
+# Head -> the outputs it adds to "hidden".
+HEADS = {
+  "pretraining": ("pooled", "mlm", "nsp"),
+  "mlm": ("mlm",),
+  "next_sentence": ("pooled", "nsp"),
+  "classify": ("pooled", "logits"),
+  "multiple_choice": ("pooled", "logits"),
+  "classify_tokens": ("logits",),
+  "question_answering": ("start", "end"),
+  None: ("pooled",),
+}
 
 
 class BERT(Model):
-  """Bidirectional encoder with a pooled first token and the heads that are not None."""
+  """Bidirectional encoder with a pooled first token and the heads that are not None.
+
+  Nothing is learned about what the token `pad` means, if there is one: where it stands and of which sentence, is.
+  """
 
   embed: nn.Module
-  segments: nn.Module
+  segments: nn.Module | None
   positions: nn.Module
   norm: nn.Module
   stack: nn.Module
@@ -38,6 +53,10 @@ class BERT(Model):
   mlm: nn.Module | None = None
   nsp: nn.Module | None = None
   classify: nn.Module | None = None
+  choose: nn.Module | None = None
+  classify_tokens: nn.Module | None = None
+  answer: nn.Module | None = None
+  pad: int | None = None
   dropout: float = 0.0
 
   @nn.compact
@@ -45,7 +64,7 @@ class BERT(Model):
     """Hidden states, and what the heads make of them.
 
     Args:
-      tokens: int32 [batch, length]
+      tokens: int32 [batch, length]; of the head "multiple_choice" [batch, choices, length], and so the rest.
       segments: int32 [batch, length], 0 = first sentence, 1 = second; all 0 if None.
       valid: bool [batch, length], True = a real token; nobody attends to the others.
       predict: int32 [batch, k], indices into length at which masked-token logits are wanted; everywhere if None.
@@ -53,27 +72,56 @@ class BERT(Model):
     Returns:
       dict of "hidden" [batch, length, dim] and, where the model has the head:
         "pooled" [batch, dim], "mlm" [batch, length or k, vocab_size], "nsp" [batch, 2] (class 0 = is next),
-        "logits" [batch, num_classes]. All logits are float32.
+        "logits" [batch, num_classes], of tokens [batch, length, num_classes], of choices [batch, choices],
+        "start", "end" of an answer [batch, length]. All logits are float32.
     """
 
     def drop(y):
       return nn.Dropout(self.dropout)(y, deterministic=not train)
 
+    shape = tokens.shape
+    if self.choose is not None and tokens.ndim == 3:
+      tokens = tokens.reshape(-1, shape[-1])
+      segments, valid = (x if x is None else x.reshape(tokens.shape) for x in (segments, valid))
     sizes.tokens_fit(tokens)
-    x = self.embed(tokens) + self.positions(tokens.shape[1])
-    x += self.segments(jnp.zeros_like(tokens[:1]) if segments is None else segments)
-    x = self.stack(drop(self.norm(x)), valid=valid, train=train)
+    x = self.stack(drop(self.norm(self.embedded(tokens, segments))), valid=valid, train=train)
     out = {"hidden": x}
     if self.mlm is not None:
       y = x if predict is None else pick(x, predict)
       out["mlm"] = self.mlm(y, self.embed)
-    if self.pooler is not None:
-      out["pooled"] = nn.tanh(self.pooler(x[:, 0]))
+    pooled = self.pooled(x[:, 0], drop)
+    if pooled is not None:
+      out["pooled"] = pooled
     if self.nsp is not None:
       out["nsp"] = self.nsp(out["pooled"]).astype(jnp.float32)
     if self.classify is not None:
       out["logits"] = self.classify(drop(out["pooled"])).astype(jnp.float32)
+    if self.choose is not None:
+      out["logits"] = self.choose(drop(out["pooled"])).astype(jnp.float32).reshape(shape[:-1])
+    if self.classify_tokens is not None:
+      out["logits"] = self.classify_tokens(drop(x)).astype(jnp.float32)
+    if self.answer is not None:
+      out["start"], out["end"] = jnp.moveaxis(self.answer(x).astype(jnp.float32), -1, 0)
     return out
+
+  def embedded(self, tokens, segments):
+    """What a token is, plus where it stands, plus which sentence it is of: -> [batch, length, dim]"""
+    x = self.embed(tokens)
+    if self.pad is not None:
+      x = jnp.where((tokens == self.pad)[:, :, None], jax.lax.stop_gradient(x), x)
+    return self.with_segments(x + self.positions(tokens.shape[1]), tokens, segments)
+
+  def with_segments(self, x, tokens, segments):
+    """Adds which sentence a token is of, where the model tells: [batch, length, dim] -> the same"""
+    if self.segments is not None:
+      return x + self.segments(jnp.zeros_like(tokens[:1]) if segments is None else segments)
+    if segments is not None:
+      raise ValueError("This model does not tell sentences apart. Leave out segments.")
+    return x
+
+  def pooled(self, x, drop):
+    """What heads make of a text: the first token's state [batch, dim] -> [batch, dim], or None; `drop` is dropout."""
+    return None if self.pooler is None else nn.tanh(self.pooler(x))
 
   @property
   def max_length(self):
@@ -81,7 +129,8 @@ class BERT(Model):
 
   @nn.nowrap
   def example(self, batch_size=1):
-    return (jnp.zeros((batch_size, min(self.max_length, 8)), jnp.int32),)
+    shape = (batch_size, min(self.max_length, 8)) if self.choose is None else (batch_size, 2, min(self.max_length, 8))
+    return (jnp.zeros(shape, jnp.int32),)
 
 
 class MaskedTokenHead(nn.Module):
@@ -89,11 +138,12 @@ class MaskedTokenHead(nn.Module):
 
   dense: nn.Module
   norm: nn.Module
+  activation: str = "gelu"
 
   @nn.compact
   def __call__(self, x, embed):
     """[batch, k, dim] -> float32 [batch, k, vocab_size]"""
-    logits = unembed(embed, self.norm(activation("gelu")(self.dense(x))))
+    logits = unembed(embed, self.norm(activation_named(self.activation)(self.dense(x))))
     return logits + self.param("bias", initial.zeros, (embed.num_embeddings,))[None, None]
 
 
@@ -108,6 +158,9 @@ def bert(
   head: str | None = "pretraining",
   num_classes: int | None = None,
   num_segments: int = 2,
+  pad: int | None = None,
+  activation: str = "gelu",
+  epsilon: float = 1e-12,
   dropout: float = 0.0,
   drop_path: float = 0.0,
   dtype: str | None = None,
@@ -116,22 +169,21 @@ def bert(
 ) -> BERT:
   """A BERT of these sizes; mlp_dim is 4 * dim if None.
 
-  head: "pretraining" (masked tokens, next sentence), "mlm" (masked tokens, no pooler), "classify" (num_classes), None.
+  head: "pretraining" (masked tokens, next sentence), "mlm" (masked tokens), "next_sentence", "classify" (num_classes),
+  "classify_tokens" (num_classes each), "question_answering" (where an answer starts and ends), "multiple_choice", None.
+  pad: the token of padding, about which nothing is learned.
+  epsilon: of the norms.
   """
   head_dim = sizes.head_dim(dim, num_heads)
   sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim, num_segments=num_segments)
-  sizes.positive(num_classes=num_classes)
   sizes.rate(dropout=dropout)
-  if head not in HEADS:
-    raise ValueError(f"head is {head!r}. It may be: {', '.join(map(str, HEADS))}.")
-  if (head == "classify") != (num_classes is not None):
-    raise ValueError(f"head is {head!r} and num_classes {num_classes}. head='classify' and num_classes go together.")
+  sizes.head_fits(head, HEADS, num_classes)
   dtype = sizes.compute_dtype(dtype)
   init = initial.truncated_normal(0.02)
-  norm = norms.layer_norm(1e-12, dtype)
+  norm = norms.layer_norm(epsilon, dtype)
   dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=init)
   attention = Attention(num_heads, head_dim, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init)
-  mlp = MLP(mlp_dim or 4 * dim, "gelu", dtype=dtype, kernel_init=init, down_init=init)
+  mlp = MLP(mlp_dim or 4 * dim, activation, dtype=dtype, kernel_init=init, down_init=init)
   block = PostNormBlock(attention, mlp, norm, dropout=dropout)
   return BERT(
     embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
@@ -139,10 +191,14 @@ def bert(
     positions=Learned(max_length, dim, dtype=dtype, embedding_init=init),
     norm=norm.copy(),
     stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
-    pooler=None if head == "mlm" else dense(dim),
-    mlm=MaskedTokenHead(dense(dim), norm.copy()) if "mlm" in HEADS[head] else None,
+    pooler=dense(dim) if "pooled" in HEADS[head] else None,
+    mlm=MaskedTokenHead(dense(dim), norm.copy(), activation) if "mlm" in HEADS[head] else None,
     nsp=dense(2) if "nsp" in HEADS[head] else None,
     classify=dense(num_classes) if head == "classify" else None,
+    choose=dense(1) if head == "multiple_choice" else None,
+    classify_tokens=dense(num_classes) if head == "classify_tokens" else None,
+    answer=dense(2) if head == "question_answering" else None,
+    pad=pad,
     dropout=dropout,
   )
 

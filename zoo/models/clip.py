@@ -10,13 +10,8 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 
-from zoo.layers import initial, masks, norms, sizes
-from zoo.layers.attention import Attention
-from zoo.layers.blocks import PreNormBlock
-from zoo.layers.embeddings import ClassToken, ConvStem, PatchEmbed, pick
-from zoo.layers.mlp import MLP
-from zoo.layers.positions import Learned
-from zoo.layers.stack import stack
+from zoo.layers import initial, sizes
+from zoo.models.clip_towers import image_tower, text_tower
 from zoo.models.model import Model
 
 PAPER = {
@@ -27,52 +22,6 @@ PAPER = {
 }
 
 
-class ImageTower(nn.Module):
-  """A ViT with a norm before its stack; the class token is projected."""
-
-  stem: nn.Module | None
-  patches: nn.Module
-  class_token: nn.Module
-  positions: nn.Module
-  pre_norm: nn.Module
-  stack: nn.Module
-  norm: nn.Module
-  projection: nn.Module
-  dropout: float = 0.0
-
-  @nn.compact
-  def __call__(self, image, *, train=False):
-    """[batch, image_size, image_size, channels] -> [batch, embed_dim]"""
-    x = image if self.stem is None else self.stem(image)
-    x = self.class_token(self.patches(x))
-    x = nn.Dropout(self.dropout)(self.pre_norm(x + self.positions(x.shape[1])), deterministic=not train)
-    x = self.stack(x, train=train)
-    return self.projection(self.norm(x[:, 0]))
-
-
-class TextTower(nn.Module):
-  """A causal Transformer; its first end-of-text token is projected (the last valid token where there is none)."""
-
-  embed: nn.Module
-  positions: nn.Module
-  stack: nn.Module
-  norm: nn.Module
-  projection: nn.Module
-  eos: int
-  dropout: float = 0.0
-
-  @nn.compact
-  def __call__(self, tokens, *, valid=None, train=False):
-    """int32 [batch, length] -> [batch, embed_dim]"""
-    x = self.embed(tokens) + self.positions(tokens.shape[1])
-    x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    x = self.stack(x, valid=valid, train=train)
-    is_end = tokens == self.eos
-    last = tokens.shape[1] - 1 - (0 if valid is None else jnp.argmax(valid[:, ::-1], axis=1))
-    end = jnp.where(is_end.any(1), is_end.argmax(1), last)
-    return self.projection(self.norm(pick(x, end[:, None])[:, 0]))
-
-
 class CLIP(Model):
   """Two towers into one space of unit vectors, and the scale at which their products are compared."""
 
@@ -80,11 +29,12 @@ class CLIP(Model):
   text: nn.Module
   image_size: int
   channels: int = 3
+  # The paper's initial temperature 0.07. Keeping the scale below 100 is the trainer's job.
+  logit_scale: float = math.log(1 / 0.07)
   logit_bias: float | None = None
 
   def setup(self):
-    # The paper's initial temperature 0.07. Keeping the scale below 100 is the trainer's job.
-    self.scale = self.param("logit_scale", initial.constant(math.log(1 / 0.07)), ())
+    self.scale = self.param("logit_scale", initial.constant(self.logit_scale), ())
     if self.logit_bias is not None:
       self.bias = self.param("logit_bias", initial.constant(self.logit_bias), ())
 
@@ -107,12 +57,12 @@ class CLIP(Model):
   def encode_image(self, image, *, train=False):
     """float [batch, image_size, image_size, channels] -> unit vectors [batch, embed_dim]"""
     sizes.image_fits(image, self.image_size, self.channels)
-    return _unit(self.image(image, train=train))
+    return _unit(self.image(image, train=train)["embedded"])
 
   def encode_text(self, tokens, *, valid=None, train=False):
     """int32 [batch, length] -> unit vectors [batch, embed_dim]"""
     sizes.tokens_fit(tokens)
-    return _unit(self.text(tokens, valid=valid, train=train))
+    return _unit(self.text(tokens, valid=valid, train=train)["embedded"])
 
   @property
   def max_length(self):
@@ -143,6 +93,11 @@ def clip(
   vocab_size: int,
   max_length: int,
   eos: int | None = None,
+  read_at: str = "end",
+  image_mlp_dim: int | None = None,
+  text_mlp_dim: int | None = None,
+  activation: str = "quick_gelu",
+  epsilon: float = 1e-5,
   channels: int = 3,
   stem_dims: Sequence[int] = (),
   logit_bias: float | None = None,
@@ -154,59 +109,49 @@ def clip(
 ) -> CLIP:
   """A CLIP of these sizes.
 
-  eos: the end-of-text token; the last of the vocabulary if None. logit_bias: initial value of the sigmoid loss's bias.
+  eos: the end-of-text token; the last of the vocabulary if None.
+  read_at: where a text is read: "end" (at the first eos, else at the last valid token), or as others do it: "eos" (at
+    the first, else at the first token) or "largest" (at the token of the largest number).
+  image_mlp_dim, text_mlp_dim: 4 * image_dim, 4 * text_dim if None.
+  epsilon: of the norms.
+  logit_bias: initial value of the sigmoid loss's bias.
   stem_dims: widths of convolutions before the patches, each halving the resolution, for few and small images.
   """
-  grid = sizes.patch_grid(image_size, patch_size)
-  sizes.positive(image_depth=image_depth, text_depth=text_depth, embed_dim=embed_dim, vocab_size=vocab_size)
-  sizes.positive(max_length=max_length, channels=channels)
-  sizes.rate(dropout=dropout)
-  eos = vocab_size - 1 if eos is None else eos
-  if not 0 <= eos < vocab_size:
-    raise ValueError(f"eos is {eos}. It is a token: at least 0, below vocab_size {vocab_size}.")
-  dtype = sizes.compute_dtype(dtype)
-  norm = norms.layer_norm(1e-5, dtype)
-
-  def tower(which, dim, depth, num_heads, mask):
-    head_dim = sizes.head_dim(dim, num_heads, which)
-    # Initial values of clip/model.py, `initialize_parameters`.
-    init, residual = initial.normal(dim**-0.5), initial.normal(dim**-0.5 * (2 * depth) ** -0.5)
-    attention = Attention(
-      num_heads, head_dim, mask=mask, dropout=dropout, dtype=dtype, kernel_init=init, out_init=residual
-    )
-    up = initial.normal((2 * dim) ** -0.5)
-    mlp = MLP(4 * dim, "quick_gelu", dtype=dtype, kernel_init=up, down_init=residual)
-    block = PreNormBlock(attention, mlp, norm, dropout=dropout)
-    return dict(
-      stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
-      norm=norm.copy(),
-      projection=nn.Dense(embed_dim, use_bias=False, dtype=dtype, kernel_init=init),
-      dropout=dropout,
-    )
-
-  stem_dims, shrunk = tuple(stem_dims), 2 ** len(stem_dims)
-  sizes.positive(**{f"stem_dims[{i}]": dim for i, dim in enumerate(stem_dims)})
-  if patch_size % shrunk:
-    raise ValueError(
-      f"patch_size {patch_size} does not divide by {shrunk}, to which the {len(stem_dims)} stem_dims shrink."
-    )
-  width = initial.normal(image_dim**-0.5)
-  # torch's default for a convolution: uniform in +-1/sqrt(fan_in).
-  patch_init = initial.variance_scaling(1 / 3, "fan_in", "uniform")
+  sizes.positive(embed_dim=embed_dim)
+  common = dict(
+    embed_dim=embed_dim,
+    activation=activation,
+    epsilon=epsilon,
+    dropout=dropout,
+    drop_path=drop_path,
+    dtype=dtype,
+    scan=scan,
+    remat=remat,
+  )
   return CLIP(
-    image=ImageTower(
-      stem=ConvStem(stem_dims, dtype=dtype) if stem_dims else None,
-      patches=PatchEmbed(patch_size // shrunk, image_dim, use_bias=False, dtype=dtype, kernel_init=patch_init),
-      class_token=ClassToken(token_init=width),
-      positions=Learned(grid**2 + 1, image_dim, dtype=dtype, embedding_init=width),
-      pre_norm=norm.copy(),
-      **tower("image_", image_dim, image_depth, image_heads, None),
+    image=image_tower(
+      image_size=image_size,
+      patch_size=patch_size,
+      channels=channels,
+      stem_dims=stem_dims,
+      dim=image_dim,
+      depth=image_depth,
+      num_heads=image_heads,
+      mlp_dim=image_mlp_dim,
+      which="image_",
+      **common,
     ),
-    text=TextTower(
-      embed=nn.Embed(vocab_size, text_dim, dtype=dtype, embedding_init=initial.normal(0.02)),
-      positions=Learned(max_length, text_dim, dtype=dtype, embedding_init=initial.normal(0.01)),
+    text=text_tower(
+      vocab_size=vocab_size,
+      max_length=max_length,
       eos=eos,
-      **tower("text_", text_dim, text_depth, text_heads, masks.causal),
+      read_at=read_at,
+      dim=text_dim,
+      depth=text_depth,
+      num_heads=text_heads,
+      mlp_dim=text_mlp_dim,
+      which="text_",
+      **common,
     ),
     image_size=image_size,
     channels=channels,

@@ -77,24 +77,26 @@ def gpt(
   depth: int,
   num_heads: int,
   mlp_dim: int | None = None,
+  activation: str = "gelu_tanh",
+  epsilon: float = 1e-5,
   dropout: float = 0.0,
   drop_path: float = 0.0,
   dtype: str | None = None,
   scan: bool | None = None,
   remat: str | None = None,
 ) -> GPT:
-  """A GPT-2 of these sizes; mlp_dim is 4 * dim if None."""
+  """A GPT-2 of these sizes; mlp_dim is 4 * dim if None; epsilon that of the norms."""
   head_dim = sizes.head_dim(dim, num_heads)
   sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim)
   sizes.rate(dropout=dropout)
   dtype = sizes.compute_dtype(dtype)
   # Section 2.3: "we scale the weights of residual layers at initialization by a factor of 1/sqrt(N)".
   normal, residual = initial.normal(0.02), initial.normal(0.02 / (2 * depth) ** 0.5)
-  norm = norms.layer_norm(1e-5, dtype)
+  norm = norms.layer_norm(epsilon, dtype)
   attention = Attention(
     num_heads, head_dim, mask=masks.causal, dropout=dropout, dtype=dtype, kernel_init=normal, out_init=residual
   )
-  mlp = MLP(mlp_dim or 4 * dim, "gelu_tanh", dtype=dtype, kernel_init=normal, down_init=residual)
+  mlp = MLP(mlp_dim or 4 * dim, activation, dtype=dtype, kernel_init=normal, down_init=residual)
   block = PreNormBlock(attention, mlp, norm, dropout=dropout)
   return GPT(
     embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=normal),

@@ -31,6 +31,7 @@ class ViT(Model):
   positions: nn.Module
   stack: nn.Module
   norm: nn.Module
+  pooler: nn.Module | None
   head: nn.Module | None
   image_size: int
   channels: int = 3
@@ -45,14 +46,14 @@ class ViT(Model):
 
     Returns:
       dict of "hidden" [batch, 1 + patches, dim] (normed, the class token first), "pooled" [batch, dim] (the class
-      token) and, where the model has a head, "logits" float32 [batch, num_classes]
+      token, or what the pooler makes of it) and, where the model has a head, "logits" float32 [batch, num_classes]
     """
     sizes.image_fits(image, self.image_size, self.channels)
     x = self.class_token(self.patches(image))
     x = nn.Dropout(self.dropout)(x + self.positions(x.shape[1]), deterministic=not train)
     x = self.norm(self.stack(x, train=train))
-    out = {"hidden": x, "pooled": x[:, 0]}
-    return out if self.head is None else {**out, "logits": self.head(x[:, 0]).astype(jnp.float32)}
+    out = {"hidden": x, "pooled": x[:, 0] if self.pooler is None else nn.tanh(self.pooler(x[:, 0]))}
+    return out if self.head is None else {**out, "logits": self.head(out["pooled"]).astype(jnp.float32)}
 
   @nn.nowrap
   def example(self, batch_size=1):
@@ -68,6 +69,9 @@ def vit(
   num_heads: int,
   mlp_dim: int | None = None,
   num_classes: int | None = None,
+  activation: str = "gelu",
+  epsilon: float = 1e-6,
+  pooler: bool = False,
   channels: int = 3,
   dropout: float = 0.0,
   drop_path: float = 0.0,
@@ -75,15 +79,18 @@ def vit(
   scan: bool | None = None,
   remat: str | None = None,
 ) -> ViT:
-  """A ViT of these sizes; mlp_dim is 4 * dim if None; no head if num_classes is None."""
+  """A ViT of these sizes; mlp_dim is 4 * dim if None; no head if num_classes is None; epsilon that of the norms.
+
+  pooler: whether the class token passes a layer with tanh: `pre_logits` of their code.
+  """
   head_dim, grid = sizes.head_dim(dim, num_heads), sizes.patch_grid(image_size, patch_size)
   sizes.positive(depth=depth, mlp_dim=mlp_dim, num_classes=num_classes, channels=channels)
   sizes.rate(dropout=dropout)
   dtype = sizes.compute_dtype(dtype)
   init = initial.xavier_uniform()
-  norm = norms.layer_norm(1e-6, dtype)
+  norm = norms.layer_norm(epsilon, dtype)
   attention = Attention(num_heads, head_dim, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init)
-  mlp = MLP(mlp_dim or 4 * dim, "gelu", dropout=dropout, dtype=dtype, kernel_init=init, down_init=init)
+  mlp = MLP(mlp_dim or 4 * dim, activation, dropout=dropout, dtype=dtype, kernel_init=init, down_init=init)
   block = PreNormBlock(attention, mlp, norm, dropout=dropout)
   return ViT(
     patches=PatchEmbed(patch_size, dim, dtype=dtype),
@@ -91,6 +98,7 @@ def vit(
     positions=Learned(grid**2 + 1, dim, dtype=dtype),
     stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
     norm=norm.copy(),
+    pooler=nn.Dense(dim, dtype=dtype, kernel_init=init) if pooler else None,
     head=None if num_classes is None else nn.Dense(num_classes, dtype=dtype, kernel_init=initial.zeros),
     image_size=image_size,
     channels=channels,

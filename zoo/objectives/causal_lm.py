@@ -9,16 +9,19 @@ import optax
 
 from zoo.errors import UserError
 from zoo.objectives.objective import Objective, apply, check_batch, ratio, row_weight
+from zoo.objectives.routing import imbalance, routes
 
 
-def causal_lm(model: Any) -> Objective:
+def causal_lm(model: Any, balance: float = 0.0) -> Objective:
   """Every token is predicted from those before it: mean of -log p(tokens[t + 1] | tokens[..t]).
 
   Args:
     model: (tokens int [batch, length], valid=, train=) -> logits [batch, length, vocab_size].
+    balance: of a mixture of experts: how much of `zoo.objectives.routing.imbalance` is added to the loss.
 
   Batch: tokens int32 [batch, length]; optionally valid bool [batch, length] (only real tokens are predicted) and weight
-  [batch]. The model sees `length - 1` tokens. Metrics: loss (nats per token), perplexity, accuracy, tokens (predicted).
+  [batch]. The model sees `length - 1` tokens. Metrics: loss (nats per token), perplexity, accuracy, tokens (predicted);
+  with `balance`, imbalance.
   """
 
   def init(rng: jax.Array, batch: dict) -> Any:
@@ -28,19 +31,30 @@ def causal_lm(model: Any) -> Objective:
   def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
     tokens, valid = batch["tokens"], batch.get("valid")
     targets = tokens[:, 1:]
-    logits = apply(model, params, tokens[:, :-1], valid=None if valid is None else valid[:, :-1], rng=rng)
+    seen = None if valid is None else valid[:, :-1]
+    mutable = {"mutable": ["router"]} if balance else {}
+    logits = apply(model, params, tokens[:, :-1], valid=seen, rng=rng, **mutable)
+    logits, state = logits if balance else (logits, {})
     if isinstance(logits, Mapping):
       raise UserError(f"causal_lm needs a model that predicts the next token, this one gives {', '.join(logits)}.")
+    if balance and not state:
+      raise UserError("balance evens the use of experts, and this model has none. Leave balance out.")
     logits = logits.astype(jnp.float32)
-    counts = row_weight(batch, len(tokens))[:, None] * (jnp.ones(targets.shape) if valid is None else valid[:, 1:])
+    weight = row_weight(batch, len(tokens))[:, None]
+    counts = weight * (jnp.ones(targets.shape) if valid is None else valid[:, 1:])
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     correct = logits.argmax(-1) == targets
-    return {"nll": (nll * counts).sum(-1), "correct": (correct * counts).sum(-1), "count": counts.sum(-1)}
+    routed = {name: rows * weight.reshape(-1, *[1] * (rows.ndim - 1)) for name, rows in routes(state, seen).items()}
+    return {"nll": (nll * counts).sum(-1), "correct": (correct * counts).sum(-1), "count": counts.sum(-1), **routed}
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     loss = ratio(outputs["nll"], outputs["count"])
     accuracy = ratio(outputs["correct"], outputs["count"])
     tokens = outputs["count"].sum()
-    return loss, {"loss": loss, "perplexity": jnp.exp(loss), "accuracy": accuracy, "tokens": tokens}
+    metrics = {"loss": loss, "perplexity": jnp.exp(loss), "accuracy": accuracy, "tokens": tokens}
+    if not balance:
+      return loss, metrics
+    uneven = imbalance(outputs)
+    return loss + balance * uneven, {**metrics, "imbalance": uneven}
 
   return Objective(init, forward, reduce)

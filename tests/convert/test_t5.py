@@ -1,0 +1,80 @@
+import pytest
+import torch
+
+import zoo
+from tests.convert import seq2seq
+from tests.convert.parity import check, reference
+from tests.convert.seq2seq import BARE, ENCODED, ENCODER, LM, SPAN
+from zoo.errors import UserError
+
+SMALL = dict(vocab_size=37, d_model=12, d_kv=5, d_ff=30, num_layers=2, num_heads=3, decoder_start_token_id=0)
+ODD = dict(
+  vocab_size=41, d_model=20, d_kv=3, d_ff=17, num_layers=3, num_decoder_layers=2, num_heads=7, layer_norm_epsilon=0.02,
+  feed_forward_proj="gated-gelu", relative_attention_num_buckets=9, relative_attention_max_distance=7,
+  decoder_start_token_id=2, eos_token_id=3,
+)  # fmt: skip
+HEADS = {
+  "ForConditionalGeneration": LM | ENCODED,
+  "Model": BARE,
+  "EncoderModel": ENCODER,
+  "ForSequenceClassification": LM | ENCODED,
+  "ForTokenClassification": LM,
+  "ForQuestionAnswering": SPAN | ENCODED,
+}
+
+
+def calm(model):
+  """Queries as small as they start: logits are not scaled."""
+  for name, parameter in model.named_parameters():
+    parameter.mul_(model.config.d_kv**-0.5 if name.endswith(".q.weight") else 1)
+
+
+def untie(model):
+  calm(model)
+  model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight) / 3)
+
+
+def case(cls, name, config, kind="T5", prepare=calm):
+  encoder = cls in ("EncoderModel", "ForTokenClassification")
+  return seq2seq.case(
+    kind + cls, f"{kind}Config", name, config, HEADS[cls], encoder=encoder, eos=config.get("eos_token_id", 1),
+    decoder_tokens=cls in ("ForConditionalGeneration", "Model"), last_is_normed=True, prepare=prepare,
+  )  # fmt: skip
+
+
+CASES = [case(cls, "small", SMALL) for cls in HEADS]
+CASES += [
+  case("ForConditionalGeneration", "odd", ODD),
+  case("ForConditionalGeneration", "untied", {**ODD, "tie_word_embeddings": False}, prepare=untie),
+  case("ForConditionalGeneration", "untied but scaled", {**SMALL, "feed_forward_proj": "gelu"}, prepare=untie),
+  case("ForConditionalGeneration", "untied", {**SMALL, "feed_forward_proj": "gated-silu"}, "MT5", prepare=untie),
+  case("ForConditionalGeneration", "tied", {**SMALL, "dense_act_fn": "quick_gelu"}, "MT5"),
+  case("ForSequenceClassification", "odd", {**ODD, "num_labels": 4}),
+  case("ForTokenClassification", "odd", {**ODD, "num_labels": 5}, "MT5"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_equals_the_reference(case, tmp_path):
+  check(case, tmp_path)
+
+
+def test_other_heads_are_read_from_the_same_files(tmp_path):
+  reference(case("ForConditionalGeneration", "untied", ODD, prepare=untie)).save_pretrained(tmp_path)
+  model, params = zoo.load(tmp_path, head="encoder")
+  assert set(params) == {"embed", "encoder"} and model.spec["head"] == "encoder"
+  assert set(zoo.load(tmp_path, head="none")[1]) == {"embed", "encoder", "decoder"}
+
+
+@pytest.mark.parametrize(
+  "option, message",
+  [
+    ({"feed_forward_proj": "gated-tanh"}, "feed_forward_proj is 'gated-tanh', which the zoo does not have"),
+    ({"dense_act_fn": "tanh"}, "dense_act_fn is 'tanh', which the zoo does not have"),
+    ({"is_decoder": True}, "is_decoder is True"),
+  ],
+)
+def test_what_is_not_implemented_is_refused_by_name(option, message, tmp_path):
+  reference(case("Model", "", {**SMALL, **option})).save_pretrained(tmp_path)
+  with pytest.raises(UserError, match=message):
+    zoo.load(tmp_path)

@@ -1,0 +1,86 @@
+import jax.numpy as jnp
+import pytest
+
+import zoo
+from tests.convert.parity import Case, check, reference, to_torch
+from tests.convert.seq2seq import BARE, ENCODED, LM
+from zoo.errors import UserError
+
+SMALL = dict(
+  vocab_size=37, num_mel_bins=7, max_source_positions=13, max_target_positions=17, d_model=12, encoder_layers=2,
+  decoder_layers=2, encoder_attention_heads=3, decoder_attention_heads=3, encoder_ffn_dim=30, decoder_ffn_dim=30,
+  pad_token_id=0, decoder_start_token_id=1, classifier_proj_size=9,
+)  # fmt: skip
+ODD = dict(
+  vocab_size=41, num_mel_bins=5, max_source_positions=11, max_target_positions=19, d_model=30, encoder_layers=3,
+  decoder_layers=1, encoder_attention_heads=3, decoder_attention_heads=5, encoder_ffn_dim=17, decoder_ffn_dim=23,
+  activation_function="relu", scale_embedding=True, pad_token_id=40, decoder_start_token_id=7,
+)  # fmt: skip
+HEADS = {
+  "WhisperForConditionalGeneration": LM | ENCODED,
+  "WhisperModel": BARE,
+  "WhisperForAudioClassification": LM,
+}
+
+
+def case(cls, name, config):
+  """Texts of two lengths: sound has no padding in the reference."""
+  shape = (2, 2 * config["max_source_positions"], config["num_mel_bins"])
+  decodes = cls != "WhisperForAudioClassification"
+
+  def inputs(rng):
+    valid = rng.random((2, 11)) < 0.7
+    valid[:, 0] = True
+    return rng.normal(size=shape), rng.integers(2, 36, (2, 11)), valid
+
+  def ours(rng):
+    features, tokens, valid = inputs(rng)
+    features = jnp.asarray(features, jnp.float32)
+    return ((features, jnp.asarray(tokens)), {"decoder_valid": jnp.asarray(valid)}) if decodes else ((features,), {})
+
+  def theirs(rng):
+    features, tokens, valid = inputs(rng)
+    found = {"input_features": to_torch(features.transpose(0, 2, 1))}
+    more = {"decoder_input_ids": to_torch(tokens), "decoder_attention_mask": to_torch(valid)}
+    return found | (more if decodes else {})
+
+  layers = {"encoder": "encoder_", "decoder": "decoder_"} if decodes else {"encoder": ""}
+  weights = [(rf"{t}/stack/layer_(\d+)/self_attention", f"{front}attentions") for t, front in layers.items()]
+  weights += [(r"decoder/stack/layer_(\d+)/cross_attention", "cross_attentions")] * decodes
+  return Case(
+    f"{cls}-{name}", cls, "WhisperConfig", config, ours, theirs, HEADS[cls], weights=tuple(weights),
+    hidden=tuple((rf"{t}/stack/layer_(\d+)", f"{front}hidden_states") for t, front in layers.items()),
+    last_is_normed=True,
+  )  # fmt: skip
+
+
+CASES = [case(cls, "small", SMALL) for cls in HEADS]
+CASES += [
+  case("WhisperForConditionalGeneration", "odd", ODD),
+  case("WhisperForAudioClassification", "odd", {**ODD, "num_labels": 5}),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_equals_the_reference(case, tmp_path):
+  check(case, tmp_path)
+
+
+def test_the_encoder_of_speech_recognition_classifies(tmp_path):
+  reference(case("WhisperForConditionalGeneration", "", SMALL)).save_pretrained(tmp_path)
+  with pytest.warns(UserWarning, match="has no classify/out/bias, .*: initialised at random"):
+    _, params = zoo.load(tmp_path, head="classify")
+  assert set(params) == {"stem", "encoder", "classify"}
+
+
+@pytest.mark.parametrize(
+  "option, message",
+  [
+    ({"use_weighted_layer_sum": True}, "use_weighted_layer_sum is True, which the zoo does not have"),
+    ({"activation_function": "tanh"}, "activation_function is 'tanh', which the zoo does not have"),
+  ],
+)
+def test_what_is_not_implemented_is_refused_by_name(option, message, tmp_path):
+  reference(case("WhisperForAudioClassification", "", {**SMALL, **option})).save_pretrained(tmp_path)
+  with pytest.raises(UserError, match=message):
+    zoo.load(tmp_path)

@@ -1,0 +1,180 @@
+import json
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+import zoo
+from tests.hub_folder import edit_config, published_bert
+from zoo.errors import UserError
+from zoo.hub import tables
+from zoo.hub.files import open_tensors
+from zoo.hub.loading import read_params
+from zoo.layers.stack import stack_layers
+from zoo.sharding import make_mesh, shardings
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+  folder = tmp_path_factory.mktemp("bert")
+  return folder, *published_bert(folder)
+
+
+@pytest.fixture
+def folder(original, tmp_path):
+  return shutil.copytree(original[0], tmp_path / "bert")
+
+
+def equal(a, b):
+  return all(jax.tree.leaves(jax.tree.map(lambda x, y: x.dtype == y.dtype and bool((x == y).all()), a, b)))
+
+
+def rewrite(folder, change):
+  tensors = load_file(folder / "model.safetensors")
+  save_file(change(tensors) or tensors, folder / "model.safetensors")
+
+
+def test_what_was_saved_is_loaded_and_saved_again_byte_for_byte(original, tmp_path):
+  folder, model, params = original
+  again, loaded = zoo.load(folder)
+  assert again == model and equal(loaded, params)
+  zoo.save_hf(tmp_path, again, loaded)
+  for name in ("config.json", "model.safetensors"):
+    assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_scanned_model_has_the_same_layout_on_disk(original, tmp_path):
+  folder, model, params = original
+  scanned = zoo.build(**{**model.spec, "scan": True})
+  zoo.save_hf(tmp_path, scanned, stack_layers(params))
+  assert (tmp_path / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
+  mesh = make_mesh({"data": -1})
+  table = tables.of_family("bert")
+  for where in ({}, {"mesh": mesh, "strategy": "fsdp"}):
+    assert equal(read_params(open_tensors(folder), table, scanned, "here", **where), stack_layers(params))
+
+
+def test_several_files_with_an_index_are_one_model(folder, original):
+  tensors = load_file(folder / "model.safetensors")
+  (folder / "model.safetensors").unlink()
+  weight_map = {}
+  for number in range(3):
+    part = {name: tensors[name] for name in sorted(tensors)[number::3]}
+    save_file(part, folder / f"model-{number}.safetensors")
+    weight_map |= dict.fromkeys(part, f"model-{number}.safetensors")
+  (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+  assert equal(zoo.load(folder)[1], original[2])
+
+
+@pytest.mark.parametrize("strategy", ["replicated", "fsdp", "tensor", "fsdp+tensor"])
+def test_arrays_are_born_on_their_shards(original, strategy):
+  folder, model, params = original
+  mesh = make_mesh({"data": 8, "model": 1})
+  loaded = zoo.load(folder, mesh=mesh, strategy=strategy)[1]
+  assert equal(loaded, params)
+  wanted = shardings(params, strategy, mesh)
+  assert all(jax.tree.leaves(jax.tree.map(lambda x, s: x.sharding.is_equivalent_to(s, x.ndim), loaded, wanted)))
+
+
+def test_parameters_take_the_dtype_that_is_asked_for(original):
+  folder, _, params = original
+  loaded = zoo.load(folder, dtype="bfloat16")[1]
+  assert equal(loaded, jax.tree.map(lambda x: jnp.asarray(x, jnp.bfloat16), params))
+
+
+def test_weights_of_another_type_become_float32(folder, original):
+  rewrite(folder, lambda tensors: {name: tensor.astype(np.float16) for name, tensor in tensors.items()})
+  want = jax.tree.map(lambda x: x.astype(np.float16).astype(np.float32), original[2])
+  assert equal(zoo.load(folder)[1], want)
+
+
+def test_old_spellings_and_missing_prefixes_are_read(folder, original):
+  def old(tensors):
+    rename = lambda name: name.removeprefix("bert.").replace("LayerNorm.weight", "LayerNorm.gamma")
+    return {rename(name).replace("LayerNorm.bias", "LayerNorm.beta"): tensor for name, tensor in tensors.items()}
+
+  rewrite(folder, old)
+  assert equal(zoo.load(folder)[1], original[2])
+
+
+def test_another_head_of_the_same_weights(original):
+  folder, _, params = original
+  with pytest.warns(UserWarning, match="has no pooler/bias, pooler/kernel: initialised at random"):
+    model, bare = zoo.load(folder, head="none")
+  assert model.spec["head"] is None and equal(bare["stack"], params["stack"]) and "mlm" not in bare
+  with pytest.warns(UserWarning, match="classify/kernel"):
+    model, classifier = zoo.load(folder, head="classify")
+  assert classifier["classify"]["kernel"].shape == (6, 2) and equal(classifier["embed"], params["embed"])
+
+
+def test_a_repeated_tensor_must_be_equal(folder):
+  name, decoder = "bert.embeddings.word_embeddings.weight", "cls.predictions.decoder.weight"
+  rewrite(folder, lambda tensors: {**tensors, decoder: tensors[name].copy()})
+  zoo.load(folder)
+  rewrite(folder, lambda tensors: {**tensors, decoder: tensors[name] + 1})
+  with pytest.raises(UserError, match="'cls.predictions.decoder.weight' differs from 'bert.embeddings.word"):
+    zoo.load(folder)
+
+
+MISTAKES = {
+  "missing": (
+    lambda t: {k: v for k, v in t.items() if "layer.1.output.dense.bias" not in k},
+    "1 missing .*layer.1.output",
+  ),
+  "extra": (lambda t: {**t, "bert.encoder.layer.2.x": t["cls.predictions.bias"]}, "1 extra .bert.encoder.layer.2.x"),
+  "misshapen": (lambda t: {**t, "cls.predictions.bias": np.zeros(22)}, "predictions.bias .22,. instead of .23,."),
+  "twice": (
+    lambda t: {**t, "bert.embeddings.LayerNorm.gamma": t["bert.embeddings.LayerNorm.weight"].copy()},
+    "are the same tensor twice",
+  ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_tensors_that_do_not_fit_are_named(folder, mistake):
+  change, message = MISTAKES[mistake]
+  rewrite(folder, change)
+  with pytest.raises(UserError, match=message):
+    zoo.load(folder)
+
+
+OPTIONS = {
+  "rotary_scaling=2": ({"rotary_scaling": 2}, "1 option.s. that the zoo does not know .* rotary_scaling=2"),
+  "relative positions": (
+    {"position_embedding_type": "relative_key"},
+    "position_embedding_type is 'relative_key', which the zoo does not have. It has: 'absolute'",
+  ),
+  "activation": ({"hidden_act": "mish"}, "hidden_act is 'mish', which the zoo does not have. It has: 'gelu'"),
+  "type": ({"hidden_size": "6"}, "hidden_size is '6'. It must be a int"),
+  "indivisible": ({"num_attention_heads": 4}, "dim 6 does not divide into num_heads 4"),
+  "model type": ({"model_type": "berd"}, "no model_type 'berd'. Did you mean 'bert'?"),
+  "architecture": ({"architectures": ["BertForRanking"]}, "does not have 'BertForRanking'"),
+}
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_options_that_cannot_be_honoured_are_refused_by_name(folder, option):
+  entries, message = OPTIONS[option]
+  edit_config(folder, **entries)
+  with pytest.raises(UserError, match=message):
+    zoo.load(folder)
+
+
+def test_pickles_are_refused_with_the_way_out(folder):
+  (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+  with pytest.raises(UserError, match="only as pytorch_model.bin, and pickles are never read.*save_pretrained"):
+    zoo.load(folder)
+
+
+def test_a_folder_or_id_that_is_not_there(tmp_path, monkeypatch):
+  monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+  with pytest.raises(UserError, match="is not there"):
+    zoo.load(tmp_path / "nowhere")
+
+
+def test_unknown_heads_are_refused(original):
+  with pytest.raises(UserError, match="bert has no head 'clasify'. It has: none, pretraining, mlm"):
+    zoo.load(original[0], head="clasify")

@@ -1,0 +1,87 @@
+import io
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import zoo
+from zoo.errors import UserError
+
+
+def folder_with(path, file="preprocessor_config.json", **entries):
+  (path / file).write_text(json.dumps(entries))
+  return path
+
+
+def test_an_image_may_be_a_file_its_bytes_or_an_array(tmp_path):
+  processor = zoo.load_processor(
+    folder_with(tmp_path, image_processor_type="CLIPImageProcessorFast", size=19, crop_size=17)
+  )
+  image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (23, 29, 3)).astype(np.uint8))
+  memory = io.BytesIO()
+  image.save(memory, "PNG")
+  (tmp_path / "a.png").write_bytes(memory.getvalue())
+  want = processor(image)["image"]
+  assert want.shape == (1, 17, 17, 3) and want.dtype == np.float32
+  for same in ([image], np.asarray(image), memory.getvalue(), tmp_path / "a.png", [str(tmp_path / "a.png")]):
+    np.testing.assert_array_equal(processor(same)["image"], want)
+
+
+def test_what_is_transparent_is_white(tmp_path):
+  processor = zoo.load_processor(folder_with(tmp_path, image_processor_type="ViTFeatureExtractor", size=3))
+  assert (processor(np.zeros((5, 5, 4), np.uint8))["image"] == 1).all()
+
+
+def test_the_model_says_what_a_file_leaves_open(tmp_path):
+  folder_with(tmp_path, "config.json", model_type="dinov2")
+  processor = zoo.load_processor(folder_with(tmp_path))
+  assert (processor.edge, processor.crop) == (224, (224, 224))
+
+
+def test_whisper_hears(tmp_path):
+  processor = zoo.load_processor(
+    folder_with(tmp_path, feature_extractor_type="WhisperFeatureExtractor", chunk_length=1)
+  )
+  assert processor(np.zeros(100))["features"].shape == (1, 100, 80)
+  with pytest.raises(UserError, match="44100 samples a second, the model takes 16000"):
+    processor(np.zeros(100), rate=44100)
+  with pytest.raises(UserError, match="one channel"):
+    processor([np.zeros((100, 2))])
+
+
+MISTAKES = {
+  "type": ({"image_processor_type": "LlavaNextImageProcessor"}, "no image_processor_type 'LlavaNextImageProcessor'"),
+  "option": ({"do_reduce_labels": True}, "1 option.s. that the zoo does not know .*do_reduce_labels=True"),
+  "padding": ({"do_pad": True}, "do_pad is True, which the zoo does not have"),
+  "size": ({"size": {"longest_edge": 3}}, "size is {'longest_edge': 3}, which the zoo does not have"),
+  "huge": ({"size": 10**9}, "size is 1000000000, which the zoo does not have"),
+  "crop": ({"crop_size": {"shortest_edge": 3}}, "crop_size is {'shortest_edge': 3}"),
+  "resample": ({"resample": 9}, "resample is 9, which the zoo does not have. It has: 0"),
+  "colours": ({"image_mean": [1, 2]}, r"image_mean is \[1, 2\]"),
+  "nothing to divide by": ({"image_std": [1, 0, 1]}, r"image_std is \[1, 0, 1\]"),
+  "kind": ({"do_resize": "yes"}, "do_resize is 'yes'. It must be a bool"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_what_is_not_implemented_is_refused_by_name(mistake, tmp_path):
+  entries, message = MISTAKES[mistake]
+  with pytest.raises(UserError, match=message):
+    zoo.load_processor(folder_with(tmp_path, **{"image_processor_type": "CLIPImageProcessor", **entries}))
+
+
+def test_images_that_cannot_be_taken_end_in_one_line(tmp_path):
+  with pytest.raises(UserError, match="has no preprocessor_config.json"):
+    zoo.load_processor(tmp_path)
+  processor = zoo.load_processor(folder_with(tmp_path, image_processor_type="ViTImageProcessor", do_resize=False))
+  with pytest.raises(UserError, match="image 0 is float64 .2, 2, 3.. It must be uint8"):
+    processor(np.zeros((2, 2, 3)))
+  with pytest.raises(UserError, match="image 1: the image does not decode"):
+    processor([Image.new("RGB", (2, 2)), b"nothing"])
+  with pytest.raises(UserError, match="image 0: the image does not decode .*No such file"):
+    processor("nowhere.png")
+  with pytest.raises(UserError, match="come out in 2 sizes, e.g. 2 x 2 and 3 x 2"):
+    processor([Image.new("RGB", (2, 2)), Image.new("RGB", (2, 3))])
+  with pytest.raises(UserError, match="no image to process"):
+    processor([])

@@ -1,0 +1,129 @@
+import json
+import pickle
+
+import numpy as np
+import pytest
+
+import zoo
+from tests.hub_folder import published_bert
+from zoo.data import shipped
+from zoo.data.tokenizers import tokenizer
+from zoo.errors import UserError
+
+TEXTS = ["The weather is lovely today.", "[MASK]!", ""]
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """A BERT with its vocabulary, as the hub has it."""
+  published_bert(tmp_path)
+  (tmp_path / "vocab.txt").write_text("\n".join(shipped.lines("vocab/bert.txt.xz")), encoding="utf-8")
+  return tmp_path
+
+
+def configure(folder, **entries):
+  (folder / "tokenizer_config.json").write_text(json.dumps(entries))
+
+
+def test_texts_become_a_batch_with_the_special_tokens_of_the_model(folder):
+  batch = zoo.load_tokenizer(folder)(TEXTS)
+  assert batch["tokens"].dtype == np.int32 and batch["valid"].dtype == bool
+  assert batch["tokens"].tolist() == [
+    [101, 1996, 4633, 2003, 8403, 2651, 1012, 102],
+    [101, 103, 999, 102, 0, 0, 0, 0],
+    [101, 102, 0, 0, 0, 0, 0, 0],
+  ]
+  assert batch["valid"].sum(1).tolist() == [8, 4, 2]
+
+
+def test_the_second_texts_are_the_second_segment(folder):
+  batch = zoo.load_tokenizer(folder)("lovely", "today .", length=7)
+  assert batch["tokens"].tolist() == [[101, 8403, 102, 2651, 1012, 102, 0]]
+  assert batch["segments"].tolist() == [[0, 0, 0, 1, 1, 1, 0]]
+  with pytest.raises(UserError, match="There are 3 texts and 1 second texts"):
+    zoo.load_tokenizer(folder)(TEXTS, "today")
+
+
+def test_a_program_may_take_signs_as_text(folder):
+  it = zoo.load_tokenizer(folder)
+  assert it.mask not in it("[MASK]!", special=False)["tokens"]
+  assert it.mask in it("[MASK]!")["tokens"] and it.mask not in it.encode("[MASK]!")
+
+
+def test_what_is_too_long_is_cut_or_refused(folder):
+  it = zoo.load_tokenizer(folder)
+  assert it.max_length == 11  # The positions of the model.
+  assert it("today " * 30)["tokens"].shape == (1, 11) and it("today " * 30)["tokens"][0, -1] == it.sep
+  with pytest.raises(UserError, match="has 32 tokens, 11 are the most.*cut=True"):
+    it("today " * 30, cut=False)
+  with pytest.raises(UserError, match="A row has 2 tokens, and 2 of them are special"):
+    it("today", length=2)
+  configure(folder, model_max_length=5, padding_side="left", truncation_side="left")
+  it = zoo.load_tokenizer(folder)
+  assert it(["lovely weather today , ok"])["tokens"].tolist() == [[101, 2651, 1010, 7929, 102]]
+  assert it(["ok"], length=5)["tokens"].tolist() == [[0, 0, 101, 7929, 102]]
+
+
+def test_settings_of_the_folder_are_heeded(folder):
+  configure(folder, do_lower_case=False, tokenizer_class="BertTokenizer")
+  assert zoo.load_tokenizer(folder).encode("lovely Lovely") == [8403, 100]
+  tokenizer("bert").backend.save(str(folder / "tokenizer.json"))
+  assert zoo.load_tokenizer(folder).encode("lovely Lovely") == [8403, 100]
+  configure(folder, added_tokens_decoder={"30522": {"content": "<new>", "special": True}})
+  assert zoo.load_tokenizer(folder)("<new>")["tokens"].tolist() == [[101, 30522, 102]]
+
+
+def test_shipped_ones_go_by_name_and_clip_needs_no_files(tmp_path):
+  assert zoo.load_tokenizer("clip")("a photo of a cat")["tokens"].tolist() == [
+    [49406, 320, 1125, 539, 320, 2368, 49407]
+  ]
+  (tmp_path / "config.json").write_text(json.dumps({"model_type": "clip"}))
+  assert zoo.load_tokenizer(tmp_path) is zoo.load_tokenizer("clip")
+  batch = zoo.load_tokenizer("gpt2")(["a photo", "<|endoftext|>a b c"])
+  assert batch["tokens"].tolist() == [[64, 4590, 0, 0], [50256, 64, 275, 269]]
+  assert batch["valid"].tolist() == [[True, True, False, False], [True] * 4]
+  assert zoo.load_tokenizer("sotu")("", length=3)["tokens"].tolist() == [[4093, 4094, 4092]]
+  with pytest.raises(UserError, match="gpt2 makes no pairs of texts"):
+    zoo.load_tokenizer("gpt2")("a", "b")
+
+
+def test_a_run_has_the_tokenizer_of_its_data(tmp_path):
+  (tmp_path / "config.json").write_text(json.dumps({"model": {"family": "bert"}, "data": {"tokenizer": "bert"}}))
+  assert zoo.load_tokenizer(tmp_path) is zoo.load_tokenizer("bert")
+
+
+def test_another_process_opens_the_same(folder):
+  it = zoo.load_tokenizer(folder)
+  assert pickle.loads(pickle.dumps(it)) is it
+
+
+MISTAKES = {
+  "nothing": (["vocab.txt"], {}, "holds no tokenizer: no tokenizer.json, no vocabulary"),
+  "sentence pieces": (["vocab.txt"], {"spiece.model": "x"}, "spiece.model and no tokenizer.json.*save_pretrained"),
+  "an unknown class": (
+    [],
+    {"tokenizer_config.json": '{"tokenizer_class": "FunnyTokenizer"}'},
+    "makes no tokenizer of it for 'FunnyTokenizer'",
+  ),
+  "no json": ([], {"tokenizer_config.json": "{"}, "tokenizer_config.json cannot be read as JSON"),
+  "a list": ([], {"tokenizer_config.json": "[]"}, "tokenizer_config.json holds a list, not an object"),
+  "no tokenizer": ([], {"tokenizer.json": '{"model": 3}'}, "cannot be read: .*Fetch its files again"),
+  "no vocabulary": (["vocab.txt"], {"vocab.json": "[1]"}, "holds no tokenizer|vocab.txt is missing"),
+  "a setting": ([], {"tokenizer_config.json": '{"do_lower_case": 3}'}, "do_lower_case is 3. It must be true or false"),
+  "another vocabulary": (
+    [],
+    {"tokenizer_config.json": '{"added_tokens_decoder": {"9": {"content": "<new>"}}}'},
+    "'<new>' should be number 9, and after its vocabulary comes number 30522",
+  ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_folders_that_cannot_be_read_end_in_one_line(mistake, folder):
+  remove, files, message = MISTAKES[mistake]
+  for name in remove:
+    (folder / name).unlink()
+  for name, content in files.items():
+    (folder / name).write_text(content)
+  with pytest.raises(UserError, match=message):
+    zoo.load_tokenizer(folder)

@@ -1,0 +1,203 @@
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import zoo
+from tests.hub_folder import edit_config, published_bert, random_params
+from zoo.data import shipped
+from zoo.errors import UserError
+
+TEXTS = ["lovely", "The weather is lovely today, and it will be tomorrow.", "", "He drove to the stadium."]
+
+
+def write(folder, name, content):
+  (folder / name).parent.mkdir(exist_ok=True)
+  (folder / name).write_text(json.dumps(content))
+
+
+def with_vocabulary(folder):
+  pieces = shipped.lines("vocab/bert.txt.xz")
+  (folder / "vocab.txt").write_text("\n".join(pieces), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def encoder(tmp_path_factory):
+  """A sentence encoder's folder, its model and parameters."""
+  folder = tmp_path_factory.mktemp("encoder")
+  model, params = published_bert(folder, vocab_size=30522, max_length=37, head=None)
+  with_vocabulary(folder)
+  return folder, model, params
+
+
+@pytest.fixture
+def folder(encoder, tmp_path):
+  return shutil.copytree(encoder[0], tmp_path / "encoder")
+
+
+def hidden_of(encoder, text, length=None):
+  """States [tokens, dim] of a text by itself, unpadded."""
+  folder, model, params = encoder
+  batch = zoo.load_tokenizer(folder)([text], length=length)
+  return np.asarray(jax.jit(model.apply)({"params": params}, batch["tokens"])["hidden"][0])
+
+
+def sentence_transformer(folder, pooling, *modules):
+  kinds = ["Transformer", "Pooling", *modules]
+  listed = [{"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"st.models.{kind}"}
+            for i, kind in enumerate(kinds)]  # fmt: skip
+  write(folder, "modules.json", listed)
+  write(folder, "1_Pooling/config.json", {"word_embedding_dimension": 6, **pooling})
+
+
+def test_without_a_word_about_it_a_text_is_the_mean_of_its_tokens(encoder):
+  found = zoo.embed(encoder[0], TEXTS, batch_size=3)
+  assert found.shape == (4, 6) and found.dtype == np.float32
+  np.testing.assert_allclose(found, [hidden_of(encoder, text).mean(0) for text in TEXTS], atol=2e-6)
+
+
+def test_a_text_has_the_same_vector_in_any_company(encoder):
+  make = zoo.embedder(encoder[0])
+  together = zoo.embed(make, TEXTS, batch_size=2)
+  np.testing.assert_allclose(together, np.concatenate([zoo.embed(make, text) for text in TEXTS]), atol=2e-6)
+
+
+WAYS = {
+  "cls": ("pooling_mode_cls_token", lambda h: h[0]),
+  "max": ("pooling_mode_max_tokens", lambda h: h.max(0)),
+  "mean": ("pooling_mode_mean_tokens", lambda h: h.mean(0)),
+  "mean_sqrt_len": ("pooling_mode_mean_sqrt_len_tokens", lambda h: h.sum(0) / np.sqrt(len(h))),
+  "weightedmean": ("pooling_mode_weightedmean_tokens", lambda h: np.average(h, 0, np.arange(1, len(h) + 1))),
+  "lasttoken": ("pooling_mode_lasttoken", lambda h: h[-1]),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_pools_as_the_folder_says_or_the_caller(way, encoder, folder):
+  key, formula = WAYS[way]
+  sentence_transformer(folder, {key: True})
+  want = [formula(hidden_of(encoder, text)) for text in TEXTS]
+  np.testing.assert_allclose(zoo.embed(folder, TEXTS), want, rtol=1e-5, atol=5e-6)
+  np.testing.assert_allclose(zoo.embed(encoder[0], TEXTS, pooling=way), want, rtol=1e-5, atol=5e-6)
+  write(folder, "1_Pooling/config.json", {"pooling_mode": way})
+  np.testing.assert_allclose(zoo.embed(folder, TEXTS), want, rtol=1e-5, atol=5e-6)
+
+
+def test_every_step_of_the_folder_is_taken(encoder, folder):
+  from safetensors.numpy import save_file
+
+  sentence_transformer(folder, {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True}, "Dense", "Normalize")
+  write(folder, "2_Dense/config.json", {"in_features": 12, "out_features": 5, "bias": True,
+                                        "activation_function": "torch.nn.modules.activation.Tanh"})  # fmt: skip
+  rng = np.random.default_rng(0)
+  kernel, bias = rng.normal(size=(5, 12)).astype(np.float32), rng.normal(size=5).astype(np.float32)
+  save_file({"linear.weight": kernel, "linear.bias": bias}, folder / "2_Dense/model.safetensors")
+  write(folder, "sentence_bert_config.json", {"max_seq_length": 6, "do_lower_case": False})
+  write(folder, "config_sentence_transformers.json", {"prompts": {"query": "find "}, "default_prompt_name": "query"})
+  states = [hidden_of(encoder, f"find {text}", length=6 if len(text) > 9 else None) for text in TEXTS]
+  want = [np.tanh(kernel @ np.concatenate([h[0], h.mean(0)]) + bias) for h in states]
+  want = [vector / np.linalg.norm(vector) for vector in want]
+  np.testing.assert_allclose(zoo.embed(folder, TEXTS), want, rtol=1e-5, atol=5e-6)
+  assert abs(np.linalg.norm(zoo.embed(folder, TEXTS, unit=False), axis=1) - 1).min() > 1e-3
+  assert not np.allclose(zoo.embed(folder, TEXTS, prompt=""), want)
+
+
+MISTAKES = {
+  "module": (
+    "modules.json",
+    [{"type": "a.Transformer", "path": ""}, {"type": "a.LSTM", "path": "1"}],
+    "no module 'LSTM'",
+  ),
+  "escape": ("modules.json", [{"type": "a.Transformer", "path": "../x"}], "a folder beside that file"),
+  "other": ("modules.json", [{"type": "a.CLIPModel", "path": ""}], "does not begin with a Transformer"),
+  "object": ("modules.json", {}, "modules.json holds a dict, not a list"),
+  "pooling": ("1_Pooling/config.json", {"pooling_mode": "median"}, "pooling_mode is 'median'"),
+  "nothing": ("1_Pooling/config.json", {}, "turns on no way of pooling"),
+  "option": ("1_Pooling/config.json", {"pooling_mode": "cls", "include_prompt": False}, "include_prompt is False"),
+  "prompt": ("config_sentence_transformers.json", {"default_prompt_name": "a"}, "default_prompt_name is 'a'"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_folders_that_ask_for_what_is_not_there_end_in_one_line(mistake, folder):
+  sentence_transformer(folder, {"pooling_mode": "cls"})
+  name, content, message = MISTAKES[mistake]
+  write(folder, name, content)
+  with pytest.raises(UserError, match=message):
+    zoo.embed(folder, TEXTS)
+
+
+def test_callers_mistakes_end_in_one_line(encoder):
+  make = zoo.embedder(encoder[0])
+  image = np.zeros((3, 3, 3), np.uint8)
+  for call, message in {
+    (lambda: zoo.embed(make, [])): "nothing to embed",
+    (lambda: zoo.embed(make, ["a", image])): "Texts and images come mixed",
+    (lambda: zoo.embed(make, "a", pooling="median")): "pooling is 'median'. It may be: cls, max",
+    (lambda: zoo.embed(make, "a", batch_size=0)): "batch_size is 0",
+    (lambda: zoo.embed(make, image)): "a bert makes no vectors of images. Give it texts",
+  }.items():
+    with pytest.raises(UserError, match=message):
+      call()
+
+
+def test_images_and_texts_of_a_clip_share_a_space(tmp_path):
+  model = zoo.build(
+    "clip", image_size=8, patch_size=4, image_dim=6, image_depth=1, image_heads=2, text_dim=6, text_depth=1,
+    text_heads=3, embed_dim=5, vocab_size=49408, max_length=77, eos=49407, read_at="eos",
+  )  # fmt: skip
+  params = random_params(model)
+  zoo.save_hf(tmp_path, model, params)
+  options = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 8}, "crop_size": 8}
+  write(tmp_path, "preprocessor_config.json", options)
+  rng = np.random.default_rng(0)
+  pictures = [Image.fromarray(rng.integers(0, 256, (9 + i, 12, 3)).astype(np.uint8)) for i in range(3)]
+  images, texts = zoo.embed(tmp_path, pictures, batch_size=2), zoo.embed(tmp_path, ["a photo of a cat", "a"])
+  assert images.shape == (3, 5) and texts.shape == (2, 5)
+  np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, rtol=1e-5)
+  array = zoo.load_processor(tmp_path)(pictures[:1])["image"]
+  want = model.apply({"params": params}, array, method="encode_image")
+  np.testing.assert_allclose(images[:1], want, atol=2e-6)
+  tokens = zoo.load_tokenizer("clip")(["a photo of a cat"])["tokens"]
+  want = model.apply({"params": params}, tokens, method="encode_text")
+  np.testing.assert_allclose(texts[:1], want, atol=2e-6)
+
+
+def test_images_of_a_vit_are_its_pooled_output(tmp_path):
+  model = zoo.build("vit", image_size=8, patch_size=4, dim=6, depth=1, num_heads=2, num_classes=3, epsilon=1e-12)
+  zoo.save_hf(tmp_path, model, random_params(model))
+  write(tmp_path, "preprocessor_config.json", {"image_processor_type": "ViTImageProcessor", "size": 8})
+  image = np.random.default_rng(0).integers(0, 256, (9, 9, 3)).astype(np.uint8)
+  found = zoo.embed(tmp_path, image)
+  array = zoo.load_processor(tmp_path)(image)["image"]
+  want = model.apply({"params": zoo.load(tmp_path)[1]}, array)["pooled"]
+  np.testing.assert_allclose(found, want, rtol=1e-5, atol=2e-6)
+  np.testing.assert_allclose(np.linalg.norm(zoo.embed(tmp_path, [image], unit=True)), 1, rtol=1e-5)
+  with pytest.raises(UserError, match="a vit makes no vectors of texts"):
+    write(tmp_path, "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
+    with_vocabulary(tmp_path)
+    zoo.embed(tmp_path, "a")
+
+
+def test_masks_are_filled_with_the_likeliest_words(tmp_path):
+  model, params = published_bert(tmp_path, vocab_size=30522, max_length=20)
+  with_vocabulary(tmp_path)
+  texts = ["The [MASK] is lovely [MASK].", "[MASK]!"]
+  found = zoo.fill_mask(tmp_path, texts, best=3)
+  assert [len(masks) for masks in found] == [2, 1]
+  batch = zoo.load_tokenizer(tmp_path)(texts[:1])
+  logits = np.asarray(model.apply({"params": params}, batch["tokens"])["mlm"][0])
+  for place, guesses in zip((2, 5), found[0]):
+    want = np.argsort(-logits[place])[:3]
+    assert [guess.token for guess in guesses] == want.tolist()
+    probability = np.exp(logits[place] - logits[place].max())
+    np.testing.assert_allclose([g.probability for g in guesses], (probability / probability.sum())[want], rtol=1e-4)
+    assert guesses[0].word == zoo.load_tokenizer(tmp_path).decode([want[0]]).strip()
+  alone = zoo.fill_mask(tmp_path, texts[1], best=3)
+  assert [guess.token for guess in alone[0]] == [guess.token for guess in found[1][0]]
+  with pytest.raises(UserError, match=r"no \[MASK\] in the text 'plain'"):
+    zoo.fill_mask(tmp_path, ["[MASK]", "plain"])
+  edit_config(tmp_path, architectures=["BertModel"])

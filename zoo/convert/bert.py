@@ -1,0 +1,100 @@
+"""BERT as the hub has it: https://huggingface.co/google-bert/bert-base-uncased, and sentence encoders of its kind."""
+
+from zoo.layouts import Rule, attention, embedding, linear, mlp, norm
+from zoo.options import ACTIVATIONS, Key, Options, entries, named_labels
+
+MODEL_TYPES = ("bert",)
+HEADS = {
+  None: ("BertModel",),
+  "pretraining": ("BertForPreTraining",),
+  "mlm": ("BertForMaskedLM",),
+  "next_sentence": ("BertForNextSentencePrediction",),
+  "classify": ("BertForSequenceClassification",),
+  "classify_tokens": ("BertForTokenClassification",),
+  "question_answering": ("BertForQuestionAnswering",),
+  "multiple_choice": ("BertForMultipleChoice",),
+}
+PREFIX = "bert."
+RENAMED = [(r"\.gamma$", ".weight"), (r"\.beta$", ".bias")]  # As TensorFlow called them.
+TIED = {
+  "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
+  "cls.predictions.decoder.bias": "cls.predictions.bias",
+}
+IGNORED = (r"(bert\.)?embeddings\.position_ids",)
+
+KEYS = (
+  Key("vocab_size", "vocab_size", 30522),
+  Key("max_position_embeddings", "max_length", 512),
+  Key("hidden_size", "dim", 768),
+  Key("num_hidden_layers", "depth", 12),
+  Key("num_attention_heads", "num_heads", 12),
+  Key("intermediate_size", "mlp_dim", 3072),
+  Key("type_vocab_size", "num_segments", 2),
+  Key("hidden_act", "activation", "gelu", ACTIVATIONS),
+  Key("layer_norm_eps", "epsilon", 1e-12),
+  Key("hidden_dropout_prob", "dropout", 0.1),
+  Key("pad_token_id", "pad", 0),
+)
+
+
+def sizes(options: Options, head, tensors):
+  """-> arguments of `zoo.build`."""
+  found = options.sizes(KEYS)
+  if options.entries.get("pad_token_id", 0) is None:
+    found["pad"] = None
+  found |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
+  options.must_be("position_embedding_type", "absolute")
+  options.must_be("is_decoder", False)
+  options.must_be("add_cross_attention", False)
+  options.must_be("tie_word_embeddings", True)
+  options.ignore("attention_probs_dropout_prob", "classifier_dropout", "directionality")
+  return found
+
+
+def config(sizes):
+  """-> config.json"""
+  sizes = {**sizes, "mlp_dim": sizes["mlp_dim"] or 4 * sizes["dim"]}
+  labels = {} if sizes["num_classes"] is None else named_labels(sizes["num_classes"])
+  return {
+    "model_type": "bert",
+    "attention_probs_dropout_prob": sizes["dropout"],
+    "tie_word_embeddings": True,
+    **entries(KEYS, sizes),
+    **labels,
+  }
+
+
+def encoder(p, depth):
+  """The rules of the encoder, which others have too; `p` is in front of all names."""
+  found = norm("norm", f"{p}embeddings.LayerNorm")
+  for ours, theirs in (("embed", "word"), ("positions", "position"), ("segments", "token_type")):
+    found += embedding(ours, f"{p}embeddings.{theirs}_embeddings")
+  for i in range(depth):
+    ours, theirs = f"stack/layer_{i}", f"{p}encoder.layer.{i}"
+    to = [f"{theirs}.attention.self.{name}" for name in ("query", "key", "value")]
+    found += attention(f"{ours}/self_attention", *to, f"{theirs}.attention.output.dense")
+    found += mlp(f"{ours}/feed_forward", f"{theirs}.intermediate.dense", f"{theirs}.output.dense")
+    found += norm(f"{ours}/attention_norm", f"{theirs}.attention.output.LayerNorm")
+    found += norm(f"{ours}/mlp_norm", f"{theirs}.output.LayerNorm")
+  return found
+
+
+def rules(sizes):
+  """-> rules of zoo/layouts.py"""
+  head = sizes["head"]
+  p = "" if head is None else PREFIX
+  found = encoder(p, sizes["depth"])
+  if head not in ("mlm", "classify_tokens", "question_answering"):
+    found += linear("pooler", f"{p}pooler.dense")
+  if head in ("pretraining", "mlm"):
+    found += linear("mlm/dense", "cls.predictions.transform.dense")
+    found += norm("mlm/norm", "cls.predictions.transform.LayerNorm")
+    found += [Rule("mlm/bias", "cls.predictions.bias")]
+  if head in ("pretraining", "next_sentence"):
+    found += linear("nsp", "cls.seq_relationship")
+  last = {"classify": "classify", "multiple_choice": "choose", "classify_tokens": "classify_tokens"}
+  if head in last:
+    found += linear(last[head], "classifier")
+  if head == "question_answering":
+    found += linear("answer", "qa_outputs")
+  return found

@@ -1,0 +1,114 @@
+"""CLIP as the hub has it: https://huggingface.co/openai/clip-vit-base-patch32."""
+
+from zoo.errors import UserError
+from zoo.layouts import CONV, FLAT, Rule, attention, embedding, linear, mlp, norm
+from zoo.options import ACTIVATIONS, Key, Options, entries
+
+MODEL_TYPES = ("clip",)
+HEADS = {None: ("CLIPModel",)}
+IGNORED = (r".*\.position_ids",)
+
+TEXT = (
+  Key("vocab_size", "vocab_size", 49408),
+  Key("max_position_embeddings", "max_length", 77),
+  Key("hidden_size", "text_dim", 512),
+  Key("num_hidden_layers", "text_depth", 12),
+  Key("num_attention_heads", "text_heads", 8),
+  Key("intermediate_size", "text_mlp_dim", 2048),
+)
+IMAGE = (
+  Key("image_size", "image_size", 224),
+  Key("patch_size", "patch_size", 32),
+  Key("num_channels", "channels", 3),
+  Key("hidden_size", "image_dim", 768),
+  Key("num_hidden_layers", "image_depth", 12),
+  Key("num_attention_heads", "image_heads", 12),
+  Key("intermediate_size", "image_mlp_dim", 3072),
+)
+BOTH = (Key("hidden_act", "activation", "quick_gelu", ACTIVATIONS), Key("layer_norm_eps", "epsilon", 1e-5))
+
+
+def sizes(options: Options, head, tensors):
+  """-> arguments of `zoo.build`."""
+  found = {"embed_dim": options.take("projection_dim", 512)}
+  options.ignore("logit_scale_init_value", "text_config_dict", "vision_config_dict")
+  text, image = options.section("text_config"), options.section("vision_config")
+  for section, keys in ((text, TEXT), (image, IMAGE)):
+    found |= section.sizes(keys)
+    towers = section.sizes(BOTH)
+    for name, value in towers.items():
+      if found.setdefault(name, value) != value:
+        raise section.refusal(
+          {key.ours: key.theirs for key in BOTH}[name], value, [f"that of the other tower, {found[name]!r}"]
+        )
+    section.ignore("dropout", "attention_dropout", "projection_dim")
+  found |= end_of_text(text)
+  text.done()
+  image.done()
+  return found
+
+
+def config(sizes):
+  """-> config.json"""
+  for name in ("stem_dims", "logit_bias"):
+    if sizes[name]:
+      raise UserError(f"A CLIP with {name} {sizes[name]} is not one of the hub's. Build it without, or use zoo.save.")
+  both, sizes = entries(BOTH, sizes), full(sizes, "text_", "image_")
+  return {
+    "model_type": "clip",
+    "projection_dim": sizes["embed_dim"],
+    "text_config": entries(TEXT, sizes) | both | end_entry(sizes),
+    "vision_config": entries(IMAGE, sizes) | both,
+  }
+
+
+def rules(sizes):
+  """-> rules of zoo/layouts.py"""
+  found = [Rule("logit_scale", "logit_scale")]
+  found += tower_rules("image", "vision_model.", sizes["image_depth"])
+  found += tower_rules("text", "text_model.", sizes["text_depth"])
+  found += linear("image/projection", "visual_projection", bias=False)
+  return found + linear("text/projection", "text_projection", bias=False)
+
+
+def tower_rules(tower, front, depth):
+  """Those of one tower, "text" or "image", whose names begin with `front`."""
+  found = []
+  for i in range(depth):
+    ours, theirs = f"{tower}/stack/layer_{i}", f"{front}encoder.layers.{i}"
+    to = [f"{theirs}.self_attn.{name}_proj" for name in ("q", "k", "v", "out")]
+    found += attention(f"{ours}/self_attention", *to)
+    found += mlp(f"{ours}/feed_forward", f"{theirs}.mlp.fc1", f"{theirs}.mlp.fc2")
+    found += norm(f"{ours}/attention_norm", f"{theirs}.layer_norm1")
+    found += norm(f"{ours}/mlp_norm", f"{theirs}.layer_norm2")
+  found += embedding(f"{tower}/positions", f"{front}embeddings.position_embedding")
+  if tower == "text":
+    found += embedding("text/embed", f"{front}embeddings.token_embedding")
+    return found + norm("text/norm", f"{front}final_layer_norm")
+  found += [Rule("image/class_token/embedding", f"{front}embeddings.class_embedding", FLAT)]
+  found += [Rule("image/patches/kernel", f"{front}embeddings.patch_embedding.weight", CONV)]
+  return found + norm("image/pre_norm", f"{front}pre_layrnorm") + norm("image/norm", f"{front}post_layernorm")
+
+
+def end_of_text(options):
+  """Where a text is read."""
+  eos = options.take("eos_token_id", 49407, int)
+  # The published configs say 2, which is not the token: transformers takes it to mean the largest.
+  return {"read_at": "largest", "eos": None} if eos == 2 else {"read_at": "eos", "eos": eos}
+
+
+def end_entry(sizes):
+  """The way back."""
+  eos = sizes["vocab_size"] - 1 if sizes["eos"] is None else sizes["eos"]
+  return {"eos_token_id": 2 if sizes["read_at"] == "largest" else eos}
+
+
+def own_names(keys, tower):
+  """A table for a tower alone: `text_dim` is `dim`."""
+  own = {f"{tower}dim": "dim", f"{tower}depth": "depth", f"{tower}heads": "num_heads", f"{tower}mlp_dim": "mlp_dim"}
+  return tuple(key._replace(ours=own.get(key.ours, key.ours)) for key in keys)
+
+
+def full(sizes, *towers):
+  """The sizes with each mlp_dim as a number."""
+  return sizes | {f"{t}mlp_dim": sizes[f"{t}mlp_dim"] or 4 * sizes[f"{t}dim"] for t in towers or ("",)}

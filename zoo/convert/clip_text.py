@@ -1,0 +1,41 @@
+"""CLIP's text tower alone as the hub has it: the first text encoder of https://huggingface.co/black-forest-labs/FLUX.1-dev."""
+
+from zoo.convert import clip
+from zoo.layouts import linear
+from zoo.options import Options, entries
+
+MODEL_TYPES = ("clip_text_model",)
+HEADS = {None: ("CLIPTextModel",), "projection": ("CLIPTextModelWithProjection",)}
+PREFIX = "text_model."
+IGNORED = clip.IGNORED
+KEYS = (*clip.own_names(clip.TEXT, "text_"), *clip.BOTH)
+
+
+def head_of(sizes):
+  """A tower with a projection has the head."""
+  return None if sizes["embed_dim"] is None else "projection"
+
+
+def with_head(sizes, head):
+  """The same tower with or without a projection."""
+  return {**sizes, "embed_dim": None if head is None else sizes["embed_dim"] or sizes["dim"]}
+
+
+def sizes(options: Options, head, tensors):
+  """-> arguments of `zoo.build`."""
+  projection = options.take("projection_dim", 512)
+  options.ignore("dropout", "attention_dropout")  # In training, and 0 in all that is published.
+  own = {"embed_dim": None if head is None else projection}
+  return options.sizes(KEYS) | clip.end_of_text(options) | own
+
+
+def config(sizes):
+  """-> config.json"""
+  own = {"projection_dim": sizes["embed_dim"] or sizes["dim"]}
+  return {"model_type": "clip_text_model", **entries(KEYS, clip.full(sizes)), **clip.end_entry(sizes), **own}
+
+
+def rules(sizes):
+  """-> rules of zoo/layouts.py"""
+  found = clip.tower_rules("text", "text_model." if sizes["embed_dim"] else "", sizes["depth"])
+  return found + (linear("text/projection", "text_projection", bias=False) if sizes["embed_dim"] else [])

@@ -1,0 +1,40 @@
+"""CLIP's image tower alone as the hub has it: https://huggingface.co/docs/transformers/model_doc/clip."""
+
+from zoo.convert import clip
+from zoo.layouts import linear
+from zoo.options import Options, entries
+
+MODEL_TYPES = ("clip_vision_model",)
+HEADS = {None: ("CLIPVisionModel",), "projection": ("CLIPVisionModelWithProjection",)}
+PREFIX = "vision_model."
+IGNORED = clip.IGNORED
+KEYS = (*clip.own_names(clip.IMAGE, "image_"), *clip.BOTH)
+
+
+def head_of(sizes):
+  """A tower with a projection has the head."""
+  return None if sizes["embed_dim"] is None else "projection"
+
+
+def with_head(sizes, head):
+  """The same tower with or without a projection."""
+  return {**sizes, "embed_dim": None if head is None else sizes["embed_dim"] or sizes["dim"]}
+
+
+def sizes(options: Options, head, tensors):
+  """-> arguments of `zoo.build`."""
+  projection = options.take("projection_dim", 512)
+  options.ignore("dropout", "attention_dropout")  # In training, and 0 in all that is published.
+  return options.sizes(KEYS) | {"embed_dim": None if head is None else projection}
+
+
+def config(sizes):
+  """-> config.json"""
+  own = {"projection_dim": sizes["embed_dim"] or sizes["dim"]}
+  return {"model_type": "clip_vision_model", **entries(KEYS, clip.full(sizes)), **own}
+
+
+def rules(sizes):
+  """-> rules of zoo/layouts.py"""
+  found = clip.tower_rules("image", "vision_model." if sizes["embed_dim"] else "", sizes["depth"])
+  return found + (linear("image/projection", "visual_projection", bias=False) if sizes["embed_dim"] else [])

@@ -1,0 +1,104 @@
+"""SigLIP as the hub has it: https://huggingface.co/google/siglip-base-patch16-224. So is SigLIP 2 of one resolution."""
+
+from zoo import layouts
+from zoo.layouts import Rule, attention, embedding, linear, mlp, norm
+from zoo.options import ACTIVATIONS, Key, Options, entries, named_labels
+
+MODEL_TYPES = ("siglip",)
+HEADS = {None: ("SiglipModel",), "classify": ("SiglipForImageClassification",)}
+IGNORED = (r".*\.position_ids",)
+
+TEXT = (
+  Key("vocab_size", "vocab_size", 32000),
+  Key("max_position_embeddings", "max_length", 64),
+  Key("hidden_size", "text_dim", 768),
+  Key("num_hidden_layers", "text_depth", 12),
+  Key("num_attention_heads", "text_heads", 12),
+  Key("intermediate_size", "text_mlp_dim", 3072),
+)
+IMAGE = (
+  Key("image_size", "image_size", 224),
+  Key("patch_size", "patch_size", 16),
+  Key("num_channels", "channels", 3),
+  Key("hidden_size", "image_dim", 768),
+  Key("num_hidden_layers", "image_depth", 12),
+  Key("num_attention_heads", "image_heads", 12),
+  Key("intermediate_size", "image_mlp_dim", 3072),
+)
+BOTH = (Key("hidden_act", "activation", "gelu_pytorch_tanh", ACTIVATIONS), Key("layer_norm_eps", "epsilon", 1e-6))
+
+
+def sizes(options: Options, head, tensors):
+  """-> arguments of `zoo.build`."""
+  text, image = options.section("text_config"), options.section("vision_config")
+  found = {"head": head, "num_classes": options.num_labels() if head == "classify" else None}
+  found |= image.sizes(IMAGE + BOTH) | {"pool": image.take("vision_use_head", True)}
+  found |= text.sizes(TEXT)
+  if head is None:
+    image.must_be("vision_use_head", True)
+    for key in BOTH:
+      if (value := text.sizes([key])[key.ours]) != found[key.ours]:
+        raise text.refusal(key.theirs, value, [f"that of the other tower, {found[key.ours]!r}"])
+    projected = text.take("projection_size", found["text_dim"])
+    if projected != found["image_dim"]:
+      raise text.refusal("projection_size", projected, [f"the width of the other tower, {found['image_dim']}"])
+  text.ignore("attention_dropout", "projection_size", *(key.theirs for key in BOTH))
+  image.ignore("attention_dropout")
+  text.done()
+  image.done()
+  return found
+
+
+def config(sizes):
+  """-> config.json"""
+  both = entries(BOTH, sizes)
+  image = sizes | {"image_mlp_dim": sizes["image_mlp_dim"] or 4 * sizes["image_dim"]}
+  found = {
+    "model_type": "siglip",
+    "vision_config": entries(IMAGE, image) | both | {"vision_use_head": sizes["pool"]},
+  }
+  if sizes["num_classes"] is not None:
+    found |= named_labels(sizes["num_classes"])
+  if sizes["text_dim"] is not None:
+    text = sizes | {"text_mlp_dim": sizes["text_mlp_dim"] or 4 * sizes["text_dim"]}
+    found["text_config"] = entries(TEXT, text) | both | {"projection_size": sizes["image_dim"]}
+  return found
+
+
+def rules(sizes):
+  """-> rules of zoo/layouts.py"""
+  found = _encoder("image", "vision_model", sizes["image_depth"]) + norm("image/norm", "vision_model.post_layernorm")
+  found += [Rule("image/patches/kernel", "vision_model.embeddings.patch_embedding.weight", layouts.CONV)]
+  found += [Rule("image/patches/bias", "vision_model.embeddings.patch_embedding.bias")]
+  found += embedding("image/positions", "vision_model.embeddings.position_embedding")
+  found += _pool("image/pool", "vision_model.head", sizes["image_dim"]) if sizes["pool"] else []
+  if sizes["head"] == "classify":
+    return found + linear("head", "classifier")
+  found += _encoder("text", "text_model", sizes["text_depth"]) + norm("text/norm", "text_model.final_layer_norm")
+  found += embedding("text/embed", "text_model.embeddings.token_embedding")
+  found += embedding("text/positions", "text_model.embeddings.position_embedding")
+  found += linear("text/projection", "text_model.head")
+  return found + [Rule(name, name, layouts.SCALAR) for name in ("logit_scale", "logit_bias")]
+
+
+def _encoder(tower, model, depth):
+  found = []
+  for i in range(depth):
+    ours, theirs = f"{tower}/stack/layer_{i}", f"{model}.encoder.layers.{i}"
+    found += attention(f"{ours}/self_attention", *(f"{theirs}.self_attn.{to}_proj" for to in ("q", "k", "v", "out")))
+    found += mlp(f"{ours}/feed_forward", f"{theirs}.mlp.fc1", f"{theirs}.mlp.fc2")
+    found += norm(f"{ours}/attention_norm", f"{theirs}.layer_norm1")
+    found += norm(f"{ours}/mlp_norm", f"{theirs}.layer_norm2")
+  return found
+
+
+def _pool(ours, theirs, dim):
+  """torch's MultiheadAttention has query, key and value side by side."""
+  found = [Rule(f"{ours}/embedding", f"{theirs}.probe", layouts.ONE_BEFORE)]
+  for part, name in enumerate(("query", "key", "value")):
+    for end, their_end, layout in (("kernel", "weight", layouts.HEADS), ("bias", "bias", layouts.HEADS_BIAS)):
+      at, fused = f"{ours}/attention/{name}/{end}", f"{theirs}.attention.in_proj_{their_end}"
+      found += [Rule(at, fused, layout, stretch=(0, part * dim, 3 * dim))]
+  found += layouts.heads_out(f"{ours}/attention/out", f"{theirs}.attention.out_proj")
+  found += norm(f"{ours}/norm", f"{theirs}.layernorm")
+  return found + mlp(f"{ours}/mlp", f"{theirs}.mlp.fc1", f"{theirs}.mlp.fc2")

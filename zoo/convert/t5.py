@@ -1,0 +1,136 @@
+"""T5 as the hub has it, with T5 1.1, Flan-T5 and mT5: https://huggingface.co/google-t5/t5-small."""
+
+import numpy as np
+
+from zoo.layouts import LINEAR, Rule, attention, embedding, linear, mlp, norm
+from zoo.options import ACTIVATIONS, Key, Options, entries, named_labels
+
+MODEL_TYPES = ("t5", "mt5")
+HEADS = {
+  "lm": ("T5ForConditionalGeneration", "MT5ForConditionalGeneration", "T5WithLMHeadModel"),
+  None: ("T5Model", "MT5Model"),
+  "encoder": ("T5EncoderModel", "MT5EncoderModel"),
+  "classify": ("T5ForSequenceClassification", "MT5ForSequenceClassification"),
+  "classify_tokens": ("T5ForTokenClassification", "MT5ForTokenClassification"),
+  "question_answering": ("T5ForQuestionAnswering", "MT5ForQuestionAnswering"),
+}
+ENCODERS = ("encoder", "classify_tokens")
+PREFIX = "transformer."
+TIED = {
+  "encoder.embed_tokens.weight": "shared.weight",
+  "decoder.embed_tokens.weight": "shared.weight",
+  "lm_head.weight": "shared.weight",
+}
+# Old versions saved a table that cross-attention does not have.
+IGNORED = (r"(transformer\.)?decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",)
+
+# Their feed_forward_proj -> our activation, gated. "gated-gelu" is no exact gelu, for it was the first.
+FORWARD = {
+  "relu": ("relu", False),
+  "gated-gelu": ("gelu_tanh", True),
+  **{name: (ours, False) for name, ours in ACTIVATIONS.items()},
+  **{f"gated-{name}": (ours, True) for name, ours in ACTIVATIONS.items() if name != "gelu"},
+}
+
+
+def _keys(vocab_size, mlp_dim, depth, num_heads, forward):
+  return (
+    Key("vocab_size", "vocab_size", vocab_size),
+    Key("d_model", "dim", 512),
+    Key("d_kv", "head_dim", 64),
+    Key("d_ff", "mlp_dim", mlp_dim),
+    Key("num_layers", "depth", depth),
+    Key("num_heads", "num_heads", num_heads),
+    Key("feed_forward_proj", "forward", forward, FORWARD),
+    Key("relative_attention_num_buckets", "num_buckets", 32),
+    Key("relative_attention_max_distance", "max_distance", 128),
+    Key("layer_norm_epsilon", "epsilon", 1e-6),
+    Key("dropout_rate", "dropout", 0.1),
+    Key("decoder_start_token_id", "start_token", 0),
+    Key("eos_token_id", "eos", 1),
+  )
+
+
+KEYS = {"t5": _keys(32128, 2048, 6, 8, "relu"), "mt5": _keys(250112, 1024, 8, 6, "gated-gelu")}
+
+
+def sizes(options: Options, head, tensors):
+  """-> arguments of `zoo.build`."""
+  kind = options.take("model_type", "t5")
+  found = options.sizes(KEYS[kind])
+  activation, gated = found.pop("forward")
+  # What feed_forward_proj says may be said once more, and then that counts.
+  again = options.take("dense_act_fn", None, str)
+  if again is not None and again not in ACTIVATIONS:
+    raise options.refusal("dense_act_fn", again, ACTIVATIONS)
+  found["activation"] = activation if again is None else ACTIVATIONS[again]
+  found["gated"] = options.take("is_gated_act", gated)
+  found["decoder_depth"] = options.take("num_decoder_layers", found["depth"])
+  # Their configs say "tied" of models that are not; no mT5 is scaled.
+  found["tied"] = _tied(tensors)
+  scaled = options.take("scale_decoder_outputs", options.take("tie_word_embeddings", True))
+  found["scaled"] = scaled and kind == "t5"
+  found |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
+  options.must_be("is_decoder", False)
+  # A rate that acts only in training; the length of texts in training, which relative positions do not end at.
+  options.ignore("classifier_dropout", "n_positions")
+  return found
+
+
+def _tied(tensors):
+  """Whether the output layer of these weights is the embedding."""
+  own, embed = (tensors.get(f"{name}.weight") for name in ("lm_head", "shared"))
+  return own is None or embed is None or np.array_equal(own, embed)
+
+
+def config(sizes):
+  """-> config.json"""
+  found = {**sizes, "forward": (sizes["activation"], sizes["gated"])}
+  found["mlp_dim"] = sizes["mlp_dim"] or 4 * sizes["dim"]
+  found["head_dim"] = sizes["head_dim"] or sizes["dim"] // sizes["num_heads"]
+  scaled = sizes["tied"] if sizes["scaled"] is None else sizes["scaled"]
+  return {
+    "model_type": "t5",
+    "num_decoder_layers": sizes["decoder_depth"] or sizes["depth"],
+    "is_encoder_decoder": sizes["head"] not in ENCODERS,
+    "tie_word_embeddings": scaled,  # Readers take it for what the second says.
+    "scale_decoder_outputs": scaled,
+    **entries(KEYS["t5"], found),
+    **({} if sizes["num_classes"] is None else named_labels(sizes["num_classes"])),
+  }
+
+
+def rules(sizes):
+  """-> rules of zoo/layouts.py"""
+  head, found = sizes["head"], []
+  p = PREFIX if head in ("classify", "classify_tokens") else ""
+  towers = {"encoder": sizes["depth"], "decoder": sizes["decoder_depth"] or sizes["depth"]}
+  if head in ENCODERS:
+    del towers["decoder"]
+  for tower, depth in towers.items():
+    for i in range(depth):
+      ours, theirs = f"{tower}/stack/layer_{i}", f"{p}{tower}.block.{i}.layer"
+      sublayers = [("self_attention", "attention_norm", "SelfAttention")]
+      sublayers += [("cross_attention", "cross_norm", "EncDecAttention")] * (tower == "decoder")
+      for j, (part, before, name) in enumerate(sublayers):
+        found += attention(f"{ours}/{part}", *[f"{theirs}.{j}.{name}.{x}" for x in "qkvo"], bias=False)
+        found += norm(f"{ours}/{before}", f"{theirs}.{j}.layer_norm", bias=False)
+      last = f"{theirs}.{len(sublayers)}"
+      names = {"up": "wi_1", "gate": "wi_0"} if sizes["gated"] else {"up": "wi"}
+      into = {part: f"{last}.DenseReluDense.{name}" for part, name in names.items()}
+      found += mlp(f"{ours}/feed_forward", **into, down=f"{last}.DenseReluDense.wo", bias=False)
+      found += norm(f"{ours}/mlp_norm", f"{last}.layer_norm", bias=False)
+    found += embedding(f"{tower}/bias", f"{p}{tower}.block.0.layer.0.SelfAttention.relative_attention_bias")
+    found += norm(f"{tower}/norm", f"{p}{tower}.final_layer_norm", bias=False)
+  found += embedding("embed", f"{p}shared")
+  if head == "lm" and not sizes["tied"]:
+    found += [Rule("logits/kernel", "lm_head.weight", LINEAR)]
+  if head == "classify":
+    found += linear("classify/dense", "classification_head.dense") + linear(
+      "classify/out", "classification_head.out_proj"
+    )
+  if head == "classify_tokens":
+    found += linear("classify_tokens", "classifier")
+  if head == "question_answering":
+    found += linear("answer", "qa_outputs")
+  return found

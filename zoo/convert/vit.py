@@ -1,0 +1,71 @@
+"""ViT as the hub has it: https://huggingface.co/google/vit-base-patch16-224."""
+
+from zoo.layouts import CONV, ONE_BEFORE, Rule, attention, linear, mlp, norm
+from zoo.options import ACTIVATIONS, Key, Options, entries, named_labels
+
+MODEL_TYPES = ("vit",)
+HEADS = {"classify": ("ViTForImageClassification",), None: ("ViTModel",)}
+PREFIX = "vit."
+
+KEYS = (
+  Key("image_size", "image_size", 224),
+  Key("patch_size", "patch_size", 16),
+  Key("num_channels", "channels", 3),
+  Key("hidden_size", "dim", 768),
+  Key("num_hidden_layers", "depth", 12),
+  Key("num_attention_heads", "num_heads", 12),
+  Key("intermediate_size", "mlp_dim", 3072),
+  Key("hidden_act", "activation", "gelu", ACTIVATIONS),
+  Key("layer_norm_eps", "epsilon", 1e-12),
+  Key("hidden_dropout_prob", "dropout", 0.0),
+)
+
+
+def head_of(sizes):
+  """A ViT with classes has the head."""
+  return None if sizes["num_classes"] is None else "classify"
+
+
+def with_head(sizes, head):
+  """The same model with or without classes."""
+  return {**sizes, "num_classes": None if head is None else sizes["num_classes"] or 2, "pooler": head is None}
+
+
+def sizes(options: Options, head, tensors):
+  """-> arguments of `zoo.build`."""
+  found = options.sizes(KEYS)
+  found["num_classes"] = options.num_labels() if head == "classify" else None
+  # Of a bare model it depends on who saved it.
+  found["pooler"] = head is None and any(name.endswith("pooler.dense.weight") for name in tensors)
+  options.must_be("qkv_bias", True)
+  options.must_be("pooler_act", "tanh")
+  options.ignore("attention_probs_dropout_prob", "encoder_stride", "pooler_output_size")
+  return found
+
+
+def config(sizes):
+  """-> config.json"""
+  sizes = {**sizes, "mlp_dim": sizes["mlp_dim"] or 4 * sizes["dim"]}
+  labels = {} if sizes["num_classes"] is None else named_labels(sizes["num_classes"])
+  own = {"attention_probs_dropout_prob": sizes["dropout"], **labels}
+  return {"model_type": "vit", **entries(KEYS, sizes), **own}
+
+
+def rules(sizes):
+  """-> rules of zoo/layouts.py"""
+  head, found = head_of(sizes), []
+  p = PREFIX if head else ""
+  for i in range(sizes["depth"]):
+    ours, theirs = f"stack/layer_{i}", f"{p}encoder.layer.{i}"
+    to = [f"{theirs}.attention.attention.{name}" for name in ("query", "key", "value")]
+    found += attention(f"{ours}/self_attention", *to, f"{theirs}.attention.output.dense")
+    found += mlp(f"{ours}/feed_forward", f"{theirs}.intermediate.dense", f"{theirs}.output.dense")
+    found += norm(f"{ours}/attention_norm", f"{theirs}.layernorm_before")
+    found += norm(f"{ours}/mlp_norm", f"{theirs}.layernorm_after")
+  found += [Rule("class_token/embedding", f"{p}embeddings.cls_token", ONE_BEFORE)]
+  found += [Rule("positions/embedding", f"{p}embeddings.position_embeddings", ONE_BEFORE)]
+  found += [Rule("patches/kernel", f"{p}embeddings.patch_embeddings.projection.weight", CONV)]
+  found += [Rule("patches/bias", f"{p}embeddings.patch_embeddings.projection.bias")]
+  found += norm("norm", f"{p}layernorm")
+  found += linear("pooler", f"{p}pooler.dense") if sizes["pooler"] else []
+  return found + (linear("head", "classifier") if head else [])

@@ -1,0 +1,61 @@
+"""Whisper as the hub has it: https://huggingface.co/openai/whisper-tiny."""
+
+from zoo.convert import bart
+from zoo.layouts import CONV_1D, Rule, embedding, linear, norm
+from zoo.options import Key, Options, named_labels
+
+MODEL_TYPES = ("whisper",)
+HEADS = {
+  "lm": ("WhisperForConditionalGeneration",),
+  None: ("WhisperModel",),
+  "classify": ("WhisperForAudioClassification",),
+}
+PREFIX = bart.PREFIX
+TIED = {"proj_out.weight": "model.decoder.embed_tokens.weight"}
+
+KEYS = (
+  *bart.tower_keys(384, 4, 6, 1536),
+  Key("vocab_size", "vocab_size", 51865),
+  Key("num_mel_bins", "mels", 80),
+  Key("max_source_positions", "source_length", 1500),
+  Key("max_target_positions", "max_length", 448),
+  Key("classifier_proj_size", "projection_dim", 256),
+  Key("dropout", "dropout", 0.0),
+  Key("decoder_start_token_id", "start_token", 50257),
+)
+
+
+def sizes(options: Options, head, tensors):
+  """-> arguments of `zoo.build`."""
+  found = bart.tower_sizes(options, KEYS)
+  found |= {"pad": options.nullable("pad_token_id", 50256)}
+  found |= {"head": head, "num_classes": options.num_labels() if head == "classify" else None}
+  options.must_be("use_weighted_layer_sum", False)
+  # The reference reads it nowhere; what is done to features in training; how texts were generated and timed.
+  options.ignore("scale_embedding", "apply_spec_augment", "median_filter_width", "forced_decoder_ids")
+  for axis in ("time", "feature"):
+    options.ignore(*(f"mask_{axis}_{what}" for what in ("prob", "length", "min_masks")))
+  return found
+
+
+def config(sizes):
+  """-> config.json"""
+  labels = {} if sizes["num_classes"] is None else named_labels(sizes["num_classes"])
+  return {"model_type": "whisper", "pad_token_id": sizes["pad"], **bart.tower_entries(KEYS, sizes), **labels}
+
+
+def rules(sizes):
+  """-> rules of zoo/layouts.py"""
+  head = sizes["head"]
+  p = PREFIX if head == "lm" else ""
+  found = []
+  for i in range(2):
+    found += [Rule(f"stem/conv_{i}/kernel", f"{p}encoder.conv{i + 1}.weight", CONV_1D)]
+    found += [Rule(f"stem/conv_{i}/bias", f"{p}encoder.conv{i + 1}.bias")]
+  for tower in ("encoder",) if head == "classify" else ("encoder", "decoder"):
+    found += bart.layers(sizes, tower, p, key_bias=False)
+    found += embedding(f"{tower}/positions", f"{p}{tower}.embed_positions")
+    found += norm(f"{tower}/norm", f"{p}{tower}.layer_norm")
+  if head == "classify":
+    return found + linear("classify/project", "projector") + linear("classify/out", "classifier")
+  return found + embedding("embed", f"{p}decoder.embed_tokens")

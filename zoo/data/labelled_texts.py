@@ -1,0 +1,91 @@
+"""Texts, or pairs of texts, with class labels: batches of `tokens`, `valid`, `label`."""
+
+from typing import Any
+
+import numpy as np
+
+from zoo.data.fields import Prepared, check_fields, class_number, text_of
+from zoo.data.pipeline import Example, Records
+from zoo.data.sources import Source, open_source
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.errors import UserError
+
+
+def labelled_texts(
+  source: str,
+  split: str = "train",
+  *,
+  data_dir: str | None = None,
+  tokenizer: str = "bert",
+  max_length: int = 128,
+  text_field: str = "text",
+  pair_field: str | None = None,
+  label_field: str = "label",
+  class_names: list | None = None,
+  cache: bool = True,
+) -> "LabelledTexts":
+  """Texts with the special tokens of the model, and the number of their class.
+
+  Args:
+    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    tokenizer: name, or path of a tokenizer.json or of a published model's folder.
+    max_length: tokens of a row; a longer text is cut.
+    text_field: field of the source that holds the text.
+    pair_field: field of a second text: of a question its answer, of a premise the hypothesis.
+    label_field: field of the class: a whole number, or a name where class names are known.
+    class_names: names of the classes, in the order of their numbers; by default the source's, if it knows them.
+    cache: keep the tokens in memory.
+
+  Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding, of pairs `segments` int32
+  [max_length], `label` int32 []. `info`: source, tokenizer, vocab_size, max_length, class_names (None if unknown),
+  num_classes (None if unknown).
+  """
+  raw = open_source(source, split, data_dir)
+  check_fields(raw, text_field, pair_field, label_field)
+  encoder = open_tokenizer(tokenizer)
+  if encoder.max_length is not None and not 1 <= max_length <= encoder.max_length:
+    raise UserError(f"max_length is {max_length}. The tokenizer '{tokenizer}' makes rows of 1 to {encoder.max_length}.")
+  names = list(class_names) if class_names else raw.class_names.get(label_field)
+  return LabelledTexts(raw, encoder, max_length, (text_field, pair_field, label_field), names, cache)
+
+
+class LabelledTexts(Records):
+  """See `labelled_texts`."""
+
+  def __init__(
+    self,
+    source: Source,
+    tokenizer: Any,
+    max_length: int,
+    fields: tuple[str, str | None, str],
+    class_names: list[str] | None,
+    cache: bool,
+  ):
+    self.source, self.tokenizer, self.max_length, self.fields = source, tokenizer, max_length, fields
+    self.numbers = {name: number for number, name in enumerate(class_names or ())}
+    self.prepared = Prepared(source, self._prepare, cache)
+    self.info = {
+      "source": source.name,
+      "tokenizer": tokenizer,
+      "vocab_size": tokenizer.vocab_size,
+      "max_length": max_length,
+      "class_names": class_names,
+      "num_classes": len(class_names) if class_names else None,
+    }
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
+    return self.prepared[index]
+
+  def _prepare(self, raw: dict[str, Any], index: int) -> Example:
+    what = f"{self.source.name}, record {index}"
+    missing = [field for field in self.fields if field is not None and field not in raw]
+    if missing:
+      raise UserError(f"{what} has no '{missing[0]}'.")
+    text, pair, label = self.fields
+    texts = [text_of(raw[field], f"{what}: {field}") for field in (text, pair) if field is not None]
+    number = class_number(raw[label], self.numbers, what)
+    batch = self.tokenizer(*texts, length=self.max_length)
+    return {**{name: array[0] for name, array in batch.items()}, "label": np.asarray(number)}

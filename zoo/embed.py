@@ -1,0 +1,196 @@
+"""Vectors of texts and images, from any encoder that `zoo.load` reads.
+
+Recipes, with v = zoo.embed(source, ...):
+
+  similarity       v @ v.T, of unit vectors: cosines
+  search           np.argsort(-v_documents @ v_query)
+  zero-shot        v_images @ v_names.T, where names are texts like "a photo of a cat"; of CLIP the probabilities of the
+                   names are jax.nn.softmax(scale * that), with scale = exp(params["logit_scale"])
+  features         v, for any classifier: sklearn.linear_model.LogisticRegression().fit(v, labels)
+"""
+
+import functools
+import inspect
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.errors import UserError, shown
+from zoo.hub.ids import folder_of
+from zoo.hub.pooling import POOLS, Recipe, read_recipe
+from zoo.hub.processors import load_processor
+from zoo.hub.tokenizers import load_tokenizer
+from zoo.saving import load
+
+# Families that read a text at its last place, padding or not, and never saw a mask of it.
+PADDED = ("siglip",)
+# Families whose text is read at one place, which is their pooled output.
+POOLED = ("clip_text",)
+SHORTEST = 16  # Columns of a batch of texts: this, or twice, four times ... as many, so that few programs are compiled.
+
+
+def embed(
+  source: Any,
+  items: Any,
+  *,
+  batch_size: int = 32,
+  pooling: str | None = None,
+  unit: bool | None = None,
+  max_length: int | None = None,
+  prompt: str | None = None,
+  dtype: Any = None,
+) -> np.ndarray:
+  """Texts or images as vectors: float32 [n, dim].
+
+  Texts go through a sentence encoder, or the text tower of a CLIP or SigLIP; images through an image tower, a ViT or a
+  DINOv2. How a text's states become a vector is what the folder says (modules.json of sentence-transformers); where it
+  says nothing, their mean over the real tokens, of any length.
+
+  Args:
+    source: a folder in the hub's layout, an id of the hub, a run, or what `embedder` returned: loads it once.
+    items: texts, or images: PIL images, arrays of uint8, bytes of files, `pathlib.Path`s. One of them, or several.
+    batch_size: how many at a time; the last batch is filled up.
+    pooling: cls, max, mean, mean_sqrt_len, weightedmean or lasttoken, in place of what the folder says.
+    unit: whether vectors are made of length 1, in place of what the folder says. CLIP's and SigLIP's always are.
+    max_length: most tokens of a text; by default what the folder says, or the model takes.
+    prompt: text to put in front of each, or the name of one that the folder has.
+    dtype: of the parameters, e.g. "bfloat16".
+
+  Raises:
+    UserError: the model makes no vectors of such items, the folder lacks its tokenizer or its processor.
+  """
+  make = source if isinstance(source, Embedder) else embedder(source, dtype=dtype)
+  several = isinstance(items, list | tuple) or isinstance(items, np.ndarray) and items.ndim == 4
+  items = list(items) if several else [items]
+  if not items:
+    raise UserError("There is nothing to embed: no item.")
+  if batch_size < 1:
+    raise UserError(f"batch_size is {batch_size}. It must be 1 or more.")
+  of_text = [isinstance(item, str) for item in items]
+  if any(of_text) and not all(of_text):
+    raise UserError("Texts and images come mixed. Embed them one after the other; images may be pathlib.Paths.")
+  if all(of_text):
+    return make.texts(items, batch_size, pooling, unit, max_length, prompt)
+  return make.images(items, batch_size, unit)
+
+
+def embedder(source: str | os.PathLike, *, dtype: Any = None) -> "Embedder":
+  """Loads a model once, for many calls of `embed`."""
+  folder = folder_of(source)
+  recipe = read_recipe(folder)
+  model, params = load(recipe.folder, dtype=dtype)
+  return Embedder(folder, recipe, model, params)
+
+
+class Embedder:
+  """A model and what belongs to it. Tokenizer and processor are opened when they are needed."""
+
+  def __init__(self, folder: os.PathLike, recipe: Recipe, model: Any, params: Any):
+    self.folder, self.recipe, self.model, self.params = folder, recipe, model, params
+    self._programs: dict[Any, Callable] = {}
+
+  @functools.cached_property
+  def tokenizer(self) -> Any:
+    return load_tokenizer(self.recipe.folder)
+
+  @functools.cached_property
+  def processor(self) -> Callable:
+    return load_processor(self.recipe.folder)
+
+  def texts(self, texts, batch_size, pooling, unit, max_length, prompt) -> np.ndarray:
+    """See `embed`."""
+    recipe = self.recipe
+    if pooling is not None and pooling not in POOLS:
+      raise UserError(f"pooling is {shown(pooling)}. It may be: {', '.join(POOLS)}.")
+    recipe = recipe if pooling is None else recipe._replace(pools=(pooling,))
+    prompt = recipe.prompt if prompt is None else recipe.prompts.get(prompt, prompt)
+    texts = [prompt + (text.lower() if recipe.lower else text) for text in texts]
+    takes = [n for n in (self.tokenizer.max_length, getattr(self.model, "max_length", None)) if n is not None]
+    most = min([max_length or recipe.max_length or 2**30, *takes])
+    padded = self.model.spec.get("family") in PADDED
+    unit = recipe.unit if unit is None else unit
+    run = self._program(("text", recipe.pools, unit), lambda: self._text(recipe, unit, padded))
+
+    def batch(chosen: list[str]) -> dict[str, np.ndarray]:
+      found = self.tokenizer(chosen, length=most) if padded else self._cut(chosen, most)
+      return {"tokens": found["tokens"], "valid": found["valid"]}
+
+    # Texts of one length go together: little padding.
+    order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+    rows = self._batches(run, [texts[i] for i in order], batch_size, batch)
+    found = np.empty_like(rows)
+    found[order] = rows
+    return found
+
+  def images(self, images, batch_size, unit) -> np.ndarray:
+    """See `embed`."""
+    run = self._program(("image", unit), lambda: self._image(bool(unit)))
+    return self._batches(run, images, batch_size, self.processor)
+
+  def _cut(self, texts: list[str], most: int) -> dict[str, np.ndarray]:
+    width = SHORTEST
+    while True:  # Until nothing is cut that need not be.
+      length = min(width, most)
+      found = self.tokenizer(texts, length=length)
+      if length == most or not found["valid"].all(axis=1).any():
+        return found
+      width *= 2
+
+  def _batches(self, run: Callable, items: list, batch_size: int, batch: Callable) -> np.ndarray:
+    rows, found = min(batch_size, len(items)), []
+    for start in range(0, len(items), rows):
+      chosen = items[start : start + rows]
+      arrays = batch([*chosen, *chosen[:1] * (rows - len(chosen))])
+      found.append(np.asarray(run(self.params, arrays), np.float32)[: len(chosen)])
+    return np.concatenate(found)
+
+  def _program(self, key: tuple, make: Callable[[], Callable]) -> Callable:
+    """Compiled once for each choice of options."""
+    if key not in self._programs:
+      self._programs[key] = jax.jit(make())
+    return self._programs[key]
+
+  def _text(self, recipe: Recipe, unit: bool, padded: bool) -> Callable:
+    model = self.model
+    has_tower = hasattr(model, "encode_text")
+    if not has_tower and "tokens" not in inspect.signature(model.__call__).parameters:
+      raise UserError(f"{self.folder}: a {model.spec['family']} makes no vectors of texts. Give it images.")
+
+    def run(params: Any, batch: dict) -> jax.Array:
+      valid = {} if padded else {"valid": batch["valid"]}
+      if has_tower:
+        return model.apply({"params": params}, batch["tokens"], **valid, method="encode_text")
+      out = model.apply({"params": params}, batch["tokens"], **valid)
+      if not isinstance(out, dict) or not {"embedded", "hidden"} & out.keys():
+        raise UserError(f"{self.folder}: a {model.spec['family']} gives no hidden states to make vectors of.")
+      key = "embedded" if "embedded" in out else "pooled" if model.spec["family"] in POOLED else None
+      return finish(recipe(out["hidden"], batch["valid"]) if key is None else out[key], unit)
+
+    return run
+
+  def _image(self, unit: bool) -> Callable:
+    model = self.model
+    has_tower = hasattr(model, "encode_image")
+    if not has_tower and "image" not in inspect.signature(model.__call__).parameters:
+      raise UserError(f"{self.folder}: a {model.spec['family']} makes no vectors of images. Give it texts.")
+
+    def run(params: Any, batch: dict) -> jax.Array:
+      if has_tower:
+        return model.apply({"params": params}, batch["image"], method="encode_image")
+      out = model.apply({"params": params}, batch["image"])
+      key = next((key for key in ("embedded", "pooled") if key in out), None)
+      if key is None:
+        raise UserError(f"{self.folder}: a {model.spec['family']} gives no pooled output. It gives: {', '.join(out)}.")
+      return finish(out[key], unit)
+
+    return run
+
+
+def finish(x: jax.Array, unit: bool) -> jax.Array:
+  """float32, of length 1 if `unit`."""
+  x = x.astype(jnp.float32)
+  return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12) if unit else x

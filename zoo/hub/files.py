@@ -1,0 +1,154 @@
+"""Tensors in safetensors files: found by their headers, read one at a time, never unpickled, never mapped into memory.
+
+A file's header is checked by the safetensors library; the bytes are read with plain reads, so that what has been read
+does not count as memory of the process, as the pages of a mapped file do.
+"""
+
+import json
+import os
+import pathlib
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import ml_dtypes
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from zoo.errors import UserError
+from zoo.hub.msgpack import FlaxTensors, open_flax
+
+WEIGHTS, INDEX, CONFIG, FLAX = "model.safetensors", "model.safetensors.index.json", "config.json", "flax_model.msgpack"
+PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5")
+DTYPES = {
+  "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
+  "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
+  "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2,
+}  # fmt: skip
+
+
+class Place(NamedTuple):
+  """Where one tensor lies."""
+
+  file: pathlib.Path
+  dtype: np.dtype
+  shape: tuple[int, ...]
+  offset: int
+
+
+class Tensors(Mapping):
+  """name -> array, read from disk whenever it is asked for. `shapes` costs nothing."""
+
+  def __init__(self, places: Mapping[str, Place]):
+    self.places = dict(places)
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    file, dtype, shape, offset = self.places[name]
+    count = int(np.prod(shape, dtype=np.int64))
+    try:
+      array = np.fromfile(file, dtype, count, offset=offset)
+    except OSError as error:
+      raise UserError(f"{file} cannot be read: {error.strerror}.") from error
+    if len(array) != count:
+      raise UserError(f"{file} ends within tensor '{name}'. It is truncated; fetch it again.")
+    return array.reshape(shape)
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self.places)
+
+  def __len__(self) -> int:
+    return len(self.places)
+
+  @property
+  def shapes(self) -> dict[str, tuple[int, ...]]:
+    """name -> shape."""
+    return {name: place.shape for name, place in self.places.items()}
+
+
+def read_json(path: pathlib.Path, kind: type = dict) -> Any:
+  """A JSON file that holds an object, or a list if that is the `kind`, or one line that says why not."""
+  try:
+    content = json.loads(path.read_text(encoding="utf-8"))
+  except FileNotFoundError:
+    raise UserError(f"{path} is missing.") from None
+  except (OSError, ValueError, RecursionError) as error:
+    raise UserError(f"{path} cannot be read as JSON: {str(error)[:200] or type(error).__name__}.") from None
+  if not isinstance(content, kind):
+    raise UserError(f"{path} holds a {type(content).__name__}, not {'an object' if kind is dict else 'a list'}.")
+  return content
+
+
+def is_published(folder: pathlib.Path) -> bool:
+  """Whether a folder is in the hub's layout, rather than a run or a model that `zoo.save` wrote."""
+  return (folder / CONFIG).is_file() and "model_type" in read_json(folder / CONFIG)
+
+
+def open_tensors(folder: pathlib.Path) -> Tensors | FlaxTensors:
+  """The tensors of a folder in the hub's layout: one safetensors file, or several with an index, or an old Flax file.
+
+  Raises:
+    UserError: nothing to read, pickles only, a damaged file, an index that names files outside the folder.
+  """
+  if (folder / WEIGHTS).is_file():
+    return Tensors(_places(folder / WEIGHTS))
+  if (folder / INDEX).is_file():
+    return Tensors(_indexed(folder))
+  if (folder / FLAX).is_file():
+    return open_flax(folder / FLAX)
+  files = sorted(path.name for path in folder.iterdir() if path.is_file())
+  pickles = [name for name in files if name.endswith(PICKLES)]
+  if pickles:
+    raise UserError(
+      f"{folder} holds weights only as {pickles[0]}, and pickles are never read: they can run any code. Convert them "
+      "where you trust them: AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER), with transformers and torch."
+    )
+  others = [name for name in files if name.endswith(".safetensors")]
+  hint = f" (there is {others[0]}; rename it if that is it)" if others else ""
+  raise UserError(f"{folder} has neither {WEIGHTS} nor {INDEX}{hint}. It holds: {', '.join(files[:5]) or 'nothing'}.")
+
+
+def _indexed(folder: pathlib.Path) -> dict[str, Place]:
+  where = folder / INDEX
+  weight_map = read_json(where).get("weight_map")
+  if not isinstance(weight_map, dict) or not weight_map:
+    raise UserError(f"{where} has no 'weight_map' of tensor names to file names.")
+  for name in set(map(str, weight_map.values())):
+    # Only names of files beside the index: no folders, no ways out of this one.
+    if not re.fullmatch(r"[\w][\w.-]*\.safetensors", name):
+      raise UserError(f"{where} names the file {name[:100]!r}. It must be the bare name of a .safetensors file.")
+  held = {name: _places(folder / name) for name in sorted(set(weight_map.values()))}
+  lost = [name for name, file in weight_map.items() if name not in held[file]]
+  if lost:
+    raise UserError(
+      f"{where}: {lost[0]} is not in {weight_map[lost[0]]}, nor are {len(lost) - 1} others in their files."
+    )
+  return {name: held[file][name] for name, file in weight_map.items()}
+
+
+def _places(path: pathlib.Path) -> dict[str, Place]:
+  if not path.is_file():
+    raise UserError(f"{path} is missing. Fetch it again.")
+  try:
+    with safe_open(path, framework="np"):  # Checks that the header is sound and fits the file.
+      pass
+    with open(path, "rb") as file:
+      length = int.from_bytes(file.read(8), "little")
+      header = json.loads(file.read(length))
+  except (SafetensorError, OSError, ValueError, RecursionError) as error:
+    raise UserError(
+      f"{path} is no sound safetensors file: {str(error)[:200] or type(error).__name__}. Fetch it again."
+    ) from None
+  header.pop("__metadata__", None)
+  places = {}
+  for name, entry in header.items():
+    if entry["dtype"] not in DTYPES:
+      raise UserError(f"{path}: tensor '{name}' is of type {entry['dtype']}. The zoo reads: {', '.join(DTYPES)}.")
+    begin, _ = entry["data_offsets"]
+    places[name] = Place(path, np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"]), 8 + length + begin)
+  return places
+
+
+def local_folder(source: str | os.PathLike) -> pathlib.Path | None:
+  """`source` as a folder, if it is one."""
+  path = pathlib.Path(source).expanduser()
+  return path if path.is_dir() else None

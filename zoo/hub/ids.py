@@ -1,0 +1,54 @@
+"""From what a user names, a folder or an id of the hub, to a folder here."""
+
+import os
+import pathlib
+import re
+
+from zoo.errors import UserError
+from zoo.hub.files import FLAX, INDEX, WEIGHTS
+
+ID = re.compile(r"(?P<repo>[\w][\w.-]*(/[\w][\w.-]*)?)(@(?P<revision>[\w][\w./-]*))?")
+SMALL = ["*.json", "*.txt", "*.model"]  # Configs, vocabularies, merges.
+
+
+def folder_of(source: str | os.PathLike) -> pathlib.Path:
+  """`source` itself if it is a folder here, else the hub's files of that id, fetched once into its cache.
+
+  Args:
+    source: a folder, or `openai/clip-vit-base-patch32`, or with a revision `gpt2@v1.0`. The hub's environment variables
+      hold: HF_HOME, HF_HUB_OFFLINE, HF_TOKEN, HF_ENDPOINT.
+
+  Raises:
+    UserError: there is no such folder and no such id, the hub cannot be reached, huggingface_hub is not installed.
+  """
+  path = pathlib.Path(source).expanduser()
+  if path.is_dir():
+    return path
+  if path.exists():
+    raise UserError(f"{path} is a file, not a folder. Name the folder it is in.")
+  match = ID.fullmatch(os.fspath(source))
+  if match is None:
+    raise UserError(f"{path} is not there. Name a run's folder, a folder with a config.json, or an id of the hub.")
+  return _fetch(match["repo"], match["revision"])
+
+
+def _fetch(repo: str, revision: str | None) -> pathlib.Path:
+  try:
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+  except ImportError:
+    raise UserError(
+      f"{repo} is not there. If it is an id of the hub: pip install 'flax-zoo[hub]', and it is fetched."
+    ) from None
+
+  def snapshot(patterns: list[str]) -> pathlib.Path:
+    return pathlib.Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=patterns))
+
+  try:
+    folder = snapshot([*SMALL, WEIGHTS, "model-*.safetensors"])
+    if not (folder / WEIGHTS).exists() and not (folder / INDEX).exists():
+      folder = snapshot([*SMALL, FLAX])
+  except (HfHubHTTPError, OSError, ValueError) as error:
+    reason = " ".join(str(error).split())[:200]
+    raise UserError(f"{repo} is no folder here, and cannot be had from the hub: {reason}") from error
+  return folder

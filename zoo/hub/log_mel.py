@@ -1,0 +1,86 @@
+"""Whisper's features: the logarithm of how loud each band of frequencies is, every 10 ms, with numpy.
+
+https://arxiv.org/abs/2212.04356, section 2.2. Code: https://github.com/openai/whisper, audio.py.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zoo.errors import UserError
+from zoo.options import Options
+
+
+class LogMel(NamedTuple):
+  """Sounds -> {"features": float32 [batch, frames, bands]}: as long as the model takes them, silence behind.
+
+  Args:
+    bands: mel bands up to 8 kHz.
+    rate: samples a second.
+    hop: samples from one frame to the next.
+    window: samples of a frame.
+    seconds: length of what the model takes.
+    silence: the value of silence.
+  """
+
+  bands: int
+  rate: int
+  hop: int
+  window: int
+  seconds: int
+  silence: float
+
+  @classmethod
+  def from_options(cls, options: Options) -> "LogMel":
+    """By the entries of a preprocessor_config.json."""
+    names = ("feature_size", "sampling_rate", "hop_length", "n_fft", "chunk_length")
+    numbers = [options.take(name, default, int) for name, default in zip(names, (80, 16000, 160, 400, 30))]
+    for name, number in zip(names, numbers):
+      if not 0 < number < 2**20:
+        raise options.refusal(name, number, ["a number above 0"])
+    options.must_be("dither", 0.0, 0)
+    options.must_be("padding_side", "right")
+    options.must_be("return_attention_mask", False, True)  # Ours is never asked for: silence is padding.
+    options.must_be("do_normalize", None, False)
+    # The filters, and sizes that follow from the others.
+    options.ignore("mel_filters", "n_samples", "nb_max_frames", "feature_extractor_type", "processor_class")
+    silence = options.take("padding_value", 0.0, float)
+    options.done()
+    return cls(*numbers, silence)
+
+  def __call__(self, sounds: Any, *, rate: int | None = None) -> dict[str, np.ndarray]:
+    """One sound or several: numbers [samples] in [-1, 1], one channel. `rate`: samples a second, to be checked."""
+    if rate is not None and rate != self.rate:
+      raise UserError(f"The sound has {rate} samples a second, the model takes {self.rate}. Resample it first.")
+    several = isinstance(sounds, Sequence) and len(sounds) > 0 and np.ndim(sounds[0]) > 0 or np.ndim(sounds) == 2
+    return {"features": np.stack([self._one(sound) for sound in (sounds if several else [sounds])])}
+
+  def _one(self, sound: Any) -> np.ndarray:
+    try:
+      sound = np.asarray(sound, np.float32)
+    except (TypeError, ValueError):
+      raise UserError("A sound must be numbers [samples].") from None
+    if sound.ndim != 1:
+      raise UserError(f"A sound has the shape {sound.shape}. It must be one channel: [samples].")
+    whole = np.full(self.seconds * self.rate, self.silence, np.float32)
+    whole[: len(sound)] = sound[: len(whole)]
+    around = self.window // 2
+    whole = np.pad(whole, (around, around), mode="reflect").astype(np.float64)
+    frames = np.lib.stride_tricks.sliding_window_view(whole, self.window)[:: self.hop][:-1]
+    hann = np.hanning(self.window + 1)[:-1]
+    power = np.abs(np.fft.rfft(frames * hann).astype(np.complex64), dtype=np.float64) ** 2  # [frames, frequencies]
+    loud = np.log10(np.maximum(1e-10, power @ mel_filters(self.window // 2 + 1, self.bands, self.rate)))
+    loud = loud.astype(np.float32)
+    return (np.maximum(loud, loud.max() - 8) + 4) / 4
+
+
+def mel_filters(frequencies: int, bands: int, rate: int) -> np.ndarray:
+  """[frequencies, bands]: triangles of equal area on Slaney's mel scale: even to 1 kHz, logarithmic above."""
+
+  step = 27 / np.log(6.4)  # Bands for a factor of e, above 1 kHz, which is band 15.
+  ends = np.linspace(0, 15 + np.log(8000 / 1000) * step, bands + 2)
+  hertz = np.where(ends < 15, 200 * ends / 3, 1000 * np.exp((ends - 15) / step))
+  rise = np.linspace(0, rate // 2, frequencies)[:, None] - hertz[None]
+  up, down = rise[:, :-2] / np.diff(hertz)[:-1], -rise[:, 2:] / np.diff(hertz)[1:]
+  return np.maximum(0, np.minimum(up, down)) * (2 / (hertz[2:] - hertz[:-2]))

@@ -1,0 +1,82 @@
+"""`flax_model.msgpack`, in which transformers 4 kept its Flax models: their paths and axes become the names of torch.
+
+https://flax.readthedocs.io/en/latest/api_reference/flax.serialization.html describes the bytes.
+"""
+
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import ml_dtypes
+import msgpack
+import numpy as np
+
+from zoo.errors import UserError
+
+_ARRAY = 1  # The extension type of an array: (shape, name of the dtype, bytes).
+_CHUNKED = "__msgpack_chunked_array__"  # Marks an array of more than 1 GiB, kept in pieces.
+# A kernel keeps its outputs last, and torch first; convolutions have their window before that.
+_ORDERS = {2: (1, 0), 3: (2, 1, 0), 4: (3, 2, 0, 1)}
+
+
+class FlaxTensors(Mapping):
+  """name -> array, as `files.Tensors`; all of the file is in memory, for it cannot be read in parts."""
+
+  def __init__(self, arrays: Mapping[str, np.ndarray]):
+    self.arrays = dict(arrays)
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    return self.arrays[name]
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self.arrays)
+
+  def __len__(self) -> int:
+    return len(self.arrays)
+
+  @property
+  def shapes(self) -> dict[str, tuple[int, ...]]:
+    """name -> shape."""
+    return {name: array.shape for name, array in self.arrays.items()}
+
+
+def open_flax(path: pathlib.Path) -> FlaxTensors:
+  """The arrays of a flax_model.msgpack under torch's names. UserError if it is damaged or holds anything else."""
+  try:
+    tree = msgpack.unpackb(path.read_bytes(), ext_hook=_array, raw=False, strict_map_key=False)
+    return FlaxTensors(dict(_torch(parts, array) for parts, array in _leaves(tree, ())))
+  except (OSError, ValueError, TypeError, KeyError, RecursionError, msgpack.exceptions.UnpackException) as error:
+    reason = f"{str(error)[:200] or type(error).__name__}"
+    raise UserError(f"{path} is no sound flax_model.msgpack: {reason}. Fetch it again.") from None
+
+
+def _array(code: int, data: bytes) -> Any:
+  if code != _ARRAY:
+    raise ValueError(f"it holds something of type {code} that is no array")
+  shape, name, buffer = msgpack.unpackb(data, raw=True)
+  name = name.decode("ascii")
+  dtype = np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+  if dtype.kind not in "fiubV" or dtype.hasobject:
+    raise ValueError(f"it holds an array of {name[:50]}")
+  return np.frombuffer(buffer, dtype).reshape(shape)
+
+
+def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], np.ndarray]]:
+  if isinstance(tree, np.ndarray):
+    yield path, tree
+  elif isinstance(tree, dict) and _CHUNKED in tree:
+    shape = tuple(tree["shape"][str(i)] for i in range(len(tree["shape"])))
+    pieces = [tree["chunks"][str(i)] for i in range(len(tree["chunks"]))]
+    yield path, np.concatenate(pieces).reshape(shape)
+  elif isinstance(tree, dict):
+    for name, branch in tree.items():
+      yield from _leaves(branch, (*path, str(name)))
+  else:
+    raise ValueError(f"'{'/'.join(path)[:100]}' is a {type(tree).__name__}, not an array")
+
+
+def _torch(path: tuple[str, ...], array: np.ndarray) -> tuple[str, np.ndarray]:
+  *front, last = path
+  if last == "kernel":
+    array = array.transpose(_ORDERS[array.ndim])
+  return ".".join([*front, {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(last, last)]), array

@@ -1,0 +1,223 @@
+"""What a published model's images, or sounds, go through first: preprocessor_config.json, understood in full."""
+
+import io
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from zoo.data import pixels
+from zoo.errors import UserError, shown
+from zoo.hub.files import CONFIG, read_json
+from zoo.hub.ids import folder_of
+from zoo.hub.log_mel import LogMel
+from zoo.options import Options
+
+NESTED, PLAIN = "processor_config.json", "preprocessor_config.json"
+CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
+HALF = [0.5, 0.5, 0.5]
+BILINEAR, BICUBIC = int(Image.Resampling.BILINEAR), int(Image.Resampling.BICUBIC)
+# What the reference's classes do where a file does not say.
+_CLIP = dict(resample=BICUBIC, size={"shortest_edge": 224}, square=False, crop=224, mean=CLIP_MEAN, std=CLIP_STD)
+_VIT = dict(resample=BILINEAR, size={"height": 224, "width": 224}, square=True, crop=None, mean=HALF, std=HALF)
+CLASSES: dict[str, dict[str, Any]] = {
+  "CLIP": _CLIP,
+  "Bit": _CLIP,
+  "ViT": _VIT,
+  "Siglip": {**_VIT, "resample": BICUBIC, "square": False},
+}
+OF_MODEL_TYPE = {
+  "clip": "CLIP", "clip_vision_model": "CLIP", "vit": "ViT", "vit_mae": "ViT", "dinov2": "Bit",
+  "dinov2_with_registers": "Bit", "siglip": "Siglip",
+  "siglip_vision_model": "Siglip",
+}  # fmt: skip
+
+
+def load_processor(source: str | os.PathLike) -> Callable[..., dict[str, np.ndarray]]:
+  """What makes a model's input of images, or of sound: the function beside the weights.
+
+      batch = load_processor(source)([image, "photo.jpg"])
+      model.apply({"params": params}, batch["image"])
+
+  Args:
+    source: a folder in the hub's layout with a preprocessor_config.json or a processor_config.json, or a hub id.
+
+  Returns:
+    for CLIP, ViT, DINOv2 and SigLIP an `ImageProcessor`, for Whisper a `LogMel`.
+
+  Raises:
+    UserError: there is no such file, or it asks for what the zoo does not have.
+  """
+  folder = folder_of(source)
+  entries, where = _entries(folder)
+  model_type = read_json(folder / CONFIG).get("model_type") if (folder / CONFIG).is_file() else None
+  name = entries.get("image_processor_type", entries.get("feature_extractor_type"))
+  if name == "WhisperFeatureExtractor" or name is None and model_type == "whisper":
+    return LogMel.from_options(Options(entries, where))
+  kind = OF_MODEL_TYPE.get(str(model_type)) if name is None else str(name)
+  for ending in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
+    kind = None if kind is None else kind.removesuffix(ending)
+  if kind not in CLASSES:
+    has = ", ".join([f"{known}ImageProcessor" for known in CLASSES] + ["WhisperFeatureExtractor"])
+    raise UserError(f"{where}: the zoo has no image_processor_type {shown(name or model_type)}. It has: {has}.")
+  return ImageProcessor.from_options(Options(entries, where), CLASSES[kind])
+
+
+class ImageProcessor(NamedTuple):
+  """Images of any size and mode -> {"image": float32 [batch, height, width, 3]}, by Pillow and numpy.
+
+  In this order: RGB over white, resized, the middle cut out, scaled, shifted: (scale * image - mean) / std.
+
+  Args:
+    edge: pixels of the shorter side after resizing, or (height, width), or None: not resized.
+    resample: of `PIL.Image.Resampling`.
+    crop: (height, width) of the middle that is kept, black where the image has nothing; None: all.
+    scale: factor; None: 1.
+    mean, std: of each colour; None: not normalised.
+  """
+
+  edge: int | tuple[int, int] | None
+  resample: int
+  crop: tuple[int, int] | None
+  scale: float | None
+  mean: tuple[float, ...] | None
+  std: tuple[float, ...] | None
+
+  @classmethod
+  def from_options(cls, options: Options, defaults: Mapping[str, Any]) -> "ImageProcessor":
+    """By the entries of a file, of which those that nobody knows are refused."""
+    size = _size(options, "size", defaults["size"], defaults["square"])
+    crop = _size(options, "crop_size", defaults["crop"] or 224, True)
+    resample = options.take("resample", defaults["resample"], int)
+    if resample not in list(Image.Resampling):
+      raise options.refusal("resample", resample, map(int, Image.Resampling))
+    if isinstance(crop, int):
+      raise options.refusal("crop_size", options.entries["crop_size"], [{"height": crop, "width": crop}])
+    scale = options.take("rescale_factor", 1 / 255, float)
+    mean, std = (_colours(options, f"image_{name}", defaults[name]) for name in ("mean", "std"))
+    options.must_be("do_pad", None, False)
+    options.must_be("do_convert_rgb", None, True, False)  # An image of another mode could not be taken otherwise.
+    options.must_be("data_format", "channels_first")  # What comes back is as our models take it.
+    options.ignore("image_processor_type", "feature_extractor_type", "processor_class", "_valid_processor_keys")
+    options.ignore("default_to_square", "return_tensors", "input_data_format", "device", "disable_grouping", "backend")
+    resized = options.take("do_resize", True)
+    cropped = options.take("do_center_crop", defaults["crop"] is not None)
+    scaled, normalised = options.take("do_rescale", True), options.take("do_normalize", True)
+    options.done()
+    return cls(
+      size if resized else None,
+      resample,
+      crop if cropped else None,
+      scale if scaled else None,
+      mean if normalised else None,
+      std if normalised else None,
+    )
+
+  def __call__(self, images: Any) -> dict[str, np.ndarray]:
+    """One image or several: PIL images, uint8 [height, width] or [height, width, 1, 3 or 4], bytes of a file, paths."""
+    images = images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]
+    if not images:
+      raise UserError("There is no image to process.")
+    done = [self._one(image, f"image {number}") for number, image in enumerate(images)]
+    shapes = {image.shape[:2] for image in done}
+    if len(shapes) > 1:
+      some = " and ".join(f"{height} x {width}" for height, width in sorted(shapes)[:2])
+      raise UserError(f"The images come out in {len(shapes)} sizes, e.g. {some}. Give them one at a time.")
+    return {"image": np.stack(done)}
+
+  def _one(self, image: Any, what: str) -> np.ndarray:
+    picture = opened(image, what)
+    if self.edge is not None:
+      height, width = self._resized(picture.height, picture.width)
+      picture = picture.resize((width, height), Image.Resampling(self.resample))
+    array = np.asarray(picture)
+    if self.crop is not None:
+      array = middle(array, *self.crop)
+    # Types as in the reference, so that the last bit is the same.
+    if self.scale is not None:
+      array = (array.astype(np.float64) * self.scale).astype(np.float32)
+    array = array.astype(np.float32)
+    if self.mean is not None:
+      array = (array - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
+    return array
+
+  def _resized(self, height: int, width: int) -> tuple[int, int]:
+    if isinstance(self.edge, tuple):
+      return self.edge
+    edge = self.edge or 0
+    return (edge, int(edge * width / height)) if height <= width else (int(edge * height / width), edge)
+
+
+def opened(image: Any, what: str) -> Image.Image:
+  """An image as RGB, what is transparent laid over white."""
+  with pixels.told(what):
+    if isinstance(image, str | os.PathLike):
+      image = pathlib.Path(image).expanduser().read_bytes()
+    if isinstance(image, bytes):
+      image = Image.open(io.BytesIO(image))
+    elif not isinstance(image, Image.Image):
+      image = _picture(np.asarray(image), what)
+    if "A" not in image.getbands() and image.info.get("transparency") is None:
+      return image.convert("RGB")
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
+
+
+def middle(array: np.ndarray, height: int, width: int) -> np.ndarray:
+  """The middle of an image [h, w, 3], which is black where the image has nothing."""
+  top, left = ((has - wants) // 2 for has, wants in zip(array.shape, (height, width)))
+  # Where something is missing, the reference puts the odd line before.
+  before = [max(-(-(wants - has) // 2), 0) for has, wants in zip(array.shape, (height, width))]
+  after = [max(wants - has, 0) - first for has, wants, first in zip(array.shape, (height, width), before)]
+  array = np.pad(array, [*zip(before, after), (0, 0)])
+  top, left = max(top + before[0], 0), max(left + before[1], 0)
+  return array[top : top + height, left : left + width]
+
+
+def _picture(array: np.ndarray, what: str) -> Image.Image:
+  if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.ndim == 3 and array.shape[-1] not in (1, 3, 4):
+    raise UserError(
+      f"{what} is {array.dtype} {array.shape}. It must be uint8 [height, width] or [height, width, 1, 3 or 4], "
+      "a PIL image, the bytes of a file, or a path."
+    )
+  return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
+
+
+def _entries(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
+  """The entries of an image processor or feature extractor, and where they are from."""
+  nested = read_json(folder / NESTED) if (folder / NESTED).is_file() else {}
+  for part in ("image_processor", "feature_extractor"):
+    if isinstance(nested.get(part), dict):
+      return nested[part], f"{folder / NESTED}: {part}"
+  if (folder / PLAIN).is_file():
+    return read_json(folder / PLAIN), str(folder / PLAIN)
+  raise UserError(f"{folder} has no {PLAIN}. Fetch it, or name a folder that has one.")
+
+
+def _size(options: Options, name: str, default: Any, square: bool) -> int | tuple[int, int]:
+  """The shorter side, or (height, width)."""
+  size = options.take(name, default, (int, dict, list))
+  if isinstance(size, int):
+    size = {"height": size, "width": size} if square else {"shortest_edge": size}
+  if isinstance(size, list) and len(size) == 2:
+    size = dict(zip(("height", "width"), size))
+  # The reference writes the sizes that it does not use as null.
+  size = {key: value for key, value in size.items() if value is not None} if isinstance(size, dict) else size
+  fine = isinstance(size, dict) and all(type(value) is int and 0 < value < 2**15 for value in size.values())
+  if fine and set(size) == {"shortest_edge"}:
+    return size["shortest_edge"]
+  if fine and set(size) == {"height", "width"}:
+    return size["height"], size["width"]
+  raise options.refusal(name, options.entries[name], [{"shortest_edge": 224}, {"height": 224, "width": 224}])
+
+
+def _colours(options: Options, name: str, default: Sequence[float]) -> tuple[float, ...]:
+  values = options.take(name, list(default), (int, float, list))
+  values = values if isinstance(values, list) else [values] * 3
+  fine = len(values) == 3 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+  if not fine or name.endswith("std") and not all(values):
+    raise options.refusal(name, options.entries[name], [list(default)])
+  return tuple(values)

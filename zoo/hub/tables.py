@@ -1,0 +1,115 @@
+"""The tables of zoo/convert: found by model_type or family, and what follows from them."""
+
+import importlib
+import pkgutil
+import re
+from collections.abc import Iterable, Mapping
+from types import ModuleType
+from typing import Any
+
+from zoo import convert
+from zoo.errors import UserError, did_you_mean, shown
+from zoo.layouts import Rule
+
+NO_HEAD = "none"  # What a caller says who wants none: None is "as the files have it".
+
+
+def of_model_type(model_type: Any, where: str) -> ModuleType:
+  """The table that reads a model_type, e.g. "bert"."""
+  tables = [of_family(family) for family in families()]
+  known = {name: table for table in tables for name in table.MODEL_TYPES}
+  if not isinstance(model_type, str) or model_type not in known:
+    near = did_you_mean(str(model_type), known)
+    raise UserError(
+      f"{where}: the zoo has no model_type {shown(model_type)}.{near} It has: {', '.join(sorted(known))}."
+    )
+  return known[model_type]
+
+
+def of_family(family: str) -> ModuleType:
+  """The table of a family."""
+  if family not in families():
+    raise UserError(f"The hub has no layout for the family '{family}'. It has for: {', '.join(families())}.")
+  return importlib.import_module(f"zoo.convert.{family}")
+
+
+def families() -> list[str]:
+  """The families that have a table."""
+  return sorted(info.name for info in pkgutil.iter_modules(convert.__path__))
+
+
+def family_of(table: ModuleType) -> str:
+  """The family of a table."""
+  return table.__name__.rpartition(".")[2]
+
+
+def choose_head(table: ModuleType, config: Mapping[str, Any], head: str | None, where: str) -> str | None:
+  """The head that a caller asks for, or that the config's architecture has."""
+  if head is not None:
+    head = None if head == NO_HEAD else head
+    if head not in table.HEADS:
+      heads = ", ".join(str(name or NO_HEAD) for name in table.HEADS)
+      raise UserError(f"{family_of(table)} has no head '{head or NO_HEAD}'. It has: {heads}.")
+    return head
+  architectures = config.get("architectures") or [next(iter(table.HEADS.values()))[0]]
+  known = {name: head for head, names in table.HEADS.items() for name in names}
+  architecture = architectures[0] if isinstance(architectures, list) else architectures
+  if not isinstance(architecture, str) or architecture not in known:
+    heads = ", ".join(str(name or NO_HEAD) for name in table.HEADS)
+    raise UserError(
+      f"{where}: the zoo does not have {shown(architecture)}. Choose another head of its weights: {heads}."
+    )
+  return known[architecture]
+
+
+def head_of(table: ModuleType, sizes: Mapping[str, Any]) -> str | None:
+  """The head of a model of these sizes."""
+  return table.head_of(sizes) if hasattr(table, "head_of") else sizes.get("head")
+
+
+def with_head(table: ModuleType, sizes: Mapping[str, Any], head: str | None) -> Mapping[str, Any]:
+  """The sizes of the same model with another head."""
+  return table.with_head(sizes, head) if hasattr(table, "with_head") else {**sizes, "head": head}
+
+
+def spellings(name: str, table: ModuleType) -> list[str]:
+  """A name as it is, without prefix, and with every one that names of this table may have or lack."""
+  fronts = getattr(table, "PREFIX", ())
+  fronts = (fronts,) if isinstance(fronts, str) else fronts
+  bare = next((name.removeprefix(front) for front in fronts if name.startswith(front)), name)
+  return [name, bare, *(front + bare for front in fronts)]
+
+
+def tied(table: ModuleType) -> Mapping[str, str]:
+  """Names of tensors that repeat others -> those others."""
+  return getattr(table, "TIED", {})
+
+
+def canonical(names: Iterable[str], table: ModuleType, where: str) -> dict[str, str]:
+  """Name in the table's spelling -> name in the file, without those that are ignored."""
+  found: dict[str, str] = {}
+  for name in names:
+    proper = name
+    for pattern, replacement in getattr(table, "RENAMED", ()):
+      proper = re.sub(pattern, replacement, proper)
+    if any(re.fullmatch(pattern, proper) for pattern in getattr(table, "IGNORED", ())):
+      continue
+    if proper in found:
+      raise UserError(f"{where}: '{name}' and '{found[proper]}' are the same tensor twice. Remove one.")
+    found[proper] = name
+  return found
+
+
+def lookup(name: str, names: Mapping[str, str], table: ModuleType, own: Iterable[str] = ()) -> str | None:
+  """The file's name of a tensor: as it is, with another prefix, or of a tensor tied to it that is not among `own`."""
+  repeats = [repeat for repeat, original in tied(table).items() if original == name and repeat not in own]
+  found = (spelling for candidate in (name, *repeats) for spelling in spellings(candidate, table))
+  return next((spelling for spelling in found if spelling in names), None)
+
+
+def by_ours(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
+  """path of ours -> its rules."""
+  grouped: dict[str, list[Rule]] = {}
+  for rule in rules:
+    grouped.setdefault(rule.ours, []).append(rule)
+  return grouped

@@ -1,0 +1,43 @@
+"""The tokenizer that goes with a model: of a published folder, of a run, or one that is shipped."""
+
+import os
+
+from zoo.data.encodings import Tokenizer
+from zoo.data.published import has_tokenizer
+from zoo.data.tokenizers import NAMED, tokenizer
+from zoo.hub.files import CONFIG, read_json
+from zoo.hub.ids import folder_of
+
+
+def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
+  """The tokenizer of a published model, or of a run.
+
+  `load_tokenizer(source)(texts)` gives a batch for the model that `zoo.load(source)` gives, with its special tokens:
+
+      batch = tokenizer(["A text.", "Another one."])
+      model.apply({"params": params}, batch.pop("tokens"), **batch)
+
+  Args:
+    source: a folder in the hub's layout, with a tokenizer.json or the vocabulary files of BERT (vocab.txt), GPT-2,
+      RoBERTa or CLIP (vocab.json and merges.txt); an id of the hub; the folder of a run; or the name of a shipped
+      tokenizer: gpt2, clip, bert, bytes, sotu. A CLIP of the published vocabulary needs no files.
+
+  Returns:
+    encode, decode, the ids of special tokens (pad, eos, bos, cls, sep, mask), and called with texts, or with texts and
+    as many second texts, a batch: `zoo.data.encodings.Tokenizer`.
+
+  Raises:
+    UserError: there are no such files, they are damaged, or only transformers can read them.
+  """
+  if source in NAMED and not os.path.isdir(source):
+    return tokenizer(str(source))
+  folder = folder_of(source)
+  if has_tokenizer(folder) or not (folder / CONFIG).is_file():
+    return tokenizer(str(folder))
+  config = read_json(folder / CONFIG)
+  data, text = (config[name] if isinstance(config.get(name), dict) else {} for name in ("data", "text_config"))
+  if "model_type" not in config and isinstance(data.get("tokenizer"), str):
+    return tokenizer(data["tokenizer"])
+  if config.get("model_type") == "clip" and text.get("vocab_size", 49408) == 49408:
+    return tokenizer("clip")
+  return tokenizer(str(folder))

@@ -1,0 +1,72 @@
+"""One of our models becomes files that torch transformers loads: config.json and model.safetensors."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+
+from zoo.atomic import replacing
+from zoo.build import sizes_of
+from zoo.errors import UserError
+from zoo.hub import tables
+from zoo.hub.files import CONFIG, WEIGHTS
+from zoo.layers.stack import unstack_layers
+from zoo.mismatch import mismatch
+from zoo.paths import flatten
+
+
+def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
+  """Writes `model` and `params` as the hub has them. Every process of a run must call it.
+
+  Args:
+    folder: made if it is not there; its config.json and model.safetensors are replaced, other files left alone.
+    model: from `zoo.build` or `zoo.load`.
+    params: its parameters; may be sharded. Each array keeps its dtype.
+
+  Raises:
+    UserError: the family has no layout there, `params` are not this model's, the folder cannot be written.
+  """
+  folder, sizes = pathlib.Path(folder), sizes_of(model)
+  table = tables.of_family(model.spec["family"])
+  tensors = published(model, params)
+  config = {"architectures": [table.HEADS[tables.head_of(table, sizes)][0]], **table.config(sizes)}
+  if jax.process_index() != 0:
+    return
+  try:
+    folder.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f"{folder} cannot be made: {error.strerror}.") from error
+  with replacing(folder / CONFIG) as config_file, replacing(folder / WEIGHTS) as weights_file:
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    try:
+      save_file(tensors, weights_file, {"format": "pt"})
+    except SafetensorError as error:
+      raise OSError(str(error)) from error
+
+
+def published(model: Any, params: Any) -> dict[str, np.ndarray]:
+  """name -> array as the reference's class saves them. Gradients have the shapes of parameters: they convert alike."""
+  sizes = sizes_of(model)
+  table = tables.of_family(model.spec["family"])
+  flat = flatten(unstack_layers(jax.tree.map(_to_host, params)))
+  rules = tables.by_ours(table.rules(sizes))
+  problems = mismatch(dict.fromkeys(flat), dict.fromkeys(rules))
+  if problems:
+    raise UserError(f"The parameters are not those of this {model.spec['family']}: {problems}.")
+  tensors: dict[str, np.ndarray] = {}
+  for path, array in flat.items():
+    for rule in rules[path]:
+      tensors[rule.theirs] = rule.write(array, tensors.get(rule.theirs))
+  return {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
+
+
+def _to_host(array: Any) -> np.ndarray:
+  if isinstance(array, jax.Array) and not array.is_fully_addressable:
+    return multihost_utils.process_allgather(array, tiled=True)
+  return np.asarray(array)

@@ -1,0 +1,109 @@
+"""Rotary positions for texts longer than the first training's: how they change the frequencies of `positions.rotary`.
+
+Each function here returns a scaling: (theta, half, positions) -> frequencies broadcastable to [batch, length, half],
+and what sine and cosine are multiplied by. The same numbers give the same function at every call.
+"""
+
+import functools
+import inspect
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+
+def frequencies(theta, half):
+  """theta^(-i/half) for i in 0 .. half - 1. https://arxiv.org/abs/2104.09864, section 3.2.2: float32 [1, 1, half]"""
+  return (theta ** (-np.arange(half, dtype=np.float32) / half))[None, None]
+
+
+def none(theta, half, positions):
+  """The scaling that changes nothing."""
+  return frequencies(theta, half), 1.0
+
+
+@functools.cache
+def linear(*, factor):
+  """Positions are divided by `factor`. https://arxiv.org/abs/2306.15595"""
+
+  def scaling(theta, half, positions):
+    return frequencies(theta, half) / np.float32(factor), 1.0
+
+  return scaling
+
+
+@functools.cache
+def dynamic(*, factor, trained_length):
+  """theta grows with a text that is longer than `trained_length`: "Dynamic NTK" of https://arxiv.org/abs/2309.00071.
+
+  A cache keeps keys as they were turned when the text was shorter.
+  """
+
+  def scaling(theta, half, positions):
+    length = jnp.maximum(positions.max(axis=1, keepdims=True)[:, :, None] + 1, trained_length)
+    grown = theta * (factor * length / trained_length - (factor - 1)) ** (half / (half - 1))
+    return grown ** (-np.arange(half, dtype=np.float32) / half)[None, None], 1.0
+
+  return scaling
+
+
+@functools.cache
+def llama3(*, factor, trained_length, low=1.0, high=4.0):
+  """What turns fewer than `low` times within `trained_length` turns `factor` times slower, what turns more than `high`
+  times stays, in between it blends. Llama 3.1: https://github.com/meta-llama/llama-models, models/llama3/model.py
+  """
+
+  def scaling(theta, half, positions):
+    plain = frequencies(theta, half)
+    turns = trained_length * plain / (2 * math.pi)
+    stays = np.clip((turns - low) / (high - low), 0, 1)
+    return ((1 - stays) * plain / factor + stays * plain).astype(np.float32), 1.0
+
+  return scaling
+
+
+@functools.cache
+def yarn(*, factor, trained_length, fast=32.0, slow=1.0, amplitude=None, truncate=True):
+  """YaRN: what turns more than `fast` times within `trained_length` stays, what turns fewer than `slow` times turns
+  `factor` times slower, in between it blends by its place. https://arxiv.org/abs/2309.00071, section 3.2
+
+  Args:
+    amplitude: of sine and cosine, so that logits are multiplied by its square; 0.1 ln(factor) + 1 if None.
+    truncate: whether both ends of the blend are rounded outward to whole places.
+  """
+
+  def place(theta, half, turns):
+    return half * math.log(trained_length / (turns * 2 * math.pi)) / math.log(theta)
+
+  def scaling(theta, half, positions):
+    first, last = place(theta, half, fast), place(theta, half, slow)
+    if truncate:
+      first, last = math.floor(first), math.ceil(last)
+    first, last = max(first, 0), min(last, 2 * half - 1)
+    last += 0.001 * (first == last)
+    slower = np.clip((np.arange(half) - first) / (last - first), 0, 1)
+    plain = frequencies(theta, half)
+    sharper = 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
+    blend = (plain / factor * slower + plain * (1 - slower)).astype(np.float32)
+    return blend, sharper if amplitude is None else amplitude
+
+  return scaling
+
+
+SCALINGS = {function.__wrapped__.__name__: function for function in (linear, dynamic, llama3, yarn)}
+
+
+def scaling(options):
+  """The scaling that {"name": "linear", "factor": 2.0} describes; None of None."""
+  if options is None:
+    return None
+  options = dict(options)
+  name = options.pop("name", None)
+  if name not in SCALINGS:
+    raise ValueError(f"rope has the name {name!r}. It may be: {', '.join(SCALINGS)}.")
+  takes = inspect.signature(SCALINGS[name].__wrapped__).parameters
+  needs = [key for key, parameter in takes.items() if parameter.default is parameter.empty]
+  if options.keys() - takes.keys() or set(needs) - options.keys():
+    has, takes, needs = (", ".join(keys) or "nothing" for keys in (options, takes, needs))
+    raise ValueError(f"rope {name} has {has}. It takes {takes}, needs {needs}.")
+  return SCALINGS[name](**options)

@@ -1,0 +1,103 @@
+"""Vectors of tokens, or of anything in a row, become hidden states: alone, or in a pair where one reads the other."""
+
+import flax.linen as nn
+
+from zoo.layers import masks, sizes
+from zoo.layers.attention import Attention
+from zoo.layers.mlp import MLP
+from zoo.layers.stack import stack
+
+
+class Tower(nn.Module):
+  """norm(stack(dropout(first_norm(x + positions)))), without the norms that are None.
+
+  Args:
+    positions: called as `zoo.layers.positions.Learned` is.
+    stack: of `zoo.layers.stack`.
+    first_norm, norm: before and after the layers.
+    dropout: of what goes into the layers.
+  """
+
+  positions: nn.Module
+  stack: nn.Module
+  first_norm: nn.Module | None = None
+  norm: nn.Module | None = None
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, x, context=None, *, valid=None, context_valid=None, positions=None, train=False):
+    """[batch, length, dim] -> [batch, length, dim]
+
+    Args:
+      x: [batch, length, dim]
+      context: [batch, context length, context dim] that the layers attend to, or None.
+      valid, context_valid: bool [batch, length], bool [batch, context length], True = real.
+      positions: int32 [batch or 1, length], counted from 0 if None.
+    """
+    if positions is None and self.variables.get("cache"):
+      raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length], where the tokens stand.")
+    x = x + self.positions(x.shape[1], positions).astype(x.dtype)
+    x = x if self.first_norm is None else self.first_norm(x)
+    x = nn.Dropout(self.dropout)(x, deterministic=not train)
+    x = self.stack(x, context, valid=valid, context_valid=context_valid, positions=positions, train=train)
+    return x if self.norm is None else self.norm(x)
+
+  @property
+  def max_length(self):
+    return self.positions.max_length
+
+
+def pair(
+  block,
+  positions,
+  *,
+  dim,
+  depth,
+  num_heads,
+  mlp_dim,
+  decoder_depth,
+  decoder_heads,
+  decoder_mlp_dim,
+  activation,
+  init,
+  norm,
+  first_norm=None,
+  last_norm=None,
+  key_bias=None,
+  dropout=0.0,
+  dtype=None,
+  **stacking,
+):
+  """{"encoder": Tower, "decoder": Tower}, the second of which attends to what the first made.
+
+  Args:
+    block: a class of `zoo.layers.blocks`.
+    positions: of the encoder, of the decoder.
+    dim ... decoder_mlp_dim: mlp_dim is 4 * dim if None, the decoder's sizes are the encoder's if None.
+    init: initial values of all kernels.
+    norm, first_norm, last_norm: of the blocks; before the layers and after them, or None.
+    key_bias: as `Attention` has it.
+    stacking: scan, remat and drop_path of `stack`.
+  """
+
+  def tower(positions, depth, heads, mlp_dim, *, of_heads, mask=None, crosses=False):
+    head_dim = sizes.head_dim(dim, heads, heads=of_heads)
+    attention = Attention(
+      heads, head_dim, key_bias=key_bias, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init
+    )
+    mlp = MLP(mlp_dim or 4 * dim, activation, dtype=dtype, kernel_init=init, down_init=init)
+    layer = block(attention.copy(mask=mask), mlp, norm, attention if crosses else None, dropout=dropout)
+    norms = {"first_norm": first_norm, "norm": last_norm}
+    norms = {name: None if part is None else part.copy() for name, part in norms.items()}
+    return Tower(positions, stack(layer, depth, **stacking), **norms, dropout=dropout)
+
+  sizes.positive(depth=depth, mlp_dim=mlp_dim, decoder_depth=decoder_depth, decoder_mlp_dim=decoder_mlp_dim)
+  sizes.rate(dropout=dropout)
+  encoder = tower(positions[0], depth, num_heads, mlp_dim, of_heads="num_heads")
+  own = (
+    depth if decoder_depth is None else decoder_depth,
+    num_heads if decoder_heads is None else decoder_heads,
+    mlp_dim if decoder_mlp_dim is None else decoder_mlp_dim,
+  )
+  decoder = tower(positions[1], *own, of_heads="decoder_heads", mask=masks.causal, crosses=True)
+  return {"encoder": encoder, "decoder": decoder}

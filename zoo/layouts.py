@@ -1,0 +1,140 @@
+"""How an array of ours lies in a published file: a table of rules that is read in both directions.
+
+A rule names an array of ours by its path (layers one by one: `stack/layer_0/...`) and theirs by its name in the file. A
+layout says which axes go where; the rest is reshaping. Nothing is computed, so reading and writing lose nothing.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Layout(NamedTuple):
+  """Ours becomes theirs by joining axes, then by transposing.
+
+  Args:
+    groups: for each axis of the joined array, which axes of ours it joins; () is an axis of length 1. None: as ours.
+    order: theirs = joined.transpose(order). None: as it is.
+  """
+
+  groups: tuple[tuple[int, ...], ...] | None = None
+  order: tuple[int, ...] | None = None
+
+  def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of theirs, from that of ours."""
+    joined = self._joined(ours)
+    return joined if self.order is None else tuple(joined[axis] for axis in self.order)
+
+  def write(self, ours: np.ndarray) -> np.ndarray:
+    """Ours as theirs."""
+    joined = ours.reshape(self._joined(ours.shape))
+    return joined if self.order is None else joined.transpose(self.order)
+
+  def read(self, theirs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Theirs as ours, of this shape."""
+    return (theirs if self.order is None else theirs.transpose(np.argsort(self.order))).reshape(shape)
+
+  def _joined(self, ours: tuple[int, ...]) -> tuple[int, ...]:
+    return ours if self.groups is None else tuple(math.prod(ours[axis] for axis in group) for group in self.groups)
+
+
+SAME = Layout()
+LINEAR = Layout(order=(1, 0))  # [in, out] <-> torch's [out, in]
+HEADS = Layout(((0,), (1, 2)), (1, 0))  # [dim, heads, head_dim] <-> [heads * head_dim, dim]
+HEADS_BIAS = Layout(((0, 1),))  # [heads, head_dim] <-> [heads * head_dim]
+HEADS_OUT = Layout(((0, 1), (2,)), (1, 0))  # [heads, head_dim, dim] <-> [dim, heads * head_dim]
+CONV = Layout(order=(3, 2, 0, 1))  # [height, width, in, out] <-> [out, in, height, width]
+CONV_1D = Layout(order=(2, 1, 0))  # [width, in, out] <-> [out, in, width]
+ONE_BEFORE = Layout(((), (0,), (1,)))  # [a, b] <-> [1, a, b]
+FLAT = Layout(((0, 1),))  # [1, dim] <-> [dim]
+SCALAR = Layout(((),))  # [] <-> [1]
+
+
+class Rule(NamedTuple):
+  """One array of ours (or one entry along its first axis) is one array of theirs (or a stretch of one axis of it).
+
+  Args:
+    ours: path of our array.
+    theirs: name of theirs.
+    layout: how the axes correspond.
+    index: the entry along our first axis, e.g. of an expert; None: the whole array.
+    stretch: (axis, start, total) of theirs, where several of ours lie side by side in it; None: all of it.
+  """
+
+  ours: str
+  theirs: str
+  layout: Layout = SAME
+  index: int | None = None
+  stretch: tuple[int, int, int] | None = None
+
+  def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape that theirs has when our whole array has the shape `ours`."""
+    shape = self.layout.shape(ours if self.index is None else ours[1:])
+    if self.stretch is None:
+      return shape
+    axis, _, total = self.stretch
+    return (*shape[:axis], total, *shape[axis + 1 :])
+
+  def read(self, theirs: np.ndarray, ours: tuple[int, ...]) -> np.ndarray:
+    """What of our array, of shape `ours`, lies in theirs."""
+    shape = ours if self.index is None else ours[1:]
+    if self.stretch is not None:
+      theirs = theirs[self._where(shape)]
+    return self.layout.read(theirs, shape)
+
+  def write(self, ours: np.ndarray, theirs: np.ndarray | None) -> np.ndarray:
+    """Theirs with our array in it; `theirs` is what other rules made of it so far."""
+    part = ours if self.index is None else ours[self.index]
+    written = self.layout.write(part)
+    if self.stretch is None:
+      return written
+    theirs = np.zeros(self.shape(ours.shape), ours.dtype) if theirs is None else theirs
+    theirs[self._where(part.shape)] = written
+    return theirs
+
+  def _where(self, ours: tuple[int, ...]) -> tuple[slice, ...]:
+    axis, start, _ = self.stretch or (0, 0, 0)
+    return (slice(None),) * axis + (slice(start, start + self.layout.shape(ours)[axis]),)
+
+
+def linear(ours: str, theirs: str, *, bias: bool = True) -> list[Rule]:
+  """A torch `Linear`: `ours/kernel`, `ours/bias` <-> `theirs.weight`, `theirs.bias`."""
+  return [Rule(f"{ours}/kernel", f"{theirs}.weight", LINEAR), *_bias(ours, theirs, SAME, bias)]
+
+
+def norm(ours: str, theirs: str, *, bias: bool = True) -> list[Rule]:
+  """A LayerNorm, or without bias an RMSNorm."""
+  return [Rule(f"{ours}/scale", f"{theirs}.weight"), *_bias(ours, theirs, SAME, bias)]
+
+
+def embedding(ours: str, theirs: str) -> list[Rule]:
+  """A torch `Embedding`."""
+  return [Rule(f"{ours}/embedding", f"{theirs}.weight")]
+
+
+def heads(ours: str, theirs: str, *, bias: bool = True) -> list[Rule]:
+  """A `Linear` to heads: a query, key or value."""
+  return [Rule(f"{ours}/kernel", f"{theirs}.weight", HEADS), *_bias(ours, theirs, HEADS_BIAS, bias)]
+
+
+def heads_out(ours: str, theirs: str, *, bias: bool = True) -> list[Rule]:
+  """A `Linear` from heads: the output of an attention."""
+  return [Rule(f"{ours}/kernel", f"{theirs}.weight", HEADS_OUT), *_bias(ours, theirs, SAME, bias)]
+
+
+def attention(ours: str, query: str, key: str, value: str, out: str, *, bias: bool = True) -> list[Rule]:
+  """The four projections of an attention, from the names of their four `Linear`s."""
+  into = [rule for name, theirs in (("query", query), ("key", key), ("value", value))
+          for rule in heads(f"{ours}/{name}", theirs, bias=bias)]  # fmt: skip
+  return [*into, *heads_out(f"{ours}/out", out, bias=bias)]
+
+
+def mlp(ours: str, up: str, down: str, gate: str | None = None, *, bias: bool = True) -> list[Rule]:
+  """A feed-forward network, plain or gated."""
+  parts = {"up": up, "down": down} | ({} if gate is None else {"gate": gate})
+  return [rule for name, theirs in parts.items() for rule in linear(f"{ours}/{name}", theirs, bias=bias)]
+
+
+def _bias(ours: str, theirs: str, layout: Layout, present: bool) -> list[Rule]:
+  return [Rule(f"{ours}/bias", f"{theirs}.bias", layout)] * present

@@ -1,0 +1,105 @@
+"""BART: Denoising Sequence-to-Sequence Pre-training for Natural Language Generation (Lewis et al., 2019).
+
+https://arxiv.org/abs/1910.13461. Code: https://github.com/facebookresearch/fairseq/tree/main/examples/bart.
+"""
+
+import functools
+
+import flax.linen as nn
+
+from zoo.layers import initial, norms, sizes
+from zoo.layers.blocks import PostNormBlock
+from zoo.layers.heads import TanhHead, TiedLogits
+from zoo.layers.positions import Learned
+from zoo.layers.towers import pair
+from zoo.models.encoder_decoder import EncoderDecoder
+
+PAPER = {
+  "title": "BART: Denoising Sequence-to-Sequence Pre-training for Natural Language Generation, Translation, and "
+  "Comprehension",
+  "authors": "Lewis et al.",
+  "year": 2019,
+  "url": "https://arxiv.org/abs/1910.13461",
+}
+HEADS = ("lm", "classify", "question_answering", None)
+
+
+def bart(
+  *,
+  vocab_size: int,
+  max_length: int,
+  dim: int,
+  depth: int,
+  num_heads: int,
+  mlp_dim: int | None = None,
+  decoder_depth: int | None = None,
+  decoder_heads: int | None = None,
+  decoder_mlp_dim: int | None = None,
+  head: str | None = "lm",
+  num_classes: int | None = None,
+  activation: str = "gelu",
+  scaled_embedding: bool = False,
+  logits_bias: bool = False,
+  pad: int | None = 1,
+  start_token: int = 2,
+  eos: int = 2,
+  dropout: float = 0.0,
+  drop_path: float = 0.0,
+  dtype: str | None = None,
+  scan: bool | None = None,
+  remat: str | None = None,
+) -> EncoderDecoder:
+  """A BART of these sizes; mlp_dim is 4 * dim if None, the decoder's sizes are the encoder's if None.
+
+  head: "lm" (the next token), "classify" (num_classes), "question_answering" (where an answer starts and ends), None
+  (hidden states).
+  scaled_embedding: whether vectors of tokens are multiplied by sqrt(dim).
+  logits_bias: whether logits have a bias, which does not learn.
+  pad: the token of padding, about which nothing is learned. start_token: what decoding starts with. eos: where
+  "classify" reads.
+  """
+  sizes.positive(vocab_size=vocab_size, max_length=max_length, dim=dim)
+  sizes.head_fits(head, HEADS, num_classes)
+  dtype = sizes.compute_dtype(dtype)
+  init = initial.normal(0.02)
+  norm = norms.layer_norm(1e-5, dtype)
+  towers = pair(
+    PostNormBlock,
+    # In fairseq positions are counted from 2: rows 0 and 1 were meant for padding.
+    [Learned(max_length, dim, dtype=dtype, embedding_init=init, offset=2) for _ in range(2)],
+    dim=dim,
+    depth=depth,
+    num_heads=num_heads,
+    mlp_dim=mlp_dim,
+    decoder_depth=decoder_depth,
+    decoder_heads=decoder_heads,
+    decoder_mlp_dim=decoder_mlp_dim,
+    activation=activation,
+    init=init,
+    norm=norm,
+    first_norm=norm,
+    dropout=dropout,
+    dtype=dtype,
+    scan=scan,
+    remat=remat,
+    drop_path=drop_path,
+  )
+  dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=init)
+  return EncoderDecoder(
+    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
+    **towers,
+    logits=TiedLogits(fixed_bias=logits_bias) if head == "lm" else None,
+    classify=TanhHead(dense(dim), dense(num_classes), dropout) if head == "classify" else None,
+    answer=dense(2) if head == "question_answering" else None,
+    embed_scale=dim**0.5 if scaled_embedding else 1.0,
+    pad=pad,
+    start_token=start_token,
+    eos=eos,
+  )
+
+
+# Section 3.1 of the paper; https://huggingface.co/facebook/bart-base, https://huggingface.co/facebook/bart-large.
+VARIANTS = {
+  "base": dict(vocab_size=50265, max_length=1024, dim=768, depth=6, num_heads=12),
+  "large": dict(vocab_size=50265, max_length=1024, dim=1024, depth=12, num_heads=16),
+}

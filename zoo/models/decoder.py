@@ -1,0 +1,122 @@
+"""What families have in common that read a text from left to right."""
+
+import functools
+from typing import ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from zoo.layers import sizes
+from zoo.layers.embeddings import last, pick
+from zoo.layers.heads import OwnLogits, TiedLogits
+from zoo.models.model import Model
+
+HEADS = ("lm", "classify", "classify_tokens", "question_answering", None)
+
+
+class Decoder(Model):
+  """Layers over vectors of tokens, and the heads that are not None.
+
+  Args:
+    embed, stack: vectors of tokens, and the layers.
+    positions: added to the vectors; None: the layers know where tokens stand.
+    norm: after the last layer; None: it ends with one.
+    classify, classify_tokens, answer: classes of a text, of its tokens; where an answer starts and ends.
+    max_length: how long a text may be.
+    pad: the token of padding; None: there is none.
+    dropout: chance to drop an entry of what goes into the first layer.
+  """
+
+  embed: nn.Module
+  stack: nn.Module
+  positions: nn.Module | None = None
+  norm: nn.Module | None = None
+  classify: nn.Module | None = None
+  classify_tokens: nn.Module | None = None
+  answer: nn.Module | None = None
+  max_length: int = 0
+  pad: int | None = None
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, tokens, *, valid=None, positions=None, train=False):
+    """Hidden states, and what the heads make of them.
+
+    Args:
+      tokens: int32 [batch, length]
+      valid: bool [batch, length], True = a real token; nobody attends to the others.
+      positions: int32 [batch or 1, length], counted from 0 if None.
+
+    Returns:
+      dict of "hidden" [batch, length, dim] and, where the model has the head:
+        "logits" [batch, num_classes] (read at the last token that is not `pad`; without one, at the last valid token),
+        of tokens [batch, length, num_classes], "start", "end" of an answer [batch, length]. All logits are float32.
+    """
+    x = self.hidden(tokens, valid, positions, train)
+    out = {"hidden": x}
+    if self.classify is not None:
+      out["logits"] = self.classify(last(x, valid if self.pad is None else tokens != self.pad)).astype(jnp.float32)
+    if self.classify_tokens is not None:
+      out["logits"] = self.classify_tokens(x).astype(jnp.float32)
+    if self.answer is not None:
+      out["start"], out["end"] = jnp.moveaxis(self.answer(x).astype(jnp.float32), -1, 0)
+    return out
+
+  def hidden(self, tokens, valid, positions, train):
+    """-> [batch, length, dim]; arguments as of a call."""
+    sizes.tokens_fit(tokens)
+    x = self.embed(tokens)
+    if self.positions is not None:
+      if positions is None and self.variables.get("cache"):
+        raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length], where the tokens stand.")
+      x += self.positions(tokens.shape[1], positions)
+    x = nn.Dropout(self.dropout)(x, deterministic=not train)
+    x = self.stack(x, valid=valid, positions=positions, train=train)
+    return x if self.norm is None else self.norm(x)
+
+  @property
+  def vocab_size(self):
+    return self.embed.num_embeddings
+
+  @nn.nowrap
+  def example(self, batch_size=1):
+    return (jnp.zeros((batch_size, min(self.max_length, 8)), jnp.int32),)
+
+
+class LanguageModel(Decoder, kw_only=True):
+  """A decoder that predicts the next token."""
+
+  logits: nn.Module
+
+  decodes: ClassVar[bool] = True
+
+  @nn.compact
+  def __call__(self, tokens, *, valid=None, positions=None, predict=None, train=False):
+    """Logits of the next token at every position.
+
+    Args:
+      tokens: int32 [batch, length]
+      valid: bool [batch, length], True = a real token; nobody attends to the others.
+      positions: int32 [batch or 1, length]; counted from 0 (from the cache's end) if None.
+      predict: int32 [batch, k], indices into length at which logits are wanted; everywhere if None.
+
+    Returns:
+      float32 [batch, length or k, vocab_size]
+    """
+    x = self.hidden(tokens, valid, positions, train)
+    return self.logits(x if predict is None else pick(x, predict), self.embed)
+
+
+def with_head(head, tied, num_classes, *, language_model=LanguageModel, embed, **parts):
+  """The decoder of these parts with a head; `tied`: whether that of a language model is the embedding."""
+  dense = functools.partial(nn.Dense, dtype=embed.dtype, kernel_init=embed.embedding_init)
+  if head == "lm":
+    own = OwnLogits(embed.num_embeddings, dtype=embed.dtype, kernel_init=embed.embedding_init)
+    return language_model(embed=embed, logits=TiedLogits() if tied else own, **parts)
+  return Decoder(
+    embed=embed,
+    classify=dense(num_classes, use_bias=False) if head == "classify" else None,
+    classify_tokens=dense(num_classes) if head == "classify_tokens" else None,
+    answer=dense(2) if head == "question_answering" else None,
+    **parts,
+  )

@@ -1,0 +1,205 @@
+"""DINOv2: Learning Robust Visual Features without Supervision (Oquab et al., 2023), and the same with registers.
+
+https://arxiv.org/abs/2304.07193, https://arxiv.org/abs/2309.16588. Code: https://github.com/facebookresearch/dinov2.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.layers import initial, norms, sizes
+from zoo.layers.attention import Attention
+from zoo.layers.blocks import PreNormBlock
+from zoo.layers.embeddings import ClassToken, PatchEmbed
+from zoo.layers.mlp import MLP, GatedMLP
+from zoo.layers.stack import stack
+from zoo.models.model import Model
+
+PAPER = {
+  "title": "DINOv2: Learning Robust Visual Features without Supervision",
+  "authors": "Oquab et al.",
+  "year": 2023,
+  "url": "https://arxiv.org/abs/2304.07193",
+}
+
+
+@functools.cache
+def cubic(size, wanted, antialias):
+  """The matrix [wanted, size] that resamples `size` numbers as torch's bicubic `interpolate` does.
+
+  Without antialias four neighbours count, those beyond an end as that end, by Keys' kernel with a = -0.75. With it the
+  kernel has a = -0.5, is as wide as what a new number stands for, and ends where the old numbers end.
+  """
+  step = size / wanted
+  stretch = max(step, 1.0) if antialias else 1.0
+  matrix = np.zeros((wanted, size))
+  for row in range(wanted):
+    center = (row + 0.5) * step - 0.5
+    near = np.arange(int(np.floor(center - 2 * stretch)), int(np.ceil(center + 2 * stretch)) + 1)
+    if antialias:
+      near = near[(near >= 0) & (near < size)]
+    weights = _keys((near - center) / stretch, -0.5 if antialias else -0.75)
+    np.add.at(matrix[row], near.clip(0, size - 1), weights / weights.sum())
+  return matrix.astype(np.float32)
+
+
+def _keys(x, a):
+  x = abs(x)
+  inside, outside = ((a + 2) * x - (a + 3)) * x**2 + 1, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+  return np.where(x < 1, inside, np.where(x < 2, outside, 0.0))
+
+
+class GridPositions(nn.Module):
+  """A trained vector per place of a square grid, resampled for grids of other sizes, and one for the class token."""
+
+  side: int
+  dim: int
+  antialias: bool = False
+
+  @nn.compact
+  def __call__(self, height, width):
+    """-> [1, 1 + height * width, dim], float32"""
+    table = self.param("embedding", initial.truncated_normal(0.02), (1 + self.side**2, self.dim))
+    if (height, width) == (self.side, self.side):
+      return table[None]
+    down, across = (jnp.asarray(cubic(self.side, size, self.antialias)) for size in (height, width))
+    grid = table[1:].reshape(self.side, self.side, self.dim)
+    grid = jnp.einsum("ij,jkd->ikd", down, grid, precision="highest")
+    grid = jnp.einsum("kl,ild->ikd", across, grid, precision="highest")
+    return jnp.concatenate([table[:1], grid.reshape(height * width, self.dim)])[None]
+
+
+class DINOv2(Model):
+  """Image encoder with a class token, for images of any size; pixels beyond the last whole patch are not looked at."""
+
+  patches: nn.Module
+  class_token: nn.Module
+  positions: nn.Module
+  stack: nn.Module
+  norm: nn.Module
+  head: nn.Module | None
+  image_size: int
+  channels: int = 3
+  registers: int = 0
+  mask_token: bool = False
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, image, *, masked=None, train=False):
+    """Hidden states and class logits.
+
+    Args:
+      image: float [batch, height, width, channels]
+      masked: bool [batch, patches], True where the mask token takes a patch's place; nowhere if None.
+
+    Returns:
+      dict of "hidden" [batch, 1 + registers + patches, dim] (normed; the class token, then the registers), "pooled"
+      [batch, dim] (the class token) and, where the model has a head, "logits" float32 [batch, num_classes], which are
+      of the class token and the mean of the patches.
+    """
+    p = self.patches.patch_size
+    if image.ndim != 4 or image.shape[3] != self.channels or min(image.shape[1:3]) < p:
+      raise ValueError(
+        f"Images have shape {list(image.shape)}, the model wants [batch, height, width, {self.channels}] of at least "
+        f"{p} x {p} pixels."
+      )
+    height, width = image.shape[1] // p, image.shape[2] // p
+    x = self.patches(image[:, : height * p, : width * p])
+    if self.mask_token:
+      token = self.param("mask_token", initial.zeros, (1, x.shape[-1])).astype(x.dtype)
+      x = x if masked is None else jnp.where(masked[:, :, None].astype(bool), token[None], x)
+    elif masked is not None:
+      raise ValueError("This model has no mask token. Build it with mask_token=True, or leave out masked.")
+    x = self.class_token(x)
+    x = x + self.positions(height, width).astype(x.dtype)
+    if self.registers:
+      registers = self.param("registers", initial.zeros, (self.registers, x.shape[-1])).astype(x.dtype)
+      registers = jnp.broadcast_to(registers[None], (x.shape[0], *registers.shape))
+      x = jnp.concatenate([x[:, :1], registers, x[:, 1:]], axis=1)
+    x = nn.Dropout(self.dropout)(x, deterministic=not train)
+    x = self.norm(self.stack(x, train=train))
+    out = {"hidden": x, "pooled": x[:, 0]}
+    if self.head is None:
+      return out
+    both = jnp.concatenate([x[:, 0], x[:, 1 + self.registers :].mean(axis=1)], axis=-1)
+    return {**out, "logits": self.head(both).astype(jnp.float32)}
+
+  @nn.nowrap
+  def example(self, batch_size=1):
+    return (jnp.zeros((batch_size, self.image_size, self.image_size, self.channels)),)
+
+
+def dinov2(
+  *,
+  image_size: int,
+  patch_size: int,
+  dim: int,
+  depth: int,
+  num_heads: int,
+  mlp_dim: int | None = None,
+  num_classes: int | None = None,
+  registers: int | None = None,
+  gated: bool = False,
+  qkv_bias: bool = True,
+  mask_token: bool = False,
+  layer_scale: float = 1.0,
+  activation: str = "gelu",
+  epsilon: float = 1e-6,
+  channels: int = 3,
+  dropout: float = 0.0,
+  drop_path: float = 0.0,
+  dtype: str | None = None,
+  scan: bool | None = None,
+  remat: str | None = None,
+) -> DINOv2:
+  """A DINOv2 of these sizes; mlp_dim is 4 * dim if None; no head if num_classes is None; epsilon that of the norms.
+
+  image_size: of the images whose patches have a position each; for others the positions are resampled.
+  registers: tokens that stand for nothing in an image; with them, positions are resampled with antialias.
+  gated: whether the MLP is a SwiGLU, which has no other activation.
+  layer_scale: by what each sublayer is multiplied at the start.
+  """
+  head_dim = sizes.head_dim(dim, num_heads)
+  sizes.positive(image_size=image_size, patch_size=patch_size, depth=depth, mlp_dim=mlp_dim, num_classes=num_classes)
+  sizes.positive(channels=channels, registers=registers)
+  sizes.rate(dropout=dropout)
+  if patch_size > image_size:
+    raise ValueError(f"patch_size {patch_size} exceeds image_size {image_size}. Make it smaller.")
+  dtype = sizes.compute_dtype(dtype)
+  init = initial.truncated_normal(0.02)
+  norm = norms.layer_norm(epsilon, dtype)
+  attention = Attention(
+    num_heads, head_dim, use_bias=qkv_bias, out_bias=True, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init
+  )
+  feed_forward = functools.partial(GatedMLP if gated else MLP, mlp_dim or 4 * dim, "silu" if gated else activation)
+  mlp = feed_forward(use_bias=True, dtype=dtype, kernel_init=init, down_init=init)
+  block = PreNormBlock(attention, mlp, norm, after=norms.LayerScale(layer_scale, dtype), dropout=dropout)
+  return DINOv2(
+    patches=PatchEmbed(patch_size, dim, dtype=dtype, kernel_init=init),
+    class_token=ClassToken(token_init=init),
+    positions=GridPositions(image_size // patch_size, dim, antialias=registers is not None),
+    stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
+    norm=norm.copy(),
+    head=None if num_classes is None else nn.Dense(num_classes, dtype=dtype, kernel_init=init),
+    image_size=image_size,
+    channels=channels,
+    registers=registers or 0,
+    mask_token=mask_token,
+    dropout=dropout,
+  )
+
+
+# Table 17 of the paper; the giant's SwiGLU has two thirds of 4 * dim.
+_SIZES = {
+  "S/14": dict(dim=384, depth=12, num_heads=6),
+  "B/14": dict(dim=768, depth=12, num_heads=12),
+  "L/14": dict(dim=1024, depth=24, num_heads=16),
+  "g/14": dict(dim=1536, depth=40, num_heads=24, mlp_dim=4096, gated=True),
+}
+VARIANTS = {
+  f"{size}{name}": dict(image_size=518, patch_size=14, mask_token=True, **own, **_SIZES[size])
+  for name, own in (("", {}), ("-registers", dict(registers=4)))
+  for size in _SIZES
+}

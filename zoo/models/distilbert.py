@@ -1,0 +1,89 @@
+"""DistilBERT, a distilled version of BERT: smaller, faster, cheaper and lighter (Sanh et al., 2019).
+
+https://arxiv.org/abs/1910.01108. Code: https://github.com/huggingface/transformers-research-projects, distillation.
+"""
+
+import functools
+
+import flax.linen as nn
+
+from zoo.layers import initial, norms, sizes
+from zoo.layers.attention import Attention
+from zoo.layers.blocks import PostNormBlock
+from zoo.layers.mlp import MLP
+from zoo.layers.positions import Learned
+from zoo.layers.stack import stack
+from zoo.models.bert import BERT, MaskedTokenHead
+
+PAPER = {
+  "title": "DistilBERT, a distilled version of BERT: smaller, faster, cheaper and lighter",
+  "authors": "Sanh et al.",
+  "year": 2019,
+  "url": "https://arxiv.org/abs/1910.01108",
+}
+HEADS = ("mlm", "classify", "multiple_choice", "classify_tokens", "question_answering", None)
+
+
+class DistilBERT(BERT):
+  """BERT without segments; heads that need a summary of the text have a layer with a relu for it, others none."""
+
+  def pooled(self, x, drop):
+    """The first token's state [batch, dim] -> [batch, dim], or None."""
+    return None if self.pooler is None else nn.relu(self.pooler(x))
+
+
+def distilbert(
+  *,
+  vocab_size: int,
+  max_length: int,
+  dim: int,
+  depth: int,
+  num_heads: int,
+  mlp_dim: int | None = None,
+  head: str | None = "mlm",
+  num_classes: int | None = None,
+  pad: int | None = None,
+  activation: str = "gelu",
+  dropout: float = 0.0,
+  drop_path: float = 0.0,
+  dtype: str | None = None,
+  scan: bool | None = None,
+  remat: str | None = None,
+) -> DistilBERT:
+  """A DistilBERT of these sizes; mlp_dim is 4 * dim if None.
+
+  head: "mlm" (masked tokens), "classify" (num_classes), "classify_tokens" (num_classes each), "question_answering"
+    (where an answer starts and ends), "multiple_choice", None.
+  pad: the token of padding, about which nothing is learned.
+  """
+  head_dim = sizes.head_dim(dim, num_heads)
+  sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim)
+  sizes.rate(dropout=dropout)
+  sizes.head_fits(head, HEADS, num_classes)
+  dtype = sizes.compute_dtype(dtype)
+  init = initial.truncated_normal(0.02)
+  norm = norms.layer_norm(1e-12, dtype)
+  dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=init)
+  attention = Attention(num_heads, head_dim, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init)
+  mlp = MLP(mlp_dim or 4 * dim, activation, dtype=dtype, kernel_init=init, down_init=init)
+  block = PostNormBlock(attention, mlp, norm, dropout=dropout)
+  return DistilBERT(
+    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
+    segments=None,
+    positions=Learned(max_length, dim, dtype=dtype, embedding_init=init),
+    norm=norm.copy(),
+    stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
+    pooler=dense(dim) if head in ("classify", "multiple_choice") else None,
+    mlm=MaskedTokenHead(dense(dim), norm.copy(), activation) if head == "mlm" else None,
+    classify=dense(num_classes) if head == "classify" else None,
+    choose=dense(1) if head == "multiple_choice" else None,
+    classify_tokens=dense(num_classes) if head == "classify_tokens" else None,
+    answer=dense(2) if head == "question_answering" else None,
+    pad=pad,
+    dropout=dropout,
+  )
+
+
+# Section 3: half the layers of BERT base. The vocabularies are those of its uncased and cased versions.
+_BASE = dict(max_length=512, dim=768, depth=6, num_heads=12)
+VARIANTS = {"base-uncased": dict(vocab_size=30522, **_BASE), "base-cased": dict(vocab_size=28996, **_BASE)}

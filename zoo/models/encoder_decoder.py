@@ -1,0 +1,128 @@
+"""What families have in common that read one text and write another."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from zoo.layers import sizes
+from zoo.layers.embeddings import last, look_up, pick, shift_right
+from zoo.models.model import Model
+
+
+class EncoderDecoder(Model):
+  """An encoder, a decoder that looks at what it made, and the heads that are not None.
+
+  Args:
+    embed: vectors of tokens; of the encoder's only, if there is a decoder_embed.
+    encoder, decoder: towers, called as `zoo.layers.towers.Tower` is.
+    logits: of `zoo.layers.heads`: the next token.
+    classify, classify_tokens, answer: classes of a text, of its tokens; where an answer starts and ends.
+    embed_scale: what vectors of tokens are multiplied by.
+    pad: the token of padding, about which nothing is learned; None: there is none.
+    start_token: what decoding starts with.
+    eos: the token at which `classify` reads.
+  """
+
+  embed: nn.Module | None
+  encoder: nn.Module
+  decoder: nn.Module | None = None
+  decoder_embed: nn.Module | None = None
+  logits: nn.Module | None = None
+  classify: nn.Module | None = None
+  classify_tokens: nn.Module | None = None
+  answer: nn.Module | None = None
+  embed_scale: float = 1.0
+  pad: int | None = None
+  start_token: int = 0
+  eos: int = 1
+
+  def __call__(self, tokens, /, decoder_tokens=None, *, valid=None, decoder_valid=None, train=False):
+    """Hidden states, and what the heads make of them.
+
+    Args:
+      tokens: int32 [batch, length]
+      decoder_tokens: int32 [batch, decoder length], what to continue; if None, `tokens` behind start_token, which is
+        what heads that classify or answer were trained on.
+      valid: bool [batch, length], True = a real token; nobody attends to the others.
+      decoder_valid: likewise, of decoder_tokens.
+
+    Returns:
+      dict of "encoded" [batch, length, dim], "hidden" [batch, decoder length, dim] of the decoder if there is one, and,
+      where the model has the head:
+        "logits" [batch, decoder length, vocab_size] of the next token, or [batch, num_classes] (read at the last eos of
+        `tokens`, else at their end), or of tokens [batch, length, num_classes],
+        "start", "end" of an answer [batch, decoder length]. All logits are float32.
+    """
+    encoded = self.encode(tokens, valid=valid, train=train)
+    out = {"encoded": encoded}
+    if self.classify_tokens is not None:
+      out["logits"] = self.classify_tokens(encoded).astype(jnp.float32)
+    if self.decoder is None:
+      return out
+    decoder_tokens = shift_right(tokens, self.start_token) if decoder_tokens is None else decoder_tokens
+    x = self.decode_hidden(decoder_tokens, encoded, valid=valid, decoder_valid=decoder_valid, train=train)
+    out["hidden"] = x
+    if self.logits is not None:
+      out["logits"] = self.logits(x, self._decoder_embed)
+    if self.classify is not None:
+      out["logits"] = self.classify(last(x, tokens == self.eos), train=train)
+    if self.answer is not None:
+      out["start"], out["end"] = jnp.moveaxis(self.answer(x).astype(jnp.float32), -1, 0)
+    return out
+
+  def encode(self, tokens, /, *, valid=None, train=False):
+    """int32 [batch, length] -> [batch, length, dim]"""
+    return self.encoder(self._embedded(self.embed, tokens), valid=valid, train=train)
+
+  def decode(
+    self, decoder_tokens, encoded, *, valid=None, decoder_valid=None, positions=None, predict=None, train=False
+  ):
+    """Logits of the next token at every position.
+
+    With the collection "cache" mutable it goes on from what it was given before; see `zoo.layers.attention`.
+
+    Args:
+      decoder_tokens: int32 [batch, decoder length]
+      encoded: [batch, length, dim], from `encode`.
+      valid: bool [batch, length], of what was encoded.
+      decoder_valid: bool [batch, decoder length]
+      positions: int32 [batch or 1, decoder length]; counted from 0 if None.
+      predict: int32 [batch, k], indices into decoder length at which logits are wanted; everywhere if None.
+
+    Returns:
+      float32 [batch, decoder length or k, vocab_size]
+    """
+    if self.logits is None:
+      raise ValueError("This model does not predict tokens. Build it with head='lm'.")
+    given = dict(valid=valid, decoder_valid=decoder_valid, positions=positions, train=train)
+    x = self.decode_hidden(decoder_tokens, encoded, **given)
+    return self.logits(x if predict is None else pick(x, predict), self._decoder_embed)
+
+  def decode_hidden(self, decoder_tokens, encoded, *, valid=None, decoder_valid=None, positions=None, train=False):
+    """What `decode` makes its logits of: [batch, decoder length, dim]"""
+    if self.decoder is None:
+      raise ValueError("This model has no decoder.")
+    x = self._embedded(self._decoder_embed, decoder_tokens)
+    return self.decoder(x, encoded, valid=decoder_valid, context_valid=valid, positions=positions, train=train)
+
+  def _embedded(self, embed, tokens):
+    sizes.tokens_fit(tokens)
+    x = look_up(embed, tokens, self.pad)
+    return x if self.embed_scale == 1 else x * self.embed_scale
+
+  @property
+  def _decoder_embed(self):
+    return self.embed if self.decoder_embed is None else self.decoder_embed
+
+  @property
+  def max_length(self):
+    """Of what is decoded; None: there is no end."""
+    return None if self.decoder is None else self.decoder.max_length
+
+  @property
+  def vocab_size(self):
+    return self._decoder_embed.num_embeddings
+
+  @nn.nowrap
+  def example(self, batch_size=1):
+    tokens = jnp.zeros((batch_size, min(self.encoder.max_length or 8, 8)), jnp.int32)
+    return (tokens,) if self.logits is None else (tokens, tokens[:, :6])

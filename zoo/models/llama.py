@@ -1,0 +1,179 @@
+"""Llama: Open and Efficient Foundation Language Models (Touvron et al., 2023), and its kin: Llama 3, Mistral, Qwen.
+
+https://arxiv.org/abs/2302.13971. Code: https://github.com/meta-llama/llama.
+"""
+
+
+from zoo.layers import initial, masks, norms, rope_scaling, sizes
+from zoo.layers.attention import Attention
+from zoo.layers.blocks import PreNormBlock
+from zoo.layers.embeddings import PaddedEmbed
+from zoo.layers.mlp import GatedMLP
+from zoo.layers.positions import rotary
+from zoo.layers.stack import stack
+from zoo.models.decoder import HEADS, Decoder, with_head
+
+PAPER = {
+  "title": "Llama: Open and Efficient Foundation Language Models",
+  "authors": "Touvron et al.",
+  "year": 2023,
+  "url": "https://arxiv.org/abs/2302.13971",
+}
+
+
+def llama(
+  *,
+  vocab_size: int,
+  max_length: int,
+  dim: int,
+  depth: int,
+  num_heads: int,
+  mlp_dim: int,
+  num_kv_heads: int | None = None,
+  head_dim: int | None = None,
+  head: str | None = "lm",
+  num_classes: int | None = None,
+  tied: bool = False,
+  activation: str = "silu",
+  epsilon: float = 1e-6,
+  theta: float = 10_000.0,
+  rope: dict | None = None,
+  window: int | None = None,
+  pattern: list | None = None,
+  attention_bias: bool = False,
+  out_bias: bool | None = None,
+  mlp_bias: bool = False,
+  qk_norm: bool = False,
+  pad: int | None = None,
+  model_type: str | None = None,
+  dropout: float = 0.0,
+  drop_path: float = 0.0,
+  dtype: str | None = None,
+  scan: bool | None = None,
+  remat: str | None = None,
+) -> Decoder:
+  """A Llama of these sizes; num_kv_heads is num_heads, head_dim dim / num_heads if None.
+
+  head: "lm" (the next token), "classify" (num_classes), "classify_tokens" (num_classes each), "question_answering"
+  (where an answer starts and ends), None (hidden states).
+  tied: whether the output layer is the embedding.
+  theta: of the rotary positions. rope: how they go on for longer texts, {"name": "linear", "factor": 2.0} or another of
+  `zoo.layers.rope_scaling`.
+  window: how many tokens a token of a local layer sees, itself and those before it.
+  pattern: "local" and "global" layers take turns in this order; all are local if there is a window, else global.
+  attention_bias, out_bias, mlp_bias: of query, key and value; of the attention's output, as attention_bias if None; of
+  the feed-forward network. qk_norm: whether each head of query and key has a norm, as in Qwen 3.
+  pad: the token of padding, about which nothing is learned.
+  model_type: what `zoo.save_hf` calls it: "llama", "mistral", "qwen2", "qwen3", or what the sizes suggest if None.
+  """
+  head_dim = sizes.head_dim(dim, num_heads) if head_dim is None else head_dim
+  sizes.positive(vocab_size=vocab_size, max_length=max_length, dim=dim, depth=depth, num_heads=num_heads)
+  sizes.positive(mlp_dim=mlp_dim, head_dim=head_dim, num_kv_heads=num_kv_heads)
+  sizes.rate(dropout=dropout)
+  sizes.head_fits(head, HEADS, num_classes)
+  rules = mask_pattern(window, pattern)
+  dtype = sizes.compute_dtype(dtype)
+  init = initial.normal(0.02)
+  norm = norms.rms_norm(epsilon, dtype)
+  attention = Attention(
+    num_heads,
+    head_dim,
+    num_kv_heads=num_kv_heads,
+    rotary=rotary(theta, rope_scaling.scaling(rope)),
+    qk_norm=norm.copy() if qk_norm else None,
+    use_bias=attention_bias,
+    out_bias=out_bias,
+    dropout=dropout,
+    dtype=dtype,
+    kernel_init=init,
+    out_init=init,
+  )
+  mlp = GatedMLP(mlp_dim, activation, use_bias=mlp_bias, dtype=dtype, kernel_init=init, down_init=init)
+  blocks = tuple(PreNormBlock(attention.copy(mask=rule), mlp, norm, dropout=dropout) for rule in rules)
+  return with_head(
+    head,
+    tied,
+    num_classes,
+    embed=PaddedEmbed(vocab_size, dim, pad=pad, dtype=dtype, embedding_init=init),
+    stack=stack(blocks, depth, scan=scan, remat=remat, drop_path=drop_path),
+    norm=norm.copy(),
+    max_length=max_length,
+    pad=pad,
+    dropout=dropout,
+  )
+
+
+def mask_pattern(window, pattern):
+  """The rule of each layer of `pattern`: a local one sees itself and window - 1 tokens before it."""
+  sizes.positive(window=window)
+  pattern = ["global" if window is None else "local"] if pattern is None else pattern
+  if not pattern or any(kind not in ("local", "global") for kind in pattern):
+    raise ValueError(f"pattern is {pattern!r}. It is a list of 'local' and 'global'.")
+  if window is None and "local" in pattern:
+    raise ValueError("pattern has local layers and window is None. Say how many tokens they see.")
+  local = None if window is None else masks.both(masks.causal, masks.window(window - 1))
+  return [local if kind == "local" else masks.causal for kind in pattern]
+
+
+def named(names, **shared):
+  """{name: sizes} of rows (dim, depth, num_heads, num_kv_heads, head_dim, mlp_dim)."""
+  keys = ("dim", "depth", "num_heads", "num_kv_heads", "head_dim", "mlp_dim")
+  return {name: dict(zip(keys, row), **shared) for name, row in names.items()}
+
+
+_LONGER = dict(name="llama3", low=1.0, high=4.0, trained_length=8192)
+# Table 2 of the paper; table 1 of https://arxiv.org/abs/2307.09288; table 3 of https://arxiv.org/abs/2407.21783;
+# table 1 of https://arxiv.org/abs/2310.06825 and its later versions' releases; table 1 of
+# https://arxiv.org/abs/2407.10671; table 1 of https://arxiv.org/abs/2505.09388; lengths and thetas of their releases.
+VARIANTS = {
+  **named({"llama-7b": (4096, 32, 32, 32, 128, 11008)}, vocab_size=32000, max_length=2048),
+  **named(
+    {
+      "llama-2-7b": (4096, 32, 32, 32, 128, 11008),
+      "llama-2-13b": (5120, 40, 40, 40, 128, 13824),
+      "llama-2-70b": (8192, 80, 64, 8, 128, 28672),
+    },
+    **dict(vocab_size=32000, max_length=4096, epsilon=1e-5),
+  ),
+  **named(
+    {"llama-3-8b": (4096, 32, 32, 8, 128, 14336), "llama-3-70b": (8192, 80, 64, 8, 128, 28672)},
+    **dict(vocab_size=128256, max_length=8192, epsilon=1e-5, theta=500_000.0),
+  ),
+  **named(
+    {"llama-3.1-8b": (4096, 32, 32, 8, 128, 14336)},
+    **dict(vocab_size=128256, max_length=131072, epsilon=1e-5, theta=500_000.0, rope=dict(**_LONGER, factor=8.0)),
+  ),
+  **named(
+    {"llama-3.2-1b": (2048, 16, 32, 8, 64, 8192), "llama-3.2-3b": (3072, 28, 24, 8, 128, 8192)},
+    **dict(vocab_size=128256, max_length=131072, epsilon=1e-5, theta=500_000.0, tied=True),
+    rope=dict(**_LONGER, factor=32.0),
+  ),
+  **named(
+    {"mistral-7b": (4096, 32, 32, 8, 128, 14336)},
+    **dict(vocab_size=32000, max_length=32768, epsilon=1e-5, window=4096),
+  ),
+  **named(
+    {"mistral-7b-v0.3": (4096, 32, 32, 8, 128, 14336)},
+    **dict(vocab_size=32768, max_length=32768, epsilon=1e-5, theta=1_000_000.0, model_type="mistral"),
+  ),
+  **named(
+    {"qwen2-0.5b": (896, 24, 14, 2, 64, 4864), "qwen2-1.5b": (1536, 28, 12, 2, 128, 8960)},
+    **dict(vocab_size=151936, max_length=131072, theta=1_000_000.0, attention_bias=True, out_bias=False, tied=True),
+  ),
+  **named(
+    {"qwen2-7b": (3584, 28, 28, 4, 128, 18944)},
+    **dict(vocab_size=152064, max_length=131072, theta=1_000_000.0, attention_bias=True, out_bias=False),
+  ),
+  **named(
+    {
+      "qwen3-0.6b": (1024, 28, 16, 8, 128, 3072),
+      "qwen3-1.7b": (2048, 28, 16, 8, 128, 6144),
+      "qwen3-4b": (2560, 36, 32, 8, 128, 9728),
+    },
+    **dict(vocab_size=151936, max_length=40960, theta=1_000_000.0, qk_norm=True, tied=True),
+  ),
+  **named(
+    {"qwen3-8b": (4096, 36, 32, 8, 128, 12288), "qwen3-32b": (5120, 64, 64, 8, 128, 25600)},
+    **dict(vocab_size=151936, max_length=40960, theta=1_000_000.0, qk_norm=True),
+  ),
+}

@@ -1,0 +1,97 @@
+"""Marian: Fast Neural Machine Translation in C++ (Junczys-Dowmunt et al., 2018).
+
+https://arxiv.org/abs/1804.00344. Models of many languages: https://github.com/Helsinki-NLP/Opus-MT. The Transformer
+with a swish, sines that come before cosines, and a bias of the output.
+"""
+
+import flax.linen as nn
+
+from zoo.layers import initial, norms, sizes
+from zoo.layers.blocks import PostNormBlock
+from zoo.layers.heads import TiedLogits
+from zoo.layers.positions import Sinusoidal
+from zoo.layers.towers import pair
+from zoo.models.encoder_decoder import EncoderDecoder
+
+PAPER = {
+  "title": "Marian: Fast Neural Machine Translation in C++",
+  "authors": "Junczys-Dowmunt et al.",
+  "year": 2018,
+  "url": "https://arxiv.org/abs/1804.00344",
+}
+HEADS = ("lm", None)
+
+
+def marian(
+  *,
+  vocab_size: int,
+  max_length: int,
+  dim: int,
+  depth: int,
+  num_heads: int,
+  mlp_dim: int | None = None,
+  decoder_depth: int | None = None,
+  decoder_heads: int | None = None,
+  decoder_mlp_dim: int | None = None,
+  decoder_vocab_size: int | None = None,
+  head: str | None = "lm",
+  activation: str = "silu",
+  scaled_embedding: bool = True,
+  logits_bias: bool = False,
+  pad: int | None = None,
+  start_token: int = 0,
+  dropout: float = 0.0,
+  drop_path: float = 0.0,
+  dtype: str | None = None,
+  scan: bool | None = None,
+  remat: str | None = None,
+) -> EncoderDecoder:
+  """A Marian of these sizes; mlp_dim is 4 * dim if None, the decoder's sizes are the encoder's if None.
+
+  decoder_vocab_size: of a decoder with an embedding of its own; None: both share one.
+  head: "lm" (the next token), None (hidden states).
+  scaled_embedding: whether vectors of tokens are multiplied by sqrt(dim).
+  logits_bias: whether logits have a bias, which does not learn.
+  pad: the token of padding, about which nothing is learned. start_token: what decoding starts with.
+  """
+  sizes.positive(vocab_size=vocab_size, max_length=max_length, dim=dim, decoder_vocab_size=decoder_vocab_size)
+  sizes.head_fits(head, HEADS, None)
+  dtype = sizes.compute_dtype(dtype)
+  init = initial.normal(0.02)
+  towers = pair(
+    PostNormBlock,
+    [Sinusoidal(dim, interleaved=False, max_length=max_length) for _ in range(2)],
+    dim=dim,
+    depth=depth,
+    num_heads=num_heads,
+    mlp_dim=mlp_dim,
+    decoder_depth=decoder_depth,
+    decoder_heads=decoder_heads,
+    decoder_mlp_dim=decoder_mlp_dim,
+    activation=activation,
+    init=init,
+    norm=norms.layer_norm(1e-5, dtype),
+    dropout=dropout,
+    dtype=dtype,
+    scan=scan,
+    remat=remat,
+    drop_path=drop_path,
+  )
+  embed = nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=init)
+  return EncoderDecoder(
+    embed=embed,
+    decoder_embed=None if decoder_vocab_size is None else embed.copy(num_embeddings=decoder_vocab_size),
+    **towers,
+    logits=TiedLogits(fixed_bias=logits_bias) if head == "lm" else None,
+    embed_scale=dim**0.5 if scaled_embedding else 1.0,
+    pad=pad,
+    start_token=start_token,
+  )
+
+
+# https://huggingface.co/Helsinki-NLP/opus-mt-en-de, without its bias of the output.
+VARIANTS = {
+  "opus-mt-en-de": dict(
+    vocab_size=58101, max_length=512, dim=512, depth=6, num_heads=8, mlp_dim=2048, pad=58100, start_token=58100
+  ),
+}

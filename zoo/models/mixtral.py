@@ -1,0 +1,238 @@
+"""Mixtral of Experts (Jiang et al., 2024), and the mixtures of Qwen 3: decoders whose layers send each token to few of
+many feed-forward networks.
+
+https://arxiv.org/abs/2401.04088, https://arxiv.org/abs/2505.09388. Code: https://github.com/mistralai/mistral-inference.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax.linen.dtypes import promote_dtype
+
+from zoo.layers import initial, norms, rope_scaling, sizes
+from zoo.layers.attention import Attention
+from zoo.layers.blocks import PreNormBlock
+from zoo.layers.embeddings import PaddedEmbed
+from zoo.layers.mlp import GatedMLP, activation
+from zoo.layers.positions import rotary
+from zoo.layers.stack import stack
+from zoo.models.decoder import HEADS, Decoder, with_head
+from zoo.models.llama import mask_pattern, named
+
+PAPER = {
+  "title": "Mixtral of Experts",
+  "authors": "Jiang et al.",
+  "year": 2024,
+  "url": "https://arxiv.org/abs/2401.04088",
+}
+
+
+def all_experts(x, chosen, weights, gate, up, down, activate):
+  """Every expert reads every token, and what was not chosen counts nothing: products that any mesh can split.
+
+  Args:
+    x: [batch, length, dim]
+    chosen: int32 [batch, length, top_k], numbers of experts.
+    weights: [batch, length, top_k], of what they give.
+    gate, up: [experts, dim, mlp_dim]; down: [experts, mlp_dim, dim]
+    activate: of the gate.
+
+  Returns:
+    [batch, length, dim]
+  """
+  share = (jax.nn.one_hot(chosen, len(gate), dtype=x.dtype) * weights[..., None].astype(x.dtype)).sum(-2)
+  h = activate(jnp.einsum("bld,edf->blef", x, gate)) * jnp.einsum("bld,edf->blef", x, up)
+  return jnp.einsum("blef,efd->bld", h * share[..., None], down)
+
+
+def chosen_experts(x, chosen, weights, gate, up, down, activate):
+  """The same, where an expert reads those tokens only that chose it: they are sorted by expert. As `all_experts`."""
+  batch, length, top_k = chosen.shape
+  expert = chosen.reshape(-1)
+  order = jnp.argsort(expert)
+  token = order // top_k
+  sizes_of_groups = jnp.bincount(expert, length=len(gate)).astype(jnp.int32)
+  each = x.reshape(batch * length, -1)
+  rows = each[token]
+  h = activate(jax.lax.ragged_dot(rows, gate, sizes_of_groups)) * jax.lax.ragged_dot(rows, up, sizes_of_groups)
+  y = jax.lax.ragged_dot(h, down, sizes_of_groups) * weights.reshape(-1)[order][:, None].astype(x.dtype)
+  return jnp.zeros_like(each).at[token].add(y).reshape(x.shape)
+
+
+DISPATCH = {"all": all_experts, "chosen": chosen_experts}
+
+
+class Mixture(nn.Module):
+  """The sum of what the top_k likeliest experts give, each times its probability.
+
+  Args:
+    num_experts: gated networks of width mlp_dim; top_k of them read a token.
+    normalize: whether the probabilities of the chosen are divided by their sum.
+    dispatch: `all_experts` or a function like it.
+    jitter: in training what goes in is multiplied by numbers within 1 - jitter and 1 + jitter.
+
+  With the collection "router" mutable in `apply`, `chosen` (0 or 1) and `probability` are sown there, both float32
+  [batch, length, num_experts]: see `zoo.objectives.routing`.
+  """
+
+  num_experts: int
+  top_k: int
+  mlp_dim: int
+  activation: str | Callable = "silu"
+  normalize: bool = True
+  dispatch: Callable = all_experts
+  jitter: float = 0.0
+  dtype: Any = None
+  kernel_init: Callable = initial.lecun_normal()
+  down_init: Callable = initial.lecun_normal()
+
+  @nn.compact
+  def __call__(self, x, *, train=False):
+    """[batch, length, dim] -> [batch, length, dim]"""
+    if train and self.jitter:
+      x *= jax.random.uniform(self.make_rng("dropout"), x.shape, x.dtype, 1 - self.jitter, 1 + self.jitter)
+    route = nn.Dense(self.num_experts, use_bias=False, dtype=self.dtype, kernel_init=self.kernel_init, name="router")
+    probability = jax.nn.softmax(route(x).astype(jnp.float32))
+    weights, chosen = jax.lax.top_k(probability, self.top_k)
+    if self.normalize:
+      weights /= weights.sum(-1, keepdims=True)
+    self.sow("router", "chosen", jax.nn.one_hot(chosen, self.num_experts).sum(-2))
+    self.sow("router", "probability", probability)
+    kernels = Experts(self.num_experts, self.mlp_dim, self.kernel_init, self.down_init, name="experts")(x.shape[-1])
+    x, *kernels = promote_dtype(x, *kernels, dtype=self.dtype)
+    return self.dispatch(x, chosen, weights, *kernels, activation(self.activation))
+
+
+class Experts(nn.Module):
+  """The kernels of gated networks, those of all experts in one array."""
+
+  num_experts: int
+  mlp_dim: int
+  kernel_init: Callable
+  down_init: Callable
+
+  @nn.compact
+  def __call__(self, dim):
+    """-> gate, up [num_experts, dim, mlp_dim], down [num_experts, mlp_dim, dim]"""
+    wide, narrow = (self.num_experts, dim, self.mlp_dim), (self.num_experts, self.mlp_dim, dim)
+    inits = {"gate": (self.kernel_init, wide), "up": (self.kernel_init, wide), "down": (self.down_init, narrow)}
+    return [Kernel(*init, name=name)() for name, init in inits.items()]
+
+
+class Kernel(nn.Module):
+  """One array of weights."""
+
+  init_values: Callable
+  shape: tuple[int, ...]
+
+  @nn.compact
+  def __call__(self):
+    return self.param("kernel", self.init_values, self.shape)
+
+
+def mixtral(
+  *,
+  vocab_size: int,
+  max_length: int,
+  dim: int,
+  depth: int,
+  num_heads: int,
+  mlp_dim: int,
+  num_experts: int,
+  top_k: int,
+  num_kv_heads: int | None = None,
+  head_dim: int | None = None,
+  dense_dim: int | None = None,
+  pattern: list | None = None,
+  head: str | None = "lm",
+  num_classes: int | None = None,
+  tied: bool = False,
+  normalize: bool = True,
+  dispatch: str = "all",
+  jitter: float = 0.0,
+  activation: str = "silu",
+  epsilon: float = 1e-5,
+  theta: float = 1_000_000.0,
+  rope: dict | None = None,
+  window: int | None = None,
+  attention_bias: bool = False,
+  qk_norm: bool = False,
+  pad: int | None = None,
+  dropout: float = 0.0,
+  drop_path: float = 0.0,
+  dtype: str | None = None,
+  scan: bool | None = None,
+  remat: str | None = None,
+) -> Decoder:
+  """A Mixtral of these sizes; those that `zoo.models.llama` has too mean the same there.
+
+  num_experts, top_k, mlp_dim: of a sparse layer: how many networks, how many of them read a token, how wide each is.
+  pattern: "sparse" and "dense" layers take turns in this order; all are sparse if None. dense_dim: width of the dense.
+  normalize: whether the probabilities of the chosen experts are divided by their sum.
+  dispatch: "all" (every expert reads every token, and what was not chosen counts nothing) or "chosen" (tokens are
+  sorted by expert): the same values, another cost.
+  jitter: noise on what goes into a mixture in training.
+  """
+  head_dim = sizes.head_dim(dim, num_heads) if head_dim is None else head_dim
+  sizes.positive(vocab_size=vocab_size, max_length=max_length, dim=dim, depth=depth, num_heads=num_heads, top_k=top_k)
+  sizes.positive(mlp_dim=mlp_dim, num_experts=num_experts, head_dim=head_dim, num_kv_heads=num_kv_heads)
+  sizes.positive(dense_dim=dense_dim)
+  sizes.rate(dropout=dropout, jitter=jitter)
+  sizes.head_fits(head, HEADS, num_classes)
+  if top_k > num_experts:
+    raise ValueError(f"top_k {top_k} exceeds num_experts {num_experts}. A token can go to each expert once.")
+  pattern = ["sparse"] if pattern is None else pattern
+  if not pattern or any(kind not in ("sparse", "dense") for kind in pattern):
+    raise ValueError(f"pattern is {pattern!r}. It is a list of 'sparse' and 'dense'.")
+  if "dense" in pattern and dense_dim is None:
+    raise ValueError("pattern has dense layers and dense_dim is None. Say how wide they are.")
+  if dispatch not in DISPATCH:
+    raise ValueError(f"dispatch is {dispatch!r}. It may be: {', '.join(DISPATCH)}.")
+  dtype = sizes.compute_dtype(dtype)
+  init = initial.normal(0.02)
+  norm = norms.rms_norm(epsilon, dtype)
+  attention = Attention(
+    num_heads,
+    head_dim,
+    num_kv_heads=num_kv_heads,
+    mask=mask_pattern(window, None)[0],
+    rotary=rotary(theta, rope_scaling.scaling(rope)),
+    qk_norm=norm.copy() if qk_norm else None,
+    use_bias=attention_bias,
+    dropout=dropout,
+    dtype=dtype,
+    kernel_init=init,
+    out_init=init,
+  )
+  shared: dict[str, Any] = dict(activation=activation, dtype=dtype, kernel_init=init, down_init=init)
+  networks = {
+    "sparse": Mixture(
+      num_experts, top_k, mlp_dim, normalize=normalize, dispatch=DISPATCH[dispatch], jitter=jitter, **shared
+    ),
+    "dense": GatedMLP(dense_dim or mlp_dim, **shared),
+  }
+  blocks = tuple(PreNormBlock(attention, networks[kind], norm, dropout=dropout) for kind in pattern)
+  return with_head(
+    head,
+    tied,
+    num_classes,
+    embed=PaddedEmbed(vocab_size, dim, pad=pad, dtype=dtype, embedding_init=init),
+    stack=stack(blocks, depth, scan=scan, remat=remat, drop_path=drop_path),
+    norm=norm.copy(),
+    max_length=max_length,
+    pad=pad,
+    dropout=dropout,
+  )
+
+
+# Table 1 of the paper; https://mistral.ai/news/mixtral-8x22b; table 2 of https://arxiv.org/abs/2505.09388; lengths and
+# vocabularies of the releases.
+_QWEN = dict(vocab_size=151936, max_length=40960, num_experts=128, top_k=8, epsilon=1e-6, qk_norm=True)
+VARIANTS = {
+  **named({"8x7b": (4096, 32, 32, 8, 128, 14336)}, vocab_size=32000, max_length=32768, num_experts=8, top_k=2),
+  **named({"8x22b": (6144, 56, 48, 8, 128, 16384)}, vocab_size=32768, max_length=65536, num_experts=8, top_k=2),
+  **named({"qwen3-30b-a3b": (2048, 48, 32, 4, 128, 768), "qwen3-235b-a22b": (4096, 94, 64, 4, 128, 1536)}, **_QWEN),
+}

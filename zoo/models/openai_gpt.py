@@ -1,0 +1,113 @@
+"""GPT: Improving Language Understanding by Generative Pre-Training (Radford et al., 2018).
+
+Code: https://github.com/openai/finetune-transformer-lm.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from zoo.layers import initial, masks, norms, sizes
+from zoo.layers.attention import Attention
+from zoo.layers.blocks import PostNormBlock
+from zoo.layers.embeddings import last, pick
+from zoo.layers.mlp import MLP
+from zoo.layers.positions import Learned
+from zoo.layers.stack import stack
+from zoo.models.decoder import Decoder, with_head
+
+PAPER = {
+  "title": "Improving Language Understanding by Generative Pre-Training",
+  "authors": "Radford et al.",
+  "year": 2018,
+  "url": "https://cdn.openai.com/research-covers/language-unsupervised/language_understanding_paper.pdf",
+}
+HEADS = ("lm", "multiple_choice", "classify", None)
+
+
+class Choices(Decoder, kw_only=True):
+  """Chooses among texts and goes on predicting their tokens, as section 3.2 of the paper trains it."""
+
+  logits: nn.Module
+  choose: nn.Module
+
+  @nn.compact
+  def __call__(self, tokens, *, valid=None, positions=None, read=None, train=False):
+    """A score for each choice, and logits of the next token at every position.
+
+    Args:
+      tokens: int32 [batch, choices, length]
+      valid: bool [batch, choices, length], True = a real token; nobody attends to the others.
+      positions: int32 [1, length], counted from 0 if None.
+      read: int32 [batch, choices], the token at which a choice is scored; the last valid one if None.
+
+    Returns:
+      dict of "logits" float32 [batch, choices], "lm" float32 [batch, choices, length, vocab_size]
+    """
+    batch, choices, length = tokens.shape
+    valid = None if valid is None else valid.reshape(-1, length)
+    x = self.hidden(tokens.reshape(-1, length), valid, positions, train)
+    end = last(x, valid) if read is None else pick(x, read.reshape(-1, 1))[:, 0]
+    score = self.choose(nn.Dropout(self.dropout)(end, deterministic=not train))
+    lm = self.logits(x, self.embed)
+    return {"logits": score.astype(jnp.float32).reshape(batch, choices), "lm": lm.reshape(batch, choices, length, -1)}
+
+  @nn.nowrap
+  def example(self, batch_size=1):
+    return (jnp.zeros((batch_size, 2, min(self.max_length, 8)), jnp.int32),)
+
+
+def openai_gpt(
+  *,
+  vocab_size: int,
+  max_length: int,
+  dim: int,
+  depth: int,
+  num_heads: int,
+  head: str | None = "lm",
+  num_classes: int | None = None,
+  tied: bool = True,
+  activation: str = "gelu_tanh",
+  epsilon: float = 1e-5,
+  pad: int | None = None,
+  dropout: float = 0.0,
+  drop_path: float = 0.0,
+  dtype: str | None = None,
+  scan: bool | None = None,
+  remat: str | None = None,
+) -> Decoder:
+  """A GPT of these sizes: norms follow the sublayers, and no other follows the last.
+
+  head: "lm" (the next token), "multiple_choice" (which of several texts, and their next tokens), "classify"
+  (num_classes), None (hidden states).
+  tied: whether the output layer is the embedding. pad: the token of padding. epsilon: of the norms.
+  """
+  head_dim = sizes.head_dim(dim, num_heads)
+  sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth)
+  sizes.rate(dropout=dropout)
+  sizes.head_fits(head, HEADS, num_classes)
+  dtype = sizes.compute_dtype(dtype)
+  init = initial.normal(0.02)
+  norm = norms.layer_norm(epsilon, dtype)
+  attention = Attention(
+    num_heads, head_dim, mask=masks.causal, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init
+  )
+  mlp = MLP(4 * dim, activation, dtype=dtype, kernel_init=init, down_init=init)
+  parts = dict(
+    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
+    positions=Learned(max_length, dim, dtype=dtype, embedding_init=init),
+    stack=stack(
+      PostNormBlock(attention, mlp, norm, dropout=dropout), depth, scan=scan, remat=remat, drop_path=drop_path
+    ),
+    max_length=max_length,
+    pad=pad,
+    dropout=dropout,
+  )
+  if head == "multiple_choice":
+    choices = functools.partial(Choices, choose=nn.Dense(1, dtype=dtype, kernel_init=init))
+    return with_head("lm", tied, num_classes, language_model=choices, **parts)
+  return with_head(head, tied, num_classes, **parts)
+
+
+VARIANTS = {"openai-gpt": dict(vocab_size=40478, max_length=512, dim=768, depth=12, num_heads=12)}

@@ -1,0 +1,119 @@
+"""RoBERTa: A Robustly Optimized BERT Pretraining Approach (Liu et al., 2019).
+
+https://arxiv.org/abs/1907.11692. Code: https://github.com/facebookresearch/fairseq, examples/roberta.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from zoo.layers import initial, norms, sizes
+from zoo.layers.attention import Attention
+from zoo.layers.blocks import PostNormBlock
+from zoo.layers.mlp import MLP
+from zoo.layers.positions import Learned
+from zoo.layers.stack import stack
+from zoo.models.bert import BERT, MaskedTokenHead
+
+PAPER = {
+  "title": "RoBERTa: A Robustly Optimized BERT Pretraining Approach",
+  "authors": "Liu et al.",
+  "year": 2019,
+  "url": "https://arxiv.org/abs/1907.11692",
+}
+HEADS = ("mlm", "classify", "multiple_choice", "classify_tokens", "question_answering", None)
+
+
+class RoBERTa(BERT):
+  """BERT that counts positions over real tokens only, and classifies by a layer of its own in place of the pooler.
+
+  Arguments as BERT; `summary` is that layer. The token `pad` has one position wherever it stands, and that is not
+  learned either.
+  """
+
+  summary: nn.Module | None = None
+
+  def embedded(self, tokens, segments):
+    """Token, position and segment: -> [batch, length, dim]"""
+    real = tokens != self.pad
+    positions = jnp.where(real, jnp.cumsum(real, axis=1) - 1, -1)
+    x = self.embed(tokens) + self.positions(tokens.shape[1], positions)
+    x = jnp.where(real[:, :, None], x, jax.lax.stop_gradient(x))
+    return self.with_segments(x, tokens, segments)
+
+  def pooled(self, x, drop):
+    """The first token's state [batch, dim] -> [batch, dim], or None."""
+    if self.summary is None:
+      return super().pooled(x, drop)
+    return nn.tanh(self.summary(drop(x)))
+
+
+def roberta(
+  *,
+  vocab_size: int,
+  max_length: int,
+  dim: int,
+  depth: int,
+  num_heads: int,
+  mlp_dim: int | None = None,
+  head: str | None = "mlm",
+  num_classes: int | None = None,
+  num_segments: int = 1,
+  pad: int = 1,
+  pooler: bool = True,
+  activation: str = "gelu",
+  epsilon: float = 1e-5,
+  dropout: float = 0.0,
+  drop_path: float = 0.0,
+  dtype: str | None = None,
+  scan: bool | None = None,
+  remat: str | None = None,
+) -> RoBERTa:
+  """A RoBERTa of these sizes; mlp_dim is 4 * dim if None.
+
+  max_length: tokens of a text; the table of positions has pad + 1 rows more.
+  head: "mlm" (masked tokens), "classify" (num_classes), "classify_tokens" (num_classes each), "question_answering"
+    (where an answer starts and ends), "multiple_choice", None.
+  pad: the token of padding.
+  pooler: whether the model without a head has one.
+  epsilon: of the norms.
+  """
+  head_dim = sizes.head_dim(dim, num_heads)
+  sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim, num_segments=num_segments)
+  sizes.rate(dropout=dropout)
+  sizes.head_fits(head, HEADS, num_classes)
+  if not 0 <= pad < vocab_size:
+    raise ValueError(f"pad is {pad}. It is a token: at least 0, below vocab_size {vocab_size}.")
+  dtype = sizes.compute_dtype(dtype)
+  init = initial.truncated_normal(0.02)
+  norm = norms.layer_norm(epsilon, dtype)
+  dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=init)
+  attention = Attention(num_heads, head_dim, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init)
+  mlp = MLP(mlp_dim or 4 * dim, activation, dtype=dtype, kernel_init=init, down_init=init)
+  block = PostNormBlock(attention, mlp, norm, dropout=dropout)
+  return RoBERTa(
+    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
+    segments=nn.Embed(num_segments, dim, dtype=dtype, embedding_init=init),
+    positions=Learned(max_length, dim, dtype=dtype, embedding_init=init, offset=pad + 1),
+    norm=norm.copy(),
+    stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
+    pooler=dense(dim) if head == "multiple_choice" or head is None and pooler else None,
+    summary=dense(dim) if head == "classify" else None,
+    # The gelu is of this head's own code, whatever the activation of the layers.
+    mlm=MaskedTokenHead(dense(dim), norm.copy(), "gelu") if head == "mlm" else None,
+    classify=dense(num_classes) if head == "classify" else None,
+    choose=dense(1) if head == "multiple_choice" else None,
+    classify_tokens=dense(num_classes) if head == "classify_tokens" else None,
+    answer=dense(2) if head == "question_answering" else None,
+    dropout=dropout,
+    pad=pad,
+  )
+
+
+# Table 9 of the paper.
+VARIANTS = {
+  "base": dict(vocab_size=50265, max_length=512, dim=768, depth=12, num_heads=12),
+  "large": dict(vocab_size=50265, max_length=512, dim=1024, depth=24, num_heads=16),
+}

@@ -1,0 +1,181 @@
+"""T5: Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer (Raffel et al., 2019).
+
+https://arxiv.org/abs/1910.10683; mT5: https://arxiv.org/abs/2010.11934. Code: https://github.com/google-research/t5x.
+"""
+
+import functools
+from typing import ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from zoo.layers import initial, masks, norms, sizes
+from zoo.layers.attention import Attention
+from zoo.layers.blocks import PreNormBlock
+from zoo.layers.heads import OwnLogits, TanhHead, TiedLogits
+from zoo.layers.mlp import MLP, GatedMLP
+from zoo.layers.positions import RelativeBias
+from zoo.layers.stack import stack
+from zoo.models.encoder_decoder import EncoderDecoder
+
+PAPER = {
+  "title": "Exploring the Limits of Transfer Learning with a Unified Text-to-Text Transformer",
+  "authors": "Raffel et al.",
+  "year": 2019,
+  "url": "https://arxiv.org/abs/1910.10683",
+}
+HEADS = ("lm", "encoder", "classify", "classify_tokens", "question_answering", None)
+
+
+class T5Tower(nn.Module):
+  """Layers that share one table of relative biases, and a norm."""
+
+  bias: nn.Module
+  stack: nn.Module
+  norm: nn.Module
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, x, context=None, *, valid=None, context_valid=None, positions=None, train=False):
+    """[batch, length, dim] -> [batch, length, dim]"""
+    drop = nn.Dropout(self.dropout, deterministic=not train)
+    if self.is_mutable_collection("cache") and not self.is_initializing():
+      bias = self.bias.rule()  # Only the layers know where cached keys stand.
+    else:
+      places = jnp.arange(x.shape[1], dtype=jnp.int32)[None] if positions is None else positions
+      bias = self.bias(places[:, :, None], places[:, None, :])
+    given = dict(valid=valid, context_valid=context_valid, positions=positions, bias=bias, train=train)
+    return drop(self.norm(self.stack(drop(x), context, **given)))
+
+  max_length: ClassVar[None] = None  # Distances have no end.
+
+
+def t5(
+  *,
+  vocab_size: int,
+  dim: int,
+  depth: int,
+  num_heads: int,
+  head_dim: int | None = None,
+  mlp_dim: int | None = None,
+  decoder_depth: int | None = None,
+  head: str | None = "lm",
+  num_classes: int | None = None,
+  activation: str = "relu",
+  gated: bool = False,
+  tied: bool = True,
+  scaled: bool | None = None,
+  num_buckets: int = 32,
+  max_distance: int = 128,
+  start_token: int = 0,
+  eos: int = 1,
+  epsilon: float = 1e-6,
+  dropout: float = 0.0,
+  drop_path: float = 0.0,
+  dtype: str | None = None,
+  scan: bool | None = None,
+  remat: str | None = None,
+) -> EncoderDecoder:
+  """A T5 of these sizes; head_dim is dim / num_heads, mlp_dim 4 * dim, decoder_depth depth if None.
+
+  head: "lm" (the next token), "encoder" (no decoder), "classify" (num_classes), "classify_tokens" (num_classes each,
+  by the encoder alone), "question_answering" (where an answer starts and ends), None (hidden states).
+  activation, gated: of the feed-forward networks; T5 1.1 has gated "gelu_tanh".
+  tied: whether the output layer is the embedding; T5 1.1 has its own.
+  scaled: whether hidden states are divided by sqrt(dim) before it; as `tied` if None.
+  num_buckets, max_distance: of the relative biases.
+  start_token: what decoding starts with. eos: where "classify" reads.
+  """
+  head_dim = sizes.head_dim(dim, num_heads) if head_dim is None else head_dim
+  mlp_dim = 4 * dim if mlp_dim is None else mlp_dim
+  sizes.positive(vocab_size=vocab_size, dim=dim, depth=depth, num_heads=num_heads, head_dim=head_dim, mlp_dim=mlp_dim)
+  sizes.positive(decoder_depth=decoder_depth)
+  sizes.rate(dropout=dropout)
+  sizes.head_fits(head, HEADS, num_classes)
+  if num_buckets < 4 or max_distance <= num_buckets // 2:
+    raise ValueError(
+      f"num_buckets is {num_buckets}, max_distance {max_distance}. There must be 4 buckets or more, and max_distance "
+      "beyond half as many."
+    )
+  dtype = sizes.compute_dtype(dtype)
+  # Initial values of mesh_tensorflow/transformer: those of the query stand in for the missing 1/sqrt(head_dim).
+  width = initial.normal(dim**-0.5)
+  norm = norms.rms_norm(epsilon, dtype)
+  attention = Attention(
+    num_heads,
+    head_dim,
+    scale=1.0,
+    use_bias=False,
+    dropout=dropout,
+    dtype=dtype,
+    kernel_init=width,
+    out_init=initial.normal((num_heads * head_dim) ** -0.5),
+    query_init=initial.normal((dim * head_dim) ** -0.5),
+  )
+  mlp = (GatedMLP if gated else MLP)(
+    mlp_dim,
+    activation,
+    use_bias=False,
+    dropout=dropout,
+    dtype=dtype,
+    kernel_init=width,
+    down_init=initial.normal(mlp_dim**-0.5),
+  )
+
+  def tower(depth, *, mask=None, cross=None):
+    block = PreNormBlock(attention.copy(mask=mask), mlp, norm, cross, dropout=dropout)
+    return T5Tower(
+      bias=RelativeBias(num_heads, num_buckets, max_distance, bidirectional=mask is None, embedding_init=width),
+      stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
+      norm=norm.copy(),
+      dropout=dropout,
+    )
+
+  scale = dim**-0.5 if (tied if scaled is None else scaled) else 1.0
+  logits = TiedLogits(scale) if tied else OwnLogits(vocab_size, scale, dtype=dtype, kernel_init=width)
+  dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=width)
+  decodes = head not in ("encoder", "classify_tokens")
+  decoder_depth = depth if decoder_depth is None else decoder_depth
+  return EncoderDecoder(
+    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=initial.normal(1.0)),
+    encoder=tower(depth),
+    decoder=tower(decoder_depth, mask=masks.causal, cross=attention) if decodes else None,
+    logits=logits if head == "lm" else None,
+    classify=TanhHead(dense(dim), dense(num_classes), dropout) if head == "classify" else None,
+    classify_tokens=dense(num_classes) if head == "classify_tokens" else None,
+    answer=dense(2) if head == "question_answering" else None,
+    start_token=start_token,
+    eos=eos,
+  )
+
+
+def _variants(prefix, vocab_size, widths, **sizes):
+  names = ("dim", "depth", "num_heads", "head_dim", "mlp_dim")
+  return {f"{prefix}-{name}": dict(vocab_size=vocab_size, **dict(zip(names, row)), **sizes) for name, row in widths}
+
+
+# Table 14 of the paper and section 3.6; https://github.com/google-research/text-to-text-transfer-transformer,
+# released_checkpoints.md; https://github.com/google-research/multilingual-t5.
+_GATED = dict(activation="gelu_tanh", gated=True, tied=False)
+_WIDTHS = (
+  ("small", (512, 8, 6, 64, 1024)),
+  ("base", (768, 12, 12, 64, 2048)),
+  ("large", (1024, 24, 16, 64, 2816)),
+  ("xl", (2048, 24, 32, 64, 5120)),
+  ("xxl", (4096, 24, 64, 64, 10240)),
+)
+VARIANTS = {
+  **_variants(
+    "t5",
+    32128,
+    (
+      ("small", (512, 6, 8, 64, 2048)),
+      ("base", (768, 12, 12, 64, 3072)),
+      ("large", (1024, 24, 16, 64, 4096)),
+      ("3b", (1024, 24, 32, 128, 16384)),
+      ("11b", (1024, 24, 128, 128, 65536)),
+    ),
+  ),
+  **_variants("v1_1", 32128, _WIDTHS, **_GATED),
+  **_variants("mt5", 250112, _WIDTHS, **_GATED),
+}

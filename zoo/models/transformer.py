@@ -1,0 +1,86 @@
+"""The Transformer: Attention Is All You Need (Vaswani et al., 2017).
+
+https://arxiv.org/abs/1706.03762. Code: https://github.com/tensorflow/tensor2tensor.
+"""
+
+import flax.linen as nn
+
+from zoo.layers import initial, norms, sizes
+from zoo.layers.blocks import PostNormBlock
+from zoo.layers.heads import TiedLogits
+from zoo.layers.positions import Sinusoidal
+from zoo.layers.towers import pair
+from zoo.models.encoder_decoder import EncoderDecoder
+
+PAPER = {
+  "title": "Attention Is All You Need",
+  "authors": "Vaswani et al.",
+  "year": 2017,
+  "url": "https://arxiv.org/abs/1706.03762",
+}
+
+
+def transformer(
+  *,
+  vocab_size: int,
+  dim: int,
+  depth: int,
+  num_heads: int,
+  max_length: int = 1024,
+  mlp_dim: int | None = None,
+  decoder_depth: int | None = None,
+  decoder_heads: int | None = None,
+  decoder_mlp_dim: int | None = None,
+  activation: str = "relu",
+  pad: int | None = None,
+  start_token: int = 0,
+  dropout: float = 0.0,
+  drop_path: float = 0.0,
+  dtype: str | None = None,
+  scan: bool | None = None,
+  remat: str | None = None,
+) -> EncoderDecoder:
+  """A Transformer of these sizes; mlp_dim is 4 * dim if None, the decoder's sizes are the encoder's if None.
+
+  max_length: of either text.
+  pad: the token of padding, about which nothing is learned. start_token: what decoding starts with.
+  """
+  sizes.positive(vocab_size=vocab_size, max_length=max_length, dim=dim)
+  dtype = sizes.compute_dtype(dtype)
+  towers = pair(
+    PostNormBlock,
+    [Sinusoidal(dim, max_length=max_length) for _ in range(2)],
+    dim=dim,
+    depth=depth,
+    num_heads=num_heads,
+    mlp_dim=mlp_dim,
+    decoder_depth=decoder_depth,
+    decoder_heads=decoder_heads,
+    decoder_mlp_dim=decoder_mlp_dim,
+    activation=activation,
+    init=initial.xavier_uniform(),
+    norm=norms.layer_norm(1e-6, dtype),
+    dropout=dropout,
+    dtype=dtype,
+    scan=scan,
+    remat=remat,
+    drop_path=drop_path,
+  )
+  return EncoderDecoder(
+    # Section 3.4: one matrix for both embeddings and the output; "in the embedding layers, we multiply those weights by
+    # sqrt(d_model)".
+    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=initial.normal(dim**-0.5)),
+    **towers,
+    logits=TiedLogits(),
+    embed_scale=dim**0.5,
+    pad=pad,
+    start_token=start_token,
+  )
+
+
+# Table 3 of the paper, which rounds to 65 and 213 million; section 5.1: "a shared source-target vocabulary of about
+# 37000 tokens". The projections of attention have biases here, as in torch.nn and Marian.
+VARIANTS = {
+  "base": dict(vocab_size=37000, dim=512, depth=6, num_heads=8, mlp_dim=2048),
+  "big": dict(vocab_size=37000, dim=1024, depth=6, num_heads=16, mlp_dim=4096),
+}

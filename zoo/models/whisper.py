@@ -1,0 +1,220 @@
+"""Whisper: Robust Speech Recognition via Large-Scale Weak Supervision (Radford et al., 2022).
+
+https://arxiv.org/abs/2212.04356. Code: https://github.com/openai/whisper.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.layers import initial, norms, sizes
+from zoo.layers.blocks import PreNormBlock
+from zoo.layers.heads import TiedLogits
+from zoo.layers.positions import Learned
+from zoo.layers.towers import pair
+from zoo.models.encoder_decoder import EncoderDecoder
+
+PAPER = {
+  "title": "Robust Speech Recognition via Large-Scale Weak Supervision",
+  "authors": "Radford et al.",
+  "year": 2022,
+  "url": "https://arxiv.org/abs/2212.04356",
+}
+HEADS = ("lm", "classify", None)
+
+
+class AudioStem(nn.Module):
+  """Two convolutions over time, each followed by a gelu; the second halves the number of frames."""
+
+  dim: int
+  dtype: Any = None
+
+  @nn.compact
+  def __call__(self, features):
+    """[batch, frames, mels] -> [batch, frames / 2, dim], rounded up"""
+    x = features
+    for i in range(2):
+      conv = nn.Conv(self.dim, (3,), strides=1 + i, padding=1, dtype=self.dtype, kernel_init=initial.lecun_normal())
+      x = nn.gelu(conv.copy(name=f"conv_{i}")(x), approximate=False)
+    return x
+
+
+class Fixed(Learned):
+  """A vector per position that files have and training leaves as it is."""
+
+  def __call__(self, length, positions=None):
+    return jax.lax.stop_gradient(super().__call__(length, positions))
+
+
+class ClipHead(nn.Module):
+  """Classes of a recording: the mean of what `project` makes of each moment goes through `out`."""
+
+  project: nn.Module
+  out: nn.Module
+
+  def __call__(self, x, valid=None):
+    """[batch, length, dim], bool [batch, length] -> float32 [batch, num_classes]"""
+    x = self.project(x)
+    mean = x.mean(axis=1) if valid is None else x.mean(axis=1, where=valid[:, :, None])
+    return self.out(mean).astype(jnp.float32)
+
+
+class Whisper(EncoderDecoder, kw_only=True):
+  """An encoder of sound, a decoder of text, and the heads that are not None."""
+
+  stem: nn.Module
+  mels: int = 80
+
+  def __call__(self, features, /, decoder_tokens=None, *, valid=None, decoder_valid=None, train=False):
+    """Hidden states, and what the heads make of them.
+
+    Args:
+      features: float [batch, frames, mels], the logarithm of mel spectra, a frame every 10 ms.
+      decoder_tokens: int32 [batch, decoder length], what to continue; start_token alone if None.
+      valid: bool [batch, frames / 2], which pairs of frames are looked at; all if None: Whisper was trained on whole
+        windows, filled with silence.
+      decoder_valid: bool [batch, decoder length], True = a real token; nobody attends to the others.
+
+    Returns:
+      dict of "encoded" [batch, frames / 2, dim], "hidden" [batch, decoder length, dim] if there is a decoder, and where
+      the model has a head "logits", float32 [batch, decoder length, vocab_size] or [batch, num_classes]
+    """
+    encoded = self.encode(features, valid=valid, train=train)
+    out = {"encoded": encoded}
+    if self.classify is not None:
+      out["logits"] = self.classify(encoded, valid)
+    if self.decoder is None:
+      return out
+    if decoder_tokens is None:
+      decoder_tokens = jnp.full((features.shape[0], 1), self.start_token, jnp.int32)
+    x = self.decode_hidden(decoder_tokens, encoded, valid=valid, decoder_valid=decoder_valid, train=train)
+    out["hidden"] = x
+    return out if self.logits is None else {**out, "logits": self.logits(x, self.embed)}
+
+  def encode(self, features, /, *, valid=None, train=False):
+    """float [batch, frames, mels] -> [batch, frames / 2, dim], rounded up"""
+    if features.ndim != 3 or features.shape[2] != self.mels or not jnp.issubdtype(features.dtype, jnp.floating):
+      raise ValueError(
+        f"features are {features.dtype} {list(features.shape)}, the model wants floats [batch, frames, {self.mels}]."
+      )
+    return self.encoder(self.stem(features), valid=valid, train=train)
+
+  @nn.nowrap
+  def example(self, batch_size=1):
+    features = jnp.zeros((batch_size, min(2 * self.encoder.max_length, 16), self.mels))
+    return (
+      (features,) if self.logits is None else (features, jnp.zeros((batch_size, min(self.max_length, 6)), jnp.int32))
+    )
+
+
+@functools.cache
+def sinusoids(wavelength=10_000.0):
+  """Initial values [length, dim]: sines, then cosines, of wavelengths up to this one. `sinusoids` of their model.py."""
+
+  def init(rng, shape, dtype=jnp.float32):
+    length, half = shape[0], shape[1] // 2
+    angle = np.arange(length)[:, None] * wavelength ** (-np.arange(half) / max(half - 1, 1))[None]
+    return jnp.asarray(np.concatenate([np.sin(angle), np.cos(angle)], axis=1), dtype)
+
+  return init
+
+
+def whisper(
+  *,
+  vocab_size: int,
+  source_length: int,
+  max_length: int,
+  dim: int,
+  depth: int,
+  num_heads: int,
+  mels: int = 80,
+  mlp_dim: int | None = None,
+  decoder_depth: int | None = None,
+  decoder_heads: int | None = None,
+  decoder_mlp_dim: int | None = None,
+  head: str | None = "lm",
+  num_classes: int | None = None,
+  projection_dim: int = 256,
+  activation: str = "gelu",
+  pad: int | None = None,
+  start_token: int = 0,
+  dropout: float = 0.0,
+  drop_path: float = 0.0,
+  dtype: str | None = None,
+  scan: bool | None = None,
+  remat: str | None = None,
+) -> Whisper:
+  """A Whisper of these sizes; mlp_dim is 4 * dim if None, the decoder's sizes are the encoder's if None.
+
+  source_length: of what is encoded: half as many as frames. max_length: of texts.
+  mels: how many bands the spectra have.
+  head: "lm" (the next token), "classify" (num_classes, by the encoder alone, through projection_dim), None (hidden
+  states).
+  pad: the token of padding, about which nothing is learned. start_token: what decoding starts with.
+  """
+  sizes.positive(vocab_size=vocab_size, source_length=source_length, max_length=max_length, dim=dim, mels=mels)
+  sizes.positive(projection_dim=projection_dim)
+  sizes.head_fits(head, HEADS, num_classes)
+  if dim % 2:
+    raise ValueError(f"dim {dim} is odd. The encoder's positions come in pairs of sine and cosine: make it even.")
+  dtype = sizes.compute_dtype(dtype)
+  init = initial.normal(0.02)
+  norm = norms.layer_norm(1e-5, dtype)
+  towers = pair(
+    PreNormBlock,
+    [
+      Fixed(source_length, dim, dtype=dtype, embedding_init=sinusoids()),
+      Learned(max_length, dim, dtype=dtype, embedding_init=init),
+    ],
+    dim=dim,
+    depth=depth,
+    num_heads=num_heads,
+    mlp_dim=mlp_dim,
+    decoder_depth=decoder_depth,
+    decoder_heads=decoder_heads,
+    decoder_mlp_dim=decoder_mlp_dim,
+    activation=activation,
+    init=init,
+    norm=norm,
+    last_norm=norm,
+    key_bias=False,
+    dropout=dropout,
+    dtype=dtype,
+    scan=scan,
+    remat=remat,
+    drop_path=drop_path,
+  )
+  dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=init)
+  decodes = head != "classify"
+  return Whisper(
+    stem=AudioStem(dim, dtype=dtype),
+    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=init) if decodes else None,
+    encoder=towers["encoder"],
+    decoder=towers["decoder"] if decodes else None,
+    logits=TiedLogits() if head == "lm" else None,
+    classify=None if decodes else ClipHead(dense(projection_dim), dense(num_classes)),
+    pad=pad,
+    start_token=start_token,
+    mels=mels,
+  )
+
+
+# Table 1 of the paper; whisper/__init__.py and tokenizer.py of their code.
+_SIZES = {"tiny": (384, 4, 6), "base": (512, 6, 8), "small": (768, 12, 12), "medium": (1024, 24, 16)}
+_SIZES = {
+  name: dict(zip(("dim", "depth", "num_heads"), row), source_length=1500, max_length=448)
+  for name, row in (_SIZES | {"large": (1280, 32, 20)}).items()
+}
+_ENGLISH = dict(vocab_size=51864, pad=50256, start_token=50257)
+_ALL = dict(vocab_size=51865, pad=50257, start_token=50258)
+_THIRD = dict(_ALL, vocab_size=51866, mels=128)
+VARIANTS = {
+  **{f"{name}.en": {**row, **_ENGLISH} for name, row in _SIZES.items() if name != "large"},
+  **{name: {**row, **_ALL} for name, row in _SIZES.items()},
+  "large-v3": {**_SIZES["large"], **_THIRD},
+  "large-v3-turbo": {**_SIZES["large"], **_THIRD, "decoder_depth": 4},
+}

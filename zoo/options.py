@@ -1,0 +1,154 @@
+"""A published `config.json`: every entry is used, known to change nothing, or refused by its name."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from zoo.errors import UserError, shown
+
+# What a config says about training, generation, bookkeeping or the reference's own program: the model is the same.
+HARMLESS = frozenset(
+  """_attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures
+  attn_implementation auto_map bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
+  cross_attention_hidden_size decoder_start_token_id diversity_penalty do_sample dtype early_stopping
+  encoder_no_repeat_ngram_size eos_token_id exponential_decay_length_penalty finetuning_task forced_bos_token_id
+  forced_eos_token_id gradient_checkpointing id2label initializer_factor initializer_range
+  is_encoder_decoder keep_special_tokens label2id length_penalty max_length min_length model_type no_repeat_ngram_size
+  num_beam_groups num_beams num_labels num_return_sequences output_attentions output_hidden_states output_past
+  output_scores pad_token_id pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head
+  pooler_type prefix problem_type remove_invalid_values repetition_penalty return_dict
+  return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss
+  tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript transformers.js_config transformers_version
+  transformers_weights typical_p use_bfloat16 use_cache""".split()
+)
+
+# Their names of activations -> those of zoo/layers/mlp.py. Of several that are the same function the first is written.
+ACTIVATIONS = {
+  "gelu": "gelu",
+  "gelu_new": "gelu_tanh",
+  "gelu_pytorch_tanh": "gelu_tanh",
+  "gelu_fast": "gelu_tanh",
+  "gelu_python": "gelu",
+  "quick_gelu": "quick_gelu",
+  "relu": "relu",
+  "silu": "silu",
+  "swish": "silu",
+}
+
+
+class Key(NamedTuple):
+  """An entry of theirs that is a size of ours.
+
+  Args:
+    theirs, ours: names.
+    default: theirs where the file does not say.
+    values: what theirs may be and what ours then is; None: anything, unchanged.
+  """
+
+  theirs: str
+  ours: str
+  default: Any = None
+  values: Mapping[Any, Any] | None = None
+
+
+class Options:
+  """The entries of a config.json, of which `done` refuses those that nobody asked for.
+
+  Args:
+    entries: the parsed file, or a section of it.
+    where: what to call it in a message.
+  """
+
+  def __init__(self, entries: Mapping[str, Any], where: str):
+    self.entries, self.where = dict(entries), where
+    self.asked: set[str] = set()
+
+  def take(self, name: str, default: Any = None, kind: type | tuple[type, ...] | None = None) -> Any:
+    """The value of an entry, or the reference's default. A null counts as not given."""
+    self.asked.add(name)
+    value = self.entries.get(name)
+    if value is None:
+      return default
+    kind = kind or (None if default is None else (int, float) if isinstance(default, float) else type(default))
+    right = kind is None or isinstance(value, kind) and (not isinstance(value, bool) or bool in _kinds(kind))
+    if not right:
+      raise UserError(
+        f"{self.where}: {name} is {shown(value)}. It must be a {' or '.join(k.__name__ for k in _kinds(kind))}."
+      )
+    return value
+
+  def nullable(self, name: str, default: Any = None, kind: type | tuple[type, ...] = int) -> Any:
+    """The value of an entry that may be null, which means none."""
+    self.asked.add(name)
+    return None if self.entries.get(name, default) is None else self.take(name, default, kind)
+
+  def sizes(self, keys: Iterable[Key]) -> dict[str, Any]:
+    """Our sizes, by a table."""
+    return {key.ours: self._size(key) for key in keys}
+
+  def _size(self, key: Key) -> Any:
+    value = self.take(key.theirs, key.default)
+    if key.values is None:
+      return value
+    try:
+      return key.values[value]
+    except (KeyError, TypeError):
+      raise self.refusal(key.theirs, value, key.values) from None
+
+  def refusal(self, name: str, value: Any, allowed: Iterable[Any]) -> UserError:
+    """What to raise for a value that is not implemented."""
+    has = ", ".join(map(repr, allowed))
+    return UserError(f"{self.where}: {name} is {shown(value)}, which the zoo does not have. It has: {has}.")
+
+  def num_labels(self, default: int = 2) -> int:
+    """How many classes a head has: entries of id2label, or num_labels, or the reference's default."""
+    names = self.take("id2label", {}, dict)
+    return len(names) if names else self.take("num_labels", default, int)
+
+  def must_be(self, name: str, *allowed: Any) -> None:
+    """Refuses an entry with a value that is not implemented. The first of `allowed` is the reference's default."""
+    self.asked.add(name)
+    value = self.entries.get(name, allowed[0])
+    if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed):
+      raise self.refusal(name, value, allowed)
+
+  def ignore(self, *names: str) -> None:
+    """Entries of this family that say nothing about the model: initial values, losses."""
+    self.asked.update(names)
+
+  def section(self, name: str) -> "Options":
+    """A nested config; check it with its own `done`."""
+    return Options(self.take(name, {}, dict), f"{self.where}: {name}")
+
+  def done(self) -> None:
+    """Refuses every entry that nothing above asked for."""
+    unknown = [name for name in self.entries if name not in self.asked and name not in HARMLESS]
+    if unknown:
+      first = ", ".join(f"{shown(name)[1:-1]}={shown(self.entries[name])}" for name in unknown[:3])
+      raise UserError(
+        f"{self.where} has {len(unknown)} option(s) that the zoo does not know and so cannot honour: {first}. "
+        "Remove what does not change the model."
+      )
+
+
+def entries(keys: Iterable[Key], sizes: Mapping[str, Any]) -> dict[str, Any]:
+  """The way back: their entries, from our sizes."""
+  found = {}
+  for key in keys:
+    value = sizes[key.ours]
+    if key.values is not None:
+      value = next(theirs for theirs, ours in key.values.items() if ours == value)
+    found[key.theirs] = value
+  return found
+
+
+def named_labels(count: int) -> dict[str, Any]:
+  """The entries that tell the reference how many classes there are."""
+  names = [f"LABEL_{i}" for i in range(count)]
+  return {
+    "id2label": {str(i): name for i, name in enumerate(names)},
+    "label2id": {name: i for i, name in enumerate(names)},
+  }
+
+
+def _kinds(kind: Any) -> tuple[type, ...]:
+  return kind if isinstance(kind, tuple) else () if kind is None else (kind,)
