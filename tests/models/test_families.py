@@ -237,7 +237,7 @@ def test_bfloat16_is_computed_in_and_float32_is_kept(family):
   close(jax.tree.map(lambda x: x.astype(jnp.float32), out), forward(exact, params), 0.1)
   named = out if isinstance(out, dict) else {"logits": out}
   coarsely = {name for name, leaf in named.items() if leaf.dtype == jnp.bfloat16}
-  assert coarsely == set(named) & {"hidden", "pooled", "encoded"}
+  assert coarsely == set(named) & {"hidden", "pooled", "encoded", "embedded"}
   # Every product of matrices: what it multiplies is bfloat16.
   jaxpr = jax.make_jaxpr(lambda p: coarse.apply({"params": p}, *inputs(coarse)))(params).jaxpr
   products = [equation for equation in jaxpr.eqns if equation.primitive.name == "dot_general"]

@@ -3,7 +3,6 @@
 https://arxiv.org/abs/2302.13971. Code: https://github.com/meta-llama/llama.
 """
 
-
 from zoo.layers import initial, masks, norms, rope_scaling, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
