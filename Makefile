@@ -1,13 +1,14 @@
 # make train         makes the environment, trains CLIP on the emoji pairs, evaluates it and draws what it finds
 # make test          makes the environment, passes the checks and all tests
 # make test-newest   passes the quick tests on a second Python, with the newest JAX
+# make parity-table  compares with torch transformers and writes the README's table of that
 # make lock          renews requirements.lock from pyproject.toml
 # make clean         removes the environments and the caches, but no run
 #
 # PYTHON=python3.12 chooses the Python, CONFIG=configs/vit_digits.py another experiment, and ARGS goes to the program:
 # make train ARGS="--config.steps=50", make test ARGS="tests/test_config.py", make test ARGS="-n 0 --pdb" in one process.
 
-.PHONY: train test check test-newest second-python lock clean
+.PHONY: train test check test-newest parity-table second-python lock clean
 PYTHON ?= python3
 CONFIG ?= configs/clip_emoji.py
 ARGS ?=
@@ -50,6 +51,9 @@ second-python:
 .venv/parity: .venv/made
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[parity]' \
 	  && touch .venv/parity || echo "torch and transformers cannot be installed: nothing will be compared with them" >&2
+
+parity-table: .venv/parity
+	.venv/bin/python -m pytest $(PARALLEL) tests/convert --parity-table=README.md
 
 .venv-newest/made: requirements.lock pyproject.toml
 	scripts/environment.sh $(or $(shell $(MAKE) -s second-python),$(error Neither Python 3.13 nor 3.12 runs here)) .venv-newest

@@ -94,8 +94,19 @@ def list_models(pattern: str = "*") -> Table:
 
 def count_parameters(model) -> int:
   """How many numbers a model learns. Nothing is computed: shapes only."""
-  shapes = jax.eval_shape(lambda rng: model.init(rng, *model.example()), jax.random.key(0))["params"]
-  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes))
+  return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes_of(model)))
+
+
+def shapes_of(model) -> Any:
+  """The parameters as `jax.ShapeDtypeStruct`. Nothing is computed.
+
+  Raises:
+    UserError: sizes that only the parts that meet know to be wrong.
+  """
+  try:
+    return jax.eval_shape(lambda rng: model.init(rng, *model.example()), jax.random.key(0))["params"]
+  except ValueError as error:
+    raise UserError(f"{model.spec.get('family', type(model).__name__)}: {error}") from error
 
 
 @functools.cache

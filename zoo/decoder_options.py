@@ -108,7 +108,7 @@ def layer_kinds(options: Options, local: Sequence[bool]) -> list[str]:
   kinds = options.take("layer_types", None, list)
   if kinds is None:
     kinds = ["sliding_attention" if near else "full_attention" for near in local]
-  strange = [kind for kind in kinds if kind not in _KINDS]
+  strange = [kind for kind in kinds if not isinstance(kind, str) or kind not in _KINDS]
   if strange:
     raise options.refusal("layer_types", strange[0], _KINDS)
   if len(kinds) != len(local):

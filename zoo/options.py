@@ -34,6 +34,11 @@ ACTIVATIONS = {
   "swish": "silu",
 }
 
+# Entries that count layers.
+LAYERS = frozenset(
+  "num_hidden_layers num_layers num_decoder_layers encoder_layers decoder_layers n_layer n_layers".split()
+)
+
 
 class Key(NamedTuple):
   """An entry of theirs that is a size of ours.
@@ -56,10 +61,11 @@ class Options:
   Args:
     entries: the parsed file, or a section of it.
     where: what to call it in a message.
+    tensors: how many the files hold. More layers than that are refused before anyone makes a list of them.
   """
 
-  def __init__(self, entries: Mapping[str, Any], where: str):
-    self.entries, self.where = dict(entries), where
+  def __init__(self, entries: Mapping[str, Any], where: str, tensors: int | None = None):
+    self.entries, self.where, self.tensors = dict(entries), where, tensors
     self.asked: set[str] = set()
 
   def take(self, name: str, default: Any = None, kind: type | tuple[type, ...] | None = None) -> Any:
@@ -74,6 +80,8 @@ class Options:
       raise UserError(
         f"{self.where}: {name} is {shown(value)}. It must be a {' or '.join(k.__name__ for k in _kinds(kind))}."
       )
+    if name in LAYERS and self.tensors is not None and value > self.tensors:
+      raise UserError(f"{self.where}: {name} is {shown(value)}, and the files hold {self.tensors} tensors in all.")
     return value
 
   def nullable(self, name: str, default: Any = None, kind: type | tuple[type, ...] = int) -> Any:
@@ -117,7 +125,7 @@ class Options:
 
   def section(self, name: str) -> "Options":
     """A nested config; check it with its own `done`."""
-    return Options(self.take(name, {}, dict), f"{self.where}: {name}")
+    return Options(self.take(name, {}, dict), f"{self.where}: {name}", self.tensors)
 
   def done(self) -> None:
     """Refuses every entry that nothing above asked for."""

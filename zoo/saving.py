@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from zoo.atomic import replacing
-from zoo.build import build, sizes_of
+from zoo.build import build, shapes_of, sizes_of
 from zoo.config import differences
 from zoo.errors import UserError, shown
 from zoo.layers.stack import stack_layers, unstack_layers
@@ -245,7 +245,7 @@ def _read_params(path: pathlib.Path, model: Any) -> Any:
       flat = {name: file.get_tensor(name) for name in names}
   except (SafetensorError, OSError) as error:
     raise UserError(f"{path} cannot be read: {error}. It is truncated or damaged; take another copy.") from error
-  return jax.tree.map(jnp.asarray, stack_layers(unflatten(flat), _shapes(model)))
+  return jax.tree.map(jnp.asarray, stack_layers(unflatten(flat), shapes_of(model)))
 
 
 def _read_checkpoint(folder: pathlib.Path, model: Any, step: int | None, best: bool) -> Any:
@@ -262,11 +262,7 @@ def _read_checkpoint(folder: pathlib.Path, model: Any, step: int | None, best: b
   if step not in steps:
     raise UserError(f"{folder} has no checkpoint of step {step}. It has: {', '.join(map(str, steps))}.")
   part = "ema" if any(name.startswith("ema/") for name in checkpoints.describe(folder / str(step))) else "params"
-  return checkpoints.read(folder / str(step), {part: _shapes(model)})[part]
-
-
-def _shapes(model: Any) -> Any:
-  return jax.eval_shape(lambda rng: model.init(rng, *model.example()), jax.random.key(0))["params"]
+  return checkpoints.read(folder / str(step), {part: shapes_of(model)})[part]
 
 
 def _to_host(array: Any) -> np.ndarray:
@@ -276,6 +272,6 @@ def _to_host(array: Any) -> np.ndarray:
 
 
 def _check(found: Mapping[str, tuple[int, ...]], model: Any, what: str) -> None:
-  wanted = {name: leaf.shape for name, leaf in flatten(jax.eval_shape(unstack_layers, _shapes(model))).items()}
+  wanted = {name: leaf.shape for name, leaf in flatten(jax.eval_shape(unstack_layers, shapes_of(model))).items()}
   if found != wanted:
     raise UserError(f"{what}: {mismatch(found, wanted)}.")

@@ -178,3 +178,9 @@ def test_a_folder_or_id_that_is_not_there(tmp_path, monkeypatch):
 def test_unknown_heads_are_refused(original):
   with pytest.raises(UserError, match="bert has no head 'clasify'. It has: none, pretraining, mlm"):
     zoo.load(original[0], head="clasify")
+
+
+def test_more_layers_than_tensors_are_refused_at_once(folder):
+  edit_config(folder, num_hidden_layers=10**9)
+  with pytest.raises(UserError, match="num_hidden_layers is 1000000000, and the files hold 42 tensors in all"):
+    zoo.load(folder)

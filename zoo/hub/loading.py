@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from zoo import sharding
-from zoo.build import build, sizes_of
+from zoo.build import build, shapes_of, sizes_of
 from zoo.errors import UserError
 from zoo.hub import tables
 from zoo.hub.files import CONFIG, open_tensors, read_json
@@ -32,7 +32,7 @@ def load_published(
   table = tables.of_model_type(config.get("model_type"), where)
   wanted = tables.choose_head(table, config, head, where)
   tensors = open_tensors(folder)
-  options = Options(config, where)
+  options = Options(config, where, len(tensors))
   sizes = table.sizes(options, wanted, tensors)
   options.done()
   model = build(tables.family_of(table), **sizes)
@@ -64,7 +64,7 @@ def read_params(
   Raises:
     UserError: tensors are missing, extra or misshapen, or differ where they must be equal.
   """
-  shapes = jax.eval_shape(lambda rng: model.init(rng, *model.example()), jax.random.key(0))["params"]
+  shapes = shapes_of(model)
   each = {name: leaf.shape for name, leaf in flatten(jax.eval_shape(unstack_layers, shapes)).items()}
   sizes = sizes_of(model)
   rules = tables.by_ours(table.rules(sizes))

@@ -1,0 +1,49 @@
+"""The README's table of what was compared with torch transformers: made from what the tests in this folder saw."""
+
+import math
+import re
+from collections.abc import Iterable
+
+from zoo.hub import tables
+
+BEGIN, END = "<!-- parity: written by make parity-table -->", "<!-- end of parity -->"
+
+
+def replaced(text: str, seen: Iterable[Iterable]) -> str:
+  """`text` with the table of `seen`, [family, class, values, gradients], between the two marks."""
+  front, _, rest = text.partition(BEGIN)
+  back = rest.partition(END)[2]
+  return f"{front}{BEGIN}\n{table(seen)}{END}{back}"
+
+
+def table(seen: Iterable[Iterable]) -> str:
+  """Markdown: a row for each family, in alphabetical order."""
+  lines = [
+    "| family | reads `model_type` | heads | values within | gradients within |",
+    "|---|---|---|---|---|",
+  ]
+  by_family: dict[str, list] = {}
+  for family, *rest in seen:
+    by_family.setdefault(family, []).append(rest)
+  for family, found in sorted(by_family.items()):
+    _, values, gradients = zip(*found, strict=True)
+    lines.append(f"| {names(family)} | {rounded_up(max(values))} | {rounded_up(max(gradients))} |")
+  return "\n".join(lines) + "\n"
+
+
+def names(family: str) -> str:
+  """The first columns of a family's row."""
+  entry = tables.of_family(family)
+  heads = ", ".join(str(head or "none") for head in entry.HEADS)
+  return f"`{family}` | {', '.join(entry.MODEL_TYPES)} | {heads}"
+
+
+def rounded_up(value: float) -> str:
+  """To one digit: 2.34e-06 -> 3e-06"""
+  power = math.floor(math.log10(value)) if value > 0 else -99
+  return f"{math.ceil(value / 10**power - 1e-9) * 10.0**power:.0e}"
+
+
+def rows(text: str) -> list[str]:
+  """The rows of the table in `text`, without its heading."""
+  return re.findall(r"^\| `.*$", text.partition(BEGIN)[2].partition(END)[0], re.MULTILINE)
