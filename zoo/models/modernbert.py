@@ -1,0 +1,251 @@
+"""ModernBERT: Smarter, Better, Faster, Longer: A Modern Bidirectional Encoder (Warner et al., 2024).
+
+https://arxiv.org/abs/2412.13663. Code: https://github.com/AnswerDotAI/ModernBERT.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from zoo.layers import initial, masks, norms, rope_scaling, sizes
+from zoo.layers.attention import Attention
+from zoo.layers.blocks import Block, PreNormBlock
+from zoo.layers.embeddings import PaddedEmbed, pick, unembed
+from zoo.layers.heads import TiedLogits
+from zoo.layers.mlp import GatedMLP
+from zoo.layers.mlp import activation as activation_named
+from zoo.layers.positions import rotary
+from zoo.layers.stack import stack
+from zoo.models.model import Model
+
+PAPER = {
+  "title": "Smarter, Better, Faster, Longer: A Modern Bidirectional Encoder",
+  "authors": "Warner et al.",
+  "year": 2024,
+  "url": "https://arxiv.org/abs/2412.13663",
+}
+HEADS = ("mlm", "classify", "multiple_choice", "classify_tokens", "question_answering", None)
+POOLINGS = ("cls", "mean")
+
+
+class ModernBERT(Model):
+  """Bidirectional encoder of layers that see all and layers that see what is near, and the heads that are not None.
+
+  Args:
+    embed, first_norm: vectors of tokens, and their norm.
+    first: the first layer, which does not norm again; `stack` the others, None where there are none; `norm` after them.
+    summary: what every head sees through.
+    mlm, classify, choose, classify_tokens, answer: the heads.
+    pooling: what a text's state is: "cls", its first token's, or "mean".
+    max_length: how long a text may be.
+    dropout: chance to drop an entry of what goes into the first layer, or into a head's last.
+  """
+
+  embed: nn.Module
+  first_norm: nn.Module
+  first: nn.Module
+  stack: nn.Module | None
+  norm: nn.Module
+  summary: nn.Module | None = None
+  mlm: nn.Module | None = None
+  classify: nn.Module | None = None
+  choose: nn.Module | None = None
+  classify_tokens: nn.Module | None = None
+  answer: nn.Module | None = None
+  pooling: str = "cls"
+  max_length: int = 0
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, tokens, *, valid=None, predict=None, train=False):
+    """Hidden states, and what the heads make of them.
+
+    Args:
+      tokens: int32 [batch, length]; of the head "multiple_choice" [batch, choices, length], and so is valid.
+      valid: bool [batch, length], True = a real token; nobody attends to the others.
+      predict: int32 [batch, k], indices into length at which masked-token logits are wanted; everywhere if None.
+
+    Returns:
+      dict of "hidden" [batch, length, dim] (normed) and, where the model has the head:
+        "mlm" [batch, length or k, vocab_size], "logits" [batch, num_classes], of tokens [batch, length, num_classes],
+        of choices [batch, choices], "start", "end" of an answer [batch, length]. All logits are float32.
+    """
+
+    def drop(y):
+      return nn.Dropout(self.dropout)(y, deterministic=not train)
+
+    def summed(y):
+      return y if self.summary is None else self.summary(y)
+
+    def classes(head, y):
+      return head(drop(summed(y))).astype(jnp.float32)
+
+    shape = tokens.shape
+    if self.choose is not None and tokens.ndim == 3:
+      tokens, valid = tokens.reshape(-1, shape[-1]), None if valid is None else valid.reshape(-1, shape[-1])
+    sizes.tokens_fit(tokens)
+    x = self.first(drop(self.first_norm(self.embed(tokens))), valid=valid, train=train)
+    x = x if self.stack is None else self.stack(x, valid=valid, train=train)
+    x = self.norm(x)
+    out = {"hidden": x}
+    if self.mlm is not None:
+      out["mlm"] = self.mlm(summed(x if predict is None else pick(x, predict)), self.embed)
+    if self.classify is not None:
+      out["logits"] = classes(self.classify, self.pooled(x, valid, None))
+    if self.choose is not None:
+      out["logits"] = classes(self.choose, self.pooled(x, valid, valid)).reshape(shape[:-1])
+    if self.classify_tokens is not None:
+      out["logits"] = classes(self.classify_tokens, x)
+    if self.answer is not None:
+      out["start"], out["end"] = jnp.moveaxis(classes(self.answer, x), -1, 0)
+    return out
+
+  def pooled(self, x, valid, real):
+    """A text's state, [batch, length, dim] -> [batch, dim]; its first token is the first of `real`, where given."""
+    if self.pooling == "mean":
+      if valid is None:
+        return x.mean(axis=1)
+      weight = valid.astype(x.dtype)
+      return (x * weight[:, :, None]).sum(axis=1) / weight.sum(axis=1)[:, None]
+    return x[:, 0] if real is None else pick(x, jnp.argmax(real, axis=1)[:, None])[:, 0]
+
+  @nn.nowrap
+  def example(self, batch_size=1):
+    shape = (batch_size, min(self.max_length, 8)) if self.choose is None else (batch_size, 2, min(self.max_length, 8))
+    return (jnp.zeros(shape, jnp.int32),)
+
+
+class FirstBlock(Block):
+  """x + attention(x), then as PreNormBlock: what comes out of an embedding's norm needs no other."""
+
+  @nn.compact
+  def __call__(self, x, *, valid=None, drop_path=0.0, train=False):
+    """[batch, length, dim] -> [batch, length, dim]"""
+    y = self.attention.copy(name="self_attention")(x, valid=valid, train=train)
+    x = x + self._thin("attention", y, drop_path, train)
+    y = self.norm.copy(name="mlp_norm")(x)
+    return x + self._thin("mlp", self.mlp.copy(name="feed_forward")(y, train=train), drop_path, train)
+
+
+class Summary(nn.Module):
+  """norm(activation(dense(x))): what every head sees through."""
+
+  dense: nn.Module
+  norm: nn.Module
+  activation: str = "gelu"
+
+  @nn.compact
+  def __call__(self, x):
+    """[..., dim] -> [..., dim]"""
+    return self.norm(activation_named(self.activation)(self.dense(x)))
+
+
+class BiasedLogits(nn.Module):
+  """x @ embedding.T + bias, by the table that looks tokens up."""
+
+  @nn.compact
+  def __call__(self, x, embed):
+    """[batch, k, dim] -> float32 [batch, k, vocab_size]"""
+    return unembed(embed, x) + self.param("bias", initial.zeros, (embed.num_embeddings,))[None, None]
+
+
+def modernbert(
+  *,
+  vocab_size: int,
+  max_length: int,
+  dim: int,
+  depth: int,
+  num_heads: int,
+  mlp_dim: int,
+  head: str | None = "mlm",
+  num_classes: int | None = None,
+  pooling: str = "cls",
+  window: int = 128,
+  pattern: list | None = None,
+  theta: float = 160_000.0,
+  rope: dict | None = None,
+  local_theta: float = 10_000.0,
+  local_rope: dict | None = None,
+  activation: str = "gelu",
+  head_activation: str = "gelu",
+  epsilon: float = 1e-5,
+  norm_bias: bool = False,
+  attention_bias: bool = False,
+  mlp_bias: bool = False,
+  mlm_bias: bool = True,
+  head_bias: bool = False,
+  pad: int | None = None,
+  dropout: float = 0.0,
+  drop_path: float = 0.0,
+  dtype: str | None = None,
+  scan: bool | None = None,
+  remat: str | None = None,
+) -> ModernBERT:
+  """A ModernBERT of these sizes.
+
+  head: "mlm" (masked tokens), "classify" (num_classes), "classify_tokens" (num_classes each), "question_answering"
+    (where an answer starts and ends), "multiple_choice", None. head_activation: of the layer that all of them have.
+  pooling: what is classified of a text: "cls", its first token, or "mean".
+  window: a token of a local layer sees window // 2 tokens on each side, and itself.
+  pattern: "global" and "local" layers take turns in this order, the first is the first layer; if None one of three is
+    global.
+  theta, rope: of the rotary positions of global layers, as in `zoo.models.llama`; local_theta, local_rope: of the rest.
+  norm_bias, attention_bias, mlp_bias, mlm_bias, head_bias: which parts have biases; the last is of the heads' layer.
+  pad: the token of padding, about which nothing is learned.
+  epsilon: of the norms.
+  """
+  head_dim = sizes.head_dim(dim, num_heads)
+  sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim, window=window)
+  sizes.rate(dropout=dropout, drop_path=drop_path)
+  sizes.head_fits(head, HEADS, num_classes)
+  if pooling not in POOLINGS:
+    raise ValueError(f"pooling is {pooling!r}. It may be: {', '.join(POOLINGS)}.")
+  pattern = ["global", "local", "local"] if pattern is None else pattern
+  if not pattern or any(kind not in ("local", "global") for kind in pattern):
+    raise ValueError(f"pattern is {pattern!r}. It is a list of 'local' and 'global'.")
+  dtype = sizes.compute_dtype(dtype)
+  # Appendix A.2 of the paper: as Megatron, cut at two standard deviations.
+  init, out_init = initial.truncated_normal(0.02), initial.truncated_normal(0.02 * (2 * depth) ** -0.5)
+  norm = norms.layer_norm(epsilon, dtype).copy(use_bias=norm_bias)
+  dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=initial.truncated_normal(dim**-0.5))
+  attention = Attention(
+    num_heads, head_dim, use_bias=attention_bias, dropout=dropout, dtype=dtype, kernel_init=init, out_init=out_init
+  )
+  kinds = {
+    "global": attention.copy(rotary=rotary(theta, rope_scaling.scaling(rope))),
+    "local": attention.copy(
+      rotary=rotary(local_theta, rope_scaling.scaling(local_rope)), mask=masks.window(window // 2)
+    ),
+  }
+  mlp = GatedMLP(mlp_dim, activation, use_bias=mlp_bias, dtype=dtype, kernel_init=init, down_init=out_init)
+  first = FirstBlock(kinds[pattern[0]], mlp, norm, dropout=dropout)
+  # The turns begin at the second layer.
+  others = tuple(PreNormBlock(kinds[kind], mlp, norm, dropout=dropout) for kind in [*pattern[1:], pattern[0]])
+  stacking = dict(remat=remat, drop_path=drop_path)
+  return ModernBERT(
+    embed=PaddedEmbed(vocab_size, dim, pad=pad, dtype=dtype, embedding_init=init),
+    first_norm=norm.copy(),
+    first=stack(first, 1, scan=False, **stacking),
+    stack=stack(others, depth - 1, scan=scan, **stacking) if depth > 1 else None,
+    norm=norm.copy(),
+    summary=None
+    if head is None
+    else Summary(nn.Dense(dim, use_bias=head_bias, dtype=dtype, kernel_init=out_init), norm.copy(), head_activation),
+    mlm=None if head != "mlm" else BiasedLogits() if mlm_bias else TiedLogits(),
+    classify=dense(num_classes) if head == "classify" else None,
+    choose=dense(1) if head == "multiple_choice" else None,
+    classify_tokens=dense(num_classes) if head == "classify_tokens" else None,
+    answer=dense(2) if head == "question_answering" else None,
+    pooling=pooling,
+    max_length=max_length,
+    dropout=dropout,
+  )
+
+
+# Table 4 of the paper; the vocabulary of the releases is padded to a multiple of 64.
+_SHARED = dict(vocab_size=50368, max_length=8192, pooling="mean", pad=50283)
+VARIANTS = {
+  "base": dict(dim=768, depth=22, num_heads=12, mlp_dim=1152, **_SHARED),
+  "large": dict(dim=1024, depth=28, num_heads=16, mlp_dim=2624, **_SHARED),
+}
