@@ -5,7 +5,7 @@ layout says which axes go where; the rest is reshaping. Nothing is computed, so 
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -31,9 +31,17 @@ class Layout(NamedTuple):
     joined = ours.reshape(self._joined(ours.shape))
     return joined if self.order is None else joined.transpose(self.order)
 
-  def read(self, theirs: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Theirs as ours, of this shape."""
+  def read(self, theirs: Any, shape: tuple[int, ...]) -> Any:
+    """Theirs as ours, of this shape; arrays of numpy or of JAX."""
     return (theirs if self.order is None else theirs.transpose(np.argsort(self.order))).reshape(shape)
+
+  def spec(self, ours: tuple) -> tuple | None:
+    """How theirs lies on a mesh where ours lies as `ours`, an entry for each axis; None if no such entries say it."""
+    groups = self.groups or tuple((axis,) for axis in range(len(ours)))
+    if any(ours[axis] is not None for group in groups for axis in group[1:]):
+      return None  # Of joined axes only the first is the same devices' in one piece.
+    joined = tuple(ours[group[0]] if group else None for group in groups)
+    return joined if self.order is None else tuple(joined[axis] for axis in self.order)
 
   def _joined(self, ours: tuple[int, ...]) -> tuple[int, ...]:
     return ours if self.groups is None else tuple(math.prod(ours[axis] for axis in group) for group in self.groups)
@@ -78,10 +86,11 @@ class Rule(NamedTuple):
 
   def read(self, theirs: np.ndarray, ours: tuple[int, ...]) -> np.ndarray:
     """What of our array, of shape `ours`, lies in theirs."""
-    shape = ours if self.index is None else ours[1:]
-    if self.stretch is not None:
-      theirs = theirs[self._where(shape)]
-    return self.layout.read(theirs, shape)
+    return self.layout.read(self.part(theirs, ours), ours if self.index is None else ours[1:])
+
+  def part(self, theirs: np.ndarray, ours: tuple[int, ...]) -> np.ndarray:
+    """The stretch of theirs that is of our array, of shape `ours`, as it lies there."""
+    return theirs if self.stretch is None else theirs[self._where(ours if self.index is None else ours[1:])]
 
   def write(self, ours: np.ndarray, theirs: np.ndarray | None) -> np.ndarray:
     """Theirs with our array in it; `theirs` is what other rules made of it so far."""

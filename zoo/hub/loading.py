@@ -1,26 +1,28 @@
 """A published model becomes ours: its config is understood in full, its tensors go one by one to their shards."""
 
-import functools
+import concurrent.futures
+import contextlib
+import itertools
 import pathlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import Mesh
 
-from zoo import sharding
 from zoo.build import build, shapes_of, sizes_of
 from zoo.errors import UserError
 from zoo.hub import tables
 from zoo.hub.files import CONFIG, open_tensors, read_json
-from zoo.layers.stack import place_of, unstack_layers
+from zoo.hub.placing import Placed
+from zoo.layers.stack import unstack_layers
 from zoo.mismatch import mismatch
 from zoo.options import Options
-from zoo.paths import flatten, unflatten
+from zoo.paths import flatten
 
 
 def load_published(
@@ -74,33 +76,23 @@ def read_params(
     warnings.warn(f"{where} has no {', '.join(sorted(fresh))}: initialised at random. Train before use.", stacklevel=3)
   names = _check(rules, each, found, tensors, table, sizes, where, fresh)
 
-  read = _remembering_one(tensors)
   kind = np.dtype(np.float32) if dtype is None else jnp.dtype(dtype)
-
-  def fetch(path: str) -> np.ndarray:
-    parts = rules[path]
-    if parts[0].index is None:
-      array = parts[0].read(read(names[parts[0].theirs]), each[path])
-      return np.asarray(array, kind, order="C")
-    whole = np.empty(each[path], kind)
-    for rule in parts:
-      whole[rule.index] = rule.read(read(names[rule.theirs]), each[path])
-    return whole
-
-  flat = flatten(shapes)
-  where_to = _placements(shapes, mesh, strategy)
-  made = _initial(model, fresh, kind)
+  placed = Placed(shapes, kind, mesh, strategy)
+  for path, array in _initial(model, fresh, kind).items():
+    placed.put(path, array)
   # Neighbours in the files are read one after the other: those that share a tensor read it once.
-  order = sorted(each, key=lambda path: rules[path][0].theirs if path in rules else "")
-  placed: dict[str, jax.Array] = {}
-  for path in order:
-    target, layer = place_of(path, flat)
-    array = made[path] if path in made else fetch(path)
-    if layer is None:
-      placed[target] = _put(array, where_to[target])
-    else:
-      _put_layer(placed, target, array, layer, flat[target].shape, where_to[target])
-  return unflatten({name: placed[name] for name in flat})
+  order = sorted(each.keys() - fresh, key=lambda path: rules[path][0].theirs)
+  with _one_ahead(tensors, [names[rule.theirs] for path in order for rule in rules[path]]) as read:
+    for path in order:
+      first, *others = rules[path]
+      if first.index is None:
+        placed.put(path, first.part(read(names[first.theirs]), each[path]), first.layout)
+        continue
+      whole = np.empty(each[path], kind)
+      for rule in (first, *others):
+        whole[rule.index] = rule.read(read(names[rule.theirs]), each[path])
+      placed.put(path, whole)
+  return placed.tree()
 
 
 def _check(rules, each, found, tensors, table, sizes, where, fresh) -> dict[str, str]:
@@ -176,40 +168,21 @@ def _initial(model, paths, kind) -> dict[str, np.ndarray]:
   return {path: np.asarray(array) for path, array in jax.jit(some)(jax.random.key(0)).items()}
 
 
-def _remembering_one(tensors: Mapping[str, np.ndarray]) -> Callable[[str], np.ndarray]:
-  last: dict[str, np.ndarray] = {}
+@contextlib.contextmanager
+def _one_ahead(tensors: Mapping[str, np.ndarray], order: Iterable[str]) -> Generator[Callable[[str], np.ndarray]]:
+  """A function that returns the tensors of `order`, each while the next is being read; a repeated one is read once."""
+  coming = [name for name, _ in itertools.groupby(order)]
+  with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    reading = {name: pool.submit(tensors.__getitem__, name) for name in coming[:1]}
+    held: dict[str, np.ndarray] = {}
 
-  def read(name: str) -> np.ndarray:
-    if name not in last:
-      last.clear()
-      last[name] = tensors[name]
-    return last[name]
+    def read(name: str) -> np.ndarray:
+      if name not in held:
+        held.clear()
+        found = reading.pop(name).result()
+        coming.pop(0)
+        reading.update({following: pool.submit(tensors.__getitem__, following) for following in coming[:1]})
+        held[name] = found
+      return held[name]
 
-  return read
-
-
-def _placements(shapes: Any, mesh: Mesh | None, strategy: str | list) -> dict[str, Any]:
-  if mesh is None:
-    return dict.fromkeys(flatten(shapes), SingleDeviceSharding(jax.devices()[0]))
-  return flatten(sharding.shardings(shapes, strategy, mesh))
-
-
-def _put(array: np.ndarray, place: Any) -> jax.Array:
-  return jax.make_array_from_callback(array.shape, place, lambda index: array[index])
-
-
-def _put_layer(placed, target, array, layer, shape, place) -> None:
-  """One layer of a scanned stack is written into the leaf where it lives, in place: the leaf is never held twice."""
-  part = place
-  if isinstance(place, NamedSharding):
-    part = NamedSharding(place.mesh, PartitionSpec(*place.spec[1:]))
-  if target not in placed:
-    placed[target] = jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=place)(shape, array.dtype)
-  placed[target] = _writer(place)(placed[target], _put(array, part), layer, 0)
-  # A step at a time: writes in flight would each hold their layer.
-  placed[target].block_until_ready()
-
-
-@functools.cache
-def _writer(place: Any) -> Callable:
-  return jax.jit(jax.lax.dynamic_update_index_in_dim, static_argnums=3, donate_argnums=0, out_shardings=place)
+    yield read

@@ -1,0 +1,89 @@
+"""Arrays of a file go to where the parameters live: cut on the host, turned and converted on the devices.
+
+Transposing is what takes longest of reading a published model; a host does it at a tenth of the speed of its memory.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
+
+from zoo import sharding
+from zoo.layers.stack import place_of
+from zoo.layouts import SAME, Layout
+from zoo.paths import flatten, unflatten
+
+SMALL = 1 << 20  # bytes; below it a program for an array's shape takes longer to compile than the host to turn it.
+
+
+class Placed:
+  """Parameters that are being filled, one array at a time; layers of a scan are written into the leaf they share.
+
+  Args:
+    shapes: the parameters, as `jax.ShapeDtypeStruct`.
+    dtype: they will have.
+    mesh, strategy: where they go; to the first device without a mesh.
+  """
+
+  def __init__(self, shapes: Any, dtype: np.dtype, mesh: Mesh | None, strategy: str | list):
+    self.shapes, self.dtype = flatten(shapes), dtype
+    if mesh is None:
+      self.places = dict.fromkeys(self.shapes, SingleDeviceSharding(jax.devices()[0]))
+    else:
+      self.places = flatten(sharding.shardings(shapes, strategy, mesh))
+    self.leaves: dict[str, jax.Array] = {}
+    self.last: jax.Array | None = None
+
+  def put(self, path: str, array: np.ndarray, layout: Layout = SAME) -> None:
+    """The parameter at `path`, layers one by one, is `array` read by `layout`."""
+    target, layer = place_of(path, self.shapes)
+    place, shape = self.places[target], self.shapes[target].shape
+    part, part_shape = (place, shape) if layer is None else (_of_layer(place), shape[1:])
+    lies = _lies(part, layout, len(part_shape))
+    # A double becomes single on the host: devices have none, unless jax_enable_x64 is set.
+    if lies is None or array.nbytes < SMALL or array.dtype.itemsize > 4:
+      array, layout, lies = np.asarray(layout.read(array, part_shape), self.dtype, order="C"), SAME, part
+    raw = jax.make_array_from_callback(array.shape, lies, lambda index: array[index])
+    if layer is None:
+      turned = layout is SAME and array.dtype == self.dtype
+      leaf = raw if turned else _turn(layout, part_shape, self.dtype, place)(raw)
+    else:
+      if target not in self.leaves:
+        self.leaves[target] = jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=place)(shape, self.dtype)
+      leaf = _write(layout, part_shape, place)(self.leaves[target], raw, layer)
+    # One write may be under way while the next array is read; more would each hold what they write.
+    if self.last is not None and not self.last.is_deleted():
+      self.last.block_until_ready()
+    self.leaves[target] = self.last = leaf
+
+  def tree(self) -> Any:
+    """The parameters, once every array has been put."""
+    return unflatten({name: self.leaves[name] for name in self.shapes})
+
+
+def _of_layer(place: Any) -> Any:
+  return NamedSharding(place.mesh, PartitionSpec(*place.spec[1:])) if isinstance(place, NamedSharding) else place
+
+
+def _lies(place: Any, layout: Layout, ndim: int) -> Any:
+  """Where an array as the file has it lies, so that turning it moves nothing; None if no sharding says that."""
+  if not isinstance(place, NamedSharding):
+    return place
+  spec = layout.spec((*place.spec, *(None,) * (ndim - len(place.spec))))
+  return None if spec is None else NamedSharding(place.mesh, PartitionSpec(*spec))
+
+
+@functools.cache
+def _turn(layout: Layout, shape: tuple[int, ...], dtype: np.dtype, place: Any):
+  return jax.jit(lambda raw: layout.read(raw, shape).astype(dtype), out_shardings=place)
+
+
+@functools.cache
+def _write(layout: Layout, shape: tuple[int, ...], place: Any):
+  def write(leaf, raw, layer):
+    return jax.lax.dynamic_update_index_in_dim(leaf, layout.read(raw, shape).astype(leaf.dtype), layer, 0)
+
+  return jax.jit(write, donate_argnums=0, out_shardings=place)
