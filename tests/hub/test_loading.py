@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -184,3 +186,17 @@ def test_more_layers_than_tensors_are_refused_at_once(folder):
   edit_config(folder, num_hidden_layers=10**9)
   with pytest.raises(UserError, match="num_hidden_layers is 1000000000, and the files hold 42 tensors in all"):
     zoo.load(folder)
+
+
+def test_neither_torch_nor_transformers_is_needed(original, tmp_path):
+  """In a process where importing them, or TensorFlow, or the hub's package, fails."""
+  folder, _, _ = original
+  program = f"""
+import sys
+sys.modules.update(dict.fromkeys(["torch", "transformers", "tensorflow", "huggingface_hub", "sentence_transformers"]))
+import zoo
+model, params = zoo.load({str(folder)!r})
+zoo.save_hf({str(tmp_path / "out")!r}, model, params)
+"""
+  subprocess.run([sys.executable, "-c", program], check=True)
+  assert (tmp_path / "out" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
