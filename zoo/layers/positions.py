@@ -4,6 +4,7 @@ import functools
 import math
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -29,6 +30,14 @@ class Learned(nn.Module):
     table = self.param("embedding", self.embedding_init, (self.offset + self.max_length, self.dim))
     table = table if self.dtype is None else table.astype(self.dtype)
     return table[None, self.offset : self.offset + length] if positions is None else table[self.offset + positions]
+
+
+class Fixed(Learned):
+  """A vector per position that files have and training leaves as it is."""
+
+  def __call__(self, length, positions=None):
+    """As `Learned`."""
+    return jax.lax.stop_gradient(super().__call__(length, positions))
 
 
 class Sinusoidal(nn.Module):

@@ -7,14 +7,13 @@ import functools
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from zoo.layers import initial, norms, sizes
 from zoo.layers.blocks import PreNormBlock
 from zoo.layers.heads import TiedLogits
-from zoo.layers.positions import Learned
+from zoo.layers.positions import Fixed, Learned
 from zoo.layers.towers import pair
 from zoo.models.encoder_decoder import EncoderDecoder
 
@@ -41,13 +40,6 @@ class AudioStem(nn.Module):
       conv = nn.Conv(self.dim, (3,), strides=1 + i, padding=1, dtype=self.dtype, kernel_init=initial.lecun_normal())
       x = nn.gelu(conv.copy(name=f"conv_{i}")(x), approximate=False)
     return x
-
-
-class Fixed(Learned):
-  """A vector per position that files have and training leaves as it is."""
-
-  def __call__(self, length, positions=None):
-    return jax.lax.stop_gradient(super().__call__(length, positions))
 
 
 class ClipHead(nn.Module):
