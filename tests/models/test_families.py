@@ -28,6 +28,7 @@ TINY = {
   "mixtral": dict(vocab_size=23, max_length=11, mlp_dim=10, num_experts=3, top_k=2, **TOWER),
   "gemma": dict(vocab_size=23, max_length=11, mlp_dim=14, **{**TOWER, "depth": 3}, **LOCAL),
   "vit": dict(image_size=6, patch_size=3, num_classes=5, **TOWER),
+  "mae": dict(image_size=6, patch_size=3, **{**TOWER, "dim": 12}),
   "dinov2": dict(image_size=7, patch_size=3, num_classes=5, registers=2, **TOWER),
   "clip": dict(
     **dict(image_size=6, patch_size=3, image_dim=6, image_depth=2, image_heads=3),
@@ -46,7 +47,7 @@ TINY = {
   "whisper": dict(vocab_size=23, source_length=7, max_length=11, mels=5, **TOWER),
 }
 FAMILIES = pytest.mark.parametrize("family", TINY)
-FIXED = {"whisper": {"encoder/positions/embedding"}}  # What training leaves alone.
+FIXED = {"whisper": {"encoder/positions/embedding"}, "mae": {"positions/embedding"}}  # What training leaves alone.
 
 # As published: the papers' tables, the released checkpoints, and their ports counted tensor by tensor.
 PUBLISHED = {
@@ -106,6 +107,9 @@ PUBLISHED = {
   "vit/L/32": 306_535_400,
   "vit/L/16": 304_326_632,
   "vit/H/14": 632_045_800,
+  "mae/base": 85_798_656,
+  "mae/large": 303_301_632,
+  "mae/huge": 630_764_800,
   "dinov2/S/14": 22_056_576,
   "dinov2/B/14": 86_580_480,
   "dinov2/L/14": 304_368_640,
@@ -265,7 +269,7 @@ def test_impossible_sizes_are_refused_in_one_line(family):
   mistakes = {
     f"{kind}depth is 0. It must be at least 1.": {f"{kind}depth": 0},
     f"{kind}dim is -6. It must be at least 1.": {f"{kind}dim": -6},
-    f"does not divide into {heads} 4. Make {kind}dim a multiple of {heads}": {heads: 4},
+    f"does not divide into {heads} 7. Make {kind}dim a multiple of {heads}": {heads: 7},
     "dropout is 1.5. It is a probability": {"dropout": 1.5},
     "drop_path is -0.1. It is a probability": {"drop_path": -0.1},
     "dtype is 'bf16'": {"dtype": "bf16"},

@@ -1,0 +1,36 @@
+"""MAE's encoder as the hub has it: https://huggingface.co/facebook/vit-mae-base. Its tensors are named as ViT's."""
+
+from zoo.convert import vit
+from zoo.layouts import HEADS_BIAS
+from zoo.options import Key, Options, entries
+
+MODEL_TYPES = ("vit_mae",)
+HEADS = {None: ("ViTMAEModel", "ViTMAEForPreTraining")}  # Of the second the encoder is read.
+PREFIX = "vit."
+IGNORED = (r"decoder\..*",)  # What files from pretraining also have: it paints the patches that were left out.
+
+KEYS = (
+  *vit.KEYS,
+  Key("mask_ratio", "mask_ratio", 0.75),
+  Key("qkv_bias", "qkv_bias", True),
+)
+
+
+def sizes(options: Options, head, tensors):
+  """-> arguments of `zoo.build`."""
+  # Of the decoder and its loss; a rate that differs only in training.
+  options.ignore("decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads")
+  options.ignore("decoder_intermediate_size", "norm_pix_loss", "attention_probs_dropout_prob")
+  return options.sizes(KEYS)
+
+
+def config(sizes):
+  """-> config.json"""
+  sizes = {**sizes, "mlp_dim": sizes["mlp_dim"] or 4 * sizes["dim"]}
+  return {"model_type": "vit_mae", "attention_probs_dropout_prob": sizes["dropout"], **entries(KEYS, sizes)}
+
+
+def rules(sizes):
+  """-> rules of zoo/layouts.py"""
+  found = vit.rules({**sizes, "num_classes": None, "pooler": False})
+  return [row for row in found if sizes["qkv_bias"] or row.layout is not HEADS_BIAS]

@@ -1,0 +1,150 @@
+"""MAE: Masked Autoencoders Are Scalable Vision Learners (He et al., 2021): the encoder.
+
+https://arxiv.org/abs/2111.06377. Code: https://github.com/facebookresearch/mae.
+"""
+
+import functools
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.layers import initial, norms, sizes
+from zoo.layers.attention import Attention
+from zoo.layers.blocks import PreNormBlock
+from zoo.layers.embeddings import ClassToken, PatchEmbed, pick
+from zoo.layers.mlp import MLP
+from zoo.layers.positions import Fixed
+from zoo.layers.stack import stack
+from zoo.models.model import Model
+
+PAPER = {
+  "title": "Masked Autoencoders Are Scalable Vision Learners",
+  "authors": "He et al.",
+  "year": 2021,
+  "url": "https://arxiv.org/abs/2111.06377",
+}
+
+
+class MAE(Model):
+  """Image encoder with a class token that is given, in pretraining, a few of an image's patches."""
+
+  patches: nn.Module
+  class_token: nn.Module
+  positions: nn.Module
+  stack: nn.Module
+  norm: nn.Module
+  image_size: int
+  channels: int = 3
+  mask_ratio: float = 0.75
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, image, *, noise=None, train=False):
+    """Hidden states of all patches, or of those that are left.
+
+    Args:
+      image: float [batch, image_size, image_size, channels]
+      noise: float [batch, patches]: the patches of the smallest numbers are left, all but `mask_ratio` of them;
+        `jax.random.uniform(rng, (batch, patches))`. All are if None.
+
+    Returns:
+      dict of "hidden" [batch, 1 + left, dim] (normed; the class token first, then what is left in the order of its
+      noise), "pooled" [batch, dim] (the class token) and, with noise, "masked" bool [batch, patches], True where a
+      patch is left out, and "restore" int32 [batch, patches], each patch's place in the order of the noise.
+    """
+    sizes.image_fits(image, self.image_size, self.channels)
+    x = self.class_token(self.patches(image))
+    count = x.shape[1] - 1
+    x = x + self.positions(x.shape[1])
+    out = {}
+    if noise is not None:
+      if noise.shape != (x.shape[0], count):
+        raise ValueError(f"noise has shape {list(noise.shape)}, the model wants {[x.shape[0], count]}, for each patch.")
+      order = jnp.argsort(noise, axis=1)
+      restore = jnp.argsort(order, axis=1).astype(jnp.int32)
+      left = int(count * (1 - self.mask_ratio))
+      out = {"masked": restore >= left, "restore": restore}
+      x = jnp.concatenate([x[:, :1], pick(x, 1 + order[:, :left])], axis=1)
+    x = nn.Dropout(self.dropout)(x, deterministic=not train)
+    x = self.norm(self.stack(x, train=train))
+    return {"hidden": x, "pooled": x[:, 0], **out}
+
+  @nn.nowrap
+  def example(self, batch_size=1):
+    return (jnp.zeros((batch_size, self.image_size, self.image_size, self.channels)),)
+
+
+@functools.cache
+def sinusoids(side):
+  """Initial values for the class token, zero, and for a grid row by row: half of a vector says where in its row a place
+  is, half in which row, each by sines, then cosines, of wavelengths up to 10,000.
+  """
+
+  def init(key, shape, dtype=jnp.float32):
+    width = shape[1] // 4
+    angle = np.arange(side)[:, None] * 10_000.0 ** -(np.arange(width) / width)[None]
+    waves = np.concatenate([np.sin(angle), np.cos(angle)], axis=1)
+    column, row = np.tile(waves, (side, 1)), np.repeat(waves, side, axis=0)
+    return jnp.asarray(np.pad(np.concatenate([column, row], axis=1), ((1, 0), (0, 0))), dtype)
+
+  return init
+
+
+def mae(
+  *,
+  image_size: int,
+  patch_size: int,
+  dim: int,
+  depth: int,
+  num_heads: int,
+  mlp_dim: int | None = None,
+  mask_ratio: float = 0.75,
+  qkv_bias: bool = True,
+  activation: str = "gelu",
+  epsilon: float = 1e-6,
+  channels: int = 3,
+  dropout: float = 0.0,
+  drop_path: float = 0.0,
+  dtype: str | None = None,
+  scan: bool | None = None,
+  remat: str | None = None,
+) -> MAE:
+  """The encoder of an MAE of these sizes; mlp_dim is 4 * dim if None; epsilon that of the norms.
+
+  mask_ratio: how much of an image is left out where noise is given.
+  """
+  head_dim, grid = sizes.head_dim(dim, num_heads), sizes.patch_grid(image_size, patch_size)
+  sizes.positive(depth=depth, mlp_dim=mlp_dim, channels=channels)
+  sizes.rate(dropout=dropout, mask_ratio=mask_ratio)
+  if dim % 4:
+    raise ValueError(f"dim {dim} is no multiple of 4: rows and columns have sines and cosines of as many waves each.")
+  dtype = sizes.compute_dtype(dtype)
+  init = initial.xavier_uniform()
+  norm = norms.layer_norm(epsilon, dtype)
+  attention = Attention(
+    num_heads, head_dim, use_bias=qkv_bias, out_bias=True, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init
+  )
+  mlp = MLP(mlp_dim or 4 * dim, activation, dropout=dropout, dtype=dtype, kernel_init=init, down_init=init)
+  block = PreNormBlock(attention, mlp, norm, dropout=dropout)
+  # As of the matrix that the patches' kernel is: a convolution's would count each pixel's outputs.
+  patches_init = initial.variance_scaling(1.0, "fan_avg", "uniform", in_axis=(0, 1, 2), out_axis=3)
+  return MAE(
+    patches=PatchEmbed(patch_size, dim, dtype=dtype, kernel_init=patches_init),
+    class_token=ClassToken(token_init=initial.normal(0.02)),
+    positions=Fixed(grid**2 + 1, dim, dtype=dtype, embedding_init=sinusoids(grid)),
+    stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
+    norm=norm.copy(),
+    image_size=image_size,
+    channels=channels,
+    mask_ratio=mask_ratio,
+    dropout=dropout,
+  )
+
+
+# The encoders of table 3 of the paper.
+VARIANTS = {
+  "base": dict(image_size=224, patch_size=16, dim=768, depth=12, num_heads=12),
+  "large": dict(image_size=224, patch_size=16, dim=1024, depth=24, num_heads=16),
+  "huge": dict(image_size=224, patch_size=14, dim=1280, depth=32, num_heads=16),
+}
