@@ -156,6 +156,51 @@ def test_a_head_starts_from_what_the_masked_one_learned(tmp_path):
   )
 
 
+def with_tokenizer(folder):
+  """Letters, with the special tokens of the published one, of which the mask takes the blank before it."""
+  import tokenizers
+
+  signs = ["[CLS]", "[PAD]", "[SEP]", "[UNK]", "[MASK]"]
+  letters = {sign: i for i, sign in enumerate([*signs, *"abcdefghijklmnopqrstuvwxyz .?"])}
+  backend = tokenizers.Tokenizer(tokenizers.models.BPE(letters, [], unk_token="[UNK]"))
+  backend.add_special_tokens([tokenizers.AddedToken(sign, lstrip=sign == "[MASK]") for sign in signs])
+  frame = dict(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 0), ("[SEP]", 2)])
+  backend.post_processor = tokenizers.processors.TemplateProcessing(**frame)
+  backend.save(str(folder / "tokenizer.json"))
+  roles = {f"{sign[1:-1].lower()}_token": sign for sign in signs}
+  said = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 19, **roles}
+  said |= {"model_input_names": ["input_ids", "attention_mask"], "clean_up_tokenization_spaces": True}
+  (folder / "tokenizer_config.json").write_text(json.dumps(said))
+
+
+def test_texts_become_vectors_and_masks_words_as_in_the_reference(tmp_path):
+  import transformers
+
+  there = reference(case("ForMaskedLM", "", SMALL))
+  there.save_pretrained(tmp_path)
+  with_tokenizer(tmp_path)
+  texts = ["a cat [MASK].", "is it a [MASK] or a"]
+  theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
+  inputs = theirs(texts, padding=True, return_tensors="pt")
+  batch = zoo.load_tokenizer(tmp_path)(texts)
+  np.testing.assert_array_equal(batch["tokens"], inputs["input_ids"])
+  np.testing.assert_array_equal(batch["valid"], inputs["attention_mask"].bool())
+  out = there(**inputs, output_hidden_states=True)
+  weight = inputs["attention_mask"][:, :, None]
+  mean = (out.hidden_states[-1] * weight).sum(1) / weight.sum(1)
+  assert distance(zoo.embed(tmp_path, texts), mean.detach().numpy()) < 1e-5
+  likeliest = out.logits[inputs["input_ids"] == 4].softmax(-1).topk(3)
+  guesses = [found for (found,) in zoo.fill_mask(tmp_path, texts, best=3)]
+  assert [[guess.token for guess in found] for found in guesses] == likeliest.indices.tolist()
+  np.testing.assert_allclose([[guess.probability for guess in found] for found in guesses],
+                             likeliest.values.detach().numpy(), rtol=1e-4)  # fmt: skip
+  pair = zoo.load_tokenizer(tmp_path)(["a cat"], ["it is"])
+  model, params = zoo.load(tmp_path)
+  ours = model.apply({"params": params}, pair.pop("tokens"), **pair)["mlm"]
+  want = there(**theirs("a cat", "it is", return_tensors="pt")).logits.detach().numpy()
+  assert distance(ours, want) < 1e-5
+
+
 @pytest.mark.parametrize(
   "entries, message",
   [

@@ -58,11 +58,12 @@ class ModernBERT(Model):
   dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, tokens, *, valid=None, predict=None, train=False):
+  def __call__(self, tokens, *, segments=None, valid=None, predict=None, train=False):
     """Hidden states, and what the heads make of them.
 
     Args:
       tokens: int32 [batch, length]; of the head "multiple_choice" [batch, choices, length], and so is valid.
+      segments: not looked at; what pairs of texts come with. The token between the two tells them apart.
       valid: bool [batch, length], True = a real token; nobody attends to the others.
       predict: int32 [batch, k], indices into length at which masked-token logits are wanted; everywhere if None.
 
