@@ -21,6 +21,9 @@ HARMLESS = frozenset(
   transformers_weights typical_p use_bfloat16 use_cache""".split()
 )
 
+# What configs of old say in full of every model, encoders and towers too, and means that there is none of it.
+ABSENT = {"add_cross_attention": False, "is_decoder": False, "pruned_heads": {}}
+
 # Their names of activations -> those of zoo/layers/mlp.py. Of several that are the same function the first is written.
 ACTIVATIONS = {
   "gelu": "gelu",
@@ -131,7 +134,8 @@ class Options:
 
   def done(self) -> None:
     """Refuses every entry that nothing above asked for."""
-    unknown = [name for name in self.entries if name not in self.asked and name not in HARMLESS]
+    known = self.asked | HARMLESS
+    unknown = [name for name, value in self.entries.items() if name not in known and ABSENT.get(name, ...) != value]
     if unknown:
       first = ", ".join(f"{shown(name)[1:-1]}={shown(self.entries[name])}" for name in unknown[:3])
       raise UserError(

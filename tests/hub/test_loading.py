@@ -165,6 +165,14 @@ def test_options_that_cannot_be_honoured_are_refused_by_name(folder, option):
     zoo.load(folder)
 
 
+def test_what_old_configs_say_in_full_is_known_where_it_says_nothing(folder):
+  edit_config(folder, pruned_heads={}, add_cross_attention=False)
+  zoo.load(folder)
+  edit_config(folder, pruned_heads={"0": [1]})
+  with pytest.raises(UserError, match="does not know and so cannot honour: pruned_heads"):
+    zoo.load(folder)
+
+
 def test_pickles_are_refused_with_the_way_out(folder):
   (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
   with pytest.raises(UserError, match="only as pytorch_model.bin, and pickles are never read.*save_pretrained"):

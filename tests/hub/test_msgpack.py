@@ -10,7 +10,8 @@ from safetensors.numpy import load_file
 import zoo
 from tests.hub_folder import published_bert
 from zoo.errors import UserError
-from zoo.hub.msgpack import open_flax
+from zoo.hub.msgpack import flax_rules, open_flax
+from zoo.layouts import LINEAR, Rule
 
 
 def old_flax_tree(tensors):
@@ -51,6 +52,11 @@ def test_arrays_in_pieces_and_bfloat16_are_read(tmp_path, monkeypatch):
   found = open_flax(tmp_path / "x.msgpack")
   np.testing.assert_array_equal(found["a.weight"], array.T)
   assert found["b.weight"].dtype == jax.numpy.bfloat16 and found.shapes == {"a.weight": (7, 5), "b.weight": (7,)}
+
+
+def test_what_is_made_of_several_arrays_has_no_old_name():
+  with pytest.raises(UserError, match="qkv.weight is made of several arrays"):
+    flax_rules([Rule("query/kernel", "qkv.weight", LINEAR, stretch=(0, 0, 9))])
 
 
 BROKEN = {

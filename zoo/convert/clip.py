@@ -41,7 +41,7 @@ def sizes(options: Options, head, tensors):
         raise section.refusal(
           {key.ours: key.theirs for key in BOTH}[name], value, [f"that of the other tower, {found[name]!r}"]
         )
-    section.ignore("dropout", "attention_dropout", "projection_dim")
+    section.ignore("dropout", "attention_dropout", "projection_dim", "tie_word_embeddings")
   found |= end_of_text(text)
   text.done()
   image.done()

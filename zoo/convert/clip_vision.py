@@ -24,7 +24,8 @@ def with_head(sizes, head):
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   projection = options.take("projection_dim", 512)
-  options.ignore("dropout", "attention_dropout")  # In training, and 0 in all that is published.
+  # Dropout is of training, and 0 in all that is published; there is nothing to tie in a tower.
+  options.ignore("dropout", "attention_dropout", "tie_word_embeddings")
   return options.sizes(KEYS) | {"embed_dim": None if head is None else projection}
 
 

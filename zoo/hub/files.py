@@ -8,7 +8,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import ml_dtypes
@@ -18,7 +18,8 @@ from safetensors import SafetensorError, safe_open
 from zoo.errors import UserError
 from zoo.hub.msgpack import FlaxTensors, open_flax
 
-WEIGHTS, INDEX, CONFIG, FLAX = "model.safetensors", "model.safetensors.index.json", "config.json", "flax_model.msgpack"
+WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+FLAX, FLAX_INDEX, FLAX_SHARDS = "flax_model.msgpack", "flax_model.msgpack.index.json", "flax_model-*.msgpack"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5")
 DTYPES = {
   "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
@@ -64,6 +65,15 @@ class Tensors(Mapping):
     """name -> shape."""
     return {name: place.shape for name, place in self.places.items()}
 
+  @property
+  def dtypes(self) -> dict[str, np.dtype]:
+    """name -> dtype."""
+    return {name: place.dtype for name, place in self.places.items()}
+
+  def only(self, names: Iterable[str]) -> "Tensors":
+    """These of them."""
+    return Tensors({name: self.places[name] for name in names})
+
 
 def read_json(path: pathlib.Path, kind: type = dict) -> Any:
   """A JSON file that holds an object, or a list if that is the `kind`, or one line that says why not."""
@@ -84,7 +94,7 @@ def is_published(folder: pathlib.Path) -> bool:
 
 
 def open_tensors(folder: pathlib.Path) -> Tensors | FlaxTensors:
-  """The tensors of a folder in the hub's layout: one safetensors file, or several with an index, or an old Flax file.
+  """The tensors of a folder in the hub's layout: safetensors, or else an old Flax file, each in one or with an index.
 
   Raises:
     UserError: nothing to read, pickles only, a damaged file, an index that names files outside the folder.
@@ -95,6 +105,8 @@ def open_tensors(folder: pathlib.Path) -> Tensors | FlaxTensors:
     return Tensors(_indexed(folder))
   if (folder / FLAX).is_file():
     return open_flax(folder / FLAX)
+  if (folder / FLAX_INDEX).is_file():
+    return open_flax(*(folder / name for name in sorted(set(_weight_map(folder / FLAX_INDEX, "msgpack").values()))))
   files = sorted(path.name for path in folder.iterdir() if path.is_file())
   pickles = [name for name in files if name.endswith(PICKLES)]
   if pickles:
@@ -109,13 +121,7 @@ def open_tensors(folder: pathlib.Path) -> Tensors | FlaxTensors:
 
 def _indexed(folder: pathlib.Path) -> dict[str, Place]:
   where = folder / INDEX
-  weight_map = read_json(where).get("weight_map")
-  if not isinstance(weight_map, dict) or not weight_map:
-    raise UserError(f"{where} has no 'weight_map' of tensor names to file names.")
-  for name in set(map(str, weight_map.values())):
-    # Only names of files beside the index: no folders, no ways out of this one.
-    if not re.fullmatch(r"[\w][\w.-]*\.safetensors", name):
-      raise UserError(f"{where} names the file {name[:100]!r}. It must be the bare name of a .safetensors file.")
+  weight_map = _weight_map(where, "safetensors")
   held = {name: _places(folder / name) for name in sorted(set(weight_map.values()))}
   lost = [name for name, file in weight_map.items() if name not in held[file]]
   if lost:
@@ -123,6 +129,18 @@ def _indexed(folder: pathlib.Path) -> dict[str, Place]:
       f"{where}: {lost[0]} is not in {weight_map[lost[0]]}, nor are {len(lost) - 1} others in their files."
     )
   return {name: held[file][name] for name, file in weight_map.items()}
+
+
+def _weight_map(where: pathlib.Path, kind: str) -> dict[str, str]:
+  """Name of a tensor -> name of the file that an index says it is in."""
+  weight_map = read_json(where).get("weight_map")
+  if not isinstance(weight_map, dict) or not weight_map:
+    raise UserError(f"{where} has no 'weight_map' of tensor names to file names.")
+  for name in set(map(str, weight_map.values())):
+    # Only names of files beside the index: no folders, no ways out of this one.
+    if not re.fullmatch(rf"[\w][\w.-]*\.{kind}", name):
+      raise UserError(f"{where} names the file {name[:100]!r}. It must be the bare name of a .{kind} file.")
+  return weight_map
 
 
 def _places(path: pathlib.Path) -> dict[str, Place]:

@@ -3,36 +3,46 @@
 import os
 import pathlib
 import re
+from typing import Any
 
 from zoo.errors import UserError
-from zoo.hub.files import FLAX, INDEX, WEIGHTS
+from zoo.hub.files import FLAX, FLAX_SHARDS, INDEX, WEIGHTS
 
 ID = re.compile(r"(?P<repo>[\w][\w.-]*(/[\w][\w.-]*)?)(@(?P<revision>[\w][\w./-]*))?")
 SMALL = ["*.json", "*.txt", "*.model"]  # Configs, vocabularies, merges.
 
 
-def folder_of(source: str | os.PathLike) -> pathlib.Path:
+def folder_of(source: str | os.PathLike, subfolder: str = "", **options: Any) -> pathlib.Path:
   """`source` itself if it is a folder here, else the hub's files of that id, fetched once into its cache.
 
   Args:
     source: a folder, or `openai/clip-vit-base-patch32`, or with a revision `gpt2@v1.0`. The hub's environment variables
       hold: HF_HOME, HF_HUB_OFFLINE, HF_TOKEN, HF_ENDPOINT.
+    subfolder: of that folder, or of that id, where one holds several models.
+    **options: of `huggingface_hub.snapshot_download`; for a folder here they say nothing.
 
   Raises:
     UserError: there is no such folder and no such id, the hub cannot be reached, huggingface_hub is not installed.
   """
   path = pathlib.Path(source).expanduser()
   if path.is_dir():
-    return path
+    return _inside(path, subfolder)
   if path.exists():
     raise UserError(f"{path} is a file, not a folder. Name the folder it is in.")
   match = ID.fullmatch(os.fspath(source))
   if match is None:
     raise UserError(f"{path} is not there. Name a run's folder, a folder with a config.json, or an id of the hub.")
-  return _fetch(match["repo"], match["revision"])
+  return _inside(_fetch(match["repo"], match["revision"], subfolder, options), subfolder)
 
 
-def _fetch(repo: str, revision: str | None) -> pathlib.Path:
+def _inside(folder: pathlib.Path, subfolder: str) -> pathlib.Path:
+  if not (folder / subfolder).is_dir():
+    held = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir())[:8]) or "none"
+    raise UserError(f"{folder} has no subfolder '{subfolder}'. It has: {held}.")
+  return folder / subfolder
+
+
+def _fetch(repo: str, revision: str | None, subfolder: str, options: dict[str, Any]) -> pathlib.Path:
   try:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
@@ -42,12 +52,13 @@ def _fetch(repo: str, revision: str | None) -> pathlib.Path:
     ) from None
 
   def snapshot(patterns: list[str]) -> pathlib.Path:
-    return pathlib.Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=patterns))
+    patterns = [f"{subfolder}/{pattern}" for pattern in patterns] if subfolder else patterns
+    return pathlib.Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=patterns, **options))
 
   try:
     folder = snapshot([*SMALL, WEIGHTS, "model-*.safetensors"])
-    if not (folder / WEIGHTS).exists() and not (folder / INDEX).exists():
-      folder = snapshot([*SMALL, FLAX])
+    if not any((folder / subfolder / name).exists() for name in (WEIGHTS, INDEX)):
+      folder = snapshot([*SMALL, FLAX, FLAX_SHARDS])
   except (HfHubHTTPError, OSError, ValueError) as error:
     reason = " ".join(str(error).split())[:200]
     raise UserError(f"{repo} is no folder here, and cannot be had from the hub: {reason}") from error

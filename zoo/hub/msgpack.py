@@ -4,7 +4,7 @@ https://flax.readthedocs.io/en/latest/api_reference/flax.serialization.html desc
 """
 
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_dtypes
@@ -12,6 +12,7 @@ import msgpack
 import numpy as np
 
 from zoo.errors import UserError
+from zoo.layouts import Layout, Rule
 
 _ARRAY = 1  # The extension type of an array: (shape, name of the dtype, bytes).
 _CHUNKED = "__msgpack_chunked_array__"  # Marks an array of more than 1 GiB, kept in pieces.
@@ -39,12 +40,56 @@ class FlaxTensors(Mapping):
     """name -> shape."""
     return {name: array.shape for name, array in self.arrays.items()}
 
+  @property
+  def dtypes(self) -> dict[str, np.dtype]:
+    """name -> dtype."""
+    return {name: array.dtype for name, array in self.arrays.items()}
 
-def open_flax(path: pathlib.Path) -> FlaxTensors:
-  """The arrays of a flax_model.msgpack under torch's names. UserError if it is damaged or holds anything else."""
+  def only(self, names: Iterable[str]) -> "FlaxTensors":
+    """These of them."""
+    return FlaxTensors({name: self.arrays[name] for name in names})
+
+
+def open_flax(*paths: pathlib.Path) -> FlaxTensors:
+  """The arrays of a flax_model.msgpack, or of its pieces, under torch's names.
+
+  Raises:
+    UserError: a file is damaged or holds anything else.
+  """
+  return FlaxTensors({name: array for path in paths for name, array in _read(path)})
+
+
+def flax_rules(rules: Iterable[Rule]) -> list[Rule]:
+  """Rules whose names are paths in a tree of transformers 4, and whose axes lie as there: the way back of reading.
+
+  Raises:
+    UserError: one of ours is only a part of theirs, which no model had whose old names the zoo knows.
+  """
+  rules = list(rules)
+  return [_flax(rule, {rule.ours for rule in rules}) for rule in rules]
+
+
+def _flax(rule: Rule, every: set[str]) -> Rule:
+  if rule.index is not None or rule.stretch is not None:
+    raise UserError(f"{rule.theirs} is made of several arrays: the zoo does not know how old Flax models called them.")
+  before, _, ours = rule.ours.rpartition("/")
+  *front, last = rule.theirs.split(".")
+  if last == "weight":
+    # A norm without a bias, which Flax did not have then, was one of their own making and kept torch's name.
+    own = ours == "scale" and f"{before}/bias" not in every
+    last = "weight" if own else ours
+  groups, order = rule.layout
+  if ours == "kernel" and order is not None:
+    # Ours -> torch's -> theirs: most often two turns that undo each other, and nothing is left to do.
+    order = tuple(order[axis] for axis in np.argsort(_ORDERS[len(order)]))
+    order = None if order == tuple(range(len(order))) else order
+  return Rule(rule.ours, "/".join([*front, last]), Layout(groups, order))
+
+
+def _read(path: pathlib.Path) -> list[tuple[str, np.ndarray]]:
   try:
     tree = msgpack.unpackb(path.read_bytes(), ext_hook=_array, raw=False, strict_map_key=False)
-    return FlaxTensors(dict(_torch(parts, array) for parts, array in _leaves(tree, ())))
+    return [_torch(parts, array) for parts, array in _leaves(tree, ())]
   except (OSError, ValueError, TypeError, KeyError, RecursionError, msgpack.exceptions.UnpackException) as error:
     reason = f"{str(error)[:200] or type(error).__name__}"
     raise UserError(f"{path} is no sound flax_model.msgpack: {reason}. Fetch it again.") from None
