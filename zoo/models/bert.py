@@ -60,13 +60,14 @@ class BERT(Model):
   dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, tokens, *, segments=None, valid=None, predict=None, train=False):
+  def __call__(self, tokens, *, segments=None, valid=None, positions=None, predict=None, train=False):
     """Hidden states, and what the heads make of them.
 
     Args:
       tokens: int32 [batch, length]; of the head "multiple_choice" [batch, choices, length], and so the rest.
       segments: int32 [batch, length], 0 = first sentence, 1 = second; all 0 if None.
       valid: bool [batch, length], True = a real token; nobody attends to the others.
+      positions: int32 [batch or 1, length], where each token stands; counted from 0 if None.
       predict: int32 [batch, k], indices into length at which masked-token logits are wanted; everywhere if None.
 
     Returns:
@@ -82,9 +83,11 @@ class BERT(Model):
     shape = tokens.shape
     if self.choose is not None and tokens.ndim == 3:
       tokens = tokens.reshape(-1, shape[-1])
-      segments, valid = (x if x is None else x.reshape(tokens.shape) for x in (segments, valid))
+      given = (segments, valid, positions)
+      segments, valid, positions = (x if x is None else x.reshape(-1, shape[-1]) for x in given)
     sizes.tokens_fit(tokens)
-    x = self.stack(drop(self.norm(self.embedded(tokens, segments))), valid=valid, train=train)
+    x = drop(self.norm(self.embedded(tokens, segments, positions)))
+    x = self.stack(x, valid=valid, train=train)
     out = {"hidden": x}
     if self.mlm is not None:
       y = x if predict is None else pick(x, predict)
@@ -104,12 +107,12 @@ class BERT(Model):
       out["start"], out["end"] = jnp.moveaxis(self.answer(x).astype(jnp.float32), -1, 0)
     return out
 
-  def embedded(self, tokens, segments):
+  def embedded(self, tokens, segments, positions=None):
     """What a token is, plus where it stands, plus which sentence it is of: -> [batch, length, dim]"""
     x = self.embed(tokens)
     if self.pad is not None:
       x = jnp.where((tokens == self.pad)[:, :, None], jax.lax.stop_gradient(x), x)
-    return self.with_segments(x + self.positions(tokens.shape[1]), tokens, segments)
+    return self.with_segments(x + self.positions(tokens.shape[1], positions), tokens, segments)
 
   def with_segments(self, x, tokens, segments):
     """Adds which sentence a token is of, where the model tells: [batch, length, dim] -> the same"""

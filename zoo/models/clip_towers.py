@@ -78,10 +78,10 @@ class TextTower(nn.Module):
   dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, tokens, *, valid=None, train=False):
+  def __call__(self, tokens, *, valid=None, positions=None, train=False):
     """int32 [batch, length] -> dict of "hidden" [batch, length, dim] (normed), "pooled" [batch, dim] and "embedded"
-    [batch, embed_dim]"""
-    x = self.embed(tokens) + self.positions(tokens.shape[1])
+    [batch, embed_dim]; positions are int32 [batch or 1, length], counted from 0 if None"""
+    x = self.embed(tokens) + self.positions(tokens.shape[1], positions)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     x = self.stack(x, valid=valid, train=train)
     # Two norms: who wants the pooled state alone does not pay for the others.

@@ -35,10 +35,10 @@ class RoBERTa(BERT):
 
   summary: nn.Module | None = None
 
-  def embedded(self, tokens, segments):
+  def embedded(self, tokens, segments, positions=None):
     """Token, position and segment: -> [batch, length, dim]"""
     real = tokens != self.pad
-    positions = jnp.where(real, jnp.cumsum(real, axis=1) - 1, -1)
+    positions = jnp.where(real, jnp.cumsum(real, axis=1) - 1, -1) if positions is None else positions
     x = self.embed(tokens) + self.positions(tokens.shape[1], positions)
     x = jnp.where(real[:, :, None], x, jax.lax.stop_gradient(x))
     return self.with_segments(x, tokens, segments)
