@@ -40,6 +40,10 @@ TINY = {
     **dict(image_size=7, patch_size=3, image_dim=6, image_depth=2, image_heads=3),
     **dict(text_dim=10, text_depth=2, text_heads=5, vocab_size=23, max_length=11),
   ),
+  "siglip2": dict(
+    **dict(image_size=9, patch_size=3, image_dim=6, image_depth=2, image_heads=3),
+    **dict(text_dim=10, text_depth=2, text_heads=5, vocab_size=23, max_length=11),
+  ),
   "t5": dict(vocab_size=23, **TOWER),
   "bart": dict(vocab_size=23, max_length=11, **TOWER),
   "marian": dict(vocab_size=23, max_length=11, **TOWER),
@@ -132,6 +136,8 @@ PUBLISHED = {
   "siglip/2-B/16": 375_187_970,
   "siglip/2-L/16": 881_526_786,
   "siglip/2-So400m/14": 1_135_463_602,
+  "siglip2/B/16-naflex": 375_234_050,
+  "siglip2/So400m/16-naflex": 1_135_670_962,
   "t5/t5-small": 60_506_624,
   "t5/t5-base": 222_903_552,
   "t5/t5-large": 737_668_096,
@@ -264,7 +270,7 @@ def test_chance_acts_in_training_only_and_comes_from_the_key(family):
 
 @FAMILIES
 def test_impossible_sizes_are_refused_in_one_line(family):
-  kind = "text_" if family in ("clip", "siglip") else ""
+  kind = "text_" if family in ("clip", "siglip", "siglip2") else ""
   heads = f"{kind}heads" if kind else "num_heads"
   mistakes = {
     f"{kind}depth is 0. It must be at least 1.": {f"{kind}depth": 0},

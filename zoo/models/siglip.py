@@ -36,10 +36,10 @@ class AttentionPool(nn.Module):
   mlp: nn.Module
 
   @nn.compact
-  def __call__(self, x, *, train=False):
-    """[batch, length, dim] -> [batch, dim]"""
+  def __call__(self, x, *, valid=None, train=False):
+    """[batch, length, dim], of which those are looked at that are valid, bool [batch, length] -> [batch, dim]"""
     query = self.param("embedding", initial.xavier_uniform(), (1, x.shape[-1])).astype(x.dtype)
-    y = self.attention(jnp.broadcast_to(query[None], (x.shape[0], *query.shape)), x, train=train)
+    y = self.attention(jnp.broadcast_to(query[None], (x.shape[0], *query.shape)), x, valid=valid, train=train)
     return (y + self.mlp(self.norm(y), train=train))[:, 0]
 
 

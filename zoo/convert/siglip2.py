@@ -1,0 +1,40 @@
+"""SigLIP 2 NaFlex as the hub has it: https://huggingface.co/google/siglip2-base-patch16-naflex."""
+
+import math
+
+from zoo.convert import siglip
+from zoo.layouts import LINEAR
+from zoo.options import Options
+
+MODEL_TYPES = ("siglip2",)
+HEADS = {None: ("Siglip2Model",), "classify": ("Siglip2ForImageClassification",)}
+IGNORED = siglip.IGNORED
+
+
+def sizes(options: Options, head, tensors):
+  """-> arguments of `zoo.build`."""
+  image = options.section("vision_config")
+  patches = image.take("num_patches", 256)
+  side = math.isqrt(patches) if patches > 0 else 0
+  if side**2 != patches or not side:
+    raise image.refusal("num_patches", patches, ["a square, as 256"])
+  # The rest is SigLIP's, which gives the side in pixels where this gives patches.
+  entries = {name: value for name, value in image.entries.items() if name not in ("num_patches", "image_size")}
+  whole = Options({**options.entries, "vision_config": entries}, options.where)
+  found = siglip.sizes(whole, head, tensors)
+  options.asked |= whole.asked
+  return {**found, "image_size": side * found["patch_size"]}
+
+
+def config(sizes):
+  """-> config.json"""
+  found = siglip.config(sizes)
+  image = found["vision_config"]
+  image["num_patches"] = (image.pop("image_size") // image["patch_size"]) ** 2
+  return {**found, "model_type": "siglip2"}
+
+
+def rules(sizes):
+  """-> rules of zoo/layouts.py"""
+  # A patch is a row of numbers here: a matrix in place of a convolution.
+  return [row._replace(layout=LINEAR) if row.ours == "image/patches/kernel" else row for row in siglip.rules(sizes)]
