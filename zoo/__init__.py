@@ -9,6 +9,8 @@ load_processor(source)                  images, or sounds -> what a model takes
 embed(source, texts_or_images)          vectors; `embedder` loads the model once for many calls
 fill_mask(source, texts)                the likeliest words for [MASK]
 generate(model, params, tokens, ...)    text, token by token
+
+zoo.compat has the Flax classes that transformers 5 removed, under their old names.
 """
 
 import importlib

@@ -1,0 +1,65 @@
+"""Old Flax classes against the torch classes that are left: same files, same arguments, same names of outputs."""
+
+import numpy as np
+import pytest
+import transformers
+
+from tests.compat.cases import CONFIGS, text_inputs
+from tests.convert.parity import VALUES, Case, distance, reference, to_torch
+from zoo import compat
+
+POSITIONS = np.array([[0, 1, 2, 3, 0, 1, 2, 3], [4, 5, 6, 7, 8, 9, 10, 11]])
+IMAGES = np.random.default_rng(3).normal(size=(3, 3, 12, 12)).astype(np.float32)
+
+
+def inputs(name):
+  """What both are given."""
+  if name == "FlaxCLIPVisionModel":
+    return {"pixel_values": IMAGES}
+  given = text_inputs(*((2, 3, 8) if name.endswith("MultipleChoice") else (2, 8)))
+  if name == "FlaxCLIPModel":
+    return {**given, "pixel_values": IMAGES}
+  if "Bert" in name:
+    given["token_type_ids"] = np.random.default_rng(1).integers(0, 2, given["input_ids"].shape)
+  if "T5" not in name and not name.endswith("MultipleChoice"):
+    given["position_ids"] = POSITIONS
+  return given
+
+
+def calm(model):
+  """T5's queries as small as they start: logits are not scaled."""
+  for name, parameter in model.named_parameters():
+    parameter.mul_(0.5 if name.endswith(".q.weight") else 1)
+
+
+def worst(ours, theirs):
+  """Largest relative difference of outputs that have the same names, in outputs within outputs too."""
+  if isinstance(ours, dict):
+    # Of the towers within a CLIPModel torch's class calls the projection by that name.
+    shared = [name for name in ours if name != "pooler_output" or ours[name].shape == theirs[name].shape]
+    return max(worst(ours[name], theirs[name]) for name in shared)
+  if isinstance(ours, tuple):
+    assert len(ours) == len(theirs)
+    return max(map(worst, ours, theirs))
+  return distance(ours, theirs.detach().numpy())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_equals_torch_and_is_read_by_it(name, tmp_path):
+  old = getattr(compat, name.partition("-")[0])
+  cls = name.partition("-")[0].removeprefix("Flax")
+  config_cls = getattr(transformers, cls).config_class.__name__
+  there = reference(Case(name, cls, config_cls, CONFIGS[name], None, None, {}, prepare=calm))
+  there.save_pretrained(tmp_path / "theirs")
+  given, watch = inputs(name), {"output_hidden_states": True, "output_attentions": True}
+  want = there(**{key: to_torch(value) for key, value in given.items()}, **watch)
+  model = old.from_pretrained(tmp_path / "theirs", from_pt=True)
+  assert worst(model(**given, **watch), want) < VALUES
+  # A config of transformers is as good as its file.
+  again = old(there.config, _do_init=False)
+  assert worst(again(**given, params=model.params), want) < VALUES
+
+  model.save_pretrained(tmp_path / "ours")
+  back, info = type(there).from_pretrained(tmp_path / "ours", output_loading_info=True, attn_implementation="eager")
+  assert not any(info.values()), info
+  assert worst(model(**given, **watch), back.eval()(**{k: to_torch(v) for k, v in given.items()}, **watch)) < VALUES
