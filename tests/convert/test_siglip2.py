@@ -3,6 +3,7 @@ import json
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 import zoo
 from tests.convert.parity import Case, check, reference, to_torch
@@ -105,6 +106,28 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_equals_the_reference(case, tmp_path):
   check(case, tmp_path)
+
+
+def test_vectors_of_images_of_any_shape_are_those_of_the_reference(tmp_path):
+  import torch
+  import transformers
+
+  there = reference(pair("small", SMALL))
+  there.save_pretrained(tmp_path)
+  theirs = transformers.Siglip2ImageProcessorPil(patch_size=2, max_num_patches=20, image_mean=[0.3, 0.4, 0.5])
+  theirs.save_pretrained(tmp_path)
+  rng = np.random.default_rng(0)
+  shapes = ((9, 14), (31, 7), (5, 5), (2, 3), (8, 90))
+  images = [rng.integers(0, 256, (*shape, 3)).astype(np.uint8) for shape in shapes]
+  inputs = theirs([Image.fromarray(image) for image in images], return_tensors="np")
+  batch = zoo.load_processor(tmp_path)(images)["image"]
+  np.testing.assert_array_equal(batch["grid"], inputs["spatial_shapes"])
+  np.testing.assert_array_equal(batch["valid"], inputs["pixel_attention_mask"].astype(bool))
+  np.testing.assert_allclose(batch["patches"], inputs["pixel_values"], atol=1e-6)
+  with torch.no_grad():
+    want = there.get_image_features(**{name: to_torch(array) for name, array in inputs.items()}).pooler_output.numpy()
+  want /= np.linalg.norm(want, axis=1, keepdims=True)
+  np.testing.assert_allclose(zoo.embed(tmp_path, images, batch_size=2), want, atol=1e-5)
 
 
 @pytest.mark.parametrize(

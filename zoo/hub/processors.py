@@ -1,6 +1,7 @@
 """What a published model's images, or sounds, go through first: preprocessor_config.json, understood in full."""
 
 import io
+import math
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -28,15 +29,16 @@ CLASSES: dict[str, dict[str, Any]] = {
   "Bit": _CLIP,
   "ViT": _VIT,
   "Siglip": {**_VIT, "resample": BICUBIC, "square": False},
+  "Siglip2": _VIT,
 }
 OF_MODEL_TYPE = {
   "clip": "CLIP", "clip_vision_model": "CLIP", "vit": "ViT", "vit_mae": "ViT", "dinov2": "Bit",
   "dinov2_with_registers": "Bit", "siglip": "Siglip",
-  "siglip_vision_model": "Siglip",
+  "siglip_vision_model": "Siglip", "siglip2": "Siglip2",
 }  # fmt: skip
 
 
-def load_processor(source: str | os.PathLike) -> Callable[..., dict[str, np.ndarray]]:
+def load_processor(source: str | os.PathLike) -> Callable[..., dict[str, Any]]:
   """What makes a model's input of images, or of sound: the function beside the weights.
 
       batch = load_processor(source)([image, "photo.jpg"])
@@ -46,7 +48,8 @@ def load_processor(source: str | os.PathLike) -> Callable[..., dict[str, np.ndar
     source: a folder in the hub's layout with a preprocessor_config.json or a processor_config.json, or a hub id.
 
   Returns:
-    for CLIP, ViT, DINOv2 and SigLIP an `ImageProcessor`, for Whisper a `LogMel`.
+    for CLIP, ViT, DINOv2 and SigLIP an `ImageProcessor`, for SigLIP 2 NaFlex a `PatchProcessor`, for Whisper a
+    `LogMel`.
 
   Raises:
     UserError: there is no such file, or it asks for what the zoo does not have.
@@ -63,7 +66,8 @@ def load_processor(source: str | os.PathLike) -> Callable[..., dict[str, np.ndar
   if kind not in CLASSES:
     has = ", ".join([f"{known}ImageProcessor" for known in CLASSES] + ["WhisperFeatureExtractor"])
     raise UserError(f"{where}: the zoo has no image_processor_type {shown(name or model_type)}. It has: {has}.")
-  return ImageProcessor.from_options(Options(entries, where), CLASSES[kind])
+  processor = PatchProcessor if kind == "Siglip2" else ImageProcessor
+  return processor.from_options(Options(entries, where), CLASSES[kind])
 
 
 class ImageProcessor(NamedTuple):
@@ -149,6 +153,60 @@ class ImageProcessor(NamedTuple):
       return self.edge
     edge = self.edge or 0
     return (edge, int(edge * width / height)) if height <= width else (int(edge * height / width), edge)
+
+
+class PatchProcessor(NamedTuple):
+  """Images of any size and shape -> {"image": {"patches", "valid", "grid"}}, as `zoo.models.siglip2` takes them.
+
+  Args:
+    plain: what is done to pixels.
+    patch_size: pixels of a patch's side.
+    most: patches of an image, which is resized to have nearly as many, in its own shape; fewer are padded.
+  """
+
+  plain: ImageProcessor
+  patch_size: int
+  most: int
+
+  @classmethod
+  def from_options(cls, options: Options, defaults: Mapping[str, Any]) -> "PatchProcessor":
+    """By the entries of a file, of which those that nobody knows are refused."""
+    sizes = {name: options.take(name, default) for name, default in (("patch_size", 16), ("max_num_patches", 256))}
+    for name, size in sizes.items():
+      if not 0 < size < 2**15:
+        raise options.refusal(name, size, ["a number above 0"])
+    options.must_be("do_resize", True)
+    return cls(ImageProcessor.from_options(options, defaults), *sizes.values())
+
+  def __call__(self, images: Any) -> dict[str, dict[str, np.ndarray]]:
+    """One image or several, as of `ImageProcessor`."""
+    images = images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]
+    if not images:
+      raise UserError("There is no image to process.")
+    rows = [self._patches(opened(image, f"image {number}"), f"image {number}") for number, image in enumerate(images)]
+    names = ("patches", "valid", "grid")
+    return {"image": {name: np.stack(arrays) for name, arrays in zip(names, zip(*rows, strict=True), strict=True)}}
+
+  def _patches(self, picture: Image.Image, what: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    p = self.patch_size
+    rows, columns = self._grid(picture.height, picture.width)
+    pixels = self.plain._replace(edge=(rows * p, columns * p))._one(picture, what)
+    patches = pixels.reshape(rows, p, columns, p, -1).swapaxes(1, 2).reshape(rows * columns, -1)
+    padded = np.pad(patches, ((0, self.most - len(patches)), (0, 0)))
+    return padded, np.arange(self.most) < len(patches), np.array([rows, columns], np.int32)
+
+  def _grid(self, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns at the largest scale with few enough patches, found as the reference does, by halving."""
+
+    def at(scale: float) -> tuple[int, int]:
+      rows, columns = (max(math.ceil(size * scale / self.patch_size), 1) for size in (height, width))
+      return rows, columns
+
+    low, high = 1e-6, 100.0
+    while high - low >= 1e-5:
+      scale = (low + high) / 2
+      low, high = (scale, high) if math.prod(at(scale)) <= self.most else (low, scale)
+    return at(low)
 
 
 def opened(image: Any, what: str) -> Image.Image:
