@@ -91,7 +91,8 @@ def shrunk(path, data_dir, own_data):
   """The command line that makes a config small enough for a test, as a user would write it."""
   written = config.read(path)
   model = dict(SMALL[written["model"]["family"]])
-  model |= {"stem_dim": 4} if "stem_dim" in written["model"] else {}
+  if "stem_dims" in written["model"]:
+    model |= {"stem_dims": [4] * len(written["model"]["stem_dims"])}
   model |= {"dtype": "float32"} if "dtype" in written["model"] else {}  # bfloat16 sums depend on where they are made.
   changes = {"steps": 3, "batch_size": 16, "log.every": 1, "optimizer.warmup_steps": 0, "data.workers": 0}
   changes |= {f"model.{size}": value for size, value in model.items()}

@@ -83,8 +83,10 @@ class Options:
       raise UserError(
         f"{self.where}: {name} is {shown(value)}. It must be a {' or '.join(k.__name__ for k in _kinds(kind))}."
       )
-    if isinstance(value, int) and float not in _kinds(kind) and abs(value) >= 2**31:
-      raise UserError(f"{self.where}: {name} is {shown(value)}, and sizes and tokens are numbers of 32 bits.")
+    if isinstance(value, int) and abs(value) >= 2**31:
+      if float not in _kinds(kind) or abs(value) >= 2**63:
+        raise UserError(f"{self.where}: {name} is {shown(value)}, and sizes and tokens are numbers of 32 bits.")
+      value = float(value)
     if name in LAYERS and self.tensors is not None and value > self.tensors:
       raise UserError(f"{self.where}: {name} is {shown(value)}, and the files hold {self.tensors} tensors in all.")
     return value
