@@ -69,6 +69,8 @@ def test_models_are_listed_by_pattern():
   assert [row.variant for row in zoo.list_models("gpt2-[ml]*")] == ["gpt2-medium", "gpt2-large"]
   assert [row.variant for row in zoo.list_models("VIT/b/*")] == ["B/32", "B/16"]
   assert len(zoo.list_models("nothing")) == 0
+  (mistral,) = zoo.list_models("mistral-7b")
+  assert "Mistral 7B (Jiang et al., 2023)" in mistral.paper
 
 
 def test_the_list_reads_as_a_table():

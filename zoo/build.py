@@ -1,4 +1,7 @@
-"""Family name -> model. The registry is a convention: `zoo/models/gpt.py` has `gpt(**sizes)`, VARIANTS and PAPER."""
+"""Family name -> model. The registry is a convention: `zoo/models/gpt.py` has `gpt(**sizes)`, VARIANTS and PAPER.
+
+Where variants have papers of their own it also has PAPERS: beginning of the variants' names -> paper.
+"""
 
 import fnmatch
 import functools
@@ -85,8 +88,9 @@ def list_models(pattern: str = "*") -> Table:
   rows = Table()
   for family in names("models"):
     module = importlib.import_module(f"zoo.models.{family}")
-    paper = "{title} ({authors}, {year}) {url}".format(**module.PAPER)
     for variant in module.VARIANTS:
+      own = (paper for prefix, paper in getattr(module, "PAPERS", {}).items() if variant.startswith(prefix))
+      paper = "{title} ({authors}, {year}) {url}".format(**next(own, module.PAPER))
       if any(fnmatch.fnmatch(name.lower(), pattern.lower()) for name in (family, variant, f"{family}/{variant}")):
         rows.append(Row(family, variant, _parameters(family, variant), paper))
   return rows

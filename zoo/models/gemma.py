@@ -27,6 +27,21 @@ PAPER = {
   "year": 2024,
   "url": "https://arxiv.org/abs/2403.08295",
 }
+# Of variants whose names begin so.
+PAPERS = {
+  "gemma-2-": {
+    "title": "Gemma 2: Improving Open Language Models at a Practical Size",
+    "authors": "Gemma Team",
+    "year": 2024,
+    "url": "https://arxiv.org/abs/2408.00118",
+  },
+  "gemma-3-": {
+    "title": "Gemma 3 Technical Report",
+    "authors": "Gemma Team",
+    "year": 2025,
+    "url": "https://arxiv.org/abs/2503.19786",
+  },
+}
 
 
 class GemmaLM(LanguageModel):

@@ -18,6 +18,39 @@ PAPER = {
   "year": 2023,
   "url": "https://arxiv.org/abs/2302.13971",
 }
+# Of variants whose names begin so.
+PAPERS = {
+  "llama-2": {
+    "title": "Llama 2: Open Foundation and Fine-Tuned Chat Models",
+    "authors": "Touvron et al.",
+    "year": 2023,
+    "url": "https://arxiv.org/abs/2307.09288",
+  },
+  "llama-3": {
+    "title": "The Llama 3 Herd of Models",
+    "authors": "Grattafiori et al.",
+    "year": 2024,
+    "url": "https://arxiv.org/abs/2407.21783",
+  },
+  "mistral": {
+    "title": "Mistral 7B",
+    "authors": "Jiang et al.",
+    "year": 2023,
+    "url": "https://arxiv.org/abs/2310.06825",
+  },
+  "qwen2": {
+    "title": "Qwen2 Technical Report",
+    "authors": "Yang et al.",
+    "year": 2024,
+    "url": "https://arxiv.org/abs/2407.10671",
+  },
+  "qwen3": {
+    "title": "Qwen3 Technical Report",
+    "authors": "Yang et al.",
+    "year": 2025,
+    "url": "https://arxiv.org/abs/2505.09388",
+  },
+}
 
 
 def llama(

@@ -28,6 +28,15 @@ PAPER = {
   "year": 2024,
   "url": "https://arxiv.org/abs/2401.04088",
 }
+# Of variants whose names begin so.
+PAPERS = {
+  "qwen3": {
+    "title": "Qwen3 Technical Report",
+    "authors": "Yang et al.",
+    "year": 2025,
+    "url": "https://arxiv.org/abs/2505.09388",
+  },
+}
 
 
 def all_experts(x, chosen, weights, gate, up, down, activate):

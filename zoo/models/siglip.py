@@ -25,6 +25,15 @@ PAPER = {
   "year": 2023,
   "url": "https://arxiv.org/abs/2303.15343",
 }
+# Of variants whose names begin so.
+PAPERS = {
+  "2-": {
+    "title": "SigLIP 2: Multilingual Vision-Language Encoders with Improved Semantic Understanding, ...",
+    "authors": "Tschannen et al.",
+    "year": 2025,
+    "url": "https://arxiv.org/abs/2502.14786",
+  },
+}
 HEADS = (None, "classify")
 
 

@@ -24,6 +24,21 @@ PAPER = {
   "year": 2019,
   "url": "https://arxiv.org/abs/1910.10683",
 }
+# Of variants whose names begin so.
+PAPERS = {
+  "v1_1": {
+    "title": "GLU Variants Improve Transformer",
+    "authors": "Shazeer",
+    "year": 2020,
+    "url": "https://arxiv.org/abs/2002.05202",
+  },
+  "mt5": {
+    "title": "mT5: A massively multilingual pre-trained text-to-text transformer",
+    "authors": "Xue et al.",
+    "year": 2020,
+    "url": "https://arxiv.org/abs/2010.11934",
+  },
+}
 HEADS = ("lm", "encoder", "classify", "classify_tokens", "question_answering", None)
 
 
