@@ -2,9 +2,9 @@
 
     python train.py --config=configs/bert_sotu.py
 
-About 11 CPU-minutes. Seen: of the hidden tokens of 11 held-out documents 14.5 % are found, at 5.92 nats; always naming
-the most frequent one finds 5.4 %, at 6.46 nats. Whether two segments belong together is not learned in this time:
-49.8 %, where the more frequent answer has 51.5 %.
+About 30 CPU-minutes. Seen: of the hidden tokens of 11 held-out documents 14.2 % are found, at 5.99 nats; always naming
+the most frequent one finds 5.4 %, at 6.46 nats. Whether two segments belong together is told right of 71.6 %, where the
+more frequent answer has 51.5 %; of that nothing shows in the first 300 steps.
 """
 
 from ml_collections import ConfigDict
@@ -15,7 +15,7 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 600,
+      "steps": 1800,
       "batch_size": 48,
       "workdir": "runs/bert_sotu",
       "model": {
@@ -27,8 +27,9 @@ def get_config():
         "num_heads": 4,
         "dropout": 0.0,
       },
-      # Twice the usual rate: with few steps more to learn in each counts for more, https://arxiv.org/abs/2202.08005.
-      "objective": {"name": "bert_pretraining", "mask_token": 4095, "special_tokens": [4092, 4093, 4094], "rate": 0.3},
+      # Between the usual .15 and the .4 of https://arxiv.org/abs/2202.08005: in few steps, more to find in each helps,
+      # but what is hidden does not tell whether segments belong together.
+      "objective": {"name": "bert_pretraining", "mask_token": 4095, "special_tokens": [4092, 4093, 4094], "rate": 0.2},
       "data": {**text, "split": "train"},
       "optimizer": {
         "name": "muon",

@@ -1,7 +1,16 @@
 """all-MiniLM-L6-v2 learns to tell praise from blame in movie reviews, and is tested on products and tweets too.
 
-python scripts/fetch.py
-python train.py --config=configs/minilm_sentiment.py
+    python scripts/fetch.py
+    python train.py --config=configs/minilm_sentiment.py
+
+About 12 CPU-minutes. Seen: right of held-out movie reviews 85.5 %, of reviews of products 81.0 %, of tweets 74.4 %;
+balanced over both classes 85.6, 83.1 and 80.7 %. The more frequent class is 50.5, 58.6 and 68.4 %. Other ways to train:
+
+| trained | learning rate | movies | products | tweets |
+|---|---|---|---|---|
+| layer by layer less, as here | 2e-4 | 85.5 % | 81.0 % | 74.4 % |
+| all alike: `--config.optimizer.multipliers=[]` | 5e-5 | 86.0 % | 80.7 % | 71.7 % |
+| the same with `--config.optimizer.trainable='["classify/.*"]'`, 5 CPU-minutes | 1e-2 | 80.3 % | 76.9 % | 77.8 % |
 """
 
 from ml_collections import ConfigDict
@@ -18,7 +27,7 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 500,
+      "steps": 250,
       "batch_size": 32,
       "workdir": "runs/minilm_sentiment",
       "model": {
@@ -37,7 +46,7 @@ def get_config():
       "optimizer": {
         "name": "adamw",
         "learning_rate": 2e-4,
-        "warmup_steps": 50,
+        "warmup_steps": 25,
         "schedule": "linear",
         "weight_decay": 0.01,
         "clip_norm": 1.0,
