@@ -27,7 +27,7 @@ from zoo.hub.tokenizers import load_tokenizer
 from zoo.saving import load
 
 # Families that read a text at its last place, padding or not, and never saw a mask of it.
-PADDED = ("siglip", "siglip2")
+PADDED = ("siglip", "siglip_text", "siglip2")
 # Families whose text is read at one place, which is their pooled output.
 POOLED = ("clip_text",)
 SHORTEST = 16  # Columns of a batch of texts: this, or twice, four times ... as many, so that few programs are compiled.

@@ -67,24 +67,34 @@ def config(sizes):
 
 def rules(sizes):
   """-> rules of zoo/layouts.py"""
-  found = _encoder("image", "vision_model", sizes["image_depth"]) + norm("image/norm", "vision_model.post_layernorm")
-  found += [Rule("image/patches/kernel", "vision_model.embeddings.patch_embedding.weight", layouts.CONV)]
-  found += [Rule("image/patches/bias", "vision_model.embeddings.patch_embedding.bias")]
-  found += embedding("image/positions", "vision_model.embeddings.position_embedding")
-  found += _pool("image/pool", "vision_model.head", sizes["image_dim"]) if sizes["pool"] else []
+  found = image_rules("vision_model.", sizes["image_depth"])
+  found += pool_rules("vision_model.", sizes["image_dim"]) if sizes["pool"] else []
   if sizes["head"] == "classify":
     return found + linear("head", "classifier")
-  found += _encoder("text", "text_model", sizes["text_depth"]) + norm("text/norm", "text_model.final_layer_norm")
-  found += embedding("text/embed", "text_model.embeddings.token_embedding")
-  found += embedding("text/positions", "text_model.embeddings.position_embedding")
-  found += linear("text/projection", "text_model.head")
+  found += text_rules("text_model.", sizes["text_depth"])
   return found + [Rule(name, name, layouts.SCALAR) for name in ("logit_scale", "logit_bias")]
 
 
-def _encoder(tower, model, depth):
+def image_rules(front, depth):
+  """Those of the image tower without its pool, whose names begin with `front`."""
+  found = _encoder("image", front, depth) + norm("image/norm", f"{front}post_layernorm")
+  found += [Rule("image/patches/kernel", f"{front}embeddings.patch_embedding.weight", layouts.CONV)]
+  found += [Rule("image/patches/bias", f"{front}embeddings.patch_embedding.bias")]
+  return found + embedding("image/positions", f"{front}embeddings.position_embedding")
+
+
+def text_rules(front, depth):
+  """Those of the text tower, whose names begin with `front`."""
+  found = _encoder("text", front, depth) + norm("text/norm", f"{front}final_layer_norm")
+  found += embedding("text/embed", f"{front}embeddings.token_embedding")
+  found += embedding("text/positions", f"{front}embeddings.position_embedding")
+  return found + linear("text/projection", f"{front}head")
+
+
+def _encoder(tower, front, depth):
   found = []
   for i in range(depth):
-    ours, theirs = f"{tower}/stack/layer_{i}", f"{model}.encoder.layers.{i}"
+    ours, theirs = f"{tower}/stack/layer_{i}", f"{front}encoder.layers.{i}"
     found += attention(f"{ours}/self_attention", *(f"{theirs}.self_attn.{to}_proj" for to in ("q", "k", "v", "out")))
     found += mlp(f"{ours}/feed_forward", f"{theirs}.mlp.fc1", f"{theirs}.mlp.fc2")
     found += norm(f"{ours}/attention_norm", f"{theirs}.layer_norm1")
@@ -92,8 +102,9 @@ def _encoder(tower, model, depth):
   return found
 
 
-def _pool(ours, theirs, dim):
-  """torch's MultiheadAttention has query, key and value side by side."""
+def pool_rules(front, dim):
+  """Those of the pool: torch's MultiheadAttention has query, key and value side by side."""
+  ours, theirs = "image/pool", f"{front}head"
   found = [Rule(f"{ours}/embedding", f"{theirs}.probe", layouts.ONE_BEFORE)]
   for part, name in enumerate(("query", "key", "value")):
     for end, their_end, layout in (("kernel", "weight", layouts.HEADS), ("bias", "bias", layouts.HEADS_BIAS)):

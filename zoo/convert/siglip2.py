@@ -14,10 +14,7 @@ IGNORED = siglip.IGNORED
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   image = options.section("vision_config")
-  patches = image.take("num_patches", 256)
-  side = math.isqrt(patches) if patches > 0 else 0
-  if side**2 != patches or not side:
-    raise image.refusal("num_patches", patches, ["a square, as 256"])
+  side = grid_side(image)
   # The rest is SigLIP's, which gives the side in pixels where this gives patches.
   entries = {name: value for name, value in image.entries.items() if name not in ("num_patches", "image_size")}
   whole = Options({**options.entries, "vision_config": entries}, options.where)
@@ -36,5 +33,18 @@ def config(sizes):
 
 def rules(sizes):
   """-> rules of zoo/layouts.py"""
-  # A patch is a row of numbers here: a matrix in place of a convolution.
-  return [row._replace(layout=LINEAR) if row.ours == "image/patches/kernel" else row for row in siglip.rules(sizes)]
+  return as_rows(siglip.rules(sizes))
+
+
+def grid_side(image: Options):
+  """Patches along one side of the square image whose patches have a position each."""
+  patches = image.take("num_patches", 256)
+  side = math.isqrt(patches) if patches > 0 else 0
+  if side**2 != patches or not side:
+    raise image.refusal("num_patches", patches, ["a square, as 256"])
+  return side
+
+
+def as_rows(rules):
+  """SigLIP's rules where a patch is a row of numbers: a matrix in place of a convolution."""
+  return [rule._replace(layout=LINEAR) if rule.ours == "image/patches/kernel" else rule for rule in rules]

@@ -34,7 +34,7 @@ CLASSES: dict[str, dict[str, Any]] = {
 OF_MODEL_TYPE = {
   "clip": "CLIP", "clip_vision_model": "CLIP", "vit": "ViT", "vit_mae": "ViT", "dinov2": "Bit",
   "dinov2_with_registers": "Bit", "siglip": "Siglip",
-  "siglip_vision_model": "Siglip", "siglip2": "Siglip2",
+  "siglip_vision_model": "Siglip", "siglip2": "Siglip2", "siglip2_vision_model": "Siglip2",
 }  # fmt: skip
 
 

@@ -4,20 +4,15 @@ https://arxiv.org/abs/2303.15343, https://arxiv.org/abs/2502.14786. Code: https:
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from zoo.layers import initial, norms, sizes
-from zoo.layers.attention import Attention
-from zoo.layers.blocks import PreNormBlock
-from zoo.layers.embeddings import PatchEmbed
-from zoo.layers.mlp import MLP
-from zoo.layers.positions import Learned
-from zoo.layers.stack import stack
+from zoo.layers import initial, sizes
 from zoo.models.clip import CLIP
-from zoo.models.clip_towers import TextTower
 from zoo.models.model import Model
+from zoo.models.siglip_towers import image_tower, text_tower
 
 PAPER = {
   "title": "Sigmoid Loss for Language Image Pre-Training",
@@ -35,42 +30,6 @@ PAPERS = {
   },
 }
 HEADS = (None, "classify")
-
-
-class AttentionPool(nn.Module):
-  """One trained query looks at all; what it gets passes a layer of its own. https://arxiv.org/abs/1810.00825"""
-
-  attention: nn.Module
-  norm: nn.Module
-  mlp: nn.Module
-
-  @nn.compact
-  def __call__(self, x, *, valid=None, train=False):
-    """[batch, length, dim], of which those are looked at that are valid, bool [batch, length] -> [batch, dim]"""
-    query = self.param("embedding", initial.xavier_uniform(), (1, x.shape[-1])).astype(x.dtype)
-    y = self.attention(jnp.broadcast_to(query[None], (x.shape[0], *query.shape)), x, valid=valid, train=train)
-    return (y + self.mlp(self.norm(y), train=train))[:, 0]
-
-
-class ImageTower(nn.Module):
-  """A ViT without a class token: its patches are pooled. Pixels beyond the last whole patch are not looked at."""
-
-  patches: nn.Module
-  positions: nn.Module
-  stack: nn.Module
-  norm: nn.Module
-  pool: nn.Module | None
-  dropout: float = 0.0
-
-  @nn.compact
-  def __call__(self, image, *, train=False):
-    """[batch, image_size, image_size, channels] -> dict of "hidden" [batch, patches, dim] (normed) and, by the pool,
-    "embedded" [batch, dim]"""
-    side = image.shape[1] // self.patches.patch_size * self.patches.patch_size
-    x = self.patches(image[:, :side, :side])
-    x = nn.Dropout(self.dropout)(x + self.positions(x.shape[1]), deterministic=not train)
-    x = self.norm(self.stack(x, train=train))
-    return {"hidden": x} if self.pool is None else {"hidden": x, "embedded": self.pool(x, train=train)}
 
 
 class ImageClassifier(Model):
@@ -99,11 +58,6 @@ class ImageClassifier(Model):
   @nn.nowrap
   def example(self, batch_size=1):
     return (jnp.zeros((batch_size, self.image_size, self.image_size, self.channels)),)
-
-
-def at_end(tokens, valid):
-  """The last place of the sequence, padding or not: texts are padded to one length, and so read at one place."""
-  return jnp.full(tokens.shape[:1], tokens.shape[1] - 1)
 
 
 def siglip(
@@ -139,53 +93,46 @@ def siglip(
   pool: whether an image tower that classifies also has the pooled output.
   epsilon: of the norms.
   """
-  sizes.positive(image_size=image_size, patch_size=patch_size, image_depth=image_depth, channels=channels)
-  sizes.rate(dropout=dropout)
   sizes.head_fits(head, HEADS, num_classes)
-  if patch_size > image_size:
-    raise ValueError(f"patch_size {patch_size} exceeds image_size {image_size}. Make it smaller.")
-  dtype = sizes.compute_dtype(dtype)
-  norm, xavier = norms.layer_norm(epsilon, dtype), initial.xavier_uniform()
-
-  def attention(which, dim, num_heads):
-    head_dim = sizes.head_dim(dim, num_heads, which)
-    return Attention(num_heads, head_dim, dropout=dropout, dtype=dtype, kernel_init=xavier, out_init=xavier)
-
-  def feed_forward(dim, mlp_dim):
-    return MLP(mlp_dim or 4 * dim, activation, dropout=dropout, dtype=dtype, kernel_init=xavier, down_init=xavier)
-
-  def encoder(which, dim, depth, num_heads, mlp_dim):
-    block = PreNormBlock(attention(which, dim, num_heads), feed_forward(dim, mlp_dim), norm, dropout=dropout)
-    return dict(stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path), norm=norm.copy())
-
-  pooled = AttentionPool(
-    attention("image_", image_dim, image_heads), norm.copy(), feed_forward(image_dim, image_mlp_dim)
-  )
-  image = ImageTower(
-    patches=PatchEmbed(patch_size, image_dim, dtype=dtype),
-    positions=Learned(
-      (image_size // patch_size) ** 2, image_dim, dtype=dtype, embedding_init=initial.normal(image_dim**-0.5)
-    ),
-    pool=pooled if pool or head is None else None,
+  common: dict[str, Any] = dict(
+    activation=activation,
+    epsilon=epsilon,
     dropout=dropout,
-    **encoder("image_", image_dim, image_depth, image_heads, image_mlp_dim),
+    drop_path=drop_path,
+    dtype=dtype,
+    scan=scan,
+    remat=remat,
+  )
+  image = image_tower(
+    image_size=image_size,
+    patch_size=patch_size,
+    channels=channels,
+    dim=image_dim,
+    depth=image_depth,
+    num_heads=image_heads,
+    mlp_dim=image_mlp_dim,
+    pool=pool or head is None,
+    which="image_",
+    **common,
   )
   if num_classes is not None:
-    classes = nn.Dense(num_classes, dtype=dtype, kernel_init=initial.normal(image_dim**-0.5))
+    kind = sizes.compute_dtype(dtype)
+    classes = nn.Dense(num_classes, dtype=kind, kernel_init=initial.normal(image_dim**-0.5))
     return ImageClassifier(image=image, head=classes, image_size=image_size, channels=channels)
   if text_dim is None or text_depth is None or text_heads is None or vocab_size is None or max_length is None:
     raise ValueError(
       "text_dim, text_depth, text_heads, vocab_size and max_length are needed. Only the head 'classify' does without."
     )
-  sizes.positive(text_dim=text_dim, text_depth=text_depth, vocab_size=vocab_size, max_length=max_length)
-  width = initial.normal(text_dim**-0.5)
-  text = TextTower(
-    embed=nn.Embed(vocab_size, text_dim, dtype=dtype, embedding_init=width),
-    positions=Learned(max_length, text_dim, dtype=dtype, embedding_init=width),
-    projection=nn.Dense(image_dim, dtype=dtype, kernel_init=initial.lecun_normal()),
-    read_at=at_end,
-    dropout=dropout,
-    **encoder("text_", text_dim, text_depth, text_heads, text_mlp_dim),
+  text = text_tower(
+    vocab_size=vocab_size,
+    max_length=max_length,
+    dim=text_dim,
+    depth=text_depth,
+    num_heads=text_heads,
+    mlp_dim=text_mlp_dim,
+    embed_dim=image_dim,
+    which="text_",
+    **common,
   )
   # Section 3.2: t' = log 10 and b = -10, so that training begins near the prior that hardly any pair matches.
   return CLIP(

@@ -85,6 +85,16 @@ class FlexTower(nn.Module):
     return {"hidden": x} if self.pool is None else {"hidden": x, "embedded": self.pool(x, valid=valid, train=train)}
 
 
+def flexible(plain, side, dim, dtype):
+  """The tower whose stack and pool an `ImageTower` has, with positions of a grid of side * side."""
+  dtype = sizes.compute_dtype(dtype)
+  return FlexTower(
+    patches=nn.Dense(dim, dtype=dtype, kernel_init=initial.lecun_normal()),
+    positions=FlexiblePositions(side, dim, dtype=dtype, embedding_init=initial.normal(dim**-0.5)),
+    **{name: getattr(plain, name) for name in ("stack", "norm", "pool", "dropout")},
+  )
+
+
 def patches_fit(image, patch_size, channels):
   """Refuses what is no dict of patches, or patches of another size."""
   pixels = patch_size**2 * channels
@@ -181,12 +191,7 @@ def siglip2(
   given: dict[str, Any] = dict(locals())
   side = sizes.patch_grid(image_size, patch_size)
   plain = siglip(**given)
-  dtype = sizes.compute_dtype(dtype)
-  image = FlexTower(
-    patches=nn.Dense(image_dim, dtype=dtype, kernel_init=initial.lecun_normal()),
-    positions=FlexiblePositions(side, image_dim, dtype=dtype, embedding_init=initial.normal(image_dim**-0.5)),
-    **{name: getattr(plain.image, name) for name in ("stack", "norm", "pool", "dropout")},
-  )
+  image = flexible(plain.image, side, image_dim, dtype)
   shared: dict[str, Any] = dict(image=image, image_size=image_size, patch_size=patch_size, channels=channels)
   if isinstance(plain, ImageClassifier):
     return FlexClassifier(head=plain.head, **shared)

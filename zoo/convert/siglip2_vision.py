@@ -1,0 +1,29 @@
+"""The image tower alone of SigLIP 2 NaFlex as the hub has it: https://huggingface.co/docs/transformers/model_doc/siglip2."""
+
+from zoo.convert import siglip2, siglip_vision
+from zoo.options import Options
+
+MODEL_TYPES = ("siglip2_vision_model",)
+HEADS = {None: ("Siglip2VisionModel",)}
+PREFIX = siglip_vision.PREFIX
+IGNORED = siglip_vision.IGNORED
+
+
+def sizes(options: Options, head, tensors):
+  """-> arguments of `zoo.build`."""
+  side = siglip2.grid_side(options)
+  # The rest is SigLIP's, which gives the side in pixels where this gives patches.
+  found = siglip_vision.sizes(options, head, tensors)
+  return {**found, "image_size": side * found["patch_size"]}
+
+
+def config(sizes):
+  """-> config.json"""
+  found = siglip_vision.config(sizes)
+  found["num_patches"] = (found.pop("image_size") // found["patch_size"]) ** 2
+  return {**found, "model_type": "siglip2_vision_model"}
+
+
+def rules(sizes):
+  """-> rules of zoo/layouts.py"""
+  return siglip2.as_rows(siglip_vision.rules(sizes))

@@ -1,0 +1,28 @@
+"""SigLIP's image tower alone as the hub has it: https://huggingface.co/docs/transformers/model_doc/siglip."""
+
+from zoo.convert import clip, siglip
+from zoo.options import Options, entries
+
+MODEL_TYPES = ("siglip_vision_model",)
+HEADS = {None: ("SiglipVisionModel",)}
+PREFIX = "vision_model."
+IGNORED = siglip.IGNORED
+KEYS = (*clip.own_names(siglip.IMAGE, "image_"), *siglip.BOTH)
+
+
+def sizes(options: Options, head, tensors):
+  """-> arguments of `zoo.build`."""
+  # Dropout is of training, and 0 in all that is published.
+  options.ignore("attention_dropout")
+  return options.sizes(KEYS) | {"pool": options.take("vision_use_head", True)}
+
+
+def config(sizes):
+  """-> config.json"""
+  own = {"vision_use_head": sizes["pool"]}
+  return {"model_type": "siglip_vision_model", **entries(KEYS, clip.full(sizes)), **own}
+
+
+def rules(sizes):
+  """-> rules of zoo/layouts.py"""
+  return siglip.image_rules("", sizes["depth"]) + (siglip.pool_rules("", sizes["dim"]) if sizes["pool"] else [])
