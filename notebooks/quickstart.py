@@ -53,10 +53,10 @@ print("jax", jax.__version__, "on", jax.devices())
 # %% [markdown]
 # ## What there is
 #
-# Every published size, with its number of parameters. Nothing is computed to count them.
+# Published sizes with their numbers of parameters; without a pattern, those of every family.
 
 # %%
-zoo.list_models()
+zoo.list_models("clip*")
 
 # %% [markdown]
 # ## Train

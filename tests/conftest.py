@@ -14,6 +14,8 @@ for flag in flags:
   if flag.split("=")[0] not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+# torch's threads wait for each other longer than its tiny products take.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Compiled programs are kept between runs of the suite, however small they are.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".cache" / "jax"))

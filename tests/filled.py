@@ -1,13 +1,23 @@
 """Parameters for a test: random, so that no constant initial value hides a mistake, and at once: nothing compiles."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
+@functools.lru_cache(maxsize=64)
+def _shapes(module, tree, inputs):
+  """Many tests ask for the same: tracing takes longer than what they do with it."""
+  inputs = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*leaf) for leaf in inputs])
+  return jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+
+
 def filled(module, *inputs, seed=0):
   """Numbers in the shapes of the parameters that `module` would start with; a scale is near 1, the rest near 0."""
-  shapes = jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
+  leaves, tree = jax.tree.flatten(inputs)
+  shapes = _shapes(module, tree, tuple((leaf.shape, leaf.dtype) for leaf in map(jnp.asarray, leaves)))
   rng = np.random.default_rng(seed)
 
   def draw(path, leaf):

@@ -101,6 +101,7 @@ def count_parameters(model) -> int:
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes_of(model)))
 
 
+@functools.lru_cache(maxsize=16)  # Loading asks several times.
 def shapes_of(model) -> Any:
   """The parameters as `jax.ShapeDtypeStruct`. Nothing is computed.
 
@@ -115,7 +116,8 @@ def shapes_of(model) -> Any:
 
 @functools.cache
 def _parameters(family, variant):
-  return count_parameters(build(family, variant))
+  # Scanned layers are as many and quicker to trace.
+  return count_parameters(build(family, variant, scan=True))
 
 
 def sizes_of(model) -> dict[str, Any]:
