@@ -1,6 +1,4 @@
-import errno
 import functools
-import os
 import pathlib
 import random
 import re
@@ -17,7 +15,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from zoo import checkpoints, checksums
+from zoo import checkpoints
 from zoo.checkpoints import Checkpoints
 from zoo.errors import UserError
 
@@ -273,23 +271,6 @@ def test_a_checkpoint_without_its_description_is_told(tmp_path):
   (tmp_path / "1" / "state" / "_METADATA").unlink()
   with pytest.raises(UserError, match="1 cannot be read: Metadata file"):
     keeper.restore(abstract(init()))
-
-
-def test_a_full_disk_is_told_in_one_line_and_leaves_what_was_there(tmp_path, monkeypatch):
-  keeper = Checkpoints(tmp_path)
-  keeper.save(1, init(), wait=True)
-
-  def full(*_, **__):
-    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-  with monkeypatch.context() as patch:
-    patch.setattr(checksums, "write", full)
-    with pytest.raises(UserError, match="no space left on the disk. The checkpoint of step 1 is intact. Make room"):
-      keeper.save(2, init(), wait=True)
-  assert sorted(path.name for path in tmp_path.iterdir()) == ["1"]
-  keeper.save(3, init(), wait=True)
-  assert keeper.restore(abstract(init()))[1] == 3
-  keeper.close()
 
 
 def test_a_folder_that_cannot_be_used_is_told(tmp_path):

@@ -6,11 +6,13 @@ on any number of devices and processes, in any sharding. Finished models are sav
 """
 
 import contextlib
+import functools
 import json
 import logging
 import math
 import os
-from collections.abc import Generator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -45,7 +47,9 @@ class Checkpoints:
       raise UserError(f"{self.folder} is a file, so no checkpoints can be kept there. Choose another workdir.")
     scores(self.folder)  # Orbax reads them too, and does not say which of them it cannot read.
     self.best_name, self.best_mode = best, best_mode
-    logging.getLogger("absl").addFilter(_is_not_a_traceback_of_orbax)
+    for name in ("absl", "asyncio"):
+      logging.getLogger(name).addFilter(_is_not_a_traceback_of_orbax)
+    _hush_writes_that_fail_late()
     options = ocp.CheckpointManagerOptions(
       # Without a best_fn Orbax writes no metrics; which checkpoints stay is decided by the policy alone. Left to
       # `max_to_keep` and `best_fn`, Orbax would keep the best ones and delete the newest.
@@ -269,4 +273,18 @@ def _reason(error: Exception) -> str:
 
 def _is_not_a_traceback_of_orbax(record: logging.LogRecord) -> bool:
   """Orbax logs pages of tracebacks for a failure that we raise and report in one line."""
-  return not (record.exc_info and "orbax" in record.pathname)
+  return not (record.exc_info and "orbax" in f"{record.pathname} {record.getMessage()}")
+
+
+def _hush_writes_that_fail_late() -> None:
+  """Of several writes that fail Orbax waits for the first, then closes its event loop: TensorStore's threads print a
+  traceback for each of the others, which cannot tell the loop any more. Some are logged by asyncio, see above."""
+  before = sys.unraisablehook
+  if getattr(before, "func", None) is not _without_late_writes:
+    sys.unraisablehook = functools.partial(_without_late_writes, before)
+
+
+def _without_late_writes(show: Callable, unraisable: Any) -> None:
+  error = unraisable.exc_value
+  if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed" and unraisable.object is None):
+    show(unraisable)
