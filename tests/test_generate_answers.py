@@ -9,6 +9,7 @@ import zoo
 from tests.filled import filled
 from zoo.errors import UserError
 from zoo.generate import decode_step, prefill
+from zoo.generate.steps import with_caches_for
 from zoo.layers.stack import stack_layers
 
 TOWER = dict(vocab_size=23, dim=6, depth=2, num_heads=3)
@@ -159,6 +160,7 @@ MISTAKES = {
   "num_beams is 2: beam search knows its tokens at the end only.": dict(num_beams=2, stream=print),
   "early_stopping is 'soon'.": dict(early_stopping="soon"),
   "eos has token 23, the model's are 0 to 22.": dict(eos=[3, 23]),
+  "cache_dtype is 'int4'.": dict(cache_dtype="int4"),
   "min_p is 0. It is a probability": dict(min_p=0),
   "repetition_penalty is 0. It must be above 0": dict(repetition_penalty=0),
 }
@@ -174,3 +176,44 @@ def test_mistakes_are_told(message):
 def test_a_source_longer_than_the_encoder_reads_is_refused():
   with pytest.raises(UserError, match="A text of 41 tokens exceeds what the encoder reads, 40."):
     zoo.generate(MODELS["bart"], PARAMS["bart"], jnp.zeros((1, 41), int), max_new_tokens=3)
+
+
+WINDOWED = zoo.build(
+  "gemma",
+  vocab_size=23,
+  max_length=64,
+  dim=6,
+  depth=3,
+  num_heads=2,
+  head_dim=4,
+  mlp_dim=7,
+  window=5,
+  pattern=["local", "global"],
+)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_layers_with_a_window_keep_no_more_than_it(side):
+  params = filled(WINDOWED, *WINDOWED.example(), seed=2)
+  alone = [zoo.generate(WINDOWED, params, TOKENS[i : i + 1, :n], max_new_tokens=20)[0, n:] for i, n in ((0, 7), (1, 4))]
+  short = jnp.roll(TOKENS[1], 3) if side == "left" else TOKENS[1]
+  valid = jnp.array([[True] * 7, [False] * 3 + [True] * 4 if side == "left" else [True] * 4 + [False] * 3])
+  out = zoo.generate(WINDOWED, params, jnp.stack([TOKENS[0], short]), max_new_tokens=20, valid=valid)
+  np.testing.assert_array_equal(out[:, 7:], np.stack(alone))
+  text, run = out[:1], jax.jit(lambda text: WINDOWED.apply({"params": params}, text))
+  np.testing.assert_array_equal(run(text)[:, 6:-1].argmax(-1), text[:, 7:])
+  ringed = with_caches_for(WINDOWED, 36)
+  _, _, cache = jax.eval_shape(lambda: prefill(ringed, params, TOKENS, None, 29))
+  layers = cache["stack"]
+  assert layers["layer_0"]["self_attention"]["ring_keys"].shape[1] == 5
+  assert layers["layer_1"]["self_attention"]["keys"].shape[1] == 36
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
+@pytest.mark.parametrize("family", ["gpt", "t5"])
+def test_scores_over_fewer_bits_are_near(family, dtype):
+  choose = dict(max_new_tokens=3, return_scores=True)
+  run = lambda **options: zoo.generate(MODELS[family], PARAMS[family], source(family), **choose, **options)
+  (wanted, exact), (found, near) = run(), run(cache_dtype=dtype)
+  np.testing.assert_array_equal(found, wanted)
+  assert 0 < abs(near - exact).max() < 0.1

@@ -3,12 +3,14 @@
 generate(model, params, tokens, ...)    greedy, sampled and beam search, of decoders and encoder-decoders
 prefill, decode_step, grow              the pure functions it is made of, for a loop of one's own
 sample                                  one draw from logits
+speculate                               as generate, with a small draft model that guesses ahead
 zoo.generate.rules                      what changes logits before a token is chosen: penalties, forced tokens
 zoo.generate.beams                      beam search
 """
 
 from zoo.generate.decoding import generate
 from zoo.generate.sampling import sample
+from zoo.generate.speculation import speculate
 from zoo.generate.steps import decode_step, grow, prefill
 
-__all__ = ["decode_step", "generate", "grow", "prefill", "sample"]
+__all__ = ["decode_step", "generate", "grow", "prefill", "sample", "speculate"]

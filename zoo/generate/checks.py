@@ -99,3 +99,9 @@ def of_encoder_only(model, decoder_tokens, decoder_valid):
     raise UserError(
       f"decoder_tokens and decoder_valid are of encoder-decoders; a {type(model).__name__} goes on from tokens."
     )
+
+
+def cache_dtype_is_known(dtype):
+  """Refuses what keys and values cannot be kept in."""
+  if dtype not in (None, "float32", "bfloat16", "float16", "int8"):
+    raise UserError(f"cache_dtype is {dtype!r}. It must be 'bfloat16', 'int8', 'float16', 'float32' or None.")

@@ -15,7 +15,7 @@ import numpy as np
 from zoo.generate import beams, checks, rules
 from zoo.generate.prompts import Settings, Source, stops
 from zoo.generate.sampling import sample
-from zoo.generate.steps import decode_step, prefill, step_by_step, stopped, written
+from zoo.generate.steps import decode_step, prefill, step_by_step, stopped, with_caches_for, written
 from zoo.layers.stack import unstack_layers
 
 
@@ -47,6 +47,7 @@ def generate(
   length_penalty: float = 1.0,
   early_stopping: bool | str = False,
   num_return: int | None = None,
+  cache_dtype: str | None = None,
   stream: Callable | None = None,
   return_scores: bool = False,
 ) -> Any:
@@ -81,6 +82,7 @@ def generate(
     early_stopping: beam search ends once num_beams texts have ended (True); once the best that goes on is worse than
       they are at its length now (False) or at its last ("never").
     num_return: how many of the beams to return for each prompt; None: the best, without an axis for it.
+    cache_dtype: what keys and values are kept in, "bfloat16" or "int8"; as they are computed if None.
     stream: called with the tokens of each step, int32 [batch], as soon as they are there.
     return_scores: whether to return, too, the logarithm of each new token's probability before temperature, top_k,
       top_p and min_p, but after the rules; of beam search what it sorted texts by.
@@ -93,6 +95,7 @@ def generate(
   Raises:
     UserError: the model does not decode, or an argument is out of its range.
   """
+  checks.cache_dtype_is_known(cache_dtype)
   source = Source.of(model, tokens, valid, decoder_tokens, decoder_valid, max_new_tokens)
   checks.numbers(
     temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, rng=rng,
@@ -121,6 +124,7 @@ def generate(
       *more_rules,
     ),
   )  # fmt: skip
+  model = with_caches_for(model, source.columns, cache_dtype)
   if num_beams > 1:
     return beams.search(
       model, params, source, settings, num_beams=num_beams, length_penalty=length_penalty, num_return=num_return,

@@ -16,6 +16,11 @@ class Source(NamedTuple):
   inputs: dict
   room: int
 
+  @property
+  def columns(self):
+    """Of the padded prompt and what is new."""
+    return self.inputs.get("decoder_tokens", self.inputs["tokens"]).shape[1] + self.room
+
   @classmethod
   def of(cls, model, tokens, valid, decoder_tokens, decoder_valid, max_new_tokens):
     """Checks and pads; arguments as of `generate`."""

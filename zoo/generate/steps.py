@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 
+from zoo.layers import caches, masks
+from zoo.layers.attention import with_caches
 from zoo.layers.stack import looped, unstack_layers
 
-FROM_THE_END = {"keys": -3, "values": -3, "key_scales": -2, "value_scales": -2, "positions": -1}  # the axis of length
+FROM_THE_END = {"keys": -3, "values": -3, "keys_scales": -2, "values_scales": -2, "positions": -1}  # the axis of length
 
 
 def encodes(model):
@@ -38,6 +40,24 @@ def prefill(model, params, tokens, valid, room, *, decoder_tokens=None, decoder_
   logits, position, cache = _read(model, {"params": params}, decoder_tokens, decoder_valid, "decoder_valid", **more)
   state = {"cache": grow(cache, room), "encoded": encoded}
   return logits, position, state if valid is None else {**state, "valid": valid}
+
+
+def with_caches_for(model, columns, dtype=None):
+  """The model with caches for texts of `columns` tokens.
+
+  Layers that see a shorter window keep no more than that, in a ring.
+
+  Args:
+    model: one that decodes.
+    columns: prompt, padding and what is generated.
+    dtype: "bfloat16", "int8", or None: as they are computed.
+  """
+
+  def choose(attention):
+    back = masks.reach(attention.mask)
+    return caches.Whole(dtype) if back is None or back + 1 >= columns else caches.Ring(back + 1, dtype)
+
+  return with_caches(model, choose)
 
 
 def _read(model, variables, tokens, valid, name="valid", *, of=(), given=None, **options):
