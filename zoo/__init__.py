@@ -8,7 +8,7 @@ load_tokenizer(source)                  texts -> what a model takes, and back
 load_processor(source)                  images, or sounds -> what a model takes
 embed(source, texts_or_images)          vectors; `embedder` loads the model once for many calls
 fill_mask(source, texts)                the likeliest words for [MASK]
-generate(model, params, tokens, ...)    text, token by token
+generate(model, params, tokens, ...)    text, token by token; python -m zoo.generate from a shell
 
 zoo.compat has the Flax classes that transformers 5 removed, under their old names.
 """

@@ -1,5 +1,6 @@
 """Multi-head attention: projections and a cache around a pure kernel."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.layers import initial
+from zoo.layers import caches, initial
 from zoo.layers.masks import Visibility
 
 
@@ -61,6 +62,7 @@ class Attention(nn.Module):
     use_bias: whether the four projections have one.
     key_bias, out_bias: whether the key and the output have one; as use_bias says if None.
     dropout: chance to drop an attention weight.
+    cache: of `zoo.layers.caches`, how keys and values are kept.
     dtype: what is computed in.
     kernel_init, out_init: initial values of query, key, value and of the output projection.
     query_init: initial values of the query, where they differ.
@@ -85,6 +87,7 @@ class Attention(nn.Module):
   key_bias: bool | None = None
   out_bias: bool | None = None
   dropout: float = 0.0
+  cache: Any = caches.Whole()
   dtype: Any = None
   kernel_init: Callable = initial.lecun_normal()
   out_init: Callable = initial.lecun_normal()
@@ -107,12 +110,16 @@ class Attention(nn.Module):
       raise ValueError(f"num_heads {self.num_heads} is not a multiple of num_kv_heads {kv_heads}. Change one of them.")
     query = self._project("query", self.num_heads, init=self.query_init)(x)
     caching = self.is_mutable_collection("cache") and not self.is_initializing()
-    key, value = self._keys_and_values(x if context is None else context, kv_heads, context is not None and caching)
+    key, value = self._keys_and_values(
+      x if context is None else context, kv_heads, context is not None and caching, query.dtype
+    )
     if self.qk_norm is not None:
       query, key = self.qk_norm.copy(name="query_norm")(query), self.qk_norm.copy(name="key_norm")(key)
     cached = context is None and self.mask is not None and caching
     if positions is None:
       positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
+      if cached and self.has_variable("cache", "ring_keys"):
+        raise ValueError("Decoding with a ring needs positions: int32 [batch or 1, length], where the tokens stand.")
       if cached and self.has_variable("cache", "index"):
         positions += self.get_variable("cache", "index")
     key_positions = positions if context is None else jnp.arange(key.shape[1], dtype=jnp.int32)[None]
@@ -141,20 +148,27 @@ class Attention(nn.Module):
     init = self.kernel_init if init is None else init
     return nn.DenseGeneral((heads, self.head_dim), use_bias=use_bias, dtype=self.dtype, kernel_init=init, name=name)
 
-  def _keys_and_values(self, source, heads, kept):
+  def _keys_and_values(self, source, heads, kept, dtype):
     """[batch, keys, dim] -> two of [batch, keys, heads, head_dim]; those of an earlier call where they are `kept`."""
     project = {"key": self._project("key", heads, use_bias=self.key_bias), "value": self._project("value", heads)}
     if not kept:
       return [dense(source) for dense in project.values()]
     # Not `keys` and `values`: what makes a cache longer leaves a context as long as it is.
-    found = [self.variable("cache", f"context_{name}s", dense, source) for name, dense in project.items()]
-    for array in (variable.value for variable in found):
-      if array.shape[:2] != source.shape[:2]:
+    names = {f"context_{name}s": dense for name, dense in project.items()}
+    held = dict(self.variables.get("cache", {}))
+    if not held:
+      arrays = {name: dense(source) for name, dense in names.items()}
+      for name, array in arrays.items():
+        held |= caches.packed(name, array, self.cache.dtype)
+      for name, array in held.items():
+        self.put_variable("cache", name, array)
+    for name in names:
+      if held[name].shape[:2] != source.shape[:2]:
         raise ValueError(
-          f"The cache is of a context {list(array.shape[:2])}, now it is {list(source.shape[:2])} [batch, length]. "
-          "Start a new sequence with an empty cache."
+          f"The cache is of a context {list(held[name].shape[:2])}, now it is {list(source.shape[:2])} "
+          "[batch, length]. Start a new sequence with an empty cache."
         )
-    return [variable.value for variable in found]
+    return [caches.unpacked(name, held, dtype) for name in names]
 
   def _on_weights(self, train):
     """None unless someone looks at the weights or drops some: kernels that never form them stay usable."""
@@ -170,14 +184,26 @@ class Attention(nn.Module):
     return on_weights
 
   def _remember(self, key, value, positions, valid):
-    """Appends to the cache; returns all of its keys, values, positions [batch, cached] and which of them are real."""
-    batch, length = key.shape[:2]
-    positions = jnp.broadcast_to(positions, (batch, length)).astype(jnp.int32)
-    new = {"keys": key, "values": value, "positions": positions if valid is None else jnp.where(valid, positions, -1)}
-    index = self.variable("cache", "index", jnp.zeros, (), jnp.int32)
-    for name, array in new.items():
-      old = self.variable("cache", name, jnp.zeros, array.shape, array.dtype)
-      start = (0, index.value) + (0,) * (array.ndim - 2)
-      new[name] = old.value = jax.lax.dynamic_update_slice(old.value, array, start)
-    index.value += length
-    return new["keys"], new["values"], new["positions"], new["positions"] >= 0
+    """Adds to the cache -> what it shows: keys, values, positions [batch, kept] and which of them are real."""
+    positions = jnp.broadcast_to(positions, key.shape[:2]).astype(jnp.int32)
+    kept = dict(self.variables.get("cache", {}))
+    kept, *seen = self.cache.add(kept or None, key, value, positions, valid)
+    for name, array in kept.items():
+      self.put_variable("cache", name, array)
+    return seen
+
+
+def with_caches(module, choose):
+  """The same module with the cache `choose(attention)` in every Attention of it."""
+  if isinstance(module, Attention):
+    return module.clone(cache=choose(module))
+  if isinstance(module, tuple):
+    return tuple(with_caches(part, choose) for part in module)
+  values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name != "parent"}
+  parts = {name: value for name, value in values.items() if isinstance(value, nn.Module | tuple)}
+  parts = {name: with_caches(value, choose) for name, value in parts.items() if _has_modules(value)}
+  return module.clone(**parts) if parts else module
+
+
+def _has_modules(value):
+  return isinstance(value, nn.Module) or any(isinstance(part, nn.Module) for part in value)

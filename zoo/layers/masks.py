@@ -20,21 +20,29 @@ def causal(query_positions, key_positions):
 @functools.cache
 def window(radius):
   """A token sees `radius` neighbours on each side, and itself."""
+  return functools.partial(_near, radius)
 
-  def near(query_positions, key_positions):
-    return abs(query_positions - key_positions) <= radius
 
-  return near
+def _near(radius, query_positions, key_positions):
+  return abs(query_positions - key_positions) <= radius
 
 
 @functools.cache
 def both(first, second):
   """What both rules allow, e.g. `both(causal, window(255))`: itself and the 255 tokens before it."""
+  return functools.partial(_allowed, first, second)
 
-  def allowed(query_positions, key_positions):
-    return first(query_positions, key_positions) & second(query_positions, key_positions)
 
-  return allowed
+def _allowed(first, second, query_positions, key_positions):
+  return first(query_positions, key_positions) & second(query_positions, key_positions)
+
+
+def reach(rule):
+  """How many positions back a token sees at most by a rule of this file; None: there is no end."""
+  if not isinstance(rule, functools.partial) or rule.func not in (_near, _allowed):
+    return None
+  found = rule.args[:1] if rule.func is _near else [back for part in rule.args if (back := reach(part)) is not None]
+  return min(found, default=None)
 
 
 class Visibility(NamedTuple):

@@ -1,0 +1,72 @@
+import io
+
+import jax
+import numpy as np
+import pytest
+
+import zoo
+from tests.filled import filled
+from zoo.generate.__main__ import main
+
+MODEL = zoo.build("gpt", vocab_size=260, max_length=60, dim=6, depth=1, num_heads=2)
+ANSWERS = zoo.build("t5", vocab_size=260, dim=6, depth=1, num_heads=2, head_dim=3)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+  found = {}
+  for name, model in (("gpt", MODEL), ("t5", ANSWERS)):
+    found[name] = tmp_path_factory.mktemp(name)
+    zoo.save(found[name], model, filled(model, *model.example(), seed=1))
+  return found
+
+
+def text_of(model, folder, tokens, **options):
+  encoder = zoo.load_tokenizer("bytes")
+  out = zoo.generate(model, zoo.load(folder)[1], np.array([tokens]), eos=encoder.eos, **options)
+  new = np.asarray(out)[0, 1 if model is ANSWERS else len(tokens) :].tolist()
+  return encoder.decode(new[: new.index(encoder.eos)] if encoder.eos in new else new)
+
+
+def run(folder, *flags):
+  return main(["--model", str(folder), "--tokenizer", "bytes", "--max-new-tokens", "17", *flags])
+
+
+def test_prints_the_prompt_and_what_follows(folders, capsys):
+  encoder = zoo.load_tokenizer("bytes")
+  assert run(folders["gpt"], "--prompt", "Hi", "--temperature", "1.5", "--top-k", "90", "--seed", "3") == 0
+  key = jax.random.fold_in(jax.random.key(3), 0)
+  options = dict(max_new_tokens=17, temperature=1.5, top_k=90, rng=key)
+  wanted = text_of(MODEL, folders["gpt"], [encoder.eos, *encoder.encode("Hi")], **options)
+  assert capsys.readouterr().out == f"Hi{wanted}\n" and len(wanted) > 3
+
+
+def test_every_line_of_standard_input_is_a_prompt(folders, capsys, monkeypatch):
+  monkeypatch.setattr("sys.stdin", io.StringIO("one\ntwo\n"))
+  run(folders["gpt"])
+  lines = capsys.readouterr().out
+  assert lines.startswith("one") and "\ntwo" in lines
+
+
+@pytest.mark.parametrize("beams", [1, 2])
+def test_an_answer_stands_alone(folders, capsys, beams):
+  encoder = zoo.load_tokenizer("bytes")
+  run(folders["t5"], "--prompt", "What?", "--num-beams", str(beams))
+  tokens = encoder(["What?"])["tokens"][0]
+  wanted = text_of(ANSWERS, folders["t5"], tokens, max_new_tokens=17, num_beams=beams)
+  assert capsys.readouterr().out == f"{wanted}\n"
+
+
+@pytest.mark.parametrize(
+  "flags, message",
+  [
+    (["--prompt", "Hi"], "Error: the following arguments are required: --model. --help lists the flags.\n"),
+    (["--model", "nowhere/to/be/found", "--prompt", "Hi"], "Error: nowhere/to/be/found is not there."),
+    (["--model", "GPT", "--tokenizer", "bytes", "--prompt", "Hi"], "Error: A prompt of 3 and max_new_tokens 100"),
+  ],
+)
+def test_mistakes_end_in_one_line(folders, capsys, flags, message):
+  with pytest.raises(SystemExit) as error:
+    main([str(folders["gpt"]) if flag == "GPT" else flag for flag in flags])
+  said = capsys.readouterr().err
+  assert error.value.code == 2 and said.startswith(message) and said.count("\n") == 1

@@ -1,0 +1,159 @@
+"""Speculative decoding: a small draft model guesses several tokens, the model judges them all in one pass.
+
+What comes out has exactly the distribution of the model alone. https://arxiv.org/abs/2211.17192, algorithm 1.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from zoo.errors import UserError
+from zoo.generate import checks
+from zoo.generate.prompts import Source
+from zoo.generate.sampling import chances
+from zoo.generate.steps import decode_step, encodes, further, prefill, step_by_step
+from zoo.layers import caches
+from zoo.layers.attention import with_caches
+from zoo.layers.stack import unstack_layers
+
+
+def speculate(
+  model, params, draft, draft_params, tokens, *,
+  max_new_tokens, draft_tokens=4, temperature=0.0, top_k=None, top_p=None, min_p=None, eos=None, pad=None, rng=None,
+  valid=None,
+):  # fmt: skip
+  """Continues each prompt as `generate` does, in fewer passes of the model where the draft guesses well.
+
+  Args:
+    model, params: a decoder.
+    draft, draft_params: a smaller one of the same vocabulary.
+    tokens: int [batch, prompt length]
+    draft_tokens: how many the draft guesses at a time.
+    max_new_tokens, temperature, top_k, top_p, min_p, eos, pad, rng, valid: as of `generate`; one eos.
+
+  Returns:
+    int32 [batch, prompt length + max_new_tokens]: at temperature 0 the tokens of `generate`, above it draws of the same
+    distribution (not the same draws)
+
+  Raises:
+    UserError: the models do not fit together, or an argument is out of its range.
+  """
+  checks.numbers(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, rng=rng)
+  for one in (model, draft):
+    source = Source.of(one, tokens, valid, None, None, max_new_tokens)
+    if encodes(one):
+      raise UserError(f"Speculative decoding goes on from a text; a {type(one).__name__} answers one. Use generate.")
+  if model.vocab_size != draft.vocab_size:
+    raise UserError(
+      f"The draft's vocabulary has {draft.vocab_size} tokens, the model's {model.vocab_size}. Choose another draft."
+    )
+  if draft_tokens < 1:
+    raise UserError(f"draft_tokens is {draft_tokens}. It must be at least 1.")
+  checks.vocabulary_holds(model, eos=() if eos is None else (eos,))
+  size = source.columns + draft_tokens
+  models = [with_caches(one, lambda attention: caches.Ring(size)) for one in (model, draft)]
+  static = {"room": source.room, "top_k": None if top_k is None else min(top_k, model.vocab_size)}
+  static |= {"greedy": temperature == 0, "guesses": draft_tokens}
+  loops = [step_by_step(*each) for each in zip(models, (params, draft_params), strict=True)]
+  new = _speculate(
+    *models, params, draft_params, [layers for _, layers in loops], source.inputs["tokens"], source.inputs["valid"],
+    jax.random.key(0) if rng is None else rng, jnp.int32(max_new_tokens),
+    jnp.float32(temperature or 1.0),
+    None if top_p is None else jnp.float32(top_p),
+    None if min_p is None else jnp.float32(min_p),
+    jnp.int32(-1 if eos is None else eos),
+    jnp.int32((0 if eos is None else eos) if pad is None else pad),
+    loops=tuple(loop for loop, _ in loops), **static,
+  )  # fmt: skip
+  return jnp.concatenate([source.prompt, new[:, :max_new_tokens]], axis=1)
+
+
+@functools.partial(
+  jax.jit, static_argnames=("model", "draft", "loops", "room", "top_k", "greedy", "guesses"), static_argnums=(0, 1)
+)
+def _speculate(
+  model, draft, params, draft_params, layers, tokens, valid, rng, steps, temperature, top_p, min_p, eos, pad, *,
+  loops, room, top_k, greedy, guesses,
+):  # fmt: skip
+  """-> int32 [batch, room + guesses + 1], of which the first `steps` count."""
+  batch = tokens.shape[0]
+  rows = jnp.arange(batch)[:, None]
+
+  def likely(logits):
+    """Probabilities [..., vocab_size] that a token is drawn by."""
+    if greedy:
+      return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
+    return chances(logits, temperature, top_k, top_p, min_p)
+
+  def draw(key, probabilities):
+    return jax.random.categorical(key, jnp.log(probabilities)).astype(jnp.int32)
+
+  def unfinished(state):
+    return (state["count"] < steps).any()
+
+  def round_of(state):
+    key = jax.random.fold_in(rng, state["round"])
+    token, start = state["token"], state["position"]
+
+    def guess(carry, i):
+      inner, token = carry
+      logits, inner = decode_step(loops[1], layers[1], inner, token, start + i)
+      chance = likely(logits)
+      token = draw(jax.random.fold_in(key, i), chance)
+      return (inner, token), (token, chance)
+
+    # One more than is guessed: the draft is to have read its last guess, should it be taken.
+    carry, (guessed, guess_chance) = jax.lax.scan(guess, (state["draft"], token), jnp.arange(guesses + 1))
+    guessed = guessed[:guesses].T  # [batch, guesses]
+    guess_chance = jnp.moveaxis(guess_chance, 0, 1)[:, :guesses]
+    read = jnp.concatenate([token[:, None], guessed], axis=1)
+    places = start[:, None] + jnp.arange(guesses + 1)[None]
+    logits, inner = further(loops[0], layers[0], state["model"], read, places)
+    chance = likely(logits)  # [batch, guesses + 1, vocab_size]
+
+    take = lambda array: jnp.take_along_axis(array[:, :guesses], guessed[:, :, None], axis=2)[:, :, 0]
+    luck = jax.random.uniform(jax.random.fold_in(key, guesses + 1), (batch, guesses))
+    accepted = jnp.cumprod(luck * take(guess_chance) < take(chance), axis=1)
+    taken = accepted.sum(axis=1)  # [batch], 0 to guesses
+    # Where a guess is refused, the next token is drawn from what the draft gave too little; else from the model's own.
+    missing = jnp.maximum(chance[:, :guesses] - guess_chance, 0)
+    rest = jnp.concatenate([missing, chance[:, guesses:]], axis=1)
+    rest = jnp.take_along_axis(rest, taken[:, None, None], axis=1)[:, 0]
+    last = draw(jax.random.fold_in(key, guesses + 2), rest / rest.sum(axis=-1, keepdims=True))
+    fresh = jnp.concatenate([guessed, jnp.zeros((batch, 1), jnp.int32)], axis=1)
+    fresh = fresh.at[rows[:, 0], taken].set(last)
+
+    # A row that has all its tokens, or has ended, stands still.
+    going = state["count"] < steps
+    real = (jnp.arange(guesses + 1)[None] <= taken[:, None]) & going[:, None]
+    place = jnp.where(real, state["count"][:, None] + jnp.arange(guesses + 1)[None], state["new"].shape[1])
+    new = state["new"].at[rows, place].set(fresh, mode="drop")
+    ended = (real & (fresh == eos)).any(axis=1)
+    count = jnp.where(ended, steps, state["count"] + jnp.where(going, taken + 1, 0))
+    move = jnp.where(going, taken + 1, 0)
+    return {
+      "round": state["round"] + 1,
+      "token": jnp.where(going, last, token),
+      "position": start + move,
+      "count": count,
+      "new": new,
+      "model": inner,
+      "draft": carry[0],
+    }
+
+  logits, position, inner = prefill(model, params, tokens, valid, 0)
+  _, _, other = prefill(draft, draft_params, tokens, valid, 0)
+  first = draw(jax.random.fold_in(jax.random.fold_in(rng, 0), guesses + 3), likely(logits))
+  state = {
+    "round": jnp.int32(0),
+    "token": first,
+    "position": position,
+    "count": jnp.where(first == eos, steps, 1),
+    "new": jnp.full((batch, room + guesses + 1), pad).at[:, 0].set(first),
+    "model": unstack_layers(inner),
+    "draft": unstack_layers(other),
+  }
+  new = jax.lax.while_loop(unfinished, round_of, state)["new"]
+  ends = jnp.cumsum(new == eos, axis=1) - (new == eos)
+  return jnp.where(ends > 0, pad, new)
