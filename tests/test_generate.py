@@ -90,13 +90,14 @@ def test_draws_come_from_the_key_and_not_from_the_room():
 
 
 def test_sizes_nearby_share_a_program():
-  from zoo.generate import _generate
+  from zoo.generate.decoding import advance, begin
 
+  counts = lambda: (begin._cache_size(), advance._cache_size())
   zoo.generate(MODEL, PARAMS, PROMPT, max_new_tokens=9)
-  programs = _generate._cache_size()
+  programs = counts()
   zoo.generate(MODEL, PARAMS, PROMPT[:, :3], max_new_tokens=16)
   zoo.generate(zoo.build("gpt", **SIZES), PARAMS, PROMPT, max_new_tokens=7, eos=3)
-  assert _generate._cache_size() == programs
+  assert counts() == programs
 
 
 LOGITS = jnp.log(jnp.array([[0.05, 0.4, 0.3, 0.15, 0.1]]))

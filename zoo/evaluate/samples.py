@@ -49,7 +49,13 @@ def samples(
   if not prompts:
     raise UserError("samples: there is no prompt. Give a list of texts; an empty text asks for a new document.")
   starts, valid = left_padded([[eos, *encoder.encode(prompt)] for prompt in prompts], encoder.pad or 0)
-  options = {"max_new_tokens": max_new_tokens, "temperature": temperature, "top_k": top_k, "top_p": top_p, "eos": eos}
+  options: dict[str, Any] = {
+    "max_new_tokens": max_new_tokens,
+    "temperature": temperature,
+    "top_k": top_k,
+    "top_p": top_p,
+    "eos": eos,
+  }
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
     whole = fetch(generate(model, params, starts, valid=valid, rng=jax.random.key(seed), **options))

@@ -1,7 +1,6 @@
 """What families have in common that read a text from left to right."""
 
 import functools
-from typing import ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -88,8 +87,6 @@ class LanguageModel(Decoder, kw_only=True):
 
   logits: nn.Module
 
-  decodes: ClassVar[bool] = True
-
   @nn.compact
   def __call__(self, tokens, *, valid=None, positions=None, predict=None, train=False):
     """Logits of the next token at every position.
@@ -105,6 +102,10 @@ class LanguageModel(Decoder, kw_only=True):
     """
     x = self.hidden(tokens, valid, positions, train)
     return self.logits(x if predict is None else pick(x, predict), self.embed)
+
+  @property
+  def decodes(self):
+    return True
 
 
 def with_head(head, tied, num_classes, *, language_model=LanguageModel, embed, **parts):

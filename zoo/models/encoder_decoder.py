@@ -119,6 +119,10 @@ class EncoderDecoder(Model):
     return None if self.decoder is None else self.decoder.max_length
 
   @property
+  def decodes(self):
+    return self.logits is not None
+
+  @property
   def vocab_size(self):
     return self._decoder_embed.num_embeddings
 

@@ -1,7 +1,5 @@
 """GPT-2: Language Models are Unsupervised Multitask Learners (Radford et al., 2019). Code: https://github.com/openai/gpt-2."""
 
-from typing import ClassVar
-
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -31,8 +29,6 @@ class GPT(Model):
   norm: nn.Module
   dropout: float = 0.0
 
-  decodes: ClassVar[bool] = True
-
   @nn.compact
   def __call__(self, tokens, *, valid=None, positions=None, predict=None, train=False):
     """Logits of the next token at every position.
@@ -55,6 +51,10 @@ class GPT(Model):
     if predict is not None:
       x = pick(x, predict)
     return unembed(self.embed, self.norm(x))
+
+  @property
+  def decodes(self):
+    return True
 
   @property
   def max_length(self):

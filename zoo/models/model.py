@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from typing import ClassVar
 
 import flax.linen as nn
 
@@ -13,12 +12,15 @@ class Model(nn.Module, kw_only=True):
   # JSON text, for a dict has no hash; not compared: models of equal parts are equal however they were asked for.
   spec_json: str = dataclasses.field(default="{}", compare=False, repr=False)
 
-  decodes: ClassVar[bool] = False  # Predicts the next token from those before it, so that `zoo.generate` can use it?
-
   @property
   def spec(self):
     """{"family", "variant", **sizes} that `zoo.build` made this model from; {} if a factory was called directly."""
     return json.loads(self.spec_json)
+
+  @property
+  def decodes(self):
+    """Whether it predicts the next token from those before it, so that `zoo.generate` can use it."""
+    return False
 
   @nn.nowrap
   def example(self, batch_size=1):

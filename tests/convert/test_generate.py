@@ -1,0 +1,160 @@
+"""What `generate` writes against `generate` of transformers, token by token, by tiny random models."""
+
+import functools
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+
+import zoo
+from tests.convert.parity import Case, reference
+
+EOS, PAD = 5, 1
+TOWERS = dict(
+  d_model=12, encoder_layers=2, decoder_layers=2, encoder_attention_heads=3, decoder_attention_heads=2,
+  encoder_ffn_dim=20, decoder_ffn_dim=17, decoder_start_token_id=2, pad_token_id=PAD, eos_token_id=EOS,
+)  # fmt: skip
+CASES = {
+  "gpt": ("GPT2LMHeadModel", "GPT2Config", dict(vocab_size=43, n_positions=60, n_embd=12, n_layer=2, n_head=3)),
+  "llama": (
+    "LlamaForCausalLM", "LlamaConfig",
+    dict(vocab_size=37, max_position_embeddings=70, hidden_size=12, intermediate_size=19, num_hidden_layers=2,
+         num_attention_heads=3, num_key_value_heads=1, head_dim=6),
+  ),
+  "mistral": (
+    "MistralForCausalLM", "MistralConfig",
+    dict(vocab_size=37, max_position_embeddings=70, hidden_size=12, intermediate_size=19, num_hidden_layers=3,
+         num_attention_heads=2, num_key_value_heads=2, head_dim=4, sliding_window=5),
+  ),
+  "t5": (
+    "T5ForConditionalGeneration", "T5Config",
+    dict(vocab_size=31, d_model=12, d_kv=5, d_ff=30, num_layers=2, num_heads=3,
+         decoder_start_token_id=0, pad_token_id=PAD, eos_token_id=EOS),
+  ),
+  "bart": (
+    "BartForConditionalGeneration", "BartConfig",
+    dict(vocab_size=29, max_position_embeddings=50, scale_embedding=True, **TOWERS),
+  ),
+  "marian": (
+    "MarianMTModel", "MarianConfig", dict(vocab_size=41, decoder_vocab_size=41, max_position_embeddings=50, **TOWERS),
+  ),
+  "whisper": (
+    "WhisperForConditionalGeneration", "WhisperConfig",
+    dict(vocab_size=47, num_mel_bins=8, max_source_positions=9, max_target_positions=45, **TOWERS),
+  ),
+}  # fmt: skip
+DECODERS = ("gpt", "llama", "mistral")
+LENGTHS = (7, 4, 1)  # of the texts of a batch
+
+
+@functools.cache
+def pair(name):
+  """The reference, and what its files become here."""
+  import tempfile
+
+  cls, config_cls, config = CASES[name]
+
+  def livelier(model):
+    """Layers outweigh the vector of the last token, and no token is louder than the others: else all repeat one."""
+    for label, parameter in model.named_parameters():
+      if label.endswith("bias"):
+        parameter.sub_(1)
+      elif parameter.ndim > 1 and parameter.shape[0] == config["vocab_size"]:
+        parameter.div_(parameter.norm(dim=1, keepdim=True))
+      elif not label.endswith(("v_proj.weight", "out_proj.weight")):
+        parameter.mul_(3 if parameter.ndim > 1 else 1)
+    for tower in (model.get_encoder(), model.get_decoder()) if name == "marian" else ():
+      tower.embed_positions.weight.copy_(tower.embed_positions.create_weight())
+    if hasattr(model, "final_logits_bias"):
+      model.final_logits_bias.copy_(torch.randn_like(model.final_logits_bias))
+
+  there = reference(Case(name, cls, config_cls, config, None, None, {}, prepare=livelier), seed=3)
+  with tempfile.TemporaryDirectory() as folder:
+    there.save_pretrained(folder)
+    return there, *zoo.load(folder)
+
+
+def batch(name, vocab_size):
+  """Texts of several lengths, padded left for decoders, as the reference wants it, else right; or recordings."""
+  rng = np.random.default_rng(4)
+  if name == "whisper":
+    return rng.normal(size=(3, 18, 8)).astype(np.float32), None
+  longest = max(LENGTHS)
+  valid = np.array([np.arange(longest) < length for length in LENGTHS])
+  valid = valid[:, ::-1].copy() if name in DECODERS else valid
+  return np.where(valid, rng.integers(6, vocab_size, valid.shape), PAD), valid
+
+
+def theirs(name, new, **options):
+  there, model, _ = pair(name)
+  tokens, valid = batch(name, model.vocab_size)
+  start = dict(decoder_start_token_id=there.config.decoder_start_token_id) if name not in DECODERS else {}
+  settings = {"max_new_tokens": new, "do_sample": False, "pad_token_id": PAD, "eos_token_id": EOS, **start, **options}
+  config = transformers.GenerationConfig(**settings)
+  there.generation_config = config
+  inputs = torch.from_numpy(tokens.swapaxes(1, 2) if name == "whisper" else tokens)
+  more = {} if valid is None else {"attention_mask": torch.from_numpy(valid.astype(np.int64))}
+  # Whisper's own `generate` cuts recordings into pieces; what it calls for each is this.
+  return transformers.GenerationMixin.generate(there, inputs, config, **more)
+
+
+def ours(name, new, **options):
+  _, model, params = pair(name)
+  tokens, valid = batch(name, model.vocab_size)
+  given = {"max_new_tokens": new, "pad": PAD, "eos": EOS, **options}
+  return zoo.generate(model, params, tokens, valid=None if valid is None else jnp.asarray(valid), **given)
+
+
+def same(found, wanted):
+  """Texts end where all have ended in the reference, and go on with padding here."""
+  found, wanted = np.asarray(found), np.asarray(wanted)
+  found = found.reshape(-1, found.shape[-1])
+  np.testing.assert_array_equal(found[:, : wanted.shape[1]], wanted)
+  assert (found[:, wanted.shape[1] :] == PAD).all()
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_greedy_texts_are_those_of_the_reference(name):
+  wanted = theirs(name, 21)
+  assert len(np.unique(wanted)) > 3
+  same(ours(name, 21), wanted)
+
+
+BEAMS = {
+  "plain": dict(num_beams=3),
+  "n best, long": dict(num_beams=4, num_return=3, length_penalty=2.0, early_stopping="never"),
+  "soon, short": dict(num_beams=2, num_return=2, length_penalty=-0.7, early_stopping=True),
+}
+
+
+# Every kind with one decoder and one encoder-decoder, every family with one kind.
+KINDS = [*zip(CASES, [*BEAMS] * 3), *((name, kind) for name in ("gpt", "t5") for kind in list(BEAMS)[1:])]
+
+
+@pytest.mark.parametrize("name, kind", sorted(set(KINDS)))
+def test_beams_are_those_of_the_reference(name, kind):
+  options = {"eos": [EOS, 9, 13]} | BEAMS[kind]
+  renamed = {"num_return": "num_return_sequences", "eos": "eos_token_id"}
+  more = {"return_dict_in_generate": True, "output_scores": True}
+  wanted = theirs(name, 15, **{renamed.get(key, key): value for key, value in options.items()}, **more)
+  found, scores = ours(name, 15, **options, return_scores=True)
+  same(found, wanted.sequences)
+  np.testing.assert_allclose(scores.reshape(-1), wanted.sequences_scores, rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("name, beams", [("gpt", 1), ("llama", 3), ("t5", 3), ("bart", 1), ("whisper", 1)])
+def test_rules_are_those_of_the_reference(name, beams):
+  decodes = name in DECODERS
+  options = dict(
+    repetition_penalty=1.4, min_new_tokens=9, num_beams=beams, forced={} if decodes else {0: 11}, suppress=[PAD, 7],
+    suppress_first=[8, 10], no_repeat_ngram=2,
+  )  # fmt: skip
+  options["forced"] |= {-1: EOS}
+  wanted = theirs(
+    name, 17, repetition_penalty=1.4, min_new_tokens=9, num_beams=beams, suppress_tokens=[PAD, 7],
+    begin_suppress_tokens=[8, 10], no_repeat_ngram_size=2, forced_eos_token_id=EOS,
+    **({} if decodes else {"forced_bos_token_id": 11}),
+  )  # fmt: skip
+  same(ours(name, 17, **options), wanted)

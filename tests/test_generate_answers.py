@@ -1,0 +1,176 @@
+"""Encoder-decoders, streaming, scores, stops: what `generate` does beside what it shares with the reference."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import zoo
+from tests.filled import filled
+from zoo.errors import UserError
+from zoo.generate import decode_step, prefill
+from zoo.layers.stack import stack_layers
+
+TOWER = dict(vocab_size=23, dim=6, depth=2, num_heads=3)
+SIZES = {
+  "gpt": dict(TOWER, max_length=40),
+  "t5": dict(TOWER, decoder_depth=1, head_dim=5, num_buckets=6, max_distance=5),
+  "bart": dict(TOWER, max_length=40, decoder_heads=2),
+  "whisper": dict(TOWER, source_length=7, max_length=40, mels=5, decoder_depth=1),
+}
+MODELS = {family: zoo.build(family, **sizes) for family, sizes in SIZES.items()}
+PARAMS = {family: filled(model, *model.example(), seed=3) for family, model in MODELS.items()}
+ANSWERING = pytest.mark.parametrize("family", ["t5", "bart", "whisper"])
+TOKENS = jax.random.randint(jax.random.key(0), (2, 7), 0, 23)
+FEATURES = jax.random.normal(jax.random.key(1), (2, 13, 5))
+BEGIN = jax.random.randint(jax.random.key(2), (2, 3), 0, 23)
+VALID = jnp.array([[True] * 4 + [False] * 3, [True] * 7])
+
+
+def source(family):
+  return FEATURES if family == "whisper" else TOKENS
+
+
+def answer(family, new=9, **options):
+  return np.asarray(zoo.generate(MODELS[family], PARAMS[family], source(family), max_new_tokens=new, **options))
+
+
+def recomputed(family, begin, new, valid):
+  """Greedy, by a full pass for every token over an answer padded to one length."""
+  model, text = MODELS[family], np.asarray(begin)
+  run = jax.jit(lambda text: model.apply({"params": PARAMS[family]}, source(family), text, valid=valid)["logits"])
+  for _ in range(new):
+    padded = np.pad(text, ((0, 0), (0, begin.shape[1] + new - text.shape[1])))
+    text = np.concatenate([text, np.asarray(run(padded))[:, text.shape[1] - 1].argmax(-1)[:, None]], axis=1)
+  return text
+
+
+@ANSWERING
+def test_an_answer_equals_recomputing_the_full_pass(family):
+  out = answer(family, valid=VALID, decoder_tokens=BEGIN)
+  np.testing.assert_array_equal(out, recomputed(family, BEGIN, 9, VALID))
+  start = jnp.full((2, 1), MODELS[family].start_token)
+  np.testing.assert_array_equal(answer(family, valid=VALID), answer(family, valid=VALID, decoder_tokens=start))
+
+
+@ANSWERING
+def test_prefill_and_steps_give_the_logits_of_the_full_pass(family):
+  model, params = MODELS[family], PARAMS[family]
+  text = jax.random.randint(jax.random.key(5), (2, 8), 0, 23)
+  full = model.apply({"params": params}, source(family), text, valid=VALID)["logits"]
+  logits, positions, state = prefill(model, params, source(family), VALID, 5, decoder_tokens=text[:, :3])
+  step = jax.jit(lambda *args: decode_step(model, params, *args))
+  for i in range(3, 8):
+    np.testing.assert_allclose(logits, full[:, i - 1], atol=1e-5 * abs(full).max())
+    logits, state = step(state, text[:, i], positions)
+    positions = positions + 1
+  np.testing.assert_allclose(logits, full[:, 7], atol=1e-5 * abs(full).max())
+
+
+def test_padded_sources_and_answers_go_on_as_they_would_alone():
+  begin, real = jnp.array([[4, 9, 2], [0, 0, 7]]), jnp.array([[True] * 3, [False, False, True]])
+  out = answer("t5", valid=VALID, decoder_tokens=begin, decoder_valid=real, num_beams=1)
+  for row, (length, start) in enumerate([(4, 0), (7, 2)]):
+    alone = zoo.generate(
+      MODELS["t5"], PARAMS["t5"], TOKENS[row : row + 1, :length], max_new_tokens=9,
+      decoder_tokens=begin[row : row + 1, start:],
+    )  # fmt: skip
+    np.testing.assert_array_equal(out[row, 3:], alone[0, 3 - start :])
+
+
+@pytest.mark.parametrize("family", ["gpt", "t5"])
+def test_scanned_layers_write_the_same(family):
+  scanned = zoo.build(family, **SIZES[family], scan=True)
+  out = zoo.generate(scanned, stack_layers(PARAMS[family]), TOKENS, max_new_tokens=9, num_beams=2)
+  np.testing.assert_array_equal(out, answer(family, num_beams=2))
+
+
+def test_what_is_streamed_is_what_is_returned():
+  seen, options = [], dict(temperature=0.9, rng=jax.random.key(3), top_k=9, min_p=0.01)
+  out = answer("gpt", stream=seen.append, **options)
+  np.testing.assert_array_equal(np.stack(seen, axis=1), out[:, 7:])
+  np.testing.assert_array_equal(out, answer("gpt", **options))
+
+
+def test_streaming_ends_with_the_last_text():
+  seen, options = [], dict(temperature=3.0, rng=jax.random.key(1))
+  free = answer("gpt", **options)
+  eos = [int(free[0, 9]), int(free[1, 10])]
+  last = [np.isin(row[7:], eos).argmax() for row in free]
+  out = answer("gpt", eos=eos, pad=22, stream=seen.append, **options)
+  assert 1 < len(seen) == 1 + max(last) < 9 and (out[:, 8 + max(last) :] == 22).all()
+
+
+def test_scores_are_the_logarithms_of_the_chances():
+  out, scores = zoo.generate(MODELS["gpt"], PARAMS["gpt"], TOKENS, max_new_tokens=6, return_scores=True)
+  logits = MODELS["gpt"].apply({"params": PARAMS["gpt"]}, out)[:, 6:-1]
+  wanted = jnp.take_along_axis(jax.nn.log_softmax(logits), out[:, 7:, None], axis=2)[:, :, 0]
+  np.testing.assert_allclose(scores, wanted, atol=1e-4)
+
+
+def test_the_best_beam_has_the_score_of_its_tokens():
+  options = dict(max_new_tokens=6, num_beams=3, num_return=2, length_penalty=0.5, return_scores=True)
+  out, scores = zoo.generate(MODELS["gpt"], PARAMS["gpt"], TOKENS, **options)
+  assert out.shape == (2, 2, 13) and (scores[:, 0] >= scores[:, 1]).all()
+  for i in range(2):
+    logits = MODELS["gpt"].apply({"params": PARAMS["gpt"]}, out[:, i])[:, 6:-1]
+    sums = jnp.take_along_axis(jax.nn.log_softmax(logits), out[:, i, 7:, None], axis=2)[:, :, 0].sum(axis=1)
+    np.testing.assert_allclose(scores[:, i], sums / 6**0.5, atol=1e-4)
+
+
+def test_sequences_of_tokens_end_a_text():
+  options = dict(temperature=3.0, rng=jax.random.key(1))
+  free = answer("gpt", 12, **options)
+  second = free[1, 9:12].tolist()
+  stop = [free[0, 9:12].tolist(), [(second[0] + 1) % 23, *second[1:]], [*second, 0, 0, 0, 0]]
+  out = answer("gpt", 12, stop=stop, pad=21, **options)
+  np.testing.assert_array_equal(out[0, :12], free[0, :12])
+  assert (out[0, 12:] == 21).all()
+  np.testing.assert_array_equal(out[1], free[1])
+
+
+def test_prompts_of_several_lengths_share_programs():
+  from zoo.generate import beams, decoding
+
+  count = lambda: [program._cache_size() for module in (beams, decoding) for program in (module.begin, module.advance)]
+  options = dict(eos=3, suppress=[2], forced={0: 4}, length_penalty=2.0)
+  for beam in (1, 2):
+    answer("t5", num_beams=beam, **options)
+  before = count()
+  options = dict(eos=1, suppress=[9], forced={-1: 4}, length_penalty=1.0)
+  for beam in (1, 2):
+    zoo.generate(MODELS["t5"], PARAMS["t5"], TOKENS[:, :3], max_new_tokens=12, num_beams=beam, **options)
+  assert count() == before
+
+
+def test_the_arrays_that_are_given_stay_as_they_are():
+  valid = jnp.ones((2, 7), bool)
+  answer("whisper", valid=valid)
+  assert valid.all()
+
+
+MISTAKES = {
+  "decoder_tokens and decoder_valid are of encoder-decoders; a GPT goes on": dict(decoder_tokens=TOKENS),
+  "num_beams is 0.": dict(num_beams=0),
+  "num_return is 3 of num_beams 2.": dict(num_beams=2, num_return=3),
+  "num_beams is 2, temperature 0.5: beam search does not draw.": dict(
+    num_beams=2, temperature=0.5, rng=jax.random.key(0)
+  ),
+  "num_beams is 2: beam search knows its tokens at the end only.": dict(num_beams=2, stream=print),
+  "early_stopping is 'soon'.": dict(early_stopping="soon"),
+  "eos has token 23, the model's are 0 to 22.": dict(eos=[3, 23]),
+  "min_p is 0. It is a probability": dict(min_p=0),
+  "repetition_penalty is 0. It must be above 0": dict(repetition_penalty=0),
+}
+
+
+@pytest.mark.parametrize("message", MISTAKES)
+def test_mistakes_are_told(message):
+  with pytest.raises(UserError) as error:
+    answer("gpt", **MISTAKES[message])
+  assert message in str(error.value)
+
+
+def test_a_source_longer_than_the_encoder_reads_is_refused():
+  with pytest.raises(UserError, match="A text of 41 tokens exceeds what the encoder reads, 40."):
+    zoo.generate(MODELS["bart"], PARAMS["bart"], jnp.zeros((1, 41), int), max_new_tokens=3)

@@ -1,0 +1,156 @@
+"""Beam search: the likeliest texts, of which several are followed at a time.
+
+Every step of `transformers.generation.utils._beam_search` is here, so that both find the same texts.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from zoo.generate import rules
+from zoo.generate.steps import decode_step, prefill, step_by_step, stopped, written
+from zoo.layers.stack import unstack_layers
+
+LOST = -1e9  # The score of what must not be chosen.
+
+
+class Beams(NamedTuple):
+  """Between two tokens. Texts that go on, and texts that have ended, the best first.
+
+  step: int32, how many tokens were generated.
+  text, valid: [batch * beams, columns]: the prompt's real tokens, which end together, then `room` columns.
+  scores: float32 [batch, beams], the sum of what the tokens of texts that go on have as logarithms.
+  ended: int32 [batch, beams, room], ended_scores: float32 [batch, beams], over length ** length_penalty.
+  finished: bool [batch, beams], which of these rows hold a text.
+  hopeful: bool [batch], whether those that go on may yet be better.
+  going: bool, whether any of them do.
+  position: int32 [batch * beams], of the newest token.
+  model: of `prefill`.
+  """
+
+  step: jax.Array
+  text: jax.Array
+  valid: jax.Array
+  scores: jax.Array
+  ended: jax.Array
+  ended_scores: jax.Array
+  finished: jax.Array
+  hopeful: jax.Array
+  going: jax.Array
+  position: jax.Array
+  model: Any
+
+
+STATIC = ("model", "room", "beams", "early_stopping", "ends")
+
+
+@functools.partial(jax.jit, static_argnames=STATIC)
+def begin(model, params, inputs, settings, length_penalty, *, room, beams, early_stopping, ends):
+  """Reads the prompt and chooses the first tokens."""
+  logits, position, state = prefill(model, params, **inputs, room=room)
+  text, valid = written(inputs, room)
+  batch = text.shape[0]
+  every = lambda tree: jax.tree.map(lambda array: jnp.repeat(array, beams, axis=0) if array.ndim else array, tree)
+  start = jnp.full((batch, beams), LOST).at[:, 0].set(0.0)  # All are the same: one is followed.
+  state = Beams(
+    step=jnp.int32(0),
+    text=every(jnp.where(valid, text, settings.pad)),
+    valid=every(valid),
+    scores=start,
+    ended=jnp.full((batch, beams, room), settings.pad),
+    ended_scores=jnp.full((batch, beams), LOST),
+    finished=jnp.zeros((batch, beams), bool),
+    hopeful=jnp.ones(batch, bool),
+    going=jnp.bool_(True),
+    position=every(position - 1),
+    model=every(unstack_layers(state)),
+  )
+  return _further(state, every(logits), settings, length_penalty, room, beams, early_stopping, ends)
+
+
+@functools.partial(jax.jit, static_argnames=STATIC, donate_argnames="state")
+def advance(model, params, state, settings, length_penalty, *, room, beams, early_stopping, ends):
+  """On until no text that goes on can become one of the best."""
+
+  def one(state):
+    newest = jax.lax.dynamic_slice_in_dim(state.text, state.text.shape[1] - room + state.step - 1, 1, axis=1)[:, 0]
+    logits, inner = decode_step(model, params, state.model, newest, state.position)
+    state = state._replace(model=inner)
+    return _further(state, logits, settings, length_penalty, room, beams, early_stopping, ends)
+
+  return jax.lax.while_loop(lambda state: state.going, one, state)
+
+
+def _further(state, logits, settings, length_penalty, room, beams, early_stopping, ends):
+  """One token more; logits [batch * beams, vocab_size]."""
+  batch, vocab_size = state.scores.shape[0], logits.shape[1]
+  end = state.text.shape[1] - room + state.step
+  heard = rules.Text(state.text, state.valid, end, state.step, settings.steps)
+  chances = rules.apply(settings.rules, jax.nn.log_softmax(logits), heard).reshape(batch, beams, vocab_size)
+
+  # Even if every beam ended in each of its possible ends, as many texts would be left that go on.
+  keep = max(2, 1 + ends) * beams
+  sums, index = jax.lax.top_k((chances + state.scores[:, :, None]).reshape(batch, -1), keep)
+  source, token = index // vocab_size, (index % vocab_size).astype(jnp.int32)
+  rows = (source + beams * jnp.arange(batch)[:, None]).reshape(-1)
+  text = jax.lax.dynamic_update_slice(state.text[rows], token.reshape(-1, 1), (0, end))
+  valid = jax.lax.dynamic_update_slice(state.valid[rows], jnp.ones((len(rows), 1), bool), (0, end))
+  hits = (token[:, :, None] == settings.ends[None, None]).any(axis=2) | (state.step + 1 >= settings.steps)
+  hits |= stopped(text, valid, end, settings.stop).reshape(batch, keep)
+
+  running = sums + hits * LOST
+  scores, best = jax.lax.top_k(running, beams)
+  from_rows = jnp.take_along_axis(rows.reshape(batch, keep), best, axis=1).reshape(-1)
+  kept = (best + keep * jnp.arange(batch)[:, None]).reshape(-1)
+
+  new = text.reshape(batch, keep, -1)[:, :, -room:]
+  full = state.finished.all(axis=1) & (early_stopping is True)
+  ending = hits & (jnp.arange(keep) < beams)[None]
+  reached = sums / (state.step + 1).astype(jnp.float32) ** length_penalty
+  reached += (full * LOST)[:, None] + (~state.hopeful * LOST)[:, None] + ~ending * LOST
+  ended_scores, best = jax.lax.top_k(jnp.concatenate([state.ended_scores, reached], axis=1), beams)
+  ended = jnp.take_along_axis(jnp.concatenate([state.ended, new], axis=1), best[:, :, None], axis=1)
+  finished = jnp.take_along_axis(jnp.concatenate([state.finished, ending], axis=1), best, axis=1)
+
+  step = state.step + 1
+  length = settings.steps if early_stopping == "never" else step
+  length = jnp.where(length_penalty > 0, length, step).astype(jnp.float32)
+  hope = scores[:, :1] / length**length_penalty
+  worst = jnp.where(finished, ended_scores.min(axis=1, keepdims=True), LOST)
+  hopeful = state.hopeful & (hope > worst).any(axis=1)
+  going = hopeful.any() & ~hits.all()
+  if early_stopping is True:
+    going &= ~finished.all()
+  return Beams(
+    step, text[kept], valid[kept], scores, ended, ended_scores, finished, hopeful, going, state.position + 1,
+    _reordered(state.model, from_rows),
+  )  # fmt: skip
+
+
+def _reordered(state, rows):
+  """Caches of the rows that go on. What was read of a source is the same for every beam of a text."""
+
+  def row(path, array):
+    names = [getattr(part, "key", "") for part in path]
+    shared = not array.ndim or names[-1].startswith("context_") or names[0] in ("encoded", "valid")
+    return array if shared else array[rows]
+
+  return jax.tree_util.tree_map_with_path(row, state)
+
+
+def search(
+  model, params, source, settings, *, num_beams, length_penalty, num_return, early_stopping, ends, return_scores
+):
+  """What `generate` returns of beam search."""
+  static = {"room": source.room, "beams": num_beams, "early_stopping": early_stopping, "ends": ends}
+  state = begin(model, params, source.inputs, settings, jnp.float32(length_penalty), **static)
+  loop, layers = step_by_step(model, params)
+  state = advance(loop, layers, state, settings, jnp.float32(length_penalty), **static)
+  count = num_return or 1
+  new = state.ended[:, :count, : int(settings.steps)]
+  prompt = jnp.broadcast_to(source.prompt[:, None], (*new.shape[:2], source.prompt.shape[1]))
+  found = [jnp.concatenate([prompt, new], axis=2), state.ended_scores[:, :count]]
+  found = found if num_return is not None else [array[:, 0] for array in found]
+  return tuple(found) if return_scores else found[0]

@@ -1,0 +1,82 @@
+"""What a loop is given: prompts, checked and padded to a bucket of sizes, and settings that compile nothing."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from zoo.generate import checks
+from zoo.generate.steps import encodes
+
+
+class Source(NamedTuple):
+  """What is read before anything is said: `inputs` of `prefill`, padded to their buckets, and the prompt as given."""
+
+  prompt: jax.Array
+  inputs: dict
+  room: int
+
+  @classmethod
+  def of(cls, model, tokens, valid, decoder_tokens, decoder_valid, max_new_tokens):
+    """Checks and pads; arguments as of `generate`."""
+    checks.decodes(model)
+    checks.of_encoder_only(model, decoder_tokens, decoder_valid)
+    tokens = jnp.asarray(tokens)
+    # Copies: what a program only hands on would be the caller's own array, which `advance` makes use of.
+    valid = None if valid is None else jnp.array(valid, bool)
+    if not encodes(model):
+      checks.tokens_fit(tokens, valid)
+      checks.length_fits(model, tokens.shape[1], max_new_tokens)
+      prompt, inputs = tokens, _padded(tokens, valid, model.max_length)
+    else:
+      checks.source_fits(model, tokens, valid)
+      if decoder_tokens is None:
+        decoder_tokens = jnp.full((tokens.shape[0], 1), model.start_token, jnp.int32)
+      prompt = jnp.asarray(decoder_tokens)
+      decoder_valid = None if decoder_valid is None else jnp.asarray(decoder_valid, bool)
+      checks.tokens_fit(prompt, decoder_valid, "decoder_tokens", "decoder_valid")
+      checks.length_fits(model, prompt.shape[1], max_new_tokens)
+      if jnp.issubdtype(tokens.dtype, jnp.integer):
+        inputs = _padded(tokens, valid, model.encoder.max_length)
+      else:
+        inputs = {"tokens": tokens, "valid": valid}
+      # Most answers begin with one token.
+      decoder = _padded(prompt, decoder_valid, 1 if prompt.shape[1] == 1 else model.max_length)
+      inputs |= {f"decoder_{name}": array for name, array in decoder.items()}
+    return cls(prompt.astype(jnp.int32), inputs, _bucket(max_new_tokens, model.max_length))
+
+
+class Settings(NamedTuple):
+  """What both programs are told without being compiled anew; `None` and the kinds of rules are part of a program."""
+
+  steps: jax.Array
+  ends: jax.Array
+  stop: jax.Array | None
+  pad: jax.Array
+  rng: jax.Array
+  temperature: jax.Array
+  top_p: jax.Array | None
+  min_p: jax.Array | None
+  rules: tuple
+
+
+def stops(stop):
+  """int32 [sequences, longest], filled with -1 in front; None if there are none."""
+  if not len(stop):
+    return None
+  longest = max(map(len, stop))
+  return jnp.asarray([[-1] * (longest - len(row)) + list(row) for row in stop], jnp.int32)
+
+
+def _padded(tokens, valid, limit):
+  """With padding behind, up to a bucket."""
+  batch, length = tokens.shape
+  wide = ((0, 0), (0, _bucket(length, limit) - length))
+  valid = jnp.ones((batch, length), bool) if valid is None else valid
+  return {"tokens": jnp.pad(tokens.astype(jnp.int32), wide), "valid": jnp.pad(valid, wide)}
+
+
+def _bucket(size, limit):
+  """A power of two from 16 on that holds `size`, but no more than `limit`: sizes nearby share a program."""
+  bucket = max(16, 1 << (size - 1).bit_length())
+  return bucket if limit is None else min(bucket, limit)

@@ -1,0 +1,147 @@
+"""What changes logits before a token is chosen. A rule is a tuple of arrays that is called as rule(logits, text).
+
+Rules are values: `generate` makes those that its keywords ask for, and takes others as `rules=`. Those that
+transformers has too do what `transformers.generation.logits_process` does.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+
+class Text(NamedTuple):
+  """What has been said so far.
+
+  tokens: int32 [batch, columns]: the prompt, which ends at column `columns - room`, and what was generated.
+  valid: bool [batch, columns], True = a real token; in each row they lie without a gap, and end before `end`.
+  end: int32, the column of the token that is to be chosen.
+  step: int32, how many were generated. steps: int32, how many there will be at most.
+  """
+
+  tokens: jax.Array
+  valid: jax.Array
+  end: jax.Array
+  step: jax.Array
+  steps: jax.Array
+
+
+class RepetitionPenalty(NamedTuple):
+  """Logits of tokens that occur in the text are divided by `penalty` if above 0, else multiplied.
+
+  Section 4.1 of https://arxiv.org/abs/1909.05858.
+  """
+
+  penalty: jax.Array
+
+  def __call__(self, logits, text):
+    """float32 [batch, vocab_size] -> the same"""
+    rows = jnp.arange(logits.shape[0])[:, None]
+    seen = jnp.zeros(logits.shape, bool).at[rows, text.tokens].max(text.valid)
+    return jnp.where(seen, jnp.where(logits > 0, logits / self.penalty, logits * self.penalty), logits)
+
+
+class NoRepeatNgram(NamedTuple):
+  """No n tokens in a row occur twice.
+
+  back: int32 [n - 1]: n - 1, ..., 2, 1.
+  """
+
+  back: jax.Array
+
+  def __call__(self, logits, text):
+    """float32 [batch, vocab_size] -> the same"""
+    count, columns = self.back.shape[0], text.tokens.shape[1]
+    before = jnp.maximum(text.end - self.back, 0)
+    ending = text.tokens[:, before]  # [batch, n - 1]
+    real = text.valid[:, before].all(axis=1) & (text.end >= count)
+    last = jnp.arange(count, columns)
+    alike = text.valid[:, last] & real[:, None]
+    for i in range(count):
+      column = last - count + i
+      alike &= (text.tokens[:, column] == ending[:, i : i + 1]) & text.valid[:, column]
+    rows = jnp.arange(logits.shape[0])[:, None]
+    banned = jnp.zeros(logits.shape, bool).at[rows, text.tokens[:, last]].max(alike)
+    return jnp.where(banned, -jnp.inf, logits)
+
+
+class MinNewTokens(NamedTuple):
+  """None of the tokens `ends`, int32 [k], before `least` tokens were generated."""
+
+  least: jax.Array
+  ends: jax.Array
+
+  def __call__(self, logits, text):
+    """float32 [batch, vocab_size] -> the same"""
+    return jnp.where(text.step < self.least, logits.at[:, self.ends].set(-jnp.inf), logits)
+
+
+class Suppress(NamedTuple):
+  """Never one of `tokens`, int32 [k]."""
+
+  tokens: jax.Array
+
+  def __call__(self, logits, text):
+    """float32 [batch, vocab_size] -> the same"""
+    return logits.at[:, self.tokens].set(-jnp.inf)
+
+
+class SuppressFirst(NamedTuple):
+  """None of `tokens`, int32 [k], at step `step`, the first at which there is a choice."""
+
+  tokens: jax.Array
+  step: jax.Array
+
+  def __call__(self, logits, text):
+    """float32 [batch, vocab_size] -> the same"""
+    return jnp.where(text.step == self.step, logits.at[:, self.tokens].set(-jnp.inf), logits)
+
+
+class Forced(NamedTuple):
+  """At step places[i] nothing but tokens[i]; both int32 [k]. A place below 0 counts from the end: -1 is the last."""
+
+  places: jax.Array
+  tokens: jax.Array
+
+  def __call__(self, logits, text):
+    """float32 [batch, vocab_size] -> the same"""
+    here = jnp.where(self.places < 0, self.places + text.steps, self.places) == text.step
+    token = self.tokens[jnp.argmax(here)]
+    only = jnp.where(jnp.arange(logits.shape[-1]) == token, 0.0, -jnp.inf)[None]
+    return jnp.where(here.any(), only, logits)
+
+
+def asked_for(
+  *,
+  repetition_penalty=None,
+  no_repeat_ngram=None,
+  min_new_tokens=0,
+  ends=(),
+  suppress=(),
+  suppress_first=(),
+  forced=None,
+):
+  """The rules of these keywords of `generate`, in the order in which transformers applies them."""
+  ints = lambda values: jnp.asarray(list(values), jnp.int32)
+  found = []
+  if repetition_penalty not in (None, 1):
+    found.append(RepetitionPenalty(jnp.float32(repetition_penalty)))
+  if no_repeat_ngram:
+    found.append(NoRepeatNgram(jnp.arange(no_repeat_ngram - 1, 0, -1)))
+  if min_new_tokens and len(ends):
+    found.append(MinNewTokens(jnp.int32(min_new_tokens), ints(ends)))
+  if forced:
+    found.append(Forced(ints(forced), ints(forced.values())))
+  if len(suppress):
+    found.append(Suppress(ints(suppress)))
+  if len(suppress_first):
+    first = next(step for step in range(len(forced or ()) + 1) if step not in (forced or ()))
+    found.append(SuppressFirst(ints(suppress_first), jnp.int32(first)))
+  return tuple(found)
+
+
+def apply(rules, logits, text):
+  """All of them, one after the other; float32 [batch, vocab_size]"""
+  for rule in rules:
+    logits = rule(logits, text)
+  return logits

@@ -1,0 +1,118 @@
+"""What every loop is made of: reading the prompt, one token further, a longer cache."""
+
+import jax
+import jax.numpy as jnp
+
+from zoo.layers.stack import looped, unstack_layers
+
+FROM_THE_END = {"keys": -3, "values": -3, "key_scales": -2, "value_scales": -2, "positions": -1}  # the axis of length
+
+
+def encodes(model):
+  """Whether the model reads one text and writes another."""
+  return hasattr(model, "encode") and hasattr(model, "decode")
+
+
+def prefill(model, params, tokens, valid, room, *, decoder_tokens=None, decoder_valid=None):
+  """Reads prompts.
+
+  Args:
+    tokens: int32 [batch, length]; of an encoder-decoder what is encoded, once.
+    valid: bool [batch, length], True = a real token, at least one in each row; None: all are.
+    room: how many positions to keep free behind the prompt.
+    decoder_tokens: int32 [batch, decoder length] of an encoder-decoder, what its text begins with; the model's
+      start_token if None.
+    decoder_valid: bool [batch, decoder length], as valid.
+
+  Returns:
+    logits [batch, vocab_size] of the next token, its position int32 [batch], and the state: what `decode_step` goes on
+    from. Of a decoder it is the cache.
+  """
+  if not encodes(model):
+    logits, position, cache = _read(model, {"params": params}, tokens, valid)
+    return logits, position, grow(cache, room)
+  encoded = model.apply({"params": params}, tokens, valid=valid, method="encode")
+  if decoder_tokens is None:
+    decoder_tokens = jnp.full((tokens.shape[0], 1), model.start_token, jnp.int32)
+  more = {"method": "decode", "of": (encoded,), "given": {} if valid is None else {"valid": valid}}
+  logits, position, cache = _read(model, {"params": params}, decoder_tokens, decoder_valid, "decoder_valid", **more)
+  state = {"cache": grow(cache, room), "encoded": encoded}
+  return logits, position, state if valid is None else {**state, "valid": valid}
+
+
+def _read(model, variables, tokens, valid, name="valid", *, of=(), given=None, **options):
+  """Logits of the next token [batch, vocab_size], its position [batch], the cache."""
+  valid = jnp.ones(tokens.shape, bool) if valid is None else valid
+  positions = jnp.maximum(jnp.cumsum(valid, axis=1) - 1, 0).astype(jnp.int32)
+  last = tokens.shape[1] - 1 - jnp.argmax(valid[:, ::-1], axis=1)
+  given = {"positions": positions, "predict": last[:, None], **(given or {}), name: valid}
+  logits, state = model.apply(variables, tokens, *of, **given, **options, mutable=["cache"])
+  return logits[:, 0], positions.max(axis=1) + 1, state["cache"]
+
+
+def decode_step(model, params, state, tokens, positions):
+  """One token further.
+
+  Args:
+    state: from `prefill` or from the step before.
+    tokens, positions: int32 [batch], of the newest token.
+
+  Returns:
+    logits [batch, vocab_size] of the next one, state
+  """
+  logits, state = further(model, params, state, tokens[:, None], positions[:, None])
+  return logits[:, 0], state
+
+
+def further(model, params, state, tokens, positions):
+  """Several tokens further: int32 [batch, length] each -> logits [batch, length, vocab_size], state"""
+  if not encodes(model):
+    variables = {"params": params, "cache": state}
+    logits, found = model.apply(variables, tokens, positions=positions, mutable=["cache"])
+    return logits, found["cache"]
+  given = {"positions": positions, "valid": state.get("valid"), "method": "decode", "mutable": ["cache"]}
+  logits, found = model.apply({"params": params, "cache": state["cache"]}, tokens, state["encoded"], **given)
+  return logits, {**state, "cache": found["cache"]}
+
+
+def grow(cache, room):
+  """A cache of `zoo.layers.attention` with `room` more empty positions."""
+
+  def longer(path, array):
+    name = path[-1].key
+    if name not in FROM_THE_END:
+      return array
+    widths = [(0, 0)] * array.ndim
+    widths[FROM_THE_END[name]] = (0, room)
+    return jnp.pad(array, widths, constant_values=-1 if name == "positions" else 0)
+
+  return jax.tree_util.tree_map_with_path(longer, cache)
+
+
+def stopped(text, valid, end, stop):
+  """bool [batch], which texts, whose last token is in column `end`, end in one of the sequences `stop`."""
+  if stop is None:
+    return jnp.zeros(text.shape[0], bool)
+  before = end - jnp.arange(stop.shape[1])[::-1]
+  last, real = text[:, jnp.maximum(before, 0)], valid[:, jnp.maximum(before, 0)] & (before >= 0)[None]
+  alike = (last[:, None] == stop[None]) & real[:, None]
+  return (alike | (stop < 0)[None]).all(axis=2).any(axis=1)
+
+
+def written(inputs, room):
+  """The prompt's real tokens so that all end in one column, `room` columns behind it, and which of them are real."""
+  name = "decoder_" if "decoder_tokens" in inputs else ""
+  tokens, valid = inputs[f"{name}tokens"], inputs[f"{name}valid"]
+  order = jnp.argsort(valid, axis=1, stable=True)
+  given = [jnp.take_along_axis(array, order, axis=1) for array in (tokens, valid)]
+  return [jnp.pad(array, ((0, 0), (0, room))) for array in given]
+
+
+def step_by_step(model, params):
+  """The model with a loop of layers, and parameters for it: those that decode."""
+  loop = looped(model)
+  params = {name: part for name, part in params.items() if name != "encoder" or not encodes(model)}
+  return (model, params) if loop == model else (loop, _unstacked(params))
+
+
+_unstacked = jax.jit(unstack_layers)
