@@ -80,6 +80,19 @@ def test_an_answer_ends_at_its_end_and_a_worse_one_scores_less(pairs):
   assert found["tokens"] == 12 and 0 < found["chrf"] < 90 and "most_frequent/bleu" not in found
 
 
+def test_tokens_that_the_tokenizer_does_not_have_are_no_text(pairs):
+  scored()
+  references = [pairs.texts(index)[1] for index in range(len(pairs))]
+
+  def write(model, params, tokens, **options):
+    rows = Writer(references[:4])(model, params, tokens, **options)
+    return np.concatenate([rows[:, :1], np.full((len(rows), 1), BYTES.vocab_size + 2), rows[:, 1:]], axis=1)
+
+  found = generation(zoo.build("t5", **SIZES), data=pairs, batch_size=len(pairs), generate=write)({})
+  known = text_scores.scores([*references[:4], "", ""], references)
+  assert {name: found[name] for name in known} == known and known["bleu"] > 30
+
+
 def test_a_model_writes_through_zoo_generate(pairs):
   scored()
   model = zoo.build("t5", **SIZES)

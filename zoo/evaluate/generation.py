@@ -79,7 +79,8 @@ def generation(
     for batch in eval_batches(records, batch_size):
       made = fetch(generate(model, params, batch["tokens"], valid=batch["valid"], **options))
       written += [until(row, eos) for row, weight in zip(made[:, 1:].tolist(), batch["weight"]) if weight]
-    texts = [encoder.decode(tokens).strip() for tokens in written]
+    # Sentinels may lie behind the tokenizer's vocabulary, and an embedding may be padded; neither is text.
+    texts = [encoder.decode([token for token in row if token < encoder.vocab_size]).strip() for row in written]
     sources, references = pairs()
     shown = [
       f"source     {source}\nreference  {reference}\nmodel      {text}"
