@@ -6,6 +6,16 @@
 Sinusoids, norms after the sum, one scaled matrix for both embeddings and the output, label smoothing, a linear warm-up
 and then the inverse square root of the step; https://arxiv.org/abs/1706.03762. Six books that no other book retells are
 held out.
+
+About 8 CPU-minutes, and 1 more to write the 1,522 held-out verses. Seen: 3.6 nats per token in training with smoothing,
+and on the held-out verses less than what copying them reaches. So short a training learns the language of the targets,
+not yet to keep to the source; raise `steps`.
+
+| | BLEU | chrF | ROUGE-1 | ROUGE-2 | ROUGE-L |
+|---|---|---|---|---|---|
+| model | 10.6 | 30.5 | 43.2 | 16.8 | 36.8 |
+| the source itself | 22.7 | 43.5 | 53.9 | 29.0 | 50.3 |
+| the most frequent target | 0.1 | 6.3 | 13.0 | 1.8 | 11.4 |
 """
 
 from ml_collections import ConfigDict
