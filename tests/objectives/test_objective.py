@@ -72,7 +72,7 @@ def test_rows_without_weight_count_for_nothing(case):
 @pytest.mark.parametrize("case", OBJECTIVES)
 def test_an_rng_means_training(case):
   class Model:
-    asked = None
+    asked, start_token = None, 0
 
     def apply(self, variables, *inputs, train, rngs, **options):
       Model.asked = train, list(rngs)

@@ -32,6 +32,27 @@ class Corpus(NamedTuple):
   num_bytes: int
 
 
+class Chunks:
+  """The documents of a corpus in one row, cut into pieces of `length` tokens: `chunks[i]` int32 [length].
+
+  The last one reaches back as far as it needs to be as long as the others.
+  """
+
+  def __init__(self, corpus: Corpus, length: int, source: str):
+    if len(corpus.tokens) < length:
+      raise UserError(f"{source} holds {len(corpus.tokens)} tokens, an example needs {length}. Lower max_length.")
+    self.tokens, self.length = corpus.tokens, length
+
+  def __len__(self) -> int:
+    return -(-len(self.tokens) // self.length)
+
+  def __getitem__(self, index: int) -> np.ndarray:
+    if not 0 <= index < len(self):
+      raise IndexError(f"There are {len(self)} chunks; {index} is none of them.")
+    first = min(index * self.length, len(self.tokens) - self.length)
+    return self.tokens[first : first + self.length].astype(np.int32)
+
+
 def tokenised(
   source: Source, tokenizer: Any, *, field: str, pieces: Callable[[str], list[str]] | None = None, cache: bool = True
 ) -> Corpus:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import grain
 import numpy as np
 
+from zoo.data.padding import Bucketed, Buckets
 from zoo.errors import UserError
 
 Example = dict[str, np.ndarray]
@@ -23,9 +24,11 @@ class Records:
 
   Attributes:
     info: what others need to know, e.g. `tokenizer`, `vocab_size`, `class_names`, `bytes`.
+    buckets: the lengths that a batch may be padded to; None: examples make batches as they are.
   """
 
   info: dict[str, Any]
+  buckets: Buckets | None = None
 
   def __len__(self) -> int:
     raise NotImplementedError
@@ -95,11 +98,15 @@ def batches(
   dataset = grain.MapDataset.range(len(records)).seed(seed % 2**32)
   if shuffle:
     dataset = dataset.shuffle()
-  # Local batch k * process_count + process_index holds this host's rows of global batch k.
-  dataset = (
-    dataset.repeat(ENDLESS // len(records)).random_map(records.example).batch(local)[process_index::process_count]
-  )
-  return Batches(dataset, threads, prefetch, workers)
+  order = dataset.repeat(ENDLESS // len(records))
+  examples = order.random_map(records.example)
+  if records.buckets is None:
+    # Local batch k * process_count + process_index holds this host's rows of global batch k.
+    return Batches(examples.batch(local)[process_index::process_count], threads, prefetch, workers)
+  rows = slice(process_index * local, (process_index + 1) * local)
+  sorting = seed % 2**32 if shuffle else None
+  made = Bucketed(order, examples, records.buckets, batch_size, rows, sorting)
+  return Batches(grain.MapDataset.range(ENDLESS // batch_size).map(made), threads, prefetch, workers)
 
 
 class EvalBatches:
@@ -123,6 +130,9 @@ class EvalBatches:
     indices = range(first, first + self._rows)
     examples = [self._records[min(index, len(self._records) - 1)] for index in indices]
     batch = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+    if self._records.buckets is not None:  # Of the whole batch: all hosts have it as long.
+      everyone = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
+      batch = self._records.buckets.cut(batch, np.minimum(everyone, len(self._records) - 1))
     return batch | {"weight": np.array([index < len(self._records) for index in indices], np.float32)}
 
   def __iter__(self) -> Iterator[Example]:

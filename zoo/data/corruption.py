@@ -1,0 +1,77 @@
+"""Texts that lost something, and what a model has to write to mend them: the noise of T5 and of BART."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def span_lengths(length: int, rate: float, mean_span: float) -> tuple[int, int]:
+  """How many tokens, corrupted, make exactly `length` inputs, and how many targets; both end in one eos.
+
+  `random_spans_helper` of https://github.com/google-research/text-to-text-transfer-transformer,
+  t5/data/preprocessors.py: 512 inputs at .15 and 3 are made of 568 tokens, with 114 targets.
+  """
+
+  def corrupted(tokens: int) -> tuple[int, int]:
+    noise = int(round(tokens * rate))
+    spans = int(round(noise / mean_span))
+    return tokens - noise + spans + 1, noise + spans + 1
+
+  tokens = length - 1
+  while corrupted(tokens + 1)[0] <= length:
+    tokens += 1
+  return tokens, corrupted(tokens)[1]
+
+
+def noise_mask(length: int, rate: float, mean_span: float, rng: np.random.Generator) -> np.ndarray:
+  """bool [length], True where tokens are lost: round(rate * length) of them, in spans of `mean_span` on average.
+
+  The first token is kept, the last is lost, all such masks are equally likely. `random_spans_noise_mask` of T5.
+  """
+  noise = min(max(int(round(length * rate)), 1), length - 1)
+  spans = min(max(int(round(noise / mean_span)), 1), length - noise)
+  runs = np.stack([_parts(length - noise, spans, rng), _parts(noise, spans, rng)], axis=1).ravel()
+  return np.repeat(np.arange(2 * spans) % 2 == 1, runs)
+
+
+def _parts(total: int, count: int, rng: np.random.Generator) -> np.ndarray:
+  """`total` as a sum of `count` whole numbers of 1 or more, all such sums equally likely."""
+  cuts = 1 + rng.permutation(total - 1)[: count - 1]
+  return np.diff(np.sort(cuts), prepend=0, append=total)
+
+
+def with_sentinels(tokens: np.ndarray, lost: np.ndarray, first_sentinel: int) -> np.ndarray:
+  """`tokens` with a sentinel in place of every span of `lost`: the first is `first_sentinel`, the next one less, ..."""
+  begins = lost & ~np.concatenate([[False], lost[:-1]])
+  marked = np.where(begins, first_sentinel + 1 - np.cumsum(begins), tokens)
+  return marked[begins | ~lost].astype(np.int32)
+
+
+def infilled(
+  tokens: np.ndarray, mask_token: int, rate: float, mean_span: float, rng: np.random.Generator
+) -> np.ndarray:
+  """`tokens` less round(rate * length) of them, a single mask in place of every span that is lost.
+
+  Lengths of spans are Poisson with mean `mean_span`; one of length 0 is a mask where nothing is missing. BART's text
+  infilling, section 2.2 of https://arxiv.org/abs/1910.13461.
+  """
+  left = int(round(rate * len(tokens)))
+  spans: list[int] = []
+  while left:
+    spans.append(min(int(rng.poisson(mean_span)), left))
+    left -= spans[-1]
+  kept = len(tokens) - sum(spans)
+  # The kept tokens and the spans in any order, but each in its own.
+  is_span = np.zeros(kept + len(spans), bool)
+  is_span[rng.permutation(len(is_span))[: len(spans)]] = True
+  sizes = np.ones(len(is_span), int)
+  sizes[is_span] = spans
+  starts = np.cumsum(sizes) - sizes
+  found = np.full(len(is_span), mask_token, np.int32)
+  found[~is_span] = tokens[starts[~is_span]]
+  return found
+
+
+def shuffled(sentences: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
+  """The tokens of sentences in a random order of sentences. BART's sentence permutation."""
+  return np.concatenate([sentences[place] for place in rng.permutation(len(sentences))])

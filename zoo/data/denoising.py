@@ -1,0 +1,107 @@
+"""BART's pretraining: sentences are shuffled and spans lost, the model writes the text as it was.
+
+https://arxiv.org/abs/1910.13461, section 2.2. Tokens are lost, not whole words.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from zoo.data.corpus import Corpus, tokenised
+from zoo.data.corruption import infilled, shuffled
+from zoo.data.fields import check_fields
+from zoo.data.padding import end_token, pair
+from zoo.data.pipeline import Example, Records
+from zoo.data.sentence_pairs import sentences
+from zoo.data.sources import open_source
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.errors import UserError
+
+
+def denoising(
+  source: str,
+  split: str = "train",
+  *,
+  data_dir: str | None = None,
+  tokenizer: str = "sotu",
+  max_length: int = 512,
+  rate: float = 0.3,
+  mean_span: float = 3.0,
+  permute: bool = True,
+  text_field: str = "text",
+  cache: bool = True,
+) -> "Denoising":
+  """Runs of whole sentences of a document, with noise, and as they were: `bos text eos` both.
+
+  Args:
+    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    tokenizer: name or path; it needs a mask.
+    max_length: tokens of either text with bos (or cls) and eos (or sep). A sentence that is longer is cut.
+    rate: part of the tokens that is lost.
+    mean_span: of the Poisson distribution of the lengths of lost spans, each of which becomes one mask.
+    permute: whether sentences are shuffled.
+    text_field: field of the source that holds a document.
+    cache: keep the tokens in the cache folder.
+
+  Each example: `tokens` int32 [max_length], `valid` bool [max_length], `target_tokens` int32 [max_length],
+  `target_valid` bool [max_length]. Noise changes from epoch to epoch; in evaluation it is always the same. `info`:
+  source, tokenizer, vocab_size, max_length, target_length.
+  """
+  if not 0 <= rate < 1 or mean_span <= 0:
+    raise UserError(f"rate is {rate}, mean_span {mean_span}. The first must be from 0 to below 1, the second above 0.")
+  if max_length < 4:
+    raise UserError(f"max_length is {max_length}. Two tokens between bos and eos need at least 4.")
+  raw = open_source(source, split, data_dir)
+  check_fields(raw, text_field)
+  encoder = open_tokenizer(tokenizer)
+  if encoder.mask is None:
+    raise UserError(f"Tokenizer '{encoder}' has no token that hides others (mask). Choose another, e.g. sotu.")
+  corpus = tokenised(raw, encoder, field=text_field, pieces=sentences, cache=cache)
+  return Denoising(corpus, raw.name, encoder, max_length, (rate, mean_span), permute)
+
+
+class Denoising(Records):
+  """See `denoising`."""
+
+  def __init__(
+    self, corpus: Corpus, source: str, tokenizer: Any, max_length: int, noise: tuple[float, float], permute: bool
+  ):
+    self.corpus, self.tokenizer, self.max_length = corpus, tokenizer, max_length
+    self.noise, self.permute = noise, permute
+    end, begin = end_token(tokenizer), tokenizer.bos if tokenizer.bos is not None else tokenizer.cls
+    self.frame = ([] if begin in (None, end) else [begin]), [end]
+    self.room = max_length - len(self.frame[0]) - 1
+    self.starts = np.concatenate([[0], corpus.piece_ends])  # Sentence s is tokens[starts[s] : starts[s + 1]].
+    self.runs = self._runs()
+    self.info = {
+      "source": source,
+      "tokenizer": tokenizer,
+      "vocab_size": tokenizer.vocab_size,
+      "max_length": max_length,
+      "target_length": max_length,
+    }
+
+  def __len__(self) -> int:
+    return len(self.runs)
+
+  def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
+    rng = rng or np.random.default_rng(index)
+    begin, end = self.runs[index]
+    whole = [self.corpus.tokens[self.starts[s] : self.starts[s + 1]] for s in range(begin, end)]
+    if len(whole) == 1:
+      whole = [whole[0][: self.room]]
+    noisy = shuffled(whole, rng) if self.permute else np.concatenate(whole)
+    noisy = infilled(noisy, self.tokenizer.mask, *self.noise, rng)[: self.room]  # Masks of nothing may be too many.
+    framed = (np.concatenate([self.frame[0], row, self.frame[1]]) for row in (noisy, np.concatenate(whole)))
+    return pair(*framed, self.max_length, self.max_length, self.tokenizer.pad or 0)
+
+  def _runs(self) -> np.ndarray:
+    """[examples, 2] first sentence and end: as many of a document as fit."""
+    runs, first = [], 0
+    for end in self.corpus.document_ends.tolist():
+      while first < end:
+        last = int(np.searchsorted(self.starts, self.starts[first] + self.room, side="right")) - 1
+        last = min(max(last, first + 1), end)
+        runs.append((first, last))
+        first = last
+    return np.array(runs)

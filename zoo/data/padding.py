@@ -1,0 +1,113 @@
+"""Pairs of token rows, and batches of them that are padded no further than their longest row needs.
+
+A program is compiled for every shape, so lengths are few: a batch has the smallest of some bucket lengths that holds
+all of its rows. Rows of one bucket are put together, so that most batches are of one bucket: the rows of several
+batches in a row are sorted by their buckets, cut into batches, and the batches shuffled. All of that follows from the
+seed and the batch's number alone, and is the same on every host.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zoo.errors import UserError
+
+Example = dict[str, np.ndarray]
+
+WINDOW = 16  # Batches whose rows are sorted together. Within them, and in which of them a row is, chance decides.
+
+
+class Buckets(NamedTuple):
+  """The lengths that a batch may have, and the shortest for each record.
+
+  Attributes:
+    lengths: per bucket the columns of each array, name -> columns; the next holds more.
+    of_record: int [records]: the number of the first bucket that holds the record.
+  """
+
+  lengths: Sequence[Mapping[str, int]]
+  of_record: np.ndarray
+
+  def cut(self, batch: Example, indices: Sequence[int] | np.ndarray) -> Example:
+    """A batch padded to full length -> padded to the bucket that holds the records `indices`."""
+    lengths = self.lengths[int(self.of_record[indices].max())]
+    return {name: array[:, : lengths[name]] if name in lengths else array for name, array in batch.items()}
+
+
+def buckets(source: np.ndarray, target: np.ndarray, length: int, target_length: int, count: int) -> Buckets | None:
+  """`count` buckets in equal steps up to the full lengths; None for a single one, which is no choice.
+
+  Args:
+    source, target: int [records], tokens that the two texts of each record have.
+    length, target_length: the most that they may have.
+    count: how many.
+  """
+  if count < 1:
+    raise UserError(f"buckets is {count}. It must be 1 (all batches of full length) or more.")
+  if count == 1:
+    return None
+  steps = [tuple(-(-most * step // count) for most in (length, target_length)) for step in range(1, count + 1)]
+  needs = [np.searchsorted([step[side] for step in steps], sizes) for side, sizes in enumerate((source, target))]
+  names = [("tokens", "valid"), ("target_tokens", "target_valid")]
+  lengths = [{name: step[side] for side in range(2) for name in names[side]} for step in steps]
+  return Buckets(lengths, np.maximum(*needs))
+
+
+class Bucketed:
+  """step -> this host's rows of global batch `step`, all of one bucket where that can be.
+
+  Args:
+    order: place in the stream -> record.
+    examples: place in the stream -> the record's example at full length.
+    buckets: of the records.
+    batch_size: rows of the global batch.
+    rows: those of this host.
+    seed: of the order of batches; None: records stay in the order of the stream.
+  """
+
+  def __init__(self, order: Any, examples: Any, buckets: Buckets, batch_size: int, rows: slice, seed: int | None):
+    self._order, self._examples, self._buckets = order, examples, buckets
+    self._batch_size, self._rows, self._seed = batch_size, rows, seed
+    self._last: tuple[int, np.ndarray] = (-1, np.zeros(0, int))
+
+  def __call__(self, step: int) -> Example:
+    places = self._places(int(step))
+    examples = [self._examples[int(place)] for place in places[self._rows]]
+    batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+    return self._buckets.cut(batch, self._records(places))
+
+  def _records(self, places: np.ndarray) -> np.ndarray:
+    return np.array([self._order[int(place)] for place in places])
+
+  def _places(self, step: int) -> np.ndarray:
+    """[batch_size] places in the stream of batch `step`."""
+    if self._seed is None:
+      return np.arange(step * self._batch_size, (step + 1) * self._batch_size)
+    window, last = step // WINDOW, self._last  # Threads ask for batches near each other; any of them may fill it.
+    if last[0] != window:
+      places = np.arange(window * WINDOW * self._batch_size, (window + 1) * WINDOW * self._batch_size)
+      by_bucket = places[np.argsort(self._buckets.of_record[self._records(places)], kind="stable")]
+      self._last = last = (
+        window,
+        np.random.default_rng([self._seed, window]).permutation(by_bucket.reshape(WINDOW, -1)),
+      )
+    return last[1][step % WINDOW]
+
+
+def pair(source: np.ndarray, target: np.ndarray, length: int, target_length: int, pad: int) -> Example:
+  """Two rows of tokens as an example of `zoo.objectives.seq2seq`: tokens, valid, target_tokens, target_valid."""
+  found = {}
+  for prefix, row, size in (("", source, length), ("target_", target, target_length)):
+    tokens = np.full(size, pad, np.int32)
+    tokens[: len(row)] = row
+    found |= {f"{prefix}tokens": tokens, f"{prefix}valid": np.arange(size) < len(row)}
+  return found
+
+
+def end_token(tokenizer: Any) -> int:
+  """The token that ends a text; UserError if there is none."""
+  end = tokenizer.eos if tokenizer.eos is not None else tokenizer.sep
+  if end is None:
+    raise UserError(f"Tokenizer '{tokenizer}' has no token that ends a text (eos or sep). Choose another, e.g. sotu.")
+  return end

@@ -1,0 +1,69 @@
+"""Running text in two: the model reads the first part and writes the rest (https://arxiv.org/abs/1910.10683, 3.3.1)."""
+
+from typing import Any
+
+import numpy as np
+
+from zoo.data.corpus import Chunks, tokenised
+from zoo.data.fields import check_fields
+from zoo.data.padding import end_token, pair
+from zoo.data.pipeline import Example, Records
+from zoo.data.sources import open_source
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.errors import UserError
+
+
+def prefix_lm(
+  source: str,
+  split: str = "train",
+  *,
+  data_dir: str | None = None,
+  tokenizer: str = "sotu",
+  max_length: int = 512,
+  text_field: str = "text",
+  cache: bool = True,
+) -> "PrefixLM":
+  """Chunks of `max_length` tokens, cut in two at random: the first part and the rest, each closed by eos.
+
+  Args:
+    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    tokenizer: name or path.
+    max_length: tokens of a chunk, and the length that either part is padded to.
+    text_field: field of the source that holds the text.
+    cache: keep the tokens in the cache folder.
+
+  Each example: `tokens` int32 [max_length], `valid` bool [max_length], `target_tokens` int32 [max_length],
+  `target_valid` bool [max_length]. In evaluation a chunk is always cut at the same place. `info`: source, tokenizer,
+  vocab_size, max_length, target_length.
+  """
+  if max_length < 2:
+    raise UserError(f"max_length is {max_length}. Two parts need at least 2.")
+  raw = open_source(source, split, data_dir)
+  check_fields(raw, text_field)
+  encoder = open_tokenizer(tokenizer)
+  return PrefixLM(
+    Chunks(tokenised(raw, encoder, field=text_field, cache=cache), max_length, raw.name), raw.name, encoder
+  )
+
+
+class PrefixLM(Records):
+  """See `prefix_lm`."""
+
+  def __init__(self, chunks: Chunks, source: str, tokenizer: Any):
+    self.chunks, self.eos, self.pad = chunks, end_token(tokenizer), tokenizer.pad or 0
+    self.info = {
+      "source": source,
+      "tokenizer": tokenizer,
+      "vocab_size": tokenizer.vocab_size,
+      "max_length": chunks.length,
+      "target_length": chunks.length,
+    }
+
+  def __len__(self) -> int:
+    return len(self.chunks)
+
+  def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
+    tokens = self.chunks[index]
+    cut = (rng or np.random.default_rng(index)).integers(1, len(tokens))
+    parts = (np.append(part, self.eos) for part in (tokens[:cut], tokens[cut:]))
+    return pair(*parts, self.chunks.length, self.chunks.length, self.pad)

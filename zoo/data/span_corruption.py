@@ -1,0 +1,108 @@
+"""T5's pretraining: spans of a text are lost, the model writes them (https://arxiv.org/abs/1910.10683, section 3.1.4).
+
+T5 1.1 has the same noise; it differs in the model (gated, with an output layer of its own) and in training without
+dropout on this alone, not in a mixture with tasks.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from zoo.data.corpus import Chunks, tokenised
+from zoo.data.corruption import noise_mask, span_lengths, with_sentinels
+from zoo.data.fields import check_fields
+from zoo.data.padding import end_token, pair
+from zoo.data.pipeline import Example, Records
+from zoo.data.sources import open_source
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.errors import UserError
+
+SENTINELS = 100
+
+
+def span_corruption(
+  source: str,
+  split: str = "train",
+  *,
+  data_dir: str | None = None,
+  tokenizer: str = "sotu",
+  max_length: int = 512,
+  rate: float = 0.15,
+  mean_span: float = 3.0,
+  closing: bool = False,
+  text_field: str = "text",
+  cache: bool = True,
+) -> "SpanCorruption":
+  """Chunks of running text with sentinels in place of lost spans; targets are the sentinels, each before its span.
+
+      Thank you for inviting me to your party last week.
+      tokens   Thank you <0> me to your party <1> week . eos
+      targets  <0> for inviting <1> last eos
+
+  Args:
+    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    tokenizer: name or path. Sentinels are its <extra_id_0>, <extra_id_1> ..., if it has them; else 100 ids behind its
+      vocabulary, the last of them the first sentinel, as in T5.
+    max_length: tokens that the model reads, eos counted. Targets have the length that follows; nothing is padded.
+    rate: part of the tokens that is lost.
+    mean_span: how many tokens a lost span has on average.
+    closing: whether one more sentinel stands before the target's eos, as in figure 2 of the paper. The code of T5 and
+      of T5 1.1 has none.
+    text_field: field of the source that holds the text.
+    cache: keep the tokens in the cache folder.
+
+  Each example: `tokens` int32 [max_length], `valid`, `target_tokens` int32 [target length], `target_valid`. What is
+  lost changes from epoch to epoch; in evaluation it is always the same. `info`: source, tokenizer, vocab_size
+  (sentinels counted), max_length, target_length, first_sentinel.
+  """
+  if not 0 < rate < 1 or mean_span < 1:
+    raise UserError(
+      f"rate is {rate}, mean_span {mean_span}. The first must lie between 0 and 1, the second be 1 or more."
+    )
+  size, target_length = span_lengths(max_length, rate, mean_span) if max_length > 3 else (0, 0)
+  if size < 2:
+    raise UserError(f"max_length is {max_length}. It must hold a kept token, a sentinel and the end: 4 or more.")
+  spans = max(round(round(size * rate) / mean_span), 1)
+  if spans + closing > SENTINELS:
+    raise UserError(f"{spans} spans need as many sentinels, there are {SENTINELS}. Lower max_length or rate.")
+  raw = open_source(source, split, data_dir)
+  check_fields(raw, text_field)
+  encoder = open_tokenizer(tokenizer)
+  chunks = Chunks(tokenised(raw, encoder, field=text_field, cache=cache), size, raw.name)
+  return SpanCorruption(chunks, raw.name, encoder, (max_length, target_length + closing), (rate, mean_span), closing)
+
+
+class SpanCorruption(Records):
+  """See `span_corruption`."""
+
+  def __init__(
+    self,
+    chunks: Chunks,
+    source: str,
+    tokenizer: Any,
+    lengths: tuple[int, int],
+    noise: tuple[float, float],
+    closing: bool,
+  ):
+    self.chunks, self.lengths, self.noise, self.closing = chunks, lengths, noise, closing
+    self.eos, self.pad = end_token(tokenizer), tokenizer.pad or 0
+    own = tokenizer.backend.token_to_id("<extra_id_0>") if hasattr(tokenizer, "backend") else None
+    self.first_sentinel = tokenizer.vocab_size + SENTINELS - 1 if own is None else own
+    self.info = {
+      "source": source,
+      "tokenizer": tokenizer,
+      "vocab_size": max(tokenizer.vocab_size, self.first_sentinel + 1),
+      "max_length": lengths[0],
+      "target_length": lengths[1],
+      "first_sentinel": self.first_sentinel,
+    }
+
+  def __len__(self) -> int:
+    return len(self.chunks)
+
+  def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
+    tokens = self.chunks[index]
+    lost = noise_mask(len(tokens), *self.noise, rng or np.random.default_rng(index))
+    source, target = (with_sentinels(tokens, mask, self.first_sentinel) for mask in (lost, ~lost))
+    closing = [self.first_sentinel - (target > self.first_sentinel - SENTINELS).sum()] if self.closing else []
+    return pair(np.append(source, self.eos), np.concatenate([target, closing, [self.eos]]), *self.lengths, self.pad)

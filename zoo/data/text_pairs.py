@@ -1,0 +1,120 @@
+"""Texts and what becomes of them: batches of `tokens`, `valid`, `target_tokens`, `target_valid`."""
+
+from typing import Any
+
+import numpy as np
+
+from zoo.data.corpus import Corpus, tokenised
+from zoo.data.fields import check_fields, texts_of
+from zoo.data.padding import buckets as make_buckets
+from zoo.data.padding import end_token, pair
+from zoo.data.pipeline import Example, Records
+from zoo.data.sources import Source, open_source
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.errors import UserError
+
+
+def text_pairs(
+  source: str,
+  split: str = "train",
+  *,
+  data_dir: str | None = None,
+  tokenizer: str = "sotu",
+  max_length: int = 128,
+  target_length: int | None = None,
+  source_field: str = "source",
+  target_field: str = "target",
+  prefix: str = "",
+  buckets: int = 4,
+  cache: bool = True,
+) -> "TextPairs":
+  """Source and target texts, each closed by the tokenizer's eos; what is too long is cut before it.
+
+  Args:
+    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    tokenizer: name or path.
+    max_length, target_length: most tokens of a source and of a target; of both the same if the second is None.
+    source_field, target_field: fields of the two texts.
+    prefix: stands before every source text: "summarize: " tells a model of several tasks which one is meant.
+    buckets: how many lengths a batch may have; see `zoo.data.padding`. A program is compiled for each.
+    cache: keep the tokens in the cache folder.
+
+  Each example: `tokens` int32 [max_length], `valid` bool [max_length], `target_tokens` int32 [target_length],
+  `target_valid` bool [target_length]; batches may be shorter. `info`: source, tokenizer, vocab_size, max_length,
+  target_length.
+  """
+  target_length = max_length if target_length is None else target_length
+  if min(max_length, target_length) < 2:
+    raise UserError(f"max_length is {max_length}, target_length {target_length}. A token and the end need at least 2.")
+  raw = open_source(source, split, data_dir)
+  check_fields(raw, source_field, target_field)
+  encoder = open_tokenizer(tokenizer)
+  corpora = (
+    tokenised(Prefixed(raw, source_field, prefix) if prefix else raw, encoder, field=source_field, cache=cache),
+    tokenised(raw, encoder, field=target_field, cache=cache),
+  )
+  return TextPairs(raw, (source_field, target_field), corpora, encoder, (max_length, target_length), buckets)
+
+
+class Prefixed(Source):
+  """A source whose texts in one field begin with `prefix`."""
+
+  def __init__(self, source: Source, field: str, prefix: str):
+    self.source, self.field, self.prefix = source, field, prefix
+    self.name, self.class_names = source.name, source.class_names
+    self.fingerprint = None if source.fingerprint is None else f"{source.fingerprint} {prefix}"
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    raw = self.source[index]
+    if self.field not in raw:
+      return raw
+    texts = texts_of(raw[self.field], f"{self.name}, record {index}: {self.field}")
+    return {**raw, self.field: self.prefix + "\n\n".join(texts)}
+
+
+class TextPairs(Records):
+  """See `text_pairs`."""
+
+  def __init__(
+    self,
+    source: Source,
+    fields: tuple[str, str],
+    corpora: tuple[Corpus, Corpus],
+    tokenizer: Any,
+    lengths: tuple[int, int],
+    buckets: int,
+  ):
+    self.source, self.fields, self.corpora, self.lengths = source, fields, corpora, lengths
+    self.eos, self.pad = end_token(tokenizer), tokenizer.pad or 0
+    sizes = [np.minimum(np.diff(corpus.piece_ends, prepend=0) + 1, length) for corpus, length in zip(corpora, lengths)]
+    self.buckets = make_buckets(*sizes, *lengths, buckets)
+    self.info = {
+      "source": source.name,
+      "tokenizer": tokenizer,
+      "vocab_size": tokenizer.vocab_size,
+      "max_length": lengths[0],
+      "target_length": lengths[1],
+    }
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
+    rows = [self._row(corpus, index, length) for corpus, length in zip(self.corpora, self.lengths)]
+    return pair(*rows, *self.lengths, self.pad)
+
+  def texts(self, index: int) -> tuple[str, str]:
+    """Source and target of a record as they were written, without prefix."""
+    raw = self.source[index]
+    source, target = ("\n\n".join(texts_of(raw[field], f"{self.source.name}: {field}")) for field in self.fields)
+    return source, target
+
+  def _row(self, corpus: Corpus, index: int, length: int) -> np.ndarray:
+    if not 0 <= index < len(self):
+      raise IndexError(f"There are {len(self)} pairs; {index} is none of them.")
+    start = int(corpus.piece_ends[index - 1]) if index else 0
+    end = min(int(corpus.piece_ends[index]), start + length - 1)
+    return np.append(corpus.tokens[start:end].astype(np.int32), np.int32(self.eos))

@@ -1,0 +1,36 @@
+"""How near texts are to their references: BLEU, chrF and ROUGE, from 0 to 100."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import UserError
+
+ROUGE = ("rouge1", "rouge2", "rougeL")
+
+
+def scores(texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
+  """bleu and chrf (chrF2) of the whole set, by sacreBLEU; rouge1, rouge2, rougeL: the mean F1 of stems, by rouge-score.
+
+  https://aclanthology.org/W18-6319, https://aclanthology.org/W15-3049, https://aclanthology.org/W04-1013
+  """
+  sacrebleu, rouge = package("sacrebleu"), package("rouge_score.rouge_scorer")
+  scorer = rouge.RougeScorer(list(ROUGE), use_stemmer=True)
+  found = [scorer.score(reference, text) for text, reference in zip(texts, references, strict=True)]
+  return {
+    "bleu": sacrebleu.corpus_bleu(list(texts), [list(references)]).score,
+    "chrf": sacrebleu.corpus_chrf(list(texts), [list(references)]).score,
+    **{name: 100 * float(np.mean([one[name].fmeasure for one in found])) for name in ROUGE},
+  }
+
+
+def package(name: str) -> Any:
+  """A module of the extra `scores`."""
+  try:
+    return importlib.import_module(name)
+  except ImportError as error:
+    raise UserError(
+      f"generation scores texts with {name.partition('.')[0]}, which is not installed. pip install 'flax-zoo[scores]'."
+    ) from error

@@ -1,0 +1,59 @@
+"""One text becomes another: the loss of an encoder-decoder (https://arxiv.org/abs/1706.03762, section 5.4)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from zoo.errors import UserError
+from zoo.objectives.objective import Objective, apply, check_batch, present, ratio, row_weight
+
+
+def seq2seq(model: Any, label_smoothing: float = 0.0) -> Objective:
+  """Every target token is predicted from the source and the target before it: mean of -log p(target[t] | ..t, source).
+
+  The mean is over all real target tokens of the batch, so a row counts by its length. With smoothing e the loss is
+  `(1 - e) * -log p(target) + e * mean over the vocabulary of -log p`: the target's share is 1 - e + e / vocab_size.
+
+  Args:
+    model: (tokens, decoder_tokens, valid=, train=) -> {"logits" [batch, target length, vocab_size]}, and `start_token`,
+      behind which the decoder sees the target shifted right.
+    label_smoothing: the part of each target that is spread evenly over the vocabulary.
+
+  Batch: tokens int32 [batch, length], target_tokens int32 [batch, target length]; optionally valid [batch, length] and
+  target_valid [batch, target length], True = a real token, and weight [batch]. Metrics: loss (nats per token), nll (the
+  same without smoothing), perplexity = exp(nll), accuracy (of the next token, the target before it given), tokens.
+  """
+  if not 0 <= label_smoothing < 1:
+    raise UserError(f"seq2seq.label_smoothing is {label_smoothing}. It must be 0 or more and below 1.")
+  if not hasattr(model, "start_token"):
+    raise UserError(f"seq2seq needs a model with an encoder and a decoder; {type(model).__name__} is none. Try t5.")
+
+  def init(rng: jax.Array, batch: dict) -> Any:
+    check_batch(batch, "seq2seq", "tokens", "target_tokens")
+    return model.init(rng, batch["tokens"][:1], batch["target_tokens"][:1])["params"]
+
+  def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
+    target = batch["target_tokens"]
+    start = jnp.full_like(target[:, :1], model.start_token)
+    seen = jnp.concatenate([start, target[:, :-1]], axis=1)
+    # Padding stands behind the target, where no real token looks: the causal mask needs no help.
+    found = apply(model, params, batch["tokens"], seen, rng=rng, **present(batch, "valid"))
+    if not isinstance(found, Mapping) or "logits" not in found or found["logits"].ndim != 3:
+      raise UserError("seq2seq needs a model that predicts the next token. Build it with head='lm'.")
+    logits = found["logits"].astype(jnp.float32)
+    counts = row_weight(batch, len(target))[:, None] * batch.get("target_valid", jnp.ones(target.shape, bool))
+    nll = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+    uniform = jax.nn.logsumexp(logits, axis=-1) - logits.mean(-1)
+    correct = logits.argmax(-1) == target
+    sums = {"nll": nll, "loss": (1 - label_smoothing) * nll + label_smoothing * uniform, "correct": correct}
+    return {name: (x * counts).sum(-1) for name, x in sums.items()} | {"count": counts.sum(-1)}
+
+  def reduce(outputs: dict) -> tuple[jax.Array, dict]:
+    loss, nll, accuracy = (ratio(outputs[name], outputs["count"]) for name in ("loss", "nll", "correct"))
+    tokens = outputs["count"].sum()
+    return loss, {"loss": loss, "nll": nll, "perplexity": jnp.exp(nll), "accuracy": accuracy, "tokens": tokens}
+
+  return Objective(init, forward, reduce)
