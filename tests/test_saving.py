@@ -49,6 +49,13 @@ def test_what_is_saved_is_loaded(tmp_path, scan):
   assert equal(restored, params)
 
 
+def test_whoever_may_read_a_new_file_may_read_what_is_saved(tmp_path):
+  save(tmp_path / "model", gpt(), params_of(gpt()))
+  (tmp_path / "new").touch()
+  modes = {path.stat().st_mode for path in (tmp_path / "new", *(tmp_path / "model").iterdir())}
+  assert len(modes) == 1
+
+
 def test_a_scanned_model_and_a_loop_write_the_same_file(tmp_path):
   params = params_of(gpt(scan=False))
   save(tmp_path / "loop", gpt(scan=False), params)

@@ -18,7 +18,10 @@ def replacing(path: str | os.PathLike) -> Generator[pathlib.Path]:
   path = pathlib.Path(path)
   temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
   try:
+    temporary.touch()
+    mode = temporary.stat().st_mode  # That of any new file here: safetensors would let nobody else read its own.
     yield temporary
+    temporary.chmod(mode)
     with open(temporary, "rb") as written:
       os.fsync(written.fileno())
     os.replace(temporary, path)
