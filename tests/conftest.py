@@ -4,6 +4,8 @@ import importlib.metadata
 import os
 from pathlib import Path
 
+import pytest
+
 # Set before jax is imported, as variables of the environment, so that processes which tests start inherit them.
 os.environ["JAX_PLATFORMS"] = "cpu"
 flags = ["--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"]
@@ -24,7 +26,21 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 # As in pyproject.toml, for the processes that tests start and whose words they look at.
 os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache entry:UserWarning"
 
+MOST_STRETCHES = 20_000
+
 
 def pytest_collection_modifyitems(items):
   """Slow tests come last, so that a mistake shows early."""
   items.sort(key=lambda item: "slow" in item.keywords)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs_are_held():
+  """Forgets compiled programs before Linux runs out of places for them: a process may hold 65,530 stretches of memory,
+  a program takes about 12, and XLA crashes where it gets none."""
+  yield
+  held = Path("/proc/self/maps")
+  if held.exists() and held.read_bytes().count(b"\n") > MOST_STRETCHES:
+    import jax
+
+    jax.clear_caches()
