@@ -6,6 +6,7 @@ model with `zoo.save_hf` and has the reference load that.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -100,14 +101,20 @@ def check(case: Case, folder) -> None:
   want = there(**inputs, output_hidden_states=True, output_attentions=True)
   torch_outputs = {name: pick(want) for name, (_, pick) in case.outputs.items()}
 
-  @jax.jit
-  def forward(params):
-    return model.apply({"params": params}, *args, **kwargs, capture_intermediates=True, mutable=["intermediates"])
+  # The outputs and the gradient of the same random combination of them all, in one program.
+  rng = np.random.default_rng(2)
+  mix = {name: rng.normal(size=tensor.shape).astype(np.float32) for name, tensor in torch_outputs.items()}
 
-  got, state = forward(params)
-  differences = {
-    name: distance(pick(got), torch_outputs[name].detach().numpy()) for name, (pick, _) in case.outputs.items()
-  }
+  @jax.jit
+  @functools.partial(jax.grad, has_aux=True)
+  def run(params):
+    seen = {"capture_intermediates": True, "mutable": ["intermediates"]}
+    got, state = model.apply({"params": params}, *args, **kwargs, **seen)
+    ours = {name: pick(got) for name, (pick, _) in case.outputs.items()}
+    return sum((ours[name] * mix[name]).sum() for name in mix), (ours, state)
+
+  gradient, (got, state) = run(params)
+  differences = {name: distance(got[name], torch_outputs[name].detach().numpy()) for name in torch_outputs}
   seen = intermediates(state["intermediates"])
   for pattern, name in case.hidden:
     differences |= compare_layers(seen, pattern + "/__call__", getattr_path(want, name), case)
@@ -116,18 +123,9 @@ def check(case: Case, folder) -> None:
   worst = max(differences, key=differences.__getitem__)
   assert differences[worst] < VALUES, (worst, differences)
 
-  # Gradients of the same random combination of all outputs, compared by the names of the reference's parameters.
-  rng = np.random.default_rng(2)
-  mix = {name: rng.normal(size=tensor.shape).astype(np.float32) for name, tensor in torch_outputs.items()}
+  # Gradients are compared by the names of the reference's parameters.
   sum((torch_outputs[name] * torch.from_numpy(mix[name])).sum() for name in mix).backward()
-
-  @jax.jit
-  @jax.grad
-  def gradient(params):
-    out = model.apply({"params": params}, *args, **kwargs)
-    return sum((pick(out) * mix[name]).sum() for name, (pick, _) in case.outputs.items())
-
-  ours = published(model, gradient(params))
+  ours = published(model, gradient)
   zoo.save_hf(folder / "ours", model, params)
   plain = dict.fromkeys(case.plain, "eager")
   back, info = type(there).from_pretrained(folder / "ours", output_loading_info=True, **plain)
