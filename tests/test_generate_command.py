@@ -70,3 +70,24 @@ def test_mistakes_end_in_one_line(folders, capsys, flags, message):
     main([str(folders["gpt"]) if flag == "GPT" else flag for flag in flags])
   said = capsys.readouterr().err
   assert error.value.code == 2 and said.startswith(message) and said.count("\n") == 1
+
+
+def test_the_files_say_how_unless_a_flag_does(folders, tmp_path, capsys):
+  params = zoo.load(folders["gpt"])[1]
+  encoder = zoo.load_tokenizer("bytes")
+  zoo.save_hf(tmp_path, MODEL, params)
+  (tmp_path / "generation_config.json").write_text('{"eos_token_id": 258, "suppress_tokens": [101], "max_length": 30}')
+  tokens = encoder(["Hi"])["tokens"][0]
+  for flags, options in (
+    ([], {"suppress": [101], "eos": 258}),
+    (["--plain"], {"eos": encoder.eos}),
+    (
+      ["--suppress", "104", "105", "--force", "2=65", "last=66"],
+      {"suppress": [104, 105], "forced": {2: 65, -1: 66}, "eos": 258},
+    ),
+  ):
+    run(tmp_path, "--prompt", "Hi", *flags)
+    out = zoo.generate(MODEL, params, tokens[None], max_new_tokens=17, **options)
+    new = np.asarray(out)[0, len(tokens) :].tolist()
+    wanted = encoder.decode(new[: new.index(options["eos"])] if options["eos"] in new else new)
+    assert capsys.readouterr().out == f"Hi{wanted}\n"

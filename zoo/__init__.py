@@ -6,6 +6,7 @@ load(source), save(folder, ...)         a model and its parameters, from disk or
 save_hf(folder, model, params)          the same as files that torch transformers loads
 load_tokenizer(source)                  texts -> what a model takes, and back
 load_processor(source)                  images, or sounds -> what a model takes
+load_generation_options(source)         how a model is meant to be generated with: keywords of `generate`
 embed(source, texts_or_images)          vectors; `embedder` loads the model once for many calls
 fill_mask(source, texts)                the likeliest words for [MASK]
 generate(model, params, tokens, ...)    text, token by token; python -m zoo.generate from a shell
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
   from zoo.embed import embed, embedder
   from zoo.fill_mask import fill_mask
   from zoo.generate import generate
+  from zoo.hub.generation import load_generation_options
   from zoo.hub.processors import load_processor
   from zoo.hub.tokenizers import load_tokenizer
   from zoo.hub.writing import save_hf
@@ -35,6 +37,7 @@ _HOME = {
   "save": "zoo.saving",
   "save_hf": "zoo.hub.writing",
   "load_tokenizer": "zoo.hub.tokenizers",
+  "load_generation_options": "zoo.hub.generation",
   "load_processor": "zoo.hub.processors",
   "embed": "zoo.embed",
   "embedder": "zoo.embed",
@@ -49,6 +52,7 @@ __all__ = [
   "generate",
   "list_models",
   "load",
+  "load_generation_options",
   "load_processor",
   "load_tokenizer",
   "save",

@@ -1,6 +1,7 @@
 """What `generate` writes against `generate` of transformers, token by token, by tiny random models."""
 
 import functools
+import json
 
 import jax.numpy as jnp
 import numpy as np
@@ -158,3 +159,32 @@ def test_rules_are_those_of_the_reference(name, beams):
     **({} if decodes else {"forced_bos_token_id": 11}),
   )  # fmt: skip
   same(ours(name, 17, **options), wanted)
+
+
+STATED = {
+  "gpt": dict(eos_token_id=[EOS, 9], repetition_penalty=1.3, suppress_tokens=[7], max_new_tokens=19),
+  "bart": dict(
+    eos_token_id=EOS, num_beams=3, length_penalty=2.0, no_repeat_ngram_size=2, forced_bos_token_id=11, min_length=7,
+    forced_eos_token_id=EOS, max_length=17, early_stopping=True, bad_words_ids=[[PAD], [8]],
+  ),
+  "whisper": dict(
+    eos_token_id=EOS, begin_suppress_tokens=[4, 8], forced_decoder_ids=[[1, None], [2, 30]], max_length=22,
+    suppress_tokens=[-1, 12],
+  ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_what_files_say_of_generation_counts_as_it_does_for_the_reference(name, tmp_path):
+  there, model, params = pair(name)
+  there.config.save_pretrained(tmp_path)
+  (tmp_path / "generation_config.json").write_text(json.dumps({"pad_token_id": PAD, **STATED[name]}))
+  options = zoo.load_generation_options(tmp_path)
+  tokens, valid = batch(name, model.vocab_size)
+  found = zoo.generate(model, params, tokens, valid=None if valid is None else jnp.asarray(valid), **options)
+  settings = {**STATED[name], **({"max_new_tokens": None} if "max_length" in STATED[name] else {})}
+  # The reference no longer knows this list.
+  if settings.pop("forced_decoder_ids", None):
+    np.testing.assert_array_equal(found[:, 2], 30)
+    found = zoo.generate(model, params, tokens, **(options | {"forced": None}))
+  same(found, theirs(name, settings.pop("max_new_tokens", None), **settings))

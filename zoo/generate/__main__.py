@@ -2,7 +2,8 @@
 
 --model is a run, a folder in the hub's layout or an id of the hub. Without --prompt, every line of standard input is
 one.
-A decoder's text is printed as it comes, behind its prompt; an encoder-decoder's answer stands alone.
+A decoder's text is printed as it comes, behind its prompt; an encoder-decoder's answer stands alone. What a flag does
+not say is as the model's own generation_config.json has it.
 """
 
 import argparse
@@ -17,9 +18,16 @@ from zoo.errors import UserError, exits_with_one_line, setting_up
 from zoo.generate.decoding import generate
 from zoo.generate.steps import encodes
 from zoo.hub.files import is_published
+from zoo.hub.generation import load_generation_options
 from zoo.hub.ids import folder_of
 from zoo.hub.tokenizers import load_tokenizer
 from zoo.saving import MODEL, load
+
+# The flags that are keywords of `generate`.
+KEYWORDS = (
+  "max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram",
+  "num_beams", "length_penalty", "suppress", "cache_dtype",
+)  # fmt: skip
 
 
 class Parser(argparse.ArgumentParser):
@@ -36,19 +44,32 @@ def parser() -> argparse.ArgumentParser:
   found.add_argument("--model", required=True, help="a run's folder, a published model's folder, or an id of the hub")
   found.add_argument("--prompt", action="append", help="a text to go on from, or to answer; may be given several times")
   found.add_argument("--tokenizer", help="another than the model's own: a name or a path")
-  found.add_argument("--max-new-tokens", type=int, default=100, help="how many tokens at most (100)")
-  found.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (0)")
+  found.add_argument("--max-new-tokens", type=int, help="how many tokens at most (100)")
+  found.add_argument("--min-new-tokens", type=int, help="no end before so many (0)")
+  found.add_argument("--temperature", type=float, help="0 takes the likeliest token (0)")
   found.add_argument("--top-k", type=int, help="draw among the k likeliest tokens")
   found.add_argument("--top-p", type=float, help="draw among the likeliest that hold this much probability")
   found.add_argument("--min-p", type=float, help="draw among those at least this fraction as likely as the likeliest")
   found.add_argument("--repetition-penalty", type=float, help="above 1: says again less often what was said")
   found.add_argument("--no-repeat-ngram", type=int, help="so many tokens in a row do not occur twice")
-  found.add_argument("--num-beams", type=int, default=1, help="above 1: beam search (1)")
-  found.add_argument("--length-penalty", type=float, default=1.0, help="of beam search (1)")
+  found.add_argument("--num-beams", type=int, help="above 1: beam search (1)")
+  found.add_argument("--length-penalty", type=float, help="of beam search (1)")
+  found.add_argument("--suppress", type=int, nargs="+", metavar="TOKEN", help="tokens that are never chosen")
+  found.add_argument(
+    "--force", type=place, nargs="+", metavar="STEP=TOKEN", help="0=7 last=2: the first new token is 7, the last 2"
+  )
+  found.add_argument("--cache-dtype", help="of cached keys and values, e.g. bfloat16 or int8")
+  found.add_argument("--plain", action="store_true", help="leave the model's generation_config.json unread")
   found.add_argument("--seed", type=int, default=0, help="of the draws (0)")
   found.add_argument("--dtype", help="of the parameters, e.g. bfloat16")
   found.add_argument("--traceback", action="store_true", help="show where an error comes from")
   return found
+
+
+def place(text: str) -> tuple[int, int]:
+  """STEP=TOKEN, where the step may be `last`."""
+  step, token = text.split("=")
+  return -1 if step == "last" else int(step), int(token)
 
 
 @exits_with_one_line
@@ -61,11 +82,10 @@ def main(argv: list[str]) -> int:
     folder = folder_of(flags.model)
     # Of a run a text stands behind an end, as in the training stream; else the tokenizer knows what goes around it.
     own = (folder / MODEL).exists() or not is_published(folder)
-  options = {
-    name: getattr(flags, name)
-    for name in ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram", "num_beams")
-  }
-  options |= {"max_new_tokens": flags.max_new_tokens, "length_penalty": flags.length_penalty}
+    options = {"max_new_tokens": 100} | ({} if flags.plain else load_generation_options(flags.model))
+  options |= {name: getattr(flags, name) for name in KEYWORDS if getattr(flags, name) is not None}
+  if flags.force is not None:
+    options["forced"] = dict(flags.force)
   for number, prompt in enumerate(prompts(flags.prompt)):
     key = jax.random.fold_in(jax.random.key(flags.seed), number)
     write(model, params, tokenizer, prompt, own, rng=key, **options)
@@ -82,13 +102,15 @@ def prompts(given: list[str] | None) -> Iterable[str]:
 def write(model: Any, params: Any, tokenizer: Any, prompt: str, own: bool, **options: Any) -> None:
   """Prints one text, as it comes where it can."""
   eos = tokenizer.eos if tokenizer.eos is not None else tokenizer.sep
+  stated = options.pop("eos", eos)
+  ends = () if stated is None else tuple(stated) if isinstance(stated, list) else (stated,)
+  options.pop("num_return", None)  # The best one is shown.
   if encodes(model) or not own:
     tokens = tokenizer([prompt])["tokens"]
     if not tokens.shape[1]:
       tokens = np.array([[tokenizer.bos if tokenizer.bos is not None else (eos or 0)]])
   else:
     tokens = np.array([[*(() if eos is None else (eos,)), *tokenizer.encode(prompt)]])
-  ends = () if eos is None else (eos,)
   said: list[int] = []
   shown = 0
 
@@ -103,8 +125,8 @@ def write(model: Any, params: Any, tokenizer: Any, prompt: str, own: bool, **opt
 
   if not encodes(model):
     print(prompt, end="", flush=True)
-  stream = None if options["num_beams"] > 1 else (lambda new: show(new.tolist()))
-  out = generate(model, params, tokens, eos=eos, stream=stream, **options)
+  stream = None if options.get("num_beams", 1) > 1 else (lambda new: show(new.tolist()))
+  out = generate(model, params, tokens, eos=ends or None, stream=stream, **options)
   if stream is None:
     begin = 1 if encodes(model) else tokens.shape[1]
     show(until(np.asarray(out)[0, begin:].tolist(), ends), last=True)

@@ -1,0 +1,61 @@
+import json
+
+import pytest
+
+import zoo
+from zoo.errors import UserError
+from zoo.hub.generation import options
+
+BART, GPT = {"model_type": "bart"}, {"model_type": "gpt2"}
+
+
+@pytest.mark.parametrize(
+  "entries, config, wanted",
+  [
+    ({"eos_token_id": 2, "max_length": 20, "transformers_version": "4.1"}, GPT, {"eos": 2}),
+    ({"max_length": 20, "min_length": 5}, BART, {"max_new_tokens": 19, "min_new_tokens": 4}),
+    ({"max_length": 20, "max_new_tokens": 7}, {"is_encoder_decoder": True}, {"max_new_tokens": 7}),
+    ({"do_sample": True, "top_p": 0.9, "eos_token_id": [1, 2]}, GPT,
+     {"temperature": 1.0, "top_k": 50, "top_p": 0.9, "eos": [1, 2]}),
+    ({"do_sample": True, "top_k": 0}, GPT, {"temperature": 1.0}),
+    ({"temperature": 0.6, "top_p": 0.9, "num_beams": 1, "length_penalty": 1.0, "typical_p": 1.0}, GPT, {}),
+    ({"suppress_tokens": [-1, 3], "forced_decoder_ids": [[1, None], [2, 9]]}, {"model_type": "whisper"},
+     {"suppress": [3], "forced": {1: 9}}),
+    ({"bad_words_ids": [[4], [2]], "eos_token_id": 2, "pad_token_id": -1}, BART, {"eos": 2, "suppress": [4]}),
+    ({"num_beams": 4, "num_return_sequences": 2, "early_stopping": "never"}, GPT,
+     {"num_beams": 4, "num_return": 2, "early_stopping": "never"}),
+  ],
+)  # fmt: skip
+def test_entries_become_keywords(entries, config, wanted):
+  assert options(entries, config, "file") == wanted
+
+
+@pytest.mark.parametrize(
+  "entries, message",
+  [
+    ({"typical_p": 0.2}, "typical_p is 0.2, which zoo.generate does not do"),
+    ({"new_fashion": True}, "new_fashion is True, which"),
+    ({"num_beams": "4"}, "num_beams is '4'. It must be a int"),
+    ({"num_beams": True}, "num_beams is True. It must be a int"),
+    ({"eos_token_id": ["a"]}, "must be a list of tokens"),
+    ({"bad_words_ids": [[1, 2]]}, "suppresses single tokens"),
+    ({"forced_decoder_ids": [[0, 2]]}, "pairs of a place"),
+    ({"forced_eos_token_id": [1, 2]}, "forces one token"),
+    ({"min_length": 3}, "Use min_new_tokens"),
+    ({"do_sample": True, "top_k": [1]}, "top_k is [1]"),
+  ],
+)
+def test_what_cannot_be_done_is_refused_by_name(entries, message):
+  with pytest.raises(UserError) as error:
+    options(entries, GPT, "generation_config.json")
+  assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_the_file_counts_before_the_config_and_a_run_says_nothing(tmp_path):
+  (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "eos_token_id": 3, "n_layer": 2}))
+  assert zoo.load_generation_options(tmp_path) == {"eos": 3}
+  (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": 4}))
+  assert zoo.load_generation_options(tmp_path) == {"eos": 4}
+  (tmp_path / "generation_config.json").write_text("[")
+  with pytest.raises(UserError, match=r"generation_config\.json"):
+    zoo.load_generation_options(tmp_path)
