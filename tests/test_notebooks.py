@@ -8,6 +8,8 @@ import jupytext
 import nbclient
 import pytest
 
+import zoo
+from tests.filled import filled
 from tests.real_weights import minilm
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +35,14 @@ def copied(tmp_path, monkeypatch):
   return tmp_path / "zoo-source"
 
 
+def masked_lm(folder):
+  """A run of a small model that fills gaps: quickstart.py trains one, which is enough."""
+  model = zoo.build("bert", vocab_size=4096, max_length=64, dim=16, depth=1, num_heads=2)
+  zoo.save(folder, model, filled(model, *model.example()))
+  (folder / "config.json").write_text('{"data": {"tokenizer": "sotu"}}')
+  return folder
+
+
 def with_one_device(flags):
   """A person's notebook has not been told to simulate devices."""
   return " ".join(flag for flag in flags.split() if "device_count" not in flag)
@@ -40,10 +50,11 @@ def with_one_device(flags):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [path.name for path in NOTEBOOKS])
-def test_a_notebook_runs_from_top_to_bottom(name, copied, monkeypatch):
+def test_a_notebook_runs_from_top_to_bottom(name, copied, tmp_path, monkeypatch):
   monkeypatch.setenv("XLA_FLAGS", with_one_device(os.environ["XLA_FLAGS"]))
   if name in NEEDS_WEIGHTS:
     monkeypatch.setenv("ZOO_MINILM", str(minilm()))
+    monkeypatch.setenv("ZOO_BERT", str(masked_lm(tmp_path / "bert")))
   notebook = jupytext.read(copied / "notebooks" / name)
   folder = {"metadata": {"path": str(copied / "notebooks")}}
   nbclient.NotebookClient(notebook, timeout=600, kernel_name="python3", resources=folder).execute()
