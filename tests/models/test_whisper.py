@@ -5,6 +5,7 @@ import pytest
 
 import zoo
 from tests.filled import filled
+from zoo.build import shapes_of
 from zoo.errors import UserError
 
 SIZES = dict(vocab_size=23, source_length=7, max_length=11, mels=5, dim=6, depth=1, num_heads=3)
@@ -71,3 +72,8 @@ def test_features_of_another_shape_are_refused():
 def test_an_odd_width_is_refused():
   with pytest.raises(UserError, match="whisper: dim 9 is odd"):
     zoo.build("whisper", **{**SIZES, "dim": 9})
+
+
+def test_shapes_alone_cost_no_memory():
+  shapes = shapes_of(zoo.build("whisper", **SIZES | {"source_length": 10**9}))
+  assert shapes["encoder"]["positions"]["embedding"].shape == (10**9, SIZES["dim"])

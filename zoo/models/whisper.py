@@ -108,9 +108,11 @@ def sinusoids(wavelength=10_000.0):
   """Initial values [length, dim]: sines, then cosines, of wavelengths up to this one. `sinusoids` of their model.py."""
 
   def init(rng, shape, dtype=jnp.float32):
-    length, half = shape[0], shape[1] // 2
-    angle = np.arange(length)[:, None] * wavelength ** (-np.arange(half) / max(half - 1, 1))[None]
-    return jnp.asarray(np.concatenate([np.sin(angle), np.cos(angle)], axis=1), dtype)
+    # By jax, so that whoever asks for shapes alone computes nothing.
+    half = shape[1] // 2
+    turns = (wavelength ** (-np.arange(half) / max(half - 1, 1))).astype(np.float32)
+    angle = jnp.arange(shape[0], dtype=jnp.float32)[:, None] * turns[None]
+    return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=1).astype(dtype)
 
   return init
 
