@@ -8,7 +8,7 @@ import pytest
 import zoo
 from tests.filled import filled
 from zoo.errors import UserError
-from zoo.generate import prefill
+from zoo.generate import prefill, rules
 from zoo.generate.steps import with_caches_for
 from zoo.layers.stack import stack_layers
 
@@ -203,3 +203,9 @@ def test_scores_over_fewer_bits_are_near(family, dtype):
   (wanted, exact), (found, near) = run(), run(cache_dtype=dtype)
   np.testing.assert_array_equal(found, wanted)
   assert 0 < abs(near - exact).max() < 0.1
+
+
+def test_of_two_tokens_forced_at_one_step_the_last_counts():
+  text = rules.Text(None, None, jnp.int32(1), jnp.int32(0), jnp.int32(1))
+  (rule,) = rules.asked_for(forced={0: 4, -1: 2})
+  assert jnp.argmax(rule(jnp.zeros((1, 6)), text)) == 2

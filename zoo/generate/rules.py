@@ -98,7 +98,10 @@ class SuppressFirst(NamedTuple):
 
 
 class Forced(NamedTuple):
-  """At step places[i] nothing but tokens[i]; both int32 [k]. A place below 0 counts from the end: -1 is the last."""
+  """At step places[i] nothing but tokens[i]; both int32 [k]. A place below 0 counts from the end: -1 is the last.
+
+  Of several that are one step the last counts: a text of one token that is forced to begin and to end.
+  """
 
   places: jax.Array
   tokens: jax.Array
@@ -106,7 +109,7 @@ class Forced(NamedTuple):
   def __call__(self, logits, text):
     """float32 [batch, vocab_size] -> the same"""
     here = jnp.where(self.places < 0, self.places + text.steps, self.places) == text.step
-    token = self.tokens[jnp.argmax(here)]
+    token = self.tokens[len(here) - 1 - jnp.argmax(here[::-1])]
     only = jnp.where(jnp.arange(logits.shape[-1]) == token, 0.0, -jnp.inf)[None]
     return jnp.where(here.any(), only, logits)
 
