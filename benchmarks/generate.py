@@ -1,4 +1,4 @@
-"""Tokens from `zoo.generate` and from torch transformers' `generate`: the same weights and prompts, greedy, with caches.
+"""Tokens from `zoo.generate` and from torch transformers' `generate`: the same weights and prompts, with caches.
 
 python -m benchmarks.generate                       a GPT-2 of 124 million parameters
 python -m benchmarks.generate --family=t5           an encoder-decoder
@@ -128,7 +128,7 @@ def write(folder: str, family: str, size: dict) -> None:
 
 
 def rows(parts: dict, *, batches: list[int], new_tokens: int, repeats: int, num_beams: int = 1) -> list[dict]:
-  """The table's: for each batch the whole text, then the first token. `parts`: {"ours": run, "theirs": run}, or ours."""
+  """The table's: for each batch the whole text, then the first token. parts: {"ours": run, "theirs": run}, or ours."""
   other = "theirs" if "theirs" in parts else None
   found, number = [], 0
   for batch in batches:

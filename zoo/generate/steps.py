@@ -7,7 +7,7 @@ from zoo.layers import caches, masks
 from zoo.layers.attention import with_caches
 from zoo.layers.stack import looped, unstack_layers
 
-FROM_THE_END = {"keys": -3, "values": -3, "keys_scales": -2, "values_scales": -2, "positions": -1}  # the axis of length
+FROM_THE_END = {"keys": -2, "values": -2, "keys_scales": -1, "values_scales": -1, "positions": -1}  # the axis of length
 
 
 def encodes(model):

@@ -157,18 +157,18 @@ class Attention(nn.Module):
     names = {f"context_{name}s": dense for name, dense in project.items()}
     held = dict(self.variables.get("cache", {}))
     if not held:
-      arrays = {name: dense(source) for name, dense in names.items()}
+      arrays = {name: dense(source).swapaxes(1, 2) for name, dense in names.items()}
       for name, array in arrays.items():
         held |= caches.packed(name, array, self.cache.dtype)
       for name, array in held.items():
         self.put_variable("cache", name, array)
     for name in names:
-      if held[name].shape[:2] != source.shape[:2]:
+      if held[name].shape[0:3:2] != source.shape[:2]:
         raise ValueError(
-          f"The cache is of a context {list(held[name].shape[:2])}, now it is {list(source.shape[:2])} "
+          f"The cache is of a context {list(held[name].shape[0:3:2])}, now it is {list(source.shape[:2])} "
           "[batch, length]. Start a new sequence with an empty cache."
         )
-    return [caches.unpacked(name, held, dtype) for name in names]
+    return [caches.unpacked(name, held, dtype).swapaxes(1, 2) for name in names]
 
   def _on_weights(self, train):
     """None unless someone looks at the weights or drops some: kernels that never form them stay usable."""
