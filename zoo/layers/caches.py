@@ -61,6 +61,8 @@ class Whole:
       for name, array in new.items():
         start = (0, index) if name == "positions" else (0, 0, index) + (0,) * (array.ndim - 3)
         new[name] = jax.lax.dynamic_update_slice(held[name], array, start)
+      # Else XLA makes one piece of this and of what reads it, which it then cannot write in place.
+      new = jax.lax.optimization_barrier(new)
     new["index"] = index + key.shape[1]
     keys, values = (unpacked(name, new, key.dtype).swapaxes(1, 2) for name in ("keys", "values"))
     return new, keys, values, new["positions"], new["positions"] >= 0
