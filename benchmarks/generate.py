@@ -113,20 +113,6 @@ def theirs(folder: str):
   return run
 
 
-def write(folder: str, family: str, size: dict) -> None:
-  """A model of random weights, in the hub's layout."""
-  import jax
-
-  import zoo
-
-  model = zoo.build(family, **size)
-  # Larger than at the start of training: the likeliest token then leads by more than rounding.
-  params = jax.jit(lambda key: jax.tree.map(lambda x: 3 * x if x.ndim > 1 else x, model.init(key, *model.example())))(
-    jax.random.key(0)
-  )["params"]
-  zoo.save_hf(folder, model, params)
-
-
 def rows(parts: dict, *, batches: list[int], new_tokens: int, repeats: int, num_beams: int = 1) -> list[dict]:
   """The table's: for each batch the whole text, then the first token. parts: {"ours": run, "theirs": run}, or ours."""
   other = "theirs" if "theirs" in parts else None
@@ -163,7 +149,8 @@ def main(argv: list[str]) -> int:
   threads = flags.threads if cpu else None
   size = MODELS[flags.family][flags.size or ("small" if cpu else "published")]
   with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-    with contextlib.closing(sides.Side(write_side, threads, folder=folder, family=flags.family, size=size)) as writer:
+    made = {"folder": folder, "family": flags.family, "size": size, "sharp": 3.0}
+    with contextlib.closing(sides.Side(sides.writer, threads, **made)) as writer:
       writer()
     parts = {"ours": sides.Side(ours, threads, folder=folder)}
     if sides.has_torch():
@@ -177,11 +164,6 @@ def main(argv: list[str]) -> int:
     )
   sides.report(f"generate, {flags.family} {size}", found, device, threads, flags.out)
   return 0
-
-
-def write_side(**options: Any):
-  """`write`, in a process that ends and leaves the device to others."""
-  return lambda: write(**options) or {}
 
 
 if __name__ == "__main__":

@@ -106,6 +106,30 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
   return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+def writer(folder: str, family: str, size: dict, sharp: float = 1.0) -> Callable:
+  """-> run(), which writes a model of random weights in the hub's layout, and returns all its sizes.
+
+  sharp: what its matrices are multiplied by. Above 1 the likeliest token leads by more than rounding.
+  """
+  import jax
+
+  import zoo
+  from zoo.build import sizes_of
+
+  def run() -> dict:
+    model = zoo.build(family, **size)
+
+    @jax.jit
+    def init(key):
+      params = model.init(key, *model.example())["params"]
+      return jax.tree.map(lambda x: sharp * x if x.ndim > 1 else x, params)
+
+    zoo.save_hf(folder, model, init(jax.random.key(0)))
+    return sizes_of(model)
+
+  return run
+
+
 def has_torch() -> bool:
   """Whether the references of the extra `parity` are installed."""
   return all(importlib.util.find_spec(name) is not None for name in ("torch", "transformers"))
