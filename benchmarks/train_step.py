@@ -1,11 +1,11 @@
-"""A training step, forward, backward and AdamW: ours beside torch transformers', from the same weights on the same batch.
+"""A training step, forward, backward and AdamW, beside torch transformers': the same weights, the same batch.
 
 python -m benchmarks.train_step                     GPT, BERT, T5, CLIP and ViT of sizes for a CPU
 python -m benchmarks.train_step --models gpt t5     some of them
 python -m benchmarks.train_step --no-compile        without torch.compile, whose compilation takes minutes
 
-Ours with layers in a loop and in a scan; theirs as it is and by torch.compile, AdamW fused. All start at the same loss, or
-the benchmark says so. Without torch and transformers (extra `parity`) ours runs alone.
+Ours with layers in a loop and in a scan; theirs as it is and by torch.compile, AdamW fused. All start at the same loss,
+or the benchmark says so. Without torch and transformers (extra `parity`) ours runs alone.
 """
 
 import contextlib
@@ -219,8 +219,9 @@ def main(argv: list[str]) -> int:
   for name in flags.models or entries:
     if name not in entries:
       parser.error(f"There is no model {name!r} of that size. There are: {', '.join(entries)}.")
-    found += compare(name, entries[name], threads, compiled, flags.steps, flags.repeats)
-    print(f"{name} is done.", flush=True)
+    rows_of_one = compare(name, entries[name], threads, compiled, flags.steps, flags.repeats)
+    print(f"\n{sides.table(rows_of_one)}", flush=True)  # It may take long.
+    found += rows_of_one
   sides.report("One training step", found, device, threads, flags.out)
   return 0
 
