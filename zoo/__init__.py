@@ -9,6 +9,7 @@ load_processor(source)                  images, or sounds -> what a model takes
 embed(source, texts_or_images)          vectors; `embedder` loads the model once for many calls
 fill_mask(source, texts)                the likeliest words for [MASK]
 generate(model, params, tokens, ...)    text, token by token; python -m zoo.generate from a shell
+capture(model, params, *inputs)         what it computes on the way: states of layers, attention weights
 
 zoo.compat has the Flax classes that transformers 5 removed, under their old names.
 """
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
   from zoo.build import build, list_models
+  from zoo.capture import capture
   from zoo.embed import embed, embedder
   from zoo.fill_mask import fill_mask
   from zoo.generate import generate
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 _HOME = {
   "build": "zoo.build",
   "list_models": "zoo.build",
+  "capture": "zoo.capture",
   "load": "zoo.saving",
   "save": "zoo.saving",
   "save_hf": "zoo.hub.writing",
@@ -43,6 +46,7 @@ _HOME = {
 }
 __all__ = [
   "build",
+  "capture",
   "embed",
   "embedder",
   "fill_mask",
