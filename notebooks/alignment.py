@@ -113,17 +113,17 @@ print(f"{(said == some[:, ::-1]).mean():.1%} of the words of {len(some)} held-ou
 # %% [markdown]
 # ## The map
 #
-# Attention weights come back when somebody asks for the collection `intermediates`; nothing is computed for it
-# otherwise. A layer of the decoder has two: of itself, and of the source.
+# `zoo.capture` gives what a model computed on the way. A layer of the decoder has two sets of attention weights: of
+# itself, and of the source.
 
 
 # %%
 def cross_attention(params, source, target):
   """float32 [layers, batch, heads, target words, source words]"""
   seen_before = np.concatenate([np.full_like(target[:, :1], BEGIN), target[:, :-1]], axis=1)
-  _, seen = model.apply({"params": params}, source, seen_before, mutable=["intermediates"])
-  layers = seen["intermediates"]["decoder"]["stack"]
-  return np.stack([layers[name]["cross_attention"]["weights"][0] for name in sorted(layers)])
+  _, seen = zoo.capture(model, params, source, seen_before)
+  names = [f"decoder/stack/layer_{layer}/cross_attention/weights" for layer in range(2)]
+  return np.stack([seen[name] for name in names])
 
 
 weights = cross_attention(params, some, some[:, ::-1])

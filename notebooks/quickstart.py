@@ -144,15 +144,15 @@ plt.show()
 # %% [markdown]
 # ## Look at attention
 #
-# Attention weights are given only when somebody asks: make the collection `intermediates` mutable and they come back
-# beside the output. Below, where the class token of the last layer looks, head by head.
+# `zoo.capture` gives what a model computes on the way, by name. Below, where the class token of the last layer looks,
+# head by head.
 
 # %%
 index = int(search("cat face", best=1)[0])
 picture = jnp.asarray(images[index : index + 1]) / 127.5 - 1
-_, seen = model.apply({"params": params}, picture, method="encode_image", mutable=["intermediates"])
-layers = seen["intermediates"]["image"]["stack"]
-weights = np.asarray(layers[sorted(layers)[-1]]["self_attention"]["weights"][0])  # [1, heads, tokens, tokens]
+_, seen = zoo.capture(model, params, picture, method="encode_image")
+last = max(name for name in seen if name.endswith("self_attention/weights"))
+weights = np.asarray(seen[last])  # [1, heads, tokens, tokens]
 heads, grid = weights.shape[1], int((weights.shape[-1] - 1) ** 0.5)
 assert np.allclose(weights.sum(-1), 1, atol=1e-5)
 

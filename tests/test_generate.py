@@ -134,8 +134,8 @@ def test_a_grown_cache_is_empty_behind():
   _, _, cache = prefill(MODEL, PARAMS, PROMPT, jnp.ones((2, 5), bool), 0)
   layer, longer = (c["stack"]["layer_0"]["self_attention"] for c in (cache, grow(cache, 3)))
   np.testing.assert_array_equal(longer["positions"][:, 5:], -1)
-  np.testing.assert_array_equal(longer["keys"][:, :5], layer["keys"])
-  assert longer["values"].shape[1] == 8 and longer["index"] == 5
+  np.testing.assert_array_equal(longer["keys"][:, :, :5], layer["keys"])
+  assert longer["values"].shape[2] == 8 and longer["index"] == 5
 
 
 MISTAKES = {

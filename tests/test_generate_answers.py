@@ -191,8 +191,8 @@ def test_layers_with_a_window_keep_no_more_than_it(side):
   ringed = with_caches_for(WINDOWED, 36)
   _, _, cache = jax.eval_shape(lambda: prefill(ringed, params, TOKENS, None, 29))
   layers = cache["stack"]
-  assert layers["layer_0"]["self_attention"]["ring_keys"].shape[1] == 5
-  assert layers["layer_1"]["self_attention"]["keys"].shape[1] == 36
+  assert layers["layer_0"]["self_attention"]["ring_keys"].shape[2] == 5
+  assert layers["layer_1"]["self_attention"]["keys"].shape[2] == 36
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])

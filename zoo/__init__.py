@@ -10,6 +10,7 @@ load_generation_options(source)         how a model is meant to be generated wit
 embed(source, texts_or_images)          vectors; `embedder` loads the model once for many calls
 fill_mask(source, texts)                the likeliest words for [MASK]
 generate(model, params, tokens, ...)    text, token by token; python -m zoo.generate from a shell
+capture(model, params, *inputs)         what it computes on the way: states of layers, attention weights
 
 zoo.compat has the Flax classes that transformers 5 removed, under their old names.
 """
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
   from zoo.build import build, list_models
+  from zoo.capture import capture
   from zoo.embed import embed, embedder
   from zoo.fill_mask import fill_mask
   from zoo.generate import generate
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
 _HOME = {
   "build": "zoo.build",
   "list_models": "zoo.build",
+  "capture": "zoo.capture",
   "load": "zoo.saving",
   "save": "zoo.saving",
   "save_hf": "zoo.hub.writing",
@@ -46,6 +49,7 @@ _HOME = {
 }
 __all__ = [
   "build",
+  "capture",
   "embed",
   "embedder",
   "fill_mask",

@@ -39,7 +39,7 @@ def in_pieces(attention, x, pieces, valid=None, positions=None):
 def test_a_ring_as_long_as_the_window_changes_nothing(size, pieces):
   y, cache = in_pieces(ATTENTION.copy(cache=Ring(size)), X, pieces)
   np.testing.assert_allclose(y, ATTENTION.apply(PARAMS, X), atol=2e-5)
-  assert cache["ring_keys"].shape == (2, size, 2, 6)
+  assert cache["ring_keys"].shape == (2, 2, size, 6)
 
 
 def test_a_ring_keeps_the_last_real_tokens_of_a_padded_prompt():

@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from zoo.generate import rules
-from zoo.generate.steps import decode_step, prefill, step_by_step, stopped, written
+from zoo.generate.prepared import prepared
+from zoo.generate.steps import decode_step, prefill, stopped, written
 from zoo.layers.stack import unstack_layers
 
 LOST = -1e9  # The score of what must not be chosen.
@@ -145,8 +146,8 @@ def search(
 ):
   """What `generate` returns of beam search."""
   static = {"room": source.room, "beams": num_beams, "early_stopping": early_stopping, "ends": ends}
-  state = begin(model, params, source.inputs, settings, jnp.float32(length_penalty), **static)
-  loop, layers = step_by_step(model, params)
+  reads, (loop, layers) = prepared(model, params)
+  state = begin(*reads, source.inputs, settings, jnp.float32(length_penalty), **static)
   state = advance(loop, layers, state, settings, jnp.float32(length_penalty), **static)
   count = num_return or 1
   new = state.ended[:, :count, : int(settings.steps)]

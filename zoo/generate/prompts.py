@@ -82,6 +82,7 @@ def _padded(tokens, valid, limit):
 
 
 def _bucket(size, limit):
-  """A power of two from 16 on that holds `size`, but no more than `limit`: sizes nearby share a program."""
-  bucket = max(16, 1 << (size - 1).bit_length())
+  """16, 24, 32, 48, 64, 96, ..., what holds `size`, but no more than `limit`: sizes nearby share a program."""
+  power = max(16, 1 << (size - 1).bit_length())
+  bucket = power if power == 16 or size > 3 * power // 4 else 3 * power // 4
   return bucket if limit is None else min(bucket, limit)

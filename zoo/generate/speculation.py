@@ -10,9 +10,10 @@ import jax.numpy as jnp
 
 from zoo.errors import UserError
 from zoo.generate import checks
+from zoo.generate.prepared import prepared
 from zoo.generate.prompts import Source
 from zoo.generate.sampling import chances
-from zoo.generate.steps import decode_step, encodes, further, prefill, step_by_step
+from zoo.generate.steps import decode_step, encodes, further, prefill
 from zoo.layers import caches
 from zoo.layers.attention import with_caches
 from zoo.layers.stack import unstack_layers
@@ -55,9 +56,11 @@ def speculate(
   models = [with_caches(one, lambda attention: caches.Ring(size)) for one in (model, draft)]
   static = {"room": source.room, "top_k": None if top_k is None else min(top_k, model.vocab_size)}
   static |= {"greedy": temperature == 0, "guesses": draft_tokens}
-  loops = [step_by_step(*each) for each in zip(models, (params, draft_params), strict=True)]
+  ready = [prepared(*each) for each in zip(models, (params, draft_params), strict=True)]
+  reads, loops = [each.reads for each in ready], [each.steps for each in ready]
   new = _speculate(
-    *models, params, draft_params, [layers for _, layers in loops], source.inputs["tokens"], source.inputs["valid"],
+    *(reader for reader, _ in reads), *(told for _, told in reads), [layers for _, layers in loops],
+    source.inputs["tokens"], source.inputs["valid"],
     jax.random.key(0) if rng is None else rng, jnp.int32(max_new_tokens),
     jnp.float32(temperature or 1.0),
     None if top_p is None else jnp.float32(top_p),

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 
 from zoo.layers import caches, masks
 from zoo.layers.attention import with_caches
-from zoo.layers.stack import looped, unstack_layers
+from zoo.layers.products import as_built
 
-FROM_THE_END = {"keys": -3, "values": -3, "keys_scales": -2, "values_scales": -2, "positions": -1}  # the axis of length
+FROM_THE_END = {"keys": -2, "values": -2, "keys_scales": -1, "values_scales": -1, "positions": -1}  # the axis of length
 
 
 def encodes(model):
@@ -30,6 +30,7 @@ def prefill(model, params, tokens, valid, room, *, decoder_tokens=None, decoder_
     logits [batch, vocab_size] of the next token, its position int32 [batch], and the state: what `decode_step` goes on
     from. Of a decoder it is the cache.
   """
+  params = as_built(params)
   if not encodes(model):
     logits, position, cache = _read(model, {"params": params}, tokens, valid)
     return logits, position, grow(cache, room)
@@ -86,6 +87,7 @@ def decode_step(model, params, state, tokens, positions):
 
 def further(model, params, state, tokens, positions):
   """Several tokens further: int32 [batch, length] each -> logits [batch, length, vocab_size], state"""
+  params = as_built(params)
   if not encodes(model):
     variables = {"params": params, "cache": state}
     logits, found = model.apply(variables, tokens, positions=positions, mutable=["cache"])
@@ -126,13 +128,3 @@ def written(inputs, room):
   order = jnp.argsort(valid, axis=1, stable=True)
   given = [jnp.take_along_axis(array, order, axis=1) for array in (tokens, valid)]
   return [jnp.pad(array, ((0, 0), (0, room))) for array in given]
-
-
-def step_by_step(model, params):
-  """The model with a loop of layers, and parameters for it: those that decode."""
-  loop = looped(model)
-  params = {name: part for name, part in params.items() if name != "encoder" or not encodes(model)}
-  return (model, params) if loop == model else (loop, _unstacked(params))
-
-
-_unstacked = jax.jit(unstack_layers)

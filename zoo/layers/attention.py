@@ -1,6 +1,7 @@
 """Multi-head attention: projections and a cache around a pure kernel."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -45,7 +46,9 @@ def dense_attention(query, key, value, *, visibility=None, bias=None, scale=None
   if on_weights is not None:
     weights = on_weights(weights)
   weights = weights.astype(value.dtype).reshape(batch, kv_heads, heads // kv_heads, queries, keys)
-  return jnp.einsum("bngqk,bknd->bqngd", weights, value).reshape(batch, queries, heads, head_dim)
+  # In the order in which a product comes: to have it another way XLA on CPUs would turn all values around.
+  y = jnp.einsum("bngqk,bknd->bngqd", weights, value)
+  return y.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, head_dim)
 
 
 class Attention(nn.Module):
@@ -66,6 +69,7 @@ class Attention(nn.Module):
     dtype: what is computed in.
     kernel_init, out_init: initial values of query, key, value and of the output projection.
     query_init: initial values of the query, where they differ.
+    dot_general: multiplies by kernels, as `jax.lax.dot_general` does; that if None.
 
   With the collection "cache" mutable in `apply`, self-attention with a mask appends keys and values to what it finds
   there and attends to all of it. The first such call makes a cache as long as its input; `zoo.generate` makes it
@@ -92,6 +96,7 @@ class Attention(nn.Module):
   kernel_init: Callable = initial.lecun_normal()
   out_init: Callable = initial.lecun_normal()
   query_init: Callable | None = None
+  dot_general: Callable | None = None
 
   @nn.compact
   def __call__(self, x, context=None, *, valid=None, positions=None, bias=None, train=False):
@@ -139,14 +144,14 @@ class Attention(nn.Module):
       on_weights=self._on_weights(train),
     )
     use_bias = self.use_bias if self.out_bias is None else self.out_bias
-    return nn.DenseGeneral(
-      x.shape[-1], axis=(-2, -1), use_bias=use_bias, dtype=self.dtype, kernel_init=self.out_init, name="out"
-    )(y)
+    dense = functools.partial(nn.DenseGeneral, dtype=self.dtype, dot_general=self.dot_general)
+    return dense(x.shape[-1], axis=(-2, -1), use_bias=use_bias, kernel_init=self.out_init, name="out")(y)
 
   def _project(self, name, heads, *, use_bias=None, init=None):
     use_bias = self.use_bias if use_bias is None else use_bias
     init = self.kernel_init if init is None else init
-    return nn.DenseGeneral((heads, self.head_dim), use_bias=use_bias, dtype=self.dtype, kernel_init=init, name=name)
+    dense = functools.partial(nn.DenseGeneral, dtype=self.dtype, dot_general=self.dot_general)
+    return dense((heads, self.head_dim), use_bias=use_bias, kernel_init=init, name=name)
 
   def _keys_and_values(self, source, heads, kept, dtype):
     """[batch, keys, dim] -> two of [batch, keys, heads, head_dim]; those of an earlier call where they are `kept`."""
@@ -157,18 +162,18 @@ class Attention(nn.Module):
     names = {f"context_{name}s": dense for name, dense in project.items()}
     held = dict(self.variables.get("cache", {}))
     if not held:
-      arrays = {name: dense(source) for name, dense in names.items()}
+      arrays = {name: dense(source).swapaxes(1, 2) for name, dense in names.items()}
       for name, array in arrays.items():
         held |= caches.packed(name, array, self.cache.dtype)
       for name, array in held.items():
         self.put_variable("cache", name, array)
     for name in names:
-      if held[name].shape[:2] != source.shape[:2]:
+      if held[name].shape[0:3:2] != source.shape[:2]:
         raise ValueError(
-          f"The cache is of a context {list(held[name].shape[:2])}, now it is {list(source.shape[:2])} "
+          f"The cache is of a context {list(held[name].shape[0:3:2])}, now it is {list(source.shape[:2])} "
           "[batch, length]. Start a new sequence with an empty cache."
         )
-    return [caches.unpacked(name, held, dtype) for name in names]
+    return [caches.unpacked(name, held, dtype).swapaxes(1, 2) for name in names]
 
   def _on_weights(self, train):
     """None unless someone looks at the weights or drops some: kernels that never form them stay usable."""

@@ -2,6 +2,9 @@
 
 A cache is a value, and pure: it takes what is kept, a dict of arrays, and returns a new dict. What `Whole` keeps
 `zoo.generate.grow` makes longer; it knows the arrays by their names, and leaves those of a `Ring` as long as they are.
+
+Keys and values are kept as [batch, heads, length, head_dim]. So a head's keys lie side by side, as its products with
+the query want them; [batch, length, heads, head_dim] would be copied into that order for every token.
 """
 
 import dataclasses
@@ -50,16 +53,18 @@ class Whole:
       dict of arrays; then keys, values [batch, kept, heads, head_dim], their positions int32 [batch, kept] and which of
       them are real, bool [batch, kept]
     """
-    new = packed("keys", key, self.dtype) | packed("values", value, self.dtype)
+    new = packed("keys", key.swapaxes(1, 2), self.dtype) | packed("values", value.swapaxes(1, 2), self.dtype)
     new["positions"] = positions if valid is None else jnp.where(valid, positions, -1)
     index = jnp.zeros((), jnp.int32)
     if held is not None:
       index = held["index"]
       for name, array in new.items():
-        start = (0, index) + (0,) * (array.ndim - 2)
+        start = (0, index) if name == "positions" else (0, 0, index) + (0,) * (array.ndim - 3)
         new[name] = jax.lax.dynamic_update_slice(held[name], array, start)
+      # Else XLA makes one piece of this and of what reads it, which it then cannot write in place.
+      new = jax.lax.optimization_barrier(new)
     new["index"] = index + key.shape[1]
-    keys, values = unpacked("keys", new, key.dtype), unpacked("values", new, value.dtype)
+    keys, values = (unpacked(name, new, key.dtype).swapaxes(1, 2) for name in ("keys", "values"))
     return new, keys, values, new["positions"], new["positions"] >= 0
 
 
@@ -91,8 +96,11 @@ class Ring:
     kept = {}
     for name, array in new.items():
       blank = -1 if name == "ring_positions" else 0
-      old = jnp.full((batch, self.size, *array.shape[2:]), blank, array.dtype) if held is None else held[name]
-      kept[name] = old.at[rows, place].set(array, mode="drop")
+      shape = (batch, *array.shape[2:3], self.size, *array.shape[3:])
+      old = jnp.full(shape, blank, array.dtype) if held is None else held[name]
+      at = old.at[rows, place] if name == "ring_positions" else old.at[rows, :, place]
+      kept[name] = at.set(array, mode="drop")
+      new[name] = array if name == "ring_positions" else array.swapaxes(1, 2)
     if length == 1 and held is not None:
       seen = kept
     elif held is None:
@@ -101,6 +109,7 @@ class Ring:
       # The first of the new ones may see what the last of them write over; what they replace nobody sees.
       first = jnp.where(real, positions, jnp.iinfo(jnp.int32).max).min(axis=1, keepdims=True)
       before = held | {"ring_positions": jnp.where(held["ring_positions"] < first, held["ring_positions"], -1)}
-      seen = {name: jnp.concatenate([before[name], array], axis=1) for name, array in new.items()}
-    keys, values = unpacked("ring_keys", seen, key.dtype), unpacked("ring_values", seen, value.dtype)
+      axis = lambda name: 1 if name == "ring_positions" else 2
+      seen = {name: jnp.concatenate([before[name], array], axis=axis(name)) for name, array in new.items()}
+    keys, values = (unpacked(name, seen, key.dtype).swapaxes(1, 2) for name in ("ring_keys", "ring_values"))
     return kept, keys, values, seen["ring_positions"], seen["ring_positions"] >= 0

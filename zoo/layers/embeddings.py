@@ -1,5 +1,6 @@
 """Inputs become vectors. For tokens: `flax.linen.Embed`, and `unembed` ties an output layer to it."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -9,11 +10,14 @@ import jax.numpy as jnp
 from flax.linen.dtypes import promote_dtype
 
 from zoo.layers import initial
+from zoo.layers.products import FEW, table_first
 
 
 def unembed(embed, x):
   """x @ embedding.T, by the table that `embed` looks tokens up in: [..., dim] -> float32 [..., vocab_size]"""
   x, table = promote_dtype(x, embed.embedding, dtype=embed.dtype)
+  if math.prod(x.shape[:-1]) <= FEW:
+    return table_first(x, table, preferred_element_type=jnp.float32)
   return jnp.einsum("...d,vd->...v", x, table, preferred_element_type=jnp.float32)
 
 

@@ -34,19 +34,21 @@ class TiedLogits(nn.Module):
 
 
 class OwnLogits(nn.Module):
-  """scale * x @ kernel: an output layer of its own."""
+  """scale * x @ kernel: an output layer of its own; dot_general: as of `zoo.layers.attention.Attention`."""
 
   vocab_size: int
   scale: float = 1.0
   dtype: Any = None
   kernel_init: Callable = initial.lecun_normal()
+  dot_general: Callable | None = None
 
   @nn.compact
   def __call__(self, x, embed):
     """[..., dim] -> float32 [..., vocab_size]; `embed` is not used."""
     kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.vocab_size))
     x, kernel = promote_dtype(x if self.scale == 1 else x * self.scale, kernel, dtype=self.dtype)
-    return jnp.einsum("...d,dv->...v", x, kernel, preferred_element_type=jnp.float32)
+    dot = jax.lax.dot_general if self.dot_general is None else self.dot_general
+    return dot(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), preferred_element_type=jnp.float32)
 
 
 class TanhHead(nn.Module):

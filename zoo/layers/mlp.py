@@ -34,7 +34,7 @@ def activation(name):
 
 
 class MLP(nn.Module):
-  """down(activation(up(x))). [..., dim] -> [..., dim]"""
+  """down(activation(up(x))). [..., dim] -> [..., dim]; dot_general: as of `zoo.layers.attention.Attention`."""
 
   mlp_dim: int
   activation: str | Callable = "gelu"
@@ -43,12 +43,14 @@ class MLP(nn.Module):
   dtype: Any = None
   kernel_init: Callable = initial.lecun_normal()
   down_init: Callable = initial.lecun_normal()
+  dot_general: Callable | None = None
 
   @nn.compact
   def __call__(self, x, *, train=False):
-    h = nn.Dense(self.mlp_dim, use_bias=self.use_bias, dtype=self.dtype, kernel_init=self.kernel_init, name="up")(x)
+    dense = functools.partial(nn.Dense, use_bias=self.use_bias, dtype=self.dtype, dot_general=self.dot_general)
+    h = dense(self.mlp_dim, kernel_init=self.kernel_init, name="up")(x)
     h = nn.Dropout(self.dropout)(activation(self.activation)(h), deterministic=not train)
-    return nn.Dense(x.shape[-1], use_bias=self.use_bias, dtype=self.dtype, kernel_init=self.down_init, name="down")(h)
+    return dense(x.shape[-1], kernel_init=self.down_init, name="down")(h)
 
 
 class GatedMLP(nn.Module):
@@ -61,10 +63,11 @@ class GatedMLP(nn.Module):
   dtype: Any = None
   kernel_init: Callable = initial.lecun_normal()
   down_init: Callable = initial.lecun_normal()
+  dot_general: Callable | None = None
 
   @nn.compact
   def __call__(self, x, *, train=False):
-    dense = functools.partial(nn.Dense, use_bias=self.use_bias, dtype=self.dtype)
+    dense = functools.partial(nn.Dense, use_bias=self.use_bias, dtype=self.dtype, dot_general=self.dot_general)
     gate = dense(self.mlp_dim, kernel_init=self.kernel_init, name="gate")(x)
     h = activation(self.activation)(gate) * dense(self.mlp_dim, kernel_init=self.kernel_init, name="up")(x)
     h = nn.Dropout(self.dropout)(h, deterministic=not train)

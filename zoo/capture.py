@@ -1,0 +1,37 @@
+"""What a model computes on the way: the state after every layer, and the attention weights."""
+
+import re
+from typing import Any
+
+import jax
+
+from zoo.layers.stack import unstack_layers
+from zoo.paths import path_name
+
+LAYER = re.compile(r"layer_\d+|layers")
+
+
+def capture(model: Any, params: Any, *inputs: Any, **options: Any) -> tuple[Any, dict[str, jax.Array]]:
+  """One pass through a model, and what it computed on the way.
+
+  A model that is called without it computes nothing for it; of a jitted call of this, what is not used is not computed.
+
+  Args:
+    model, params: any of the zoo.
+    *inputs, **options: as of `model.apply`, e.g. valid=..., method="encode".
+
+  Returns:
+    what the model returns, and a dict by the paths of layers, the same for layers in a scan and in a loop, here of an
+    encoder-decoder:
+      "decoder/stack/layer_0": [batch, length, dim], what the layer returned,
+      "decoder/stack/layer_0/self_attention/weights": float32 [batch, heads, queries, keys], after the softmax,
+      "decoder/stack/layer_0/cross_attention/weights": the same, keys being those of the encoder.
+  """
+  is_layer = lambda module, method: method == "__call__" and LAYER.fullmatch(module.name or "") is not None
+  out, state = model.apply(
+    {"params": params}, *inputs, **options, capture_intermediates=is_layer, mutable=["intermediates"]
+  )
+  seen = unstack_layers(state.get("intermediates", {}))
+  found = jax.tree_util.tree_leaves_with_path(seen)
+  # Linen keeps a tuple of what came in every call of a module: here there is one.
+  return out, {re.sub(r"(/__call__)?/0$", "", path_name(path)): array for path, array in found}

@@ -1,0 +1,66 @@
+"""Models and parameters as the loops want them: layers in a loop, and on CPUs kernels turned around."""
+
+import weakref
+from typing import Any, NamedTuple
+
+import jax
+from jax.core import Tracer
+
+from zoo.generate.steps import encodes
+from zoo.layers.products import kernel_first, outputs_first, with_products
+from zoo.layers.stack import looped, unstack_layers
+
+
+class Prepared(NamedTuple):
+  """Each (model, parameters): what reads the prompt, and what goes on from there token by token."""
+
+  reads: tuple
+  steps: tuple
+
+
+def prepared(model: Any, params: Any) -> Prepared:
+  """Tokens go through a loop of layers: a scan would copy each layer's weights and cache every time.
+
+  On CPUs both go through it, with kernels as `zoo.layers.products` has them; elsewhere the prompt goes through what was
+  given, for a scan compiles quicker.
+  """
+  loop = looped(model)
+  if _on_cpu(params):
+    pair = (with_products(loop, kernel_first), _turned(params))
+    return Prepared(pair, pair)
+  if loop == model:
+    return Prepared((model, params), (model, params))
+  needed = {name: part for name, part in params.items() if name != "encoder" or not encodes(model)}
+  return Prepared((model, params), (loop, _unstacked(needed)))
+
+
+def _on_cpu(params):
+  leaves = jax.tree.leaves(params)
+  if not all(isinstance(leaf, jax.Array) and not isinstance(leaf, Tracer) for leaf in leaves):
+    return False
+  return all(device.platform == "cpu" for leaf in leaves for device in leaf.devices())
+
+
+def _turned(params):
+  """Layers in a loop, with kernels turned; made once for the same arrays, and kept as long as those are.
+
+  Arrays do not change, so it makes no difference to what comes out. It takes as much memory as the kernels do.
+  """
+  leaves, structure = jax.tree.flatten(params)
+  key = (structure, *map(id, leaves))
+  if key not in _KEPT:
+    made = _outputs_first(params)
+    own = {id(leaf) for leaf in jax.tree.leaves(made)}
+    # What is handed on as it was is held here too: only the others tell when nobody else has them any more.
+    changed = [leaf for leaf in leaves if id(leaf) not in own]
+    if not changed:
+      return made
+    for leaf in changed:
+      weakref.finalize(leaf, _KEPT.pop, key, None)
+    _KEPT[key] = made
+  return _KEPT[key]
+
+
+_KEPT: dict[tuple, Any] = {}
+_unstacked = jax.jit(unstack_layers)
+_outputs_first = jax.jit(lambda params: outputs_first(unstack_layers(params)))
