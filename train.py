@@ -21,6 +21,7 @@ from zoo.config import check_same_run, load, save, without
 from zoo.data import pipeline
 from zoo.data.augment import augment
 from zoo.errors import UserError, exits_with_one_line, setting_up
+from zoo.explain import explain
 from zoo.metrics import Writers
 from zoo.objectives.objective import value_and_grad
 from zoo.progress import Progress, Speed
@@ -32,7 +33,9 @@ PREEMPTED = 143  # 128 + SIGTERM: not zero, so that a scheduler starts the job a
 @exits_with_one_line
 def main(argv: list[str]) -> int:
   """Trains what the arguments say; returns the exit status."""
-  config, _ = load(argv)
+  config, options = load(
+    argv, switches={"explain-sharding": "shows where every parameter would live, and trains nothing"}
+  )
   hosts.join()
   folder = pathlib.Path(config.workdir)
   check_same_run(config, folder)
@@ -89,6 +92,9 @@ def main(argv: list[str]) -> int:
     # Every array is born where it will live.
     shapes = jax.eval_shape(init, key)
     placed = sharding.shardings(shapes, config.sharding, mesh)
+    if options["explain-sharding"]:
+      print(explain(shapes, config.sharding, mesh))
+      return 0
     by_row = sharding.batch_sharding(mesh)
     whole = {
       name: jax.ShapeDtypeStruct((config.batch_size, *array.shape[1:]), array.dtype) for name, array in example.items()

@@ -125,6 +125,13 @@ def test_eight_devices_learn_what_one_does(config):
   np.testing.assert_allclose(list(one.values()), list(eight.values()), rtol=1e-5)
 
 
+def test_a_sharding_is_explained_without_training(config, capsys):
+  assert main([f"--config={config}", "--explain-sharding", "--config.sharding=fsdp"]) == 0
+  said = capsys.readouterr().out
+  assert said.startswith("mesh {'data': 8}\n") and "embed/embedding" in said and "together" in said
+  assert not (config.parent / "run").exists()
+
+
 def test_a_run_begins_with_the_parameters_of_another(config):
   assert main([f"--config={config}"]) == 0
   arguments = [f"--config.init={config.parent}/run", f"--config.workdir={config.parent}/next"]

@@ -35,26 +35,29 @@ _HELP = """Usage: {program} --config=FILE [--config.KEY=VALUE ...]
 Top-level keys: {required}. Optional: {optional}."""
 
 
-def load(argv: list[str], flags: Mapping[str, str] | None = None) -> tuple[ConfigDict, dict[str, Any]]:
+def load(
+  argv: list[str], flags: Mapping[str, str] | None = None, switches: Mapping[str, str] | None = None
+) -> tuple[ConfigDict, dict[str, Any]]:
   """Reads a program's arguments into a checked config. Exits after `--help`.
 
   Args:
     argv: the arguments without the program's name.
     flags: further flags that the program takes, with their help: `{"run": "folder of a run"}` is `--run=FOLDER`. If
       `--config` is not given, the config is that of the run folder which `--run` names.
+    switches: flags without a value, with their help.
 
   Returns:
-    The config, locked against new keys, and the options `{"traceback": bool, **flags that were given}`.
+    The config, locked against new keys, and the options `{"traceback": bool, switch: bool, **flags that were given}`.
 
   Raises:
     UserError: for an unknown flag, a file that cannot be read, an unknown key or a value of a wrong type.
   """
-  flags = dict(flags or {})
-  options, overrides = split(argv, flags)
+  flags, switches = dict(flags or {}), dict(switches or {})
+  options, overrides = split(argv, flags, switches)
   helps = options.pop("help")
   source = options.pop("config", options.get("run"))
   if helps and source is None:
-    print(_help(flags))
+    print(_help(flags, switches))
     raise SystemExit(0)
   if source is None:
     raise UserError("Which config? Name one, as in --config=configs/clip_emoji.py. --help lists the flags.")
@@ -64,13 +67,16 @@ def load(argv: list[str], flags: Mapping[str, str] | None = None) -> tuple[Confi
   check(config)
   if helps:
     entries = (f"  --config.{path}={json.dumps(value)}" for path, value in flatten(config))
-    print("\n".join([_help(flags), "", f"{source}:", *entries]))
+    print("\n".join([_help(flags, switches), "", f"{source}:", *entries]))
     raise SystemExit(0)
   return ConfigDict(config).lock(), options
 
 
-def _help(flags: Mapping[str, str]) -> str:
-  lines = "".join(f"  {f'--{name}=...':<21} {text}\n" for name, text in flags.items())
+def _help(flags: Mapping[str, str], switches: Mapping[str, str]) -> str:
+  named = {f"--{name}=...": text for name, text in flags.items()} | {
+    f"--{name}": text for name, text in switches.items()
+  }
+  lines = "".join(f"  {name:<21} {text}\n" for name, text in named.items())
   module = sys.modules["__main__"].__spec__  # Of `python -m package`; None for a script.
   program = pathlib.Path(sys.argv[0]).name if module is None else f"python -m {module.parent}"
   return _HELP.format(program=program, flags=lines, required=" ".join(REQUIRED), optional=" ".join(OPTIONAL))

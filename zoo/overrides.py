@@ -9,16 +9,21 @@ from zoo.errors import UserError, did_you_mean
 from zoo.schema import KINDS, SECTIONS, refuse, resolve
 
 
-def split(argv: Iterable[str], flags: Iterable[str]) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-  """Arguments -> (the flags given, the overrides as ("model.depth", "4")). `flags` take a value, as `--config` does."""
-  options: dict[str, Any] = {"help": False, "traceback": False}
+def split(
+  argv: Iterable[str], flags: Iterable[str], switches: Iterable[str] = ()
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+  """Arguments -> (the flags given, the overrides as ("model.depth", "4")).
+
+  `flags` take a value, as `--config` does; `switches` take none, and are True if given.
+  """
+  options: dict[str, Any] = {"help": False, "traceback": False, **dict.fromkeys(switches, False)}
   overrides, words = [], list(argv)
   known = ["config", *flags, *options]
   while words:
     word = words.pop(0)
     name, equals, text = word.removeprefix("--").partition("=")
     head, dot, path = name.partition(".")
-    if word in ("-h", "--help", "--traceback"):
+    if word in ("-h", "--help", "--traceback", *(f"--{switch}" for switch in switches)):
       options["help" if word == "-h" else name] = True
       continue
     if not word.startswith("--"):
