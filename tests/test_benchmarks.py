@@ -1,0 +1,72 @@
+import json
+import time
+
+import numpy as np
+import pytest
+
+from benchmarks import generate, sides, train_step
+from zoo.build import sizes_of
+
+TINY = dict(vocab_size=23, max_length=40, dim=6, depth=2, num_heads=3)
+TEXTS = {"gpt": TINY, "bert": dict(TINY, head="mlm"), "t5": dict(vocab_size=23, dim=6, depth=2, num_heads=3)}
+
+
+def here(run):
+  """A side in this process, as `sides.Side` is one in another."""
+  return lambda **case: sides.measured(run, case, time.process_time)
+
+
+def test_tokens_are_counted_and_compared(tmp_path):
+  sides.writer(tmp_path, "gpt", TINY, sharp=3.0)()
+  part = here(generate.ours(tmp_path))
+  options = dict(batches=[1, 2], new_tokens=3, repeats=1)
+  rows = generate.rows({"ours": part, "theirs": part}, **options)
+  assert [(row["batch"], row["until"]) for row in rows] == [
+    (batch, until) for batch in (1, 2) for until in ("3 tokens", "the first token")
+  ]
+  assert rows[0]["same_tokens"] == 1 and "same_tokens" not in rows[1]
+  assert rows[2]["ours_per_second"] == pytest.approx(2 * 3 / rows[2]["ours_seconds"])
+  alone = generate.rows({"ours": part}, **options)
+  assert not any("theirs" in name or name == "ratio" for row in alone for name in row)
+  sides.report("generate", rows, "a CPU", 1, tmp_path / "rows.json")
+  assert json.loads((tmp_path / "rows.json").read_text())["rows"] == rows
+
+
+@pytest.mark.parametrize("family", TEXTS)
+def test_a_scan_and_a_loop_train_alike(tmp_path, capsys, family):
+  sides.writer(tmp_path, family, TEXTS[family])()
+  batch = train_step.batch_of(family, dict(TEXTS[family]), rows=2, length=8)
+  parts = {
+    form: here(train_step.ours(tmp_path, batch, family, scan=form == "scan", dtype=None)) for form in ("scan", "loop")
+  }
+  rows = train_step.rows(family, parts, steps=1, repeats=1)
+  assert [row["ours"] for row in rows] == ["scan", "loop"] and all(row["ours_seconds"] > 0 for row in rows)
+  assert "not the same" not in capsys.readouterr().out
+  scan, loop = (part(steps=2)[1]["losses"] for part in parts.values())
+  np.testing.assert_allclose(scan, loop, rtol=1e-3)
+  assert loop[1] != loop[0]
+
+
+def test_medians_and_spread_are_of_pairs():
+  rounds = [{"ours": (mine, {}), "theirs": (other, {})} for mine, other in ((1.0, 2.0), (3.0, 3.0), (2.0, 8.0))]
+  found = sides.compared(rounds, "ours", "theirs")
+  assert found == {"ours_seconds": 2.0, "theirs_seconds": 3.0, "ratio": 0.5, "lowest": 0.25, "highest": 1.0}
+  assert sides.table([{"a": 1, "b": 0.12345}, {"a": 2}]).splitlines()[2:] == ["| 1 | 0.123 |", "| 2 |  |"]
+
+
+def test_both_take_their_turn_and_neither_is_always_second():
+  order = []
+
+  def side(name):
+    return lambda **case: order.append(name) or (1.0, case)
+
+  rounds = list(sides.alternate({name: side(name) for name in "ab"}, 3, {"x": 1}))
+  assert order == list("abbaab") and rounds[1] == {"a": (1.0, {"x": 1}), "b": (1.0, {"x": 1})}
+
+
+def test_published_sizes_have_batches():
+  import zoo
+
+  for family, size, rows, length in train_step.MODELS["published"].values():
+    batch = train_step.batch_of(family, sizes_of(zoo.build(family, **size)), min(rows, 2), length)
+    assert all(len(array) == 2 for array in batch.values())
