@@ -10,7 +10,7 @@ import hashlib
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 PACKAGES = ("sympy", "networkx", "jax", "flax", "optax", "keras", "xarray", "dask", "nltk", "django", "numpyro")
 PACKAGES += ("tensorflow-probability",)
@@ -26,15 +26,19 @@ def summaries(packages: Iterable[zipfile.ZipFile]) -> dict[str, list[dict]]:
   for package in packages:
     for row in rows_of(package):
       rows.setdefault((letters(row["source"]), letters(row["target"])), row)
-  kept = list(rows.values())
-  groups = grouped([keys(row) for row in kept])
+  return split(list(rows.values()), keys)
+
+
+def split(rows: list[dict], keys: Callable[[dict], list[str]]) -> dict[str, list[dict]]:
+  """split -> its rows: a tenth tests, a tenth validates, and rows that share a key stay together."""
+  groups = grouped([keys(row) for row in rows])
   sizes = Counter(groups)
   found: dict[str, list[dict]] = {"train": [], "validation": [], "test": []}
-  for row, group in zip(kept, groups):
-    first = min(keys(kept[group]))
+  for row, group in zip(rows, groups):
+    first = min(keys(rows[group]))
     tenth = int(hashlib.sha256(first.encode()).hexdigest(), 16) % 10
-    split = {0: "test", 1: "validation"}.get(tenth, "train")
-    found["train" if sizes[group] > LARGE else split].append(row)
+    name = {0: "test", 1: "validation"}.get(tenth, "train")
+    found["train" if sizes[group] > LARGE else name].append(row)
   return found
 
 
