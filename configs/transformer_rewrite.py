@@ -20,40 +20,41 @@ not yet to keep to the source; raise `steps`.
 
 from ml_collections import ConfigDict
 
+CACHE = "~/.cache/zoo/rewrite"  # Where scripts/fetch.py leaves verses and tokenizer.
+
 
 def get_config():
   verses = {
     "name": "text_pairs",
-    "source": "jsonl:~/.cache/zoo/rewrite",
-    "tokenizer": "sotu",
+    "source": f"jsonl:{CACHE}",
+    "tokenizer": f"{CACHE}/tokenizer.json",
     "max_length": 96,
     "target_length": 96,
   }
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 800,
-      "batch_size": 32,
+      "steps": 4000,
+      "batch_size": 8,
       "workdir": "runs/transformer_rewrite",
       "model": {
         "family": "transformer",
         "vocab_size": 4096,
-        "max_length": 256,
+        "max_length": 128,
         "dim": 128,
         "depth": 2,
         "num_heads": 4,
         "dropout": 0.1,
-        "start_token": 4093,  # the tokenizer's <|begin|>
       },
       "objective": {"name": "seq2seq", "label_smoothing": 0.1},
-      "data": {**verses, "split": "train"},
+      "data": {"name": "packed", "max_length": 128, "data": {**verses, "split": "train"}},
       "optimizer": {
         "name": "adamw",  # without decay: Adam
         "b2": 0.98,
         "eps": 1e-9,
-        "learning_rate": 3e-3,
-        "schedule": {"name": "inverse_sqrt", "timescale": 150},
-        "warmup_steps": 150,
+        "learning_rate": 1.5e-3,
+        "schedule": "inverse_sqrt",
+        "warmup_steps": 400,
       },
       "mesh": {"data": -1},
       "sharding": "replicated",

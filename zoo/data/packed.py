@@ -34,7 +34,8 @@ def packed(
   pair of the row, 2 on the second ..., 0 on padding; `target_tokens`, `target_valid`, `target_segment_ids` likewise.
   T5, BART, Marian and the Transformer let no token see another pair's, and count places anew in each. `info`: that of
   the data with the lengths of rows; pairs: how many there are; useful: the part of all rows that is no padding, 0.98
-  of the 25,550 verses of configs/transformer_rewrite.py in rows of 128 and 128, where four buckets reach 0.73.
+  of the 25,550 verses of configs/transformer_rewrite.py in rows of 128 and 128, where batches of 32 in four buckets
+  reach 0.69.
   """
   records = call("data", data) if isinstance(data, Mapping) else data
   if getattr(records, "sizes", None) is None:
