@@ -34,7 +34,7 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 4000,
+      "steps": 6000,
       "batch_size": 8,
       "workdir": "runs/transformer_rewrite",
       "model": {
@@ -53,7 +53,7 @@ def get_config():
         "b2": 0.98,
         "eps": 1e-9,
         "learning_rate": 1.5e-3,
-        "schedule": "inverse_sqrt",
+        "schedule": {"name": "inverse_sqrt", "timescale": 400},
         "warmup_steps": 400,
       },
       "mesh": {"data": -1},
