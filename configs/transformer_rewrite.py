@@ -7,15 +7,26 @@ Sinusoids, norms after the sum, one scaled matrix for both embeddings and the ou
 and then the inverse square root of the step; https://arxiv.org/abs/1706.03762. Six books that no other book retells are
 held out.
 
-About 8 CPU-minutes, and 1 more to write the 1,522 held-out verses. Seen: 3.6 nats per token in training with smoothing,
-and on the held-out verses less than what copying them reaches. So short a training learns the language of the targets,
-not yet to keep to the source; raise `steps`.
+Three or four verses share a row. About 37 CPU-minutes for 6.7 epochs, and 1 more to write the 1,522 held-out verses.
+Until the third epoch the model learns the language of the targets alone; then it begins to look at the source.
 
 | | BLEU | chrF | ROUGE-1 | ROUGE-2 | ROUGE-L |
 |---|---|---|---|---|---|
-| model | 10.6 | 30.5 | 43.2 | 16.8 | 36.8 |
+| model | 25.2 | 44.1 | 57.1 | 32.7 | 51.5 |
+| the same after 4,000 steps | 22.3 | 41.7 | 54.7 | 29.2 | 48.6 |
 | the source itself | 22.7 | 43.5 | 53.9 | 29.0 | 50.3 |
 | the most frequent target | 0.1 | 6.3 | 13.0 | 1.8 | 11.4 |
+
+It has learnt the small vocabulary of Basic English, and drops or invents what it has rarely seen:
+
+    There be four things which are little upon the earth, but they are exceeding wise:
+    There are four things which are on the earth, but they are very wise:
+
+    By this we know that we love the children of God, when we love God, and keep his commandments.
+    By this we have knowledge that we have love for the children of God, when we have love for God and keep his orders.
+
+    Better is a dry morsel, and quietness therewith, than an house full of sacrifices with strife.
+    Hetter is a dry storts, and quietly, a house of burned offerings, and a house of full of offerings.
 """
 
 from ml_collections import ConfigDict
