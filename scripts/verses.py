@@ -10,6 +10,7 @@ import re
 import zipfile
 
 PSALMS = 19
+VOCAB = 4096  # tokens of the tokenizer
 # Whole books are held out, and such as no other book retells: Kings and Chronicles, or three of the Gospels, share
 # much of their text. Ecclesiastes, Daniel, Jonah, 1 Thessalonians, James; Ruth, Esther, Proverbs, Amos, Philippians,
 # 1 John.

@@ -112,7 +112,7 @@ def shrunk(path, data_dir, own_data):
       train_split, test_split = SPLITS.get(source, OF_A_USER)
       changes[f"{section}.source"] = source if is_shipped else own_data[source.partition(":")[0]]
       changes[f"{section}.data_dir"] = data_dir if is_shipped else "none"
-      is_for_training = section == "data" or section.endswith(".train_data")
+      is_for_training = section.split(".")[0] == "data" or section.endswith(".train_data")
       changes[f"{section}.split"] = train_split if is_for_training else test_split
     elif key == "tokenizer" and "/" in source:
       changes[entry] = "sotu"  # One that was learnt from texts that are not here, and is no larger.

@@ -9,6 +9,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))  # As when the script runs.
 
+import descriptions  # noqa: E402
 import docstrings  # noqa: E402
 import verses  # noqa: E402
 
@@ -116,3 +117,101 @@ def test_the_tokenizer_has_the_special_tokens_of_t5(tmp_path):
     found.vocab_size - 100,
   ]
   assert found.decode(found.encode(f"  {TEXT}\nÜnd")) == f"{TEXT}\nÜnd"
+
+
+def stanza(checksum, package, title, *paragraphs, language="en"):
+  body = "\n .\n".join(f" {paragraph}" for paragraph in paragraphs)
+  return f"Package: {package}\nDescription-md5: {checksum}\nDescription-{language}: {title}\n{body}"
+
+
+def german(*args):
+  return stanza(*args, language="de")
+
+
+def test_descriptions_are_matched_by_checksum_and_paragraphs_by_their_number():
+  english = [
+    stanza("1", "tin", "reader of news", "It reads\n all the news.", "It writes some news."),
+    stanza("2", "elm", "reader of mail", "It reads the mail.", "It writes more mail."),
+    stanza("3", "pine", "reader of both", "It reads them both."),
+    stanza("4", "lists", "writer of lists", "It writes:\n  * one\n  * two", "It ends all lists."),
+    stanza("5", "same", "left as it was", "Nobody translated this paragraph."),
+  ]
+  other = [
+    german("1", "tin", "Leser von Neuigkeiten", "Er liest\n alle Neuigkeiten.", "Er schreibt welche."),
+    german("2", "elm", "Leser von Post", "Er liest die Post und schreibt mehr."),  # A paragraph less.
+    german("9", "pine", "Leser von beidem", "Er liest beides."),  # Of another version of the text.
+    german("4", "lists", "Schreiber von Listen", "Er schreibt:\n  * eins\n  * zwei", "Er beendet alle Listen."),
+    german("5", "same", "left as it was", "Nobody translated this paragraph."),
+    german("1", "tin-copy", "Leser von Neuigkeiten", "Er liest alle Neuigkeiten.", "Er schreibt welche."),
+  ]
+  found = list(descriptions.pairs("\n\n".join(english), "\n\n".join(other), "de"))
+  assert [(row["source"], row["target"], row["kind"]) for row in found] == [
+    ("reader of news", "Leser von Neuigkeiten", "title"),
+    ("It reads all the news.", "Er liest alle Neuigkeiten.", "paragraph"),
+    ("It writes some news.", "Er schreibt welche.", "paragraph"),
+    ("writer of lists", "Schreiber von Listen", "title"),
+    ("It ends all lists.", "Er beendet alle Listen.", "paragraph"),
+  ]
+  assert [row["package"] for row in found] == ["tin", "tin", "tin", "lists", "lists"]
+
+
+def test_descriptions_that_differ_in_names_and_numbers_or_are_of_one_family_share_a_split():
+  # Letters alone: numbers would not tell packages apart.
+  names = ["".join("abcdefghij"[int(digit)] for digit in f"{n:02d}") for n in range(80)]
+  english, other = [], []
+  for n, name in enumerate(names):
+    for i, package in enumerate((f"lib{name}2", f"{name}-doc")):
+      text = (f"Of the {name} {package} {i}.", f"Vom {name} {package} {'' if i else 'dort'} {i}.")
+      english.append(stanza(f"{n} {i}", package, f"thing {name} {'ab'[i]}{name}", text[0]))
+      other.append(german(f"{n} {i}", package, f"Ding {name} {'ab'[i]}{name}", text[1]))
+    twin = (f"tool {name}x for mail", f"Werkzeug {name}y zur Post")
+    english.append(stanza(f"{n} a", f"one{name}", twin[0], f"Files {name}z of one{name} 1.2."))
+    other.append(german(f"{n} a", f"one{name}", twin[1], f"Dateien {name}z von one{name} 1.2."))
+    english.append(stanza(f"{n} b", f"two{name}", f"again {name}x by post", f"Files {name}z of two{name} 1.3."))
+    other.append(german(f"{n} b", f"two{name}", f"nochmals {name}y per Post", f"Dateien {name}z von two{name} 1.3."))
+  splits = descriptions.translations("\n\n".join(english), "\n\n".join(other), "de")
+  found = {}
+  for split, rows in splits.items():
+    assert rows
+    for row in rows:
+      found.setdefault(row["package"], set()).add(split)
+  for name in names:
+    assert len(found[f"one{name}"] | found[f"two{name}"]) == 1  # By what they say.
+    assert len(found[f"lib{name}2"] | found[f"{name}-doc"]) == 1  # By their names.
+
+
+def test_packages_built_together_are_of_one_family():
+  for name, family in {"libfoo2": "foo", "libfoo-dev": "foo", "foo-doc": "foo", "python3-foo": "python-foo"}.items():
+    assert descriptions.family(name) == family
+  assert descriptions.family("r-cran-bar") != descriptions.family("r-cran-foo")
+
+
+def test_where_there_is_no_apt_that_is_said(monkeypatch, tmp_path):
+  monkeypatch.setattr(descriptions.shutil, "which", lambda name: None)
+  with pytest.raises(SystemExit, match="translations come from Debian by apt-get, and there is none here"):
+    descriptions.fetch(tmp_path / "apt", "de")
+  assert not (tmp_path / "apt").exists()
+
+
+def fake_apt(folder, script, monkeypatch):
+  path = folder / "bin" / "apt-get"
+  path.parent.mkdir()
+  path.write_text(f"#!/bin/sh\n{script}\n")
+  path.chmod(0o755)
+  monkeypatch.setenv("PATH", f"{path.parent}:/usr/bin:/bin")
+
+
+def test_apt_keeps_what_it_fetches_in_the_cache(monkeypatch, tmp_path):
+  lists = tmp_path / "apt" / "state" / "lists"
+  script = f"""grep -q '"{tmp_path}/apt/state"' "${{1#-c=}}" || exit 1
+for name in en it; do echo "text in $name" > {lists}/deb.example_main_i18n_Translation-$name; done"""
+  fake_apt(tmp_path, script, monkeypatch)
+  assert descriptions.fetch(tmp_path / "apt", "it") == ("text in en\n", "text in it\n")
+  with pytest.raises(SystemExit, match="sources of apt on this machine have no descriptions in 'fr'"):
+    descriptions.fetch(tmp_path / "apt", "fr")
+
+
+def test_what_apt_says_is_told(monkeypatch, tmp_path):
+  fake_apt(tmp_path, "echo 'W: slow' >&2; echo 'E: no route to the archive' >&2; exit 100", monkeypatch)
+  with pytest.raises(SystemExit, match="apt-get update failed: E: no route to the archive"):
+    descriptions.fetch(tmp_path / "apt", "de")

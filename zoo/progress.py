@@ -4,6 +4,7 @@ import contextlib
 import math
 import sys
 import time
+from collections import Counter
 from collections.abc import Generator, Mapping
 from typing import Any, TextIO
 
@@ -16,21 +17,22 @@ class Speed:
 
   Args:
     step: steps done so far.
-    per_step: what one step gets through, e.g. `{"examples": 192, "tokens": 3072}`.
-    flops_per_step: model FLOPs of one training step, all devices together (`zoo.flops`).
     peak: FLOP/s that all devices together can do; None (a CPU, an unknown device) leaves `mfu` out.
   """
 
-  def __init__(
-    self,
-    step: int,
-    per_step: Mapping[str, float],
-    *,
-    flops_per_step: float | None = None,
-    peak: float | None = None,
-  ):
-    self.per_step, self.flops_per_step, self.peak = per_step, flops_per_step, peak
+  def __init__(self, step: int, *, peak: float | None = None):
+    self.peak = peak
     self.step, self.since = step, time.perf_counter()
+    self.done: Counter[str] = Counter()
+
+  def add(self, amounts: Mapping[str, float], *, flops: float = 0) -> None:
+    """Counts one step.
+
+    Args:
+      amounts: what it got through, e.g. `{"tokens": 3072}`: batches of texts differ.
+      flops: its model FLOPs, all devices together (`zoo.flops`); 0 if unknown.
+    """
+    self.done.update({**amounts, "flops": flops})
 
   def measure(self, step: int) -> dict[str, float]:
     """`{"seconds_per_step", "examples_per_second", ..., "mfu"}` since the last call.
@@ -44,9 +46,11 @@ class Speed:
       return {}
     self.step, self.since = step, now
     measured = {"seconds_per_step": seconds / steps}
-    measured |= {f"{name}_per_second": count * steps / seconds for name, count in self.per_step.items()}
-    if self.flops_per_step and self.peak:
-      measured["mfu"] = self.flops_per_step * steps / seconds / self.peak
+    work = self.done.pop("flops", 0)
+    measured |= {f"{name}_per_second": count / seconds for name, count in self.done.items()}
+    self.done.clear()
+    if work and self.peak:
+      measured["mfu"] = work / seconds / self.peak
     return measured
 
   @contextlib.contextmanager
@@ -55,6 +59,22 @@ class Speed:
     before = time.perf_counter()
     yield
     self.since += time.perf_counter() - before
+
+
+def amounts(batch: Mapping[str, Any], hosts: int = 1) -> dict[str, float]:
+  """What a step gets through: examples where there are images, else tokens, those read and those written.
+
+  Padding is no token. Of batches in parts this host sees its own, and takes the others to be like it.
+
+  Args:
+    batch: arrays of this host; `valid` and `target_valid`, where it has them, tell what is real.
+    hosts: how many read a part each.
+  """
+  if "image" in batch:
+    return {"examples": len(batch["image"]) * hosts}
+  sides = [side for side in ("", "target_") if f"{side}tokens" in batch]
+  real = (batch[f"{side}valid"].sum() if f"{side}valid" in batch else batch[f"{side}tokens"].size for side in sides)
+  return {"tokens": int(sum(real)) * hosts}
 
 
 class Progress:

@@ -37,3 +37,11 @@ def test_without_a_rule_or_padding_there_is_no_array():
 def test_the_same_rule_is_the_same_function():
   assert masks.window(3) is masks.window(3)
   assert masks.both(masks.causal, masks.window(3)) is masks.both(masks.causal, masks.window(3))
+
+
+def test_texts_of_one_row_do_not_see_each_other():
+  ids = jnp.array([[1, 1, 2, 2, 2]])
+  seen = masks.Visibility(masks.causal, PLACES[:, :5], PLACES[:, :5], None, ids, ids).array()[0, 0]
+  np.testing.assert_array_equal(
+    seen, [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 1, 1, 1]]
+  )

@@ -158,3 +158,8 @@ def test_alibi_grows_with_the_distance():
   places = jnp.arange(5)[None]
   bias = positions.alibi(2)(places[:, :, None], places[:, None, :])
   np.testing.assert_allclose(bias[0, 0, 3], -(2.0**-4) * np.array([3, 2, 1, 0, 1]))
+
+
+def test_places_count_anew_in_every_text_of_a_row():
+  ids = jnp.array([[1, 1, 1, 2, 2, 0], [4, 2, 2, 2, 2, 2]])
+  np.testing.assert_array_equal(positions.within(ids), [[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 3, 4]])

@@ -122,6 +122,50 @@ def test_only_the_decoder_keeps_a_cache(family):
   assert set(state["cache"]) == {"decoder"}
 
 
+# Two pairs in one row of 7 and 6 tokens, and a place of padding at the end of either.
+PACKED = dict(
+  valid=jnp.array([[True] * 6 + [False]]),
+  segment_ids=jnp.array([[1, 1, 2, 2, 2, 2, 0]]),
+  decoder_segment_ids=jnp.array([[1, 1, 1, 2, 2, 0]]),
+)
+
+
+def packed(family, tokens, answer, **given):
+  model, params = MODELS[family], {"params": PARAMS[family]}
+  return jax.jit(lambda tokens, answer: model.apply(params, tokens, answer, **given))(tokens, answer)
+
+
+@TEXTS
+def test_a_pair_in_a_packed_row_is_what_it_is_alone(family):
+  out = packed(family, TOKENS[:1], ANSWER[:1], **PACKED)
+  for source, target in ((slice(0, 2), slice(0, 3)), (slice(2, 6), slice(3, 5))):
+    alone = packed(family, TOKENS[:1, source], ANSWER[:1, target])
+    close(out["encoded"][:, source], alone["encoded"])
+    close(out["logits"][:, target], alone["logits"])
+
+
+@TEXTS
+@pytest.mark.parametrize("changed, kept", [(0, slice(3, 5)), (5, slice(0, 3))])
+def test_a_packed_pair_moves_no_other(family, changed, kept):
+  """Exactly: not an output of the other pair differs when a token of one side or the other is replaced."""
+  before = packed(family, TOKENS[:1], ANSWER[:1], **PACKED)["logits"]
+  other_source, other_target = TOKENS[:1].at[:, changed].set(17), ANSWER[:1].at[:, min(changed, 4)].set(17)
+  for tokens, answer in ((other_source, ANSWER[:1]), (TOKENS[:1], other_target)):
+    after = packed(family, tokens, answer, **PACKED)["logits"]
+    np.testing.assert_array_equal(after[:, kept], before[:, kept])
+    assert abs(after - before).max() > 1e-4
+
+
+def test_half_of_what_packing_needs_is_refused():
+  given = {name: x for name, x in PACKED.items() if name != "decoder_segment_ids"}
+  with pytest.raises(ValueError, match="Of segment_ids and decoder_segment_ids one is missing. Give both, or neither"):
+    packed("t5", TOKENS[:1], ANSWER[:1], **given)
+  with pytest.raises(ValueError, match="Texts that share a row are not kept in a cache"):
+    packed("t5", TOKENS[:1], ANSWER[:1], **PACKED, mutable=["cache"])
+  with pytest.raises(ValueError, match="Whisper's convolutions look beyond a recording's end. Give each its own row"):
+    packed("whisper", FEATURES[:1], ANSWER[:1], **PACKED)
+
+
 def test_positions_count_from_the_cache_where_only_distances_matter():
   encoded = encode("t5")
   out, state = decode("t5", ANSWER[:, :2], encoded, mutable=("cache",))

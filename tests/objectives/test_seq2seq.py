@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import zoo
 from tests.tiny import randomised, tiny_batch, tiny_model
 from zoo.errors import UserError
 from zoo.objectives.seq2seq import seq2seq
@@ -76,6 +77,35 @@ def test_padding_has_no_influence():
     other[f"{name}tokens"] = jnp.where(batch[f"{name}valid"], tokens, (tokens + 1) % 23)
   loss = jax.jit(objective.loss)
   np.testing.assert_allclose(loss(params, batch)[0], loss(params, other)[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("family", ["t5", "transformer"])
+def test_the_loss_of_packed_pairs_is_that_of_the_same_pairs_in_rows_of_their_own(family):
+  sizes = {"max_length": 13} if family == "transformer" else {}
+  model = zoo.build(family, vocab_size=23, dim=6, depth=1, num_heads=3, **sizes)
+  rng = np.random.default_rng(0)
+  pairs = [[rng.integers(1, 23, length) for length in lengths] for lengths in ((3, 5), (6, 2), (4, 3), (8, 4))]
+
+  def batch(rows):
+    found = {"tokens": np.zeros((len(rows), 13), np.int32), "target_tokens": np.zeros((len(rows), 11), np.int32)}
+    ids = {"segment_ids": np.zeros_like(found["tokens"]), "target_segment_ids": np.zeros_like(found["target_tokens"])}
+    for n, row in enumerate(rows):
+      for side, prefix in enumerate(("", "target_")):
+        parts = [pair[side] for pair in row]
+        joined = np.concatenate(parts)
+        found[f"{prefix}tokens"][n, : len(joined)] = joined
+        ids[f"{prefix}segment_ids"][n, : len(joined)] = np.repeat(range(1, len(parts) + 1), [len(x) for x in parts])
+    found |= {"valid": ids["segment_ids"] > 0, "target_valid": ids["target_segment_ids"] > 0}
+    return found | (ids if len(rows) < len(pairs) else {})
+
+  together, apart = batch([pairs[:3], pairs[3:]]), batch([[pair] for pair in pairs])
+  objective = seq2seq(model, label_smoothing=0.1)
+  params = randomised(jax.jit(objective.init)(jax.random.key(0), apart))
+  run = jax.jit(objective.loss)
+  (loss, metrics), (expected, others) = run(params, together), run(params, apart)
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+  assert metrics["tokens"] == others["tokens"] == 14
+  assert abs(run(params, {n: x for n, x in together.items() if "segment" not in n})[0] - expected) > 1e-3
 
 
 def test_an_example_counts_by_its_length_not_as_one_of_the_rows():

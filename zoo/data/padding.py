@@ -15,6 +15,7 @@ from zoo.errors import UserError
 
 Example = dict[str, np.ndarray]
 
+PADDED = ("tokens", "valid", "target_tokens", "target_valid")  # Fields of an example that may be longer than a text.
 WINDOW = 16  # Batches whose rows are sorted together. Within them, and in which of them a row is, chance decides.
 
 

@@ -25,10 +25,12 @@ class Records:
   Attributes:
     info: what others need to know, e.g. `tokenizer`, `vocab_size`, `class_names`, `bytes`.
     buckets: the lengths that a batch may be padded to; None: examples make batches as they are.
+    sizes: of pairs of texts, int [records] each: the tokens that the source and the target of every record have.
   """
 
   info: dict[str, Any]
   buckets: Buckets | None = None
+  sizes: tuple[np.ndarray, np.ndarray] | None = None
 
   def __len__(self) -> int:
     raise NotImplementedError
@@ -36,6 +38,17 @@ class Records:
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
     """Example `index`: a dict of numpy arrays of fixed shapes. An rng present <=> training."""
     raise NotImplementedError
+
+  def order(self, seed: int, shuffle: bool, length: int) -> grain.MapDataset:
+    """Place in the stream -> record: epoch after epoch, each another permutation, about `length` places in all.
+
+    Args:
+      seed: 0 <= seed < 2**32
+      shuffle: False keeps the records in order.
+      length: how many places; the whole epochs that fit.
+    """
+    dataset = grain.MapDataset.range(len(self)).seed(seed)
+    return (dataset.shuffle() if shuffle else dataset).repeat(length // len(self))
 
   def __getitem__(self, index: int) -> Example:
     return self.example(index)
@@ -95,10 +108,7 @@ def batches(
     raise UserError("The data hold no example.")
   if workers < 0:
     raise UserError(f"workers is {workers}. It must be 0 (threads) or the number of processes.")
-  dataset = grain.MapDataset.range(len(records)).seed(seed % 2**32)
-  if shuffle:
-    dataset = dataset.shuffle()
-  order = dataset.repeat(ENDLESS // len(records))
+  order = records.order(seed % 2**32, shuffle, ENDLESS)
   examples = order.random_map(records.example)
   if records.buckets is None:
     # Local batch k * process_count + process_index holds this host's rows of global batch k.

@@ -89,8 +89,11 @@ class TextPairs(Records):
   ):
     self.source, self.fields, self.corpora, self.lengths = source, fields, corpora, lengths
     self.eos, self.pad = end_token(tokenizer), tokenizer.pad or 0
-    sizes = [np.minimum(np.diff(corpus.piece_ends, prepend=0) + 1, length) for corpus, length in zip(corpora, lengths)]
-    self.buckets = make_buckets(*sizes, *lengths, buckets)
+    source_sizes, target_sizes = (
+      np.minimum(np.diff(corpus.piece_ends, prepend=0) + 1, length) for corpus, length in zip(corpora, lengths)
+    )
+    self.sizes = source_sizes, target_sizes
+    self.buckets = make_buckets(*self.sizes, *lengths, buckets)
     self.info = {
       "source": source.name,
       "tokenizer": tokenizer,

@@ -6,6 +6,7 @@ Glossary (one word per idea, everywhere in the zoo):
   tokens         int32 [batch, length]; `vocab_size` of them exist; `max_length` positions exist
   image          float32 [batch, height, width, channels] in [-1, 1]; `patch_size` pixels make one side of a patch
   valid          bool [batch, length], True = a real token, False = padding
+  segment_ids    int32 [batch, length]: which of the texts packed into one row a token belongs to
   positions      int32 [batch or 1, length]: where each token stands in its sequence
   mask           a rule, function of (query_positions, key_positions) -> bool: may this query see that key?
   bias           added to attention logits: [batch or 1, heads or 1, queries, keys], or a function of positions

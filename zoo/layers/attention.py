@@ -99,7 +99,18 @@ class Attention(nn.Module):
   dot_general: Callable | None = None
 
   @nn.compact
-  def __call__(self, x, context=None, *, valid=None, positions=None, bias=None, train=False):
+  def __call__(
+    self,
+    x,
+    context=None,
+    *,
+    valid=None,
+    positions=None,
+    bias=None,
+    segment_ids=None,
+    context_segment_ids=None,
+    train=False,
+  ):
     """[batch, length, dim] -> [batch, length, dim]
 
     Args:
@@ -109,6 +120,8 @@ class Attention(nn.Module):
       positions: int32 [batch or 1, length] of x's tokens; counted from 0 (from the cache's end) if None.
       bias: broadcastable to [batch, heads, length, keys], or a function of (query_positions [batch or 1, length, 1],
         key_positions [batch or 1, 1, keys]) that returns it.
+      segment_ids, context_segment_ids: int32 [batch, length], [batch, context length]: of which of the texts that share
+        a row a token of x, of context is; it sees its own alone. None: a row is one text.
     """
     kv_heads = self.num_heads if self.num_kv_heads is None else self.num_kv_heads
     if self.num_heads % kv_heads:
@@ -127,10 +140,13 @@ class Attention(nn.Module):
         raise ValueError("Decoding with a ring needs positions: int32 [batch or 1, length], where the tokens stand.")
       if cached and self.has_variable("cache", "index"):
         positions += self.get_variable("cache", "index")
+    key_segments = segment_ids if context is None else context_segment_ids
     key_positions = positions if context is None else jnp.arange(key.shape[1], dtype=jnp.int32)[None]
     if self.rotary is not None and context is None:
       query, key = self.rotary(query, positions), self.rotary(key, positions)
     if cached:
+      if segment_ids is not None:
+        raise ValueError("Texts that share a row are not kept in a cache. Give each a row of its own, no segment_ids.")
       key, value, key_positions, valid = self._remember(key, value, positions, valid)
     if callable(bias):
       bias = bias(positions[:, :, None], key_positions[:, None, :])
@@ -138,7 +154,7 @@ class Attention(nn.Module):
       query,
       key,
       value,
-      visibility=Visibility(self.mask, positions, key_positions, valid),
+      visibility=Visibility(self.mask, positions, key_positions, valid, segment_ids, key_segments),
       bias=bias,
       scale=self.scale,
       on_weights=self._on_weights(train),

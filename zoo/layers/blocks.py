@@ -52,17 +52,29 @@ class PreNormBlock(Block):
 
   @nn.compact
   def __call__(
-    self, x, context=None, *, valid=None, context_valid=None, positions=None, bias=None, drop_path=0.0, train=False
+    self,
+    x,
+    context=None,
+    *,
+    valid=None,
+    context_valid=None,
+    positions=None,
+    bias=None,
+    segment_ids=None,
+    context_segment_ids=None,
+    drop_path=0.0,
+    train=False,
   ):
     """[batch, length, dim] -> [batch, length, dim]; `drop_path` is the chance to drop a sublayer for one example."""
+    shared = dict(positions=positions, segment_ids=segment_ids, train=train)
     y = self.norm.copy(name="attention_norm")(x)
     attend = self.attention.copy(name="self_attention")
-    y = attend(y, valid=valid, positions=positions, bias=bias, train=train)
+    y = attend(y, valid=valid, bias=bias, **shared)
     x = x + self._thin("attention", y, drop_path, train)
     if self.cross is not None:
       y = self.norm.copy(name="cross_norm")(x)
       attend = self.cross.copy(name="cross_attention")
-      y = attend(y, context, valid=context_valid, positions=positions, train=train)
+      y = attend(y, context, valid=context_valid, context_segment_ids=context_segment_ids, **shared)
       x = x + self._thin("cross", y, drop_path, train)
     y = self.norm.copy(name="mlp_norm")(x)
     return x + self._thin("mlp", self.mlp.copy(name="feed_forward")(y, train=train), drop_path, train)
@@ -73,15 +85,27 @@ class PostNormBlock(Block):
 
   @nn.compact
   def __call__(
-    self, x, context=None, *, valid=None, context_valid=None, positions=None, bias=None, drop_path=0.0, train=False
+    self,
+    x,
+    context=None,
+    *,
+    valid=None,
+    context_valid=None,
+    positions=None,
+    bias=None,
+    segment_ids=None,
+    context_segment_ids=None,
+    drop_path=0.0,
+    train=False,
   ):
     """[batch, length, dim] -> [batch, length, dim]; `drop_path` is the chance to drop a sublayer for one example."""
+    shared = dict(positions=positions, segment_ids=segment_ids, train=train)
     attend = self.attention.copy(name="self_attention")
-    y = attend(x, valid=valid, positions=positions, bias=bias, train=train)
+    y = attend(x, valid=valid, bias=bias, **shared)
     x = self.norm.copy(name="attention_norm")(x + self._thin("attention", y, drop_path, train))
     if self.cross is not None:
       attend = self.cross.copy(name="cross_attention")
-      y = attend(x, context, valid=context_valid, positions=positions, train=train)
+      y = attend(x, context, valid=context_valid, context_segment_ids=context_segment_ids, **shared)
       x = self.norm.copy(name="cross_norm")(x + self._thin("cross", y, drop_path, train))
     y = self.mlp.copy(name="feed_forward")(x, train=train)
     return self.norm.copy(name="mlp_norm")(x + self._thin("mlp", y, drop_path, train))

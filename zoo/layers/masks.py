@@ -6,6 +6,7 @@ alike are equal.
 """
 
 import functools
+import operator
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -51,17 +52,24 @@ class Visibility(NamedTuple):
   rule: a function of this file, or None: everything.
   query_positions, key_positions: int32 [batch or 1, queries], [batch or 1, keys]
   valid: bool [batch, keys], True = a real key, or None: all are.
+  query_segments, key_segments: int32 [batch, queries], [batch, keys]: which of the texts that share a row a token is
+    of; it sees its own alone. Both are None where a row is one text.
   """
 
   rule: Callable | None
   query_positions: jax.Array
   key_positions: jax.Array
   valid: jax.Array | None = None
+  query_segments: jax.Array | None = None
+  key_segments: jax.Array | None = None
 
   def array(self):
     """bool [batch or 1, 1, queries or 1, keys], or None where everybody sees everything."""
-    seen = None if self.valid is None else self.valid[:, None, None, :].astype(bool)
-    if self.rule is None:
-      return seen
-    allowed = self.rule(self.query_positions[:, :, None], self.key_positions[:, None, :])[:, None]
-    return allowed if seen is None else allowed & seen
+    seen = []
+    if self.valid is not None:
+      seen.append(self.valid[:, None, None, :].astype(bool))
+    if self.rule is not None:
+      seen.append(self.rule(self.query_positions[:, :, None], self.key_positions[:, None, :])[:, None])
+    if self.query_segments is not None and self.key_segments is not None:
+      seen.append((self.query_segments[:, :, None] == self.key_segments[:, None, :])[:, None])
+    return functools.reduce(operator.and_, seen) if seen else None

@@ -95,6 +95,13 @@ def rotary(theta=10_000.0, scaling=None):
   return turn
 
 
+def within(segment_ids):
+  """Places, counted anew in every text: int32 [batch, length], which text a token is of -> likewise its place."""
+  places = jnp.arange(segment_ids.shape[1], dtype=jnp.int32)[None]
+  begins = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+  return places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
+
+
 class RelativeBias(nn.Module):
   """T5's trained bias per head and bucket of distances. https://arxiv.org/abs/1910.10683, section 2.1.
 

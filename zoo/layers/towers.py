@@ -5,6 +5,7 @@ import flax.linen as nn
 from zoo.layers import masks, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.mlp import MLP
+from zoo.layers.positions import within
 from zoo.layers.stack import stack
 
 
@@ -25,21 +26,37 @@ class Tower(nn.Module):
   dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, x, context=None, *, valid=None, context_valid=None, positions=None, train=False):
+  def __call__(
+    self,
+    x,
+    context=None,
+    *,
+    valid=None,
+    context_valid=None,
+    positions=None,
+    segment_ids=None,
+    context_segment_ids=None,
+    train=False,
+  ):
     """[batch, length, dim] -> [batch, length, dim]
 
     Args:
       x: [batch, length, dim]
       context: [batch, context length, context dim] that the layers attend to, or None.
       valid, context_valid: bool [batch, length], bool [batch, context length], True = real.
-      positions: int32 [batch or 1, length], counted from 0 if None.
+      positions: int32 [batch or 1, length], counted from 0 if None, in each text of a row.
+      segment_ids, context_segment_ids: int32 [batch, length], [batch, context length]: which of the texts that share a
+        row a token belongs to; it sees its own alone. None: a row is one text.
     """
     if positions is None and self.variables.get("cache"):
       raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length], where the tokens stand.")
+    if positions is None and segment_ids is not None:
+      positions = within(segment_ids)
     x = x + self.positions(x.shape[1], positions).astype(x.dtype)
     x = x if self.first_norm is None else self.first_norm(x)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    x = self.stack(x, context, valid=valid, context_valid=context_valid, positions=positions, train=train)
+    given = dict(valid=valid, context_valid=context_valid, positions=positions, train=train)
+    x = self.stack(x, context, segment_ids=segment_ids, context_segment_ids=context_segment_ids, **given)
     return x if self.norm is None else self.norm(x)
 
   @property

@@ -35,7 +35,18 @@ class EncoderDecoder(Model):
   start_token: int = 0
   eos: int = 1
 
-  def __call__(self, tokens, /, decoder_tokens=None, *, valid=None, decoder_valid=None, train=False):
+  def __call__(
+    self,
+    tokens,
+    /,
+    decoder_tokens=None,
+    *,
+    valid=None,
+    decoder_valid=None,
+    segment_ids=None,
+    decoder_segment_ids=None,
+    train=False,
+  ):
     """Hidden states, and what the heads make of them.
 
     Args:
@@ -44,6 +55,9 @@ class EncoderDecoder(Model):
         what heads that classify or answer were trained on.
       valid: bool [batch, length], True = a real token; nobody attends to the others.
       decoder_valid: likewise, of decoder_tokens.
+      segment_ids, decoder_segment_ids: int32 [batch, length], [batch, decoder length]: which of the pairs of texts that
+        share a row a token belongs to. It sees its own pair alone, and places count from 0 in each text. None: a row is
+        one pair.
 
     Returns:
       dict of "encoded" [batch, length, dim], "hidden" [batch, decoder length, dim] of the decoder if there is one, and,
@@ -52,14 +66,22 @@ class EncoderDecoder(Model):
         `tokens`, else at their end), or of tokens [batch, length, num_classes],
         "start", "end" of an answer [batch, decoder length]. All logits are float32.
     """
-    encoded = self.encode(tokens, valid=valid, train=train)
+    encoded = self.encode(tokens, valid=valid, segment_ids=segment_ids, train=train)
     out = {"encoded": encoded}
     if self.classify_tokens is not None:
       out["logits"] = self.classify_tokens(encoded).astype(jnp.float32)
     if self.decoder is None:
       return out
     decoder_tokens = shift_right(tokens, self.start_token) if decoder_tokens is None else decoder_tokens
-    x = self.decode_hidden(decoder_tokens, encoded, valid=valid, decoder_valid=decoder_valid, train=train)
+    x = self.decode_hidden(
+      decoder_tokens,
+      encoded,
+      valid=valid,
+      decoder_valid=decoder_valid,
+      segment_ids=segment_ids,
+      decoder_segment_ids=decoder_segment_ids,
+      train=train,
+    )
     out["hidden"] = x
     if self.logits is not None:
       out["logits"] = self.logits(x, self._decoder_embed)
@@ -69,9 +91,9 @@ class EncoderDecoder(Model):
       out["start"], out["end"] = jnp.moveaxis(self.answer(x).astype(jnp.float32), -1, 0)
     return out
 
-  def encode(self, tokens, /, *, valid=None, train=False):
+  def encode(self, tokens, /, *, valid=None, segment_ids=None, train=False):
     """int32 [batch, length] -> [batch, length, dim]"""
-    return self.encoder(self._embedded(self.embed, tokens), valid=valid, train=train)
+    return self.encoder(self._embedded(self.embed, tokens), valid=valid, segment_ids=segment_ids, train=train)
 
   def decode(
     self, decoder_tokens, encoded, *, valid=None, decoder_valid=None, positions=None, predict=None, train=False
@@ -97,12 +119,28 @@ class EncoderDecoder(Model):
     x = self.decode_hidden(decoder_tokens, encoded, **given)
     return self.logits(x if predict is None else pick(x, predict), self._decoder_embed)
 
-  def decode_hidden(self, decoder_tokens, encoded, *, valid=None, decoder_valid=None, positions=None, train=False):
-    """What `decode` makes its logits of: [batch, decoder length, dim]"""
+  def decode_hidden(
+    self,
+    decoder_tokens,
+    encoded,
+    *,
+    valid=None,
+    decoder_valid=None,
+    positions=None,
+    segment_ids=None,
+    decoder_segment_ids=None,
+    train=False,
+  ):
+    """What `decode` makes its logits of: [batch, decoder length, dim]; segment_ids are those of what was encoded."""
     if self.decoder is None:
       raise ValueError("This model has no decoder.")
+    if (segment_ids is None) != (decoder_segment_ids is None):
+      raise ValueError("Of segment_ids and decoder_segment_ids one is missing. Give both, or neither.")
     x = self._embedded(self._decoder_embed, decoder_tokens)
-    return self.decoder(x, encoded, valid=decoder_valid, context_valid=valid, positions=positions, train=train)
+    segments = dict(segment_ids=decoder_segment_ids, context_segment_ids=segment_ids)
+    return self.decoder(
+      x, encoded, valid=decoder_valid, context_valid=valid, positions=positions, train=train, **segments
+    )
 
   def _embedded(self, embed, tokens):
     sizes.tokens_fit(tokens)

@@ -51,16 +51,16 @@ class T5Tower(nn.Module):
   dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, x, context=None, *, valid=None, context_valid=None, positions=None, train=False):
-    """[batch, length, dim] -> [batch, length, dim]"""
+  def __call__(self, x, context=None, *, positions=None, train=False, **seen):
+    """[batch, length, dim] -> [batch, length, dim]; seen: valid, segment_ids and the context's, as `Tower` has them."""
     drop = nn.Dropout(self.dropout, deterministic=not train)
     if self.is_mutable_collection("cache") and not self.is_initializing():
       bias = self.bias.rule()  # Only the layers know where cached keys stand.
     else:
+      # Of texts that share a row too: how far apart two tokens of one text are does not depend on where it begins.
       places = jnp.arange(x.shape[1], dtype=jnp.int32)[None] if positions is None else positions
       bias = self.bias(places[:, :, None], places[:, None, :])
-    given = dict(valid=valid, context_valid=context_valid, positions=positions, bias=bias, train=train)
-    return drop(self.norm(self.stack(drop(x), context, **given)))
+    return drop(self.norm(self.stack(drop(x), context, positions=positions, bias=bias, train=train, **seen)))
 
   max_length: ClassVar[None] = None  # Distances have no end.
 

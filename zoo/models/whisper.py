@@ -61,7 +61,18 @@ class Whisper(EncoderDecoder, kw_only=True):
   stem: nn.Module
   mels: int = 80
 
-  def __call__(self, features, /, decoder_tokens=None, *, valid=None, decoder_valid=None, train=False):
+  def __call__(
+    self,
+    features,
+    /,
+    decoder_tokens=None,
+    *,
+    valid=None,
+    decoder_valid=None,
+    segment_ids=None,
+    decoder_segment_ids=None,
+    train=False,
+  ):
     """Hidden states, and what the heads make of them.
 
     Args:
@@ -70,12 +81,13 @@ class Whisper(EncoderDecoder, kw_only=True):
       valid: bool [batch, frames / 2], which pairs of frames are looked at; all if None: Whisper was trained on whole
         windows, filled with silence.
       decoder_valid: bool [batch, decoder length], True = a real token; nobody attends to the others.
+      segment_ids, decoder_segment_ids: refused; every recording has a row of its own.
 
     Returns:
       dict of "encoded" [batch, frames / 2, dim], "hidden" [batch, decoder length, dim] if there is a decoder, and where
       the model has a head "logits", float32 [batch, decoder length, vocab_size] or [batch, num_classes]
     """
-    encoded = self.encode(features, valid=valid, train=train)
+    encoded = self.encode(features, valid=valid, segment_ids=segment_ids, train=train)
     out = {"encoded": encoded}
     if self.classify is not None:
       out["logits"] = self.classify(encoded, valid)
@@ -83,12 +95,15 @@ class Whisper(EncoderDecoder, kw_only=True):
       return out
     if decoder_tokens is None:
       decoder_tokens = jnp.full((features.shape[0], 1), self.start_token, jnp.int32)
-    x = self.decode_hidden(decoder_tokens, encoded, valid=valid, decoder_valid=decoder_valid, train=train)
+    given = dict(valid=valid, decoder_valid=decoder_valid, decoder_segment_ids=decoder_segment_ids, train=train)
+    x = self.decode_hidden(decoder_tokens, encoded, **given)
     out["hidden"] = x
     return out if self.logits is None else {**out, "logits": self.logits(x, self.embed)}
 
-  def encode(self, features, /, *, valid=None, train=False):
+  def encode(self, features, /, *, valid=None, segment_ids=None, train=False):
     """float [batch, frames, mels] -> [batch, frames / 2, dim], rounded up"""
+    if segment_ids is not None:
+      raise ValueError("Whisper's convolutions look beyond a recording's end. Give each its own row, no segment_ids.")
     if features.ndim != 3 or features.shape[2] != self.mels or not jnp.issubdtype(features.dtype, jnp.floating):
       raise ValueError(
         f"features are {features.dtype} {list(features.shape)}, the model wants floats [batch, frames, {self.mels}]."

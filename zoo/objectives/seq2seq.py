@@ -18,13 +18,15 @@ def seq2seq(model: Any, label_smoothing: float = 0.0) -> Objective:
   `(1 - e) * -log p(target) + e * mean over the vocabulary of -log p`: the target's share is 1 - e + e / vocab_size.
 
   Args:
-    model: (tokens, decoder_tokens, valid=, train=) -> {"logits" [batch, target length, vocab_size]}, and `start_token`,
-      behind which the decoder sees the target shifted right.
+    model: (tokens, decoder_tokens, valid=, segment_ids=, decoder_segment_ids=, train=) -> {"logits" [batch, target
+      length, vocab_size]}, and `start_token`, behind which the decoder sees the target shifted right.
     label_smoothing: the part of each target that is spread evenly over the vocabulary.
 
   Batch: tokens int32 [batch, length], target_tokens int32 [batch, target length]; optionally valid [batch, length] and
-  target_valid [batch, target length], True = a real token, and weight [batch]. Metrics: loss (nats per token), nll (the
-  same without smoothing), perplexity = exp(nll), accuracy (of the next token, the target before it given), tokens.
+  target_valid [batch, target length], True = a real token, and weight [batch]; where several pairs share a row, as
+  `zoo.data.packed` puts them, segment_ids and target_segment_ids, int32 in the shapes of the tokens. Metrics: loss
+  (nats per token), nll (the same without smoothing), perplexity = exp(nll), accuracy (of the next token, the target
+  before it given), tokens.
   """
   if not 0 <= label_smoothing < 1:
     raise UserError(f"seq2seq.label_smoothing is {label_smoothing}. It must be 0 or more and below 1.")
@@ -39,8 +41,13 @@ def seq2seq(model: Any, label_smoothing: float = 0.0) -> Objective:
     target = batch["target_tokens"]
     start = jnp.full_like(target[:, :1], model.start_token)
     seen = jnp.concatenate([start, target[:, :-1]], axis=1)
+    given = present(batch, "valid", "segment_ids")
+    if "target_segment_ids" in batch:
+      segments = given["decoder_segment_ids"] = batch["target_segment_ids"]
+      begins = segments[:, 1:] != segments[:, :-1]
+      seen = seen.at[:, 1:].set(jnp.where(begins, model.start_token, seen[:, 1:]))
     # Padding stands behind the target, where no real token looks: the causal mask needs no help.
-    found = apply(model, params, batch["tokens"], seen, rng=rng, **present(batch, "valid"))
+    found = apply(model, params, batch["tokens"], seen, rng=rng, **given)
     if not isinstance(found, Mapping) or "logits" not in found or found["logits"].ndim != 3:
       raise UserError("seq2seq needs a model that predicts the next token. Build it with head='lm'.")
     logits = found["logits"].astype(jnp.float32)

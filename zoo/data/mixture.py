@@ -1,0 +1,150 @@
+"""Several pipelines at fixed rates: one model learns several tasks (https://arxiv.org/abs/1910.10683, section 3.5.2).
+
+    "data": {
+      "name": "mixture",
+      "members": {
+        "summarise": {"name": "text_pairs", "prefix": "summarize: ", ...},
+        "restore": {"name": "span_corruption", ...},
+      },
+      "rates": {"summarise": 0.75, "restore": 0.25},
+    }
+
+Every member goes through epochs of its own, and they take turns as evenly as their rates allow, which says for every
+place of the stream whose turn it is: a batch is a function of seed and step here too.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import grain
+import numpy as np
+
+from zoo.data.padding import PADDED
+from zoo.data.padding import buckets as make_buckets
+from zoo.data.pipeline import Example, Records
+from zoo.errors import UserError, did_you_mean
+from zoo.named import call
+
+SIZES = ("vocab_size", "max_length", "target_length", "num_classes")  # Of all members the largest counts.
+
+
+def mixture(members: Mapping[str, Any], rates: Mapping[str, float], *, buckets: int = 4) -> "Mixture":
+  """Examples of several pipelines in one batch, each at its rate.
+
+  Args:
+    members: name -> section of a pipeline. All give the same fields, and tokens of the same tokenizer; token rows may
+      differ in length and are padded to the longest.
+    rates: name -> the part of the examples that this member has; together 1.
+    buckets: how many lengths a batch of pairs of texts may have; see `zoo.data.padding`.
+
+  In evaluation every example of every member is seen once, whatever the rates. `info`: that of the first member, with
+  the largest vocab_size, max_length and target_length of all; members: name -> how many examples it has.
+  """
+  names = list(members)
+  for name in rates:
+    if name not in members:
+      raise UserError(f"mixture.rates names '{name}'.{did_you_mean(name, names)} The members: {', '.join(names)}.")
+  for name in names:
+    if name not in rates:
+      raise UserError(f"mixture.rates has no '{name}'. It needs one for each member: {', '.join(names)}.")
+    rate = rates[name]
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1:
+      raise UserError(f"mixture.rates.{name} is {rate!r}. It must be a number above 0, 1 at most.")
+  total = sum(rates.values())
+  if abs(total - 1) > 1e-6:
+    listed = ", ".join(f"{name} {rates[name]:g}" for name in names)
+    raise UserError(f"mixture.rates are {listed}, {total:g} together. They must be 1 together.")
+  opened = {name: call("data", data) if isinstance(data, Mapping) else data for name, data in members.items()}
+  for name, records in opened.items():
+    if len(records) == 0:
+      raise UserError(f"mixture.members.{name} holds no example.")
+  return Mixture(opened, [float(rates[name]) for name in names], buckets)
+
+
+class Mixture(Records):
+  """See `mixture`. Records are those of the first member, then those of the second ..."""
+
+  def __init__(self, members: Mapping[str, Records], rates: list[float], buckets: int):
+    self.members, self.rates = list(members.values()), rates
+    self.ends = np.cumsum([len(records) for records in self.members])
+    examples = {name: records[0] for name, records in members.items()}
+    self.shapes = _common_shapes(examples)
+    infos = [records.info for records in self.members]
+    _check_tokenizers(dict(zip(members, infos)))
+    largest = {size: max(info[size] for info in infos) for size in SIZES if all(size in info for info in infos)}
+    self.info = {**infos[0], **largest, "members": {name: len(records) for name, records in members.items()}}
+    self.pad = getattr(self.info.get("tokenizer"), "pad", None) or 0
+    if {"tokens", "target_tokens"} <= set(self.shapes) and "segment_ids" not in self.shapes:
+      self.sizes = _sizes(self.members)
+      lengths = (self.shapes[side][0] for side in ("tokens", "target_tokens"))
+      self.buckets = make_buckets(*self.sizes, *lengths, buckets)
+
+  def __len__(self) -> int:
+    return int(self.ends[-1])
+
+  def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
+    if not 0 <= index < len(self):
+      raise IndexError(f"There are {len(self)} examples; {index} is none of them.")
+    member = int(np.searchsorted(self.ends, index, side="right"))
+    found = self.members[member].example(index - self._first(member), rng)
+    return {name: self._padded(name, array) for name, array in found.items()}
+
+  def order(self, seed: int, shuffle: bool, length: int) -> grain.MapDataset:
+    """As of `Records`; `length` counts what all members give together."""
+    streams = []
+    for number, records in enumerate(self.members):
+      # A seed of its own for each: two members of one size do not come in the same order.
+      stream = records.order((seed + number) % 2**32, shuffle, length)
+      streams.append(stream.map(_Shifted(self._first(number))))
+    return grain.MapDataset.mix(streams, self.rates).seed(seed)
+
+  def _first(self, member: int) -> int:
+    return int(self.ends[member - 1]) if member else 0
+
+  def _padded(self, name: str, array: np.ndarray) -> np.ndarray:
+    missing = self.shapes[name][0] - array.shape[0] if name in PADDED else 0
+    return np.pad(array, (0, missing), constant_values=self.pad if name.endswith("tokens") else 0) if missing else array
+
+
+class _Shifted:
+  """number -> number + first, as an object that worker processes can be sent."""
+
+  def __init__(self, first: int):
+    self.first = first
+
+  def __call__(self, number: int) -> int:
+    return number + self.first
+
+
+def _common_shapes(examples: Mapping[str, Example]) -> dict[str, tuple[int, ...]]:
+  """field -> shape that holds every member's; UserError where they have not the same fields, or differ in shape."""
+  (first, one), *others = examples.items()
+  for name, example in others:
+    if set(example) != set(one):
+      raise UserError(
+        f"mixture: member {first} gives {', '.join(one)}; {name} gives {', '.join(example)}. Members need the same."
+      )
+    for field, array in example.items():
+      same = array.ndim == one[field].ndim if field in PADDED else array.shape == one[field].shape
+      if not same:
+        raise UserError(f"mixture: {field} is {one[field].shape} of member {first}, {array.shape} of {name}.")
+  return {field: max(example[field].shape for example in examples.values()) for field in one}
+
+
+def _check_tokenizers(infos: Mapping[str, Mapping[str, Any]]) -> None:
+  """UserError where two members have not the same tokenizer."""
+  (first, one), *others = ((name, str(info.get("tokenizer"))) for name, info in infos.items())
+  for name, other in others:
+    if other != one:
+      raise UserError(f"mixture: member {first} has the tokenizer {one}, {name} has {other}. Members need the same.")
+
+
+def _sizes(members: list[Records]) -> tuple[np.ndarray, np.ndarray]:
+  """Tokens of every source and target; of members that do not know them before, as many as they have at most."""
+  found = []
+  for records in members:
+    sizes, example = records.sizes, records[0]
+    full = tuple(np.full(len(records), len(example[side])) for side in ("tokens", "target_tokens"))
+    found.append(full if sizes is None else sizes)
+  source, target = zip(*found)
+  return np.concatenate(source), np.concatenate(target)
