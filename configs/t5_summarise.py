@@ -9,9 +9,9 @@ It starts from runs/t5_pretrain. The same steps from scratch, to compare with:
     python train.py --config=configs/t5_summarise.py --config.init=none --config.workdir=runs/t5_scratch
 
 About 4 CPU-minutes. It does better than the baselines but for ROUGE-2, where copying finds more pairs of words. So
-short a pretraining takes 0.2 off the 4.3 nats per token of the last steps, and hardly shows in the scores. The model has
-learnt what summaries sound like ("Returns the graph G."), not yet to tell what the docstring is about; raise `steps` of
-both.
+short a pretraining takes 0.2 off the 4.3 nats per token of the last steps, and hardly shows in the scores. The model
+knows what summaries sound like ("Returns the graph G."), not yet how to tell what a docstring is about; raise `steps`
+of both.
 
 | | BLEU | chrF | ROUGE-1 | ROUGE-2 | ROUGE-L |
 |---|---|---|---|---|---|
