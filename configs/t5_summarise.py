@@ -8,7 +8,19 @@ It starts from runs/t5_pretrain. The same steps from scratch, to compare with:
 
     python train.py --config=configs/t5_summarise.py --config.init=none --config.workdir=runs/t5_scratch
 
-Not run to its end yet: no result is claimed.
+About 4 CPU-minutes. It does better than the baselines but for ROUGE-2, where copying finds more pairs of words. So
+short a pretraining takes 0.2 off the 4.3 nats per token of the last steps, and hardly shows in the scores. The model
+knows what summaries sound like ("Returns the graph G."), not yet how to tell what a docstring is about; raise `steps`
+of both.
+
+| | BLEU | chrF | ROUGE-1 | ROUGE-2 | ROUGE-L |
+|---|---|---|---|---|---|
+| model | 1.9 | 13.3 | 14.1 | 2.4 | 13.5 |
+| from scratch | 1.9 | 12.4 | 13.8 | 2.5 | 13.3 |
+| the text itself | 0.7 | 12.4 | 12.3 | 3.9 | 9.8 |
+| the most frequent summary | 0.1 | 12.9 | 2.8 | 0.1 | 2.5 |
+
+To learn both at once and not one after the other, give `data` the pipeline `mixture`; see zoo/data/mixture.py.
 """
 
 from ml_collections import ConfigDict
@@ -28,7 +40,7 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 400,
+      "steps": 500,
       "batch_size": 32,
       "workdir": "runs/t5_summarise",
       "model": {
@@ -47,11 +59,10 @@ def get_config():
       "objective": {"name": "seq2seq", "label_smoothing": 0.1},
       "data": {**docstrings, "split": "train"},
       "optimizer": {
-        "name": "adamw",
-        "learning_rate": 2e-3,
+        "name": "adafactor",
+        "learning_rate": 0.02,
         "schedule": "linear",
-        "warmup_steps": 40,
-        "clip_norm": 1.0,
+        "warmup_steps": 50,
       },
       "mesh": {"data": -1},
       "sharding": "replicated",
