@@ -14,6 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zoo.errors import UserError, did_you_mean
+from zoo.meshes import along_links, hosts_together
 from zoo.paths import check_pattern, matches, path_name
 
 # Megatron's split (https://arxiv.org/abs/1909.08053): heads and hidden units over "model", one all-reduce per sublayer.
@@ -80,7 +81,8 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
     raise UserError(
       f"mesh {axes} does not fit: there are {count} devices, and it needs {way_out} {fixed}. Change mesh."
     )
-  return jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=(AxisType.Auto,) * len(axes), devices=devices)
+  placed = hosts_together(along_links(tuple(axes.values()), devices), tuple(axes))
+  return Mesh(placed, tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
 
 
 def shardings(tree: Any, strategy: str | Sequence, mesh: Mesh) -> Any:
