@@ -1,0 +1,90 @@
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from zoo.hlo import Collective, collectives
+from zoo.sharding import make_mesh
+
+
+def test_finds_what_a_compiled_program_sends_and_how_often():
+  mesh = make_mesh({"data": 4, "model": 2})
+  place = lambda *spec: NamedSharding(mesh, P(*spec))
+
+  def layers(x, up, down):
+    def layer(x, kernels):
+      return jax.lax.with_sharding_constraint(x @ kernels[0] @ kernels[1], place("data")), None
+
+    return jax.lax.scan(layer, x, (up, down))[0]
+
+  arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((8, 16), (3, 16, 32), (3, 32, 16))]
+  places = (place("data"), place(None, None, "model"), place(None, "model"))
+  text = jax.jit(layers, in_shardings=places, out_shardings=place("data")).lower(*arrays).compile().as_text()
+  # Each of three layers adds up what its two halves of the hidden units made of a quarter of the rows.
+  assert collectives(text, mesh.shape) == [Collective("all-reduce", 2 * 16 * 4, 3, 2, ("model",))]
+
+
+PROGRAM = """HloModule jit_step, is_scheduled=true
+
+%start.1 (a: bf16[1,128]) -> (bf16[1,128], bf16[8,128]) {
+  %a = bf16[1,128]{1,0:T(8,128)} parameter(0)
+  %gathered = bf16[8,128]{1,0:T(8,128)S(1)} all-gather(%a), channel_id=7, replica_groups=GROUPS, dimensions={0}
+  ROOT %begun = (bf16[1,128]{1,0}, bf16[8,128]{1,0}) custom-call(%gathered), custom_call_target="AsyncCollectiveStart"
+}
+
+%end.1 (a: bf16[1,128]) -> bf16[8,128] {
+  %a.1 = bf16[1,128]{1,0} parameter(0)
+  %gathered.1 = bf16[8,128]{1,0} all-gather(%a.1), channel_id=7, replica_groups=GROUPS, dimensions={0}
+  ROOT %done = bf16[8,128]{1,0} custom-call(%gathered.1), custom_call_target="AsyncCollectiveDone"
+}
+
+%all-reduce-scatter.3 (g: f32[64,4]) -> f32[8,4] {
+  %g = f32[64,4]{1,0} parameter(0)
+  %summed = f32[64,4]{1,0} all-reduce(%g), channel_id=9, replica_groups=GROUPS, to_apply=%add
+  ROOT %own = f32[8,4]{1,0} dynamic-slice(%summed, %zero, %zero), dynamic_slice_sizes={8,4}
+}
+
+%body.2 (s: (s32[], bf16[1,128])) -> (s32[], bf16[1,128]) {
+  %s = (s32[], bf16[1,128]{1,0}) parameter(0)
+  %begun.2 = (bf16[1,128]{1,0}, bf16[8,128]{1,0}) fusion(%s), kind=kCustom, calls=%start.1
+  %whole = bf16[8,128]{1,0} fusion(%begun.2), kind=kCustom, calls=%end.1
+  ROOT %next = (s32[], bf16[1,128]{1,0}) tuple(%s, %whole)
+}
+
+%condition.2 (s.1: (s32[], bf16[1,128])) -> pred[] {
+  %limit = s32[]{:T(128)} constant(12)
+  ROOT %less = pred[] compare(%s.1, %limit), direction=LT
+}
+
+ENTRY %main.5 (x: bf16[1,128]) -> f32[8,4] {
+  %x = bf16[1,128]{1,0} parameter(0)
+  %first = bf16[8,128]{1,0} fusion(%x), kind=kCustom, calls=%end.1
+  %loop = (s32[], bf16[1,128]{1,0}) while(%x), condition=%condition.2, body=%body.2
+  %sent = f32[16]{0} collective-permute(%x), channel_id=3, source_target_pairs={{0,2},{2,4},{4,0},{1,3},{3,5},{5,1}}
+  %both = (f32[10]{0}, f32[6]{0}) all-reduce-start(%x, %x), channel_id=4, replica_groups={{0,1},{2,3}}, to_apply=%add
+  %alone = f32[16]{0} all-reduce(%x), channel_id=5, replica_groups={{0},{1}}, to_apply=%add
+  ROOT %part = f32[8,4]{1,0} fusion(%loop), kind=kCustom, calls=%all-reduce-scatter.3
+}
+"""
+
+
+@pytest.mark.parametrize(
+  "groups", ["[2,8]<=[8,2]T(1,0)", "{{0,2,4,6,8,10,12,14},{1,3,5,7,9,11,13,15}}", "mesh['a'=8,'b'=2] {'a'}"]
+)
+def test_reads_programs_as_they_are_for_tpus(groups):
+  found = collectives(PROGRAM.replace("GROUPS", groups), {"data": 8, "model": 2})
+  assert sorted(found) == [
+    Collective("all-gather", 8 * 128 * 2, 13, 8, ("data",)),  # Once, and at both ends of twelve rounds.
+    Collective("all-reduce", 16 * 4, 1, 2, ("model",)),
+    Collective("collective-permute", 16 * 4, 1, 3, ("data",)),
+    Collective("reduce-scatter", 64 * 4 * 4, 1, 8, ("data",)),
+  ]
+
+
+@pytest.mark.parametrize(
+  "kind, sent",
+  [("all-gather", 2 * 300), ("reduce-scatter", 2 * 300), ("all-reduce", 2 * 600), ("collective-permute", 2 * 400)],
+)
+def test_what_a_device_sends(kind, sent):
+  assert Collective(kind, 400, 2, 4, ("data",)).sent == sent

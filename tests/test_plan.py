@@ -1,0 +1,84 @@
+import dataclasses
+import importlib.util
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from zoo import flops, named
+from zoo import plan as planning
+from zoo.config import load, without
+from zoo.errors import UserError
+from zoo.hlo import Collective
+from zoo.plan import Chip, Plan, plan, show, slice_of
+from zoo.stand_in import stand_in
+
+ROOT = Path(__file__).parent.parent
+CONFIGS = sorted(ROOT.glob("configs/*.py"))
+PLAN = Plan(
+  target="v5e:2x2", chips=4, kind="TPU v5 lite", mesh={"data": 4}, parameters=1000, state={"params": 2**30, "step": 4},
+  batch=2**20, padding=0, temporary=2**31, refused="", model_flops=4 * 197 * 10**12, computed_flops=8 * 197 * 10**12,
+  collectives=[Collective("all-reduce", 2**30, 2, 4, ("data",)), Collective("all-gather", 2**20, 1, 4, ("data",))],
+  rows=8, tokens=800, steps=3600,
+)  # fmt: skip
+
+
+def test_a_step_takes_as_long_as_what_takes_longest():
+  times = PLAN.times
+  assert times["compute"] == pytest.approx(2.0)  # Twice what a chip does in a second.
+  assert times["memory"] == pytest.approx((2 * (2**30 + 4) + 2 * 2**31 + 2**20) / 819e9)
+  assert times["links"] == pytest.approx((2 * 1.5 * 2**30 + 0.75 * 2**20) / 200e9)
+  text = show(PLAN)
+  assert "It fits." in text and "3.0 GiB" in text and "18.8%" in text
+  assert "4.00 to" not in text and ": 50% to " in text  # Model FLOPs are half of what is computed.
+  assert "2.00 hours" not in text.splitlines()[0] and "run      2.00 to" in text and "chip-hours" in text
+  assert text.index("all-reduce") < text.index("all-gather")
+
+
+def test_what_does_not_fit_is_said():
+  assert "It does not fit: that is more" in show(dataclasses.replace(PLAN, temporary=2**34))
+  refused = show(dataclasses.replace(PLAN, temporary=None, refused="Ran out of memory: 20G of 15.75G"))
+  assert refused.endswith("It does not fit: Ran out of memory: 20G of 15.75G")
+
+
+def test_a_config_is_compiled_for_devices_that_only_have_to_be_named(monkeypatch, tmp_path):
+  monkeypatch.setattr(planning, "slice_of", lambda target: jax.devices())
+  monkeypatch.setitem(planning.CHIPS, "cpu", Chip(2**30, 1e9, 1e9))
+  monkeypatch.setitem(flops.TPU_PEAK, "cpu", 1e12)
+  small = ["--config.model.dim=16", "--config.model.depth=2", "--config.model.num_heads=2", "--config.model.mlp_dim=32"]
+  mesh = ["--config.mesh={'data': 4, 'model': 2}", "--config.sharding=fsdp+tensor", "--config.batch_size=8"]
+  config, _ = load([f"--config={ROOT}/configs/gpt2_owt.py", *small, "--config.model.max_length=64",
+                    "--config.data.max_length=64", "--config.eval.evaluators={}", *mesh])  # fmt: skip
+  found = plan(config, "eight of these")
+  assert found.mesh == {"data": 4, "model": 2} and found.chips == 8
+  assert found.rows == 8 and found.tokens == 8 * 64
+  assert 4 * found.parameters / 8 <= found.state["params"] < 4 * found.parameters / 2
+  assert found.temporary and found.model_flops < found.computed_flops
+  axes = {(one.kind, one.axes) for one in found.collectives}
+  assert ("all-reduce", ("model",)) in axes and any("data" in axis for _, axis in axes)
+  assert "eight of these: 8 x cpu" in show(found)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_data_of_a_config_are_stood_in_for_in_rows_that_are_full(path, tmp_path):
+  config, _ = load([f"--config={path}"])
+  data = stand_in(config.data.to_dict(), tmp_path)
+  records = named.call("data", without(data, "augment", "workers"))
+  example = records[0]
+  if data["name"] != "packed":  # Of whole pairs.
+    assert all(np.all(array) for name, array in example.items() if name.endswith("valid"))
+  wanted = config.data.get("max_length")
+  assert wanted is None or "tokens" not in example or len(example["tokens"]) == wanted
+
+
+@pytest.mark.parametrize("target", ["v5e", "v9:2x2", "h100:8", ""])
+def test_what_is_no_slice_is_told(target):
+  with pytest.raises(UserError, match="It must be a generation and a shape|it must be a generation and a shape"):
+    slice_of(target)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is here")
+def test_says_what_to_install():
+  with pytest.raises(UserError, match=r"flax-zoo\[tpu\]"):
+    slice_of("v5e:4x4")

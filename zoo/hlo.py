@@ -1,0 +1,178 @@
+"""What a compiled program sends between devices, read from the text of its HLO.
+
+XLA counts what is in a loop once, and says nothing of collectives; both stand in the text of the program.
+"""
+
+import math
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
+BITS = {
+  "pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "bf16": 16, "f16": 16, "s16": 16, "u16": 16, "f32": 32, "s32": 32,
+  "u32": 32, "f64": 64, "s64": 64, "u64": 64, "c64": 64, "c128": 128,
+}  # fmt: skip
+
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .*)?\{$")
+_COLLECTIVE = re.compile(rf"^(?:ROOT )?%?[\w.\-]+ = (.*?) ({'|'.join(KINDS)})(-start)?\(")
+_ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
+_WHILE = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
+_CALLED = re.compile(r"(?:calls|to_apply|branch_computations|called_computations)=(?:\{([^}]*)\}|%?([\w.\-]+))")
+_KNOWN = re.compile(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)')
+_CONSTANT = re.compile(r"= [su]\d+\[\]\S* constant\((\d+)\)")
+
+
+class Collective(NamedTuple):
+  """One exchange between devices.
+
+  kind: of KINDS.
+  bytes: of its result on one device; of a reduce-scatter, of what it reads.
+  times: how often it runs.
+  devices: how many take part in it together.
+  axes: of the mesh, along which those devices lie.
+  """
+
+  kind: str
+  bytes: int
+  times: int
+  devices: int
+  axes: tuple[str, ...]
+
+  @property
+  def sent(self) -> int:
+    """Bytes that a device sends in all its runs, by the best known ways around a ring.
+
+    Of n devices: (n - 1) / n of the bytes, of an all-reduce (which is a reduce-scatter and an all-gather) twice that,
+    and of a permute the bytes. https://arxiv.org/abs/1909.08053 and NCCL's documentation on bus bandwidth count alike.
+    """
+    part = 1.0 if self.kind == "collective-permute" else (self.devices - 1) / self.devices
+    return round((2 if self.kind == "all-reduce" else 1) * part * self.bytes * self.times)
+
+
+def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
+  """Those of a program that is compiled for a mesh.
+
+  Args:
+    text: `compiled.as_text()`.
+    mesh: `mesh.shape`, name of an axis -> its size; devices are numbered in the mesh's order.
+  """
+  bodies = dict(_computations(text))
+  runs = _runs(bodies)
+  # Where XLA overlaps a collective with work, copies of it stand at its start, in between and at its end; all have one
+  # channel. Of a loop whose first round was taken out the rounds in the loop count.
+  found: dict[str, Collective] = {}
+  for name, lines in bodies.items():
+    for number, line in enumerate(lines):
+      match = _COLLECTIVE.match(line)
+      if match is None or runs[name] == 0:
+        continue
+      result, kind, started = match.groups()
+      members = _members(line, mesh)
+      sizes = _sizes(result)
+      count = max(sizes) if started and kind != "all-reduce" else sum(sizes)
+      if kind == "reduce-scatter":
+        count *= len(members)
+      elif name.startswith("all-reduce-scatter"):
+        kind = "reduce-scatter"  # As a TPU does it: the rest of this computation keeps a device's own part.
+      one = Collective(kind, count, runs[name], len(members), _axes(members, mesh))
+      channel = re.search(r"channel_id=(\d+)", line)
+      key = f"{kind} {channel[1]}" if channel else f"{name} {number}"
+      if len(members) > 1 and (key not in found or found[key].sent < one.sent):
+        found[key] = one
+  return list(found.values())
+
+
+def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
+  """name -> its lines; the entry's name is ""."""
+  name: str | None = None
+  lines: list[str] = []
+  for raw in text.splitlines():
+    line = raw.strip()
+    if name is None:
+      head = _COMPUTATION.match(raw)
+      if head:
+        name, lines = "" if raw.startswith("ENTRY") else head[1], []
+    elif line == "}":
+      yield name, lines
+      name = None
+    else:
+      lines.append(line)
+
+
+def _runs(bodies: Mapping[str, list[str]]) -> dict[str, int]:
+  """How often each computation runs."""
+  runs: dict[str, int] = defaultdict(int)
+  waiting = [("", 1)]
+  while waiting:
+    name, times = waiting.pop()
+    if name not in bodies:
+      continue
+    runs[name] += times
+    for line in bodies[name]:
+      loop = _WHILE.search(line)
+      if loop:
+        waiting.append((loop[2], times * _rounds(line, loop[1], bodies)))
+        continue
+      for several, one in _CALLED.findall(line):
+        waiting += [(called.strip(" %"), times) for called in (several.split(",") if several else [one])]
+  return runs
+
+
+def _rounds(line: str, condition: str, bodies: Mapping[str, list[str]]) -> int:
+  """Of a loop: as XLA states it, or the one whole number that its condition compares with; 1 where nobody knows."""
+  known = _KNOWN.search(line)
+  if known:
+    return int(known[1])
+  constants = {int(number) for one in bodies.get(condition, []) for number in _CONSTANT.findall(one)}
+  return constants.pop() if len(constants) == 1 else 1
+
+
+def _sizes(result: str) -> list[int]:
+  """Bytes of every array of a type, a tuple's too."""
+  found = []
+  for kind, dims in _ARRAY.findall(result):
+    bits = BITS.get(kind, 8 if kind.startswith("f8") else None)
+    if bits is not None:
+      found.append(math.prod(int(size) for size in dims.split(",") if size) * bits // 8)
+  return found or [0]
+
+
+def _members(line: str, mesh: Mapping[str, int]) -> list[int]:
+  """The devices of the first group that exchanges something."""
+  every = list(range(math.prod(mesh.values())))
+  pairs = re.search(r"source_target_pairs=\{(.*?)\}\}", line)
+  if pairs:
+    # A device's group is whoever can be reached from it.
+    following = {int(one): int(other) for one, other in re.findall(r"(\d+),(\d+)", pairs[1])}
+    group, at = [next(iter(following), 0)], next(iter(following), 0)
+    while following.get(at) is not None and following[at] not in group:
+      at = following[at]
+      group.append(at)
+    return group
+  listed = re.search(r"replica_groups=\{\{([\d,]+)\}", line)
+  if listed:
+    return [int(number) for number in listed[1].split(",")]
+  counted = re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", line)
+  if counted:
+    shape, dims, turn = ([int(n) for n in (part or "").split(",") if n] for part in counted.groups())
+    numbers = np.arange(math.prod(dims)).reshape(dims)
+    return (numbers.transpose(turn) if turn else numbers).reshape(shape)[0].tolist()
+  named = re.search(r"replica_groups=mesh\[(.*?)\]\s*\{(.*?)\}", line)
+  if named:
+    sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", named[1])}
+    over = re.findall(r"'([^']+)'", named[2])
+    numbers = np.arange(math.prod(sizes.values())).reshape(list(sizes.values()))
+    return np.moveaxis(numbers, [list(sizes).index(name) for name in over], range(-len(over), 0)).reshape(
+      -1, math.prod(sizes[name] for name in over)
+    )[0].tolist()  # fmt: skip
+  return every
+
+
+def _axes(members: list[int], mesh: Mapping[str, int]) -> tuple[str, ...]:
+  """The axes along which these devices differ."""
+  places = np.unravel_index(members, tuple(mesh.values()))
+  return tuple(name for name, place in zip(mesh, places, strict=True) if len(set(place.tolist())) > 1)

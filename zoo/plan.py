@@ -1,0 +1,217 @@
+"""What a config would cost on chips that are not here: `train.py --plan=v5p:4x4x4` compiles its real step for them."""
+
+import dataclasses
+import importlib.util
+import math
+import os
+import pathlib
+import tempfile
+from collections import defaultdict
+from typing import Any, NamedTuple
+
+import jax
+from jax.experimental import topologies
+
+from zoo import flops, hlo
+from zoo.errors import UserError, did_you_mean
+from zoo.experiment import experiment
+from zoo.explain import size
+from zoo.sharding import make_mesh
+from zoo.stand_in import stand_in
+
+
+class Chip(NamedTuple):
+  """Of one chip: bytes of memory, bytes per second from it, and bytes per second to other chips over all its links."""
+
+  memory: int
+  memory_speed: float
+  link_speed: float
+
+
+# By JAX's device_kind: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm and the page of each generation.
+CHIPS = {
+  "TPU v4": Chip(32 * 2**30, 1228e9, 300e9),
+  "TPU v5 lite": Chip(16 * 2**30, 819e9, 200e9),
+  "TPU v5": Chip(95 * 2**30, 2765e9, 600e9),
+  "TPU v6 lite": Chip(32 * 2**30, 1640e9, 448e9),
+}
+NAMES = ("v4", "v5e", "v5p", "v6e")
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What the compiler says of one step.
+
+  Attributes:
+    target, chips, mesh: as asked for; how many; name of an axis -> its size.
+    parameters: how many numbers.
+    state: part of the train state -> its bytes on a chip. batch: bytes of a batch on a chip.
+    padding: bytes on a chip that state and batch take more than their numbers do.
+    temporary: bytes on a chip of everything between two states: activations, gradients, copies. None if it did not fit.
+    refused: what the compiler said, if it did not fit.
+    model_flops: of a whole step; computed_flops: with the optimiser's and what rematerialisation computes again.
+    collectives: of `zoo.hlo`.
+    rows, tokens: of a batch. steps: of the run.
+  """
+
+  target: str
+  chips: int
+  kind: str
+  mesh: dict[str, int]
+  parameters: int
+  state: dict[str, int]
+  batch: int
+  padding: int
+  temporary: int | None
+  refused: str
+  model_flops: int
+  computed_flops: int
+  collectives: list[hlo.Collective]
+  rows: int
+  tokens: int
+  steps: int
+
+  @property
+  def used(self) -> int | None:
+    """Bytes on a chip together."""
+    return None if self.temporary is None else sum(self.state.values()) + self.batch + self.padding + self.temporary
+
+  @property
+  def times(self) -> dict[str, float]:
+    """What bounds a step from below, seconds: "compute", "memory", "links". See `show` for how."""
+    chip, peak = CHIPS[self.kind], flops.TPU_PEAK[self.kind]
+    moved = 2 * sum(self.state.values()) + 2 * (self.temporary or 0) + self.batch
+    return {
+      "compute": self.computed_flops / self.chips / peak,
+      "memory": moved / chip.memory_speed,
+      "links": sum(one.sent for one in self.collectives) / chip.link_speed,
+    }
+
+
+FORMULA = """A step takes at least the longest of three times, if everything overlaps, and their sum, if nothing does:
+  compute  FLOPs of a chip, with the optimiser's and what is computed again / its peak in bfloat16
+  memory   bytes of a chip, 2 x state + 2 x temporary + batch / its memory's speed: each is read and written once
+  links    bytes that a chip sends / the speed of all its links; all-gather and reduce-scatter send (n - 1) / n of the
+           array, all-reduce twice that"""
+
+
+def show(plan: Plan) -> str:
+  """The plan for people."""
+  chip, batch = CHIPS[plan.kind], plan.rows
+  lines = [f"{plan.target}: {plan.chips} x {plan.kind}, mesh {plan.mesh}", f"parameters  {plan.parameters:,}"]
+  if plan.used is None:
+    return "\n".join([*lines, f"It does not fit: {plan.refused}"])
+  lines += ["", f"on a chip, of {size(chip.memory)}"]
+  parts = plan.state | {
+    "batch": plan.batch,
+    "padding": plan.padding,
+    "temporary": plan.temporary or 0,
+    "together": plan.used,
+  }
+  lines += [f"  {name:<12}{size(count):>12}{count / chip.memory:>9.1%}" for name, count in parts.items()]
+  lines.append("It fits." if plan.used <= chip.memory else "It does not fit: that is more than a chip has.")
+  lines += [
+    "",
+    f"a step computes {plan.model_flops / 1e12:,.2f} TFLOP, {plan.model_flops / plan.chips / 1e12:,.3f} on a chip",
+  ]
+  if plan.computed_flops > plan.model_flops:
+    lines[-1] += (
+      f"; {plan.computed_flops / plan.model_flops:.2f} times that with the optimiser and what is computed again"
+    )
+  lines += ["", "a chip sends"]
+  summed: dict[tuple, list[int]] = defaultdict(lambda: [0, 0])
+  for one in plan.collectives:
+    entry = summed[one.kind, "+".join(one.axes), one.devices]
+    entry[0], entry[1] = entry[0] + one.times, entry[1] + one.sent
+  for (kind, axes, devices), (times, sent) in sorted(summed.items(), key=lambda item: -item[1][1]):
+    lines.append(f"  {kind:<20}over {axes:<12}of {devices:<5}{times:>6} times{size(sent):>12}")
+  lines += [] if summed else ["  nothing"]
+  times = plan.times
+  longest, whole = max(times.values()), sum(times.values())
+  peak = flops.TPU_PEAK[plan.kind] * plan.chips
+  lines += ["", *(f"{name:<9}{1000 * seconds:>10.2f} ms" for name, seconds in times.items())]
+  bounds = [plan.model_flops / peak / seconds for seconds in (longest, whole)]
+  lines.append(
+    f"step     {1000 * longest:>10.2f} to {1000 * whole:.2f} ms: {bounds[0]:.0%} to {bounds[1]:.0%} utilisation"
+  )
+  lines.append(f"         {batch / whole:,.0f} to {batch / longest:,.0f} examples/s")
+  if plan.tokens:
+    lines.append(f"         {plan.tokens / whole:,.0f} to {plan.tokens / longest:,.0f} tokens/s")
+  low, high = (plan.steps * seconds / 3600 for seconds in (longest, whole))
+  cost = f"{plan.chips * low:,.1f} to {plan.chips * high:,.1f} chip-hours"
+  lines.append(f"run      {low:,.2f} to {high:,.2f} hours for {plan.steps:,} steps, {cost}")
+  return "\n".join([*lines, "", FORMULA])
+
+
+def plan(config: Any, target: str) -> Plan:
+  """Compiles one step of a config for chips that are not here.
+
+  Args:
+    config: as `train.py` has it. Its data are not read: see `zoo.stand_in`.
+    target: generation and shape of a slice: "v5e:4x4", "v5p:4x4x4".
+
+  Raises:
+    UserError: libtpu is not installed, there is no such slice, or the config does not fit on its mesh.
+  """
+  devices = slice_of(target)
+  mesh = make_mesh(config.mesh, devices)
+  with tempfile.TemporaryDirectory() as folder:
+    settings = config.copy_and_resolve_references().unlock()
+    settings.data = stand_in(config.data.to_dict(), pathlib.Path(folder))
+    made = experiment(settings, mesh)
+    batch = {
+      name: jax.ShapeDtypeStruct((config.batch_size, *array.shape[1:]), array.dtype)
+      for name, array in made.batches[0].items()
+    }
+  held = lambda tree, places: sum(
+    math.prod(place.shard_shape(x.shape)) * x.dtype.itemsize
+    for x, place in zip(jax.tree.leaves(tree), jax.tree.leaves(places), strict=True)
+  )
+  found: dict[str, Any] = dict(
+    target=target,
+    chips=mesh.size,
+    kind=devices[0].device_kind,
+    mesh=dict(mesh.shape),
+    parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(made.shapes["params"])),
+    state={part: held(made.shapes[part], made.placed[part]) for part in made.shapes},
+    batch=held(batch, jax.tree.map(lambda _: made.by_row, batch)),
+    model_flops=made.model_flops(batch),
+    computed_flops=flops.count(made.step, made.shapes, batch),
+    rows=config.batch_size,
+    tokens=math.prod(batch["tokens"].shape) if "tokens" in batch else 0,
+    steps=config.steps,
+  )
+  try:
+    compiled = made.compiled_step().lower(made.shapes, batch).compile()
+  except jax.errors.JaxRuntimeError as error:
+    first = next((line for line in str(error).splitlines() if "memory" in line), str(error).splitlines()[0])
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise
+    return Plan(**found, padding=0, temporary=None, refused=first.strip(), collectives=[])
+  memory = compiled.memory_analysis()
+  sent = hlo.collectives(compiled.as_text(), mesh.shape)
+  # What comes out is the state, in the place of what came in, and metrics, a few bytes.
+  padding = memory.argument_size_in_bytes - sum(found["state"].values()) - found["batch"]
+  copies = max(0, memory.output_size_in_bytes - memory.alias_size_in_bytes)
+  temporary = memory.temp_size_in_bytes + copies
+  return Plan(**found, padding=max(0, padding), temporary=temporary, refused="", collectives=sent)
+
+
+def slice_of(target: str) -> list:
+  """The chips of "v5e:4x4", as devices to compile for."""
+  kind, _, _ = target.partition(":")
+  if kind not in NAMES or target == kind:
+    near = did_you_mean(kind, NAMES)
+    raise UserError(
+      f"--plan={target}: it must be a generation and a shape, e.g. v5e:4x4.{near} There are: {', '.join(NAMES)}."
+    )
+  if importlib.util.find_spec("libtpu") is None:
+    raise UserError("--plan compiles with libtpu, which is not installed: pip install 'flax-zoo[tpu]'.")
+  # Else libtpu asks the machine which TPU it is, and complains of what it does not hear.
+  quiet = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5e-1", "TPU_WORKER_HOSTNAMES": "localhost"}
+  for name, value in (quiet | {"TPU_STDERR_LOG_LEVEL": "4", "TPU_MIN_LOG_LEVEL": "4"}).items():
+    os.environ.setdefault(name, value)
+  try:
+    return list(topologies.get_topology_desc(topology_name=target, platform="tpu").devices)
+  except Exception as error:  # JAX and libtpu each have their own.
+    raise UserError(f"--plan={target}: there is no such slice: {str(error).splitlines()[0]}") from error

@@ -1,0 +1,80 @@
+"""Data that stand in for a config's own: as little as has the same shapes, so that its step can be compiled."""
+
+import io
+import json
+import pathlib
+import tarfile
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+DOCUMENTS, WORDS = 16, 6000  # Enough words for a row of 4,096 tokens and more.
+
+
+def stand_in(data: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
+  """The section `data` of a config with another source: made-up records in `folder`, long enough to fill every row.
+
+  Args:
+    data: section of a pipeline; those within it (of `mixture`, `packed`) are replaced too.
+    folder: where to write.
+  """
+  found = dict(data)
+  for name in ("data", "members"):
+    inner = found.get(name)
+    if isinstance(inner, Mapping):
+      found[name] = (
+        stand_in(inner, folder) if "name" in inner else {key: stand_in(one, folder) for key, one in inner.items()}
+      )
+  if "source" not in found:
+    return found
+  kind = found.get("name")
+  write = {"image_text": _captioned, "labelled_images": _labelled}.get(str(kind), _texts)
+  folder.mkdir(parents=True, exist_ok=True)
+  found |= {"source": write(found, folder), "split": "train"}
+  found.pop("data_dir", None)
+  named = str(found.get("tokenizer", ""))
+  if "/" in named and not pathlib.Path(named).expanduser().exists():
+    found["tokenizer"] = "bytes"
+  return found
+
+
+def _texts(data: Mapping[str, Any], folder: pathlib.Path) -> str:
+  """Documents of words, with every field that the section names."""
+  fields = {"text", "source", "target", *(value for name, value in data.items() if name.endswith("_field") and value)}
+  words = np.random.default_rng(0).choice(["planning", "before", "paying", "is", "wise", "and", "cheap"], WORDS)
+  lines = [" ".join(words[first : first + 12]).capitalize() + "." for first in range(0, WORDS, 12)]
+  record, labels = dict.fromkeys(sorted(fields), " ".join(lines)), data.get("class_names") or ["no", "yes"]
+  path = folder / "texts.jsonl"
+  label = str(data.get("label_field") or "label")
+  path.write_text("".join(json.dumps(record | {label: labels[i % len(labels)]}) + "\n" for i in range(DOCUMENTS)))
+  return f"jsonl:{path}"
+
+
+def _picture(number: int) -> bytes:
+  stream = io.BytesIO()
+  Image.new("RGB", (64, 64), (number * 16 % 256, 128, 64)).save(stream, "PNG")
+  return stream.getvalue()
+
+
+def _labelled(data: Mapping[str, Any], folder: pathlib.Path) -> str:
+  for number in range(DOCUMENTS):
+    path = folder / "images" / f"class_{number % 2}" / f"{number}.png"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(_picture(number))
+  return f"images:{folder / 'images'}"
+
+
+def _captioned(data: Mapping[str, Any], folder: pathlib.Path) -> str:
+  path = folder / "pairs.tar"
+  with tarfile.open(path, "w") as tar:
+    for number in range(DOCUMENTS):
+      for name, content in (
+        (f"{number}.png", _picture(number)),
+        (f"{number}.txt", b"a plan of " + b"many words " * 99),
+      ):
+        entry = tarfile.TarInfo(name)
+        entry.size = len(content)
+        tar.addfile(entry, io.BytesIO(content))
+  return f"webdataset:{path}"
