@@ -66,10 +66,11 @@ def main(argv: list[str]) -> int:
 
   preemption = hosts.Preemption()
   progress = Progress(config.steps, step=start)
-  count = sum(math.prod(array.shape) for array in jax.tree.leaves(made.shapes["params"]))
   for note in notes:
     progress.note(note)
-  progress.note(f"{count:,} parameters on {mesh.size} {mesh.devices.flat[0].platform} device(s), run folder {folder}")
+  progress.note(
+    f"{made.parameters:,} parameters on {mesh.size} {mesh.devices.flat[0].platform} device(s), run folder {folder}"
+  )
   speed = Speed(start, peak=flops.peak_of(mesh.devices.flat))
 
   @functools.cache  # Batches of texts have a few shapes, each a program of its own.

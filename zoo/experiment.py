@@ -1,5 +1,6 @@
 """What a config asks for, put together: model, objective, data, optimiser and one step of training, all pure."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -39,6 +40,11 @@ class Experiment(NamedTuple):
   placed: Any
   by_row: Any
   model_flops: Callable[[Mapping], int]
+
+  @property
+  def parameters(self) -> int:
+    """How many numbers are learnt or frozen."""
+    return sum(math.prod(array.shape) for array in jax.tree.leaves(self.shapes["params"]))
 
   def compiled_step(self) -> Any:
     """The step, to be compiled for these places; the state that it is given is used up."""

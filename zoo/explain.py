@@ -37,12 +37,9 @@ def explain(state: Any, strategy: str | Sequence, mesh: Mesh) -> str:
   ]
   found = [f"mesh {dict(mesh.shape)}", "", *_aligned([head, *lines]), ""]
 
-  parts: dict[str, list[Row]] = {}
-  for row in rows:
-    parts.setdefault(row.path.split("/")[0], []).append(row)
   sums = [
     [part, size(sum(row.bytes for row in own)), size(sum(row.bytes_per_device for row in own))]
-    for part, own in parts.items()
+    for part, own in parts(rows).items()
   ]
   sums.append(["together", size(sum(row.bytes for row in rows)), size(sum(row.bytes_per_device for row in rows))])
   found += _aligned([["part of the state", "in all", "on a device"], *sums])
@@ -56,6 +53,14 @@ def explain(state: Any, strategy: str | Sequence, mesh: Mesh) -> str:
     listed = ", ".join(f"{row.path.removeprefix('params/')} ({size(row.bytes)})" for row in whole)
     found += ["", f"Whole on each of the {mesh.size} devices, and large: {listed}"]
   return "\n".join(found)
+
+
+def parts(rows: Sequence[Row]) -> dict[str, list[Row]]:
+  """Part of the state ("params", "opt_state", ...) -> its lines of the report."""
+  found: dict[str, list[Row]] = {}
+  for row in rows:
+    found.setdefault(row.path.split("/")[0], []).append(row)
+  return found
 
 
 def size(count: int) -> str:

@@ -15,8 +15,8 @@ from jax.experimental import topologies
 from zoo import flops, hlo
 from zoo.errors import UserError, did_you_mean
 from zoo.experiment import experiment
-from zoo.explain import size
-from zoo.sharding import make_mesh
+from zoo.explain import parts, size
+from zoo.sharding import make_mesh, report
 from zoo.stand_in import stand_in
 
 
@@ -102,13 +102,13 @@ def show(plan: Plan) -> str:
   if plan.used is None:
     return "\n".join([*lines, f"It does not fit: {plan.refused}"])
   lines += ["", f"on a chip, of {size(chip.memory)}"]
-  parts = plan.state | {
+  held = plan.state | {
     "batch": plan.batch,
     "padding": plan.padding,
     "temporary": plan.temporary or 0,
     "together": plan.used,
   }
-  lines += [f"  {name:<12}{size(count):>12}{count / chip.memory:>9.1%}" for name, count in parts.items()]
+  lines += [f"  {name:<12}{size(count):>12}{count / chip.memory:>9.1%}" for name, count in held.items()]
   lines.append("It fits." if plan.used <= chip.memory else "It does not fit: that is more than a chip has.")
   lines += [
     "",
@@ -163,18 +163,15 @@ def plan(config: Any, target: str) -> Plan:
       name: jax.ShapeDtypeStruct((config.batch_size, *array.shape[1:]), array.dtype)
       for name, array in made.batches[0].items()
     }
-  held = lambda tree, places: sum(
-    math.prod(place.shard_shape(x.shape)) * x.dtype.itemsize
-    for x, place in zip(jax.tree.leaves(tree), jax.tree.leaves(places), strict=True)
-  )
+  rows = parts(report(made.shapes, config.sharding, mesh))
   found: dict[str, Any] = dict(
     target=target,
     chips=mesh.size,
     kind=devices[0].device_kind,
     mesh=dict(mesh.shape),
-    parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(made.shapes["params"])),
-    state={part: held(made.shapes[part], made.placed[part]) for part in made.shapes},
-    batch=held(batch, jax.tree.map(lambda _: made.by_row, batch)),
+    parameters=made.parameters,
+    state={part: sum(row.bytes_per_device for row in own) for part, own in rows.items()},
+    batch=sum(math.prod(made.by_row.shard_shape(x.shape)) * x.dtype.itemsize for x in batch.values()),
     model_flops=made.model_flops(batch),
     computed_flops=flops.count(made.step, made.shapes, batch),
     rows=config.batch_size,

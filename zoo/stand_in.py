@@ -25,7 +25,7 @@ def stand_in(data: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     inner = found.get(name)
     if isinstance(inner, Mapping):
       found[name] = (
-        stand_in(inner, folder) if "name" in inner else {key: stand_in(one, folder) for key, one in inner.items()}
+        stand_in(inner, folder) if "name" in inner else {key: stand_in(one, folder / key) for key, one in inner.items()}
       )
   if "source" not in found:
     return found

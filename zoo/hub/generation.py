@@ -7,6 +7,7 @@ from typing import Any
 from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
+from zoo.options import Options
 
 FILE = "generation_config.json"
 ENCODER_DECODERS = frozenset("bart marian mt5 t5 umt5 whisper".split())
@@ -93,20 +94,14 @@ def options(entries: Mapping[str, Any], config: Mapping[str, Any], where: str) -
         f"{where}: {name} is {shown(value)}, which zoo.generate does not do. Remove it there, or give generate its "
         "keywords yourself."
       )
-
-  def take(name: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
-    value = entries.get(name, default)
-    kinds = kind if isinstance(kind, tuple) else (kind,)
-    if value is not None and (not isinstance(value, kinds) or isinstance(value, bool) and bool not in kinds):
-      raise UserError(f"{where}: {name} is {shown(value)}. It must be a {' or '.join(k.__name__ for k in kinds)}.")
-    return value
+  take = Options(entries, where).take
 
   def tokens(name: str, value: Any) -> list[int]:
     if not all(isinstance(token, int) and not isinstance(token, bool) for token in value):
       raise UserError(f"{where}: {name} is {shown(value)}. It must be a list of tokens.")
     return value
 
-  found = {ours: take(theirs, kind) for theirs, (ours, kind) in SAME.items() if theirs in entries}
+  found = {ours: take(theirs, kind=kind) for theirs, (ours, kind) in SAME.items() if theirs in entries}
   ends = found.get("eos", [])
   ends = tokens("eos_token_id", ends if isinstance(ends, list) else [ends])
   for ours in ("suppress", "suppress_first"):
@@ -115,10 +110,10 @@ def options(entries: Mapping[str, Any], config: Mapping[str, Any], where: str) -
   if found.get("pad", 0) < 0:
     del found["pad"]
 
-  if take("do_sample", bool, False):
-    drawn = {name: take(name, (int, float), default) for name, default in DRAWN.items()}
+  if take("do_sample", False):
+    drawn = {name: take(name, default, (int, float)) for name, default in DRAWN.items()}
     found |= drawn | {"top_k": int(drawn["top_k"]) or None}
-  for words in take("bad_words_ids", list, []):
+  for words in take("bad_words_ids", []):
     if not isinstance(words, list) or len(words) != 1:
       raise UserError(
         f"{where}: bad_words_ids has {shown(words)}. zoo.generate suppresses single tokens; write a rule for words of "
@@ -127,7 +122,7 @@ def options(entries: Mapping[str, Any], config: Mapping[str, Any], where: str) -
     found["suppress"] += [token for token in tokens("bad_words_ids", words) if token not in ends]
 
   forced: dict[int, int] = {}
-  for pair in take("forced_decoder_ids", list, []):
+  for pair in take("forced_decoder_ids", []):
     if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], int) or pair[0] < 1:
       raise UserError(
         f"{where}: forced_decoder_ids has {shown(pair)}. It must hold pairs of a place from 1 and a token."
@@ -135,14 +130,14 @@ def options(entries: Mapping[str, Any], config: Mapping[str, Any], where: str) -
     if pair[1] is not None:  # A Whisper chooses its language itself.
       forced[pair[0] - 1] = tokens("forced_decoder_ids", pair)[1]
   for name, place in (("forced_bos_token_id", 0), ("forced_eos_token_id", -1)):
-    token = take(name, (int, list))
+    token = take(name, kind=(int, list))
     if isinstance(token, list) and len(token) != 1:
       raise UserError(f"{where}: {name} is {shown(token)}. zoo.generate forces one token at a place.")
     if token is not None:
       forced[place] = tokens(name, token if isinstance(token, list) else [token])[0]
   found["forced"] = forced
 
-  longest, least = take("max_length", int), take("min_length", int, 0)
+  longest, least = take("max_length", kind=int), take("min_length", 0)
   if config.get("is_encoder_decoder") or config.get("model_type") in ENCODER_DECODERS:
     # Theirs count the token that the answer begins with.
     if longest is not None and longest > 1:
@@ -150,7 +145,7 @@ def options(entries: Mapping[str, Any], config: Mapping[str, Any], where: str) -
     found["min_new_tokens"] = max(found.get("min_new_tokens", 0), least - 1)
   elif least:
     raise UserError(f"{where}: min_length is {least}, which counts the prompt. Use min_new_tokens instead.")
-  if take("num_return_sequences", int, 1) > 1:
+  if take("num_return_sequences", 1) > 1:
     found["num_return"] = entries["num_return_sequences"]
   return {
     name: value
