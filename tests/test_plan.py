@@ -72,6 +72,14 @@ def test_data_of_a_config_are_stood_in_for_in_rows_that_are_full(path, tmp_path)
   assert wanted is None or "tokens" not in example or len(example["tokens"]) == wanted
 
 
+def test_members_of_a_mixture_have_files_of_their_own(tmp_path):
+  member = {"name": "labelled_texts", "source": "jsonl:x", "tokenizer": "bytes"}
+  members = {"one": member, "other": member | {"label_field": "class", "class_names": ["a", "b"]}}
+  data = stand_in({"name": "mixture", "members": members, "rates": {"one": 0.5, "other": 0.5}}, tmp_path)
+  one, other = (Path(data["members"][name]["source"].removeprefix("jsonl:")).read_text() for name in members)
+  assert '"label": "no"' in one and '"class": "a"' in other
+
+
 @pytest.mark.parametrize("target", ["v5e", "v9:2x2", "h100:8", ""])
 def test_what_is_no_slice_is_told(target):
   with pytest.raises(UserError, match="It must be a generation and a shape|it must be a generation and a shape"):

@@ -38,6 +38,7 @@ def test_entries_become_keywords(entries, config, wanted):
     ({"num_beams": "4"}, "num_beams is '4'. It must be a int"),
     ({"num_beams": True}, "num_beams is True. It must be a int"),
     ({"eos_token_id": ["a"]}, "must be a list of tokens"),
+    ({"begin_suppress_tokens": ["a"]}, "begin_suppress_tokens is ['a']. It must be a list of tokens"),
     ({"bad_words_ids": [[1, 2]]}, "suppresses single tokens"),
     ({"forced_decoder_ids": [[0, 2]]}, "pairs of a place"),
     ({"forced_eos_token_id": [1, 2]}, "forces one token"),

@@ -104,9 +104,10 @@ def options(entries: Mapping[str, Any], config: Mapping[str, Any], where: str) -
   found = {ours: take(theirs, kind=kind) for theirs, (ours, kind) in SAME.items() if theirs in entries}
   ends = found.get("eos", [])
   ends = tokens("eos_token_id", ends if isinstance(ends, list) else [ends])
-  for ours in ("suppress", "suppress_first"):
+  for theirs in ("suppress_tokens", "begin_suppress_tokens"):
+    ours, _ = SAME[theirs]
     # A Whisper's list may begin with -1, which is no token.
-    found[ours] = [token for token in tokens(ours, found.get(ours, [])) if token >= 0]
+    found[ours] = [token for token in tokens(theirs, found.get(ours, [])) if token >= 0]
   if found.get("pad", 0) < 0:
     del found["pad"]
 
