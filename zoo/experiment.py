@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from zoo import flops, named, optim, sharding
+from zoo import activations, flops, named, optim, sharding
 from zoo.build import build, check_fits
 from zoo.config import without
 from zoo.data import pipeline
 from zoo.data.augment import augment
+from zoo.layers.returned import on_returned
 from zoo.objectives.objective import value_and_grad
 
 
@@ -82,7 +83,11 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   def init_params(rng):
     return objective.init(rng, augmented(rng, example))
 
-  settings, param_shapes = without(config.optimizer, "accumulate", "ema"), jax.eval_shape(init_params, key)
+  rules, parts_of_model = activations.read(config.activations, mesh), []
+  with on_returned(lambda path, array: (parts_of_model.append(path), array)[1]):
+    param_shapes = jax.eval_shape(init_params, key)
+  activations.check(rules, len(config.activations), parts_of_model)
+  settings = without(config.optimizer, "accumulate", "ema")
   optimizer, learning_rate = optim.optimizer(param_shapes, config.steps, **settings)
   patterns = {name: settings.get(name, ()) for name in ("trainable", "freeze")}
   learns = [role.trained for role in optim.roles(param_shapes, **patterns)]
@@ -94,7 +99,8 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
 
   def step(state, batch):
     augment_rng, loss_rng = jax.random.split(jax.random.fold_in(key, state["step"]))  # A resumed run repeats itself.
-    (_, metrics), grads = grad(state["params"], augmented(augment_rng, batch), loss_rng)
+    with activations.constrained(rules, mesh):
+      (_, metrics), grads = grad(state["params"], augmented(augment_rng, batch), loss_rng)
     updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
     new = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state, "step": state["step"] + 1}
     if ema is not None:
