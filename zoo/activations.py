@@ -21,8 +21,8 @@ ANY = "any"  # As XLA likes.
 BATCH = "batch"  # The axes that split the rows of a batch.
 
 # Placements of the first dimensions. Layers hand on [batch, length, dim]; queries, keys and values are
-# [batch, length, heads, head_dim]. With the axis "sequence" each device has a part of every text: its queries stay where
-# they are, and keys and values come from everywhere (the "all-gather" of https://arxiv.org/abs/2405.07719, section 3).
+# [batch, length, heads, head_dim]. With the axis "sequence" each device has a part of every text: its queries stay
+# where they are, and keys and values come from everywhere (https://arxiv.org/abs/2407.21783, section 3.3.2).
 LAYERS = (r"layer_\d+|layers|embed", (BATCH, "sequence", None))
 SEQUENCE = (("query", (BATCH, "sequence", ANY, ANY)), ("key|value", (BATCH, None, ANY, ANY)))
 # The kernels of experts as a mixture takes them: tokens go to the experts, experts do not go to the tokens.
@@ -59,9 +59,7 @@ def read(lines: Sequence, mesh: Mesh) -> list[tuple[str, tuple]]:
     for axis in [axis for part in placement for axis in _axes(part)]:
       if axis not in (*mesh.shape, BATCH, ANY):
         near = did_you_mean(str(axis), [*mesh.shape, BATCH, ANY])
-        raise UserError(
-          f"activations: '{pattern}' names the mesh axis {axis!r}.{near} The mesh is {dict(mesh.shape)}."
-        )
+        raise UserError(f"activations: '{pattern}' names the mesh axis {axis!r}.{near} The mesh is {dict(mesh.shape)}.")
     found.append((pattern, placement))
   return [*found, *built_in(mesh)]
 

@@ -14,6 +14,7 @@ from zoo.build import build, check_fits
 from zoo.config import without
 from zoo.data import pipeline
 from zoo.data.augment import augment
+from zoo.expert_parallel import on_mesh
 from zoo.layers.returned import on_returned
 from zoo.objectives.objective import value_and_grad
 
@@ -64,7 +65,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   sharding.check_rows(config.batch_size, mesh)
   part, parts = sharding.batch_part(mesh)
   model = build(**config.model)
-  objective = named.call("objectives", config.objective, model)
+  objective = named.call("objectives", config.objective, on_mesh(model, mesh))
   records = named.call("data", without(config.data, "augment", "workers"))
   check_fits(model, records.info)
   batches = pipeline.batches(

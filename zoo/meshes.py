@@ -35,9 +35,9 @@ def arranged(axes: Mapping[str, int], devices: Sequence[jax.Device]) -> np.ndarr
   across, sizes = len(slices), dict(axes)
   name = "slice" if "slice" in axes else "data"
   if across > 1:
-    if sizes.get(name, 0) % across or (name == "slice" and sizes[name] != across):
+    if sizes.get(name, 1) % across or (name == "slice" and sizes[name] != across):
       raise UserError(
-        f"mesh {sizes} does not fit: there are {across} slices. Add mesh.slice={across}, or let data be a multiple of it."
+        f"mesh {sizes} does not fit: there are {across} slices. Set mesh.slice to {across}, or data to a multiple."
       )
     sizes[name] //= across
   own = [[device for device in devices if (getattr(device, "slice_index", 0) or 0) == one] for one in slices]
