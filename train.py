@@ -20,11 +20,14 @@ from zoo.errors import UserError, exits_with_one_line, setting_up
 from zoo.experiment import experiment
 from zoo.explain import explain
 from zoo.metrics import Writers
-from zoo.plan import plan, show
+from zoo.plan_search import planned
 from zoo.progress import Progress, Speed, amounts
 from zoo.schema import resolve
 
-FLAGS = {"plan": "compiles a step for chips that are not here, e.g. v5e:4x4, and says what it would cost"}
+FLAGS = {
+  "plan": "compiles a step for chips that are not here, e.g. v5e:4x4, 2*v5p:4x4x4 or h100:8, and says what it would "
+  "cost; auto, or auto:v5e:4x4, tries several meshes, rematerialisations and batch sizes"
+}
 SWITCHES = {"explain-sharding": "shows where every parameter would live, and trains nothing"}
 PREEMPTED = 143  # 128 + SIGTERM: not zero, so that a scheduler starts the job again.
 
@@ -35,7 +38,7 @@ def main(argv: list[str]) -> int:
   config, options = load(argv, FLAGS, SWITCHES)
   if "plan" in options:
     with setting_up():
-      print(show(plan(config, options["plan"])))
+      print(planned(config, options["plan"], note=lambda line: print(line, file=sys.stderr)))
     return 0
   hosts.join()
   folder = pathlib.Path(config.workdir)

@@ -31,6 +31,7 @@ class Experiment(NamedTuple):
     shapes: those of the state, `jax.ShapeDtypeStruct`.
     placed: where each of its arrays lives. by_row: where a batch lives.
     model_flops: shapes of a global batch -> model FLOPs of a step; see `zoo.flops`.
+    computed_flops: the same with the optimiser's, and with what rematerialisation computes again.
   """
 
   model: Any
@@ -42,6 +43,7 @@ class Experiment(NamedTuple):
   placed: Any
   by_row: Any
   model_flops: Callable[[Mapping], int]
+  computed_flops: Callable[[Mapping], int]
 
   @property
   def parameters(self) -> int:
@@ -65,7 +67,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   sharding.check_rows(config.batch_size, mesh)
   part, parts = sharding.batch_part(mesh)
   model = build(**config.model)
-  objective = named.call("objectives", config.objective, on_mesh(model, mesh))
+  objective, on_devices = (named.call("objectives", config.objective, one) for one in (model, on_mesh(model, mesh)))
   records = named.call("data", without(config.data, "augment", "workers"))
   check_fits(model, records.info)
   batches = pipeline.batches(
@@ -78,7 +80,8 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   )
   augmented = augment(config.data.get("augment", ()))
   ema = optim.check_average(config.optimizer.get("ema"))
-  grad = value_and_grad(objective, accumulate=config.optimizer.get("accumulate", 1))
+  accumulate = config.optimizer.get("accumulate", 1)
+  grad, counted_grad = (value_and_grad(one, accumulate) for one in (on_devices, objective))
   example = {name: jnp.asarray(array[:1]) for name, array in batches[0].items()}
 
   def init_params(rng):
@@ -98,7 +101,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
     state = {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
     return state if ema is None else {**state, "ema": params}
 
-  def step(state, batch):
+  def step(state, batch, grad=grad):
     augment_rng, loss_rng = jax.random.split(jax.random.fold_in(key, state["step"]))  # A resumed run repeats itself.
     with activations.constrained(rules, mesh):
       (_, metrics), grads = grad(state["params"], augmented(augment_rng, batch), loss_rng)
@@ -114,6 +117,10 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
     loss = lambda params, batch: objective.loss(params, augmented(key, batch), key)
     return flops.training_flops(loss, param_shapes, dict(batch))
 
+  def computed_flops(batch):
+    return flops.count(lambda state, batch: step(state, batch, counted_grad), shapes, dict(batch))
+
   shapes = jax.eval_shape(init, key)
   placed = sharding.shardings(shapes, config.sharding, mesh)
-  return Experiment(model, batches, parts, init, step, shapes, placed, sharding.batch_sharding(mesh), model_flops)
+  by_row = sharding.batch_sharding(mesh)
+  return Experiment(model, batches, parts, init, step, shapes, placed, by_row, model_flops, computed_flops)

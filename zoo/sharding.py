@@ -61,6 +61,9 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
     raise UserError(
       f"mesh {axes} does not fit: there are {count} devices, and it needs {way_out} {fixed}. Change mesh."
     )
+  axes = {
+    name: axes[name] for name in sorted(axes, key=lambda name: name != "slice")
+  }  # Whole slices are numbered first.
   return Mesh(arranged(axes, devices), tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
 
 
