@@ -37,6 +37,16 @@ def test_a_step_takes_as_long_as_what_takes_longest():
   assert text.index("all-reduce") < text.index("all-gather")
 
 
+def test_what_goes_between_networks_takes_its_own_time():
+  spread = Collective("all-reduce", 2**30, 1, 8, ("data",), networks=2)
+  found = dataclasses.replace(PLAN, chips=8, collectives=[spread])
+  # In each of two slices four chips add up, then each exchanges its quarter.
+  assert spread.sent == 2 * 3 / 4 * 2**30 and spread.sent_across == 2 * 1 / 2 * 2**30 / 4
+  assert found.times["network"] == pytest.approx(2**28 / 3.125e9)
+  assert "256.0 MiB over the network" in show(found) and "network " in show(found)
+  assert "network " not in show(PLAN).partition("A step takes")[0]
+
+
 def test_what_does_not_fit_is_said():
   assert "It does not fit: that is more" in show(dataclasses.replace(PLAN, temporary=2**34))
   refused = show(dataclasses.replace(PLAN, temporary=None, refused="Ran out of memory: 20G of 15.75G"))

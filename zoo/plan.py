@@ -58,18 +58,23 @@ class Plan:
   @property
   def times(self) -> dict[str, float]:
     """What bounds a step from below, seconds: "compute", "memory", "links", "network". See FORMULA for how."""
-    chip, peak = CHIPS[self.kind], flops.peak_of_kind(self.kind)
+    chip = CHIPS[self.kind]
     moved = 2 * sum(self.state.values()) + 2 * (self.temporary or 0) + self.batch
     return {
-      "compute": self.computed_flops / self.chips / peak,
+      "compute": self.computed_flops / self.peak,
       "memory": moved / chip.memory_speed,
       "links": sum(one.sent for one in self.collectives) / chip.link_speed,
       "network": sum(one.sent_across for one in self.collectives) / chip.network_speed,
     }
 
+  @property
+  def peak(self) -> float:
+    """FLOP/s of all chips together, in bfloat16."""
+    return self.chips * (flops.peak_of_kind(self.kind) or math.nan)
+
   def utilisation(self, seconds: float) -> float:
     """Model FLOPs of a step that takes so long, as a part of what the chips can do."""
-    return self.model_flops / seconds / (self.chips * flops.peak_of_kind(self.kind))
+    return self.model_flops / seconds / self.peak
 
   @property
   def fits(self) -> bool:

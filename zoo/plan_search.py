@@ -16,6 +16,7 @@ from zoo.plan import show as show_plan
 from zoo.targets import devices_of
 
 DEFAULT = "v5e:4x4"
+EFFORT = "jax_exec_time_optimization_effort"  # Of XLA, from -1 to 1.
 BEHIND = 8  # Chips of a mesh axis beside "data", at most.
 
 
@@ -133,12 +134,12 @@ def ranked(tries: Iterable[Try]) -> list[Try]:
 @contextlib.contextmanager
 def quick_compilation() -> Generator[None]:
   """In this context XLA spends less time on speed: a third of it, and bytes of memory that may be some percent off."""
-  before = jax.config.read("jax_exec_time_optimization_effort")
-  jax.config.update("jax_exec_time_optimization_effort", -1.0)
+  before = getattr(jax.config, EFFORT)
+  jax.config.update(EFFORT, -1.0)
   try:
     yield
   finally:
-    jax.config.update("jax_exec_time_optimization_effort", before)
+    jax.config.update(EFFORT, before)
 
 
 def show(tries: list[Try]) -> str:

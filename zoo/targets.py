@@ -72,7 +72,7 @@ def devices_of(target: str) -> list[Any]:
   if name not in TPUS and name not in GPUS or ":" not in target:
     near = did_you_mean(name, [*TPUS, *GPUS])
     raise UserError(f"--plan={target}: it must be {EXAMPLES}.{near} There are: {', '.join([*TPUS, *GPUS])}.")
-  if jax.config.read("jax_platforms") is None:
+  if "JAX_PLATFORMS" not in os.environ:
     jax.config.update("jax_platforms", "cpu")  # Else JAX looks for chips that are not here, and says so.
   return _gpus(target, name) if name in GPUS else _tpus(target)
 
