@@ -23,6 +23,7 @@ def made_up(config, target):
     raise UserError("that is too many")
   memory = {"none": 2**35, "dots": 2**34, "full": 2**32}[str(config.model.remat).lower()]
   slow = 1 if config.sharding == "fsdp" else 2
+  memory += slow * 2**30
   # A batch of twice the rows takes less than twice the time.
   computed = int(slow * config.batch_size**0.5 * 1e12)
   return dataclasses.replace(
