@@ -63,7 +63,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   sharding.check_rows(config.batch_size, mesh)
   part, parts = sharding.batch_part(mesh)
   model = build(**config.model)
-  objective = named.call("objectives", config.objective, model)
+  objective = named.call("objectives", config.objective, model, offers={"by_row": sharding.batch_sharding(mesh)})
   records = named.call("data", without(config.data, "augment", "workers"))
   check_fits(model, records.info)
   batches = pipeline.batches(
