@@ -9,7 +9,7 @@ ring        the texts go around, device by device, so that a device holds two de
             does: https://arxiv.org/abs/2303.15343, section 3.3).
 
 Both of the latter take the texts that a device has `chunk` at a time: then images * chunk numbers exist, not images *
-texts, on one device too. They cost one more product of four.
+texts, on one device too. They make four products of matrices where the whole makes three.
 """
 
 import math
