@@ -7,8 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from zoo.objectives.objective import Objective, apply, check_batch, output, present, ratio, row_weight
-from zoo.objectives.pairs import NOBODY
-from zoo.objectives.pairs import pairs as pairs_of
+from zoo.objectives.pairs import NOBODY, comparison
 
 
 def contrastive(
@@ -37,7 +36,7 @@ def contrastive(
   weight [batch] (rows of weight 0 are no answers either). Metrics: loss, accuracy, image_to_text, text_to_image, scale.
   """
 
-  compare = pairs_of(softmax_sums, pairs, chunk, by_row)
+  compare = comparison(softmax_sums, pairs, chunk, by_row)
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     weight, scale = outputs["weight"], clamp(outputs["scale"].mean(), max_scale)

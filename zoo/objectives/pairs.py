@@ -12,7 +12,6 @@ Both of the latter take the texts that a device has `chunk` at a time: then imag
 texts, on one device too. They make four products of matrices where the whole makes three.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +21,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zoo.errors import UserError, did_you_mean
+from zoo.objectives.spread import axes_of, pieces
 
 # logits, same, valid, axis -> what is summed over the axis, differentiable: "total" and "log_sum", the logarithm of a
 # sum of exponentials.
@@ -31,7 +31,9 @@ NOBODY = -1e9  # The logit of a column or row of weight 0.
 _LEARNT = ("total", "log_sum")
 
 
-def pairs(sums: Sums, form: str = "whole", chunk: int | None = None, by_row: NamedSharding | None = None) -> Callable:
+def comparison(
+  sums: Sums, form: str = "whole", chunk: int | None = None, by_row: NamedSharding | None = None
+) -> Callable:
   """-> compare(image, text, scale, bias, marks) -> what is known of every image, and of every text, from all pairs.
 
   logits = scale * image @ text.T + bias, in full float32: a scale of 100 magnifies the rounding of bfloat16 products.
@@ -58,8 +60,7 @@ def pairs(sums: Sums, form: str = "whole", chunk: int | None = None, by_row: Nam
     raise UserError(f"chunk is {chunk}, and pairs 'whole' have none. Set pairs to 'all_gather' or 'ring'.")
   if form == "whole":
     return lambda image, text, scale, bias, marks: block(sums, (image, text, scale, bias), *[with_place(marks)] * 2)
-  axes = () if by_row is None else _axes(by_row)
-  devices = 1 if by_row is None else math.prod(by_row.mesh.shape[axis] for axis in axes)
+  axes, devices = axes_of(by_row), pieces(by_row)
   forward, backward = (_ring if form == "ring" else _all_gather)(sums, chunk, axes, devices)
 
   def on_devices(function: Callable, out_specs: Any, numbers: tuple, *rows: Any) -> Any:
@@ -89,12 +90,6 @@ def pairs(sums: Sums, form: str = "whole", chunk: int | None = None, by_row: Nam
 
   run.defvjp(keep, pull)
   return lambda image, text, scale, bias, marks: run((image, text, scale, bias), with_place(marks))
-
-
-def _axes(by_row: NamedSharding) -> tuple:
-  """The mesh axes over which rows are split."""
-  part = by_row.spec[0] if len(by_row.spec) else None
-  return () if part is None else part if isinstance(part, tuple) else (part,)
 
 
 def with_place(marks: Mapping[str, jax.Array]) -> dict[str, jax.Array]:

@@ -9,7 +9,7 @@ from jax.sharding import NamedSharding
 from zoo.errors import UserError
 from zoo.objectives.contrastive import clamp, marks, pick_rates, two_towers
 from zoo.objectives.objective import Objective, ratio
-from zoo.objectives.pairs import pairs as pairs_of
+from zoo.objectives.pairs import comparison
 
 
 def sigmoid_contrastive(
@@ -32,7 +32,7 @@ def sigmoid_contrastive(
   Batch and metrics are those of `contrastive`, with the metric bias. Raises UserError if the model has no bias.
   """
   init, forward = two_towers(model)
-  compare = pairs_of(sigmoid_sums, pairs, chunk, by_row)
+  compare = comparison(sigmoid_sums, pairs, chunk, by_row)
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     if "bias" not in outputs:
