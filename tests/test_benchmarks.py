@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import generate, sides, train_step
+from benchmarks import contrastive_memory, generate, logits_memory, sides, train_step
 from zoo.build import sizes_of
 
 TINY = dict(vocab_size=23, max_length=40, dim=6, depth=2, num_heads=3)
@@ -70,3 +70,19 @@ def test_published_sizes_have_batches():
   for family, size, rows, length in train_step.MODELS["published"].values():
     batch = train_step.batch_of(family, sizes_of(zoo.build(family, **size)), min(rows, 2), length)
     assert all(len(array) == 2 for array in batch.values())
+
+
+def test_a_contrast_in_chunks_is_listed_with_less_memory_than_the_whole():
+  found = contrastive_memory.rows([512], embed=16, chunk=64, timed=64)
+  assert len(found) == 2 * (2 + 5)
+  sigmoid = {row["pairs"]: row for row in found if row["loss"] == "sigmoid_contrastive" and row["devices"] == 1}
+  chunked, whole = (sigmoid[form]["512 pairs, MiB"] for form in ("all_gather, chunk 64", "whole"))
+  assert chunked < whole == pytest.approx(6 * 512 * 512 * 4 / 2**20, abs=1)
+  assert all(row["64 pairs, seconds"] > 0 for row in found)
+
+
+def test_a_language_model_in_chunks_is_listed_with_less_memory_than_with_all_logits():
+  whole, chunked = logits_memory.rows({**TINY, "vocab_size": 9000}, 4, 32, 16, dict(TINY, max_length=256))
+  assert whole["4 x 32 tokens, MiB"] > 2 * chunked["4 x 32 tokens, MiB"] > 0
+  assert chunked["chunk"] == "16 tokens"
+  assert all(row["2 x 256 tokens, in quarters, seconds"] > 0 for row in (whole, chunked))

@@ -236,6 +236,7 @@ def test_a_run_goes_on_with_more_steps_on_another_mesh(file, tmp_path):
   save(loaded(file), tmp_path)
   check_same_run(loaded(file), tmp_path / "new")
   check_same_run(loaded(file, "--config.steps=200", "--config.mesh.data=2", "--config.model.remat=full"), tmp_path)
+  check_same_run(loaded(file, "--config.objective.pairs=ring", "--config.objective.chunk=64"), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -164,6 +164,29 @@ def test_every_config_trains_and_a_sharding_leaves_its_losses_as_they_are(
   np.testing.assert_allclose(losses, alone, rtol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+  "name, form",
+  [
+    ("clip_emoji", {"pairs": "ring"}),
+    ("siglip_emoji", {"pairs": "all_gather", "chunk": 3}),
+    ("gpt_sotu", {"chunk": 32}),
+    ("bert_sotu", {"chunk": 32}),
+    ("t5_pretrain", {"chunk": 32}),
+  ],
+)
+def test_a_form_that_holds_less_is_a_word_in_the_config_and_leaves_the_losses_as_they_are(
+  name, form, tmp_path, data_dir, own_data
+):
+  command = shrunk(ROOT / "configs" / f"{name}.py", data_dir, own_data)
+  command += ['--config.mesh={"data": 4, "model": 2}', "--config.sharding=fsdp", "--config.eval.evaluators={}"]
+  plain, _ = train_with(command, tmp_path / "plain")
+  chosen = [f"--config.objective.{option}={value}" for option, value in form.items()]
+  losses, _ = train_with(command, tmp_path / "less", *chosen)
+  assert len(losses) == 3
+  np.testing.assert_allclose(losses, plain, rtol=1e-5)
+
+
 def state_shapes(settings):
   """The model of a config at its full size, and the shapes of the state that train.py makes for it."""
   model = zoo.build(**settings.model)

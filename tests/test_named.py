@@ -114,3 +114,11 @@ def test_a_value_of_another_type_is_refused(annotation, value, wanted):
 
 def test_a_function_that_takes_any_option_refuses_none():
   named.check_options(lambda x, **rest: None, {"anything": 1}, "it", given=["x"])
+
+
+def test_an_offer_is_for_those_who_ask_and_no_option_of_a_config():
+  """Of the objectives a contrast asks how rows are spread over devices, classify does not."""
+  assert named.call("objectives", {"name": "classify"}, None, offers={"by_row": None})
+  assert named.call("objectives", {"name": "contrastive"}, None, offers={"by_row": None})
+  with pytest.raises(UserError, match="contrastive takes no 'by_row'"):
+    named.call("objectives", {"name": "contrastive", "by_row": 1}, None, offers={"by_row": None})

@@ -23,7 +23,7 @@ from zoo.schema import OPTIONAL, REQUIRED, Section, check, flatten, resolve, wit
 
 # A run that goes on has these in common with its beginning, but for details that leave its results as they are.
 SAME_RUN = ("seed", "batch_size", "model", "objective", "optimizer")
-MAY_DIFFER = ("model.remat", "optimizer.accumulate")
+MAY_DIFFER = ("model.remat", "optimizer.accumulate", "objective.pairs", "objective.chunk")
 
 _HELP = """Usage: {program} --config=FILE [--config.KEY=VALUE ...]
 

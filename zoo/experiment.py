@@ -67,7 +67,10 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   sharding.check_rows(config.batch_size, mesh)
   part, parts = sharding.batch_part(mesh)
   model = build(**config.model)
-  objective, on_devices = (named.call("objectives", config.objective, one) for one in (model, on_mesh(model, mesh)))
+  offers = {"by_row": sharding.batch_sharding(mesh)}
+  objective, on_devices = (
+    named.call("objectives", config.objective, one, offers=offers) for one in (model, on_mesh(model, mesh))
+  )
   records = named.call("data", without(config.data, "augment", "workers"))
   check_fits(model, records.info)
   batches = pipeline.batches(

@@ -34,21 +34,24 @@ def named(package: str, name: str) -> Callable:
   raise UserError(f"zoo/{package} has no '{name}'.{did_you_mean(str(name), offered)} It has: {', '.join(offered)}.")
 
 
-def call(package: str, options: Section, *args: Any, **supplied: Any) -> Any:
+def call(package: str, options: Section, *args: Any, offers: Mapping[str, Any] | None = None, **supplied: Any) -> Any:
   """Calls the function that the config section `options` names, with its other entries as keyword arguments.
 
   Args:
     package: folder of the zoo, e.g. `objectives`.
     options: `{"name": ..., **keywords}`, a dict or ConfigDict; the keywords are checked against the signature.
     *args: positional arguments that the caller supplies, e.g. the model.
-    **supplied: keywords that the caller supplies and a config may not set.
+    offers: keywords that the caller supplies to a function that has parameters of these names.
+    **supplied: keywords that the caller supplies. A config may not set them, nor those of `offers`.
   """
   options = resolve(options)
   if "name" not in options:
     raise UserError(f"A section for zoo/{package} needs a 'name'. It may be: {', '.join(names(package))}.")
   name = options.pop("name")
   function = named(package, name)
-  positional = list(inspect.signature(function).parameters)[: len(args)]
+  parameters = inspect.signature(function).parameters
+  positional = list(parameters)[: len(args)]
+  supplied |= {name: value for name, value in (offers or {}).items() if name in parameters}
   check_options(function, options, name, given=[*positional, *supplied])
   return function(*args, **options, **supplied)
 

@@ -90,8 +90,7 @@ class BERT(Model):
     x = self.stack(x, valid=valid, train=train)
     out = {"hidden": x}
     if self.mlm is not None:
-      y = x if predict is None else pick(x, predict)
-      out["mlm"] = self.mlm(y, self.embed)
+      out["mlm"] = self.to_logits(x if predict is None else pick(x, predict))
     pooled = self.pooled(x[:, 0], drop)
     if pooled is not None:
       out["pooled"] = pooled
@@ -125,6 +124,15 @@ class BERT(Model):
   def pooled(self, x, drop):
     """What heads make of a text: the first token's state [batch, dim] -> [batch, dim], or None; `drop` is dropout."""
     return None if self.pooler is None else nn.tanh(self.pooler(x))
+
+  @nn.nowrap
+  def trunk(self):
+    return None if self.mlm is None else self.clone(mlm=None)
+
+  def to_logits(self, x):
+    if self.mlm is None:
+      raise ValueError("This model does not predict tokens. Build it with head='mlm'.")
+    return self.mlm(x, self.embed)
 
   @property
   def max_length(self):

@@ -83,9 +83,9 @@ class Decoder(Model):
 
 
 class LanguageModel(Decoder, kw_only=True):
-  """A decoder that predicts the next token."""
+  """A decoder that predicts the next token; without `logits` it gives what they are made of."""
 
-  logits: nn.Module
+  logits: nn.Module | None
 
   @nn.compact
   def __call__(self, tokens, *, valid=None, positions=None, predict=None, train=False):
@@ -101,11 +101,21 @@ class LanguageModel(Decoder, kw_only=True):
       float32 [batch, length or k, vocab_size]
     """
     x = self.hidden(tokens, valid, positions, train)
-    return self.logits(x if predict is None else pick(x, predict), self.embed)
+    x = x if predict is None else pick(x, predict)
+    return x if self.logits is None else self.to_logits(x)
+
+  @nn.nowrap
+  def trunk(self):
+    return self.clone(logits=None)
+
+  def to_logits(self, x):
+    if self.logits is None:
+      raise ValueError("A trunk makes no logits. Take the model that it is of.")
+    return self.logits(x, self.embed)
 
   @property
   def decodes(self):
-    return True
+    return self.logits is not None
 
 
 def with_head(head, tied, num_classes, *, language_model=LanguageModel, embed, **parts):

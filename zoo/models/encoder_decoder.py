@@ -84,7 +84,7 @@ class EncoderDecoder(Model):
     )
     out["hidden"] = x
     if self.logits is not None:
-      out["logits"] = self.logits(x, self._decoder_embed)
+      out["logits"] = self.to_logits(x)
     if self.classify is not None:
       out["logits"] = self.classify(last(x, tokens == self.eos), train=train)
     if self.answer is not None:
@@ -113,11 +113,18 @@ class EncoderDecoder(Model):
     Returns:
       float32 [batch, decoder length or k, vocab_size]
     """
-    if self.logits is None:
-      raise ValueError("This model does not predict tokens. Build it with head='lm'.")
     given = dict(valid=valid, decoder_valid=decoder_valid, positions=positions, train=train)
     x = self.decode_hidden(decoder_tokens, encoded, **given)
-    return self.logits(x if predict is None else pick(x, predict), self._decoder_embed)
+    return self.to_logits(x if predict is None else pick(x, predict))
+
+  @nn.nowrap
+  def trunk(self):
+    return None if self.logits is None else self.clone(logits=None)
+
+  def to_logits(self, x):
+    if self.logits is None:
+      raise ValueError("This model does not predict tokens. Build it with head='lm'.")
+    return self.logits(x, self._decoder_embed)
 
   def decode_hidden(
     self,

@@ -49,9 +49,8 @@ class GemmaLM(LanguageModel):
 
   cap: float | None = None
 
-  def __call__(self, tokens, *, valid=None, positions=None, predict=None, train=False):
-    """As `LanguageModel`: float32 [batch, length or k, vocab_size]"""
-    logits = super().__call__(tokens, valid=valid, positions=positions, predict=predict, train=train)
+  def to_logits(self, x):
+    logits = super().to_logits(x)
     return logits if self.cap is None else softly(self.cap, logits)
 
 

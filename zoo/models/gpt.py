@@ -6,7 +6,8 @@ import jax.numpy as jnp
 from zoo.layers import initial, masks, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
-from zoo.layers.embeddings import pick, unembed
+from zoo.layers.embeddings import pick
+from zoo.layers.heads import TiedLogits
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned
 from zoo.layers.stack import stack
@@ -21,12 +22,13 @@ PAPER = {
 
 
 class GPT(Model):
-  """Decoder-only language model, output layer tied to the embedding."""
+  """Decoder-only language model, output layer tied to the embedding; without `logits` it gives hidden states."""
 
   embed: nn.Module
   positions: nn.Module
   stack: nn.Module
   norm: nn.Module
+  logits: nn.Module | None
   dropout: float = 0.0
 
   @nn.compact
@@ -50,11 +52,21 @@ class GPT(Model):
     x = self.stack(x, valid=valid, positions=positions, train=train)
     if predict is not None:
       x = pick(x, predict)
-    return unembed(self.embed, self.norm(x))
+    x = self.norm(x)
+    return x if self.logits is None else self.to_logits(x)
+
+  @nn.nowrap
+  def trunk(self):
+    return self.clone(logits=None)
+
+  def to_logits(self, x):
+    if self.logits is None:
+      raise ValueError("A trunk makes no logits. Take the model that it is of.")
+    return self.logits(x, self.embed)
 
   @property
   def decodes(self):
-    return True
+    return self.logits is not None
 
   @property
   def max_length(self):
@@ -103,6 +115,7 @@ def gpt(
     positions=Learned(max_length, dim, dtype=dtype, embedding_init=initial.normal(0.01)),
     stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
     norm=norm.copy(),
+    logits=TiedLogits(),
     dropout=dropout,
   )
 

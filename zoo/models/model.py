@@ -23,6 +23,19 @@ class Model(nn.Module, kw_only=True):
     return False
 
   @nn.nowrap
+  def trunk(self):
+    """The same model without the head that predicts tokens, which is `to_logits`; None: it predicts none.
+
+    It takes the same parameters and gives "hidden", [batch, length, dim], in place of a logit for every token of the
+    vocabulary; where the model gives nothing but logits, it gives nothing but the hidden states.
+    """
+    return None
+
+  def to_logits(self, x):
+    """What the head that predicts tokens makes of hidden states: [batch, length, dim] -> float32 [.., vocab_size]"""
+    raise NotImplementedError
+
+  @nn.nowrap
   def example(self, batch_size=1):
     """Inputs of the right shapes and types, as a tuple: `model.init(rng, *model.example())`."""
     raise NotImplementedError

@@ -76,11 +76,8 @@ class ModernBERT(Model):
     def drop(y):
       return nn.Dropout(self.dropout)(y, deterministic=not train)
 
-    def summed(y):
-      return y if self.summary is None else self.summary(y)
-
     def classes(head, y):
-      return head(drop(summed(y))).astype(jnp.float32)
+      return head(drop(self.summed(y))).astype(jnp.float32)
 
     shape = tokens.shape
     if self.choose is not None and tokens.ndim == 3:
@@ -91,7 +88,7 @@ class ModernBERT(Model):
     x = self.norm(x)
     out = {"hidden": x}
     if self.mlm is not None:
-      out["mlm"] = self.mlm(summed(x if predict is None else pick(x, predict)), self.embed)
+      out["mlm"] = self.to_logits(x if predict is None else pick(x, predict))
     if self.classify is not None:
       out["logits"] = classes(self.classify, self.pooled(x, valid, None))
     if self.choose is not None:
@@ -101,6 +98,19 @@ class ModernBERT(Model):
     if self.answer is not None:
       out["start"], out["end"] = jnp.moveaxis(classes(self.answer, x), -1, 0)
     return out
+
+  @nn.nowrap
+  def trunk(self):
+    return None if self.mlm is None else self.clone(mlm=None)
+
+  def to_logits(self, x):
+    if self.mlm is None:
+      raise ValueError("This model does not predict tokens. Build it with head='mlm'.")
+    return self.mlm(self.summed(x), self.embed)
+
+  def summed(self, x):
+    """What the heads see: [..., dim] -> [..., dim]"""
+    return x if self.summary is None else self.summary(x)
 
   def pooled(self, x, valid, real):
     """A text's state, [batch, length, dim] -> [batch, dim]; its first token is the first of `real`, where given."""

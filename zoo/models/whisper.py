@@ -98,7 +98,7 @@ class Whisper(EncoderDecoder, kw_only=True):
     given = dict(valid=valid, decoder_valid=decoder_valid, decoder_segment_ids=decoder_segment_ids, train=train)
     x = self.decode_hidden(decoder_tokens, encoded, **given)
     out["hidden"] = x
-    return out if self.logits is None else {**out, "logits": self.logits(x, self.embed)}
+    return out if self.logits is None else {**out, "logits": self.to_logits(x)}
 
   def encode(self, features, /, *, valid=None, segment_ids=None, train=False):
     """float [batch, frames, mels] -> [batch, frames / 2, dim], rounded up"""

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jax.sharding import NamedSharding
 
-from zoo.objectives.masked_lm import guesses, masked_lm
+from zoo.objectives.masked_lm import guesser, masked_lm
 from zoo.objectives.next_sentence import next_sentence, verdicts
 from zoo.objectives.objective import Objective, apply, check_batch, present
 
@@ -22,6 +23,8 @@ def bert_pretraining(
   whole_word: bool = False,
   max_predictions: int | None = None,
   eval_seed: int = 0,
+  chunk: int | None = None,
+  by_row: NamedSharding | None = None,
 ) -> Objective:
   """masked_lm + next_sentence, from one pass through the model; options and batch are theirs.
 
@@ -39,12 +42,13 @@ def bert_pretraining(
     max_predictions=max_predictions,
     eval_seed=eval_seed,
   )
+  see, guess = guesser(model, "bert_pretraining", chunk, by_row)
   sentences = next_sentence(model)
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
     masked = batch if "predict" in batch else words.prepare(batch, rng)
-    found = apply(model, params, masked["inputs"], rng=rng, **present(masked, "segments", "valid", "predict"))
-    return {**guesses(found, masked), **verdicts(found, masked)}
+    found = apply(see, params, masked["inputs"], rng=rng, **present(masked, "segments", "valid", "predict"))
+    return {**guess(params, found, masked), **verdicts(found, masked)}
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     (mlm, mlm_metrics), (nsp, nsp_metrics) = words.reduce(outputs), sentences.reduce(outputs)

@@ -5,24 +5,32 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
+from jax.sharding import NamedSharding
 
 from zoo.errors import UserError
 from zoo.objectives.objective import Objective, apply, check_batch, ratio, row_weight
 from zoo.objectives.routing import imbalance, routes
+from zoo.objectives.tokens import check_chunk, in_chunks, likelihood
 
 
-def causal_lm(model: Any, balance: float = 0.0) -> Objective:
+def causal_lm(
+  model: Any, balance: float = 0.0, chunk: int | None = None, by_row: NamedSharding | None = None
+) -> Objective:
   """Every token is predicted from those before it: mean of -log p(tokens[t + 1] | tokens[..t]).
 
   Args:
     model: (tokens int [batch, length], valid=, train=) -> logits [batch, length, vocab_size].
     balance: of a mixture of experts: how much of `zoo.objectives.routing.imbalance` is added to the loss.
+    chunk: of how many tokens, on all devices together, logits exist at the same time; None: of all.
+    by_row: how rows are spread over devices, for chunks; None: XLA decides.
 
   Batch: tokens int32 [batch, length]; optionally valid bool [batch, length] (only real tokens are predicted) and weight
   [batch]. The model sees `length - 1` tokens. Metrics: loss (nats per token), perplexity, accuracy, tokens (predicted);
   with `balance`, imbalance.
   """
+
+  check_chunk(model, "causal_lm", chunk)
+  trunk = model if chunk is None else model.trunk()
 
   def init(rng: jax.Array, batch: dict) -> Any:
     check_batch(batch, "causal_lm", "tokens")
@@ -33,19 +41,20 @@ def causal_lm(model: Any, balance: float = 0.0) -> Objective:
     targets = tokens[:, 1:]
     seen = None if valid is None else valid[:, :-1]
     mutable = {"mutable": ["router"]} if balance else {}
-    logits = apply(model, params, tokens[:, :-1], valid=seen, rng=rng, **mutable)
-    logits, state = logits if balance else (logits, {})
-    if isinstance(logits, Mapping):
-      raise UserError(f"causal_lm needs a model that predicts the next token, this one gives {', '.join(logits)}.")
+    found = apply(trunk, params, tokens[:, :-1], valid=seen, rng=rng, **mutable)
+    found, state = found if balance else (found, {})
+    if isinstance(found, Mapping):
+      raise UserError(f"causal_lm needs a model that predicts the next token, this one gives {', '.join(found)}.")
     if balance and not state:
       raise UserError("balance evens the use of experts, and this model has none. Leave balance out.")
-    logits = logits.astype(jnp.float32)
     weight = row_weight(batch, len(tokens))[:, None]
     counts = weight * (jnp.ones(targets.shape) if valid is None else valid[:, 1:])
-    nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-    correct = logits.argmax(-1) == targets
+    if chunk is None:
+      sums = likelihood(found, targets, counts)
+    else:
+      sums = in_chunks(likelihood, model, params, found, targets, counts, chunk, by_row)
     routed = {name: rows * weight.reshape(-1, *[1] * (rows.ndim - 1)) for name, rows in routes(state, seen).items()}
-    return {"nll": (nll * counts).sum(-1), "correct": (correct * counts).sum(-1), "count": counts.sum(-1), **routed}
+    return {**sums, "count": counts.sum(-1), **routed}
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     loss = ratio(outputs["nll"], outputs["count"])

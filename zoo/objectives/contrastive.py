@@ -4,12 +4,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
+from jax.sharding import NamedSharding
 
 from zoo.objectives.objective import Objective, apply, check_batch, output, present, ratio, row_weight
+from zoo.objectives.pairs import NOBODY, comparison
 
 
-def contrastive(model: Any, *, max_scale: float = 100.0) -> Objective:
+def contrastive(
+  model: Any,
+  *,
+  max_scale: float = 100.0,
+  pairs: str = "whole",
+  chunk: int | None = None,
+  by_row: NamedSharding | None = None,
+) -> Objective:
   """Softmax over all pairs of the batch: cross_entropy(scale * image @ text.T), the mean over rows and columns.
 
   Rows of the same `group` show the same thing: each is a right answer for the others, with equal parts of the target.
@@ -20,26 +28,25 @@ def contrastive(model: Any, *, max_scale: float = 100.0) -> Objective:
   Args:
     model: (image, tokens, valid=, train=) -> {"image" [batch, embed], "text" [batch, embed], "scale" []}, unit vectors.
     max_scale: largest temperature factor.
+    pairs: "whole", "all_gather" or "ring": who holds which pairs of a batch, see `zoo.objectives.pairs`.
+    chunk: how many texts a device compares with its images at the same time, with pairs "all_gather" or "ring".
+    by_row: how rows are spread over devices; None: XLA decides.
 
   Batch: image [batch, height, width, channels], tokens int32 [batch, length]; optionally valid, group int32 [batch] and
   weight [batch] (rows of weight 0 are no answers either). Metrics: loss, accuracy, image_to_text, text_to_image, scale.
   """
 
+  compare = comparison(softmax_sums, pairs, chunk, by_row)
+
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
-    weight, same = outputs["weight"], same_group(outputs)
-    scale = clamp(outputs["scale"].mean(), max_scale)
-    logits = similarity(outputs) * scale
+    weight, scale = outputs["weight"], clamp(outputs["scale"].mean(), max_scale)
+    images, texts = compare(outputs["image"], outputs["text"], scale, jnp.zeros(()), marks(outputs))
 
-    def one_way(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-      targets = same / jnp.maximum(same.sum(-1, keepdims=True), 1)
-      nll = optax.softmax_cross_entropy(without(logits, weight), targets)
-      return ratio(nll * weight, weight), pick_rate(logits, same, weight)
+    def one_way(side: dict) -> jax.Array:
+      return ratio((side["log_sum"] - side["total"] / jnp.maximum(side["count"], 1)) * weight, weight)
 
-    (rows, image_to_text), (columns, text_to_image) = one_way(logits), one_way(logits.T)
-    loss = (rows + columns) / 2
-    accuracy = (image_to_text + text_to_image) / 2
-    found = {"image_to_text": image_to_text, "text_to_image": text_to_image}
-    return loss, {"loss": loss, "accuracy": accuracy, **found, "scale": scale}
+    loss = (one_way(images) + one_way(texts)) / 2
+    return loss, {"loss": loss, **pick_rates(images, texts, weight), "scale": scale}
 
   init, forward = two_towers(model)
   return Objective(init, forward, reduce)
@@ -68,26 +75,23 @@ def as_float(image: jax.Array) -> jax.Array:
   return image.astype(jnp.float32) / 127.5 - 1 if image.dtype == jnp.uint8 else image
 
 
-def same_group(outputs: dict) -> jax.Array:
-  """float32 [batch, batch]: 1 where row and column belong together and the column counts (weight above 0)."""
-  group = outputs.get("group", jnp.arange(len(outputs["weight"])))
-  return ((group[:, None] == group[None, :]) & (outputs["weight"] > 0)[None, :]).astype(jnp.float32)
+def softmax_sums(logits: jax.Array, same: jax.Array, valid: jax.Array, axis: int) -> dict[str, jax.Array]:
+  """What a cross entropy whose right answers are `same` in equal parts is made of; see `zoo.objectives.pairs`."""
+  log_sum = jax.nn.logsumexp(jnp.where(valid, logits, NOBODY), axis=axis)
+  return {"log_sum": log_sum, "total": (logits * same).sum(axis)}
 
 
-def similarity(outputs: dict) -> jax.Array:
-  """image @ text.T [batch, batch], in full float32: a scale of 100 magnifies the rounding of bfloat16 products."""
-  return jnp.matmul(outputs["image"], outputs["text"].T, precision=jax.lax.Precision.HIGHEST)
+def marks(outputs: dict) -> dict[str, jax.Array]:
+  """group int32 [batch], by default each row's own, and valid bool [batch]: whether it is an answer, weight above 0."""
+  weight = outputs["weight"]
+  return {"group": outputs.get("group", jnp.arange(len(weight))), "valid": weight > 0}
 
 
-def without(logits: jax.Array, weight: jax.Array) -> jax.Array:
-  """The logits with no chance for columns of weight 0."""
-  return jnp.where(weight[None] > 0, logits, -1e9)
-
-
-def pick_rate(logits: jax.Array, same: jax.Array, weight: jax.Array) -> jax.Array:
-  """The share of rows whose highest logit is one of their own."""
-  picked = jnp.take_along_axis(same, without(logits, weight).argmax(-1)[:, None], axis=-1)[:, 0]
-  return ratio(picked * weight, weight)
+def pick_rates(images: dict, texts: dict, weight: jax.Array) -> dict[str, jax.Array]:
+  """The share of images whose highest logit is one of their own, that of texts, and the mean of both."""
+  found = {"image_to_text": ratio(images["picked"] * weight, weight)}
+  found["text_to_image"] = ratio(texts["picked"] * weight, weight)
+  return {"accuracy": (found["image_to_text"] + found["text_to_image"]) / 2, **found}
 
 
 def clamp(x: jax.Array, highest: float) -> jax.Array:

@@ -1,16 +1,17 @@
 """Masked language modelling: predict the tokens that were hidden (https://arxiv.org/abs/1810.04805, section 3.1)."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
+from jax.sharding import NamedSharding
 
 from zoo.errors import UserError
 from zoo.objectives.masking import mask_tokens, row_keys
 from zoo.objectives.objective import Batch, Objective, apply, check_batch, output, present, ratio, row_weight
+from zoo.objectives.tokens import check_chunk, in_chunks, likelihood
 
 
 def masked_lm(
@@ -25,6 +26,8 @@ def masked_lm(
   whole_word: bool = False,
   max_predictions: int | None = None,
   eval_seed: int = 0,
+  chunk: int | None = None,
+  by_row: NamedSharding | None = None,
 ) -> Objective:
   """Mean of -log p(token) over the chosen tokens, `rate` of a row: 80 % of them masked, 10 % random, 10 % unchanged.
 
@@ -41,12 +44,15 @@ def masked_lm(
     whole_word: choose words, not tokens; the batch then needs word_start.
     max_predictions: most tokens chosen in a row; by default ceil(rate * length).
     eval_seed: without an rng a row's masking is a function of its tokens and this seed.
+    chunk: of how many chosen tokens, on all devices together, logits exist at the same time; None: of all.
+    by_row: how rows are spread over devices, for chunks; None: XLA decides.
 
   Batch: tokens int32 [batch, length]; optionally segments, valid, special, word_start [batch, length], weight [batch].
   Metrics: loss (nats per chosen token), accuracy, perplexity.
   """
   check_rates(rate, mask_rate, random_rate)
   vocab_size = vocab_size or vocabulary(model)
+  see, guess = guesser(model, "masked_lm", chunk, by_row)
 
   def init(rng: jax.Array, batch: dict) -> Any:
     check_batch(batch, "masked_lm", "tokens", *(["word_start"] if whole_word else []))
@@ -78,18 +84,31 @@ def masked_lm(
   def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
     batch = batch if "predict" in batch else prepare(batch, rng)
     options = present(batch, "segments", "valid", "predict")
-    return guesses(apply(model, params, batch["inputs"], rng=rng, **options), batch)
+    return guess(params, apply(see, params, batch["inputs"], rng=rng, **options), batch)
 
   return Objective(init, forward, mlm_reduce, prepare)
 
 
-def guesses(found: dict, batch: Batch) -> dict:
-  """Per row, the sums over the chosen tokens of a prepared batch: nll, correct, count, each float32 [batch]."""
-  logits = output(found, "mlm", "masked_lm", "Set the model's head to 'mlm' or 'pretraining'.")
-  counts = batch["chosen"] * row_weight(batch, len(logits))[:, None]
-  nll = optax.softmax_cross_entropy_with_integer_labels(logits, batch["target"])
-  correct = logits.argmax(-1) == batch["target"]
-  return {"nll": (nll * counts).sum(-1), "correct": (correct * counts).sum(-1), "count": counts.sum(-1)}
+def guesser(model: Any, what: str, chunk: int | None, by_row: NamedSharding | None) -> tuple[Any, Callable]:
+  """-> the model to apply, and f(params, what it gave, the prepared batch) -> sums over the chosen tokens of each row.
+
+  The sums are nll, correct, count, each float32 [batch]; chunk and by_row as of `masked_lm`, for the objective `what`.
+  """
+  check_chunk(model, what, chunk)
+
+  def guess(params: Any, found: dict, batch: Batch) -> dict:
+    target = batch["target"]
+    counts = batch["chosen"] * row_weight(batch, len(target))[:, None]
+    if chunk is None:
+      logits = output(found, "mlm", "masked_lm", "Set the model's head to 'mlm' or 'pretraining'.")
+      sums = likelihood(logits, target, counts)
+    else:
+      # By vmap the batch stays a batch: see `zoo.layers.embeddings.pick`.
+      x = jax.vmap(lambda rows, at: rows[at])(found["hidden"], batch["predict"])
+      sums = in_chunks(likelihood, model, params, x, target, counts, chunk, by_row)
+    return {**sums, "count": counts.sum(-1)}
+
+  return model if chunk is None else model.trunk(), guess
 
 
 def mlm_reduce(outputs: dict) -> tuple[jax.Array, dict]:

@@ -5,13 +5,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
+from jax.sharding import NamedSharding
 
 from zoo.errors import UserError
 from zoo.objectives.objective import Objective, apply, check_batch, present, ratio, row_weight
+from zoo.objectives.tokens import check_chunk, in_chunks, likelihood
 
 
-def seq2seq(model: Any, label_smoothing: float = 0.0) -> Objective:
+def seq2seq(
+  model: Any, label_smoothing: float = 0.0, chunk: int | None = None, by_row: NamedSharding | None = None
+) -> Objective:
   """Every target token is predicted from the source and the target before it: mean of -log p(target[t] | ..t, source).
 
   The mean is over all real target tokens of the batch, so a row counts by its length. With smoothing e the loss is
@@ -21,6 +24,8 @@ def seq2seq(model: Any, label_smoothing: float = 0.0) -> Objective:
     model: (tokens, decoder_tokens, valid=, segment_ids=, decoder_segment_ids=, train=) -> {"logits" [batch, target
       length, vocab_size]}, and `start_token`, behind which the decoder sees the target shifted right.
     label_smoothing: the part of each target that is spread evenly over the vocabulary.
+    chunk: of how many target tokens, on all devices together, logits exist at the same time; None: of all.
+    by_row: how rows are spread over devices, for chunks; None: XLA decides.
 
   Batch: tokens int32 [batch, length], target_tokens int32 [batch, target length]; optionally valid [batch, length] and
   target_valid [batch, target length], True = a real token, and weight [batch]; where several pairs share a row, as
@@ -32,6 +37,9 @@ def seq2seq(model: Any, label_smoothing: float = 0.0) -> Objective:
     raise UserError(f"seq2seq.label_smoothing is {label_smoothing}. It must be 0 or more and below 1.")
   if not hasattr(model, "start_token"):
     raise UserError(f"seq2seq needs a model with an encoder and a decoder; {type(model).__name__} is none. Try t5.")
+
+  check_chunk(model, "seq2seq", chunk)
+  trunk, wanted = (model, "logits") if chunk is None else (model.trunk(), "hidden")
 
   def init(rng: jax.Array, batch: dict) -> Any:
     check_batch(batch, "seq2seq", "tokens", "target_tokens")
@@ -47,16 +55,23 @@ def seq2seq(model: Any, label_smoothing: float = 0.0) -> Objective:
       begins = segments[:, 1:] != segments[:, :-1]
       seen = seen.at[:, 1:].set(jnp.where(begins, model.start_token, seen[:, 1:]))
     # Padding stands behind the target, where no real token looks: the causal mask needs no help.
-    found = apply(model, params, batch["tokens"], seen, rng=rng, **given)
-    if not isinstance(found, Mapping) or "logits" not in found or found["logits"].ndim != 3:
+    found = apply(trunk, params, batch["tokens"], seen, rng=rng, **given)
+    if not isinstance(found, Mapping) or wanted not in found or found[wanted].ndim != 3:
       raise UserError("seq2seq needs a model that predicts the next token. Build it with head='lm'.")
-    logits = found["logits"].astype(jnp.float32)
     counts = row_weight(batch, len(target))[:, None] * batch.get("target_valid", jnp.ones(target.shape, bool))
-    nll = optax.softmax_cross_entropy_with_integer_labels(logits, target)
-    uniform = jax.nn.logsumexp(logits, axis=-1) - logits.mean(-1)
-    correct = logits.argmax(-1) == target
-    sums = {"nll": nll, "loss": (1 - label_smoothing) * nll + label_smoothing * uniform, "correct": correct}
-    return {name: (x * counts).sum(-1) for name, x in sums.items()} | {"count": counts.sum(-1)}
+    if chunk is None:
+      sums = smoothed(found["logits"], target, counts)
+    else:
+      sums = in_chunks(smoothed, model, params, found["hidden"], target, counts, chunk, by_row)
+    return sums | {"count": counts.sum(-1)}
+
+  def smoothed(logits: jax.Array, target: jax.Array, counts: jax.Array) -> dict:
+    logits = logits.astype(jnp.float32)
+    found = likelihood(logits, target, counts)
+    if not label_smoothing:
+      return {**found, "loss": found["nll"]}
+    uniform = ((jax.nn.logsumexp(logits, axis=-1) - logits.mean(-1)) * counts).sum(-1)
+    return {**found, "loss": (1 - label_smoothing) * found["nll"] + label_smoothing * uniform}
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     loss, nll, accuracy = (ratio(outputs[name], outputs["count"]) for name in ("loss", "nll", "correct"))

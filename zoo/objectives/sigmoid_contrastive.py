@@ -4,13 +4,22 @@ from typing import Any
 
 import jax
 import optax
+from jax.sharding import NamedSharding
 
 from zoo.errors import UserError
-from zoo.objectives.contrastive import clamp, pick_rate, same_group, similarity, two_towers
+from zoo.objectives.contrastive import clamp, marks, pick_rates, two_towers
 from zoo.objectives.objective import Objective, ratio
+from zoo.objectives.pairs import comparison
 
 
-def sigmoid_contrastive(model: Any, *, max_scale: float = 100.0) -> Objective:
+def sigmoid_contrastive(
+  model: Any,
+  *,
+  max_scale: float = 100.0,
+  pairs: str = "whole",
+  chunk: int | None = None,
+  by_row: NamedSharding | None = None,
+) -> Objective:
   """Mean over images of the sum over texts of -log sigmoid(y * (scale * image @ text + bias)); y = 1 for pairs or -1.
 
   Rows of the same `group` are pairs of each other. Scale and bias are learned; the scale is clamped as in `contrastive`
@@ -18,22 +27,27 @@ def sigmoid_contrastive(model: Any, *, max_scale: float = 100.0) -> Objective:
 
   Args:
     model: (image, tokens, valid=, train=) -> {"image" [batch, embed], "text" [batch, embed], "scale" [], "bias" []}.
-    max_scale: largest temperature factor.
+    max_scale, pairs, chunk, by_row: as of `contrastive`.
 
   Batch and metrics are those of `contrastive`, with the metric bias. Raises UserError if the model has no bias.
   """
   init, forward = two_towers(model)
+  compare = comparison(sigmoid_sums, pairs, chunk, by_row)
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     if "bias" not in outputs:
       raise UserError("sigmoid_contrastive needs a model with a bias. Set model.logit_bias=-10.0, or use contrastive.")
-    weight, same = outputs["weight"], same_group(outputs)
+    weight = outputs["weight"]
     scale, bias = clamp(outputs["scale"].mean(), max_scale), outputs["bias"].mean()
-    logits = similarity(outputs) * scale + bias
-    nll = optax.sigmoid_binary_cross_entropy(logits, same) * (weight[None] > 0)
-    loss = ratio(nll.sum(-1) * weight, weight)
-    found = {"image_to_text": pick_rate(logits, same, weight), "text_to_image": pick_rate(logits.T, same, weight)}
-    accuracy = (found["image_to_text"] + found["text_to_image"]) / 2
-    return loss, {"loss": loss, "accuracy": accuracy, **found, "scale": scale, "bias": bias}
+    images, texts = compare(outputs["image"], outputs["text"], scale, bias, marks(outputs))
+    loss = ratio(images["total"] * weight, weight)
+    return loss, {"loss": loss, **pick_rates(images, texts, weight), "scale": scale, "bias": bias}
 
   return Objective(init, forward, reduce)
+
+
+def sigmoid_sums(logits: jax.Array, same: jax.Array, valid: jax.Array, axis: int) -> dict[str, jax.Array]:
+  """The loss of each image; texts have none of their own. See `zoo.objectives.pairs`."""
+  if axis == 0:
+    return {}
+  return {"total": (optax.sigmoid_binary_cross_entropy(logits, same) * valid).sum(axis)}

@@ -1,0 +1,105 @@
+"""How likely a model finds given tokens: sums over rows, from logits that need not all exist at the same time.
+
+The logits of a batch are its largest array: 64 rows of 1,024 tokens and a vocabulary of 50,257 take 13 GB, and their
+gradient as much. In chunks, a part of every row at a time, they are made, summed up and forgotten, and made again in
+the backward pass.
+
+Where the vocabulary is split over devices, as a table of embeddings may be, logits stay split: XLA fetches no more than
+a number or two for each token from every device.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from zoo.errors import UserError
+from zoo.objectives.spread import axes_of, pieces
+
+Sums = Callable[[jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]
+
+
+def likelihood(logits: jax.Array, target: jax.Array, counts: jax.Array) -> dict[str, jax.Array]:
+  """-log p(target), and whether the target is the likeliest token, summed over each row.
+
+  Args:
+    logits: [batch, length, vocab_size].
+    target: int [batch, length].
+    counts: float32 [batch, length], how much each token counts.
+
+  Returns:
+    nll, correct: float32 [batch].
+  """
+  logits = logits.astype(jnp.float32)
+  nll = optax.softmax_cross_entropy_with_integer_labels(logits, target)
+  correct = logits.argmax(-1) == target
+  return {"nll": (nll * counts).sum(-1), "correct": (correct * counts).sum(-1)}
+
+
+def check_chunk(model: Any, what: str, chunk: int | None) -> None:
+  """Refuses a chunk that is no count, and a model that cannot leave its logits to others."""
+  if chunk is None:
+    return
+  if chunk < 1:
+    raise UserError(f"{what}.chunk is {chunk}. It must be 1 or more: of how many tokens logits exist at the same time.")
+  if getattr(model, "trunk", lambda: None)() is None:
+    raise UserError(
+      f"{what}.chunk needs a model that predicts tokens, {type(model).__name__} does not. Choose its head."
+    )
+
+
+def in_chunks(
+  sums: Sums,
+  model: Any,
+  params: Any,
+  x: jax.Array,
+  target: jax.Array,
+  counts: jax.Array,
+  chunk: int,
+  by_row: NamedSharding | None = None,
+) -> dict[str, jax.Array]:
+  """`sums` of the logits that `model.to_logits` makes of x, a part of every row at a time.
+
+  Every device goes along its own rows, so all are busy and no row moves; what it learns of the parameters is summed up
+  over devices once, at the end.
+
+  Args:
+    sums: as `likelihood`.
+    x: [batch, length, dim], of `model.trunk()`.
+    target, counts: [batch, length].
+    chunk: how many tokens have logits at the same time, on all devices together; at least one of every row has.
+    by_row: how the rows of a batch are spread over devices; None: XLA decides.
+
+  Returns:
+    what `sums` gives, [batch].
+  """
+  rows, length = target.shape
+  width = min(max(chunk // rows, 1), length)
+  parts = -(-length // width)
+
+  def split(x: jax.Array) -> jax.Array:
+    x = jnp.pad(x, [(0, 0), (0, parts * width - length), *[(0, 0)] * (x.ndim - 2)])
+    return jnp.moveaxis(x.reshape(len(x), parts, width, *x.shape[2:]), 1, 0)
+
+  def whole(params: Any, *rows: jax.Array) -> dict[str, jax.Array]:
+    def part(x: jax.Array, target: jax.Array, counts: jax.Array) -> dict[str, jax.Array]:
+      return sums(model.apply({"params": params}, x, method="to_logits"), target, counts)
+
+    def add(found: dict, columns: tuple) -> tuple[dict, None]:
+      return jax.tree.map(jnp.add, found, jax.checkpoint(part, prevent_cse=False)(*columns)), None
+
+    columns = jax.tree.map(split, rows)
+    first = jax.tree.map(lambda x: x[0], columns)
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, *first))
+    return jax.lax.scan(add, nothing, columns)[0]
+
+  axes, devices = axes_of(by_row), pieces(by_row)
+  if by_row is None or devices == 1 or rows % devices:
+    return whole(params, x, target, counts)
+  specs = P(), P(axes), P(axes), P(axes)
+  options = {"in_specs": specs, "out_specs": P(axes), "axis_names": set(axes), "check_vma": False}
+  return jax.shard_map(whole, mesh=by_row.mesh, **options)(params, x, target, counts)
