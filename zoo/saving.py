@@ -26,6 +26,7 @@ from zoo.errors import UserError, shown
 from zoo.layers.stack import stack_layers, unstack_layers
 from zoo.mismatch import mismatch
 from zoo.paths import check_pattern, flatten, matches_any, unflatten
+from zoo.retention import best_step
 from zoo.sharding import shardings
 
 MODEL, PARAMS, CONFIG = "model.json", "params.safetensors", "config.json"
@@ -255,7 +256,7 @@ def _read_checkpoint(folder: pathlib.Path, model: Any, step: int | None, best: b
   if not steps:
     raise UserError(f"{folder} has no finished checkpoint yet.")
   if best:
-    step = checkpoints.best_step(checkpoints.scores(folder))
+    step = best_step(checkpoints.scores(folder))
     if step is None:
       raise UserError(f"No checkpoint in {folder} has a score. Name a metric as checkpoint.best in the config.")
   step = steps[-1] if step is None else step

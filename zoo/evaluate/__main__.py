@@ -16,6 +16,7 @@ from zoo import checkpoints, evaluate, sharding
 from zoo.config import load
 from zoo.errors import UserError, did_you_mean, exits_with_one_line, setting_up
 from zoo.evaluate.artifacts import write_json, write_text
+from zoo.retention import best_step
 
 FLAGS = {
   "run": "folder of the run",
@@ -55,7 +56,7 @@ def restore(folder: pathlib.Path, wanted: str | None) -> tuple[Any, Any, int | N
   if wanted is None:
     return *zoo.load(folder), max(steps, default=None)
   if wanted == "best":
-    return *zoo.load(folder, best=True), checkpoints.best_step(checkpoints.scores(folder / "checkpoints"))
+    return *zoo.load(folder, best=True), best_step(checkpoints.scores(folder / "checkpoints"))
   if not wanted.isdigit():
     raise UserError(f"--step is '{wanted}'. It must be the number of a step, or best.")
   return *zoo.load(folder, step=int(wanted)), int(wanted)
