@@ -79,6 +79,11 @@ class Writers:
     if self._wandb:
       self._wandb.log(numbers, step=int(step))
 
+  def flush(self) -> None:
+    """Returns when what was written is where it belongs."""
+    if self._file:
+      self._file.flush()
+
   def close(self) -> None:
     """Ends the files; W&B waits until its service has everything."""
     if self._file:
