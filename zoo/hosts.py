@@ -88,9 +88,11 @@ def run(main: Callable[[list[str]], int], argv: list[str]) -> NoReturn:
     status: Any = main(argv)
   except SystemExit as exit:
     status = exit.code
-  except BaseException:
+  except BaseException as error:
     if not jax.distributed.is_initialized():
       raise
+    first = str(error).partition("\n")[0]
+    print(f"Error on host {jax.process_index()}: {type(error).__name__}: {first}", file=sys.stderr)
     traceback.print_exc()
     status = 1
   if jax.distributed.is_initialized() and status not in (None, 0, PREEMPTED):
