@@ -132,6 +132,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog) -> int:
           results = evaluate.run(evaluators, state.get("ema", state["params"]), folder, step, note=progress.note)
           writers.write(step, results)
         if saves:
+          guard.check_finite(state["params"], step)
           writers.flush()
           saver.save(step, state, results, wait=leaving)
       if leaving and not last:

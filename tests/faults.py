@@ -10,9 +10,10 @@ if kind != "none" and os.environ.get("JAX_PROCESS_ID", "0") == host:
   iterate, item = pipeline.Batches.iterate, pipeline.Batches.__getitem__
 
   def spoiled(step, batch):
-    if step in map(int, at.split(",")) and kind in ("nan", "spike"):
-      return {**batch, "image": batch["image"] * np.float32({"nan": np.nan, "spike": 1e4}[kind])}
-    return batch
+    bad = step in map(int, at.split(","))
+    if kind == "spike":  # What is always a nought is for once a one.
+      return {**batch, "label": np.full_like(batch["label"], bad)}
+    return {**batch, "image": batch["image"] * np.float32(np.nan)} if kind == "nan" and bad else batch
 
   def faulty(self, start_step=0):
     for step, batch in enumerate(iterate(self, start_step), start_step + 1):

@@ -59,6 +59,23 @@ def select(bad: jax.Array, old: Any, new: Any) -> Any:
   return jax.tree.map(lambda a, b: jnp.where(bad, a, b), old, new)
 
 
+def check_finite(params: Any, step: int) -> None:
+  """UserError if the parameters are not finite, which may come of an update though losses and gradients were.
+
+  To be called before they are saved: a checkpoint of them would take the place of a good one.
+  """
+  if not _all_finite(params):
+    raise UserError(
+      f"The parameters are not finite after step {step}, though its loss and gradient were. Nothing of it was saved. "
+      "Lower optimizer.learning_rate or set optimizer.clip_norm, in a new workdir."
+    )
+
+
+@jax.jit
+def _all_finite(tree: Any) -> jax.Array:
+  return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
+
+
 class Watch:
   """Looks at steps that are done and does what `action` says about a bad one.
 
