@@ -10,7 +10,6 @@ import sys
 from typing import Any
 
 import jax
-from etils import epath
 
 import zoo
 from zoo import evaluate, flops, guard, hosts, replay, saving, sharding
@@ -20,6 +19,7 @@ from zoo.errors import UserError, exits_with_one_line, setting_up
 from zoo.experiment import experiment
 from zoo.explain import explain
 from zoo.metrics import Writers
+from zoo.places import place
 from zoo.plan import plan, show
 from zoo.progress import Progress, Speed, amounts
 from zoo.schema import resolve
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> int:
 
 def train(config: Any, options: dict[str, Any], watchdog: Watchdog) -> int:
   """What `main` does once the hosts have met."""
-  folder = epath.Path(config.workdir)
+  folder = place(config.workdir)
   check_same_run(config, folder)
 
   # What to train, on what, toward what. Nothing is written before all of it is known to fit together.
@@ -68,8 +68,8 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog) -> int:
     if "replay" in options:
       print(replay.replay(options["replay"], made, mesh, folder / "checkpoints", initial))
       return 0
-    run_step, place = made.compiled_step(), lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
-    abstract = jax.tree.map(place, made.shapes, made.placed)
+    run_step = made.compiled_step()
+    abstract = jax.tree.map(lambda x, s: x.update(sharding=s), made.shapes, made.placed)
     saver = Checkpoints(folder / "checkpoints", **without(config.checkpoint, "every"), note=notes.append)
     state, start = saver.restore(abstract) or (initial(), 0)
     if start > config.steps:

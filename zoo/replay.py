@@ -17,6 +17,7 @@ from zoo import checkpoints, sharding
 from zoo.atomic import replacing
 from zoo.errors import UserError
 from zoo.paths import path_name
+from zoo.places import place
 from zoo.progress import number
 
 NAME = re.compile(r"step_(\d+)\.(\d+)_of_(\d+)\.npz")
@@ -24,7 +25,7 @@ NAME = re.compile(r"step_(\d+)\.(\d+)_of_(\d+)\.npz")
 
 def keep(folder: str | os.PathLike, step: int, batch: Mapping[str, np.ndarray], part: int, parts: int) -> epath.Path:
   """Writes `folder/bad/step_120.0_of_2.npz`: this host's part of the batch that made step 120. Returns its path."""
-  path = epath.Path(folder) / "bad" / f"step_{step}.{part}_of_{parts}.npz"
+  path = place(folder) / "bad" / f"step_{step}.{part}_of_{parts}.npz"
   path.parent.mkdir(parents=True, exist_ok=True)
   with replacing(path) as temporary, open(temporary, "wb") as file:
     np.savez(file, allow_pickle=False, **batch)
@@ -37,7 +38,7 @@ def batch_of(path: str | os.PathLike) -> tuple[int, dict[str, np.ndarray]]:
   Raises:
     UserError: no such file, another name, a part is missing or cannot be read.
   """
-  path = epath.Path(path)
+  path = place(path)
   found = NAME.fullmatch(path.name)
   if found is None:
     raise UserError(f"--replay is {path}. It must be a file FOLDER/bad/step_N.0_of_1.npz that a run has left.")
@@ -69,9 +70,10 @@ def replay(path: str | os.PathLike, made: Any, mesh: Any, folder: str | os.PathL
   saved = checkpoints.steps(folder)
   before = [n for n in saved if n < step]
   start = max(before) if before else min(saved, default=0)
-  place = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
   if saved:
-    state = checkpoints.read(epath.Path(folder) / str(start), jax.tree.map(place, made.shapes, made.placed))
+    state = checkpoints.read(
+      epath.Path(folder) / str(start), jax.tree.map(lambda x, s: x.update(sharding=s), made.shapes, made.placed)
+    )
   else:
     state = initial()
   lines = [f"Step {step}, with the parameters that it had"]

@@ -20,6 +20,7 @@ from zoo.errors import UserError
 from zoo.fingerprints import fingerprints
 from zoo.mismatch import mismatch
 from zoo.paths import path_name
+from zoo.places import is_remote, place
 
 CHECKSUMS, FINGERPRINTS = "checksums.json", "fingerprints"
 
@@ -120,8 +121,7 @@ def _placed(leaf: Any, sharding: jax.sharding.Sharding) -> Any:
 
 def absolute(folder: str | os.PathLike) -> epath.Path:
   """As Orbax wants it; a bucket is absolute as it is."""
-  text = os.fspath(folder)
-  return epath.Path(text if "://" in text else os.path.abspath(text))
+  return place(folder if is_remote(folder) else os.path.abspath(folder))
 
 
 def reason_of(error: Exception) -> str:
