@@ -20,13 +20,14 @@ from zoo.experiment import experiment
 from zoo.explain import explain
 from zoo.metrics import Writers
 from zoo.places import place
-from zoo.plan import plan, show
+from zoo.plan_search import planned
 from zoo.progress import Progress, Speed, amounts
 from zoo.schema import resolve
 from zoo.watchdog import Watchdog
 
 FLAGS = {
-  "plan": "compiles a step for chips that are not here, e.g. v5e:4x4, and says what it would cost",
+  "plan": "compiles a step for chips that are not here, e.g. v5e:4x4, 2*v5p:4x4x4 or h100:8, and says what it would "
+  "cost; auto, or auto:v5e:4x4, tries several meshes, rematerialisations and batch sizes",
   "replay": "looks into the batch of a step that went wrong, FOLDER/bad/step_120.0_of_1.npz, and trains nothing",
 }
 SWITCHES = {"explain-sharding": "shows where every parameter would live, and trains nothing"}
@@ -38,7 +39,7 @@ def main(argv: list[str]) -> int:
   config, options = load(argv, FLAGS, SWITCHES)
   if "plan" in options:
     with setting_up():
-      print(show(plan(config, options["plan"])))
+      print(planned(config, options["plan"], note=lambda line: print(line, file=sys.stderr)))
     return 0
   limits = config.timeouts
   hosts.join(start=limits.start, heartbeat=limits.heartbeat)

@@ -157,3 +157,11 @@ def test_the_peak_is_known_for_the_usual_devices_and_no_others(kind, expected):
 def test_a_cpu_has_no_peak():
   assert flops.peak() is None
   assert flops.peak_of(jax.devices()) is None
+
+
+def test_a_row_meets_the_kernel_of_its_group_alone():
+  arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((10, 3), (4, 3, 5))]
+  sizes = jax.ShapeDtypeStruct((4,), jnp.int32)
+  loss = lambda rows, kernels, sizes: jax.lax.ragged_dot(rows, kernels, sizes).sum()
+  assert flops.count(loss, *arrays, sizes) == 2 * 10 * 3 * 5
+  assert flops.count(jax.grad(loss, argnums=(0, 1)), *arrays, sizes) == 3 * 2 * 10 * 3 * 5

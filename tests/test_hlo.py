@@ -88,3 +88,14 @@ def test_reads_programs_as_they_are_for_tpus(groups):
 )
 def test_what_a_device_sends(kind, sent):
   assert Collective(kind, 400, 2, 4, ("data",)).sent == sent
+
+
+def test_what_hosts_exchange_between_slices_is_found():
+  line = (
+    "  %send = (bf16[96,8,128]{2,1,0:T(8,128)}, u32[], token[]) send(%a, %b), channel_id=3, is_host_transfer=true, "
+    'frontend_attributes={_xla_megascale_target="{1,2}x{0:7}",_xla_megascale_transfer_type="ALL_REDUCE"}'
+  )
+  text = "ENTRY %main (a: f32[]) -> f32[] {\n" + line + "\n}\n"
+  found = collectives(text, {"slice": 2, "data": 8}, [0] * 8 + [1] * 8)
+  assert found == [Collective("all-reduce", 96 * 8 * 128 * 2, 1, 2, ("slice",), 2)]
+  assert found[0].sent == 0 and found[0].sent_across == 96 * 8 * 128 * 2

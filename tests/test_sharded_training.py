@@ -6,15 +6,18 @@ import pytest
 
 import zoo
 from tests.tiny import OBJECTIVES, tiny_batch
-from zoo import named, optim
+from zoo import activations, named, optim
 from zoo.objectives.objective import value_and_grad
 from zoo.sharding import STRATEGIES, batch_sharding, make_mesh, put_batch, shardings
 
 SIZES = {"dim": 8, "depth": 1, "num_heads": 2}
 TOWERS = {"image_dim": 8, "image_depth": 1, "image_heads": 2, "text_dim": 12, "text_depth": 1, "text_heads": 2}
+TEXT = {"vocab_size": 23, "max_length": 11, **SIZES}
 FAMILIES = {
   "gpt": ("causal_lm", {"vocab_size": 23, "max_length": 11, **SIZES, "depth": 2, "scan": True}),
   "bert": ("bert_pretraining", {"vocab_size": 24, "max_length": 11, **SIZES}),
+  "t5": ("seq2seq", {"vocab_size": 23, **SIZES}),
+  "mixtral": ("causal_lm", {**TEXT, "mlp_dim": 8, "num_experts": 4, "top_k": 2}),
   "vit": ("classify", {"image_size": 6, "patch_size": 3, "num_classes": 5, **SIZES}),
   "clip": (
     "contrastive",
@@ -63,14 +66,29 @@ def test_state_is_born_where_it_will_live():
 
 def losses_of(step, state, strategy, mesh):
   """Five steps; the batches differ. -> (losses, the state after them)."""
-  placed = shardings(state, strategy, mesh)
-  step = jax.jit(step, in_shardings=(placed, batch_sharding(mesh)), out_shardings=(placed, None), donate_argnums=0)
+  placed, rules = shardings(state, strategy, mesh), activations.read([], mesh)
+
+  def held_to_rules(state, batch):
+    with activations.constrained(rules, mesh):
+      return step(state, batch)
+
+  places = {"in_shardings": (placed, batch_sharding(mesh)), "out_shardings": (placed, None)}
+  compiled = jax.jit(held_to_rules, **places, donate_argnums=0)
   losses, state = [], jax.device_put(state, placed, may_alias=False)
   for seed in range(5):
     batch = {name: np.array(x) for name, x in tiny_batch(rows=8, seed=seed).items()}
-    state, loss = step(state, put_batch(batch, mesh))
+    state, loss = compiled(state, put_batch(batch, mesh))
     losses.append(float(loss))
   return losses, state
+
+
+# Products of axes: every one of them splits something of a mixture of experts, and texts or images of every family.
+MESHES = {
+  "data, sequence": ("replicated", {"data": 2, "sequence": 4}),
+  "fsdp, tensor, sequence": ("fsdp+tensor", {"data": 2, "model": 2, "sequence": 2}),
+  "slices, experts": ("fsdp", {"slice": 2, "data": 2, "expert": 2}),
+  "experts, tensor, sequence": ("tensor", {"expert": 2, "model": 2, "sequence": 2}),
+}
 
 
 @pytest.mark.slow
@@ -84,3 +102,6 @@ def test_the_same_losses_on_1_device_and_on_8_under_every_strategy(family):
     losses, state = losses_of(step, start, strategy, make_mesh({"data": 4, "model": 2}))
     np.testing.assert_allclose(losses, want, rtol=1e-5, err_msg=strategy)
     assert (held(state) < 0.75 * held(whole)) == (strategy != "replicated")
+  for name, (strategy, axes) in MESHES.items():
+    losses, _ = losses_of(step, start, strategy, make_mesh(axes))
+    np.testing.assert_allclose(losses, want, rtol=1e-5, err_msg=name)

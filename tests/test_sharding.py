@@ -2,14 +2,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental import mesh_utils
 from jax.sharding import PartitionSpec as P
 
 import zoo
 from zoo import optim
 from zoo.errors import UserError
-from zoo.meshes import hosts_together
-from zoo.sharding import STRATEGIES, batch_part, batch_sharding, make_mesh, put_batch, report, shardings
+from zoo.sharding import STRATEGIES, batch_sharding, make_mesh, put_batch, report, shardings
 
 
 def shape(*sizes):
@@ -223,70 +221,3 @@ def test_batches_are_spread_by_rows():
   assert whole["y"].sharding.is_fully_replicated
   with pytest.raises(UserError, match="batch_size 6 does not divide over the 4 devices of mesh axis 'data'"):
     put_batch({"y": np.arange(6)}, mesh)
-
-
-class Hosts:
-  """A mesh of devices that belong to hosts."""
-
-  def __init__(self, hosts, *axes):
-    device = lambda host: type("Device", (), {"process_index": host})()
-    self.devices = np.vectorize(device, otypes=[object])(np.array(hosts))
-    self.axis_names, self.shape = axes, dict(zip(axes, self.devices.shape))
-
-
-@pytest.mark.parametrize(
-  "mesh, parts",
-  [
-    (Hosts([0, 0, 1, 1], "data"), {0: (0, 2), 1: (1, 2)}),
-    (Hosts([[0, 1], [2, 3]], "data", "model"), {0: (0, 2), 1: (0, 2), 2: (1, 2), 3: (1, 2)}),
-    (Hosts([[0, 0], [1, 1]], "model", "data"), {0: (0, 1), 1: (0, 1)}),
-    (Hosts([[0, 0], [1, 1]], "model", "expert"), {0: (0, 1), 1: (0, 1)}),
-  ],
-)
-def test_hosts_that_share_a_place_on_the_data_axis_read_the_same_part(mesh, parts):
-  assert {host: batch_part(mesh, host) for host in parts} == parts
-
-
-def test_a_host_in_two_places_is_told():
-  with pytest.raises(UserError, match=r"host 0 has the places \[0, 2\] of the axis 'data', apart"):
-    batch_part(Hosts([0, 1, 0, 1], "data"), 0)
-
-
-@pytest.mark.parametrize(
-  "hosts, axes, wanted",
-  [
-    ([0, 0, 1, 1, 1, 1, 0, 0], ("data",), [0, 0, 0, 0, 1, 1, 1, 1]),
-    ([[0, 1], [2, 3], [0, 1], [2, 3]], ("data", "model"), [[0, 1], [0, 1], [2, 3], [2, 3]]),
-    ([[1, 0, 1, 0], [1, 0, 1, 0]], ("model", "data"), [[0, 0, 1, 1], [0, 0, 1, 1]]),
-    # Hosts that share one place and not another: all in the order of hosts.
-    ([[0, 1], [1, 0], [0, 0], [1, 1]], ("data", "model"), [[0, 0], [0, 0], [1, 1], [1, 1]]),
-    ([1, 0, 1, 0], ("model",), [1, 0, 1, 0]),
-  ],
-)
-def test_places_of_a_host_lie_side_by_side(hosts, axes, wanted):
-  devices = Hosts(hosts, *axes).devices
-  for number, device in enumerate(devices.flat):
-    device.id = number
-  found = hosts_together(devices, axes)
-  assert [device.process_index for device in found.flat] == np.array(wanted).ravel().tolist()
-  assert sorted(device.id for device in found.flat) == list(range(devices.size))
-  if "data" in axes:
-    mesh = Hosts(wanted, *axes)
-    parts = {batch_part(mesh, host) for host in set(np.array(wanted).ravel().tolist())}
-    assert {part for part, _ in parts} == set(range(next(iter(parts))[1]))
-
-
-@pytest.mark.parametrize("ways", [0, 1, 2])
-def test_a_mesh_that_does_not_follow_the_links_is_made_all_the_same(monkeypatch, ways):
-  tried = []
-
-  def create(sizes, devices, allow_split_physical_axes):
-    tried.append(allow_split_physical_axes)
-    if len(tried) <= ways:
-      raise NotImplementedError("Failed to find assignment")
-    return np.array(devices, dtype=object).reshape(sizes)
-
-  monkeypatch.setattr(mesh_utils, "create_device_mesh", create)
-  mesh = make_mesh({"data": 2, "model": -1}, jax.devices()[::-1])
-  assert dict(mesh.shape) == {"data": 2, "model": 4} and set(mesh.devices.flat) == set(jax.devices())
-  assert tried == [False, True][: ways + 1]

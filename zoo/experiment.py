@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from zoo import flops, guard, named, optim, sharding
+from zoo import activations, flops, guard, named, optim, sharding
 from zoo.build import build, check_fits
 from zoo.config import without
 from zoo.data import pipeline
 from zoo.data.augment import augment
+from zoo.expert_parallel import on_mesh
+from zoo.layers.returned import on_returned
 from zoo.objectives.objective import value_and_grad
 
 
@@ -30,6 +32,7 @@ class Experiment(NamedTuple):
     shapes: those of the state, `jax.ShapeDtypeStruct`.
     placed: where each of its arrays lives. by_row: where a batch lives.
     model_flops: shapes of a global batch -> model FLOPs of a step; see `zoo.flops`.
+    computed_flops: the same with the optimiser's, and with what rematerialisation computes again.
   """
 
   model: Any
@@ -43,6 +46,7 @@ class Experiment(NamedTuple):
   placed: Any
   by_row: Any
   model_flops: Callable[[Mapping], int]
+  computed_flops: Callable[[Mapping], int]
 
   @property
   def parameters(self) -> int:
@@ -66,7 +70,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   sharding.check_rows(config.batch_size, mesh)
   part, parts = sharding.batch_part(mesh)
   model = build(**config.model)
-  objective = named.call("objectives", config.objective, model)
+  objective, on_devices = (named.call("objectives", config.objective, one) for one in (model, on_mesh(model, mesh)))
   records = named.call("data", without(config.data, "augment", "workers"))
   check_fits(model, records.info)
   batches = pipeline.batches(
@@ -80,13 +84,18 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   augmented = augment(config.data.get("augment", ()))
   ema = optim.check_average(config.optimizer.get("ema"))
   spike, skips = guard.check_spike(config.bad_loss.spike), config.bad_loss.action == "skip"
-  grad = value_and_grad(objective, accumulate=config.optimizer.get("accumulate", 1))
+  accumulate = config.optimizer.get("accumulate", 1)
+  grad, counted_grad = (value_and_grad(one, accumulate) for one in (on_devices, objective))
   example = {name: jnp.asarray(array[:1]) for name, array in batches[0].items()}
 
   def init_params(rng):
     return objective.init(rng, augmented(rng, example))
 
-  settings, param_shapes = without(config.optimizer, "accumulate", "ema"), jax.eval_shape(init_params, key)
+  rules, parts_of_model = activations.read(config.activations, mesh), []
+  with on_returned(lambda path, array: (parts_of_model.append(path), array)[1]):
+    param_shapes = jax.eval_shape(init_params, key)
+  activations.check(rules, len(config.activations), parts_of_model)
+  settings = without(config.optimizer, "accumulate", "ema")
   optimizer, learning_rate = optim.optimizer(param_shapes, config.steps, **settings)
   patterns = {name: settings.get(name, ()) for name in ("trainable", "freeze")}
   learns = [role.trained for role in optim.roles(param_shapes, **patterns)]
@@ -101,8 +110,9 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
     augment_rng, loss_rng = jax.random.split(jax.random.fold_in(key, step))  # A resumed run repeats itself.
     return augmented(augment_rng, batch), loss_rng
 
-  def step(state, batch):
-    (loss, metrics), grads = grad(state["params"], *drawn(batch, state["step"]))
+  def step(state, batch, grad=grad):
+    with activations.constrained(rules, mesh):
+      (loss, metrics), grads = grad(state["params"], *drawn(batch, state["step"]))
     updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
     new = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}
     if ema is not None:
@@ -123,8 +133,11 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
     loss = lambda params, batch: objective.loss(params, augmented(key, batch), key)
     return flops.training_flops(loss, param_shapes, dict(batch))
 
+  def computed_flops(batch):
+    return flops.count(lambda state, batch: step(state, batch, counted_grad), shapes, dict(batch))
+
   shapes = jax.eval_shape(init, key)
   placed = sharding.shardings(shapes, config.sharding, mesh)
   loss = lambda params, batch, step: objective.loss(params, *drawn(batch, step))
   by_row = sharding.batch_sharding(mesh)
-  return Experiment(model, batches, part, parts, init, step, loss, shapes, placed, by_row, model_flops)
+  return Experiment(model, batches, part, parts, init, step, loss, shapes, placed, by_row, model_flops, computed_flops)

@@ -7,7 +7,7 @@ from typing import Any
 from jax.sharding import Mesh
 
 from zoo.paths import matches
-from zoo.sharding import STRATEGIES, Row, read, report
+from zoo.sharding import Row, read, report, rules_on
 
 LARGE = 2**20  # Bytes of an array that every device has whole, above which it is pointed out.
 
@@ -45,7 +45,7 @@ def explain(state: Any, strategy: str | Sequence, mesh: Mesh) -> str:
   found += _aligned([["part of the state", "in all", "on a device"], *sums])
 
   _, rest = read(strategy, names, mesh)
-  unused = [pattern for pattern, _ in STRATEGIES[rest][0] if not any(matches(pattern, name) for name in names)]
+  unused = [pattern for pattern, _ in rules_on(mesh, rest) if not any(matches(pattern, name) for name in names)]
   if unused:
     found += ["", f"Patterns of '{rest}' that no parameter has: {', '.join(unused)}"]
   whole = [row for row in params if mesh.size > 1 and row.bytes_per_device == row.bytes >= LARGE]

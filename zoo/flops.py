@@ -67,7 +67,11 @@ def training_flops(forward: Callable, *args: Any) -> int:
 
 def peak(device: jax.Device | None = None) -> float | None:
   """bfloat16 FLOP/s that `device` (by default the first one) can do; None for a CPU or one that is not listed."""
-  kind = (jax.devices()[0] if device is None else device).device_kind
+  return peak_of_kind((jax.devices()[0] if device is None else device).device_kind)
+
+
+def peak_of_kind(kind: str) -> float | None:
+  """bfloat16 FLOP/s of a device whose `device_kind` that is; None if it is not listed."""
   if kind in TPU_PEAK:
     return TPU_PEAK[kind]
   return next((flops for name, flops in GPU_PEAK.items() if name in kind), None)
@@ -87,6 +91,8 @@ def _count(jaxpr: Any) -> int:
     inner = [_count(program) for program in _programs(params)]
     if name == "dot_general":
       total += _dot_general(equation)
+    elif name == "ragged_dot_general":
+      total += _ragged_dot(equation)
     elif name == "conv_general_dilated":
       total += _convolution(equation)
     elif name == "scan":
@@ -115,6 +121,16 @@ def _dot_general(equation: Any) -> int:
   (contracted, _), _ = equation.params["dimension_numbers"]
   left = equation.invars[0].aval.shape
   return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
+
+
+def _ragged_dot(equation: Any) -> int:
+  """Every row meets one of the kernels, that of its group."""
+  (contracted, _), _ = equation.params["ragged_dot_dimension_numbers"].dot_dimension_numbers
+  rows = equation.invars[0].aval.shape
+  if len(equation.outvars[0].aval.shape) == len(rows):
+    return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(rows[axis] for axis in contracted)
+  # The kernels' gradient: rows of a group are summed up, so all rows together count once.
+  return 2 * math.prod(rows) * equation.outvars[0].aval.shape[-1]
 
 
 def _convolution(equation: Any) -> int:

@@ -6,7 +6,7 @@ XLA counts what is in a loop once, and says nothing of collectives; both stand i
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ _COLLECTIVE = re.compile(rf"^(?:ROOT )?%?[\w.\-]+ = (.*?) ({'|'.join(KINDS)})(-s
 _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
 _WHILE = re.compile(r" while\(.*condition=%?([\w.\-]+), body=%?([\w.\-]+)")
 _CALLED = re.compile(r"(?:calls|to_apply|branch_computations|called_computations)=(?:\{([^}]*)\}|%?([\w.\-]+))")
+_MEGASCALE = re.compile(r"= \((.*?)\) send\(.*_xla_megascale_transfer_type=\"([A-Z_]+)\"")
 _KNOWN = re.compile(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)')
 _CONSTANT = re.compile(r"= [su]\d+\[\]\S* constant\((\d+)\)")
 
@@ -34,6 +35,7 @@ class Collective(NamedTuple):
   times: how often it runs.
   devices: how many take part in it together.
   axes: of the mesh, along which those devices lie.
+  networks: over how many networks they are spread: slices of TPUs, hosts of GPUs.
   """
 
   kind: str
@@ -41,24 +43,34 @@ class Collective(NamedTuple):
   times: int
   devices: int
   axes: tuple[str, ...]
+  networks: int = 1
 
   @property
   def sent(self) -> int:
-    """Bytes that a device sends in all its runs, by the best known ways around a ring.
+    """Bytes that a device sends over links, in all its runs, by the best known ways around a ring.
 
     Of n devices: (n - 1) / n of the bytes, of an all-reduce (which is a reduce-scatter and an all-gather) twice that,
     and of a permute the bytes. https://arxiv.org/abs/1909.08053 and NCCL's documentation on bus bandwidth count alike.
     """
-    part = 1.0 if self.kind == "collective-permute" else (self.devices - 1) / self.devices
-    return round((2 if self.kind == "all-reduce" else 1) * part * self.bytes * self.times)
+    return round(self._sent(self.devices // self.networks))
+
+  @property
+  def sent_across(self) -> int:
+    """Bytes that a device sends over the network. Those of a network share that: each has its part of the bytes."""
+    return round(self._sent(self.networks) / (self.devices // self.networks))
+
+  def _sent(self, members: int) -> float:
+    part = (members > 1) if self.kind == "collective-permute" else (members - 1) / members
+    return (2 if self.kind == "all-reduce" else 1) * part * self.bytes * self.times
 
 
-def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
+def collectives(text: str, mesh: Mapping[str, int], networks: Sequence[int] | None = None) -> list[Collective]:
   """Those of a program that is compiled for a mesh.
 
   Args:
     text: `compiled.as_text()`.
     mesh: `mesh.shape`, name of an axis -> its size; devices are numbered in the mesh's order.
+    networks: in which network each device is; None: all are in one.
   """
   bodies = dict(_computations(text))
   runs = _runs(bodies)
@@ -68,6 +80,10 @@ def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
   for name, lines in bodies.items():
     for number, line in enumerate(lines):
       match = _COLLECTIVE.match(line)
+      across = _MEGASCALE.search(line) if networks is not None else None
+      if across and runs[name]:
+        one = _between_slices(across, runs[name], mesh, len(set(networks or ())))
+        found[f"{name} {number}"] = one
       if match is None or runs[name] == 0:
         continue
       result, kind, started = match.groups()
@@ -78,12 +94,24 @@ def collectives(text: str, mesh: Mapping[str, int]) -> list[Collective]:
         count *= len(members)
       elif name.startswith("all-reduce-scatter"):
         kind = "reduce-scatter"  # As a TPU does it: the rest of this computation keeps a device's own part.
-      one = Collective(kind, count, runs[name], len(members), _axes(members, mesh))
+      spread = 1 if networks is None else len({networks[member] for member in members})
+      one = Collective(kind, count, runs[name], len(members), _axes(members, mesh), spread)
       channel = re.search(r"channel_id=(\d+)", line)
       key = f"{kind} {channel[1]}" if channel else f"{name} {number}"
-      if len(members) > 1 and (key not in found or found[key].sent < one.sent):
+      if len(members) > 1 and (key not in found or _all_sent(found[key]) < _all_sent(one)):
         found[key] = one
   return list(found.values())
+
+
+def _between_slices(match: re.Match, runs: int, mesh: Mapping[str, int], slices: int) -> Collective:
+  """What a TPU gives its host to exchange with its fellows in other slices; links have done their part before."""
+  kind = match[2].lower().replace("_", "-")
+  axes = tuple(axis for axis in ("slice", "data") if axis in mesh)[:1]
+  return Collective(kind if kind in KINDS else "collective-permute", _sizes(match[1])[0], runs, slices, axes, slices)
+
+
+def _all_sent(one: Collective) -> int:
+  return one.sent + one.sent_across
 
 
 def _computations(text: str) -> Iterator[tuple[str, list[str]]]:

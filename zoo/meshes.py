@@ -1,11 +1,50 @@
-"""In which order devices make up a mesh."""
+"""In which order devices make up a mesh, and which of its axes split a batch."""
 
 import contextlib
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
+
+from zoo.errors import UserError
+
+# Axes that split the rows of a batch, the slowest first: "slice" runs over the network between TPU slices, and the rows
+# of "expert" are those of different devices until they reach a mixture of experts.
+ROWS = ("slice", "data", "expert")
+
+
+def row_axes(names: Iterable[str]) -> tuple[str, ...]:
+  """Those axes of a mesh that split the rows of a batch, in the order of ROWS."""
+  names = tuple(names)
+  return tuple(axis for axis in ROWS if axis in names)
+
+
+def arranged(axes: Mapping[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
+  """Devices as an array of these sizes.
+
+  Neighbours on an axis are neighbours in the machine where that is possible. Of several TPU slices the axis "slice"
+  tells them apart, or else they follow one another on "data"; every other axis stays within one. Each host's places on
+  the axes of rows lie side by side.
+
+  Raises:
+    UserError: neither "slice" nor "data" divides over the slices.
+  """
+  slices = sorted({getattr(device, "slice_index", 0) or 0 for device in devices})
+  across, sizes = len(slices), dict(axes)
+  name = "slice" if "slice" in axes else "data"
+  if across > 1:
+    if sizes.get(name, 1) % across or (name == "slice" and sizes[name] != across):
+      raise UserError(
+        f"mesh {sizes} does not fit: there are {across} slices. Set mesh.slice to {across}, or data to a multiple."
+      )
+    sizes[name] //= across
+  own = [[device for device in devices if (getattr(device, "slice_index", 0) or 0) == one] for one in slices]
+  placed = np.concatenate(
+    [along_links(tuple(sizes.values()), part) for part in own], axis=list(axes).index(name) if across > 1 else 0
+  )
+  return hosts_together(placed, tuple(axes))
 
 
 def along_links(sizes: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
@@ -24,8 +63,14 @@ def _by_host(devices: Iterable[jax.Device]) -> list[jax.Device]:
   return sorted(devices, key=lambda device: (device.process_index, device.id))
 
 
+def rows_first(devices: np.ndarray, names: Sequence[str]) -> np.ndarray:
+  """The devices of a mesh as [places on the axes of rows, the rest]."""
+  rows = [list(names).index(axis) for axis in row_axes(names)]
+  return np.moveaxis(devices, rows, range(len(rows))).reshape(math.prod(devices.shape[i] for i in rows), -1)
+
+
 def hosts_together(devices: np.ndarray, names: Sequence[str]) -> np.ndarray:
-  """The devices of a mesh, each host's places on the axis "data" side by side, so that it reads one part of a batch.
+  """The devices of a mesh, each host's places on the axes of rows side by side, so that it reads one part of a batch.
 
   JAX orders a TPU slice along its links, in and out of hosts: in a v5e of 4 x 4 host 0 has the places 0, 1, 6 and 15.
   The places change; which devices share one, along the other axes, stays as JAX has it unless hosts share some places
@@ -35,11 +80,13 @@ def hosts_together(devices: np.ndarray, names: Sequence[str]) -> np.ndarray:
     devices: object [sizes of the axes], of jax.Device.
     names: of the axes.
   """
-  if "data" not in names:
+  rows = [list(names).index(axis) for axis in row_axes(names)]
+  if not rows:
     return devices
-  rows = np.moveaxis(devices, list(names).index("data"), 0)
-  hosts = [tuple(sorted({device.process_index for device in row.flat})) for row in rows.reshape(len(rows), -1)]
+  flat = rows_first(devices, names)
+  hosts = [tuple(sorted({device.process_index for device in row})) for row in flat]
   if all(one == other or not set(one) & set(other) for one in hosts for other in hosts):
-    order = sorted(range(len(rows)), key=hosts.__getitem__)
-    return np.moveaxis(rows[order], 0, list(names).index("data"))
+    order = sorted(range(len(flat)), key=hosts.__getitem__)
+    moved = np.moveaxis(devices, rows, range(len(rows)))
+    return np.moveaxis(flat[order].reshape(moved.shape), range(len(rows)), rows)
   return np.array(_by_host(devices.flat), dtype=object).reshape(devices.shape)

@@ -52,8 +52,8 @@ def matches_any(patterns: Iterable[str], name: str) -> bool:
   return any(matches(pattern, name) for pattern in patterns)
 
 
-def check_pattern(pattern: Any, names: list[str], what: str) -> None:
-  """Refuses a pattern that is no regular expression or matches none of `names`; `what` says whose it is."""
+def check_pattern(pattern: Any, names: list[str], what: str, named: str = "parameter") -> None:
+  """Refuses a pattern that is no regular expression or matches none of `names`, of a kind; `what` says whose it is."""
   if not isinstance(pattern, str):
     raise UserError(
       f"{what}: {pattern!r} is not a pattern. A pattern is a text such as 'embed/embedding' or 'image/.*'."
@@ -63,7 +63,7 @@ def check_pattern(pattern: Any, names: list[str], what: str) -> None:
   except re.error as error:
     raise UserError(f"{what}: '{pattern}' is not a regular expression: {error}.") from None
   if not any(matches(pattern, name) for name in names):
-    raise UserError(f"{what}: '{pattern}' matches no parameter. Near it: {', '.join(nearest(pattern, names))}.")
+    raise UserError(f"{what}: '{pattern}' matches no {named}. Near it: {', '.join(nearest(pattern, names))}.")
 
 
 def nearest(pattern: str, names: list[str], count: int = 3) -> list[str]:

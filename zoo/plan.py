@@ -1,41 +1,20 @@
 """What a config would cost on chips that are not here: `train.py --plan=v5p:4x4x4` compiles its real step for them."""
 
 import dataclasses
-import importlib.util
 import math
-import os
 import pathlib
 import tempfile
 from collections import defaultdict
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-from jax.experimental import topologies
 
 from zoo import flops, hlo
-from zoo.errors import UserError, did_you_mean
 from zoo.experiment import experiment
 from zoo.explain import parts, size
-from zoo.sharding import make_mesh, report
+from zoo.sharding import check_rows, make_mesh, pieces_of_rows, report
 from zoo.stand_in import stand_in
-
-
-class Chip(NamedTuple):
-  """Of one chip: bytes of memory, bytes per second from it, and bytes per second to other chips over all its links."""
-
-  memory: int
-  memory_speed: float
-  link_speed: float
-
-
-# By JAX's device_kind: https://cloud.google.com/tpu/docs/system-architecture-tpu-vm and the page of each generation.
-CHIPS = {
-  "TPU v4": Chip(32 * 2**30, 1228e9, 300e9),
-  "TPU v5 lite": Chip(16 * 2**30, 819e9, 200e9),
-  "TPU v5": Chip(95 * 2**30, 2765e9, 600e9),
-  "TPU v6 lite": Chip(32 * 2**30, 1640e9, 448e9),
-}
-NAMES = ("v4", "v5e", "v5p", "v6e")
+from zoo.targets import CHIPS, compiler_options, devices_of, network_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,21 +57,38 @@ class Plan:
 
   @property
   def times(self) -> dict[str, float]:
-    """What bounds a step from below, seconds: "compute", "memory", "links". See `show` for how."""
-    chip, peak = CHIPS[self.kind], flops.TPU_PEAK[self.kind]
+    """What bounds a step from below, seconds: "compute", "memory", "links", "network". See FORMULA for how."""
+    chip = CHIPS[self.kind]
     moved = 2 * sum(self.state.values()) + 2 * (self.temporary or 0) + self.batch
     return {
-      "compute": self.computed_flops / self.chips / peak,
+      "compute": self.computed_flops / self.peak,
       "memory": moved / chip.memory_speed,
       "links": sum(one.sent for one in self.collectives) / chip.link_speed,
+      "network": sum(one.sent_across for one in self.collectives) / chip.network_speed,
     }
 
+  @property
+  def peak(self) -> float:
+    """FLOP/s of all chips together, in bfloat16."""
+    return self.chips * (flops.peak_of_kind(self.kind) or math.nan)
 
-FORMULA = """A step takes at least the longest of three times, if everything overlaps, and their sum, if nothing does:
+  def utilisation(self, seconds: float) -> float:
+    """Model FLOPs of a step that takes so long, as a part of what the chips can do."""
+    return self.model_flops / seconds / self.peak
+
+  @property
+  def fits(self) -> bool:
+    """Whether a chip has that much memory."""
+    return self.used is not None and self.used <= CHIPS[self.kind].memory
+
+
+FORMULA = """A step takes at least the longest of these times, if everything overlaps, and their sum, if nothing does:
   compute  FLOPs of a chip, with the optimiser's and what is computed again / its peak in bfloat16
   memory   bytes of a chip, 2 x state + 2 x temporary + batch / its memory's speed: each is read and written once
   links    bytes that a chip sends / the speed of all its links; all-gather and reduce-scatter send (n - 1) / n of the
-           array, all-reduce twice that"""
+           array, all-reduce twice that
+  network  bytes that a chip sends to other slices, or GPU hosts / its part of the network: those of a slice or a host
+           share what goes there"""
 
 
 def show(plan: Plan) -> str:
@@ -118,19 +114,11 @@ def show(plan: Plan) -> str:
     lines[-1] += (
       f"; {plan.computed_flops / plan.model_flops:.2f} times that with the optimiser and what is computed again"
     )
-  lines += ["", "a chip sends"]
-  summed: dict[tuple, list[int]] = defaultdict(lambda: [0, 0])
-  for one in plan.collectives:
-    entry = summed[one.kind, "+".join(one.axes), one.devices]
-    entry[0], entry[1] = entry[0] + one.times, entry[1] + one.sent
-  for (kind, axes, devices), (times, sent) in sorted(summed.items(), key=lambda item: -item[1][1]):
-    lines.append(f"  {kind:<20}over {axes:<12}of {devices:<5}{times:>6} times{size(sent):>12}")
-  lines += [] if summed else ["  nothing"]
-  times = plan.times
+  lines += ["", "a chip sends", *_sent(plan.collectives)]
+  times = {name: seconds for name, seconds in plan.times.items() if seconds or name != "network"}
   longest, whole = max(times.values()), sum(times.values())
-  peak = flops.TPU_PEAK[plan.kind] * plan.chips
   lines += ["", *(f"{name:<9}{1000 * seconds:>10.2f} ms" for name, seconds in times.items())]
-  bounds = [plan.model_flops / peak / seconds for seconds in (longest, whole)]
+  bounds = [plan.utilisation(seconds) for seconds in (longest, whole)]
   lines.append(
     f"step     {1000 * longest:>10.2f} to {1000 * whole:.2f} ms: {bounds[0]:.0%} to {bounds[1]:.0%} utilisation"
   )
@@ -143,20 +131,36 @@ def show(plan: Plan) -> str:
   return "\n".join([*lines, "", FORMULA])
 
 
+def _sent(collectives: list[hlo.Collective]) -> list[str]:
+  """Lines: kinds of collectives, over which axes, how often, and how much."""
+  summed: dict[tuple, list[int]] = defaultdict(lambda: [0, 0, 0])
+  for one in collectives:
+    entry = summed[one.kind, "+".join(one.axes), one.devices]
+    for place, more in enumerate((one.times, one.sent, one.sent_across)):
+      entry[place] += more
+  lines = []
+  for (kind, axes, devices), (times, sent, across) in sorted(summed.items(), key=lambda item: -sum(item[1][1:])):
+    network = f"{size(across):>12} over the network" if across else ""
+    lines.append(f"  {kind:<20}over {axes:<12}of {devices:<5}{times:>6} times{size(sent):>12}{network}")
+  return lines or ["  nothing"]
+
+
 def plan(config: Any, target: str) -> Plan:
   """Compiles one step of a config for chips that are not here.
 
   Args:
     config: as `train.py` has it. Its data are not read: see `zoo.stand_in`.
-    target: generation and shape of a slice: "v5e:4x4", "v5p:4x4x4".
+    target: as `zoo.targets.devices_of` has it: "v5e:4x4", "2*v5p:4x4x4", "h100:8".
 
   Raises:
-    UserError: libtpu is not installed, there is no such slice, or the config does not fit on its mesh.
+    UserError: what compiles for the target is not installed, there is no such target, or the config does not fit it.
   """
-  devices = slice_of(target)
+  devices = devices_of(target)
   mesh = make_mesh(config.mesh, devices)
+  check_rows(config.batch_size, mesh)
   with tempfile.TemporaryDirectory() as folder:
     settings = config.copy_and_resolve_references().unlock()
+    settings.batch_size = pieces_of_rows(mesh)  # Nothing but shapes is wanted of the data.
     settings.data = stand_in(config.data.to_dict(), pathlib.Path(folder))
     made = experiment(settings, mesh)
     batch = {
@@ -173,42 +177,22 @@ def plan(config: Any, target: str) -> Plan:
     state={part: sum(row.bytes_per_device for row in own) for part, own in rows.items()},
     batch=sum(math.prod(made.by_row.shard_shape(x.shape)) * x.dtype.itemsize for x in batch.values()),
     model_flops=made.model_flops(batch),
-    computed_flops=flops.count(made.step, made.shapes, batch),
+    computed_flops=made.computed_flops(batch),
     rows=config.batch_size,
     tokens=math.prod(batch["tokens"].shape) if "tokens" in batch else 0,
     steps=config.steps,
   )
   try:
-    compiled = made.compiled_step().lower(made.shapes, batch).compile()
+    compiled = made.compiled_step().lower(made.shapes, batch).compile(compiler_options(devices[0]))
   except jax.errors.JaxRuntimeError as error:
     first = next((line for line in str(error).splitlines() if "memory" in line), str(error).splitlines()[0])
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
     return Plan(**found, padding=0, temporary=None, refused=first.strip(), collectives=[])
   memory = compiled.memory_analysis()
-  sent = hlo.collectives(compiled.as_text(), mesh.shape)
+  sent = hlo.collectives(compiled.as_text(), mesh.shape, [network_of(device) for device in mesh.devices.flat])
   # What comes out is the state, in the place of what came in, and metrics, a few bytes.
   padding = memory.argument_size_in_bytes - sum(found["state"].values()) - found["batch"]
   copies = max(0, memory.output_size_in_bytes - memory.alias_size_in_bytes)
   temporary = memory.temp_size_in_bytes + copies
   return Plan(**found, padding=max(0, padding), temporary=temporary, refused="", collectives=sent)
-
-
-def slice_of(target: str) -> list:
-  """The chips of "v5e:4x4", as devices to compile for."""
-  kind, _, _ = target.partition(":")
-  if kind not in NAMES or target == kind:
-    near = did_you_mean(kind, NAMES)
-    raise UserError(
-      f"--plan={target}: it must be a generation and a shape, e.g. v5e:4x4.{near} There are: {', '.join(NAMES)}."
-    )
-  if importlib.util.find_spec("libtpu") is None:
-    raise UserError("--plan compiles with libtpu, which is not installed: pip install 'flax-zoo[tpu]'.")
-  # Else libtpu asks the machine which TPU it is, and complains of what it does not hear.
-  quiet = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5e-1", "TPU_WORKER_HOSTNAMES": "localhost"}
-  for name, value in (quiet | {"TPU_STDERR_LOG_LEVEL": "4", "TPU_MIN_LOG_LEVEL": "4"}).items():
-    os.environ.setdefault(name, value)
-  try:
-    return list(topologies.get_topology_desc(topology_name=target, platform="tpu").devices)
-  except Exception as error:  # JAX and libtpu each have their own.
-    raise UserError(f"--plan={target}: there is no such slice: {str(error).splitlines()[0]}") from error

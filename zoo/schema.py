@@ -25,7 +25,14 @@ REQUIRED = {
   "sharding": (str, list),
   "eval": dict,
 }
-OPTIONAL = {"log": dict, "checkpoint": dict, "bad_loss": dict, "timeouts": dict, "init": (str, dict, type(None))}
+OPTIONAL = {
+  "log": dict,
+  "checkpoint": dict,
+  "bad_loss": dict,
+  "timeouts": dict,
+  "init": (str, dict, type(None)),
+  "activations": list,
+}
 KINDS = REQUIRED | OPTIONAL
 
 # Sections that the training loop itself reads: every entry that they may have, with its default.
@@ -59,6 +66,7 @@ _SPOKEN: dict[Any, str] = {
   str: "a text",
   bool: "true or false",
   dict: "a section",
+  list: "a list of rules",
   (str, list): "the name of a strategy or a list of rules",
   (str, dict, type(None)): "a folder or an id, a section with a source, or none",
 }
@@ -97,7 +105,7 @@ def refuse(name: str, where: str, offered: Iterable[str]) -> NoReturn:
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
   """The config with the optional keys, and the entries of SECTIONS, that it leaves out."""
-  filled = {**config, "init": config.get("init")}
+  filled = {"activations": [], **config, "init": config.get("init")}
   for name, entries in SECTIONS.items():
     section = config.get(name, {} if name in OPTIONAL else None)
     if isinstance(section, dict):

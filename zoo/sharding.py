@@ -9,33 +9,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zoo.errors import UserError, did_you_mean
-from zoo.meshes import along_links, hosts_together
+from zoo.meshes import arranged, row_axes, rows_first
 from zoo.paths import check_pattern, matches, path_name
-
-# Megatron's split (https://arxiv.org/abs/1909.08053): heads and hidden units over "model", one all-reduce per sublayer.
-# Several placements are tried in turn; a rule of one placement must divide.
-TENSOR = (
-  ("(query|key|value)/kernel", [(None, "model", None)]),  # [dim, heads, head_dim]
-  ("(query|key|value)/bias", [("model", None)]),  # [heads, head_dim]
-  ("out/kernel", [("model", None, None)]),  # [heads, head_dim, dim]
-  ("(up|gate)/kernel", [(None, "model")]),  # [dim, mlp_dim]
-  ("(up|gate)/bias", [("model",)]),  # [mlp_dim]
-  ("down/kernel", [("model", None)]),  # [mlp_dim, dim]
-  ("embed/embedding", [("model", None), (None, "model"), ()]),  # [vocab_size, dim]
-)
-
-# name -> rules, and the mesh axis over which the largest dimension that is left is split
-STRATEGIES = {
-  "replicated": ((), None),
-  "fsdp": ((), "data"),
-  "tensor": (TENSOR, None),
-  "fsdp+tensor": (TENSOR, "data"),
-}
+from zoo.strategies import STRATEGIES, TENSOR
 
 
 class Placement(NamedTuple):
@@ -81,8 +61,10 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
     raise UserError(
       f"mesh {axes} does not fit: there are {count} devices, and it needs {way_out} {fixed}. Change mesh."
     )
-  placed = hosts_together(along_links(tuple(axes.values()), devices), tuple(axes))
-  return Mesh(placed, tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
+  axes = {
+    name: axes[name] for name in sorted(axes, key=lambda name: name != "slice")
+  }  # Whole slices are numbered first.
+  return Mesh(arranged(axes, devices), tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
 
 
 def shardings(tree: Any, strategy: str | Sequence, mesh: Mesh) -> Any:
@@ -147,7 +129,7 @@ def read(strategy: str | Sequence, names: list[str], mesh: Mesh) -> tuple[list[t
       f"There is no sharding '{rest}'.{did_you_mean(rest, STRATEGIES)} There are: {', '.join(STRATEGIES)}."
     )
   rules, spread = STRATEGIES[rest]
-  for axis in [spread] * bool(spread) + ["model"] * bool(rules):
+  for axis in [spread] * bool(spread) + ["model"] * (rules is TENSOR):
     if axis not in mesh.shape:
       raise UserError(f"sharding '{rest}' needs a mesh axis '{axis}', the mesh is {dict(mesh.shape)}. Add mesh.{axis}.")
   lines = []
@@ -180,9 +162,9 @@ def place(name: str, shape: tuple[int, ...], lines: Sequence, rest: str, mesh: M
         )
       check_divides(name, shape, spec, mesh, f"change the line '{pattern}'")
       return Placement(f"{pattern} {list(spec)}", aligned(shape, spec))
-  rules, spread = STRATEGIES[rest]
+  spread = STRATEGIES[rest][1]
   spec, rule = P(), rest
-  for pattern, choices in rules:
+  for pattern, choices in rules_on(mesh, rest):
     choices = [choice for choice in choices if len(choice) <= len(shape)]
     if choices and matches(pattern, name):
       fitting = [choice for choice in choices if divides(shape, choice, mesh)]
@@ -191,6 +173,15 @@ def place(name: str, shape: tuple[int, ...], lines: Sequence, rest: str, mesh: M
       spec, rule = aligned(shape, fitting[0]), f"{rest}: {pattern}"
       break
   return Placement(rule, spread_largest(shape, spec, spread, mesh) if spread else spec)
+
+
+def rules_on(mesh: Mesh, strategy: str) -> list[tuple[str, list[tuple]]]:
+  """The rules of a strategy whose axes a mesh has."""
+  found = {
+    pattern: [choice for choice in choices if all(axis is None or axis in mesh.shape for axis in choice)]
+    for pattern, choices in STRATEGIES[strategy][0]
+  }
+  return [(pattern, choices) for pattern, choices in found.items() if choices]
 
 
 def spread_largest(shape: tuple[int, ...], spec: P, axis: str, mesh: Mesh) -> P:
@@ -236,46 +227,56 @@ def check_divides(name: str, shape: tuple[int, ...], spec: Sequence, mesh: Mesh,
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Rows over the mesh axis "data"; whole on every device of a mesh without one."""
-  return NamedSharding(mesh, P("data") if "data" in mesh.shape else P())
+  """Rows over the mesh axes "slice", "data" and "expert"; whole on every device of a mesh without them."""
+  axes = row_axes(mesh.axis_names)
+  return NamedSharding(mesh, P(axes[0] if len(axes) == 1 else axes) if axes else P())
+
+
+def pieces_of_rows(mesh: Mesh) -> int:
+  """Into how many pieces the rows of a batch are split."""
+  return math.prod(mesh.shape[axis] for axis in row_axes(mesh.axis_names))
 
 
 def batch_part(mesh: Mesh, process: int | None = None) -> tuple[int, int]:
   """-> (index, count): which of how many equal parts of every batch this host reads.
 
-  Usually (process_index, process_count). Hosts whose devices share their place on the axis "data" (another axis of the
-  mesh runs across them) read the same part.
+  Usually (process_index, process_count). Hosts whose devices share their places on the axes of rows (another axis of
+  the mesh runs across them) read the same part.
 
   Raises:
-    UserError: a host's places on the axis are not next to each other.
+    UserError: a host's places on these axes are not next to each other.
   """
   process = jax.process_index() if process is None else process
-  if "data" not in mesh.shape:
+  axes = row_axes(mesh.axis_names)
+  if not axes:
     return 0, 1
-  devices = np.moveaxis(mesh.devices, mesh.axis_names.index("data"), 0).reshape(mesh.shape["data"], -1)
+  devices = rows_first(mesh.devices, mesh.axis_names)
   places = [i for i, row in enumerate(devices) if any(device.process_index == process for device in row)]
   first, many = places[0], len(places)
   if first % many or places != list(range(first, first + many)) or len(devices) % many:
+    named = " and ".join(f"'{axis}'" for axis in axes)
     raise UserError(
-      f"mesh {dict(mesh.shape)}: host {process} has the places {places} of the axis 'data', apart. Reorder mesh."
+      f"mesh {dict(mesh.shape)}: host {process} has the places {places} of the axis {named}, apart. Reorder mesh."
     )
   return first // many, len(devices) // many
 
 
 def check_rows(rows: int, mesh: Mesh) -> None:
-  """UserError if a global batch of so many rows does not divide over "data"."""
-  pieces = mesh.shape.get("data", 1)
+  """UserError if a global batch of so many rows does not divide over the axes of rows."""
+  axes = row_axes(mesh.axis_names)
+  pieces = pieces_of_rows(mesh)
   if rows % pieces:
+    named = " and ".join(f"'{axis}'" for axis in axes)
     raise UserError(
-      f"batch_size {rows} does not divide over the {pieces} devices of mesh axis 'data'. Change batch_size or mesh."
+      f"batch_size {rows} does not divide over the {pieces} devices of mesh axis {named}. Change batch_size or mesh."
     )
 
 
 def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
-  """This host's part of a batch (numpy; see `batch_part`) -> global arrays spread over "data".
+  """This host's part of a batch (numpy; see `batch_part`) -> global arrays whose rows are spread as `batch_sharding`.
 
   Raises:
-    UserError: the global batch does not divide over the axis.
+    UserError: the global batch does not divide over the axes.
   """
   sharding = batch_sharding(mesh)
   check_rows(len(next(iter(batch.values()))) * batch_part(mesh)[1], mesh)

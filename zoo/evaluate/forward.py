@@ -16,6 +16,7 @@ from zoo.errors import UserError
 from zoo.named import call
 from zoo.objectives import classify
 from zoo.objectives.objective import apply
+from zoo.sharding import batch_sharding, pieces_of_rows
 
 Batch = dict[str, np.ndarray]
 
@@ -71,12 +72,11 @@ def mesh_of(params: Any) -> Mesh | None:
 
 
 def put(batch: Batch, mesh: Mesh | None) -> dict[str, Any]:
-  """Puts a batch, the same on every host, on the devices: rows over the axis `data` where they divide, else on each."""
+  """Puts a batch, the same on every host, on the devices: spread by rows where they divide, else on each."""
   if mesh is None:
     return dict(batch)
   rows = len(next(iter(batch.values())))
-  split = "data" in mesh.axis_names and rows % mesh.shape["data"] == 0
-  sharding = NamedSharding(mesh, P("data") if split else P())
+  sharding = NamedSharding(mesh, P()) if rows % pieces_of_rows(mesh) else batch_sharding(mesh)
   return {
     key: jax.make_array_from_callback(value.shape, sharding, lambda index, value=value: value[index])
     for key, value in batch.items()

@@ -1,0 +1,109 @@
+"""Where what a model computes lives: rules over the paths of its modules, as `zoo.sharding` has them over parameters.
+
+Without them XLA places activations as it thinks best, seeing parameters and batch. It never splits a text by itself.
+"""
+
+import contextlib
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from zoo.errors import UserError, did_you_mean
+from zoo.layers.returned import on_returned
+from zoo.meshes import row_axes
+from zoo.paths import check_pattern, matches
+
+ANY = "any"  # As XLA likes.
+BATCH = "batch"  # The axes that split the rows of a batch.
+
+# Placements of the first dimensions. Layers hand on [batch, length, dim]; queries, keys and values are
+# [batch, length, heads, head_dim]. With the axis "sequence" each device has a part of every text: its queries stay
+# where they are, and keys and values come from everywhere (https://arxiv.org/abs/2407.21783, section 3.3.2).
+LAYERS = (r"layer_\d+|layers|embed", (BATCH, "sequence", None))
+SEQUENCE = (("query", (BATCH, "sequence", ANY, ANY)), ("key|value", (BATCH, None, ANY, ANY)))
+# The kernels of experts as a mixture takes them: tokens go to the experts, experts do not go to the tokens.
+EXPERTS = (("experts/(gate|up|down)", ("expert", None, ANY)),)
+
+
+def built_in(mesh: Mesh) -> list[tuple[str, tuple]]:
+  """The rules for a mesh: none of them where nothing is split."""
+  if mesh.size == 1:
+    return []
+  return [LAYERS, *SEQUENCE * ("sequence" in mesh.shape), *EXPERTS * ("expert" in mesh.shape)]
+
+
+def read(lines: Sequence, mesh: Mesh) -> list[tuple[str, tuple]]:
+  """One's own lines, checked but for their patterns, and the built-in ones behind them.
+
+  Args:
+    lines: [pattern, placement] each, the first match wins. A pattern is of a module's path. A placement names for the
+      first dimensions of what the module returns a mesh axis, a list of axes, "batch" (the axes that split rows), None
+      (whole) or "any" (as XLA likes); the other dimensions are as XLA likes.
+    mesh: its axes may be named.
+
+  Raises:
+    UserError: no line, or an axis that the mesh lacks.
+  """
+  found = []
+  for line in lines:
+    if isinstance(line, str) or len(line) != 2 or isinstance(line[1], str) or not isinstance(line[1], Sequence):
+      raise UserError(
+        f"activations: {line!r} is not a line. A line is a pattern and a list: ['layers', ['batch', 'sequence']]."
+      )
+    pattern, placement = line
+    placement = tuple(tuple(part) if isinstance(part, list) else part for part in placement)
+    for axis in [axis for part in placement for axis in _axes(part)]:
+      if axis not in (*mesh.shape, BATCH, ANY):
+        near = did_you_mean(str(axis), [*mesh.shape, BATCH, ANY])
+        raise UserError(f"activations: '{pattern}' names the mesh axis {axis!r}.{near} The mesh is {dict(mesh.shape)}.")
+    found.append((pattern, placement))
+  return [*found, *built_in(mesh)]
+
+
+def constrained(rules: Sequence[tuple[str, tuple]], mesh: Mesh) -> contextlib.AbstractContextManager:
+  """A context in which what a model computes is held to `rules`, of `read`."""
+  if not rules:
+    return contextlib.nullcontext()
+
+  def place(path: str, array: jax.Array) -> jax.Array:
+    for pattern, placement in rules:
+      if matches(pattern, path):
+        spec = spec_of(placement, array.shape, mesh)
+        return array if spec is None else jax.lax.with_sharding_constraint(array, NamedSharding(mesh, spec))
+    return array
+
+  return on_returned(place)
+
+
+def spec_of(placement: tuple, shape: tuple[int, ...], mesh: Mesh) -> P | None:
+  """Where an array of that shape lives; None if it has fewer dimensions than are placed.
+
+  Axes that the mesh lacks split nothing, and neither do those that are longer than the dimension. Where a dimension
+  does not divide, the last devices have less of it.
+  """
+  if len(shape) < len(placement):
+    return None
+  parts: list[Any] = []
+  for part, size in zip(placement, shape, strict=False):
+    if part == ANY:
+      parts.append(P.UNCONSTRAINED)
+      continue
+    axes = tuple(axis for name in _axes(part) for axis in (row_axes(mesh.axis_names) if name == BATCH else (name,)))
+    axes = tuple(axis for axis in axes if axis in mesh.shape)
+    fits = axes and size >= math.prod(mesh.shape[axis] for axis in axes)
+    parts.append(None if not fits else axes if len(axes) > 1 else axes[0])
+  return P(*parts, *[P.UNCONSTRAINED] * (len(shape) - len(placement)))
+
+
+def check(rules: Sequence[tuple[str, tuple]], own: int, paths: Sequence[str]) -> None:
+  """Refuses one's own patterns, the first `own` rules, that match no module's path."""
+  for pattern, _ in rules[:own]:
+    check_pattern(pattern, sorted(paths), "activations", "part of the model")
+
+
+def _axes(part: Any) -> tuple:
+  return () if part is None else part if isinstance(part, tuple) else (part,)

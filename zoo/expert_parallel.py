@@ -1,0 +1,86 @@
+"""A mixture of experts whose experts live on different devices: tokens go to those that they chose, and come back.
+
+`zoo.models.mixtral.chosen_experts` sorts tokens by expert, which XLA cannot split: every device would do all of it.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from zoo.meshes import row_axes
+from zoo.models.mixtral import chosen_experts
+
+
+def on_mesh(model: Any, mesh: Mesh) -> Any:
+  """The model whose mixtures with dispatch "chosen" follow the mesh's axis "expert"; the same model without such."""
+  if "expert" not in mesh.shape:
+    return model
+  return _replaced(model, {chosen_experts: over(mesh)})
+
+
+def _replaced(part: Any, new: dict[Callable, Callable]) -> Any:
+  if isinstance(part, tuple) and not hasattr(part, "_fields"):
+    made = tuple(_replaced(one, new) for one in part)
+    return part if all(one is other for one, other in zip(made, part, strict=True)) else made
+  if callable(part) and not dataclasses.is_dataclass(part):
+    return next((value for key, value in new.items() if part is key), part)
+  if not dataclasses.is_dataclass(part) or not hasattr(part, "clone"):
+    return part
+  values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.name != "parent"}
+  changed = {name: _replaced(value, new) for name, value in values.items()}
+  changed = {name: value for name, value in changed.items() if value is not values[name]}
+  return part.clone(**changed) if changed else part
+
+
+def over(mesh: Mesh) -> Callable:
+  """`chosen_experts` over the axes of a mesh: called as that, with whole arrays, it gives the same.
+
+  Every device gathers the tokens of its row of devices along "expert", computes what its own experts give them, and
+  sends the sums back: https://arxiv.org/abs/2006.16668, section 3, with all-gather and reduce-scatter in place of
+  all-to-all, so that no token is dropped, however many chose one expert. "model" splits what is inside an expert.
+  """
+
+  def dispatch(x, chosen, weights, gate, up, down, activate):
+    def whole_or(axis: str, size: int) -> str | None:
+      return axis if axis in mesh.shape and size % mesh.shape[axis] == 0 else None
+
+    length, hidden = whole_or("sequence", x.shape[1]), whole_or("model", gate.shape[-1])
+    tokens = P(row_axes(mesh.axis_names), length, None)
+    wide, narrow = P("expert", None, hidden), P("expert", hidden, None)
+
+    def local(x, chosen, weights, gate, up, down):
+      x, chosen, weights = (jax.lax.all_gather(array, "expert", axis=0, tiled=True) for array in (x, chosen, weights))
+      y = own_experts(x, chosen, weights, gate, up, down, activate, first=jax.lax.axis_index("expert") * len(gate))
+      y = jax.lax.psum_scatter(y, "expert", scatter_dimension=0, tiled=True)
+      return y if hidden is None else jax.lax.psum(y, hidden)
+
+    specs = (tokens, tokens, tokens, wide, wide, narrow)
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=tokens)(x, chosen, weights, gate, up, down)
+
+  return dispatch
+
+
+def own_experts(x, chosen, weights, gate, up, down, activate, *, first):
+  """What the experts `first`, `first` + 1, ... give to the tokens that chose them; arguments else as `all_experts`.
+
+  Returns:
+    [batch, length, dim], 0 for tokens that chose none of them.
+  """
+  batch, length, top_k = chosen.shape
+  expert = chosen.reshape(-1) - first
+  mine = (expert >= 0) & (expert < len(gate))
+  expert = jnp.where(mine, expert, len(gate))  # The others come last, in no group.
+  order = jnp.argsort(expert)
+  token, mine = order // top_k, mine[order]
+  sizes = (expert[None] == jnp.arange(len(gate))[:, None]).sum(1, dtype=jnp.int32)
+  each = x.reshape(batch * length, -1)
+  rows = jnp.where(mine[:, None], each[token], 0)
+  h = activate(jax.lax.ragged_dot(rows, gate, sizes)) * jax.lax.ragged_dot(rows, up, sizes)
+  y = jax.lax.ragged_dot(h, down, sizes) * weights.reshape(-1)[order][:, None].astype(x.dtype)
+  # What stands behind the last group is nobody's, whatever a platform writes there.
+  return jnp.zeros_like(each).at[token].add(jnp.where(mine[:, None], y, 0)).reshape(x.shape)
