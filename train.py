@@ -6,30 +6,31 @@ The same command goes on where an interrupted run stopped. `--help` lists what c
 
 import contextlib
 import functools
-import math
-import pathlib
 import sys
+from typing import Any
 
 import jax
 
 import zoo
-from zoo import evaluate, flops, hosts, saving, sharding
+from zoo import evaluate, flops, guard, hosts, replay, saving, sharding
 from zoo.checkpoints import Checkpoints
 from zoo.config import check_same_run, load, save, without
 from zoo.errors import UserError, exits_with_one_line, setting_up
 from zoo.experiment import experiment
 from zoo.explain import explain
 from zoo.metrics import Writers
+from zoo.places import place
 from zoo.plan_search import planned
 from zoo.progress import Progress, Speed, amounts
 from zoo.schema import resolve
+from zoo.watchdog import Watchdog
 
 FLAGS = {
   "plan": "compiles a step for chips that are not here, e.g. v5e:4x4, 2*v5p:4x4x4 or h100:8, and says what it would "
-  "cost; auto, or auto:v5e:4x4, tries several meshes, rematerialisations and batch sizes"
+  "cost; auto, or auto:v5e:4x4, tries several meshes, rematerialisations and batch sizes",
+  "replay": "looks into the batch of a step that went wrong, FOLDER/bad/step_120.0_of_1.npz, and trains nothing",
 }
 SWITCHES = {"explain-sharding": "shows where every parameter would live, and trains nothing"}
-PREEMPTED = 143  # 128 + SIGTERM: not zero, so that a scheduler starts the job again.
 
 
 @exits_with_one_line
@@ -40,8 +41,15 @@ def main(argv: list[str]) -> int:
     with setting_up():
       print(planned(config, options["plan"], note=lambda line: print(line, file=sys.stderr)))
     return 0
-  hosts.join()
-  folder = pathlib.Path(config.workdir)
+  limits = config.timeouts
+  hosts.join(start=limits.start, heartbeat=limits.heartbeat)
+  with Watchdog(limits.step, limits.other, host=f"host {jax.process_index()} of {jax.process_count()}") as watchdog:
+    return train(config, options, watchdog)
+
+
+def train(config: Any, options: dict[str, Any], watchdog: Watchdog) -> int:
+  """What `main` does once the hosts have met."""
+  folder = place(config.workdir)
   check_same_run(config, folder)
 
   # What to train, on what, toward what. Nothing is written before all of it is known to fit together.
@@ -52,17 +60,21 @@ def main(argv: list[str]) -> int:
     if options["explain-sharding"]:
       print(explain(made.shapes, config.sharding, mesh))
       return 0
-    # Every array is born where it will live.
-    run_step, place = made.compiled_step(), lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
-    abstract = jax.tree.map(place, made.shapes, made.placed)
-    saver = Checkpoints(folder / "checkpoints", **without(config.checkpoint, "every"))
-    restored = saver.restore(abstract)
-    state, start = restored or (jax.jit(made.init, out_shardings=made.placed)(jax.random.key(config.seed)), 0)
+    notes: list[str] = []
+
+    def initial():  # Every array is born where it will live.
+      state = jax.jit(made.init, out_shardings=made.placed)(jax.random.key(config.seed))
+      return saving.load_into(resolve(config.init), state, made.model, note=notes.append) if config.init else state
+
+    if "replay" in options:
+      print(replay.replay(options["replay"], made, mesh, folder / "checkpoints", initial))
+      return 0
+    run_step = made.compiled_step()
+    abstract = jax.tree.map(lambda x, s: x.update(sharding=s), made.shapes, made.placed)
+    saver = Checkpoints(folder / "checkpoints", **without(config.checkpoint, "every"), note=notes.append)
+    state, start = saver.restore(abstract) or (initial(), 0)
     if start > config.steps:
       raise UserError(f"{folder} has reached step {start}, steps is {config.steps}. Raise --config.steps to go on.")
-    notes: list[str] = []
-    if config.init and restored is None:
-      state = saving.load_into(resolve(config.init), state, made.model, note=notes.append)
     if jax.process_index() == 0:
       save(config, folder)
     writers = Writers(folder, step=start, tensorboard=config.log.tensorboard, wandb=config.log.wandb)
@@ -75,51 +87,66 @@ def main(argv: list[str]) -> int:
     f"{made.parameters:,} parameters on {mesh.size} {mesh.devices.flat[0].platform} device(s), run folder {folder}"
   )
   speed = Speed(start, peak=flops.peak_of(mesh.devices.flat))
+  keep = lambda step: replay.keep(folder, step, made.batches[step - 1], made.part, made.parts)
+  watch = guard.Watch(**config.bad_loss, keep=keep, note=progress.note)
 
   @functools.cache  # Batches of texts have a few shapes, each a program of its own.
   def work(*batch):
     return made.model_flops(dict(batch)) if speed.peak else 0
 
-  with contextlib.closing(saver), contextlib.closing(writers), contextlib.closing(progress):
-    for step, batch in zip(range(start + 1, config.steps + 1), made.batches.iterate(start), strict=False):
+  with saver, contextlib.closing(writers), contextlib.closing(progress):
+    if start == 0 and watch.action == "roll_back":
+      saver.save(0, state)
+    step, batches = start, made.batches.iterate(start)
+    while step < config.steps:
+      step, batch = step + 1, next(batches)
       arrays = sharding.put_batch(batch, mesh)
-      state, metrics = run_step(state, arrays)
-      shapes_of_batch = ((name, jax.ShapeDtypeStruct(array.shape, array.dtype)) for name, array in arrays.items())
+      shapes_of_batch = tuple((name, jax.ShapeDtypeStruct(x.shape, x.dtype)) for name, x in arrays.items())
+      with watchdog.compiling(shapes_of_batch) as first:
+        state, metrics, guarded = run_step(state, arrays)
+        if first:
+          jax.block_until_ready(metrics)
       speed.add(amounts(batch, made.parts), flops=work(*shapes_of_batch))
       progress.advance(step)
       if step == start + 1:
-        jax.block_until_ready(metrics)
         speed.measure(step)  # The first step compiled: it says nothing about speed.
 
-      last, leaving = step == config.steps, preemption.reached(step)
+      last, leaving = step == config.steps, preemption.reached()
       logs, saves = (last or step % config[section].every == 0 for section in ("log", "checkpoint"))
       saves = saves or leaving
       evaluates = last or (config.eval.every > 0 and step % config.eval.every == 0)
-      if logs or saves or evaluates:
-        metrics = {name: float(value) for name, value in metrics.items()}
-        if not math.isfinite(metrics["loss"]):
-          way_out = "Lower optimizer.learning_rate or set optimizer.clip_norm"
-          raise UserError(f"The loss is {metrics['loss']} at step {step}. {way_out}, in a new workdir.")
+      bad = watch.look(step, guarded, wait=logs or saves or evaluates)
+      watchdog.step_done()
+      if bad is not None:
+        with speed.paused(), watchdog.other():
+          state = guard.roll_back(saver, abstract, bad)
+        step, batches, logs = bad, made.batches.iterate(bad), False
+        last = evaluates = step == config.steps
       if logs:
+        metrics = {name: float(value) for name, value in metrics.items()}
         metrics |= speed.measure(step)
         writers.write(step, metrics)
         progress.show(step, metrics)
-      with speed.paused():
+      with speed.paused(), watchdog.other():
         results = {}
         if evaluates:
           results = evaluate.run(evaluators, state.get("ema", state["params"]), folder, step, note=progress.note)
           writers.write(step, results)
         if saves:
+          guard.check_finite(state["params"], step)
+          writers.flush()
           saver.save(step, state, results, wait=leaving)
       if leaving and not last:
         progress.note(f"Asked to stop: saved step {step}. The same command goes on from there.")
-        return PREEMPTED
+        return hosts.PREEMPTED
+    with watchdog.other():
+      saver.wait()
+      zoo.save(folder, made.model, state.get("ema", state["params"]))
 
-  zoo.save(folder, made.model, state.get("ema", state["params"]))
   if start == config.steps:
     print(f"{folder} had reached step {start} already. Raise --config.steps to go on.")
   return 0
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  hosts.run(main, sys.argv[1:])

@@ -1,15 +1,23 @@
 import errno
+import json
 import logging
 import os
+import re
+import shutil
 import sys
 import types
 
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
 import pytest
 
-from tests.test_checkpoints import abstract, init
-from zoo import checksums
+from tests.test_checkpoints import abstract, equal, init, mesh, rows, saved, train_step
+from zoo import checkpoints, checksums
 from zoo.checkpoints import Checkpoints
 from zoo.errors import UserError
+from zoo.fingerprints import fingerprints
 
 
 def test_a_full_disk_is_told_in_one_line_and_leaves_what_was_there(tmp_path, monkeypatch):
@@ -49,3 +57,99 @@ def test_orbax_adds_no_tracebacks_of_its_own_and_others_are_shown(tmp_path, monk
       except ValueError:
         logging.getLogger("asyncio").exception("Task exception was never retrieved %s", place)
   assert [record.args for record in caplog.records] == [("mine.py",)]
+
+
+def largest(folder):
+  return max((folder / "state").rglob("d/*"), key=lambda path: path.stat().st_size)
+
+
+def truncate(folder):
+  largest(folder).write_bytes(largest(folder).read_bytes()[:-5])
+
+
+def flip(folder):
+  largest(folder).write_bytes(bytes(byte ^ 1 for byte in largest(folder).read_bytes()))
+
+
+def delete(folder):
+  largest(folder).unlink()
+
+
+def delete_description(folder):
+  (folder / checkpoints.CHECKSUMS).unlink()
+  (folder / "state" / "_METADATA").unlink()
+
+
+def delete_fingerprints(folder):
+  shutil.rmtree(folder / checkpoints.FINGERPRINTS)
+
+
+def garble_score(folder):
+  (folder / "metrics" / "metrics").write_text("{")
+
+
+def change_a_number(folder):
+  """As a bit that flips where no file's sum is known: in a bucket, or written by many hosts."""
+  (folder / checkpoints.CHECKSUMS).unlink()
+  file = folder / checkpoints.FINGERPRINTS / "metadata"
+  file.write_text(json.dumps(json.loads(file.read_text()) | {"params/up/kernel": 7}))
+
+
+DAMAGES = {
+  truncate: "has .* bytes instead of",
+  flip: "bytes of the file .* have changed",
+  delete: "is missing",
+  delete_description: "Metadata file",
+  delete_fingerprints: "fingerprints are missing",
+  garble_score: "Expecting",
+  change_a_number: "the numbers of params/up/kernel have changed",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_checkpoint_is_named_and_set_aside_and_the_one_before_it_is_used(tmp_path, damage):
+  told = []
+  saved(tmp_path, 1, 2)
+  damage(tmp_path / "2")
+  with Checkpoints(tmp_path, note=told.append) as keeper:
+    state, step = keeper.restore(abstract(init()))
+    assert step == 1 and equal(state, init())
+    (line,) = told
+    assert re.search(DAMAGES[damage], line)
+    assert line.startswith("Warning: the checkpoint of step 2 is damaged (") and line.endswith("Using step 1.")
+    keeper.save(2, train_step(state), wait=True)
+    keeper.save(3, init(), wait=True)
+    keeper.save(4, init(), wait=True)
+  # 1 was read and found whole; of those after it nobody knows.
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3", "4", "damaged-2"]
+
+
+@pytest.mark.parametrize("damage", [flip, garble_score])
+def test_if_no_checkpoint_is_whole_that_is_told_and_nothing_is_changed(tmp_path, damage):
+  saved(tmp_path, 1, 2)
+  for step in ("1", "2"):
+    damage(tmp_path / step)
+  before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+  with pytest.raises(UserError, match=r"none of its checkpoints is whole \(2: .*; 1: .*\). Nothing was changed"):
+    Checkpoints(tmp_path).restore(abstract(init()))
+  assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+
+def test_fingerprints_see_every_bit_and_no_sharding():
+  rng = np.random.default_rng(0)
+  for dtype in (np.float32, ml_dtypes.bfloat16, np.int8, np.uint16, np.bool_):
+    array = rng.integers(0, 2, (8, 3)).astype(dtype)
+    whole = fingerprints({"x": array})
+    assert whole == fingerprints({"x": jnp.asarray(array)})
+    spread = jax.device_put(array, rows(mesh(4, 2))(array))
+    assert whole == fingerprints({"x": spread})
+    if dtype is not np.bool_:
+      for byte in range(array.nbytes):
+        other = array.copy()
+        other.reshape(-1).view(np.uint8)[byte] ^= 1 << (byte % 8)
+        assert whole != fingerprints({"x": other})
+    swapped = array.copy()
+    swapped[[0, 1]] = swapped[[1, 0]]
+    assert (whole == fingerprints({"x": swapped})) == np.array_equal(array, swapped)
+  keys = [fingerprints({"key": jax.random.key(seed), "n": seed}) for seed in (1, 2)]
+  assert keys[0]["key"] != keys[1]["key"] and keys[0]["n"] != keys[1]["n"]

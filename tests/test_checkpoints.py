@@ -1,5 +1,4 @@
 import functools
-import pathlib
 import random
 import re
 import signal
@@ -18,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 from zoo import checkpoints
 from zoo.checkpoints import Checkpoints
 from zoo.errors import UserError
+from zoo.retention import best_step
 
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-2))
 
@@ -162,15 +162,15 @@ def test_remembers_the_best_of_the_run_before_the_interruption(tmp_path):
     keeper.save(first, {"x": jnp.zeros(2)}, {"r1": value})
     keeper.close()
   assert checkpoints.steps(tmp_path) == [10, 30, 40]
-  assert checkpoints.best_step(checkpoints.scores(tmp_path)) == 10
+  assert best_step(checkpoints.scores(tmp_path)) == 10
 
 
 def test_scores_by_another_metric_do_not_compete():
   loss = {step: {"name": "loss", "mode": "min", "value": value} for step, value in [(1, 0.1), (2, 0.2)]}
   accuracy = {step: {"name": "accuracy", "mode": "max", "value": value} for step, value in [(3, 0.01), (4, 0.0)]}
-  assert checkpoints.best_step(loss) == 1
-  assert checkpoints.best_step({**loss, **accuracy}) == 3
-  assert checkpoints.best_step({5: None}) is None
+  assert best_step(loss) == 1
+  assert best_step({**loss, **accuracy}) == 3
+  assert best_step({5: None}) is None
 
 
 def test_a_misspelt_best_metric_is_told_and_the_checkpoint_is_kept(tmp_path):
@@ -245,32 +245,6 @@ def test_another_dtype_is_refused_not_cast(tmp_path):
   wanted = {**abstract(init()), "step": jax.ShapeDtypeStruct((), jnp.float32)}
   with pytest.raises(UserError, match=r"1 different \(step int32 \(\) instead of float32 \(\)\)"):
     keeper.restore(wanted)
-
-
-def truncate(path):
-  path.write_bytes(path.read_bytes()[:-5])
-
-
-def flip(path):
-  path.write_bytes(bytes(byte ^ 1 for byte in path.read_bytes()))
-
-
-@pytest.mark.parametrize(
-  "damage, says", [(truncate, "has .* bytes instead of"), (flip, "have changed"), (pathlib.Path.unlink, "is missing")]
-)
-def test_a_damaged_checkpoint_is_told_never_skipped(tmp_path, damage, says):
-  keeper = Checkpoints(saved(tmp_path, 1, 2))
-  damage(max((tmp_path / "2" / "state").rglob("d/*"), key=lambda path: path.stat().st_size))
-  with pytest.raises(UserError, match=rf"2 cannot be read: the .*file .*{says}.* Remove that folder to go back"):
-    keeper.restore(abstract(init()))
-
-
-def test_a_checkpoint_without_its_description_is_told(tmp_path):
-  keeper = Checkpoints(saved(tmp_path, 1))
-  (tmp_path / "1" / checkpoints.CHECKSUMS).unlink()
-  (tmp_path / "1" / "state" / "_METADATA").unlink()
-  with pytest.raises(UserError, match="1 cannot be read: Metadata file"):
-    keeper.restore(abstract(init()))
 
 
 def test_a_folder_that_cannot_be_used_is_told(tmp_path):

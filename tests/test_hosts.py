@@ -36,9 +36,9 @@ def test_a_request_to_stop_is_noted_and_the_step_goes_on():
   handler = signal.getsignal(signal.SIGTERM)
   try:
     preemption = Preemption()
-    assert not preemption.reached(1)
+    assert not preemption.reached()
     os.kill(os.getpid(), signal.SIGTERM)
-    assert preemption.reached(2) and preemption.reached(3)
+    assert preemption.reached() and preemption.reached()
   finally:
     signal.signal(signal.SIGTERM, handler)
 
@@ -53,13 +53,13 @@ def config(tmp_path):
   return path
 
 
-def start(config, processes, *arguments):
-  """Starts train.py as so many processes that have four devices between them."""
+def start(config, processes, *arguments, fault="none:0:0"):
+  """Starts train.py as so many processes that have four devices between them; for `fault` see tests/faults.py."""
   with socket.socket() as free:
     free.bind(("127.0.0.1", 0))
     port = free.getsockname()[1]
   flags = os.environ["XLA_FLAGS"].replace("device_count=8", f"device_count={4 // processes}")
-  surroundings = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+  surroundings = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "FAULT": fault}
   if processes > 1:
     surroundings |= {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{port}", "JAX_NUM_PROCESSES": str(processes)}
   command = [sys.executable, str(ROOT / "train.py"), f"--config={config}", "--config.sharding=fsdp", *arguments]

@@ -3,28 +3,42 @@
 A step is written to a temporary folder and renamed when all of it is there, so that a killed run leaves finished
 checkpoints and perhaps one torn folder, which is never read and is removed by the next run. The state may be read back
 on any number of devices and processes, in any sharding. Finished models are saved by `zoo.saving`.
+
+With the state its `zoo.fingerprints` are saved, made of the arrays before anything is written: what comes back with
+other bits is not taken. One process on its own disk also has the CRC-32 of every file checked, before anything is read.
 """
 
 import contextlib
 import functools
 import json
-import logging
-import math
 import os
-import sys
-from collections.abc import Callable, Generator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Self
 
 import jax
 import orbax.checkpoint as ocp
 from etils import epath
+from jax.experimental import multihost_utils
 
 from zoo import checksums
 from zoo.errors import UserError, did_you_mean
-from zoo.mismatch import mismatch
-from zoo.paths import path_name
-
-CHECKSUMS = "checksums.json"
+from zoo.fingerprints import fingerprints
+from zoo.quiet import hush_orbax
+from zoo.restoring import (
+  CHECKSUMS,
+  FINGERPRINTS,
+  Damaged,
+  absolute,
+  described,
+  everywhere,
+  problem,
+  read_unverified,
+  reading,
+  reason_of,
+  saved_fingerprints,
+  verify,
+)
+from zoo.retention import NewestAndBest
 
 
 class Checkpoints:
@@ -35,33 +49,55 @@ class Checkpoints:
     keep: how many of the newest to keep.
     best: name of the metric whose best checkpoint is kept too, e.g. `eval/retrieval/r1`.
     best_mode: "max" or "min": what is best.
+    note: told which checkpoint is damaged, and which one is used.
+
+  Beside these stays the last one that was restored, until a later one is: it is known to be good.
   """
 
-  def __init__(self, folder: str | os.PathLike, *, keep: int = 2, best: str | None = None, best_mode: str = "max"):
+  def __init__(
+    self,
+    folder: str | os.PathLike,
+    *,
+    keep: int = 2,
+    best: str | None = None,
+    best_mode: str = "max",
+    note: Callable[[str], Any] = print,
+  ):
     if keep < 1 or best_mode not in ("max", "min"):
       raise UserError(
         f"Checkpoints keep {keep}, best_mode {best_mode!r}. Keep at least 1; best_mode is 'max' or 'min'."
       )
-    self.folder = _absolute(folder)
+    self.folder = absolute(folder)
     if self.folder.exists() and not self.folder.is_dir():
       raise UserError(f"{self.folder} is a file, so no checkpoints can be kept there. Choose another workdir.")
-    scores(self.folder)  # Orbax reads them too, and does not say which of them it cannot read.
-    self.best_name, self.best_mode = best, best_mode
-    for name in ("absl", "asyncio"):
-      logging.getLogger(name).addFilter(_is_not_a_traceback_of_orbax)
-    _hush_writes_that_fail_late()
+    self.best_name, self.best_mode, self._note = best, best_mode, note
+    self._policy = NewestAndBest(keep)
+    hush_orbax()
+
+  @functools.cached_property
+  def manager(self) -> ocp.CheckpointManager:
+    """Orbax's; made once it is known which checkpoints can be read, as it reads the scores of all."""
+    scores(self.folder)  # Orbax does not say which of them it cannot read.
     options = ocp.CheckpointManagerOptions(
       # Without a best_fn Orbax writes no metrics; which checkpoints stay is decided by the policy alone. Left to
       # `max_to_keep` and `best_fn`, Orbax would keep the best ones and delete the newest.
       best_fn=lambda metrics: metrics["value"],
-      preservation_policy=_NewestAndBest(keep),
+      preservation_policy=self._policy,
       async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files),
       cleanup_tmp_directories=True,
     )
     try:
-      self.manager = ocp.CheckpointManager(self.folder, options=options)
+      return ocp.CheckpointManager(self.folder, options=options)
     except (OSError, ValueError) as error:
-      raise UserError(f"{self.folder} cannot be used for checkpoints: {_reason(error)}.") from error
+      raise UserError(f"{self.folder} cannot be used for checkpoints: {reason_of(error)}.") from error
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, kind: object, *_: object) -> None:
+    # Hosts finish a checkpoint together: one that has failed waits for nobody, and what it was writing stays torn.
+    if kind is None or jax.process_count() == 1:
+      self.close()
 
   @property
   def latest(self) -> int | None:
@@ -87,8 +123,9 @@ class Checkpoints:
     score = {"name": self.best_name, "mode": self.best_mode, "value": None if value is None else float(value)}
     saved = step not in self.manager.all_steps()
     if saved:
+      items = {"state": ocp.args.PyTreeSave(state), FINGERPRINTS: ocp.args.JsonSave(fingerprints(state))}
       with self._saving():
-        self.manager.save(step, args=ocp.args.Composite(state=ocp.args.PyTreeSave(state)), metrics=score, force=True)
+        self.manager.save(step, args=ocp.args.Composite(**items), metrics=score, force=True)
     unknown = metrics and self.best_name is not None and self.best_name not in metrics
     if wait or unknown:
       self.wait()
@@ -98,17 +135,63 @@ class Checkpoints:
     return saved
 
   def restore(self, shapes: Any) -> tuple[Any, int] | None:
-    """The newest state and its step; None if nothing was saved yet.
+    """The newest state that is whole, and its step; None if nothing was saved yet. All hosts get that of the same step.
+
+    Checkpoints found damaged on the way are noted and renamed to `damaged-N`: they are never deleted, and never count
+    again.
 
     Args:
       shapes: tree of `jax.ShapeDtypeStruct` with the shardings wanted; numbers and numpy arrays stay what they are.
 
     Raises:
-      UserError: the checkpoint cannot be read, or holds arrays of other names, shapes or dtypes.
+      UserError: none of the checkpoints is whole (they stay where they are), or the newest that is holds arrays of
+        other names, shapes or dtypes.
     """
-    self.wait()
-    step = self.latest
-    return None if step is None else (read(self.folder / str(step), shapes), step)
+    if "manager" in self.__dict__:
+      self.wait()
+    found = steps(self.folder)
+    damaged = {step: why for step in found if (why := problem(lambda step=step: _score(self.folder / str(step))))}
+    for step in sorted(set(found) - set(damaged), reverse=True):
+      folder, state, saved, why = self.folder / str(step), None, {}, None
+      try:
+        state, saved = read_unverified(folder, shapes), saved_fingerprints(folder) or {}
+        why = None if saved else "its fingerprints are missing"
+      except Damaged as error:
+        why = error.reason
+      if everywhere(why is None):
+        why = problem(lambda here=(folder, state, saved): verify(*here))
+      if everywhere(why is None):
+        self._set_aside(damaged, step)
+        self._policy.verified = step
+        return state, step
+      damaged[step] = why or "another host cannot read it"
+    if not damaged:
+      return None
+    listed = "; ".join(f"{step}: {damaged[step]}" for step in sorted(damaged, reverse=True))
+    raise Damaged(
+      f"{self.folder} cannot be read, none of its checkpoints is whole ({listed}). Nothing was changed. Bring back a "
+      "copy, or choose another workdir to begin anew.",
+      listed,
+    )
+
+  def _set_aside(self, damaged: Mapping[int, str], used: int) -> None:
+    """Renames what is damaged: its step will be reached, and saved, again."""
+    for step, why in damaged.items():
+      times = len(list(self.folder.glob(f"damaged-{step}*")))  # It may have happened before.
+      aside = self.folder / f"damaged-{step}{f'-{times + 1}' if times else ''}"
+      if jax.process_index() == 0:
+        try:
+          (self.folder / str(step)).rename(aside)
+        except OSError as error:
+          raise UserError(
+            f"{self.folder / str(step)} is damaged, and cannot be renamed: {reason_of(error)}."
+          ) from error
+      self._note(f"Warning: the checkpoint of step {step} is damaged ({why}). It is now {aside}. Using step {used}.")
+    if damaged:
+      if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("set aside")
+      if "manager" in self.__dict__:
+        self.manager.reload()
 
   def wait(self) -> None:
     """Returns when everything saved so far is complete on disk."""
@@ -117,8 +200,9 @@ class Checkpoints:
 
   def close(self) -> None:
     """Waits, then ends the background threads."""
-    with self._saving():
-      self.manager.close()
+    if "manager" in self.__dict__:
+      with self._saving():
+        self.manager.close()
 
   def _list_files(self) -> None:
     """Runs in the background when all files are written, before Orbax gives the folder its final name.
@@ -141,14 +225,14 @@ class Checkpoints:
       newest = self.latest
       left = "No earlier checkpoint is there" if newest is None else f"The checkpoint of step {newest} is intact"
       raise UserError(
-        f"Cannot save a checkpoint in {self.folder}: {_reason(error)}. {left}. "
+        f"Cannot save a checkpoint in {self.folder}: {reason_of(error)}. {left}. "
         "Make room (or choose another workdir) and run the same command again."
       ) from error
 
 
 def steps(folder: str | os.PathLike) -> list[int]:
   """The finished checkpoints in `folder`, in increasing order. Torn and temporary folders do not count."""
-  folder = _absolute(folder)
+  folder = absolute(folder)
   if not folder.is_dir():
     return []
   return sorted(found.step for found in ocp.path.step.standard_name_format().find_all(folder))
@@ -161,130 +245,30 @@ def read(folder: str | os.PathLike, shapes: Any) -> Any:
     folder: of one step.
     shapes: as for `Checkpoints.restore`; an array without a sharding goes to the first device.
   """
-  folder = _absolute(folder)
-  with _reading(folder):
-    if (folder / CHECKSUMS).exists() and (damage := checksums.damaged(folder / "state", folder / CHECKSUMS)):
-      raise OSError(damage)
-  stored = describe(folder)
-  first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-  shapes = jax.tree.map(lambda leaf: _placed(leaf, first), shapes)
-  partial = isinstance(shapes, Mapping) and not set(shapes) >= {name.split("/")[0] for name in stored}
-  wanted = _kinds(shapes)
-  expected = {name: kind for name, kind in stored.items() if not partial or name.split("/")[0] in shapes}
-  if expected != wanted:
-    raise UserError(
-      f"{folder} holds another model or optimizer: {mismatch(expected, wanted)}. "
-      "Restore with the config it was trained with, or choose another workdir."
-    )
-  restore = ocp.args.PyTreeRestore(
-    item=shapes, restore_args=ocp.checkpoint_utils.construct_restore_args(shapes), partial_restore=partial
-  )
-  with _reading(folder):
-    return ocp.PyTreeCheckpointer().restore(folder / "state", args=restore)
+  folder = absolute(folder)
+  state = read_unverified(folder, shapes)
+  saved = saved_fingerprints(folder)
+  if saved is not None:
+    verify(folder, state, saved)
+  return state
 
 
 def describe(folder: str | os.PathLike) -> dict[str, str]:
   """`{path: "float32 (3, 4)"}` of everything in the checkpoint `folder`, without reading the arrays."""
-  folder = _absolute(folder)
-  with _reading(folder):
-    return _kinds(ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree)
-
-
-class _NewestAndBest:
-  """Keeps the last `newest` checkpoints and the one with the best finite value of its metric."""
-
-  def __init__(self, newest: int):
-    self.newest = newest
-
-  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-    kept = {found.step for found in checkpoints[-self.newest :]}
-    kept.add(best_step({found.step: found.metrics for found in checkpoints}))
-    return [found.step in kept for found in checkpoints]
-
-
-def best_step(scores: Mapping[int, Mapping[str, Any] | None]) -> int | None:
-  """The step whose stored score is best, the newest of equals; None if no step has a finite one.
-
-  If the metric to go by was changed during the run, only scores by the newest one count.
-  """
-  finite = {n: score for n, score in scores.items() if score and score["value"] is not None}
-  finite = {n: score for n, score in finite.items() if math.isfinite(score["value"])}
-  if not finite:
-    return None
-  name, mode = (finite[max(finite)][key] for key in ("name", "mode"))
-  values = {n: score["value"] for n, score in finite.items() if (score["name"], score["mode"]) == (name, mode)}
-  return max(values, key=lambda n: (values[n] if mode == "max" else -values[n], n))
+  return described(absolute(folder))
 
 
 def scores(folder: str | os.PathLike) -> dict[int, dict[str, Any] | None]:
-  """The score stored with each checkpoint in `folder`, for `best_step`."""
-  folder = _absolute(folder)
-  files = {step: folder / str(step) / "metrics" / "metrics" for step in steps(folder)}
-  return {step: _score(file) if file.exists() else None for step, file in files.items()}
+  """The score stored with each checkpoint in `folder`, for `zoo.retention.best_step`."""
+  folder = absolute(folder)
+  return {step: _score(folder / str(step)) for step in steps(folder)}
 
 
-def _score(file: epath.Path) -> dict[str, Any] | None:
-  with _reading(file.parent.parent):
-    return json.loads(file.read_text())
-
-
-@contextlib.contextmanager
-def _reading(folder: epath.Path) -> Generator[None]:
-  try:
-    yield
-  except Exception as error:
-    raise UserError(
-      f"{folder} cannot be read: {_reason(error)}. Remove that folder to go back to the checkpoint before it."
-    ) from error
-
-
-def _kinds(tree: Any) -> dict[str, str]:
-  """`float32 (3, 4)` for every leaf. A Python number has the dtype that Orbax stores it as."""
-  numbers = {int: "int64", float: "float64", bool: "bool"}
-  leaves = jax.tree_util.tree_leaves_with_path(tree)
-  return {
-    path_name(path): f"{leaf.dtype if hasattr(leaf, 'dtype') else numbers[type(leaf)]} {getattr(leaf, 'shape', ())}"
-    for path, leaf in leaves
-  }
-
-
-def _placed(leaf: Any, sharding: jax.sharding.Sharding) -> Any:
-  if isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is None:
-    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-  return leaf
+def _score(folder: epath.Path) -> dict[str, Any] | None:
+  file = folder / "metrics" / "metrics"
+  with reading(folder):
+    return json.loads(file.read_text()) if file.exists() else None
 
 
 def _torn(folder: epath.Path) -> list[epath.Path]:
   return [path for path in folder.iterdir() if ".orbax-checkpoint-tmp" in path.name] if folder.is_dir() else []
-
-
-def _absolute(folder: str | os.PathLike) -> epath.Path:
-  text = os.fspath(folder)
-  return epath.Path(text if "://" in text else os.path.abspath(text))
-
-
-def _reason(error: Exception) -> str:
-  """The telling part of an error; TensorStore appends a kilobyte of specification."""
-  text = " ".join(str(error).split()) or type(error).__name__
-  if "RESOURCE_EXHAUSTED" in text or "No space left" in text:
-    return "no space left on the disk"
-  return text.split(" [")[0][:300].rstrip(".")
-
-
-def _is_not_a_traceback_of_orbax(record: logging.LogRecord) -> bool:
-  """Orbax logs pages of tracebacks for a failure that we raise and report in one line."""
-  return not (record.exc_info and "orbax" in f"{record.pathname} {record.getMessage()}")
-
-
-def _hush_writes_that_fail_late() -> None:
-  """Of several writes that fail Orbax waits for the first, then closes its event loop: TensorStore's threads print a
-  traceback for each of the others, which cannot tell the loop any more. Some are logged by asyncio, see above."""
-  before = sys.unraisablehook
-  if getattr(before, "func", None) is not _without_late_writes:
-    sys.unraisablehook = functools.partial(_without_late_writes, before)
-
-
-def _without_late_writes(show: Callable, unraisable: Any) -> None:
-  error = unraisable.exc_value
-  if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed" and unraisable.object is None):
-    show(unraisable)

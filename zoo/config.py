@@ -14,11 +14,13 @@ import traceback
 from collections.abc import Mapping
 from typing import Any
 
+from etils import epath
 from ml_collections import ConfigDict
 
 from zoo.atomic import replacing
 from zoo.errors import UserError, did_you_mean
 from zoo.overrides import override, split
+from zoo.places import place
 from zoo.schema import OPTIONAL, REQUIRED, Section, check, flatten, resolve, with_defaults
 
 # A run that goes on has these in common with its beginning, but for details that leave its results as they are.
@@ -84,7 +86,7 @@ def _help(flags: Mapping[str, str], switches: Mapping[str, str]) -> str:
 
 def read(source: str | os.PathLike) -> dict[str, Any]:
   """The config of a Python file, of a config.json or of the run folder that has one, as plain data, unchecked."""
-  path = pathlib.Path(source)
+  path = place(source)
   if path.is_dir():
     path = path / "config.json"
   if not path.exists():
@@ -96,7 +98,7 @@ def read(source: str | os.PathLike) -> dict[str, Any]:
   return resolve(content)
 
 
-def _run(path: pathlib.Path) -> Any:
+def _run(path: epath.Path) -> Any:
   """What get_config() of a Python file returns. An error in the file is told with its line."""
   names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
   try:
@@ -113,7 +115,7 @@ def _run(path: pathlib.Path) -> Any:
   raise UserError(f"{path} has no function get_config(). It should return a ConfigDict or a dict.")
 
 
-def _parse(path: pathlib.Path) -> Any:
+def _parse(path: epath.Path) -> Any:
   try:
     return json.loads(path.read_text())
   except ValueError as error:
@@ -127,7 +129,7 @@ def to_json(config: Section) -> str:
 
 def save(config: Section, folder: str | os.PathLike) -> None:
   """Writes config.json into the run folder in one step: who reads it meanwhile sees all of it or the old one."""
-  folder = pathlib.Path(folder)
+  folder = place(folder)
   folder.mkdir(parents=True, exist_ok=True)
   with replacing(folder / "config.json") as path:
     path.write_text(to_json(config))
@@ -146,8 +148,9 @@ def check_same_run(config: Section, folder: str | os.PathLike) -> None:
 
   Or a model that is no run's: it would be in the way when training has ended.
   """
-  if not (pathlib.Path(folder) / "config.json").exists():
-    if (pathlib.Path(folder) / "model.json").exists():
+  folder = place(folder)
+  if not (folder / "config.json").exists():
+    if (folder / "model.json").exists():
       raise UserError(f"{folder} holds a model and no run. Choose another folder with --config.workdir=FOLDER.")
     return
   old, new = ({key: whole.get(key) for key in SAME_RUN} for whole in (read(folder), resolve(config)))

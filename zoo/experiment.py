@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from zoo import activations, flops, named, optim, sharding
+from zoo import activations, flops, guard, named, optim, sharding
 from zoo.build import build, check_fits
 from zoo.config import without
 from zoo.data import pipeline
@@ -25,9 +25,10 @@ class Experiment(NamedTuple):
   Attributes:
     model: from `zoo.build`.
     batches: this host's part of every batch, numpy; `batches.iterate(step)` goes on behind a step.
-    parts: how many hosts' parts make a batch.
-    init: key -> state, {"params", "opt_state", "step"} and "ema" where the config has an average.
-    step: (state, batch) -> state, metrics.
+    part, parts: which of how many parts of a batch this host reads.
+    init: key -> state, {"params", "opt_state", "step", "guard"} and "ema" where the config has an average.
+    step: (state, batch) -> state, metrics, guarded: numbers for `zoo.guard.Watch`.
+    loss: (params, batch, step) -> what that step, counted from 0, differentiates: (loss, metrics).
     shapes: those of the state, `jax.ShapeDtypeStruct`.
     placed: where each of its arrays lives. by_row: where a batch lives.
     model_flops: shapes of a global batch -> model FLOPs of a step; see `zoo.flops`.
@@ -36,9 +37,11 @@ class Experiment(NamedTuple):
 
   model: Any
   batches: Any
+  part: int
   parts: int
   init: Callable[[jax.Array], dict]
-  step: Callable[[dict, Mapping], tuple[dict, dict]]
+  step: Callable[[dict, Mapping], tuple[dict, dict, dict]]
+  loss: Callable[[Any, Mapping, Any], tuple[jax.Array, dict]]
   shapes: Any
   placed: Any
   by_row: Any
@@ -53,7 +56,7 @@ class Experiment(NamedTuple):
   def compiled_step(self) -> Any:
     """The step, to be compiled for these places; the state that it is given is used up."""
     return jax.jit(
-      self.step, in_shardings=(self.placed, self.by_row), out_shardings=(self.placed, None), donate_argnums=0
+      self.step, in_shardings=(self.placed, self.by_row), out_shardings=(self.placed, None, None), donate_argnums=0
     )
 
 
@@ -83,6 +86,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   )
   augmented = augment(config.data.get("augment", ()))
   ema = optim.check_average(config.optimizer.get("ema"))
+  spike, skips = guard.check_spike(config.bad_loss.spike), config.bad_loss.action == "skip"
   accumulate = config.optimizer.get("accumulate", 1)
   grad, counted_grad = (value_and_grad(one, accumulate) for one in (on_devices, objective))
   example = {name: jnp.asarray(array[:1]) for name, array in batches[0].items()}
@@ -101,20 +105,32 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
 
   def init(rng):
     params = init_params(rng)
-    state = {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
+    state = {"params": params, "opt_state": optimizer.init(params)}
+    state |= {"step": jnp.zeros((), jnp.int32), "guard": guard.init()}
     return state if ema is None else {**state, "ema": params}
 
+  def drawn(batch, step):
+    augment_rng, loss_rng = jax.random.split(jax.random.fold_in(key, step))  # A resumed run repeats itself.
+    return augmented(augment_rng, batch), loss_rng
+
   def step(state, batch, grad=grad):
-    augment_rng, loss_rng = jax.random.split(jax.random.fold_in(key, state["step"]))  # A resumed run repeats itself.
     with activations.constrained(rules, mesh):
-      (_, metrics), grads = grad(state["params"], augmented(augment_rng, batch), loss_rng)
+      (loss, metrics), grads = grad(state["params"], *drawn(batch, state["step"]))
     updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-    new = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state, "step": state["step"] + 1}
+    new = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}
     if ema is not None:
       new["ema"] = optim.update_average(state["ema"], new["params"], state["step"], ema)
     # Nothing asks for the gradients of what is frozen, so XLA does not compute them.
     norm = optax.tree.norm([x for x, learned in zip(jax.tree.leaves(grads), learns, strict=True) if learned])
-    return new, {**metrics, "learning_rate": learning_rate(state["step"]), "grad_norm": norm}
+    bad = guard.is_bad(state["guard"], loss, norm, spike)
+    if skips:
+      new = guard.select(bad, {name: state[name] for name in new}, new)
+    seen = guard.updated(state["guard"], loss, bad, skips)
+    # A step that was skipped has not moved the optimiser's own count.
+    metrics |= {"learning_rate": learning_rate(state["step"] - state["guard"]["skipped"]), "grad_norm": norm}
+    metrics |= {"skipped": seen["skipped"]} if skips else {}
+    guarded = {"bad": bad, "loss": loss, "grad_norm": norm, "mean": seen["mean"], "in_a_row": seen["in_a_row"]}
+    return {**new, "step": state["step"] + 1, "guard": seen}, metrics, guarded
 
   def model_flops(batch):
     loss = lambda params, batch: objective.loss(params, augmented(key, batch), key)
@@ -125,5 +141,6 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
 
   shapes = jax.eval_shape(init, key)
   placed = sharding.shardings(shapes, config.sharding, mesh)
+  loss = lambda params, batch, step: objective.loss(params, *drawn(batch, step))
   by_row = sharding.batch_sharding(mesh)
-  return Experiment(model, batches, parts, init, step, shapes, placed, by_row, model_flops, computed_flops)
+  return Experiment(model, batches, part, parts, init, step, loss, shapes, placed, by_row, model_flops, computed_flops)

@@ -1,13 +1,26 @@
-"""One program on many hosts: joining them, and ending together when a machine is taken away."""
+"""One program on many hosts: joining them, and ending together when a machine is taken away or fails.
+
+JAX's hosts share their fate: each tells the coordinator, the first host, every few seconds that it is there. One that
+has not for `heartbeat` seconds ends all the others (status 134), and a coordinator that is gone does so at once. A host
+that is there and hangs is the business of `zoo.watchdog`.
+"""
 
 import os
 import signal
-from collections.abc import Mapping
+import sys
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from zoo.errors import UserError
+
+PREEMPTED = 143  # 128 + SIGTERM: not zero, so that a scheduler starts the job again.
+START, HEARTBEAT = 300, 100  # Seconds, JAX's own defaults.
 
 
 def pod(environment: Mapping[str, str] = os.environ) -> bool:
@@ -16,24 +29,37 @@ def pod(environment: Mapping[str, str] = os.environ) -> bool:
   return "," in workers or "MEGASCALE_COORDINATOR_ADDRESS" in environment or "JAX_COORDINATOR_ADDRESS" in environment
 
 
-def join(environment: Mapping[str, str] = os.environ) -> None:
+def join(environment: Mapping[str, str] = os.environ, *, start: int = START, heartbeat: int = HEARTBEAT) -> None:
   """Calls `jax.distributed.initialize` where there is more than one host. Must run before JAX looks for its devices.
 
   A TPU pod slice tells JAX everything by itself. Elsewhere the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
   and JAX_PROCESS_ID say it.
+
+  Args:
+    environment: where the variables are.
+    start: seconds within which all hosts must have come.
+    heartbeat: seconds after which a host that was not heard of counts as dead.
+
+  Raises:
+    UserError: the variables are no numbers, or the other hosts did not come. JAX may end the process itself instead.
   """
   if not pod(environment):
     return
+  timeouts: dict[str, Any] = {"initialization_timeout": start, "heartbeat_timeout_seconds": heartbeat}
   if "JAX_COORDINATOR_ADDRESS" not in environment:
-    jax.distributed.initialize()
+    jax.distributed.initialize(**timeouts)
     return
   if environment.get("JAX_PLATFORMS") == "cpu":
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-  jax.distributed.initialize(
-    environment["JAX_COORDINATOR_ADDRESS"],
-    num_processes=int(environment["JAX_NUM_PROCESSES"]),
-    process_id=int(environment["JAX_PROCESS_ID"]),
-  )
+  address, names = environment["JAX_COORDINATOR_ADDRESS"], ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+  for name in names:
+    if not environment.get(name, "").isdigit():
+      raise UserError(f"{name} is {environment.get(name)!r}, with JAX_COORDINATOR_ADDRESS set. Set it to a number.")
+  count, index = (int(environment[name]) for name in names)
+  try:
+    jax.distributed.initialize(address, num_processes=count, process_id=index, **timeouts)
+  except RuntimeError as error:
+    raise UserError(f"Host {index} of {count} did not meet the others at {address} in {start} s: {error}") from error
   if environment.get("JAX_PLATFORMS") == "cpu":
     _connect()
 
@@ -52,6 +78,30 @@ def _connect() -> None:
   jax.block_until_ready(jax.jit(jnp.sum, out_shardings=whole)(ones))
 
 
+def run(main: Callable[[list[str]], int], argv: list[str]) -> NoReturn:
+  """Ends the process with the status that `main` returns or leaves with; an error that it raises is shown, status 1.
+
+  One of many hosts that fails ends at once, and the others, which hear of it from JAX, after it. Left to Python's exit
+  it would wait for them in JAX's barrier, for minutes, while they wait for it in their step.
+  """
+  try:
+    status: Any = main(argv)
+  except SystemExit as exit:
+    status = exit.code
+  except BaseException as error:
+    if not jax.distributed.is_initialized():
+      raise
+    first = str(error).partition("\n")[0]
+    print(f"Error on host {jax.process_index()}: {type(error).__name__}: {first}", file=sys.stderr)
+    traceback.print_exc()
+    status = 1
+  if jax.distributed.is_initialized() and status not in (None, 0, PREEMPTED):
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status if isinstance(status, int) else 1)
+  sys.exit(status)
+
+
 class Preemption:
   """Notes the request to stop (SIGTERM), so that the loop can save at the end of its step and leave.
 
@@ -60,15 +110,16 @@ class Preemption:
   """
 
   def __init__(self):
-    self._asked = False
+    self._asked, self._calls = False, 0
     if jax.process_count() == 1:
       signal.signal(signal.SIGTERM, self._note)
 
   def _note(self, *_):
     self._asked = True
 
-  def reached(self, step: int) -> bool:
-    """Whether to save and leave now, after `step`. Every host is given the same answer."""
+  def reached(self) -> bool:
+    """Whether to save and leave now. Every host must ask as often, and is given the same answer."""
     if jax.process_count() == 1:
       return self._asked
-    return multihost_utils.reached_preemption_sync_point(step)
+    self._calls += 1  # No step: a run that rolls back comes by a step twice, and JAX counts upwards.
+    return multihost_utils.reached_preemption_sync_point(self._calls)

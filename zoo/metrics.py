@@ -4,16 +4,42 @@ import importlib
 import json
 import math
 import os
-import pathlib
 import time
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
 import jax
+from etils import epath
 
 from zoo.atomic import replacing
 from zoo.errors import UserError
+from zoo.places import is_remote, place
+
+UPLOAD = 30.0  # Seconds between two times that a file in a bucket is written anew.
+
+
+class _Object:
+  """A text file in a bucket, as far as it is needed here."""
+
+  def __init__(self, path: epath.Path):
+    self._path, self._text = path, path.read_text() if path.exists() else ""
+    self._sent = time.monotonic()
+
+  @property
+  def waited(self) -> float:
+    return time.monotonic() - self._sent
+
+  def write(self, text: str) -> None:
+    self._text += text
+
+  def flush(self) -> None:
+    with replacing(self._path) as temporary:
+      temporary.write_text(self._text)
+    self._sent = time.monotonic()
+
+  def close(self) -> None:
+    self.flush()
 
 
 class Writers:
@@ -22,8 +48,10 @@ class Writers:
   A run that goes on at step k first drops what the interrupted one wrote beyond k, and any line it had not finished,
   so that `metrics.jsonl` reads as one uninterrupted run.
 
+  An object in a bucket cannot grow: there `metrics.jsonl` is written anew, at most every half minute, and by `flush`.
+
   Args:
-    folder: of the run; made if it is not there.
+    folder: of the run; made if it is not there. May be in a bucket; W&B's own files then stay here.
     step: where the run starts or goes on: steps done so far.
     tensorboard: also write event files to `folder/tensorboard` (extra `tensorboard`).
     wandb: also log to Weights & Biases (extra `wandb`): a project name, or the keywords of `wandb.init`.
@@ -40,19 +68,22 @@ class Writers:
     self._file = self._tensorboard = self._wandb = None
     if jax.process_index() != 0:
       return
-    folder = pathlib.Path(folder)
+    folder = place(folder)
     # What may be missing is asked for before anything is written.
     event_files = _extra("tensorboardX", "tensorboard") if tensorboard else None
     service = _extra("wandb", "wandb") if wandb else None
     folder.mkdir(parents=True, exist_ok=True)
     self.path = folder / "metrics.jsonl"
     drop_beyond(self.path, step)
-    self._file = open(self.path, "a", encoding="utf-8")
+    self._file = _Object(self.path) if is_remote(folder) else open(self.path, "a", encoding="utf-8")
     if event_files:
       self._tensorboard = event_files.SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1)
     if service and wandb:
       keywords = {"project": wandb} if isinstance(wandb, str) else {**wandb}
-      self._wandb = service.init(**{"dir": str(folder), "id": _wandb_id(folder), "resume": "allow", **keywords})
+      self._wandb = service.init(
+        **({} if is_remote(folder) else {"dir": str(folder)}),
+        **{"id": _wandb_id(folder), "resume": "allow", **keywords},
+      )
 
   def write(self, step: int, values: Mapping[str, Any]) -> None:
     """Adds one line, `{"step": ..., "time": ..., **values}`; `values` are numbers or scalar arrays, none: no line.
@@ -66,7 +97,8 @@ class Writers:
     line = {"step": int(step), "time": round(time.time(), 3), **strict}
     try:
       self._file.write(json.dumps(line, allow_nan=False) + "\n")
-      self._file.flush()
+      if not isinstance(self._file, _Object) or self._file.waited > UPLOAD:
+        self._file.flush()
     except OSError as error:
       raise UserError(
         f"{self.path} cannot be written: {error.strerror}. Make room and run the same command."
@@ -78,6 +110,11 @@ class Writers:
       self._tensorboard.flush()
     if self._wandb:
       self._wandb.log(numbers, step=int(step))
+
+  def flush(self) -> None:
+    """Returns when what was written is where it belongs."""
+    if self._file:
+      self._file.flush()
 
   def close(self) -> None:
     """Ends the files; W&B waits until its service has everything."""
@@ -92,7 +129,7 @@ class Writers:
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
   """The lines of a `metrics.jsonl`, without those that a killed run left unfinished."""
   lines = []
-  for text in pathlib.Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+  for text in place(path).read_bytes().decode("utf-8", "replace").splitlines():
     try:
       line = json.loads(text)
     except json.JSONDecodeError:
@@ -104,7 +141,7 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 def drop_beyond(path: str | os.PathLike, step: int) -> None:
   """Removes the unfinished lines and those of steps after `step` from a `metrics.jsonl`, if it is there."""
-  path = pathlib.Path(path)
+  path = place(path)
   if not path.exists():
     return
   kept = "".join(json.dumps(line) + "\n" for line in read(path) if line["step"] <= step)
@@ -119,7 +156,7 @@ def _extra(module: str, extra: str) -> ModuleType:
     raise UserError(f"{module} is not installed. Install it with: pip install 'flax-zoo[{extra}]'.") from error
 
 
-def _wandb_id(folder: pathlib.Path) -> str:
+def _wandb_id(folder: epath.Path) -> str:
   """The same identifier when the run goes on, so that W&B continues one curve."""
   path = folder / "wandb_id.txt"
   if not path.exists():

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from etils import epath
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from safetensors import SafetensorError, safe_open
@@ -26,6 +27,8 @@ from zoo.errors import UserError, shown
 from zoo.layers.stack import stack_layers, unstack_layers
 from zoo.mismatch import mismatch
 from zoo.paths import check_pattern, flatten, matches_any, unflatten
+from zoo.places import is_remote, local_copy, place
+from zoo.retention import best_step
 from zoo.sharding import shardings
 
 MODEL, PARAMS, CONFIG = "model.json", "params.safetensors", "config.json"
@@ -46,7 +49,7 @@ def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool 
   Raises:
     UserError: `folder` holds another model, `params` are not this model's, the disk is full.
   """
-  folder = pathlib.Path(folder)
+  folder = place(folder)
   if not model.spec:
     raise UserError(f"{type(model).__name__} does not know how it was built. Make models to be saved with zoo.build.")
   if folder.exists() and not folder.is_dir():
@@ -107,8 +110,8 @@ def load(
   """
   from zoo.hub import files, ids, loading  # Most runs never meet a published model.
 
-  folder = ids.folder_of(source)
-  if not (folder / MODEL).exists() and files.is_published(folder):
+  folder = place(source) if is_remote(source) else ids.folder_of(source)
+  if isinstance(folder, pathlib.Path) and not (folder / MODEL).exists() and files.is_published(folder):
     if step is not None or best:
       raise UserError(f"{folder} is a published model: it has no steps. Leave out step and best.")
     return loading.load_published(folder, head=head, dtype=dtype, mesh=mesh, strategy=strategy)
@@ -120,7 +123,7 @@ def load(
   return model, params if mesh is None else jax.device_put(params, shardings(params, strategy, mesh))
 
 
-def _load_own(folder: pathlib.Path, step: int | None, best: bool) -> tuple[Any, Any]:
+def _load_own(folder: epath.Path | pathlib.Path, step: int | None, best: bool) -> tuple[Any, Any]:
   if (folder / MODEL).exists() and step is None and not best:
     model = _model_in(folder)
     return model, _read_params(folder / PARAMS, model)
@@ -205,7 +208,7 @@ def _check_computes_alike(where: Any, origin: Any, model: Any) -> None:
     raise UserError(f"{where} was trained with {name} {has[name]!r}, the model to train has {wants[name]!r}.")
 
 
-def _spec_in(folder: pathlib.Path) -> dict[str, Any] | None:
+def _spec_in(folder: epath.Path | pathlib.Path) -> dict[str, Any] | None:
   """How to build the model in `folder`; None if there is none."""
   path = folder / (MODEL if (folder / MODEL).exists() else CONFIG)
   if not path.exists():
@@ -226,7 +229,7 @@ def _essence(spec: Mapping[str, Any]) -> dict[str, Any]:
   return {name: value for name, value in spec.items() if value is not None and name not in COMPUTING}
 
 
-def _model_in(folder: pathlib.Path) -> Any:
+def _model_in(folder: epath.Path | pathlib.Path) -> Any:
   spec = _spec_in(folder) or {}
   try:
     return build(**spec)
@@ -234,11 +237,11 @@ def _model_in(folder: pathlib.Path) -> Any:
     raise UserError(f"The model in {folder} cannot be built. {error}") from error
 
 
-def _read_params(path: pathlib.Path, model: Any) -> Any:
+def _read_params(path: epath.Path | pathlib.Path, model: Any) -> Any:
   if not path.exists():
     raise UserError(f"{path} is missing, and pickled weights (.bin, .pt, .pkl) are never read.")
   try:
-    with safe_open(path, framework="np") as file:
+    with local_copy(path) as here, safe_open(here, framework="np") as file:
       # Names and shapes are in the header: nothing is read of a file that does not fit.
       names = list(file.keys())
       _check({name: tuple(file.get_slice(name).get_shape()) for name in names}, model, f"{path} does not fit")
@@ -248,14 +251,14 @@ def _read_params(path: pathlib.Path, model: Any) -> Any:
   return jax.tree.map(jnp.asarray, stack_layers(unflatten(flat), shapes_of(model)))
 
 
-def _read_checkpoint(folder: pathlib.Path, model: Any, step: int | None, best: bool) -> Any:
+def _read_checkpoint(folder: epath.Path | pathlib.Path, model: Any, step: int | None, best: bool) -> Any:
   from zoo import checkpoints  # Orbax takes most of a second to import, and a finished model does not need it.
 
   steps = checkpoints.steps(folder)
   if not steps:
     raise UserError(f"{folder} has no finished checkpoint yet.")
   if best:
-    step = checkpoints.best_step(checkpoints.scores(folder))
+    step = best_step(checkpoints.scores(folder))
     if step is None:
       raise UserError(f"No checkpoint in {folder} has a score. Name a metric as checkpoint.best in the config.")
   step = steps[-1] if step is None else step

@@ -25,7 +25,14 @@ REQUIRED = {
   "sharding": (str, list),
   "eval": dict,
 }
-OPTIONAL = {"log": dict, "checkpoint": dict, "init": (str, dict, type(None)), "activations": list}
+OPTIONAL = {
+  "log": dict,
+  "checkpoint": dict,
+  "bad_loss": dict,
+  "timeouts": dict,
+  "init": (str, dict, type(None)),
+  "activations": list,
+}
 KINDS = REQUIRED | OPTIONAL
 
 # Sections that the training loop itself reads: every entry that they may have, with its default.
@@ -33,6 +40,10 @@ SECTIONS = {
   "eval": {"every": 0, "evaluators": {}},  # Every so many steps and at the end; 0: at the end only.
   "log": {"every": 50, "tensorboard": False, "wandb": None},
   "checkpoint": {"every": 500, "keep": 2, "best": None, "best_mode": "max"},
+  # What to do after a step whose loss or gradient is not finite, or whose loss is above `spike` times the running mean.
+  "bad_loss": {"action": "stop", "spike": None, "most_in_a_row": 10},
+  # Seconds: for the hosts to meet, until a silent one counts as dead, for a step, and for anything else.
+  "timeouts": {"start": 300, "heartbeat": 100, "step": 600, "other": 3600},
 }
 LEAST = {
   "seed": 0,
@@ -42,7 +53,13 @@ LEAST = {
   "log.every": 1,
   "checkpoint.every": 1,
   "checkpoint.keep": 1,
+  "bad_loss.most_in_a_row": 1,
+  "timeouts.start": 1,
+  "timeouts.heartbeat": 1,
+  "timeouts.step": 1,
+  "timeouts.other": 1,
 }
+ONE_OF = {"bad_loss.action": ("stop", "skip", "roll_back")}
 MOST = {"seed": 2**63 - 1}  # What JAX makes a key of.
 _SPOKEN: dict[Any, str] = {
   int: "a whole number",
@@ -119,6 +136,10 @@ def check(config: Mapping[str, Any]) -> None:
   for path, least in LEAST.items():
     if values[path] < least:
       raise UserError(f"config.{path} is {values[path]}. It must be at least {least}.")
+  for path, offered in ONE_OF.items():
+    if values[path] not in offered:
+      near = did_you_mean(values[path], offered)
+      raise UserError(f"config.{path} is {values[path]!r}.{near} It must be one of: {', '.join(offered)}.")
   for path, most in MOST.items():
     if values[path] > most:
       raise UserError(f"config.{path} is {values[path]}. It must be at most {most}.")

@@ -5,17 +5,19 @@ changes it. Prints the tables and leaves evaluation.json, evaluation.txt and the
 folder.
 """
 
-import pathlib
 import sys
 from typing import Any
 
 import jax
+from etils import epath
 
 import zoo
 from zoo import checkpoints, evaluate, sharding
 from zoo.config import load
 from zoo.errors import UserError, did_you_mean, exits_with_one_line, setting_up
 from zoo.evaluate.artifacts import write_json, write_text
+from zoo.places import place
+from zoo.retention import best_step
 
 FLAGS = {
   "run": "folder of the run",
@@ -30,7 +32,7 @@ def main(argv: list[str]) -> int:
   config, options = load(argv, FLAGS)
   if "run" not in options:
     raise UserError("Which run? Name its folder, as in --run=runs/clip_emoji. --help lists the flags.")
-  folder = pathlib.Path(options["run"])
+  folder = place(options["run"])
   with setting_up():
     model, params, step = restore(folder, options.get("step"))
     mesh = sharding.make_mesh(config.mesh)
@@ -49,13 +51,13 @@ def main(argv: list[str]) -> int:
   return 0
 
 
-def restore(folder: pathlib.Path, wanted: str | None) -> tuple[Any, Any, int | None]:
+def restore(folder: epath.Path, wanted: str | None) -> tuple[Any, Any, int | None]:
   """Model, parameters and how many steps they were trained, None if the folder does not tell."""
   steps = checkpoints.steps(folder / "checkpoints")
   if wanted is None:
     return *zoo.load(folder), max(steps, default=None)
   if wanted == "best":
-    return *zoo.load(folder, best=True), checkpoints.best_step(checkpoints.scores(folder / "checkpoints"))
+    return *zoo.load(folder, best=True), best_step(checkpoints.scores(folder / "checkpoints"))
   if not wanted.isdigit():
     raise UserError(f"--step is '{wanted}'. It must be the number of a step, or best.")
   return *zoo.load(folder, step=int(wanted)), int(wanted)

@@ -3,19 +3,19 @@
 import json
 import math
 import os
-import pathlib
 from collections.abc import Mapping
 
 import jax
 
 from zoo.atomic import replacing
+from zoo.places import place
 
 
 def write_bytes(folder: str | os.PathLike | None, name: str, content: bytes) -> None:
   """Writes `folder/name`; no folder, no file."""
   if folder is None or jax.process_index() != 0:
     return
-  folder = pathlib.Path(folder)
+  folder = place(folder)
   folder.mkdir(parents=True, exist_ok=True)
   with replacing(folder / name) as path:
     path.write_bytes(content)

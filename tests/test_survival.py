@@ -1,0 +1,73 @@
+"""Hosts that fail, hang and are killed: the job ends, and the same command goes on to the same bits."""
+
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+
+from tests.faults import PLANTED
+from tests.test_checkpoint_failures import flip
+from tests.test_hosts import end, losses, start
+from tests.test_train import CONFIG
+from zoo.checkpoints import steps
+from zoo.watchdog import HUNG
+
+SETTINGS = [
+  "--config.steps=14",
+  "--config.eval.evaluators={}",
+  "--config.timeouts.heartbeat=15",
+  "--config.timeouts.step=15",
+]
+
+
+@pytest.fixture
+def config(tmp_path):
+  rng = np.random.default_rng(0)
+  for i in range(5):
+    (tmp_path / f"{i}.txt").write_text("".join(rng.choice(list("abc de\n"), 400)))
+  path = tmp_path / "config.py"
+  path.write_text(PLANTED + CONFIG.format(folder=tmp_path))
+  return path
+
+
+def run(config, processes, folder, fault="none:0:0"):
+  return end(start(config, processes, f"--config.workdir={folder}", *SETTINGS, fault=fault))
+
+
+def digest(folder):
+  return hashlib.sha256((folder / "params.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.mark.slow
+def test_whatever_happens_to_a_host_the_job_ends_and_goes_on_to_the_same_bits(config):
+  whole, broken = config.parent / "whole", config.parent / "broken"
+  assert [status for status, _, _ in run(config, 2, whole)] == [0, 0]
+  # What is planted, and the statuses of host 0 and 1; None where it is JAX that ends a host, by this or that status.
+  planted = [
+    ("exception:3:1", [None, 1], "RuntimeError: planted"),
+    ("hang:5:1", [None, HUNG], "hangs: no step was finished for 15 seconds (timeouts.step)"),
+    ("kill:7:1", [None, -9], ""),
+    ("kill:9:0", [-9, None], ""),
+  ]
+  for fault, statuses, says in planted:
+    ended = run(config, 2, broken, fault)
+    for wanted, (status, _, _) in zip(statuses, ended, strict=True):
+      assert status != 0 and wanted in (None, status), (fault, ended)
+    assert says in ended[statuses.index(None) - 1][2]
+  older, newest = steps(broken / "checkpoints")
+
+  # Fewer and more hosts go on from there: sums are made in another order.
+  for processes in (1, 4):
+    folder = shutil.copytree(broken, config.parent / f"{processes}")
+    assert {status for status, _, _ in run(config, processes, folder)} == {0}
+    np.testing.assert_allclose(losses(folder), losses(whole), rtol=1e-5)
+
+  # As many hosts, but the newest checkpoint has rotted, and no sums of its files are there: both take the one before.
+  flip(broken / "checkpoints" / str(newest))
+  ended = run(config, 2, broken)
+  assert [status for status, _, _ in ended] == [0, 0], ended
+  said = ended[0][1]
+  assert f"Warning: the checkpoint of step {newest} is damaged (" in said and f"Using step {older}." in said
+  assert losses(broken) == losses(whole)
+  assert digest(broken) == digest(whole)

@@ -1,0 +1,38 @@
+"""Which checkpoints of a run stay: the newest, the best, and the one that is known to be good."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class NewestAndBest:
+  """Keeps the last `newest` checkpoints, the one with the best finite value of its metric, and `verified`.
+
+  Attributes:
+    verified: the step of the last checkpoint that was read and found whole. It stays until a later one was: those that
+      came after it have been written, but nobody has seen yet whether the disk gives them back.
+  """
+
+  def __init__(self, newest: int):
+    self.newest = newest
+    self.verified: int | None = None
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+    """For every checkpoint, in the order of their steps: whether it stays. Orbax asks."""
+    kept = {found.step for found in checkpoints[-self.newest :]} | {self.verified}
+    kept.add(best_step({found.step: found.metrics for found in checkpoints}))
+    return [found.step in kept for found in checkpoints]
+
+
+def best_step(scores: Mapping[int, Mapping[str, Any] | None]) -> int | None:
+  """The step whose stored score is best, the newest of equals; None if no step has a finite one.
+
+  If the metric to go by was changed during the run, only scores by the newest one count.
+  """
+  finite = {n: score for n, score in scores.items() if score and score["value"] is not None}
+  finite = {n: score for n, score in finite.items() if math.isfinite(score["value"])}
+  if not finite:
+    return None
+  name, mode = (finite[max(finite)][key] for key in ("name", "mode"))
+  values = {n: score["value"] for n, score in finite.items() if (score["name"], score["mode"]) == (name, mode)}
+  return max(values, key=lambda n: (values[n] if mode == "max" else -values[n], n))

@@ -1,0 +1,92 @@
+"""Ends a process that hangs: in a program on many hosts all the others wait for it, for as long as it does."""
+
+import contextlib
+import faulthandler
+import os
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator, Hashable
+from typing import Self
+
+HUNG = 75  # EX_TEMPFAIL of sysexits.h: not zero, so that a scheduler starts the job again.
+STDERR = 2  # Whatever sys.stderr was replaced by.
+TICK = 5.0  # Seconds between two looks at the clock.
+
+
+class Watchdog:
+  """A thread that, when nothing happens any more, shows where every thread stands and ends the process, status HUNG.
+
+  Time in which the whole process was stopped (SIGSTOP, a machine that is moved) does not count. Where something holds
+  Python's lock for ever, so that no thread of Python runs, the C thread of faulthandler does the same with status 1.
+
+  Args:
+    step: seconds within which a step must be done after the one before it.
+    other: seconds for all else: setting up, compiling, evaluating, waiting for a checkpoint, ending.
+    host: of how many, for the message.
+    end: called with the status.
+  """
+
+  def __init__(self, step: float, other: float, host: str = "", end: Callable[[int], object] = os._exit):
+    self.limits = {"step": step, "other": other}
+    self._host, self._end = host, end
+    self._phase, self._spent, self._steps = "other", 0.0, 0
+    self._compiled: set[Hashable] = set()
+    self._closed = threading.Event()
+    self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
+
+  def __enter__(self) -> Self:
+    self._thread.start()
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._closed.set()
+    self._thread.join()
+    faulthandler.cancel_dump_traceback_later()
+
+  def step_done(self) -> None:
+    """A step is over, and the next one has `step` seconds."""
+    self._phase, self._spent, self._steps = "step", 0.0, self._steps + 1
+
+  @contextlib.contextmanager
+  def other(self) -> Generator[None]:
+    """What is done in this block is no step and has `other` seconds."""
+    before = self._phase
+    self._phase, self._spent = "other", 0.0
+    yield
+    self._phase, self._spent = before, 0.0
+
+  @contextlib.contextmanager
+  def compiling(self, program: Hashable) -> Generator[bool]:
+    """As `other` the first time that it is given `program`, else nothing; gives whether it is the first time."""
+    if program in self._compiled:
+      yield False
+      return
+    self._compiled.add(program)
+    with self.other():
+      yield True
+
+  def _watch(self) -> None:
+    tick = min(TICK, *(limit / 4 for limit in self.limits.values()))
+    before = time.monotonic()
+    while not self._closed.wait(tick):
+      now = time.monotonic()
+      self._spent += min(now - before, 2 * tick)
+      before, limit = now, self.limits[self._phase]
+      # If no thread of Python gets to run again, this one will not put it off any more.
+      faulthandler.dump_traceback_later(limit + 2 * tick, exit=True, file=STDERR)
+      if self._spent > limit:
+        self._bite(limit)
+
+  def _bite(self, limit: float) -> None:
+    what = "no step was finished" if self._phase == "step" else "setting up, compiling, evaluating or saving went on"
+    print(
+      f"Error: {self._host or 'the process'} hangs: {what} for {limit:g} seconds (timeouts.{self._phase}), "
+      f"{self._steps} steps after it started. Where every thread stands follows. The same command goes on from the "
+      "newest checkpoint.",
+      file=sys.stderr,
+      flush=True,
+    )
+    faulthandler.dump_traceback(all_threads=True, file=STDERR)
+    sys.stdout.flush()
+    self._end(HUNG)
