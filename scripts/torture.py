@@ -4,7 +4,7 @@
 
 Each time, a run of configs/vit_digits.py, made tiny, is started again and again in one folder, and harmed on the way:
 killed, asked to stop, stopped and continued, hung, given a full disk; in between its newest checkpoint rots. Then it
-may end in peace. It must have learnt the bits that an unharmed run learns, or refuse in one line, having changed nothing.
+may end in peace. It must have learnt the bits that an unharmed run learns, or refuse in one line and change nothing.
 Exits with status 1 if a run ended otherwise.
 """
 
