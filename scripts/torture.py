@@ -99,7 +99,7 @@ def signalled(*signals: signal.Signals) -> Callable:
     for line in process.stdout:
       if line.startswith("step"):
         break
-    time.sleep(rng.uniform(0, 0.8))
+    time.sleep(rng.uniform(0, 2))
     for sent in signals:
       process.send_signal(sent)
       time.sleep(1 if len(signals) > 1 else 0)
