@@ -42,4 +42,5 @@ def replacing(path: str | os.PathLike) -> Generator[pathlib.Path]:
   except OSError as error:
     raise UserError(f"{path} cannot be written: {error.strerror or error}. What was there before is intact.") from error
   finally:
-    temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # On a disk that may only be read not even this is allowed.
+      temporary.unlink(missing_ok=True)

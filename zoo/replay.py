@@ -27,8 +27,9 @@ def keep(folder: str | os.PathLike, step: int, batch: Mapping[str, np.ndarray], 
   """Writes `folder/bad/step_120.0_of_2.npz`: this host's part of the batch that made step 120. Returns its path."""
   path = place(folder) / "bad" / f"step_{step}.{part}_of_{parts}.npz"
   path.parent.mkdir(parents=True, exist_ok=True)
+  arrays: dict[str, Any] = dict(batch)
   with replacing(path) as temporary, open(temporary, "wb") as file:
-    np.savez(file, allow_pickle=False, **batch)
+    np.savez(file, **arrays)
   return path
 
 

@@ -18,7 +18,8 @@ class Watchdog:
   """A thread that, when nothing happens any more, shows where every thread stands and ends the process, status HUNG.
 
   Time in which the whole process was stopped (SIGSTOP, a machine that is moved) does not count. Where something holds
-  Python's lock for ever, so that no thread of Python runs, the C thread of faulthandler does the same with status 1.
+  Python's lock, so that no thread of Python runs, the C thread of faulthandler does the same after twice the time, with
+  status 1; it counts every second.
 
   Args:
     step: seconds within which a step must be done after the one before it.
@@ -74,7 +75,7 @@ class Watchdog:
       self._spent += min(now - before, 2 * tick)
       before, limit = now, self.limits[self._phase]
       # If no thread of Python gets to run again, this one will not put it off any more.
-      faulthandler.dump_traceback_later(limit + 2 * tick, exit=True, file=STDERR)
+      faulthandler.dump_traceback_later(2 * limit, exit=True, file=STDERR)
       if self._spent > limit:
         self._bite(limit)
 
