@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from zoo.layers import caches, initial
 from zoo.layers.masks import Visibility
+from zoo.layers.positions import within
 
 
 def dense_attention(query, key, value, *, visibility=None, bias=None, scale=None, on_logits=None, on_weights=None):
@@ -117,7 +118,7 @@ class Attention(nn.Module):
       x: [batch, length, dim]
       context: [batch, context length, context dim], or None: x itself.
       valid: bool [batch, keys], True = a real key; keys are x's tokens, or context's.
-      positions: int32 [batch or 1, length] of x's tokens; counted from 0 (from the cache's end) if None.
+      positions: int32 [batch or 1, length] of x's tokens; if None counted from 0 (from the cache's end), in each text.
       bias: broadcastable to [batch, heads, length, keys], or a function of (query_positions [batch or 1, length, 1],
         key_positions [batch or 1, 1, keys]) that returns it.
       segment_ids, context_segment_ids: int32 [batch, length], [batch, context length]: of which of the texts that share
@@ -134,8 +135,9 @@ class Attention(nn.Module):
     if self.qk_norm is not None:
       query, key = self.qk_norm.copy(name="query_norm")(query), self.qk_norm.copy(name="key_norm")(key)
     cached = context is None and self.mask is not None and caching
+    in_order = positions is None and not cached
     if positions is None:
-      positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
+      positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None] if segment_ids is None else within(segment_ids)
       if cached and self.has_variable("cache", "ring_keys"):
         raise ValueError("Decoding with a ring needs positions: int32 [batch or 1, length], where the tokens stand.")
       if cached and self.has_variable("cache", "index"):
@@ -154,7 +156,7 @@ class Attention(nn.Module):
       query,
       key,
       value,
-      visibility=Visibility(self.mask, positions, key_positions, valid, segment_ids, key_segments),
+      visibility=Visibility(self.mask, positions, key_positions, valid, segment_ids, key_segments, in_order),
       bias=bias,
       scale=self.scale,
       on_weights=self._on_weights(train),

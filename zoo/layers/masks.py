@@ -54,6 +54,8 @@ class Visibility(NamedTuple):
   valid: bool [batch, keys], True = a real key, or None: all are.
   query_segments, key_segments: int32 [batch, queries], [batch, keys]: which of the texts that share a row a token is
     of; it sees its own alone. Both are None where a row is one text.
+  in_order: True: positions count from 0 in a row or in each of its texts, so that a token's index in the row does as
+    well for the rules of this file. False: they were given, or are a cache's.
   """
 
   rule: Callable | None
@@ -62,6 +64,7 @@ class Visibility(NamedTuple):
   valid: jax.Array | None = None
   query_segments: jax.Array | None = None
   key_segments: jax.Array | None = None
+  in_order: bool = False
 
   def array(self):
     """bool [batch or 1, 1, queries or 1, keys], or None where everybody sees everything."""

@@ -49,9 +49,9 @@ class GemmaLM(LanguageModel):
 
   cap: float | None = None
 
-  def __call__(self, tokens, *, valid=None, positions=None, predict=None, train=False):
+  def __call__(self, tokens, **given):
     """As `LanguageModel`: float32 [batch, length or k, vocab_size]"""
-    logits = super().__call__(tokens, valid=valid, positions=positions, predict=predict, train=train)
+    logits = super().__call__(tokens, **given)
     return logits if self.cap is None else softly(self.cap, logits)
 
 

@@ -16,12 +16,13 @@ def causal_lm(model: Any, balance: float = 0.0) -> Objective:
   """Every token is predicted from those before it: mean of -log p(tokens[t + 1] | tokens[..t]).
 
   Args:
-    model: (tokens int [batch, length], valid=, train=) -> logits [batch, length, vocab_size].
+    model: (tokens int [batch, length], valid=, segment_ids=, train=) -> logits [batch, length, vocab_size].
     balance: of a mixture of experts: how much of `zoo.objectives.routing.imbalance` is added to the loss.
 
-  Batch: tokens int32 [batch, length]; optionally valid bool [batch, length] (only real tokens are predicted) and weight
-  [batch]. The model sees `length - 1` tokens. Metrics: loss (nats per token), perplexity, accuracy, tokens (predicted);
-  with `balance`, imbalance.
+  Batch: tokens int32 [batch, length]; optionally valid bool [batch, length] (only real tokens are predicted), weight
+  [batch], and segment_ids int32 [batch, length] where several texts share a row (`zoo.data.packed`). The model sees
+  `length - 1` tokens. Metrics: loss (nats per token), perplexity, accuracy, tokens (predicted); with `balance`,
+  imbalance.
   """
 
   def init(rng: jax.Array, batch: dict) -> Any:
@@ -32,8 +33,10 @@ def causal_lm(model: Any, balance: float = 0.0) -> Objective:
     tokens, valid = batch["tokens"], batch.get("valid")
     targets = tokens[:, 1:]
     seen = None if valid is None else valid[:, :-1]
-    mutable = {"mutable": ["router"]} if balance else {}
-    logits = apply(model, params, tokens[:, :-1], valid=seen, rng=rng, **mutable)
+    options: dict = {"mutable": ["router"]} if balance else {}
+    if "segment_ids" in batch:
+      options["segment_ids"] = batch["segment_ids"][:, :-1]
+    logits = apply(model, params, tokens[:, :-1], valid=seen, rng=rng, **options)
     logits, state = logits if balance else (logits, {})
     if isinstance(logits, Mapping):
       raise UserError(f"causal_lm needs a model that predicts the next token, this one gives {', '.join(logits)}.")
@@ -42,6 +45,8 @@ def causal_lm(model: Any, balance: float = 0.0) -> Objective:
     logits = logits.astype(jnp.float32)
     weight = row_weight(batch, len(tokens))[:, None]
     counts = weight * (jnp.ones(targets.shape) if valid is None else valid[:, 1:])
+    if "segment_ids" in batch:  # The last token of a text says nothing about the text behind it.
+      counts *= batch["segment_ids"][:, 1:] == batch["segment_ids"][:, :-1]
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
     correct = logits.argmax(-1) == targets
     routed = {name: rows * weight.reshape(-1, *[1] * (rows.ndim - 1)) for name, rows in routes(state, seen).items()}

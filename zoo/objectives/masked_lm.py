@@ -31,7 +31,7 @@ def masked_lm(
   Logits are computed at the chosen positions alone, a number fixed by the length: a seventh of BERT's largest product.
 
   Args:
-    model: (tokens, segments=, valid=, predict=, train=) -> {"mlm" [batch, chosen, vocab_size]}.
+    model: (tokens, segments=, valid=, segment_ids=, predict=, train=) -> {"mlm" [batch, chosen, vocab_size]}.
     mask_token: id of [MASK].
     vocab_size: number of tokens that a random one is drawn from; by default the model's.
     special_tokens: ids that are never chosen, besides `mask_token` and what the batch calls special.
@@ -42,7 +42,8 @@ def masked_lm(
     max_predictions: most tokens chosen in a row; by default ceil(rate * length).
     eval_seed: without an rng a row's masking is a function of its tokens and this seed.
 
-  Batch: tokens int32 [batch, length]; optionally segments, valid, special, word_start [batch, length], weight [batch].
+  Batch: tokens int32 [batch, length]; optionally segments, valid, special, word_start, segment_ids [batch, length],
+  weight [batch].
   Metrics: loss (nats per chosen token), accuracy, perplexity.
   """
   check_rates(rate, mask_rate, random_rate)
@@ -77,7 +78,7 @@ def masked_lm(
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
     batch = batch if "predict" in batch else prepare(batch, rng)
-    options = present(batch, "segments", "valid", "predict")
+    options = present(batch, "segments", "valid", "segment_ids", "predict")
     return guesses(apply(model, params, batch["inputs"], rng=rng, **options), batch)
 
   return Objective(init, forward, mlm_reduce, prepare)
