@@ -87,6 +87,8 @@ def main(argv: list[str]) -> int:
       if step == start + 1:
         jax.block_until_ready(metrics)
         speed.measure(step)  # The first step compiled: it says nothing about speed.
+        for line in made.attention.lines():
+          progress.note(line)
 
       last, leaving = step == config.steps, preemption.reached(step)
       logs, saves = (last or step % config[section].every == 0 for section in ("log", "checkpoint"))

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from zoo import flops, named, optim, sharding
+from zoo import flops, kernels, named, optim, sharding
 from zoo.build import build, check_fits
 from zoo.config import without
 from zoo.data import pipeline
@@ -29,6 +29,7 @@ class Experiment(NamedTuple):
     shapes: those of the state, `jax.ShapeDtypeStruct`.
     placed: where each of its arrays lives. by_row: where a batch lives.
     model_flops: shapes of a global batch -> model FLOPs of a step; see `zoo.flops`.
+    attention: which kernel it is computed by, and why not the one that was wanted; known when a step was traced.
   """
 
   model: Any
@@ -40,6 +41,7 @@ class Experiment(NamedTuple):
   placed: Any
   by_row: Any
   model_flops: Callable[[Mapping], int]
+  attention: kernels.Notes
 
   @property
   def parameters(self) -> int:
@@ -63,7 +65,10 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   sharding.check_rows(config.batch_size, mesh)
   part, parts = sharding.batch_part(mesh)
   model = build(**config.model)
+  # Parameters begin, and FLOPs are counted, with attention as it is written: to both the kernel makes no difference.
   objective = named.call("objectives", config.objective, model)
+  attending, attention = kernels.with_kernels(model, config.get("attention", "auto"), mesh)
+  trained = named.call("objectives", config.objective, attending)
   records = named.call("data", without(config.data, "augment", "workers"))
   check_fits(model, records.info)
   batches = pipeline.batches(
@@ -76,7 +81,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   )
   augmented = augment(config.data.get("augment", ()))
   ema = optim.check_average(config.optimizer.get("ema"))
-  grad = value_and_grad(objective, accumulate=config.optimizer.get("accumulate", 1))
+  grad = value_and_grad(trained, accumulate=config.optimizer.get("accumulate", 1))
   example = {name: jnp.asarray(array[:1]) for name, array in batches[0].items()}
 
   def init_params(rng):
@@ -91,6 +96,8 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
     params = init_params(rng)
     state = {"params": params, "opt_state": optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
     return state if ema is None else {**state, "ema": params}
+
+  attention.found.clear()  # An objective may have looked at shapes, of other rows than a step's.
 
   def step(state, batch):
     augment_rng, loss_rng = jax.random.split(jax.random.fold_in(key, state["step"]))  # A resumed run repeats itself.
@@ -109,4 +116,5 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
 
   shapes = jax.eval_shape(init, key)
   placed = sharding.shardings(shapes, config.sharding, mesh)
-  return Experiment(model, batches, parts, init, step, shapes, placed, sharding.batch_sharding(mesh), model_flops)
+  by_row = sharding.batch_sharding(mesh)
+  return Experiment(model, batches, parts, init, step, shapes, placed, by_row, model_flops, attention)

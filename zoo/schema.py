@@ -25,7 +25,7 @@ REQUIRED = {
   "sharding": (str, list),
   "eval": dict,
 }
-OPTIONAL = {"log": dict, "checkpoint": dict, "init": (str, dict, type(None))}
+OPTIONAL = {"log": dict, "checkpoint": dict, "init": (str, dict, type(None)), "attention": str}
 KINDS = REQUIRED | OPTIONAL
 
 # Sections that the training loop itself reads: every entry that they may have, with its default.
@@ -87,7 +87,7 @@ def refuse(name: str, where: str, offered: Iterable[str]) -> NoReturn:
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
   """The config with the optional keys, and the entries of SECTIONS, that it leaves out."""
-  filled = {**config, "init": config.get("init")}
+  filled = {**config, "init": config.get("init"), "attention": config.get("attention", "auto")}
   for name, entries in SECTIONS.items():
     section = config.get(name, {} if name in OPTIONAL else None)
     if isinstance(section, dict):

@@ -216,16 +216,25 @@ class Attention(nn.Module):
     return seen
 
 
-def with_caches(module, choose):
-  """The same module with the cache `choose(attention)` in every Attention of it."""
+def with_attentions(module, change, path=""):
+  """The same module with `change(attention, path)` in place of every Attention of it.
+
+  `path` names the fields that lead there: "encoder/stack/block/attention"; of a tuple the place in it.
+  """
   if isinstance(module, Attention):
-    return module.clone(cache=choose(module))
+    return change(module, path)
+  inner = lambda name: f"{path}/{name}" if path else str(name)
   if isinstance(module, tuple):
-    return tuple(with_caches(part, choose) for part in module)
+    return tuple(with_attentions(part, change, inner(i)) for i, part in enumerate(module))
   values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name != "parent"}
   parts = {name: value for name, value in values.items() if isinstance(value, nn.Module | tuple)}
-  parts = {name: with_caches(value, choose) for name, value in parts.items() if _has_modules(value)}
+  parts = {name: with_attentions(value, change, inner(name)) for name, value in parts.items() if _has_modules(value)}
   return module.clone(**parts) if parts else module
+
+
+def with_caches(module, choose):
+  """The same module with the cache `choose(attention)` in every Attention of it."""
+  return with_attentions(module, lambda attention, path: attention.clone(cache=choose(attention)))
 
 
 def _has_modules(value):

@@ -46,6 +46,26 @@ def reach(rule):
   return min(found, default=None)
 
 
+def bounds(rule):
+  """How many positions back and how many ahead a token sees by a rule of this file, None: there is no end.
+
+  -> (back, ahead) such that `-back <= key position - query position <= ahead` is the rule; None for one of elsewhere.
+  """
+  if rule is None:
+    return None, None
+  if rule is causal:
+    return None, 0
+  if not isinstance(rule, functools.partial) or rule.func not in (_near, _allowed):
+    return None
+  if rule.func is _near:
+    return rule.args[0], rule.args[0]
+  found = [bounds(part) for part in rule.args]
+  if None in found:
+    return None
+  ends = zip(*found, strict=True)
+  return tuple(min((end for end in side if end is not None), default=None) for side in ends)
+
+
 class Visibility(NamedTuple):
   """What an attention kernel is told of who may see whom; a kernel may use the rule itself or ask for the array.
 
