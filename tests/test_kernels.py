@@ -6,16 +6,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import zoo
 from tests.filled import filled
 from zoo import kernels
 from zoo.errors import UserError
+from zoo.experiment import experiment
 from zoo.kernels import Kernel, Notes, with_kernels
 from zoo.layers import masks
 from zoo.layers.attention import dense_attention
 from zoo.layers.masks import Visibility
-from zoo.sharding import make_mesh
+from zoo.schema import with_defaults
+from zoo.sharding import make_mesh, put_batch
 
 ONE = make_mesh({"data": 1}, jax.devices()[:1])
 MESHES = {"one": ONE, "data": make_mesh({"data": 8}), "both": make_mesh({"data": 4, "model": 2})}
@@ -177,3 +180,39 @@ def test_the_platform_chooses_unless_a_name_does():
     with_kernels(model, "splat", ONE)
   with pytest.raises(UserError, match="attention is 'cudnn', which needs a gpu; the mesh is of cpu devices. Use auto."):
     with_kernels(model, "cudnn", ONE)
+
+
+def test_one_line_of_a_config_chooses(tmp_path):
+  (tmp_path / "a.txt").write_text("Of many words, some are said twice. " * 9)
+  config = with_defaults(
+    {
+      "seed": 3,
+      "steps": 2,
+      "batch_size": 8,
+      "workdir": "unused",
+      "model": {"family": "gpt", **SIZES, "vocab_size": 260, "max_length": 16},
+      "objective": {"name": "causal_lm"},
+      "data": {
+        "name": "language",
+        "source": f"text:{tmp_path}",
+        "tokenizer": "bytes",
+        "max_length": 17,
+        "cache": False,
+      },
+      "optimizer": {"learning_rate": 1e-2},
+      "mesh": {"data": -1},
+      "sharding": "replicated",
+      "eval": {},
+    }
+  )
+  assert config["attention"] == "auto"
+  found = {}
+  for name in ("auto", "xla"):
+    made = experiment(ConfigDict(config | {"attention": name}), MESHES["data"])
+    batch = put_batch(made.batches[0], MESHES["data"])
+    state = jax.jit(made.init, out_shardings=made.placed)(jax.random.key(0))
+    found[name] = made.compiled_step()(state, batch)[1]
+    assert made.attention.lines() == (["attention: xla"] if name == "xla" else [])
+    assert made.model == zoo.build(**config["model"])  # What is saved and evaluated is the model as it was built.
+  for one, other in zip(jax.tree.leaves(found["xla"]), jax.tree.leaves(found["auto"]), strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-5)
