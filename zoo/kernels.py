@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 from zoo.errors import UserError, did_you_mean
 from zoo.layers.attention import dense_attention, with_attentions
 from zoo.layers.masks import Visibility, bounds
-from zoo.sharding import batch_sharding, ways
+from zoo.sharding import axes_of, batch_sharding, ways
 
 BY_PLATFORM = {"tpu": "splash", "gpu": "cudnn"}
 LANES = 128  # What splash attention's blocks are multiples of: the width of a TPU's vector registers.
@@ -185,10 +185,14 @@ def on_mesh(run: Callable, mesh: Mesh, query, key, value, *others) -> jax.Array:
     return run(query, key, value, *others)
   spec = batch_sharding(mesh).spec
   rows, heads = spec[0] if spec else None, "model" if mesh.shape.get("model", 1) > 1 else None
-  if len(query) % ways(rows, mesh):
-    raise Cannot(f"{len(query)} rows do not divide over the {ways(rows, mesh)} devices of mesh axis '{rows}'")
-  if key.shape[2] % ways(heads, mesh) or query.shape[2] % ways(heads, mesh):
-    raise Cannot(f"{key.shape[2]} heads do not divide over the {ways(heads, mesh)} devices of mesh axis '{heads}'")
+  for what, size, axes in (
+    ("rows", len(query), rows),
+    ("heads", query.shape[2], heads),
+    ("heads", key.shape[2], heads),
+  ):
+    if size % ways(axes, mesh):
+      named = "' and '".join(axes_of(axes))
+      raise Cannot(f"{size} {what} do not divide over the {ways(axes, mesh)} devices of mesh axis '{named}'")
   split = [P(rows, None, heads, None)] * 3 + [P(rows if len(x) == len(query) else None) for x in others]
   # It cannot be checked that a kernel gives what it says on every device: there is no rule for those.
   spread = jax.shard_map(run, mesh=mesh, in_specs=tuple(split), out_specs=split[0], check_vma=False)

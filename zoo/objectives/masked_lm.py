@@ -52,7 +52,7 @@ def masked_lm(
   def init(rng: jax.Array, batch: dict) -> Any:
     check_batch(batch, "masked_lm", "tokens", *(["word_start"] if whole_word else []))
     first = {key: x[:1] for key, x in batch.items()}
-    return model.init(rng, first["tokens"], **present(first, "segments", "valid"))["params"]
+    return model.init(rng, first["tokens"], **present(first, "segments", "valid", "segment_ids"))["params"]
 
   def prepare(batch: dict, rng: jax.Array | None = None) -> dict:
     if whole_word and "word_start" not in batch:
