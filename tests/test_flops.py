@@ -4,6 +4,7 @@ import types
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import pallas as pl
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -157,3 +158,17 @@ def test_the_peak_is_known_for_the_usual_devices_and_no_others(kind, expected):
 def test_a_cpu_has_no_peak():
   assert flops.peak() is None
   assert flops.peak_of(jax.devices()) is None
+
+
+def test_a_pallas_kernel_counts_as_often_as_it_has_blocks():
+  def kernel(x, y, out):
+    out[...] = jnp.dot(x[...], y[...])
+
+  def blocks(x, y):
+    block = pl.BlockSpec((2, 3), lambda i: (i, 0))
+    specs = [block, pl.BlockSpec((3, 5), lambda i: (0, 0))]
+    shape = jax.ShapeDtypeStruct((8, 5), jnp.float32)
+    out = pl.BlockSpec((2, 5), lambda i: (i, 0))
+    return pl.pallas_call(kernel, grid=(4,), in_specs=specs, out_specs=out, out_shape=shape, interpret=True)(x, y)
+
+  assert count(blocks, array(8, 3), array(3, 5)) == 2 * 8 * 3 * 5
