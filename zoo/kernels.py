@@ -161,7 +161,7 @@ def splash(query, key, value, visibility, bias, scale, mesh, *, interpret=False)
   def run(query, key, value, *ids):
     query, key, value = (_longer(x, LANES, 1).swapaxes(1, 2) for x in (query * scale, key, value))
     heads = masks.MultiHeadMask([mask] * query.shape[1])
-    sizes = _blocks(kernels, *shape)
+    sizes = _blocks(kernels, *shape, query.shape[-1])
     attend = kernels.make_splash_mha(heads, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret)
     segments = kernels.SegmentIds(*ids) if ids else None
     return jax.vmap(attend)(query, key, value, segments).swapaxes(1, 2)[:, :queries]
@@ -226,11 +226,14 @@ def _ids(visibility: Visibility, batch: int, queries: int, keys: int) -> tuple:
   return _longer(of_query, LANES, 1), of_key
 
 
-def _blocks(kernels: Any, queries: int, keys: int) -> Any:
+def _blocks(kernels: Any, queries: int, keys: int, head_dim: int) -> Any:
   """The largest blocks that divide the lengths, 512 at most: MaxText's choice for every TPU so far."""
   q, kv = (next(size for size in (512, 384, 256, LANES) if length % size == 0) for length in (queries, keys))
   both = {f"block_q{part}": q for part in ("", "_dkv", "_dq")} | {f"block_kv{part}": kv for part in ("", "_dkv", "_dq")}
-  return kernels.BlockSizes(**both, block_kv_compute=kv, block_kv_dkv_compute=kv)
+  # The last dimension is filled up to whole registers: heads of 64, kept for the backward pass, would take twice as much.
+  layout = kernels.QKVLayout.SEQ_MINOR if head_dim % LANES else kernels.QKVLayout.HEAD_DIM_MINOR
+  layouts = {f"{part}_layout": layout for part in "qkv"}
+  return kernels.BlockSizes(**both, **layouts, block_kv_compute=kv, block_kv_dkv_compute=kv)
 
 
 def with_kernels(model: Any, name: str, mesh: Mesh, *, interpret: bool = False) -> tuple[Any, Notes]:
