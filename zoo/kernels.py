@@ -230,7 +230,7 @@ def _blocks(kernels: Any, queries: int, keys: int, head_dim: int) -> Any:
   """The largest blocks that divide the lengths, 512 at most: MaxText's choice for every TPU so far."""
   q, kv = (next(size for size in (512, 384, 256, LANES) if length % size == 0) for length in (queries, keys))
   both = {f"block_q{part}": q for part in ("", "_dkv", "_dq")} | {f"block_kv{part}": kv for part in ("", "_dkv", "_dq")}
-  # The last dimension is filled up to whole registers: heads of 64, kept for the backward pass, would take twice as much.
+  # The last dimension is filled up to whole registers: heads of 64, kept for the backward pass, would take twice that.
   layout = kernels.QKVLayout.SEQ_MINOR if head_dim % LANES else kernels.QKVLayout.HEAD_DIM_MINOR
   layouts = {f"{part}_layout": layout for part in "qkv"}
   return kernels.BlockSizes(**both, **layouts, block_kv_compute=kv, block_kv_dkv_compute=kv)
