@@ -2,13 +2,14 @@
 # make test          makes the environment, passes the checks and all tests
 # make test-newest   passes the quick tests on a second Python, with the newest JAX
 # make parity-table  compares with torch transformers and writes the README's table of that
+# make leak-table    writes the README's table of what does not leak
 # make lock          renews requirements.lock from pyproject.toml
 # make clean         removes the environments and the caches, but no run
 #
 # PYTHON=python3.12 chooses the Python, CONFIG=configs/vit_digits.py another experiment, and ARGS goes to the program:
 # make train ARGS="--config.steps=50", make test ARGS="tests/test_config.py", make test ARGS="-n 0 --pdb" in one process.
 
-.PHONY: train test check test-newest parity-table second-python lock clean
+.PHONY: train test check test-newest parity-table leak-table second-python lock clean
 PYTHON ?= python3
 CONFIG ?= configs/clip_emoji.py
 ARGS ?=
@@ -54,6 +55,9 @@ second-python:
 
 parity-table: .venv/parity
 	.venv/bin/python -m pytest $(PARALLEL) tests/convert --parity-table=README.md
+
+leak-table: .venv/made
+	.venv/bin/python -m pytest -n 0 tests/test_leaks.py --leak-table=README.md
 
 .venv-newest/made: requirements.lock pyproject.toml
 	scripts/environment.sh $(or $(shell $(MAKE) -s second-python),$(error Neither Python 3.13 nor 3.12 runs here)) .venv-newest

@@ -110,6 +110,8 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog) -> int:
       progress.advance(step)
       if step == start + 1:
         speed.measure(step)  # The first step compiled: it says nothing about speed.
+        for line in made.attention.lines():
+          progress.note(line)
 
       last, leaving = step == config.steps, preemption.reached()
       logs, saves = (last or step % config[section].every == 0 for section in ("log", "checkpoint"))

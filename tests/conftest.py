@@ -29,6 +29,19 @@ os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cach
 MOST_STRETCHES = 20_000
 
 
+def pytest_addoption(parser):
+  parser.addoption("--leak-table", metavar="FILE", help="write the table of tests/test_leaks.py to this file")
+
+
+def pytest_sessionfinish(session):
+  file = session.config.getoption("--leak-table", None)
+  if file:
+    from tests import leak_table
+
+    if leak_table.SEEN:  # Of one process: with several each has seen a part.
+      Path(file).write_text(leak_table.replaced(Path(file).read_text()))
+
+
 def pytest_collection_modifyitems(items):
   """Slow tests come last, so that a mistake shows early."""
   items.sort(key=lambda item: "slow" in item.keywords)

@@ -106,7 +106,7 @@ def test_of_two_overrides_the_last_one_counts(file):
 def test_optional_sections_have_defaults_that_no_run_changes(file):
   loaded(file, "--config.eval.evaluators.more={}", "--config.log.every=7")
   config = loaded(file)
-  assert (config.log.every, config.checkpoint.keep, config.init) == (50, 2, None)
+  assert (config.log.every, config.checkpoint.keep, config.init, config.attention) == (50, 2, None, "auto")
   assert list(config.eval.evaluators) == ["text"]
 
 

@@ -4,6 +4,7 @@ import types
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import pallas as pl
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
@@ -165,3 +166,17 @@ def test_a_row_meets_the_kernel_of_its_group_alone():
   loss = lambda rows, kernels, sizes: jax.lax.ragged_dot(rows, kernels, sizes).sum()
   assert flops.count(loss, *arrays, sizes) == 2 * 10 * 3 * 5
   assert flops.count(jax.grad(loss, argnums=(0, 1)), *arrays, sizes) == 3 * 2 * 10 * 3 * 5
+
+
+def test_a_pallas_kernel_counts_as_often_as_it_has_blocks():
+  def kernel(x, y, out):
+    out[...] = jnp.dot(x[...], y[...])
+
+  def blocks(x, y):
+    block = pl.BlockSpec((2, 3), lambda i: (i, 0))
+    specs = [block, pl.BlockSpec((3, 5), lambda i: (0, 0))]
+    shape = jax.ShapeDtypeStruct((8, 5), jnp.float32)
+    out = pl.BlockSpec((2, 5), lambda i: (i, 0))
+    return pl.pallas_call(kernel, grid=(4,), in_specs=specs, out_specs=out, out_shape=shape, interpret=True)(x, y)
+
+  assert count(blocks, array(8, 3), array(3, 5)) == 2 * 8 * 3 * 5

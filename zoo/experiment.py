@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from zoo import activations, flops, guard, named, optim, sharding
+from zoo import activations, flops, guard, kernels, named, optim, sharding
 from zoo.build import build, check_fits
 from zoo.config import without
 from zoo.data import pipeline
@@ -33,6 +33,7 @@ class Experiment(NamedTuple):
     placed: where each of its arrays lives. by_row: where a batch lives.
     model_flops: shapes of a global batch -> model FLOPs of a step; see `zoo.flops`.
     computed_flops: the same with the optimiser's, and with what rematerialisation computes again.
+    attention: which kernel it is computed by, and why not the one that was wanted; known when a step was traced.
   """
 
   model: Any
@@ -47,6 +48,7 @@ class Experiment(NamedTuple):
   by_row: Any
   model_flops: Callable[[Mapping], int]
   computed_flops: Callable[[Mapping], int]
+  attention: kernels.Notes
 
   @property
   def parameters(self) -> int:
@@ -70,9 +72,11 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   sharding.check_rows(config.batch_size, mesh)
   part, parts = sharding.batch_part(mesh)
   model = build(**config.model)
+  attending, attention = kernels.with_kernels(model, config.get("attention", "auto"), mesh)
   offers = {"by_row": sharding.batch_sharding(mesh)}
+  # Parameters begin, and FLOPs are counted, with parts as they are written: to both it makes no difference.
   objective, on_devices = (
-    named.call("objectives", config.objective, one, offers=offers) for one in (model, on_mesh(model, mesh))
+    named.call("objectives", config.objective, one, offers=offers) for one in (model, on_mesh(attending, mesh))
   )
   records = named.call("data", without(config.data, "augment", "workers"))
   check_fits(model, records.info)
@@ -113,6 +117,8 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
     augment_rng, loss_rng = jax.random.split(jax.random.fold_in(key, step))  # A resumed run repeats itself.
     return augmented(augment_rng, batch), loss_rng
 
+  attention.found.clear()  # An objective may have looked at shapes, of other rows than a step's.
+
   def step(state, batch, grad=grad):
     with activations.constrained(rules, mesh):
       (loss, metrics), grads = grad(state["params"], *drawn(batch, state["step"]))
@@ -142,5 +148,18 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   shapes = jax.eval_shape(init, key)
   placed = sharding.shardings(shapes, config.sharding, mesh)
   loss = lambda params, batch, step: objective.loss(params, *drawn(batch, step))
-  by_row = sharding.batch_sharding(mesh)
-  return Experiment(model, batches, part, parts, init, step, loss, shapes, placed, by_row, model_flops, computed_flops)
+  return Experiment(
+    model,
+    batches,
+    part,
+    parts,
+    init,
+    step,
+    loss,
+    shapes,
+    placed,
+    offers["by_row"],
+    model_flops,
+    computed_flops,
+    attention,
+  )

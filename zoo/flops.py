@@ -46,8 +46,9 @@ GPU_PEAK = {
 def count(function: Callable, *args: Any) -> int:
   """FLOPs of the matrix products and convolutions in `function(*args)`.
 
-  A scan counts as often as it runs, a `cond` as its most expensive branch, and a `while_loop`, whose length nobody
-  knows, as one round. What is computed again in a backward pass because of rematerialisation counts again.
+  A scan counts as often as it runs, a Pallas kernel as often as its grid has blocks, a `cond` as its most expensive
+  branch, and a `while_loop`, whose length nobody knows, as one round. What is computed again in a backward pass because
+  of rematerialisation counts again.
 
   Args:
     function: is traced, not run; it must be traceable by `jax.jit`.
@@ -99,6 +100,8 @@ def _count(jaxpr: Any) -> int:
       total += params["length"] * sum(inner)
     elif name == "cond":
       total += max(inner)
+    elif name == "pallas_call":
+      total += math.prod(params["grid_mapping"].grid) * sum(inner)  # Of one block.
     elif name == "shard_map":
       # The program of one device, run by all those along the axes it is mapped over.
       axes = params.get("newly_manual_axes", params.get("manual_axes"))  # Newer JAX, older JAX.

@@ -31,6 +31,7 @@ OPTIONAL = {
   "bad_loss": dict,
   "timeouts": dict,
   "init": (str, dict, type(None)),
+  "attention": str,
   "activations": list,
 }
 KINDS = REQUIRED | OPTIONAL
@@ -105,7 +106,7 @@ def refuse(name: str, where: str, offered: Iterable[str]) -> NoReturn:
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
   """The config with the optional keys, and the entries of SECTIONS, that it leaves out."""
-  filled = {"activations": [], **config, "init": config.get("init")}
+  filled = {"attention": "auto", "activations": [], **config, "init": config.get("init")}
   for name, entries in SECTIONS.items():
     section = config.get(name, {} if name in OPTIONAL else None)
     if isinstance(section, dict):

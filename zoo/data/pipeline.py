@@ -25,12 +25,12 @@ class Records:
   Attributes:
     info: what others need to know, e.g. `tokenizer`, `vocab_size`, `class_names`, `bytes`.
     buckets: the lengths that a batch may be padded to; None: examples make batches as they are.
-    sizes: of pairs of texts, int [records] each: the tokens that the source and the target of every record have.
+    sizes: of texts, int [records]: the tokens that each record has; of pairs two such, of the source and the target.
   """
 
   info: dict[str, Any]
   buckets: Buckets | None = None
-  sizes: tuple[np.ndarray, np.ndarray] | None = None
+  sizes: tuple[np.ndarray, ...] | None = None
 
   def __len__(self) -> int:
     raise NotImplementedError

@@ -60,7 +60,7 @@ def masked_lm_accuracy(
   @jax.jit
   def forward(params: Any, batch: dict) -> dict:
     hidden = objective.prepare(batch)
-    found = apply(model, params, hidden["inputs"], **present(hidden, "segments", "valid", "predict"))
+    found = apply(model, params, hidden["inputs"], **present(hidden, "segments", "valid", "segment_ids", "predict"))
     if "mlm" not in found:
       raise UserError(
         f"masked_lm_accuracy needs a model with the output mlm, it gives {', '.join(found)}. Set its head."

@@ -14,6 +14,7 @@ import optax
 from zoo.errors import UserError
 from zoo.evaluate import ngram
 from zoo.evaluate.forward import outputs, records_of
+from zoo.objectives.objective import present
 
 
 def perplexity(
@@ -32,7 +33,8 @@ def perplexity(
 
   Args:
     model: (tokens [batch, length], valid=) -> logits [batch, length, vocab_size].
-    data: section of the pipeline `language`, or its records: `tokens`, `valid`, and `info` with `bytes`.
+    data: section of the pipeline `language`, or of `packed` documents, or the records of either: `tokens`, `valid`,
+      `segment_ids` where texts share a row, and `info` with `bytes`.
     batch_size: chunks at a time.
     train_data: the training text. With it the rows `tokens_5gram` and `bytes_5gram` tell what interpolated n-grams,
       counted on it, reach on the same documents (`zoo.evaluate.ngram`); the latter only where the tokenizer gives the
@@ -45,14 +47,18 @@ def perplexity(
   @jax.jit
   def forward(params: Any, batch: dict) -> dict:
     tokens, valid = batch["tokens"], batch.get("valid", jnp.ones_like(batch["tokens"], bool))
-    logits = model.apply({"params": params}, tokens[:, :-1], valid=valid[:, :-1]).astype(jnp.float32)
+    counts = valid[:, 1:]
+    segments = {name: x[:, :-1] for name, x in present(batch, "segment_ids").items()}
+    if segments:  # Of texts that share a row none predicts the next one's first token.
+      counts &= batch["segment_ids"][:, 1:] == segments["segment_ids"]
+    logits = model.apply({"params": params}, tokens[:, :-1], valid=valid[:, :-1], **segments).astype(jnp.float32)
     if records.info.get("vocab_size", 0) > logits.shape[-1]:
       raise UserError(
         f"perplexity: tokenizer {records.info['tokenizer'].name} has {records.info['vocab_size']} tokens, the model "
         f"predicts {logits.shape[-1]}. Give the model at least that vocab_size, or the data the model's tokenizer."
       )
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
-    return {"nats": jnp.sum(nats * valid[:, 1:], 1), "tokens": valid[:, 1:].sum(1)}
+    return {"nats": jnp.sum(nats * counts, 1), "tokens": counts.sum(1)}
 
   @functools.cache
   def baselines() -> dict[str, float]:
@@ -96,6 +102,8 @@ def ngrams(records: Any, train_records: Any, order: int) -> dict[str, float]:
 def stream(records: Any) -> np.ndarray:
   """The chunks of `records` in one row: `eos document eos document ... eos`, [tokens + 1] int."""
   chunks = [records[index] for index in range(len(records))]
+  if "segment_ids" in chunks[0]:
+    raise UserError("perplexity counts n-grams of running text: with train_data, use the pipeline language for both.")
   return np.concatenate([chunks[0]["tokens"][:1], *(chunk["tokens"][1:][chunk["valid"][1:]] for chunk in chunks)])
 
 

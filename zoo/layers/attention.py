@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from zoo.layers import caches, initial
 from zoo.layers.masks import Visibility
+from zoo.layers.positions import within
 
 
 def dense_attention(query, key, value, *, visibility=None, bias=None, scale=None, on_logits=None, on_weights=None):
@@ -117,7 +118,7 @@ class Attention(nn.Module):
       x: [batch, length, dim]
       context: [batch, context length, context dim], or None: x itself.
       valid: bool [batch, keys], True = a real key; keys are x's tokens, or context's.
-      positions: int32 [batch or 1, length] of x's tokens; counted from 0 (from the cache's end) if None.
+      positions: int32 [batch or 1, length] of x's tokens; if None counted from 0 (from the cache's end), in each text.
       bias: broadcastable to [batch, heads, length, keys], or a function of (query_positions [batch or 1, length, 1],
         key_positions [batch or 1, 1, keys]) that returns it.
       segment_ids, context_segment_ids: int32 [batch, length], [batch, context length]: of which of the texts that share
@@ -134,8 +135,9 @@ class Attention(nn.Module):
     if self.qk_norm is not None:
       query, key = self.qk_norm.copy(name="query_norm")(query), self.qk_norm.copy(name="key_norm")(key)
     cached = context is None and self.mask is not None and caching
+    in_order = positions is None and not cached
     if positions is None:
-      positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
+      positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None] if segment_ids is None else within(segment_ids)
       if cached and self.has_variable("cache", "ring_keys"):
         raise ValueError("Decoding with a ring needs positions: int32 [batch or 1, length], where the tokens stand.")
       if cached and self.has_variable("cache", "index"):
@@ -154,7 +156,7 @@ class Attention(nn.Module):
       query,
       key,
       value,
-      visibility=Visibility(self.mask, positions, key_positions, valid, segment_ids, key_segments),
+      visibility=Visibility(self.mask, positions, key_positions, valid, segment_ids, key_segments, in_order),
       bias=bias,
       scale=self.scale,
       on_weights=self._on_weights(train),
@@ -214,16 +216,25 @@ class Attention(nn.Module):
     return seen
 
 
-def with_caches(module, choose):
-  """The same module with the cache `choose(attention)` in every Attention of it."""
+def with_attentions(module, change, path=""):
+  """The same module with `change(attention, path)` in place of every Attention of it.
+
+  `path` names the fields that lead there: "encoder/stack/block/attention"; of a tuple the place in it.
+  """
   if isinstance(module, Attention):
-    return module.clone(cache=choose(module))
+    return change(module, path)
+  inner = lambda name: f"{path}/{name}" if path else str(name)
   if isinstance(module, tuple):
-    return tuple(with_caches(part, choose) for part in module)
+    return tuple(with_attentions(part, change, inner(i)) for i, part in enumerate(module))
   values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name != "parent"}
   parts = {name: value for name, value in values.items() if isinstance(value, nn.Module | tuple)}
-  parts = {name: with_caches(value, choose) for name, value in parts.items() if _has_modules(value)}
+  parts = {name: with_attentions(value, change, inner(name)) for name, value in parts.items() if _has_modules(value)}
   return module.clone(**parts) if parts else module
+
+
+def with_caches(module, choose):
+  """The same module with the cache `choose(attention)` in every Attention of it."""
+  return with_attentions(module, lambda attention, path: attention.clone(cache=choose(attention)))
 
 
 def _has_modules(value):

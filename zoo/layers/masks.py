@@ -46,6 +46,26 @@ def reach(rule):
   return min(found, default=None)
 
 
+def bounds(rule):
+  """How many positions back and how many ahead a token sees by a rule of this file, None: there is no end.
+
+  -> (back, ahead) such that `-back <= key position - query position <= ahead` is the rule; None for one of elsewhere.
+  """
+  if rule is None:
+    return None, None
+  if rule is causal:
+    return None, 0
+  if not isinstance(rule, functools.partial) or rule.func not in (_near, _allowed):
+    return None
+  if rule.func is _near:
+    return rule.args[0], rule.args[0]
+  found = [bounds(part) for part in rule.args]
+  if None in found:
+    return None
+  ends = zip(*found, strict=True)
+  return tuple(min((end for end in side if end is not None), default=None) for side in ends)
+
+
 class Visibility(NamedTuple):
   """What an attention kernel is told of who may see whom; a kernel may use the rule itself or ask for the array.
 
@@ -54,6 +74,8 @@ class Visibility(NamedTuple):
   valid: bool [batch, keys], True = a real key, or None: all are.
   query_segments, key_segments: int32 [batch, queries], [batch, keys]: which of the texts that share a row a token is
     of; it sees its own alone. Both are None where a row is one text.
+  in_order: True: positions count from 0 in a row or in each of its texts, so that a token's index in the row does as
+    well for the rules of this file. False: they were given, or are a cache's.
   """
 
   rule: Callable | None
@@ -62,6 +84,7 @@ class Visibility(NamedTuple):
   valid: jax.Array | None = None
   query_segments: jax.Array | None = None
   key_segments: jax.Array | None = None
+  in_order: bool = False
 
   def array(self):
     """bool [batch or 1, 1, queries or 1, keys], or None where everybody sees everything."""

@@ -95,9 +95,13 @@ def rotary(theta=10_000.0, scaling=None):
   return turn
 
 
-def within(segment_ids):
-  """Places, counted anew in every text: int32 [batch, length], which text a token is of -> likewise its place."""
+def within(segment_ids, real=None):
+  """Places, counted anew in every text: int32 [batch, length], which text a token is of -> likewise its place.
+
+  real: bool [batch, length], the tokens that count; a token's place is how many of them precede it. None: all do.
+  """
   places = jnp.arange(segment_ids.shape[1], dtype=jnp.int32)[None]
+  places = places if real is None else jnp.cumsum(real, axis=1, dtype=jnp.int32) - real
   begins = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
   return places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
 

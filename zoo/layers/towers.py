@@ -50,9 +50,8 @@ class Tower(nn.Module):
     """
     if positions is None and self.variables.get("cache"):
       raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length], where the tokens stand.")
-    if positions is None and segment_ids is not None:
-      positions = within(segment_ids)
-    x = x + self.positions(x.shape[1], positions).astype(x.dtype)
+    places = within(segment_ids) if positions is None and segment_ids is not None else positions
+    x = x + self.positions(x.shape[1], places).astype(x.dtype)
     x = x if self.first_norm is None else self.first_norm(x)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     given = dict(valid=valid, context_valid=context_valid, positions=positions, train=train)

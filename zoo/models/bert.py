@@ -15,7 +15,7 @@ from zoo.layers.blocks import PostNormBlock
 from zoo.layers.embeddings import pick, unembed
 from zoo.layers.mlp import MLP
 from zoo.layers.mlp import activation as activation_named
-from zoo.layers.positions import Learned
+from zoo.layers.positions import Learned, within
 from zoo.layers.stack import stack
 from zoo.models.model import Model
 
@@ -60,14 +60,16 @@ class BERT(Model):
   dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, tokens, *, segments=None, valid=None, positions=None, predict=None, train=False):
+  def __call__(self, tokens, *, segments=None, valid=None, positions=None, segment_ids=None, predict=None, train=False):
     """Hidden states, and what the heads make of them.
 
     Args:
       tokens: int32 [batch, length]; of the head "multiple_choice" [batch, choices, length], and so the rest.
       segments: int32 [batch, length], 0 = first sentence, 1 = second; all 0 if None.
       valid: bool [batch, length], True = a real token; nobody attends to the others.
-      positions: int32 [batch or 1, length], where each token stands; counted from 0 if None.
+      positions: int32 [batch or 1, length], where each token stands; counted from 0 if None, in each text of a row.
+      segment_ids: int32 [batch, length], which of the texts that share a row a token belongs to; it sees its own alone.
+        None: a row is one text. Not with heads that read the first token of a row.
       predict: int32 [batch, k], indices into length at which masked-token logits are wanted; everywhere if None.
 
     Returns:
@@ -86,8 +88,10 @@ class BERT(Model):
       given = (segments, valid, positions)
       segments, valid, positions = (x if x is None else x.reshape(-1, shape[-1]) for x in given)
     sizes.tokens_fit(tokens)
-    x = drop(self.norm(self.embedded(tokens, segments, positions)))
-    x = self.stack(x, valid=valid, train=train)
+    if segment_ids is not None and not (self.pooler is None and self.classify is None and self.choose is None):
+      raise ValueError("This model makes one summary of a row. Build it with head='mlm', or give each text its row.")
+    x = drop(self.norm(self.embedded(tokens, segments, positions, segment_ids)))
+    x = self.stack(x, valid=valid, segment_ids=segment_ids, train=train)
     out = {"hidden": x}
     if self.mlm is not None:
       out["mlm"] = self.to_logits(x if predict is None else pick(x, predict))
@@ -106,9 +110,10 @@ class BERT(Model):
       out["start"], out["end"] = jnp.moveaxis(self.answer(x).astype(jnp.float32), -1, 0)
     return out
 
-  def embedded(self, tokens, segments, positions=None):
+  def embedded(self, tokens, segments, positions=None, segment_ids=None):
     """What a token is, plus where it stands, plus which sentence it is of: -> [batch, length, dim]"""
     x = self.embed(tokens)
+    positions = within(segment_ids) if positions is None and segment_ids is not None else positions
     if self.pad is not None:
       x = jnp.where((tokens == self.pad)[:, :, None], jax.lax.stop_gradient(x), x)
     return self.with_segments(x + self.positions(tokens.shape[1], positions), tokens, segments)

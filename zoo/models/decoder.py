@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from zoo.layers import sizes
 from zoo.layers.embeddings import last, pick
 from zoo.layers.heads import OwnLogits, TiedLogits
+from zoo.layers.positions import within
 from zoo.models.model import Model
 
 HEADS = ("lm", "classify", "classify_tokens", "question_answering", None)
@@ -51,7 +52,7 @@ class Decoder(Model):
         "logits" [batch, num_classes] (read at the last token that is not `pad`; without one, at the last valid token),
         of tokens [batch, length, num_classes], "start", "end" of an answer [batch, length]. All logits are float32.
     """
-    x = self.hidden(tokens, valid, positions, train)
+    x = self.hidden(tokens, valid, positions, train=train)
     out = {"hidden": x}
     if self.classify is not None:
       out["logits"] = self.classify(last(x, valid if self.pad is None else tokens != self.pad)).astype(jnp.float32)
@@ -61,16 +62,17 @@ class Decoder(Model):
       out["start"], out["end"] = jnp.moveaxis(self.answer(x).astype(jnp.float32), -1, 0)
     return out
 
-  def hidden(self, tokens, valid, positions, train):
-    """-> [batch, length, dim]; arguments as of a call."""
+  def hidden(self, tokens, valid, positions, segment_ids=None, *, train):
+    """-> [batch, length, dim]; arguments as of a call, segment_ids as of a language model's."""
     sizes.tokens_fit(tokens)
     x = self.embed(tokens)
     if self.positions is not None:
       if positions is None and self.variables.get("cache"):
         raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length], where the tokens stand.")
-      x += self.positions(tokens.shape[1], positions)
+      places = within(segment_ids) if positions is None and segment_ids is not None else positions
+      x += self.positions(tokens.shape[1], places)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    x = self.stack(x, valid=valid, positions=positions, train=train)
+    x = self.stack(x, valid=valid, positions=positions, segment_ids=segment_ids, train=train)
     return x if self.norm is None else self.norm(x)
 
   @property
@@ -88,19 +90,21 @@ class LanguageModel(Decoder, kw_only=True):
   logits: nn.Module | None
 
   @nn.compact
-  def __call__(self, tokens, *, valid=None, positions=None, predict=None, train=False):
+  def __call__(self, tokens, *, valid=None, positions=None, segment_ids=None, predict=None, train=False):
     """Logits of the next token at every position.
 
     Args:
       tokens: int32 [batch, length]
       valid: bool [batch, length], True = a real token; nobody attends to the others.
-      positions: int32 [batch or 1, length]; counted from 0 (from the cache's end) if None.
+      positions: int32 [batch or 1, length]; counted from 0 (from the cache's end) if None, in each text of a row.
+      segment_ids: int32 [batch, length], which of the texts that share a row a token belongs to; it sees its own alone.
+        None: a row is one text.
       predict: int32 [batch, k], indices into length at which logits are wanted; everywhere if None.
 
     Returns:
       float32 [batch, length or k, vocab_size]
     """
-    x = self.hidden(tokens, valid, positions, train)
+    x = self.hidden(tokens, valid, positions, segment_ids, train=train)
     x = x if predict is None else pick(x, predict)
     return x if self.logits is None else self.to_logits(x)
 

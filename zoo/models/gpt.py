@@ -9,7 +9,7 @@ from zoo.layers.blocks import PreNormBlock
 from zoo.layers.embeddings import pick
 from zoo.layers.heads import TiedLogits
 from zoo.layers.mlp import MLP
-from zoo.layers.positions import Learned
+from zoo.layers.positions import Learned, within
 from zoo.layers.stack import stack
 from zoo.models.model import Model
 
@@ -32,13 +32,15 @@ class GPT(Model):
   dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, tokens, *, valid=None, positions=None, predict=None, train=False):
+  def __call__(self, tokens, *, valid=None, positions=None, segment_ids=None, predict=None, train=False):
     """Logits of the next token at every position.
 
     Args:
       tokens: int32 [batch, length]
       valid: bool [batch, length], True = a real token; nobody attends to the others.
-      positions: int32 [batch or 1, length], counted from 0 if None.
+      positions: int32 [batch or 1, length], counted from 0 if None, in each text of a row.
+      segment_ids: int32 [batch, length], which of the texts that share a row a token belongs to; it sees its own alone.
+        None: a row is one text.
       predict: int32 [batch, k], indices into length at which logits are wanted; everywhere if None.
 
     Returns:
@@ -47,9 +49,10 @@ class GPT(Model):
     sizes.tokens_fit(tokens)
     if positions is None and self.variables.get("cache"):
       raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length], where the tokens stand.")
-    x = self.embed(tokens) + self.positions(tokens.shape[1], positions)
+    places = within(segment_ids) if positions is None and segment_ids is not None else positions
+    x = self.embed(tokens) + self.positions(tokens.shape[1], places)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    x = self.stack(x, valid=valid, positions=positions, train=train)
+    x = self.stack(x, valid=valid, positions=positions, segment_ids=segment_ids, train=train)
     if predict is not None:
       x = pick(x, predict)
     x = self.norm(x)

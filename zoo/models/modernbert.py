@@ -58,13 +58,15 @@ class ModernBERT(Model):
   dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, tokens, *, segments=None, valid=None, predict=None, train=False):
+  def __call__(self, tokens, *, segments=None, valid=None, segment_ids=None, predict=None, train=False):
     """Hidden states, and what the heads make of them.
 
     Args:
       tokens: int32 [batch, length]; of the head "multiple_choice" [batch, choices, length], and so is valid.
       segments: not looked at; what pairs of texts come with. The token between the two tells them apart.
       valid: bool [batch, length], True = a real token; nobody attends to the others.
+      segment_ids: int32 [batch, length], which of the texts that share a row a token belongs to; it sees its own alone.
+        None: a row is one text. Not with heads that make one summary of a row.
       predict: int32 [batch, k], indices into length at which masked-token logits are wanted; everywhere if None.
 
     Returns:
@@ -83,8 +85,11 @@ class ModernBERT(Model):
     if self.choose is not None and tokens.ndim == 3:
       tokens, valid = tokens.reshape(-1, shape[-1]), None if valid is None else valid.reshape(-1, shape[-1])
     sizes.tokens_fit(tokens)
-    x = self.first(drop(self.first_norm(self.embed(tokens))), valid=valid, train=train)
-    x = x if self.stack is None else self.stack(x, valid=valid, train=train)
+    if segment_ids is not None and not (self.classify is None and self.choose is None):
+      raise ValueError("This model makes one summary of a row. Build it with head='mlm', or give each text its row.")
+    given = dict(valid=valid, segment_ids=segment_ids, train=train)
+    x = self.first(drop(self.first_norm(self.embed(tokens))), **given)
+    x = x if self.stack is None else self.stack(x, **given)
     x = self.norm(x)
     out = {"hidden": x}
     if self.mlm is not None:
@@ -131,9 +136,10 @@ class FirstBlock(Block):
   """x + attention(x), then as PreNormBlock: what comes out of an embedding's norm needs no other."""
 
   @nn.compact
-  def __call__(self, x, *, valid=None, drop_path=0.0, train=False):
+  def __call__(self, x, *, valid=None, segment_ids=None, drop_path=0.0, train=False):
     """[batch, length, dim] -> [batch, length, dim]"""
-    y = self.attention.copy(name="self_attention")(x, valid=valid, train=train)
+    attend = self.attention.copy(name="self_attention")
+    y = attend(x, valid=valid, segment_ids=segment_ids, train=train)
     x = x + self._thin("attention", y, drop_path, train)
     y = self.norm.copy(name="mlp_norm")(x)
     return x + self._thin("mlp", self.mlp.copy(name="feed_forward")(y, train=train), drop_path, train)

@@ -47,7 +47,7 @@ class Choices(Decoder, kw_only=True):
     """
     batch, choices, length = tokens.shape
     valid = None if valid is None else valid.reshape(-1, length)
-    x = self.hidden(tokens.reshape(-1, length), valid, positions, train)
+    x = self.hidden(tokens.reshape(-1, length), valid, positions, train=train)
     end = last(x, valid) if read is None else pick(x, read.reshape(-1, 1))[:, 0]
     score = self.choose(nn.Dropout(self.dropout)(end, deterministic=not train))
     lm = self.logits(x, self.embed)

@@ -13,7 +13,7 @@ from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
 from zoo.layers.mlp import MLP
-from zoo.layers.positions import Learned
+from zoo.layers.positions import Learned, within
 from zoo.layers.stack import stack
 from zoo.models.bert import BERT, MaskedTokenHead
 
@@ -35,10 +35,12 @@ class RoBERTa(BERT):
 
   summary: nn.Module | None = None
 
-  def embedded(self, tokens, segments, positions=None):
+  def embedded(self, tokens, segments, positions=None, segment_ids=None):
     """Token, position and segment: -> [batch, length, dim]"""
     real = tokens != self.pad
-    positions = jnp.where(real, jnp.cumsum(real, axis=1) - 1, -1) if positions is None else positions
+    if positions is None:
+      places = jnp.cumsum(real, axis=1) - 1 if segment_ids is None else within(segment_ids, real)
+      positions = jnp.where(real, places, -1)
     x = self.embed(tokens) + self.positions(tokens.shape[1], positions)
     x = jnp.where(real[:, :, None], x, jax.lax.stop_gradient(x))
     return self.with_segments(x, tokens, segments)

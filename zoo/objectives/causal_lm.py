@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from zoo.errors import UserError
-from zoo.objectives.objective import Objective, apply, check_batch, ratio, row_weight
+from zoo.objectives.objective import Objective, apply, check_batch, present, ratio, row_weight
 from zoo.objectives.routing import imbalance, routes
 from zoo.objectives.tokens import check_chunk, in_chunks, likelihood
 
@@ -19,14 +19,15 @@ def causal_lm(
   """Every token is predicted from those before it: mean of -log p(tokens[t + 1] | tokens[..t]).
 
   Args:
-    model: (tokens int [batch, length], valid=, train=) -> logits [batch, length, vocab_size].
+    model: (tokens int [batch, length], valid=, segment_ids=, train=) -> logits [batch, length, vocab_size].
     balance: of a mixture of experts: how much of `zoo.objectives.routing.imbalance` is added to the loss.
     chunk: of how many tokens, on all devices together, logits exist at the same time; None: of all.
     by_row: how rows are spread over devices, for chunks; None: XLA decides.
 
-  Batch: tokens int32 [batch, length]; optionally valid bool [batch, length] (only real tokens are predicted) and weight
-  [batch]. The model sees `length - 1` tokens. Metrics: loss (nats per token), perplexity, accuracy, tokens (predicted);
-  with `balance`, imbalance.
+  Batch: tokens int32 [batch, length]; optionally valid bool [batch, length] (only real tokens are predicted), weight
+  [batch], and segment_ids int32 [batch, length] where several texts share a row (`zoo.data.packed`). The model sees all
+  tokens, so that it works on whole tiles where length is a multiple of them; what it says after the last one does not
+  count. Metrics: loss (nats per token), perplexity, accuracy, tokens (predicted); with `balance`, imbalance.
   """
 
   check_chunk(model, "causal_lm", chunk)
@@ -34,26 +35,29 @@ def causal_lm(
 
   def init(rng: jax.Array, batch: dict) -> Any:
     check_batch(batch, "causal_lm", "tokens")
-    return model.init(rng, batch["tokens"][:1, :-1])["params"]
+    return model.init(rng, batch["tokens"][:1])["params"]
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
     tokens, valid = batch["tokens"], batch.get("valid")
-    targets = tokens[:, 1:]
-    seen = None if valid is None else valid[:, :-1]
-    mutable = {"mutable": ["router"]} if balance else {}
-    found = apply(trunk, params, tokens[:, :-1], valid=seen, rng=rng, **mutable)
+    options: dict = {"mutable": ["router"]} if balance else {}
+    found = apply(trunk, params, tokens, **present(batch, "valid", "segment_ids"), rng=rng, **options)
     found, state = found if balance else (found, {})
     if isinstance(found, Mapping):
       raise UserError(f"causal_lm needs a model that predicts the next token, this one gives {', '.join(found)}.")
     if balance and not state:
       raise UserError("balance evens the use of experts, and this model has none. Leave balance out.")
     weight = row_weight(batch, len(tokens))[:, None]
-    counts = weight * (jnp.ones(targets.shape) if valid is None else valid[:, 1:])
+    behind = lambda array: jnp.roll(array, -1, axis=1)  # What stands one further.
+    targets, counts = behind(tokens), weight * (jnp.arange(tokens.shape[1]) < tokens.shape[1] - 1)[None]
+    if valid is not None:
+      counts *= behind(valid)
+    if "segment_ids" in batch:  # The last token of a text says nothing about the text behind it.
+      counts *= behind(batch["segment_ids"]) == batch["segment_ids"]
     if chunk is None:
       sums = likelihood(found, targets, counts)
     else:
       sums = in_chunks(likelihood, model, params, found, targets, counts, chunk, by_row)
-    routed = {name: rows * weight.reshape(-1, *[1] * (rows.ndim - 1)) for name, rows in routes(state, seen).items()}
+    routed = {name: rows * weight.reshape(-1, *[1] * (rows.ndim - 1)) for name, rows in routes(state, valid).items()}
     return {**sums, "count": counts.sum(-1), **routed}
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:

@@ -34,7 +34,7 @@ def masked_lm(
   Logits are computed at the chosen positions alone, a number fixed by the length: a seventh of BERT's largest product.
 
   Args:
-    model: (tokens, segments=, valid=, predict=, train=) -> {"mlm" [batch, chosen, vocab_size]}.
+    model: (tokens, segments=, valid=, segment_ids=, predict=, train=) -> {"mlm" [batch, chosen, vocab_size]}.
     mask_token: id of [MASK].
     vocab_size: number of tokens that a random one is drawn from; by default the model's.
     special_tokens: ids that are never chosen, besides `mask_token` and what the batch calls special.
@@ -47,7 +47,8 @@ def masked_lm(
     chunk: of how many chosen tokens, on all devices together, logits exist at the same time; None: of all.
     by_row: how rows are spread over devices, for chunks; None: XLA decides.
 
-  Batch: tokens int32 [batch, length]; optionally segments, valid, special, word_start [batch, length], weight [batch].
+  Batch: tokens int32 [batch, length]; optionally segments, valid, special, word_start, segment_ids [batch, length],
+  weight [batch].
   Metrics: loss (nats per chosen token), accuracy, perplexity.
   """
   check_rates(rate, mask_rate, random_rate)
@@ -57,7 +58,7 @@ def masked_lm(
   def init(rng: jax.Array, batch: dict) -> Any:
     check_batch(batch, "masked_lm", "tokens", *(["word_start"] if whole_word else []))
     first = {key: x[:1] for key, x in batch.items()}
-    return model.init(rng, first["tokens"], **present(first, "segments", "valid"))["params"]
+    return model.init(rng, first["tokens"], **present(first, "segments", "valid", "segment_ids"))["params"]
 
   def prepare(batch: dict, rng: jax.Array | None = None) -> dict:
     if whole_word and "word_start" not in batch:
@@ -83,7 +84,7 @@ def masked_lm(
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
     batch = batch if "predict" in batch else prepare(batch, rng)
-    options = present(batch, "segments", "valid", "predict")
+    options = present(batch, "segments", "valid", "segment_ids", "predict")
     return guess(params, apply(see, params, batch["inputs"], rng=rng, **options), batch)
 
   return Objective(init, forward, mlm_reduce, prepare)

@@ -1,0 +1,154 @@
+"""Nothing that a token must not see moves what is made of it: with every kernel of attention that runs here, on every
+mesh. `pytest tests/test_leaks.py --leak-table=README.md` writes the table there.
+
+One program for each model, kernel and mesh gives both outcomes, so that what differs between them is the input alone.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import zoo
+from tests import leak_table
+from tests.filled import filled
+from zoo.kernels import with_kernels
+from zoo.sharding import make_mesh, put_batch, shardings
+
+ROWS, LENGTH = 8, 136
+SIZES = dict(vocab_size=23, max_length=LENGTH, dim=8, depth=1, num_heads=4)
+MODELS = {
+  "decoder": zoo.build("llama", **SIZES, mlp_dim=8, num_kv_heads=2, window=50, pattern=["local"]),
+  "encoder": zoo.build("bert", **SIZES, head="mlm"),
+  "encoder-decoder": zoo.build("transformer", **SIZES),
+}
+MESHES = {
+  "1 device": (make_mesh({"data": 1}, jax.devices()[:1]), "replicated"),
+  "data=8": (make_mesh({"data": 8}), "fsdp"),
+  "data=4, model=2": (make_mesh({"data": 4, "model": 2}), "fsdp+tensor"),
+}
+KERNELS = ("dense", "xla", "splash")
+RNG = np.random.default_rng(0)
+TOKENS, OTHER = RNG.integers(0, 23, (2, ROWS, LENGTH)).astype(np.int32)
+OTHER = np.where(OTHER == TOKENS, (OTHER + 1) % 23, OTHER).astype(np.int32)
+PLACES = np.arange(LENGTH)[None].repeat(ROWS, 0)
+# Three texts in a row, that begin elsewhere in each; behind them padding.
+STARTS = np.array([[30 + 3 * row, 70 + row, 120 + row] for row in range(ROWS)])
+IDS = (1 + (PLACES[:, :, None] >= STARTS[:, None]).sum(-1)).astype(np.int32)
+REAL = IDS < 4
+IDS = np.where(REAL, IDS, 0).astype(np.int32)
+
+
+@functools.cache
+def params_of(name, mesh):
+  model, (mesh, strategy) = MODELS[name], MESHES[mesh]
+  params = filled(model, *model.example())
+  return jax.device_put(params, shardings(params, strategy, mesh))
+
+
+def program(name, kernel, mesh):
+  """run(tokens, valid, segment_ids) -> an array [rows, length, ...]: what is made of every token."""
+  model, notes = with_kernels(MODELS[name], kernel, MESHES[mesh][0], interpret=kernel == "splash")
+
+  @jax.jit
+  def forward(params, batch):
+    given = {"valid": batch["valid"], "segment_ids": batch["segment_ids"]}
+    if name != "encoder-decoder":
+      found = model.apply({"params": params}, batch["tokens"], **given)
+      return found if name == "decoder" else found["mlm"]
+    given |= {"decoder_valid": batch["valid"], "decoder_segment_ids": batch["segment_ids"]}
+    return model.apply({"params": params}, batch["tokens"], batch["target_tokens"], **given)["logits"]
+
+  def run(tokens, valid=REAL, segment_ids=IDS, target=TOKENS):
+    batch = {"tokens": tokens, "target_tokens": target, "valid": valid, "segment_ids": segment_ids}
+    return np.asarray(forward(params_of(name, mesh), put_batch(batch, MESHES[mesh][0])))
+
+  return run, notes
+
+
+def moved(before, after, where):
+  """The most that an output differs at those tokens, and at the others."""
+  most = abs(before - after).reshape(ROWS, LENGTH, -1).max(-1)
+  return float(most[where].max()), float(most[~where].max())
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("name", MODELS)
+def test_what_must_not_be_seen_moves_nothing(name, kernel, mesh):
+  run, notes = program(name, kernel, mesh)
+  pairs = name == "encoder-decoder"
+  before = run(TOKENS)
+  found = {}
+
+  def see(check, where, *, needs=None, **given):
+    """`where` nothing may move; elsewhere something must, or the check would see nothing at all."""
+    kept, changed = moved(needs if needs is not None else before, run(**{"tokens": TOKENS, **given}), where)
+    assert changed > 1e-4, check
+    found[check] = max(found.get(check, 0.0), kept)
+
+  second = IDS == 2
+  see("other texts", REAL & ~second, tokens=np.where(second, OTHER, TOKENS))
+  if pairs:
+    see("other texts", REAL & ~second, target=np.where(second, OTHER, TOKENS))
+  row = np.arange(ROWS)[:, None] == 3
+  see("other rows", np.broadcast_to(~row, REAL.shape), tokens=np.where(row, OTHER, TOKENS))
+  # One text a row, and padding behind it.
+  alone = np.where(REAL, 1, 0).astype(np.int32)
+  before = run(TOKENS, segment_ids=alone)
+  see("padding", REAL, tokens=np.where(REAL, TOKENS, OTHER), target=np.where(REAL, TOKENS, OTHER), segment_ids=alone)
+  if name != "encoder":
+    late = PLACES >= 77
+    changed = {"target" if pairs else "tokens": np.where(late, OTHER, TOKENS)}
+    see("the future", REAL & ~late, segment_ids=alone, **changed)
+  if kernel != "dense":
+    assert notes.lines() == [f"attention: {kernel}"]  # It did not fall back.
+  if name != "encoder":
+    found["unused places of a cache"] = cache_leak(name, kernel, mesh)
+  leak_table.SEEN[name, kernel, mesh] = found
+  assert set(found.values()) == {0.0}, found
+
+
+def test_a_leak_would_be_seen():
+  run, _ = program("encoder", "dense", "1 device")
+  together = np.where(REAL, 1, 0).astype(np.int32)
+  before, after = (run(tokens, segment_ids=together) for tokens in (TOKENS, np.where(IDS == 2, OTHER, TOKENS)))
+  assert moved(before, after, REAL & (IDS != 2))[0] > 1e-3
+
+
+def cache_leak(name, kernel, mesh):
+  """How far the next token's logits move with what lies in a cache where nothing was written yet."""
+  model, _ = with_kernels(MODELS[name], kernel, MESHES[mesh][0], interpret=kernel == "splash")
+  params, size, used = params_of(name, mesh), 9, 5
+  encoded = jnp.asarray(RNG.standard_normal((ROWS, 7, 8)), jnp.float32)
+
+  def step(params, cache, tokens, places):
+    given = {"positions": places, "mutable": ["cache"]}
+    args = (tokens,) if name == "decoder" else (tokens, encoded)
+    method = {} if name == "decoder" else {"method": "decode"}
+    return model.apply({"params": params} | ({} if cache is None else {"cache": cache}), *args, **given, **method)
+
+  blank = jax.eval_shape(
+    lambda params: step(params, None, jnp.zeros((ROWS, size), jnp.int32), PLACES[:, :size]), params
+  )
+
+  def fill(path, leaf, unused):
+    kind = path[-1].key
+    if kind == "index":
+      return np.int32(used)
+    if kind == "positions":
+      return np.where(PLACES[:, :size] < used, PLACES[:, :size], -1).astype(np.int32)
+    values = np.random.default_rng(1).standard_normal(leaf.shape).astype(np.float32)
+    if not kind.startswith("context"):
+      values[:, :, used:] += unused
+    return values
+
+  run = jax.jit(lambda params, cache: step(params, cache, TOKENS[:, :1], jnp.full((ROWS, 1), used))[0])
+  outs = [
+    np.asarray(run(params, jax.tree_util.tree_map_with_path(functools.partial(fill, unused=unused), blank[1]["cache"])))
+    for unused in (0.0, 3.0)
+  ]
+  assert np.isfinite(outs[0]).all() and abs(outs[0]).max() > 0
+  return float(abs(outs[0] - outs[1]).max())

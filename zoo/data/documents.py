@@ -1,0 +1,145 @@
+"""Texts one by one, each with the length that it has, for `packed` to put side by side: `tokens`, `valid`."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from zoo.data.corpus import Corpus, tokenised
+from zoo.data.fields import check_fields
+from zoo.data.padding import end_token
+from zoo.data.pipeline import Example, Records
+from zoo.data.sentence_pairs import sentences
+from zoo.data.sources import open_source
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.errors import UserError
+
+LEARNS = ("next", "masked")
+LONG = ("split", "crop")
+
+
+def paragraphs(text: str) -> list[str]:
+  """The paragraphs of a text: what blank lines part."""
+  return [paragraph for part in re.split(r"\n\s*\n", text) if (paragraph := part.strip())]
+
+
+UNITS: dict[str, Callable[[str], list[str]] | None] = {
+  "document": None,
+  "paragraph": paragraphs,
+  "sentence": sentences,
+}
+
+
+def documents(
+  source: str,
+  split: str = "train",
+  *,
+  data_dir: str | None = None,
+  tokenizer: str = "sotu",
+  max_length: int = 512,
+  learns: str = "next",
+  unit: str = "document",
+  long: str = "split",
+  text_field: str = "text",
+  cache: bool = True,
+) -> "Documents":
+  """Texts as a model reads them that is trained on each for itself.
+
+      {"name": "packed", "max_length": 512, "data": {"name": "documents", "source": "tfds:sotu", "unit": "paragraph"}}
+
+  Args:
+    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    tokenizer: name or path.
+    max_length: most tokens of a text.
+    learns: "next": texts are `begin text end`, for causal_lm; "masked": `cls text sep`, for masked_lm.
+    unit: what a text is: a whole "document", a "paragraph" or a "sentence" of one.
+    long: what becomes of a text of more than max_length tokens. "split": it is cut into several. Of the next token each
+      begins with the token that the one before it ends with, so that every token is predicted once; masked, each has
+      its own cls and sep. "crop": what is too much is left out, and `info` says how much.
+    text_field: field of the source that holds a document.
+    cache: keep the tokens in the cache folder.
+
+  Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding; masked also `special` bool,
+  True on cls, sep and padding, and `word_start` bool, True where a word begins. `info`: source, tokenizer, vocab_size,
+  max_length, documents, texts (examples), cropped (tokens that are left out); bytes, where all of them are in a text;
+  of the next token also tokens (that are predicted).
+  """
+  for name, value, offered in (("learns", learns, LEARNS), ("unit", unit, tuple(UNITS)), ("long", long, LONG)):
+    if value not in offered:
+      raise UserError(f"documents.{name} is '{value}'. It may be: {', '.join(offered)}.")
+  if max_length < 3:
+    raise UserError(f"max_length is {max_length}. A beginning, a token and an end need at least 3.")
+  raw = open_source(source, split, data_dir)
+  check_fields(raw, text_field)
+  encoder = open_tokenizer(tokenizer)
+  corpus = tokenised(raw, encoder, field=text_field, pieces=UNITS[unit], cache=cache)
+  return Documents(corpus, raw.name, encoder, max_length, learns == "masked", long == "crop")
+
+
+class Documents(Records):
+  """See `documents`."""
+
+  def __init__(self, corpus: Corpus, source: str, tokenizer: Any, max_length: int, masked: bool, crop: bool):
+    self.corpus, self.tokenizer, self.max_length, self.masked = corpus, tokenizer, max_length, masked
+    self.begin, self.end = _ends(tokenizer, masked)
+    texts = np.diff(corpus.piece_ends, prepend=0)
+    # A piece advances by as many tokens of `begin text end` as it does not share with the next.
+    self.step = max_length - (2 if masked else 1)
+    # Of the next token the last token of a piece is in the next one too; the final end is predicted like any other.
+    pieces = np.maximum(-(-(texts if masked else texts + 1) // self.step), 1)
+    pieces = np.minimum(pieces, 1) if crop else pieces
+    self.text = np.repeat(np.arange(len(texts)), pieces)
+    self.piece = np.arange(len(self.text)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    left = texts[self.text] - self.piece * self.step
+    self.lengths = np.minimum(left + 2, max_length)
+    self.sizes = (self.lengths,)
+    kept = int(np.minimum(texts, self.step).sum()) if crop else int(texts.sum())
+    self.info = {
+      "source": source,
+      "tokenizer": tokenizer,
+      "vocab_size": tokenizer.vocab_size,
+      "max_length": max_length,
+      "documents": len(corpus.document_ends),
+      "texts": len(self.text),
+      "cropped": int(texts.sum()) - kept,
+    }
+    if kept == texts.sum() and len(corpus.piece_ends) == len(corpus.document_ends):
+      self.info["bytes"] = corpus.num_bytes
+    if not masked:
+      self.info["tokens"] = int((self.lengths - 1).sum())
+
+  def __len__(self) -> int:
+    return len(self.text)
+
+  def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
+    if not 0 <= index < len(self):
+      raise IndexError(f"There are {len(self)} texts; {index} is none of them.")
+    text, first = int(self.text[index]), int(self.piece[index]) * self.step
+    start, stop = int(self.corpus.piece_ends[text - 1]) if text else 0, int(self.corpus.piece_ends[text])
+    size = int(self.lengths[index])
+    begins, ends = self.masked or first == 0, self.masked or first + size == stop - start + 2
+    start += first if begins else first - 1
+    words = self.corpus.tokens[start : start + size - begins - ends]
+    tokens = np.full(self.max_length, self.tokenizer.pad or 0, np.int32)
+    tokens[:size] = np.concatenate([[self.begin] * begins, words, [self.end] * ends])
+    found = {"tokens": tokens, "valid": np.arange(self.max_length) < size}
+    if self.masked:
+      places = np.arange(self.max_length)
+      found |= {
+        "special": (places == 0) | (places >= size - 1),
+        "word_start": self.tokenizer.word_starts(tokens),
+      }
+    return found
+
+
+def _ends(tokenizer: Any, masked: bool) -> tuple[int, int]:
+  """The tokens that a text begins and ends with."""
+  if not masked:
+    end = end_token(tokenizer)
+    return (end if tokenizer.bos is None else tokenizer.bos), end
+  begin = tokenizer.cls if tokenizer.cls is not None else tokenizer.bos
+  end = tokenizer.sep if tokenizer.sep is not None else tokenizer.eos
+  if begin is None or end is None:
+    raise UserError(f"Tokenizer '{tokenizer}' has no token to begin (cls, bos) or end with (sep, eos). Try bert.")
+  return begin, end
