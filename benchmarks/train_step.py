@@ -55,7 +55,7 @@ def batch_of(family: str, size: dict, rows: int, length: int) -> dict:
   draw = lambda columns: rng.integers(4, size["vocab_size"] - 1, (rows, columns), dtype=np.int32)
   image = lambda: rng.uniform(-1, 1, (rows, size["image_size"], size["image_size"], 3)).astype(np.float32)
   if family == "gpt":
-    return {"tokens": draw(length)}
+    return {"tokens": draw(length + 1)}
   if family == "t5":
     return {"tokens": draw(length), "target_tokens": draw(length)}
   if family == "clip":
@@ -134,7 +134,7 @@ def theirs(folder: str, batch: dict, family: str, compiled: bool, dtype: str | N
 
   def loss_of():
     if family == "gpt":
-      logits = model(whole["tokens"], use_cache=False).logits[:, :-1]
+      logits = model(whole["tokens"][:, :-1], use_cache=False).logits
       return cross_entropy(logits.flatten(0, 1), whole["tokens"][:, 1:].flatten())
     if family == "bert":
       return model(whole["inputs"], labels=labels).loss

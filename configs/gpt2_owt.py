@@ -2,17 +2,17 @@
 
     python train.py --config=configs/gpt2_owt.py --config.data.source='jsonl:/data/owt/*.jsonl'
 
-480 rows of 1,024 tokens are 491,520 tokens a step; 19,500 steps are about 9.6 billion tokens, once through OpenWebText.
-The data are yours to bring: JSON lines with a field `text`, text files, or a TFDS dataset (`tfds:NAME`). One line
-changes the layout: `--config.sharding=fsdp`. Recipe: https://github.com/karpathy/nanoGPT. Not run to its end by us: no
-result is claimed.
+480 rows, each of which predicts 1,024 tokens, are 491,520 tokens a step; 19,500 steps are about 9.6 billion tokens, once
+through OpenWebText. The data are yours to bring: JSON lines with a field `text`, text files, or a TFDS dataset
+(`tfds:NAME`). One line changes the layout: `--config.sharding=fsdp`. Recipe: https://github.com/karpathy/nanoGPT. Not
+run to its end by us: no result is claimed.
 """
 
 from ml_collections import ConfigDict
 
 
 def get_config():
-  text = {"name": "language", "source": "jsonl:data/owt/*.jsonl", "tokenizer": "gpt2", "max_length": 1024}
+  text = {"name": "language", "source": "jsonl:data/owt/*.jsonl", "tokenizer": "gpt2", "max_length": 1025}
   return ConfigDict(
     {
       "seed": 0,

@@ -25,9 +25,9 @@ def causal_lm(
     by_row: how rows are spread over devices, for chunks; None: XLA decides.
 
   Batch: tokens int32 [batch, length]; optionally valid bool [batch, length] (only real tokens are predicted), weight
-  [batch], and segment_ids int32 [batch, length] where several texts share a row (`zoo.data.packed`). The model sees all
-  tokens, so that it works on whole tiles where length is a multiple of them; what it says after the last one does not
-  count. Metrics: loss (nats per token), perplexity, accuracy, tokens (predicted); with `balance`, imbalance.
+  [batch], and segment_ids int32 [batch, length] where several texts share a row (`zoo.data.packed`). The model sees
+  `length - 1` tokens: rows of 1,025 let it work on whole tiles. Metrics: loss (nats per token), perplexity, accuracy,
+  tokens (predicted); with `balance`, imbalance.
   """
 
   check_chunk(model, "causal_lm", chunk)
@@ -35,29 +35,30 @@ def causal_lm(
 
   def init(rng: jax.Array, batch: dict) -> Any:
     check_batch(batch, "causal_lm", "tokens")
-    return model.init(rng, batch["tokens"][:1])["params"]
+    return model.init(rng, batch["tokens"][:1, :-1])["params"]
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
     tokens, valid = batch["tokens"], batch.get("valid")
+    targets = tokens[:, 1:]
+    seen = {name: array[:, :-1] for name, array in present(batch, "valid", "segment_ids").items()}
     options: dict = {"mutable": ["router"]} if balance else {}
-    found = apply(trunk, params, tokens, **present(batch, "valid", "segment_ids"), rng=rng, **options)
+    found = apply(trunk, params, tokens[:, :-1], **seen, rng=rng, **options)
     found, state = found if balance else (found, {})
     if isinstance(found, Mapping):
       raise UserError(f"causal_lm needs a model that predicts the next token, this one gives {', '.join(found)}.")
     if balance and not state:
       raise UserError("balance evens the use of experts, and this model has none. Leave balance out.")
     weight = row_weight(batch, len(tokens))[:, None]
-    behind = lambda array: jnp.roll(array, -1, axis=1)  # What stands one further.
-    targets, counts = behind(tokens), weight * (jnp.arange(tokens.shape[1]) < tokens.shape[1] - 1)[None]
-    if valid is not None:
-      counts *= behind(valid)
+    counts = weight * (jnp.ones(targets.shape) if valid is None else valid[:, 1:])
     if "segment_ids" in batch:  # The last token of a text says nothing about the text behind it.
-      counts *= behind(batch["segment_ids"]) == batch["segment_ids"]
+      counts *= batch["segment_ids"][:, 1:] == seen["segment_ids"]
     if chunk is None:
       sums = likelihood(found, targets, counts)
     else:
       sums = in_chunks(likelihood, model, params, found, targets, counts, chunk, by_row)
-    routed = {name: rows * weight.reshape(-1, *[1] * (rows.ndim - 1)) for name, rows in routes(state, valid).items()}
+    routed = {
+      name: rows * weight.reshape(-1, *[1] * (rows.ndim - 1)) for name, rows in routes(state, seen.get("valid")).items()
+    }
     return {**sums, "count": counts.sum(-1), **routed}
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
