@@ -3,7 +3,6 @@
 `zoo.models.mixtral.chosen_experts` sorts tokens by expert, which XLA cannot split: every device would do all of it.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from zoo.layers.parts import replaced
 from zoo.meshes import row_axes
 from zoo.models.mixtral import chosen_experts
 
@@ -20,21 +20,9 @@ def on_mesh(model: Any, mesh: Mesh) -> Any:
   """The model whose mixtures with dispatch "chosen" follow the mesh's axis "expert"; the same model without such."""
   if "expert" not in mesh.shape:
     return model
-  return _replaced(model, {chosen_experts: over(mesh)})
-
-
-def _replaced(part: Any, new: dict[Callable, Callable]) -> Any:
-  if isinstance(part, tuple) and not hasattr(part, "_fields"):
-    made = tuple(_replaced(one, new) for one in part)
-    return part if all(one is other for one, other in zip(made, part, strict=True)) else made
-  if callable(part) and not dataclasses.is_dataclass(part):
-    return next((value for key, value in new.items() if part is key), part)
-  if not dataclasses.is_dataclass(part) or not hasattr(part, "clone"):
-    return part
-  values = {field.name: getattr(part, field.name) for field in dataclasses.fields(part) if field.name != "parent"}
-  changed = {name: _replaced(value, new) for name, value in values.items()}
-  changed = {name: value for name, value in changed.items() if value is not values[name]}
-  return part.clone(**changed) if changed else part
+  send = over(mesh)
+  chooses = lambda part: getattr(part, "dispatch", None) is chosen_experts
+  return replaced(model, lambda part, path: part.clone(dispatch=send) if chooses(part) else part)
 
 
 def over(mesh: Mesh) -> Callable:

@@ -86,9 +86,11 @@ def _tpus(target: str) -> list[Any]:
   for name, value in quiet.items():
     os.environ.setdefault(name, value)
   count, _, one = target.rpartition("*")
-  several = {"num_slices": int(count)} if count and int(count) > 1 else {}
+  options: dict[str, Any] = {"num_slices": int(count)} if count and int(count) > 1 else {}
+  if one.startswith("v4"):
+    options["chip_config_name"] = "megacore"  # A chip is one device, as on Google's machines.
   try:
-    return list(topologies.get_topology_desc(topology_name=one, platform="tpu", **several).devices)
+    return list(topologies.get_topology_desc(topology_name=one, platform="tpu", **options).devices)
   except Exception as error:  # JAX and libtpu each have their own.
     raise UserError(f"--plan={target}: there is no such slice: {str(error).splitlines()[0]}") from error
 

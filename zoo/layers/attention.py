@@ -1,6 +1,5 @@
 """Multi-head attention: projections and a cache around a pure kernel."""
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +10,7 @@ import jax.numpy as jnp
 
 from zoo.layers import caches, initial
 from zoo.layers.masks import Visibility
+from zoo.layers.parts import replaced
 from zoo.layers.positions import within
 
 
@@ -216,26 +216,11 @@ class Attention(nn.Module):
     return seen
 
 
-def with_attentions(module, change, path=""):
-  """The same module with `change(attention, path)` in place of every Attention of it.
-
-  `path` names the fields that lead there: "encoder/stack/block/attention"; of a tuple the place in it.
-  """
-  if isinstance(module, Attention):
-    return change(module, path)
-  inner = lambda name: f"{path}/{name}" if path else str(name)
-  if isinstance(module, tuple):
-    return tuple(with_attentions(part, change, inner(i)) for i, part in enumerate(module))
-  values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name != "parent"}
-  parts = {name: value for name, value in values.items() if isinstance(value, nn.Module | tuple)}
-  parts = {name: with_attentions(value, change, inner(name)) for name, value in parts.items() if _has_modules(value)}
-  return module.clone(**parts) if parts else module
+def with_attentions(module, change):
+  """The same module with `change(attention, path)` in place of every Attention of it; see `zoo.layers.parts`."""
+  return replaced(module, lambda part, path: change(part, path) if isinstance(part, Attention) else part)
 
 
 def with_caches(module, choose):
   """The same module with the cache `choose(attention)` in every Attention of it."""
   return with_attentions(module, lambda attention, path: attention.clone(cache=choose(attention)))
-
-
-def _has_modules(value):
-  return isinstance(value, nn.Module) or any(isinstance(part, nn.Module) for part in value)

@@ -6,11 +6,11 @@ kernels are turned around once, before the loop: `outputs_first`. The model is g
 multiplies by `kernel_first`, which turns them once more; XLA drops the two turns.
 """
 
-import dataclasses
 import math
 
-import flax.linen as nn
 import jax
+
+from zoo.layers.parts import replaced
 
 FEW = 64  # Rows. With more of them packing the kernel costs little, turning the product around more.
 TURNED = "kernel_outputs_first"
@@ -41,18 +41,8 @@ def table_first(x, table, **options):
 
 def with_products(module, dot_general):
   """The same module with `dot_general` in every part that multiplies by a kernel and lets one choose how."""
-  if isinstance(module, tuple):
-    return tuple(with_products(part, dot_general) for part in module)
-  if not isinstance(module, nn.Module):
-    return module
-  values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name != "parent"}
-  parts = {
-    name: with_products(part, dot_general) for name, part in values.items() if isinstance(part, nn.Module | tuple)
-  }
-  parts = {name: part for name, part in parts.items() if part is not values[name] and part != values[name]}
-  if "dot_general" in values:
-    parts["dot_general"] = dot_general
-  return module.clone(**parts) if parts else module
+  chosen = lambda part: part.clone(dot_general=dot_general) if hasattr(part, "dot_general") else part
+  return replaced(module, lambda part, path: chosen(part))
 
 
 def outputs_first(params, parent=""):

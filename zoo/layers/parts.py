@@ -1,0 +1,35 @@
+"""Parts of a built model exchanged for others: a module is a frozen dataclass whose fields are its parts."""
+
+import dataclasses
+
+import flax.linen as nn
+
+
+def replaced(module, change, path=""):
+  """The same module with `change(part, path)` in place of every part of it, and of itself.
+
+  Args:
+    module: or a tuple of modules.
+    change: returns what it is given, or another part. Within another part nothing is changed any more.
+    path: names the fields that lead there: "encoder/stack/block/attention"; of a tuple the place in it.
+
+  Returns:
+    the module itself where nothing changed.
+  """
+  inner = lambda name: f"{path}/{name}" if path else str(name)
+  if isinstance(module, tuple):
+    made = tuple(replaced(part, change, inner(i)) for i, part in enumerate(module))
+    return module if all(one is other for one, other in zip(made, module, strict=True)) else made
+  made = change(module, path)
+  if made is not module:
+    return made
+  values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name != "parent"}
+  parts = {name: replaced(value, change, inner(name)) for name, value in values.items() if _has_modules(value)}
+  parts = {name: part for name, part in parts.items() if part is not values[name]}
+  return module.clone(**parts) if parts else module
+
+
+def _has_modules(value):
+  if isinstance(value, tuple):
+    return bool(value) and all(isinstance(part, nn.Module) for part in value)
+  return isinstance(value, nn.Module)
