@@ -35,13 +35,13 @@ CASES = {
 }
 
 
-def inputs(padded, packed, kv_heads, *, batch=8, heads=4, dim=4):
-  draw = lambda i, n: jax.random.normal(jax.random.key(i), (batch, LENGTH, n, dim))
+def inputs(padded, packed, kv_heads, *, batch=8, heads=4, dim=4, length=LENGTH):
+  draw = lambda i, n: jax.random.normal(jax.random.key(i), (batch, length, n, dim))
   arrays = draw(0, heads), draw(1, kv_heads), draw(2, kv_heads)
-  real = jnp.arange(LENGTH)[None] < LENGTH - 11 * padded * (1 + jnp.arange(batch)[:, None] % 3)
-  ids = jnp.searchsorted(jnp.array([40, 90]), jnp.arange(LENGTH), side="right").astype(jnp.int32)[None] + 1
+  real = jnp.arange(length)[None] < length - 11 * padded * (1 + jnp.arange(batch)[:, None] % 3)
+  ids = jnp.searchsorted(jnp.array([40, 90]), jnp.arange(length), side="right").astype(jnp.int32)[None] + 1
   ids = jnp.where(real, jnp.broadcast_to(ids, real.shape), 0)
-  places = jnp.arange(LENGTH, dtype=jnp.int32)[None]
+  places = jnp.arange(length, dtype=jnp.int32)[None]
   seen = (places, places, real if padded else None, *((ids, ids) if packed else (None, None)), True)
   return arrays, seen, real
 
@@ -68,6 +68,29 @@ def test_values_and_gradients_are_those_of_dense_attention(name, case):
   assert notes.found == {("here", ""): None}  # It did not fall back.
   for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
     np.testing.assert_allclose(one, other, atol=1e-5 * float(abs(other).max()))
+
+
+@pytest.mark.parametrize("case", ["causal", "grouped heads", "window", "all"])
+def test_a_device_may_have_a_part_of_the_queries(case):
+  mesh = make_mesh({"data": 2, "model": 2, "sequence": 2}) if case == "grouped heads" else make_mesh({"sequence": 8})
+  rule, *shape = CASES[case]
+  arrays, seen, real = inputs(*shape, batch=2, length=128 * mesh.shape["sequence"])
+  notes = Notes("splash")
+  found = outcome(Kernel(RUNS["splash"], dense_attention, mesh, "here", notes), rule, arrays, seen, real)
+  assert notes.found == {("here", ""): None}
+  expected = outcome(dense_attention, rule, arrays, seen, real)
+  for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(one, other, atol=1e-5 * float(abs(other).max()))
+
+
+def test_parts_of_queries_must_be_whole_blocks():
+  arrays, seen, real = inputs(False, False, 1, batch=2)
+  notes = Notes("splash")
+  kernel = Kernel(RUNS["splash"], dense_attention, make_mesh({"data": 2, "sequence": 4}), "here", notes)
+  found = outcome(kernel, masks.causal, arrays, seen, real)
+  assert "131 queries do not make 4 parts" in notes.lines()[0]
+  expected = outcome(dense_attention, masks.causal, arrays, seen, real)
+  np.testing.assert_allclose(found[1], expected[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("mesh", ["data", "both"])

@@ -10,8 +10,10 @@ from zoo import flops, named
 from zoo import plan as planning
 from zoo.config import load, without
 from zoo.errors import UserError
+from zoo.experiment import experiment
 from zoo.hlo import Collective
 from zoo.plan import Plan, plan, show
+from zoo.sharding import make_mesh
 from zoo.stand_in import stand_in
 from zoo.targets import Chip, devices_of
 
@@ -69,6 +71,15 @@ def test_a_config_is_compiled_for_devices_that_only_have_to_be_named(monkeypatch
   axes = {(one.kind, one.axes) for one in found.collectives}
   assert ("all-reduce", ("model",)) in axes and any("data" in axis for _, axis in axes)
   assert "eight of these: 8 x cpu" in show(found)
+  # The whole is what the compiler says: arguments, what is neither argument nor given back in its place, and the rest.
+  with_data = config.copy_and_resolve_references().unlock()
+  with_data.data = stand_in(config.data.to_dict(), tmp_path)
+  made = experiment(with_data, make_mesh(config.mesh))
+  batch = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in made.batches[0].items()}
+  memory = made.compiled_step().lower(made.shapes, batch).compile().memory_analysis()
+  whole = memory.argument_size_in_bytes + memory.temp_size_in_bytes
+  whole += memory.output_size_in_bytes - memory.alias_size_in_bytes
+  assert found.used == pytest.approx(whole, rel=0.01)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zoo.errors import UserError, did_you_mean
@@ -134,7 +134,10 @@ def cudnn(query, key, value, visibility, bias, scale, mesh) -> jax.Array:
     given: dict[str, Any] = {"mask": mask, "scale": scale, **options}
     return jax.nn.dot_product_attention(query, key, value, **given, implementation="cudnn")[:, :queries]
 
-  return on_mesh(run, mesh, query, key, value, *masks)
+  if mesh.shape.get("sequence", 1) > 1:
+    raise Cannot("cuDNN's flash attention does not see where the part of a text stands that a device has")
+  rows = rows_of(mesh)
+  return on_mesh(run, mesh, query, key, value, *((x, P(rows if len(x) == len(query) else None)) for x in masks))
 
 
 def splash(query, key, value, visibility, bias, scale, mesh, *, interpret=False) -> jax.Array:
@@ -154,37 +157,56 @@ def splash(query, key, value, visibility, bias, scale, mesh, *, interpret=False)
     raise Cannot("who sees whom follows a rule of the model's own")
   if found != (None, None) and not (visibility.in_order and queries == keys):
     raise Cannot("tokens do not stand where they are in the row: positions are given, or a cache's")
+  parts = mesh.shape.get("sequence", 1)
+  if parts > 1 and queries % (parts * LANES):
+    raise Cannot(f"{queries} queries do not make {parts} parts, one a device of mesh axis 'sequence', of whole {LANES}")
   shape = tuple(size + -size % LANES for size in (queries, keys))
-  whole = masks.FullMask(shape) if found == (None, None) else masks.LocalMask(shape, found, offset=0)
-  mask = masks.CausalMask(shape) if found == (None, 0) else whole
+  own = (shape[0] // parts, shape[1])
+  mask, shards = masks.FullMask(own), 1
+  if found != (None, None):
+    # Which blocks a device looks at depends on where its part of the queries stands.
+    mask, shards = masks.CausalMask(shape) if found == (None, 0) else masks.LocalMask(shape, found, offset=0), parts
+  heads = masks.MultiHeadMask([mask] * (query.shape[2] // mesh.shape.get("model", 1)))
+  sizes = _blocks(kernels, *own, query.shape[-1])
+  attend = kernels.make_splash_mha(heads, block_sizes=sizes, head_shards=1, q_seq_shards=shards, interpret=interpret)
 
-  def run(query, key, value, *ids):
+  def run(query, key, value, attend, *ids):
     query, key, value = (_longer(x, LANES, 1).swapaxes(1, 2) for x in (query * scale, key, value))
-    heads = masks.MultiHeadMask([mask] * query.shape[1])
-    sizes = _blocks(kernels, *shape, query.shape[-1])
-    attend = kernels.make_splash_mha(heads, block_sizes=sizes, head_shards=1, q_seq_shards=1, interpret=interpret)
     segments = kernels.SegmentIds(*ids) if ids else None
-    return jax.vmap(attend)(query, key, value, segments).swapaxes(1, 2)[:, :queries]
+    return jax.vmap(attend, in_axes=(0, 0, 0, 0 if ids else None))(query, key, value, segments).swapaxes(1, 2)[
+      :, :queries
+    ]
 
-  return on_mesh(run, mesh, query, key, value, *_ids(visibility, query.shape[0], queries, keys))
+  length = "sequence" if parts > 1 else None
+  places = attend.manual_sharding_spec(NamedSharding(mesh, P(None, length if shards > 1 else None)))
+  ids = _ids(visibility, query.shape[0], queries, keys)
+  rows = rows_of(mesh)
+  of_ids = (P(rows, length), P(rows, None)) if ids else ()
+  return on_mesh(run, mesh, query, key, value, (attend, places), *zip(ids, of_ids), length=length)
 
 
 KERNELS: dict[str, Callable] = {"dense": dense_attention, "xla": xla, "cudnn": cudnn, "splash": splash}
 
 
-def on_mesh(run: Callable, mesh: Mesh, query, key, value, *others) -> jax.Array:
+def rows_of(mesh: Mesh) -> Any:
+  """The axes over which rows lie, as a part of a PartitionSpec."""
+  spec = batch_sharding(mesh).spec
+  return spec[0] if spec else None
+
+
+def on_mesh(run: Callable, mesh: Mesh, query, key, value, *others: tuple[Any, Any], length: str | None = None):
   """`run(query, key, value, *others)` on every device over its own rows and heads; whole where a mesh is one device.
 
   Args:
     run: treats every row and every head (of the query, with the key's that it shares) for itself.
     mesh: rows lie over the axes that `zoo.sharding.batch_sharding` names, heads over "model".
     query, key, value: [batch, length, heads, head_dim]
-    others: [batch or 1, ...]
+    others: what else `run` takes, and where it lies.
+    length: the axis over which queries lie; each device sees all keys.
   """
   if mesh.size == 1:
-    return run(query, key, value, *others)
-  spec = batch_sharding(mesh).spec
-  rows, heads = spec[0] if spec else None, "model" if mesh.shape.get("model", 1) > 1 else None
+    return run(query, key, value, *(array for array, _ in others))
+  rows, heads = rows_of(mesh), "model" if mesh.shape.get("model", 1) > 1 else None
   for what, size, axes in (
     ("rows", len(query), rows),
     ("heads", query.shape[2], heads),
@@ -193,10 +215,11 @@ def on_mesh(run: Callable, mesh: Mesh, query, key, value, *others) -> jax.Array:
     if size % ways(axes, mesh):
       named = "' and '".join(axes_of(axes))
       raise Cannot(f"{size} {what} do not divide over the {ways(axes, mesh)} devices of mesh axis '{named}'")
-  split = [P(rows, None, heads, None)] * 3 + [P(rows if len(x) == len(query) else None) for x in others]
+  own, seen = P(rows, length, heads, None), P(rows, None, heads, None)
+  places = (own, seen, seen, *(place for _, place in others))
   # It cannot be checked that a kernel gives what it says on every device: there is no rule for those.
-  spread = jax.shard_map(run, mesh=mesh, in_specs=tuple(split), out_specs=split[0], check_vma=False)
-  return spread(query, key, value, *others)
+  spread = jax.shard_map(run, mesh=mesh, in_specs=places, out_specs=own, check_vma=False)
+  return spread(query, key, value, *(array for array, _ in others))
 
 
 def _no_bias(bias: Any) -> None:
