@@ -14,10 +14,11 @@ import pytest
 import zoo
 from tests import leak_table
 from tests.filled import filled
+from zoo import activations
 from zoo.kernels import with_kernels
 from zoo.sharding import make_mesh, put_batch, shardings
 
-ROWS, LENGTH = 8, 136
+ROWS, LENGTH = 8, 256  # Two blocks of splash attention.
 SIZES = dict(vocab_size=23, max_length=LENGTH, dim=8, depth=1, num_heads=4)
 MODELS = {
   "decoder": zoo.build("llama", **SIZES, mlp_dim=8, num_kv_heads=2, window=50, pattern=["local"]),
@@ -28,6 +29,7 @@ MESHES = {
   "1 device": (make_mesh({"data": 1}, jax.devices()[:1]), "replicated"),
   "data=8": (make_mesh({"data": 8}), "fsdp"),
   "data=4, model=2": (make_mesh({"data": 4, "model": 2}), "fsdp+tensor"),
+  "data=4, sequence=2": (make_mesh({"data": 4, "sequence": 2}), "fsdp"),
 }
 KERNELS = ("dense", "xla", "splash")
 RNG = np.random.default_rng(0)
@@ -51,9 +53,14 @@ def params_of(name, mesh):
 def program(name, kernel, mesh):
   """run(tokens, valid, segment_ids) -> an array [rows, length, ...]: what is made of every token."""
   model, notes = with_kernels(MODELS[name], kernel, MESHES[mesh][0], interpret=kernel == "splash")
+  rules = activations.read([], MESHES[mesh][0])
 
   @jax.jit
   def forward(params, batch):
+    with activations.constrained(rules, MESHES[mesh][0]):
+      return outputs(params, batch)
+
+  def outputs(params, batch):
     given = {"valid": batch["valid"], "segment_ids": batch["segment_ids"]}
     if name != "encoder-decoder":
       found = model.apply({"params": params}, batch["tokens"], **given)
