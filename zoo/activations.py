@@ -24,7 +24,12 @@ BATCH = "batch"  # The axes that split the rows of a batch.
 # [batch, length, heads, head_dim]. With the axis "sequence" each device has a part of every text: its queries stay
 # where they are, and keys and values come from everywhere (https://arxiv.org/abs/2407.21783, section 3.3.2).
 LAYERS = (r"layer_\d+|layers|embed", (BATCH, "sequence", None))
-SEQUENCE = (("query", (BATCH, "sequence", ANY, ANY)), ("key|value", (BATCH, None, ANY, ANY)))
+# Convolutions stay whole: XLA would split them over places, and gets that wrong where kernels are split too (on CPUs).
+SEQUENCE = (
+  ("query", (BATCH, "sequence", ANY, ANY)),
+  ("key|value", (BATCH, None, ANY, ANY)),
+  (r"conv_\d+", (BATCH, None, None)),
+)
 # The kernels of experts as a mixture takes them: tokens go to the experts, experts do not go to the tokens.
 EXPERTS = (("experts/(gate|up|down)", ("expert", None, ANY)),)
 
