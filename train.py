@@ -12,22 +12,26 @@ from typing import Any
 import jax
 
 import zoo
-from zoo import evaluate, flops, guard, hosts, replay, saving, sharding
+from zoo import evaluate, flops, guard, hosts, page, replay, saving, sharding
 from zoo.checkpoints import Checkpoints
 from zoo.config import check_same_run, load, save, without
+from zoo.environment import environment
 from zoo.errors import UserError, exits_with_one_line, setting_up
+from zoo.evaluate import artifacts
 from zoo.experiment import experiment
 from zoo.explain import explain
 from zoo.metrics import Writers
 from zoo.places import place
 from zoo.plan_search import planned
-from zoo.progress import Progress, Speed, amounts
+from zoo.profiling import Profile
+from zoo.progress import Progress, Speed, amounts, memory
 from zoo.schema import resolve
 from zoo.watchdog import Watchdog
 
 FLAGS = {
   "plan": "compiles a step for chips that are not here, e.g. v5e:4x4, 2*v5p:4x4x4 or h100:8, and says what it would "
   "cost; auto, or auto:v5e:4x4, tries several meshes, rematerialisations and batch sizes",
+  "profile": "traces what the devices do from a step to another, e.g. 10:13, and says which operations took longest",
   "replay": "looks into the batch of a step that went wrong, FOLDER/bad/step_120.0_of_1.npz, and trains nothing",
 }
 SWITCHES = {"explain-sharding": "shows where every parameter would live, and trains nothing"}
@@ -75,8 +79,10 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog) -> int:
     state, start = saver.restore(abstract) or (initial(), 0)
     if start > config.steps:
       raise UserError(f"{folder} has reached step {start}, steps is {config.steps}. Raise --config.steps to go on.")
+    profile = Profile(options.get("profile"), folder, start, config.steps)
     if jax.process_index() == 0:
       save(config, folder)
+    artifacts.write_json(folder, "environment.json", environment())
     writers = Writers(folder, step=start, tensorboard=config.log.tensorboard, wandb=config.log.wandb)
 
   preemption = hosts.Preemption()
@@ -99,25 +105,30 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog) -> int:
       saver.save(0, state)
     step, batches = start, made.batches.iterate(start)
     while step < config.steps:
-      step, batch = step + 1, next(batches)
-      arrays = sharding.put_batch(batch, mesh)
+      step += 1
+      profile.before(step)
+      with speed.timed("data"):
+        batch = next(batches)
+      with speed.timed("dispatch"):
+        arrays = sharding.put_batch(batch, mesh)
       shapes_of_batch = tuple((name, jax.ShapeDtypeStruct(x.shape, x.dtype)) for name, x in arrays.items())
-      with watchdog.compiling(shapes_of_batch) as first:
+      with watchdog.compiling(shapes_of_batch) as first, speed.compiling() if first else speed.timed("dispatch"):
         state, metrics, guarded = run_step(state, arrays)
         if first:
           jax.block_until_ready(metrics)
-      speed.add(amounts(batch, made.parts), flops=work(*shapes_of_batch))
+      if not first:
+        speed.add(amounts(batch, made.parts), flops=work(*shapes_of_batch))
       progress.advance(step)
-      if step == start + 1:
-        speed.measure(step)  # The first step compiled: it says nothing about speed.
-        for line in made.attention.lines():
+      with speed.paused():
+        for line in [*(made.attention.lines() if step == start + 1 else []), *profile.after(step, metrics)]:
           progress.note(line)
 
       last, leaving = step == config.steps, preemption.reached()
       logs, saves = (last or step % config[section].every == 0 for section in ("log", "checkpoint"))
       saves = saves or leaving
       evaluates = last or (config.eval.every > 0 and step % config.eval.every == 0)
-      bad = watch.look(step, guarded, wait=logs or saves or evaluates)
+      with speed.timed("device"):
+        bad = watch.look(step, guarded, wait=logs or saves or evaluates)
       watchdog.step_done()
       if bad is not None:
         with speed.paused(), watchdog.other():
@@ -126,7 +137,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog) -> int:
         last = evaluates = step == config.steps
       if logs:
         metrics = {name: float(value) for name, value in metrics.items()}
-        metrics |= speed.measure(step)
+        metrics |= speed.measure(step) | memory()
         writers.write(step, metrics)
         progress.show(step, metrics)
       with speed.paused(), watchdog.other():
@@ -134,6 +145,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog) -> int:
         if evaluates:
           results = evaluate.run(evaluators, state.get("ema", state["params"]), folder, step, note=progress.note)
           writers.write(step, results)
+          page.update(folder, progress.note)
         if saves:
           guard.check_finite(state["params"], step)
           writers.flush()

@@ -4,7 +4,7 @@ import contextlib
 import math
 import sys
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Generator, Mapping
 from typing import Any, TextIO
 
@@ -24,6 +24,7 @@ class Speed:
     self.peak = peak
     self.step, self.since = step, time.perf_counter()
     self.done: Counter[str] = Counter()
+    self.spent: defaultdict[str, float] = defaultdict(float)
 
   def add(self, amounts: Mapping[str, float], *, flops: float = 0) -> None:
     """Counts one step.
@@ -35,7 +36,9 @@ class Speed:
     self.done.update({**amounts, "flops": flops})
 
   def measure(self, step: int) -> dict[str, float]:
-    """`{"seconds_per_step", "examples_per_second", ..., "mfu"}` since the last call.
+    """`{"seconds_per_step", "seconds_data", ..., "examples_per_second", ..., "mfu"}` since the last call.
+
+    `seconds_NAME` is what a step spent in `timed(NAME)`; `seconds_compile`, where a program was compiled, that in all.
 
     Call it after waiting for the loss of `step`: JAX computes ahead, and the clock only sees what was waited for.
     `mfu` is the model FLOP/s utilisation, a fraction (PaLM, https://arxiv.org/abs/2204.02311, appendix B).
@@ -45,7 +48,10 @@ class Speed:
     if steps <= 0 or seconds <= 0:
       return {}
     self.step, self.since = step, now
-    measured = {"seconds_per_step": seconds / steps}
+    compiled = {"seconds_compile": self.spent.pop("compile")} if "compile" in self.spent else {}
+    measured = {"seconds_per_step": seconds / steps} | compiled
+    measured |= {f"seconds_{name}": spent / steps for name, spent in self.spent.items()}
+    self.spent.clear()
     work = self.done.pop("flops", 0)
     measured |= {f"{name}_per_second": count / seconds for name, count in self.done.items()}
     self.done.clear()
@@ -59,6 +65,36 @@ class Speed:
     before = time.perf_counter()
     yield
     self.since += time.perf_counter() - before
+
+  @contextlib.contextmanager
+  def timed(self, part: str) -> Generator[None]:
+    """Time in this block is that of a part of a step: "data", "dispatch", "device"."""
+    before = time.perf_counter()
+    yield
+    self.spent[part] += time.perf_counter() - before
+
+  @contextlib.contextmanager
+  def compiling(self) -> Generator[None]:
+    """The first step of a program, which is compiled in this block: the step is not counted, and neither is its time.
+
+    Nor is what came before it since the last call of `measure`, if no step was done in between.
+    """
+    before = time.perf_counter()
+    yield
+    now = time.perf_counter()
+    self.spent["compile"] += now - before
+    self.since += now - before
+    self.step += 1
+    if not self.done:
+      self.since = now
+      self.spent = defaultdict(float, compile=self.spent["compile"])
+
+
+def memory() -> dict[str, float]:
+  """Bytes of this host's devices, the fullest one's: "memory_peak", "memory_in_use"; nothing where they do not say."""
+  stats = [found for device in jax.local_devices() if (found := device.memory_stats())]
+  names = {"memory_peak": "peak_bytes_in_use", "memory_in_use": "bytes_in_use"}
+  return {name: float(max(one[key] for one in stats)) for name, key in names.items() if stats and key in stats[0]}
 
 
 def amounts(batch: Mapping[str, Any], hosts: int = 1) -> dict[str, float]:
@@ -133,6 +169,8 @@ def summary(values: Mapping[str, Any]) -> str:
   ]
   if "mfu" in values:
     texts.append(f"{100 * float(values['mfu']):.1f}% of peak")
+  if values.get("seconds_data", 0) > 0.02 * values.get("seconds_per_step", math.inf):
+    texts.append(f"{float(values['seconds_data'] / values['seconds_per_step']):.0%} waiting for data")
   return "  ".join(texts)
 
 

@@ -1,0 +1,99 @@
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+
+from zoo import page
+from zoo.errors import UserError
+from zoo.page import figure, label, main, spread, thinned, update, write
+
+PIXEL = bytes.fromhex(
+  "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
+  "1f15c4890000000d49444154789c6360f8cf00000301010018dd8db00000000049454e44ae426082"
+)
+
+
+@pytest.fixture
+def run(tmp_path):
+  lines = [{"step": step, "time": 1.0, "loss": 5 / step, "seconds_per_step": 0.1, "seconds_data": 0.01,
+            "seconds_device": 0.08, "tokens_per_second": 100.0} for step in range(1, 21)]  # fmt: skip
+  lines[3]["loss"] = None  # Not finite.
+  lines.append({"step": 20, "time": 2.0, "eval/test/R@1": 0.25, "eval/test/pixels/R@1": 0.1})
+  folder = tmp_path / "a <b> run"
+  folder.mkdir()
+  (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+  (folder / "config.json").write_text(json.dumps({"seed": 0, "model": {"family": "gpt", "dim": 8}}))
+  (folder / "environment.json").write_text(json.dumps({"jax": "0.10.2"}))
+  (folder / "samples.txt").write_text("once <script>alert(1)</script>")
+  (folder / "retrieval.png").write_bytes(PIXEL)
+  return folder
+
+
+class Balanced(HTMLParser):
+  """Remembers tags that were opened and not closed."""
+
+  open, seen = (), ()
+
+  def handle_starttag(self, tag, attrs):
+    self.seen = (*self.seen, tag)
+    if tag in ("figure", "svg", "table", "h1", "h2", "h3", "pre", "span"):
+      self.open = (*self.open, tag)
+
+  def handle_endtag(self, tag):
+    if tag in ("figure", "svg", "table", "h1", "h2", "h3", "pre", "span"):
+      assert self.open[-1] == tag
+      self.open = self.open[:-1]
+
+
+def test_a_run_is_one_file_with_its_curves_numbers_pictures_and_texts(run):
+  text = write(run).read_text()
+  parser = Balanced()
+  parser.feed(text)
+  assert parser.open == () and parser.seen.count("svg") == 5 and parser.seen.count("img") == 1
+  for wanted in ("Evaluation: test", "R@1", "pixels 0.1", "model.family", "0.10.2", "tokens_per_second 100"):
+    assert wanted in text
+  assert "<script" not in text and "a &lt;b&gt; run" in text and "<b>" not in text
+  assert not re.search(r"(src|href)=.?(http|//)", text)
+
+
+def test_runs_stand_side_by_side(run, tmp_path):
+  other = tmp_path / "other"
+  other.mkdir()
+  (other / "metrics.jsonl").write_text('{"step": 1, "loss": 7.0}\n{"step": 9, "loss": 6.0}\n')
+  text = page.page(run, [other])
+  assert text.count("<polyline") == page.page(run).count("<polyline") + 1 and f"{other} 6" in text
+
+
+def test_a_long_curve_keeps_its_spikes_and_its_end():
+  curve = [(float(x), 0.0) for x in range(10_000)]
+  curve[4321] = (4321.0, 9.0)
+  thin = thinned(curve)
+  assert len(thin) <= page.POINTS + 2 and (4321.0, 9.0) in thin and thin[-1] == curve[-1]
+  assert [x for x, _ in thin] == sorted(x for x, _ in thin)
+  assert thinned(curve[:50]) == curve[:50]
+
+
+def test_a_curve_that_does_not_move_is_drawn():
+  assert spread([3.0, 3.0]) == (1.5, 4.5) and spread([0.0]) == (-0.5, 0.5)
+  assert "nan" not in figure("loss", {"loss": [(1.0, 0.0)]})
+
+
+def test_curves_are_told_apart_by_what_differs():
+  assert label("eval/test/pixels/R@1", "runs/a", 2, 1) == "pixels"
+  assert label("eval/test/R@1", "runs/a", 2, 2) == "model runs/a" and label("loss", "runs/a", 1, 1) == "loss"
+
+
+def test_a_run_does_not_end_over_its_page(run, monkeypatch):
+  notes = []
+  monkeypatch.setattr(page, "write", lambda folder: 1 / 0)
+  update(run, notes.append)
+  assert notes == ["page.html was not written: ZeroDivisionError: division by zero"]
+
+
+def test_mistakes_are_told_in_one_line(tmp_path, capsys):
+  with pytest.raises(UserError, match="holds no metrics.jsonl"):
+    write(tmp_path)
+  with pytest.raises(SystemExit):
+    main([])
+  assert "Which run?" in capsys.readouterr().err

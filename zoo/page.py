@@ -1,0 +1,211 @@
+"""A run in one HTML file that needs no server: python -m zoo.page runs/clip_emoji [runs/another ...]
+
+Curves, throughput, config, environment, and what evaluators left in the run folder. `train.py` writes `page.html` there
+after every evaluation. Of several folders each curve shows all runs; the page is then that of the first.
+"""
+
+import base64
+import html
+import json
+import math
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from zoo import metrics
+from zoo.atomic import replacing
+from zoo.errors import UserError, exits_with_one_line
+from zoo.places import place
+from zoo.schema import flatten
+
+NAME = "page.html"
+NO_ARTIFACTS = ("config.json", "environment.json", "model.json", "wandb_id.txt")
+POINTS = 300  # Of a curve, at most.
+IMAGE, IMAGES, TEXT, FILES = 2 * 2**20, 16 * 2**20, 20_000, 40  # Bytes of one and of all, letters, files: at most.
+COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 360, 190, 52, 10, 22
+STYLE = """body{font:14px system-ui,sans-serif;margin:2em auto;max-width:1160px;color:#222}h2{margin-top:1.6em}
+figure{display:inline-block;margin:0 12px 12px 0;vertical-align:top}figcaption{font-weight:600}
+table{border-collapse:collapse}td,th{padding:2px 10px 2px 0;text-align:left;vertical-align:top}
+pre{background:#f5f5f5;padding:8px;overflow:auto;max-height:24em}img{max-width:100%}
+svg text{font-size:10px;fill:#444}"""
+
+Curve = list[tuple[float, float]]
+
+
+def page(folder: Any, others: Sequence[Any] = ()) -> str:
+  """The HTML of a run folder.
+
+  Args:
+    folder: of the run, here or in a bucket.
+    others: run folders whose curves are shown beside.
+
+  Raises:
+    UserError: a folder holds no run.
+  """
+  folders = [place(one) for one in (folder, *others)]
+  runs = {str(one): curves_of(one) for one in folders}
+  title = html.escape(str(folder))
+  found = [f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"]
+  for heading, names in sections(runs).items():
+    found.append(f"<h2>{html.escape(heading)}</h2>")
+    for caption, members in names.items():
+      shown = {
+        label(name, run, len(members), len(runs)): runs[run][name]
+        for run in runs
+        for name in members
+        if name in runs[run]
+      }
+      found.append(figure(caption, shown))
+  found += artifacts(folders[0])
+  for heading, name in (("Config", "config.json"), ("Environment", "environment.json")):
+    path = folders[0] / name
+    if path.exists():
+      rows = [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in flatten(read_json(path))]
+      found.append(f"<h2>{heading}</h2>{table(rows)}")
+  return "\n".join(found) + "\n"
+
+
+def write(folder: Any, others: Sequence[Any] = ()) -> Any:
+  """Writes the page into the run folder, whole or not at all -> its path."""
+  text, path = page(folder, others), place(folder) / NAME
+  with replacing(path) as temporary:
+    temporary.write_text(text, encoding="utf-8")
+  return path
+
+
+def update(folder: Any, note: Callable[[str], Any]) -> None:
+  """Writes the page from the first host; `note` is told why if it cannot, for no run should end over its page."""
+  if jax.process_index() != 0:
+    return
+  try:
+    write(folder)
+  except Exception as error:  # Whatever it is.
+    note(f"{NAME} was not written: {type(error).__name__}: {error}")
+
+
+def curves_of(folder: Any) -> dict[str, Curve]:
+  """Name of a metric -> (step, value); what is not finite is left out."""
+  path = folder / "metrics.jsonl"
+  if not path.exists():
+    raise UserError(f"{folder} holds no metrics.jsonl. Name the folder of a run of train.py.")
+  curves: dict[str, Curve] = {}
+  for line in metrics.read(path):
+    for name, value in line.items():
+      if name not in ("step", "time") and isinstance(value, int | float) and math.isfinite(value):
+        curves.setdefault(name, []).append((line["step"], value))
+  return curves
+
+
+def sections(runs: Mapping[str, Mapping[str, Curve]]) -> dict[str, dict[str, list[str]]]:
+  """Heading -> caption of a figure -> the metrics in it: a model and what it is compared with share one."""
+  found: dict[str, dict[str, list[str]]] = {"Training": {}, "Speed": {}}
+  for name in dict.fromkeys(name for curves in runs.values() for name in curves):
+    parts = name.split("/")
+    if parts[0] == "eval" and len(parts) > 2:
+      found.setdefault(f"Evaluation: {parts[1]}", {}).setdefault(parts[-1], []).append(name)
+    elif name.startswith(("seconds_", "memory_")) or name.endswith("_per_second") or name == "mfu":
+      split = name.startswith("seconds_") and name not in ("seconds_per_step", "seconds_compile")
+      found["Speed"].setdefault("seconds of a step" if split else name, []).append(name)
+    else:
+      found["Training"].setdefault(name, []).append(name)
+  return {heading: names for heading, names in found.items() if names}
+
+
+def label(name: str, run: str, metrics_in_it: int, runs: int) -> str:
+  """Of a curve: what tells it from the others of its figure."""
+  parts = name.split("/")
+  own = "/".join(parts[2:-1]) or "model" if parts[0] == "eval" else name
+  return " ".join([own] * (metrics_in_it > 1) + [run] * (runs > 1)) or own
+
+
+def figure(caption: str, curves: Mapping[str, Curve]) -> str:
+  """An SVG of some curves over steps, with a legend if there are several."""
+  curves = {name: thinned(curve) for name, curve in curves.items()}
+  xs = [x for curve in curves.values() for x, _ in curve]
+  ys = [y for curve in curves.values() for _, y in curve]
+  (left, right), (low, high) = spread(xs), spread(ys)
+  across = lambda x: LEFT + (x - left) / (right - left) * (WIDTH - LEFT - 10)
+  up = lambda y: TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
+  drawn, legend = [], []
+  for i, (name, curve) in enumerate(curves.items()):
+    colour = COLOURS[i % len(COLOURS)]
+    points = " ".join(f"{across(x):.1f},{up(y):.1f}" for x, y in curve)
+    x, y = curve[-1]
+    drawn.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{points}"/>')
+    drawn.append(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="2.5" fill="{colour}"/>')
+    legend.append(f'<span style="color:{colour}">&#9632;</span> {html.escape(name)} {y:.4g}')
+  for y in (low, (low + high) / 2, high):
+    drawn.append(f'<line x1="{LEFT}" x2="{WIDTH - 10}" y1="{up(y):.1f}" y2="{up(y):.1f}" stroke="#ddd"/>')
+    drawn.append(f'<text x="{LEFT - 4}" y="{up(y) + 3:.1f}" text-anchor="end">{y:.3g}</text>')
+  for x, anchor in ((left, "start"), (right, "end")):
+    drawn.append(f'<text x="{across(x):.1f}" y="{HEIGHT - 6}" text-anchor="{anchor}">{x:,.0f}</text>')
+  picture = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}">{"".join(drawn)}</svg>'
+  return f"<figure><figcaption>{html.escape(caption)}</figcaption>{picture}<br>{'<br>'.join(legend)}</figure>"
+
+
+def thinned(curve: Curve) -> Curve:
+  """At most POINTS of the curve: of each stretch its lowest and its highest, so that no spike is lost; and the last."""
+  size = math.ceil(len(curve) / (POINTS // 2 - 1))
+  if len(curve) <= POINTS:
+    return curve
+  kept = []
+  for first in range(0, len(curve), size):
+    part = curve[first : first + size]
+    kept += sorted({min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])})
+  return [*kept, curve[-1]]
+
+
+def spread(values: Sequence[float]) -> tuple[float, float]:
+  """The lowest and the highest, apart."""
+  low, high = min(values), max(values)
+  return (low, high) if low < high else (low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)
+
+
+def artifacts(folder: Any) -> list[str]:
+  """Pictures and texts that evaluators left, in the order of their names."""
+  found, room = [], IMAGES
+  for path in sorted(folder.glob("*")):
+    if len(found) == FILES or path.suffix not in (".png", ".txt", ".json") or path.name in NO_ARTIFACTS:
+      continue
+    name, content = html.escape(path.name), path.read_bytes()
+    if path.suffix == ".png" and len(content) <= min(IMAGE, room):
+      room -= len(content)
+      found.append(
+        f'<h3>{name}</h3><img alt="{name}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
+      )
+    elif path.suffix != ".png":
+      text = content.decode("utf-8", "replace")
+      cut = f"\n... and {len(text) - TEXT:,} letters more" if len(text) > TEXT else ""
+      found.append(f"<h3>{name}</h3><pre>{html.escape(text[:TEXT] + cut)}</pre>")
+  return ["<h2>What evaluators left</h2>", *found] if found else []
+
+
+def read_json(path: Any) -> dict:
+  """A file's section; {} if it holds none."""
+  try:
+    found = json.loads(path.read_text())
+  except ValueError:
+    return {}
+  return found if isinstance(found, dict) else {}
+
+
+def table(rows: Iterable[tuple[str, str]]) -> str:
+  """HTML of names and values."""
+  cells = (f"<tr><th>{html.escape(str(name))}<td>{html.escape(str(value))}" for name, value in rows)
+  return f"<table>{''.join(cells)}</table>"
+
+
+@exits_with_one_line
+def main(argv: list[str]) -> int:
+  """Writes the page of the first folder; returns the exit status."""
+  if not argv or any(name.startswith("-") for name in argv):
+    raise UserError("Which run? python -m zoo.page runs/clip_emoji [runs/another ...]")
+  print(write(argv[0], argv[1:]))
+  return 0
+
+
+if __name__ == "__main__":
+  sys.exit(main(sys.argv[1:]))
