@@ -99,3 +99,21 @@ def test_what_hosts_exchange_between_slices_is_found():
   found = collectives(text, {"slice": 2, "data": 8}, [0] * 8 + [1] * 8)
   assert found == [Collective("all-reduce", 96 * 8 * 128 * 2, 1, 2, ("slice",), 2)]
   assert found[0].sent == 0 and found[0].sent_across == 96 * 8 * 128 * 2
+
+
+@pytest.mark.parametrize(
+  "line, found",
+  [
+    ("((f32[8]{0}, bf16[64]{0}), (f32[2]{0}, bf16[16]{0})) reduce-scatter-start(%a, %b)", ("reduce-scatter", 160)),
+    ("((f32[2]{0}, bf16[16]{0}), (f32[8]{0}, bf16[64]{0})) all-gather-start(%a, %b)", ("all-gather", 160)),
+    ("(f32[2]{0}, f32[8]{0}) all-gather-start(%a)", ("all-gather", 32)),
+    ("(f32[8]{0}, f32[8]{0}, u32[], u32[]) collective-permute-start(%a)", ("collective-permute", 32)),
+    ("(f32[8]{0}, bf16[64]{0}) all-reduce-start(%a, %b)", ("all-reduce", 160)),
+    ("f32[2]{0} reduce-scatter(%a)", ("reduce-scatter", 32)),
+  ],
+)
+def test_what_is_begun_names_what_it_reads_and_what_comes_of_it(line, found):
+  rest = "source_target_pairs={{0,1},{1,2},{2,3},{3,0}}" if "permute" in line else "replica_groups={{0,1,2,3}}"
+  text = f"ENTRY %main (a: f32[]) -> f32[] {{\n  %x = {line}, channel_id=1, {rest}\n}}\n"
+  (one,) = collectives(text, {"data": 4})
+  assert (one.kind, one.bytes) == found and one.devices == 4

@@ -89,10 +89,13 @@ def collectives(text: str, mesh: Mapping[str, int], networks: Sequence[int] | No
       result, kind, started = match.groups()
       members = _members(line, mesh)
       sizes = _sizes(result)
-      count = max(sizes) if started and kind != "all-reduce" else sum(sizes)
-      if kind == "reduce-scatter":
-        count *= len(members)
-      elif name.startswith("all-reduce-scatter"):
+      if started and kind not in ("all-reduce", "collective-permute"):
+        half = len(sizes) // 2  # What it reads, one array or several, and what comes of that.
+        count = max(sum(sizes[:half]), sum(sizes[half:]))
+      else:
+        count = max(sizes) if started and kind == "collective-permute" else sum(sizes)
+        count *= len(members) if kind == "reduce-scatter" else 1
+      if name.startswith("all-reduce-scatter"):
         kind = "reduce-scatter"  # As a TPU does it: the rest of this computation keeps a device's own part.
       spread = 1 if networks is None else len({networks[member] for member in members})
       one = Collective(kind, count, runs[name], len(members), _axes(members, mesh), spread)

@@ -31,6 +31,7 @@ class Plan:
     model_flops: of a whole step; computed_flops: with the optimiser's and what rematerialisation computes again.
     collectives: of `zoo.hlo`.
     rows, tokens: of a batch. steps: of the run.
+    attention: by which kernel, and why not by another; lines of `zoo.kernels.Notes`.
   """
 
   target: str
@@ -49,6 +50,7 @@ class Plan:
   rows: int
   tokens: int
   steps: int
+  attention: tuple[str, ...] = ()
 
   @property
   def used(self) -> int | None:
@@ -94,7 +96,11 @@ FORMULA = """A step takes at least the longest of these times, if everything ove
 def show(plan: Plan) -> str:
   """The plan for people."""
   chip, batch = CHIPS[plan.kind], plan.rows
-  lines = [f"{plan.target}: {plan.chips} x {plan.kind}, mesh {plan.mesh}", f"parameters  {plan.parameters:,}"]
+  lines = [
+    f"{plan.target}: {plan.chips} x {plan.kind}, mesh {plan.mesh}",
+    f"parameters  {plan.parameters:,}",
+    *plan.attention,
+  ]
   if plan.used is None:
     return "\n".join([*lines, f"It does not fit: {plan.refused}"])
   lines += ["", f"on a chip, of {size(chip.memory)}"]
@@ -182,8 +188,10 @@ def plan(config: Any, target: str) -> Plan:
     tokens=math.prod(batch["tokens"].shape) if "tokens" in batch else 0,
     steps=config.steps,
   )
+  lowered = made.compiled_step().lower(made.shapes, batch)
+  found["attention"] = tuple(made.attention.lines())
   try:
-    compiled = made.compiled_step().lower(made.shapes, batch).compile(compiler_options(devices[0]))
+    compiled = lowered.compile(compiler_options(devices[0]))
   except jax.errors.JaxRuntimeError as error:
     first = next((line for line in str(error).splitlines() if "memory" in line), str(error).splitlines()[0])
     if "RESOURCE_EXHAUSTED" not in str(error):
