@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 import zoo
-from zoo import evaluate, flops, guard, hosts, page, replay, saving, sharding
+from zoo import evaluate, flops, guard, hosts, page, profiling, replay, saving, sharding
 from zoo.checkpoints import Checkpoints
 from zoo.config import check_same_run, load, save, without
 from zoo.environment import environment
@@ -23,9 +23,9 @@ from zoo.explain import explain
 from zoo.metrics import Writers
 from zoo.places import place
 from zoo.plan_search import planned
-from zoo.profiling import Profile
-from zoo.progress import Progress, Speed, amounts, memory
+from zoo.progress import Progress, Speed, amounts
 from zoo.schema import resolve
+from zoo.timing import Programs
 from zoo.watchdog import Watchdog
 
 FLAGS = {
@@ -45,13 +45,14 @@ def main(argv: list[str]) -> int:
     with setting_up():
       print(planned(config, options["plan"], note=lambda line: print(line, file=sys.stderr)))
     return 0
+  steps = profiling.read(options["profile"], config.steps) if "profile" in options else None
   limits = config.timeouts
   hosts.join(start=limits.start, heartbeat=limits.heartbeat)
   with Watchdog(limits.step, limits.other, host=f"host {jax.process_index()} of {jax.process_count()}") as watchdog:
-    return train(config, options, watchdog)
+    return train(config, options, watchdog, steps)
 
 
-def train(config: Any, options: dict[str, Any], watchdog: Watchdog) -> int:
+def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tuple[int, int] | None) -> int:
   """What `main` does once the hosts have met."""
   folder = place(config.workdir)
   check_same_run(config, folder)
@@ -73,13 +74,11 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog) -> int:
     if "replay" in options:
       print(replay.replay(options["replay"], made, mesh, folder / "checkpoints", initial))
       return 0
-    run_step = made.compiled_step()
     abstract = jax.tree.map(lambda x, s: x.update(sharding=s), made.shapes, made.placed)
     saver = Checkpoints(folder / "checkpoints", **without(config.checkpoint, "every"), note=notes.append)
     state, start = saver.restore(abstract) or (initial(), 0)
     if start > config.steps:
       raise UserError(f"{folder} has reached step {start}, steps is {config.steps}. Raise --config.steps to go on.")
-    profile = Profile(options.get("profile"), folder, start, config.steps)
     if jax.process_index() == 0:
       save(config, folder)
     artifacts.write_json(folder, "environment.json", environment())
@@ -93,6 +92,8 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog) -> int:
     f"{made.parameters:,} parameters on {mesh.size} {mesh.devices.flat[0].platform} device(s), run folder {folder}"
   )
   speed = Speed(start, peak=flops.peak_of(mesh.devices.flat))
+  run_step = Programs(made.compiled_step(), speed)
+  profile = profiling.Profile(profiled, folder, start, speed=speed, note=progress.note, other=watchdog.other)
   keep = lambda step: replay.keep(folder, step, made.batches[step - 1], made.part, made.parts)
   watch = guard.Watch(**config.bad_loss, keep=keep, note=progress.note)
 
@@ -100,28 +101,31 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog) -> int:
   def work(*batch):
     return made.model_flops(dict(batch)) if speed.peak else 0
 
-  with saver, contextlib.closing(writers), contextlib.closing(progress):
+  with saver, contextlib.closing(writers), contextlib.closing(progress), contextlib.closing(profile):
     if start == 0 and watch.action == "roll_back":
       saver.save(0, state)
     step, batches = start, made.batches.iterate(start)
     while step < config.steps:
       step += 1
-      profile.before(step)
+      profile.before(step, state)
       with speed.timed("data"):
         batch = next(batches)
       with speed.timed("dispatch"):
         arrays = sharding.put_batch(batch, mesh)
       shapes_of_batch = tuple((name, jax.ShapeDtypeStruct(x.shape, x.dtype)) for name, x in arrays.items())
-      with watchdog.compiling(shapes_of_batch) as first, speed.compiling() if first else speed.timed("dispatch"):
-        state, metrics, guarded = run_step(state, arrays)
+      with watchdog.compiling(shapes_of_batch) as first, jax.profiler.StepTraceAnnotation("train", step_num=step):
+        state, metrics, guarded = run_step(shapes_of_batch, state, arrays)
         if first:
-          jax.block_until_ready(metrics)
-      if not first:
+          with speed.timed("device"):
+            jax.block_until_ready(metrics)
+      with speed.paused():  # Counting FLOPs traces the model, once per shape.
         speed.add(amounts(batch, made.parts), flops=work(*shapes_of_batch))
       progress.advance(step)
-      with speed.paused():
-        for line in [*(made.attention.lines() if step == start + 1 else []), *profile.after(step, metrics)]:
+      if step == start + 1:
+        speed.measure(step)  # The first step warms up: it says nothing about speed.
+        for line in made.attention.lines():
           progress.note(line)
+      profile.after(step, state, run_step.compiled)
 
       last, leaving = step == config.steps, preemption.reached()
       logs, saves = (last or step % config[section].every == 0 for section in ("log", "checkpoint"))
@@ -137,7 +141,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog) -> int:
         last = evaluates = step == config.steps
       if logs:
         metrics = {name: float(value) for name, value in metrics.items()}
-        metrics |= speed.measure(step) | memory()
+        metrics |= speed.measure(step) | run_step.measure()
         writers.write(step, metrics)
         progress.show(step, metrics)
       with speed.paused(), watchdog.other():

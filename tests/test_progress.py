@@ -84,21 +84,6 @@ def test_a_step_is_split_into_what_it_waits_for(clock):
   assert "waiting" not in summary({"seconds_per_step": 4.0, "seconds_data": 0.01})
 
 
-def test_a_step_that_compiles_is_left_out_and_its_time_told_once(clock):
-  speed = Speed(0)
-  clock[0] += 7  # The first batch.
-  with speed.compiling():
-    clock[0] += 60
-  for _ in range(2):
-    clock[0] += 1
-    speed.add({"tokens": 5})
-  with speed.compiling():  # A batch of another shape.
-    clock[0] += 30
-  assert speed.measure(4) == {"seconds_per_step": 1.0, "seconds_compile": 90.0, "tokens_per_second": 5.0}
-  clock[0] += 1
-  assert speed.measure(5) == {"seconds_per_step": 1.0}
-
-
 def test_no_speed_without_a_step(clock):
   speed = Speed(5)
   speed.add({"examples": 8})

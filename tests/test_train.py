@@ -157,6 +157,7 @@ def test_a_run_begins_with_the_parameters_of_another(config):
     ("--config.model.max_length=8", "8"),
     ("--config.model.vocab_size=200", "model.vocab_size is 200, the data have 260"),
     ("--config.objective.name=causal", "Did you mean 'causal_lm'"),
+    ("--profile=3:7", "--profile is '3:7', and the run ends at step 6"),
   ],
 )
 def test_a_mistake_ends_in_one_line_before_anything_is_written(config, capsys, argument, message):

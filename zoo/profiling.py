@@ -1,134 +1,134 @@
-"""What the devices do in some steps of a run: `train.py --profile=10:13`, a trace for xprof and a table for people."""
+"""`train.py --profile=10:13`: records what devices do during some steps, for xprof and as a few lines for people."""
 
+import contextlib
 import pathlib
-import re
 import tempfile
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 import jax
+from etils import epath
 
 from zoo.errors import UserError
 from zoo.places import place
+from zoo.profile_summary import summary
+from zoo.progress import Speed
 
-SHOWN = 15  # Operations in the table.
 
+def read(text: str, steps: int) -> tuple[int, int]:
+  """`"10:13"` -> (10, 13), the first and the last step to profile.
 
-class Op(NamedTuple):
-  """One run of an operation of a compiled program: its name without number, where it ran, when, in nanoseconds."""
+  Args:
+    text: what the user wrote.
+    steps: of the whole run.
 
-  name: str
-  where: str
-  start: float
-  end: float
+  Raises:
+    UserError: it is no such pair, or ends beyond the run.
+  """
+  try:
+    first, last = (int(part) for part in text.split(":"))
+  except ValueError:
+    first, last = 0, 0
+  if not 1 <= first <= last:
+    raise UserError(f"--profile is '{text}'. It must be the first and the last step to profile, as in --profile=10:13.")
+  if last > steps:
+    raise UserError(f"--profile is '{text}', and the run ends at step {steps}. Choose steps up to that.")
+  return first, last
 
 
 class Profile:
-  """Traces the steps from `first` to `last`, both included.
+  """Records steps `first` to `last` with jax.profiler into `folder/profile`. If that fails it says so, and no more.
 
   Args:
-    text: "10:13"; None: nothing is ever traced.
-    folder: of the run; the trace goes to its folder `profile`.
-    start: steps that the run has done. steps: where it ends.
-
-  Raises:
-    UserError: the text says no such steps.
+    wanted: (first, last); None: nothing.
+    folder: of the run; may be in a bucket.
+    done: steps done before. A run that goes on behind the first step to profile records nothing.
+    speed: is told what is no training.
+    note: is told where the profile is, and what is in it.
+    other: a context for what is no step and may take longer, `Watchdog.other`.
   """
 
-  def __init__(self, text: str | None, folder: Any, start: int, steps: int):
-    self.first = self.last = 0
-    self.folder = folder / "profile"
-    self._local: tempfile.TemporaryDirectory | None = None
-    if text is None:
+  def __init__(
+    self,
+    wanted: tuple[int, int] | None,
+    folder: Any,
+    done: int,
+    *,
+    speed: Speed,
+    note: Callable[[str], Any],
+    other: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+  ):
+    self._wanted, self._folder = wanted, place(folder) / "profile"
+    self._speed, self._note, self._other = speed, note, other
+    self._running: tempfile.TemporaryDirectory | None = None
+    self._since = 0.0
+    if wanted and done >= wanted[0]:
+      self._wanted = None
+      note(f"Nothing is profiled: the run goes on behind step {done}, and --profile begins at step {wanted[0]}.")
+
+  def before(self, step: int, state: Any) -> None:
+    """To be called before every step. Begins to record before the first one to profile, once `state` is there: what is
+    still computed belongs to the steps before."""
+    if self._wanted is None or self._running is not None or step != self._wanted[0]:
       return
-    match = re.fullmatch(r"(\d+):(\d+)", text)
-    if match is None or not 1 <= int(match[1]) <= int(match[2]):
-      raise UserError(f"--profile={text}: it must be the first step and the last one, e.g. 10:13.")
-    self.first, self.last = int(match[1]), int(match[2])
-    if self.first <= start or self.last > steps:
-      raise UserError(f"--profile={text}: this run goes from step {start + 1} to {steps}. Choose steps among these.")
+    with self._speed.timed("device"):
+      jax.block_until_ready(state)
+    with self._speed.paused(), self._other(), self._failing():
+      self._running = tempfile.TemporaryDirectory()
+      options = jax.profiler.ProfileOptions()
+      options.python_tracer_level = 0  # It would record every call of Python, and slow it down.
+      jax.profiler.start_trace(self._running.name, profiler_options=options)
+      self._since = time.perf_counter()
 
-  def before(self, step: int) -> None:
-    """To be called before `step` is given to the devices."""
-    if step == self.first:
-      self._local = tempfile.TemporaryDirectory()
-      jax.profiler.start_trace(self._local.name)
+  def after(self, step: int, state: Any, programs: Sequence[Any]) -> None:
+    """To be called after every step. Ends recording after the last one, once `state` is there, and tells what it found.
 
-  def after(self, step: int, outputs: Any) -> list[str]:
-    """To be called with what `step` returned -> lines for people, behind the last step."""
-    if step != self.last or self._local is None:
-      return []
-    jax.block_until_ready(outputs)
-    jax.profiler.stop_trace()
-    with self._local as local:
-      found = [op for path in sorted(pathlib.Path(local).rglob("*.xplane.pb")) for op in operations(path)]
-      for path in pathlib.Path(local).rglob("*"):
-        if path.is_file():
-          copy = place(self.folder) / path.relative_to(local).as_posix()
-          copy.parent.mkdir(parents=True, exist_ok=True)
-          copy.write_bytes(path.read_bytes())
-    self._local = None
-    title = f"Profile of the steps {self.first} to {self.last}, in {self.folder} (xprof --logdir={self.folder})"
-    return [title, *summary(found, self.last - self.first + 1)]
+    Args:
+      step: that was done.
+      state: what it computed.
+      programs: `jax.stages.Compiled`, those that may have run.
+    """
+    if self._wanted is None or self._running is None or step < self._wanted[1]:
+      return
+    (first, last), folder = self._wanted, pathlib.Path(self._running.name)
+    with self._speed.timed("device"):
+      jax.block_until_ready(state)
+    with self._speed.paused(), self._other(), self._failing():
+      seconds = time.perf_counter() - self._since
+      self._wanted = None
+      jax.profiler.stop_trace()
+      self._keep(folder)
+      if jax.process_index() == 0:
+        (recorded,) = folder.rglob("*.xplane.pb")
+        found = summary(jax.profiler.ProfileData.from_file(str(recorded)), programs, seconds, last - first + 1)
+        self._note(f"Steps {first} to {last} took {seconds:.3f} s (xprof --logdir={self._folder})\n{found}")
+      self.close()
 
+  def close(self) -> None:
+    """Ends recording where the run ended before it did, and throws it away."""
+    running, self._running = self._running, None
+    if running is not None:
+      if self._wanted is not None:
+        self._wanted = None
+        with contextlib.suppress(Exception):
+          jax.profiler.stop_trace()
+      running.cleanup()
 
-def operations(path: pathlib.Path) -> list[Op]:
-  """What ran, read from a trace (`.xplane.pb`): events that name an operation of a program."""
-  found = []
-  for plane in jax.profiler.ProfileData.from_file(str(path)).planes:
-    for line in plane.lines:
-      for event in line.events:
-        stats = {str(name): value for name, value in event.stats if name is not None}
-        if "hlo_op" in stats or line.name == "XLA Ops":
-          name = str(stats.get("hlo_op") or event.name).split(" = ")[0].lstrip("%")
-          where = plane.name if plane.name.startswith("/device") else f"{plane.name}:{stats.get('device_ordinal', 0)}"
-          found.append(Op(re.sub(r"[.\d]+$", "", name), where, event.start_ns, event.start_ns + event.duration_ns))
-  return found
+  def _keep(self, recorded: pathlib.Path) -> None:
+    """Copies the files: jax.profiler itself does not write to every bucket."""
+    for path in recorded.rglob("*"):
+      if path.is_file():
+        kept = self._folder / path.relative_to(recorded).as_posix()
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        epath.Path(path).copy(kept, overwrite=True)
 
-
-def summary(ops: Iterable[Op], steps: int) -> list[str]:
-  """Lines: how busy every device was, and the operations that took longest, each without those within it."""
-  ops = list(ops)
-  if not ops:
-    return ["The trace names no operation: this platform does not tell."]
-  lines, own = [], own_times(ops)
-  for where in sorted({op.where for op in ops}):
-    spans = [(op.start, op.end) for op in ops if op.where == where]
-    whole = max(end for _, end in spans) - min(start for start, _ in spans)
-    lines.append(f"  {where}: busy {union(spans) / whole if whole else 1:.0%} of {whole / 1e6 / steps:,.2f} ms a step")
-  total = sum(seconds for _, seconds in own.values())
-  lines.append(f"  {'operation':<40}{'runs/step':>12}{'ms/step':>12}{'share':>8}")
-  longest = sorted(own.items(), key=lambda item: -item[1][1])
-  for name, (runs, spent) in longest[:SHOWN]:
-    lines.append(f"  {name[:39]:<40}{runs / steps:>12,.1f}{spent / 1e6 / steps:>12,.3f}{spent / total:>8.1%}")
-  rest = sum(spent for _, (_, spent) in longest[SHOWN:])
-  return lines if not rest else [*lines, f"  {'the others':<52}{rest / 1e6 / steps:>12,.3f}{rest / total:>8.1%}"]
-
-
-def own_times(ops: Iterable[Op]) -> dict[str, tuple[int, float]]:
-  """name -> (runs, nanoseconds), a loop's time without that of what it runs, devices together."""
-  found: dict[str, tuple[int, float]] = {}
-  open_ones: dict[str, list[Op]] = {}
-
-  def add(name: str, runs: int, spent: float) -> None:
-    before = found.get(name, (0, 0.0))
-    found[name] = before[0] + runs, before[1] + spent
-
-  for op in sorted(ops, key=lambda op: (op.start, -op.end)):
-    around = open_ones.setdefault(op.where, [])
-    while around and around[-1].end <= op.start:
-      around.pop()
-    if around and op.end <= around[-1].end:
-      add(around[-1].name, 0, op.start - op.end)
-    add(op.name, 1, op.end - op.start)
-    around.append(op)
-  return found
-
-
-def union(spans: Iterable[tuple[float, float]]) -> float:
-  """The length of what these stretches cover together."""
-  covered, until = 0.0, float("-inf")
-  for start, end in sorted(spans):
-    covered += max(0.0, end - max(start, until))
-    until = max(until, end)
-  return covered
+  @contextlib.contextmanager
+  def _failing(self) -> Generator[None]:
+    """A profile is worth no run: what goes wrong is told."""
+    try:
+      yield
+    except Exception as error:
+      self._note(f"The profile failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+      self.close()
+      self._wanted = None

@@ -38,7 +38,7 @@ class Speed:
   def measure(self, step: int) -> dict[str, float]:
     """`{"seconds_per_step", "seconds_data", ..., "examples_per_second", ..., "mfu"}` since the last call.
 
-    `seconds_NAME` is what a step spent in `timed(NAME)`; `seconds_compile`, where a program was compiled, that in all.
+    `seconds_NAME` is what a step spent in `timed(NAME)`.
 
     Call it after waiting for the loss of `step`: JAX computes ahead, and the clock only sees what was waited for.
     `mfu` is the model FLOP/s utilisation, a fraction (PaLM, https://arxiv.org/abs/2204.02311, appendix B).
@@ -48,8 +48,7 @@ class Speed:
     if steps <= 0 or seconds <= 0:
       return {}
     self.step, self.since = step, now
-    compiled = {"seconds_compile": self.spent.pop("compile")} if "compile" in self.spent else {}
-    measured = {"seconds_per_step": seconds / steps} | compiled
+    measured = {"seconds_per_step": seconds / steps}
     measured |= {f"seconds_{name}": spent / steps for name, spent in self.spent.items()}
     self.spent.clear()
     work = self.done.pop("flops", 0)
@@ -72,29 +71,6 @@ class Speed:
     before = time.perf_counter()
     yield
     self.spent[part] += time.perf_counter() - before
-
-  @contextlib.contextmanager
-  def compiling(self) -> Generator[None]:
-    """The first step of a program, which is compiled in this block: the step is not counted, and neither is its time.
-
-    Nor is what came before it since the last call of `measure`, if no step was done in between.
-    """
-    before = time.perf_counter()
-    yield
-    now = time.perf_counter()
-    self.spent["compile"] += now - before
-    self.since += now - before
-    self.step += 1
-    if not self.done:
-      self.since = now
-      self.spent = defaultdict(float, compile=self.spent["compile"])
-
-
-def memory() -> dict[str, float]:
-  """Bytes of this host's devices, the fullest one's: "memory_peak", "memory_in_use"; nothing where they do not say."""
-  stats = [found for device in jax.local_devices() if (found := device.memory_stats())]
-  names = {"memory_peak": "peak_bytes_in_use", "memory_in_use": "bytes_in_use"}
-  return {name: float(max(one[key] for one in stats)) for name, key in names.items() if stats and key in stats[0]}
 
 
 def amounts(batch: Mapping[str, Any], hosts: int = 1) -> dict[str, float]:
