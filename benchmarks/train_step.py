@@ -5,7 +5,8 @@ python -m benchmarks.train_step --models gpt t5     some of them
 python -m benchmarks.train_step --no-compile        without torch.compile, whose compilation takes minutes
 
 Ours with layers in a loop and in a scan; theirs as it is and by torch.compile, AdamW fused. All start at the same loss,
-or the benchmark says so. Without torch and transformers (extra `parity`) ours runs alone.
+or the benchmark says so. On an accelerator with utilisation, of the peak in bfloat16. Without torch and transformers
+(extra `parity`) ours runs alone.
 """
 
 import contextlib
@@ -78,16 +79,23 @@ def ours(folder: str, batch: dict, family: str, scan: bool, dtype: str | None):
   import optax
 
   import zoo
-  from zoo import named, optim
+  from zoo import flops, named, optim
+  from zoo.kernels import with_kernels
   from zoo.layers.stack import stack_layers, unstack_layers
   from zoo.objectives.objective import value_and_grad
+  from zoo.sharding import make_mesh
 
   loaded, params = zoo.load(folder)
   model = zoo.build(**{**loaded.spec, "scan": scan, "dtype": dtype})
   like = jax.eval_shape(model.init, jax.random.key(0), *model.example())["params"]
   params = stack_layers(unstack_layers(params), like) if scan else unstack_layers(params)
   options = {"mask_token": MASK} if family == "bert" else {}
-  grad = value_and_grad(named.call("objectives", {"name": OBJECTIVES[family], **options}, model))
+  # Attention as train.py has it: by flash kernels where the device has them.
+  attending, _ = with_kernels(model, "auto", make_mesh({"data": 1}, jax.devices()[:1]))
+  plain, trained = (
+    named.call("objectives", {"name": OBJECTIVES[family], **options}, one) for one in (model, attending)
+  )
+  grad = value_and_grad(trained)
   optimizer, _ = optim.optimizer(params, 1000, learning_rate=1e-4, schedule="constant", weight_decay=0.01)
 
   @jax.jit
@@ -102,6 +110,7 @@ def ours(folder: str, batch: dict, family: str, scan: bool, dtype: str | None):
 
   step = jax.jit(train_step, donate_argnums=0)
   state, batch = begin(params), jax.tree.map(jnp.asarray, batch)
+  work = flops.training_flops(lambda params, batch: plain.loss(params, batch), state[0], batch)
 
   def run(steps: int) -> dict:
     nonlocal state
@@ -109,7 +118,7 @@ def ours(folder: str, batch: dict, family: str, scan: bool, dtype: str | None):
     for _ in range(steps):
       state, loss = step(state, batch)
       losses.append(loss)
-    return {"losses": [float(loss) for loss in losses]}
+    return {"losses": [float(loss) for loss in losses], "flops": work, "peak": flops.peak()}
 
   return run
 
@@ -171,11 +180,19 @@ def rows(name: str, parts: dict, *, steps: int, repeats: int) -> list[dict]:
     for one in sides.alternate(parts, repeats, {"steps": steps})
   ]
   others = [part for part in parts if part not in ("scan", "loop")] or [None]
-  return [
+  found = [
     {"model": name, "ours": mine, "theirs": other, **sides.compared(rounds, mine, other)}
     for mine in ("scan", "loop")
     for other in others
   ]
+  about = rounds[0]["loop"][1]
+  return [row | utilisation(row, about["flops"], about["peak"]) for row in found]
+
+
+def utilisation(row: dict, work: float, peak: float | None) -> dict:
+  """What part of the device's FLOP/s both sides make use of, by the model's FLOPs of a step; {} if that is unknown."""
+  sides_of_row = [side for side in ("ours", "theirs") if f"{side}_seconds" in row] if peak else []
+  return {f"{side}_utilisation": work / row[f"{side}_seconds"] / (peak or 1) for side in sides_of_row}
 
 
 def compare(name: str, entry: tuple, threads: int | None, compiled: bool, steps: int, repeats: int) -> list[dict]:

@@ -47,6 +47,13 @@ def test_a_scan_and_a_loop_train_alike(tmp_path, capsys, family):
   assert loop[1] != loop[0]
 
 
+def test_utilisation_is_told_where_the_peak_is_known():
+  row = {"ours_seconds": 0.5, "theirs_seconds": 1.0}
+  assert train_step.utilisation(row, 1e12, 4e12) == {"ours_utilisation": 0.5, "theirs_utilisation": 0.25}
+  assert train_step.utilisation({"ours_seconds": 0.5}, 1e12, 4e12) == {"ours_utilisation": 0.5}
+  assert train_step.utilisation(row, 1e12, None) == {}
+
+
 def test_medians_and_spread_are_of_pairs():
   rounds = [{"ours": (mine, {}), "theirs": (other, {})} for mine, other in ((1.0, 2.0), (3.0, 3.0), (2.0, 8.0))]
   found = sides.compared(rounds, "ours", "theirs")
