@@ -94,6 +94,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
   speed = Speed(start, peak=flops.peak_of(mesh.devices.flat))
   run_step = Programs(made.compiled_step(), speed)
   profile = profiling.Profile(profiled, folder, start, speed=speed, note=progress.note, other=watchdog.other)
+  run_page = page.Updates(folder, progress.note)
   keep = lambda step: replay.keep(folder, step, made.batches[step - 1], made.part, made.parts)
   watch = guard.Watch(**config.bad_loss, keep=keep, note=progress.note)
 
@@ -149,11 +150,13 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
         if evaluates:
           results = evaluate.run(evaluators, state.get("ema", state["params"]), folder, step, note=progress.note)
           writers.write(step, results)
-          page.update(folder, progress.note)
         if saves:
           guard.check_finite(state["params"], step)
           writers.flush()
           saver.save(step, state, results, wait=leaving)
+        if evaluates or saves:
+          writers.flush()
+          run_page.update(last=last or leaving)
       if leaving and not last:
         progress.note(f"Asked to stop: saved step {step}. The same command goes on from there.")
         return hosts.PREEMPTED

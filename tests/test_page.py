@@ -6,7 +6,7 @@ import pytest
 
 from zoo import page
 from zoo.errors import UserError
-from zoo.page import figure, label, main, spread, thinned, update, write
+from zoo.page import Updates, figure, label, main, spread, thinned, write
 
 PIXEL = bytes.fromhex(
   "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
@@ -61,6 +61,7 @@ def test_runs_stand_side_by_side(run, tmp_path):
   other = tmp_path / "other"
   other.mkdir()
   (other / "metrics.jsonl").write_text('{"step": 1, "loss": 7.0}\n{"step": 9, "loss": 6.0}\n')
+  (other / "config.json").write_text(json.dumps({"seed": 0, "model": {"family": "gpt", "dim": 16, "act": "<i>"}}))
   text = page.page(run, [other])
   assert text.count("<polyline") == page.page(run).count("<polyline") + 1 and f"{other} 6" in text
 
@@ -84,11 +85,56 @@ def test_curves_are_told_apart_by_what_differs():
   assert label("eval/test/R@1", "runs/a", 2, 2) == "model runs/a" and label("loss", "runs/a", 1, 1) == "loss"
 
 
+def test_a_comparison_leaves_the_pages_alone_and_says_where_configs_differ(run, tmp_path, capsys):
+  test_runs_stand_side_by_side(run, tmp_path)
+  assert main([str(run), str(tmp_path / "other")]) == 0
+  assert capsys.readouterr().out.strip() == str(run / "comparison.html")
+  text = (run / "comparison.html").read_text()
+  assert (
+    "<tr><th>model.dim<td>8<td>16" in text
+    and "&lt;i&gt;" in text
+    and "<tr><th>model.family<td>&quot;gpt&quot;<td>" not in text
+  )
+  assert not (run / "page.html").exists()
+
+
+def test_memory_is_shown_in_gib_and_what_is_too_large_by_its_name(run, monkeypatch):
+  (run / "metrics.jsonl").write_text('{"step": 1, "memory_peak": 3221225472}\n')
+  monkeypatch.setattr(page, "IMAGE", 10)
+  text = page.page(run)
+  assert "memory_peak, GiB" in text and "</span> memory_peak, GiB 3" in text
+  assert "retrieval.png</h3><p>0.0 MiB, too large" in text and "<img" not in text
+
+
+def test_a_page_is_written_at_the_end_and_before_it_only_when_it_is_time(run, monkeypatch):
+  now, written = [0.0], []
+
+  def slow(folder):
+    now[0] += 1
+    written.append(folder)
+
+  monkeypatch.setattr(page, "write", slow)
+  monkeypatch.setattr(page.time, "monotonic", lambda: now[0])
+  updates = Updates(run, print)
+  for waits in (0, 10, 41, 0):
+    now[0] += waits
+    updates.update(last=False)
+  assert len(written) == 2
+  updates.update(last=True)
+  assert len(written) == 3
+
+
 def test_a_run_does_not_end_over_its_page(run, monkeypatch):
   notes = []
   monkeypatch.setattr(page, "write", lambda folder: 1 / 0)
-  update(run, notes.append)
+  Updates(run, notes.append).update(last=True)
   assert notes == ["page.html was not written: ZeroDivisionError: division by zero"]
+
+
+def test_another_host_writes_no_page(run, monkeypatch):
+  monkeypatch.setattr(page.jax, "process_index", lambda: 1)
+  Updates(run, print).update(last=True)
+  assert not (run / "page.html").exists()
 
 
 def test_mistakes_are_told_in_one_line(tmp_path, capsys):

@@ -1,7 +1,8 @@
 """A run in one HTML file that needs no server: python -m zoo.page runs/clip_emoji [runs/another ...]
 
 Curves, throughput, config, environment, and what evaluators left in the run folder. `train.py` writes `page.html` there
-after every evaluation. Of several folders each curve shows all runs; the page is then that of the first.
+when it evaluates or saves. Of several folders each figure shows all runs, and the page, `comparison.html` in the first
+one, says in what their configs differ.
 """
 
 import base64
@@ -9,6 +10,7 @@ import html
 import json
 import math
 import sys
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -20,12 +22,13 @@ from zoo.errors import UserError, exits_with_one_line
 from zoo.places import place
 from zoo.schema import flatten
 
-NAME = "page.html"
+NAME, COMPARISON = "page.html", "comparison.html"
+SHARE = 0.02  # Of a run's time that its page may take.
 NO_ARTIFACTS = ("config.json", "environment.json", "model.json", "wandb_id.txt")
 POINTS = 300  # Of a curve, at most.
 IMAGE, IMAGES, TEXT, FILES = 2 * 2**20, 16 * 2**20, 20_000, 40  # Bytes of one and of all, letters, files: at most.
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
-WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 360, 190, 52, 10, 22
+WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 366, 190, 58, 10, 22
 STYLE = """body{font:14px system-ui,sans-serif;margin:2em auto;max-width:1160px;color:#222}h2{margin-top:1.6em}
 figure{display:inline-block;margin:0 12px 12px 0;vertical-align:top}figcaption{font-weight:600}
 table{border-collapse:collapse}td,th{padding:2px 10px 2px 0;text-align:left;vertical-align:top}
@@ -59,6 +62,11 @@ def page(folder: Any, others: Sequence[Any] = ()) -> str:
         if name in runs[run]
       }
       found.append(figure(caption, shown))
+  if len(folders) > 1:
+    configs = {
+      str(one): dict(flatten(read_json(one / "config.json"))) for one in folders if (one / "config.json").exists()
+    }
+    found.append(f"<h2>Where their configs differ</h2>{differing(configs)}")
   found += artifacts(folders[0])
   for heading, name in (("Config", "config.json"), ("Environment", "environment.json")):
     path = folders[0] / name
@@ -70,24 +78,39 @@ def page(folder: Any, others: Sequence[Any] = ()) -> str:
 
 def write(folder: Any, others: Sequence[Any] = ()) -> Any:
   """Writes the page into the run folder, whole or not at all -> its path."""
-  text, path = page(folder, others), place(folder) / NAME
+  text, path = page(folder, others), place(folder) / (COMPARISON if others else NAME)
   with replacing(path) as temporary:
     temporary.write_text(text, encoding="utf-8")
   return path
 
 
-def update(folder: Any, note: Callable[[str], Any]) -> None:
-  """Writes the page from the first host; `note` is told why if it cannot, for no run should end over its page."""
-  if jax.process_index() != 0:
-    return
-  try:
-    write(folder)
-  except Exception as error:  # Whatever it is.
-    note(f"{NAME} was not written: {type(error).__name__}: {error}")
+class Updates:
+  """Writes the page of a run that goes on, from the first host, and so seldom that it takes SHARE of the time at most.
+
+  Args:
+    folder: of the run.
+    note: is told why a page could not be written: no run should end over its page.
+  """
+
+  def __init__(self, folder: Any, note: Callable[[str], Any]):
+    self._folder, self._note = folder, note
+    self._ended, self._took = -math.inf, 0.0
+
+  def update(self, *, last: bool) -> None:
+    """Writes the page, if it is time again or if it is the `last` time."""
+    before = time.monotonic()
+    if jax.process_index() != 0 or (not last and before - self._ended < self._took / SHARE):
+      return
+    try:
+      write(self._folder)
+    except Exception as error:  # Whatever it is.
+      self._note(f"{NAME} was not written: {type(error).__name__}: {' '.join(str(error).split())}")
+    self._ended = time.monotonic()
+    self._took = self._ended - before
 
 
 def curves_of(folder: Any) -> dict[str, Curve]:
-  """Name of a metric -> (step, value); what is not finite is left out."""
+  """Name of a metric -> (step, value); what is not finite is left out. Bytes of memory become GiB."""
   path = folder / "metrics.jsonl"
   if not path.exists():
     raise UserError(f"{folder} holds no metrics.jsonl. Name the folder of a run of train.py.")
@@ -95,7 +118,8 @@ def curves_of(folder: Any) -> dict[str, Curve]:
   for line in metrics.read(path):
     for name, value in line.items():
       if name not in ("step", "time") and isinstance(value, int | float) and math.isfinite(value):
-        curves.setdefault(name, []).append((line["step"], value))
+        scale, unit = (2**30, ", GiB") if name.startswith("memory_") else (1, "")
+        curves.setdefault(name + unit, []).append((line["step"], value / scale))
   return curves
 
 
@@ -176,7 +200,9 @@ def artifacts(folder: Any) -> list[str]:
       found.append(
         f'<h3>{name}</h3><img alt="{name}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
       )
-    elif path.suffix != ".png":
+    elif path.suffix == ".png":
+      found.append(f"<h3>{name}</h3><p>{len(content) / 2**20:.1f} MiB, too large for this page.</p>")
+    else:
       text = content.decode("utf-8", "replace")
       cut = f"\n... and {len(text) - TEXT:,} letters more" if len(text) > TEXT else ""
       found.append(f"<h3>{name}</h3><pre>{html.escape(text[:TEXT] + cut)}</pre>")
@@ -198,9 +224,23 @@ def table(rows: Iterable[tuple[str, str]]) -> str:
   return f"<table>{''.join(cells)}</table>"
 
 
+def differing(configs: Mapping[str, Mapping[str, Any]]) -> str:
+  """HTML: a column for every run, a row for every entry that they do not have alike; the folder is no difference."""
+  texts = {run: {name: json.dumps(value) for name, value in config.items()} for run, config in configs.items()}
+  names = sorted({name for config in texts.values() for name in config} - {"workdir"})
+  rows = [(name, [config.get(name, "") for config in texts.values()]) for name in names]
+  head = "".join(f"<th>{html.escape(run)}" for run in texts)
+  body = "".join(
+    f"<tr><th>{html.escape(name)}" + "".join(f"<td>{html.escape(value)}" for value in values)
+    for name, values in rows
+    if len(set(values)) > 1
+  )
+  return f"<table><tr><th>{head}{body}</table>" if body else "<p>Nowhere.</p>"
+
+
 @exits_with_one_line
 def main(argv: list[str]) -> int:
-  """Writes the page of the first folder; returns the exit status."""
+  """Writes the page of a folder, or the comparison of several; returns the exit status."""
   if not argv or any(name.startswith("-") for name in argv):
     raise UserError("Which run? python -m zoo.page runs/clip_emoji [runs/another ...]")
   print(write(argv[0], argv[1:]))
