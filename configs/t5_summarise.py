@@ -8,15 +8,14 @@ It starts from runs/t5_pretrain. The same steps from scratch, to compare with:
 
     python train.py --config=configs/t5_summarise.py --config.init=none --config.workdir=runs/t5_scratch
 
-About 4 CPU-minutes. It does better than the baselines but for ROUGE-2, where copying finds more pairs of words. So
-short a pretraining takes 0.2 off the 4.3 nats per token of the last steps, and hardly shows in the scores. The model
-knows what summaries sound like ("Returns the graph G."), not yet how to tell what a docstring is about; raise `steps`
-of both.
+About 11 CPU-minutes. Pretraining takes .3 off the nats per token of the last steps and shows in every score; from
+scratch the model is better than the baselines too. It knows what summaries sound like and some of what a docstring is
+about ("Returns the shortest path lengths between source and target."), and is often wrong.
 
 | | BLEU | chrF | ROUGE-1 | ROUGE-2 | ROUGE-L |
 |---|---|---|---|---|---|
-| model | 1.9 | 13.3 | 14.1 | 2.4 | 13.5 |
-| from scratch | 1.9 | 12.4 | 13.8 | 2.5 | 13.3 |
+| model | 4.4 | 18.9 | 21.0 | 5.1 | 19.6 |
+| from scratch | 3.9 | 16.5 | 18.3 | 4.1 | 17.3 |
 | the text itself | 0.7 | 12.4 | 12.3 | 3.9 | 9.8 |
 | the most frequent summary | 0.1 | 12.9 | 2.8 | 0.1 | 2.5 |
 
@@ -40,7 +39,7 @@ def get_config():
   return ConfigDict(
     {
       "seed": 0,
-      "steps": 500,
+      "steps": 1500,
       "batch_size": 32,
       "workdir": "runs/t5_summarise",
       "model": {
