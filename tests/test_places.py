@@ -42,11 +42,17 @@ def names():
 
 def test_a_run_leaves_everything_in_its_bucket_and_goes_on_there(folder, tmp_path, monkeypatch, capsys):
   (tmp_path / "config.py").write_text(CONFIG)
-  arguments = [f"--config={tmp_path}/config.py", f"--config.workdir={folder}", "--config.log.every=1"]
+  arguments = [f"--config={tmp_path}/config.py", f"--config.workdir={folder}", "--config.log.every=1", "--profile=2:3"]
   monkeypatch.setattr(train, "Checkpoints", lambda folder, **options: Checkpoints(tmp_path / "here", **options))
   for steps in (3, 5):
     assert train.main([*arguments, f"--config.steps={steps}"]) == 0
-  assert names() == ["config.json", "metrics.jsonl", "model.json", "params.safetensors"]
+  said = capsys.readouterr().out
+  assert "Steps 2 to 3 took" in said and "Nothing is profiled: the run goes on behind step 3" in said
+  profile = [name for name in names() if name.startswith("profile/")]
+  assert any(name.endswith(".xplane.pb") for name in profile)
+  left = ["config.json", "environment.json", "metrics.jsonl", "model.json", "page.html", "params.safetensors"]
+  assert sorted(names()) == sorted(left + profile)
+  assert ">loss</figcaption>" in place(f"{folder}/page.html").read_text()
   lines = metrics.read(f"{folder}/metrics.jsonl")
   assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
   model, params = zoo.load(folder)
