@@ -20,7 +20,7 @@ class Programs:
   def __init__(self, step: Any, speed: Speed):
     self._step, self._speed = step, speed
     self._compiled: dict[Hashable, Any] = {}
-    self._seconds = 0.0
+    self._seconds, self._needed = 0.0, 0
 
   def __call__(self, shapes: Hashable, state: Any, batch: Any) -> tuple:
     """The step's outputs, whose numbers are on their way.
@@ -34,8 +34,9 @@ class Programs:
         jax.block_until_ready(state)
       with self._speed.paused():
         before = time.perf_counter()
-        self._compiled[shapes] = self._step.lower(state, batch).compile()
+        self._compiled[shapes] = program = self._step.lower(state, batch).compile()
         self._seconds += time.perf_counter() - before
+        self._needed = max(self._needed, needed(program))  # Asked for once: the answer takes a while.
     with self._speed.timed("dispatch"):
       return self._compiled[shapes](state, batch)
 
@@ -45,25 +46,33 @@ class Programs:
     return list(self._compiled.values())
 
   def measure(self) -> dict[str, float]:
-    """`{"seconds_compile": ...}` since the last call, if anything was compiled, and `memory`."""
+    """`{"seconds_compile": ...}` since the last call, if anything was compiled, and what is known of memory, in bytes.
+
+    Where the platform counts them: `memory_peak` and `memory_in_use`, since the process started and now, on the fullest
+    of this host's devices. Elsewhere, as on CPUs, `memory_program`: what the largest program so far needs on a device.
+    """
     seconds, self._seconds = self._seconds, 0.0
-    return {**({"seconds_compile": seconds} if seconds else {}), **memory(self.compiled)}
+    known = memory() or ({"memory_program": float(self._needed)} if self._needed else {})
+    return {**({"seconds_compile": seconds} if seconds else {}), **known}
 
 
-def memory(programs: list[Any]) -> dict[str, float]:
-  """Bytes on the fullest of this host's devices.
-
-  Returns:
-    `{"memory_peak", "memory_in_use"}` where the platform counts them: since the process started, and now. Elsewhere, as
-    on CPUs, `{"memory_program"}`: what the largest of the `programs` needs, says the compiler; {} if it says nothing.
-  """
+def memory() -> dict[str, float]:
+  """`{"memory_peak", "memory_in_use"}`, bytes on the fullest of this host's devices; {} where they do not count."""
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
-  if all("peak_bytes_in_use" in found and "bytes_in_use" in found for found in stats):
-    keys = {"memory_peak": "peak_bytes_in_use", "memory_in_use": "bytes_in_use"}
-    return {name: float(max(found[key] for found in stats)) for name, key in keys.items()}
-  analyses = [found for program in programs if (found := program.memory_analysis()) is not None]
-  needed = [
+  keys = {"memory_peak": "peak_bytes_in_use", "memory_in_use": "bytes_in_use"}
+  if not all(key in found for found in stats for key in keys.values()):
+    return {}
+  return {name: float(max(found[key] for found in stats)) for name, key in keys.items()}
+
+
+def needed(program: Any) -> int:
+  """Bytes on a device that a compiled program needs, says the compiler; 0 if it does not say.
+
+  Those of arguments and results, what is both counted once, and of everything in between.
+  """
+  found = program.memory_analysis()
+  if found is None:
+    return 0
+  return (
     found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes + found.temp_size_in_bytes
-    for found in analyses
-  ]
-  return {"memory_program": float(max(needed))} if needed else {}
+  )
