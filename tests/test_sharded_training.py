@@ -82,7 +82,7 @@ def losses_of(step, state, strategy, mesh):
   return losses, state
 
 
-# Products of axes: every one of them splits something of a mixture of experts, and texts or images of every family.
+# Products of axes; tests/models/test_families_on_meshes.py has every family on one.
 MESHES = {
   "data, sequence": ("replicated", {"data": 2, "sequence": 4}),
   "fsdp, tensor, sequence": ("fsdp+tensor", {"data": 2, "model": 2, "sequence": 2}),
@@ -102,6 +102,14 @@ def test_the_same_losses_on_1_device_and_on_8_under_every_strategy(family):
     losses, state = losses_of(step, start, strategy, make_mesh({"data": 4, "model": 2}))
     np.testing.assert_allclose(losses, want, rtol=1e-5, err_msg=strategy)
     assert (held(state) < 0.75 * held(whole)) == (strategy != "replicated")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["gpt", "mixtral"])
+def test_the_same_losses_on_products_of_axes(family):
+  init, step = training(family)
+  start = jax.device_get(jax.jit(init)(jax.random.key(0)))
+  want, _ = losses_of(step, start, "replicated", make_mesh({"data": 1}, jax.devices()[:1]))
   for name, (strategy, axes) in MESHES.items():
     losses, _ = losses_of(step, start, strategy, make_mesh(axes))
     np.testing.assert_allclose(losses, want, rtol=1e-5, err_msg=name)
