@@ -150,12 +150,12 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
         if evaluates:
           results = evaluate.run(evaluators, state.get("ema", state["params"]), folder, step, note=progress.note)
           writers.write(step, results)
-        if saves:
-          guard.check_finite(state["params"], step)
-          writers.flush()
-          saver.save(step, state, results, wait=leaving)
         if evaluates or saves:
           writers.flush()
+        if saves:
+          guard.check_finite(state["params"], step)
+          saver.save(step, state, results, wait=leaving)
+        if evaluates or saves:
           run_page.update(last=last or leaving)
       if leaving and not last:
         progress.note(f"Asked to stop: saved step {step}. The same command goes on from there.")

@@ -37,6 +37,8 @@ def test_lines_of_ones_own_come_first_and_mistakes_are_named():
   assert read([], make_mesh({"data": 1}, jax.devices()[:1])) == []
   with pytest.raises(UserError, match=r"'layers' is not a line. A line is"):
     read(["layers"], mesh)
+  with pytest.raises(UserError, match="activations: 5 is not a line"):
+    read([5], mesh)
   with pytest.raises(UserError, match=r"mesh axis 'sequenze'. Did you mean 'sequence'"):
     read([["layers", ["batch", "sequenze"]]], mesh)
   with pytest.raises(UserError, match=r"activations: 'layer' matches no part of the model. Near it: stack/layer_0"):

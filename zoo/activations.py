@@ -16,6 +16,7 @@ from zoo.errors import UserError, did_you_mean
 from zoo.layers.returned import on_returned
 from zoo.meshes import row_axes
 from zoo.paths import check_pattern, matches
+from zoo.sharding import axes_of, line
 
 ANY = "any"  # As XLA likes.
 BATCH = "batch"  # The axes that split the rows of a batch.
@@ -54,14 +55,9 @@ def read(lines: Sequence, mesh: Mesh) -> list[tuple[str, tuple]]:
     UserError: no line, or an axis that the mesh lacks.
   """
   found = []
-  for line in lines:
-    if isinstance(line, str) or len(line) != 2 or isinstance(line[1], str) or not isinstance(line[1], Sequence):
-      raise UserError(
-        f"activations: {line!r} is not a line. A line is a pattern and a list: ['layers', ['batch', 'sequence']]."
-      )
-    pattern, placement = line
-    placement = tuple(tuple(part) if isinstance(part, list) else part for part in placement)
-    for axis in [axis for part in placement for axis in _axes(part)]:
+  for entry in lines:
+    pattern, placement = line(entry, "activations", "['layers', ['batch', 'sequence']]")
+    for axis in [axis for part in placement for axis in axes_of(part)]:
       if axis not in (*mesh.shape, BATCH, ANY):
         near = did_you_mean(str(axis), [*mesh.shape, BATCH, ANY])
         raise UserError(f"activations: '{pattern}' names the mesh axis {axis!r}.{near} The mesh is {dict(mesh.shape)}.")
@@ -97,7 +93,7 @@ def spec_of(placement: tuple, shape: tuple[int, ...], mesh: Mesh) -> P | None:
     if part == ANY:
       parts.append(P.UNCONSTRAINED)
       continue
-    axes = tuple(axis for name in _axes(part) for axis in (row_axes(mesh.axis_names) if name == BATCH else (name,)))
+    axes = tuple(axis for name in axes_of(part) for axis in (row_axes(mesh.axis_names) if name == BATCH else (name,)))
     axes = tuple(axis for axis in axes if axis in mesh.shape)
     fits = axes and size >= math.prod(mesh.shape[axis] for axis in axes)
     parts.append(None if not fits else axes if len(axes) > 1 else axes[0])
@@ -108,7 +104,3 @@ def check(rules: Sequence[tuple[str, tuple]], own: int, paths: Sequence[str]) ->
   """Refuses one's own patterns, the first `own` rules, that match no module's path."""
   for pattern, _ in rules[:own]:
     check_pattern(pattern, sorted(paths), "activations", "part of the model")
-
-
-def _axes(part: Any) -> tuple:
-  return () if part is None else part if isinstance(part, tuple) else (part,)

@@ -72,7 +72,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   sharding.check_rows(config.batch_size, mesh)
   part, parts = sharding.batch_part(mesh)
   model = build(**config.model)
-  attending, attention = kernels.with_kernels(model, config.get("attention", "auto"), mesh)
+  attending, attention = kernels.with_kernels(model, config.attention, mesh)
   offers = {"by_row": sharding.batch_sharding(mesh)}
   # Parameters begin, and FLOPs are counted, with parts as they are written: to both it makes no difference.
   objective, on_devices = (
@@ -99,7 +99,12 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
     return objective.init(rng, augmented(rng, example))
 
   rules, parts_of_model = activations.read(config.activations, mesh), []
-  with on_returned(lambda path, array: (parts_of_model.append(path), array)[1]):
+
+  def noted(path, array):
+    parts_of_model.append(path)
+    return array
+
+  with on_returned(noted):
     param_shapes = jax.eval_shape(init_params, key)
   activations.check(rules, len(config.activations), parts_of_model)
   settings = without(config.optimizer, "accumulate", "ema")

@@ -84,8 +84,7 @@ def replay(path: str | os.PathLike, made: Any, mesh: Any, folder: str | os.PathL
   for n in range(start, step - 1):
     state, _, _ = run_step(state, sharding.put_batch(made.batches[n], mesh))
   params, where = state["params"], jnp.int32(step - 1)
-  rows = sharding.batch_sharding(mesh)
-  arrays = {name: jax.make_array_from_callback(x.shape, rows, lambda i, x=x: x[i]) for name, x in batch.items()}
+  arrays = sharding.put_whole(batch, mesh)
   (loss, metrics), grads = jax.jit(jax.value_and_grad(made.loss, has_aux=True))(params, arrays, where)
   numbers = {"loss": loss, **metrics, "grad_norm": optax.tree.norm(grads)}
   lines += [f"  {name} {number(value)}" for name, value in numbers.items()]

@@ -134,13 +134,8 @@ def read(strategy: str | Sequence, names: list[str], mesh: Mesh) -> tuple[list[t
       raise UserError(f"sharding '{rest}' needs a mesh axis '{axis}', the mesh is {dict(mesh.shape)}. Add mesh.{axis}.")
   lines = []
   for entry in entries:
-    if isinstance(entry, str) or len(entry) != 2 or isinstance(entry[1], str) or not isinstance(entry[1], Sequence):
-      raise UserError(
-        f"sharding: {entry!r} is not a line. A line is a pattern and a list: ['up/kernel', [None, 'model']]."
-      )
-    pattern, spec = entry
+    pattern, spec = line(entry, "sharding", "['up/kernel', [None, 'model']]")
     check_pattern(pattern, names, "sharding")
-    spec = tuple(tuple(axis) if isinstance(axis, list) else axis for axis in spec)
     used = [axis for part in spec for axis in axes_of(part)]
     for axis in used:
       if axis not in mesh.shape:
@@ -150,6 +145,18 @@ def read(strategy: str | Sequence, names: list[str], mesh: Mesh) -> tuple[list[t
         raise UserError(f"sharding: '{pattern}' uses the mesh axis '{axis}' twice. An axis splits one dimension.")
     lines.append((pattern, spec))
   return lines, rest
+
+
+def line(entry: Any, what: str, example: str) -> tuple[Any, tuple]:
+  """A user's line -> its pattern, unchecked, and its placement, in which axes together are a tuple.
+
+  Raises:
+    UserError: it is not a pattern and a list; `what` says whose line it is, `example` how one looks.
+  """
+  listed = lambda found: isinstance(found, Sequence) and not isinstance(found, str)
+  if not listed(entry) or len(entry) != 2 or not listed(entry[1]):
+    raise UserError(f"{what}: {entry!r} is not a line. A line is a pattern and a list: {example}.")
+  return entry[0], tuple(tuple(axis) if isinstance(axis, list) else axis for axis in entry[1])
 
 
 def place(name: str, shape: tuple[int, ...], lines: Sequence, rest: str, mesh: Mesh) -> Placement:
@@ -270,6 +277,16 @@ def check_rows(rows: int, mesh: Mesh) -> None:
     raise UserError(
       f"batch_size {rows} does not divide over the {pieces} devices of mesh axis {named}. Change batch_size or mesh."
     )
+
+
+def put_whole(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
+  """A batch that every host has whole (numpy) -> global arrays, spread by rows where they divide, else on each."""
+  rows = len(next(iter(batch.values())))
+  sharding = NamedSharding(mesh, P()) if rows % pieces_of_rows(mesh) else batch_sharding(mesh)
+  return {
+    key: jax.make_array_from_callback(value.shape, sharding, lambda index, value=value: value[index])
+    for key, value in batch.items()
+  }
 
 
 def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:

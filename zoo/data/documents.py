@@ -8,7 +8,7 @@ import numpy as np
 
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields
-from zoo.data.padding import end_token
+from zoo.data.padding import cls_and_sep, end_token
 from zoo.data.pipeline import Example, Records
 from zoo.data.sentence_pairs import sentences
 from zoo.data.sources import open_source
@@ -135,11 +135,7 @@ class Documents(Records):
 
 def _ends(tokenizer: Any, masked: bool) -> tuple[int, int]:
   """The tokens that a text begins and ends with."""
-  if not masked:
-    end = end_token(tokenizer)
-    return (end if tokenizer.bos is None else tokenizer.bos), end
-  begin = tokenizer.cls if tokenizer.cls is not None else tokenizer.bos
-  end = tokenizer.sep if tokenizer.sep is not None else tokenizer.eos
-  if begin is None or end is None:
-    raise UserError(f"Tokenizer '{tokenizer}' has no token to begin (cls, bos) or end with (sep, eos). Try bert.")
-  return begin, end
+  if masked:
+    return cls_and_sep(tokenizer)
+  end = end_token(tokenizer)
+  return (end if tokenizer.bos is None else tokenizer.bos), end

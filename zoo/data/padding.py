@@ -106,6 +106,15 @@ def pair(source: np.ndarray, target: np.ndarray, length: int, target_length: int
   return found
 
 
+def cls_and_sep(tokenizer: Any) -> tuple[int, int]:
+  """The tokens that a text begins and ends with where a model reads both its sides; UserError if there are none."""
+  cls = tokenizer.cls if tokenizer.cls is not None else tokenizer.bos
+  sep = tokenizer.sep if tokenizer.sep is not None else tokenizer.eos
+  if cls is None or sep is None:
+    raise UserError(f"Tokenizer '{tokenizer}' has no token to begin (cls, bos) or end with (sep, eos). Try bert.")
+  return cls, sep
+
+
 def end_token(tokenizer: Any) -> int:
   """The token that ends a text; UserError if there is none."""
   end = tokenizer.eos if tokenizer.eos is not None else tokenizer.sep

@@ -13,6 +13,7 @@ import numpy as np
 
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields
+from zoo.data.padding import cls_and_sep
 from zoo.data.pipeline import Example, Records
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
@@ -70,10 +71,7 @@ class SentencePairs(Records):
 
   def __init__(self, corpus: Corpus, source: str, tokenizer: Any, max_length: int, short_rate: float):
     self.tokens, self.tokenizer, self.max_length, self.short_rate = corpus.tokens, tokenizer, max_length, short_rate
-    self.cls = tokenizer.cls if tokenizer.cls is not None else tokenizer.bos
-    self.sep = tokenizer.sep if tokenizer.sep is not None else tokenizer.eos
-    if self.cls is None or self.sep is None:
-      raise UserError(f"Tokenizer '{tokenizer}' has no token to begin (cls, bos) or end with (sep, eos). Try bert.")
+    self.cls, self.sep = cls_and_sep(tokenizer)
     self.starts = np.concatenate([[0], corpus.piece_ends])  # Sentence s is tokens[starts[s] : starts[s + 1]].
     bounds = np.concatenate([[0], corpus.document_ends])
     self.documents = np.stack([bounds[:-1], bounds[1:]], axis=1)[np.diff(bounds) > 0]  # Their sentences.

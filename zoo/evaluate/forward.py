@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from zoo.config import without
 from zoo.data.pipeline import eval_batches
@@ -16,7 +15,7 @@ from zoo.errors import UserError
 from zoo.named import call
 from zoo.objectives import classify
 from zoo.objectives.objective import apply
-from zoo.sharding import batch_sharding, pieces_of_rows
+from zoo.sharding import put_whole
 
 Batch = dict[str, np.ndarray]
 
@@ -73,14 +72,7 @@ def mesh_of(params: Any) -> Mesh | None:
 
 def put(batch: Batch, mesh: Mesh | None) -> dict[str, Any]:
   """Puts a batch, the same on every host, on the devices: spread by rows where they divide, else on each."""
-  if mesh is None:
-    return dict(batch)
-  rows = len(next(iter(batch.values())))
-  sharding = NamedSharding(mesh, P()) if rows % pieces_of_rows(mesh) else batch_sharding(mesh)
-  return {
-    key: jax.make_array_from_callback(value.shape, sharding, lambda index, value=value: value[index])
-    for key, value in batch.items()
-  }
+  return dict(batch) if mesh is None else put_whole(batch, mesh)
 
 
 def fetch(array: jax.Array) -> np.ndarray:

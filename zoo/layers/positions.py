@@ -106,6 +106,11 @@ def within(segment_ids, real=None):
   return places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
 
 
+def given_or_within(positions, segment_ids):
+  """The positions as they are given; without them, those in each text of a row, or None where a row is one text."""
+  return within(segment_ids) if positions is None and segment_ids is not None else positions
+
+
 class RelativeBias(nn.Module):
   """T5's trained bias per head and bucket of distances. https://arxiv.org/abs/1910.10683, section 2.1.
 

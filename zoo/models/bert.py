@@ -15,7 +15,7 @@ from zoo.layers.blocks import PostNormBlock
 from zoo.layers.embeddings import pick, unembed
 from zoo.layers.mlp import MLP
 from zoo.layers.mlp import activation as activation_named
-from zoo.layers.positions import Learned, within
+from zoo.layers.positions import Learned, given_or_within
 from zoo.layers.stack import stack
 from zoo.models.model import Model
 
@@ -113,7 +113,7 @@ class BERT(Model):
   def embedded(self, tokens, segments, positions=None, segment_ids=None):
     """What a token is, plus where it stands, plus which sentence it is of: -> [batch, length, dim]"""
     x = self.embed(tokens)
-    positions = within(segment_ids) if positions is None and segment_ids is not None else positions
+    positions = given_or_within(positions, segment_ids)
     if self.pad is not None:
       x = jnp.where((tokens == self.pad)[:, :, None], jax.lax.stop_gradient(x), x)
     return self.with_segments(x + self.positions(tokens.shape[1], positions), tokens, segments)

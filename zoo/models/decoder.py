@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from zoo.layers import sizes
 from zoo.layers.embeddings import last, pick
 from zoo.layers.heads import OwnLogits, TiedLogits
-from zoo.layers.positions import within
+from zoo.layers.positions import given_or_within
 from zoo.models.model import Model
 
 HEADS = ("lm", "classify", "classify_tokens", "question_answering", None)
@@ -69,7 +69,7 @@ class Decoder(Model):
     if self.positions is not None:
       if positions is None and self.variables.get("cache"):
         raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length], where the tokens stand.")
-      places = within(segment_ids) if positions is None and segment_ids is not None else positions
+      places = given_or_within(positions, segment_ids)
       x += self.positions(tokens.shape[1], places)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     x = self.stack(x, valid=valid, positions=positions, segment_ids=segment_ids, train=train)

@@ -9,7 +9,7 @@ from zoo.layers.blocks import PreNormBlock
 from zoo.layers.embeddings import pick
 from zoo.layers.heads import TiedLogits
 from zoo.layers.mlp import MLP
-from zoo.layers.positions import Learned, within
+from zoo.layers.positions import Learned, given_or_within
 from zoo.layers.stack import stack
 from zoo.models.model import Model
 
@@ -49,7 +49,7 @@ class GPT(Model):
     sizes.tokens_fit(tokens)
     if positions is None and self.variables.get("cache"):
       raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length], where the tokens stand.")
-    places = within(segment_ids) if positions is None and segment_ids is not None else positions
+    places = given_or_within(positions, segment_ids)
     x = self.embed(tokens) + self.positions(tokens.shape[1], places)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     x = self.stack(x, valid=valid, positions=positions, segment_ids=segment_ids, train=train)
