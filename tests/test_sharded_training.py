@@ -26,10 +26,11 @@ FAMILIES = {
 }
 
 
-def training(family):
-  """-> init(rng) -> state, step(state, batch) -> (state, loss), as train.py has them."""
+def training(family, change=lambda model: model, accumulate=1, **others):
+  """-> init(rng) -> state, step(state, batch) -> (state, loss), as train.py has them; of the changed model."""
   name, sizes = FAMILIES[family]
-  objective = named.call("objectives", {"name": name, **OBJECTIVES[name]}, zoo.build(family, **sizes))
+  model = change(zoo.build(family, **sizes | others))
+  objective = named.call("objectives", {"name": name, **OBJECTIVES[name]}, model)
   batch = tiny_batch(rows=2)
   shapes = jax.eval_shape(objective.init, jax.random.key(0), batch)
   transform, _ = optim.optimizer(shapes, 5, learning_rate=0.01, weight_decay=0.1, clip_norm=1.0)
@@ -40,7 +41,7 @@ def training(family):
 
   def step(state, batch):
     rng = jax.random.fold_in(jax.random.key(1), state["step"])
-    (loss, _), grads = value_and_grad(objective)(state["params"], batch, rng)
+    (loss, _), grads = value_and_grad(objective, accumulate)(state["params"], batch, rng)
     updates, opt_state = transform.update(grads, state["opt_state"], state["params"])
     params = optax.apply_updates(state["params"], updates)
     return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, loss
@@ -64,9 +65,9 @@ def test_state_is_born_where_it_will_live():
   jax.tree.map(np.testing.assert_array_equal, state["params"], whole["params"])
 
 
-def losses_of(step, state, strategy, mesh):
+def losses_of(step, state, strategy, mesh, keys=None):
   """Five steps; the batches differ. -> (losses, the state after them)."""
-  placed, rules = shardings(state, strategy, mesh), activations.read([], mesh)
+  placed, rules = shardings(state, strategy, mesh), activations.read([], mesh, keys)
 
   def held_to_rules(state, batch):
     with activations.constrained(rules, mesh):

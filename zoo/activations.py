@@ -23,26 +23,25 @@ BATCH = "batch"  # The axes that split the rows of a batch.
 
 # Placements of the first dimensions. Layers hand on [batch, length, dim]; queries, keys and values are
 # [batch, length, heads, head_dim]. With the axis "sequence" each device has a part of every text: its queries stay
-# where they are, and keys and values come from everywhere (https://arxiv.org/abs/2407.21783, section 3.3.2).
+# where they are, and keys and values come from everywhere (https://arxiv.org/abs/2407.21783, section 3.3.2), unless the
+# kernel of attention has them split.
 LAYERS = (r"layer_\d+|layers|embed", (BATCH, "sequence", None))
 # Convolutions stay whole: XLA would split them over places, and gets that wrong where kernels are split too (on CPUs).
-SEQUENCE = (
-  ("query", (BATCH, "sequence", ANY, ANY)),
-  ("key|value", (BATCH, None, ANY, ANY)),
-  (r"conv_\d+", (BATCH, None, None)),
-)
+QUERIES = ("query", (BATCH, "sequence", ANY, ANY))
+CONVOLUTIONS = (r"conv_\d+", (BATCH, None, None))
 # The kernels of experts as a mixture takes them: tokens go to the experts, experts do not go to the tokens.
 EXPERTS = (("experts/(gate|up|down)", ("expert", None, ANY)),)
 
 
-def built_in(mesh: Mesh) -> list[tuple[str, tuple]]:
-  """The rules for a mesh: none of them where nothing is split."""
+def built_in(mesh: Mesh, keys: str | None = None) -> list[tuple[str, tuple]]:
+  """The rules for a mesh: none of them where nothing is split. `keys` as in `read`."""
   if mesh.size == 1:
     return []
-  return [LAYERS, *SEQUENCE * ("sequence" in mesh.shape), *EXPERTS * ("expert" in mesh.shape)]
+  of_sequence = (QUERIES, ("key|value", (BATCH, keys, ANY, ANY)), CONVOLUTIONS)
+  return [LAYERS, *of_sequence * ("sequence" in mesh.shape), *EXPERTS * ("expert" in mesh.shape)]
 
 
-def read(lines: Sequence, mesh: Mesh) -> list[tuple[str, tuple]]:
+def read(lines: Sequence, mesh: Mesh, keys: str | None = None) -> list[tuple[str, tuple]]:
   """One's own lines, checked but for their patterns, and the built-in ones behind them.
 
   Args:
@@ -50,6 +49,7 @@ def read(lines: Sequence, mesh: Mesh) -> list[tuple[str, tuple]]:
       first dimensions of what the module returns a mesh axis, a list of axes, "batch" (the axes that split rows), None
       (whole) or "any" (as XLA likes); the other dimensions are as XLA likes.
     mesh: its axes may be named.
+    keys: the axis over which keys and values are split, of `zoo.kernels.Notes`; None: each device has them all.
 
   Raises:
     UserError: no line, or an axis that the mesh lacks.
@@ -62,7 +62,7 @@ def read(lines: Sequence, mesh: Mesh) -> list[tuple[str, tuple]]:
         near = did_you_mean(str(axis), [*mesh.shape, BATCH, ANY])
         raise UserError(f"activations: '{pattern}' names the mesh axis {axis!r}.{near} The mesh is {dict(mesh.shape)}.")
     found.append((pattern, placement))
-  return [*found, *built_in(mesh)]
+  return [*found, *built_in(mesh, keys)]
 
 
 def constrained(rules: Sequence[tuple[str, tuple]], mesh: Mesh) -> contextlib.AbstractContextManager:

@@ -98,7 +98,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   def init_params(rng):
     return objective.init(rng, augmented(rng, example))
 
-  rules, parts_of_model = activations.read(config.activations, mesh), []
+  rules, parts_of_model = activations.read(config.activations, mesh, attention.keys), []
 
   def noted(path, array):
     parts_of_model.append(path)

@@ -17,16 +17,13 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zoo.errors import UserError, did_you_mean
+from zoo.kernel_places import Cannot, gathered, longer, on_mesh, rows_of
 from zoo.layers.attention import dense_attention, with_attentions
 from zoo.layers.masks import Visibility, bounds
-from zoo.sharding import axes_of, batch_sharding, ways
+from zoo.ring import AXIS, ring
 
 BY_PLATFORM = {"tpu": "splash", "gpu": "cudnn"}
 LANES = 128  # What splash attention's blocks are multiples of: the width of a TPU's vector registers.
-
-
-class Cannot(Exception):
-  """Why a kernel cannot make a call."""
 
 
 class Notes:
@@ -39,6 +36,11 @@ class Notes:
 
   def __init__(self, name: str):
     self.name, self.found = name, dict[tuple[str, str], None]()
+
+  @property
+  def keys(self) -> str | None:
+    """The axis of the mesh over which texts of keys and values stay split; None: every device has all of them."""
+    return AXIS if self.name == "ring" else None
 
   def add(self, where: str, why: str) -> None:
     """A call was traced."""
@@ -83,6 +85,8 @@ class Kernel:
       y = self.run(query, key, value, visibility, bias, factor, self.mesh)
     except Cannot as why:
       self.notes.add(self.path, str(why))
+      if self.notes.keys is not None:
+        key, value = gathered(key, self.mesh), gathered(value, self.mesh)
       return self.other(query, key, value, visibility=visibility, bias=bias, scale=scale, **given)
     self.notes.add(self.path, "")
     return y
@@ -129,8 +133,8 @@ def cudnn(query, key, value, visibility, bias, scale, mesh) -> jax.Array:
   masks = () if rest is None else (jnp.broadcast_to(rest, (rest.shape[0], 1, queries, keys)),)
 
   def run(query, key, value, *masks):
-    query, key, value = (_longer(x, longer, 1) for x in (query, key, value))
-    mask = _longer(_longer(masks[0], 2, 2), 2, 3) if masks else None
+    query, key, value = (longer(x, longer, 1) for x in (query, key, value))
+    mask = longer(longer(masks[0], 2, 2), 2, 3) if masks else None
     given: dict[str, Any] = {"mask": mask, "scale": scale, **options}
     return jax.nn.dot_product_attention(query, key, value, **given, implementation="cudnn")[:, :queries]
 
@@ -171,7 +175,7 @@ def splash(query, key, value, visibility, bias, scale, mesh, *, interpret=False)
   attend = kernels.make_splash_mha(heads, block_sizes=sizes, head_shards=1, q_seq_shards=shards, interpret=interpret)
 
   def run(query, key, value, attend, *ids):
-    query, key, value = (_longer(x, LANES, 1).swapaxes(1, 2) for x in (query * scale, key, value))
+    query, key, value = (longer(x, LANES, 1).swapaxes(1, 2) for x in (query * scale, key, value))
     segments = kernels.SegmentIds(*ids) if ids else None
     return jax.vmap(attend, in_axes=(0, 0, 0, 0 if ids else None))(query, key, value, segments).swapaxes(1, 2)[
       :, :queries
@@ -185,52 +189,12 @@ def splash(query, key, value, visibility, bias, scale, mesh, *, interpret=False)
   return on_mesh(run, mesh, query, key, value, (attend, places), *zip(ids, of_ids), length=length)
 
 
-KERNELS: dict[str, Callable] = {"dense": dense_attention, "xla": xla, "cudnn": cudnn, "splash": splash}
-
-
-def rows_of(mesh: Mesh) -> Any:
-  """The axes over which rows lie, as a part of a PartitionSpec."""
-  spec = batch_sharding(mesh).spec
-  return spec[0] if spec else None
-
-
-def on_mesh(run: Callable, mesh: Mesh, query, key, value, *others: tuple[Any, Any], length: str | None = None):
-  """`run(query, key, value, *others)` on every device over its own rows and heads; whole where a mesh is one device.
-
-  Args:
-    run: treats every row and every head (of the query, with the key's that it shares) for itself.
-    mesh: rows lie over the axes that `zoo.sharding.batch_sharding` names, heads over "model".
-    query, key, value: [batch, length, heads, head_dim]
-    others: what else `run` takes, and where it lies.
-    length: the axis over which queries lie; each device sees all keys.
-  """
-  if mesh.size == 1:
-    return run(query, key, value, *(array for array, _ in others))
-  rows, heads = rows_of(mesh), "model" if mesh.shape.get("model", 1) > 1 else None
-  for what, size, axes in (
-    ("rows", len(query), rows),
-    ("heads", query.shape[2], heads),
-    ("heads", key.shape[2], heads),
-  ):
-    if size % ways(axes, mesh):
-      named = "' and '".join(axes_of(axes))
-      raise Cannot(f"{size} {what} do not divide over the {ways(axes, mesh)} devices of mesh axis '{named}'")
-  own, seen = P(rows, length, heads, None), P(rows, None, heads, None)
-  places = (own, seen, seen, *(place for _, place in others))
-  # It cannot be checked that a kernel gives what it says on every device: there is no rule for those.
-  spread = jax.shard_map(run, mesh=mesh, in_specs=places, out_specs=own, check_vma=False)
-  return spread(query, key, value, *(array for array, _ in others))
+KERNELS: dict[str, Callable] = {"dense": dense_attention, "xla": xla, "cudnn": cudnn, "splash": splash, "ring": ring}
 
 
 def _no_bias(bias: Any) -> None:
   if bias is not None:
     raise Cannot("a bias is added to its logits")
-
-
-def _longer(array: jax.Array, multiple: int, axis: int) -> jax.Array:
-  """Zeros behind it, to a length that is a multiple; 0: as it is."""
-  missing = -array.shape[axis] % multiple if multiple else 0
-  return jnp.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)]) if missing else array
 
 
 def _ids(visibility: Visibility, batch: int, queries: int, keys: int) -> tuple:
@@ -246,7 +210,7 @@ def _ids(visibility: Visibility, batch: int, queries: int, keys: int) -> tuple:
   of_query, of_key = one(of_query, queries), one(of_key, keys)
   of_key = of_key if valid is None else jnp.where(valid, of_key, -1)  # No text has a negative number.
   of_key = jnp.pad(of_key, ((0, 0), (0, -keys % LANES)), constant_values=-1)
-  return _longer(of_query, LANES, 1), of_key
+  return longer(of_query, LANES, 1), of_key
 
 
 def _blocks(kernels: Any, queries: int, keys: int, head_dim: int) -> Any:
@@ -265,8 +229,8 @@ def with_kernels(model: Any, name: str, mesh: Mesh, *, interpret: bool = False) 
   Args:
     model: of `zoo.build`, or any module.
     name: "dense" (products as they are written, weights in float32), "xla" (`jax.nn.dot_product_attention`), "cudnn"
-      (its flash attention, on NVIDIA's GPUs), "splash" (Pallas' splash attention, on TPUs), or "auto": splash on TPUs,
-      cudnn on GPUs, else dense.
+      (its flash attention, on NVIDIA's GPUs), "splash" (Pallas' splash attention, on TPUs), "ring" (`zoo.ring`: over
+      mesh axis "sequence", anywhere), or "auto": splash on TPUs, cudnn on GPUs, else dense.
     mesh: what the model will run on.
     interpret: splash runs on any device, slowly, for tests.
 
@@ -274,7 +238,7 @@ def with_kernels(model: Any, name: str, mesh: Mesh, *, interpret: bool = False) 
     the model, and notes that fill when it is traced.
 
   Raises:
-    UserError: no kernel has this name, or the mesh's devices cannot run it.
+    UserError: no kernel has this name, or the mesh's devices cannot run it; "ring" without several to go around.
   """
   platform = mesh.devices.flat[0].platform
   wanted = BY_PLATFORM.get(platform, "dense") if name == "auto" else name
@@ -285,6 +249,11 @@ def with_kernels(model: Any, name: str, mesh: Mesh, *, interpret: bool = False) 
   if needs != platform and not interpret:
     raise UserError(f"attention is '{wanted}', which needs a {needs}; the mesh is of {platform} devices. Use auto.")
   notes = Notes(wanted)
+  if notes.keys is not None and mesh.shape.get(notes.keys, 1) == 1:
+    raise UserError(
+      f"attention is '{wanted}', which goes around mesh axis '{notes.keys}'; the mesh is {dict(mesh.shape)}. Set "
+      f"mesh.{notes.keys} to 2 or more, or attention to auto."
+    )
   if wanted == "dense":
     return model, notes
   run = functools.partial(KERNELS[wanted], **({"interpret": True} if interpret else {}))
