@@ -4,7 +4,7 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import contrastive_memory, generate, logits_memory, sides, train_step
+from benchmarks import attention_memory, contrastive_memory, generate, logits_memory, sides, train_step
 from zoo.build import sizes_of
 
 TINY = dict(vocab_size=23, max_length=40, dim=6, depth=2, num_heads=3)
@@ -93,3 +93,9 @@ def test_a_language_model_in_chunks_is_listed_with_less_memory_than_with_all_log
   assert whole["4 x 32 tokens, MiB"] > 2 * chunked["4 x 32 tokens, MiB"] > 0
   assert chunked["chunk"] == "16 tokens"
   assert all(row["2 x 256 tokens, in quarters, seconds"] > 0 for row in (whole, chunked))
+
+
+def test_attention_around_a_ring_is_listed_with_less_memory_than_dense_attention():
+  dense, ring = attention_memory.rows(dict(vocab_size=23, dim=8, depth=1, num_heads=2), [8], 2048)
+  assert (dense["attention"], ring["attention"]) == ("dense", "ring")
+  assert dense["8 devices, MiB"] > 2 * ring["8 devices, MiB"]

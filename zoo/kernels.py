@@ -129,11 +129,11 @@ def cudnn(query, key, value, visibility, bias, scale, mesh) -> jax.Array:
   options: dict[str, Any] = {"is_causal": True} if itself else {}
   if itself and back is not None:
     options["local_window_size"] = (back, 0)
-  longer = 0 if rest is None else 2  # With a mask lengths are even.
+  multiple = 0 if rest is None else 2  # With a mask lengths are even.
   masks = () if rest is None else (jnp.broadcast_to(rest, (rest.shape[0], 1, queries, keys)),)
 
   def run(query, key, value, *masks):
-    query, key, value = (longer(x, longer, 1) for x in (query, key, value))
+    query, key, value = (longer(x, multiple, 1) for x in (query, key, value))
     mask = longer(longer(masks[0], 2, 2), 2, 3) if masks else None
     given: dict[str, Any] = {"mask": mask, "scale": scale, **options}
     return jax.nn.dot_product_attention(query, key, value, **given, implementation="cudnn")[:, :queries]

@@ -131,7 +131,7 @@ class Turns:
 
   def forward(self, numbers: tuple, marks: tuple[dict, dict]) -> tuple[jax.Array, jax.Array]:
     """-> the output, as the query is, and the logarithms of the sums of exponentials; inf where no key is seen."""
-    # Who sees whom is the same in all layers: without this JAX would find it out once, for a scan over them, and keep it.
+    # Who sees whom is the same in all layers: for a scan over them JAX would find it out once, and keep all of it.
     numbers, marks = jax.lax.optimization_barrier((numbers, marks))
     query, key, value, *biases = numbers
     query = grouped(query, key)
@@ -223,9 +223,8 @@ class Turns:
 
     def one(state: Any, numbered: tuple) -> tuple[Any, tuple]:
       index, part = numbered
-      sides = (side.get(name) for name, side in (("positions", of_query), ("positions", part), ("valid", part)))
-      segments = (side.get("segments") for side in (of_query, part))
-      seen = Visibility(self.rule, *sides, *segments).array()
+      marks: list[Any] = [of_query.get("positions"), *(part.get(name) for name in ("positions", "valid"))]
+      seen = Visibility(self.rule, *marks, of_query.get("segments"), part.get("segments")).array()
       look = lambda: see(state, index, part, None if seen is None else seen[:, :, None])
       if seen is None:
         return look()
