@@ -25,6 +25,21 @@ def test_finds_what_a_compiled_program_sends_and_how_often():
   assert collectives(text, mesh.shape) == [Collective("all-reduce", 2 * 16 * 4, 3, 2, ("model",))]
 
 
+def test_what_a_shard_map_sends_at_once_is_told_apart():
+  mesh = make_mesh({"data": 2, "sequence": 4})
+
+  def around(x, y):
+    def turn(both, _):
+      return jax.tree.map(lambda x: jax.lax.ppermute(x, "sequence", [(i, (i + 1) % 4) for i in range(4)]), both), None
+
+    return jax.lax.scan(turn, (x, y), length=3)[0]
+
+  spread = jax.shard_map(around, mesh=mesh, in_specs=P("data", "sequence"), out_specs=P("data", "sequence"))
+  arrays = [jax.ShapeDtypeStruct((2, 4, size), jnp.float32) for size in (5, 7)]
+  found = collectives(jax.jit(spread).lower(*arrays).compile().as_text(), mesh.shape)
+  assert sorted(found) == [Collective("collective-permute", size * 4, 3, 4, ("sequence",)) for size in (5, 7)]
+
+
 PROGRAM = """HloModule jit_step, is_scheduled=true
 
 %start.1 (a: bf16[1,128]) -> (bf16[1,128], bf16[8,128]) {

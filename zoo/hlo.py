@@ -5,7 +5,7 @@ XLA counts what is in a loop once, and says nothing of collectives; both stand i
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -16,6 +16,8 @@ BITS = {
   "pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "bf16": 16, "f16": 16, "s16": 16, "u16": 16, "f32": 32, "s32": 32,
   "u32": 32, "f64": 64, "s64": 64, "u64": 64, "c64": 64, "c128": 128,
 }  # fmt: skip
+# What JAX itself sends, in a shard_map, all has one: operations tell it apart, and how many of them a computation has.
+SHARED_CHANNEL = "1"
 
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .*)?\{$")
 _COLLECTIVE = re.compile(rf"^(?:ROOT )?%?[\w.\-]+ = (.*?) ({'|'.join(KINDS)})(-start)?\(")
@@ -78,6 +80,7 @@ def collectives(text: str, mesh: Mapping[str, int], networks: Sequence[int] | No
   # channel. Of a loop whose first round was taken out the rounds in the loop count.
   found: dict[str, Collective] = {}
   for name, lines in bodies.items():
+    alike: Counter[str] = Counter()
     for number, line in enumerate(lines):
       match = _COLLECTIVE.match(line)
       across = _MEGASCALE.search(line) if networks is not None else None
@@ -101,6 +104,10 @@ def collectives(text: str, mesh: Mapping[str, int], networks: Sequence[int] | No
       one = Collective(kind, count, runs[name], len(members), _axes(members, mesh), spread)
       channel = re.search(r"channel_id=(\d+)", line)
       key = f"{kind} {channel[1]}" if channel else f"{name} {number}"
+      if channel and channel[1] == SHARED_CHANNEL:
+        key += f" {_operation(line)}"
+        alike[key] += 1
+        key += f" {alike[key]}"
       if len(members) > 1 and (key not in found or _all_sent(found[key]) < _all_sent(one)):
         found[key] = one
   return list(found.values())
@@ -111,6 +118,12 @@ def _between_slices(match: re.Match, runs: int, mesh: Mapping[str, int], slices:
   kind = match[2].lower().replace("_", "-")
   axes = tuple(axis for axis in ("slice", "data") if axis in mesh)[:1]
   return Collective(kind if kind in KINDS else "collective-permute", _sizes(match[1])[0], runs, slices, axes, slices)
+
+
+def _operation(line: str) -> str:
+  """Where in the model it is."""
+  found = re.search(r'op_name="([^"]*)"', line)
+  return found[1] if found else ""
 
 
 def _all_sent(one: Collective) -> int:
