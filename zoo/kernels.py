@@ -1,9 +1,9 @@
-"""Which kernel computes attention: XLA's products, cuDNN's or the TPU's flash kernels, by the platform or by name.
+"""Which kernel computes attention: XLA's products, a ring, or cuDNN's or the TPU's flash kernels, by platform or name.
 
-A kernel takes the place of `zoo.layers.attention.dense_attention` in every attention of a model. Flash kernels never
-form the weights and cannot do everything: a call that they cannot make goes to the kernel that was there, and why is
-noted while the program is traced. Under a mesh they run on every device over its own rows and heads; XLA, which sees no
-more of them than a call, would gather them.
+A kernel takes the place of `zoo.layers.attention.dense_attention` in every attention of a model. Flash kernels and the
+ring never form all weights and cannot do everything: a call that they cannot make goes to the kernel that was there,
+and why is noted while the program is traced. Under a mesh they run on every device over its own rows and heads; XLA,
+which sees no more of them than a call, would gather them.
 """
 
 import dataclasses
