@@ -1,5 +1,6 @@
 """Every test, and every process that a test starts: 8 simulated devices, quick compilation, strict broadcasting."""
 
+import gc
 import importlib.metadata
 import os
 from pathlib import Path
@@ -8,7 +9,9 @@ import pytest
 
 # Set before jax is imported, as variables of the environment, so that processes which tests start inherit them.
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Programs are small: cut into 32 pieces, as XLA does for its threads, they take a third longer to compile.
 flags = ["--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"]
+flags.append("--xla_cpu_parallel_codegen_split_count=1")
 if tuple(map(int, importlib.metadata.version("jax").split(".")[:2])) < (0, 11):
   # The older emitters of XLA take 40 % of the time; jax 0.12 no longer has them, and stops at flags it does not know.
   flags.append("--xla_cpu_use_fusion_emitters=false")
@@ -25,6 +28,9 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 # As in pyproject.toml, for the processes that tests start and whose words they look at.
 os.environ["PYTHONWARNINGS"] = "ignore:Error reading persistent compilation cache entry:UserWarning"
+
+# Tracing makes many objects and little garbage; with torch and JAX loaded a collection looks at millions of them.
+gc.set_threshold(20_000, 50, 100)
 
 MOST_STRETCHES = 20_000
 
