@@ -103,6 +103,15 @@ def everywhere(fine: bool) -> bool:
   return fine if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(fine)).all())
 
 
+def agreed(numbers: list[int]) -> list[int]:
+  """Those of the first host, on all hosts: what lies in a folder may be seen by some sooner than by others."""
+  if jax.process_count() == 1:
+    return numbers
+  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(numbers))))
+  mine = numbers if jax.process_index() == 0 else np.zeros(size)
+  return multihost_utils.broadcast_one_to_all(np.asarray(mine, np.int32)).tolist() if size else []
+
+
 def kinds(tree: Any) -> dict[str, str]:
   """`float32 (3, 4)` for every leaf. A Python number has the dtype that Orbax stores it as."""
   numbers = {int: "int64", float: "float64", bool: "bool"}
@@ -129,4 +138,6 @@ def reason_of(error: Exception) -> str:
   text = " ".join(str(error).split()) or type(error).__name__
   if "RESOURCE_EXHAUSTED" in text or "No space left" in text:
     return "no space left on the disk"
+  if "File too large" in text:
+    return "a file is larger than the disk, or ulimit -f, allows"
   return text.split(" [")[0][:300].rstrip(".")
