@@ -144,6 +144,14 @@ class Run:
 Harm = Callable[[Run, random.Random], list[int]]  # -> statuses of the hosts
 
 
+def ended(job: Job) -> list[int]:
+  """Of hosts that something happens to: none may take it for a mistake, which a scheduler does not try again."""
+  statuses = job.end(STARTING + TIMEOUTS["step"])
+  if mistaken := [i for i, status in enumerate(statuses) if status == 2 and "is whole" not in job.said(i)]:
+    raise Unclear(f"statuses {statuses}: {job.said(mistaken[0])}")
+  return statuses
+
+
 def signalled(*signals: signal.Signals, early: bool = False) -> Harm:
   """Sends signals to a host, one second apart, some time after a checkpoint, or at any time from the start."""
 
@@ -154,7 +162,7 @@ def signalled(*signals: signal.Signals, early: bool = False) -> Harm:
     for sent in signals:
       process.send_signal(sent)
       time.sleep(1 if len(signals) > 1 else 0)
-    return job.end(STARTING)
+    return ended(job)
 
   return harm
 
@@ -170,7 +178,7 @@ def stopped(last: signal.Signals) -> Harm:
     others = [other for other in job.processes if other is not process]
     Job(others, []).end(TIMEOUTS["step"] + TIMEOUTS["heartbeat"] + SLACK)
     process.send_signal(last)
-    return job.end(STARTING)
+    return ended(job)
 
   return harm
 
@@ -180,7 +188,7 @@ def faulty(kind: str) -> Harm:
 
   def harm(run, rng):
     fault = f"{kind}:{rng.randint(1, STEPS)}"
-    return run.start(harmed=(rng.randrange(run.hosts),), fault=fault).end(STARTING + TIMEOUTS["step"])
+    return ended(run.start(harmed=(rng.randrange(run.hosts),), fault=fault))
 
   return harm
 

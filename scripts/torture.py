@@ -14,6 +14,7 @@ import argparse
 import os
 import pathlib
 import random
+import signal
 import sys
 import tempfile
 import time
@@ -51,12 +52,13 @@ def verdict(run: Run, job: Job, statuses: list[int], before: dict[pathlib.Path, 
 
 
 def harmed(run: Run, rng: random.Random, told: list[str]) -> None:
-  """Starts it some times, and harms it; tells how."""
-  told.append(f"kill {signalled(9)(run, rng)}")
-  for _ in range(rng.randint(1, 3)):
+  """Starts it some times, until it is done, and harms it; tells how."""
+  told.append(f"kill {signalled(signal.SIGKILL)(run, rng)}")
+  for name in rng.sample([name for name in STARTED if run.hosts > 1 or "others" not in name], rng.randint(1, 3)):
+    if (run.folder / "params.safetensors").exists():
+      break
     if rng.random() < 0.6 and run.checkpoints():
       told.append(rot(run, rng))
-    name = rng.choice([name for name in STARTED if run.hosts > 1 or "others" not in name])
     told.append(name)
     told[-1] += f" {STARTED[name](run, rng)}"
   if rng.random() < 0.6 and run.checkpoints():

@@ -2,7 +2,7 @@
 really hang and die."""
 
 PLANTED = """
-import os, time
+import os, resource, time
 import numpy as np
 from zoo import checkpoints
 from zoo.data import pipeline
@@ -22,6 +22,8 @@ def failing(kind, at, step):
       raise RuntimeError("planted")
     if kind == "hang":
       time.sleep(1e6)
+    if kind == "full":  # A disk that is, from now on.
+      resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
     if kind == "kill":
       os.kill(os.getpid(), 9)
 

@@ -37,6 +37,18 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_what_was_there(tmp_path, mon
   keeper.close()
 
 
+def test_another_host_that_is_lost_while_saving_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+  lost = jax.errors.JaxRuntimeError("UNKNOWN: Gloo AllGather failed: Connection closed by peer")
+
+  def late(*_, **__):  # As Orbax puts it.
+    raise TimeoutError("Timed out while waiting for async_write_complete barrier.") from lost
+
+  with Checkpoints(tmp_path) as keeper, monkeypatch.context() as patch:
+    patch.setattr(keeper.manager, "save", late)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Gloo"):
+      keeper.save(1, init())
+
+
 def test_orbax_adds_no_tracebacks_of_its_own_and_others_are_shown(tmp_path, monkeypatch, caplog):
   shown = []
   monkeypatch.setattr(sys, "unraisablehook", shown.append)

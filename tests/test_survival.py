@@ -49,6 +49,11 @@ def test_whatever_happens_to_a_host_the_job_ends_and_goes_on_to_the_same_bits(co
   planted = [
     ("exception:3:1", [None, 1], "RuntimeError: planted"),
     ("hang:5:1", [None, HUNG], "hangs: no step was finished for 15 seconds (timeouts.step)"),
+    (
+      "full:6:1",
+      [None, 2],
+      "larger than the disk, or ulimit -f, allows. The checkpoint of step 4 is intact.",
+    ),
     ("kill:7:1", [None, -9], ""),
     ("kill:9:0", [-9, None], ""),
   ]

@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from zoo import checksums
+from zoo import agreement, checksums
 from zoo.errors import UserError, did_you_mean
 from zoo.fingerprints import fingerprints
 from zoo.quiet import hush_orbax
@@ -30,9 +30,7 @@ from zoo.restoring import (
   FINGERPRINTS,
   Damaged,
   absolute,
-  agreed,
   described,
-  everywhere,
   problem,
   read_unverified,
   reading,
@@ -87,7 +85,7 @@ class Checkpoints:
       # `max_to_keep` and `best_fn`, Orbax would keep the best ones and delete the newest.
       best_fn=lambda metrics: metrics["value"],
       preservation_policy=self._policy,
-      async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files),
+      async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files, barrier_sync_fn=agreement.barrier()),
       cleanup_tmp_directories=True,
     )
     try:
@@ -154,12 +152,12 @@ class Checkpoints:
     """
     if "manager" in self.__dict__:
       self.wait()
-    found = agreed(steps(self.folder))
+    found = agreement.agreed(steps(self.folder))
     damaged: dict[int, str] = {}
 
     def fine(step: int, why: str | None) -> bool:
       """Whether all hosts say so; one that cannot read what others can has taken note too."""
-      if whole := everywhere(why is None):
+      if whole := agreement.everywhere(why is None):
         return whole
       damaged[step] = why or "another host cannot read it"
       return False
@@ -226,10 +224,15 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _saving(self) -> Generator[None]:
-    """Turns whatever goes wrong while writing into one line, and takes the torn folder away: it may fill the disk."""
+    """Turns whatever goes wrong while writing into one line, and takes the torn folder away: it may fill the disk.
+
+    What JAX raises says that a device or another host is lost, and nothing of the disk; Orbax calls it a TimeoutError.
+    """
     try:
       yield
     except (OSError, ValueError, RuntimeError) as error:
+      if lost := agreement.lost(error):
+        raise lost from None
       if jax.process_index() == 0:
         for torn in _torn(self.folder):
           torn.rmtree(missing_ok=True)

@@ -19,9 +19,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from zoo.agreement import everywhere
 from zoo.errors import UserError
 from zoo.places import is_remote, place
-from zoo.restoring import everywhere
 
 try:
   import fcntl

@@ -10,10 +10,8 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
 from zoo import checksums
 from zoo.errors import UserError
@@ -96,20 +94,6 @@ def problem(check: Callable[[], Any]) -> str | None:
   except Damaged as error:
     return error.reason
   return None
-
-
-def everywhere(fine: bool) -> bool:
-  """Whether all hosts say so."""
-  return fine if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(fine)).all())
-
-
-def agreed(numbers: list[int]) -> list[int]:
-  """Those of the first host, on all hosts: what lies in a folder may be seen by some sooner than by others."""
-  if jax.process_count() == 1:
-    return numbers
-  size = int(multihost_utils.broadcast_one_to_all(np.int32(len(numbers))))
-  mine = numbers if jax.process_index() == 0 else np.zeros(size)
-  return multihost_utils.broadcast_one_to_all(np.asarray(mine, np.int32)).tolist() if size else []
 
 
 def kinds(tree: Any) -> dict[str, str]:
