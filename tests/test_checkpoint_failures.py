@@ -37,6 +37,17 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_what_was_there(tmp_path, mon
   keeper.close()
 
 
+def test_a_folder_that_may_not_be_written_to_is_told_though_it_cannot_be_tidied(tmp_path, monkeypatch):
+  def forbidden(*_, **__):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+  with Checkpoints(tmp_path) as keeper, monkeypatch.context() as patch:
+    patch.setattr(checkpoints, "_torn", lambda folder: [types.SimpleNamespace(rmtree=forbidden)])
+    patch.setattr(keeper.manager, "save", forbidden)
+    with pytest.raises(UserError, match="Cannot save a checkpoint in .*: .*Permission denied. No earlier checkpoint"):
+      keeper.save(1, init())
+
+
 def test_another_host_that_is_lost_while_saving_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
   lost = jax.errors.JaxRuntimeError("UNKNOWN: Gloo AllGather failed: Connection closed by peer")
 

@@ -235,7 +235,8 @@ class Checkpoints:
         raise lost from None
       if jax.process_index() == 0:
         for torn in _torn(self.folder):
-          torn.rmtree(missing_ok=True)
+          with contextlib.suppress(OSError):  # A folder that may not be written to may not be tidied either.
+            torn.rmtree(missing_ok=True)
       newest = self.latest
       left = "No earlier checkpoint is there" if newest is None else f"The checkpoint of step {newest} is intact"
       raise UserError(
