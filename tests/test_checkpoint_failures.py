@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from tests.test_checkpoints import abstract, equal, init, mesh, rows, saved, train_step
@@ -156,6 +157,19 @@ def test_if_no_checkpoint_is_whole_that_is_told_and_nothing_is_changed(tmp_path,
   with pytest.raises(UserError, match=r"none of its checkpoints is whole \(2: .*; 1: .*\). Nothing was changed"):
     Checkpoints(tmp_path).restore(abstract(init()))
   assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+
+def test_a_device_without_room_is_not_taken_for_damage(tmp_path, monkeypatch):
+  saved(tmp_path, 1, 2)
+
+  def full(*_, **__):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+  with Checkpoints(tmp_path) as keeper, monkeypatch.context() as patch:
+    patch.setattr(ocp.PyTreeCheckpointHandler, "restore", full)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Out of memory"):
+      keeper.restore(abstract(init()))
+  assert checkpoints.steps(tmp_path) == [1, 2]
 
 
 def test_fingerprints_see_every_bit_and_no_sharding():

@@ -13,7 +13,7 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from zoo import checksums
+from zoo import agreement, checksums
 from zoo.errors import UserError
 from zoo.fingerprints import fingerprints
 from zoo.mismatch import mismatch
@@ -79,10 +79,12 @@ def described(folder: epath.Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def reading(folder: epath.Path) -> Generator[None]:
-  """Takes whatever goes wrong for damage of the checkpoint in `folder`."""
+  """Takes whatever goes wrong for damage of the checkpoint in `folder`, but for a device that fails or is full."""
   try:
     yield
   except Exception as error:
+    if lost := agreement.lost(error):
+      raise lost from None
     why = reason_of(error)
     raise Damaged(f"{folder} cannot be read: {why}. Take another checkpoint, or a copy.", why) from error
 
