@@ -14,6 +14,7 @@ import jax
 import zoo
 from zoo import evaluate, flops, guard, hosts, page, profiling, replay, saving, sharding
 from zoo.checkpoints import Checkpoints
+from zoo.claim import Claim
 from zoo.config import check_same_run, load, save, without
 from zoo.environment import environment
 from zoo.errors import UserError, exits_with_one_line, setting_up
@@ -47,8 +48,9 @@ def main(argv: list[str]) -> int:
     return 0
   steps = profiling.read(options["profile"], config.steps) if "profile" in options else None
   limits = config.timeouts
-  hosts.join(start=limits.start, heartbeat=limits.heartbeat)
-  with Watchdog(limits.step, limits.other, host=f"host {jax.process_index()} of {jax.process_count()}") as watchdog:
+  with Watchdog(limits.step, limits.other) as watchdog:
+    hosts.join(start=limits.start, heartbeat=limits.heartbeat)
+    watchdog.host = f"host {jax.process_index()} of {jax.process_count()}"
     return train(config, options, watchdog, steps)
 
 
@@ -75,7 +77,10 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
       print(replay.replay(options["replay"], made, mesh, folder / "checkpoints", initial))
       return 0
     abstract = jax.tree.map(lambda x, s: x.update(sharding=s), made.shapes, made.placed)
-    saver = Checkpoints(folder / "checkpoints", **without(config.checkpoint, "every"), note=notes.append)
+    aloud = functools.partial(print, file=sys.stderr, flush=True)
+    claim = Claim(folder, patience=config.timeouts.heartbeat, note=aloud)
+    kept = without(config.checkpoint, "every")
+    saver = Checkpoints(folder / "checkpoints", **kept, note=notes.append, check=claim.check)
     state, start = saver.restore(abstract) or (initial(), 0)
     if start > config.steps:
       raise UserError(f"{folder} has reached step {start}, steps is {config.steps}. Raise --config.steps to go on.")
@@ -102,7 +107,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
   def work(*batch):
     return made.model_flops(dict(batch)) if speed.peak else 0
 
-  with saver, contextlib.closing(writers), contextlib.closing(progress), contextlib.closing(profile):
+  with claim, saver, contextlib.closing(writers), contextlib.closing(progress), contextlib.closing(profile):
     if start == 0 and watch.action == "roll_back":
       saver.save(0, state)
     step, batches = start, made.batches.iterate(start)
@@ -162,6 +167,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
         return hosts.PREEMPTED
     with watchdog.other():
       saver.wait()
+      claim.check()
       zoo.save(folder, made.model, state.get("ema", state["params"]))
 
   if start == config.steps:

@@ -1,167 +1,31 @@
 """Harms short runs of train.py in every way that a machine may, and looks whether any of them ends with other bits.
 
-    python -m scripts.torture --times=20 --seed=0
+    python -m scripts.torture --times=20 --seed=0 --hosts=2
 
-Each time, a run of configs/vit_digits.py, made tiny, is started again and again in one folder, and harmed on the way:
-killed, asked to stop, stopped and continued, hung, given a full disk; in between its newest checkpoint rots. Then it
-may end in peace. It must have learnt the bits that an unharmed run learns, or refuse in one line and change nothing.
-Exits with status 1 if a run ended otherwise.
+Each time, a run on so many processes of two devices each, which share a folder, is killed when it has a checkpoint,
+then started again and again and harmed on the way: a host, or all, killed, asked to stop, stopped and continued, hung,
+given an error, a full disk or a folder that may not be written, or the command is started twice; in between files of
+its checkpoints rot. Then it may end in peace. It must have the bits and the losses of an unharmed run, or refuse in
+one line and change nothing; if it had fewer or more hosts on the way, parameters within 1e-5 of the largest of their
+array. All hosts must have ended within the config's timeouts. Exits with status 1 if a run ended otherwise.
 """
 
 import argparse
-import hashlib
 import os
 import pathlib
 import random
-import resource
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
 
-ROOT = pathlib.Path(__file__).parent.parent
-STEPS = 60
-OVERRIDES = {
-  "steps": STEPS,
-  "batch_size": 16,
-  "model.dim": 12,
-  "model.depth": 1,
-  "model.num_heads": 3,
-  "optimizer.warmup_steps": 5,
-  "eval.evaluators": "{}",
-  "log.every": 2,
-  "checkpoint.every": 5,
-  "timeouts.step": 4,
-}
-CONFIG = """
-import os, runpy, time
-from zoo.data import pipeline
+import numpy as np
+from safetensors.numpy import load_file
 
-get_config = runpy.run_path({config!r})["get_config"]
-iterate = pipeline.Batches.iterate
+from scripts.harms import CONFIG, ROOT, STARTED, STARTING, Job, Run, Unclear, rot, signalled
 
-def slowly(self, start_step=0):
-  for step, batch in enumerate(iterate(self, start_step), start_step + 1):
-    time.sleep(0.02)  # Time to be harmed in.
-    if step == int(os.environ.get("HANG_AT", 0)):
-      time.sleep(1e6)
-    yield batch
-
-pipeline.Batches.iterate = slowly
-"""
-
-
-class Run:
-  """One folder of a run, started as often as need be."""
-
-  def __init__(self, folder: pathlib.Path, config: pathlib.Path):
-    self.folder = folder
-    settings = [f"--config.{key}={value}" for key, value in OVERRIDES.items()]
-    self.command = [sys.executable, ROOT / "train.py", f"--config={config}", f"--config.workdir={folder}", *settings]
-
-  def start(self, most_bytes: int | None = None, **surroundings: str) -> subprocess.Popen:
-    """Starts it; files may grow to `most_bytes`, as on a disk that is full."""
-    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, most_bytes)) if most_bytes else None
-    return subprocess.Popen(
-      self.command,
-      env={**os.environ, "JAX_PLATFORMS": "cpu", **surroundings},
-      stdout=subprocess.PIPE,
-      stderr=subprocess.PIPE,
-      text=True,
-      preexec_fn=limit,
-    )
-
-  def end(self, process: subprocess.Popen) -> tuple[int, str]:
-    """Waits -> status, the last line on stderr."""
-    _, said = process.communicate(timeout=300)
-    return process.returncode, (said.strip().splitlines() or [""])[-1][:300]
-
-  def digest(self) -> str:
-    """Of the parameters that it ended with."""
-    return hashlib.sha256((self.folder / "params.safetensors").read_bytes()).hexdigest()
-
-  def files(self) -> list[pathlib.Path]:
-    """Of the newest checkpoint."""
-    steps = [path for path in (self.folder / "checkpoints").glob("*") if path.name.isdigit()]
-    newest = max(steps, key=lambda path: int(path.name), default=None)
-    return sorted(path for path in newest.rglob("*") if path.is_file()) if newest else []
-
-
-def signalled(*signals: signal.Signals) -> Callable:
-  """Sends signals, one second apart, some time after the run has started to train."""
-
-  def harm(run: Run, rng: random.Random) -> str:
-    process = run.start()
-    assert process.stdout is not None
-    for line in process.stdout:
-      if line.startswith("step"):
-        break
-    time.sleep(rng.uniform(0, 2))
-    for sent in signals:
-      process.send_signal(sent)
-      time.sleep(1 if len(signals) > 1 else 0)
-    return f"status {run.end(process)[0]}"
-
-  return harm
-
-
-def killed_early(run: Run, rng: random.Random) -> str:
-  """Kills it at any time, also while it starts or restores."""
-  process = run.start()
-  time.sleep(rng.uniform(0.5, 8))
-  process.kill()
-  return f"status {run.end(process)[0]}"
-
-
-def hung(run: Run, rng: random.Random) -> str:
-  """Waits for ever for a batch."""
-  return f"status {run.end(run.start(HANG_AT=str(rng.randint(2, STEPS))))[0]}"
-
-
-def filled(run: Run, rng: random.Random) -> str:
-  """Lets files grow to some kilobytes only."""
-  status, said = run.end(run.start(most_bytes=int(2 ** rng.uniform(7, 15))))
-  return f"status {status}{': ' + said if status not in (0, 2) else ''}"
-
-
-def flipped(run: Run, rng: random.Random) -> str:
-  """Turns one bit of a file of the newest checkpoint."""
-  files = [path for path in run.files() if path.stat().st_size]
-  if not files:
-    return "no checkpoint"
-  path = rng.choice(files)
-  content = bytearray(path.read_bytes())
-  content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
-  path.write_bytes(content)
-  return path.relative_to(run.folder).as_posix()
-
-
-def lost(run: Run, rng: random.Random) -> str:
-  """Cuts a file of the newest checkpoint short, or takes it away."""
-  files = run.files()
-  if not files:
-    return "no checkpoint"
-  path = rng.choice(files)
-  if rng.random() < 0.5:
-    path.unlink()
-  else:
-    path.write_bytes(path.read_bytes()[: rng.randrange(path.stat().st_size + 1)])
-  return path.relative_to(run.folder).as_posix()
-
-
-STARTED = {
-  "kill": signalled(signal.SIGKILL),
-  "kill early": killed_early,
-  "term": signalled(signal.SIGTERM),
-  "stop and continue": signalled(signal.SIGSTOP, signal.SIGCONT),
-  "stop and kill": signalled(signal.SIGSTOP, signal.SIGKILL),
-  "hang": hung,
-  "full disk": filled,
-}
-LYING = {"bit flip": flipped, "lost file": lost}
+FINE = ("bit-identical", "equal but for rounding", "clear refusal")
 
 
 def contents(folder: pathlib.Path) -> dict[pathlib.Path, bytes]:
@@ -169,11 +33,44 @@ def contents(folder: pathlib.Path) -> dict[pathlib.Path, bytes]:
   return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+def verdict(run: Run, job: Job, statuses: list[int], before: dict[pathlib.Path, bytes], unharmed: Run) -> str:
+  """How a run ended that was left in peace at last; `before` are its checkpoints before that."""
+  if set(statuses) != {0}:
+    return "clear refusal" if job.refused() and before == contents(run.folder / "checkpoints") else "UNCLEAR END"
+  if left := [path.name for path in run.folder.rglob("*") if "tmp" in path.name]:
+    raise Unclear(f"left behind: {left}")
+  losses, wanted = run.losses(), unharmed.losses()
+  if [step for step, _ in losses] != [step for step, _ in wanted]:
+    raise Unclear(f"metrics of the steps {[step for step, _ in losses]}")
+  params, goal = (load_file(one.folder / "params.safetensors") for one in (run, unharmed))
+  if run.counts == unharmed.counts:
+    same = losses == wanted and all(params[name].tobytes() == goal[name].tobytes() for name in goal)
+    return "bit-identical" if same else "SILENT DIFFERENCE"
+  far = max(np.abs(params[name] - goal[name]).max() / np.abs(goal[name]).max() for name in goal)
+  near = far < 1e-5 and np.allclose([loss for _, loss in losses], [loss for _, loss in wanted], rtol=1e-5)
+  return "equal but for rounding" if near else f"SILENT DIFFERENCE of {far:.1e}"
+
+
+def harmed(run: Run, rng: random.Random, told: list[str]) -> None:
+  """Starts it some times, until it is done, and harms it; tells how."""
+  told.append(f"kill {signalled(signal.SIGKILL)(run, rng)}")
+  for name in rng.sample([name for name in STARTED if run.hosts > 1 or "others" not in name], rng.randint(1, 3)):
+    if (run.folder / "params.safetensors").exists():
+      break
+    if rng.random() < 0.6 and run.checkpoints():
+      told.append(rot(run, rng))
+    told.append(name)
+    told[-1] += f" {STARTED[name](run, rng)}"
+  if rng.random() < 0.6 and run.checkpoints():
+    told.append(rot(run, rng))
+
+
 def main() -> int:
   """Prints a line for every time, and how often a run ended how."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--times", type=int, default=20)
   parser.add_argument("--seed", type=int, default=0)
+  parser.add_argument("--hosts", type=int, default=1)
   asked = parser.parse_args()
   ended: Counter[str] = Counter()
   with tempfile.TemporaryDirectory() as name:
@@ -182,30 +79,31 @@ def main() -> int:
     config.write_text(CONFIG.format(config=str(ROOT / "configs" / "vit_digits.py")))
     os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(place / "compiled"))
     os.environ |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
-    unharmed = Run(place / "unharmed", config)
-    status, said = unharmed.end(unharmed.start())
-    if status:
-      print(f"The unharmed run ended with status {status}: {said}", file=sys.stderr)
-      return 1
+    unharmed = {sharding: Run(place / sharding, config, asked.hosts, sharding) for sharding in ("replicated", "fsdp")}
+    for run in unharmed.values():
+      job = run.start()
+      if set(job.end(STARTING)) != {0}:
+        print(f"The unharmed run did not end well: {job.said()}", file=sys.stderr)
+        return 1
     for i in range(asked.times):
-      rng = random.Random(f"{asked.seed} {i}")
-      run, told = Run(place / str(i), config), []
-      for n in range(rng.randint(2, 5)):
-        harms = LYING if n % 2 else STARTED
-        harm = rng.choice(list(harms))
-        told.append(f"{harm} ({harms[harm](run, rng)})")
-      before = contents(run.folder / "checkpoints")
-      status, said = run.end(run.start())
-      if status == 0:
-        how = "bit-identical" if run.digest() == unharmed.digest() else "SILENT DIFFERENCE"
-      elif status == 2 and said.startswith("Error: ") and before == contents(run.folder / "checkpoints"):
-        how = "clear refusal"
-      else:
-        how = "UNCLEAR END"
+      rng, told, began = random.Random(f"{asked.seed} {i}"), [], time.monotonic()
+      sharding = rng.choice(list(unharmed))
+      run = Run(place / str(i), config, asked.hosts, sharding)
+      try:
+        harmed(run, rng, told)
+        if asked.hosts > 1 and rng.random() < 0.25:
+          run.hosts = rng.choice([asked.hosts // 2, asked.hosts * 2])
+        before = contents(run.folder / "checkpoints")
+        job = run.start()
+        how = verdict(run, job, statuses := job.end(STARTING), before, unharmed[sharding])
+        said = f", statuses {statuses}: {job.said()}" if set(statuses) != {0} else ""
+      except (Unclear, TimeoutError) as error:
+        how, said = "HANGS" if isinstance(error, TimeoutError) else "UNCLEAR END", f": {error}"
       ended[how] += 1
-      print(f"{i:3} {how}{'' if status == 0 else f', status {status}: {said}'}; after: {', '.join(told)}", flush=True)
+      took = f"{time.monotonic() - began:.0f} s"
+      print(f"{i:3} {how}{said}; {took}, {sharding}, {run.hosts} hosts, after: {', '.join(told)}", flush=True)
   print(", ".join(f"{how}: {count}" for how, count in ended.most_common()))
-  return 1 if ended["SILENT DIFFERENCE"] or ended["UNCLEAR END"] else 0
+  return 1 if set(ended) - set(FINE) else 0
 
 
 if __name__ == "__main__":

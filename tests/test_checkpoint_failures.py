@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from tests.test_checkpoints import abstract, equal, init, mesh, rows, saved, train_step
@@ -35,6 +36,29 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_what_was_there(tmp_path, mon
   keeper.save(3, init(), wait=True)
   assert keeper.restore(abstract(init()))[1] == 3
   keeper.close()
+
+
+def test_a_folder_that_may_not_be_written_to_is_told_though_it_cannot_be_tidied(tmp_path, monkeypatch):
+  def forbidden(*_, **__):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+  with Checkpoints(tmp_path) as keeper, monkeypatch.context() as patch:
+    patch.setattr(checkpoints, "_torn", lambda folder: [types.SimpleNamespace(rmtree=forbidden)])
+    patch.setattr(keeper.manager, "save", forbidden)
+    with pytest.raises(UserError, match="Cannot save a checkpoint in .*: .*Permission denied. No earlier checkpoint"):
+      keeper.save(1, init())
+
+
+def test_another_host_that_is_lost_while_saving_is_not_taken_for_a_full_disk(tmp_path, monkeypatch):
+  lost = jax.errors.JaxRuntimeError("UNKNOWN: Gloo AllGather failed: Connection closed by peer")
+
+  def late(*_, **__):  # As Orbax puts it.
+    raise TimeoutError("Timed out while waiting for async_write_complete barrier.") from lost
+
+  with Checkpoints(tmp_path) as keeper, monkeypatch.context() as patch:
+    patch.setattr(keeper.manager, "save", late)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Gloo"):
+      keeper.save(1, init())
 
 
 def test_orbax_adds_no_tracebacks_of_its_own_and_others_are_shown(tmp_path, monkeypatch, caplog):
@@ -133,6 +157,19 @@ def test_if_no_checkpoint_is_whole_that_is_told_and_nothing_is_changed(tmp_path,
   with pytest.raises(UserError, match=r"none of its checkpoints is whole \(2: .*; 1: .*\). Nothing was changed"):
     Checkpoints(tmp_path).restore(abstract(init()))
   assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+
+
+def test_a_device_without_room_is_not_taken_for_damage(tmp_path, monkeypatch):
+  saved(tmp_path, 1, 2)
+
+  def full(*_, **__):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+  with Checkpoints(tmp_path) as keeper, monkeypatch.context() as patch:
+    patch.setattr(ocp.PyTreeCheckpointHandler, "restore", full)
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Out of memory"):
+      keeper.restore(abstract(init()))
+  assert checkpoints.steps(tmp_path) == [1, 2]
 
 
 def test_fingerprints_see_every_bit_and_no_sharding():

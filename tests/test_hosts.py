@@ -8,12 +8,13 @@ import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
 from tests.test_train import CONFIG
 from zoo.checkpoints import steps
-from zoo.hosts import Preemption, pod
+from zoo.hosts import Preemption, join, pod
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -41,6 +42,19 @@ def test_a_request_to_stop_is_noted_and_the_step_goes_on():
     assert preemption.reached() and preemption.reached()
   finally:
     signal.signal(signal.SIGTERM, handler)
+
+
+def test_hosts_that_do_not_come_are_no_mistake_so_that_a_scheduler_starts_the_job_again(monkeypatch, capsys):
+  def alone(*_, **__):
+    raise RuntimeError("DEADLINE_EXCEEDED: Deadline Exceeded\nand more")
+
+  monkeypatch.setattr(jax.distributed, "initialize", alone)
+  surroundings = {"JAX_COORDINATOR_ADDRESS": "here:1", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"}
+  with pytest.raises(SystemExit) as ended:
+    join(surroundings, start=7)
+  assert ended.value.code == 75
+  said = "Error: host 1 of 2 did not meet the others at here:1 in 7 s: DEADLINE_EXCEEDED: Deadline Exceeded\n"
+  assert capsys.readouterr().err == said
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_a_run_leaves_everything_in_its_bucket_and_goes_on_there(folder, tmp_pat
   assert "Steps 2 to 3 took" in said and "Nothing is profiled: the run goes on behind step 3" in said
   profile = [name for name in names() if name.startswith("profile/")]
   assert any(name.endswith(".xplane.pb") for name in profile)
-  left = ["config.json", "environment.json", "metrics.jsonl", "model.json", "page.html", "params.safetensors"]
+  left = [".lock", "config.json", "environment.json", "metrics.jsonl", "model.json", "page.html", "params.safetensors"]
   assert sorted(names()) == sorted(left + profile)
   assert ">loss</figcaption>" in place(f"{folder}/page.html").read_text()
   lines = metrics.read(f"{folder}/metrics.jsonl")

@@ -8,9 +8,11 @@ import pytest
 
 from tests.faults import PLANTED
 from tests.test_checkpoint_failures import flip
+from tests.test_guard import CONFIG as GUARDED
 from tests.test_hosts import end, losses, start
 from tests.test_train import CONFIG
 from zoo.checkpoints import steps
+from zoo.replay import batch_of
 from zoo.watchdog import HUNG
 
 SETTINGS = [
@@ -47,6 +49,11 @@ def test_whatever_happens_to_a_host_the_job_ends_and_goes_on_to_the_same_bits(co
   planted = [
     ("exception:3:1", [None, 1], "RuntimeError: planted"),
     ("hang:5:1", [None, HUNG], "hangs: no step was finished for 15 seconds (timeouts.step)"),
+    (
+      "full:6:1",
+      [None, 2],
+      "larger than the disk, or ulimit -f, allows. The checkpoint of step 4 is intact.",
+    ),
     ("kill:7:1", [None, -9], ""),
     ("kill:9:0", [-9, None], ""),
   ]
@@ -63,11 +70,32 @@ def test_whatever_happens_to_a_host_the_job_ends_and_goes_on_to_the_same_bits(co
     assert {status for status, _, _ in run(config, processes, folder)} == {0}
     np.testing.assert_allclose(losses(folder), losses(whole), rtol=1e-5)
 
-  # As many hosts, but the newest checkpoint has rotted, and no sums of its files are there: both take the one before.
+  # As many hosts, but the newest checkpoint has rotted, no sums of its files are there, and one host does not see it:
+  # both take the one before.
   flip(broken / "checkpoints" / str(newest))
-  ended = run(config, 2, broken)
+  ended = run(config, 2, broken, "late:0:1")
   assert [status for status, _, _ in ended] == [0, 0], ended
   said = ended[0][1]
   assert f"Warning: the checkpoint of step {newest} is damaged (" in said and f"Using step {older}." in said
   assert losses(broken) == losses(whole)
   assert digest(broken) == digest(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("action", ["skip", "roll_back"])
+def test_two_hosts_that_were_interrupted_decide_on_a_bad_loss_as_if_they_had_not_been(tmp_path, action):
+  config, whole, broken = (tmp_path / name for name in ("config.py", "whole", "broken"))
+  config.write_text(PLANTED + GUARDED)
+  settings = [f"--config.bad_loss.action={action}", "--config.log.every=1", "--config.timeouts.heartbeat=15"]
+
+  def statuses(folder, fault):
+    ended = end(start(config, 2, f"--config.workdir={folder}", *settings, fault=fault))
+    return [status for status, _, _ in ended]
+
+  assert statuses(whole, "nan:8:1") == [0, 0]
+  assert statuses(broken, "nan:8:1+kill:10:0")[0] == -9
+  assert statuses(broken, "nan:8:1") == [0, 0]
+  assert digest(broken) == digest(whole)
+  assert losses(broken) == losses(whole)
+  step, batch = batch_of(broken / "bad" / "step_8.0_of_2.npz")
+  assert step == 8 and np.isnan(batch["image"]).mean() == 1 / 2  # That of one host.

@@ -10,6 +10,7 @@ other bits is not taken. One process on its own disk also has the CRC-32 of ever
 
 import contextlib
 import functools
+import itertools
 import json
 import os
 from collections.abc import Callable, Generator, Mapping
@@ -20,7 +21,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from zoo import checksums
+from zoo import agreement, checksums
 from zoo.errors import UserError, did_you_mean
 from zoo.fingerprints import fingerprints
 from zoo.quiet import hush_orbax
@@ -30,7 +31,6 @@ from zoo.restoring import (
   Damaged,
   absolute,
   described,
-  everywhere,
   problem,
   read_unverified,
   reading,
@@ -50,6 +50,7 @@ class Checkpoints:
     best: name of the metric whose best checkpoint is kept too, e.g. `eval/retrieval/r1`.
     best_mode: "max" or "min": what is best.
     note: told which checkpoint is damaged, and which one is used.
+    check: called before a checkpoint is written; raises if this must not be.
 
   Beside these stays the last one that was restored, until a later one is: it is known to be good.
   """
@@ -62,6 +63,7 @@ class Checkpoints:
     best: str | None = None,
     best_mode: str = "max",
     note: Callable[[str], Any] = print,
+    check: Callable[[], Any] = lambda: None,
   ):
     if keep < 1 or best_mode not in ("max", "min"):
       raise UserError(
@@ -70,7 +72,7 @@ class Checkpoints:
     self.folder = absolute(folder)
     if self.folder.exists() and not self.folder.is_dir():
       raise UserError(f"{self.folder} is a file, so no checkpoints can be kept there. Choose another workdir.")
-    self.best_name, self.best_mode, self._note = best, best_mode, note
+    self.best_name, self.best_mode, self._note, self._check = best, best_mode, note, check
     self._policy = NewestAndBest(keep)
     hush_orbax()
 
@@ -83,7 +85,7 @@ class Checkpoints:
       # `max_to_keep` and `best_fn`, Orbax would keep the best ones and delete the newest.
       best_fn=lambda metrics: metrics["value"],
       preservation_policy=self._policy,
-      async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files),
+      async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files, barrier_sync_fn=agreement.barrier()),
       cleanup_tmp_directories=True,
     )
     try:
@@ -118,6 +120,7 @@ class Checkpoints:
     Raises:
       UserError: the checkpoint before could not be written; or there are `metrics`, none of them called `best`.
     """
+    self._check()
     step = int(step)
     value = (metrics or {}).get(self.best_name)
     score = {"name": self.best_name, "mode": self.best_mode, "value": None if value is None else float(value)}
@@ -149,22 +152,28 @@ class Checkpoints:
     """
     if "manager" in self.__dict__:
       self.wait()
-    found = steps(self.folder)
-    damaged = {step: why for step in found if (why := problem(lambda step=step: _score(self.folder / str(step))))}
-    for step in sorted(set(found) - set(damaged), reverse=True):
+    found = agreement.agreed(steps(self.folder))
+    damaged: dict[int, str] = {}
+
+    def fine(step: int, why: str | None) -> bool:
+      """Whether all hosts say so; one that cannot read what others can has taken note too."""
+      if whole := agreement.everywhere(why is None):
+        return whole
+      damaged[step] = why or "another host cannot read it"
+      return False
+
+    scored = [step for step in found if fine(step, problem(lambda step=step: _score(self.folder / str(step))))]
+    for step in reversed(scored):
       folder, state, saved, why = self.folder / str(step), None, {}, None
       try:
         state, saved = read_unverified(folder, shapes), saved_fingerprints(folder) or {}
         why = None if saved else "its fingerprints are missing"
       except Damaged as error:
         why = error.reason
-      if everywhere(why is None):
-        why = problem(lambda here=(folder, state, saved): verify(*here))
-      if everywhere(why is None):
+      if fine(step, why) and fine(step, problem(lambda here=(folder, state, saved): verify(*here))):
         self._set_aside(damaged, step)
         self._policy.verified = step
         return state, step
-      damaged[step] = why or "another host cannot read it"
     if not damaged:
       return None
     listed = "; ".join(f"{step}: {damaged[step]}" for step in sorted(damaged, reverse=True))
@@ -177,8 +186,8 @@ class Checkpoints:
   def _set_aside(self, damaged: Mapping[int, str], used: int) -> None:
     """Renames what is damaged: its step will be reached, and saved, again."""
     for step, why in damaged.items():
-      times = len(list(self.folder.glob(f"damaged-{step}*")))  # It may have happened before.
-      aside = self.folder / f"damaged-{step}{f'-{times + 1}' if times else ''}"
+      names = (f"damaged-{step}{f'-{n}' if n > 1 else ''}" for n in itertools.count(1))
+      aside = next(path for name in names if not (path := self.folder / name).exists())  # It may have happened before.
       if jax.process_index() == 0:
         try:
           (self.folder / str(step)).rename(aside)
@@ -215,13 +224,19 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _saving(self) -> Generator[None]:
-    """Turns whatever goes wrong while writing into one line, and takes the torn folder away: it may fill the disk."""
+    """Turns whatever goes wrong while writing into one line, and takes the torn folder away: it may fill the disk.
+
+    What JAX raises says that a device or another host is lost, and nothing of the disk; Orbax calls it a TimeoutError.
+    """
     try:
       yield
     except (OSError, ValueError, RuntimeError) as error:
+      if lost := agreement.lost(error):
+        raise lost from None
       if jax.process_index() == 0:
         for torn in _torn(self.folder):
-          torn.rmtree(missing_ok=True)
+          with contextlib.suppress(OSError):  # A folder that may not be written to may not be tidied either.
+            torn.rmtree(missing_ok=True)
       newest = self.latest
       left = "No earlier checkpoint is there" if newest is None else f"The checkpoint of step {newest} is intact"
       raise UserError(

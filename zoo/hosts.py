@@ -20,6 +20,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from zoo.errors import UserError
 
 PREEMPTED = 143  # 128 + SIGTERM: not zero, so that a scheduler starts the job again.
+UNMET = 75  # EX_TEMPFAIL of sysexits.h, likewise.
 START, HEARTBEAT = 300, 100  # Seconds, JAX's own defaults.
 
 
@@ -41,7 +42,8 @@ def join(environment: Mapping[str, str] = os.environ, *, start: int = START, hea
     heartbeat: seconds after which a host that was not heard of counts as dead.
 
   Raises:
-    UserError: the variables are no numbers, or the other hosts did not come. JAX may end the process itself instead.
+    UserError: the variables are no numbers.
+    SystemExit: the other hosts did not come, with a status that asks for another start. JAX may be quicker (134).
   """
   if not pod(environment):
     return
@@ -59,7 +61,9 @@ def join(environment: Mapping[str, str] = os.environ, *, start: int = START, hea
   try:
     jax.distributed.initialize(address, num_processes=count, process_id=index, **timeouts)
   except RuntimeError as error:
-    raise UserError(f"Host {index} of {count} did not meet the others at {address} in {start} s: {error}") from error
+    first = str(error).partition("\n")[0]
+    print(f"Error: host {index} of {count} did not meet the others at {address} in {start} s: {first}", file=sys.stderr)
+    raise SystemExit(UNMET) from error
   if environment.get("JAX_PLATFORMS") == "cpu":
     _connect()
 

@@ -112,9 +112,11 @@ class Writers:
       self._wandb.log(numbers, step=int(step))
 
   def flush(self) -> None:
-    """Returns when what was written is where it belongs."""
+    """Returns when what was written is where it belongs: no checkpoint should outlive the lines before it."""
     if self._file:
       self._file.flush()
+      if not isinstance(self._file, _Object):
+        os.fsync(self._file.fileno())
 
   def close(self) -> None:
     """Ends the files; W&B waits until its service has everything."""

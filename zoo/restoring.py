@@ -10,12 +10,10 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
-from jax.experimental import multihost_utils
 
-from zoo import checksums
+from zoo import agreement, checksums
 from zoo.errors import UserError
 from zoo.fingerprints import fingerprints
 from zoo.mismatch import mismatch
@@ -81,10 +79,12 @@ def described(folder: epath.Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def reading(folder: epath.Path) -> Generator[None]:
-  """Takes whatever goes wrong for damage of the checkpoint in `folder`."""
+  """Takes whatever goes wrong for damage of the checkpoint in `folder`, but for a device that fails or is full."""
   try:
     yield
   except Exception as error:
+    if lost := agreement.lost(error):
+      raise lost from None
     why = reason_of(error)
     raise Damaged(f"{folder} cannot be read: {why}. Take another checkpoint, or a copy.", why) from error
 
@@ -96,11 +96,6 @@ def problem(check: Callable[[], Any]) -> str | None:
   except Damaged as error:
     return error.reason
   return None
-
-
-def everywhere(fine: bool) -> bool:
-  """Whether all hosts say so."""
-  return fine if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(fine)).all())
 
 
 def kinds(tree: Any) -> dict[str, str]:
@@ -129,4 +124,6 @@ def reason_of(error: Exception) -> str:
   text = " ".join(str(error).split()) or type(error).__name__
   if "RESOURCE_EXHAUSTED" in text or "No space left" in text:
     return "no space left on the disk"
+  if "File too large" in text:
+    return "a file is larger than the disk, or ulimit -f, allows"
   return text.split(" [")[0][:300].rstrip(".")

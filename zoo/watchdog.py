@@ -24,13 +24,13 @@ class Watchdog:
   Args:
     step: seconds within which a step must be done after the one before it.
     other: seconds for all else: setting up, compiling, evaluating, waiting for a checkpoint, ending.
-    host: of how many, for the message.
+    host: of how many, for the message; may be set when it is known.
     end: called with the status.
   """
 
   def __init__(self, step: float, other: float, host: str = "", end: Callable[[int], object] = os._exit):
     self.limits = {"step": step, "other": other}
-    self._host, self._end = host, end
+    self.host, self._end = host, end
     self._phase, self._spent, self._steps = "other", 0.0, 0
     self._compiled: set[Hashable] = set()
     self._closed = threading.Event()
@@ -82,7 +82,7 @@ class Watchdog:
   def _bite(self, limit: float) -> None:
     what = "no step was finished" if self._phase == "step" else "setting up, compiling, evaluating or saving went on"
     print(
-      f"Error: {self._host or 'the process'} hangs: {what} for {limit:g} seconds (timeouts.{self._phase}), "
+      f"Error: {self.host or 'the process'} hangs: {what} for {limit:g} seconds (timeouts.{self._phase}), "
       f"{self._steps} steps after it started. Where every thread stands follows. The same command goes on from the "
       "newest checkpoint.",
       file=sys.stderr,
