@@ -24,6 +24,8 @@ def test_a_placement_is_of_the_first_dimensions_and_splits_what_is_long_enough()
   assert spec_of(placed, (4, 7, 8, 3), mesh) == P("data", "sequence", None, ANY)
   assert spec_of(placed, (4, 1, 8), mesh) == P("data", None, None)
   assert spec_of(placed, (4, 6), mesh) is None
+  assert spec_of(placed, (4, 6, 8), mesh, evenly=True) == P("data", "sequence", None)
+  assert spec_of(placed, (4, 7, 8), mesh, evenly=True) == P("data", None, None)
   assert spec_of(("batch", "expert", "any"), (4, 6, 8), mesh) == P("data", None, ANY)
   assert spec_of(placed, (8, 6, 8), make_mesh({"slice": 2, "data": 2, "expert": 2})) == P(
     ("slice", "data", "expert"), None, None

@@ -1,6 +1,9 @@
 """What launch/ says to GKE, Slurm, SkyPilot, Docker and gcloud; the last two programs are played by scripts."""
 
+import copy
+import functools
 import math
+import operator
 import os
 import shlex
 import subprocess
@@ -8,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
 
 from zoo.config import load
 
@@ -36,6 +40,47 @@ def run(*command, **environment):
   return subprocess.run(
     [str(word) for word in command], capture_output=True, text=True, env={**os.environ, **environment}
   )
+
+
+def holds(read, written):
+  """Whether all that is written was read; besides it there may be defaults."""
+  if isinstance(written, dict):
+    return isinstance(read, dict) and all(name in read and holds(read[name], one) for name, one in written.items())
+  if isinstance(written, list):
+    return isinstance(read, list) and len(read) == len(written) and all(map(holds, read, written))
+  return read == written
+
+
+def accepted(jobset):
+  """Whether the published schema knows every field, and has it of that type; what it does not know it leaves out."""
+  try:
+    return holds(JobsetV1alpha2JobSet.from_dict(jobset).to_dict(), jobset)
+  except ValueError:
+    return False
+
+
+def test_the_jobset_says_nothing_that_its_schema_does_not_know():
+  jobset = yaml.safe_load((LAUNCH / "jobset-tpu.yaml").read_text())
+  assert accepted(jobset)
+  job = ["spec", "replicatedJobs", 0, "template", "spec"]
+  pod = [*job, "template", "spec"]
+  for *path, name in [
+    ["spec", "failurePolicy", "maxRestarts"],
+    ["spec", "failurePolicy", "rules", 0, "onJobFailureReasons"],
+    ["spec", "replicatedJobs", 0, "replicas"],
+    [*job, "backoffLimit"],
+    [*job, "podFailurePolicy", "rules", 0, "onExitCodes", "containerName"],
+    [*pod, "terminationGracePeriodSeconds"],
+    [*pod, "containers", 0, "volumeMounts", 0, "mountPath"],
+    [*pod, "volumes", 0, "persistentVolumeClaim", "claimName"],
+  ]:
+    mistaken = copy.deepcopy(jobset)
+    at = functools.reduce(operator.getitem, path, mistaken)
+    at[f"{name}s"] = at[name]
+    assert not accepted(mistaken), name
+    del at[f"{name}s"]
+    at[name] = {"of": "another type"}
+    assert not accepted(mistaken), name
 
 
 def test_the_jobset_has_a_pod_for_every_host_and_gives_train_what_it_takes(monkeypatch):
@@ -86,6 +131,8 @@ def test_slurm_starts_a_process_a_machine_and_asks_to_go_on_after_a_warning(tmp_
   done = run("bash", LAUNCH / "slurm.sbatch", "--config=a b.py", "--config.steps=5", **slurm)
   assert done.returncode == status, done.stderr
   calls = play.calls()
+  # Left to itself a site may have Slurm end the other tasks, by SIGTERM: 143 would hide the status of a mistake.
+  assert any(call.startswith("srun --kill-on-bad-exit=0 ") for call in calls)
   assert "python train.py --config=a b.py --config.steps=5" in calls
   assert {"JAX_COORDINATOR_ADDRESS=node7:21234", "JAX_NUM_PROCESSES=2", "JAX_PROCESS_ID=1"} <= set(calls)
   assert ("scontrol requeue 41234" in calls) == (status == 143)

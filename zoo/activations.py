@@ -29,6 +29,10 @@ LAYERS = (r"layer_\d+|layers|embed", (BATCH, "sequence", None))
 # Convolutions stay whole: XLA would split them over places, and gets that wrong where kernels are split too (on CPUs).
 QUERIES = ("query", (BATCH, "sequence", ANY, ANY))
 CONVOLUTIONS = (r"conv_\d+", (BATCH, None, None))
+LOOKED_UP = ("segments|positions", (BATCH, "sequence", None))
+# What looks rows up in a table that is learnt. Parts of a length that does not divide are filled up, and on some meshes
+# XLA (jax 0.10.2 and 0.12) adds the gradient of what fills them to the table's first row: split evenly or not at all.
+TABLES = "embed|segments|positions"
 # The kernels of experts as a mixture takes them: tokens go to the experts, experts do not go to the tokens.
 EXPERTS = (("experts/(gate|up|down)", ("expert", None, ANY)),)
 
@@ -37,7 +41,7 @@ def built_in(mesh: Mesh, keys: str | None = None) -> list[tuple[str, tuple]]:
   """The rules for a mesh: none of them where nothing is split. `keys` as in `read`."""
   if mesh.size == 1:
     return []
-  of_sequence = (QUERIES, ("key|value", (BATCH, keys, ANY, ANY)), CONVOLUTIONS)
+  of_sequence = (QUERIES, ("key|value", (BATCH, keys, ANY, ANY)), CONVOLUTIONS, LOOKED_UP)
   return [LAYERS, *of_sequence * ("sequence" in mesh.shape), *EXPERTS * ("expert" in mesh.shape)]
 
 
@@ -73,18 +77,18 @@ def constrained(rules: Sequence[tuple[str, tuple]], mesh: Mesh) -> contextlib.Ab
   def place(path: str, array: jax.Array) -> jax.Array:
     for pattern, placement in rules:
       if matches(pattern, path):
-        spec = spec_of(placement, array.shape, mesh)
+        spec = spec_of(placement, array.shape, mesh, evenly=matches(TABLES, path))
         return array if spec is None else jax.lax.with_sharding_constraint(array, NamedSharding(mesh, spec))
     return array
 
   return on_returned(place)
 
 
-def spec_of(placement: tuple, shape: tuple[int, ...], mesh: Mesh) -> P | None:
+def spec_of(placement: tuple, shape: tuple[int, ...], mesh: Mesh, evenly: bool = False) -> P | None:
   """Where an array of that shape lives; None if it has fewer dimensions than are placed.
 
   Axes that the mesh lacks split nothing, and neither do those that are longer than the dimension. Where a dimension
-  does not divide, the last devices have less of it.
+  does not divide, the last devices have less of it, or, with `evenly`, all have all of it.
   """
   if len(shape) < len(placement):
     return None
@@ -95,7 +99,8 @@ def spec_of(placement: tuple, shape: tuple[int, ...], mesh: Mesh) -> P | None:
       continue
     axes = tuple(axis for name in axes_of(part) for axis in (row_axes(mesh.axis_names) if name == BATCH else (name,)))
     axes = tuple(axis for axis in axes if axis in mesh.shape)
-    fits = axes and size >= math.prod(mesh.shape[axis] for axis in axes)
+    ways = math.prod(mesh.shape[axis] for axis in axes)
+    fits = axes and size >= ways and not (evenly and size % ways)
     parts.append(None if not fits else axes if len(axes) > 1 else axes[0])
   return P(*parts, *[P.UNCONSTRAINED] * (len(shape) - len(placement)))
 
