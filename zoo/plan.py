@@ -184,6 +184,14 @@ def plan(config: Any, target: str) -> Plan:
   wanted = read(target)
   devices = devices_of(wanted)
   made, mesh, batch = on_chips(config, devices)
+  check_rows(config.batch_size, mesh)
+  try:
+    kept = made.kept(batch) // pieces_of_rows(mesh)
+  except RuntimeError as error:
+    if "cuDNN" not in str(error):
+      raise
+    told = str(error).splitlines()[0].rstrip(".")
+    raise UserError(f"--plan={wanted}: {told}: pip install 'flax-zoo[cuda]', or set attention to xla.") from error
   rows = report(made.shapes, config.sharding, mesh)
   placed = parts(rows)
   splits = any(row.bytes_per_device < row.bytes for row in placed["params"])
@@ -195,7 +203,7 @@ def plan(config: Any, target: str) -> Plan:
     parameters=made.parameters,
     state={part: sum(row.bytes_per_device for row in own) for part, own in placed.items()},
     batch=sum(math.prod(made.by_row.shard_shape(x.shape)) * x.dtype.itemsize for x in batch.values()),
-    kept=made.kept(batch) // pieces_of_rows(mesh),
+    kept=kept,
     model_flops=made.model_flops(batch),
     computed_flops=made.computed_flops(batch),
     rows=config.batch_size,
@@ -252,7 +260,6 @@ def vocabularies(config: Any) -> list[str]:
 def on_chips(config: Any, devices: Sequence[Any]) -> tuple[Experiment, Mesh, dict[str, jax.ShapeDtypeStruct]]:
   """-> what a config trains with on devices that need only have names, their mesh, and the shapes of a batch."""
   mesh = make_mesh(config.mesh, devices)
-  check_rows(config.batch_size, mesh)
   with tempfile.TemporaryDirectory() as folder:
     settings = config.copy_and_resolve_references().unlock()
     settings.batch_size = pieces_of_rows(mesh)  # Nothing but shapes is wanted of the data.
