@@ -23,6 +23,7 @@ from zoo.experiment import experiment
 from zoo.explain import explain
 from zoo.metrics import Writers
 from zoo.places import place
+from zoo.plan import explained
 from zoo.plan_search import planned
 from zoo.progress import Progress, Speed, amounts
 from zoo.schema import resolve
@@ -31,7 +32,8 @@ from zoo.watchdog import Watchdog
 
 FLAGS = {
   "plan": "compiles a step for chips that are not here, e.g. v5e:4x4, 2*v5p:4x4x4 or h100:8, and says what it would "
-  "cost; auto, or auto:v5e:4x4, tries several meshes, rematerialisations and batch sizes",
+  "cost; auto, or auto:v5e:4x4, tries several meshes, rematerialisations and batch sizes; with --explain-sharding it "
+  "shows that for these chips and compiles nothing",
   "profile": "traces what the devices do from a step to another, e.g. 10:13, and says which operations took longest",
   "replay": "looks into the batch of a step that went wrong, FOLDER/bad/step_120.0_of_1.npz, and trains nothing",
 }
@@ -43,8 +45,13 @@ def main(argv: list[str]) -> int:
   """Trains what the arguments say; returns the exit status."""
   config, options = load(argv, FLAGS, SWITCHES)
   if "plan" in options:
+    if "profile" in options or "replay" in options:
+      raise UserError("--plan trains nothing. Leave --profile and --replay away.")
     with setting_up():
-      print(planned(config, options["plan"], note=lambda line: print(line, file=sys.stderr)))
+      if options["explain-sharding"]:
+        print(explained(config, options["plan"]))
+      else:
+        print(planned(config, options["plan"], note=lambda line: print(line, file=sys.stderr)))
     return 0
   steps = profiling.read(options["profile"], config.steps) if "profile" in options else None
   limits = config.timeouts

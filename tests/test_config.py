@@ -116,6 +116,7 @@ def test_optional_sections_have_defaults_that_no_run_changes(file):
     ("--cofig.steps=5", "Unknown flag --cofig.steps. Did you mean '--config.steps'?"),
     ("--steps=5", "Unknown flag --steps. Did you mean '--config.steps'?"),
     ("--runn=x", "Unknown flag --runn."),
+    ("--traceback=no", "--traceback takes no value. Leave '=no' away."),
     ("extra", "Unexpected argument 'extra'"),
     ("-config.steps=3", "Unexpected argument '-config.steps=3'"),
     ("--config.steps", "--config.steps needs a value"),

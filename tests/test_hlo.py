@@ -132,3 +132,50 @@ def test_what_is_begun_names_what_it_reads_and_what_comes_of_it(line, found):
   text = f"ENTRY %main (a: f32[]) -> f32[] {{\n  %x = {line}, channel_id=1, {rest}\n}}\n"
   (one,) = collectives(text, {"data": 4})
   assert (one.kind, one.bytes) == found and one.devices == 4
+
+
+PRODUCT = """HloModule jit_step, is_scheduled=true
+
+%async_collective_fusion.5 (p: bf16[1,128]) -> bf16[8,128] {
+  %p = bf16[1,128]{1,0} parameter(0)
+  ROOT %meanwhile = bf16[8,128]{1,0} all-gather(%p), channel_id=7, replica_groups={{0,1,2,3}}, dimensions={0}
+}
+
+%end.1 (a: bf16[1,128]) -> bf16[8,128] {
+  %a.1 = bf16[1,128]{1,0} parameter(0)
+  ROOT %gathered.1 = bf16[8,128]{1,0} all-gather(%a.1), channel_id=7, replica_groups={{0,1,2,3}}, dimensions={0}
+}
+
+%body.2 (s: (bf16[1,128], u32[])) -> (bf16[1,128], u32[]) {
+  %s = (bf16[1,128]{1,0}, u32[]) parameter(0)
+  %passed = bf16[1,128]{1,0} get-tuple-element(%s), index=0
+  %at = u32[]{:T(128)} get-tuple-element(%s), index=1
+  %two = u32[]{:T(128)} constant(2)
+  %next = u32[]{:T(128)} add(%at, %two), control-predecessors={%passed}
+  %work = bf16[8,128]{1,0} fusion(%passed), kind=kCustom, calls=%async_collective_fusion.5
+  %on = bf16[1,128]{1,0} collective-permute(%passed), channel_id=3, source_target_pairs={{0,1},{1,2},{2,3},{3,0}}
+  ROOT %both = (bf16[1,128]{1,0}, u32[]) tuple(%on, /*index=1*/%next)
+}
+
+%condition.2 (c: (bf16[1,128], u32[])) -> pred[] {
+  %c = (bf16[1,128]{1,0}, u32[]) parameter(0)
+  %limit = u32[]{:T(128)} constant(16)
+  %counted = u32[]{:T(128)} get-tuple-element(%c), index=1
+  ROOT %less = pred[] compare(%counted, %limit), direction=LT
+}
+
+ENTRY %main.5 (x: bf16[1,128]) -> bf16[8,128] {
+  %x = bf16[1,128]{1,0} parameter(0)
+  %from = u32[]{:T(128)} constant(FIRST)
+  %given = (bf16[1,128]{1,0}, u32[]) tuple(%x, %from)
+  %loop = (bf16[1,128]{1,0}, u32[]) while(%given), condition=%condition.2, body=%body.2
+  ROOT %done = bf16[8,128]{1,0} fusion(%x), kind=kCustom, calls=%end.1
+}
+"""
+
+
+@pytest.mark.parametrize("first, rounds", [(0, 8), (1, 8), (6, 5)])
+def test_loops_run_as_often_as_they_count_and_what_they_hide_runs_once(first, rounds):
+  gathered, passed = sorted(collectives(PRODUCT.replace("FIRST", str(first)), {"data": 4}))
+  assert gathered == Collective("all-gather", 8 * 128 * 2, 1, 4, ("data",))
+  assert passed == Collective("collective-permute", 128 * 2, rounds, 4, ("data",))

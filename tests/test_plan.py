@@ -1,5 +1,6 @@
 import dataclasses
 import importlib.util
+import math
 from pathlib import Path
 
 import jax
@@ -11,11 +12,12 @@ from zoo import plan as planning
 from zoo.config import load, without
 from zoo.errors import UserError
 from zoo.experiment import experiment
+from zoo.explain import parts, size
 from zoo.hlo import Collective
 from zoo.plan import Plan, plan, show
-from zoo.sharding import make_mesh
+from zoo.sharding import make_mesh, report
 from zoo.stand_in import stand_in
-from zoo.targets import Chip, devices_of
+from zoo.targets import Chip, devices_of, named_devices, read
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(ROOT.glob("configs/*.py"))
@@ -57,6 +59,7 @@ def test_what_does_not_fit_is_said():
 
 def test_a_config_is_compiled_for_devices_that_only_have_to_be_named(monkeypatch, tmp_path):
   monkeypatch.setattr(planning, "devices_of", lambda target: jax.devices())
+  monkeypatch.setattr(planning, "read", lambda target: target)
   monkeypatch.setitem(planning.CHIPS, "cpu", Chip(2**30, 1e9, 1e9, 1e8))
   monkeypatch.setitem(flops.TPU_PEAK, "cpu", 1e12)
   small = ["--config.model.dim=16", "--config.model.depth=2", "--config.model.num_heads=2", "--config.model.mlp_dim=32"]
@@ -102,13 +105,80 @@ def test_members_of_a_mixture_have_files_of_their_own(tmp_path):
   assert '"label": "no"' in one and '"class": "a"' in other
 
 
-@pytest.mark.parametrize("target", ["v5e", "v9:2x2", "b100:8", "h100", "2*v5e", ""])
-def test_what_is_no_slice_is_told(target):
+def test_train_would_refuse_data_whose_tokens_the_model_does_not_know():
+  line = [f"--config={ROOT}/configs/gpt2_owt.py", "--config.model.family=llama", "--config.model.variant=llama-2-7b"]
+  (told,) = planning.vocabularies(load(line)[0])
+  assert "'gpt2' has 50,257 tokens, model.vocab_size is 32,000" in told
+  # What is not here cannot be looked at, and a plan needs it not.
+  assert not planning.vocabularies(load([*line, "--config.data.tokenizer=meta-llama/Llama-2-7b-hf"])[0])
+
+
+def test_rows_are_called_what_they_are():
+  tokens, image = (jax.ShapeDtypeStruct((3, *shape), "int32") for shape in ((5,), (7, 7, 3)))
+  assert planning.counted({"tokens": tokens, "image": image}) == {"examples": "pairs", "tokens": 0}
+  assert planning.counted({"image": image})["examples"] == "images"
+  assert planning.counted({"tokens": tokens, "target_tokens": tokens, "valid": tokens})["tokens"] == 30
+
+
+def test_what_lives_where_is_told_for_chips_that_are_not_here_and_nothing_is_compiled():
+  line = [f"--config={ROOT}/configs/gpt2_owt.py", "--config.sharding=fsdp", "--config.batch_size=512"]
+  for target, mesh in (("v5e:8x8", {"data": 64}), ("2*v5e:16x16", {"data": 512}), ("h100:16", {"data": 16})):
+    text = planning.explained(load(line)[0], target)
+    chips = math.prod(mesh.values())
+    assert text.startswith(f"mesh {mesh}") and ("Whole on each of the 512" in text) == (chips == 512)
+    up = next(line for line in text.splitlines() if "feed_forward/up/kernel" in line)
+    assert up.endswith(size(12 * 768 * 3072 * 4 // chips))
+
+
+def test_parameters_on_a_chip_fall_as_the_chips_rise():
+  line = [f"--config={ROOT}/configs/gpt2_owt.py", "--config.model.family=llama", "--config.model.variant=llama-2-7b",
+          "--config.sharding=fsdp", "--config.batch_size=512"]  # fmt: skip
+  for target in ("v5p:2x2x4", "v5p:4x4x4", "2*v5e:16x16"):
+    chips = read(target)
+    made, mesh, _ = planning.on_chips(load(line)[0], named_devices(chips))
+    own = sum(row.bytes_per_device for row in parts(report(made.shapes, "fsdp", mesh))["params"])
+    assert own == 4 * made.parameters // chips.chips
+
+
+@pytest.mark.parametrize("target", ["v9:2x2", "b100:8", "v5litepod-16", "auto", ""])
+def test_what_is_no_chip_is_told(target):
   with pytest.raises(UserError, match="it must be a generation and a shape"):
-    devices_of(target)
+    read(target)
+
+
+@pytest.mark.parametrize(
+  "target", ["v5e", "v5e:4x5", "v5e:0x4", "v5e:4", "v5e:8x2", "v5p:4x4", "v5p:3x4x4", "v4:16x16x32"]
+)
+def test_what_is_no_slice_is_told(target):
+  with pytest.raises(UserError, match=f"there is no such slice of {target[:2]}.* There are: .*4x4"):
+    read(target)
+
+
+@pytest.mark.parametrize("target", ["h100", "h100:0", "h100:12", "2*h100:8", "h100:x"])
+def test_what_is_no_number_of_gpus_is_told(target):
+  with pytest.raises(UserError, match="must be a multiple of 8"):
+    read(target)
+
+
+@pytest.mark.parametrize("target", ["0*v5e:4x4", "*v5e:4x4", "two*v5e:4x4"])
+def test_what_is_no_number_of_slices_is_told(target):
+  with pytest.raises(UserError, match=r"how many slices, as in 2\*v5e:4x4"):
+    read(target)
+
+
+def test_targets_are_read_as_people_write_them():
+  written = {"V5E:4X4": ("v5e:4x4", 16), " 2 * v5e: 4x4": ("2*v5e:4x4", 32), "v5p:8x4x4": ("v5p:4x4x8", 128),
+             "v5p:2x2x1": ("v5p:2x2x1", 4), "1*v6e:1x1": ("v6e:1x1", 1), "H100:16": ("h100:16", 16)}  # fmt: skip
+  assert {text: (str(read(text)), read(text).chips) for text in written} == written
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is here")
 def test_says_what_to_install():
   with pytest.raises(UserError, match=r"flax-zoo\[tpu\]"):
-    devices_of("v5e:4x4")
+    devices_of(read("v5e:4x4"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not here")
+def test_a_slice_has_its_chips():
+  for target in ("v5e:1x1", "2*v6e:2x4", "v4:2x2x4"):
+    assert len(devices_of(read(target))) == read(target).chips

@@ -40,11 +40,11 @@ def made_up(config, target):
 def test_the_best_fits_and_takes_least_for_an_example(config, monkeypatch):
   monkeypatch.setattr(plan_search, "devices_of", lambda target: [None] * 8)
   notes = []
-  tries = search(config, "auto:here", notes.append, made_up)
+  tries = search(config, "auto:v5e:2x4", notes.append, made_up)
   assert tries[0].changes == {
     "mesh": {"data": -1}, "sharding": "fsdp", "model.remat": "full", "batch_size": 16
   }  # fmt: skip
-  assert tries[0].found.target == "here" and len(notes) == len(tries)
+  assert tries[0].found.target == "v5e:2x4" and len(notes) == len(tries)
   fits = [isinstance(one.found, str) or one.found.fits for one in tries]
   assert isinstance(tries[-1].found, str) and fits[:-1] == sorted(fits[:-1], reverse=True)
   text = show(tries)
@@ -64,9 +64,30 @@ def test_what_does_not_fit_is_ranked_by_memory():
 def test_meshes_leave_chips_for_data():
   assert [mesh.get("mesh") for mesh in meshes(4)] == [None, {"data": -1}, {"data": -1}, {"data": -1, "model": 2}]
   assert len(list(meshes(512))) == 6
+  assert {"data": -1, "expert": 4} in [mesh.get("mesh") for mesh in meshes(16, experts=12)]
+  assert {"data": -1, "expert": 8} not in [mesh.get("mesh") for mesh in meshes(16, experts=12)]
+  assert {"data": -1, "sequence": 2} in [mesh.get("mesh") for mesh in meshes(16, length=8193)]
+  assert len(list(meshes(512, length=1025))) == 6
+
+
+def test_changes_are_told_as_train_takes_them():
   assert (
     told({"mesh": {"data": -1}, "model.remat": None}) == """--config.mesh='{"data": -1}' --config.model.remat=none"""
   )
+
+
+def test_what_fails_leaves_the_others(config, monkeypatch):
+  monkeypatch.setattr(plan_search, "devices_of", lambda target: [None] * 8)
+
+  def sometimes(config, target):
+    if config.sharding != "fsdp":
+      raise ValueError("shapes do not fit")
+    return made_up(config, target)
+
+  notes = []
+  tries = search(config, "auto", notes.append, sometimes)
+  assert tries[0].changes["sharding"] == "fsdp" and "shapes do not fit" in show(tries)
+  assert notes[0] == "no chips are named after auto: v5e:4x4"
 
 
 def test_says_why_nothing_can_be_compiled(config, monkeypatch):

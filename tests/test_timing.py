@@ -8,7 +8,7 @@ import pytest
 
 from zoo import timing
 from zoo.progress import Speed
-from zoo.timing import Programs, memory
+from zoo.timing import Programs, memory, needed
 
 
 @pytest.fixture
@@ -77,3 +77,10 @@ def test_where_devices_do_not_count_the_compiler_tells_what_the_largest_program_
   rows(1024)
   rows(2)
   assert programs.measure()["memory_program"] >= 2 * 4 * 3 * 1024  # What comes in and what goes out.
+
+
+def test_a_tpu_needs_the_peak_and_not_the_sum():
+  sizes = dict(argument_size_in_bytes=5, output_size_in_bytes=4, alias_size_in_bytes=3, temp_size_in_bytes=20)
+  program = lambda **more: types.SimpleNamespace(memory_analysis=lambda: types.SimpleNamespace(**sizes, **more))
+  assert needed(program(peak_memory_in_bytes=19), "tpu") == 19
+  assert needed(program(), "tpu") == needed(program(peak_memory_in_bytes=19), "cpu") == 26

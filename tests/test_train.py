@@ -132,6 +132,18 @@ def test_a_sharding_is_explained_without_training(config, capsys):
   assert not (config.parent / "run").exists()
 
 
+def test_a_sharding_is_explained_for_chips_that_are_not_here(config, capsys):
+  assert main([f"--config={config}", "--explain-sharding", "--plan=v5p:4x4x4", "--config.sharding=fsdp"]) == 0
+  assert capsys.readouterr().out.startswith("mesh {'data': 64}\n")
+
+
+def test_a_plan_neither_profiles_nor_replays(config, capsys):
+  for other in ("--profile=1:2", "--replay=bad/step_1.0_of_1.npz"):
+    with pytest.raises(SystemExit):
+      main([f"--config={config}", "--plan=v5e:4x4", other])
+    assert capsys.readouterr().err == "Error: --plan trains nothing. Leave --profile and --replay away.\n"
+
+
 def test_a_run_begins_with_the_parameters_of_another(config):
   assert main([f"--config={config}"]) == 0
   arguments = [f"--config.init={config.parent}/run", f"--config.workdir={config.parent}/next"]

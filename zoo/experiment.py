@@ -11,10 +11,12 @@ from jax.sharding import Mesh
 
 from zoo import activations, flops, guard, kernels, named, optim, sharding
 from zoo.build import build, check_fits
+from zoo.compiling import compiler_options
 from zoo.config import without
 from zoo.data import pipeline
 from zoo.data.augment import augment
 from zoo.expert_parallel import on_mesh
+from zoo.kept import kept
 from zoo.layers.returned import on_returned
 from zoo.objectives.objective import value_and_grad
 
@@ -33,6 +35,7 @@ class Experiment(NamedTuple):
     placed: where each of its arrays lives. by_row: where a batch lives.
     model_flops: shapes of a global batch -> model FLOPs of a step; see `zoo.flops`.
     computed_flops: the same with the optimiser's, and with what rematerialisation computes again.
+    kept: likewise -> bytes of all devices that wait for the backward pass; see `zoo.kept`.
     attention: which kernel it is computed by, and why not the one that was wanted; known when a step was traced.
   """
 
@@ -48,6 +51,7 @@ class Experiment(NamedTuple):
   by_row: Any
   model_flops: Callable[[Mapping], int]
   computed_flops: Callable[[Mapping], int]
+  kept: Callable[[Mapping], int]
   attention: kernels.Notes
 
   @property
@@ -58,7 +62,11 @@ class Experiment(NamedTuple):
   def compiled_step(self) -> Any:
     """The step, to be compiled for these places; the state that it is given is used up."""
     return jax.jit(
-      self.step, in_shardings=(self.placed, self.by_row), out_shardings=(self.placed, None, None), donate_argnums=0
+      self.step,
+      in_shardings=(self.placed, self.by_row),
+      out_shardings=(self.placed, None, None),
+      donate_argnums=0,
+      compiler_options=compiler_options(self.by_row.mesh),
     )
 
 
@@ -150,6 +158,9 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   def computed_flops(batch):
     return flops.count(lambda state, batch: step(state, batch, counted_grad), shapes, dict(batch))
 
+  def kept_bytes(batch):
+    return kept(on_devices, param_shapes, batch, key, accumulate)
+
   shapes = jax.eval_shape(init, key)
   placed = sharding.shardings(shapes, config.sharding, mesh)
   loss = lambda params, batch, step: objective.loss(params, *drawn(batch, step))
@@ -166,5 +177,6 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
     offers["by_row"],
     model_flops,
     computed_flops,
+    kept_bytes,
     attention,
   )

@@ -48,11 +48,15 @@ def explain(state: Any, strategy: str | Sequence, mesh: Mesh) -> str:
   unused = [pattern for pattern, _ in rules_on(mesh, rest) if not any(matches(pattern, name) for name in names)]
   if unused:
     found += ["", f"Patterns of '{rest}' that no parameter has: {', '.join(unused)}"]
-  whole = [row for row in params if mesh.size > 1 and row.bytes_per_device == row.bytes >= LARGE]
-  if whole:
-    listed = ", ".join(f"{row.path.removeprefix('params/')} ({size(row.bytes)})" for row in whole)
-    found += ["", f"Whole on each of the {mesh.size} devices, and large: {listed}"]
+  found += ["", whole] if (whole := large_and_whole(rows, mesh)) else []
   return "\n".join(found)
+
+
+def large_and_whole(rows: Sequence[Row], mesh: Mesh) -> str:
+  """A line about the large parameters that every device has whole; "" if there is none."""
+  own = [row for row in rows if row.path.startswith("params/") and row.bytes_per_device == row.bytes >= LARGE]
+  listed = ", ".join(f"{row.path.removeprefix('params/')} ({size(row.bytes)})" for row in own)
+  return f"Whole on each of the {mesh.size} devices, and large: {listed}" if own and mesh.size > 1 else ""
 
 
 def parts(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -6,7 +6,7 @@ XLA counts what is in a loop once, and says nothing of collectives; both stand i
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +27,9 @@ _CALLED = re.compile(r"(?:calls|to_apply|branch_computations|called_computations
 _MEGASCALE = re.compile(r"= \((.*?)\) send\(.*_xla_megascale_transfer_type=\"([A-Z_]+)\"")
 _KNOWN = re.compile(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)')
 _CONSTANT = re.compile(r"= [su]\d+\[\]\S* constant\((\d+)\)")
+_OPERANDS = re.compile(r" (?:add|tuple|while|get-tuple-element)\(([^)]*)\)")
+_INDEX = re.compile(r" get-tuple-element\(.*index=(\d+)")
+_MEANWHILE = "async_collective_fusion"  # Work that goes on while a collective is under way, with a copy of it.
 
 
 class Collective(NamedTuple):
@@ -77,9 +80,10 @@ def collectives(text: str, mesh: Mapping[str, int], networks: Sequence[int] | No
   bodies = dict(_computations(text))
   runs = _runs(bodies)
   # Where XLA overlaps a collective with work, copies of it stand at its start, in between and at its end; all have one
-  # channel. Of a loop whose first round was taken out the rounds in the loop count.
+  # channel. Of a loop whose first round was taken out the rounds in the loop count. What is in between may be a loop of
+  # its own, whose rounds do not count.
   found: dict[str, Collective] = {}
-  for name, lines in bodies.items():
+  for name, lines in sorted(bodies.items(), key=lambda item: item[0].startswith(_MEANWHILE)):
     alike: Counter[str] = Counter()
     for number, line in enumerate(lines):
       match = _COLLECTIVE.match(line)
@@ -108,7 +112,8 @@ def collectives(text: str, mesh: Mapping[str, int], networks: Sequence[int] | No
         key += f" {_operation(line)}"
         alike[key] += 1
         key += f" {alike[key]}"
-      if len(members) > 1 and (key not in found or _all_sent(found[key]) < _all_sent(one)):
+      more = key not in found or (_all_sent(found[key]) < _all_sent(one) and not name.startswith(_MEANWHILE))
+      if len(members) > 1 and more:
         found[key] = one
   return list(found.values())
 
@@ -159,20 +164,58 @@ def _runs(bodies: Mapping[str, list[str]]) -> dict[str, int]:
     for line in bodies[name]:
       loop = _WHILE.search(line)
       if loop:
-        waiting.append((loop[2], times * _rounds(line, loop[1], bodies)))
+        waiting.append((loop[2], times * _rounds(line, bodies[name], bodies[loop[1]], bodies[loop[2]])))
         continue
       for several, one in _CALLED.findall(line):
         waiting += [(called.strip(" %"), times) for called in (several.split(",") if several else [one])]
   return runs
 
 
-def _rounds(line: str, condition: str, bodies: Mapping[str, list[str]]) -> int:
-  """Of a loop: as XLA states it, or the one whole number that its condition compares with; 1 where nobody knows."""
+def _rounds(line: str, around: list[str], condition: list[str], body: list[str]) -> int:
+  """Of a loop: as XLA states it, or as it counts, to the one whole number that its condition compares with; 1 where
+  nobody knows. Products with what neighbours pass on count in twos.
+
+  Args:
+    line: the loop. around: what it stands in. condition, body: of it.
+  """
   known = _KNOWN.search(line)
   if known:
     return int(known[1])
-  constants = {int(number) for one in bodies.get(condition, []) for number in _CONSTANT.findall(one)}
-  return constants.pop() if len(constants) == 1 else 1
+  limits = {int(number) for one in condition for number in _CONSTANT.findall(one)}
+  if len(limits) != 1:
+    return 1
+  places = {int(number) for one in condition for number in _INDEX.findall(one)}
+  first, step = 0, 1
+  if len(places) == 1:
+    place = places.pop()
+    inside, outside = _defined(body), _defined(around)
+    counted = _operands(inside.get(_element(next((one for one in body if one.startswith("ROOT")), ""), place), ""))
+    step = next((number for name in counted if (number := _constant(inside.get(name, "")))), 1)
+    (given, *_) = [*_operands(line), ""]
+    first = _constant(outside.get(_element(outside.get(given, ""), place), "")) or 0
+  return max(1, -(-(limits.pop() - first) // step))
+
+
+def _defined(lines: Iterable[str]) -> dict[str, str]:
+  """Name of a value -> the line that computes it."""
+  return {line.removeprefix("ROOT ").split(" ", 1)[0].lstrip("%"): line for line in lines}
+
+
+def _operands(line: str) -> list[str]:
+  """The names of what an operation reads, of those that loops count with."""
+  match = _OPERANDS.search(line)
+  return re.findall(r"%?([\w.\-]+)(?:,|$)", re.sub(r"/\*.*?\*/", "", match[1])) if match else []
+
+
+def _element(line: str, place: int) -> str:
+  """The name of one element of a tuple, as it is made."""
+  names = _operands(line)
+  return names[place] if place < len(names) else ""
+
+
+def _constant(line: str) -> int | None:
+  match = _CONSTANT.search(line)
+  return int(match[1]) if match else None
 
 
 def _sizes(result: str) -> list[int]:

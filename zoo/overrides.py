@@ -30,6 +30,8 @@ def split(
       raise UserError(f"Unexpected argument '{word}'. Options look like --config=FILE.py and --config.steps=500.")
     if head in KINDS:
       raise UserError(f"Unknown flag --{name}. Did you mean '--config.{name}'?")
+    if name in options and equals:
+      raise UserError(f"--{name} takes no value. Leave '={text}' away.")
     if head != "config" and name not in flags:
       near = did_you_mean(f"--{name}", [f"--{flag}{dot}{path}" for flag in known])
       raise UserError(f"Unknown flag --{name}.{near} --help lists the flags.")

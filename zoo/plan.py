@@ -5,16 +5,22 @@ import math
 import pathlib
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+from jax.sharding import Mesh
 
 from zoo import flops, hlo
-from zoo.experiment import experiment
-from zoo.explain import parts, size
+from zoo.build import build, sizes_of
+from zoo.data.tokenizers import tokenizer
+from zoo.errors import UserError
+from zoo.experiment import Experiment, experiment
+from zoo.explain import explain, large_and_whole, parts, size
 from zoo.sharding import check_rows, make_mesh, pieces_of_rows, report
-from zoo.stand_in import stand_in
-from zoo.targets import CHIPS, compiler_options, devices_of, network_of
+from zoo.stand_in import stand_in, tokenizers
+from zoo.targets import CHIPS, devices_of, named_devices, network_of, read, without_device
+from zoo.timing import needed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,8 +36,10 @@ class Plan:
     refused: what the compiler said, if it did not fit.
     model_flops: of a whole step; computed_flops: with the optimiser's and what rematerialisation computes again.
     collectives: of `zoo.hlo`.
-    rows, tokens: of a batch. steps: of the run.
+    rows, tokens: of a batch; examples: what its rows are called. steps: of the run.
+    kept: of the temporary bytes, activations that wait for the backward pass, at most; see `zoo.kept`.
     attention: by which kernel, and why not by another; lines of `zoo.kernels.Notes`.
+    notes: what `train.py` would refuse of data that a plan does not read; what is whole where other things are split.
   """
 
   target: str
@@ -50,7 +58,10 @@ class Plan:
   rows: int
   tokens: int
   steps: int
+  examples: str = "examples"
+  kept: int = 0
   attention: tuple[str, ...] = ()
+  notes: tuple[str, ...] = ()
 
   @property
   def used(self) -> int | None:
@@ -84,6 +95,8 @@ class Plan:
     return self.used is not None and self.used <= CHIPS[self.kind].memory
 
 
+PARTS = {"parameters": "params", "optimiser": "opt_state", "average": "ema"}  # As a plan calls them, and the state.
+
 FORMULA = """A step takes at least the longest of these times, if everything overlaps, and their sum, if nothing does:
   compute  FLOPs of a chip, with the optimiser's and what is computed again / its peak in bfloat16
   memory   bytes of a chip, 2 x state + 2 x temporary + batch / its memory's speed: each is read and written once
@@ -100,17 +113,11 @@ def show(plan: Plan) -> str:
     f"{plan.target}: {plan.chips} x {plan.kind}, mesh {plan.mesh}",
     f"parameters  {plan.parameters:,}",
     *plan.attention,
+    *plan.notes,
   ]
+  lines += ["", f"on a chip, of {size(chip.memory)}", *_memory(plan)]
   if plan.used is None:
     return "\n".join([*lines, f"It does not fit: {plan.refused}"])
-  lines += ["", f"on a chip, of {size(chip.memory)}"]
-  held = plan.state | {
-    "batch": plan.batch,
-    "padding": plan.padding,
-    "temporary": plan.temporary or 0,
-    "together": plan.used,
-  }
-  lines += [f"  {name:<12}{size(count):>12}{count / chip.memory:>9.1%}" for name, count in held.items()]
   lines.append("It fits." if plan.used <= chip.memory else "It does not fit: that is more than a chip has.")
   lines += [
     "",
@@ -128,13 +135,26 @@ def show(plan: Plan) -> str:
   lines.append(
     f"step     {1000 * longest:>10.2f} to {1000 * whole:.2f} ms: {bounds[0]:.0%} to {bounds[1]:.0%} utilisation"
   )
-  lines.append(f"         {batch / whole:,.0f} to {batch / longest:,.0f} examples/s")
+  lines.append(f"         {batch / whole:,.0f} to {batch / longest:,.0f} {plan.examples}/s")
   if plan.tokens:
     lines.append(f"         {plan.tokens / whole:,.0f} to {plan.tokens / longest:,.0f} tokens/s")
   low, high = (plan.steps * seconds / 3600 for seconds in (longest, whole))
   cost = f"{plan.chips * low:,.1f} to {plan.chips * high:,.1f} chip-hours"
   lines.append(f"run      {low:,.2f} to {high:,.2f} hours for {plan.steps:,} steps, {cost}")
   return "\n".join([*lines, "", FORMULA])
+
+
+def _memory(plan: Plan) -> list[str]:
+  """Lines: what a chip holds, and how much of its memory that is."""
+  named = {name: plan.state[part] for name, part in PARTS.items() if part in plan.state}
+  held = {**named, "counters": sum(plan.state.values()) - sum(named.values()), "batch": plan.batch}
+  if plan.temporary is not None:
+    held |= {"padding": plan.padding, "temporary": plan.temporary, "together": plan.used or 0}
+  memory = CHIPS[plan.kind].memory
+  lines = {name: f"  {name:<12}{size(count):>12}{count / memory:>9.1%}" for name, count in held.items()}
+  if 0 < plan.kept < (plan.temporary or 0):
+    lines["temporary"] += f", at most {size(plan.kept)} of it activations that wait for the backward pass"
+  return list(lines.values())
 
 
 def _sent(collectives: list[hlo.Collective]) -> list[str]:
@@ -156,14 +176,90 @@ def plan(config: Any, target: str) -> Plan:
 
   Args:
     config: as `train.py` has it. Its data are not read: see `zoo.stand_in`.
-    target: as `zoo.targets.devices_of` has it: "v5e:4x4", "2*v5p:4x4x4", "h100:8".
+    target: as `zoo.targets.read` has it: "v5e:4x4", "2*v5p:4x4x4", "h100:8".
 
   Raises:
     UserError: what compiles for the target is not installed, there is no such target, or the config does not fit it.
   """
-  devices = devices_of(target)
-  mesh = make_mesh(config.mesh, devices)
+  wanted = read(target)
+  devices = devices_of(wanted)
+  made, mesh, batch = on_chips(config, devices)
   check_rows(config.batch_size, mesh)
+  try:
+    kept = made.kept(batch) // pieces_of_rows(mesh)
+  except RuntimeError as error:
+    if "cuDNN" not in str(error):
+      raise
+    told = str(error).splitlines()[0].rstrip(".")
+    raise UserError(f"--plan={wanted}: {told}: pip install 'flax-zoo[cuda]', or set attention to xla.") from error
+  rows = report(made.shapes, config.sharding, mesh)
+  placed = parts(rows)
+  splits = any(row.bytes_per_device < row.bytes for row in placed["params"])
+  found: dict[str, Any] = dict(
+    target=str(wanted),
+    chips=mesh.size,
+    kind=devices[0].device_kind,
+    mesh=dict(mesh.shape),
+    parameters=made.parameters,
+    state={part: sum(row.bytes_per_device for row in own) for part, own in placed.items()},
+    batch=sum(math.prod(made.by_row.shard_shape(x.shape)) * x.dtype.itemsize for x in batch.values()),
+    kept=kept,
+    model_flops=made.model_flops(batch),
+    computed_flops=made.computed_flops(batch),
+    rows=config.batch_size,
+    steps=config.steps,
+    notes=(*vocabularies(config), *([whole] if splits and (whole := large_and_whole(rows, mesh)) else [])),
+    **counted(batch),
+  )
+  lowered = made.compiled_step().lower(made.shapes, batch)
+  found["attention"] = tuple(made.attention.lines())
+  try:
+    compiled = lowered.compile(without_device(devices[0]))
+  except jax.errors.JaxRuntimeError as error:
+    told = [line.strip() for line in str(error).splitlines()]
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise UserError(f"--plan={wanted}: XLA cannot compile the step: {told[0]}") from error
+    first = next((line for line in told if "memory" in line), told[0])
+    return Plan(**found, padding=0, temporary=None, refused=first, collectives=[])
+  sent = hlo.collectives(compiled.as_text(), mesh.shape, [network_of(device) for device in mesh.devices.flat])
+  given = compiled.memory_analysis().argument_size_in_bytes
+  padding = max(0, given - sum(found["state"].values()) - found["batch"])
+  temporary = needed(compiled, devices[0].platform) - sum(found["state"].values()) - found["batch"] - padding
+  return Plan(**found, padding=padding, temporary=temporary, refused="", collectives=sent)
+
+
+def explained(config: Any, target: str) -> str:
+  """`zoo.explain.explain` of a config's state on chips that are not here; nothing is compiled, or need be installed.
+
+  Raises:
+    UserError: there is no such target, or the config does not fit it.
+  """
+  made, mesh, _ = on_chips(config, named_devices(read(target)))
+  return explain(made.shapes, config.sharding, mesh)
+
+
+def counted(batch: Mapping[str, Any]) -> dict[str, Any]:
+  """What the rows of a batch are called, and how many tokens it has, those read and those written."""
+  if "image" in batch:
+    return {"examples": "pairs" if "tokens" in batch else "images", "tokens": 0}
+  sides = [math.prod(batch[name].shape) for name in ("tokens", "target_tokens") if name in batch]
+  return {"examples": "examples", "tokens": sum(sides)}
+
+
+def vocabularies(config: Any) -> list[str]:
+  """What `train.py` would say of tokenizers that know more tokens than the model."""
+  known = sizes_of(build(**config.model)).get("vocab_size")
+  needs = {name: tokenizer(name).vocab_size for name in tokenizers(config.data.to_dict())}
+  return [
+    f"train.py would refuse these data: tokenizer '{name}' has {count:,} tokens, model.vocab_size is {known:,}"
+    for name, count in needs.items()
+    if known is not None and count > known
+  ]
+
+
+def on_chips(config: Any, devices: Sequence[Any]) -> tuple[Experiment, Mesh, dict[str, jax.ShapeDtypeStruct]]:
+  """-> what a config trains with on devices that need only have names, their mesh, and the shapes of a batch."""
+  mesh = make_mesh(config.mesh, devices)
   with tempfile.TemporaryDirectory() as folder:
     settings = config.copy_and_resolve_references().unlock()
     settings.batch_size = pieces_of_rows(mesh)  # Nothing but shapes is wanted of the data.
@@ -173,34 +269,4 @@ def plan(config: Any, target: str) -> Plan:
       name: jax.ShapeDtypeStruct((config.batch_size, *array.shape[1:]), array.dtype)
       for name, array in made.batches[0].items()
     }
-  rows = parts(report(made.shapes, config.sharding, mesh))
-  found: dict[str, Any] = dict(
-    target=target,
-    chips=mesh.size,
-    kind=devices[0].device_kind,
-    mesh=dict(mesh.shape),
-    parameters=made.parameters,
-    state={part: sum(row.bytes_per_device for row in own) for part, own in rows.items()},
-    batch=sum(math.prod(made.by_row.shard_shape(x.shape)) * x.dtype.itemsize for x in batch.values()),
-    model_flops=made.model_flops(batch),
-    computed_flops=made.computed_flops(batch),
-    rows=config.batch_size,
-    tokens=math.prod(batch["tokens"].shape) if "tokens" in batch else 0,
-    steps=config.steps,
-  )
-  lowered = made.compiled_step().lower(made.shapes, batch)
-  found["attention"] = tuple(made.attention.lines())
-  try:
-    compiled = lowered.compile(compiler_options(devices[0]))
-  except jax.errors.JaxRuntimeError as error:
-    first = next((line for line in str(error).splitlines() if "memory" in line), str(error).splitlines()[0])
-    if "RESOURCE_EXHAUSTED" not in str(error):
-      raise
-    return Plan(**found, padding=0, temporary=None, refused=first.strip(), collectives=[])
-  memory = compiled.memory_analysis()
-  sent = hlo.collectives(compiled.as_text(), mesh.shape, [network_of(device) for device in mesh.devices.flat])
-  # What comes out is the state, in the place of what came in, and metrics, a few bytes.
-  padding = memory.argument_size_in_bytes - sum(found["state"].values()) - found["batch"]
-  copies = max(0, memory.output_size_in_bytes - memory.alias_size_in_bytes)
-  temporary = memory.temp_size_in_bytes + copies
-  return Plan(**found, padding=max(0, padding), temporary=temporary, refused="", collectives=sent)
+  return made, mesh, batch

@@ -9,15 +9,17 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from zoo.errors import UserError
+from zoo.build import build, sizes_of
+from zoo.errors import UserError, setting_up
 from zoo.explain import size
 from zoo.plan import Plan, plan
 from zoo.plan import show as show_plan
-from zoo.targets import devices_of
+from zoo.targets import devices_of, read
 
 DEFAULT = "v5e:4x4"
 EFFORT = "jax_exec_time_optimization_effort"  # Of XLA, from -1 to 1.
 BEHIND = 8  # Chips of a mesh axis beside "data", at most.
+LONG = 8192  # Tokens of a text that may be worth splitting.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +71,11 @@ def search(
   Raises:
     UserError: there is no such target, or nothing can be compiled for it.
   """
-  target = target.partition(":")[2] or DEFAULT
+  named = target.partition(":")[2]
+  if not named:
+    note(f"no chips are named after auto: {DEFAULT}")
+  target = str(read(named or DEFAULT))
+  chips, experts = len(devices_of(read(target))), sizes_of(build(**config.model)).get("num_experts", 0)
   tries: dict[str, Try] = {}
 
   def attempt(changes: dict[str, Any]) -> None:
@@ -80,7 +86,7 @@ def search(
       tries[key] = Try(changes, outcome(settings, target, make))
 
   with quick_compilation():
-    for one in meshes(len(devices_of(target))):
+    for one in meshes(chips, experts, config.data.get("max_length", 0)):
       attempt(one)
     for remat in (None, "dots", "full"):
       attempt(ranked(tries.values())[0].changes | {"model.remat": remat})
@@ -91,14 +97,19 @@ def search(
   return ranked(tries.values())
 
 
-def meshes(chips: int) -> Iterator[dict[str, Any]]:
-  """The config's own, then data parallelism without and with split parameters, then tensor parallelism too."""
+def meshes(chips: int, experts: int = 0, length: int = 0) -> Iterator[dict[str, Any]]:
+  """The config's own, then data parallelism without and with split parameters, then tensor parallelism too, experts of
+  a mixture apart, and long texts in parts."""
   yield {}
   yield {"mesh": {"data": -1}, "sharding": "replicated"}
   yield {"mesh": {"data": -1}, "sharding": "fsdp"}
-  for model in (2, 4, BEHIND):
-    if chips % model == 0 and chips > model:
-      yield {"mesh": {"data": -1, "model": model}, "sharding": "fsdp+tensor"}
+  beside = {"model": "fsdp+tensor"}
+  beside |= {"expert": "fsdp"} if experts else {}
+  beside |= {"sequence": "fsdp"} if length >= LONG else {}
+  for axis, sharding in beside.items():
+    for ways in (2, 4, BEHIND):
+      if chips % ways == 0 and chips > ways and (axis != "expert" or experts % ways == 0):
+        yield {"mesh": {"data": -1, axis: ways}, "sharding": sharding}
 
 
 def changed(config: Any, changes: dict[str, Any]) -> Any:
@@ -116,7 +127,8 @@ def changed(config: Any, changes: dict[str, Any]) -> Any:
 def outcome(config: Any, target: str, make: Callable[[Any, str], Plan]) -> Plan | str:
   """The plan of a config, or why there is none."""
   try:
-    return make(config, target)
+    with setting_up():
+      return make(config, target)
   except UserError as error:
     return str(error)
 
@@ -147,9 +159,7 @@ def show(tries: list[Try]) -> str:
   head = ["", "memory of a chip", "fits", "ms/step", "utilisation", "examples/s", "changes"]
   lines, impossible = [head], []
   for number, one in enumerate(tries, 1):
-    changes = (
-      " ".join(f"--config.{path}={_text(value)}" for path, value in one.changes.items()) or "as the config has it"
-    )
+    changes = told(one.changes)
     if isinstance(one.found, str):
       impossible.append(f"{changes}: {one.found}")
       continue

@@ -34,10 +34,17 @@ def stand_in(data: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
   folder.mkdir(parents=True, exist_ok=True)
   found |= {"source": write(found, folder), "split": "train"}
   found.pop("data_dir", None)
-  named = str(found.get("tokenizer", ""))
-  if "/" in named and not pathlib.Path(named).expanduser().exists():
-    found["tokenizer"] = "bytes"
+  if "tokenizer" in found:
+    found["tokenizer"] = "bytes"  # Whatever a model knows: rows are as long, and numbers are not looked at.
   return found
+
+
+def tokenizers(data: Mapping[str, Any]) -> set[str]:
+  """The tokenizers that a section `data` names and that are here; those of a hub, or of files elsewhere, are not."""
+  found = {str(data["tokenizer"])} if "tokenizer" in data else set()
+  for inner in (*(data.get("members") or {}).values(), data.get("data")):
+    found |= tokenizers(inner) if isinstance(inner, Mapping) else set()
+  return {name for name in found if "/" not in name or pathlib.Path(name).expanduser().exists()}
 
 
 def _texts(data: Mapping[str, Any], folder: pathlib.Path) -> str:

@@ -1,11 +1,13 @@
 """Chips that are not here, as devices to compile for: slices of TPUs and hosts of GPUs."""
 
+import dataclasses
 import importlib.util
+import math
 import os
-import re
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 from jax.experimental import topologies
 
 from zoo.errors import UserError, did_you_mean
@@ -38,7 +40,12 @@ CHIPS = {
   "NVIDIA H100 80GB HBM3": Chip(79 * 2**30, 3352e9, 450e9, 50e9),
   "NVIDIA H200": Chip(140 * 2**30, 4800e9, 450e9, 50e9),
 }
-TPUS = ("v4", "v5e", "v5p", "v6e")
+# Slices that one can rent: https://cloud.google.com/tpu/docs/v5e, and likewise of the others. Of v4 and v5p larger ones
+# have multiples of 4.
+FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
+DEEP = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4")
+TPUS = {"v4": DEEP, "v5e": FLAT, "v5p": DEEP, "v6e": FLAT}
+LARGEST = {"v4": 4096, "v5p": 6144}  # Chips of a slice.
 GPUS = {"h100": "NVIDIA H100 80GB HBM3", "h200": "NVIDIA H200"}
 ON_A_HOST = 8  # GPUs.
 EXAMPLES = "a generation and a shape, e.g. v5e:4x4, several slices of it, e.g. 2*v5e:4x4, or GPUs, e.g. h100:8"
@@ -61,23 +68,107 @@ device_description_str: "{kind}"
 """
 
 
-def devices_of(target: str) -> list[Any]:
-  """The chips of "v5e:4x4", "2*v5p:4x4x4" or "h100:16", as devices to compile for.
+class Target(NamedTuple):
+  """What a plan is for: so many slices of that shape, or hosts of GPUs.
+
+  Attributes:
+    name: of TPUS or GPUS.
+    slices: how many; 1 of GPUs.
+    shape: "4x4", or how many GPUs.
+  """
+
+  name: str
+  slices: int
+  shape: str
+
+  @property
+  def chips(self) -> int:
+    """How many, together."""
+    return self.slices * math.prod(int(size) for size in self.shape.split("x"))
+
+  def __str__(self):
+    return f"{f'{self.slices}*' if self.slices > 1 else ''}{self.name}:{self.shape}"
+
+
+def read(text: str) -> Target:
+  """The target that a text names: "v5e:4x4", "2*v5p:4x4x4" or "h100:16". Capitals and blanks do not matter.
 
   Raises:
-    UserError: there is no such target, or what compiles for it is not installed.
+    UserError: there is none like that.
   """
-  kind = re.fullmatch(r"(?:\d+\*)?([^:*]*)(?::.*)?", target)
-  name = kind[1] if kind else target
-  if name not in TPUS and name not in GPUS or ":" not in target:
+  plain = "".join(text.lower().split())
+  count, star, one = plain.rpartition("*")
+  name, colon, shape = one.partition(":")
+  if name not in TPUS and name not in GPUS:
     near = did_you_mean(name, [*TPUS, *GPUS])
-    raise UserError(f"--plan={target}: it must be {EXAMPLES}.{near} There are: {', '.join([*TPUS, *GPUS])}.")
-  if "JAX_PLATFORMS" not in os.environ:
-    jax.config.update("jax_platforms", "cpu")  # Else JAX looks for chips that are not here, and says so.
-  return _gpus(target, name) if name in GPUS else _tpus(target)
+    raise UserError(f"--plan={text}: it must be {EXAMPLES}.{near} There are: {', '.join([*TPUS, *GPUS])}.")
+  if name in GPUS:
+    number = int(shape) if shape.isdecimal() else 0
+    if star or number < 1 or (number > ON_A_HOST and number % ON_A_HOST):
+      raise UserError(
+        f"--plan={text}: {name}:8 is 8 GPUs of a host. More must be a multiple of {ON_A_HOST}, as in {name}:16."
+      )
+    return Target(name, 1, str(number))
+  if star and not (count.isdecimal() and int(count)):
+    raise UserError(f"--plan={text}: before the * stands how many slices, as in 2*{one}.")
+  return Target(name, int(count or 1), _rentable(text, name, shape))
 
 
-def _tpus(target: str) -> list[Any]:
+def _rentable(text: str, name: str, shape: str) -> str:
+  """The shape of a slice, as Google writes it."""
+  sizes = sorted(int(size) if size.isdecimal() else 0 for size in shape.split("x"))
+  for known in TPUS[name]:
+    if sizes == sorted(map(int, known.split("x"))):
+      return known
+  most = LARGEST.get(name, 0)
+  if len(sizes) == 3 and 0 < math.prod(sizes) <= most and not any(size % 4 for size in sizes):
+    return "x".join(map(str, sizes))
+  more = f", and larger ones of multiples of 4, up to {most} chips" if most else ""
+  raise UserError(f"--plan={text}: there is no such slice of {name}. There are: {', '.join(TPUS[name])}{more}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Named:
+  """A chip by its names and place alone: enough to say what lives where, and nothing can be compiled for it."""
+
+  id: int
+  slice_index: int
+  platform: str
+  coords: tuple[int, ...]
+  core_on_chip: int = 0
+  process_index: int = 0
+  device_kind: str = "a name"
+
+
+def named_devices(target: Target) -> list[Any]:
+  """The chips of a target by their names, for which nothing need be installed."""
+  here_on_cpus()
+  platform = "gpu" if target.name in GPUS else "tpu"
+  places = list(np.ndindex(*([*map(int, target.shape.split("x")), 1, 1][:3])))
+  return [Named(id, id // len(places), platform, places[id % len(places)]) for id in range(target.chips)]
+
+
+def devices_of(target: Target) -> list[Any]:
+  """The chips of a target, as devices to compile for.
+
+  Raises:
+    UserError: what compiles for it is not installed, or does not know it.
+  """
+  here_on_cpus()
+  try:
+    return _gpus(target) if target.name in GPUS else _tpus(target)
+  except UserError:
+    raise
+  except Exception as error:  # JAX, libtpu and the CUDA plugin each have their own.
+    raise UserError(f"--plan={target}: JAX cannot compile for it: {str(error).splitlines()[0]}") from error
+
+
+def here_on_cpus() -> None:
+  """Has JAX look for no chips here, whatever the environment says: it would wait for them, or complain."""
+  jax.config.update("jax_platforms", "cpu")
+
+
+def _tpus(target: Target) -> list[Any]:
   if importlib.util.find_spec("libtpu") is None:
     raise UserError("--plan compiles with libtpu, which is not installed: pip install 'flax-zoo[tpu]'.")
   # Else libtpu asks the machine which TPU it is, complains of what it does not hear, and wants to be alone.
@@ -85,29 +176,22 @@ def _tpus(target: str) -> list[Any]:
   quiet |= {"TPU_STDERR_LOG_LEVEL": "4", "TPU_MIN_LOG_LEVEL": "4", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
   for name, value in quiet.items():
     os.environ.setdefault(name, value)
-  count, _, one = target.rpartition("*")
-  options: dict[str, Any] = {"num_slices": int(count)} if count and int(count) > 1 else {}
-  if one.startswith("v4"):
+  options: dict[str, Any] = {"num_slices": target.slices} if target.slices > 1 else {}
+  if target.name == "v4":
     options["chip_config_name"] = "megacore"  # A chip is one device, as on Google's machines.
-  try:
-    return list(topologies.get_topology_desc(topology_name=one, platform="tpu", **options).devices)
-  except Exception as error:  # JAX and libtpu each have their own.
-    raise UserError(f"--plan={target}: there is no such slice: {str(error).splitlines()[0]}") from error
+  if target.shape == "1x1":
+    options["chips_per_host_bounds"] = (1, 1, 1)
+  name = f"{target.name}:{target.shape}"
+  return list(topologies.get_topology_desc(topology_name=name, platform="tpu", **options).devices)
 
 
-def _gpus(target: str, name: str) -> list[Any]:
-  count = target.partition(":")[2]
-  number = int(count) if count.isdecimal() else 0
-  if "*" in target or number < 1 or (number > ON_A_HOST and number % ON_A_HOST):
-    raise UserError(f"--plan={target}: {name}:8 is 8 GPUs of a host; more than that must be a multiple of {ON_A_HOST}.")
+def _gpus(target: Target) -> list[Any]:
   if not importlib.util.find_spec("jax_plugins") or not importlib.util.find_spec("jax_plugins.xla_cuda12"):
     raise UserError("--plan compiles with JAX's CUDA plugin, which is not installed: pip install 'flax-zoo[cuda]'.")
-  chip, own = CHIPS[GPUS[name]], min(number, ON_A_HOST)
-  spec = HOPPER.format(kind=GPUS[name], memory=chip.memory, memory_speed=chip.memory_speed)
-  try:
-    found = topologies.get_topology_desc(name, platform="cuda", target_config=spec, topology=f"1x{number // own}x{own}")
-  except Exception as error:  # As above.
-    raise UserError(f"--plan={target}: JAX cannot compile for it: {str(error).splitlines()[0]}") from error
+  kind, own = GPUS[target.name], min(target.chips, ON_A_HOST)
+  spec = HOPPER.format(kind=kind, memory=CHIPS[kind].memory, memory_speed=CHIPS[kind].memory_speed)
+  hosts = f"1x{target.chips // own}x{own}"
+  found = topologies.get_topology_desc(target.name, platform="cuda", target_config=spec, topology=hosts)
   return list(found.devices)
 
 
@@ -116,6 +200,6 @@ def network_of(device: Any) -> int:
   return device.process_index if "NVIDIA" in device.device_kind else getattr(device, "slice_index", 0) or 0
 
 
-def compiler_options(device: Any) -> dict[str, Any]:
+def without_device(device: Any) -> dict[str, Any]:
   """What to compile with where no such device is at hand: XLA times its own kernels for products on a real GPU."""
   return {"xla_gpu_enable_triton_gemm": False} if "NVIDIA" in device.device_kind else {}

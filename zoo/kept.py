@@ -1,0 +1,47 @@
+"""Activations that wait for the backward pass, as rematerialisation leaves them: counted in the program."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Literal
+
+from zoo.objectives.objective import Objective
+
+
+def kept(objective: Objective, params: Any, batch: Mapping[str, Any], rng: jax.Array, accumulate: int = 1) -> int:
+  """Bytes that wait for the backward pass of a training step, of all devices together. Nothing is computed.
+
+  They are those of JAX's program: XLA may keep less, where it sees that two arrays are one or that one is quickly made
+  again. Parameters do not count, nor what is made of them alone, as a copy in bfloat16; neither does the batch.
+
+  Args:
+    params, batch: shapes; the batch whole.
+    rng: draws what training draws.
+    accumulate: in how many parts the batch goes through the model. One part waits at a time.
+  """
+  rows = next(iter(batch.values())).shape[0] // accumulate
+
+  def of(count: int) -> list[Any]:
+    part = {name: jax.ShapeDtypeStruct((count, *x.shape[1:]), x.dtype) for name, x in batch.items()}
+    run = objective.loss if accumulate == 1 else objective.forward
+    return residuals(lambda params, batch: _floats(run(params, batch, rng)), params, part)
+
+  # What has the same shape in a batch of twice the rows is made of parameters alone.
+  pairs = zip(of(rows), of(2 * rows), strict=True)
+  return sum(math.prod(one.shape) * one.dtype.itemsize for one, twice in pairs if one.shape != twice.shape)
+
+
+def residuals(function: Callable, params: Any, *args: Any) -> list[Any]:
+  """Shapes and dtypes of what the gradient of `function(params, *args)` by `params` needs, but for its arguments."""
+  pulled = lambda params, *args: jax.tree.leaves(jax.vjp(lambda own: function(own, *args), params)[1])
+  program = jax.make_jaxpr(pulled)(params, *args).jaxpr
+  given = {id(variable) for variable in program.invars}
+  found = {id(variable): variable for variable in program.outvars if not isinstance(variable, Literal)}
+  return [variable.aval for name, variable in found.items() if name not in given]
+
+
+def _floats(outputs: Any) -> list[jax.Array]:
+  return [x for x in jax.tree.leaves(outputs) if jnp.issubdtype(x.dtype, jnp.floating)]
