@@ -14,6 +14,7 @@ import pytest
 
 import zoo
 from train import main
+from zoo import kernels
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -123,6 +124,20 @@ def test_eight_devices_learn_what_one_does(config):
     assert train(config, *arguments, "--config.model.dropout=0.0", devices=devices).returncode == 0
   one, eight = losses(config.parent / "1"), losses(config.parent / "8")
   np.testing.assert_allclose(list(one.values()), list(eight.values()), rtol=1e-5)
+
+
+def test_evaluators_attend_by_the_kernel_that_training_does(config, monkeypatch):
+  monkeypatch.chdir(config.parent)
+  ring, calls, seen = kernels.ring, [], {}
+  monkeypatch.setitem(kernels.KERNELS, "ring", lambda *args: calls.append(args) or ring(*args))
+  for attention in ("dense", "ring"):  # Training drops weights, so that the ring has no part in it.
+    settings = [f"--config.attention={attention}", f"--config.workdir={attention}", "--config.steps=2"]
+    mesh = ['--config.mesh={"data": 4, "sequence": 2}', "--config.eval.evaluators.test.batch_size=4"]
+    assert main([f"--config={config}", *settings, *mesh]) == 0
+    assert bool(calls) == (attention == "ring")
+    last = json.loads((config.parent / attention / "metrics.jsonl").read_text().splitlines()[-1])
+    seen[attention] = last["eval/test/loss"]
+  np.testing.assert_allclose(seen["ring"], seen["dense"], rtol=1e-5)
 
 
 def test_a_sharding_is_explained_without_training(config, capsys):

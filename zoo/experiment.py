@@ -26,6 +26,7 @@ class Experiment(NamedTuple):
 
   Attributes:
     model: from `zoo.build`.
+    attending: the same with its kernel of attention, for evaluators: of long texts they could not hold the weights.
     batches: this host's part of every batch, numpy; `batches.iterate(step)` goes on behind a step.
     part, parts: which of how many parts of a batch this host reads.
     init: key -> state, {"params", "opt_state", "step", "guard"} and "ema" where the config has an average.
@@ -40,6 +41,7 @@ class Experiment(NamedTuple):
   """
 
   model: Any
+  attending: Any
   batches: Any
   part: int
   parts: int
@@ -166,6 +168,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   loss = lambda params, batch, step: objective.loss(params, *drawn(batch, step))
   return Experiment(
     model,
+    attending,
     batches,
     part,
     parts,
