@@ -32,7 +32,7 @@ WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 366, 190, 58, 10, 22
 STYLE = """body{font:14px system-ui,sans-serif;margin:2em auto;max-width:1160px;color:#222}h2{margin-top:1.6em}
 figure{display:inline-block;margin:0 12px 12px 0;vertical-align:top}figcaption{font-weight:600}
 table{border-collapse:collapse}td,th{padding:2px 10px 2px 0;text-align:left;vertical-align:top}
-pre{background:#f5f5f5;padding:8px;overflow:auto;max-height:24em}img{max-width:100%}
+pre{background:#f5f5f5;padding:8px;overflow:auto;max-height:24em;white-space:pre-wrap}img{max-width:100%}
 svg text{font-size:10px;fill:#444}"""
 
 Curve = list[tuple[float, float]]
@@ -160,14 +160,19 @@ def figure(caption: str, curves: Mapping[str, Curve]) -> str:
     x, y = curve[-1]
     drawn.append(f'<polyline fill="none" stroke="{colour}" stroke-width="1.5" points="{points}"/>')
     drawn.append(f'<circle cx="{across(x):.1f}" cy="{up(y):.1f}" r="2.5" fill="{colour}"/>')
-    legend.append(f'<span style="color:{colour}">&#9632;</span> {html.escape(name)} {y:.4g}')
+    legend.append(f'<span style="color:{colour}">&#9632;</span> {html.escape(name)} {number(y)}')
   for y in (low, (low + high) / 2, high):
     drawn.append(f'<line x1="{LEFT}" x2="{WIDTH - 10}" y1="{up(y):.1f}" y2="{up(y):.1f}" stroke="#ddd"/>')
-    drawn.append(f'<text x="{LEFT - 4}" y="{up(y) + 3:.1f}" text-anchor="end">{y:.3g}</text>')
+    drawn.append(f'<text x="{LEFT - 4}" y="{up(y) + 3:.1f}" text-anchor="end">{number(y)}</text>')
   for x, anchor in ((left, "start"), (right, "end")):
     drawn.append(f'<text x="{across(x):.1f}" y="{HEIGHT - 6}" text-anchor="{anchor}">{x:,.0f}</text>')
   picture = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{HEIGHT}">{"".join(drawn)}</svg>'
   return f"<figure><figcaption>{html.escape(caption)}</figcaption>{picture}<br>{'<br>'.join(legend)}</figure>"
+
+
+def number(y: float) -> str:
+  """As people write it."""
+  return f"{y:,.0f}" if 1000 <= abs(y) < 1e7 else f"{y:.4g}"
 
 
 def thinned(curve: Curve) -> Curve:
