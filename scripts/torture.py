@@ -46,17 +46,26 @@ def verdict(run: Run, job: Job, statuses: list[int], before: dict[pathlib.Path, 
   if run.counts == unharmed.counts:
     same = losses == wanted and all(params[name].tobytes() == goal[name].tobytes() for name in goal)
     return "bit-identical" if same else "SILENT DIFFERENCE"
-  far = max(np.abs(params[name] - goal[name]).max() / np.abs(goal[name]).max() for name in goal)
+  # The softmax of attention does not see what is added to all keys: such a bias is made of rounding alone.
+  seen = [name for name in goal if not name.endswith("key/bias")]
+  far = max(np.abs(params[name] - goal[name]).max() / np.abs(goal[name]).max() for name in seen)
   near = far < 1e-5 and np.allclose([loss for _, loss in losses], [loss for _, loss in wanted], rtol=1e-5)
   return "equal but for rounding" if near else f"SILENT DIFFERENCE of {far:.1e}"
 
 
+def hosts_of(usual: int, rng: random.Random) -> int:
+  """How many a start has: now and then fewer or more than usual, where there are several."""
+  return rng.choice([usual] * 6 + [usual // 2, usual * 2]) if usual > 1 else 1
+
+
 def harmed(run: Run, rng: random.Random, told: list[str]) -> None:
   """Starts it some times, until it is done, and harms it; tells how."""
+  usual = run.hosts
   told.append(f"kill {signalled(signal.SIGKILL)(run, rng)}")
   for name in rng.sample([name for name in STARTED if run.hosts > 1 or "others" not in name], rng.randint(1, 3)):
     if (run.folder / "params.safetensors").exists():
       break
+    run.hosts = hosts_of(usual, rng)
     if rng.random() < 0.6 and run.checkpoints():
       told.append(rot(run, rng))
     told.append(name)
@@ -91,8 +100,7 @@ def main() -> int:
       run = Run(place / str(i), config, asked.hosts, sharding)
       try:
         harmed(run, rng, told)
-        if asked.hosts > 1 and rng.random() < 0.25:
-          run.hosts = rng.choice([asked.hosts // 2, asked.hosts * 2])
+        run.hosts = hosts_of(asked.hosts, rng)
         before = contents(run.folder / "checkpoints")
         job = run.start()
         how = verdict(run, job, statuses := job.end(STARTING), before, unharmed[sharding])

@@ -57,6 +57,24 @@ def test_hosts_that_do_not_come_are_no_mistake_so_that_a_scheduler_starts_the_jo
   assert capsys.readouterr().err == said
 
 
+@pytest.mark.parametrize(
+  "ends, status, says", [("return 2", 2, ""), ("raise SystemExit(75)", 75, ""), ("1 / 0", 1, "ZeroDivisionError")]
+)
+def test_what_fails_ends_at_once_whatever_its_threads_wait_for(ends, status, says):
+  script = f"""
+import threading
+from zoo import hosts
+
+def main(argv):
+  threading.Thread(target=threading.Event().wait).start()
+  {ends}
+
+hosts.run(main, [])
+"""
+  ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=300)
+  assert ended.returncode == status and says in ended.stderr
+
+
 @pytest.fixture
 def config(tmp_path):
   rng = np.random.default_rng(0)

@@ -85,21 +85,20 @@ def _connect() -> None:
 def run(main: Callable[[list[str]], int], argv: list[str]) -> NoReturn:
   """Ends the process with the status that `main` returns or leaves with; an error that it raises is shown, status 1.
 
-  One of many hosts that fails ends at once, and the others, which hear of it from JAX, after it. Left to Python's exit
-  it would wait for them in JAX's barrier, for minutes, while they wait for it in their step.
+  What fails ends at once. Left to Python's exit it would wait for threads of Orbax, which may wait for a folder that
+  could not be made; and one of many hosts for the others, in JAX's barrier, while they wait for it in their step.
   """
   try:
     status: Any = main(argv)
   except SystemExit as exit:
     status = exit.code
   except BaseException as error:
-    if not jax.distributed.is_initialized():
-      raise
-    first = str(error).partition("\n")[0]
-    print(f"Error on host {jax.process_index()}: {type(error).__name__}: {first}", file=sys.stderr)
+    if jax.distributed.is_initialized():
+      first = str(error).partition("\n")[0]
+      print(f"Error on host {jax.process_index()}: {type(error).__name__}: {first}", file=sys.stderr)
     traceback.print_exc()
     status = 1
-  if jax.distributed.is_initialized() and status not in (None, 0, PREEMPTED):
+  if status not in (None, 0, PREEMPTED):
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status if isinstance(status, int) else 1)
