@@ -156,7 +156,8 @@ def quick_compilation() -> Generator[None]:
 
 def show(tries: list[Try]) -> str:
   """A table of what was tried, the best first."""
-  head = ["", "memory of a chip", "fits", "ms/step", "utilisation", "examples/s", "changes"]
+  first = next(one.found for one in tries if isinstance(one.found, Plan))
+  head = ["", "memory of a chip", "fits", "ms/step", "utilisation", f"{first.examples}/s", "changes"]
   lines, impossible = [head], []
   for number, one in enumerate(tries, 1):
     changes = told(one.changes)
@@ -181,7 +182,6 @@ def show(tries: list[Try]) -> str:
     )
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   table = ["  ".join(cell.rjust(width) for cell, width in zip(line[:-1], widths)) + "  " + line[-1] for line in lines]
-  first = next(one.found for one in tries if isinstance(one.found, Plan))
   title = f"{first.target}: {first.chips} x {first.kind}. The best is what fits and takes least for an example."
   note = "Compiled with less effort than --plan of a target takes; look at the chosen one with that."
   return "\n".join([title, "", *table, *(["", "Not possible:", *impossible] if impossible else []), "", note])
