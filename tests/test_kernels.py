@@ -67,7 +67,7 @@ def test_values_and_gradients_are_those_of_dense_attention(name, case):
   expected = outcome(dense_attention, rule, arrays, seen, real)
   assert notes.found == {("here", ""): None}  # It did not fall back.
   for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-    np.testing.assert_allclose(one, other, atol=1e-5 * float(abs(other).max()))
+    np.testing.assert_allclose(one, other, atol=1e-5 * float(np.abs(other).max()))
 
 
 @pytest.mark.parametrize("case", ["causal", "grouped heads", "window", "all"])
@@ -80,7 +80,7 @@ def test_a_device_may_have_a_part_of_the_queries(case):
   assert notes.found == {("here", ""): None}
   expected = outcome(dense_attention, rule, arrays, seen, real)
   for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
-    np.testing.assert_allclose(one, other, atol=1e-5 * float(abs(other).max()))
+    np.testing.assert_allclose(one, other, atol=1e-5 * float(np.abs(other).max()))
 
 
 def test_parts_of_queries_must_be_whole_blocks():
@@ -120,7 +120,7 @@ def test_a_whole_model_gives_the_same(family):
   given = {"segment_ids": jnp.where(jnp.arange(130) < 77, 1, 2)[None].repeat(2, 0)}
   run = lambda model: jax.jit(lambda: jax.tree.leaves(model.apply({"params": params}, tokens, **given)))()
   for one, other in zip(run(attending), run(model), strict=True):
-    np.testing.assert_allclose(one, other, atol=2e-5 * float(abs(other).max()))
+    np.testing.assert_allclose(one, other, atol=2e-5 * float(np.abs(other).max()))
   assert notes.lines() == ["attention: splash"]
   assert attending.spec == model.spec and attending != model
 

@@ -199,7 +199,7 @@ def test_a_mistake_ends_in_one_line_before_anything_is_written(config, capsys, a
 
 def test_a_folder_of_a_model_that_no_run_made_is_refused_before_training(config, capsys):
   model = zoo.build("gpt", vocab_size=260, max_length=17, dim=6, depth=1, num_heads=3)
-  zoo.save(config.parent / "run", model, model.init(jax.random.key(0), *model.example())["params"])
+  zoo.save(config.parent / "run", model, jax.jit(model.init)(jax.random.key(0), *model.example())["params"])
   with pytest.raises(SystemExit):
     main([f"--config={config}"])
   assert "run holds a model and no run. Choose another folder" in capsys.readouterr().err

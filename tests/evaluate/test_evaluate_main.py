@@ -50,7 +50,7 @@ def run(tmp_path):
 
 
 def parameters(model, seed):
-  return model.init(jax.random.key(seed), *model.example())["params"]
+  return jax.jit(model.init)(jax.random.key(seed), *model.example())["params"]
 
 
 def test_a_finished_run_is_evaluated_alone(run, capsys):

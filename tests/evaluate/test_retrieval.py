@@ -124,7 +124,7 @@ def test_parameters_over_a_mesh_give_the_same_numbers():
   records = Toy(
     ["a"] * 11, image=image, tokens=tokens, valid=np.ones((11, 5), bool), group=np.arange(11, dtype=np.int32)
   )
-  params = model.init(jax.random.key(0), *model.example())["params"]
+  params = jax.jit(model.init)(jax.random.key(0), *model.example())["params"]
   evaluate = retrieval(model, data=records, batch_size=4)
   wanted = evaluate(params)
   mesh = sharding.make_mesh({"data": 2, "model": 4})

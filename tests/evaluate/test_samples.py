@@ -10,7 +10,7 @@ from zoo.evaluate.samples import samples
 
 def tiny_gpt(length=64):
   model = zoo.build("gpt", vocab_size=260, max_length=length, dim=8, depth=1, num_heads=2)
-  return model, model.init(jax.random.key(0), *model.example())["params"]
+  return model, jax.jit(model.init)(jax.random.key(0), *model.example())["params"]
 
 
 def test_what_is_written_follows_the_prompts_and_repeats_itself(tmp_path):

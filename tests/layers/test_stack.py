@@ -20,7 +20,7 @@ DEPTH = 3
 
 def same(grads, others):
   """Within 1e-5 of the largest entry: some gradients, of a key's bias for one, are 0 but for rounding."""
-  largest = max(abs(leaf).max() for leaf in jax.tree.leaves(others))
+  largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(others))
   for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(others)):
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * largest)
 

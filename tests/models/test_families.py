@@ -81,7 +81,7 @@ def forward(model, params, rng=None):
 
 
 def close(one, other, tolerance):
-  for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+  for a, b in zip(*map(jax.tree.leaves, jax.device_get([one, other])), strict=True):
     np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * float(abs(b).max()))
 
 
@@ -111,7 +111,7 @@ def test_gradients_reach_every_parameter_and_scanning_changes_nothing(family):
   like = jax.eval_shape(scan.init, jax.random.key(0), *scan.example())["params"]
   (_, scanned), scanned_grads = outcome(scan, stack_layers(params, like))
   close(scanned, out, 1e-5)
-  largest = max(float(abs(leaf).max()) for leaf in jax.tree.leaves(grads))
+  largest = max(float(abs(leaf).max()) for leaf in jax.tree.leaves(jax.device_get(grads)))
   for a, b in zip(jax.tree.leaves(scanned_grads), jax.tree.leaves(stack_layers(grads, like)), strict=True):
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * largest)
 

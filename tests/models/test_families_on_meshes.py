@@ -38,7 +38,7 @@ def agree(model, inputs, axes):
     jax.device_put(params, places), inputs
   )
   close(split, out, 1e-5)
-  largest = max(float(abs(leaf).max()) for leaf in jax.tree.leaves(grads))
+  largest = max(float(abs(leaf).max()) for leaf in jax.tree.leaves(jax.device_get(grads)))
   for a, b in zip(jax.tree.leaves(split_grads), jax.tree.leaves(grads), strict=True):
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * largest)
 

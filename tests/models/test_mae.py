@@ -42,7 +42,7 @@ def test_with_nothing_left_out_order_is_all_that_noise_changes():
 
 
 def test_positions_tell_rows_from_columns_and_leave_the_class_token_alone():
-  table = MODEL.init(jax.random.key(0), IMAGE)["params"]["positions"]["embedding"]
+  table = jax.jit(MODEL.init)(jax.random.key(0), IMAGE)["params"]["positions"]["embedding"]
   grid = table[1:].reshape(3, 3, 12)
   assert not table[0].any()
   np.testing.assert_array_equal(grid[0, :, :6], grid[2, :, :6])  # The column: alike in every row.

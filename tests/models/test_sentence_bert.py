@@ -28,7 +28,7 @@ def test_what_is_pooled_is_the_mean_over_valid_tokens():
 @pytest.fixture(params=[False, True])
 def state(request):
   model = zoo.build("sentence_bert", num_classes=5, scan=request.param, **SIZES)
-  params = model.init(jax.random.key(3), *model.example())["params"]
+  params = jax.jit(model.init)(jax.random.key(3), *model.example())["params"]
   return model, {"params": params, "ema": jax.tree.map(lambda x: 2 * x, params), "step": jnp.int32(0)}
 
 

@@ -31,13 +31,13 @@ def test_the_stem_convolves_twice_and_halves_the_frames():
 
 
 def test_the_encoder_starts_with_sinusoids_and_keeps_them():
-  params = MODEL.init(jax.random.key(0), *MODEL.example())["params"]
+  params = jax.jit(MODEL.init)(jax.random.key(0), *MODEL.example())["params"]
   place, half = np.arange(7)[:, None], 3
   angle = place * np.exp(-np.log(10_000) / (half - 1) * np.arange(half))[None]
   want = np.concatenate([np.sin(angle), np.cos(angle)], 1)
   np.testing.assert_allclose(params["encoder"]["positions"]["embedding"], want, atol=1e-5)
   tokens = jnp.ones((2, 4), jnp.int32)
-  grads = jax.grad(lambda p: MODEL.apply({"params": p}, FEATURES, tokens)["logits"].std())(params)
+  grads = jax.jit(jax.grad(lambda p: MODEL.apply({"params": p}, FEATURES, tokens)["logits"].std()))(params)
   assert not grads["encoder"]["positions"]["embedding"].any()
   assert grads["decoder"]["positions"]["embedding"].any()
 

@@ -54,7 +54,7 @@ def agree(one, other):
   (expected, of_each), of_each_grads = other
   np.testing.assert_allclose(loss, expected, rtol=1e-5)
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), metrics, of_each)
-  largest = max(float(abs(x).max()) for x in jax.tree.leaves(of_each_grads))
+  largest = max(float(np.abs(x).max()) for x in jax.tree.leaves(of_each_grads))
   jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5 * largest), grads, of_each_grads)
 
 

@@ -3,7 +3,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 import zoo
@@ -67,7 +66,7 @@ def test_chunks_leave_loss_metrics_and_gradients_as_they_are_in_every_family(fam
   both = jax.jit(lambda params, batch: [value_and_grad(form)(params, batch, RNG) for form in (plain, chunked)])
   want, got = both(params, batch)
   assert_close(got, want)
-  assert optax.tree.norm(want[1]) > 0.01
+  assert sum(np.sum(np.square(x)) for x in jax.tree.leaves(want[1])) > 0.01**2
 
 
 @functools.cache
