@@ -17,7 +17,11 @@ def _shapes(module, tree, inputs):
 def filled(module, *inputs, seed=0):
   """Numbers in the shapes of the parameters that `module` would start with; a scale is near 1, the rest near 0."""
   leaves, tree = jax.tree.flatten(inputs)
-  shapes = _shapes(module, tree, tuple((leaf.shape, leaf.dtype) for leaf in map(jnp.asarray, leaves)))
+  return numbers(_shapes(module, tree, tuple((leaf.shape, leaf.dtype) for leaf in map(jnp.asarray, leaves))), seed)
+
+
+def numbers(shapes, seed=0):
+  """Numbers in these shapes; a scale is near 1, the rest near 0. NumPy draws: initial values take long to compile."""
   rng = np.random.default_rng(seed)
 
   def draw(path, leaf):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import zoo
+from tests.filled import numbers
 from zoo import named
 
 MASKED = {"mask_token": 3, "special_tokens": [0, 1, 2]}
@@ -66,12 +67,6 @@ def tiny_batch(rows=16, length=11, vocab_size=23, image_size=6, seed=0):
   }
 
 
-def randomised(params, seed=1):
-  """No array keeps a constant initial value, which would hide a gradient; the temperatures, of no dimension, do.
-
-  NumPy draws: JAX would compile a program for every shape.
-  """
-  rng = np.random.default_rng(seed)
-  return jax.tree.map(
-    lambda x: jnp.asarray(x + 0.3 * rng.standard_normal(x.shape), x.dtype) if x.ndim else x, jax.device_get(params)
-  )
+def drawn(objective, batch):
+  """Parameters for an objective without an array of constants, which would hide a gradient."""
+  return numbers(jax.eval_shape(objective.init, jax.random.key(0), batch), seed=1)

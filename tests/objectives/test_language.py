@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.tiny import MASKED, randomised, tiny_batch, tiny_model
+from tests.tiny import MASKED, drawn, tiny_batch, tiny_model
 from zoo.errors import UserError
 from zoo.objectives.bert_pretraining import bert_pretraining
 from zoo.objectives.causal_lm import causal_lm
@@ -69,7 +69,7 @@ def test_masked_lm_is_the_mean_over_chosen_tokens_and_asks_for_no_other_logits()
 def test_logits_at_chosen_positions_are_those_of_the_full_output():
   model, batch = tiny_model("masked_lm"), tiny_batch()
   objective = masked_lm(model, **MASKED)
-  params = randomised(jax.jit(objective.init)(jax.random.key(0), batch))
+  params = drawn(objective, batch)
   masked = objective.prepare(batch)
   apply = jax.jit(lambda **inputs: model.apply({"params": params}, masked["inputs"], **inputs)["mlm"])
   found = apply(segments=batch["segments"], valid=batch["valid"])
@@ -90,7 +90,7 @@ def test_next_sentence_is_a_cross_entropy_with_0_for_is_next():
 def test_bert_pretraining_is_the_sum_of_its_two_losses_on_the_same_masked_batch():
   model, batch, rng = tiny_model("bert_pretraining"), tiny_batch(), jax.random.key(5)
   both, words = bert_pretraining(model, **MASKED), masked_lm(model, **MASKED)
-  params = randomised(jax.jit(both.init)(jax.random.key(0), batch))
+  params = drawn(both, batch)
   loss, metrics = jax.jit(both.loss)(params, batch, rng)
   masked = both.prepare(batch, rng)
   sentences = jax.jit(next_sentence(model).loss)(params, {**batch, "tokens": masked["inputs"]}, rng)

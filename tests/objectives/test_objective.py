@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.tiny import OBJECTIVES, randomised, tiny_batch, tiny_objective
+from tests.tiny import OBJECTIVES, drawn, tiny_batch, tiny_objective
 from zoo import sharding
 from zoo.errors import UserError
 from zoo.objectives.objective import join_rows, split_rows, value_and_grad
@@ -17,7 +17,7 @@ RNG = jax.random.key(2)
 
 def prepared(case, **sizes):
   objective, batch = tiny_objective(case, **sizes), tiny_batch()
-  return objective, randomised(jax.jit(objective.init)(jax.random.key(0), batch)), batch
+  return objective, drawn(objective, batch), batch
 
 
 @functools.cache

@@ -7,7 +7,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from tests.tiny import randomised, tiny_batch, tiny_model
+from tests.tiny import drawn, tiny_batch, tiny_model
 from zoo import flops, hlo
 from zoo.errors import UserError
 from zoo.objectives.contrastive import contrastive
@@ -90,7 +90,7 @@ def test_of_equal_logits_the_first_is_picked_in_whatever_order_they_come(form):
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(form):
   model, batch, rng = tiny_model("contrastive"), tiny_batch(), jax.random.key(2)
   plain = contrastive(model)
-  params = randomised(jax.jit(plain.init)(jax.random.key(0), batch))
+  params = drawn(plain, batch)
   want = jax.jit(value_and_grad(plain))(params, batch, rng)
   by_row = over(data=4, model=2)
   objective = contrastive(model, pairs=form, chunk=3, by_row=by_row)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.tiny import randomised, tiny_batch, tiny_model
+from tests.tiny import drawn, tiny_batch, tiny_model
 from zoo.errors import UserError
 from zoo.objectives.seq2seq import seq2seq
 
@@ -70,7 +70,7 @@ def test_the_decoder_sees_the_target_behind_the_start_token():
 
 def test_padding_has_no_influence():
   objective, batch = seq2seq(tiny_model("seq2seq")), tiny_batch()
-  params = randomised(jax.jit(objective.init)(jax.random.key(0), batch))
+  params = drawn(objective, batch)
   other = dict(batch)
   for name in ("", "target_"):
     tokens = batch[f"{name}tokens"]
@@ -100,7 +100,7 @@ def test_the_loss_of_packed_pairs_is_that_of_the_same_pairs_in_rows_of_their_own
 
   together, apart = batch([pairs[:3], pairs[3:]]), batch([[pair] for pair in pairs])
   objective = seq2seq(model, label_smoothing=0.1)
-  params = randomised(jax.jit(objective.init)(jax.random.key(0), apart))
+  params = drawn(objective, apart)
   run = jax.jit(objective.loss)
   (loss, metrics), (expected, others) = run(params, together), run(params, apart)
   np.testing.assert_allclose(loss, expected, rtol=1e-5)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.tiny import MASKED, randomised, tiny_batch
+from tests.tiny import MASKED, drawn, tiny_batch
 from zoo import flops, hlo, named
 from zoo.errors import UserError
 from zoo.objectives.causal_lm import causal_lm
@@ -62,7 +62,7 @@ def test_chunks_leave_loss_metrics_and_gradients_as_they_are_in_every_family(fam
   model, batch = zoo.build(family, **sizes), batch_for(family)
   plain = named.call("objectives", options, model)
   chunked = named.call("objectives", {**options, "chunk": 24}, model)
-  params = randomised(jax.jit(plain.init)(jax.random.key(0), batch))
+  params = drawn(plain, batch)
   both = jax.jit(lambda params, batch: [value_and_grad(form)(params, batch, RNG) for form in (plain, chunked)])
   want, got = both(params, batch)
   assert_close(got, want)
@@ -77,7 +77,7 @@ def sharded(chunk, strategy, accumulate=1):
   model = zoo.build("gpt", vocab_size=1000, max_length=17, dim=16, depth=1, num_heads=4)
   batch = {name: x for name, x in tiny_batch(8, 17, 1000).items() if name in ("tokens", "valid", "weight")}
   objective = causal_lm(model, chunk=chunk, by_row=by_row)
-  params = randomised(jax.jit(objective.init)(jax.random.key(0), batch))
+  params = drawn(objective, batch)
   placed = shardings(params, strategy, mesh)
   given = jax.device_put(params, placed), jax.device_put(batch, by_row)
   options = {"in_shardings": (placed, by_row), "out_shardings": (None, placed)}
