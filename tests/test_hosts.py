@@ -75,6 +75,26 @@ hosts.run(main, [])
   assert ended.returncode == status and says in ended.stderr
 
 
+@pytest.mark.parametrize("ends, status", [("raise UserError('no room')", 2), ("1 / 0", 1)])
+def test_what_fails_ends_with_its_status_where_nothing_can_be_said(ends, status):
+  """A disk that is full may hold the logs too."""
+  script = f"""
+import threading
+from zoo import hosts
+from zoo.errors import UserError, exits_with_one_line
+
+@exits_with_one_line
+def main(argv):
+  threading.Thread(target=threading.Event().wait).start()
+  {ends}
+
+hosts.run(main, [])
+"""
+  with open("/dev/full", "w") as full:
+    ended = subprocess.run([sys.executable, "-c", script], stdout=full, stderr=full, timeout=300)
+  assert ended.returncode == status
+
+
 @pytest.fixture
 def config(tmp_path):
   rng = np.random.default_rng(0)

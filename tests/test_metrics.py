@@ -97,6 +97,16 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
     writers.write(1, {"loss": 1})
 
 
+def test_a_disk_that_stays_full_is_told_as_well_when_the_file_is_closed(tmp_path):
+  (tmp_path / "metrics.jsonl").symlink_to("/dev/full")
+  writers = Writers.__new__(Writers)
+  writers.path, writers._tensorboard, writers._wandb = tmp_path / "metrics.jsonl", None, None
+  writers._file = open(writers.path, "a")
+  for write in (lambda: writers.write(1, {"loss": 1}), writers.flush, writers.close):
+    with pytest.raises(UserError, match="metrics.jsonl cannot be written: No space left on device. Make room and run"):
+      write()
+
+
 def test_only_the_first_process_writes(tmp_path, monkeypatch):
   monkeypatch.setattr(metrics.jax, "process_index", lambda: 1)
   run(tmp_path, [1], tensorboard=True, wandb="zoo")

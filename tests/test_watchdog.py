@@ -66,3 +66,9 @@ def test_time_in_which_the_process_was_stopped_does_not_count():
   process.send_signal(signal.SIGCONT)
   process.communicate(timeout=120)
   assert process.returncode == 0
+
+
+def test_a_process_that_hangs_ends_where_nothing_can_be_said():
+  with open("/dev/full", "w") as full:
+    script = SCRIPT.format("time.sleep(1e6)").replace('print("going", flush=True)', "")
+    assert subprocess.run([sys.executable, "-c", script], stdout=full, stderr=full, timeout=120).returncode == HUNG

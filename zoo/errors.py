@@ -42,6 +42,12 @@ def setting_up() -> Generator[None]:
     raise UserError(f"{kind}{error} (--traceback shows where.)") from error
 
 
+def tell(line: str) -> None:
+  """Writes a line on stderr. A disk that is full may be stderr's too: then the exit status alone tells."""
+  with contextlib.suppress(OSError):
+    print(line, file=sys.stderr, flush=True)
+
+
 def exits_with_one_line(main: Callable) -> Callable:
   """Decorates a program's `main(argv)`: a UserError or OSError ends in one line on stderr and exit status 2.
 
@@ -55,10 +61,10 @@ def exits_with_one_line(main: Callable) -> Callable:
     except (UserError, OSError) as error:
       if "--traceback" in (args[0] if args and isinstance(args[0], list) else sys.argv):
         raise
-      print(f"Error: {' '.join(str(error).split())}", file=sys.stderr)
+      tell(f"Error: {' '.join(str(error).split())}")
       raise SystemExit(2) from error
     except KeyboardInterrupt as interrupt:
-      print("Interrupted.", file=sys.stderr)
+      tell("Interrupted.")
       raise SystemExit(130) from interrupt
 
   return wrapper

@@ -5,6 +5,7 @@ has not for `heartbeat` seconds ends all the others (status 134), and a coordina
 that is there and hangs is the business of `zoo.watchdog`.
 """
 
+import contextlib
 import os
 import signal
 import sys
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from zoo.errors import UserError
+from zoo.errors import UserError, tell
 
 PREEMPTED = 143  # 128 + SIGTERM: not zero, so that a scheduler starts the job again.
 UNMET = 75  # EX_TEMPFAIL of sysexits.h, likewise.
@@ -62,7 +63,7 @@ def join(environment: Mapping[str, str] = os.environ, *, start: int = START, hea
     jax.distributed.initialize(address, num_processes=count, process_id=index, **timeouts)
   except RuntimeError as error:
     first = str(error).partition("\n")[0]
-    print(f"Error: host {index} of {count} did not meet the others at {address} in {start} s: {first}", file=sys.stderr)
+    tell(f"Error: host {index} of {count} did not meet the others at {address} in {start} s: {first}")
     raise SystemExit(UNMET) from error
   if environment.get("JAX_PLATFORMS") == "cpu":
     _connect()
@@ -95,12 +96,13 @@ def run(main: Callable[[list[str]], int], argv: list[str]) -> NoReturn:
   except BaseException as error:
     if jax.distributed.is_initialized():
       first = str(error).partition("\n")[0]
-      print(f"Error on host {jax.process_index()}: {type(error).__name__}: {first}", file=sys.stderr)
-    traceback.print_exc()
+      tell(f"Error on host {jax.process_index()}: {type(error).__name__}: {first}")
+    tell(traceback.format_exc().rstrip())
     status = 1
   if status not in (None, 0, PREEMPTED):
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+      with contextlib.suppress(OSError):  # On a full disk a log is full too.
+        stream.flush()
     os._exit(status if isinstance(status, int) else 1)
   sys.exit(status)
 

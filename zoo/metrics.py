@@ -1,11 +1,12 @@
 """Where the numbers of a run go: `metrics.jsonl` always, TensorBoard and Weights & Biases where asked for."""
 
+import contextlib
 import importlib
 import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -95,14 +96,10 @@ class Writers:
     numbers = {name: float(value) for name, value in values.items()}
     strict = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
     line = {"step": int(step), "time": round(time.time(), 3), **strict}
-    try:
+    with self._named():
       self._file.write(json.dumps(line, allow_nan=False) + "\n")
       if not isinstance(self._file, _Object) or self._file.waited > UPLOAD:
         self._file.flush()
-    except OSError as error:
-      raise UserError(
-        f"{self.path} cannot be written: {error.strerror}. Make room and run the same command."
-      ) from error
     if self._tensorboard:
       for name, value in numbers.items():
         if math.isfinite(value):
@@ -114,18 +111,28 @@ class Writers:
   def flush(self) -> None:
     """Returns when what was written is where it belongs: no checkpoint should outlive the lines before it."""
     if self._file:
-      self._file.flush()
-      if not isinstance(self._file, _Object):
-        os.fsync(self._file.fileno())
+      with self._named():
+        self._file.flush()
+        if not isinstance(self._file, _Object):
+          os.fsync(self._file.fileno())
 
   def close(self) -> None:
     """Ends the files; W&B waits until its service has everything."""
     if self._file:
-      self._file.close()
+      with self._named():  # Here too: what could not be written before is tried once more, and would be raised instead.
+        self._file.close()
     if self._tensorboard:
       self._tensorboard.close()
     if self._wandb:
       self._wandb.finish()
+
+  @contextlib.contextmanager
+  def _named(self) -> Generator[None]:
+    try:
+      yield
+    except OSError as error:
+      why = error.strerror or error
+      raise UserError(f"{self.path} cannot be written: {why}. Make room and run the same command.") from error
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Generator, Hashable
 from typing import Self
 
+from zoo.errors import tell
+
 HUNG = 75  # EX_TEMPFAIL of sysexits.h: not zero, so that a scheduler starts the job again.
 STDERR = 2  # Whatever sys.stderr was replaced by.
 TICK = 5.0  # Seconds between two looks at the clock.
@@ -81,13 +83,12 @@ class Watchdog:
 
   def _bite(self, limit: float) -> None:
     what = "no step was finished" if self._phase == "step" else "setting up, compiling, evaluating or saving went on"
-    print(
+    tell(
       f"Error: {self.host or 'the process'} hangs: {what} for {limit:g} seconds (timeouts.{self._phase}), "
       f"{self._steps} steps after it started. Where every thread stands follows. The same command goes on from the "
-      "newest checkpoint.",
-      file=sys.stderr,
-      flush=True,
+      "newest checkpoint."
     )
     faulthandler.dump_traceback(all_threads=True, file=STDERR)
-    sys.stdout.flush()
+    with contextlib.suppress(OSError):
+      sys.stdout.flush()
     self._end(HUNG)
