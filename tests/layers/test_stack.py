@@ -1,3 +1,5 @@
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,9 +15,10 @@ from zoo.layers.stack import ScannedStack, Stack, looped, place_of, stack, stack
 from zoo.paths import flatten
 
 BLOCK = PreNormBlock(Attention(3, 2, mask=masks.causal), MLP(11), norms.layer_norm(1e-5), dropout=0.25)
-X = jax.random.normal(jax.random.key(0), (2, 5, 7))
-VALID = jnp.array([[True] * 5, [True] * 3 + [False] * 2])
+X = np.random.default_rng(0).standard_normal((2, 5, 7), np.float32)
+VALID = np.array([[True] * 5, [True] * 3 + [False] * 2])
 DEPTH = 3
+QUICK = functools.partial(jax.random.key, impl="unsafe_rbg")  # XLA draws by itself: threefry takes longer to compile.
 
 
 def same(grads, others):
@@ -25,8 +28,29 @@ def same(grads, others):
     np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * largest)
 
 
+def weighted(y, wave):
+  """A loss in which every entry of y has a weight of its own."""
+  return (y * wave(np.arange(y.size, dtype=np.float32)).reshape(y.shape)).sum()
+
+
 def params():
   return filled(Stack(BLOCK, DEPTH), X)
+
+
+def laid_out(kind):
+  return params() if kind is Stack else stack_layers(params())
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def run(module, params, x, valid=None):
+  """-> the output and the weights of attention"""
+  y, state = module.apply({"params": params}, x, valid=valid, mutable=["intermediates"])
+  return y, state["intermediates"]
+
+
+@functools.cache
+def evaluated(kind):
+  return run(kind(BLOCK, DEPTH), laid_out(kind), X)
 
 
 def turns(depth):
@@ -54,7 +78,7 @@ def test_a_scanned_stack_equals_the_loop():
   def outcome(stack, params):
     def loss(params, x):
       y = stack.apply({"params": params}, x, valid=VALID)
-      return (y * jnp.sin(jnp.arange(y.size)).reshape(y.shape)).sum(), y
+      return weighted(y, np.sin), y
 
     (_, y), grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, X)
     return y, grads
@@ -69,12 +93,12 @@ def test_a_scanned_stack_equals_the_loop():
 @pytest.mark.parametrize("depth", [4, 5])
 def test_layers_of_two_kinds_take_turns(depth):
   loop, scan = turns(depth)
-  looped_params = filled(loop, X)
+  looped_params = jax.device_get(filled(loop, X))
 
   def outcome(stack, params):
     def loss(params):
       y = stack.apply({"params": params}, X, valid=VALID)
-      return (y * jnp.sin(jnp.arange(y.size)).reshape(y.shape)).sum(), y
+      return weighted(y, np.sin), y
 
     (_, y), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     return y, grads
@@ -89,7 +113,7 @@ def test_layers_of_two_kinds_take_turns(depth):
   same(unstack_layers(scanned_grads), grads)
   x = X
   for i in range(depth):
-    x = loop.block[i % 2].apply({"params": looped_params[f"layer_{i}"]}, x, valid=VALID)
+    x, _ = run(loop.block[i % 2], looped_params[f"layer_{i}"], x, VALID)
   np.testing.assert_allclose(y, x, rtol=1e-5, atol=1e-5)
 
 
@@ -142,16 +166,16 @@ def test_drop_path_rises_linearly(kind):
 
 @pytest.mark.parametrize("kind", [Stack, ScannedStack])
 def test_drop_path_is_drawn_from_the_key_and_only_in_training(kind):
-  p = params() if kind is Stack else stack_layers(params())
+  p = laid_out(kind)
   apply = jax.jit(
     lambda key, train: kind(BLOCK.copy(dropout=0.0), DEPTH, drop_path=0.5).apply(
       {"params": p}, X, train=train, rngs={"dropout": key}
     ),
     static_argnums=1,
   )
-  plain = kind(BLOCK, DEPTH).apply({"params": p}, X)
-  np.testing.assert_allclose(apply(jax.random.key(0), False), plain, rtol=1e-5, atol=1e-5)
-  draws = [apply(jax.random.key(seed), True) for seed in (0, 0, 1, 2, 3, 4)]
+  plain, _ = evaluated(kind)
+  np.testing.assert_allclose(apply(QUICK(0), False), plain, rtol=1e-5, atol=1e-5)
+  draws = [apply(QUICK(seed), True) for seed in (0, 0, 1, 2, 3, 4)]
   np.testing.assert_array_equal(draws[0], draws[1])
   assert len({np.asarray(draw).tobytes() for draw in draws}) > 2
 
@@ -164,8 +188,12 @@ def test_every_layer_draws_its_own_dropout(kind):
 
 @pytest.mark.parametrize("kind", [Stack, ScannedStack])
 def test_every_layer_starts_with_values_of_its_own(kind):
-  p = jax.jit(kind(BLOCK, DEPTH).init)(jax.random.key(1), X)["params"]
-  kernel = (p if kind is ScannedStack else stack_layers(p))["layers"]["feed_forward"]["up"]["kernel"]
+  @jax.jit  # What is not asked for is not compiled.
+  def initial(key):
+    p = kind(BLOCK, DEPTH).init(key, X)["params"]
+    return (p if kind is ScannedStack else stack_layers(p))["layers"]["feed_forward"]["up"]["kernel"]
+
+  kernel = np.asarray(initial(QUICK(1)))
   assert len({np.asarray(layer).tobytes() for layer in kernel}) == DEPTH
   # The spread is that of a single layer, 1/sqrt(fan_in): the axis of depth is no input.
   np.testing.assert_allclose(kernel.std(), 7**-0.5, rtol=0.25)
@@ -173,17 +201,19 @@ def test_every_layer_starts_with_values_of_its_own(kind):
 
 @pytest.mark.parametrize("kind", [Stack, ScannedStack])
 def test_rematerialisation_changes_memory_and_not_values(kind):
-  p = params() if kind is Stack else stack_layers(params())
-
   def outcome(remat):
     def loss(p):
       y = kind(BLOCK, DEPTH, remat=remat, drop_path=0.5).apply(
-        {"params": p}, X, valid=VALID, train=True, rngs={"dropout": jax.random.key(3)}
+        {"params": p}, X, valid=VALID, train=True, rngs={"dropout": QUICK(3)}
       )
-      return (y * jnp.cos(jnp.arange(y.size)).reshape(y.shape)).sum()
+      return weighted(y, np.cos)
 
-    kept = jax.eval_shape(lambda p: jax.vjp(loss, p)[1], p)
-    return jax.jit(jax.value_and_grad(loss))(p), sum(leaf.size for leaf in jax.tree.leaves(kept))
+    @jax.jit
+    def trained(p):
+      value, backward = jax.vjp(loss, p)
+      return (value, backward(jnp.ones(()))), sum(leaf.size for leaf in jax.tree.leaves(backward))
+
+    return trained(laid_out(kind))
 
   everything, most = outcome(None)
   for remat in ("dots", "full"):
@@ -194,11 +224,9 @@ def test_rematerialisation_changes_memory_and_not_values(kind):
 
 
 def test_scanned_layers_report_their_attention_weights():
-  scan = ScannedStack(BLOCK, DEPTH)
-  _, state = scan.apply({"params": stack_layers(params())}, X, mutable=["intermediates"])
-  (weights,) = state["intermediates"]["layers"]["self_attention"]["weights"]
-  _, state = Stack(BLOCK, DEPTH).apply({"params": params()}, X, mutable=["intermediates"])
-  (second,) = state["intermediates"]["layer_1"]["self_attention"]["weights"]
+  (_, scan), (_, loop) = evaluated(ScannedStack), evaluated(Stack)
+  (weights,) = scan["layers"]["self_attention"]["weights"]
+  (second,) = loop["layer_1"]["self_attention"]["weights"]
   np.testing.assert_allclose(weights[1], second, rtol=1e-5, atol=1e-6)
 
 
