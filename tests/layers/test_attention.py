@@ -1,3 +1,4 @@
+import functools
 import math
 
 import jax
@@ -13,11 +14,18 @@ BATCH, LENGTH, DIM, HEADS, WIDTH = 2, 5, 7, 6, 4
 
 
 def normal(seed, *shape):
-  return jax.random.normal(jax.random.key(seed), shape)
+  return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
 def made(attention, *args, seed=0):
-  return filled(attention, *args, seed=seed)
+  return jax.device_get(filled(attention, *args, seed=seed))
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("rule", "train", "mutable"))
+def apply(attention, params, x, context=None, *, bias=None, rule=None, cache=None, mutable=False, **given):
+  """`attention.apply` as one program; `rule` is a bias that is a function."""
+  variables = {"params": params} | ({} if cache is None else {"cache": cache})
+  return attention.apply(variables, x, context, bias=bias if rule is None else rule, mutable=mutable, **given)
 
 
 def by_hand(query, key, value, seen, bias):
@@ -30,9 +38,9 @@ def by_hand(query, key, value, seen, bias):
 def test_dense_attention_is_the_formula():
   query, key, value = normal(0, 2, 3, 5, 4), normal(1, 2, 7, 5, 4), normal(2, 2, 7, 5, 4)
   bias = normal(3, 2, 5, 3, 7)
-  valid = jnp.arange(7)[None] < jnp.array([[7], [4]])
-  visibility = masks.Visibility(masks.causal, jnp.arange(2, 5)[None], jnp.arange(7)[None], valid)
-  out = dense_attention(query, key, value, visibility=visibility, bias=bias)
+  valid = np.arange(7)[None] < np.array([[7], [4]])
+  visibility = masks.Visibility(masks.causal, np.arange(2, 5)[None], np.arange(7)[None], valid)
+  out = np.asarray(jax.jit(functools.partial(dense_attention, visibility=visibility))(query, key, value, bias=bias))
   q, k, v, b = (np.asarray(array, np.float64) for array in (query, key, value, bias))
   for row, at, head in np.ndindex(2, 3, 5):
     seen = [j <= at + 2 and bool(valid[row, j]) for j in range(7)]
@@ -45,23 +53,18 @@ def test_attention_projects_to_heads_and_back():
   attention = Attention(HEADS, WIDTH)
   params = made(attention, x)
   q, k, v = (
-    jnp.einsum("bld,dhw->blhw", x, params[name]["kernel"]) + params[name]["bias"][None, None]
-    for name in ("query", "key", "value")
+    np.einsum("bld,dhw->blhw", x, params[name]["kernel"]) + params[name]["bias"] for name in ("query", "key", "value")
   )
-  want = (
-    jnp.einsum("blhw,hwd->bld", dense_attention(q, k, v), params["out"]["kernel"]) + params["out"]["bias"][None, None]
-  )
-  np.testing.assert_allclose(attention.apply({"params": params}, x), want, rtol=1e-5, atol=1e-5)
+  want = np.einsum("blhw,hwd->bld", jax.jit(dense_attention)(q, k, v), params["out"]["kernel"]) + params["out"]["bias"]
+  np.testing.assert_allclose(apply(attention, params, x), want, rtol=1e-5, atol=1e-5)
 
 
 def test_grouped_query_attention_equals_multi_head_attention_with_repeated_heads():
   x = normal(0, BATCH, LENGTH, DIM)
   grouped, full = (Attention(HEADS, WIDTH, num_kv_heads=n, mask=masks.causal) for n in (2, None))
   params = made(grouped, x)
-  repeated = {name: jax.tree.map(lambda a: jnp.repeat(a, 3, axis=-2), params[name]) for name in ("key", "value")}
-  np.testing.assert_allclose(
-    grouped.apply({"params": params}, x), full.apply({"params": {**params, **repeated}}, x), rtol=1e-5, atol=1e-5
-  )
+  repeated = {name: jax.tree.map(lambda a: np.repeat(a, 3, axis=-2), params[name]) for name in ("key", "value")}
+  np.testing.assert_allclose(apply(grouped, params, x), apply(full, {**params, **repeated}, x), rtol=1e-5, atol=1e-5)
 
 
 def test_each_head_of_query_and_key_may_be_normed():
@@ -69,13 +72,13 @@ def test_each_head_of_query_and_key_may_be_normed():
   attention = Attention(HEADS, WIDTH, use_bias=False, qk_norm=norms.rms_norm(1e-5))
   params = made(attention, x)
   assert params["query_norm"]["scale"].shape == (WIDTH,)
-  q, k, v = (jnp.einsum("bld,dhw->blhw", x, params[name]["kernel"]) for name in ("query", "key", "value"))
+  q, k, v = (np.einsum("bld,dhw->blhw", x, params[name]["kernel"]) for name in ("query", "key", "value"))
   q, k = (
-    y / jnp.sqrt((y**2).mean(-1, keepdims=True) + 1e-5) * params[f"{name}_norm"]["scale"][None, None, None]
+    y / np.sqrt((y**2).mean(-1, keepdims=True) + 1e-5) * params[f"{name}_norm"]["scale"]
     for y, name in ((q, "query"), (k, "key"))
   )
-  want = jnp.einsum("blhw,hwd->bld", dense_attention(q, k, v), params["out"]["kernel"])
-  np.testing.assert_allclose(attention.apply({"params": params}, x), want, rtol=1e-5, atol=1e-5)
+  want = np.einsum("blhw,hwd->bld", jax.jit(dense_attention)(q, k, v), params["out"]["kernel"])
+  np.testing.assert_allclose(apply(attention, params, x), want, rtol=1e-5, atol=1e-5)
 
 
 def test_the_output_may_do_without_bias():
@@ -85,8 +88,9 @@ def test_the_output_may_do_without_bias():
 
 def test_logits_may_be_changed_before_the_mask():
   query, key, value = normal(0, 2, 3, 5, 4), normal(1, 2, 7, 5, 4), normal(2, 2, 7, 5, 4)
-  visibility = masks.Visibility(masks.causal, jnp.arange(2, 5)[None], jnp.arange(7)[None])
-  zero = dense_attention(query, key, value, visibility=visibility, on_logits=jnp.zeros_like)
+  visibility = masks.Visibility(masks.causal, np.arange(2, 5)[None], np.arange(7)[None])
+  attend = functools.partial(dense_attention, visibility=visibility, on_logits=jnp.zeros_like)
+  zero = np.asarray(jax.jit(attend)(query, key, value))
   np.testing.assert_allclose(zero[:, 0], value[:, :3].mean(1), rtol=1e-5, atol=1e-6)
 
 
@@ -97,24 +101,26 @@ def test_heads_that_do_not_share_evenly_are_refused():
 
 def test_cross_attention_reads_the_valid_part_of_the_context():
   x, context = normal(0, BATCH, LENGTH, DIM), normal(1, BATCH, 3, 11)
-  valid = jnp.array([[True, True, False], [True, False, False]])
+  valid = np.array([[True, True, False], [True, False, False]])
   attention = Attention(HEADS, WIDTH)
   params = made(attention, x, context)
-  apply = jax.jit(lambda context: attention.apply({"params": params}, x, context, valid=valid))
-  out = apply(context)
-  np.testing.assert_array_equal(out, apply(jnp.where(valid[:, :, None], context, 99.0)))
-  assert abs(out - apply(context.at[:, 0].add(1.0))).min() > 0
-  alone = attention.apply({"params": params}, x[1:], context[1:, :1])
+  read = lambda context: np.asarray(apply(attention, params, x, context, valid=valid))
+  out = read(context)
+  np.testing.assert_array_equal(out, read(np.where(valid[:, :, None], context, np.float32(99))))
+  moved = context.copy()
+  moved[:, 0] += 1
+  assert abs(out - read(moved)).min() > 0
+  alone = apply(attention, params, x[1:], context[1:, :1])
   np.testing.assert_allclose(out[1:], alone, rtol=1e-5, atol=1e-5)
 
 
 def test_nobody_attends_to_padding():
   x = normal(0, BATCH, LENGTH, DIM)
-  valid = jnp.arange(LENGTH)[None] < jnp.array([[3], [5]])
+  valid = np.arange(LENGTH)[None] < np.array([[3], [5]])
   attention = Attention(HEADS, WIDTH)
   params = made(attention, x)
-  out = attention.apply({"params": params}, x, valid=valid)
-  short = attention.apply({"params": params}, x[:1, :3])
+  out = apply(attention, params, x, valid=valid)
+  short = apply(attention, params, x[:1, :3])
   np.testing.assert_allclose(out[:1, :3], short, rtol=1e-5, atol=1e-5)
 
 
@@ -124,9 +130,9 @@ def test_a_query_that_sees_no_key_has_a_finite_output_and_gradient():
   params = made(attention, x)
 
   def total(x):
-    return attention.apply({"params": params}, x, valid=jnp.zeros((BATCH, LENGTH), bool)).sum()
+    return attention.apply({"params": params}, x, valid=np.zeros((BATCH, LENGTH), bool)).sum()
 
-  value, gradient = jax.value_and_grad(total)(x)
+  value, gradient = jax.jit(jax.value_and_grad(total))(x)
   assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
@@ -134,11 +140,11 @@ def test_weights_on_request_sum_to_one_over_what_is_seen():
   x = normal(0, BATCH, LENGTH, DIM)
   attention = Attention(HEADS, WIDTH, num_kv_heads=3, mask=masks.causal)
   params = made(attention, x)
-  _, state = attention.apply({"params": params}, x, mutable=["intermediates"])
-  (weights,) = state["intermediates"]["weights"]
+  _, state = apply(attention, params, x, mutable="intermediates")
+  (weights,) = jax.device_get(state["intermediates"]["weights"])
   assert weights.shape == (BATCH, HEADS, LENGTH, LENGTH)
   np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-6)
-  assert not jnp.triu(weights, 1).any()
+  assert not np.triu(weights, 1).any()
 
 
 def test_nobody_pays_for_weights_that_nobody_asked_for():
@@ -149,19 +155,20 @@ def test_nobody_pays_for_weights_that_nobody_asked_for():
   attention = Attention(HEADS, WIDTH, kernel=kernel, dropout=0.5)
   x = normal(0, BATCH, LENGTH, DIM)
   params = made(attention, x)
-  attention.apply({"params": params}, x)
+  apply(attention, params, x)
   with pytest.raises(AssertionError):
-    attention.apply({"params": params}, x, mutable=["intermediates"])
+    apply(attention, params, x, mutable="intermediates")
 
 
 def test_dropout_of_weights_acts_in_training_only_and_keeps_their_mean():
-  x = jnp.ones((1, 64, DIM))
+  x = np.ones((1, 64, DIM), np.float32)
   attention = Attention(HEADS, WIDTH, dropout=0.25)
   params = made(attention, x)
-  plain = attention.apply({"params": params}, x)
-  np.testing.assert_array_equal(plain, Attention(HEADS, WIDTH).apply({"params": params}, x, train=True))
+  plain = apply(attention, params, x)
+  np.testing.assert_array_equal(plain, apply(Attention(HEADS, WIDTH), params, x, train=True))
 
-  def drawn(key):
+  @jax.jit
+  def draw(key):
     kept = []
 
     def kernel(query, key, value, *, on_weights, **_):
@@ -169,13 +176,13 @@ def test_dropout_of_weights_acts_in_training_only_and_keeps_their_mean():
       return query
 
     attention.copy(kernel=kernel).apply({"params": params}, x, train=True, rngs={"dropout": key})
-    return np.asarray(kept[0])
+    return kept[0]
 
-  weights = drawn(jax.random.key(0))
+  weights, others = (np.asarray(draw(jax.random.key(seed))) for seed in (0, 1))
   np.testing.assert_array_equal(np.unique(weights), np.array([0, 4 / 3], np.float32))
   sigma = math.sqrt(0.75 * 0.25 / weights.size)
   assert abs((weights > 0).mean() - 0.75) < 5 * sigma
-  assert (weights != drawn(jax.random.key(1))).any()
+  assert (weights != others).any()
 
 
 PARTS = {
@@ -192,15 +199,17 @@ def test_cached_steps_equal_the_full_pass(parts):
   attention = Attention(HEADS, WIDTH, **PARTS[parts])
   params = made(attention, x)
   bias = positions.alibi(HEADS)
-  full = attention.apply({"params": params}, x, bias=bias)
-  _, state = attention.apply({"params": params}, jnp.zeros((BATCH, LENGTH + 2, DIM)), mutable=["cache"])
-  cache = {**jax.tree.map(jnp.zeros_like, state["cache"]), "positions": jnp.full((BATCH, LENGTH + 2), -1)}
+  full = apply(attention, params, x, rule=bias)
+  longer = np.zeros((BATCH, LENGTH + 2, DIM), np.float32)
+  _, state = jax.eval_shape(lambda x: attention.apply({"params": params}, x, mutable=["cache"]), longer)
+  cache = jax.tree.map(lambda kept: np.zeros(kept.shape, kept.dtype), state["cache"])
+  cache["positions"] -= 1
   outs = []
   for piece in (x[:, :2], x[:, 2:3], x[:, 3:]):  # Two tokens, then one, then two.
-    y, state = attention.apply({"params": params, "cache": cache}, piece, bias=bias, mutable=["cache"])
+    y, state = apply(attention, params, piece, rule=bias, cache=cache, mutable="cache")
     cache = state["cache"]
     outs.append(y)
-  np.testing.assert_allclose(jnp.concatenate(outs, 1), full, rtol=1e-5, atol=1e-5)
+  np.testing.assert_allclose(np.concatenate(outs, 1), full, rtol=1e-5, atol=1e-5)
   np.testing.assert_array_equal(cache["positions"][0], [0, 1, 2, 3, 4, -1, -1])
 
 
@@ -208,44 +217,44 @@ def test_cached_padding_is_never_seen():
   x = normal(0, 1, LENGTH, DIM)
   attention = Attention(HEADS, WIDTH, mask=masks.causal)
   params = made(attention, x)
-  padded = jnp.concatenate([x[:, :1] * 9, x], axis=1)
-  valid, places = jnp.arange(LENGTH + 1)[None] > 0, jnp.maximum(jnp.arange(-1, LENGTH), 0)[None]
-  out, state = attention.apply({"params": params}, padded, valid=valid, positions=places, mutable=["cache"])
-  np.testing.assert_allclose(out[:, 1:], attention.apply({"params": params}, x), rtol=1e-5, atol=1e-5)
+  padded = np.concatenate([x[:, :1] * 9, x], axis=1)
+  valid, places = np.arange(LENGTH + 1)[None] > 0, np.maximum(np.arange(-1, LENGTH), 0)[None]
+  out, state = apply(attention, params, padded, valid=valid, positions=places, mutable="cache")
+  np.testing.assert_allclose(out[:, 1:], apply(attention, params, x), rtol=1e-5, atol=1e-5)
   assert state["cache"]["positions"][0, 0] == -1
 
 
 def test_the_keys_of_a_context_are_computed_once_for_all_steps():
   x, context = normal(0, BATCH, LENGTH, DIM), normal(1, BATCH, 3, 11)
-  valid = jnp.array([[True, True, False], [True, False, False]])
+  valid = np.array([[True, True, False], [True, False, False]])
   attention = Attention(HEADS, WIDTH, key_bias=False)
   params = made(attention, x, context)
-  full = attention.apply({"params": params}, x, context, valid=valid)
-  first, state = attention.apply({"params": params}, x[:, :2], context, valid=valid, mutable=["cache"])
+  full = apply(attention, params, x, context, valid=valid)
+  first, state = apply(attention, params, x[:, :2], context, valid=valid, mutable="cache")
   assert set(state["cache"]) == {"context_keys", "context_values"}
   # Whoever computed them again would need the projections, or look at the context.
   left = {name: params[name] for name in ("query", "out")}
-  nothing = jnp.full_like(context, jnp.nan)
-  second, _ = attention.apply({"params": left, **state}, x[:, 2:], nothing, valid=valid, mutable=["cache"])
-  np.testing.assert_allclose(jnp.concatenate([first, second], 1), full, rtol=1e-5, atol=1e-5)
+  nothing = np.full_like(context, np.nan)
+  second, _ = apply(attention, left, x[:, 2:], nothing, valid=valid, **state, mutable="cache")
+  np.testing.assert_allclose(np.concatenate([first, second], 1), full, rtol=1e-5, atol=1e-5)
 
 
 def test_a_cache_is_of_one_context():
   x, context = normal(0, BATCH, LENGTH, DIM), normal(1, BATCH, 3, 11)
   attention = Attention(HEADS, WIDTH)
   params = made(attention, x, context)
-  _, state = attention.apply({"params": params}, x, context, mutable=["cache"])
+  _, state = apply(attention, params, x, context, mutable="cache")
   with pytest.raises(ValueError, match=r"The cache is of a context \[2, 3\], now it is \[2, 2\]"):
-    attention.apply({"params": params, **state}, x, context[:, :2], mutable=["cache"])
+    apply(attention, params, x, context[:, :2], **state, mutable="cache")
 
 
 def test_attention_without_a_mask_keeps_nothing():
   x = normal(0, BATCH, LENGTH, DIM)
   attention = Attention(HEADS, WIDTH)
   params = made(attention, x)
-  out, state = attention.apply({"params": params}, x, mutable=["cache"])
+  out, state = apply(attention, params, x, mutable="cache")
   assert not state
-  np.testing.assert_array_equal(out, attention.apply({"params": params}, x))
+  np.testing.assert_array_equal(out, apply(attention, params, x))
 
 
 def test_logits_are_scaled_as_asked():
@@ -253,8 +262,8 @@ def test_logits_are_scaled_as_asked():
   plain, scaled = Attention(HEADS, WIDTH), Attention(HEADS, WIDTH, scale=1.0)
   params = made(plain, x)
   query = jax.tree.map(lambda array: array * WIDTH**-0.5, params["query"])
-  same = scaled.apply({"params": {**params, "query": query}}, x)
-  np.testing.assert_allclose(same, plain.apply({"params": params}, x), rtol=1e-5, atol=1e-5)
+  same = apply(scaled, {**params, "query": query}, x)
+  np.testing.assert_allclose(same, apply(plain, params, x), rtol=1e-5, atol=1e-5)
 
 
 def test_a_key_may_do_without_bias():
@@ -266,9 +275,10 @@ def test_a_bias_is_an_array_or_a_function_of_positions():
   x = normal(0, BATCH, LENGTH, DIM)
   attention = Attention(HEADS, WIDTH)
   params = made(attention, x)
-  rule, places = positions.alibi(HEADS), jnp.arange(LENGTH)[None]
+  rule, places = positions.alibi(HEADS), np.arange(LENGTH)[None]
   array = rule(places[:, :, None], places[:, None, :])
-  one, other, none = (attention.apply({"params": params}, x, bias=bias) for bias in (rule, array, None))
+  ways = dict(rule=rule), dict(bias=array), {}
+  one, other, none = (np.asarray(apply(attention, params, x, **way)) for way in ways)
   np.testing.assert_array_equal(one, other)
   assert abs(one - none).max() > 0.01
 
@@ -278,8 +288,8 @@ def test_bfloat16_computes_its_softmax_in_float32():
   attention = Attention(HEADS, WIDTH, dtype=jnp.bfloat16)
   params = made(attention, x)
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-  out, state = attention.apply({"params": params}, x, mutable=["intermediates"])
+  out, state = apply(attention, params, x, mutable="intermediates")
   assert out.dtype == jnp.bfloat16
   assert state["intermediates"]["weights"][0].dtype == jnp.float32
-  exact = Attention(HEADS, WIDTH).apply({"params": params}, x)
-  np.testing.assert_allclose(out.astype(jnp.float32), exact, atol=0.03 * float(abs(exact).max()))
+  exact = np.asarray(apply(Attention(HEADS, WIDTH), params, x))
+  np.testing.assert_allclose(np.asarray(out, np.float32), exact, atol=0.03 * float(abs(exact).max()))
