@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,34 +24,51 @@ PARAMS = {family: filled(model, *model.example()) for family, model in MODELS.it
 FAMILIES = pytest.mark.parametrize("family", SIZES)
 TEXTS = pytest.mark.parametrize("family", [family for family in SIZES if family != "whisper"])
 
-TOKENS = jax.random.randint(jax.random.key(0), (2, 7), 0, 23)
-FEATURES = jax.random.normal(jax.random.key(1), (2, 13, 5))  # An odd number of frames.
-ANSWER = jax.random.randint(jax.random.key(2), (2, 6), 0, 19)
-VALID = jnp.array([[True] * 4 + [False] * 3, [True] * 7])
+RNG = np.random.default_rng(0)
+TOKENS = RNG.integers(0, 23, (2, 7), np.int32)
+FEATURES = RNG.standard_normal((2, 13, 5), np.float32)  # An odd number of frames.
+ANSWER = RNG.integers(0, 19, (2, 6), np.int32)
+VALID = np.array([[True] * 4 + [False] * 3, [True] * 7])
+SOURCES = {family: FEATURES if family == "whisper" else TOKENS for family in SIZES}
 
 
 def close(one, other):
   np.testing.assert_allclose(one, other, rtol=1e-4, atol=2e-5)
 
 
-def encode(family, model=None, params=None):
-  model, params = model or MODELS[family], params or PARAMS[family]
-  source = FEATURES if family == "whisper" else TOKENS
-  return jax.jit(lambda: model.apply({"params": params}, source, valid=VALID, method="encode"))()
+def changed(array, at, value):
+  """A copy with `value` at this place of every row."""
+  array = array.copy()
+  array[:, at] = value
+  return array
 
 
-def decode(family, tokens, encoded, *, model=None, params=None, cache=None, mutable=False, **given):
-  model, params = model or MODELS[family], params or PARAMS[family]
+@functools.partial(jax.jit, static_argnums=0, static_argnames=("method", "mutable"))
+def compiled(model, params, *inputs, cache=None, method=None, mutable=False, **given):
+  """`model.apply` as a program, which all tests of the module share."""
   variables = {"params": params} | ({} if cache is None else {"cache": cache})
-  given = {"valid": VALID, **given}
-  run = lambda variables: model.apply(variables, tokens, encoded, mutable=mutable, method="decode", **given)
-  return jax.jit(run)(variables)
+  return model.apply(variables, *inputs, method=method, mutable=mutable, **given)
+
+
+def apply(family, *inputs, model=None, params=None, **given):
+  return jax.device_get(compiled(model or MODELS[family], params or PARAMS[family], *inputs, **given))
+
+
+@functools.cache
+def encode(family):
+  return apply(family, SOURCES[family], valid=VALID, method="encode")
+
+
+def decode(family, tokens, encoded, **given):
+  return apply(family, tokens, encoded, **{"valid": VALID, "method": "decode", **given})
+
+
+longer = jax.jit(grow, static_argnums=1)
 
 
 @FAMILIES
 def test_one_call_encodes_and_decodes(family):
-  source = FEATURES if family == "whisper" else TOKENS
-  out = MODELS[family].apply({"params": PARAMS[family]}, source, ANSWER, valid=VALID)
+  out = apply(family, SOURCES[family], ANSWER, valid=VALID)
   encoded = encode(family)
   close(out["encoded"], encoded)
   close(out["logits"], decode(family, ANSWER, encoded))
@@ -60,7 +79,7 @@ def test_one_call_encodes_and_decodes(family):
 @FAMILIES
 def test_the_decoder_does_not_see_the_future(family):
   encoded = encode(family)
-  before, after = (decode(family, tokens, encoded) for tokens in (ANSWER, ANSWER.at[:, 4].add(1) % 19))
+  before, after = (decode(family, tokens, encoded) for tokens in (ANSWER, changed(ANSWER, 4, (ANSWER[:, 4] + 1) % 19)))
   np.testing.assert_array_equal(before[:, :4], after[:, :4])
   assert (abs(before - after)[:, 4:].max(-1) > 1e-4).all()
 
@@ -68,90 +87,84 @@ def test_the_decoder_does_not_see_the_future(family):
 @TEXTS
 def test_padding_of_what_is_encoded_changes_nothing_for_the_rest(family):
   encoded = encode(family)
-  model, params = MODELS[family], {"params": PARAMS[family]}
-  close(encoded[:1, :4], model.apply(params, TOKENS[:1, :4], method="encode"))
-  short = model.apply(params, ANSWER[:1], encoded[:1, :4], method="decode")
+  close(encoded[:1, :4], apply(family, TOKENS[:1, :4], method="encode"))
+  short = apply(family, ANSWER[:1], encoded[:1, :4], method="decode")
   close(decode(family, ANSWER, encoded)[:1], short)
 
 
 @FAMILIES
 def test_padding_of_what_is_decoded_changes_nothing_for_the_rest(family):
   encoded = encode(family)
-  padded = jnp.concatenate([jnp.full((2, 2), 7), ANSWER], 1)
-  own = jnp.broadcast_to(jnp.arange(8)[None] >= 2, (2, 8))
-  out = decode(family, padded, encoded, decoder_valid=own, positions=jnp.maximum(jnp.arange(8) - 2, 0)[None])
+  padded = np.concatenate([np.full((2, 2), 7), ANSWER], 1)
+  own = np.broadcast_to(np.arange(8) >= 2, (2, 8))
+  out = decode(family, padded, encoded, decoder_valid=own, positions=np.maximum(np.arange(8) - 2, 0)[None])
   close(out[:, 2:], decode(family, ANSWER, encoded))
 
 
 @FAMILIES
 def test_logits_where_asked_are_those_of_the_whole(family):
-  encoded, predict = encode(family), jnp.array([[3, 0], [5, 5]])
+  encoded, predict = encode(family), np.array([[3, 0], [5, 5]])
   whole = decode(family, ANSWER, encoded)
-  close(decode(family, ANSWER, encoded, predict=predict), jnp.take_along_axis(whole, predict[:, :, None], 1))
+  close(decode(family, ANSWER, encoded, predict=predict), np.take_along_axis(whole, predict[:, :, None], 1))
 
 
 @pytest.mark.parametrize("family, scan", [*((family, False) for family in SIZES), ("t5", True), ("bart", True)])
 def test_cached_decoding_equals_the_full_pass(family, scan):
   # The first answer is a token shorter and padded to the left; the encoder's padding is that of VALID.
-  own = jnp.ones((2, 6), bool).at[0, 0].set(False)
-  positions = jnp.maximum(jnp.cumsum(own, 1) - 1, 0)
+  own = np.arange(6) >= np.array([[1], [0]])
+  positions = np.maximum(np.cumsum(own, 1) - 1, 0)
   encoded = encode(family)
   full = decode(family, ANSWER, encoded, decoder_valid=own, positions=positions)
 
   model = zoo.build(family, **SIZES[family], scan=scan)
   params = stack_layers(PARAMS[family]) if scan else PARAMS[family]
-  given = dict(model=model, params=params, mutable=("cache",))
+  given = dict(model=model, params=params, mutable="cache")
   first = dict(decoder_valid=own[:, :2], positions=positions[:, :2])
   out, state = decode(family, ANSWER[:, :2], encoded, **given, **first)
-  outs, cache = [out], grow(state["cache"], 4)
-  nothing = jnp.full_like(encoded, jnp.nan)  # Keys and values of the context are in the cache.
+  outs, cache = [out], longer(state["cache"], 4)
+  nothing = np.full_like(encoded, np.nan)  # Keys and values of the context are in the cache.
   for at in (slice(2, 3), slice(3, 6)):
     step = dict(cache=cache, positions=positions[:, at])
     out, state = decode(family, ANSWER[:, at], nothing, **given, **step)
     cache = state["cache"]
     outs.append(out)
-  close(jnp.concatenate(outs, 1)[0, 1:], full[0, 1:])
-  close(jnp.concatenate(outs, 1)[1], full[1])
+  close(np.concatenate(outs, 1)[0, 1:], full[0, 1:])
+  close(np.concatenate(outs, 1)[1], full[1])
   assert set(cache) == {"decoder"}
 
 
 @FAMILIES
 def test_only_the_decoder_keeps_a_cache(family):
-  source = FEATURES if family == "whisper" else TOKENS
-  _, state = MODELS[family].apply({"params": PARAMS[family]}, source, ANSWER, mutable=["cache"])
+  call = functools.partial(compiled, MODELS[family], mutable="cache")
+  _, state = jax.eval_shape(call, PARAMS[family], SOURCES[family], ANSWER)
   assert set(state["cache"]) == {"decoder"}
 
 
 # Two pairs in one row of 7 and 6 tokens, and a place of padding at the end of either.
 PACKED = dict(
-  valid=jnp.array([[True] * 6 + [False]]),
-  segment_ids=jnp.array([[1, 1, 2, 2, 2, 2, 0]]),
-  decoder_segment_ids=jnp.array([[1, 1, 1, 2, 2, 0]]),
+  valid=np.array([[True] * 6 + [False]]),
+  segment_ids=np.array([[1, 1, 2, 2, 2, 2, 0]]),
+  decoder_segment_ids=np.array([[1, 1, 1, 2, 2, 0]]),
 )
-
-
-def packed(family, tokens, answer, **given):
-  model, params = MODELS[family], {"params": PARAMS[family]}
-  return jax.jit(lambda tokens, answer: model.apply(params, tokens, answer, **given))(tokens, answer)
 
 
 @TEXTS
 def test_a_pair_in_a_packed_row_is_what_it_is_alone(family):
-  out = packed(family, TOKENS[:1], ANSWER[:1], **PACKED)
+  out = apply(family, TOKENS[:1], ANSWER[:1], **PACKED)
   for source, target in ((slice(0, 2), slice(0, 3)), (slice(2, 6), slice(3, 5))):
-    alone = packed(family, TOKENS[:1, source], ANSWER[:1, target])
+    alone = apply(family, TOKENS[:1, source], ANSWER[:1, target])
     close(out["encoded"][:, source], alone["encoded"])
     close(out["logits"][:, target], alone["logits"])
 
 
 @TEXTS
-@pytest.mark.parametrize("changed, kept", [(0, slice(3, 5)), (5, slice(0, 3))])
-def test_a_packed_pair_moves_no_other(family, changed, kept):
+@pytest.mark.parametrize("at, kept", [(0, slice(3, 5)), (5, slice(0, 3))])
+def test_a_packed_pair_moves_no_other(family, at, kept):
   """Exactly: not an output of the other pair differs when a token of one side or the other is replaced."""
-  before = packed(family, TOKENS[:1], ANSWER[:1], **PACKED)["logits"]
-  other_source, other_target = TOKENS[:1].at[:, changed].set(17), ANSWER[:1].at[:, min(changed, 4)].set(17)
+  before = apply(family, TOKENS[:1], ANSWER[:1], **PACKED)["logits"]
+  other_source, other_target = changed(TOKENS[:1], at, 17), changed(ANSWER[:1], min(at, 4), 17)
   for tokens, answer in ((other_source, ANSWER[:1]), (TOKENS[:1], other_target)):
-    after = packed(family, tokens, answer, **PACKED)["logits"]
+    after = apply(family, tokens, answer, **PACKED)["logits"]
     np.testing.assert_array_equal(after[:, kept], before[:, kept])
     assert abs(after - before).max() > 1e-4
 
@@ -159,59 +172,56 @@ def test_a_packed_pair_moves_no_other(family, changed, kept):
 def test_half_of_what_packing_needs_is_refused():
   given = {name: x for name, x in PACKED.items() if name != "decoder_segment_ids"}
   with pytest.raises(ValueError, match="Of segment_ids and decoder_segment_ids one is missing. Give both, or neither"):
-    packed("t5", TOKENS[:1], ANSWER[:1], **given)
+    apply("t5", TOKENS[:1], ANSWER[:1], **given)
   with pytest.raises(ValueError, match="Texts that share a row are not kept in a cache"):
-    packed("t5", TOKENS[:1], ANSWER[:1], **PACKED, mutable=["cache"])
+    apply("t5", TOKENS[:1], ANSWER[:1], **PACKED, mutable="cache")
   with pytest.raises(ValueError, match="Whisper's convolutions look beyond a recording's end. Give each its own row"):
-    packed("whisper", FEATURES[:1], ANSWER[:1], **PACKED)
+    apply("whisper", FEATURES[:1], ANSWER[:1], **PACKED)
 
 
 def test_positions_count_from_the_cache_where_only_distances_matter():
   encoded = encode("t5")
-  out, state = decode("t5", ANSWER[:, :2], encoded, mutable=("cache",))
-  rest, _ = decode("t5", ANSWER[:, 2:], encoded, cache=grow(state["cache"], 4), mutable=("cache",))
-  close(jnp.concatenate([out, rest], 1), decode("t5", ANSWER, encoded))
+  out, state = decode("t5", ANSWER[:, :2], encoded, mutable="cache")
+  rest, _ = decode("t5", ANSWER[:, 2:], encoded, cache=longer(state["cache"], 4), mutable="cache")
+  close(np.concatenate([out, rest], 1), decode("t5", ANSWER, encoded))
 
 
 def test_a_cache_needs_positions_elsewhere():
   encoded = encode("bart")
-  _, state = decode("bart", ANSWER[:, :2], encoded, mutable=("cache",))
+  _, state = decode("bart", ANSWER[:, :2], encoded, mutable="cache")
   with pytest.raises(ValueError, match="Decoding with a cache needs positions"):
-    decode("bart", ANSWER[:, 2:], encoded, cache=state["cache"], mutable=("cache",))
+    decode("bart", ANSWER[:, 2:], encoded, cache=state["cache"], mutable="cache")
 
 
 def test_a_text_without_a_text_to_continue_continues_itself():
   model = zoo.build("bart", **TOWER, max_length=11, head="classify", num_classes=3)
-  params = {"params": filled(model, *model.example())}
-  shifted = jnp.concatenate([jnp.full((2, 1), model.start_token), TOKENS[:, :-1]], 1)
-  close(model.apply(params, TOKENS)["logits"], model.apply(params, TOKENS, shifted)["logits"])
+  params = filled(model, *model.example())
+  shifted = np.concatenate([np.full((2, 1), model.start_token, np.int32), TOKENS[:, :-1]], 1)
+  close(compiled(model, params, TOKENS)["logits"], compiled(model, params, TOKENS, shifted)["logits"])
 
 
 def test_a_text_is_classified_at_its_last_eos():
   model = zoo.build("t5", **TOWER, head="classify", num_classes=3, eos=1)
-  params = {"params": filled(model, *model.example())}
-  tokens = jnp.where(TOKENS == 1, 2, TOKENS)
-  at_4 = tokens.at[:, 1].set(1).at[:, 4].set(1)
-  out = model.apply(params, at_4)["logits"]
-  np.testing.assert_array_equal(
-    out, model.apply(params, at_4, decoder_tokens=None, valid=jnp.ones((2, 7), bool))["logits"]
-  )
+  logits = lambda *args, **given: compiled(model, filled(model, *model.example()), *args, **given)["logits"]
+  at_4 = changed(np.where(TOKENS == 1, 2, TOKENS), [1, 4], 1)
+  out = logits(at_4)
+  np.testing.assert_array_equal(out, logits(at_4, decoder_tokens=None, valid=np.ones((2, 7), bool)))
   # What the decoder is given after the eos is not read.
-  given = jnp.concatenate([jnp.zeros((2, 1), jnp.int32), at_4[:, :-1]], 1)
-  close(model.apply(params, at_4, given.at[:, 5:].set(9))["logits"], out)
+  given = np.concatenate([np.zeros((2, 1), np.int32), at_4[:, :-1]], 1)
+  close(logits(at_4, changed(given, slice(5, None), 9)), out)
 
 
 def test_a_model_without_the_head_does_not_decode():
   model = zoo.build("t5", **TOWER, head=None)
-  params = {"params": filled(model, *model.example())}
+  params = filled(model, *model.example())
   with pytest.raises(ValueError, match="does not predict tokens. Build it with head='lm'"):
-    model.apply(params, ANSWER, jnp.zeros((2, 7, 6)), method="decode")
+    compiled(model, params, ANSWER, np.zeros((2, 7, 6), np.float32), method="decode")
 
 
 def test_a_text_longer_than_max_length_is_refused():
   for family in ("bart", "marian"):
     with pytest.raises(ValueError, match="length 12 exceeds max_length 11"):
-      MODELS[family].apply({"params": PARAMS[family]}, jnp.zeros((1, 12), jnp.int32), ANSWER[:1])
+      apply(family, np.zeros((1, 12), np.int32), ANSWER[:1])
 
 
 def test_buckets_that_are_too_few_or_end_too_early_are_refused():
