@@ -55,6 +55,11 @@ pipeline.Batches.iterate = slowly
 """
 
 
+def contents(folder: pathlib.Path) -> dict[pathlib.Path, bytes]:
+  """Every file under a folder."""
+  return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
 class Unclear(Exception):
   """A process ended as none should."""
 
@@ -221,13 +226,18 @@ def locked(run: Run, rng: random.Random) -> list[int]:
 
 
 def twice(run: Run, rng: random.Random) -> list[int]:
-  """Starts it a second time while it goes on: one of both must be refused, and the other end well."""
+  """Starts it a second time while it stands still: the second must be refused, and the first goes on."""
   first = run.start_until_saved()
-  second = refused(run.start(), tuple(range(run.hosts))) if first.going else []
-  statuses = first.end(STARTING)
-  if set(statuses) != {0} and not first.refused():
-    raise Unclear(f"statuses {statuses} of the first, {second} of the second: {first.said()}")
-  return statuses + second
+  for process in first.processes:
+    process.send_signal(signal.SIGSTOP)
+  met = all(process.poll() is None for process in first.processes)
+  second, before = run.start(), contents(run.folder)
+  statuses = second.end(STARTING)
+  if met and not (second.refused() and "worked in by" in second.said() and contents(run.folder) == before):
+    raise Unclear(f"statuses {statuses} of a second start: {second.said()}")
+  for process in first.processes:
+    process.send_signal(signal.SIGCONT)
+  return ended(first) + statuses
 
 
 STARTED: dict[str, Harm] = {

@@ -23,14 +23,9 @@ from collections import Counter
 import numpy as np
 from safetensors.numpy import load_file
 
-from scripts.harms import CONFIG, ROOT, STARTED, STARTING, Job, Run, Unclear, rot, signalled
+from scripts.harms import CONFIG, ROOT, STARTED, STARTING, Job, Run, Unclear, contents, rot, signalled
 
 FINE = ("bit-identical", "equal but for rounding", "clear refusal")
-
-
-def contents(folder: pathlib.Path) -> dict[pathlib.Path, bytes]:
-  """Every file under a folder."""
-  return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def verdict(run: Run, job: Job, statuses: list[int], before: dict[pathlib.Path, bytes], unharmed: Run) -> str:

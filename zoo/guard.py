@@ -134,7 +134,7 @@ class Watch:
       )
     if found["in_a_row"] >= self.most:
       raise UserError(
-        f"{what}, the {found['in_a_row']:.0f}th bad step on end (bad_loss.most_in_a_row). {replay} Lower "
+        f"{what}, the last of {found['in_a_row']:.0f} bad steps on end (bad_loss.most_in_a_row). {replay} Lower "
         "optimizer.learning_rate or set optimizer.clip_norm in a new workdir."
       )
     self._note(f"{what}. {'Skipped.' if self.action == 'skip' else 'Rolling back.'} {replay}")
