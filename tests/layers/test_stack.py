@@ -18,7 +18,6 @@ BLOCK = PreNormBlock(Attention(3, 2, mask=masks.causal), MLP(11), norms.layer_no
 X = np.random.default_rng(0).standard_normal((2, 5, 7), np.float32)
 VALID = np.array([[True] * 5, [True] * 3 + [False] * 2])
 DEPTH = 3
-QUICK = jax.random.key
 
 
 def same(grads, others):
@@ -174,8 +173,8 @@ def test_drop_path_is_drawn_from_the_key_and_only_in_training(kind):
     static_argnums=1,
   )
   plain, _ = evaluated(kind)
-  np.testing.assert_allclose(apply(QUICK(0), False), plain, rtol=1e-5, atol=1e-5)
-  draws = [apply(QUICK(seed), True) for seed in (0, 0, 1, 2, 3, 4)]
+  np.testing.assert_allclose(apply(jax.random.key(0), False), plain, rtol=1e-5, atol=1e-5)
+  draws = [apply(jax.random.key(seed), True) for seed in (0, 0, 1, 2, 3, 4)]
   np.testing.assert_array_equal(draws[0], draws[1])
   assert len({np.asarray(draw).tobytes() for draw in draws}) > 2
 
@@ -193,7 +192,7 @@ def test_every_layer_starts_with_values_of_its_own(kind):
     p = kind(BLOCK, DEPTH).init(key, X)["params"]
     return (p if kind is ScannedStack else stack_layers(p))["layers"]["feed_forward"]["up"]["kernel"]
 
-  kernel = np.asarray(initial(QUICK(1)))
+  kernel = np.asarray(initial(jax.random.key(1)))
   assert len({np.asarray(layer).tobytes() for layer in kernel}) == DEPTH
   # The spread is that of a single layer, 1/sqrt(fan_in): the axis of depth is no input.
   np.testing.assert_allclose(kernel.std(), 7**-0.5, rtol=0.25)
@@ -204,7 +203,7 @@ def test_rematerialisation_changes_memory_and_not_values(kind):
   def outcome(remat):
     def loss(p):
       y = kind(BLOCK, DEPTH, remat=remat, drop_path=0.5).apply(
-        {"params": p}, X, valid=VALID, train=True, rngs={"dropout": QUICK(3)}
+        {"params": p}, X, valid=VALID, train=True, rngs={"dropout": jax.random.key(3)}
       )
       return weighted(y, np.cos)
 
