@@ -1,7 +1,6 @@
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from zoo.objectives.masked_lm import masked_lm
@@ -11,20 +10,30 @@ ROWS, LENGTH, VOCAB, MASK = 400, 40, 50, 4
 SPECIAL = [0, 1, 2, 3]
 
 
+def fetched(arrays):
+  return {name: np.array(x) for name, x in arrays.items()}
+
+
+@functools.cache
+def preparing(**options):
+  """A masked LM's `prepare`, compiled: (batch, rng or None) -> the batch as masked."""
+  objective = masked_lm(None, mask_token=MASK, special_tokens=SPECIAL, vocab_size=VOCAB, **options)
+  prepare = jax.jit(objective.prepare)
+  return lambda batch, rng=None: fetched(prepare(batch, rng))
+
+
 @functools.cache
 def masked(rng=True, **options):
   """-> (batch, the batch as masked) of rows of 40 tokens, a tenth of them special and up to half of a row padding."""
   random = np.random.default_rng(0)
   tokens = np.where(random.random((ROWS, LENGTH)) < 0.1, 1, random.integers(5, VOCAB, (ROWS, LENGTH)))
   batch = {
-    "tokens": jnp.array(tokens, jnp.int32),
-    "valid": jnp.array(np.arange(LENGTH)[None] < random.integers(LENGTH // 2, LENGTH + 1, ROWS)[:, None]),
-    "special": jnp.array(np.arange(LENGTH)[None] < np.ones((ROWS, 1))),
-    "word_start": jnp.array(random.random((ROWS, LENGTH)) < 0.5),
+    "tokens": tokens.astype(np.int32),
+    "valid": np.arange(LENGTH)[None] < random.integers(LENGTH // 2, LENGTH + 1, ROWS)[:, None],
+    "special": np.arange(LENGTH)[None] < np.ones((ROWS, 1)),
+    "word_start": random.random((ROWS, LENGTH)) < 0.5,
   }
-  objective = masked_lm(None, mask_token=MASK, special_tokens=SPECIAL, vocab_size=VOCAB, **options)
-  prepared = jax.jit(objective.prepare)(batch, jax.random.key(0) if rng else None)
-  return {name: np.array(x) for name, x in batch.items()}, {name: np.array(x) for name, x in prepared.items()}
+  return batch, preparing(**options)(batch, jax.random.key(0) if rng else None)
 
 
 def candidates(batch):
@@ -58,10 +67,9 @@ def test_special_tokens_and_padding_are_never_chosen():
 
 
 def test_a_row_without_candidates_has_nothing_chosen():
-  batch = {"tokens": jnp.array([[1, 2, 1, 2, 1]]), "word_start": jnp.ones((1, 5), bool)}
+  batch = {"tokens": np.array([[1, 2, 1, 2, 1]]), "word_start": np.ones((1, 5), bool)}
   for whole_word in (False, True):
-    objective = masked_lm(None, mask_token=MASK, special_tokens=SPECIAL, vocab_size=VOCAB, whole_word=whole_word)
-    found = objective.prepare(batch, jax.random.key(0))
+    found = preparing(whole_word=whole_word)(batch, jax.random.key(0))
     assert found["chosen"].sum() == 0
     np.testing.assert_array_equal(found["inputs"], batch["tokens"])
 
@@ -76,11 +84,9 @@ def test_only_chosen_tokens_change_and_targets_are_what_stood_there():
 
 def test_every_candidate_is_as_likely_as_another():
   """Counts of 4,000 draws against a binomial: 40 places, each beyond 5 standard deviations once in 1.7 million."""
-  tokens = jnp.full((4000, LENGTH), 7).at[:, 0].set(1)
-  objective = masked_lm(None, mask_token=MASK, special_tokens=SPECIAL, vocab_size=VOCAB)
-  batch = {"tokens": tokens}
-  found = {name: np.array(x) for name, x in objective.prepare(batch, jax.random.key(1)).items()}
-  counts = chosen_places({"tokens": np.array(tokens)}, found).sum(0)
+  batch = {"tokens": np.full((4000, LENGTH), 7)}
+  batch["tokens"][:, 0] = 1
+  counts = chosen_places(batch, preparing()(batch, jax.random.key(1))).sum(0)
   share = 6 / 39
   np.testing.assert_allclose(counts[1:], 4000 * share, atol=5 * np.sqrt(4000 * share * (1 - share)))
 
@@ -130,26 +136,25 @@ def test_whole_words_are_chosen_whole_and_fill_the_budget():
 
 
 def test_a_word_that_is_too_long_is_passed_over():
-  ones = jnp.ones(7, bool)
-  starts = jnp.array([1, 0, 0, 0, 0, 1, 0], bool)
+  ones = np.ones(7, bool)
+  starts = np.array([1, 0, 0, 0, 0, 1, 0], bool)
+  choose = jax.jit(choose_words, static_argnums=4)
   for seed in range(5):
-    predict, chosen = choose_words(jax.random.key(seed), ones, starts, jnp.array(3), 3)
+    predict, chosen = choose(jax.random.key(seed), ones, starts, 3, 3)
     assert sorted(np.array(predict)[np.array(chosen)].tolist()) == [5, 6]
 
 
 def test_evaluation_masks_a_row_by_its_tokens_alone():
   batch, found = masked(rng=False)
-  objective = masked_lm(None, mask_token=MASK, special_tokens=SPECIAL, vocab_size=VOCAB)
-  some = {name: jnp.array(x[7:9]) for name, x in batch.items()}
-  again = objective.prepare(some)
+  some = {name: x[7:9] for name, x in batch.items()}
+  again = preparing()(some)
   np.testing.assert_array_equal(again["inputs"], found["inputs"][7:9])
-  other = masked_lm(None, mask_token=MASK, special_tokens=SPECIAL, vocab_size=VOCAB, eval_seed=1).prepare(some)
+  other = preparing(eval_seed=1)(some)
   assert (other["inputs"] != again["inputs"]).any()
   assert len({tuple(row) for row in found["predict"]}) > ROWS / 2  # Rows differ from each other.
 
 
 def test_training_masks_anew_with_every_rng():
   batch, found = masked()
-  objective = masked_lm(None, mask_token=MASK, special_tokens=SPECIAL, vocab_size=VOCAB)
-  again = objective.prepare({name: jnp.array(x) for name, x in batch.items()}, jax.random.key(9))
-  assert (np.array(again["predict"]) != found["predict"]).mean() > 0.5
+  again = preparing()(batch, jax.random.key(9))
+  assert (again["predict"] != found["predict"]).mean() > 0.5
