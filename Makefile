@@ -20,9 +20,10 @@ train: export XLA_FLAGS ?= --xla_force_host_platform_device_count=$(CORES)
 train: .venv/made
 	.venv/bin/python train.py --config=$(CONFIG) $(ARGS)
 
-# A process a core. Each begins with a stretch of the tests, which keeps what a file prepares in one of them, and then
-# takes over what another one has left. Pytest by itself runs in one process.
-PARALLEL = -n $(CORES) --dist worksteal
+# A process a core, and one for the time in which tests wait for others that they have started. Each begins with a
+# stretch of the tests, which keeps what a file prepares in one of them, and then takes over what another one has left.
+# Pytest by itself runs in one process.
+PARALLEL = -n $$(($(CORES) + 1)) --dist worksteal
 test: check .venv/parity
 	.venv/bin/python -m pytest $(PARALLEL) $(ARGS)
 

@@ -49,8 +49,13 @@ def pytest_sessionfinish(session):
 
 
 def pytest_collection_modifyitems(items):
-  """Slow tests come last, so that a mistake shows early."""
-  items.sort(key=lambda item: "slow" in item.keywords)
+  """Slow tests come last, so that a mistake shows early; the slowest lead them, so that none is left for the end."""
+
+  def place(item):
+    slow = item.get_closest_marker("slow")
+    return (slow is not None, -slow.kwargs.get("minutes", 0) if slow else 0)
+
+  items.sort(key=place)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -144,7 +144,7 @@ def losses(folder):
   return [(line["step"], line["loss"]) for line in lines if "loss" in line]
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 def test_two_hosts_learn_what_one_does_and_one_goes_on_where_two_stopped(config):
   together, alone = config.parent / "together", config.parent / "alone"
   steady = "--config.optimizer.schedule=constant"
@@ -159,7 +159,7 @@ def test_two_hosts_learn_what_one_does_and_one_goes_on_where_two_stopped(config)
   np.testing.assert_allclose(losses(together), losses(alone), rtol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 def test_a_request_to_stop_that_reaches_one_host_makes_both_save_and_leave(config):
   folder = config.parent / "stopped"
   started = start(config, 2, f"--config.workdir={folder}", "--config.steps=100000", "--config.checkpoint.every=100000")

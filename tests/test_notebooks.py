@@ -48,7 +48,7 @@ def with_one_device(flags):
   return " ".join(flag for flag in flags.split() if "device_count" not in flag)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 @pytest.mark.parametrize("name", [path.name for path in NOTEBOOKS])
 def test_a_notebook_runs_from_top_to_bottom(name, copied, tmp_path, monkeypatch):
   monkeypatch.setenv("XLA_FLAGS", with_one_device(os.environ["XLA_FLAGS"]))

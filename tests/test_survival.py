@@ -41,7 +41,7 @@ def digest(folder):
   return hashlib.sha256((folder / "params.safetensors").read_bytes()).hexdigest()
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=3)
 def test_whatever_happens_to_a_host_the_job_ends_and_goes_on_to_the_same_bits(config):
   whole, broken = config.parent / "whole", config.parent / "broken"
   assert [status for status, _, _ in run(config, 2, whole)] == [0, 0]
@@ -81,7 +81,7 @@ def test_whatever_happens_to_a_host_the_job_ends_and_goes_on_to_the_same_bits(co
   assert digest(broken) == digest(whole)
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 @pytest.mark.parametrize("action", ["skip", "roll_back"])
 def test_two_hosts_that_were_interrupted_decide_on_a_bad_loss_as_if_they_had_not_been(tmp_path, action):
   config, whole, broken = (tmp_path / name for name in ("config.py", "whole", "broken"))

@@ -94,7 +94,7 @@ def test_a_config_becomes_a_run_that_can_be_loaded(config):
   assert last["step"] == 6 and last["eval/test/bits_per_byte"] > 0
 
 
-@pytest.mark.slow
+@pytest.mark.slow(minutes=1)
 def test_a_run_that_was_interrupted_ends_as_one_that_was_not(config):
   settings = ["--config.steps=40", "--config.log.every=3"]
   assert train(config, f"--config.workdir={config.parent}/whole", *settings).returncode == 0
