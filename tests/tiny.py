@@ -1,7 +1,6 @@
 """Tiny models that can learn, the objectives that train them, and a batch with everything an objective looks at."""
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import zoo
@@ -52,19 +51,20 @@ def tiny_batch(rows=16, length=11, vocab_size=23, image_size=6, seed=0):
   """Random rows; the last two count for nothing, some share a group."""
   rng = np.random.default_rng(seed)
   lengths = rng.integers(5, length + 1, rows)
-  return {
-    "tokens": jnp.array(rng.integers(0, vocab_size, (rows, length)), jnp.int32),
-    "valid": jnp.array(np.arange(length)[None] < lengths[:, None]),
-    "target_tokens": jnp.array(rng.integers(0, vocab_size, (rows, 7)), jnp.int32),
-    "target_valid": jnp.array(np.arange(7)[None] < rng.integers(2, 8, rows)[:, None]),
-    "segments": jnp.array(rng.integers(0, 2, (rows, length)), jnp.int32),
-    "word_start": jnp.array(rng.random((rows, length)) < 0.6),
-    "is_random": jnp.array(rng.integers(0, 2, rows), jnp.int32),
-    "image": jnp.array(rng.uniform(-1, 1, (rows, image_size, image_size, 3)), jnp.float32),
-    "label": jnp.array(rng.integers(0, 5, rows), jnp.int32),
-    "group": jnp.array(rng.integers(0, rows, rows), jnp.int32),
-    "weight": jnp.array(np.arange(rows) < rows - 2, jnp.float32),
+  batch = {
+    "tokens": rng.integers(0, vocab_size, (rows, length)),
+    "valid": np.arange(length)[None] < lengths[:, None],
+    "target_tokens": rng.integers(0, vocab_size, (rows, 7)),
+    "target_valid": np.arange(7)[None] < rng.integers(2, 8, rows)[:, None],
+    "segments": rng.integers(0, 2, (rows, length)),
+    "word_start": rng.random((rows, length)) < 0.6,
+    "is_random": rng.integers(0, 2, rows),
+    "image": rng.uniform(-1, 1, (rows, image_size, image_size, 3)),
+    "label": rng.integers(0, 5, rows),
+    "group": rng.integers(0, rows, rows),
+    "weight": (np.arange(rows) < rows - 2).astype(float),
   }
+  return jax.device_put(batch)  # Gives them 32 bits, and compiles nothing, as jnp.array would.
 
 
 def drawn(objective, batch):
