@@ -1,3 +1,5 @@
+import socket
+
 import pytest
 
 from zoo.errors import UserError, did_you_mean, exits_with_one_line, setting_up
@@ -25,6 +27,29 @@ def test_a_program_ends_with_one_line_and_status_2(capsys, error):
   assert printed.count("\n") == 1 and str(error.args[-1]).split()[-1] in printed
   with pytest.raises(type(error)):
     main(["--traceback"])
+
+
+@pytest.mark.parametrize(
+  "error, status",
+  [
+    (ConnectionResetError(104, "Connection reset by peer"), 75),
+    (OSError(101, "Network is unreachable"), 75),
+    (TimeoutError("storage.googleapis.com took too long"), 75),
+    (socket.gaierror(-3, "Temporary failure in name resolution"), 75),
+    (OSError(28, "No space left on device"), 2),
+    (BrokenPipeError(32, "Broken pipe"), 2),
+    (ValueError("steps is -1"), 2),
+  ],
+)
+def test_a_network_that_fails_is_no_mistake_whatever_was_made_of_it(error, status):
+  @exits_with_one_line
+  def main(argv):
+    with setting_up():
+      raise error
+
+  with pytest.raises(SystemExit) as caught:
+    main([])
+  assert caught.value.code == status
 
 
 def test_a_program_ends_with_one_line_and_status_130_on_ctrl_c(capsys):

@@ -12,8 +12,8 @@ from tests.test_guard import CONFIG as GUARDED
 from tests.test_hosts import end, losses, start
 from tests.test_train import CONFIG
 from zoo.checkpoints import steps
+from zoo.errors import TRY_AGAIN
 from zoo.replay import batch_of
-from zoo.watchdog import HUNG
 
 SETTINGS = [
   "--config.steps=14",
@@ -48,7 +48,7 @@ def test_whatever_happens_to_a_host_the_job_ends_and_goes_on_to_the_same_bits(co
   # What is planted, and the statuses of host 0 and 1; None where it is JAX that ends a host, by this or that status.
   planted = [
     ("exception:3:1", [None, 1], "RuntimeError: planted"),
-    ("hang:5:1", [None, HUNG], "hangs: no step was finished for 15 seconds (timeouts.step)"),
+    ("hang:5:1", [None, TRY_AGAIN], "hangs: no step was finished for 15 seconds (timeouts.step)"),
     (
       "full:6:1",
       [None, 2],

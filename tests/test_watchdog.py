@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from zoo.watchdog import HUNG
+from zoo.errors import TRY_AGAIN
 
 SCRIPT = """
 import ctypes, sys, time
@@ -32,7 +32,7 @@ def run(body):
   [
     (
       "time.sleep(1e6)",
-      HUNG,
+      TRY_AGAIN,
       "host 3 of 4 hangs: no step was finished for 1 seconds (timeouts.step), 3 steps after it",
     ),
     ("time.sleep(0.7); ctypes.PyDLL(None).sleep(10**6)", 1, "Timeout"),  # It holds Python's lock.
@@ -71,4 +71,4 @@ def test_time_in_which_the_process_was_stopped_does_not_count():
 def test_a_process_that_hangs_ends_where_nothing_can_be_said():
   with open("/dev/full", "w") as full:
     script = SCRIPT.format("time.sleep(1e6)").replace('print("going", flush=True)', "")
-    assert subprocess.run([sys.executable, "-c", script], stdout=full, stderr=full, timeout=120).returncode == HUNG
+    assert subprocess.run([sys.executable, "-c", script], stdout=full, stderr=full, timeout=120).returncode == TRY_AGAIN

@@ -2,13 +2,20 @@
 
 import contextlib
 import difflib
+import errno
 import functools
+import socket
 import sys
 from collections.abc import Callable, Generator, Iterable
 
+MISTAKE = 2  # Exit statuses. This one does not get better by starting again, and schedulers are told so.
+TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h.
+NETWORK = (errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH)
+NETWORK += (errno.ENETDOWN, errno.ENETRESET, errno.ETIMEDOUT, errno.ESTALE)
+
 
 class UserError(ValueError):
-  """A mistake in a config, a file or the data. The message is one line; programs print it and exit with status 2."""
+  """A mistake in a config, a file or the data. The message is one line; programs print it and exit with MISTAKE."""
 
   def __init__(self, message: str):
     super().__init__(" ".join(message.split()))
@@ -48,8 +55,17 @@ def tell(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def status_of(error: BaseException | None) -> int:
+  """TRY_AGAIN for a network that fails, a bucket's or a drive's, whatever was made of it on the way; else MISTAKE."""
+  while error is not None:
+    if isinstance(error, (TimeoutError, socket.gaierror)) or getattr(error, "errno", None) in NETWORK:
+      return TRY_AGAIN
+    error = error.__cause__
+  return MISTAKE
+
+
 def exits_with_one_line(main: Callable) -> Callable:
-  """Decorates a program's `main(argv)`: a UserError or OSError ends in one line on stderr and exit status 2.
+  """Decorates a program's `main(argv)`: a UserError or OSError ends in one line on stderr and its `status_of`.
 
   Ctrl-C ends in one line and status 130. With `--traceback` among the arguments the error is raised as it is.
   """
@@ -62,7 +78,7 @@ def exits_with_one_line(main: Callable) -> Callable:
       if "--traceback" in (args[0] if args and isinstance(args[0], list) else sys.argv):
         raise
       tell(f"Error: {' '.join(str(error).split())}")
-      raise SystemExit(2) from error
+      raise SystemExit(status_of(error)) from error
     except KeyboardInterrupt as interrupt:
       tell("Interrupted.")
       raise SystemExit(130) from interrupt

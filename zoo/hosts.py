@@ -18,10 +18,9 @@ import jax.numpy as jnp
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from zoo.errors import UserError, tell
+from zoo.errors import TRY_AGAIN, UserError, tell
 
 PREEMPTED = 143  # 128 + SIGTERM: not zero, so that a scheduler starts the job again.
-UNMET = 75  # EX_TEMPFAIL of sysexits.h, likewise.
 START, HEARTBEAT = 300, 100  # Seconds, JAX's own defaults.
 
 
@@ -64,7 +63,7 @@ def join(environment: Mapping[str, str] = os.environ, *, start: int = START, hea
   except RuntimeError as error:
     first = str(error).partition("\n")[0]
     tell(f"Error: host {index} of {count} did not meet the others at {address} in {start} s: {first}")
-    raise SystemExit(UNMET) from error
+    raise SystemExit(TRY_AGAIN) from error
   if environment.get("JAX_PLATFORMS") == "cpu":
     _connect()
 

@@ -9,15 +9,14 @@ import time
 from collections.abc import Callable, Generator, Hashable
 from typing import Self
 
-from zoo.errors import tell
+from zoo.errors import TRY_AGAIN, tell
 
-HUNG = 75  # EX_TEMPFAIL of sysexits.h: not zero, so that a scheduler starts the job again.
 STDERR = 2  # Whatever sys.stderr was replaced by.
 TICK = 5.0  # Seconds between two looks at the clock.
 
 
 class Watchdog:
-  """A thread that, when nothing happens any more, shows where every thread stands and ends the process, status HUNG.
+  """A thread that, when nothing happens any more, shows where every thread stands and ends the process (TRY_AGAIN).
 
   Time in which the whole process was stopped (SIGSTOP, a machine that is moved) does not count. Where something holds
   Python's lock, so that no thread of Python runs, the C thread of faulthandler does the same after twice the time, with
@@ -91,4 +90,4 @@ class Watchdog:
     faulthandler.dump_traceback(all_threads=True, file=STDERR)
     with contextlib.suppress(OSError):
       sys.stdout.flush()
-    self._end(HUNG)
+    self._end(TRY_AGAIN)
