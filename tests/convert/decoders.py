@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import zoo
-from tests.convert.parity import Case, reference, to_torch, tokens
+from tests.convert.parity import Case, applied, reference, to_torch, tokens
 from zoo.build import sizes_of
 from zoo.hub import tables
 from zoo.hub.files import open_tensors
@@ -65,5 +65,5 @@ def logits(folder, scan=False, **options):
     model = zoo.build(family, **{**sizes_of(model), "scan": True})
     params = read_params(open_tensors(folder), tables.of_family(family), model, str(folder))
     assert "layers" in params["stack"]
-  out = model.apply({"params": params}, jnp.arange(7)[None] + 3)
+  out = applied(model, params, np.arange(7)[None] + 3)
   return out["logits"] if isinstance(out, dict) else out

@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 import zoo
@@ -88,6 +87,11 @@ def distance(ours: Any, theirs: Any) -> float:
   return float(abs(ours - theirs).max() / max(abs(theirs).max(), 1e-30))
 
 
+def applied(model: Any, params: Any, *args: Any, **kwargs: Any) -> Any:
+  """`model.apply` as one program; operation by operation it would be a hundred."""
+  return jax.jit(lambda params: model.apply({"params": params}, *args, **kwargs))(params)
+
+
 def check(case: Case, folder) -> None:
   """Asserts everything; the largest relative differences go to `SEEN`."""
   import torch
@@ -136,7 +140,7 @@ def check(case: Case, folder) -> None:
   for name, (_, pick) in case.outputs.items():
     assert distance(pick(again).detach().numpy(), torch_outputs[name].detach().numpy()) < VALUES, name
   again_model, again_params = zoo.load(folder / "ours", **case.options)
-  assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool((a == b).all()), params, again_params)))
+  assert all(jax.tree.leaves(jax.tree.map(np.array_equal, *jax.device_get((params, again_params)))))
   gradients = compare_gradients(ours, there, folder / "gradients", tables.of_family(model.spec["family"]))
   worst_gradient = max(gradients, key=gradients.__getitem__)
   assert gradients[worst_gradient] < GRADIENTS, (worst_gradient, gradients[worst_gradient])
@@ -201,6 +205,6 @@ def to_torch(array: Any) -> Any:
   return torch.from_numpy(array.astype(np.int64 if array.dtype.kind in "iub" else np.float32))
 
 
-def lengths(valid: np.ndarray) -> jnp.ndarray:
+def lengths(valid: np.ndarray) -> jax.Array:
   """bool for us, from what the reference calls an attention mask."""
-  return jnp.asarray(valid.astype(bool))
+  return jax.device_put(valid.astype(bool))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.convert.parity import Case, check, reference, to_torch
+from tests.convert.parity import Case, applied, check, reference, to_torch
 from zoo.errors import UserError
 
 DECODER = dict(
@@ -66,7 +66,7 @@ def test_the_encoder_of_a_file_from_pretraining_is_read(tmp_path):
   there.save_pretrained(tmp_path)
   model, params = zoo.load(tmp_path)
   args, kwargs = tested.ours(np.random.default_rng(1))
-  out = model.apply({"params": params}, *args, **kwargs)
+  out = applied(model, params, *args, **kwargs)
   want = there.vit(**tested.theirs(np.random.default_rng(1))).last_hidden_state.detach().numpy()
   np.testing.assert_allclose(out["hidden"], want, rtol=1e-4, atol=1e-5)
 

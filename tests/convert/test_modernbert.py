@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.convert.parity import Case, check, distance, intermediates, reference, to_torch
+from tests.convert.parity import Case, applied, check, distance, intermediates, reference, to_torch
 from zoo.build import sizes_of
 from zoo.errors import UserError
 from zoo.hub import tables
@@ -103,7 +103,7 @@ def test_weights_of_every_layer_are_those_of_the_reference(config, tmp_path):
   model, params = zoo.load(tmp_path)
   (tokens,), kwargs = tested.ours(np.random.default_rng(1))
   want = there(**tested.theirs(np.random.default_rng(1)), output_attentions=True).attentions
-  _, state = model.apply({"params": params}, tokens, **kwargs, mutable=["intermediates"])
+  _, state = applied(model, params, tokens, **kwargs, mutable=["intermediates"])
   seen = intermediates(state["intermediates"])
   places = ["first/layer_0", *(f"stack/layer_{i}" for i in range(len(want) - 1))]
   kept = real(9)[:, None, :, None]
@@ -122,8 +122,8 @@ def test_scanned_layers_that_take_turns_are_read(tmp_path):
     "layer_1",
     "layer_2",
   }
-  tokens = jnp.arange(9)[None] + 3
-  one, other = (m.apply({"params": p}, tokens)["mlm"] for m, p in ((model, params), (scanned, read)))
+  tokens = np.arange(9)[None] + 3
+  one, other = (applied(m, p, tokens)["mlm"] for m, p in ((model, params), (scanned, read)))
   np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
@@ -196,7 +196,7 @@ def test_texts_become_vectors_and_masks_words_as_in_the_reference(tmp_path):
                              likeliest.values.detach().numpy(), rtol=1e-4)  # fmt: skip
   pair = zoo.load_tokenizer(tmp_path)(["a cat"], ["it is"])
   model, params = zoo.load(tmp_path)
-  ours = model.apply({"params": params}, pair.pop("tokens"), **pair)["mlm"]
+  ours = applied(model, params, pair.pop("tokens"), **pair)["mlm"]
   want = there(**theirs("a cat", "it is", return_tensors="pt")).logits.detach().numpy()
   assert distance(ours, want) < 1e-5
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.convert.parity import Case, check, reference, to_torch
+from tests.convert.parity import Case, applied, check, reference, to_torch
 from zoo.errors import UserError
 
 PAD = 1
@@ -69,14 +69,14 @@ def test_reads_the_same_model_under_other_names(name, tmp_path):
   model, params = zoo.load(tmp_path)
   assert model.spec["family"] == "roberta"
   tokens = np.random.default_rng(0).integers(3, 37, (2, 5))
-  ours, theirs = model.apply({"params": params}, tokens)["mlm"], there(input_ids=to_torch(tokens)).logits
+  ours, theirs = applied(model, params, tokens)["mlm"], there(input_ids=to_torch(tokens)).logits
   np.testing.assert_allclose(ours, theirs.detach().numpy(), rtol=1e-4, atol=1e-4)
 
 
 def test_a_file_without_a_pooler_is_read_as_it_is(tmp_path):
   reference(case("RobertaForMaskedLM", "small", SMALL)).save_pretrained(tmp_path)
   model, params = zoo.load(tmp_path, head="none")
-  assert set(model.apply({"params": params}, jnp.full((1, 5), 7))) == {"hidden"}
+  assert set(applied(model, params, np.full((1, 5), 7))) == {"hidden"}
   with pytest.warns(UserWarning, match="choose/bias, choose/kernel, pooler/bias, pooler/kernel: initialised at random"):
     zoo.load(tmp_path, head="multiple_choice")
   with pytest.warns(UserWarning, match="classify/bias, classify/kernel, summary/bias, summary/kernel: initialised"):

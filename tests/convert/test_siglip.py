@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.convert.parity import Case, check, reference, to_torch
+from tests.convert.parity import Case, applied, check, reference, to_torch
 from zoo.errors import UserError
 
 SMALL = dict(
@@ -94,7 +94,7 @@ def test_the_image_tower_of_a_pair_gets_classes(tmp_path):
   with pytest.warns(UserWarning, match="has no head/bias, head/kernel: initialised at random"):
     model, params = zoo.load(tmp_path, head="classify")
   assert set(params) == {"image", "head"}
-  assert model.apply({"params": params}, *model.example())["logits"].shape == (1, 2)
+  assert applied(model, params, *model.example())["logits"].shape == (1, 2)
 
 
 @pytest.mark.parametrize(
