@@ -1,3 +1,4 @@
+import functools
 import json
 import shutil
 
@@ -26,23 +27,22 @@ def with_vocabulary(folder):
 
 @pytest.fixture(scope="module")
 def encoder(tmp_path_factory):
-  """A sentence encoder's folder, its model and parameters."""
+  """A sentence encoder's folder, and hidden(text, length=None) -> states [tokens, dim] of a text alone, unpadded."""
   folder = tmp_path_factory.mktemp("encoder")
   model, params = published_bert(folder, vocab_size=30522, max_length=37, head=None)
   with_vocabulary(folder)
-  return folder, model, params
+  tokenizer, run = zoo.load_tokenizer(folder), jax.jit(model.apply)
+
+  @functools.cache
+  def hidden(text, length=None):
+    return np.asarray(run({"params": params}, tokenizer([text], length=length)["tokens"])["hidden"][0])
+
+  return folder, hidden
 
 
 @pytest.fixture
 def folder(encoder, tmp_path):
   return shutil.copytree(encoder[0], tmp_path / "encoder")
-
-
-def hidden_of(encoder, text, length=None):
-  """States [tokens, dim] of a text by itself, unpadded."""
-  folder, model, params = encoder
-  batch = zoo.load_tokenizer(folder)([text], length=length)
-  return np.asarray(jax.jit(model.apply)({"params": params}, batch["tokens"])["hidden"][0])
 
 
 def sentence_transformer(folder, pooling, *modules):
@@ -54,9 +54,10 @@ def sentence_transformer(folder, pooling, *modules):
 
 
 def test_without_a_word_about_it_a_text_is_the_mean_of_its_tokens(encoder):
-  found = zoo.embed(encoder[0], TEXTS, batch_size=3)
+  folder, hidden = encoder
+  found = zoo.embed(folder, TEXTS, batch_size=3)
   assert found.shape == (4, 6) and found.dtype == np.float32
-  np.testing.assert_allclose(found, [hidden_of(encoder, text).mean(0) for text in TEXTS], atol=2e-6)
+  np.testing.assert_allclose(found, [hidden(text).mean(0) for text in TEXTS], atol=2e-6)
 
 
 def test_a_text_has_the_same_vector_in_any_company(encoder):
@@ -77,11 +78,11 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_pools_as_the_folder_says_or_the_caller(way, encoder, folder):
-  key, formula = WAYS[way]
+  (whole, hidden), (key, formula) = encoder, WAYS[way]
   sentence_transformer(folder, {key: True})
-  want = [formula(hidden_of(encoder, text)) for text in TEXTS]
+  want = [formula(hidden(text)) for text in TEXTS]
   np.testing.assert_allclose(zoo.embed(folder, TEXTS), want, rtol=1e-5, atol=5e-6)
-  np.testing.assert_allclose(zoo.embed(encoder[0], TEXTS, pooling=way), want, rtol=1e-5, atol=5e-6)
+  np.testing.assert_allclose(zoo.embed(whole, TEXTS, pooling=way), want, rtol=1e-5, atol=5e-6)
   write(folder, "1_Pooling/config.json", {"pooling_mode": way})
   np.testing.assert_allclose(zoo.embed(folder, TEXTS), want, rtol=1e-5, atol=5e-6)
 
@@ -97,7 +98,8 @@ def test_every_step_of_the_folder_is_taken(encoder, folder):
   save_file({"linear.weight": kernel, "linear.bias": bias}, folder / "2_Dense/model.safetensors")
   write(folder, "sentence_bert_config.json", {"max_seq_length": 6, "do_lower_case": False})
   write(folder, "config_sentence_transformers.json", {"prompts": {"query": "find "}, "default_prompt_name": "query"})
-  states = [hidden_of(encoder, f"find {text}", length=6 if len(text) > 9 else None) for text in TEXTS]
+  _, hidden = encoder
+  states = [hidden(f"find {text}", length=6 if len(text) > 9 else None) for text in TEXTS]
   want = [np.tanh(kernel @ np.concatenate([h[0], h.mean(0)]) + bias) for h in states]
   want = [vector / np.linalg.norm(vector) for vector in want]
   np.testing.assert_allclose(zoo.embed(folder, TEXTS), want, rtol=1e-5, atol=5e-6)
@@ -159,10 +161,10 @@ def test_images_and_texts_of_a_clip_share_a_space(tmp_path):
   assert images.shape == (3, 5) and texts.shape == (2, 5)
   np.testing.assert_allclose(np.linalg.norm(images, axis=1), 1, rtol=1e-5)
   array = zoo.load_processor(tmp_path)(pictures[:1])["image"]
-  want = model.apply({"params": params}, array, method="encode_image")
+  want = jax.jit(functools.partial(model.apply, method="encode_image"))({"params": params}, array)
   np.testing.assert_allclose(images[:1], want, atol=2e-6)
   tokens = zoo.load_tokenizer("clip")(["a photo of a cat"])["tokens"]
-  want = model.apply({"params": params}, tokens, method="encode_text")
+  want = jax.jit(functools.partial(model.apply, method="encode_text"))({"params": params}, tokens)
   np.testing.assert_allclose(texts[:1], want, atol=2e-6)
 
 
@@ -173,7 +175,7 @@ def test_images_of_a_vit_are_its_pooled_output(tmp_path):
   image = np.random.default_rng(0).integers(0, 256, (9, 9, 3)).astype(np.uint8)
   found = zoo.embed(tmp_path, image)
   array = zoo.load_processor(tmp_path)(image)["image"]
-  want = model.apply({"params": zoo.load(tmp_path)[1]}, array)["pooled"]
+  want = jax.jit(model.apply)({"params": zoo.load(tmp_path)[1]}, array)["pooled"]
   np.testing.assert_allclose(found, want, rtol=1e-5, atol=2e-6)
   np.testing.assert_allclose(np.linalg.norm(zoo.embed(tmp_path, [image], unit=True)), 1, rtol=1e-5)
   with pytest.raises(UserError, match="a vit makes no vectors of texts"):
@@ -189,7 +191,7 @@ def test_masks_are_filled_with_the_likeliest_words(tmp_path):
   found = zoo.fill_mask(tmp_path, texts, best=3)
   assert [len(masks) for masks in found] == [2, 1]
   batch = zoo.load_tokenizer(tmp_path)(texts[:1])
-  logits = np.asarray(model.apply({"params": params}, batch["tokens"])["mlm"][0])
+  logits = np.asarray(jax.jit(model.apply)({"params": params}, batch["tokens"])["mlm"][0])
   for place, guesses in zip((2, 5), found[0]):
     want = np.argsort(-logits[place])[:3]
     assert [guess.token for guess in guesses] == want.tolist()
