@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -16,12 +17,13 @@ SIZES = dict(vocab_size=23, max_length=48, dim=6, depth=2, num_heads=3)
 MODEL = zoo.build("gpt", **SIZES)
 PARAMS = filled(MODEL, *MODEL.example(), seed=5)
 # A draft that is often right: the model itself, disturbed; and one of another kind.
-NEAR = jax.tree.map(lambda array: array + 0.05 * jax.random.normal(jax.random.key(1), array.shape), PARAMS)
+RNG = np.random.default_rng(1)
+NEAR = jax.tree.map(lambda x: x + 0.05 * RNG.standard_normal(x.shape).astype(x.dtype), jax.device_get(PARAMS))
 DRAFT = zoo.build(
   "gemma", vocab_size=23, max_length=48, dim=4, depth=2, num_heads=1, mlp_dim=5, window=4, pattern=["local"]
 )
-TOKENS = jax.random.randint(jax.random.key(0), (2, 7), 0, 23)
-VALID = jnp.array([[True] * 7, [False] * 3 + [True] * 4])
+TOKENS = RNG.integers(0, 23, (2, 7)).astype(np.int32)
+VALID = np.array([[True] * 7, [False] * 3 + [True] * 4])
 
 
 def greedy(draft, params, model=MODEL, own=PARAMS, **options):
@@ -54,18 +56,25 @@ def test_after_the_end_of_text_a_row_is_filled():
 SMALL = zoo.build("gpt", vocab_size=4, max_length=24, dim=6, depth=1, num_heads=2)
 MINE, OTHER = (filled(SMALL, *SMALL.example(), seed=seed) for seed in (0, 1))
 ROWS, NEW = 20_000, 3
-START = jnp.array([[1, 3]])
+START = np.array([[1, 3]], np.int32)
+
+
+EVERY = np.array(list(itertools.product(range(4), repeat=NEW)), np.int32)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def chances(params, temperature, top_k):
+  """The logarithm of the chance of each text."""
+  whole = np.concatenate([np.repeat(START, len(EVERY), axis=0), EVERY], axis=1)
+  logits = SMALL.apply({"params": params}, whole)[:, 1:-1] / temperature
+  if top_k is not None:
+    logits = jnp.where(logits < jax.lax.top_k(logits, top_k)[0][..., -1:], -jnp.inf, logits)
+  return jnp.take_along_axis(jax.nn.log_softmax(logits), EVERY[:, :, None], axis=2)[:, :, 0].sum(axis=1)
 
 
 def surprise(texts, params, temperature, top_k):
   """Chance, by a chi-square test, of texts [rows, NEW] at least so far from what the model of `params` would draw."""
-  every = jnp.array(list(itertools.product(range(4), repeat=NEW)))
-  whole = jnp.concatenate([jnp.repeat(START, len(every), axis=0), every], axis=1)
-  logits = SMALL.apply({"params": params}, whole)[:, 1:-1] / temperature
-  if top_k is not None:
-    logits = jnp.where(logits < jax.lax.top_k(logits, top_k)[0][..., -1:], -jnp.inf, logits)
-  logs = jnp.take_along_axis(jax.nn.log_softmax(logits), every[:, :, None], axis=2)[:, :, 0].sum(axis=1)
-  wanted = ROWS * np.exp(np.asarray(logs, np.float64))
+  wanted = ROWS * np.exp(np.asarray(chances(params, temperature, top_k), np.float64))
   found = np.bincount(np.asarray(texts) @ np.array([16, 4, 1]), minlength=64)
   assert not found[wanted == 0].any()
   rare = wanted < 5  # Too few for the test, one by one.
@@ -78,7 +87,7 @@ def surprise(texts, params, temperature, top_k):
 def test_draws_are_those_of_the_model_alone(temperature, top_k):
   """A program that is right fails here with one seed in a million; the draft's own texts are far outside."""
   options = dict(max_new_tokens=NEW, temperature=temperature, top_k=top_k, rng=jax.random.key(7))
-  prompts = jnp.repeat(START, ROWS, axis=0)
+  prompts = np.repeat(START, ROWS, axis=0)
   texts = speculate(SMALL, MINE, SMALL, OTHER, prompts, draft_tokens=2, **options)[:, 2:]
   assert surprise(texts, MINE, temperature, top_k) > 1e-6
   assert surprise(zoo.generate(SMALL, MINE, prompts, **options)[:, 2:], MINE, temperature, top_k) > 1e-6
