@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -73,16 +75,23 @@ def test_state_is_born_where_it_will_live():
   jax.tree.map(np.testing.assert_array_equal, state["params"], whole["params"])
 
 
-def losses_of(step, state, strategy, mesh, keys=None):
-  """Five steps; the batches differ. -> (losses, the state after them)."""
-  placed, rules = shardings(state, strategy, mesh), activations.read([], mesh, keys)
+@functools.lru_cache(maxsize=1)
+def held_to_rules(step, mesh, keys):
+  """One function for all strategies on a mesh: JAX traces it once."""
+  rules = activations.read([], mesh, keys)
 
-  def held_to_rules(state, batch):
+  def held(state, batch):
     with activations.constrained(rules, mesh):
       return step(state, batch)
 
+  return held
+
+
+def losses_of(step, state, strategy, mesh, keys=None):
+  """Five steps; the batches differ. -> (losses, the state after them)."""
+  placed = shardings(state, strategy, mesh)
   places = {"in_shardings": (placed, batch_sharding(mesh)), "out_shardings": (placed, None)}
-  compiled = jax.jit(held_to_rules, **places, donate_argnums=0)
+  compiled = jax.jit(held_to_rules(step, mesh, keys), **places, donate_argnums=0)
   losses, state = [], jax.device_put(state, placed, may_alias=False)
   for seed in range(5):
     batch = {name: np.array(x) for name, x in tiny_batch(rows=8, seed=seed).items()}
