@@ -4,24 +4,23 @@ import pytest
 
 from tests.convert.parity import Case, check, to_torch
 
-# Each tower is compared once with two layers, once with one: layers upon layers compile slowly.
 SMALL = dict(
   text_config=dict(
-    vocab_size=37, max_position_embeddings=13, hidden_size=12, num_hidden_layers=2, num_attention_heads=3,
+    vocab_size=37, max_position_embeddings=13, hidden_size=12, num_hidden_layers=3, num_attention_heads=3,
     intermediate_size=30, eos_token_id=2,
   ),
   vision_config=dict(
-    image_size=12, patch_size=4, hidden_size=10, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
+    image_size=12, patch_size=4, hidden_size=10, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24
   ),
   projection_dim=7,
 )  # fmt: skip
 ODD = dict(
   text_config=dict(
-    vocab_size=29, max_position_embeddings=9, hidden_size=15, num_hidden_layers=1, num_attention_heads=5,
+    vocab_size=29, max_position_embeddings=9, hidden_size=15, num_hidden_layers=2, num_attention_heads=5,
     intermediate_size=11, eos_token_id=5, hidden_act="gelu", layer_norm_eps=0.02,
   ),
   vision_config=dict(
-    image_size=14, patch_size=7, hidden_size=18, num_hidden_layers=2, num_attention_heads=3, intermediate_size=19,
+    image_size=14, patch_size=7, hidden_size=18, num_hidden_layers=3, num_attention_heads=3, intermediate_size=19,
     hidden_act="gelu", layer_norm_eps=0.02,
   ),
   projection_dim=6,

@@ -11,7 +11,7 @@ from tests.filled import filled
 from zoo.errors import UserError
 
 SMALL = dict(
-  vocab_size=37, max_position_embeddings=19, hidden_size=12, num_hidden_layers=2, num_attention_heads=3,
+  vocab_size=37, max_position_embeddings=19, hidden_size=12, num_hidden_layers=3, num_attention_heads=3,
   num_key_value_heads=1, head_dim=4, intermediate_size=30, pad_token_id=2,
 )  # fmt: skip
 WINDOWS = {**SMALL, "query_pre_attn_scalar": 7, "sliding_window": 4}
@@ -40,7 +40,7 @@ CASES = [
   case("small", "Gemma3ForCausalLM", {**WINDOWS, "final_logit_softcapping": 3.0}),
   case("small", "Gemma3TextForSequenceClassification", {**WINDOWS, "num_labels": 4}),
   case("odd", "Gemma3ForCausalLM", {**LATER, "rope_theta": 73.0, "rope_local_base_freq": 5.0, "rope_scaling": LINEAR}),
-  case("pattern", "Gemma3ForCausalLM", {**WINDOWS, "num_hidden_layers": 3, "sliding_window_pattern": 2}),
+  case("pattern", "Gemma3ForCausalLM", {**WINDOWS, "num_hidden_layers": 5, "sliding_window_pattern": 2}),
   case(
     "ropes", "Gemma3TextModel",
     {**LATER, "layer_types": ["sliding_attention", "full_attention"], "rope_parameters": {

@@ -13,7 +13,7 @@ from tests.filled import filled
 from zoo.errors import UserError
 
 SMALL = dict(
-  vocab_size=37, max_position_embeddings=19, hidden_size=12, num_hidden_layers=2, num_attention_heads=3,
+  vocab_size=37, max_position_embeddings=19, hidden_size=12, num_hidden_layers=3, num_attention_heads=3,
   num_key_value_heads=1, intermediate_size=30, pad_token_id=2,
 )  # fmt: skip
 ODD = dict(
@@ -32,11 +32,10 @@ def save(folder, family, ending, config):
 
 
 def longer(name, length=7, family="Llama", theta=73.0, **rope):
-  config = {**SMALL, "head_dim": 8, "rope_theta": theta, "rope_scaling": rope}
+  config = {**SMALL, "head_dim": 8, "num_hidden_layers": 2, "rope_theta": theta, "rope_scaling": rope}
   return case(name, family, "ForCausalLM", config, length)
 
 
-TURNS = ["sliding_attention", "full_attention"] * 3
 WINDOWS = dict(use_sliding_window=True, sliding_window=4)
 CASES = [
   *(case("small", family, "ForCausalLM", SMALL) for family in ("Mistral", "Qwen2", "Qwen3")),
@@ -47,7 +46,10 @@ CASES = [
   case("window", "Mistral", "ForQuestionAnswering", {**ODD, "sliding_window": 3}),
   case("no window", "Mistral", "ForQuestionAnswering", {**SMALL, "sliding_window": None}),
   case("some windows", "Qwen2", "ForQuestionAnswering", {**SMALL, **WINDOWS, "max_window_layers": 1}),
-  case("turns", "Qwen3", "ForCausalLM", {**SMALL, **WINDOWS, "num_hidden_layers": 3, "layer_types": TURNS[:3]}),
+  case(
+    "turns", "Qwen3", "ForCausalLM",
+    {**SMALL, **WINDOWS, "num_hidden_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 2},
+  ),
   case("default", "Llama", "ForCausalLM", {**SMALL, "rope_parameters": {"rope_type": "default", "rope_theta": 73.0}}),
   longer("linear", 17, rope_type="linear", factor=3.0),
   longer("dynamic", 23, type="dynamic", factor=2.0),
@@ -66,7 +68,8 @@ def test_equals_the_reference(case, tmp_path):
 
 @pytest.mark.parametrize("depth", [4, 5])
 def test_scanned_layers_that_take_turns_are_read(depth, tmp_path):
-  save(tmp_path, "Qwen3", "ForCausalLM", {**SMALL, **WINDOWS, "num_hidden_layers": depth, "layer_types": TURNS[:depth]})
+  kinds = (["sliding_attention", "full_attention"] * 3)[:depth]
+  save(tmp_path, "Qwen3", "ForCausalLM", {**SMALL, **WINDOWS, "num_hidden_layers": depth, "layer_types": kinds})
   np.testing.assert_allclose(logits(tmp_path, scan=True), logits(tmp_path), rtol=1e-4, atol=1e-5)
 
 
@@ -109,8 +112,8 @@ def test_another_head_takes_the_weights_of_a_language_model(tmp_path):
     ("Llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
     ("Llama", {"sliding_window": 3}, "sliding_window=3"),
     ("Qwen3", {"layer_types": ["full_attention", "chunked_attention"] * 2}, "layer_types is 'chunked_attention'"),
-    ("Qwen3", {"layer_types": ["full_attention"] * 3}, "layer_types names 3 layers, num_hidden_layers is 2"),
-    ("Qwen3", {"layer_types": ["sliding_attention"] * 2}, "window is None. Say how many tokens they see"),
+    ("Qwen3", {"layer_types": ["full_attention"] * 2}, "layer_types names 2 layers, num_hidden_layers is 3"),
+    ("Qwen3", {"layer_types": ["sliding_attention"] * 3}, "window is None. Say how many tokens they see"),
   ],
 )
 def test_options_that_the_zoo_does_not_have_are_refused_by_name(family, entries, message, tmp_path):

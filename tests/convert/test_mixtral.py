@@ -18,7 +18,7 @@ SMALL = dict(
   num_key_value_heads=1, intermediate_size=10, num_local_experts=5, num_experts_per_tok=2, pad_token_id=2,
 )  # fmt: skip
 ODD = dict(
-  vocab_size=41, max_position_embeddings=11, hidden_size=20, num_hidden_layers=2, num_attention_heads=10,
+  vocab_size=41, max_position_embeddings=11, hidden_size=20, num_hidden_layers=3, num_attention_heads=10,
   num_key_value_heads=5, head_dim=6, intermediate_size=17, num_experts_per_tok=3, hidden_act="gelu", rms_norm_eps=0.03,
   pad_token_id=None,
 )  # fmt: skip

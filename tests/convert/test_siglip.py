@@ -6,24 +6,23 @@ import zoo
 from tests.convert.parity import Case, applied, check, reference, to_torch
 from zoo.errors import UserError
 
-# Each tower is compared with two layers by one config, with one by the other: layers upon layers compile slowly.
 SMALL = dict(
   text_config=dict(
-    vocab_size=37, max_position_embeddings=13, hidden_size=12, num_hidden_layers=2, num_attention_heads=3,
+    vocab_size=37, max_position_embeddings=13, hidden_size=12, num_hidden_layers=3, num_attention_heads=3,
     intermediate_size=30, projection_size=10,
   ),
   vision_config=dict(
-    image_size=12, patch_size=4, hidden_size=10, num_hidden_layers=1, num_attention_heads=2, intermediate_size=24
+    image_size=12, patch_size=4, hidden_size=10, num_hidden_layers=2, num_attention_heads=2, intermediate_size=24
   ),
 )  # fmt: skip
 # Images of which a margin is left over; both towers of one width.
 ODD = dict(
   text_config=dict(
-    vocab_size=29, max_position_embeddings=9, hidden_size=15, num_hidden_layers=1, num_attention_heads=5,
+    vocab_size=29, max_position_embeddings=9, hidden_size=15, num_hidden_layers=2, num_attention_heads=5,
     intermediate_size=11, hidden_act="relu", layer_norm_eps=0.02,
   ),
   vision_config=dict(
-    image_size=11, patch_size=3, num_channels=2, hidden_size=15, num_hidden_layers=2, num_attention_heads=3,
+    image_size=11, patch_size=3, num_channels=2, hidden_size=15, num_hidden_layers=3, num_attention_heads=3,
     intermediate_size=19, hidden_act="relu", layer_norm_eps=0.02,
   ),
 )  # fmt: skip

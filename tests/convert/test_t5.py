@@ -8,7 +8,6 @@ from tests.convert.seq2seq import BARE, ENCODED, ENCODER, LM, SPAN
 from zoo.errors import UserError
 
 SMALL = dict(vocab_size=37, d_model=12, d_kv=5, d_ff=30, num_layers=2, num_heads=3, decoder_start_token_id=0)
-SHALLOW = {**SMALL, "num_layers": 1}
 ODD = dict(
   vocab_size=41, d_model=20, d_kv=3, d_ff=17, num_layers=3, num_decoder_layers=2, num_heads=7, layer_norm_epsilon=0.02,
   feed_forward_proj="gated-gelu", relative_attention_num_buckets=9, relative_attention_max_distance=7,
@@ -43,16 +42,15 @@ def case(cls, name, config, kind="T5", prepare=calm):
   )  # fmt: skip
 
 
-# Layers upon layers compile slowly: one head has them, the others read what comes out of the last.
-CASES = [case(cls, "small", SMALL if cls in ("Model", "EncoderModel") else SHALLOW) for cls in HEADS]
+CASES = [case(cls, "small", SMALL) for cls in HEADS]
 CASES += [
   case("ForConditionalGeneration", "odd", ODD),
   case("ForConditionalGeneration", "untied", {**ODD, "tie_word_embeddings": False}, prepare=untie),
-  case("ForConditionalGeneration", "untied but scaled", {**SHALLOW, "feed_forward_proj": "gelu"}, prepare=untie),
-  case("ForConditionalGeneration", "untied", {**SHALLOW, "feed_forward_proj": "gated-silu"}, "MT5", prepare=untie),
-  case("ForConditionalGeneration", "tied", {**SHALLOW, "dense_act_fn": "quick_gelu"}, "MT5"),
+  case("ForConditionalGeneration", "untied but scaled", {**SMALL, "feed_forward_proj": "gelu"}, prepare=untie),
+  case("ForConditionalGeneration", "untied", {**SMALL, "feed_forward_proj": "gated-silu"}, "MT5", prepare=untie),
+  case("ForConditionalGeneration", "tied", {**SMALL, "dense_act_fn": "quick_gelu"}, "MT5"),
   case("ForSequenceClassification", "odd", {**ODD, "num_labels": 4}),
-  case("ForTokenClassification", "odd", {**ODD, "num_layers": 2, "num_labels": 5}, "MT5"),
+  case("ForTokenClassification", "odd", {**ODD, "num_labels": 5}, "MT5"),
 ]
 
 
