@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 from zoo import saving
 from zoo.build import build
 from zoo.errors import UserError
+from zoo.hub.writing import save_hf
 from zoo.layers.stack import stack_layers
 from zoo.saving import load, save
 
@@ -101,6 +102,17 @@ def test_sharded_parameters_are_saved_whole(tmp_path):
   restored = load(tmp_path)[1]
   assert equal(restored, params)
   assert all(leaf.devices() == {jax.devices()[0]} for leaf in jax.tree.leaves(restored))
+
+
+@pytest.mark.parametrize("strided", [np.asfortranarray, lambda x: np.flip(np.flip(x).copy())])
+def test_parameters_that_do_not_lie_row_by_row_in_memory_are_saved_as_they_are(tmp_path, strided):
+  params = jax.tree.map(np.asarray, params_of(gpt()))
+  odd = jax.tree.map(strided, params)
+  assert not all(array.flags.c_contiguous for array in jax.tree.leaves(odd))
+  save(tmp_path / "ours", gpt(), odd)
+  assert equal(load(tmp_path / "ours")[1], params)
+  save_hf(tmp_path / "published", gpt(), odd)
+  assert equal(load(tmp_path / "published")[1], params)
 
 
 def test_another_model_is_not_overwritten_unless_told(tmp_path):

@@ -15,10 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from etils import epath
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from zoo.atomic import replacing
 from zoo.build import build, shapes_of, sizes_of
@@ -30,6 +28,7 @@ from zoo.paths import check_pattern, flatten, matches_any, unflatten
 from zoo.places import is_remote, local_copy, place
 from zoo.retention import best_step
 from zoo.sharding import shardings
+from zoo.tensors import to_host, write_tensors
 
 MODEL, PARAMS, CONFIG = "model.json", "params.safetensors", "config.json"
 FORMAT = 1
@@ -58,7 +57,7 @@ def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool 
   if holds is not None and _essence(holds) != _essence(model.spec):
     found = "; ".join(differences(_essence(holds), _essence(model.spec)))
     raise UserError(f"{folder} holds another model: {found}. Choose another folder, or save with overwrite=True.")
-  flat = flatten(unstack_layers(jax.tree.map(_to_host, params)))
+  flat = flatten(unstack_layers(jax.tree.map(to_host, params)))
   _check({name: array.shape for name, array in flat.items()}, model, "The parameters are not this model's")
   if jax.process_index() != 0:
     return
@@ -69,10 +68,7 @@ def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool 
   # Left in this order: the new parameters come before the new model.json, and after the old one is gone.
   with replacing(folder / MODEL) as model_file, replacing(folder / PARAMS) as params_file:
     model_file.write_text(json.dumps({"format": FORMAT, "model": model.spec}, indent=2) + "\n")
-    try:
-      save_file(flat, params_file)
-    except SafetensorError as error:
-      raise OSError(str(error)) from error
+    write_tensors(params_file, flat)
     if holds is None:
       (folder / MODEL).unlink(missing_ok=True)
 
@@ -183,7 +179,7 @@ def load_into(
 
   def filled(target):
     parts = {path.partition("/")[0] for path in kept}
-    held = flatten(unstack_layers(jax.tree.map(_to_host, {part: target[part] for part in parts})))
+    held = flatten(unstack_layers(jax.tree.map(to_host, {part: target[part] for part in parts})))
     flat = {path: held[path] if path in kept else old[path] for path in new}
     return stack_layers(unflatten(flat), target)
 
@@ -266,12 +262,6 @@ def _read_checkpoint(folder: epath.Path | pathlib.Path, model: Any, step: int | 
     raise UserError(f"{folder} has no checkpoint of step {step}. It has: {', '.join(map(str, steps))}.")
   part = "ema" if any(name.startswith("ema/") for name in checkpoints.describe(folder / str(step))) else "params"
   return checkpoints.read(folder / str(step), {part: shapes_of(model)})[part]
-
-
-def _to_host(array: Any) -> np.ndarray:
-  if isinstance(array, jax.Array) and not array.is_fully_addressable:
-    return multihost_utils.process_allgather(array, tiled=True)
-  return np.asarray(array)
 
 
 def _check(found: Mapping[str, tuple[int, ...]], model: Any, what: str) -> None:

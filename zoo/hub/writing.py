@@ -7,9 +7,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
-from safetensors import SafetensorError
-from safetensors.numpy import save_file
 
 from zoo.atomic import replacing
 from zoo.build import sizes_of
@@ -19,6 +16,7 @@ from zoo.hub.files import CONFIG, WEIGHTS
 from zoo.layers.stack import unstack_layers
 from zoo.mismatch import mismatch
 from zoo.paths import flatten
+from zoo.tensors import to_host, write_tensors
 
 
 def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
@@ -44,17 +42,14 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
     raise UserError(f"{folder} cannot be made: {error.strerror}.") from error
   with replacing(folder / CONFIG) as config_file, replacing(folder / WEIGHTS) as weights_file:
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-    try:
-      save_file(tensors, weights_file, {"format": "pt"})
-    except SafetensorError as error:
-      raise OSError(str(error)) from error
+    write_tensors(weights_file, tensors, {"format": "pt"})
 
 
 def published(model: Any, params: Any) -> dict[str, np.ndarray]:
   """name -> array as the reference's class saves them. Gradients have the shapes of parameters: they convert alike."""
   sizes = sizes_of(model)
   table = tables.of_family(model.spec["family"])
-  flat = flatten(unstack_layers(jax.tree.map(_to_host, params)))
+  flat = flatten(unstack_layers(jax.tree.map(to_host, params)))
   rules = tables.by_ours(table.rules(sizes))
   problems = mismatch(dict.fromkeys(flat), dict.fromkeys(rules))
   if problems:
@@ -63,10 +58,4 @@ def published(model: Any, params: Any) -> dict[str, np.ndarray]:
   for path, array in flat.items():
     for rule in rules[path]:
       tensors[rule.theirs] = rule.write(array, tensors.get(rule.theirs))
-  return {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
-
-
-def _to_host(array: Any) -> np.ndarray:
-  if isinstance(array, jax.Array) and not array.is_fully_addressable:
-    return multihost_utils.process_allgather(array, tiled=True)
-  return np.asarray(array)
+  return tensors
