@@ -58,7 +58,10 @@ class Side:
 
 def serve(pipe: Any, make: Callable, threads: int | None, options: dict) -> None:
   """What the process of a side does: runs the cases that come through the pipe, until None comes."""
-  if threads is not None:
+  if threads is None:
+    # The processes share an accelerator: of most of its memory, which JAX takes at its start, the others had nothing.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+  else:
     # Before jax or torch is there: both make as many threads as they find cores.
     os.environ["OMP_NUM_THREADS"] = str(threads)
     if hasattr(os, "sched_setaffinity"):

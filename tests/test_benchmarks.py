@@ -4,7 +4,15 @@ import time
 import numpy as np
 import pytest
 
-from benchmarks import attention_memory, contrastive_memory, generate, logits_memory, sides, train_step
+from benchmarks import (
+  attention_kernels,
+  attention_memory,
+  contrastive_memory,
+  generate,
+  logits_memory,
+  sides,
+  train_step,
+)
 from zoo.build import sizes_of
 
 TINY = dict(vocab_size=23, max_length=40, dim=6, depth=2, num_heads=3)
@@ -99,3 +107,16 @@ def test_attention_around_a_ring_is_listed_with_less_memory_than_dense_attention
   dense, ring = attention_memory.rows(dict(vocab_size=23, dim=8, depth=1, num_heads=2), [8], 2048)
   assert (dense["attention"], ring["attention"]) == ("dense", "ring")
   assert dense["8 devices, MiB"] > 2 * ring["8 devices, MiB"]
+
+
+@pytest.mark.parametrize("case", ["causal, padding", "grouped heads"])
+def test_attention_kernels_are_compared_with_float32(case):
+  sizes = dict(batch=2, length=13, heads=4, head_dim=5)
+  row = attention_kernels.compare(case, "xla", "float32", 1, **sizes)
+  assert row["off"] < 1e-5 and row["ratio"] > 0
+  assert 1e-4 < attention_kernels.compare(case, "xla", "bfloat16", 1, **sizes)["dense off"] < 0.05
+
+
+def test_a_case_that_a_kernel_leaves_to_dense_attention_says_why():
+  row = attention_kernels.compare("causal", "cudnn", "float32", 1, batch=2, length=13, heads=4, head_dim=5)
+  assert "compute capability" in row["left to dense attention"] and "ratio" not in row
