@@ -45,12 +45,62 @@ def test_without_locks_the_first_wins(tmp_path, monkeypatch):
 
   def overtaken(folder):
     (folder / "x").write_text("mine")
-    (tmp_path / "here").mkdir()
-    (tmp_path / "here" / "x").write_text("first")
+    cache.made_once(tmp_path / "here", lambda folder: (folder / "x").write_text("first"))
 
   cache.made_once(tmp_path / "here", overtaken)
   assert (tmp_path / "here" / "x").read_text() == "first"
   assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "here.lock"]
+
+
+def rewritten(change):
+  return lambda path: path.write_bytes(change(path.read_bytes()))
+
+
+@pytest.mark.parametrize(
+  "harm, name",
+  [
+    (rewritten(lambda content: content[: len(content) // 2]), "x"),
+    (rewritten(lambda content: bytes(len(content))), "x"),
+    (rewritten(lambda content: content[:7] + bytes([content[7] ^ 1]) + content[8:]), "x"),
+    (rewritten(lambda content: b""), "x"),
+    (os.remove, "x"),
+    (os.remove, cache.SUMS),
+    (rewritten(lambda content: content[:9]), cache.SUMS),
+    (rewritten(lambda content: b"{}"), cache.SUMS),
+    (rewritten(lambda content: b"[" * 100_000), cache.SUMS),
+    (rewritten(lambda content: b'{"x": 3}'), cache.SUMS),
+    (lambda path: path.with_name("y").touch(), "x"),
+  ],
+)
+def test_an_entry_that_was_damaged_is_made_anew_with_a_warning(tmp_path, capsys, harm, name):
+  make = lambda folder: (folder / "x").write_bytes(b"eleven bytes")
+  folder = cache.made_once(tmp_path / "here", make)
+  assert cache.made_once(folder, make) == folder and not capsys.readouterr().err
+  harm(folder / name)
+  cache.made_once(folder, make)
+  assert (folder / "x").read_bytes() == b"eleven bytes"
+  assert f"Warning: {folder} in the cache is damaged (" in capsys.readouterr().err
+  cache.made_once(folder, make)
+  assert not capsys.readouterr().err
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "here.lock"]
+
+
+def test_a_damaged_entry_that_cannot_be_made_anew_is_refused(tmp_path):
+  folder = cache.made_once(tmp_path / "here", lambda folder: (folder / "x").write_bytes(b"whole"))
+  (folder / "x").write_bytes(b"other")
+
+  def full(folder):
+    raise OSError(28, "No space left on device")
+
+  with pytest.raises(UserError, match="Cannot write to the cache .*: No space left on device. Set ZOO_CACHE"):
+    cache.made_once(folder, full)
+
+
+def test_an_entry_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+  moments, fsync = [], os.fsync
+  monkeypatch.setattr(os, "fsync", lambda number: (moments.append((tmp_path / "here").exists()), fsync(number)))
+  cache.made_once(tmp_path / "here", lambda folder: (folder / "x").touch())
+  assert moments == [False, False, False, True]  # x, its checksum, their folder; then the folder of all entries.
 
 
 def test_a_full_disk_is_told(tmp_path):

@@ -112,6 +112,20 @@ def test_a_cache_that_was_not_finished_is_not_used(folder, monkeypatch):
   assert len(open_text(folder)) > 0
 
 
+def test_a_damaged_cache_gives_no_other_tokens(folder, capsys):
+  whole = [chunk["tokens"].tolist() for chunk in map(open_text(folder).__getitem__, range(3))]
+  (path,) = cache_folder().glob("tokens/*/tokens.bin")
+  path.write_bytes(path.read_bytes()[::-1])
+  assert [chunk["tokens"].tolist() for chunk in map(open_text(folder).__getitem__, range(3))] == whole
+  assert "tokens.bin have changed since they were written). It is made anew." in capsys.readouterr().err
+
+
+def test_half_a_character_in_a_document_is_refused_with_its_record(tmp_path):
+  (tmp_path / "train.jsonl").write_text('{"text": "whole"}\n{"text": "a cut \\ud83d"}\n')
+  with pytest.raises(UserError, match=r"record [01]: text holds half a character, '\\ud83d' at 6"):
+    language(f"jsonl:{tmp_path}", tokenizer="bytes", max_length=2)
+
+
 def test_a_cache_without_room_is_told(folder, monkeypatch):
   def full(*args, **kwargs):
     raise OSError(28, "No space left on device")

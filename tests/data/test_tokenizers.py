@@ -67,6 +67,15 @@ def test_a_batch_is_the_texts_one_by_one(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_half_a_character_is_refused_in_one_line_that_names_it(name):
+  for encodes in (tokenizer(name), tokenizer(name).encode, lambda text: tokenizer(name).encode_batch(["a", text])):
+    with pytest.raises(UserError, match=r"holds half a character, '\\ud83d' at 6 in 'a cut \\ud83d', as text does"):
+      encodes("a cut \ud83d")
+    with pytest.raises(UserError, match="A text is 3, a int. It must be a str."):
+      encodes(3)
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_text_that_looks_like_a_special_token_is_text(name):
   it = tokenizer(name)
   special = {it.pad, it.eos, it.bos, it.cls, it.sep, it.mask} - {None}
@@ -132,6 +141,14 @@ def test_nothing_asks_the_network(monkeypatch):
 def test_importing_the_module_loads_no_tokenizer_package():
   program = "import sys, zoo.data.tokenizers; print([m for m in ('tiktoken', 'tokenizers', 'PIL') if m in sys.modules])"
   assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+def test_links_that_lead_nowhere_beside_a_tokenizer_do_not_matter(tmp_path):
+  save = tokenizer("bert").backend.save
+  save(str(tmp_path / "tokenizer.json"))
+  (tmp_path / "README.md").symlink_to(tmp_path / "blobs" / "README.md")
+  (tmp_path / "loop").symlink_to(tmp_path / "loop")
+  assert tokenizer(str(tmp_path)).encode("lovely") == tokenizer("bert").encode("lovely")
 
 
 def test_an_unknown_name_is_one_line_with_a_suggestion():

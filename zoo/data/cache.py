@@ -1,18 +1,22 @@
 """The user's cache folder, and how several processes on one machine share what lies in it."""
 
 import contextlib
+import json
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from zoo.errors import UserError
+from zoo import checksums
+from zoo.errors import UserError, tell
 
 try:
   import fcntl
 except ImportError:  # Windows has no flock.
   fcntl = None
+
+SUMS = "checksums.json"  # Of an entry's files, beside them.
 
 
 def cache_folder() -> Path:
@@ -40,24 +44,71 @@ def locked(path: Path) -> Generator[bool]:
 
 
 def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
-  """`folder`, filled by `make(temporary folder)` if it is not there yet. It appears whole or not at all."""
-  if folder.exists():
+  """`folder`, filled by `make(temporary folder)` if it is not there yet. It appears whole or not at all.
+
+  Sizes and checksums of its files are kept beside them and compared each time: an entry that a disk, a power cut or
+  another program has changed is made anew, with a warning.
+  """
+  damage = _damage(folder) if folder.exists() else None
+  if folder.exists() and damage is None:
     return folder
   try:
     with locked(folder.with_name(folder.name + ".lock")) as has_lock:
+      if has_lock:  # What a process that was killed has left behind.
+        for stale in folder.parent.glob(f"{folder.name}.*/"):
+          shutil.rmtree(stale, ignore_errors=True)
+      if folder.exists() and (damage := _damage(folder)):  # Another process may have been first.
+        tell(f"Warning: {folder} in the cache is damaged ({damage}). It is made anew.")
+        discarded = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+        folder.rename(discarded / "damaged")  # Whoever has its files open keeps them.
+        shutil.rmtree(discarded, ignore_errors=True)
       if not folder.exists():
-        if has_lock:  # What a process that was killed has left behind.
-          for stale in folder.parent.glob(f"{folder.name}.*/"):
-            shutil.rmtree(stale, ignore_errors=True)
         temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
         try:
           make(temporary)
+          checksums.write(temporary, temporary / SUMS)
+          _sync(temporary)
           temporary.rename(folder)
+          _sync_folder(folder.parent)
         except BaseException:
           shutil.rmtree(temporary, ignore_errors=True)
           raise
   except OSError as error:
-    if not folder.exists():  # Without locks another process may have been first.
+    if not folder.exists() or (damage := _damage(folder)):  # Without locks another process may have been first.
+      why = f", and {folder.name} in it is damaged ({damage})" if damage else ""
       way_out = "Set ZOO_CACHE to a folder that can be written and has space."
-      raise UserError(f"Cannot write to the cache {folder.parent}: {error.strerror or error}. {way_out}") from error
+      raise UserError(
+        f"Cannot write to the cache {folder.parent}{why}: {error.strerror or error}. {way_out}"
+      ) from error
   return folder
+
+
+def _damage(folder: Path) -> str | None:
+  """What is wrong with an entry; None if its files are those that were written."""
+  try:
+    listed = {*json.loads((folder / SUMS).read_text()), SUMS}
+    held = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    if listed ^ held:
+      return f"{min(listed ^ held)} is {'missing' if listed - held else 'too much'}"
+    return checksums.damaged(folder, folder / SUMS)
+  except FileNotFoundError:
+    return f"it has no {SUMS}"
+  except (OSError, ValueError, TypeError, RecursionError) as error:
+    return f"{SUMS} cannot be read: {' '.join(str(error).split())[:200]}"
+
+
+def _sync(folder: Path) -> None:
+  """Returns when all files in `folder` are on the disk: a rename may get there before what it renames."""
+  for path in folder.iterdir():
+    with open(path, "rb") as file:
+      os.fsync(file.fileno())
+  _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+  with contextlib.suppress(OSError):  # Some systems do not open folders.
+    number = os.open(folder, os.O_RDONLY)
+    try:
+      os.fsync(number)
+    finally:
+      os.close(number)

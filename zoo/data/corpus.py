@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.data.cache import cache_folder, made_once
+from zoo.data.encodings import check_text
 from zoo.data.fields import texts_of
 from zoo.data.sources import Source
 from zoo.errors import UserError
@@ -117,6 +118,7 @@ def _batched(source: Source, field: str) -> Iterator[list[str]]:
     if field not in raw:
       raise UserError(f"{what} has no field '{field}'. It has: {', '.join(raw)}.")
     text = "\n\n".join(texts_of(raw[field], f"{what}: {field}"))
+    check_text(text, f"{what}: {field}")
     documents.append(text)
     size += len(text)
     if size > _BATCH_CHARACTERS:

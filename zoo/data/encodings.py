@@ -18,6 +18,27 @@ ROLES = ("pad", "eos", "bos", "cls", "sep", "mask")
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
+def check_text(text: Any, what: str = "A text") -> None:
+  """UserError for what is no text: no str, or half a character, as JSON holds that was cut within an emoji.
+
+  `tokenizers` refuses a lone surrogate as transformers does, tiktoken takes U+FFFD for it: here all refuse.
+
+  Args:
+    text: to be encoded.
+    what: which text it is, for the message.
+  """
+  if not isinstance(text, str):
+    raise UserError(f"{what} is {shown(text)}, a {type(text).__name__}. It must be a str.")
+  try:
+    text.encode()
+  except UnicodeEncodeError as error:
+    around = shown(text[max(error.start - 40, 0) : error.start + 10])
+    raise UserError(
+      f"{what} holds half a character, {text[error.start]!r} at {error.start} in {around}, as text does that was cut "
+      "within an emoji. Leave it out: text.encode('utf-16', 'surrogatepass').decode('utf-16', 'ignore')."
+    ) from None
+
+
 class Tokenizer:
   """Text <-> ids, and texts -> the batch that a model takes.
 
@@ -70,13 +91,12 @@ class Tokenizer:
       valid: bool [batch, length], False on padding
       segments: int32 [batch, length], of pairs: which of the two texts a token is of, as the model counts them
     """
-    texts = [texts] if isinstance(texts, str) else list(texts)
-    pairs = [pairs] if isinstance(pairs, str) else None if pairs is None else list(pairs)
+    several = lambda text: [text] if isinstance(text, str) or not isinstance(text, Iterable) else list(text)
+    texts, pairs = several(texts), None if pairs is None else several(pairs)
     if pairs is not None and len(pairs) != len(texts):
       raise UserError(f"There are {len(texts)} texts and {len(pairs)} second texts. Give each text its own.")
     for text in [*texts, *(pairs or ())]:
-      if not isinstance(text, str):
-        raise UserError(f"A text is {shown(text)}, a {type(text).__name__}. It must be a str.")
+      check_text(text)
     most = length or self.max_length
     rows = self._framed(texts, pairs, most if cut else None, special)
     longest = max((len(ids) for ids, _ in rows), default=0)
@@ -93,7 +113,7 @@ class Tokenizer:
     return found
 
   def encode(self, text: str) -> list[int]:
-    """The ids of a text, without any special token."""
+    """The ids of a text, without any special token. UserError for half a character; see `check_text`."""
     raise NotImplementedError
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -160,9 +180,12 @@ class BytePairs(Tokenizer):
     )
 
   def encode(self, text: str) -> list[int]:
+    check_text(text)
     return self.encoding.encode_ordinary(text)
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    for text in texts:
+      check_text(text)
     return self.encoding.encode_ordinary_batch(list(texts))
 
   def _framed(self, texts, pairs, most, special):
@@ -197,10 +220,13 @@ class Pieces(Tokenizer):
     self._lock = threading.Lock()
 
   def encode(self, text: str) -> list[int]:
+    check_text(text)
     with self._lock:
       return self.backend.encode(self.clean(text), add_special_tokens=False).ids
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    for text in texts:
+      check_text(text)
     with self._lock:
       encoded = self.backend.encode_batch_fast([self.clean(text) for text in texts], add_special_tokens=False)
     return [encoding.ids for encoding in encoded]

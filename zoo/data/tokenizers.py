@@ -19,7 +19,8 @@ def tokenizer(name: str) -> Tokenizer:
     return _open(name, 0)
   path = Path(str(name)).expanduser()
   if path.is_dir():
-    return _open(str(path), max((file.stat().st_mtime_ns for file in path.iterdir()), default=0))
+    # A copy of a repository may hold links that lead nowhere: exists() is False of them.
+    return _open(str(path), max((file.stat().st_mtime_ns for file in path.iterdir() if file.exists()), default=0))
   if path.suffix == ".json" or os.sep in str(name):
     if not path.is_file():
       raise UserError(f"There is no tokenizer file {path}. Check the path, or name one of: {', '.join(NAMED)}.")
