@@ -70,7 +70,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
   with setting_up():
     mesh = sharding.make_mesh(config.mesh)
     made = experiment(config, mesh)
-    evaluators = evaluate.evaluators(config.eval, made.attending)
+    evaluators = evaluate.evaluators(config.eval, made.attending, config.data)
     if options["explain-sharding"]:
       print(explain(made.shapes, config.sharding, mesh))
       return 0

@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 
 
 def get_config():
-  text = {"name": "sentence_pairs", "source": "tfds:sotu", "tokenizer": "sotu", "max_length": 96}
   return ConfigDict(
     {
       "seed": 0,
@@ -30,7 +29,13 @@ def get_config():
       # Between the usual .15 and the .4 of https://arxiv.org/abs/2202.08005: in few steps, more to find in each helps,
       # but what is hidden does not tell whether segments belong together.
       "objective": {"name": "bert_pretraining", "mask_token": 4095, "special_tokens": [4092, 4093, 4094], "rate": 0.2},
-      "data": {**text, "split": "train"},
+      "data": {
+        "name": "sentence_pairs",
+        "source": "tfds:sotu",
+        "tokenizer": "sotu",
+        "max_length": 96,
+        "split": "train",
+      },
       "optimizer": {
         "name": "muon",
         "rms": 1.0,
@@ -44,7 +49,7 @@ def get_config():
       "sharding": "replicated",
       "eval": {
         "every": 200,
-        "evaluators": {"test": {"name": "masked_lm_accuracy", "data": {**text, "split": "test"}}},
+        "evaluators": {"test": {"name": "masked_lm_accuracy", "data": {"split": "test"}}},
       },
       "log": {"every": 50},
     }

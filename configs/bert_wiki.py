@@ -11,7 +11,6 @@ from ml_collections import ConfigDict
 
 
 def get_config():
-  text = {"name": "sentence_pairs", "source": "jsonl:data/wiki/*.jsonl", "tokenizer": "bert", "max_length": 512}
   return ConfigDict(
     {
       "seed": 0,
@@ -20,7 +19,13 @@ def get_config():
       "workdir": "runs/bert_wiki",
       "model": {"family": "bert", "variant": "base", "dropout": 0.1, "dtype": "bfloat16"},
       "objective": {"name": "bert_pretraining", "mask_token": 103, "special_tokens": [0, 101, 102]},
-      "data": {**text, "split": "train[:99%]"},
+      "data": {
+        "name": "sentence_pairs",
+        "source": "jsonl:data/wiki/*.jsonl",
+        "split": "train[:99%]",
+        "tokenizer": "bert",
+        "max_length": 512,
+      },
       "optimizer": {
         "name": "adamw",
         "learning_rate": 1e-4,
@@ -35,7 +40,7 @@ def get_config():
       "eval": {
         "every": 10_000,
         "evaluators": {
-          "test": {"name": "masked_lm_accuracy", "data": {**text, "split": "train[99%:]"}, "batch_size": 64},
+          "test": {"name": "masked_lm_accuracy", "data": {"split": "train[99%:]"}, "batch_size": 64},
         },
       },
       "log": {"every": 100},

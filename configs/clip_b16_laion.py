@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 
 def get_config():
-  pairs = {"name": "image_text", "source": "webdataset:data/laion/*.tar", "tokenizer": "clip", "max_length": 77}
   return ConfigDict(
     {
       "seed": 0,
@@ -21,7 +20,16 @@ def get_config():
       "workdir": "runs/clip_b16_laion",
       "model": {"family": "clip", "variant": "ViT-B/16", "dtype": "bfloat16", "remat": "full"},
       "objective": {"name": "contrastive"},
-      "data": {**pairs, "split": "train[:-5000]", "image_size": 224, "fit": "random_crop", "workers": 12},
+      "data": {
+        "name": "image_text",
+        "source": "webdataset:data/laion/*.tar",
+        "split": "train[:-5000]",
+        "tokenizer": "clip",
+        "max_length": 77,
+        "image_size": 224,
+        "fit": "random_crop",
+        "workers": 12,
+      },
       "optimizer": {
         "name": "adamw",
         "learning_rate": 5e-4,
@@ -39,7 +47,7 @@ def get_config():
         "evaluators": {
           "test": {
             "name": "retrieval",
-            "data": {**pairs, "split": "train[-5000:]", "image_size": 224},
+            "data": {"split": "train[-5000:]"},
             "batch_size": 256,
           },
         },

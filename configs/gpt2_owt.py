@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 
 def get_config():
-  text = {"name": "language", "source": "jsonl:data/owt/*.jsonl", "tokenizer": "gpt2", "max_length": 1025}
   return ConfigDict(
     {
       "seed": 0,
@@ -21,7 +20,13 @@ def get_config():
       "workdir": "runs/gpt2_owt",
       "model": {"family": "gpt", "variant": "gpt2", "dtype": "bfloat16", "remat": "dots"},
       "objective": {"name": "causal_lm"},
-      "data": {**text, "split": "train[:99%]"},
+      "data": {
+        "name": "language",
+        "source": "jsonl:data/owt/*.jsonl",
+        "split": "train[:99%]",
+        "tokenizer": "gpt2",
+        "max_length": 1025,
+      },
       "optimizer": {
         "name": "adamw",
         "learning_rate": 6e-4,
@@ -39,7 +44,7 @@ def get_config():
       "eval": {
         "every": 1000,
         "evaluators": {
-          "test": {"name": "perplexity", "data": {**text, "split": "train[99%:]"}, "batch_size": 64},
+          "test": {"name": "perplexity", "data": {"split": "train[99%:]"}, "batch_size": 64},
         },
       },
       "log": {"every": 20},

@@ -12,7 +12,6 @@ from ml_collections import ConfigDict
 
 
 def get_config():
-  text = {"name": "language", "source": "tfds:sotu", "tokenizer": "sotu", "max_length": 129}
   return ConfigDict(
     {
       "seed": 0,
@@ -28,7 +27,7 @@ def get_config():
         "num_heads": 4,
       },
       "objective": {"name": "causal_lm"},
-      "data": {**text, "split": "train"},
+      "data": {"name": "language", "source": "tfds:sotu", "tokenizer": "sotu", "max_length": 129, "split": "train"},
       "optimizer": {
         "name": "muon",
         "rms": 1.0,
@@ -43,7 +42,7 @@ def get_config():
       "eval": {
         "every": 300,
         "evaluators": {
-          "test": {"name": "perplexity", "data": {**text, "split": "test"}, "train_data": {**text, "split": "train"}},
+          "test": {"name": "perplexity", "data": {"split": "test"}, "train_data": {"split": "train"}},
           "samples": {
             "name": "samples",
             "tokenizer": "sotu",

@@ -19,11 +19,6 @@ CACHE = "~/.cache/zoo"  # Where scripts/fetch.py leaves weights and texts.
 
 
 def get_config():
-  text = {"name": "labelled_texts", "tokenizer": "bert", "max_length": 48, "class_names": ["negative", "positive"]}
-
-  def snippets(name, split):
-    return {**text, "source": f"jsonl:{CACHE}/sentiment/{name}", "split": split}
-
   return ConfigDict(
     {
       "seed": 0,
@@ -42,7 +37,14 @@ def get_config():
       },
       "init": f"{CACHE}/all-MiniLM-L6-v2",
       "objective": {"name": "classify"},
-      "data": snippets("movies", "train"),
+      "data": {
+        "name": "labelled_texts",
+        "source": f"jsonl:{CACHE}/sentiment/movies",
+        "split": "train",
+        "tokenizer": "bert",
+        "max_length": 48,
+        "class_names": ["negative", "positive"],
+      },
       "optimizer": {
         "name": "adamw",
         "learning_rate": 2e-4,
@@ -62,9 +64,9 @@ def get_config():
       "eval": {
         "every": 0,
         "evaluators": {
-          "movies": {"name": "classification", "data": snippets("movies", "test")},
-          "amazon": {"name": "classification", "data": snippets("amazon", "test")},
-          "tweets": {"name": "classification", "data": snippets("tweets", "test")},
+          "movies": {"name": "classification", "data": {"split": "test"}},
+          "amazon": {"name": "classification", "data": {"source": f"jsonl:{CACHE}/sentiment/amazon", "split": "test"}},
+          "tweets": {"name": "classification", "data": {"source": f"jsonl:{CACHE}/sentiment/tweets", "split": "test"}},
         },
       },
       "log": {"every": 25},

@@ -10,14 +10,6 @@ from ml_collections import ConfigDict
 
 
 def get_config():
-  emoji = {
-    "name": "image_text",
-    "source": "tfds:emoji",
-    "tokenizer": "clip",
-    "max_length": 12,
-    "image_size": 32,
-    "cache": True,
-  }
   return ConfigDict(
     {
       "seed": 0,
@@ -42,7 +34,12 @@ def get_config():
       },
       "objective": {"name": "sigmoid_contrastive"},
       "data": {
-        **emoji,
+        "name": "image_text",
+        "source": "tfds:emoji",
+        "tokenizer": "clip",
+        "max_length": 12,
+        "image_size": 32,
+        "cache": True,
         "split": "train",
         "augment": [
           {"name": "shift", "pixels": 3, "fill": "white"},
@@ -69,8 +66,8 @@ def get_config():
         "evaluators": {
           "retrieval": {
             "name": "retrieval",
-            "data": {**emoji, "split": "test"},
-            "train_data": {**emoji, "split": "train"},
+            "data": {"split": "test"},
+            "train_data": {"split": "train"},
           }
         },
       },

@@ -28,14 +28,6 @@ CACHE = "~/.cache/zoo/summaries"  # Where scripts/fetch.py leaves texts and toke
 
 
 def get_config():
-  docstrings = {
-    "name": "text_pairs",
-    "source": f"jsonl:{CACHE}",
-    "tokenizer": f"{CACHE}/tokenizer.json",
-    "max_length": 128,
-    "target_length": 32,
-    "prefix": "summarize: ",
-  }
   return ConfigDict(
     {
       "seed": 0,
@@ -56,7 +48,15 @@ def get_config():
       },
       "init": "runs/t5_pretrain",
       "objective": {"name": "seq2seq", "label_smoothing": 0.1},
-      "data": {**docstrings, "split": "train"},
+      "data": {
+        "name": "text_pairs",
+        "source": f"jsonl:{CACHE}",
+        "tokenizer": f"{CACHE}/tokenizer.json",
+        "max_length": 128,
+        "target_length": 32,
+        "prefix": "summarize: ",
+        "split": "train",
+      },
       "optimizer": {
         "name": "adafactor",
         "learning_rate": 0.02,
@@ -70,8 +70,8 @@ def get_config():
         "evaluators": {
           "test": {
             "name": "generation",
-            "data": {**docstrings, "split": "test"},
-            "train_data": {**docstrings, "split": "train"},
+            "data": {"split": "test"},
+            "train_data": {"split": "train"},
             "batch_size": 50,
           },
         },

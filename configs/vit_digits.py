@@ -10,7 +10,6 @@ from ml_collections import ConfigDict
 
 
 def get_config():
-  digits = {"name": "labelled_images", "source": "tfds:digits", "image_size": 28, "cache": True}
   return ConfigDict(
     {
       "seed": 0,
@@ -29,8 +28,11 @@ def get_config():
       },
       "objective": {"name": "classify", "label_smoothing": 0.1},
       "data": {
-        **digits,
+        "name": "labelled_images",
+        "source": "tfds:digits",
         "split": "train",
+        "image_size": 28,
+        "cache": True,
         "augment": [
           {"name": "random_resized_crop", "scale": [0.7, 1.0], "ratio": [0.8, 1.25]},
           {"name": "shift", "pixels": 2},
@@ -51,11 +53,11 @@ def get_config():
       "eval": {
         "every": 300,
         "evaluators": {
-          "test": {"name": "classification", "data": {**digits, "split": "test"}},
+          "test": {"name": "classification", "data": {"split": "test"}},
           "probe": {
             "name": "linear_probe",
-            "data": {**digits, "split": "test"},
-            "train_data": {**digits, "split": "train"},
+            "data": {"split": "test"},
+            "train_data": {"split": "train"},
             "shots": 10,
           },
         },

@@ -174,5 +174,5 @@ plt.show()
 # %%
 from zoo.evaluate import evaluators, run
 
-measured = run(evaluators(config["eval"], model), params)
+measured = run(evaluators(config["eval"], model, config["data"]), params)
 {name: round(value, 4) for name, value in measured.items() if "r10" in name}

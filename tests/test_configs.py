@@ -118,11 +118,15 @@ def shrunk(path, data_dir, own_data):
     section, _, key = entry.rpartition(".")
     if key == "source":
       is_shipped = source in SPLITS
-      train_split, test_split = SPLITS.get(source, OF_A_USER)
-      changes[f"{section}.source"] = source if is_shipped else own_data[source.partition(":")[0]]
+      changes[entry] = source if is_shipped else own_data[source.partition(":")[0]]
       changes[f"{section}.data_dir"] = data_dir if is_shipped else "none"
+    elif key == "split":
+      of_the_run = written["data"].get("source") or written["data"]["data"]["source"]
+      train_split, test_split = SPLITS.get(
+        dict(config.flatten(written)).get(f"{section}.source", of_the_run), OF_A_USER
+      )
       is_for_training = section.split(".")[0] == "data" or section.endswith(".train_data")
-      changes[f"{section}.split"] = train_split if is_for_training else test_split
+      changes[entry] = train_split if is_for_training else test_split
     elif key == "tokenizer" and "/" in source:
       changes[entry] = "sotu"  # One that was learnt from texts that are not here, and is no larger.
     elif key == "target_length":

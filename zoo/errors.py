@@ -49,6 +49,16 @@ def setting_up() -> Generator[None]:
     raise UserError(f"{kind}{error} (--traceback shows where.)") from error
 
 
+@contextlib.contextmanager
+def naming(where: str) -> Generator[None]:
+  """As `setting_up`, the message beginning with which entry of the config was being set up."""
+  try:
+    with setting_up():
+      yield
+  except UserError as error:
+    raise UserError(f"{where}: {error}") from error
+
+
 def tell(line: str) -> None:
   """Writes a line on stderr. A disk that is full may be stderr's too: then the exit status alone tells."""
   with contextlib.suppress(OSError):

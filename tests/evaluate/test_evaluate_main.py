@@ -120,6 +120,42 @@ def test_a_mistake_ends_in_one_line_and_status_2(run, capsys, arguments, message
   assert not (run / "evaluation.json").exists()
 
 
+def test_evaluators_read_the_data_of_the_run_but_for_what_their_section_says():
+  run = {
+    "name": "packed",
+    "max_length": 9,
+    "workers": 3,
+    "augment": [{"name": "flip"}],
+    "data": {"name": "documents", "source": "text:here", "split": "train", "max_length": 9},
+  }
+  plain = {"name": "packed", "max_length": 9, "data": run["data"]}
+  assert evaluate.inherited({}, run) == plain
+  assert evaluate.inherited({"max_length": 7, "data": {"split": "test"}}, run) == {
+    **plain,
+    "max_length": 7,
+    "data": {**run["data"], "split": "test"},
+  }
+  documents = {"name": "documents", "source": "text:there"}
+  assert evaluate.inherited({"data": documents}, run) == {**plain, "data": documents}
+  assert evaluate.inherited(documents, run) == documents and evaluate.inherited(3, run) == 3
+
+
+def test_the_source_of_a_run_is_said_once(run, tmp_path, capsys):
+  (tmp_path / "other").mkdir()
+  (tmp_path / "other" / "0.txt").write_text("Nothing of the kind.")
+  section = '{"test": {"name": "perplexity", "data": {"split": "train"}, "train_data": {}}}'
+  bytes_of = {}
+  for folder in ("texts", "other"):
+    source = f"--config.data.source=text:{tmp_path / folder}"
+    main([f"--run={run}", source, f"--config.eval.evaluators={section}"])
+    bytes_of[folder] = json.loads((run / "evaluation.json").read_text())["eval/test/tokens"]
+  assert bytes_of["other"] == len("Nothing of the kind.") + 1 and bytes_of["texts"] > 100
+  with pytest.raises(SystemExit):
+    main([f"--run={run}", "--config.data.source=text:/nowhere", f"--config.eval.evaluators={section}"])
+  error = capsys.readouterr().err
+  assert error.startswith("Error: config.eval.evaluators.test: ") and "/nowhere" in error
+
+
 def test_help_names_the_command():
   shown = subprocess.run([sys.executable, "-m", "zoo.evaluate", "--help"], capture_output=True, text=True, check=True)
   assert shown.stdout.startswith("Usage: python -m zoo.evaluate --config=FILE")

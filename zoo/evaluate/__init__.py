@@ -12,26 +12,57 @@ from typing import Any
 
 import jax
 
+from zoo.config import without
+from zoo.errors import naming
 from zoo.evaluate.tables import table
 from zoo.named import call, named
 from zoo.schema import resolve
 
+INHERIT = ("data", "train_data")  # Options of evaluators that are sections of data.
 
-def evaluators(section: Mapping[str, Any], model: Any) -> dict[str, Callable]:
+
+def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] | None = None) -> dict[str, Callable]:
   """The evaluators of a config's section `eval`, ready to run: their data are open, their options checked.
 
   Args:
     section: `{"evaluators": {key: {"name": ..., **options}}}`; the name is the key unless it is given. Files that an
       evaluator writes are named after its key.
     model: a model of the zoo.
+    data: the config's own section `data`, which those of evaluators inherit: `{"split": "test"}` says what differs.
+
+  Raises:
+    UserError: an evaluator cannot be set up; the message begins with its key.
   """
   ready = {}
   for key, options in resolve(section["evaluators"]).items():
-    options = {"name": key, **options}
-    if "file" in inspect.signature(named("evaluate", options["name"])).parameters:
-      options = {"file": key, **options}
-    ready[key] = call("evaluate", options, model)
+    with naming(f"config.eval.evaluators.{key}"):
+      options = {"name": key, **options}
+      if "file" in inspect.signature(named("evaluate", options["name"])).parameters:
+        options = {"file": key, **options}
+      if data is not None:
+        options = {name: inherited(entry, data) if name in INHERIT else entry for name, entry in options.items()}
+      ready[key] = call("evaluate", options, model)
   return ready
+
+
+def inherited(section: Any, data: Mapping[str, Any]) -> Any:
+  """An evaluator's section of data: unless it names a pipeline, the run's with these entries in place of its own.
+
+  Sections inside are laid over each other likewise. What only training does, `augment` and `workers`, is left out.
+  """
+  if not isinstance(section, Mapping) or "name" in section:
+    return section
+  return laid_over(without(resolve(data), "augment", "workers"), section)
+
+
+def laid_over(section: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
+  """`section` with `entries` in place of its own, sections inside likewise; one that names another is taken whole."""
+  merged = dict(section)
+  for name, entry in entries.items():
+    below = section.get(name)
+    both = isinstance(entry, Mapping) and isinstance(below, Mapping) and "name" not in entry
+    merged[name] = laid_over(below, entry) if both else entry
+  return merged
 
 
 def run(

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     mesh = sharding.make_mesh(config.mesh)
     params = jax.device_put(params, sharding.shardings(params, config.sharding, mesh))
     section = {"evaluators": chosen(config.eval.evaluators.to_dict(), options.get("only"))}
-    evaluators = evaluate.evaluators(section, model)
+    evaluators = evaluate.evaluators(section, model, config.data)
   tables = []
 
   def note(text: str) -> None:
