@@ -119,7 +119,33 @@ def change_a_number(folder):
   file.write_text(json.dumps(json.loads(file.read_text()) | {"params/up/kernel": 7}))
 
 
+def written(name, change):
+  def damage(folder):
+    (folder / name).write_text(change((folder / name).read_text()))
+
+  damage.__name__ = f"{name} {change('x')[:20]}"
+  return damage
+
+
+def rename(folder):
+  """As the checkpoint of another step that was moved here."""
+  shutil.rmtree(folder)
+  shutil.copytree(folder.with_name("1"), folder)
+
+
+ORBAX, NUMBERS, SCORE = "_CHECKPOINT_METADATA", "fingerprints/metadata", "metrics/metrics"
+
 DAMAGES = {
+  rename: "it was saved as that of step 1 and renamed",
+  written(ORBAX, lambda _: "[]"): "must be a dictionary",
+  written(ORBAX, lambda _: '{"item_handlers": 3}'): "Object must be any one of types",
+  written(ORBAX, lambda _: "[" * 100_000): "recursion",
+  written(NUMBERS, lambda _: "[3]"): "fingerprints are no numbers",
+  written(NUMBERS, lambda _: '{"step": null}'): "fingerprints are no numbers",
+  written(NUMBERS, lambda _: "[" * 100_000): "nested more than 200 deep",
+  written(SCORE, lambda _: "[3]"): "its score is no number",
+  written(SCORE, lambda _: '{"name": 1, "mode": 2, "value": "x"}'): "its score is no number",
+  written(SCORE, lambda text: text.replace("null", "7", 1)): "its score has changed since it was saved",
   truncate: "has .* bytes instead of",
   flip: "bytes of the file .* have changed",
   delete: "is missing",

@@ -217,7 +217,7 @@ def test_the_config_of_a_run_stands_in_for_a_missing_one(file, tmp_path):
 
 def test_a_torn_config_json_is_one_line(tmp_path):
   (tmp_path / "config.json").write_text('{"steps": 1')
-  assert "is not a config in JSON" in said(tmp_path)
+  assert "config.json cannot be read as JSON: Expecting" in said(tmp_path)
 
 
 def test_saved_entries_are_sorted_and_plain(file):

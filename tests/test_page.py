@@ -1,4 +1,5 @@
 import json
+import os
 import re
 from html.parser import HTMLParser
 
@@ -103,7 +104,23 @@ def test_memory_is_shown_in_gib_and_what_is_too_large_by_its_name(run, monkeypat
   monkeypatch.setattr(page, "IMAGE", 10)
   text = page.page(run)
   assert "memory_peak, GiB" in text and "</span> memory_peak, GiB 3" in text
-  assert "retrieval.png</h3><p>0.0 MiB, too large" in text and "<img" not in text
+  assert "bytes; 10 are the most that are read of such a file" in text and "<img" not in text
+
+
+def test_whatever_lies_in_a_run_folder_its_page_is_made(run):
+  strange = [{"step": "x", "loss": 1}, {"step": None}, {"step": []}, {"step": 10**400}, {"step": True}, [3], 7]
+  strange += [{"step": 21, "loss": 10**400, "\ud800": 3, "": 1e308, "deep": [{}]}, {"step": 22, "": -1e308}]
+  with open(run / "metrics.jsonl", "a") as file:
+    file.writelines(json.dumps(line) + "\n" for line in strange)
+    file.write(
+      "[" * 100_000 + "\n" + "9" * 5000 + "\n" + "x" * 3_000_000 + '\n{"step": 23, "loss": 0.125}\n{"step": 24'
+    )
+  for name in ("config.json", "environment.json", "samples.txt"):
+    (run / name).write_text("[" * 100_000)
+  os.mkfifo(run / "pipe.txt")
+  (run / "nowhere.png").symlink_to("nothing")
+  text = write(run).read_text()
+  assert "loss 0.125" in text and "pipe.txt is no file with an end" in text and "nowhere.png is missing" in text
 
 
 def test_a_page_is_written_at_the_end_and_before_it_only_when_it_is_time(run, monkeypatch):

@@ -234,8 +234,10 @@ def test_tensors_that_do_not_fit_are_listed(tmp_path):
 @pytest.mark.parametrize(
   "content, says",
   [
-    ("{", "model.json cannot be read: Expecting property name"),
-    ("[]", "model.json does not say which model this is: it needs an entry 'model' with a 'family'"),
+    ("{", "model.json cannot be read as JSON: Expecting property name"),
+    ("[]", "model.json holds a list, not an object"),
+    ("[" * 100_000, "model.json cannot be read as JSON: its lists and objects are nested more than 200 deep"),
+    ("{}", "model.json does not say which model this is: it needs an entry 'model' with a 'family'"),
     ('{"format": 1, "model": {"dim": 3}}', "needs an entry 'model' with a 'family'"),
     ('{"format": 2, "model": {"family": "gpt"}}', "is of format 2; this zoo reads 1. Update the zoo"),
     ('{"format": 1, "model": {"family": "gtp"}}', "cannot be built. zoo/models has no 'gtp'. Did you mean 'gpt'?"),

@@ -11,7 +11,6 @@ other bits is not taken. One process on its own disk also has the CRC-32 of ever
 import contextlib
 import functools
 import itertools
-import json
 import os
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Self
@@ -28,14 +27,16 @@ from zoo.quiet import hush_orbax
 from zoo.restoring import (
   CHECKSUMS,
   FINGERPRINTS,
+  SCORE,
   Damaged,
   absolute,
   described,
   problem,
+  read_score,
   read_unverified,
-  reading,
   reason_of,
   saved_fingerprints,
+  sum_of_score,
   verify,
 )
 from zoo.retention import NewestAndBest
@@ -123,10 +124,12 @@ class Checkpoints:
     self._check()
     step = int(step)
     value = (metrics or {}).get(self.best_name)
-    score = {"name": self.best_name, "mode": self.best_mode, "value": None if value is None else float(value)}
+    value = None if value is None else float(value)
+    score = {"name": self.best_name, "mode": self.best_mode, "value": value, "step": step}
     saved = step not in self.manager.all_steps()
     if saved:
-      items = {"state": ocp.args.PyTreeSave(state), FINGERPRINTS: ocp.args.JsonSave(fingerprints(state))}
+      sums = fingerprints(state) | {SCORE: sum_of_score(score)}
+      items = {"state": ocp.args.PyTreeSave(state), FINGERPRINTS: ocp.args.JsonSave(sums)}
       with self._saving():
         self.manager.save(step, args=ocp.args.Composite(**items), metrics=score, force=True)
     unknown = metrics and self.best_name is not None and self.best_name not in metrics
@@ -162,7 +165,7 @@ class Checkpoints:
       damaged[step] = why or "another host cannot read it"
       return False
 
-    scored = [step for step in found if fine(step, problem(lambda step=step: _score(self.folder / str(step))))]
+    scored = [step for step in found if fine(step, problem(lambda step=step: read_score(self.folder / str(step))))]
     for step in reversed(scored):
       folder, state, saved, why = self.folder / str(step), None, {}, None
       try:
@@ -261,6 +264,7 @@ def read(folder: str | os.PathLike, shapes: Any) -> Any:
     shapes: as for `Checkpoints.restore`; an array without a sharding goes to the first device.
   """
   folder = absolute(folder)
+  read_score(folder)
   state = read_unverified(folder, shapes)
   saved = saved_fingerprints(folder)
   if saved is not None:
@@ -276,13 +280,7 @@ def describe(folder: str | os.PathLike) -> dict[str, str]:
 def scores(folder: str | os.PathLike) -> dict[int, dict[str, Any] | None]:
   """The score stored with each checkpoint in `folder`, for `zoo.retention.best_step`."""
   folder = absolute(folder)
-  return {step: _score(folder / str(step)) for step in steps(folder)}
-
-
-def _score(folder: epath.Path) -> dict[str, Any] | None:
-  file = folder / "metrics" / "metrics"
-  with reading(folder):
-    return json.loads(file.read_text()) if file.exists() else None
+  return {step: read_score(folder / str(step)) for step in steps(folder)}
 
 
 def _torn(folder: epath.Path) -> list[epath.Path]:

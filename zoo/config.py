@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 from zoo.atomic import replacing
 from zoo.errors import UserError, did_you_mean
+from zoo.json_files import check_file, read_json
 from zoo.overrides import override, split
 from zoo.places import place
 from zoo.schema import OPTIONAL, REQUIRED, Section, check, flatten, resolve, with_defaults
@@ -92,7 +93,8 @@ def read(source: str | os.PathLike) -> dict[str, Any]:
   if not path.exists():
     siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
     raise UserError(f"There is no file {path}.{did_you_mean(path.name, siblings)}")
-  content = _run(path) if path.suffix == ".py" else _parse(path)
+  check_file(path)
+  content = _run(path) if path.suffix == ".py" else read_json(path, object)
   if not isinstance(content, Mapping | ConfigDict):
     raise UserError(f"{path} gives a {type(content).__name__}, not a config. Return a ConfigDict or a dict.")
   return resolve(content)
@@ -113,13 +115,6 @@ def _run(path: epath.Path) -> Any:
     message = error.msg if isinstance(error, SyntaxError) else error
     raise UserError(f"{where}: {type(error).__name__}: {message}") from error
   raise UserError(f"{path} has no function get_config(). It should return a ConfigDict or a dict.")
-
-
-def _parse(path: epath.Path) -> Any:
-  try:
-    return json.loads(path.read_text())
-  except ValueError as error:
-    raise UserError(f"{path} is not a config in JSON: {error}.") from error
 
 
 def to_json(config: Section) -> str:

@@ -15,8 +15,10 @@ from etils import epath
 
 from zoo.atomic import replacing
 from zoo.errors import UserError
+from zoo.json_files import check_file, parse_json
 from zoo.places import is_remote, place
 
+LONGEST = 2**20  # Bytes of a line.
 UPLOAD = 30.0  # Seconds between two times that a file in a bucket is written anew.
 
 
@@ -136,16 +138,29 @@ class Writers:
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
-  """The lines of a `metrics.jsonl`, without those that a killed run left unfinished."""
+  """The lines of a `metrics.jsonl`, without those that a killed run left unfinished and what else is no line of one."""
   lines = []
-  for text in place(path).read_bytes().decode("utf-8", "replace").splitlines():
+  for text in _texts(place(path)):
     try:
-      line = json.loads(text)
-    except json.JSONDecodeError:
+      line = parse_json(text)
+    except ValueError:
       continue
-    if isinstance(line, dict) and "step" in line:
+    step = line.get("step") if isinstance(line, dict) else None
+    if isinstance(step, int) and not isinstance(step, bool) and 0 <= step < 2**63:
       lines.append(line)
   return lines
+
+
+def _texts(path: epath.Path) -> Generator[str]:
+  """The lines of a file, but for what is longer than any of ours: nothing of any size is in memory at a time."""
+  check_file(path, 2**63)
+  with path.open("rb") as file:
+    whole = True
+    while part := file.readline(LONGEST):
+      ends = part.endswith(b"\n") or len(part) < LONGEST
+      if whole and ends:
+        yield part.decode("utf-8", "replace")
+      whole = ends
 
 
 def drop_beyond(path: str | os.PathLike, step: int) -> None:

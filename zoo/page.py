@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from zoo import metrics
+from zoo import json_files, metrics
 from zoo.atomic import replacing
 from zoo.errors import UserError, exits_with_one_line
 from zoo.places import place
@@ -27,6 +27,7 @@ SHARE = 0.02  # Of a run's time that its page may take.
 NO_ARTIFACTS = ("config.json", "environment.json", "model.json", "wandb_id.txt")
 POINTS = 300  # Of a curve, at most.
 IMAGE, IMAGES, TEXT, FILES = 2 * 2**20, 16 * 2**20, 20_000, 40  # Bytes of one and of all, letters, files: at most.
+LARGEST = 2**26  # Bytes of a text of which the beginning is shown.
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 366, 190, 58, 10, 22
 STYLE = """body{font:14px system-ui,sans-serif;margin:2em auto;max-width:1160px;color:#222}h2{margin-top:1.6em}
@@ -80,7 +81,7 @@ def write(folder: Any, others: Sequence[Any] = ()) -> Any:
   """Writes the page into the run folder, whole or not at all -> its path."""
   text, path = page(folder, others), place(folder) / (COMPARISON if others else NAME)
   with replacing(path) as temporary:
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_text(text, encoding="utf-8", errors="replace")
   return path
 
 
@@ -117,10 +118,15 @@ def curves_of(folder: Any) -> dict[str, Curve]:
   curves: dict[str, Curve] = {}
   for line in metrics.read(path):
     for name, value in line.items():
-      if name not in ("step", "time") and isinstance(value, int | float) and math.isfinite(value):
+      if name not in ("step", "time") and finite(value):
         scale, unit = (2**30, ", GiB") if name.startswith("memory_") else (1, "")
         curves.setdefault(name + unit, []).append((line["step"], value / scale))
   return curves
+
+
+def finite(value: Any) -> bool:
+  """Whether it is a number that a curve can pass; JSON may hold whole numbers that no float reaches."""
+  return isinstance(value, int | float) and -sys.float_info.max <= value <= sys.float_info.max
 
 
 def sections(runs: Mapping[str, Mapping[str, Curve]]) -> dict[str, dict[str, list[str]]]:
@@ -199,14 +205,18 @@ def artifacts(folder: Any) -> list[str]:
   for path in sorted(folder.glob("*")):
     if len(found) == FILES or path.suffix not in (".png", ".txt", ".json") or path.name in NO_ARTIFACTS:
       continue
-    name, content = html.escape(path.name), path.read_bytes()
-    if path.suffix == ".png" and len(content) <= min(IMAGE, room):
+    name, most = html.escape(path.name), min(IMAGE, room) if path.suffix == ".png" else LARGEST
+    try:
+      json_files.check_file(path, most)
+    except UserError as error:  # Too large, or a pipe.
+      found.append(f"<h3>{name}</h3><p>{html.escape(str(error))}</p>")
+      continue
+    content = path.read_bytes()
+    if path.suffix == ".png":
       room -= len(content)
       found.append(
         f'<h3>{name}</h3><img alt="{name}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
       )
-    elif path.suffix == ".png":
-      found.append(f"<h3>{name}</h3><p>{len(content) / 2**20:.1f} MiB, too large for this page.</p>")
     else:
       text = content.decode("utf-8", "replace")
       cut = f"\n... and {len(text) - TEXT:,} letters more" if len(text) > TEXT else ""
@@ -215,12 +225,11 @@ def artifacts(folder: Any) -> list[str]:
 
 
 def read_json(path: Any) -> dict:
-  """A file's section; {} if it holds none."""
+  """A file's section; {} if it holds none that can be read."""
   try:
-    found = json.loads(path.read_text())
-  except ValueError:
+    return json_files.read_json(path)
+  except UserError:
     return {}
-  return found if isinstance(found, dict) else {}
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:

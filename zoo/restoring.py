@@ -6,6 +6,7 @@ Neither Orbax nor a disk says when a bit of an array has changed; what else is w
 import contextlib
 import json
 import os
+import zlib
 from collections.abc import Callable, Generator, Mapping
 from typing import Any
 
@@ -14,13 +15,14 @@ import orbax.checkpoint as ocp
 from etils import epath
 
 from zoo import agreement, checksums
-from zoo.errors import UserError
+from zoo.errors import UserError, shown
 from zoo.fingerprints import fingerprints
+from zoo.json_files import check_file, parse_json
 from zoo.mismatch import mismatch
 from zoo.paths import path_name
 from zoo.places import is_remote, place
 
-CHECKSUMS, FINGERPRINTS = "checksums.json", "fingerprints"
+CHECKSUMS, FINGERPRINTS, SCORE = "checksums.json", "fingerprints", "metrics/metrics"
 
 
 class Damaged(UserError):
@@ -34,8 +36,45 @@ class Damaged(UserError):
 def saved_fingerprints(folder: epath.Path) -> dict[str, int] | None:
   """Those of the whole state, as they were when it was saved; None if the folder has none."""
   with reading(folder):
-    file = folder / FINGERPRINTS / "metadata"
-    return json.loads(file.read_text()) if file.exists() else None
+    sums = _parsed(folder / FINGERPRINTS / "metadata")
+    if not isinstance(sums, dict | None) or not all(isinstance(number, int) for number in (sums or {}).values()):
+      raise ValueError("its fingerprints are no numbers")
+    return sums
+
+
+def read_score(folder: epath.Path) -> dict[str, Any] | None:
+  """The score stored with a checkpoint, for `zoo.retention.best_step`; None if there is none.
+
+  Raises:
+    Damaged: it has changed, what Orbax keeps beside it cannot be read, or the folder has the name of another step.
+  """
+  with reading(folder):
+    # What Orbax reads of every checkpoint before it saves another; it would not say which one it cannot read.
+    ocp.path.step.standard_name_format().find_step(folder.parent, int(folder.name)).commit_timestamp_nsecs  # noqa: B018
+    score = _parsed(folder / SCORE)
+    if score is None:
+      return None
+    value = score["value"] if isinstance(score, dict) and {"name", "mode", "value"} <= set(score) else score
+    if not isinstance(value, int | float | None):
+      raise ValueError("its score is no number")
+    step = score.get("step", int(folder.name))  # Checkpoints were saved without, once.
+    if step != int(folder.name):
+      raise ValueError(f"it was saved as that of step {shown(step)} and renamed")
+    if (saved_fingerprints(folder) or {}).get(SCORE, sum_of_score(score)) != sum_of_score(score):
+      raise ValueError("its score has changed since it was saved")
+    return score
+
+
+def _parsed(file: epath.Path) -> Any:
+  if not file.exists():
+    return None
+  check_file(file)
+  return parse_json(file.read_text())
+
+
+def sum_of_score(score: Mapping[str, Any]) -> int:
+  """Its CRC-32."""
+  return zlib.crc32(json.dumps(score, sort_keys=True).encode())
 
 
 def verify(folder: epath.Path, state: Any, saved: Mapping[str, int]) -> None:

@@ -22,6 +22,7 @@ from zoo.atomic import replacing
 from zoo.build import build, shapes_of, sizes_of
 from zoo.config import differences
 from zoo.errors import UserError, shown
+from zoo.json_files import read_json
 from zoo.layers.stack import stack_layers, unstack_layers
 from zoo.mismatch import mismatch
 from zoo.paths import check_pattern, flatten, matches_any, unflatten
@@ -209,15 +210,12 @@ def _spec_in(folder: epath.Path | pathlib.Path) -> dict[str, Any] | None:
   path = folder / (MODEL if (folder / MODEL).exists() else CONFIG)
   if not path.exists():
     return None
-  try:
-    content = json.loads(path.read_text(encoding="utf-8"))
-  except (OSError, ValueError) as error:
-    raise UserError(f"{path} cannot be read: {error}.") from error
-  spec = content.get("model") if isinstance(content, dict) else None
+  content = read_json(path)
+  spec = content.get("model")
   if not isinstance(spec, dict) or not isinstance(spec.get("family"), str):
     raise UserError(f"{path} does not say which model this is: it needs an entry 'model' with a 'family'.")
   if path.name == MODEL and content.get("format") != FORMAT:
-    raise UserError(f"{path} is of format {content.get('format')}; this zoo reads {FORMAT}. Update the zoo.")
+    raise UserError(f"{path} is of format {shown(content.get('format'))}; this zoo reads {FORMAT}. Update the zoo.")
   return spec
 
 

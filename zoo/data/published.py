@@ -4,7 +4,7 @@ What a folder says is read as transformers reads it: tokenizer_config.json names
 the vocabulary, whether text becomes lower case, and the longest text; special_tokens_map.json does where it does not.
 """
 
-import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from zoo.data.encodings import ROLES, Pieces, Tokenizer
 from zoo.data.vocabularies import KINDS, OF_CLASS, OF_MODEL_TYPE, Kind, framing
 from zoo.errors import UserError, shown
+from zoo.json_files import check_file, read_json
 
 FAST, CONFIG, SIGNS, ADDED = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
 NONE = 10**9  # A model_max_length above this says that there is none.
@@ -107,6 +108,7 @@ def _from_json(path: Path, config: Mapping[str, Any]) -> Any:
   from tokenizers import Tokenizer as Backend
   from tokenizers import normalizers, pre_tokenizers
 
+  check_file(path)
   backend = Backend.from_file(str(path))
   before, split = backend.normalizer, backend.pre_tokenizer
   names = {
@@ -216,12 +218,4 @@ def _refusal(folder: Path, config: Mapping[str, Any]) -> UserError:
 
 def _read(path: Path) -> dict[str, Any]:
   """A JSON object; an empty one if the file is not there."""
-  try:
-    content = json.loads(path.read_text(encoding="utf-8"))
-  except FileNotFoundError:
-    return {}
-  except (OSError, ValueError, RecursionError) as error:
-    raise UserError(f"{path} cannot be read as JSON: {str(error)[:200]}.") from None
-  if not isinstance(content, dict):
-    raise UserError(f"{path} holds a {type(content).__name__}, not an object.")
-  return content
+  return read_json(path) if os.path.lexists(path) else {}

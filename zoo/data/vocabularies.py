@@ -3,12 +3,12 @@
 Published folders have such files beside or instead of a tokenizer.json.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.errors import UserError
+from zoo.json_files import check_file, read_json
 
 # Of CLIP, https://github.com/openai/CLIP/blob/main/clip/simple_tokenizer.py: words, single digits, other signs.
 CLIP_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
@@ -129,11 +129,8 @@ def framing(frame: tuple[str, str], backend: Any) -> Any:
 
 def _vocab_and_merges(folder: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
   path = folder / "vocab.json"
-  try:
-    vocab = json.loads("".join(_lines(path)))
-  except (ValueError, RecursionError) as error:
-    raise UserError(f"{path} cannot be read as JSON: {str(error)[:200]}.") from None
-  if not isinstance(vocab, dict) or not all(isinstance(token, int) and 0 <= token < 2**31 for token in vocab.values()):
+  vocab = read_json(path)
+  if not all(isinstance(token, int) and 0 <= token < 2**31 for token in vocab.values()):
     raise UserError(f"{path} does not give each token its number.")
   lines = [line.rstrip("\r\n") for line in _lines(folder / "merges.txt")]
   parts = [line.partition(" ") for line in lines if line and not line.startswith("#version")]
@@ -141,10 +138,9 @@ def _vocab_and_merges(folder: Path) -> tuple[dict[str, int], list[tuple[str, str
 
 
 def _lines(path: Path) -> list[str]:
+  check_file(path)
   try:
     with path.open(encoding="utf-8", newline="\n") as file:
       return file.readlines()
-  except FileNotFoundError:
-    raise UserError(f"{path} is missing. Fetch it again.") from None
   except (OSError, UnicodeDecodeError) as error:
     raise UserError(f"{path} cannot be read: {error}.") from None

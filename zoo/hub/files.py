@@ -9,7 +9,7 @@ import os
 import pathlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 
 from zoo.errors import UserError
 from zoo.hub.msgpack import FlaxTensors, open_flax
+from zoo.json_files import read_json
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 FLAX, FLAX_INDEX, FLAX_SHARDS = "flax_model.msgpack", "flax_model.msgpack.index.json", "flax_model-*.msgpack"
@@ -73,19 +74,6 @@ class Tensors(Mapping):
   def only(self, names: Iterable[str]) -> "Tensors":
     """These of them."""
     return Tensors({name: self.places[name] for name in names})
-
-
-def read_json(path: pathlib.Path, kind: type = dict) -> Any:
-  """A JSON file that holds an object, or a list if that is the `kind`, or one line that says why not."""
-  try:
-    content = json.loads(path.read_text(encoding="utf-8"))
-  except FileNotFoundError:
-    raise UserError(f"{path} is missing.") from None
-  except (OSError, ValueError, RecursionError) as error:
-    raise UserError(f"{path} cannot be read as JSON: {str(error)[:200] or type(error).__name__}.") from None
-  if not isinstance(content, kind):
-    raise UserError(f"{path} holds a {type(content).__name__}, not {'an object' if kind is dict else 'a list'}.")
-  return content
 
 
 def is_published(folder: pathlib.Path) -> bool:

@@ -1,0 +1,92 @@
+"""JSON that others wrote: with limits on size and depth, and whatever is wrong with it in one line."""
+
+import json
+import os
+import stat
+from typing import Any
+
+from etils import epath
+
+from zoo.errors import UserError
+
+SIZE = 2**28  # Bytes: the largest vocabularies and indexes that are published have some 10 MB.
+DEPTH = 200  # Lists and objects within each other. Python's own limit is near 1000, for all that is done with them.
+
+
+def parse_json(text: str | bytes, depth: int = DEPTH) -> Any:
+  """What a text in JSON says. Any mistake in it is a ValueError, also nesting deeper than `depth`.
+
+  >>> parse_json('{"dim": [2, 3]}')
+  {'dim': [2, 3]}
+  """
+  try:
+    content = json.loads(text)
+  except RecursionError:
+    raise ValueError(f"its lists and objects are nested more than {depth} deep") from None
+  # What has fewer brackets than that is not looked through: rows of data come by the million.
+  brackets = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
+  if brackets > depth and deeper(content, depth):
+    raise ValueError(f"its lists and objects are nested more than {depth} deep")
+  return content
+
+
+def deeper(content: Any, depth: int) -> bool:
+  """Whether lists and mappings are nested more than `depth` deep, as they are for ever in one that holds itself."""
+  level = [content]
+  for _ in range(depth):
+    level = [
+      entry
+      for parent in level
+      if isinstance(parent, dict | list | tuple)
+      for entry in (parent.values() if isinstance(parent, dict) else parent)
+      if isinstance(entry, dict | list | tuple)
+    ]
+    if not level:
+      return False
+  return True
+
+
+def read_json(path: str | os.PathLike, kind: type = dict, *, size: int = SIZE) -> Any:
+  """What a JSON file holds, here or in a bucket.
+
+  Args:
+    path: of the file.
+    kind: dict or list: what it must hold; `object`: anything.
+    size: most bytes that it may have.
+
+  Raises:
+    UserError: there is no such file, it cannot be read, is no regular file, too large or too deep, or holds another
+      kind.
+  """
+  check_file(path, size)
+  try:
+    content = parse_json(epath.Path(path).read_text(encoding="utf-8"))
+  except (OSError, ValueError) as error:
+    raise UserError(f"{path} cannot be read as JSON: {' '.join(str(error).split())[:200]}.") from error
+  if not isinstance(content, kind):
+    wanted = {dict: "an object", list: "a list"}.get(kind, kind.__name__)
+    raise UserError(f"{path} holds a {type(content).__name__}, not {wanted}.")
+  return content
+
+
+def check_file(path: str | os.PathLike, size: int = SIZE) -> None:
+  """UserError for a path that is no regular file, as a pipe is that waits for ever, or has more than `size` bytes."""
+  try:
+    if "://" in os.fspath(path):
+      length = epath.Path(path).stat().length
+    else:
+      found = os.stat(path)
+      length = found.st_size
+      if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path} is no file with an end, but a {_what(found.st_mode)}. Put a copy of the file there.")
+  except FileNotFoundError:
+    raise UserError(f"{path} is missing.") from None
+  except OSError as error:
+    raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+  if length is not None and length > size:
+    raise UserError(f"{path} has {length:,} bytes; {size:,} are the most that are read of such a file.")
+
+
+def _what(mode: int) -> str:
+  kinds = {"a folder": stat.S_ISDIR, "pipe": stat.S_ISFIFO, "device": stat.S_ISCHR, "socket": stat.S_ISSOCK}
+  return next((name.removeprefix("a ") for name, is_one in kinds.items() if is_one(mode)), "special file")
