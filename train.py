@@ -21,7 +21,7 @@ from zoo.errors import UserError, exits_with_one_line, setting_up
 from zoo.evaluate import artifacts
 from zoo.experiment import experiment
 from zoo.explain import explain
-from zoo.metrics import Writers
+from zoo.metrics import Writers, services
 from zoo.places import place
 from zoo.plan import explained
 from zoo.plan_search import planned
@@ -65,6 +65,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
   """What `main` does once the hosts have met."""
   folder = place(config.workdir)
   check_same_run(config, folder)
+  services(config.log.tensorboard, config.log.wandb)
 
   # What to train, on what, toward what. Nothing is written before all of it is known to fit together.
   with setting_up():
@@ -126,6 +127,8 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
       with speed.timed("dispatch"):
         arrays = sharding.put_batch(batch, mesh)
       shapes_of_batch = tuple((name, jax.ShapeDtypeStruct(x.shape, x.dtype)) for name, x in arrays.items())
+      if step == start + 1:
+        progress.note("compiling the first step")
       with watchdog.compiling(shapes_of_batch) as first, jax.profiler.StepTraceAnnotation("train", step_num=step):
         state, metrics, guarded = run_step(shapes_of_batch, state, arrays)
         if first:

@@ -38,6 +38,7 @@ if "google.colab" in sys.modules:
 # %%
 import json
 import pathlib
+import textwrap
 
 import jax
 import jax.numpy as jnp
@@ -158,7 +159,7 @@ assert np.allclose(weights.sum(-1), 1, atol=1e-5)
 
 figure, axes = plt.subplots(1, heads + 1, figsize=(2.2 * (heads + 1), 2.4))
 axes[0].imshow(images[index])
-axes[0].set_title(held_out.caption(index))
+axes[0].set_title(textwrap.fill(held_out.caption(index), 18))
 for head in range(heads):
   axes[head + 1].imshow(weights[0, head, 0, 1:].reshape(grid, grid), cmap="magma")
   axes[head + 1].set_title(f"head {head}")

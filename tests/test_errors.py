@@ -1,8 +1,14 @@
+import re
 import socket
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from zoo.errors import UserError, did_you_mean, exits_with_one_line, setting_up
+from zoo.extras import PACKAGES, install
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_the_nearest_word_is_suggested_and_a_far_one_is_not():
@@ -81,3 +87,11 @@ def test_what_layers_refuse_while_setting_up_is_a_users_mistake(error):
 def test_a_users_mistake_while_setting_up_stays_as_it_was():
   with pytest.raises(UserError, match="^depth is 0$"), setting_up():
     raise UserError("depth is 0")
+
+
+def test_an_extra_is_installed_by_what_pyproject_says_it_needs():
+  project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+  for extra, packages in PACKAGES.items():
+    needs = [re.split("[>=<]", requirement)[0] for requirement in project[extra]]
+    assert packages.replace("'", "").split() == needs
+  assert install("tpu") == "pip install 'jax[tpu]'"

@@ -25,7 +25,7 @@ def text_of(model, folder, tokens, **options):
   encoder = zoo.load_tokenizer("bytes")
   out = zoo.generate(model, zoo.load(folder)[1], np.array([tokens]), eos=encoder.eos, **options)
   new = np.asarray(out)[0, 1 if model is ANSWERS else len(tokens) :].tolist()
-  return encoder.decode(new[: new.index(encoder.eos)] if encoder.eos in new else new)
+  return encoder.decode(new[: new.index(encoder.eos)] if encoder.eos in new else new, special=False)
 
 
 def run(folder, *flags):
@@ -91,3 +91,11 @@ def test_the_files_say_how_unless_a_flag_does(folders, tmp_path, capsys):
     new = np.asarray(out)[0, len(tokens) :].tolist()
     wanted = encoder.decode(new[: new.index(options["eos"])] if options["eos"] in new else new)
     assert capsys.readouterr().out == f"Hi{wanted}\n"
+
+
+def test_a_model_of_sounds_takes_no_prompt(tmp_path, capsys):
+  model = zoo.build("whisper", vocab_size=23, dim=8, depth=1, num_heads=2, mels=8, source_length=6, max_length=9)
+  zoo.save(tmp_path, model, filled(model, *model.example(), seed=1))
+  with pytest.raises(SystemExit):
+    main(["--model", str(tmp_path), "--tokenizer", "bytes", "--prompt", "a.wav"])
+  assert "answers sounds or images, and a prompt is text" in capsys.readouterr().err

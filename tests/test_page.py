@@ -76,6 +76,27 @@ def test_a_long_curve_keeps_its_spikes_and_its_end():
   assert thinned(curve[:50]) == curve[:50]
 
 
+def test_the_loss_comes_first_and_what_it_was_trained_with_last():
+  curves = dict.fromkeys(["accuracy", "grad_norm", "image_to_text", "learning_rate", "loss", "mfu", "seconds_per_step"])
+  found = page.sections({"run": curves})
+  assert list(found["Training"]) == ["loss", "accuracy", "image_to_text", "grad_norm", "learning_rate"]
+  assert list(found["Speed"]) == ["seconds_per_step", "mfu"]
+
+
+def test_numbers_are_short_and_one_step_stands_on_an_axis_from_the_start():
+  assert [page.number(y) for y in (0.0001683, 0.05, 12345.6, 0)] == ["1.7e-4", "0.05", "12,346", "0"]
+  assert ">0</text>" in figure("top1", {"model": [(150.0, 0.5)]}) and ">150</text>" in figure(
+    "top1", {"model": [(150.0, 0.5)]}
+  )
+
+
+def test_pictures_come_before_texts_and_numbers(run):
+  for name in ("a.json", "a.txt", "z.png"):
+    (run / name).write_bytes(b"{}")
+  text = page.page(run)
+  assert text.index(">z.png<") < text.index(">a.txt<") < text.index(">a.json<")
+
+
 def test_a_curve_that_does_not_move_is_drawn():
   assert spread([3.0, 3.0]) == (1.5, 4.5) and spread([0.0]) == (-0.5, 0.5)
   assert "nan" not in figure("loss", {"loss": [(1.0, 0.0)]})

@@ -98,5 +98,5 @@ def test_an_unknown_bucket_and_a_missing_package_are_told(monkeypatch):
     place("nfs://x")
   monkeypatch.setitem(sys.modules, "gcsfs", None)
   monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "gcs", raising=False)
-  with pytest.raises(UserError, match="gcsfs is not installed. Install it with: pip install 'flax-zoo\\[gcs\\]'"):
+  with pytest.raises(UserError, match="gcsfs is not installed. Install it with: pip install gcsfs"):
     place("gs://bucket/run")

@@ -140,7 +140,7 @@ def test_parameters_on_a_chip_fall_as_the_chips_rise():
     assert own == 4 * made.parameters // chips.chips
 
 
-@pytest.mark.parametrize("target", ["v9:2x2", "b100:8", "v5litepod-16", "auto", ""])
+@pytest.mark.parametrize("target", ["v9:2x2", "b100:8", "a100:8", "v3-8", "v5litepod-", "auto", ""])
 def test_what_is_no_chip_is_told(target):
   with pytest.raises(UserError, match="it must be a generation and a shape"):
     read(target)
@@ -168,13 +168,15 @@ def test_what_is_no_number_of_slices_is_told(target):
 
 def test_targets_are_read_as_people_write_them():
   written = {"V5E:4X4": ("v5e:4x4", 16), " 2 * v5e: 4x4": ("2*v5e:4x4", 32), "v5p:8x4x4": ("v5p:4x4x8", 128),
-             "v5p:2x2x1": ("v5p:2x2x1", 4), "1*v6e:1x1": ("v6e:1x1", 1), "H100:16": ("h100:16", 16)}  # fmt: skip
+             "v5litepod-16": ("v5e:4x4", 16), "2*v5p-128": ("2*v5p:4x4x4", 128), "v4-8": ("v4:2x2x1", 4),
+             "v6e-256": ("v6e:16x16", 256), "v5p:2x2x1": ("v5p:2x2x1", 4),
+             "1*v6e:1x1": ("v6e:1x1", 1), "H100:16": ("h100:16", 16)}  # fmt: skip
   assert {text: (str(read(text)), read(text).chips) for text in written} == written
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is here")
 def test_says_what_to_install():
-  with pytest.raises(UserError, match=r"flax-zoo\[tpu\]"):
+  with pytest.raises(UserError, match=r"pip install 'jax\[tpu\]'"):
     devices_of(read("v5e:4x4"))
 
 

@@ -15,6 +15,7 @@ from etils import epath
 
 from zoo.atomic import replacing
 from zoo.errors import UserError
+from zoo.extras import install
 from zoo.json_files import check_file, parse_json
 from zoo.places import is_remote, place
 
@@ -72,9 +73,7 @@ class Writers:
     if jax.process_index() != 0:
       return
     folder = place(folder)
-    # What may be missing is asked for before anything is written.
-    event_files = _extra("tensorboardX", "tensorboard") if tensorboard else None
-    service = _extra("wandb", "wandb") if wandb else None
+    event_files, service = services(tensorboard, wandb)  # Before anything is written.
     folder.mkdir(parents=True, exist_ok=True)
     self.path = folder / "metrics.jsonl"
     drop_beyond(self.path, step)
@@ -173,11 +172,17 @@ def drop_beyond(path: str | os.PathLike, step: int) -> None:
     temporary.write_text(kept, encoding="utf-8")
 
 
+def services(tensorboard: bool, wandb: str | Mapping[str, Any] | None) -> tuple[ModuleType | None, ModuleType | None]:
+  """The modules tensorboardX and wandb, each None unless it is asked for. UserError if one is not installed."""
+  event_files = _extra("tensorboardX", "tensorboard") if tensorboard else None
+  return event_files, _extra("wandb", "wandb") if wandb else None
+
+
 def _extra(module: str, extra: str) -> ModuleType:
   try:
     return importlib.import_module(module)
   except ImportError as error:
-    raise UserError(f"{module} is not installed. Install it with: pip install 'flax-zoo[{extra}]'.") from error
+    raise UserError(f"{module} is not installed. Install it with: {install(extra)}.") from error
 
 
 def _wandb_id(folder: epath.Path) -> str:

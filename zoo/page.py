@@ -25,6 +25,7 @@ from zoo.schema import flatten
 NAME, COMPARISON = "page.html", "comparison.html"
 SHARE = 0.02  # Of a run's time that its page may take.
 NO_ARTIFACTS = ("config.json", "environment.json", "model.json", "wandb_id.txt")
+FIRST, LAST = ("loss", "seconds_per_step"), ("grad_norm", "learning_rate")  # Of the figures of a section.
 POINTS = 300  # Of a curve, at most.
 IMAGE, IMAGES, TEXT, FILES = 2 * 2**20, 16 * 2**20, 20_000, 40  # Bytes of one and of all, letters, files: at most.
 LARGEST = 2**26  # Bytes of a text of which the beginning is shown.
@@ -132,7 +133,8 @@ def finite(value: Any) -> bool:
 def sections(runs: Mapping[str, Mapping[str, Curve]]) -> dict[str, dict[str, list[str]]]:
   """Heading -> caption of a figure -> the metrics in it: a model and what it is compared with share one."""
   found: dict[str, dict[str, list[str]]] = {"Training": {}, "Speed": {}}
-  for name in dict.fromkeys(name for curves in runs.values() for name in curves):
+  names = list(dict.fromkeys(name for curves in runs.values() for name in curves))
+  for name in sorted(names, key=lambda name: (name in LAST, name not in FIRST)):  # Else as they come.
     parts = name.split("/")
     if parts[0] == "eval" and len(parts) > 2:
       found.setdefault(f"Evaluation: {parts[1]}", {}).setdefault(parts[-1], []).append(name)
@@ -156,7 +158,7 @@ def figure(caption: str, curves: Mapping[str, Curve]) -> str:
   curves = {name: thinned(curve) for name, curve in curves.items()}
   xs = [x for curve in curves.values() for x, _ in curve]
   ys = [y for curve in curves.values() for _, y in curve]
-  (left, right), (low, high) = spread(xs), spread(ys)
+  (left, right), (low, high) = spread(xs) if min(xs) < max(xs) else spread([0, *xs]), spread(ys)
   across = lambda x: LEFT + (x - left) / (right - left) * (WIDTH - LEFT - 10)
   up = lambda y: TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
   drawn, legend = [], []
@@ -178,7 +180,11 @@ def figure(caption: str, curves: Mapping[str, Curve]) -> str:
 
 def number(y: float) -> str:
   """As people write it."""
-  return f"{y:,.0f}" if 1000 <= abs(y) < 1e7 else f"{y:.4g}"
+  if 1000 <= abs(y) < 1e7:
+    return f"{y:,.0f}"
+  if y and abs(y) < 0.001:
+    return f"{y:.1e}".replace("e-0", "e-")
+  return f"{y:.4g}"
 
 
 def thinned(curve: Curve) -> Curve:
@@ -200,10 +206,11 @@ def spread(values: Sequence[float]) -> tuple[float, float]:
 
 
 def artifacts(folder: Any) -> list[str]:
-  """Pictures and texts that evaluators left, in the order of their names."""
+  """What evaluators left: pictures, then texts, then numbers, each in the order of their names."""
   found, room = [], IMAGES
-  for path in sorted(folder.glob("*")):
-    if len(found) == FILES or path.suffix not in (".png", ".txt", ".json") or path.name in NO_ARTIFACTS:
+  kinds = (".png", ".txt", ".json")
+  for path in sorted(folder.glob("*"), key=lambda path: (path.suffix in kinds and kinds.index(path.suffix), path.name)):
+    if len(found) == FILES or path.suffix not in kinds or path.name in NO_ARTIFACTS:
       continue
     name, most = html.escape(path.name), min(IMAGE, room) if path.suffix == ".png" else LARGEST
     try:

@@ -11,6 +11,7 @@ import fsspec
 from etils import epath
 
 from zoo.errors import UserError
+from zoo.extras import install
 
 EXTRAS = {"gs": ("gcs", "gcsfs"), "s3": ("s3", "s3fs"), "az": ("az", "adlfs")}  # protocol of fsspec, package
 
@@ -35,7 +36,7 @@ def place(path: str | os.PathLike) -> epath.Path:
       if importlib.util.find_spec("tensorflow") is None:  # etils would use that.
         fsspec.get_filesystem_class(protocol)
     except ImportError as error:
-      way_out = "pip install 'flax-zoo[gcs]'" if scheme == "gs" else f"pip install {package}"
+      way_out = install("gcs") if scheme == "gs" else f"pip install {package}"
       raise UserError(f"{path} cannot be reached: {package} is not installed. Install it with: {way_out}.") from error
   return epath.Path(path)
 

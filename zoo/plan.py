@@ -17,6 +17,7 @@ from zoo.data.tokenizers import tokenizer
 from zoo.errors import UserError
 from zoo.experiment import Experiment, experiment
 from zoo.explain import explain, large_and_whole, parts, size
+from zoo.extras import install
 from zoo.sharding import check_rows, make_mesh, pieces_of_rows, report
 from zoo.stand_in import stand_in, tokenizers
 from zoo.targets import CHIPS, devices_of, named_devices, network_of, read, without_device
@@ -191,7 +192,7 @@ def plan(config: Any, target: str) -> Plan:
     if "cuDNN" not in str(error):
       raise
     told = str(error).splitlines()[0].rstrip(".")
-    raise UserError(f"--plan={wanted}: {told}: pip install 'flax-zoo[cuda]', or set attention to xla.") from error
+    raise UserError(f"--plan={wanted}: {told}: {install('cuda')}, or set attention to xla.") from error
   rows = report(made.shapes, config.sharding, mesh)
   placed = parts(rows)
   splits = any(row.bytes_per_device < row.bytes for row in placed["params"])

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 
-from zoo.errors import UserError, did_you_mean
+from zoo.errors import UserError
+from zoo.extras import install
 
 
 class Chip(NamedTuple):
@@ -48,7 +49,10 @@ TPUS = {"v4": DEEP, "v5e": FLAT, "v5p": DEEP, "v6e": FLAT}
 LARGEST = {"v4": 4096, "v5p": 6144}  # Chips of a slice.
 GPUS = {"h100": "NVIDIA H100 80GB HBM3", "h200": "NVIDIA H200"}
 ON_A_HOST = 8  # GPUs.
-EXAMPLES = "a generation and a shape, e.g. v5e:4x4, several slices of it, e.g. 2*v5e:4x4, or GPUs, e.g. h100:8"
+EXAMPLES = (
+  "a generation and a shape, e.g. v5e:4x4, or Google's name of it, e.g. v5litepod-16, several slices, e.g. "
+  "2*v5e:4x4, or GPUs, e.g. h100:8"
+)
 
 # What XLA asks of a GPU of Hopper's before it compiles for it: https://docs.nvidia.com/cuda/hopper-tuning-guide and the
 # CUDA C++ Programming Guide, table of technical specifications per compute capability. Versions: of cuDNN, at least.
@@ -98,10 +102,9 @@ def read(text: str) -> Target:
   """
   plain = "".join(text.lower().split())
   count, star, one = plain.rpartition("*")
-  name, colon, shape = one.partition(":")
-  if name not in TPUS and name not in GPUS:
-    near = did_you_mean(name, [*TPUS, *GPUS])
-    raise UserError(f"--plan={text}: it must be {EXAMPLES}.{near} There are: {', '.join([*TPUS, *GPUS])}.")
+  name, _, shape = (_of_accelerator_type(one) or one).partition(":")
+  if name not in TPUS and name not in GPUS:  # Not which is near: a100 is as good as h100 in letters only.
+    raise UserError(f"--plan={text}: it must be {EXAMPLES}. There are: {', '.join([*TPUS, *GPUS])}.")
   if name in GPUS:
     number = int(shape) if shape.isdecimal() else 0
     if star or number < 1 or (number > ON_A_HOST and number % ON_A_HOST):
@@ -112,6 +115,17 @@ def read(text: str) -> Target:
   if star and not (count.isdecimal() and int(count)):
     raise UserError(f"--plan={text}: before the * stands how many slices, as in 2*{one}.")
   return Target(name, int(count or 1), _rentable(text, name, shape))
+
+
+def _of_accelerator_type(name: str) -> str | None:
+  """Google's name of a slice, which of v4 and v5p counts cores: "v5litepod-16" -> "v5e:4x4", "v4-8" -> "v4:2x2x1"."""
+  kind, _, count = name.partition("-")
+  kind = "v5e" if kind == "v5litepod" else kind
+  if kind not in TPUS or not count.isdecimal():
+    return None
+  chips = int(count) // (2 if TPUS[kind] is DEEP else 1)
+  shapes = (shape for shape in TPUS[kind] if math.prod(map(int, shape.split("x"))) == chips)
+  return f"{kind}:{next(shapes, count)}"
 
 
 def _rentable(text: str, name: str, shape: str) -> str:
@@ -170,7 +184,7 @@ def here_on_cpus() -> None:
 
 def _tpus(target: Target) -> list[Any]:
   if importlib.util.find_spec("libtpu") is None:
-    raise UserError("--plan compiles with libtpu, which is not installed: pip install 'flax-zoo[tpu]'.")
+    raise UserError(f"--plan compiles with libtpu, which is not installed: {install('tpu')}.")
   # Else libtpu asks the machine which TPU it is, complains of what it does not hear, and wants to be alone.
   quiet = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5e-1", "TPU_WORKER_HOSTNAMES": "localhost"}
   quiet |= {"TPU_STDERR_LOG_LEVEL": "4", "TPU_MIN_LOG_LEVEL": "4", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
@@ -187,7 +201,7 @@ def _tpus(target: Target) -> list[Any]:
 
 def _gpus(target: Target) -> list[Any]:
   if not importlib.util.find_spec("jax_plugins") or not importlib.util.find_spec("jax_plugins.xla_cuda12"):
-    raise UserError("--plan compiles with JAX's CUDA plugin, which is not installed: pip install 'flax-zoo[cuda]'.")
+    raise UserError(f"--plan compiles with JAX's CUDA plugin, which is not installed: {install('cuda')}.")
   kind, own = GPUS[target.name], min(target.chips, ON_A_HOST)
   spec = HOPPER.format(kind=kind, memory=CHIPS[kind].memory, memory_speed=CHIPS[kind].memory_speed)
   hosts = f"1x{target.chips // own}x{own}"

@@ -54,6 +54,13 @@ def test_byte_level_encodings_restore_any_text_exactly(name):
     assert it.decode(it.encode(text)) == text
 
 
+@pytest.mark.parametrize("name", ["sotu", "bert", "clip"])
+def test_special_tokens_may_be_left_out_of_a_text(name):
+  it = tokenizer(name)
+  ids = it(["the union"])["tokens"][0]
+  assert it.decode(ids, special=False) == "the union" != it.decode(ids)
+
+
 def test_lower_case_encodings_restore_plain_words():
   assert tokenizer("clip").decode(tokenizer("clip").encode("A  Photo of a naïve cat")) == "a photo of a naïve cat"
   assert tokenizer("bert").decode(tokenizer("bert").encode("Unaffable weather, today.")) == "unaffable weather, today."

@@ -120,13 +120,18 @@ class Tokenizer:
     """The same as encoding one by one, on all cores."""
     return [self.encode(text) for text in texts]
 
-  def decode(self, ids: Iterable[int] | np.ndarray) -> str:
-    """The text of ids; special tokens appear by their names, bytes that are no UTF-8 as U+FFFD."""
+  def decode(self, ids: Iterable[int] | np.ndarray, *, special: bool = True) -> str:
+    """The text of ids; bytes that are no UTF-8 appear as U+FFFD.
+
+    Args:
+      ids: int [length]
+      special: whether special tokens appear by their names; else they are left out.
+    """
     known = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), int).tolist()
     wrong = [token for token in known if not 0 <= token < self.vocab_size]
     if wrong:
       raise UserError(f"{wrong[0]} is no token of {self.name}: its ids are 0 to {self.vocab_size - 1}.")
-    return self._decode(known)
+    return self._decode(known, special)
 
   def word_starts(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
     """ids [length] -> bool [length]: True where a word begins. Special tokens and punctuation are words too."""
@@ -145,7 +150,7 @@ class Tokenizer:
 
     return tokenizer, (self.name,)
 
-  def _decode(self, ids: list[int]) -> str:
+  def _decode(self, ids: list[int], special: bool) -> str:
     raise NotImplementedError
 
   def _framed(
@@ -197,8 +202,8 @@ class BytePairs(Tokenizer):
     encoded = self.encoding.encode_batch(texts, allowed_special=allowed, disallowed_special=())
     return [([*begin, *ids[:room], *end], []) for ids in encoded]
 
-  def _decode(self, ids: list[int]) -> str:
-    return self.encoding.decode(ids)
+  def _decode(self, ids: list[int], special: bool) -> str:
+    return self.encoding.decode([token for token in ids if special or not self.encoding.is_special_token(token)])
 
   def _border(self, token: int) -> tuple[bool, bool]:
     piece = self.encoding.decode_single_token_bytes(token)
@@ -254,8 +259,8 @@ class Pieces(Tokenizer):
         self.backend.encode_special_tokens = True
         self.backend.no_truncation()
 
-  def _decode(self, ids: list[int]) -> str:
-    return self.backend.decode(ids, skip_special_tokens=False).strip()
+  def _decode(self, ids: list[int], special: bool) -> str:
+    return self.backend.decode(ids, skip_special_tokens=not special).strip()
 
   def _border(self, token: int) -> tuple[bool, bool]:
     piece = self.backend.id_to_token(token) or ""

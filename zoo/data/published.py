@@ -66,8 +66,8 @@ class Published(Pieces):
 
   tidies = False
 
-  def _decode(self, ids: list[int]) -> str:
-    text = self.backend.decode(ids, skip_special_tokens=False)
+  def _decode(self, ids: list[int], special: bool) -> str:
+    text = self.backend.decode(ids, skip_special_tokens=not special)
     suffix = getattr(self.backend.model, "end_of_word_suffix", None)
     if suffix:
       text = text.replace(suffix, " ").strip()

@@ -92,9 +92,9 @@ def cell(axes: Any, content: Any, colour: str, width: float) -> None:
   for spine in axes.spines.values():
     spine.set(color=colour, linewidth=width)
   if isinstance(content, str):
-    text = "\n".join(textwrap.wrap(content, 14)[:5])
+    text = "\n".join(textwrap.wrap(content, 13)[:6])
     axes.set_box_aspect(1)
-    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=9, transform=axes.transAxes, parse_math=False)
+    axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=8, transform=axes.transAxes, parse_math=False)
     return
   image = content if content.dtype == np.uint8 else np.clip(content / 2 + 0.5, 0, 1)
   axes.imshow(image[..., 0] if image.shape[-1] == 1 else image, cmap="gray", interpolation="nearest")

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import UserError
+from zoo.extras import install
 
 ROUGE = ("rouge1", "rouge2", "rougeL")
 
@@ -31,6 +32,7 @@ def package(name: str) -> Any:
   try:
     return importlib.import_module(name)
   except ImportError as error:
+    missing = name.partition(".")[0]
     raise UserError(
-      f"generation scores texts with {name.partition('.')[0]}, which is not installed. pip install 'flax-zoo[scores]'."
+      f"generation scores texts with {missing}, which is not installed. Install it with: {install('scores')}."
     ) from error

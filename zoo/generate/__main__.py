@@ -2,8 +2,8 @@
 
 --model is a run, a folder in the hub's layout or an id of the hub. Without --prompt, every line of standard input is
 one.
-A decoder's text is printed as it comes, behind its prompt; an encoder-decoder's answer stands alone. What a flag does
-not say is as the model's own generation_config.json has it.
+A decoder's text is printed as it comes, behind its prompt; an encoder-decoder's answer stands alone. Special tokens are
+not printed. What a flag does not say is as the model's own generation_config.json has it.
 """
 
 import argparse
@@ -78,6 +78,11 @@ def main(argv: list[str]) -> int:
   flags = parser().parse_args(argv)
   with setting_up():
     model, params = load(flags.model, dtype=flags.dtype)
+    if not np.issubdtype(model.example()[0].dtype, np.integer):
+      raise UserError(
+        f"{flags.model} answers sounds or images, and a prompt is text. From Python: zoo.load_processor makes the "
+        "model's input, zoo.generate its answer."
+      )
     tokenizer = load_tokenizer(flags.tokenizer or flags.model)
     folder = folder_of(flags.model)
     # Of a run a text stands behind an end, as in the training stream; else the tokenizer knows what goes around it.
@@ -118,7 +123,7 @@ def write(model: Any, params: Any, tokenizer: Any, prompt: str, own: bool, **opt
     """Prints what is certain: bytes that are no whole letter yet wait for the next token."""
     nonlocal shown
     said.extend(token for token in new if token not in ends)
-    text = tokenizer.decode(said)
+    text = tokenizer.decode(said, special=False)
     if last or not text.endswith("\ufffd"):
       print(text[shown:], end="", flush=True)
       shown = len(text)

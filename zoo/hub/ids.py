@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from zoo.errors import UserError
+from zoo.extras import install
 from zoo.hub.files import FLAX, FLAX_SHARDS, INDEX, WEIGHTS
 
 ID = re.compile(r"(?P<repo>[\w][\w.-]*(/[\w][\w.-]*)?)(@(?P<revision>[\w][\w./-]*))?")
@@ -47,9 +48,7 @@ def _fetch(repo: str, revision: str | None, subfolder: str, options: dict[str, A
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
   except ImportError:
-    raise UserError(
-      f"{repo} is not there. If it is an id of the hub: pip install 'flax-zoo[hub]', and it is fetched."
-    ) from None
+    raise UserError(f"{repo} is not there. If it is an id of the hub: {install('hub')}, and it is fetched.") from None
 
   def snapshot(patterns: list[str]) -> pathlib.Path:
     patterns = [f"{subfolder}/{pattern}" for pattern in patterns] if subfolder else patterns

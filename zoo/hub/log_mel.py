@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo.errors import UserError
+from zoo.errors import UserError, shown
 from zoo.options import Options
 
 
@@ -60,7 +60,10 @@ class LogMel(NamedTuple):
     try:
       sound = np.asarray(sound, np.float32)
     except (TypeError, ValueError):
-      raise UserError("A sound must be numbers [samples].") from None
+      raise UserError(
+        f"A sound must be numbers [samples] of one channel, {self.rate} a second, not {shown(sound)}. Files are read "
+        "by a library, e.g. soundfile."
+      ) from None
     if sound.ndim != 1:
       raise UserError(f"A sound has the shape {sound.shape}. It must be one channel: [samples].")
     whole = np.full(self.seconds * self.rate, self.silence, np.float32)

@@ -1,0 +1,21 @@
+"""The optional packages: what an extra of pyproject.toml installs, in a command that works from a clone and without."""
+
+PACKAGES = {
+  "tpu": "'jax[tpu]'",
+  "cuda": "'jax[cuda12]'",
+  "hub": "huggingface_hub",
+  "wandb": "wandb",
+  "tensorboard": "tensorboardX",
+  "gcs": "gcsfs",
+  "scores": "sacrebleu rouge-score",
+}
+
+
+def install(extra: str) -> str:
+  """The command that installs what the extra names: `pip install wandb`.
+
+  Example:
+    >>> install("scores")
+    'pip install sacrebleu rouge-score'
+  """
+  return f"pip install {PACKAGES[extra]}"
