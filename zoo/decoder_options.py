@@ -7,7 +7,19 @@ from typing import Any
 from zoo.errors import UserError
 from zoo.layouts import Rule, linear
 from zoo.options import Options
+from zoo.reference import Reference
 
+# What one kind of rotary positions or another reads of its section in the reference, which passes over the rest.
+ROPE = Reference(
+  {},
+  frozenset(
+    """attention_factor beta_fast beta_slow factor high_freq_factor long_factor low_freq_factor mscale mscale_all_dim
+    mrope_interleaved mrope_section original_max_position_embeddings partial_rotary_factor rope_theta rope_type
+    short_factor truncate type""".split()
+  ),
+  {},
+  {},
+)
 _KINDS = {"full_attention": "global", "sliding_attention": "local"}
 
 
@@ -30,17 +42,17 @@ def rope(options: Options, max_length: int, theta: float = 10_000.0) -> dict[str
     max_length: max_position_embeddings, which stands in for a length of training that is not given.
     theta: the reference's default.
   """
-  theta = options.take("rope_theta", theta)
+  theta = options.take("rope_theta", theta, (int, float))
   options.must_be("partial_rotary_factor", 1.0, None)
   trained = options.take("original_max_position_embeddings", None, int)
-  new, old = options.section("rope_parameters"), options.section("rope_scaling")
+  new, old = (options.section(name, ROPE) for name in ("rope_parameters", "rope_scaling"))
   return rope_of(old if old.entries else new, max_length, theta, trained)
 
 
 def rope_of(section: Options, max_length: int, theta: float, trained: int | None = None) -> dict[str, Any]:
   """The same from one section; `trained`: the length of training, where it is given elsewhere."""
   kind = section.take("rope_type", section.take("type", "default"))
-  found: dict[str, Any] = {"theta": float(section.take("rope_theta", theta))}
+  found: dict[str, Any] = {"theta": float(section.take("rope_theta", theta, (int, float)))}
   section.must_be("partial_rotary_factor", 1.0, None)
   length = section.take("original_max_position_embeddings", max_length)
   length = length if trained is None else trained

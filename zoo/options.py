@@ -1,9 +1,12 @@
-"""A published `config.json`: every entry is used, known to change nothing, or refused by its name."""
+"""A published `config.json`: every entry is used, changes nothing in the reference, or is refused by its name."""
 
-from collections.abc import Iterable, Mapping
+import copy
+import warnings
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from zoo.errors import UserError, shown
+from zoo.errors import UserError, did_you_mean, shown
+from zoo.reference import Reference, same
 
 # What a config says about training, generation, bookkeeping or the reference's own program: the model is the same.
 HARMLESS = frozenset(
@@ -17,8 +20,8 @@ HARMLESS = frozenset(
   output_scores pad_token_id pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head
   pooler_type prefix problem_type remove_invalid_values repetition_penalty return_dict
   return_dict_in_generate sep_token_id suppress_tokens task_specific_params temperature tf_legacy_loss
-  tie_encoder_decoder tokenizer_class top_k top_p torch_dtype torchscript transformers.js_config transformers_version
-  transformers_weights typical_p use_bfloat16 use_cache""".split()
+  tokenizer_class top_k top_p torch_dtype torchscript transformers.js_config transformers_version typical_p
+  use_bfloat16 use_cache""".split()
 )
 
 # What configs of old say in full of every model, encoders and towers too, and means that there is none of it.
@@ -59,17 +62,52 @@ class Key(NamedTuple):
 
 
 class Options:
-  """The entries of a config.json, of which `done` refuses those that nobody asked for.
+  """The entries of a config.json, of which `done` refuses those that may change the model and that nobody asked for.
 
   Args:
     entries: the parsed file, or a section of it.
     where: what to call it in a message.
     tensors: how many the files hold. More layers than that are refused before anyone makes a list of them.
+    reference: what is known of such entries, `zoo.reference.of("bert")`; None: nothing, and every one is asked for.
+    ignore: names of entries that are to count as if they were not there; those of sections with a dot.
+    may_ignore: whether the user can say `ignore`, so that a message may offer it.
+
+  Raises:
+    UserError: two names of one entry have different values.
   """
 
-  def __init__(self, entries: Mapping[str, Any], where: str, tensors: int | None = None):
-    self.entries, self.where, self.tensors = dict(entries), where, tensors
+  def __init__(
+    self,
+    entries: Mapping[str, Any],
+    where: str,
+    tensors: int | None = None,
+    *,
+    reference: Reference | None = None,
+    ignore: Collection[str] = (),
+    may_ignore: bool | None = None,
+  ):
+    self.where, self.tensors, self.reference, self.ignored = where, tensors, reference, frozenset(ignore)
+    self.may_ignore = reference is not None if may_ignore is None else may_ignore
+    self.entries = {name: value for name, value in entries.items() if name not in self.ignored}
     self.asked: set[str] = set()
+    self.passed: dict[str, list[str]] = {}  # Where -> entries that change nothing, of sections too.
+    self.prefix, self.whole = "", self
+    self._resolve_aliases()
+
+  def but(self, **entries: Any) -> "Options":
+    """The same with some other entries. What is asked of either is asked of both."""
+    found = copy.copy(self)
+    found.entries = {**self.entries, **entries}
+    return found
+
+  def _resolve_aliases(self) -> None:
+    for other, name in (self.reference.aliases if self.reference else {}).items():
+      value = self.entries.pop(other, None)
+      if value is not None and self.entries.setdefault(name, value) != value:
+        raise UserError(
+          f"{self.where}: {other} is {shown(value)}, and {name}, which it is another name of, is "
+          f"{shown(self.entries[name])}. Remove one of them."
+        )
 
   def take(self, name: str, default: Any = None, kind: type | tuple[type, ...] | None = None) -> Any:
     """The value of an entry, or the reference's default. A null counts as not given."""
@@ -112,7 +150,14 @@ class Options:
   def refusal(self, name: str, value: Any, allowed: Iterable[Any]) -> UserError:
     """What to raise for a value that is not implemented."""
     has = ", ".join(map(repr, allowed))
-    return UserError(f"{self.where}: {name} is {shown(value)}, which the zoo does not have. It has: {has}.")
+    return UserError(
+      f"{self.where}: {name} is {shown(value)}, which the zoo does not have. It has: {has}.{self._offer([name])}"
+    )
+
+  def _offer(self, names: Iterable[str]) -> str:
+    """The way out of a refusal, for who knows better."""
+    full = [self.prefix + name for name in names]
+    return f" {offer(full)}" if self.may_ignore else ""
 
   def num_labels(self, default: int = 2) -> int:
     """How many classes a head has: entries of id2label, or num_labels, or the reference's default."""
@@ -123,27 +168,77 @@ class Options:
     """Refuses an entry with a value that is not implemented. The first of `allowed` is the reference's default."""
     self.asked.add(name)
     value = self.entries.get(name, allowed[0])
-    if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in allowed):
+    if not any(same(value, one) for one in allowed):
       raise self.refusal(name, value, allowed)
 
   def ignore(self, *names: str) -> None:
     """Entries of this family that say nothing about the model: initial values, losses."""
     self.asked.update(names)
 
-  def section(self, name: str) -> "Options":
+  def section(self, name: str, reference: Reference | None = None) -> "Options":
     """A nested config; check it with its own `done`."""
-    return Options(self.take(name, {}, dict), f"{self.where}: {name}", self.tensors)
+    front = f"{name}."
+    ignore = [one.removeprefix(front) for one in self.ignored if one.startswith(front)]
+    found = Options(
+      self.take(name, {}, dict), f"{self.where}: {name}", self.tensors, reference=reference, ignore=ignore,
+      may_ignore=self.may_ignore,
+    )  # fmt: skip
+    found.prefix, found.whole = self.prefix + front, self.whole
+    return found
 
   def done(self) -> None:
-    """Refuses every entry that nothing above asked for."""
-    known = self.asked | HARMLESS
-    unknown = [name for name, value in self.entries.items() if name not in known and ABSENT.get(name, ...) != value]
-    if unknown:
-      first = ", ".join(f"{shown(name)[1:-1]}={shown(self.entries[name])}" for name in unknown[:3])
+    """Refuses every entry that may change the model and that nothing above asked for.
+
+    Warns of the rest, in one line, once the whole config is done: what the reference does not read, what is null, what
+    is as it is by default.
+    """
+    left = [name for name in self.entries if name not in self.asked | HARMLESS]
+    left = [name for name in left if not (name in ABSENT and same(self.entries[name], ABSENT[name]))]
+    refused = [name for name in left if self._changes(name)]
+    if refused:
+      first = ", ".join(map(self._shown, refused[:3]))
       raise UserError(
-        f"{self.where} has {len(unknown)} option(s) that the zoo does not know and so cannot honour: {first}. "
-        "Remove what does not change the model."
+        f"{self.where} has {len(refused)} option(s) that the zoo does not know and so cannot honour: {first}. "
+        f"Remove what does not change the model.{self._offer(refused)}"
       )
+    if left:
+      self.whole.passed[self.where] = [*map(self._shown, left[:8]), *["..."] * (len(left) > 8)]
+    if self.whole is self and self.passed:
+      told = "; ".join(f"{where} has {', '.join(names)}" for where, names in self.passed.items())
+      warnings.warn(f"{told}: passed over, for the reference computes the same without.", stacklevel=4)
+      self.passed = {}
+
+  def _changes(self, name: str) -> bool:
+    value = self.entries[name]
+    if self.reference is not None:
+      return self.reference.changes(name, value)
+    return value is not None or not self.may_ignore
+
+  def _shown(self, name: str) -> str:
+    return f"{shown(name)[1:-1]}={shown(self.entries[name])}"
+
+
+def offer(names: Iterable[str]) -> str:
+  """The sentence that offers to leave entries of a model's files out."""
+  names = list(names)
+  return (
+    f"To load it as if the entry were not there: ignore={tuple(names)!r}, or on a command --ignore {' '.join(names)}."
+  )
+
+
+def check_ignored(ignore: Collection[str], files: Mapping[str, Mapping[str, Any]]) -> None:
+  """Refuses names to be ignored that none of the parsed `files` has; a dot goes into a section."""
+
+  def has(entries: Any, name: str) -> bool:
+    if not isinstance(entries, Mapping):
+      return False
+    front, _, rest = name.partition(".")
+    return name in entries or bool(rest) and front in entries and has(entries[front], rest)
+
+  for name in ignore:
+    if not any(has(entries, name) for entries in files.values()):
+      every = [entry for entries in files.values() for entry in entries]
+      raise UserError(f"ignore names {shown(name)}, which is not in {', '.join(files)}.{did_you_mean(name, every)}")
 
 
 def entries(keys: Iterable[Key], sizes: Mapping[str, Any]) -> dict[str, Any]:

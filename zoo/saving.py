@@ -8,7 +8,7 @@ used as the name of a file.
 import json
 import os
 import pathlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -83,6 +83,7 @@ def load(
   strategy: str | list = "replicated",
   step: int | None = None,
   best: bool = False,
+  ignore: Collection[str] = (),
 ) -> tuple[Any, Any]:
   """A model and its parameters: of a finished run, of a published model's folder, or of an id of the hub.
 
@@ -97,6 +98,8 @@ def load(
     strategy: a name or lines of `zoo.sharding`.
     step: of a run: take the checkpoint of this step.
     best: of a run: take the best checkpoint, by the metric that the run's config names as `checkpoint.best`.
+    ignore: of a published model: entries of its config.json that are to count as if they were not there, for who knows
+      that they change nothing; of a section with a dot, "rope_scaling.factor".
 
   Returns:
     model, params. Of a run with an averaged copy of the parameters (`ema`), that copy.
@@ -104,6 +107,9 @@ def load(
   Raises:
     UserError: nothing that can be read, an option or architecture that the zoo does not have, tensors that are missing,
       extra or misshapen.
+
+  Warns:
+    of entries of a config.json that were passed over: the reference does not read them, or has them so by default.
   """
   from zoo.hub import files, ids, loading  # Most runs never meet a published model.
 
@@ -111,7 +117,9 @@ def load(
   if isinstance(folder, pathlib.Path) and not (folder / MODEL).exists() and files.is_published(folder):
     if step is not None or best:
       raise UserError(f"{folder} is a published model: it has no steps. Leave out step and best.")
-    return loading.load_published(folder, head=head, dtype=dtype, mesh=mesh, strategy=strategy)
+    return loading.load_published(folder, head=head, dtype=dtype, mesh=mesh, strategy=strategy, ignore=ignore)
+  if ignore:
+    raise UserError(f"{folder} is a model of the zoo: it knows all of its own entries. Leave out ignore.")
   if head is not None:
     raise UserError(f"{folder} is a model of the zoo: it has the head it was trained with. Leave out head.")
   model, params = _load_own(folder, step, best)
@@ -148,7 +156,7 @@ def load_into(
 
   Args:
     source: anything that `load` reads; or {"source": that, "fresh": [patterns of parameters that start as initialised
-      though the source has them]}.
+      though the source has them], "ignore": as of `load`}.
     state: with `params`.
     model: what is trained; if given, sizes that no shape shows (an activation, an epsilon) must be the source's too.
     note: told what was passed over.
@@ -156,9 +164,12 @@ def load_into(
   options = {"source": source} if isinstance(source, str | os.PathLike) else dict(source)
   where = options.pop("source", None)
   fresh = options.pop("fresh", [])
-  if where is None or options or isinstance(fresh, str):
-    raise UserError(f"init is {shown(source)}. It must be a folder, or have a 'source' and may have a list 'fresh'.")
-  origin, params = load(where)
+  ignore = options.pop("ignore", ())
+  if where is None or options or isinstance(fresh, str) or isinstance(ignore, str):
+    raise UserError(
+      f"init is {shown(source)}. It must be a folder, or have a 'source' and may have lists 'fresh' and 'ignore'."
+    )
+  origin, params = load(where, ignore=ignore)
   old, new = flatten(unstack_layers(params)), flatten(jax.eval_shape(unstack_layers, state["params"]))
   for pattern in fresh:
     check_pattern(pattern, list(new), "init.fresh")

@@ -144,7 +144,10 @@ def test_tensors_that_do_not_fit_are_named(folder, mistake):
 
 
 OPTIONS = {
-  "rotary_scaling=2": ({"rotary_scaling": 2}, "1 option.s. that the zoo does not know .* rotary_scaling=2"),
+  "is_causal": (
+    {"is_causal": False},
+    "1 option.s. that the zoo does not know .* is_causal=False.*ignore=.'is_causal',.",
+  ),
   "relative positions": (
     {"position_embedding_type": "relative_key"},
     "position_embedding_type is 'relative_key', which the zoo does not have. It has: 'absolute'",
@@ -171,6 +174,23 @@ def test_what_old_configs_say_in_full_is_known_where_it_says_nothing(folder):
   edit_config(folder, pruned_heads={"0": [1]})
   with pytest.raises(UserError, match="does not know and so cannot honour: pruned_heads"):
     zoo.load(folder)
+
+
+@pytest.mark.parametrize("entry", [{"is_llama_config": True}, {"quantization_config": None}, {"is_causal": True}])
+def test_what_changes_nothing_in_the_reference_is_passed_over_with_a_warning(folder, original, entry):
+  path = folder / "config.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | entry))
+  with pytest.warns(UserWarning, match=f"config.json has {next(iter(entry))}=.*: passed over") as told:
+    model, params = zoo.load(folder)
+  assert len(told) == 1 and model == original[1] and equal(params, original[2])
+
+
+def test_what_is_ignored_counts_as_if_it_were_not_there(folder, original):
+  edit_config(folder, is_causal=False, position_embedding_type="relative_key")
+  model, _ = zoo.load(folder, ignore=("is_causal", "position_embedding_type"))
+  assert model == original[1]
+  with pytest.raises(UserError, match="ignore names 'is_casual', which is not in .*Did you mean 'is_causal'"):
+    zoo.load(folder, ignore=("is_casual",))
 
 
 def test_pickles_are_refused_with_the_way_out(folder):

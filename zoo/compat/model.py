@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from zoo import reference
 from zoo.atomic import replacing
 from zoo.build import build, sizes_of
 from zoo.compat.module import Call, Module
@@ -75,7 +76,8 @@ class FlaxModel:
 
   def _understand(self, entries: Mapping[str, Any], where: str, tensors: Any) -> None:
     self._table = tables.of_family(self.FAMILY)
-    options = Options(entries, where, len(tensors) or None)
+    known = reference.of(entries.get("model_type") or self._table.MODEL_TYPES[0])
+    options = Options(entries, where, len(tensors) or None, reference=known, may_ignore=False)
     sizes = self._table.sizes(options, self.HEAD, tensors)
     options.done()
     self._sizes = sizes_of(build(self.FAMILY, **sizes))

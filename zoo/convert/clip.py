@@ -1,5 +1,6 @@
 """CLIP as the hub has it: https://huggingface.co/openai/clip-vit-base-patch32."""
 
+from zoo import reference
 from zoo.errors import UserError
 from zoo.layouts import CONV, FLAT, Rule, attention, embedding, linear, mlp, norm
 from zoo.options import ACTIVATIONS, Key, Options, entries
@@ -31,8 +32,8 @@ BOTH = (Key("hidden_act", "activation", "quick_gelu", ACTIVATIONS), Key("layer_n
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   found = {"embed_dim": options.take("projection_dim", 512)}
-  options.ignore("logit_scale_init_value", "text_config_dict", "vision_config_dict")
-  text, image = options.section("text_config"), options.section("vision_config")
+  options.ignore("logit_scale_init_value", "tie_word_embeddings")  # There is nothing to tie.
+  text, image = (_tower(options, name) for name in ("text", "vision"))
   for section, keys in ((text, TEXT), (image, IMAGE)):
     found |= section.sizes(keys)
     towers = section.sizes(BOTH)
@@ -46,6 +47,16 @@ def sizes(options: Options, head, tensors):
   text.done()
   image.done()
   return found
+
+
+def _tower(options, name):
+  """A tower's section. An older spelling beside it goes before it, with all defaults of what it leaves out."""
+  known = reference.of(f"clip_{name}_model")
+  section, over = options.section(f"{name}_config", known), options.take(f"{name}_config_dict", None, dict)
+  if over is not None and known is not None:
+    laid = {**known.fields, **over}
+    section.entries |= {entry: value for entry, value in laid.items() if entry not in section.ignored}
+  return section
 
 
 def config(sizes):

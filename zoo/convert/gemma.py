@@ -2,6 +2,7 @@
 
 from zoo.convert.llama import full, self_attention
 from zoo.decoder_options import (
+  ROPE,
   head_rules,
   heads_and_pad,
   layer_kinds,
@@ -103,7 +104,7 @@ def sizes(options: Options, head, tensors):
 def _two_ropes(options: Options, max_length):
   """Global and local layers have their own: in rope_parameters, or as rope_scaling and two bases."""
   both = options.section("rope_parameters")
-  near, far = (both.section(name) for name in ("sliding_attention", "full_attention"))
+  near, far = (both.section(name, ROPE) for name in ("sliding_attention", "full_attention"))
   both.done()
   # A scaling without rope_type is one of type "default" to the reference, whatever else it says.
   far.entries = {"rope_type": "default", **far.entries, **options.take("rope_scaling", {}, dict)}

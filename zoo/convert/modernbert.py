@@ -1,6 +1,6 @@
 """ModernBERT as the hub has it: https://huggingface.co/answerdotai/ModernBERT-base."""
 
-from zoo.decoder_options import layer_kinds, layer_types, rope_of, rope_section
+from zoo.decoder_options import ROPE, layer_kinds, layer_types, rope_of, rope_section
 from zoo.layouts import HEADS as TO_HEADS
 from zoo.layouts import HEADS_BIAS, LINEAR, Rule, embedding, heads_out, linear, norm
 from zoo.options import ACTIVATIONS, Key, Options, entries, named_labels
@@ -61,7 +61,7 @@ def sizes(options: Options, head, tensors):
 def _two_ropes(options: Options, max_length):
   """Global and local layers have their own: in rope_parameters, or as two bases and a rope_scaling for both."""
   both, scaling = options.section("rope_parameters"), options.take("rope_scaling", {}, dict)
-  far, near = (both.section(name) for name in (FAR, NEAR))
+  far, near = (both.section(name, ROPE) for name in (FAR, NEAR))
   both.done()
   for section in (far, near):
     section.entries |= scaling

@@ -1,6 +1,6 @@
 """SigLIP as the hub has it: https://huggingface.co/google/siglip-base-patch16-224. So is SigLIP 2 of one resolution."""
 
-from zoo import layouts
+from zoo import layouts, reference
 from zoo.layouts import Rule, attention, embedding, linear, mlp, norm
 from zoo.options import ACTIVATIONS, Key, Options, entries, named_labels
 
@@ -30,7 +30,8 @@ BOTH = (Key("hidden_act", "activation", "gelu_pytorch_tanh", ACTIVATIONS), Key("
 
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
-  text, image = options.section("text_config"), options.section("vision_config")
+  kind = options.take("model_type", "siglip")
+  text, image = (options.section(f"{name}_config", reference.of(f"{kind}_{name}_model")) for name in ("text", "vision"))
   found = {"head": head, "num_classes": options.num_labels() if head == "classify" else None}
   found |= image.sizes(IMAGE + BOTH) | {"pool": image.take("vision_use_head", True)}
   found |= text.sizes(TEXT)

@@ -17,9 +17,7 @@ def sizes(options: Options, head, tensors):
   side = grid_side(image)
   # The rest is SigLIP's, which gives the side in pixels where this gives patches.
   entries = {name: value for name, value in image.entries.items() if name not in ("num_patches", "image_size")}
-  whole = Options({**options.entries, "vision_config": entries}, options.where)
-  found = siglip.sizes(whole, head, tensors)
-  options.asked |= whole.asked
+  found = siglip.sizes(options.but(vision_config=entries), head, tensors)
   return {**found, "image_size": side * found["patch_size"]}
 
 

@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import pathlib
 import warnings
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
+from zoo import reference
 from zoo.build import build, shapes_of, sizes_of
 from zoo.errors import UserError
 from zoo.hub import tables
@@ -21,12 +22,18 @@ from zoo.hub.files import CONFIG, open_tensors, read_json
 from zoo.hub.placing import Placed
 from zoo.layers.stack import unstack_layers
 from zoo.mismatch import mismatch
-from zoo.options import Options
+from zoo.options import Options, check_ignored
 from zoo.paths import flatten
 
 
 def load_published(
-  folder: pathlib.Path, *, head: str | None, dtype: Any, mesh: Mesh | None, strategy: str | list
+  folder: pathlib.Path,
+  *,
+  head: str | None,
+  dtype: Any,
+  mesh: Mesh | None,
+  strategy: str | list,
+  ignore: Collection[str] = (),
 ) -> tuple[Any, Any]:
   """The model in a folder of the hub's layout, and its parameters. See `zoo.load`."""
   where = str(folder / CONFIG)
@@ -34,7 +41,8 @@ def load_published(
   table = tables.of_model_type(config.get("model_type"), where)
   wanted = tables.choose_head(table, config, head, where)
   tensors = open_tensors(folder)
-  options = Options(config, where, len(tensors))
+  check_ignored(ignore, {where: config})
+  options = Options(config, where, len(tensors), reference=reference.of(config["model_type"]), ignore=ignore)
   sizes = table.sizes(options, wanted, tensors)
   options.done()
   model = build(tables.family_of(table), **sizes)

@@ -1,0 +1,172 @@
+"""What config classes of transformers know: writes zoo/reference.json, by which entries of a config.json are judged.
+
+    python scripts/reference_configs.py            of the version that is installed, in place of its own section
+    PYTHONPATH=OLDER python scripts/reference_configs.py
+
+Kept are facts alone, names and default values: of every model_type that the zoo reads, the fields of its config class,
+their defaults and other names, and every name that the modelling programs read of a config.
+"""
+
+import ast
+import dataclasses
+import inspect
+import json
+import os
+import pathlib
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+FILE = ROOT / "zoo" / "reference.json"
+# The programs that every model of the reference shares.
+SHARED = """backbone_utils cache_utils configuration_utils masking_utils modeling_attn_mask_utils modeling_layers
+modeling_rope_utils modeling_utils pytorch_utils""".split()
+# What is read of a config.json before any class is made of it.
+LOADING = ("configuration_files", "quantization_config", "transformers_weights")
+MORE = ("mpnet", "umt5")  # model_types of tables to come.
+NOTHING = object()
+
+
+def facts() -> dict[str, Any]:
+  """What the installed transformers knows."""
+  import transformers
+  from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+  home = pathlib.Path(transformers.__file__).parent
+  base = transformers.PretrainedConfig
+  common = defaults(base)
+  shared = reads(home / f"{name}.py" for name in SHARED)
+  shared |= dict.fromkeys(LOADING, NOTHING)
+  shared |= dict.fromkeys(of_class(base), NOTHING)
+  found = {}
+  for name in model_types():
+    if name not in CONFIG_MAPPING:
+      continue
+    kind = CONFIG_MAPPING[name]
+    files = pathlib.Path(inspect.getfile(kind)).parent.glob("*.py")
+    programs = [file for file in files if file.name.startswith(("modeling_", "configuration_"))]
+    programs = [file for file in programs if not file.name.startswith(("modeling_tf_", "modeling_flax_"))]
+    own, seen = defaults(kind), reads(programs)
+    seen |= dict.fromkeys(of_class(kind), NOTHING)
+    aliases = {other: to for other, to in kind.attribute_map.items() if other != to}
+    found[name] = {
+      "defaults": {name: value for name, value in own.items() if name not in common or common[name] != value},
+      "aliases": aliases,
+      **split({name: value for name, value in seen.items() if name not in {*own, *common, *aliases, *shared}}),
+    }
+  rest = {name: value for name, value in shared.items() if name not in common}
+  return {"common": {"defaults": common, **split(rest)}, "types": found}
+
+
+def model_types() -> list[str]:
+  """Those that a table of zoo/convert reads."""
+  from zoo.hub import tables
+
+  return sorted({name for family in tables.families() for name in tables.of_family(family).MODEL_TYPES} | {*MORE})
+
+
+def of_class(kind: type) -> list[str]:
+  """What a config class has beside its fields, and an entry of that name would replace."""
+  return [name for name in dir(kind) if not name.startswith("__") and not callable(getattr(kind, name))]
+
+
+def defaults(kind: type) -> dict[str, Any]:
+  """The fields of a config class with what they are where nobody says."""
+  if dataclasses.is_dataclass(kind):
+    found = {}
+    for field in dataclasses.fields(kind):
+      made = field.default_factory() if field.default_factory is not dataclasses.MISSING else None
+      found[field.name] = made if field.default is dataclasses.MISSING else field.default
+  else:
+    # A class of before version 5 takes its own fields by name and hands the rest to the class of all.
+    parameters = inspect.signature(kind.__init__).parameters.values()
+    found = {one.name: one.default for one in parameters if one.default is not one.empty}
+    if kind.__name__ == "PretrainedConfig":
+      found |= kind().to_dict()
+  apart = ("model_type", "transformers_version", "id2label", "label2id", "self")
+  return {name: value for name, value in sorted(found.items()) if name not in apart and plain(value)}
+
+
+def plain(value: Any) -> bool:
+  """Whether JSON holds it."""
+  try:
+    return json.loads(json.dumps(value)) == value
+  except (TypeError, ValueError):
+    return False
+
+
+def reads(files: Iterable[pathlib.Path]) -> dict[str, Any]:
+  """name -> what is taken where a config lacks it, NOTHING where that is no literal, of every entry that is read."""
+  found: dict[str, Any] = {}
+  for file in files:
+    if not file.is_file():
+      continue
+    configuring = file.name.startswith("configuration_") or file.stem == "modeling_rope_utils"
+    for node in ast.walk(ast.parse(file.read_text())):
+      if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and is_config(node.value, configuring):
+        found[node.attr] = NOTHING
+      elif is_lookup(node) and is_config(node.args[0], configuring):
+        name = ast.literal_eval(node.args[1])
+        value = literal(node.args[2]) if len(node.args) > 2 else NOTHING
+        found[name] = value if found.get(name, value) == value else NOTHING
+  return {name: value for name, value in found.items() if not name.startswith("__")}
+
+
+def is_lookup(node: ast.AST) -> bool:
+  """getattr or hasattr with a name that is written there."""
+  named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr")
+  return named and len(node.args) > 1 and isinstance(node.args[1], ast.Constant) and isinstance(node.args[1].value, str)
+
+
+def is_config(node: ast.AST, configuring: bool) -> bool:
+  """Whether an expression is called a model's config."""
+  name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
+  if name in ("self", "cls"):
+    return configuring
+  return name.endswith("config") and not name.startswith(("generation", "peft", "load_", "quantization", "compile"))
+
+
+def literal(node: ast.AST) -> Any:
+  """The value of an expression that is written out, or NOTHING."""
+  try:
+    value = ast.literal_eval(node)
+  except ValueError:
+    return NOTHING
+  return value if plain(value) else NOTHING
+
+
+def split(seen: dict[str, Any]) -> dict[str, Any]:
+  """Names with a value for where they are absent, and names without."""
+  return {
+    "absent": {name: value for name, value in sorted(seen.items()) if value is not NOTHING},
+    "reads": sorted(name for name, value in seen.items() if value is NOTHING),
+  }
+
+
+def version() -> str:
+  """Of the installed transformers, as a section of the file is called."""
+  import transformers
+
+  return f"transformers {transformers.__version__}"
+
+
+def written(section: dict[str, Any]) -> str:
+  """JSON with a line for each model_type: what a new version changes can be read."""
+  types = ",\n".join(f"  {json.dumps(name)}: {json.dumps(known)}" for name, known in section["types"].items())
+  return f'{{\n "common": {json.dumps(section["common"])},\n "types": {{\n{types}\n }}}}'
+
+
+def main() -> None:
+  """Writes the section of the installed version; the newest goes first."""
+  held = json.loads(FILE.read_text()) if FILE.is_file() else {}
+  own = version()
+  held = {name: known for name, known in held.items() if name.split(".")[0] != own.split(".")[0]} | {own: facts()}
+  sections = ",\n".join(f"{json.dumps(name)}: {written(held[name])}" for name in sorted(held, reverse=True))
+  FILE.write_text(f"{{{sections}\n}}\n")
+
+
+if __name__ == "__main__":
+  os.environ.setdefault("JAX_PLATFORMS", "cpu")
+  sys.path.insert(0, str(ROOT))
+  main()

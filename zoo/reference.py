@@ -1,0 +1,69 @@
+"""What the reference, torch transformers, knows of a config.json: the names its classes read, and their defaults.
+
+`reference.json` beside this file holds these facts of versions 5 and 4; scripts/reference_configs.py writes it. An
+entry that no version reads changes nothing there, whatever it says.
+"""
+
+import functools
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Reference(NamedTuple):
+  """Of one model_type.
+
+  Args:
+    defaults: name -> what it is where a config does not say; the newest version's, if versions differ.
+    reads: names that are read of a config and have no default.
+    aliases: other names of an entry -> its name.
+    fields: of the defaults those of the newest version's config class, all that such a config says when it is written.
+  """
+
+  defaults: Mapping[str, Any]
+  reads: frozenset[str]
+  aliases: Mapping[str, str]
+  fields: Mapping[str, Any]
+
+  def changes(self, name: str, value: Any) -> bool:
+    """Whether an entry may change what the reference computes: it is read, and not as it is by default.
+
+    >>> of("bert").changes("is_llama_config", True), of("bert").changes("is_decoder", True)
+    (False, True)
+    """
+    if name in self.defaults:
+      default = self.defaults[name]
+      # A null is falsy, as what most defaults of switches are.
+      return default is True if value is None else not same(value, default)
+    return value is not None and name in self.reads
+
+
+def same(value: Any, default: Any) -> bool:
+  """Equal, and neither or both of them a truth value: 1 is no True."""
+  return value == default and isinstance(value, bool) == isinstance(default, bool)
+
+
+@functools.cache
+def of(model_type: str) -> Reference | None:
+  """What is known of a model_type, or None where nothing is."""
+  sections = [section for section in _versions().values() if model_type in section["types"]]
+  if not sections:
+    return None
+  defaults: dict[str, Any] = {}
+  reads: set[str] = set()
+  aliases: dict[str, str] = {}
+  for section in sections:  # The newest goes first.
+    kind = section["types"][model_type]
+    aliases |= {other: name for other, name in kind["aliases"].items() if other not in {*defaults, *aliases}}
+    for facts in (kind, section["common"]):
+      reads |= {*facts["reads"]}
+      for values in (facts["defaults"], facts["absent"]):
+        defaults |= {name: value for name, value in values.items() if name not in {*defaults, *aliases}}
+  fields = {**sections[0]["common"]["defaults"], **sections[0]["types"][model_type]["defaults"]}
+  return Reference(defaults, frozenset(reads - defaults.keys() - aliases.keys()), aliases, fields)
+
+
+@functools.cache
+def _versions() -> dict[str, Any]:
+  return json.loads((pathlib.Path(__file__).with_suffix(".json")).read_text(encoding="utf-8"))
