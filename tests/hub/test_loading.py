@@ -39,6 +39,11 @@ def rewrite(folder, change):
   save_file(change(tensors) or tensors, folder / "model.safetensors")
 
 
+def extend_config(folder, entries):
+  path = folder / "config.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
 def test_what_was_saved_is_loaded_and_saved_again_byte_for_byte(original, tmp_path):
   folder, model, params = original
   again, loaded = zoo.load(folder)
@@ -178,15 +183,14 @@ def test_what_old_configs_say_in_full_is_known_where_it_says_nothing(folder):
 
 @pytest.mark.parametrize("entry", [{"is_llama_config": True}, {"quantization_config": None}, {"is_causal": True}])
 def test_what_changes_nothing_in_the_reference_is_passed_over_with_a_warning(folder, original, entry):
-  path = folder / "config.json"
-  path.write_text(json.dumps(json.loads(path.read_text()) | entry))
+  extend_config(folder, entry)
   with pytest.warns(UserWarning, match=f"config.json has {next(iter(entry))}=.*: passed over") as told:
     model, params = zoo.load(folder)
   assert len(told) == 1 and model == original[1] and equal(params, original[2])
 
 
 def test_what_is_ignored_counts_as_if_it_were_not_there(folder, original):
-  edit_config(folder, is_causal=False, position_embedding_type="relative_key")
+  extend_config(folder, {"is_causal": False, "position_embedding_type": "relative_key"})
   model, _ = zoo.load(folder, ignore=("is_causal", "position_embedding_type"))
   assert model == original[1]
   with pytest.raises(UserError, match="ignore names 'is_casual', which is not in .*Did you mean 'is_causal'"):
