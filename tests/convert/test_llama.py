@@ -108,7 +108,6 @@ def test_another_head_takes_the_weights_of_a_language_model(tmp_path):
   [
     ("Llama", {"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "rope_type is 'longrope'"),
     ("Llama", {"rope_scaling": {"rope_type": "llama3", "factor": 2.0}}, "rope_type 'llama3' needs low_freq_factor"),
-    ("Llama", {"rope_scaling": {"rope_type": "linear", "factor": 2.0, "depth": 1}}, "depth=1"),
     ("Llama", {"partial_rotary_factor": 0.5}, "partial_rotary_factor is 0.5"),
     ("Llama", {"sliding_window": 3}, "sliding_window=3"),
     ("Qwen3", {"layer_types": ["full_attention", "chunked_attention"] * 2}, "layer_types is 'chunked_attention'"),

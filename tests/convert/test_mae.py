@@ -99,7 +99,6 @@ def test_vectors_of_images_are_those_of_the_class_token(tmp_path):
   [
     ({"image_size": [12, 12]}, "image_size is"),
     ({"hidden_act": "mish"}, "hidden_act is 'mish'"),
-    ({"use_mean_pooling": True}, "use_mean_pooling=True"),
   ],
 )
 def test_what_is_not_there_is_refused_by_name(entries, message, tmp_path):

@@ -135,7 +135,6 @@ def test_vectors_of_images_of_any_shape_are_those_of_the_reference(tmp_path):
   [
     ("vision_config", {"num_patches": 12}, "num_patches is 12, .* It has: 'a square, as 256'"),
     ("vision_config", {"patch_size": [2, 2]}, "patch_size is"),
-    ("vision_config", {"pooling": "mean"}, "pooling='mean'"),
     ("text_config", {"projection_size": 9}, "projection_size is 9, .* width of the other tower, 10"),
   ],
   ids=str,

@@ -140,7 +140,6 @@ def test_vectors_of_texts_are_padded_to_the_full_length(tmp_path):
   "case, entries, message",
   [
     (CASES[0], {"hidden_act": "tanh"}, "hidden_act is 'tanh'"),
-    (CASES[0], {"pooling": "first"}, "pooling='first'"),
     (CASES[2], {"patch_size": [3, 3]}, "patch_size is"),
     (CASES[4], {"num_patches": 12}, "num_patches is 12, .* It has: 'a square, as 256'"),
   ],
