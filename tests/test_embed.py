@@ -47,8 +47,8 @@ def folder(encoder, tmp_path):
 
 def sentence_transformer(folder, pooling, *modules):
   kinds = ["Transformer", "Pooling", *modules]
-  listed = [{"idx": i, "name": str(i), "path": f"{i}_{kind}" if i else "", "type": f"st.models.{kind}"}
-            for i, kind in enumerate(kinds)]  # fmt: skip
+  paths = ["", *(f"{i}_{kind}" for i, kind in enumerate(kinds) if i)]
+  listed = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for path, kind in zip(paths, kinds)]
   write(folder, "modules.json", listed)
   write(folder, "1_Pooling/config.json", {"word_embedding_dimension": 6, **pooling})
 
@@ -70,7 +70,7 @@ WAYS = {
   "cls": ("pooling_mode_cls_token", lambda h: h[0]),
   "max": ("pooling_mode_max_tokens", lambda h: h.max(0)),
   "mean": ("pooling_mode_mean_tokens", lambda h: h.mean(0)),
-  "mean_sqrt_len": ("pooling_mode_mean_sqrt_len_tokens", lambda h: h.sum(0) / np.sqrt(len(h))),
+  "mean_sqrt_len_tokens": ("pooling_mode_mean_sqrt_len_tokens", lambda h: h.sum(0) / np.sqrt(len(h))),
   "weightedmean": ("pooling_mode_weightedmean_tokens", lambda h: np.average(h, 0, np.arange(1, len(h) + 1))),
   "lasttoken": ("pooling_mode_lasttoken", lambda h: h[-1]),
 }
@@ -110,15 +110,15 @@ def test_every_step_of_the_folder_is_taken(encoder, folder):
 MISTAKES = {
   "module": (
     "modules.json",
-    [{"type": "a.Transformer", "path": ""}, {"type": "a.LSTM", "path": "1"}],
-    "no module 'LSTM'",
+    [{"type": "sentence_transformers.models.Transformer", "path": ""}, {"type": "custom.Pooling", "path": "1"}],
+    "no module 'custom.Pooling'",
   ),
   "escape": ("modules.json", [{"type": "a.Transformer", "path": "../x"}], "a folder beside that file"),
   "other": ("modules.json", [{"type": "a.CLIPModel", "path": ""}], "does not begin with a Transformer"),
   "object": ("modules.json", {}, "modules.json holds a dict, not a list"),
   "pooling": ("1_Pooling/config.json", {"pooling_mode": "median"}, "pooling_mode is 'median'"),
   "nothing": ("1_Pooling/config.json", {}, "turns on no way of pooling"),
-  "option": ("1_Pooling/config.json", {"pooling_mode": "cls", "include_prompt": False}, "include_prompt is False"),
+  "option": ("1_Pooling/config.json", {"pooling_mode": "cls", "layer": 3}, "layer=3"),
   "prompt": ("config_sentence_transformers.json", {"default_prompt_name": "a"}, "default_prompt_name is 'a'"),
 }
 
@@ -140,6 +140,8 @@ def test_callers_mistakes_end_in_one_line(encoder):
     (lambda: zoo.embed(make, ["a", image])): "Texts and images come mixed",
     (lambda: zoo.embed(make, "a", pooling="median")): "pooling is 'median'. It may be: cls, max",
     (lambda: zoo.embed(make, "a", batch_size=0)): "batch_size is 0",
+    (lambda: zoo.embed(make, "a", max_length=0)): "max_length is 0",
+    (lambda: zoo.embed(make, "a", truncate_dim=0)): "truncate_dim is 0",
     (lambda: zoo.embed(make, image)): "a bert makes no vectors of images. Give it texts",
   }.items():
     with pytest.raises(UserError, match=message):

@@ -12,6 +12,7 @@ Recipes, with v = zoo.embed(source, ...):
 import functools
 import inspect
 import os
+import pathlib
 from collections.abc import Callable
 from typing import Any
 
@@ -19,17 +20,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.errors import UserError, shown
+from zoo.errors import UserError
+from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
-from zoo.hub.pooling import POOLS, Recipe, read_recipe
 from zoo.hub.processors import load_processor
-from zoo.hub.tokenizers import load_tokenizer
+from zoo.hub.sentence_encoder import SentenceEncoder, check_truncate_dim, read_sentence_encoder
+from zoo.hub.sentence_modules import unit_length
+from zoo.hub.tables import of_model_type
+from zoo.hub.tokenizers import leading_tokens, load_tokenizer, lower_cased
 from zoo.saving import load
 
 # Families that read a text at its last place, padding or not, and never saw a mask of it.
 PADDED = ("siglip", "siglip_text", "siglip2")
 # Families whose text is read at one place, which is their pooled output.
 POOLED = ("clip_text",)
+# Families that write a text too, of which the encoder alone makes vectors.
+ENCODERS = ("t5", "marian")
 SHORTEST = 16  # Columns of a batch of texts: this, or twice, four times ... as many, so that few programs are compiled.
 
 
@@ -42,22 +48,25 @@ def embed(
   unit: bool | None = None,
   max_length: int | None = None,
   prompt: str | None = None,
+  truncate_dim: int | None = None,
   dtype: Any = None,
 ) -> np.ndarray:
   """Texts or images as vectors: float32 [n, dim].
 
-  Texts go through a sentence encoder, or the text tower of a CLIP or SigLIP; images through an image tower, a ViT or a
-  DINOv2. How a text's states become a vector is what the folder says (modules.json of sentence-transformers); where it
-  says nothing, their mean over the real tokens, of any length.
+  Texts go through a sentence encoder (of a T5 the encoder alone), or the text tower of a CLIP or SigLIP; images through
+  an image tower, a ViT or a DINOv2. How a text's states become a vector is what the folder says (modules.json of
+  sentence-transformers and the files that it names); where it says nothing, their mean over the real tokens.
 
   Args:
     source: a folder in the hub's layout, an id of the hub, a run, or what `embedder` returned: loads it once.
     items: texts, or images: PIL images, arrays of uint8, bytes of files, `pathlib.Path`s. One of them, or several.
     batch_size: how many at a time; the last batch is filled up.
-    pooling: cls, max, mean, mean_sqrt_len, weightedmean or lasttoken, in place of what the folder says.
+    pooling: cls, max, mean, mean_sqrt_len_tokens, weightedmean or lasttoken, in place of what the folder says.
     unit: whether vectors are made of length 1, in place of what the folder says. CLIP's and SigLIP's always are.
     max_length: most tokens of a text; by default what the folder says, or the model takes.
     prompt: text to put in front of each, or the name of one that the folder has.
+    truncate_dim: how many numbers of a vector are kept, the first, as of models that were trained for it (Matryoshka);
+      by default what the folder says. `unit` comes after.
     dtype: of the parameters, e.g. "bfloat16".
 
   Raises:
@@ -73,51 +82,66 @@ def embed(
   of_text = [isinstance(item, str) for item in items]
   if any(of_text) and not all(of_text):
     raise UserError("Texts and images come mixed. Embed them one after the other; images may be pathlib.Paths.")
+  check_truncate_dim(truncate_dim)
   if all(of_text):
-    return make.texts(items, batch_size, pooling, unit, max_length, prompt)
-  return make.images(items, batch_size, unit)
+    return make.texts(items, batch_size, pooling, unit, max_length, prompt, truncate_dim)
+  return make.images(items, batch_size, unit, truncate_dim)
 
 
 def embedder(source: str | os.PathLike, *, dtype: Any = None) -> "Embedder":
   """Loads a model once, for many calls of `embed`."""
   folder = folder_of(source)
-  recipe = read_recipe(folder)
-  model, params = load(recipe.folder, dtype=dtype)
-  return Embedder(folder, recipe, model, params)
+  encoder = read_sentence_encoder(folder)
+  model, params = load(encoder.folder, head=_head(encoder.folder), dtype=dtype)
+  return Embedder(folder, encoder, model, params)
+
+
+def _head(folder: pathlib.Path) -> str | None:
+  """The head that a published model is loaded with: the encoder alone where there is more."""
+  if not is_published(folder):
+    return None
+  config = read_json(folder / CONFIG)
+  return "encoder" if "encoder" in of_model_type(config["model_type"], str(folder / CONFIG)).HEADS else None
 
 
 class Embedder:
   """A model and what belongs to it. Tokenizer and processor are opened when they are needed."""
 
-  def __init__(self, folder: os.PathLike, recipe: Recipe, model: Any, params: Any):
-    self.folder, self.recipe, self.model, self.params = folder, recipe, model, params
+  def __init__(self, folder: os.PathLike, encoder: SentenceEncoder, model: Any, params: Any):
+    self.folder, self.encoder, self.model, self.params = folder, encoder, model, params
     self._programs: dict[Any, Callable] = {}
 
   @functools.cached_property
   def tokenizer(self) -> Any:
-    return load_tokenizer(self.recipe.folder)
+    tokenizer = load_tokenizer(self.encoder.folder)
+    return lower_cased(tokenizer) if self.encoder.lower else tokenizer
 
   @functools.cached_property
   def processor(self) -> Callable:
-    return load_processor(self.recipe.folder)
+    return load_processor(self.encoder.folder)
 
-  def texts(self, texts, batch_size, pooling, unit, max_length, prompt) -> np.ndarray:
+  def texts(self, texts, batch_size, pooling, unit, max_length, prompt, truncate_dim) -> np.ndarray:
     """See `embed`."""
-    recipe = self.recipe
-    if pooling is not None and pooling not in POOLS:
-      raise UserError(f"pooling is {shown(pooling)}. It may be: {', '.join(POOLS)}.")
-    recipe = recipe if pooling is None else recipe._replace(pools=(pooling,))
-    prompt = recipe.prompt if prompt is None else recipe.prompts.get(prompt, prompt)
-    texts = [prompt + (text.lower() if recipe.lower else text) for text in texts]
-    takes = [n for n in (self.tokenizer.max_length, getattr(self.model, "max_length", None)) if n is not None]
-    most = min([max_length or recipe.max_length or 2**30, *takes])
+    encoder = self.encoder if pooling is None else self.encoder.with_pooling(pooling)
+    encoder = encoder.without_unit() if unit is False else encoder
+    if max_length is not None and max_length < 1:
+      raise UserError(f"max_length is {max_length}. It must be 1 or more.")
+    said = [n for n in (max_length, encoder.max_length, self.tokenizer.max_length) if n is not None]
+    takes = [n for n in (getattr(self.model, "max_length", None),) if n is not None]
+    most = min([*said[:1], *takes, 2**30])
+    prompt = encoder.prompt if prompt is None else encoder.prompts.get(prompt, prompt)
+    prompt_length = np.array(
+      leading_tokens(self.tokenizer, prompt, most) if encoder.uses_prompt_length else 0, np.int32
+    )
+    texts = [prompt + text for text in texts]
     padded = self.model.spec.get("family") in PADDED
-    unit = recipe.unit if unit is None else unit
-    run = self._program(("text", recipe.pools, unit), lambda: self._text(recipe, unit, padded))
+    keep = encoder.truncate_dim if truncate_dim is None else truncate_dim
+    key = ("text", pooling, unit, keep)
+    run = self._program(key, lambda: self._text(encoder, pooling, bool(unit), keep, padded))
 
     def batch(chosen: list[str]) -> dict[str, np.ndarray]:
       found = self.tokenizer(chosen, length=most) if padded else self._cut(chosen, most)
-      return {"tokens": found["tokens"], "valid": found["valid"]}
+      return {"tokens": found["tokens"], "valid": found["valid"], "prompt_length": prompt_length}
 
     # Texts of one length go together: little padding.
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
@@ -126,9 +150,9 @@ class Embedder:
     found[order] = rows
     return found
 
-  def images(self, images, batch_size, unit) -> np.ndarray:
+  def images(self, images, batch_size, unit, truncate_dim) -> np.ndarray:
     """See `embed`."""
-    run = self._program(("image", unit), lambda: self._image(bool(unit)))
+    run = self._program(("image", unit, truncate_dim), lambda: self._image(bool(unit), truncate_dim))
     return self._batches(run, images, batch_size, self.processor)
 
   def _cut(self, texts: list[str], most: int) -> dict[str, np.ndarray]:
@@ -154,25 +178,33 @@ class Embedder:
       self._programs[key] = jax.jit(make())
     return self._programs[key]
 
-  def _text(self, recipe: Recipe, unit: bool, padded: bool) -> Callable:
-    model = self.model
+  def _text(
+    self, encoder: SentenceEncoder, pooling: str | None, unit: bool, keep: int | None, padded: bool
+  ) -> Callable:
+    model, family = self.model, self.model.spec["family"]
     has_tower = hasattr(model, "encode_text")
     if not has_tower and "tokens" not in inspect.signature(model.__call__).parameters:
-      raise UserError(f"{self.folder}: a {model.spec['family']} makes no vectors of texts. Give it images.")
+      raise UserError(f"{self.folder}: a {family} makes no vectors of texts. Give it images.")
 
     def run(params: Any, batch: dict) -> jax.Array:
       valid = {} if padded else {"valid": batch["valid"]}
       if has_tower:
-        return model.apply({"params": params}, batch["tokens"], **valid, method="encode_text")
-      out = model.apply({"params": params}, batch["tokens"], **valid)
-      if not isinstance(out, dict) or not {"embedded", "hidden"} & out.keys():
-        raise UserError(f"{self.folder}: a {model.spec['family']} gives no hidden states to make vectors of.")
-      key = "embedded" if "embedded" in out else "pooled" if model.spec["family"] in POOLED else None
-      return finish(recipe(out["hidden"], batch["valid"]) if key is None else out[key], unit)
+        out = {"embedded": model.apply({"params": params}, batch["tokens"], **valid, method="encode_text")}
+      else:
+        out = model.apply({"params": params}, batch["tokens"], **valid)
+      states = "encoded" if family in ENCODERS else "hidden"
+      if not isinstance(out, dict) or not {"embedded", states} & out.keys():
+        raise UserError(f"{self.folder}: a {family} gives no hidden states to make vectors of.")
+      key = "embedded" if "embedded" in out else "pooled" if family in POOLED else None
+      if key is None:
+        return finish(encoder(out[states], batch["valid"], batch["prompt_length"]), unit, keep)
+      if pooling is not None:
+        raise UserError(f"{self.folder}: a {family} has a way of its own from a text to a vector. Leave out pooling.")
+      return finish(out[key], unit, keep)
 
     return run
 
-  def _image(self, unit: bool) -> Callable:
+  def _image(self, unit: bool, keep: int | None) -> Callable:
     model = self.model
     has_tower = hasattr(model, "encode_image")
     if not has_tower and "image" not in inspect.signature(model.__call__).parameters:
@@ -180,17 +212,17 @@ class Embedder:
 
     def run(params: Any, batch: dict) -> jax.Array:
       if has_tower:
-        return model.apply({"params": params}, batch["image"], method="encode_image")
+        return finish(model.apply({"params": params}, batch["image"], method="encode_image"), unit, keep)
       out = model.apply({"params": params}, batch["image"])
       key = next((key for key in ("embedded", "pooled") if key in out), None)
       if key is None:
         raise UserError(f"{self.folder}: a {model.spec['family']} gives no pooled output. It gives: {', '.join(out)}.")
-      return finish(out[key], unit)
+      return finish(out[key], unit, keep)
 
     return run
 
 
-def finish(x: jax.Array, unit: bool) -> jax.Array:
-  """float32, of length 1 if `unit`."""
-  x = x.astype(jnp.float32)
-  return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12) if unit else x
+def finish(x: jax.Array, unit: bool, keep: int | None = None) -> jax.Array:
+  """[batch, dim] -> the first `keep` numbers (None: all) in float32, then of length 1 if `unit`."""
+  x = x.astype(jnp.float32)[:, :keep]
+  return unit_length(x) if unit else x

@@ -2,9 +2,10 @@
 
 import os
 
-from zoo.data.encodings import Tokenizer
+from zoo.data.encodings import ROLES, Pieces, Tokenizer
 from zoo.data.published import has_tokenizer
 from zoo.data.tokenizers import NAMED, tokenizer
+from zoo.errors import UserError
 from zoo.hub.files import CONFIG, read_json
 from zoo.hub.ids import folder_of
 
@@ -41,3 +42,22 @@ def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
   if config.get("model_type") == "clip" and text.get("vocab_size", 49408) == 49408:
     return tokenizer("clip")
   return tokenizer(str(folder))
+
+
+def lower_cased(tokenizer: Tokenizer) -> Tokenizer:
+  """The same tokenizer that makes lower case of a text first; special tokens in it stay as they are."""
+  if not isinstance(tokenizer, Pieces):
+    raise UserError(f"Tokenizer {tokenizer} has no step before its vocabulary where text could become lower case.")
+  return tokenizer.lower_cased()
+
+
+def leading_tokens(tokenizer: Tokenizer, text: str, most: int) -> int:
+  """How many tokens a text begins with that begins with `text`: special tokens before count, one behind does not."""
+  if not text:
+    return 0
+  batch = tokenizer([text], length=min(most, 64 + 4 * len(text.encode())))
+  tokens = batch["tokens"][0][batch["valid"][0]]
+  special = {getattr(tokenizer, role) for role in ROLES}
+  if isinstance(tokenizer, Pieces):
+    special |= {i for i, token in tokenizer.backend.get_added_tokens_decoder().items() if token.special}
+  return len(tokens) - int(len(tokens) > 0 and int(tokens[-1]) in special)

@@ -1,0 +1,206 @@
+"""How a sentence encoder makes one vector of a text: the files that sentence-transformers leaves beside the weights.
+
+modules.json lists the modules in the order in which they run, 1_Pooling/config.json and its like say how; prompts and
+`truncate_dim` are in config_sentence_transformers.json, the longest text in sentence_bert_config.json. https://sbert.net
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from zoo.errors import UserError, did_you_mean, shown
+from zoo.hub.files import read_json
+from zoo.hub.pooling import ALIASES, POOLS
+from zoo.hub.sentence_modules import READERS, SENTENCE, TOKENS, Dropout, Module, Normalize, Pooling
+from zoo.options import Options
+
+MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
+# What the Transformer module is told, by the names that it had; the first that says anything counts.
+TRANSFORMER = tuple(
+  f"sentence_{kind}_config.json"
+  for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+# Arguments that it passes on to transformers -> what of them changes no vector. Each has an old and a new name.
+_MODEL = ("add_pooling_layer", "attn_implementation", "device_map", "dtype", "low_cpu_mem_usage", "torch_dtype")
+ARGUMENTS = {
+  **dict.fromkeys(("model_args", "model_kwargs"), (*_MODEL, "use_safetensors")),
+  **dict.fromkeys(("config_args", "config_kwargs"), ("use_cache",)),
+  **dict.fromkeys(("tokenizer_args", "processor_kwargs"), ("use_fast",)),
+}
+
+
+class SentenceEncoder(NamedTuple):
+  """From hidden states to a vector.
+
+  Args:
+    folder: where the encoder itself is.
+    modules: what runs after it, in order.
+    max_length: most tokens of a text; None: as many as the tokenizer says and the model takes.
+    lower: whether texts, and prompts with them, become lower case first.
+    prompts: name -> what may be put in front of a text.
+    prompt: what is, where nobody says.
+    truncate_dim: how many numbers of a vector are kept, the first; None: all.
+  """
+
+  folder: pathlib.Path
+  modules: tuple[Module, ...] = (Pooling("the mean over tokens"),)
+  max_length: int | None = None
+  lower: bool = False
+  prompts: Mapping[str, str] = {}
+  prompt: str = ""
+  truncate_dim: int | None = None
+
+  def __call__(self, hidden: jax.Array, valid: jax.Array, prompt_length: jax.Array) -> jax.Array:
+    """[batch, length, dim], bool [batch, length], int tokens of the prompt -> float32 [batch, dim]"""
+    features = {TOKENS: hidden.astype(jnp.float32)}
+    for module in self.modules:
+      features[module.writes] = module(features[module.reads], valid, prompt_length)
+    return features[SENTENCE]
+
+  @property
+  def uses_prompt_length(self) -> bool:
+    """Whether a prompt's tokens are left out of a pool."""
+    return not all(module.include_prompt for module in self.modules if isinstance(module, Pooling))
+
+  def with_pooling(self, name: str) -> "SentenceEncoder":
+    """The same with another pool. UserError: there is no such one, or not one place for it."""
+    name = ALIASES.get(name, name)
+    if name not in POOLS:
+      raise UserError(f"pooling is {shown(name)}. It may be: {', '.join(POOLS)}.")
+    count = sum(isinstance(module, Pooling) for module in self.modules)
+    if count != 1:
+      raise UserError(f"{self.folder} pools {count} times. Leave out pooling: which of them it is for, nothing says.")
+    return self._replace(
+      modules=tuple(m._replace(modes=(name,)) if isinstance(m, Pooling) else m for m in self.modules)
+    )
+
+  def without_unit(self) -> "SentenceEncoder":
+    """The same without a Normalize at the end."""
+    modules = list(self.modules)
+    while modules and isinstance(modules[-1], Normalize) and modules[-1].writes == SENTENCE:
+      modules.pop()
+    return self._replace(modules=tuple(modules))
+
+
+def read_sentence_encoder(folder: pathlib.Path) -> SentenceEncoder:
+  """What the files of a folder say; without any, the mean over a text's tokens.
+
+  Raises:
+    UserError: a module or option that the zoo does not have, modules that do not fit each other, damaged files.
+  """
+  encoder = SentenceEncoder(folder)
+  if (folder / MODULES).is_file():
+    encoder = _with_modules(encoder, folder)
+  encoder = encoder._replace(**_transformer_options(encoder.folder))
+  if (folder / PROMPTS).is_file():
+    encoder = encoder._replace(**_prompts(folder / PROMPTS))
+  return encoder
+
+
+def _with_modules(encoder: SentenceEncoder, folder: pathlib.Path) -> SentenceEncoder:
+  (_, place), *rest = _listed(folder)
+  modules, written = [], {TOKENS}
+  for kind, path in rest:
+    module = READERS[kind](path)
+    if module.reads not in written:
+      if isinstance(module, Normalize):  # As in the library.
+        continue
+      has = ", ".join(sorted(written))
+      raise UserError(f"{path} reads {shown(module.reads)}, which no module before it writes. There is: {has}.")
+    written.add(module.writes)
+    modules += [] if isinstance(module, Dropout) else [module]
+  if SENTENCE not in written:
+    raise UserError(f"{folder / MODULES} lists no module that writes {SENTENCE}. Add a Pooling.")
+  return encoder._replace(folder=place, modules=tuple(modules))
+
+
+def _listed(folder: pathlib.Path) -> list[tuple[str, pathlib.Path]]:
+  """(kind, folder) of each module, the encoder first."""
+  where = folder / MODULES
+  listed = read_json(where, list)
+  modules, names = [], set()
+  for i, module in enumerate(listed):
+    fine = isinstance(module, dict) and all(isinstance(module.get(key), str) for key in ("type", "path"))
+    path = pathlib.PurePosixPath(module["path"]) if fine else pathlib.PurePosixPath("..")
+    if path.is_absolute() or ".." in path.parts or "\0" in str(path):
+      raise UserError(f"{where} holds {shown(module)}. A module has a type, and as its path a folder beside that file.")
+    if (name := str(module.get("name", i))) in names:
+      raise UserError(f"{where} has two modules of the name {shown(name)}. Give each its own.")
+    names.add(name)
+    package, _, kind = module["type"].rpartition(".")
+    kind = kind if package.partition(".")[0] == "sentence_transformers" else module["type"]
+    _check_kind(where, kind, first=i == 0)
+    modules.append((kind, folder / path))
+  if not modules:
+    raise UserError(f"{where} lists no module. It must begin with a Transformer.")
+  return modules
+
+
+def _check_kind(where: pathlib.Path, kind: str, first: bool) -> None:
+  if first and kind != "Transformer":
+    raise UserError(f"{where} does not begin with a Transformer but with {shown(kind)}. The zoo has no other encoder.")
+  if not first and kind == "Transformer":
+    raise UserError(f"{where} lists a second Transformer. The zoo runs one, and it comes first.")
+  if not first and kind not in READERS:
+    near = did_you_mean(kind, READERS)
+    raise UserError(f"{where}: the zoo has no module {shown(kind)}.{near} It has: Transformer, {', '.join(READERS)}.")
+
+
+def _transformer_options(folder: pathlib.Path) -> dict[str, Any]:
+  """{"max_length", "lower"} by what the Transformer module is told."""
+  for name in TRANSFORMER:
+    where = folder / name
+    content = read_json(where) if where.is_file() else {}
+    if content:
+      break
+  else:
+    return {}
+  options = Options(content, str(where))
+  options.must_be("transformer_task", "feature-extraction")
+  options.must_be("module_output_name", TOKENS)
+  text = {"method": "forward", "method_output_name": "last_hidden_state"}
+  modalities = options.take("modality_config", {"text": text})
+  if modalities.get("text") != text or "message" in modalities:
+    raise options.refusal("modality_config", modalities, [{"text": text}])
+  # How padding is kept from the encoder; lengths and expansions of tasks that nobody asks for here.
+  options.ignore("unpad_inputs", "query_length", "document_length", "query_expansion")
+  options.must_be("tokenizer_name_or_path", None)
+  options.must_be("processing_kwargs", *({}, None))
+  most = options.take("max_seq_length", None, int)
+  for name, harmless in ARGUMENTS.items():
+    section = options.section(name)
+    section.ignore("trust_remote_code", *harmless)
+    most = section.take("model_max_length", most, int)
+    section.done()
+  if most is not None and most < 1:
+    raise UserError(f"{where}: max_seq_length is {most}. It must be at least 1, or null.")
+  lower = options.take("do_lower_case", False)
+  options.done()
+  return {"max_length": most, "lower": lower}
+
+
+def _prompts(where: pathlib.Path) -> dict[str, Any]:
+  """{"prompts", "prompt", "truncate_dim"} of config_sentence_transformers.json."""
+  options = Options(read_json(where), str(where))
+  options.must_be("model_type", "SentenceTransformer")
+  prompts = {}
+  for name, text in options.take("prompts", {}, dict).items():
+    if not isinstance(text, str | None):
+      raise UserError(f"{where}: the prompt {shown(name)} is {shown(text)}. It must be a str.")
+    prompts[name] = text or ""
+  default = options.take("default_prompt_name", None, str)
+  known = {"query": "", "document": ""} | prompts  # Every model has these two.
+  if default is not None and default not in known:
+    raise options.refusal("default_prompt_name", default, known)
+  truncate_dim = options.take("truncate_dim", None, int)
+  check_truncate_dim(truncate_dim, f"{where}: ")
+  return {"prompts": prompts, "prompt": known.get(default or "", ""), "truncate_dim": truncate_dim}
+
+
+def check_truncate_dim(value: Any, where: str = "") -> None:
+  """UserError unless `value` is a count of numbers to keep, or None."""
+  if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+    raise UserError(f"{where}truncate_dim is {shown(value)}. It must be an int of at least 1, or None for all.")
