@@ -52,6 +52,7 @@ def test_labels_may_be_numbers_or_names(table):
   assert {int(labelled_images(table([3, "4"]))[i]["label"]) for i in range(2)} == {3, 4}
   records = labelled_images(table(["cat", "dog"]), class_names=["dog", "cat"])
   assert {int(records[i]["label"]) for i in range(2)} == {0, 1}
+  assert labelled_images(table(["dog", "cat"])).info["class_names"] == ["cat", "dog"]
 
 
 def test_memory_and_random_crops_go_together(folders):
@@ -66,12 +67,11 @@ def test_memory_and_random_crops_go_together(folders):
 @pytest.mark.parametrize(
   "labels, options, message",
   [
-    (["cat"], {}, "record 0: label 'cat' is no class. Known: none. Set class_names"),
-    (["cow"], {"class_names": ["cat", "dog"]}, "record 0: label 'cow' is no class. Known: cat, dog"),
-    ([2], {"class_names": ["cat", "dog"]}, "record 0: label 2 is not one of 0 to 1"),
-    ([-1], {}, "record 0: label -1 is not one of"),
-    ([0.5], {}, "record 0: label 0.5 is not one of"),
-    ([[1, 2]], {}, r"record 0: label \[1, 2\] is not one of"),
+    (["cow"], {"class_names": ["cat", "dog"]}, "0.png: label 'cow' is no class. Known: cat, dog"),
+    ([2], {"class_names": ["cat", "dog"]}, "0.png: label 2 is not one of 0 to 1"),
+    ([-1], {}, "0.png: label -1 is not one of"),
+    ([0.5], {}, "0.png: label 0.5 is not one of"),
+    ([[1, 2]], {}, r"0.png: label \[1, 2\] is not one of"),
     ([1], {"label_field": "lable"}, r"has no field 'lable'. Did you mean 'label'\?"),
     ([1], {"fit": "stretch"}, "fit is 'stretch'. It may be"),
     ([1], {"background": "random"}, "background is 'random'. It may be: white, black"),

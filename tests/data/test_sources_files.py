@@ -1,8 +1,12 @@
+import io
+import os
 import pickle
+import tarfile
 
 import pytest
 
 from tests.data import toys
+from zoo.data.bad_records import BadRecord
 from zoo.data.sources import open_source
 from zoo.errors import UserError
 
@@ -102,9 +106,14 @@ def test_an_object_a_line(tmp_path):
   assert everything(pickle.loads(pickle.dumps(source))) == everything(source)
 
 
-def test_line_ends_and_the_last_line_do_not_matter(tmp_path):
-  toys.write(tmp_path, {"a.jsonl": '{"text": "é"}\r\n{"text": "b"}\n{"text": "c"}', "b.jsonl": '{"text": "d"}\n\n\n'})
-  assert sorted(texts(open_source(f"jsonl:{tmp_path}"))) == ["b", "c", "d", "é"]
+def test_line_ends_blank_lines_and_a_mark_of_byte_order_do_not_matter(tmp_path):
+  toys.write(
+    tmp_path, {"a.jsonl": '\ufeff{"text": "é"}\r\n{"text": "b"}\n{"text": "c"}', "b.jsonl": '{"text": "d"}\n\n\n'}
+  )
+  toys.write(tmp_path, {"c.jsonl": '\n \t \r\n{"text": "e"}\n\r\n  {"text": "\\ud83d\\ude00"}\n \n'})
+  source = open_source(f"jsonl:{tmp_path}")
+  assert sorted(texts(source)) == ["b", "c", "d", "e", "é", "😀"]
+  assert any(source.where(i).endswith("c.jsonl line 5") for i in range(len(source)))
 
 
 @pytest.mark.parametrize(
@@ -112,8 +121,9 @@ def test_line_ends_and_the_last_line_do_not_matter(tmp_path):
   [
     ('{"text": "cut', r"data\.jsonl line 2 is not JSON: Unterminated string"),
     ("[1, 2]", r"data\.jsonl line 2 is \[1, 2\], not a JSON object"),
-    ("", r"data\.jsonl line 2 is not JSON"),
     ("\udcff", r"data\.jsonl line 2 is not JSON"),
+    ('{"text": "cut \\ud83d"}', r"data\.jsonl line 2 holds '\\ud83d', half of a character"),
+    ("[" * 50_000 + "]" * 50_000, r"data\.jsonl line 2 is JSON with lists and objects too deep"),
   ],
 )
 def test_a_broken_line_is_told_when_it_is_read(tmp_path, line, message):
@@ -127,6 +137,41 @@ def test_an_empty_file_of_lines_is_named(tmp_path):
   toys.write(tmp_path, {"a.jsonl": '{"text": "a"}', "b.jsonl": ""})
   with pytest.raises(UserError, match=r"b\.jsonl is empty"):
     open_source(f"jsonl:{tmp_path}")
+
+
+def test_json_lines_that_are_given_as_text_are_noticed(tmp_path):
+  toys.write(tmp_path, {"a.jsonl": '{"text": "a"}', "b.txt": "b"})
+  for where in ("a.jsonl", "*"):
+    with pytest.raises(UserError, match=r"holds JSON lines, .*a\.jsonl\. Write jsonl:"):
+      open_source(f"text:{tmp_path}/{where}")
+  assert texts(open_source(f"text:{tmp_path}")) == ["b"]
+
+
+def test_a_split_of_too_few_files_says_what_to_do(tmp_path):
+  toys.write(tmp_path, {"one.txt": "text"})
+  with pytest.raises(
+    UserError, match=r"\[99%:\]' holds no example. There are 1 of 'train' in all. A file is one document"
+  ):
+    open_source(f"text:{tmp_path}/one.txt", "train[99%:]")
+
+
+@pytest.mark.parametrize("name", ["val", "valid", "validation", "dev"])
+def test_validation_has_several_names(tmp_path, name):
+  toys.write(tmp_path, {"train/a.txt": "a", f"{name}/b.txt": "b"})
+  assert texts(open_source(f"text:{tmp_path}", "validation")) == texts(open_source(f"text:{tmp_path}", "val")) == ["b"]
+
+
+def test_braces_name_several_files(tmp_path):
+  toys.write(tmp_path, {f"{i:02}.txt": f"{i}" for i in range(8, 12)})
+  assert sorted(texts(open_source(f"text:{tmp_path}/{{08..10}}.txt"))) == ["10", "8", "9"]
+  assert sorted(texts(open_source(f"text:{tmp_path}/{{08,11}}.txt"))) == ["11", "8"]
+  with pytest.raises(UserError, match=r"names 3 files, of which 1 are missing: 12\.txt"):
+    open_source(f"text:{tmp_path}/{{10..12}}.txt")
+
+
+def test_a_bucket_is_told_what_to_do():
+  with pytest.raises(UserError, match=r"^gs://bucket/a\.jsonl: data are read from file systems. Mount the bucket"):
+    open_source("jsonl:gs://bucket/a.jsonl")
 
 
 # Images
@@ -150,6 +195,48 @@ def test_captions_in_a_table(tmp_path, write):
     ('a "red", one', toys.png("red")),
     ("a blue one", toys.png("blue")),
   ]
+
+
+@pytest.mark.parametrize("name", ["captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv"])
+def test_several_rows_of_an_image_are_its_captions(tmp_path, name):
+  toys.write(tmp_path, {f"{image}.png": toys.png("red") for image in "ab"})
+  field = "file" if name.startswith("captions") else "file_name"
+  rows = [
+    {field: f"{image}.png", "text": text, "by": "me"} for image, text in [("a", "one"), ("b", "two"), ("a", "three")]
+  ]
+  (toys.write_csv if name.endswith("csv") else toys.write_jsonl)(tmp_path / name, rows)
+  records = {record["path"][-5]: record for record in everything(open_source(f"images:{tmp_path}"))}
+  assert {key: (record["text"], record["by"]) for key, record in records.items()} == {
+    "a": (["one", "three"], "me"),
+    "b": ("two", "me"),
+  }
+
+
+def test_a_table_beside_the_folders_of_splits_is_for_all_of_them(tmp_path):
+  toys.write(tmp_path, {"train/a.png": toys.png("red"), "test/b.png": toys.png("blue")})
+  rows = [{"file_name": "train/a.png", "label": "red"}, {"file_name": "test/b.png", "label": "blue"}]
+  toys.write_jsonl(tmp_path / "metadata.jsonl", rows)
+  train, test = (open_source(f"images:{tmp_path}", split) for split in ("train", "test"))
+  assert [record["label"] for record in everything(train) + everything(test)] == ["red", "blue"]
+  assert train.class_names == test.class_names == {"label": ["blue", "red"]}
+
+
+def test_whatever_else_lies_beside_the_folders_of_classes_changes_nothing(tmp_path):
+  files = ["a/x.png", "a/y.TIF", "b/z.jfif", "b/v.ppm", "b/w.heic"]
+  toys.write(tmp_path, {file: toys.png("red") for file in files})
+  toys.write(tmp_path, {"README.txt": "x", "a/notes.txt": "x", "info.json": "{}", "docs/c.md": "x"})
+  toys.write(tmp_path, {"__MACOSX/a/._x.png": b"x", "a/._x.png": b"x", ".cache/x.png": b"x"})
+  source = open_source(f"images:{tmp_path}")
+  assert sorted(record["path"][len(str(tmp_path)) + 1 :] for record in everything(source)) == sorted(files)
+  assert source.class_names == {"label": ["a", "b"]}
+
+
+def test_an_image_beside_the_folders_of_classes_is_a_bad_record(tmp_path):
+  toys.write(tmp_path, {"a/x.png": toys.png("red"), "cover.png": toys.png("red")})
+  source = open_source(f"images:{tmp_path}")
+  assert len(source.broken) == 1
+  with pytest.raises(BadRecord, match=r"cover\.png lies beside the class folders, in none"):
+    everything(source)
 
 
 def test_folders_are_classes_with_the_same_numbers_in_every_split(tmp_path):
@@ -180,8 +267,8 @@ def test_images_without_captions_or_broken_ones_are_named(tmp_path):
   "row, message",
   [
     ('{"file": "gone.png", "text": "t"}', r"gone\.png cannot be read: No such file"),
-    ('{"file": "../outside.png", "text": "t"}', r"captions\.jsonl line 1: \.\./outside\.png lies outside"),
-    ('{"file": "/etc/passwd", "text": "t"}', r"captions\.jsonl line 1: /etc/passwd lies outside"),
+    ('{"file": "../outside.png", "text": "t"}', r"captions\.jsonl line 1: '\.\./outside\.png' lies outside"),
+    ('{"file": "/etc/passwd", "text": "t"}', r"captions\.jsonl line 1: '/etc/passwd' lies outside"),
     ('{"picture": "a.png", "text": "t"}', r"captions\.jsonl line 1 names no image in a field 'file'.*picture, text"),
     ('{"file": "a.png"', r"captions\.jsonl line 1 is not JSON"),
   ],
@@ -274,8 +361,60 @@ def test_a_shard_that_was_cut_or_removed_since_it_was_opened_is_named(tmp_path):
 def test_a_broken_member_is_told_when_it_is_read(tmp_path, ending, content):
   toys.write_tar(tmp_path / "a.tar", {f"a.{ending}": content})
   source = open_source(f"webdataset:{tmp_path}")
-  with pytest.raises(UserError, match=rf"a\.tar, 'a': its \.{ending} cannot be read"):
+  with pytest.raises(UserError, match=rf"a\.tar, key 'a' at byte 512: its \.{ending} (cannot be read|is not JSON)"):
     source[0]
+
+
+def test_what_systems_leave_in_a_shard_is_no_example(tmp_path):
+  members = {"./._0.png": b"x", "__MACOSX/0.png": b"x", ".DS_Store": b"x", "README": b"x", "LICENSE.txt": b"x"}
+  members |= {"index.json": b"[]", "sums.md5": b"x", "./0.png": toys.png("red"), "./0.txt": "red", "1.txt": "lost"}
+  toys.write_tar(tmp_path / "a.tar", members)
+  found = sorted(everything(open_source(f"webdataset:{tmp_path}")), key=lambda record: record["__key__"])
+  assert found == [{"__key__": "0", "image": toys.png("red"), "text": "red"}, {"__key__": "1", "text": "lost"}]
+
+
+def test_shards_may_have_the_same_keys(tmp_path):
+  for name in "ab":
+    toys.write_tar(tmp_path / f"{name}.tar", {"0.png": toys.png("red"), "0.txt": name})
+  assert sorted(texts(open_source(f"webdataset:{tmp_path}"))) == ["a", "b"]
+
+
+@pytest.mark.parametrize("second", ["0.png", "0.jpg"])
+def test_two_images_of_one_key_are_a_bad_record(tmp_path, second):
+  with tarfile.open(tmp_path / "a.tar", "w") as tar:
+    for name in ("0.png", "0.txt", "1.png", second):
+      entry = tarfile.TarInfo(name)
+      entry.size = 3
+      tar.addfile(entry, io.BytesIO(b"abc"))
+  source = open_source(f"webdataset:{tmp_path}")
+  assert [source.where(index).partition("key ")[2] for index in source.broken] == ["'0' at byte 512"]
+  with pytest.raises(
+    BadRecord, match=rf"a\.tar, key '0' at byte 512: '0.png' at byte 512 and '{second}' at byte 3584 are"
+  ):
+    everything(source)
+
+
+def test_a_hard_link_in_a_shard_is_the_file_that_it_means(tmp_path):
+  with tarfile.open(tmp_path / "a.tar", "w") as tar:
+    for name, link in (("0.txt", ""), ("1.txt", "0.txt")):
+      entry = tarfile.TarInfo(name)
+      entry.size, entry.linkname, entry.type = (0, link, tarfile.LNKTYPE) if link else (3, "", tarfile.REGTYPE)
+      tar.addfile(entry, io.BytesIO(b"abc"))
+  assert texts(open_source(f"webdataset:{tmp_path}")) == ["abc", "abc"]
+
+
+@pytest.mark.parametrize(
+  "file, harm", [("places.npy", slice(-8, -4)), ("names.json", slice(0, 3)), ("examples.npy", slice(40))]
+)
+def test_a_damaged_list_of_a_shard_is_made_anew(tmp_path, capsys, file, harm):
+  toys.write_tar(tmp_path / "a.tar", samples(range(3)))
+  before = everything(open_source(f"webdataset:{tmp_path}"))
+  (path,) = (tmp_path.parent / os.environ["ZOO_CACHE"] / "tar").glob(f"*/{file}")
+  content = bytearray(path.read_bytes())
+  content[harm] = b"\1" * len(content[harm])
+  path.write_bytes(content)
+  assert everything(open_source(f"webdataset:{tmp_path}")) == before
+  assert "It is made anew" in capsys.readouterr().err
 
 
 def test_a_cache_that_cannot_be_written_is_told(tmp_path, monkeypatch):

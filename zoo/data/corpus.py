@@ -114,7 +114,7 @@ def _batched(source: Source, field: str) -> Iterator[list[str]]:
   size = 0
   for index in range(len(source)):
     raw = source[index]
-    what = f"{source.name}, record {index}"
+    what = source.where(index)
     if field not in raw:
       raise UserError(f"{what} has no field '{field}'. It has: {', '.join(raw)}.")
     text = "\n\n".join(texts_of(raw[field], f"{what}: {field}"))

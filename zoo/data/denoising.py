@@ -3,15 +3,18 @@
 https://arxiv.org/abs/1910.13461, section 2.2. Tokens are lost, not whole words.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from zoo.data.bad_records import policy
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.corruption import infilled, shuffled
 from zoo.data.fields import check_fields
 from zoo.data.padding import end_token, pair
 from zoo.data.pipeline import Example, Records
+from zoo.data.screening import screened
 from zoo.data.sentence_pairs import sentences
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
@@ -30,6 +33,7 @@ def denoising(
   permute: bool = True,
   text_field: str = "text",
   cache: bool = True,
+  bad_records: str | Mapping = "stop",
 ) -> "Denoising":
   """Runs of whole sentences of a document, with noise, and as they were: `bos text eos` both.
 
@@ -42,6 +46,7 @@ def denoising(
     permute: whether sentences are shuffled.
     text_field: field of the source that holds a document.
     cache: keep the tokens in the cache folder.
+    bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], `target_tokens` int32 [max_length],
   `target_valid` bool [max_length]. Noise changes from epoch to epoch; in evaluation it is always the same. `info`:
@@ -51,13 +56,15 @@ def denoising(
     raise UserError(f"rate is {rate}, mean_span {mean_span}. The first must be from 0 to below 1, the second above 0.")
   if max_length < 4:
     raise UserError(f"max_length is {max_length}. Two tokens between bos and eos need at least 4.")
-  raw = open_source(source, split, data_dir)
+  raw = screened(open_source(source, split, data_dir), policy(bad_records), text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   if encoder.mask is None:
     raise UserError(f"Tokenizer '{encoder}' has no token that hides others (mask). Choose another, e.g. sotu.")
   corpus = tokenised(raw, encoder, field=text_field, pieces=sentences, cache=cache)
-  return Denoising(corpus, raw.name, encoder, max_length, (rate, mean_span), permute)
+  records = Denoising(corpus, raw.name, encoder, max_length, (rate, mean_span), permute)
+  records.bad = raw.bad
+  return records
 
 
 class Denoising(Records):

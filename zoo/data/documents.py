@@ -1,15 +1,17 @@
 """Texts one by one, each with the length that it has, for `packed` to put side by side: `tokens`, `valid`."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from zoo.data.bad_records import policy
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields
 from zoo.data.padding import cls_and_sep, end_token
 from zoo.data.pipeline import Example, Records
+from zoo.data.screening import screened
 from zoo.data.sentence_pairs import sentences
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
@@ -43,6 +45,7 @@ def documents(
   long: str = "split",
   text_field: str = "text",
   cache: bool = True,
+  bad_records: str | Mapping = "stop",
 ) -> "Documents":
   """Texts as a model reads them that is trained on each for itself.
 
@@ -59,6 +62,7 @@ def documents(
       its own cls and sep. "crop": what is too much is left out, and `info` says how much.
     text_field: field of the source that holds a document.
     cache: keep the tokens in the cache folder.
+    bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding; masked also `special` bool,
   True on cls, sep and padding, and `word_start` bool, True where a word begins. `info`: source, tokenizer, vocab_size,
@@ -70,11 +74,13 @@ def documents(
       raise UserError(f"documents.{name} is '{value}'. It may be: {', '.join(offered)}.")
   if max_length < 3:
     raise UserError(f"max_length is {max_length}. A beginning, a token and an end need at least 3.")
-  raw = open_source(source, split, data_dir)
+  raw = screened(open_source(source, split, data_dir), policy(bad_records), text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   corpus = tokenised(raw, encoder, field=text_field, pieces=UNITS[unit], cache=cache)
-  return Documents(corpus, raw.name, encoder, max_length, learns == "masked", long == "crop")
+  records = Documents(corpus, raw.name, encoder, max_length, learns == "masked", long == "crop")
+  records.bad = raw.bad
+  return records
 
 
 class Documents(Records):

@@ -1,37 +1,51 @@
 """What raw examples hold, whichever source they come from: texts, class labels, and a memory for small sets."""
 
+import copy
 import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
+from zoo.data.bad_records import BadRecord, Policy
+from zoo.data.pipeline import Records
 from zoo.data.sources import Source
-from zoo.errors import UserError, did_you_mean
+from zoo.data.subset import without
+from zoo.errors import UserError, did_you_mean, shown
+
+TEXT_KEYS = ("text", "raw", "caption")  # Of captions that are objects: COCO's in TFDS, Karpathy's "sentences".
 
 
-def check_fields(source: Source, *fields: str | None) -> None:
-  """Raises UserError if the first record of `source` lacks one of `fields` (None is no field)."""
-  has = [field for field in source[0] if not field.startswith("__")]
+def check_fields(source: Source, *fields: str | None, record: Mapping[str, Any] | None = None) -> None:
+  """Raises UserError if `record`, by default the first of `source`, lacks one of `fields` (None is no field)."""
+  has = [field for field in (source[0] if record is None else record) if not field.startswith("__")]
   for field in fields:
     if field is not None and field not in has:
       raise UserError(f"{source.name} has no field '{field}'.{did_you_mean(field, has)} It has: {', '.join(has)}.")
 
 
 def texts_of(value: Any, what: str) -> list[str]:
-  """A text, or a list of texts, as bytes (TFDS) or str, as a list of str without blank ones."""
-  values = list(value) if isinstance(value, list | tuple | np.ndarray) else [value]
+  """A text, or a list of texts, as bytes (TFDS) or str, as a list of str without blank ones.
+
+  Captions may be objects that keep their text as `text`, `raw` or `caption`, or an object of lists.
+
+  >>> texts_of([{"raw": "a dog"}, {"raw": "it runs"}], "record 0")
+  ['a dog', 'it runs']
+  """
+  said = lambda one: next((one[key] for key in TEXT_KEYS if key in one), one) if isinstance(one, Mapping) else one
+  value = said(value)
+  values = [said(one) for one in (value if isinstance(value, list | tuple | np.ndarray) else [value])]
   texts = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in values]
   if not all(isinstance(text, str) for text in texts):
-    raise UserError(f"{what} is {value!r:.80}, which is no text.")
+    raise BadRecord(f"{what} is {shown(value, 80)}, which is no text.")
   return [text.strip() for text in texts if text.strip()]
 
 
 def text_of(value: Any, what: str) -> str:
-  """A single text, stripped of blanks around it; UserError if there is none."""
+  """A single text, stripped of blanks around it; BadRecord if there is none."""
   texts = texts_of(value, what)
   if not texts:
-    raise UserError(f"{what} is empty.")
+    raise BadRecord(f"{what} is empty.")
   return texts[0]
 
 
@@ -56,10 +70,10 @@ def class_number(label: Any, numbers: Mapping[str, int], what: str) -> np.int32:
     return np.int32(numbers[label])
   if isinstance(label, str) and not label.strip().isdecimal():
     known = ", ".join(list(numbers)[:20]) or "none. Set class_names"
-    raise UserError(f"{what}: label {label!r} is no class. Known: {known}.")
+    raise BadRecord(f"{what}: label {shown(label)} is no class. Known: {known}.")
   count = len(numbers) or 2**31
   if not isinstance(label, str | int | float | np.number) or not 0 <= float(label) < count or float(label) % 1:
-    raise UserError(f"{what}: label {label!r} is not one of 0 to {count - 1}.")
+    raise BadRecord(f"{what}: label {shown(label)} is not one of 0 to {count - 1}.")
   return np.int32(label)
 
 
@@ -76,3 +90,38 @@ class Prepared:
     if index not in self._memory:  # Two threads may prepare the same record; both get the same.
       self._memory[index] = self._prepare(self._source[index], index)
     return self._memory[index]
+
+
+class SourceRecords(Records):
+  """Records that are each made of one of a source when they are asked for, so that bad ones may be passed over.
+
+  Args:
+    source: raw examples.
+    rule: what is done about bad ones.
+    cache: keep what `_prepare` makes of each in memory.
+  """
+
+  def __init__(self, source: Source, rule: Policy, cache: bool):
+    self.source, self.policy, self.may_skip, self.bad = source, rule, rule.skips, source.bad
+    self.cache = cache
+    self.prepared = Prepared(source, self._prepare, cache)
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  def without(self, problems: Mapping[int, str]) -> "SourceRecords":
+    fewer = copy.copy(self)
+    SourceRecords.__init__(fewer, without(self.source, problems), self.policy, self.cache)
+    fewer.may_skip = False
+    return fewer
+
+  def _prepare(self, raw: dict[str, Any], index: int) -> Any:
+    """What does not change from epoch to epoch of record `index`; BadRecord if it cannot be used."""
+    raise NotImplementedError
+
+  def _check(self, raw: Mapping[str, Any], index: int, *fields: str | None) -> None:
+    """BadRecord if a record lacks one of `fields`."""
+    for field in fields:
+      if field is not None and field not in raw:
+        has = ", ".join(name for name in raw if not name.startswith("__"))
+        raise BadRecord(f"{self.source.where(index)} has no '{field}'. It has: {has}.")

@@ -1,18 +1,20 @@
 """Images with captions, for contrastive training: batches of `image`, `tokens`, `valid`, `group`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from zoo.data import pixels
-from zoo.data.fields import Prepared, check_fields, group_of, texts_of
-from zoo.data.pipeline import Example, Records
+from zoo.data.bad_records import BadRecord, Policy, first_good, policy
+from zoo.data.fields import SourceRecords, check_fields, group_of, texts_of
+from zoo.data.pipeline import Example
+from zoo.data.screening import check_known
 from zoo.data.sources import Source, open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
 
-TEXT_FIELDS = ("text", "caption", "captions", "name")
+TEXT_FIELDS = ("text", "caption", "captions", "sentences", "name")
 
 
 def image_text(
@@ -32,6 +34,7 @@ def image_text(
   alternative_rate: float = 0.5,
   group_field: str | None = None,
   cache: bool = False,
+  bad_records: str | Mapping = "stop",
 ) -> "ImageText":
   """Image-caption pairs.
 
@@ -43,14 +46,16 @@ def image_text(
     fit: how an image becomes square: `crop`, `pad`, `squash`, `random_crop` (in training; evaluation crops the middle).
     background: what shows through transparent parts: `white`, `black`, or `random` (evaluation: white).
     image_field: field of the source that holds the image.
-    text_field: field of the caption, or of a list of captions: training takes one at random, evaluation the first. By
-      default the first that there is of text, caption, captions, name.
+    text_field: field of the caption, or of a list of captions: training takes one at random, evaluation the first, and
+      `retrieval` all. By default the first that there is of text, caption, captions, sentences, name.
     templates: `a drawing of {}`; training takes one at random, evaluation the first.
     alternatives: field of further texts for the same image, e.g. `keywords`, of which training takes one instead of the
       caption at `alternative_rate`.
     alternative_rate: how often, from 0 to 1.
-    group_field: field that is equal for the same concept. By default `concept` if there is one, else the caption.
+    group_field: field that is equal for the same concept. By default `concept` if there is one, else the caption; an
+      image that has several is a concept of its own.
     cache: keep decoded images and tokens in memory: for a set that fits and is read for many epochs.
+    bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
   Each example: `image` uint8 [image_size, image_size, 3] (`zoo.data.augment` makes it float32 in [-1, 1] on the
   device), `tokens` int32 [max_length], `valid` bool [max_length], `group` int32. `info`: source, tokenizer, vocab_size,
@@ -65,15 +70,17 @@ def image_text(
   for template in templates:
     if template.count("{}") != 1:
       raise UserError(f"The caption template '{template}' must hold {{}} once, where the caption goes.")
-  raw = open_source(source, split, data_dir)
-  first = raw[0]
+  raw, rule = open_source(source, split, data_dir), policy(bad_records)
+  check_known(raw, rule)
+  size_of = lambda record, index: pixels.natural_size(record[image_field], raw.where(index))
+  first = first_good(raw, rule, lambda record, index: image_size or image_field not in record or size_of(record, index))
   text_field = text_field or next((field for field in TEXT_FIELDS if field in first), "text")
   group_field = group_field or ("concept" if "concept" in first else None)
-  check_fields(raw, image_field, text_field, alternatives, group_field)
-  image_size = image_size or pixels.natural_size(first[image_field], f"{raw.name}, record 0")
+  check_fields(raw, image_field, text_field, alternatives, group_field, record=first)
+  image_size = image_size or pixels.natural_size(first[image_field], raw.name)
   captions = Captions(open_tokenizer(tokenizer), max_length, templates, alternative_rate, cache)
   fields = Fields(image_field, text_field, alternatives, group_field)
-  return ImageText(raw, fields, captions, image_size, fit, background, cache)
+  return ImageText(raw, rule, fields, captions, image_size, fit, background, cache)
 
 
 class Fields(NamedTuple):
@@ -85,12 +92,13 @@ class Fields(NamedTuple):
   group: str | None
 
 
-class ImageText(Records):
+class ImageText(SourceRecords):
   """See `image_text`."""
 
   def __init__(
     self,
     source: Source,
+    rule: Policy,
     fields: Fields,
     captions: "Captions",
     image_size: int,
@@ -98,10 +106,10 @@ class ImageText(Records):
     background: str,
     cache: bool,
   ):
-    self.source, self.fields, self.captions = source, fields, captions
+    super().__init__(source, rule, cache)
+    self.fields, self.captions = fields, captions
     self.image_size, self.fit, self.background = image_size, fit, background
     self.colour = pixels.BLACK if background == "black" else pixels.WHITE
-    self.prepared = Prepared(source, self._prepare, cache)
     self.info = {
       "source": source.name,
       "tokenizer": captions.tokenizer,
@@ -110,41 +118,56 @@ class ImageText(Records):
       "max_length": captions.max_length,
     }
 
-  def __len__(self) -> int:
-    return len(self.source)
-
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
     image, texts, alternatives, group = self.prepared[index]
     if self.fit == "random_crop":
-      image = pixels.decode(image, self.image_size, self.fit, f"{self.source.name}, record {index}", rng)
+      image = pixels.decode(image, self.image_size, self.fit, self.source.where(index), rng)
     if image.shape[-1] == 4:
       colour = self.colour if rng is None or self.background != "random" else rng.integers(0, 256, 3)
       image = pixels.over(image, colour)
     tokens, valid = self.captions.tokens(self.captions.choose(texts, alternatives, rng))
     return {"image": image, "tokens": tokens, "valid": valid, "group": group}
 
-  def caption(self, index: int) -> str:
-    """The caption that evaluation sees."""
-    _, texts, alternatives, _ = self.prepared[index]
-    return self.captions.choose(texts, alternatives, None)
+  def caption(self, index: int, number: int = 0) -> str:
+    """The caption that evaluation sees, or another of the image's."""
+    return self.captions_of(index)[number]
+
+  def captions_of(self, index: int) -> list[str]:
+    """All captions of an image, in the first template; the image is not decoded."""
+    if self.cache:
+      texts = self.prepared[index][1]
+    else:
+      raw = self.source[index]
+      self._check(raw, index, self.fields.text)
+      texts = self._texts(raw, index)
+    return [self.captions.templates[0].format(text) for text in texts]
+
+  def tokens_of(self, caption: str) -> dict[str, np.ndarray]:
+    """`tokens` int32 [max_length] and `valid` bool [max_length] of a text from `captions_of`."""
+    return dict(zip(("tokens", "valid"), self.captions.tokens(caption), strict=True))
 
   def _prepare(self, raw: dict[str, Any], index: int) -> tuple[Any, list[str], list[str], np.int32]:
     """What does not change from epoch to epoch: image, captions, further captions, group."""
-    what = f"{self.source.name}, record {index}"
-    image_field, text_field, alternatives, group = self.fields
-    for field in filter(None, (image_field, text_field, group)):
-      if field not in raw:
-        raise UserError(f"{what} has no '{field}'.")
+    what = self.source.where(index)
+    image_field, _, alternatives, group = self.fields
+    self._check(raw, index, image_field, self.fields.text, group)
     image = raw[image_field]
     if self.fit != "random_crop":
       image = pixels.decode(image, self.image_size, self.fit, what)
       image = image if self.background == "random" else pixels.over(image, self.colour)
-    texts = texts_of(raw[text_field], f"{what}: {text_field}")
-    if not texts:
-      raise UserError(f"{what} has an empty caption ('{text_field}').")
+    texts = self._texts(raw, index)
     further = raw.get(alternatives) if alternatives else None
     further = [] if further is None else texts_of(further, f"{what}: {alternatives}")
-    return image, texts, further, group_of(raw[group] if group else texts[0])
+    # The numbers of records stand apart from other texts, which are hashed.
+    concept = raw[group] if group else texts[0] if len(texts) == 1 else f"record {index} of {self.source.name}"
+    return image, texts, further, group_of(concept)
+
+  def _texts(self, raw: Mapping[str, Any], index: int) -> list[str]:
+    what = f"{self.source.where(index)}: {self.fields.text}"
+    texts = texts_of(raw[self.fields.text], what)
+    if not texts:
+      raise BadRecord(f"{self.source.where(index)} has an empty caption ('{self.fields.text}').")
+    return texts
 
 
 class Captions:

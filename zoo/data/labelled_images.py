@@ -1,12 +1,15 @@
 """Images with class labels: batches of `image`, `label`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from zoo.data import pixels
-from zoo.data.fields import Prepared, check_fields, class_number
-from zoo.data.pipeline import Example, Records
+from zoo.data.bad_records import Policy, first_good, policy
+from zoo.data.fields import SourceRecords, check_fields, class_number
+from zoo.data.pipeline import Example
+from zoo.data.screening import check_known
 from zoo.data.sources import Source, open_source
 from zoo.errors import UserError
 
@@ -23,6 +26,7 @@ def labelled_images(
   label_field: str = "label",
   class_names: list | None = None,
   cache: bool = False,
+  bad_records: str | Mapping = "stop",
 ) -> "LabelledImages":
   """Images of any size and mode, as RGB of one size, with the number of their class.
 
@@ -34,6 +38,7 @@ def labelled_images(
     image_field, label_field: fields of the source. A label is a whole number, or a name where class names are known.
     class_names: names of the classes, in the order of their numbers; by default the source's, if it knows them.
     cache: keep decoded images in memory.
+    bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
   Each example: `image` uint8 [image_size, image_size, 3] (`zoo.data.augment` makes it float32 in [-1, 1] on the
   device), `label` int32 []. `info`: source, image_size, class_names (None if unknown), num_classes (None if unknown).
@@ -41,19 +46,23 @@ def labelled_images(
   pixels.check(fit, image_size)
   if background not in ("white", "black"):
     raise UserError(f"background is '{background}'. It may be: white, black.")
-  raw = open_source(source, split, data_dir)
-  check_fields(raw, image_field, label_field)
+  raw, rule = open_source(source, split, data_dir), policy(bad_records)
+  check_known(raw, rule)
+  size_of = lambda record, index: pixels.natural_size(record[image_field], raw.where(index))
+  first = first_good(raw, rule, lambda record, index: image_size or image_field not in record or size_of(record, index))
+  check_fields(raw, image_field, label_field, record=first)
   names = list(class_names) if class_names else raw.class_names.get(label_field)
-  image_size = image_size or pixels.natural_size(raw[0][image_field], f"{raw.name}, record 0")
-  return LabelledImages(raw, (image_field, label_field), names, image_size, fit, background, cache)
+  image_size = image_size or pixels.natural_size(first[image_field], raw.name)
+  return LabelledImages(raw, rule, (image_field, label_field), names, image_size, fit, background, cache)
 
 
-class LabelledImages(Records):
+class LabelledImages(SourceRecords):
   """See `labelled_images`."""
 
   def __init__(
     self,
     source: Source,
+    rule: Policy,
     fields: tuple[str, str],
     class_names: list[str] | None,
     image_size: int,
@@ -61,20 +70,17 @@ class LabelledImages(Records):
     background: str,
     cache: bool,
   ):
-    self.source, self.fields, self.image_size, self.fit = source, fields, image_size, fit
+    super().__init__(source, rule, cache)
+    self.fields, self.image_size, self.fit = fields, image_size, fit
     self.colour = pixels.BLACK if background == "black" else pixels.WHITE
     self.class_names = class_names
     self.numbers = {name: number for number, name in enumerate(class_names or ())}
-    self.prepared = Prepared(source, self._prepare, cache)
     self.info = {
       "source": source.name,
       "image_size": image_size,
       "class_names": class_names,
       "num_classes": len(class_names) if class_names else None,
     }
-
-  def __len__(self) -> int:
-    return len(self.source)
 
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
     image, label = self.prepared[index]
@@ -84,14 +90,11 @@ class LabelledImages(Records):
 
   def _prepare(self, raw: dict[str, Any], index: int) -> tuple[Any, np.int32]:
     """What does not change from epoch to epoch."""
-    missing = [field for field in self.fields if field not in raw]
-    if missing:
-      raise UserError(f"{self.source.name}, record {index} has no '{missing[0]}'.")
+    self._check(raw, index, *self.fields)
     image, label = (raw[field] for field in self.fields)
     if self.fit != "random_crop":
       image = self._decode(image, index, None)
-    return image, class_number(label, self.numbers, f"{self.source.name}, record {index}")
+    return image, class_number(label, self.numbers, self.source.where(index))
 
   def _decode(self, image: Any, index: int, rng: np.random.Generator | None) -> np.ndarray:
-    what = f"{self.source.name}, record {index}"
-    return pixels.over(pixels.decode(image, self.image_size, self.fit, what, rng), self.colour)
+    return pixels.over(pixels.decode(image, self.image_size, self.fit, self.source.where(index), rng), self.colour)

@@ -1,11 +1,14 @@
 """Texts, or pairs of texts, with class labels: batches of `tokens`, `valid`, `label`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from zoo.data.fields import Prepared, check_fields, class_number, text_of
-from zoo.data.pipeline import Example, Records
+from zoo.data.bad_records import Policy, first_good, policy
+from zoo.data.fields import SourceRecords, check_fields, class_number, text_of
+from zoo.data.pipeline import Example
+from zoo.data.screening import check_known
 from zoo.data.sources import Source, open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
@@ -23,6 +26,7 @@ def labelled_texts(
   label_field: str = "label",
   class_names: list | None = None,
   cache: bool = True,
+  bad_records: str | Mapping = "stop",
 ) -> "LabelledTexts":
   """Texts with the special tokens of the model, and the number of their class.
 
@@ -35,35 +39,39 @@ def labelled_texts(
     label_field: field of the class: a whole number, or a name where class names are known.
     class_names: names of the classes, in the order of their numbers; by default the source's, if it knows them.
     cache: keep the tokens in memory.
+    bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding, of pairs `segments` int32
   [max_length], `label` int32 []. `info`: source, tokenizer, vocab_size, max_length, class_names (None if unknown),
   num_classes (None if unknown).
   """
-  raw = open_source(source, split, data_dir)
-  check_fields(raw, text_field, pair_field, label_field)
+  raw, rule = open_source(source, split, data_dir), policy(bad_records)
+  check_known(raw, rule)
+  first = first_good(raw, rule, lambda record, index: record)
+  check_fields(raw, text_field, pair_field, label_field, record=first)
   encoder = open_tokenizer(tokenizer)
   if encoder.max_length is not None and not 1 <= max_length <= encoder.max_length:
     raise UserError(f"max_length is {max_length}. The tokenizer '{tokenizer}' makes rows of 1 to {encoder.max_length}.")
   names = list(class_names) if class_names else raw.class_names.get(label_field)
-  return LabelledTexts(raw, encoder, max_length, (text_field, pair_field, label_field), names, cache)
+  return LabelledTexts(raw, rule, encoder, max_length, (text_field, pair_field, label_field), names, cache)
 
 
-class LabelledTexts(Records):
+class LabelledTexts(SourceRecords):
   """See `labelled_texts`."""
 
   def __init__(
     self,
     source: Source,
+    rule: Policy,
     tokenizer: Any,
     max_length: int,
     fields: tuple[str, str | None, str],
     class_names: list[str] | None,
     cache: bool,
   ):
-    self.source, self.tokenizer, self.max_length, self.fields = source, tokenizer, max_length, fields
+    super().__init__(source, rule, cache)
+    self.tokenizer, self.max_length, self.fields = tokenizer, max_length, fields
     self.numbers = {name: number for number, name in enumerate(class_names or ())}
-    self.prepared = Prepared(source, self._prepare, cache)
     self.info = {
       "source": source.name,
       "tokenizer": tokenizer,
@@ -73,17 +81,12 @@ class LabelledTexts(Records):
       "num_classes": len(class_names) if class_names else None,
     }
 
-  def __len__(self) -> int:
-    return len(self.source)
-
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
     return self.prepared[index]
 
   def _prepare(self, raw: dict[str, Any], index: int) -> Example:
-    what = f"{self.source.name}, record {index}"
-    missing = [field for field in self.fields if field is not None and field not in raw]
-    if missing:
-      raise UserError(f"{what} has no '{missing[0]}'.")
+    what = self.source.where(index)
+    self._check(raw, index, *self.fields)
     text, pair, label = self.fields
     texts = [text_of(raw[field], f"{what}: {field}") for field in (text, pair) if field is not None]
     number = class_number(raw[label], self.numbers, what)

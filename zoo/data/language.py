@@ -1,12 +1,15 @@
 """Running text in chunks of one length, for causal language models: batches of `tokens`, `valid`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from zoo.data.bad_records import policy
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields
 from zoo.data.pipeline import Example, Records
+from zoo.data.screening import screened
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
@@ -21,6 +24,7 @@ def language(
   max_length: int = 1024,
   text_field: str = "text",
   cache: bool = True,
+  bad_records: str | Mapping = "stop",
 ) -> "Language":
   """Chunks of the stream `eos document eos document eos ...`.
 
@@ -34,13 +38,14 @@ def language(
     max_length: tokens of a chunk.
     text_field: field of the source that holds the text.
     cache: keep the tokens in the cache folder (`$ZOO_CACHE`, by default ~/.cache/zoo).
+    bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], False where the last chunk is padded. `info`:
   source, tokenizer, vocab_size, max_length, documents, tokens (that are predicted: text and each closing eos), bytes.
   """
   if max_length < 2:
     raise UserError(f"max_length is {max_length}. A chunk needs at least 2 tokens: one to see, one to predict.")
-  raw = open_source(source, split, data_dir)
+  raw = screened(open_source(source, split, data_dir), policy(bad_records), text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   if encoder.eos is None and encoder.sep is None:
@@ -48,7 +53,9 @@ def language(
       f"Tokenizer '{tokenizer}' has no token that ends a document (eos or sep). Choose another, e.g. gpt2."
     )
   corpus = tokenised(raw, encoder, field=text_field, cache=cache)
-  return Language(corpus, raw.name, encoder, max_length)
+  records = Language(corpus, raw.name, encoder, max_length)
+  records.bad = raw.bad
+  return records
 
 
 class Language(Records):

@@ -19,6 +19,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from zoo.data.bad_records import first_example
 from zoo.data.padding import PADDED
 from zoo.data.padding import buckets as make_buckets
 from zoo.data.pipeline import Example, Records
@@ -28,7 +29,9 @@ from zoo.named import call
 SIZES = ("vocab_size", "max_length", "target_length", "num_classes")  # Of all members the largest counts.
 
 
-def mixture(members: Mapping[str, Any], rates: Mapping[str, float], *, buckets: int = 4) -> "Mixture":
+def mixture(
+  members: Mapping[str, Any], rates: Mapping[str, float], *, buckets: int = 4, bad_records: str | Mapping | None = None
+) -> "Mixture":
   """Examples of several pipelines in one batch, each at its rate.
 
   Args:
@@ -36,6 +39,7 @@ def mixture(members: Mapping[str, Any], rates: Mapping[str, float], *, buckets: 
       differ in length and are padded to the longest.
     rates: name -> the part of the examples that this member has; together 1.
     buckets: how many lengths a batch of pairs of texts may have; see `zoo.data.padding`.
+    bad_records: of the members that say nothing of it themselves. In place of a bad record stands one of its member.
 
   In evaluation every example of every member is seen once, whatever the rates. `info`: that of the first member, with
   the largest vocab_size, max_length and target_length of all; members: name -> how many examples it has.
@@ -54,7 +58,9 @@ def mixture(members: Mapping[str, Any], rates: Mapping[str, float], *, buckets: 
   if abs(total - 1) > 1e-6:
     listed = ", ".join(f"{name} {rates[name]:g}" for name in names)
     raise UserError(f"mixture.rates are {listed}, {total:g} together. They must be 1 together.")
-  opened = {name: call("data", data) if isinstance(data, Mapping) else data for name, data in members.items()}
+  shared = {} if bad_records is None else {"bad_records": bad_records}
+  of_section = lambda data: call("data", {**shared, **data}) if isinstance(data, Mapping) else data
+  opened = {name: of_section(data) for name, data in members.items()}
   for name, records in opened.items():
     if len(records) == 0:
       raise UserError(f"mixture.members.{name} holds no example.")
@@ -65,9 +71,11 @@ class Mixture(Records):
   """See `mixture`. Records are those of the first member, then those of the second ..."""
 
   def __init__(self, members: Mapping[str, Records], rates: list[float], buckets: int):
-    self.members, self.rates = list(members.values()), rates
+    self.names, self.members, self.rates, self.most_buckets = list(members), list(members.values()), rates, buckets
+    self.may_skip = any(records.may_skip for records in self.members)
+    self.bad = tuple(error for records in self.members for error in records.bad)
     self.ends = np.cumsum([len(records) for records in self.members])
-    examples = {name: records[0] for name, records in members.items()}
+    examples = {name: first_example(records) for name, records in members.items()}
     self.shapes = _common_shapes(examples)
     infos = [records.info for records in self.members]
     _check_tokenizers(dict(zip(members, infos)))
@@ -88,6 +96,19 @@ class Mixture(Records):
     member = int(np.searchsorted(self.ends, index, side="right"))
     found = self.members[member].example(index - self._first(member), rng)
     return {name: self._padded(name, array) for name, array in found.items()}
+
+  def part_of(self, index: int) -> tuple[Records, int]:
+    member = int(np.searchsorted(self.ends, index, side="right"))
+    part, first = self.members[member].part_of(index - self._first(member))
+    return part, first + self._first(member)
+
+  def without(self, problems: Mapping[int, str]) -> "Mixture":
+    members = {}
+    for number, (name, records) in enumerate(zip(self.names, self.members, strict=True)):
+      first = self._first(number)
+      of_member = {index - first: problems[index] for index in problems if first <= index < self.ends[number]}
+      members[name] = records.without(of_member) if records.may_skip else records
+    return Mixture(members, self.rates, self.most_buckets)
 
   def order(self, seed: int, shuffle: bool, length: int) -> grain.MapDataset:
     """As of `Records`; `length` counts what all members give together."""
@@ -143,7 +164,7 @@ def _sizes(members: list[Records]) -> tuple[np.ndarray, np.ndarray]:
   """Tokens of every source and target; of members that do not know them before, as many as they have at most."""
   found = []
   for records in members:
-    sizes, example = records.sizes, records[0]
+    sizes, example = records.sizes, first_example(records)
     full = tuple(np.full(len(records), len(example[side])) for side in ("tokens", "target_tokens"))
     found.append(full if sizes is None else sizes)
   source, target = zip(*found)

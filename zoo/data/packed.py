@@ -18,7 +18,12 @@ SIDES = ("", "target_")  # Before the names of a text's fields, of a pair's seco
 
 
 def packed(
-  data: Mapping[str, Any], *, max_length: int = 512, target_length: int | None = None, seed: int = 0
+  data: Mapping[str, Any],
+  *,
+  max_length: int = 512,
+  target_length: int | None = None,
+  seed: int = 0,
+  bad_records: str | Mapping | None = None,
 ) -> "Packed":
   """Texts of another pipeline side by side, as many as fit.
 
@@ -30,6 +35,7 @@ def packed(
     max_length, target_length: tokens of a row of texts, or of sources and of a row of targets; the second is the first
       if None. At least those of `data`. A model with learned or tabled positions must have as many.
     seed: of the order in which texts are tried. Another one puts others together.
+    bad_records: of `data`, if that says nothing of it.
 
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], `segment_ids` int32 [max_length], 1 on the first
   text of the row, 2 on the second ..., 0 on padding; of pairs `target_tokens`, `target_valid`, `target_segment_ids`
@@ -38,7 +44,8 @@ def packed(
   many there are; useful: the part of all rows that is no padding. It is 0.98 of the 25,550 verses of
   configs/transformer_rewrite.py in rows of 128 and 128, where batches of 32 in four buckets reach 0.69.
   """
-  records = call("data", data) if isinstance(data, Mapping) else data
+  shared = {} if bad_records is None else {"bad_records": bad_records}
+  records = call("data", {**shared, **data}) if isinstance(data, Mapping) else data
   if getattr(records, "sizes", None) is None:
     raise UserError(
       "packed needs texts whose lengths are known before. Use the pipeline documents, or of pairs text_pairs."
@@ -52,7 +59,7 @@ class Packed(Records):
 
   def __init__(self, records: Records, lengths: tuple[int, ...], seed: int):
     assert records.sizes is not None
-    self.records, self.lengths = records, lengths
+    self.records, self.lengths, self.bad = records, lengths, records.bad
     sizes = np.stack(records.sizes, axis=1)
     most = sizes.max(axis=0)
     if (most > lengths).any():

@@ -5,12 +5,13 @@ which each host reads its contiguous rows. A record's own randomness (which capt
 the seed and its place in the stream, before the split over hosts.
 """
 
-from collections.abc import Iterator
-from typing import Any, cast
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Self
 
 import grain
 import numpy as np
 
+from zoo.data.bad_records import REPLACED, Policy, Reading
 from zoo.data.padding import Bucketed, Buckets
 from zoo.errors import UserError
 
@@ -26,17 +27,40 @@ class Records:
     info: what others need to know, e.g. `tokenizer`, `vocab_size`, `class_names`, `bytes`.
     buckets: the lengths that a batch may be padded to; None: examples make batches as they are.
     sizes: of texts, int [records]: the tokens that each record has; of pairs two such, of the source and the target.
+    policy: what is done about bad records; see `zoo.data.bad_records`.
+    may_skip: whether one may be met, and passed over, when examples are read.
+    bad: what is wrong with the records that were left out when the source was opened.
   """
 
   info: dict[str, Any]
   buckets: Buckets | None = None
   sizes: tuple[np.ndarray, ...] | None = None
+  policy: Policy = Policy()
+  may_skip: bool = False
+  bad: tuple[str, ...] = ()
+
+  @property
+  def name(self) -> str:
+    """What a message calls them."""
+    return str(self.info.get("source", type(self).__name__))
 
   def __len__(self) -> int:
     raise NotImplementedError
 
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
-    """Example `index`: a dict of numpy arrays of fixed shapes. An rng present <=> training."""
+    """Example `index`: a dict of numpy arrays of fixed shapes. An rng present <=> training.
+
+    Raises:
+      BadRecord: it cannot be made of this record.
+    """
+    raise NotImplementedError
+
+  def part_of(self, index: int) -> tuple["Records", int]:
+    """Whose record it is, and the first of theirs, where records are those of several put together."""
+    return self, 0
+
+  def without(self, problems: Mapping[int, str]) -> Self:
+    """These records less those of `problems`, record -> what is wrong with it."""
     raise NotImplementedError
 
   def order(self, seed: int, shuffle: bool, length: int) -> grain.MapDataset:
@@ -57,15 +81,21 @@ class Records:
 class Batches:
   """An endless, random-access sequence of this host's batches: `batches[k]`, `batches.iterate(start_step)`."""
 
-  def __init__(self, dataset: grain.MapDataset, threads: int, prefetch: int, workers: int):
-    self._dataset, self._threads, self._prefetch, self._workers = dataset, threads, prefetch, workers
+  def __init__(self, records: Records, dataset: grain.MapDataset, threads: int, prefetch: int, workers: int):
+    self.records, self._dataset = records, dataset
+    self._threads, self._prefetch, self._workers = threads, prefetch, workers
 
   def __getitem__(self, step: int) -> Example:
     """Global batch `step`, of it the rows of this host: a dict of arrays with leading axis batch."""
-    return cast(Example, self._dataset[step])
+    return _noted(self._dataset[step], step, None)
 
-  def iterate(self, start_step: int = 0) -> Iterator[Example]:
-    """Batches start_step, start_step + 1, ... made ahead of time by threads, or by worker processes."""
+  def iterate(self, start_step: int = 0, replaced: Callable[[int, np.ndarray], Any] | None = None) -> Iterator[Example]:
+    """Batches start_step, start_step + 1, ... made ahead of time by threads, or by worker processes.
+
+    Args:
+      start_step: of the first.
+      replaced: told the number of a batch, from 0, and the bad records that it would have held, int [n].
+    """
     options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._prefetch)
     dataset = self._dataset[start_step:].to_iter_dataset(options)
     if self._workers:
@@ -74,7 +104,8 @@ class Batches:
       dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=buffered))
     iterator = iter(dataset)
     try:
-      yield from iterator
+      for step, batch in enumerate(iterator, start_step):
+        yield _noted(batch, step, replaced)
     finally:
       iterator.close()  # Ends threads and processes as soon as nobody asks for more.
 
@@ -109,14 +140,22 @@ def batches(
   if workers < 0:
     raise UserError(f"workers is {workers}. It must be 0 (threads) or the number of processes.")
   order = records.order(seed % 2**32, shuffle, ENDLESS)
-  examples = order.random_map(records.example)
+  examples = order.random_map(Reading(records))
   if records.buckets is None:
     # Local batch k * process_count + process_index holds this host's rows of global batch k.
-    return Batches(examples.batch(local)[process_index::process_count], threads, prefetch, workers)
+    return Batches(records, examples.batch(local)[process_index::process_count], threads, prefetch, workers)
   rows = slice(process_index * local, (process_index + 1) * local)
   sorting = seed % 2**32 if shuffle else None
   made = Bucketed(order, examples, records.buckets, batch_size, rows, sorting)
-  return Batches(grain.MapDataset.range(ENDLESS // batch_size).map(made), threads, prefetch, workers)
+  return Batches(records, grain.MapDataset.range(ENDLESS // batch_size).map(made), threads, prefetch, workers)
+
+
+def _noted(batch: Any, step: int, replaced: Callable[[int, np.ndarray], Any] | None) -> Example:
+  """The batch without its note of bad records, which `replaced` is told."""
+  bad = batch.pop(REPLACED, None)
+  if bad is not None and replaced is not None and (bad >= 0).any():
+    replaced(step, bad[bad >= 0])
+  return batch
 
 
 class EvalBatches:

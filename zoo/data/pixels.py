@@ -1,13 +1,11 @@
 """Encoded images to arrays of one size."""
 
-import contextlib
-import io
-from collections.abc import Generator
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from zoo.data.image_files import opened, plain, told, upright_size
 from zoo.errors import UserError, did_you_mean
 
 FITS = ("crop", "pad", "squash", "random_crop")
@@ -28,22 +26,26 @@ def decode(image: Any, size: int, fit: str, what: str, rng: np.random.Generator 
   """An image as uint8 [size, size, 3], or [size, size, 4] if parts of it are transparent.
 
   Args:
-    image: the bytes of a PNG, JPEG, WebP ... file, or an array of uint8 [height, width] or [height, width, 1, 3 or 4].
+    image: the bytes of a PNG, JPEG, WebP ... file, or an array of uint8 [height, width] or [height, width, 1, 3 or 4],
+      or uint16 [height, width]; `zoo.data.image_files` says what becomes of other depths, modes and orientations.
     size: pixels of each side of what comes back.
     fit: `crop` (shorter side to size, middle of the longer), `pad` (longer side to size, transparent margins),
       `squash`, or `random_crop` (8 to 100% of the area, aspect 3/4 to 4/3, https://arxiv.org/abs/1409.4842; without an
       rng: `crop`).
     what: names the record in messages.
     rng: numpy generator for `random_crop`.
+
+  Raises:
+    BadRecord: it does not decode.
   """
   with told(what):
     return _decode(image, size, fit, rng)
 
 
 def natural_size(image: Any, what: str) -> int:
-  """Pixels of the shorter side of an encoded image or array."""
+  """Pixels of the shorter side of an encoded image or array, which is not decoded."""
   with told(what):
-    return min(_open(image).size)
+    return min(upright_size(opened(image)))
 
 
 def over(pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
@@ -55,38 +57,14 @@ def over(pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
   return (colour + alpha * (pixels[..., :3] - colour) + np.float32(0.5)).astype(np.uint8)
 
 
-@contextlib.contextmanager
-def told(what: str) -> Generator[None]:
-  """What Pillow raises, as one line about `what`."""
-  try:
-    yield
-  except UnidentifiedImageError as error:
-    raise UserError(f"{what}: the image does not decode (it has no format that Pillow knows).") from error
-  except (OSError, EOFError, SyntaxError, TypeError, ValueError) as error:
-    raise UserError(f"{what}: the image does not decode ({error}).") from error
-  except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-    raise UserError(f"{what}: the image is refused ({error}).") from error
-
-
-def _open(image: Any) -> Image.Image:
-  if isinstance(image, np.ndarray):
-    return Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
-  return Image.open(io.BytesIO(image))
-
-
 def _decode(image: Any, size: int, fit: str, rng: np.random.Generator | None) -> np.ndarray:
-  picture = _open(image)
-  width, height = picture.size
-  limit = Image.MAX_IMAGE_PIXELS  # Pillow itself warns from here on and raises at twice as many.
-  if limit and width * height > limit:
-    raise Image.DecompressionBombError(f"{width} x {height} pixels; the limit is {limit}")
+  picture = opened(image)
+  width, height = upright_size(picture)
   (left, top, right, bottom), target = _placement(width, height, size, fit, rng)
-  # JPEG decodes at 1/2, 1/4 or 1/8 of its size in a fraction of the time; other formats ignore the draft.
-  picture.draft(None, (round(width * target[0] / (right - left)), round(height * target[1] / (bottom - top))))
+  enough = round(width * target[0] / (right - left)), round(height * target[1] / (bottom - top))
+  picture = plain(picture, draft=enough)
   x, y = picture.width / width, picture.height / height
   box = (left * x, top * y, right * x, bottom * y)
-  transparent = picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info
-  picture = picture.convert("RGBA" if transparent else "RGB")
   if picture.size != target or box != (0, 0, *picture.size):
     picture = picture.resize(target, Image.Resampling.BICUBIC, box=box)
   pixels = np.asarray(picture)

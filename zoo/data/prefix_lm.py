@@ -1,13 +1,16 @@
 """Running text in two: the model reads the first part and writes the rest (https://arxiv.org/abs/1910.10683, 3.3.1)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from zoo.data.bad_records import policy
 from zoo.data.corpus import Chunks, tokenised
 from zoo.data.fields import check_fields
 from zoo.data.padding import end_token, pair
 from zoo.data.pipeline import Example, Records
+from zoo.data.screening import screened
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
@@ -22,6 +25,7 @@ def prefix_lm(
   max_length: int = 512,
   text_field: str = "text",
   cache: bool = True,
+  bad_records: str | Mapping = "stop",
 ) -> "PrefixLM":
   """Chunks of `max_length` tokens, cut in two at random: the first part and the rest, each closed by eos.
 
@@ -31,6 +35,7 @@ def prefix_lm(
     max_length: tokens of a chunk, and the length that either part is padded to.
     text_field: field of the source that holds the text.
     cache: keep the tokens in the cache folder.
+    bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], `target_tokens` int32 [max_length],
   `target_valid` bool [max_length]. In evaluation a chunk is always cut at the same place. `info`: source, tokenizer,
@@ -38,12 +43,14 @@ def prefix_lm(
   """
   if max_length < 2:
     raise UserError(f"max_length is {max_length}. Two parts need at least 2.")
-  raw = open_source(source, split, data_dir)
+  raw = screened(open_source(source, split, data_dir), policy(bad_records), text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
-  return PrefixLM(
+  records = PrefixLM(
     Chunks(tokenised(raw, encoder, field=text_field, cache=cache), max_length, raw.name), raw.name, encoder
   )
+  records.bad = raw.bad
+  return records
 
 
 class PrefixLM(Records):

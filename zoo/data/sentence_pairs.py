@@ -7,14 +7,17 @@ sentence is in one every epoch; and every example has two sentences or more, so 
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from zoo.data.bad_records import policy
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields
 from zoo.data.padding import cls_and_sep
 from zoo.data.pipeline import Example, Records
+from zoo.data.screening import screened
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
@@ -33,6 +36,7 @@ def sentence_pairs(
   short_rate: float = 0.1,
   text_field: str = "text",
   cache: bool = True,
+  bad_records: str | Mapping = "stop",
 ) -> "SentencePairs":
   """Segment pairs: cls, first segment, sep, second segment, sep, padding.
 
@@ -43,6 +47,7 @@ def sentence_pairs(
     short_rate: how often training makes an example shorter, of a random length, as BERT does.
     text_field: field of the source that holds a document.
     cache: keep the tokens in the cache folder.
+    bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
   Each example: `tokens` int32 [max_length]; `segments` int32 [max_length], 1 on the second segment and its sep; `valid`
   bool, False on padding; `special` bool, True on cls, sep and padding; `word_start` bool, True where a word begins;
@@ -53,11 +58,13 @@ def sentence_pairs(
     raise UserError(f"max_length is {max_length}. Two segments and three special tokens need at least 8.")
   if not 0 <= short_rate <= 1:
     raise UserError(f"short_rate is {short_rate}. It must lie between 0 and 1.")
-  raw = open_source(source, split, data_dir)
+  raw = screened(open_source(source, split, data_dir), policy(bad_records), text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   corpus = tokenised(raw, encoder, field=text_field, pieces=sentences, cache=cache)
-  return SentencePairs(corpus, raw.name, encoder, max_length, short_rate)
+  records = SentencePairs(corpus, raw.name, encoder, max_length, short_rate)
+  records.bad = raw.bad
+  return records
 
 
 def sentences(text: str) -> list[str]:

@@ -4,15 +4,18 @@ T5 1.1 has the same noise; it differs in the model (gated, with an output layer 
 dropout on this alone, not in a mixture with tasks.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from zoo.data.bad_records import policy
 from zoo.data.corpus import Chunks, tokenised
 from zoo.data.corruption import noise_mask, span_lengths, with_sentinels
 from zoo.data.fields import check_fields
 from zoo.data.padding import end_token, pair
 from zoo.data.pipeline import Example, Records
+from zoo.data.screening import screened
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
@@ -32,6 +35,7 @@ def span_corruption(
   closing: bool = False,
   text_field: str = "text",
   cache: bool = True,
+  bad_records: str | Mapping = "stop",
 ) -> "SpanCorruption":
   """Chunks of running text with sentinels in place of lost spans; targets are the sentinels, each before its span.
 
@@ -50,6 +54,7 @@ def span_corruption(
       of T5 1.1 has none.
     text_field: field of the source that holds the text.
     cache: keep the tokens in the cache folder.
+    bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
   Each example: `tokens` int32 [max_length], `valid`, `target_tokens` int32 [target length], `target_valid`. What is
   lost changes from epoch to epoch; in evaluation it is always the same. `info`: source, tokenizer, vocab_size
@@ -65,11 +70,13 @@ def span_corruption(
   spans = max(round(round(size * rate) / mean_span), 1)
   if spans + closing > SENTINELS:
     raise UserError(f"{spans} spans need as many sentinels, there are {SENTINELS}. Lower max_length or rate.")
-  raw = open_source(source, split, data_dir)
+  raw = screened(open_source(source, split, data_dir), policy(bad_records), text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   chunks = Chunks(tokenised(raw, encoder, field=text_field, cache=cache), size, raw.name)
-  return SpanCorruption(chunks, raw.name, encoder, (max_length, target_length + closing), (rate, mean_span), closing)
+  records = SpanCorruption(chunks, raw.name, encoder, (max_length, target_length + closing), (rate, mean_span), closing)
+  records.bad = raw.bad
+  return records
 
 
 class SpanCorruption(Records):

@@ -1,14 +1,17 @@
 """Texts and what becomes of them: batches of `tokens`, `valid`, `target_tokens`, `target_valid`."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
+from zoo.data.bad_records import policy
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields, texts_of
 from zoo.data.padding import buckets as make_buckets
 from zoo.data.padding import end_token, pair
 from zoo.data.pipeline import Example, Records
+from zoo.data.screening import screened
 from zoo.data.sources import Source, open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
@@ -27,6 +30,7 @@ def text_pairs(
   prefix: str = "",
   buckets: int = 4,
   cache: bool = True,
+  bad_records: str | Mapping = "stop",
 ) -> "TextPairs":
   """Source and target texts, each closed by the tokenizer's eos; what is too long is cut before it.
 
@@ -38,6 +42,7 @@ def text_pairs(
     prefix: stands before every source text: "summarize: " tells a model of several tasks which one is meant.
     buckets: how many lengths a batch may have; see `zoo.data.padding`. A program is compiled for each.
     cache: keep the tokens in the cache folder.
+    bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], `target_tokens` int32 [target_length],
   `target_valid` bool [target_length]; batches may be shorter. `info`: source, tokenizer, vocab_size, max_length,
@@ -46,14 +51,16 @@ def text_pairs(
   target_length = max_length if target_length is None else target_length
   if min(max_length, target_length) < 2:
     raise UserError(f"max_length is {max_length}, target_length {target_length}. A token and the end need at least 2.")
-  raw = open_source(source, split, data_dir)
+  raw = screened(open_source(source, split, data_dir), policy(bad_records), source_field, target_field, cache=cache)
   check_fields(raw, source_field, target_field)
   encoder = open_tokenizer(tokenizer)
   corpora = (
     tokenised(Prefixed(raw, source_field, prefix) if prefix else raw, encoder, field=source_field, cache=cache),
     tokenised(raw, encoder, field=target_field, cache=cache),
   )
-  return TextPairs(raw, (source_field, target_field), corpora, encoder, (max_length, target_length), buckets)
+  records = TextPairs(raw, (source_field, target_field), corpora, encoder, (max_length, target_length), buckets)
+  records.bad = raw.bad
+  return records
 
 
 class Prefixed(Source):
@@ -71,8 +78,11 @@ class Prefixed(Source):
     raw = self.source[index]
     if self.field not in raw:
       return raw
-    texts = texts_of(raw[self.field], f"{self.name}, record {index}: {self.field}")
+    texts = texts_of(raw[self.field], f"{self.where(index)}: {self.field}")
     return {**raw, self.field: self.prefix + "\n\n".join(texts)}
+
+  def where(self, index: int) -> str:
+    return self.source.where(index)
 
 
 class TextPairs(Records):

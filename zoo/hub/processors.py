@@ -1,6 +1,5 @@
 """What a published model's images, or sounds, go through first: preprocessor_config.json, understood in full."""
 
-import io
 import math
 import os
 import pathlib
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from zoo.data import pixels
+from zoo.data import image_files
 from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, read_json
 from zoo.hub.ids import folder_of
@@ -210,18 +209,23 @@ class PatchProcessor(NamedTuple):
 
 
 def opened(image: Any, what: str) -> Image.Image:
-  """An image as RGB, what is transparent laid over white."""
-  with pixels.told(what):
-    if isinstance(image, str | os.PathLike):
-      image = pathlib.Path(image).expanduser().read_bytes()
-    if isinstance(image, bytes):
-      image = Image.open(io.BytesIO(image))
-    elif not isinstance(image, Image.Image):
-      image = _picture(np.asarray(image), what)
-    if "A" not in image.getbands() and image.info.get("transparency") is None:
-      return image.convert("RGB")
-    image = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image).convert("RGB")
+  """An image as RGB, what is transparent laid over white.
+
+  Files and bytes are turned as their EXIF orientation says; a PIL image is taken as it is, as in the reference:
+  `PIL.ImageOps.exif_transpose` turns one that was opened from a photo.
+  """
+  with image_files.told(what):
+    if isinstance(image, Image.Image):
+      image = image_files.in_8_bits(image)
+    else:
+      if isinstance(image, str | os.PathLike):
+        image = pathlib.Path(image).expanduser().read_bytes()
+      elif not isinstance(image, bytes):
+        image = _checked(np.asarray(image), what)
+      image = image_files.plain(image_files.opened(image))
+    if image.mode == "RGBA":
+      image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
+    return image.convert("RGB")
 
 
 def middle(array: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -235,13 +239,13 @@ def middle(array: np.ndarray, height: int, width: int) -> np.ndarray:
   return array[top : top + height, left : left + width]
 
 
-def _picture(array: np.ndarray, what: str) -> Image.Image:
+def _checked(array: np.ndarray, what: str) -> np.ndarray:
   if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.ndim == 3 and array.shape[-1] not in (1, 3, 4):
     raise UserError(
       f"{what} is {array.dtype} {array.shape}. It must be uint8 [height, width] or [height, width, 1, 3 or 4], "
       "a PIL image, the bytes of a file, or a path."
     )
-  return Image.fromarray(array[..., 0] if array.ndim == 3 and array.shape[-1] == 1 else array)
+  return array
 
 
 def _entries(folder: pathlib.Path) -> tuple[dict[str, Any], str]:

@@ -4,12 +4,14 @@ One file per kind of source. Every source is random access and reads a record wh
 """
 
 import hashlib
+import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from zoo import named
-from zoo.errors import UserError
+from zoo.data.bad_records import BadRecord
+from zoo.errors import UserError, shown
 
 
 class Source:
@@ -19,17 +21,26 @@ class Source:
     name: what a message calls it, e.g. `tfds:emoji[train]`.
     fingerprint: a text that changes when the examples may have changed; None if unknown (then nothing is cached).
     class_names: field -> names of its classes, where the source knows them.
+    broken: record -> what is wrong with it, of those that are known to be bad before they are read.
+    bad: what is wrong with the records that were left out when the source was opened.
   """
 
   name: str
   fingerprint: str | None = None
   class_names: dict[str, list[str]]
+  broken: Mapping[int, str] = {}
+  bad: tuple[str, ...] = ()
 
   def __len__(self) -> int:
     raise NotImplementedError
 
   def __getitem__(self, index: int) -> dict[str, Any]:
+    """Raises BadRecord if this one cannot be read, UserError if none can be."""
     raise NotImplementedError
+
+  def where(self, index: int) -> str:
+    """What a message calls a record: its file, and its key or place there."""
+    return f"{self.name}, record {index}"
 
 
 def open_source(source: str, split: str = "train", data_dir: str | None = None) -> Source:
@@ -56,12 +67,43 @@ def stamp(files: Iterable[str | os.PathLike]) -> str:
 
 
 def read_file(path: str | os.PathLike) -> bytes:
-  """The bytes of a file. Raises UserError if it cannot be read or is empty."""
+  """The bytes of a file.
+
+  Raises:
+    BadRecord: it is not there, is no file or is empty.
+    UserError: it cannot be read for now, or by this user.
+  """
   try:
     with open(path, "rb") as file:
-      found = file.read()
+      content = file.read()
+  except (FileNotFoundError, IsADirectoryError) as error:
+    raise BadRecord(f"{path} cannot be read: {error.strerror or error}.") from error
   except OSError as error:
     raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
-  if not found.strip():
-    raise UserError(f"{path} is empty. Remove it, or restore it.")
-  return found
+  if not content.strip():
+    raise BadRecord(f"{path} is empty. Remove it, or restore it.")
+  return content
+
+
+def json_object(content: bytes, what: str) -> dict[str, Any]:
+  """The fields of a JSON object in UTF-8; BadRecord, which begins with `what`, if it is anything else."""
+  fields = json_value(content, what)
+  if not isinstance(fields, dict):
+    raise BadRecord(f"{what} is {shown(fields, 60)}, not a JSON object with named fields.")
+  return fields
+
+
+def json_value(content: bytes, what: str) -> Any:
+  """What JSON in UTF-8 says; BadRecord, which begins with `what`, if it is none, or holds half of a character."""
+  try:
+    value = json.loads(content.decode("utf-8-sig"))
+    if b"\\u" in content:  # Only an escape can be one of the two halves that some characters are written as.
+      json.dumps(value, ensure_ascii=False).encode()
+  except RecursionError as error:
+    raise BadRecord(f"{what} is JSON with lists and objects too deep in each other.") from error
+  except UnicodeEncodeError as error:
+    half = error.object[error.start]
+    raise BadRecord(f"{what} holds {half!a}, half of a character that is written as two escapes.") from error
+  except ValueError as error:
+    raise BadRecord(f"{what} is not JSON: {error}.") from error
+  return value

@@ -1,118 +1,206 @@
 """`images:FOLDER`: image files with captions, or in folders that name their classes.
 
-Captions come from `captions.jsonl` or `captions.csv` in the folder (a row an image: `file`, `text`, other fields), else
-from
-a file beside each image, of the same name: .txt (a caption a line) or .json (an object of fields). Where there are
-none, the
-subfolder that an image lies in is its class: `label`, and as words `text`.
+Captions come from a table in the folder, `captions.jsonl`, `captions.csv`, `metadata.jsonl` or `metadata.csv` (a row an
+image: `file` or `file_name`, `text`, other fields; several rows of one image are its several captions), else from a
+file beside each image, of the same name: .txt (a caption a line) or .json (an object of fields). Where there is neither
+for any, the subfolder that an image lies in is its class: `label`, and as words `text`; other files change nothing.
 """
 
 import csv
-import json
 import os
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from zoo.data.sources import Source, read_file
-from zoo.data.sources.splits import SPLIT_FOLDERS, by_hash, files_of_split, folder_of_split, take
-from zoo.errors import UserError
+from zoo.data.bad_records import BadRecord
+from zoo.data.image_files import ENDINGS
+from zoo.data.sources import Source, json_object, read_file
+from zoo.data.sources.splits import (
+  SPLIT_FOLDERS,
+  by_hash,
+  files_of_split,
+  folder_of_split,
+  is_hidden,
+  take,
+)
+from zoo.errors import UserError, shown
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp")
-TABLES = ("captions.jsonl", "captions.csv")
+TABLES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv")
+FILE_FIELDS = ("file", "file_name", "filename", "image_name")  # The second is the name in the hub's data sets.
+BESIDE = (".txt", ".json")
 
-Entry = tuple[str, dict[str, Any] | None]  # path of an image; its fields, None if they are in a file beside it
+
+class Entry(NamedTuple):
+  """An image file and what is known about it."""
+
+  path: str
+  fields: dict[str, Any] | None = None  # None: they are in a file beside it.
+  error: str | None = None  # Why it cannot be used.
 
 
 def images(where: str, split: str, data_dir: str | None = None) -> "ImageFiles":
   """Opens a folder of images. What there is is listed now; files are read when they are asked for."""
   classes: list[str] = []
+  labels: set[str] = set()
 
   def entries(name: str) -> list[Entry]:
     folder, pattern = folder_of_split(where, name, data_dir)
-    table = next((folder / file for file in TABLES if (folder / file).is_file()), None)
-    if table is not None and not pattern:
-      rows = dict(_row(folder, table, number, row) for number, row in _rows(table))
-      return [(str(folder / file), rows[file]) for file in by_hash(rows)]
-    _, found = files_of_split(where, name, data_dir, (*ENDINGS, ".txt", ".json"))
-    pictures = [file for file in found if file.lower().endswith(ENDINGS)]
+    if not pattern and (table := _table(folder)) is not None:
+      rows = read_table(table, folder)
+      if _labels(rows.values()):
+        labels.update(label for one in _tables(folder) for label in _labels(read_table(one, one.parent).values()))
+      return [Entry(str(folder / file), rows[file]) for file in by_hash(rows)]
+    _, files = files_of_split(where, name, data_dir, (*ENDINGS, *BESIDE))
+    pictures = by_hash(file for file in files if file.lower().endswith(ENDINGS))
     if not pictures:
-      raise UserError(f"images:{where} holds no image ({', '.join(ENDINGS)}) for split '{name}'.")
-    if len(pictures) == len(found) and all(os.sep in file for file in pictures):
-      classes[:] = sorted({*classes, *_class_folders(folder), *(file.split(os.sep)[0] for file in pictures)})
-    return [(str(folder / file), {"class": file.split(os.sep)[0]} if classes else None) for file in by_hash(pictures)]
+      raise UserError(f"images:{where} holds no image for split '{name}'. What is one ends in {', '.join(ENDINGS)}.")
+    beside = {os.path.splitext(file)[0] for file in files if file.endswith(BESIDE)}
+    captioned = any(os.path.splitext(file)[0] in beside for file in pictures)
+    if not captioned and any(os.sep in file for file in pictures):
+      classes[:] = sorted(
+        {*classes, *_class_folders(folder), *(file.split(os.sep)[0] for file in pictures if os.sep in file)}
+      )
+      return [_in_class(folder, file) for file in pictures]
+    return [_with_file(folder, file, os.path.splitext(file)[0] in beside) for file in pictures]
 
   chosen = [entry for part in take(split, entries, f"images:{where}") for entry in part]
-  return ImageFiles(f"images:{where}[{split}]", chosen, classes)
+  return ImageFiles(f"images:{where}[{split}]", chosen, classes, sorted(labels))
 
 
 class ImageFiles(Source):
-  """Image files, with what is known about each."""
+  """Image files, with what is known about each.
 
-  def __init__(self, name: str, entries: list[Entry], classes: list[str]):
+  Args:
+    name: what a message calls it.
+    entries: of each image its path and fields.
+    classes: names of class folders, where those are its labels.
+    labels: the words that a table has as its labels.
+  """
+
+  def __init__(self, name: str, entries: list[Entry], classes: list[str], labels: list[str]):
     self.name, self.entries = name, entries
-    self.class_names = {"label": classes} if classes else {}
+    self.class_names = {"label": classes or labels} if classes or labels else {}
     self.numbers = {label: number for number, label in enumerate(classes)}
+    self.broken = {index: entry.error for index, entry in enumerate(entries) if entry.error is not None}
 
   def __len__(self) -> int:
     return len(self.entries)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    path, fields = self.entries[index]
+    if index in self.broken:
+      raise BadRecord(self.broken[index])
+    path, fields, _ = self.entries[index]
     record: dict[str, Any] = {"image": read_file(path), **(_beside(Path(path)) if fields is None else fields)}
     if self.numbers:
       label = record.pop("class")
       record |= {"label": self.numbers[label], "text": label.replace("_", " ")}
     return {**record, "path": path}
 
+  def where(self, index: int) -> str:
+    return self.entries[index].path
+
+
+def _in_class(folder: Path, file: str) -> Entry:
+  """An image in the folder of its class."""
+  path, (name, *inside) = str(folder / file), file.split(os.sep)
+  return Entry(path, {"class": name}) if inside else Entry(path, {}, f"{path} lies beside the class folders, in none.")
+
+
+def _with_file(folder: Path, file: str, is_there: bool) -> Entry:
+  """An image with a file of its name beside it."""
+  path, stem = str(folder / file), Path(file).stem
+  error = f"{path} has no caption: there is neither {stem}.txt nor {stem}.json beside it."
+  return Entry(path, None, None if is_there else error)
+
 
 def _beside(image: Path) -> dict[str, Any]:
   """What the .txt and .json of an image's name say about it."""
-  found: dict[str, Any] = {}
+  fields: dict[str, Any] = {}
   if image.with_suffix(".json").is_file():
-    found |= _object(read_file(image.with_suffix(".json")), str(image.with_suffix(".json")))
+    fields |= json_object(read_file(image.with_suffix(".json")), str(image.with_suffix(".json")))
   if image.with_suffix(".txt").is_file():
     lines = read_file(image.with_suffix(".txt")).decode("utf-8-sig", "replace").splitlines()
-    found["text"] = [line for line in lines if line.strip()]
-  if not found:
-    raise UserError(f"{image} has no caption: there is neither {image.stem}.txt nor {image.stem}.json beside it.")
-  return found
+    fields["text"] = [line for line in lines if line.strip()]
+  return fields
+
+
+def _table(folder: Path) -> Path | None:
+  """The table of a folder: in it, or, if it is that of a split, beside it."""
+  places = [folder, folder.parent] if folder.name in SPLIT_FOLDERS else [folder]
+  return next((place / name for place in places for name in TABLES if (place / name).is_file()), None)
+
+
+def _tables(folder: Path) -> list[Path]:
+  """The tables of this split and of the others, so that a label has the same number in all."""
+  siblings = [folder.parent / name for name in SPLIT_FOLDERS] if folder.name in SPLIT_FOLDERS else []
+  return list(filter(None, dict.fromkeys(map(_table, [folder, *(place for place in siblings if place.is_dir())]))))
+
+
+def read_table(table: Path, folder: Path) -> dict[str, dict[str, Any]]:
+  """Image, as a path in `folder`, -> its fields. Where several rows of one image differ in a field, it is a list."""
+  rows: dict[str, list[dict[str, Any]]] = {}
+  for number, row in _rows(table):
+    file, fields = _row(table, number, row)
+    inside = os.path.relpath(table.parent / file, folder)
+    if inside.split(os.sep)[0] != os.pardir:  # Else it is another split's.
+      rows.setdefault(inside, []).append(fields)
+  if not rows:
+    raise UserError(f"{table} names no image in {folder}.")
+  return {file: _joined(several) for file, several in rows.items()}
+
+
+def _joined(rows: list[dict[str, Any]]) -> dict[str, Any]:
+  if len(rows) == 1:
+    return rows[0]
+  joined = {}
+  for key in dict.fromkeys(key for row in rows for key in row):
+    values = [row[key] for row in rows if key in row]
+    flat = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    joined[key] = values[0] if all(value == values[0] for value in values) else flat
+  return joined
+
+
+def _labels(rows: Iterable[dict[str, Any]]) -> list[str]:
+  labels = [row.get("label") for row in rows]
+  return [label for label in labels if isinstance(label, str) and not label.strip().isdecimal()]
 
 
 def _rows(table: Path) -> list[tuple[int, dict[str, Any]]]:
   """The rows of a table of captions, with the numbers of their lines."""
+  content = read_file(table)
+  if table.suffix == ".jsonl":
+    lines = enumerate(content.split(b"\n"), start=1)
+    return [(number, json_object(line, f"{table} line {number}")) for number, line in lines if line.strip()]
   try:
-    lines = read_file(table).decode("utf-8-sig")
-    if table.suffix == ".csv":
-      reader = csv.DictReader(lines.splitlines(keepends=True))
-      return [(reader.line_num, row) for row in reader]
+    reader = csv.DictReader(content.decode("utf-8-sig").splitlines(keepends=True))
+    return [(reader.line_num, row) for row in reader]
   except (UnicodeDecodeError, csv.Error) as error:
     raise UserError(f"{table} cannot be read: {error}.") from error
-  numbered = [(number, line) for number, line in enumerate(lines.split("\n"), start=1) if line.strip()]
-  return [(number, _object(line.encode(), f"{table} line {number}")) for number, line in numbered]
 
 
-def _row(folder: Path, table: Path, number: int, row: dict[str, Any]) -> Entry:
-  """The image that a row of a table names, relative to the folder and inside it, and the row's other fields."""
-  if not isinstance(row.get("file"), str) or not row["file"]:
-    raise UserError(f"{table} line {number} names no image in a field 'file'. Its fields: {', '.join(map(str, row))}.")
-  path = os.path.normpath(row["file"])
+def _row(table: Path, number: int, row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+  """The image that a row of a table names, relative to the table and beside it, and the row's other fields."""
+  field = next((name for name in FILE_FIELDS if isinstance(row.get(name), str) and row[name]), None)
+  if field is None:
+    has = ", ".join(map(str, row))
+    raise UserError(f"{table} line {number} names no image in a field 'file' or 'file_name'. Its fields: {has}.")
+  path = os.path.normpath(row[field])
   if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir:
-    raise UserError(f"{table} line {number}: {row['file']} lies outside {folder}. Move the image into the folder.")
-  return path, {key: value for key, value in row.items() if key not in ("file", None)}
-
-
-def _object(text: bytes, what: str) -> dict[str, Any]:
-  try:
-    found = json.loads(text)
-  except ValueError as error:
-    raise UserError(f"{what} is not JSON: {error}.") from error
-  if not isinstance(found, dict):
-    raise UserError(f"{what} is {found!r:.60}, not a JSON object with named fields.")
-  return found
+    raise UserError(
+      f"{table} line {number}: {shown(row[field])} lies outside {table.parent}. Move the image into the folder."
+    )
+  return path, {key: value for key, value in row.items() if key not in (field, None)}
 
 
 def _class_folders(folder: Path) -> list[str]:
-  """Names of subfolders, here and in the folders of the other splits, so that a class has the same number in all."""
+  """Names of subfolders that hold an image, here and in the folders of the other splits, so that a class has the same
+  number in all."""
   siblings = [folder.parent / name for name in SPLIT_FOLDERS] if folder.name in SPLIT_FOLDERS else []
   folders = [path for place in (folder, *siblings) if place.is_dir() for path in place.iterdir() if path.is_dir()]
-  return [path.name for path in folders if not path.name.startswith(".")]
+  return [path.name for path in folders if not is_hidden(path.name) and _holds_image(path)]
+
+
+def _holds_image(folder: Path) -> bool:
+  return any(
+    file.lower().endswith(ENDINGS) and not is_hidden(file) for _, _, files in os.walk(folder) for file in files
+  )

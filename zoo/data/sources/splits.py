@@ -1,9 +1,10 @@
 """TFDS's split syntax for sources that are not TFDS's: `train`, `train[:90%]`, `train[10:-5]`, `train[-10%:]+test`.
 
-A folder with subfolders `train`, `test` ... has these splits, and so has a path with `{split}` in it. Any other place
-has one split, `train` (or `all`), whose parts are made by slicing. Examples lie in the order of a hash of their names,
-the same on every machine, so that `train[:90%]` is a fair sample even of a sorted folder, and `train[90%:]` the rest of
-it.
+A folder with subfolders `train`, `test` ... has these splits, and so has a path with `{split}` in it; `validation`,
+`val`, `valid` and `dev` are names of one. Several files may be named as in `{00000..00099}.tar` and `{a,b}.tar`. Any
+other place has one split, `train` (or `all`), whose parts are made by slicing. Examples lie in the order of a hash of
+their names, the same on every machine, so that `train[:90%]` is a fair sample even of a sorted folder, and
+`train[90%:]` the rest of it.
 """
 
 import glob
@@ -18,13 +19,24 @@ import numpy as np
 
 from zoo.errors import UserError
 
-SPLIT_FOLDERS = ("train", "test", "validation", "valid", "val", "dev")
+VALIDATION = ("validation", "valid", "val", "dev")  # One split: whichever of these there is has all of the names.
+SPLIT_FOLDERS = ("train", "test", *VALIDATION)
 _PART = re.compile(r"^\s*(?P<name>[\w-]+)\s*(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?\s*$")
 
+_BRACES = re.compile(r"\{(?:(?P<first>\d{1,18})\.\.(?P<last>\d{1,18})|(?P<words>[^{}]*,[^{}]*))\}")
+_MOST_NAMES = 10**6
 
-def take(split: str, examples: Callable[[str], Any], what: str) -> list[Any]:
-  """The slices that `split` names, one a term. `examples(name)` gives all of a whole split, a list or an array."""
-  slices = []
+
+def take(split: str, examples: Callable[[str], Any], what: str, hint: str = "") -> list[Any]:
+  """The slices that `split` names, one a term.
+
+  Args:
+    split: in TFDS's syntax.
+    examples: name -> all of a whole split, a list or an array.
+    what: what a message calls the source.
+    hint: the way out where a slice holds nothing.
+  """
+  slices, sizes = [], {}
   for term in str(split).split("+"):
     match = _PART.match(term)
     if not match:
@@ -32,19 +44,30 @@ def take(split: str, examples: Callable[[str], Any], what: str) -> list[Any]:
     whole = examples(match["name"])
     start, stop = (_position(match[side], len(whole), split) for side in ("start", "stop"))
     slices.append(whole[start:stop])
+    sizes[match["name"]] = len(whole)
   if not any(len(part) for part in slices):
-    raise UserError(f"{what}: split '{split}' holds no example.")
+    of_all = ", ".join(f"{size:,} of '{name}'" for name, size in sizes.items())
+    raise UserError(
+      f"{what}: split '{split}' holds no example. There are {of_all} in all. {hint or 'Take more of it.'}"
+    )
   return slices
 
 
 def folder_of_split(where: str, name: str, data_dir: str | None) -> tuple[Path, str]:
   """The folder that a split's files lie in, and the pattern of their names within it ("" = all of them)."""
   path = os.path.join(os.path.expanduser(data_dir or ""), os.path.expanduser(where))
+  if "://" in path:
+    raise UserError(
+      f"{path}: data are read from file systems. Mount the bucket (gcsfuse, s3fs), or copy what is in it to each host."
+    )
   splits = SPLIT_FOLDERS
   if "{split}" in path:
     path, splits = path.replace("{split}", name), (name,)
   elif os.path.isdir(path):
     splits = [folder for folder in SPLIT_FOLDERS if os.path.isdir(os.path.join(path, folder))]
+    other = [folder for folder in splits if folder in VALIDATION]
+    if name not in splits and name in VALIDATION and len(other) == 1:
+      name = other[0]
     if name in splits:
       path = os.path.join(path, name)
   else:
@@ -53,12 +76,14 @@ def folder_of_split(where: str, name: str, data_dir: str | None) -> tuple[Path, 
     has = ", ".join(splits) or "train, and parts of it such as train[:90%]"
     raise UserError(f"{where} has no split '{name}'. It has: {has}.")
   parts = Path(path).parts
-  plain = next((i for i, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+  plain = next((i for i, part in enumerate(parts) if glob.has_magic(part) or _BRACES.search(part)), len(parts))
   folder = Path(*parts[:plain])
   if plain == len(parts) and folder.is_file():
     return folder.parent, folder.name
   if not folder.is_dir():
-    raise UserError(f"There is no folder {folder}. Check the source, and data_dir if the path is relative to it.")
+    raise UserError(
+      f"There is no folder or file {folder}. Check the source, and data_dir if the path is relative to it."
+    )
   return folder, os.path.join(*parts[plain:]) if plain < len(parts) else ""
 
 
@@ -66,15 +91,49 @@ def files_of_split(where: str, name: str, data_dir: str | None, endings: tuple[s
   """The folder of a split and its files, as sorted paths relative to that folder."""
   folder, pattern = folder_of_split(where, name, data_dir)
   if pattern:
-    found = [file for file in glob.glob(pattern, root_dir=folder, recursive=True) if (folder / file).is_file()]
+    names = braces(pattern)
+    listed = [file for one in names for file in (glob.glob(one, root_dir=folder, recursive=True) or [one])]
+    files = {file for file in listed if (folder / file).is_file()}
+    missing = [one for one in names if one not in files and not glob.has_magic(one)]
+    if missing and len(names) > 1:
+      raise UserError(
+        f"{folder / pattern} names {len(names)} files, of which {len(missing)} are missing: {missing[0]} ..."
+      )
   else:
     walk = os.walk(folder)
-    found = [os.path.relpath(os.path.join(root, file), folder) for root, _, files in walk for file in files]
-    is_hidden = lambda file: any(part.startswith(".") for part in file.split(os.sep))
-    found = [file for file in found if file.lower().endswith(endings) and not is_hidden(file)]
-  if not found:
+    every = (os.path.relpath(os.path.join(root, file), folder) for root, _, names in walk for file in names)
+    files = {file for file in every if file.lower().endswith(endings) and not is_hidden(file)}
+  if not files:
     raise UserError(f"No file matches {folder / pattern} ({', '.join(endings)}). Check the source's path.")
-  return folder, sorted(found)
+  return folder, sorted(files)
+
+
+def is_hidden(file: str) -> bool:
+  """Whether a path is what a system leaves beside files: .git, .DS_Store, AppleDouble's ._name, __MACOSX."""
+  return any(part.startswith(".") or part == "__MACOSX" for part in file.split(os.sep) if part not in (".", ".."))
+
+
+def braces(pattern: str) -> list[str]:
+  """All names that `{00000..00099}` and `{a,b}` stand for, as a shell and webdataset read them.
+
+  >>> braces("{08..10}-{a,b}.tar")
+  ['08-a.tar', '08-b.tar', '09-a.tar', '09-b.tar', '10-a.tar', '10-b.tar']
+  """
+  match = _BRACES.search(pattern)
+  if match is None:
+    return [pattern]
+  first, last = match["first"], match["last"]
+  if first is None:
+    words = match["words"].split(",")
+  else:
+    way = 1 if int(first) <= int(last) else -1
+    if abs(int(last) - int(first)) >= _MOST_NAMES:
+      raise UserError(f"{pattern} names more than {_MOST_NAMES:,} files.")
+    words = [str(number).zfill(len(first)) for number in range(int(first), int(last) + way, way)]
+  rest = braces(pattern[match.end() :])
+  if len(words) * len(rest) > _MOST_NAMES:
+    raise UserError(f"{pattern} names more than {_MOST_NAMES:,} files.")
+  return [pattern[: match.start()] + word + end for word in words for end in rest]
 
 
 def by_hash(names: Iterable[str]) -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data import builders
+from zoo.data.bad_records import BadRecord
 from zoo.data.cache import locked
 from zoo.data.sources import Source, stamp
 from zoo.errors import UserError, did_you_mean
@@ -63,7 +64,7 @@ class TFDSSource(Source):
       return self.data[index]
     except Exception as error:  # array_record, TFDS and protobuf each raise their own kinds for a broken record.
       reason = str(error).strip().split("\n")[0][:200]
-      raise UserError(
+      raise BadRecord(
         f"{self.name}: record {index}, in {self._file(index)}, cannot be read ({reason}). "
         "The file is damaged: delete its folder and prepare the dataset again."
       ) from error

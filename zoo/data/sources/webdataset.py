@@ -1,24 +1,38 @@
 """`webdataset:shards/*.tar`: tar files whose members of one key (`0001.png`, `0001.txt`, `0001.json`) are one example.
 
 A shard's members are listed once and remembered in the cache folder; an example is then read at its place in the file,
-so examples come in any order. Members' names are never used as paths.
+so examples come in any order. Members' names are never used as paths. Shards may have the same keys; in one shard a key
+is one example, wherever its members are, and a key with two images, or two members of one ending, is a bad record.
+
+What systems and people leave beside the examples is none: hidden files, names without an ending (`README`), and in a
+shard of images what has none and is not named like them (`LICENSE.txt`, `index.json`); likewise in a shard of texts.
 """
 
 import hashlib
 import json
+import re
 import tarfile
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from zoo.data import image_files
+from zoo.data.bad_records import BadRecord
 from zoo.data.cache import cache_folder, made_once
-from zoo.data.sources import Source, stamp
-from zoo.data.sources.splits import files_of_split, hash_order, take
+from zoo.data.sources import Source, json_value, stamp
+from zoo.data.sources.splits import files_of_split, hash_order, is_hidden, take
 from zoo.errors import UserError
 
-IMAGES = ("png", "jpg", "jpeg", "webp", "gif", "bmp", "img", "image")
+IMAGES = (*(ending[1:] for ending in image_files.PICTURES), "img", "image")
 TEXTS = ("txt", "text", "caption")
+# Keys of what describes a shard and is no example of it.
+_ABOUT = re.compile(
+  r"(readme|licen[cs]e|copying|notice|authors|change(s|log)|citation|index|info|stats|meta(data)?|dataset(_?info)?|"
+  r"manifest|classes|labels|(check|md5|sha\d*)_?sums?)([-_.].*)?",
+  re.IGNORECASE,
+)
 
 
 class Shard(NamedTuple):
@@ -28,6 +42,15 @@ class Shard(NamedTuple):
   names: list[str]  # [members] key.ending
   places: np.ndarray  # [members, 2] first byte, size
   examples: np.ndarray  # [examples + 1]
+  errors: dict[int, str]  # Of examples that cannot be used.
+
+
+class Member(NamedTuple):
+  """A file in a tar file."""
+
+  name: str
+  start: int  # Its first byte.
+  size: int
 
 
 def webdataset(where: str, split: str, data_dir: str | None = None) -> "WebDataset":
@@ -54,77 +77,155 @@ class WebDataset(Source):
 
   def __init__(self, name: str, shards: list[Shard], table: np.ndarray):
     self.name, self.shards, self.table, self.class_names = name, shards, table, {}
-    self.fingerprint = f"{name} {stamp(shard.path for shard in shards)}"
+    self.fingerprint = f"{name} 2 {stamp(shard.path for shard in shards)}"
+    errors = {(n, example): error for n, shard in enumerate(shards) for example, error in shard.errors.items()}
+    places = np.flatnonzero(np.isin(table[:, 0], [number for number, _ in errors])).tolist() if errors else []
+    found = {place: errors.get(tuple(table[place].tolist())) for place in places}
+    self.broken = {place: f"{self.where(place)}: {error}" for place, error in found.items() if error is not None}
 
   def __len__(self) -> int:
     return len(self.table)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    number, example = self.table[index].tolist()
-    shard = self.shards[number]
-    members = range(shard.examples[example], shard.examples[example + 1])
-    key = _key(shard.names[members[0]])
-    record: dict[str, Any] = {"__key__": key}
+    if index in self.broken:
+      raise BadRecord(self.broken[index])
+    shard, members = self._members(index)
+    key = _key(members[0].name)
+    content: dict[str, bytes] = {}
     try:
       with open(shard.path, "rb") as file:
         for member in members:
-          start, size = shard.places[member].tolist()
-          file.seek(start)
-          content = file.read(size)
-          if len(content) < size:
-            raise UserError(f"{shard.path} became shorter: {shard.names[member]!r} is cut off. Fetch it again.")
-          _add(record, shard.names[member].removeprefix(f"{key}.").lower(), content, f"{shard.path}, {key!r}")
+          file.seek(member.start)
+          ending = member.name.removeprefix(f"{key}.").lower()
+          content[ending] = file.read(member.size)
+          if len(content[ending]) < member.size:
+            raise UserError(f"{shard.path} became shorter: {member.name!r} is cut off. Fetch it again.")
     except OSError as error:
       raise UserError(f"{shard.path} cannot be read: {error.strerror or error}.") from error
-    return record
+    return {"__key__": key, **_fields(content, self.where(index))}
+
+  def where(self, index: int) -> str:
+    shard, members = self._members(index)
+    return f"{shard.path}, key {_key(members[0].name)!r} at byte {members[0].start}"
+
+  def _members(self, index: int) -> tuple[Shard, list[Member]]:
+    number, example = self.table[index].tolist()
+    shard = self.shards[number]
+    first, end = shard.examples[example : example + 2].tolist()
+    return shard, [Member(shard.names[i], *shard.places[i].tolist()) for i in range(first, end)]
 
 
-def _add(record: dict[str, Any], ending: str, content: bytes, what: str) -> None:
-  """Puts a member into its example under the name that all sources use for such content."""
-  try:
-    if ending in IMAGES:
-      record["image"] = content
-    elif ending in TEXTS:
-      record["text"] = content.decode("utf-8-sig")
-    elif ending == "cls":
-      record["label"] = int(content)
-    elif ending == "json":
-      fields = json.loads(content)
-      record |= {**fields, **record} if isinstance(fields, dict) else {"json": fields}
-    else:
-      record[ending] = content
-  except ValueError as error:
-    raise UserError(f"{what}: its .{ending} cannot be read ({error}).") from error
+def _fields(content: Mapping[str, bytes], what: str) -> dict[str, Any]:
+  """ending -> content of an example's members, under the names that all sources use for such content."""
+  fields: dict[str, Any] = {}
+  texts: list[str] = []
+  for ending, value in content.items():
+    try:
+      if ending in IMAGES:
+        fields["image"] = value
+      elif ending in TEXTS:
+        texts.append(value.decode("utf-8-sig"))
+      elif ending == "cls":
+        fields["label"] = int(value)
+      elif ending != "json":
+        fields[ending] = value
+    except ValueError as error:
+      raise BadRecord(f"{what}: its .{ending} cannot be read ({error}).") from error
+  if texts:
+    fields["text"] = texts if len(texts) > 1 else texts[0]
+  if "json" in content:
+    described = json_value(content["json"], f"{what}: its .json")
+    fields = {**described, **fields} if isinstance(described, dict) else {**fields, "json": described}
+  return fields
 
 
 def _indexed(path: Path) -> Shard:
   """The members of a shard, from the cache folder if it was listed before."""
-  key = hashlib.blake2b(f"webdataset 1 {stamp([path])}".encode(), digest_size=16).hexdigest()
+  key = hashlib.blake2b(f"webdataset 2 {stamp([path])}".encode(), digest_size=16).hexdigest()
   folder = made_once(cache_folder() / "tar" / key, lambda folder: _write_index(path, folder))
-  names = (folder / "names.txt").read_text("utf-8", "surrogateescape").split("\n")
-  return Shard(path, names, np.load(folder / "places.npy"), np.load(folder / "examples.npy"))
+  names, errors = json.loads((folder / "names.json").read_text())
+  arrays = (np.load(folder / f"{name}.npy") for name in ("places", "examples"))
+  return Shard(path, names, *arrays, {example: error for example, error in errors})
 
 
 def _write_index(path: Path, folder: Path) -> None:
-  members: dict[str, list[tuple[str, int, int]]] = {}
+  groups: dict[str, list[Member]] = {}
+  for member in _listed(path):
+    groups.setdefault(_key(member.name), []).append(member)
+  if not groups:
+    raise UserError(f"{path} holds no file. Remove it, or fetch it again.")
+  last = max((member for group in groups.values() for member in group), key=lambda one: one.start + one.size)
+  if last.start + last.size > path.stat().st_size:
+    raise UserError(f"{path} is truncated: {last.name!r} is cut off. Fetch it again.")
+  examples = list(_without_loose(groups).values())
+  if not examples:
+    raise UserError(f"{path} holds no example. Members of one key and different endings are one: 0.png, 0.txt.")
+  errors = [(number, error) for number, group in enumerate(examples) if (error := _doubled(group)) is not None]
+  listed = [member for group in examples for member in group]
+  (folder / "names.json").write_text(json.dumps([[member.name for member in listed], errors]))
+  np.save(folder / "places.npy", np.array([(member.start, member.size) for member in listed], np.int64))
+  np.save(folder / "examples.npy", np.cumsum([0, *map(len, examples)]))
+
+
+def _listed(path: Path) -> Iterable[Member]:
+  """The files in a tar file, less hidden ones."""
+  members: dict[str, Member] = {}
   try:
     with tarfile.open(path, "r:") as tar:
-      for member in tar:
-        if member.isreg() and "\n" not in member.name:
-          members.setdefault(_key(member.name), []).append((member.name, member.offset_data, member.size))
+      for entry in tar:
+        name = entry.name.removeprefix("./")
+        if entry.islnk() and entry.linkname in members:  # A second name of a file that came before.
+          member = members[entry.linkname]._replace(name=name)
+        elif entry.isreg() and not entry.issparse():
+          member = Member(name, entry.offset_data, entry.size)
+        else:
+          continue
+        members[entry.name] = member
+        if not is_hidden(name):
+          yield member
   except (tarfile.TarError, EOFError, OSError) as error:
     raise UserError(
       f"{path} is no whole, uncompressed tar file ({error}). Fetch it again, or decompress it."
     ) from error
-  listed = [member for group in members.values() for member in group]
-  if not listed:
-    raise UserError(f"{path} holds no file. Remove it, or fetch it again.")
-  name, start, size = max(listed, key=lambda member: member[1] + member[2])
-  if start + size > path.stat().st_size:
-    raise UserError(f"{path} is truncated: {name!r} is cut off. Fetch it again.")
-  (folder / "names.txt").write_text("\n".join(name for name, _, _ in listed), "utf-8", "surrogateescape")
-  np.save(folder / "places.npy", np.array([(start, size) for _, start, size in listed], np.int64))
-  np.save(folder / "examples.npy", np.cumsum([0, *(len(group) for group in members.values())]))
+
+
+def _without_loose(groups: Mapping[str, list[Member]]) -> dict[str, list[Member]]:
+  """The examples among the members of each key."""
+  groups = {key: group for key, group in groups.items() if "." in group[0].name.rpartition("/")[2]}
+  holding = lambda kinds: {key for key, group in groups.items() if any(_ending(member) in kinds for member in group)}
+  whole = holding(IMAGES) or holding((*TEXTS, "json"))
+  forms = {_form(key) for key in whole}
+
+  def loose(key: str) -> bool:
+    if not whole or key in whole:
+      return False
+    return _ABOUT.fullmatch(key.rpartition("/")[2]) is not None or _form(key) not in forms
+
+  return {key: group for key, group in groups.items() if not loose(key)}
+
+
+def _form(key: str) -> str:
+  """What keys that are numbered or named alike have in common: `part/00012` and `part/7` are `a/0`."""
+  return re.sub(r"[^\W\d]+", "a", re.sub(r"\d+", "0", key))
+
+
+def _doubled(group: list[Member]) -> str | None:
+  """What is wrong with the members of a key that are more than one example has."""
+  endings: dict[str, Member] = {}
+  for member in group:
+    ending = "image" if _ending(member) in IMAGES else _ending(member)
+    if ending in endings:
+      one = endings[ending]
+      return (
+        f"{one.name!r} at byte {one.start} and {member.name!r} at byte {member.start} are members of one key. "
+        "Give each example a key of its own."
+      )
+    endings[ending] = member
+  return None
+
+
+def _ending(member: Member) -> str:
+  return member.name.removeprefix(f"{_key(member.name)}.").lower()
 
 
 def _key(name: str) -> str:

@@ -1,0 +1,162 @@
+"""Records that cannot be read: an error, or passed over up to a share of the data.
+
+    "data": {..., "bad_records": {"action": "skip", "most": 0.01}}
+
+A record is bad by itself: its image does not decode, its line is not JSON, its caption is empty. In its place stands
+the next good record of the source, so that batch k stays a function of (seed, k) and the data: every host, every number
+of worker processes and every run that goes on comes to the same one without asking another.
+"""
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zoo.errors import UserError, did_you_mean
+
+REPLACED = "replaced_record"  # A field of examples in the stream: the bad record that another one stands for, or -1.
+MOST = 0.01
+SHOWN = 3  # Bad records that a message names.
+
+
+class BadRecord(UserError):
+  """A record that cannot be used, whatever is done with others. Names its file, its key there, and what is wrong."""
+
+
+class Policy(NamedTuple):
+  """What is done about bad records: an error, or, if `skips`, another one up to the share `most` of all records."""
+
+  skips: bool = False
+  most: float = 0.0
+
+  def allowed(self, records: int) -> int:
+    """How many of so many records may be bad."""
+    return math.floor(self.most * records + 1e-9)
+
+
+def policy(section: str | Mapping[str, Any]) -> Policy:
+  """What `data.bad_records` says: "stop", "skip" (up to 0.01 of the records), {"action": "skip", "most": 0.05}.
+
+  >>> policy({"action": "skip", "most": 0.05}).allowed(1000)
+  50
+  """
+  entries = {"action": section} if isinstance(section, str) else dict(section)
+  action = entries.pop("action", "skip")
+  if action not in ("stop", "skip"):
+    near = did_you_mean(str(action), ("stop", "skip"))
+    raise UserError(f"data.bad_records.action is {action!r}.{near} It must be one of: stop, skip.")
+  most = entries.pop("most", MOST)
+  if entries:
+    raise UserError(f"data.bad_records has no '{next(iter(entries))}'. It has: action, most.")
+  if isinstance(most, bool) or not isinstance(most, int | float) or not 0 <= most < 1:
+    raise UserError(f"data.bad_records.most is {most!r}. It must be a share of the records: from 0 to below 1.")
+  return Policy(action == "skip", float(most)) if action == "skip" else Policy()
+
+
+class Reading:
+  """(index, rng) -> the record's example, or that of the next good one of the same source.
+
+  Args:
+    records: a `zoo.data.pipeline.Records`.
+  """
+
+  def __init__(self, records: Any):
+    self.records = records
+
+  def __call__(self, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    part, first = self.records.part_of(index)
+    errors: list[str] = []
+    for tries in range(len(part)):
+      other = first + (index - first + tries) % len(part)
+      try:
+        example = self.records.example(other, rng)
+      except BadRecord as error:
+        if not part.policy.skips:
+          raise BadRecord(f"{error} Mend it or take it out; or set data.bad_records=skip.") from error
+        errors.append(str(error))
+        if len(errors) > part.policy.allowed(len(part)):
+          raise UserError(too_many(errors, len(errors), part.name, len(part), part.policy)) from error
+        continue
+      return {**example, REPLACED: np.asarray(index if errors else -1, np.int64)} if self.records.may_skip else example
+    raise UserError(too_many(errors, len(errors), part.name, len(part), part.policy))
+
+
+def too_many(errors: Sequence[str], count: int, name: str, records: int, rule: Policy) -> str:
+  """The message for more bad records than may be: their share, and the first few."""
+  some = "; ".join(errors[:SHOWN])
+  return (
+    f"{name}: {count} of {records} records are bad, more than the share of {rule.most:g} that data.bad_records.most "
+    f"allows. The first: {some}"
+  )
+
+
+def first_good(source: Any, rule: Policy, check: Callable[[dict[str, Any], int], Any]) -> dict[str, Any]:
+  """The first raw record that `check(record, index)` lets pass; the first of all, or its error, unless bad ones are
+  skipped."""
+  errors: list[str] = []
+  for index in range(len(source)):
+    try:
+      raw = source[index]
+      check(raw, index)
+      return raw
+    except BadRecord as error:
+      errors.append(str(error))
+      if not rule.skips:
+        raise
+      if len(errors) > rule.allowed(len(source)):
+        break
+  raise UserError(too_many(errors, len(errors), source.name, len(source), rule))
+
+
+def first_example(records: Any) -> dict[str, np.ndarray]:
+  """The first example of `records` that can be read, as evaluation sees it."""
+  errors: list[str] = []
+  for index in range(len(records)):
+    try:
+      return records.example(index)
+    except BadRecord as error:
+      part, _ = records.part_of(index)
+      errors.append(str(error))
+      if not part.policy.skips:
+        raise
+      if len(errors) > part.policy.allowed(len(part)):
+        break
+  part, _ = records.part_of(0)
+  raise UserError(too_many(errors, len(errors), part.name, len(part), part.policy))
+
+
+def good(records: Any) -> Any:
+  """`records` without the bad ones, for what sees every record once: each is read now. `bad` lists what was left out.
+
+  Raises:
+    UserError: more are bad than may be.
+  """
+  if not records.may_skip:
+    return records
+
+  def problem(index: int) -> str | None:
+    try:
+      records.example(index)
+    except BadRecord as error:
+      return str(error)
+    return None
+
+  with ThreadPoolExecutor(os.cpu_count()) as pool:
+    problems = {index: error for index, error in enumerate(pool.map(problem, range(len(records)))) if error}
+  check_share(records, problems)
+  return records.without(problems) if problems else records
+
+
+def check_share(records: Any, problems: Mapping[int, str]) -> None:
+  """UserError if more records of a part of `records` are bad than its policy allows."""
+  of_part: dict[int, list[str]] = {}
+  for index in sorted(problems):
+    part, first = records.part_of(index)
+    errors = of_part.setdefault(first, [])
+    errors.append(problems[index])
+    if len(errors) > part.policy.allowed(len(part)):
+      many = sum(records.part_of(other)[1] == first for other in problems)
+      raise UserError(too_many(errors, many, part.name, len(part), part.policy))

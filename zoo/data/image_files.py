@@ -1,0 +1,120 @@
+"""Image files and arrays to Pillow images that are upright and have 8 bits a channel: the one opener of the zoo.
+
+A camera that was held sideways says so in the EXIF orientation, which is heeded. Grey of 16 bits is scaled by 1/257, as
+black is 0 and white 65,535; Pillow would cut everything above 255. Integers of 32 bits and floats have no white that a
+file tells, so they are refused rather than guessed. Of an animation the first frame counts.
+"""
+
+import contextlib
+import io
+import struct
+from collections.abc import Generator
+from typing import Any
+
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from zoo.data.bad_records import BadRecord
+
+PICTURES = tuple(
+  f".{ending}"
+  for ending in (
+    "png apng jpg jpeg jpe jfif mpo webp avif avifs gif bmp dib tif tiff ppm pgm pbm pnm pfm jp2 j2k j2c jpc jpf jpx "
+    "tga pcx qoi ico icns dds sgi ras xbm xpm"
+  ).split()
+)
+# In a folder these are images too: one that Pillow cannot read is told, not passed over.
+ENDINGS = (*PICTURES, ".heic", ".heif", ".jxl", ".svg", ".eps", ".psd", ".cr2", ".nef", ".arw", ".dng")
+# Of Pillow's: Ghostscript, a program, would be started for EPS, and WMF is drawn by Windows alone.
+REFUSED = ("EPS", "WMF")
+SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations of images whose height is stored as their width.
+TURNS = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+
+
+@contextlib.contextmanager
+def told(what: str) -> Generator[None]:
+  """What Pillow raises, as one line about `what`."""
+  try:
+    yield
+  except UnidentifiedImageError as error:
+    raise BadRecord(f"{what}: the image does not decode (it has no format that Pillow knows).") from error
+  except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    raise BadRecord(f"{what}: the image is refused ({error}).") from error
+  except (OSError, EOFError, SyntaxError, TypeError, ValueError, IndexError, struct.error) as error:
+    raise BadRecord(f"{what}: the image does not decode ({error}).") from error
+
+
+def opened(image: Any) -> Image.Image:
+  """The bytes of a file, or an array of [height, width] or [height, width, 1, 3 or 4]; not decoded yet."""
+  if isinstance(image, np.ndarray):
+    picture = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
+  else:
+    Image.init()
+    picture = Image.open(io.BytesIO(image), formats=[kind for kind in Image.OPEN if kind not in REFUSED])
+  limit = Image.MAX_IMAGE_PIXELS  # Pillow itself warns from here on and raises at twice as many.
+  if limit and picture.width * picture.height > limit:
+    raise Image.DecompressionBombError(f"{picture.width} x {picture.height} pixels; the limit is {limit}")
+  return picture
+
+
+def upright_size(picture: Image.Image) -> tuple[int, int]:
+  """Width and height as a viewer shows the image, without decoding it."""
+  # Pillow turns TIFF by itself, and gives its size as it will be.
+  turned = picture.format != "TIFF" and _orientation(picture) in SIDEWAYS
+  return picture.size[::-1] if turned else picture.size
+
+
+def plain(picture: Image.Image, draft: tuple[int, int] | None = None) -> Image.Image:
+  """The decoded image, upright: RGB, or RGBA where it has transparent parts.
+
+  Args:
+    picture: from `opened`.
+    draft: (width, height) that are enough: a JPEG then decodes at 1/2, 1/4 or 1/8 of its size in a fraction of the
+      time. Other formats come whole.
+
+  Raises:
+    ValueError: the values have no known black and white.
+  """
+  if draft is not None:
+    picture.draft(None, draft[::-1] if _orientation(picture) in SIDEWAYS else draft)
+  orientation = None if picture.format == "TIFF" else _orientation(picture)
+  picture = in_8_bits(picture)
+  return picture if orientation not in TURNS else picture.transpose(TURNS[orientation])
+
+
+def in_8_bits(picture: Image.Image) -> Image.Image:
+  """An image of any mode as RGB, or RGBA where it has transparent parts, turned no way."""
+  picture.load()
+  mode, key = picture.mode, picture.info.get("transparency")
+  if mode == "F" or mode == "I" and picture.format not in ("PNG", "PPM"):  # Those two hold 16 bits at most.
+    kind = "floats" if mode == "F" else "integers of 32 bits"
+    raise ValueError(f"its values are {kind}, whose white is not known: save it with 8 or 16 bits")
+  if mode == "I" or mode.startswith("I;16"):
+    values = np.asarray(picture).astype(np.int64)
+    grey = Image.fromarray(((values + 128) // 257).clip(0, 255).astype(np.uint8))
+    if not isinstance(key, int):
+      return grey.convert("RGB")
+    grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))
+    return grey.convert("RGBA")
+  if mode == "La":
+    picture = picture.convert("LA")
+  if isinstance(key, tuple) and max(key) > 255:  # Of an RGB of 16 bits, of which Pillow reads the upper 8.
+    picture.info["transparency"] = tuple(value >> 8 for value in key)
+  # What Pillow itself calls transparent: an alpha channel, or a colour or palette entry that is.
+  return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+
+
+def _orientation(picture: Image.Image) -> int | None:
+  """The EXIF orientation, 1 to 8; None where there is none, or none that can be read, as of viewers."""
+  try:
+    return picture.getexif().get(ExifTags.Base.Orientation)
+  except Exception:  # Each of Pillow's formats raises kinds of its own for EXIF that is damaged.
+    return None

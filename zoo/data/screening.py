@@ -1,0 +1,62 @@
+"""Sources without their bad records: text pipelines read all of a source when they open it, and look at it first."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from zoo.data.bad_records import BadRecord, Policy, too_many
+from zoo.data.cache import cache_folder, made_once
+from zoo.data.fields import texts_of
+from zoo.data.sources import Source
+from zoo.data.subset import without
+from zoo.errors import UserError
+
+
+def screened(source: Source, rule: Policy, *fields: str, cache: bool = True) -> Source:
+  """`source` as it is, or, if bad records are skipped, those that can be read and have a text in every one of `fields`.
+
+  What is bad is remembered in the cache folder, as what is read is.
+
+  Raises:
+    UserError: more are bad than may be.
+    BadRecord: one is known to be bad, and none is skipped.
+  """
+  check_known(source, rule)
+  if not rule.skips:
+    return source
+
+  def write(folder: Path) -> None:
+    (folder / "problems.json").write_text(json.dumps(list(_problems(source, fields).items())))
+
+  if cache and source.fingerprint is not None:
+    identity = f"screening 1 {source.fingerprint} {fields!r}".encode("utf-8", "surrogateescape")
+    folder = cache_folder() / "screened" / hashlib.blake2b(identity, digest_size=16).hexdigest()
+    problems = dict(json.loads((made_once(folder, write) / "problems.json").read_text()))
+  else:
+    problems = _problems(source, fields)
+  if len(problems) > rule.allowed(len(source)):
+    raise UserError(too_many(list(problems.values()), len(problems), source.name, len(source), rule))
+  return without(source, problems) if problems else source
+
+
+def check_known(source: Source, rule: Policy) -> None:
+  """BadRecord if a record of the source is known to be bad before it is read, and none is skipped."""
+  if source.broken and not rule.skips:
+    others = f" (and {len(source.broken) - 1} more)" if len(source.broken) > 1 else ""
+    error = source.broken[min(source.broken)]
+    raise BadRecord(f"{error}{others} Mend it or take it out; or set data.bad_records=skip.")
+
+
+def _problems(source: Source, fields: Iterable[str]) -> dict[int, str]:
+  problems = {}
+  for index in range(len(source)):
+    try:
+      raw = source[index]
+      for field in fields:
+        if field not in raw:
+          raise BadRecord(f"{source.where(index)} has no field '{field}'. It has: {', '.join(raw)}.")
+        texts_of(raw[field], f"{source.where(index)}: {field}")
+    except BadRecord as error:
+      problems[index] = str(error)
+  return problems

@@ -1,0 +1,41 @@
+"""A source less some of its records."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from zoo.data.sources import Source
+
+
+class Subset(Source):
+  """Some records of a source.
+
+  Args:
+    source: whose they are.
+    kept: int [records], their places in it.
+    bad: what is wrong with those that were left out.
+  """
+
+  def __init__(self, source: Source, kept: np.ndarray, bad: Iterable[str] = ()):
+    self.source, self.kept, self.bad = source, kept, (*source.bad, *bad)
+    self.name, self.class_names = source.name, source.class_names
+    digest = hashlib.blake2b(kept.tobytes(), digest_size=8).hexdigest()
+    self.fingerprint = None if source.fingerprint is None else f"{source.fingerprint} {digest}"
+    self.broken = {place: source.broken[index] for place, index in enumerate(kept.tolist()) if index in source.broken}
+
+  def __len__(self) -> int:
+    return len(self.kept)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    return self.source[int(self.kept[index])]
+
+  def where(self, index: int) -> str:
+    return self.source.where(int(self.kept[index]))
+
+
+def without(source: Source, problems: Mapping[int, str]) -> Subset:
+  """`source` less the records of `problems`, record -> what is wrong with it."""
+  kept = np.setdiff1d(np.arange(len(source)), np.fromiter(problems, int, len(problems)))
+  return Subset(source, kept, [problems[index] for index in sorted(problems)])
