@@ -130,7 +130,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
       if step == start + 1:
         progress.note("compiling the first step")
       with watchdog.compiling(shapes_of_batch) as first, jax.profiler.StepTraceAnnotation("train", step_num=step):
-        state, metrics, guarded = run_step(shapes_of_batch, state, arrays)
+        donated, (state, metrics, guarded) = state, run_step(shapes_of_batch, state, arrays)
         if first:
           with speed.timed("device"):
             jax.block_until_ready(metrics)
@@ -148,6 +148,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
       saves = saves or leaving
       evaluates = last or (config.eval.every > 0 and step % config.eval.every == 0)
       with speed.timed("device"):
+        del donated  # The last reference: on CPUs JAX 0.7 waits here for the step.
         bad = watch.look(step, guarded, wait=logs or saves or evaluates)
       watchdog.step_done()
       if bad is not None:
