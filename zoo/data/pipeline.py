@@ -5,6 +5,7 @@ which each host reads its contiguous rows. A record's own randomness (which capt
 the seed and its place in the stream, before the split over hosts.
 """
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from zoo.errors import UserError
 
 Example = dict[str, np.ndarray]
 
+TRACKER = "ignore:resource_tracker:UserWarning"
 ENDLESS = 2**48  # Examples that training may ask for. Lengths near sys.maxsize, as of repeat(), overflow in grain.
 
 
@@ -208,8 +210,16 @@ def rows_per_host(batch_size: int, process_index: int, process_count: int) -> in
 
 
 def _let_grain_start_workers() -> None:
-  """grain reads absl's flags when it starts processes; in a notebook, pytest or train.py nobody has parsed them."""
+  """Prepares this process for grain's workers.
+
+  grain reads absl's flags, which in a notebook, pytest or train.py nobody has parsed. And a batch that a worker had
+  made and not sent when it was ended is cleaned up by Python's tracker of shared memory, which would warn of it at the
+  end of every good run: the tracker, a process, takes its filters from here when it starts.
+  """
   from absl import flags
+
+  if TRACKER not in sys.warnoptions:
+    sys.warnoptions.append(TRACKER)
 
   if not flags.FLAGS.is_parsed():
     flags.FLAGS.mark_as_parsed()
