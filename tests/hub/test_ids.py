@@ -42,3 +42,23 @@ def test_old_flax_files_are_fetched_where_there_is_nothing_else(asked):
 def test_a_part_that_is_not_there_is_told(asked):
   with pytest.raises(UserError, match="has no subfolder 'text_encoder_2'. It has: old, text_encoder"):
     folder_of("someone/flux", "text_encoder_2")
+
+
+def test_a_misspelt_folder_and_a_hub_that_does_not_answer_are_told_in_whole_sentences(asked, tmp_path, monkeypatch):
+  def unreachable(repo, **options):
+    raise OSError(
+      "An error happened while trying to locate the files.\nPlease check your connection. " + "And so on. " * 40
+    )
+
+  monkeypatch.setattr(sys.modules["huggingface_hub"], "snapshot_download", unreachable)
+  monkeypatch.chdir(tmp_path)
+  (tmp_path / "hubs" / "gpt2").mkdir(parents=True)
+  with pytest.raises(UserError) as error:
+    folder_of("hubs/gpt3")
+  assert str(error.value).startswith(
+    "hubs/gpt3 is no folder here (did you mean the folder hubs/gpt2?), and cannot be had"
+  )
+  assert "files. Please check your connection. And so on." in str(error.value)
+  assert str(error.value).endswith(".") and len(str(error.value)) < 450
+  with pytest.raises(UserError, match="someone/gpt3 is no folder here, and cannot"):
+    folder_of("someone/gpt3")

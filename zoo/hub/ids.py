@@ -1,5 +1,6 @@
 """From what a user names, a folder or an id of the hub, to a folder here."""
 
+import difflib
 import os
 import pathlib
 import re
@@ -59,6 +60,27 @@ def _fetch(repo: str, revision: str | None, subfolder: str, options: dict[str, A
     if not any((folder / subfolder / name).exists() for name in (WEIGHTS, INDEX)):
       folder = snapshot([*SMALL, FLAX, FLAX_SHARDS])
   except (HfHubHTTPError, OSError, ValueError) as error:
-    reason = " ".join(str(error).split())[:200]
-    raise UserError(f"{repo} is no folder here, and cannot be had from the hub: {reason}") from error
+    raise UserError(
+      f"{repo} is no folder here{_near(repo)}, and cannot be had from the hub: {_sentences(str(error))}"
+    ) from error
   return folder
+
+
+def _near(repo: str) -> str:
+  """A hint at the folder that was meant, where `repo` begins like one: `hubs/gpt3` beside `hubs/gpt2`."""
+  path = pathlib.Path(repo)
+  if not path.parent.is_dir():
+    return ""
+  folders = {str(path.parent / sibling.name) for sibling in path.parent.iterdir() if sibling.is_dir()}
+  near = difflib.get_close_matches(repo, sorted(folders), n=1)
+  return f" (did you mean the folder {near[0]}?)" if near else ""
+
+
+def _sentences(text: str, most: int = 300) -> str:
+  """As many whole sentences of a text as fit, and the first one at least."""
+  first, *others = re.split(r"(?<=[.!?]) ", " ".join(text.split()))
+  for sentence in others:
+    if len(first) + len(sentence) >= most:
+      break
+    first = f"{first} {sentence}"
+  return first
