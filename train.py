@@ -26,6 +26,7 @@ from zoo.places import place
 from zoo.plan import explained
 from zoo.plan_search import planned
 from zoo.progress import Progress, Speed, amounts
+from zoo.quiet import hush_libtpu
 from zoo.schema import resolve
 from zoo.timing import Programs
 from zoo.watchdog import Watchdog
@@ -43,6 +44,7 @@ SWITCHES = {"explain-sharding": "shows where every parameter would live, and tra
 @exits_with_one_line
 def main(argv: list[str]) -> int:
   """Trains what the arguments say; returns the exit status."""
+  hush_libtpu()
   config, options = load(argv, FLAGS, SWITCHES)
   if "plan" in options:
     if "profile" in options or "replay" in options:

@@ -17,6 +17,7 @@ from zoo.config import load
 from zoo.errors import UserError, did_you_mean, exits_with_one_line, setting_up
 from zoo.evaluate.artifacts import write_json, write_text
 from zoo.places import place
+from zoo.quiet import hush_libtpu
 from zoo.retention import best_step
 
 FLAGS = {
@@ -29,6 +30,7 @@ FLAGS = {
 @exits_with_one_line
 def main(argv: list[str]) -> int:
   """Runs the evaluators that the arguments ask for; 0 when all is well."""
+  hush_libtpu()
   config, options = load(argv, FLAGS)
   if "run" not in options:
     raise UserError("Which run? Name its folder, as in --run=runs/clip_emoji. --help lists the flags.")

@@ -21,6 +21,7 @@ from zoo.hub.files import is_published
 from zoo.hub.generation import load_generation_options
 from zoo.hub.ids import folder_of
 from zoo.hub.tokenizers import load_tokenizer
+from zoo.quiet import hush_libtpu
 from zoo.saving import MODEL, load
 
 # The flags that are keywords of `generate`.
@@ -75,6 +76,7 @@ def place(text: str) -> tuple[int, int]:
 @exits_with_one_line
 def main(argv: list[str]) -> int:
   """Writes what the arguments ask for; 0 when all is well."""
+  hush_libtpu()
   flags = parser().parse_args(argv)
   with setting_up():
     model, params = load(flags.model, dtype=flags.dtype)
