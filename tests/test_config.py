@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import pytest
 from ml_collections import ConfigDict
@@ -270,6 +271,15 @@ def test_help_lists_the_flags_and_every_entry(file, capsys):
   assert all(
     part in printed for part in ("--config.model.depth=5", "--run=", "--traceback", "batch_size", "checkpoint")
   )
+
+
+def test_help_names_what_else_a_config_may_say_of_its_model_objective_and_data(capsys):
+  with pytest.raises(SystemExit):
+    load(["--help", f"--config={Path(__file__).parent.parent}/configs/gpt2_owt.py"])
+  printed = capsys.readouterr().out
+  assert "--config.model.KEY may be, for gpt, also: vocab_size, max_length, dim, depth" in printed
+  assert "--config.objective.KEY may be, for causal_lm, also: balance, chunk\n" in printed
+  assert "--config.data.KEY may be, for language, also: data_dir" in printed
 
 
 def test_the_entries_that_help_shows_are_overrides_that_change_nothing(file, capsys):

@@ -11,7 +11,7 @@ import os
 import pathlib
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from etils import epath
@@ -20,12 +20,14 @@ from ml_collections import ConfigDict
 from zoo.atomic import replacing
 from zoo.errors import UserError, did_you_mean
 from zoo.json_files import check_file, read_json
+from zoo.named import named, names, takes
 from zoo.overrides import override, split
 from zoo.places import place
 from zoo.schema import OPTIONAL, REQUIRED, Section, check, flatten, resolve, with_defaults
 
 # A run that goes on has these in common with its beginning, but for details that leave its results as they are.
 SAME_RUN = ("seed", "batch_size", "model", "objective", "optimizer")
+SUPPLIED = ("model", "by_row")  # Arguments of what a config names that are not the config's.
 MAY_DIFFER = ("model.remat", "optimizer.accumulate", "objective.pairs", "objective.chunk")
 
 _HELP = """Usage: {program} --config=FILE [--config.KEY=VALUE ...]
@@ -70,7 +72,7 @@ def load(
   check(config)
   if helps:
     entries = (f"  --config.{path}={json.dumps(value)}" for path, value in flatten(config))
-    print("\n".join([_help(flags, switches), "", f"{source}:", *entries]))
+    print("\n".join([_help(flags, switches), "", f"{source}:", *entries, "", *_further(config)]))
     raise SystemExit(0)
   return ConfigDict(config).lock(), options
 
@@ -83,6 +85,19 @@ def _help(flags: Mapping[str, str], switches: Mapping[str, str]) -> str:
   module = sys.modules["__main__"].__spec__  # Of `python -m package`; None for a script.
   program = pathlib.Path(sys.argv[0]).name if module is None else f"python -m {module.parent}"
   return _HELP.format(program=program, flags=lines, required=" ".join(REQUIRED), optional=" ".join(OPTIONAL))
+
+
+def _further(config: Mapping[str, Any]) -> Iterator[str]:
+  """What the functions that a config names take beside the entries that it has, a line each."""
+  for section, package, key in (
+    ("model", "models", "family"),
+    ("objective", "objectives", "name"),
+    ("data", "data", "name"),
+  ):
+    entries = config[section]
+    if isinstance(entries.get(key), str) and entries[key] in names(package):
+      others = [name for name in takes(named(package, entries[key]), SUPPLIED) if name not in entries]
+      yield f"--config.{section}.KEY may be, for {entries[key]}, also: {', '.join(others) or 'nothing'}"
 
 
 def read(source: str | os.PathLike) -> dict[str, Any]:

@@ -56,6 +56,16 @@ def call(package: str, options: Section, *args: Any, offers: Mapping[str, Any] |
   return function(*args, **options, **supplied)
 
 
+def takes(function: Callable, given: Iterable[str] = ()) -> list[str]:
+  """The options of a function that a user may set: its parameters but for those that the caller supplies.
+
+  >>> takes(named("objectives", "causal_lm"), given=["model", "by_row"])
+  ['balance', 'chunk']
+  """
+  parameters = inspect.signature(function).parameters.values()
+  return [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name not in given]
+
+
 def check_options(function: Callable, options: Mapping[str, Any], what: str, given: Iterable[str] = ()) -> None:
   """Refuses options that `function` does not take, values of another type, and missing ones.
 
@@ -67,16 +77,15 @@ def check_options(function: Callable, options: Mapping[str, Any], what: str, giv
   """
   given = set(given)
   parameters = inspect.signature(function).parameters
-  takes = {name: p for name, p in parameters.items() if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-  offered = [name for name in takes if name not in given]
+  offered = takes(function, given)
   open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
   for name, value in options.items():
     if name not in offered:
       if open_ended and name not in given:
         continue
       raise UserError(f"{what} takes no '{name}'.{did_you_mean(name, offered)} It takes: {', '.join(offered)}.")
-    check_type(f"{what}.{name}", value, takes[name].annotation)
-  missing = [name for name in offered if takes[name].default is inspect.Parameter.empty and name not in options]
+    check_type(f"{what}.{name}", value, parameters[name].annotation)
+  missing = [name for name in offered if parameters[name].default is inspect.Parameter.empty and name not in options]
   if missing:
     raise UserError(f"{what} needs {', '.join(repr(name) for name in missing)}. Add it to the config.")
 
