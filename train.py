@@ -16,6 +16,7 @@ from zoo import evaluate, flops, guard, hosts, page, profiling, replay, saving, 
 from zoo.checkpoints import Checkpoints
 from zoo.claim import Claim
 from zoo.config import check_same_run, load, save, without
+from zoo.data.ledger import Ledger
 from zoo.environment import environment
 from zoo.errors import UserError, exits_with_one_line, setting_up
 from zoo.evaluate import artifacts
@@ -97,6 +98,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
     if jax.process_index() == 0:
       save(config, folder)
     artifacts.write_json(folder, "environment.json", environment())
+    ledger = Ledger(folder, made.batches.records, start, evaluate.left_out(evaluators))
     writers = Writers(folder, step=start, tensorboard=config.log.tensorboard, wandb=config.log.wandb)
 
   preemption = hosts.Preemption()
@@ -120,7 +122,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
   with claim, saver, contextlib.closing(writers), contextlib.closing(progress), contextlib.closing(profile):
     if start == 0 and watch.action == "roll_back":
       saver.save(0, state)
-    step, batches = start, made.batches.iterate(start)
+    step, batches = start, made.batches.iterate(start, ledger.met)
     while step < config.steps:
       step += 1
       profile.before(step, state)
@@ -153,14 +155,17 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
         del donated  # The last reference: on CPUs JAX 0.7 waits here for the step.
         bad = watch.look(step, guarded, wait=logs or saves or evaluates)
       watchdog.step_done()
+      if logs or saves or bad is not None:
+        with speed.paused():
+          left_out = ledger.look()
       if bad is not None:
         with speed.paused(), watchdog.other():
           state = guard.roll_back(saver, abstract, bad)
-        step, batches, logs = bad, made.batches.iterate(bad), False
+        step, batches, logs = bad, made.batches.iterate(bad, ledger.met), False
         last = evaluates = step == config.steps
       if logs:
         metrics = {name: float(value) for name, value in metrics.items()}
-        metrics |= speed.measure(step) | run_step.measure()
+        metrics |= left_out | speed.measure(step) | run_step.measure()
         writers.write(step, metrics)
         progress.show(step, metrics)
       with speed.paused(), watchdog.other():

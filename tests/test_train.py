@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -213,3 +214,39 @@ def test_a_run_folder_of_another_model_is_refused(config, capsys):
     main([f"--config={config}", "--config.model.dim=9"])
   assert "model.dim: 6 -> 9" in capsys.readouterr().err
   assert before == {path: os.stat(path).st_mtime_ns for path in before}
+
+
+def test_bad_records_are_skipped_counted_and_listed_alike_after_an_interruption(config, monkeypatch, capsys):
+  monkeypatch.chdir(config.parent)
+  rows = [{"text": f"{'ab'[i % 2]} {i}", "label": i % 2} for i in range(20)]
+  rows[3]["label"] = rows[11]["label"] = "none"
+  (config.parent / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  data = {"name": "labelled_texts", "source": "jsonl:rows.jsonl", "tokenizer": "bytes", "max_length": 5}
+  data |= {"class_names": ["a", "b"], "bad_records": {"action": "skip", "most": 0.1}}
+  model = {"family": "bert", "vocab_size": 260, "max_length": 5, "dim": 6, "depth": 1, "num_heads": 3}
+  sections = {
+    "data": data,
+    "model": {**model, "head": "classify", "num_classes": 2},
+    "objective": {"name": "classify"},
+    "eval": {"every": 0, "evaluators": {"test": {"name": "classification", "data": {}}}},
+  }
+  arguments = [f"--config={config}", *(f"--config.{name}={json.dumps(section)}" for name, section in sections.items())]
+  arguments += ["--config.steps=8", "--config.checkpoint.keep=9"]
+  whole, broken = config.parent / "run", config.parent / "broken"
+  assert main(arguments) == 0
+  shutil.copytree(whole, broken)
+  for step in (6, 8):
+    shutil.rmtree(broken / "checkpoints" / str(step))
+  assert main([*arguments, f"--config.workdir={broken}"]) == 0
+  assert_identical(parameters(whole), parameters(broken))
+  lists = [(folder / "bad_records.jsonl").read_text() for folder in (whole, broken)]
+  assert lists[0] == lists[1]
+  assert sorted(json.loads(line)["record"] for line in lists[0].splitlines() if '"step": 0' not in line)
+  for folder in (whole, broken):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    counts = [line["bad_records"] for line in lines if "bad_records" in line]
+    assert counts == sorted(counts) and counts[-1] == 2
+    assert lines[-1]["eval/test/bad_records"] == 2
+  with pytest.raises(SystemExit, match="2"):
+    main([*arguments, "--config.data.bad_records.most=0.05", f"--config.workdir={config.parent}/third"])
+  assert "2 of 20 records are bad, more than the share of 0.05" in capsys.readouterr().err

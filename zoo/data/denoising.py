@@ -56,14 +56,15 @@ def denoising(
     raise UserError(f"rate is {rate}, mean_span {mean_span}. The first must be from 0 to below 1, the second above 0.")
   if max_length < 4:
     raise UserError(f"max_length is {max_length}. Two tokens between bos and eos need at least 4.")
-  raw = screened(open_source(source, split, data_dir), policy(bad_records), text_field, cache=cache)
+  rule = policy(bad_records)
+  raw = screened(open_source(source, split, data_dir), rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   if encoder.mask is None:
     raise UserError(f"Tokenizer '{encoder}' has no token that hides others (mask). Choose another, e.g. sotu.")
   corpus = tokenised(raw, encoder, field=text_field, pieces=sentences, cache=cache)
   records = Denoising(corpus, raw.name, encoder, max_length, (rate, mean_span), permute)
-  records.bad = raw.bad
+  records.bad, records.policy = raw.bad, rule
   return records
 
 

@@ -74,12 +74,13 @@ def documents(
       raise UserError(f"documents.{name} is '{value}'. It may be: {', '.join(offered)}.")
   if max_length < 3:
     raise UserError(f"max_length is {max_length}. A beginning, a token and an end need at least 3.")
-  raw = screened(open_source(source, split, data_dir), policy(bad_records), text_field, cache=cache)
+  rule = policy(bad_records)
+  raw = screened(open_source(source, split, data_dir), rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   corpus = tokenised(raw, encoder, field=text_field, pieces=UNITS[unit], cache=cache)
   records = Documents(corpus, raw.name, encoder, max_length, learns == "masked", long == "crop")
-  records.bad = raw.bad
+  records.bad, records.policy = raw.bad, rule
   return records
 
 

@@ -45,7 +45,8 @@ def language(
   """
   if max_length < 2:
     raise UserError(f"max_length is {max_length}. A chunk needs at least 2 tokens: one to see, one to predict.")
-  raw = screened(open_source(source, split, data_dir), policy(bad_records), text_field, cache=cache)
+  rule = policy(bad_records)
+  raw = screened(open_source(source, split, data_dir), rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   if encoder.eos is None and encoder.sep is None:
@@ -54,7 +55,7 @@ def language(
     )
   corpus = tokenised(raw, encoder, field=text_field, cache=cache)
   records = Language(corpus, raw.name, encoder, max_length)
-  records.bad = raw.bad
+  records.bad, records.policy = raw.bad, rule
   return records
 
 

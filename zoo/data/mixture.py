@@ -73,6 +73,7 @@ class Mixture(Records):
   def __init__(self, members: Mapping[str, Records], rates: list[float], buckets: int):
     self.names, self.members, self.rates, self.most_buckets = list(members), list(members.values()), rates, buckets
     self.may_skip = any(records.may_skip for records in self.members)
+    self.policy = max(records.policy for records in self.members)
     self.bad = tuple(error for records in self.members for error in records.bad)
     self.ends = np.cumsum([len(records) for records in self.members])
     examples = {name: first_example(records) for name, records in members.items()}

@@ -59,7 +59,7 @@ class Packed(Records):
 
   def __init__(self, records: Records, lengths: tuple[int, ...], seed: int):
     assert records.sizes is not None
-    self.records, self.lengths, self.bad = records, lengths, records.bad
+    self.records, self.lengths, self.bad, self.policy = records, lengths, records.bad, records.policy
     sizes = np.stack(records.sizes, axis=1)
     most = sizes.max(axis=0)
     if (most > lengths).any():

@@ -43,13 +43,14 @@ def prefix_lm(
   """
   if max_length < 2:
     raise UserError(f"max_length is {max_length}. Two parts need at least 2.")
-  raw = screened(open_source(source, split, data_dir), policy(bad_records), text_field, cache=cache)
+  rule = policy(bad_records)
+  raw = screened(open_source(source, split, data_dir), rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   records = PrefixLM(
     Chunks(tokenised(raw, encoder, field=text_field, cache=cache), max_length, raw.name), raw.name, encoder
   )
-  records.bad = raw.bad
+  records.bad, records.policy = raw.bad, rule
   return records
 
 

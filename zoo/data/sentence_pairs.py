@@ -58,12 +58,13 @@ def sentence_pairs(
     raise UserError(f"max_length is {max_length}. Two segments and three special tokens need at least 8.")
   if not 0 <= short_rate <= 1:
     raise UserError(f"short_rate is {short_rate}. It must lie between 0 and 1.")
-  raw = screened(open_source(source, split, data_dir), policy(bad_records), text_field, cache=cache)
+  rule = policy(bad_records)
+  raw = screened(open_source(source, split, data_dir), rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   corpus = tokenised(raw, encoder, field=text_field, pieces=sentences, cache=cache)
   records = SentencePairs(corpus, raw.name, encoder, max_length, short_rate)
-  records.bad = raw.bad
+  records.bad, records.policy = raw.bad, rule
   return records
 
 

@@ -70,12 +70,13 @@ def span_corruption(
   spans = max(round(round(size * rate) / mean_span), 1)
   if spans + closing > SENTINELS:
     raise UserError(f"{spans} spans need as many sentinels, there are {SENTINELS}. Lower max_length or rate.")
-  raw = screened(open_source(source, split, data_dir), policy(bad_records), text_field, cache=cache)
+  rule = policy(bad_records)
+  raw = screened(open_source(source, split, data_dir), rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   chunks = Chunks(tokenised(raw, encoder, field=text_field, cache=cache), size, raw.name)
   records = SpanCorruption(chunks, raw.name, encoder, (max_length, target_length + closing), (rate, mean_span), closing)
-  records.bad = raw.bad
+  records.bad, records.policy = raw.bad, rule
   return records
 
 

@@ -51,7 +51,8 @@ def text_pairs(
   target_length = max_length if target_length is None else target_length
   if min(max_length, target_length) < 2:
     raise UserError(f"max_length is {max_length}, target_length {target_length}. A token and the end need at least 2.")
-  raw = screened(open_source(source, split, data_dir), policy(bad_records), source_field, target_field, cache=cache)
+  rule = policy(bad_records)
+  raw = screened(open_source(source, split, data_dir), rule, source_field, target_field, cache=cache)
   check_fields(raw, source_field, target_field)
   encoder = open_tokenizer(tokenizer)
   corpora = (
@@ -59,7 +60,7 @@ def text_pairs(
     tokenised(raw, encoder, field=target_field, cache=cache),
   )
   records = TextPairs(raw, (source_field, target_field), corpora, encoder, (max_length, target_length), buckets)
-  records.bad = raw.bad
+  records.bad, records.policy = raw.bad, rule
   return records
 
 

@@ -14,6 +14,7 @@ import jax
 
 from zoo.config import without
 from zoo.errors import naming
+from zoo.evaluate.forward import records_of
 from zoo.evaluate.tables import table
 from zoo.named import call, named
 from zoo.schema import resolve
@@ -41,8 +42,33 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
         options = {"file": key, **options}
       if data is not None:
         options = {name: inherited(entry, data) if name in INHERIT else entry for name, entry in options.items()}
-      ready[key] = call("evaluate", options, model)
+      opened = {name: records_of(options.pop(name)) for name in INHERIT if options.get(name) is not None}
+      evaluate = call("evaluate", options, model, **opened)
+      skips = any(records.policy.skips for records in opened.values())
+      ready[key] = Skipping(evaluate, opened) if skips else evaluate
   return ready
+
+
+class Skipping:
+  """An evaluator whose data leave out their bad records: it also gives `bad_records`, how many those of `data` are.
+
+  Args:
+    evaluate: the evaluator.
+    opened: its data, by the names of its options.
+  """
+
+  def __init__(self, evaluate: Callable, opened: Mapping[str, Any]):
+    self.evaluate = evaluate
+    self.bad = {name: records.bad for name, records in opened.items()}
+
+  def __call__(self, params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
+    return self.evaluate(params, folder, step) | {"bad_records": float(len(self.bad.get("data", ())))}
+
+
+def left_out(evaluators: Mapping[str, Callable]) -> dict[str, tuple[str, ...]]:
+  """What is wrong with the records that evaluators leave out: {"eval/KEY/data": (error, ...)}."""
+  skipping = {key: one for key, one in evaluators.items() if isinstance(one, Skipping)}
+  return {f"eval/{key}/{name}": errors for key, one in skipping.items() for name, errors in one.bad.items()}
 
 
 def inherited(section: Any, data: Mapping[str, Any]) -> Any:

@@ -10,6 +10,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from zoo.config import without
+from zoo.data.bad_records import good
 from zoo.data.pipeline import eval_batches
 from zoo.errors import UserError
 from zoo.named import call
@@ -21,8 +22,8 @@ Batch = dict[str, np.ndarray]
 
 
 def records_of(data: Any) -> Any:
-  """The records that a `data` section names; records themselves pass through."""
-  return call("data", without(data, "augment", "workers")) if isinstance(data, Mapping) else data
+  """The records that a `data` section names, or records themselves, less those that are bad and to be skipped."""
+  return good(call("data", without(data, "augment", "workers")) if isinstance(data, Mapping) else data)
 
 
 def needs(model: Any, what: str, *methods: str) -> None:
