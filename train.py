@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 import zoo
-from zoo import evaluate, flops, guard, hosts, page, profiling, replay, saving, sharding
+from zoo import evaluate, flops, guard, hosts, memory, page, profiling, replay, saving, sharding
 from zoo.checkpoints import Checkpoints
 from zoo.claim import Claim
 from zoo.config import check_same_run, load, save, without
@@ -87,6 +87,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
     if "replay" in options:
       print(replay.replay(options["replay"], made, mesh, folder / "checkpoints", initial))
       return 0
+    memory.check_state(made.shapes, made.placed)
     abstract = jax.tree.map(lambda x, s: x.update(sharding=s), made.shapes, made.placed)
     aloud = functools.partial(print, file=sys.stderr, flush=True)
     claim = Claim(folder, patience=config.timeouts.heartbeat, note=aloud)
@@ -134,7 +135,8 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
       if step == start + 1:
         progress.note("compiling the first step")
       with watchdog.compiling(shapes_of_batch) as first, jax.profiler.StepTraceAnnotation("train", step_num=step):
-        donated, (state, metrics, guarded) = state, run_step(shapes_of_batch, state, arrays)
+        with setting_up() if first else contextlib.nullcontext():  # Here the step is traced.
+          donated, (state, metrics, guarded) = state, run_step(shapes_of_batch, state, arrays)
         if first:
           with speed.timed("device"):
             jax.block_until_ready(metrics)

@@ -77,6 +77,21 @@ def test_a_program_that_is_wrong_itself_shows_where():
     main([])
 
 
+@pytest.mark.parametrize(
+  "error",
+  [KeyError("depth"), IndexError("no 3"), OverflowError("too large"), AttributeError("none"), RecursionError("deep")],
+)
+def test_whatever_a_config_causes_while_setting_up_says_what_it_is(error):
+  with pytest.raises(UserError, match=f"^{type(error).__name__}: .* \\(--traceback shows where.\\)$"), setting_up():
+    raise error
+
+
+def test_a_message_is_one_line_of_a_length_that_can_be_read():
+  message = str(UserError(f"depth is {'9' * 5000}\n and \x1b[31m{'word ' * 5000} Lower it."))
+  assert len(message) < 3100 and "\n" not in message and message.isprintable()
+  assert message.startswith("depth is 9999") and message.endswith("Lower it.") and "\\x1b[31m" in message
+
+
 @pytest.mark.parametrize("error", [ValueError("depth is 0"), TypeError("depth is text"), FileNotFoundError("no shard")])
 def test_what_layers_refuse_while_setting_up_is_a_users_mistake(error):
   with pytest.raises(UserError, match=str(error)) as caught, setting_up():

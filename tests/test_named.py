@@ -68,6 +68,7 @@ def test_a_section_calls_its_function_with_what_the_caller_supplies():
     ({"name": "apple", "size": 3, "batch_size": 1}, "apple takes no 'batch_size'."),
     ({"name": "apple", "size": 2.5}, "apple.size is 2.5 (float). It must be a whole number."),
     ({"name": "apple", "size": True}, "apple.size is True (bool). It must be a whole number."),
+    ({"name": ["apple"], "size": 3}, "zoo/fruits has no \"['apple']\". Did you mean 'apple'?"),
     ({"name": "apple", "size": 3, "colour": None}, "apple.colour is None (NoneType). It must be a text."),
   ],
 )
@@ -106,6 +107,9 @@ def test_a_value_of_the_annotated_type_is_taken(annotation, value):
     (list[int], 3, "a list"),
     (Sequence[str], "text", "a list"),
     (Mapping[str, Any], [1], "a section"),
+    (list[int], [1, "2"], "a whole number"),
+    (Sequence[str] | None, ["a", None], "a text"),
+    (tuple[float, ...], (0.5, [1]), "a number"),
   ],
 )
 def test_a_value_of_another_type_is_refused(annotation, value, wanted):

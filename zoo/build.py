@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from zoo.errors import UserError, did_you_mean
+from zoo.errors import UserError, did_you_mean, shown
 from zoo.named import check_options, named, names
 
 
@@ -31,9 +31,9 @@ def build(family: str, variant: str | None = None, **sizes: Any):
   """
   factory = named("models", family)
   variants = importlib.import_module(f"zoo.models.{family}").VARIANTS
-  if variant is not None and variant not in variants:
+  if variant is not None and (not isinstance(variant, str) or variant not in variants):
     near = did_you_mean(str(variant), variants)
-    raise UserError(f"{family} has no variant '{variant}'.{near} It has: {', '.join(variants)}.")
+    raise UserError(f"{family} has no variant {shown(str(variant))}.{near} It has: {', '.join(variants)}.")
   every = {**variants.get(variant, {}), **sizes}
   check_options(factory, every, family)
   try:

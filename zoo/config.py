@@ -69,6 +69,7 @@ def load(
   config = with_defaults(read(source))
   for path, text in overrides:
     override(config, path, text)
+  config = with_defaults(config)  # An override may have been a whole section.
   check(config)
   if helps:
     entries = (f"  --config.{path}={json.dumps(value)}" for path, value in flatten(config))
@@ -122,7 +123,7 @@ def _run(path: epath.Path) -> Any:
     exec(compile(path.read_text(), str(path), "exec"), names)
     if callable(names.get("get_config")):
       return names["get_config"]()
-  except Exception as error:
+  except (Exception, SystemExit) as error:
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
     if isinstance(error, SyntaxError) and error.filename == str(path):
       lines.append(error.lineno)

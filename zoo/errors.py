@@ -4,21 +4,42 @@ import contextlib
 import difflib
 import errno
 import functools
+import re
 import socket
 import sys
 from collections.abc import Callable, Generator, Iterable
 
 MISTAKE = 2  # Exit statuses. This one does not get better by starting again, and schedulers are told so.
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h.
+MISTAKES = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, AssertionError, RecursionError)
+MISTAKES += (NotImplementedError,)
 NETWORK = (errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.ENETUNREACH)
 NETWORK += (errno.ENETDOWN, errno.ENETRESET, errno.ETIMEDOUT, errno.ESTALE)
+
+LARGE = (
+  "Take a smaller model, or fewer rows at a time. In training --plan says what is needed, --config.sharding=fsdp lays "
+  "the state over all devices, and a smaller batch_size, --config.optimizer.accumulate or --config.model.remat=full "
+  "need less at a time."
+)
 
 
 class UserError(ValueError):
   """A mistake in a config, a file or the data. The message is one line; programs print it and exit with MISTAKE."""
 
   def __init__(self, message: str):
-    super().__init__(" ".join(message.split()))
+    super().__init__(one_line(message))
+
+
+def one_line(message: str, word: int = 400, most: int = 3000) -> str:
+  """A message as a line that a terminal shows: blanks for breaks, escapes for control characters, nothing endless.
+
+  >>> one_line("a name\\n\\x1b[31m")
+  'a name \\\\x1b[31m'
+  """
+  cut = lambda text, size: text if len(text) <= size else f"{text[: size // 2]}...{text[-(size // 2) :]}"
+  words = (cut(part, word) for part in cut(message, 100 * most).split())
+  letters = (letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(words))
+  return cut("".join(letters), most)
 
 
 def shown(value: object, most: int = 100) -> str:
@@ -35,7 +56,7 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def setting_up() -> Generator[None]:
-  """Takes a ValueError, TypeError or OSError for the user's mistake: raises it again as a UserError.
+  """Takes whatever a config can cause for the user's mistake: raises it again as a UserError.
 
   For the part of a program that turns a config into models and data, where layers and libraries refuse sizes, names
   and files. Works as a decorator too: `@setting_up()`.
@@ -44,8 +65,8 @@ def setting_up() -> Generator[None]:
     yield
   except UserError:
     raise
-  except (ValueError, TypeError, OSError) as error:
-    kind = f"{type(error).__name__}: " if isinstance(error, TypeError) else ""
+  except (*MISTAKES, OSError) as error:
+    kind = "" if isinstance(error, ValueError | OSError) else f"{type(error).__name__}: "
     raise UserError(f"{kind}{error} (--traceback shows where.)") from error
 
 
@@ -57,6 +78,15 @@ def naming(where: str) -> Generator[None]:
       yield
   except UserError as error:
     raise UserError(f"{where}: {error}") from error
+
+
+def out_of_memory(error: BaseException) -> str | None:
+  """What could not be had, if that is the error of NumPy or of a device; None if it is another one."""
+  text = str(error).strip() or "Python has no more"
+  of_device = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")  # JAX is not imported here.
+  if isinstance(error, MemoryError) or (of_device and re.search("RESOURCE_EXHAUSTED|out of memory", text, re.I)):
+    return f"Out of memory: {one_line(text.splitlines()[0].removeprefix('RESOURCE_EXHAUSTED:'), most=300).rstrip('.')}."
+  return None
 
 
 def tell(line: str) -> None:
@@ -75,7 +105,8 @@ def status_of(error: BaseException | None) -> int:
 
 
 def exits_with_one_line(main: Callable) -> Callable:
-  """Decorates a program's `main(argv)`: a UserError or OSError ends in one line on stderr and its `status_of`.
+  """Decorates a program's `main(argv)`: a UserError, an OSError and memory that is too small end in one line on stderr
+  and the error's `status_of`.
 
   Ctrl-C ends in one line and status 130. With `--traceback` among the arguments the error is raised as it is.
   """
@@ -84,10 +115,12 @@ def exits_with_one_line(main: Callable) -> Callable:
   def wrapper(*args, **kwargs):
     try:
       return main(*args, **kwargs)
-    except (UserError, OSError) as error:
-      if "--traceback" in (args[0] if args and isinstance(args[0], list) else sys.argv):
+    except (UserError, OSError, MemoryError, RuntimeError) as error:
+      memory = out_of_memory(error)
+      told = isinstance(error, UserError | OSError) or memory
+      if not told or "--traceback" in (args[0] if args and isinstance(args[0], list) else sys.argv):
         raise
-      tell(f"Error: {' '.join(str(error).split())}")
+      tell(f"Error: {f'{memory} {LARGE}' if memory else one_line(str(error))}")
       raise SystemExit(status_of(error)) from error
     except KeyboardInterrupt as interrupt:
       tell("Interrupted.")

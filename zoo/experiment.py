@@ -1,5 +1,6 @@
 """What a config asks for, put together: model, objective, data, optimiser and one step of training, all pure."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from zoo import activations, flops, guard, kernels, named, optim, sharding
+from zoo import activations, flops, guard, kernels, memory, named, optim, sharding
 from zoo.build import build, check_fits
 from zoo.compiling import compiler_options
 from zoo.config import without
@@ -81,6 +82,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   key = jax.random.key(config.seed)
   sharding.check_rows(config.batch_size, mesh)
   part, parts = sharding.batch_part(mesh)
+  named.check_options(build, config.model, "model")
   model = build(**config.model)
   attending, attention = kernels.with_kernels(model, config.attention, mesh)
   offers = {"by_row": sharding.batch_sharding(mesh)}
@@ -90,20 +92,16 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   )
   records = named.call("data", without(config.data, "augment", "workers"))
   check_fits(model, records.info)
-  batches = pipeline.batches(
-    records,
-    config.batch_size,
-    seed=config.seed,
-    process_index=part,
-    process_count=parts,
-    workers=config.data.get("workers", 0),
-  )
+  here = functools.partial(pipeline.batches, records, seed=config.seed, process_index=part, process_count=parts)
+  row = here(parts)[0]  # Shapes are all that is asked of it, and a whole batch may be large.
+  memory.check_batch(row, config.batch_size // parts)
+  batches = here(config.batch_size, workers=config.data.get("workers", 0))
   augmented = augment(config.data.get("augment", ()))
   ema = optim.check_average(config.optimizer.get("ema"))
   spike, skips = guard.check_spike(config.bad_loss.spike), config.bad_loss.action == "skip"
   accumulate = config.optimizer.get("accumulate", 1)
   grad, counted_grad = (value_and_grad(one, accumulate) for one in (on_devices, objective))
-  example = {name: jnp.asarray(array[:1]) for name, array in batches[0].items()}
+  example = {name: jnp.asarray(array) for name, array in row.items()}
 
   def init_params(rng):
     return objective.init(rng, augmented(rng, example))
@@ -118,7 +116,9 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
     param_shapes = jax.eval_shape(init_params, key)
   activations.check(rules, len(config.activations), parts_of_model)
   settings = without(config.optimizer, "accumulate", "ema")
+  named.check_options(optim.optimizer, settings, "optimizer", given=("params", "steps"))
   optimizer, learning_rate = optim.optimizer(param_shapes, config.steps, **settings)
+  jax.eval_shape(learning_rate, jnp.zeros((), jnp.int32))  # Numbers that no step can count to are refused here.
   patterns = {name: settings.get(name, ()) for name in ("trainable", "freeze")}
   learns = [role.trained for role in optim.roles(param_shapes, **patterns)]
 

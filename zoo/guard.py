@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zoo.errors import UserError
+from zoo.errors import UserError, shown
 
 WARMUP = 20  # Good steps before a loss can be a spike.
 DECAY = 0.98  # Of the running mean: about the last 50 good steps.
@@ -23,9 +23,10 @@ State = dict[str, jax.Array]
 
 def check_spike(spike: Any) -> float | None:
   """UserError for a `bad_loss.spike` that cannot be one."""
-  if spike is None or (isinstance(spike, int | float) and not isinstance(spike, bool) and 1 < spike < math.inf):
+  largest = float(jnp.finfo(jnp.float32).max)
+  if spike is None or (isinstance(spike, int | float) and not isinstance(spike, bool) and 1 < spike < largest):
     return spike
-  raise UserError(f"bad_loss.spike is {spike!r}. It must be a number above 1, e.g. 3.0, or none.")
+  raise UserError(f"bad_loss.spike is {shown(spike)}. It must be a number above 1, e.g. 3.0, or none.")
 
 
 def init() -> State:

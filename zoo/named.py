@@ -11,7 +11,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from zoo.errors import UserError, did_you_mean
+from zoo.errors import UserError, did_you_mean, shown
 from zoo.schema import Section, resolve
 
 
@@ -26,12 +26,13 @@ def _modules(package: str) -> list[str]:
 
 def named(package: str, name: str) -> Callable:
   """The function `name` of `zoo/<package>/<name>.py`. Raises UserError with the names there are."""
-  if name in _modules(package):  # Looked up first, so that one module is imported and not all.
+  if isinstance(name, str) and name in _modules(package):  # So that one module is imported and not all.
     function = getattr(importlib.import_module(f"zoo.{package}.{name}"), name, None)
     if function is not None:
       return function
   offered = names(package)
-  raise UserError(f"zoo/{package} has no '{name}'.{did_you_mean(str(name), offered)} It has: {', '.join(offered)}.")
+  near = did_you_mean(str(name), offered)
+  raise UserError(f"zoo/{package} has no {shown(str(name))}.{near} It has: {', '.join(offered)}.")
 
 
 def call(package: str, options: Section, *args: Any, offers: Mapping[str, Any] | None = None, **supplied: Any) -> Any:
@@ -108,10 +109,16 @@ _KINDS = {
 def check_type(what: str, value: Any, annotation: Any) -> None:
   """Refuses a value that is plainly not of the annotated type; says nothing about types that no config can hold."""
   union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
-  kinds = [typing.get_origin(kind) or kind for kind in (typing.get_args(annotation) if union else (annotation,))]
+  annotations = typing.get_args(annotation) if union else (annotation,)
+  kinds = [typing.get_origin(kind) or kind for kind in annotations]
   if any(kind not in _KINDS for kind in kinds):
     return
   wanted = dict.fromkeys(_KINDS[kind][1] for kind in kinds)
   fitting = tuple(fit for kind in kinds for fit in _KINDS[kind][0])
   if not isinstance(value, fitting) or (isinstance(value, bool) and bool not in kinds):
-    raise UserError(f"{what} is {value!r} ({type(value).__name__}). It must be {' or '.join(wanted)}.")
+    raise UserError(f"{what} is {shown(value)} ({type(value).__name__}). It must be {' or '.join(wanted)}.")
+  lists = [typing.get_args(kind) for kind in annotations if _KINDS[typing.get_origin(kind) or kind][1] == "a list"]
+  if isinstance(value, list | tuple) and len(lists) == 1 and set(lists[0][1:]) <= {...}:
+    for index, entry in enumerate(value):  # Of list[str], Sequence[str] and tuple[str, ...].
+      for kind in lists[0][:1]:
+        check_type(f"{what}.{index}", entry, kind)

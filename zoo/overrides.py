@@ -1,11 +1,11 @@
 """The command line: `--config.model.depth=4` replaces an entry by a value of the type that the entry has."""
 
 import ast
-import json
 from collections.abc import Iterable
 from typing import Any
 
-from zoo.errors import UserError, did_you_mean
+from zoo.errors import UserError, did_you_mean, shown
+from zoo.json_files import parse_json
 from zoo.schema import KINDS, SECTIONS, refuse, resolve
 
 
@@ -69,7 +69,7 @@ def _entries(node: Any, where: str) -> dict[str, Any]:
   if isinstance(node, list):
     return {str(index): entry for index, entry in enumerate(node)}
   if not isinstance(node, dict):
-    raise UserError(f"{where} is {node!r}, not a section: it has no entries.")
+    raise UserError(f"{where} is {shown(node)}, not a section: it has no entries.")
   return node
 
 
@@ -83,7 +83,7 @@ def literal(text: str) -> Any:
   """A number, a list, a section, true, none ... as JSON or Python write them, or else the text itself."""
   if text.lower() in ("true", "false", "none", "null"):
     return {"true": True, "false": False}.get(text.lower())
-  for read in (json.loads, ast.literal_eval):
+  for read in (parse_json, ast.literal_eval):
     try:
       return resolve(read(text))
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
@@ -104,7 +104,7 @@ def parse(where: str, text: str, old: Any) -> Any:
     value = float(text) if text.lower().lstrip("+-") in ("inf", "nan") else value
     fits, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
     # learning_rate=1 is 1.0 and steps=1e3 is 1000; depth=0.5 stays, for the function's signature to judge.
-    if fits and (isinstance(old, float) or float(value).is_integer()):
+    if fits and abs(value) < 2**63 and (isinstance(old, float) or float(value).is_integer()):
       value = type(old)(value)
   elif isinstance(old, list):
     value = [literal(item.strip()) for item in text.split(",")] if not isinstance(value, list) else value
@@ -115,5 +115,5 @@ def parse(where: str, text: str, old: Any) -> Any:
       f"a section. Set an entry of it, as in --{where}.{next(iter(old), 'key')}=...",
     )
   if not fits:
-    raise UserError(f"{where} is '{text}'. It must be {wanted}.")
+    raise UserError(f"{where} is {shown(text)}. It must be {wanted}.")
   return value

@@ -3,12 +3,14 @@
 What the other sections may hold is checked where their function is called, against its signature (`zoo.named`).
 """
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from ml_collections import ConfigDict
 
-from zoo.errors import UserError, did_you_mean
+from zoo.errors import UserError, did_you_mean, shown
+from zoo.json_files import DEPTH
 
 Section = Mapping[str, Any] | ConfigDict
 
@@ -61,7 +63,19 @@ LEAST = {
   "timeouts.other": 1,
 }
 ONE_OF = {"bad_loss.action": ("stop", "skip", "roll_back")}
-MOST = {"seed": 2**63 - 1}  # What JAX makes a key of.
+MOST = {
+  "seed": 2**63 - 1,  # What JAX makes a key of.
+  "steps": 2**31 - 1,  # What the state counts to.
+  "timeouts.start": 2**31 - 1,
+  "timeouts.heartbeat": 2**31 - 1,
+  "timeouts.step": 2**31 - 1,
+  "timeouts.other": 2**31 - 1,
+}
+OR_NONE = {
+  "log.wandb": (str, dict, type(None)),
+  "checkpoint.best": (str, type(None)),
+  "bad_loss.spike": (int, float, type(None)),
+}
 _SPOKEN: dict[Any, str] = {
   int: "a whole number",
   str: "a text",
@@ -70,20 +84,26 @@ _SPOKEN: dict[Any, str] = {
   list: "a list of rules",
   (str, list): "the name of a strategy or a list of rules",
   (str, dict, type(None)): "a folder or an id, a section with a source, or none",
+  OR_NONE["checkpoint.best"]: "the name of a metric, or none",
+  OR_NONE["bad_loss.spike"]: "a number, or none",
 }
 
 
-def resolve(value: Any, where: str = "config") -> Any:
-  """Plain data: sections become dicts and tuples lists; UserError for what JSON would lose or change."""
-  if isinstance(value, ConfigDict):
-    value = value.to_dict()
-  if isinstance(value, Mapping):
+def resolve(value: Any, where: str = "config", depth: int = DEPTH) -> Any:
+  """Plain data: sections become dicts and tuples lists.
+
+  Raises:
+    UserError: something that JSON would lose or change, or that is nested deeper than `depth`, as what holds itself.
+  """
+  if isinstance(value, Mapping | ConfigDict | list | tuple) and not depth:
+    raise UserError(f"{where} is nested more than {DEPTH} deep, or holds itself.")
+  if isinstance(value, Mapping | ConfigDict):
     for key in value:
       if not isinstance(key, str):
-        raise UserError(f"{where} has the key {key!r}. Keys are texts: write '{key}'.")
-    return {key: resolve(entry, f"{where}.{key}") for key, entry in value.items()}
+        raise UserError(f"{where} has the key {shown(key)}. Keys are texts: write '{key}'.")
+    return {key: resolve(value[key], f"{where}.{key}", depth - 1) for key in value}
   if isinstance(value, list | tuple):
-    return [resolve(entry, f"{where}.{index}") for index, entry in enumerate(value)]
+    return [resolve(entry, f"{where}.{index}", depth - 1) for index, entry in enumerate(value)]
   if value is None or type(value) in (bool, int, float, str):
     return value
   raise UserError(f"{where} is a {type(value).__name__}. A config holds data only: numbers, texts, lists, sections.")
@@ -105,7 +125,7 @@ def refuse(name: str, where: str, offered: Iterable[str]) -> NoReturn:
 
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The config with the optional keys, and the entries of SECTIONS, that it leaves out."""
+  """The config with the optional keys, and the entries of SECTIONS, that it leaves out; likewise after overrides."""
   filled = {"attention": "auto", "activations": [], **config, "init": config.get("init")}
   for name, entries in SECTIONS.items():
     section = config.get(name, {} if name in OPTIONAL else None)
@@ -115,7 +135,10 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(config: Mapping[str, Any]) -> None:
-  """Refuses unknown, missing, mistyped and impossible entries of the top level and of SECTIONS with a UserError."""
+  """Refuses unknown, missing, mistyped and impossible entries of the top level and of SECTIONS with a UserError.
+
+  And, wherever they are, names that no command line could spell and values that no function can take.
+  """
   for name in config:
     if name not in KINDS:
       refuse(name, "config", KINDS)
@@ -125,14 +148,15 @@ def check(config: Mapping[str, Any]) -> None:
   for name, value in config.items():
     kind = KINDS[name]
     if not isinstance(value, kind) or isinstance(value, bool):
-      raise UserError(f"config.{name} is {value!r}. It must be {_SPOKEN[kind]}.")
+      raise UserError(f"config.{name} is {shown(value)}. It must be {_SPOKEN[kind]}.")
   for name, entries in SECTIONS.items():
     for key, value in config[name].items():
       if key not in entries:
         refuse(key, f"config.{name}", entries)
-      kind = type(entries[key])
-      if entries[key] is not None and type(value) is not kind:
-        raise UserError(f"config.{name}.{key} is {value!r}. It must be {_SPOKEN[kind]}.")
+      kind = OR_NONE.get(f"{name}.{key}", type(entries[key]))
+      fits = type(value) is kind if isinstance(kind, type) else isinstance(value, kind) and not isinstance(value, bool)
+      if not fits:
+        raise UserError(f"config.{name}.{key} is {shown(value)}. It must be {_SPOKEN[kind]}.")
   values = dict(flatten(config))
   for path, least in LEAST.items():
     if values[path] < least:
@@ -140,9 +164,39 @@ def check(config: Mapping[str, Any]) -> None:
   for path, offered in ONE_OF.items():
     if values[path] not in offered:
       near = did_you_mean(values[path], offered)
-      raise UserError(f"config.{path} is {values[path]!r}.{near} It must be one of: {', '.join(offered)}.")
+      raise UserError(f"config.{path} is {shown(values[path])}.{near} It must be one of: {', '.join(offered)}.")
   for path, most in MOST.items():
     if values[path] > most:
       raise UserError(f"config.{path} is {values[path]}. It must be at most {most}.")
   if not config["workdir"]:
     raise UserError("config.workdir is empty. Name a folder for the run, as in --config.workdir=runs/first.")
+  _check_values(config, "config")
+
+
+def _check_values(value: Any, where: str) -> None:
+  if isinstance(value, dict):
+    for key, entry in value.items():
+      if not key or "." in key or not _encodes(key):
+        raise UserError(
+          f"{where} has the key {shown(key)}. A dot parts an entry from its section, as in --config.model.depth: "
+          "choose a name without one."
+        )
+      _check_values(entry, f"{where}.{key}")
+  elif isinstance(value, list):
+    for index, entry in enumerate(value):
+      _check_values(entry, f"{where}.{index}")
+  elif isinstance(value, str) and not _encodes(value):
+    raise UserError(f"{where} is {shown(value)}. It holds half a character, or a zero, as no text or path does.")
+  elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+    raise UserError(f"{where} is {shown(value, 40)}, of {len(str(abs(value)))} digits. Numbers go up to 2**63 - 1.")
+  elif isinstance(value, float) and math.isnan(value):
+    raise UserError(f"{where} is nan. No entry of a config can be that: write a number.")
+
+
+def _encodes(text: str) -> bool:
+  """Whether a text could be written or be a path; of bytes that are no UTF-8, paths hold surrogates of their own."""
+  try:
+    text.encode("utf-8", "surrogateescape")
+  except UnicodeEncodeError:
+    return False
+  return "\0" not in text

@@ -10,6 +10,7 @@ from zoo import config as configs
 from zoo import evaluate
 from zoo.checkpoints import Checkpoints
 from zoo.errors import UserError
+from zoo.evaluate import artifacts
 from zoo.evaluate.__main__ import main
 
 SIZES = {"vocab_size": 260, "max_length": 24, "dim": 8, "depth": 1, "num_heads": 2}
@@ -47,6 +48,33 @@ def run(tmp_path):
   model = zoo.build("gpt", **SIZES)
   zoo.save(folder, model, parameters(model, 0))
   return folder
+
+
+@pytest.mark.parametrize(
+  "file", ["../../out", "/out", "a/b", "", ".lock", "x\n", "config", "Model", "page.v2", 3, "samples"]
+)
+def test_files_of_evaluators_stay_in_the_run_folder_and_are_none_of_its_own(run, file, capsys):
+  whole = json.loads((run / "config.json").read_text())
+  whole["eval"]["evaluators"]["other"] = {**whole["eval"]["evaluators"]["samples"], "name": "samples", "file": file}
+  (run / "config.json").write_text(json.dumps(whole))
+  before = {path: path.read_bytes() for path in run.parent.rglob("*") if path.is_file()}
+  with pytest.raises(SystemExit):
+    main([f"--run={run}"])
+  key = "samples" if file == "samples" else "other"  # Sections of a config come in the order of their names.
+  assert capsys.readouterr().err.startswith(f"Error: config.eval.evaluators.{key}: file is ")
+  assert before == {path: path.read_bytes() for path in run.parent.rglob("*") if path.is_file()}
+
+
+def test_no_file_is_written_outside_of_its_folder(tmp_path):
+  with pytest.raises(UserError, match="'../x.txt' leads out of"):
+    artifacts.write_text(tmp_path / "run", "../x.txt", "text")
+
+
+@pytest.mark.parametrize("data", [3, "x", ["text"]])
+def test_data_of_an_evaluator_that_are_no_section_are_refused_before_anything_is_computed(run, data, capsys):
+  with pytest.raises(SystemExit):
+    main([f"--run={run}", "--config.eval.evaluators=" + json.dumps({"e": {"name": "perplexity", "data": data}})])
+  assert "Error: config.eval.evaluators.e: data is " in capsys.readouterr().err
 
 
 def parameters(model, seed):

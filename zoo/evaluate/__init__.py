@@ -13,7 +13,8 @@ from typing import Any
 import jax
 
 from zoo.config import without
-from zoo.errors import naming
+from zoo.errors import UserError, naming, shown
+from zoo.evaluate.artifacts import check_name
 from zoo.evaluate.forward import records_of
 from zoo.evaluate.tables import table
 from zoo.named import call, named
@@ -34,12 +35,17 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
   Raises:
     UserError: an evaluator cannot be set up; the message begins with its key.
   """
-  ready = {}
+  ready, files = {}, {}
   for key, options in resolve(section["evaluators"]).items():
     with naming(f"config.eval.evaluators.{key}"):
+      if not isinstance(options, Mapping):
+        raise UserError(f"It is {shown(options)}. It must be a section, like {{'name': 'classification'}}.")
       options = {"name": key, **options}
       if "file" in inspect.signature(named("evaluate", options["name"])).parameters:
         options = {"file": key, **options}
+        file = check_name(options["file"])
+        if (other := files.setdefault(file.lower(), key)) != key:
+          raise UserError(f"file is '{file}', as that of '{other}' is. Give it a name of its own.")
       if data is not None:
         options = {name: inherited(entry, data) if name in INHERIT else entry for name, entry in options.items()}
       opened = {name: records_of(options.pop(name)) for name in INHERIT if options.get(name) is not None}

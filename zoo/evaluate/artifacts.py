@@ -3,18 +3,38 @@
 import json
 import math
 import os
+import pathlib
+import re
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 
 from zoo.atomic import replacing
+from zoo.errors import UserError, shown
 from zoo.places import place
+
+RUN = ("config", "environment", "evaluation", "metrics", "model", "page", "params", "wandb_id")  # Files of a run.
+
+
+def check_name(file: Any) -> str:
+  """UserError for a `file`, without ending, of an evaluator that is no bare name, or the name of a run's own file."""
+  if not isinstance(file, str) or not re.fullmatch(r"\w[\w .,+=@()-]{0,99}", file):
+    raise UserError(
+      f"file is {shown(file)}. It must be the bare name of a file in the run folder, without ending: letters, digits, "
+      "dots, dashes and blanks."
+    )
+  if file.split(".")[0].lower() in RUN:
+    raise UserError(f"file is '{file}', as files of the run itself are called. Choose another name.")
+  return file
 
 
 def write_bytes(folder: str | os.PathLike | None, name: str, content: bytes) -> None:
-  """Writes `folder/name`; no folder, no file."""
+  """Writes `folder/name`; no folder, no file. UserError for a name that leads out of the folder."""
   if folder is None or jax.process_index() != 0:
     return
+  if pathlib.PurePath(name).name != name:
+    raise UserError(f"{shown(name)} leads out of {folder}. Name a file in it.")
   folder = place(folder)
   folder.mkdir(parents=True, exist_ok=True)
   with replacing(folder / name) as path:

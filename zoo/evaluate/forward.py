@@ -11,8 +11,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from zoo.config import without
 from zoo.data.bad_records import good
-from zoo.data.pipeline import eval_batches
-from zoo.errors import UserError
+from zoo.data.pipeline import Records, eval_batches
+from zoo.errors import UserError, shown
 from zoo.named import call
 from zoo.objectives import classify
 from zoo.objectives.objective import apply
@@ -23,7 +23,10 @@ Batch = dict[str, np.ndarray]
 
 def records_of(data: Any) -> Any:
   """The records that a `data` section names, or records themselves, less those that are bad and to be skipped."""
-  return good(call("data", without(data, "augment", "workers")) if isinstance(data, Mapping) else data)
+  records = call("data", without(data, "augment", "workers")) if isinstance(data, Mapping) else data
+  if not isinstance(records, Records):
+    raise UserError(f"data is {shown(data)}. It must be a section, like {{'split': 'test'}}.")
+  return good(records)
 
 
 def needs(model: Any, what: str, *methods: str) -> None:
