@@ -7,7 +7,7 @@ the same data.
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ import jax
 from zoo.config import without
 from zoo.errors import UserError, naming, shown
 from zoo.evaluate.artifacts import check_name
-from zoo.evaluate.forward import records_of
+from zoo.evaluate.forward import opening
 from zoo.evaluate.tables import table
 from zoo.named import call, named
 from zoo.schema import resolve
@@ -48,33 +48,35 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
           raise UserError(f"file is '{file}', as that of '{other}' is. Give it a name of its own.")
       if data is not None:
         options = {name: inherited(entry, data) if name in INHERIT else entry for name, entry in options.items()}
-      opened = {name: records_of(options.pop(name)) for name in INHERIT if options.get(name) is not None}
-      evaluate = call("evaluate", options, model, **opened)
-      skips = any(records.policy.skips for records in opened.values())
-      ready[key] = Skipping(evaluate, opened) if skips else evaluate
+      with opening() as opened:
+        evaluate = call("evaluate", options, model)
+      skips = any(records.policy.skips for records in opened)
+      ready[key] = Skipping(evaluate, [(records.name, records.bad) for records in opened]) if skips else evaluate
   return ready
 
 
 class Skipping:
-  """An evaluator whose data leave out their bad records: it also gives `bad_records`, how many those of `data` are.
+  """An evaluator whose data leave out their bad records: it also gives `bad_records`, how many that are.
 
   Args:
     evaluate: the evaluator.
-    opened: its data, by the names of its options.
+    bad: of each of its data the name, and what is wrong with what was left out.
   """
 
-  def __init__(self, evaluate: Callable, opened: Mapping[str, Any]):
-    self.evaluate = evaluate
-    self.bad = {name: records.bad for name, records in opened.items()}
+  def __init__(self, evaluate: Callable, bad: Sequence[tuple[str, Sequence[str]]]):
+    self.evaluate, self.bad = evaluate, bad
 
   def __call__(self, params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
-    return self.evaluate(params, folder, step) | {"bad_records": float(len(self.bad.get("data", ())))}
+    return self.evaluate(params, folder, step) | {"bad_records": float(sum(len(errors) for _, errors in self.bad))}
 
 
-def left_out(evaluators: Mapping[str, Callable]) -> dict[str, tuple[str, ...]]:
-  """What is wrong with the records that evaluators leave out: {"eval/KEY/data": (error, ...)}."""
-  skipping = {key: one for key, one in evaluators.items() if isinstance(one, Skipping)}
-  return {f"eval/{key}/{name}": errors for key, one in skipping.items() for name, errors in one.bad.items()}
+def left_out(evaluators: Mapping[str, Callable]) -> dict[str, list[str]]:
+  """What is wrong with the records that evaluators leave out: {"eval/KEY NAME OF THE DATA": [error, ...]}."""
+  errors: dict[str, list[str]] = {}
+  for key, evaluate in evaluators.items():
+    for name, bad in evaluate.bad if isinstance(evaluate, Skipping) else ():
+      errors.setdefault(f"eval/{key} {name}", []).extend(bad)
+  return errors
 
 
 def inherited(section: Any, data: Mapping[str, Any]) -> Any:

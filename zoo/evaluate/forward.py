@@ -1,6 +1,8 @@
 """Runs a jitted function over every example of a finite source, once, wherever the parameters live."""
 
-from collections.abc import Callable, Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import jax
@@ -26,7 +28,23 @@ def records_of(data: Any) -> Any:
   records = call("data", without(data, "augment", "workers")) if isinstance(data, Mapping) else data
   if not isinstance(records, Records):
     raise UserError(f"data is {shown(data)}. It must be a section, like {{'split': 'test'}}.")
-  return good(records)
+  records = good(records)
+  if (opened := _opened.get()) is not None:
+    opened.append(records)
+  return records
+
+
+_opened: ContextVar[list[Any] | None] = ContextVar("opened", default=None)
+
+
+@contextlib.contextmanager
+def opening() -> Generator[list[Any]]:
+  """A list of the records that `records_of` gives meanwhile."""
+  before = _opened.set(opened := [])
+  try:
+    yield opened
+  finally:
+    _opened.reset(before)
 
 
 def needs(model: Any, what: str, *methods: str) -> None:
