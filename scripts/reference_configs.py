@@ -56,7 +56,20 @@ def facts() -> dict[str, Any]:
       **split({name: value for name, value in seen.items() if name not in {*own, *common, *aliases, *shared}}),
     }
   rest = {name: value for name, value in shared.items() if name not in common}
-  return {"common": {"defaults": common, **split(rest)}, "types": found}
+  return {"common": {"defaults": common, **split(rest)}, "generation": of_generation(home), "types": found}
+
+
+def of_generation(home: pathlib.Path) -> dict[str, Any]:
+  """What the installed transformers knows of a generation_config.json."""
+  from transformers import GenerationConfig
+
+  config = GenerationConfig()
+  stated = getattr(config, "_get_default_generation_params", dict)()
+  found = {name: stated.get(name, value) for name, value in vars(config).items() if not name.startswith("_")}
+  found = {name: value for name, value in sorted(found.items()) if plain(value)}
+  programs = [*(home / "generation").glob("*.py"), home / "models" / "whisper" / "generation_whisper.py"]
+  seen = reads(programs, of="generation_config")
+  return {"defaults": found, **split({name: value for name, value in seen.items() if name not in found})}
 
 
 def model_types() -> list[str]:
@@ -96,35 +109,55 @@ def plain(value: Any) -> bool:
     return False
 
 
-def reads(files: Iterable[pathlib.Path]) -> dict[str, Any]:
-  """name -> what is taken where a config lacks it, NOTHING where that is no literal, of every entry that is read."""
+def reads(files: Iterable[pathlib.Path], of: str = "config") -> dict[str, Any]:
+  """name -> what is taken where a config lacks it, NOTHING where that is no literal, of entries that are asked after.
+
+  An entry that is read without asking must be a field, for configs that lack it could not be read. `of` is what the
+  config is called, or how that ends.
+  """
   found: dict[str, Any] = {}
   for file in files:
     if not file.is_file():
       continue
     configuring = file.name.startswith("configuration_") or file.stem == "modeling_rope_utils"
     for node in ast.walk(ast.parse(file.read_text())):
-      if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load) and is_config(node.value, configuring):
-        found[node.attr] = NOTHING
-      elif is_lookup(node) and is_config(node.args[0], configuring):
-        name = ast.literal_eval(node.args[1])
-        value = literal(node.args[2]) if len(node.args) > 2 else NOTHING
+      name, value = asked_after(node, configuring, of)
+      if name is not None and not name.startswith("__"):
         found[name] = value if found.get(name, value) == value else NOTHING
-  return {name: value for name, value in found.items() if not name.startswith("__")}
+  return found
 
 
-def is_lookup(node: ast.AST) -> bool:
-  """getattr or hasattr with a name that is written there."""
-  named = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr")
-  return named and len(node.args) > 1 and isinstance(node.args[1], ast.Constant) and isinstance(node.args[1].value, str)
+def asked_after(node: ast.AST, configuring: bool, of: str) -> tuple[str | None, Any]:
+  """The entry that getattr, hasattr or `in` asks a config after, and the literal that stands in for it.
+
+  Also what a config class derives from its fields: an entry of that name goes before it.
+  """
+  if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and configuring:
+    return node.attr, NOTHING
+  if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr"):
+    if len(node.args) > 1 and is_config(node.args[0], configuring, of):
+      return text(node.args[1]), literal(node.args[2]) if len(node.args) > 2 else NOTHING
+  if (
+    isinstance(node, ast.Compare)
+    and isinstance(node.ops[0], ast.In)
+    and is_config(node.comparators[0], configuring, of)
+  ):
+    return text(node.left), NOTHING
+  return None, NOTHING
 
 
-def is_config(node: ast.AST, configuring: bool) -> bool:
+def text(node: ast.AST) -> str | None:
+  """A string that is written out."""
+  return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else None
+
+
+def is_config(node: ast.AST, configuring: bool, of: str) -> bool:
   """Whether an expression is called a model's config."""
   name = node.id if isinstance(node, ast.Name) else node.attr if isinstance(node, ast.Attribute) else ""
   if name in ("self", "cls"):
     return configuring
-  return name.endswith("config") and not name.startswith(("generation", "peft", "load_", "quantization", "compile"))
+  others = ("generation", "peft", "load_", "quantization", "compile") if of == "config" else ()
+  return name.endswith(of) and not name.startswith(others)
 
 
 def literal(node: ast.AST) -> Any:
@@ -154,7 +187,8 @@ def version() -> str:
 def written(section: dict[str, Any]) -> str:
   """JSON with a line for each model_type: what a new version changes can be read."""
   types = ",\n".join(f"  {json.dumps(name)}: {json.dumps(known)}" for name, known in section["types"].items())
-  return f'{{\n "common": {json.dumps(section["common"])},\n "types": {{\n{types}\n }}}}'
+  others = ",\n".join(f' "{name}": {json.dumps(section[name])}' for name in ("common", "generation"))
+  return f'{{\n{others},\n "types": {{\n{types}\n }}}}'
 
 
 def main() -> None:

@@ -227,18 +227,19 @@ def offer(names: Iterable[str]) -> str:
 
 
 def check_ignored(ignore: Collection[str], files: Mapping[str, Mapping[str, Any]]) -> None:
-  """Refuses names to be ignored that none of the parsed `files` has; a dot goes into a section."""
-
-  def has(entries: Any, name: str) -> bool:
-    if not isinstance(entries, Mapping):
-      return False
-    front, _, rest = name.partition(".")
-    return name in entries or bool(rest) and front in entries and has(entries[front], rest)
-
+  """Refuses names to be ignored that none of the parsed `files` has."""
   for name in ignore:
-    if not any(has(entries, name) for entries in files.values()):
-      every = [entry for entries in files.values() for entry in entries]
-      raise UserError(f"ignore names {shown(name)}, which is not in {', '.join(files)}.{did_you_mean(name, every)}")
+    if not any(has_entry(entries, name) for entries in files.values()):
+      near = did_you_mean(name, [entry for entries in files.values() for entry in entries])
+      raise UserError(f"ignore names {shown(name)}, which is not in {', '.join(files)}.{near}")
+
+
+def has_entry(entries: Any, name: str) -> bool:
+  """Whether a parsed file has an entry; behind a dot, that of a section."""
+  if not isinstance(entries, Mapping):
+    return False
+  front, _, rest = name.partition(".")
+  return name in entries or bool(rest) and has_entry(entries.get(front), rest)
 
 
 def entries(keys: Iterable[Key], sizes: Mapping[str, Any]) -> dict[str, Any]:

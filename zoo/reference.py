@@ -65,5 +65,17 @@ def of(model_type: str) -> Reference | None:
 
 
 @functools.cache
+def of_generation() -> Reference:
+  """What is known of a generation_config.json."""
+  defaults: dict[str, Any] = {}
+  reads: set[str] = set()
+  for section in _versions().values():
+    facts = section["generation"]
+    defaults = {**facts["absent"], **facts["defaults"], **defaults}
+    reads |= {*facts["reads"]}
+  return Reference(defaults, frozenset(reads - defaults.keys()), {}, {})
+
+
+@functools.cache
 def _versions() -> dict[str, Any]:
   return json.loads((pathlib.Path(__file__).with_suffix(".json")).read_text(encoding="utf-8"))

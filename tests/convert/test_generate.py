@@ -167,10 +167,7 @@ STATED = {
     eos_token_id=EOS, num_beams=3, length_penalty=2.0, no_repeat_ngram_size=2, forced_bos_token_id=11, min_length=7,
     forced_eos_token_id=EOS, max_length=17, early_stopping=True, bad_words_ids=[[PAD], [8]],
   ),
-  "whisper": dict(
-    eos_token_id=EOS, begin_suppress_tokens=[4, 8], forced_decoder_ids=[[1, None], [2, 30]], max_length=22,
-    suppress_tokens=[-1, 12],
-  ),
+  "t5": dict(decoder_start_token_id=7, eos_token_id=EOS, max_new_tokens=13),
 }  # fmt: skip
 
 
@@ -183,8 +180,33 @@ def test_what_files_say_of_generation_counts_as_it_does_for_the_reference(name, 
   tokens, valid = batch(name, model.vocab_size)
   found = zoo.generate(model, params, tokens, valid=None if valid is None else jnp.asarray(valid), **options)
   settings = {**STATED[name], **({"max_new_tokens": None} if "max_length" in STATED[name] else {})}
-  # The reference no longer knows this list.
-  if settings.pop("forced_decoder_ids", None):
-    np.testing.assert_array_equal(found[:, 2], 30)
-    found = zoo.generate(model, params, tokens, **(options | {"forced": None}))
   same(found, theirs(name, settings.pop("max_new_tokens", None), **settings))
+
+
+LANGUAGES = dict(lang_to_id={"<|de|>": 30, "<|en|>": 31, "<|hi|>": 32}, task_to_id={"transcribe": 33, "translate": 34})
+HEARD = {
+  "detected language": dict(LANGUAGES, forced_decoder_ids=[[1, None], [2, 33]], no_timestamps_token_id=46),
+  "detected, nothing forced": dict(LANGUAGES, begin_suppress_tokens=[4, 8], num_beams=2, length_penalty=2.0),
+  "named language": dict(LANGUAGES, language="hindi", task="translate", no_timestamps_token_id=46, num_beams=3),
+  "language alone": dict(LANGUAGES, language="<|en|>", suppress_tokens=[-1, 12], repetition_penalty=1.3),
+  "task alone": dict(LANGUAGES, task="transcribe", max_length=None, max_new_tokens=9),
+  "forced alone": dict(forced_decoder_ids=[[1, 30], [2, 33]], no_timestamps_token_id=46, min_length=9),
+  "english": dict(forced_decoder_ids=[[1, 46]], no_timestamps_token_id=46, is_multilingual=False),
+  "long": dict(max_length=60),
+}
+
+
+@pytest.mark.parametrize("name", HEARD)
+def test_whisper_begins_as_its_files_say(name, tmp_path):
+  there, model, params = pair("whisper")
+  there.config.save_pretrained(tmp_path)
+  stated = dict(pad_token_id=PAD, eos_token_id=EOS, decoder_start_token_id=2, return_timestamps=False, max_length=17)
+  stated = {key: value for key, value in (stated | HEARD[name]).items() if value is not None}
+  (tmp_path / "generation_config.json").write_text(json.dumps(stated))
+  sounds, _ = batch("whisper", model.vocab_size)
+  options = zoo.load_generation_options(tmp_path)
+  found = np.asarray(zoo.generate(model, params, sounds, **options))
+  there.generation_config = transformers.GenerationConfig.from_pretrained(tmp_path)
+  features = torch.from_numpy(sounds.swapaxes(1, 2))
+  wanted = there.generate(features, return_dict_in_generate=True)["sequences"].numpy()
+  same(found, wanted)

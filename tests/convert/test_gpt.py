@@ -20,6 +20,9 @@ def case(name, config):
   )  # fmt: skip
 
 
-@pytest.mark.parametrize("case", [case("small", SMALL), case("odd", ODD)], ids=str)
+CASES = [case("small", SMALL), case("odd", ODD)]
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_equals_the_reference(case, tmp_path):
   check(case, tmp_path)

@@ -17,8 +17,8 @@ import numpy as np
 from zoo.errors import UserError, exits_with_one_line, setting_up
 from zoo.generate.decoding import generate
 from zoo.generate.steps import encodes
-from zoo.hub.files import is_published
-from zoo.hub.generation import load_generation_options
+from zoo.hub.files import CONFIG, is_published
+from zoo.hub.generation import FILE, ignored, load_generation_options
 from zoo.hub.ids import folder_of
 from zoo.hub.tokenizers import load_tokenizer
 from zoo.quiet import hush_libtpu
@@ -60,6 +60,9 @@ def parser() -> argparse.ArgumentParser:
     "--force", type=place, nargs="+", metavar="STEP=TOKEN", help="0=7 last=2: the first new token is 7, the last 2"
   )
   found.add_argument("--cache-dtype", help="of cached keys and values, e.g. bfloat16 or int8")
+  found.add_argument(
+    "--ignore", nargs="+", default=[], metavar="NAME", help="entries of the model's files to leave unread"
+  )
   found.add_argument("--plain", action="store_true", help="leave the model's generation_config.json unread")
   found.add_argument("--seed", type=int, default=0, help="of the draws (0)")
   found.add_argument("--dtype", help="of the parameters, e.g. bfloat16")
@@ -79,17 +82,19 @@ def main(argv: list[str]) -> int:
   hush_libtpu()
   flags = parser().parse_args(argv)
   with setting_up():
-    model, params = load(flags.model, dtype=flags.dtype)
+    folder = folder_of(flags.model)
+    ignore = ignored(folder, flags.ignore)
+    model, params = load(flags.model, dtype=flags.dtype, ignore=ignore[CONFIG])
     if not np.issubdtype(model.example()[0].dtype, np.integer):
       raise UserError(
         f"{flags.model} answers sounds or images, and a prompt is text. From Python: zoo.load_processor makes the "
         "model's input, zoo.generate its answer."
       )
     tokenizer = load_tokenizer(flags.tokenizer or flags.model)
-    folder = folder_of(flags.model)
     # Of a run a text stands behind an end, as in the training stream; else the tokenizer knows what goes around it.
     own = (folder / MODEL).exists() or not is_published(folder)
-    options = {"max_new_tokens": 100} | ({} if flags.plain else load_generation_options(flags.model))
+    stated = {} if flags.plain else load_generation_options(flags.model, ignore=ignore[FILE])
+    options = {"max_new_tokens": 100} | stated
   options |= {name: getattr(flags, name) for name in KEYWORDS if getattr(flags, name) is not None}
   if flags.force is not None:
     options["forced"] = dict(flags.force)
@@ -135,7 +140,7 @@ def write(model: Any, params: Any, tokenizer: Any, prompt: str, own: bool, **opt
   stream = None if options.get("num_beams", 1) > 1 else (lambda new: show(new.tolist()))
   out = generate(model, params, tokens, eos=ends or None, stream=stream, **options)
   if stream is None:
-    begin = 1 if encodes(model) else tokens.shape[1]
+    begin = out.shape[1] - options["max_new_tokens"]
     show(until(np.asarray(out)[0, begin:].tolist(), ends), last=True)
   else:
     show((), last=True)

@@ -16,6 +16,7 @@ from zoo.generate import beams, checks, rules
 from zoo.generate.prepared import prepared
 from zoo.generate.prompts import Settings, Source, stops
 from zoo.generate.sampling import sample
+from zoo.generate.starts import begun
 from zoo.generate.steps import decode_step, prefill, stopped, with_caches_for, written
 from zoo.layers.stack import unstack_layers
 
@@ -37,6 +38,7 @@ def generate(
   valid: Any = None,
   decoder_tokens: Any = None,
   decoder_valid: Any = None,
+  start_token: int | Sequence[int | Sequence[int]] | None = None,
   repetition_penalty: float | None = None,
   no_repeat_ngram: int | None = None,
   min_new_tokens: int = 0,
@@ -69,8 +71,10 @@ def generate(
     pad: what the rest of a row is filled with once its text has ended; the first eos if None.
     rng: a `jax.random.key`, where temperature is above 0.
     valid: bool [batch, prompt length], True = a real token; all are if None. Of a Whisper, bool [batch, frames / 2].
-    decoder_tokens: int [batch, length], what an encoder-decoder's answer begins with; its start_token if None.
+    decoder_tokens: int [batch, length], what an encoder-decoder's answers begin with; start_token if None.
     decoder_valid: bool [batch, length], of decoder_tokens.
+    start_token: the token that all answers begin with, or several, where a list stands for the likeliest of its tokens;
+      the model's own if None.
     repetition_penalty: what logits of tokens that were said before are divided by (multiplied with, below 0).
     no_repeat_ngram: so many tokens in a row do not occur twice.
     min_new_tokens: no eos before so many tokens.
@@ -97,6 +101,9 @@ def generate(
     UserError: the model does not decode, or an argument is out of its range.
   """
   checks.cache_dtype_is_known(cache_dtype)
+  if decoder_tokens is None and start_token is not None:
+    checks.decodes(model)
+    decoder_tokens = begun(model, params, tokens, valid, start_token)
   source = Source.of(model, tokens, valid, decoder_tokens, decoder_valid, max_new_tokens)
   checks.numbers(
     temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, rng=rng,

@@ -1,13 +1,18 @@
 """How a published model is meant to be generated with: its generation_config.json as keywords of `zoo.generate`."""
 
+import math
 import os
-from collections.abc import Mapping
+import pathlib
+import warnings
+from collections.abc import Collection, Mapping
 from typing import Any
 
+from zoo import reference
 from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
-from zoo.options import Options
+from zoo.hub.whisper_start import start_tokens
+from zoo.options import Options, check_ignored, has_entry, offer
 
 FILE = "generation_config.json"
 ENCODER_DECODERS = frozenset("bart marian mt5 t5 umt5 whisper".split())
@@ -29,19 +34,20 @@ SAME = {
 # Those that count where tokens are drawn, and what they are where the file does not say.
 DRAWN = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": None}
 OTHERS = frozenset(
-  """bad_words_ids do_sample forced_bos_token_id forced_decoder_ids forced_eos_token_id max_length min_length
-  num_return_sequences""".split()
+  """bad_words_ids bos_token_id cache_implementation decoder_start_token_id do_sample forced_bos_token_id
+  forced_decoder_ids forced_eos_token_id max_length min_length num_return_sequences""".split()
 )
+# What only a Whisper reads: which tokens its answers begin with.
+WHISPER = frozenset("lang_to_id language no_timestamps_token_id task task_to_id".split())
 # What changes no token: bookkeeping, how the reference computes and what it returns, guesses of a draft model (which
-# leave the distribution as it is), and Whisper's tables of tokens.
+# leave the distribution as it is), and of a Whisper what counts where it writes times or goes on from a piece.
 HARMLESS = frozenset(
   """_from_model_config alignment_heads assistant_confidence_threshold assistant_early_exit assistant_lookbehind
-  bos_token_id cache_config cache_implementation compile_config continuous_batching_config decoder_start_token_id
-  disable_compile is_assistant is_multilingual lang_to_id language low_memory max_cache_len max_initial_timestamp_index
-  max_matching_ngram_size no_timestamps_token_id num_assistant_tokens num_assistant_tokens_schedule output_attentions
-  output_hidden_states output_logits output_scores prefill_chunk_size prev_sot_token_id prompt_lookup_num_tokens
-  remove_invalid_values return_dict_in_generate target_lookbehind task task_to_id transformers_version
-  use_cache""".split()
+  cache_config compile_config continuous_batching_config disable_compile is_assistant is_multilingual low_memory
+  max_cache_len max_initial_timestamp_index max_matching_ngram_size median_filter_width num_assistant_tokens
+  num_assistant_tokens_schedule output_attentions output_hidden_states output_logits output_scores prefill_chunk_size
+  prev_sot_token_id prompt_lookup_num_tokens remove_invalid_values return_dict_in_generate target_lookbehind
+  transformers_version use_cache""".split()
 )
 # What has a value that changes nothing, and is not implemented with another one.
 NEUTRAL = {
@@ -57,93 +63,97 @@ AS_IT_IS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def load_generation_options(source: str | os.PathLike) -> dict[str, Any]:
+def load_generation_options(source: str | os.PathLike, *, ignore: Collection[str] = ()) -> dict[str, Any]:
   """How a published model is meant to be generated with, as keywords of `zoo.generate`:
 
       zoo.generate(model, params, tokens, **{"max_new_tokens": 100, **zoo.load_generation_options(source)})
 
   Args:
     source: a folder in the hub's layout, an id of the hub, or a run's folder, of which nothing is known.
+    ignore: entries of the file that are to count as if they were not there.
 
   Returns:
-    what its generation_config.json says (config.json, where older models have it): ends, beams, penalties, forced and
-    suppressed tokens, and temperature, top_k, top_p and min_p where it draws (give an `rng` then). max_new_tokens is
-    among them if the file has it, or a max_length and the model is an encoder-decoder. Nothing that is as `generate`
-    has it anyway.
+    what its generation_config.json says (config.json, where older models have it): what answers begin and end with,
+    beams, penalties, forced and suppressed tokens, and temperature, top_k, top_p and min_p where it draws (give an
+    `rng` then). max_new_tokens is among them if the file has it, or a max_length and the model is an encoder-decoder.
+    Nothing that is as `generate` has it anyway.
 
   Raises:
     UserError: the file is damaged, or asks for what `generate` does not do.
+
+  Warns:
+    of entries that the reference does not read.
   """
   folder = folder_of(source)
   if not is_published(folder):
     return {}
   config = read_json(folder / CONFIG)
   if (folder / FILE).is_file():
-    return options(read_json(folder / FILE), config, str(folder / FILE))
-  known = SAME.keys() | DRAWN.keys() | OTHERS | NEUTRAL.keys()
-  return options({name: value for name, value in config.items() if name in known}, config, str(folder / CONFIG))
+    entries, where = read_json(folder / FILE), str(folder / FILE)
+    check_ignored(ignore, {where: entries})
+  else:
+    known = SAME.keys() | DRAWN.keys() | OTHERS | NEUTRAL.keys()
+    entries, where = {name: value for name, value in config.items() if name in known}, str(folder / CONFIG)
+  return options({name: value for name, value in entries.items() if name not in ignore}, config, where)
+
+
+def ignored(folder: os.PathLike, names: Collection[str]) -> dict[str, list[str]]:
+  """Names to ignore, by the file of a published model that has them: what `zoo.load` and the above are to be given."""
+  place = pathlib.Path(folder)
+  if not names or not is_published(place):
+    return {CONFIG: list(names), FILE: []}
+  files = {name: read_json(place / name) if (place / name).is_file() else {} for name in (CONFIG, FILE)}
+  check_ignored(names, files)
+  return {file: [name for name in names if has_entry(entries, name)] for file, entries in files.items()}
 
 
 def options(entries: Mapping[str, Any], config: Mapping[str, Any], where: str) -> dict[str, Any]:
   """Keywords of `generate` from the parsed files; `where` names the first of them in a message."""
   entries = {name: value for name, value in entries.items() if value is not None}
-  for name, value in entries.items():
-    known = name in SAME or name in DRAWN or name in OTHERS or name in HARMLESS
-    if not known and not (name in NEUTRAL and value == NEUTRAL[name]):
-      raise UserError(
-        f"{where}: {name} is {shown(value)}, which zoo.generate does not do. Remove it there, or give generate its "
-        "keywords yourself."
-      )
+  _check_names(entries, where)
   take = Options(entries, where).take
-
-  def tokens(name: str, value: Any) -> list[int]:
-    if not all(isinstance(token, int) and not isinstance(token, bool) for token in value):
-      raise UserError(f"{where}: {name} is {shown(value)}. It must be a list of tokens.")
-    return value
+  answers = bool(config.get("is_encoder_decoder")) or config.get("model_type") in ENCODER_DECODERS
+  whisper = config.get("model_type") == "whisper"
 
   found = {ours: take(theirs, kind=kind) for theirs, (ours, kind) in SAME.items() if theirs in entries}
+  _check_values(found, where)
   ends = found.get("eos", [])
-  ends = tokens("eos_token_id", ends if isinstance(ends, list) else [ends])
+  ends = [token for token in _tokens("eos_token_id", ends if isinstance(ends, list) else [ends], where, low=None)]
+  if any(token < 0 for token in ends):  # Which no text ends in.
+    ends = [token for token in ends if token >= 0]
+    found["eos"] = ends or None
   for theirs in ("suppress_tokens", "begin_suppress_tokens"):
     ours, _ = SAME[theirs]
     # A Whisper's list may begin with -1, which is no token.
-    found[ours] = [token for token in tokens(theirs, found.get(ours, [])) if token >= 0]
+    found[ours] = [token for token in _tokens(theirs, found.get(ours, []), where, low=None) if token >= 0]
   if found.get("pad", 0) < 0:
     del found["pad"]
 
   if take("do_sample", False):
-    drawn = {name: take(name, default, (int, float)) for name, default in DRAWN.items()}
-    found |= drawn | {"top_k": int(drawn["top_k"]) or None}
+    found |= _drawn(take, where)
   for words in take("bad_words_ids", []):
     if not isinstance(words, list) or len(words) != 1:
       raise UserError(
         f"{where}: bad_words_ids has {shown(words)}. zoo.generate suppresses single tokens; write a rule for words of "
         "several (zoo.generate.rules)."
       )
-    found["suppress"] += [token for token in tokens("bad_words_ids", words) if token not in ends]
+    found["suppress"] += [token for token in _tokens("bad_words_ids", words, where) if token not in ends]
 
-  forced: dict[int, int] = {}
-  for pair in take("forced_decoder_ids", []):
-    if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], int) or pair[0] < 1:
-      raise UserError(
-        f"{where}: forced_decoder_ids has {shown(pair)}. It must hold pairs of a place from 1 and a token."
-      )
-    if pair[1] is not None:  # A Whisper chooses its language itself.
-      forced[pair[0] - 1] = tokens("forced_decoder_ids", pair)[1]
-  for name, place in (("forced_bos_token_id", 0), ("forced_eos_token_id", -1)):
-    token = take(name, kind=(int, list))
-    if isinstance(token, list) and len(token) != 1:
-      raise UserError(f"{where}: {name} is {shown(token)}. zoo.generate forces one token at a place.")
-    if token is not None:
-      forced[place] = tokens(name, token if isinstance(token, list) else [token])[0]
-  found["forced"] = forced
+  found["forced"] = _forced(take, where)
+  pairs = _pairs(take("forced_decoder_ids", None, list), where)
+  begin = _start(entries, config, take, pairs, where) if answers else None
+  if begin is not None and begin != config.get("decoder_start_token_id"):
+    found["start_token"] = begin
+  begun = len(begin) if isinstance(begin, list) else 1
 
   longest, least = take("max_length", kind=int), take("min_length", 0)
-  if config.get("is_encoder_decoder") or config.get("model_type") in ENCODER_DECODERS:
-    # Theirs count the token that the answer begins with.
-    if longest is not None and longest > 1:
-      found.setdefault("max_new_tokens", longest - 1)
-    found["min_new_tokens"] = max(found.get("min_new_tokens", 0), least - 1)
+  if answers:
+    # Theirs count the tokens that the answer begins with, but of a Whisper's longest.
+    if whisper and longest is not None:
+      longest = min(longest + begun, _most(config, where))
+    if longest is not None and longest > begun:
+      found.setdefault("max_new_tokens", longest - begun)
+    found["min_new_tokens"] = max(found.get("min_new_tokens", 0), least - begun)
   elif least:
     raise UserError(f"{where}: min_length is {least}, which counts the prompt. Use min_new_tokens instead.")
   if take("num_return_sequences", 1) > 1:
@@ -153,3 +163,121 @@ def options(entries: Mapping[str, Any], config: Mapping[str, Any], where: str) -
     for name, value in found.items()
     if value is not None and not (name in AS_IT_IS and value == AS_IT_IS[name])
   }
+
+
+def _most(config: Mapping[str, Any], where: str) -> int:
+  """The most tokens that a Whisper has places for."""
+  return Options(config, where).take("max_target_positions", 448)
+
+
+def _check_names(entries: Mapping[str, Any], where: str) -> None:
+  """Refuses what `generate` does not do, and warns of what the reference does not do either."""
+  known, passed = reference.of_generation(), []
+  for name, value in entries.items():
+    if name in SAME or name in DRAWN or name in OTHERS or name in WHISPER or name in HARMLESS:
+      continue
+    if name in NEUTRAL and value == NEUTRAL[name]:
+      continue
+    if name in NEUTRAL or known.changes(name, value):
+      raise UserError(
+        f"{where}: {name} is {shown(value)}, which zoo.generate does not do. {offer([name])} Or give generate its "
+        "keywords yourself."
+      )
+    passed.append(f"{shown(name)[1:-1]}={shown(value)}")
+  if entries.get("cache_implementation") == "quantized":
+    raise UserError(
+      f"{where}: cache_implementation is 'quantized', which zoo.generate does not do. {offer(['cache_implementation'])}"
+    )
+  if passed:
+    warnings.warn(f"{where} has {', '.join(passed[:8])}: passed over, for no reference reads it.", stacklevel=4)
+
+
+def _check_values(found: Mapping[str, Any], where: str) -> None:
+  """Refuses numbers and words that mean nothing."""
+  if found.get("early_stopping", False) not in (True, False, "never"):
+    raise UserError(f"{where}: early_stopping is {shown(found['early_stopping'])}. It must be true, false or 'never'.")
+  least = {"num_beams": 1, "max_new_tokens": 1, "min_new_tokens": 0, "no_repeat_ngram": 0}
+  theirs = {ours: name for name, (ours, _) in SAME.items()}
+  for ours, value in found.items():
+    if ours in least and value is not None and value < least[ours]:
+      raise UserError(f"{where}: {theirs[ours]} is {value}. It must be at least {least[ours]}.")
+    if isinstance(value, float) and not math.isfinite(value):
+      raise UserError(f"{where}: {theirs[ours]} is {value}. It must be a number.")
+  if found.get("repetition_penalty", 1) <= 0:
+    raise UserError(f"{where}: repetition_penalty is {found['repetition_penalty']}. It must be above 0.")
+
+
+def _drawn(take: Any, where: str) -> dict[str, Any]:
+  """What counts where tokens are drawn."""
+  drawn = {name: take(name, default, (int, float)) for name, default in DRAWN.items()}
+  if not (0 < drawn["temperature"] < math.inf):
+    raise UserError(f"{where}: temperature is {drawn['temperature']}. It must be above 0 where tokens are drawn.")
+  if drawn["top_k"] < 0 or drawn["top_k"] != int(drawn["top_k"]):
+    raise UserError(f"{where}: top_k is {drawn['top_k']}. It must be a number of tokens, or 0 for all.")
+  for name in ("top_p", "min_p"):
+    if drawn[name] is not None and not 0 <= drawn[name] <= 1:
+      raise UserError(f"{where}: {name} is {drawn[name]}. It is a probability, from 0 to 1.")
+  if not drawn["min_p"]:
+    del drawn["min_p"]
+  return drawn | {"top_k": int(drawn["top_k"]) or None}
+
+
+def _forced(take: Any, where: str) -> dict[int, int]:
+  """step -> the token that is chosen there; -1 is the last step."""
+  forced: dict[int, int] = {}
+  for name, place in (("forced_bos_token_id", 0), ("forced_eos_token_id", -1)):
+    token = take(name, kind=(int, list))
+    if isinstance(token, list) and len(token) != 1:
+      raise UserError(f"{where}: {name} is {shown(token)}. zoo.generate forces one token at a place.")
+    if token is not None:
+      forced[place] = _tokens(name, token if isinstance(token, list) else [token], where)[0]
+  return forced
+
+
+def _start(entries: Mapping[str, Any], config: Mapping[str, Any], take: Any, pairs: list | None, where: str) -> Any:
+  """The token or tokens that an answer begins with; None: those that the model has itself."""
+  start = take("decoder_start_token_id", kind=(int, list))
+  if isinstance(start, list):
+    raise UserError(
+      f"{where}: decoder_start_token_id is {shown(start)}, a token for each row. Give generate decoder_tokens instead."
+    )
+  start = take("bos_token_id", kind=int) if start is None else start
+  if start is None:
+    start = config.get("decoder_start_token_id")
+  if start is not None:
+    _tokens("decoder_start_token_id", [start], where)
+  if config.get("model_type") != "whisper":
+    return start
+  forced = _pairs(config.get("forced_decoder_ids"), where) if pairs is None else pairs
+  if start is None:
+    start = _whisper_start()
+  found = start_tokens(entries, start, forced, where)
+  return start if len(found) == 1 else found
+
+
+def _whisper_start() -> int:
+  """What a Whisper's config has where it does not say."""
+  known = reference.of("whisper")
+  return known.defaults["decoder_start_token_id"] if known else 50257
+
+
+def _pairs(pairs: Any, where: str) -> list[tuple[int, int | None]] | None:
+  """forced_decoder_ids, checked."""
+  for pair in () if pairs is None else pairs if isinstance(pairs, list) else [pairs]:
+    if not isinstance(pair, list) or len(pair) != 2 or not _is_token(pair[0], 1):
+      raise UserError(
+        f"{where}: forced_decoder_ids has {shown(pair)}. It must hold pairs of a place from 1 and a token."
+      )
+    if pair[1] is not None:  # A Whisper chooses its language itself.
+      _tokens("forced_decoder_ids", [pair[1]], where)
+  return pairs
+
+
+def _tokens(name: str, value: list, where: str, low: int | None = 0) -> list[int]:
+  if not all(_is_token(token, -(2**31) if low is None else low) for token in value):
+    raise UserError(f"{where}: {name} is {shown(value)}. It must be a list of tokens.")
+  return value
+
+
+def _is_token(value: Any, low: int) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool) and low <= value < 2**31

@@ -1,0 +1,50 @@
+"""What an encoder-decoder's answer begins with: tokens, or the likeliest of several, as a Whisper hears languages."""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from zoo.errors import UserError, shown
+from zoo.generate import checks
+from zoo.generate.steps import encodes, prefill
+
+
+def begun(model: Any, params: Any, tokens: Any, valid: Any, start: int | Sequence[int | Sequence[int]]) -> jax.Array:
+  """The first tokens of every answer.
+
+  Args:
+    model, params, tokens, valid: as of `generate`.
+    start: a token, or several; a list among them stands for the likeliest of its tokens, given those before it.
+
+  Returns:
+    int32 [batch, count]
+
+  Raises:
+    UserError: the model is no encoder-decoder, `start` is empty, the model lacks a token of it.
+  """
+  if not encodes(model):
+    raise UserError(f"start_token is of encoder-decoders; a {type(model).__name__} goes on from tokens. Leave it out.")
+  parts = list(start) if isinstance(start, Sequence) else [start]
+  if not parts or isinstance(parts[0], Sequence) or any(isinstance(part, Sequence) and not part for part in parts):
+    raise UserError(f"start_token is {shown(start)}. It must begin with a token, and hold tokens or lists of them.")
+  every = [token for part in parts for token in (part if isinstance(part, Sequence) else [part])]
+  checks.vocabulary_holds(model, start_token=every)
+  tokens = jnp.asarray(tokens)
+  found = jnp.zeros((tokens.shape[0], 0), jnp.int32)
+  for part in parts:
+    if isinstance(part, Sequence):
+      token = _likeliest(model, params, tokens, valid, found, jnp.asarray(part, jnp.int32))
+    else:
+      token = jnp.full(tokens.shape[0], part, jnp.int32)
+    found = jnp.concatenate([found, token[:, None]], axis=1)
+  return found
+
+
+@functools.partial(jax.jit, static_argnames="model")
+def _likeliest(model, params, tokens, valid, decoder_tokens, among):
+  """int32 [batch], of the tokens `among`, int32 [k], the one that comes next after decoder_tokens."""
+  logits, _, _ = prefill(model, params, tokens, valid, 0, decoder_tokens=decoder_tokens)
+  return among[jnp.argmax(logits[:, among], axis=1)]
