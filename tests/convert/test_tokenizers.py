@@ -44,6 +44,13 @@ def bert(folder, **config):
   write(folder, "BertTokenizer", model_max_length=512, **config)
 
 
+def mpnet(folder, **config):
+  """The same word pieces behind RoBERTa's special tokens."""
+  pieces = ["<s>", "<pad>", "</s>", "<unk>", *shipped.lines("vocab/bert.txt.xz"), "<mask>"]
+  (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
+  write(folder, "MPNetTokenizer", model_max_length=512, **config)
+
+
 def byte_pairs(folder, cls, special, **config):
   """Byte pairs learnt from the texts above."""
   backend = tokenizers.Tokenizer(models.BPE())
@@ -104,6 +111,7 @@ FOLDERS = {
   "cased bert": lambda folder: bert(folder, do_lower_case=False, strip_accents=False),
   "bert without chinese": lambda folder: bert(folder, tokenize_chinese_chars=False, strip_accents=False),
   "tidy bert": lambda folder: bert(folder, clean_up_tokenization_spaces=True, padding_side="left"),
+  "mpnet": mpnet,
   "gpt2": lambda folder: byte_pairs(folder, "GPT2Tokenizer", ["<|endoftext|>"], pad_token="<|endoftext|>"),
   "gpt2 with bos": lambda folder: byte_pairs(
     folder, "GPT2Tokenizer", ["<|endoftext|>"], pad_token="<|endoftext|>", add_bos_token=True, add_prefix_space=True

@@ -20,6 +20,7 @@ TINY = {
   "openai_gpt": dict(vocab_size=23, max_length=11, **TOWER),
   "bert": dict(vocab_size=23, max_length=11, **TOWER),
   "roberta": dict(vocab_size=23, max_length=11, **TOWER),
+  "mpnet": dict(vocab_size=23, max_length=11, **TOWER),
   "distilbert": dict(vocab_size=23, max_length=11, **TOWER),
   "modernbert": dict(vocab_size=23, max_length=11, mlp_dim=10, window=3, **{**TOWER, "depth": 5}),
   "sentence_bert": dict(vocab_size=23, max_length=11, num_classes=5, **TOWER),

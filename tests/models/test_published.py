@@ -12,6 +12,7 @@ PUBLISHED = {
   "bert/large": 336_226_108,
   "roberta/base": 124_697_433,
   "roberta/large": 355_412_057,
+  "mpnet/base": 109_518_527,
   "distilbert/base-uncased": 66_985_530,
   "distilbert/base-cased": 65_812_036,
   "modernbert/base": 149_655_232,

@@ -21,6 +21,7 @@ DECODERS = {
 ENCODERS = {
   "bert": dict(TOWER, head="mlm"),
   "roberta": dict(TOWER, head="mlm"),
+  "mpnet": dict(TOWER, head="mlm"),
   "distilbert": dict(TOWER, head="mlm"),
   "modernbert": dict(TOWER, mlp_dim=7, window=4),
 }

@@ -34,6 +34,7 @@ CASES = [
   ("bert", {**TEXT, "head": "pretraining"}, {**GUESSES, "name": "bert_pretraining"}),
   ("distilbert", TEXT, GUESSES),
   ("roberta", {**TEXT, "pad": 1}, GUESSES),
+  ("mpnet", TEXT, GUESSES),
   ("modernbert", {**TEXT, "dim": 12, "mlp_dim": 7}, GUESSES),
 ]
 RNG = jax.random.key(2)
@@ -42,7 +43,7 @@ RNG = jax.random.key(2)
 def batch_for(family):
   """Eight rows; whisper hears where others read, and some cannot tell sentences apart."""
   batch = tiny_batch(rows=8)
-  if family in ("distilbert", "roberta"):
+  if family in ("distilbert", "roberta", "mpnet"):
     del batch["segments"]
   if family != "whisper":
     return batch

@@ -69,6 +69,12 @@ def rules(sizes):
   found = bert.encoder(p, sizes["depth"])
   if head == "multiple_choice" or head is None and sizes["pooler"]:
     found += linear("pooler", f"{p}pooler.dense")
+  return found + head_rules(head)
+
+
+def head_rules(head):
+  """Those of what comes after the encoder, which others have too."""
+  found = []
   if head == "mlm":
     found += linear("mlm/dense", "lm_head.dense") + norm("mlm/norm", "lm_head.layer_norm")
     found += [Rule("mlm/bias", "lm_head.bias")]

@@ -199,7 +199,7 @@ def _max_length(config: Mapping[str, Any], model: Mapping[str, Any], tokenizer: 
   if not isinstance(has, int) or isinstance(has, bool) or has < 1:
     return None
   # Of RoBERTa's positions those up to padding's are no place to stand.
-  taken = (tokenizer.pad or 0) + 1 if model.get("model_type") in ("roberta", "xlm-roberta", "camembert") else 0
+  taken = (tokenizer.pad or 0) + 1 if model.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
   return max(has - taken, 1)
 
 

@@ -91,18 +91,21 @@ def _clip_frame(roles, settings):
 
 
 _GPT2 = {"unk": "<|endoftext|>", "bos": "<|endoftext|>", "eos": "<|endoftext|>"}
+_ROBERTA = {"unk": "<unk>", "bos": "<s>", "eos": "</s>", "sep": "</s>", "cls": "<s>", "pad": "<pad>", "mask": "<mask>"}
+_PIECES = {"do_lower_case": True, "tokenize_chinese_chars": True, "strip_accents": None}
 KINDS = {
   "bert": Kind(
     word_pieces,
     _bert_frame,
     {"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"},
-    {"do_lower_case": True, "tokenize_chinese_chars": True, "strip_accents": None},
+    _PIECES,
   ),
+  "mpnet": Kind(word_pieces, _roberta_frame, {**_ROBERTA, "unk": "[UNK]"}, _PIECES),
   "gpt2": Kind(byte_pairs, _gpt2_frame, _GPT2, {"add_prefix_space": False, "add_bos_token": False}),
   "roberta": Kind(
     byte_pairs,
     _roberta_frame,
-    {"unk": "<unk>", "bos": "<s>", "eos": "</s>", "sep": "</s>", "cls": "<s>", "pad": "<pad>", "mask": "<mask>"},
+    _ROBERTA,
     {"add_prefix_space": False},
   ),
   "clip": Kind(clip_pairs, _clip_frame, {**_GPT2, "bos": "<|startoftext|>", "pad": "<|endoftext|>"}, {}),
@@ -111,10 +114,12 @@ KINDS = {
 OF_CLASS = {
   "Bert": "bert", "DistilBert": "bert", "Electra": "bert", "MobileBert": "bert", "ConvBert": "bert", "GPT2": "gpt2",
   "Roberta": "roberta", "Longformer": "roberta", "Bart": "roberta", "CLIP": "clip",
+  "MPNet": "mpnet",
 }  # fmt: skip
 OF_MODEL_TYPE = {
   "bert": "bert", "distilbert": "bert", "electra": "bert", "mobilebert": "bert", "convbert": "bert", "gpt2": "gpt2",
   "roberta": "roberta", "longformer": "roberta", "bart": "roberta", "clip": "clip", "clip_text_model": "clip",
+  "mpnet": "mpnet",
 }  # fmt: skip
 
 

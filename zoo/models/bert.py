@@ -91,7 +91,7 @@ class BERT(Model):
     if segment_ids is not None and not (self.pooler is None and self.classify is None and self.choose is None):
       raise ValueError("This model makes one summary of a row. Build it with head='mlm', or give each text its row.")
     x = drop(self.norm(self.embedded(tokens, segments, positions, segment_ids)))
-    x = self.stack(x, valid=valid, segment_ids=segment_ids, train=train)
+    x = self.layers(x, valid=valid, segment_ids=segment_ids, train=train)
     out = {"hidden": x}
     if self.mlm is not None:
       out["mlm"] = self.to_logits(x if predict is None else pick(x, predict))
@@ -109,6 +109,10 @@ class BERT(Model):
     if self.answer is not None:
       out["start"], out["end"] = jnp.moveaxis(self.answer(x).astype(jnp.float32), -1, 0)
     return out
+
+  def layers(self, x, **seen):
+    """[batch, length, dim] -> [batch, length, dim]; seen: what a block of the stack is called with."""
+    return self.stack(x, **seen)
 
   def embedded(self, tokens, segments, positions=None, segment_ids=None):
     """What a token is, plus where it stands, plus which sentence it is of: -> [batch, length, dim]"""

@@ -1,0 +1,108 @@
+"""MPNet: Masked and Permuted Pre-training for Language Understanding (Song et al., 2020).
+
+https://arxiv.org/abs/2004.09297. Code: https://github.com/microsoft/MPNet.
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from zoo.layers import initial, norms, sizes
+from zoo.layers.attention import Attention
+from zoo.layers.blocks import PostNormBlock
+from zoo.layers.mlp import MLP
+from zoo.layers.positions import Learned, RelativeBias
+from zoo.layers.stack import stack
+from zoo.models.bert import MaskedTokenHead
+from zoo.models.roberta import HEADS, RoBERTa
+
+PAPER = {
+  "title": "MPNet: Masked and Permuted Pre-training for Language Understanding",
+  "authors": "Song et al.",
+  "year": 2020,
+  "url": "https://arxiv.org/abs/2004.09297",
+}
+BUCKETS, MAX_DISTANCE = 32, 128  # Of the relative biases, in all that is published and in its code.
+
+
+class MPNet(RoBERTa):
+  """RoBERTa without segments, all of whose layers share one table of relative biases, T5's.
+
+  Arguments as RoBERTa; `bias` is that table.
+  """
+
+  bias: Any = None  # Always there; only fields with a default may follow those of BERT.
+
+  def layers(self, x, **seen):
+    """[batch, length, dim] -> [batch, length, dim]"""
+    # By the places in the row, padding or not: of two tokens of one text they are equally far apart everywhere.
+    places = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
+    return super().layers(x, bias=self.bias(places[:, :, None], places[:, None, :]), **seen)
+
+
+def mpnet(
+  *,
+  vocab_size: int,
+  max_length: int,
+  dim: int,
+  depth: int,
+  num_heads: int,
+  mlp_dim: int | None = None,
+  head: str | None = "mlm",
+  num_classes: int | None = None,
+  pad: int = 1,
+  pooler: bool = True,
+  activation: str = "gelu",
+  epsilon: float = 1e-5,
+  dropout: float = 0.0,
+  drop_path: float = 0.0,
+  dtype: str | None = None,
+  scan: bool | None = None,
+  remat: str | None = None,
+) -> MPNet:
+  """An MPNet of these sizes; mlp_dim is 4 * dim if None.
+
+  max_length: tokens of a text; the table of positions has pad + 1 rows more.
+  head: "mlm" (masked tokens), "classify" (num_classes), "classify_tokens" (num_classes each), "question_answering"
+    (where an answer starts and ends), "multiple_choice", None.
+  pad: the token of padding, about which nothing is learned.
+  pooler: whether the model without a head has one.
+  epsilon: of the norms.
+  """
+  head_dim = sizes.head_dim(dim, num_heads)
+  sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim)
+  sizes.rate(dropout=dropout)
+  sizes.head_fits(head, HEADS, num_classes)
+  if not 0 <= pad < vocab_size:
+    raise ValueError(f"pad is {pad}. It is a token: at least 0, below vocab_size {vocab_size}.")
+  dtype = sizes.compute_dtype(dtype)
+  init = initial.truncated_normal(0.02)
+  norm = norms.layer_norm(epsilon, dtype)
+  dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=init)
+  attention = Attention(num_heads, head_dim, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init)
+  mlp = MLP(mlp_dim or 4 * dim, activation, dtype=dtype, kernel_init=init, down_init=init)
+  block = PostNormBlock(attention, mlp, norm, dropout=dropout)
+  return MPNet(
+    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
+    segments=None,
+    positions=Learned(max_length, dim, dtype=dtype, embedding_init=init, offset=pad + 1),
+    bias=RelativeBias(num_heads, BUCKETS, MAX_DISTANCE, embedding_init=init),
+    norm=norm.copy(),
+    stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
+    pooler=dense(dim) if head == "multiple_choice" or head is None and pooler else None,
+    summary=dense(dim) if head == "classify" else None,
+    # The gelu is of this head's own code, whatever the activation of the layers.
+    mlm=MaskedTokenHead(dense(dim), norm.copy(), "gelu") if head == "mlm" else None,
+    classify=dense(num_classes) if head == "classify" else None,
+    choose=dense(1) if head == "multiple_choice" else None,
+    classify_tokens=dense(num_classes) if head == "classify_tokens" else None,
+    answer=dense(2) if head == "question_answering" else None,
+    dropout=dropout,
+    pad=pad,
+  )
+
+
+# Section 3.1 of the paper: the sizes of BERT base; the vocabulary is that of its uncased version and five tokens.
+VARIANTS = {"base": dict(vocab_size=30527, max_length=512, dim=768, depth=12, num_heads=12)}
