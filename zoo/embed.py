@@ -35,7 +35,7 @@ PADDED = ("siglip", "siglip_text", "siglip2")
 # Families whose text is read at one place, which is their pooled output.
 POOLED = ("clip_text",)
 # Families that write a text too, of which the encoder alone makes vectors.
-ENCODERS = ("t5", "marian")
+ENCODERS = ("t5", "umt5", "marian")
 SHORTEST = 16  # Columns of a batch of texts: this, or twice, four times ... as many, so that few programs are compiled.
 
 

@@ -91,6 +91,35 @@ def test_of_siglip(tmp_path):
   assert distance(zoo.embed(tmp_path, TEXTS, batch_size=2), want) < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["T5", "UMT5", "Marian"])
+def test_of_the_encoder_of_a_model_that_writes_too(kind, tmp_path):
+  import tokenizers
+  import torch
+  import transformers
+
+  shared = dict(vocab_size=31, d_model=12, decoder_start_token_id=0, pad_token_id=0)
+  if kind == "Marian":
+    towers = dict(encoder_layers=1, decoder_layers=1, encoder_attention_heads=3, decoder_attention_heads=3)
+    config = transformers.MarianConfig(**shared, **towers, encoder_ffn_dim=9, decoder_ffn_dim=9)
+    there = reference(transformers.MarianMTModel, config)
+  else:
+    config = getattr(transformers, f"{kind}Config")(**shared, d_kv=5, d_ff=9, num_layers=2, num_heads=3)
+    there = reference(getattr(transformers, f"{kind}ForConditionalGeneration"), config)
+  there.save_pretrained(tmp_path)
+  there = type(there).from_pretrained(tmp_path)  # Marian's positions are no part of its files.
+  letters = {letter: i + 3 for i, letter in enumerate("abcdefghijklmnopqrstuvwxyz ")}
+  backend = tokenizers.Tokenizer(tokenizers.models.BPE({"<pad>": 0, "</s>": 1, "<unk>": 2, **letters}, []))
+  backend.post_processor = tokenizers.processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])
+  backend.save(str(tmp_path / "tokenizer.json"))
+  roles = {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
+  (tmp_path / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **roles}))
+  batch = zoo.load_tokenizer(tmp_path)(TEXTS)
+  tokens, valid = (torch.from_numpy(batch[name].astype(np.int64)) for name in ("tokens", "valid"))
+  states = there.get_encoder()(tokens, attention_mask=valid).last_hidden_state.detach().numpy()
+  want = (states * batch["valid"][..., None]).sum(1) / batch["valid"].sum(1, keepdims=True)
+  assert distance(zoo.embed(tmp_path, TEXTS, batch_size=2), want) < 1e-5
+
+
 @pytest.mark.parametrize("family", ["ViT", "Dinov2"])
 def test_of_an_image_encoder(family, tmp_path):
   import transformers

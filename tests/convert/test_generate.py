@@ -34,6 +34,11 @@ CASES = {
     dict(vocab_size=31, d_model=12, d_kv=5, d_ff=30, num_layers=2, num_heads=3,
          decoder_start_token_id=0, pad_token_id=PAD, eos_token_id=EOS),
   ),
+  "umt5": (
+    "UMT5ForConditionalGeneration", "UMT5Config",
+    dict(vocab_size=31, d_model=12, d_kv=5, d_ff=30, num_layers=2, num_heads=3,
+         decoder_start_token_id=0, pad_token_id=PAD, eos_token_id=EOS),
+  ),
   "bart": (
     "BartForConditionalGeneration", "BartConfig",
     dict(vocab_size=29, max_position_embeddings=50, scale_embedding=True, **TOWERS),

@@ -48,6 +48,7 @@ TINY = {
   "siglip_vision": dict(image_size=7, patch_size=3, **TOWER),
   "siglip2_vision": dict(image_size=9, patch_size=3, **TOWER),
   "t5": dict(vocab_size=23, **TOWER),
+  "umt5": dict(vocab_size=23, **TOWER),
   "bart": dict(vocab_size=23, max_length=11, **TOWER),
   "marian": dict(vocab_size=23, max_length=11, **TOWER),
   "transformer": dict(vocab_size=23, **TOWER),

@@ -28,6 +28,7 @@ CASES = [
   ("transformer", TEXT, WRITES),
   ("t5", TOWER, WRITES),
   ("t5", {**TOWER, "tied": False}, {"name": "seq2seq"}),
+  ("umt5", TOWER, WRITES),
   ("bart", {**TEXT, "logits_bias": True}, WRITES),
   ("marian", {**TEXT, "logits_bias": True}, WRITES),
   ("whisper", {**TEXT, "mels": 5, "source_length": 7}, WRITES),

@@ -51,7 +51,8 @@ def _keys(vocab_size, mlp_dim, depth, num_heads, forward):
   )
 
 
-KEYS = {"t5": _keys(32128, 2048, 6, 8, "relu"), "mt5": _keys(250112, 1024, 8, 6, "gated-gelu")}
+_MULTILINGUAL = _keys(250112, 1024, 8, 6, "gated-gelu")
+KEYS = {"t5": _keys(32128, 2048, 6, 8, "relu"), "mt5": _MULTILINGUAL, "umt5": _MULTILINGUAL}
 
 
 def sizes(options: Options, head, tensors):
@@ -102,12 +103,27 @@ def config(sizes):
 
 def rules(sizes):
   """-> rules of zoo/layouts.py"""
-  head, found = sizes["head"], []
-  p = PREFIX if head in ("classify", "classify_tokens") else ""
-  towers = {"encoder": sizes["depth"], "decoder": sizes["decoder_depth"] or sizes["depth"]}
-  if head in ENCODERS:
-    del towers["decoder"]
-  for tower, depth in towers.items():
+  found, p = body_rules(sizes), prefix(sizes)
+  for tower in towers(sizes):
+    found += embedding(f"{tower}/bias", f"{p}{tower}.block.0.layer.0.SelfAttention.relative_attention_bias")
+  return found
+
+
+def prefix(sizes):
+  """What is in front of the names of a model with this head."""
+  return PREFIX if sizes["head"] in ("classify", "classify_tokens") else ""
+
+
+def towers(sizes):
+  """tower -> its depth."""
+  depths = {"encoder": sizes["depth"], "decoder": sizes["decoder_depth"] or sizes["depth"]}
+  return {"encoder": depths["encoder"]} if sizes["head"] in ENCODERS else depths
+
+
+def body_rules(sizes):
+  """All rules but those of relative biases."""
+  head, found, p = sizes["head"], [], prefix(sizes)
+  for tower, depth in towers(sizes).items():
     for i in range(depth):
       ours, theirs = f"{tower}/stack/layer_{i}", f"{p}{tower}.block.{i}.layer"
       sublayers = [("self_attention", "attention_norm", "SelfAttention")]
@@ -120,7 +136,6 @@ def rules(sizes):
       into = {part: f"{last}.DenseReluDense.{name}" for part, name in names.items()}
       found += mlp(f"{ours}/feed_forward", **into, down=f"{last}.DenseReluDense.wo", bias=False)
       found += norm(f"{ours}/mlp_norm", f"{last}.layer_norm", bias=False)
-    found += embedding(f"{tower}/bias", f"{p}{tower}.block.0.layer.0.SelfAttention.relative_attention_bias")
     found += norm(f"{tower}/norm", f"{p}{tower}.final_layer_norm", bias=False)
   found += embedding("embed", f"{p}shared")
   if head == "lm" and not sizes["tied"]:

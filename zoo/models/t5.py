@@ -4,7 +4,8 @@ https://arxiv.org/abs/1910.10683; mT5: https://arxiv.org/abs/2010.11934. Code: h
 """
 
 import functools
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -101,6 +102,43 @@ def t5(
   num_buckets, max_distance: of the relative biases.
   start_token: what decoding starts with. eos: where "classify" reads.
   """
+  given: dict[str, Any] = dict(locals())
+  return compose(lambda relative, **options: Attention(**options), T5Tower, **given)
+
+
+def compose(
+  attend: Callable,
+  tower: Callable,
+  *,
+  vocab_size,
+  dim,
+  depth,
+  num_heads,
+  head_dim,
+  mlp_dim,
+  decoder_depth,
+  head,
+  num_classes,
+  activation,
+  gated,
+  tied,
+  scaled,
+  num_buckets,
+  max_distance,
+  start_token,
+  eos,
+  epsilon,
+  dropout,
+  drop_path,
+  dtype,
+  scan,
+  remat,
+) -> EncoderDecoder:
+  """What T5 is of, but for who has the relative biases; sizes as of `t5`.
+
+  attend: (bias, **options of Attention) -> the self-attention of a layer, which may take the bias for its own.
+  tower: (bias, stack=, norm=, dropout=) -> the tower, which may share it among its layers.
+  """
   head_dim = sizes.head_dim(dim, num_heads) if head_dim is None else head_dim
   mlp_dim = 4 * dim if mlp_dim is None else mlp_dim
   sizes.positive(vocab_size=vocab_size, dim=dim, depth=depth, num_heads=num_heads, head_dim=head_dim, mlp_dim=mlp_dim)
@@ -116,9 +154,9 @@ def t5(
   # Initial values of mesh_tensorflow/transformer: those of the query stand in for the missing 1/sqrt(head_dim).
   width = initial.normal(dim**-0.5)
   norm = norms.rms_norm(epsilon, dtype)
-  attention = Attention(
-    num_heads,
-    head_dim,
+  options: dict[str, Any] = dict(
+    num_heads=num_heads,
+    head_dim=head_dim,
     scale=1.0,
     use_bias=False,
     dropout=dropout,
@@ -137,14 +175,11 @@ def t5(
     down_init=initial.normal(mlp_dim**-0.5),
   )
 
-  def tower(depth, *, mask=None, cross=None):
-    block = PreNormBlock(attention.copy(mask=mask), mlp, norm, cross, dropout=dropout)
-    return T5Tower(
-      bias=RelativeBias(num_heads, num_buckets, max_distance, bidirectional=mask is None, embedding_init=width),
-      stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
-      norm=norm.copy(),
-      dropout=dropout,
-    )
+  def of_depth(depth, *, mask=None, cross=None):
+    relative = RelativeBias(num_heads, num_buckets, max_distance, bidirectional=mask is None, embedding_init=width)
+    block = PreNormBlock(attend(relative, mask=mask, **options), mlp, norm, cross, dropout=dropout)
+    layers = stack(block, depth, scan=scan, remat=remat, drop_path=drop_path)
+    return tower(relative, stack=layers, norm=norm.copy(), dropout=dropout)
 
   scale = dim**-0.5 if (tied if scaled is None else scaled) else 1.0
   logits = TiedLogits(scale) if tied else OwnLogits(vocab_size, scale, dtype=dtype, kernel_init=width)
@@ -153,8 +188,8 @@ def t5(
   decoder_depth = depth if decoder_depth is None else decoder_depth
   return EncoderDecoder(
     embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=initial.normal(1.0)),
-    encoder=tower(depth),
-    decoder=tower(decoder_depth, mask=masks.causal, cross=attention) if decodes else None,
+    encoder=of_depth(depth),
+    decoder=of_depth(decoder_depth, mask=masks.causal, cross=Attention(**options)) if decodes else None,
     logits=logits if head == "lm" else None,
     classify=TanhHead(dense(dim), dense(num_classes), dropout) if head == "classify" else None,
     classify_tokens=dense(num_classes) if head == "classify_tokens" else None,
@@ -164,15 +199,16 @@ def t5(
   )
 
 
-def _variants(prefix, vocab_size, widths, **sizes):
+def variants(prefix, vocab_size, widths, **sizes):
+  """name -> sizes, from rows of dim, depth, num_heads, head_dim and mlp_dim."""
   names = ("dim", "depth", "num_heads", "head_dim", "mlp_dim")
-  return {f"{prefix}-{name}": dict(vocab_size=vocab_size, **dict(zip(names, row)), **sizes) for name, row in widths}
+  return {f"{prefix}{name}": dict(vocab_size=vocab_size, **dict(zip(names, row)), **sizes) for name, row in widths}
 
 
 # Table 14 of the paper and section 3.6; https://github.com/google-research/text-to-text-transfer-transformer,
 # released_checkpoints.md; https://github.com/google-research/multilingual-t5.
-_GATED = dict(activation="gelu_tanh", gated=True, tied=False)
-_WIDTHS = (
+GATED = dict(activation="gelu_tanh", gated=True, tied=False)
+WIDTHS = (
   ("small", (512, 8, 6, 64, 1024)),
   ("base", (768, 12, 12, 64, 2048)),
   ("large", (1024, 24, 16, 64, 2816)),
@@ -180,8 +216,8 @@ _WIDTHS = (
   ("xxl", (4096, 24, 64, 64, 10240)),
 )
 VARIANTS = {
-  **_variants(
-    "t5",
+  **variants(
+    "t5-",
     32128,
     (
       ("small", (512, 6, 8, 64, 2048)),
@@ -191,6 +227,6 @@ VARIANTS = {
       ("11b", (1024, 24, 128, 128, 65536)),
     ),
   ),
-  **_variants("v1_1", 32128, _WIDTHS, **_GATED),
-  **_variants("mt5", 250112, _WIDTHS, **_GATED),
+  **variants("v1_1-", 32128, WIDTHS, **GATED),
+  **variants("mt5-", 250112, WIDTHS, **GATED),
 }

@@ -1,0 +1,88 @@
+"""UMT5, T5 1.1 with relative biases of their own in all layers.
+
+UniMax: Fairer and more Effective Language Sampling for Large-Scale Multilingual Pretraining (Chung et al., 2023).
+https://arxiv.org/abs/2304.09151. Code: https://github.com/google-research/t5x.
+"""
+
+from typing import Any, ClassVar
+
+import flax.linen as nn
+
+from zoo.layers.attention import Attention
+from zoo.models.encoder_decoder import EncoderDecoder
+from zoo.models.t5 import GATED, WIDTHS, compose, variants
+
+PAPER = {
+  "title": "UniMax: Fairer and more Effective Language Sampling for Large-Scale Multilingual Pretraining",
+  "authors": "Chung et al.",
+  "year": 2023,
+  "url": "https://arxiv.org/abs/2304.09151",
+}
+
+
+class BiasedAttention(Attention):
+  """Self-attention with relative biases of its own: `zoo.layers.positions.RelativeBias`. Arguments as Attention."""
+
+  relative: Any = None  # Always there; only fields with a default may follow those of Attention.
+
+  def __call__(self, x, context=None, *, bias=None, **seen):
+    """[batch, length, dim] -> [batch, length, dim]; arguments as Attention, whose `bias` is not looked at."""
+    return super().__call__(x, context, bias=self.relative.rule(), **seen)
+
+
+class UMT5Tower(nn.Module):
+  """Layers, and a norm."""
+
+  stack: nn.Module
+  norm: nn.Module
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, x, context=None, *, train=False, **seen):
+    """[batch, length, dim] -> [batch, length, dim]; seen: valid, positions, segment_ids and the context's."""
+    drop = nn.Dropout(self.dropout, deterministic=not train)
+    return drop(self.norm(self.stack(drop(x), context, train=train, **seen)))
+
+  max_length: ClassVar[None] = None  # Distances have no end.
+
+
+def umt5(
+  *,
+  vocab_size: int,
+  dim: int,
+  depth: int,
+  num_heads: int,
+  head_dim: int | None = None,
+  mlp_dim: int | None = None,
+  decoder_depth: int | None = None,
+  head: str | None = "lm",
+  num_classes: int | None = None,
+  activation: str = "gelu_tanh",
+  gated: bool = True,
+  tied: bool = False,
+  scaled: bool | None = None,
+  num_buckets: int = 32,
+  max_distance: int = 128,
+  start_token: int = 0,
+  eos: int = 1,
+  epsilon: float = 1e-6,
+  dropout: float = 0.0,
+  drop_path: float = 0.0,
+  dtype: str | None = None,
+  scan: bool | None = None,
+  remat: str | None = None,
+) -> EncoderDecoder:
+  """A UMT5 of these sizes; arguments as of `zoo.models.t5`."""
+  given: dict[str, Any] = dict(locals())
+
+  def attend(relative, **options):
+    return BiasedAttention(relative=relative, **options)
+
+  def tower(relative, **parts):
+    return UMT5Tower(**parts)
+
+  return compose(attend, tower, **given)
+
+
+# Section 4 of the paper: the sizes of mT5 with a vocabulary of 256,000 pieces; as published, padded.
+VARIANTS = variants("", 256384, [row for row in WIDTHS if row[0] != "large"], **GATED)
