@@ -84,7 +84,7 @@ def test_models_keep_parameters_unless_they_are_told_not_to(tmp_path):
   fresh = model.init_weights(jax.random.PRNGKey(2), (1, 1))
   kept = model.init_weights(jax.random.PRNGKey(2), (1, 1), {"classifier": model.params["classifier"]})
   jax.tree.map(np.testing.assert_array_equal, kept, {**fresh, "classifier": model.params["classifier"]})
-  with pytest.raises(ValueError, match="params lack 2 of this bert: classifier/bias, classifier/kernel"):
+  with pytest.raises(ValueError, match="params lack 2 of FlaxBertForSequenceClassification: classifier/bias, classifier/kernel"):
     model.params = {"bert": model.params["bert"]}
   model.save_pretrained(tmp_path)
 
@@ -104,7 +104,7 @@ def test_labels_keep_their_names(tmp_path):
   assert zoo.load(tmp_path)[0].spec["num_classes"] == 3
   with pytest.raises(ValueError, match="classifier"):
     compat.FlaxBertForSequenceClassification.from_pretrained(tmp_path, num_labels=4)
-  with pytest.warns(UserWarning, match="answer"):
+  with pytest.warns(UserWarning, match="has no qa_outputs.bias, qa_outputs.weight: initialised at random"):
     compat.FlaxBertForQuestionAnswering.from_pretrained(tmp_path)
 
 
@@ -204,8 +204,6 @@ def test_what_cannot_be_done_is_refused_in_a_line(clip_folder):
   ids = text_inputs(2, 8)["input_ids"]
   with pytest.raises(ValueError, match=r"attention_mask is \[8\], input_ids are \[2, 8\]"):
     model(ids, np.ones(8), params=params)
-  with pytest.raises(ValueError, match="leave out method, mutable, other collections"):
-    model.module.apply({"params": params}, ids, mutable=["cache"])
   with pytest.raises(ValueError, match="params are not those of this t5: 1 missing .shared/embedding"):
     model(ids, params={"encoder": params["encoder"]})
   with pytest.raises(ValueError, match="push_to_hub is True. Save to a folder"):

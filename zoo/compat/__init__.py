@@ -5,39 +5,15 @@ the old names, as a flax_model.msgpack holds them; arguments, outputs and their 
 model of the zoo, and `save_pretrained` writes what `zoo.load` and torch transformers read. notebooks/compat.py shows
 the text encoders of a FLUX pipeline.
 
-What differs: `call` and `module.apply` are compiled; logits and what CLIP compares are float32 in every dtype; random
-parameters start as the zoo's do; hidden states and attentions are in the plain tuple of `return_dict=False` too.
-Old names and signatures: transformers 4.57.1, src/transformers/models/{clip,t5,bert}/modeling_flax_*.py.
+What differs: a call is compiled; logits and what CLIP compares are float32 in every dtype; random parameters start as
+the zoo's do; hidden states and attentions are in the plain tuple of `return_dict=False` too.
+Old names and signatures: transformers 4.57.1, src/transformers/models/*/modeling_flax_*.py.
 """
 
-from zoo.compat.bert import (
-  FlaxBertForMaskedLM,
-  FlaxBertForMultipleChoice,
-  FlaxBertForNextSentencePrediction,
-  FlaxBertForPreTraining,
-  FlaxBertForQuestionAnswering,
-  FlaxBertForSequenceClassification,
-  FlaxBertForTokenClassification,
-  FlaxBertModel,
-)
-from zoo.compat.clip import FlaxCLIPModel, FlaxCLIPTextModel, FlaxCLIPTextModelWithProjection, FlaxCLIPVisionModel
-from zoo.compat.outputs import Config, Output
-from zoo.compat.t5 import FlaxT5EncoderModel
+from zoo.compat.config import Config
+from zoo.compat.families import old_names
+from zoo.compat.installing import install, uninstall
+from zoo.compat.outputs import Output
 
-__all__ = [
-  "Config",
-  "FlaxBertForMaskedLM",
-  "FlaxBertForMultipleChoice",
-  "FlaxBertForNextSentencePrediction",
-  "FlaxBertForPreTraining",
-  "FlaxBertForQuestionAnswering",
-  "FlaxBertForSequenceClassification",
-  "FlaxBertForTokenClassification",
-  "FlaxBertModel",
-  "FlaxCLIPModel",
-  "FlaxCLIPTextModel",
-  "FlaxCLIPTextModelWithProjection",
-  "FlaxCLIPVisionModel",
-  "FlaxT5EncoderModel",
-  "Output",
-]
+globals().update(old_names())
+__all__ = ["Config", "Output", "install", "uninstall", *old_names()]  # noqa: PLE0604

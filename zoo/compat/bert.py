@@ -4,8 +4,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from zoo.compat.model import FlaxModel
-from zoo.compat.module import Call, refuse, token_inputs
+from zoo.compat.config_classes import ConfigClass
+from zoo.compat.model import FlaxModel, outputs, with_head
+from zoo.compat.module import Call, OldModule, refuse, token_inputs
 from zoo.compat.outputs import Output
 
 
@@ -30,20 +31,18 @@ def _decoding_arguments(
   return _arguments(input_ids, attention_mask, token_type_ids, position_ids, head_mask, *flags)
 
 
-def _runs(**names: str):
-  """Outputs by their old names, from those of the zoo."""
+class FlaxBertModule(OldModule):
+  """-> last_hidden_state [batch, length, dim], pooler_output [batch, dim], without it if not add_pooling_layer."""
 
-  def run(model, inputs, train):
-    tokens, given = inputs["tokens"], {name: inputs[name] for name in ("segments", "valid", "positions")}
-    out = model(tokens, **given, train=train)
-    return {theirs: out[ours] for theirs, ours in names.items()}
-
-  return staticmethod(run)
+  FAMILY, POOLER = "bert", "pooler"
+  arguments = staticmethod(_decoding_arguments)
+  run = staticmethod(outputs(last_hidden_state="hidden", pooler_output="pooled"))
 
 
-class _Bert(FlaxModel):
-  FAMILY = "bert"
-  arguments = staticmethod(_arguments)
+class FlaxBertPreTrainedModel(FlaxModel):
+  """BERT's base class: what all its models are called with."""
+
+  config_class, base_model_prefix, module_class = ConfigClass("BertConfig"), "bert", FlaxBertModule
 
   def __call__(
     self,
@@ -66,57 +65,62 @@ class _Bert(FlaxModel):
 
     Of FlaxBertForMultipleChoice all are [batch, choices, length]. The other arguments of a decoder are refused.
     """
-    refuse(past_key_values=past_key_values)
-    flags = (not train, output_attentions, output_hidden_states, return_dict)
-    decoder = (head_mask, encoder_hidden_states, encoder_attention_mask, False)
-    call = _decoding_arguments(input_ids, attention_mask, token_type_ids, position_ids, *decoder, *flags)
-    return self._call(call, params, dropout_rng)
+    refuse(past_key_values=past_key_values, encoder_hidden_states=encoder_hidden_states)
+    refuse(encoder_attention_mask=encoder_attention_mask)
+    ids, mask, positions = self._tokens(input_ids, attention_mask, position_ids)
+    if not self._is_ours():
+      token_type_ids = jnp.zeros_like(ids) if token_type_ids is None else jnp.asarray(token_type_ids, jnp.int32)
+      head_mask = jnp.ones(self._heads_shape()) if head_mask is None else head_mask
+    flags = self._flags(output_attentions, output_hidden_states, return_dict)
+    named = dict(zip(("output_attentions", "output_hidden_states", "return_dict"), flags), deterministic=not train)
+    return self._apply(params, dropout_rng, ids, mask, token_type_ids, positions, head_mask, **named)
+
+  def _heads_shape(self):
+    return self.config.num_hidden_layers, self.config.num_attention_heads
+
+  def _example(self, input_shape):
+    ids, mask, positions = self._tokens(jnp.zeros(input_shape, jnp.int32))
+    return ids, mask, jnp.zeros_like(ids), positions, jnp.ones(self._heads_shape())
 
 
-class FlaxBertModel(_Bert):
+class FlaxBertModel(FlaxBertPreTrainedModel):
   """-> last_hidden_state [batch, length, dim], pooler_output [batch, dim]."""
 
-  arguments = staticmethod(_decoding_arguments)
-  run = _runs(last_hidden_state="hidden", pooler_output="pooled")
+
+def _head(name, doc, head, **names):
+  own = dict(HEAD=head, POOLER=None, arguments=_arguments)
+  return with_head(FlaxBertModule, FlaxBertPreTrainedModel, f"FlaxBertFor{name}", doc, run=outputs(**names), **own)
 
 
-class FlaxBertForPreTraining(_Bert):
-  """-> prediction_logits [batch, length, vocab_size], seq_relationship_logits [batch, 2]."""
-
-  HEAD, run = "pretraining", _runs(prediction_logits="mlm", seq_relationship_logits="nsp")
-
-
-class FlaxBertForMaskedLM(_Bert):
-  """-> logits [batch, length, vocab_size]."""
-
-  HEAD, run = "mlm", _runs(logits="mlm")
-
-
-class FlaxBertForNextSentencePrediction(_Bert):
-  """-> logits [batch, 2], of which the first says that it is the next."""
-
-  HEAD, run = "next_sentence", _runs(logits="nsp")
-
-
-class FlaxBertForSequenceClassification(_Bert):
-  """-> logits [batch, num_labels]."""
-
-  HEAD, run = "classify", _runs(logits="logits")
-
-
-class FlaxBertForMultipleChoice(_Bert):
-  """-> logits [batch, choices]."""
-
-  HEAD, run = "multiple_choice", _runs(logits="logits")
-
-
-class FlaxBertForTokenClassification(_Bert):
-  """-> logits [batch, length, num_labels]."""
-
-  HEAD, run = "classify_tokens", _runs(logits="logits")
-
-
-class FlaxBertForQuestionAnswering(_Bert):
-  """-> start_logits, end_logits [batch, length]."""
-
-  HEAD, run = "question_answering", _runs(start_logits="start", end_logits="end")
+FlaxBertForPreTraining, FlaxBertForPreTrainingModule = _head(
+  "PreTraining",
+  "-> prediction_logits [batch, length, vocab_size], seq_relationship_logits [batch, 2].",
+  "pretraining",
+  prediction_logits="mlm",
+  seq_relationship_logits="nsp",
+)
+FlaxBertForMaskedLM, FlaxBertForMaskedLMModule = _head(
+  "MaskedLM", "-> logits [batch, length, vocab_size].", "mlm", logits="mlm"
+)
+FlaxBertForNextSentencePrediction, FlaxBertForNextSentencePredictionModule = _head(
+  "NextSentencePrediction",
+  "-> logits [batch, 2], of which the first says that it is the next.",
+  "next_sentence",
+  logits="nsp",
+)
+FlaxBertForSequenceClassification, FlaxBertForSequenceClassificationModule = _head(
+  "SequenceClassification", "-> logits [batch, num_labels].", "classify", logits="logits"
+)
+FlaxBertForMultipleChoice, FlaxBertForMultipleChoiceModule = _head(
+  "MultipleChoice", "-> logits [batch, choices].", "multiple_choice", logits="logits"
+)
+FlaxBertForTokenClassification, FlaxBertForTokenClassificationModule = _head(
+  "TokenClassification", "-> logits [batch, length, num_labels].", "classify_tokens", logits="logits"
+)
+FlaxBertForQuestionAnswering, FlaxBertForQuestionAnsweringModule = _head(
+  "QuestionAnswering",
+  "-> start_logits, end_logits [batch, length].",
+  "question_answering",
+  start_logits="start",
+  end_logits="end",
+)

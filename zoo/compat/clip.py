@@ -4,8 +4,10 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from zoo.compat.model import FlaxModel
-from zoo.compat.module import Call, token_inputs
+from zoo.compat.config_classes import ConfigClass
+from zoo.compat.core import Tower
+from zoo.compat.model import FlaxModel, with_head
+from zoo.compat.module import Call, OldModule, token_inputs
 from zoo.compat.outputs import Output
 
 
@@ -83,10 +85,39 @@ def _run_image_features(model, inputs, train):
   return model.image(inputs["image"], train=train)["embedded"]
 
 
-class _Text(FlaxModel):
-  FAMILY, FRONT, TOWERS = "clip_text", "text_model.", {"": "text"}
+class FlaxCLIPTextModule(OldModule):
+  """-> last_hidden_state [batch, length, dim], pooler_output [batch, dim] at the end of the text."""
+
+  FAMILY, TOWERS = "clip_text", (Tower(part="text"),)
+  NAMES = ((r"^(?!text_model\.|text_projection\.)", "text_model."),)
   WHOLE, WITHIN = ("clip", "text_config"), ("text_model.", "text_projection.")
-  arguments = staticmethod(_text_arguments)
+  arguments, run = staticmethod(_text_arguments), staticmethod(_run_text)
+
+
+class FlaxCLIPVisionModule(OldModule):
+  """-> last_hidden_state [batch, 1 + patches, dim] (not normed), pooler_output [batch, dim] (normed).
+
+  Images are [batch, height, width, channels].
+  """
+
+  FAMILY, TOWERS = "clip_vision", (Tower(part="image"),)
+  NAMES = ((r"^(?!vision_model\.|visual_projection\.)", "vision_model."),)
+  WHOLE, WITHIN = ("clip", "vision_config"), ("vision_model.", "visual_projection.")
+  arguments, run = staticmethod(_image_arguments), staticmethod(_run_image)
+
+
+class FlaxCLIPModule(OldModule):
+  """-> logits_per_image, logits_per_text, text_embeds, image_embeds (of unit length), outputs of the two towers."""
+
+  FAMILY = "clip"
+  TOWERS = (Tower("text_model_output", "text"), Tower("vision_model_output", "image"))
+  arguments, run = staticmethod(_both_arguments), staticmethod(_run_both)
+
+
+class FlaxCLIPTextPreTrainedModel(FlaxModel):
+  """The base class of CLIP's text towers."""
+
+  config_class, module_class = ConfigClass("CLIPTextConfig"), FlaxCLIPTextModule
 
   def __call__(
     self,
@@ -101,29 +132,33 @@ class _Text(FlaxModel):
     return_dict: bool | None = None,
   ) -> Output:
     """int32 input_ids [batch, length], attention_mask of 0 and 1."""
-    flags = (not train, output_attentions, output_hidden_states, return_dict)
-    return self._call(_text_arguments(input_ids, attention_mask, position_ids, *flags), params, dropout_rng)
+    tokens = self._tokens(input_ids, attention_mask, position_ids)
+    flags = self._flags(output_attentions, output_hidden_states, return_dict)
+    return self._apply(params, dropout_rng, *tokens, not train, *flags)
+
+  def _example(self, input_shape):
+    return self._tokens(jnp.zeros(input_shape, jnp.int32))
 
 
-class FlaxCLIPTextModel(_Text):
+class FlaxCLIPTextModel(FlaxCLIPTextPreTrainedModel):
   """-> last_hidden_state [batch, length, dim], pooler_output [batch, dim] at the end of the text."""
 
-  run = staticmethod(_run_text)
+
+FlaxCLIPTextModelWithProjection, FlaxCLIPTextModelWithProjectionModule = with_head(
+  FlaxCLIPTextModule,
+  FlaxCLIPTextPreTrainedModel,
+  "FlaxCLIPTextModelWithProjection",
+  "-> text_embeds [batch, projection_dim] (not of unit length), last_hidden_state [batch, length, dim].",
+  run=_run_projected,
+  HEAD="projection",
+)
 
 
-class FlaxCLIPTextModelWithProjection(_Text):
-  """-> text_embeds [batch, projection_dim] (not of unit length), last_hidden_state [batch, length, dim]."""
+class FlaxCLIPVisionPreTrainedModel(FlaxModel):
+  """The base class of CLIP's image tower."""
 
-  HEAD = "projection"
-  run = staticmethod(_run_projected)
-
-
-class FlaxCLIPVisionModel(FlaxModel):
-  """-> last_hidden_state [batch, 1 + patches, dim] (not normed), pooler_output [batch, dim] (normed)."""
-
-  FAMILY, FRONT, TOWERS = "clip_vision", "vision_model.", {"": "image"}
-  WHOLE, WITHIN = ("clip", "vision_config"), ("vision_model.", "visual_projection.")
-  arguments, run = staticmethod(_image_arguments), staticmethod(_run_image)
+  config_class, module_class = ConfigClass("CLIPVisionConfig"), FlaxCLIPVisionModule
+  main_input_name = "pixel_values"
 
   def __call__(
     self,
@@ -136,15 +171,24 @@ class FlaxCLIPVisionModel(FlaxModel):
     return_dict: bool | None = None,
   ) -> Output:
     """float pixel_values [batch, channels, height, width]: here, not in `module.apply`, channels come first."""
-    flags = (not train, output_attentions, output_hidden_states, return_dict)
-    return self._call(_image_arguments(_channels_last(pixel_values), *flags), params, dropout_rng)
+    flags = self._flags(output_attentions, output_hidden_states, return_dict)
+    return self._apply(params, dropout_rng, channels_last(pixel_values), not train, *flags)
+
+  def _input_shape(self, config):
+    return image_shape(config)
+
+  def _example(self, input_shape):
+    return (jnp.zeros(input_shape),)
 
 
-class FlaxCLIPModel(FlaxModel):
-  """-> logits_per_image, logits_per_text, text_embeds, image_embeds (of unit length), outputs of the two towers."""
+class FlaxCLIPVisionModel(FlaxCLIPVisionPreTrainedModel):
+  """-> last_hidden_state [batch, 1 + patches, dim] (not normed), pooler_output [batch, dim] (normed)."""
 
-  FAMILY, TOWERS = "clip", {"text_model_output": "text", "vision_model_output": "image"}
-  arguments, run = staticmethod(_both_arguments), staticmethod(_run_both)
+
+class FlaxCLIPPreTrainedModel(FlaxModel):
+  """The base class of what has both towers."""
+
+  config_class, module_class = ConfigClass("CLIPConfig"), FlaxCLIPModule
 
   def __call__(
     self,
@@ -160,22 +204,41 @@ class FlaxCLIPModel(FlaxModel):
     return_dict: bool | None = None,
   ) -> Output:
     """int32 input_ids [texts, length] and float pixel_values [images, channels, height, width]."""
-    flags = (not train, output_attentions, output_hidden_states, return_dict)
-    call = _both_arguments(input_ids, _channels_last(pixel_values), attention_mask, position_ids, *flags)
-    return self._call(call, params, dropout_rng)
+    ids, mask, positions = self._tokens(input_ids, attention_mask, position_ids)
+    flags = self._flags(output_attentions, output_hidden_states, return_dict)
+    return self._apply(params, dropout_rng, ids, channels_last(pixel_values), mask, positions, not train, *flags)
 
   def get_text_features(
     self, input_ids, attention_mask=None, position_ids=None, params=None, dropout_rng=None, train=False
   ):
     """int32 [batch, length] -> [batch, projection_dim], not of unit length."""
     call = _text_arguments(input_ids, attention_mask, position_ids, not train)
-    return self._call(call, params, dropout_rng, _run_text_features)
+    return self._run(params, dropout_rng, call, _run_text_features)
 
   def get_image_features(self, pixel_values, params=None, dropout_rng=None, train=False):
     """float [batch, channels, height, width] -> [batch, projection_dim], not of unit length."""
-    call = _image_arguments(_channels_last(pixel_values), not train)
-    return self._call(call, params, dropout_rng, _run_image_features)
+    call = _image_arguments(channels_last(pixel_values), not train)
+    return self._run(params, dropout_rng, call, _run_image_features)
+
+  def _input_shape(self, config):
+    return (1, 1), image_shape(config.vision_config)
+
+  def _example(self, input_shape):
+    ids, mask, positions = self._tokens(jnp.zeros(input_shape[0], jnp.int32))
+    return ids, jnp.zeros(input_shape[1]), mask, positions
 
 
-def _channels_last(pixel_values):
+class FlaxCLIPModel(FlaxCLIPPreTrainedModel):
+  """-> logits_per_image, logits_per_text, text_embeds, image_embeds (of unit length), outputs of the two towers."""
+
+
+def image_shape(config: Any) -> tuple[int, ...]:
+  """The shape of one image for a module: channels last."""
+  size = config.image_size
+  height, width = size if isinstance(size, list | tuple) else (size, size)
+  return 1, height, width, getattr(config, "num_channels", 3)
+
+
+def channels_last(pixel_values: Any) -> jnp.ndarray:
+  """float32 [batch, channels, height, width] -> [batch, height, width, channels]"""
   return jnp.transpose(jnp.asarray(pixel_values, jnp.float32), (0, 2, 3, 1))

@@ -1,141 +1,120 @@
-"""`model.module` of an old model: `apply` and `init` as Linen has them, on trees in the old names."""
+"""Old modules: Linen modules with the old parameter trees, alone or inside others, beneath them models of the zoo."""
 
-import functools
-import re
+import json
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from zoo.build import shapes_of
+from zoo.build import build, sizes_of
+from zoo.compat.config import DEFAULTS, entries_of
+from zoo.compat.core import Core, Recipe, Tower, core_of
 from zoo.compat.outputs import Output
 from zoo.errors import UserError, shown
-from zoo.layouts import Rule
-from zoo.mismatch import mismatch
-from zoo.paths import flatten, unflatten
+from zoo.hub import tables
+from zoo.layers.functional import Functional
+from zoo.options import Options
 
 
 class Call(NamedTuple):
-  """A call of an old module, understood: what the model is given, and what to return."""
+  """A call of an old module, understood: what the model is given, and what to return; `run` in place of the module's."""
 
   inputs: dict[str, jax.Array | None]
   deterministic: bool = True
   output_attentions: bool | None = False
   output_hidden_states: bool | None = False
   return_dict: bool | None = True
+  run: Callable | None = None
 
 
-class Module:
-  """A model of the zoo that is called as an old Flax module.
+class OldModule(Functional):
+  """A model of the zoo as an old Linen module: `apply`, `init`, `bind`, or a part of a module of yours.
+
+  Subclasses say which model it is, and understand the old module's arguments. A call is compiled.
 
   Args:
-    model: of the zoo, its layers in a loop.
-    rules: of `zoo.hub.msgpack.flax_rules`.
-    arguments: an old module's positional arguments -> Call.
-    run: (model, inputs, train) -> outputs by their old names.
-    towers: where in the outputs hidden states and attentions go -> the part of the model that has them.
-    last_is_normed: whether the last hidden state is after the final norm.
-    config: what flags that are None default to.
+    config: a dict, a `Config` or a config of transformers.
+    dtype: what is computed in.
+    gradient_checkpointing: whether the backward pass computes each layer again.
+    add_pooling_layer: False: there is no pooler, where there might be one.
+    sizes_json: the sizes of the zoo's model, where weights say more than the config; "": the config says them.
+
+  Raises:
+    UserError: an option that the zoo does not have; parameters that are missing or misshapen.
   """
 
-  def __init__(
-    self,
-    model: Any,
-    rules: list[Rule],
-    arguments: Callable[..., Call],
-    run: Callable,
-    towers: Mapping[str, str],
-    last_is_normed: bool,
-    config: Any,
-  ):
-    self.model, self.rules, self.arguments, self.run = model, rules, arguments, run
-    self.towers, self.last_is_normed, self.config = towers, last_is_normed, config
-    # Compiled, for a kernel is another shape there: reshaping costs nothing in a program, and a copy outside of one.
-    self._compiled = jax.jit(self._pure, static_argnames=("run", "train", "attentions", "hidden"))
+  config: Any = None
+  dtype: Any = jnp.float32
+  gradient_checkpointing: bool = False
+  add_pooling_layer: bool = True
+  sizes_json: str = ""
 
-  def apply(
-    self, variables: Mapping[str, Any], *args: Any, rngs: Any = None, method: Any = None, mutable: Any = False, **kwargs
-  ) -> Any:
-    """The old module's `apply`: a pure function, for jit, grad, vmap and pmap.
+  FAMILY: ClassVar[str]
+  HEAD: ClassVar[str | None] = None
+  NAMES: ClassVar[tuple[tuple[str, str], ...]] = ()  # Torch's names -> old ones, where the two differ.
+  UNUSED: ClassVar[tuple[str, ...]] = ()  # Old names of what the zoo's model has and the old module had not.
+  POOLER: ClassVar[str | None] = None  # The old name of the pooler, for `add_pooling_layer`.
+  WHOLE: ClassVar[tuple[str, str] | None] = None  # A model_type that has this one as a section, and the section.
+  WITHIN: ClassVar[tuple[str, ...]] = ()  # How the names of its tensors begin there.
+  TOWERS: ClassVar[tuple[Tower, ...]] = (Tower(),)
+  arguments: ClassVar[Callable[..., Call]]
+  run: ClassVar[Callable]
 
-    Args:
-      variables: {"params": tree in the old names}; of other dtypes than it was loaded with, if you like.
-      *args, **kwargs: the old module's arguments in their old order. Images are [batch, height, width, channels].
-      rngs: {"dropout": key}, where deterministic=False.
+  @property
+  def core(self) -> Core:
+    """The model of the zoo, and what it makes of trees in old names."""
+    kind = type(self)
+    no_pooler = not self.add_pooling_layer and kind.POOLER is not None
+    unused = kind.UNUSED + ((f"{kind.POOLER}/",) if no_pooler else ())
+    recipe = Recipe(kind.FAMILY, kind.HEAD, kind.NAMES, unused, kind.TOWERS)
+    sizes = self.sizes_json or json.dumps(understood(kind, section(kind, entries_of(self.config), "config"), "config"))
+    return core_of(recipe, sizes, jnp.dtype(self.dtype).name, "full" if self.gradient_checkpointing else None)
 
-    Returns:
-      an Output, or a tuple with return_dict=False.
+  def names(self):
+    return list(dict.fromkeys(rule.theirs.partition("/")[0] for rule in self.core.rules))
 
-    Raises:
-      UserError: parameters are missing or misshapen, or something is asked for that the zoo does not have.
-    """
-    if method is not None or mutable or variables.keys() != {"params"}:
-      raise UserError("apply takes {'params': ...} and calls the module: leave out method, mutable, other collections.")
-    return self.call(variables["params"], self.arguments(*args, **kwargs), rngs)
+  def initial(self, rng):
+    return self.core.initial(rng)
 
-  def call(self, params: Any, call: Call, rngs: Any = None, run: Callable | None = None) -> Any:
-    """As `apply`, of a call that is understood; `run` may be another one."""
+  def compute(self, params, cache, rngs, args, kwargs):
+    call = args[0] if args and isinstance(args[0], Call) else type(self).arguments(*args, **kwargs)
     attentions, hidden, as_output = (
-      getattr(self.config, name) if flag is None else flag
-      for name, flag in zip(("output_attentions", "output_hidden_states", "return_dict"), call[2:])
+      getattr(self.config, name, default) if flag is None else flag
+      for (name, default), flag in zip(DEFAULTS.items(), call[2:5])
     )
-    given = dict(train=not call.deterministic, attentions=bool(attentions), hidden=bool(hidden))
-    out = self._compiled(_plain(params), rngs or {}, call.inputs, run=run or self.run, **given)
-    return out if as_output or not isinstance(out, Output) else out.to_tuple()
+    flags = dict(train=not call.deterministic, attentions=bool(attentions), hidden=bool(hidden))
+    run = call.run or type(self).run
+    out, cache = self.core.compiled(_plain(params), _plain(cache), rngs, call.inputs, run=run, **flags)
+    if not self.add_pooling_layer and isinstance(out, Output):
+      out.pop("pooler_output", None)
+    return (out if as_output or not isinstance(out, Output) else out.to_tuple()), cache
 
-  def init(self, rngs: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """{"params": random parameters in the old names}; inputs change nothing, shapes are those of the config."""
-    rng = rngs["params"] if isinstance(rngs, Mapping) else rngs
-    return {"params": self.initial(rng)}
 
-  def initial(self, rng: jax.Array) -> dict[str, Any]:
-    """Random parameters in the old names; not compiled as a whole, which takes half a minute for 24 layers."""
-    return self.old(self.model.init(rng, *self.model.example())["params"])
+def understood(cls: type[OldModule], entries: Mapping[str, Any], where: str, tensors: Any = None) -> dict[str, Any]:
+  """The sizes of the zoo's model that a config describes; `tensors` of the files, for what a config does not say."""
+  table = tables.of_family(cls.FAMILY)
+  options = Options(entries, where, len(tensors) if tensors else None)
+  sizes = table.sizes(options, cls.HEAD, tensors or {})
+  options.done()
+  return sizes_of(build(cls.FAMILY, **sizes))
 
-  @functools.cached_property
-  def shapes(self) -> dict[str, tuple[int, ...]]:
-    """Our path -> shape."""
-    return {path: leaf.shape for path, leaf in flatten(shapes_of(self.model)).items()}
 
-  def old(self, params: Any) -> dict[str, Any]:
-    """Parameters of the zoo -> the tree in the old names. Nothing is computed; it is a function that JAX can trace."""
-    flat = flatten(params)
-    del params  # Each array goes as its copy comes: there is no room for two of a large model.
-    return unflatten({rule.theirs: rule.layout.write(flat.pop(rule.ours)) for rule in self.rules})
+def section(cls: type[OldModule], entries: Mapping[str, Any], where: str) -> dict[str, Any]:
+  """What a config says about a model of this class, which may be a part of what it describes.
 
-  def ours(self, tree: Any) -> dict[str, Any]:
-    """The way back. What the model does not have is left out, as Linen does.
-
-    Raises:
-      UserError: parameters are missing or misshapen.
-    """
-    found = flatten(tree)
-    wanted = {rule.theirs: rule.shape(self.shapes[rule.ours]) for rule in self.rules}
-    problems = mismatch({name: found[name].shape for name in found.keys() & wanted.keys()}, wanted)
-    if problems:
-      raise UserError(f"params are not those of this {self.model.spec['family']}: {problems}.")
-    read = {rule.ours: rule.layout.read(found[rule.theirs], self.shapes[rule.ours]) for rule in self.rules}
-    return unflatten(read)
-
-  def _pure(self, params, rngs, inputs, *, run, train, attentions, hidden):
-    variables = {"params": self.ours(params)}
-    given = dict(method=lambda model: run(model, inputs, train), rngs=rngs)
-    if not attentions and not hidden:
-      return _output(self.model.apply(variables, **given))
-    watched = dict(capture_intermediates=_is_watched, mutable=["intermediates"])
-    out, state = self.model.apply(variables, **given, **watched)
-    for key, tower in self.towers.items():
-      seen, place = state["intermediates"], out[key] if key else out
-      seen = seen[tower] if tower else seen
-      layers = [seen["stack"][f"layer_{i}"] for i in range(len(seen["stack"]))]
-      if hidden:
-        states = [layer["__call__"][0] for layer in layers]
-        states = [*states[:-1], place["last_hidden_state"]] if self.last_is_normed else states
-        place["hidden_states"] = (seen["Dropout_0"]["__call__"][0], *states)
-      if attentions:
-        place["attentions"] = tuple(layer["self_attention"]["weights"][0] for layer in layers)
-    return _output(out)
+  Raises:
+    UserError: it is of another model_type.
+  """
+  known = tables.of_family(cls.FAMILY).MODEL_TYPES
+  kind = entries.get("model_type") or known[0]
+  if cls.WHOLE is not None and kind == cls.WHOLE[0]:
+    projection = {"projection_dim": entries["projection_dim"]} if "projection_dim" in entries else {}
+    return {**entries.get(cls.WHOLE[1], {}), **projection, "model_type": known[0]}
+  if kind not in known:
+    name = cls.__name__.removesuffix("Module")
+    raise UserError(f"{where}: model_type is {shown(kind)}. {name} reads: {', '.join(known)}.")
+  return dict(entries)
 
 
 def token_inputs(input_ids: Any, attention_mask: Any, position_ids: Any) -> dict[str, jax.Array | None]:
@@ -159,15 +138,6 @@ def refuse(**given: Any) -> None:
   for name, value in given.items():
     if value is not None and value is not False:
       raise UserError(f"{name} is {shown(value, 40)}, which the zoo's models do not have. Leave it out.")
-
-
-def _is_watched(module: Any, method: str) -> bool:
-  """What goes into the first layer is what a dropout gave, and the output of each layer goes into the next."""
-  return method == "__call__" and re.fullmatch(r"Dropout_0|layer_\d+", module.name or "") is not None
-
-
-def _output(out: Any) -> Any:
-  return Output({name: _output(x) for name, x in out.items()}) if isinstance(out, dict) else out
 
 
 def _plain(tree: Any) -> Any:

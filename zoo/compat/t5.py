@@ -1,13 +1,17 @@
-"""T5's old encoder: transformers 4, src/transformers/models/t5/modeling_flax_t5.py."""
+"""T5's old classes: transformers 4, src/transformers/models/t5/modeling_flax_t5.py."""
 
 from typing import Any
 
+import jax.numpy as jnp
+
+from zoo.compat.config_classes import ConfigClass
+from zoo.compat.core import Tower
 from zoo.compat.model import FlaxModel
-from zoo.compat.module import Call, token_inputs
+from zoo.compat.module import Call, OldModule, token_inputs
 from zoo.compat.outputs import Output
 
 
-def _arguments(
+def _encoder_arguments(
   input_ids, attention_mask=None, output_attentions=False, output_hidden_states=False, return_dict=True,
   deterministic=True,
 ):  # fmt: skip
@@ -15,15 +19,25 @@ def _arguments(
   return Call(inputs, deterministic, output_attentions, output_hidden_states, return_dict)
 
 
-def _run(model, inputs, train):
+def _run_encoder(model, inputs, train):
   return {"last_hidden_state": model.encode(inputs["tokens"], valid=inputs["valid"], train=train)}
 
 
-class FlaxT5EncoderModel(FlaxModel):
+class FlaxT5EncoderModule(OldModule):
   """-> last_hidden_state [batch, length, d_model], normed, as the last of hidden_states is."""
 
-  FAMILY, HEAD, TOWERS, LAST_IS_NORMED = "t5", "encoder", {"": "encoder"}, True
-  arguments, run = staticmethod(_arguments), staticmethod(_run)
+  FAMILY, HEAD, TOWERS = "t5", "encoder", (Tower(part="encoder", last="last_hidden_state"),)
+  arguments, run = staticmethod(_encoder_arguments), staticmethod(_run_encoder)
+
+
+class FlaxT5PreTrainedModel(FlaxModel):
+  """T5's base class."""
+
+  config_class, base_model_prefix, module_class = ConfigClass("T5Config"), "transformer", FlaxT5EncoderModule
+
+
+class FlaxT5EncoderModel(FlaxT5PreTrainedModel):
+  """-> last_hidden_state [batch, length, d_model], normed, as the last of hidden_states is."""
 
   def __call__(
     self,
@@ -37,7 +51,11 @@ class FlaxT5EncoderModel(FlaxModel):
     dropout_rng: Any = None,
   ) -> Output:
     """int32 input_ids [batch, length], attention_mask of 0 and 1; the order is another than that of CLIP and BERT."""
-    flags = (output_attentions, output_hidden_states, return_dict, not train)
-    return self._call(_arguments(input_ids, attention_mask, *flags), params, dropout_rng)
+    ids, mask, _ = self._tokens(input_ids, attention_mask)
+    flags = self._flags(output_attentions, output_hidden_states, return_dict)
+    return self._apply(params, dropout_rng, ids, mask, *flags, not train)
 
   encode = __call__
+
+  def _example(self, input_shape):
+    return self._tokens(jnp.zeros(input_shape, jnp.int32))[:2]

@@ -4,7 +4,7 @@ https://flax.readthedocs.io/en/latest/api_reference/flax.serialization.html desc
 """
 
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -69,8 +69,28 @@ def flax_rules(rules: Iterable[Rule]) -> list[Rule]:
   return [_flax(rule, {rule.ours for rule in rules}) for rule in rules]
 
 
+def to_torch(path: Sequence[str], array: Any) -> tuple[str, Any]:
+  """An array of an old Flax tree -> torch's name for it, and the array as it lies there."""
+  return torch_name(path), array.transpose(_ORDERS[array.ndim]) if path[-1] == "kernel" else array
+
+
+def torch_name(path: Sequence[str]) -> str:
+  """Torch's name of an array in an old Flax tree.
+
+  >>> torch_name(("encoder", "layer", "0", "dense", "kernel"))
+  'encoder.layer.0.dense.weight'
+  """
+  *front, last = path
+  return ".".join([*front, {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(last, last)])
+
+
+def from_torch(path: Sequence[str], array: Any) -> Any:
+  """The way back: torch's array as an old Flax tree has it at `path`."""
+  return array.transpose(np.argsort(_ORDERS[array.ndim])) if path[-1] == "kernel" else array
+
+
 def _flax(rule: Rule, every: set[str]) -> Rule:
-  if rule.index is not None or rule.stretch is not None:
+  if rule.index is not None:
     raise UserError(f"{rule.theirs} is made of several arrays: the zoo does not know how old Flax models called them.")
   before, _, ours = rule.ours.rpartition("/")
   *front, last = rule.theirs.split(".")
@@ -78,18 +98,22 @@ def _flax(rule: Rule, every: set[str]) -> Rule:
     # A norm without a bias, which Flax did not have then, was one of their own making and kept torch's name.
     own = ours == "scale" and f"{before}/bias" not in every
     last = "weight" if own else ours
-  groups, order = rule.layout
-  if ours == "kernel" and order is not None:
-    # Ours -> torch's -> theirs: most often two turns that undo each other, and nothing is left to do.
-    order = tuple(order[axis] for axis in np.argsort(_ORDERS[len(order)]))
+  (groups, order), stretch = rule.layout, rule.stretch
+  if ours == "kernel":
+    # Ours -> torch's -> theirs: most often two turns that undo each other, and nothing is left to do. A kernel that
+    # torch keeps as we do is that of a `Conv1D`, a matrix.
+    order = order or tuple(range(2 if groups is None else len(groups)))
+    turn = _ORDERS[len(order)]
+    order = tuple(order[axis] for axis in np.argsort(turn))
     order = None if order == tuple(range(len(order))) else order
-  return Rule(rule.ours, "/".join([*front, last]), Layout(groups, order))
+    stretch = stretch and (turn[stretch[0]], *stretch[1:])
+  return Rule(rule.ours, "/".join([*front, last]), Layout(groups, order), stretch=stretch)
 
 
 def _read(path: pathlib.Path) -> list[tuple[str, np.ndarray]]:
   try:
     tree = msgpack.unpackb(path.read_bytes(), ext_hook=_array, raw=False, strict_map_key=False)
-    return [_torch(parts, array) for parts, array in _leaves(tree, ())]
+    return [to_torch(parts, array) for parts, array in _leaves(tree, ())]
   except (OSError, ValueError, TypeError, KeyError, RecursionError, msgpack.exceptions.UnpackException) as error:
     reason = f"{str(error)[:200] or type(error).__name__}"
     raise UserError(f"{path} is no sound flax_model.msgpack: {reason}. Fetch it again.") from None
@@ -118,10 +142,3 @@ def _leaves(tree: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...],
       yield from _leaves(branch, (*path, str(name)))
   else:
     raise ValueError(f"'{'/'.join(path)[:100]}' is a {type(tree).__name__}, not an array")
-
-
-def _torch(path: tuple[str, ...], array: np.ndarray) -> tuple[str, np.ndarray]:
-  *front, last = path
-  if last == "kernel":
-    array = array.transpose(_ORDERS[array.ndim])
-  return ".".join([*front, {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(last, last)]), array

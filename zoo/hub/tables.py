@@ -113,3 +113,11 @@ def by_ours(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
   for rule in rules:
     grouped.setdefault(rule.ours, []).append(rule)
   return grouped
+
+
+def by_theirs(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
+  """name of theirs -> its rules, in the order in which they lie in it."""
+  grouped: dict[str, list[Rule]] = {}
+  for rule in rules:
+    grouped.setdefault(rule.theirs, []).append(rule)
+  return {name: sorted(parts, key=lambda rule: rule.stretch[1] if rule.stretch else 0) for name, parts in grouped.items()}

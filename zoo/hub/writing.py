@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -30,10 +31,24 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
   Raises:
     UserError: the family has no layout there, `params` are not this model's, the folder cannot be written.
   """
-  folder, sizes = pathlib.Path(folder), sizes_of(model)
+  sizes = sizes_of(model)
   table = tables.of_family(model.spec["family"])
   tensors = published(model, params)
   config = {"architectures": [table.HEADS[tables.head_of(table, sizes)][0]], **table.config(sizes)}
+  write_files(pathlib.Path(folder), config, tensors)
+
+
+def write_files(folder: pathlib.Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
+  """The two files of a folder in the hub's layout. Every process calls it, and the first one writes.
+
+  Args:
+    folder: made if it is not there.
+    config: what config.json says.
+    tensors: name -> array.
+
+  Raises:
+    UserError: the folder cannot be written.
+  """
   if jax.process_index() != 0:
     return
   try:

@@ -1,0 +1,195 @@
+"""A model of the zoo on trees in old names: what lies beneath an old module."""
+
+import concurrent.futures
+import functools
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from zoo.build import build, shapes_of
+from zoo.compat.outputs import Output, ordered
+from zoo.errors import UserError
+from zoo.hub import tables
+from zoo.hub.msgpack import flax_rules
+from zoo.layouts import Rule
+from zoo.mismatch import mismatch
+from zoo.paths import flatten, unflatten
+
+
+class Tower(NamedTuple):
+  """Where hidden states and attentions come from, and where they go.
+
+  place: the entry of the outputs that gets them; "": the outputs themselves.
+  part: the part of the model that has the layers; "": the model itself.
+  prefix: what their names begin with: "encoder_".
+  last: the entry of `place` that takes the place of the last hidden state, for it is normed; "": none does.
+  cross: whether its layers look at another tower too.
+  """
+
+  place: str = ""
+  part: str = ""
+  prefix: str = ""
+  last: str = ""
+  cross: bool = False
+
+
+class Core:
+  """A model, and the functions of trees in old names that it makes.
+
+  Args:
+    model: of the zoo, its layers in a loop.
+    rules: of `zoo.hub.msgpack.flax_rules`.
+    unused: patterns of old names that the model has and the old module had not.
+    towers: what hidden states and attentions are read from.
+  """
+
+  def __init__(self, model: Any, rules: Sequence[Rule], unused: Sequence[str], towers: Sequence[Tower]):
+    self.model, self.towers = model, towers
+    self.rules = [rule for rule in rules if not any(re.match(pattern, rule.theirs) for pattern in unused)]
+    self.spare = [rule for rule in rules if rule not in self.rules]
+    # Compiled, for a kernel is another shape there: reshaping costs nothing in a program, and a copy outside of one.
+    self.compiled = jax.jit(self._pure, static_argnames=("run", "train", "attentions", "hidden"))
+    # A method is another one each time that it is asked for, and a program is compiled for each.
+    self.to_ours = jax.jit(self.ours)
+
+  @functools.cached_property
+  def shapes(self) -> dict[str, tuple[int, ...]]:
+    """Our path -> shape."""
+    return {path: leaf.shape for path, leaf in flatten(shapes_of(self.model)).items()}
+
+  @functools.cached_property
+  def old_shapes(self) -> dict[str, tuple[int, ...]]:
+    """Path in the old tree -> shape."""
+    return {rule.theirs: rule.shape(self.shapes[rule.ours]) for rule in self.rules}
+
+  def initial(self, rng: jax.Array) -> dict[str, Any]:
+    """Random parameters in the old names; not compiled as a whole, which takes half a minute for 24 layers."""
+    return self.old(self.model.init(rng, *self.model.example())["params"])
+
+  def old(self, params: Any) -> dict[str, Any]:
+    """Parameters of the zoo -> the tree in the old names. Nothing is computed; it is a function that JAX can trace."""
+    flat = flatten(params)
+    del params  # Each array goes as its copy comes: there is no room for two of a large model.
+    tree: dict[str, Any] = {}
+    for theirs, rules in tables.by_theirs(self.rules).items():
+      parts = [rule.layout.write(flat.pop(rule.ours)) for rule in rules]
+      axis = rules[0].stretch[0] if rules[0].stretch else 0
+      tree[theirs] = parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis)
+    return unflatten(tree)
+
+  def ours(self, tree: Any) -> dict[str, Any]:
+    """The way back. What the model does not have is left out, as Linen does.
+
+    Raises:
+      UserError: parameters are missing or misshapen.
+    """
+    found, wanted = flatten(tree), self.old_shapes
+    problems = mismatch({name: found[name].shape for name in found.keys() & wanted.keys()}, wanted)
+    if problems:
+      raise UserError(f"params are not those of this {self.model.spec['family']}: {problems}.")
+    read = {rule.ours: rule.read(found[rule.theirs], self.shapes[rule.ours]) for rule in self.rules}
+    dtype = jnp.result_type(*found.values())
+    return unflatten(read | {rule.ours: jnp.zeros(self.shapes[rule.ours], dtype) for rule in self.spare})
+
+  def _pure(self, params, cache, rngs, inputs, *, run, train, attentions, hidden):
+    variables, mutable, watched = {"params": self.ours(params)}, [], {}
+    if cache:
+      variables["cache"], mutable = cache["layers"], ["cache"]
+      inputs = _in_cache(inputs, cache["index"])
+    if attentions or hidden:
+      mutable = [*mutable, "intermediates"]
+      watched = dict(capture_intermediates=_is_watched)
+    call = dict(method=lambda model: run(model, inputs, train), rngs=rngs, mutable=mutable or False, **watched)
+    out, state = self.model.apply(variables, **call) if mutable else (self.model.apply(variables, **call), {})
+    for tower in self.towers if watched else ():
+      _put_states(out, state["intermediates"], tower, attentions, hidden)
+    if cache:
+      cache = {"layers": state["cache"], "index": cache["index"] + inputs["step"]}
+      out["past_key_values"] = cache
+    return _output(out), cache
+
+
+def _in_cache(inputs, index):
+  """The inputs, of a mask for all that the cache has room for the part that is of these tokens."""
+  name = "decoder_" if "decoder_tokens" in inputs else ""
+  length = inputs[f"{name}tokens"].shape[1]
+  inputs = {**inputs, "step": length}
+  valid, positions = inputs.get(f"{name}valid"), inputs.get(f"{name}positions")
+  if valid is not None and valid.shape[1] != length:
+    inputs[f"{name}valid"] = jax.lax.dynamic_slice_in_dim(valid, index, length, 1)
+  if positions is None:
+    inputs[f"{name}positions"] = (index + jnp.arange(length))[None]
+  return inputs
+
+
+def _put_states(out, intermediates, tower, attentions, hidden):
+  place = out[tower.place] if tower.place else out
+  seen = intermediates
+  for part in tower.part.split("/") if tower.part else ():
+    if part not in seen:  # Only a decoder ran, or only an encoder.
+      return
+    seen = seen[part]
+  layers = [seen["stack"][f"layer_{i}"] for i in range(len(seen["stack"]))]
+  if hidden:
+    states = [layer["__call__"][0] for layer in layers]
+    states = [*states[:-1], place[tower.last]] if tower.last in place else states
+    place[f"{tower.prefix}hidden_states"] = (seen["Dropout_0"]["__call__"][0], *states)
+  if attentions:
+    place[f"{tower.prefix}attentions"] = tuple(layer["self_attention"]["weights"][0] for layer in layers)
+    if tower.cross:
+      place["cross_attentions"] = tuple(layer["cross_attention"]["weights"][0] for layer in layers)
+
+
+def _is_watched(module: Any, method: str) -> bool:
+  """What goes into the first layer is what a dropout gave, and the output of each layer goes into the next."""
+  return method == "__call__" and re.fullmatch(r"Dropout_0|layer_\d+", module.name or "") is not None
+
+
+def _output(out: Any) -> Any:
+  return Output(ordered({name: _output(x) for name, x in out.items()})) if _is_output(out) else out
+
+
+def _is_output(out: Any) -> bool:
+  return isinstance(out, dict) and "layers" not in out  # The second is a cache.
+
+
+class Recipe(NamedTuple):
+  """What of an old module's class decides which model of the zoo it is.
+
+  family, head: of `zoo.build`. names: [(regular expression, replacement)] from torch's names to the old ones.
+  unused, towers: of `Core`.
+  """
+
+  family: str
+  head: str | None
+  names: tuple[tuple[str, str], ...]
+  unused: tuple[str, ...]
+  towers: tuple[Tower, ...]
+
+
+@functools.lru_cache(maxsize=64)
+def core_of(recipe: Recipe, sizes: str, dtype: str, remat: str | None) -> Core:
+  """The core of these sizes (JSON), the same one each time, with all that it compiled."""
+  # Modules made inside a Linen module are taken for its submodules. A thread is not inside of one.
+  with concurrent.futures.ThreadPoolExecutor(1) as outside:
+    return outside.submit(_core, recipe, json.loads(sizes), dtype, remat).result()
+
+
+def _core(recipe: Recipe, sizes: dict[str, Any], dtype: str, remat: str | None) -> Core:
+  # A loop, for old names count layers: to scan over them would be to copy them all in each call. Old models learned
+  # about padding as about any token.
+  computing: dict[str, Any] = {"dtype": dtype, "scan": False, "remat": remat}
+  computing |= {"pad": None} if "pad" in sizes else {}
+  model = build(recipe.family, **(sizes | computing))
+  rules = [rule._replace(theirs=renamed(rule.theirs, recipe.names))
+           for rule in tables.of_family(recipe.family).rules(sizes)]  # fmt: skip
+  return Core(model, flax_rules(rules), recipe.unused, recipe.towers)
+
+
+def renamed(name: str, names: Sequence[tuple[str, str]]) -> str:
+  """A name of torch as old Flax models had it."""
+  return functools.reduce(lambda name, change: re.sub(*change, name), names, name)

@@ -1,0 +1,140 @@
+"""Our classes where `from transformers import Flax...` looks: with transformers 5, with 4, or with none."""
+
+import contextlib
+import functools
+import importlib
+import importlib.machinery
+import inspect
+import sys
+from types import ModuleType
+from typing import Any
+
+import jax.numpy as jnp
+
+from zoo.compat import outputs
+from zoo.compat.families import FILES, names_in, old_names
+from zoo.compat.pretrained import FlaxPreTrainedModel
+from zoo.errors import UserError
+
+_undo: list[tuple[str, Any, Any, Any]] = []  # What `install` changed, newest last.
+_ABSENT = object()
+# Files that old code imports from, beside those of the families: names -> what they are.
+SHARED = {
+  "transformers.modeling_flax_utils": {"FlaxPreTrainedModel": FlaxPreTrainedModel},
+  "transformers.modeling_flax_outputs": dict.fromkeys(
+    """FlaxBaseModelOutput FlaxBaseModelOutputWithPooling FlaxBaseModelOutputWithPast FlaxSeq2SeqModelOutput
+    FlaxBaseModelOutputWithPastAndCrossAttentions FlaxBaseModelOutputWithPoolingAndCrossAttentions
+    FlaxCausalLMOutputWithCrossAttentions FlaxMaskedLMOutput FlaxMultipleChoiceModelOutput FlaxNextSentencePredictorOutput
+    FlaxQuestionAnsweringModelOutput FlaxSeq2SeqLMOutput FlaxSeq2SeqQuestionAnsweringModelOutput
+    FlaxSeq2SeqSequenceClassifierOutput FlaxSequenceClassifierOutput FlaxTokenClassifierOutput""".split(),
+    outputs.Output,
+  ),
+}
+
+
+class _OnlyFlax(ModuleType):
+  """`transformers` where it is not installed: our names, and an error that says so for all others."""
+
+  def __getattr__(self, name: str) -> Any:
+    if name.startswith("__"):
+      raise AttributeError(name)
+    raise AttributeError(
+      f"transformers is not installed, and zoo.compat.install() put only old Flax classes in its place: {name} is none of "
+      "them. Install transformers for it."
+    )
+
+
+def install() -> None:
+  """Puts the classes of `zoo.compat` where `from transformers import Flax...` finds them, until `uninstall`.
+
+  They are then found in the files of transformers too (`transformers.models.clip.modeling_flax_clip`), and say that
+  they are from there, so that pipelines of diffusers write folders that others read. Call it before anything imports
+  those names. A second call changes nothing. Without transformers there is a module `transformers` of these alone.
+
+  Where JAX no longer has them, `jax.numpy.clip` gets its keywords a_min and a_max back too: the safety checker of
+  diffusers' pipelines says them.
+
+  >>> import zoo.compat
+  >>> zoo.compat.install()
+  >>> from transformers import FlaxCLIPTextModel
+  >>> FlaxCLIPTextModel is zoo.compat.FlaxCLIPTextModel, FlaxCLIPTextModel.__module__
+  (True, 'transformers.models.clip.modeling_flax_clip')
+  >>> zoo.compat.uninstall()
+  """
+  if _undo:
+    return
+  top = _transformers()
+  for name, value in old_names().items():
+    _set(top, name, value)
+  for file, names in {**SHARED, **{file: names_in(file) for file in FILES}}.items():
+    module = _module(file)
+    for name, value in names.items():
+      _set(module, name, value)
+      # transformers 4 looks in the folder of a model; so does what was written for it.
+      _set(_module(file.rpartition(".")[0]), name, value)
+      if isinstance(value, type) and value is not outputs.Output:
+        _set(value, "__module__", file)
+  _set(jnp, "clip", _clip_with_old_keywords())
+
+
+def _clip_with_old_keywords() -> Any:
+  clip = jnp.clip
+  if "a_min" in inspect.signature(clip).parameters:
+    return clip
+
+  @functools.wraps(clip)
+  def old_clip(arr=None, /, min=None, max=None, *, a=None, a_min=None, a_max=None):
+    return clip(a if arr is None else arr, a_min if min is None else min, a_max if max is None else max)
+
+  return old_clip
+
+
+def uninstall() -> None:
+  """Takes back what `install` did. Whoever imported a class keeps it."""
+  while _undo:
+    kind, holder, name, before = _undo.pop()
+    if kind == "module":
+      sys.modules.pop(name, None)
+    elif before is _ABSENT:
+      delattr(holder, name)
+    else:
+      setattr(holder, name, before)
+
+
+def _transformers() -> ModuleType:
+  """The module `transformers`, as it stays."""
+  top = _module("transformers")
+  if not isinstance(top, _OnlyFlax):
+    # This file of theirs makes the whole module anew when it is first imported, and our names would go with the old one.
+    with contextlib.suppress(ImportError):
+      importlib.import_module("transformers.processing_utils")
+  return sys.modules["transformers"]
+
+
+def _set(holder: Any, name: str, value: Any) -> None:
+  before = vars(holder).get(name, _ABSENT)
+  if before is not value:
+    _undo.append(("name", holder, name, before))
+    setattr(holder, name, value)
+
+
+def _module(name: str) -> ModuleType:
+  """A module of transformers, made if it is not there."""
+  if name in sys.modules:
+    return sys.modules[name]
+  parent, _, last = name.rpartition(".")
+  if parent:
+    _module(parent)
+  try:
+    return importlib.import_module(name)
+  except ModuleNotFoundError as error:
+    if error.name != name:
+      raise UserError(f"{name} cannot be imported: {error}. Repair transformers, or uninstall it.") from error
+  module = _OnlyFlax(name) if not parent else ModuleType(name)
+  module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
+  module.__path__ = []
+  sys.modules[name] = module
+  _undo.append(("module", None, name, None))
+  if parent:
+    _set(sys.modules[parent], last, module)
+  return module

@@ -1,0 +1,173 @@
+"""Files become trees in old names, those of which something is missing or misshapen too, if that is asked for."""
+
+import functools
+import logging
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from zoo.build import sizes_of
+from zoo.compat.core import Core
+from zoo.errors import UserError
+from zoo.hub import tables
+from zoo.hub.loading import read_params
+from zoo.hub.msgpack import from_torch, torch_name
+from zoo.layouts import Rule
+from zoo.paths import flatten, unflatten
+
+LOGGER = "transformers.modeling_flax_utils"  # Where those who listened to old models listen.
+
+
+class Patched(Mapping):
+  """Tensors of files, some of them hidden or replaced by arrays in memory."""
+
+  def __init__(self, tensors: Any, hidden: set[str], arrays: Mapping[str, np.ndarray]):
+    self.tensors, self.arrays = tensors.only(name for name in tensors if name not in hidden), dict(arrays)
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    return self.arrays[name] if name in self.arrays else self.tensors[name]
+
+  def __iter__(self):
+    return iter({**self.tensors.shapes, **self.arrays})
+
+  def __len__(self) -> int:
+    return len({**self.tensors.shapes, **self.arrays})
+
+  @property
+  def shapes(self) -> dict[str, tuple[int, ...]]:
+    """name -> shape."""
+    return {**self.tensors.shapes, **{name: array.shape for name, array in self.arrays.items()}}
+
+  @property
+  def dtypes(self) -> dict[str, np.dtype]:
+    """name -> dtype."""
+    return {**self.tensors.dtypes, **{name: array.dtype for name, array in self.arrays.items()}}
+
+
+def old_params(core: Core, tensors: Any, where: str, key: jax.Array, *, replace: bool, fill: bool) -> Any:
+  """The tree in old names of a core's model.
+
+  Args:
+    core: what the tree is for.
+    tensors: of `zoo.hub.files.open_tensors`.
+    where: what to call the files.
+    key: for what is missing.
+    replace: whether arrays of another shape than the model's are random instead.
+    fill: whether what is missing is random; False: it is left out.
+
+  Raises:
+    UserError: what `zoo.hub.loading.read_params` raises; another shape, without `replace`.
+  """
+  sizes = sizes_of(core.model)
+  table, rules = tables.of_family(core.model.spec["family"]), torch_rules(core)
+  names = tables.canonical(tensors, table, where)
+  every = {rule.theirs for head in table.HEADS for rule in table.rules(tables.with_head(table, sizes, head))}
+  missing, misshapen = [], {}
+  for rule in rules:
+    spelling = tables.lookup(rule.theirs, names, table, every)
+    if spelling is None:
+      missing.append(rule)
+    elif tensors.shapes[names[spelling]] != rule.shape(core.shapes[rule.ours]):
+      misshapen[names[spelling]] = rule
+  if misshapen and not replace:
+    name, rule = next(iter(misshapen.items()))
+    raise UserError(
+      f"{where}: {name} {tensors.shapes[name]} is not {rule.shape(core.shapes[rule.ours])}, as the config says, nor are "
+      f"{len(misshapen) - 1} others. With ignore_mismatched_sizes=True they are initialised at random."
+    )
+  dtype = widest(tensors)
+  if len(missing) == len(rules):
+    missing = []  # Another model's files, which are refused.
+  absent = {rule.theirs for rule in missing}
+  patches = _random(core, [rule for rule in rules if rule.theirs in absent or rule in misshapen.values()], key, dtype)
+  if misshapen:
+    report(f"{where}: initialised at random because the shapes did not match: {', '.join(sorted(misshapen))}.")
+  lost = absent - {rule.theirs for rule in rules if rule.ours in {spare.ours for spare in core.spare}}
+  if lost:
+    advice = "initialised at random. Train before use." if fill else "left out. init_weights(rng, params=params) adds it."
+    report(f"{where} has no {', '.join(sorted(lost)[:8])}: {advice}")
+  patched = Patched(tensors, set(misshapen), patches) if patches else tensors
+  tree = core.old(read_params(patched, table, core.model, where, dtype=dtype, mesh=_default_device()))
+  if fill or not lost:
+    return tree
+  gone = {rule.theirs for rule in core.rules if rule.ours in {rule.ours for rule in rules if rule.theirs in lost}}
+  return unflatten({path: array for path, array in flatten(tree).items() if path not in gone})
+
+
+def plain_params(shapes: Any, prefix: str, tensors: Any, where: str, *, replace: bool) -> tuple[dict[str, Any], Any]:
+  """What of a tree of a module that is not the zoo's is in files, and the tree of what is not.
+
+  Args:
+    shapes: the tree, of shapes.
+    prefix: of the body's names, which the files or the tree may lack.
+    tensors, where, replace: as of `old_params`.
+
+  Raises:
+    UserError: an array of another shape, without `replace`; files that have nothing of it.
+  """
+  found, random, mismatched = {}, {}, []
+  for path, leaf in flatten(shapes).items():
+    parts = path.split("/")
+    name = torch_name(parts)
+    names = [name, f"{prefix}.{name}", name.removeprefix(f"{prefix}.")] + [".".join(parts)]
+    name = next((name for name in names if name in tensors.shapes), None)
+    array = None if name is None else np.asarray(tensors[name])
+    if array is not None and name != ".".join(parts):
+      array = from_torch(parts, array)
+    if array is not None and array.shape != leaf.shape:
+      mismatched.append(f"{name} {array.shape} instead of {leaf.shape}")
+      array = None
+    (random if array is None else found)[path] = leaf if array is None else jnp.asarray(array)
+  if not found and random:
+    raise UserError(f"{where} holds nothing of this model: {', '.join(sorted(random)[:3])} are not there.")
+  if mismatched and not replace:
+    raise UserError(
+      f"{where}: {mismatched[0]}. With ignore_mismatched_sizes=True {len(mismatched)} array(s) are initialised at random."
+    )
+  if mismatched:
+    report(f"{where}: initialised at random because the shapes did not match: {'; '.join(mismatched)}.")
+  return found, random
+
+
+def report(message: str) -> None:
+  """Warns, and tells the logger of old models."""
+  warnings.warn(message, stacklevel=4)
+  logging.getLogger(LOGGER).warning(message)
+
+
+def torch_rules(core: Core) -> list[Rule]:
+  """The rules of a core's model with torch's names, those of parts that no old module has too."""
+  return tables.of_family(core.model.spec["family"]).rules(sizes_of(core.model))
+
+
+def _random(core: Core, rules: list[Rule], key: jax.Array, dtype: Any) -> dict[str, np.ndarray]:
+  """Initial values under torch's names; the others are not computed."""
+  if not rules:
+    return {}
+
+  def some(rng):
+    flat = flatten(core.model.init(rng, *core.model.example())["params"])
+    return {rule.ours: flat[rule.ours].astype(dtype) for rule in rules}
+
+  arrays = {path: np.asarray(array) for path, array in jax.jit(some)(key).items()}
+  tensors: dict[str, np.ndarray] = {}
+  for rule in rules:
+    tensors[rule.theirs] = rule.write(arrays[rule.ours], tensors.get(rule.theirs))
+  return tensors
+
+
+def widest(tensors: Any) -> Any:
+  """The widest floating dtype of files, as far as JAX has it."""
+  floats = [dtype for dtype in tensors.dtypes.values() if jnp.issubdtype(dtype, jnp.floating)]
+  return jax.dtypes.canonicalize_dtype(functools.reduce(jnp.promote_types, floats, floats[0]) if floats else jnp.float32)
+
+
+def _default_device() -> Mesh | None:
+  """Where arrays go by default, if that is not the first device: `with jax.default_device(cpu)` is for large models."""
+  (device,) = jnp.zeros(()).devices()
+  return None if device == jax.devices()[0] else Mesh(np.array([device]), ("data",))
