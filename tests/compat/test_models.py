@@ -84,7 +84,9 @@ def test_models_keep_parameters_unless_they_are_told_not_to(tmp_path):
   fresh = model.init_weights(jax.random.PRNGKey(2), (1, 1))
   kept = model.init_weights(jax.random.PRNGKey(2), (1, 1), {"classifier": model.params["classifier"]})
   jax.tree.map(np.testing.assert_array_equal, kept, {**fresh, "classifier": model.params["classifier"]})
-  with pytest.raises(ValueError, match="params lack 2 of FlaxBertForSequenceClassification: classifier/bias, classifier/kernel"):
+  with pytest.raises(
+    ValueError, match="params lack 2 of FlaxBertForSequenceClassification: classifier/bias, classifier/kernel"
+  ):
     model.params = {"bert": model.params["bert"]}
   model.save_pretrained(tmp_path)
 
@@ -223,3 +225,48 @@ def test_vision_takes_channels_first_and_its_module_channels_last():
   direct = model.module.apply({"params": params}, IMAGES.transpose(0, 2, 3, 1), True, False, True)
   np.testing.assert_allclose(model(IMAGES, params).pooler_output, direct.pooler_output, atol=1e-6)
   assert len(direct.hidden_states) == 3
+
+
+def test_arrays_of_another_size_are_random_if_that_is_asked_for(tmp_path):
+  model, params = without(compat.FlaxBertForSequenceClassification, {**BERT, "num_labels": 5})
+  model.save_pretrained(tmp_path, params)
+  with pytest.raises(
+    ValueError,
+    match=r"word_embeddings.weight \(37, 12\) is not \(31, 12\).* 2 others. With ignore_mismatched_sizes=True",
+  ):
+    compat.FlaxBertForSequenceClassification.from_pretrained(tmp_path, num_labels=4, vocab_size=31)
+  with pytest.warns(UserWarning, match="the shapes did not match: .*word_embeddings.weight.*classifier.bias"):
+    other = compat.FlaxBertForSequenceClassification.from_pretrained(
+      tmp_path, num_labels=4, vocab_size=31, ignore_mismatched_sizes=True
+    )
+  assert other.params["classifier"]["kernel"].shape == (12, 4) and other.config.num_labels == 4
+  jax.tree.map(np.testing.assert_array_equal, other.params["bert"]["encoder"], params["bert"]["encoder"])
+
+
+def test_a_tree_that_lacks_an_entry_is_saved_loaded_and_filled(tmp_path):
+  model, params = without(compat.FlaxT5EncoderModel, T5)
+  lacking = {**params, "encoder": {name: x for name, x in params["encoder"].items() if name != "final_layer_norm"}}
+  model.save_pretrained(tmp_path, lacking)
+  with pytest.warns(UserWarning, match="has no encoder.final_layer_norm.weight: left out. init_weights"):
+    model, loaded = compat.FlaxT5EncoderModel.from_pretrained(tmp_path, _do_init=False)
+  jax.tree.map(np.testing.assert_array_equal, loaded, lacking)
+  whole = model.init_weights(model.key, model.input_shape, params=freeze(loaded))
+  np.testing.assert_array_equal(whole["encoder"]["final_layer_norm"]["weight"], np.ones(12))
+  with pytest.warns(UserWarning, match="final_layer_norm.weight: initialised at random"):
+    assert "final_layer_norm" in compat.FlaxT5EncoderModel.from_pretrained(tmp_path).params["encoder"]
+
+
+def test_training_asks_for_shapes_alone():
+  model = compat.FlaxCLIPTextModel(TEXT, _do_init=False)
+  shapes = model.init_weights(rng=jax.random.PRNGKey(0), input_shape=(1, 8), eval_only=True)
+  assert flatten(shapes).keys() == flatten(model.params_shape_tree).keys()
+  assert isinstance(jax.tree.leaves(shapes)[0], jax.ShapeDtypeStruct)
+
+
+def test_classes_say_what_they_are():
+  kinds = (compat.FlaxCLIPTextModel, compat.FlaxCLIPVisionModel, compat.FlaxBertForMaskedLM, compat.FlaxT5EncoderModel)
+  assert [kind.main_input_name for kind in kinds] == ["input_ids", "pixel_values", "input_ids", "input_ids"]
+  assert [kind.base_model_prefix for kind in kinds] == ["", "", "bert", "transformer"]
+  assert kinds[2].module_class is compat.FlaxBertForMaskedLMModule and not kinds[2].can_generate()
+  assert issubclass(kinds[0], compat.FlaxCLIPTextPreTrainedModel) and issubclass(kinds[0], compat.FlaxPreTrainedModel)
+  assert kinds[2].__name__ == "FlaxBertForMaskedLM" and kinds[2].__module__ == "zoo.compat.bert"

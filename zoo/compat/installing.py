@@ -24,9 +24,9 @@ SHARED = {
   "transformers.modeling_flax_outputs": dict.fromkeys(
     """FlaxBaseModelOutput FlaxBaseModelOutputWithPooling FlaxBaseModelOutputWithPast FlaxSeq2SeqModelOutput
     FlaxBaseModelOutputWithPastAndCrossAttentions FlaxBaseModelOutputWithPoolingAndCrossAttentions
-    FlaxCausalLMOutputWithCrossAttentions FlaxMaskedLMOutput FlaxMultipleChoiceModelOutput FlaxNextSentencePredictorOutput
-    FlaxQuestionAnsweringModelOutput FlaxSeq2SeqLMOutput FlaxSeq2SeqQuestionAnsweringModelOutput
-    FlaxSeq2SeqSequenceClassifierOutput FlaxSequenceClassifierOutput FlaxTokenClassifierOutput""".split(),
+    FlaxCausalLMOutputWithCrossAttentions FlaxMaskedLMOutput FlaxMultipleChoiceModelOutput
+    FlaxNextSentencePredictorOutput FlaxQuestionAnsweringModelOutput FlaxSeq2SeqLMOutput
+    FlaxSeq2SeqQuestionAnsweringModelOutput FlaxSeq2SeqSequenceClassifierOutput FlaxSequenceClassifierOutput FlaxTokenClassifierOutput""".split(),
     outputs.Output,
   ),
 }
@@ -39,8 +39,8 @@ class _OnlyFlax(ModuleType):
     if name.startswith("__"):
       raise AttributeError(name)
     raise AttributeError(
-      f"transformers is not installed, and zoo.compat.install() put only old Flax classes in its place: {name} is none of "
-      "them. Install transformers for it."
+      "transformers is not installed, and zoo.compat.install() put only old Flax classes in its place: "
+      f"{name} is none of them. Install transformers for it."
     )
 
 
@@ -66,9 +66,10 @@ def install() -> None:
   top = _transformers()
   for name, value in old_names().items():
     _set(top, name, value)
-  for file, names in {**SHARED, **{file: names_in(file) for file in FILES}}.items():
+  for file, names in {**{file: names_in(file) for file in FILES}, **SHARED}.items():
     module = _module(file)
-    for name, value in names.items():
+    # What transformers 4 has for all families stays as it is: families that are not ours are made of it.
+    for name, value in names.items() if file in FILES or ("module", None, file, None) in _undo else ():
       _set(module, name, value)
       # transformers 4 looks in the folder of a model; so does what was written for it.
       _set(_module(file.rpartition(".")[0]), name, value)
@@ -105,7 +106,7 @@ def _transformers() -> ModuleType:
   """The module `transformers`, as it stays."""
   top = _module("transformers")
   if not isinstance(top, _OnlyFlax):
-    # This file of theirs makes the whole module anew when it is first imported, and our names would go with the old one.
+    # This file of theirs makes the whole module anew when it is first imported: our names would go with the old one.
     with contextlib.suppress(ImportError):
       importlib.import_module("transformers.processing_utils")
   return sys.modules["transformers"]
@@ -127,9 +128,10 @@ def _module(name: str) -> ModuleType:
     _module(parent)
   try:
     return importlib.import_module(name)
-  except ModuleNotFoundError as error:
-    if error.name != name:
-      raise UserError(f"{name} cannot be imported: {error}. Repair transformers, or uninstall it.") from error
+  except Exception as error:
+    if not parent and not isinstance(error, ModuleNotFoundError):
+      raise UserError(f"{name} cannot be imported: {error}. Repair it, or uninstall it.") from error
+    # Old files that do not start with this JAX give way to ours too.
   module = _OnlyFlax(name) if not parent else ModuleType(name)
   module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
   module.__path__ = []

@@ -20,6 +20,7 @@ from zoo.hub.msgpack import from_torch, torch_name
 from zoo.layouts import Rule
 from zoo.paths import flatten, unflatten
 
+LEFT_OUT = "left out. init_weights(rng, params=params) adds it."
 LOGGER = "transformers.modeling_flax_utils"  # Where those who listened to old models listen.
 
 
@@ -77,8 +78,8 @@ def old_params(core: Core, tensors: Any, where: str, key: jax.Array, *, replace:
   if misshapen and not replace:
     name, rule = next(iter(misshapen.items()))
     raise UserError(
-      f"{where}: {name} {tensors.shapes[name]} is not {rule.shape(core.shapes[rule.ours])}, as the config says, nor are "
-      f"{len(misshapen) - 1} others. With ignore_mismatched_sizes=True they are initialised at random."
+      f"{where}: {name} {tensors.shapes[name]} is not {rule.shape(core.shapes[rule.ours])}, as the config says, nor "
+      f"are {len(misshapen) - 1} others. With ignore_mismatched_sizes=True they are initialised at random."
     )
   dtype = widest(tensors)
   if len(missing) == len(rules):
@@ -89,7 +90,7 @@ def old_params(core: Core, tensors: Any, where: str, key: jax.Array, *, replace:
     report(f"{where}: initialised at random because the shapes did not match: {', '.join(sorted(misshapen))}.")
   lost = absent - {rule.theirs for rule in rules if rule.ours in {spare.ours for spare in core.spare}}
   if lost:
-    advice = "initialised at random. Train before use." if fill else "left out. init_weights(rng, params=params) adds it."
+    advice = "initialised at random. Train before use." if fill else LEFT_OUT
     report(f"{where} has no {', '.join(sorted(lost)[:8])}: {advice}")
   patched = Patched(tensors, set(misshapen), patches) if patches else tensors
   tree = core.old(read_params(patched, table, core.model, where, dtype=dtype, mesh=_default_device()))
@@ -127,7 +128,7 @@ def plain_params(shapes: Any, prefix: str, tensors: Any, where: str, *, replace:
     raise UserError(f"{where} holds nothing of this model: {', '.join(sorted(random)[:3])} are not there.")
   if mismatched and not replace:
     raise UserError(
-      f"{where}: {mismatched[0]}. With ignore_mismatched_sizes=True {len(mismatched)} array(s) are initialised at random."
+      f"{where}: {mismatched[0]}. With ignore_mismatched_sizes=True {len(mismatched)} array(s) are random instead."
     )
   if mismatched:
     report(f"{where}: initialised at random because the shapes did not match: {'; '.join(mismatched)}.")
@@ -164,7 +165,9 @@ def _random(core: Core, rules: list[Rule], key: jax.Array, dtype: Any) -> dict[s
 def widest(tensors: Any) -> Any:
   """The widest floating dtype of files, as far as JAX has it."""
   floats = [dtype for dtype in tensors.dtypes.values() if jnp.issubdtype(dtype, jnp.floating)]
-  return jax.dtypes.canonicalize_dtype(functools.reduce(jnp.promote_types, floats, floats[0]) if floats else jnp.float32)
+  return jax.dtypes.canonicalize_dtype(
+    functools.reduce(jnp.promote_types, floats, floats[0]) if floats else jnp.float32
+  )
 
 
 def _default_device() -> Mesh | None:

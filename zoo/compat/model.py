@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from zoo.build import sizes_of
 from zoo.compat.config import DEFAULTS, Config, entries_of, merged, refuse_to_push
-from zoo.compat.loading import old_params, torch_rules, widest
+from zoo.compat.loading import old_params, torch_rules
 from zoo.compat.module import Call, OldModule, section, understood
 from zoo.compat.pretrained import FlaxPreTrainedModel, filled
 from zoo.errors import UserError, shown
@@ -56,7 +56,9 @@ class FlaxModel(FlaxPreTrainedModel):
     if gradient_checkpointing:
       kwargs["gradient_checkpointing"] = True
     module = kind(config=config, dtype=jnp.dtype(dtype), **kwargs)
-    super().__init__(config, module, self._input_shape(config) if input_shape is None else input_shape, seed, dtype, _do_init)
+    super().__init__(
+      config, module, self._input_shape(config) if input_shape is None else input_shape, seed, dtype, _do_init
+    )
 
   @classmethod
   def _is_ours(cls) -> bool:
@@ -69,11 +71,13 @@ class FlaxModel(FlaxPreTrainedModel):
     allowed = {"sizes_json"} | ({"add_pooling_layer"} if kind.POOLER else set())
     unknown = sorted(kwargs.keys() - allowed)
     if unknown:
-      raise UserError(f"{cls.__name__}: {unknown[0]}={shown(kwargs[unknown[0]], 40)} is no argument of it. Leave it out.")
+      raise UserError(
+        f"{cls.__name__}: {unknown[0]}={shown(kwargs[unknown[0]], 40)} is no argument of it. Leave it out."
+      )
     if "sizes_json" in kwargs:  # From files: all is understood.
       return config, kwargs
     entries = entries_of(config)
-    part = section(kind, entries, "config")
+    part = section(kind, entries, "config", cls.__name__)
     sizes = understood(kind, part, "config")
     whole = kind.WHOLE is not None and entries.get("model_type") == kind.WHOLE[0]
     config = _described(kind, sizes, part) if whole or isinstance(config, Mapping | Config) else config
@@ -94,7 +98,7 @@ class FlaxModel(FlaxPreTrainedModel):
     entries = read_json(folder / CONFIG) if config is None else entries_of(config)
     if kind.WHOLE is not None and entries.get("model_type") == kind.WHOLE[0]:
       tensors = tensors.only(name for name in tensors if name.startswith(kind.WITHIN))
-    entries = section(kind, entries, where)
+    entries = section(kind, entries, where, cls.__name__)
     fields = {field.name for field in dataclasses.fields(kind)}
     options |= {name: changes.pop(name) for name in list(changes) if name in fields}
     sizes = understood(kind, entries, where, tensors)

@@ -18,7 +18,7 @@ from zoo.options import Options
 
 
 class Call(NamedTuple):
-  """A call of an old module, understood: what the model is given, and what to return; `run` in place of the module's."""
+  """A call of an old module, understood: what the model is given, and what to return; `run`: another than usual."""
 
   inputs: dict[str, jax.Array | None]
   deterministic: bool = True
@@ -100,7 +100,7 @@ def understood(cls: type[OldModule], entries: Mapping[str, Any], where: str, ten
   return sizes_of(build(cls.FAMILY, **sizes))
 
 
-def section(cls: type[OldModule], entries: Mapping[str, Any], where: str) -> dict[str, Any]:
+def section(cls: type[OldModule], entries: Mapping[str, Any], where: str, who: str = "") -> dict[str, Any]:
   """What a config says about a model of this class, which may be a part of what it describes.
 
   Raises:
@@ -112,8 +112,7 @@ def section(cls: type[OldModule], entries: Mapping[str, Any], where: str) -> dic
     projection = {"projection_dim": entries["projection_dim"]} if "projection_dim" in entries else {}
     return {**entries.get(cls.WHOLE[1], {}), **projection, "model_type": known[0]}
   if kind not in known:
-    name = cls.__name__.removesuffix("Module")
-    raise UserError(f"{where}: model_type is {shown(kind)}. {name} reads: {', '.join(known)}.")
+    raise UserError(f"{where}: model_type is {shown(kind)}. {who or cls.__name__} reads: {', '.join(known)}.")
   return dict(entries)
 
 

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from zoo.compat.config import Config, entries_of, refuse_to_push
+from zoo.compat.config import entries_of, refuse_to_push
 from zoo.compat.config_classes import ConfigClass
-from zoo.compat.loading import plain_params, report
-from zoo.errors import UserError, shown
+from zoo.compat.loading import LEFT_OUT, plain_params, report
+from zoo.errors import UserError
 from zoo.hub.files import CONFIG, open_tensors, read_json
 from zoo.hub.ids import folder_of
 from zoo.hub.msgpack import to_torch
@@ -24,8 +24,8 @@ from zoo.tensors import to_host
 # Of from_pretrained: where files come from, and what changes nothing here.
 FETCHING = ("cache_dir", "force_download", "local_files_only", "token")
 IDLE = (
-  "from_pt", "resume_download", "trust_remote_code", "use_safetensors", "low_cpu_mem_usage", "proxies", "adapter_kwargs",
-  "use_auth_token", "_from_auto", "_from_pipeline", "_commit_hash", "mirror",
+  "from_pt", "resume_download", "trust_remote_code", "use_safetensors", "low_cpu_mem_usage", "proxies",
+  "adapter_kwargs", "use_auth_token", "_from_auto", "_from_pipeline", "_commit_hash", "mirror",
 )  # fmt: skip
 
 
@@ -146,7 +146,7 @@ class FlaxPreTrainedModel:
       fresh = flatten(model.init_weights(model.key, model.input_shape))
       found |= {name: fresh[name] for name in lacking}
     elif lacking:
-      report(f"{where} has no {', '.join(sorted(lacking)[:8])}: left out. init_weights(rng, params=params) adds it.")
+      report(f"{where} has no {', '.join(sorted(lacking)[:8])}: {LEFT_OUT}")
       cls._missing_keys = {tuple(name.split("/")) for name in lacking}
     return model, unflatten(found)
 

@@ -120,4 +120,6 @@ def by_theirs(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
   grouped: dict[str, list[Rule]] = {}
   for rule in rules:
     grouped.setdefault(rule.theirs, []).append(rule)
-  return {name: sorted(parts, key=lambda rule: rule.stretch[1] if rule.stretch else 0) for name, parts in grouped.items()}
+  return {
+    name: sorted(parts, key=lambda rule: rule.stretch[1] if rule.stretch else 0) for name, parts in grouped.items()
+  }
