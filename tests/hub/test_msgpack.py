@@ -54,9 +54,20 @@ def test_arrays_in_pieces_and_bfloat16_are_read(tmp_path, monkeypatch):
   assert found["b.weight"].dtype == jax.numpy.bfloat16 and found.shapes == {"a.weight": (7, 5), "b.weight": (7,)}
 
 
+def test_a_part_of_an_old_array_lies_along_the_axis_that_flax_had():
+  linear, conv_1d = flax_rules(
+    [
+      Rule("query/kernel", "qkv.weight", LINEAR, stretch=(0, 3, 9)),
+      Rule("up/kernel", "fused.weight", stretch=(1, 5, 7)),
+    ]
+  )
+  assert linear.shape((4, 3)) == (4, 9) and linear.stretch == (1, 3, 9)
+  assert conv_1d.shape((4, 2)) == (7, 4) and conv_1d.stretch == (0, 5, 7)
+
+
 def test_what_is_made_of_several_arrays_has_no_old_name():
-  with pytest.raises(UserError, match="qkv.weight is made of several arrays"):
-    flax_rules([Rule("query/kernel", "qkv.weight", LINEAR, stretch=(0, 0, 9))])
+  with pytest.raises(UserError, match="expert.weight is made of several arrays"):
+    flax_rules([Rule("experts/kernel", "expert.weight", LINEAR, index=1)])
 
 
 BROKEN = {

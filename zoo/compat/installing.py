@@ -26,7 +26,8 @@ SHARED = {
     FlaxBaseModelOutputWithPastAndCrossAttentions FlaxBaseModelOutputWithPoolingAndCrossAttentions
     FlaxCausalLMOutputWithCrossAttentions FlaxMaskedLMOutput FlaxMultipleChoiceModelOutput
     FlaxNextSentencePredictorOutput FlaxQuestionAnsweringModelOutput FlaxSeq2SeqLMOutput
-    FlaxSeq2SeqQuestionAnsweringModelOutput FlaxSeq2SeqSequenceClassifierOutput FlaxSequenceClassifierOutput FlaxTokenClassifierOutput""".split(),
+    FlaxSeq2SeqQuestionAnsweringModelOutput FlaxSeq2SeqSequenceClassifierOutput FlaxSequenceClassifierOutput
+    FlaxTokenClassifierOutput""".split(),
     outputs.Output,
   ),
 }
