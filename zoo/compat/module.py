@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from zoo import reference
 from zoo.build import build, sizes_of
 from zoo.compat.config import DEFAULTS, entries_of
 from zoo.compat.core import Core, Recipe, Tower, core_of
@@ -94,7 +95,8 @@ class OldModule(Functional):
 def understood(cls: type[OldModule], entries: Mapping[str, Any], where: str, tensors: Any = None) -> dict[str, Any]:
   """The sizes of the zoo's model that a config describes; `tensors` of the files, for what a config does not say."""
   table = tables.of_family(cls.FAMILY)
-  options = Options(entries, where, len(tensors) if tensors else None)
+  known = reference.of(entries.get("model_type") or table.MODEL_TYPES[0])
+  options = Options(entries, where, len(tensors) if tensors else None, reference=known, may_ignore=False)
   sizes = table.sizes(options, cls.HEAD, tensors or {})
   options.done()
   return sizes_of(build(cls.FAMILY, **sizes))
