@@ -7,8 +7,10 @@ import pytest
 from PIL import Image
 
 import zoo
+from tests.data import toys
 from tests.evaluate.toys import Towers, Toy
 from zoo import sharding
+from zoo.data.image_text import image_text
 from zoo.errors import UserError
 from zoo.evaluate.retrieval import retrieval
 
@@ -113,6 +115,64 @@ def test_the_picture_shows_queries_in_frames_of_both_colours(tmp_path):
   assert json.loads((tmp_path / "colours.json").read_text())["image_to_text_r1"] == metrics["image_to_text_r1"]
 
 
+class Several(Toy):
+  """Drawings with several captions each, of one token."""
+
+  def captions_of(self, index):
+    return self.captions[index]
+
+  def caption(self, index, number=0):
+    return str(self.captions[index][number])
+
+  def tokens_of(self, caption):
+    width = self.columns["tokens"].shape[1]
+    return {"tokens": np.full(width, caption, np.int32), "valid": np.ones(width, bool)}
+
+
+def several(rng, counts, kinds):
+  """Random colours; picture i has counts[i] captions, each another one of `kinds` tokens."""
+  captions = [part.tolist() for part in np.split(rng.permutation(kinds)[: sum(counts)], np.cumsum(counts)[:-1])]
+  image = np.broadcast_to(rng.integers(0, 256, (len(counts), 1, 1, 3)).astype(np.uint8), (len(counts), 5, 5, 3))
+  first = np.array([one[:1] for one in captions], np.int32)
+  return captions, Several(captions, image=image, tokens=first, valid=np.ones(first.shape, bool))
+
+
+def test_of_several_captions_any_is_found_and_each_finds():
+  """As COCO and Flickr30k are measured, counted in another way: by sorting, picture for picture and text for text."""
+  rng, counts = np.random.default_rng(0), [5, 1, 3, 2, 7, 5, 4]
+  captions, records = several(rng, counts, kinds=50)
+  captions[4][3] = captions[4][1]  # Equal captions of a picture are as many queries.
+  params = {"image": jnp.asarray(rng.normal(size=(3, 3)), jnp.float32), "text": jnp.asarray(rng.normal(size=(50, 3)))}
+  found = retrieval(Towers(), data=records, batch_size=3, at=(1, 2, 5))(params)
+  vectors = (records.columns["image"][:, 0, 0] / 127.5 - 1) @ np.asarray(params["image"])
+  texts, owner = np.array(sum(captions, [])), np.repeat(np.arange(7), counts)
+  scores = vectors @ np.asarray(params["text"])[texts].T  # [pictures, 27 texts]
+  assert scores.shape == (7, 27)
+  for k in (1, 2, 5):
+    hits = [np.isin(np.flatnonzero(owner == i), np.argsort(-row)[:k]).any() for i, row in enumerate(scores)]
+    assert found[f"image_to_text_r{k}"] == pytest.approx(np.mean(hits))
+    hits = [owner[j] in np.argsort(-column)[:k] for j, column in enumerate(scores.T)]
+    assert found[f"text_to_image_r{k}"] == pytest.approx(np.mean(hits))
+  assert found["chance/text_to_image_r1"] == pytest.approx(1 / 7)
+
+
+def test_a_picture_with_several_captions_is_shown_with_the_one_that_is_meant(tmp_path):
+  toys.write(tmp_path, {f"{name}.png": toys.png(name) for name in ("red", "green")})
+  toys.write(
+    tmp_path,
+    {
+      "red.json": '{"sentences": [{"raw": "a"}, {"raw": "b"}, {"raw": "a"}]}',
+      "green.json": '{"sentences": ["c", "d"]}',
+    },
+  )
+  records = image_text(f"images:{tmp_path}", tokenizer="bytes", max_length=4)
+  assert sorted(records.captions_of(i) for i in range(2)) == [["a", "b", "a"], ["c", "d"]]
+  params = {"image": jnp.eye(3), "text": jnp.asarray(np.random.default_rng(0).normal(size=(260, 3)))}
+  metrics = retrieval(Towers(), data=records, at=(1,))(params, tmp_path / "out")
+  assert json.loads((tmp_path / "out" / "retrieval.json").read_text())["texts"] == 5
+  assert metrics["chance/image_to_text_r1"] == pytest.approx((3 / 5 + 2 / 5) / 2)
+
+
 def test_parameters_over_a_mesh_give_the_same_numbers():
   model = zoo.build(
     "clip", image_size=6, patch_size=3, image_dim=8, image_depth=1, image_heads=2, text_dim=8, text_depth=1,
@@ -121,8 +181,12 @@ def test_parameters_over_a_mesh_give_the_same_numbers():
   rng = np.random.default_rng(0)
   image = rng.integers(0, 256, (11, 6, 6, 3), np.uint8)
   tokens = rng.integers(0, 16, (11, 5)).astype(np.int32)
-  records = Toy(
-    ["a"] * 11, image=image, tokens=tokens, valid=np.ones((11, 5), bool), group=np.arange(11, dtype=np.int32)
+  records = Several(
+    [[0, 3, 4], [1]] * 5 + [[2, 2]],
+    image=image,
+    tokens=tokens,
+    valid=np.ones((11, 5), bool),
+    group=np.arange(11, dtype=np.int32),
   )
   params = jax.jit(model.init)(jax.random.key(0), *model.example())["params"]
   evaluate = retrieval(model, data=records, batch_size=4)

@@ -20,7 +20,7 @@ class Toy(Records):
       raise IndexError(index)
     return {name: column[index] for name, column in self.columns.items()}
 
-  def caption(self, index):
+  def caption(self, index, number=0):
     return self.captions[index]
 
 

@@ -33,8 +33,8 @@ def draw(
 
   Args:
     folder, name: where to.
-    records: give `image` and `caption(index)`.
-    gallery: places in the records of the images and texts, and which belong together: `images`, `texts`, `right`.
+    records: give `image` and `caption(index, number)`.
+    gallery: places in the records of the images and texts, and which belong together: `images`, `captions`, `right`.
     scores: [images, texts], larger is nearer.
     metrics: for the caption: `image_to_text_r1` ... and the same of the rows `pixels` and `chance`.
     title: of the picture.
@@ -44,7 +44,7 @@ def draw(
   from matplotlib.figure import Figure
 
   image_at = lambda place: records[int(gallery.images[place])]["image"]
-  text_at = lambda place: records.caption(int(gallery.texts[place]))
+  text_at = lambda place: records.caption(*map(int, gallery.captions[place]))
   sides = [
     ("Image to text: the five nearest texts of an image", scores, gallery.right, image_at, text_at),
     ("Text to image: the five nearest images of a text", scores.T, gallery.right.T, text_at, image_at),

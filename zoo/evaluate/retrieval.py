@@ -3,12 +3,14 @@
 import functools
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from zoo.data.pipeline import Records
 from zoo.evaluate import nearest_pixels, ranking
 from zoo.evaluate.artifacts import write_json, write_text
 from zoo.evaluate.forward import needs, outputs, records_of
@@ -26,7 +28,8 @@ class Gallery(NamedTuple):
   """The distinct images and texts of a split, and which belong together."""
 
   images: np.ndarray  # [images] int: where each stands first in the records
-  texts: np.ndarray  # [texts] int
+  texts: np.ndarray  # [texts] int: its row among the vectors of texts
+  captions: np.ndarray  # [texts, 2] int: which record's it is, and which of that record's captions
   text_groups: np.ndarray  # [texts] int: what each is about
   right: np.ndarray  # [images, texts] bool
 
@@ -43,12 +46,14 @@ def retrieval(
   """-> evaluate(params, folder=None, step=None) -> {"image_to_text_r1", ..., "pixels/image_to_text_r1", ...}.
 
   The gallery is the split: its distinct images and its distinct texts, each embedded once. What is of the same `group`
-  belongs together. Writes `file`.png (queries with their first five answers), `file`.json and `file`.txt (the table).
+  belongs together. Of an image with several captions, however many, each is a query for the image, and any of them
+  among the first k is a hit for it: recall as of COCO and Flickr30k (https://arxiv.org/abs/2103.00020, appendix E.1).
+  Writes `file`.png (queries with their first five answers), `file`.json and `file`.txt (the table).
 
   Args:
     model: with the methods encode_image and encode_text, as CLIP has them: unit vectors.
     data: section of the pipeline `image_text`, or its records: `image`, `tokens`, `valid`, `group`, and
-      `caption(index)`.
+      `caption(index)`; of images with several captions also `captions_of(index)` and `tokens_of(caption)`.
     batch_size: pairs at a time.
     train_data: the training split. With it the row `pixels` tells what the nearest training drawing finds in the same
       gallery; it is left out where a concept of the gallery has no training drawing, for then it is not defined.
@@ -64,6 +69,11 @@ def retrieval(
     apply = functools.partial(model.apply, {"params": params})
     image = apply(as_float(batch["image"]), method="encode_image")
     return {"image": image, "text": apply(batch["tokens"], valid=batch.get("valid"), method="encode_text")}
+
+  @jax.jit
+  def embed_text(params: Any, batch: dict) -> dict:
+    tokens, valid = batch["tokens"], batch.get("valid")
+    return {"text": model.apply({"params": params}, tokens, valid=valid, method="encode_text")}
 
   known: dict[str, Any] = {}  # what no training changes: the gallery, and the rows of the baseline and of chance
 
@@ -83,10 +93,13 @@ def retrieval(
       if not known:
         seen.add(batch)
     if not known:
+      further = seen.further(records)
       gallery = seen.gallery()
-      known.update(gallery=gallery, rows=baselines(gallery, seen.pixels))
+      known.update(gallery=gallery, further=further, rows=baselines(gallery, seen.pixels))
     gallery, rows = known["gallery"], known["rows"]
-    found = {key: np.concatenate([part[key] for part in vectors]) for key in ("image", "text")}
+    if len(known["further"]):
+      vectors += [found for found, _ in outputs(embed_text, params, known["further"], batch_size)]
+    found = {key: np.concatenate([part[key] for part in vectors if key in part]) for key in ("image", "text")}
     image, text = found["image"][gallery.images], found["text"][gallery.texts]
     scores = image.astype(np.float32) @ text.astype(np.float32).T
     metrics = both_ways(scores, gallery.right, at) | rows
@@ -111,28 +124,65 @@ def both_ways(scores: np.ndarray, right: np.ndarray, at: Sequence[int], row: str
 
 
 class Seen:
-  """Gathers the gallery from batches: images that are equal pixel by pixel stand in it once, texts token by token."""
+  """Gathers the gallery from batches: images that are equal pixel by pixel stand in it once, texts token by token.
+
+  The captions of one image all stand in it, also equal ones.
+  """
 
   def __init__(self, keep_pixels: bool):
     self.keep_pixels = keep_pixels
     self.pixels: list[np.ndarray] = []
     self.images: dict[tuple, int] = {}
-    self.texts: dict[tuple, int] = {}
-    self.count = 0
+    self.texts: dict[tuple, tuple[int, int, int]] = {}  # -> row, record, caption
+    self.groups: list[int] = []
+    self.tokens: list[bytes] = []
 
   def add(self, batch: Mapping[str, np.ndarray]) -> None:
     """Takes in the next rows."""
     for row in range(len(batch["image"])):
-      group = int(batch["group"][row]) if "group" in batch else self.count
+      record = len(self.groups)
+      group, tokens = int(batch["group"][row]) if "group" in batch else record, batch["tokens"][row].tobytes()
       image = (group, hashlib.blake2b(batch["image"][row].tobytes(), digest_size=16).digest())
       if self.keep_pixels and image not in self.images:
         self.pixels.append(batch["image"][row])
-      self.images.setdefault(image, self.count)
-      self.texts.setdefault((group, batch["tokens"][row].tobytes()), self.count)
-      self.count += 1
+      self.images.setdefault(image, record)
+      self.texts.setdefault((group, tokens, 0), (record, record, 0))
+      self.groups.append(group)
+      self.tokens.append(tokens)
+
+  def further(self, records: Any) -> "Texts":
+    """The captions but the first of all records, which are taken in too: their rows stand behind those of `add`."""
+    rows: list[dict[str, np.ndarray]] = []
+    if not hasattr(records, "captions_of"):
+      return Texts(rows)
+    for record, group in enumerate(self.groups):
+      times = Counter([self.tokens[record]])
+      for number, caption in enumerate(records.captions_of(record)[1:], start=1):
+        row = records.tokens_of(caption)
+        tokens = row["tokens"].tobytes()
+        key = (group, tokens, times[tokens])
+        times[tokens] += 1
+        if key not in self.texts:
+          self.texts[key] = (len(self.groups) + len(rows), record, number)
+          rows.append(row)
+    return Texts(rows)
 
   def gallery(self) -> Gallery:
     """All that was taken in."""
-    images, texts = (np.array(list(found.values())) for found in (self.images, self.texts))
-    image_groups, text_groups = (np.array([group for group, _ in found]) for found in (self.images, self.texts))
-    return Gallery(images, texts, text_groups, image_groups[:, None] == text_groups[None])
+    image_groups, text_groups = (np.array([group for group, *_ in found]) for found in (self.images, self.texts))
+    places = np.array(list(self.texts.values()))
+    right = image_groups[:, None] == text_groups[None]
+    return Gallery(np.array(list(self.images.values())), places[:, 0], places[:, 1:], text_groups, right)
+
+
+class Texts(Records):
+  """Rows of tokens as records."""
+
+  def __init__(self, rows: list[dict[str, np.ndarray]]):
+    self.rows, self.info = rows, {}
+
+  def __len__(self) -> int:
+    return len(self.rows)
+
+  def example(self, index: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
+    return self.rows[index]
