@@ -102,7 +102,6 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
     ledger = Ledger(folder, made.batches.records, start, evaluate.left_out(evaluators))
     writers = Writers(folder, step=start, tensorboard=config.log.tensorboard, wandb=config.log.wandb)
 
-  preemption = hosts.Preemption()
   progress = Progress(config.steps, step=start)
   for note in notes:
     progress.note(note)
@@ -120,7 +119,8 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
   def work(*batch):
     return made.model_flops(dict(batch)) if speed.peak else 0
 
-  with claim, saver, contextlib.closing(writers), contextlib.closing(progress), contextlib.closing(profile):
+  closing = contextlib.closing
+  with hosts.Preemption() as preemption, claim, saver, closing(writers), closing(progress), closing(profile):
     if start == 0 and watch.action == "roll_back":
       saver.save(0, state)
     step, batches = start, made.batches.iterate(start, ledger.met)
@@ -184,7 +184,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
           run_page.update(last=last or leaving)
       if leaving and not last:
         progress.note(f"Asked to stop: saved step {step}. The same command goes on from there.")
-        return hosts.PREEMPTED
+        return preemption.status
     with watchdog.other():
       saver.wait()
       claim.check()

@@ -4,6 +4,7 @@ The run is configs/vit_digits.py, made tiny, with time to be harmed in; a host i
 """
 
 import ctypes
+import functools
 import json
 import os
 import pathlib
@@ -98,6 +99,13 @@ class Job:
     return self.processes[host].returncode == 2 and last.startswith("Error: ") and "Traceback" not in said
 
 
+def _begin(limit: Callable[[], object] | None) -> None:
+  """In a new process: hears Ctrl-C though the script was started in the background, and has its limits."""
+  signal.signal(signal.SIGINT, signal.SIG_DFL)
+  if limit:
+    limit()
+
+
 class Run:
   """One folder of a run, started as often as need be, and the surroundings of that."""
 
@@ -124,7 +132,7 @@ class Run:
             env={**variables, "JAX_PROCESS_ID": str(i), **(FAULTY | {"FAULT": fault} if i in harmed else {})},
             stdout=subprocess.DEVNULL,
             stderr=stderr,
-            preexec_fn=limit if i in harmed else None,
+            preexec_fn=functools.partial(_begin, limit if i in harmed else None),
           )
         )
     return Job(processes, said)
@@ -157,16 +165,17 @@ def ended(job: Job) -> list[int]:
   return statuses
 
 
-def signalled(*signals: signal.Signals, early: bool = False) -> Harm:
-  """Sends signals to a host, one second apart, some time after a checkpoint, or at any time from the start."""
+def signalled(*signals: signal.Signals, early: bool = False, every: bool = False, apart: float = 1) -> Harm:
+  """Sends signals, seconds apart, to one host or every one: after a checkpoint, or at any time from the start."""
 
   def harm(run, rng):
     job = run.start() if early else run.start_until_saved()
     time.sleep(rng.uniform(0.5, 15) if early else rng.uniform(0, 1.5))
-    process = rng.choice(job.processes)
+    processes = job.processes if every else [rng.choice(job.processes)]
     for sent in signals:
-      process.send_signal(sent)
-      time.sleep(1 if len(signals) > 1 else 0)
+      for process in processes:
+        process.send_signal(sent)
+      time.sleep(apart if len(signals) > 1 else 0)
     return ended(job)
 
   return harm
@@ -245,6 +254,10 @@ STARTED: dict[str, Harm] = {
   "kill early": signalled(signal.SIGKILL, early=True),
   "term": signalled(signal.SIGTERM),
   "term early": signalled(signal.SIGTERM, early=True),
+  "Ctrl-C": signalled(signal.SIGINT),
+  "Ctrl-C early": signalled(signal.SIGINT, early=True),
+  "Ctrl-C in a terminal": signalled(signal.SIGINT, every=True),
+  "Ctrl-C twice": signalled(signal.SIGINT, signal.SIGINT, every=True, apart=0.1),
   "stop and continue": signalled(signal.SIGSTOP, signal.SIGCONT),
   "stop, kill when others gave up": stopped(signal.SIGKILL),
   "stop, continue when others gave up": stopped(signal.SIGCONT),

@@ -3,11 +3,12 @@
     python -m scripts.torture --times=20 --seed=0 --hosts=2
 
 Each time, a run on so many processes of two devices each, which share a folder, is killed when it has a checkpoint,
-then started again and again and harmed on the way: a host, or all, killed, asked to stop, stopped and continued, hung,
-given an error, a full disk or a folder that may not be written, or the command is started twice; in between files of
-its checkpoints rot. Then it may end in peace. It must have the bits and the losses of an unharmed run, or refuse in
-one line and change nothing; if it had fewer or more hosts on the way, parameters within 1e-5 of the largest of their
-array. All hosts must have ended within the config's timeouts. Exits with status 1 if a run ended otherwise.
+then started again and again and harmed on the way: a host, or all, killed, asked to stop by SIGTERM or Ctrl-C, stopped
+and continued, hung, given an error, a full disk or a folder that may not be written, or the command is started twice;
+in between files of its checkpoints rot. Then it may end in peace. It must have the bits and the losses of an unharmed
+run, or refuse in one line and change nothing; if it had fewer or more hosts on the way, parameters within 1e-5 of the
+largest of their array. All hosts must have ended within the config's timeouts. Exits with status 1 if a run ended
+otherwise.
 """
 
 import argparse

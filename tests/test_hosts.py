@@ -1,5 +1,6 @@
 """One program on several hosts: two processes with two devices each, joined over this machine's loopback."""
 
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -33,15 +35,63 @@ def test_the_surroundings_tell_whether_there_are_several_hosts(environment, seve
   assert pod(environment) is several
 
 
-def test_a_request_to_stop_is_noted_and_the_step_goes_on():
-  handler = signal.getsignal(signal.SIGTERM)
+@pytest.mark.parametrize("sent, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_request_to_stop_is_noted_and_the_step_goes_on(sent, status):
+  handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+  for _ in range(2):  # As of two runs in one process.
+    with Preemption() as preemption:
+      assert not preemption.reached()
+      os.kill(os.getpid(), sent)
+      assert preemption.reached() and preemption.reached() and preemption.status == status
+    assert handlers == {number: signal.getsignal(number) for number in handlers}
+
+
+def test_a_second_ctrl_c_is_an_interrupt_and_no_handler_is_left_behind(capsys):
+  with pytest.raises(KeyboardInterrupt), Preemption() as preemption:
+    os.kill(os.getpid(), signal.SIGINT)
+    assert preemption.reached()
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(5)
+  assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_ctrl_c_is_told_at_once_and_a_second_one_ends_what_no_interrupt_reaches():
+  program = """if True:
+    import signal, time
+    from zoo.hosts import Preemption
+    Preemption.GRACE = 0.1
+    with Preemption():
+      signal.signal(signal.SIGINT, lambda *_: None)  # As in a call into C, where no handler of Python runs.
+      print("here", flush=True)
+      time.sleep(60)
+  """
+  pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+  with subprocess.Popen([sys.executable, "-c", program], **pipes) as process:
+    assert process.stdout.readline() == "here\n"
+    process.send_signal(signal.SIGINT)
+    assert "Ctrl-C: this step is finished and saved first. Once more leaves at once." in process.stderr.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=50) == 130 and process.stderr.read() == "Interrupted.\n"
+
+
+def test_ctrl_c_that_the_surroundings_ignore_is_ignored():
+  handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
   try:
-    preemption = Preemption()
-    assert not preemption.reached()
-    os.kill(os.getpid(), signal.SIGTERM)
-    assert preemption.reached() and preemption.reached()
+    with Preemption() as preemption:
+      os.kill(os.getpid(), signal.SIGINT)
+      assert not preemption.reached()
   finally:
-    signal.signal(signal.SIGTERM, handler)
+    signal.signal(signal.SIGINT, handler)
+
+
+def test_a_run_in_another_thread_leaves_signals_alone():
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+
+    def inside():
+      with Preemption() as preemption:
+        return preemption.reached()
+
+    assert pool.submit(inside).result() is False
 
 
 def test_hosts_that_do_not_come_are_no_mistake_so_that_a_scheduler_starts_the_job_again(monkeypatch, capsys):

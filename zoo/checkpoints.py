@@ -98,8 +98,9 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind: object, *_: object) -> None:
-    # Hosts finish a checkpoint together: one that has failed waits for nobody, and what it was writing stays torn.
-    if kind is None or jax.process_count() == 1:
+    # Hosts finish a checkpoint together: one that has failed waits for nobody, and what it was writing stays torn. So
+    # does what a second Ctrl-C ends.
+    if kind is None or (jax.process_count() == 1 and kind is not KeyboardInterrupt):
       self.close()
 
   @property

@@ -9,9 +9,10 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from zoo.errors import TRY_AGAIN, UserError, tell
 
 PREEMPTED = 143  # 128 + SIGTERM: not zero, so that a scheduler starts the job again.
+INTERRUPTED = 130  # 128 + SIGINT, Ctrl-C.
 START, HEARTBEAT = 300, 100  # Seconds, JAX's own defaults.
 
 
@@ -107,23 +109,76 @@ def run(main: Callable[[list[str]], int], argv: list[str]) -> NoReturn:
 
 
 class Preemption:
-  """Notes the request to stop (SIGTERM), so that the loop can save at the end of its step and leave.
+  """While its block runs, a request to stop, SIGTERM or Ctrl-C, is noted, so that the loop can save and leave.
 
-  With several hosts the signal may reach one alone: `reached` then asks JAX's preemption service, which agrees on a
-  step.
+  The step that is under way is finished. A second Ctrl-C ends the process at once: by KeyboardInterrupt, or if that
+  does not get through, as while a program is compiled, by itself after `GRACE` seconds.
+
+  With several hosts the signal may reach one alone: `reached` then asks JAX's preemption service, which hears of
+  SIGTERM, and of Ctrl-C by way of that, and agrees on a step.
   """
 
-  def __init__(self):
-    self._asked, self._calls = False, 0
-    if jax.process_count() == 1:
-      signal.signal(signal.SIGTERM, self._note)
+  GRACE = 2.0
 
-  def _note(self, *_):
-    self._asked = True
+  def __init__(self):
+    self._asked, self._interrupts, self._calls = False, 0, 0
+    self._alone = jax.process_count() == 1
+    self._closed = threading.Event()
+
+  def __enter__(self) -> Self:
+    self._before: dict[int, Any] = {}
+    if threading.current_thread() is not threading.main_thread():  # Signals are the main thread's alone.
+      return self
+    handlers = {signal.SIGINT: self._interrupt} | ({signal.SIGTERM: self._terminate} if self._alone else {})
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # As in the background of a script: not for us.
+      del handlers[signal.SIGINT]
+    self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    # Handlers wait for the main thread to be back from what it has called; this is told at once.
+    reading, self._writing = os.pipe()
+    os.set_blocking(self._writing, False)
+    self._other = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+    threading.Thread(target=self._listen, args=(reading,), name="ctrl-c", daemon=True).start()
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    self._closed.set()
+    if self._before:
+      signal.set_wakeup_fd(self._other)
+      os.close(self._writing)
+      for number, handler in self._before.items():
+        signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+  @property
+  def status(self) -> int:
+    """What a process that has saved and leaves ends with."""
+    return INTERRUPTED if self._interrupts and self._alone else PREEMPTED
 
   def reached(self) -> bool:
     """Whether to save and leave now. Every host must ask as often, and is given the same answer."""
-    if jax.process_count() == 1:
+    if self._alone:
       return self._asked
     self._calls += 1  # No step: a run that rolls back comes by a step twice, and JAX counts upwards.
     return multihost_utils.reached_preemption_sync_point(self._calls)
+
+  def _terminate(self, *_: object) -> None:
+    self._asked = True
+
+  def _interrupt(self, *_: object) -> None:
+    self._interrupts += 1
+    if self._interrupts > 1:
+      raise KeyboardInterrupt
+    if self._alone:
+      self._asked = True
+    else:
+      signal.raise_signal(signal.SIGTERM)
+
+  def _listen(self, reading: int) -> None:
+    interrupts = 0
+    with open(reading, "rb", buffering=0) as numbers:
+      while number := numbers.read(1):
+        interrupts += number[0] == signal.SIGINT
+        if number[0] == signal.SIGINT and interrupts == 1:
+          tell("Ctrl-C: this step is finished and saved first. Once more leaves at once.")
+        if interrupts > 1 and not self._closed.wait(self.GRACE):
+          tell("Interrupted.")
+          os._exit(INTERRUPTED)

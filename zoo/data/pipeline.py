@@ -5,6 +5,7 @@ which each host reads its contiguous rows. A record's own randomness (which capt
 the seed and its place in the stream, before the split over hosts.
 """
 
+import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Self
@@ -103,7 +104,8 @@ class Batches:
     if self._workers:
       _let_grain_start_workers()
       buffered = max(1, self._prefetch // self._workers)
-      dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=buffered))
+      options = grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=buffered)
+      dataset = dataset.mp_prefetch(options, worker_init_fn=_ignore_ctrl_c)
     iterator = iter(dataset)
     try:
       for step, batch in enumerate(iterator, start_step):
@@ -207,6 +209,11 @@ def rows_per_host(batch_size: int, process_index: int, process_count: int) -> in
   if not 0 <= process_index < process_count:
     raise UserError(f"process_index {process_index} is none of {process_count} hosts (0..{process_count - 1}).")
   return batch_size // process_count
+
+
+def _ignore_ctrl_c(index: int, count: int) -> None:
+  """In a worker: a terminal tells all processes of Ctrl-C, and the one that trains decides when to end."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _let_grain_start_workers() -> None:
