@@ -208,6 +208,22 @@ def test_mixup_mixes_images_and_labels_alike():
     ([{"name": "flip", "p": 2}], "flip.p is 2. It must be a number from 0 to 1"),
     ([{"name": "flip", "p": "often"}], "flip.p is 'often'"),
     ([{"name": "mixup"}], "mixup needs 'num_classes'"),
+    ([{"name": "mixup", "num_classes": 3, "alpha": 0}], "mixup.alpha is 0. It must be above 0"),
+    ([{"name": "shift", "pixels": -1}], "shift.pixels is -1. It must be 0 or more"),
+    ([{"name": "rotate", "degrees": float("nan")}], "rotate.degrees is nan. It must be 0 or more"),
+    *(
+      ([{"name": "random_resized_crop", **option}], rf"random_resized_crop.{next(iter(option))} is .* two numbers")
+      for option in (
+        {"scale": [1000]},
+        {"scale": [0.1, 0.5, 1]},
+        {"scale": [0.5, 1.5]},
+        {"scale": [0.9, 0.1]},
+        {"ratio": [0, 1]},
+        {"ratio": [None, 1]},
+        {"ratio": [1, float("inf")]},
+        {"ratio": [True, 2]},
+      )
+    ),
     (["flip"], "step 'flip' of augment is not of the form"),
     ("flip", "step 'f' of augment is not of the form"),
   ],

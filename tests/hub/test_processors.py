@@ -48,6 +48,10 @@ def test_whisper_hears(tmp_path):
     processor(np.zeros(100), rate=44100)
   with pytest.raises(UserError, match="one channel"):
     processor([np.zeros((100, 2))])
+  for stereo in (np.zeros((100, 2)), np.zeros((400, 1)), np.zeros((9, 8)).tolist()):
+    with pytest.raises(UserError, match=r"which is a sound of [128] channel.s.. Give one channel, sound\[:, 0\], or"):
+      processor(stereo)
+  assert processor(np.zeros((2, 100)))["features"].shape == (2, 100, 80)
 
 
 MISTAKES = {

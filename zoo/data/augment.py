@@ -4,6 +4,7 @@ Steps are pure functions `(rng, image) -> image` over a whole batch; every image
 pixels are in zoo/data/geometry.py, those that change values in zoo/data/colors.py.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.data import colors, geometry
-from zoo.errors import UserError, did_you_mean
+from zoo.errors import UserError, did_you_mean, shown
 from zoo.named import check_options
 
 Batch = dict[str, jax.Array]
@@ -80,6 +81,24 @@ def to_float(image: jax.Array) -> jax.Array:
   return image.astype(jnp.float32) / 127.5 - 1 if image.dtype == jnp.uint8 else image
 
 
+RANGES = {"scale": 1.0, "ratio": math.inf}  # Options that are drawn from a range, and the most that they may be.
+
+
+def _check(what: str, option: str, value: Any) -> None:
+  """UserError for a number, or a range of them, that no image can be changed by."""
+  is_number = lambda x: isinstance(x, int | float) and not isinstance(x, bool)
+  if option in RANGES:
+    most = RANGES[option]
+    pair = list(value) if isinstance(value, list | tuple) else [value]
+    if len(pair) != 2 or not all(map(is_number, pair)) or not 0 < pair[0] <= pair[1] <= most or pair[1] == math.inf:
+      bound = f", and {most:g} at most" if most < math.inf else ""
+      raise UserError(f"{what} is {shown(value)}. It must be two numbers, the lower first, above 0{bound}.")
+  elif is_number(value) and not 0 <= value < 2**31:  # Nor NaN. Pixels, parts, degrees, classes: none is below 0.
+    raise UserError(f"{what} is {shown(value)}. It must be 0 or more, and below {2**31}.")
+  elif option == "alpha" and value == 0:
+    raise UserError(f"{what} is 0. It must be above 0.")
+
+
 def _step(options: Mapping[str, Any]) -> Callable[[jax.Array, Batch], Batch]:
   if not isinstance(options, Mapping):
     raise UserError(f"The step {options!r} of augment is not of the form {{'name': 'shift', 'pixels': 4}}.")
@@ -88,13 +107,14 @@ def _step(options: Mapping[str, Any]) -> Callable[[jax.Array, Batch], Batch]:
   if name not in STEPS:
     raise UserError(f"augment has no step '{name}'.{did_you_mean(str(name), STEPS)} It has: {', '.join(STEPS)}.")
   function = STEPS[name]
-  if function is mixup:
-    check_options(mixup, options, name, given=["rng", "batch"])
-    return lambda rng, batch: mixup(rng, batch, **options)
-  chance = options.pop("p", CHANCE.get(name, 1.0))
+  chance = 1.0 if function is mixup else options.pop("p", CHANCE.get(name, 1.0))  # Which mixup has no use for.
   if not isinstance(chance, int | float) or not 0 <= chance <= 1:
     raise UserError(f"augment: {name}.p is {chance!r}. It must be a number from 0 to 1.")
-  check_options(function, options, name, given=["rng", "image"])
+  check_options(function, options, name, given=["rng", "batch" if function is mixup else "image"])
+  for option, value in options.items():
+    _check(f"augment: {name}.{option}", option, value)
+  if function is mixup:
+    return lambda rng, batch: mixup(rng, batch, **options)
 
   def step(rng: jax.Array, batch: Batch) -> Batch:
     rng, chance_rng = jax.random.split(rng)

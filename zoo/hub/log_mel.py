@@ -11,6 +11,8 @@ import numpy as np
 from zoo.errors import UserError, shown
 from zoo.options import Options
 
+CHANNELS = 8  # No sound has as few samples as that: 8 are half a millisecond.
+
 
 class LogMel(NamedTuple):
   """Sounds -> {"features": float32 [batch, frames, bands]}: as long as the model takes them, silence behind.
@@ -50,10 +52,21 @@ class LogMel(NamedTuple):
     return cls(*numbers, silence)
 
   def __call__(self, sounds: Any, *, rate: int | None = None) -> dict[str, np.ndarray]:
-    """One sound or several: numbers [samples] in [-1, 1], one channel. `rate`: samples a second, to be checked."""
+    """One sound or several: numbers [samples] in [-1, 1], one channel. `rate`: samples a second, to be checked.
+
+    Raises:
+      UserError: another rate, no numbers, or several channels, [samples, channels]: they would be as many sounds as
+        there are samples.
+    """
     if rate is not None and rate != self.rate:
       raise UserError(f"The sound has {rate} samples a second, the model takes {self.rate}. Resample it first.")
     several = isinstance(sounds, Sequence) and len(sounds) > 0 and np.ndim(sounds[0]) > 0 or np.ndim(sounds) == 2
+    shape = np.shape(sounds) if several and len({np.shape(sound) for sound in sounds}) == 1 else ()
+    if len(shape) == 2 and shape[1] <= CHANNELS and shape[1] < shape[0]:
+      raise UserError(
+        f"The sounds have the shape {shape}, which is a sound of {shape[1]} channel(s). Give one channel, sound[:, 0], "
+        "or their mean, sound.mean(axis=1)."
+      )
     return {"features": np.stack([self._one(sound) for sound in (sounds if several else [sounds])])}
 
   def _one(self, sound: Any) -> np.ndarray:
