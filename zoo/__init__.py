@@ -27,7 +27,7 @@ if TYPE_CHECKING:
   from zoo.fill_mask import fill_mask
   from zoo.generate import generate
   from zoo.hub.generation import load_generation_options
-  from zoo.hub.processors import load_processor
+  from zoo.hub.preprocessing import load_processor
   from zoo.hub.tokenizers import load_tokenizer
   from zoo.hub.writing import save_hf
   from zoo.saving import load, save
@@ -41,7 +41,7 @@ _HOME = {
   "save_hf": "zoo.hub.writing",
   "load_tokenizer": "zoo.hub.tokenizers",
   "load_generation_options": "zoo.hub.generation",
-  "load_processor": "zoo.hub.processors",
+  "load_processor": "zoo.hub.preprocessing",
   "embed": "zoo.embed",
   "embedder": "zoo.embed",
   "fill_mask": "zoo.fill_mask",

@@ -16,18 +16,20 @@ import jax
 
 from zoo.errors import UserError, did_you_mean, shown
 from zoo.named import check_options, named, names
+from zoo.preprocessing import check as check_preprocessing
 
 
-def build(family: str, variant: str | None = None, **sizes: Any):
+def build(family: str, variant: str | None = None, *, preprocessing: Mapping[str, Any] | None = None, **sizes: Any):
   """The model of a family, at a published variant's sizes, at your own, or at a variant's with some of your own.
 
   Args:
     family: a file of zoo/models, e.g. "gpt".
     variant: a key of its VARIANTS, e.g. "gpt2".
+    preprocessing: how images, sounds and texts become its inputs, see `zoo.preprocessing`; computes nothing.
     **sizes: arguments of the family's function; they go before the variant's.
 
   Returns:
-    a Flax module; its `spec` is {"family", "variant", **sizes} as given here.
+    a Flax module; its `spec` is {"family", "variant", **sizes} as given here, and it carries `preprocessing`.
   """
   factory = named("models", family)
   variants = importlib.import_module(f"zoo.models.{family}").VARIANTS
@@ -43,7 +45,9 @@ def build(family: str, variant: str | None = None, **sizes: Any):
   except ValueError as error:
     raise UserError(f"{family}: {error}") from None
   spec = {"family": family, "variant": variant, **sizes}
-  return model.clone(spec_json=json.dumps(spec))
+  return model.clone(
+    spec_json=json.dumps(spec), preprocessing_json=json.dumps(check_preprocessing(preprocessing or {}))
+  )
 
 
 def check_fits(model, info: Mapping[str, Any]) -> None:

@@ -23,7 +23,7 @@ import numpy as np
 from zoo.errors import UserError
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
-from zoo.hub.processors import load_processor
+from zoo.hub.preprocessing import load_processor
 from zoo.hub.sentence_encoder import SentenceEncoder, check_truncate_dim, read_sentence_encoder
 from zoo.hub.sentence_modules import unit_length
 from zoo.hub.tables import of_model_type

@@ -68,7 +68,9 @@ def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool 
     raise UserError(f"{folder} cannot be made: {error.strerror}.") from error
   # Left in this order: the new parameters come before the new model.json, and after the old one is gone.
   with replacing(folder / MODEL) as model_file, replacing(folder / PARAMS) as params_file:
-    model_file.write_text(json.dumps({"format": FORMAT, "model": model.spec}, indent=2) + "\n")
+    content = {"format": FORMAT, "model": model.spec}
+    content |= {"preprocessing": model.preprocessing} if model.preprocessing else {}
+    model_file.write_text(json.dumps(content, indent=2) + "\n")
     write_tensors(params_file, flat)
     if holds is None:
       (folder / MODEL).unlink(missing_ok=True)
@@ -227,7 +229,7 @@ def _spec_in(folder: epath.Path | pathlib.Path) -> dict[str, Any] | None:
     raise UserError(f"{path} does not say which model this is: it needs an entry 'model' with a 'family'.")
   if path.name == MODEL and content.get("format") != FORMAT:
     raise UserError(f"{path} is of format {shown(content.get('format'))}; this zoo reads {FORMAT}. Update the zoo.")
-  return spec
+  return {name: value for name, value in spec.items() if name != "preprocessing"}
 
 
 def _essence(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,7 +237,9 @@ def _essence(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model_in(folder: epath.Path | pathlib.Path) -> Any:
-  spec = _spec_in(folder) or {}
+  from zoo.hub.preprocessing import carried_by
+
+  spec = {**(_spec_in(folder) or {}), "preprocessing": carried_by(folder)}
   try:
     return build(**spec)
   except UserError as error:

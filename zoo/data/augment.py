@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from zoo.data import colors, geometry
 from zoo.errors import UserError, did_you_mean, shown
 from zoo.named import check_options
+from zoo.preprocessing import from_unit
 
 Batch = dict[str, jax.Array]
 
@@ -51,14 +52,19 @@ STEPS: dict[str, Callable] = {
 CHANCE = {"flip": 0.5, "grayscale": 0.1, "invert": 0.1}  # of a step to happen to an image; 1 where nothing is said
 
 
-def augment(steps: Sequence[Mapping[str, Any]] = ()) -> Callable[[jax.Array, Batch], Batch]:
+def augment(
+  steps: Sequence[Mapping[str, Any]] = (), normalization: Mapping[str, Any] | None = None
+) -> Callable[[jax.Array, Batch], Batch]:
   """A pure, jittable `f(rng, batch) -> batch` that changes `batch["image"]` step by step.
 
   Args:
     steps: each `{"name": ..., **options}`; options are the keywords of the function of that name, and `p`: the chance
       that the step happens to an image (by default 0.5 for flip, 0.1 for grayscale and invert, else 1).
+    normalization: of the model that they are for, "image" of `zoo.preprocessing`; None: the zoo's own.
 
-  Images may come as uint8 (0 to 255); they leave as float32 in [-1, 1]. The same rng gives the same result.
+  Images may come as uint8 (0 to 255); steps change float32 in [-1, 1], which is how they leave. With a normalization
+  they leave by that, and without any step as they came: the objective normalises uint8. The same rng gives the same
+  result.
   """
   chosen = [_step(options) for options in steps]
 
@@ -67,11 +73,15 @@ def augment(steps: Sequence[Mapping[str, Any]] = ()) -> Callable[[jax.Array, Bat
       if chosen:
         raise UserError(f"data.augment changes images, but the batch has only {', '.join(batch)}. Remove data.augment.")
       return batch
+    if not chosen and normalization is not None:
+      return batch
+    if isinstance(batch["image"], Mapping):
+      raise UserError("data.augment changes images of one shape, and this model takes patches. Remove data.augment.")
     batch = {**batch, "image": to_float(batch["image"])}
     for number, step in enumerate(chosen):
       # Fused with what follows, XLA on CPUs would work out a step's pixels again for each of their neighbours.
       batch = jax.lax.optimization_barrier(step(jax.random.fold_in(rng, number), batch))
-    return batch
+    return batch if normalization is None else {**batch, "image": from_unit(batch["image"], normalization)}
 
   return augmented
 

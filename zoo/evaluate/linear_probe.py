@@ -10,7 +10,7 @@ import numpy as np
 
 from zoo.errors import UserError
 from zoo.evaluate.forward import gather, model_output, records_of
-from zoo.objectives.contrastive import as_float
+from zoo.preprocessing import as_float
 
 
 def linear_probe(

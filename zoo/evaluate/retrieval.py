@@ -16,7 +16,7 @@ from zoo.evaluate.artifacts import write_json, write_text
 from zoo.evaluate.forward import needs, outputs, records_of
 from zoo.evaluate.gallery import draw
 from zoo.evaluate.tables import table
-from zoo.objectives.contrastive import as_float
+from zoo.preprocessing import as_float
 
 WAYS = ("image_to_text", "text_to_image")
 NOTE = """r5: the share of queries with a right answer among the first 5. Ties count against; equal groups are right.

@@ -12,7 +12,7 @@ from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
 from zoo.evaluate import ranking
 from zoo.evaluate.forward import fetch, gather, mesh_of, needs, put, records_of
-from zoo.objectives.contrastive import as_float
+from zoo.preprocessing import as_float
 
 
 def zero_shot(

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from zoo import reference
 from zoo.build import build, shapes_of, sizes_of
 from zoo.errors import UserError
-from zoo.hub import tables
+from zoo.hub import preprocessing, tables
 from zoo.hub.files import CONFIG, open_tensors, read_json
 from zoo.hub.placing import Placed
 from zoo.layers.stack import unstack_layers
@@ -45,7 +45,7 @@ def load_published(
   options = Options(config, where, len(tensors), reference=reference.of(config["model_type"]), ignore=ignore)
   sizes = table.sizes(options, wanted, tensors)
   options.done()
-  model = build(tables.family_of(table), **sizes)
+  model = build(tables.family_of(table), **sizes, preprocessing=preprocessing.published(folder, config))
   return model, read_params(tensors, table, model, str(folder), dtype, mesh, strategy, fresh_head=head is not None)
 
 

@@ -1,22 +1,18 @@
-"""What a published model's images, or sounds, go through first: preprocessor_config.json, understood in full."""
+"""Image processors as preprocessor_config.json describes them, understood in full."""
 
 import math
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from zoo.data import image_files
-from zoo.errors import UserError, shown
-from zoo.hub.files import CONFIG, read_json
-from zoo.hub.ids import folder_of
-from zoo.hub.log_mel import LogMel
+from zoo.errors import UserError
 from zoo.options import Options
 
-NESTED, PLAIN = "processor_config.json", "preprocessor_config.json"
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 HALF = [0.5, 0.5, 0.5]
 BILINEAR, BICUBIC = int(Image.Resampling.BILINEAR), int(Image.Resampling.BICUBIC)
@@ -30,43 +26,6 @@ CLASSES: dict[str, dict[str, Any]] = {
   "Siglip": {**_VIT, "resample": BICUBIC, "square": False},
   "Siglip2": _VIT,
 }
-OF_MODEL_TYPE = {
-  "clip": "CLIP", "clip_vision_model": "CLIP", "vit": "ViT", "vit_mae": "ViT", "dinov2": "Bit",
-  "dinov2_with_registers": "Bit", "siglip": "Siglip",
-  "siglip_vision_model": "Siglip", "siglip2": "Siglip2", "siglip2_vision_model": "Siglip2",
-}  # fmt: skip
-
-
-def load_processor(source: str | os.PathLike) -> Callable[..., dict[str, Any]]:
-  """What makes a model's input of images, or of sound: the function beside the weights.
-
-      batch = load_processor(source)([image, "photo.jpg"])
-      model.apply({"params": params}, batch["image"])
-
-  Args:
-    source: a folder in the hub's layout with a preprocessor_config.json or a processor_config.json, or a hub id.
-
-  Returns:
-    for CLIP, ViT, DINOv2 and SigLIP an `ImageProcessor`, for SigLIP 2 NaFlex a `PatchProcessor`, for Whisper a
-    `LogMel`.
-
-  Raises:
-    UserError: there is no such file, or it asks for what the zoo does not have.
-  """
-  folder = folder_of(source)
-  entries, where = _entries(folder)
-  model_type = read_json(folder / CONFIG).get("model_type") if (folder / CONFIG).is_file() else None
-  name = entries.get("image_processor_type", entries.get("feature_extractor_type"))
-  if name == "WhisperFeatureExtractor" or name is None and model_type == "whisper":
-    return LogMel.from_options(Options(entries, where))
-  kind = OF_MODEL_TYPE.get(str(model_type)) if name is None else str(name)
-  for ending in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
-    kind = None if kind is None else kind.removesuffix(ending)
-  if kind not in CLASSES:
-    has = ", ".join([f"{known}ImageProcessor" for known in CLASSES] + ["WhisperFeatureExtractor"])
-    raise UserError(f"{where}: the zoo has no image_processor_type {shown(name or model_type)}. It has: {has}.")
-  processor = PatchProcessor if kind == "Siglip2" else ImageProcessor
-  return processor.from_options(Options(entries, where), CLASSES[kind])
 
 
 class ImageProcessor(NamedTuple):
@@ -132,13 +91,7 @@ class ImageProcessor(NamedTuple):
     return {"image": np.stack(done)}
 
   def _one(self, image: Any, what: str) -> np.ndarray:
-    picture = opened(image, what)
-    if self.edge is not None:
-      height, width = self._resized(picture.height, picture.width)
-      picture = picture.resize((width, height), Image.Resampling(self.resample))
-    array = np.asarray(picture)
-    if self.crop is not None:
-      array = middle(array, *self.crop)
+    array = self.pixels(image, what)
     # Types as in the reference, so that the last bit is the same.
     if self.scale is not None:
       array = (array.astype(np.float64) * self.scale).astype(np.float32)
@@ -146,6 +99,20 @@ class ImageProcessor(NamedTuple):
     if self.mean is not None:
       array = (array - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
     return array
+
+  def pixels(self, image: Any, what: str) -> np.ndarray:
+    """One image before it is scaled and shifted: uint8 [height, width, 3]; `what` names it in a message."""
+    picture = opened(image, what)
+    if self.edge is not None:
+      height, width = self._resized(picture.height, picture.width)
+      picture = picture.resize((width, height), Image.Resampling(self.resample))
+    array = np.asarray(picture)
+    return array if self.crop is None else middle(array, *self.crop)
+
+  @property
+  def shape(self) -> tuple[int, int] | None:
+    """(height, width) of every image; None if they come in several."""
+    return self.crop or (self.edge if isinstance(self.edge, tuple) else None)
 
   def _resized(self, height: int, width: int) -> tuple[int, int]:
     if isinstance(self.edge, tuple):
@@ -187,9 +154,21 @@ class PatchProcessor(NamedTuple):
     return {"image": {name: np.stack(arrays) for name, arrays in zip(names, zip(*rows, strict=True), strict=True)}}
 
   def _patches(self, picture: Image.Image, what: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    p = self.patch_size
     rows, columns = self._grid(picture.height, picture.width)
-    pixels = self.plain._replace(edge=(rows * p, columns * p))._one(picture, what)
+    return self._cut(self._at(rows, columns)._one(picture, what), rows, columns)
+
+  def pixels(self, image: Any, what: str) -> dict[str, np.ndarray]:
+    """One image before it is scaled and shifted: its patches are uint8."""
+    picture = opened(image, what)
+    rows, columns = self._grid(picture.height, picture.width)
+    cut = self._cut(self._at(rows, columns).pixels(picture, what), rows, columns)
+    return dict(zip(("patches", "valid", "grid"), cut, strict=True))
+
+  def _at(self, rows: int, columns: int) -> ImageProcessor:
+    return self.plain._replace(edge=(rows * self.patch_size, columns * self.patch_size))
+
+  def _cut(self, pixels: np.ndarray, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    p = self.patch_size
     patches = pixels.reshape(rows, p, columns, p, -1).swapaxes(1, 2).reshape(rows * columns, -1)
     padded = np.pad(patches, ((0, self.most - len(patches)), (0, 0)))
     return padded, np.arange(self.most) < len(patches), np.array([rows, columns], np.int32)
@@ -246,17 +225,6 @@ def _checked(array: np.ndarray, what: str) -> np.ndarray:
       "a PIL image, the bytes of a file, or a path."
     )
   return array
-
-
-def _entries(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
-  """The entries of an image processor or feature extractor, and where they are from."""
-  nested = read_json(folder / NESTED) if (folder / NESTED).is_file() else {}
-  for part in ("image_processor", "feature_extractor"):
-    if isinstance(nested.get(part), dict):
-      return nested[part], f"{folder / NESTED}: {part}"
-  if (folder / PLAIN).is_file():
-    return read_json(folder / PLAIN), str(folder / PLAIN)
-  raise UserError(f"{folder} has no {PLAIN}. Fetch it, or name a folder that has one.")
 
 
 def _size(options: Options, name: str, default: Any, square: bool) -> int | tuple[int, int]:

@@ -14,6 +14,7 @@ from zoo.build import sizes_of
 from zoo.errors import UserError
 from zoo.hub import tables
 from zoo.hub.files import CONFIG, WEIGHTS
+from zoo.hub.preprocessing import NESTED, PLAIN, config_of
 from zoo.layers.stack import unstack_layers
 from zoo.mismatch import mismatch
 from zoo.paths import flatten
@@ -24,7 +25,9 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
   """Writes `model` and `params` as the hub has them. Every process of a run must call it.
 
   Args:
-    folder: made if it is not there; its config.json and model.safetensors are replaced, other files left alone.
+    folder: made if it is not there; its config.json and model.safetensors are replaced, and preprocessor_config.json if
+      the model carries how its images or sounds are made (of pixels of the zoo's own it is written where there is
+      none). Other files are left alone.
     model: from `zoo.build` or `zoo.load`.
     params: its parameters; may be sharded. Each array keeps its dtype.
 
@@ -35,16 +38,25 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
   table = tables.of_family(model.spec["family"])
   tensors = published(model, params)
   config = {"architectures": [table.HEADS[tables.head_of(table, sizes)][0]], **table.config(sizes)}
-  write_files(pathlib.Path(folder), config, tensors)
+  folder, processor = pathlib.Path(folder), config_of(model)
+  if not model.preprocessing.keys() & {"image", "sound"} and any((folder / name).exists() for name in (PLAIN, NESTED)):
+    processor = None
+  write_files(folder, config, tensors, processor)
 
 
-def write_files(folder: pathlib.Path, config: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> None:
-  """The two files of a folder in the hub's layout. Every process calls it, and the first one writes.
+def write_files(
+  folder: pathlib.Path,
+  config: Mapping[str, Any],
+  tensors: Mapping[str, np.ndarray],
+  processor: Mapping[str, Any] | None = None,
+) -> None:
+  """The files of a folder in the hub's layout. Every process calls it, and the first one writes.
 
   Args:
     folder: made if it is not there.
     config: what config.json says.
     tensors: name -> array.
+    processor: what preprocessor_config.json says; None: it is left alone.
 
   Raises:
     UserError: the folder cannot be written.
@@ -57,6 +69,9 @@ def write_files(folder: pathlib.Path, config: Mapping[str, Any], tensors: Mappin
     raise UserError(f"{folder} cannot be made: {error.strerror}.") from error
   with replacing(folder / CONFIG) as config_file, replacing(folder / WEIGHTS) as weights_file:
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    if processor is not None:
+      with replacing(folder / PLAIN) as processor_file:
+        processor_file.write_text(json.dumps(processor, indent=2, sort_keys=True) + "\n")
     write_tensors(weights_file, tensors, {"format": "pt"})
 
 

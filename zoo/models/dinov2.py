@@ -86,6 +86,8 @@ class DINOv2(Model):
   mask_token: bool = False
   dropout: float = 0.0
 
+  image_shape = None  # Positions are resampled.
+
   @nn.compact
   def __call__(self, image, *, masked=None, train=False):
     """Hidden states and class logits.

@@ -11,11 +11,23 @@ class Model(nn.Module, kw_only=True):
 
   # JSON text, for a dict has no hash; not compared: models of equal parts are equal however they were asked for.
   spec_json: str = dataclasses.field(default="{}", compare=False, repr=False)
+  preprocessing_json: str = dataclasses.field(default="{}", compare=False, repr=False)
 
   @property
   def spec(self):
     """{"family", "variant", **sizes} that `zoo.build` made this model from; {} if a factory was called directly."""
     return json.loads(self.spec_json)
+
+  @property
+  def preprocessing(self):
+    """How images, sounds and texts become inputs, as `zoo.preprocessing` has it. `apply` takes what is ready."""
+    return json.loads(self.preprocessing_json)
+
+  @property
+  def image_shape(self):
+    """(height, width, channels) that every image must have; None if images may differ, or there are none."""
+    size = getattr(self, "image_size", None)
+    return None if size is None else (size, size, self.channels)
 
   @property
   def decodes(self):

@@ -127,6 +127,7 @@ class SigLIP2(CLIP, kw_only=True):
   """
 
   patch_size: int
+  image_shape = None
 
   def encode_image(self, image, *, train=False):
     """An image as above -> unit vectors float32 [batch, embed_dim]"""
@@ -143,6 +144,7 @@ class FlexClassifier(ImageClassifier, kw_only=True):
   """The image tower alone, with classes."""
 
   patch_size: int
+  image_shape = None
 
   def __call__(self, image, *, train=False):
     """An image as of SigLIP2 -> as of `ImageClassifier`; logits are of the mean of the real patches' states."""

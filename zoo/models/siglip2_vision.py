@@ -17,6 +17,7 @@ class SigLIP2Vision(SigLIPVision, kw_only=True):
   """See `zoo.models.siglip2.FlexTower`."""
 
   patch_size: int
+  image_shape = None
 
   def __call__(self, image, *, train=False):
     """An image as of `zoo.models.siglip2.SigLIP2` -> as of `SigLIPVision`; states of padding are of no use."""

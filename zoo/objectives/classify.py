@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import optax
 
 from zoo.errors import UserError
-from zoo.objectives.contrastive import as_float
 from zoo.objectives.objective import Objective, apply, check_batch, output, present, ratio, row_weight
+from zoo.preprocessing import as_float
 
 
 def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
@@ -27,11 +27,11 @@ def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
 
   def init(rng: jax.Array, batch: dict) -> Any:
     check_batch(batch, "classify", "label", *([] if "image" in batch else ["tokens"]))
-    first = {key: x[:1] for key, x in batch.items()}
-    return model.init(rng, *inputs(first), **options(first))["params"]
+    first = jax.tree.map(lambda x: x[:1], dict(batch))
+    return model.init(rng, *inputs(first, model), **options(first))["params"]
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
-    found = apply(model, params, *inputs(batch), rng=rng, **options(batch))
+    found = apply(model, params, *inputs(batch, model), rng=rng, **options(batch))
     logits, label = output(found, "logits", "classify", "Set the model's num_classes."), batch["label"]
     if label.ndim == 2 and label.shape != logits.shape:
       raise UserError(f"classify: soft labels {label.shape} do not fit logits {logits.shape}. Set num_classes alike.")
@@ -53,9 +53,9 @@ def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
   return Objective(init, forward, reduce)
 
 
-def inputs(batch: dict) -> list[jax.Array]:
-  """What the model classifies: images if the batch has them, else tokens."""
-  return [as_float(batch["image"])] if "image" in batch else [batch["tokens"]]
+def inputs(batch: dict, model: Any) -> list[jax.Array]:
+  """What the model classifies: images, normalised as it carries it, if the batch has them, else tokens."""
+  return [as_float(batch["image"], model)] if "image" in batch else [batch["tokens"]]
 
 
 def options(batch: dict) -> dict[str, jax.Array]:

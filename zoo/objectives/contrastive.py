@@ -8,6 +8,7 @@ from jax.sharding import NamedSharding
 
 from zoo.objectives.objective import Objective, apply, check_batch, output, present, ratio, row_weight
 from zoo.objectives.pairs import NOBODY, comparison
+from zoo.preprocessing import as_float, text_options
 
 
 def contrastive(
@@ -32,7 +33,8 @@ def contrastive(
     chunk: how many texts a device compares with its images at the same time, with pairs "all_gather" or "ring".
     by_row: how rows are spread over devices; None: XLA decides.
 
-  Batch: image [batch, height, width, channels], tokens int32 [batch, length]; optionally valid, group int32 [batch] and
+  Batch: image [batch, height, width, channels], of which uint8 is normalised as the model carries it
+  (`zoo.preprocessing`), tokens int32 [batch, length]; optionally valid, group int32 [batch] and
   weight [batch] (rows of weight 0 are no answers either). Metrics: loss, accuracy, image_to_text, text_to_image, scale.
   """
 
@@ -57,22 +59,18 @@ def two_towers(model: Any) -> tuple:
 
   def init(rng: jax.Array, batch: dict) -> Any:
     check_batch(batch, "a contrast", "image", "tokens")
-    return model.init(rng, as_float(batch["image"][:1]), batch["tokens"][:1])["params"]
+    image = jax.tree.map(lambda x: x[:1], batch["image"])
+    return model.init(rng, as_float(image, model), batch["tokens"][:1])["params"]
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
-    options = present(batch, "valid")
-    found = apply(model, params, as_float(batch["image"]), batch["tokens"], rng=rng, **options)
+    options = text_options(model, present(batch, "valid"))
+    found = apply(model, params, as_float(batch["image"], model), batch["tokens"], rng=rng, **options)
     rows = len(batch["tokens"])
     vectors = {name: output(found, name, "a contrast", "Use family clip.") for name in ("image", "text")}
     scalars = {name: jnp.full(rows, found[name], jnp.float32) for name in ("scale", "bias") if name in found}
     return {**vectors, **scalars, **present(batch, "group"), "weight": row_weight(batch, rows)}
 
   return init, forward
-
-
-def as_float(image: jax.Array) -> jax.Array:
-  """Images as the models want them, in [-1, 1]; uint8 (0 to 255), a quarter of the transfer, is converted."""
-  return image.astype(jnp.float32) / 127.5 - 1 if image.dtype == jnp.uint8 else image
 
 
 def softmax_sums(logits: jax.Array, same: jax.Array, valid: jax.Array, axis: int) -> dict[str, jax.Array]:

@@ -1,0 +1,265 @@
+"""What makes a model's inputs, read from and written to folders: preprocessor_config.json, and what a run carries."""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from zoo.build import build, sizes_of
+from zoo.data import pixels
+from zoo.data.published import has_tokenizer
+from zoo.errors import UserError, shown
+from zoo.hub import tables
+from zoo.hub.files import CONFIG, is_published, read_json
+from zoo.hub.ids import folder_of
+from zoo.hub.log_mel import LogMel
+from zoo.hub.processors import BICUBIC, CLASSES, HALF, ImageProcessor, PatchProcessor, opened
+from zoo.options import Options
+from zoo.preprocessing import RESAMPLES, as_float
+
+MODEL, NESTED, PLAIN = "model.json", "processor_config.json", "preprocessor_config.json"
+OF_MODEL_TYPE = {
+  "clip": "CLIP", "clip_vision_model": "CLIP", "vit": "ViT", "vit_mae": "ViT", "dinov2": "Bit",
+  "dinov2_with_registers": "Bit", "siglip": "Siglip",
+  "siglip_vision_model": "Siglip", "siglip2": "Siglip2", "siglip2_vision_model": "Siglip2",
+}  # fmt: skip
+# Models whose text is read at its last place, padding or not: they never saw a mask of it.
+PADDED = ("siglip", "siglip2", "siglip_text_model", "siglip2_text_model")
+
+
+def load_processor(source: str | os.PathLike) -> Callable[..., dict[str, Any]]:
+  """What makes a model's input of images, or of sound: the function beside the weights.
+
+      batch = load_processor(source)([image, "photo.jpg"])
+      model.apply({"params": params}, batch["image"])
+
+  Args:
+    source: a folder in the hub's layout with a preprocessor_config.json or a processor_config.json, or a hub id; or the
+      folder of a run, or of `zoo.save`.
+
+  Returns:
+    for CLIP, ViT, DINOv2 and SigLIP an `ImageProcessor`, for SigLIP 2 NaFlex a `PatchProcessor`, for Whisper a
+    `LogMel`; for a model that the zoo trained on its own pixels a `FitProcessor`.
+
+  Raises:
+    UserError: there is no such file, or it asks for what the zoo does not have.
+  """
+  folder = folder_of(source)
+  if not is_published(folder) and not (folder / PLAIN).is_file() and not (folder / NESTED).is_file():
+    spec, data = _spec(folder), _section(folder / CONFIG, "data")
+    if spec is not None:
+      model = build(**{**spec, "preprocessing": carried_by(folder)})
+      return processor_of(model, fit=data.get("fit", "crop"), background=data.get("background", "white"))
+  return _published_processor(folder)
+
+
+def _published_processor(folder: pathlib.Path) -> "ImageProcessor | PatchProcessor | LogMel":
+  entries, where = _entries(folder)
+  model_type = read_json(folder / CONFIG).get("model_type") if (folder / CONFIG).is_file() else None
+  name = entries.get("image_processor_type", entries.get("feature_extractor_type"))
+  if name == "WhisperFeatureExtractor" or name is None and model_type == "whisper":
+    return LogMel.from_options(Options(entries, where))
+  kind = OF_MODEL_TYPE.get(str(model_type)) if name is None else str(name)
+  for ending in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
+    kind = None if kind is None else kind.removesuffix(ending)
+  if kind not in CLASSES:
+    has = ", ".join([f"{known}ImageProcessor" for known in CLASSES] + ["WhisperFeatureExtractor"])
+    raise UserError(f"{where}: the zoo has no image_processor_type {shown(name or model_type)}. It has: {has}.")
+  processor = PatchProcessor if kind == "Siglip2" else ImageProcessor
+  return processor.from_options(Options(entries, where), CLASSES[kind])
+
+
+class FitProcessor(NamedTuple):
+  """Images of any size and mode -> {"image": float32 [batch, size, size, 3]}, as the zoo's pipelines make them.
+
+  Args:
+    size: pixels of a side.
+    fit: how an image becomes square, as of `zoo.data.pixels.decode`.
+    background: what shows through transparent parts: "white" or "black".
+    model: whose pixel values.
+  """
+
+  size: int
+  fit: str
+  background: str
+  model: Any
+
+  def __call__(self, images: Any) -> dict[str, np.ndarray]:
+    """One image or several: PIL images, uint8 [height, width] or [height, width, 1, 3 or 4], bytes of a file, paths."""
+    images = images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]
+    if not images:
+      raise UserError("There is no image to process.")
+    done = np.stack([self._one(image, f"image {number}") for number, image in enumerate(images)])
+    return {"image": np.asarray(as_float(done, self.model), np.float32)}
+
+  def _one(self, image: Any, what: str) -> np.ndarray:
+    if isinstance(image, str | os.PathLike):
+      with pixels.told(what):
+        image = pathlib.Path(image).expanduser().read_bytes()
+    if not isinstance(image, bytes | np.ndarray):
+      image = np.asarray(image if isinstance(image, Image.Image) and image.mode == "RGBA" else opened(image, what))
+    colour = pixels.BLACK if self.background == "black" else pixels.WHITE
+    return pixels.over(pixels.decode(image, self.size, self.fit, what), colour)
+
+
+def processor_of(model: Any, *, fit: str = "crop", background: str = "white") -> Any:
+  """The processor that a model carries; where it carries no way to resize, one that does so by `fit`.
+
+  Raises:
+    UserError: it takes neither images nor sounds, or nobody knows how its pixels are made.
+  """
+  entries = model.preprocessing
+  if "sound" in entries:
+    return LogMel(**entries["sound"])
+  image = entries.get("image", {})
+  if "unknown" in image:
+    raise UserError(image["unknown"])
+  if "resize" in image or "patch_size" in image:
+    return _from_entries(image)
+  if getattr(model, "image_size", None) is None:
+    raise UserError(f"A {model.spec.get('family', type(model).__name__)} takes no images: it has no processor.")
+  return FitProcessor(model.image_size, fit, "black" if background == "black" else "white", model)
+
+
+def image_processor(model: Any) -> ImageProcessor | PatchProcessor | None:
+  """The processor of images that a model carries whole; None if it carries none."""
+  image = getattr(model, "preprocessing", {}).get("image", {})
+  return _from_entries(image) if "resize" in image or "patch_size" in image else None
+
+
+def _from_entries(image: Mapping[str, Any]) -> ImageProcessor | PatchProcessor:
+  pair = lambda x: tuple(x) if isinstance(x, list) else x
+  mean, std = (_three(image.get(name)) for name in ("mean", "std"))
+  if mean is not None or std is not None:
+    mean, std = mean or (0.0,) * 3, std or (1.0,) * 3
+  plain = ImageProcessor(
+    pair(image.get("resize")),
+    RESAMPLES.index(image.get("resample", "bicubic")),
+    pair(image.get("crop")),
+    image.get("scale", 1 / 255),
+    mean,
+    std,
+  )
+  return PatchProcessor(plain, image["patch_size"], image.get("patches", 256)) if "patch_size" in image else plain
+
+
+def _three(value: Any) -> tuple[float, ...] | None:
+  colours = value if isinstance(value, list) or value is None else [value]
+  return None if colours is None else tuple(colours * 3 if len(colours) == 1 else colours)
+
+
+def _entries_of(processor: Any) -> dict[str, Any]:
+  """What a processor of a published folder is, as a model carries it."""
+  if isinstance(processor, LogMel):
+    return {"sound": processor._asdict()}
+  plain = processor.plain if isinstance(processor, PatchProcessor) else processor
+  colours = {name: None if x is None else list(x) for name, x in (("mean", plain.mean), ("std", plain.std))}
+  found = {"scale": plain.scale, **colours, "resample": RESAMPLES[plain.resample]}
+  found["crop"] = None if plain.crop is None else list(plain.crop)
+  if isinstance(processor, PatchProcessor):
+    return {"image": {**found, "patch_size": processor.patch_size, "patches": processor.most}}
+  return {"image": {**found, "resize": list(plain.edge) if isinstance(plain.edge, tuple) else plain.edge}}
+
+
+def published(folder: pathlib.Path, config: Mapping[str, Any]) -> dict[str, Any]:
+  """What a published model carries, by the files of its folder and its parsed config.json.
+
+  Weights load without these files: of images that are not described the reason is kept, and told who needs them.
+  """
+  found: dict[str, Any] = {}
+  model_type = str(config.get("model_type"))
+  if model_type in OF_MODEL_TYPE or model_type == "whisper":
+    try:
+      found = _entries_of(_published_processor(folder))
+    except UserError as error:
+      way_out = "Or say it by hand: model.preprocessing.image in a config, preprocessing= of zoo.build."
+      found = {"image": {"unknown": f"{error} {way_out}"}} if model_type in OF_MODEL_TYPE else {}
+  if model_type in PADDED:
+    found["text"] = {"mask": False}
+  text = config.get("text_config") if isinstance(config.get("text_config"), Mapping) else {}
+  if has_tokenizer(folder):
+    found["tokenizer"] = os.path.abspath(folder)
+  elif model_type == "clip" and text.get("vocab_size", 49408) == 49408:
+    found["tokenizer"] = "clip"
+  return found
+
+
+def carried_by(folder: Any) -> dict[str, Any]:
+  """What a run, or a model that `zoo.save` wrote, carries; {} where its files say nothing."""
+  if (folder / MODEL).exists():
+    found = _section(folder / MODEL, "preprocessing")
+  else:
+    found = _section(folder / CONFIG, "model").get("preprocessing", {})
+  tokenizer = _section(folder / CONFIG, "data").get("tokenizer")
+  return {**({"tokenizer": tokenizer} if isinstance(tokenizer, str) else {}), **(found or {})}
+
+
+def _spec(folder: pathlib.Path) -> dict[str, Any] | None:
+  spec = _section(folder / (MODEL if (folder / MODEL).exists() else CONFIG), "model")
+  return spec if isinstance(spec.get("family"), str) else None
+
+
+def _section(path: Any, name: str) -> dict[str, Any]:
+  """A section of a JSON file; an empty one of a file that is not there or that others will complain about."""
+  try:
+    section = json.loads(path.read_text(encoding="utf-8")).get(name)
+  except (OSError, ValueError, AttributeError, RecursionError):
+    return {}
+  return section if isinstance(section, dict) else {}
+
+
+def config_of(model: Any) -> dict[str, Any] | None:
+  """The preprocessor_config.json of a model; None if it takes no images or sounds, or nobody knows.
+
+  Of a model that carries no way to resize: the shorter edge becomes its image_size, and the middle is cut out.
+  """
+  if "sound" in model.preprocessing:
+    sound = LogMel(**model.preprocessing["sound"])
+    sizes = {"feature_size": sound.bands, "sampling_rate": sound.rate, "hop_length": sound.hop, "n_fft": sound.window}
+    sizes |= {"chunk_length": sound.seconds, "padding_value": sound.silence, "padding_side": "right"}
+    sizes |= {"n_samples": sound.seconds * sound.rate, "nb_max_frames": sound.seconds * sound.rate // sound.hop}
+    return {"feature_extractor_type": "WhisperFeatureExtractor", "return_attention_mask": False, **sizes}
+  table = tables.of_family(model.spec["family"])
+  image = model.preprocessing.get("image", {"mean": HALF, "std": HALF})
+  if "unknown" in image or not any(kind in OF_MODEL_TYPE for kind in table.MODEL_TYPES):
+    return None
+  size, of_patches = model.image_size, "Siglip2" in (OF_MODEL_TYPE.get(kind) for kind in table.MODEL_TYPES)
+  if of_patches:
+    patch = sizes_of(model)["patch_size"]
+    default: dict[str, Any] = {"patch_size": patch, "patches": (size // patch) ** 2, "resample": "bilinear"}
+  else:
+    default = {"resize": size, "resample": RESAMPLES[BICUBIC], "crop": [size, size]}
+  processor = _from_entries({**default, **image})
+  if isinstance(processor, PatchProcessor):
+    own = {"image_processor_type": "Siglip2ImageProcessor", "do_resize": True, "patch_size": processor.patch_size}
+    return {**own, "max_num_patches": processor.most, **_plain_config(processor.plain)}
+  edge = processor.edge
+  found = {"image_processor_type": "CLIPImageProcessor", "do_resize": edge is not None, **_plain_config(processor)}
+  found["do_center_crop"] = processor.crop is not None
+  if processor.crop is not None:
+    found["crop_size"] = dict(zip(("height", "width"), processor.crop))
+  if edge is not None:
+    found["size"] = dict(zip(("height", "width"), edge)) if isinstance(edge, tuple) else {"shortest_edge": edge}
+  return found
+
+
+def _plain_config(plain: ImageProcessor) -> dict[str, Any]:
+  found: dict[str, Any] = {"do_convert_rgb": True, "resample": plain.resample}
+  found |= {"do_rescale": plain.scale is not None, "do_normalize": plain.mean is not None}
+  found |= {} if plain.scale is None else {"rescale_factor": plain.scale}
+  return found if plain.mean is None else {**found, "image_mean": list(plain.mean), "image_std": list(plain.std or ())}
+
+
+def _entries(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
+  """The entries of an image processor or feature extractor, and where they are from."""
+  nested = read_json(folder / NESTED) if (folder / NESTED).is_file() else {}
+  for part in ("image_processor", "feature_extractor"):
+    if isinstance(nested.get(part), dict):
+      return nested[part], f"{folder / NESTED}: {part}"
+  if (folder / PLAIN).is_file():
+    return read_json(folder / PLAIN), str(folder / PLAIN)
+  raise UserError(f"{folder} has no {PLAIN}. Fetch it, or name a folder that has one.")

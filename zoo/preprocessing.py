@@ -1,0 +1,143 @@
+"""Preprocessing that a model carries: how images, sounds and texts become its inputs.
+
+A model's `preprocessing` is plain data. Every entry may be left out:
+
+    {
+      "image": {
+        "scale": 1/255, "mean": [.., .., ..], "std": [.., .., ..],    pixels: (scale * uint8 - mean) / std
+        "resize": 224 (shorter edge) or [height, width] or None, "resample": "bicubic", "crop": [height, width] or None,
+        "patch_size": 16, "patches": 256                              of models for images of any shape
+      },
+      "sound": fields of `zoo.hub.log_mel.LogMel`,
+      "text": {"mask": False},                                        the model sees padding like any other token
+      "tokenizer": "clip",                                            a name or a path, as `zoo.load_tokenizer` takes it
+    }
+
+Without "image" pixels are the zoo's own, uint8 / 127.5 - 1. With {"image": {"unknown": reason}}, of a published model
+whose files do not say, uint8 images are refused. `scale` is 1/255 where it is left out and 1 where it is None; without
+`mean` and `std` nothing is shifted. Images travel to the devices as uint8 and are normalised there.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.errors import UserError, did_you_mean, shown
+from zoo.schema import resolve
+
+KEYS = ("image", "sound", "text", "tokenizer")
+IMAGE = ("scale", "mean", "std", "resize", "resample", "crop", "patch_size", "patches", "unknown")
+RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # By the numbers that Pillow gives them.
+
+
+def check(entries: Mapping[str, Any]) -> dict[str, Any]:
+  """`entries` as a plain dict. Raises UserError for an entry that is unknown or of another type."""
+  entries = resolve(entries, "model.preprocessing")
+  if not isinstance(entries, Mapping):
+    raise UserError(f"model.preprocessing is {shown(entries)}. It must be a section with any of: {', '.join(KEYS)}.")
+  _known(entries, KEYS, "model.preprocessing")
+  for name in ("image", "sound", "text"):
+    if not isinstance(entries.get(name, {}), Mapping):
+      raise UserError(f"model.preprocessing.{name} is {shown(entries[name])}. It must be a section.")
+  if not isinstance(entries.get("tokenizer", ""), str):
+    raise UserError(f"model.preprocessing.tokenizer is {shown(entries['tokenizer'])}. It must be a name or a path.")
+  text = entries.get("text", {})
+  _known(text, ("mask",), "model.preprocessing.text")
+  if not isinstance(text.get("mask", True), bool):
+    raise UserError(f"model.preprocessing.text.mask is {shown(text['mask'])}. It must be true or false.")
+  _check_image(entries.get("image", {}))
+  return dict(entries)
+
+
+def _known(entries: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+  for name in entries:
+    if name not in known:
+      raise UserError(f"{where} has no {shown(name)}.{did_you_mean(str(name), known)} It has: {', '.join(known)}.")
+
+
+def _check_image(image: Mapping[str, Any]) -> None:
+  _known(image, IMAGE, "model.preprocessing.image")
+  number = lambda x: isinstance(x, int | float) and not isinstance(x, bool) and bool(np.isfinite(x))
+  count = lambda x: type(x) is int and 0 < x < 2**15
+  several = lambda x: isinstance(x, list | tuple) and len(x) > 0 and all(map(number, x))
+  side = lambda x: isinstance(x, list | tuple) and len(x) == 2 and all(map(count, x))
+  kinds = {
+    "scale": ("a number or none", lambda x: x is None or number(x) and x != 0),
+    "mean": ("a number, one for each colour, or none", lambda x: x is None or number(x) or several(x)),
+    "std": ("a number, one for each colour, or none", lambda x: x is None or (number(x) or several(x)) and np.all(x)),
+    "resize": ("pixels of the shorter edge, [height, width] or none", lambda x: x is None or count(x) or side(x)),
+    "crop": ("[height, width] or none", lambda x: x is None or side(x)),
+    "resample": (f"one of {', '.join(RESAMPLES)}", lambda x: x in RESAMPLES),
+    "patch_size": ("a number of pixels", count),
+    "patches": ("a number", count),
+    "unknown": ("a reason", lambda x: isinstance(x, str)),
+  }
+  for name, value in image.items():
+    kind, fits = kinds[name]
+    if not fits(value):
+      raise UserError(f"model.preprocessing.image.{name} is {shown(value)}. It must be {kind}.")
+  if "resize" in image and ("crop" not in image or "resample" not in image):
+    raise UserError("model.preprocessing.image has resize: it needs crop (which may be none) and resample too.")
+
+
+def of(model: Any) -> dict[str, Any]:
+  """The preprocessing that `model` carries; {} for anything that carries none."""
+  return getattr(model, "preprocessing", {})
+
+
+def as_float(image: Any, model: Any = None) -> Any:
+  """Images as `model` takes them: uint8 (0 to 255), a quarter of the transfer, is normalised; floats stay.
+
+  Args:
+    image: uint8 or float [batch, height, width, channels], or a dict with "patches" [batch, n, pixels] and "valid".
+    model: whose pixels; (x / 127.5 - 1 where it carries nothing of them, or is None).
+
+  Raises:
+    UserError: uint8 for a published model whose files do not say how its pixels are made.
+  """
+  if isinstance(image, Mapping):
+    if image["patches"].dtype != jnp.uint8:
+      return image
+    patches = image["patches"]
+    colours = as_float(patches.reshape(*patches.shape[:-1], -1, 3), model).reshape(patches.shape)
+    return {**image, "patches": jnp.where(image["valid"][..., None], colours, 0)}  # Padding is 0 after all that.
+  if image.dtype != jnp.uint8:
+    return image
+  entries = of(model).get("image")
+  return image.astype(jnp.float32) / 127.5 - 1 if entries is None else normalize(image, entries)
+
+
+def normalize(image: jax.Array, entries: Mapping[str, Any]) -> jax.Array:
+  """(scale * image - mean) / std of pixels 0 to 255, uint8 or float [..., channels] -> float32."""
+  if "unknown" in entries:
+    raise UserError(entries["unknown"])
+  x, scale = image.astype(jnp.float32), entries.get("scale", 1 / 255)
+  x = x if scale is None else x * np.float32(scale)
+  mean, std = (_colours(entries.get(name), name, x) for name in ("mean", "std"))
+  x = x if mean is None else x - mean
+  return x if std is None else x / std
+
+
+def from_unit(image: jax.Array, entries: Mapping[str, Any]) -> jax.Array:
+  """`normalize` of floats in [-1, 1], as augmentation leaves them."""
+  return normalize((image + 1) * 127.5, entries)
+
+
+def text_options(model: Any, options: dict[str, Any]) -> dict[str, Any]:
+  """`options` of a call with tokens, without `valid` where the model sees padding like any other token."""
+  sees_padding = of(model).get("text", {}).get("mask") is False
+  return {name: x for name, x in options.items() if name != "valid" or not sees_padding}
+
+
+def _colours(value: Any, name: str, image: jax.Array) -> np.ndarray | None:
+  if value is None:
+    return None
+  colours = np.atleast_1d(np.asarray(value, np.float32))
+  if len(colours) not in (1, image.shape[-1]):
+    raise UserError(
+      f"model.preprocessing.image.{name} has {len(colours)} numbers, images have {image.shape[-1]} channels."
+    )
+  return colours.reshape((1,) * (image.ndim - 1) + (-1,))
