@@ -5,6 +5,8 @@ the vocabulary, whether text becomes lower case, and the longest text; special_t
 """
 
 import os
+import re
+import string
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from zoo.errors import UserError, shown
 from zoo.json_files import check_file, read_json
 
 FAST, CONFIG, SIGNS, ADDED = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+LEFT = ("Gemma", "Siglip2")  # Classes of the reference that put padding on the left where nothing is said.
 NONE = 10**9  # A model_max_length above this says that there is none.
 FIXES = [(f" {sign}", sign) for sign in ".?!,"] + [(" ' ", "'")]
 FIXES += [(f" {end}", end) for end in ("n't", "'m", "'s", "'ve", "'re")]
@@ -32,6 +35,7 @@ def published(folder: Path) -> Tokenizer:
   try:
     if (folder / FAST).is_file():
       backend = _from_json(folder / FAST, config)
+      _simplify(backend, config, model)
     elif kind is not None and has_tokenizer(folder):
       settings = _settings(kind, config, folder)
       backend = kind.build(folder, signs, settings)
@@ -50,7 +54,7 @@ def published(folder: Path) -> Tokenizer:
       raise
     raise UserError(f"The tokenizer in {folder} cannot be read: {str(error)[:200]}. Fetch its files again.") from None
   found.max_length = _max_length(config, model, found)
-  found.pads_left = config.get("padding_side") == "left"
+  found.pads_left = config.get("padding_side", "left" if _class(config, model) in LEFT else "right") == "left"
   found.cuts_left = config.get("truncation_side") == "left"
   found.tidies = bool(config.get("clean_up_tokenization_spaces")) and type(backend.model).__name__ != "BPE"
   return found
@@ -124,6 +128,28 @@ def _from_json(path: Path, config: Mapping[str, Any]) -> Any:
   if isinstance(split, pre_tokenizers.ByteLevel) and isinstance(config.get("add_prefix_space"), bool):
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(config["add_prefix_space"], split.use_regex, split.trim_offsets)
   return backend
+
+
+def _class(config: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+  """The reference's class, without its endings; of a SigLIP 2 for images of any shape it is one, whatever is said."""
+  name = config.get("tokenizer_class")
+  if str(model.get("model_type")).startswith("siglip2"):
+    return "Siglip2"
+  return name.removesuffix("Fast").removesuffix("Tokenizer") if isinstance(name, str) else ""
+
+
+def _simplify(backend: Any, config: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+  """What the reference's classes for SigLIP do to a text, whether or not tokenizer.json says so. Done twice it is the
+  same: lower case, and of the first SigLIP no punctuation and single blanks."""
+  from tokenizers import Regex, normalizers
+
+  name, before = _class(config, model), backend.normalizer
+  steps: list[Any] = [normalizers.Lowercase()] if name == "Siglip2" or config.get("do_lower_case") is not False else []
+  if name == "Siglip":
+    steps += [normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), "")]
+    steps += [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+  if name in ("Siglip", "Siglip2"):
+    backend.normalizer = normalizers.Sequence([*steps, *([] if before is None else [before])])
 
 
 def _settings(kind: Kind, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
