@@ -28,7 +28,7 @@ def split(
       continue
     if not word.startswith("--"):
       raise UserError(f"Unexpected argument '{word}'. Options look like --config=FILE.py and --config.steps=500.")
-    if head in KINDS:
+    if head in KINDS and name not in flags:
       raise UserError(f"Unknown flag --{name}. Did you mean '--config.{name}'?")
     if name in options and equals:
       raise UserError(f"--{name} takes no value. Leave '={text}' away.")

@@ -193,3 +193,29 @@ def test_an_evaluator_that_the_model_cannot_serve_is_refused(run):
   model, _ = zoo.load(run)
   with pytest.raises(UserError, match="retrieval needs a model with encode_image and encode_text; GPT has none"):
     evaluate.evaluators({"evaluators": {"retrieval": {"data": {}}}}, model)
+
+
+def test_a_published_model_is_evaluated_by_the_evaluators_of_another_config(run, tmp_path, capsys, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  hub = tmp_path / "weights" / "tiny"
+  zoo.save_hf(hub, *zoo.load(run))
+  held = sorted(path.name for path in hub.iterdir())
+  with pytest.raises(SystemExit):
+    main([f"--run={hub}"])
+  error = capsys.readouterr().err
+  assert error.count("\n") == 1 and "holds a model and no run" in error and "Name a config" in error
+  for flags, folder in (([], "runs/evaluations/tiny"), (["--workdir=elsewhere"], "elsewhere")):
+    assert main([f"--run={hub}", f"--config={run}/config.json", *flags]) == 0
+    assert f"Written to {folder}." in capsys.readouterr().out
+    assert {"evaluation.json", "evaluation.txt", "samples.txt"} <= {path.name for path in (tmp_path / folder).iterdir()}
+  assert sorted(path.name for path in hub.iterdir()) == held
+  main([f"--run={run}", "--only=speeches"])
+  one, other = (json.loads((folder / "evaluation.json").read_text()) for folder in (run, tmp_path / "elsewhere"))
+  key = "eval/speeches/bits_per_byte"
+  assert other[key] == pytest.approx(one[key], rel=1e-6)
+
+
+def test_a_tokenizer_of_more_tokens_than_the_model_is_refused(run, capsys):
+  with pytest.raises(SystemExit):
+    main([f"--run={run}", "--only=samples", "--config.eval.evaluators.samples.tokenizer=gpt2"])
+  assert "samples: tokenizer gpt2 has 50257 tokens, the model knows 260" in capsys.readouterr().err

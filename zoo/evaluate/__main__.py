@@ -2,27 +2,37 @@
 
 What to measure is the section `eval` of the run's config, or of another --config; `--config.eval.evaluators...=`
 changes it. Prints the tables and leaves evaluation.json, evaluation.txt and the evaluators' own files in the run
-folder.
+folder, or in --workdir.
+
+A published model, a folder or an id of the hub, needs a --config. Its images, tokenizer and sizes are its own unless
+the evaluator says otherwise, and files go to runs/evaluations/NAME:
+
+    python -m zoo.evaluate --run=openai/clip-vit-base-patch32 --config=configs/clip_emoji.py
 """
 
+import os
 import sys
 from typing import Any
 
 import jax
-from etils import epath
 
 import zoo
 from zoo import checkpoints, evaluate, sharding
 from zoo.config import load
 from zoo.errors import UserError, did_you_mean, exits_with_one_line, setting_up
 from zoo.evaluate.artifacts import write_json, write_text
-from zoo.places import place
+from zoo.hub.files import CONFIG, is_published
+from zoo.hub.ids import folder_of
+from zoo.overrides import split
+from zoo.places import is_remote, place
 from zoo.quiet import hush_libtpu
 from zoo.retention import best_step
+from zoo.saving import MODEL
 
 FLAGS = {
   "run": "folder of the run",
   "only": "keys of the evaluators to run, with commas between them",
+  "workdir": "folder for the files; by default the run's, and of a published model runs/evaluations/NAME",
   "step": "which checkpoint: its number, or best; by default the finished model, or else the newest",
 }
 
@@ -31,11 +41,15 @@ FLAGS = {
 def main(argv: list[str]) -> int:
   """Runs the evaluators that the arguments ask for; 0 when all is well."""
   hush_libtpu()
+  options, _ = split(argv, FLAGS)
+  if "run" in options and "config" not in options and not options["help"]:
+    _check_run(options["run"])
   config, options = load(argv, FLAGS)
   if "run" not in options:
     raise UserError("Which run? Name its folder, as in --run=runs/clip_emoji. --help lists the flags.")
-  folder = place(options["run"])
   with setting_up():
+    folder = place(options["run"]) if is_remote(options["run"]) else folder_of(options["run"])
+    workdir = place(options.get("workdir") or _workdir(options["run"], folder))
     model, params, step = restore(folder, options.get("step"))
     mesh = sharding.make_mesh(config.mesh)
     params = jax.device_put(params, sharding.shardings(params, config.sharding, mesh))
@@ -47,13 +61,36 @@ def main(argv: list[str]) -> int:
     tables.append(text)
     print(text, end="\n\n", flush=True)
 
-  results = evaluate.run(evaluators, params, folder, step, note=note)
-  write_json(folder, "evaluation.json", {"step": step, **results})
-  write_text(folder, "evaluation.txt", "\n\n".join(tables))
+  results = evaluate.run(evaluators, params, workdir, step, note=note)
+  write_json(workdir, "evaluation.json", {"step": step, **results})
+  write_text(workdir, "evaluation.txt", "\n\n".join(tables))
+  if str(workdir) != str(folder):
+    print(f"Written to {workdir}.")
   return 0
 
 
-def restore(folder: epath.Path, wanted: str | None) -> tuple[Any, Any, int | None]:
+def _check_run(source: str) -> None:
+  """Refuses a folder whose config.json is no experiment's, or that has none."""
+  if is_remote(source) or not os.path.isdir(source):
+    return
+  folder = folder_of(source)
+  saved = (folder / MODEL).exists()
+  if saved and not (folder / CONFIG).exists() or not saved and is_published(folder):
+    raise UserError(
+      f"{folder} holds a model and no run: nothing says what to measure. Name a config whose evaluators fit it, as in "
+      "--config=configs/clip_emoji.py; its data and evaluators can be changed: --config.data.source=..."
+    )
+
+
+def _workdir(source: str, folder: Any) -> Any:
+  """Where files go if nobody says: into a run, but not among published weights."""
+  if is_remote(source) or (folder / MODEL).exists() or not is_published(folder):
+    return folder
+  name = folder.resolve().name if os.path.isdir(source) else source.replace("/", "--")
+  return os.path.join("runs", "evaluations", name)
+
+
+def restore(folder: Any, wanted: str | None) -> tuple[Any, Any, int | None]:
   """Model, parameters and how many steps they were trained, None if the folder does not tell."""
   steps = checkpoints.steps(folder / "checkpoints")
   if wanted is None:
