@@ -23,6 +23,7 @@ from zoo.evaluate import artifacts
 from zoo.experiment import experiment
 from zoo.explain import explain
 from zoo.metrics import Writers, services
+from zoo.model_data import pinned, resumed
 from zoo.places import place
 from zoo.plan import explained
 from zoo.plan_search import planned
@@ -67,13 +68,14 @@ def main(argv: list[str]) -> int:
 def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tuple[int, int] | None) -> int:
   """What `main` does once the hosts have met."""
   folder = place(config.workdir)
-  check_same_run(config, folder)
+  alike = resumed(config, folder)
+  check_same_run(alike, folder)
   services(config.log.tensorboard, config.log.wandb)
 
   # What to train, on what, toward what. Nothing is written before all of it is known to fit together.
   with setting_up():
     mesh = sharding.make_mesh(config.mesh)
-    made = experiment(config, mesh)
+    made = experiment(alike, mesh)
     evaluators = evaluate.evaluators(config.eval, made.attending, config.data)
     if options["explain-sharding"]:
       print(explain(made.shapes, config.sharding, mesh))
@@ -97,7 +99,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
     if start > config.steps:
       raise UserError(f"{folder} has reached step {start}, steps is {config.steps}. Raise --config.steps to go on.")
     if jax.process_index() == 0:
-      save(config, folder)
+      save(pinned(config, made.model), folder)
     artifacts.write_json(folder, "environment.json", environment())
     ledger = Ledger(folder, made.batches.records, start, evaluate.left_out(evaluators))
     writers = Writers(folder, step=start, tensorboard=config.log.tensorboard, wandb=config.log.wandb)

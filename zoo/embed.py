@@ -28,9 +28,10 @@ from zoo.hub.sentence_encoder import SentenceEncoder, check_truncate_dim, read_s
 from zoo.hub.sentence_modules import unit_length
 from zoo.hub.tables import of_model_type
 from zoo.hub.tokenizers import leading_tokens, load_tokenizer, lower_cased
+from zoo.preprocessing import text_options
 from zoo.saving import load
 
-# Families that read a text at its last place, padding or not, and never saw a mask of it.
+# Families that read a text at its last place, padding or not.
 PADDED = ("siglip", "siglip_text", "siglip2")
 # Families whose text is read at one place, which is their pooled output.
 POOLED = ("clip_text",)
@@ -135,9 +136,11 @@ class Embedder:
     )
     texts = [prompt + text for text in texts]
     padded = self.model.spec.get("family") in PADDED
+    # Only what the zoo trained itself has seen a mask of padding; what carries nothing was published.
+    masked = not padded or bool(self.model.preprocessing and text_options(self.model, {"valid": None}))
     keep = encoder.truncate_dim if truncate_dim is None else truncate_dim
     key = ("text", pooling, unit, keep)
-    run = self._program(key, lambda: self._text(encoder, pooling, bool(unit), keep, padded))
+    run = self._program(key, lambda: self._text(encoder, pooling, bool(unit), keep, masked))
 
     def batch(chosen: list[str]) -> dict[str, np.ndarray]:
       found = self.tokenizer(chosen, length=most) if padded else self._cut(chosen, most)
@@ -179,7 +182,7 @@ class Embedder:
     return self._programs[key]
 
   def _text(
-    self, encoder: SentenceEncoder, pooling: str | None, unit: bool, keep: int | None, padded: bool
+    self, encoder: SentenceEncoder, pooling: str | None, unit: bool, keep: int | None, masked: bool
   ) -> Callable:
     model, family = self.model, self.model.spec["family"]
     has_tower = hasattr(model, "encode_text")
@@ -187,7 +190,7 @@ class Embedder:
       raise UserError(f"{self.folder}: a {family} makes no vectors of texts. Give it images.")
 
     def run(params: Any, batch: dict) -> jax.Array:
-      valid = {} if padded else {"valid": batch["valid"]}
+      valid = {"valid": batch["valid"]} if masked else {}
       if has_tower:
         out = {"embedded": model.apply({"params": params}, batch["tokens"], **valid, method="encode_text")}
       else:

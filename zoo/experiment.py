@@ -19,7 +19,9 @@ from zoo.data.augment import augment
 from zoo.expert_parallel import on_mesh
 from zoo.kept import kept
 from zoo.layers.returned import on_returned
+from zoo.model_data import records_for, to_train, with_tokenizer
 from zoo.objectives.objective import value_and_grad
+from zoo.schema import resolve
 
 
 class Experiment(NamedTuple):
@@ -82,26 +84,27 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   key = jax.random.key(config.seed)
   sharding.check_rows(config.batch_size, mesh)
   part, parts = sharding.batch_part(mesh)
-  named.check_options(build, config.model, "model")
-  model = build(**config.model)
+  named.check_options(build, resolve(config.model), "model")
+  model = build(**without(config.model, "preprocessing"), preprocessing=to_train(config))
+  records = records_for(model, config.data, training=True)
+  check_fits(model, records.info)
+  model = with_tokenizer(model, records.info.get("tokenizer"))
   attending, attention = kernels.with_kernels(model, config.attention, mesh)
   offers = {"by_row": sharding.batch_sharding(mesh)}
   # Parameters begin, and FLOPs are counted, with parts as they are written: to both it makes no difference.
   objective, on_devices = (
     named.call("objectives", config.objective, one, offers=offers) for one in (model, on_mesh(attending, mesh))
   )
-  records = named.call("data", without(config.data, "augment", "workers"))
-  check_fits(model, records.info)
   here = functools.partial(pipeline.batches, records, seed=config.seed, process_index=part, process_count=parts)
   row = here(parts)[0]  # Shapes are all that is asked of it, and a whole batch may be large.
   memory.check_batch(row, config.batch_size // parts)
   batches = here(config.batch_size, workers=config.data.get("workers", 0))
-  augmented = augment(config.data.get("augment", ()))
+  augmented = augment(config.data.get("augment", ()), model.preprocessing.get("image"))
   ema = optim.check_average(config.optimizer.get("ema"))
   spike, skips = guard.check_spike(config.bad_loss.spike), config.bad_loss.action == "skip"
   accumulate = config.optimizer.get("accumulate", 1)
   grad, counted_grad = (value_and_grad(one, accumulate) for one in (on_devices, objective))
-  example = {name: jnp.asarray(array) for name, array in row.items()}
+  example = jax.tree.map(jnp.asarray, dict(row))
 
   def init_params(rng):
     return objective.init(rng, augmented(rng, example))

@@ -40,9 +40,9 @@ def check_state(shapes: Any, shardings: Any) -> None:
     )
 
 
-def check_batch(row: dict[str, np.ndarray], rows: int) -> None:
+def check_batch(row: dict[str, Any], rows: int) -> None:
   """UserError if this host's `rows` of a batch, each like `row` [1, ...], cannot be in its memory."""
-  needs, limit = rows * sum(array.nbytes for array in row.values()), host_memory()
+  needs, limit = rows * sum(array.nbytes for array in jax.tree.leaves(row)), host_memory()
   if limit is not None and needs > limit:
     raise UserError(
       f"{rows:,} rows of a batch need {in_gib(needs)} GiB of this host's memory, which has {in_gib(limit)} GiB. Lower "

@@ -264,6 +264,7 @@ def on_chips(config: Any, devices: Sequence[Any]) -> tuple[Experiment, Mesh, dic
   with tempfile.TemporaryDirectory() as folder:
     settings = config.copy_and_resolve_references().unlock()
     settings.batch_size = pieces_of_rows(mesh)  # Nothing but shapes is wanted of the data.
+    settings.init = None  # Nor of the weights, which may not be here.
     settings.data = stand_in(config.data.to_dict(), pathlib.Path(folder))
     made = experiment(settings, mesh)
     batch = {

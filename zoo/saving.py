@@ -239,9 +239,8 @@ def _essence(spec: Mapping[str, Any]) -> dict[str, Any]:
 def _model_in(folder: epath.Path | pathlib.Path) -> Any:
   from zoo.hub.preprocessing import carried_by
 
-  spec = {**(_spec_in(folder) or {}), "preprocessing": carried_by(folder)}
   try:
-    return build(**spec)
+    return build(**(_spec_in(folder) or {}), preprocessing=carried_by(folder))
   except UserError as error:
     raise UserError(f"The model in {folder} cannot be built. {error}") from error
 

@@ -6,8 +6,9 @@ import pytest
 
 from tests.tiny import drawn, tiny_batch, tiny_model
 from zoo.errors import UserError
-from zoo.objectives.contrastive import as_float, clamp, contrastive
+from zoo.objectives.contrastive import clamp, contrastive
 from zoo.objectives.sigmoid_contrastive import sigmoid_contrastive
+from zoo.preprocessing import as_float
 
 SOFTMAX, SIGMOID = (jax.jit(objective(None).reduce) for objective in (contrastive, sigmoid_contrastive))
 

@@ -9,6 +9,7 @@ from zoo.data import pixels
 from zoo.data.bad_records import BadRecord, Policy, first_good, policy
 from zoo.data.fields import SourceRecords, check_fields, group_of, texts_of
 from zoo.data.pipeline import Example
+from zoo.data.published import Published
 from zoo.data.screening import check_known
 from zoo.data.sources import Source, open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
@@ -35,6 +36,7 @@ def image_text(
   group_field: str | None = None,
   cache: bool = False,
   bad_records: str | Mapping = "stop",
+  processor: Any = None,
 ) -> "ImageText":
   """Image-caption pairs.
 
@@ -56,8 +58,10 @@ def image_text(
       image that has several is a concept of its own.
     cache: keep decoded images and tokens in memory: for a set that fits and is read for many epochs.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
+    processor: of a published model, in place of image_size, fit and background: `pixels(image, what)` are the images.
+      Evaluators set it, no config does.
 
-  Each example: `image` uint8 [image_size, image_size, 3] (`zoo.data.augment` makes it float32 in [-1, 1] on the
+  Each example: `image` uint8 [image_size, image_size, 3] (`zoo.data.augment`, or the objective, makes it float32 on the
   device), `tokens` int32 [max_length], `valid` bool [max_length], `group` int32. `info`: source, tokenizer, vocab_size,
   image_size, max_length.
   """
@@ -80,7 +84,7 @@ def image_text(
   image_size = image_size or pixels.natural_size(first[image_field], raw.name)
   captions = Captions(open_tokenizer(tokenizer), max_length, templates, alternative_rate, cache)
   fields = Fields(image_field, text_field, alternatives, group_field)
-  return ImageText(raw, rule, fields, captions, image_size, fit, background, cache)
+  return ImageText(raw, rule, fields, captions, image_size, fit, background, cache, processor)
 
 
 class Fields(NamedTuple):
@@ -105,9 +109,10 @@ class ImageText(SourceRecords):
     fit: str,
     background: str,
     cache: bool,
+    processor: Any,
   ):
     super().__init__(source, rule, cache)
-    self.fields, self.captions = fields, captions
+    self.fields, self.captions, self.processor = fields, captions, processor
     self.image_size, self.fit, self.background = image_size, fit, background
     self.colour = pixels.BLACK if background == "black" else pixels.WHITE
     self.info = {
@@ -120,13 +125,18 @@ class ImageText(SourceRecords):
 
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
     image, texts, alternatives, group = self.prepared[index]
+    if self.processor is None:
+      image = self._fitted(image, index, rng)
+    tokens, valid = self.captions.tokens(self.captions.choose(texts, alternatives, rng))
+    return {"image": image, "tokens": tokens, "valid": valid, "group": group}
+
+  def _fitted(self, image: Any, index: int, rng: np.random.Generator | None) -> np.ndarray:
     if self.fit == "random_crop":
       image = pixels.decode(image, self.image_size, self.fit, self.source.where(index), rng)
     if image.shape[-1] == 4:
       colour = self.colour if rng is None or self.background != "random" else rng.integers(0, 256, 3)
       image = pixels.over(image, colour)
-    tokens, valid = self.captions.tokens(self.captions.choose(texts, alternatives, rng))
-    return {"image": image, "tokens": tokens, "valid": valid, "group": group}
+    return image
 
   def caption(self, index: int, number: int = 0) -> str:
     """The caption that evaluation sees, or another of the image's."""
@@ -152,7 +162,9 @@ class ImageText(SourceRecords):
     image_field, _, alternatives, group = self.fields
     self._check(raw, index, image_field, self.fields.text, group)
     image = raw[image_field]
-    if self.fit != "random_crop":
+    if self.processor is not None:
+      image = self.processor.pixels(image, what)
+    elif self.fit != "random_crop":
       image = pixels.decode(image, self.image_size, self.fit, what)
       image = image if self.background == "random" else pixels.over(image, self.colour)
     texts = self._texts(raw, index)
@@ -181,6 +193,8 @@ class Captions:
     self.memory: dict[str, tuple[np.ndarray, np.ndarray]] | None = {} if remember else None
     self.begin = tokenizer.bos if tokenizer.bos is not None else tokenizer.cls
     self.end = tokenizer.eos if tokenizer.eos is not None else tokenizer.sep
+    # That of a published folder says itself what stands around a text, and on which side padding is.
+    self.frames = isinstance(tokenizer, Published) and tokenizer(["a"])["tokens"].shape[1] > len(tokenizer.encode("a"))
     if max_length < 3:
       raise UserError(f"max_length is {max_length}. A caption needs at least 3: begin, a token, end.")
 
@@ -193,15 +207,22 @@ class Captions:
     return self.templates[rng.integers(len(self.templates))].format(texts[rng.integers(len(texts))])
 
   def tokens(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-    """Begin, the text, end and padding: int32 [max_length]; which are real: bool [max_length]."""
+    """Begin, the text, end and padding: int32 [max_length]; which are real: bool [max_length].
+
+    In words that look like special tokens only a published tokenizer sees them, as its model did.
+    """
     if self.memory is not None and text in self.memory:
       return self.memory[text]
-    begin = [] if self.begin is None else [self.begin]
-    end = [] if self.end is None else [self.end]
-    ids = [*begin, *self.tokenizer.encode(text)[: self.max_length - len(begin) - len(end)], *end]
-    tokens = np.full(self.max_length, self.tokenizer.pad or 0, np.int32)
-    tokens[: len(ids)] = ids
-    found = tokens, np.arange(self.max_length) < len(ids)
+    if self.frames:
+      batch = self.tokenizer([text], length=self.max_length)
+      found = batch["tokens"][0], batch["valid"][0]
+    else:
+      begin = [] if self.begin is None else [self.begin]
+      end = [] if self.end is None else [self.end]
+      ids = [*begin, *self.tokenizer.encode(text)[: self.max_length - len(begin) - len(end)], *end]
+      tokens = np.full(self.max_length, self.tokenizer.pad or 0, np.int32)
+      tokens[: len(ids)] = ids
+      found = tokens, np.arange(self.max_length) < len(ids)
     if self.memory is not None:
       self.memory[text] = found
     return found

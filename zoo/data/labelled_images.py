@@ -27,6 +27,7 @@ def labelled_images(
   class_names: list | None = None,
   cache: bool = False,
   bad_records: str | Mapping = "stop",
+  processor: Any = None,
 ) -> "LabelledImages":
   """Images of any size and mode, as RGB of one size, with the number of their class.
 
@@ -39,8 +40,10 @@ def labelled_images(
     class_names: names of the classes, in the order of their numbers; by default the source's, if it knows them.
     cache: keep decoded images in memory.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
+    processor: of a published model, in place of image_size, fit and background: `pixels(image, what)` are the images.
+      Evaluators set it, no config does.
 
-  Each example: `image` uint8 [image_size, image_size, 3] (`zoo.data.augment` makes it float32 in [-1, 1] on the
+  Each example: `image` uint8 [image_size, image_size, 3] (`zoo.data.augment`, or the objective, makes it float32 on the
   device), `label` int32 []. `info`: source, image_size, class_names (None if unknown), num_classes (None if unknown).
   """
   pixels.check(fit, image_size)
@@ -53,7 +56,7 @@ def labelled_images(
   check_fields(raw, image_field, label_field, record=first)
   names = list(class_names) if class_names else raw.class_names.get(label_field)
   image_size = image_size or pixels.natural_size(first[image_field], raw.name)
-  return LabelledImages(raw, rule, (image_field, label_field), names, image_size, fit, background, cache)
+  return LabelledImages(raw, rule, (image_field, label_field), names, image_size, fit, background, cache, processor)
 
 
 class LabelledImages(SourceRecords):
@@ -69,9 +72,10 @@ class LabelledImages(SourceRecords):
     fit: str,
     background: str,
     cache: bool,
+    processor: Any,
   ):
     super().__init__(source, rule, cache)
-    self.fields, self.image_size, self.fit = fields, image_size, fit
+    self.fields, self.image_size, self.fit, self.processor = fields, image_size, fit, processor
     self.colour = pixels.BLACK if background == "black" else pixels.WHITE
     self.class_names = class_names
     self.numbers = {name: number for number, name in enumerate(class_names or ())}
@@ -97,4 +101,6 @@ class LabelledImages(SourceRecords):
     return image, class_number(label, self.numbers, self.source.where(index))
 
   def _decode(self, image: Any, index: int, rng: np.random.Generator | None) -> np.ndarray:
+    if self.processor is not None:
+      return self.processor.pixels(image, self.source.where(index))
     return pixels.over(pixels.decode(image, self.image_size, self.fit, self.source.where(index), rng), self.colour)

@@ -7,7 +7,7 @@ the seed and its place in the stream, before the split over hosts.
 
 import signal
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import grain
@@ -182,7 +182,7 @@ class EvalBatches:
     first = step * self._batch_size + self._first_row
     indices = range(first, first + self._rows)
     examples = [self._records[min(index, len(self._records) - 1)] for index in indices]
-    batch = {key: np.stack([example[key] for example in examples]) for key in examples[0]}
+    batch = stacked(examples)
     if self._records.buckets is not None:  # Of the whole batch: all hosts have it as long.
       everyone = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
       batch = self._records.buckets.cut(batch, np.minimum(everyone, len(self._records) - 1))
@@ -191,6 +191,12 @@ class EvalBatches:
   def __iter__(self) -> Iterator[Example]:
     options = grain.ReadOptions(num_threads=2, prefetch_buffer_size=4)
     return iter(grain.MapDataset.range(len(self)).map(self.__getitem__).to_iter_dataset(options))
+
+
+def stacked(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """Examples as one batch; an image may be a dict of patches."""
+  columns = {key: [example[key] for example in examples] for key in examples[0]}
+  return {key: stacked(rows) if isinstance(rows[0], Mapping) else np.stack(rows) for key, rows in columns.items()}
 
 
 def eval_batches(records: Records, batch_size: int, *, process_index: int = 0, process_count: int = 1) -> EvalBatches:

@@ -17,6 +17,7 @@ from zoo.errors import UserError, naming, shown
 from zoo.evaluate.artifacts import check_name
 from zoo.evaluate.forward import opening
 from zoo.evaluate.tables import table
+from zoo.hub.preprocessing import image_processor
 from zoo.named import call, named
 from zoo.schema import resolve
 
@@ -31,6 +32,7 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
       evaluator writes are named after its key.
     model: a model of the zoo.
     data: the config's own section `data`, which those of evaluators inherit: `{"split": "test"}` says what differs.
+      How training fits images to a size is not inherited by evaluators of a published model: its processor does that.
 
   Raises:
     UserError: an evaluator cannot be set up; the message begins with its key.
@@ -47,7 +49,8 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
         if (other := files.setdefault(file.lower(), key)) != key:
           raise UserError(f"file is '{file}', as that of '{other}' is. Give it a name of its own.")
       if data is not None:
-        options = {name: inherited(entry, data) if name in INHERIT else entry for name, entry in options.items()}
+        common = without(data, "fit", "background", "image_size") if image_processor(model) is not None else data
+        options = {name: inherited(entry, common) if name in INHERIT else entry for name, entry in options.items()}
       with opening() as opened:
         evaluate = call("evaluate", options, model)
       skips = any(records.policy.skips for records in opened)

@@ -21,7 +21,7 @@ def classification(model: Any, *, data: Mapping | Any, batch_size: int = 64) -> 
     data: section of a pipeline that gives `label` int32, e.g. `labelled_images`, or its records.
     batch_size: examples at a time.
   """
-  records = records_of(data)
+  records = records_of(data, model, "classification")
 
   @jax.jit
   def forward(params: Any, batch: dict) -> dict:

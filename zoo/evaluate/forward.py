@@ -11,11 +11,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
-from zoo.config import without
-from zoo.data.bad_records import good
 from zoo.data.pipeline import Records, eval_batches
 from zoo.errors import UserError, shown
-from zoo.named import call
+from zoo.model_data import records_for
 from zoo.objectives import classify
 from zoo.objectives.objective import apply
 from zoo.sharding import put_whole
@@ -23,12 +21,19 @@ from zoo.sharding import put_whole
 Batch = dict[str, np.ndarray]
 
 
-def records_of(data: Any) -> Any:
-  """The records that a `data` section names, or records themselves, less those that are bad and to be skipped."""
-  records = call("data", without(data, "augment", "workers")) if isinstance(data, Mapping) else data
-  if not isinstance(records, Records):
+def records_of(data: Any, model: Any = None, where: str = "data") -> Any:
+  """The records that a `data` section names, as `model` takes them (`zoo.model_data`); records pass through.
+
+  Bad records that are to be skipped are left out.
+
+  Args:
+    data: a section, or records.
+    model: of the zoo.
+    where: which evaluator's section it is, for messages.
+  """
+  if not isinstance(data, Mapping | Records):
     raise UserError(f"data is {shown(data)}. It must be a section, like {{'split': 'test'}}.")
-  records = good(records)
+  records = records_for(model, data, where=where)
   if (opened := _opened.get()) is not None:
     opened.append(records)
   return records
@@ -58,7 +63,7 @@ def needs(model: Any, what: str, *methods: str) -> None:
 
 def model_output(model: Any, params: Any, batch: Batch, key: str, what: str) -> jax.Array:
   """The output `key` of a model of images or of tokens, float32. UserError if it has no such output."""
-  found = apply(model, params, *classify.inputs(batch), **classify.options(batch))
+  found = apply(model, params, *classify.inputs(batch, model), **classify.options(batch))
   if key not in found:
     raise UserError(f"{what} needs a model with the output {key}; this one gives {', '.join(found)}.")
   return found[key].astype(jnp.float32)
@@ -78,10 +83,19 @@ def outputs(function: Callable, params: Any, records: Any, batch_size: int) -> I
   """
   mesh = mesh_of(params)
   for batch in eval_batches(records, batch_size):
-    numbers = {key: value for key, value in batch.items() if np.asarray(value).dtype.kind in "biuf"}
+    numbers = {key: value for key, value in batch.items() if _numeric(value)}
     found = function(params, put(numbers, mesh))
     real = np.flatnonzero(np.asarray(batch["weight"]) > 0) if "weight" in batch else slice(None)
-    yield {k: fetch(v)[real] for k, v in found.items()}, {k: np.asarray(v)[real] for k, v in batch.items()}
+    yield {k: fetch(v)[real] for k, v in found.items()}, {k: _rows(v, real) for k, v in batch.items()}
+
+
+def _rows(value: Any, real: Any) -> Any:
+  return {k: x[real] for k, x in value.items()} if isinstance(value, dict) else np.asarray(value)[real]
+
+
+def _numeric(value: Any) -> bool:
+  """Whether devices hold it: an array of numbers, or a dict of them."""
+  return all(np.asarray(x).dtype.kind in "biuf" for x in (value.values() if isinstance(value, dict) else [value]))
 
 
 def mesh_of(params: Any) -> Mesh | None:

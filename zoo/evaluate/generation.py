@@ -49,13 +49,13 @@ def generation(
     generate: (model, params, tokens, valid=, max_new_tokens=, eos=, num_beams=, length_penalty=) -> int32 [batch, 1 +
       new tokens], the start token first.
   """
-  records = records_of(data)
+  records = records_of(data, model, "generation")
   if not hasattr(records, "texts"):
     raise UserError("generation needs data of pairs of texts. Use the pipeline text_pairs.")
   if not hasattr(model, "start_token"):
     raise UserError(f"generation needs a model with an encoder and a decoder; {type(model).__name__} is none. Try t5.")
   package("sacrebleu"), package("rouge_score.rouge_scorer")  # Told before training, not after it.
-  train_records = None if train_data is None else records_of(train_data)
+  train_records = None if train_data is None else records_of(train_data, model, "generation")
   encoder, eos = records.info["tokenizer"], records.eos
   options = {"max_new_tokens": max_new_tokens or records.info["target_length"], "eos": eos}
   options |= {"num_beams": num_beams, "length_penalty": length_penalty}

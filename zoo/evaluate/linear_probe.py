@@ -42,12 +42,12 @@ def linear_probe(
   shots = (shots,) if isinstance(shots, int) else tuple(shots)
   if not all(k > 0 for k in shots) or repeats < 1:
     raise UserError(f"linear_probe: shots {list(shots)} and repeats {repeats} must be positive.")
-  test, train = records_of(data), records_of(train_data)
+  test, train = (records_of(section, model, "linear_probe") for section in (data, train_data))
 
   @jax.jit
   def embed(params: Any, batch: dict) -> dict:
     if hasattr(model, "encode_image"):
-      feature = model.apply({"params": params}, as_float(batch["image"]), method="encode_image")
+      feature = model.apply({"params": params}, as_float(batch["image"], model), method="encode_image")
     else:
       feature = model_output(model, params, batch, "pooled", "linear_probe")
     return {"feature": feature.astype(jnp.float32), "label": batch["label"]}

@@ -43,7 +43,7 @@ def masked_lm_accuracy(
     mask_token: id of [MASK]; by default that of the data's tokenizer.
     seed: another one hides other tokens.
   """
-  records = records_of(data)
+  records = records_of(data, model, "masked_lm_accuracy")
   never, vocab_size = special_tokens(records.info, mask_token)
   objective = masked_lm(
     model,

@@ -41,8 +41,8 @@ def perplexity(
       text back whole. Their loss is the nats over the whole text divided by the model's number of tokens.
     order: of the n-grams.
   """
-  records = records_of(data)
-  train_records = None if train_data is None else records_of(train_data)
+  records = records_of(data, model, "perplexity")
+  train_records = None if train_data is None else records_of(train_data, model, "perplexity")
 
   @jax.jit
   def forward(params: Any, batch: dict) -> dict:

@@ -16,7 +16,8 @@ from zoo.evaluate.artifacts import write_json, write_text
 from zoo.evaluate.forward import needs, outputs, records_of
 from zoo.evaluate.gallery import draw
 from zoo.evaluate.tables import table
-from zoo.preprocessing import as_float
+from zoo.objectives.objective import present
+from zoo.preprocessing import as_float, text_options
 
 WAYS = ("image_to_text", "text_to_image")
 NOTE = """r5: the share of queries with a right answer among the first 5. Ties count against; equal groups are right.
@@ -61,14 +62,15 @@ def retrieval(
     file: name of the files, without ending.
   """
   needs(model, "retrieval", "encode_image", "encode_text")
-  records = records_of(data)
-  train_records = None if train_data is None else records_of(train_data)
+  records = records_of(data, model, "retrieval")
+  train_records = None if train_data is None else records_of(train_data, model, "retrieval")
 
   @jax.jit
   def embed(params: Any, batch: dict) -> dict:
     apply = functools.partial(model.apply, {"params": params})
-    image = apply(as_float(batch["image"]), method="encode_image")
-    return {"image": image, "text": apply(batch["tokens"], valid=batch.get("valid"), method="encode_text")}
+    image = apply(as_float(batch["image"], model), method="encode_image")
+    options = text_options(model, present(batch, "valid"))
+    return {"image": image, "text": apply(batch["tokens"], **options, method="encode_text")}
 
   @jax.jit
   def embed_text(params: Any, batch: dict) -> dict:

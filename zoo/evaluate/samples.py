@@ -8,18 +8,18 @@ from typing import Any
 import jax
 import numpy as np
 
-from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
 from zoo.evaluate.artifacts import write_text
 from zoo.evaluate.forward import fetch
 from zoo.generate import generate
+from zoo.model_data import tokenizer_for
 
 
 def samples(
   model: Any,
   *,
   prompts: Sequence[str] = ("",),
-  tokenizer: str = "gpt2",
+  tokenizer: str | None = None,
   max_new_tokens: int = 100,
   temperature: float = 0.8,
   top_k: int | None = 50,
@@ -36,15 +36,15 @@ def samples(
   Args:
     model: one that decodes.
     prompts: texts to go on from.
-    tokenizer: the one that the model was trained with.
+    tokenizer: name or path; by default the model's own, or `gpt2` if it carries none. One that does not fit is refused.
     max_new_tokens, temperature, top_k, top_p: as of `zoo.generate`.
     seed: of the draws.
     file: name of the text file, without ending.
   """
-  encoder = open_tokenizer(tokenizer)
+  encoder = tokenizer_for(model, tokenizer, "gpt2", "samples")
   eos = encoder.eos if encoder.eos is not None else encoder.sep
   if eos is None:
-    raise UserError(f"samples: tokenizer {tokenizer} has no token that ends a document (eos or sep). Choose another.")
+    raise UserError(f"samples: tokenizer {encoder.name} has no token that ends a document (eos or sep). Use another.")
   prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
   if not prompts:
     raise UserError("samples: there is no prompt. Give a list of texts; an empty text asks for a new document.")

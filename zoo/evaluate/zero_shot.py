@@ -8,11 +8,12 @@ import jax
 import numpy as np
 
 from zoo.data.image_text import Captions
-from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
 from zoo.evaluate import ranking
 from zoo.evaluate.forward import fetch, gather, mesh_of, needs, put, records_of
-from zoo.preprocessing import as_float
+from zoo.model_data import defaults, tokenizer_for
+from zoo.objectives.objective import present
+from zoo.preprocessing import as_float, text_options
 
 
 def zero_shot(
@@ -22,7 +23,7 @@ def zero_shot(
   batch_size: int = 64,
   templates: Sequence[str] = ("a photo of a {}.",),
   class_names: Sequence[str] | None = None,
-  tokenizer: str = "clip",
+  tokenizer: str | None = None,
   max_length: int | None = None,
 ) -> Callable:
   """-> evaluate(params, folder=None, step=None) -> {"top1", "top5", "chance/top1", "chance/top5"}.
@@ -36,11 +37,11 @@ def zero_shot(
     batch_size: images, or texts, at a time.
     templates: sentences with {} where the name goes, e.g. the 80 of the paper.
     class_names: names of the classes in the order of the labels; by default those that the data bring.
-    tokenizer: the one that the model was trained with.
-    max_length: tokens of a text; by default the model's.
+    tokenizer: name or path; by default the model's own, or `clip` if it carries none. One that does not fit is refused.
+    max_length: tokens of a text; by default as many as the model and its tokenizer take.
   """
   needs(model, "zero_shot", "encode_image", "encode_text")
-  records = records_of(data)
+  records = records_of(data, model, "zero_shot")
   names = list(class_names if class_names is not None else records.info.get("class_names") or [])
   if not names:
     raise UserError("zero_shot: the data have no class names. Give them as class_names, in the order of the labels.")
@@ -48,17 +49,20 @@ def zero_shot(
   for template in templates:
     if "{}" not in template:
       raise UserError(f"zero_shot: the template '{template}' has no {{}} where the name of the class goes.")
-  captions = Captions(open_tokenizer(tokenizer), max_length or model.max_length, ("{}",), 0.0, False)
+  encoder = tokenizer_for(model, tokenizer, "clip", "zero_shot")
+  length = max_length or defaults(model).get("max_length", model.max_length)
+  captions = Captions(encoder, length, ("{}",), 0.0, False)
   texts = [captions.tokens(template.replace("{}", name)) for name in names for template in templates]
 
   @jax.jit
   def embed_image(params: Any, batch: dict) -> dict:
-    image = model.apply({"params": params}, as_float(batch["image"]), method="encode_image")
+    image = model.apply({"params": params}, as_float(batch["image"], model), method="encode_image")
     return {"image": image, "label": batch["label"]}
 
   @jax.jit
   def embed_text(params: Any, batch: dict) -> jax.Array:
-    return model.apply({"params": params}, batch["tokens"], valid=batch["valid"], method="encode_text")
+    options = text_options(model, present(batch, "valid"))
+    return model.apply({"params": params}, batch["tokens"], **options, method="encode_text")
 
   def classes(params: Any) -> np.ndarray:
     """[num_classes, embed_dim]"""

@@ -1,6 +1,5 @@
 """What makes a model's inputs, read from and written to folders: preprocessor_config.json, and what a run carries."""
 
-import json
 import os
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+from zoo import json_files
 from zoo.build import build, sizes_of
 from zoo.data import pixels
 from zoo.data.published import has_tokenizer
@@ -52,7 +52,7 @@ def load_processor(source: str | os.PathLike) -> Callable[..., dict[str, Any]]:
   if not is_published(folder) and not (folder / PLAIN).is_file() and not (folder / NESTED).is_file():
     spec, data = _spec(folder), _section(folder / CONFIG, "data")
     if spec is not None:
-      model = build(**{**spec, "preprocessing": carried_by(folder)})
+      model = build(**spec, preprocessing=carried_by(folder))
       return processor_of(model, fit=data.get("fit", "crop"), background=data.get("background", "white"))
   return _published_processor(folder)
 
@@ -165,7 +165,7 @@ def _entries_of(processor: Any) -> dict[str, Any]:
   return {"image": {**found, "resize": list(plain.edge) if isinstance(plain.edge, tuple) else plain.edge}}
 
 
-def published(folder: pathlib.Path, config: Mapping[str, Any]) -> dict[str, Any]:
+def published(folder: Any, config: Mapping[str, Any]) -> dict[str, Any]:
   """What a published model carries, by the files of its folder and its parsed config.json.
 
   Weights load without these files: of images that are not described the reason is kept, and told who needs them.
@@ -180,7 +180,8 @@ def published(folder: pathlib.Path, config: Mapping[str, Any]) -> dict[str, Any]
       found = {"image": {"unknown": f"{error} {way_out}"}} if model_type in OF_MODEL_TYPE else {}
   if model_type in PADDED:
     found["text"] = {"mask": False}
-  text = config.get("text_config") if isinstance(config.get("text_config"), Mapping) else {}
+  text = config.get("text_config")
+  text = text if isinstance(text, Mapping) else {}
   if has_tokenizer(folder):
     found["tokenizer"] = os.path.abspath(folder)
   elif model_type == "clip" and text.get("vocab_size", 49408) == 49408:
@@ -188,26 +189,31 @@ def published(folder: pathlib.Path, config: Mapping[str, Any]) -> dict[str, Any]
   return found
 
 
+def carried_by_config(folder: Any) -> dict[str, Any]:
+  """What the config of a run says that its model carries."""
+  found = _section(folder / CONFIG, "model").get("preprocessing")
+  return found if isinstance(found, dict) else {}
+
+
 def carried_by(folder: Any) -> dict[str, Any]:
   """What a run, or a model that `zoo.save` wrote, carries; {} where its files say nothing."""
-  if (folder / MODEL).exists():
-    found = _section(folder / MODEL, "preprocessing")
-  else:
-    found = _section(folder / CONFIG, "model").get("preprocessing", {})
+  saved = (folder / MODEL).exists()
+  found = _section(folder / MODEL, "preprocessing") if saved else carried_by_config(folder)
   tokenizer = _section(folder / CONFIG, "data").get("tokenizer")
-  return {**({"tokenizer": tokenizer} if isinstance(tokenizer, str) else {}), **(found or {})}
+  return {**({"tokenizer": tokenizer} if isinstance(tokenizer, str) else {}), **found}
 
 
 def _spec(folder: pathlib.Path) -> dict[str, Any] | None:
   spec = _section(folder / (MODEL if (folder / MODEL).exists() else CONFIG), "model")
+  spec.pop("preprocessing", None)
   return spec if isinstance(spec.get("family"), str) else None
 
 
 def _section(path: Any, name: str) -> dict[str, Any]:
   """A section of a JSON file; an empty one of a file that is not there or that others will complain about."""
   try:
-    section = json.loads(path.read_text(encoding="utf-8")).get(name)
-  except (OSError, ValueError, AttributeError, RecursionError):
+    section = json_files.read_json(path).get(name)
+  except UserError:
     return {}
   return section if isinstance(section, dict) else {}
 
@@ -219,7 +225,12 @@ def config_of(model: Any) -> dict[str, Any] | None:
   """
   if "sound" in model.preprocessing:
     sound = LogMel(**model.preprocessing["sound"])
-    sizes = {"feature_size": sound.bands, "sampling_rate": sound.rate, "hop_length": sound.hop, "n_fft": sound.window}
+    sizes: dict[str, Any] = {
+      "feature_size": sound.bands,
+      "sampling_rate": sound.rate,
+      "hop_length": sound.hop,
+      "n_fft": sound.window,
+    }
     sizes |= {"chunk_length": sound.seconds, "padding_value": sound.silence, "padding_side": "right"}
     sizes |= {"n_samples": sound.seconds * sound.rate, "nb_max_frames": sound.seconds * sound.rate // sound.hop}
     return {"feature_extractor_type": "WhisperFeatureExtractor", "return_attention_mask": False, **sizes}

@@ -6,8 +6,9 @@ from zoo.data.encodings import ROLES, Pieces, Tokenizer
 from zoo.data.published import has_tokenizer
 from zoo.data.tokenizers import NAMED, tokenizer
 from zoo.errors import UserError
-from zoo.hub.files import CONFIG, read_json
+from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
+from zoo.hub.preprocessing import carried_by
 
 
 def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
@@ -33,12 +34,15 @@ def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
   if source in NAMED and not os.path.isdir(source):
     return tokenizer(str(source))
   folder = folder_of(source)
-  if has_tokenizer(folder) or not (folder / CONFIG).is_file():
+  if has_tokenizer(folder):
+    return tokenizer(str(folder))
+  own = {} if is_published(folder) else carried_by(folder)
+  if "tokenizer" in own:
+    return tokenizer(own["tokenizer"])
+  if not (folder / CONFIG).is_file():
     return tokenizer(str(folder))
   config = read_json(folder / CONFIG)
-  data, text = (config[name] if isinstance(config.get(name), dict) else {} for name in ("data", "text_config"))
-  if "model_type" not in config and isinstance(data.get("tokenizer"), str):
-    return tokenizer(data["tokenizer"])
+  text = config["text_config"] if isinstance(config.get("text_config"), dict) else {}
   if config.get("model_type") == "clip" and text.get("vocab_size", 49408) == 49408:
     return tokenizer("clip")
   return tokenizer(str(folder))
