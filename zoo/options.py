@@ -25,7 +25,7 @@ HARMLESS = frozenset(
 )
 
 # What configs of old say in full of every model, encoders and towers too, and means that there is none of it.
-ABSENT = {"add_cross_attention": False, "is_decoder": False, "pruned_heads": {}}
+ABSENT = {"add_cross_attention": False, "is_decoder": False, "pruned_heads": {}, "tie_encoder_decoder": False}
 
 # Their names of activations -> those of zoo/layers/mlp.py. Of several that are the same function the first is written.
 ACTIVATIONS = {

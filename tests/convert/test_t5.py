@@ -66,6 +66,11 @@ def test_other_heads_are_read_from_the_same_files(tmp_path):
   assert set(zoo.load(tmp_path, head="none")[1]) == {"embed", "encoder", "decoder"}
 
 
+def test_an_encoder_may_say_that_it_has_no_decoder_layers(tmp_path):
+  reference(case("EncoderModel", "", {**SMALL, "num_decoder_layers": 0})).save_pretrained(tmp_path)
+  assert set(zoo.load(tmp_path)[1]) == {"embed", "encoder"}
+
+
 @pytest.mark.parametrize(
   "option, message",
   [

@@ -1,9 +1,11 @@
 import jax.numpy as jnp
 import pytest
+import transformers
 
 import zoo
 from tests.convert.parity import Case, check, reference, to_torch
 from tests.convert.seq2seq import BARE, ENCODED, LM
+from tests.hub_folder import random_params
 from zoo.errors import UserError
 
 SMALL = dict(
@@ -84,3 +86,21 @@ def test_what_is_not_implemented_is_refused_by_name(option, message, tmp_path):
   reference(case("WhisperForAudioClassification", "", {**SMALL, **option})).save_pretrained(tmp_path)
   with pytest.raises(UserError, match=message):
     zoo.load(tmp_path)
+
+
+@pytest.mark.parametrize("tokens, eos", [({"eos": 3}, 3), ({"pad": 5}, 5), ({}, None)])
+def test_the_reference_stops_where_a_model_of_ours_says(tokens, eos, tmp_path):
+  model = zoo.build("whisper", vocab_size=31, source_length=9, max_length=15, dim=12, depth=1, num_heads=3, **tokens)
+  zoo.save_hf(tmp_path, model, random_params(model))
+  there = transformers.WhisperForConditionalGeneration.from_pretrained(tmp_path)
+  stated = there.generation_config
+  assert (there.config.eos_token_id, stated.eos_token_id, stated.bos_token_id) == (eos, eos, eos)
+  assert (stated.pad_token_id, stated.decoder_start_token_id) == (tokens.get("pad"), 0)
+  assert zoo.load(tmp_path)[0].spec["eos"] == eos
+
+
+def test_a_generation_config_that_is_there_is_left_alone(tmp_path):
+  (tmp_path / "generation_config.json").write_text("{}")
+  model = zoo.build("whisper", vocab_size=31, source_length=9, max_length=15, dim=12, depth=1, num_heads=3)
+  zoo.save_hf(tmp_path, model, random_params(model))
+  assert (tmp_path / "generation_config.json").read_text() == "{}"

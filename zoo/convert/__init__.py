@@ -16,6 +16,7 @@ where `sizes` are all arguments of the family's function. Where the layout needs
   TIED          name -> name of the tensor that it must equal where a file has both and no rule of these sizes names it
   SPARE         names that files have even where the sizes say that nothing reads them
   IGNORED       regular expressions of names that are no parameters, or parameters that nothing uses
+  generation(sizes)   -> the entries of a generation_config.json, for who generates with what we write
   head_of(sizes), with_head(sizes, head)   -> the head, the sizes with another one, where it is not sizes["head"]
 
 Nothing else has to be changed: the name of the file is the registry.

@@ -67,6 +67,8 @@ def sizes(options: Options, head, tensors):
   found["activation"] = activation if again is None else ACTIVATIONS[again]
   found["gated"] = options.take("is_gated_act", gated)
   found["decoder_depth"] = options.take("num_decoder_layers", found["depth"])
+  if head in ENCODERS and found["decoder_depth"] == 0:  # Said of an encoder alone, which has none anyway.
+    found["decoder_depth"] = found["depth"]
   # Their configs say "tied" of models that are not; no mT5 is scaled.
   found["tied"] = _tied(tensors)
   scaled = options.take("scale_decoder_outputs", options.take("tie_word_embeddings", True))

@@ -29,6 +29,8 @@ def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   found = bart.tower_sizes(options, KEYS)
   found |= {"pad": options.nullable("pad_token_id", 50256)}
+  eos = options.take("eos_token_id", None, (int, list))
+  found["eos"] = eos if isinstance(eos, int) and 0 <= eos < found["vocab_size"] else None
   found |= {"head": head, "num_classes": options.num_labels() if head == "classify" else None}
   options.must_be("use_weighted_layer_sum", False)
   # The reference reads it nowhere; what is done to features in training; how texts were generated and timed.
@@ -41,7 +43,19 @@ def sizes(options: Options, head, tensors):
 def config(sizes):
   """-> config.json"""
   labels = {} if sizes["num_classes"] is None else named_labels(sizes["num_classes"])
-  return {"model_type": "whisper", "pad_token_id": sizes["pad"], **bart.tower_entries(KEYS, sizes), **labels}
+  ends = {"bos_token_id": _eos(sizes), "eos_token_id": _eos(sizes)}
+  return {"model_type": "whisper", "pad_token_id": sizes["pad"], **bart.tower_entries(KEYS, sizes), **ends, **labels}
+
+
+def generation(sizes):
+  """-> generation_config.json"""
+  tokens = {"bos_token_id": _eos(sizes), "eos_token_id": _eos(sizes), "pad_token_id": sizes["pad"]}
+  return {**tokens, "decoder_start_token_id": sizes["start_token"]} if sizes["head"] == "lm" else {}
+
+
+def _eos(sizes):
+  """What ends a text, and by that name begins one; what pads it where nothing is said."""
+  return sizes["pad"] if sizes["eos"] is None else sizes["eos"]
 
 
 def rules(sizes):

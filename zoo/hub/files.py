@@ -20,6 +20,7 @@ from zoo.hub.msgpack import FlaxTensors, open_flax
 from zoo.json_files import read_json
 
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
+GENERATION = "generation_config.json"
 FLAX, FLAX_INDEX, FLAX_SHARDS = "flax_model.msgpack", "flax_model.msgpack.index.json", "flax_model-*.msgpack"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5")
 DTYPES = {

@@ -10,11 +10,11 @@ from typing import Any
 from zoo import reference
 from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, is_published, read_json
+from zoo.hub.files import GENERATION as FILE
 from zoo.hub.ids import folder_of
 from zoo.hub.whisper_start import start_tokens
 from zoo.options import Options, check_ignored, has_entry, offer
 
-FILE = "generation_config.json"
 ENCODER_DECODERS = frozenset("bart marian mt5 t5 umt5 whisper".split())
 
 # Theirs -> ours, and of what kind: those that mean the same.

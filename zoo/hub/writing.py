@@ -13,7 +13,7 @@ from zoo.atomic import replacing
 from zoo.build import sizes_of
 from zoo.errors import UserError
 from zoo.hub import tables
-from zoo.hub.files import CONFIG, WEIGHTS
+from zoo.hub.files import CONFIG, GENERATION, WEIGHTS
 from zoo.hub.preprocessing import NESTED, PLAIN, config_of
 from zoo.layers.stack import unstack_layers
 from zoo.mismatch import mismatch
@@ -27,7 +27,7 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
   Args:
     folder: made if it is not there; its config.json and model.safetensors are replaced, and preprocessor_config.json if
       the model carries how its images or sounds are made (of pixels of the zoo's own it is written where there is
-      none). Other files are left alone.
+      none). Of a Whisper a generation_config.json is written if there is none. Other files are left alone.
     model: from `zoo.build` or `zoo.load`.
     params: its parameters; may be sharded. Each array keeps its dtype.
 
@@ -41,7 +41,8 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
   folder, processor = pathlib.Path(folder), config_of(model)
   if not model.preprocessing.keys() & {"image", "sound"} and any((folder / name).exists() for name in (PLAIN, NESTED)):
     processor = None
-  write_files(folder, config, tensors, processor)
+  generation = table.generation(sizes) if hasattr(table, "generation") else {}
+  write_files(folder, config, tensors, processor, generation)
 
 
 def write_files(
@@ -49,6 +50,7 @@ def write_files(
   config: Mapping[str, Any],
   tensors: Mapping[str, np.ndarray],
   processor: Mapping[str, Any] | None = None,
+  generation: Mapping[str, Any] | None = None,
 ) -> None:
   """The files of a folder in the hub's layout. Every process calls it, and the first one writes.
 
@@ -57,6 +59,7 @@ def write_files(
     config: what config.json says.
     tensors: name -> array.
     processor: what preprocessor_config.json says; None: it is left alone.
+    generation: what generation_config.json says where there is none.
 
   Raises:
     UserError: the folder cannot be written.
@@ -73,6 +76,9 @@ def write_files(
       with replacing(folder / PLAIN) as processor_file:
         processor_file.write_text(json.dumps(processor, indent=2, sort_keys=True) + "\n")
     write_tensors(weights_file, tensors, {"format": "pt"})
+  if generation and not (folder / GENERATION).exists():
+    with replacing(folder / GENERATION) as file:
+      file.write_text(json.dumps(generation, indent=2, sort_keys=True) + "\n")
 
 
 def published(model: Any, params: Any) -> dict[str, np.ndarray]:

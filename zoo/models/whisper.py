@@ -151,6 +151,7 @@ def whisper(
   activation: str = "gelu",
   pad: int | None = None,
   start_token: int = 0,
+  eos: int | None = None,
   dropout: float = 0.0,
   drop_path: float = 0.0,
   dtype: str | None = None,
@@ -163,11 +164,14 @@ def whisper(
   mels: how many bands the spectra have.
   head: "lm" (the next token), "classify" (num_classes, by the encoder alone, through projection_dim), None (hidden
   states).
-  pad: the token of padding, about which nothing is learned. start_token: what decoding starts with.
+  pad: the token of padding, about which nothing is learned. start_token: what decoding starts with. eos: what ends a
+  text, pad if None: nothing is computed of it, but published files say it to those who generate.
   """
   sizes.positive(vocab_size=vocab_size, source_length=source_length, max_length=max_length, dim=dim, mels=mels)
   sizes.positive(projection_dim=projection_dim)
   sizes.head_fits(head, HEADS, num_classes)
+  if eos is not None and not 0 <= eos < vocab_size:
+    raise ValueError(f"eos is {eos}. It is a token: at least 0, below vocab_size {vocab_size}.")
   if dim % 2:
     raise ValueError(f"dim {dim} is odd. The encoder's positions come in pairs of sine and cosine: make it even.")
   dtype = sizes.compute_dtype(dtype)

@@ -1,0 +1,46 @@
+"""The entries of config.json as the most used models of the hub have them, in the spelling of their time."""
+
+import json
+import pathlib
+import warnings
+
+import pytest
+
+from zoo import reference
+from zoo.build import build
+from zoo.hub import tables
+from zoo.options import Options
+
+CONFIGS = json.loads(pathlib.Path(__file__).with_name("published_configs.json").read_text())
+# What of them no reference reads: it is told, and passed over.
+TOLD = {
+  "ms-marco-MiniLM-L-6-v2": "sbert_ce_default_activation_function sentence_transformers",
+  "dslim/bert-base-NER": "_num_labels",
+  "distilbert-base-uncased": "tie_weights_",
+  "distilbert-base-uncased-finetuned-sst-2-english": "tie_weights_",
+  "roberta-large-mnli": "_num_labels",
+  "distilgpt2": "_num_labels",
+  "facebook/bart-large": "_num_labels",
+  "facebook/bart-large-cnn": "_num_labels",
+  "facebook/bart-large-mnli": "_num_labels",
+  "facebook/bart-large-xsum": "_num_labels student_decoder_layers student_encoder_layers replacing_rate",
+  "Helsinki-NLP/opus-mt-en-de": "_num_labels",
+  "unsloth/Llama-3.2-1B-Instruct": "unsloth_fixed unsloth_version quantization_config",
+  "HuggingFaceTB/SmolLM2-135M": "is_llama_config rope_interleaved",
+  "Qwen/Qwen2.5-0.5B": "use_mrope",
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configs_of_the_most_used_models_are_understood(name):
+  config = CONFIGS[name]
+  table = tables.of_model_type(config["model_type"], name)
+  options = Options(config, name, reference=reference.of(config["model_type"]))
+  with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    sizes = table.sizes(options, tables.choose_head(table, config, None, name), {})
+    options.done()
+  build(tables.family_of(table), **sizes)
+  text = " ".join(str(one.message) for one in told)
+  assert len(told) == (name in TOLD)
+  assert all(f"{entry}=" in text for entry in TOLD.get(name, "").split())
