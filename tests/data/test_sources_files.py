@@ -260,6 +260,12 @@ def test_images_without_captions_or_broken_ones_are_named(tmp_path):
     open_source(f"images:{tmp_path}/none")
 
 
+def test_a_row_with_a_comma_too_many_is_told(tmp_path):
+  toys.write(tmp_path, {"a.png": toys.png("red"), "captions.csv": "file,text\na.png,a red, round one\n"})
+  with pytest.raises(BadRecord, match=r"captions\.csv line 2 has more fields than there are columns"):
+    everything(open_source(f"images:{tmp_path}"))
+
+
 @pytest.mark.parametrize(
   "row, message",
   [

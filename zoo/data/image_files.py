@@ -7,7 +7,6 @@ file tells, so they are refused rather than guessed. Of an animation the first f
 
 import contextlib
 import io
-import struct
 from collections.abc import Generator
 from typing import Any
 
@@ -44,12 +43,14 @@ def told(what: str) -> Generator[None]:
   """What Pillow raises, as one line about `what`."""
   try:
     yield
+  except MemoryError:  # Of this machine, not of the image.
+    raise
   except UnidentifiedImageError as error:
     raise BadRecord(f"{what}: the image does not decode (it has no format that Pillow knows).") from error
   except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
     raise BadRecord(f"{what}: the image is refused ({error}).") from error
-  except (OSError, EOFError, SyntaxError, TypeError, ValueError, IndexError, struct.error) as error:
-    raise BadRecord(f"{what}: the image does not decode ({error}).") from error
+  except Exception as error:  # Each of Pillow's formats raises kinds of its own for a file that is damaged.
+    raise BadRecord(f"{what}: the image does not decode ({str(error)[:200] or type(error).__name__}).") from error
 
 
 def opened(image: Any) -> Image.Image:
@@ -116,5 +117,5 @@ def _orientation(picture: Image.Image) -> int | None:
   """The EXIF orientation, 1 to 8; None where there is none, or none that can be read, as of viewers."""
   try:
     return picture.getexif().get(ExifTags.Base.Orientation)
-  except Exception:  # Each of Pillow's formats raises kinds of its own for EXIF that is damaged.
+  except Exception:  # Likewise of EXIF that is damaged.
     return None

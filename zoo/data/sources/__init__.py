@@ -3,6 +3,7 @@
 One file per kind of source. Every source is random access and reads a record when it is asked for it.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -12,6 +13,9 @@ from typing import Any
 from zoo import named
 from zoo.data.bad_records import BadRecord
 from zoo.errors import UserError, shown
+
+# What is wrong with a path on every host and in every run alike.
+NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class Source:
@@ -76,10 +80,11 @@ def read_file(path: str | os.PathLike) -> bytes:
   try:
     with open(path, "rb") as file:
       content = file.read()
-  except (FileNotFoundError, IsADirectoryError) as error:
-    raise BadRecord(f"{path} cannot be read: {error.strerror or error}.") from error
+  except ValueError as error:  # A name that no file can have.
+    raise BadRecord(f"{shown(path)} cannot be read: {error}.") from error
   except OSError as error:
-    raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+    kind = BadRecord if error.errno in NOWHERE else UserError
+    raise kind(f"{path} cannot be read: {error.strerror or error}.") from error
   if not content.strip():
     raise BadRecord(f"{path} is empty. Remove it, or restore it.")
   return content

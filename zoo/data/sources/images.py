@@ -46,10 +46,11 @@ def images(where: str, split: str, data_dir: str | None = None) -> "ImageFiles":
   def entries(name: str) -> list[Entry]:
     folder, pattern = folder_of_split(where, name, data_dir)
     if not pattern and (table := _table(folder)) is not None:
-      rows = read_table(table, folder)
+      rows, errors = read_table(table, folder)
       if _labels(rows.values()):
-        labels.update(label for one in _tables(folder) for label in _labels(read_table(one, one.parent).values()))
-      return [Entry(str(folder / file), rows[file]) for file in by_hash(rows)]
+        labels.update(label for one in _tables(folder) for label in _labels(read_table(one, one.parent)[0].values()))
+      broken = {f"{table.name} line {number}": error for number, error in errors.items()}
+      return [Entry(str(folder / name), rows.get(name), broken.get(name)) for name in by_hash([*rows, *broken])]
     _, files = files_of_split(where, name, data_dir, (*ENDINGS, *BESIDE))
     pictures = by_hash(file for file in files if file.lower().endswith(ENDINGS))
     if not pictures:
@@ -136,17 +137,26 @@ def _tables(folder: Path) -> list[Path]:
   return list(filter(None, dict.fromkeys(map(_table, [folder, *(place for place in siblings if place.is_dir())]))))
 
 
-def read_table(table: Path, folder: Path) -> dict[str, dict[str, Any]]:
-  """Image, as a path in `folder`, -> its fields. Where several rows of one image differ in a field, it is a list."""
+def read_table(table: Path, folder: Path) -> tuple[dict[str, dict[str, Any]], dict[int, str]]:
+  """Image, as a path in `folder`, -> its fields; and line -> what is wrong with it, of rows that cannot be used.
+
+  Where several rows of one image differ in a field, it is a list.
+  """
   rows: dict[str, list[dict[str, Any]]] = {}
-  for number, row in _rows(table):
-    file, fields = _row(table, number, row)
+  errors: dict[int, str] = {}
+  for number, content in _lines(table):
+    try:
+      row = content if isinstance(content, dict) else json_object(content, f"{table} line {number}")
+      file, fields = _row(table, number, row)
+    except BadRecord as error:
+      errors[number] = str(error)
+      continue
     inside = os.path.relpath(table.parent / file, folder)
     if inside.split(os.sep)[0] != os.pardir:  # Else it is another split's.
       rows.setdefault(inside, []).append(fields)
-  if not rows:
+  if not rows and not errors:
     raise UserError(f"{table} names no image in {folder}.")
-  return {file: _joined(several) for file, several in rows.items()}
+  return {file: _joined(several) for file, several in rows.items()}, errors
 
 
 def _joined(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -165,12 +175,11 @@ def _labels(rows: Iterable[dict[str, Any]]) -> list[str]:
   return [label for label in labels if isinstance(label, str) and not label.strip().isdecimal()]
 
 
-def _rows(table: Path) -> list[tuple[int, dict[str, Any]]]:
-  """The rows of a table of captions, with the numbers of their lines."""
+def _lines(table: Path) -> list[tuple[int, bytes | dict[str, Any]]]:
+  """The rows of a table of captions, those of .jsonl as they are written, with the numbers of their lines."""
   content = read_file(table)
   if table.suffix == ".jsonl":
-    lines = enumerate(content.split(b"\n"), start=1)
-    return [(number, json_object(line, f"{table} line {number}")) for number, line in lines if line.strip()]
+    return [(number, line) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
   try:
     reader = csv.DictReader(content.decode("utf-8-sig").splitlines(keepends=True))
     return [(reader.line_num, row) for row in reader]
@@ -180,13 +189,15 @@ def _rows(table: Path) -> list[tuple[int, dict[str, Any]]]:
 
 def _row(table: Path, number: int, row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
   """The image that a row of a table names, relative to the table and beside it, and the row's other fields."""
+  if None in row:  # csv keeps there what is behind the last column.
+    raise BadRecord(f"{table} line {number} has more fields than there are columns. Put texts with commas in quotes.")
   field = next((name for name in FILE_FIELDS if isinstance(row.get(name), str) and row[name]), None)
   if field is None:
-    has = ", ".join(map(str, row))
-    raise UserError(f"{table} line {number} names no image in a field 'file' or 'file_name'. Its fields: {has}.")
+    has = shown(", ".join(map(str, row)), 200).strip("'")
+    raise BadRecord(f"{table} line {number} names no image in a field 'file' or 'file_name'. Its fields: {has}.")
   path = os.path.normpath(row[field])
   if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir:
-    raise UserError(
+    raise BadRecord(
       f"{table} line {number}: {shown(row[field])} lies outside {table.parent}. Move the image into the folder."
     )
   return path, {key: value for key, value in row.items() if key not in (field, None)}
