@@ -43,8 +43,8 @@ from zoo.data import pipeline
 get_config = runpy.run_path({config!r})["get_config"]
 iterate, (kind, at) = pipeline.Batches.iterate, os.environ.get("FAULT", "none:0").split(":")
 
-def slowly(self, start_step=0):
-  for step, batch in enumerate(iterate(self, start_step), start_step + 1):
+def slowly(self, start_step=0, *others):
+  for step, batch in enumerate(iterate(self, start_step, *others), start_step + 1):
     time.sleep(0.05)  # Time to be harmed in.
     if step == int(at) and kind == "error":
       raise RuntimeError("planted")

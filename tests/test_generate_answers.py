@@ -151,8 +151,8 @@ MISTAKES = {
   "early_stopping is 'soon'.": dict(early_stopping="soon"),
   "eos has token 23, the model's are 0 to 22.": dict(eos=[3, 23]),
   "cache_dtype is 'int4'.": dict(cache_dtype="int4"),
-  "min_p is 0. It is a probability": dict(min_p=0),
-  "repetition_penalty is 0. It must be above 0": dict(repetition_penalty=0),
+  "min_p is 0. It must be a number, above 0 and at most 1: a probability": dict(min_p=0),
+  "repetition_penalty is 0. It must be a number, above 0": dict(repetition_penalty=0),
 }
 
 

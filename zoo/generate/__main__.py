@@ -95,11 +95,12 @@ def main(argv: list[str]) -> int:
     own = (folder / MODEL).exists() or not is_published(folder)
     stated = {} if flags.plain else load_generation_options(flags.model, ignore=ignore[FILE])
     options = {"max_new_tokens": 100} | stated
+    rng = jax.random.key(flags.seed)
   options |= {name: getattr(flags, name) for name in KEYWORDS if getattr(flags, name) is not None}
   if flags.force is not None:
     options["forced"] = dict(flags.force)
   for number, prompt in enumerate(prompts(flags.prompt)):
-    key = jax.random.fold_in(jax.random.key(flags.seed), number)
+    key = jax.random.fold_in(rng, number)
     write(model, params, tokenizer, prompt, own, rng=key, **options)
   return 0
 

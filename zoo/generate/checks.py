@@ -1,8 +1,13 @@
 """What `generate` refuses, in words."""
 
-import jax.numpy as jnp
+from collections.abc import Iterable, Mapping
 
-from zoo.errors import UserError
+import jax
+import jax.core
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.errors import UserError, shown
 from zoo.generate.steps import encodes
 
 
@@ -14,8 +19,16 @@ def decodes(model):
     )
 
 
-def tokens_fit(tokens, valid, what="tokens", name="valid"):
-  """Refuses prompts that are no rows of whole numbers, or of which `valid` does not tell what is real."""
+def array(name, value, dtype=None):
+  """A jax array of it; UserError for what is none."""
+  try:
+    return jnp.asarray(value, dtype)
+  except (TypeError, ValueError, OverflowError) as error:
+    raise UserError(f"{name} is {shown(value)}, of which no array can be made: {error}") from None
+
+
+def tokens_fit(tokens, valid, what="tokens", name="valid", vocab_size=None):
+  """Refuses prompts that are no rows of tokens, or of which `valid` does not tell what is real."""
   if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
     raise UserError(
       f"{what} are {tokens.dtype} {list(tokens.shape)}. They must be whole numbers [batch, prompt length]."
@@ -31,13 +44,20 @@ def tokens_fit(tokens, valid, what="tokens", name="valid"):
       )
     if not valid.any(axis=1).all():
       raise UserError(f"A row of {name} is all False. Give every prompt at least one real token.")
+  if vocab_size is None or isinstance(tokens, jax.core.Tracer):
+    return
+  # JAX would take the nearest token that there is.
+  strange = np.asarray((tokens < 0) | (tokens >= vocab_size)) & (True if valid is None else np.asarray(valid))
+  if strange.any():
+    token = np.asarray(tokens)[strange][0]
+    raise UserError(f"{what} have the token {token}, the model's are 0 to {vocab_size - 1}. Is it another's tokenizer?")
 
 
 def source_fits(model, tokens, valid):
   """Refuses what an encoder cannot read: text that is misshapen or too long."""
   if not jnp.issubdtype(tokens.dtype, jnp.integer):
     return  # Features: the model knows their shape.
-  tokens_fit(tokens, valid)
+  tokens_fit(tokens, valid, vocab_size=model.vocab_size)
   limit = model.encoder.max_length
   if limit is not None and tokens.shape[1] > limit:
     raise UserError(f"A text of {tokens.shape[1]} tokens exceeds what the encoder reads, {limit}. Crop it.")
@@ -45,8 +65,7 @@ def source_fits(model, tokens, valid):
 
 def length_fits(model, prompt, max_new_tokens):
   """Refuses more tokens than the model has positions."""
-  if max_new_tokens < 1:
-    raise UserError(f"max_new_tokens is {max_new_tokens}. It must be at least 1.")
+  number("max_new_tokens", max_new_tokens, whole=True, least=1)
   if model.max_length is not None and prompt + max_new_tokens > model.max_length:
     raise UserError(
       f"A prompt of {prompt} and max_new_tokens {max_new_tokens} exceed the model's max_length {model.max_length}. "
@@ -54,43 +73,89 @@ def length_fits(model, prompt, max_new_tokens):
     )
 
 
-def numbers(*, temperature, top_k, top_p, min_p, rng, repetition_penalty=None, no_repeat_ngram=None):
+def number(name, value, *, whole=False, least=None, above=None, most=None, what=""):
+  """Refuses what is no number, or is out of its range: `least` or `above` to `most`; `what` says what it may be."""
+  wanted = f"a {'whole ' if whole else ''}number"
+  if least is not None or above is not None:
+    wanted += f", {f'at least {least}' if above is None else f'above {above}'}"
+  wanted += "" if most is None else f" and at most {most}"
+  plain = value.item() if getattr(value, "ndim", None) == 0 else value  # NumPy's and JAX's scalars.
+  fits = isinstance(plain, int if whole else int | float) and not isinstance(plain, bool)
+  fits = fits and -(2**31) <= plain < 2**31 and (least is None or plain >= least)
+  if not fits or (above is not None and plain <= above) or (most is not None and plain > most):
+    raise UserError(f"{name} is {shown(value)}. It must be {wanted}{what}.")
+
+
+def numbers(
+  *, temperature, top_k, top_p, min_p, rng, repetition_penalty=None, no_repeat_ngram=None, min_new_tokens=0,
+  length_penalty=1.0,
+):  # fmt: skip
   """Refuses settings of draws and rules that are out of their range."""
-  if temperature < 0:
-    raise UserError(f"temperature is {temperature}. It must be 0 (the likeliest token) or above.")
-  if temperature > 0 and rng is None:
-    raise UserError(f"temperature {temperature} draws at random and needs an rng: rng=jax.random.key(0).")
-  if top_k is not None and top_k < 1:
-    raise UserError(f"top_k is {top_k}. It must be at least 1, or None for all tokens.")
+  number("temperature", temperature, least=0, what="; 0 takes the likeliest token")
+  if rng is None:
+    if temperature > 0:
+      raise UserError(f"temperature {temperature} draws at random and needs an rng: rng=jax.random.key(0).")
+  elif not isinstance(rng, jax.Array) or not (
+    jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) or (rng.dtype == jnp.uint32 and rng.ndim == 1)
+  ):
+    raise UserError(f"rng is {shown(rng)}. It must be a key: jax.random.key(0).")
+  if top_k is not None:
+    number("top_k", top_k, whole=True, least=1, what=", or None for all tokens")
   for name, value in (("top_p", top_p), ("min_p", min_p)):
-    if value is not None and not 0 < value <= 1:
-      raise UserError(f"{name} is {value}. It is a probability: above 0, at most 1.")
-  if repetition_penalty is not None and repetition_penalty <= 0:
-    raise UserError(f"repetition_penalty is {repetition_penalty}. It must be above 0; 1 changes nothing.")
-  if no_repeat_ngram is not None and no_repeat_ngram < 0:
-    raise UserError(f"no_repeat_ngram is {no_repeat_ngram}. It must be a number of tokens, 0 or None for none.")
+    if value is not None:
+      number(name, value, above=0, most=1, what=": a probability")
+  if repetition_penalty is not None:
+    number("repetition_penalty", repetition_penalty, above=0, what="; 1 changes nothing")
+  if no_repeat_ngram is not None:
+    number("no_repeat_ngram", no_repeat_ngram, whole=True, least=0, what=" of tokens, 0 or None for none")
+  number("min_new_tokens", min_new_tokens, whole=True, least=0)
+  number("length_penalty", length_penalty)
 
 
 def beams_fit(*, num_beams, num_return, early_stopping, temperature, stream):
   """Refuses what beam search cannot do."""
-  if num_beams < 1:
-    raise UserError(f"num_beams is {num_beams}. It must be at least 1.")
-  if num_return is not None and not 1 <= num_return <= num_beams:
-    raise UserError(f"num_return is {num_return} of num_beams {num_beams}. It must be at least 1, at most num_beams.")
-  if early_stopping not in (True, False, "never"):
-    raise UserError(f"early_stopping is {early_stopping!r}. It must be True, False or 'never'.")
+  number("num_beams", num_beams, whole=True, least=1)
+  if num_return is not None:
+    number("num_return", num_return, whole=True, least=1)
+    if num_return > num_beams:
+      raise UserError(f"num_return is {num_return} of num_beams {num_beams}. It must be at most num_beams.")
+  if not isinstance(early_stopping, bool) and not (isinstance(early_stopping, str) and early_stopping == "never"):
+    raise UserError(f"early_stopping is {shown(early_stopping)}. It must be True, False or 'never'.")
   if num_beams > 1 and temperature > 0:
     raise UserError(f"num_beams is {num_beams}, temperature {temperature}: beam search does not draw. Choose one.")
   if num_beams > 1 and stream is not None:
     raise UserError(f"num_beams is {num_beams}: beam search knows its tokens at the end only. Leave out stream.")
+  if stream is not None and not callable(stream):
+    raise UserError(f"stream is {shown(stream)}. It must be a function, which is called with the tokens of each step.")
+
+
+def listed(name, value):
+  """What is iterated over, as a list; UserError for what cannot be."""
+  if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+    raise UserError(f"{name} is {shown(value)}. It must be a list of tokens.")
+  return list(value)
 
 
 def vocabulary_holds(model, **tokens):
   """Refuses tokens that the model does not have."""
   for name, values in tokens.items():
-    for token in values:
-      if not 0 <= int(token) < model.vocab_size:
+    for token in listed(name, values):
+      plain = token.item() if getattr(token, "ndim", None) == 0 else token
+      if not isinstance(plain, int) or isinstance(plain, bool):
+        raise UserError(f"{name} has {shown(token)}. Its tokens must be whole numbers.")
+      if not 0 <= plain < model.vocab_size:
         raise UserError(f"{name} has token {token}, the model's are 0 to {model.vocab_size - 1}.")
+
+
+def forced_fits(model, forced):
+  """Refuses forced tokens that are no mapping from steps to tokens."""
+  if forced is None:
+    return
+  if not isinstance(forced, Mapping):
+    raise UserError(f"forced is {shown(forced)}. It must be a dict of steps to tokens: {{0: 7}}.")
+  for step in forced:
+    number("A step of forced", step, whole=True)
+  vocabulary_holds(model, forced=forced.values())
 
 
 def of_encoder_only(model, decoder_tokens, decoder_valid):
@@ -103,5 +168,5 @@ def of_encoder_only(model, decoder_tokens, decoder_valid):
 
 def cache_dtype_is_known(dtype):
   """Refuses what keys and values cannot be kept in."""
-  if dtype not in (None, "float32", "bfloat16", "float16", "int8"):
-    raise UserError(f"cache_dtype is {dtype!r}. It must be 'bfloat16', 'int8', 'float16', 'float32' or None.")
+  if not isinstance(dtype, str | None) or dtype not in (None, "float32", "bfloat16", "float16", "int8"):
+    raise UserError(f"cache_dtype is {shown(dtype)}. It must be 'bfloat16', 'int8', 'float16', 'float32' or None.")

@@ -107,14 +107,18 @@ def generate(
   source = Source.of(model, tokens, valid, decoder_tokens, decoder_valid, max_new_tokens)
   checks.numbers(
     temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, rng=rng,
-    repetition_penalty=repetition_penalty, no_repeat_ngram=no_repeat_ngram,
+    repetition_penalty=repetition_penalty, no_repeat_ngram=no_repeat_ngram, min_new_tokens=min_new_tokens,
+    length_penalty=length_penalty,
   )  # fmt: skip
   checks.beams_fit(
     num_beams=num_beams, num_return=num_return, early_stopping=early_stopping, temperature=temperature, stream=stream
   )
-  ends = () if eos is None else tuple(eos) if isinstance(eos, Sequence) else (int(eos),)
+  ends = () if eos is None else tuple(eos) if isinstance(eos, Sequence) else (eos,)
   checks.vocabulary_holds(model, eos=ends, suppress=suppress, suppress_first=suppress_first)
-  checks.vocabulary_holds(model, forced=(forced or {}).values(), stop=[token for row in stop for token in row])
+  stop = [checks.listed("stop", row) for row in checks.listed("stop", stop)]
+  checks.vocabulary_holds(model, stop=[token for row in stop for token in row])
+  checks.number("pad", 0 if pad is None else pad, whole=True)
+  checks.forced_fits(model, forced)
   settings = Settings(
     steps=jnp.int32(max_new_tokens),
     ends=jnp.asarray(ends or (-1,), jnp.int32),

@@ -26,20 +26,20 @@ class Source(NamedTuple):
     """Checks and pads; arguments as of `generate`."""
     checks.decodes(model)
     checks.of_encoder_only(model, decoder_tokens, decoder_valid)
-    tokens = jnp.asarray(tokens)
+    tokens = checks.array("tokens", tokens)
     # Copies: what a program only hands on would be the caller's own array, which `advance` makes use of.
-    valid = None if valid is None else jnp.array(valid, bool)
+    valid = None if valid is None else jnp.array(checks.array("valid", valid, bool))
     if not encodes(model):
-      checks.tokens_fit(tokens, valid)
+      checks.tokens_fit(tokens, valid, vocab_size=model.vocab_size)
       checks.length_fits(model, tokens.shape[1], max_new_tokens)
       prompt, inputs = tokens, _padded(tokens, valid, model.max_length)
     else:
       checks.source_fits(model, tokens, valid)
       if decoder_tokens is None:
         decoder_tokens = jnp.full((tokens.shape[0], 1), model.start_token, jnp.int32)
-      prompt = jnp.asarray(decoder_tokens)
-      decoder_valid = None if decoder_valid is None else jnp.asarray(decoder_valid, bool)
-      checks.tokens_fit(prompt, decoder_valid, "decoder_tokens", "decoder_valid")
+      prompt = checks.array("decoder_tokens", decoder_tokens)
+      decoder_valid = None if decoder_valid is None else checks.array("decoder_valid", decoder_valid, bool)
+      checks.tokens_fit(prompt, decoder_valid, "decoder_tokens", "decoder_valid", model.vocab_size)
       checks.length_fits(model, prompt.shape[1], max_new_tokens)
       if jnp.issubdtype(tokens.dtype, jnp.integer):
         inputs = _padded(tokens, valid, model.encoder.max_length)

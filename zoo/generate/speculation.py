@@ -42,16 +42,18 @@ def speculate(
   """
   checks.numbers(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, rng=rng)
   for one in (model, draft):
-    source = Source.of(one, tokens, valid, None, None, max_new_tokens)
-    if encodes(one):
-      raise UserError(f"Speculative decoding goes on from a text; a {type(one).__name__} answers one. Use generate.")
+    checks.decodes(one)
   if model.vocab_size != draft.vocab_size:
     raise UserError(
       f"The draft's vocabulary has {draft.vocab_size} tokens, the model's {model.vocab_size}. Choose another draft."
     )
-  if draft_tokens < 1:
-    raise UserError(f"draft_tokens is {draft_tokens}. It must be at least 1.")
+  for one in (model, draft):
+    source = Source.of(one, tokens, valid, None, None, max_new_tokens)
+    if encodes(one):
+      raise UserError(f"Speculative decoding goes on from a text; a {type(one).__name__} answers one. Use generate.")
+  checks.number("draft_tokens", draft_tokens, whole=True, least=1)
   checks.vocabulary_holds(model, eos=() if eos is None else (eos,))
+  checks.number("pad", 0 if pad is None else pad, whole=True)
   size = source.columns + draft_tokens
   models = [with_caches(one, lambda attention: caches.Ring(size)) for one in (model, draft)]
   static = {"room": source.room, "top_k": None if top_k is None else min(top_k, model.vocab_size)}
