@@ -1,6 +1,5 @@
 """Finding the text that belongs to an image, and the image that belongs to a text, in the whole held-out split."""
 
-import functools
 import hashlib
 import os
 from collections import Counter
@@ -67,15 +66,13 @@ def retrieval(
 
   @jax.jit
   def embed(params: Any, batch: dict) -> dict:
-    apply = functools.partial(model.apply, {"params": params})
-    image = apply(as_float(batch["image"], model), method="encode_image")
-    options = text_options(model, present(batch, "valid"))
-    return {"image": image, "text": apply(batch["tokens"], **options, method="encode_text")}
+    image = model.apply({"params": params}, as_float(batch["image"], model), method="encode_image")
+    return {"image": image, **embed_text(params, batch)}
 
   @jax.jit
   def embed_text(params: Any, batch: dict) -> dict:
-    tokens, valid = batch["tokens"], batch.get("valid")
-    return {"text": model.apply({"params": params}, tokens, valid=valid, method="encode_text")}
+    options = text_options(model, present(batch, "valid"))
+    return {"text": model.apply({"params": params}, batch["tokens"], **options, method="encode_text")}
 
   known: dict[str, Any] = {}  # what no training changes: the gallery, and the rows of the baseline and of chance
 
