@@ -119,21 +119,19 @@ def reads(files: Iterable[pathlib.Path], of: str = "config") -> dict[str, Any]:
   for file in files:
     if not file.is_file():
       continue
-    configuring = file.name.startswith("configuration_") or file.stem == "modeling_rope_utils"
+    fields = file.name.startswith("configuration_")
     for node in ast.walk(ast.parse(file.read_text())):
-      name, value = asked_after(node, configuring, of)
+      if fields and isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store):
+        name, value = node.attr, NOTHING  # What a config class derives: an entry of that name goes before it.
+      else:
+        name, value = asked_after(node, fields or file.stem == "modeling_rope_utils", of)
       if name is not None and not name.startswith("__"):
         found[name] = value if found.get(name, value) == value else NOTHING
   return found
 
 
 def asked_after(node: ast.AST, configuring: bool, of: str) -> tuple[str | None, Any]:
-  """The entry that getattr, hasattr or `in` asks a config after, and the literal that stands in for it.
-
-  Also what a config class derives from its fields: an entry of that name goes before it.
-  """
-  if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and configuring:
-    return node.attr, NOTHING
+  """The entry that getattr, hasattr or `in` asks a config after, and the literal that stands in for it."""
   if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr"):
     if len(node.args) > 1 and is_config(node.args[0], configuring, of):
       return text(node.args[1]), literal(node.args[2]) if len(node.args) > 2 else NOTHING

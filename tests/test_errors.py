@@ -1,5 +1,7 @@
 import re
 import socket
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -33,6 +35,17 @@ def test_a_program_ends_with_one_line_and_status_2(capsys, error):
   assert printed.count("\n") == 1 and str(error.args[-1]).split()[-1] in printed
   with pytest.raises(type(error)):
     main(["--traceback"])
+
+
+def test_a_program_warns_users_in_one_line():
+  program = """
+import warnings
+from zoo.errors import exits_with_one_line
+main = exits_with_one_line(lambda argv: warnings.warn("two\\nlines"))
+main([])
+"""
+  told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+  assert told.stderr == "Warning: two lines\n"
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import functools
 import inspect
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -51,6 +51,7 @@ def embed(
   prompt: str | None = None,
   truncate_dim: int | None = None,
   dtype: Any = None,
+  ignore: Collection[str] = (),
 ) -> np.ndarray:
   """Texts or images as vectors: float32 [n, dim].
 
@@ -69,11 +70,12 @@ def embed(
     truncate_dim: how many numbers of a vector are kept, the first, as of models that were trained for it (Matryoshka);
       by default what the folder says. `unit` comes after.
     dtype: of the parameters, e.g. "bfloat16".
+    ignore: entries of a published model's config.json to leave unread, as of `zoo.load`.
 
   Raises:
     UserError: the model makes no vectors of such items, the folder lacks its tokenizer or its processor.
   """
-  make = source if isinstance(source, Embedder) else embedder(source, dtype=dtype)
+  make = source if isinstance(source, Embedder) else embedder(source, dtype=dtype, ignore=ignore)
   several = isinstance(items, list | tuple) or isinstance(items, np.ndarray) and items.ndim == 4
   items = list(items) if several else [items]
   if not items:
@@ -89,11 +91,11 @@ def embed(
   return make.images(items, batch_size, unit, truncate_dim)
 
 
-def embedder(source: str | os.PathLike, *, dtype: Any = None) -> "Embedder":
+def embedder(source: str | os.PathLike, *, dtype: Any = None, ignore: Collection[str] = ()) -> "Embedder":
   """Loads a model once, for many calls of `embed`."""
   folder = folder_of(source)
   encoder = read_sentence_encoder(folder)
-  model, params = load(encoder.folder, head=_head(encoder.folder), dtype=dtype)
+  model, params = load(encoder.folder, head=_head(encoder.folder), dtype=dtype, ignore=ignore)
   return Embedder(folder, encoder, model, params)
 
 

@@ -7,6 +7,7 @@ import functools
 import re
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Generator, Iterable
 
 MISTAKE = 2  # Exit statuses. This one does not get better by starting again, and schedulers are told so.
@@ -108,13 +109,15 @@ def exits_with_one_line(main: Callable) -> Callable:
   """Decorates a program's `main(argv)`: a UserError, an OSError and memory that is too small end in one line on stderr
   and the error's `status_of`.
 
-  Ctrl-C ends in one line and status 130. With `--traceback` among the arguments the error is raised as it is.
+  Ctrl-C ends in one line and status 130. With `--traceback` among the arguments the error is raised as it is. Warnings
+  of the zoo are a line each, too.
   """
 
   @functools.wraps(main)
   def wrapper(*args, **kwargs):
     try:
-      return main(*args, **kwargs)
+      with _warnings_of_one_line():
+        return main(*args, **kwargs)
     except (UserError, OSError, MemoryError, RuntimeError) as error:
       memory = out_of_memory(error)
       told = isinstance(error, UserError | OSError) or memory
@@ -127,3 +130,22 @@ def exits_with_one_line(main: Callable) -> Callable:
       raise SystemExit(130) from interrupt
 
   return wrapper
+
+
+@contextlib.contextmanager
+def _warnings_of_one_line() -> Generator[None]:
+  """What warns users is shown without the line of code that it comes from; what warns programmers, with it."""
+  before = warnings.formatwarning
+
+  def formatted(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+  ) -> str:
+    if category is UserWarning:
+      return f"Warning: {one_line(str(message))}\n"
+    return before(message, category, filename, lineno, line)
+
+  vars(warnings).update(formatwarning=formatted)
+  try:
+    yield
+  finally:
+    vars(warnings).update(formatwarning=before)

@@ -1,7 +1,7 @@
 """Which words a masked language model puts in the place of [MASK]."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import jax
@@ -22,7 +22,12 @@ class Guess(NamedTuple):
 
 
 def fill_mask(
-  source: str | os.PathLike, texts: str | Sequence[str], *, best: int = 5, batch_size: int = 32
+  source: str | os.PathLike,
+  texts: str | Sequence[str],
+  *,
+  best: int = 5,
+  batch_size: int = 32,
+  ignore: Collection[str] = (),
 ) -> list[list[Guess]] | list[list[list[Guess]]]:
   """The likeliest words for every mask of a text, each mask by itself: `fill_mask(source, "Paris is [MASK].")[0][0]`.
 
@@ -31,6 +36,7 @@ def fill_mask(
     texts: one or several, with the tokenizer's own sign of a mask: [MASK], <mask>.
     best: how many words.
     batch_size: texts at a time.
+    ignore: entries of a published model's config.json to leave unread, as of `zoo.load`.
 
   Returns:
     for each mask its guesses, the likeliest first; of several texts, a list of these for each.
@@ -48,7 +54,7 @@ def fill_mask(
     blank = several[int(np.argmin(masks.any(axis=1)))]
     sign = tokenizer.decode([tokenizer.mask])
     raise UserError(f"There is no {sign} in the text {blank[:60]!r}. Write it where a word is wanted.")
-  model, params = load(source)
+  model, params = load(source, ignore=ignore)
 
   @jax.jit
   def probabilities(params, tokens, valid, predict):

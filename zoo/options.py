@@ -221,9 +221,7 @@ class Options:
 def offer(names: Iterable[str]) -> str:
   """The sentence that offers to leave entries of a model's files out."""
   names = list(names)
-  return (
-    f"To load it as if the entry were not there: ignore={tuple(names)!r}, or on a command --ignore {' '.join(names)}."
-  )
+  return f"To load it as if that were not there: ignore={tuple(names)!r}, or on a command --ignore={','.join(names)}."
 
 
 def check_ignored(ignore: Collection[str], files: Mapping[str, Mapping[str, Any]]) -> None:

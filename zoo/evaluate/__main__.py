@@ -12,6 +12,7 @@ the evaluator says otherwise, and files go to runs/evaluations/NAME:
 
 import os
 import sys
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -34,6 +35,7 @@ FLAGS = {
   "only": "keys of the evaluators to run, with commas between them",
   "workdir": "folder for the files; by default the run's, and of a published model runs/evaluations/NAME",
   "step": "which checkpoint: its number, or best; by default the finished model, or else the newest",
+  "ignore": "entries of a published model's config.json to leave unread, with commas between them",
 }
 
 
@@ -50,7 +52,8 @@ def main(argv: list[str]) -> int:
   with setting_up():
     folder = place(options["run"]) if is_remote(options["run"]) else folder_of(options["run"])
     workdir = place(options.get("workdir") or _workdir(options["run"], folder))
-    model, params, step = restore(folder, options.get("step"))
+    ignore = options["ignore"].split(",") if "ignore" in options else ()
+    model, params, step = restore(folder, options.get("step"), ignore)
     mesh = sharding.make_mesh(config.mesh)
     params = jax.device_put(params, sharding.shardings(params, config.sharding, mesh))
     section = {"evaluators": chosen(config.eval.evaluators.to_dict(), options.get("only"))}
@@ -90,11 +93,11 @@ def _workdir(source: str, folder: Any) -> Any:
   return os.path.join("runs", "evaluations", name)
 
 
-def restore(folder: Any, wanted: str | None) -> tuple[Any, Any, int | None]:
+def restore(folder: Any, wanted: str | None, ignore: Collection[str] = ()) -> tuple[Any, Any, int | None]:
   """Model, parameters and how many steps they were trained, None if the folder does not tell."""
   steps = checkpoints.steps(folder / "checkpoints")
   if wanted is None:
-    return *zoo.load(folder), max(steps, default=None)
+    return *zoo.load(folder, ignore=ignore), max(steps, default=None)
   if wanted == "best":
     return *zoo.load(folder, best=True), best_step(checkpoints.scores(folder / "checkpoints"))
   if not wanted.isdigit():

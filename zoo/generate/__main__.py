@@ -60,9 +60,7 @@ def parser() -> argparse.ArgumentParser:
     "--force", type=place, nargs="+", metavar="STEP=TOKEN", help="0=7 last=2: the first new token is 7, the last 2"
   )
   found.add_argument("--cache-dtype", help="of cached keys and values, e.g. bfloat16 or int8")
-  found.add_argument(
-    "--ignore", nargs="+", default=[], metavar="NAME", help="entries of the model's files to leave unread"
-  )
+  found.add_argument("--ignore", help="entries of the model's files to leave unread, with commas between them")
   found.add_argument("--plain", action="store_true", help="leave the model's generation_config.json unread")
   found.add_argument("--seed", type=int, default=0, help="of the draws (0)")
   found.add_argument("--dtype", help="of the parameters, e.g. bfloat16")
@@ -83,7 +81,7 @@ def main(argv: list[str]) -> int:
   flags = parser().parse_args(argv)
   with setting_up():
     folder = folder_of(flags.model)
-    ignore = ignored(folder, flags.ignore)
+    ignore = ignored(folder, [] if flags.ignore is None else flags.ignore.split(","))
     model, params = load(flags.model, dtype=flags.dtype, ignore=ignore[CONFIG])
     if not np.issubdtype(model.example()[0].dtype, np.integer):
       raise UserError(

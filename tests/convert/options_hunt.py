@@ -1,0 +1,259 @@
+"""Every entry of a config is changed, and the reference, which reads the same config.json, is compared with ours.
+
+Ours refuses the entry by name, or computes what the reference computes. `python -m tests.convert.options_hunt` hunts
+through every class and every entry; the tests take a part of that.
+"""
+
+import copy
+import importlib
+import json
+import pathlib
+import sys
+import tempfile
+import traceback
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+import zoo
+from tests.convert import parity
+from zoo import reference
+from zoo.errors import UserError
+
+MODULES = """bart bert clip dinov2 distilbert gemma gpt llama mae marian mixtral modernbert openai_gpt roberta siglip
+siglip2 siglip_towers t5 vit whisper""".split()
+ACTIVATIONS = ("relu", "gelu", "gelu_new", "silu", "quick_gelu", "tanh", "gelu_pytorch_tanh")
+STRINGS = {
+  "feed_forward_proj": ("relu", "gated-gelu", "gated-silu", "gelu"),
+  "dense_act_fn": ACTIVATIONS,
+  "summary_type": ("first", "mean", "last"),
+  "summary_activation": ("tanh",),
+  "classifier_pooling": ("cls", "mean"),
+  "position_embedding_type": ("absolute", "relative_key"),
+  "problem_type": ("regression", "multi_label_classification"),
+  "pooler_act": ("tanh", "relu"),
+}
+# What says where files are, which of them to read, or how they are read, and is looked at elsewhere.
+ELSEWHERE = frozenset(
+  """architectures attn_implementation _attn_implementation configuration_files dtype model_type output_attentions
+  return_dict torch_dtype transformers_version transformers_weights quantization_config auto_map""".split()
+)
+# What the reference's classes hold beside fields.
+OF_CLASSES = (
+  "attribute_map", "base_", "config_class", "default_", "extra_", "has_no_defaults", "ignore_keys", "init_kwargs",
+  "keys_to_ignore", "per_layer", "push_to_hub", "serialize", "sub_configs", "validate", "allow_global",
+)  # fmt: skip
+ROPES = (
+  {"rope_type": "linear", "factor": 3.0, "rope_theta": 500.0},
+  {"rope_type": "dynamic", "factor": 3.0, "rope_theta": 10000.0},
+  {"rope_type": "default", "rope_theta": 77.0, "partial_rotary_factor": 0.5},
+  {"rope_type": "default", "rope_theta": 77, "factor": 4.0},
+  {"type": "linear", "factor": 2},
+  {
+    "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8,
+  },
+  {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 8},
+  {"rope_type": "longrope", "factor": 4.0, "short_factor": [1.0], "long_factor": [2.0]},
+)  # fmt: skip
+
+
+def cases() -> list[parity.Case]:
+  """One of each class and config class."""
+  found: dict[tuple, parity.Case] = {}
+  for name in MODULES:
+    for case in importlib.import_module(f"tests.convert.test_{name}").CASES:
+      found.setdefault((case.cls, case.config_cls), case)
+  return list(found.values())
+
+
+def values(name: str, value: Any) -> Iterator[Any]:
+  """Other values of an entry, valid ones among them."""
+  if name in STRINGS:
+    yield from STRINGS[name]
+  elif name in ("rope_parameters", "rope_scaling"):
+    yield from ROPES
+  elif name == "layer_types" or isinstance(value, list) and value and isinstance(value[0], str):
+    for kinds in (["full_attention"], ["sliding_attention"], ["sliding_attention", "full_attention"]):
+      yield [kinds[i % len(kinds)] for i in range(len(value) if isinstance(value, list) else 3)]
+  elif name in ("id2label", "label2id"):
+    yield {"0": "a", "1": "b", "2": "c"} if name == "id2label" else {"a": 0}
+  elif name.endswith("act") or "activation" in name and "dropout" not in name or isinstance(value, str):
+    yield from ACTIVATIONS
+  elif isinstance(value, bool):
+    yield not value
+  elif isinstance(value, int):
+    yield from (value + 1, value * 2, max(value // 2, 1), 0)
+  elif isinstance(value, float):
+    yield from (3 * value + 0.1, value / 2, 2)
+  elif isinstance(value, list):
+    yield from ([0], [1, 2])
+  elif isinstance(value, dict):
+    yield from ({"0": [1]}, {})
+  else:
+    yield from (True, 2)
+  if value is not None:
+    yield None
+
+
+def entries(config: Mapping[str, Any], everything: bool) -> Iterator[tuple[tuple[str, ...], Any]]:
+  """(path of an entry, its value) of a config as it is written in full.
+
+  With `everything` also of all that the reference knows of such a config and that is not in it.
+  """
+  known = reference.of(config["model_type"]) if isinstance(config.get("model_type"), str) else None
+  more = {**known.defaults, **dict.fromkeys(known.reads)} if everything and known else {}
+  for name, value in sorted({**more, **config}.items()):
+    if name in ELSEWHERE:
+      continue
+    if isinstance(value, dict) and "model_type" in value:
+      yield from (((name, *path), inner) for path, inner in entries(value, False))
+    elif not name.startswith("_") and not name.startswith(OF_CLASSES):
+      yield (name,), value
+
+
+def changed(config: Mapping[str, Any], path: tuple[str, ...], value: Any) -> dict[str, Any]:
+  """The config with another value at this path."""
+  name, *rest = path
+  return {**config, name: changed(config[name], tuple(rest), value) if rest else value}
+
+
+class Hunt:
+  """One class: what its config.json says, its tensors, its outputs."""
+
+  def __init__(self, case: parity.Case, folder: pathlib.Path):
+    import torch
+    import transformers
+
+    torch.set_num_threads(1)
+    self.case, self.folder = case, folder
+    self.kind, self.config_kind = getattr(transformers, case.cls), getattr(transformers, case.config_cls)
+    there = parity.reference(case)
+    there.save_pretrained(folder)
+    self.written = json.loads((folder / "config.json").read_text())
+    full = there.config.to_dict()
+    self.full = json.loads(json.dumps({**full, **self.written}, default=str))
+    self.shapes = {name: tuple(x.shape) for name, x in there.state_dict().items()}
+    self.plain = self.theirs(folder)
+    self.model, self.params = self.ours(folder)
+    self.plain_ours = self.computed(self.model, self.params)
+    assert self.far(self.plain_ours, self.plain) < 1e-4
+
+  def theirs(self, folder: pathlib.Path) -> dict[str, np.ndarray]:
+    """The outputs of the reference that reads this folder."""
+    import torch
+
+    case = self.case
+    plain = dict.fromkeys(case.plain, "eager")
+    model = self.kind.from_pretrained(folder, dtype=torch.float32, **plain).eval()
+    with torch.no_grad():
+      out = model(**case.theirs(np.random.default_rng(1)), return_dict=True)
+    return {name: pick(out).numpy() for name, (_, pick) in case.outputs.items()}
+
+  def ours(self, folder: pathlib.Path) -> tuple[Any, Any]:
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")
+      return zoo.load(folder, **self.case.options)
+
+  def computed(self, model: Any, params: Any) -> dict[str, np.ndarray]:
+    args, kwargs = self.case.ours(np.random.default_rng(1))
+    out = parity.applied(model, params, *args, **kwargs)
+    return {name: np.asarray(pick(out)) for name, (pick, _) in self.case.outputs.items()}
+
+  def far(self, a: Mapping[str, np.ndarray], b: Mapping[str, np.ndarray]) -> float:
+    if any(a[name].shape != b[name].shape for name in b):
+      return np.inf
+    return max(parity.distance(a[name], b[name]) if np.isfinite(b[name]).all() else 0.0 for name in b)
+
+  def judge(self, config: Mapping[str, Any], folder: pathlib.Path) -> str:
+    """What happens with a config.json: 'invalid', 'refused', 'refused though equal', 'equal', or what is wrong."""
+    import torch
+
+    folder.mkdir(exist_ok=True)
+    try:
+      self.config_kind.from_dict(dict(config))  # Some write into what they are given.
+      torch.manual_seed(0)
+      model = self.kind(self.config_kind.from_dict(json.loads(json.dumps(config))))
+      shapes = {name: tuple(x.shape) for name, x in model.state_dict().items()}
+    except Exception:
+      return "invalid"
+    where = self.folder
+    if shapes != self.shapes:
+      where = folder
+      with torch.no_grad():
+        for parameter in model.parameters():
+          fan_in = max(parameter.numel() // max(len(parameter), 1), 4) if parameter.ndim > 1 else 10
+          parameter.copy_(fan_in**-0.5 * torch.randn_like(parameter))
+        self.case.prepare(model)
+      try:
+        model.save_pretrained(folder)
+      except Exception:
+        return "invalid"
+    (where / "config.json").write_text(json.dumps(config))
+    try:
+      theirs = self.theirs(where)
+    except Exception:
+      return "invalid"
+    try:
+      model, params = self.ours(where)
+    except UserError:
+      same = where == self.folder and self.far(theirs, self.plain) == 0
+      return "refused though equal" if same else "refused"
+    except Exception:
+      return f"traceback: {traceback.format_exc(limit=-3)}"
+    alike = model == self.model and all(
+      x.shape == y.shape and bool((x == y).all())
+      for x, y in zip(jax.tree.leaves(params), jax.tree.leaves(self.params), strict=True)
+    )
+    if alike:
+      return "equal" if self.far(theirs, self.plain) < 1e-6 else f"SILENT {self.far(theirs, self.plain):.1e}"
+    try:
+      far = self.far(self.computed(model, params), theirs)
+    except Exception:
+      return f"traceback: {traceback.format_exc(limit=-3)}"
+    return "honoured" if far < 1e-4 else f"DIFFERENT {far:.1e}"
+
+  def run(self, only: Iterable[str] | None = None, everything: bool = True) -> Iterator[tuple[str, Any, str]]:
+    """(name, value, verdict) of every entry, or of those that `only` names."""
+    folder = self.folder.parent / f"{self.folder.name}-other"
+    for path, value in entries(self.full, everything):
+      if only is not None and path[-1] not in only:
+        continue
+      done: list[Any] = [value]
+      for other in map(copy.deepcopy, values(path[-1], value)):
+        if any(other == one and type(other) is type(one) for one in done):
+          continue
+        done.append(other)
+        start = self.written if path[0] in self.written or len(path) == 1 else self.full
+        yield ".".join(path), other, self.judge(changed(start, path, other), folder)
+
+
+def main(arguments: list[str]) -> None:
+  """Hunts through all classes, or those whose names the arguments begin."""
+  import transformers
+
+  transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+  transformers.logging.disable_progress_bar()
+  met: set[str] = set()
+  for case in cases():
+    if arguments and not case.cls.startswith(tuple(arguments)):
+      continue
+    with tempfile.TemporaryDirectory() as folder:
+      hunt = Hunt(case, pathlib.Path(folder) / "base")
+      counts: dict[str, int] = {}
+      needless: set[str] = set()
+      for name, value, verdict in hunt.run(everything=hunt.written["model_type"] not in met):
+        kind = verdict if verdict.startswith("refused") else verdict.split()[0]
+        counts[kind] = counts.get(kind, 0) + 1
+        needless |= {name} if kind == "refused though equal" else set()
+        if kind not in ("invalid", "equal", "honoured", "refused", "refused though equal"):
+          print(f"{case.cls} {name}={value!r}: {verdict}", flush=True)
+      met.add(hunt.written["model_type"])
+      print(f"## {case.cls}: {counts}; refused though nothing changes: {' '.join(sorted(needless))}", flush=True)
+
+
+if __name__ == "__main__":
+  main(sys.argv[1:])

@@ -1,0 +1,34 @@
+"""What the zoo knows of the reference's configs is what the installed reference knows; nothing else gets through."""
+
+import json
+
+import pytest
+import transformers
+
+from scripts.reference_configs import FILE, facts, model_types, version
+from tests.convert.options_hunt import Hunt, cases
+from zoo import reference
+
+FIRST = {case.config_cls: case for case in reversed(cases())}
+
+
+def test_the_table_is_that_of_the_installed_version():
+  held = json.loads(FILE.read_text())
+  assert held[version()] == json.loads(json.dumps(facts())), "run scripts/reference_configs.py"
+  assert len(held) > 1
+  assert set(model_types()) <= {name for section in held.values() for name in section["types"]}
+
+
+def test_a_name_that_only_old_versions_read_is_known():
+  assert reference.of("bert").changes("position_embedding_type", "relative_key")
+  assert not reference.of("bert").changes("position_embedding_type", "absolute")
+  assert not reference.of("bert").changes("is_causal", True) and reference.of("bert").changes("is_causal", None)
+
+
+@pytest.mark.slow(minutes=1)
+@pytest.mark.parametrize("config", FIRST)
+def test_no_entry_changes_the_reference_and_not_the_model(config, tmp_path):
+  transformers.logging.set_verbosity(transformers.logging.CRITICAL)
+  verdicts = [*Hunt(FIRST[config], tmp_path / "base").run(everything=False)]
+  wrong = [row for row in verdicts if row[2].split()[0] not in ("equal", "honoured", "invalid", "refused")]
+  assert not wrong and len({verdict for *_, verdict in verdicts}) > 2
