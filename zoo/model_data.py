@@ -12,10 +12,11 @@ from zoo.build import sizes_of
 from zoo.config import without
 from zoo.data.bad_records import BadRecord, good
 from zoo.data.encodings import Tokenizer
+from zoo.data.open_clip_text import is_open_clip
 from zoo.data.tokenizers import NAMED
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError, shown
-from zoo.hub import preprocessing
+from zoo.hub import open_clip_images, preprocessing
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
 from zoo.hub.processors import PatchProcessor
@@ -30,7 +31,10 @@ PROBE = "A photo of 2 cats, and their names."
 def carried_by(source: Any) -> dict[str, Any]:
   """The preprocessing of anything that `zoo.load` reads; no weights are read."""
   folder: Any = place(source) if is_remote(source) else folder_of(source)
-  if not is_remote(source) and not (folder / preprocessing.MODEL).exists() and is_published(folder):
+  local = not is_remote(source) and not (folder / preprocessing.MODEL).exists()
+  if local and is_open_clip(folder):
+    return open_clip_images.carried(folder)
+  if local and is_published(folder):
     return preprocessing.published(folder, read_json(folder / CONFIG))
   return preprocessing.carried_by(folder)
 

@@ -6,6 +6,7 @@ A model's `preprocessing` is plain data. Every entry may be left out:
       "image": {
         "scale": 1/255, "mean": [.., .., ..], "std": [.., .., ..],    pixels: (scale * uint8 - mean) / std
         "resize": 224 (shorter edge) or [height, width] or None, "resample": "bicubic", "crop": [height, width] or None,
+        "crop_rounds": True                                           the middle is where torchvision has it
         "patch_size": 16, "patches": 256                              of models for images of any shape
       },
       "sound": fields of `zoo.hub.log_mel.LogMel`,
@@ -29,7 +30,7 @@ from zoo.errors import UserError, did_you_mean, shown
 from zoo.schema import resolve
 
 KEYS = ("image", "sound", "text", "tokenizer")
-IMAGE = ("scale", "mean", "std", "resize", "resample", "crop", "patch_size", "patches", "unknown")
+IMAGE = ("scale", "mean", "std", "resize", "resample", "crop", "crop_rounds", "patch_size", "patches", "unknown")
 RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # By the numbers that Pillow gives them.
 
 
@@ -70,6 +71,7 @@ def _check_image(image: Mapping[str, Any]) -> None:
     "std": ("a number, one for each colour, or none", lambda x: x is None or (number(x) or several(x)) and np.all(x)),
     "resize": ("pixels of the shorter edge, [height, width] or none", lambda x: x is None or count(x) or side(x)),
     "crop": ("[height, width] or none", lambda x: x is None or side(x)),
+    "crop_rounds": ("true or false", lambda x: isinstance(x, bool)),
     "resample": (f"one of {', '.join(RESAMPLES)}", lambda x: x in RESAMPLES),
     "patch_size": ("a number of pixels", count),
     "patches": ("a number", count),

@@ -91,8 +91,8 @@ def load(
 
   Args:
     source: the folder of a finished run, or anything that `save` wrote; of an unfinished run, whose newest checkpoint
-      is taken; a folder in the hub's layout (config.json and safetensors); or an id, `openai/clip-vit-base-patch32`,
-      which is fetched with huggingface_hub (extra `hub`).
+      is taken; a folder in the hub's layout (config.json and safetensors), or in open_clip's (open_clip_config.json);
+      or an id, `openai/clip-vit-base-patch32`, which is fetched with huggingface_hub (extra `hub`).
     head: of a published model: another head than its architecture has, "none" for none. If the files have nothing of
       it, it is initialised at random, with a warning.
     dtype: of the parameters, e.g. "bfloat16"; by default float32 for a published model and as it is for a run.
@@ -113,13 +113,17 @@ def load(
   Warns:
     of entries of a config.json that were passed over: the reference does not read them, or has them so by default.
   """
+  from zoo.data.open_clip_text import is_open_clip
   from zoo.hub import files, ids, loading  # Most runs never meet a published model.
 
   folder = place(source) if is_remote(source) else ids.folder_of(source)
-  if isinstance(folder, pathlib.Path) and not (folder / MODEL).exists() and files.is_published(folder):
+  local = isinstance(folder, pathlib.Path) and not (folder / MODEL).exists()
+  other = local and is_open_clip(folder)
+  if other or local and files.is_published(folder):
     if step is not None or best:
       raise UserError(f"{folder} is a published model: it has no steps. Leave out step and best.")
-    return loading.load_published(folder, head=head, dtype=dtype, mesh=mesh, strategy=strategy, ignore=ignore)
+    read = loading.load_open_clip if other else loading.load_published
+    return read(folder, head=head, dtype=dtype, mesh=mesh, strategy=strategy, ignore=ignore)
   if ignore:
     raise UserError(f"{folder} is a model of the zoo: it knows all of its own entries. Leave out ignore.")
   if head is not None:

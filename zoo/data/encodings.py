@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -142,6 +142,12 @@ class Tokenizer:
     starts[:1] = True
     return starts
 
+  def changed(self, **attributes: Any) -> Self:
+    """The same with other attributes. Another process that it is sent to opens what its name names."""
+    other = object.__new__(type(self))
+    other.__dict__.update(self.__dict__, **attributes)
+    return other
+
   def __repr__(self) -> str:
     return self.name
 
@@ -233,10 +239,8 @@ class Pieces(Tokenizer):
     before = backend.normalizer
     lower = normalizers.Lowercase()
     backend.normalizer = lower if before is None else normalizers.Sequence([lower, before])
-    other = object.__new__(type(self))
-    other.__dict__.update(self.__dict__, backend=backend, _lock=threading.Lock())
     backend.encode_special_tokens = True  # A setting that a text of the backend does not hold.
-    return other
+    return self.changed(backend=backend, _lock=threading.Lock())
 
   def encode(self, text: str) -> list[int]:
     check_text(text)

@@ -5,7 +5,7 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from zoo.data import shipped
+from zoo.data import open_clip_text, shipped
 from zoo.data.encodings import BytePairs, Pieces, Tokenizer
 from zoo.data.published import guessed_roles, published
 from zoo.data.vocabularies import CLIP_PATTERN, KINDS, framing
@@ -36,7 +36,10 @@ def _open(name: str, stamp: int) -> Tokenizer:
   """Opened once per process, and again when a file's time stamp changed."""
   if name in NAMED:
     return NAMED[name]()
-  return published(Path(name)) if Path(name).is_dir() else _from_file(name)
+  path = Path(name)
+  if not path.is_dir():
+    return _from_file(name)
+  return open_clip_text.published(path, _clip) if open_clip_text.is_open_clip(path) else published(path)
 
 
 def _gpt2() -> Tokenizer:

@@ -22,6 +22,7 @@ from zoo.json_files import read_json
 WEIGHTS, INDEX, CONFIG = "model.safetensors", "model.safetensors.index.json", "config.json"
 GENERATION = "generation_config.json"
 FLAX, FLAX_INDEX, FLAX_SHARDS = "flax_model.msgpack", "flax_model.msgpack.index.json", "flax_model-*.msgpack"
+OPEN_CLIP = "open_clip_model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5")
 DTYPES = {
   "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
@@ -80,6 +81,11 @@ class Tensors(Mapping):
 def is_published(folder: pathlib.Path) -> bool:
   """Whether a folder is in the hub's layout, rather than a run or a model that `zoo.save` wrote."""
   return (folder / CONFIG).is_file() and "model_type" in read_json(folder / CONFIG)
+
+
+def open_file(path: pathlib.Path) -> Tensors:
+  """The tensors of one safetensors file. UserError: it is missing or damaged."""
+  return Tensors(_places(path))
 
 
 def open_tensors(folder: pathlib.Path) -> Tensors | FlaxTensors:

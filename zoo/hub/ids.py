@@ -8,7 +8,7 @@ from typing import Any
 
 from zoo.errors import UserError
 from zoo.extras import install
-from zoo.hub.files import FLAX, FLAX_SHARDS, INDEX, WEIGHTS
+from zoo.hub.files import FLAX, FLAX_SHARDS, INDEX, OPEN_CLIP, WEIGHTS
 
 ID = re.compile(r"(?P<repo>[\w][\w.-]*(/[\w][\w.-]*)?)(@(?P<revision>[\w][\w./-]*))?")
 SMALL = ["*.json", "*.txt", "*.model"]  # Configs, vocabularies, merges.
@@ -58,7 +58,8 @@ def _fetch(repo: str, revision: str | None, subfolder: str, options: dict[str, A
   try:
     folder = snapshot([*SMALL, WEIGHTS, "model-*.safetensors"])
     if not any((folder / subfolder / name).exists() for name in (WEIGHTS, INDEX)):
-      folder = snapshot([*SMALL, FLAX, FLAX_SHARDS])
+      # Of open_clip, or old: who has the one has not the other.
+      folder = snapshot([*SMALL, OPEN_CLIP, FLAX, FLAX_SHARDS])
   except (HfHubHTTPError, OSError, ValueError) as error:
     raise UserError(
       f"{repo} is no folder here{_near(repo)}, and cannot be had from the hub: {_sentences(str(error))}"

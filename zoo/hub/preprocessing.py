@@ -11,9 +11,10 @@ from PIL import Image
 from zoo import json_files
 from zoo.build import build, sizes_of
 from zoo.data import pixels
+from zoo.data.open_clip_text import is_open_clip
 from zoo.data.published import has_tokenizer
 from zoo.errors import UserError, shown
-from zoo.hub import tables
+from zoo.hub import open_clip_images, tables
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
 from zoo.hub.log_mel import LogMel
@@ -38,8 +39,8 @@ def load_processor(source: str | os.PathLike) -> Callable[..., dict[str, Any]]:
       model.apply({"params": params}, batch["image"])
 
   Args:
-    source: a folder in the hub's layout with a preprocessor_config.json or a processor_config.json, or a hub id; or the
-      folder of a run, or of `zoo.save`.
+    source: a folder in the hub's layout with a preprocessor_config.json or a processor_config.json, or in open_clip's,
+      or a hub id; or the folder of a run, or of `zoo.save`.
 
   Returns:
     for CLIP, ViT, DINOv2 and SigLIP an `ImageProcessor`, for SigLIP 2 NaFlex a `PatchProcessor`, for Whisper a
@@ -49,6 +50,8 @@ def load_processor(source: str | os.PathLike) -> Callable[..., dict[str, Any]]:
     UserError: there is no such file, or it asks for what the zoo does not have.
   """
   folder = folder_of(source)
+  if is_open_clip(folder):
+    return open_clip_images.read(folder)
   if not is_published(folder) and not (folder / PLAIN).is_file() and not (folder / NESTED).is_file():
     spec, data = _spec(folder), _section(folder / CONFIG, "data")
     if spec is not None:
@@ -143,6 +146,7 @@ def _from_entries(image: Mapping[str, Any]) -> ImageProcessor | PatchProcessor:
     image.get("scale", 1 / 255),
     mean,
     std,
+    bool(image.get("crop_rounds")),
   )
   return PatchProcessor(plain, image["patch_size"], image.get("patches", 256)) if "patch_size" in image else plain
 
@@ -160,6 +164,7 @@ def _entries_of(processor: Any) -> dict[str, Any]:
   colours = {name: None if x is None else list(x) for name, x in (("mean", plain.mean), ("std", plain.std))}
   found = {"scale": plain.scale, **colours, "resample": RESAMPLES[plain.resample]}
   found["crop"] = None if plain.crop is None else list(plain.crop)
+  found |= {"crop_rounds": True} if plain.rounds else {}
   if isinstance(processor, PatchProcessor):
     return {"image": {**found, "patch_size": processor.patch_size, "patches": processor.most}}
   return {"image": {**found, "resize": list(plain.edge) if isinstance(plain.edge, tuple) else plain.edge}}

@@ -39,6 +39,7 @@ class ImageProcessor(NamedTuple):
     crop: (height, width) of the middle that is kept, black where the image has nothing; None: all.
     scale: factor; None: 1.
     mean, std: of each colour; None: not normalised.
+    rounds: whether an odd line too many is cut where half of it rounds to, as torchvision does, else from the end.
   """
 
   edge: int | tuple[int, int] | None
@@ -47,6 +48,7 @@ class ImageProcessor(NamedTuple):
   scale: float | None
   mean: tuple[float, ...] | None
   std: tuple[float, ...] | None
+  rounds: bool = False
 
   @classmethod
   def from_options(cls, options: Options, defaults: Mapping[str, Any]) -> "ImageProcessor":
@@ -59,7 +61,7 @@ class ImageProcessor(NamedTuple):
     if isinstance(crop, int):
       raise options.refusal("crop_size", options.entries["crop_size"], [{"height": crop, "width": crop}])
     scale = options.take("rescale_factor", 1 / 255, float)
-    mean, std = (_colours(options, f"image_{name}", defaults[name]) for name in ("mean", "std"))
+    mean, std = (colours(options, f"image_{name}", defaults[name]) for name in ("mean", "std"))
     options.must_be("do_pad", None, False)
     options.must_be("do_convert_rgb", None, True, False)  # An image of another mode could not be taken otherwise.
     options.must_be("data_format", "channels_first")  # What comes back is as our models take it.
@@ -107,7 +109,7 @@ class ImageProcessor(NamedTuple):
       height, width = self._resized(picture.height, picture.width)
       picture = picture.resize((width, height), Image.Resampling(self.resample))
     array = np.asarray(picture)
-    return array if self.crop is None else middle(array, *self.crop)
+    return array if self.crop is None else middle(array, *self.crop, rounds=self.rounds)
 
   @property
   def shape(self) -> tuple[int, int] | None:
@@ -207,9 +209,10 @@ def opened(image: Any, what: str) -> Image.Image:
     return image.convert("RGB")
 
 
-def middle(array: np.ndarray, height: int, width: int) -> np.ndarray:
+def middle(array: np.ndarray, height: int, width: int, rounds: bool = False) -> np.ndarray:
   """The middle of an image [h, w, 3], which is black where the image has nothing."""
-  top, left = ((has - wants) // 2 for has, wants in zip(array.shape, (height, width)))
+  spare = [has - wants for has, wants in zip(array.shape, (height, width))]
+  top, left = (round(lines / 2) if rounds else lines // 2 for lines in spare)
   # Where something is missing, the reference puts the odd line before.
   before = [max(-(-(wants - has) // 2), 0) for has, wants in zip(array.shape, (height, width))]
   after = [max(wants - has, 0) - first for has, wants, first in zip(array.shape, (height, width), before)]
@@ -244,7 +247,8 @@ def _size(options: Options, name: str, default: Any, square: bool) -> int | tupl
   raise options.refusal(name, options.entries[name], [{"shortest_edge": 224}, {"height": 224, "width": 224}])
 
 
-def _colours(options: Options, name: str, default: Sequence[float]) -> tuple[float, ...]:
+def colours(options: Options, name: str, default: Sequence[float]) -> tuple[float, ...]:
+  """One number for each of three colours."""
   values = options.take(name, list(default), (int, float, list))
   values = values if isinstance(values, list) else [values] * 3
   fine = len(values) == 3 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)

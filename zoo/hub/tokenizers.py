@@ -3,6 +3,7 @@
 import os
 
 from zoo.data.encodings import ROLES, Pieces, Tokenizer
+from zoo.data.open_clip_text import is_open_clip
 from zoo.data.published import has_tokenizer
 from zoo.data.tokenizers import NAMED, tokenizer
 from zoo.errors import UserError
@@ -22,7 +23,7 @@ def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
   Args:
     source: a folder in the hub's layout, with a tokenizer.json or the vocabulary files of BERT (vocab.txt), GPT-2,
       RoBERTa or CLIP (vocab.json and merges.txt); an id of the hub; the folder of a run; or the name of a shipped
-      tokenizer: gpt2, clip, bert, bytes, sotu. A CLIP of the published vocabulary needs no files.
+      tokenizer: gpt2, clip, bert, bytes, sotu. A CLIP of the published vocabulary needs no files, open_clip's neither.
 
   Returns:
     encode, decode, the ids of special tokens (pad, eos, bos, cls, sep, mask), and called with texts, or with texts and
@@ -34,7 +35,7 @@ def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
   if source in NAMED and not os.path.isdir(source):
     return tokenizer(str(source))
   folder = folder_of(source)
-  if has_tokenizer(folder):
+  if has_tokenizer(folder) or is_open_clip(folder):
     return tokenizer(str(folder))
   own = {} if is_published(folder) else carried_by(folder)
   if "tokenizer" in own:

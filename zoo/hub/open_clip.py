@@ -1,0 +1,172 @@
+"""CLIP as open_clip has it, open_clip_config.json and its names of tensors: https://github.com/mlfoundations/open_clip.
+
+A table like those of zoo/convert, of a second layout for the family `clip`: it is read and not written.
+"""
+
+import pathlib
+from typing import Any
+
+from zoo import layouts
+from zoo.errors import UserError, shown
+from zoo.hub.files import OPEN_CLIP, WEIGHTS, Tensors, open_file
+from zoo.layouts import Rule, embedding, mlp, norm
+from zoo.options import Options
+
+FILES = (OPEN_CLIP, "open_clip_pytorch_model.safetensors", WEIGHTS)
+
+HEADS = {None: ("CLIP",)}
+# Of models that were trained in parallel; where the text tower is a part of its own, else its arrays are the model's.
+RENAMED = [(r"^module\.", ""), (r"^text\.", "")]
+IGNORED = ("input_resolution|context_length|vocab_size|attn_mask",)  # What OpenAI's own files say of themselves.
+
+# What a tower may say, of which the zoo has the default alone.
+_TOWER = {
+  "ls_init_value": (None,),
+  "block_type": (None, "default"),
+  "output_tokens": (False,),
+  "act_kwargs": (None, {}),
+  **dict.fromkeys(("qk_norm", "scaled_cosine_attn", "scale_heads"), (False,)),
+  **dict.fromkeys(("scale_attn_inner", "scale_attn", "scale_fc"), (False,)),
+}
+IMAGE = _TOWER | {
+  "timm_model_name": (None,),
+  "attentional_pool": (False,),
+  "no_ln_pre": (False,),
+  "pos_embed_type": ("learnable",),
+  "pool_type": ("tok",),
+}
+TEXT = _TOWER | {
+  "hf_model_name": (None,),
+  "embed_cls": (False,),
+  "no_causal_mask": (False,),
+  "proj_bias": (False,),
+  "proj_type": ("linear",),
+}
+# What says nothing where the above holds, or acts in training alone, or is the tokenizer's.
+IMAGE_REST = "patch_dropout attn_pooler_queries attn_pooler_heads final_ln_after_pool timm_model_pretrained timm_pool"
+IMAGE_REST += " timm_proj timm_proj_bias timm_drop timm_drop_path"
+TEXT_REST = "pad_id final_ln_after_pool hf_tokenizer_name tokenizer_mode tokenizer_kwargs hf_model_pretrained"
+TEXT_REST += " hf_proj_type hf_pooler_type"
+
+
+def open_weights(folder: pathlib.Path) -> Tensors:
+  """The tensors of a folder, those of the first of FILES that is there."""
+  file = next((folder / name for name in FILES if (folder / name).is_file()), None)
+  if file is None:
+    raise UserError(f"{folder} has none of {', '.join(FILES)}. Fetch one; pickled weights (.bin, .pt) are never read.")
+  tensors = open_file(file)
+  # One number, or a list of one, as the loss had it.
+  scalars = {name for name, shape in tensors.shapes.items() if name.endswith(("logit_scale", "logit_bias"))}
+  flat = {name: tensors.places[name]._replace(shape=()) for name in scalars if tensors.shapes[name] == (1,)}
+  return Tensors(tensors.places | flat)
+
+
+def sizes(options: Options) -> dict[str, Any]:
+  """The entries of an open_clip_config.json -> arguments of `zoo.build("clip")`.
+
+  Raises:
+    UserError: a tower of timm, of transformers or a ResNet, a CoCa, an option that CLIP has not.
+  """
+  options.ignore("preprocess_cfg")  # The processor's: zoo/hub/open_clip_images.py.
+  model = options.section("model_cfg")
+  model.must_be("multimodal_cfg", None)
+  image, text = model.section("vision_cfg"), model.section("text_cfg")
+  _only(image, IMAGE, IMAGE_REST)
+  _only(text, TEXT, TEXT_REST)
+  if isinstance(image.entries.get("layers"), list):
+    raise image.refusal("layers", image.entries["layers"], ["a ViT's, an int: the zoo has no ModifiedResNet"])
+  epsilons = {section.where: _epsilon(section) for section in (image, text)}
+  if len(set(epsilons.values())) > 1:
+    raise UserError(
+      f"{options.where}: norm_kwargs differ, {[*epsilons.values()]}. The towers of a CLIP here share eps."
+    )
+  read_at = text.take("pool_type", "argmax")
+  if read_at not in ("argmax", "eos"):
+    raise text.refusal("pool_type", read_at, ["argmax", "eos"])
+  eos = text.take("eos_id", 2)
+  found: dict[str, Any] = {
+    "embed_dim": _count(model, "embed_dim"),
+    "activation": "quick_gelu" if model.take("quick_gelu", False) else "gelu",
+    "epsilon": epsilons[image.where],
+    **_tower("image", image, 768),
+    "image_heads": _count(image, "width", 768) // _count(image, "head_width", 64),
+    "patch_size": side(image, "patch_size", 16),
+    "image_size": side(image, "image_size", 224),
+    **_tower("text", text, 512),
+    "text_heads": _count(text, "heads", 8),
+    "max_length": _count(text, "context_length", 77),
+    "vocab_size": _count(text, "vocab_size", 49408),
+    "read_at": "largest" if read_at == "argmax" else "eos",
+    "eos": None if read_at == "argmax" else eos,
+  }
+  bias = model.take("init_logit_bias", None, (int, float))
+  found["logit_bias"] = None if bias is None else float(bias)
+  model.ignore("custom_text", "init_logit_scale", "nonscalar_logit_scale", "output_dict", "cast_dtype")
+  for section in (image, text, model, options):
+    section.done()
+  return found
+
+
+def rules(sizes):
+  """-> rules of zoo/layouts.py"""
+  found = [Rule("logit_scale", "logit_scale")]
+  found += [Rule("logit_bias", "logit_bias")] if sizes["logit_bias"] is not None else []
+  for tower, front in (("image", "visual."), ("text", "")):
+    for i in range(sizes[f"{tower}_depth"]):
+      ours, theirs = f"{tower}/stack/layer_{i}", f"{front}transformer.resblocks.{i}"
+      found += packed_attention(f"{ours}/self_attention", f"{theirs}.attn", sizes[f"{tower}_dim"])
+      found += mlp(f"{ours}/feed_forward", f"{theirs}.mlp.c_fc", f"{theirs}.mlp.c_proj")
+      found += norm(f"{ours}/attention_norm", f"{theirs}.ln_1") + norm(f"{ours}/mlp_norm", f"{theirs}.ln_2")
+    found += [Rule(f"{tower}/positions/embedding", f"{front}positional_embedding")]
+  found += [Rule("image/class_token/embedding", "visual.class_embedding", layouts.FLAT)]
+  found += [Rule("image/patches/kernel", "visual.conv1.weight", layouts.CONV)]
+  found += [Rule("image/projection/kernel", "visual.proj"), Rule("text/projection/kernel", "text_projection")]
+  found += norm("image/pre_norm", "visual.ln_pre") + norm("image/norm", "visual.ln_post")
+  return found + embedding("text/embed", "token_embedding") + norm("text/norm", "ln_final")
+
+
+def packed_attention(ours: str, theirs: str, dim: int) -> list[Rule]:
+  """torch's MultiheadAttention, which has query, key and value side by side."""
+  found = []
+  for part, name in enumerate(("query", "key", "value")):
+    for end, their_end, layout in (("kernel", "weight", layouts.HEADS), ("bias", "bias", layouts.HEADS_BIAS)):
+      at, fused = f"{ours}/{name}/{end}", f"{theirs}.in_proj_{their_end}"
+      found.append(Rule(at, fused, layout, stretch=(0, part * dim, 3 * dim)))
+  return found + layouts.heads_out(f"{ours}/out", f"{theirs}.out_proj")
+
+
+def _tower(name: str, section: Options, width: int) -> dict[str, Any]:
+  width = _count(section, "width", width)
+  depth, ratio = _count(section, "layers", 12), section.take("mlp_ratio", 4.0)
+  if depth > (section.tensors or depth):
+    raise UserError(f"{section.where}: layers is {depth}, and the file holds {section.tensors} tensors in all.")
+  return {f"{name}_dim": width, f"{name}_depth": depth, f"{name}_mlp_dim": int(width * ratio)}
+
+
+def _only(section: Options, allowed: dict[str, tuple], rest: str) -> None:
+  for name, values in allowed.items():
+    section.must_be(name, *values)
+  section.ignore(*rest.split())
+
+
+def _count(options: Options, name: str, default: int | None = None) -> int:
+  value = options.take(name, default, int)
+  if value is None or not 0 < value < 2**31:
+    raise UserError(f"{options.where}: {name} is {shown(value)}. It must be an int of at least 1.")
+  return value
+
+
+def side(options: Options, name: str, default: int) -> int:
+  """One number, or twice the same."""
+  value = options.take(name, default, (int, list))
+  value = value[0] if isinstance(value, list) and len(value) == 2 and value[0] == value[1] else value
+  if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**15:
+    raise options.refusal(name, options.entries[name], ["a number of pixels, of a square"])
+  return value
+
+
+def _epsilon(options: Options) -> float:
+  arguments = options.take("norm_kwargs", {}, dict)
+  if set(arguments) - {"eps"} or not isinstance(arguments.get("eps", 1e-5), float):
+    raise options.refusal("norm_kwargs", arguments, [{"eps": 1e-5}])
+  return arguments.get("eps", 1e-5)
