@@ -161,7 +161,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
       watchdog.step_done()
       if logs or saves or bad is not None:
         with speed.paused():
-          left_out = ledger.look()
+          left_out = ledger.look(saves=saves or bad is not None)
       if bad is not None:
         with speed.paused(), watchdog.other():
           state = guard.roll_back(saver, abstract, bad)

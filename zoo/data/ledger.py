@@ -1,8 +1,11 @@
 """Which bad records a run has passed over: counted, and listed in its folder, the same ones however often it stops."""
 
+import itertools
 import json
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -10,8 +13,9 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from zoo.atomic import replacing
-from zoo.data.bad_records import BadRecord, check_share
-from zoo.places import place
+from zoo.data.bad_records import SHOWN, BadRecord, too_many
+from zoo.errors import UserError
+from zoo.places import is_remote, place
 
 FILE = "bad_records.jsonl"
 
@@ -34,53 +38,91 @@ class Ledger:
   def __init__(
     self, folder: str | os.PathLike, records: Any, step: int, opened: Mapping[str, Sequence[str]] | None = None
   ):
-    self.path, self.records = place(folder) / FILE, records
-    self.skips = records.policy.skips
-    self.lines: list[dict[str, Any]] = [
-      {"step": 0, "data": name, "record": None, "error": error}
-      for name, errors in {records.name: records.bad, **(opened or {})}.items()
-      for error in errors
-    ]
-    self.lines += [line for line in _read(self.path) if line["record"] is not None and line["step"] <= step]
-    self.errors: dict[int, str] = {line["record"]: line["error"] for line in self.lines if self._is_met(line)}
+    self.path, self.records, self.skips = place(folder) / FILE, records, records.policy.skips
     self._pending: list[tuple[int, int]] = []
-    if self.lines or self.path.exists():
-      self._write()
+    self._met: set[int] = set()
+    self._counts: Counter[int] = Counter()  # Of each part of the records, by its first one: how many are bad,
+    self._errors: dict[int, list[str]] = {}  # and what is wrong with the first few.
+    found = {records.name: records.bad, **(opened or {})}
+    lines = [_line(0, name, None, error) for name, errors in found.items() for error in errors]
+    for line in _read(self.path):
+      if line["step"] <= step:
+        lines.append(line)
+        if line["data"] == records.name and line["record"] < len(records):
+          self._take(line["record"], line["error"])
+    self._texts = [json.dumps(line) + "\n" for line in lines]
+    self._unsent = False
+    if jax.process_index() == 0 and (lines or self.path.exists()):
+      self.path.parent.mkdir(parents=True, exist_ok=True)
+      self._write_whole()
 
   def met(self, step: int, records: np.ndarray) -> None:
     """Takes note of the bad records, int [n], of this host's part of batch `step`, counted from 0."""
     self._pending += [(step + 1, int(record)) for record in records]
 
-  def look(self) -> dict[str, int]:
+  def look(self, *, saves: bool = True) -> dict[str, int]:
     """Lists what was met since, on all hosts, and returns the number so far, {"bad_records": n}, where any is skipped.
 
     To be called by all hosts at the same step.
+
+    Args:
+      saves: whether a checkpoint comes next. An object in a bucket cannot grow: there the list is written anew, then.
 
     Raises:
       UserError: more are bad than may be.
     """
     if not self.skips:
       return {}
-    met = _on_all_hosts(self._pending)
-    self._pending = []
-    first = {record: step for step, record in sorted(met, reverse=True) if record not in self.errors}
-    for record, step in sorted(first.items(), key=lambda item: item[::-1]):
-      self.errors[record] = _problem(self.records, record)
-      self.lines.append({"step": step, "data": self.records.name, "record": record, "error": self.errors[record]})
-    if first:
-      self._write()
-      check_share(self.records, self.errors)
-    return {"bad_records": len(self.records.bad) + len(self.errors)}
+    pending, self._pending = _on_all_hosts(self._pending), []
+    first = {record: step for step, record in sorted(pending, reverse=True) if record not in self._met}
+    order = sorted(first, key=lambda record: (first[record], record))
+    is_first = jax.process_index() == 0
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Others than the first host need no more than a message names.
+      errors = list(pool.map(self._problem, order if is_first else order[:SHOWN]))
+    for record, error in itertools.zip_longest(order, errors, fillvalue=""):
+      self._take(int(record), error)
+    if is_first:
+      self._add([_line(first[record], self.records.name, record, error) for record, error in zip(order, errors)], saves)
+    for start, count in self._counts.items():
+      part, _ = self.records.part_of(start)
+      if count > part.policy.allowed(len(part)):
+        raise UserError(too_many(self._errors[start], count, part.name, len(part), part.policy))
+    return {"bad_records": len(self.records.bad) + len(self._met)}
 
-  def _is_met(self, line: Mapping[str, Any]) -> bool:
-    """Whether a line is of the data that the run has now, and of a record that still is there."""
-    return line["record"] is not None and line["data"] == self.records.name and line["record"] < len(self.records)
+  def _take(self, record: int, error: str) -> None:
+    _, start = self.records.part_of(record)
+    self._met.add(record)
+    self._counts[start] += 1
+    if len(named := self._errors.setdefault(start, [])) < SHOWN:
+      named.append(error)
 
-  def _write(self) -> None:
-    if jax.process_index() == 0:
+  def _problem(self, record: int) -> str:
+    try:
+      self.records.example(record)
+    except BadRecord as error:
+      return str(error)
+    return f"{self.records.name}, record {record} could not be read; when it was looked at again, it could."
+
+  def _add(self, lines: list[dict[str, Any]], saves: bool) -> None:
+    texts = [json.dumps(line) + "\n" for line in lines]
+    if is_remote(self.path):
+      self._texts += texts
+      self._unsent |= bool(texts)
+      if saves and self._unsent:
+        self._write_whole()
+    elif texts:
       self.path.parent.mkdir(parents=True, exist_ok=True)
-      with replacing(self.path) as temporary:
-        temporary.write_text("".join(json.dumps(line) + "\n" for line in self.lines), encoding="utf-8")
+      with open(self.path, "a", encoding="utf-8") as file:
+        file.write("".join(texts))
+
+  def _write_whole(self) -> None:
+    with replacing(self.path) as temporary:
+      temporary.write_text("".join(self._texts), encoding="utf-8")
+    self._unsent = False
+
+
+def _line(step: int, data: str, record: int | None, error: str) -> dict[str, Any]:
+  return {"step": step, "data": data, "record": record, "error": error}
 
 
 def _read(path: Any) -> list[dict[str, Any]]:
@@ -94,14 +136,6 @@ def _read(path: Any) -> list[dict[str, Any]]:
     except (ValueError, KeyError, TypeError, RecursionError):
       continue
   return lines
-
-
-def _problem(records: Any, record: int) -> str:
-  try:
-    records.example(record)
-  except BadRecord as error:
-    return str(error)
-  return f"{records.name}, record {record} could not be read; when it was looked at again, it could."
 
 
 def _on_all_hosts(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
