@@ -166,11 +166,6 @@ def test_braces_name_several_files(tmp_path):
     open_source(f"text:{tmp_path}/{{10..12}}.txt")
 
 
-def test_a_bucket_is_told_what_to_do():
-  with pytest.raises(UserError, match=r"^gs://bucket/a\.jsonl: data are read from file systems. Mount the bucket"):
-    open_source("jsonl:gs://bucket/a.jsonl")
-
-
 # Images
 
 

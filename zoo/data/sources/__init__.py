@@ -8,11 +8,14 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from zoo import named
 from zoo.data.bad_records import BadRecord
+from zoo.data.sources.files import read_part, status
 from zoo.errors import UserError, shown
+from zoo.places import is_remote
 
 # What is wrong with a path on every host and in every run alike.
 NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -63,10 +66,12 @@ def open_source(source: str, split: str = "train", data_dir: str | None = None) 
 
 def stamp(files: Iterable[str | os.PathLike]) -> str:
   """A fingerprint of files: their places, sizes and times of change."""
-  digest = hashlib.blake2b(digest_size=16)
-  for file in files:
-    status = os.stat(file)
-    digest.update(os.fsencode(os.path.abspath(file)) + f"\0{status.st_size}\0{status.st_mtime_ns}\0".encode())
+  digest, files = hashlib.blake2b(digest_size=16), list(files)
+  with ThreadPoolExecutor(os.cpu_count()) as pool:
+    found = pool.map(status, files) if any(map(is_remote, files)) else map(status, files)
+  for file, (size, changed) in zip(files, found, strict=True):
+    name = os.fspath(file) if is_remote(file) else os.path.abspath(file)
+    digest.update(os.fsencode(name) + f"\0{size}\0{changed}\0".encode())
   return digest.hexdigest()
 
 
@@ -78,8 +83,7 @@ def read_file(path: str | os.PathLike) -> bytes:
     UserError: it cannot be read for now, or by this user.
   """
   try:
-    with open(path, "rb") as file:
-      content = file.read()
+    content = read_part(path)
   except ValueError as error:  # A name that no file can have.
     raise BadRecord(f"{shown(path)} cannot be read: {error}.") from error
   except OSError as error:

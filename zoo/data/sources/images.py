@@ -9,12 +9,12 @@ for any, the subfolder that an image lies in is its class: `label`, and as words
 import csv
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from zoo.data.bad_records import BadRecord
 from zoo.data.image_files import ENDINGS
 from zoo.data.sources import Source, json_object, read_file
+from zoo.data.sources.files import Place, at, listed
 from zoo.data.sources.splits import (
   SPLIT_FOLDERS,
   by_hash,
@@ -91,7 +91,7 @@ class ImageFiles(Source):
     if index in self.broken:
       raise BadRecord(self.broken[index])
     path, fields, _ = self.entries[index]
-    record: dict[str, Any] = {"image": read_file(path), **(_beside(Path(path)) if fields is None else fields)}
+    record: dict[str, Any] = {"image": read_file(path), **(_beside(at(path)) if fields is None else fields)}
     if self.numbers:
       label = record.pop("class")
       record |= {"label": self.numbers[label], "text": label.replace("_", " ")}
@@ -101,20 +101,20 @@ class ImageFiles(Source):
     return self.entries[index].path
 
 
-def _in_class(folder: Path, file: str) -> Entry:
+def _in_class(folder: Place, file: str) -> Entry:
   """An image in the folder of its class."""
   path, (name, *inside) = str(folder / file), file.split(os.sep)
   return Entry(path, {"class": name}) if inside else Entry(path, {}, f"{path} lies beside the class folders, in none.")
 
 
-def _with_file(folder: Path, file: str, is_there: bool) -> Entry:
+def _with_file(folder: Place, file: str, is_there: bool) -> Entry:
   """An image with a file of its name beside it."""
-  path, stem = str(folder / file), Path(file).stem
+  path, stem = str(folder / file), os.path.splitext(os.path.basename(file))[0]
   error = f"{path} has no caption: there is neither {stem}.txt nor {stem}.json beside it."
   return Entry(path, None, None if is_there else error)
 
 
-def _beside(image: Path) -> dict[str, Any]:
+def _beside(image: Place) -> dict[str, Any]:
   """What the .txt and .json of an image's name say about it."""
   fields: dict[str, Any] = {}
   if image.with_suffix(".json").is_file():
@@ -125,19 +125,19 @@ def _beside(image: Path) -> dict[str, Any]:
   return fields
 
 
-def _table(folder: Path) -> Path | None:
+def _table(folder: Place) -> Place | None:
   """The table of a folder: in it, or, if it is that of a split, beside it."""
   places = [folder, folder.parent] if folder.name in SPLIT_FOLDERS else [folder]
   return next((place / name for place in places for name in TABLES if (place / name).is_file()), None)
 
 
-def _tables(folder: Path) -> list[Path]:
+def _tables(folder: Place) -> list[Place]:
   """The tables of this split and of the others, so that a label has the same number in all."""
   siblings = [folder.parent / name for name in SPLIT_FOLDERS] if folder.name in SPLIT_FOLDERS else []
   return list(filter(None, dict.fromkeys(map(_table, [folder, *(place for place in siblings if place.is_dir())]))))
 
 
-def read_table(table: Path, folder: Path) -> tuple[dict[str, dict[str, Any]], dict[int, str]]:
+def read_table(table: Place, folder: Place) -> tuple[dict[str, dict[str, Any]], dict[int, str]]:
   """Image, as a path in `folder`, -> its fields; and line -> what is wrong with it, of rows that cannot be used.
 
   Where several rows of one image differ in a field, it is a list.
@@ -175,7 +175,7 @@ def _labels(rows: Iterable[dict[str, Any]]) -> list[str]:
   return [label for label in labels if isinstance(label, str) and not label.strip().isdecimal()]
 
 
-def _lines(table: Path) -> list[tuple[int, bytes | dict[str, Any]]]:
+def _lines(table: Place) -> list[tuple[int, bytes | dict[str, Any]]]:
   """The rows of a table of captions, those of .jsonl as they are written, with the numbers of their lines."""
   content = read_file(table)
   if table.suffix == ".jsonl":
@@ -187,7 +187,7 @@ def _lines(table: Path) -> list[tuple[int, bytes | dict[str, Any]]]:
     raise UserError(f"{table} cannot be read: {error}.") from error
 
 
-def _row(table: Path, number: int, row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _row(table: Place, number: int, row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
   """The image that a row of a table names, relative to the table and beside it, and the row's other fields."""
   if None in row:  # csv keeps there what is behind the last column.
     raise BadRecord(f"{table} line {number} has more fields than there are columns. Put texts with commas in quotes.")
@@ -203,7 +203,7 @@ def _row(table: Path, number: int, row: dict[str, Any]) -> tuple[str, dict[str, 
   return path, {key: value for key, value in row.items() if key not in (field, None)}
 
 
-def _class_folders(folder: Path) -> list[str]:
+def _class_folders(folder: Place) -> list[str]:
   """Names of subfolders that hold an image, here and in the folders of the other splits, so that a class has the same
   number in all."""
   siblings = [folder.parent / name for name in SPLIT_FOLDERS] if folder.name in SPLIT_FOLDERS else []
@@ -211,7 +211,5 @@ def _class_folders(folder: Path) -> list[str]:
   return [path.name for path in folders if not is_hidden(path.name) and _holds_image(path)]
 
 
-def _holds_image(folder: Path) -> bool:
-  return any(
-    file.lower().endswith(ENDINGS) and not is_hidden(file) for _, _, files in os.walk(folder) for file in files
-  )
+def _holds_image(folder: Place) -> bool:
+  return any(file.lower().endswith(ENDINGS) and not is_hidden(file) for file in listed(folder))

@@ -1,11 +1,11 @@
 """`jsonl:FOLDER`, `jsonl:data/*.jsonl`: a JSON object a line, in UTF-8. Blank lines are none."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from zoo.data.sources import Source, json_object, stamp
+from zoo.data.sources.files import Place, opened, read_part
 from zoo.data.sources.splits import files_of_split, hash_order, take
 from zoo.errors import UserError
 
@@ -16,7 +16,7 @@ _SPACE = np.frombuffer(b" \t\r\v\f", np.uint8)
 
 def jsonl(where: str, split: str, data_dir: str | None = None) -> "JSONLines":
   """Opens .jsonl files; lines are found once, when the source is opened, and parsed when they are read."""
-  files: list[Path] = []
+  files: list[Place] = []
 
   def lines(name: str) -> np.ndarray:
     folder, found = files_of_split(where, name, data_dir, ENDINGS)
@@ -35,7 +35,7 @@ def jsonl(where: str, split: str, data_dir: str | None = None) -> "JSONLines":
 class JSONLines(Source):
   """Lines of files, each read and parsed when asked for. `table` [lines, 4]: file, line, first byte, end."""
 
-  def __init__(self, name: str, files: list[Path], table: np.ndarray):
+  def __init__(self, name: str, files: list[Place], table: np.ndarray):
     self.name, self.files, self.table, self.class_names = name, files, table, {}
     self.fingerprint = f"{name} {stamp(files)}"
 
@@ -46,9 +46,7 @@ class JSONLines(Source):
     number, _, start, end = self.table[index].tolist()
     what = self.where(index)
     try:
-      with open(self.files[number], "rb") as file:
-        file.seek(start)
-        content = file.read(end - start)
+      content = read_part(self.files[number], start, end - start)
     except OSError as error:
       raise UserError(f"{what} cannot be read: {error.strerror or error}.") from error
     return json_object(content, what)
@@ -58,22 +56,28 @@ class JSONLines(Source):
     return f"{self.files[number]} line {line + 1}"
 
 
-def line_spans(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def line_spans(path: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Numbers from 0, first bytes and ends of a file's lines, less those that hold nothing but white space."""
+  breaks, firsts, size, begins = [], [], 0, True
   try:
-    size = path.stat().st_size
-    content = np.memmap(path, np.uint8, "r") if size else np.zeros(0, np.uint8)
-    breaks = [
-      offset + np.flatnonzero(content[offset : offset + _BLOCK] == ord("\n")) for offset in range(0, size, _BLOCK)
-    ]
-  except (OSError, ValueError) as error:  # numpy's, of a file that became shorter.
-    raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    with opened(path) as file:
+      while block := file.read(_BLOCK):
+        content = np.frombuffer(block, np.uint8)
+        ends = np.flatnonzero(content == ord("\n"))
+        starts = np.concatenate([[0] if begins else [], ends + 1]).astype(np.int64)
+        begins = len(starts) > 0 and starts[-1] == len(content)  # A line begins with the next block.
+        firsts.append(content[starts[:-1] if begins else starts])
+        breaks.append(size + ends)
+        size += len(content)
+  except OSError as error:
+    raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
   ends = np.concatenate([*breaks, [size]]).astype(np.int64)
   starts = np.concatenate([[0], ends[:-1] + 1])
   filled = ends > starts
   # An object begins with a brace; only a line that begins with white space may be blank.
-  for line in np.flatnonzero(filled & np.isin(content[np.minimum(starts, size - 1)] if size else filled, _SPACE)):
-    filled[line] = content[starts[line] : ends[line]].tobytes().strip() != b""
+  first = np.concatenate([*firsts, np.zeros(1, np.uint8)])[: len(starts)]  # None, where the file ends with a line.
+  for line in np.flatnonzero(filled & np.isin(first, _SPACE)):
+    filled[line] = read_part(path, int(starts[line]), int(ends[line] - starts[line])).strip() != b""
   if not filled.any():
     raise UserError(f"{path} is empty. Remove it, or restore it.")
   return np.flatnonzero(filled), starts[filled], ends[filled]

@@ -17,7 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.sources.files import Place, at, listed, matching
 from zoo.errors import UserError
+from zoo.places import is_remote
 
 VALIDATION = ("validation", "valid", "val", "dev")  # One split: whichever of these there is has all of the names.
 SPLIT_FOLDERS = ("train", "test", *VALIDATION)
@@ -53,18 +55,14 @@ def take(split: str, examples: Callable[[str], Any], what: str, hint: str = "") 
   return slices
 
 
-def folder_of_split(where: str, name: str, data_dir: str | None) -> tuple[Path, str]:
+def folder_of_split(where: str, name: str, data_dir: str | None) -> tuple[Place, str]:
   """The folder that a split's files lie in, and the pattern of their names within it ("" = all of them)."""
-  path = os.path.join(os.path.expanduser(data_dir or ""), os.path.expanduser(where))
-  if "://" in path:
-    raise UserError(
-      f"{path}: data are read from file systems. Mount the bucket (gcsfuse, s3fs), or copy what is in it to each host."
-    )
+  path = where if is_remote(where) else os.path.join(os.path.expanduser(data_dir or ""), os.path.expanduser(where))
   splits = SPLIT_FOLDERS
   if "{split}" in path:
     path, splits = path.replace("{split}", name), (name,)
-  elif os.path.isdir(path):
-    splits = [folder for folder in SPLIT_FOLDERS if os.path.isdir(os.path.join(path, folder))]
+  elif at(path).is_dir():
+    splits = [folder for folder in SPLIT_FOLDERS if (at(path) / folder).is_dir()]
     other = [folder for folder in splits if folder in VALIDATION]
     if name not in splits and name in VALIDATION and len(other) == 1:
       name = other[0]
@@ -75,9 +73,11 @@ def folder_of_split(where: str, name: str, data_dir: str | None) -> tuple[Path, 
   if name not in (splits or ("train", "all")):
     has = ", ".join(splits) or "train, and parts of it such as train[:90%]"
     raise UserError(f"{where} has no split '{name}'. It has: {has}.")
-  parts = Path(path).parts
-  plain = next((i for i, part in enumerate(parts) if glob.has_magic(part) or _BRACES.search(part)), len(parts))
-  folder = Path(*parts[:plain])
+  scheme, _, rest = path.rpartition("://")
+  parts = Path(rest).parts
+  literal = at(path).exists()  # A name may hold brackets.
+  plain = next((i for i, part in enumerate(parts) if not literal and _is_pattern(part)), len(parts))
+  folder = at(f"{scheme}://{'/'.join(parts[:plain])}" if scheme else Path(*parts[:plain]))
   if plain == len(parts) and folder.is_file():
     return folder.parent, folder.name
   if not folder.is_dir():
@@ -87,22 +87,25 @@ def folder_of_split(where: str, name: str, data_dir: str | None) -> tuple[Path, 
   return folder, os.path.join(*parts[plain:]) if plain < len(parts) else ""
 
 
-def files_of_split(where: str, name: str, data_dir: str | None, endings: tuple[str, ...]) -> tuple[Path, list[str]]:
+def _is_pattern(path: str) -> bool:
+  return glob.has_magic(path) or _BRACES.search(path) is not None
+
+
+def files_of_split(where: str, name: str, data_dir: str | None, endings: tuple[str, ...]) -> tuple[Place, list[str]]:
   """The folder of a split and its files, as sorted paths relative to that folder."""
   folder, pattern = folder_of_split(where, name, data_dir)
   if pattern:
     names = braces(pattern)
-    listed = [file for one in names for file in (glob.glob(one, root_dir=folder, recursive=True) or [one])]
-    files = {file for file in listed if (folder / file).is_file()}
-    missing = [one for one in names if one not in files and not glob.has_magic(one)]
+    files = {file for one in names for file in (matching(folder, one) if glob.has_magic(one) else [one])}
+    plain = [one for one in names if one in files]
+    missing = [one for one in plain if not (folder / one).is_file()]
     if missing and len(names) > 1:
       raise UserError(
         f"{folder / pattern} names {len(names)} files, of which {len(missing)} are missing: {missing[0]} ..."
       )
+    files = files.difference(missing)
   else:
-    walk = os.walk(folder)
-    every = (os.path.relpath(os.path.join(root, file), folder) for root, _, names in walk for file in names)
-    files = {file for file in every if file.lower().endswith(endings) and not is_hidden(file)}
+    files = {file for file in listed(folder) if file.lower().endswith(endings) and not is_hidden(file)}
   if not files:
     raise UserError(f"No file matches {folder / pattern} ({', '.join(endings)}). Check the source's path.")
   return folder, sorted(files)

@@ -10,9 +10,11 @@ shard of images what has none and is not named like them (`LICENSE.txt`, `index.
 
 import hashlib
 import json
+import os
 import re
 import tarfile
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,10 +24,12 @@ from zoo.data import image_files
 from zoo.data.bad_records import BadRecord
 from zoo.data.cache import cache_folder, made_once
 from zoo.data.sources import Source, json_value, stamp
+from zoo.data.sources.files import Place, opened, read_part, status
 from zoo.data.sources.splits import files_of_split, hash_order, is_hidden, take
 from zoo.errors import UserError
 
 IMAGES = (*(ending[1:] for ending in image_files.PICTURES), "img", "image")
+_BETWEEN = 2**14  # Bytes between two members that may as well be read.
 TEXTS = ("txt", "text", "caption")
 # Keys of what describes a shard and is no example of it.
 _ABOUT = re.compile(
@@ -38,7 +42,7 @@ _ABOUT = re.compile(
 class Shard(NamedTuple):
   """The members of a tar file, those of an example next to each other: `examples[e]` is its first member."""
 
-  path: Path
+  path: Place
   names: list[str]  # [members] key.ending
   places: np.ndarray  # [members, 2] first byte, size
   examples: np.ndarray  # [examples + 1]
@@ -60,8 +64,9 @@ def webdataset(where: str, split: str, data_dir: str | None = None) -> "WebDatas
   def examples(name: str) -> np.ndarray:
     folder, found = files_of_split(where, name, data_dir, (".tar",))
     tables, orders = [], []
-    for file in found:
-      shard = _indexed(folder / file)
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Of a bucket most of the time goes by with waiting.
+      indexed = list(pool.map(lambda file: _indexed(folder / file), found))
+    for file, shard in zip(found, indexed, strict=True):
       count = len(shard.examples) - 1
       tables.append(np.stack([np.full(count, len(shards)), np.arange(count)], axis=1))
       orders.append(hash_order(file, count))
@@ -93,13 +98,10 @@ class WebDataset(Source):
     key = _key(members[0].name)
     content: dict[str, bytes] = {}
     try:
-      with open(shard.path, "rb") as file:
-        for member in members:
-          file.seek(member.start)
-          ending = member.name.removeprefix(f"{key}.").lower()
-          content[ending] = file.read(member.size)
-          if len(content[ending]) < member.size:
-            raise UserError(f"{shard.path} became shorter: {member.name!r} is cut off. Fetch it again.")
+      for member, part in zip(members, _parts(shard.path, members), strict=True):
+        if len(part) < member.size:
+          raise UserError(f"{shard.path} became shorter: {member.name!r} is cut off. Fetch it again.")
+        content[_ending(member)] = part
     except OSError as error:
       raise UserError(f"{shard.path} cannot be read: {error.strerror or error}.") from error
     return {"__key__": key, **_fields(content, self.where(index))}
@@ -113,6 +115,15 @@ class WebDataset(Source):
     shard = self.shards[number]
     first, end = shard.examples[example : example + 2].tolist()
     return shard, [Member(shard.names[i], *shard.places[i].tolist()) for i in range(first, end)]
+
+
+def _parts(path: Place, members: list[Member]) -> list[bytes]:
+  """What members hold: read at once where they are next to each other, as those of an example mostly are."""
+  start, end = min(member.start for member in members), max(member.start + member.size for member in members)
+  if end - start > sum(member.size + _BETWEEN for member in members):
+    return [read_part(path, member.start, member.size) for member in members]
+  whole = read_part(path, start, end - start)
+  return [whole[member.start - start : member.start - start + member.size] for member in members]
 
 
 def _fields(content: Mapping[str, bytes], what: str) -> dict[str, Any]:
@@ -139,7 +150,7 @@ def _fields(content: Mapping[str, bytes], what: str) -> dict[str, Any]:
   return fields
 
 
-def _indexed(path: Path) -> Shard:
+def _indexed(path: Place) -> Shard:
   """The members of a shard, from the cache folder if it was listed before."""
   key = hashlib.blake2b(f"webdataset 2 {stamp([path])}".encode(), digest_size=16).hexdigest()
   folder = made_once(cache_folder() / "tar" / key, lambda folder: _write_index(path, folder))
@@ -148,14 +159,14 @@ def _indexed(path: Path) -> Shard:
   return Shard(path, names, *arrays, {example: error for example, error in errors})
 
 
-def _write_index(path: Path, folder: Path) -> None:
+def _write_index(path: Place, folder: Path) -> None:
   groups: dict[str, list[Member]] = {}
   for member in _listed(path):
     groups.setdefault(_key(member.name), []).append(member)
   if not groups:
     raise UserError(f"{path} holds no file. Remove it, or fetch it again.")
   last = max((member for group in groups.values() for member in group), key=lambda one: one.start + one.size)
-  if last.start + last.size > path.stat().st_size:
+  if last.start + last.size > status(path)[0]:
     raise UserError(f"{path} is truncated: {last.name!r} is cut off. Fetch it again.")
   examples = list(_without_loose(groups).values())
   if not examples:
@@ -167,11 +178,11 @@ def _write_index(path: Path, folder: Path) -> None:
   np.save(folder / "examples.npy", np.cumsum([0, *map(len, examples)]))
 
 
-def _listed(path: Path) -> Iterable[Member]:
+def _listed(path: Place) -> Iterable[Member]:
   """The files in a tar file, less hidden ones."""
   members: dict[str, Member] = {}
   try:
-    with tarfile.open(path, "r:") as tar:
+    with opened(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
       for entry in tar:
         name = entry.name.removeprefix("./")
         if entry.islnk() and entry.linkname in members:  # A second name of a file that came before.
