@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 import zoo
-from zoo import evaluate, flops, guard, hosts, memory, page, profiling, replay, saving, sharding
+from zoo import evaluate, flops, guard, hosts, memory, page, profiling, replay, saving, sharding, verify
 from zoo.checkpoints import Checkpoints
 from zoo.claim import Claim
 from zoo.config import check_same_run, load, save, without
@@ -40,7 +40,10 @@ FLAGS = {
   "profile": "traces what the devices do from a step to another, e.g. 10:13, and says which operations took longest",
   "replay": "looks into the batch of a step that went wrong, FOLDER/bad/step_120.0_of_1.npz, and trains nothing",
 }
-SWITCHES = {"explain-sharding": "shows where every parameter would live, and trains nothing"}
+SWITCHES = {
+  "explain-sharding": "shows where every parameter would live, and trains nothing",
+  "verify-sharding": "compares loss and gradients on the mesh with one device's, and trains nothing",
+}
 
 
 @exits_with_one_line
@@ -80,6 +83,9 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
     if options["explain-sharding"]:
       print(explain(made.shapes, config.sharding, mesh))
       return 0
+    if options["verify-sharding"]:
+      print(verify.verified(config, made, mesh))
+      return 0
     notes: list[str] = []
 
     def initial():  # Every array is born where it will live.
@@ -90,6 +96,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
       print(replay.replay(options["replay"], made, mesh, folder / "checkpoints", initial))
       return 0
     memory.check_state(made.shapes, made.placed)
+    record = verify.before_training(config, made, mesh, folder, notes.append)
     abstract = jax.tree.map(lambda x, s: x.update(sharding=s), made.shapes, made.placed)
     aloud = functools.partial(print, file=sys.stderr, flush=True)
     claim = Claim(folder, patience=config.timeouts.heartbeat, note=aloud)
@@ -101,6 +108,8 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
     if jax.process_index() == 0:
       save(pinned(config, made.model), folder)
     artifacts.write_json(folder, "environment.json", environment())
+    if record is not None:
+      artifacts.write_json(folder, verify.FILE, record)
     ledger = Ledger(folder, made.batches.records, start, evaluate.left_out(evaluators))
     writers = Writers(folder, step=start, tensorboard=config.log.tensorboard, wandb=config.log.wandb)
 

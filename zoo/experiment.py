@@ -31,6 +31,7 @@ class Experiment(NamedTuple):
     model: from `zoo.build`.
     attending: the same with its kernel of attention, for evaluators: of long texts they could not hold the weights.
     batches: this host's part of every batch, numpy; `batches.iterate(step)` goes on behind a step.
+    sample: rows -> as many rows of the training data as one host would read, numpy, the same on all hosts.
     part, parts: which of how many parts of a batch this host reads.
     init: key -> state, {"params", "opt_state", "step", "guard"} and "ema" where the config has an average.
     step: (state, batch) -> state, metrics, guarded: numbers for `zoo.guard.Watch`.
@@ -46,6 +47,7 @@ class Experiment(NamedTuple):
   model: Any
   attending: Any
   batches: Any
+  sample: Callable[[int], dict]
   part: int
   parts: int
   init: Callable[[jax.Array], dict]
@@ -173,6 +175,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
     model,
     attending,
     batches,
+    lambda rows: pipeline.batches(records, rows, seed=config.seed)[0],
     part,
     parts,
     init,

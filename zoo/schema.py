@@ -35,6 +35,7 @@ OPTIONAL = {
   "init": (str, dict, type(None)),
   "attention": str,
   "activations": list,
+  "verify": str,
 }
 KINDS = REQUIRED | OPTIONAL
 
@@ -62,7 +63,10 @@ LEAST = {
   "timeouts.step": 1,
   "timeouts.other": 1,
 }
-ONE_OF = {"bad_loss.action": ("stop", "skip", "roll_back")}
+ONE_OF = {
+  "bad_loss.action": ("stop", "skip", "roll_back"),
+  "verify": ("auto", "always", "never"),  # Whether the mesh computes what one device does: once for what is the same.
+}
 MOST = {
   "seed": 2**63 - 1,  # What JAX makes a key of.
   "steps": 2**31 - 1,  # What the state counts to.
@@ -126,7 +130,7 @@ def refuse(name: str, where: str, offered: Iterable[str]) -> NoReturn:
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
   """The config with the optional keys, and the entries of SECTIONS, that it leaves out; likewise after overrides."""
-  filled = {"attention": "auto", "activations": [], **config, "init": config.get("init")}
+  filled = {"attention": "auto", "activations": [], "verify": "auto", **config, "init": config.get("init")}
   for name, entries in SECTIONS.items():
     section = config.get(name, {} if name in OPTIONAL else None)
     if isinstance(section, dict):

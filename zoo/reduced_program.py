@@ -1,0 +1,116 @@
+"""Loss and gradients of a reduced config, as functions of parameters and a batch, on a mesh or on one device."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from zoo import activations, kernels, named, sharding
+from zoo.build import build
+from zoo.data.augment import augment
+from zoo.errors import UserError
+from zoo.experiment import Experiment
+from zoo.expert_parallel import on_mesh
+from zoo.layers.returned import on_returned
+from zoo.objectives.objective import value_and_grad
+from zoo.reduced import Reduced, cut, reductions, same_placements
+
+
+class Program(NamedTuple):
+  """A loss and its gradients.
+
+  Attributes:
+    run: (params, batch) -> (loss, gradients).
+    forward: (params, batch) -> loss.
+    shapes: of the parameters.
+    placed: where they live. by_row: where a batch lives.
+    modules: paths of the model's modules in the order of their calls; fills when `run` is traced.
+  """
+
+  run: Callable
+  forward: Callable
+  shapes: Any
+  placed: Any
+  by_row: Any
+  modules: list[str]
+
+
+def program(config: Any, reduced: Reduced, batch: Mapping[str, Any], mesh: Mesh, alone: bool = False) -> Program:
+  """The reduced config's loss on a mesh, as `zoo.experiment.experiment` has it.
+
+  Args:
+    batch: an example, arrays or shapes.
+    alone: a mesh of one device, which no rule is for.
+
+  Raises:
+    UserError: sizes that the family refuses, or rules that nothing matches any more.
+  """
+  model = build(**reduced.model)
+  attention = "dense" if alone and config.attention == "ring" else config.attention
+  attending, notes = kernels.with_kernels(model, attention, mesh)
+  by_row = sharding.batch_sharding(mesh)
+  options = _chunked(config, reduced, batch)
+  objective = named.call("objectives", options, on_mesh(attending, mesh), offers={"by_row": by_row})
+  augmented = augment(config.data.get("augment", ()))
+  rules = [] if alone else activations.read(config.activations, mesh, notes.keys)
+  grad, modules = value_and_grad(objective, reduced.accumulate), []
+
+  def init(rng, batch):
+    return objective.init(rng, augmented(rng, batch))
+
+  def noted(path, array):
+    modules.append(path)
+    return array
+
+  with on_returned(noted):
+    shapes = jax.eval_shape(init, jax.random.key(0), batch)
+  if alone:
+    placed = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), shapes)
+  else:
+    activations.check(rules, len(config.activations), modules)
+    placed = sharding.shardings({"params": shapes}, config.sharding, mesh)["params"]
+
+  def drawn(batch):
+    augment_rng, loss_rng = jax.random.split(jax.random.key(config.seed))
+    return augmented(augment_rng, batch), loss_rng
+
+  def run(params, batch):
+    with activations.constrained(rules, mesh):
+      (loss, _), grads = grad(params, *drawn(batch))
+    return loss, grads
+
+  def forward(params, batch):
+    with activations.constrained(rules, mesh):
+      return objective.loss(params, *drawn(batch))[0]
+
+  return Program(run, forward, shapes, placed, by_row, modules)
+
+
+def _chunked(config: Any, reduced: Reduced, batch: Mapping[str, Any]) -> dict[str, Any]:
+  """The section of the objective with a chunk that is as large a part of a batch as it was."""
+  options = config.objective.to_dict()
+  if options.get("chunk"):
+    shorter = max((after / before for before, after in reduced.lengths.items()), default=1)
+    rows = reduced.rows / config.batch_size
+    by_text = "image" in batch and "tokens" in batch  # Pairs are cut by rows, texts by tokens.
+    options["chunk"] = max(1, math.ceil(options["chunk"] * rows * (1 if by_text else shorter)))
+  return options
+
+
+def reduce(config: Any, made: Experiment, mesh: Mesh) -> tuple[Reduced, dict[str, np.ndarray]]:
+  """-> the smallest reduction that is placed as the config is, and a random batch for it."""
+  shapes, example = made.shapes["params"], made.sample(1)
+  refused: UserError | None = None
+  for reduced in reductions(config, shapes, example, mesh):
+    try:
+      rows = cut(example, reduced, np.random.default_rng(0))
+      small = program(config, reduced, rows, mesh)
+    except (UserError, ValueError, TypeError) as error:
+      refused = UserError(str(error))
+      continue
+    if same_placements(small.shapes, shapes, config.sharding, mesh):
+      return reduced, cut(made.sample(reduced.rows), reduced, np.random.default_rng(config.seed % 2**32))
+  raise refused or UserError("no reduction of the config is placed as it is")
