@@ -27,6 +27,7 @@ from zoo.reduced_program import Program, program, reduce
 # A difference counts from this part of the largest entry on, and from so many times what rounding alone makes of it.
 RELATIVE, ROUNDING = 1e-4, 20.0
 NUDGE = 2.0**-21  # By how much parameters are moved to see what rounding makes of a gradient.
+QUICKLY = {"xla_backend_optimization_level": 0}
 NEGLIGIBLE = 1e-7  # Of the largest gradient of all: smaller ones are rounding.
 
 
@@ -92,9 +93,9 @@ def compare(config: Any, made: Experiment, mesh: Mesh) -> Verdict:
     UserError: one device's numbers say nothing: they are not finite, or no gradient differs from zero.
   """
   begun = time.monotonic()
-  reduced, batch = reduce(config, made, mesh)
+  reduced, split, batch = reduce(config, made, mesh)
   one = Mesh(np.array(jax.local_devices(backend=mesh.devices.flat[0].platform)[:1]), ("data",))
-  split, alone = (program(config, reduced, batch, *place) for place in ((mesh,), (one, True)))
+  alone = program(config, reduced, batch, one, alone=True)
   params = numbers(split.shapes, seed=config.seed % 2**32)
   with jax.default_matmul_precision("highest"):
     found = jax.tree.leaves(_compiled(split, mesh)(_put(params, split.placed), _rows(batch, split)))
@@ -129,7 +130,8 @@ def _compiled(program: Program, mesh: Mesh) -> Callable:
     program.run,
     in_shardings=(program.placed, program.by_row),
     out_shardings=(None, program.placed),
-    compiler_options=compiler_options(mesh),
+    # The numbers are few: on CPUs quick compilation is worth more than quick code.
+    compiler_options=QUICKLY if mesh.devices.flat[0].platform == "cpu" else compiler_options(mesh),
   )
 
 

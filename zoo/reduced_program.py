@@ -16,7 +16,7 @@ from zoo.experiment import Experiment
 from zoo.expert_parallel import on_mesh
 from zoo.layers.returned import on_returned
 from zoo.objectives.objective import value_and_grad
-from zoo.reduced import Reduced, cut, reductions, same_placements
+from zoo.reduced import Reduced, cut, reductions, rows_of, same_placements
 
 
 class Program(NamedTuple):
@@ -100,17 +100,18 @@ def _chunked(config: Any, reduced: Reduced, batch: Mapping[str, Any]) -> dict[st
   return options
 
 
-def reduce(config: Any, made: Experiment, mesh: Mesh) -> tuple[Reduced, dict[str, np.ndarray]]:
-  """-> the smallest reduction that is placed as the config is, and a random batch for it."""
-  shapes, example = made.shapes["params"], made.sample(1)
+def reduce(config: Any, made: Experiment, mesh: Mesh) -> tuple[Reduced, Program, dict[str, np.ndarray]]:
+  """-> the smallest reduction that is placed as the config is, its program on the mesh, and a random batch for it."""
+  shapes = made.shapes["params"]
+  batch = made.sample(rows_of(config.batch_size, config.optimizer.get("accumulate", 1), mesh)[0])
   refused: UserError | None = None
-  for reduced in reductions(config, shapes, example, mesh):
+  for reduced in reductions(config, shapes, batch, mesh):
     try:
-      rows = cut(example, reduced, np.random.default_rng(0))
-      small = program(config, reduced, rows, mesh)
+      smaller = cut(batch, reduced, np.random.default_rng(config.seed % 2**32))
+      split = program(config, reduced, smaller, mesh)
     except (UserError, ValueError, TypeError) as error:
       refused = UserError(str(error))
       continue
-    if same_placements(small.shapes, shapes, config.sharding, mesh):
-      return reduced, cut(made.sample(reduced.rows), reduced, np.random.default_rng(config.seed % 2**32))
+    if same_placements(split.shapes, shapes, config.sharding, mesh):
+      return reduced, split, smaller
   raise refused or UserError("no reduction of the config is placed as it is")
