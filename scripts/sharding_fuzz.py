@@ -101,12 +101,12 @@ def draw(rng: random.Random, folder: pathlib.Path, families: list[str], rules: b
 
 
 def _lines(rng: random.Random, mesh: dict[str, int]) -> list[Any]:
-  kernels = ("(query|key|value)/kernel", "out/kernel", "(up|wi)/kernel", "down/kernel", "conv_0/kernel", "scale")
+  kernels = ("(query|key|value)/kernel", "out/kernel", "up/kernel", "down/kernel")
   return [[pattern, _placement(rng, mesh, 2)] for pattern in rng.sample(kernels, 2)]
 
 
 def _rules(rng: random.Random, mesh: dict[str, int]) -> list[Any]:
-  parts = ("layers|layer_0", "query", "key", "value", "up", "down", "embed", "conv_0|stem", "self_attention")
+  parts = ("layers|layer_0", "query", "key", "value", "up", "down", "self_attention|feed_forward")
   return [[pattern, _placement(rng, mesh, 3)] for pattern in rng.sample(parts, 3)]
 
 

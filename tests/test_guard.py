@@ -29,6 +29,7 @@ def get_config():
     "optimizer": {"learning_rate": 1e-2, "schedule": "constant", "ema": 0.9},
     "mesh": {"data": -1},
     "sharding": "replicated",
+    "verify": "never",
     "eval": {},
     "checkpoint": {"every": 3},
   }

@@ -35,6 +35,7 @@ def get_config():
     "optimizer": {{"learning_rate": 1e-2, "weight_decay": 0.1, "ema": 0.9}},
     "mesh": {{"data": -1}},
     "sharding": "replicated",
+    "verify": "never",
     "eval": {{
       "evaluators": {{"test": {{"name": "perplexity", "data": {{**text, "split": "train[80%:]"}}, "batch_size": 2}}}}
     }},

@@ -1,21 +1,25 @@
 """Right placements pass, planted wrong ones are caught by their parameter, and what passed is remembered."""
 
 import json
-import os
-import re
+import math
+import random
 
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import zoo
+from scripts.sharding_fuzz import FAMILIES, draw, outcome
+from tests.test_hosts import end, start
 from train import main
-from zoo import comparison, config, sharding, verify
-from zoo.comparison import compare
-from zoo.errors import UserError
+from zoo import config, sharding, verify
+from zoo.build import shapes_of
+from zoo.comparison import Verdict, compare
+from zoo.evaluate import artifacts
 from zoo.experiment import experiment
-from zoo.meshes import arranged
-from zoo.reduced import congruent, like, lengths_modulus, rows_of
+from zoo.paths import flatten
+from zoo.reduced import congruent, cut, like, reductions, rows_of, same_placements
 from zoo.stand_in import stand_in
 
 TEXT = {"name": "language", "source": "text:here", "tokenizer": "bytes", "max_length": 22, "cache": False}
@@ -81,3 +85,158 @@ def compared(case, folder, mesh, strategy="replicated", rules=(), **others):
 def test_right_placements_are_right(tmp_path, case, mesh, strategy):
   verdict = compared(case, tmp_path, mesh, strategy)
   assert not verdict.wrong and verdict.largest < 1e-4 and verdict.parameters > 20
+
+
+@pytest.mark.slow(minutes=1)
+def test_random_placements_of_the_zoo_are_right(tmp_path, request):
+  for number in range(request.config.getoption("--placements")):
+    drawn = draw(random.Random(f"0 {number}"), tmp_path, list(FAMILIES))
+    verdict = outcome(drawn, tmp_path)
+    assert not verdict.wrong, f"{verdict.line()}: {drawn}"
+
+
+# What XLA gets wrong (README): a kernel's gradient is summed over devices that have the same of it, and blocks of a
+# product are exchanged where two axes split one dimension.
+@pytest.mark.parametrize(
+  "case, mesh, strategy, rules, wrong",
+  [
+    ("clip", FOUR, "replicated", [["stem", [None, "b", None, None]]], "image/stem/conv_0/kernel"),
+    (
+      "gpt",
+      {"a": 2, "b": 2, "c": 2},
+      [["(up|down)/kernel", [["a", "b"], "c"]]],
+      [["up", [None, "c", "b"]], ["layer_0|layer_1", ["c", "b", None]]],
+      "stack/layer_1/feed_forward/down/kernel",
+    ),
+  ],
+)
+def test_planted_wrong_placements_are_caught_by_their_parameter(tmp_path, case, mesh, strategy, rules, wrong):
+  verdict = compared(case, tmp_path, mesh, strategy, rules)
+  assert next(iter(verdict.wrong)) == wrong and verdict.wrong[wrong] > 0.1
+  assert wrong in verdict.line() and "others" in verdict.line() or len(verdict.wrong) == 1
+
+
+def test_a_wrong_placement_ends_with_status_2_and_one_line_before_anything_is_written(tmp_path, capsys, monkeypatch):
+  settings("clip", tmp_path, {"a": 4, "b": 2}, rules=[["stem", [None, "b", None, None]]])
+  for arguments in ([], ["--verify-sharding"]):
+    with pytest.raises(SystemExit) as ended:
+      main([f"--config={tmp_path}/config.json", *arguments])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and len(told.splitlines()) == 1
+    assert "the gradient of image/stem/conv_0/kernel differs from one device's by 3 times its largest entry" in told
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_was_verified_is_remembered(tmp_path, monkeypatch):
+  monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+  calls = []
+  monkeypatch.setattr(verify, "compare", lambda *args: calls.append(args) or Verdict({}, "", 36, 1e-7, "depth", 1.0))
+
+  def asked(folder, verify_when="auto", mesh=FOUR, **others):
+    settled = settings("gpt", tmp_path, mesh, **others)
+    settled.verify = verify_when
+    devices = sharding.make_mesh(mesh, jax.devices()[: math.prod(mesh.values())])
+    before, notes = len(calls), []
+    record = verify.before_training(settled, experiment(settled, devices), devices, tmp_path / folder, notes.append)
+    if record is not None:  # As train.py does.
+      artifacts.write_json(tmp_path / folder, verify.FILE, record)
+    return len(calls) - before, record is not None, notes
+
+  told = "Verified on mesh {'a': 2, 'b': 2}, sharding replicated: loss and 36 gradients are one device's"
+  compared_now, written, notes = asked("first")
+  assert (compared_now, written) == (1, True) and notes[0].startswith(told)
+  assert asked("first") == (0, False, [])
+  assert asked("second") == (0, True, [])  # The cache tells the folder.
+  (tmp_path / "cache" / "verified").rename(tmp_path / "elsewhere")
+  assert asked("second") == (0, False, [])
+  (tmp_path / "second" / "verified.json").write_text("{")
+  assert asked("second", "never") == (0, False, [])
+  assert asked("second")[:2] == (1, True)
+  for change in ({"mesh": {"a": 4}}, {"strategy": [["up/kernel", ["a"]]]}, {"rules": [["up", ["a"]]]}, {"dim": 12}):
+    assert asked("second", **change)[:2] == (1, True), change
+    assert asked("second", **change) == (0, False, [])
+  assert asked("second", "always", **change)[:2] == (1, True)
+  assert asked("second", mesh={"data": 1}) == (0, False, [])
+
+
+def test_what_cannot_be_compared_goes_on_unless_always(tmp_path, capsys, monkeypatch):
+  monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+  settings("gpt", tmp_path, {"data": 8})
+
+  def full(*_):
+    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory\nand more")
+
+  monkeypatch.setattr(verify, "compare", full)
+  told = (
+    "mesh {'data': 8}, sharding replicated could not be compared with one device: RESOURCE_EXHAUSTED: Out of memory."
+  )
+  with pytest.raises(SystemExit):
+    main([f"--config={tmp_path}/config.json", "--config.verify=always"])
+  assert capsys.readouterr().err == f"Error: {told}\n"
+  assert main([f"--config={tmp_path}/config.json"]) == 0
+  assert f"{told} It goes on unverified." in capsys.readouterr().out
+  assert not (tmp_path / "run" / "verified.json").exists()
+
+
+def test_of_one_device_there_is_nothing_to_compare(tmp_path):
+  settled = settings("gpt", tmp_path, {"data": 1})
+  mesh = sharding.make_mesh({"data": 1}, jax.devices()[:1])
+  assert "nothing to compare" in verify.verified(settled, experiment(settled, mesh), mesh)
+
+
+def test_sizes_are_reduced_to_those_that_divide_alike():
+  for size in range(1, 200):
+    for parts in (1, 4, 6, 8):
+      smaller = like(size, parts, 2)
+      assert smaller <= size and math.gcd(smaller, parts) == math.gcd(size, parts)
+      assert congruent(size, parts, 16) % parts == size % parts and min(size, 16) <= congruent(size, parts, 16) <= size
+  mesh = sharding.make_mesh({"data": 4, "model": 2})
+  assert [rows_of(rows, 1, mesh) for rows in (4, 480, 32768)] == [(4, 1), (8, 1), (8, 1)]
+  rows, parts = rows_of(480, 5, mesh)
+  assert rows % parts == 0 and math.gcd(rows // parts, 4) == math.gcd(480 // 5, 4)
+  assert rows_of(12, 3, mesh) == (12, 3)
+
+
+@pytest.mark.parametrize(
+  "family, variant, length",
+  [("gpt", "gpt2", 1025), ("t5", "t5-large", 512), ("llama", "llama-2-7b", 4097), ("clip", "ViT-B/16", 77)],
+)
+def test_a_reduced_model_is_small_and_placed_by_the_same_rules(family, variant, length):
+  model, mesh = {"family": family, "variant": variant, "scan": True}, sharding.make_mesh({"data": 4, "model": 2})
+  full = shapes_of(zoo.build(**model))
+  batch = {"tokens": np.zeros((8, length), np.int32), "image": np.zeros((8, 224, 224, 3), np.float32)}
+  for strategy in ("replicated", "fsdp+tensor"):
+    settled = ConfigDict({"model": model, "optimizer": {}, "batch_size": 64, "activations": [], "sharding": strategy})
+    for reduced in reductions(settled, full, batch, mesh):
+      small = shapes_of(zoo.build(**reduced.model))
+      if same_placements(small, full, strategy, mesh):
+        break
+    assert reduced.what == "depth, width and length" and reduced.rows == 8
+    bulk = [sum(leaf.size for path, leaf in flatten(shapes).items() if "embed" not in path) for shapes in (small, full)]
+    assert bulk[0] < bulk[1] / 50
+    shorter = cut(batch, reduced, np.random.default_rng(0))
+    assert shorter["tokens"].shape[1] % 8 == length % 8 and shorter["tokens"].shape[1] < 200
+
+
+@pytest.mark.slow(minutes=1)
+def test_two_hosts_come_to_one_verdict(tmp_path):
+  settings("clip", tmp_path, {"data": 2, "b": 2}, "fsdp")
+  path = tmp_path / "config.json"
+  right = end(start(path, 2, "--config.steps=1", "--config.verify=always"))
+  assert [status for status, _, _ in right] == [0, 0], right
+  assert "Verified on mesh {'b': 2, 'data': 2}" in right[0][1] and "Verified" not in right[1][1]
+  assert (tmp_path / "run" / "verified.json").exists()
+  rules = '--config.activations=[["stem", [null, "b", null, null]]]'
+  wrong = end(
+    start(
+      path,
+      2,
+      "--config.sharding=replicated",
+      rules,
+      f"--config.workdir={tmp_path}/wrong",
+      '--config.mesh={"a": 2, "b": 2}',
+    )
+  )
+  assert [status for status, _, _ in wrong] == [2, 2], wrong
+  assert all("the gradient of image/stem/conv_0/kernel differs" in told for _, _, told in wrong)
+  assert not (tmp_path / "wrong").exists()

@@ -21,6 +21,7 @@ from zoo.sharding import axes_of, pieces_of_rows, placements
 SHORTEST = 16  # Tokens of a text, at least: windows and chunks should have something to overlap.
 NARROWEST = (4, 16, 64)  # Numbers of a head, at least: tried in turn.
 FEW = 64  # Devices.
+TOWERS = ("", "image_", "text_", "decoder_")  # What the names of their sizes begin with.
 TILE = 128  # On TPUs lengths stay multiples of what they were: kernels of attention choose by that.
 
 
@@ -100,7 +101,7 @@ def reductions(config: Any, shapes: Any, batch: Mapping[str, np.ndarray], mesh: 
   for narrowest in NARROWEST:
     widths = _widths(sizes, mesh, narrowest)
     # Positions are as long as texts: where a table's longer dimension is split, it has to stay the longer one.
-    for least in (SHORTEST, 1 + max([width for name, width in widths.items() if name.endswith("dim")], default=0)):
+    for least in (SHORTEST, 2 + max((widths.get(f"{tower}dim", 0) for tower in TOWERS), default=0)):
       lengths = cut_to(least)
       texts = _texts(sizes, lengths, modulus)
       yield Reduced(model | depths | widths | texts | pixels, lengths, size, *batching, "depth, width and length")
@@ -153,7 +154,7 @@ def text_lengths(batch: Mapping[str, np.ndarray]) -> list[int]:
 
 
 def cut(batch: Mapping[str, np.ndarray], reduced: Reduced, rng: np.random.Generator) -> dict[str, np.ndarray]:
-  """A batch with shorter texts and smaller images, whose pixels are drawn at random.
+  """A batch with shorter texts and smaller images, whose pixels, and half of whose tokens, are drawn at random.
 
   Texts keep half of their columns from the beginning and some of the rest, in their order: what is padded stays at the
   end, and losses that begin late find something.
@@ -164,9 +165,11 @@ def cut(batch: Mapping[str, np.ndarray], reduced: Reduced, rng: np.random.Genera
     others = rng.choice(np.arange(front, length), shorter - front, replace=False)
     columns[length] = np.concatenate([np.arange(front), np.sort(others)])
 
-  def smaller(x: np.ndarray) -> np.ndarray:
-    if x.ndim == 2 and x.dtype.kind in "iub" and x.shape[1] in columns:
-      return x[:, columns[x.shape[1]]]
+  def smaller(name: str, x: np.ndarray) -> np.ndarray:
+    if x.ndim == 2 and x.dtype.kind in "iub":
+      x = x[:, columns[x.shape[1]]] if x.shape[1] in columns else x
+      others = rng.integers(x.min(), x.max() + 1, x.shape) if name.endswith("tokens") else x
+      return np.where(rng.random(x.shape) < 0.5, x, others).astype(x.dtype)
     if x.ndim != 4:
       return x
     side = reduced.image_size
@@ -175,7 +178,7 @@ def cut(batch: Mapping[str, np.ndarray], reduced: Reduced, rng: np.random.Genera
       return rng.uniform(-1, 1, shape).astype(x.dtype)
     return rng.integers(0, 256, shape).astype(x.dtype)
 
-  return {name: smaller(x) for name, x in batch.items()}
+  return {name: smaller(name, x) for name, x in batch.items()}
 
 
 def _texts(sizes: Mapping[str, Any], lengths: Mapping[int, int], modulus: int) -> dict[str, int]:
@@ -222,7 +225,7 @@ def _depths(sizes: Mapping[str, Any], shapes: Any, strategy: Any, mesh: Mesh) ->
 def _widths(sizes: Mapping[str, Any], mesh: Mesh, narrowest: int) -> dict[str, int]:
   """Narrower heads, and with them what is as wide as all heads; other widths by themselves."""
   parts, found = mesh.size, {}
-  for tower in ("", "image_", "text_", "decoder_"):
+  for tower in TOWERS:
     heads = sizes.get(f"{tower}num_heads") or sizes.get(f"{tower}heads")
     dim, head_dim = sizes.get(f"{tower}dim"), sizes.get(f"{tower}head_dim")
     if not heads or not dim:
@@ -238,13 +241,12 @@ def _widths(sizes: Mapping[str, Any], mesh: Mesh, narrowest: int) -> dict[str, i
       found |= {f"{tower}head_dim": narrow, f"{tower}dim": like(dim, parts, min(dim, narrow * heads))}
     else:
       found[f"{tower}dim"] = narrow * heads
+  dims = {sizes[name]: width for name, width in found.items() if name in {f"{tower}dim" for tower in TOWERS}}
   for name, width in sizes.items():
-    if name.endswith(("mlp_dim", "embed_dim", "dense_dim", "projection_dim")) and isinstance(width, int):
-      base = name.replace("mlp_dim", "dim") if name.endswith("mlp_dim") else "dim"
-      beside = base if base in sizes else "dim"
-      before, after = sizes.get(beside), found.get(beside)
-      if before and after:  # Wider stays wider: a strategy splits the largest dimension.
-        found[name] = like(width, parts, max(narrowest, after + 1 if width > before else after * width // before))
+    if name.endswith(("mlp_dim", "embed_dim", "dense_dim", "projection_dim")) and isinstance(width, int) and dims:
+      # What is wider stays wider, and what is as wide as wide: a strategy splits the largest dimension.
+      wider = max((after + 1 for before, after in dims.items() if before < width), default=narrowest)
+      found[name] = dims.get(width) or like(width, parts, wider)
   return found
 
 
