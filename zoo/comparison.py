@@ -95,7 +95,7 @@ def compare(config: Any, made: Experiment, mesh: Mesh) -> Verdict:
   begun = time.monotonic()
   reduced, split, batch = reduce(config, made, mesh)
   one = Mesh(np.array(jax.local_devices(backend=mesh.devices.flat[0].platform)[:1]), ("data",))
-  alone = program(config, reduced, batch, one, alone=True)
+  alone = program(config, made, reduced, batch, one, alone=True)
   params = numbers(split.shapes, seed=config.seed % 2**32)
   with jax.default_matmul_precision("highest"):
     found = jax.tree.leaves(_compiled(split, mesh)(_put(params, split.placed), _rows(batch, split)))
@@ -114,7 +114,7 @@ def compare(config: Any, made: Experiment, mesh: Mesh) -> Verdict:
     relative = errors / np.where(entries > 0, entries, 1)
     names = ["loss", *path_names(alone.shapes)]
     wrong = {names[i]: float(relative[i]) for i in _backwards(names, alone.modules) if bad[i]}
-    module = _first_module(config, reduced, batch, params, mesh, one) if wrong else ""
+    module = _first_module(config, made, reduced, batch, params, mesh, one) if wrong else ""
   largest = float(relative[~bad & (entries > floor)].max(initial=0))
   return Verdict(wrong, module, len(names) - 1, largest, reduced.what, time.monotonic() - begun)
 
@@ -180,7 +180,13 @@ def _backwards(names: list[str], modules: list[str]) -> list[int]:
 
 
 def _first_module(
-  config: Any, reduced: Reduced, batch: Mapping[str, np.ndarray], params: Any, mesh: Mesh, one: Mesh
+  config: Any,
+  made: Experiment,
+  reduced: Reduced,
+  batch: Mapping[str, np.ndarray],
+  params: Any,
+  mesh: Mesh,
+  one: Mesh,
 ) -> str:
   """The first module whose output differs on the mesh; "" if none does, or where outputs cannot leave a loop.
 
@@ -190,7 +196,7 @@ def _first_module(
   outputs = []
   try:
     for place in ((mesh,), (one, True)):
-      part = program(config, plain, batch, *place)
+      part = program(config, made, plain, batch, *place)
       run = jax.jit(_outputs(part.forward), in_shardings=(part.placed, part.by_row))
       outputs.append(dict(run(_put(params, part.placed), _rows(batch, part))))
   except jax.errors.UnexpectedTracerError:

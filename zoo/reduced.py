@@ -13,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from zoo.build import build, sizes_of
+from zoo.config import without
 from zoo.layers.stack import SCAN_FROM
 from zoo.meshes import ROWS, row_axes
 from zoo.paths import flatten
@@ -87,8 +88,8 @@ def reductions(config: Any, shapes: Any, batch: Mapping[str, np.ndarray], mesh: 
     batch: an example, [1, ...] each.
     mesh: that it is for.
   """
-  model = config.model.to_dict() | {"dtype": "float32"}
-  sizes = sizes_of(build(**config.model))
+  model: dict[str, Any] = without(config.model, "preprocessing") | {"dtype": "float32"}
+  sizes = sizes_of(build(**model))
   modulus = lengths_modulus(mesh, config.activations)
   modulus *= TILE if mesh.devices.flat[0].platform == "tpu" else 1
   batching = rows_of(config.batch_size, config.optimizer.get("accumulate", 1), mesh)

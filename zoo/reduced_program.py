@@ -38,10 +38,13 @@ class Program(NamedTuple):
   modules: list[str]
 
 
-def program(config: Any, reduced: Reduced, batch: Mapping[str, Any], mesh: Mesh, alone: bool = False) -> Program:
+def program(
+  config: Any, made: Experiment, reduced: Reduced, batch: Mapping[str, Any], mesh: Mesh, alone: bool = False
+) -> Program:
   """The reduced config's loss on a mesh, as `zoo.experiment.experiment` has it.
 
   Args:
+    made: of the config as it is.
     batch: an example, arrays or shapes.
     alone: a mesh of one device, which no rule is for.
 
@@ -54,7 +57,7 @@ def program(config: Any, reduced: Reduced, batch: Mapping[str, Any], mesh: Mesh,
   by_row = sharding.batch_sharding(mesh)
   options = _chunked(config, reduced, batch)
   objective = named.call("objectives", options, on_mesh(attending, mesh), offers={"by_row": by_row})
-  augmented = augment(config.data.get("augment", ()))
+  augmented = augment(config.data.get("augment", ()), made.model.preprocessing.get("image"))
   rules = [] if alone else activations.read(config.activations, mesh, notes.keys)
   grad, modules = value_and_grad(objective, reduced.accumulate), []
 
@@ -108,7 +111,7 @@ def reduce(config: Any, made: Experiment, mesh: Mesh) -> tuple[Reduced, Program,
   for reduced in reductions(config, shapes, batch, mesh):
     try:
       smaller = cut(batch, reduced, np.random.default_rng(config.seed % 2**32))
-      split = program(config, reduced, smaller, mesh)
+      split = program(config, made, reduced, smaller, mesh)
     except (UserError, ValueError, TypeError) as error:
       refused = UserError(str(error))
       continue
