@@ -1,4 +1,5 @@
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -73,6 +74,22 @@ def test_16_bits_are_scaled(format):
     assert (decode(image, 2, "crop", "x") == decode(wanted.astype(np.uint8), 2, "crop", "x")).all()
     found = decode(image, 4, "pad", "x")[1:3, :, 0]
     np.testing.assert_array_equal(found, wanted)
+
+
+def tiff(bits, photometric, content, width):
+  """A grey TIFF of one row."""
+  tags = {256: width, 257: 1, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: 1, 279: len(content)}
+  entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags.items())
+  head = b"II*\0" + struct.pack("<I", 8 + len(content)) + content
+  return head + struct.pack("<H", len(tags)) + entries + struct.pack("<I", 0)
+
+
+def test_a_tiff_may_have_12_bits_or_white_as_zero():
+  values = np.array([0, 257, 65535, 40000], "<u2")
+  for photometric, wanted in ((1, [0, 1, 255, 156]), (0, [255, 254, 0, 99])):
+    found = decode(tiff(16, photometric, values.tobytes(), 4), 4, "pad", "x")
+    assert found[..., 0].max(axis=0).tolist() == wanted
+  assert decode(tiff(12, 1, bytes([0xFF, 0xF0, 0x00]), 2), 2, "pad", "x")[..., 0].max(axis=0).tolist() == [255, 0]
 
 
 @pytest.mark.parametrize("values", [np.linspace(0, 1, 16, dtype=np.float32), np.arange(16, dtype=np.int32) * 2**20])

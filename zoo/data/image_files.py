@@ -27,6 +27,7 @@ ENDINGS = (*PICTURES, ".heic", ".heif", ".jxl", ".svg", ".eps", ".psd", ".cr2", 
 # Of Pillow's: Ghostscript, a program, would be started for EPS, and WMF is drawn by Windows alone.
 REFUSED = ("EPS", "WMF")
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations of images whose height is stored as their width.
+_BITS, _PHOTOMETRIC = 258, 262  # Tags of TIFF.
 TURNS = {
   2: Image.Transpose.FLIP_LEFT_RIGHT,
   3: Image.Transpose.ROTATE_180,
@@ -100,7 +101,10 @@ def in_8_bits(picture: Image.Image) -> Image.Image:
     raise ValueError(f"its values are {kind}, whose white is not known: save it with 8 or 16 bits")
   if mode == "I" or mode.startswith("I;16"):
     values = np.asarray(picture).astype(np.int64)
-    grey = Image.fromarray(((values + 128) // 257).clip(0, 255).astype(np.uint8))
+    tags = getattr(picture, "tag_v2", {})  # Of a TIFF, which may have 12 bits, and white as 0: Pillow leaves them so.
+    white = 2 ** tags.get(_BITS, (16,))[0] - 1
+    lightness = white - values if tags.get(_PHOTOMETRIC) == 0 else values
+    grey = Image.fromarray(((2 * 255 * lightness + white) // (2 * white)).clip(0, 255).astype(np.uint8))
     if not isinstance(key, int):
       return grey.convert("RGB")
     grey.putalpha(Image.fromarray(np.where(values == key, 0, 255).astype(np.uint8)))

@@ -1,9 +1,10 @@
 """`images:FOLDER`: image files with captions, or in folders that name their classes.
 
 Captions come from a table in the folder, `captions.jsonl`, `captions.csv`, `metadata.jsonl` or `metadata.csv` (a row an
-image: `file` or `file_name`, `text`, other fields; several rows of one image are its several captions), else from a
-file beside each image, of the same name: .txt (a caption a line) or .json (an object of fields). Where there is neither
-for any, the subfolder that an image lies in is its class: `label`, and as words `text`; other files change nothing.
+image: `file` or `file_name`, `text`, other fields; several rows of one image are its several captions, and an image
+without a row is none of the set), else from a file beside each image, of the same name: .txt (a caption a line) or
+.json (an object of fields). Where there is neither for any, the subfolder that an image lies in is its class: `label`,
+and as words `text`; other files change nothing.
 """
 
 import csv
