@@ -1,4 +1,4 @@
-"""CLIP in open_clip's layout, written out of transformers' own: the same weights, the same numbers."""
+"""CLIP and SigLIP in open_clip's layout, written out of transformers' own: the same weights, the same numbers."""
 
 import json
 
@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 
 import zoo
 from tests.convert.parity import GRADIENTS, VALUES, distance
+from zoo.errors import UserError
 
 WIDE = dict(embed_dim=10, vision_cfg=dict(image_size=21, layers=2, width=12, head_width=4, patch_size=7))
 TEXT = dict(context_length=11, vocab_size=37, width=15, heads=5, layers=2, mlp_ratio=2.0)
@@ -103,3 +104,104 @@ def test_equals_the_reference(quick, eps, tmp_path):
     for name in path.split("/"):
       tree = tree[name]
     assert distance(tree, grad.numpy()) < GRADIENTS
+
+
+def siglip(tanh):
+  """A tiny SigLIP, and the same as open_clip and timm name its arrays."""
+  act, heads = {"hidden_act": "gelu_pytorch_tanh" if tanh else "gelu"}, 16 if tanh else 12
+  text = dict(vocab_size=37, max_position_embeddings=7, hidden_size=15, num_hidden_layers=1, num_attention_heads=5)
+  image = dict(image_size=15, patch_size=7, hidden_size=2 * heads, num_hidden_layers=2, num_attention_heads=heads)
+  config = transformers.SiglipConfig(
+    text_config={**text, "intermediate_size": 30, "projection_size": 2 * heads, **act},
+    vision_config={**image, "intermediate_size": 20, **act},
+  )
+  torch.manual_seed(0)
+  model = transformers.SiglipModel(config).eval()
+  with torch.no_grad():
+    for parameter in model.parameters():
+      parameter.copy_(0.3 * torch.randn_like(parameter))
+  state, found = model.state_dict(), {}
+  old = ("layer_norm1", "layer_norm2", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
+  new = {
+    "text_model": ("text.transformer.resblocks", "ln_1", "ln_2", "attn.out_proj", "mlp.c_fc", "mlp.c_proj"),
+    "vision_model": ("visual.trunk.blocks", "norm1", "norm2", "attn.proj", "mlp.fc1", "mlp.fc2"),
+  }
+  for end in ("weight", "bias"):
+    for tower, (to, *names) in new.items():
+      packed = f"attn.in_proj_{end}" if tower == "text_model" else f"attn.qkv.{end}"
+      for i in range(1 if tower == "text_model" else 2):
+        at = f"{tower}.encoder.layers.{i}"
+        found[f"{to}.{i}.{packed}"] = torch.cat([state[f"{at}.self_attn.{x}_proj.{end}"] for x in "qkv"])
+        found |= {f"{to}.{i}.{name}.{end}": state[f"{at}.{part}.{end}"] for part, name in zip(old, names)}
+    query, key, value = state[f"vision_model.head.attention.in_proj_{end}"].chunk(3)
+    pool = "visual.trunk.attn_pool"
+    found |= {f"{pool}.q.{end}": query, f"{pool}.kv.{end}": torch.cat([key, value])}
+    for theirs, name in {
+      "vision_model.post_layernorm": "visual.trunk.norm",
+      "vision_model.embeddings.patch_embedding": "visual.trunk.patch_embed.proj",
+      "vision_model.head.attention.out_proj": f"{pool}.proj",
+      "vision_model.head.layernorm": f"{pool}.norm",
+      "vision_model.head.mlp.fc1": f"{pool}.mlp.fc1",
+      "vision_model.head.mlp.fc2": f"{pool}.mlp.fc2",
+      "text_model.final_layer_norm": "text.ln_final",
+      "text_model.head": "text.text_projection",
+    }.items():
+      found[f"{name}.{end}"] = state[f"{theirs}.{end}"]
+  found |= {
+    "visual.trunk.attn_pool.latent": state["vision_model.head.probe"],
+    "visual.trunk.pos_embed": state["vision_model.embeddings.position_embedding.weight"][None],
+    "text.positional_embedding": state["text_model.embeddings.position_embedding.weight"],
+    "text.token_embedding.weight": state["text_model.embeddings.token_embedding.weight"],
+    "logit_scale": state["logit_scale"][0],
+    "logit_bias": state["logit_bias"][0],
+  }
+  return model, {name: tensor.contiguous().clone() for name, tensor in found.items()}
+
+
+SIGLIP_TEXT = dict(
+  context_length=7, vocab_size=37, width=15, heads=5, layers=1, mlp_ratio=2.0, no_causal_mask=True, proj_bias=True,
+  pool_type="last", norm_kwargs={"eps": 1e-6}, hf_tokenizer_name="any",
+)  # fmt: skip
+FIRST, SECOND = "vit_base_patch16_siglip_224", "vit_giantopt_patch16_siglip_256"
+TANH = {"act_kwargs": {"approximate": "tanh"}}
+
+
+def siglip_folder(folder, tensors, tower, **text):
+  save_file(tensors, folder / "open_clip_model.safetensors")
+  vision = dict(image_size=15, timm_model_name=tower, timm_pool="map", timm_proj="none")
+  model = dict(init_logit_bias=-10, custom_text=True, vision_cfg=vision, text_cfg={**SIGLIP_TEXT, **text})
+  model["embed_dim"] = len(tensors["visual.trunk.norm.bias"])
+  (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": model}))
+
+
+@pytest.mark.parametrize("tanh", [False, True], ids=["first", "second"])
+def test_siglip_equals_the_reference(tanh, tmp_path):
+  there, tensors = siglip(tanh)
+  siglip_folder(tmp_path, tensors, SECOND if tanh else FIRST, **(TANH if tanh else {}))
+  model, params = zoo.load(tmp_path)
+  assert model.spec["family"] == "siglip" and model.preprocessing["text"] == {"mask": False}
+  rng = np.random.default_rng(0)
+  image = rng.normal(size=(2, 15, 15, 3)).astype(np.float32)
+  tokens = rng.integers(0, 37, (3, 7)).astype(np.int32)
+  out = jax.jit(model.apply)({"params": params}, image, tokens)
+  pixels = torch.from_numpy(image.transpose(0, 3, 1, 2).copy())
+  want = there(torch.from_numpy(tokens.astype(np.int64)), pixels).logits_per_image.detach().numpy()
+  assert distance(out["scale"] * (out["image"] @ out["text"].T) + out["bias"], want) < VALUES
+
+
+@pytest.mark.parametrize(
+  "tower, text, message",
+  [
+    (FIRST, TANH, "the text tower has gelu_tanh, and timm's vit_base_patch16_siglip_224 has gelu. A SigLIP"),
+    (SECOND, {}, "the text tower has gelu, and timm's vit_giantopt_patch16_siglip_256 has gelu_tanh. A SigLIP"),
+    (FIRST, {"pool_type": "first"}, "pool_type is 'first'.*It has: 'last'"),
+    (FIRST, {"no_causal_mask": None}, "no_causal_mask is None.*It has: True"),
+    (FIRST, {"proj_type": "none"}, "proj_type is 'none'"),
+    (FIRST, {"norm_kwargs": {}}, "norm_kwargs is {}.*1e-06"),
+    ("vit_base_patch16_siglip_gap_224", {}, "timm_model_name is 'vit_base_patch16_siglip_gap_224'"),
+  ],
+)
+def test_other_towers_beside_timms_are_refused_by_name(tower, text, message, tmp_path):
+  siglip_folder(tmp_path, siglip(False)[1], tower, **text)
+  with pytest.raises(UserError, match=message):
+    zoo.load(tmp_path)

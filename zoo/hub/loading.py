@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from zoo import reference
 from zoo.build import build, shapes_of, sizes_of
 from zoo.errors import UserError
-from zoo.hub import open_clip, open_clip_images, preprocessing, tables
+from zoo.hub import open_clip, open_clip_images, open_clip_siglip, preprocessing, tables
 from zoo.hub.files import CONFIG, open_tensors, read_json
 from zoo.hub.placing import Placed
 from zoo.layers.stack import unstack_layers
@@ -58,15 +58,21 @@ def load_open_clip(
   strategy: str | list,
   ignore: Collection[str] = (),
 ) -> tuple[Any, Any]:
-  """The CLIP in a folder of open_clip, and its parameters. See `zoo.load`."""
+  """The CLIP or SigLIP in a folder of open_clip, and its parameters. See `zoo.load`."""
   where = str(folder / open_clip_images.CONFIG)
   config = read_json(folder / open_clip_images.CONFIG)
   tables.choose_head(open_clip, {}, head, where)
   check_ignored(ignore, {where: config})
   tensors = open_clip.open_weights(folder)
-  sizes = open_clip.sizes(Options(config, where, len(tensors), ignore=ignore, may_ignore=True))
-  model = build("clip", **sizes, preprocessing=open_clip_images.carried(folder))
-  return model, read_params(tensors, open_clip, model, str(folder), dtype, mesh, strategy)
+  options = Options(config, where, len(tensors), ignore=ignore, may_ignore=True)
+  carried = open_clip_images.carried(folder)
+  if open_clip_siglip.timm_tower(options.entries) is None:
+    table: ModuleType = open_clip
+    model = build("clip", **open_clip.sizes(options), preprocessing=carried)
+  else:
+    table, carried = open_clip_siglip, {**carried, "text": {"mask": False}}
+    model = build("siglip", **open_clip_siglip.sizes(options, tensors), preprocessing=carried)
+  return model, read_params(tensors, table, model, str(folder), dtype, mesh, strategy)
 
 
 def read_params(

@@ -71,11 +71,11 @@ def sizes(options: Options) -> dict[str, Any]:
   model = options.section("model_cfg")
   model.must_be("multimodal_cfg", None)
   image, text = model.section("vision_cfg"), model.section("text_cfg")
-  _only(image, IMAGE, IMAGE_REST)
-  _only(text, TEXT, TEXT_REST)
+  only(image, IMAGE, IMAGE_REST)
+  only(text, TEXT, TEXT_REST)
   if isinstance(image.entries.get("layers"), list):
     raise image.refusal("layers", image.entries["layers"], ["a ViT's, an int: the zoo has no ModifiedResNet"])
-  epsilons = {section.where: _epsilon(section) for section in (image, text)}
+  epsilons = {section.where: epsilon(section) for section in (image, text)}
   if len(set(epsilons.values())) > 1:
     raise UserError(
       f"{options.where}: norm_kwargs differ, {[*epsilons.values()]}. The towers of a CLIP here share eps."
@@ -85,17 +85,17 @@ def sizes(options: Options) -> dict[str, Any]:
     raise text.refusal("pool_type", read_at, ["argmax", "eos"])
   eos = text.take("eos_id", 2)
   found: dict[str, Any] = {
-    "embed_dim": _count(model, "embed_dim"),
+    "embed_dim": count(model, "embed_dim"),
     "activation": "quick_gelu" if model.take("quick_gelu", False) else "gelu",
     "epsilon": epsilons[image.where],
-    **_tower("image", image, 768),
-    "image_heads": _count(image, "width", 768) // _count(image, "head_width", 64),
+    **tower("image", image, 768),
+    "image_heads": count(image, "width", 768) // count(image, "head_width", 64),
     "patch_size": side(image, "patch_size", 16),
     "image_size": side(image, "image_size", 224),
-    **_tower("text", text, 512),
-    "text_heads": _count(text, "heads", 8),
-    "max_length": _count(text, "context_length", 77),
-    "vocab_size": _count(text, "vocab_size", 49408),
+    **tower("text", text, 512),
+    "text_heads": count(text, "heads", 8),
+    "max_length": count(text, "context_length", 77),
+    "vocab_size": count(text, "vocab_size", 49408),
     "read_at": "largest" if read_at == "argmax" else "eos",
     "eos": None if read_at == "argmax" else eos,
   }
@@ -112,12 +112,7 @@ def rules(sizes):
   found = [Rule("logit_scale", "logit_scale")]
   found += [Rule("logit_bias", "logit_bias")] if sizes["logit_bias"] is not None else []
   for tower, front in (("image", "visual."), ("text", "")):
-    for i in range(sizes[f"{tower}_depth"]):
-      ours, theirs = f"{tower}/stack/layer_{i}", f"{front}transformer.resblocks.{i}"
-      found += packed_attention(f"{ours}/self_attention", f"{theirs}.attn", sizes[f"{tower}_dim"])
-      found += mlp(f"{ours}/feed_forward", f"{theirs}.mlp.c_fc", f"{theirs}.mlp.c_proj")
-      found += norm(f"{ours}/attention_norm", f"{theirs}.ln_1") + norm(f"{ours}/mlp_norm", f"{theirs}.ln_2")
-    found += [Rule(f"{tower}/positions/embedding", f"{front}positional_embedding")]
+    found += layer_rules(tower, front, sizes[f"{tower}_depth"], sizes[f"{tower}_dim"])
   found += [Rule("image/class_token/embedding", "visual.class_embedding", layouts.FLAT)]
   found += [Rule("image/patches/kernel", "visual.conv1.weight", layouts.CONV)]
   found += [Rule("image/projection/kernel", "visual.proj"), Rule("text/projection/kernel", "text_projection")]
@@ -125,31 +120,46 @@ def rules(sizes):
   return found + embedding("text/embed", "token_embedding") + norm("text/norm", "ln_final")
 
 
-def packed_attention(ours: str, theirs: str, dim: int) -> list[Rule]:
-  """torch's MultiheadAttention, which has query, key and value side by side."""
-  found = []
-  for part, name in enumerate(("query", "key", "value")):
-    for end, their_end, layout in (("kernel", "weight", layouts.HEADS), ("bias", "bias", layouts.HEADS_BIAS)):
-      at, fused = f"{ours}/{name}/{end}", f"{theirs}.in_proj_{their_end}"
-      found.append(Rule(at, fused, layout, stretch=(0, part * dim, 3 * dim)))
-  return found + layouts.heads_out(f"{ours}/out", f"{theirs}.out_proj")
+def layer_rules(tower: str, front: str, depth: int, dim: int) -> list[Rule]:
+  """Positions and layers of a tower, "text" or "image", whose names begin with `front`."""
+  found = [Rule(f"{tower}/positions/embedding", f"{front}positional_embedding")]
+  for i in range(depth):
+    ours, theirs = f"{tower}/stack/layer_{i}", f"{front}transformer.resblocks.{i}"
+    found += packed(f"{ours}/self_attention", f"{theirs}.attn.in_proj_{{}}", ("query", "key", "value"), dim)
+    found += layouts.heads_out(f"{ours}/self_attention/out", f"{theirs}.attn.out_proj")
+    found += mlp(f"{ours}/feed_forward", f"{theirs}.mlp.c_fc", f"{theirs}.mlp.c_proj")
+    found += norm(f"{ours}/attention_norm", f"{theirs}.ln_1") + norm(f"{ours}/mlp_norm", f"{theirs}.ln_2")
+  return found
 
 
-def _tower(name: str, section: Options, width: int) -> dict[str, Any]:
-  width = _count(section, "width", width)
-  depth, ratio = _count(section, "layers", 12), section.take("mlp_ratio", 4.0)
+def packed(ours: str, theirs: str, parts: tuple[str, ...], dim: int) -> list[Rule]:
+  """Projections to heads that lie one after the other in `theirs`, a name with a place for "weight" and "bias"."""
+  ends = (("kernel", "weight", layouts.HEADS), ("bias", "bias", layouts.HEADS_BIAS))
+  return [
+    Rule(f"{ours}/{part}/{end}", theirs.format(their_end), layout, stretch=(0, i * dim, len(parts) * dim))
+    for i, part in enumerate(parts)
+    for end, their_end, layout in ends
+  ]
+
+
+def tower(name: str, section: Options, width: int) -> dict[str, Any]:
+  """Width, depth and mlp_dim of a tower, "image" or "text"; `width` where the file does not say."""
+  width = count(section, "width", width)
+  depth, ratio = count(section, "layers", 12), section.take("mlp_ratio", 4.0)
   if depth > (section.tensors or depth):
     raise UserError(f"{section.where}: layers is {depth}, and the file holds {section.tensors} tensors in all.")
   return {f"{name}_dim": width, f"{name}_depth": depth, f"{name}_mlp_dim": int(width * ratio)}
 
 
-def _only(section: Options, allowed: dict[str, tuple], rest: str) -> None:
+def only(section: Options, allowed: dict[str, tuple], rest: str) -> None:
+  """Refuses entries with other values than are `allowed`; those of `rest` may have any."""
   for name, values in allowed.items():
     section.must_be(name, *values)
   section.ignore(*rest.split())
 
 
-def _count(options: Options, name: str, default: int | None = None) -> int:
+def count(options: Options, name: str, default: int | None = None) -> int:
+  """An entry that is at least 1."""
   value = options.take(name, default, int)
   if value is None or not 0 < value < 2**31:
     raise UserError(f"{options.where}: {name} is {shown(value)}. It must be an int of at least 1.")
@@ -165,7 +175,8 @@ def side(options: Options, name: str, default: int) -> int:
   return value
 
 
-def _epsilon(options: Options) -> float:
+def epsilon(options: Options) -> float:
+  """Of the norms of a tower."""
   arguments = options.take("norm_kwargs", {}, dict)
   if set(arguments) - {"eps"} or not isinstance(arguments.get("eps", 1e-5), float):
     raise options.refusal("norm_kwargs", arguments, [{"eps": 1e-5}])
