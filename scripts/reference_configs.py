@@ -25,6 +25,7 @@ modeling_rope_utils modeling_utils pytorch_utils""".split()
 # What is read of a config.json before any class is made of it.
 LOADING = ("configuration_files", "quantization_config", "transformers_weights")
 MORE = ("mpnet", "umt5")  # model_types of tables to come.
+PROCESSORS = ("bit", "clip", "siglip", "siglip2", "vit")
 NOTHING = object()
 
 
@@ -56,7 +57,8 @@ def facts() -> dict[str, Any]:
       **split({name: value for name, value in seen.items() if name not in {*own, *common, *aliases, *shared}}),
     }
   rest = {name: value for name, value in shared.items() if name not in common}
-  return {"common": {"defaults": common, **split(rest)}, "generation": of_generation(home), "types": found}
+  others = {"generation": of_generation(home), "processors": of_processors(home)}
+  return {"common": {"defaults": common, **split(rest)}, **others, "types": found}
 
 
 def of_generation(home: pathlib.Path) -> dict[str, Any]:
@@ -70,6 +72,24 @@ def of_generation(home: pathlib.Path) -> dict[str, Any]:
   programs = [*(home / "generation").glob("*.py"), home / "models" / "whisper" / "generation_whisper.py"]
   seen = reads(programs, of="generation_config")
   return {"defaults": found, **split({name: value for name, value in seen.items() if name not in found})}
+
+
+def of_processors(home: pathlib.Path) -> dict[str, Any]:
+  """Every name that a preprocessor_config.json of images or of sound may have.
+
+  By the programs, for which of their classes there are depends on what else is installed.
+  """
+  files = [home / "processing_utils.py", home / "models" / "whisper" / "feature_extraction_whisper.py"]
+  files += [file for name in PROCESSORS for file in (home / "models" / name).glob("image_processing_*.py")]
+  seen: set[str] = set()
+  for node in (node for file in files for node in ast.walk(ast.parse(file.read_text()))):
+    if isinstance(node, ast.ClassDef) and node.name.endswith(("ImagesKwargs", "sorKwargs", "Processor", "Extractor")):
+      for part in node.body:
+        if isinstance(part, ast.AnnAssign) and isinstance(part.target, ast.Name):
+          seen.add(part.target.id)
+        elif isinstance(part, ast.FunctionDef) and part.name == "__init__":
+          seen |= {argument.arg for argument in (*part.args.args, *part.args.kwonlyargs)}
+  return {"defaults": {}, **split(dict.fromkeys(seen - {"self"}, NOTHING))}
 
 
 def model_types() -> list[str]:
@@ -185,7 +205,7 @@ def version() -> str:
 def written(section: dict[str, Any]) -> str:
   """JSON with a line for each model_type: what a new version changes can be read."""
   types = ",\n".join(f"  {json.dumps(name)}: {json.dumps(known)}" for name, known in section["types"].items())
-  others = ",\n".join(f' "{name}": {json.dumps(section[name])}' for name in ("common", "generation"))
+  others = ",\n".join(f' "{name}": {json.dumps(section[name])}' for name in ("common", "generation", "processors"))
   return f'{{\n{others},\n "types": {{\n{types}\n }}}}'
 
 

@@ -64,13 +64,22 @@ def of(model_type: str) -> Reference | None:
   return Reference(defaults, frozenset(reads - defaults.keys() - aliases.keys()), aliases, fields)
 
 
-@functools.cache
 def of_generation() -> Reference:
   """What is known of a generation_config.json."""
+  return _of_file("generation")
+
+
+def of_processors() -> Reference:
+  """What is known of a preprocessor_config.json of images or of sound, of whatever class."""
+  return _of_file("processors")
+
+
+@functools.cache
+def _of_file(kind: str) -> Reference:
   defaults: dict[str, Any] = {}
   reads: set[str] = set()
   for section in _versions().values():
-    facts = section["generation"]
+    facts = section[kind]
     defaults = {**facts["absent"], **facts["defaults"], **defaults}
     reads |= {*facts["reads"]}
   return Reference(defaults, frozenset(reads - defaults.keys()), {}, {})

@@ -56,7 +56,7 @@ def test_whisper_hears(tmp_path):
 
 MISTAKES = {
   "type": ({"image_processor_type": "LlavaNextImageProcessor"}, "no image_processor_type 'LlavaNextImageProcessor'"),
-  "option": ({"do_reduce_labels": True}, "1 option.s. that the zoo does not know .*do_reduce_labels=True"),
+  "option": ({"pad_size": {"height": 9}}, "1 option.s. that the zoo does not know .*pad_size={'height': 9}"),
   "padding": ({"do_pad": True}, "do_pad is True, which the zoo does not have"),
   "size": ({"size": {"longest_edge": 3}}, "size is {'longest_edge': 3}, which the zoo does not have"),
   "huge": ({"size": 10**9}, "size is 1000000000, which the zoo does not have"),
@@ -73,6 +73,12 @@ def test_what_is_not_implemented_is_refused_by_name(mistake, tmp_path):
   entries, message = MISTAKES[mistake]
   with pytest.raises(UserError, match=message):
     zoo.load_processor(folder_with(tmp_path, **{"image_processor_type": "CLIPImageProcessor", **entries}))
+
+
+def test_what_no_processor_of_the_reference_reads_is_passed_over(tmp_path):
+  folder = folder_with(tmp_path, image_processor_type="CLIPImageProcessor", do_reduce_labels=True)
+  with pytest.warns(UserWarning, match="preprocessor_config.json has do_reduce_labels=True: passed over"):
+    zoo.load_processor(folder)
 
 
 def test_images_that_cannot_be_taken_end_in_one_line(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from zoo import json_files
+from zoo import json_files, reference
 from zoo.build import build, sizes_of
 from zoo.data import pixels
 from zoo.data.open_clip_text import is_open_clip
@@ -65,7 +65,7 @@ def _published_processor(folder: pathlib.Path) -> "ImageProcessor | PatchProcess
   model_type = read_json(folder / CONFIG).get("model_type") if (folder / CONFIG).is_file() else None
   name = entries.get("image_processor_type", entries.get("feature_extractor_type"))
   if name == "WhisperFeatureExtractor" or name is None and model_type == "whisper":
-    return LogMel.from_options(Options(entries, where))
+    return LogMel.from_options(_judged(entries, where))
   kind = OF_MODEL_TYPE.get(str(model_type)) if name is None else str(name)
   for ending in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
     kind = None if kind is None else kind.removesuffix(ending)
@@ -73,7 +73,12 @@ def _published_processor(folder: pathlib.Path) -> "ImageProcessor | PatchProcess
     has = ", ".join([f"{known}ImageProcessor" for known in CLASSES] + ["WhisperFeatureExtractor"])
     raise UserError(f"{where}: the zoo has no image_processor_type {shown(name or model_type)}. It has: {has}.")
   processor = PatchProcessor if kind == "Siglip2" else ImageProcessor
-  return processor.from_options(Options(entries, where), CLASSES[kind])
+  return processor.from_options(_judged(entries, where), CLASSES[kind])
+
+
+def _judged(entries: Mapping[str, Any], where: str) -> Options:
+  """Options that pass over what no processor of the reference reads."""
+  return Options(entries, where, reference=reference.of_processors(), may_ignore=False)
 
 
 class FitProcessor(NamedTuple):
