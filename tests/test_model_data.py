@@ -261,24 +261,3 @@ def test_pixels_may_be_said_by_hand(vit, labelled):
   image = np.array([[[[0, 51, 255]]]], np.uint8)
   np.testing.assert_allclose(as_float(jnp.asarray(image), model)[0, 0, 0], [-2, -0.6, 0.5], rtol=1e-6)
   assert image_processor(model) is None  # Size and fit are the pipeline's.
-
-
-def test_a_siglip_2_of_any_shape_is_evaluated_by_its_patches(tmp_path, labelled):
-  entries = {"image_processor_type": "Siglip2ImageProcessor", "patch_size": 4, "max_num_patches": 7, **ODD}
-  sizes = dict(family="siglip2", **TOWER, **TEXT, vocab_size=49408)
-  model = zoo.build(**sizes)
-  zoo.save_hf(tmp_path, model, mild(model))
-  (tmp_path / "preprocessor_config.json").write_text(json.dumps(entries))
-  (tmp_path / "vocab.txt").write_text("\n".join(shipped.lines("vocab/bert.txt.xz")), encoding="utf-8")
-  (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
-  model, params = zoo.load(tmp_path)
-  found = zero_shot.zero_shot(model, data=section(labelled), templates="{}", batch_size=4)(params)
-  maker = zoo.embedder(tmp_path)
-  images, names = zoo.embed(maker, files(labelled)), zoo.embed(maker, ["cat", "dog"])
-  assert abs(names[0] - names[1]).max() > 1e-3
-  assert found["top1"] == ((images @ names.T).argmax(1) == np.repeat([0, 1], 5)).mean()
-  records = model_data.records_for(model, section(labelled))
-  assert records[3]["image"]["patches"].dtype == np.uint8
-  got = as_float(jax.tree.map(lambda x: jnp.asarray(x)[None], records[3]["image"]), model)
-  want = zoo.load_processor(tmp_path)(raw(records)[0][3])["image"]
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), dict(got), want)

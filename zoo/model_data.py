@@ -118,6 +118,11 @@ def records_for(model: Any, data: Any, *, where: str = "data", training: bool = 
 def _processor(model: Any, section: Mapping[str, Any], training: bool) -> Any:
   """The processor that makes the images of this section; None: its `fit` does."""
   processor = preprocessing.image_processor(model)
+  if isinstance(processor, PatchProcessor) and training:
+    raise UserError(
+      f"A {model.spec['family']} takes patches of images of any shape, of which no pipeline makes batches to train on. "
+      "Train a model of one image_size."
+    )
   if isinstance(processor, PatchProcessor):
     said = [name for name in ("fit", "image_size") if name in section]
     if said:

@@ -281,12 +281,10 @@ def check_rows(rows: int, mesh: Mesh) -> None:
 
 def put_whole(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
   """A batch that every host has whole (numpy) -> global arrays, spread by rows where they divide, else on each."""
-  rows = len(next(iter(batch.values())))
+  rows = len(jax.tree.leaves(dict(batch))[0])
   sharding = NamedSharding(mesh, P()) if rows % pieces_of_rows(mesh) else batch_sharding(mesh)
-  return {
-    key: jax.make_array_from_callback(value.shape, sharding, lambda index, value=value: value[index])
-    for key, value in batch.items()
-  }
+  put = lambda value: jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
+  return jax.tree.map(put, dict(batch))
 
 
 def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:

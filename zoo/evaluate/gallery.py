@@ -1,6 +1,7 @@
 """The picture of a retrieval: queries with their first five answers, in both directions, good ones and bad ones."""
 
 import io
+import math
 import os
 import textwrap
 from collections.abc import Mapping
@@ -43,7 +44,7 @@ def draw(
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
-  image_at = lambda place: records[int(gallery.images[place])]["image"]
+  image_at = lambda place: whole(records[int(gallery.images[place])]["image"])
   text_at = lambda place: records.caption(*map(int, gallery.captions[place]))
   sides = [
     ("Image to text: the five nearest texts of an image", scores, gallery.right, image_at, text_at),
@@ -71,6 +72,16 @@ def draw(
   png = io.BytesIO()
   figure.savefig(png, format="png")
   write_bytes(folder, name, png.getvalue())
+
+
+def whole(image: Any) -> np.ndarray:
+  """An image, put together if it comes as patches."""
+  if not isinstance(image, Mapping):
+    return image
+  rows, columns = image["grid"]
+  side = math.isqrt(image["patches"].shape[-1] // 3)
+  patches = image["patches"][: rows * columns].reshape(rows, columns, side, side, 3)
+  return patches.swapaxes(1, 2).reshape(rows * side, columns * side, 3)
 
 
 def queries(places: np.ndarray) -> np.ndarray:

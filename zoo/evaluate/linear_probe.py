@@ -55,7 +55,7 @@ def linear_probe(
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
     train_rows, test_rows = (gather(embed, params, records, batch_size) for records in (train, test))
     found = probe(train_rows, test_rows)
-    if "image" in train[0]:
+    if isinstance(train[0].get("image"), np.ndarray):
       found |= {f"pixels/{key}": value for key, value in pixel_probe().items()}
     return found | {f"majority/accuracy_{k}_shot": float(majority(test_rows["label"])) for k in shots}
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from zoo.data.pipeline import Records
+from zoo.errors import UserError
 from zoo.evaluate import nearest_pixels, ranking
 from zoo.evaluate.artifacts import write_json, write_text
 from zoo.evaluate.forward import needs, outputs, records_of
@@ -63,6 +64,8 @@ def retrieval(
   needs(model, "retrieval", "encode_image", "encode_text")
   records = records_of(data, model, "retrieval")
   train_records = None if train_data is None else records_of(train_data, model, "retrieval")
+  if train_records is not None and isinstance(train_records[0]["image"], Mapping):
+    raise UserError("retrieval compares pixels of images of one size, and this model takes any. Leave out train_data.")
 
   @jax.jit
   def embed(params: Any, batch: dict) -> dict:
@@ -138,12 +141,14 @@ class Seen:
 
   def add(self, batch: Mapping[str, np.ndarray]) -> None:
     """Takes in the next rows."""
-    for row in range(len(batch["image"])):
+    for row in range(len(batch["tokens"])):
       record = len(self.groups)
       group, tokens = int(batch["group"][row]) if "group" in batch else record, batch["tokens"][row].tobytes()
-      image = (group, hashlib.blake2b(batch["image"][row].tobytes(), digest_size=16).digest())
+      pixels = jax.tree.map(lambda x, row=row: x[row], batch["image"])
+      digest = hashlib.blake2b(b"".join(x.tobytes() for x in jax.tree.leaves(pixels)), digest_size=16).digest()
+      image = (group, digest)
       if self.keep_pixels and image not in self.images:
-        self.pixels.append(batch["image"][row])
+        self.pixels.append(pixels)
       self.images.setdefault(image, record)
       self.texts.setdefault((group, tokens, 0), (record, record, 0))
       self.groups.append(group)
