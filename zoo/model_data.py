@@ -232,7 +232,10 @@ def _check_own(model: Any, tokenizer: Tokenizer, what: str) -> None:
   own = of(model).get("tokenizer")
   if own is None or own == tokenizer.name or own not in NAMED and not os.path.exists(own):
     return
-  other = open_tokenizer(own)
+  try:
+    other = open_tokenizer(own)
+  except UserError:  # Another one was named, perhaps because of that.
+    return
   for kind, of_text in {"tokens": lambda one: one.encode(PROBE), "ends": _end, "beginnings": _begin}.items():
     has, wants = of_text(tokenizer), of_text(other)
     if has != wants and None not in (has, wants):

@@ -26,7 +26,7 @@ REFUSED = {
   r"Images have shape \[2, 3, 8, 8\], the model wants \[batch, 8, 8, 3\].": (
     lambda: sizes.image_fits(jnp.zeros((2, 3, 8, 8)), 8, 3)
   ),
-  r"Images are uint8, the model wants floats in \[-1, 1\]": (
+  r"Images are uint8, the model wants floats: image . 127.5 - 1, or of a published model": (
     lambda: sizes.image_fits(jnp.zeros((2, 8, 8, 3), jnp.uint8), 8, 3)
   ),
 }

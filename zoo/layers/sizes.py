@@ -102,4 +102,7 @@ def image_fits(image, image_size, channels):
       "Resize them or build the model with their image_size and channels."
     )
   if not jnp.issubdtype(image.dtype, jnp.floating):
-    raise ValueError(f"Images are {image.dtype}, the model wants floats in [-1, 1]: image / 127.5 - 1.")
+    raise ValueError(
+      f"Images are {image.dtype}, the model wants floats: image / 127.5 - 1, or of a published model what "
+      "zoo.load_processor makes."
+    )
