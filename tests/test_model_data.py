@@ -227,6 +227,7 @@ def test_training_from_a_published_model_has_its_pixels(vit, labelled):
   config = training(vit, labelled)
   run = made(config)
   batch = run.batches[0]
+  assert run.attending.preprocessing == run.model.preprocessing
   assert batch["image"].dtype == np.uint8 and batch["image"].shape[1:] == (8, 8, 3)
   params = jax.jit(run.init)(jax.random.key(0))["params"]
   ready = zoo.load_processor(vit / "hub")(list(batch["image"]))["image"]
