@@ -97,11 +97,14 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   objective, on_devices = (
     named.call("objectives", config.objective, one, offers=offers) for one in (model, on_mesh(attending, mesh))
   )
+  training = {"workers": 0, "augment": []} | resolve(config.data)
+  named.check_type("data.workers", training["workers"], int)
+  named.check_type("data.augment", training["augment"], list[Mapping])
   here = functools.partial(pipeline.batches, records, seed=config.seed, process_index=part, process_count=parts)
   row = here(parts)[0]  # Shapes are all that is asked of it, and a whole batch may be large.
   memory.check_batch(row, config.batch_size // parts)
-  batches = here(config.batch_size, workers=config.data.get("workers", 0))
-  augmented = augment(config.data.get("augment", ()), model.preprocessing.get("image"))
+  batches = here(config.batch_size, workers=training["workers"])
+  augmented = augment(training["augment"], model.preprocessing.get("image"))
   ema = optim.check_average(config.optimizer.get("ema"))
   spike, skips = guard.check_spike(config.bad_loss.spike), config.bad_loss.action == "skip"
   accumulate = config.optimizer.get("accumulate", 1)

@@ -1,12 +1,13 @@
 """Learning rates over a run: a linear warm-up from 0, then one of the shapes in SCHEDULES."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
 import optax
 
-from zoo.errors import UserError, did_you_mean
+from zoo.errors import UserError, did_you_mean, shown
 from zoo.named import check_options
 
 Schedule = Callable[[Any], Any]
@@ -78,14 +79,14 @@ def make_schedule(
     UserError: for an unknown name or option, or a value out of its range.
   """
   check(steps >= 1, "steps", steps, "1 or more")
-  check(learning_rate >= 0, "optimizer.learning_rate", learning_rate, "0 or more")
-  check(warmup_steps >= 0, "optimizer.warmup_steps", warmup_steps, "0 or more")
+  check(0 <= learning_rate < math.inf, "optimizer.learning_rate", learning_rate, "0 or more")
+  check(0 <= warmup_steps < 2**31, "optimizer.warmup_steps", warmup_steps, "0 or more, and below 2**31")
   check(0 <= end <= 1, "optimizer.end", end, "from 0 to 1: a part of the learning rate")
   options: dict[str, Any] = {"name": schedule} if not hasattr(schedule, "keys") else {**schedule}
   name = options.pop("name", None)
-  if name not in SCHEDULES:
+  if not isinstance(name, str) or name not in SCHEDULES:
     near = did_you_mean(str(name), SCHEDULES)
-    raise UserError(f"There is no schedule {name!r}.{near} There are: {', '.join(SCHEDULES)}.")
+    raise UserError(f"There is no schedule {shown(name)}.{near} There are: {', '.join(SCHEDULES)}.")
   defaults = {
     "inverse_sqrt": {"timescale": warmup_steps},
     "wsd": {"decay_steps": max(1, min(steps // 10, steps - warmup_steps))},
@@ -101,4 +102,4 @@ def make_schedule(
 def check(fine: bool, what: str, value: Any, wanted: str) -> None:
   """Raises a UserError unless `fine`."""
   if not fine:
-    raise UserError(f"{what} is {value}. It must be {wanted}.")
+    raise UserError(f"{what} is {shown(value)}. It must be {wanted}.")

@@ -114,8 +114,9 @@ def _step(options: Mapping[str, Any]) -> Callable[[jax.Array, Batch], Batch]:
     raise UserError(f"The step {options!r} of augment is not of the form {{'name': 'shift', 'pixels': 4}}.")
   options = dict(options)
   name = options.pop("name", None)
-  if name not in STEPS:
-    raise UserError(f"augment has no step '{name}'.{did_you_mean(str(name), STEPS)} It has: {', '.join(STEPS)}.")
+  if not isinstance(name, str) or name not in STEPS:
+    near = did_you_mean(str(name), STEPS)
+    raise UserError(f"augment has no step {shown(str(name))}.{near} It has: {', '.join(STEPS)}.")
   function = STEPS[name]
   chance = 1.0 if function is mixup else options.pop("p", CHANCE.get(name, 1.0))  # Which mixup has no use for.
   if not isinstance(chance, int | float) or not 0 <= chance <= 1:

@@ -24,7 +24,7 @@ def labelled_images(
   background: str = "white",
   image_field: str = "image",
   label_field: str = "label",
-  class_names: list | None = None,
+  class_names: list[str] | None = None,
   cache: bool = False,
   bad_records: str | Mapping = "stop",
   processor: Any = None,

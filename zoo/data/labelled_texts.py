@@ -24,7 +24,7 @@ def labelled_texts(
   text_field: str = "text",
   pair_field: str | None = None,
   label_field: str = "label",
-  class_names: list | None = None,
+  class_names: list[str] | None = None,
   cache: bool = True,
   bad_records: str | Mapping = "stop",
 ) -> "LabelledTexts":
