@@ -1,5 +1,7 @@
 """Data in a bucket, played by fsspec's memory."""
 
+import pickle
+
 import pytest
 
 from tests.data import toys
@@ -60,6 +62,7 @@ def test_data_are_the_same_in_a_bucket(data, where):
   assert there.where(0).replace("gs://bucket", "") in here.where(0)
   again = open_source(where.format(data[1]), "train")
   assert again.fingerprint == there.fingerprint and everything(again) == everything(there)
+  assert everything(pickle.loads(pickle.dumps(there))) == everything(there)
 
 
 def test_splits_and_what_is_missing_are_told_of_a_bucket_too(data):

@@ -43,8 +43,8 @@ class Ledger:
     self._met: set[int] = set()
     self._counts: Counter[int] = Counter()  # Of each part of the records, by its first one: how many are bad,
     self._errors: dict[int, list[str]] = {}  # and what is wrong with the first few.
-    found = {records.name: records.bad, **(opened or {})}
-    lines = [_line(0, name, None, error) for name, errors in found.items() for error in errors]
+    left_out = {records.name: records.bad, **(opened or {})}
+    lines = [_line(0, name, None, error) for name, errors in left_out.items() for error in errors]
     for line in _read(self.path):
       if line["step"] <= step:
         lines.append(line)

@@ -68,8 +68,8 @@ def stamp(files: Iterable[str | os.PathLike]) -> str:
   """A fingerprint of files: their places, sizes and times of change."""
   digest, files = hashlib.blake2b(digest_size=16), list(files)
   with ThreadPoolExecutor(os.cpu_count()) as pool:
-    found = pool.map(status, files) if any(map(is_remote, files)) else map(status, files)
-  for file, (size, changed) in zip(files, found, strict=True):
+    states = pool.map(status, files) if any(map(is_remote, files)) else map(status, files)
+  for file, (size, changed) in zip(files, states, strict=True):
     name = os.fspath(file) if is_remote(file) else os.path.abspath(file)
     digest.update(os.fsencode(name) + f"\0{size}\0{changed}\0".encode())
   return digest.hexdigest()

@@ -37,8 +37,8 @@ def matching(folder: Place, pattern: str) -> list[str]:
     return [file for file in glob.glob(pattern, root_dir=folder, recursive=True) if (folder / file).is_file()]
   system, path = _remote(folder)
   with _told():
-    found = system.glob(f"{path.rstrip('/')}/{pattern}", detail=True)
-  return [os.path.relpath(file, path) for file, about in found.items() if about["type"] == "file"]
+    matches = system.glob(f"{path.rstrip('/')}/{pattern}", detail=True)
+  return [os.path.relpath(file, path) for file, about in matches.items() if about["type"] == "file"]
 
 
 def read_part(path: str | os.PathLike, start: int = 0, size: int | None = None) -> bytes:
@@ -68,8 +68,8 @@ def opened(path: str | os.PathLike) -> Generator[BinaryIO]:
 def status(path: str | os.PathLike) -> tuple[int, str]:
   """The size of a file, and a text that changes when it changes. OSError if it is not there."""
   if not is_remote(path):
-    found = os.stat(path)
-    return found.st_size, str(found.st_mtime_ns)
+    state = os.stat(path)
+    return state.st_size, str(state.st_mtime_ns)
   system, name = _remote(path)
   with _told():
     about = system.info(name)

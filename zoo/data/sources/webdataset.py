@@ -62,11 +62,11 @@ def webdataset(where: str, split: str, data_dir: str | None = None) -> "WebDatas
   shards: list[Shard] = []
 
   def examples(name: str) -> np.ndarray:
-    folder, found = files_of_split(where, name, data_dir, (".tar",))
+    folder, files = files_of_split(where, name, data_dir, (".tar",))
     tables, orders = [], []
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Of a bucket most of the time goes by with waiting.
-      indexed = list(pool.map(lambda file: _indexed(folder / file), found))
-    for file, shard in zip(found, indexed, strict=True):
+      indexed = list(pool.map(lambda file: _indexed(folder / file), files))
+    for file, shard in zip(files, indexed, strict=True):
       count = len(shard.examples) - 1
       tables.append(np.stack([np.full(count, len(shards)), np.arange(count)], axis=1))
       orders.append(hash_order(file, count))
@@ -85,8 +85,8 @@ class WebDataset(Source):
     self.fingerprint = f"{name} 2 {stamp(shard.path for shard in shards)}"
     errors = {(n, example): error for n, shard in enumerate(shards) for example, error in shard.errors.items()}
     places = np.flatnonzero(np.isin(table[:, 0], [number for number, _ in errors])).tolist() if errors else []
-    found = {place: errors.get(tuple(table[place].tolist())) for place in places}
-    self.broken = {place: f"{self.where(place)}: {error}" for place, error in found.items() if error is not None}
+    error_at = {place: errors.get(tuple(table[place].tolist())) for place in places}
+    self.broken = {place: f"{self.where(place)}: {error}" for place, error in error_at.items() if error is not None}
 
   def __len__(self) -> int:
     return len(self.table)
