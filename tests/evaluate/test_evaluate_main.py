@@ -209,6 +209,9 @@ def test_a_published_model_is_evaluated_by_the_evaluators_of_another_config(run,
     assert f"Written to {folder}." in capsys.readouterr().out
     assert {"evaluation.json", "evaluation.txt", "samples.txt"} <= {path.name for path in (tmp_path / folder).iterdir()}
   assert sorted(path.name for path in hub.iterdir()) == held
+  zoo.save(tmp_path / "saved", *zoo.load(run))
+  assert main([f"--run={tmp_path}/saved", f"--config={run}/config.json", "--only=speeches"]) == 0
+  assert (tmp_path / "runs/evaluations/saved/evaluation.json").exists()
   main([f"--run={run}", "--only=speeches"])
   one, other = (json.loads((folder / "evaluation.json").read_text()) for folder in (run, tmp_path / "elsewhere"))
   key = "eval/speeches/bits_per_byte"

@@ -20,6 +20,7 @@ import jax
 import zoo
 from zoo import checkpoints, evaluate, sharding
 from zoo.config import load
+from zoo.data.open_clip_text import is_open_clip
 from zoo.errors import UserError, did_you_mean, exits_with_one_line, setting_up
 from zoo.evaluate.artifacts import write_json, write_text
 from zoo.hub.files import CONFIG, is_published
@@ -33,7 +34,7 @@ from zoo.saving import MODEL
 FLAGS = {
   "run": "folder of the run",
   "only": "keys of the evaluators to run, with commas between them",
-  "workdir": "folder for the files; by default the run's, and of a published model runs/evaluations/NAME",
+  "workdir": "folder for the files; by default the run's, and of weights alone runs/evaluations/NAME",
   "step": "which checkpoint: its number, or best; by default the finished model, or else the newest",
   "ignore": "entries of a published model's config.json to leave unread, with commas between them",
 }
@@ -77,17 +78,23 @@ def _check_run(source: str) -> None:
   if is_remote(source) or not os.path.isdir(source):
     return
   folder = folder_of(source)
-  saved = (folder / MODEL).exists()
-  if saved and not (folder / CONFIG).exists() or not saved and is_published(folder):
+  if _holds_weights_alone(folder):
     raise UserError(
       f"{folder} holds a model and no run: nothing says what to measure. Name a config whose evaluators fit it, as in "
       "--config=configs/clip_emoji.py; its data and evaluators can be changed: --config.data.source=..."
     )
 
 
+def _holds_weights_alone(folder: Any) -> bool:
+  """Whether a folder here holds a model, published or of `zoo.save`, and no run."""
+  if (folder / MODEL).exists():
+    return not (folder / CONFIG).exists()
+  return is_open_clip(folder) or is_published(folder)
+
+
 def _workdir(source: str, folder: Any) -> Any:
-  """Where files go if nobody says: into a run, but not among published weights."""
-  if is_remote(source) or (folder / MODEL).exists() or not is_published(folder):
+  """Where files go if nobody says: into a run, but not among weights alone."""
+  if is_remote(source) or not _holds_weights_alone(folder):
     return folder
   name = folder.resolve().name if os.path.isdir(source) else source.replace("/", "--")
   return os.path.join("runs", "evaluations", name)
