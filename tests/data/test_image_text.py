@@ -93,6 +93,13 @@ def test_images_of_one_concept_are_one_group(tmp_path):
   assert by_caption["0"] == by_caption["2"] != by_caption["1"] == by_caption["3"]
 
 
+def test_an_image_with_several_captions_is_a_concept_of_its_own(tmp_path):
+  toys.write(tmp_path, {f"{i}.png": toys.png("red") for i in range(4)} | {f"{i}.txt": "red\none" for i in range(3)})
+  toys.write(tmp_path, {"3.txt": "red"})
+  records = open_pairs(tmp_path)
+  assert len({int(records[i]["group"]) for i in range(4)}) == 4
+
+
 def test_the_background_is_as_asked(tmp_path):
   toys.write(tmp_path, {"a.png": toys.png((0, 0, 0, 0), (4, 4), "RGBA"), "a.txt": "nothing"})
   assert (open_pairs(tmp_path)[0]["image"] == 255).all()

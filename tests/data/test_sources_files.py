@@ -255,6 +255,14 @@ def test_images_without_captions_or_broken_ones_are_named(tmp_path):
     open_source(f"images:{tmp_path}/none")
 
 
+def test_a_caption_ends_where_its_line_does(tmp_path):
+  odd = "one\u2028two\x85three\x0cfour"  # What Python counts as ends of lines too.
+  toys.write(tmp_path, {"a/a.png": toys.png("red"), "a/a.txt": f"{odd}\r\nfive\rsix"})
+  toys.write(tmp_path, {"b/a.png": toys.png("red"), "b/captions.csv": f"file,text\r\na.png,{odd}\r\n"})
+  assert texts(open_source(f"images:{tmp_path}/a")) == [[odd, "five", "six"]]
+  assert texts(open_source(f"images:{tmp_path}/b")) == [odd]
+
+
 def test_a_row_with_a_comma_too_many_is_told(tmp_path):
   toys.write(tmp_path, {"a.png": toys.png("red"), "captions.csv": "file,text\na.png,a red, round one\n"})
   with pytest.raises(BadRecord, match=r"captions\.csv line 2 has more fields than there are columns"):

@@ -170,8 +170,9 @@ class ImageText(SourceRecords):
     texts = self._texts(raw, index)
     further = raw.get(alternatives) if alternatives else None
     further = [] if further is None else texts_of(further, f"{what}: {alternatives}")
-    # The numbers of records stand apart from other texts, which are hashed.
-    concept = raw[group] if group else texts[0] if len(texts) == 1 else f"record {index} of {self.source.name}"
+    # No two images with several captions are one concept, nor are those of two sources in a mixture.
+    number = (int(group_of(self.source.name)) + index) % 2**31
+    concept = raw[group] if group else texts[0] if len(texts) == 1 else number
     return image, texts, further, group_of(concept)
 
   def _texts(self, raw: Mapping[str, Any], index: int) -> list[str]:

@@ -8,6 +8,7 @@ and as words `text`; other files change nothing.
 """
 
 import csv
+import io
 import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
@@ -121,8 +122,8 @@ def _beside(image: Place) -> dict[str, Any]:
   if image.with_suffix(".json").is_file():
     fields |= json_object(read_file(image.with_suffix(".json")), str(image.with_suffix(".json")))
   if image.with_suffix(".txt").is_file():
-    lines = read_file(image.with_suffix(".txt")).decode("utf-8-sig", "replace").splitlines()
-    fields["text"] = [line for line in lines if line.strip()]
+    lines = io.StringIO(read_file(image.with_suffix(".txt")).decode("utf-8-sig", "replace"), newline=None)
+    fields["text"] = [line.rstrip("\n") for line in lines if line.strip()]
   return fields
 
 
@@ -182,7 +183,7 @@ def _lines(table: Place) -> list[tuple[int, bytes | dict[str, Any]]]:
   if table.suffix == ".jsonl":
     return [(number, line) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
   try:
-    reader = csv.DictReader(content.decode("utf-8-sig").splitlines(keepends=True))
+    reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
     return [(reader.line_num, row) for row in reader]
   except (UnicodeDecodeError, csv.Error) as error:
     raise UserError(f"{table} cannot be read: {error}.") from error
