@@ -174,6 +174,22 @@ def test_images_texts_and_labels_that_are_bad_are_passed_over(tmp_path):
     labelled_images(f"images:{tmp_path}/classes")
 
 
+def test_a_first_record_without_a_field_is_bad_like_any_other(tmp_path):
+  rows = [{"file": f"{i}.png", "text": "a"} for i in range(6)]
+  for row in rows:
+    toys.write(tmp_path, {row["file"]: toys.png("red")})
+  first = image_text_of(tmp_path, rows, "stop").source[0]["path"][-5]
+  del rows[int(first)]["text"]
+  assert len(good(image_text_of(tmp_path, rows, SKIP))) == 5
+  with pytest.raises(UserError, match="has no field 'text'. It has: image, path"):
+    image_text_of(tmp_path, rows, "stop")
+
+
+def image_text_of(folder, rows, bad_records):
+  toys.write_jsonl(folder / "captions.jsonl", rows)
+  return image_text(f"images:{folder}", tokenizer="bytes", max_length=8, bad_records=bad_records)
+
+
 def test_texts_that_are_bad_are_left_out_when_they_are_opened(tmp_path):
   lines = [
     '{"text": "one", "source": "a", "target": "b"}',

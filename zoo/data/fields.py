@@ -2,12 +2,12 @@
 
 import copy
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from zoo.data.bad_records import BadRecord, Policy
+from zoo.data.bad_records import BadRecord, Policy, first_good
 from zoo.data.pipeline import Records
 from zoo.data.sources import Source
 from zoo.data.subset import without
@@ -22,6 +22,40 @@ def check_fields(source: Source, *fields: str | None, record: Mapping[str, Any] 
   for field in fields:
     if field is not None and field not in has:
       raise UserError(f"{source.name} has no field '{field}'.{did_you_mean(field, has)} It has: {', '.join(has)}.")
+
+
+def first_record(
+  source: Source,
+  rule: Policy,
+  *fields: str | Sequence[str] | None,
+  check: Callable[[dict[str, Any], int], Any] | None = None,
+) -> dict[str, Any]:
+  """The first raw record: what a section is checked against. Where bad ones are skipped, the first that can be used.
+
+  Args:
+    source: raw examples.
+    rule: what is done about bad records.
+    *fields: names of fields that a record must have, or of several of which it must have one; None is no field.
+    check: (record, index) -> nothing, or a BadRecord is raised.
+
+  Raises:
+    BadRecord, UserError: none can be used, or not the first and none is skipped.
+  """
+
+  def usable(record: dict[str, Any], index: int) -> None:
+    for field in fields if rule.skips else ():
+      names = [field] if isinstance(field, str) else field or ()
+      if names and not any(name in record for name in names):
+        raise BadRecord(_lacking(source.where(index), " or ".join(names), record))
+    if check is not None:
+      check(record, index)
+
+  return first_good(source, rule, usable)
+
+
+def _lacking(where: str, field: str, record: Mapping[str, Any]) -> str:
+  has = ", ".join(name for name in record if not name.startswith("__"))
+  return f"{where} has no '{field}'. It has: {has}."
 
 
 def texts_of(value: Any, what: str) -> list[str]:
@@ -123,5 +157,4 @@ class SourceRecords(Records):
     """BadRecord if a record lacks one of `fields`."""
     for field in fields:
       if field is not None and field not in raw:
-        has = ", ".join(name for name in raw if not name.startswith("__"))
-        raise BadRecord(f"{self.source.where(index)} has no '{field}'. It has: {has}.")
+        raise BadRecord(_lacking(self.source.where(index), field, raw))

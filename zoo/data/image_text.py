@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.data import pixels
-from zoo.data.bad_records import BadRecord, Policy, first_good, policy
-from zoo.data.fields import SourceRecords, check_fields, group_of, texts_of
+from zoo.data.bad_records import BadRecord, Policy, policy
+from zoo.data.fields import SourceRecords, check_fields, first_record, group_of, texts_of
 from zoo.data.pipeline import Example
 from zoo.data.published import Published
 from zoo.data.screening import check_known
@@ -77,7 +77,8 @@ def image_text(
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
   check_known(raw, rule)
   size_of = lambda record, index: pixels.natural_size(record[image_field], raw.where(index))
-  first = first_good(raw, rule, lambda record, index: image_size or image_field not in record or size_of(record, index))
+  decodes = lambda record, index: image_size or image_field not in record or size_of(record, index)
+  first = first_record(raw, rule, image_field, text_field or TEXT_FIELDS, group_field, check=decodes)
   text_field = text_field or next((field for field in TEXT_FIELDS if field in first), "text")
   group_field = group_field or ("concept" if "concept" in first else None)
   check_fields(raw, image_field, text_field, alternatives, group_field, record=first)

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 
 from zoo.data import pixels
-from zoo.data.bad_records import Policy, first_good, policy
-from zoo.data.fields import SourceRecords, check_fields, class_number
+from zoo.data.bad_records import Policy, policy
+from zoo.data.fields import SourceRecords, check_fields, class_number, first_record
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_known
 from zoo.data.sources import Source, open_source
@@ -52,7 +52,8 @@ def labelled_images(
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
   check_known(raw, rule)
   size_of = lambda record, index: pixels.natural_size(record[image_field], raw.where(index))
-  first = first_good(raw, rule, lambda record, index: image_size or image_field not in record or size_of(record, index))
+  decodes = lambda record, index: image_size or image_field not in record or size_of(record, index)
+  first = first_record(raw, rule, image_field, label_field, check=decodes)
   check_fields(raw, image_field, label_field, record=first)
   names = list(class_names) if class_names else raw.class_names.get(label_field)
   image_size = image_size or pixels.natural_size(first[image_field], raw.name)

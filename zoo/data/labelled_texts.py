@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.bad_records import Policy, first_good, policy
-from zoo.data.fields import SourceRecords, check_fields, class_number, text_of
+from zoo.data.bad_records import Policy, policy
+from zoo.data.fields import SourceRecords, check_fields, class_number, first_record, text_of
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_known
 from zoo.data.sources import Source, open_source
@@ -47,7 +47,7 @@ def labelled_texts(
   """
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
   check_known(raw, rule)
-  first = first_good(raw, rule, lambda record, index: record)
+  first = first_record(raw, rule, text_field, pair_field, label_field)
   check_fields(raw, text_field, pair_field, label_field, record=first)
   encoder = open_tokenizer(tokenizer)
   if encoder.max_length is not None and not 1 <= max_length <= encoder.max_length:
