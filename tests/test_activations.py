@@ -1,3 +1,6 @@
+import re
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -7,10 +10,12 @@ import zoo
 from tests.tiny import tiny_batch
 from zoo import activations, named
 from zoo.activations import read, spec_of
+from zoo.build import shapes_of
 from zoo.errors import UserError
 from zoo.hlo import collectives
 from zoo.layers.returned import on_returned
 from zoo.objectives.objective import value_and_grad
+from zoo.paths import flatten
 from zoo.sharding import batch_sharding, make_mesh, shardings
 
 MESH = {"data": 2, "model": 2, "sequence": 2}
@@ -44,7 +49,52 @@ def test_lines_of_ones_own_come_first_and_mistakes_are_named():
   with pytest.raises(UserError, match=r"mesh axis 'sequenze'. Did you mean 'sequence'"):
     read([["layers", ["batch", "sequenze"]]], mesh)
   with pytest.raises(UserError, match=r"activations: 'layer' matches no part of the model. Near it: stack/layer_0"):
-    activations.check(read([["layer", ["batch"]]], mesh), 1, ["embed", "stack/layer_0"])
+    activations.check(read([["layer", ["batch"]]], mesh), 1, {"embed": (1, 9, 8), "stack/layer_0": (1, 9, 8)}, mesh)
+
+
+def test_ones_own_rules_that_xla_is_known_to_get_wrong_are_refused():
+  mesh = make_mesh({"data": 2, "model": 2, "other": 2})
+  shapes = {"stem/conv_0": (1, 8, 8, 4), "conv_1": (1, 30, 8), "embed": (1, 9, 8), "stack/layer_0": (1, 9, 8)}
+
+  def check(*lines):
+    activations.check(read(lines, mesh), len(lines), shapes, mesh)
+
+  for space in (["batch", "model", None, None], [None, None, ["model", "other"]], ["batch", "any", "model"]):
+    with pytest.raises(UserError, match=r"activations: 'conv_0|stem.*' splits places of the convolution stem/conv_0"):
+      check(["conv_0|stem/.*", space])
+  with pytest.raises(UserError, match="splits places of the convolution conv_1"):
+    check(["conv_1", ["batch", "model", None]])
+  with pytest.raises(UserError, match="'embed' splits what embed looks up, 9 long, into 2 uneven parts.*multiple of 2"):
+    check(["embed", ["batch", "model", None]])
+  with pytest.raises(UserError, match="activations: 'embed' uses the mesh axis 'data' twice"):
+    check(["embed", ["batch", None, "data"]])
+  check(["conv_0", ["batch", "any", None, "model"]], ["conv_1", ["batch", None, "model"]])  # Channels.
+  check(["conv_0", ["data", "model", "other"]])  # Every axis splits something.
+  check(["embed", ["batch", "any", "model"]], ["stack/layer_0", ["batch", "model"]])
+
+
+def test_every_convolution_of_the_zoo_has_a_name_that_is_held_whole():
+  sizes = {"dim": 4, "depth": 1, "num_heads": 1}
+  towers = {f"{tower}_{size}": n for tower in ("image", "text") for size, n in (("dim", 4), ("depth", 1), ("heads", 1))}
+  models = {
+    "whisper": {"vocab_size": 9, "source_length": 4, "max_length": 4, "mels": 3, **sizes},
+    "clip": {
+      "image_size": 8,
+      "patch_size": 4,
+      "stem_dims": [3, 5],
+      "embed_dim": 4,
+      "vocab_size": 9,
+      "max_length": 4,
+      **towers,
+    },
+  }
+  source = Path(zoo.__file__).parent
+  files = [path for path in (source / "models").glob("*.py") if re.search(r"\bnn\.Conv|_pool\(", path.read_text())]
+  files += [path for path in (source / "layers").glob("*.py") if re.search(r"\bnn\.Conv|_pool\(", path.read_text())]
+  assert {path.stem for path in files} == {"whisper", "embeddings"}  # Another one needs a name that is held whole.
+  for family, options in models.items():
+    kernels = [path for path, x in flatten(shapes_of(zoo.build(family, **options))).items() if "conv" in path]
+    assert kernels and all(re.search(f"{activations.CONVOLUTION}/(kernel|bias)$", path) for path in kernels)
 
 
 def compiled(family, name, axes, rules=None, strategy="replicated", length=64, **sizes):

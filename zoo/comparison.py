@@ -28,6 +28,7 @@ from zoo.reduced_program import Program, program, reduce
 RELATIVE, ROUNDING = 1e-4, 20.0
 NUDGE = 2.0**-21  # By how much parameters are moved to see what rounding makes of a gradient.
 QUICKLY = {"xla_backend_optimization_level": 0}
+NOTHING_BUT = 1e-3  # A gradient that rounding changes by this part of it is zero but for rounding, as a key's bias.
 NEGLIGIBLE = 1e-7  # Of the largest gradient of all: smaller ones are rounding.
 
 
@@ -115,7 +116,7 @@ def compare(config: Any, made: Experiment, mesh: Mesh) -> Verdict:
     names = ["loss", *path_names(alone.shapes)]
     wrong = {names[i]: float(relative[i]) for i in _backwards(names, alone.modules) if bad[i]}
     module = _first_module(config, made, reduced, batch, params, mesh, one) if wrong else ""
-  largest = float(relative[~bad & (entries > floor)].max(initial=0))
+  largest = float(relative[~bad & (rounding < NOTHING_BUT * entries)].max(initial=0))
   return Verdict(wrong, module, len(names) - 1, largest, reduced.what, time.monotonic() - begun)
 
 

@@ -114,15 +114,15 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   def init_params(rng):
     return objective.init(rng, augmented(rng, example))
 
-  rules, parts_of_model = activations.read(config.activations, mesh, attention.keys), []
+  rules, parts_of_model = activations.read(config.activations, mesh, attention.keys), {}
 
   def noted(path, array):
-    parts_of_model.append(path)
+    parts_of_model[path] = array.shape
     return array
 
   with on_returned(noted):
     param_shapes = jax.eval_shape(init_params, key)
-  activations.check(rules, len(config.activations), parts_of_model)
+  activations.check(rules, len(config.activations), parts_of_model, mesh)
   settings = without(config.optimizer, "accumulate", "ema")
   named.check_options(optim.optimizer, settings, "optimizer", given=("params", "steps"))
   optimizer, learning_rate = optim.optimizer(param_shapes, config.steps, **settings)

@@ -27,7 +27,7 @@ class Program(NamedTuple):
     forward: (params, batch) -> loss.
     shapes: of the parameters.
     placed: where they live. by_row: where a batch lives.
-    modules: paths of the model's modules in the order of their calls; fills when `run` is traced.
+    modules: paths of the model's modules in the order of their first calls.
   """
 
   run: Callable
@@ -59,13 +59,13 @@ def program(
   objective = named.call("objectives", options, on_mesh(attending, mesh), offers={"by_row": by_row})
   augmented = augment(config.data.get("augment", ()), made.model.preprocessing.get("image"))
   rules = [] if alone else activations.read(config.activations, mesh, notes.keys)
-  grad, modules = value_and_grad(objective, reduced.accumulate), []
+  grad, modules = value_and_grad(objective, reduced.accumulate), dict[str, tuple]()
 
   def init(rng, batch):
     return objective.init(rng, augmented(rng, batch))
 
   def noted(path, array):
-    modules.append(path)
+    modules[path] = array.shape
     return array
 
   with on_returned(noted):
@@ -73,7 +73,7 @@ def program(
   if alone:
     placed = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), shapes)
   else:
-    activations.check(rules, len(config.activations), modules)
+    activations.check(rules, len(config.activations), modules, mesh)
     placed = sharding.shardings({"params": shapes}, config.sharding, mesh)["params"]
 
   def drawn(batch):
@@ -89,7 +89,7 @@ def program(
     with activations.constrained(rules, mesh):
       return objective.loss(params, *drawn(batch))[0]
 
-  return Program(run, forward, shapes, placed, by_row, modules)
+  return Program(run, forward, shapes, placed, by_row, list(modules))
 
 
 def _chunked(config: Any, reduced: Reduced, batch: Mapping[str, Any]) -> dict[str, Any]:
