@@ -12,6 +12,9 @@ from zoo.errors import UserError
 SIZES = dict(vocab_size=23, max_length=11, dim=6, depth=2, num_heads=3)
 
 MISTAKES = {
+  "gpt.depth is 1000000000. It must be at most 10000.": lambda: zoo.build("gpt", "gpt2", depth=10**9),
+  "gpt.vocab_size is 10000000000. It must be at most 2147483647.": lambda: zoo.build("gpt", "gpt2", vocab_size=10**10),
+  "gpt has no variant \"['gpt2']\"": lambda: zoo.build("gpt", ["gpt2"]),
   "zoo/models has no 'gtp'. Did you mean 'gpt'? It has: ": lambda: zoo.build("gtp"),
   "zoo/models has no '7'. It has: ": lambda: zoo.build(7),
   "gpt has no variant 'gpt3'. Did you mean 'gpt2'? It has: gpt2, ": lambda: zoo.build("gpt", "gpt3"),

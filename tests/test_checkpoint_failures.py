@@ -133,6 +133,11 @@ def rename(folder):
   shutil.copytree(folder.with_name("1"), folder)
 
 
+def sparse(folder):
+  with open(folder / ORBAX, "wb") as file:
+    file.truncate(2**33)
+
+
 ORBAX, NUMBERS, SCORE = "_CHECKPOINT_METADATA", "fingerprints/metadata", "metrics/metrics"
 
 DAMAGES = {
@@ -140,6 +145,7 @@ DAMAGES = {
   written(ORBAX, lambda _: "[]"): "must be a dictionary",
   written(ORBAX, lambda _: '{"item_handlers": 3}'): "Object must be any one of types",
   written(ORBAX, lambda _: "[" * 100_000): "recursion",
+  sparse: "has 8,589,934,592 bytes; 67,108,864 are the most that are read",
   written(NUMBERS, lambda _: "[3]"): "fingerprints are no numbers",
   written(NUMBERS, lambda _: '{"step": null}'): "fingerprints are no numbers",
   written(NUMBERS, lambda _: "[" * 100_000): "nested more than 200 deep",

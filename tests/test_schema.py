@@ -14,6 +14,7 @@ __all__ = ["file"]  # A fixture.
     ("--config.optimizer.learning_rate=nan", "config.optimizer.learning_rate is nan. No entry of a config can be that"),
     ("--config.optimizer.warmup_steps=18446744073709551616", "of 20 digits. Numbers go up to 2**63 - 1"),
     ("--config.optimizer.warmup_steps=1" + "0" * 400, "of 401 digits. Numbers go up to 2**63 - 1"),
+    ("--config.model.max_length=1000000000", "config.model.max_length is 1000000000. It must be at most 16777216."),
     ("--config.steps=1" + "0" * 5000, "It must be a number."),
     ("--config.steps=3000000000", "config.steps is 3000000000. It must be at most 2147483647."),
     ("--config.workdir=a\0b", "config.workdir is 'a\\x00b'. It holds half a character, or a zero"),

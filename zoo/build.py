@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from zoo.errors import UserError, did_you_mean, shown
+from zoo.errors import MISTAKES, UserError, did_you_mean, shown
 from zoo.named import check_options, named, names
 from zoo.preprocessing import check as check_preprocessing
+
+DEEPEST = 10_000  # Layers of a model.
 
 
 def build(family: str, variant: str | None = None, *, preprocessing: Mapping[str, Any] | None = None, **sizes: Any):
@@ -38,16 +40,25 @@ def build(family: str, variant: str | None = None, *, preprocessing: Mapping[str
     raise UserError(f"{family} has no variant {shown(str(variant))}.{near} It has: {', '.join(variants)}.")
   every = {**variants.get(variant, {}), **sizes}
   check_options(factory, every, family)
+  _check_sizes(factory, every, family)
   try:
     model = factory(**every)
   except UserError:
     raise
-  except ValueError as error:
-    raise UserError(f"{family}: {error}") from None
+  except MISTAKES as error:
+    raise UserError(f"{family}: {error}") from error
   spec = {"family": family, "variant": variant, **sizes}
   return model.clone(
     spec_json=json.dumps(spec), preprocessing_json=json.dumps(check_preprocessing(preprocessing or {}))
   )
+
+
+def _check_sizes(factory: Any, sizes: Mapping[str, Any], family: str) -> None:
+  """Refuses sizes that no model can have: of layers, each of which is gone through, far fewer than of other things."""
+  for name, parameter in inspect.signature(factory).parameters.items():
+    most = DEEPEST if name.endswith("depth") else 2**31 - 1
+    if parameter.annotation in (int, int | None) and isinstance(sizes.get(name), int) and sizes[name] > most:
+      raise UserError(f"{family}.{name} is {shown(sizes[name])}. It must be at most {most}.")
 
 
 def check_fits(model, info: Mapping[str, Any]) -> None:
@@ -114,7 +125,7 @@ def shapes_of(model) -> Any:
   """
   try:
     return jax.eval_shape(lambda rng: model.init(rng, *model.example()), jax.random.key(0))["params"]
-  except ValueError as error:
+  except MISTAKES as error:
     raise UserError(f"{model.spec.get('family', type(model).__name__)}: {error}") from error
 
 

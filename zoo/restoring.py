@@ -49,6 +49,8 @@ def read_score(folder: epath.Path) -> dict[str, Any] | None:
     Damaged: it has changed, what Orbax keeps beside it cannot be read, or the folder has the name of another step.
   """
   with reading(folder):
+    if (folder / "_CHECKPOINT_METADATA").exists():
+      check_file(folder / "_CHECKPOINT_METADATA", 2**26)
     # What Orbax reads of every checkpoint before it saves another; it would not say which one it cannot read.
     ocp.path.step.standard_name_format().find_step(folder.parent, int(folder.name)).commit_timestamp_nsecs  # noqa: B018
     score = _parsed(folder / SCORE)

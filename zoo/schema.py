@@ -75,6 +75,8 @@ MOST = {
   "timeouts.step": 2**31 - 1,
   "timeouts.other": 2**31 - 1,
 }
+# Wherever such a name is: larger ones would only keep a machine busy until its memory ends.
+LARGEST = {"max_length": 2**24, "target_length": 2**24, "image_size": 2**16}
 OR_NONE = {
   "log.wandb": (str, dict, type(None)),
   "checkpoint.best": (str, type(None)),
@@ -185,6 +187,8 @@ def _check_values(value: Any, where: str) -> None:
           f"{where} has the key {shown(key)}. A dot parts an entry from its section, as in --config.model.depth: "
           "choose a name without one."
         )
+      if isinstance(entry, int) and entry > LARGEST.get(key, entry):
+        raise UserError(f"{where}.{key} is {shown(entry)}. It must be at most {LARGEST[key]}.")
       _check_values(entry, f"{where}.{key}")
   elif isinstance(value, list):
     for index, entry in enumerate(value):
