@@ -197,16 +197,19 @@ def opened(image: Any, what: str) -> Image.Image:
   """
   with image_files.told(what):
     if isinstance(image, Image.Image):
-      image = image_files.in_8_bits(image)
+      picture, turned = image, image_files.in_8_bits
     else:
       if isinstance(image, str | os.PathLike):
         image = pathlib.Path(image).expanduser().read_bytes()
       elif not isinstance(image, bytes):
         image = _checked(np.asarray(image), what)
-      image = image_files.plain(image_files.opened(image))
-    if image.mode == "RGBA":
-      image = Image.alpha_composite(Image.new("RGBA", image.size, (255, 255, 255, 255)), image)
-    return image.convert("RGB")
+      picture, turned = image_files.opened(image), image_files.plain
+    # A palette that has an alpha and no transparent entry named is opaque to the reference.
+    opaque = not {"A", "a"} & set(picture.getbands()) and picture.info.get("transparency") is None
+    picture = turned(picture)
+    if picture.mode == "RGBA" and not opaque:
+      picture = Image.alpha_composite(Image.new("RGBA", picture.size, (255, 255, 255, 255)), picture)
+    return picture.convert("RGB")
 
 
 def middle(array: np.ndarray, height: int, width: int, rounds: bool = False) -> np.ndarray:
