@@ -1,0 +1,94 @@
+"""diffusers' Flax pipelines on our text encoders: they load, run, save and load again."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from zoo import compat
+
+pytest.importorskip("transformers")
+pytest.importorskip("diffusers")
+
+# What diffusers and transformers warn of, each of itself.
+pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow(minutes=1)]
+VOCABULARY = ["<|startoftext|>", "<|endoftext|>", *"abcdefgh", *(f"{letter}</w>" for letter in "abcdefgh")]
+TEXT = dict(vocab_size=18, hidden_size=12, num_hidden_layers=2, num_attention_heads=3, intermediate_size=20)
+VISION = dict(
+  image_size=224, patch_size=112, hidden_size=10, num_hidden_layers=2, num_attention_heads=2, intermediate_size=14
+)
+
+
+@pytest.fixture
+def parts(tmp_path, ranks_are_promoted):
+  """The parts of a tiny Stable Diffusion, by the names of its constructor, and their parameters."""
+  compat.install()
+  import diffusers
+  import transformers
+  from diffusers.pipelines.stable_diffusion.safety_checker_flax import FlaxStableDiffusionSafetyChecker
+
+  (tmp_path / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(VOCABULARY)}))
+  (tmp_path / "merges.txt").write_text("#version: 0.2\n")
+  key = jax.random.PRNGKey(0)
+  config = transformers.CLIPTextConfig(**TEXT, max_position_embeddings=7, eos_token_id=1, bos_token_id=0)
+  both = transformers.CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=5)
+  unet = diffusers.FlaxUNet2DConditionModel(
+    sample_size=8, block_out_channels=(32,), down_block_types=("CrossAttnDownBlock2D",), attention_head_dim=4,
+    up_block_types=("CrossAttnUpBlock2D",), layers_per_block=1, cross_attention_dim=12,
+  )  # fmt: skip
+  vae = diffusers.FlaxAutoencoderKL(block_out_channels=(32,))
+  scheduler = diffusers.FlaxDDIMScheduler()
+  made = dict(
+    text_encoder=transformers.FlaxCLIPTextModel(config, seed=1),
+    tokenizer=transformers.CLIPTokenizer(
+      str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"), model_max_length=7
+    ),
+    vae=vae,
+    unet=unet,
+    scheduler=scheduler,
+    safety_checker=FlaxStableDiffusionSafetyChecker(both),
+    feature_extractor=transformers.CLIPImageProcessor(),
+  )
+  params = {name: made[name].params for name in ("text_encoder", "safety_checker")}
+  params |= {"unet": unet.init_weights(key), "vae": vae.init_weights(key), "scheduler": scheduler.create_state()}
+  yield made, params
+  compat.uninstall()
+
+
+@pytest.fixture(autouse=True)
+def ranks_are_promoted():
+  with jax.numpy_rank_promotion("allow"):
+    yield
+
+
+def test_a_pipeline_of_diffusers_is_saved_and_loaded_and_runs_as_before(parts, tmp_path):
+  from diffusers import FlaxStableDiffusionPipeline
+
+  made, params = parts
+  pipeline = FlaxStableDiffusionPipeline(**made)
+  pipeline.save_pretrained(str(tmp_path / "sd"), params)
+  index = json.loads((tmp_path / "sd" / "model_index.json").read_text())
+  assert index["text_encoder"] == ["transformers", "FlaxCLIPTextModel"]
+  again, loaded = FlaxStableDiffusionPipeline.from_pretrained(str(tmp_path / "sd"))
+  assert type(again.text_encoder) is compat.FlaxCLIPTextModel
+  for name in ("text_encoder", "safety_checker"):
+    jax.tree.map(np.testing.assert_array_equal, loaded[name], params[name])
+  again.save_pretrained(str(tmp_path / "again"), loaded)
+  assert json.loads((tmp_path / "again" / "model_index.json").read_text()) | index == index
+
+  pixels = np.random.default_rng(0).normal(size=(2, 3, 224, 224)).astype(np.float32)
+  verdicts = [p.safety_checker(pixels, tree["safety_checker"]) for p, tree in ((pipeline, params), (again, loaded))]
+  np.testing.assert_array_equal(*verdicts)
+  assert verdicts[0].shape == (2,) and verdicts[0].dtype == bool
+
+  def images(pipeline, params, prompt):
+    pipeline.safety_checker = None
+    ids = pipeline.prepare_inputs([prompt])
+    rng = jax.random.PRNGKey(1)
+    return np.asarray(pipeline(jnp.asarray(ids), params, rng, num_inference_steps=1, height=8, width=8).images)
+
+  first, second, other = images(pipeline, params, "abc"), images(again, loaded, "abc"), images(again, loaded, "hg f")
+  np.testing.assert_array_equal(first, second)
+  assert first.shape == (1, 8, 8, 3) and abs(first - other).max() > 0
