@@ -10,10 +10,11 @@ from zoo.compat.module import Call, OldModule, refuse, token_inputs
 from zoo.compat.outputs import Output
 
 
-def _arguments(
+def text_arguments(
   input_ids, attention_mask=None, token_type_ids=None, position_ids=None, head_mask=None, deterministic=True,
   output_attentions=False, output_hidden_states=False, return_dict=True,
 ):  # fmt: skip
+  """The arguments of modules that only read a text, as a `Call`."""
   refuse(head_mask=head_mask)
   inputs = token_inputs(input_ids, attention_mask, position_ids)
   inputs["segments"] = None if token_type_ids is None else jnp.asarray(token_type_ids, jnp.int32)
@@ -28,7 +29,7 @@ def _decoding_arguments(
   refuse(encoder_hidden_states=encoder_hidden_states, encoder_attention_mask=encoder_attention_mask)
   refuse(init_cache=init_cache)
   flags = (deterministic, output_attentions, output_hidden_states, return_dict)
-  return _arguments(input_ids, attention_mask, token_type_ids, position_ids, head_mask, *flags)
+  return text_arguments(input_ids, attention_mask, token_type_ids, position_ids, head_mask, *flags)
 
 
 class FlaxBertModule(OldModule):
@@ -87,40 +88,39 @@ class FlaxBertModel(FlaxBertPreTrainedModel):
   """-> last_hidden_state [batch, length, dim], pooler_output [batch, dim]."""
 
 
-def _head(name, doc, head, **names):
-  own = dict(HEAD=head, POOLER=None, arguments=_arguments)
-  return with_head(FlaxBertModule, FlaxBertPreTrainedModel, f"FlaxBertFor{name}", doc, run=outputs(**names), **own)
+# Behind the family's name -> the zoo's head, what old outputs are called and were of the zoo's, and their shapes.
+HEADS = {
+  "MaskedLM": ("mlm", dict(logits="mlm"), "-> logits [batch, length, vocab_size]."),
+  "SequenceClassification": ("classify", dict(logits="logits"), "-> logits [batch, num_labels]."),
+  "MultipleChoice": ("multiple_choice", dict(logits="logits"), "-> logits [batch, choices]."),
+  "TokenClassification": ("classify_tokens", dict(logits="logits"), "-> logits [batch, length, num_labels]."),
+  "QuestionAnswering": (
+    "question_answering",
+    dict(start_logits="start", end_logits="end"),
+    "-> start_logits, end_logits [batch, length].",
+  ),
+}
+OWN_HEADS = {
+  "PreTraining": (
+    "pretraining",
+    dict(prediction_logits="mlm", seq_relationship_logits="nsp"),
+    "-> prediction_logits [batch, length, vocab_size], seq_relationship_logits [batch, 2].",
+  ),
+  "NextSentencePrediction": (
+    "next_sentence",
+    dict(logits="nsp"),
+    "-> logits [batch, 2], of which the first says that it is the next.",
+  ),
+}
 
 
-FlaxBertForPreTraining, FlaxBertForPreTrainingModule = _head(
-  "PreTraining",
-  "-> prediction_logits [batch, length, vocab_size], seq_relationship_logits [batch, 2].",
-  "pretraining",
-  prediction_logits="mlm",
-  seq_relationship_logits="nsp",
-)
-FlaxBertForMaskedLM, FlaxBertForMaskedLMModule = _head(
-  "MaskedLM", "-> logits [batch, length, vocab_size].", "mlm", logits="mlm"
-)
-FlaxBertForNextSentencePrediction, FlaxBertForNextSentencePredictionModule = _head(
-  "NextSentencePrediction",
-  "-> logits [batch, 2], of which the first says that it is the next.",
-  "next_sentence",
-  logits="nsp",
-)
-FlaxBertForSequenceClassification, FlaxBertForSequenceClassificationModule = _head(
-  "SequenceClassification", "-> logits [batch, num_labels].", "classify", logits="logits"
-)
-FlaxBertForMultipleChoice, FlaxBertForMultipleChoiceModule = _head(
-  "MultipleChoice", "-> logits [batch, choices].", "multiple_choice", logits="logits"
-)
-FlaxBertForTokenClassification, FlaxBertForTokenClassificationModule = _head(
-  "TokenClassification", "-> logits [batch, length, num_labels].", "classify_tokens", logits="logits"
-)
-FlaxBertForQuestionAnswering, FlaxBertForQuestionAnsweringModule = _head(
-  "QuestionAnswering",
-  "-> start_logits, end_logits [batch, length].",
-  "question_answering",
-  start_logits="start",
-  end_logits="end",
+def heads(module, model, front, rows, run=outputs, **own):
+  """Old classes and their modules by name: `front`ForMaskedLM, and so on; `own` are attributes of the modules."""
+  pairs = (with_head(module, model, f"{front}For{name}", doc, run=run(**names), HEAD=head, POOLER=None, **own)
+           for name, (head, names, doc) in rows.items())  # fmt: skip
+  return {kind.__name__: kind for pair in pairs for kind in pair}
+
+
+globals().update(
+  heads(FlaxBertModule, FlaxBertPreTrainedModel, "FlaxBert", OWN_HEADS | HEADS, arguments=text_arguments)
 )

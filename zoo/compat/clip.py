@@ -88,7 +88,7 @@ def _run_image_features(model, inputs, train):
 class FlaxCLIPTextModule(OldModule):
   """-> last_hidden_state [batch, length, dim], pooler_output [batch, dim] at the end of the text."""
 
-  FAMILY, TOWERS = "clip_text", (Tower(part="text"),)
+  FAMILY, SILENT, TOWERS = "clip_text", ("tie_word_embeddings",), (Tower(part="text"),)
   NAMES = ((r"^(?!text_model\.|text_projection\.)", "text_model."),)
   WHOLE, WITHIN = ("clip", "text_config"), ("text_model.", "text_projection.")
   arguments, run = staticmethod(_text_arguments), staticmethod(_run_text)
@@ -100,7 +100,7 @@ class FlaxCLIPVisionModule(OldModule):
   Images are [batch, height, width, channels].
   """
 
-  FAMILY, TOWERS = "clip_vision", (Tower(part="image"),)
+  FAMILY, SILENT, TOWERS = "clip_vision", ("tie_word_embeddings",), (Tower(part="image"),)
   NAMES = ((r"^(?!vision_model\.|visual_projection\.)", "vision_model."),)
   WHOLE, WITHIN = ("clip", "vision_config"), ("vision_model.", "visual_projection.")
   arguments, run = staticmethod(_image_arguments), staticmethod(_run_image)
@@ -109,7 +109,7 @@ class FlaxCLIPVisionModule(OldModule):
 class FlaxCLIPModule(OldModule):
   """-> logits_per_image, logits_per_text, text_embeds, image_embeds (of unit length), outputs of the two towers."""
 
-  FAMILY = "clip"
+  FAMILY, SILENT = "clip", ("tie_word_embeddings",)
   TOWERS = (Tower("text_model_output", "text"), Tower("vision_model_output", "image"))
   arguments, run = staticmethod(_both_arguments), staticmethod(_run_both)
 

@@ -4,7 +4,7 @@ import concurrent.futures
 import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +26,7 @@ class Tower(NamedTuple):
   place: the entry of the outputs that gets them; "": the outputs themselves.
   part: the part of the model that has the layers; "": the model itself.
   prefix: what their names begin with: "encoder_".
-  last: the entry of `place` that takes the place of the last hidden state, for it is normed; "": none does.
+  last: the part's module whose output takes the place of the last hidden state: a norm; "": none does.
   cross: whether its layers look at another tower too.
   """
 
@@ -95,11 +95,24 @@ class Core:
     dtype = jnp.result_type(*found.values())
     return unflatten(read | {rule.ours: jnp.zeros(self.shapes[rule.ours], dtype) for rule in self.spare})
 
+  def empty_cache(self, run: Callable, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """A cache for as many tokens as `inputs` have, [batch, length], in which there are none."""
+    call = dict(method=lambda model: run(model, inputs, False), mutable=["cache"])
+    _, state = jax.eval_shape(lambda params: self.model.apply({"params": params}, **call), shapes_of(self.model))
+
+    def empty(path, leaf):
+      return jnp.full(leaf.shape, -1 if path[-1].key.endswith("positions") else 0, leaf.dtype)
+
+    layers = jax.tree_util.tree_map_with_path(empty, _own(state["cache"]))
+    return {"layers": layers, "index": jnp.int32(0)}
+
   def _pure(self, params, cache, rngs, inputs, *, run, train, attentions, hidden):
     variables, mutable, watched = {"params": self.ours(params)}, [], {}
     if cache:
       variables["cache"], mutable = cache["layers"], ["cache"]
+      length = inputs["decoder_tokens" if "decoder_tokens" in inputs else "tokens"].shape[1]
       inputs = _in_cache(inputs, cache["index"])
+    _check_masks(inputs)
     if attentions or hidden:
       mutable = [*mutable, "intermediates"]
       watched = dict(capture_intermediates=_is_watched)
@@ -108,22 +121,39 @@ class Core:
     for tower in self.towers if watched else ():
       _put_states(out, state["intermediates"], tower, attentions, hidden)
     if cache:
-      cache = {"layers": state["cache"], "index": cache["index"] + inputs["step"]}
+      cache = {"layers": _own(state["cache"]), "index": cache["index"] + length}
       out["past_key_values"] = cache
     return _output(out), cache
+
+
+def _check_masks(inputs):
+  for name, what in (("", "attention_mask"), ("decoder_", "decoder_attention_mask")):
+    tokens, valid = inputs.get(f"{name}tokens"), inputs.get(f"{name}valid")
+    if tokens is not None and valid is not None and valid.shape != tokens.shape:
+      raise UserError(
+        f"{what} is {list(valid.shape)}, input_ids are {list(tokens.shape)}. The mask has one number per token."
+      )
 
 
 def _in_cache(inputs, index):
   """The inputs, of a mask for all that the cache has room for the part that is of these tokens."""
   name = "decoder_" if "decoder_tokens" in inputs else ""
-  length = inputs[f"{name}tokens"].shape[1]
-  inputs = {**inputs, "step": length}
+  inputs, length = {**inputs}, inputs[f"{name}tokens"].shape[1]
   valid, positions = inputs.get(f"{name}valid"), inputs.get(f"{name}positions")
   if valid is not None and valid.shape[1] != length:
     inputs[f"{name}valid"] = jax.lax.dynamic_slice_in_dim(valid, index, length, 1)
   if positions is None:
     inputs[f"{name}positions"] = (index + jnp.arange(length))[None]
   return inputs
+
+
+def _own(tree):
+  """A cache without what layers keep of another text: that is made anew in each call, as it was."""
+  return (
+    {name: _own(branch) for name, branch in tree.items() if name != "cross_attention"}
+    if isinstance(tree, dict)
+    else tree
+  )
 
 
 def _put_states(out, intermediates, tower, attentions, hidden):
@@ -136,7 +166,7 @@ def _put_states(out, intermediates, tower, attentions, hidden):
   layers = [seen["stack"][f"layer_{i}"] for i in range(len(seen["stack"]))]
   if hidden:
     states = [layer["__call__"][0] for layer in layers]
-    states = [*states[:-1], place[tower.last]] if tower.last in place else states
+    states = [*states[:-1], seen[tower.last]["__call__"][0]] if tower.last else states
     place[f"{tower.prefix}hidden_states"] = (seen["Dropout_0"]["__call__"][0], *states)
   if attentions:
     place[f"{tower.prefix}attentions"] = tuple(layer["self_attention"]["weights"][0] for layer in layers)
@@ -145,8 +175,8 @@ def _put_states(out, intermediates, tower, attentions, hidden):
 
 
 def _is_watched(module: Any, method: str) -> bool:
-  """What goes into the first layer is what a dropout gave, and the output of each layer goes into the next."""
-  return method == "__call__" and re.fullmatch(r"Dropout_0|layer_\d+", module.name or "") is not None
+  """What goes into the first layer is what a dropout gave; each layer's output goes into the next, or into a norm."""
+  return method == "__call__" and re.fullmatch(r"Dropout_0|norm|layer_\d+", module.name or "") is not None
 
 
 def _output(out: Any) -> Any:
@@ -161,7 +191,8 @@ class Recipe(NamedTuple):
   """What of an old module's class decides which model of the zoo it is.
 
   family, head: of `zoo.build`. names: [(regular expression, replacement)] from torch's names to the old ones.
-  unused, towers: of `Core`.
+  unused, towers: of `Core`. trunk: whether hidden states are wanted in place of logits.
+  learns_pad: whether the token of padding is one like any other; False: positions are counted without it.
   """
 
   family: str
@@ -169,6 +200,8 @@ class Recipe(NamedTuple):
   names: tuple[tuple[str, str], ...]
   unused: tuple[str, ...]
   towers: tuple[Tower, ...]
+  trunk: bool = False
+  learns_pad: bool = True
 
 
 @functools.lru_cache(maxsize=64)
@@ -183,8 +216,9 @@ def _core(recipe: Recipe, sizes: dict[str, Any], dtype: str, remat: str | None) 
   # A loop, for old names count layers: to scan over them would be to copy them all in each call. Old models learned
   # about padding as about any token.
   computing: dict[str, Any] = {"dtype": dtype, "scan": False, "remat": remat}
-  computing |= {"pad": None} if "pad" in sizes else {}
+  computing |= {"pad": None} if "pad" in sizes and recipe.learns_pad else {}
   model = build(recipe.family, **(sizes | computing))
+  model = model.trunk() if recipe.trunk else model
   rules = [rule._replace(theirs=renamed(rule.theirs, recipe.names))
            for rule in tables.of_family(recipe.family).rules(sizes)]  # fmt: skip
   return Core(model, flax_rules(rules), recipe.unused, recipe.towers)

@@ -1,26 +1,36 @@
 """The old names, by the file of transformers that had them: what `zoo.compat` exports and `install` puts there."""
 
+from types import ModuleType
 from typing import Any
 
-from zoo.compat import bert, clip, t5
+from zoo.compat import bert, clip, decoders, distilbert, images, roberta, t5
 from zoo.compat.pretrained import FlaxPreTrainedModel
 
-# transformers' module -> ours.
-FILES = {
-  "transformers.models.bert.modeling_flax_bert": bert,
-  "transformers.models.clip.modeling_flax_clip": clip,
-  "transformers.models.t5.modeling_flax_t5": t5,
+# transformers' model -> our file, and how its names begin.
+MODELS: dict[str, tuple[ModuleType, str]] = {
+  "bert": (bert, "FlaxBert"),
+  "clip": (clip, "FlaxCLIP"),
+  "dinov2": (images, "FlaxDinov2"),
+  "distilbert": (distilbert, "FlaxDistilBert"),
+  "gemma": (decoders, "FlaxGemma"),
+  "gpt2": (decoders, "FlaxGPT2"),
+  "llama": (decoders, "FlaxLlama"),
+  "mistral": (decoders, "FlaxMistral"),
+  "roberta": (roberta, "FlaxRoberta"),
+  "t5": (t5, "FlaxT5"),
+  "vit": (images, "FlaxViT"),
+  "xlm_roberta": (roberta, "FlaxXLMRoberta"),
 }
+FILES = {f"transformers.models.{model}.modeling_flax_{model}": found for model, found in MODELS.items()}
 
 
 def names_in(file: str) -> dict[str, Any]:
-  """The old names of one file -> our classes."""
-  module = FILES[file]
-  return {name: x for name, x in vars(module).items()
-          if name.startswith("Flax") and getattr(x, "__module__", "") in (module.__name__, file)}  # fmt: skip
+  """The old names of one file of transformers -> our classes."""
+  module, front = FILES[file]
+  return {name: value for name, value in vars(module).items() if name.startswith(front)}
 
 
 def old_names() -> dict[str, Any]:
   """All old names -> our classes."""
-  every = {name: x for file in FILES for name, x in names_in(file).items()}
+  every = {name: value for file in FILES for name, value in names_in(file).items()}
   return {"FlaxPreTrainedModel": FlaxPreTrainedModel, **every}

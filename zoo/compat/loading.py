@@ -3,7 +3,7 @@
 import functools
 import logging
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
@@ -50,7 +50,16 @@ class Patched(Mapping):
     return {**self.tensors.dtypes, **{name: array.dtype for name, array in self.arrays.items()}}
 
 
-def old_params(core: Core, tensors: Any, where: str, key: jax.Array, *, replace: bool, fill: bool) -> Any:
+def old_params(
+  core: Core,
+  tensors: Any,
+  where: str,
+  key: jax.Array,
+  *,
+  replace: bool,
+  fill: bool,
+  quiet: Collection[str] = (),
+) -> Any:
   """The tree in old names of a core's model.
 
   Args:
@@ -60,6 +69,7 @@ def old_params(core: Core, tensors: Any, where: str, key: jax.Array, *, replace:
     key: for what is missing.
     replace: whether arrays of another shape than the model's are random instead.
     fill: whether what is missing is random; False: it is left out.
+    quiet: torch's names of what may be missing without a word.
 
   Raises:
     UserError: what `zoo.hub.loading.read_params` raises; another shape, without `replace`.
@@ -88,7 +98,7 @@ def old_params(core: Core, tensors: Any, where: str, key: jax.Array, *, replace:
   patches = _random(core, [rule for rule in rules if rule.theirs in absent or rule in misshapen.values()], key, dtype)
   if misshapen:
     report(f"{where}: initialised at random because the shapes did not match: {', '.join(sorted(misshapen))}.")
-  lost = absent - {rule.theirs for rule in rules if rule.ours in {spare.ours for spare in core.spare}}
+  lost = absent - {*quiet} - {rule.theirs for rule in rules if rule.ours in {spare.ours for spare in core.spare}}
   if lost:
     advice = "initialised at random. Train before use." if fill else LEFT_OUT
     report(f"{where} has no {', '.join(sorted(lost)[:8])}: {advice}")

@@ -116,7 +116,8 @@ class FlaxModel(FlaxPreTrainedModel):
     described.update({"_name_or_path": source})
     keep = not (config is None or changes or isinstance(config, Mapping) or kind.WHOLE is not None)
     model = cls(config if keep else described, sizes_json=json.dumps(sizes), _do_init=False, **options)
-    params = old_params(model.module.core, tensors, str(folder), model.key, replace=replace, fill=do_init)
+    asked = dict(replace=replace, fill=do_init, quiet=kind.QUIET)
+    params = old_params(model.module.core, tensors, str(folder), model.key, **asked)
     return model, params
 
   def save_pretrained(
@@ -160,6 +161,11 @@ class FlaxModel(FlaxPreTrainedModel):
     entries = merged(written, entries_of(self.config)) | {"architectures": written["architectures"]}
     entries = {name: x for name, x in entries.items() if name not in (*DEFAULTS, "dtype", "torch_dtype")}
     write_files(pathlib.Path(save_directory), json.loads(json.dumps(entries, default=str)), tensors)
+    if jax.process_index() == 0:
+      self._write_more(pathlib.Path(save_directory))
+
+  def _write_more(self, folder: pathlib.Path) -> None:
+    """Writes what a subclass has beside weights and config."""
 
   def init_weights(
     self, rng: jax.Array, input_shape: Any = None, params: Any = None, eval_only: bool = False
@@ -213,7 +219,7 @@ def outputs(**names: str) -> Callable:
   """`run` of a module that is called with its inputs: outputs by their old names, from those of the zoo."""
 
   def run(model, inputs, train):
-    given = {name: value for name, value in inputs.items() if name not in ("tokens", "step")}
+    given = {name: value for name, value in inputs.items() if name != "tokens"}
     out = model(inputs["tokens"], **given, train=train)
     return {theirs: out[ours] for theirs, ours in names.items()}
 

@@ -1,7 +1,7 @@
 """Old modules: Linen modules with the old parameter trees, alone or inside others, beneath them models of the zoo."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -58,6 +58,11 @@ class OldModule(Functional):
   POOLER: ClassVar[str | None] = None  # The old name of the pooler, for `add_pooling_layer`.
   WHOLE: ClassVar[tuple[str, str] | None] = None  # A model_type that has this one as a section, and the section.
   WITHIN: ClassVar[tuple[str, ...]] = ()  # How the names of its tensors begin there.
+  TRUNK: ClassVar[bool] = False  # Whether it gives hidden states where the zoo's model gives logits.
+  LEARNS_PAD: ClassVar[bool] = True  # False: positions are counted without the token of padding.
+  TYPES: ClassVar[tuple[str, ...]] = ()  # The model_types that it reads, the first if nothing is said; (): the table's.
+  SILENT: ClassVar[tuple[str, ...]] = ()  # Entries that every config of transformers 4 has, and that say nothing here.
+  QUIET: ClassVar[tuple[str, ...]] = ()  # Torch's names of what files may lack without a word.
   TOWERS: ClassVar[tuple[Tower, ...]] = (Tower(),)
   arguments: ClassVar[Callable[..., Call]]
   run: ClassVar[Callable]
@@ -68,9 +73,14 @@ class OldModule(Functional):
     kind = type(self)
     no_pooler = not self.add_pooling_layer and kind.POOLER is not None
     unused = kind.UNUSED + ((f"{kind.POOLER}/",) if no_pooler else ())
-    recipe = Recipe(kind.FAMILY, kind.HEAD, kind.NAMES, unused, kind.TOWERS)
+    recipe = Recipe(kind.FAMILY, kind.HEAD, kind.NAMES, unused, kind.TOWERS, kind.TRUNK, kind.LEARNS_PAD)
     sizes = self.sizes_json or json.dumps(understood(kind, section(kind, entries_of(self.config), "config"), "config"))
     return core_of(recipe, sizes, jnp.dtype(self.dtype).name, "full" if self.gradient_checkpointing else None)
+
+  @classmethod
+  def adjusted(cls, sizes: dict[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes, where an old module had parts that the zoo makes of what files hold."""
+    return sizes
 
   def names(self):
     return list(dict.fromkeys(rule.theirs.partition("/")[0] for rule in self.core.rules))
@@ -96,10 +106,20 @@ def understood(cls: type[OldModule], entries: Mapping[str, Any], where: str, ten
   """The sizes of the zoo's model that a config describes; `tensors` of the files, for what a config does not say."""
   table = tables.of_family(cls.FAMILY)
   known = reference.of(entries.get("model_type") or table.MODEL_TYPES[0])
+  entries = _spoken(entries, cls.SILENT)
   options = Options(entries, where, len(tensors) if tensors else None, reference=known, may_ignore=False)
   sizes = table.sizes(options, cls.HEAD, tensors or {})
   options.done()
-  return sizes_of(build(cls.FAMILY, **sizes))
+  return cls.adjusted(sizes_of(build(cls.FAMILY, **sizes)), entries)
+
+
+def _spoken(entries: Mapping[str, Any], silent: Collection[str]) -> dict[str, Any]:
+  """The entries, those of sections too, without what configs of transformers 4 say of every model."""
+  return {
+    name: _spoken(value, silent) if isinstance(value, Mapping) and name.endswith("_config") else value
+    for name, value in entries.items()
+    if name not in silent and (name, value) != ("tie_encoder_decoder", False)
+  }
 
 
 def section(cls: type[OldModule], entries: Mapping[str, Any], where: str, who: str = "") -> dict[str, Any]:
@@ -108,28 +128,20 @@ def section(cls: type[OldModule], entries: Mapping[str, Any], where: str, who: s
   Raises:
     UserError: it is of another model_type.
   """
-  known = tables.of_family(cls.FAMILY).MODEL_TYPES
+  known = cls.TYPES or tables.of_family(cls.FAMILY).MODEL_TYPES
   kind = entries.get("model_type") or known[0]
   if cls.WHOLE is not None and kind == cls.WHOLE[0]:
     projection = {"projection_dim": entries["projection_dim"]} if "projection_dim" in entries else {}
     return {**entries.get(cls.WHOLE[1], {}), **projection, "model_type": known[0]}
   if kind not in known:
     raise UserError(f"{where}: model_type is {shown(kind)}. {who or cls.__name__} reads: {', '.join(known)}.")
-  return dict(entries)
+  return {**entries, "model_type": kind}
 
 
 def token_inputs(input_ids: Any, attention_mask: Any, position_ids: Any) -> dict[str, jax.Array | None]:
-  """The old arrays of a text as the zoo has them: int32 tokens, bool valid, int32 positions.
-
-  Raises:
-    UserError: the mask is not one number per token.
-  """
+  """The old arrays of a text as the zoo has them: int32 tokens, bool valid, int32 positions."""
   tokens = jnp.asarray(input_ids, jnp.int32)
   valid = None if attention_mask is None else jnp.asarray(attention_mask) > 0
-  if valid is not None and valid.shape != tokens.shape:
-    raise UserError(
-      f"attention_mask is {list(valid.shape)}, input_ids are {list(tokens.shape)}. The mask has one number per token."
-    )
   positions = None if position_ids is None else jnp.atleast_2d(jnp.asarray(position_ids, jnp.int32))
   return {"tokens": tokens, "valid": valid, "positions": positions}
 

@@ -26,7 +26,7 @@ def _run_encoder(model, inputs, train):
 class FlaxT5EncoderModule(OldModule):
   """-> last_hidden_state [batch, length, d_model], normed, as the last of hidden_states is."""
 
-  FAMILY, HEAD, TOWERS = "t5", "encoder", (Tower(part="encoder", last="last_hidden_state"),)
+  FAMILY, HEAD, TOWERS = "t5", "encoder", (Tower(part="encoder", last="norm"),)
   arguments, run = staticmethod(_encoder_arguments), staticmethod(_run_encoder)
 
 

@@ -42,9 +42,10 @@ def tokens_fit(tokens, valid, what="tokens", name="valid", vocab_size=None):
       raise UserError(
         f"{name} has shape {list(valid.shape)}, {what} {list(tokens.shape)}. Give one truth value per token."
       )
-    if not valid.any(axis=1).all():
+    # Of arrays that are only traced nobody knows.
+    if not isinstance(valid, jax.core.Tracer) and not valid.any(axis=1).all():
       raise UserError(f"A row of {name} is all False. Give every prompt at least one real token.")
-  if vocab_size is None or isinstance(tokens, jax.core.Tracer):
+  if vocab_size is None or any(isinstance(array, jax.core.Tracer) for array in (tokens, valid)):
     return
   # JAX would take the nearest token that there is.
   strange = np.asarray((tokens < 0) | (tokens >= vocab_size)) & (True if valid is None else np.asarray(valid))

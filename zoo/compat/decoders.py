@@ -1,0 +1,221 @@
+"""The old classes of GPT-2, Llama, Mistral and Gemma: transformers 4, src/transformers/models/*/modeling_flax_*.py."""
+
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from zoo.compat.config_classes import ConfigClass
+from zoo.compat.core import Tower
+from zoo.compat.generating import Generates
+from zoo.compat.model import FlaxModel, outputs
+from zoo.compat.module import Call, OldModule, refuse, token_inputs
+from zoo.compat.outputs import Output
+
+
+def _arguments(
+  input_ids, attention_mask=None, position_ids=None, deterministic=True, init_cache=False, output_attentions=False,
+  output_hidden_states=False, return_dict=True,
+):  # fmt: skip
+  inputs = token_inputs(input_ids, attention_mask, position_ids)
+  return Call(inputs, deterministic, output_attentions, output_hidden_states, return_dict)
+
+
+def _gpt2_arguments(
+  input_ids, attention_mask=None, position_ids=None, encoder_hidden_states=None, encoder_attention_mask=None,
+  deterministic=True, init_cache=False, output_attentions=False, output_hidden_states=False, return_dict=True,
+):  # fmt: skip
+  refuse(encoder_hidden_states=encoder_hidden_states, encoder_attention_mask=encoder_attention_mask)
+  flags = (output_attentions, output_hidden_states, return_dict)
+  return _arguments(input_ids, attention_mask, position_ids, deterministic, init_cache, *flags)
+
+
+def _called(name):
+  """Hidden states of a trunk, or logits, by this name."""
+
+  def run(model, inputs, train):
+    return {name: model(inputs["tokens"], valid=inputs["valid"], positions=inputs["positions"], train=train)}
+
+  return staticmethod(run)
+
+
+class FlaxLlamaModule(OldModule):
+  """-> last_hidden_state [batch, length, dim], normed, as the last of hidden_states is."""
+
+  FAMILY, TYPES = "llama", ("llama",)
+  TOWERS = (Tower(last="norm"),)
+  arguments, run = staticmethod(_arguments), staticmethod(outputs(last_hidden_state="hidden"))
+
+
+class FlaxLlamaForCausalLMModule(FlaxLlamaModule):
+  """-> logits [batch, length, vocab_size]."""
+
+  HEAD, run = "lm", _called("logits")
+
+
+class FlaxMistralModule(FlaxLlamaModule):
+  """-> last_hidden_state [batch, length, dim], normed, as the last of hidden_states is.
+
+  A window of `sliding_window` tokens holds the token itself, as in torch; in transformers 4's Flax it held one more.
+  """
+
+  TYPES = ("mistral",)
+
+
+class FlaxMistralForCausalLMModule(FlaxLlamaForCausalLMModule):
+  """-> logits [batch, length, vocab_size]."""
+
+  TYPES = ("mistral",)
+
+
+class FlaxGemmaModule(FlaxLlamaModule):
+  """-> last_hidden_state [batch, length, dim], normed, as the last of hidden_states is."""
+
+  FAMILY, TYPES = "gemma", ("gemma",)
+
+
+class FlaxGemmaForCausalLMModule(FlaxLlamaForCausalLMModule):
+  """-> logits [batch, length, vocab_size]."""
+
+  FAMILY, TYPES = "gemma", ("gemma",)
+
+
+class FlaxGPT2Module(FlaxLlamaModule):
+  """-> last_hidden_state [batch, length, dim], normed, as the last of hidden_states is."""
+
+  FAMILY, TYPES, TRUNK = "gpt", ("gpt2",), True
+  NAMES: ClassVar = ((r"^transformer\.", ""),)
+  arguments, run = staticmethod(_gpt2_arguments), _called("last_hidden_state")
+
+
+class FlaxGPT2LMHeadModule(FlaxGPT2Module):
+  """-> logits [batch, length, vocab_size]."""
+
+  NAMES, TRUNK, run = (), False, _called("logits")
+
+
+class _Decoder(FlaxModel):
+  def init_cache(self, batch_size: int, max_length: int) -> dict[str, Any]:
+    """An empty cache, which calls are given as past_key_values, for texts of max_length tokens."""
+    if not self._is_ours():
+      shapes = self._example((batch_size, max_length))
+      return self.module.init(jax.random.PRNGKey(0), *shapes, init_cache=True)["cache"]
+    inputs = token_inputs(jnp.zeros((batch_size, max_length), jnp.int32), None, None)
+    return self.module.core.empty_cache(type(self.module).run, inputs)
+
+  def _in_cache(self, cache, params, dropout_rng, *args):
+    if not cache:
+      return self._apply(params, dropout_rng, *args)
+    rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
+    variables = {"params": self.params if params is None else params, "cache": cache}
+    return self.module.apply(variables, *args, rngs=rngs, mutable=["cache"])[0]
+
+  def _example(self, input_shape):
+    return self._tokens(jnp.zeros(input_shape, jnp.int32))
+
+
+class FlaxLlamaPreTrainedModel(_Decoder):
+  """The base class of models that read a text from left to right."""
+
+  config_class, base_model_prefix, module_class = ConfigClass("LlamaConfig"), "model", FlaxLlamaModule
+
+  def __call__(
+    self,
+    input_ids: Any,
+    attention_mask: Any = None,
+    position_ids: Any = None,
+    params: Any = None,
+    past_key_values: Any = None,
+    dropout_rng: Any = None,
+    train: bool = False,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+  ) -> Output:
+    """int32 input_ids [batch, length], attention_mask of 0 and 1, position_ids counted from 0.
+
+    With past_key_values, of `init_cache` or of the call before, attention_mask is [batch, max_length], of all that the
+    cache has room for, and the output has the cache after it.
+    """
+    tokens = self._tokens(input_ids, attention_mask, position_ids)
+    flags = self._flags(output_attentions, output_hidden_states, return_dict)
+    return self._in_cache(past_key_values, params, dropout_rng, *tokens, not train, False, *flags)
+
+
+class FlaxMistralPreTrainedModel(FlaxLlamaPreTrainedModel):
+  """Mistral's base class."""
+
+  config_class, module_class = ConfigClass("MistralConfig"), FlaxMistralModule
+
+
+class FlaxGemmaPreTrainedModel(FlaxLlamaPreTrainedModel):
+  """Gemma's base class."""
+
+  config_class, module_class = ConfigClass("GemmaConfig"), FlaxGemmaModule
+
+
+class FlaxGPT2PreTrainedModel(_Decoder):
+  """GPT-2's base class; it looks at no encoder."""
+
+  config_class, base_model_prefix, module_class = ConfigClass("GPT2Config"), "transformer", FlaxGPT2Module
+
+  def __call__(
+    self,
+    input_ids: Any,
+    attention_mask: Any = None,
+    position_ids: Any = None,
+    encoder_hidden_states: Any = None,
+    encoder_attention_mask: Any = None,
+    params: Any = None,
+    past_key_values: Any = None,
+    dropout_rng: Any = None,
+    train: bool = False,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+  ) -> Output:
+    """As Llama's; encoder_hidden_states and encoder_attention_mask are refused."""
+    tokens = self._tokens(input_ids, attention_mask, position_ids)
+    flags = self._flags(output_attentions, output_hidden_states, return_dict)
+    encoder = (encoder_hidden_states, encoder_attention_mask)
+    return self._in_cache(past_key_values, params, dropout_rng, *tokens, *encoder, not train, False, *flags)
+
+
+class FlaxLlamaModel(FlaxLlamaPreTrainedModel):
+  """-> last_hidden_state [batch, length, dim], normed, as the last of hidden_states is."""
+
+
+class FlaxMistralModel(FlaxMistralPreTrainedModel):
+  """-> last_hidden_state [batch, length, dim], normed, as the last of hidden_states is."""
+
+
+class FlaxGemmaModel(FlaxGemmaPreTrainedModel):
+  """-> last_hidden_state [batch, length, dim], normed, as the last of hidden_states is."""
+
+
+class FlaxGPT2Model(FlaxGPT2PreTrainedModel):
+  """-> last_hidden_state [batch, length, dim], normed, as the last of hidden_states is."""
+
+
+class FlaxLlamaForCausalLM(Generates, FlaxLlamaPreTrainedModel):
+  """-> logits [batch, length, vocab_size]; `generate` continues texts."""
+
+  module_class = FlaxLlamaForCausalLMModule
+
+
+class FlaxMistralForCausalLM(Generates, FlaxMistralPreTrainedModel):
+  """-> logits [batch, length, vocab_size]; `generate` continues texts."""
+
+  module_class = FlaxMistralForCausalLMModule
+
+
+class FlaxGemmaForCausalLM(Generates, FlaxGemmaPreTrainedModel):
+  """-> logits [batch, length, vocab_size]; `generate` continues texts."""
+
+  module_class = FlaxGemmaForCausalLMModule
+
+
+class FlaxGPT2LMHeadModel(Generates, FlaxGPT2PreTrainedModel):
+  """-> logits [batch, length, vocab_size]; `generate` continues texts."""
+
+  module_class = FlaxGPT2LMHeadModule

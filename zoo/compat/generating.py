@@ -1,0 +1,131 @@
+"""`generate` of old models, by `zoo.generate`: transformers 4, src/transformers/generation/flax_utils.py."""
+
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from zoo.atomic import replacing
+from zoo.compat.config import Config, entries_of
+from zoo.compat.model import FlaxModel
+from zoo.compat.outputs import Output
+from zoo.errors import UserError
+from zoo.generate import generate
+from zoo.hub import generation
+from zoo.hub.files import read_json
+
+# Of a model's config, what says how it generates where there is no generation_config.json.
+TOKENS = """bos_token_id eos_token_id pad_token_id decoder_start_token_id forced_bos_token_id forced_eos_token_id
+max_length min_length num_beams num_return_sequences do_sample temperature top_k top_p length_penalty early_stopping
+no_repeat_ngram_size repetition_penalty suppress_tokens begin_suppress_tokens bad_words_ids""".split()
+LENGTH = 20  # Theirs, where nobody says.
+
+
+class Generates(FlaxModel):
+  """An old model that predicts the next token."""
+
+  def __init__(self, *args: Any, **kwargs: Any):
+    super().__init__(*args, **kwargs)
+    said = {name: getattr(self.config, name, None) for name in TOKENS}
+    self.generation_config = Config(**{name: value for name, value in said.items() if value is not None})
+
+  @classmethod
+  def _read(cls, folder, source, config, changes, options, replace, do_init):
+    model, params = super()._read(folder, source, config, changes, options, replace, do_init)
+    if (folder / generation.FILE).is_file():
+      model.generation_config = Config(**read_json(folder / generation.FILE))
+    return model, params
+
+  def _write_more(self, folder: pathlib.Path) -> None:
+    with replacing(folder / generation.FILE) as file:
+      file.write_text(json.dumps(entries_of(self.generation_config), indent=2, sort_keys=True, default=str) + "\n")
+
+  def generate(
+    self,
+    input_ids: Any,
+    generation_config: Any = None,
+    prng_key: Any = None,
+    trace: bool = True,
+    params: Any = None,
+    logits_processor: Any = None,
+    **kwargs: Any,
+  ) -> Output:
+    """Continues each text; of an encoder-decoder: answers each source. Under `jax.jit` too.
+
+    Args:
+      input_ids: int32 [batch, length]; of a Whisper float [batch, mels, frames].
+      generation_config: entries; the model's own, of its files or its config, if None.
+      prng_key: for do_sample; that of seed 0 if None. What is drawn differs from what transformers drew.
+      trace: changes nothing.
+      params: in the old names; the model's own if None.
+      logits_processor: is refused; `zoo.generate` has `more_rules`.
+      **kwargs: attention_mask, decoder_input_ids, decoder_attention_mask; entries of the generation_config to change:
+        max_length (20 if nobody says), max_new_tokens, min_length, do_sample, temperature, top_k, top_p, num_beams,
+        num_return_sequences, length_penalty, early_stopping, eos_token_id, pad_token_id, decoder_start_token_id,
+        forced_bos_token_id, forced_eos_token_id, no_repeat_ngram_size, repetition_penalty, suppress_tokens.
+
+    Returns:
+      Output of sequences, int32 [batch, max_length], after the end pad_token_id; of num_return_sequences above 1
+      [batch * num_return_sequences, max_length]; of beams scores too.
+
+    Raises:
+      UserError: what `zoo.generate` refuses, an entry that it does not know.
+    """
+    if logits_processor:
+      raise UserError("logits_processor is given, which generate here does not have. Use zoo.generate(more_rules=...).")
+    inputs = {
+      name: kwargs.pop(name, None) for name in ("attention_mask", "decoder_input_ids", "decoder_attention_mask")
+    }
+    entries = entries_of(self.generation_config if generation_config is None else generation_config)
+    entries = {name: x for name, x in {**entries, **kwargs}.items() if x is not None and not name.startswith("_")}
+    answers = self._is_ours() and hasattr(self.module.core.model, "encode")
+    begun = inputs["decoder_input_ids"] if answers else input_ids
+    length = 1 if begun is None else jnp.shape(begun)[1]
+    options = self._options(entries, answers, length)
+    if not answers or begun is not None:
+      options.pop("start_token", None)
+    mask, decoder_mask = inputs["attention_mask"], inputs["decoder_attention_mask"]
+    found = generate(
+      self.module.core.model,
+      self.module.core.to_ours(self.params if params is None else params),
+      self._source(input_ids),
+      valid=None if mask is None else jnp.asarray(mask) > 0,
+      decoder_tokens=begun if answers else None,
+      decoder_valid=None if decoder_mask is None else jnp.asarray(decoder_mask) > 0,
+      rng=jax.random.PRNGKey(0) if prng_key is None else prng_key,
+      return_scores=options.get("num_beams", 1) > 1,
+      **options,
+    )
+    sequences, scores = found if isinstance(found, tuple) else (found, None)
+    out = {"sequences": sequences.reshape(-1, sequences.shape[-1])}
+    return Output(out if scores is None else out | {"scores": scores.reshape(-1)})
+
+  def _source(self, input_ids: Any) -> jax.Array:
+    return jnp.asarray(input_ids, jnp.int32)
+
+  def _options(self, entries: Mapping[str, Any], answers: bool, length: int) -> dict[str, Any]:
+    """Keywords of `zoo.generate` from old entries; `length`: of what is there before the first new token."""
+    entries = dict(entries)
+    least = entries.pop("min_length", 0)
+    longest, new = entries.pop("max_length", LENGTH), entries.pop("max_new_tokens", None)
+    new = longest - length if new is None else new
+    start = entries.get("decoder_start_token_id")
+    if entries.get("do_sample"):
+      entries.setdefault("top_k", 50)
+      entries = {name: x for name, x in entries.items() if name != "top_k" or x}
+    else:
+      entries = {name: x for name, x in entries.items() if name not in ("temperature", "top_k", "top_p")}
+    config = entries_of(self.config) | ({"is_encoder_decoder": True} if answers else {})
+    options = generation.options(entries, config, "generate")
+    # A token that the model does not have never comes: the defaults of configs are those of large vocabularies.
+    for name in ("eos", "suppress", "suppress_first"):
+      if name in options:
+        values = options[name] if isinstance(options[name], list) else [options[name]]
+        options[name] = [token for token in values if token < self.module.core.model.vocab_size]
+    options |= {"max_new_tokens": new, "min_new_tokens": max(options.get("min_new_tokens", 0), least - length)}
+    if answers and start is not None:
+      options.setdefault("start_token", start)
+    return options
