@@ -44,15 +44,14 @@ class Core:
     model: of the zoo, its layers in a loop.
     rules: of `zoo.hub.msgpack.flax_rules`.
     unused: patterns of old names that the model has and the old module had not.
-    towers: what hidden states and attentions are read from.
   """
 
-  def __init__(self, model: Any, rules: Sequence[Rule], unused: Sequence[str], towers: Sequence[Tower]):
-    self.model, self.towers = model, towers
+  def __init__(self, model: Any, rules: Sequence[Rule], unused: Sequence[str]):
+    self.model = model
     self.rules = [rule for rule in rules if not any(re.match(pattern, rule.theirs) for pattern in unused)]
     self.spare = [rule for rule in rules if rule not in self.rules]
     # Compiled, for a kernel is another shape there: reshaping costs nothing in a program, and a copy outside of one.
-    self.compiled = jax.jit(self._pure, static_argnames=("run", "train", "attentions", "hidden"))
+    self.compiled = jax.jit(self._pure, static_argnames=("run", "towers", "train", "attentions", "hidden"))
     # A method is another one each time that it is asked for, and a program is compiled for each.
     self.to_ours = jax.jit(self.ours)
 
@@ -106,7 +105,7 @@ class Core:
     layers = jax.tree_util.tree_map_with_path(empty, _own(state["cache"]))
     return {"layers": layers, "index": jnp.int32(0)}
 
-  def _pure(self, params, cache, rngs, inputs, *, run, train, attentions, hidden):
+  def _pure(self, params, cache, rngs, inputs, *, run, towers, train, attentions, hidden):
     variables, mutable, watched = {"params": self.ours(params)}, [], {}
     if cache:
       variables["cache"], mutable = cache["layers"], ["cache"]
@@ -118,7 +117,7 @@ class Core:
       watched = dict(capture_intermediates=_is_watched)
     call = dict(method=lambda model: run(model, inputs, train), rngs=rngs, mutable=mutable or False, **watched)
     out, state = self.model.apply(variables, **call) if mutable else (self.model.apply(variables, **call), {})
-    for tower in self.towers if watched else ():
+    for tower in towers if watched else ():
       _put_states(out, state["intermediates"], tower, attentions, hidden)
     if cache:
       cache = {"layers": _own(state["cache"]), "index": cache["index"] + length}
@@ -191,7 +190,7 @@ class Recipe(NamedTuple):
   """What of an old module's class decides which model of the zoo it is.
 
   family, head: of `zoo.build`. names: [(regular expression, replacement)] from torch's names to the old ones.
-  unused, towers: of `Core`. trunk: whether hidden states are wanted in place of logits.
+  unused: of `Core`. trunk: whether hidden states are wanted in place of logits.
   learns_pad: whether the token of padding is one like any other; False: positions are counted without it.
   """
 
@@ -199,7 +198,6 @@ class Recipe(NamedTuple):
   head: str | None
   names: tuple[tuple[str, str], ...]
   unused: tuple[str, ...]
-  towers: tuple[Tower, ...]
   trunk: bool = False
   learns_pad: bool = True
 
@@ -221,7 +219,7 @@ def _core(recipe: Recipe, sizes: dict[str, Any], dtype: str, remat: str | None) 
   model = model.trunk() if recipe.trunk else model
   rules = [rule._replace(theirs=renamed(rule.theirs, recipe.names))
            for rule in tables.of_family(recipe.family).rules(sizes)]  # fmt: skip
-  return Core(model, flax_rules(rules), recipe.unused, recipe.towers)
+  return Core(model, flax_rules(rules), recipe.unused)
 
 
 def renamed(name: str, names: Sequence[tuple[str, str]]) -> str:

@@ -3,11 +3,12 @@
 from types import ModuleType
 from typing import Any
 
-from zoo.compat import bert, clip, decoders, distilbert, images, roberta, t5
+from zoo.compat import bart, bert, clip, decoders, distilbert, images, roberta, t5, whisper
 from zoo.compat.pretrained import FlaxPreTrainedModel
 
 # transformers' model -> our file, and how its names begin.
 MODELS: dict[str, tuple[ModuleType, str]] = {
+  "bart": (bart, "FlaxBart"),
   "bert": (bert, "FlaxBert"),
   "clip": (clip, "FlaxCLIP"),
   "dinov2": (images, "FlaxDinov2"),
@@ -15,10 +16,13 @@ MODELS: dict[str, tuple[ModuleType, str]] = {
   "gemma": (decoders, "FlaxGemma"),
   "gpt2": (decoders, "FlaxGPT2"),
   "llama": (decoders, "FlaxLlama"),
+  "marian": (bart, "FlaxMarian"),
   "mistral": (decoders, "FlaxMistral"),
   "roberta": (roberta, "FlaxRoberta"),
   "t5": (t5, "FlaxT5"),
+  "mt5": (t5, "FlaxMT5"),
   "vit": (images, "FlaxViT"),
+  "whisper": (whisper, "FlaxWhisper"),
   "xlm_roberta": (roberta, "FlaxXLMRoberta"),
 }
 FILES = {f"transformers.models.{model}.modeling_flax_{model}": found for model, found in MODELS.items()}

@@ -19,7 +19,7 @@ from zoo.options import Options
 
 
 class Call(NamedTuple):
-  """A call of an old module, understood: what the model is given, and what to return; `run`: another than usual."""
+  """A call of an old module, understood: what the model is given, and what to return; others than usual may run."""
 
   inputs: dict[str, jax.Array | None]
   deterministic: bool = True
@@ -27,6 +27,7 @@ class Call(NamedTuple):
   output_hidden_states: bool | None = False
   return_dict: bool | None = True
   run: Callable | None = None
+  towers: tuple[Tower, ...] | None = None
 
 
 class OldModule(Functional):
@@ -73,7 +74,7 @@ class OldModule(Functional):
     kind = type(self)
     no_pooler = not self.add_pooling_layer and kind.POOLER is not None
     unused = kind.UNUSED + ((f"{kind.POOLER}/",) if no_pooler else ())
-    recipe = Recipe(kind.FAMILY, kind.HEAD, kind.NAMES, unused, kind.TOWERS, kind.TRUNK, kind.LEARNS_PAD)
+    recipe = Recipe(kind.FAMILY, kind.HEAD, kind.NAMES, unused, kind.TRUNK, kind.LEARNS_PAD)
     sizes = self.sizes_json or json.dumps(understood(kind, section(kind, entries_of(self.config), "config"), "config"))
     return core_of(recipe, sizes, jnp.dtype(self.dtype).name, "full" if self.gradient_checkpointing else None)
 
@@ -94,9 +95,9 @@ class OldModule(Functional):
       getattr(self.config, name, default) if flag is None else flag
       for (name, default), flag in zip(DEFAULTS.items(), call[2:5])
     )
-    flags = dict(train=not call.deterministic, attentions=bool(attentions), hidden=bool(hidden))
-    run = call.run or type(self).run
-    out, cache = self.core.compiled(_plain(params), _plain(cache), rngs, call.inputs, run=run, **flags)
+    flags: dict[str, Any] = dict(train=not call.deterministic, attentions=bool(attentions), hidden=bool(hidden))
+    flags |= dict(run=call.run or type(self).run, towers=call.towers or type(self).TOWERS)
+    out, cache = self.core.compiled(_plain(params), _plain(cache), rngs, call.inputs, **flags)
     if not self.add_pooling_layer and isinstance(out, Output):
       out.pop("pooler_output", None)
     return (out if as_output or not isinstance(out, Output) else out.to_tuple()), cache

@@ -4,11 +4,14 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from zoo.compat import seq2seq
 from zoo.compat.config_classes import ConfigClass
 from zoo.compat.core import Tower
-from zoo.compat.model import FlaxModel
-from zoo.compat.module import Call, OldModule, token_inputs
+from zoo.compat.generating import Generates
+from zoo.compat.module import Call, OldModule, refuse, token_inputs
 from zoo.compat.outputs import Output
+
+_MT5 = ("mt5", "t5")  # The model_type of a config that says none, and the other one.
 
 
 def _encoder_arguments(
@@ -30,14 +33,118 @@ class FlaxT5EncoderModule(OldModule):
   arguments, run = staticmethod(_encoder_arguments), staticmethod(_run_encoder)
 
 
-class FlaxT5PreTrainedModel(FlaxModel):
+def _arguments(
+  input_ids=None, attention_mask=None, decoder_input_ids=None, decoder_attention_mask=None, encoder_outputs=None,
+  output_attentions=None, output_hidden_states=None, return_dict=None, deterministic=True,
+):  # fmt: skip
+  refuse(encoder_outputs=encoder_outputs)
+  inputs = seq2seq.pair_inputs(input_ids, attention_mask, decoder_input_ids, decoder_attention_mask)
+  return Call(inputs, deterministic, output_attentions, output_hidden_states, return_dict)
+
+
+class FlaxT5Module(seq2seq.PairModule):
+  """-> last_hidden_state [batch, decoder length, d_model], encoder_last_hidden_state [batch, length, d_model]."""
+
+  FAMILY, TOWERS = "t5", seq2seq.NORMED
+  arguments, run = staticmethod(_arguments), staticmethod(seq2seq.run_states)
+
+
+class FlaxT5ForConditionalGenerationModule(FlaxT5Module):
+  """-> logits [batch, decoder length, vocab_size], encoder_last_hidden_state [batch, length, d_model]."""
+
+  HEAD, run = "lm", staticmethod(seq2seq.run_logits)
+
+  @classmethod
+  def adjusted(cls, sizes, entries):
+    # Without files nobody knows but the config; with files it is believed where it says that there are two.
+    return sizes | {"tied": sizes["tied"] and entries.get("tie_word_embeddings") is not False}
+
+
+class FlaxT5PreTrainedModel(seq2seq.PairModel):
   """T5's base class."""
 
-  config_class, base_model_prefix, module_class = ConfigClass("T5Config"), "transformer", FlaxT5EncoderModule
+  config_class, base_model_prefix, module_class = ConfigClass("T5Config"), "transformer", FlaxT5Module
+
+
+class _OfTwoTexts(FlaxT5PreTrainedModel):
+  def __call__(
+    self,
+    input_ids: Any,
+    attention_mask: Any = None,
+    decoder_input_ids: Any = None,
+    decoder_attention_mask: Any = None,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+    train: bool = False,
+    params: Any = None,
+    dropout_rng: Any = None,
+  ) -> Output:
+    """int32 input_ids [batch, length], decoder_input_ids [batch, decoder length], and their masks of 0 and 1."""
+    flags = self._flags(output_attentions, output_hidden_states, return_dict)
+    if self._is_ours():
+      inputs = seq2seq.pair_inputs(input_ids, attention_mask, decoder_input_ids, decoder_attention_mask)
+      return self._apply(params, dropout_rng, Call(inputs, not train, *flags))
+    (ids, mask, _), (others, other, _) = (
+      self._tokens(*pair) for pair in ((input_ids, attention_mask), (decoder_input_ids, decoder_attention_mask))
+    )
+    named = dict(zip(("output_attentions", "output_hidden_states", "return_dict"), flags), deterministic=not train)
+    return self._apply(params, dropout_rng, ids, mask, others, other, **named)
+
+  def encode(
+    self,
+    input_ids: Any,
+    attention_mask: Any = None,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+    train: bool = False,
+    params: Any = None,
+    dropout_rng: Any = None,
+  ) -> Output:
+    """-> last_hidden_state [batch, length, d_model], what `decode` is given as encoder_outputs."""
+    inputs = token_inputs(input_ids, attention_mask, None)
+    flags = (output_attentions, output_hidden_states, return_dict)
+    return self._encode(inputs, flags, train, params, dropout_rng)
+
+  def decode(
+    self,
+    decoder_input_ids: Any,
+    encoder_outputs: Any,
+    encoder_attention_mask: Any = None,
+    decoder_attention_mask: Any = None,
+    past_key_values: Any = None,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+    train: bool = False,
+    params: Any = None,
+    dropout_rng: Any = None,
+  ) -> Output:
+    """What a call returns of the second text; with past_key_values, of `init_cache`, it goes on from there."""
+    masks = (encoder_attention_mask, decoder_attention_mask)
+    inputs = seq2seq.decoder_inputs(decoder_input_ids, encoder_outputs, *masks)
+    flags = (output_attentions, output_hidden_states, return_dict)
+    return self._decode(inputs, past_key_values, flags, train, params, dropout_rng)
+
+  def _example(self, input_shape):
+    return self._tokens(jnp.zeros(input_shape, jnp.int32))[:2] * 2
+
+
+class FlaxT5Model(_OfTwoTexts):
+  """-> last_hidden_state [batch, decoder length, d_model], encoder_last_hidden_state [batch, length, d_model]."""
+
+
+class FlaxT5ForConditionalGeneration(Generates, _OfTwoTexts):
+  """-> logits [batch, decoder length, vocab_size]; `generate` answers."""
+
+  module_class = FlaxT5ForConditionalGenerationModule
 
 
 class FlaxT5EncoderModel(FlaxT5PreTrainedModel):
   """-> last_hidden_state [batch, length, d_model], normed, as the last of hidden_states is."""
+
+  module_class = FlaxT5EncoderModule
 
   def __call__(
     self,
@@ -59,3 +166,41 @@ class FlaxT5EncoderModel(FlaxT5PreTrainedModel):
 
   def _example(self, input_shape):
     return self._tokens(jnp.zeros(input_shape, jnp.int32))[:2]
+
+
+class FlaxMT5Module(FlaxT5Module):
+  """As T5's."""
+
+  TYPES = _MT5
+
+
+class FlaxMT5EncoderModule(FlaxT5EncoderModule):
+  """As T5's."""
+
+  TYPES = _MT5
+
+
+class FlaxMT5ForConditionalGenerationModule(FlaxT5ForConditionalGenerationModule):
+  """As T5's."""
+
+  TYPES = _MT5
+
+
+class FlaxMT5Model(FlaxT5Model):
+  """As T5's."""
+
+  config_class, module_class = ConfigClass("MT5Config"), FlaxMT5Module
+
+
+class FlaxMT5EncoderModel(FlaxT5EncoderModel):
+  """As T5's."""
+
+  config_class = ConfigClass("MT5Config")
+  module_class = FlaxMT5EncoderModule
+
+
+class FlaxMT5ForConditionalGeneration(FlaxT5ForConditionalGeneration):
+  """As T5's."""
+
+  config_class = ConfigClass("MT5Config")
+  module_class = FlaxMT5ForConditionalGenerationModule

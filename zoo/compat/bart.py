@@ -1,0 +1,204 @@
+"""The old classes of BART and Marian: transformers 4, modeling_flax_bart.py and modeling_flax_marian.py."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.compat import seq2seq
+from zoo.compat.config_classes import ConfigClass
+from zoo.compat.generating import Generates
+from zoo.compat.model import with_head
+from zoo.compat.module import Call, token_inputs
+from zoo.compat.outputs import Output
+from zoo.errors import UserError
+from zoo.layers.embeddings import shift_right
+
+
+def _arguments(
+  input_ids, attention_mask=None, decoder_input_ids=None, decoder_attention_mask=None, position_ids=None,
+  decoder_position_ids=None, output_attentions=False, output_hidden_states=False, return_dict=True, deterministic=True,
+):  # fmt: skip
+  in_order(position_ids)
+  masks = (attention_mask, decoder_attention_mask)
+  inputs = seq2seq.pair_inputs(input_ids, masks[0], decoder_input_ids, masks[1], decoder_position_ids)
+  return Call(inputs, deterministic, output_attentions, output_hidden_states, return_dict)
+
+
+def in_order(position_ids: Any) -> None:
+  """Refuses positions of what is encoded that do not count from 0."""
+  if position_ids is None or isinstance(position_ids, jnp.ndarray) and not hasattr(position_ids, "__array__"):
+    return
+  try:
+    places = np.atleast_2d(np.asarray(position_ids))
+  except Exception:  # Traced: nobody knows them.
+    return
+  if (places != np.arange(places.shape[-1])).any():
+    raise UserError("position_ids do not count from 0, and what is encoded has no others here. Leave them out.")
+
+
+def _run_answer(model, inputs, train):
+  out = _read(model, inputs, train)
+  return {"start_logits": out["start"], "end_logits": out["end"], "encoder_last_hidden_state": out["encoded"]}
+
+
+def _run_classes(model, inputs, train):
+  out = _read(model, inputs, train)
+  return {"logits": out["logits"], "encoder_last_hidden_state": out["encoded"]}
+
+
+def _read(model, inputs, train):
+  masks = dict(valid=inputs["valid"], decoder_valid=inputs["decoder_valid"])
+  return model(inputs["tokens"], inputs["decoder_tokens"], **masks, train=train)
+
+
+class FlaxBartModule(seq2seq.PairModule):
+  """-> last_hidden_state [batch, decoder length, dim], encoder_last_hidden_state [batch, length, dim]."""
+
+  FAMILY = "bart"
+  arguments, run = staticmethod(_arguments), staticmethod(seq2seq.run_states)
+
+
+class FlaxBartForConditionalGenerationModule(FlaxBartModule):
+  """-> logits [batch, decoder length, vocab_size], encoder_last_hidden_state [batch, length, dim]."""
+
+  HEAD, QUIET, run = "lm", ("final_logits_bias",), staticmethod(seq2seq.run_logits)
+
+  @classmethod
+  def adjusted(cls, sizes, entries):
+    return sizes | {"logits_bias": True}
+
+
+class FlaxMarianModule(FlaxBartModule):
+  """-> last_hidden_state [batch, decoder length, dim], encoder_last_hidden_state [batch, length, dim]."""
+
+  FAMILY = "marian"
+
+
+class FlaxMarianMTModule(FlaxBartForConditionalGenerationModule):
+  """-> logits [batch, decoder length, vocab_size], encoder_last_hidden_state [batch, length, dim]."""
+
+  FAMILY = "marian"
+
+
+class FlaxBartPreTrainedModel(seq2seq.PairModel):
+  """BART's base class: what its models are called with."""
+
+  config_class, base_model_prefix, module_class = ConfigClass("BartConfig"), "model", FlaxBartModule
+
+  def __call__(
+    self,
+    input_ids: Any,
+    attention_mask: Any = None,
+    decoder_input_ids: Any = None,
+    decoder_attention_mask: Any = None,
+    position_ids: Any = None,
+    decoder_position_ids: Any = None,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+    train: bool = False,
+    params: Any = None,
+    dropout_rng: Any = None,
+  ) -> Output:
+    """int32 input_ids [batch, length], decoder_input_ids [batch, decoder length] and their masks of 0 and 1.
+
+    decoder_input_ids are input_ids behind decoder_start_token_id, if none are given.
+    """
+    if decoder_input_ids is None:
+      start = self.config.decoder_start_token_id
+      decoder_input_ids = shift_right(jnp.asarray(input_ids, jnp.int32), 0 if start is None else start)
+    flags = self._flags(output_attentions, output_hidden_states, return_dict)
+    if self._is_ours():
+      texts = (input_ids, attention_mask, decoder_input_ids, decoder_attention_mask)
+      return self._apply(params, dropout_rng, *texts, position_ids, decoder_position_ids, *flags, not train)
+    ids, mask, places = self._tokens(input_ids, attention_mask, position_ids)
+    others, other, others_places = self._tokens(decoder_input_ids, decoder_attention_mask, decoder_position_ids)
+    return self._apply(params, dropout_rng, ids, mask, others, other, places, others_places, *flags, not train)
+
+  def encode(
+    self,
+    input_ids: Any,
+    attention_mask: Any = None,
+    position_ids: Any = None,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+    train: bool = False,
+    params: Any = None,
+    dropout_rng: Any = None,
+  ) -> Output:
+    """-> last_hidden_state [batch, length, dim], what `decode` is given as encoder_outputs."""
+    in_order(position_ids)
+    inputs = token_inputs(input_ids, attention_mask, None)
+    flags = (output_attentions, output_hidden_states, return_dict)
+    return self._encode(inputs, flags, train, params, dropout_rng)
+
+  def decode(
+    self,
+    decoder_input_ids: Any,
+    encoder_outputs: Any,
+    encoder_attention_mask: Any = None,
+    decoder_attention_mask: Any = None,
+    decoder_position_ids: Any = None,
+    past_key_values: Any = None,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+    train: bool = False,
+    params: Any = None,
+    dropout_rng: Any = None,
+  ) -> Output:
+    """What a call returns of the second text; with past_key_values, of `init_cache`, it goes on from there."""
+    masks = (encoder_attention_mask, decoder_attention_mask)
+    inputs = seq2seq.decoder_inputs(decoder_input_ids, encoder_outputs, *masks, decoder_position_ids)
+    flags = (output_attentions, output_hidden_states, return_dict)
+    return self._decode(inputs, past_key_values, flags, train, params, dropout_rng)
+
+  def _example(self, input_shape):
+    ids, mask, positions = self._tokens(jnp.zeros(input_shape, jnp.int32))
+    return ids, mask, ids, mask, positions, positions
+
+
+class FlaxMarianPreTrainedModel(FlaxBartPreTrainedModel):
+  """Marian's base class; called as BART's."""
+
+  config_class, module_class = ConfigClass("MarianConfig"), FlaxMarianModule
+
+
+class FlaxBartModel(FlaxBartPreTrainedModel):
+  """-> last_hidden_state [batch, decoder length, dim], encoder_last_hidden_state [batch, length, dim]."""
+
+
+class FlaxMarianModel(FlaxMarianPreTrainedModel):
+  """-> last_hidden_state [batch, decoder length, dim], encoder_last_hidden_state [batch, length, dim]."""
+
+
+class FlaxBartForConditionalGeneration(Generates, FlaxBartPreTrainedModel):
+  """-> logits [batch, decoder length, vocab_size]; `generate` answers."""
+
+  module_class = FlaxBartForConditionalGenerationModule
+
+
+class FlaxMarianMTModel(Generates, FlaxMarianPreTrainedModel):
+  """-> logits [batch, decoder length, vocab_size]; `generate` translates."""
+
+  module_class = FlaxMarianMTModule
+
+
+FlaxBartForSequenceClassification, FlaxBartForSequenceClassificationModule = with_head(
+  FlaxBartModule,
+  FlaxBartPreTrainedModel,
+  "FlaxBartForSequenceClassification",
+  "-> logits [batch, num_labels], read at the last end of the text.",
+  run=_run_classes,
+  HEAD="classify",
+)
+FlaxBartForQuestionAnswering, FlaxBartForQuestionAnsweringModule = with_head(
+  FlaxBartModule,
+  FlaxBartPreTrainedModel,
+  "FlaxBartForQuestionAnswering",
+  "-> start_logits, end_logits [batch, length].",
+  run=_run_answer,
+  HEAD="question_answering",
+)

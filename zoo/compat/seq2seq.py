@@ -1,0 +1,130 @@
+"""What old models have in common that read one text and write another."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from zoo.compat.core import Tower
+from zoo.compat.model import FlaxModel
+from zoo.compat.module import Call, OldModule
+from zoo.compat.outputs import Output
+from zoo.errors import UserError
+
+TOWERS = (Tower(part="encoder", prefix="encoder_"), Tower(part="decoder", prefix="decoder_", cross=True))
+NORMED = tuple(tower._replace(last="norm") for tower in TOWERS)  # Where both end in a norm that their layers lack.
+
+
+def pair_inputs(input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, decoder_position_ids=None):
+  """The old arrays of two texts as the zoo has them.
+
+  Raises:
+    UserError: there is no second text.
+  """
+  if decoder_input_ids is None:
+    raise UserError("decoder_input_ids are missing. Give them beside the first text: what is to be continued.")
+  positions = None if decoder_position_ids is None else jnp.atleast_2d(jnp.asarray(decoder_position_ids, jnp.int32))
+  return {
+    "tokens": source(input_ids),
+    "valid": mask(attention_mask),
+    "decoder_tokens": jnp.asarray(decoder_input_ids, jnp.int32),
+    "decoder_valid": mask(decoder_attention_mask),
+    "decoder_positions": positions,
+  }
+
+
+def source(inputs: Any) -> jax.Array:
+  """int32 tokens; of sounds, which are floats, as they are."""
+  inputs = jnp.asarray(inputs)
+  return inputs if jnp.issubdtype(inputs.dtype, jnp.floating) else inputs.astype(jnp.int32)
+
+
+def mask(given: Any) -> jax.Array | None:
+  """bool, True = real."""
+  return None if given is None else jnp.asarray(given) > 0
+
+
+def encode(model, inputs, train):
+  """The first text's hidden states."""
+  return {"last_hidden_state": model.encode(inputs["tokens"], valid=inputs["valid"], train=train)}
+
+
+def _hidden(model, inputs, encoded, train):
+  return model.decode_hidden(
+    inputs["decoder_tokens"],
+    encoded,
+    valid=inputs["valid"],
+    decoder_valid=inputs["decoder_valid"],
+    positions=inputs["decoder_positions"],
+    train=train,
+  )
+
+
+def run_states(model, inputs, train):
+  """Hidden states of both texts."""
+  encoded = encode(model, inputs, train)["last_hidden_state"]
+  return {"last_hidden_state": _hidden(model, inputs, encoded, train), "encoder_last_hidden_state": encoded}
+
+
+def run_logits(model, inputs, train):
+  """Logits of the next token."""
+  out = run_states(model, inputs, train)
+  return {"logits": model.to_logits(out.pop("last_hidden_state")), **out}
+
+
+def decode_states(model, inputs, train):
+  """The second text's hidden states, given the first's."""
+  return {"last_hidden_state": _hidden(model, inputs, inputs["encoded"], train)}
+
+
+def decode_logits(model, inputs, train):
+  """Logits of the next token, given the first text's hidden states."""
+  return {"logits": model.to_logits(_hidden(model, inputs, inputs["encoded"], train))}
+
+
+class PairModule(OldModule):
+  """A module of two texts; `HEAD` "lm" gives logits."""
+
+  TOWERS = TOWERS
+
+  @classmethod
+  def alone(cls) -> tuple[Tower, ...]:
+    """What hidden states of one text are read from."""
+    return tuple(tower._replace(prefix="") for tower in cls.TOWERS)
+
+  @classmethod
+  def decoding(cls) -> Callable:
+    """What `decode` runs."""
+    return decode_logits if cls.HEAD == "lm" else decode_states
+
+
+class PairModel(FlaxModel):
+  """A model of two texts: `encode`, `init_cache` and `decode` do by parts what a call does."""
+
+  def init_cache(self, batch_size: int, max_length: int, encoder_outputs: Any) -> dict[str, Any]:
+    """An empty cache, which `decode` is given as past_key_values, for answers of max_length tokens."""
+    encoded = jnp.asarray(encoder_outputs[0])
+    inputs = pair_inputs(jnp.zeros(encoded.shape[:2]), None, jnp.zeros((batch_size, max_length)), None)
+    return self.module.core.empty_cache(self.module.decoding(), inputs | {"encoded": encoded})
+
+  def _encode(self, inputs: Mapping[str, Any], flags: tuple, train: bool, params: Any, dropout_rng: Any) -> Output:
+    call = Call(dict(inputs), not train, *self._flags(*flags), towers=self.module.alone())
+    return self._run(params, dropout_rng, call, encode)
+
+  def _decode(self, inputs: Mapping[str, Any], cache: Any, flags: tuple, train: bool, params: Any, dropout_rng: Any):
+    flags = self._flags(*flags)
+    call = Call(dict(inputs), not train, *flags, run=self.module.decoding(), towers=self.module.alone())
+    if not cache:
+      return self._apply(params, dropout_rng, call)
+    rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
+    variables = {"params": self.params if params is None else params, "cache": cache}
+    return self.module.apply(variables, call, rngs=rngs, mutable=["cache"])[0]
+
+
+def decoder_inputs(decoder_input_ids, encoder_outputs, encoder_attention_mask, decoder_attention_mask, positions=None):
+  """What `decode` is given, as the zoo has it."""
+  encoded = jnp.asarray(encoder_outputs[0])
+  nothing = jnp.zeros(encoded.shape[:2])
+  inputs = pair_inputs(nothing, encoder_attention_mask, decoder_input_ids, decoder_attention_mask, positions)
+  return inputs | {"encoded": encoded}
