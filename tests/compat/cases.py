@@ -37,6 +37,42 @@ CONFIGS = {
   "FlaxBertForQuestionAnswering": BERT,
   "FlaxBertForMultipleChoice": BERT,
 }
+
+# Of the other families one layer is enough to see what its arrays are called.
+ONE = dict(hidden_size=12, num_hidden_layers=1, num_attention_heads=3, intermediate_size=30)
+ROBERTA = dict(vocab_size=37, max_position_embeddings=19, type_vocab_size=1, pad_token_id=1, **ONE)
+DISTILBERT = dict(vocab_size=37, max_position_embeddings=19, dim=12, n_layers=1, n_heads=3, hidden_dim=30)
+IMAGES = dict(image_size=12, patch_size=4, **ONE)
+GPT2 = dict(vocab_size=37, n_positions=19, n_embd=12, n_layer=1, n_head=3)
+LLAMA = dict(vocab_size=37, max_position_embeddings=19, num_key_value_heads=3, **ONE)
+GEMMA = {**LLAMA, "num_key_value_heads": 1, "head_dim": 4}
+BART = dict(
+  vocab_size=37, max_position_embeddings=19, d_model=12, encoder_layers=1, decoder_layers=1, encoder_attention_heads=3,
+  decoder_attention_heads=2, encoder_ffn_dim=20, decoder_ffn_dim=22,
+)  # fmt: skip
+MARIAN = {**BART, "pad_token_id": 36, "eos_token_id": 0, "decoder_start_token_id": 36, "scale_embedding": True}
+WHISPER = dict(
+  vocab_size=37, d_model=12, encoder_layers=1, decoder_layers=1, encoder_attention_heads=3, decoder_attention_heads=2,
+  encoder_ffn_dim=20, decoder_ffn_dim=22, num_mel_bins=5, max_source_positions=8, max_target_positions=19,
+  pad_token_id=0, bos_token_id=1, eos_token_id=2, decoder_start_token_id=3,
+)  # fmt: skip
+CONFIGS |= {
+  "FlaxRobertaModel": ROBERTA,
+  "FlaxXLMRobertaForSequenceClassification": ROBERTA,
+  "FlaxDistilBertForMaskedLM": DISTILBERT,
+  "FlaxViTModel": IMAGES,
+  "FlaxDinov2ForImageClassification": IMAGES,
+  "FlaxGPT2Model": GPT2,
+  "FlaxGPT2LMHeadModel": GPT2,
+  "FlaxLlamaModel": LLAMA,
+  "FlaxMistralForCausalLM": LLAMA,
+  "FlaxGemmaForCausalLM": GEMMA,
+  "FlaxT5Model": {**T5, "num_layers": 1},
+  "FlaxMT5ForConditionalGeneration": {**T5, **GATED, "num_layers": 1, "tie_word_embeddings": False},
+  "FlaxBartForConditionalGeneration": BART,
+  "FlaxMarianMTModel": MARIAN,
+  "FlaxWhisperForConditionalGeneration": WHISPER,
+}
 OLD_NAMES = json.loads((Path(__file__).parent / "old_names.json").read_text())
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from zoo.compat import outputs
-from zoo.compat.families import FILES, names_in, old_names
+from zoo.compat.families import AUTO, FILES, auto_names, names_in, old_names
 from zoo.compat.pretrained import FlaxPreTrainedModel
 from zoo.errors import UserError
 
@@ -20,6 +20,7 @@ _undo: list[tuple[str, Any, Any, Any]] = []  # What `install` changed, newest la
 _ABSENT = object()
 # Files that old code imports from, beside those of the families: names -> what they are.
 SHARED = {
+  AUTO: auto_names(),
   "transformers.modeling_flax_utils": {"FlaxPreTrainedModel": FlaxPreTrainedModel},
   "transformers.modeling_flax_outputs": dict.fromkeys(
     """FlaxBaseModelOutput FlaxBaseModelOutputWithPooling FlaxBaseModelOutputWithPast FlaxSeq2SeqModelOutput
@@ -66,12 +67,15 @@ def install() -> None:
     return
   top = _transformers()
   for name, value in old_names().items():
-    _set(top, name, value)
+    if name not in SHARED[AUTO]:
+      _set(top, name, value)
   for file, names in {**{file: names_in(file) for file in FILES}, **SHARED}.items():
     module = _module(file)
     # What transformers 4 has for all families stays as it is: families that are not ours are made of it.
     for name, value in names.items() if file in FILES or ("module", None, file, None) in _undo else ():
       _set(module, name, value)
+      if file == AUTO:
+        _set(top, name, value)
       # transformers 4 looks in the folder of a model; so does what was written for it.
       _set(_module(file.rpartition(".")[0]), name, value)
       if isinstance(value, type) and value is not outputs.Output:

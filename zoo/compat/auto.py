@@ -1,0 +1,128 @@
+"""The old auto classes: a class for a config or for files. transformers 4, models/auto/modeling_flax_auto.py."""
+
+import os
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from zoo.compat import bart, bert, clip, decoders, distilbert, images, roberta, t5, whisper
+from zoo.compat.config import entries_of
+from zoo.errors import UserError, shown
+from zoo.hub.files import CONFIG, read_json
+from zoo.hub.ids import folder_of
+
+# model_type -> our file, and how the names of its classes begin.
+MODELS: dict[str, tuple[Any, str]] = {
+  "bart": (bart, "FlaxBart"),
+  "bert": (bert, "FlaxBert"),
+  "clip": (clip, "FlaxCLIP"),
+  "dinov2": (images, "FlaxDinov2"),
+  "distilbert": (distilbert, "FlaxDistilBert"),
+  "gemma": (decoders, "FlaxGemma"),
+  "gpt2": (decoders, "FlaxGPT2"),
+  "llama": (decoders, "FlaxLlama"),
+  "marian": (bart, "FlaxMarian"),
+  "mistral": (decoders, "FlaxMistral"),
+  "mt5": (t5, "FlaxMT5"),
+  "roberta": (roberta, "FlaxRoberta"),
+  "t5": (t5, "FlaxT5"),
+  "vit": (images, "FlaxViT"),
+  "whisper": (whisper, "FlaxWhisper"),
+  "xlm-roberta": (roberta, "FlaxXLMRoberta"),
+}
+
+
+class ByConfig(Mapping):
+  """config class -> old class, as FLAX_MODEL_MAPPING was.
+
+  Args:
+    classes: model_type -> old class.
+  """
+
+  def __init__(self, classes: Mapping[str, Any]):
+    self.classes = classes
+
+  def __getitem__(self, config_class: Any) -> Any:
+    return self.classes[config_class.model_type]
+
+  def __iter__(self) -> Iterator[Any]:
+    return iter(kind.config_class for kind in self.classes.values())
+
+  def __len__(self) -> int:
+    return len(self.classes)
+
+
+class FlaxAutoModel:
+  """Chooses the class: `from_pretrained` by the config.json, `from_config` by the config."""
+
+  CLASSES: ClassVar[dict[str, Any]] = {}
+
+  def __init__(self):
+    raise UserError(f"{type(self).__name__} makes models by from_pretrained(folder) and from_config(config).")
+
+  @classmethod
+  def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
+    """What the class of that folder's model_type makes of it; arguments as of its `from_pretrained`.
+
+    Raises:
+      UserError: there is no such class for that model_type.
+    """
+    config = kwargs.get("config")
+    if config is None:
+      fetching = {name: kwargs[name] for name in ("cache_dir", "token", "local_files_only") if kwargs.get(name)}
+      folder = folder_of(os.fspath(pretrained_model_name_or_path), kwargs.get("subfolder") or "", **fetching)
+      config = read_json(folder / CONFIG)
+    return cls._class(config).from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+  @classmethod
+  def from_config(cls, config: Any, **kwargs: Any) -> Any:
+    """A random model of a config."""
+    return cls._class(config)(config, **kwargs)
+
+  @classmethod
+  def _class(cls, config: Any) -> Any:
+    kind = entries_of(config).get("model_type")
+    if kind not in cls.CLASSES:
+      raise UserError(f"{cls.__name__} has no model_type {shown(kind)}. It has: {', '.join(sorted(cls.CLASSES))}.")
+    return cls.CLASSES[kind]
+
+
+def _classes(*endings: str) -> dict[str, Any]:
+  """model_type -> its class whose name ends so; of several endings the first that there is."""
+  found = {}
+  for kind, (module, front) in MODELS.items():
+    name = next((name for ending in endings if (name := f"{front}{ending}") in vars(module)), None)
+    if name is not None:
+      found[kind] = vars(module)[name]
+  return found
+
+
+# Behind FlaxAutoModelFor, and what the mapping is called -> how the names of classes end.
+_TASKS = {
+  ("AudioClassification", "AUDIO_CLASSIFICATION"): ("ForAudioClassification",),
+  ("CausalLM", "CAUSAL_LM"): ("ForCausalLM", "LMHeadModel"),
+  ("ImageClassification", "IMAGE_CLASSIFICATION"): ("ForImageClassification",),
+  ("MaskedLM", "MASKED_LM"): ("ForMaskedLM",),
+  ("MultipleChoice", "MULTIPLE_CHOICE"): ("ForMultipleChoice",),
+  ("NextSentencePrediction", "NEXT_SENTENCE_PREDICTION"): ("ForNextSentencePrediction",),
+  ("PreTraining", "PRETRAINING"): ("ForPreTraining", "ForMaskedLM", "ForConditionalGeneration"),
+  ("QuestionAnswering", "QUESTION_ANSWERING"): ("ForQuestionAnswering",),
+  ("Seq2SeqLM", "SEQ_TO_SEQ_CAUSAL_LM"): ("MTModel", "ForConditionalGeneration"),
+  ("SequenceClassification", "SEQUENCE_CLASSIFICATION"): ("ForSequenceClassification",),
+  ("SpeechSeq2Seq", "SPEECH_SEQ_2_SEQ"): ("ForConditionalGeneration",),
+  ("TokenClassification", "TOKEN_CLASSIFICATION"): ("ForTokenClassification",),
+}
+_SOUND = {"SpeechSeq2Seq": True, "Seq2SeqLM": False, "PreTraining": None}
+
+
+def _tasks() -> Iterator[tuple[str, Any]]:
+  for (name, mapping), endings in _TASKS.items():
+    sound = _SOUND.get(name)
+    classes = {kind: x for kind, x in _classes(*endings).items() if sound is None or (kind == "whisper") == sound}
+    doc = {"__doc__": FlaxAutoModel.__doc__, "CLASSES": classes, "__module__": __name__}
+    yield f"FlaxAutoModelFor{name}", type(f"FlaxAutoModelFor{name}", (FlaxAutoModel,), doc)
+    yield f"FLAX_MODEL_FOR_{mapping}_MAPPING", ByConfig(classes)
+
+
+FlaxAutoModel.CLASSES = _classes("Model")
+FLAX_MODEL_MAPPING = ByConfig(FlaxAutoModel.CLASSES)
+globals().update(_tasks())
