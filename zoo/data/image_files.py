@@ -68,10 +68,11 @@ def opened(image: Any) -> Image.Image:
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
-  """Width and height as a viewer shows the image, without decoding it."""
-  # Pillow turns TIFF by itself, and gives its size as it will be.
-  turned = picture.format != "TIFF" and _orientation(picture) in SIDEWAYS
-  return picture.size[::-1] if turned else picture.size
+  """Width and height as a viewer shows the image, which is not decoded unless it is a TIFF."""
+  if picture.format == "TIFF":  # Pillow turns those itself, when it decodes them.
+    picture.load()
+    return picture.size
+  return picture.size[::-1] if _orientation(picture) in SIDEWAYS else picture.size
 
 
 def plain(picture: Image.Image, draft: tuple[int, int] | None = None) -> Image.Image:
