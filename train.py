@@ -110,7 +110,8 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
     artifacts.write_json(folder, "environment.json", environment())
     if record is not None:
       artifacts.write_json(folder, verify.FILE, record)
-    ledger = Ledger(folder, made.batches.records, start, evaluate.left_out(evaluators))
+    told = lambda line: progress.note(line)
+    ledger = Ledger(folder, made.batches.records, start, evaluate.left_out(evaluators), note=told)
     writers = Writers(folder, step=start, tensorboard=config.log.tensorboard, wandb=config.log.wandb)
 
   progress = Progress(config.steps, step=start)

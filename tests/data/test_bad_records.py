@@ -239,9 +239,11 @@ def test_a_ledger_reads_as_that_of_an_uninterrupted_run(tmp_path):
 def test_a_ledger_counts_what_other_hosts_have_met(tmp_path, monkeypatch):
   records = Numbers(23, bad=[3, 11])
   monkeypatch.setattr(ledger, "_on_all_hosts", lambda pairs: [*pairs, (2, 11), (1, 3), (2, 3)])
-  book = Ledger(tmp_path, records, 0)
+  notes = []
+  book = Ledger(tmp_path, records, 0, note=notes.append)
   book.met(0, np.array([3]))
-  assert book.look() == {"bad_records": 2}
+  assert book.look() == book.look() == {"bad_records": 2}
+  assert len(notes) == 1 and "bad_records.jsonl. The first: numbers.txt, number 3 is bad" in notes[0]
   lines = [json.loads(line) for line in (tmp_path / "bad_records.jsonl").read_text().splitlines()]
   assert [(line["step"], line["record"]) for line in lines] == [(1, 3), (2, 11)]
 

@@ -4,7 +4,7 @@ import itertools
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -33,12 +33,20 @@ class Ledger:
     records: what the run trains on, a `zoo.data.pipeline.Records`.
     step: where the run starts or goes on.
     opened: name -> what is wrong with the records of other data, e.g. of evaluators, that were left out.
+    note: is told when the first bad record is met, and where the others are listed.
   """
 
   def __init__(
-    self, folder: str | os.PathLike, records: Any, step: int, opened: Mapping[str, Sequence[str]] | None = None
+    self,
+    folder: str | os.PathLike,
+    records: Any,
+    step: int,
+    opened: Mapping[str, Sequence[str]] | None = None,
+    *,
+    note: Callable[[str], Any] | None = None,
   ):
     self.path, self.records, self.skips = place(folder) / FILE, records, records.policy.skips
+    self._note = note
     self._pending: list[tuple[int, int]] = []
     self._met: set[int] = set()
     self._counts: Counter[int] = Counter()  # Of each part of the records, by its first one: how many are bad,
@@ -81,6 +89,9 @@ class Ledger:
       errors = list(pool.map(self._problem, order if is_first else order[:SHOWN]))
     for record, error in itertools.zip_longest(order, errors, fillvalue=""):
       self._take(int(record), error)
+    if errors and self._note is not None:
+      self._note(f"Bad records are passed over, and listed in {self.path}. The first: {errors[0]}")
+      self._note = None
     if is_first:
       self._add([_line(first[record], self.records.name, record, error) for record, error in zip(order, errors)], saves)
     for start, count in self._counts.items():
