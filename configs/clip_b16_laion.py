@@ -28,7 +28,7 @@ def get_config():
         "max_length": 77,
         "image_size": 224,
         "fit": "random_crop",
-        "bad_records": {"action": "skip", "most": 0.01},  # Of so many images from the web some do not decode.
+        "bad_records": "skip",  # Of so many images from the web some do not decode.
         "workers": 12,
       },
       "optimizer": {
