@@ -20,14 +20,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.data.tokenizer_variants import lower_cased
 from zoo.errors import UserError
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
 from zoo.hub.preprocessing import load_processor
 from zoo.hub.sentence_encoder import SentenceEncoder, check_truncate_dim, read_sentence_encoder
 from zoo.hub.sentence_modules import unit_length
+from zoo.hub.static_embedding import load_static, static_tokenizer
 from zoo.hub.tables import of_model_type
-from zoo.hub.tokenizers import leading_tokens, load_tokenizer, lower_cased
+from zoo.hub.tokenizers import leading_tokens, load_tokenizer
 from zoo.preprocessing import text_options
 from zoo.saving import load
 
@@ -95,6 +97,8 @@ def embedder(source: str | os.PathLike, *, dtype: Any = None, ignore: Collection
   """Loads a model once, for many calls of `embed`."""
   folder = folder_of(source)
   encoder = read_sentence_encoder(folder)
+  if encoder.static:
+    return Embedder(folder, encoder, *load_static(encoder.folder, dtype))
   model, params = load(encoder.folder, head=_head(encoder.folder), dtype=dtype, ignore=ignore)
   return Embedder(folder, encoder, model, params)
 
@@ -116,6 +120,8 @@ class Embedder:
 
   @functools.cached_property
   def tokenizer(self) -> Any:
+    if self.encoder.static:
+      return static_tokenizer(self.encoder.folder, self.model.vocab_size)
     tokenizer = load_tokenizer(self.encoder.folder)
     return lower_cased(tokenizer) if self.encoder.lower else tokenizer
 

@@ -62,6 +62,13 @@ CASES = {
 }
 
 
+def test_static_embeddings_are_those_of_the_library(encoder, tmp_path):
+  static = modules.StaticEmbedding(encoder.tokenizer, embedding_dim=5)
+  model = library.SentenceTransformer(modules=[static, modules.Normalize()], device="cpu")
+  model.save(str(tmp_path))
+  assert distance(zoo.embed(tmp_path, TEXTS[:2], prompt="x "), model.encode(TEXTS[:2], prompt="x ")) < 1e-5
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_vectors_are_those_of_the_library(case, encoder, tmp_path):
   after, prompts, options = CASES[case]

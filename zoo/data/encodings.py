@@ -230,18 +230,6 @@ class Pieces(Tokenizer):
     self.backend.no_truncation()
     self._lock = threading.Lock()
 
-  def lower_cased(self) -> "Pieces":
-    """The same that makes lower case of a text before all else; special tokens in it stay as they are."""
-    from tokenizers import Tokenizer as Backend
-    from tokenizers import normalizers
-
-    backend = Backend.from_str(self.backend.to_str())
-    before = backend.normalizer
-    lower = normalizers.Lowercase()
-    backend.normalizer = lower if before is None else normalizers.Sequence([lower, before])
-    backend.encode_special_tokens = True  # A setting that a text of the backend does not hold.
-    return self.changed(backend=backend, _lock=threading.Lock())
-
   def encode(self, text: str) -> list[int]:
     check_text(text)
     with self._lock:

@@ -17,6 +17,7 @@ from zoo.hub.pooling import ALIASES, POOLS
 from zoo.hub.sentence_modules import READERS, SENTENCE, TOKENS, Dropout, Module, Normalize, Pooling
 from zoo.options import Options
 
+FIRST = ("Transformer", "StaticEmbedding")
 MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
 # What the Transformer module is told, by the names that it had; the first that says anything counts.
 TRANSFORMER = tuple(
@@ -43,6 +44,7 @@ class SentenceEncoder(NamedTuple):
     prompts: name -> what may be put in front of a text.
     prompt: what is, where nobody says.
     truncate_dim: how many numbers of a vector are kept, the first; None: all.
+    static: whether there is no encoder but a table of vectors of tokens.
   """
 
   folder: pathlib.Path
@@ -52,6 +54,7 @@ class SentenceEncoder(NamedTuple):
   prompts: Mapping[str, str] = {}
   prompt: str = ""
   truncate_dim: int | None = None
+  static: bool = False
 
   def __call__(self, hidden: jax.Array, valid: jax.Array, prompt_length: jax.Array) -> jax.Array:
     """[batch, length, dim], bool [batch, length], int tokens of the prompt -> float32 [batch, dim]"""
@@ -70,6 +73,8 @@ class SentenceEncoder(NamedTuple):
     name = ALIASES.get(name, name)
     if name not in POOLS:
       raise UserError(f"pooling is {shown(name)}. It may be: {', '.join(POOLS)}.")
+    if self.static:
+      raise UserError(f"{self.folder} has vectors of tokens alone, and a text is their mean. Leave out pooling.")
     count = sum(isinstance(module, Pooling) for module in self.modules)
     if count != 1:
       raise UserError(f"{self.folder} pools {count} times. Leave out pooling: which of them it is for, nothing says.")
@@ -94,15 +99,18 @@ def read_sentence_encoder(folder: pathlib.Path) -> SentenceEncoder:
   encoder = SentenceEncoder(folder)
   if (folder / MODULES).is_file():
     encoder = _with_modules(encoder, folder)
-  encoder = encoder._replace(**_transformer_options(encoder.folder))
+  if not encoder.static:
+    encoder = encoder._replace(**_transformer_options(encoder.folder))
   if (folder / PROMPTS).is_file():
     encoder = encoder._replace(**_prompts(folder / PROMPTS))
   return encoder
 
 
 def _with_modules(encoder: SentenceEncoder, folder: pathlib.Path) -> SentenceEncoder:
-  (_, place), *rest = _listed(folder)
-  modules, written = [], {TOKENS}
+  (first, place), *rest = _listed(folder)
+  static = first == "StaticEmbedding"
+  modules: list[Module] = [Pooling(str(place))] * static
+  written = {SENTENCE if static else TOKENS}
   for kind, path in rest:
     module = READERS[kind](path)
     if module.reads not in written:
@@ -114,7 +122,7 @@ def _with_modules(encoder: SentenceEncoder, folder: pathlib.Path) -> SentenceEnc
     modules += [] if isinstance(module, Dropout) else [module]
   if SENTENCE not in written:
     raise UserError(f"{folder / MODULES} lists no module that writes {SENTENCE}. Add a Pooling.")
-  return encoder._replace(folder=place, modules=tuple(modules))
+  return encoder._replace(folder=place, modules=tuple(modules), static=static)
 
 
 def _listed(folder: pathlib.Path) -> list[tuple[str, pathlib.Path]]:
@@ -140,10 +148,13 @@ def _listed(folder: pathlib.Path) -> list[tuple[str, pathlib.Path]]:
 
 
 def _check_kind(where: pathlib.Path, kind: str, first: bool) -> None:
-  if first and kind != "Transformer":
-    raise UserError(f"{where} does not begin with a Transformer but with {shown(kind)}. The zoo has no other encoder.")
-  if not first and kind == "Transformer":
-    raise UserError(f"{where} lists a second Transformer. The zoo runs one, and it comes first.")
+  if first and kind not in FIRST:
+    raise UserError(
+      f"{where} does not begin with a Transformer or a StaticEmbedding but with {shown(kind)}. The zoo has no other "
+      "encoder."
+    )
+  if not first and kind in FIRST:
+    raise UserError(f"{where} lists a second {kind} after the first module. The zoo runs one, and it comes first.")
   if not first and kind not in READERS:
     near = did_you_mean(kind, READERS)
     raise UserError(f"{where}: the zoo has no module {shown(kind)}.{near} It has: Transformer, {', '.join(READERS)}.")

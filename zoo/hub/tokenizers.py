@@ -6,7 +6,6 @@ from zoo.data.encodings import ROLES, Pieces, Tokenizer
 from zoo.data.open_clip_text import is_open_clip
 from zoo.data.published import has_tokenizer
 from zoo.data.tokenizers import NAMED, tokenizer
-from zoo.errors import UserError
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
 from zoo.hub.preprocessing import carried_by
@@ -47,13 +46,6 @@ def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
   if config.get("model_type") == "clip" and text.get("vocab_size", 49408) == 49408:
     return tokenizer("clip")
   return tokenizer(str(folder))
-
-
-def lower_cased(tokenizer: Tokenizer) -> Tokenizer:
-  """The same tokenizer that makes lower case of a text first; special tokens in it stay as they are."""
-  if not isinstance(tokenizer, Pieces):
-    raise UserError(f"Tokenizer {tokenizer} has no step before its vocabulary where text could become lower case.")
-  return tokenizer.lower_cased()
 
 
 def leading_tokens(tokenizer: Tokenizer, text: str, most: int) -> int:

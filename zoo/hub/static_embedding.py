@@ -1,0 +1,81 @@
+"""StaticEmbedding of sentence-transformers, and model2vec: a table of vectors of tokens, and nothing around it.
+
+https://github.com/MinishLab/model2vec. A text is the mean of its tokens' vectors; no special tokens, no longest text.
+"""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.data.encodings import Tokenizer
+from zoo.data.tokenizer_variants import without_special
+from zoo.data.tokenizers import tokenizer
+from zoo.errors import UserError
+from zoo.hub.files import open_tensors, read_json
+
+TOKENIZER = "tokenizer.json"
+
+
+class StaticEmbedding(NamedTuple):
+  """What looks tokens up, called as a model is."""
+
+  vocab_size: int
+
+  @property
+  def spec(self) -> dict[str, Any]:
+    """As of models from `zoo.build`, which does not know this one."""
+    return {"family": "static_embedding"}
+
+  @property
+  def preprocessing(self) -> dict[str, Any]:
+    """As of models: nothing."""
+    return {}
+
+  def __call__(self, tokens: jax.Array, *, valid: Any = None) -> dict[str, jax.Array]:
+    """Not without parameters: use `apply`."""
+    raise UserError("A static embedding has no call of its own. Use apply({'params': params}, tokens).")
+
+  def apply(self, variables: Mapping[str, Any], tokens: jax.Array, *, valid: Any = None) -> dict[str, jax.Array]:
+    """int32 [batch, length] -> {"hidden": [batch, length, dim]}"""
+    return {"hidden": variables["params"]["embedding"][tokens]}
+
+
+def load_static(folder: pathlib.Path, dtype: Any = None) -> tuple[StaticEmbedding, dict[str, jax.Array]]:
+  """The table in a folder: embedding.weight, or embeddings of model2vec with a mapping and weights of tokens.
+
+  Raises:
+    UserError: there is none, or arrays beside it that nothing reads or that do not fit it.
+  """
+  tensors = open_tensors(folder)
+  names = set(tensors)
+  if names == {"embedding.weight"}:
+    table = tensors["embedding.weight"].astype(np.float32)
+  elif "embeddings" in names and names <= {"embeddings", "mapping", "weights"}:
+    table = tensors["embeddings"].astype(np.float32)
+    if "mapping" in names:
+      mapping = tensors["mapping"]
+      if mapping.ndim != 1 or mapping.size and not 0 <= mapping.min() <= mapping.max() < len(table):
+        raise UserError(f"{folder}: mapping {mapping.shape} does not name rows of embeddings, {len(table)}.")
+      table = table[mapping]
+    if "weights" in names:
+      if tensors["weights"].shape != table.shape[:1]:
+        raise UserError(f"{folder}: weights {tensors['weights'].shape} do not fit {len(table)} tokens.")
+      table = table * tensors["weights"].astype(np.float32)[:, None]
+  else:
+    raise UserError(f"{folder} holds no embedding.weight alone, and no embeddings. It holds: {', '.join(names)[:200]}.")
+  if table.ndim != 2:
+    raise UserError(f"{folder}: the table of vectors is {table.shape}. It must be [tokens, dim].")
+  return StaticEmbedding(len(table)), {"embedding": jnp.asarray(table, jnp.float32 if dtype is None else dtype)}
+
+
+def static_tokenizer(folder: pathlib.Path, vocab_size: int) -> Tokenizer:
+  """The tokenizer.json of a folder, without special tokens around a text; cut only where the file itself says so."""
+  bare = without_special(tokenizer(str(folder / TOKENIZER)))
+  if bare.vocab_size > vocab_size:
+    raise UserError(f"{folder}: the tokenizer has {bare.vocab_size} tokens, and the table vectors of {vocab_size}.")
+  cut = read_json(folder / TOKENIZER).get("truncation")
+  return bare.changed(max_length=cut["max_length"] if isinstance(cut, dict) else None)
