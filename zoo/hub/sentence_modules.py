@@ -18,6 +18,7 @@ from zoo.hub.files import CONFIG, open_tensors, read_json
 from zoo.hub.pooling import POOLS, pool
 from zoo.mismatch import mismatch
 from zoo.options import Options
+from zoo.reference import Reference
 
 TOKENS, SENTENCE = "token_embeddings", "sentence_embedding"
 
@@ -166,7 +167,9 @@ def read_dense(folder: pathlib.Path) -> Dense:
   Raises:
     UserError: an option or activation that is not there, tensors that are missing, extra or of another shape.
   """
-  options = _options(folder)
+  # The library passes over entries that it does not know, of this module alone.
+  where = folder / CONFIG
+  options = Options(read_json(where), str(where), reference=Reference({}, frozenset(), {}, {}), may_ignore=False)
   reads = options.take("module_input_name", SENTENCE)
   writes = options.take("module_output_name", reads)
   wide = [_count(options, name) for name in ("in_features", "out_features")]
