@@ -224,7 +224,7 @@ def test_two_hosts_come_to_one_verdict(tmp_path, monkeypatch):
   monkeypatch.setenv("XLA_FLAGS", os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=4"))  # Each of them.
   settings("gpt", tmp_path, EIGHT)
   path = tmp_path / "config.json"
-  right = end(start(path, 2, "--config.steps=1", "--config.verify=always"))
+  right = end(start(path, 2, "--config.steps=1", "--config.verify=always", "--config.sharding=replicated"))
   assert [status for status, _, _ in right] == [0, 0], right
   assert "Verified on mesh {'a': 2, 'b': 2, 'c': 2}" in right[0][1] and "Verified" not in right[1][1]
   assert (tmp_path / "run" / "verified.json").exists()

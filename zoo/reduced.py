@@ -202,21 +202,20 @@ def _pixels(sizes: Mapping[str, Any], batch: Mapping[str, np.ndarray], modulus: 
   return {"image_size": patches * patch} if side % patch == 0 and patches < side // patch else {}
 
 
-def _depths(sizes: Mapping[str, Any], shapes: Any, strategy: Any, mesh: Mesh) -> dict[str, int]:
+def _depths(sizes: Mapping[str, Any], shapes: Any, strategy: Any, mesh: Mesh) -> dict[str, Any]:
   """Fewer layers: as many as have one of every placement, at least two; of scanned ones as many as are scanned."""
   needed = max(2, 1 + max(_classes(shapes, strategy, mesh).values(), default=0))
   pattern = sizes.get("pattern")
   turn = len(pattern) if isinstance(pattern, list | tuple) else 1
   named = [path for path in flatten(shapes) if "/layers/" in f"/{path}"]
   turn = max([turn, *(1 + int(n) for path in named for n in re.findall(r"/layers/layer_(\d+)/", path))])
-  found = {}
-  for name, depth in sizes.items():
-    if not (name == "depth" or name.endswith("_depth")) or not isinstance(depth, int):
-      continue
-    scanned = sizes.get("scan") or (sizes.get("scan") is None and depth >= max(SCAN_FROM, 2 * turn))
-    least = 2 if sizes.get("scan") else max(SCAN_FROM, 2 * turn)
-    if scanned:
-      turns = like(depth // turn, mesh.size, max(2, -(-least // turn)))
+  scan, least = sizes.get("scan"), max(SCAN_FROM, 2 * turn)
+  depths = {name: n for name, n in sizes.items() if name.endswith("depth") and isinstance(n, int)}
+  scanned = {name: n >= least if scan is None else bool(scan) for name, n in depths.items()}
+  found: dict[str, Any] = {"scan": True} if scanned and all(scanned.values()) else {}
+  for name, depth in depths.items():
+    if scanned[name]:
+      turns = like(depth // turn, mesh.size, 2 if found.get("scan") else -(-least // turn))
       found[name] = min(depth, turns * turn + depth % turn)
     else:
       found[name] = min(depth, max(needed, turn))
