@@ -43,8 +43,9 @@ def image_text(
   Args:
     source, split, data_dir: as `zoo.data.sources.open_source` takes them.
     tokenizer: name or path; a caption becomes begin, its tokens, end, and padding.
-    max_length: tokens of a caption with begin and end; longer ones are cut before the end token.
-    image_size: pixels of each side; by default those of the shorter side of the first image.
+    max_length: tokens of a caption with begin and end; longer ones are cut before the end token. Of a published model
+      its tokenizer, and as many tokens as it takes, are the default (`zoo.model_data`).
+    image_size: pixels of each side; by default the model's, or without a model those of the first image's shorter side.
     fit: how an image becomes square: `crop`, `pad`, `squash`, `random_crop` (in training; evaluation crops the middle).
     background: what shows through transparent parts: `white`, `black`, or `random` (evaluation: white).
     image_field: field of the source that holds the image.

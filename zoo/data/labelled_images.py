@@ -33,7 +33,7 @@ def labelled_images(
 
   Args:
     source, split, data_dir: as `zoo.data.sources.open_source` takes them.
-    image_size: pixels of each side; by default those of the shorter side of the first image.
+    image_size: pixels of each side; by default the model's, or without a model those of the first image's shorter side.
     fit: how an image becomes square: `crop`, `pad`, `squash`, `random_crop` (in training; evaluation crops the middle).
     background: what shows through transparent parts: `white` or `black`.
     image_field, label_field: fields of the source. A label is a whole number, or a name where class names are known.
