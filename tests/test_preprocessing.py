@@ -8,6 +8,7 @@ import pytest
 import zoo
 from tests.hub_folder import random_params
 from zoo.errors import UserError
+from zoo.model_data import filled
 from zoo.preprocessing import as_float
 
 VIT = dict(image_size=8, patch_size=4, dim=6, depth=1, num_heads=2)
@@ -77,3 +78,17 @@ def test_save_hf_leaves_a_processor_alone_that_the_model_knows_nothing_of(tmp_pa
   zoo.save_hf(tmp_path, by_hand, random_params(by_hand))
   processor = zoo.load_processor(tmp_path)
   assert (processor.mean, processor.std, processor.crop, processor.edge) == ((0.25,) * 3, (0.5,) * 3, (8, 8), 8)
+
+
+def test_sections_within_sections_have_the_models_tokenizer_unless_they_name_one():
+  documents = {"name": "documents", "source": "text:here"}
+  options = {"tokenizer": "gpt2", "image_size": 8, "max_length": 5}
+  assert filled({"name": "packed", "data": documents}, options) == {
+    "name": "packed",
+    "data": {**documents, "tokenizer": "gpt2"},
+  }
+  own = {**documents, "tokenizer": "bytes"}
+  members = {"name": "mixture", "rates": {}, "members": {"one": documents, "other": own}}
+  assert filled(members, options)["members"] == {"one": {**documents, "tokenizer": "gpt2"}, "other": own}
+  pairs = {"name": "image_text", "source": "images:here"}
+  assert filled(pairs, options) == {**pairs, **options}
