@@ -26,8 +26,8 @@ from zoo.hub import tables
 from zoo.hub.files import open_tensors
 from zoo.options import Options
 
-MODULES = """bart bert clip dinov2 distilbert gemma gpt llama mae marian mixtral modernbert openai_gpt roberta siglip
-siglip2 siglip_towers t5 vit whisper""".split()
+MODULES = """bart bert clip dinov2 distilbert gemma gpt llama mae marian mixtral modernbert mpnet openai_gpt roberta
+siglip siglip2 siglip_towers t5 umt5 vit whisper""".split()
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "silu", "quick_gelu", "tanh", "gelu_pytorch_tanh")
 STRINGS = {
   "feed_forward_proj": ("relu", "gated-gelu", "gated-silu", "gelu"),

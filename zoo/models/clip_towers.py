@@ -96,7 +96,7 @@ def _read(out, projection):
 def image_tower(*, image_size, patch_size, channels, stem_dims=(), dim, dtype=None, epsilon=1e-5, **rest) -> ImageTower:
   """The image tower of these sizes; `rest` as `_tower` takes it."""
   grid = sizes.patch_grid(image_size, patch_size)
-  sizes.positive(channels=channels)
+  sizes.positive(channels=channels, dim=dim)
   stem_dims, shrunk = tuple(stem_dims), 2 ** len(stem_dims)
   sizes.positive(**{f"stem_dims[{i}]": dim for i, dim in enumerate(stem_dims)})
   if patch_size % shrunk:
