@@ -161,7 +161,7 @@ class Hunt:
 
     with torch.no_grad():
       out = model(**self.case.theirs(np.random.default_rng(1)), return_dict=True)
-    return {name: pick(out).numpy() for name, (_, pick) in self.case.outputs.items()}
+    return {name: pick(out).detach().numpy() for name, (_, pick) in self.case.outputs.items()}
 
   def ours(self, folder: pathlib.Path) -> tuple[Any, Any]:
     with warnings.catch_warnings():
