@@ -17,19 +17,21 @@
 # has them under their old names: arguments, outputs and parameter trees are what they were, and beneath is a model of
 # the zoo. Below run the two text encoders of a FLUX pipeline, at a tiny size and offline.
 #
+# There are CLIP, BERT, RoBERTa, XLM-R, DistilBERT, T5, mT5, BART, Marian, Whisper, GPT-2, Llama, Mistral, Gemma, ViT
+# and DINOv2, each with its heads, base class and modules, and the auto classes.
+#
 # | what you wrote | what it is now |
 # |---|---|
-# | `from transformers import FlaxCLIPTextModel, FlaxT5EncoderModel` | `from zoo.compat import ...`, the same names |
+# | `from transformers import FlaxCLIPTextModel, FlaxT5EncoderModel` | the same after `zoo.compat.install()`, or of `zoo.compat` |
 # | `from_pretrained(id, subfolder=..., from_pt=True, dtype=..., _do_init=False)` | the same, but for pickles |
 # | `model(ids, attention_mask=..., params=params)`, `.params`, `.config`, `.init_weights` | the same, compiled |
 # | `model.module.apply({"params": params}, ids, mask, positions)` | the same, for jit, grad, vmap and pmap |
 # | `params["text_model"]["encoder"]["layers"]["0"]["self_attn"]["q_proj"]["kernel"]` | the same |
 # | `out[0]`, `out.pooler_output`, `out["hidden_states"][-2]`, `return_dict=False` | the same |
 # | `model.save_pretrained(folder)` | the same; safetensors, which `zoo.load` and torch read |
-# | `model.push_to_hub(...)`, `module.apply(..., method=...)`, `head_mask` | refused in one line, or not there |
-# | an old module inside a Flax module of your own | `zoo.load` and the zoo's model, which is a Linen module |
-#
-# Also there: FlaxCLIPTextModelWithProjection, FlaxCLIPVisionModel, FlaxCLIPModel, and BERT with its seven heads.
+# | `self.vision_model = FlaxCLIPVisionModule(config)` in a Linen module of yours | the same |
+# | `model.generate(ids, max_length=..., num_beams=...)`, `init_cache`, `decode` | the same, by `zoo.generate` |
+# | `model.push_to_hub(...)`, `head_mask`, cross attention in BERT and GPT-2 | refused in one line |
 
 # %% [markdown]
 # ## A folder as a FLUX pipeline has it
@@ -165,6 +167,46 @@ plt.xlabel("zoo.load")
 plt.ylabel("zoo.compat")
 plt.legend()
 plt.show()
+
+# %% [markdown]
+# ## Where others look
+#
+# diffusers' and maxdiffusion's pipelines import the classes from transformers. After `install()` they find ours there,
+# whichever transformers is installed, or none; `uninstall()` takes them back.
+
+# %%
+import zoo.compat
+
+zoo.compat.install()
+from transformers import FlaxCLIPTextModel as Found
+
+print(Found.__module__, Found is FlaxCLIPTextModel)
+zoo.compat.uninstall()
+
+# %% [markdown]
+# ## Parts of modules of your own
+#
+# Old modules are Linen modules with the old parameter trees.
+
+# %%
+import flax.linen as nn
+
+from zoo.compat import FlaxCLIPTextModule
+
+
+class Scorer(nn.Module):
+  """A number for a text."""
+
+  config: zoo.compat.Config
+
+  @nn.compact
+  def __call__(self, ids):
+    return nn.Dense(1)(FlaxCLIPTextModule(self.config, name="text")(ids).pooler_output)
+
+
+scorer = Scorer(text_encoder.config)
+scores, variables = scorer.init_with_output(jax.random.key(0), inputs[0])
+print(scores.shape, *variables["params"], *variables["params"]["text"])
 
 # %% [markdown]
 # ## Saving

@@ -80,10 +80,11 @@ def install() -> None:
       _set(_module(file.rpartition(".")[0]), name, value)
       if isinstance(value, type) and value is not outputs.Output:
         _set(value, "__module__", file)
-  _set(jnp, "clip", _clip_with_old_keywords())
+  _set(jnp, "clip", clip_with_old_keywords())
 
 
-def _clip_with_old_keywords() -> Any:
+def clip_with_old_keywords() -> Any:
+  """`jax.numpy.clip`, with the keywords a_min and a_max that it had before JAX 0.10 too."""
   clip = jnp.clip
   if "a_min" in inspect.signature(clip).parameters:
     return clip

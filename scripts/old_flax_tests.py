@@ -1,0 +1,98 @@
+"""Counts which tests of transformers 4's own Flax classes pass with those of zoo.compat.
+
+    git clone --depth 1 --branch v4.48.3 https://github.com/huggingface/transformers TREE
+    pip install --target PACKAGES --no-deps tokenizers==0.21.4 huggingface_hub==0.36.0
+    PYTHONPATH=PACKAGES python scripts/old_flax_tests.py TREE clip bert t5 -k "not sharding"
+
+TREE is theirs, of a version that still had them; PACKAGES what that version wants. Every file of tests, named by its
+model, runs in two processes: with their classes, and after `zoo.compat.install()`. Printed are a row per class of tests
+and the tests that pass with theirs alone. Tests of files that are on the hub fail with both where there is no network.
+"""
+
+import argparse
+import collections
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+
+class Outcomes:
+  """A plugin of pytest that keeps what became of each test."""
+
+  def __init__(self):
+    self.found: dict[str, str] = {}
+
+  def pytest_runtest_logreport(self, report):
+    """Called by pytest, for each phase of each test."""
+    name = "::".join(report.nodeid.split("::")[1:3])
+    if report.when == "call" or report.outcome != "passed":
+      before = self.found.get(name)
+      self.found[name] = report.outcome if before in (None, "passed") else before
+
+
+def run(kind: str, tree: pathlib.Path, model: str, chosen: str, out: pathlib.Path) -> None:
+  """In a process of its own: runs a model's tests with "ours" or "theirs", and writes what became of them."""
+  import jax.numpy as jnp
+  import pytest
+
+  sys.path[:0] = [str(tree / "src"), str(tree)]
+  import zoo.compat.installing
+
+  if kind == "ours":
+    zoo.compat.install()
+  else:  # Else theirs do not start with JAX 0.10, and the count would be of nothing.
+    jnp.clip = zoo.compat.installing.clip_with_old_keywords()
+  os.chdir(tree)
+  outcomes = Outcomes()
+  options = ["-q", "-p", "no:cacheprovider", "--rootdir", str(tree), "-W", "ignore", "--tb=no", "-k", chosen]
+  pytest.main([*options, f"tests/models/{model}/test_modeling_flax_{model}.py"], plugins=[outcomes])
+  out.write_text(json.dumps(outcomes.found))
+
+
+def both(tree: pathlib.Path, model: str, chosen: str) -> dict[str, dict[str, str]]:
+  """{"theirs": test -> outcome, "ours": likewise}"""
+  found = {}
+  for kind in ("theirs", "ours"):
+    with tempfile.TemporaryDirectory() as folder:
+      out = pathlib.Path(folder) / "outcomes.json"
+      command = [sys.executable, __file__, str(tree), model, "-k", chosen, "--one", kind, "--out", str(out)]
+      subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+      if not out.is_file():
+        sys.exit(f"The tests of {model} did not run with {kind}: {' '.join(command)}")
+      found[kind] = json.loads(out.read_text())
+  return found
+
+
+def main() -> None:
+  """Prints the table."""
+  parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+  parser.add_argument("tree", type=lambda path: pathlib.Path(path).resolve())
+  parser.add_argument("models", nargs="+")
+  parser.add_argument("-k", dest="chosen", default="", help="of pytest: which tests")
+  parser.add_argument("--one", choices=("ours", "theirs"), help=argparse.SUPPRESS)
+  parser.add_argument("--out", type=pathlib.Path, help=argparse.SUPPRESS)
+  options = parser.parse_args()
+  if options.one:
+    return run(options.one, options.tree, options.models[0], options.chosen, options.out)
+  passed: collections.Counter = collections.Counter()
+  print("class of tests | theirs: passed, failed, skipped | ours | of theirs that pass, ours pass")
+  for model in options.models:
+    found = both(options.tree, model, options.chosen)
+    for name in sorted({test.partition("::")[0] for test in found["theirs"]}):
+      counts = {kind: collections.Counter(outcome for test, outcome in tests.items() if test.startswith(f"{name}::"))
+                for kind, tests in found.items()}  # fmt: skip
+      good = [test for test, outcome in found["theirs"].items() if test.startswith(f"{name}::") and outcome == "passed"]
+      lost = [test for test in good if found["ours"].get(test) != "passed"]
+      passed.update(theirs=len(good), ours=len(good) - len(lost))
+      rows = (" ".join(str(counts[kind][o]) for o in ("passed", "failed", "skipped")) for kind in ("theirs", "ours"))
+      print(name, *rows, f"{len(good) - len(lost)} of {len(good)}", sep=" | ", flush=True)
+      print(*(f"  only with theirs: {test}" for test in lost), sep="\n", end="\n" * bool(lost), flush=True)
+  print(f"in all {passed['ours']} of {passed['theirs']}: {100 * passed['ours'] / max(passed['theirs'], 1):.1f} %")
+  return None
+
+
+if __name__ == "__main__":
+  main()
