@@ -22,7 +22,7 @@
 #
 # | what you wrote | what it is now |
 # |---|---|
-# | `from transformers import FlaxCLIPTextModel, FlaxT5EncoderModel` | the same after `zoo.compat.install()`, or of `zoo.compat` |
+# | `from transformers import FlaxCLIPTextModel, FlaxT5EncoderModel` | the same after `zoo.compat.install()` |
 # | `from_pretrained(id, subfolder=..., from_pt=True, dtype=..., _do_init=False)` | the same, but for pickles |
 # | `model(ids, attention_mask=..., params=params)`, `.params`, `.config`, `.init_weights` | the same, compiled |
 # | `model.module.apply({"params": params}, ids, mask, positions)` | the same, for jit, grad, vmap and pmap |
