@@ -135,7 +135,8 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
   with hosts.Preemption() as preemption, claim, saver, closing(writers), closing(progress), closing(profile):
     if start == 0 and watch.action == "roll_back":
       saver.save(0, state)
-    step, batches = start, made.batches.iterate(start, ledger.met)
+    stream = made.batches.noting(ledger.met)
+    step, batches = start, stream.iterate(start)
     while step < config.steps:
       step += 1
       profile.before(step, state)
@@ -175,7 +176,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
       if bad is not None:
         with speed.paused(), watchdog.other():
           state = guard.roll_back(saver, abstract, bad)
-        step, batches, logs = bad, made.batches.iterate(bad, ledger.met), False
+        step, batches, logs = bad, stream.iterate(bad), False
         last = evaluates = step == config.steps
       if logs:
         metrics = {name: float(value) for name, value in metrics.items()}

@@ -88,14 +88,15 @@ def test_the_next_good_record_stands_for_a_bad_one_and_nothing_else_changes():
 def test_hosts_threads_and_restarts_come_to_the_same_batches_and_the_same_bad_records():
   whole = batches(Numbers(13, bad=[4, 5, 12]), 6, seed=3)
   met = []
-  for step, batch in zip(range(9), whole.iterate(0, lambda step, bad: met.append((step, sorted(bad.tolist()))))):
+  noting = whole.noting(lambda step, bad: met.append((step, sorted(bad.tolist()))))
+  for step, batch in zip(range(9), noting.iterate()):
     np.testing.assert_array_equal(batch["number"], whole[step]["number"])
   assert {record for _, records in met for record in records} == {4, 5, 12}
   of_hosts = {}
   for host in range(2):
     part = batches(Numbers(13, bad=[4, 5, 12]), 6, seed=3, process_index=host, process_count=2)
     note = lambda step, bad: of_hosts.setdefault(step, []).extend(bad.tolist())
-    for step, batch in zip(range(3, 9), part.iterate(3, note)):
+    for step, batch in zip(range(3, 9), part.noting(note).iterate(3)):
       np.testing.assert_array_equal(batch["number"], whole[step]["number"][3 * host : 3 * host + 3])
   assert sorted((step, sorted(bad)) for step, bad in of_hosts.items()) == [one for one in met if one[0] >= 3]
 
@@ -103,7 +104,7 @@ def test_hosts_threads_and_restarts_come_to_the_same_batches_and_the_same_bad_re
 @pytest.mark.slow
 def test_worker_processes_pass_over_the_same_records():
   made, met = batches(Numbers(13, bad=[4, 5, 12]), 6, seed=3, workers=2), []
-  for step, batch in zip(range(5), made.iterate(0, lambda step, bad: met.append(step))):
+  for step, batch in zip(range(5), made.noting(lambda step, bad: met.append(step)).iterate(0)):
     np.testing.assert_array_equal(batch["number"], made[step]["number"])
   assert met
 
@@ -128,7 +129,7 @@ def test_in_a_mixture_a_record_of_the_same_member_takes_the_place():
   assert set(found) == {0, 1, 2, 3, 101, 102, 103, 104, 105}
   assert (found < 100).mean() == 0.5
   met = set()
-  for _ in zip(range(20), made.iterate(0, lambda step, bad: met.update(bad.tolist()))):
+  for _ in zip(range(20), made.noting(lambda step, bad: met.update(bad.tolist())).iterate(0)):
     pass
   assert met == {4, 5, 11}
 
@@ -215,7 +216,7 @@ def test_texts_that_are_bad_are_left_out_when_they_are_opened(tmp_path):
 def run(folder, records, start, stop, **opened):
   """The numbers that a run logs from one step to another, every second step."""
   made, book, counts = batches(records, 3, seed=5), Ledger(folder, records, start, opened), {}
-  for step, _ in zip(range(start + 1, stop + 1), made.iterate(start, book.met)):
+  for step, _ in zip(range(start + 1, stop + 1), made.noting(book.met).iterate(start)):
     if step % 2 == 0:
       counts |= {step: book.look()}
   return counts

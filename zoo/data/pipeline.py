@@ -5,6 +5,7 @@ which each host reads its contiguous rows. A record's own randomness (which capt
 the seed and its place in the stream, before the split over hosts.
 """
 
+import copy
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -87,18 +88,24 @@ class Batches:
   def __init__(self, records: Records, dataset: grain.MapDataset, threads: int, prefetch: int, workers: int):
     self.records, self._dataset = records, dataset
     self._threads, self._prefetch, self._workers = threads, prefetch, workers
+    self._replaced: Callable[[int, np.ndarray], Any] | None = None
 
   def __getitem__(self, step: int) -> Example:
     """Global batch `step`, of it the rows of this host: a dict of arrays with leading axis batch."""
     return _noted(self._dataset[step], step, None)
 
-  def iterate(self, start_step: int = 0, replaced: Callable[[int, np.ndarray], Any] | None = None) -> Iterator[Example]:
-    """Batches start_step, start_step + 1, ... made ahead of time by threads, or by worker processes.
+  def noting(self, replaced: Callable[[int, np.ndarray], Any]) -> "Batches":
+    """The same batches, iterated with a note of the bad records that others stand for.
 
     Args:
-      start_step: of the first.
       replaced: told the number of a batch, from 0, and the bad records that it would have held, int [n].
     """
+    noting = copy.copy(self)
+    noting._replaced = replaced
+    return noting
+
+  def iterate(self, start_step: int = 0) -> Iterator[Example]:
+    """Batches start_step, start_step + 1, ... made ahead of time by threads, or by worker processes."""
     options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._prefetch)
     dataset = self._dataset[start_step:].to_iter_dataset(options)
     if self._workers:
@@ -109,7 +116,7 @@ class Batches:
     iterator = iter(dataset)
     try:
       for step, batch in enumerate(iterator, start_step):
-        yield _noted(batch, step, replaced)
+        yield _noted(batch, step, self._replaced)
     finally:
       iterator.close()  # Ends threads and processes as soon as nobody asks for more.
 
