@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from zoo.layers.kernel_products import ragged_dot
+from zoo.layers.mixed_precision import add_rows, look_up
 from zoo.layers.parts import replaced
 from zoo.meshes import row_axes
 from zoo.models.mixtral import chosen_experts
@@ -39,22 +41,27 @@ def over(mesh: Mesh) -> Callable:
 
     length, hidden = whole_or("sequence", x.shape[1]), whole_or("model", gate.shape[-1])
     tokens = P(row_axes(mesh.axis_names), length, None)
-    wide, narrow = P("expert", None, hidden), P("expert", hidden, None)
+    kernels = P("expert", None, hidden), P("expert", None, hidden), P("expert", hidden, None)
 
-    def local(x, chosen, weights, gate, up, down):
+    def local(x, chosen, weights, casts, gate, up, down):
       x, chosen, weights = (jax.lax.all_gather(array, "expert", axis=0, tiled=True) for array in (x, chosen, weights))
-      y = own_experts(x, chosen, weights, gate, up, down, activate, first=jax.lax.axis_index("expert") * len(gate))
+      first = jax.lax.axis_index("expert") * len(gate)
+      y = own_experts(x, chosen, weights, gate, up, down, activate, first=first, casts=casts)
       y = jax.lax.psum_scatter(y, "expert", scatter_dimension=0, tiled=True)
       return y if hidden is None else jax.lax.psum(y, hidden)
 
-    specs = (tokens, tokens, tokens, wide, wide, narrow)
-    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=tokens)(x, chosen, weights, gate, up, down)
+    # Cast out here, kernels travel to where their experts live in x's dtype; their gradients are summed in their own.
+    casts = tuple(jax.lax.stop_gradient(kernel.astype(x.dtype)) for kernel in (gate, up, down))
+    specs = (tokens, tokens, tokens, kernels, *kernels)
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=tokens)(x, chosen, weights, casts, gate, up, down)
 
   return dispatch
 
 
-def own_experts(x, chosen, weights, gate, up, down, activate, *, first):
+def own_experts(x, chosen, weights, gate, up, down, activate, *, first, casts=(None, None, None)):
   """What the experts `first`, `first` + 1, ... give to the tokens that chose them; arguments else as `all_experts`.
+
+  casts: the three kernels in x's dtype, where they are at hand.
 
   Returns:
     [batch, length, dim], 0 for tokens that chose none of them.
@@ -67,8 +74,8 @@ def own_experts(x, chosen, weights, gate, up, down, activate, *, first):
   token, mine = order // top_k, mine[order]
   sizes = (expert[None] == jnp.arange(len(gate))[:, None]).sum(1, dtype=jnp.int32)
   each = x.reshape(batch * length, -1)
-  rows = jnp.where(mine[:, None], each[token], 0)
-  h = activate(jax.lax.ragged_dot(rows, gate, sizes)) * jax.lax.ragged_dot(rows, up, sizes)
-  y = jax.lax.ragged_dot(h, down, sizes) * weights.reshape(-1)[order][:, None].astype(x.dtype)
+  rows = jnp.where(mine[:, None], look_up(each, token), 0)
+  h = activate(ragged_dot(rows, gate, sizes, cast=casts[0])) * ragged_dot(rows, up, sizes, cast=casts[1])
+  y = ragged_dot(h, down, sizes, cast=casts[2]) * weights.reshape(-1)[order][:, None].astype(x.dtype)
   # What stands behind the last group is nobody's, whatever a platform writes there.
-  return jnp.zeros_like(each).at[token].add(jnp.where(mine[:, None], y, 0)).reshape(x.shape)
+  return add_rows(jnp.where(mine[:, None], y, 0), token, batch * length).reshape(x.shape)

@@ -7,7 +7,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tests.filled import filled
-from zoo.layers.embeddings import ClassToken, ConvStem, PatchEmbed, pick, unembed
+from zoo.layers.embeddings import ClassToken, ConvStem, PatchEmbed, unembed
+from zoo.layers.mixed_precision import pick
 
 IMAGE = jax.random.normal(jax.random.key(0), (2, 6, 10, 3))
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.layers import caches, initial
+from zoo.layers.dense import DenseGeneral
 from zoo.layers.masks import Visibility
 from zoo.layers.parts import replaced
 from zoo.layers.positions import within
@@ -162,13 +163,13 @@ class Attention(nn.Module):
       on_weights=self._on_weights(train),
     )
     use_bias = self.use_bias if self.out_bias is None else self.out_bias
-    dense = functools.partial(nn.DenseGeneral, dtype=self.dtype, dot_general=self.dot_general)
+    dense = functools.partial(DenseGeneral, dtype=self.dtype, dot_general=self.dot_general)
     return dense(x.shape[-1], axis=(-2, -1), use_bias=use_bias, kernel_init=self.out_init, name="out")(y)
 
   def _project(self, name, heads, *, use_bias=None, init=None):
     use_bias = self.use_bias if use_bias is None else use_bias
     init = self.kernel_init if init is None else init
-    dense = functools.partial(nn.DenseGeneral, dtype=self.dtype, dot_general=self.dot_general)
+    dense = functools.partial(DenseGeneral, dtype=self.dtype, dot_general=self.dot_general)
     return dense((heads, self.head_dim), use_bias=use_bias, kernel_init=init, name=name)
 
   def _keys_and_values(self, source, heads, kept, dtype):

@@ -1,4 +1,4 @@
-"""Inputs become vectors. For tokens: `flax.linen.Embed`, and `unembed` ties an output layer to it."""
+"""Inputs become vectors. For tokens: `Embed`, and `unembed` ties an output layer to it."""
 
 import math
 from collections.abc import Callable
@@ -7,18 +7,44 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.dtypes import promote_dtype
+from flax.linen.dtypes import canonicalize_dtype
 
-from zoo.layers import initial
+from zoo.layers import initial, mixed_precision
+from zoo.layers.dense import Conv
+from zoo.layers.kernel_products import dot
 from zoo.layers.products import FEW, table_first
 
 
 def unembed(embed, x):
   """x @ embedding.T, by the table that `embed` looks tokens up in: [..., dim] -> float32 [..., vocab_size]"""
-  x, table = promote_dtype(x, embed.embedding, dtype=embed.dtype)
-  if math.prod(x.shape[:-1]) <= FEW:
-    return table_first(x, table, preferred_element_type=jnp.float32)
-  return jnp.einsum("...d,vd->...v", x, table, preferred_element_type=jnp.float32)
+  x = x.astype(canonicalize_dtype(x, embed.embedding, dtype=embed.dtype))
+  few = _table_first if math.prod(x.shape[:-1]) <= FEW else None
+  contract = (x.ndim - 1,), (1,)
+  return dot(x, embed.embedding, contract, dot_general=few, preferred_element_type=jnp.float32)
+
+
+def _table_first(x, table, dimension_numbers, **options):
+  return table_first(x, table, **options)
+
+
+class Embed(nn.Embed):
+  """A trained vector per token; a token that is met often has its gradient summed in float32 whatever the dtype.
+
+  >>> embed = Embed(11, 2, dtype="bfloat16")
+  >>> params = embed.init(jax.random.key(0), jnp.zeros((1, 3), jnp.int32))["params"]
+  >>> loss = lambda params: embed.apply({"params": params}, jnp.full((64, 64), 7)).sum()
+  >>> jax.grad(loss)(params)["embedding"][7]
+  Array([4096., 4096.], dtype=float32)
+  """
+
+  def __call__(self, inputs):
+    """int32 [...] -> [..., features]"""
+    if not jnp.issubdtype(inputs.dtype, jnp.integer):
+      raise ValueError(f"Tokens are {inputs.dtype}, they are looked up by whole numbers.")
+    if self.num_embeddings == 1:  # As Flax has it.
+      dtype = self.embedding.dtype if self.dtype is None else self.dtype
+      return mixed_precision.broadcast(self.embedding, (*inputs.shape, self.features), dtype)
+    return mixed_precision.look_up(self.embedding, inputs, self.dtype)
 
 
 def look_up(embed, tokens, pad=None):
@@ -29,8 +55,8 @@ def look_up(embed, tokens, pad=None):
   return jnp.where((tokens == pad)[:, :, None], jax.lax.stop_gradient(x), x)
 
 
-class PaddedEmbed(nn.Embed):
-  """`flax.linen.Embed` that learns nothing about the token `pad`."""
+class PaddedEmbed(Embed):
+  """`Embed` that learns nothing about the token `pad`."""
 
   pad: int | None = None
 
@@ -39,17 +65,11 @@ class PaddedEmbed(nn.Embed):
     return look_up(super().__call__, inputs, self.pad)
 
 
-def pick(x, index):
-  """The rows of each example that `index` names: [batch, length, dim], int32 [batch, k] -> [batch, k, dim]"""
-  # By vmap the batch stays a batch: a gather over (row, index) pairs would fetch the whole batch to every device.
-  return jax.vmap(lambda rows, at: rows[at])(x, index)
-
-
 def last(x, real=None):
   """Each example's last vector, or the last `real` one: [batch, length, dim], bool [batch, length] -> [batch, dim]"""
   if real is None:
     return x[:, -1]
-  return pick(x, x.shape[1] - 1 - jnp.argmax(real[:, ::-1], axis=1)[:, None])[:, 0]
+  return mixed_precision.pick(x, x.shape[1] - 1 - jnp.argmax(real[:, ::-1], axis=1)[:, None])[:, 0]
 
 
 def shift_right(tokens, start):
@@ -81,10 +101,10 @@ class PatchEmbed(nn.Module):
       )
     kernel = self.param("kernel", self.kernel_init, (p, p, channels, self.dim))
     bias = self.param("bias", initial.zeros, (self.dim,)) if self.use_bias else None
-    image, kernel, bias = promote_dtype(image, kernel, bias, dtype=self.dtype)
+    image = image.astype(canonicalize_dtype(image, kernel, bias, dtype=self.dtype))
     x = image.reshape(batch, height // p, p, width // p, p, channels).swapaxes(2, 3)
-    x = x.reshape(batch, -1, p * p * channels) @ kernel.reshape(-1, self.dim)
-    return x if bias is None else x + bias[None, None]
+    x = dot(x.reshape(batch, -1, p * p * channels), kernel.reshape(-1, self.dim))
+    return x if bias is None else mixed_precision.add(x, bias)
 
 
 class ConvStem(nn.Module):
@@ -105,7 +125,7 @@ class ConvStem(nn.Module):
       batch, height, width, channels = x.shape
       x = x.reshape(batch, height // 2, 2, width // 2, 2, channels).swapaxes(2, 3)
       x = x.reshape(batch, height // 2, width // 2, 4 * channels)
-      x = nn.Conv(dim, (3, 3), dtype=self.dtype, kernel_init=initial.lecun_normal(), name=f"conv_{i}")(x)
+      x = Conv(dim, (3, 3), dtype=self.dtype, name=f"conv_{i}")(x)
       x = nn.gelu(x)
     return x
 
@@ -119,5 +139,5 @@ class ClassToken(nn.Module):
   @nn.compact
   def __call__(self, x):
     """[batch, length, dim] -> [batch, 1 + length, dim]"""
-    token = self.param("embedding", self.token_init, (1, x.shape[-1])).astype(x.dtype)
-    return jnp.concatenate([jnp.broadcast_to(token[None], (x.shape[0], 1, x.shape[-1])), x], axis=1)
+    token = self.param("embedding", self.token_init, (1, x.shape[-1]))
+    return jnp.concatenate([mixed_precision.broadcast(token, (x.shape[0], 1, x.shape[-1]), x.dtype), x], axis=1)

@@ -6,10 +6,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.dtypes import promote_dtype
+from flax.linen.dtypes import canonicalize_dtype
 
 from zoo.layers import initial
 from zoo.layers.embeddings import unembed
+from zoo.layers.kernel_products import dot
 
 
 class TiedLogits(nn.Module):
@@ -46,9 +47,9 @@ class OwnLogits(nn.Module):
   def __call__(self, x, embed):
     """[..., dim] -> float32 [..., vocab_size]; `embed` is not used."""
     kernel = self.param("kernel", self.kernel_init, (x.shape[-1], self.vocab_size))
-    x, kernel = promote_dtype(x if self.scale == 1 else x * self.scale, kernel, dtype=self.dtype)
-    dot = jax.lax.dot_general if self.dot_general is None else self.dot_general
-    return dot(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+    x = x if self.scale == 1 else x * self.scale
+    x = x.astype(canonicalize_dtype(x, kernel, dtype=self.dtype))
+    return dot(x, kernel, dot_general=self.dot_general, preferred_element_type=jnp.float32)
 
 
 class TanhHead(nn.Module):

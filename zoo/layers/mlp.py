@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 
 from zoo.layers import initial
+from zoo.layers.dense import Dense
 
 
 def quick_gelu(x):
@@ -47,7 +48,7 @@ class MLP(nn.Module):
 
   @nn.compact
   def __call__(self, x, *, train=False):
-    dense = functools.partial(nn.Dense, use_bias=self.use_bias, dtype=self.dtype, dot_general=self.dot_general)
+    dense = functools.partial(Dense, use_bias=self.use_bias, dtype=self.dtype, dot_general=self.dot_general)
     h = dense(self.mlp_dim, kernel_init=self.kernel_init, name="up")(x)
     h = nn.Dropout(self.dropout)(activation(self.activation)(h), deterministic=not train)
     return dense(x.shape[-1], kernel_init=self.down_init, name="down")(h)
@@ -67,7 +68,7 @@ class GatedMLP(nn.Module):
 
   @nn.compact
   def __call__(self, x, *, train=False):
-    dense = functools.partial(nn.Dense, use_bias=self.use_bias, dtype=self.dtype, dot_general=self.dot_general)
+    dense = functools.partial(Dense, use_bias=self.use_bias, dtype=self.dtype, dot_general=self.dot_general)
     gate = dense(self.mlp_dim, kernel_init=self.kernel_init, name="gate")(x)
     h = activation(self.activation)(gate) * dense(self.mlp_dim, kernel_init=self.kernel_init, name="up")(x)
     h = nn.Dropout(self.dropout)(h, deterministic=not train)

@@ -3,9 +3,10 @@
 from typing import Any
 
 import flax.linen as nn
-from flax.linen.dtypes import promote_dtype
+from flax.linen.dtypes import canonicalize_dtype
 
 from zoo.layers import initial
+from zoo.layers.mixed_precision import multiply
 
 
 def layer_norm(epsilon, dtype=None):
@@ -28,5 +29,4 @@ class LayerScale(nn.Module):
   def __call__(self, x):
     """[..., dim] -> [..., dim]"""
     scale = self.param("scale", initial.constant(self.value), x.shape[-1:])
-    x, scale = promote_dtype(x, scale, dtype=self.dtype)
-    return x * scale.reshape((1,) * (x.ndim - 1) + scale.shape)
+    return multiply(x.astype(canonicalize_dtype(x, scale, dtype=self.dtype)), scale)

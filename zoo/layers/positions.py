@@ -12,23 +12,21 @@ from zoo.layers import initial, rope_scaling
 
 
 class Learned(nn.Module):
-  """A trained vector per position; position p has row p + offset, as models from fairseq count."""
+  """A trained vector per position, float32; position p has row p + offset, as models from fairseq count."""
 
   max_length: int
   dim: int
-  dtype: str | None = None
   embedding_init: nn.initializers.Initializer = initial.normal(0.02)
   offset: int = 0
 
   @nn.compact
   def __call__(self, length, positions=None):
-    """length, or positions int32 [batch or 1, length] -> [batch or 1, length, dim]"""
+    """length, or positions int32 [batch or 1, length] -> float32 [batch or 1, length, dim]"""
     if length > self.max_length:
       raise ValueError(
         f"Learned positions: length {length} exceeds max_length {self.max_length}. Raise max_length or crop the input."
       )
     table = self.param("embedding", self.embedding_init, (self.offset + self.max_length, self.dim))
-    table = table if self.dtype is None else table.astype(self.dtype)
     return table[None, self.offset : self.offset + length] if positions is None else table[self.offset + positions]
 
 

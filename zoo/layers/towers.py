@@ -4,6 +4,7 @@ import flax.linen as nn
 
 from zoo.layers import masks, sizes
 from zoo.layers.attention import Attention
+from zoo.layers.mixed_precision import add
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import given_or_within
 from zoo.layers.stack import stack
@@ -51,7 +52,7 @@ class Tower(nn.Module):
     if positions is None and self.variables.get("cache"):
       raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length], where the tokens stand.")
     places = given_or_within(positions, segment_ids)
-    x = x + self.positions(x.shape[1], places).astype(x.dtype)
+    x = add(x, self.positions(x.shape[1], places))
     x = x if self.first_norm is None else self.first_norm(x)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     given = dict(valid=valid, context_valid=context_valid, positions=positions, train=train)

@@ -5,10 +5,10 @@ https://arxiv.org/abs/1910.13461. Code: https://github.com/facebookresearch/fair
 
 import functools
 
-import flax.linen as nn
-
 from zoo.layers import initial, norms, sizes
 from zoo.layers.blocks import PostNormBlock
+from zoo.layers.dense import Dense
+from zoo.layers.embeddings import Embed
 from zoo.layers.heads import TanhHead, TiedLogits
 from zoo.layers.positions import Learned
 from zoo.layers.towers import pair
@@ -66,7 +66,7 @@ def bart(
   towers = pair(
     PostNormBlock,
     # In fairseq positions are counted from 2: rows 0 and 1 were meant for padding.
-    [Learned(max_length, dim, dtype=dtype, embedding_init=init, offset=2) for _ in range(2)],
+    [Learned(max_length, dim, embedding_init=init, offset=2) for _ in range(2)],
     dim=dim,
     depth=depth,
     num_heads=num_heads,
@@ -84,9 +84,9 @@ def bart(
     remat=remat,
     drop_path=drop_path,
   )
-  dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=init)
+  dense = functools.partial(Dense, dtype=dtype, kernel_init=init)
   return EncoderDecoder(
-    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
+    embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
     **towers,
     logits=TiedLogits(fixed_bias=logits_bias) if head == "lm" else None,
     classify=TanhHead(dense(dim), dense(num_classes), dropout) if head == "classify" else None,

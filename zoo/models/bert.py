@@ -12,7 +12,9 @@ import jax.numpy as jnp
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
-from zoo.layers.embeddings import pick, unembed
+from zoo.layers.dense import Dense
+from zoo.layers.embeddings import Embed, unembed
+from zoo.layers.mixed_precision import add, pick
 from zoo.layers.mlp import MLP
 from zoo.layers.mlp import activation as activation_named
 from zoo.layers.positions import Learned, given_or_within
@@ -120,12 +122,12 @@ class BERT(Model):
     positions = given_or_within(positions, segment_ids)
     if self.pad is not None:
       x = jnp.where((tokens == self.pad)[:, :, None], jax.lax.stop_gradient(x), x)
-    return self.with_segments(x + self.positions(tokens.shape[1], positions), tokens, segments)
+    return self.with_segments(add(x, self.positions(tokens.shape[1], positions)), tokens, segments)
 
   def with_segments(self, x, tokens, segments):
     """Adds which sentence a token is of, where the model tells: [batch, length, dim] -> the same"""
     if self.segments is not None:
-      return x + self.segments(jnp.zeros_like(tokens[:1]) if segments is None else segments)
+      return add(x, self.segments.embedding[:1]) if segments is None else x + self.segments(segments)
     if segments is not None:
       raise ValueError("This model does not tell sentences apart. Leave out segments.")
     return x
@@ -201,14 +203,14 @@ def bert(
   dtype = sizes.compute_dtype(dtype)
   init = initial.truncated_normal(0.02)
   norm = norms.layer_norm(epsilon, dtype)
-  dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=init)
+  dense = functools.partial(Dense, dtype=dtype, kernel_init=init)
   attention = Attention(num_heads, head_dim, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init)
   mlp = MLP(mlp_dim or 4 * dim, activation, dtype=dtype, kernel_init=init, down_init=init)
   block = PostNormBlock(attention, mlp, norm, dropout=dropout)
   return BERT(
-    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
-    segments=nn.Embed(num_segments, dim, dtype=dtype, embedding_init=init),
-    positions=Learned(max_length, dim, dtype=dtype, embedding_init=init),
+    embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
+    segments=Embed(num_segments, dim, dtype=dtype, embedding_init=init),
+    positions=Learned(max_length, dim, embedding_init=init),
     norm=norm.copy(),
     stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
     pooler=dense(dim) if "pooled" in HEADS[head] else None,

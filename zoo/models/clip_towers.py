@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from zoo.layers import initial, masks, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
-from zoo.layers.embeddings import ClassToken, ConvStem, PatchEmbed, pick
+from zoo.layers.dense import Dense
+from zoo.layers.embeddings import ClassToken, ConvStem, Embed, PatchEmbed
+from zoo.layers.mixed_precision import add, pick
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned
 from zoo.layers.stack import stack
@@ -34,7 +36,7 @@ class ImageTower(nn.Module):
     "embedded" [batch, embed_dim]"""
     x = image if self.stem is None else self.stem(image)
     x = self.class_token(self.patches(x))
-    x = nn.Dropout(self.dropout)(self.pre_norm(x + self.positions(x.shape[1])), deterministic=not train)
+    x = nn.Dropout(self.dropout)(self.pre_norm(add(x, self.positions(x.shape[1]))), deterministic=not train)
     x = self.stack(x, train=train)
     return _read({"hidden": x, "pooled": self.norm(x[:, 0])}, self.projection)
 
@@ -81,7 +83,7 @@ class TextTower(nn.Module):
   def __call__(self, tokens, *, valid=None, positions=None, train=False):
     """int32 [batch, length] -> dict of "hidden" [batch, length, dim] (normed), "pooled" [batch, dim] and "embedded"
     [batch, embed_dim]; positions are int32 [batch or 1, length], counted from 0 if None"""
-    x = self.embed(tokens) + self.positions(tokens.shape[1], positions)
+    x = add(self.embed(tokens), self.positions(tokens.shape[1], positions))
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     x = self.stack(x, valid=valid, train=train)
     # Two norms: who wants the pooled state alone does not pay for the others.
@@ -111,7 +113,7 @@ def image_tower(*, image_size, patch_size, channels, stem_dims=(), dim, dtype=No
     stem=ConvStem(stem_dims, dtype=dtype) if stem_dims else None,
     patches=PatchEmbed(patch_size // shrunk, dim, use_bias=False, dtype=dtype, kernel_init=patch_init),
     class_token=ClassToken(token_init=width),
-    positions=Learned(grid**2 + 1, dim, dtype=dtype, embedding_init=width),
+    positions=Learned(grid**2 + 1, dim, embedding_init=width),
     pre_norm=norms.layer_norm(epsilon, dtype),
     **_tower(dim=dim, dtype=dtype, epsilon=epsilon, mask=None, **rest),
   )
@@ -127,8 +129,8 @@ def text_tower(*, vocab_size, max_length, eos=None, read_at="end", dim, dtype=No
     raise ValueError(f"read_at is {read_at!r}. It may be: {', '.join(READ_AT)}.")
   dtype = sizes.compute_dtype(dtype)
   return TextTower(
-    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=initial.normal(0.02)),
-    positions=Learned(max_length, dim, dtype=dtype, embedding_init=initial.normal(0.01)),
+    embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=initial.normal(0.02)),
+    positions=Learned(max_length, dim, embedding_init=initial.normal(0.01)),
     read_at=READ_AT[read_at](eos),
     **_tower(dim=dim, dtype=dtype, epsilon=epsilon, mask=masks.causal, **rest),
   )
@@ -164,7 +166,7 @@ def _tower(
   mlp = MLP(mlp_dim or 4 * dim, activation, dtype=dtype, kernel_init=up, down_init=residual)
   norm = norms.layer_norm(epsilon, dtype)
   block = PreNormBlock(attention, mlp, norm, dropout=dropout)
-  projection = nn.Dense(embed_dim, use_bias=False, dtype=dtype, kernel_init=init) if embed_dim else None
+  projection = Dense(embed_dim, use_bias=False, dtype=dtype, kernel_init=init) if embed_dim else None
   return dict(
     stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
     norm=norm.copy(),

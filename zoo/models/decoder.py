@@ -6,8 +6,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from zoo.layers import sizes
-from zoo.layers.embeddings import last, pick
+from zoo.layers.dense import Dense
+from zoo.layers.embeddings import last
 from zoo.layers.heads import OwnLogits, TiedLogits
+from zoo.layers.mixed_precision import add, pick
 from zoo.layers.positions import given_or_within
 from zoo.models.model import Model
 
@@ -70,7 +72,7 @@ class Decoder(Model):
       if positions is None and self.variables.get("cache"):
         raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length], where the tokens stand.")
       places = given_or_within(positions, segment_ids)
-      x += self.positions(tokens.shape[1], places)
+      x = add(x, self.positions(tokens.shape[1], places))
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     x = self.stack(x, valid=valid, positions=positions, segment_ids=segment_ids, train=train)
     return x if self.norm is None else self.norm(x)
@@ -124,7 +126,7 @@ class LanguageModel(Decoder, kw_only=True):
 
 def with_head(head, tied, num_classes, *, language_model=LanguageModel, embed, **parts):
   """The decoder of these parts with a head; `tied`: whether that of a language model is the embedding."""
-  dense = functools.partial(nn.Dense, dtype=embed.dtype, kernel_init=embed.embedding_init)
+  dense = functools.partial(Dense, dtype=embed.dtype, kernel_init=embed.embedding_init)
   if head == "lm":
     own = OwnLogits(embed.num_embeddings, dtype=embed.dtype, kernel_init=embed.embedding_init)
     return language_model(embed=embed, logits=TiedLogits() if tied else own, **parts)

@@ -12,7 +12,9 @@ import numpy as np
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
+from zoo.layers.dense import Dense
 from zoo.layers.embeddings import ClassToken, PatchEmbed
+from zoo.layers.mixed_precision import add, broadcast
 from zoo.layers.mlp import MLP, GatedMLP
 from zoo.layers.stack import stack
 from zoo.models.model import Model
@@ -110,15 +112,16 @@ class DINOv2(Model):
     height, width = image.shape[1] // p, image.shape[2] // p
     x = self.patches(image[:, : height * p, : width * p])
     if self.mask_token:
-      token = self.param("mask_token", initial.zeros, (1, x.shape[-1])).astype(x.dtype)
-      x = x if masked is None else jnp.where(masked[:, :, None].astype(bool), token[None], x)
+      token = self.param("mask_token", initial.zeros, (1, x.shape[-1]))
+      if masked is not None:
+        x = jnp.where(masked[:, :, None].astype(bool), broadcast(token, x.shape, x.dtype), x)
     elif masked is not None:
       raise ValueError("This model has no mask token. Build it with mask_token=True, or leave out masked.")
     x = self.class_token(x)
-    x = x + self.positions(height, width).astype(x.dtype)
+    x = add(x, self.positions(height, width))
     if self.registers:
-      registers = self.param("registers", initial.zeros, (self.registers, x.shape[-1])).astype(x.dtype)
-      registers = jnp.broadcast_to(registers[None], (x.shape[0], *registers.shape))
+      registers = self.param("registers", initial.zeros, (self.registers, x.shape[-1]))
+      registers = broadcast(registers, (x.shape[0], *registers.shape), x.dtype)
       x = jnp.concatenate([x[:, :1], registers, x[:, 1:]], axis=1)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     x = self.norm(self.stack(x, train=train))
@@ -184,7 +187,7 @@ def dinov2(
     positions=GridPositions(image_size // patch_size, dim, antialias=registers is not None),
     stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
     norm=norm.copy(),
-    head=None if num_classes is None else nn.Dense(num_classes, dtype=dtype, kernel_init=init),
+    head=None if num_classes is None else Dense(num_classes, dtype=dtype, kernel_init=init),
     image_size=image_size,
     channels=channels,
     registers=registers or 0,

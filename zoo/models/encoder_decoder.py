@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from zoo.layers import sizes
-from zoo.layers.embeddings import last, look_up, pick, shift_right
+from zoo.layers.embeddings import last, look_up, shift_right
+from zoo.layers.mixed_precision import pick
 from zoo.models.model import Model
 
 

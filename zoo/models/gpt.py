@@ -6,8 +6,9 @@ import jax.numpy as jnp
 from zoo.layers import initial, masks, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
-from zoo.layers.embeddings import pick
+from zoo.layers.embeddings import Embed
 from zoo.layers.heads import TiedLogits
+from zoo.layers.mixed_precision import add, pick
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned, given_or_within
 from zoo.layers.stack import stack
@@ -50,7 +51,7 @@ class GPT(Model):
     if positions is None and self.variables.get("cache"):
       raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length], where the tokens stand.")
     places = given_or_within(positions, segment_ids)
-    x = self.embed(tokens) + self.positions(tokens.shape[1], places)
+    x = add(self.embed(tokens), self.positions(tokens.shape[1], places))
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     x = self.stack(x, valid=valid, positions=positions, segment_ids=segment_ids, train=train)
     if predict is not None:
@@ -114,8 +115,8 @@ def gpt(
   mlp = MLP(mlp_dim or 4 * dim, activation, dtype=dtype, kernel_init=normal, down_init=residual)
   block = PreNormBlock(attention, mlp, norm, dropout=dropout)
   return GPT(
-    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=normal),
-    positions=Learned(max_length, dim, dtype=dtype, embedding_init=initial.normal(0.01)),
+    embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=normal),
+    positions=Learned(max_length, dim, embedding_init=initial.normal(0.01)),
     stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
     norm=norm.copy(),
     logits=TiedLogits(),

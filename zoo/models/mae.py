@@ -12,7 +12,8 @@ import numpy as np
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
-from zoo.layers.embeddings import ClassToken, PatchEmbed, pick
+from zoo.layers.embeddings import ClassToken, PatchEmbed
+from zoo.layers.mixed_precision import add, pick
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Fixed
 from zoo.layers.stack import stack
@@ -56,7 +57,7 @@ class MAE(Model):
     sizes.image_fits(image, self.image_size, self.channels)
     x = self.class_token(self.patches(image))
     count = x.shape[1] - 1
-    x = x + self.positions(x.shape[1])
+    x = add(x, self.positions(x.shape[1]))
     out = {}
     if noise is not None:
       if noise.shape != (x.shape[0], count):
@@ -132,7 +133,7 @@ def mae(
   return MAE(
     patches=PatchEmbed(patch_size, dim, dtype=dtype, kernel_init=patches_init),
     class_token=ClassToken(token_init=initial.normal(0.02)),
-    positions=Fixed(grid**2 + 1, dim, dtype=dtype, embedding_init=sinusoids(grid)),
+    positions=Fixed(grid**2 + 1, dim, embedding_init=sinusoids(grid)),
     stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
     norm=norm.copy(),
     image_size=image_size,

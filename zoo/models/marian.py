@@ -4,10 +4,9 @@ https://arxiv.org/abs/1804.00344. Models of many languages: https://github.com/H
 with a swish, sines that come before cosines, and a bias of the output.
 """
 
-import flax.linen as nn
-
 from zoo.layers import initial, norms, sizes
 from zoo.layers.blocks import PostNormBlock
+from zoo.layers.embeddings import Embed
 from zoo.layers.heads import TiedLogits
 from zoo.layers.positions import Sinusoidal
 from zoo.layers.towers import pair
@@ -77,7 +76,7 @@ def marian(
     remat=remat,
     drop_path=drop_path,
   )
-  embed = nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=init)
+  embed = Embed(vocab_size, dim, dtype=dtype, embedding_init=init)
   return EncoderDecoder(
     embed=embed,
     decoder_embed=None if decoder_vocab_size is None else embed.copy(num_embeddings=decoder_vocab_size),

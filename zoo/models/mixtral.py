@@ -10,12 +10,15 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen.dtypes import promote_dtype
+from flax.linen.dtypes import canonicalize_dtype
 
 from zoo.layers import initial, norms, rope_scaling, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
+from zoo.layers.dense import Dense
 from zoo.layers.embeddings import PaddedEmbed
+from zoo.layers.kernel_products import dot, ragged_dot
+from zoo.layers.mixed_precision import add_rows, look_up
 from zoo.layers.mlp import GatedMLP, activation
 from zoo.layers.positions import rotary
 from zoo.layers.stack import stack
@@ -46,15 +49,15 @@ def all_experts(x, chosen, weights, gate, up, down, activate):
     x: [batch, length, dim]
     chosen: int32 [batch, length, top_k], numbers of experts.
     weights: [batch, length, top_k], of what they give.
-    gate, up: [experts, dim, mlp_dim]; down: [experts, mlp_dim, dim]
+    gate, up: [experts, dim, mlp_dim]; down: [experts, mlp_dim, dim]; in x's dtype or, as parameters are, in float32.
     activate: of the gate.
 
   Returns:
     [batch, length, dim]
   """
   share = (jax.nn.one_hot(chosen, len(gate), dtype=x.dtype) * weights[..., None].astype(x.dtype)).sum(-2)
-  h = activate(jnp.einsum("bld,edf->blef", x, gate)) * jnp.einsum("bld,edf->blef", x, up)
-  return jnp.einsum("blef,efd->bld", h * share[..., None], down)
+  h, up = (dot(x, kernel, ((2,), (1,))) for kernel in (gate, up))  # [batch, length, experts, mlp_dim]
+  return dot(activate(h) * up * share[..., None], down, ((2, 3), (0, 1)))
 
 
 def chosen_experts(x, chosen, weights, gate, up, down, activate):
@@ -64,11 +67,10 @@ def chosen_experts(x, chosen, weights, gate, up, down, activate):
   order = jnp.argsort(expert)
   token = order // top_k
   sizes_of_groups = jnp.bincount(expert, length=len(gate)).astype(jnp.int32)
-  each = x.reshape(batch * length, -1)
-  rows = each[token]
-  h = activate(jax.lax.ragged_dot(rows, gate, sizes_of_groups)) * jax.lax.ragged_dot(rows, up, sizes_of_groups)
-  y = jax.lax.ragged_dot(h, down, sizes_of_groups) * weights.reshape(-1)[order][:, None].astype(x.dtype)
-  return jnp.zeros_like(each).at[token].add(y).reshape(x.shape)
+  rows = look_up(x.reshape(batch * length, -1), token)
+  h = activate(ragged_dot(rows, gate, sizes_of_groups)) * ragged_dot(rows, up, sizes_of_groups)
+  y = ragged_dot(h, down, sizes_of_groups) * weights.reshape(-1)[order][:, None].astype(x.dtype)
+  return add_rows(y, token, batch * length).reshape(x.shape)
 
 
 DISPATCH = {"all": all_experts, "chosen": chosen_experts}
@@ -103,7 +105,7 @@ class Mixture(nn.Module):
     """[batch, length, dim] -> [batch, length, dim]"""
     if train and self.jitter:
       x *= jax.random.uniform(self.make_rng("dropout"), x.shape, x.dtype, 1 - self.jitter, 1 + self.jitter)
-    route = nn.Dense(self.num_experts, use_bias=False, dtype=self.dtype, kernel_init=self.kernel_init, name="router")
+    route = Dense(self.num_experts, use_bias=False, dtype=self.dtype, kernel_init=self.kernel_init, name="router")
     probability = jax.nn.softmax(route(x).astype(jnp.float32))
     weights, chosen = jax.lax.top_k(probability, self.top_k)
     if self.normalize:
@@ -111,7 +113,7 @@ class Mixture(nn.Module):
     self.sow("router", "chosen", jax.nn.one_hot(chosen, self.num_experts).sum(-2))
     self.sow("router", "probability", probability)
     kernels = Experts(self.num_experts, self.mlp_dim, self.kernel_init, self.down_init, name="experts")(x.shape[-1])
-    x, *kernels = promote_dtype(x, *kernels, dtype=self.dtype)
+    x = x.astype(canonicalize_dtype(x, *kernels, dtype=self.dtype))
     return self.dispatch(x, chosen, weights, *kernels, activation(self.activation))
 
 

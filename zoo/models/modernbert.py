@@ -11,8 +11,10 @@ import jax.numpy as jnp
 from zoo.layers import initial, masks, norms, rope_scaling, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import Block, PreNormBlock
-from zoo.layers.embeddings import PaddedEmbed, pick, unembed
+from zoo.layers.dense import Dense
+from zoo.layers.embeddings import PaddedEmbed, unembed
 from zoo.layers.heads import TiedLogits
+from zoo.layers.mixed_precision import pick
 from zoo.layers.mlp import GatedMLP
 from zoo.layers.mlp import activation as activation_named
 from zoo.layers.positions import rotary
@@ -225,7 +227,7 @@ def modernbert(
   # Appendix A.2 of the paper: as Megatron, cut at two standard deviations.
   init, out_init = initial.truncated_normal(0.02), initial.truncated_normal(0.02 * (2 * depth) ** -0.5)
   norm = norms.layer_norm(epsilon, dtype).copy(use_bias=norm_bias)
-  dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=initial.truncated_normal(dim**-0.5))
+  dense = functools.partial(Dense, dtype=dtype, kernel_init=initial.truncated_normal(dim**-0.5))
   attention = Attention(
     num_heads, head_dim, use_bias=attention_bias, dropout=dropout, dtype=dtype, kernel_init=init, out_init=out_init
   )
@@ -248,7 +250,7 @@ def modernbert(
     norm=norm.copy(),
     summary=None
     if head is None
-    else Summary(nn.Dense(dim, use_bias=head_bias, dtype=dtype, kernel_init=out_init), norm.copy(), head_activation),
+    else Summary(Dense(dim, use_bias=head_bias, dtype=dtype, kernel_init=out_init), norm.copy(), head_activation),
     mlm=None if head != "mlm" else BiasedLogits() if mlm_bias else TiedLogits(),
     classify=dense(num_classes) if head == "classify" else None,
     choose=dense(1) if head == "multiple_choice" else None,

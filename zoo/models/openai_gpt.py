@@ -11,7 +11,9 @@ import jax.numpy as jnp
 from zoo.layers import initial, masks, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
-from zoo.layers.embeddings import last, pick
+from zoo.layers.dense import Dense
+from zoo.layers.embeddings import Embed, last
+from zoo.layers.mixed_precision import pick
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned
 from zoo.layers.stack import stack
@@ -95,8 +97,8 @@ def openai_gpt(
   )
   mlp = MLP(4 * dim, activation, dtype=dtype, kernel_init=init, down_init=init)
   parts = dict(
-    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
-    positions=Learned(max_length, dim, dtype=dtype, embedding_init=init),
+    embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
+    positions=Learned(max_length, dim, embedding_init=init),
     stack=stack(
       PostNormBlock(attention, mlp, norm, dropout=dropout), depth, scan=scan, remat=remat, drop_path=drop_path
     ),
@@ -105,7 +107,7 @@ def openai_gpt(
     dropout=dropout,
   )
   if head == "multiple_choice":
-    choices = functools.partial(Choices, choose=nn.Dense(1, dtype=dtype, kernel_init=init))
+    choices = functools.partial(Choices, choose=Dense(1, dtype=dtype, kernel_init=init))
     return with_head("lm", tied, num_classes, language_model=choices, **parts)
   return with_head(head, tied, num_classes, **parts)
 

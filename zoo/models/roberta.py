@@ -12,6 +12,9 @@ import jax.numpy as jnp
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
+from zoo.layers.dense import Dense
+from zoo.layers.embeddings import Embed
+from zoo.layers.mixed_precision import add
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned, within
 from zoo.layers.stack import stack
@@ -41,7 +44,7 @@ class RoBERTa(BERT):
     if positions is None:
       places = jnp.cumsum(real, axis=1) - 1 if segment_ids is None else within(segment_ids, real)
       positions = jnp.where(real, places, -1)
-    x = self.embed(tokens) + self.positions(tokens.shape[1], positions)
+    x = add(self.embed(tokens), self.positions(tokens.shape[1], positions))
     x = jnp.where(real[:, :, None], x, jax.lax.stop_gradient(x))
     return self.with_segments(x, tokens, segments)
 
@@ -91,14 +94,14 @@ def roberta(
   dtype = sizes.compute_dtype(dtype)
   init = initial.truncated_normal(0.02)
   norm = norms.layer_norm(epsilon, dtype)
-  dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=init)
+  dense = functools.partial(Dense, dtype=dtype, kernel_init=init)
   attention = Attention(num_heads, head_dim, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init)
   mlp = MLP(mlp_dim or 4 * dim, activation, dtype=dtype, kernel_init=init, down_init=init)
   block = PostNormBlock(attention, mlp, norm, dropout=dropout)
   return RoBERTa(
-    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
-    segments=nn.Embed(num_segments, dim, dtype=dtype, embedding_init=init),
-    positions=Learned(max_length, dim, dtype=dtype, embedding_init=init, offset=pad + 1),
+    embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
+    segments=Embed(num_segments, dim, dtype=dtype, embedding_init=init),
+    positions=Learned(max_length, dim, embedding_init=init, offset=pad + 1),
     norm=norm.copy(),
     stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
     pooler=dense(dim) if head == "multiple_choice" or head is None and pooler else None,

@@ -12,6 +12,9 @@ import jax.numpy as jnp
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
+from zoo.layers.dense import Dense
+from zoo.layers.embeddings import Embed
+from zoo.layers.mixed_precision import add
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned
 from zoo.layers.stack import stack
@@ -54,8 +57,8 @@ class SentenceBERT(Model):
       return nn.Dropout(self.dropout)(y, deterministic=not train)
 
     sizes.tokens_fit(tokens)
-    segments = jnp.zeros_like(tokens[:1]) if segments is None else segments
-    x = self.embed(tokens) + self.positions(tokens.shape[1]) + self.segments(segments)
+    x = add(self.embed(tokens), self.positions(tokens.shape[1]))
+    x = add(x, self.segments.embedding[:1]) if segments is None else x + self.segments(segments)
     x = self.stack(drop(self.norm(x)), valid=valid, train=train)
     weight = jnp.ones(tokens.shape, x.dtype) if valid is None else valid.astype(x.dtype)
     pooled = jnp.einsum("bld,bl->bd", x, weight) / jnp.maximum(weight.sum(axis=1), 1)[:, None]
@@ -102,15 +105,15 @@ def sentence_bert(
   norm = norms.layer_norm(epsilon, dtype)
   attention = Attention(num_heads, head_dim, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init)
   mlp = MLP(mlp_dim or 4 * dim, activation, dtype=dtype, kernel_init=init, down_init=init)
-  embed = functools.partial(nn.Embed, features=dim, dtype=dtype, embedding_init=init)
+  embed = functools.partial(Embed, features=dim, dtype=dtype, embedding_init=init)
   block = PostNormBlock(attention, mlp, norm, dropout=dropout)
   return SentenceBERT(
     embed=embed(vocab_size),
     segments=embed(num_segments),
-    positions=Learned(max_length, dim, dtype=dtype, embedding_init=init),
+    positions=Learned(max_length, dim, embedding_init=init),
     norm=norm.copy(),
     stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
-    classify=None if num_classes is None else nn.Dense(num_classes, dtype=dtype, kernel_init=init),
+    classify=None if num_classes is None else Dense(num_classes, dtype=dtype, kernel_init=init),
     dropout=dropout,
   )
 

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from zoo.layers import initial, sizes
+from zoo.layers.dense import Dense
 from zoo.models.clip import CLIP
 from zoo.models.model import Model
 from zoo.models.siglip_towers import image_tower, text_tower
@@ -117,7 +118,7 @@ def siglip(
   )
   if num_classes is not None:
     kind = sizes.compute_dtype(dtype)
-    classes = nn.Dense(num_classes, dtype=kind, kernel_init=initial.normal(image_dim**-0.5))
+    classes = Dense(num_classes, dtype=kind, kernel_init=initial.normal(image_dim**-0.5))
     return ImageClassifier(image=image, head=classes, image_size=image_size, channels=channels)
   if text_dim is None or text_depth is None or text_heads is None or vocab_size is None or max_length is None:
     raise ValueError(

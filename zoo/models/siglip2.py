@@ -10,6 +10,9 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from zoo.layers import initial, sizes
+from zoo.layers.dense import Dense
+from zoo.layers.kernel_products import dot
+from zoo.layers.mixed_precision import add
 from zoo.models.clip import CLIP
 from zoo.models.siglip import ImageClassifier, siglip
 
@@ -61,8 +64,8 @@ class FlexiblePositions(nn.Module):
     place = jnp.where(place < rows * columns, place, 0)
     down, across = spread(self.side, rows, place // columns), spread(self.side, columns, place % columns)
     weight = (down[:, :, :, None] * across[:, :, None, :]).reshape(*place.shape, -1)
-    weight, table = (x if self.dtype is None else x.astype(self.dtype) for x in (weight, table))
-    return jnp.einsum("bnp,pd->bnd", weight, table, precision="highest").astype(table.dtype)
+    weight = weight if self.dtype is None else weight.astype(self.dtype)
+    return dot(weight, table, precision="highest")
 
 
 class FlexTower(nn.Module):
@@ -79,7 +82,7 @@ class FlexTower(nn.Module):
   def __call__(self, image, *, train=False):
     """Image, as of SigLIP2 -> dict of "hidden" [batch, n, dim] (normed) and, by the pool, "embedded" [batch, dim]"""
     x, valid = self.patches(image["patches"]), image["valid"].astype(bool)
-    x = x + self.positions(x.shape[1], image["grid"]).astype(x.dtype)
+    x = add(x, self.positions(x.shape[1], image["grid"]))
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     x = self.norm(self.stack(x, valid=valid, train=train))
     return {"hidden": x} if self.pool is None else {"hidden": x, "embedded": self.pool(x, valid=valid, train=train)}
@@ -89,7 +92,7 @@ def flexible(plain, side, dim, dtype):
   """The tower whose stack and pool an `ImageTower` has, with positions of a grid of side * side."""
   dtype = sizes.compute_dtype(dtype)
   return FlexTower(
-    patches=nn.Dense(dim, dtype=dtype, kernel_init=initial.lecun_normal()),
+    patches=Dense(dim, dtype=dtype, kernel_init=initial.lecun_normal()),
     positions=FlexiblePositions(side, dim, dtype=dtype, embedding_init=initial.normal(dim**-0.5)),
     **{name: getattr(plain, name) for name in ("stack", "norm", "pool", "dropout")},
   )

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
-from zoo.layers.embeddings import PatchEmbed
+from zoo.layers.dense import Dense
+from zoo.layers.embeddings import Embed, PatchEmbed
+from zoo.layers.mixed_precision import add, broadcast
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned
 from zoo.layers.stack import stack
@@ -23,8 +25,8 @@ class AttentionPool(nn.Module):
   @nn.compact
   def __call__(self, x, *, valid=None, train=False):
     """[batch, length, dim], of which those are looked at that are valid, bool [batch, length] -> [batch, dim]"""
-    query = self.param("embedding", initial.xavier_uniform(), (1, x.shape[-1])).astype(x.dtype)
-    y = self.attention(jnp.broadcast_to(query[None], (x.shape[0], *query.shape)), x, valid=valid, train=train)
+    query = self.param("embedding", initial.xavier_uniform(), (1, x.shape[-1]))
+    y = self.attention(broadcast(query, (x.shape[0], *query.shape), x.dtype), x, valid=valid, train=train)
     return (y + self.mlp(self.norm(y), train=train))[:, 0]
 
 
@@ -44,7 +46,7 @@ class ImageTower(nn.Module):
     "embedded" [batch, dim]"""
     side = image.shape[1] // self.patches.patch_size * self.patches.patch_size
     x = self.patches(image[:, :side, :side])
-    x = nn.Dropout(self.dropout)(x + self.positions(x.shape[1]), deterministic=not train)
+    x = nn.Dropout(self.dropout)(add(x, self.positions(x.shape[1])), deterministic=not train)
     x = self.norm(self.stack(x, train=train))
     return {"hidden": x} if self.pool is None else {"hidden": x, "embedded": self.pool(x, train=train)}
 
@@ -80,7 +82,7 @@ def image_tower(
   parts = _attention_and_mlp(which=which, **common)
   return ImageTower(
     patches=PatchEmbed(patch_size, dim, dtype=dtype),
-    positions=Learned((image_size // patch_size) ** 2, dim, dtype=dtype, embedding_init=initial.normal(dim**-0.5)),
+    positions=Learned((image_size // patch_size) ** 2, dim, embedding_init=initial.normal(dim**-0.5)),
     pool=AttentionPool(parts[0], norms.layer_norm(epsilon, dtype), parts[1]) if pool else None,
     dropout=dropout,
     **encoder,
@@ -94,9 +96,9 @@ def text_tower(*, vocab_size, max_length, dim, embed_dim, dropout, dtype, **rest
   encoder = _tower(dim=dim, dropout=dropout, dtype=dtype, **rest)
   width = initial.normal(dim**-0.5)
   return TextTower(
-    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=width),
-    positions=Learned(max_length, dim, dtype=dtype, embedding_init=width),
-    projection=nn.Dense(embed_dim, dtype=dtype, kernel_init=initial.lecun_normal()),
+    embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=width),
+    positions=Learned(max_length, dim, embedding_init=width),
+    projection=Dense(embed_dim, dtype=dtype, kernel_init=initial.lecun_normal()),
     read_at=at_end,
     dropout=dropout,
     **encoder,

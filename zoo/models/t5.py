@@ -13,6 +13,8 @@ import jax.numpy as jnp
 from zoo.layers import initial, masks, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
+from zoo.layers.dense import Dense
+from zoo.layers.embeddings import Embed
 from zoo.layers.heads import OwnLogits, TanhHead, TiedLogits
 from zoo.layers.mlp import MLP, GatedMLP
 from zoo.layers.positions import RelativeBias
@@ -183,11 +185,11 @@ def compose(
 
   scale = dim**-0.5 if (tied if scaled is None else scaled) else 1.0
   logits = TiedLogits(scale) if tied else OwnLogits(vocab_size, scale, dtype=dtype, kernel_init=width)
-  dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=width)
+  dense = functools.partial(Dense, dtype=dtype, kernel_init=width)
   decodes = head not in ("encoder", "classify_tokens")
   decoder_depth = depth if decoder_depth is None else decoder_depth
   return EncoderDecoder(
-    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=initial.normal(1.0)),
+    embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=initial.normal(1.0)),
     encoder=of_depth(depth),
     decoder=of_depth(decoder_depth, mask=masks.causal, cross=Attention(**options)) if decodes else None,
     logits=logits if head == "lm" else None,

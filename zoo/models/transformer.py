@@ -3,10 +3,9 @@
 https://arxiv.org/abs/1706.03762. Code: https://github.com/tensorflow/tensor2tensor.
 """
 
-import flax.linen as nn
-
 from zoo.layers import initial, norms, sizes
 from zoo.layers.blocks import PostNormBlock
+from zoo.layers.embeddings import Embed
 from zoo.layers.heads import TiedLogits
 from zoo.layers.positions import Sinusoidal
 from zoo.layers.towers import pair
@@ -69,7 +68,7 @@ def transformer(
   return EncoderDecoder(
     # Section 3.4: one matrix for both embeddings and the output; "in the embedding layers, we multiply those weights by
     # sqrt(d_model)".
-    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=initial.normal(dim**-0.5)),
+    embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=initial.normal(dim**-0.5)),
     **towers,
     logits=TiedLogits(),
     embed_scale=dim**0.5,

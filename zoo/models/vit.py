@@ -9,7 +9,9 @@ import jax.numpy as jnp
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
+from zoo.layers.dense import Dense
 from zoo.layers.embeddings import ClassToken, PatchEmbed
+from zoo.layers.mixed_precision import add
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned
 from zoo.layers.stack import stack
@@ -50,7 +52,7 @@ class ViT(Model):
     """
     sizes.image_fits(image, self.image_size, self.channels)
     x = self.class_token(self.patches(image))
-    x = nn.Dropout(self.dropout)(x + self.positions(x.shape[1]), deterministic=not train)
+    x = nn.Dropout(self.dropout)(add(x, self.positions(x.shape[1])), deterministic=not train)
     x = self.norm(self.stack(x, train=train))
     out = {"hidden": x, "pooled": x[:, 0] if self.pooler is None else nn.tanh(self.pooler(x[:, 0]))}
     return out if self.head is None else {**out, "logits": self.head(out["pooled"]).astype(jnp.float32)}
@@ -95,11 +97,11 @@ def vit(
   return ViT(
     patches=PatchEmbed(patch_size, dim, dtype=dtype),
     class_token=ClassToken(),
-    positions=Learned(grid**2 + 1, dim, dtype=dtype),
+    positions=Learned(grid**2 + 1, dim),
     stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
     norm=norm.copy(),
-    pooler=nn.Dense(dim, dtype=dtype, kernel_init=init) if pooler else None,
-    head=None if num_classes is None else nn.Dense(num_classes, dtype=dtype, kernel_init=initial.zeros),
+    pooler=Dense(dim, dtype=dtype, kernel_init=init) if pooler else None,
+    head=None if num_classes is None else Dense(num_classes, dtype=dtype, kernel_init=initial.zeros),
     image_size=image_size,
     channels=channels,
     dropout=dropout,

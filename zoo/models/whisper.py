@@ -12,6 +12,8 @@ import numpy as np
 
 from zoo.layers import initial, norms, sizes
 from zoo.layers.blocks import PreNormBlock
+from zoo.layers.dense import Conv, Dense
+from zoo.layers.embeddings import Embed
 from zoo.layers.heads import TiedLogits
 from zoo.layers.positions import Fixed, Learned
 from zoo.layers.towers import pair
@@ -37,8 +39,8 @@ class AudioStem(nn.Module):
     """[batch, frames, mels] -> [batch, frames / 2, dim], rounded up"""
     x = features
     for i in range(2):
-      conv = nn.Conv(self.dim, (3,), strides=1 + i, padding=1, dtype=self.dtype, kernel_init=initial.lecun_normal())
-      x = nn.gelu(conv.copy(name=f"conv_{i}")(x), approximate=False)
+      conv = Conv(self.dim, (3,), strides=1 + i, padding=1, dtype=self.dtype, name=f"conv_{i}")
+      x = nn.gelu(conv(x), approximate=False)
     return x
 
 
@@ -180,8 +182,8 @@ def whisper(
   towers = pair(
     PreNormBlock,
     [
-      Fixed(source_length, dim, dtype=dtype, embedding_init=sinusoids()),
-      Learned(max_length, dim, dtype=dtype, embedding_init=init),
+      Fixed(source_length, dim, embedding_init=sinusoids()),
+      Learned(max_length, dim, embedding_init=init),
     ],
     dim=dim,
     depth=depth,
@@ -201,11 +203,11 @@ def whisper(
     remat=remat,
     drop_path=drop_path,
   )
-  dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=init)
+  dense = functools.partial(Dense, dtype=dtype, kernel_init=init)
   decodes = head != "classify"
   return Whisper(
     stem=AudioStem(dim, dtype=dtype),
-    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=init) if decodes else None,
+    embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=init) if decodes else None,
     encoder=towers["encoder"],
     decoder=towers["decoder"] if decodes else None,
     logits=TiedLogits() if head == "lm" else None,

@@ -1,0 +1,207 @@
+"""Products with kernels, whose gradients leave them in float32 where the activations have fewer bits.
+
+By JAX's own rules the gradient of a float32 kernel that was cast for a product is rounded to the activations' precision
+and, on a mesh, summed over devices in that. Here it leaves the product in float32, the precision in which hardware adds
+up products anyway, unless `kernel_gradients_in` says otherwise. Forward passes are those of plain products.
+"""
+
+import contextlib
+import contextvars
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.layers.mixed_precision import narrower
+
+_GRADIENTS = contextvars.ContextVar("kernel_gradients", default="float32")
+
+
+@contextlib.contextmanager
+def kernel_gradients_in(dtype):
+  """A context in which gradients of kernels leave their products, and so cross devices, in `dtype`.
+
+  In "bfloat16" half as many bytes cross. Each device still adds up its own tokens in float32, and what is no product
+  (looked-up tables, biases, scales) crosses in float32.
+  """
+  token = _GRADIENTS.set(jnp.dtype(dtype).name)
+  try:
+    yield
+  finally:
+    _GRADIENTS.reset(token)
+
+
+def dot(x, kernel, contract=None, *, cast=None, dot_general=None, **options):
+  """The product of x and a kernel, in x's dtype; the kernel's gradient leaves its product in float32.
+
+  Args:
+    x: [..., inputs]
+    kernel: [inputs, outputs], or as `contract` says.
+    contract: the axes of x and those of the kernel that are multiplied and summed; the last, the first if None.
+    cast: the kernel in x's dtype, where that is at hand; of the kernel only its gradient is made then.
+    dot_general: multiplies as `jax.lax.dot_general` does; that if None.
+    options: `preferred_element_type` and `precision`, as of `jax.lax.dot_general`.
+
+  Returns:
+    [..., outputs]
+
+  >>> dot(jnp.ones((2, 3), "bfloat16"), jnp.ones((3, 5))).dtype
+  dtype(bfloat16)
+  """
+  of_x, of_kernel = ((x.ndim - 1,), (0,)) if contract is None else contract
+  multiply = jax.lax.dot_general if dot_general is None else dot_general
+  if not narrower(x.dtype, kernel.dtype):
+    return multiply(x, kernel.astype(x.dtype), ((of_x, of_kernel), ((), ())), **options)
+  how = _Dot(_GRADIENTS.get(), kernel.dtype, tuple(of_x), tuple(of_kernel), multiply, tuple(options.items()))
+  return _product(x, _cast(kernel, x.dtype, cast), kernel, (), how)
+
+
+def ragged_dot(x, kernels, sizes, *, cast=None):
+  """`jax.lax.ragged_dot`, as `dot` is `jax.lax.dot_general`: [rows, inputs], [groups, inputs, outputs], int32 [groups]
+
+  >>> ragged_dot(jnp.ones((3, 2), "bfloat16"), jnp.ones((2, 2, 1)), jnp.array([1, 2]))[:, 0]
+  Array([2, 2, 2], dtype=bfloat16)
+  """
+  if not narrower(x.dtype, kernels.dtype):
+    return jax.lax.ragged_dot(x, kernels.astype(x.dtype), sizes)
+  how = _Ragged(_GRADIENTS.get(), kernels.dtype)
+  return _product(x, _cast(kernels, x.dtype, cast), kernels, (sizes,), how)
+
+
+def convolve(x, kernel, strides=1, padding="SAME"):
+  """A convolution, as `dot` is a product.
+
+  Args:
+    x: [batch, *sizes, inputs]
+    kernel: [*kernel_size, inputs, outputs]
+    strides: the same along every axis of sizes.
+    padding: "SAME", or how many zeros on either side of every axis.
+
+  Returns:
+    [batch, *sizes, outputs]
+
+  >>> convolve(jnp.ones((1, 4, 1), "bfloat16"), jnp.ones((3, 1, 1)), padding=1)[0, :, 0]
+  Array([2, 3, 3, 2], dtype=bfloat16)
+  """
+  strides = (strides,) * (x.ndim - 2)
+  pads = [(padding, padding)] * len(strides)
+  if padding == "SAME":
+    pads = jax.lax.padtype_to_pads(x.shape[1:-1], kernel.shape[:-2], strides, padding)
+  how = _Convolution(_GRADIENTS.get(), kernel.dtype, strides, tuple((int(low), int(high)) for low, high in pads))
+  if not narrower(x.dtype, kernel.dtype):
+    return how(x, kernel.astype(x.dtype))
+  return _product(x, _cast(kernel, x.dtype), kernel, (), how)
+
+
+def _cast(kernel, dtype, cast=None):
+  return jax.lax.stop_gradient(kernel.astype(dtype) if cast is None else cast)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def _product(x, cast, kernel, others, how):
+  """The product of x and `cast`; what that learns goes to `kernel`, which is not looked at."""
+  return how(x, cast, *others)
+
+
+def _forward(x, cast, kernel, others, how):
+  return _product(x, cast, kernel, others, how), (x, cast, others)
+
+
+def _backward(how, kept, slope):
+  x, cast, others = kept
+  d_x, d_kernel = how.gradients(x, cast, *others, slope)
+  return d_x.astype(x.dtype), None, d_kernel.astype(how.dtype), None
+
+
+_product.defvjp(_forward, _backward)
+
+
+def _leaving_in(dtype, product, x, y, *others, **options):
+  """A product given in `dtype`."""
+  run = functools.partial(product, **{**options, "preferred_element_type": jnp.dtype(dtype)})
+  narrow = lambda x, y: run(x, y, *others)
+  # XLA's CPU backend computes in float32 anyway, but lacks some products of bfloat16 that give float32.
+  wide = lambda x, y: run(*(array.astype(jnp.promote_types(array.dtype, dtype)) for array in (x, y)), *others)
+  return jax.lax.platform_dependent(x, y, cpu=wide, default=narrow)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Dot:
+  """`leaves_in`: what the kernel's gradient is given in by its product. `dtype`: of the kernel."""
+
+  leaves_in: str
+  dtype: Any
+  of_x: tuple
+  of_kernel: tuple
+  multiply: Callable
+  options: tuple
+
+  def __call__(self, x, kernel):
+    return self.multiply(x, kernel, ((self.of_x, self.of_kernel), ((), ())), **dict(self.options))
+
+  def gradients(self, x, kernel, slope):
+    """As JAX's own rule has them, but for the dtype of the second."""
+    of_rows = [axis for axis in range(x.ndim) if axis not in self.of_x]
+    outputs = [axis for axis in range(kernel.ndim) if axis not in self.of_kernel]
+    rows = list(range(len(of_rows)))
+    in_slope = list(range(len(rows), slope.ndim))
+    options = dict(self.options)
+    d_x = jax.lax.dot_general(slope, kernel, ((in_slope, outputs), ((), ())), **options)
+    d_x = d_x.transpose(np.argsort([*of_rows, *np.take(self.of_x, np.argsort(self.of_kernel))]))
+    d_kernel = _leaving_in(self.leaves_in, jax.lax.dot_general, slope, x, ((rows, of_rows), ((), ())), **options)
+    return d_x, d_kernel.transpose(np.argsort([*outputs, *np.take(self.of_kernel, np.argsort(self.of_x))]))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Ragged:
+  """As `_Dot`."""
+
+  leaves_in: str
+  dtype: Any
+
+  def __call__(self, x, kernels, sizes):
+    return jax.lax.ragged_dot(x, kernels, sizes)
+
+  def gradients(self, x, kernels, sizes, slope):
+    d_x = jax.lax.ragged_dot(slope, kernels.swapaxes(1, 2), sizes)
+    by_group = jax.lax.RaggedDotDimensionNumbers((((0,), (0,)), ((), ())), [0], [])
+    return d_x, _leaving_in(self.leaves_in, jax.lax.ragged_dot_general, x, slope, sizes, by_group)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Convolution:
+  """As `_Dot`."""
+
+  leaves_in: str
+  dtype: Any
+  strides: tuple
+  pads: tuple
+
+  def __call__(self, x, kernel):
+    n = x.ndim - 2
+    outside = (0, n + 1, *range(1, n + 1))
+    dimensions = jax.lax.ConvDimensionNumbers(outside, (n + 1, n, *range(n)), outside)
+    return jax.lax.conv_general_dilated(x, kernel, self.strides, self.pads, dimension_numbers=dimensions)
+
+  def gradients(self, x, kernel, slope):
+    """The kernel's is a convolution of x whose kernel are the slopes, each as far from the next as strides have it."""
+    (d_x,) = jax.linear_transpose(lambda x: self(x, kernel), x)(slope)
+    n = x.ndim - 2
+    sizes = zip(x.shape[1:-1], slope.shape[1:-1], kernel.shape[:-2], self.strides, self.pads, strict=True)
+    pads = [(low, taps + (steps - 1) * stride - size - low) for size, steps, taps, stride, (low, _) in sizes]
+    inside = (n + 1, 0, *range(1, n + 1))
+    d_kernel = _leaving_in(
+      self.leaves_in,
+      jax.lax.conv_general_dilated,
+      x,
+      slope,
+      (1,) * n,
+      pads,
+      rhs_dilation=self.strides,
+      dimension_numbers=jax.lax.ConvDimensionNumbers(inside, inside, (n, n + 1, *range(n))),
+    )
+    return d_x, d_kernel
