@@ -18,6 +18,7 @@ from zoo.data import pipeline
 from zoo.data.augment import augment
 from zoo.expert_parallel import on_mesh
 from zoo.kept import kept
+from zoo.layers.kernel_products import kernel_gradients_in
 from zoo.layers.returned import on_returned
 from zoo.model_data import records_for, to_train, with_tokenizer
 from zoo.objectives.objective import value_and_grad
@@ -108,6 +109,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   ema = optim.check_average(config.optimizer.get("ema"))
   spike, skips = guard.check_spike(config.bad_loss.spike), config.bad_loss.action == "skip"
   accumulate = config.optimizer.get("accumulate", 1)
+  reduce_dtype = optim.check_reduce_dtype(config.optimizer.get("reduce_dtype", "float32"), config.model.get("dtype"))
   grad, counted_grad = (value_and_grad(one, accumulate) for one in (on_devices, objective))
   example = jax.tree.map(jnp.asarray, dict(row))
 
@@ -123,7 +125,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   with on_returned(noted):
     param_shapes = jax.eval_shape(init_params, key)
   activations.check(rules, len(config.activations), parts_of_model, mesh)
-  settings = without(config.optimizer, "accumulate", "ema")
+  settings = without(config.optimizer, "accumulate", "ema", "reduce_dtype")
   named.check_options(optim.optimizer, settings, "optimizer", given=("params", "steps"))
   optimizer, learning_rate = optim.optimizer(param_shapes, config.steps, **settings)
   jax.eval_shape(learning_rate, jnp.zeros((), jnp.int32))  # Numbers that no step can count to are refused here.
@@ -143,7 +145,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   attention.found.clear()  # An objective may have looked at shapes, of other rows than a step's.
 
   def step(state, batch, grad=grad):
-    with activations.constrained(rules, mesh):
+    with activations.constrained(rules, mesh), kernel_gradients_in(reduce_dtype):
       (loss, metrics), grads = grad(state["params"], *drawn(batch, state["step"]))
     updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
     new = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from zoo.layers.kernel_products import ragged_dot
-from zoo.layers.mixed_precision import add_rows, look_up
+from zoo.layers.mixed_precision import add_rows, look_up, multiply
 from zoo.layers.parts import replaced
 from zoo.meshes import row_axes
 from zoo.models.mixtral import chosen_experts
@@ -76,6 +76,6 @@ def own_experts(x, chosen, weights, gate, up, down, activate, *, first, casts=(N
   each = x.reshape(batch * length, -1)
   rows = jnp.where(mine[:, None], look_up(each, token), 0)
   h = activate(ragged_dot(rows, gate, sizes, cast=casts[0])) * ragged_dot(rows, up, sizes, cast=casts[1])
-  y = ragged_dot(h, down, sizes, cast=casts[2]) * weights.reshape(-1)[order][:, None].astype(x.dtype)
+  y = multiply(ragged_dot(h, down, sizes, cast=casts[2]), weights.reshape(-1)[order][:, None])
   # What stands behind the last group is nobody's, whatever a platform writes there.
   return add_rows(jnp.where(mine[:, None], y, 0), token, batch * length).reshape(x.shape)

@@ -189,6 +189,26 @@ def check_average(decay: Any) -> float | None:
   raise UserError(f"optimizer.ema is {decay!r}. It must be at least 0 and below 1, or none.")
 
 
+def check_reduce_dtype(dtype: Any, model_dtype: Any) -> str:
+  """In which gradients cross devices, "float32" or "bfloat16": see `zoo.layers.kernel_products.kernel_gradients_in`.
+
+  Args:
+    dtype: `optimizer.reduce_dtype` of a config.
+    model_dtype: what the model computes in; None: float32.
+
+  Raises:
+    UserError: another dtype, or bfloat16 where the model does not compute in it.
+  """
+  if dtype not in ("float32", "bfloat16"):
+    raise UserError(f"optimizer.reduce_dtype is {dtype!r}. It may be: float32, bfloat16.")
+  if dtype == "bfloat16" and model_dtype != dtype:
+    raise UserError(
+      f"optimizer.reduce_dtype is bfloat16, model.dtype {model_dtype or 'float32'}: gradients cross devices in no fewer "
+      "bits than the model computes in. Set model.dtype to bfloat16, or leave reduce_dtype out."
+    )
+  return dtype
+
+
 def update_average(average: Any, params: Any, step: jax.Array, decay: float) -> Any:
   """The exponential moving average of the parameters after update number `step` (from 0).
 

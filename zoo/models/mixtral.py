@@ -18,7 +18,7 @@ from zoo.layers.blocks import PreNormBlock
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import PaddedEmbed
 from zoo.layers.kernel_products import dot, ragged_dot
-from zoo.layers.mixed_precision import add_rows, look_up
+from zoo.layers.mixed_precision import add_rows, look_up, multiply
 from zoo.layers.mlp import GatedMLP, activation
 from zoo.layers.positions import rotary
 from zoo.layers.stack import stack
@@ -48,16 +48,16 @@ def all_experts(x, chosen, weights, gate, up, down, activate):
   Args:
     x: [batch, length, dim]
     chosen: int32 [batch, length, top_k], numbers of experts.
-    weights: [batch, length, top_k], of what they give.
+    weights: float32 [batch, length, top_k], of what they give.
     gate, up: [experts, dim, mlp_dim]; down: [experts, mlp_dim, dim]; in x's dtype or, as parameters are, in float32.
     activate: of the gate.
 
   Returns:
     [batch, length, dim]
   """
-  share = (jax.nn.one_hot(chosen, len(gate), dtype=x.dtype) * weights[..., None].astype(x.dtype)).sum(-2)
+  share = (jax.nn.one_hot(chosen, len(gate)) * weights[..., None]).sum(-2)
   h, up = (dot(x, kernel, ((2,), (1,))) for kernel in (gate, up))  # [batch, length, experts, mlp_dim]
-  return dot(activate(h) * up * share[..., None], down, ((2, 3), (0, 1)))
+  return dot(multiply(activate(h) * up, share[..., None]), down, ((2, 3), (0, 1)))
 
 
 def chosen_experts(x, chosen, weights, gate, up, down, activate):
@@ -69,7 +69,7 @@ def chosen_experts(x, chosen, weights, gate, up, down, activate):
   sizes_of_groups = jnp.bincount(expert, length=len(gate)).astype(jnp.int32)
   rows = look_up(x.reshape(batch * length, -1), token)
   h = activate(ragged_dot(rows, gate, sizes_of_groups)) * ragged_dot(rows, up, sizes_of_groups)
-  y = ragged_dot(h, down, sizes_of_groups) * weights.reshape(-1)[order][:, None].astype(x.dtype)
+  y = multiply(ragged_dot(h, down, sizes_of_groups), weights.reshape(-1)[order][:, None])
   return add_rows(y, token, batch * length).reshape(x.shape)
 
 
