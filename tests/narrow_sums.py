@@ -5,9 +5,9 @@ from jax.extend.core import Literal
 NARROW = ("bfloat16", "float16")
 SUMS = ("reduce_sum", "cumsum", "reduce_window_sum", "scatter-add", "scatter_add")
 # What hands numbers on, or adds up a few of them: what they were summed up in stands further up.
-PASSES_ON = """add add_any broadcast_in_dim concatenate convert_element_type copy copy_p dynamic_update_slice expand_dims
-  mul neg optimization_barrier pad pbroadcast psum psum2 psum_invariant pvary reduce_scatter reshape rev select_n
-  sharding_constraint slice squeeze transpose""".split()
+PASSES_ON = """add add_any broadcast_in_dim concatenate convert_element_type copy copy_p dynamic_update_slice
+  expand_dims mul neg optimization_barrier pad pbroadcast psum psum2 psum_invariant pvary reduce_scatter reshape rev
+  select_n sharding_constraint slice squeeze transpose""".split()
 
 
 def narrow(variable):
@@ -39,6 +39,10 @@ def narrow_origins(program, outputs, outer=lambda index: set()):
 
   outer: the origins of an input of the program, by its index.
   """
+
+  def back(equation, before):
+    return lambda index: left.append(equation.invars[index + before]) or set()
+
   made_by = {variable: (equation, i) for equation in program.eqns for i, variable in enumerate(equation.outvars)}
   seen, origins, left = set(), set(), list(outputs)
   while left:
@@ -54,8 +58,7 @@ def narrow_origins(program, outputs, outer=lambda index: set()):
     inner = list(programs(equation))
     for one in inner:
       before = len(equation.invars) - len(one.invars)  # A cond's index comes before what its branches are given.
-      back = lambda index, equation=equation, before=before: left.append(equation.invars[index + before]) or set()
-      origins |= narrow_origins(one, [one.outvars[i]], back)
+      origins |= narrow_origins(one, [one.outvars[i]], back(equation, before))
     if not inner and equation.primitive.name in PASSES_ON:
       left += equation.invars
     elif not inner and narrow(variable):

@@ -3,7 +3,7 @@
 `zoo.models.mixtral.chosen_experts` sorts tokens by expert, which XLA cannot split: every device would do all of it.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
@@ -45,17 +45,30 @@ def over(mesh: Mesh) -> Callable:
 
     def local(x, chosen, weights, casts, gate, up, down):
       x, chosen, weights = (jax.lax.all_gather(array, "expert", axis=0, tiled=True) for array in (x, chosen, weights))
+      # A product's operands differ along the same axes, so that gradients are summed over those that did not before.
+      axes = {axis for axis in (*row_axes(mesh.axis_names), length) if axis not in (None, "expert")}
+      casts, (gate, up, down) = varying((casts, (gate, up, down)), axes)
+      x = varying(x, {hidden} - {None})
       first = jax.lax.axis_index("expert") * len(gate)
       y = own_experts(x, chosen, weights, gate, up, down, activate, first=first, casts=casts)
       y = jax.lax.psum_scatter(y, "expert", scatter_dimension=0, tiled=True)
       return y if hidden is None else jax.lax.psum(y, hidden)
 
     # Cast out here, kernels travel to where their experts live in x's dtype; their gradients are summed in their own.
-    casts = tuple(jax.lax.stop_gradient(kernel.astype(x.dtype)) for kernel in (gate, up, down))
+    casts = tuple(kernel.astype(x.dtype) for kernel in (gate, up, down))
     specs = (tokens, tokens, tokens, kernels, *kernels)
     return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=tokens)(x, chosen, weights, casts, gate, up, down)
 
   return dispatch
+
+
+def varying(arrays: Any, axes: Collection[str]) -> Any:
+  """Arrays that are alike along these axes of a mesh, as those that need not be."""
+  if not axes:
+    return arrays
+  if hasattr(jax.lax, "pcast"):
+    return jax.lax.pcast(arrays, tuple(axes), to="varying")
+  return jax.lax.pvary(arrays, tuple(axes))  # noqa: B009 (newer JAX has none)
 
 
 def own_experts(x, chosen, weights, gate, up, down, activate, *, first, casts=(None, None, None)):

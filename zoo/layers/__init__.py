@@ -12,7 +12,7 @@ Glossary (one word per idea, everywhere in the zoo):
   bias           added to attention logits: [batch or 1, heads or 1, queries, keys], or a function of positions
   kernel         what turns query, key and value into an output; in a parameter path: the weights of a dense layer
   train          True while training: dropout and drop-path act, with the rng collection "dropout"
-  dtype          what is computed in; parameters are always float32, and so is every softmax
+  dtype          what is computed in; parameters are always float32, and so is every softmax and every sum of gradients
 
 Parameter paths end in `query|key|value|out/kernel`, `up|gate|down/kernel`, `embedding`, `scale`, `bias`.
 """

@@ -57,7 +57,7 @@ def dot(x, kernel, contract=None, *, cast=None, dot_general=None, **options):
   if not narrower(x.dtype, kernel.dtype):
     return multiply(x, kernel.astype(x.dtype), ((of_x, of_kernel), ((), ())), **options)
   how = _Dot(_GRADIENTS.get(), kernel.dtype, tuple(of_x), tuple(of_kernel), multiply, tuple(options.items()))
-  return _product(x, _cast(kernel, x.dtype, cast), kernel, (), how)
+  return _product(x, kernel.astype(x.dtype) if cast is None else cast, kernel, (), how)
 
 
 def ragged_dot(x, kernels, sizes, *, cast=None):
@@ -69,7 +69,7 @@ def ragged_dot(x, kernels, sizes, *, cast=None):
   if not narrower(x.dtype, kernels.dtype):
     return jax.lax.ragged_dot(x, kernels.astype(x.dtype), sizes)
   how = _Ragged(_GRADIENTS.get(), kernels.dtype)
-  return _product(x, _cast(kernels, x.dtype, cast), kernels, (sizes,), how)
+  return _product(x, kernels.astype(x.dtype) if cast is None else cast, kernels, (sizes,), how)
 
 
 def convolve(x, kernel, strides=1, padding="SAME"):
@@ -94,11 +94,7 @@ def convolve(x, kernel, strides=1, padding="SAME"):
   how = _Convolution(_GRADIENTS.get(), kernel.dtype, strides, tuple((int(low), int(high)) for low, high in pads))
   if not narrower(x.dtype, kernel.dtype):
     return how(x, kernel.astype(x.dtype))
-  return _product(x, _cast(kernel, x.dtype), kernel, (), how)
-
-
-def _cast(kernel, dtype, cast=None):
-  return jax.lax.stop_gradient(kernel.astype(dtype) if cast is None else cast)
+  return _product(x, kernel.astype(x.dtype), kernel, (), how)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -108,7 +104,7 @@ def _product(x, cast, kernel, others, how):
 
 
 def _forward(x, cast, kernel, others, how):
-  return _product(x, cast, kernel, others, how), (x, cast, others)
+  return how(x, cast, *others), (x, cast, others)
 
 
 def _backward(how, kept, slope):
