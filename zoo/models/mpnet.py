@@ -6,12 +6,13 @@ https://arxiv.org/abs/2004.09297. Code: https://github.com/microsoft/MPNet.
 import functools
 from typing import Any
 
-import flax.linen as nn
 import jax.numpy as jnp
 
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
+from zoo.layers.dense import Dense
+from zoo.layers.embeddings import Embed
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned, RelativeBias
 from zoo.layers.stack import stack
@@ -80,14 +81,14 @@ def mpnet(
   dtype = sizes.compute_dtype(dtype)
   init = initial.truncated_normal(0.02)
   norm = norms.layer_norm(epsilon, dtype)
-  dense = functools.partial(nn.Dense, dtype=dtype, kernel_init=init)
+  dense = functools.partial(Dense, dtype=dtype, kernel_init=init)
   attention = Attention(num_heads, head_dim, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init)
   mlp = MLP(mlp_dim or 4 * dim, activation, dtype=dtype, kernel_init=init, down_init=init)
   block = PostNormBlock(attention, mlp, norm, dropout=dropout)
   return MPNet(
-    embed=nn.Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
+    embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
     segments=None,
-    positions=Learned(max_length, dim, dtype=dtype, embedding_init=init, offset=pad + 1),
+    positions=Learned(max_length, dim, embedding_init=init, offset=pad + 1),
     bias=RelativeBias(num_heads, BUCKETS, MAX_DISTANCE, embedding_init=init),
     norm=norm.copy(),
     stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
