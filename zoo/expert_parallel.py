@@ -48,7 +48,7 @@ def over(mesh: Mesh) -> Callable:
       # A product's operands differ along the same axes, so that gradients are summed over those that did not before.
       axes = {axis for axis in (*row_axes(mesh.axis_names), length) if axis not in (None, "expert")}
       casts, (gate, up, down) = varying((casts, (gate, up, down)), axes)
-      x = varying(x, {hidden} - {None})
+      x = varying(x, () if hidden is None else (hidden,))
       first = jax.lax.axis_index("expert") * len(gate)
       y = own_experts(x, chosen, weights, gate, up, down, activate, first=first, casts=casts)
       y = jax.lax.psum_scatter(y, "expert", scatter_dimension=0, tiled=True)
