@@ -1,6 +1,6 @@
 """What `generate` refuses, in words."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import jax
 import jax.core
@@ -56,8 +56,14 @@ def tokens_fit(tokens, valid, what="tokens", name="valid", vocab_size=None):
 
 def source_fits(model, tokens, valid):
   """Refuses what an encoder cannot read: text that is misshapen or too long."""
-  if not jnp.issubdtype(tokens.dtype, jnp.integer):
-    return  # Features: the model knows their shape.
+  example = model.example()[0]
+  if not jnp.issubdtype(example.dtype, jnp.integer):  # Features.
+    if not jnp.issubdtype(tokens.dtype, jnp.floating) or tokens.ndim != example.ndim or not all(tokens.shape):
+      raise UserError(
+        f"tokens are {tokens.dtype} {list(tokens.shape)}. They must be floats of as many dimensions as "
+        f"{list(example.shape)}, none of them 0."
+      )
+    return
   tokens_fit(tokens, valid, vocab_size=model.vocab_size)
   limit = model.encoder.max_length
   if limit is not None and tokens.shape[1] > limit:
@@ -74,13 +80,19 @@ def length_fits(model, prompt, max_new_tokens):
     )
 
 
+def scalar(value):
+  """Of NumPy's and JAX's scalars Python's own; anything else as it is."""
+  is_one = getattr(value, "ndim", None) == 0 and jnp.issubdtype(value.dtype, np.number)
+  return value.item() if is_one else value
+
+
 def number(name, value, *, whole=False, least=None, above=None, most=None, what=""):
   """Refuses what is no number, or is out of its range: `least` or `above` to `most`; `what` says what it may be."""
   wanted = f"a {'whole ' if whole else ''}number"
   if least is not None or above is not None:
     wanted += f", {f'at least {least}' if above is None else f'above {above}'}"
   wanted += "" if most is None else f" and at most {most}"
-  plain = value.item() if getattr(value, "ndim", None) == 0 else value  # NumPy's and JAX's scalars.
+  plain = scalar(value)
   fits = isinstance(plain, int if whole else int | float) and not isinstance(plain, bool)
   fits = fits and -(2**31) <= plain < 2**31 and (least is None or plain >= least)
   if not fits or (above is not None and plain <= above) or (most is not None and plain > most):
@@ -113,8 +125,10 @@ def numbers(
   number("length_penalty", length_penalty)
 
 
-def beams_fit(*, num_beams, num_return, early_stopping, temperature, stream):
-  """Refuses what beam search cannot do."""
+def beams_fit(*, num_beams, num_return, early_stopping, temperature, stream, return_scores):
+  """Refuses what beam search cannot do, and what a loop cannot give back."""
+  if not isinstance(return_scores, bool):
+    raise UserError(f"return_scores is {shown(return_scores)}. It must be True or False.")
   number("num_beams", num_beams, whole=True, least=1)
   if num_return is not None:
     number("num_return", num_return, whole=True, least=1)
@@ -132,7 +146,7 @@ def beams_fit(*, num_beams, num_return, early_stopping, temperature, stream):
 
 def listed(name, value):
   """What is iterated over, as a list; UserError for what cannot be."""
-  if isinstance(value, str | bytes) or not isinstance(value, Iterable):
+  if isinstance(value, str | bytes) or not isinstance(value, Iterable) or getattr(value, "ndim", 1) == 0:
     raise UserError(f"{name} is {shown(value)}. It must be a list of tokens.")
   return list(value)
 
@@ -141,7 +155,7 @@ def vocabulary_holds(model, **tokens):
   """Refuses tokens that the model does not have."""
   for name, values in tokens.items():
     for token in listed(name, values):
-      plain = token.item() if getattr(token, "ndim", None) == 0 else token
+      plain = scalar(token)
       if not isinstance(plain, int) or isinstance(plain, bool):
         raise UserError(f"{name} has {shown(token)}. Its tokens must be whole numbers.")
       if not 0 <= plain < model.vocab_size:
@@ -157,6 +171,17 @@ def forced_fits(model, forced):
   for step in forced:
     number("A step of forced", step, whole=True)
   vocabulary_holds(model, forced=forced.values())
+
+
+def rules_fit(more_rules):
+  """Refuses rules that cannot be called, or that no compiled program can be given."""
+  if not isinstance(more_rules, Sequence) or isinstance(more_rules, str):
+    raise UserError(f"more_rules is {shown(more_rules)}. It must be a list of rules (zoo.generate.rules).")
+  for rule in more_rules:
+    if not callable(rule) or any(leaf is rule for leaf in jax.tree.leaves(rule)):
+      raise UserError(
+        f"more_rules has {shown(rule)}. A rule is a NamedTuple of arrays with a method __call__(logits, text)."
+      )
 
 
 def of_encoder_only(model, decoder_tokens, decoder_valid):

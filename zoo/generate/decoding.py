@@ -111,14 +111,16 @@ def generate(
     length_penalty=length_penalty,
   )  # fmt: skip
   checks.beams_fit(
-    num_beams=num_beams, num_return=num_return, early_stopping=early_stopping, temperature=temperature, stream=stream
-  )
+    num_beams=num_beams, num_return=num_return, early_stopping=early_stopping, temperature=temperature, stream=stream,
+    return_scores=return_scores,
+  )  # fmt: skip
   ends = () if eos is None else tuple(eos) if isinstance(eos, Sequence) else (eos,)
   checks.vocabulary_holds(model, eos=ends, suppress=suppress, suppress_first=suppress_first)
   stop = [checks.listed("stop", row) for row in checks.listed("stop", stop)]
   checks.vocabulary_holds(model, stop=[token for row in stop for token in row])
   checks.number("pad", 0 if pad is None else pad, whole=True)
   checks.forced_fits(model, forced)
+  checks.rules_fit(more_rules)
   settings = Settings(
     steps=jnp.int32(max_new_tokens),
     ends=jnp.asarray(ends or (-1,), jnp.int32),
