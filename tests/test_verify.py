@@ -20,7 +20,7 @@ from zoo.comparison import Verdict, compare
 from zoo.evaluate import artifacts
 from zoo.experiment import experiment
 from zoo.paths import flatten
-from zoo.reduced import congruent, cut, like, reductions, rows_of, same_placements
+from zoo.reduced import congruent, cut, is_cheap, like, reductions, rows_of, same_placements
 from zoo.stand_in import stand_in
 
 TEXT = {"name": "language", "source": "text:here", "tokenizer": "bytes", "max_length": 22, "cache": False}
@@ -210,7 +210,8 @@ def test_a_reduced_model_is_small_and_placed_by_the_same_rules(family, variant, 
     settled = ConfigDict({"model": model, "optimizer": {}, "batch_size": 64, "activations": [], "sharding": strategy})
     for reduced in reductions(settled, full, batch, mesh):
       small = shapes_of(zoo.build(**reduced.model))
-      if same_placements(small, full, strategy, mesh):
+      affordable = not reduced.if_cheap or is_cheap(small, batch, reduced.rows, "cpu")
+      if affordable and same_placements(small, full, strategy, mesh):
         break
     assert reduced.what == "depth, width and length" and reduced.rows == 8
     bulk = [sum(leaf.size for path, leaf in flatten(shapes).items() if "embed" not in path) for shapes in (small, full)]

@@ -22,6 +22,8 @@ from zoo.sharding import axes_of, pieces_of_rows, placements
 SHORTEST = 16  # Tokens of a text, at least: windows and chunks should have something to overlap.
 NARROWEST = (4, 16, 64)  # Numbers of a head, at least: tried in turn.
 FEW = 64  # Devices.
+CHEAP = {"cpu": (3e10, 1e8), "tpu": (1e13, 1e9)}  # Operations, and numbers that wait for the backward pass.
+PIXELS, HEADS = 64, 8  # Of a patch and of attention, for that.
 TOWERS = ("", "image_", "text_", "decoder_")  # What the names of their sizes begin with.
 TILE = 128  # On TPUs lengths stay multiples of what they were: kernels of attention choose by that.
 
@@ -36,6 +38,7 @@ class Reduced(NamedTuple):
     rows: of a batch.
     accumulate: parts of a batch.
     what: in words, what was reduced.
+    if_cheap: it is for models that compute little with it, see `is_cheap`: sizes may decide how XLA partitions, too.
   """
 
   model: dict[str, Any]
@@ -44,6 +47,7 @@ class Reduced(NamedTuple):
   rows: int
   accumulate: int
   what: str
+  if_cheap: bool = False
 
 
 def like(size: int, parts: int, least: int = 1) -> int:
@@ -80,7 +84,9 @@ def lengths_modulus(mesh: Mesh, activations: list) -> int:
 
 
 def reductions(config: Any, shapes: Any, batch: Mapping[str, np.ndarray], mesh: Mesh) -> Iterator[Reduced]:
-  """Reduced configs, the smallest first; the last one has the whole model, in float32, and its whole texts.
+  """Reduced configs, the best first: fewer layers alone, if they are cheap, then whatever is small.
+
+  The last one has the whole model, in float32, and its whole texts.
 
   Args:
     config: as `train.py` has it.
@@ -99,6 +105,10 @@ def reductions(config: Any, shapes: Any, batch: Mapping[str, np.ndarray], mesh: 
   def cut_to(least: int) -> dict[int, int]:
     return {length: congruent(length, modulus, max(least, 2 * modulus)) for length in longest}
 
+  whole_batch = config.batch_size, config.optimizer.get("accumulate", 1)
+  kept = all(sizes[name] == depth for name, depth in depths.items() if name != "scan")
+  yield Reduced(model | depths, {}, None, *whole_batch, "nothing" if kept else "depth", if_cheap=True)
+  yield Reduced(model | depths, {}, None, *batching, "rows" if kept else "depth and rows", if_cheap=True)
   for narrowest in NARROWEST:
     widths = _widths(sizes, mesh, narrowest)
     # Positions are as long as texts: where a table's longer dimension is split, it has to stay the longer one.
@@ -112,6 +122,22 @@ def reductions(config: Any, shapes: Any, batch: Mapping[str, np.ndarray], mesh: 
   yield Reduced(model | depths | pixels, cut_to(SHORTEST), size, *batching, "depth and length, of positions but a part")
   yield Reduced(model | depths, {}, None, *batching, "depth")
   yield Reduced(model, {}, None, *batching, "nothing")
+
+
+def is_cheap(shapes: Any, batch: Mapping[str, np.ndarray], rows: int, platform: str) -> bool:
+  """Whether loss and gradients take a second or so, and little memory: a rough count.
+
+  Args:
+    shapes: of the parameters.
+    batch: an example, of texts [..., length] and images [..., height, width, channels].
+    rows: of the batch that is meant.
+  """
+  positions = sum(text_lengths(batch)) + sum(math.prod(x.shape[1:3]) // PIXELS for x in batch.values() if x.ndim == 4)
+  sizes = [leaf.shape for leaf in flatten(shapes).values() if leaf.ndim > 1]
+  operations = 6 * rows * positions * sum(map(math.prod, sizes))
+  numbers = rows * positions * (max(map(max, sizes), default=0) + HEADS * positions)
+  most = CHEAP.get(platform, CHEAP["tpu"])
+  return operations <= most[0] and numbers <= most[1]
 
 
 def same_placements(shapes: Any, full: Any, strategy: Any, mesh: Mesh) -> bool:

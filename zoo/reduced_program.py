@@ -16,7 +16,7 @@ from zoo.experiment import Experiment
 from zoo.expert_parallel import on_mesh
 from zoo.layers.returned import on_returned
 from zoo.objectives.objective import value_and_grad
-from zoo.reduced import Reduced, cut, reductions, rows_of, same_placements
+from zoo.reduced import Reduced, cut, is_cheap, reductions, rows_of, same_placements
 
 
 class Program(NamedTuple):
@@ -104,10 +104,10 @@ def _chunked(config: Any, reduced: Reduced, batch: Mapping[str, Any]) -> dict[st
 
 
 def reduce(config: Any, made: Experiment, mesh: Mesh) -> tuple[Reduced, Program, dict[str, np.ndarray]]:
-  """-> the smallest reduction that is placed as the config is, its program on the mesh, and a random batch for it."""
+  """-> the best reduction that is placed as the config is, its program on the mesh, and a random batch for it."""
   shapes = made.shapes["params"]
   batch = made.sample(rows_of(config.batch_size, config.optimizer.get("accumulate", 1), mesh)[0])
-  refused: UserError | None = None
+  refused, platform = UserError("no reduction of the config is placed as it is"), mesh.devices.flat[0].platform
   for reduced in reductions(config, shapes, batch, mesh):
     try:
       smaller = cut(batch, reduced, np.random.default_rng(config.seed % 2**32))
@@ -115,6 +115,9 @@ def reduce(config: Any, made: Experiment, mesh: Mesh) -> tuple[Reduced, Program,
     except (UserError, ValueError, TypeError) as error:
       refused = UserError(str(error))
       continue
+    if reduced.if_cheap and not is_cheap(split.shapes, smaller, reduced.rows, platform):
+      continue
     if same_placements(split.shapes, shapes, config.sharding, mesh):
-      return reduced, split, smaller
-  raise refused or UserError("no reduction of the config is placed as it is")
+      rows = made.sample(reduced.rows) if reduced.rows > len(next(iter(batch.values()))) else batch
+      return reduced, split, cut(rows, reduced, np.random.default_rng(config.seed % 2**32))
+  raise refused
