@@ -110,11 +110,11 @@ class Options:
         )
 
   def take(self, name: str, default: Any = None, kind: type | tuple[type, ...] | None = None) -> Any:
-    """The value of an entry, or the reference's default. A null counts as not given."""
+    """The value of an entry, or the reference's default. A null counts as not given, but of a switch as false."""
     self.asked.add(name)
     value = self.entries.get(name)
     if value is None:
-      return default
+      return False if default is True and name in self.entries else default
     kind = kind or (None if default is None else (int, float) if isinstance(default, float) else type(default))
     right = kind is None or isinstance(value, kind) and (not isinstance(value, bool) or bool in _kinds(kind))
     if not right:

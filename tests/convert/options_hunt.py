@@ -214,6 +214,8 @@ class Hunt:
       ).eval()
       shapes = {name: tuple(x.shape) for name, x in model.state_dict().items()}
       if spec == self.model.spec and shapes == self.shapes:
+        with torch.no_grad():
+          self.case.prepare(model)
         model.load_state_dict(self.state)
         far = self.far(self.outputs(model), self.plain)
         return "equal" if far < 1e-6 else f"SILENT {far:.1e}"
@@ -227,10 +229,11 @@ class Hunt:
 
     folder.mkdir(exist_ok=True)
     try:
-      if shapes == self.shapes:
-        model.load_state_dict(self.state)
-      else:
-        with torch.no_grad():
+      with torch.no_grad():
+        if shapes == self.shapes:
+          self.case.prepare(model)
+          model.load_state_dict(self.state)
+        else:
           for parameter in model.parameters():
             fan_in = max(parameter.numel() // max(len(parameter), 1), 4) if parameter.ndim > 1 else 10
             parameter.copy_(fan_in**-0.5 * torch.randn_like(parameter))

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 
@@ -64,6 +66,14 @@ def test_other_heads_are_read_from_the_same_files(tmp_path):
   model, params = zoo.load(tmp_path, head="encoder")
   assert set(params) == {"embed", "encoder"} and model.spec["head"] == "encoder"
   assert set(zoo.load(tmp_path, head="none")[1]) == {"embed", "encoder", "decoder"}
+
+
+def test_a_switch_that_is_null_is_off(tmp_path):
+  reference(case("ForConditionalGeneration", "", SMALL)).save_pretrained(tmp_path)
+  config = json.loads((tmp_path / "config.json").read_text())
+  assert zoo.load(tmp_path)[0].spec["scaled"]
+  (tmp_path / "config.json").write_text(json.dumps({**config, "scale_decoder_outputs": None}))
+  assert not zoo.load(tmp_path)[0].spec["scaled"]
 
 
 def test_an_encoder_may_say_that_it_has_no_decoder_layers(tmp_path):
