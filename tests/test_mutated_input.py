@@ -1,0 +1,106 @@
+"""Input that was changed at random, from a seed: it is read, or refused in one line; nothing else may happen."""
+
+import copy
+import json
+import random
+
+import jax
+import numpy as np
+
+import zoo
+from zoo import config, metrics, page
+from zoo.build import shapes_of
+from zoo.errors import UserError
+from zoo.schema import resolve
+
+NUMBERS = [float("nan"), float("inf"), -1, 0, 1, 0.5, 1e300, 10**9, 2**31, 2**63, 10**30, 10**400]
+OTHERS = [None, True, "", "x", "\x00", "\ud800", "e" * 500, [], [[]], [None], {}, {"a.b": 1}, {"name": []}, [1, [2]]]
+CONFIG = {
+  "seed": 0, "steps": 2, "batch_size": 2, "workdir": "runs/x", "mesh": {"data": -1}, "sharding": "replicated",
+  "model": {"family": "gpt", "variant": None, "vocab_size": 13, "max_length": 8, "dim": 6, "depth": 1, "num_heads": 2},
+  "objective": {"name": "causal_lm"}, "data": {"name": "language", "source": "text:x", "augment": [{"name": "shift"}]},
+  "optimizer": {"name": "adamw", "learning_rate": 1e-3, "multipliers": [["embed", 0.5]]},
+  "eval": {"every": 1, "evaluators": {"samples": {"prompts": ["a"]}}}, "log": {"every": 1, "wandb": None},
+  "checkpoint": {"best": None}, "bad_loss": {"action": "skip", "spike": None}, "timeouts": {"step": 60},
+}  # fmt: skip
+
+
+def paths(value, path=()):
+  """Of everything in a nested value."""
+  yield path
+  for key, entry in value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ()):
+    yield from paths(entry, (*path, key))
+
+
+def mutated(value, rng):
+  """With one entry replaced."""
+  path, new = rng.choice(list(paths(value))[1:]), rng.choice(NUMBERS + OTHERS)
+  whole = node = copy.deepcopy(value)
+  for key in path[:-1]:
+    node = node[key]
+  node[path[-1]] = new
+  return whole
+
+
+def damaged(content, rng):
+  """Bytes that were cut, turned, filled or nested."""
+  place = rng.randrange(len(content))
+  flipped = content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
+  return rng.choice([content[:place], flipped, flipped, bytes(len(content)), b"[" * 100_000, b'{"a":' * 300 + b"1"])
+
+
+def read_or_refused(function, *args, **keywords):
+  """What it returns; None if it refused in one line that can be read."""
+  try:
+    return function(*args, **keywords)
+  except UserError as error:
+    assert len(str(error)) < 3100 and str(error).isprintable()
+    return None
+
+
+def test_a_config_is_read_as_it_is_or_refused(tmp_path):
+  rng = random.Random(0)
+  for number in range(300):
+    path = tmp_path / f"{number}.json"
+    content = json.dumps(mutated(CONFIG, rng)).encode()
+    path.write_bytes(damaged(content, rng) if rng.random() < 0.2 else content)
+    found = read_or_refused(config.load, [f"--config={path}"])
+    assert found is None or json.loads(config.to_json(found[0])) == resolve(found[0])
+
+
+def test_an_override_is_taken_or_refused(tmp_path):
+  rng, path = random.Random(1), tmp_path / "config.json"
+  path.write_text(json.dumps(CONFIG))
+  for _ in range(300):
+    place = ".".join(map(str, rng.choice(list(paths(CONFIG))[1:])))
+    value = rng.choice(NUMBERS + OTHERS)
+    text = rng.choice([json.dumps(value), repr(value), str(value), "[" * 3000, "9" * 5000, "{'a': " * 300])
+    read_or_refused(config.load, [f"--config={path}", f"--config.{place}={text}"])
+
+
+def test_a_model_is_loaded_as_it_was_or_refused(tmp_path):
+  rng = random.Random(2)
+  model = zoo.build("gpt", vocab_size=13, max_length=8, dim=6, depth=1, num_heads=2)
+  draw = np.random.default_rng(0)
+  params = jax.tree.map(lambda x: draw.normal(size=x.shape).astype(np.float32), shapes_of(model))
+  zoo.save(tmp_path, model, params)
+  content = (tmp_path / "model.json").read_bytes()
+  for _ in range(100):
+    changed = json.dumps(mutated(json.loads(content), rng)).encode()
+    (tmp_path / "model.json").write_bytes(damaged(content, rng) if rng.random() < 0.3 else changed)
+    loaded = read_or_refused(zoo.load, tmp_path)
+    for old, new in zip(jax.tree.leaves(params), jax.tree.leaves(loaded[1]) if loaded else ()):
+      np.testing.assert_array_equal(old, new)
+
+
+def test_a_page_is_made_of_any_run_folder(tmp_path):
+  rng, line = random.Random(3), {"step": 1, "time": 1.0, "loss": 2.5, "eval/a/b": 1}
+  for _ in range(60):
+    lines = [
+      json.dumps(mutated(line, rng)).encode() if rng.random() < 0.5 else json.dumps(line).encode() for _ in "abc"
+    ]
+    content = b"\n".join(lines)
+    (tmp_path / "metrics.jsonl").write_bytes(damaged(content, rng) if rng.random() < 0.5 else content)
+    (tmp_path / "config.json").write_bytes(damaged(json.dumps(mutated(CONFIG, rng)).encode(), rng))
+    assert "<title>" in page.write(tmp_path).read_text()
+    metrics.drop_beyond(tmp_path / "metrics.jsonl", 5)
