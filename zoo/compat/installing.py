@@ -65,6 +65,14 @@ def install() -> None:
   """
   if _undo:
     return
+  try:
+    _install()
+  except BaseException:
+    uninstall()
+    raise
+
+
+def _install() -> None:
   top = _transformers()
   for name, value in old_names().items():
     if name not in SHARED[AUTO]:
