@@ -146,6 +146,8 @@ def tower(name: str, section: Options, width: int) -> dict[str, Any]:
   """Width, depth and mlp_dim of a tower, "image" or "text"; `width` where the file does not say."""
   width = count(section, "width", width)
   depth, ratio = count(section, "layers", 12), section.take("mlp_ratio", 4.0)
+  if not 0 < ratio < 1000:
+    raise UserError(f"{section.where}: mlp_ratio is {ratio}. It must be a number above 0.")
   if depth > (section.tensors or depth):
     raise UserError(f"{section.where}: layers is {depth}, and the file holds {section.tensors} tensors in all.")
   return {f"{name}_dim": width, f"{name}_depth": depth, f"{name}_mlp_dim": int(width * ratio)}
@@ -178,6 +180,7 @@ def side(options: Options, name: str, default: int) -> int:
 def epsilon(options: Options) -> float:
   """Of the norms of a tower."""
   arguments = options.take("norm_kwargs", {}, dict)
-  if set(arguments) - {"eps"} or not isinstance(arguments.get("eps", 1e-5), float):
+  value = arguments.get("eps", 1e-5)
+  if set(arguments) - {"eps"} or not isinstance(value, float) or not 0 <= value < 1:
     raise options.refusal("norm_kwargs", arguments, [{"eps": 1e-5}])
-  return arguments.get("eps", 1e-5)
+  return value

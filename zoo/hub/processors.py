@@ -254,7 +254,8 @@ def colours(options: Options, name: str, default: Sequence[float]) -> tuple[floa
   """One number for each of three colours."""
   values = options.take(name, list(default), (int, float, list))
   values = values if isinstance(values, list) else [values] * 3
-  fine = len(values) == 3 and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+  number = lambda value: isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6  # No NaN.
+  fine = len(values) == 3 and all(map(number, values))
   if not fine or name.endswith("std") and not all(values):
     raise options.refusal(name, options.entries[name], [list(default)])
   return tuple(values)
