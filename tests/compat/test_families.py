@@ -124,6 +124,15 @@ def test_texts_are_generated_as_the_likeliest_token_is_chosen_by_hand(name, tmp_
     again.generate(TOKENS, logits_processor=[1])
 
 
+def test_an_array_that_several_of_ours_lie_in_is_random_as_a_whole(tmp_path):
+  model, params = drawn("FlaxGPT2LMHeadModel", GPT2)
+  model.save_pretrained(tmp_path, params)
+  with pytest.warns(UserWarning, match="the shapes did not match: .*c_attn.weight"):
+    wide = compat.FlaxGPT2LMHeadModel.from_pretrained(tmp_path, n_embd=15, n_inner=48, ignore_mismatched_sizes=True)
+  kernel = np.asarray(wide.params["transformer"]["h"]["0"]["attn"]["c_attn"]["kernel"])
+  assert kernel.shape == (45, 15) and abs(kernel).min(axis=1).max() > 0 and (kernel.std(axis=1) > 0).all()
+
+
 def test_every_file_of_transformers_has_names():
   for file in FILES:
     assert any(name.endswith("Model") for name in names_in(file)), file

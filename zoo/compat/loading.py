@@ -95,7 +95,8 @@ def old_params(
   if len(missing) == len(rules):
     missing = []  # Another model's files, which are refused.
   absent = {rule.theirs for rule in missing}
-  patches = _random(core, [rule for rule in rules if rule.theirs in absent or rule in misshapen.values()], key, dtype)
+  anew = absent | {rule.theirs for rule in misshapen.values()}
+  patches = _random(core, [rule for rule in rules if rule.theirs in anew], key, dtype)
   if misshapen:
     report(f"{where}: initialised at random because the shapes did not match: {', '.join(sorted(misshapen))}.")
   lost = absent - {*quiet} - {rule.theirs for rule in rules if rule.ours in {spare.ours for spare in core.spare}}
