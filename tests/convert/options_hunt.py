@@ -5,6 +5,7 @@ through every class and every entry; the tests take a part of that.
 """
 
 import copy
+import dataclasses
 import importlib
 import json
 import pathlib
@@ -28,6 +29,12 @@ from zoo.options import Options
 
 MODULES = """bart bert clip dinov2 distilbert gemma gpt llama mae marian mixtral modernbert mpnet openai_gpt roberta
 siglip siglip2 siglip_towers t5 umt5 vit whisper""".split()
+RELATIVES = {
+  "Llama": ("Mistral", "Qwen2", "Qwen3"),
+  "Mixtral": ("Qwen3Moe",),
+  "Roberta": ("XLMRoberta", "Camembert"),
+  "T5": ("MT5",),
+}
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "silu", "quick_gelu", "tanh", "gelu_pytorch_tanh")
 STRINGS = {
   "feed_forward_proj": ("relu", "gated-gelu", "gated-silu", "gelu"),
@@ -66,11 +73,16 @@ ROPES = (
 
 
 def cases() -> list[parity.Case]:
-  """One of each class and config class."""
-  found: dict[tuple, parity.Case] = {}
+  """One of each class and config class, and of those that have the same config under another name."""
+  found: dict[str, parity.Case] = {}
   for name in MODULES:
     for case in importlib.import_module(f"tests.convert.test_{name}").CASES:
-      found.setdefault((case.cls, case.config_cls), case)
+      found.setdefault(case.cls, case)
+  for case in list(found.values()):
+    for front, others in RELATIVES.items():
+      for other in others if case.cls.startswith(front) else ():
+        cls, config_cls = (name.replace(front, other, 1) for name in (case.cls, case.config_cls))
+        found.setdefault(cls, dataclasses.replace(case, cls=cls, config_cls=config_cls))
   return list(found.values())
 
 
