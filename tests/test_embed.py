@@ -114,6 +114,7 @@ MISTAKES = {
     "no module 'custom.Pooling'",
   ),
   "escape": ("modules.json", [{"type": "a.Transformer", "path": "../x"}], "a folder beside that file"),
+  "half": ("modules.json", [{"type": "a.Transformer", "path": "\ud83d"}], "a folder beside that file"),
   "other": ("modules.json", [{"type": "a.CLIPModel", "path": ""}], "does not begin with a Transformer"),
   "object": ("modules.json", {}, "modules.json holds a dict, not a list"),
   "pooling": ("1_Pooling/config.json", {"pooling_mode": "median"}, "pooling_mode is 'median'"),

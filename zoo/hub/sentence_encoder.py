@@ -133,7 +133,7 @@ def _listed(folder: pathlib.Path) -> list[tuple[str, pathlib.Path]]:
   for i, module in enumerate(listed):
     fine = isinstance(module, dict) and all(isinstance(module.get(key), str) for key in ("type", "path"))
     path = pathlib.PurePosixPath(module["path"]) if fine else pathlib.PurePosixPath("..")
-    if path.is_absolute() or ".." in path.parts or "\0" in str(path):
+    if path.is_absolute() or ".." in path.parts or not str(path).isprintable():
       raise UserError(f"{where} holds {shown(module)}. A module has a type, and as its path a folder beside that file.")
     if (name := str(module.get("name", i))) in names:
       raise UserError(f"{where} has two modules of the name {shown(name)}. Give each its own.")
