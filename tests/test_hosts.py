@@ -210,13 +210,14 @@ def test_two_hosts_learn_what_one_does_and_one_goes_on_where_two_stopped(config)
 
 
 @pytest.mark.slow(minutes=1)
-def test_a_request_to_stop_that_reaches_one_host_makes_both_save_and_leave(config):
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_stop_that_reaches_one_host_makes_both_save_and_leave(config, sent):
   folder = config.parent / "stopped"
   started = start(config, 2, f"--config.workdir={folder}", "--config.steps=100000", "--config.checkpoint.every=100000")
   for line in started[0].stdout:
     if line.startswith("step"):
       break
-  started[1].send_signal(signal.SIGTERM)
+  started[1].send_signal(sent)
   ended = end(started)
   assert [status for status, _, _ in ended] == [143, 143], ended
   assert len(steps(folder / "checkpoints")) == 1
