@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.filled import filled
-from zoo.layers.mlp import ACTIVATIONS, MLP, GatedMLP
+from zoo.layers.mlp import ACTIVATIONS, MLP, GatedMLP, gated
 
 FORMULAS = {
   "relu": lambda x: max(x, 0.0),
@@ -56,3 +56,14 @@ def test_an_activation_may_be_a_function():
 def test_an_unknown_activation_is_refused():
   with pytest.raises(ValueError, match="activation is 'glu'. It may be a function or: relu, gelu"):
     MLP(11, "glu").init(jax.random.key(0), X)
+
+
+def test_a_gate_in_bfloat16_is_rounded_once_and_keeps_what_it_multiplies_alone():
+  rng = np.random.default_rng(0)
+  gate, up = (jnp.asarray(rng.normal(size=(3, 5)), jnp.bfloat16) for _ in range(2))
+  exact, pull_exact = jax.vjp(lambda *x: jax.nn.silu(x[0]) * x[1], gate.astype(jnp.float32), up.astype(jnp.float32))
+  y, pull = jax.vjp(lambda *x: gated(jax.nn.silu, *x), gate, up)
+  np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))
+  for ours, theirs in zip(pull(jnp.ones_like(y)), pull_exact(jnp.ones_like(exact)), strict=True):
+    np.testing.assert_array_equal(ours, theirs.astype(jnp.bfloat16))
+  assert {x.dtype for x in jax.tree.leaves(pull)} == {jnp.dtype("bfloat16")} and len(jax.tree.leaves(pull)) == 2
