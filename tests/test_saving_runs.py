@@ -7,6 +7,7 @@ import pytest
 from tests.test_saving import SIZES, equal, gpt, params_of
 from zoo.checkpoints import Checkpoints
 from zoo.errors import UserError
+from zoo.hub.writing import save_hf
 from zoo.layers.stack import stack_layers
 from zoo.saving import load, load_into, save
 
@@ -71,6 +72,17 @@ def test_training_may_start_from_another_run(tmp_path, scan):
   assert equal(started, {"params": wanted, "ema": wanted, "step": jnp.int32(0)})
   # Both may be donated: they share no buffer.
   jax.block_until_ready(jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)(started))
+
+
+def test_training_may_leave_entries_of_a_published_model_unread(tmp_path):
+  save_hf(tmp_path, gpt(), params_of(gpt(), 5))
+  config = json.loads((tmp_path / "config.json").read_text())
+  (tmp_path / "config.json").write_text(json.dumps({**config, "scale_attn_weights": False}))
+  state = {"params": params_of(gpt())}
+  with pytest.raises(UserError, match="scale_attn_weights is False"):
+    load_into(tmp_path, state)
+  started = load_into({"source": tmp_path, "ignore": ["scale_attn_weights"]}, state)
+  assert equal(started["params"], params_of(gpt(), 5))
 
 
 def test_training_may_not_start_from_another_model(tmp_path):
