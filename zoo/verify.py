@@ -25,7 +25,18 @@ from zoo.experiment import Experiment
 from zoo.schema import resolve
 
 FILE = "verified.json"  # In the run folder.
-CODE = ("layers", "models", "objectives", "activations.py", "sharding.py", "strategies.py", "kernels.py", "ring.py")
+CODE = (
+  "layers",
+  "models",
+  "objectives",
+  "activations.py",
+  "sharding.py",
+  "strategies.py",
+  "kernels.py",
+  "kernel_places.py",
+  "ring.py",
+  "expert_parallel.py",
+)
 WAY_OUT = (
   "XLA computes wrong numbers for this placement. Change sharding, activations or mesh (README, 'Wrong numbers of the "
   "compiler'); --config.verify=never trains regardless."
