@@ -4,6 +4,8 @@ import re
 
 import jax
 import pytest
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
+from ml_collections import ConfigDict
 
 from tests.test_train import CONFIG
 from zoo.config import read, with_defaults
@@ -11,6 +13,16 @@ from zoo.errors import UserError
 from zoo.experiment import experiment
 from zoo.optim import check_reduce_dtype
 from zoo.sharding import make_mesh
+
+
+@pytest.fixture(autouse=True)
+def compiled_anew():
+  """What comes from the cache of compiled programs leaves no trace of its passes."""
+  jax.config.update("jax_enable_compilation_cache", False)
+  reset_cache()
+  yield
+  jax.config.update("jax_enable_compilation_cache", True)
+  reset_cache()
 
 
 def reduced(tmp_path, mesh, sharding, **optimizer):
@@ -22,7 +34,7 @@ def reduced(tmp_path, mesh, sharding, **optimizer):
   config["model"] |= {"dim": 8, "num_heads": 2, "scan": True, "dtype": "bfloat16"}
   config["optimizer"] |= optimizer
   config["sharding"] = sharding
-  made = experiment(config_of(config), make_mesh(mesh))
+  made = experiment(ConfigDict(config).lock(), make_mesh(mesh))
   batch = {name: jax.ShapeDtypeStruct((8, *x.shape[1:]), x.dtype) for name, x in made.batches[0].items()}
   lowered = made.compiled_step().lower(made.shapes, batch)
   # Later, XLA's backend for CPUs makes float32 of all.
@@ -30,12 +42,6 @@ def reduced(tmp_path, mesh, sharding, **optimizer):
   text = next((tmp_path / "hlo").glob("*after_spmd-partitioning*")).read_text()
   found = re.findall(r"= (\w+)\[([\d,]*)\]\S* (?:all-reduce|reduce-scatter)\(", text)
   return {(dtype, tuple(map(int, filter(None, size.split(","))))) for dtype, size in found}
-
-
-def config_of(config):
-  from ml_collections import ConfigDict
-
-  return ConfigDict(config).lock()
 
 
 MESHES = {"data": ({"data": 8}, "replicated"), "fsdp and tensor": ({"data": 4, "model": 2}, "fsdp+tensor")}
