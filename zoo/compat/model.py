@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from zoo.build import sizes_of
 from zoo.compat.config import DEFAULTS, Config, entries_of, merged, refuse_to_push
+from zoo.compat.core import renamed
 from zoo.compat.loading import old_params, torch_rules
 from zoo.compat.module import Call, OldModule, section, understood
 from zoo.compat.pretrained import FlaxPreTrainedModel, filled
@@ -155,8 +156,11 @@ class FlaxModel(FlaxPreTrainedModel):
     left_out = {rule.ours for rule in core.rules if rule.theirs in absent} | {rule.ours for rule in core.spare}
     for name in {rule.theirs for rule in torch_rules(core) if rule.ours in left_out}:
       tensors.pop(name, None)
+    # Names that old classes had torch of then has too, and torch of now reads both.
+    tensors = {renamed(name, self.module_class.NAMES): tensor for name, tensor in tensors.items()}
     sizes, table = sizes_of(core.model), tables.of_family(core.model.spec["family"])
-    written = table.config(sizes) | {"architectures": [table.HEADS[tables.head_of(table, sizes)][0]]}
+    known, own = table.HEADS[tables.head_of(table, sizes)], type(self).__name__.removeprefix("Flax")
+    written = table.config(sizes) | {"architectures": [own if own in known else known[0]]}
     # What the zoo writes makes the same model; labels and tokens that have names keep them.
     entries = merged(written, entries_of(self.config)) | {"architectures": written["architectures"]}
     entries = {name: x for name, x in entries.items() if name not in (*DEFAULTS, "dtype", "torch_dtype")}
