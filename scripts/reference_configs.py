@@ -24,7 +24,6 @@ SHARED = """backbone_utils cache_utils configuration_utils masking_utils modelin
 modeling_rope_utils modeling_utils pytorch_utils""".split()
 # What is read of a config.json before any class is made of it.
 LOADING = ("configuration_files", "quantization_config", "transformers_weights")
-MORE = ("mpnet", "umt5")  # model_types of tables to come.
 PROCESSORS = ("bit", "clip", "siglip", "siglip2", "vit")
 NOTHING = object()
 
@@ -96,7 +95,7 @@ def model_types() -> list[str]:
   """Those that a table of zoo/convert reads."""
   from zoo.hub import tables
 
-  return sorted({name for family in tables.families() for name in tables.of_family(family).MODEL_TYPES} | {*MORE})
+  return sorted({name for family in tables.families() for name in tables.of_family(family).MODEL_TYPES})
 
 
 def of_class(kind: type) -> list[str]:
