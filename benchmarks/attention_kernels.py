@@ -50,7 +50,7 @@ def inputs(case: str, batch: int, length: int, heads: int, head_dim: int, dtype:
   valid = positions < lengths
   segments = np.where(valid, positions * 3 // length + 1, 0).astype(np.int32) if packed else None
   visibility = Visibility(rule, positions, positions, valid if padding else None, segments, segments, True)
-  weight = rng.standard_normal((batch, length, heads, head_dim), np.float32) * valid[:, :, None, None]
+  weight = jnp.asarray(rng.standard_normal((batch, length, heads, head_dim), np.float32) * valid[:, :, None, None])
   return (draw(heads), draw(heads // shared), draw(heads // shared)), visibility, weight
 
 
@@ -134,7 +134,10 @@ def main(argv: list[str]) -> int:
   parser.add_argument("--repeats", type=int, default=5, help="how often both take their turn of ten calls (5)")
   flags = parser.parse_args(argv)
   sizes = {"batch": flags.batch, "length": flags.length, "heads": flags.heads, "head_dim": flags.head_dim}
-  rows = [compare(case, flags.kernel, flags.dtype, flags.repeats, **sizes) for case in flags.cases]
+  rows = []
+  for case in flags.cases:
+    rows.append(compare(case, flags.kernel, flags.dtype, flags.repeats, **sizes))
+    print(rows[-1], flush=True)  # Compiling takes a while.
   title = f"Attention of {sizes} in {flags.dtype}"
   sides.report(title, rows, device.device_kind, None, None)
   return 0

@@ -21,6 +21,7 @@ SIZES = {
   "gemma": dict(max_length=40, mlp_dim=7, attention_cap=5.0, cap=9.0, sandwich=True, **MIXED),
   "mixtral": dict(max_length=40, mlp_dim=7, num_experts=3, top_k=2),
   "t5": dict(head_dim=5, num_buckets=6, max_distance=5),
+  "umt5": dict(head_dim=5, num_buckets=6, max_distance=5),
   "bart": dict(max_length=40),
   "marian": dict(max_length=40, decoder_vocab_size=19),
   "transformer": {},
