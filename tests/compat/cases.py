@@ -43,6 +43,7 @@ ONE = dict(hidden_size=12, num_hidden_layers=1, num_attention_heads=3, intermedi
 ROBERTA = dict(vocab_size=37, max_position_embeddings=19, type_vocab_size=1, pad_token_id=1, **ONE)
 DISTILBERT = dict(vocab_size=37, max_position_embeddings=19, dim=12, n_layers=1, n_heads=3, hidden_dim=30)
 IMAGES = dict(image_size=12, patch_size=4, **ONE)
+DINOV2 = {name: value for name, value in IMAGES.items() if name != "intermediate_size"}  # It has a mlp_ratio.
 GPT2 = dict(vocab_size=37, n_positions=19, n_embd=12, n_layer=1, n_head=3)
 LLAMA = dict(vocab_size=37, max_position_embeddings=19, num_key_value_heads=3, **ONE)
 GEMMA = {**LLAMA, "num_key_value_heads": 1, "head_dim": 4}
@@ -61,7 +62,7 @@ CONFIGS |= {
   "FlaxXLMRobertaForSequenceClassification": ROBERTA,
   "FlaxDistilBertForMaskedLM": DISTILBERT,
   "FlaxViTModel": IMAGES,
-  "FlaxDinov2ForImageClassification": IMAGES,
+  "FlaxDinov2ForImageClassification": DINOV2,
   "FlaxGPT2Model": GPT2,
   "FlaxGPT2LMHeadModel": GPT2,
   "FlaxLlamaModel": LLAMA,

@@ -16,6 +16,7 @@ RNG = np.random.default_rng(5)
 TOKENS = RNG.integers(4, 36, (2, 7)).astype(np.int32)
 MASK = np.array([[1] * 7, [1] * 5 + [0] * 2])
 SOUND = RNG.normal(size=(2, 5, 16)).astype(np.float32)
+WINDOW = {**LLAMA, "sliding_window": 3}
 FIRST = {"FlaxWhisperForConditionalGeneration": SOUND}
 
 
@@ -55,14 +56,29 @@ def test_texts_have_no_token_types_in_distilbert():
 @pytest.mark.parametrize("name, config", {"FlaxGPT2LMHeadModel": GPT2, "FlaxLlamaForCausalLM": LLAMA}.items())
 def test_a_text_goes_on_in_a_cache_as_without_one(name, config):
   model, params = drawn(name, config)
-  whole = model(TOKENS, params=params).logits
+  positions = np.array([[0, 1, 2, 3, 4, 5, 6], [0, 1, 2, 3, 0, 1, 2]])
+  whole = model(TOKENS, position_ids=positions, params=params).logits
   cache, room = model.init_cache(2, 11), np.ones((2, 11), np.int32)
-  positions = np.broadcast_to(np.arange(7), (2, 7))
-  first = model(TOKENS[:, :6], room, positions[:, :6], params=params, past_key_values=cache)
-  last = model(TOKENS[:, 6:], room, positions[:, 6:], params=params, past_key_values=first.past_key_values)
-  np.testing.assert_allclose(first.logits, whole[:, :6], atol=1e-5)
-  np.testing.assert_allclose(last.logits, whole[:, 6:], atol=1e-5)
+  first = model(TOKENS[:, :5], room, positions[:, :5], params=params, past_key_values=cache)
+  last = model(TOKENS[:, 5:], room, positions[:, 5:], params=params, past_key_values=first.past_key_values)
+  np.testing.assert_allclose(first.logits, whole[:, :5], atol=1e-5)
+  np.testing.assert_allclose(last.logits, whole[:, 5:], atol=1e-5)
   assert jax.tree.map(jnp.shape, last.past_key_values) == jax.tree.map(jnp.shape, cache)
+
+
+@pytest.mark.parametrize("name, config, back", [("FlaxGPT2Model", GPT2, 7), ("FlaxMistralModel", WINDOW, 3)])
+def test_positions_that_count_from_0_again_say_nothing_of_who_sees_whom(name, config, back):
+  model, params = drawn(name, config)
+  positions, watched = np.array([[0, 1, 2, 3, 0, 1, 2]]), dict(params=params, output_attentions=True)
+  distances = np.arange(7)[:, None] - np.arange(7)
+  shown = (distances >= 0) & (distances < back)
+  weights = model(TOKENS, None, positions, **watched).attentions[0]
+  np.testing.assert_array_equal(weights > 0, np.broadcast_to(shown, (2, 3, 7, 7)))
+  cache = model(
+    TOKENS[:, :5], None, positions[:, :5], **watched, past_key_values=model.init_cache(2, 7)
+  ).past_key_values
+  rest = model(TOKENS[:, 5:], None, positions[:, 5:], **watched, past_key_values=cache).attentions[0]
+  np.testing.assert_allclose(rest, weights[:, :, 5:], atol=1e-6)
 
 
 PAIRS = {

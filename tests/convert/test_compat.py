@@ -9,27 +9,41 @@ from tests.convert.parity import VALUES, Case, distance, reference, to_torch
 from zoo import compat
 
 POSITIONS = np.array([[0, 1, 2, 3, 0, 1, 2, 3], [4, 5, 6, 7, 8, 9, 10, 11]])
+PAIRS = ("FlaxT5", "FlaxMT5", "FlaxBart", "FlaxMarian", "FlaxWhisper")  # They read one text or sound and write another.
+SOUNDS = np.random.default_rng(2).normal(size=(2, 5, 16)).astype(np.float32)
 IMAGES = np.random.default_rng(3).normal(size=(3, 3, 12, 12)).astype(np.float32)
 
 
 def inputs(name):
   """What both are given."""
-  if name == "FlaxCLIPVisionModel":
+  if any(family in name for family in ("CLIPVision", "ViT", "Dinov2")):
     return {"pixel_values": IMAGES}
-  given = text_inputs(*((2, 3, 8) if name.endswith("MultipleChoice") else (2, 8)))
+  texts = text_inputs(*((2, 3, 8) if name.endswith("MultipleChoice") else (2, 8)))
   if name == "FlaxCLIPModel":
-    return {**given, "pixel_values": IMAGES}
-  if "Bert" in name:
-    given["token_type_ids"] = np.random.default_rng(1).integers(0, 2, given["input_ids"].shape)
-  if "T5" not in name and not name.endswith("MultipleChoice"):
-    given["position_ids"] = POSITIONS
-  return given
+    return {**texts, "pixel_values": IMAGES}
+  if any(name.startswith(family) for family in PAIRS) and "Encoder" not in name:
+    answers = {f"decoder_{key}": value for key, value in text_inputs(2, 7, seed=4).items()}
+    if "Whisper" in name:
+      return {"input_features": SOUNDS, **answers, "decoder_position_ids": POSITIONS[:, :7]}
+    return {**texts, **answers}
+  if name.startswith(("FlaxBert", "FlaxRoberta", "FlaxXLMRoberta")):
+    types = CONFIGS[name].get("type_vocab_size", 2)
+    texts["token_type_ids"] = np.random.default_rng(1).integers(0, types, texts["input_ids"].shape)
+  if not name.startswith(("FlaxT5", "FlaxDistilBert")) and not name.endswith("MultipleChoice"):
+    texts["position_ids"] = POSITIONS
+  return texts
 
 
-def calm(model):
-  """T5's queries as small as they start: logits are not scaled."""
+def settle(model):
+  """T5's queries as small as they start, for logits are not scaled; Marian's sinusoids; a bias of the output."""
   for name, parameter in model.named_parameters():
     parameter.mul_(0.5 if name.endswith(".q.weight") else 1)
+  for part in model.modules():
+    if "Sinusoidal" in type(part).__name__:
+      part.weight.copy_(part.create_weight())
+  for name, buffer in model.named_buffers():
+    if name == "final_logits_bias":
+      buffer.normal_()
 
 
 def worst(ours, theirs):
@@ -49,7 +63,7 @@ def test_equals_torch_and_is_read_by_it(name, tmp_path):
   old = getattr(compat, name.partition("-")[0])
   cls = name.partition("-")[0].removeprefix("Flax")
   config_cls = getattr(transformers, cls).config_class.__name__
-  there = reference(Case(name, cls, config_cls, CONFIGS[name], None, None, {}, prepare=calm))
+  there = reference(Case(name, cls, config_cls, CONFIGS[name], None, None, {}, prepare=settle))
   there.save_pretrained(tmp_path / "theirs")
   given, watch = inputs(name), {"output_hidden_states": True, "output_attentions": True}
   want = there(**{key: to_torch(value) for key, value in given.items()}, **watch)

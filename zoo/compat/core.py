@@ -15,6 +15,7 @@ from zoo.compat.outputs import Output, ordered
 from zoo.errors import UserError
 from zoo.hub import tables
 from zoo.hub.msgpack import flax_rules
+from zoo.layers.attention import with_attentions
 from zoo.layouts import Rule
 from zoo.mismatch import mismatch
 from zoo.paths import flatten, unflatten
@@ -107,6 +108,7 @@ class Core:
 
   def _pure(self, params, cache, rngs, inputs, *, run, towers, train, attentions, hidden):
     variables, mutable, watched = {"params": self.ours(params)}, [], {}
+    model = _seen_in_order(self.model, cache["index"] if cache else None)
     if cache:
       variables["cache"], mutable = cache["layers"], ["cache"]
       length = inputs["decoder_tokens" if "decoder_tokens" in inputs else "tokens"].shape[1]
@@ -116,13 +118,37 @@ class Core:
       mutable = [*mutable, "intermediates"]
       watched = dict(capture_intermediates=_is_watched)
     call = dict(method=lambda model: run(model, inputs, train), rngs=rngs, mutable=mutable or False, **watched)
-    out, state = self.model.apply(variables, **call) if mutable else (self.model.apply(variables, **call), {})
+    out, state = model.apply(variables, **call) if mutable else (model.apply(variables, **call), {})
     for tower in towers if watched else ():
       _put_states(out, state["intermediates"], tower, attentions, hidden)
     if cache:
       cache = {"layers": _own(state["cache"]), "index": cache["index"] + length}
       out["past_key_values"] = cache
     return _output(out), cache
+
+
+def _seen_in_order(model, start):
+  """The model in which a token sees what stands before it in its row, whatever positions say.
+
+  Positions of the zoo decide who sees whom too. In old models, as in torch, they only say where a token stands: those
+  that count from 0 again hide nothing of what is before, and show nothing of what comes.
+
+  start: int32, how many tokens a cache holds before these; None: there is none.
+  """
+
+  def in_order(attention, path):
+    if attention.mask is None:
+      return attention
+    return attention.clone(kernel=functools.partial(_by_index, attention.kernel, start))
+
+  return with_attentions(model, in_order)
+
+
+def _by_index(kernel, start, query, key, value, *, visibility, **options):
+  queries, keys = (jnp.arange(x.shape[1], dtype=jnp.int32)[None] for x in (query, key))
+  queries = queries if start is None else queries + start
+  visibility = visibility._replace(query_positions=queries, key_positions=keys, in_order=start is None)
+  return kernel(query, key, value, visibility=visibility, **options)
 
 
 def _check_masks(inputs):
