@@ -186,6 +186,10 @@ def test_a_run_begins_with_the_parameters_of_another(config):
     ("--config.model.max_length=8", "8"),
     ("--config.model.vocab_size=200", "model.vocab_size is 200, the data have 260"),
     ("--config.objective.name=causal", "Did you mean 'causal_lm'"),
+    ("--config.optimizer.accumulate=3", "accumulate 3 does not divide the batch of 8 rows"),
+    ("--config.init={'source': 3}", "init is {'source': 3}. It must be a folder, or have a 'source'"),
+    ("--config.init={'source': '.', 'fresh': 4}", "may have lists 'fresh' and 'ignore'"),
+    ("--config.init={'source': '.', 'freeze': []}", "may have lists 'fresh' and 'ignore'"),
     ("--profile=3:7", "--profile is '3:7', and the run ends at step 6"),
   ],
 )

@@ -21,7 +21,7 @@ from zoo.kept import kept
 from zoo.layers.kernel_products import kernel_gradients_in
 from zoo.layers.returned import on_returned
 from zoo.model_data import records_for, to_train, with_tokenizer
-from zoo.objectives.objective import value_and_grad
+from zoo.objectives.objective import check_parts, value_and_grad
 from zoo.schema import resolve
 
 
@@ -111,6 +111,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   accumulate = config.optimizer.get("accumulate", 1)
   reduce_dtype = optim.check_reduce_dtype(config.optimizer.get("reduce_dtype", "float32"), config.model.get("dtype"))
   grad, counted_grad = (value_and_grad(one, accumulate) for one in (on_devices, objective))
+  check_parts(accumulate, config.batch_size)
   example = jax.tree.map(jnp.asarray, dict(row))
 
   def init_params(rng):

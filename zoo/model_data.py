@@ -23,7 +23,7 @@ from zoo.hub.processors import PatchProcessor
 from zoo.named import call, named, names
 from zoo.places import is_remote, place
 from zoo.preprocessing import of
-from zoo.schema import resolve
+from zoo.schema import read_init, resolve
 
 PROBE = "A photo of 2 cats, and their names."
 
@@ -42,8 +42,7 @@ def carried_by(source: Any) -> dict[str, Any]:
 def to_train(config: Any) -> dict[str, Any]:
   """What the model to train carries: that of `init`, and over it what the config says, `model.preprocessing`."""
   init = config.get("init")
-  init = resolve(init) if init is not None else None
-  source = init.get("source") if isinstance(init, Mapping) else init
+  source = read_init(resolve(init))[0] if init else None
   by_hand = resolve(config.model).get("preprocessing") or {}
   return {**(carried_by(source) if source else {}), **by_hand}
 

@@ -28,6 +28,7 @@ from zoo.mismatch import mismatch
 from zoo.paths import check_pattern, flatten, matches_any, unflatten
 from zoo.places import is_remote, local_copy, place
 from zoo.retention import best_step
+from zoo.schema import read_init
 from zoo.sharding import shardings
 from zoo.tensors import to_host, write_tensors
 
@@ -167,14 +168,7 @@ def load_into(
     model: what is trained; if given, sizes that no shape shows (an activation, an epsilon) must be the source's too.
     note: told what was passed over.
   """
-  options = {"source": source} if isinstance(source, str | os.PathLike) else dict(source)
-  where = options.pop("source", None)
-  fresh = options.pop("fresh", [])
-  ignore = options.pop("ignore", ())
-  if where is None or options or isinstance(fresh, str) or isinstance(ignore, str):
-    raise UserError(
-      f"init is {shown(source)}. It must be a folder, or have a 'source' and may have lists 'fresh' and 'ignore'."
-    )
+  where, fresh, ignore = read_init(source)
   origin, params = load(where, ignore=ignore)
   old, new = flatten(unstack_layers(params)), flatten(jax.eval_shape(unstack_layers, state["params"]))
   for pattern in fresh:

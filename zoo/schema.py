@@ -4,7 +4,8 @@ What the other sections may hold is checked where their function is called, agai
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+import os
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NoReturn
 
 from ml_collections import ConfigDict
@@ -128,6 +129,27 @@ def refuse(name: str, where: str, offered: Iterable[str]) -> NoReturn:
   """Raises the UserError for an entry `name` that is not among those that `where` has."""
   offered = list(dict.fromkeys(offered))
   raise UserError(f"{where} has no '{name}'.{did_you_mean(name, offered)} It has: {', '.join(offered) or 'nothing'}.")
+
+
+def read_init(init: Any) -> tuple[str | os.PathLike, Collection[str], Collection[str]]:
+  """-> what the entry `init` names: the source, the patterns `fresh`, and the names `ignore`; a folder, or a section.
+
+  Raises:
+    UserError: it is neither, or has other entries or kinds of values.
+  """
+  section = {"source": init} if isinstance(init, str | os.PathLike) else init
+  options = dict(section) if isinstance(section, Mapping) else {}
+  source, fresh, ignore = options.pop("source", None), options.pop("fresh", ()), options.pop("ignore", ())
+  lists = all(_is_names(names) for names in (fresh, ignore))
+  if not isinstance(source, str | os.PathLike) or not lists or options:
+    raise UserError(
+      f"init is {shown(init)}. It must be a folder, or have a 'source' and may have lists 'fresh' and 'ignore'."
+    )
+  return source, fresh, ignore
+
+
+def _is_names(value: Any) -> bool:
+  return isinstance(value, Collection) and not isinstance(value, str) and all(isinstance(name, str) for name in value)
 
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:

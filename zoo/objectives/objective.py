@@ -130,14 +130,17 @@ def value_and_grad(objective: Objective, accumulate: int = 1) -> Callable:
   return whole_batch
 
 
+def check_parts(parts: int, rows: int) -> None:
+  """Raises a UserError where a batch of so many rows cannot be cut into so many parts of one size."""
+  if rows % parts:
+    raise UserError(f"accumulate {parts} does not divide the batch of {rows} rows. Change accumulate or batch_size.")
+
+
 def split_rows(batch: Any, parts: int) -> Any:
   """[batch, ...] -> [parts, batch / parts, ...]: part i holds the rows i, i + parts, i + 2 parts, ..."""
 
   def split(x: jax.Array) -> jax.Array:
-    if x.shape[0] % parts:
-      raise UserError(
-        f"accumulate {parts} does not divide the batch of {x.shape[0]} rows. Change accumulate or batch_size."
-      )
+    check_parts(parts, x.shape[0])
     return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
 
   return jax.tree.map(split, batch)
