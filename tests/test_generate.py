@@ -156,6 +156,7 @@ MISTAKES = {
   "A prompt of 5 and max_new_tokens 36 exceed the model's max_length 40. Crop the prompt to its last 4 tokens": dict(
     max_new_tokens=36
   ),
+  "A prompt of 5 and max_new_tokens 41 exceed the model's max_length 40. Ask for fewer": dict(max_new_tokens=41),
   "temperature is -1.0. It must be a number, at least 0; 0 takes": dict(temperature=-1.0),
   "temperature is nan. It must be a number": dict(temperature=float("nan")),
   "temperature is 'hot'. It must be a number": dict(temperature="hot"),

@@ -62,6 +62,7 @@ def test_an_answer_stands_alone(folders, capsys, beams):
   [
     (["--prompt", "Hi"], "Error: the following arguments are required: --model. --help lists the flags.\n"),
     (["--model", "nowhere/to/be/found", "--prompt", "Hi"], "Error: nowhere/to/be/found is not there."),
+    (["--model", "GPT", "--seed", str(2**63)], f"Error: argument --seed: {2**63} has more than 64 bits."),
     (["--model", "GPT", "--tokenizer", "bytes", "--prompt", "Hi"], "Error: A prompt of 3 and max_new_tokens 100"),
   ],
 )

@@ -62,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
   found.add_argument("--cache-dtype", help="of cached keys and values, e.g. bfloat16 or int8")
   found.add_argument("--ignore", help="entries of the model's files to leave unread, with commas between them")
   found.add_argument("--plain", action="store_true", help="leave the model's generation_config.json unread")
-  found.add_argument("--seed", type=int, default=0, help="of the draws (0)")
+  found.add_argument("--seed", type=seed, default=0, help="of the draws (0)")
   found.add_argument("--dtype", help="of the parameters, e.g. bfloat16")
   found.add_argument("--traceback", action="store_true", help="show where an error comes from")
   return found
@@ -72,6 +72,14 @@ def place(text: str) -> tuple[int, int]:
   """STEP=TOKEN, where the step may be `last`."""
   step, token = text.split("=")
   return -1 if step == "last" else int(step), int(token)
+
+
+def seed(text: str) -> int:
+  """A whole number of 64 bits, as `jax.random.key` takes them."""
+  value = int(text)
+  if not -(2**63) <= value < 2**63:
+    raise argparse.ArgumentTypeError(f"{text} has more than 64 bits")
+  return value
 
 
 @exits_with_one_line

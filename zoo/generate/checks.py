@@ -74,9 +74,11 @@ def length_fits(model, prompt, max_new_tokens):
   """Refuses more tokens than the model has positions."""
   number("max_new_tokens", max_new_tokens, whole=True, least=1)
   if model.max_length is not None and prompt + max_new_tokens > model.max_length:
+    left = model.max_length - max_new_tokens
+    crop = f"Crop the prompt to its last {left} tokens or ask" if left > 0 else "Ask"
     raise UserError(
       f"A prompt of {prompt} and max_new_tokens {max_new_tokens} exceed the model's max_length {model.max_length}. "
-      f"Crop the prompt to its last {max(model.max_length - max_new_tokens, 1)} tokens or ask for fewer new ones."
+      f"{crop} for fewer new ones."
     )
 
 
