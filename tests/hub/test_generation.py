@@ -21,6 +21,9 @@ BART, GPT = {"model_type": "bart"}, {"model_type": "gpt2"}
     ({"temperature": 0.6, "top_p": 0.9, "num_beams": 1, "length_penalty": 1.0, "typical_p": 1.0}, GPT, {}),
     ({"suppress_tokens": [-1, 3], "forced_decoder_ids": [[1, None], [2, 9]]}, {"model_type": "whisper"},
      {"suppress": [3], "start_token": [50257, 9]}),
+    ({"forced_bos_token_id": 7, "forced_decoder_ids": [[1, 9]]}, {"model_type": "whisper"},
+     {"start_token": [50257, 9]}),
+    ({"forced_bos_token_id": 7}, BART, {"forced": {0: 7}}),
     ({"bad_words_ids": [[4], [2]], "eos_token_id": 2, "pad_token_id": -1}, BART, {"eos": 2, "suppress": [4]}),
     ({"num_beams": 4, "num_return_sequences": 2, "early_stopping": "never"}, GPT,
      {"num_beams": 4, "num_return": 2, "early_stopping": "never"}),
@@ -53,6 +56,7 @@ def test_entries_become_keywords(entries, config, wanted):
     ({"forced_decoder_ids": [[0, 2]]}, "pairs of a place"),
     ({"forced_eos_token_id": [1, 2]}, "forces one token"),
     ({"min_length": 3}, "Use min_new_tokens"),
+    ({"forced_bos_token_id": 9}, "forced_bos_token_id is 9. The reference puts it behind a prompt of one token"),
     ({"do_sample": True, "top_k": [1]}, "top_k is [1]"),
   ],
 )

@@ -145,6 +145,13 @@ def options(entries: Mapping[str, Any], config: Mapping[str, Any], where: str) -
   if begin is not None and begin != config.get("decoder_start_token_id"):
     found["start_token"] = begin
   begun = len(begin) if isinstance(begin, list) else 1
+  if 0 in found["forced"] and not answers:
+    raise UserError(
+      f"{where}: forced_bos_token_id is {shown(entries['forced_bos_token_id'])}. The reference puts it behind a prompt "
+      f"of one token and behind no other, which zoo.generate does not do. {offer(['forced_bos_token_id'])}"
+    )
+  if begun > 1:  # Likewise behind the first token of an answer alone.
+    found["forced"].pop(0, None)
 
   longest, least = take("max_length", kind=int), take("min_length", 0)
   if answers:
