@@ -173,7 +173,7 @@ class Hunt:
       return "invalid"
     try:
       far = self.far(self.computed(*self.ours(folder)), theirs)
-    except UserError:
+    except ValueError:  # Of our own checks, of inputs too: the reference takes images of another size where it can.
       return "refused"
     except Exception:
       return f"traceback: {traceback.format_exc(limit=-3)}"

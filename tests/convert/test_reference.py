@@ -9,6 +9,9 @@ from scripts.reference_configs import FILE, facts, model_types, version
 from tests.convert.options_hunt import RIGHT, Hunt, cases
 from zoo import reference
 
+# Entries that ours honours and the reference does not. transformers 5 scales the logits of every UMT5, tied or not
+# (findings/transformers_5_scales_the_logits_of_untied_umt5.sh); transformers 4 and T5X scale those of tied ones alone.
+HONOURED_BY_OURS = {("UMT5Config", "tie_word_embeddings")}
 FIRST = {case.config_cls: case for case in reversed(cases())}
 
 
@@ -30,5 +33,5 @@ def test_a_name_that_only_old_versions_read_is_known():
 def test_no_entry_changes_the_reference_and_not_the_model(config, tmp_path):
   transformers.logging.set_verbosity(transformers.logging.CRITICAL)
   verdicts = [*Hunt(FIRST[config], tmp_path / "base").run(everything=False)]
-  wrong = [row for row in verdicts if row[2].split()[0] not in RIGHT]
+  wrong = [row for row in verdicts if row[2].split()[0] not in RIGHT and (config, row[0]) not in HONOURED_BY_OURS]
   assert not wrong and len({verdict for *_, verdict in verdicts}) > 2
