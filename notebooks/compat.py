@@ -175,8 +175,11 @@ plt.show()
 # whichever transformers is installed, or none; `uninstall()` takes them back.
 
 # %%
+import warnings
+
 import zoo.compat
 
+warnings.filterwarnings("ignore", message="IProgress not found")  # Of tqdm, which transformers imports.
 zoo.compat.install()
 from transformers import FlaxCLIPTextModel as Found
 
