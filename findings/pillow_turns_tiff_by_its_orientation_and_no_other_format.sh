@@ -30,8 +30,8 @@ for kind, opened, loaded, tag in (("TIFF", (2, 3), (2, 3), None), ("PNG", (3, 2)
   print(f"Pillow {PIL.__version__} {kind}: opened {header}, loaded {after}, transposed {turned}")
   assert (header, after, turned) == ((opened, 6), (loaded, tag), (2, 3))
 PYTHON
-for version in 11.0.0 13.0.0; do
-  python3 -m venv "$folder/$version"
-  "$folder/$version/bin/pip" install --quiet --disable-pip-version-check "pillow==$version"
-  "$folder/$version/bin/python" "$folder/turn.py"
+for package in pillow==11.0.0 pillow==13.0.0; do
+  python3 -m venv "$folder/$package"
+  "$folder/$package/bin/pip" install --quiet --disable-pip-version-check "$package"
+  "$folder/$package/bin/python" "$folder/turn.py"
 done
