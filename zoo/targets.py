@@ -12,6 +12,7 @@ from jax.experimental import topologies
 
 from zoo.errors import UserError
 from zoo.extras import install
+from zoo.quiet import NO_TPU
 
 
 class Chip(NamedTuple):
@@ -186,8 +187,7 @@ def _tpus(target: Target) -> list[Any]:
   if importlib.util.find_spec("libtpu") is None:
     raise UserError(f"--plan compiles with libtpu, which is not installed: {install('tpu')}.")
   # Else libtpu asks the machine which TPU it is, complains of what it does not hear, and wants to be alone.
-  quiet = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5e-1", "TPU_WORKER_HOSTNAMES": "localhost"}
-  quiet |= {"TPU_STDERR_LOG_LEVEL": "4", "TPU_MIN_LOG_LEVEL": "4", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
+  quiet = {**NO_TPU, "TPU_STDERR_LOG_LEVEL": "4", "TPU_MIN_LOG_LEVEL": "4", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
   for name, value in quiet.items():
     os.environ.setdefault(name, value)
   options: dict[str, Any] = {"num_slices": target.slices} if target.slices > 1 else {}
