@@ -1,4 +1,4 @@
-"""Family name -> model. The registry is a convention: `zoo/models/gpt.py` has `gpt(**sizes)`, VARIANTS and PAPER.
+"""Family name -> model. By convention `zoo/models/gpt.py` has `gpt(**sizes)`, VARIANTS, PARAMETERS and PAPER.
 
 Where variants have papers of their own it also has PAPERS: beginning of the variants' names -> paper.
 """
@@ -107,7 +107,7 @@ def list_models(pattern: str = "*") -> Table:
       own = (paper for prefix, paper in getattr(module, "PAPERS", {}).items() if variant.startswith(prefix))
       paper = "{title} ({authors}, {year}) {url}".format(**next(own, module.PAPER))
       if any(fnmatch.fnmatch(name.lower(), pattern.lower()) for name in (family, variant, f"{family}/{variant}")):
-        rows.append(Row(family, variant, _parameters(family, variant), paper))
+        rows.append(Row(family, variant, module.PARAMETERS[variant], paper))
   return rows
 
 
@@ -127,12 +127,6 @@ def shapes_of(model) -> Any:
     return jax.eval_shape(lambda rng: model.init(rng, *model.example()), jax.random.key(0))["params"]
   except MISTAKES as error:
     raise UserError(f"{model.spec.get('family', type(model).__name__)}: {error}") from error
-
-
-@functools.cache
-def _parameters(family, variant):
-  # Scanned layers are as many and quicker to trace.
-  return count_parameters(build(family, variant, scan=True))
 
 
 def sizes_of(model) -> dict[str, Any]:

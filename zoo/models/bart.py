@@ -103,3 +103,8 @@ VARIANTS = {
   "base": dict(vocab_size=50265, max_length=1024, dim=768, depth=6, num_heads=12),
   "large": dict(vocab_size=50265, max_length=1024, dim=1024, depth=12, num_heads=16),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "base": 139_420_416,
+  "large": 406_291_456,
+}

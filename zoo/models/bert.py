@@ -229,3 +229,8 @@ VARIANTS = {
   "base": dict(vocab_size=30522, max_length=512, dim=768, depth=12, num_heads=12),
   "large": dict(vocab_size=30522, max_length=512, dim=1024, depth=24, num_heads=16),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "base": 110_106_428,
+  "large": 336_226_108,
+}

@@ -172,3 +172,9 @@ VARIANTS = {
   "ViT-B/16": dict(patch_size=16, **_BASE),
   "ViT-L/14": dict(patch_size=14, **_LARGE),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "ViT-B/32": 151_277_313,
+  "ViT-B/16": 149_620_737,
+  "ViT-L/14": 427_616_513,
+}

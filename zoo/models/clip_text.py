@@ -85,3 +85,8 @@ VARIANTS = {
   "ViT-B": dict(dim=512, num_heads=8, embed_dim=512, **_TEXT),
   "ViT-L": dict(dim=768, num_heads=12, embed_dim=768, **_TEXT),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "ViT-B": 63_428_096,
+  "ViT-L": 123_650_304,
+}

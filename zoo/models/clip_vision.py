@@ -80,3 +80,9 @@ VARIANTS = {
   "ViT-B/16": dict(patch_size=16, **_BASE),
   "ViT-L/14": dict(image_size=224, patch_size=14, dim=1024, depth=24, num_heads=16, embed_dim=768),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "ViT-B/32": 87_849_216,
+  "ViT-B/16": 86_192_640,
+  "ViT-L/14": 303_966_208,
+}

@@ -208,3 +208,14 @@ VARIANTS = {
   for name, own in (("", {}), ("-registers", dict(registers=4)))
   for size in _SIZES
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "S/14": 22_056_576,
+  "B/14": 86_580_480,
+  "L/14": 304_368_640,
+  "g/14": 1_136_480_768,
+  "S/14-registers": 22_058_112,
+  "B/14-registers": 86_583_552,
+  "L/14-registers": 304_372_736,
+  "g/14-registers": 1_136_486_912,
+}

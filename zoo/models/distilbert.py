@@ -89,3 +89,8 @@ def distilbert(
 # Section 3: half the layers of BERT base. The vocabularies are those of its uncased and cased versions.
 _BASE = dict(max_length=512, dim=768, depth=6, num_heads=12)
 VARIANTS = {"base-uncased": dict(vocab_size=30522, **_BASE), "base-cased": dict(vocab_size=28996, **_BASE)}
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "base-uncased": 66_985_530,
+  "base-cased": 65_812_036,
+}

@@ -226,3 +226,16 @@ VARIANTS = {
     **{**_THIRD, "query_scalar": 168},
   ),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "gemma-2b": 2_506_172_416,
+  "gemma-7b": 8_537_680_896,
+  "gemma-2-2b": 2_614_341_888,
+  "gemma-2-9b": 9_241_705_984,
+  "gemma-2-27b": 27_227_128_320,
+  "gemma-3-270m": 268_098_176,
+  "gemma-3-1b": 999_885_952,
+  "gemma-3-4b": 3_880_263_168,
+  "gemma-3-12b": 11_766_034_176,
+  "gemma-3-27b": 27_009_346_304,
+}

@@ -130,3 +130,10 @@ VARIANTS = {
   "gpt2-large": dict(vocab_size=50257, max_length=1024, dim=1280, depth=36, num_heads=20),
   "gpt2-xl": dict(vocab_size=50257, max_length=1024, dim=1600, depth=48, num_heads=25),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "gpt2": 124_439_808,
+  "gpt2-medium": 354_823_168,
+  "gpt2-large": 774_030_080,
+  "gpt2-xl": 1_557_611_200,
+}

@@ -149,3 +149,9 @@ VARIANTS = {
   "large": dict(image_size=224, patch_size=16, dim=1024, depth=24, num_heads=16),
   "huge": dict(image_size=224, patch_size=14, dim=1280, depth=32, num_heads=16),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "base": 85_798_656,
+  "large": 303_301_632,
+  "huge": 630_764_800,
+}

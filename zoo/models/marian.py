@@ -94,3 +94,7 @@ VARIANTS = {
     vocab_size=58101, max_length=512, dim=512, depth=6, num_heads=8, mlp_dim=2048, pad=58100, start_token=58100
   ),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "opus-mt-en-de": 73_886_208,
+}

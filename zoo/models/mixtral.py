@@ -247,3 +247,10 @@ VARIANTS = {
   **named({"8x22b": (6144, 56, 48, 8, 128, 16384)}, vocab_size=32768, max_length=65536, num_experts=8, top_k=2),
   **named({"qwen3-30b-a3b": (2048, 48, 32, 4, 128, 768), "qwen3-235b-a22b": (4096, 94, 64, 4, 128, 1536)}, **_QWEN),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "8x7b": 46_702_792_704,
+  "8x22b": 140_630_071_296,
+  "qwen3-30b-a3b": 30_532_122_624,
+  "qwen3-235b-a22b": 235_093_634_560,
+}

@@ -268,3 +268,8 @@ VARIANTS = {
   "base": dict(dim=768, depth=22, num_heads=12, mlp_dim=1152, **_SHARED),
   "large": dict(dim=1024, depth=28, num_heads=16, mlp_dim=2624, **_SHARED),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "base": 149_655_232,
+  "large": 395_881_664,
+}

@@ -107,3 +107,7 @@ def mpnet(
 
 # Section 3.1 of the paper: the sizes of BERT base; the vocabulary is that of its uncased version and five tokens.
 VARIANTS = {"base": dict(vocab_size=30527, max_length=512, dim=768, depth=12, num_heads=12)}
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "base": 109_518_527,
+}

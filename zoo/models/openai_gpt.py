@@ -113,3 +113,7 @@ def openai_gpt(
 
 
 VARIANTS = {"openai-gpt": dict(vocab_size=40478, max_length=512, dim=768, depth=12, num_heads=12)}
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "openai-gpt": 116_534_784,
+}

@@ -122,3 +122,8 @@ VARIANTS = {
   "base": dict(vocab_size=50265, max_length=512, dim=768, depth=12, num_heads=12),
   "large": dict(vocab_size=50265, max_length=512, dim=1024, depth=24, num_heads=16),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "base": 124_697_433,
+  "large": 355_412_057,
+}

@@ -124,3 +124,8 @@ VARIANTS = {
   "all-MiniLM-L6-v2": dict(depth=6, **_MINILM),
   "all-MiniLM-L12-v2": dict(depth=12, **_MINILM),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "all-MiniLM-L6-v2": 22_565_376,
+  "all-MiniLM-L12-v2": 33_212_160,
+}

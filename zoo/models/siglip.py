@@ -168,3 +168,12 @@ VARIANTS = {
   "2-L/16": dict(image_size=256, vocab_size=256000, **_LARGE),
   "2-So400m/14": dict(image_size=224, vocab_size=256000, **_SO400M),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "B/16": 203_155_970,
+  "L/16": 652_150_786,
+  "So400m/14": 877_960_498,
+  "2-B/16": 375_187_970,
+  "2-L/16": 881_526_786,
+  "2-So400m/14": 1_135_463_602,
+}

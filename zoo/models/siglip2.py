@@ -215,3 +215,8 @@ VARIANTS = {
     **_BOTH,
   ),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "B/16-naflex": 375_234_050,
+  "So400m/16-naflex": 1_135_670_962,
+}

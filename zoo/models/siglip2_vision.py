@@ -62,3 +62,8 @@ VARIANTS = {
   "B/16-naflex": dict(image_size=256, patch_size=16, dim=768, depth=12, num_heads=12),
   "So400m/16-naflex": dict(image_size=256, patch_size=16, dim=1152, depth=27, num_heads=16, mlp_dim=4304),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "B/16-naflex": 92_930_304,
+  "So400m/16-naflex": 427_888_064,
+}

@@ -61,3 +61,12 @@ VARIANTS = {
   "2-L": dict(vocab_size=256000, **_LARGE),
   "2-So400m": dict(vocab_size=256000, **_SO400M),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "B": 110_271_744,
+  "L": 336_194_560,
+  "So400m": 449_734_896,
+  "2-B": 282_303_744,
+  "2-L": 565_570_560,
+  "2-So400m": 707_782_896,
+}

@@ -90,3 +90,12 @@ VARIANTS = {
   "2-L/16": _LARGE,
   "2-So400m/14": dict(image_size=224, **_SO400M),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "B/16": 92_884_224,
+  "L/16": 315_956_224,
+  "So400m/14": 428_225_600,
+  "2-B/16": 92_884_224,
+  "2-L/16": 315_956_224,
+  "2-So400m/14": 427_680_704,
+}

@@ -232,3 +232,21 @@ VARIANTS = {
   **variants("v1_1-", 32128, WIDTHS, **GATED),
   **variants("mt5-", 250112, WIDTHS, **GATED),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "t5-small": 60_506_624,
+  "t5-base": 222_903_552,
+  "t5-large": 737_668_096,
+  "t5-3b": 2_851_598_336,
+  "t5-11b": 11_307_321_344,
+  "v1_1-small": 76_961_152,
+  "v1_1-base": 247_577_856,
+  "v1_1-large": 783_150_080,
+  "v1_1-xl": 2_849_757_184,
+  "v1_1-xxl": 11_135_332_352,
+  "mt5-small": 300_176_768,
+  "mt5-base": 582_401_280,
+  "mt5-large": 1_229_581_312,
+  "mt5-xl": 3_742_619_648,
+  "mt5-xxl": 12_921_057_280,
+}

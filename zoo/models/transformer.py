@@ -83,3 +83,8 @@ VARIANTS = {
   "base": dict(vocab_size=37000, dim=512, depth=6, num_heads=8, mlp_dim=2048),
   "big": dict(vocab_size=37000, dim=1024, depth=6, num_heads=16, mlp_dim=4096),
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "base": 63_082_496,
+  "big": 214_245_376,
+}

@@ -86,3 +86,10 @@ def umt5(
 
 # Section 4 of the paper: the sizes of mT5 with a vocabulary of 256,000 pieces; as published, padded.
 VARIANTS = variants("", 256384, [row for row in WIDTHS if row[0] != "large"], **GATED)
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "small": 306_601_984,
+  "base": 592_043_520,
+  "xl": 3_768_356_864,
+  "xxl": 12_972_531_712,
+}

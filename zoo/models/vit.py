@@ -120,3 +120,14 @@ VARIANTS = {
   f"{size}/{patch}": dict(image_size=224, patch_size=patch, num_classes=1000, **_SIZES[size])
   for size, patch in [("Ti", 16), ("S", 32), ("S", 16), ("B", 32), ("B", 16), ("L", 32), ("L", 16), ("H", 14)]
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "Ti/16": 5_717_416,
+  "S/32": 22_878_952,
+  "S/16": 22_050_664,
+  "B/32": 88_224_232,
+  "B/16": 86_567_656,
+  "L/32": 306_535_400,
+  "L/16": 304_326_632,
+  "H/14": 632_045_800,
+}

@@ -233,3 +233,17 @@ VARIANTS = {
   "large-v3": {**_SIZES["large"], **_THIRD},
   "large-v3-turbo": {**_SIZES["large"], **_THIRD, "decoder_depth": 4},
 }
+# How many each has: what `list_models` prints.
+PARAMETERS = {
+  "tiny.en": 37_760_256,
+  "base.en": 72_593_408,
+  "small.en": 241_734_144,
+  "medium.en": 763_856_896,
+  "tiny": 37_760_640,
+  "base": 72_593_920,
+  "small": 241_734_912,
+  "medium": 763_857_920,
+  "large": 1_543_304_960,
+  "large-v3": 1_543_490_560,
+  "large-v3-turbo": 808_878_080,
+}
