@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import budget
+
 # Set before jax is imported, as variables of the environment, so that processes which tests start inherit them.
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Programs are small: cut into 32 pieces, as XLA does for its threads, they take a third longer to compile.
@@ -43,6 +45,11 @@ MOST_STRETCHES = 10_000
 def pytest_addoption(parser):
   parser.addoption("--leak-table", metavar="FILE", help="write the table of tests/test_leaks.py to this file")
   parser.addoption("--placements", type=int, default=2, help="how many random placements tests/test_verify.py compares")
+
+
+def pytest_configure(config):
+  files = (Path(__file__).parent.parent / "zoo" / "models").glob("*.py")
+  config.pluginmanager.register(budget.Budget({file.stem for file in files if "\nVARIANTS = " in file.read_text()}))
 
 
 def pytest_sessionfinish(session):

@@ -1,0 +1,69 @@
+"""What the tests cost: a plugin of pytest that sums CPU-seconds, also of processes that tests start and wait for.
+
+After the tests it prints the ten files that cost most and the families that cost more than their budget. It fails
+nothing: how long a test takes depends on the machine, and on whether its programs are in the cache.
+"""
+
+import collections
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+FAMILY = 40  # CPU-seconds of a family's tests, see CONTRIBUTING.md.
+FILES = 10
+
+
+def families_of(nodeid: str, families: set[str]) -> set[str]:
+  """The families that a test is of: its file is named by one, or one of its parameters is one.
+
+  >>> sorted(families_of("tests/convert/test_t5.py::test_same[small-loop]", {"t5", "gpt"}))
+  ['t5']
+  >>> sorted(families_of("tests/models/test_families.py::test_chance[gpt-scan]", {"t5", "gpt"}))
+  ['gpt']
+  """
+  file, _, name = nodeid.partition("::")
+  parameters = re.split(r"[-\[\]]", name.partition("[")[2])
+  return families & {Path(file).stem.removeprefix("test_"), *parameters}
+
+
+class Budget:
+  """Measures every phase of a test where it runs, and sums where reports arrive: with xdist, in another process."""
+
+  def __init__(self, families: set[str]):
+    self.families = families
+    self.files: collections.Counter[str] = collections.Counter()
+    self.costs: collections.Counter[str] = collections.Counter()
+    self.before = 0.0
+
+  def pytest_runtest_logstart(self):
+    """Called by pytest before a test's first phase."""
+    self.before = sum(os.times()[:4])
+
+  @pytest.hookimpl(wrapper=True)
+  def pytest_runtest_makereport(self):
+    """Called by pytest after each phase; the report travels with what is set here."""
+    report = yield
+    now = sum(os.times()[:4])
+    report.cpu_seconds, self.before = now - self.before, now
+    return report
+
+  def pytest_runtest_logreport(self, report):
+    """Called by pytest with each phase's report."""
+    cost = getattr(report, "cpu_seconds", 0.0)
+    self.files[report.nodeid.partition("::")[0]] += cost
+    for family in families_of(report.nodeid, self.families):
+      self.costs[family] += cost
+
+  def pytest_terminal_summary(self, terminalreporter):
+    """Called by pytest at the end."""
+    total = sum(self.files.values())
+    if total < 60:  # A few files: no table.
+      return
+    terminalreporter.section(f"{total:,.0f} CPU-seconds")
+    for file, cost in self.files.most_common(FILES):
+      terminalreporter.line(f"{cost:6.0f}  {file}")
+    for family, cost in self.costs.most_common():
+      if cost > FAMILY:
+        terminalreporter.line(f"{family}'s tests took {cost:.0f} CPU-seconds, more than the {FAMILY} of a family.")
