@@ -32,6 +32,16 @@ def build(family: str, variant: str | None = None, *, preprocessing: Mapping[str
 
   Returns:
     a Flax module; its `spec` is {"family", "variant", **sizes} as given here, and it carries `preprocessing`.
+
+  >>> import jax.numpy as jnp
+  >>> import zoo
+  >>> model = zoo.build("gpt", "gpt2", depth=2)  # GPT-2 with two layers
+  >>> model.spec
+  {'family': 'gpt', 'variant': 'gpt2', 'depth': 2}
+  >>> tiny = zoo.build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
+  >>> params = tiny.init(jax.random.key(0), jnp.zeros((1, 8), int))["params"]
+  >>> tiny.apply({"params": params}, jnp.array([[1, 2, 3]])).shape
+  (1, 3, 7)
   """
   factory = named("models", family)
   variants = importlib.import_module(f"zoo.models.{family}").VARIANTS
@@ -99,7 +109,12 @@ class Table(list):
 
 
 def list_models(pattern: str = "*") -> Table:
-  """The published variants whose family, variant or "family/variant" matches `pattern` (* and ? stand for anything)."""
+  """The published variants whose family, variant or "family/variant" matches `pattern` (* and ? stand for anything).
+
+  >>> import zoo
+  >>> [(row.variant, row.parameters) for row in zoo.list_models("bert/*")]
+  [('base', 110106428), ('large', 336226108)]
+  """
   rows = Table()
   for family in names("models"):
     module = importlib.import_module(f"zoo.models.{family}")

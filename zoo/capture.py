@@ -26,6 +26,15 @@ def capture(model: Any, params: Any, *inputs: Any, **options: Any) -> tuple[Any,
       "decoder/stack/layer_0": [batch, length, dim], what the layer returned,
       "decoder/stack/layer_0/self_attention/weights": float32 [batch, heads, queries, keys], after the softmax,
       "decoder/stack/layer_0/cross_attention/weights": the same, keys being those of the encoder.
+
+  >>> import jax.numpy as jnp
+  >>> import zoo
+  >>> model = zoo.build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
+  >>> tokens = jnp.array([[1, 2, 3]])
+  >>> params = model.init(jax.random.key(0), tokens)["params"]
+  >>> logits, states = zoo.capture(model, params, tokens)
+  >>> {name: array.shape for name, array in states.items()}
+  {'stack/layer_0': (1, 3, 8), 'stack/layer_0/self_attention/weights': (1, 2, 3, 3)}
   """
   is_layer = lambda module, method: method == "__call__" and LAYER.fullmatch(module.name or "") is not None
   out, state = model.apply(

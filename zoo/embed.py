@@ -76,6 +76,13 @@ def embed(
 
   Raises:
     UserError: the model makes no vectors of such items, the folder lacks its tokenizer or its processor.
+
+  >>> import zoo
+  >>> model = zoo.build("vit", image_size=4, patch_size=2, dim=8, depth=1, num_heads=2)
+  >>> zoo.save("tiny_vit", model, model.init(jax.random.key(0), *model.example())["params"])
+  >>> vectors = zoo.embed("tiny_vit", [np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 255, np.uint8)])
+  >>> vectors.shape, vectors.dtype
+  ((2, 8), dtype('float32'))
   """
   make = source if isinstance(source, Embedder) else embedder(source, dtype=dtype, ignore=ignore)
   several = isinstance(items, list | tuple) or isinstance(items, np.ndarray) and items.ndim == 4
@@ -94,7 +101,15 @@ def embed(
 
 
 def embedder(source: str | os.PathLike, *, dtype: Any = None, ignore: Collection[str] = ()) -> "Embedder":
-  """Loads a model once, for many calls of `embed`."""
+  """Loads a model once, for many calls of `embed`.
+
+  >>> import zoo
+  >>> model = zoo.build("vit", image_size=4, patch_size=2, dim=8, depth=1, num_heads=2)
+  >>> zoo.save("vit_of_embedder", model, model.init(jax.random.key(0), *model.example())["params"])
+  >>> make = zoo.embedder("vit_of_embedder")
+  >>> [zoo.embed(make, np.zeros((n, 4, 4, 3), np.uint8)).shape for n in (1, 3)]
+  [(1, 8), (3, 8)]
+  """
   folder = folder_of(source)
   encoder = read_sentence_encoder(folder)
   if encoder.static:

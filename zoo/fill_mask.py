@@ -43,6 +43,14 @@ def fill_mask(
 
   Raises:
     UserError: the model or its tokenizer knows no masks, a text has none.
+
+  >>> import zoo
+  >>> sizes = dict(vocab_size=30522, max_length=8, dim=8, depth=1, num_heads=2, head="mlm")
+  >>> model = zoo.build("bert", **sizes, preprocessing={"tokenizer": "bert"})
+  >>> zoo.save("tiny_bert", model, model.init(jax.random.key(0), *model.example())["params"])
+  >>> (guesses,) = zoo.fill_mask("tiny_bert", "Paris is [MASK].", best=3)
+  >>> len(guesses), guesses[0].probability >= guesses[1].probability
+  (3, True)
   """
   tokenizer = load_tokenizer(source)
   if tokenizer.mask is None:

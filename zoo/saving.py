@@ -49,6 +49,13 @@ def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool 
 
   Raises:
     UserError: `folder` holds another model, `params` are not this model's, the disk is full.
+
+  >>> import zoo
+  >>> model = zoo.build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
+  >>> params = model.init(jax.random.key(0), jnp.zeros((1, 8), int))["params"]
+  >>> zoo.save("tiny", model, params)
+  >>> sorted(file.name for file in pathlib.Path("tiny").iterdir())
+  ['model.json', 'params.safetensors']
   """
   folder = place(folder)
   if not model.spec:
@@ -113,6 +120,13 @@ def load(
 
   Warns:
     of entries of a config.json that were passed over: the reference does not read them, or has them so by default.
+
+  >>> import zoo
+  >>> model = zoo.build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
+  >>> zoo.save("tiny_gpt", model, model.init(jax.random.key(0), jnp.zeros((1, 8), int))["params"])
+  >>> model, params = zoo.load("tiny_gpt")
+  >>> model.apply({"params": params}, jnp.array([[1, 2, 3]])).shape
+  (1, 3, 7)
   """
   from zoo.data.open_clip_text import is_open_clip
   from zoo.hub import files, ids, loading  # Most runs never meet a published model.

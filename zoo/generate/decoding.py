@@ -99,6 +99,13 @@ def generate(
 
   Raises:
     UserError: the model does not decode, or an argument is out of its range.
+
+  >>> import zoo
+  >>> model = zoo.build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
+  >>> prompt = jnp.array([[1, 2, 3]])
+  >>> params = model.init(jax.random.key(0), prompt)["params"]
+  >>> zoo.generate(model, params, prompt, max_new_tokens=4).shape
+  (1, 7)
   """
   checks.cache_dtype_is_known(cache_dtype)
   if decoder_tokens is None and start_token is not None:

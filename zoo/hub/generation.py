@@ -83,6 +83,14 @@ def load_generation_options(source: str | os.PathLike, *, ignore: Collection[str
 
   Warns:
     of entries that the reference does not read.
+
+  >>> import jax
+  >>> import zoo
+  >>> model = zoo.build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
+  >>> zoo.save_hf("gpt_of_options", model, model.init(jax.random.key(0), *model.example())["params"])
+  >>> _ = pathlib.Path("gpt_of_options/generation_config.json").write_text('{"num_beams": 3, "max_new_tokens": 4}')
+  >>> zoo.load_generation_options("gpt_of_options")
+  {'num_beams': 3, 'max_new_tokens': 4}
   """
   folder = folder_of(source)
   if not is_published(folder):

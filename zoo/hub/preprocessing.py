@@ -48,6 +48,14 @@ def load_processor(source: str | os.PathLike) -> Callable[..., dict[str, Any]]:
 
   Raises:
     UserError: there is no such file, or it asks for what the zoo does not have.
+
+  >>> import jax
+  >>> import zoo
+  >>> model = zoo.build("vit", image_size=4, patch_size=2, dim=8, depth=1, num_heads=2)
+  >>> zoo.save("vit_of_processor", model, model.init(jax.random.key(0), *model.example())["params"])
+  >>> processor = zoo.load_processor("vit_of_processor")
+  >>> processor([np.zeros((7, 9, 3), np.uint8)])["image"].shape
+  (1, 4, 4, 3)
   """
   folder = folder_of(source)
   if is_open_clip(folder):

@@ -30,6 +30,12 @@ def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
 
   Raises:
     UserError: there are no such files, they are damaged, or only transformers can read them.
+
+  >>> import zoo
+  >>> tokenizer = zoo.load_tokenizer("gpt2")
+  >>> batch = tokenizer(["A text.", "Another, longer one."])
+  >>> batch["tokens"].shape, tokenizer.decode(batch["tokens"][0][batch["valid"][0]])
+  ((2, 5), 'A text.')
   """
   if source in NAMED and not os.path.isdir(source):
     return tokenizer(str(source))

@@ -33,6 +33,14 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
 
   Raises:
     UserError: the family has no layout there, `params` are not this model's, the folder cannot be written.
+
+  >>> import jax.numpy as jnp
+  >>> import zoo
+  >>> model = zoo.build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
+  >>> params = model.init(jax.random.key(0), jnp.zeros((1, 8), int))["params"]
+  >>> zoo.save_hf("tiny_gpt2", model, params)  # transformers.AutoModelForCausalLM.from_pretrained("tiny_gpt2") reads it
+  >>> sorted(file.name for file in pathlib.Path("tiny_gpt2").iterdir())
+  ['config.json', 'model.safetensors']
   """
   sizes = sizes_of(model)
   table = tables.of_family(model.spec["family"])

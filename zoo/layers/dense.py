@@ -19,6 +19,8 @@ from zoo.layers.mixed_precision import add
 class Dense(nn.Dense):
   """x @ kernel + bias over the last axis: [..., inputs] -> [..., features]. Arguments as `flax.linen.Dense`.
 
+  >>> import jax
+  >>> import jax.numpy as jnp
   >>> layer = Dense(5, dtype="bfloat16")
   >>> params = layer.init(jax.random.key(0), jnp.ones((2, 3)))["params"]
   >>> {name: array.shape for name, array in params.items()}

@@ -29,6 +29,16 @@ def bert_pretraining(
   """masked_lm + next_sentence, from one pass through the model; options and batch are theirs.
 
   Metrics: loss (the sum), mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy.
+
+  >>> import jax.numpy as jnp
+  >>> import zoo
+  >>> model = zoo.build("bert", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
+  >>> objective = bert_pretraining(model, mask_token=3)
+  >>> batch = {"tokens": jnp.array([[4, 5, 6, 4], [6, 5, 4, 6]]), "is_random": jnp.array([0, 1])}
+  >>> params = objective.init(jax.random.key(0), batch)
+  >>> loss, metrics = objective.loss(params, batch)
+  >>> bool(jnp.allclose(loss, metrics["mlm_loss"] + metrics["nsp_loss"]))
+  True
   """
   words = masked_lm(
     model,

@@ -28,6 +28,15 @@ def causal_lm(
   [batch], and segment_ids int32 [batch, length] where several texts share a row (`zoo.data.packed`). The model sees
   `length - 1` tokens: rows of 1,025 let it work on whole tiles. Metrics: loss (nats per token), perplexity, accuracy,
   tokens (predicted); with `balance`, imbalance.
+
+  >>> import zoo
+  >>> model = zoo.build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
+  >>> objective = causal_lm(model)
+  >>> batch = {"tokens": jnp.arange(12).reshape(2, 6) % 7}
+  >>> params = objective.init(jax.random.key(0), batch)
+  >>> loss, metrics = objective.loss(params, batch)
+  >>> loss.shape, sorted(metrics), int(metrics["tokens"])
+  ((), ['accuracy', 'loss', 'perplexity', 'tokens'], 10)
   """
 
   check_chunk(model, "causal_lm", chunk)

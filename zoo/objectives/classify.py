@@ -21,6 +21,15 @@ def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
   Batch: image, or tokens and optionally valid and segments; label int32 [batch], or float [batch, num_classes] with
   rows that sum to 1 (soft targets, as mixing images makes them); optionally weight [batch]. Metrics: loss, accuracy (of
   the likeliest class). A label that is no class makes the loss NaN.
+
+  >>> import zoo
+  >>> model = zoo.build("vit", image_size=4, patch_size=2, dim=8, depth=1, num_heads=2, num_classes=3)
+  >>> objective = classify(model, label_smoothing=0.1)
+  >>> batch = {"image": jnp.zeros((2, 4, 4, 3)), "label": jnp.array([0, 2])}
+  >>> params = objective.init(jax.random.key(0), batch)
+  >>> loss, metrics = objective.loss(params, batch)
+  >>> loss.shape, sorted(metrics)
+  ((), ['accuracy', 'loss'])
   """
   if not 0 <= label_smoothing <= 1:
     raise UserError(f"classify.label_smoothing is {label_smoothing}. It must be from 0 to 1.")

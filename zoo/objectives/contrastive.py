@@ -36,6 +36,16 @@ def contrastive(
   Batch: image [batch, height, width, channels], of which uint8 is normalised as the model carries it
   (`zoo.preprocessing`), tokens int32 [batch, length]; optionally valid, group int32 [batch] and
   weight [batch] (rows of weight 0 are no answers either). Metrics: loss, accuracy, image_to_text, text_to_image, scale.
+
+  >>> import zoo
+  >>> towers = dict(image_dim=8, image_depth=1, image_heads=2, text_dim=8, text_depth=1, text_heads=2, embed_dim=4)
+  >>> model = zoo.build("clip", image_size=4, patch_size=2, vocab_size=7, max_length=5, **towers)
+  >>> objective = contrastive(model)
+  >>> batch = {"image": jnp.zeros((2, 4, 4, 3)), "tokens": jnp.array([[1, 2, 6], [3, 4, 6]])}
+  >>> params = objective.init(jax.random.key(0), batch)
+  >>> loss, metrics = objective.loss(params, batch)
+  >>> loss.shape, sorted(metrics)
+  ((), ['accuracy', 'image_to_text', 'loss', 'scale', 'text_to_image'])
   """
 
   compare = comparison(softmax_sums, pairs, chunk, by_row)

@@ -50,6 +50,18 @@ def masked_lm(
   Batch: tokens int32 [batch, length]; optionally segments, valid, special, word_start, segment_ids [batch, length],
   weight [batch].
   Metrics: loss (nats per chosen token), accuracy, perplexity.
+
+  >>> import zoo
+  >>> model = zoo.build("bert", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
+  >>> objective = masked_lm(model, mask_token=3, rate=0.25)
+  >>> batch = {"tokens": jnp.array([[4, 5, 6, 4, 5, 6, 4, 5]])}
+  >>> masked = objective.prepare(batch, jax.random.key(1))
+  >>> int((masked["inputs"] != batch["tokens"]).sum()) <= 2  # 25 % of 8; some may keep their token
+  True
+  >>> params = objective.init(jax.random.key(0), batch)
+  >>> loss, metrics = objective.loss(params, batch)
+  >>> loss.shape, sorted(metrics)
+  ((), ['accuracy', 'loss', 'perplexity'])
   """
   check_rates(rate, mask_rate, random_rate)
   vocab_size = vocab_size or vocabulary(model)

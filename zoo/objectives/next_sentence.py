@@ -16,6 +16,16 @@ def next_sentence(model: Any) -> Objective:
 
   Batch: tokens int32 [batch, length]; is_random int32 [batch], 0 = the second text follows, 1 = it comes from
   elsewhere; optionally segments, valid, weight. Metrics: loss, accuracy.
+
+  >>> import jax.numpy as jnp
+  >>> import zoo
+  >>> model = zoo.build("bert", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
+  >>> objective = next_sentence(model)
+  >>> batch = {"tokens": jnp.ones((2, 5), int), "is_random": jnp.array([0, 1])}
+  >>> params = objective.init(jax.random.key(0), batch)
+  >>> loss, metrics = objective.loss(params, batch)
+  >>> loss.shape, sorted(metrics)
+  ((), ['accuracy', 'loss'])
   """
 
   def init(rng: jax.Array, batch: dict) -> Any:

@@ -32,6 +32,15 @@ def seq2seq(
   `zoo.data.packed` puts them, segment_ids and target_segment_ids, int32 in the shapes of the tokens. Metrics: loss
   (nats per token), nll (the same without smoothing), perplexity = exp(nll), accuracy (of the next token, the target
   before it given), tokens.
+
+  >>> import zoo
+  >>> model = zoo.build("transformer", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
+  >>> objective = seq2seq(model, label_smoothing=0.1)
+  >>> batch = {"tokens": jnp.array([[4, 5, 6, 2]]), "target_tokens": jnp.array([[6, 5, 2]])}
+  >>> params = objective.init(jax.random.key(0), batch)
+  >>> loss, metrics = objective.loss(params, batch)
+  >>> bool(loss != metrics["nll"]), int(metrics["tokens"])
+  (True, 3)
   """
   if not 0 <= label_smoothing < 1:
     raise UserError(f"seq2seq.label_smoothing is {label_smoothing}. It must be 0 or more and below 1.")

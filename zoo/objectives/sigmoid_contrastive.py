@@ -30,6 +30,17 @@ def sigmoid_contrastive(
     max_scale, pairs, chunk, by_row: as of `contrastive`.
 
   Batch and metrics are those of `contrastive`, with the metric bias. Raises UserError if the model has no bias.
+
+  >>> import jax.numpy as jnp
+  >>> import zoo
+  >>> towers = dict(image_dim=8, image_depth=1, image_heads=2, text_dim=8, text_depth=1, text_heads=2, embed_dim=4)
+  >>> model = zoo.build("clip", image_size=4, patch_size=2, vocab_size=7, max_length=5, logit_bias=-10.0, **towers)
+  >>> objective = sigmoid_contrastive(model)
+  >>> batch = {"image": jnp.zeros((2, 4, 4, 3)), "tokens": jnp.array([[1, 2, 6], [3, 4, 6]])}
+  >>> params = objective.init(jax.random.key(0), batch)
+  >>> _, metrics = objective.loss(params, batch)
+  >>> float(metrics["bias"])
+  -10.0
   """
   init, forward = two_towers(model)
   compare = comparison(sigmoid_sums, pairs, chunk, by_row)
