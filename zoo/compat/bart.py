@@ -3,15 +3,13 @@
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from zoo.compat import seq2seq
 from zoo.compat.config_classes import ConfigClass
 from zoo.compat.generating import Generates
 from zoo.compat.model import with_head
-from zoo.compat.module import Call, token_inputs
+from zoo.compat.module import Call
 from zoo.compat.outputs import Output
-from zoo.errors import UserError
 from zoo.layers.embeddings import shift_right
 
 
@@ -19,22 +17,10 @@ def _arguments(
   input_ids, attention_mask=None, decoder_input_ids=None, decoder_attention_mask=None, position_ids=None,
   decoder_position_ids=None, output_attentions=False, output_hidden_states=False, return_dict=True, deterministic=True,
 ):  # fmt: skip
-  in_order(position_ids)
+  seq2seq.in_order(position_ids)
   masks = (attention_mask, decoder_attention_mask)
   inputs = seq2seq.pair_inputs(input_ids, masks[0], decoder_input_ids, masks[1], decoder_position_ids)
   return Call(inputs, deterministic, output_attentions, output_hidden_states, return_dict)
-
-
-def in_order(position_ids: Any) -> None:
-  """Refuses positions of what is encoded that do not count from 0."""
-  if position_ids is None or isinstance(position_ids, jnp.ndarray) and not hasattr(position_ids, "__array__"):
-    return
-  try:
-    places = np.atleast_2d(np.asarray(position_ids))
-  except Exception:  # Traced: nobody knows them.
-    return
-  if (places != np.arange(places.shape[-1])).any():
-    raise UserError("position_ids do not count from 0, and what is encoded has no others here. Leave them out.")
 
 
 def _run_answer(model, inputs, train):
@@ -115,45 +101,6 @@ class FlaxBartPreTrainedModel(seq2seq.PairModel):
     ids, mask, places = self._tokens(input_ids, attention_mask, position_ids)
     others, other, others_places = self._tokens(decoder_input_ids, decoder_attention_mask, decoder_position_ids)
     return self._apply(params, dropout_rng, ids, mask, others, other, places, others_places, *flags, not train)
-
-  def encode(
-    self,
-    input_ids: Any,
-    attention_mask: Any = None,
-    position_ids: Any = None,
-    output_attentions: bool | None = None,
-    output_hidden_states: bool | None = None,
-    return_dict: bool | None = None,
-    train: bool = False,
-    params: Any = None,
-    dropout_rng: Any = None,
-  ) -> Output:
-    """-> last_hidden_state [batch, length, dim], what `decode` is given as encoder_outputs."""
-    in_order(position_ids)
-    inputs = token_inputs(input_ids, attention_mask, None)
-    flags = (output_attentions, output_hidden_states, return_dict)
-    return self._encode(inputs, flags, train, params, dropout_rng)
-
-  def decode(
-    self,
-    decoder_input_ids: Any,
-    encoder_outputs: Any,
-    encoder_attention_mask: Any = None,
-    decoder_attention_mask: Any = None,
-    decoder_position_ids: Any = None,
-    past_key_values: Any = None,
-    output_attentions: bool | None = None,
-    output_hidden_states: bool | None = None,
-    return_dict: bool | None = None,
-    train: bool = False,
-    params: Any = None,
-    dropout_rng: Any = None,
-  ) -> Output:
-    """What a call returns of the second text; with past_key_values, of `init_cache`, it goes on from there."""
-    masks = (encoder_attention_mask, decoder_attention_mask)
-    inputs = seq2seq.decoder_inputs(decoder_input_ids, encoder_outputs, *masks, decoder_position_ids)
-    flags = (output_attentions, output_hidden_states, return_dict)
-    return self._decode(inputs, past_key_values, flags, train, params, dropout_rng)
 
   def _example(self, input_shape):
     ids, mask, positions = self._tokens(jnp.zeros(input_shape, jnp.int32))

@@ -103,13 +103,6 @@ class _Decoder(FlaxModel):
     inputs = token_inputs(jnp.zeros((batch_size, max_length), jnp.int32), None, None)
     return self.module.core.empty_cache(type(self.module).run, inputs)
 
-  def _in_cache(self, cache, params, dropout_rng, *args):
-    if not cache:
-      return self._apply(params, dropout_rng, *args)
-    rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
-    variables = {"params": self.params if params is None else params, "cache": cache}
-    return self.module.apply(variables, *args, rngs=rngs, mutable=["cache"])[0]
-
   def _example(self, input_shape):
     return self._tokens(jnp.zeros(input_shape, jnp.int32))
 

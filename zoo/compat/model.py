@@ -210,6 +210,14 @@ class FlaxModel(FlaxPreTrainedModel):
     rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
     return self.module.apply({"params": self.params if params is None else params}, *args, rngs=rngs, **kwargs)
 
+  def _in_cache(self, cache: Any, params: Any, dropout_rng: Any, *args: Any, **kwargs: Any) -> Any:
+    """The module's outputs, which go on from a cache of `init_cache` or of an earlier call, if there is one."""
+    if not cache:
+      return self._apply(params, dropout_rng, *args, **kwargs)
+    rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
+    variables = {"params": self.params if params is None else params, "cache": cache}
+    return self.module.apply(variables, *args, rngs=rngs, mutable=["cache"], **kwargs)[0]
+
   def _run(self, params: Any, dropout_rng: Any, call: Call, run: Callable) -> Any:
     """What `run` makes of the zoo's model and the inputs of a call."""
     return self._apply(params, dropout_rng, call._replace(run=run))

@@ -1,14 +1,15 @@
 """What old models have in common that read one text and write another."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from zoo.compat.core import Tower
 from zoo.compat.model import FlaxModel
-from zoo.compat.module import Call, OldModule
+from zoo.compat.module import Call, OldModule, token_inputs
 from zoo.compat.outputs import Output
 from zoo.errors import UserError
 
@@ -102,24 +103,57 @@ class PairModule(OldModule):
 class PairModel(FlaxModel):
   """A model of two texts: `encode`, `init_cache` and `decode` do by parts what a call does."""
 
+  SHOWS_SOURCE: ClassVar[bool] = True  # Whether attention_mask hides parts of what is encoded.
+
   def init_cache(self, batch_size: int, max_length: int, encoder_outputs: Any) -> dict[str, Any]:
     """An empty cache, which `decode` is given as past_key_values, for answers of max_length tokens."""
     encoded = jnp.asarray(encoder_outputs[0])
     inputs = pair_inputs(jnp.zeros(encoded.shape[:2]), None, jnp.zeros((batch_size, max_length)), None)
     return self.module.core.empty_cache(self.module.decoding(), inputs | {"encoded": encoded})
 
-  def _encode(self, inputs: Mapping[str, Any], flags: tuple, train: bool, params: Any, dropout_rng: Any) -> Output:
-    call = Call(dict(inputs), not train, *self._flags(*flags), towers=self.module.alone())
-    return self._run(params, dropout_rng, call, encode)
+  def encode(
+    self,
+    input_ids: Any,
+    attention_mask: Any = None,
+    position_ids: Any = None,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+    train: bool = False,
+    params: Any = None,
+    dropout_rng: Any = None,
+  ) -> Output:
+    """-> last_hidden_state [batch, length, dim], what `decode` is given as encoder_outputs."""
+    flags = self._flags(output_attentions, output_hidden_states, return_dict)
+    inputs = self._encoder_inputs(input_ids, attention_mask, position_ids)
+    return self._run(params, dropout_rng, Call(inputs, not train, *flags, towers=self.module.alone()), encode)
 
-  def _decode(self, inputs: Mapping[str, Any], cache: Any, flags: tuple, train: bool, params: Any, dropout_rng: Any):
-    flags = self._flags(*flags)
-    call = Call(dict(inputs), not train, *flags, run=self.module.decoding(), towers=self.module.alone())
-    if not cache:
-      return self._apply(params, dropout_rng, call)
-    rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
-    variables = {"params": self.params if params is None else params, "cache": cache}
-    return self.module.apply(variables, call, rngs=rngs, mutable=["cache"])[0]
+  def decode(
+    self,
+    decoder_input_ids: Any,
+    encoder_outputs: Any,
+    encoder_attention_mask: Any = None,
+    decoder_attention_mask: Any = None,
+    decoder_position_ids: Any = None,
+    past_key_values: Any = None,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+    train: bool = False,
+    params: Any = None,
+    dropout_rng: Any = None,
+  ) -> Output:
+    """What a call returns of the second text; with past_key_values, of `init_cache`, it goes on from there."""
+    masks = (encoder_attention_mask if self.SHOWS_SOURCE else None, decoder_attention_mask)
+    inputs = decoder_inputs(decoder_input_ids, encoder_outputs, *masks, decoder_position_ids)
+    flags = self._flags(output_attentions, output_hidden_states, return_dict)
+    call = Call(inputs, not train, *flags, run=self.module.decoding(), towers=self.module.alone())
+    return self._in_cache(past_key_values, params, dropout_rng, call)
+
+  def _encoder_inputs(self, input_ids: Any, attention_mask: Any, position_ids: Any) -> dict[str, Any]:
+    """What is encoded, as the zoo has it."""
+    in_order(position_ids)
+    return token_inputs(input_ids, attention_mask, None)
 
 
 def decoder_inputs(decoder_input_ids, encoder_outputs, encoder_attention_mask, decoder_attention_mask, positions=None):
@@ -128,3 +162,15 @@ def decoder_inputs(decoder_input_ids, encoder_outputs, encoder_attention_mask, d
   nothing = jnp.zeros(encoded.shape[:2])
   inputs = pair_inputs(nothing, encoder_attention_mask, decoder_input_ids, decoder_attention_mask, positions)
   return inputs | {"encoded": encoded}
+
+
+def in_order(position_ids: Any) -> None:
+  """Refuses positions of what is encoded that do not count from 0."""
+  if position_ids is None or isinstance(position_ids, jnp.ndarray) and not hasattr(position_ids, "__array__"):
+    return
+  try:
+    places = np.atleast_2d(np.asarray(position_ids))
+  except Exception:  # Traced: nobody knows them.
+    return
+  if (places != np.arange(places.shape[-1])).any():
+    raise UserError("position_ids do not count from 0, and what is encoded has no others here. Leave them out.")

@@ -91,21 +91,10 @@ class _OfTwoTexts(FlaxT5PreTrainedModel):
     named = dict(zip(("output_attentions", "output_hidden_states", "return_dict"), flags), deterministic=not train)
     return self._apply(params, dropout_rng, ids, mask, others, other, **named)
 
-  def encode(
-    self,
-    input_ids: Any,
-    attention_mask: Any = None,
-    output_attentions: bool | None = None,
-    output_hidden_states: bool | None = None,
-    return_dict: bool | None = None,
-    train: bool = False,
-    params: Any = None,
-    dropout_rng: Any = None,
-  ) -> Output:
-    """-> last_hidden_state [batch, length, d_model], what `decode` is given as encoder_outputs."""
-    inputs = token_inputs(input_ids, attention_mask, None)
-    flags = (output_attentions, output_hidden_states, return_dict)
-    return self._encode(inputs, flags, train, params, dropout_rng)
+  # Positions are no arguments of T5's, which has none.
+  def encode(self, input_ids: Any, attention_mask: Any = None, *args: Any, **kwargs: Any) -> Output:
+    """As of every pair; behind attention_mask come output_attentions and the rest."""
+    return super().encode(input_ids, attention_mask, None, *args, **kwargs)
 
   def decode(
     self,
@@ -113,19 +102,12 @@ class _OfTwoTexts(FlaxT5PreTrainedModel):
     encoder_outputs: Any,
     encoder_attention_mask: Any = None,
     decoder_attention_mask: Any = None,
-    past_key_values: Any = None,
-    output_attentions: bool | None = None,
-    output_hidden_states: bool | None = None,
-    return_dict: bool | None = None,
-    train: bool = False,
-    params: Any = None,
-    dropout_rng: Any = None,
+    *args: Any,
+    **kwargs: Any,
   ) -> Output:
-    """What a call returns of the second text; with past_key_values, of `init_cache`, it goes on from there."""
+    """As of every pair; behind decoder_attention_mask come past_key_values and the rest."""
     masks = (encoder_attention_mask, decoder_attention_mask)
-    inputs = seq2seq.decoder_inputs(decoder_input_ids, encoder_outputs, *masks)
-    flags = (output_attentions, output_hidden_states, return_dict)
-    return self._decode(inputs, past_key_values, flags, train, params, dropout_rng)
+    return super().decode(decoder_input_ids, encoder_outputs, *masks, None, *args, **kwargs)
 
   def _example(self, input_shape):
     return self._tokens(jnp.zeros(input_shape, jnp.int32))[:2] * 2

@@ -1,6 +1,6 @@
 """Whisper's old classes: transformers 4, src/transformers/models/whisper/modeling_flax_whisper.py."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 
@@ -70,44 +70,14 @@ class FlaxWhisperPreTrainedModel(seq2seq.PairModel):
   config_class, base_model_prefix, module_class = ConfigClass("WhisperConfig"), "model", FlaxWhisperModule
   main_input_name = "input_features"
 
-  def encode(
-    self,
-    input_features: Any,
-    attention_mask: Any = None,
-    output_attentions: bool | None = None,
-    output_hidden_states: bool | None = None,
-    return_dict: bool | None = None,
-    train: bool = False,
-    params: Any = None,
-    dropout_rng: Any = None,
-    **kwargs: Any,
-  ) -> Output:
-    """float [batch, mels, frames] -> last_hidden_state [batch, frames / 2, dim]; attention_mask changes nothing."""
-    inputs = {"tokens": frames(input_features), "valid": None}
-    flags = (output_attentions, output_hidden_states, return_dict)
-    return self._encode(inputs, flags, train, params, dropout_rng)
+  SHOWS_SOURCE: ClassVar[bool] = False
 
-  def decode(
-    self,
-    decoder_input_ids: Any,
-    encoder_outputs: Any,
-    encoder_attention_mask: Any = None,
-    decoder_attention_mask: Any = None,
-    decoder_position_ids: Any = None,
-    past_key_values: Any = None,
-    output_attentions: bool | None = None,
-    output_hidden_states: bool | None = None,
-    return_dict: bool | None = None,
-    train: bool = False,
-    params: Any = None,
-    dropout_rng: Any = None,
-  ) -> Output:
-    """What a call returns of the text; with past_key_values, of `init_cache`, it goes on from there."""
-    inputs = seq2seq.decoder_inputs(
-      decoder_input_ids, encoder_outputs, None, decoder_attention_mask, decoder_position_ids
-    )
-    flags = (output_attentions, output_hidden_states, return_dict)
-    return self._decode(inputs, past_key_values, flags, train, params, dropout_rng)
+  def encode(self, input_features: Any, attention_mask: Any = None, *args: Any, **kwargs: Any) -> Output:
+    """float [batch, mels, frames] -> last_hidden_state [batch, frames / 2, dim]; attention_mask changes nothing."""
+    return super().encode(input_features, attention_mask, None, *args, **kwargs)
+
+  def _encoder_inputs(self, input_ids, attention_mask, position_ids):
+    return {"tokens": frames(input_ids), "valid": None}
 
   def _input_shape(self, config):
     return 1, config.num_mel_bins, 2 * config.max_source_positions
