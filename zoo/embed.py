@@ -113,9 +113,9 @@ def embedder(source: str | os.PathLike, *, dtype: Any = None, ignore: Collection
   folder = folder_of(source)
   encoder = read_sentence_encoder(folder)
   if encoder.static:
-    return Embedder(folder, encoder, *load_static(encoder.folder, dtype))
+    return Embedder(folder, encoder, *load_static(encoder.folder, dtype), ignore=ignore)
   model, params = load(encoder.folder, head=_head(encoder.folder), dtype=dtype, ignore=ignore)
-  return Embedder(folder, encoder, model, params)
+  return Embedder(folder, encoder, model, params, ignore=ignore)
 
 
 def _head(folder: pathlib.Path) -> str | None:
@@ -129,8 +129,11 @@ def _head(folder: pathlib.Path) -> str | None:
 class Embedder:
   """A model and what belongs to it. Tokenizer and processor are opened when they are needed."""
 
-  def __init__(self, folder: os.PathLike, encoder: SentenceEncoder, model: Any, params: Any):
+  def __init__(
+    self, folder: os.PathLike, encoder: SentenceEncoder, model: Any, params: Any, *, ignore: Collection[str] = ()
+  ):
     self.folder, self.encoder, self.model, self.params = folder, encoder, model, params
+    self.ignore = ignore
     self._programs: dict[Any, Callable] = {}
 
   @functools.cached_property
@@ -142,7 +145,7 @@ class Embedder:
 
   @functools.cached_property
   def processor(self) -> Callable:
-    return load_processor(self.encoder.folder)
+    return load_processor(self.encoder.folder, ignore=self.ignore)
 
   def texts(self, texts, batch_size, pooling, unit, max_length, prompt, truncate_dim) -> np.ndarray:
     """See `embed`."""

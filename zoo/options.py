@@ -240,6 +240,17 @@ def has_entry(entries: Any, name: str) -> bool:
   return name in entries or bool(rest) and has_entry(entries.get(front), rest)
 
 
+def without(entries: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+  """The entries without those of these names; those of sections with a dot."""
+  return {
+    name: without(value, [one.removeprefix(f"{name}.") for one in names if one.startswith(f"{name}.")])
+    if isinstance(value, Mapping)
+    else value
+    for name, value in entries.items()
+    if name not in names
+  }
+
+
 def entries(keys: Iterable[Key], sizes: Mapping[str, Any]) -> dict[str, Any]:
   """The way back: their entries, from our sizes."""
   found = {}

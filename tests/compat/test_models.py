@@ -220,6 +220,26 @@ def test_what_cannot_be_done_is_refused_in_a_line(clip_folder):
     compat.FlaxCLIPTextModel({**TEXT, "hidden_act": "sine"})
 
 
+def test_what_is_ignored_counts_as_if_it_were_not_there(clip_folder, tmp_path):
+  model, params = without(compat.FlaxBertModel, BERT)
+  model.save_pretrained(tmp_path, params)
+  entries = json.loads((tmp_path / "config.json").read_text())
+  (tmp_path / "config.json").write_text(json.dumps(entries | {"position_embedding_type": "relative_key"}))
+  with pytest.raises(ValueError, match="position_embedding_type is 'relative_key'.*ignore=.'position_embedding_type'"):
+    compat.FlaxAutoModel.from_pretrained(tmp_path)
+  again = compat.FlaxAutoModel.from_pretrained(tmp_path, ignore=("position_embedding_type",))
+  jax.tree.map(np.testing.assert_array_equal, again.params, params)
+  assert not hasattr(again.config, "position_embedding_type") or again.config.position_embedding_type == "absolute"
+  entries = json.loads((clip_folder[0] / "config.json").read_text())
+  entries["text_config"]["use_bfloat16_sums"] = True
+  odd = dict(config=entries, ignore=("use_bfloat16_sums",))
+  with pytest.raises(ValueError, match="position_embedding_type is 'rel'.*ignore=.'position_embedding_type'"):
+    compat.FlaxBertModel.from_pretrained(tmp_path, config={**BERT, "position_embedding_type": "rel"})
+  compat.FlaxCLIPTextModel.from_pretrained(clip_folder[0], **odd)
+  with pytest.raises(ValueError, match="ignore names 'text_config.vocab', which is not in .*config.json"):
+    compat.FlaxCLIPModel.from_pretrained(clip_folder[0], ignore=("text_config.vocab",))
+
+
 def test_vision_takes_channels_first_and_its_module_channels_last():
   model, params = without(compat.FlaxCLIPVisionModel, VISION)
   direct = model.module.apply({"params": params}, IMAGES.transpose(0, 2, 3, 1), True, False, True)

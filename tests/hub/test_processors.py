@@ -81,6 +81,16 @@ def test_what_no_processor_of_the_reference_reads_is_passed_over(tmp_path):
     zoo.load_processor(folder)
 
 
+def test_what_is_ignored_counts_as_if_it_were_not_there(tmp_path):
+  folder_with(tmp_path, image_processor_type="CLIPImageProcessor", size=19, crop_size=17, do_pad=True)
+  with pytest.raises(UserError, match="do_pad is True, .*ignore=.'do_pad',."):
+    zoo.load_processor(tmp_path)
+  image = np.zeros((23, 29, 3), np.uint8)
+  assert zoo.load_processor(tmp_path, ignore=("do_pad",))(image)["image"].shape == (1, 17, 17, 3)
+  with pytest.raises(UserError, match="ignore names 'do_pat', which is not in .*Did you mean 'do_pad'"):
+    zoo.load_processor(tmp_path, ignore=("do_pat",))
+
+
 def test_images_that_cannot_be_taken_end_in_one_line(tmp_path):
   with pytest.raises(UserError, match="has no preprocessor_config.json"):
     zoo.load_processor(tmp_path)

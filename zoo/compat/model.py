@@ -20,6 +20,7 @@ from zoo.errors import UserError, shown
 from zoo.hub import tables
 from zoo.hub.files import CONFIG, open_tensors, read_json
 from zoo.hub.writing import published, write_files
+from zoo.options import has_entry
 from zoo.paths import flatten, unflatten
 
 _LABELS = ("id2label", "label2id", "num_labels")
@@ -92,6 +93,12 @@ class FlaxModel(FlaxPreTrainedModel):
     raise NotImplementedError
 
   @classmethod
+  def _front(cls, entries, name):
+    whole = cls.module_class.WHOLE if cls._is_ours() else None
+    inside = whole is not None and not has_entry(entries, name) and has_entry(entries.get(whole[1]), name)
+    return f"{whole[1]}." if whole is not None and inside else ""
+
+  @classmethod
   def _read(cls, folder, source, config, changes, options, replace, do_init):
     if not cls._is_ours():
       return super()._read(folder, source, config, changes, options, replace, do_init)
@@ -102,7 +109,7 @@ class FlaxModel(FlaxPreTrainedModel):
     entries = section(kind, entries, where, cls.__name__)
     fields = {field.name for field in dataclasses.fields(kind)}
     options |= {name: changes.pop(name) for name in list(changes) if name in fields}
-    sizes = understood(kind, entries, where, tensors)
+    sizes = understood(kind, entries, where, tensors, may_ignore=True)
     described = _described(kind, sizes, entries)
     unknown = [name for name in changes if name != "num_labels" and not hasattr(described, name)]
     if unknown:
@@ -112,7 +119,7 @@ class FlaxModel(FlaxPreTrainedModel):
       )
     if changes:
       entries = {name: x for name, x in entries.items() if "num_labels" not in changes or name not in _LABELS} | changes
-      sizes = understood(kind, entries, where, tensors)
+      sizes = understood(kind, entries, where, tensors, may_ignore=True)
       described = _described(kind, sizes, entries)
     described.update({"_name_or_path": source})
     keep = not (config is None or changes or isinstance(config, Mapping) or kind.WHOLE is not None)

@@ -103,12 +103,17 @@ class OldModule(Functional):
     return (out if as_output or not isinstance(out, Output) else out.to_tuple()), cache
 
 
-def understood(cls: type[OldModule], entries: Mapping[str, Any], where: str, tensors: Any = None) -> dict[str, Any]:
-  """The sizes of the zoo's model that a config describes; `tensors` of the files, for what a config does not say."""
+def understood(
+  cls: type[OldModule], entries: Mapping[str, Any], where: str, tensors: Any = None, *, may_ignore: bool = False
+) -> dict[str, Any]:
+  """The sizes of the zoo's model that a config describes; `tensors` of the files, for what a config does not say.
+
+  may_ignore: whether the user can say `ignore`, so that a message may offer it.
+  """
   table = tables.of_family(cls.FAMILY)
   known = reference.of(entries.get("model_type") or table.MODEL_TYPES[0])
   entries = _spoken(entries, cls.SILENT)
-  options = Options(entries, where, len(tensors) if tensors else None, reference=known, may_ignore=False)
+  options = Options(entries, where, len(tensors) if tensors else None, reference=known, may_ignore=may_ignore)
   sizes = table.sizes(options, cls.HEAD, tensors or {})
   options.done()
   return cls.adjusted(sizes_of(build(cls.FAMILY, **sizes)), entries)

@@ -4,7 +4,7 @@ import inspect
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -18,6 +18,7 @@ from zoo.hub.files import CONFIG, open_tensors, read_json
 from zoo.hub.ids import folder_of
 from zoo.hub.msgpack import to_torch
 from zoo.hub.writing import write_files
+from zoo.options import check_ignored, without
 from zoo.paths import flatten, unflatten
 from zoo.tensors import to_host
 
@@ -86,6 +87,7 @@ class FlaxPreTrainedModel:
     revision: str | None = None,
     ignore_mismatched_sizes: bool = False,
     _do_init: bool = True,
+    ignore: Collection[str] = (),
     **kwargs: Any,
   ) -> Any:
     """The model of a folder, or of an id of the hub, in safetensors or as a flax_model.msgpack.
@@ -98,6 +100,7 @@ class FlaxPreTrainedModel:
       ignore_mismatched_sizes: whether arrays of another shape than the config says are random, with a warning.
       _do_init: False: parameters are returned beside the model, which keeps none; those that the files lack are
         left out.
+      ignore: entries of the config that are to count as if they were not there, as of `zoo.load`.
       *model_args, **kwargs: cache_dir, force_download, local_files_only, token; entries of the config to change; what
         the class's constructor takes: seed, input_shape. from_pt changes nothing: what is there is read, but never a
         pickle.
@@ -119,12 +122,28 @@ class FlaxPreTrainedModel:
     kwargs = {name: value for name, value in kwargs.items() if name not in (*IDLE, *FETCHING)}
     options = {name: kwargs.pop(name) for name in inspect.signature(cls.__init__).parameters if name in kwargs}
     options["dtype"] = dtype
+    if ignore:
+      config = cls._without(config, folder, ignore)
     model, params = cls._read(folder, source, config, kwargs, options, ignore_mismatched_sizes, _do_init)
     if not _do_init:
       return model, params
     model._is_initialized = True
     model.params = params
     return model
+
+  @classmethod
+  def _without(cls, config: Any, folder: pathlib.Path, ignore: Collection[str]) -> dict[str, Any]:
+    """The config's entries, of the folder's if it is None, without those to be ignored."""
+    where = str(folder / CONFIG) if config is None else "config"
+    entries = read_json(folder / CONFIG) if config is None else entries_of(config)
+    names = [cls._front(entries, name) + name for name in ignore]
+    check_ignored(names, {where: entries})
+    return without(entries, names)
+
+  @classmethod
+  def _front(cls, entries: Mapping[str, Any], name: str) -> str:
+    """What a message of this class leaves out before the name of an entry: "text_config." of a part of a whole."""
+    return ""
 
   @classmethod
   def _read(cls, folder, source, config, changes, options, replace, do_init) -> tuple[Any, Any]:

@@ -41,11 +41,11 @@ def load_published(
   table = tables.of_model_type(config.get("model_type"), where)
   wanted = tables.choose_head(table, config, head, where)
   tensors = open_tensors(folder)
-  check_ignored(ignore, {where: config})
+  check_ignored(ignore, {where: config} | (preprocessing.described(folder) if ignore else {}))
   options = Options(config, where, len(tensors), reference=reference.of(config["model_type"]), ignore=ignore)
   sizes = table.sizes(options, wanted, tensors)
   options.done()
-  model = build(tables.family_of(table), **sizes, preprocessing=preprocessing.published(folder, config))
+  model = build(tables.family_of(table), **sizes, preprocessing=preprocessing.published(folder, config, ignore))
   return model, read_params(tensors, table, model, str(folder), dtype, mesh, strategy, fresh_head=head is not None)
 
 
@@ -65,7 +65,7 @@ def load_open_clip(
   check_ignored(ignore, {where: config})
   tensors = open_clip.open_weights(folder)
   options = Options(config, where, len(tensors), ignore=ignore, may_ignore=True)
-  carried = open_clip_images.carried(folder)
+  carried = open_clip_images.carried(folder, ignore)
   if open_clip_siglip.timm_tower(options.entries) is None:
     table: ModuleType = open_clip
     model = build("clip", **open_clip.sizes(options), preprocessing=carried)

@@ -5,7 +5,7 @@ https://github.com/mlfoundations/open_clip/blob/main/src/open_clip/transform.py
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from zoo.errors import UserError
 from zoo.hub.files import read_json
 from zoo.hub.open_clip import side
 from zoo.hub.processors import BICUBIC, BILINEAR, CLIP_MEAN, CLIP_STD, ImageProcessor, colours, opened
-from zoo.options import Options
+from zoo.options import Options, check_ignored
 from zoo.preprocessing import RESAMPLES
 
 MODES = ("shortest", "squash", "longest")
@@ -53,13 +53,17 @@ class LongestImages(NamedTuple):
     return canvas
 
 
-def read(folder: pathlib.Path) -> ImageProcessor | LongestImages:
+def read(folder: pathlib.Path, ignore: Collection[str] = ()) -> ImageProcessor | LongestImages:
   """The processor of a folder. The size is the model's, whatever preprocess_cfg says.
+
+  ignore: entries of the file that are to count as if they were not there; behind a dot, of a section.
 
   Raises:
     UserError: a way to resize or to resample that the zoo has not, colours that are no three numbers.
   """
-  whole = Options(read_json(folder / CONFIG), str(folder / CONFIG))
+  entries = read_json(folder / CONFIG)
+  check_ignored(ignore, {str(folder / CONFIG): entries})
+  whole = Options(entries, str(folder / CONFIG), ignore=ignore, may_ignore=True)
   size = side(whole.section("model_cfg").section("vision_cfg"), "image_size", 224)
   options = whole.section("preprocess_cfg")
   options.must_be("mode", "RGB", None)
@@ -81,11 +85,11 @@ def read(folder: pathlib.Path) -> ImageProcessor | LongestImages:
   return plain._replace(edge=square) if mode == "squash" else plain._replace(edge=size, crop=square)
 
 
-def carried(folder: pathlib.Path) -> dict[str, Any]:
-  """What the model in a folder carries: see `zoo.preprocessing`."""
+def carried(folder: pathlib.Path, ignore: Collection[str] = ()) -> dict[str, Any]:
+  """What the model in a folder carries: see `zoo.preprocessing`; `ignore` as of `read`."""
   tokenizer = os.path.abspath(folder)
   try:
-    processor = read(folder)
+    processor = read(folder, ignore)
   except UserError as error:
     return {"image": {"unknown": str(error)}, "tokenizer": tokenizer}
   if isinstance(processor, LongestImages):

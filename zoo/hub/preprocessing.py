@@ -2,7 +2,7 @@
 
 import os
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
 from zoo.hub.log_mel import LogMel
 from zoo.hub.processors import BICUBIC, CLASSES, HALF, ImageProcessor, PatchProcessor, opened
-from zoo.options import Options
+from zoo.options import Options, check_ignored
 from zoo.preprocessing import RESAMPLES, as_float
 
 MODEL, NESTED, PLAIN = "model.json", "processor_config.json", "preprocessor_config.json"
@@ -32,7 +32,7 @@ OF_MODEL_TYPE = {
 PADDED = ("siglip", "siglip2", "siglip_text_model", "siglip2_text_model")
 
 
-def load_processor(source: str | os.PathLike) -> Callable[..., dict[str, Any]]:
+def load_processor(source: str | os.PathLike, *, ignore: Collection[str] = ()) -> Callable[..., dict[str, Any]]:
   """What makes a model's input of images, or of sound: the function beside the weights.
 
       batch = load_processor(source)([image, "photo.jpg"])
@@ -41,6 +41,8 @@ def load_processor(source: str | os.PathLike) -> Callable[..., dict[str, Any]]:
   Args:
     source: a folder in the hub's layout with a preprocessor_config.json or a processor_config.json, or in open_clip's,
       or a hub id; or the folder of a run, or of `zoo.save`.
+    ignore: of a published folder: entries of that file, or of its config.json, that are to count as if they were not
+      there, for who knows that they change nothing.
 
   Returns:
     for CLIP, ViT, DINOv2 and SigLIP an `ImageProcessor`, for SigLIP 2 NaFlex a `PatchProcessor`, for Whisper a
@@ -59,21 +61,36 @@ def load_processor(source: str | os.PathLike) -> Callable[..., dict[str, Any]]:
   """
   folder = folder_of(source)
   if is_open_clip(folder):
-    return open_clip_images.read(folder)
+    return open_clip_images.read(folder, ignore)
   if not is_published(folder) and not (folder / PLAIN).is_file() and not (folder / NESTED).is_file():
     spec, data = _spec(folder), _section(folder / CONFIG, "data")
+    if spec is not None and ignore:
+      raise UserError(f"{folder} is a model of the zoo: it knows all of its own entries. Leave out ignore.")
     if spec is not None:
       model = build(**spec, preprocessing=carried_by(folder))
       return processor_of(model, fit=data.get("fit", "crop"), background=data.get("background", "white"))
-  return _published_processor(folder)
+  if ignore:
+    config = {str(folder / CONFIG): read_json(folder / CONFIG)} if (folder / CONFIG).is_file() else {}
+    check_ignored(ignore, config | described(folder))
+  return _published_processor(folder, ignore)
 
 
-def _published_processor(folder: pathlib.Path) -> "ImageProcessor | PatchProcessor | LogMel":
+def described(folder: pathlib.Path) -> dict[str, Mapping[str, Any]]:
+  """Where a published folder says how inputs are made -> the entries; {} if it does not."""
+  if not (folder / NESTED).is_file() and not (folder / PLAIN).is_file():
+    return {}
+  entries, where = _entries(folder)
+  return {where: entries}
+
+
+def _published_processor(
+  folder: pathlib.Path, ignore: Collection[str] = ()
+) -> "ImageProcessor | PatchProcessor | LogMel":
   entries, where = _entries(folder)
   model_type = read_json(folder / CONFIG).get("model_type") if (folder / CONFIG).is_file() else None
   name = entries.get("image_processor_type", entries.get("feature_extractor_type"))
   if name == "WhisperFeatureExtractor" or name is None and model_type == "whisper":
-    return LogMel.from_options(_judged(entries, where))
+    return LogMel.from_options(_judged(entries, where, ignore))
   kind = OF_MODEL_TYPE.get(str(model_type)) if name is None else str(name)
   for ending in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
     kind = None if kind is None else kind.removesuffix(ending)
@@ -81,12 +98,12 @@ def _published_processor(folder: pathlib.Path) -> "ImageProcessor | PatchProcess
     has = ", ".join([f"{known}ImageProcessor" for known in CLASSES] + ["WhisperFeatureExtractor"])
     raise UserError(f"{where}: the zoo has no image_processor_type {shown(name or model_type)}. It has: {has}.")
   processor = PatchProcessor if kind == "Siglip2" else ImageProcessor
-  return processor.from_options(_judged(entries, where), CLASSES[kind])
+  return processor.from_options(_judged(entries, where, ignore), CLASSES[kind])
 
 
-def _judged(entries: Mapping[str, Any], where: str) -> Options:
+def _judged(entries: Mapping[str, Any], where: str, ignore: Collection[str]) -> Options:
   """Options that pass over what no processor of the reference reads."""
-  return Options(entries, where, reference=reference.of_processors(), may_ignore=False)
+  return Options(entries, where, reference=reference.of_processors(), ignore=ignore)
 
 
 class FitProcessor(NamedTuple):
@@ -183,16 +200,18 @@ def _entries_of(processor: Any) -> dict[str, Any]:
   return {"image": {**found, "resize": list(plain.edge) if isinstance(plain.edge, tuple) else plain.edge}}
 
 
-def published(folder: Any, config: Mapping[str, Any]) -> dict[str, Any]:
+def published(folder: Any, config: Mapping[str, Any], ignore: Collection[str] = ()) -> dict[str, Any]:
   """What a published model carries, by the files of its folder and its parsed config.json.
 
   Weights load without these files: of images that are not described the reason is kept, and told who needs them.
+
+  ignore: entries of the files that are to count as if they were not there.
   """
   found: dict[str, Any] = {}
   model_type = str(config.get("model_type"))
   if model_type in OF_MODEL_TYPE or model_type == "whisper":
     try:
-      found = _entries_of(_published_processor(folder))
+      found = _entries_of(_published_processor(folder, ignore))
     except UserError as error:
       way_out = "Or say it by hand: model.preprocessing.image in a config, preprocessing= of zoo.build."
       found = {"image": {"unknown": f"{error} {way_out}"}} if model_type in OF_MODEL_TYPE else {}
