@@ -8,6 +8,7 @@ from zoo.compat import seq2seq
 from zoo.compat.config_classes import ConfigClass
 from zoo.compat.core import Tower
 from zoo.compat.generating import Generates
+from zoo.compat.model import FlaxModel
 from zoo.compat.module import Call, OldModule, refuse, token_inputs
 from zoo.compat.outputs import Output
 
@@ -60,13 +61,13 @@ class FlaxT5ForConditionalGenerationModule(FlaxT5Module):
     return sizes | {"tied": sizes["tied"] and entries.get("tie_word_embeddings") is not False}
 
 
-class FlaxT5PreTrainedModel(seq2seq.PairModel):
+class FlaxT5PreTrainedModel(FlaxModel):
   """T5's base class."""
 
   config_class, base_model_prefix, module_class = ConfigClass("T5Config"), "transformer", FlaxT5Module
 
 
-class _OfTwoTexts(FlaxT5PreTrainedModel):
+class _OfTwoTexts(FlaxT5PreTrainedModel, seq2seq.PairModel):
   def __call__(
     self,
     input_ids: Any,
