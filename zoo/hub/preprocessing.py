@@ -9,16 +9,16 @@ import numpy as np
 from PIL import Image
 
 from zoo import json_files, reference
-from zoo.build import build, sizes_of
+from zoo.build import build
 from zoo.data import pixels
 from zoo.data.open_clip_text import is_open_clip
 from zoo.data.published import has_tokenizer
 from zoo.errors import UserError, shown
-from zoo.hub import open_clip_images, tables
+from zoo.hub import open_clip_images
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
 from zoo.hub.log_mel import LogMel
-from zoo.hub.processors import BICUBIC, CLASSES, HALF, ImageProcessor, PatchProcessor, opened
+from zoo.hub.processors import CLASSES, ImageProcessor, PatchProcessor, opened
 from zoo.options import Options, check_ignored
 from zoo.preprocessing import RESAMPLES, as_float
 
@@ -152,7 +152,7 @@ def processor_of(model: Any, *, fit: str = "crop", background: str = "white") ->
   if "unknown" in image:
     raise UserError(image["unknown"])
   if "resize" in image or "patch_size" in image:
-    return _from_entries(image)
+    return from_entries(image)
   if getattr(model, "image_size", None) is None:
     raise UserError(f"A {model.spec.get('family', type(model).__name__)} takes no images: it has no processor.")
   return FitProcessor(model.image_size, fit, "black" if background == "black" else "white", model)
@@ -161,10 +161,11 @@ def processor_of(model: Any, *, fit: str = "crop", background: str = "white") ->
 def image_processor(model: Any) -> ImageProcessor | PatchProcessor | None:
   """The processor of images that a model carries whole; None if it carries none."""
   image = getattr(model, "preprocessing", {}).get("image", {})
-  return _from_entries(image) if "resize" in image or "patch_size" in image else None
+  return from_entries(image) if "resize" in image or "patch_size" in image else None
 
 
-def _from_entries(image: Mapping[str, Any]) -> ImageProcessor | PatchProcessor:
+def from_entries(image: Mapping[str, Any]) -> ImageProcessor | PatchProcessor:
+  """The processor of images that a model carries whole: see `zoo.preprocessing`."""
   pair = lambda x: tuple(x) if isinstance(x, list) else x
   mean, std = (_three(image.get(name)) for name in ("mean", "std"))
   if mean is not None or std is not None:
@@ -253,53 +254,6 @@ def _section(path: Any, name: str) -> dict[str, Any]:
   except UserError:
     return {}
   return section if isinstance(section, dict) else {}
-
-
-def config_of(model: Any) -> dict[str, Any] | None:
-  """The preprocessor_config.json of a model; None if it takes no images or sounds, or nobody knows.
-
-  Of a model that carries no way to resize: the shorter edge becomes its image_size, and the middle is cut out.
-  """
-  if "sound" in model.preprocessing:
-    sound = LogMel(**model.preprocessing["sound"])
-    sizes: dict[str, Any] = {
-      "feature_size": sound.bands,
-      "sampling_rate": sound.rate,
-      "hop_length": sound.hop,
-      "n_fft": sound.window,
-    }
-    sizes |= {"chunk_length": sound.seconds, "padding_value": sound.silence, "padding_side": "right"}
-    sizes |= {"n_samples": sound.seconds * sound.rate, "nb_max_frames": sound.seconds * sound.rate // sound.hop}
-    return {"feature_extractor_type": "WhisperFeatureExtractor", "return_attention_mask": False, **sizes}
-  table = tables.of_family(model.spec["family"])
-  image = model.preprocessing.get("image", {"mean": HALF, "std": HALF})
-  if "unknown" in image or not any(kind in OF_MODEL_TYPE for kind in table.MODEL_TYPES):
-    return None
-  size, of_patches = model.image_size, "Siglip2" in (OF_MODEL_TYPE.get(kind) for kind in table.MODEL_TYPES)
-  if of_patches:
-    patch = sizes_of(model)["patch_size"]
-    default: dict[str, Any] = {"patch_size": patch, "patches": (size // patch) ** 2, "resample": "bilinear"}
-  else:
-    default = {"resize": size, "resample": RESAMPLES[BICUBIC], "crop": [size, size]}
-  processor = _from_entries({**default, **image})
-  if isinstance(processor, PatchProcessor):
-    own = {"image_processor_type": "Siglip2ImageProcessor", "do_resize": True, "patch_size": processor.patch_size}
-    return {**own, "max_num_patches": processor.most, **_plain_config(processor.plain)}
-  edge = processor.edge
-  found = {"image_processor_type": "CLIPImageProcessor", "do_resize": edge is not None, **_plain_config(processor)}
-  found["do_center_crop"] = processor.crop is not None
-  if processor.crop is not None:
-    found["crop_size"] = dict(zip(("height", "width"), processor.crop))
-  if edge is not None:
-    found["size"] = dict(zip(("height", "width"), edge)) if isinstance(edge, tuple) else {"shortest_edge": edge}
-  return found
-
-
-def _plain_config(plain: ImageProcessor) -> dict[str, Any]:
-  found: dict[str, Any] = {"do_convert_rgb": True, "resample": plain.resample}
-  found |= {"do_rescale": plain.scale is not None, "do_normalize": plain.mean is not None}
-  found |= {} if plain.scale is None else {"rescale_factor": plain.scale}
-  return found if plain.mean is None else {**found, "image_mean": list(plain.mean), "image_std": list(plain.std or ())}
 
 
 def _entries(folder: pathlib.Path) -> tuple[dict[str, Any], str]:

@@ -14,7 +14,8 @@ from zoo.build import sizes_of
 from zoo.errors import UserError
 from zoo.hub import tables
 from zoo.hub.files import CONFIG, GENERATION, WEIGHTS
-from zoo.hub.preprocessing import NESTED, PLAIN, config_of
+from zoo.hub.preprocessing import NESTED, PLAIN
+from zoo.hub.preprocessing_config import config_of
 from zoo.layers.stack import unstack_layers
 from zoo.mismatch import mismatch
 from zoo.paths import flatten
