@@ -35,6 +35,34 @@ def test_a_mistake_ends_in_one_line_that_helps(message):
   assert str(error.value).startswith(message) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+  "family, sizes, message",
+  [
+    ("gpt", {"epsilon": float("nan")}, "gpt.epsilon is nan. It must be a finite number"),
+    ("gpt", {"epsilon": -1e-5}, "gpt.epsilon is -1e-05. It must be at least 0"),
+    ("llama", {"theta": 0.0}, "llama.theta is 0.0. It must be above 0"),
+    ("gemma", {"local_theta": float("inf")}, "gemma.local_theta is inf. It must be a finite number"),
+    ("gemma", {"cap": float("nan")}, "gemma.cap is nan. It must be a finite number"),
+    ("llama", {"rope": {"name": "linear", "factor": float("nan")}}, "llama.rope.factor is nan. It must be a finite"),
+    ("llama", {"rope": {"name": "linear", "factor": 0}}, "rope linear has the factor 0. It must be a number above 0"),
+    ("llama", {"rope": {"name": "linear", "factor": "x"}}, "rope linear has the factor 'x'. It must be a number above"),
+    ("llama", {"rope": {"name": "llama3", "factor": 8.0, "trained_length": 8, "low": 4.0}}, "high must be above low"),
+    ("dinov2", {"layer_scale": float("nan")}, "dinov2.layer_scale is nan. It must be a finite number"),
+  ],
+)  # fmt: skip
+def test_numbers_that_make_nan_of_everything_are_refused(family, sizes, message):
+  needs = {"image_size": 6, "patch_size": 3} if family == "dinov2" else {"vocab_size": 23, "max_length": 11}
+  needs |= {} if family in ("gpt", "dinov2") else {"num_kv_heads": 1, "head_dim": 4, "mlp_dim": 7}
+  with pytest.raises(UserError, match=message):
+    zoo.build(family, **{**needs, "dim": 6, "depth": 1, "num_heads": 3, **sizes})
+
+
+def test_a_start_that_is_no_token_is_refused_where_it_is_used():
+  model = zoo.build("transformer", vocab_size=23, max_length=11, dim=6, depth=1, num_heads=2, start_token=23)
+  with pytest.raises(ValueError, match="start_token is 23, and the model's tokens are 0 to 22"):
+    jax.eval_shape(lambda rng: model.init(rng, model.example()[0]), jax.random.key(0))
+
+
 def test_own_sizes_go_before_the_published():
   model = zoo.build("gpt", "gpt2", dim=12, num_heads=3, depth=2)
   params = jax.eval_shape(lambda rng: model.init(rng, *model.example()), jax.random.key(0))["params"]

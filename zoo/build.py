@@ -9,7 +9,7 @@ import importlib
 import inspect
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -64,11 +64,27 @@ def build(family: str, variant: str | None = None, *, preprocessing: Mapping[str
 
 
 def _check_sizes(factory: Any, sizes: Mapping[str, Any], family: str) -> None:
-  """Refuses sizes that no model can have: of layers, each of which is gone through, far fewer than of other things."""
+  """Refuses sizes that no model can have: of layers, each of which is gone through, far fewer than of other things; and
+  numbers of which nothing but NaN is computed."""
+  for name, number in _numbers(sizes):
+    if isinstance(number, float) and not math.isfinite(number):
+      raise UserError(f"{family}.{name} is {number}. It must be a finite number.")
+    size = name.rpartition(".")[2]
+    if size == "epsilon" and number < 0 or size.endswith("theta") and number <= 0:
+      raise UserError(f"{family}.{name} is {number}. It must be {'at least' if size == 'epsilon' else 'above'} 0.")
   for name, parameter in inspect.signature(factory).parameters.items():
     most = DEEPEST if name.endswith("depth") else 2**31 - 1
     if parameter.annotation in (int, int | None) and isinstance(sizes.get(name), int) and sizes[name] > most:
       raise UserError(f"{family}.{name} is {shown(sizes[name])}. It must be at most {most}.")
+
+
+def _numbers(sizes: Any, name: str = "") -> Iterator[tuple[str, int | float]]:
+  """(name, value) of every number of sizes, in lists and sections too."""
+  if isinstance(sizes, int | float):
+    yield name, sizes
+  entries = sizes.items() if isinstance(sizes, Mapping) else enumerate(sizes) if isinstance(sizes, list | tuple) else ()
+  for key, value in entries:
+    yield from _numbers(value, f"{name}.{key}" if name else str(key))
 
 
 def check_fits(model, info: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """A published `config.json`: every entry is used, changes nothing in the reference, or is refused by its name."""
 
 import copy
+import math
 import warnings
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
@@ -121,6 +122,8 @@ class Options:
       raise UserError(
         f"{self.where}: {name} is {shown(value)}. It must be a {' or '.join(k.__name__ for k in _kinds(kind))}."
       )
+    if isinstance(value, float) and not math.isfinite(value):  # JSON of Python's has NaN and Infinity.
+      raise UserError(f"{self.where}: {name} is {value}. It must be a number.")
     if isinstance(value, int) and abs(value) >= 2**31:
       if float not in _kinds(kind) or abs(value) >= 2**63:
         raise UserError(f"{self.where}: {name} is {shown(value)}, and sizes and tokens are numbers of 32 bits.")

@@ -71,6 +71,7 @@ def test_memory_and_random_crops_go_together(folders):
     ([2], {"class_names": ["cat", "dog"]}, "0.png: label 2 is not one of 0 to 1"),
     ([-1], {}, "0.png: label -1 is not one of"),
     ([0.5], {}, "0.png: label 0.5 is not one of"),
+    ([10**400], {}, "0.png: label 1000+... is not one of"),
     ([[1, 2]], {}, r"0.png: label \[1, 2\] is not one of"),
     ([1], {"label_field": "lable"}, r"has no field 'lable'. Did you mean 'label'\?"),
     ([1], {"fit": "stretch"}, "fit is 'stretch'. It may be"),

@@ -40,6 +40,8 @@ def test_entries_become_keywords(entries, config, wanted):
     ({"stop_strings": ["."]}, "stop_strings is ['.'], which zoo.generate does not do. To load it as if"),
     ({"cache_implementation": "quantized"}, "cache_implementation is 'quantized', which"),
     ({"early_stopping": "nan"}, "early_stopping is 'nan'. It must be true, false or 'never'"),
+    ({"do_sample": True, "top_k": float("nan")}, "top_k is nan. It must be a number"),
+    ({"do_sample": True, "temperature": float("inf")}, "temperature is inf. It must be a number"),
     ({"do_sample": True, "top_k": -1}, "top_k is -1. It must be a number of tokens, or 0 for all"),
     ({"do_sample": True, "temperature": 0.0}, "temperature is 0.0. It must be above 0"),
     ({"do_sample": True, "top_p": 1.5}, "top_p is 1.5. It is a probability"),

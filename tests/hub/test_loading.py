@@ -76,6 +76,14 @@ def test_several_files_with_an_index_are_one_model(folder, original):
   assert equal(zoo.load(folder)[1], original[2])
 
 
+def test_an_index_that_names_what_no_file_can_be_called_is_refused(folder):
+  (folder / "model.safetensors").unlink()
+  weight_map = {"embeddings": f"{'x' * 300}.safetensors"}
+  (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+  with pytest.raises(UserError, match="no sound safetensors file: .*File name too long"):
+    zoo.load(folder)
+
+
 @pytest.mark.parametrize("strategy", ["replicated", "fsdp", "tensor", "fsdp+tensor"])
 def test_arrays_are_born_on_their_shards(original, strategy):
   folder, model, params = original

@@ -88,7 +88,7 @@ REFUSED = {
   "eps": ({"text_cfg": {**TEXT, "norm_kwargs": {"eps": 0.1}}}, r"norm_kwargs differ, \[1e-05, 0.1\]"),
   "oblong": ({"vision_cfg": {**VISION, "image_size": [21, 28]}}, r"image_size is \[21, 28\]"),
   "unknown": ({"vision_cfg": {**VISION, "rope": True}}, "vision_cfg has 1 option.*rope=True"),
-  "ratio": ({"text_cfg": {**TEXT, "mlp_ratio": float("nan")}}, "mlp_ratio is nan. It must be a number above 0"),
+  "ratio": ({"text_cfg": {**TEXT, "mlp_ratio": float("nan")}}, "mlp_ratio is nan. It must be a number"),
   "width": ({"embed_dim": 0}, "embed_dim is 0. It must be an int of at least 1"),
   "layers": ({"text_cfg": {**TEXT, "layers": 10**6}}, "layers is 1000000, and the file holds"),
 }

@@ -64,6 +64,9 @@ MISTAKES = {
   "resample": ({"resample": 9}, "resample is 9, which the zoo does not have. It has: 0"),
   "colours": ({"image_mean": [1, 2]}, r"image_mean is \[1, 2\]"),
   "nothing to divide by": ({"image_std": [1, 0, 1]}, r"image_std is \[1, 0, 1\]"),
+  "no number": ({"rescale_factor": float("nan")}, "rescale_factor is nan. It must be a number"),
+  "a scale": ({"rescale_factor": 1e300}, "rescale_factor is 1e.300, which the zoo does not have"),
+  "too many pixels": ({"crop_size": 20_000}, "crop_size is 20000, which the zoo does not have"),
   "kind": ({"do_resize": "yes"}, "do_resize is 'yes'. It must be a bool"),
 }
 
@@ -73,6 +76,30 @@ def test_what_is_not_implemented_is_refused_by_name(mistake, tmp_path):
   entries, message = MISTAKES[mistake]
   with pytest.raises(UserError, match=message):
     zoo.load_processor(folder_with(tmp_path, **{"image_processor_type": "CLIPImageProcessor", **entries}))
+
+
+@pytest.mark.parametrize(
+  "entries, message",
+  [
+    ({"hop_length": 16_001}, "hop_length is 16001, and the sounds have 16000 samples"),
+    ({"n_fft": 400_000}, "n_fft is 400000, and the sounds have 16000 samples"),
+    ({"n_fft": 16_000, "hop_length": 1}, "16000 frames of n_fft 16000 samples .* more than fit into memory"),
+    ({"padding_value": 1e300}, "padding_value is 1e.300, which"),
+  ],
+)
+def test_frames_that_no_sound_has_are_refused(entries, message, tmp_path):
+  folder_with(tmp_path, feature_extractor_type="WhisperFeatureExtractor", chunk_length=1, **entries)
+  with pytest.raises(UserError, match=message):
+    zoo.load_processor(tmp_path)
+
+
+def test_an_image_that_would_fill_the_memory_is_refused(tmp_path):
+  processor = zoo.load_processor(folder_with(tmp_path, image_processor_type="CLIPImageProcessor"))
+  with pytest.raises(UserError, match="image 0 has 1 x 3000 pixels; .* it would have 224 x 672000, more than fit"):
+    processor(np.zeros((1, 3000, 3), np.uint8))
+  folder_with(tmp_path, image_processor_type="Siglip2ImageProcessor", patch_size=9999)
+  with pytest.raises(UserError, match="max_num_patches 256 of patch_size 9999 are more pixels than fit into memory"):
+    zoo.load_processor(tmp_path)
 
 
 def test_what_no_processor_of_the_reference_reads_is_passed_over(tmp_path):

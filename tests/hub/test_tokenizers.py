@@ -118,6 +118,20 @@ MISTAKES = {
 }
 
 
+def test_a_tokenizer_that_lacks_what_it_puts_around_texts_is_refused(folder, tmp_path):
+  # The tokenizers package panics there, which is no Exception.
+  content = json.loads(zoo.load_tokenizer(folder).backend.to_str())
+  content["post_processor"]["single"][0]["SpecialToken"]["id"] = "[NONE]"
+  (folder / "tokenizer.json").write_text(json.dumps(content))
+  with pytest.raises(UserError, match="cannot be used: .*Fetch its files again"):
+    zoo.load_tokenizer(folder)
+  content["post_processor"]["single"][0]["SpecialToken"]["id"] = "[CLS]"
+  content["post_processor"]["pair"][0]["SpecialToken"]["id"] = "[NONE]"
+  (folder / "tokenizer.json").write_text(json.dumps(content))
+  with pytest.raises(UserError, match="cannot be used: .*Fetch its files again"):
+    zoo.load_tokenizer(folder)("a", "b")
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_folders_that_cannot_be_read_end_in_one_line(mistake, folder):
   remove, files, message = MISTAKES[mistake]

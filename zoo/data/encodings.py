@@ -39,6 +39,18 @@ def check_text(text: Any, what: str = "A text") -> None:
     ) from None
 
 
+@contextlib.contextmanager
+def readable(name: str) -> Generator[None]:
+  """A UserError that `name` is damaged, for a plain Exception of the `tokenizers` package or what its Rust code panics
+  with, which is no Exception."""
+  try:
+    yield
+  except BaseException as error:
+    if type(error) is not Exception and type(error).__name__ != "PanicException":
+      raise
+    raise UserError(f"The tokenizer {name} cannot be used: {str(error)[:200]}. Fetch its files again.") from None
+
+
 class Tokenizer:
   """Text <-> ids, and texts -> the batch that a model takes.
 
@@ -232,13 +244,13 @@ class Pieces(Tokenizer):
 
   def encode(self, text: str) -> list[int]:
     check_text(text)
-    with self._lock:
+    with self._lock, readable(self.name):
       return self.backend.encode(self.clean(text), add_special_tokens=False).ids
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
     for text in texts:
       check_text(text)
-    with self._lock:
+    with self._lock, readable(self.name):
       encoded = self.backend.encode_batch_fast([self.clean(text) for text in texts], add_special_tokens=False)
     return [encoding.ids for encoding in encoded]
 
@@ -248,7 +260,7 @@ class Pieces(Tokenizer):
       raise UserError(f"A row has {most} tokens, and {added} of them are special. Give it a larger length.")
     firsts = [self.clean(text) for text in texts]
     rows = firsts if pairs is None else list(zip(firsts, map(self.clean, pairs)))
-    with self._set(special, most) as backend:
+    with self._set(special, most) as backend, readable(self.name):
       encoded = backend.encode_batch_fast(rows)
     return [(encoding.ids, encoding.type_ids) for encoding in encoded]
 
@@ -266,7 +278,8 @@ class Pieces(Tokenizer):
         self.backend.no_truncation()
 
   def _decode(self, ids: list[int], special: bool) -> str:
-    return self.backend.decode(ids, skip_special_tokens=not special).strip()
+    with readable(self.name):
+      return self.backend.decode(ids, skip_special_tokens=not special).strip()
 
   def _border(self, token: int) -> tuple[bool, bool]:
     piece = self.backend.id_to_token(token) or ""

@@ -106,7 +106,9 @@ def class_number(label: Any, numbers: Mapping[str, int], what: str) -> np.int32:
     known = ", ".join(list(numbers)[:20]) or "none. Set class_names"
     raise BadRecord(f"{what}: label {shown(label)} is no class. Known: {known}.")
   count = len(numbers) or 2**31
-  if not isinstance(label, str | int | float | np.number) or not 0 <= float(label) < count or float(label) % 1:
+  # A whole number may be too large for a float.
+  number = label if isinstance(label, int) else float(label) if isinstance(label, str | float | np.number) else -1
+  if not 0 <= number < count or number % 1:
     raise BadRecord(f"{what}: label {shown(label)} is not one of 0 to {count - 1}.")
   return np.int32(label)
 

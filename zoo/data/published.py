@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.data.encodings import ROLES, Pieces, Tokenizer
+from zoo.data.encodings import ROLES, Pieces, Tokenizer, readable
 from zoo.data.vocabularies import KINDS, OF_CLASS, OF_MODEL_TYPE, Kind, framing
 from zoo.errors import UserError, shown
 from zoo.json_files import check_file, read_json
@@ -47,6 +47,7 @@ def published(folder: Path) -> Tokenizer:
     roles = {role: backend.token_to_id(signs[role]) if role in signs else None for role in ROLES}
     found = Published(str(folder), backend, roles if signs else guessed_roles(backend))
     found.encode("\ua66e")  # A letter that hardly any vocabulary has: the token for what is unknown must be in it.
+    found(["a"])  # Nor need the tokens that stand around a text be there.
   except UserError:
     raise
   except BaseException as error:  # The package raises plain Exception, and what its Rust code panics with is not one.
@@ -71,7 +72,8 @@ class Published(Pieces):
   tidies = False
 
   def _decode(self, ids: list[int], special: bool) -> str:
-    text = self.backend.decode(ids, skip_special_tokens=not special)
+    with readable(self.name):
+      text = self.backend.decode(ids, skip_special_tokens=not special)
     suffix = getattr(self.backend.model, "end_of_word_suffix", None)
     if suffix:
       text = text.replace(suffix, " ").strip()

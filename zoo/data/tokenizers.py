@@ -6,10 +6,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from zoo.data import open_clip_text, shipped
-from zoo.data.encodings import BytePairs, Pieces, Tokenizer
+from zoo.data.encodings import BytePairs, Pieces, Tokenizer, readable
 from zoo.data.published import guessed_roles, published
 from zoo.data.vocabularies import CLIP_PATTERN, KINDS, framing
 from zoo.errors import UserError, did_you_mean
+from zoo.json_files import check_file
 
 
 def tokenizer(name: str) -> Tokenizer:
@@ -111,10 +112,9 @@ def _from_file(path: str) -> Tokenizer:
   """A tokenizer.json; its special tokens are known by the names that are in use."""
   from tokenizers import Tokenizer as Backend
 
-  try:
+  check_file(path)
+  with readable(path):
     backend = Backend.from_file(path)
-  except Exception as error:  # The package raises plain Exception.
-    raise UserError(f"{path} is no tokenizer.json that can be read: {error}") from error
   return Pieces(path, backend, guessed_roles(backend))
 
 

@@ -139,14 +139,16 @@ def _weight_map(where: pathlib.Path, kind: str) -> dict[str, str]:
 
 
 def _places(path: pathlib.Path) -> dict[str, Place]:
-  if not path.is_file():
-    raise UserError(f"{path} is missing. Fetch it again.")
   try:
+    if not path.is_file():
+      raise UserError(f"{path} is missing. Fetch it again.")
     with safe_open(path, framework="np"):  # Checks that the header is sound and fits the file.
       pass
     with open(path, "rb") as file:
       length = int.from_bytes(file.read(8), "little")
       header = json.loads(file.read(length))
+  except UserError:
+    raise
   except (SafetensorError, OSError, ValueError, RecursionError) as error:
     raise UserError(
       f"{path} is no sound safetensors file: {str(error)[:200] or type(error).__name__}. Fetch it again."

@@ -1,6 +1,5 @@
 """How a published model is meant to be generated with: its generation_config.json as keywords of `zoo.generate`."""
 
-import math
 import os
 import pathlib
 import warnings
@@ -216,8 +215,6 @@ def _check_values(found: Mapping[str, Any], where: str) -> None:
   for ours, value in found.items():
     if ours in least and value is not None and value < least[ours]:
       raise UserError(f"{where}: {theirs[ours]} is {value}. It must be at least {least[ours]}.")
-    if isinstance(value, float) and not math.isfinite(value):
-      raise UserError(f"{where}: {theirs[ours]} is {value}. It must be a number.")
   if found.get("repetition_penalty", 1) <= 0:
     raise UserError(f"{where}: repetition_penalty is {found['repetition_penalty']}. It must be above 0.")
 
@@ -225,7 +222,7 @@ def _check_values(found: Mapping[str, Any], where: str) -> None:
 def _drawn(take: Any, where: str) -> dict[str, Any]:
   """What counts where tokens are drawn."""
   drawn = {name: take(name, default, (int, float)) for name, default in DRAWN.items()}
-  if not (0 < drawn["temperature"] < math.inf):
+  if drawn["temperature"] <= 0:
     raise UserError(f"{where}: temperature is {drawn['temperature']}. It must be above 0 where tokens are drawn.")
   if drawn["top_k"] < 0 or drawn["top_k"] != int(drawn["top_k"]):
     raise UserError(f"{where}: top_k is {drawn['top_k']}. It must be a number of tokens, or 0 for all.")

@@ -11,6 +11,8 @@ import numpy as np
 from zoo.errors import UserError, shown
 from zoo.options import Options
 
+LOUDEST = 2**20  # Samples lie in [-1, 1].
+MOST = 2**26  # Numbers of the frames of one sound: half a GB.
 CHANNELS = 8  # No sound has as few samples as that: 8 are half a millisecond.
 
 
@@ -48,8 +50,20 @@ class LogMel(NamedTuple):
     # The filters, and sizes that follow from the others.
     options.ignore("mel_filters", "n_samples", "nb_max_frames", "feature_extractor_type", "processor_class")
     silence = options.take("padding_value", 0.0, float)
+    if abs(silence) > LOUDEST:
+      raise options.refusal("padding_value", silence, ["a sample, near 0"])
     options.done()
-    return cls(*numbers, silence)
+    found = cls(*numbers, silence)
+    samples, frames = found.seconds * found.rate, found.seconds * found.rate // found.hop
+    for name, number in (("hop_length", found.hop), ("n_fft", found.window)):
+      if number > samples:
+        raise UserError(f"{options.where}: {name} is {number}, and the sounds have {samples} samples. Make it less.")
+    if frames * max(found.window, found.bands) > MOST:
+      raise UserError(
+        f"{options.where}: {frames} frames of n_fft {found.window} samples and feature_size {found.bands} bands are "
+        "more than fit into memory. Of Whisper they are 3000, 400 and 80: make hop_length larger, or another smaller."
+      )
+    return found
 
   def __call__(self, sounds: Any, *, rate: int | None = None) -> dict[str, np.ndarray]:
     """One sound or several: numbers [samples] in [-1, 1], one channel. `rate`: samples a second, to be checked.

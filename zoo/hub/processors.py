@@ -15,6 +15,7 @@ from zoo.options import Options
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 HALF = [0.5, 0.5, 0.5]
+MOST = 2**25  # Pixels of an image: as numbers of 64 bits, which they are for a while, they have 0.8 GB.
 BILINEAR, BICUBIC = int(Image.Resampling.BILINEAR), int(Image.Resampling.BICUBIC)
 # What the reference's classes do where a file does not say.
 _CLIP = dict(resample=BICUBIC, size={"shortest_edge": 224}, square=False, crop=224, mean=CLIP_MEAN, std=CLIP_STD)
@@ -61,6 +62,8 @@ class ImageProcessor(NamedTuple):
     if isinstance(crop, int):
       raise options.refusal("crop_size", options.entries["crop_size"], [{"height": crop, "width": crop}])
     scale = options.take("rescale_factor", 1 / 255, float)
+    if abs(scale) > 1e6:  # The reference computes in 32 bits.
+      raise options.refusal("rescale_factor", scale, ["a number like 1/255"])
     mean, std = (colours(options, f"image_{name}", defaults[name]) for name in ("mean", "std"))
     options.must_be("do_pad", None, False)
     options.must_be("do_convert_rgb", None, True, False)  # An image of another mode could not be taken otherwise.
@@ -106,7 +109,7 @@ class ImageProcessor(NamedTuple):
     """One image before it is scaled and shifted: uint8 [height, width, 3]; `what` names it in a message."""
     picture = opened(image, what)
     if self.edge is not None:
-      height, width = self._resized(picture.height, picture.width)
+      height, width = self._resized(picture.height, picture.width, what)
       picture = picture.resize((width, height), Image.Resampling(self.resample))
     array = np.asarray(picture)
     return array if self.crop is None else middle(array, *self.crop, rounds=self.rounds)
@@ -116,11 +119,17 @@ class ImageProcessor(NamedTuple):
     """(height, width) of every image; None if they come in several."""
     return self.crop or (self.edge if isinstance(self.edge, tuple) else None)
 
-  def _resized(self, height: int, width: int) -> tuple[int, int]:
+  def _resized(self, height: int, width: int, what: str) -> tuple[int, int]:
     if isinstance(self.edge, tuple):
       return self.edge
     edge = self.edge or 0
-    return (edge, int(edge * width / height)) if height <= width else (int(edge * height / width), edge)
+    new = (edge, int(edge * width / height)) if height <= width else (int(edge * height / width), edge)
+    if math.prod(new) > MOST:
+      raise UserError(
+        f"{what} has {height} x {width} pixels; with the shorter side at {edge} it would have {new[0]} x {new[1]}, "
+        "more than fit into memory. Crop it first."
+      )
+    return new
 
 
 class PatchProcessor(NamedTuple):
@@ -143,6 +152,11 @@ class PatchProcessor(NamedTuple):
     for name, size in sizes.items():
       if not 0 < size < 2**15:
         raise options.refusal(name, size, ["a number above 0"])
+    if sizes["patch_size"] ** 2 * sizes["max_num_patches"] > MOST:
+      raise UserError(
+        f"{options.where}: max_num_patches {sizes['max_num_patches']} of patch_size {sizes['patch_size']} are more "
+        f"pixels than fit into memory: {MOST} are the most."
+      )
     options.must_be("do_resize", True)
     return cls(ImageProcessor.from_options(options, defaults), *sizes.values())
 
@@ -245,7 +259,7 @@ def _size(options: Options, name: str, default: Any, square: bool) -> int | tupl
   fine = isinstance(size, dict) and all(type(value) is int and 0 < value < 2**15 for value in size.values())
   if fine and set(size) == {"shortest_edge"}:
     return size["shortest_edge"]
-  if fine and set(size) == {"height", "width"}:
+  if fine and set(size) == {"height", "width"} and math.prod(size.values()) <= MOST:
     return size["height"], size["width"]
   raise options.refusal(name, options.entries[name], [{"shortest_edge": 224}, {"height": 224, "width": 224}])
 

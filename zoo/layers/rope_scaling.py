@@ -90,6 +90,7 @@ def yarn(*, factor, trained_length, fast=32.0, slow=1.0, amplitude=None, truncat
   return scaling
 
 
+_KINDS = {"factor": "a number above 0", "trained_length": "a number above 0", "truncate": "true or false"}
 SCALINGS = {function.__wrapped__.__name__: function for function in (linear, dynamic, llama3, yarn)}
 
 
@@ -106,4 +107,11 @@ def scaling(options):
   if options.keys() - takes.keys() or set(needs) - options.keys():
     has, takes, needs = (", ".join(keys) or "nothing" for keys in (options, takes, needs))
     raise ValueError(f"rope {name} has {has}. It takes {takes}, needs {needs}.")
+  for key, value in options.items():
+    number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    fine = number and (key not in ("factor", "trained_length") or value > 0)
+    if not fine and not (key == "truncate" and isinstance(value, bool)) and not (key == "amplitude" and value is None):
+      raise ValueError(f"rope {name} has the {key} {value!r}. It must be {_KINDS.get(key, 'a number')}.")
+  if options.get("low", 1.0) == options.get("high", 4.0):
+    raise ValueError(f"rope {name} has low and high {options['low']}. Between them it blends: high must be above low.")
   return SCALINGS[name](**options)

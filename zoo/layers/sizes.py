@@ -94,6 +94,12 @@ def tokens_fit(tokens):
     raise ValueError(f"tokens are {tokens.dtype} {list(tokens.shape)}, the model wants whole numbers [batch, length].")
 
 
+def start_fits(start_token, vocab_size):
+  """Refuses a token to start with that is not in the vocabulary, for which JAX would take the nearest that is."""
+  if not 0 <= start_token < vocab_size:
+    raise ValueError(f"start_token is {start_token}, and the model's tokens are 0 to {vocab_size - 1}. Set it.")
+
+
 def image_fits(image, image_size, channels):
   """Refuses images of another shape than the model was built for, or of whole numbers."""
   if image.ndim != 4 or image.shape[1:] != (image_size, image_size, channels):

@@ -73,7 +73,9 @@ class EncoderDecoder(Model):
       out["logits"] = self.classify_tokens(encoded).astype(jnp.float32)
     if self.decoder is None:
       return out
-    decoder_tokens = shift_right(tokens, self.start_token) if decoder_tokens is None else decoder_tokens
+    if decoder_tokens is None:
+      sizes.start_fits(self.start_token, self.vocab_size)
+      decoder_tokens = shift_right(tokens, self.start_token)
     x = self.decode_hidden(
       decoder_tokens,
       encoded,

@@ -96,6 +96,7 @@ class Whisper(EncoderDecoder, kw_only=True):
     if self.decoder is None:
       return out
     if decoder_tokens is None:
+      sizes.start_fits(self.start_token, self.vocab_size)
       decoder_tokens = jnp.full((features.shape[0], 1), self.start_token, jnp.int32)
     given = dict(valid=valid, decoder_valid=decoder_valid, decoder_segment_ids=decoder_segment_ids, train=train)
     x = self.decode_hidden(decoder_tokens, encoded, **given)

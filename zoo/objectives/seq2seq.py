@@ -46,6 +46,8 @@ def seq2seq(
     raise UserError(f"seq2seq.label_smoothing is {label_smoothing}. It must be 0 or more and below 1.")
   if not hasattr(model, "start_token"):
     raise UserError(f"seq2seq needs a model with an encoder and a decoder; {type(model).__name__} is none. Try t5.")
+  if not 0 <= model.start_token < (count := getattr(model, "vocab_size", 2**31)):
+    raise UserError(f"model.start_token is {model.start_token}, and the model's tokens are 0 to {count - 1}. Set it.")
 
   check_chunk(model, "seq2seq", chunk)
   trunk, wanted = (model, "logits") if chunk is None else (model.trunk(), "hidden")
