@@ -122,6 +122,42 @@ def test_what_must_not_be_seen_moves_nothing(name, kernel, mesh):
   assert set(found.values()) == {0.0}, found
 
 
+@pytest.mark.parametrize(
+  "kernel, mesh", [("dense", "1 device"), ("dense", "data=4, sequence=2"), ("ring", "data=4, sequence=2")]
+)
+@pytest.mark.parametrize("name", ["decoder", "encoder-decoder"])
+def test_positions_that_begin_again_hide_the_future_and_other_texts(name, kernel, mesh):
+  model, _ = with_kernels(MODELS[name], kernel, MESHES[mesh][0])
+  context = np.random.default_rng(3).standard_normal((ROWS, LENGTH, 8)).astype(np.float32)
+
+  @jax.jit
+  def forward(params, batch):
+    args, options = (batch["tokens"],), {"valid": batch["valid"], "positions": batch["positions"]}
+    if name == "encoder-decoder":
+      options = {"decoder_valid": batch["valid"], "positions": batch["positions"], "method": "decode"}
+      args += (batch["context"],)
+    return model.apply({"params": params}, *args, **options)
+
+  def run(tokens, positions):
+    batch = {"tokens": tokens, "valid": REAL, "positions": positions.astype(np.int32), "context": context}
+    return np.asarray(forward(params_of(name, mesh), put_batch(batch, MESHES[mesh][0])))
+
+  begins = np.take_along_axis(np.pad(STARTS, ((0, 0), (1, 0))), np.maximum(IDS - 1, 0), 1)
+  begins[~REAL] = PLACES[~REAL]  # As what counts real tokens has it: all of the padding stands at 0.
+  positions, before = PLACES - begins, {}
+  for text in (1, 2, 3):
+    before[text] = run(TOKENS, positions) if not before else before[1]
+    kept, changed = moved(before[text], run(np.where(IDS == text, OTHER, TOKENS), positions), REAL & (IDS != text))
+    assert (kept, changed > 1e-4) == (0.0, True), text
+  late = positions >= 17
+  assert moved(before[1], run(np.where(late, OTHER, TOKENS), positions), REAL & ~late)[0] == 0
+  # In disorder they show nothing of the future either.
+  shuffled = np.random.default_rng(4).permuted(PLACES, axis=1) % 50
+  after = run(np.where(PLACES >= 99, OTHER, TOKENS), shuffled)
+  kept, changed = moved(run(TOKENS, shuffled), after, REAL & (PLACES < 99))
+  assert (kept, changed > 1e-4) == (0.0, True)
+
+
 def test_a_leak_would_be_seen():
   run, _ = program("encoder", "dense", "1 device")
   together = np.where(REAL, 1, 0).astype(np.int32)

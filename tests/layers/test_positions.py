@@ -30,6 +30,18 @@ def test_learned_positions_may_begin_at_a_later_row():
   np.testing.assert_array_equal(look_up(params, 2, np.array([[4, -1]]))[0], table[[6, 1]])
 
 
+def test_a_text_begins_where_positions_of_real_tokens_do_not_rise():
+  assert positions.texts(jnp.array([[0, 1, 2, 0, 1, 1, 7]])).tolist() == [[0, 0, 0, 1, 1, 2, 2]]
+  assert positions.texts(jnp.array([[3]])).tolist() == [[0]]
+  # Counted over real tokens: padding on the left, a gap, padding on the right; a row for all.
+  valid = jnp.array([[False, False, True, True, False, True, True, False]])
+  counted = jnp.maximum(jnp.cumsum(valid, axis=1) - 1, 0)
+  assert positions.texts(counted, valid).tolist() == [[0] * 8]
+  packed = jnp.array([[0, 0, 0, 1, 0, 0, 1, 1]])
+  assert positions.texts(packed, valid).tolist() == [[0, 0, 0, 0, 0, 1, 1, 1]]
+  assert positions.texts(packed, jnp.repeat(valid, 2, axis=0)).tolist() == [[0, 0, 0, 0, 0, 1, 1, 1]] * 2
+
+
 def test_learned_positions_end_at_max_length():
   with pytest.raises(ValueError, match="length 9 exceeds max_length 4. Raise max_length or crop the input."):
     positions.Learned(4, 3).init(jax.random.key(0), 9)

@@ -147,7 +147,8 @@ def _seen_in_order(model, start):
 def _by_index(kernel, start, query, key, value, *, visibility, **options):
   queries, keys = (jnp.arange(x.shape[1], dtype=jnp.int32)[None] for x in (query, key))
   queries = queries if start is None else queries + start
-  visibility = visibility._replace(query_positions=queries, key_positions=keys, in_order=start is None)
+  places = {"query_positions": queries, "key_positions": keys, "in_order": start is None}
+  visibility = visibility._replace(**places, query_segments=None, key_segments=None)
   return kernel(query, key, value, visibility=visibility, **options)
 
 

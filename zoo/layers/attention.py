@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from zoo.layers import caches, initial
 from zoo.layers.dense import DenseGeneral
-from zoo.layers.masks import Visibility
+from zoo.layers.masks import Visibility, bounds
 from zoo.layers.parts import replaced
-from zoo.layers.positions import within
+from zoo.layers.positions import texts, within
 
 
 def dense_attention(query, key, value, *, visibility=None, bias=None, scale=None, on_logits=None, on_weights=None):
@@ -120,6 +120,8 @@ class Attention(nn.Module):
       context: [batch, context length, context dim], or None: x itself.
       valid: bool [batch, keys], True = a real key; keys are x's tokens, or context's.
       positions: int32 [batch or 1, length] of x's tokens; if None counted from 0 (from the cache's end), in each text.
+        Without segment_ids a causal mask lets a text begin wherever those of real tokens do not rise, so that nothing
+        sees what follows it; those of one call with a cache rise.
       bias: broadcastable to [batch, heads, length, keys], or a function of (query_positions [batch or 1, length, 1],
         key_positions [batch or 1, 1, keys]) that returns it.
       segment_ids, context_segment_ids: int32 [batch, length], [batch, context length]: of which of the texts that share
@@ -136,7 +138,8 @@ class Attention(nn.Module):
     if self.qk_norm is not None:
       query, key = self.qk_norm.copy(name="query_norm")(query), self.qk_norm.copy(name="key_norm")(key)
     cached = context is None and self.mask is not None and caching
-    in_order = positions is None and not cached
+    # A causal mask hides what follows in the row, whatever positions say: it goes by them only where they rise.
+    in_order = not cached and context is None and (positions is None or segment_ids is not None)
     if positions is None:
       positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None] if segment_ids is None else within(segment_ids)
       if cached and self.has_variable("cache", "ring_keys"):
@@ -153,6 +156,10 @@ class Attention(nn.Module):
       key, value, key_positions, valid = self._remember(key, value, positions, valid)
     if callable(bias):
       bias = bias(positions[:, :, None], key_positions[:, None, :])
+    if in_order:
+      positions = key_positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
+    elif context is None and not cached and bounds(self.mask) is not None and bounds(self.mask)[1] == 0:
+      segment_ids = key_segments = texts(positions, valid)
     y = self.kernel(
       query,
       key,

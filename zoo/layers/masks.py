@@ -74,8 +74,8 @@ class Visibility(NamedTuple):
   valid: bool [batch, keys], True = a real key, or None: all are.
   query_segments, key_segments: int32 [batch, queries], [batch, keys]: which of the texts that share a row a token is
     of; it sees its own alone. Both are None where a row is one text.
-  in_order: True: positions count from 0 in a row or in each of its texts, so that a token's index in the row does as
-    well for the rules of this file. False: they were given, or are a cache's.
+  in_order: True: positions count from 0 in a row, so that a token's index does for the rules of this file. False: they
+    were given, or are a cache's.
   """
 
   rule: Callable | None

@@ -104,6 +104,28 @@ def within(segment_ids, real=None):
   return places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
 
 
+def texts(positions, valid=None):
+  """Which text of its row a token is of, where positions tell: int32 [batch or 1, length] -> the same shape.
+
+  A text begins at a real token whose position is not above that of the real token before it; what is not real is of
+  the text around it.
+
+  >>> texts(jnp.array([[0, 1, 2, 0, 1]]))
+  Array([[0, 0, 0, 1, 1]], dtype=int32)
+
+  valid: bool [batch, length], True = a real token, or None: all are.
+  """
+  before = positions[:, :-1]
+  if valid is not None:
+    places = jnp.where(valid, jnp.arange(valid.shape[1], dtype=jnp.int32)[None], -1)
+    real = jax.lax.cummax(places, axis=1)[:, :-1]
+    positions = jnp.broadcast_to(positions, valid.shape)
+    before = jnp.where(real < 0, -1, jnp.take_along_axis(positions, jnp.maximum(real, 0), axis=1))
+  begins = positions[:, 1:] <= before
+  begins = begins if valid is None else begins & valid[:, 1:].astype(bool)
+  return jnp.pad(jnp.cumsum(begins, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
+
+
 def given_or_within(positions, segment_ids):
   """The positions as they are given; without them, those in each text of a row, or None where a row is one text."""
   return within(segment_ids) if positions is None and segment_ids is not None else positions

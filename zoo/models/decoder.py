@@ -47,7 +47,7 @@ class Decoder(Model):
     Args:
       tokens: int32 [batch, length]
       valid: bool [batch, length], True = a real token; nobody attends to the others.
-      positions: int32 [batch or 1, length], counted from 0 if None.
+      positions: int32 [batch or 1, length], counted from 0 if None; a text begins wherever they do not rise.
 
     Returns:
       dict of "hidden" [batch, length, dim] and, where the model has the head:
@@ -99,6 +99,7 @@ class LanguageModel(Decoder, kw_only=True):
       tokens: int32 [batch, length]
       valid: bool [batch, length], True = a real token; nobody attends to the others.
       positions: int32 [batch or 1, length]; counted from 0 (from the cache's end) if None, in each text of a row.
+        Without segment_ids (and a cache) a text begins wherever they do not rise.
       segment_ids: int32 [batch, length], which of the texts that share a row a token belongs to; it sees its own alone.
         None: a row is one text.
       predict: int32 [batch, k], indices into length at which logits are wanted; everywhere if None.

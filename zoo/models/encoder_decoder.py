@@ -110,7 +110,8 @@ class EncoderDecoder(Model):
       encoded: [batch, length, dim], from `encode`.
       valid: bool [batch, length], of what was encoded.
       decoder_valid: bool [batch, decoder length]
-      positions: int32 [batch or 1, decoder length]; counted from 0 if None.
+      positions: int32 [batch or 1, decoder length]; counted from 0 if None. Without a cache a text begins wherever they
+        do not rise; all texts of a row see all of what was encoded.
       predict: int32 [batch, k], indices into decoder length at which logits are wanted; everywhere if None.
 
     Returns:

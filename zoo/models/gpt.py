@@ -39,7 +39,8 @@ class GPT(Model):
     Args:
       tokens: int32 [batch, length]
       valid: bool [batch, length], True = a real token; nobody attends to the others.
-      positions: int32 [batch or 1, length], counted from 0 if None, in each text of a row.
+      positions: int32 [batch or 1, length], counted from 0 if None, in each text of a row. Without segment_ids a text
+        begins wherever they do not rise.
       segment_ids: int32 [batch, length], which of the texts that share a row a token belongs to; it sees its own alone.
         None: a row is one text.
       predict: int32 [batch, k], indices into length at which logits are wanted; everywhere if None.
