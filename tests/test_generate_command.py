@@ -1,4 +1,6 @@
 import io
+import json
+import sys
 
 import jax
 import numpy as np
@@ -63,7 +65,11 @@ def test_an_answer_stands_alone(folders, capsys, beams):
     (["--prompt", "Hi"], "Error: the following arguments are required: --model. --help lists the flags.\n"),
     (["--model", "nowhere/to/be/found", "--prompt", "Hi"], "Error: nowhere/to/be/found is not there."),
     (["--model", "GPT", "--seed", str(2**63)], f"Error: argument --seed: {2**63} has more than 64 bits."),
-    (["--model", "GPT", "--tokenizer", "bytes", "--prompt", "Hi"], "Error: A prompt of 3 and max_new_tokens 100"),
+    (
+      ["--model", "GPT", "--tokenizer", "bytes", "--prompt", "Hi", "--max-new-tokens", "100"],
+      "Error: A prompt of 3 and max_new_tokens 100",
+    ),
+    (["--model", "GPT", "--tokenizer", "bytes", "--prompt", "H" * 60], "Error: A prompt of 61 and max_new_tokens 1 "),
   ],
 )
 def test_mistakes_end_in_one_line(folders, capsys, flags, message):
@@ -92,6 +98,22 @@ def test_the_files_say_how_unless_a_flag_does(folders, tmp_path, capsys):
     new = np.asarray(out)[0, len(tokens) :].tolist()
     wanted = encoder.decode(new[: new.index(options["eos"])] if options["eos"] in new else new)
     assert capsys.readouterr().out == f"Hi{wanted}\n"
+
+
+def test_as_many_tokens_as_fit_or_as_the_file_allows(folders, tmp_path, monkeypatch):
+  counts = []
+  count = lambda *args, max_new_tokens, **_: counts.append(max_new_tokens)
+  monkeypatch.setattr(sys.modules[main.__module__], "generate", count)
+  zoo.save_hf(tmp_path, MODEL, zoo.load(folders["gpt"])[1])
+  hi = ["--tokenizer", "bytes", "--prompt", "Hi", "--model"]
+  main([*hi, str(folders["gpt"])])
+  for length in ({}, {"max_length": 30}, {"max_length": 90}, {"max_new_tokens": 4}):
+    (tmp_path / "generation_config.json").write_text(json.dumps(length))
+    main([*hi, str(tmp_path)])
+  (tmp_path / "generation_config.json").write_text('{"max_length": 1, "min_length": 1}')
+  main([*hi, str(tmp_path), "--max-new-tokens", "5"])
+  prompt = len(zoo.load_tokenizer("bytes")(["Hi"])["tokens"][0])
+  assert counts == [57, 60 - prompt, 30 - prompt, 60 - prompt, 4, 5]
 
 
 def test_a_model_of_sounds_takes_no_prompt(tmp_path, capsys):

@@ -12,7 +12,8 @@ BART, GPT = {"model_type": "bart"}, {"model_type": "gpt2"}
 @pytest.mark.parametrize(
   "entries, config, wanted",
   [
-    ({"eos_token_id": 2, "max_length": 20, "transformers_version": "4.1"}, GPT, {"eos": 2}),
+    ({"eos_token_id": 2, "transformers_version": "4.1"}, GPT, {"eos": 2}),
+    ({"max_length": 20, "min_length": 5, "min_new_tokens": 2}, BART, {"max_new_tokens": 19, "min_new_tokens": 2}),
     ({"max_length": 20, "min_length": 5}, BART, {"max_new_tokens": 19, "min_new_tokens": 4}),
     ({"max_length": 20, "max_new_tokens": 7}, {"is_encoder_decoder": True}, {"max_new_tokens": 7}),
     ({"do_sample": True, "top_p": 0.9, "eos_token_id": [1, 2]}, GPT,
@@ -57,7 +58,8 @@ def test_entries_become_keywords(entries, config, wanted):
     ({"bad_words_ids": [[1, 2]]}, "suppresses single tokens"),
     ({"forced_decoder_ids": [[0, 2]]}, "pairs of a place"),
     ({"forced_eos_token_id": [1, 2]}, "forces one token"),
-    ({"min_length": 3}, "Use min_new_tokens"),
+    ({"min_length": 3}, "min_length is 3, which counts the prompt. Give load_generation_options prompt_length. Or use"),
+    ({"forced_decoder_ids": [[1, 2]]}, "forced_decoder_ids is [[1, 2]], which only a Whisper reads"),
     ({"forced_bos_token_id": 9}, "forced_bos_token_id is 9. The reference puts it behind a prompt of one token"),
     ({"do_sample": True, "top_k": [1]}, "top_k is [1]"),
   ],
@@ -66,6 +68,20 @@ def test_what_cannot_be_done_is_refused_by_name(entries, message):
   with pytest.raises(UserError) as error:
     options(entries, GPT, "generation_config.json")
   assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_lengths_of_a_decoder_count_its_prompt():
+  both = {"max_length": 20, "min_length": 9}
+  assert options(both, GPT, "file", prompt_length=7) == {"max_new_tokens": 13, "min_new_tokens": 2}
+  assert options(both, GPT, "file", prompt_length=11) == {"max_new_tokens": 9}
+  assert options(both | {"max_new_tokens": 3, "min_new_tokens": 1}, GPT, "file", 7)["max_new_tokens"] == 3
+  assert options({"forced_bos_token_id": 4}, GPT, "file", 1) == {"forced": {0: 4}}
+  assert options({"forced_bos_token_id": 4}, GPT, "file", 2) == {}
+  for entries, config, length in (({"max_length": 7}, GPT, 7), ({"max_length": 1}, BART, None)):
+    with pytest.raises(UserError, match="tokens are there before the first new one"):
+      options(entries, config, "file", length)
+  with pytest.warns(UserWarning, match="^file: max_length is 20, which counts the prompt: passed over. Give load_gen"):
+    assert options({"max_length": 20}, GPT, "file") == {}
 
 
 def test_the_file_counts_before_the_config_and_a_run_says_nothing(tmp_path):

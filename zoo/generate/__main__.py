@@ -3,7 +3,8 @@
 --model is a run, a folder in the hub's layout or an id of the hub. Without --prompt, every line of standard input is
 one.
 A decoder's text is printed as it comes, behind its prompt; an encoder-decoder's answer stands alone. Special tokens are
-not printed. What a flag does not say is as the model's own generation_config.json has it.
+not printed. What a flag does not say is as the model's own generation_config.json has it; where that asks for several
+answers, the best of them is printed.
 """
 
 import argparse
@@ -18,7 +19,8 @@ from zoo.errors import UserError, exits_with_one_line, setting_up
 from zoo.generate.decoding import generate
 from zoo.generate.steps import encodes
 from zoo.hub.files import CONFIG, is_published
-from zoo.hub.generation import FILE, ignored, load_generation_options
+from zoo.hub.generation import FILE, entries_of, ignored
+from zoo.hub.generation import options as stated_options
 from zoo.hub.ids import folder_of
 from zoo.hub.tokenizers import load_tokenizer
 from zoo.quiet import hush_libtpu
@@ -29,6 +31,10 @@ KEYWORDS = (
   "max_new_tokens", "min_new_tokens", "temperature", "top_k", "top_p", "min_p", "repetition_penalty", "no_repeat_ngram",
   "num_beams", "length_penalty", "suppress", "cache_dtype",
 )  # fmt: skip
+
+
+# What counts a prompt too in a file, and the flag that takes its place.
+COUNTS_ALL = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
   found.add_argument("--model", required=True, help="a run's folder, a published model's folder, or an id of the hub")
   found.add_argument("--prompt", action="append", help="a text to go on from, or to answer; may be given several times")
   found.add_argument("--tokenizer", help="another than the model's own: a name or a path")
-  found.add_argument("--max-new-tokens", type=int, help="how many tokens at most (100)")
+  found.add_argument("--max-new-tokens", type=int, help="how many tokens at most (100, or as fit in max_length)")
   found.add_argument("--min-new-tokens", type=int, help="no end before so many (0)")
   found.add_argument("--temperature", type=float, help="0 takes the likeliest token (0)")
   found.add_argument("--top-k", type=int, help="draw among the k likeliest tokens")
@@ -99,15 +105,19 @@ def main(argv: list[str]) -> int:
     tokenizer = load_tokenizer(flags.tokenizer or flags.model)
     # Of a run a text stands behind an end, as in the training stream; else the tokenizer knows what goes around it.
     own = (folder / MODEL).exists() or not is_published(folder)
-    stated = {} if flags.plain else load_generation_options(flags.model, ignore=ignore[FILE])
-    options = {"max_new_tokens": 100} | stated
+    asked = {name: getattr(flags, name) for name in KEYWORDS if getattr(flags, name) is not None}
+    if flags.force is not None:
+      asked["forced"] = dict(flags.force)
+    entries, config, where = ({}, {}, "") if flags.plain else entries_of(folder, ignore[FILE])
+    over = {theirs for theirs, ours in COUNTS_ALL.items() if ours in asked}
+    entries = {name: value for name, value in entries.items() if name not in over}
+    stated_options(entries, config, where, prompt_length=0)  # Refuses what is wrong before it waits for a prompt.
     rng = jax.random.key(flags.seed)
-  options |= {name: getattr(flags, name) for name in KEYWORDS if getattr(flags, name) is not None}
-  if flags.force is not None:
-    options["forced"] = dict(flags.force)
   for number, prompt in enumerate(prompts(flags.prompt)):
-    key = jax.random.fold_in(rng, number)
-    write(model, params, tokenizer, prompt, own, rng=key, **options)
+    tokens = tokens_of(model, tokenizer, prompt, own)
+    stated = stated_options(entries, config, where, prompt_length=tokens.shape[1])
+    stated["max_new_tokens"] = fitting(model, tokens, stated)
+    write(model, params, tokenizer, prompt, tokens, rng=jax.random.fold_in(rng, number), **{**stated, **asked})
   return 0
 
 
@@ -118,18 +128,34 @@ def prompts(given: list[str] | None) -> Iterable[str]:
   return (line.rstrip("\n") for line in sys.stdin)
 
 
-def write(model: Any, params: Any, tokenizer: Any, prompt: str, own: bool, **options: Any) -> None:
+def tokens_of(model: Any, tokenizer: Any, prompt: str, own: bool) -> np.ndarray:
+  """int [1, length]; own: whether the model is a run's, whose texts stand behind an end."""
+  eos = end_of(tokenizer)
+  if own and not encodes(model):
+    return np.array([[*(() if eos is None else (eos,)), *tokenizer.encode(prompt)]])
+  tokens = tokenizer([prompt])["tokens"]
+  return tokens if tokens.shape[1] else np.array([[tokenizer.bos if tokenizer.bos is not None else (eos or 0)]])
+
+
+def fitting(model: Any, tokens: np.ndarray, stated: dict[str, Any]) -> int:
+  """How many new tokens at most: as the file says, or 100; no more than the model has places for."""
+  start = stated.get("start_token", 0)
+  before = (len(start) if isinstance(start, list) else 1) if encodes(model) else tokens.shape[1]
+  most = stated.get("max_new_tokens", 100)
+  return most if model.max_length is None else max(1, min(most, model.max_length - before))
+
+
+def end_of(tokenizer: Any) -> int | None:
+  """What a tokenizer ends texts with."""
+  return tokenizer.eos if tokenizer.eos is not None else tokenizer.sep
+
+
+def write(model: Any, params: Any, tokenizer: Any, prompt: str, tokens: np.ndarray, **options: Any) -> None:
   """Prints one text, as it comes where it can."""
-  eos = tokenizer.eos if tokenizer.eos is not None else tokenizer.sep
+  eos = end_of(tokenizer)
   stated = options.pop("eos", eos)
   ends = () if stated is None else tuple(stated) if isinstance(stated, list) else (stated,)
   options.pop("num_return", None)  # The best one is shown.
-  if encodes(model) or not own:
-    tokens = tokenizer([prompt])["tokens"]
-    if not tokens.shape[1]:
-      tokens = np.array([[tokenizer.bos if tokenizer.bos is not None else (eos or 0)]])
-  else:
-    tokens = np.array([[*(() if eos is None else (eos,)), *tokenizer.encode(prompt)]])
   said: list[int] = []
   shown = 0
 

@@ -10,6 +10,7 @@ from zoo import reference
 from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.files import GENERATION as FILE
+from zoo.hub.generation_numbers import DRAWN, add_lengths, drawn, whisper_places
 from zoo.hub.ids import folder_of
 from zoo.hub.whisper_start import start_tokens
 from zoo.options import Options, check_ignored, has_entry, offer
@@ -30,8 +31,6 @@ SAME = {
   "suppress_tokens": ("suppress", list),
   "begin_suppress_tokens": ("suppress_first", list),
 }
-# Those that count where tokens are drawn, and what they are where the file does not say.
-DRAWN = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": None}
 OTHERS = frozenset(
   """bad_words_ids bos_token_id cache_implementation decoder_start_token_id do_sample forced_bos_token_id
   forced_decoder_ids forced_eos_token_id max_length min_length num_return_sequences""".split()
@@ -62,38 +61,46 @@ AS_IT_IS: dict[str, Any] = {
 }  # fmt: skip
 
 
-def load_generation_options(source: str | os.PathLike, *, ignore: Collection[str] = ()) -> dict[str, Any]:
+def load_generation_options(
+  source: str | os.PathLike, *, prompt_length: int | None = None, ignore: Collection[str] = ()
+) -> dict[str, Any]:
   """How a published model is meant to be generated with, as keywords of `zoo.generate`:
 
-      zoo.generate(model, params, tokens, **{"max_new_tokens": 100, **zoo.load_generation_options(source)})
+      stated = zoo.load_generation_options(source, prompt_length=tokens.shape[1])
+      zoo.generate(model, params, tokens, **{"max_new_tokens": 100, **stated})
 
   Args:
     source: a folder in the hub's layout, an id of the hub, or a run's folder, of which nothing is known.
+    prompt_length: of a decoder, how many tokens it goes on from: its file's max_length and min_length count them.
     ignore: entries of the file that are to count as if they were not there.
 
   Returns:
     what its generation_config.json says (config.json, where older models have it): what answers begin and end with,
     beams, penalties, forced and suppressed tokens, and temperature, top_k, top_p and min_p where it draws (give an
-    `rng` then). max_new_tokens is among them if the file has it, or a max_length and the model is an encoder-decoder.
+    `rng` then). max_new_tokens is among them if the file has it, or a max_length: a decoder's less the prompt.
     Nothing that is as `generate` has it anyway.
 
   Raises:
-    UserError: the file is damaged, or asks for what `generate` does not do.
+    UserError: the file is damaged, asks for what `generate` does not do, or its max_length leaves no room.
 
   Warns:
-    of entries that the reference does not read.
+    of entries that the reference does not read, and of a decoder's max_length where prompt_length is None.
 
   >>> import jax
   >>> import zoo
   >>> model = zoo.build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
   >>> zoo.save_hf("gpt_of_options", model, model.init(jax.random.key(0), *model.example())["params"])
-  >>> _ = pathlib.Path("gpt_of_options/generation_config.json").write_text('{"num_beams": 3, "max_new_tokens": 4}')
-  >>> zoo.load_generation_options("gpt_of_options")
+  >>> _ = pathlib.Path("gpt_of_options/generation_config.json").write_text('{"num_beams": 3, "max_length": 9}')
+  >>> zoo.load_generation_options("gpt_of_options", prompt_length=5)
   {'num_beams': 3, 'max_new_tokens': 4}
   """
-  folder = folder_of(source)
+  return options(*entries_of(folder_of(source), ignore), prompt_length)
+
+
+def entries_of(folder: pathlib.Path, ignore: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, Any], str]:
+  """A published model's entries, those of its config.json, and where the former stand: arguments of `options`."""
   if not is_published(folder):
-    return {}
+    return {}, {}, ""
   config = read_json(folder / CONFIG)
   if (folder / FILE).is_file():
     entries, where = read_json(folder / FILE), str(folder / FILE)
@@ -101,7 +108,7 @@ def load_generation_options(source: str | os.PathLike, *, ignore: Collection[str
   else:
     known = SAME.keys() | DRAWN.keys() | OTHERS | NEUTRAL.keys()
     entries, where = {name: value for name, value in config.items() if name in known}, str(folder / CONFIG)
-  return options({name: value for name, value in entries.items() if name not in ignore}, config, where)
+  return {name: value for name, value in entries.items() if name not in ignore}, config, where
 
 
 def ignored(folder: os.PathLike, names: Collection[str]) -> dict[str, list[str]]:
@@ -114,7 +121,9 @@ def ignored(folder: os.PathLike, names: Collection[str]) -> dict[str, list[str]]
   return {file: [name for name in names if has_entry(entries, name)] for file, entries in files.items()}
 
 
-def options(entries: Mapping[str, Any], config: Mapping[str, Any], where: str) -> dict[str, Any]:
+def options(
+  entries: Mapping[str, Any], config: Mapping[str, Any], where: str, prompt_length: int | None = None
+) -> dict[str, Any]:
   """Keywords of `generate` from the parsed files; `where` names the first of them in a message."""
   entries = {name: value for name, value in entries.items() if value is not None}
   _check_names(entries, where)
@@ -137,7 +146,7 @@ def options(entries: Mapping[str, Any], config: Mapping[str, Any], where: str) -
     del found["pad"]
 
   if take("do_sample", False):
-    found |= _drawn(take, where)
+    found |= drawn(take, where)
   for words in take("bad_words_ids", []):
     if not isinstance(words, list) or len(words) != 1:
       raise UserError(
@@ -148,28 +157,29 @@ def options(entries: Mapping[str, Any], config: Mapping[str, Any], where: str) -
 
   found["forced"] = _forced(take, where)
   pairs = _pairs(take("forced_decoder_ids", None, list), where)
+  if pairs and not whisper:
+    raise UserError(
+      f"{where}: forced_decoder_ids is {shown(pairs)}, which only a Whisper reads. {offer(['forced_decoder_ids'])} Or "
+      "give generate `forced`."
+    )
   begin = _start(entries, config, take, pairs, where) if answers else None
   if begin is not None and begin != config.get("decoder_start_token_id"):
     found["start_token"] = begin
   begun = len(begin) if isinstance(begin, list) else 1
-  if 0 in found["forced"] and not answers:
+  if 0 in found["forced"] and not answers and prompt_length is None:
     raise UserError(
       f"{where}: forced_bos_token_id is {shown(entries['forced_bos_token_id'])}. The reference puts it behind a prompt "
-      f"of one token and behind no other, which zoo.generate does not do. {offer(['forced_bos_token_id'])}"
+      f"of one token and behind no other: give load_generation_options prompt_length. {offer(['forced_bos_token_id'])}"
     )
-  if begun > 1:  # Likewise behind the first token of an answer alone.
+  before = begun if answers else prompt_length
+  if before != 1:  # Likewise behind the first token of an answer alone.
     found["forced"].pop(0, None)
 
-  longest, least = take("max_length", kind=int), take("min_length", 0)
-  if answers:
-    # Theirs count the tokens that the answer begins with, but of a Whisper's longest.
-    if whisper and longest is not None:
-      longest = min(longest + begun, _most(config, where))
-    if longest is not None and longest > begun:
-      found.setdefault("max_new_tokens", longest - begun)
-    found["min_new_tokens"] = max(found.get("min_new_tokens", 0), least - begun)
-  elif least:
-    raise UserError(f"{where}: min_length is {least}, which counts the prompt. Use min_new_tokens instead.")
+  lengths = take("max_length", kind=int), take("min_length", 0)
+  if whisper and lengths[0] is not None:
+    lengths = min(lengths[0] + begun, whisper_places(config, where)), lengths[1]
+  # Theirs count what an answer begins with, but of a Whisper's longest, and a decoder's prompt.
+  add_lengths(found, *lengths, before, where)
   if take("num_return_sequences", 1) > 1:
     found["num_return"] = entries["num_return_sequences"]
   return {
@@ -177,11 +187,6 @@ def options(entries: Mapping[str, Any], config: Mapping[str, Any], where: str) -
     for name, value in found.items()
     if value is not None and not (name in AS_IT_IS and value == AS_IT_IS[name])
   }
-
-
-def _most(config: Mapping[str, Any], where: str) -> int:
-  """The most tokens that a Whisper has places for."""
-  return Options(config, where).take("max_target_positions", 448)
 
 
 def _check_names(entries: Mapping[str, Any], where: str) -> None:
@@ -217,21 +222,6 @@ def _check_values(found: Mapping[str, Any], where: str) -> None:
       raise UserError(f"{where}: {theirs[ours]} is {value}. It must be at least {least[ours]}.")
   if found.get("repetition_penalty", 1) <= 0:
     raise UserError(f"{where}: repetition_penalty is {found['repetition_penalty']}. It must be above 0.")
-
-
-def _drawn(take: Any, where: str) -> dict[str, Any]:
-  """What counts where tokens are drawn."""
-  drawn = {name: take(name, default, (int, float)) for name, default in DRAWN.items()}
-  if drawn["temperature"] <= 0:
-    raise UserError(f"{where}: temperature is {drawn['temperature']}. It must be above 0 where tokens are drawn.")
-  if drawn["top_k"] < 0 or drawn["top_k"] != int(drawn["top_k"]):
-    raise UserError(f"{where}: top_k is {drawn['top_k']}. It must be a number of tokens, or 0 for all.")
-  for name in ("top_p", "min_p"):
-    if drawn[name] is not None and not 0 <= drawn[name] <= 1:
-      raise UserError(f"{where}: {name} is {drawn[name]}. It is a probability, from 0 to 1.")
-  if not drawn["min_p"]:
-    del drawn["min_p"]
-  return drawn | {"top_k": int(drawn["top_k"]) or None}
 
 
 def _forced(take: Any, where: str) -> dict[int, int]:

@@ -1,0 +1,57 @@
+"""Numbers of a generation_config.json: how tokens are drawn, and how long texts are to be."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.errors import UserError
+from zoo.options import Options, offer
+
+# Those that count where tokens are drawn, and what they are where the file does not say.
+DRAWN = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": None}
+
+
+def drawn(take: Any, where: str) -> dict[str, Any]:
+  """What counts where tokens are drawn."""
+  values = {name: take(name, default, (int, float)) for name, default in DRAWN.items()}
+  if values["temperature"] <= 0:
+    raise UserError(f"{where}: temperature is {values['temperature']}. It must be above 0 where tokens are drawn.")
+  if values["top_k"] < 0 or values["top_k"] != int(values["top_k"]):
+    raise UserError(f"{where}: top_k is {values['top_k']}. It must be a number of tokens, or 0 for all.")
+  for name in ("top_p", "min_p"):
+    if values[name] is not None and not 0 <= values[name] <= 1:
+      raise UserError(f"{where}: {name} is {values[name]}. It is a probability, from 0 to 1.")
+  if not values["min_p"]:
+    del values["min_p"]
+  return values | {"top_k": int(values["top_k"]) or None}
+
+
+def add_lengths(found: dict[str, Any], longest: int | None, least: int, before: int | None, where: str) -> None:
+  """Adds max_new_tokens and min_new_tokens where the file counts `before` tokens among them, None: nobody knows."""
+  if least and "min_new_tokens" not in found:
+    if before is None:
+      raise UserError(
+        f"{where}: min_length is {least}, which counts the prompt. Give load_generation_options prompt_length. Or "
+        f"use min_new_tokens: {offer(['min_length'])}"
+      )
+    found["min_new_tokens"] = max(0, least - before)
+  if longest is None or "max_new_tokens" in found:
+    return
+  if before is None:
+    warnings.warn(
+      f"{where}: max_length is {longest}, which counts the prompt: passed over. Give load_generation_options "
+      "prompt_length, or choose max_new_tokens.",
+      stacklevel=4,
+    )
+  elif longest <= before:
+    raise UserError(
+      f"{where}: max_length is {longest}, and {before} tokens are there before the first new one. "
+      f"{offer(['max_length'])} Then choose max_new_tokens."
+    )
+  else:
+    found["max_new_tokens"] = longest - before
+
+
+def whisper_places(config: Mapping[str, Any], where: str) -> int:
+  """The most tokens that a Whisper has places for."""
+  return Options(config, where).take("max_target_positions", 448)
