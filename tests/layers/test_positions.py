@@ -179,3 +179,16 @@ def test_alibi_grows_with_the_distance():
 def test_places_count_anew_in_every_text_of_a_row():
   ids = jnp.array([[1, 1, 1, 2, 2, 0], [4, 2, 2, 2, 2, 2]])
   np.testing.assert_array_equal(positions.within(ids), [[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 3, 4]])
+
+
+@pytest.mark.parametrize("places", [None, np.array([[0, 1, 0, 1, 0]])])
+def test_a_text_that_goes_on_behind_another_hides_its_future(places):
+  x, ids = np.random.default_rng(0).standard_normal((1, 5, 7), np.float32), np.array([[1, 1, 2, 2, 1]])
+  attention = Attention(3, 4, mask=masks.causal)
+  params = filled(attention, x)
+  run = jax.jit(lambda x: attention.apply({"params": params}, x, segment_ids=ids, positions=places))
+  moved = abs(np.asarray(run(x) - run(x + 9 * (np.arange(5) == 4)[None, :, None]))).max((0, 2))
+  assert not moved[:4].any()
+  assert moved[4] > 1e-3
+  moved = abs(np.asarray(run(x) - run(x + 9 * (np.arange(5) == 0)[None, :, None]))).max((0, 2))
+  assert (moved > 1e-3).tolist() == [True, True, False, False, True]
