@@ -60,6 +60,8 @@ def test_evaluation_takes_the_first_caption_and_template_training_any(pair):
   records = open_pairs(pair, templates=["{}!", "see {}"])
   assert text(records[0]) == "a red one!"
   assert captions(records) == {"a red one!", "see a red one", "it is red!", "see it is red"}
+  # Nothing else in a template means anything.
+  assert text(open_pairs(pair, templates=["{{}} {"])[0]) == "{a red one} {"
 
 
 def test_training_takes_alternatives_at_their_rate(pair):
@@ -140,7 +142,9 @@ def test_a_config_section_opens_a_dataset_of_tfds(tmp_path):
   [
     ({"fit": "crops"}, r"fit is 'crops'. Did you mean 'crop'\?"),
     ({"background": "pink"}, "background is 'pink'. It may be: white, black, random"),
-    ({"templates": "a drawing"}, r"template 'a drawing' must hold \{\} once"),
+    ({"templates": "a drawing"}, r"template 'a drawing' must be a text with \{\} where the caption goes"),
+    ({"templates": [3]}, r"template 3 must be a text with"),
+    ({"templates": []}, r"templates is empty. Give one"),
     (
       {"text_field": "texts"},
       r"has no field 'texts'. Did you mean 'text'\? It has: image, text, keywords, thing, path",

@@ -73,7 +73,9 @@ def test_names_may_come_from_the_config_in_the_order_of_the_labels():
   ("options", "message"),
   [
     ({"class_names": None}, "the data have no class names. Give them as class_names"),
-    ({"class_names": ["r"], "templates": ["a photo"]}, "the template 'a photo' has no {} where the name"),
+    ({"class_names": ["r"], "templates": ["a photo"]}, "the template 'a photo' must be a text with {} where the name"),
+    ({"class_names": ["r"], "templates": []}, "templates is empty. Give one, e.g. '{}', where the name"),
+    ({"class_names": ["r", 2]}, "class_names has 2, which is no text"),
     ({"class_names": ["r"], "tokenizer": "byte"}, "There is no tokenizer 'byte'. Did you mean 'bytes'?"),
   ],
 )

@@ -91,6 +91,25 @@ def group_of(value: Any) -> np.int32:
   return np.int32(zlib.crc32(value) & 0x7FFFFFFF)
 
 
+def templates_of(templates: Any, what: str, goes_in: str) -> tuple[str, ...]:
+  """The templates that a config names, one or several, each with {}.
+
+  Args:
+    templates: text, or several.
+    what, goes_in: whose they are and what goes into them, for messages.
+
+  >>> templates_of("a drawing of {}", "caption", "the caption")
+  ('a drawing of {}',)
+  """
+  several = (templates,) if isinstance(templates, str) else tuple(templates)
+  if not several:
+    raise UserError(f"{what}: templates is empty. Give one, e.g. '{{}}', where {goes_in} goes.")
+  for template in several:
+    if not isinstance(template, str) or "{}" not in template:
+      raise UserError(f"{what}: the template {shown(template)} must be a text with {{}} where {goes_in} goes.")
+  return several
+
+
 def class_number(label: Any, numbers: Mapping[str, int], what: str) -> np.int32:
   """The number of a class.
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from zoo.data import pixels
 from zoo.data.bad_records import BadRecord, Policy, policy
-from zoo.data.fields import SourceRecords, check_fields, first_record, group_of, texts_of
+from zoo.data.fields import SourceRecords, check_fields, first_record, group_of, templates_of, texts_of
 from zoo.data.pipeline import Example
 from zoo.data.published import Published
 from zoo.data.screening import check_known
@@ -71,10 +71,7 @@ def image_text(
     raise UserError(f"background is '{background}'. It may be: white, black, random.")
   if not 0 <= alternative_rate <= 1:
     raise UserError(f"alternative_rate is {alternative_rate}. It must lie between 0 and 1.")
-  templates = (templates,) if isinstance(templates, str) else tuple(templates)
-  for template in templates:
-    if template.count("{}") != 1:
-      raise UserError(f"The caption template '{template}' must hold {{}} once, where the caption goes.")
+  templates = templates_of(templates, "caption", "the caption")
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
   check_known(raw, rule)
   size_of = lambda record, index: pixels.natural_size(record[image_field], raw.where(index))
@@ -152,7 +149,7 @@ class ImageText(SourceRecords):
       raw = self.source[index]
       self._check(raw, index, self.fields.text)
       texts = self._texts(raw, index)
-    return [self.captions.templates[0].format(text) for text in texts]
+    return [self.captions.templates[0].replace("{}", text) for text in texts]
 
   def tokens_of(self, caption: str) -> dict[str, np.ndarray]:
     """`tokens` int32 [max_length] and `valid` bool [max_length] of a text from `captions_of`."""
@@ -204,10 +201,10 @@ class Captions:
   def choose(self, texts: list[str], alternatives: list[str], rng: np.random.Generator | None) -> str:
     """One of the texts in one of the templates: at random, or without an rng the first of each."""
     if rng is None:
-      return self.templates[0].format(texts[0])
+      return self.templates[0].replace("{}", texts[0])
     if alternatives and rng.random() < self.alternative_rate:
       texts = alternatives
-    return self.templates[rng.integers(len(self.templates))].format(texts[rng.integers(len(texts))])
+    return self.templates[rng.integers(len(self.templates))].replace("{}", texts[rng.integers(len(texts))])
 
   def tokens(self, text: str) -> tuple[np.ndarray, np.ndarray]:
     """Begin, the text, end and padding: int32 [max_length]; which are real: bool [max_length].

@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from zoo.data.fields import templates_of
 from zoo.data.image_text import Captions
-from zoo.errors import UserError
+from zoo.errors import UserError, shown
 from zoo.evaluate import ranking
 from zoo.evaluate.forward import fetch, gather, mesh_of, needs, put, records_of
 from zoo.model_data import defaults, tokenizer_for
@@ -45,10 +46,9 @@ def zero_shot(
   names = list(class_names if class_names is not None else records.info.get("class_names") or [])
   if not names:
     raise UserError("zero_shot: the data have no class names. Give them as class_names, in the order of the labels.")
-  templates = (templates,) if isinstance(templates, str) else tuple(templates)
-  for template in templates:
-    if "{}" not in template:
-      raise UserError(f"zero_shot: the template '{template}' has no {{}} where the name of the class goes.")
+  if strange := [name for name in names if not isinstance(name, str)]:
+    raise UserError(f"zero_shot: class_names has {shown(strange[0])}, which is no text.")
+  templates = templates_of(templates, "zero_shot", "the name of the class")
   encoder = tokenizer_for(model, tokenizer, "clip", "zero_shot")
   length = max_length or defaults(model).get("max_length", model.max_length)
   captions = Captions(encoder, length, ("{}",), 0.0, False)
