@@ -147,7 +147,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
 
   def step(state, batch, grad=grad):
     with activations.constrained(rules, mesh), kernel_gradients_in(reduce_dtype):
-      (loss, metrics), grads = grad(state["params"], *drawn(batch, state["step"]))
+      (loss, (metrics, _)), grads = grad(state["params"], *drawn(batch, state["step"]))
     updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
     new = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}
     if ema is not None:

@@ -8,7 +8,7 @@ from jax.sharding import NamedSharding
 
 from zoo.objectives.masked_lm import guesser, masked_lm
 from zoo.objectives.next_sentence import next_sentence, verdicts
-from zoo.objectives.objective import Objective, apply, check_batch, present
+from zoo.objectives.objective import NOTHING, Context, Objective, apply_in, check_batch, present
 
 
 def bert_pretraining(
@@ -55,10 +55,11 @@ def bert_pretraining(
   see, guess = guesser(model, "bert_pretraining", chunk, by_row)
   sentences = next_sentence(model)
 
-  def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
+  def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
     masked = batch if "predict" in batch else words.prepare(batch, rng)
-    found = apply(see, params, masked["inputs"], rng=rng, **present(masked, "segments", "valid", "predict"))
-    return {**guess(params, found, masked), **verdicts(found, masked)}
+    options = present(masked, "segments", "valid", "predict")
+    outputs, carried, _ = apply_in(context, see, params, masked["inputs"], rng=rng, **options)
+    return {**guess(params, outputs, masked), **verdicts(outputs, masked), **carried}
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     (mlm, mlm_metrics), (nsp, nsp_metrics) = words.reduce(outputs), sentences.reduce(outputs)
@@ -69,4 +70,4 @@ def bert_pretraining(
     check_batch(batch, "bert_pretraining", "tokens", "is_random")
     return words.init(rng, batch)
 
-  return Objective(init, forward, reduce, words.prepare)
+  return Objective(init, forward, reduce, words.prepare, carry=words.carry)

@@ -8,7 +8,17 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from zoo.errors import UserError
-from zoo.objectives.objective import Objective, apply, check_batch, present, ratio, row_weight
+from zoo.objectives.objective import (
+  NOTHING,
+  Context,
+  Objective,
+  apply_in,
+  check_batch,
+  present,
+  ratio,
+  row_weight,
+  starts_with,
+)
 from zoo.objectives.routing import imbalance, routes
 from zoo.objectives.tokens import check_chunk, in_chunks, likelihood
 
@@ -42,17 +52,16 @@ def causal_lm(
   check_chunk(model, "causal_lm", chunk)
   trunk = model if chunk is None else model.trunk()
 
-  def init(rng: jax.Array, batch: dict) -> Any:
+  def arguments(batch: dict) -> tuple[list, dict]:
     check_batch(batch, "causal_lm", "tokens")
-    return model.init(rng, batch["tokens"][:1, :-1])["params"]
+    return [batch["tokens"][:, :-1]], {}
 
-  def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
+  def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
     tokens, valid = batch["tokens"], batch.get("valid")
     targets = tokens[:, 1:]
     seen = {name: array[:, :-1] for name, array in present(batch, "valid", "segment_ids").items()}
-    options: dict = {"mutable": ["router"]} if balance else {}
-    found = apply(trunk, params, tokens[:, :-1], **seen, rng=rng, **options)
-    found, state = found if balance else (found, {})
+    sown = ["router"] if balance else []
+    found, carried, state = apply_in(context, trunk, params, tokens[:, :-1], **seen, rng=rng, sown=sown)
     if isinstance(found, Mapping):
       raise UserError(f"causal_lm needs a model that predicts the next token, this one gives {', '.join(found)}.")
     if balance and not state:
@@ -68,7 +77,7 @@ def causal_lm(
     routed = {
       name: rows * weight.reshape(-1, *[1] * (rows.ndim - 1)) for name, rows in routes(state, seen.get("valid")).items()
     }
-    return {**sums, "count": counts.sum(-1), **routed}
+    return {**sums, "count": counts.sum(-1), **routed, **carried}
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     loss = ratio(outputs["nll"], outputs["count"])
@@ -80,4 +89,5 @@ def causal_lm(
     uneven = imbalance(outputs)
     return loss + balance * uneven, {**metrics, "imbalance": uneven}
 
-  return Objective(init, forward, reduce)
+  init, carry = starts_with(model, arguments)
+  return Objective(init, forward, reduce, carry=carry)

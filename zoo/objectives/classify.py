@@ -7,7 +7,18 @@ import jax.numpy as jnp
 import optax
 
 from zoo.errors import UserError
-from zoo.objectives.objective import Objective, apply, check_batch, output, present, ratio, row_weight
+from zoo.objectives.objective import (
+  NOTHING,
+  Context,
+  Objective,
+  apply_in,
+  check_batch,
+  output,
+  present,
+  ratio,
+  row_weight,
+  starts_with,
+)
 from zoo.preprocessing import as_float
 
 
@@ -34,14 +45,13 @@ def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
   if not 0 <= label_smoothing <= 1:
     raise UserError(f"classify.label_smoothing is {label_smoothing}. It must be from 0 to 1.")
 
-  def init(rng: jax.Array, batch: dict) -> Any:
+  def arguments(batch: dict) -> tuple[list, dict]:
     check_batch(batch, "classify", "label", *([] if "image" in batch else ["tokens"]))
-    first = jax.tree.map(lambda x: x[:1], dict(batch))
-    return model.init(rng, *inputs(first, model), **options(first))["params"]
+    return inputs(batch, model), options(batch)
 
-  def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
-    found = apply(model, params, *inputs(batch, model), rng=rng, **options(batch))
-    logits, label = output(found, "logits", "classify", "Set the model's num_classes."), batch["label"]
+  def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
+    outputs, carried, _ = apply_in(context, model, params, *inputs(batch, model), rng=rng, **options(batch))
+    logits, label = output(outputs, "logits", "classify", "Set the model's num_classes."), batch["label"]
     if label.ndim == 2 and label.shape != logits.shape:
       raise UserError(f"classify: soft labels {label.shape} do not fit logits {logits.shape}. Set num_classes alike.")
     weight = row_weight(batch, len(logits))
@@ -52,14 +62,15 @@ def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
       targets = jnp.where(known[:, None], jax.nn.one_hot(label, logits.shape[-1]), jnp.nan)
     nll = optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, label_smoothing))
     correct = (logits.argmax(-1) == targets.argmax(-1)).astype(jnp.float32)
-    return {"nll": nll, "correct": correct, "weight": weight}
+    return {"nll": nll, "correct": correct, "weight": weight, **carried}
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     weight = outputs["weight"]
     loss = ratio(outputs["nll"] * weight, weight)
     return loss, {"loss": loss, "accuracy": ratio(outputs["correct"] * weight, weight)}
 
-  return Objective(init, forward, reduce)
+  init, carry = starts_with(model, arguments)
+  return Objective(init, forward, reduce, carry=carry)
 
 
 def inputs(batch: dict, model: Any) -> list[jax.Array]:

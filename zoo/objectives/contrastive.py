@@ -6,7 +6,18 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from zoo.objectives.objective import Objective, apply, check_batch, output, present, ratio, row_weight
+from zoo.objectives.objective import (
+  NOTHING,
+  Context,
+  Objective,
+  apply_in,
+  check_batch,
+  output,
+  present,
+  ratio,
+  row_weight,
+  starts_with,
+)
 from zoo.objectives.pairs import NOBODY, comparison
 from zoo.preprocessing import as_float, text_options
 
@@ -60,27 +71,28 @@ def contrastive(
     loss = (one_way(images) + one_way(texts)) / 2
     return loss, {"loss": loss, **pick_rates(images, texts, weight), "scale": scale}
 
-  init, forward = two_towers(model)
-  return Objective(init, forward, reduce)
+  init, forward, carry = two_towers(model)
+  return Objective(init, forward, reduce, carry=carry)
 
 
 def two_towers(model: Any) -> tuple:
-  """-> init, forward of a model that embeds images and texts. Outputs: image, text, scale, bias, group, weight."""
+  """-> init, forward, carry of a model of images and texts. Outputs: image, text, scale, bias, group, weight."""
 
-  def init(rng: jax.Array, batch: dict) -> Any:
+  def arguments(batch: dict) -> tuple[list, dict]:
     check_batch(batch, "a contrast", "image", "tokens")
-    image = jax.tree.map(lambda x: x[:1], batch["image"])
-    return model.init(rng, as_float(image, model), batch["tokens"][:1])["params"]
+    return [as_float(batch["image"], model), batch["tokens"]], {}
 
-  def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
+  def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
+    inputs, _ = arguments(batch)
     options = text_options(model, present(batch, "valid"))
-    found = apply(model, params, as_float(batch["image"], model), batch["tokens"], rng=rng, **options)
+    found, carried, _ = apply_in(context, model, params, *inputs, rng=rng, **options)
     rows = len(batch["tokens"])
     vectors = {name: output(found, name, "a contrast", "Use family clip.") for name in ("image", "text")}
     scalars = {name: jnp.full(rows, found[name], jnp.float32) for name in ("scale", "bias") if name in found}
-    return {**vectors, **scalars, **present(batch, "group"), "weight": row_weight(batch, rows)}
+    return {**vectors, **scalars, **present(batch, "group"), "weight": row_weight(batch, rows), **carried}
 
-  return init, forward
+  init, carry = starts_with(model, arguments)
+  return init, forward, carry
 
 
 def softmax_sums(logits: jax.Array, same: jax.Array, valid: jax.Array, axis: int) -> dict[str, jax.Array]:

@@ -10,7 +10,19 @@ from jax.sharding import NamedSharding
 
 from zoo.errors import UserError
 from zoo.objectives.masking import mask_tokens, row_keys
-from zoo.objectives.objective import Batch, Objective, apply, check_batch, output, present, ratio, row_weight
+from zoo.objectives.objective import (
+  NOTHING,
+  Batch,
+  Context,
+  Objective,
+  apply_in,
+  check_batch,
+  output,
+  present,
+  ratio,
+  row_weight,
+  starts_with,
+)
 from zoo.objectives.tokens import check_chunk, in_chunks, likelihood
 
 
@@ -67,10 +79,9 @@ def masked_lm(
   vocab_size = vocab_size or vocabulary(model)
   see, guess = guesser(model, "masked_lm", chunk, by_row)
 
-  def init(rng: jax.Array, batch: dict) -> Any:
+  def arguments(batch: dict) -> tuple[list, dict]:
     check_batch(batch, "masked_lm", "tokens", *(["word_start"] if whole_word else []))
-    first = {key: x[:1] for key, x in batch.items()}
-    return model.init(rng, first["tokens"], **present(first, "segments", "valid", "segment_ids"))["params"]
+    return [batch["tokens"]], present(batch, "segments", "valid", "segment_ids")
 
   def prepare(batch: dict, rng: jax.Array | None = None) -> dict:
     if whole_word and "word_start" not in batch:
@@ -94,12 +105,14 @@ def masked_lm(
     masked = mask_tokens(tokens, candidates, starts, keys, mask_token=mask_token, vocab_size=vocab_size, **sizes)
     return {**batch, **masked}
 
-  def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
+  def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
     batch = batch if "predict" in batch else prepare(batch, rng)
     options = present(batch, "segments", "valid", "segment_ids", "predict")
-    return guess(params, apply(see, params, batch["inputs"], rng=rng, **options), batch)
+    outputs, carried, _ = apply_in(context, see, params, batch["inputs"], rng=rng, **options)
+    return {**guess(params, outputs, batch), **carried}
 
-  return Objective(init, forward, mlm_reduce, prepare)
+  init, carry = starts_with(model, arguments)
+  return Objective(init, forward, mlm_reduce, prepare, carry=carry)
 
 
 def guesser(model: Any, what: str, chunk: int | None, by_row: NamedSharding | None) -> tuple[Any, Callable]:

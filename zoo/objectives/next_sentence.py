@@ -5,7 +5,19 @@ from typing import Any
 import jax
 import optax
 
-from zoo.objectives.objective import Batch, Objective, apply, check_batch, output, present, ratio, row_weight
+from zoo.objectives.objective import (
+  NOTHING,
+  Batch,
+  Context,
+  Objective,
+  apply_in,
+  check_batch,
+  output,
+  present,
+  ratio,
+  row_weight,
+  starts_with,
+)
 
 
 def next_sentence(model: Any) -> Objective:
@@ -28,19 +40,21 @@ def next_sentence(model: Any) -> Objective:
   ((), ['accuracy', 'loss'])
   """
 
-  def init(rng: jax.Array, batch: dict) -> Any:
+  def arguments(batch: dict) -> tuple[list, dict]:
     check_batch(batch, "next_sentence", "tokens", "is_random")
-    first = {key: x[:1] for key, x in batch.items()}
-    return model.init(rng, first["tokens"], **present(first, "segments", "valid"))["params"]
+    return [batch["tokens"]], present(batch, "segments", "valid")
 
-  def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
-    return verdicts(apply(model, params, batch["tokens"], rng=rng, **present(batch, "segments", "valid")), batch)
+  def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
+    inputs, options = arguments(batch)
+    outputs, carried, _ = apply_in(context, model, params, *inputs, rng=rng, **options)
+    return {**verdicts(outputs, batch), **carried}
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     loss = ratio(outputs["nsp_nll"], outputs["nsp_count"])
     return loss, {"loss": loss, "accuracy": ratio(outputs["nsp_correct"], outputs["nsp_count"])}
 
-  return Objective(init, forward, reduce)
+  init, carry = starts_with(model, arguments)
+  return Objective(init, forward, reduce, carry=carry)
 
 
 def verdicts(found: dict, batch: Batch) -> dict:

@@ -4,7 +4,7 @@ An objective is split where the batch is summed up: `forward` treats every row f
 mean, a contrast of all pairs). That split is what makes gradient accumulation exact for every objective.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,6 +13,32 @@ import jax.numpy as jnp
 from zoo.errors import UserError
 
 Batch = Mapping[str, jax.Array]
+# Collections of Linen that travel from batch to batch: {"shared": ..., "rows": ...}, each where there is one.
+Carry = Mapping[str, Mapping[str, Any]]
+SHARED, ROWS = "shared", "rows"
+
+
+class Context(NamedTuple):
+  """What a step knows beside the parameters that it learns, its batch and its key.
+
+  Attributes:
+    step: int32 [], how many steps were done before: for losses that change in the course of training.
+    frozen: name -> parameters of a model that does not learn: a teacher, a reference.
+    carry: what the model brings along from the batch before, as its `carries` names it: "shared" by all rows
+      (statistics, a codebook), or of "rows", every array with the leading axis batch (a memory).
+  """
+
+  step: Any = 0
+  frozen: Mapping[str, Any] = {}
+  carry: Carry = {}
+
+
+NOTHING = Context()
+
+
+def nothing_carried(rng: jax.Array, batch: Batch) -> Carry:
+  """{}: most models begin every batch anew."""
+  return {}
 
 
 def unchanged(batch: Batch, rng: jax.Array | None = None) -> Batch:
@@ -25,26 +51,116 @@ class Objective(NamedTuple):
 
   Attributes:
     init: (rng, batch) -> params.
-    forward: (params, batch, rng=None) -> dict of arrays, every one with the leading axis batch.
-    reduce: (outputs of forward) -> (loss float32 [], metrics dict of float32 []).
+    forward: (params, batch, rng=None, context=NOTHING) -> dict of arrays, every one with the leading axis batch, and
+      "carry", as `Context` has it, where the model carries something on to the next batch.
+    reduce: (outputs of forward without "carry") -> (loss float32 [], metrics dict of float32 []).
     prepare: (batch, rng=None) -> batch with what is drawn at random per row (BERT's masking). `forward` calls it when
       the batch has not been prepared; accumulation calls it once for the whole batch, so the draw is the big batch's.
+    carry: (rng, batch) -> what is carried into the first batch, of as many rows.
+    penalty: (params, context) -> (loss float32 [], metrics) of the parameters alone, added to that of the batch.
+    collect: (params, batch, rng, context) -> the batch to learn from: samples of the model as it is now. It is run
+      before the step, as a program of its own; nothing is differentiated.
   """
 
   init: Callable[..., Any]
-  forward: Callable[..., dict[str, jax.Array]]
+  forward: Callable[..., dict[str, Any]]
   reduce: Callable[[dict[str, jax.Array]], tuple[jax.Array, dict[str, jax.Array]]]
   prepare: Callable[..., Batch] = unchanged
+  carry: Callable[..., Carry] = nothing_carried
+  penalty: Callable[..., tuple[jax.Array, dict[str, jax.Array]]] | None = None
+  collect: Callable[..., Batch] | None = None
 
-  def loss(self, params: Any, batch: Batch, rng: jax.Array | None = None) -> tuple[jax.Array, dict[str, jax.Array]]:
+  def loss(
+    self, params: Any, batch: Batch, rng: jax.Array | None = None, context: Context = NOTHING
+  ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """-> (loss float32 [], metrics) of a batch."""
-    return self.reduce(self.forward(params, batch, rng))
+    loss, (metrics, _) = self.loss_and_carry(params, batch, rng, context)
+    return loss, metrics
+
+  def loss_and_carry(
+    self, params: Any, batch: Batch, rng: jax.Array | None = None, context: Context = NOTHING
+  ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Carry]]:
+    """-> (loss float32 [], (metrics, what is carried into the next batch))."""
+    outputs, carry = without_carry(self.forward(params, batch, rng, context))
+    loss, metrics = self.reduce(outputs)
+    more, penalties = (0.0, {}) if self.penalty is None else self.penalty(params, context)
+    return loss + more, ({**metrics, **penalties}, carry)
 
 
 def apply(model: Any, params: Any, *inputs: Any, rng: jax.Array | None = None, **options: Any) -> Any:
   """The model's outputs; trains (dropout is on) if there is an rng."""
   rngs = {} if rng is None else {"dropout": rng}
   return model.apply({"params": params}, *inputs, train=rng is not None, rngs=rngs, **options)
+
+
+def apply_in(
+  context: Context,
+  model: Any,
+  params: Any,
+  *inputs: Any,
+  rng: jax.Array | None = None,
+  sown: Sequence[str] = (),
+  **options: Any,
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+  """The model's outputs with what it carries.
+
+  Args:
+    context: of which "carry" goes into the model.
+    model: its `carries` says which collections travel, {collection: "shared" or "rows"}; none if it has no such thing.
+    sown: collections that the model writes in this call alone.
+
+  Returns:
+    outputs; {"carry": what leaves the model}, or {} of one that carries nothing; and the collections `sown`.
+  """
+  carries = getattr(model, "carries", {})
+  mutable = [*carries, *sown]
+  if not mutable:
+    return apply(model, params, *inputs, rng=rng, **options), {}, {}
+  variables = {"params": params}
+  for collections in context.carry.values():
+    variables |= collections
+  rngs = {} if rng is None else {"dropout": rng}
+  outputs, state = model.apply(variables, *inputs, train=rng is not None, rngs=rngs, mutable=mutable, **options)
+  carry = carry_of(carries, state)
+  return outputs, {"carry": carry} if carry else {}, {name: state[name] for name in sown if name in state}
+
+
+def carry_of(carries: Mapping[str, str], variables: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+  """Those of `variables` that travel, as `Context` has them: {"shared": {collection: ...}, "rows": ...}."""
+  kinds: dict[str, dict[str, Any]] = {}
+  for collection, kind in carries.items():
+    if collection in variables:
+      kinds.setdefault(kind, {})[collection] = variables[collection]
+  return kinds
+
+
+def starts_with(
+  model: Any, arguments: Callable[[Batch], tuple[Sequence[Any], Mapping[str, Any]]]
+) -> tuple[Callable, Callable]:
+  """-> `init` and `carry` of an objective.
+
+  Args:
+    model: of the zoo.
+    arguments: batch -> what the model is called with: inputs, and options by name. Refuses a batch that lacks some.
+  """
+
+  def init(rng: jax.Array, batch: Batch) -> Any:
+    inputs, options = arguments(jax.tree.map(lambda x: x[:1], dict(batch)))
+    return model.init(rng, *inputs, **options)["params"]
+
+  def carry(rng: jax.Array, batch: Batch) -> Carry:
+    carries = getattr(model, "carries", {})
+    if not carries:
+      return {}
+    inputs, options = arguments(dict(batch))
+    return carry_of(carries, model.init(rng, *inputs, **options))
+
+  return init, carry
+
+
+def without_carry(outputs: Mapping[str, Any]) -> tuple[dict[str, jax.Array], Carry]:
+  """-> the outputs of rows, and what is carried on."""
+  return {name: x for name, x in outputs.items() if name != "carry"}, outputs.get("carry", {})
 
 
 def present(batch: Batch, *keys: str) -> dict[str, jax.Array]:
@@ -82,7 +198,7 @@ def ratio(total: jax.Array, count: jax.Array) -> jax.Array:
 
 
 def value_and_grad(objective: Objective, accumulate: int = 1) -> Callable:
-  """-> f(params, batch, rng=None) -> ((loss, metrics), grads), the batch in `accumulate` parts, one after another.
+  """The loss of a batch and its gradient, the batch in `accumulate` parts, one after another.
 
   The gradient is that of the whole batch, also when `reduce` compares all rows with each other. It takes two passes
   (GradCache, https://arxiv.org/abs/2101.06983): the outputs of all parts, then the gradient of `reduce` with respect to
@@ -91,7 +207,11 @@ def value_and_grad(objective: Objective, accumulate: int = 1) -> Callable:
   removes it. Dropout differs from that of the whole batch: every part draws its own, the same in both passes.
 
   Part i takes the rows i, i + accumulate, ...: of a batch spread over devices every device holds rows of every part, so
-  all are busy and no row moves.
+  all are busy and no row moves. What is carried for rows goes with them; what rows share goes from part to part, alike
+  in both passes, and no gradient flows through either from one part, or batch, to another.
+
+  Returns:
+    f(params, batch, rng=None, context=NOTHING) -> ((loss, (metrics, carry)), grads)
 
   Raises:
     UserError: `accumulate` is below 1 or does not divide the batch.
@@ -101,31 +221,45 @@ def value_and_grad(objective: Objective, accumulate: int = 1) -> Callable:
       f"accumulate is {accumulate!r}. It must be a whole number, 1 or more: how many parts a batch is cut into."
     )
   if accumulate == 1:
-    return jax.value_and_grad(objective.loss, has_aux=True)
+    return jax.value_and_grad(objective.loss_and_carry, has_aux=True)
 
-  def whole_batch(params: Any, batch: Batch, rng: jax.Array | None = None) -> tuple:
+  def whole_batch(params: Any, batch: Batch, rng: jax.Array | None = None, context: Context = NOTHING) -> tuple:
     parts = split_rows(objective.prepare(batch, rng), accumulate)
     index = jnp.arange(accumulate)
+    memory = split_rows(context.carry.get(ROWS, {}), accumulate)
 
-    def forward(params: Any, i: jax.Array, part: Batch) -> tuple[dict, dict]:
-      outputs = objective.forward(params, part, None if rng is None else jax.random.fold_in(rng, i))
+    def forward(params: Any, shared: Any, i: jax.Array, part: Batch, memory: Any) -> tuple[dict, tuple[dict, Any, Any]]:
+      carry = {kind: x for kind, x in ((SHARED, shared), (ROWS, memory)) if x}
+      key = None if rng is None else jax.random.fold_in(rng, i)
+      outputs, carry = without_carry(objective.forward(params, part, key, context._replace(carry=carry)))
       floats = {name: x for name, x in outputs.items() if jnp.issubdtype(x.dtype, jnp.floating)}
-      return floats, {name: x for name, x in outputs.items() if name not in floats}
+      others = {name: x for name, x in outputs.items() if name not in floats}
+      return floats, (others, carry.get(SHARED, {}), carry.get(ROWS, {}))
 
     def loss(floats: dict, others: dict) -> tuple:
       return objective.reduce(join_rows({**floats, **others}))
 
-    first = jax.lax.map(lambda part: forward(params, *part), (index, parts))
+    def look(shared: Any, part: tuple) -> tuple[Any, tuple]:
+      floats, (others, shared, _) = forward(params, shared, *part)
+      return shared, (floats, others)
+
+    begin = context.carry.get(SHARED, {})
+    _, first = jax.lax.scan(look, begin, (index, parts, memory))
     cotangents, _ = jax.grad(loss, has_aux=True)(*first)
 
-    def add_part(grads: Any, part: tuple) -> tuple[Any, tuple]:
-      i, batch, cotangent = part
-      floats, pull, others = jax.vjp(lambda p: forward(p, i, batch), params, has_aux=True)
-      return jax.tree.map(jnp.add, grads, pull(cotangent)[0]), (floats, others)
+    def add_part(state: tuple, part: tuple) -> tuple[tuple, tuple]:
+      (grads, shared), (*inputs, cotangent) = state, part
+      floats, pull, (others, shared, memory) = jax.vjp(lambda p: forward(p, shared, *inputs), params, has_aux=True)
+      return (jax.tree.map(jnp.add, grads, pull(cotangent)[0]), shared), (floats, others, memory)
 
     zeros = jax.tree.map(jnp.zeros_like, params)
-    grads, outputs = jax.lax.scan(add_part, zeros, (index, parts, cotangents))
-    return loss(*outputs), grads
+    (grads, shared), (*outputs, memory) = jax.lax.scan(add_part, (zeros, begin), (index, parts, memory, cotangents))
+    value, metrics = loss(*outputs)
+    if objective.penalty is not None:
+      (more, penalties), slopes = jax.value_and_grad(objective.penalty, has_aux=True)(params, context)
+      value, metrics, grads = value + more, {**metrics, **penalties}, jax.tree.map(jnp.add, grads, slopes)
+    carry = {kind: x for kind, x in ((SHARED, shared), (ROWS, join_rows(memory))) if x}
+    return (value, (metrics, carry)), grads
 
   return whole_batch
 

@@ -8,7 +8,17 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
 from zoo.errors import UserError
-from zoo.objectives.objective import Objective, apply, check_batch, present, ratio, row_weight
+from zoo.objectives.objective import (
+  NOTHING,
+  Context,
+  Objective,
+  apply_in,
+  check_batch,
+  present,
+  ratio,
+  row_weight,
+  starts_with,
+)
 from zoo.objectives.tokens import check_chunk, in_chunks, likelihood
 
 
@@ -52,11 +62,11 @@ def seq2seq(
   check_chunk(model, "seq2seq", chunk)
   trunk, wanted = (model, "logits") if chunk is None else (model.trunk(), "hidden")
 
-  def init(rng: jax.Array, batch: dict) -> Any:
+  def arguments(batch: dict) -> tuple[list, dict]:
     check_batch(batch, "seq2seq", "tokens", "target_tokens")
-    return model.init(rng, batch["tokens"][:1], batch["target_tokens"][:1])["params"]
+    return [batch["tokens"], batch["target_tokens"]], {}
 
-  def forward(params: Any, batch: dict, rng: jax.Array | None = None) -> dict:
+  def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
     target = batch["target_tokens"]
     start = jnp.full_like(target[:, :1], model.start_token)
     seen = jnp.concatenate([start, target[:, :-1]], axis=1)
@@ -66,7 +76,7 @@ def seq2seq(
       begins = segments[:, 1:] != segments[:, :-1]
       seen = seen.at[:, 1:].set(jnp.where(begins, model.start_token, seen[:, 1:]))
     # Padding stands behind the target, where no real token looks: the causal mask needs no help.
-    found = apply(trunk, params, batch["tokens"], seen, rng=rng, **given)
+    found, carried, _ = apply_in(context, trunk, params, batch["tokens"], seen, rng=rng, **given)
     if not isinstance(found, Mapping) or wanted not in found or found[wanted].ndim != 3:
       raise UserError("seq2seq needs a model that predicts the next token. Build it with head='lm'.")
     counts = row_weight(batch, len(target))[:, None] * batch.get("target_valid", jnp.ones(target.shape, bool))
@@ -74,7 +84,7 @@ def seq2seq(
       sums = smoothed(found["logits"], target, counts)
     else:
       sums = in_chunks(smoothed, model, params, found["hidden"], target, counts, chunk, by_row)
-    return sums | {"count": counts.sum(-1)}
+    return sums | {"count": counts.sum(-1)} | carried
 
   def smoothed(logits: jax.Array, target: jax.Array, counts: jax.Array) -> dict:
     logits = logits.astype(jnp.float32)
@@ -89,4 +99,5 @@ def seq2seq(
     tokens = outputs["count"].sum()
     return loss, {"loss": loss, "nll": nll, "perplexity": jnp.exp(nll), "accuracy": accuracy, "tokens": tokens}
 
-  return Objective(init, forward, reduce)
+  init, carry = starts_with(model, arguments)
+  return Objective(init, forward, reduce, carry=carry)

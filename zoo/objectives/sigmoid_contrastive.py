@@ -42,7 +42,7 @@ def sigmoid_contrastive(
   >>> float(metrics["bias"])
   -10.0
   """
-  init, forward = two_towers(model)
+  init, forward, carry = two_towers(model)
   compare = comparison(sigmoid_sums, pairs, chunk, by_row)
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
@@ -54,7 +54,7 @@ def sigmoid_contrastive(
     loss = ratio(images["total"] * weight, weight)
     return loss, {"loss": loss, **pick_rates(images, texts, weight), "scale": scale, "bias": bias}
 
-  return Objective(init, forward, reduce)
+  return Objective(init, forward, reduce, carry=carry)
 
 
 def sigmoid_sums(logits: jax.Array, same: jax.Array, valid: jax.Array, axis: int) -> dict[str, jax.Array]:

@@ -1,0 +1,175 @@
+"""What a step knows beside parameters and batch: carried collections, frozen models, penalties."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.objectives.test_objective import assert_close
+from zoo import sharding
+from zoo.objectives.classify import classify
+from zoo.objectives.objective import Context, Objective, apply, value_and_grad
+
+RNG = jax.random.key(5)
+ROWS, CLASSES = 16, 3
+
+
+class Normalised(nn.Module):
+  """A classifier with statistics that all rows share, and outputs as classifiers of the zoo have them."""
+
+  carries = {"batch_stats": "shared"}
+  preprocessing = {}
+
+  @nn.compact
+  def __call__(self, image, train=False):
+    x = nn.Dense(7, name="dense")(image.reshape(len(image), -1))
+    x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x)
+    return {"logits": nn.Dense(CLASSES, name="classify")(jnp.tanh(x))}
+
+
+class Remembering(nn.Module):
+  """A classifier that sees the mean of what it saw in the rows of the batch before."""
+
+  carries = {"memory": "rows"}
+  preprocessing = {}
+
+  @nn.compact
+  def __call__(self, image, train=False):
+    x = nn.Dense(7, name="dense")(image.reshape(len(image), -1))
+    memory = self.variable("memory", "before", jnp.zeros, x.shape)
+    y = jnp.tanh(x + nn.Dense(7, use_bias=False, name="read")(memory.value))
+    if not self.is_initializing():
+      memory.value = jax.lax.stop_gradient(y)
+    return {"logits": nn.Dense(CLASSES, name="classify")(y)}
+
+
+def batch_of(seed, rows=ROWS):
+  rng = np.random.default_rng(seed)
+  return {
+    "image": rng.normal(size=(rows, 2, 2, 1)).astype(np.float32),
+    "label": rng.integers(0, CLASSES, rows).astype(np.int32),
+  }
+
+
+def started(model):
+  objective, batch = classify(model), batch_of(0)
+  return objective, objective.init(RNG, batch), objective.carry(RNG, batch)
+
+
+def differentiated_directly(objective, params, batch, parts, carry):
+  """The same loss written down without scans, part after part."""
+
+  def loss(params, carry):
+    outputs, shared, memories = [], carry.get("shared"), []
+    for i in range(parts):
+      part = jax.tree.map(lambda x, i=i: x[i::parts], batch)
+      rows = {"rows": jax.tree.map(lambda x, i=i: x[i::parts], carry["rows"])} if "rows" in carry else {}
+      before = rows | ({} if shared is None else {"shared": shared})
+      given = objective.forward(params, part, jax.random.fold_in(RNG, i), Context(carry=before))
+      after = given.pop("carry")
+      shared = after.get("shared")
+      memories.append(after.get("rows"))
+      outputs.append(given)
+    joined = jax.tree.map(lambda *x: jnp.stack(x, 1).reshape(-1, *x[0].shape[1:]), *outputs)
+    value, metrics = objective.reduce(joined)
+    after = {} if shared is None else {"shared": shared}
+    if "rows" in carry:
+      after["rows"] = jax.tree.map(lambda *x: jnp.stack(x, 1).reshape(-1, *x[0].shape[1:]), *memories)
+    return value, (metrics, after)
+
+  return jax.value_and_grad(loss, has_aux=True)(params, carry)
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+@pytest.mark.parametrize("parts", [1, 2, 4])
+@pytest.mark.parametrize("model", [Normalised(), Remembering()], ids=["statistics", "memory"])
+def test_what_is_carried_goes_from_part_to_part_and_batch_to_batch(model, parts, devices):
+  objective, params, carry = started(model)
+  want_carry = carry
+  grad = jax.jit(value_and_grad(objective, parts))
+  for seed in range(2):
+    batch = batch_of(seed)
+    (want, (_, want_carry)), want_grads = differentiated_directly(objective, params, batch, parts, want_carry)
+    if devices > 1:
+      by_row = sharding.batch_sharding(sharding.make_mesh({"data": devices}))
+      batch = jax.device_put(batch, by_row)
+    (loss, (metrics, carry)), grads = grad(params, batch, RNG, Context(carry=carry))
+    assert_close((loss, metrics["loss"], grads, carry), (want, want, want_grads, want_carry), 2e-5)
+  assert jax.tree.leaves(carry)
+
+
+def test_what_a_model_carries_changes_what_it_computes():
+  objective, params, carry = started(Remembering())
+  losses = []
+  for _ in range(2):
+    loss, (_, carry) = objective.loss_and_carry(params, batch_of(0), None, Context(carry=carry))
+    losses.append(float(loss))
+  assert losses[0] != losses[1]
+
+
+class Dense(nn.Module):
+  @nn.compact
+  def __call__(self, x, train=False):
+    return nn.Dense(4, name="dense")(x)
+
+
+def distilled(student, teacher):
+  """Mean squared distance from a teacher that does not learn, and a pull towards zero that grows with the steps."""
+
+  def forward(params, batch, rng=None, context=None):
+    target = apply(teacher, context.frozen["teacher"], batch["x"])
+    return {"distance": ((apply(student, params, batch["x"], rng=rng) - target) ** 2).sum(-1)}
+
+  def penalty(params, context):
+    size = sum((x**2).sum() for x in jax.tree.leaves(params))
+    return 0.01 * context.step * size, {"size": size}
+
+  init = lambda rng, batch: student.init(rng, batch["x"])["params"]
+  return Objective(init, forward, lambda outputs: (outputs["distance"].mean(), {}), penalty=penalty)
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_frozen_models_teach_and_penalties_know_the_step(parts):
+  model = Dense()
+  x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+  student, teacher = (model.init(jax.random.key(i), x)["params"] for i in range(2))
+  objective = distilled(model, model)
+  context = Context(step=jnp.int32(7), frozen={"teacher": teacher})
+
+  def direct(params):
+    distance = ((apply(model, params, x) - apply(model, teacher, x)) ** 2).sum(-1).mean()
+    return distance + 0.07 * sum((leaf**2).sum() for leaf in jax.tree.leaves(params))
+
+  want, want_grads = jax.value_and_grad(direct)(student)
+  (loss, (metrics, carry)), grads = jax.jit(value_and_grad(objective, parts))(student, {"x": x}, None, context)
+  assert_close((loss, grads), (want, want_grads))
+  assert set(metrics) == {"size"} and carry == {}
+
+
+def test_two_players_in_one_loss_get_the_gradients_of_two_losses():
+  """L_G(G, stop(D)) + L_D(stop(G), D): so no second step function is needed."""
+  model = Dense()
+  x = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+  params = {name: model.init(jax.random.key(i), x)["params"] for i, name in enumerate(("generator", "discriminator"))}
+  stop = jax.lax.stop_gradient
+
+  def generator_loss(g, d):
+    return jax.nn.softplus(-apply(model, d, apply(model, g, x))).mean(-1)
+
+  def discriminator_loss(g, d):
+    return (jax.nn.softplus(apply(model, d, apply(model, g, x))) + jax.nn.softplus(-apply(model, d, x))).mean(-1)
+
+  def forward(params, batch, rng=None, context=None):
+    g, d = params["generator"], params["discriminator"]
+    return {"g": generator_loss(g, stop(d)), "d": discriminator_loss(stop(g), d)}
+
+  objective = Objective(lambda *_: params, forward, lambda outputs: (outputs["g"].mean() + outputs["d"].mean(), {}))
+  # Not compiled: XLA fuses other programs in other ways, and rounds once more or less.
+  _, grads = value_and_grad(objective)(params, {"x": x})
+  g, d = params["generator"], params["discriminator"]
+  want = {
+    "generator": jax.grad(lambda g: generator_loss(g, d).mean())(g),
+    "discriminator": jax.grad(lambda d: discriminator_loss(g, d).mean())(d),
+  }
+  jax.tree.map(np.testing.assert_array_equal, grads, want)
