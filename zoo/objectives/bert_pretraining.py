@@ -57,7 +57,7 @@ def bert_pretraining(
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
     masked = batch if "predict" in batch else words.prepare(batch, rng)
-    options = present(masked, "segments", "valid", "predict")
+    options: dict = present(masked, "segments", "valid", "predict")
     outputs, carried, _ = apply_in(context, see, params, masked["inputs"], rng=rng, **options)
     return {**guess(params, outputs, masked), **verdicts(outputs, masked), **carried}
 

@@ -78,6 +78,6 @@ def inputs(batch: dict, model: Any) -> list[jax.Array]:
   return [as_float(batch["image"], model)] if "image" in batch else [batch["tokens"]]
 
 
-def options(batch: dict) -> dict[str, jax.Array]:
+def options(batch: dict) -> dict:
   """What goes with tokens."""
   return {} if "image" in batch else present(batch, "segments", "valid")

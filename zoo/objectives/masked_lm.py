@@ -107,7 +107,7 @@ def masked_lm(
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
     batch = batch if "predict" in batch else prepare(batch, rng)
-    options = present(batch, "segments", "valid", "segment_ids", "predict")
+    options: dict = present(batch, "segments", "valid", "segment_ids", "predict")
     outputs, carried, _ = apply_in(context, see, params, batch["inputs"], rng=rng, **options)
     return {**guess(params, outputs, batch), **carried}
 

@@ -134,9 +134,7 @@ def carry_of(carries: Mapping[str, str], variables: Mapping[str, Any]) -> dict[s
   return kinds
 
 
-def starts_with(
-  model: Any, arguments: Callable[[Batch], tuple[Sequence[Any], Mapping[str, Any]]]
-) -> tuple[Callable, Callable]:
+def starts_with(model: Any, arguments: Callable[[dict], tuple[list, dict]]) -> tuple[Callable, Callable]:
   """-> `init` and `carry` of an objective.
 
   Args:

@@ -70,7 +70,7 @@ def seq2seq(
     target = batch["target_tokens"]
     start = jnp.full_like(target[:, :1], model.start_token)
     seen = jnp.concatenate([start, target[:, :-1]], axis=1)
-    given = present(batch, "valid", "segment_ids")
+    given: dict = present(batch, "valid", "segment_ids")
     if "target_segment_ids" in batch:
       segments = given["decoder_segment_ids"] = batch["target_segment_ids"]
       begins = segments[:, 1:] != segments[:, :-1]
