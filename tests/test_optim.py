@@ -127,6 +127,48 @@ def test_frozen_parameters_stay_and_have_no_state(name):
   assert not [path for path in path_names(state) if "image/" in path or "logit_scale" in path]
 
 
+def test_a_group_is_optimised_as_it_would_be_alone():
+  tree, shared = params(), {"learning_rate": 0.1, "weight_decay": 0.2, "clip_norm": 0.5, "b2": 0.9}
+  text = {"params": ["text/.*"], "name": "sgd", "momentum": 0.5, "learning_rate": 0.3}
+  head = {"params": [".*/kernel", "head/.*"], "weight_decay": 0.0}
+  updates, _ = update(tree, groups=[text, head], **shared)
+  rest = [path for path in updates if not path.startswith(("text", "head")) and not path.endswith("/kernel")]
+  options = {name: value for name, value in shared.items() if name != "b2"}
+  alone = {
+    "text": update(tree, **{**options, **{k: v for k, v in text.items() if k != "params"}}, trainable=["text/.*"]),
+    "head": update(tree, **{**shared, "weight_decay": 0.0}, trainable=[".*/kernel", "head/.*"], freeze=["text/.*"]),
+    "rest": update(tree, **shared, trainable=rest),
+  }
+  for path, x in updates.items():
+    name = "text" if path.startswith("text") else "rest" if path in rest else "head"
+    np.testing.assert_array_equal(x, alone[name][0][path], err_msg=path)
+
+
+def test_frozen_parameters_of_a_group_stay():
+  tree = params()
+  updates, state = update(tree, groups=[{"params": ["text/.*"], "learning_rate": 0.3}], freeze=["text/.*/kernel"])
+  for path, x in updates.items():
+    assert (np.abs(x).max() == 0) == (path.startswith("text") and path.endswith("/kernel")), path
+
+
+@pytest.mark.parametrize(
+  "groups, message",
+  [
+    ({"params": ["text/.*"]}, "optimizer.groups is .* It must be a list"),
+    ([{"name": "sgd"}], r"optimizer.groups\[0\].params is None. It must be a list of patterns"),
+    ([{"params": "text/.*"}], r"optimizer.groups\[0\].params is 'text/.*'. It must be a list of patterns"),
+    ([{"params": ["nothing"]}], r"optimizer.groups\[0\].params: .*nothing"),
+    ([{"params": [".*"]}, {"params": ["text/.*"]}], r"optimizer.groups\[1\] has no parameters that no group before"),
+    ([{"params": ["text/.*"], "freeze": ["bias"]}], r"optimizer.groups\[0\] has freeze, which all parameters share"),
+    ([{"params": ["text/.*"], "learning_rat": 1}], r"optimizer.groups\[0\]: optimizer adamw takes no 'learning_rat'"),
+    ([{"params": ["text/.*"], "learning_rate": "1"}], r"optimizer.groups\[0\]: .*learning_rate is"),
+  ],
+)
+def test_groups_that_are_none_are_refused(groups, message):
+  with pytest.raises(UserError, match=message):
+    update(params(), groups=groups)
+
+
 def test_trainable_names_the_only_arrays_that_learn():
   trained = lambda **patterns: [role.path for role in optim.roles(params(), **patterns) if role.trained]
   assert trained(trainable=["head/.*"]) == ["head/bias", "head/kernel"]

@@ -6,7 +6,7 @@ zoo/paths.py.
 """
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import optax
 
 from zoo.directions import OPTIMIZERS
 from zoo.errors import UserError, did_you_mean
-from zoo.named import check_options
+from zoo.named import check_options, check_type
 from zoo.paths import check_pattern, matches, matches_any, path_name, path_names
 from zoo.schedules import Schedule, check, make_schedule
 
@@ -47,6 +47,7 @@ def optimizer(
   multipliers: Sequence[tuple[str, Any]] = (),
   trainable: Sequence[str] = (),
   freeze: Sequence[str] = (),
+  groups: Sequence[Mapping[str, Any]] = (),
   **options: Any,
 ) -> tuple[optax.GradientTransformation, Schedule]:
   """-> the optax transformation and its learning rate as a function of the step.
@@ -62,6 +63,10 @@ def optimizer(
       patterns that match multiply. A list of factors gives one to every layer of a scanned stack.
     trainable: patterns of the only arrays to be trained (feature extraction); empty for all.
     freeze: patterns of arrays that stay as they are (a locked tower). No state is kept for them.
+    groups: parameters with an optimiser of their own, e.g. those of a second player: mappings of "params", a list of
+      patterns, and of what differs among name, learning_rate, schedule, warmup_steps, end, weight_decay, decay,
+      clip_norm, multipliers and options of the optimiser. A parameter belongs to the first group that matches it.
+      The norms of groups are clipped one by one; the learning rate that is returned is that of the rest.
     **options: of the optimiser, e.g. b2 of adamw.
 
   Raises:
@@ -90,10 +95,45 @@ def optimizer(
     )
   chain.append(optax.scale_by_learning_rate(rate))
   chain = optax.chain(*chain)
-  if all(role.trained for role in found):
+  if all(role.trained for role in found) and not groups:
     return chain, rate
-  labels = lambda p: map_paths(lambda path, _: "trained" if by_path[path].trained else "frozen", p)
-  return optax.partition({"trained": chain, "frozen": optax.set_to_zero()}, labels), rate
+  shared = {**numbers, "schedule": schedule, "decay": decay, "clip_norm": clip_norm, "multipliers": multipliers}
+  members = group_members(list(by_path), groups)
+  transforms = {"trained": chain, "frozen": optax.set_to_zero()}
+  for i, group in enumerate(groups):
+    own = {option: value for option, value in group.items() if option != "params"}
+    inherited = {"name": name, **options} if own.get("name", name) == name else {}
+    try:
+      transforms[f"group_{i}"], _ = optimizer(params, steps, **{**shared, **inherited, **own})
+    except UserError as error:
+      raise UserError(f"optimizer.groups[{i}]: {error}") from None
+  label = lambda path: members.get(path, "trained") if by_path[path].trained else "frozen"
+  return optax.partition(transforms, lambda p: map_paths(lambda path, _: label(path), p)), rate
+
+
+def group_members(names: Sequence[str], groups: Any) -> dict[str, str]:
+  """{path: "group_0"} for every parameter that belongs to a group of `optimizer`.
+
+  Raises:
+    UserError: what is no group, a pattern that matches nothing, a group whose parameters all belong to others.
+  """
+  members: dict[str, str] = {}
+  check_type("optimizer.groups", groups, list[Mapping])
+  for i, group in enumerate(groups):
+    where = f"optimizer.groups[{i}]"
+    patterns = group.get("params")
+    if not isinstance(patterns, list | tuple) or not patterns or not all(isinstance(p, str) for p in patterns):
+      raise UserError(f"{where}.params is {patterns!r}. It must be a list of patterns, e.g. ['discriminator/.*'].")
+    for option in ("trainable", "freeze", "groups", "accumulate", "ema", "reduce_dtype"):
+      if option in group:
+        raise UserError(f"{where} has {option}, which all parameters share. Set optimizer.{option}.")
+    for pattern in patterns:
+      check_pattern(pattern, names, f"{where}.params")
+    mine = [path for path in names if path not in members and matches_any(patterns, path)]
+    if not mine:
+      raise UserError(f"{where} has no parameters that no group before it has. Change the order of optimizer.groups.")
+    members |= dict.fromkeys(mine, f"group_{i}")
+  return members
 
 
 def named_optimizer(name: str, options: dict) -> optax.GradientTransformation:
