@@ -97,12 +97,18 @@ def optimizer(
   chain = optax.chain(*chain)
   if all(role.trained for role in found) and not groups:
     return chain, rate
-  shared = {**numbers, "schedule": schedule, "decay": decay, "clip_norm": clip_norm, "multipliers": multipliers}
+  shared: dict[str, Any] = {
+    **numbers,
+    "schedule": schedule,
+    "decay": decay,
+    "clip_norm": clip_norm,
+    "multipliers": multipliers,
+  }
   members = group_members(list(by_path), groups)
-  transforms = {"trained": chain, "frozen": optax.set_to_zero()}
+  transforms: dict[Any, optax.GradientTransformation] = {"trained": chain, "frozen": optax.set_to_zero()}
   for i, group in enumerate(groups):
-    own = {option: value for option, value in group.items() if option != "params"}
-    inherited = {"name": name, **options} if own.get("name", name) == name else {}
+    own: dict[str, Any] = {option: value for option, value in group.items() if option != "params"}
+    inherited: dict[str, Any] = {"name": name, **options} if own.get("name", name) == name else {}
     try:
       transforms[f"group_{i}"], _ = optimizer(params, steps, **{**shared, **inherited, **own})
     except UserError as error:
@@ -111,7 +117,7 @@ def optimizer(
   return optax.partition(transforms, lambda p: map_paths(lambda path, _: label(path), p)), rate
 
 
-def group_members(names: Sequence[str], groups: Any) -> dict[str, str]:
+def group_members(names: list[str], groups: Any) -> dict[str, str]:
   """{path: "group_0"} for every parameter that belongs to a group of `optimizer`.
 
   Raises:
