@@ -27,9 +27,10 @@ from zoo.model_data import pinned, resumed
 from zoo.places import place
 from zoo.plan import explained
 from zoo.plan_search import planned
-from zoo.progress import Progress, Speed, amounts
+from zoo.progress import Progress
 from zoo.quiet import hush_libtpu
 from zoo.schema import resolve
+from zoo.speed import Speed, amounts
 from zoo.timing import Programs
 from zoo.watchdog import Watchdog
 

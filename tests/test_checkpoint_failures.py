@@ -15,7 +15,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from tests.test_checkpoints import abstract, equal, init, mesh, rows, saved, train_step
-from zoo import checkpoints, checksums
+from zoo import checkpoints, places
 from zoo.checkpoints import Checkpoints
 from zoo.errors import UserError
 from zoo.fingerprints import fingerprints
@@ -29,7 +29,7 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_what_was_there(tmp_path, mon
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
   with monkeypatch.context() as patch:
-    patch.setattr(checksums, "write", full)
+    patch.setattr(places, "write_checksums", full)
     with pytest.raises(UserError, match="no space left on the disk. The checkpoint of step 1 is intact. Make room"):
       keeper.save(2, init(), wait=True)
   assert sorted(path.name for path in tmp_path.iterdir()) == ["1"]

@@ -9,7 +9,7 @@ from zoo import profiling
 from zoo.errors import UserError
 from zoo.profile_summary import Operation, covered, instructions, own_times, part, summary
 from zoo.profiling import Profile, read
-from zoo.progress import Speed
+from zoo.speed import Speed
 
 
 def test_the_steps_to_profile_are_two_numbers():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from zoo import timing
-from zoo.progress import Speed
+from zoo.speed import Speed
 from zoo.timing import Programs, memory, needed
 
 

@@ -20,7 +20,7 @@ import orbax.checkpoint as ocp
 from etils import epath
 from jax.experimental import multihost_utils
 
-from zoo import agreement, checksums
+from zoo import agreement, places
 from zoo.errors import UserError, did_you_mean
 from zoo.fingerprints import fingerprints
 from zoo.quiet import hush_orbax
@@ -224,7 +224,7 @@ class Checkpoints:
     """
     if jax.process_count() == 1 and "://" not in os.fspath(self.folder):
       for unfinished in _torn(self.folder):
-        checksums.write(unfinished / "state", to=unfinished / CHECKSUMS)
+        places.write_checksums(unfinished / "state", to=unfinished / CHECKSUMS)
 
   @contextlib.contextmanager
   def _saving(self) -> Generator[None]:

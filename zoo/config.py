@@ -17,12 +17,11 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from zoo.atomic import replacing
 from zoo.errors import UserError, did_you_mean
 from zoo.json_files import check_file, read_json
 from zoo.named import named, names, takes
 from zoo.overrides import override, split
-from zoo.places import place
+from zoo.places import place, replacing
 from zoo.schema import OPTIONAL, REQUIRED, Section, check, flatten, resolve, with_defaults
 
 # A run that goes on has these in common with its beginning, but for details that leave its results as they are.

@@ -13,11 +13,10 @@ from typing import Any
 import jax
 from etils import epath
 
-from zoo.atomic import replacing
 from zoo.errors import UserError
 from zoo.extras import install
 from zoo.json_files import check_file, parse_json
-from zoo.places import is_remote, place
+from zoo.places import is_remote, place, replacing
 
 LONGEST = 2**20  # Bytes of a line.
 UPLOAD = 30.0  # Seconds between two times that a file in a bucket is written anew.

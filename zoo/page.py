@@ -17,9 +17,8 @@ from typing import Any
 import jax
 
 from zoo import json_files, metrics
-from zoo.atomic import replacing
 from zoo.errors import UserError, exits_with_one_line
-from zoo.places import place
+from zoo.places import place, replacing
 from zoo.schema import flatten
 
 NAME, COMPARISON = "page.html", "comparison.html"

@@ -1,4 +1,6 @@
-"""Names of arrays in a tree, and patterns that choose among them: `stack/layer_0/feed_forward/up/kernel`.
+"""Names of arrays in a tree, patterns that choose among them, and what keeps one tree from being another.
+
+A name is the path to an array: `stack/layer_0/feed_forward/up/kernel`.
 
 A pattern is a regular expression that matches whole segments at the *end* of a path: `kernel`, `up/kernel` and
 `layer_0/.*` all match the path above, `p/kernel` does not. So a pattern for a parameter also finds its optimiser state,
@@ -76,3 +78,25 @@ def nearest(pattern: str, names: list[str], count: int = 3) -> list[str]:
     return max(difflib.SequenceMatcher(None, pattern, span).ratio() for span in spans)
 
   return sorted(names, key=likeness, reverse=True)[:count]
+
+
+def mismatch(found: Mapping[str, Any], wanted: Mapping[str, Any], most: int = 3) -> str:
+  """`2 missing (a, b); 1 extra (c); 1 different (d (3,) instead of (4,))`, or an empty text.
+
+  Args:
+    found: kind of each array by its path: its shape, or dtype and shape.
+    wanted: likewise.
+    most: how many paths to name of each sort.
+  """
+  shared = sorted(name for name in found.keys() & wanted.keys() if found[name] != wanted[name])
+  sorts = {
+    "missing": sorted(wanted.keys() - found.keys()),
+    "extra": sorted(found.keys() - wanted.keys()),
+    "different": [f"{name} {found[name]} instead of {wanted[name]}" for name in shared],
+  }
+  texts = (
+    f"{len(names)} {sort} ({', '.join(names[:most])}{', ...' if len(names) > most else ''})"
+    for sort, names in sorts.items()
+    if names
+  )
+  return "; ".join(texts)

@@ -1,10 +1,15 @@
-"""Folders here and in buckets: `gs://bucket/run` is read and written through etils.epath and fsspec."""
+"""Files here and in buckets, written whole or not at all, and their checksums.
+
+`gs://bucket/run` is read and written through etils.epath and fsspec.
+"""
 
 import contextlib
 import importlib.util
+import json
 import os
 import pathlib
 import tempfile
+import zlib
 from collections.abc import Generator
 
 import fsspec
@@ -51,3 +56,66 @@ def local_copy(path: str | os.PathLike) -> Generator[pathlib.Path]:
     copy = pathlib.Path(folder) / epath.Path(path).name
     epath.Path(path).copy(copy)
     yield copy
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike) -> Generator[pathlib.Path]:
+  """A temporary path to write to, in the folder of `path`; renamed to `path` when the block ends well, else removed.
+
+  For a file in a bucket it is here, and sent there when the block ends well: buckets show an object once it is whole.
+
+  Raises:
+    UserError: the disk is full, or the folder may not be written to. `path` is then what it was.
+  """
+  if is_remote(path):
+    with tempfile.TemporaryDirectory() as folder:
+      try:
+        yield (temporary := pathlib.Path(folder) / "file")
+        epath.Path(temporary).copy(path, overwrite=True)
+      except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}. What was there before is intact.") from error
+    return
+  path = pathlib.Path(path)
+  temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+  try:
+    temporary.touch()
+    mode = temporary.stat().st_mode  # That of any new file here: safetensors would let nobody else read its own.
+    yield temporary
+    temporary.chmod(mode)
+    with open(temporary, "rb") as written:
+      os.fsync(written.fileno())
+    os.replace(temporary, path)
+  except OSError as error:
+    raise UserError(f"{path} cannot be written: {error.strerror or error}. What was there before is intact.") from error
+  finally:
+    with contextlib.suppress(OSError):  # On a disk that may only be read not even this is allowed.
+      temporary.unlink(missing_ok=True)
+
+
+def write_checksums(folder: str | os.PathLike, to: str | os.PathLike) -> None:
+  """Lists every file under `folder` with its size and CRC-32 in the file `to`, which lies elsewhere."""
+  folder = pathlib.Path(folder)
+  names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+  pathlib.Path(to).write_text(json.dumps({name: _sum(folder / name) for name in names}, indent=1))
+
+
+def damaged(folder: str | os.PathLike, listed: str | os.PathLike) -> str | None:
+  """What is wrong with the files under `folder` by the list in the file `listed`; None if nothing is."""
+  folder = pathlib.Path(folder)
+  for name, (size, crc) in json.loads(pathlib.Path(listed).read_text()).items():
+    path = folder / name
+    if not path.exists():
+      return f"the file {name} is missing"
+    if path.stat().st_size != size:
+      return f"the file {name} has {path.stat().st_size} bytes instead of {size}"
+    if _sum(path)[1] != crc:
+      return f"the bytes of the file {name} have changed since they were written"
+  return None
+
+
+def _sum(path: pathlib.Path, block: int = 1 << 24) -> tuple[int, int]:
+  crc = 0
+  with open(path, "rb") as file:
+    while data := file.read(block):
+      crc = zlib.crc32(data, crc)
+  return path.stat().st_size, crc

@@ -13,7 +13,7 @@ from etils import epath
 from zoo.errors import UserError
 from zoo.places import place
 from zoo.profile_summary import summary
-from zoo.progress import Speed
+from zoo.speed import Speed
 
 
 def read(text: str, steps: int) -> tuple[int, int]:

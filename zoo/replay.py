@@ -14,10 +14,9 @@ from etils import epath
 from jax.experimental import checkify
 
 from zoo import checkpoints, sharding
-from zoo.atomic import replacing
 from zoo.errors import UserError
 from zoo.paths import path_name
-from zoo.places import place
+from zoo.places import place, replacing
 from zoo.progress import number
 
 NAME = re.compile(r"step_(\d+)\.(\d+)_of_(\d+)\.npz")

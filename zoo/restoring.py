@@ -14,12 +14,11 @@ import jax
 import orbax.checkpoint as ocp
 from etils import epath
 
-from zoo import agreement, checksums
+from zoo import agreement, places
 from zoo.errors import UserError, shown
 from zoo.fingerprints import fingerprints
 from zoo.json_files import check_file, parse_json
-from zoo.mismatch import mismatch
-from zoo.paths import path_name
+from zoo.paths import mismatch, path_name
 from zoo.places import is_remote, place
 
 CHECKSUMS, FINGERPRINTS, SCORE = "checksums.json", "fingerprints", "metrics/metrics"
@@ -91,7 +90,7 @@ def verify(folder: epath.Path, state: Any, saved: Mapping[str, int]) -> None:
 def read_unverified(folder: epath.Path, shapes: Any) -> Any:
   """The part of a checkpoint that `shapes` describes; see `zoo.checkpoints.read`. Waits for no other host."""
   with reading(folder):
-    if (folder / CHECKSUMS).exists() and (damage := checksums.damaged(folder / "state", folder / CHECKSUMS)):
+    if (folder / CHECKSUMS).exists() and (damage := places.damaged(folder / "state", folder / CHECKSUMS)):
       raise OSError(damage)
   stored = described(folder)
   first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])

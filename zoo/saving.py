@@ -18,15 +18,13 @@ from etils import epath
 from jax.sharding import Mesh
 from safetensors import SafetensorError, safe_open
 
-from zoo.atomic import replacing
 from zoo.build import build, shapes_of, sizes_of
 from zoo.config import differences
 from zoo.errors import UserError, shown
 from zoo.json_files import read_json
 from zoo.layers.stack import stack_layers, unstack_layers
-from zoo.mismatch import mismatch
-from zoo.paths import check_pattern, flatten, matches_any, unflatten
-from zoo.places import is_remote, local_copy, place
+from zoo.paths import check_pattern, flatten, matches_any, mismatch, unflatten
+from zoo.places import is_remote, local_copy, place, replacing
 from zoo.retention import best_step
 from zoo.schema import read_init
 from zoo.sharding import shardings

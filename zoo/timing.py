@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from zoo.progress import Speed
+from zoo.speed import Speed
 
 
 class Programs:

@@ -17,11 +17,11 @@ import jaxlib
 from jax.sharding import Mesh
 
 from zoo.agreement import everywhere
-from zoo.atomic import replacing
 from zoo.comparison import compare
 from zoo.data.cache import cache_folder
 from zoo.errors import UserError
 from zoo.experiment import Experiment
+from zoo.places import replacing
 from zoo.schema import resolve
 
 FILE = "verified.json"  # In the run folder.

@@ -17,8 +17,7 @@ from zoo.hub import tables
 from zoo.hub.msgpack import flax_rules
 from zoo.layers.attention import with_attentions
 from zoo.layouts import Rule
-from zoo.mismatch import mismatch
-from zoo.paths import flatten, unflatten
+from zoo.paths import flatten, mismatch, unflatten
 
 
 class Tower(NamedTuple):

@@ -12,10 +12,9 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from zoo.atomic import replacing
 from zoo.data.bad_records import SHOWN, BadRecord, too_many
 from zoo.errors import UserError
-from zoo.places import is_remote, place
+from zoo.places import is_remote, place, replacing
 
 FILE = "bad_records.jsonl"
 

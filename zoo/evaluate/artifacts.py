@@ -10,9 +10,8 @@ from typing import Any
 
 import jax
 
-from zoo.atomic import replacing
 from zoo.errors import UserError, shown
-from zoo.places import place
+from zoo.places import place, replacing
 
 RUN = ("config", "environment", "evaluation", "metrics", "model", "page", "params", "wandb_id")  # Files of a run.
 

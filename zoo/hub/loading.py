@@ -21,9 +21,8 @@ from zoo.hub import open_clip, open_clip_images, open_clip_siglip, preprocessing
 from zoo.hub.files import CONFIG, open_tensors, read_json
 from zoo.hub.placing import Placed
 from zoo.layers.stack import unstack_layers
-from zoo.mismatch import mismatch
 from zoo.options import Options, check_ignored
-from zoo.paths import flatten
+from zoo.paths import flatten, mismatch
 
 
 def load_published(

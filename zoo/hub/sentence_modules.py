@@ -16,8 +16,8 @@ import numpy as np
 from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, open_tensors, read_json
 from zoo.hub.pooling import POOLS, pool
-from zoo.mismatch import mismatch
 from zoo.options import Options
+from zoo.paths import mismatch
 from zoo.reference import Reference
 
 TOKENS, SENTENCE = "token_embeddings", "sentence_embedding"

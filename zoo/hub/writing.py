@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from zoo.atomic import replacing
 from zoo.build import sizes_of
 from zoo.errors import UserError
 from zoo.hub import tables
@@ -17,8 +16,8 @@ from zoo.hub.files import CONFIG, GENERATION, WEIGHTS
 from zoo.hub.preprocessing import NESTED, PLAIN
 from zoo.hub.preprocessing_config import config_of
 from zoo.layers.stack import unstack_layers
-from zoo.mismatch import mismatch
-from zoo.paths import flatten
+from zoo.paths import flatten, mismatch
+from zoo.places import replacing
 from zoo.tensors import to_host, write_tensors
 
 
