@@ -7,7 +7,7 @@
 # make clean         removes the environments and the caches, but no run
 #
 # PYTHON=python3.12 chooses the Python, CONFIG=configs/vit_digits.py another experiment, and ARGS goes to the program:
-# make train ARGS="--config.steps=50", make test ARGS="tests/test_config.py", make test ARGS="-n 0 --pdb" in one process.
+# make train ARGS="--config.steps=50", make test ARGS="tests/config/test_loading.py", make test ARGS="-n 0 --pdb" in one process.
 
 .PHONY: train test check test-newest parity-table leak-table second-python lock clean
 PYTHON ?= python3
@@ -35,8 +35,8 @@ check: .venv/made
 
 # What another JAX may change: compiled programs, placement, files. The rest passes above.
 QUICK = tests/layers tests/models/test_families.py::test_chance_acts_in_training_only_and_comes_from_the_key \
-  tests/data/test_builders.py tests/data/test_pipeline.py tests/test_checkpoints.py tests/test_generate.py tests/test_optim.py \
-  tests/test_saving.py tests/test_sharding.py tests/test_train.py
+  tests/data/test_builders.py tests/data/test_pipeline.py tests/checkpoints/test_manager.py tests/generate/test_generate.py tests/optim/test_build.py \
+  tests/test_saving.py tests/sharding/test_rules.py tests/train/test_train.py
 test-newest: .venv-newest/made
 	.venv-newest/bin/python -m pytest $(PARALLEL) -m "not slow" $(or $(ARGS),$(QUICK))
 

@@ -12,27 +12,30 @@ from typing import Any
 import jax
 
 import zoo
-from zoo import evaluate, flops, guard, hosts, memory, page, profiling, replay, saving, sharding, verify
-from zoo.checkpoints import Checkpoints
-from zoo.claim import Claim
-from zoo.config import check_same_run, load, save, without
+from zoo import evaluate, hosts, page, saving, sharding
+from zoo.checkpoints.manager import Checkpoints
+from zoo.config.loading import check_same_run, load, save, without
+from zoo.config.schema import resolve
 from zoo.data.ledger import Ledger
-from zoo.environment import environment
 from zoo.errors import UserError, exits_with_one_line, setting_up
 from zoo.evaluate import artifacts
-from zoo.experiment import experiment
-from zoo.explain import explain
-from zoo.metrics import Writers, services
-from zoo.model_data import pinned, resumed
-from zoo.places import place
-from zoo.plan import explained
-from zoo.plan_search import planned
-from zoo.progress import Progress
-from zoo.quiet import hush_libtpu
-from zoo.schema import resolve
-from zoo.speed import Speed, amounts
-from zoo.timing import Programs
-from zoo.watchdog import Watchdog
+from zoo.hosts.libtpu import hush_libtpu
+from zoo.hosts.lock import Claim
+from zoo.hosts.watchdog import Watchdog
+from zoo.perf import flops, memory, profiling
+from zoo.perf.programs import Programs
+from zoo.perf.speed import Speed, amounts
+from zoo.plan.compile import explained
+from zoo.plan.search import planned
+from zoo.sharding.explain import explain
+from zoo.storage import place
+from zoo.train import guard, replay
+from zoo.train.environment import environment
+from zoo.train.experiment import experiment
+from zoo.train.metrics import Writers, services
+from zoo.train.model_data import pinned, resumed
+from zoo.train.progress import Progress
+from zoo.verify import check
 
 FLAGS = {
   "plan": "compiles a step for chips that are not here, e.g. v5e:4x4, 2*v5p:4x4x4 or h100:8, and says what it would "
@@ -85,7 +88,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
       print(explain(made.shapes, config.sharding, mesh))
       return 0
     if options["verify-sharding"]:
-      print(verify.verified(config, made, mesh))
+      print(check.verified(config, made, mesh))
       return 0
     notes: list[str] = []
 
@@ -97,7 +100,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
       print(replay.replay(options["replay"], made, mesh, folder / "checkpoints", initial))
       return 0
     memory.check_state(made.shapes, made.placed)
-    record = verify.before_training(config, made, mesh, folder, notes.append)
+    record = check.before_training(config, made, mesh, folder, notes.append)
     abstract = jax.tree.map(lambda x, s: x.update(sharding=s), made.shapes, made.placed)
     aloud = functools.partial(print, file=sys.stderr, flush=True)
     claim = Claim(folder, patience=config.timeouts.heartbeat, note=aloud)
@@ -110,7 +113,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
       save(pinned(config, made.model), folder)
     artifacts.write_json(folder, "environment.json", environment())
     if record is not None:
-      artifacts.write_json(folder, verify.FILE, record)
+      artifacts.write_json(folder, check.FILE, record)
     told = lambda line: progress.note(line)
     ledger = Ledger(folder, made.batches.records, start, evaluate.left_out(evaluators), note=told)
     writers = Writers(folder, step=start, tensorboard=config.log.tensorboard, wandb=config.log.wandb)

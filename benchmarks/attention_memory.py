@@ -26,10 +26,11 @@ def temporary(size: dict, attention: str, devices: int, length: int) -> int:
   import jax.numpy as jnp
 
   import zoo
-  from zoo import activations, sharding
+  from zoo import sharding
   from zoo.kernels import with_kernels
   from zoo.objectives.causal_lm import causal_lm
   from zoo.objectives.objective import value_and_grad
+  from zoo.sharding import activations
 
   mesh = sharding.make_mesh({"sequence": devices}, jax.devices()[:devices])
   model, notes = with_kernels(zoo.build("gpt", **size, max_length=length), attention, mesh)

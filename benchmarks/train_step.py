@@ -79,10 +79,12 @@ def ours(folder: str, batch: dict, family: str, scan: bool, dtype: str | None):
   import optax
 
   import zoo
-  from zoo import flops, named, optim
+  from zoo import optim
+  from zoo.config import registry
   from zoo.kernels import with_kernels
   from zoo.layers.stack import stack_layers, unstack_layers
   from zoo.objectives.objective import value_and_grad
+  from zoo.perf import flops
   from zoo.sharding import make_mesh
 
   loaded, params = zoo.load(folder)
@@ -93,7 +95,7 @@ def ours(folder: str, batch: dict, family: str, scan: bool, dtype: str | None):
   # Attention as train.py has it: by flash kernels where the device has them.
   attending, _ = with_kernels(model, "auto", make_mesh({"data": 1}, jax.devices()[:1]))
   plain, trained = (
-    named.call("objectives", {"name": OBJECTIVES[family], **options}, one) for one in (model, attending)
+    registry.call("objectives", {"name": OBJECTIVES[family], **options}, one) for one in (model, attending)
   )
   grad = value_and_grad(trained)
   optimizer, _ = optim.optimizer(params, 1000, learning_rate=1e-4, schedule="constant", weight_decay=0.01)

@@ -50,7 +50,7 @@ import numpy as np
 
 import zoo
 from zoo.compat import FlaxCLIPTextModel, FlaxT5EncoderModel
-from zoo.paths import flatten
+from zoo.tree import flatten
 
 FLUX = pathlib.Path(tempfile.mkdtemp()) / "flux"
 VOCABULARY, END = 258, 257  # bytes, a beginning and an end

@@ -29,7 +29,8 @@ import numpy as np
 import optax
 
 import zoo
-from zoo import named, sharding
+from zoo import sharding
+from zoo.config import registry
 
 print(len(jax.devices()), "devices")
 
@@ -40,7 +41,7 @@ print(len(jax.devices()), "devices")
 
 # %%
 model = zoo.build("gpt", vocab_size=256, max_length=32, dim=64, depth=2, num_heads=4)
-objective = named.call("objectives", {"name": "causal_lm"}, model)
+objective = registry.call("objectives", {"name": "causal_lm"}, model)
 optimizer = optax.adamw(1e-3)
 rng = np.random.default_rng(0)
 batches = [{"tokens": rng.integers(0, 256, (16, 32)).astype(np.int32)} for _ in range(5)]

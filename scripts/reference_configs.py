@@ -1,4 +1,5 @@
-"""What config classes of transformers know: writes zoo/reference.json, by which entries of a config.json are judged.
+"""What config classes of transformers know: writes zoo/convert/rules/reference.json, by which entries of a config.json
+are judged.
 
     python scripts/reference_configs.py            of the version that is installed, in place of its own section
     PYTHONPATH=OLDER python scripts/reference_configs.py
@@ -18,7 +19,7 @@ from collections.abc import Iterable
 from typing import Any
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FILE = ROOT / "zoo" / "reference.json"
+FILE = ROOT / "zoo" / "convert" / "rules" / "reference.json"
 # The programs that every model of the reference shares.
 SHARED = """backbone_utils cache_utils configuration_utils masking_utils modeling_attn_mask_utils modeling_layers
 modeling_rope_utils modeling_utils pytorch_utils""".split()

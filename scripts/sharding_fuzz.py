@@ -19,11 +19,12 @@ from typing import Any
 
 import jax
 
-from zoo import config, sharding
-from zoo.comparison import Verdict, compare
+from zoo import sharding
+from zoo.config import loading
 from zoo.errors import UserError
-from zoo.experiment import experiment
-from zoo.stand_in import stand_in
+from zoo.plan.fake_data import stand_in
+from zoo.train.experiment import experiment
+from zoo.verify.comparison import Verdict, compare
 
 TEXT = {"name": "language", "source": "text:here", "tokenizer": "bytes", "cache": False}
 SENTENCES = {**TEXT, "name": "sentence_pairs"}
@@ -131,7 +132,7 @@ def outcome(settings: dict[str, Any], folder: pathlib.Path) -> Verdict:
   """
   path = folder / "config.json"
   path.write_text(json.dumps(settings))
-  loaded, _ = config.load([f"--config={path}"])
+  loaded, _ = loading.load([f"--config={path}"])
   size = 1
   for axis in settings["mesh"].values():
     size *= axis

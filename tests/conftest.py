@@ -44,7 +44,9 @@ MOST_STRETCHES = 10_000
 
 def pytest_addoption(parser):
   parser.addoption("--leak-table", metavar="FILE", help="write the table of tests/test_leaks.py to this file")
-  parser.addoption("--placements", type=int, default=2, help="how many random placements tests/test_verify.py compares")
+  parser.addoption(
+    "--placements", type=int, default=2, help="how many random placements tests/verify/test_check.py compares"
+  )
 
 
 def pytest_configure(config):

@@ -4,7 +4,7 @@ really hang and die."""
 PLANTED = """
 import os, resource, time
 import numpy as np
-from zoo import checkpoints
+from zoo.checkpoints import manager as checkpoints
 from zoo.data import pipeline
 
 faults = [one.split(":") for one in os.environ.get("FAULT", "none:0:0").split("+")]

@@ -15,7 +15,8 @@ import pytest
 import train
 import zoo
 from tests.data import toys
-from zoo import config, optim, sharding
+from zoo import optim, sharding
+from zoo.config import loading
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = sorted(ROOT.glob("configs/*.py"))
@@ -103,7 +104,7 @@ def nothing_is_left_behind(monkeypatch, tmp_path_factory):
 
 def shrunk(path, data_dir, own_data):
   """The command line that makes a config small enough for a test, as a user would write it."""
-  written = config.read(path)
+  written = loading.read(path)
   model = dict(SMALL[written["model"]["family"]])
   if "stem_dims" in written["model"]:
     model |= {"stem_dims": [4] * len(written["model"]["stem_dims"])}
@@ -115,7 +116,7 @@ def shrunk(path, data_dir, own_data):
   changes |= {f"model.{size}": value for size, value in model.items()}
   if written.get("init"):  # Weights that are not here, and patterns of layers that a small model has not.
     changes |= {"init": "none", "optimizer.multipliers": "[]"}
-  for entry, source in config.flatten(written):
+  for entry, source in loading.flatten(written):
     section, _, key = entry.rpartition(".")
     if key == "source":
       is_shipped = source in SPLITS
@@ -124,7 +125,7 @@ def shrunk(path, data_dir, own_data):
     elif key == "split":
       of_the_run = written["data"].get("source") or written["data"]["data"]["source"]
       train_split, test_split = SPLITS.get(
-        dict(config.flatten(written)).get(f"{section}.source", of_the_run), OF_A_USER
+        dict(loading.flatten(written)).get(f"{section}.source", of_the_run), OF_A_USER
       )
       is_for_training = section.split(".")[0] == "data" or section.endswith(".train_data")
       changes[entry] = train_split if is_for_training else test_split
@@ -154,14 +155,14 @@ def test_every_config_trains_and_neither_a_sharding_nor_a_form_of_the_loss_chang
   path, strategy, mesh, tmp_path, data_dir, own_data, monkeypatch
 ):
   command = shrunk(path, data_dir, own_data)
-  if any(evaluator.get("name") == "generation" for evaluator in config.read(path)["eval"]["evaluators"].values()):
+  if any(evaluator.get("name") == "generation" for evaluator in loading.read(path)["eval"]["evaluators"].values()):
     pytest.importorskip("sacrebleu")
     pytest.importorskip("rouge_score")
   placed = [f"--config.mesh={json.dumps(mesh)}", f"--config.sharding={strategy}"]
   placed += [f"--config.objective.{option}={value}" for option, value in FORMS.get(path.stem, {}).items()]
   losses, last = train_with(command, tmp_path / "many", *placed)
   assert len(losses) == 3 and np.isfinite(losses).all()
-  evaluators = config.read(path)["eval"]["evaluators"]
+  evaluators = loading.read(path)["eval"]["evaluators"]
   measured = {name.split("/")[1] for name in last if name.startswith("eval/")}
   assert measured == set(evaluators)
   model, params = zoo.load(tmp_path / "many")
@@ -185,7 +186,7 @@ def state_shapes(settings):
 
   def init(rng):
     params = model.init(rng, *model.example())["params"]
-    options = config.without(settings.optimizer, "accumulate", "ema")
+    options = loading.without(settings.optimizer, "accumulate", "ema")
     state = {"params": params, "opt_state": optim.optimizer(params, settings.steps, **options)[0].init(params)}
     return state | ({"ema": params} if "ema" in settings.optimizer else {})
 
@@ -193,12 +194,12 @@ def state_shapes(settings):
 
 
 def test_every_full_size_config_is_looked_at():
-  assert set(PUBLISHED) == {path.stem for path in CONFIGS if "variant" in config.read(path)["model"]}
+  assert set(PUBLISHED) == {path.stem for path in CONFIGS if "variant" in loading.read(path)["model"]}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_full_size_config_is_of_its_published_size_and_fits_8_devices_in_every_sharding(name):
-  settings, _ = config.load([f"--config={ROOT}/configs/{name}.py"])
+  settings, _ = loading.load([f"--config={ROOT}/configs/{name}.py"])
   _, shapes = state_shapes(settings)
   assert sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes["params"])) == PUBLISHED[name]
   mesh, held = sharding.make_mesh({"data": 2, "model": 4}), {}
@@ -217,5 +218,5 @@ def test_a_full_size_config_is_of_its_published_size_and_fits_8_devices_in_every
 def test_a_config_says_first_which_command_runs_it(path):
   says = ast.get_docstring(ast.parse(path.read_text())) or ""
   assert f"python train.py --config=configs/{path.name}" in says
-  settings, _ = config.load([f"--config={path}"])
+  settings, _ = loading.load([f"--config={path}"])
   assert settings.workdir == f"runs/{path.stem}"

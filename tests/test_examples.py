@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import zoo
-from zoo.named import names
+from zoo.config.registry import names
 
 ROOT = Path(zoo.__file__).parent.parent
 WITH_EXAMPLES = sorted(file for file in ROOT.glob("zoo/**/*.py") if ">>>" in file.read_text())

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from kubeflow_trainer_api.models import JobsetV1alpha2JobSet
 
-from zoo.config import load
+from zoo.config.loading import load
 
 ROOT = Path(__file__).parent.parent
 LAUNCH = ROOT / "launch"

@@ -14,9 +14,8 @@ import pytest
 import zoo
 from tests import leak_table
 from tests.filled import filled
-from zoo import activations
 from zoo.kernels import with_kernels
-from zoo.sharding import make_mesh, put_batch, shardings
+from zoo.sharding import activations, make_mesh, put_batch, shardings
 
 ROWS, LENGTH = 8, 256  # Two blocks of splash attention.
 SIZES = dict(vocab_size=23, max_length=LENGTH, dim=8, depth=1, num_heads=4)

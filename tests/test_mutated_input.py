@@ -8,10 +8,12 @@ import jax
 import numpy as np
 
 import zoo
-from zoo import config, metrics, page
+from zoo import page
 from zoo.build import shapes_of
+from zoo.config import loading
+from zoo.config.schema import resolve
 from zoo.errors import UserError
-from zoo.schema import resolve
+from zoo.train import metrics
 
 NUMBERS = [float("nan"), float("inf"), -1, 0, 1, 0.5, 1e300, 10**9, 2**31, 2**63, 10**30, 10**400]
 OTHERS = [None, True, "", "x", "\x00", "\ud800", "e" * 500, [], [[]], [None], {}, {"a.b": 1}, {"name": []}, [1, [2]]]
@@ -64,8 +66,8 @@ def test_a_config_is_read_as_it_is_or_refused(tmp_path):
     path = tmp_path / f"{number}.json"
     content = json.dumps(mutated(CONFIG, rng)).encode()
     path.write_bytes(damaged(content, rng) if rng.random() < 0.2 else content)
-    found = read_or_refused(config.load, [f"--config={path}"])
-    assert found is None or json.loads(config.to_json(found[0])) == resolve(found[0])
+    found = read_or_refused(loading.load, [f"--config={path}"])
+    assert found is None or json.loads(loading.to_json(found[0])) == resolve(found[0])
 
 
 def test_an_override_is_taken_or_refused(tmp_path):
@@ -75,7 +77,7 @@ def test_an_override_is_taken_or_refused(tmp_path):
     place = ".".join(map(str, rng.choice(list(paths(CONFIG))[1:])))
     value = rng.choice(NUMBERS + OTHERS)
     text = rng.choice([json.dumps(value), repr(value), str(value), "[" * 3000, "9" * 5000, "{'a': " * 300])
-    read_or_refused(config.load, [f"--config={path}", f"--config.{place}={text}"])
+    read_or_refused(loading.load, [f"--config={path}", f"--config.{place}={text}"])
 
 
 def test_a_model_is_loaded_as_it_was_or_refused(tmp_path):

@@ -8,8 +8,8 @@ import pytest
 import zoo
 from tests.hub_folder import random_params
 from zoo.errors import UserError
-from zoo.model_data import filled
 from zoo.preprocessing import as_float
+from zoo.train.model_data import filled
 
 VIT = dict(image_size=8, patch_size=4, dim=6, depth=1, num_heads=2)
 MISTAKES = {

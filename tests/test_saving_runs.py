@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests.test_saving import SIZES, equal, gpt, params_of
-from zoo.checkpoints import Checkpoints
+from zoo.checkpoints.manager import Checkpoints
 from zoo.errors import UserError
 from zoo.hub.writing import save_hf
 from zoo.layers.stack import stack_layers

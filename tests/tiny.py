@@ -5,7 +5,7 @@ import numpy as np
 
 import zoo
 from tests.filled import numbers
-from zoo import named
+from zoo.config import registry
 
 MASKED = {"mask_token": 3, "special_tokens": [0, 1, 2]}
 OBJECTIVES = {
@@ -44,7 +44,7 @@ def tiny_objective(case, model=None, **sizes):
   options = {"name": case, **OBJECTIVES[case]}
   if model is not None and "mask_token" in options:
     options["vocab_size"] = 23
-  return named.call("objectives", options, model or tiny_model(case, **sizes))
+  return registry.call("objectives", options, model or tiny_model(case, **sizes))
 
 
 def tiny_batch(rows=16, length=11, vocab_size=23, image_size=6, seed=0):

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import jax
 
+from zoo.config.registry import check_options, named, names
 from zoo.errors import MISTAKES, UserError, did_you_mean, shown
-from zoo.named import check_options, named, names
 from zoo.preprocessing import check as check_preprocessing
 
 DEEPEST = 10_000  # Layers of a model.

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from zoo.layers.stack import unstack_layers
-from zoo.paths import path_name
+from zoo.tree import path_name
 
 LAYER = re.compile(r"layer_\d+|layers")
 

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.data.tokenizer_variants import lower_cased
+from zoo.data.tokenizers.variants import lower_cased
 from zoo.errors import UserError
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of

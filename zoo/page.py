@@ -16,10 +16,11 @@ from typing import Any
 
 import jax
 
-from zoo import json_files, metrics
+from zoo import json_files
+from zoo.config.schema import flatten
 from zoo.errors import UserError, exits_with_one_line
-from zoo.places import place, replacing
-from zoo.schema import flatten
+from zoo.storage import place, replacing
+from zoo.train import metrics
 
 NAME, COMPARISON = "page.html", "comparison.html"
 SHARE = 0.02  # Of a run's time that its page may take.

@@ -26,8 +26,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.config.schema import resolve
 from zoo.errors import UserError, did_you_mean, shown
-from zoo.schema import resolve
 
 KEYS = ("image", "sound", "text", "tokenizer")
 IMAGE = ("scale", "mean", "std", "resize", "resample", "crop", "crop_rounds", "patch_size", "patches", "unknown")

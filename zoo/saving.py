@@ -19,16 +19,16 @@ from jax.sharding import Mesh
 from safetensors import SafetensorError, safe_open
 
 from zoo.build import build, shapes_of, sizes_of
-from zoo.config import differences
+from zoo.checkpoints.retention import best_step
+from zoo.config.loading import differences
+from zoo.config.schema import read_init
 from zoo.errors import UserError, shown
+from zoo.hub.tensors import to_host, write_tensors
 from zoo.json_files import read_json
 from zoo.layers.stack import stack_layers, unstack_layers
-from zoo.paths import check_pattern, flatten, matches_any, mismatch, unflatten
-from zoo.places import is_remote, local_copy, place, replacing
-from zoo.retention import best_step
-from zoo.schema import read_init
 from zoo.sharding import shardings
-from zoo.tensors import to_host, write_tensors
+from zoo.storage import is_remote, local_copy, place, replacing
+from zoo.tree import check_pattern, flatten, matches_any, mismatch, unflatten
 
 MODEL, PARAMS, CONFIG = "model.json", "params.safetensors", "config.json"
 FORMAT = 1
@@ -126,7 +126,7 @@ def load(
   >>> model.apply({"params": params}, jnp.array([[1, 2, 3]])).shape
   (1, 3, 7)
   """
-  from zoo.data.open_clip_text import is_open_clip
+  from zoo.data.tokenizers.open_clip import is_open_clip
   from zoo.hub import files, ids, loading  # Most runs never meet a published model.
 
   folder = place(source) if is_remote(source) else ids.folder_of(source)
@@ -270,20 +270,20 @@ def _read_params(path: epath.Path | pathlib.Path, model: Any) -> Any:
 
 
 def _read_checkpoint(folder: epath.Path | pathlib.Path, model: Any, step: int | None, best: bool) -> Any:
-  from zoo import checkpoints  # Orbax takes most of a second to import, and a finished model does not need it.
+  from zoo.checkpoints import manager  # Orbax takes most of a second to import, and a finished model does not need it.
 
-  steps = checkpoints.steps(folder)
+  steps = manager.steps(folder)
   if not steps:
     raise UserError(f"{folder} has no finished checkpoint yet.")
   if best:
-    step = best_step(checkpoints.scores(folder))
+    step = best_step(manager.scores(folder))
     if step is None:
       raise UserError(f"No checkpoint in {folder} has a score. Name a metric as checkpoint.best in the config.")
   step = steps[-1] if step is None else step
   if step not in steps:
     raise UserError(f"{folder} has no checkpoint of step {step}. It has: {', '.join(map(str, steps))}.")
-  part = "ema" if any(name.startswith("ema/") for name in checkpoints.describe(folder / str(step))) else "params"
-  return checkpoints.read(folder / str(step), {part: shapes_of(model)})[part]
+  part = "ema" if any(name.startswith("ema/") for name in manager.describe(folder / str(step))) else "params"
+  return manager.read(folder / str(step), {part: shapes_of(model)})[part]
 
 
 def _check(found: Mapping[str, tuple[int, ...]], model: Any, what: str) -> None:

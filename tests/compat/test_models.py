@@ -10,7 +10,7 @@ from flax.core import freeze
 import zoo
 from tests.compat.cases import BERT, CLIP, CONFIGS, OLD_NAMES, T5, TEXT, VISION, randomised, text_inputs
 from zoo import compat
-from zoo.paths import flatten
+from zoo.tree import flatten
 
 IMAGES = np.random.default_rng(3).normal(size=(3, 3, 12, 12)).astype(np.float32)
 

@@ -9,7 +9,7 @@ from flax import serialization
 
 from tests.compat.cases import BERT, TEXT, VISION, randomised, text_inputs
 from zoo import compat
-from zoo.paths import flatten
+from zoo.tree import flatten
 
 IMAGES = np.random.default_rng(3).normal(size=(2, 12, 12, 3)).astype(np.float32)
 

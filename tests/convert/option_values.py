@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from zoo import reference
+from zoo.convert.rules import reference
 
 ACTIVATIONS = ("relu", "gelu", "gelu_new", "silu", "quick_gelu", "tanh", "gelu_pytorch_tanh")
 STRINGS = {

@@ -21,12 +21,12 @@ import numpy as np
 import zoo
 from tests.convert import parity
 from tests.convert.option_values import changed, entries, values
-from zoo import reference
 from zoo.build import build
+from zoo.convert.rules import reference
+from zoo.convert.rules.options import Options
 from zoo.errors import UserError
 from zoo.hub import tables
 from zoo.hub.files import open_tensors
-from zoo.options import Options
 
 MODULES = """bart bert clip dinov2 distilbert gemma gpt llama mae marian mixtral modernbert mpnet openai_gpt roberta
 siglip siglip2 siglip_towers t5 umt5 vit whisper""".split()

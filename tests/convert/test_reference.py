@@ -7,7 +7,7 @@ import transformers
 
 from scripts.reference_configs import FILE, facts, model_types, version
 from tests.convert.options_hunt import RIGHT, Hunt, cases
-from zoo import reference
+from zoo.convert.rules import reference
 
 # Entries that ours honours and the reference does not. transformers 5 scales the logits of every UMT5, tied or not
 # (findings/transformers_5_scales_the_logits_of_untied_umt5.sh); transformers 4 and T5X scale those of tied ones alone.

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 
 from tests.data import toys
+from zoo.config.registry import call
 from zoo.data.image_text import image_text
 from zoo.data.pipeline import batches
 from zoo.data.tokenizers import tokenizer
 from zoo.errors import UserError
-from zoo.named import call
 
 BYTES = tokenizer("bytes")
 

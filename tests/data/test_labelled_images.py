@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 
 from tests.data import toys
+from zoo.config.registry import call
 from zoo.data.labelled_images import labelled_images
 from zoo.data.pipeline import batches, eval_batches
 from zoo.errors import UserError
-from zoo.named import call
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import pytest
 
 from tests.data.test_pipeline import Numbers
 from tests.data.toys import write_jsonl
+from zoo.config.registry import call
 from zoo.data.mixture import mixture
 from zoo.data.pipeline import batches, eval_batches
 from zoo.errors import UserError
-from zoo.named import call
 
 
 class From(Numbers):

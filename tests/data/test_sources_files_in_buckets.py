@@ -6,10 +6,10 @@ import pytest
 
 from tests.data import toys
 from tests.data.test_sources_files import everything, texts
-from tests.test_places import folder as bucket  # noqa: F401 - A fixture.
+from tests.test_storage import folder as bucket  # noqa: F401 - A fixture.
 from zoo.data.sources import open_source
 from zoo.errors import UserError
-from zoo.places import place
+from zoo.storage import place
 
 FILES = {
   "texts/a.txt": b"a",

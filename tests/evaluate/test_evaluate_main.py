@@ -6,9 +6,9 @@ import jax
 import pytest
 
 import zoo
-from zoo import config as configs
 from zoo import evaluate
-from zoo.checkpoints import Checkpoints
+from zoo.checkpoints.manager import Checkpoints
+from zoo.config import loading as configs
 from zoo.errors import UserError
 from zoo.evaluate import artifacts
 from zoo.evaluate.__main__ import main

@@ -10,12 +10,12 @@ import pytest
 from PIL import Image
 
 import zoo
-from tests.test_model_data import ODD, TEXT, TOWER, files, labelled, mild, raw, section
-from zoo import model_data
+from tests.train.test_model_data import ODD, TEXT, TOWER, files, labelled, mild, raw, section
 from zoo.data import shipped
 from zoo.errors import UserError
 from zoo.evaluate import retrieval, zero_shot
 from zoo.preprocessing import as_float
+from zoo.train import model_data
 
 __all__ = ["labelled"]  # A fixture.
 

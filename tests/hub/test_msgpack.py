@@ -9,9 +9,9 @@ from safetensors.numpy import load_file
 
 import zoo
 from tests.hub_folder import published_bert
+from zoo.convert.rules.layouts import LINEAR, Rule
 from zoo.errors import UserError
 from zoo.hub.msgpack import flax_rules, open_flax
-from zoo.layouts import LINEAR, Rule
 
 
 def old_flax_tree(tensors):

@@ -11,15 +11,15 @@ from safetensors.numpy import load_file, save_file
 import zoo
 from tests.hub_folder import published_bert, random_params
 from zoo.build import sizes_of
-from zoo.data.open_clip_text import CONFIG, is_open_clip
+from zoo.convert.rules.options import Options
+from zoo.data.tokenizers.open_clip import CONFIG, is_open_clip
 from zoo.errors import UserError
 from zoo.hub import open_clip
 from zoo.hub.open_clip import FILES
 from zoo.hub.preprocessing import processor_of
 from zoo.layers.stack import unstack_layers
-from zoo.model_data import carried_by
-from zoo.options import Options
-from zoo.paths import flatten
+from zoo.train.model_data import carried_by
+from zoo.tree import flatten
 
 VISION = dict(image_size=21, layers=1, width=12, head_width=4, patch_size=7)
 TEXT = dict(context_length=9, vocab_size=49408, width=15, heads=5, layers=1)

@@ -6,10 +6,10 @@ import warnings
 
 import pytest
 
-from zoo import reference
 from zoo.build import build
+from zoo.convert.rules import reference
+from zoo.convert.rules.options import Options
 from zoo.hub import tables
-from zoo.options import Options
 
 CONFIGS = json.loads(pathlib.Path(__file__).with_name("published_configs.json").read_text())
 # What of them no reference reads: it is told, and passed over.

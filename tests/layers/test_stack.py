@@ -12,7 +12,7 @@ from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
 from zoo.layers.mlp import MLP
 from zoo.layers.stack import ScannedStack, Stack, looped, place_of, stack, stack_layers, unstack_layers
-from zoo.paths import flatten
+from zoo.tree import flatten
 
 BLOCK = PreNormBlock(Attention(3, 2, mask=masks.causal), MLP(11), norms.layer_norm(1e-5), dropout=0.25)
 X = np.random.default_rng(0).standard_normal((2, 5, 7), np.float32)

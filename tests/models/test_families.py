@@ -11,7 +11,7 @@ import zoo
 from tests.filled import filled
 from zoo.errors import UserError
 from zoo.layers.stack import stack_layers
-from zoo.paths import flatten
+from zoo.tree import flatten
 
 TOWER = dict(dim=6, depth=2, num_heads=3)
 LOCAL = dict(window=3, pattern=["local", "global"], local_theta=50.0, sandwich=True, qk_norm=True, cap=30.0)

@@ -6,8 +6,7 @@ import pytest
 
 import zoo
 from tests.models.test_families import TINY, close, inputs, made
-from zoo import activations
-from zoo.sharding import batch_sharding, make_mesh, shardings
+from zoo.sharding import activations, batch_sharding, make_mesh, shardings
 
 EVEN = {"dim": 8, "depth": 1, "heads": 2, "mlp_dim": 8, "num_heads": 2}
 TWO_KINDS = ("gemma", "modernbert")  # Of layers: near texts and whole ones.

@@ -9,12 +9,12 @@ import zoo
 from tests.models.test_families import FAMILIES, TINY, inputs
 from tests.narrow_sums import narrow_origins, narrow_sums
 from tests.tiny import OBJECTIVES, tiny_batch, tiny_model, tiny_objective
-from zoo.expert_parallel import on_mesh
 from zoo.kernels import with_kernels
+from zoo.kernels.experts import on_mesh
 from zoo.objectives.causal_lm import causal_lm
 from zoo.objectives.objective import value_and_grad
-from zoo.paths import path_names
 from zoo.sharding import batch_sharding, make_mesh
+from zoo.tree import path_names
 
 
 def program(model, *inputs, **options):

@@ -5,13 +5,13 @@ import pytest
 
 import zoo
 from tests.filled import filled
-from zoo.directions import matrix_of
 from zoo.errors import UserError
 from zoo.layers.mlp import GatedMLP
 from zoo.layers.stack import stack_layers
 from zoo.models.mixtral import Mixture, all_experts, chosen_experts
 from zoo.objectives.causal_lm import causal_lm
 from zoo.objectives.routing import imbalance, routes
+from zoo.optim.optimizers import matrix_of
 
 SIZES = dict(vocab_size=23, max_length=20, dim=6, depth=3, num_heads=3, mlp_dim=5, num_experts=4, top_k=2)
 TOKENS = jax.random.randint(jax.random.key(0), (2, 7), 0, 23)

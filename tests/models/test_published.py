@@ -5,7 +5,7 @@ import pytest
 
 import zoo
 from zoo.build import count_parameters
-from zoo.named import names
+from zoo.config.registry import names
 
 
 # As published: the papers' tables, the released checkpoints, and their ports counted tensor by tensor.

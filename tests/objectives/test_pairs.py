@@ -8,11 +8,11 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from tests.tiny import drawn, tiny_batch, tiny_model
-from zoo import flops, hlo
 from zoo.errors import UserError
 from zoo.objectives.contrastive import contrastive
 from zoo.objectives.objective import value_and_grad
 from zoo.objectives.sigmoid_contrastive import sigmoid_contrastive
+from zoo.perf import collectives, flops
 from zoo.sharding import batch_sharding, make_mesh
 
 CONTRASTS = [contrastive, sigmoid_contrastive]
@@ -122,7 +122,7 @@ def test_a_ring_gathers_nothing_and_holds_the_texts_of_two_devices():
   mesh = make_mesh({"data": 8})
   by_row = batch_sharding(mesh)
   programs = {form: compiled(contrastive, 4096, by_row, pairs=form, chunk=64) for form in ("all_gather", "ring")}
-  sent = {form: hlo.collectives(program.as_text(), mesh.shape) for form, program in programs.items()}
+  sent = {form: collectives.collectives(program.as_text(), mesh.shape) for form, program in programs.items()}
   kinds = {form: {one.kind for one in found} for form, found in sent.items()}
   assert kinds["ring"] == {"collective-permute", "all-reduce"}
   assert max(one.bytes for one in sent["ring"] if one.kind == "all-reduce") < 1000  # Sums, and no rows.

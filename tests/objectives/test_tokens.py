@@ -7,10 +7,11 @@ import pytest
 
 import zoo
 from tests.tiny import MASKED, drawn, tiny_batch
-from zoo import flops, hlo, named
+from zoo.config import registry
 from zoo.errors import UserError
 from zoo.objectives.causal_lm import causal_lm
 from zoo.objectives.objective import value_and_grad
+from zoo.perf import collectives, flops
 from zoo.sharding import batch_sharding, make_mesh, shardings
 
 TOWER = {"vocab_size": 23, "dim": 6, "depth": 1, "num_heads": 3, "dropout": 0.1}
@@ -62,8 +63,8 @@ def assert_close(got, want):
 def test_chunks_leave_loss_metrics_and_gradients_as_they_are_in_every_family(family, sizes, options):
   """With dropout, which is drawn alike. 24 tokens are 3 of each row, which divide hardly any of the lengths."""
   model, batch = zoo.build(family, **sizes), batch_for(family)
-  plain = named.call("objectives", options, model)
-  chunked = named.call("objectives", {**options, "chunk": 24}, model)
+  plain = registry.call("objectives", options, model)
+  chunked = registry.call("objectives", {**options, "chunk": 24}, model)
   params = drawn(plain, batch)
   both = jax.jit(lambda params, batch: [value_and_grad(form)(params, batch, RNG) for form in (plain, chunked)])
   want, got = both(params, batch)
@@ -84,7 +85,7 @@ def sharded(chunk, strategy, accumulate=1):
   given = jax.device_put(params, placed), jax.device_put(batch, by_row)
   options = {"in_shardings": (placed, by_row), "out_shardings": (None, placed)}
   program = jax.jit(value_and_grad(objective, accumulate), **options).lower(*given).compile()
-  return program, given, hlo.collectives(program.as_text(), mesh.shape)
+  return program, given, collectives.collectives(program.as_text(), mesh.shape)
 
 
 @pytest.mark.parametrize("chunk, strategy, accumulate", [(24, "tensor", 1), (24, "fsdp+tensor", 1), (12, "fsdp", 2)])
@@ -151,4 +152,4 @@ def test_mistakes_end_in_one_line():
     sizes = {name: x for name, x in sizes.items() if family != "t5" or name != "max_length"}
     more = {"vocab_size": 23} if family == "bert" else {}
     with pytest.raises(UserError, match=r"\.chunk needs a model that predicts tokens, \w+ does not. Choose its head"):
-      named.call("objectives", {**options, **more, "chunk": 4}, zoo.build(family, **sizes))
+      registry.call("objectives", {**options, **more, "chunk": 4}, zoo.build(family, **sizes))

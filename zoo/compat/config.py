@@ -10,7 +10,7 @@ from typing import Any
 from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, read_json
 from zoo.hub.ids import folder_of
-from zoo.places import replacing
+from zoo.storage import replacing
 
 # What transformers takes for every model where a config says nothing.
 DEFAULTS = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}

@@ -12,12 +12,12 @@ import jax.numpy as jnp
 
 from zoo.build import build, shapes_of
 from zoo.compat.outputs import Output, ordered
+from zoo.convert.rules.layouts import Rule
 from zoo.errors import UserError
 from zoo.hub import tables
 from zoo.hub.msgpack import flax_rules
 from zoo.layers.attention import with_attentions
-from zoo.layouts import Rule
-from zoo.paths import flatten, mismatch, unflatten
+from zoo.tree import flatten, mismatch, unflatten
 
 
 class Tower(NamedTuple):

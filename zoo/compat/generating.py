@@ -15,7 +15,7 @@ from zoo.errors import UserError
 from zoo.generate import generate
 from zoo.hub import generation
 from zoo.hub.files import read_json
-from zoo.places import replacing
+from zoo.storage import replacing
 
 # Of a model's config, what says how it generates where there is no generation_config.json.
 TOKENS = """bos_token_id eos_token_id pad_token_id decoder_start_token_id forced_bos_token_id forced_eos_token_id

@@ -13,12 +13,12 @@ from jax.sharding import Mesh
 
 from zoo.build import sizes_of
 from zoo.compat.core import Core
+from zoo.convert.rules.layouts import Rule
 from zoo.errors import UserError
 from zoo.hub import tables
 from zoo.hub.loading import read_params
 from zoo.hub.msgpack import from_torch, torch_name
-from zoo.layouts import Rule
-from zoo.paths import flatten, unflatten
+from zoo.tree import flatten, unflatten
 
 LEFT_OUT = "left out. init_weights(rng, params=params) adds it."
 LOGGER = "transformers.modeling_flax_utils"  # Where those who listened to old models listen.

@@ -16,12 +16,12 @@ from zoo.compat.core import renamed
 from zoo.compat.loading import old_params, torch_rules
 from zoo.compat.module import Call, OldModule, section, understood
 from zoo.compat.pretrained import FlaxPreTrainedModel, filled
+from zoo.convert.rules.options import has_entry
 from zoo.errors import UserError, shown
 from zoo.hub import tables
 from zoo.hub.files import CONFIG, open_tensors, read_json
 from zoo.hub.writing import published, write_files
-from zoo.options import has_entry
-from zoo.paths import flatten, unflatten
+from zoo.tree import flatten, unflatten
 
 _LABELS = ("id2label", "label2id", "num_labels")
 

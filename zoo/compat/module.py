@@ -7,15 +7,15 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo import reference
 from zoo.build import build, sizes_of
 from zoo.compat.config import DEFAULTS, entries_of
 from zoo.compat.core import Core, Recipe, Tower, core_of
 from zoo.compat.outputs import Output
+from zoo.convert.rules import reference
+from zoo.convert.rules.options import Options
 from zoo.errors import UserError, shown
 from zoo.hub import tables
 from zoo.layers.functional import Functional
-from zoo.options import Options
 
 
 class Call(NamedTuple):

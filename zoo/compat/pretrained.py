@@ -13,14 +13,14 @@ import jax.numpy as jnp
 from zoo.compat.config import entries_of, refuse_to_push
 from zoo.compat.config_classes import ConfigClass
 from zoo.compat.loading import LEFT_OUT, plain_params, report
+from zoo.convert.rules.options import check_ignored, without
 from zoo.errors import UserError
 from zoo.hub.files import CONFIG, open_tensors, read_json
 from zoo.hub.ids import folder_of
 from zoo.hub.msgpack import to_torch
+from zoo.hub.tensors import to_host
 from zoo.hub.writing import write_files
-from zoo.options import check_ignored, without
-from zoo.paths import flatten, unflatten
-from zoo.tensors import to_host
+from zoo.tree import flatten, unflatten
 
 # Of from_pretrained: where files come from, and what changes nothing here.
 FETCHING = ("cache_dir", "force_download", "local_files_only", "token")

@@ -7,7 +7,8 @@ A file, e.g. `zoo/convert/bert.py`, holds
   sizes(options, head, tensors)   -> arguments of `zoo.build` from an `options.Options`; `tensors` is name -> array, for
                 what a config.json does not say
   config(sizes)                   -> the entries of a config.json, model_type among them
-  rules(sizes)                    -> rules of zoo/layouts.py, for the names that the reference's class saves
+  rules(sizes)                    -> rules of zoo/convert/rules/layouts.py, for the names that the reference's class
+  saves
 
 where `sizes` are all arguments of the family's function. Where the layout needs them, it also holds
 

@@ -1,7 +1,7 @@
 """BART as the hub has it: https://huggingface.co/facebook/bart-large. Marian and Whisper name their layers alike."""
 
-from zoo.layouts import Layout, Rule, attention, embedding, linear, mlp, norm
-from zoo.options import ACTIVATIONS, Key, Options, entries, named_labels
+from zoo.convert.rules.layouts import Layout, Rule, attention, embedding, linear, mlp, norm
+from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels
 
 MODEL_TYPES = ("bart",)
 HEADS = {
@@ -101,7 +101,7 @@ def tower_entries(keys, sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   head = sizes["head"]
   p = "" if head is None else PREFIX
   found = embedding("embed", f"{p}shared")

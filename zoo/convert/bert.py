@@ -1,7 +1,7 @@
 """BERT as the hub has it: https://huggingface.co/google-bert/bert-base-uncased, and sentence encoders of its kind."""
 
-from zoo.layouts import Rule, attention, embedding, linear, mlp, norm
-from zoo.options import ACTIVATIONS, Key, Options, entries, named_labels
+from zoo.convert.rules.layouts import Rule, attention, embedding, linear, mlp, norm
+from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels
 
 MODEL_TYPES = ("bert",)
 HEADS = {
@@ -80,7 +80,7 @@ def encoder(p, depth):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   head = sizes["head"]
   p = "" if head is None else PREFIX
   found = encoder(p, sizes["depth"])

@@ -1,9 +1,9 @@
 """CLIP as the hub has it: https://huggingface.co/openai/clip-vit-base-patch32."""
 
-from zoo import reference
+from zoo.convert.rules import reference
+from zoo.convert.rules.layouts import CONV, FLAT, Rule, attention, embedding, linear, mlp, norm
+from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries
 from zoo.errors import UserError
-from zoo.layouts import CONV, FLAT, Rule, attention, embedding, linear, mlp, norm
-from zoo.options import ACTIVATIONS, Key, Options, entries
 
 MODEL_TYPES = ("clip",)
 HEADS = {None: ("CLIPModel",)}
@@ -74,7 +74,7 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   found = [Rule("logit_scale", "logit_scale")]
   found += tower_rules("image", "vision_model.", sizes["image_depth"])
   found += tower_rules("text", "text_model.", sizes["text_depth"])

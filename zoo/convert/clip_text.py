@@ -1,8 +1,8 @@
 """CLIP's text tower alone as the hub has it: the first text encoder of https://huggingface.co/black-forest-labs/FLUX.1-dev."""
 
 from zoo.convert import clip
-from zoo.layouts import linear
-from zoo.options import Options, entries
+from zoo.convert.rules.layouts import linear
+from zoo.convert.rules.options import Options, entries
 
 MODEL_TYPES = ("clip_text_model",)
 HEADS = {None: ("CLIPTextModel",), "projection": ("CLIPTextModelWithProjection",)}
@@ -37,6 +37,6 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   found = clip.tower_rules("text", "text_model." if sizes["embed_dim"] else "", sizes["depth"])
   return found + (linear("text/projection", "text_projection", bias=False) if sizes["embed_dim"] else [])

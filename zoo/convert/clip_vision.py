@@ -1,8 +1,8 @@
 """CLIP's image tower alone as the hub has it: https://huggingface.co/docs/transformers/model_doc/clip."""
 
 from zoo.convert import clip
-from zoo.layouts import linear
-from zoo.options import Options, entries
+from zoo.convert.rules.layouts import linear
+from zoo.convert.rules.options import Options, entries
 
 MODEL_TYPES = ("clip_vision_model",)
 HEADS = {None: ("CLIPVisionModel",), "projection": ("CLIPVisionModelWithProjection",)}
@@ -36,6 +36,6 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   found = clip.tower_rules("image", "vision_model." if sizes["embed_dim"] else "", sizes["depth"])
   return found + (linear("image/projection", "visual_projection", bias=False) if sizes["embed_dim"] else [])

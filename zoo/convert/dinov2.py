@@ -1,9 +1,9 @@
 """DINOv2 as the hub has it: https://huggingface.co/facebook/dinov2-base, and with registers."""
 
-from zoo import layouts
+from zoo.convert.rules import layouts
+from zoo.convert.rules.layouts import Rule, attention, linear, mlp, norm
+from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels
 from zoo.errors import UserError
-from zoo.layouts import Rule, attention, linear, mlp, norm
-from zoo.options import ACTIVATIONS, Key, Options, entries, named_labels
 
 MODEL_TYPES = ("dinov2", "dinov2_with_registers")
 HEADS = {
@@ -80,7 +80,7 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   head, registers = head_of(sizes), sizes["registers"] is not None
   p, found = PREFIX[registers] if head else "", []
   for i in range(sizes["depth"]):

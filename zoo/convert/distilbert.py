@@ -1,7 +1,7 @@
 """DistilBERT as the hub has it: https://huggingface.co/distilbert/distilbert-base-uncased."""
 
-from zoo.layouts import Rule, attention, embedding, linear, mlp, norm
-from zoo.options import ACTIVATIONS, Key, Options, entries, named_labels
+from zoo.convert.rules.layouts import Rule, attention, embedding, linear, mlp, norm
+from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels
 
 MODEL_TYPES = ("distilbert",)
 HEADS = {
@@ -50,7 +50,7 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   head = sizes["head"]
   p = "" if head is None else PREFIX
   found = norm("norm", f"{p}embeddings.LayerNorm")

@@ -1,7 +1,7 @@
 """Gemma, Gemma 2 and the text model of Gemma 3 as the hub has them: https://huggingface.co/google/gemma-3-1b-it."""
 
 from zoo.convert.llama import full, self_attention
-from zoo.decoder_options import (
+from zoo.convert.rules.decoders import (
   ROPE,
   head_rules,
   heads_and_pad,
@@ -12,9 +12,9 @@ from zoo.decoder_options import (
   rope_of,
   rope_section,
 )
+from zoo.convert.rules.layouts import embedding, mlp, norm
+from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels
 from zoo.errors import UserError
-from zoo.layouts import embedding, mlp, norm
-from zoo.options import ACTIVATIONS, Key, Options, entries, named_labels
 
 ARCHITECTURES = {
   "gemma3_text": {
@@ -160,7 +160,7 @@ def _rope_parameters(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   p, found = "" if sizes["head"] is None else PREFIX, []
   for i in range(sizes["depth"]):
     ours, theirs = f"stack/layer_{i}", f"{p}layers.{i}"

@@ -1,7 +1,7 @@
 """GPT-2 as the hub has it: https://huggingface.co/openai-community/gpt2. Its `Conv1D` keeps kernels as [in, out]."""
 
-from zoo.layouts import Layout, Rule, embedding, norm
-from zoo.options import ACTIVATIONS, Key, Options, entries
+from zoo.convert.rules.layouts import Layout, Rule, embedding, norm
+from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries
 
 MODEL_TYPES = ("gpt2",)
 HEADS = {None: ("GPT2LMHeadModel", "GPT2Model")}
@@ -47,7 +47,7 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   found = []
   for i in range(sizes["depth"]):
     found += layer(f"stack/layer_{i}", f"transformer.h.{i}", sizes["dim"])

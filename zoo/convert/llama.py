@@ -1,9 +1,9 @@
 """Llama, Mistral, Qwen 2 and Qwen 3 as the hub has them: https://huggingface.co/meta-llama/Llama-3.2-1B and others."""
 
-from zoo.decoder_options import head_rules, heads_and_pad, layer_kinds, layer_types, rope, rope_entries
+from zoo.convert.rules.decoders import head_rules, heads_and_pad, layer_kinds, layer_types, rope, rope_entries
+from zoo.convert.rules.layouts import embedding, heads, heads_out, mlp, norm
+from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels
 from zoo.errors import UserError
-from zoo.layouts import embedding, heads, heads_out, mlp, norm
-from zoo.options import ACTIVATIONS, Key, Options, entries, named_labels
 
 _CLASSES = {"llama": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
 _ENDINGS = {
@@ -113,7 +113,7 @@ def full(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   mistral = config(sizes)["model_type"] == "mistral"
   p = {None: "", "question_answering": PREFIX[0] if mistral else PREFIX[1]}.get(sizes["head"], PREFIX[0])
   found = []

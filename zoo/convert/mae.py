@@ -1,8 +1,8 @@
 """MAE's encoder as the hub has it: https://huggingface.co/facebook/vit-mae-base. Its tensors are named as ViT's."""
 
 from zoo.convert import vit
-from zoo.layouts import HEADS_BIAS
-from zoo.options import Key, Options, entries
+from zoo.convert.rules.layouts import HEADS_BIAS
+from zoo.convert.rules.options import Key, Options, entries
 
 MODEL_TYPES = ("vit_mae",)
 HEADS = {None: ("ViTMAEModel", "ViTMAEForPreTraining")}  # Of the second the encoder is read.
@@ -31,6 +31,6 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   found = vit.rules({**sizes, "num_classes": None, "pooler": False})
   return [row for row in found if sizes["qkv_bias"] or row.layout is not HEADS_BIAS]

@@ -1,8 +1,8 @@
 """Marian as the hub has it: https://huggingface.co/Helsinki-NLP/opus-mt-en-de."""
 
 from zoo.convert import bart
-from zoo.layouts import embedding
-from zoo.options import Key, Options
+from zoo.convert.rules.layouts import embedding
+from zoo.convert.rules.options import Key, Options
 
 MODEL_TYPES = ("marian",)
 HEADS = {"lm": ("MarianMTModel",), None: ("MarianModel",)}
@@ -48,7 +48,7 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   p = "" if sizes["head"] is None else PREFIX
   if sizes["decoder_vocab_size"] is None:
     found = embedding("embed", f"{p}shared")

@@ -1,10 +1,10 @@
 """Mixtral and the mixtures of Qwen 3 as the hub has them: https://huggingface.co/mistralai/Mixtral-8x7B-v0.1."""
 
 from zoo.convert.llama import full, self_attention
-from zoo.decoder_options import head_rules, heads_and_pad, rope, rope_entries, shortest_turn
+from zoo.convert.rules.decoders import head_rules, heads_and_pad, rope, rope_entries, shortest_turn
+from zoo.convert.rules.layouts import LINEAR, Rule, embedding, linear, mlp, norm
+from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels
 from zoo.errors import UserError
-from zoo.layouts import LINEAR, Rule, embedding, linear, mlp, norm
-from zoo.options import ACTIVATIONS, Key, Options, entries, named_labels
 
 _CLASSES = {"mixtral": "Mixtral", "qwen3_moe": "Qwen3Moe"}
 _ENDINGS = {
@@ -101,7 +101,7 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   qwen, pattern, found = sizes["qk_norm"], sizes["pattern"] or ["sparse"], []
   p = {None: "", "question_answering": PREFIX[qwen]}.get(sizes["head"], PREFIX[0])
   for i in range(sizes["depth"]):

@@ -1,9 +1,9 @@
 """ModernBERT as the hub has it: https://huggingface.co/answerdotai/ModernBERT-base."""
 
-from zoo.decoder_options import ROPE, layer_kinds, layer_types, rope_of, rope_section
-from zoo.layouts import HEADS as TO_HEADS
-from zoo.layouts import HEADS_BIAS, LINEAR, Rule, embedding, heads_out, linear, norm
-from zoo.options import ACTIVATIONS, Key, Options, entries, named_labels
+from zoo.convert.rules.decoders import ROPE, layer_kinds, layer_types, rope_of, rope_section
+from zoo.convert.rules.layouts import HEADS as TO_HEADS
+from zoo.convert.rules.layouts import HEADS_BIAS, LINEAR, Rule, embedding, heads_out, linear, norm
+from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels
 
 MODEL_TYPES = ("modernbert",)
 HEADS = {
@@ -97,7 +97,7 @@ def _rope_entries(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   head, norm_bias = sizes["head"], sizes["norm_bias"]
   p = "" if head is None else PREFIX
   found = embedding("embed", f"{p}embeddings.tok_embeddings")

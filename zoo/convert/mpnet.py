@@ -1,10 +1,10 @@
 """MPNet as the hub has it: https://huggingface.co/microsoft/mpnet-base, and sentence encoders of its kind."""
 
 from zoo.convert import roberta
+from zoo.convert.rules.layouts import attention, embedding, linear, mlp, norm
+from zoo.convert.rules.options import Key, Options, entries, named_labels
 from zoo.errors import UserError
-from zoo.layouts import attention, embedding, linear, mlp, norm
 from zoo.models.mpnet import BUCKETS
-from zoo.options import Key, Options, entries, named_labels
 
 MODEL_TYPES = ("mpnet",)
 HEADS = {
@@ -63,7 +63,7 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   head = sizes["head"]
   p = "" if head is None else PREFIX
   found = norm("norm", f"{p}embeddings.LayerNorm") + embedding("bias", f"{p}encoder.relative_attention_bias")

@@ -1,8 +1,8 @@
 """GPT as the hub has it: https://huggingface.co/openai-community/openai-gpt. Its `Conv1D` has kernels [in, out]."""
 
 from zoo.convert.gpt import layer
-from zoo.layouts import embedding, linear
-from zoo.options import Key, Options, entries, named_labels
+from zoo.convert.rules.layouts import embedding, linear
+from zoo.convert.rules.options import Key, Options, entries, named_labels
 
 MODEL_TYPES = ("openai-gpt",)
 HEADS = {
@@ -55,7 +55,7 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   head, found = sizes["head"], []
   p = "" if head is None else PREFIX
   for i in range(sizes["depth"]):

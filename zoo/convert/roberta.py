@@ -1,8 +1,8 @@
 """RoBERTa as the hub has it: https://huggingface.co/FacebookAI/roberta-base. Its encoder is named as BERT's."""
 
 from zoo.convert import bert
-from zoo.layouts import Rule, linear, norm
-from zoo.options import Key, Options, entries, named_labels
+from zoo.convert.rules.layouts import Rule, linear, norm
+from zoo.convert.rules.options import Key, Options, entries, named_labels
 
 MODEL_TYPES = ("roberta", "xlm-roberta", "camembert")  # The same model, of other vocabularies.
 HEADS = {
@@ -63,7 +63,7 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   head = sizes["head"]
   p = "" if head is None else PREFIX
   found = bert.encoder(p, sizes["depth"])

@@ -1,8 +1,8 @@
 """SigLIP as the hub has it: https://huggingface.co/google/siglip-base-patch16-224. So is SigLIP 2 of one resolution."""
 
-from zoo import layouts, reference
-from zoo.layouts import Rule, attention, embedding, linear, mlp, norm
-from zoo.options import ACTIVATIONS, Key, Options, entries, named_labels
+from zoo.convert.rules import layouts, reference
+from zoo.convert.rules.layouts import Rule, attention, embedding, linear, mlp, norm
+from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels
 
 MODEL_TYPES = ("siglip",)
 HEADS = {None: ("SiglipModel",), "classify": ("SiglipForImageClassification",)}
@@ -67,7 +67,7 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   found = image_rules("vision_model.", sizes["image_depth"])
   found += pool_rules("vision_model.", sizes["image_dim"]) if sizes["pool"] else []
   if sizes["head"] == "classify":

@@ -3,8 +3,8 @@
 import math
 
 from zoo.convert import siglip
-from zoo.layouts import LINEAR
-from zoo.options import Options
+from zoo.convert.rules.layouts import LINEAR
+from zoo.convert.rules.options import Options
 
 MODEL_TYPES = ("siglip2",)
 HEADS = {None: ("Siglip2Model",), "classify": ("Siglip2ForImageClassification",)}
@@ -30,7 +30,7 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   return as_rows(siglip.rules(sizes))
 
 

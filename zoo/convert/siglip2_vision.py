@@ -1,7 +1,7 @@
 """The image tower alone of SigLIP 2 NaFlex as the hub has it: https://huggingface.co/docs/transformers/model_doc/siglip2."""
 
 from zoo.convert import siglip2, siglip_vision
-from zoo.options import Options
+from zoo.convert.rules.options import Options
 
 MODEL_TYPES = ("siglip2_vision_model",)
 HEADS = {None: ("Siglip2VisionModel",)}
@@ -25,5 +25,5 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   return siglip2.as_rows(siglip_vision.rules(sizes))

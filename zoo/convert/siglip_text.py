@@ -4,7 +4,7 @@ SigLIP 2's is the same model under another name.
 """
 
 from zoo.convert import clip, siglip
-from zoo.options import Options, entries
+from zoo.convert.rules.options import Options, entries
 
 MODEL_TYPES = ("siglip_text_model", "siglip2_text_model")
 HEADS = {None: ("SiglipTextModel", "Siglip2TextModel")}
@@ -27,5 +27,5 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   return siglip.text_rules("", sizes["depth"])

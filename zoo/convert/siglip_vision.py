@@ -1,7 +1,7 @@
 """SigLIP's image tower alone as the hub has it: https://huggingface.co/docs/transformers/model_doc/siglip."""
 
 from zoo.convert import clip, siglip
-from zoo.options import Options, entries
+from zoo.convert.rules.options import Options, entries
 
 MODEL_TYPES = ("siglip_vision_model",)
 HEADS = {None: ("SiglipVisionModel",)}
@@ -24,5 +24,5 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   return siglip.image_rules("", sizes["depth"]) + (siglip.pool_rules("", sizes["dim"]) if sizes["pool"] else [])

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from zoo.layouts import LINEAR, Rule, attention, embedding, linear, mlp, norm
-from zoo.options import ACTIVATIONS, Key, Options, entries, named_labels
+from zoo.convert.rules.layouts import LINEAR, Rule, attention, embedding, linear, mlp, norm
+from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels
 
 MODEL_TYPES = ("t5", "mt5")
 HEADS = {
@@ -104,7 +104,7 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   found, p = body_rules(sizes), prefix(sizes)
   for tower in towers(sizes):
     found += embedding(f"{tower}/bias", f"{p}{tower}.block.0.layer.0.SelfAttention.relative_attention_bias")

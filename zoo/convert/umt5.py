@@ -1,8 +1,8 @@
 """UMT5 as the hub has it: https://huggingface.co/google/umt5-small, and text encoders like that of WAN."""
 
 from zoo.convert import t5
-from zoo.layouts import embedding
-from zoo.options import Options
+from zoo.convert.rules.layouts import embedding
+from zoo.convert.rules.options import Options
 
 MODEL_TYPES = ("umt5",)
 HEADS = {
@@ -31,7 +31,7 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   found, p = t5.body_rules(sizes), t5.prefix(sizes)
   for tower, depth in t5.towers(sizes).items():
     for i in range(depth):

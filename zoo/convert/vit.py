@@ -1,7 +1,7 @@
 """ViT as the hub has it: https://huggingface.co/google/vit-base-patch16-224."""
 
-from zoo.layouts import CONV, ONE_BEFORE, Rule, attention, linear, mlp, norm
-from zoo.options import ACTIVATIONS, Key, Options, entries, named_labels
+from zoo.convert.rules.layouts import CONV, ONE_BEFORE, Rule, attention, linear, mlp, norm
+from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels
 
 MODEL_TYPES = ("vit",)
 HEADS = {"classify": ("ViTForImageClassification",), None: ("ViTModel",)}
@@ -52,7 +52,7 @@ def config(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   head, found = head_of(sizes), []
   p = PREFIX if head else ""
   for i in range(sizes["depth"]):

@@ -1,8 +1,8 @@
 """Whisper as the hub has it: https://huggingface.co/openai/whisper-tiny."""
 
 from zoo.convert import bart
-from zoo.layouts import CONV_1D, Rule, embedding, linear, norm
-from zoo.options import Key, Options, named_labels
+from zoo.convert.rules.layouts import CONV_1D, Rule, embedding, linear, norm
+from zoo.convert.rules.options import Key, Options, named_labels
 
 MODEL_TYPES = ("whisper",)
 HEADS = {
@@ -59,7 +59,7 @@ def _eos(sizes):
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   head = sizes["head"]
   p = PREFIX if head == "lm" else ""
   found = []

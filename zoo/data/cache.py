@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Callable, Generator
 from pathlib import Path
 
-from zoo import places
+from zoo import storage
 from zoo.errors import UserError, tell
 
 try:
@@ -66,7 +66,7 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
         temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
         try:
           make(temporary)
-          places.write_checksums(temporary, temporary / SUMS)
+          storage.write_checksums(temporary, temporary / SUMS)
           _sync(temporary)
           temporary.rename(folder)
           _sync_folder(folder.parent)
@@ -90,7 +90,7 @@ def _damage(folder: Path) -> str | None:
     held = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     if listed ^ held:
       return f"{min(listed ^ held)} is {'missing' if listed - held else 'too much'}"
-    return places.damaged(folder, folder / SUMS)
+    return storage.damaged(folder, folder / SUMS)
   except FileNotFoundError:
     return f"it has no {SUMS}"
   except (OSError, ValueError, TypeError, RecursionError) as error:

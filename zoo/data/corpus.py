@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.data.cache import cache_folder, made_once
-from zoo.data.encodings import check_text
 from zoo.data.fields import texts_of
 from zoo.data.sources import Source
+from zoo.data.tokenizers.base import check_text
 from zoo.errors import UserError
 
 _BATCH_CHARACTERS = 4_000_000  # Text tokenised at a time: enough to keep all cores busy, little memory.

@@ -5,14 +5,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo.data import pixels
 from zoo.data.bad_records import BadRecord, Policy, policy
 from zoo.data.fields import SourceRecords, check_fields, first_record, group_of, templates_of, texts_of
+from zoo.data.images import pixels
 from zoo.data.pipeline import Example
-from zoo.data.published import Published
 from zoo.data.screening import check_known
 from zoo.data.sources import Source, open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.data.tokenizers.folder import Published
 from zoo.errors import UserError
 
 TEXT_FIELDS = ("text", "caption", "captions", "sentences", "name")
@@ -44,7 +44,7 @@ def image_text(
     source, split, data_dir: as `zoo.data.sources.open_source` takes them.
     tokenizer: name or path; a caption becomes begin, its tokens, end, and padding.
     max_length: tokens of a caption with begin and end; longer ones are cut before the end token. Of a published model
-      its tokenizer, and as many tokens as it takes, are the default (`zoo.model_data`).
+      its tokenizer, and as many tokens as it takes, are the default (`zoo.train.model_data`).
     image_size: pixels of each side; by default the model's, or without a model those of the first image's shorter side.
     fit: how an image becomes square: `crop`, `pad`, `squash`, `random_crop` (in training; evaluation crops the middle).
     background: what shows through transparent parts: `white`, `black`, or `random` (evaluation: white).
@@ -62,7 +62,8 @@ def image_text(
     processor: of a published model, in place of image_size, fit and background: `pixels(image, what)` are the images.
       Evaluators set it, no config does.
 
-  Each example: `image` uint8 [image_size, image_size, 3] (`zoo.data.augment`, or the objective, makes it float32 on the
+  Each example: `image` uint8 [image_size, image_size, 3] (`zoo.data.images.augment`, or the objective, makes it float32
+  on the
   device), `tokens` int32 [max_length], `valid` bool [max_length], `group` int32. `info`: source, tokenizer, vocab_size,
   image_size, max_length.
   """

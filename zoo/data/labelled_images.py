@@ -5,9 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data import pixels
 from zoo.data.bad_records import Policy, policy
 from zoo.data.fields import SourceRecords, check_fields, class_number, first_record
+from zoo.data.images import pixels
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_known
 from zoo.data.sources import Source, open_source
@@ -43,7 +43,8 @@ def labelled_images(
     processor: of a published model, in place of image_size, fit and background: `pixels(image, what)` are the images.
       Evaluators set it, no config does.
 
-  Each example: `image` uint8 [image_size, image_size, 3] (`zoo.data.augment`, or the objective, makes it float32 on the
+  Each example: `image` uint8 [image_size, image_size, 3] (`zoo.data.images.augment`, or the objective, makes it float32
+  on the
   device), `label` int32 []. `info`: source, image_size, class_names (None if unknown), num_classes (None if unknown).
   """
   pixels.check(fit, image_size)

@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 
 from zoo.data.bad_records import SHOWN, BadRecord, too_many
 from zoo.errors import UserError
-from zoo.places import is_remote, place, replacing
+from zoo.storage import is_remote, place, replacing
 
 FILE = "bad_records.jsonl"
 

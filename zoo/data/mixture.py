@@ -19,12 +19,12 @@ from typing import Any
 import grain
 import numpy as np
 
+from zoo.config.registry import call
 from zoo.data.bad_records import first_example
 from zoo.data.padding import PADDED
 from zoo.data.padding import buckets as make_buckets
 from zoo.data.pipeline import Example, Records
 from zoo.errors import UserError, did_you_mean
-from zoo.named import call
 
 SIZES = ("vocab_size", "max_length", "target_length", "num_classes")  # Of all members the largest counts.
 

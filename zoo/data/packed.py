@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from zoo.config.registry import call
 from zoo.data.pipeline import Example, Records
 from zoo.errors import UserError
-from zoo.named import call
 
 WINDOW = 4096  # Texts that are fitted together: the time it takes grows with its square.
 SIDES = ("", "target_")  # Before the names of a text's fields, of a pair's second text.

@@ -12,14 +12,14 @@ from typing import Any
 
 import jax
 
-from zoo.config import without
+from zoo.config.loading import without
+from zoo.config.registry import call, named
+from zoo.config.schema import resolve
 from zoo.errors import UserError, naming, shown
 from zoo.evaluate.artifacts import check_name
 from zoo.evaluate.forward import opening
 from zoo.evaluate.tables import table
 from zoo.hub.preprocessing import image_processor
-from zoo.named import call, named
-from zoo.schema import resolve
 
 INHERIT = ("data", "train_data")  # Options of evaluators that are sections of data.
 

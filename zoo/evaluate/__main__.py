@@ -18,18 +18,19 @@ from typing import Any
 import jax
 
 import zoo
-from zoo import checkpoints, evaluate, sharding
-from zoo.config import load
-from zoo.data.open_clip_text import is_open_clip
+from zoo import evaluate, sharding
+from zoo.checkpoints import manager
+from zoo.checkpoints.retention import best_step
+from zoo.config.loading import load
+from zoo.config.overrides import split
+from zoo.data.tokenizers.open_clip import is_open_clip
 from zoo.errors import UserError, did_you_mean, exits_with_one_line, setting_up
 from zoo.evaluate.artifacts import write_json, write_text
+from zoo.hosts.libtpu import hush_libtpu
 from zoo.hub.files import CONFIG, is_published
 from zoo.hub.ids import folder_of
-from zoo.overrides import split
-from zoo.places import is_remote, place
-from zoo.quiet import hush_libtpu
-from zoo.retention import best_step
 from zoo.saving import MODEL
+from zoo.storage import is_remote, place
 
 FLAGS = {
   "run": "folder of the run",
@@ -102,11 +103,11 @@ def _workdir(source: str, folder: Any) -> Any:
 
 def restore(folder: Any, wanted: str | None, ignore: Collection[str] = ()) -> tuple[Any, Any, int | None]:
   """Model, parameters and how many steps they were trained, None if the folder does not tell."""
-  steps = checkpoints.steps(folder / "checkpoints")
+  steps = manager.steps(folder / "checkpoints")
   if wanted is None:
     return *zoo.load(folder, ignore=ignore), max(steps, default=None)
   if wanted == "best":
-    return *zoo.load(folder, best=True), best_step(checkpoints.scores(folder / "checkpoints"))
+    return *zoo.load(folder, best=True), best_step(manager.scores(folder / "checkpoints"))
   if not wanted.isdigit():
     raise UserError(f"--step is '{wanted}'. It must be the number of a step, or best.")
   return *zoo.load(folder, step=int(wanted)), int(wanted)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from zoo.errors import UserError, shown
-from zoo.places import place, replacing
+from zoo.storage import place, replacing
 
 RUN = ("config", "environment", "evaluation", "metrics", "model", "page", "params", "wandb_id")  # Files of a run.
 

@@ -13,16 +13,16 @@ from jax.sharding import Mesh, NamedSharding
 
 from zoo.data.pipeline import Records, eval_batches
 from zoo.errors import UserError, shown
-from zoo.model_data import records_for
 from zoo.objectives import classify
 from zoo.objectives.objective import apply
 from zoo.sharding import put_whole
+from zoo.train.model_data import records_for
 
 Batch = dict[str, np.ndarray]
 
 
 def records_of(data: Any, model: Any = None, where: str = "data") -> Any:
-  """The records that a `data` section names, as `model` takes them (`zoo.model_data`); records pass through.
+  """The records that a `data` section names, as `model` takes them (`zoo.train.model_data`); records pass through.
 
   Bad records that are to be skipped are left out.
 

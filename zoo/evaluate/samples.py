@@ -12,7 +12,7 @@ from zoo.errors import UserError
 from zoo.evaluate.artifacts import write_text
 from zoo.evaluate.forward import fetch
 from zoo.generate import generate
-from zoo.model_data import tokenizer_for
+from zoo.train.model_data import tokenizer_for
 
 
 def samples(

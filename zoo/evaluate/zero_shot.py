@@ -12,9 +12,9 @@ from zoo.data.image_text import Captions
 from zoo.errors import UserError, shown
 from zoo.evaluate import ranking
 from zoo.evaluate.forward import fetch, gather, mesh_of, needs, put, records_of
-from zoo.model_data import defaults, tokenizer_for
 from zoo.objectives.objective import present
 from zoo.preprocessing import as_float, text_options
+from zoo.train.model_data import defaults, tokenizer_for
 
 
 def zero_shot(

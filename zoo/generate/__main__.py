@@ -18,12 +18,12 @@ import numpy as np
 from zoo.errors import UserError, exits_with_one_line, setting_up
 from zoo.generate.decoding import generate
 from zoo.generate.steps import encodes
+from zoo.hosts.libtpu import hush_libtpu
 from zoo.hub.files import CONFIG, is_published
 from zoo.hub.generation import FILE, entries_of, ignored
 from zoo.hub.generation import options as stated_options
 from zoo.hub.ids import folder_of
 from zoo.hub.tokenizers import load_tokenizer
-from zoo.quiet import hush_libtpu
 from zoo.saving import MODEL, load
 
 # The flags that are keywords of `generate`.

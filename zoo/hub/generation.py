@@ -6,14 +6,14 @@ import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from zoo import reference
+from zoo.convert.rules import reference
+from zoo.convert.rules.options import Options, check_ignored, has_entry, offer
 from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.files import GENERATION as FILE
 from zoo.hub.generation_numbers import DRAWN, add_lengths, drawn, whisper_places
 from zoo.hub.ids import folder_of
 from zoo.hub.whisper_start import start_tokens
-from zoo.options import Options, check_ignored, has_entry, offer
 
 ENCODER_DECODERS = frozenset("bart marian mt5 t5 umt5 whisper".split())
 

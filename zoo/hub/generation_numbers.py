@@ -4,8 +4,8 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
+from zoo.convert.rules.options import Options, offer
 from zoo.errors import UserError
-from zoo.options import Options, offer
 
 # Those that count where tokens are drawn, and what they are where the file does not say.
 DRAWN = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": None}

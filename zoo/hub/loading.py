@@ -14,15 +14,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from zoo import reference
 from zoo.build import build, shapes_of, sizes_of
+from zoo.convert.rules import reference
+from zoo.convert.rules.options import Options, check_ignored
 from zoo.errors import UserError
 from zoo.hub import open_clip, open_clip_images, open_clip_siglip, preprocessing, tables
 from zoo.hub.files import CONFIG, open_tensors, read_json
 from zoo.hub.placing import Placed
 from zoo.layers.stack import unstack_layers
-from zoo.options import Options, check_ignored
-from zoo.paths import flatten, mismatch
+from zoo.tree import flatten, mismatch
 
 
 def load_published(

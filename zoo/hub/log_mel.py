@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from zoo.convert.rules.options import Options
 from zoo.errors import UserError, shown
-from zoo.options import Options
 
 LOUDEST = 2**20  # Samples lie in [-1, 1].
 MOST = 2**26  # Numbers of the frames of one sound: half a GB.

@@ -11,8 +11,8 @@ import ml_dtypes
 import msgpack
 import numpy as np
 
+from zoo.convert.rules.layouts import Layout, Rule
 from zoo.errors import UserError
-from zoo.layouts import Layout, Rule
 
 _ARRAY = 1  # The extension type of an array: (shape, name of the dtype, bytes).
 _CHUNKED = "__msgpack_chunked_array__"  # Marks an array of more than 1 GiB, kept in pieces.

@@ -6,11 +6,11 @@ A table like those of zoo/convert, of a second layout for the family `clip`: it 
 import pathlib
 from typing import Any
 
-from zoo import layouts
+from zoo.convert.rules import layouts
+from zoo.convert.rules.layouts import Rule, embedding, mlp, norm
+from zoo.convert.rules.options import Options
 from zoo.errors import UserError, shown
 from zoo.hub.files import OPEN_CLIP, WEIGHTS, Tensors, open_file
-from zoo.layouts import Rule, embedding, mlp, norm
-from zoo.options import Options
 
 FILES = (OPEN_CLIP, "open_clip_pytorch_model.safetensors", WEIGHTS)
 
@@ -108,7 +108,7 @@ def sizes(options: Options) -> dict[str, Any]:
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   found = [Rule("logit_scale", "logit_scale")]
   found += [Rule("logit_bias", "logit_bias")] if sizes["logit_bias"] is not None else []
   for tower, front in (("image", "visual."), ("text", "")):

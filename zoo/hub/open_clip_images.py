@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from zoo.data.open_clip_text import CONFIG
+from zoo.convert.rules.options import Options, check_ignored
+from zoo.data.tokenizers.open_clip import CONFIG
 from zoo.errors import UserError
 from zoo.hub.files import read_json
 from zoo.hub.open_clip import side
 from zoo.hub.processors import BICUBIC, BILINEAR, CLIP_MEAN, CLIP_STD, ImageProcessor, colours, opened
-from zoo.options import Options, check_ignored
 from zoo.preprocessing import RESAMPLES
 
 MODES = ("shortest", "squash", "longest")

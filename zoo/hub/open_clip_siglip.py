@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from zoo import layouts
+from zoo.convert.rules import layouts
+from zoo.convert.rules.layouts import Rule, embedding, linear, mlp, norm
+from zoo.convert.rules.options import Options
 from zoo.errors import UserError
 from zoo.hub import open_clip
 from zoo.hub.files import Tensors
-from zoo.layouts import Rule, embedding, linear, mlp, norm
-from zoo.options import Options
 
 HEADS, RENAMED = {None: ("CustomTextCLIP",)}, open_clip.RENAMED
 TRUNK, POOL = "visual.trunk", "visual.trunk.attn_pool"
@@ -81,7 +81,7 @@ def sizes(options: Options, tensors: Tensors) -> dict[str, Any]:
 
 
 def rules(sizes):
-  """-> rules of zoo/layouts.py"""
+  """-> rules of zoo/convert/rules/layouts.py"""
   found = [Rule(name, name) for name in ("logit_scale", "logit_bias")]
   found += open_clip.layer_rules("text", "", sizes["text_depth"], sizes["text_dim"]) + norm("text/norm", "ln_final")
   found += embedding("text/embed", "token_embedding") + linear("text/projection", "text_projection")

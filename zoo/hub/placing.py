@@ -12,9 +12,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from zoo import sharding
+from zoo.convert.rules.layouts import SAME, Layout
 from zoo.layers.stack import place_of
-from zoo.layouts import SAME, Layout
-from zoo.paths import flatten, unflatten
+from zoo.tree import flatten, unflatten
 
 SMALL = 1 << 20  # bytes; below it a program for an array's shape takes longer to compile than the host to turn it.
 

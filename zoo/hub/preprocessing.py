@@ -8,18 +8,19 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from zoo import json_files, reference
+from zoo import json_files
 from zoo.build import build
-from zoo.data import pixels
-from zoo.data.open_clip_text import is_open_clip
-from zoo.data.published import has_tokenizer
+from zoo.convert.rules import reference
+from zoo.convert.rules.options import Options, check_ignored
+from zoo.data.images import pixels
+from zoo.data.tokenizers.folder import has_tokenizer
+from zoo.data.tokenizers.open_clip import is_open_clip
 from zoo.errors import UserError, shown
 from zoo.hub import open_clip_images
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
 from zoo.hub.log_mel import LogMel
 from zoo.hub.processors import CLASSES, ImageProcessor, PatchProcessor, opened
-from zoo.options import Options, check_ignored
 from zoo.preprocessing import RESAMPLES, as_float
 
 MODEL, NESTED, PLAIN = "model.json", "processor_config.json", "preprocessor_config.json"
@@ -111,7 +112,7 @@ class FitProcessor(NamedTuple):
 
   Args:
     size: pixels of a side.
-    fit: how an image becomes square, as of `zoo.data.pixels.decode`.
+    fit: how an image becomes square, as of `zoo.data.images.pixels.decode`.
     background: what shows through transparent parts: "white" or "black".
     model: whose pixel values.
   """

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from zoo.data import image_files
+from zoo.convert.rules.options import Options
+from zoo.data.images import files
 from zoo.errors import UserError
-from zoo.options import Options
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 HALF = [0.5, 0.5, 0.5]
@@ -209,15 +209,15 @@ def opened(image: Any, what: str) -> Image.Image:
   Files and bytes are turned as their EXIF orientation says; a PIL image is taken as it is, as in the reference:
   `PIL.ImageOps.exif_transpose` turns one that was opened from a photo.
   """
-  with image_files.told(what):
+  with files.told(what):
     if isinstance(image, Image.Image):
-      picture, turned = image, image_files.in_8_bits
+      picture, turned = image, files.in_8_bits
     else:
       if isinstance(image, str | os.PathLike):
         image = pathlib.Path(image).expanduser().read_bytes()
       elif not isinstance(image, bytes):
         image = _checked(np.asarray(image), what)
-      picture, turned = image_files.opened(image), image_files.plain
+      picture, turned = files.opened(image), files.plain
     # A palette that has an alpha and no transparent entry named is opaque to the reference.
     opaque = not {"A", "a"} & set(picture.getbands()) and picture.info.get("transparency") is None
     picture = turned(picture)

@@ -13,12 +13,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.convert.rules.options import Options
+from zoo.convert.rules.reference import Reference
 from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, open_tensors, read_json
 from zoo.hub.pooling import POOLS, pool
-from zoo.options import Options
-from zoo.paths import mismatch
-from zoo.reference import Reference
+from zoo.tree import mismatch
 
 TOKENS, SENTENCE = "token_embeddings", "sentence_embedding"
 

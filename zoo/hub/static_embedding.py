@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.data.encodings import Tokenizer
-from zoo.data.tokenizer_variants import without_special
 from zoo.data.tokenizers import tokenizer
+from zoo.data.tokenizers.base import Tokenizer
+from zoo.data.tokenizers.variants import without_special
 from zoo.errors import UserError
 from zoo.hub.files import open_tensors, read_json
 

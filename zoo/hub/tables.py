@@ -8,8 +8,8 @@ from types import ModuleType
 from typing import Any
 
 from zoo import convert
+from zoo.convert.rules.layouts import Rule
 from zoo.errors import UserError, did_you_mean, shown
-from zoo.layouts import Rule
 
 NO_HEAD = "none"  # What a caller says who wants none: None is "as the files have it".
 
@@ -35,7 +35,7 @@ def of_family(family: str) -> ModuleType:
 
 def families() -> list[str]:
   """The families that have a table."""
-  return sorted(info.name for info in pkgutil.iter_modules(convert.__path__))
+  return sorted(info.name for info in pkgutil.iter_modules(convert.__path__) if not info.ispkg)
 
 
 def family_of(table: ModuleType) -> str:

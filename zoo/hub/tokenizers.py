@@ -2,10 +2,11 @@
 
 import os
 
-from zoo.data.encodings import ROLES, Pieces, Tokenizer
-from zoo.data.open_clip_text import is_open_clip
-from zoo.data.published import has_tokenizer
-from zoo.data.tokenizers import NAMED, tokenizer
+from zoo.data.tokenizers import tokenizer
+from zoo.data.tokenizers.base import ROLES, Pieces, Tokenizer
+from zoo.data.tokenizers.folder import has_tokenizer
+from zoo.data.tokenizers.named import NAMED
+from zoo.data.tokenizers.open_clip import is_open_clip
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
 from zoo.hub.preprocessing import carried_by
@@ -26,7 +27,7 @@ def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
 
   Returns:
     encode, decode, the ids of special tokens (pad, eos, bos, cls, sep, mask), and called with texts, or with texts and
-    as many second texts, a batch: `zoo.data.encodings.Tokenizer`.
+    as many second texts, a batch: `zoo.data.tokenizers.base.Tokenizer`.
 
   Raises:
     UserError: there are no such files, they are damaged, or only transformers can read them.

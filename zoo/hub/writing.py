@@ -15,10 +15,10 @@ from zoo.hub import tables
 from zoo.hub.files import CONFIG, GENERATION, WEIGHTS
 from zoo.hub.preprocessing import NESTED, PLAIN
 from zoo.hub.preprocessing_config import config_of
+from zoo.hub.tensors import to_host, write_tensors
 from zoo.layers.stack import unstack_layers
-from zoo.paths import flatten, mismatch
-from zoo.places import replacing
-from zoo.tensors import to_host, write_tensors
+from zoo.storage import replacing
+from zoo.tree import flatten, mismatch
 
 
 def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:

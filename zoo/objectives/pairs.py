@@ -21,7 +21,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zoo.errors import UserError, did_you_mean
-from zoo.objectives.spread import axes_of, pieces
+from zoo.objectives.row_sharding import axes_of, pieces
 
 # logits, same, valid, axis -> what is summed over the axis, differentiable: "total" and "log_sum", the logarithm of a
 # sum of exponentials.

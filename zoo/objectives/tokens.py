@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zoo.errors import UserError
-from zoo.objectives.spread import axes_of, pieces
+from zoo.objectives.row_sharding import axes_of, pieces
 
 Sums = Callable[[jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]
 

@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from zoo import named
+from zoo.config import registry
 from zoo.data.bad_records import BadRecord
 from zoo.data.sources.files import read_part, status
 from zoo.errors import UserError, shown
-from zoo.places import is_remote
+from zoo.storage import is_remote
 
 # What is wrong with a path on every host and in every run alike.
 NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -61,7 +61,7 @@ def open_source(source: str, split: str = "train", data_dir: str | None = None) 
   kind, colon, where = str(source).partition(":")
   if not colon or not where:
     raise UserError(f"source is '{source}'. It must be KIND:WHERE, e.g. tfds:emoji, text:notes/*.txt, images:photos.")
-  return named.named("data.sources", kind)(where, split, data_dir)
+  return registry.named("data.sources", kind)(where, split, data_dir)
 
 
 def stamp(files: Iterable[str | os.PathLike]) -> str:

@@ -12,7 +12,7 @@ import fsspec
 from etils import epath
 
 from zoo.errors import UserError
-from zoo.places import is_remote, place
+from zoo.storage import is_remote, place
 
 Place = Path | epath.Path
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from zoo.data.bad_records import BadRecord
-from zoo.data.image_files import ENDINGS
+from zoo.data.images.files import ENDINGS
 from zoo.data.sources import Source, json_object, read_file
 from zoo.data.sources.files import Place, at, listed
 from zoo.data.sources.splits import (

@@ -19,7 +19,7 @@ import numpy as np
 
 from zoo.data.sources.files import Place, at, listed, matching
 from zoo.errors import UserError
-from zoo.places import is_remote
+from zoo.storage import is_remote
 
 VALIDATION = ("validation", "valid", "val", "dev")  # One split: whichever of these there is has all of the names.
 SPLIT_FOLDERS = ("train", "test", *VALIDATION)

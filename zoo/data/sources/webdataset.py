@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo.data import image_files
 from zoo.data.bad_records import BadRecord
 from zoo.data.cache import cache_folder, made_once
+from zoo.data.images import files as image_files
 from zoo.data.sources import Source, json_value, stamp
 from zoo.data.sources.files import Place, opened, read_part, status
 from zoo.data.sources.splits import files_of_split, hash_order, is_hidden, take

@@ -1,0 +1,244 @@
+"""Every kernel of attention computes what `dense_attention` does, or leaves it the call and says why."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+import zoo
+from tests.filled import filled
+from zoo.config.schema import with_defaults
+from zoo.errors import UserError
+from zoo.kernels import Kernel, Notes, attention, with_kernels
+from zoo.layers import masks
+from zoo.layers.attention import dense_attention
+from zoo.layers.masks import Visibility
+from zoo.sharding import make_mesh, put_batch
+from zoo.train.experiment import experiment
+
+ONE = make_mesh({"data": 1}, jax.devices()[:1])
+MESHES = {"one": ONE, "data": make_mesh({"data": 8}), "both": make_mesh({"data": 4, "model": 2})}
+RUNS = {"xla": attention.xla, "splash": functools.partial(attention.splash, interpret=True)}
+LENGTH = 131  # Not a multiple of 128.
+NEAR = masks.both(masks.causal, masks.window(5))
+# rule, padding, texts that share a row, kv_heads
+CASES = {
+  "causal": (masks.causal, False, False, 4),
+  "grouped heads": (masks.causal, True, True, 2),
+  "window": (NEAR, False, False, 4),
+  "both sides": (masks.window(5), True, True, 4),
+  "all": (None, True, False, 1),
+}
+
+
+def inputs(padded, packed, kv_heads, *, batch=8, heads=4, dim=4, length=LENGTH):
+  draw = lambda i, n: np.random.default_rng(i).standard_normal((batch, length, n, dim)).astype(np.float32)
+  arrays = draw(0, heads), draw(1, kv_heads), draw(2, kv_heads)
+  places = np.arange(length, dtype=np.int32)[None]
+  real = places < length - 11 * padded * (1 + np.arange(batch)[:, None] % 3)
+  ids = np.where(real, np.searchsorted([40, 90], places, side="right") + 1, 0).astype(np.int32)
+  seen = (places, places, real if padded else None, *((ids, ids) if packed else (None, None)), True)
+  return arrays, seen, real
+
+
+def outcome(kernel, rule, arrays, seen, real):
+  """The output at real tokens, and the gradients of a sum over it."""
+  weight = real[:, :, None, None] * np.cos(np.arange(arrays[0].shape[-1], dtype=np.float32))
+
+  def loss(arrays):
+    y = kernel(*arrays, visibility=Visibility(rule, *seen)) * weight
+    return (y**2).sum(), y
+
+  return jax.jit(jax.grad(loss, has_aux=True))(arrays)
+
+
+@functools.cache
+def dense(case):
+  """What dense attention makes of a case, of three rows."""
+  rule, *shape = CASES[case]
+  return outcome(dense_attention, rule, *inputs(*shape, batch=3))
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("name", RUNS)
+def test_values_and_gradients_are_those_of_dense_attention(name, case):
+  rule, *shape = CASES[case]
+  arrays, seen, real = inputs(*shape, batch=3)
+  notes = Notes(name)
+  found = outcome(Kernel(RUNS[name], dense_attention, ONE, "here", notes), rule, arrays, seen, real)
+  assert notes.found == {("here", ""): None}  # It did not fall back.
+  for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(dense(case)), strict=True):
+    np.testing.assert_allclose(one, other, atol=1e-5 * float(np.abs(other).max()))
+
+
+@pytest.mark.parametrize("case", ["causal", "grouped heads", "window", "all"])
+def test_a_device_may_have_a_part_of_the_queries(case):
+  mesh = make_mesh({"data": 2, "model": 2, "sequence": 2}) if case == "grouped heads" else make_mesh({"sequence": 8})
+  rule, *shape = CASES[case]
+  arrays, seen, real = inputs(*shape, batch=2, length=128 * mesh.shape["sequence"])
+  notes = Notes("splash")
+  found = outcome(Kernel(RUNS["splash"], dense_attention, mesh, "here", notes), rule, arrays, seen, real)
+  assert notes.found == {("here", ""): None}
+  expected = outcome(dense_attention, rule, arrays, seen, real)
+  for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(one, other, atol=1e-5 * float(np.abs(other).max()))
+
+
+def test_parts_of_queries_must_be_whole_blocks():
+  arrays, seen, real = inputs(False, False, 1, batch=2)
+  notes = Notes("splash")
+  kernel = Kernel(RUNS["splash"], dense_attention, make_mesh({"data": 2, "sequence": 4}), "here", notes)
+  found = outcome(kernel, masks.causal, arrays, seen, real)
+  assert "131 queries do not make 4 parts" in notes.lines()[0]
+  expected = outcome(dense_attention, masks.causal, arrays, seen, real)
+  np.testing.assert_allclose(found[1], expected[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("mesh", ["data", "both"])
+def test_a_mesh_changes_nothing(mesh):
+  arrays, seen, real = inputs(True, True, 2)
+  run = lambda mesh: outcome(
+    Kernel(RUNS["splash"], dense_attention, mesh, "", Notes("")), masks.causal, arrays, seen, real
+  )
+  for one, other in zip(jax.tree.leaves(run(MESHES[mesh])), jax.tree.leaves(run(ONE)), strict=True):
+    np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+SIZES = dict(vocab_size=23, dim=8, depth=2, num_heads=2)
+MODELS = {
+  "gpt": dict(SIZES, max_length=130),
+  "llama": dict(SIZES, max_length=130, mlp_dim=7, num_kv_heads=1, window=9, pattern=["local", "global"]),
+  "modernbert": dict(SIZES, max_length=130, mlp_dim=7, window=10),
+}
+
+
+@pytest.mark.parametrize("family", MODELS)
+def test_a_whole_model_gives_the_same(family):
+  model = zoo.build(family, **MODELS[family])
+  params = filled(model, *model.example())
+  attending, notes = with_kernels(model, "splash", ONE, interpret=True)
+  tokens = np.random.default_rng(0).integers(0, 23, (2, 130)).astype(np.int32)
+  given = {"segment_ids": np.where(np.arange(130) < 77, 1, 2).astype(np.int32)[None].repeat(2, 0)}
+  run = lambda model: jax.jit(lambda: jax.tree.leaves(model.apply({"params": params}, tokens, **given)))()
+  for one, other in zip(run(attending), run(model), strict=True):
+    np.testing.assert_allclose(one, other, atol=2e-5 * float(np.abs(other).max()))
+  assert notes.lines() == ["attention: splash"]
+  assert attending.spec == model.spec and attending != model
+
+
+TOKENS = np.zeros((2, 130), np.int32)
+REFUSED = {
+  "bias": ("t5", SIZES, (TOKENS, TOKENS), {}, "encoder/stack/block/attention: a bias is added to its logits"),
+  "soft cap": (
+    "gemma",
+    dict(MODELS["gpt"], mlp_dim=7, attention_cap=5.0),
+    (TOKENS,),
+    {},
+    "stack/block/0/attention: its logits are changed, as by a soft cap",
+  ),
+  "dropout": (
+    "gpt",
+    dict(MODELS["gpt"], dropout=0.1),
+    (TOKENS,),
+    {"train": True, "rngs": {"dropout": jax.random.key(0)}},
+    "stack/block/attention: its weights are dropped or looked at",
+  ),
+  "short": (
+    "gpt",
+    MODELS["gpt"],
+    (TOKENS[:, :9],),
+    {},
+    "stack/block/attention: 9 queries see 9 keys, splash attention takes 128 or more",
+  ),
+  "places": (
+    "gpt",
+    MODELS["gpt"],
+    (TOKENS,),
+    {"positions": np.arange(130, dtype=np.int32)[None]},
+    "stack/block/attention: tokens do not stand where they are in the row: positions are given, or a cache's",
+  ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_a_kernel_cannot_do_is_done_densely_and_said(case):
+  family, sizes, tokens, given, why = REFUSED[case]
+  model = zoo.build(family, **sizes)
+  params = jax.eval_shape(model.init, jax.random.key(0), *model.example())["params"]
+  attending, notes = with_kernels(model, "splash", ONE, interpret=True)
+  found, expected = (str(jax.make_jaxpr(functools.partial(x.apply, **given))({"params": params}, *tokens))
+                     for x in (attending, model))  # fmt: skip
+  assert f"attention: splash -> dense in {why}" in notes.lines()
+  # The cross-attention of T5 has no bias.
+  assert notes.lines()[:-2] == ["attention: splash"] if case == "bias" else found == expected
+
+
+def test_looking_at_weights_and_caching_leave_the_kernel():
+  model = zoo.build("gpt", **MODELS["gpt"])
+  attending, notes = with_kernels(model, "splash", ONE, interpret=True)
+  params = filled(model, *model.example())
+  _, seen = zoo.capture(attending, params, TOKENS)
+  assert seen["stack/layer_0/self_attention/weights"].shape == (2, 2, 130, 130)
+  jax.jit(lambda: attending.apply({"params": params}, TOKENS, mutable=["cache"]))()
+  assert [why for _, why in notes.found] == [
+    "its weights are dropped or looked at",
+    "tokens do not stand where they are in the row: positions are given, or a cache's",
+  ]
+
+
+def test_what_a_mesh_cannot_split_is_said():
+  model = zoo.build("gpt", **MODELS["gpt"])
+  params = filled(model, *model.example())
+  for mesh, why in (("data", "2 rows do not divide over the 8 devices of mesh axis 'data'"), ("both", "2 rows do not")):
+    attending, notes = with_kernels(model, "splash", MESHES[mesh], interpret=True)
+    jax.eval_shape(lambda attending=attending: attending.apply({"params": params}, TOKENS))
+    assert why in notes.lines()[0]
+
+
+def test_the_platform_chooses_unless_a_name_does():
+  model = zoo.build("gpt", **MODELS["gpt"])
+  assert with_kernels(model, "auto", ONE)[0] is model  # On a CPU attention stays as it is.
+  with pytest.raises(
+    UserError, match="There is no attention 'splat'. Did you mean 'splash'. There are: auto, dense, x"
+  ):
+    with_kernels(model, "splat", ONE)
+  with pytest.raises(UserError, match="attention is 'cudnn', which needs a gpu; the mesh is of cpu devices. Use auto."):
+    with_kernels(model, "cudnn", ONE)
+
+
+def test_one_line_of_a_config_chooses(tmp_path):
+  (tmp_path / "a.txt").write_text("Of many words, some are said twice. " * 9)
+  config = with_defaults(
+    {
+      "seed": 3,
+      "steps": 2,
+      "batch_size": 8,
+      "workdir": "unused",
+      "model": {"family": "gpt", **SIZES, "vocab_size": 260, "max_length": 16},
+      "objective": {"name": "causal_lm"},
+      "data": {
+        "name": "language",
+        "source": f"text:{tmp_path}",
+        "tokenizer": "bytes",
+        "max_length": 17,
+        "cache": False,
+      },
+      "optimizer": {"learning_rate": 1e-2},
+      "mesh": {"data": -1},
+      "sharding": "replicated",
+      "eval": {},
+    }
+  )
+  assert config["attention"] == "auto"
+  found = {}
+  for name in ("auto", "xla"):
+    made = experiment(ConfigDict(config | {"attention": name}), MESHES["data"])
+    batch = put_batch(made.batches[0], MESHES["data"])
+    state = jax.jit(made.init, out_shardings=made.placed)(jax.random.key(0))
+    found[name] = made.compiled_step()(state, batch)[1]
+    assert made.attention.lines() == (["attention: xla"] if name == "xla" else [])
+    assert made.model == zoo.build(**config["model"])  # What is saved and evaluated is the model as it was built.
+  for one, other in zip(jax.tree.leaves(found["xla"]), jax.tree.leaves(found["auto"]), strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-5)

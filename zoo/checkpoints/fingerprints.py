@@ -1,0 +1,70 @@
+"""A number for every array that changes when any of its bits does, and is the same however the array is spread.
+
+Every word of 32 bits (smaller numbers are widened) is mixed with its place by a bijection (the end of MurmurHash3,
+https://github.com/aappleby/smhasher), and the results are added up modulo 2**32. So one changed number is always found,
+and several go unnoticed once in four billion times. Sums of whole numbers do not depend on their order: every device
+adds up what it has, with no copy to a host.
+"""
+
+from collections import defaultdict
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from zoo.tree import path_name
+
+
+def fingerprints(tree: Any) -> dict[str, int]:
+  """path -> number below 2**32, of arrays of any dtype (also jax's keys), numpy arrays and Python numbers."""
+  found, groups = {}, defaultdict(list)
+  for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+    if isinstance(leaf, jax.Array):
+      groups[frozenset(leaf.sharding.device_set)].append((path_name(path), leaf))
+    else:
+      found[path_name(path)] = int(_sum(np, np.asarray(leaf)))
+  for named in groups.values():
+    names, arrays = zip(*named, strict=True)
+    # One vector, which every host has whole.
+    mesh = next((x.sharding.mesh for x in arrays if isinstance(x.sharding, NamedSharding)), None)
+    whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    sums = jax.jit(_sums, out_shardings=whole)(arrays)
+    found |= {name: int(value) for name, value in zip(names, np.asarray(sums), strict=True)}
+  return found
+
+
+def _sums(arrays: tuple[jax.Array, ...]) -> jax.Array:
+  return jnp.stack([_sum(jnp, x) for x in arrays])
+
+
+def _sum(xp: Any, array: Any) -> Any:
+  words = _words(array) if xp is np else _words_on_device(array)
+  place = xp.zeros([1] * words.ndim, np.uint32)
+  for axis, size in enumerate(words.shape):  # Row-major, modulo 2**32. No reshape: that would move what is spread.
+    along = xp.arange(size, dtype=np.uint32).reshape([-1 if i == axis else 1 for i in range(words.ndim)])
+    place = place * np.uint32(size & 0xFFFFFFFF) + along
+  return xp.sum(_mix(words + _mix(place)), dtype=np.uint32)
+
+
+def _words(array: np.ndarray) -> np.ndarray:
+  size, flat = min(array.dtype.itemsize, 4), np.ascontiguousarray(array).reshape(-1)
+  return flat.view(f"u{size}").astype(np.uint32)
+
+
+def _words_on_device(array: jax.Array) -> jax.Array:
+  if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+    array = jax.random.key_data(array)
+  if jnp.iscomplexobj(array):
+    array = jnp.stack([array.real, array.imag], -1)
+  if array.dtype == jnp.bool_:
+    return array.astype(jnp.uint32)
+  bits = jnp.iinfo(array.dtype).bits if jnp.issubdtype(array.dtype, jnp.integer) else jnp.finfo(array.dtype).bits
+  return jax.lax.bitcast_convert_type(array, f"uint{min(bits, 32)}").astype(jnp.uint32)
+
+
+def _mix(x: Any) -> Any:
+  for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+    x = (x ^ (x >> np.uint32(shift))) * np.uint32(factor)
+  return x ^ (x >> np.uint32(16))

@@ -1,0 +1,290 @@
+"""The checkpoints of a run in progress: whole training states, written in the background by Orbax.
+
+A step is written to a temporary folder and renamed when all of it is there, so that a killed run leaves finished
+checkpoints and perhaps one torn folder, which is never read and is removed by the next run. The state may be read back
+on any number of devices and processes, in any sharding. Finished models are saved by `zoo.saving`.
+
+With the state its `zoo.checkpoints.fingerprints` are saved, made of the arrays before anything is written: what comes
+back with
+other bits is not taken. One process on its own disk also has the CRC-32 of every file checked, before anything is read.
+"""
+
+import contextlib
+import functools
+import itertools
+import os
+from collections.abc import Callable, Generator, Mapping
+from typing import Any, Self
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+from jax.experimental import multihost_utils
+
+from zoo import storage
+from zoo.checkpoints.fingerprints import fingerprints
+from zoo.checkpoints.orbax_logging import hush_orbax
+from zoo.checkpoints.restore import (
+  CHECKSUMS,
+  FINGERPRINTS,
+  SCORE,
+  Damaged,
+  absolute,
+  described,
+  problem,
+  read_score,
+  read_unverified,
+  reason_of,
+  saved_fingerprints,
+  sum_of_score,
+  verify,
+)
+from zoo.checkpoints.retention import NewestAndBest
+from zoo.errors import UserError, did_you_mean
+from zoo.hosts import consensus
+
+
+class Checkpoints:
+  """The newest `keep` states in `folder`, and the best one.
+
+  Args:
+    folder: where the checkpoints go, one subfolder per step; made if it is not there. May be a bucket (`gs://...`).
+    keep: how many of the newest to keep.
+    best: name of the metric whose best checkpoint is kept too, e.g. `eval/retrieval/r1`.
+    best_mode: "max" or "min": what is best.
+    note: told which checkpoint is damaged, and which one is used.
+    check: called before a checkpoint is written; raises if this must not be.
+
+  Beside these stays the last one that was restored, until a later one is: it is known to be good.
+  """
+
+  def __init__(
+    self,
+    folder: str | os.PathLike,
+    *,
+    keep: int = 2,
+    best: str | None = None,
+    best_mode: str = "max",
+    note: Callable[[str], Any] = print,
+    check: Callable[[], Any] = lambda: None,
+  ):
+    if keep < 1 or best_mode not in ("max", "min"):
+      raise UserError(
+        f"Checkpoints keep {keep}, best_mode {best_mode!r}. Keep at least 1; best_mode is 'max' or 'min'."
+      )
+    self.folder = absolute(folder)
+    if self.folder.exists() and not self.folder.is_dir():
+      raise UserError(f"{self.folder} is a file, so no checkpoints can be kept there. Choose another workdir.")
+    self.best_name, self.best_mode, self._note, self._check = best, best_mode, note, check
+    self._policy = NewestAndBest(keep)
+    hush_orbax()
+
+  @functools.cached_property
+  def manager(self) -> ocp.CheckpointManager:
+    """Orbax's; made once it is known which checkpoints can be read, as it reads the scores of all."""
+    scores(self.folder)  # Orbax does not say which of them it cannot read.
+    options = ocp.CheckpointManagerOptions(
+      # Without a best_fn Orbax writes no metrics; which checkpoints stay is decided by the policy alone. Left to
+      # `max_to_keep` and `best_fn`, Orbax would keep the best ones and delete the newest.
+      best_fn=lambda metrics: metrics["value"],
+      preservation_policy=self._policy,
+      async_options=ocp.AsyncOptions(post_finalization_callback=self._list_files, barrier_sync_fn=consensus.barrier()),
+      cleanup_tmp_directories=True,
+    )
+    try:
+      return ocp.CheckpointManager(self.folder, options=options)
+    except (OSError, ValueError) as error:
+      raise UserError(f"{self.folder} cannot be used for checkpoints: {reason_of(error)}.") from error
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, kind: object, *_: object) -> None:
+    # Hosts finish a checkpoint together: one that has failed waits for nobody, and what it was writing stays torn. So
+    # does what a second Ctrl-C ends.
+    if kind is None or (jax.process_count() == 1 and kind is not KeyboardInterrupt):
+      self.close()
+
+  @property
+  def latest(self) -> int | None:
+    """The newest finished step, None if there is none."""
+    return max(steps(self.folder), default=None)
+
+  def save(self, step: int, state: Any, metrics: Mapping[str, Any] | None = None, wait: bool = False) -> bool:
+    """Copies `state` to the host and writes it in the background. False if that step is saved already.
+
+    A failure of the background write (a full disk) surfaces in the next `save`, `wait` or `close`.
+
+    Args:
+      step: number of training steps done.
+      state: tree of arrays and numbers.
+      metrics: what was measured at this step; only the one called `best` matters.
+      wait: return only when the checkpoint is complete.
+
+    Raises:
+      UserError: the checkpoint before could not be written; or there are `metrics`, none of them called `best`.
+    """
+    self._check()
+    step = int(step)
+    value = (metrics or {}).get(self.best_name)
+    value = None if value is None else float(value)
+    score = {"name": self.best_name, "mode": self.best_mode, "value": value, "step": step}
+    saved = step not in self.manager.all_steps()
+    if saved:
+      sums = fingerprints(state) | {SCORE: sum_of_score(score)}
+      items = {"state": ocp.args.PyTreeSave(state), FINGERPRINTS: ocp.args.JsonSave(sums)}
+      with self._saving():
+        self.manager.save(step, args=ocp.args.Composite(**items), metrics=score, force=True)
+    unknown = metrics and self.best_name is not None and self.best_name not in metrics
+    if wait or unknown:
+      self.wait()
+    if unknown:
+      near = did_you_mean(self.best_name, metrics)
+      raise UserError(f"checkpoint.best is '{self.best_name}', never measured.{near} There is: {', '.join(metrics)}.")
+    return saved
+
+  def restore(self, shapes: Any) -> tuple[Any, int] | None:
+    """The newest state that is whole, and its step; None if nothing was saved yet. All hosts get that of the same step.
+
+    Checkpoints found damaged on the way are noted and renamed to `damaged-N`: they are never deleted, and never count
+    again.
+
+    Args:
+      shapes: tree of `jax.ShapeDtypeStruct` with the shardings wanted; numbers and numpy arrays stay what they are.
+
+    Raises:
+      UserError: none of the checkpoints is whole (they stay where they are), or the newest that is holds arrays of
+        other names, shapes or dtypes.
+    """
+    if "manager" in self.__dict__:
+      self.wait()
+    found = consensus.agreed(steps(self.folder))
+    damaged: dict[int, str] = {}
+
+    def fine(step: int, why: str | None) -> bool:
+      """Whether all hosts say so; one that cannot read what others can has taken note too."""
+      if whole := consensus.everywhere(why is None):
+        return whole
+      damaged[step] = why or "another host cannot read it"
+      return False
+
+    scored = [step for step in found if fine(step, problem(lambda step=step: read_score(self.folder / str(step))))]
+    for step in reversed(scored):
+      folder, state, saved, why = self.folder / str(step), None, {}, None
+      try:
+        state, saved = read_unverified(folder, shapes), saved_fingerprints(folder) or {}
+        why = None if saved else "its fingerprints are missing"
+      except Damaged as error:
+        why = error.reason
+      if fine(step, why) and fine(step, problem(lambda here=(folder, state, saved): verify(*here))):
+        self._set_aside(damaged, step)
+        self._policy.verified = step
+        return state, step
+    if not damaged:
+      return None
+    listed = "; ".join(f"{step}: {damaged[step]}" for step in sorted(damaged, reverse=True))
+    raise Damaged(
+      f"{self.folder} cannot be read, none of its checkpoints is whole ({listed}). Nothing was changed. Bring back a "
+      "copy, or choose another workdir to begin anew.",
+      listed,
+    )
+
+  def _set_aside(self, damaged: Mapping[int, str], used: int) -> None:
+    """Renames what is damaged: its step will be reached, and saved, again."""
+    for step, why in damaged.items():
+      names = (f"damaged-{step}{f'-{n}' if n > 1 else ''}" for n in itertools.count(1))
+      aside = next(path for name in names if not (path := self.folder / name).exists())  # It may have happened before.
+      if jax.process_index() == 0:
+        try:
+          (self.folder / str(step)).rename(aside)
+        except OSError as error:
+          raise UserError(
+            f"{self.folder / str(step)} is damaged, and cannot be renamed: {reason_of(error)}."
+          ) from error
+      self._note(f"Warning: the checkpoint of step {step} is damaged ({why}). It is now {aside}. Using step {used}.")
+    if damaged:
+      if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("set aside")
+      if "manager" in self.__dict__:
+        self.manager.reload()
+
+  def wait(self) -> None:
+    """Returns when everything saved so far is complete on disk."""
+    with self._saving():
+      self.manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Waits, then ends the background threads."""
+    if "manager" in self.__dict__:
+      with self._saving():
+        self.manager.close()
+
+  def _list_files(self) -> None:
+    """Runs in the background when all files are written, before Orbax gives the folder its final name.
+
+    With many hosts, or in a bucket, reading everything back would cost more than it protects from.
+    """
+    if jax.process_count() == 1 and "://" not in os.fspath(self.folder):
+      for unfinished in _torn(self.folder):
+        storage.write_checksums(unfinished / "state", to=unfinished / CHECKSUMS)
+
+  @contextlib.contextmanager
+  def _saving(self) -> Generator[None]:
+    """Turns whatever goes wrong while writing into one line, and takes the torn folder away: it may fill the disk.
+
+    What JAX raises says that a device or another host is lost, and nothing of the disk; Orbax calls it a TimeoutError.
+    """
+    try:
+      yield
+    except (OSError, ValueError, RuntimeError) as error:
+      if lost := consensus.lost(error):
+        raise lost from None
+      if jax.process_index() == 0:
+        for torn in _torn(self.folder):
+          with contextlib.suppress(OSError):  # A folder that may not be written to may not be tidied either.
+            torn.rmtree(missing_ok=True)
+      newest = self.latest
+      left = "No earlier checkpoint is there" if newest is None else f"The checkpoint of step {newest} is intact"
+      raise UserError(
+        f"Cannot save a checkpoint in {self.folder}: {reason_of(error)}. {left}. "
+        "Make room (or choose another workdir) and run the same command again."
+      ) from error
+
+
+def steps(folder: str | os.PathLike) -> list[int]:
+  """The finished checkpoints in `folder`, in increasing order. Torn and temporary folders do not count."""
+  folder = absolute(folder)
+  if not folder.is_dir():
+    return []
+  return sorted(found.step for found in ocp.path.step.standard_name_format().find_all(folder))
+
+
+def read(folder: str | os.PathLike, shapes: Any) -> Any:
+  """The part of one checkpoint that `shapes` describes: a whole state, or e.g. `{"params": ...}` alone.
+
+  Args:
+    folder: of one step.
+    shapes: as for `Checkpoints.restore`; an array without a sharding goes to the first device.
+  """
+  folder = absolute(folder)
+  read_score(folder)
+  state = read_unverified(folder, shapes)
+  saved = saved_fingerprints(folder)
+  if saved is not None:
+    verify(folder, state, saved)
+  return state
+
+
+def describe(folder: str | os.PathLike) -> dict[str, str]:
+  """`{path: "float32 (3, 4)"}` of everything in the checkpoint `folder`, without reading the arrays."""
+  return described(absolute(folder))
+
+
+def scores(folder: str | os.PathLike) -> dict[int, dict[str, Any] | None]:
+  """The score stored with each checkpoint in `folder`, for `zoo.checkpoints.retention.best_step`."""
+  folder = absolute(folder)
+  return {step: read_score(folder / str(step)) for step in steps(folder)}
+
+
+def _torn(folder: epath.Path) -> list[epath.Path]:
+  return [path for path in folder.iterdir() if ".orbax-checkpoint-tmp" in path.name] if folder.is_dir() else []

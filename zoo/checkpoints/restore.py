@@ -1,0 +1,170 @@
+"""Reads checkpoints, and tells those that are damaged from those of another model.
+
+Neither Orbax nor a disk says when a bit of an array has changed; what else is wrong Orbax says at length.
+"""
+
+import contextlib
+import json
+import os
+import zlib
+from collections.abc import Callable, Generator, Mapping
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from etils import epath
+
+from zoo import storage
+from zoo.checkpoints.fingerprints import fingerprints
+from zoo.errors import UserError, shown
+from zoo.hosts import consensus
+from zoo.json_files import check_file, parse_json
+from zoo.storage import is_remote, place
+from zoo.tree import mismatch, path_name
+
+CHECKSUMS, FINGERPRINTS, SCORE = "checksums.json", "fingerprints", "metrics/metrics"
+
+
+class Damaged(UserError):
+  """A checkpoint cannot be read, or is not what was saved; another one may be fine. `reason` is why, alone."""
+
+  def __init__(self, message: str, reason: str):
+    super().__init__(message)
+    self.reason = reason
+
+
+def saved_fingerprints(folder: epath.Path) -> dict[str, int] | None:
+  """Those of the whole state, as they were when it was saved; None if the folder has none."""
+  with reading(folder):
+    sums = _parsed(folder / FINGERPRINTS / "metadata")
+    if not isinstance(sums, dict | None) or not all(isinstance(number, int) for number in (sums or {}).values()):
+      raise ValueError("its fingerprints are no numbers")
+    return sums
+
+
+def read_score(folder: epath.Path) -> dict[str, Any] | None:
+  """The score stored with a checkpoint, for `zoo.checkpoints.retention.best_step`; None if there is none.
+
+  Raises:
+    Damaged: it has changed, what Orbax keeps beside it cannot be read, or the folder has the name of another step.
+  """
+  with reading(folder):
+    if (folder / "_CHECKPOINT_METADATA").exists():
+      check_file(folder / "_CHECKPOINT_METADATA", 2**26)
+    # What Orbax reads of every checkpoint before it saves another; it would not say which one it cannot read.
+    ocp.path.step.standard_name_format().find_step(folder.parent, int(folder.name)).commit_timestamp_nsecs  # noqa: B018
+    score = _parsed(folder / SCORE)
+    if score is None:
+      return None
+    value = score["value"] if isinstance(score, dict) and {"name", "mode", "value"} <= set(score) else score
+    if not isinstance(value, int | float | None):
+      raise ValueError("its score is no number")
+    step = score.get("step", int(folder.name))  # Checkpoints were saved without, once.
+    if step != int(folder.name):
+      raise ValueError(f"it was saved as that of step {shown(step)} and renamed")
+    if (saved_fingerprints(folder) or {}).get(SCORE, sum_of_score(score)) != sum_of_score(score):
+      raise ValueError("its score has changed since it was saved")
+    return score
+
+
+def _parsed(file: epath.Path) -> Any:
+  if not file.exists():
+    return None
+  check_file(file)
+  return parse_json(file.read_text())
+
+
+def sum_of_score(score: Mapping[str, Any]) -> int:
+  """Its CRC-32."""
+  return zlib.crc32(json.dumps(score, sort_keys=True).encode())
+
+
+def verify(folder: epath.Path, state: Any, saved: Mapping[str, int]) -> None:
+  """Raises Damaged if `state`, or the part of it that was read, has not the bits that were saved. For all hosts."""
+  changed = [name for name, number in fingerprints(state).items() if saved.get(name) != number]
+  if changed:
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    why = f"the numbers of {', '.join(changed[:3])}{more} have changed since they were saved"
+    raise Damaged(f"{folder} cannot be read: {why}. Take another checkpoint, or a copy.", why)
+
+
+def read_unverified(folder: epath.Path, shapes: Any) -> Any:
+  """The part of a checkpoint that `shapes` describes; see `zoo.checkpoints.manager.read`. Waits for no other host."""
+  with reading(folder):
+    if (folder / CHECKSUMS).exists() and (damage := storage.damaged(folder / "state", folder / CHECKSUMS)):
+      raise OSError(damage)
+  stored = described(folder)
+  first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+  shapes = jax.tree.map(lambda leaf: _placed(leaf, first), shapes)
+  partial = isinstance(shapes, Mapping) and not set(shapes) >= {name.split("/")[0] for name in stored}
+  wanted = kinds(shapes)
+  expected = {name: kind for name, kind in stored.items() if not partial or name.split("/")[0] in shapes}
+  if expected != wanted:
+    raise UserError(
+      f"{folder} holds another model or optimizer: {mismatch(expected, wanted)}. "
+      "Restore with the config it was trained with, or choose another workdir."
+    )
+  restore = ocp.args.PyTreeRestore(
+    item=shapes, restore_args=ocp.checkpoint_utils.construct_restore_args(shapes), partial_restore=partial
+  )
+  with reading(folder):
+    # No PyTreeCheckpointer: it would wait for the other hosts, and one of them may have found damage.
+    return ocp.PyTreeCheckpointHandler().restore(folder / "state", args=restore)
+
+
+def described(folder: epath.Path) -> dict[str, str]:
+  """`{path: "float32 (3, 4)"}` of everything in the checkpoint `folder`."""
+  with reading(folder):
+    return kinds(ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree)
+
+
+@contextlib.contextmanager
+def reading(folder: epath.Path) -> Generator[None]:
+  """Takes whatever goes wrong for damage of the checkpoint in `folder`, but for a device that fails or is full."""
+  try:
+    yield
+  except Exception as error:
+    if lost := consensus.lost(error):
+      raise lost from None
+    why = reason_of(error)
+    raise Damaged(f"{folder} cannot be read: {why}. Take another checkpoint, or a copy.", why) from error
+
+
+def problem(check: Callable[[], Any]) -> str | None:
+  """Why a checkpoint is damaged, by a check that may raise Damaged; None if it does not."""
+  try:
+    check()
+  except Damaged as error:
+    return error.reason
+  return None
+
+
+def kinds(tree: Any) -> dict[str, str]:
+  """`float32 (3, 4)` for every leaf. A Python number has the dtype that Orbax stores it as."""
+  numbers = {int: "int64", float: "float64", bool: "bool"}
+  leaves = jax.tree_util.tree_leaves_with_path(tree)
+  return {
+    path_name(path): f"{leaf.dtype if hasattr(leaf, 'dtype') else numbers[type(leaf)]} {getattr(leaf, 'shape', ())}"
+    for path, leaf in leaves
+  }
+
+
+def _placed(leaf: Any, sharding: jax.sharding.Sharding) -> Any:
+  if isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is None:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+  return leaf
+
+
+def absolute(folder: str | os.PathLike) -> epath.Path:
+  """As Orbax wants it; a bucket is absolute as it is."""
+  return place(folder if is_remote(folder) else os.path.abspath(folder))
+
+
+def reason_of(error: Exception) -> str:
+  """The telling part of an error; TensorStore appends a kilobyte of specification."""
+  text = " ".join(str(error).split()) or type(error).__name__
+  if "RESOURCE_EXHAUSTED" in text or "No space left" in text:
+    return "no space left on the disk"
+  if "File too large" in text:
+    return "a file is larger than the disk, or ulimit -f, allows"
+  return text.split(" [")[0][:300].rstrip(".")

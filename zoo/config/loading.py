@@ -1,0 +1,177 @@
+"""Configs: a Python file or a saved config.json, overrides on the command line, and every mistake in one line.
+
+    config, options = load(["--config=configs/clip_emoji.py", "--config.model.depth=4", "--config.steps", "500"])
+
+A config holds data only: none, true or false, numbers, texts, lists (tuples become lists) and sections of these, so
+that it reads back from config.json as it was.
+"""
+
+import json
+import os
+import pathlib
+import sys
+import traceback
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from etils import epath
+from ml_collections import ConfigDict
+
+from zoo.config.overrides import override, split
+from zoo.config.registry import named, names, takes
+from zoo.config.schema import OPTIONAL, REQUIRED, Section, check, flatten, resolve, with_defaults
+from zoo.errors import UserError, did_you_mean
+from zoo.json_files import check_file, read_json
+from zoo.storage import place, replacing
+
+# A run that goes on has these in common with its beginning, but for details that leave its results as they are.
+SAME_RUN = ("seed", "batch_size", "model", "objective", "optimizer")
+SUPPLIED = ("model", "by_row")  # Arguments of what a config names that are not the config's.
+MAY_DIFFER = ("model.remat", "optimizer.accumulate", "objective.pairs", "objective.chunk")
+
+_HELP = """Usage: {program} --config=FILE [--config.KEY=VALUE ...]
+
+  --config=FILE         a Python file with get_config(), or the config.json of a run, or the folder of a run
+  --config.a.b=VALUE    replaces an entry: --config.steps=500 --config.model.depth=4 --config.mesh='{{"data": 8}}'
+{flags}  --traceback           shows where in the code a mistake was met
+  --help                shows this text and, beside --config=FILE, every entry of that config
+
+Top-level keys: {required}. Optional: {optional}."""
+
+
+def load(
+  argv: list[str], flags: Mapping[str, str] | None = None, switches: Mapping[str, str] | None = None
+) -> tuple[ConfigDict, dict[str, Any]]:
+  """Reads a program's arguments into a checked config. Exits after `--help`.
+
+  Args:
+    argv: the arguments without the program's name.
+    flags: further flags that the program takes, with their help: `{"run": "folder of a run"}` is `--run=FOLDER`. If
+      `--config` is not given, the config is that of the run folder which `--run` names.
+    switches: flags without a value, with their help.
+
+  Returns:
+    The config, locked against new keys, and the options `{"traceback": bool, switch: bool, **flags that were given}`.
+
+  Raises:
+    UserError: for an unknown flag, a file that cannot be read, an unknown key or a value of a wrong type.
+  """
+  flags, switches = dict(flags or {}), dict(switches or {})
+  options, overrides = split(argv, flags, switches)
+  helps = options.pop("help")
+  source = options.pop("config", options.get("run"))
+  if helps and source is None:
+    print(_help(flags, switches))
+    raise SystemExit(0)
+  if source is None:
+    raise UserError("Which config? Name one, as in --config=configs/clip_emoji.py. --help lists the flags.")
+  config = with_defaults(read(source))
+  for path, text in overrides:
+    override(config, path, text)
+  config = with_defaults(config)  # An override may have been a whole section.
+  check(config)
+  if helps:
+    entries = (f"  --config.{path}={json.dumps(value)}" for path, value in flatten(config))
+    print("\n".join([_help(flags, switches), "", f"{source}:", *entries, "", *_further(config)]))
+    raise SystemExit(0)
+  return ConfigDict(config).lock(), options
+
+
+def _help(flags: Mapping[str, str], switches: Mapping[str, str]) -> str:
+  named = {f"--{name}=...": text for name, text in flags.items()} | {
+    f"--{name}": text for name, text in switches.items()
+  }
+  lines = "".join(f"  {name:<21} {text}\n" for name, text in named.items())
+  module = sys.modules["__main__"].__spec__  # Of `python -m package`; None for a script.
+  program = pathlib.Path(sys.argv[0]).name if module is None else f"python -m {module.parent}"
+  return _HELP.format(program=program, flags=lines, required=" ".join(REQUIRED), optional=" ".join(OPTIONAL))
+
+
+def _further(config: Mapping[str, Any]) -> Iterator[str]:
+  """What the functions that a config names take beside the entries that it has, a line each."""
+  for section, package, key in (
+    ("model", "models", "family"),
+    ("objective", "objectives", "name"),
+    ("data", "data", "name"),
+  ):
+    entries = config[section]
+    if isinstance(entries.get(key), str) and entries[key] in names(package):
+      others = [name for name in takes(named(package, entries[key]), SUPPLIED) if name not in entries]
+      yield f"--config.{section}.KEY may be, for {entries[key]}, also: {', '.join(others) or 'nothing'}"
+
+
+def read(source: str | os.PathLike) -> dict[str, Any]:
+  """The config of a Python file, of a config.json or of the run folder that has one, as plain data, unchecked."""
+  path = place(source)
+  if path.is_dir():
+    path = path / "config.json"
+  if not path.exists():
+    siblings = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+    raise UserError(f"There is no file {path}.{did_you_mean(path.name, siblings)}")
+  check_file(path)
+  content = _run(path) if path.suffix == ".py" else read_json(path, object)
+  if not isinstance(content, Mapping | ConfigDict):
+    raise UserError(f"{path} gives a {type(content).__name__}, not a config. Return a ConfigDict or a dict.")
+  return resolve(content)
+
+
+def _run(path: epath.Path) -> Any:
+  """What get_config() of a Python file returns. An error in the file is told with its line."""
+  names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
+  try:
+    exec(compile(path.read_text(), str(path), "exec"), names)
+    if callable(names.get("get_config")):
+      return names["get_config"]()
+  except (Exception, SystemExit) as error:
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    if isinstance(error, SyntaxError) and error.filename == str(path):
+      lines.append(error.lineno)
+    where = f"{path}, line {lines[-1]}" if lines else str(path)
+    message = error.msg if isinstance(error, SyntaxError) else error
+    raise UserError(f"{where}: {type(error).__name__}: {message}") from error
+  raise UserError(f"{path} has no function get_config(). It should return a ConfigDict or a dict.")
+
+
+def to_json(config: Section) -> str:
+  """The text of config.json: sorted, two spaces."""
+  return json.dumps(resolve(config), indent=2, sort_keys=True) + "\n"
+
+
+def save(config: Section, folder: str | os.PathLike) -> None:
+  """Writes config.json into the run folder in one step: who reads it meanwhile sees all of it or the old one."""
+  folder = place(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  with replacing(folder / "config.json") as path:
+    path.write_text(to_json(config))
+
+
+def differences(old: Section, new: Section) -> list[str]:
+  """Lines like "model.depth: 4 -> 6" for the entries that differ, sorted."""
+  before = {path: json.dumps(value) for path, value in flatten(old)}
+  after = {path: json.dumps(value) for path, value in flatten(new)}
+  paths = sorted(path for path in before | after if before.get(path) != after.get(path))
+  return [f"{path}: {before.get(path, 'absent')} -> {after.get(path, 'absent')}" for path in paths]
+
+
+def check_same_run(config: Section, folder: str | os.PathLike) -> None:
+  """UserError if the folder holds a run begun with another model, objective, optimizer, seed or batch size.
+
+  Or a model that is no run's: it would be in the way when training has ended.
+  """
+  folder = place(folder)
+  if not (folder / "config.json").exists():
+    if (folder / "model.json").exists():
+      raise UserError(f"{folder} holds a model and no run. Choose another folder with --config.workdir=FOLDER.")
+    return
+  old, new = ({key: whole.get(key) for key in SAME_RUN} for whole in (read(folder), resolve(config)))
+  found = [line for line in differences(old, new) if line.split(":")[0] not in MAY_DIFFER]
+  if found:
+    kind = "model" if any(line.startswith("model.") for line in found) else "run"
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    shown = "; ".join(found[:3]) + more
+    raise UserError(f"{folder} holds another {kind}: {shown}. Choose another folder with --config.workdir=FOLDER.")
+
+
+def without(section: Section, *keys: str) -> dict[str, Any]:
+  """A section as a plain dict, less the entries named."""
+  return {key: value for key, value in resolve(section).items() if key not in keys}

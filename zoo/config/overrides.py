@@ -1,0 +1,119 @@
+"""The command line: `--config.model.depth=4` replaces an entry by a value of the type that the entry has."""
+
+import ast
+from collections.abc import Iterable
+from typing import Any
+
+from zoo.config.schema import KINDS, SECTIONS, refuse, resolve
+from zoo.errors import UserError, did_you_mean, shown
+from zoo.json_files import parse_json
+
+
+def split(
+  argv: Iterable[str], flags: Iterable[str], switches: Iterable[str] = ()
+) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+  """Arguments -> (the flags given, the overrides as ("model.depth", "4")).
+
+  `flags` take a value, as `--config` does; `switches` take none, and are True if given.
+  """
+  options: dict[str, Any] = {"help": False, "traceback": False, **dict.fromkeys(switches, False)}
+  overrides, words = [], list(argv)
+  known = ["config", *flags, *options]
+  while words:
+    word = words.pop(0)
+    name, equals, text = word.removeprefix("--").partition("=")
+    head, dot, path = name.partition(".")
+    if word in ("-h", "--help", "--traceback", *(f"--{switch}" for switch in switches)):
+      options["help" if word == "-h" else name] = True
+      continue
+    if not word.startswith("--"):
+      raise UserError(f"Unexpected argument '{word}'. Options look like --config=FILE.py and --config.steps=500.")
+    if head in KINDS and name not in flags:
+      raise UserError(f"Unknown flag --{name}. Did you mean '--config.{name}'?")
+    if name in options and equals:
+      raise UserError(f"--{name} takes no value. Leave '={text}' away.")
+    if head != "config" and name not in flags:
+      near = did_you_mean(f"--{name}", [f"--{flag}{dot}{path}" for flag in known])
+      raise UserError(f"Unknown flag --{name}.{near} --help lists the flags.")
+    if not equals:
+      if not words or words[0].startswith("--"):
+        raise UserError(f"--{name} needs a value, as in --{name}=VALUE.")
+      text = words.pop(0)
+    if head == "config" and name != "config":
+      overrides.append((path, text))
+    else:
+      options[name] = text
+  return options, overrides
+
+
+def override(config: dict[str, Any], path: str, text: str) -> None:
+  """Replaces the entry at `path`, or adds it to a section whose function judges its options; changes `config`.
+
+  Raises UserError for a section that is not there, a key that cannot be there, and a text that cannot be the value.
+  """
+  *sections, last = path.split(".")
+  node: Any = config
+  where = "config"
+  for name in sections:
+    entries = _entries(node, where)
+    if name not in entries:
+      refuse(name, where, _closed(where) | entries)
+    node, where = entries[name], f"{where}.{name}"
+  entries = _entries(node, where)
+  if last not in entries and (isinstance(node, list) or not last or last not in _closed(where, last)):
+    refuse(last, where, _closed(where) | entries)
+  node[int(last) if isinstance(node, list) else last] = parse(f"config.{path}", text, entries.get(last))
+
+
+def _entries(node: Any, where: str) -> dict[str, Any]:
+  if isinstance(node, list):
+    return {str(index): entry for index, entry in enumerate(node)}
+  if not isinstance(node, dict):
+    raise UserError(f"{where} is {shown(node)}, not a section: it has no entries.")
+  return node
+
+
+def _closed(where: str, *others: str) -> dict[str, Any]:
+  """The entries that the top level or a section of SECTIONS may have; elsewhere `others`, as a function will judge."""
+  closed = {"config": KINDS, **{f"config.{name}": entries for name, entries in SECTIONS.items()}}
+  return dict(closed.get(where, dict.fromkeys(others)))
+
+
+def literal(text: str) -> Any:
+  """A number, a list, a section, true, none ... as JSON or Python write them, or else the text itself."""
+  if text.lower() in ("true", "false", "none", "null"):
+    return {"true": True, "false": False}.get(text.lower())
+  for read in (parse_json, ast.literal_eval):
+    try:
+      return resolve(read(text))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+      continue
+  return text
+
+
+def parse(where: str, text: str, old: Any) -> Any:
+  """The value that `text` means in the place of `old`; `none` may stand in every place."""
+  value = literal(text)
+  if value is None or old is None:
+    return value
+  if isinstance(old, str):  # A name may give way to the list or section that the top level takes in its place.
+    return value if isinstance(value, KINDS.get(where.removeprefix("config."), str)) else text
+  if isinstance(old, bool):
+    fits, wanted = isinstance(value, bool), "true or false"
+  elif isinstance(old, int | float):
+    value = float(text) if text.lower().lstrip("+-") in ("inf", "nan") else value
+    fits, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+    # learning_rate=1 is 1.0 and steps=1e3 is 1000; depth=0.5 stays, for the function's signature to judge.
+    if fits and abs(value) < 2**63 and (isinstance(old, float) or float(value).is_integer()):
+      value = type(old)(value)
+  elif isinstance(old, list):
+    value = [literal(item.strip()) for item in text.split(",")] if not isinstance(value, list) else value
+    fits, wanted = not text.startswith(("[", "(", "{")) or literal(text) == value, "a list, like 2,4 or [2, 4]"
+  else:
+    fits, wanted = (
+      isinstance(value, dict),
+      f"a section. Set an entry of it, as in --{where}.{next(iter(old), 'key')}=...",
+    )
+  if not fits:
+    raise UserError(f"{where} is {shown(text)}. It must be {wanted}.")
+  return value

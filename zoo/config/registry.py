@@ -1,0 +1,125 @@
+"""Names in a config become functions: `{"name": "causal_lm", ...}` is `zoo.objectives.causal_lm.causal_lm(...)`.
+
+The naming convention is the registry: a new file is found without being listed anywhere.
+"""
+
+import importlib
+import inspect
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from zoo.config.schema import Section, resolve
+from zoo.errors import UserError, did_you_mean, shown
+
+
+def names(package: str) -> list[str]:
+  """The functions that `zoo.<package>` offers: its modules that hold a function of their own name."""
+  return [name for name in _modules(package) if hasattr(importlib.import_module(f"zoo.{package}.{name}"), name)]
+
+
+def _modules(package: str) -> list[str]:
+  files = pkgutil.iter_modules(importlib.import_module(f"zoo.{package}").__path__)
+  return sorted(info.name for info in files if not info.ispkg)
+
+
+def named(package: str, name: str) -> Callable:
+  """The function `name` of `zoo/<package>/<name>.py`. Raises UserError with the names there are."""
+  if isinstance(name, str) and name in _modules(package):  # So that one module is imported and not all.
+    function = getattr(importlib.import_module(f"zoo.{package}.{name}"), name, None)
+    if function is not None:
+      return function
+  offered = names(package)
+  near = did_you_mean(str(name), offered)
+  raise UserError(f"zoo/{package} has no {shown(str(name))}.{near} It has: {', '.join(offered)}.")
+
+
+def call(package: str, options: Section, *args: Any, offers: Mapping[str, Any] | None = None, **supplied: Any) -> Any:
+  """Calls the function that the config section `options` names, with its other entries as keyword arguments.
+
+  Args:
+    package: folder of the zoo, e.g. `objectives`.
+    options: `{"name": ..., **keywords}`, a dict or ConfigDict; the keywords are checked against the signature.
+    *args: positional arguments that the caller supplies, e.g. the model.
+    offers: keywords that the caller supplies to a function that has parameters of these names.
+    **supplied: keywords that the caller supplies. A config may not set them, nor those of `offers`.
+  """
+  options = resolve(options)
+  if "name" not in options:
+    raise UserError(f"A section for zoo/{package} needs a 'name'. It may be: {', '.join(names(package))}.")
+  name = options.pop("name")
+  function = named(package, name)
+  parameters = inspect.signature(function).parameters
+  positional = list(parameters)[: len(args)]
+  supplied |= {name: value for name, value in (offers or {}).items() if name in parameters}
+  check_options(function, options, name, given=[*positional, *supplied])
+  return function(*args, **options, **supplied)
+
+
+def takes(function: Callable, given: Iterable[str] = ()) -> list[str]:
+  """The options of a function that a user may set: its parameters but for those that the caller supplies.
+
+  >>> takes(named("objectives", "causal_lm"), given=["model", "by_row"])
+  ['balance', 'chunk']
+  """
+  parameters = inspect.signature(function).parameters.values()
+  return [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name not in given]
+
+
+def check_options(function: Callable, options: Mapping[str, Any], what: str, given: Iterable[str] = ()) -> None:
+  """Refuses options that `function` does not take, values of another type, and missing ones.
+
+  Args:
+    function: its signature says what there is; parameters without annotation take anything.
+    options: what the user gave.
+    what: how to call the function in a message.
+    given: names of parameters that the caller supplies and a user may not.
+  """
+  given = set(given)
+  parameters = inspect.signature(function).parameters
+  offered = takes(function, given)
+  open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+  for name, value in options.items():
+    if name not in offered:
+      if open_ended and name not in given:
+        continue
+      raise UserError(f"{what} takes no '{name}'.{did_you_mean(name, offered)} It takes: {', '.join(offered)}.")
+    check_type(f"{what}.{name}", value, parameters[name].annotation)
+  missing = [name for name in offered if parameters[name].default is inspect.Parameter.empty and name not in options]
+  if missing:
+    raise UserError(f"{what} needs {', '.join(repr(name) for name in missing)}. Add it to the config.")
+
+
+# What a config can hold for an annotation, and how to say it.
+_KINDS = {
+  int: ((int,), "a whole number"),
+  float: ((int, float), "a number"),
+  bool: ((bool,), "true or false"),
+  str: ((str,), "a text"),
+  type(None): ((type(None),), "none"),
+  list: ((list, tuple), "a list"),
+  tuple: ((list, tuple), "a list"),
+  Sequence: ((list, tuple), "a list"),
+  dict: ((Mapping,), "a section"),
+  Mapping: ((Mapping,), "a section"),
+}
+
+
+def check_type(what: str, value: Any, annotation: Any) -> None:
+  """Refuses a value that is plainly not of the annotated type; says nothing about types that no config can hold."""
+  union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
+  annotations = typing.get_args(annotation) if union else (annotation,)
+  kinds = [typing.get_origin(kind) or kind for kind in annotations]
+  if any(kind not in _KINDS for kind in kinds):
+    return
+  wanted = dict.fromkeys(_KINDS[kind][1] for kind in kinds)
+  fitting = tuple(fit for kind in kinds for fit in _KINDS[kind][0])
+  if not isinstance(value, fitting) or (isinstance(value, bool) and bool not in kinds):
+    raise UserError(f"{what} is {shown(value)} ({type(value).__name__}). It must be {' or '.join(wanted)}.")
+  lists = [typing.get_args(kind) for kind in annotations if _KINDS[typing.get_origin(kind) or kind][1] == "a list"]
+  if isinstance(value, list | tuple) and len(lists) == 1 and set(lists[0][1:]) <= {...}:
+    for index, entry in enumerate(value):  # Of list[str], Sequence[str] and tuple[str, ...].
+      for kind in lists[0][:1]:
+        check_type(f"{what}.{index}", entry, kind)

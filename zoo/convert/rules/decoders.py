@@ -1,0 +1,152 @@
+"""What the configs and files of decoders have in common: rotary positions, kinds of layers, heads."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from zoo.convert.rules.layouts import Rule, linear
+from zoo.convert.rules.options import Options
+from zoo.convert.rules.reference import Reference
+from zoo.errors import UserError
+
+# What one kind of rotary positions or another reads of its section in the reference, which passes over the rest.
+ROPE = Reference(
+  {},
+  frozenset(
+    """attention_factor beta_fast beta_slow factor high_freq_factor long_factor low_freq_factor mscale mscale_all_dim
+    mrope_interleaved mrope_section original_max_position_embeddings partial_rotary_factor rope_theta rope_type
+    short_factor truncate type""".split()
+  ),
+  {},
+  {},
+)
+_KINDS = {"full_attention": "global", "sliding_attention": "local"}
+
+
+def heads_and_pad(options: Options, found: Mapping[str, Any], pad: int | None = None) -> dict[str, Any]:
+  """The numbers and width of heads where they are null, and the token of padding; `pad` is the reference's default."""
+  own = {"pad": options.nullable("pad_token_id", pad)}
+  if options.nullable("num_key_value_heads", found["num_kv_heads"]) is None:
+    own["num_kv_heads"] = found["num_heads"]
+  if found["head_dim"] is None and found["num_heads"] > 0:
+    own["head_dim"] = found["dim"] // found["num_heads"]
+  if own["pad"] is not None and own["pad"] < 0:  # No token has such a number.
+    own["pad"] = None
+  return own
+
+
+def rope(options: Options, max_length: int, theta: float = 10_000.0) -> dict[str, Any]:
+  """`theta` and `rope`, from either spelling: rope_theta and rope_scaling, or rope_parameters.
+
+  Args:
+    max_length: max_position_embeddings, which stands in for a length of training that is not given.
+    theta: the reference's default.
+  """
+  theta = options.take("rope_theta", theta, (int, float))
+  options.must_be("partial_rotary_factor", 1.0, None)
+  trained = options.take("original_max_position_embeddings", None, int)
+  new, old = (options.section(name, ROPE) for name in ("rope_parameters", "rope_scaling"))
+  return rope_of(old if old.entries else new, max_length, theta, trained)
+
+
+def rope_of(section: Options, max_length: int, theta: float, trained: int | None = None) -> dict[str, Any]:
+  """The same from one section; `trained`: the length of training, where it is given elsewhere."""
+  kind = section.take("rope_type", section.take("type", "default"))
+  found: dict[str, Any] = {"theta": float(section.take("rope_theta", theta, (int, float)))}
+  section.must_be("partial_rotary_factor", 1.0, None)
+  length = section.take("original_max_position_embeddings", max_length)
+  length = length if trained is None else trained
+
+  def number(name: str, default: float | None = None) -> float:
+    value = section.take(name, default, (int, float))
+    if value is None:
+      raise UserError(f"{section.where}: rope_type {kind!r} needs {name}.")
+    return float(value)
+
+  if kind == "default":
+    found["rope"] = None
+  elif kind == "linear":
+    found["rope"] = {"name": kind, "factor": number("factor")}
+  elif kind == "dynamic":
+    found["rope"] = {"name": kind, "factor": number("factor"), "trained_length": max_length}
+  elif kind == "llama3":
+    low, high = number("low_freq_factor"), number("high_freq_factor")
+    found["rope"] = {"name": kind, "factor": number("factor"), "trained_length": length, "low": low, "high": high}
+  elif kind == "yarn":
+    factor = number("factor", max_length / length)
+    found["rope"] = {"name": kind, "factor": factor, "trained_length": length, **_yarn(section, factor)}
+  else:
+    raise section.refusal("rope_type", kind, ("default", "linear", "dynamic", "llama3", "yarn"))
+  section.done()
+  return found
+
+
+def _yarn(section: Options, factor: float) -> dict[str, Any]:
+  amplitude = section.take("attention_factor", None, (int, float))
+  up, down = (section.take(name, None, (int, float)) for name in ("mscale", "mscale_all_dim"))
+  if amplitude is None and up and down and factor > 1:
+    amplitude = (0.1 * up * math.log(factor) + 1) / (0.1 * down * math.log(factor) + 1)
+  fast, slow = (section.take(name, default) or default for name, default in (("beta_fast", 32.0), ("beta_slow", 1.0)))
+  return {"fast": fast, "slow": slow, "amplitude": amplitude, "truncate": section.take("truncate", True)}
+
+
+def rope_entries(sizes: Mapping[str, Any]) -> dict[str, Any]:
+  """The way back, as all versions of the reference read it."""
+  return {"rope_theta": sizes["theta"], "rope_scaling": rope_section(sizes["rope"], sizes["max_length"])}
+
+
+def rope_section(rope: Mapping[str, Any] | None, max_length: int) -> dict[str, Any] | None:
+  """A scaling as the reference has it; None of None."""
+  if rope is None:
+    return None
+  if rope["name"] == "dynamic" and rope["trained_length"] != max_length:
+    raise UserError(
+      f"The hub's dynamic rope is trained at max_length {max_length}, this one at {rope['trained_length']}. Make them "
+      "the same."
+    )
+  found = {"rope_type": rope["name"], "factor": rope["factor"]}
+  if rope["name"] in ("llama3", "yarn"):
+    found["original_max_position_embeddings"] = rope["trained_length"]
+  if rope["name"] == "llama3":
+    found |= {"low_freq_factor": rope.get("low", 1.0), "high_freq_factor": rope.get("high", 4.0)}
+  if rope["name"] == "yarn":
+    found |= {"beta_fast": rope.get("fast", 32.0), "beta_slow": rope.get("slow", 1.0)}
+    found |= {"attention_factor": rope.get("amplitude"), "truncate": rope.get("truncate", True)}
+  return found
+
+
+def layer_kinds(options: Options, local: Sequence[bool]) -> list[str]:
+  """The shortest turn of "local" and "global" that repeats to layer_types; `local`: which are, if it is not given."""
+  kinds = options.take("layer_types", None, list)
+  if kinds is None:
+    kinds = ["sliding_attention" if near else "full_attention" for near in local]
+  strange = [kind for kind in kinds if not isinstance(kind, str) or kind not in _KINDS]
+  if strange:
+    raise options.refusal("layer_types", strange[0], _KINDS)
+  if len(kinds) != len(local):
+    raise UserError(f"{options.where}: layer_types names {len(kinds)} layers, num_hidden_layers is {len(local)}.")
+  return [_KINDS[kind] for kind in shortest_turn(kinds)]
+
+
+def shortest_turn(kinds: Sequence[str]) -> list[str]:
+  """The shortest list that repeats to this one."""
+  periods = range(1, len(kinds) + 1)
+  period = next((n for n in periods if all(kind == kinds[i % n] for i, kind in enumerate(kinds))), 0)
+  return list(kinds[:period])
+
+
+def layer_types(pattern: Sequence[str], depth: int) -> list[str]:
+  """The way back: what the reference calls each layer."""
+  theirs = {ours: theirs for theirs, ours in _KINDS.items()}
+  return [theirs[pattern[i % len(pattern)]] for i in range(depth)]
+
+
+def head_rules(sizes: Mapping[str, Any]) -> list[Rule]:
+  """Of a head of `zoo/models/llama.py`."""
+  return {
+    "lm": [] if sizes["tied"] else linear("logits", "lm_head", bias=False),
+    "classify": linear("classify", "score", bias=False),
+    "classify_tokens": linear("classify_tokens", "score"),
+    "question_answering": linear("answer", "qa_outputs"),
+    None: [],
+  }[sizes["head"]]

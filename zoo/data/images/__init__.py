@@ -1,0 +1,1 @@
+"""Images: opened, made of one size, and augmented on the device."""

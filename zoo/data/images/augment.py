@@ -1,0 +1,138 @@
+"""Augmentation on the device: `augment([{"name": "shift", "pixels": 4}, ...])` is a function `(rng, batch) -> batch`.
+
+Steps are pure functions `(rng, image) -> image` over a whole batch; every image is changed its own way. Those that move
+pixels are in zoo/data/images/geometry.py, those that change values in zoo/data/images/colors.py.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from zoo.config.registry import check_options
+from zoo.data.images import colors, geometry
+from zoo.errors import UserError, did_you_mean, shown
+from zoo.preprocessing import from_unit
+
+Batch = dict[str, jax.Array]
+
+
+def mixup(rng: jax.Array, batch: Batch, *, num_classes: int, alpha: float = 0.2) -> Batch:
+  """Mixes each image and its label with another's, lambda ~ Beta(alpha, alpha) (https://arxiv.org/abs/1710.09412).
+
+  `label` int [batch] becomes float [batch, num_classes]. The last step, if it is one.
+  """
+  rng, order_rng = jax.random.split(rng)
+  order = jax.random.permutation(order_rng, len(batch["image"]))
+  share = jax.random.beta(rng, alpha, alpha, (len(order), 1))
+  label = jax.nn.one_hot(batch["label"], num_classes)
+  image = share[..., None, None] * batch["image"] + (1 - share[..., None, None]) * batch["image"][order]
+  return {**batch, "image": image, "label": share * label + (1 - share) * label[order]}
+
+
+STEPS: dict[str, Callable] = {
+  step.__name__: step
+  for step in (
+    geometry.shift,
+    geometry.flip,
+    geometry.random_resized_crop,
+    geometry.rotate,
+    geometry.cutout,
+    colors.color,
+    colors.grayscale,
+    colors.invert,
+    colors.outline_darken,
+    colors.blur,
+    colors.noise,
+    mixup,
+  )
+}
+CHANCE = {"flip": 0.5, "grayscale": 0.1, "invert": 0.1}  # of a step to happen to an image; 1 where nothing is said
+
+
+def augment(
+  steps: Sequence[Mapping[str, Any]] = (), normalization: Mapping[str, Any] | None = None
+) -> Callable[[jax.Array, Batch], Batch]:
+  """A pure, jittable `f(rng, batch) -> batch` that changes `batch["image"]` step by step.
+
+  Args:
+    steps: each `{"name": ..., **options}`; options are the keywords of the function of that name, and `p`: the chance
+      that the step happens to an image (by default 0.5 for flip, 0.1 for grayscale and invert, else 1).
+    normalization: of the model that they are for, "image" of `zoo.preprocessing`; None: the zoo's own.
+
+  Images may come as uint8 (0 to 255); steps change float32 in [-1, 1], which is how they leave. With a normalization
+  they leave by that, and without any step as they came: the objective normalises uint8. The same rng gives the same
+  result.
+  """
+  chosen = [_step(options) for options in steps]
+
+  def augmented(rng: jax.Array, batch: Batch) -> Batch:
+    if "image" not in batch:
+      if chosen:
+        raise UserError(f"data.augment changes images, but the batch has only {', '.join(batch)}. Remove data.augment.")
+      return batch
+    if not chosen and normalization is not None:
+      return batch
+    if isinstance(batch["image"], Mapping):
+      raise UserError("data.augment changes images of one shape, and this model takes patches. Remove data.augment.")
+    batch = {**batch, "image": to_float(batch["image"])}
+    for number, step in enumerate(chosen):
+      # Fused with what follows, XLA on CPUs would work out a step's pixels again for each of their neighbours.
+      batch = jax.lax.optimization_barrier(step(jax.random.fold_in(rng, number), batch))
+    return batch if normalization is None else {**batch, "image": from_unit(batch["image"], normalization)}
+
+  return augmented
+
+
+def to_float(image: jax.Array) -> jax.Array:
+  """uint8 0 to 255 -> float32 -1 to 1; floats stay."""
+  return image.astype(jnp.float32) / 127.5 - 1 if image.dtype == jnp.uint8 else image
+
+
+RANGES = {"scale": 1.0, "ratio": math.inf}  # Options that are drawn from a range, and the most that they may be.
+
+
+def _check(what: str, option: str, value: Any) -> None:
+  """UserError for a number, or a range of them, that no image can be changed by."""
+  is_number = lambda x: isinstance(x, int | float) and not isinstance(x, bool)
+  if option in RANGES:
+    most = RANGES[option]
+    pair = list(value) if isinstance(value, list | tuple) else [value]
+    if len(pair) != 2 or not all(map(is_number, pair)) or not 0 < pair[0] <= pair[1] <= most or pair[1] == math.inf:
+      bound = f", and {most:g} at most" if most < math.inf else ""
+      raise UserError(f"{what} is {shown(value)}. It must be two numbers, the lower first, above 0{bound}.")
+  elif is_number(value) and not 0 <= value < 2**31:  # Nor NaN. Pixels, parts, degrees, classes: none is below 0.
+    raise UserError(f"{what} is {shown(value)}. It must be 0 or more, and below {2**31}.")
+  elif option == "alpha" and value == 0:
+    raise UserError(f"{what} is 0. It must be above 0.")
+
+
+def _step(options: Mapping[str, Any]) -> Callable[[jax.Array, Batch], Batch]:
+  if not isinstance(options, Mapping):
+    raise UserError(f"The step {options!r} of augment is not of the form {{'name': 'shift', 'pixels': 4}}.")
+  options = dict(options)
+  name = options.pop("name", None)
+  if not isinstance(name, str) or name not in STEPS:
+    near = did_you_mean(str(name), STEPS)
+    raise UserError(f"augment has no step {shown(str(name))}.{near} It has: {', '.join(STEPS)}.")
+  function = STEPS[name]
+  chance = 1.0 if function is mixup else options.pop("p", CHANCE.get(name, 1.0))  # Which mixup has no use for.
+  if not isinstance(chance, int | float) or not 0 <= chance <= 1:
+    raise UserError(f"augment: {name}.p is {chance!r}. It must be a number from 0 to 1.")
+  check_options(function, options, name, given=["rng", "batch" if function is mixup else "image"])
+  for option, value in options.items():
+    _check(f"augment: {name}.{option}", option, value)
+  if function is mixup:
+    return lambda rng, batch: mixup(rng, batch, **options)
+
+  def step(rng: jax.Array, batch: Batch) -> Batch:
+    rng, chance_rng = jax.random.split(rng)
+    image = batch["image"]
+    changed = function(rng, image, **options)
+    if chance < 1:
+      changed = jnp.where(jax.random.bernoulli(chance_rng, float(chance), (len(image), 1, 1, 1)), changed, image)
+    return {**batch, "image": changed}
+
+  return step

@@ -1,0 +1,105 @@
+"""Encoded images to arrays of one size."""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from zoo.data.images.files import opened, plain, told, upright_size
+from zoo.errors import UserError, did_you_mean
+
+FITS = ("crop", "pad", "squash", "random_crop")
+WHITE, BLACK = np.full(3, 255, np.uint8), np.zeros(3, np.uint8)
+
+Box = tuple[float, float, float, float]
+
+
+def check(fit: str, image_size: int | None) -> None:
+  """Raises UserError unless `decode` can make images of this fit and size."""
+  if fit not in FITS:
+    raise UserError(f"fit is '{fit}'.{did_you_mean(fit, FITS)} It may be: {', '.join(FITS)}.")
+  if image_size is not None and image_size < 1:
+    raise UserError(f"image_size is {image_size}. It must be 1 or more, or none for that of the first image.")
+
+
+def decode(image: Any, size: int, fit: str, what: str, rng: np.random.Generator | None = None) -> np.ndarray:
+  """An image as uint8 [size, size, 3], or [size, size, 4] if parts of it are transparent.
+
+  Args:
+    image: the bytes of a PNG, JPEG, WebP ... file, or an array of uint8 [height, width] or [height, width, 1, 3 or 4],
+      or uint16 [height, width]; `zoo.data.images.files` says what becomes of other depths, modes and orientations.
+    size: pixels of each side of what comes back.
+    fit: `crop` (shorter side to size, middle of the longer), `pad` (longer side to size, transparent margins),
+      `squash`, or `random_crop` (8 to 100% of the area, aspect 3/4 to 4/3, https://arxiv.org/abs/1409.4842; without an
+      rng: `crop`).
+    what: names the record in messages.
+    rng: numpy generator for `random_crop`.
+
+  Raises:
+    BadRecord: it does not decode.
+  """
+  with told(what):
+    return _decode(image, size, fit, rng)
+
+
+def natural_size(image: Any, what: str) -> int:
+  """Pixels of the shorter side of an encoded image or array, which is not decoded."""
+  with told(what):
+    return min(upright_size(opened(image)))
+
+
+def over(pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
+  """`pixels` [h, w, 3 or 4] laid over a plain `colour` [3]: uint8 [h, w, 3]."""
+  if pixels.shape[-1] == 3:
+    return pixels
+  alpha = pixels[..., 3:] / np.float32(255)
+  colour = np.asarray(colour, np.float32)
+  return (colour + alpha * (pixels[..., :3] - colour) + np.float32(0.5)).astype(np.uint8)
+
+
+def _decode(image: Any, size: int, fit: str, rng: np.random.Generator | None) -> np.ndarray:
+  picture = opened(image)
+  width, height = upright_size(picture)
+  (left, top, right, bottom), target = _placement(width, height, size, fit, rng)
+  enough = round(width * target[0] / (right - left)), round(height * target[1] / (bottom - top))
+  picture = plain(picture, draft=enough)
+  x, y = picture.width / width, picture.height / height
+  box = (left * x, top * y, right * x, bottom * y)
+  if picture.size != target or box != (0, 0, *picture.size):
+    picture = picture.resize(target, Image.Resampling.BICUBIC, box=box)
+  pixels = np.asarray(picture)
+  if target != (size, size):
+    return _framed(pixels, size)
+  opaque = pixels.shape[-1] == 4 and pixels[..., 3].min() == 255
+  return pixels[..., :3] if opaque else pixels
+
+
+def _placement(
+  width: int, height: int, size: int, fit: str, rng: np.random.Generator | None
+) -> tuple[Box, tuple[int, int]]:
+  """The part of the image that is used, and the (width, height) that it becomes."""
+  whole = (0.0, 0.0, float(width), float(height))
+  if fit == "squash" or width == height and fit != "random_crop":
+    return whole, (size, size)
+  if fit == "pad":
+    scale = size / max(width, height)
+    return whole, (max(1, round(width * scale)), max(1, round(height * scale)))
+  wide = high = float(min(width, height))
+  left, top = (width - wide) / 2, (height - high) / 2
+  if fit == "random_crop" and rng is not None:
+    area = width * height * rng.uniform(0.08, 1.0)
+    aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+    wide, high = min(width, np.sqrt(area * aspect)), min(height, np.sqrt(area / aspect))
+    left, top = rng.uniform(0, width - wide), rng.uniform(0, height - high)
+  return (left, top, left + wide, top + high), (size, size)
+
+
+def _framed(pixels: np.ndarray, size: int) -> np.ndarray:
+  """`pixels` in the middle of a transparent square."""
+  height, width, channels = pixels.shape
+  top, left = (size - height) // 2, (size - width) // 2
+  framed = np.zeros((size, size, 4), np.uint8)
+  inside = framed[top : top + height, left : left + width]
+  inside[..., 3] = 255
+  inside[..., :channels] = pixels
+  return framed

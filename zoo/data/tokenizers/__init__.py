@@ -1,0 +1,5 @@
+"""Text <-> token ids: `tokenizer("gpt2").encode("Hello")`, or a tokenizer of a published model's folder."""
+
+from zoo.data.tokenizers.named import tokenizer
+
+__all__ = ["tokenizer"]

@@ -1,0 +1,297 @@
+"""What a tokenizer is, and the two kinds: byte pairs on tiktoken, and all that the `tokenizers` package runs.
+
+tiktoken is several times faster than `tokenizers` at byte pairs, and both give the same ids.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Generator, Iterable, Sequence
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+
+from zoo.errors import UserError, shown
+
+ROLES = ("pad", "eos", "bos", "cls", "sep", "mask")
+# Of GPT-2, https://github.com/openai/gpt-2/blob/master/src/encoder.py: a word with a blank before it, digits, signs.
+GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+
+def check_text(text: Any, what: str = "A text") -> None:
+  """UserError for what is no text: no str, or half a character, as JSON holds that was cut within an emoji.
+
+  `tokenizers` refuses a lone surrogate as transformers does, tiktoken takes U+FFFD for it: here all refuse.
+
+  Args:
+    text: to be encoded.
+    what: which text it is, for the message.
+  """
+  if not isinstance(text, str):
+    raise UserError(f"{what} is {shown(text)}, a {type(text).__name__}. It must be a str.")
+  try:
+    text.encode()
+  except UnicodeEncodeError as error:
+    around = shown(text[max(error.start - 40, 0) : error.start + 10])
+    raise UserError(
+      f"{what} holds half a character, {text[error.start]!r} at {error.start} in {around}, as text does that was cut "
+      "within an emoji. Leave it out: text.encode('utf-16', 'surrogatepass').decode('utf-16', 'ignore')."
+    ) from None
+
+
+@contextlib.contextmanager
+def readable(name: str) -> Generator[None]:
+  """A UserError that `name` is damaged, for a plain Exception of the `tokenizers` package or what its Rust code panics
+  with, which is no Exception."""
+  try:
+    yield
+  except BaseException as error:
+    if type(error) is not Exception and type(error).__name__ != "PanicException":
+      raise
+    raise UserError(f"The tokenizer {name} cannot be used: {str(error)[:200]}. Fetch its files again.") from None
+
+
+class Tokenizer:
+  """Text <-> ids, and texts -> the batch that a model takes.
+
+  In `encode`, signs that look like special tokens are text like any other: only a program inserts special ids. A call,
+  `tokenizer(texts)`, adds the special tokens that the model expects and reads those that a text spells.
+
+  Attributes:
+    name: what `tokenizer` was asked for.
+    vocab_size: ids are 0 .. vocab_size - 1.
+    pad, eos, bos, cls, sep, mask: ids of special tokens, None where there is none.
+    max_length: most tokens of a text, special ones counted, that its model takes; None if unknown.
+    pads_left, cuts_left: whether a batch has padding, and loses what is too long, on the left.
+  """
+
+  pad: int | None
+  eos: int | None
+  bos: int | None
+  cls: int | None
+  sep: int | None
+  mask: int | None
+  max_length: int | None = None
+  pads_left = cuts_left = False
+
+  def __init__(self, name: str, vocab_size: int, roles: dict[str, int | None]):
+    self.name, self.vocab_size = name, vocab_size
+    for role in ROLES:
+      setattr(self, role, roles.get(role))
+
+  def __call__(
+    self,
+    texts: str | Sequence[str],
+    pairs: str | Sequence[str] | None = None,
+    *,
+    length: int | None = None,
+    cut: bool = True,
+    special: bool = True,
+  ) -> dict[str, np.ndarray]:
+    """Texts, or pairs of texts, with the special tokens of the model, as a batch that it takes.
+
+    Args:
+      texts: one or several.
+      pairs: what goes with each as its second text.
+      length: columns; by default as many as the longest row needs.
+      cut: whether what is longer than `length`, or by default than max_length, is cut off, of a pair from the longer
+        text; else it is refused.
+      special: whether signs such as [MASK] in a text are that special token; else they are text.
+
+    Returns:
+      tokens: int32 [batch, length]
+      valid: bool [batch, length], False on padding
+      segments: int32 [batch, length], of pairs: which of the two texts a token is of, as the model counts them
+    """
+    several = lambda text: [text] if isinstance(text, str) or not isinstance(text, Iterable) else list(text)
+    texts, pairs = several(texts), None if pairs is None else several(pairs)
+    if pairs is not None and len(pairs) != len(texts):
+      raise UserError(f"There are {len(texts)} texts and {len(pairs)} second texts. Give each text its own.")
+    for text in [*texts, *(pairs or ())]:
+      check_text(text)
+    most = length or self.max_length
+    rows = self._framed(texts, pairs, most if cut else None, special)
+    longest = max((len(ids) for ids, _ in rows), default=0)
+    if most is not None and longest > most:
+      raise UserError(f"A text has {longest} tokens, {most} are the most. Shorten it, or let it be cut: cut=True.")
+    shape = (len(rows), length or longest)
+    found = {"tokens": np.full(shape, self.pad or 0, np.int32), "valid": np.zeros(shape, bool)}
+    found |= {} if pairs is None else {"segments": np.zeros(shape, np.int32)}
+    for row, (ids, segments) in enumerate(rows):
+      place = slice(shape[1] - len(ids), None) if self.pads_left else slice(len(ids))
+      found["tokens"][row, place], found["valid"][row, place] = ids, True
+      if pairs is not None:
+        found["segments"][row, place] = segments
+    return found
+
+  def encode(self, text: str) -> list[int]:
+    """The ids of a text, without any special token. UserError for half a character; see `check_text`."""
+    raise NotImplementedError
+
+  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    """The same as encoding one by one, on all cores."""
+    return [self.encode(text) for text in texts]
+
+  def decode(self, ids: Iterable[int] | np.ndarray, *, special: bool = True) -> str:
+    """The text of ids; bytes that are no UTF-8 appear as U+FFFD.
+
+    Args:
+      ids: int [length]
+      special: whether special tokens appear by their names; else they are left out.
+    """
+    known = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), int).tolist()
+    wrong = [token for token in known if not 0 <= token < self.vocab_size]
+    if wrong:
+      raise UserError(f"{wrong[0]} is no token of {self.name}: its ids are 0 to {self.vocab_size - 1}.")
+    return self._decode(known, special)
+
+  def word_starts(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
+    """ids [length] -> bool [length]: True where a word begins. Special tokens and punctuation are words too."""
+    ids = np.asarray(ids, int)
+    opens, closes = self._borders
+    starts = opens[ids]
+    starts[1:] |= closes[ids[:-1]]
+    starts[:1] = True
+    return starts
+
+  def changed(self, **attributes: Any) -> Self:
+    """The same with other attributes. Another process that it is sent to opens what its name names."""
+    other = object.__new__(type(self))
+    other.__dict__.update(self.__dict__, **attributes)
+    return other
+
+  def __repr__(self) -> str:
+    return self.name
+
+  def __reduce__(self) -> tuple:
+    from zoo.data.tokenizers.named import tokenizer  # Other processes open it themselves.
+
+    return tokenizer, (self.name,)
+
+  def _decode(self, ids: list[int], special: bool) -> str:
+    raise NotImplementedError
+
+  def _framed(
+    self, texts: list[str], pairs: list[str] | None, most: int | None, special: bool
+  ) -> list[tuple[list[int], list[int]]]:
+    """(ids, segments) of each row with its special tokens, cut to `most`."""
+    raise NotImplementedError
+
+  @cached_property
+  def _borders(self) -> tuple[np.ndarray, np.ndarray]:
+    """For each id: does its token open a word, and is the next token the beginning of one? bool [vocab_size] each."""
+    special = {getattr(self, role) for role in ROLES}
+    borders = [(True, True) if i in special else self._border(i) for i in range(self.vocab_size)]
+    opens, closes = np.array(borders).T
+    return opens, closes
+
+  def _border(self, token: int) -> tuple[bool, bool]:
+    raise NotImplementedError
+
+
+class BytePairs(Tokenizer):
+  """Byte-level byte-pair encoding by tiktoken: any text, exactly restored. Without merges: plain bytes."""
+
+  def __init__(self, name: str, tokens: list[bytes], special: dict[str, int], roles: dict[str, int | None]):
+    import tiktoken
+
+    super().__init__(name, len(tokens) + len(special), roles)
+    ranks = {token: rank for rank, token in enumerate(tokens)}
+    # Made from what we ship; `tiktoken.get_encoding` would ask the network.
+    self.encoding = tiktoken.Encoding(
+      f"zoo-{name}", pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=special
+    )
+
+  def encode(self, text: str) -> list[int]:
+    check_text(text)
+    return self.encoding.encode_ordinary(text)
+
+  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    for text in texts:
+      check_text(text)
+    return self.encoding.encode_ordinary_batch(list(texts))
+
+  def _framed(self, texts, pairs, most, special):
+    if pairs is not None:
+      raise UserError(f"Tokenizer {self.name} makes no pairs of texts. Try bert.")
+    begin, end = ([], []) if self.bos == self.eos else ([self.bos], [self.eos])
+    room = None if most is None else max(most - len(begin) - len(end), 0)
+    allowed = "all" if special else set()
+    encoded = self.encoding.encode_batch(texts, allowed_special=allowed, disallowed_special=())
+    return [([*begin, *ids[:room], *end], []) for ids in encoded]
+
+  def _decode(self, ids: list[int], special: bool) -> str:
+    return self.encoding.decode([token for token in ids if special or not self.encoding.is_special_token(token)])
+
+  def _border(self, token: int) -> tuple[bool, bool]:
+    piece = self.encoding.decode_single_token_bytes(token)
+    return not _in_word(piece[0]), not _in_word(piece[-1])
+
+
+class Pieces(Tokenizer):
+  """Anything that the `tokenizers` package runs: word pieces, CLIP's byte pairs, sentence pieces, a tokenizer.json.
+
+  What a call adds to texts is the backend's post-processor.
+  """
+
+  def __init__(self, name: str, backend: Any, roles: dict[str, int | None], clean: Callable[[str], str] | None = None):
+    super().__init__(name, max(backend.get_vocab().values(), default=-1) + 1, roles)
+    self.backend, self.clean = backend, clean or str
+    self.backend.encode_special_tokens = True
+    self.backend.no_padding()
+    self.backend.no_truncation()
+    self._lock = threading.Lock()
+
+  def encode(self, text: str) -> list[int]:
+    check_text(text)
+    with self._lock, readable(self.name):
+      return self.backend.encode(self.clean(text), add_special_tokens=False).ids
+
+  def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
+    for text in texts:
+      check_text(text)
+    with self._lock, readable(self.name):
+      encoded = self.backend.encode_batch_fast([self.clean(text) for text in texts], add_special_tokens=False)
+    return [encoding.ids for encoding in encoded]
+
+  def _framed(self, texts, pairs, most, special):
+    added = self.backend.num_special_tokens_to_add(pairs is not None)
+    if most is not None and most <= added:
+      raise UserError(f"A row has {most} tokens, and {added} of them are special. Give it a larger length.")
+    firsts = [self.clean(text) for text in texts]
+    rows = firsts if pairs is None else list(zip(firsts, map(self.clean, pairs)))
+    with self._set(special, most) as backend, readable(self.name):
+      encoded = backend.encode_batch_fast(rows)
+    return [(encoding.ids, encoding.type_ids) for encoding in encoded]
+
+  @contextlib.contextmanager
+  def _set(self, special: bool, most: int | None) -> Generator[Any]:
+    """The backend, set up for a call. Its settings are its state: one thread at a time."""
+    with self._lock:
+      self.backend.encode_special_tokens = not special
+      if most is not None:
+        self.backend.enable_truncation(most, direction="left" if self.cuts_left else "right")
+      try:
+        yield self.backend
+      finally:
+        self.backend.encode_special_tokens = True
+        self.backend.no_truncation()
+
+  def _decode(self, ids: list[int], special: bool) -> str:
+    with readable(self.name):
+      return self.backend.decode(ids, skip_special_tokens=not special).strip()
+
+  def _border(self, token: int) -> tuple[bool, bool]:
+    piece = self.backend.id_to_token(token) or ""
+    if type(self.backend.model).__name__ == "WordPiece":
+      return not piece.startswith(self.backend.model.continuing_subword_prefix), False
+    suffix = getattr(self.backend.model, "end_of_word_suffix", None)
+    if suffix:
+      return False, piece.endswith(suffix)
+    letters = piece.encode("utf-8", "replace") or b" "
+    return piece.startswith(("\u0120", "\u2581")) or not _in_word(letters[0]), not _in_word(letters[-1])
+
+
+def _in_word(byte: int) -> bool:
+  """Letters, digits, and every byte of a sign beyond ASCII."""
+  return byte >= 128 or chr(byte).isalnum()

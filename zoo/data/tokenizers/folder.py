@@ -1,0 +1,249 @@
+"""The tokenizer in a folder of the hub's layout: tokenizer.json, or the vocabulary files of some kinds, and its roles.
+
+What a folder says is read as transformers reads it: tokenizer_config.json names the special tokens, the tokens added to
+the vocabulary, whether text becomes lower case, and the longest text; special_tokens_map.json does where it does not.
+"""
+
+import os
+import re
+import string
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from zoo.data.tokenizers.base import ROLES, Pieces, Tokenizer, readable
+from zoo.data.tokenizers.vocabularies import KINDS, OF_CLASS, OF_MODEL_TYPE, Kind, framing
+from zoo.errors import UserError, shown
+from zoo.json_files import check_file, read_json
+
+FAST, CONFIG, SIGNS, ADDED = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+LEFT = ("Gemma", "Siglip2")  # Classes of the reference that put padding on the left where nothing is said.
+NONE = 10**9  # A model_max_length above this says that there is none.
+FIXES = [(f" {sign}", sign) for sign in ".?!,"] + [(" ' ", "'")]
+FIXES += [(f" {end}", end) for end in ("n't", "'m", "'s", "'ve", "'re")]
+
+
+def published(folder: Path) -> Tokenizer:
+  """The tokenizer of a published model's folder. See `zoo.load_tokenizer`."""
+  model = _read(folder / "config.json")
+  config = _read(folder / CONFIG)
+  if "added_tokens_decoder" not in config:
+    config |= _read(folder / SIGNS)
+  kind = _kind(folder, config, model)
+  signs = dict(kind.roles if kind else {}) | _signs(config)
+  settings = None
+  try:
+    if (folder / FAST).is_file():
+      backend = _from_json(folder / FAST, config)
+      _simplify(backend, config, model)
+    elif kind is not None and has_tokenizer(folder):
+      settings = _settings(kind, config, folder)
+      backend = kind.build(folder, signs, settings)
+    else:
+      raise _refusal(folder, config)
+    _add(backend, folder, config, signs)
+    if kind is not None and settings is not None:
+      backend.post_processor = framing(kind.frame(signs, settings), backend)
+    roles = {role: backend.token_to_id(signs[role]) if role in signs else None for role in ROLES}
+    found = Published(str(folder), backend, roles if signs else guessed_roles(backend))
+    found.encode("\ua66e")  # A letter that hardly any vocabulary has: the token for what is unknown must be in it.
+    found(["a"])  # Nor need the tokens that stand around a text be there.
+  except UserError:
+    raise
+  except BaseException as error:  # The package raises plain Exception, and what its Rust code panics with is not one.
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+      raise
+    raise UserError(f"The tokenizer in {folder} cannot be read: {str(error)[:200]}. Fetch its files again.") from None
+  found.max_length = _max_length(config, model, found)
+  found.pads_left = config.get("padding_side", "left" if _class(config, model) in LEFT else "right") == "left"
+  found.cuts_left = config.get("truncation_side") == "left"
+  found.tidies = bool(config.get("clean_up_tokenization_spaces")) and type(backend.model).__name__ != "BPE"
+  return found
+
+
+def has_tokenizer(folder: Path) -> bool:
+  """Whether a folder holds a file that a tokenizer can be made of."""
+  return any((folder / name).is_file() for name in (FAST, "vocab.txt", "vocab.json"))
+
+
+class Published(Pieces):
+  """A tokenizer out of a folder. `tidies`: whether decoding takes out blanks before signs."""
+
+  tidies = False
+
+  def _decode(self, ids: list[int], special: bool) -> str:
+    with readable(self.name):
+      text = self.backend.decode(ids, skip_special_tokens=not special)
+    suffix = getattr(self.backend.model, "end_of_word_suffix", None)
+    if suffix:
+      text = text.replace(suffix, " ").strip()
+    for spaced, tidy in FIXES if self.tidies else ():
+      text = text.replace(spaced, tidy)
+    return text
+
+
+def guessed_roles(backend: Any) -> dict[str, int | None]:
+  """Special tokens known by the names that are in use."""
+  spellings = {role: [f"[{role.upper()}]", f"<{role}>", f"<|{role}|>"] for role in ROLES}
+  spellings["eos"] += ["</s>", "<|endoftext|>", "<|end|>"]
+  spellings["bos"] += ["<s>", "<|startoftext|>", "<|begin|>"]
+  return {
+    role: next((token for token in map(backend.token_to_id, names) if token is not None), None)
+    for role, names in spellings.items()
+  }
+
+
+def _kind(folder: Path, config: Mapping[str, Any], model: Mapping[str, Any]) -> Kind | None:
+  """By the class that the folder names, else by its model, else by what is in its vocabulary."""
+  name = config.get("tokenizer_class")
+  if isinstance(name, str) and name not in ("PreTrainedTokenizerFast", "TokenizersBackend"):
+    return KINDS.get(OF_CLASS.get(name.removesuffix("Fast").removesuffix("Tokenizer"), ""))
+  if isinstance(model.get("model_type"), str):
+    return KINDS.get(OF_MODEL_TYPE.get(model["model_type"], ""))
+  if (folder / FAST).is_file():
+    return None
+  if (folder / "vocab.txt").is_file():
+    return KINDS["bert"]
+  if not (folder / "vocab.json").is_file() or not (folder / "merges.txt").is_file():
+    return None
+  vocab = _read(folder / "vocab.json")
+  return KINDS["clip" if "<|startoftext|>" in vocab else "roberta" if "<mask>" in vocab else "gpt2"]
+
+
+def _from_json(path: Path, config: Mapping[str, Any]) -> Any:
+  from tokenizers import Tokenizer as Backend
+  from tokenizers import normalizers, pre_tokenizers
+
+  check_file(path)
+  backend = Backend.from_file(str(path))
+  before, split = backend.normalizer, backend.pre_tokenizer
+  names = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+  }
+  changes = {ours: config[theirs] for theirs, ours in names.items() if theirs in config}
+  if isinstance(before, normalizers.BertNormalizer) and changes:
+    backend.normalizer = normalizers.BertNormalizer(
+      **{name: getattr(before, name) for name in ("clean_text", *names.values())} | changes
+    )
+  if isinstance(split, pre_tokenizers.ByteLevel) and isinstance(config.get("add_prefix_space"), bool):
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(config["add_prefix_space"], split.use_regex, split.trim_offsets)
+  return backend
+
+
+def _class(config: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+  """The reference's class, without its endings; of a SigLIP 2 for images of any shape it is one, whatever is said."""
+  name = config.get("tokenizer_class")
+  if str(model.get("model_type")).startswith("siglip2"):
+    return "Siglip2"
+  return name.removesuffix("Fast").removesuffix("Tokenizer") if isinstance(name, str) else ""
+
+
+def _simplify(backend: Any, config: Mapping[str, Any], model: Mapping[str, Any]) -> None:
+  """What the reference's classes for SigLIP do to a text, whether or not tokenizer.json says so. Done twice it is the
+  same: lower case, and of the first SigLIP no punctuation and single blanks."""
+  from tokenizers import Regex, normalizers
+
+  name, before = _class(config, model), backend.normalizer
+  steps: list[Any] = [normalizers.Lowercase()] if name == "Siglip2" or config.get("do_lower_case") is not False else []
+  if name == "Siglip":
+    steps += [normalizers.Replace(Regex(f"[{re.escape(string.punctuation)}]"), "")]
+    steps += [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+  if name in ("Siglip", "Siglip2"):
+    backend.normalizer = normalizers.Sequence([*steps, *([] if before is None else [before])])
+
+
+def _settings(kind: Kind, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+  found = {name: config.get(name, default) for name, default in kind.settings.items()}
+  for name, value in found.items():
+    if not isinstance(value, bool) and value is not kind.settings[name]:
+      raise UserError(f"{folder / CONFIG}: {name} is {shown(value)}. It must be true or false.")
+  return found
+
+
+def _signs(config: Mapping[str, Any]) -> dict[str, str]:
+  """role -> its sign, as the folder names it."""
+  contents = {role: _content(config.get(f"{role}_token")) for role in (*ROLES, "unk")}
+  return {role: content for role, content in contents.items() if content is not None}
+
+
+def _content(token: Any) -> str | None:
+  token = token.get("content") if isinstance(token, Mapping) else token
+  return token if isinstance(token, str) and token else None
+
+
+def _add(backend: Any, folder: Path, config: Mapping[str, Any], signs: Mapping[str, str]) -> None:
+  """Adds the tokens that are not in the vocabulary, and tells the backend which are special."""
+  from tokenizers import AddedToken
+
+  properties: dict[str, AddedToken] = {}
+  held = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+  wanted: dict[str, int] = {}
+  decoder = config.get("added_tokens_decoder", {})
+  for number, entry in decoder.items() if isinstance(decoder, Mapping) else ():
+    if _content(entry) is not None and str(number).isdecimal():
+      properties[entry["content"]] = _added(entry)
+      wanted[entry["content"]] = int(number)
+  if not properties:
+    wanted = {sign: number for sign, number in _read(folder / ADDED).items() if isinstance(number, int)}
+    special = set(signs.values())
+    properties |= {sign: AddedToken(sign, special=sign in special, normalized=sign not in special) for sign in wanted}
+  for role in signs:
+    entry = config.get(f"{role}_token")
+    if isinstance(entry, Mapping) and entry.get("content") not in properties:
+      properties[entry["content"]] = _added({**entry, "special": True})
+  extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
+  extra = list(extra.values()) if isinstance(extra, Mapping) else extra
+  named = [*signs.values(), *(content for entry in extra if (content := _content(entry)) is not None)]
+  backend.add_tokens([properties[sign] for sign in sorted(wanted, key=wanted.__getitem__)])
+  properties = {sign: AddedToken(sign, special=True, normalized=False) for sign in named} | held | properties
+  backend.add_special_tokens([properties[sign] for sign in dict.fromkeys(named)])
+  for sign, number in wanted.items():
+    if backend.token_to_id(sign) != number:
+      raise UserError(
+        f"{folder}: the token {shown(sign)} should be number {number}, and after its vocabulary comes number "
+        f"{backend.token_to_id(sign)}. The files do not belong together; fetch them again."
+      )
+
+
+def _added(entry: Mapping[str, Any]) -> Any:
+  from tokenizers import AddedToken
+
+  flags = {
+    name: bool(entry[name]) for name in ("lstrip", "rstrip", "single_word", "normalized", "special") if name in entry
+  }
+  return AddedToken(entry["content"], **flags)
+
+
+def _max_length(config: Mapping[str, Any], model: Mapping[str, Any], tokenizer: Tokenizer) -> int | None:
+  """What the folder says of its tokenizer, else the positions that its model has."""
+  said = config.get("model_max_length")
+  if isinstance(said, int | float) and not isinstance(said, bool) and said >= 1:
+    return int(said) if said < NONE else None
+  section = model.get("text_config", model)
+  section = section if isinstance(section, Mapping) else {}
+  has = section.get("max_position_embeddings", section.get("n_positions"))
+  if not isinstance(has, int) or isinstance(has, bool) or has < 1:
+    return None
+  # Of RoBERTa's positions those up to padding's are no place to stand.
+  taken = (tokenizer.pad or 0) + 1 if model.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
+  return max(has - taken, 1)
+
+
+def _refusal(folder: Path, config: Mapping[str, Any]) -> UserError:
+  pieces = sorted(path.name for path in folder.glob("*") if path.name.endswith((".model", ".spm", ".bpe")))
+  files = [name for name in ("vocab.txt", "vocab.json", *pieces) if (folder / name).is_file()]
+  if not files:
+    return UserError(f"{folder} holds no tokenizer: no {FAST}, no vocabulary. Fetch its files, or name another folder.")
+  what = config.get("tokenizer_class")
+  of = f" for {shown(what)}" if what else ""
+  return UserError(
+    f"{folder} has {files[0]} and no {FAST}, and the zoo makes no tokenizer of it{of}. Where transformers is "
+    "installed: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes one."
+  )
+
+
+def _read(path: Path) -> dict[str, Any]:
+  """A JSON object; an empty one if the file is not there."""
+  return read_json(path) if os.path.lexists(path) else {}

@@ -1,0 +1,78 @@
+"""The tokenizer of a folder of open_clip: CLIP's own, or the one in the folder, and how texts are cleaned before.
+
+https://github.com/mlfoundations/open_clip/blob/main/src/open_clip/tokenizer.py, but broken encodings are not repaired.
+"""
+
+import html
+import pathlib
+import string
+from collections.abc import Callable
+
+from zoo.convert.rules.options import Options
+from zoo.data.tokenizers import folder as of_hub
+from zoo.data.tokenizers.base import Tokenizer
+from zoo.errors import UserError
+from zoo.json_files import read_json
+
+CONFIG, HUB_CONFIG = "open_clip_config.json", "config.json"
+HUB_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+
+
+def is_open_clip(folder: pathlib.Path) -> bool:
+  """Whether a folder is to be read as open_clip's: not where the hub's layout is whole too."""
+  if not (folder / CONFIG).is_file():
+    return False
+  published = (folder / HUB_CONFIG).is_file() and "model_type" in read_json(folder / HUB_CONFIG)
+  return not published or not any((folder / name).is_file() for name in HUB_WEIGHTS)
+
+
+def whitespace(text: str) -> str:
+  """Entities resolved, blanks made one.
+
+  >>> whitespace("a &amp;  b ")
+  'a & b'
+  """
+  return " ".join(html.unescape(html.unescape(text)).split())
+
+
+def lower(text: str) -> str:
+  """And in lower case."""
+  return whitespace(text).lower()
+
+
+def canonicalize(text: str) -> str:
+  """And without punctuation, as SigLIP reads texts.
+
+  >>> canonicalize("A_cat, sleeping.")
+  'a cat sleeping'
+  """
+  text = whitespace(text).replace("_", " ").translate(str.maketrans("", "", string.punctuation))
+  return " ".join(text.lower().split())
+
+
+CLEAN = {"lower": lower, "whitespace": whitespace, "canonicalize": canonicalize}
+
+
+def published(folder: pathlib.Path, clip: Callable[[], Tokenizer]) -> Tokenizer:
+  """The tokenizer that `text_cfg` names; `clip` makes CLIP's own.
+
+  Raises:
+    UserError: its files are not there, or it asks for what the zoo has not.
+  """
+  where = folder / CONFIG
+  options = Options(read_json(where), str(where)).section("model_cfg").section("text_cfg")
+  own = not options.take("hf_tokenizer_name", "")
+  options.must_be("tokenizer_mode", None, "")
+  arguments = options.section("tokenizer_kwargs")
+  arguments.must_be("strip_sep_token", False)
+  # CLIP's own makes lower case of every text.
+  known = {way: clean for way, clean in CLEAN.items() if not own or way != "whitespace"}
+  name = arguments.take("clean", "lower" if own else "whitespace")
+  if name not in known:
+    raise arguments.refusal("clean", name, known)
+  arguments.done()
+  size = options.take("vocab_size", 49408)
+  if own and size != 49408:
+    raise UserError(f"{where}: vocab_size is {size}, and CLIP's own tokenizer has 49408. Name an hf_tokenizer_name.")
+  found = clip() if own else of_hub.published(folder)
+  return found.changed(name=str(folder), clean=CLEAN[name], max_length=options.take("context_length", 77))

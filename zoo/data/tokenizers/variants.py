@@ -1,0 +1,34 @@
+"""Tokenizers like others, but for one step of theirs."""
+
+import threading
+from typing import Any
+
+from zoo.data.tokenizers.base import Pieces, Tokenizer
+from zoo.errors import UserError
+
+
+def lower_cased(tokenizer: Tokenizer) -> Tokenizer:
+  """The same that makes lower case of a text before all else; special tokens in it stay as they are."""
+  from tokenizers import normalizers
+
+  backend = _copy(tokenizer)
+  before, lower = backend.normalizer, normalizers.Lowercase()
+  backend.normalizer = lower if before is None else normalizers.Sequence([lower, before])
+  return tokenizer.changed(backend=backend, _lock=threading.Lock())
+
+
+def without_special(tokenizer: Tokenizer) -> Tokenizer:
+  """The same that puts no special tokens around a text."""
+  backend = _copy(tokenizer)
+  backend.post_processor = None
+  return tokenizer.changed(backend=backend, _lock=threading.Lock())
+
+
+def _copy(tokenizer: Tokenizer) -> Any:
+  from tokenizers import Tokenizer as Backend
+
+  if not isinstance(tokenizer, Pieces):
+    raise UserError(f"Tokenizer {tokenizer} has no steps before and after its vocabulary that could be changed.")
+  backend = Backend.from_str(tokenizer.backend.to_str())
+  backend.encode_special_tokens = True  # A setting that a text of the backend does not hold.
+  return backend

@@ -1,0 +1,144 @@
+"""One job at a time works in a run folder: a second one is refused, and one that was given up for dead saves no more.
+
+The first host holds a lock on the file `.lock` of the folder, and writes there who it is. The system takes the lock
+back however the process ends, so none is ever left behind. Buckets have no locks, and those of some network drives do
+not reach other machines: there the later job takes the folder over, and the earlier one, which looks before it saves,
+ends.
+"""
+
+import contextlib
+import io
+import os
+import pathlib
+import socket
+import time
+from collections.abc import Callable
+from typing import Any, Self
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from zoo.errors import UserError
+from zoo.hosts.consensus import everywhere
+from zoo.storage import is_remote, place
+
+try:
+  import fcntl
+except ImportError:  # Windows has no lockf.
+  fcntl = None
+
+NAME = ".lock"
+
+
+class Claim:
+  """The right to write into `folder`, given back when the block of `with` ends. All hosts must make one together.
+
+  Args:
+    folder: of the run; made if it is not there.
+    patience: seconds to wait for a job there to end, as hosts do that have lost another one, and for a drive to show
+      what another host has written.
+    note: is told whom it waits for.
+
+  Raises:
+    UserError: another job is at work there, the folder may not be written to, or the hosts do not share it. All hosts
+      raise it, and nothing in the folder was changed.
+  """
+
+  def __init__(self, folder: str | os.PathLike, *, patience: float, note: Callable[[str], Any]):
+    self._folder, self._patience, self._note = place(folder), patience, note
+    self._file: io.FileIO | None = None
+    mark = np.frombuffer(os.urandom(8), np.uint8)
+    if jax.process_count() > 1:
+      mark = np.asarray(multihost_utils.broadcast_one_to_all(mark))
+    since = time.strftime("%Y-%m-%d %H:%M:%S")
+    self._who = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
+    self._mark = bytes(mark).hex()
+    for part in (self._take, self._meet):
+      problem = None
+      try:
+        part()
+      except UserError as error:
+        problem = error
+      if not everywhere(problem is None):
+        self.__exit__()
+        raise problem or UserError(f"{folder} cannot be worked in, as another host says.")
+
+  def __enter__(self) -> Self:
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    if self._file:
+      self._file.close()
+
+  def check(self) -> None:
+    """UserError if another job has taken the folder over."""
+    found = self._read() if jax.process_index() == 0 else None
+    if found and self._mark not in found:
+      raise UserError(f"{self._folder} was taken over by {found.splitlines()[0]}. This job has saved nothing since.")
+
+  def _take(self) -> None:
+    """On the first host: locks, then writes who it is and removes files that were not finished by jobs before it."""
+    if jax.process_index() != 0:
+      return
+    text = f"{self._who}\n{self._mark}\n"
+    if is_remote(self._folder):
+      (self._folder / NAME).write_text(text)
+      return
+    folder = pathlib.Path(self._folder)
+    try:
+      folder.mkdir(parents=True, exist_ok=True)
+      # Kept open: to close any file on it in this process would give the lock back. Children do not inherit it.
+      self._file = open(folder / NAME, "ab+", buffering=0)
+    except OSError as error:
+      raise UserError(f"{folder} cannot be written to: {error.strerror}. Choose another --config.workdir.") from error
+    deadline, waited = time.monotonic() + self._patience, False
+    while not self._locked():
+      what = f"{folder} is worked in by {(self._read() or 'another process').splitlines()[0]}"
+      if time.monotonic() > deadline:
+        raise UserError(f"{what}. End that one first, or choose another --config.workdir.")
+      if not waited:
+        self._note(f"{what}: waiting up to {self._patience:g} s for it to end.")
+      waited = True
+      time.sleep(0.5)
+    try:
+      self._file.truncate(0)
+      self._file.write(text.encode())
+      os.fsync(self._file.fileno())
+    except OSError as error:
+      raise UserError(f"{folder / NAME} cannot be written: {error.strerror}. Make room and start again.") from error
+    for stale in (*folder.glob(".*.tmp"), *folder.glob("bad/.*.tmp")):
+      with contextlib.suppress(OSError):
+        stale.unlink()
+
+  def _locked(self) -> bool:
+    """Whether the file could be locked, or there is nothing to lock it with."""
+    try:
+      if fcntl is not None and self._file is not None:
+        fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+      return False
+    except OSError:
+      pass  # This drive has no locks.
+    return True
+
+  def _meet(self) -> None:
+    """On the others: waits until they see what the first has written."""
+    deadline = time.monotonic() + self._patience
+    while jax.process_index() != 0 and self._mark not in self._read():
+      if time.monotonic() > deadline:
+        raise UserError(
+          f"Host {jax.process_index()} does not see what the first host writes to {self._folder}. Choose a folder that "
+          "all hosts share, or a bucket."
+        )
+      time.sleep(0.5)
+
+  def _read(self) -> str:
+    """What the file holds; "" if it is not there."""
+    try:
+      if self._file:
+        self._file.seek(0)
+        return self._file.read().decode()
+      return (self._folder / NAME).read_text()
+    except OSError:
+      return ""

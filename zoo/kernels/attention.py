@@ -1,0 +1,262 @@
+"""Which kernel computes attention: XLA's products, a ring, or cuDNN's or the TPU's flash kernels, by platform or name.
+
+A kernel takes the place of `zoo.layers.attention.dense_attention` in every attention of a model. Flash kernels and the
+ring never form all weights and cannot do everything: a call that they cannot make goes to the kernel that was there,
+and why is noted while the program is traced. Under a mesh they run on every device over its own rows and heads; XLA,
+which sees no more of them than a call, would gather them.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from zoo.errors import UserError, did_you_mean
+from zoo.kernels.per_device import Cannot, gathered, longer, on_mesh, rows_of
+from zoo.kernels.ring import AXIS, ring
+from zoo.layers.attention import dense_attention, with_attentions
+from zoo.layers.masks import Visibility, bounds
+
+BY_PLATFORM = {"tpu": "splash", "gpu": "cudnn"}
+LANES = 128  # What splash attention's blocks are multiples of: the width of a TPU's vector registers.
+
+
+class Notes:
+  """What came of the wish for a kernel, call by call: fills while programs are traced.
+
+  Attributes:
+    name: of the kernel that was wanted.
+    found: (path of an attention, why it did not get it, "" if it did), in the order of the calls.
+  """
+
+  def __init__(self, name: str):
+    self.name, self.found = name, dict[tuple[str, str], None]()
+
+  @property
+  def keys(self) -> str | None:
+    """The axis of the mesh over which texts of keys and values stay split; None: every device has all of them."""
+    return AXIS if self.name == "ring" else None
+
+  def add(self, where: str, why: str) -> None:
+    """A call was traced."""
+    self.found[where, why] = None
+
+  def lines(self) -> list[str]:
+    """For people: which kernel runs, and where and why another one does."""
+    runs = any(not why for _, why in self.found)
+    fallen = [f"attention: {self.name} -> dense in {where}: {why}" for where, why in self.found if why]
+    return [f"attention: {self.name}"] * runs + fallen
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+  """Called as `dense_attention` is.
+
+  Args:
+    run: of KERNELS.
+    other: the kernel that makes the calls which `run` cannot.
+    mesh: what to run on.
+    path: of the attention in the model, for the notes.
+    notes: where reasons go.
+  """
+
+  run: Callable
+  other: Callable
+  mesh: Mesh
+  path: str
+  notes: Notes = dataclasses.field(compare=False, repr=False)
+
+  def __call__(
+    self, query, key, value, *, visibility=None, bias=None, scale=None, on_logits=None, on_weights=None
+  ) -> jax.Array:
+    """As `dense_attention`."""
+    given = {name: x for name, x in (("on_logits", on_logits), ("on_weights", on_weights)) if x is not None}
+    factor = query.shape[-1] ** -0.5 if scale is None else scale
+    try:
+      self._check(given)
+      if visibility is None:
+        places = (jnp.arange(x.shape[1], dtype=jnp.int32)[None] for x in (query, key))
+        visibility = Visibility(None, *places, in_order=True)
+      y = self.run(query, key, value, visibility, bias, factor, self.mesh)
+    except Cannot as why:
+      self.notes.add(self.path, str(why))
+      if self.notes.keys is not None:
+        key, value = gathered(key, self.mesh), gathered(value, self.mesh)
+      return self.other(query, key, value, visibility=visibility, bias=bias, scale=scale, **given)
+    self.notes.add(self.path, "")
+    return y
+
+  def _check(self, given: dict) -> None:
+    if self.other is not dense_attention:
+      if getattr(self.other, "func", None) is not dense_attention:
+        raise Cannot("the model has a kernel of its own")
+      given = {**getattr(self.other, "keywords", {}), **given}
+    if "on_logits" in given:
+      raise Cannot("its logits are changed, as by a soft cap")
+    if "on_weights" in given:
+      raise Cannot("its weights are dropped or looked at")
+
+
+def xla(query, key, value, visibility, bias, scale, mesh) -> jax.Array:
+  """`jax.nn.dot_product_attention` as XLA's products: a call as any other, that a mesh splits by itself."""
+  given: dict[str, Any] = {"bias": bias, "mask": visibility.array(), "scale": scale}
+  return jax.nn.dot_product_attention(query, key, value, **given, implementation="xla")
+
+
+def cudnn(query, key, value, visibility, bias, scale, mesh) -> jax.Array:
+  """cuDNN's flash attention. Causal masks and windows are its own, texts of a row and padding one array for all heads.
+
+  https://docs.nvidia.com/deeplearning/cudnn/frontend/latest/operations/Attention.html
+  """
+  device, (queries, keys) = mesh.devices.flat[0], (query.shape[1], key.shape[1])
+  capability = float(getattr(device, "compute_capability", 0))
+  if capability < 8:
+    raise Cannot(f"cuDNN's flash attention needs compute capability 8.0, {device.device_kind} has {capability}")
+  if query.dtype not in (jnp.bfloat16, jnp.float16):
+    raise Cannot(f"cuDNN's flash attention computes in bfloat16 and float16, the model in {query.dtype}")
+  most = 256 if capability >= 9 else 128
+  if query.shape[-1] % 8 or query.shape[-1] > most:
+    raise Cannot(f"head_dim is {query.shape[-1]}, cuDNN's flash attention takes multiples of 8 up to {most}")
+  _no_bias(bias)
+  back, ahead = bounds(visibility.rule) or (None, None)
+  itself = visibility.in_order and queries == keys and ahead == 0 and bounds(visibility.rule) is not None
+  rest = (visibility._replace(rule=None) if itself else visibility).array()
+  options: dict[str, Any] = {"is_causal": True} if itself else {}
+  if itself and back is not None:
+    options["local_window_size"] = (back, 0)
+  multiple = 0 if rest is None else 2  # With a mask lengths are even.
+  masks = () if rest is None else (jnp.broadcast_to(rest, (rest.shape[0], 1, queries, keys)),)
+
+  def run(query, key, value, *masks):
+    query, key, value = (longer(x, multiple, 1) for x in (query, key, value))
+    mask = longer(longer(masks[0], 2, 2), 2, 3) if masks else None
+    given: dict[str, Any] = {"mask": mask, "scale": scale, **options}
+    return jax.nn.dot_product_attention(query, key, value, **given, implementation="cudnn")[:, :queries]
+
+  if mesh.shape.get("sequence", 1) > 1:
+    raise Cannot("cuDNN's flash attention does not see where the part of a text stands that a device has")
+  rows = rows_of(mesh)
+  return on_mesh(run, mesh, query, key, value, *((x, P(rows if len(x) == len(query) else None)) for x in masks))
+
+
+def splash(query, key, value, visibility, bias, scale, mesh, *, interpret=False) -> jax.Array:
+  """Splash attention of Pallas, which skips blocks that nobody sees: causal, in a window, or all; texts of a row too.
+
+  https://github.com/jax-ml/jax/tree/main/jax/experimental/pallas/ops/tpu/splash_attention
+  """
+  from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
+  from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
+
+  _no_bias(bias)
+  queries, keys = query.shape[1], key.shape[1]
+  if min(queries, keys) < LANES:
+    raise Cannot(f"{queries} queries see {keys} keys, splash attention takes {LANES} or more")
+  found = bounds(visibility.rule)
+  if found is None:
+    raise Cannot("who sees whom follows a rule of the model's own")
+  if found != (None, None) and not (visibility.in_order and queries == keys):
+    raise Cannot("tokens do not stand where they are in the row: positions are given, or a cache's")
+  parts = mesh.shape.get("sequence", 1)
+  if parts > 1 and queries % (parts * LANES):
+    raise Cannot(f"{queries} queries do not make {parts} parts, one a device of mesh axis 'sequence', of whole {LANES}")
+  shape = tuple(size + -size % LANES for size in (queries, keys))
+  own = (shape[0] // parts, shape[1])
+  mask, shards = masks.FullMask(own), 1
+  if found != (None, None):
+    # Which blocks a device looks at depends on where its part of the queries stands.
+    mask, shards = masks.CausalMask(shape) if found == (None, 0) else masks.LocalMask(shape, found, offset=0), parts
+  heads = masks.MultiHeadMask([mask] * (query.shape[2] // mesh.shape.get("model", 1)))
+  sizes = _blocks(kernels, *own, query.shape[-1])
+  attend = kernels.make_splash_mha(heads, block_sizes=sizes, head_shards=1, q_seq_shards=shards, interpret=interpret)
+
+  def run(query, key, value, attend, *ids):
+    query, key, value = (longer(x, LANES, 1).swapaxes(1, 2) for x in (query * scale, key, value))
+    segments = kernels.SegmentIds(*ids) if ids else None
+    return jax.vmap(attend, in_axes=(0, 0, 0, 0 if ids else None))(query, key, value, segments).swapaxes(1, 2)[
+      :, :queries
+    ]
+
+  length = "sequence" if parts > 1 else None
+  places = attend.manual_sharding_spec(NamedSharding(mesh, P(None, length if shards > 1 else None)))
+  ids = _ids(visibility, query.shape[0], queries, keys)
+  rows = rows_of(mesh)
+  of_ids = (P(rows, length), P(rows, None)) if ids else ()
+  return on_mesh(run, mesh, query, key, value, (attend, places), *zip(ids, of_ids), length=length)
+
+
+KERNELS: dict[str, Callable] = {"dense": dense_attention, "xla": xla, "cudnn": cudnn, "splash": splash, "ring": ring}
+
+
+def _no_bias(bias: Any) -> None:
+  if bias is not None:
+    raise Cannot("a bias is added to its logits")
+
+
+def _ids(visibility: Visibility, batch: int, queries: int, keys: int) -> tuple:
+  """int32 [batch, queries], [batch, keys], both with what fills them up: a query sees the keys of its number.
+
+  Nothing where all are of one number and nothing is filled up that a query could see.
+  """
+  of_query, of_key, valid = visibility.query_segments, visibility.key_segments, visibility.valid
+  hidden = keys % LANES == 0 or (visibility.rule is not None and bounds(visibility.rule)[1] == 0)
+  if of_query is None and valid is None and hidden:
+    return ()
+  one = lambda ids, size: jnp.ones((batch, size), jnp.int32) if ids is None else jnp.broadcast_to(ids, (batch, size))
+  of_query, of_key = one(of_query, queries), one(of_key, keys)
+  of_key = of_key if valid is None else jnp.where(valid, of_key, -1)  # No text has a negative number.
+  of_key = jnp.pad(of_key, ((0, 0), (0, -keys % LANES)), constant_values=-1)
+  return longer(of_query, LANES, 1), of_key
+
+
+def _blocks(kernels: Any, queries: int, keys: int, head_dim: int) -> Any:
+  """The largest blocks that divide the lengths, 512 at most: MaxText's choice for every TPU so far."""
+  q, kv = (next(size for size in (512, 384, 256, LANES) if length % size == 0) for length in (queries, keys))
+  both = {f"block_q{part}": q for part in ("", "_dkv", "_dq")} | {f"block_kv{part}": kv for part in ("", "_dkv", "_dq")}
+  # The last dimension is filled up to whole registers: heads of 64, kept for the backward pass, would take twice that.
+  layout = kernels.QKVLayout.SEQ_MINOR if head_dim % LANES else kernels.QKVLayout.HEAD_DIM_MINOR
+  layouts = {f"{part}_layout": layout for part in "qkv"}
+  return kernels.BlockSizes(**both, **layouts, block_kv_compute=kv, block_kv_dkv_compute=kv)
+
+
+def with_kernels(model: Any, name: str, mesh: Mesh, *, interpret: bool = False) -> tuple[Any, Notes]:
+  """The same model with another kernel in every attention.
+
+  Args:
+    model: of `zoo.build`, or any module.
+    name: "dense" (products as they are written, weights in float32), "xla" (`jax.nn.dot_product_attention`), "cudnn"
+      (its flash attention, on NVIDIA's GPUs), "splash" (Pallas' splash attention, on TPUs), "ring" (`zoo.kernels.ring`:
+      over
+      mesh axis "sequence", anywhere), or "auto": splash on TPUs, cudnn on GPUs, else dense.
+    mesh: what the model will run on.
+    interpret: splash runs on any device, slowly, for tests.
+
+  Returns:
+    the model, and notes that fill when it is traced.
+
+  Raises:
+    UserError: no kernel has this name, or the mesh's devices cannot run it; "ring" without several to go around.
+  """
+  platform = mesh.devices.flat[0].platform
+  wanted = BY_PLATFORM.get(platform, "dense") if name == "auto" else name
+  if wanted not in KERNELS:
+    offered = ("auto", *KERNELS)
+    raise UserError(f"There is no attention '{name}'.{did_you_mean(name, offered)} There are: {', '.join(offered)}.")
+  needs = {kernel: where for where, kernel in BY_PLATFORM.items()}.get(wanted, platform)
+  if needs != platform and not interpret:
+    raise UserError(f"attention is '{wanted}', which needs a {needs}; the mesh is of {platform} devices. Use auto.")
+  notes = Notes(wanted)
+  if notes.keys is not None and mesh.shape.get(notes.keys, 1) == 1:
+    raise UserError(
+      f"attention is '{wanted}', which goes around mesh axis '{notes.keys}'; the mesh is {dict(mesh.shape)}. Set "
+      f"mesh.{notes.keys} to 2 or more, or attention to auto."
+    )
+  if wanted == "dense":
+    return model, notes
+  run = functools.partial(KERNELS[wanted], **({"interpret": True} if interpret else {}))
+  change = lambda attention, path: attention.clone(kernel=Kernel(run, attention.kernel, mesh, path, notes))
+  return with_attentions(model, change), notes

@@ -1,0 +1,72 @@
+"""Which rows and heads of attention a device has, and why a kernel cannot make a call."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from zoo.sharding import axes_of, batch_sharding
+from zoo.sharding.rules import ways
+
+
+class Cannot(Exception):
+  """Why a kernel cannot make a call."""
+
+
+def rows_of(mesh: Mesh) -> Any:
+  """The axes over which rows lie, as a part of a PartitionSpec."""
+  spec = batch_sharding(mesh).spec
+  return spec[0] if spec else None
+
+
+def rows_and_heads(query: jax.Array, key: jax.Array, mesh: Mesh) -> tuple[Any, Any]:
+  """The axes over which rows and heads lie, as parts of a PartitionSpec.
+
+  Raises:
+    Cannot: the rows, or the heads of query [batch, length, heads, head_dim] or key, do not divide over them.
+  """
+  rows, heads = rows_of(mesh), "model" if mesh.shape.get("model", 1) > 1 else None
+  for what, size, axes in (
+    ("rows", len(query), rows),
+    ("heads", query.shape[2], heads),
+    ("heads", key.shape[2], heads),
+  ):
+    if size % ways(axes, mesh):
+      named = "' and '".join(axes_of(axes))
+      raise Cannot(f"{size} {what} do not divide over the {ways(axes, mesh)} devices of mesh axis '{named}'")
+  return rows, heads
+
+
+def on_mesh(run: Callable, mesh: Mesh, query, key, value, *others: tuple[Any, Any], length: str | None = None):
+  """`run(query, key, value, *others)` on every device over its own rows and heads; whole where a mesh is one device.
+
+  Args:
+    run: treats every row and every head (of the query, with the key's that it shares) for itself.
+    mesh: rows lie over the axes that `zoo.sharding.batch_sharding` names, heads over "model".
+    query, key, value: [batch, length, heads, head_dim]
+    others: what else `run` takes, and where it lies.
+    length: the axis over which queries lie; each device sees all keys.
+  """
+  if mesh.size == 1:
+    return run(query, key, value, *(array for array, _ in others))
+  rows, heads = rows_and_heads(query, key, mesh)
+  own, seen = P(rows, length, heads, None), P(rows, None, heads, None)
+  places = (own, seen, seen, *(place for _, place in others))
+  # It cannot be checked that a kernel gives what it says on every device: there is no rule for those.
+  spread = jax.shard_map(run, mesh=mesh, in_specs=places, out_specs=own, check_vma=False)
+  return spread(query, key, value, *(array for array, _ in others))
+
+
+def gathered(array: jax.Array, mesh: Mesh) -> jax.Array:
+  """[batch, length, ...], each row's length whole on a device; all else lies as XLA likes."""
+  free = P.UNCONSTRAINED
+  return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, P(free, None, *[free] * (array.ndim - 2))))
+
+
+def longer(array: jax.Array, multiple: int, axis: int) -> jax.Array:
+  """Zeros behind it, to a length that is a multiple; 0: as it is."""
+  missing = -array.shape[axis] % multiple if multiple else 0
+  return jnp.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)]) if missing else array

@@ -1,0 +1,265 @@
+"""Optimisers by name, and what each parameter gets of them by its path: decay, learning-rate scale, or nothing at all.
+
+Every optimiser is a chain: clip the gradient's norm, find a direction, add decay, scale. So weight decay means the same
+for all of them: params -= learning_rate * weight_decay * params (https://arxiv.org/abs/1711.05101). For patterns, see
+zoo/tree.py.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from zoo.config.registry import check_options, check_type
+from zoo.errors import UserError, did_you_mean
+from zoo.optim.optimizers import OPTIMIZERS
+from zoo.optim.schedules import Schedule, check, make_schedule
+from zoo.tree import check_pattern, matches, matches_any, path_name, path_names
+
+DECAYED = ("kernel", "embedding")
+
+
+class Role(NamedTuple):
+  """What the optimiser does with one array."""
+
+  path: str
+  shape: tuple[int, ...]
+  trained: bool
+  decayed: bool
+  factor: float | tuple[float, ...]
+
+
+def optimizer(
+  params: Any,
+  steps: int,
+  *,
+  name: str = "adamw",
+  learning_rate: float,
+  schedule: Any = "cosine",
+  warmup_steps: int = 0,
+  end: float = 0.0,
+  weight_decay: float = 0.0,
+  decay: Sequence[str] = DECAYED,
+  clip_norm: float | None = None,
+  multipliers: Sequence[tuple[str, Any]] = (),
+  trainable: Sequence[str] = (),
+  freeze: Sequence[str] = (),
+  groups: Sequence[Mapping[str, Any]] = (),
+  **options: Any,
+) -> tuple[optax.GradientTransformation, Schedule]:
+  """-> the optax transformation and its learning rate as a function of the step.
+
+  Args:
+    params: the parameters or their shapes; only paths are read.
+    steps: length of the run.
+    name: one of OPTIMIZERS.
+    learning_rate, schedule, warmup_steps, end: see `zoo.optim.schedules.make_schedule`.
+    weight_decay: decay of the arrays that match `decay`: by default kernels and embeddings, no biases, norms or scales.
+    clip_norm: largest norm of the gradient of all trained parameters together.
+    multipliers: (pattern, factor) pairs that scale the learning rate (and with it the decay); the factors of all
+      patterns that match multiply. A list of factors gives one to every layer of a scanned stack.
+    trainable: patterns of the only arrays to be trained (feature extraction); empty for all.
+    freeze: patterns of arrays that stay as they are (a locked tower). No state is kept for them.
+    groups: parameters with an optimiser of their own, e.g. those of a second player: mappings of "params", a list of
+      patterns, and of what differs among name, learning_rate, schedule, warmup_steps, end, weight_decay, decay,
+      clip_norm, multipliers and options of the optimiser. A parameter belongs to the first group that matches it.
+      The norms of groups are clipped one by one; the learning rate that is returned is that of the rest.
+    **options: of the optimiser, e.g. b2 of adamw.
+
+  Raises:
+    UserError: for an unknown name or option, a value out of its range, a pattern that matches no parameter.
+  """
+  direction = named_optimizer(name, options)
+  numbers = {"learning_rate": learning_rate, "warmup_steps": warmup_steps, "end": end, "weight_decay": weight_decay}
+  check_options(optimizer, {**numbers, "clip_norm": clip_norm}, "optimizer", given=("params", "steps"))
+  check(weight_decay >= 0, "optimizer.weight_decay", weight_decay, "0 or more")
+  check(clip_norm is None or clip_norm > 0, "optimizer.clip_norm", clip_norm, "above 0, or none for no clipping")
+  rate = make_schedule(steps, learning_rate, schedule=schedule, warmup_steps=warmup_steps, end=end)
+  found = roles(
+    params, decay=decay if weight_decay else (), multipliers=multipliers, trainable=trainable, freeze=freeze
+  )
+  by_path = {role.path: role for role in found}
+
+  chain = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
+  chain.append(direction)
+  if weight_decay:
+    chain.append(
+      optax.add_decayed_weights(weight_decay, mask=lambda p: map_paths(lambda path, _: by_path[path].decayed, p))
+    )
+  if multipliers:
+    chain.append(
+      optax.stateless(lambda updates, _: map_paths(lambda path, x: x * per_layer(by_path[path].factor, x), updates))
+    )
+  chain.append(optax.scale_by_learning_rate(rate))
+  chain = optax.chain(*chain)
+  if all(role.trained for role in found) and not groups:
+    return chain, rate
+  shared: dict[str, Any] = {
+    **numbers,
+    "schedule": schedule,
+    "decay": decay,
+    "clip_norm": clip_norm,
+    "multipliers": multipliers,
+  }
+  members = group_members(list(by_path), groups)
+  transforms: dict[Any, optax.GradientTransformation] = {"trained": chain, "frozen": optax.set_to_zero()}
+  for i, group in enumerate(groups):
+    own: dict[str, Any] = {option: value for option, value in group.items() if option != "params"}
+    inherited: dict[str, Any] = {"name": name, **options} if own.get("name", name) == name else {}
+    try:
+      transforms[f"group_{i}"], _ = optimizer(params, steps, **{**shared, **inherited, **own})
+    except UserError as error:
+      raise UserError(f"optimizer.groups[{i}]: {error}") from None
+  label = lambda path: members.get(path, "trained") if by_path[path].trained else "frozen"
+  return optax.partition(transforms, lambda p: map_paths(lambda path, _: label(path), p)), rate
+
+
+def group_members(names: list[str], groups: Any) -> dict[str, str]:
+  """{path: "group_0"} for every parameter that belongs to a group of `optimizer`.
+
+  Raises:
+    UserError: what is no group, a pattern that matches nothing, a group whose parameters all belong to others.
+  """
+  members: dict[str, str] = {}
+  check_type("optimizer.groups", groups, list[Mapping])
+  for i, group in enumerate(groups):
+    where = f"optimizer.groups[{i}]"
+    patterns = group.get("params")
+    if not isinstance(patterns, list | tuple) or not patterns or not all(isinstance(p, str) for p in patterns):
+      raise UserError(f"{where}.params is {patterns!r}. It must be a list of patterns, e.g. ['discriminator/.*'].")
+    for option in ("trainable", "freeze", "groups", "accumulate", "ema", "reduce_dtype"):
+      if option in group:
+        raise UserError(f"{where} has {option}, which all parameters share. Set optimizer.{option}.")
+    for pattern in patterns:
+      check_pattern(pattern, names, f"{where}.params")
+    mine = [path for path in names if path not in members and matches_any(patterns, path)]
+    if not mine:
+      raise UserError(f"{where} has no parameters that no group before it has. Change the order of optimizer.groups.")
+    members |= dict.fromkeys(mine, f"group_{i}")
+  return members
+
+
+def named_optimizer(name: str, options: dict) -> optax.GradientTransformation:
+  """The direction finder `name` with its own `options` checked."""
+  if name not in OPTIMIZERS:
+    raise UserError(
+      f"There is no optimizer {name!r}.{did_you_mean(str(name), OPTIMIZERS)} There are: {', '.join(OPTIMIZERS)}."
+    )
+  own = inspect.signature(OPTIMIZERS[name]).parameters
+  unknown = [option for option in options if option not in own]
+  if unknown:
+    shared = [p.name for p in inspect.signature(optimizer).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    offered = [*shared, *own]
+    near = did_you_mean(unknown[0], offered)
+    raise UserError(f"optimizer {name} takes no '{unknown[0]}'.{near} It takes: {', '.join(offered)}.")
+  check_options(OPTIMIZERS[name], options, f"optimizer {name}")
+  return OPTIMIZERS[name](**options)
+
+
+def roles(
+  params: Any,
+  *,
+  decay: Sequence[str] = DECAYED,
+  multipliers: Sequence[tuple[str, Any]] = (),
+  trainable: Sequence[str] = (),
+  freeze: Sequence[str] = (),
+) -> list[Role]:
+  """What the optimiser does with every array of `params`, by the patterns that `optimizer` takes: a table to read."""
+  names = path_names(params)
+  multipliers = [check_multiplier(pair) for pair in multipliers]
+  asked = {"decay": () if tuple(decay) == DECAYED else decay, "trainable": trainable, "freeze": freeze}
+  for option, patterns in {**asked, "multipliers": [pattern for pattern, _ in multipliers]}.items():
+    if isinstance(patterns, str):
+      raise UserError(f"optimizer.{option} is the text {patterns!r}. It must be a list of patterns: [{patterns!r}].")
+    for pattern in patterns:
+      check_pattern(pattern, names, f"optimizer.{option}")
+
+  def role(name: str, array: Any) -> Role:
+    trained = (not trainable or matches_any(trainable, name)) and not matches_any(freeze, name)
+    factor = 1.0
+    for pattern, value in multipliers:
+      if matches(pattern, name):
+        factor = times(factor, value, name, array.shape)
+    return Role(name, tuple(array.shape), trained, trained and matches_any(decay, name), factor)
+
+  found = [role(name, array) for name, array in zip(names, jax.tree.leaves(params), strict=True)]
+  if not any(role.trained for role in found):
+    raise UserError("optimizer.freeze and optimizer.trainable leave no parameter to train. Take a pattern out.")
+  return found
+
+
+def check_multiplier(pair: Any) -> tuple[str, float | tuple[float, ...]]:
+  """(pattern, factor) with the factor a number or a tuple of numbers, all 0 or more."""
+  if isinstance(pair, str) or len(pair) != 2:
+    raise UserError(f"optimizer.multipliers holds {pair!r}. It must hold pairs: ['embed/.*', 0.1].")
+  pattern, factor = pair
+  numbers = factor if isinstance(factor, list | tuple) else [factor]
+  for number in numbers:
+    fine = isinstance(number, int | float) and number >= 0
+    check(fine, f"optimizer.multipliers: the factor of '{pattern}'", number, "a number, 0 or more")
+  return pattern, tuple(factor) if isinstance(factor, list | tuple) else float(factor)
+
+
+def times(a: Any, b: Any, name: str, shape: tuple[int, ...]) -> Any:
+  """The product of two factors; a tuple has one for every layer of the array `name`."""
+  for factor in (a, b):
+    if isinstance(factor, tuple) and (not shape or len(factor) != shape[0]):
+      raise UserError(
+        f"optimizer.multipliers gives {name} {shape} a list of {len(factor)} factors. A list has one for each layer "
+        f"of a scanned stack, the first dimension."
+      )
+  if isinstance(a, tuple) and isinstance(b, tuple):
+    return tuple(x * y for x, y in zip(a, b, strict=True))
+  if isinstance(a, tuple):
+    return tuple(x * b for x in a)
+  return tuple(a * y for y in b) if isinstance(b, tuple) else a * b
+
+
+def per_layer(factor: Any, array: jax.Array) -> Any:
+  """A factor that multiplies `array`: a tuple runs along the first dimension."""
+  return jnp.asarray(factor, array.dtype).reshape(-1, *[1] * (array.ndim - 1)) if isinstance(factor, tuple) else factor
+
+
+def map_paths(function: Callable[[str, Any], Any], tree: Any) -> Any:
+  """`function(path, leaf)` for every leaf of a tree."""
+  return jax.tree_util.tree_map_with_path(lambda path, leaf: function(path_name(path), leaf), tree)
+
+
+def check_average(decay: Any) -> float | None:
+  """`decay` of `update_average`; None: no average. UserError for what cannot be one."""
+  if decay is None or (isinstance(decay, int | float) and not isinstance(decay, bool) and 0 <= decay < 1):
+    return decay
+  raise UserError(f"optimizer.ema is {decay!r}. It must be at least 0 and below 1, or none.")
+
+
+def check_reduce_dtype(dtype: Any, model_dtype: Any) -> str:
+  """In which gradients cross devices, "float32" or "bfloat16": see `zoo.layers.kernel_products.kernel_gradients_in`.
+
+  Args:
+    dtype: `optimizer.reduce_dtype` of a config.
+    model_dtype: what the model computes in; None: float32.
+
+  Raises:
+    UserError: another dtype, or bfloat16 where the model does not compute in it.
+  """
+  if dtype not in ("float32", "bfloat16"):
+    raise UserError(f"optimizer.reduce_dtype is {dtype!r}. It may be: float32, bfloat16.")
+  if dtype == "bfloat16" and model_dtype != dtype:
+    raise UserError(
+      f"optimizer.reduce_dtype is bfloat16, model.dtype {model_dtype or 'float32'}: gradients cross devices in no "
+      "fewer bits than the model computes in. Set model.dtype to bfloat16, or leave reduce_dtype out."
+    )
+  return dtype
+
+
+def update_average(average: Any, params: Any, step: jax.Array, decay: float) -> Any:
+  """The exponential moving average of the parameters after update number `step` (from 0).
+
+  average = d * average + (1 - d) * params with d = min(decay, (1 + step) / (10 + step)), so that it follows quickly at
+  first (the warm-up of TensorFlow's ExponentialMovingAverage).
+  """
+  d = jnp.minimum(decay, (1 + step) / (10 + step))
+  return jax.tree.map(lambda a, p: (d * a + (1 - d) * p).astype(a.dtype), average, params)

@@ -1,0 +1,1 @@
+"""What a program costs: counted before it runs, measured while it runs."""

@@ -1,0 +1,134 @@
+"""`train.py --profile=10:13`: records what devices do during some steps, for xprof and as a few lines for people."""
+
+import contextlib
+import pathlib
+import tempfile
+import time
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
+
+import jax
+from etils import epath
+
+from zoo.errors import UserError
+from zoo.perf.profile_summary import summary
+from zoo.perf.speed import Speed
+from zoo.storage import place
+
+
+def read(text: str, steps: int) -> tuple[int, int]:
+  """`"10:13"` -> (10, 13), the first and the last step to profile.
+
+  Args:
+    text: what the user wrote.
+    steps: of the whole run.
+
+  Raises:
+    UserError: it is no such pair, or ends beyond the run.
+  """
+  try:
+    first, last = (int(part) for part in text.split(":"))
+  except ValueError:
+    first, last = 0, 0
+  if not 1 <= first <= last:
+    raise UserError(f"--profile is '{text}'. It must be the first and the last step to profile, as in --profile=10:13.")
+  if last > steps:
+    raise UserError(f"--profile is '{text}', and the run ends at step {steps}. Choose steps up to that.")
+  return first, last
+
+
+class Profile:
+  """Records steps `first` to `last` with jax.profiler into `folder/profile`. If that fails it says so, and no more.
+
+  Args:
+    wanted: (first, last); None: nothing.
+    folder: of the run; may be in a bucket.
+    done: steps done before. A run that goes on behind the first step to profile records nothing.
+    speed: is told what is no training.
+    note: is told where the profile is, and what is in it.
+    other: a context for what is no step and may take longer, `Watchdog.other`.
+  """
+
+  def __init__(
+    self,
+    wanted: tuple[int, int] | None,
+    folder: Any,
+    done: int,
+    *,
+    speed: Speed,
+    note: Callable[[str], Any],
+    other: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
+  ):
+    self._wanted, self._folder = wanted, place(folder) / "profile"
+    self._speed, self._note, self._other = speed, note, other
+    self._running: tempfile.TemporaryDirectory | None = None
+    self._since = 0.0
+    if wanted and done >= wanted[0]:
+      self._wanted = None
+      note(f"Nothing is profiled: the run goes on behind step {done}, and --profile begins at step {wanted[0]}.")
+
+  def before(self, step: int, state: Any) -> None:
+    """To be called before every step. Begins to record before the first one to profile, once `state` is there: what is
+    still computed belongs to the steps before."""
+    if self._wanted is None or self._running is not None or step != self._wanted[0]:
+      return
+    with self._speed.timed("device"):
+      jax.block_until_ready(state)
+    with self._speed.paused(), self._other(), self._failing():
+      self._running = tempfile.TemporaryDirectory()
+      options = jax.profiler.ProfileOptions()
+      options.python_tracer_level = 0  # It would record every call of Python, and slow it down.
+      jax.profiler.start_trace(self._running.name, profiler_options=options)
+      self._since = time.perf_counter()
+
+  def after(self, step: int, state: Any, programs: Sequence[Any]) -> None:
+    """To be called after every step. Ends recording after the last one, once `state` is there, and tells what it found.
+
+    Args:
+      step: that was done.
+      state: what it computed.
+      programs: `jax.stages.Compiled`, those that may have run.
+    """
+    if self._wanted is None or self._running is None or step < self._wanted[1]:
+      return
+    (first, last), folder = self._wanted, pathlib.Path(self._running.name)
+    with self._speed.timed("device"):
+      jax.block_until_ready(state)
+    with self._speed.paused(), self._other(), self._failing():
+      seconds = time.perf_counter() - self._since
+      self._wanted = None
+      jax.profiler.stop_trace()
+      self._keep(folder)
+      if jax.process_index() == 0:
+        (recorded,) = folder.rglob("*.xplane.pb")
+        found = summary(jax.profiler.ProfileData.from_file(str(recorded)), programs, seconds, last - first + 1)
+        self._note(f"Steps {first} to {last} took {seconds:.3f} s (xprof --logdir={self._folder})\n{found}")
+      self.close()
+
+  def close(self) -> None:
+    """Ends recording where the run ended before it did, and throws it away."""
+    running, self._running = self._running, None
+    if running is not None:
+      if self._wanted is not None:
+        self._wanted = None
+        with contextlib.suppress(Exception):
+          jax.profiler.stop_trace()
+      running.cleanup()
+
+  def _keep(self, recorded: pathlib.Path) -> None:
+    """Copies the files: jax.profiler itself does not write to every bucket."""
+    for path in recorded.rglob("*"):
+      if path.is_file():
+        kept = self._folder / path.relative_to(recorded).as_posix()
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        epath.Path(path).copy(kept, overwrite=True)
+
+  @contextlib.contextmanager
+  def _failing(self) -> Generator[None]:
+    """A profile is worth no run: what goes wrong is told."""
+    try:
+      yield
+    except Exception as error:
+      self._note(f"The profile failed: {type(error).__name__}: {' '.join(str(error).split())[:300]}")
+      self.close()
+      self._wanted = None

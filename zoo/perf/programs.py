@@ -1,0 +1,88 @@
+"""A step compiled ahead of time, so that compiling counts as such and not as training, and the memory that it needs."""
+
+import time
+from collections.abc import Hashable
+from typing import Any
+
+import jax
+
+from zoo.perf.speed import Speed
+
+
+class Programs:
+  """Runs a step and compiles it where a batch has shapes that none before it had.
+
+  Args:
+    step: (state, batch) -> a tuple, from `jax.jit`.
+    speed: is told what is compilation, what is dispatch and what is waiting for devices.
+  """
+
+  def __init__(self, step: Any, speed: Speed):
+    self._step, self._speed = step, speed
+    self._compiled: dict[Hashable, Any] = {}
+    self._seconds, self._needed = 0.0, 0
+
+  def __call__(self, shapes: Hashable, state: Any, batch: Any) -> tuple:
+    """The step's outputs, whose numbers are on their way.
+
+    Args:
+      shapes: those of the batch: equal ones share a program.
+    """
+    if shapes not in self._compiled:
+      # What is under way is waited for first: while it compiles, the clock of training stands still.
+      with self._speed.timed("device"):
+        jax.block_until_ready(state)
+      with self._speed.paused():
+        before = time.perf_counter()
+        self._compiled[shapes] = program = self._step.lower(state, batch).compile()
+        self._seconds += time.perf_counter() - before
+        self._needed = max(
+          self._needed, needed(program, jax.default_backend())
+        )  # Asked for once: the answer takes a while.
+    with self._speed.timed("dispatch"):
+      return self._compiled[shapes](state, batch)
+
+  @property
+  def compiled(self) -> list[Any]:
+    """The programs, `jax.stages.Compiled`, as they came."""
+    return list(self._compiled.values())
+
+  def measure(self) -> dict[str, float]:
+    """`{"seconds_compile": ...}` since the last call, if anything was compiled, and what is known of memory, in bytes.
+
+    Where the platform counts them: `memory_peak` and `memory_in_use`, since the process started and now, on the fullest
+    of this host's devices. Elsewhere, as on CPUs, `memory_program`: what the largest program so far needs on a device.
+    """
+    seconds, self._seconds = self._seconds, 0.0
+    known = memory() or ({"memory_program": float(self._needed)} if self._needed else {})
+    return {**({"seconds_compile": seconds} if seconds else {}), **known}
+
+
+def memory() -> dict[str, float]:
+  """`{"memory_peak", "memory_in_use"}`, bytes on the fullest of this host's devices; {} where they do not count."""
+  stats = [device.memory_stats() or {} for device in jax.local_devices()]
+  keys = {"memory_peak": "peak_bytes_in_use", "memory_in_use": "bytes_in_use"}
+  if not all(key in found for found in stats for key in keys.values()):
+    return {}
+  return {name: float(max(found[key] for found in stats)) for name, key in keys.items()}
+
+
+def needed(program: Any, platform: str = "") -> int:
+  """Bytes on a device that a compiled program needs, says the compiler; 0 if it does not say.
+
+  Those of arguments and results, what is both counted once, and of everything in between.
+
+  Args:
+    program: `jax.stages.Compiled`.
+    platform: "tpu" if that is what it is compiled for. XLA's sum of what is in between holds there more than is in
+      memory at a time, a third more in a GPT-2; its peak is to a thousandth what its own report of the memory says.
+  """
+  found = program.memory_analysis()
+  if found is None:
+    return 0
+  peak = getattr(found, "peak_memory_in_bytes", 0)  # JAX 0.7 has none.
+  if platform == "tpu" and peak:
+    return peak
+  return (
+    found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes + found.temp_size_in_bytes
+  )

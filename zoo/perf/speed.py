@@ -1,0 +1,84 @@
+"""How fast a run goes: what a step gets through, and what it spends its time on."""
+
+import contextlib
+import time
+from collections import Counter, defaultdict
+from collections.abc import Generator, Mapping
+from typing import Any
+
+
+class Speed:
+  """Measures between two calls of `measure`, leaving out what ran inside `paused`.
+
+  Args:
+    step: steps done so far.
+    peak: FLOP/s that all devices together can do; None (a CPU, an unknown device) leaves `mfu` out.
+  """
+
+  def __init__(self, step: int, *, peak: float | None = None):
+    self.peak = peak
+    self.step, self.since = step, time.perf_counter()
+    self.done: Counter[str] = Counter()
+    self.spent: defaultdict[str, float] = defaultdict(float)
+
+  def add(self, amounts: Mapping[str, float], *, flops: float = 0) -> None:
+    """Counts one step.
+
+    Args:
+      amounts: what it got through, e.g. `{"tokens": 3072}`: batches of texts differ.
+      flops: its model FLOPs, all devices together (`zoo.perf.flops`); 0 if unknown.
+    """
+    self.done.update({**amounts, "flops": flops})
+
+  def measure(self, step: int) -> dict[str, float]:
+    """`{"seconds_per_step", "seconds_data", ..., "examples_per_second", ..., "mfu"}` since the last call.
+
+    `seconds_NAME` is what a step spent in `timed(NAME)`.
+
+    Call it after waiting for the loss of `step`: JAX computes ahead, and the clock only sees what was waited for.
+    `mfu` is the model FLOP/s utilisation, a fraction (PaLM, https://arxiv.org/abs/2204.02311, appendix B).
+    """
+    now = time.perf_counter()
+    steps, seconds = step - self.step, now - self.since
+    if steps <= 0 or seconds <= 0:
+      return {}
+    self.step, self.since = step, now
+    measured = {"seconds_per_step": seconds / steps}
+    measured |= {f"seconds_{name}": spent / steps for name, spent in self.spent.items()}
+    self.spent.clear()
+    work = self.done.pop("flops", 0)
+    measured |= {f"{name}_per_second": count / seconds for name, count in self.done.items()}
+    self.done.clear()
+    if work and self.peak:
+      measured["mfu"] = work / seconds / self.peak
+    return measured
+
+  @contextlib.contextmanager
+  def paused(self) -> Generator[None]:
+    """Time in this block (evaluation, waiting for a checkpoint) does not count."""
+    before = time.perf_counter()
+    yield
+    self.since += time.perf_counter() - before
+
+  @contextlib.contextmanager
+  def timed(self, part: str) -> Generator[None]:
+    """Time in this block is that of a part of a step: "data", "dispatch", "device"."""
+    before = time.perf_counter()
+    yield
+    self.spent[part] += time.perf_counter() - before
+
+
+def amounts(batch: Mapping[str, Any], hosts: int = 1) -> dict[str, float]:
+  """What a step gets through: examples where there are images, else tokens, those read and those written.
+
+  Padding is no token. Of batches in parts this host sees its own, and takes the others to be like it.
+
+  Args:
+    batch: arrays of this host; `valid` and `target_valid`, where it has them, tell what is real.
+    hosts: how many read a part each.
+  """
+  if "image" in batch:
+    return {"examples": len(batch["image"]) * hosts}
+  sides = [side for side in ("", "target_") if f"{side}tokens" in batch]
+  real = (batch[f"{side}valid"].sum() if f"{side}valid" in batch else batch[f"{side}tokens"].size for side in sides)
+  return {"tokens": int(sum(real)) * hosts}

@@ -1,0 +1,277 @@
+"""What a config would cost on chips that are not here: `train.py --plan=v5p:4x4x4` compiles its real step for them."""
+
+import dataclasses
+import math
+import pathlib
+import tempfile
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+
+from zoo.build import build, sizes_of
+from zoo.data.tokenizers import tokenizer
+from zoo.errors import UserError
+from zoo.extras import install
+from zoo.perf import collectives as hlo
+from zoo.perf import flops
+from zoo.perf.programs import needed
+from zoo.plan.chips import CHIPS, devices_of, named_devices, network_of, read, without_device
+from zoo.plan.fake_data import stand_in, tokenizers
+from zoo.sharding import check_rows, make_mesh, pieces_of_rows, report
+from zoo.sharding.explain import explain, large_and_whole, parts, size
+from zoo.train.experiment import Experiment, experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What the compiler says of one step.
+
+  Attributes:
+    target, chips, mesh: as asked for; how many; name of an axis -> its size.
+    parameters: how many numbers.
+    state: part of the train state -> its bytes on a chip. batch: bytes of a batch on a chip.
+    padding: bytes on a chip that state and batch take more than their numbers do.
+    temporary: bytes on a chip of everything between two states: activations, gradients, copies. None if it did not fit.
+    refused: what the compiler said, if it did not fit.
+    model_flops: of a whole step; computed_flops: with the optimiser's and what rematerialisation computes again.
+    collectives: of `zoo.perf.collectives`.
+    rows, tokens: of a batch; examples: what its rows are called. steps: of the run.
+    kept: of the temporary bytes, activations that wait for the backward pass, at most; see
+    `zoo.perf.activation_memory`.
+    attention: by which kernel, and why not by another; lines of `zoo.kernels.Notes`.
+    notes: what `train.py` would refuse of data that a plan does not read; what is whole where other things are split.
+  """
+
+  target: str
+  chips: int
+  kind: str
+  mesh: dict[str, int]
+  parameters: int
+  state: dict[str, int]
+  batch: int
+  padding: int
+  temporary: int | None
+  refused: str
+  model_flops: int
+  computed_flops: int
+  collectives: list[hlo.Collective]
+  rows: int
+  tokens: int
+  steps: int
+  examples: str = "examples"
+  kept: int = 0
+  attention: tuple[str, ...] = ()
+  notes: tuple[str, ...] = ()
+
+  @property
+  def used(self) -> int | None:
+    """Bytes on a chip together."""
+    return None if self.temporary is None else sum(self.state.values()) + self.batch + self.padding + self.temporary
+
+  @property
+  def times(self) -> dict[str, float]:
+    """What bounds a step from below, seconds: "compute", "memory", "links", "network". See FORMULA for how."""
+    chip = CHIPS[self.kind]
+    moved = 2 * sum(self.state.values()) + 2 * (self.temporary or 0) + self.batch
+    return {
+      "compute": self.computed_flops / self.peak,
+      "memory": moved / chip.memory_speed,
+      "links": sum(one.sent for one in self.collectives) / chip.link_speed,
+      "network": sum(one.sent_across for one in self.collectives) / chip.network_speed,
+    }
+
+  @property
+  def peak(self) -> float:
+    """FLOP/s of all chips together, in bfloat16."""
+    return self.chips * (flops.peak_of_kind(self.kind) or math.nan)
+
+  def utilisation(self, seconds: float) -> float:
+    """Model FLOPs of a step that takes so long, as a part of what the chips can do."""
+    return self.model_flops / seconds / self.peak
+
+  @property
+  def fits(self) -> bool:
+    """Whether a chip has that much memory."""
+    return self.used is not None and self.used <= CHIPS[self.kind].memory
+
+
+PARTS = {"parameters": "params", "optimiser": "opt_state", "average": "ema"}  # As a plan calls them, and the state.
+
+FORMULA = """A step takes at least the longest of these times, if everything overlaps, and their sum, if nothing does:
+  compute  FLOPs of a chip, with the optimiser's and what is computed again / its peak in bfloat16
+  memory   bytes of a chip, 2 x state + 2 x temporary + batch / its memory's speed: each is read and written once
+  links    bytes that a chip sends / the speed of all its links; all-gather and reduce-scatter send (n - 1) / n of the
+           array, all-reduce twice that
+  network  bytes that a chip sends to other slices, or GPU hosts / its part of the network: those of a slice or a host
+           share what goes there"""
+
+
+def show(plan: Plan) -> str:
+  """The plan for people."""
+  chip, batch = CHIPS[plan.kind], plan.rows
+  lines = [
+    f"{plan.target}: {plan.chips} x {plan.kind}, mesh {plan.mesh}",
+    f"parameters  {plan.parameters:,}",
+    *plan.attention,
+    *plan.notes,
+  ]
+  lines += ["", f"on a chip, of {size(chip.memory)}", *_memory(plan)]
+  if plan.used is None:
+    return "\n".join([*lines, f"It does not fit: {plan.refused}"])
+  lines.append("It fits." if plan.used <= chip.memory else "It does not fit: that is more than a chip has.")
+  lines += [
+    "",
+    f"a step computes {plan.model_flops / 1e12:,.2f} TFLOP, {plan.model_flops / plan.chips / 1e12:,.3f} on a chip",
+  ]
+  if plan.computed_flops > plan.model_flops:
+    lines[-1] += (
+      f"; {plan.computed_flops / plan.model_flops:.2f} times that with the optimiser and what is computed again"
+    )
+  lines += ["", "a chip sends", *_sent(plan.collectives)]
+  times = {name: seconds for name, seconds in plan.times.items() if seconds or name != "network"}
+  longest, whole = max(times.values()), sum(times.values())
+  lines += ["", *(f"{name:<9}{1000 * seconds:>10.2f} ms" for name, seconds in times.items())]
+  bounds = [plan.utilisation(seconds) for seconds in (longest, whole)]
+  lines.append(
+    f"step     {1000 * longest:>10.2f} to {1000 * whole:.2f} ms: {bounds[0]:.0%} to {bounds[1]:.0%} utilisation"
+  )
+  lines.append(f"         {batch / whole:,.0f} to {batch / longest:,.0f} {plan.examples}/s")
+  if plan.tokens:
+    lines.append(f"         {plan.tokens / whole:,.0f} to {plan.tokens / longest:,.0f} tokens/s")
+  low, high = (plan.steps * seconds / 3600 for seconds in (longest, whole))
+  cost = f"{plan.chips * low:,.1f} to {plan.chips * high:,.1f} chip-hours"
+  lines.append(f"run      {low:,.2f} to {high:,.2f} hours for {plan.steps:,} steps, {cost}")
+  return "\n".join([*lines, "", FORMULA])
+
+
+def _memory(plan: Plan) -> list[str]:
+  """Lines: what a chip holds, and how much of its memory that is."""
+  named = {name: plan.state[part] for name, part in PARTS.items() if part in plan.state}
+  held = {**named, "counters": sum(plan.state.values()) - sum(named.values()), "batch": plan.batch}
+  if plan.temporary is not None:
+    held |= {"padding": plan.padding, "temporary": plan.temporary, "together": plan.used or 0}
+  memory = CHIPS[plan.kind].memory
+  lines = {name: f"  {name:<12}{size(count):>12}{count / memory:>9.1%}" for name, count in held.items()}
+  if 0 < plan.kept < (plan.temporary or 0):
+    lines["temporary"] += f", at most {size(plan.kept)} of it activations that wait for the backward pass"
+  return list(lines.values())
+
+
+def _sent(collectives: list[hlo.Collective]) -> list[str]:
+  """Lines: kinds of collectives, over which axes, how often, and how much."""
+  summed: dict[tuple, list[int]] = defaultdict(lambda: [0, 0, 0])
+  for one in collectives:
+    entry = summed[one.kind, "+".join(one.axes), one.devices]
+    for place, more in enumerate((one.times, one.sent, one.sent_across)):
+      entry[place] += more
+  lines = []
+  for (kind, axes, devices), (times, sent, across) in sorted(summed.items(), key=lambda item: -sum(item[1][1:])):
+    network = f"{size(across):>12} over the network" if across else ""
+    lines.append(f"  {kind:<20}over {axes:<12}of {devices:<5}{times:>6} times{size(sent):>12}{network}")
+  return lines or ["  nothing"]
+
+
+def plan(config: Any, target: str) -> Plan:
+  """Compiles one step of a config for chips that are not here.
+
+  Args:
+    config: as `train.py` has it. Its data are not read: see `zoo.plan.fake_data`.
+    target: as `zoo.plan.chips.read` has it: "v5e:4x4", "2*v5p:4x4x4", "h100:8".
+
+  Raises:
+    UserError: what compiles for the target is not installed, there is no such target, or the config does not fit it.
+  """
+  wanted = read(target)
+  devices = devices_of(wanted)
+  made, mesh, batch = on_chips(config, devices)
+  check_rows(config.batch_size, mesh)
+  try:
+    kept = made.kept(batch) // pieces_of_rows(mesh)
+  except RuntimeError as error:
+    if "cuDNN" not in str(error):
+      raise
+    told = str(error).splitlines()[0].rstrip(".")
+    raise UserError(f"--plan={wanted}: {told}: {install('cuda')}, or set attention to xla.") from error
+  rows = report(made.shapes, config.sharding, mesh)
+  placed = parts(rows)
+  splits = any(row.bytes_per_device < row.bytes for row in placed["params"])
+  found: dict[str, Any] = dict(
+    target=str(wanted),
+    chips=mesh.size,
+    kind=devices[0].device_kind,
+    mesh=dict(mesh.shape),
+    parameters=made.parameters,
+    state={part: sum(row.bytes_per_device for row in own) for part, own in placed.items()},
+    batch=sum(math.prod(made.by_row.shard_shape(x.shape)) * x.dtype.itemsize for x in batch.values()),
+    kept=kept,
+    model_flops=made.model_flops(batch),
+    computed_flops=made.computed_flops(batch),
+    rows=config.batch_size,
+    steps=config.steps,
+    notes=(*vocabularies(config), *([whole] if splits and (whole := large_and_whole(rows, mesh)) else [])),
+    **counted(batch),
+  )
+  lowered = made.compiled_step().lower(made.shapes, batch)
+  found["attention"] = tuple(made.attention.lines())
+  try:
+    compiled = lowered.compile(without_device(devices[0]))
+  except jax.errors.JaxRuntimeError as error:
+    told = [line.strip() for line in str(error).splitlines()]
+    if "RESOURCE_EXHAUSTED" not in str(error):
+      raise UserError(f"--plan={wanted}: XLA cannot compile the step: {told[0]}") from error
+    first = next((line for line in told if "memory" in line), told[0])
+    return Plan(**found, padding=0, temporary=None, refused=first, collectives=[])
+  sent = hlo.collectives(compiled.as_text(), mesh.shape, [network_of(device) for device in mesh.devices.flat])
+  given = compiled.memory_analysis().argument_size_in_bytes
+  padding = max(0, given - sum(found["state"].values()) - found["batch"])
+  temporary = needed(compiled, devices[0].platform) - sum(found["state"].values()) - found["batch"] - padding
+  return Plan(**found, padding=padding, temporary=temporary, refused="", collectives=sent)
+
+
+def explained(config: Any, target: str) -> str:
+  """`zoo.sharding.explain.explain` of a config's state on chips that are not here; nothing is compiled, or need be
+  installed.
+
+  Raises:
+    UserError: there is no such target, or the config does not fit it.
+  """
+  made, mesh, _ = on_chips(config, named_devices(read(target)))
+  return explain(made.shapes, config.sharding, mesh)
+
+
+def counted(batch: Mapping[str, Any]) -> dict[str, Any]:
+  """What the rows of a batch are called, and how many tokens it has, those read and those written."""
+  if "image" in batch:
+    return {"examples": "pairs" if "tokens" in batch else "images", "tokens": 0}
+  sides = [math.prod(batch[name].shape) for name in ("tokens", "target_tokens") if name in batch]
+  return {"examples": "examples", "tokens": sum(sides)}
+
+
+def vocabularies(config: Any) -> list[str]:
+  """What `train.py` would say of tokenizers that know more tokens than the model."""
+  known = sizes_of(build(**config.model)).get("vocab_size")
+  needs = {name: tokenizer(name).vocab_size for name in tokenizers(config.data.to_dict())}
+  return [
+    f"train.py would refuse these data: tokenizer '{name}' has {count:,} tokens, model.vocab_size is {known:,}"
+    for name, count in needs.items()
+    if known is not None and count > known
+  ]
+
+
+def on_chips(config: Any, devices: Sequence[Any]) -> tuple[Experiment, Mesh, dict[str, jax.ShapeDtypeStruct]]:
+  """-> what a config trains with on devices that need only have names, their mesh, and the shapes of a batch."""
+  mesh = make_mesh(config.mesh, devices)
+  with tempfile.TemporaryDirectory() as folder:
+    settings = config.copy_and_resolve_references().unlock()
+    settings.batch_size = pieces_of_rows(mesh)  # Nothing but shapes is wanted of the data.
+    settings.init = None  # Nor of the weights, which may not be here.
+    settings.data = stand_in(config.data.to_dict(), pathlib.Path(folder))
+    made = experiment(settings, mesh)
+    batch = {
+      name: jax.ShapeDtypeStruct((config.batch_size, *array.shape[1:]), array.dtype)
+      for name, array in made.batches[0].items()
+    }
+  return made, mesh, batch

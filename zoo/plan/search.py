@@ -1,0 +1,198 @@
+"""Which mesh, rematerialisation and batch suit a config on chips that are not here: `train.py --plan=auto:v5e:4x4`."""
+
+import contextlib
+import dataclasses
+import json
+from collections.abc import Callable, Generator, Iterable, Iterator
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+from zoo.build import build, sizes_of
+from zoo.errors import UserError, setting_up
+from zoo.plan.chips import devices_of, read
+from zoo.plan.compile import Plan, plan
+from zoo.plan.compile import show as show_plan
+from zoo.sharding.explain import size
+
+DEFAULT = "v5e:4x4"
+EFFORT = "jax_exec_time_optimization_effort"  # Of XLA, from -1 to 1.
+BEHIND = 8  # Chips of a mesh axis beside "data", at most.
+LONG = 8192  # Tokens of a text that may be worth splitting.
+
+
+@dataclasses.dataclass(frozen=True)
+class Try:
+  """One choice and what came of it.
+
+  Attributes:
+    changes: entries of the config, by their paths, that differ from it.
+    found: the plan, or why there is none.
+  """
+
+  changes: dict[str, Any]
+  found: Plan | str
+
+  @property
+  def seconds_per_example(self) -> float:
+    """If nothing overlaps; infinite if it does not fit."""
+    fits = isinstance(self.found, Plan) and self.found.fits
+    return sum(self.found.times.values()) / self.found.rows if fits else float("inf")
+
+
+def planned(config: Any, target: str, note: Callable[[str], None]) -> str:
+  """The text of `train.py --plan=TARGET`: a table if that begins with "auto", else the plan.
+
+  Raises:
+    UserError: as `search` and `zoo.plan.compile.plan`.
+  """
+  if target.partition(":")[0] == "auto":
+    return show(search(config, target, note))
+  return show_plan(plan(config, target))
+
+
+def search(
+  config: Any, target: str, note: Callable[[str], None] = lambda line: None, make: Callable[[Any, str], Plan] = plan
+) -> list[Try]:
+  """Tries meshes with the config's rematerialisation and batch, then with the best of them what it may keep of a layer,
+  then with the best of these other batch sizes.
+
+  Args:
+    config: as `train.py` has it.
+    target: "auto", for DEFAULT, or "auto:" and a target of `zoo.plan.compile.plan`.
+    note: is told what is tried.
+    make: `plan`.
+
+  Returns:
+    the best first: that which fits and takes the least time for an example if nothing overlaps; what does not fit last,
+    that with the least memory first.
+
+  Raises:
+    UserError: there is no such target, or nothing can be compiled for it.
+  """
+  named = target.partition(":")[2]
+  if not named:
+    note(f"no chips are named after auto: {DEFAULT}")
+  target = str(read(named or DEFAULT))
+  chips, experts = len(devices_of(read(target))), sizes_of(build(**config.model)).get("num_experts", 0)
+  tries: dict[str, Try] = {}
+
+  def attempt(changes: dict[str, Any]) -> None:
+    settings = changed(config, changes)
+    key = settings.to_json_best_effort(sort_keys=True)
+    if key not in tries:
+      note(f"{target}, {told(changes)}")
+      tries[key] = Try(changes, outcome(settings, target, make))
+
+  with quick_compilation():
+    for one in meshes(chips, experts, config.data.get("max_length", 0)):
+      attempt(one)
+    for remat in (None, "dots", "full"):
+      attempt(ranked(tries.values())[0].changes | {"model.remat": remat})
+    for factor in (0.5, 2, 4):
+      attempt(ranked(tries.values())[0].changes | {"batch_size": int(config.batch_size * factor)})
+  if all(isinstance(one.found, str) for one in tries.values()):
+    raise UserError(f"--plan={target}: nothing can be compiled: {next(iter(tries.values())).found}")
+  return ranked(tries.values())
+
+
+def meshes(chips: int, experts: int = 0, length: int = 0) -> Iterator[dict[str, Any]]:
+  """The config's own, then data parallelism without and with split parameters, then tensor parallelism too, experts of
+  a mixture apart, and long texts in parts."""
+  yield {}
+  yield {"mesh": {"data": -1}, "sharding": "replicated"}
+  yield {"mesh": {"data": -1}, "sharding": "fsdp"}
+  beside = {"model": "fsdp+tensor"}
+  beside |= {"expert": "fsdp"} if experts else {}
+  beside |= {"sequence": "fsdp"} if length >= LONG else {}
+  for axis, sharding in beside.items():
+    for ways in (2, 4, BEHIND):
+      if chips % ways == 0 and chips > ways and (axis != "expert" or experts % ways == 0):
+        yield {"mesh": {"data": -1, axis: ways}, "sharding": sharding}
+
+
+def changed(config: Any, changes: dict[str, Any]) -> Any:
+  """A copy of the config with other entries."""
+  settings = config.copy_and_resolve_references().unlock()
+  for path, value in changes.items():
+    *sections, name = path.split(".")
+    section = settings
+    for part in sections:
+      section = section[part]
+    section[name] = ConfigDict(value) if isinstance(value, dict) else value
+  return settings
+
+
+def outcome(config: Any, target: str, make: Callable[[Any, str], Plan]) -> Plan | str:
+  """The plan of a config, or why there is none."""
+  try:
+    with setting_up():
+      return make(config, target)
+  except UserError as error:
+    return str(error)
+
+
+def ranked(tries: Iterable[Try]) -> list[Try]:
+  """The best first."""
+
+  def worth(one: Try) -> tuple:
+    used = one.found.used if isinstance(one.found, Plan) else None
+    return one.seconds_per_example, isinstance(one.found, str), float("inf") if used is None else used
+
+  return sorted(tries, key=worth)
+
+
+@contextlib.contextmanager
+def quick_compilation() -> Generator[None]:
+  """In this context XLA spends less time on speed: a third of it, and bytes of memory that may be some percent off."""
+  before = getattr(jax.config, EFFORT)
+  jax.config.update(EFFORT, -1.0)
+  try:
+    yield
+  finally:
+    jax.config.update(EFFORT, before)
+
+
+def show(tries: list[Try]) -> str:
+  """A table of what was tried, the best first."""
+  first = next(one.found for one in tries if isinstance(one.found, Plan))
+  head = ["", "memory of a chip", "fits", "ms/step", "utilisation", f"{first.examples}/s", "changes"]
+  lines, impossible = [head], []
+  for number, one in enumerate(tries, 1):
+    changes = told(one.changes)
+    if isinstance(one.found, str):
+      impossible.append(f"{changes}: {one.found}")
+      continue
+    found = one.found
+    if found.used is None:
+      lines.append([str(number), "too much", "no", "", "", "", changes])
+      continue
+    low, high = max(found.times.values()), sum(found.times.values())
+    lines.append(
+      [
+        str(number),
+        size(found.used),
+        "yes" if found.fits else "no",
+        f"{1000 * low:.0f} to {1000 * high:.0f}",
+        f"{found.utilisation(high):.0%} to {found.utilisation(low):.0%}",
+        f"{found.rows / high:,.0f} to {found.rows / low:,.0f}",
+        changes,
+      ]
+    )
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  table = ["  ".join(cell.rjust(width) for cell, width in zip(line[:-1], widths)) + "  " + line[-1] for line in lines]
+  title = f"{first.target}: {first.chips} x {first.kind}. The best is what fits and takes least for an example."
+  note = "Compiled with less effort than --plan of a target takes; look at the chosen one with that."
+  return "\n".join([title, "", *table, *(["", "Not possible:", *impossible] if impossible else []), "", note])
+
+
+def told(changes: dict[str, Any]) -> str:
+  """Changes as train.py takes them."""
+  return " ".join(f"--config.{path}={_text(value)}" for path, value in changes.items()) or "as the config has it"
+
+
+def _text(value: Any) -> str:
+  if isinstance(value, dict):
+    return "'" + json.dumps(value) + "'"
+  return "none" if value is None else str(value)

@@ -1,0 +1,21 @@
+"""Where each array lives: meshes, rules for parameters, for activations, for batches, and the report."""
+
+from zoo.sharding.batches import batch_part, batch_sharding, check_rows, pieces_of_rows, put_batch, put_whole
+from zoo.sharding.meshes import make_mesh
+from zoo.sharding.rules import axes_of, placements, report, shardings
+from zoo.sharding.strategies import STRATEGIES
+
+__all__ = [
+  "STRATEGIES",
+  "axes_of",
+  "batch_part",
+  "batch_sharding",
+  "check_rows",
+  "make_mesh",
+  "pieces_of_rows",
+  "placements",
+  "put_batch",
+  "put_whole",
+  "report",
+  "shardings",
+]

@@ -1,0 +1,144 @@
+"""Where what a model computes lives: rules over the paths of its modules, as `zoo.sharding` has them over parameters.
+
+Without them XLA places activations as it thinks best, seeing parameters and batch. It never splits a text by itself.
+"""
+
+import contextlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from zoo.errors import UserError, did_you_mean
+from zoo.layers.returned import on_returned
+from zoo.sharding.meshes import row_axes
+from zoo.sharding.rules import axes_of, line
+from zoo.tree import check_pattern, matches
+
+ANY = "any"  # As XLA likes.
+BATCH = "batch"  # The axes that split the rows of a batch.
+
+# Placements of the first dimensions. Layers hand on [batch, length, dim]; queries, keys and values are
+# [batch, length, heads, head_dim]. With the axis "sequence" each device has a part of every text: its queries stay
+# where they are, and keys and values come from everywhere (https://arxiv.org/abs/2407.21783, section 3.3.2), unless the
+# kernel of attention has them split.
+LAYERS = (r"layer_\d+|layers|embed", (BATCH, "sequence", None))
+QUERIES = ("query", (BATCH, "sequence", ANY, ANY))
+# Convolutions stay whole over frames or pixels, whatever is split behind them: XLA (jax 0.10.2 and 0.12) multiplies
+# results and gradients of their kernels where space is split and another axis of the mesh splits the kernel or nothing.
+CONVOLUTION = r"conv_\d+"
+CONVOLUTIONS = (CONVOLUTION, (BATCH, None, None))
+LOOKED_UP = ("segments|positions", (BATCH, "sequence", None))
+# What looks rows up in a table that is learnt. Parts of a length that does not divide are filled up, and on some meshes
+# XLA (jax 0.10.2 and 0.12) adds the gradient of what fills them to the table's first row: split evenly or not at all.
+TABLES = "embed|segments|positions"
+# The kernels of experts as a mixture takes them: tokens go to the experts, experts do not go to the tokens.
+EXPERTS = (("experts/(gate|up|down)", ("expert", None, ANY)),)
+
+
+def built_in(mesh: Mesh, keys: str | None = None) -> list[tuple[str, tuple]]:
+  """The rules for a mesh: none of them where nothing is split. `keys` as in `read`."""
+  if mesh.size == 1:
+    return []
+  of_sequence = (QUERIES, ("key|value", (BATCH, keys, ANY, ANY)), LOOKED_UP)
+  return [LAYERS, CONVOLUTIONS, *of_sequence * ("sequence" in mesh.shape), *EXPERTS * ("expert" in mesh.shape)]
+
+
+def read(lines: Sequence, mesh: Mesh, keys: str | None = None) -> list[tuple[str, tuple]]:
+  """One's own lines, checked but for their patterns, and the built-in ones behind them.
+
+  Args:
+    lines: [pattern, placement] each, the first match wins. A pattern is of a module's path. A placement names for the
+      first dimensions of what the module returns a mesh axis, a list of axes, "batch" (the axes that split rows), None
+      (whole) or "any" (as XLA likes); the other dimensions are as XLA likes.
+    mesh: its axes may be named.
+    keys: the axis over which keys and values are split, of `zoo.kernels.Notes`; None: each device has them all.
+
+  Raises:
+    UserError: no line, an axis that the mesh lacks, or one that splits two dimensions.
+  """
+  found = []
+  for entry in lines:
+    pattern, placement = line(entry, "activations", "['layers', ['batch', 'sequence']]")
+    used = [axis for part in placement for axis in axes_of(part)]
+    split = [axis for part in placement if part != ANY for axis in split_over(part, mesh)]
+    for axis in used:
+      if axis not in (*mesh.shape, BATCH, ANY):
+        near = did_you_mean(str(axis), [*mesh.shape, BATCH, ANY])
+        raise UserError(f"activations: '{pattern}' names the mesh axis {axis!r}.{near} The mesh is {dict(mesh.shape)}.")
+    if twice := next((axis for axis in split if split.count(axis) > 1), None):
+      raise UserError(f"activations: '{pattern}' uses the mesh axis '{twice}' twice. An axis splits one dimension.")
+    found.append((pattern, placement))
+  return [*found, *built_in(mesh, keys)]
+
+
+def constrained(rules: Sequence[tuple[str, tuple]], mesh: Mesh) -> contextlib.AbstractContextManager:
+  """A context in which what a model computes is held to `rules`, of `read`."""
+  if not rules:
+    return contextlib.nullcontext()
+
+  def place(path: str, array: jax.Array) -> jax.Array:
+    for pattern, placement in rules:
+      if matches(pattern, path):
+        spec = spec_of(placement, array.shape, mesh, evenly=matches(TABLES, path))
+        return array if spec is None else jax.lax.with_sharding_constraint(array, NamedSharding(mesh, spec))
+    return array
+
+  return on_returned(place)
+
+
+def spec_of(placement: tuple, shape: tuple[int, ...], mesh: Mesh, evenly: bool = False) -> P | None:
+  """Where an array of that shape lives; None if it has fewer dimensions than are placed.
+
+  Axes that the mesh lacks split nothing, and neither do those that are longer than the dimension. Where a dimension
+  does not divide, the last devices have less of it, or, with `evenly`, all have all of it.
+  """
+  if len(shape) < len(placement):
+    return None
+  parts: list[Any] = []
+  for part, size in zip(placement, shape, strict=False):
+    if part == ANY:
+      parts.append(P.UNCONSTRAINED)
+      continue
+    axes = split_over(part, mesh)
+    ways = math.prod(mesh.shape[axis] for axis in axes)
+    fits = axes and size >= ways and not (evenly and size % ways)
+    parts.append(None if not fits else axes if len(axes) > 1 else axes[0])
+  return P(*parts, *[P.UNCONSTRAINED] * (len(shape) - len(placement)))
+
+
+def split_over(part: Any, mesh: Mesh) -> tuple[str, ...]:
+  """The axes of a mesh that one entry of a placement, not "any", names."""
+  axes = [axis for name in axes_of(part) for axis in (row_axes(mesh.axis_names) if name == BATCH else (name,))]
+  return tuple(axis for axis in axes if axis in mesh.shape)
+
+
+def check(rules: Sequence[tuple[str, tuple]], own: int, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> None:
+  """Refuses one's own rules, the first `own`, that no module's path matches, and those that XLA is known to get wrong.
+
+  Args:
+    shapes: path of a module -> shape of what it returns.
+  """
+  for pattern, _ in rules[:own]:
+    check_pattern(pattern, sorted(shapes), "activations", "part of the model")
+  for path, shape in shapes.items():
+    pattern, placement = next((rule for rule in rules if matches(rule[0], path)), (None, ()))
+    if pattern not in [rule[0] for rule in rules[:own]] or len(shape) < len(placement):
+      continue
+    ways = [0 if part == ANY else math.prod(mesh.shape[axis] for axis in split_over(part, mesh)) for part in placement]
+    used = math.prod(max(1, way) for way in ways)
+    if matches(CONVOLUTION, path) and max(ways[1 : len(shape) - 1], default=1) > 1 and used < mesh.size:
+      raise UserError(
+        f"activations: '{pattern}' splits places of the convolution {path}, and of the mesh {dict(mesh.shape)} an axis "
+        "splits nothing of it: XLA would multiply its kernel's gradient. Leave them whole, ['batch', None, None], and "
+        "split what follows."
+      )
+    for size, way in zip(shape[1:], ways[1:]):
+      if matches(TABLES, path) and way > 1 and size >= way and size % way:
+        raise UserError(
+          f"activations: '{pattern}' splits what {path} looks up, {size} long, into {way} uneven parts: XLA would add "
+          f"what fills them up to the gradient of the table's first row. Make it a multiple of {way}, or use None."
+        )

@@ -1,0 +1,89 @@
+"""Where every parameter lives, by which rule, and what that costs: the text of `train.py --explain-sharding`."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from jax.sharding import Mesh
+
+from zoo.sharding.rules import Row, read, report, rules_on
+from zoo.tree import matches
+
+LARGE = 2**20  # Bytes of an array that every device has whole, above which it is pointed out.
+
+
+def explain(state: Any, strategy: str | Sequence, mesh: Mesh) -> str:
+  """Lines about a train state.
+
+  Args:
+    state: arrays or their shapes, {"params": ..., ...}.
+    strategy, mesh: as of `zoo.sharding.shardings`.
+
+  Returns:
+    a line for every parameter: path, shape, dtype, what splits each dimension, by which rule, bytes on a device;
+    the bytes of every part of the state; patterns of the strategy that no parameter has; large arrays that are whole on
+    every device.
+
+  Raises:
+    UserError: as `zoo.sharding.shardings`. A pattern of one's own that matches nothing is a mistake, and refused.
+  """
+  rows = report(state, strategy, mesh)
+  params = [row for row in rows if row.path.startswith("params/")]
+  names = [row.path.removeprefix("params/") for row in params]
+  head = ["parameter", "shape", "dtype", "split over", "rule", "on a device"]
+  lines = [
+    [name, _shape(row), row.dtype, _split(row), row.rule, size(row.bytes_per_device)]
+    for name, row in zip(names, params, strict=True)
+  ]
+  found = [f"mesh {dict(mesh.shape)}", "", *_aligned([head, *lines]), ""]
+
+  sums = [
+    [part, size(sum(row.bytes for row in own)), size(sum(row.bytes_per_device for row in own))]
+    for part, own in parts(rows).items()
+  ]
+  sums.append(["together", size(sum(row.bytes for row in rows)), size(sum(row.bytes_per_device for row in rows))])
+  found += _aligned([["part of the state", "in all", "on a device"], *sums])
+
+  _, rest = read(strategy, names, mesh)
+  unused = [pattern for pattern, _ in rules_on(mesh, rest) if not any(matches(pattern, name) for name in names)]
+  if unused:
+    found += ["", f"Patterns of '{rest}' that no parameter has: {', '.join(unused)}"]
+  found += ["", whole] if (whole := large_and_whole(rows, mesh)) else []
+  return "\n".join(found)
+
+
+def large_and_whole(rows: Sequence[Row], mesh: Mesh) -> str:
+  """A line about the large parameters that every device has whole; "" if there is none."""
+  own = [row for row in rows if row.path.startswith("params/") and row.bytes_per_device == row.bytes >= LARGE]
+  listed = ", ".join(f"{row.path.removeprefix('params/')} ({size(row.bytes)})" for row in own)
+  return f"Whole on each of the {mesh.size} devices, and large: {listed}" if own and mesh.size > 1 else ""
+
+
+def parts(rows: Sequence[Row]) -> dict[str, list[Row]]:
+  """Part of the state ("params", "opt_state", ...) -> its lines of the report."""
+  found: dict[str, list[Row]] = {}
+  for row in rows:
+    found.setdefault(row.path.split("/")[0], []).append(row)
+  return found
+
+
+def size(count: int) -> str:
+  """Bytes for people: `1.5 MiB`."""
+  power = min(int(math.log2(max(count, 1))) // 10, 4)
+  return f"{count} B" if power == 0 else f"{count / 2 ** (10 * power):.1f} {' KMGT'[power]}iB"
+
+
+def _shape(row: Row) -> str:
+  return " x ".join(map(str, row.shape)) or "one number"
+
+
+def _split(row: Row) -> str:
+  """What splits each dimension: `-, data`."""
+  axes = [*row.spec, *[None] * (len(row.shape) - len(row.spec))]
+  return ", ".join("-" if axis is None else axis if isinstance(axis, str) else "+".join(axis) for axis in axes)
+
+
+def _aligned(lines: list[list[str]]) -> list[str]:
+  """Columns side by side, the last one flush right."""
+  widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+  return ["  ".join([*map(str.ljust, line[:-1], widths), line[-1].rjust(widths[-1])]) for line in lines]

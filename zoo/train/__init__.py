@@ -1,0 +1,1 @@
+"""The pure step of an experiment, and what watches over it while it runs."""

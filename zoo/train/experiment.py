@@ -1,0 +1,201 @@
+"""What a config asks for, put together: model, objective, data, optimiser and one step of training, all pure."""
+
+import functools
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from zoo import kernels, optim, sharding
+from zoo.build import build, check_fits
+from zoo.config import registry
+from zoo.config.loading import without
+from zoo.config.schema import resolve
+from zoo.data import pipeline
+from zoo.data.images.augment import augment
+from zoo.kernels.experts import on_mesh
+from zoo.layers.kernel_products import kernel_gradients_in
+from zoo.layers.returned import on_returned
+from zoo.objectives.objective import check_parts, value_and_grad
+from zoo.perf import flops, memory
+from zoo.perf.activation_memory import kept
+from zoo.sharding import activations
+from zoo.train import guard
+from zoo.train.model_data import records_for, to_train, with_tokenizer
+from zoo.train.xla_options import compiler_options
+
+
+class Experiment(NamedTuple):
+  """A config on a mesh.
+
+  Attributes:
+    model: from `zoo.build`.
+    attending: the same with its kernel of attention, for evaluators: of long texts they could not hold the weights.
+    batches: this host's part of every batch, numpy; `batches.iterate(step)` goes on behind a step.
+    sample: rows -> as many rows of the training data as one host would read, numpy, the same on all hosts.
+    part, parts: which of how many parts of a batch this host reads.
+    init: key -> state, {"params", "opt_state", "step", "guard"} and "ema" where the config has an average.
+    step: (state, batch) -> state, metrics, guarded: numbers for `zoo.train.guard.Watch`.
+    loss: (params, batch, step) -> what that step, counted from 0, differentiates: (loss, metrics).
+    shapes: those of the state, `jax.ShapeDtypeStruct`.
+    placed: where each of its arrays lives. by_row: where a batch lives.
+    model_flops: shapes of a global batch -> model FLOPs of a step; see `zoo.perf.flops`.
+    computed_flops: the same with the optimiser's, and with what rematerialisation computes again.
+    kept: likewise -> bytes of all devices that wait for the backward pass; see `zoo.perf.activation_memory`.
+    attention: which kernel it is computed by, and why not the one that was wanted; known when a step was traced.
+  """
+
+  model: Any
+  attending: Any
+  batches: Any
+  sample: Callable[[int], dict]
+  part: int
+  parts: int
+  init: Callable[[jax.Array], dict]
+  step: Callable[[dict, Mapping], tuple[dict, dict, dict]]
+  loss: Callable[[Any, Mapping, Any], tuple[jax.Array, dict]]
+  shapes: Any
+  placed: Any
+  by_row: Any
+  model_flops: Callable[[Mapping], int]
+  computed_flops: Callable[[Mapping], int]
+  kept: Callable[[Mapping], int]
+  attention: kernels.Notes
+
+  @property
+  def parameters(self) -> int:
+    """How many numbers are learnt or frozen."""
+    return sum(math.prod(array.shape) for array in jax.tree.leaves(self.shapes["params"]))
+
+  def compiled_step(self) -> Any:
+    """The step, to be compiled for these places; the state that it is given is used up."""
+    return jax.jit(
+      self.step,
+      in_shardings=(self.placed, self.by_row),
+      out_shardings=(self.placed, None, None),
+      donate_argnums=0,
+      compiler_options=compiler_options(self.by_row.mesh),
+    )
+
+
+def experiment(config: Any, mesh: Mesh) -> Experiment:
+  """Everything that `train.py` trains with, known to fit together; nothing is computed or written.
+
+  Raises:
+    UserError: something in the config does not fit.
+  """
+  key = jax.random.key(config.seed)
+  sharding.check_rows(config.batch_size, mesh)
+  part, parts = sharding.batch_part(mesh)
+  registry.check_options(build, resolve(config.model), "model")
+  model = build(**without(config.model, "preprocessing"), preprocessing=to_train(config))
+  records = records_for(model, config.data, training=True)
+  check_fits(model, records.info)
+  model = with_tokenizer(model, records.info.get("tokenizer"))
+  attending, attention = kernels.with_kernels(model, config.attention, mesh)
+  offers = {"by_row": sharding.batch_sharding(mesh)}
+  # Parameters begin, and FLOPs are counted, with parts as they are written: to both it makes no difference.
+  objective, on_devices = (
+    registry.call("objectives", config.objective, one, offers=offers) for one in (model, on_mesh(attending, mesh))
+  )
+  training = {"workers": 0, "augment": []} | resolve(config.data)
+  registry.check_type("data.workers", training["workers"], int)
+  registry.check_type("data.augment", training["augment"], list[Mapping])
+  here = functools.partial(pipeline.batches, records, seed=config.seed, process_index=part, process_count=parts)
+  row = here(parts)[0]  # Shapes are all that is asked of it, and a whole batch may be large.
+  memory.check_batch(row, config.batch_size // parts)
+  batches = here(config.batch_size, workers=training["workers"])
+  augmented = augment(training["augment"], model.preprocessing.get("image"))
+  ema = optim.check_average(config.optimizer.get("ema"))
+  spike, skips = guard.check_spike(config.bad_loss.spike), config.bad_loss.action == "skip"
+  accumulate = config.optimizer.get("accumulate", 1)
+  reduce_dtype = optim.check_reduce_dtype(config.optimizer.get("reduce_dtype", "float32"), config.model.get("dtype"))
+  grad, counted_grad = (value_and_grad(one, accumulate) for one in (on_devices, objective))
+  check_parts(accumulate, config.batch_size)
+  example = jax.tree.map(jnp.asarray, dict(row))
+
+  def init_params(rng):
+    return objective.init(rng, augmented(rng, example))
+
+  rules, parts_of_model = activations.read(config.activations, mesh, attention.keys), {}
+
+  def noted(path, array):
+    parts_of_model[path] = array.shape
+    return array
+
+  with on_returned(noted):
+    param_shapes = jax.eval_shape(init_params, key)
+  activations.check(rules, len(config.activations), parts_of_model, mesh)
+  settings = without(config.optimizer, "accumulate", "ema", "reduce_dtype")
+  registry.check_options(optim.optimizer, settings, "optimizer", given=("params", "steps"))
+  optimizer, learning_rate = optim.optimizer(param_shapes, config.steps, **settings)
+  jax.eval_shape(learning_rate, jnp.zeros((), jnp.int32))  # Numbers that no step can count to are refused here.
+  patterns = {name: settings.get(name, ()) for name in ("trainable", "freeze")}
+  learns = [role.trained for role in optim.roles(param_shapes, **patterns)]
+
+  def init(rng):
+    params = init_params(rng)
+    state = {"params": params, "opt_state": optimizer.init(params)}
+    state |= {"step": jnp.zeros((), jnp.int32), "guard": guard.init()}
+    return state if ema is None else {**state, "ema": params}
+
+  def drawn(batch, step):
+    augment_rng, loss_rng = jax.random.split(jax.random.fold_in(key, step))  # A resumed run repeats itself.
+    return augmented(augment_rng, batch), loss_rng
+
+  attention.found.clear()  # An objective may have looked at shapes, of other rows than a step's.
+
+  def step(state, batch, grad=grad):
+    with activations.constrained(rules, mesh), kernel_gradients_in(reduce_dtype):
+      (loss, (metrics, _)), grads = grad(state["params"], *drawn(batch, state["step"]))
+    updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
+    new = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}
+    if ema is not None:
+      new["ema"] = optim.update_average(state["ema"], new["params"], state["step"], ema)
+    # Nothing asks for the gradients of what is frozen, so XLA does not compute them.
+    norm = optax.tree.norm([x for x, learned in zip(jax.tree.leaves(grads), learns, strict=True) if learned])
+    bad = guard.is_bad(state["guard"], loss, norm, spike)
+    if skips:
+      new = guard.select(bad, {name: state[name] for name in new}, new)
+    seen = guard.updated(state["guard"], loss, bad, skips)
+    # A step that was skipped has not moved the optimiser's own count.
+    metrics |= {"learning_rate": learning_rate(state["step"] - state["guard"]["skipped"]), "grad_norm": norm}
+    metrics |= {"skipped": seen["skipped"]} if skips else {}
+    guarded = {"bad": bad, "loss": loss, "grad_norm": norm, "mean": seen["mean"], "in_a_row": seen["in_a_row"]}
+    return {**new, "step": state["step"] + 1, "guard": seen}, metrics, guarded
+
+  def model_flops(batch):
+    loss = lambda params, batch: objective.loss(params, augmented(key, batch), key)
+    return flops.training_flops(loss, param_shapes, dict(batch))
+
+  def computed_flops(batch):
+    return flops.count(lambda state, batch: step(state, batch, counted_grad), shapes, dict(batch))
+
+  def kept_bytes(batch):
+    return kept(on_devices, param_shapes, batch, key, accumulate)
+
+  shapes = jax.eval_shape(init, key)
+  placed = sharding.shardings(shapes, config.sharding, mesh)
+  loss = lambda params, batch, step: objective.loss(params, *drawn(batch, step))
+  return Experiment(
+    model,
+    attending,
+    batches,
+    lambda rows: pipeline.batches(records, rows, seed=config.seed)[0],
+    part,
+    parts,
+    init,
+    step,
+    loss,
+    shapes,
+    placed,
+    offers["by_row"],
+    model_flops,
+    computed_flops,
+    kept_bytes,
+    attention,
+  )

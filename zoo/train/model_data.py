@@ -1,0 +1,273 @@
+"""Data as a model takes them: sizes, processor and tokenizer of the model wherever a section of data names none."""
+
+import inspect
+import json
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from zoo.build import sizes_of
+from zoo.config.loading import without
+from zoo.config.registry import call, named, names
+from zoo.config.schema import read_init, resolve
+from zoo.data.bad_records import BadRecord, good
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.data.tokenizers.base import Tokenizer
+from zoo.data.tokenizers.named import NAMED
+from zoo.data.tokenizers.open_clip import is_open_clip
+from zoo.errors import UserError, shown
+from zoo.hub import open_clip_images, preprocessing
+from zoo.hub.files import CONFIG, is_published, read_json
+from zoo.hub.ids import folder_of
+from zoo.hub.processors import PatchProcessor
+from zoo.preprocessing import of
+from zoo.storage import is_remote, place
+
+PROBE = "A photo of 2 cats, and their names."
+
+
+def carried_by(source: Any) -> dict[str, Any]:
+  """The preprocessing of anything that `zoo.load` reads; no weights are read."""
+  folder: Any = place(source) if is_remote(source) else folder_of(source)
+  local = not is_remote(source) and not (folder / preprocessing.MODEL).exists()
+  if local and is_open_clip(folder):
+    return open_clip_images.carried(folder)
+  if local and is_published(folder):
+    return preprocessing.published(folder, read_json(folder / CONFIG))
+  return preprocessing.carried_by(folder)
+
+
+def to_train(config: Any) -> dict[str, Any]:
+  """What the model to train carries: that of `init`, and over it what the config says, `model.preprocessing`."""
+  init = config.get("init")
+  source = read_init(resolve(init))[0] if init else None
+  by_hand = resolve(config.model).get("preprocessing") or {}
+  return {**(carried_by(source) if source else {}), **by_hand}
+
+
+def resumed(config: Any, folder: Any) -> Any:
+  """The config whose model carries what that of the run in `folder` does; the same config if there is no run yet.
+
+  A run that was begun without preprocessing goes on without, whatever `init` carries.
+  """
+  if not (folder / CONFIG).exists():
+    return config
+  config = config.copy_and_resolve_references().unlock()
+  begun = preprocessing.carried_by_config(folder)
+  if begun and "preprocessing" not in config.model:
+    config.model.preprocessing = begun
+  config.init = None
+  return config.lock()
+
+
+def pinned(config: Any, model: Any) -> Any:
+  """The config as a run keeps it: with what its model carries, so that it goes on alike without what it began from."""
+  carries = model.preprocessing
+  if not carries.keys() - {"tokenizer"}:
+    return config
+  config = config.copy_and_resolve_references().unlock()
+  config.model.preprocessing = carries
+  return config.lock()
+
+
+def with_tokenizer(model: Any, tokenizer: Any) -> Any:
+  """The model, carrying the tokenizer that it is trained with."""
+  if not isinstance(tokenizer, Tokenizer):
+    return model
+  name = tokenizer.name if tokenizer.name in NAMED else os.path.abspath(os.path.expanduser(tokenizer.name))
+  return model.clone(preprocessing_json=json.dumps({**model.preprocessing, "tokenizer": name}))
+
+
+def records_for(model: Any, data: Any, *, where: str = "data", training: bool = False) -> Any:
+  """The records of a `data` section for a model; records themselves pass through.
+
+  What the section leaves out is the model's: `tokenizer`, `image_size` and, of a published model, `max_length` of
+  captions. Images of an evaluation are resized and cut as the model's processor does it, unless the section has a `fit`
+  or a `background`, or another `image_size`. Training has the `fit` of its pipeline.
+
+  Args:
+    model: of the zoo.
+    data: a section, or records.
+    where: what to call the section in a message.
+    training: whether the records are trained on.
+
+  Raises:
+    UserError: images or tokens do not fit the model.
+  """
+  if isinstance(data, Mapping) or hasattr(data, "to_dict"):
+    section = without(data, "augment", "workers")
+    processor = None if section.get("name") not in _pipelines("processor") else _processor(model, section, training)
+    section = filled(section, defaults(model))
+    if processor is None:
+      records = call("data", section)
+    else:
+      records = call("data", section, offers={"processor": processor})
+  else:
+    records = data
+  records = records if training else good(records)
+  info = getattr(records, "info", {})
+  if isinstance(info.get("tokenizer"), Tokenizer):
+    check_tokenizer(model, info["tokenizer"], where, training=training)
+  check_images(model, records, where)
+  return records
+
+
+def _processor(model: Any, section: Mapping[str, Any], training: bool) -> Any:
+  """The processor that makes the images of this section; None: its `fit` does."""
+  processor = preprocessing.image_processor(model)
+  if isinstance(processor, PatchProcessor) and training:
+    raise UserError(
+      f"A {model.spec['family']} takes patches of images of any shape, of which no pipeline makes batches to train on. "
+      "Train a model of one image_size."
+    )
+  if isinstance(processor, PatchProcessor):
+    said = [name for name in ("fit", "image_size") if name in section]
+    if said:
+      raise UserError(f"data.{said[0]} is {section[said[0]]!r}, and the model takes images of any shape. Leave it out.")
+    return processor
+  if processor is None or training or "fit" in section or "background" in section:
+    return None
+  size = section.get("image_size")
+  if processor.shape is None and size is None:
+    raise UserError("The model's processor makes images of several sizes. Set image_size in the evaluator's data.")
+  return processor if size is None or processor.shape == (size, size) else None
+
+
+def defaults(model: Any) -> dict[str, Any]:
+  """Options of pipelines that are the model's where a section has none."""
+  carried, found = of(model), {}
+  processor = preprocessing.image_processor(model)
+  if not isinstance(processor, PatchProcessor):
+    size = getattr(model, "image_size", None)
+    if processor is not None and processor.shape is not None and processor.shape[0] == processor.shape[1]:
+      size = processor.shape[0]
+    found |= {} if size is None else {"image_size": size}
+  if "tokenizer" in carried:
+    found["tokenizer"] = carried["tokenizer"]
+  if {"image", "text"} & carried.keys() and hasattr(model, "encode_text"):
+    # Captions as the published model was given them: all as long as it takes.
+    found.setdefault("tokenizer", None)
+    limits = [model.max_length, None if found["tokenizer"] is None else open_tokenizer(found["tokenizer"]).max_length]
+    found["max_length"] = min(limit for limit in limits if limit is not None)
+  return found
+
+
+def filled(section: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+  """A section of data, and those within it, with the `options` that their pipelines take and that they leave out."""
+  done = dict(section)
+  if isinstance(done.get("data"), Mapping):
+    done["data"] = filled(done["data"], options)
+  if isinstance(done.get("members"), Mapping):
+    done["members"] = {
+      name: filled(one, options) if isinstance(one, Mapping) else one for name, one in done["members"].items()
+    }
+  if done.get("name") in names("data"):
+    takes = inspect.signature(named("data", done["name"])).parameters
+    for name, value in options.items():
+      if name in takes and name not in done and (name != "max_length" or "image_size" in takes):
+        if value is None:
+          raise UserError(
+            f"{done['name']} needs a tokenizer: the folder of this model holds none. Fetch its files, or name one."
+          )
+        done[name] = value
+  return done
+
+
+def tokenizer_for(model: Any, name: str | None, otherwise: str, what: str) -> Tokenizer:
+  """The tokenizer `name`, or the model's own, or `otherwise` if it carries none; refused if it does not fit the model.
+
+  Args:
+    model: of the zoo.
+    name: as of `zoo.data.tokenizers.tokenizer`; None: the model's own.
+    otherwise: of a model that was made without one.
+    what: who asks, for messages.
+  """
+  if name is None:
+    name = defaults(model).get("tokenizer", otherwise)
+  if name is None:
+    raise UserError(f"{what}: the model's folder holds no tokenizer. Fetch its files, or name a tokenizer.")
+  tokenizer = open_tokenizer(name)
+  check_tokenizer(model, tokenizer, what)
+  return tokenizer
+
+
+def check_tokenizer(model: Any, tokenizer: Tokenizer, what: str, *, training: bool = False) -> None:
+  """UserError if a model cannot have been trained with this tokenizer: JAX would clip, or read a text elsewhere.
+
+  Args:
+    model: of the zoo; of others nothing is known.
+    tokenizer: to look at.
+    what: who asks, for messages.
+    training: whether the model may learn another tokenizer than its own.
+  """
+  if not getattr(model, "spec", None):
+    return
+  sizes, name = sizes_of(model), tokenizer.name
+  size = sizes.get("vocab_size")
+  if not training and size is not None and tokenizer.vocab_size > size:
+    raise UserError(f"{what}: tokenizer {name} has {tokenizer.vocab_size} tokens, the model knows {size}. {_WAY_OUT}")
+  end = _end(tokenizer)
+  if sizes.get("read_at") == "eos":
+    eos = sizes["vocab_size"] - 1 if sizes.get("eos") is None else sizes["eos"]
+    if end != eos:
+      raise UserError(f"{what}: tokenizer {name} ends a text by {end}, the model reads it at {eos}. {_WAY_OUT}")
+  if sizes.get("read_at") == "largest":
+    largest = max([*tokenizer.encode(PROBE), _begin(tokenizer) or 0])
+    if end is None or largest >= end:
+      raise UserError(
+        f"{what}: tokenizer {name} ends a text by {end} and has {largest} before it; the model reads a text at its "
+        f"largest token. {_WAY_OUT}"
+      )
+  if not training:
+    _check_own(model, tokenizer, what)
+
+
+_WAY_OUT = "Leave tokenizer out, or name that of the model."
+
+
+def _check_own(model: Any, tokenizer: Tokenizer, what: str) -> None:
+  own = of(model).get("tokenizer")
+  if own is None or own == tokenizer.name or own not in NAMED and not os.path.exists(own):
+    return
+  try:
+    other = open_tokenizer(own)
+  except UserError:  # Another one was named, perhaps because of that.
+    return
+  for kind, of_text in {"tokens": lambda one: one.encode(PROBE), "ends": _end, "beginnings": _begin}.items():
+    has, wants = of_text(tokenizer), of_text(other)
+    if has != wants and None not in (has, wants):
+      raise UserError(
+        f"{what}: tokenizer {tokenizer.name} has other {kind} than the model's own, {own}: {shown(has, 40)} where that "
+        f"has {shown(wants, 40)}. {_WAY_OUT}"
+      )
+
+
+def _begin(tokenizer: Tokenizer) -> int | None:
+  return tokenizer.bos if tokenizer.bos is not None else tokenizer.cls
+
+
+def _end(tokenizer: Tokenizer) -> int | None:
+  return tokenizer.eos if tokenizer.eos is not None else tokenizer.sep
+
+
+def check_images(model: Any, records: Any, where: str) -> None:
+  """UserError if the model does not take the images of `records`."""
+  shape = getattr(model, "image_shape", None)
+  if shape is None or not len(records):
+    return
+  try:
+    image = records[0].get("image")
+  except BadRecord:  # Others are looked at as they are read.
+    return
+  if image is not None and np.shape(image) != shape:
+    has, takes = (" x ".join(map(str, size)) for size in (np.shape(image), shape))
+    raise UserError(
+      f"{where}: images are {has}, the model takes {takes}. Leave image_size out, or set it to {shape[0]}."
+    )
+
+
+def _pipelines(option: str) -> list[str]:
+  """Those that take an option."""
+  return [name for name in names("data") if option in inspect.signature(named("data", name)).parameters]

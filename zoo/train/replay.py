@@ -1,0 +1,111 @@
+"""The batch of a step that went wrong: kept in the run folder, and looked into by `train.py --replay=FILE`."""
+
+import io
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from etils import epath
+from jax.experimental import checkify
+
+from zoo import sharding
+from zoo.checkpoints import manager
+from zoo.errors import UserError
+from zoo.storage import place, replacing
+from zoo.train.progress import number
+from zoo.tree import path_name
+
+NAME = re.compile(r"step_(\d+)\.(\d+)_of_(\d+)\.npz")
+
+
+def keep(folder: str | os.PathLike, step: int, batch: Mapping[str, np.ndarray], part: int, parts: int) -> epath.Path:
+  """Writes `folder/bad/step_120.0_of_2.npz`: this host's part of the batch that made step 120. Returns its path."""
+  path = place(folder) / "bad" / f"step_{step}.{part}_of_{parts}.npz"
+  path.parent.mkdir(parents=True, exist_ok=True)
+  arrays: dict[str, Any] = dict(batch)
+  with replacing(path) as temporary, open(temporary, "wb") as file:
+    np.savez(file, **arrays)
+  return path
+
+
+def batch_of(path: str | os.PathLike) -> tuple[int, dict[str, np.ndarray]]:
+  """-> the step, and its whole batch, from a part that `keep` wrote and those beside it.
+
+  Raises:
+    UserError: no such file, another name, a part is missing or cannot be read.
+  """
+  path = place(path)
+  found = NAME.fullmatch(path.name)
+  if found is None:
+    raise UserError(f"--replay is {path}. It must be a file FOLDER/bad/step_N.0_of_1.npz that a run has left.")
+  step, parts = int(found[1]), int(found[3])
+  read = []
+  for i in range(parts):
+    part = path.parent / f"step_{step}.{i}_of_{parts}.npz"
+    try:
+      with np.load(io.BytesIO(part.read_bytes())) as arrays:
+        read.append({name: arrays[name] for name in arrays.files})
+    except (OSError, ValueError, EOFError) as error:
+      raise UserError(f"{part} cannot be read: {error}. Every host left its part; all must be there.") from error
+  return step, {name: np.concatenate([part[name] for part in read]) for name in read[0]}
+
+
+def replay(path: str | os.PathLike, made: Any, mesh: Any, folder: str | os.PathLike, initial: Callable[[], Any]) -> str:
+  """What the step of a kept batch computes: loss, gradient norm, and where numbers stop being finite first.
+
+  The state before it is made again: from the newest checkpoint before it (or the start, if no checkpoint is left), by
+  the steps from there. If only later checkpoints are left, the oldest of them is taken as it is.
+
+  Args:
+    path: of a file that `keep` wrote.
+    made: from `zoo.train.experiment`. mesh: what it was made for.
+    folder: of the checkpoints.
+    initial: gives the state of step 0.
+  """
+  step, batch = batch_of(path)
+  saved = manager.steps(folder)
+  before = [n for n in saved if n < step]
+  start = max(before) if before else min(saved, default=0)
+  if saved:
+    state = manager.read(
+      epath.Path(folder) / str(start), jax.tree.map(lambda x, s: x.update(sharding=s), made.shapes, made.placed)
+    )
+  else:
+    state = initial()
+  lines = [f"Step {step}, with the parameters that it had"]
+  if start >= step:
+    lines = [f"Step {step}, with the parameters of step {start}: no earlier checkpoint is left"]
+  run_step = made.compiled_step()
+  for n in range(start, step - 1):
+    state, _, _ = run_step(state, sharding.put_batch(made.batches[n], mesh))
+  params, where = state["params"], jnp.int32(step - 1)
+  arrays = sharding.put_whole(batch, mesh)
+  (loss, metrics), grads = jax.jit(jax.value_and_grad(made.loss, has_aux=True))(params, arrays, where)
+  numbers = {"loss": loss, **metrics, "grad_norm": optax.tree.norm(grads)}
+  lines += [f"  {name} {number(value)}" for name, value in numbers.items()]
+  lines += ["Not finite:"] + [
+    f"  {what}: {_not_finite(tree)}" for what, tree in (("batch", batch), ("parameters", params), ("gradients", grads))
+  ]
+  error, _ = jax.jit(checkify.checkify(made.loss, errors=checkify.nan_checks))(params, arrays, where)
+  lines.append(f"First NaN in the forward pass: {_first_line(error.get())}")
+  return "\n".join(lines)
+
+
+def _not_finite(tree: Any) -> str:
+  """`3 of 40 arrays: a/b (7 of 12 numbers), ...`, in the order of the tree; "none"."""
+  counts = jax.tree.map(lambda x: jnp.sum(~jnp.isfinite(x)) if jnp.issubdtype(x.dtype, jnp.inexact) else 0, tree)
+  found = [(path_name(path), int(n)) for path, n in jax.tree_util.tree_leaves_with_path(counts) if n]
+  sizes = {path_name(path): x.size for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+  if not found:
+    return "none"
+  shown = ", ".join(f"{name} ({n:,} of {sizes[name]:,} numbers)" for name, n in found[:8])
+  return f"{len(found)} of {len(sizes)} arrays: {shown}{', ...' if len(found) > 8 else ''}"
+
+
+def _first_line(message: str | None) -> str:
+  return " ".join(message.split())[:500] if message else "none"

@@ -1,0 +1,143 @@
+"""`train.py --verify-sharding`, and the same before the first step of a run that was not verified before.
+
+What was verified is remembered in the run folder (verified.json) and in the cache folder, by all that decides how a
+program is partitioned: mesh, strategy, rules, model, objective, shapes of a batch, and the versions of XLA and the zoo.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jaxlib
+from jax.sharding import Mesh
+
+from zoo.config.schema import resolve
+from zoo.data.cache import cache_folder
+from zoo.errors import UserError
+from zoo.hosts.consensus import everywhere
+from zoo.storage import replacing
+from zoo.train.experiment import Experiment
+from zoo.verify.comparison import compare
+
+FILE = "verified.json"  # In the run folder.
+CODE = ("layers", "models", "objectives", "sharding", "kernels")
+WAY_OUT = (
+  "XLA computes wrong numbers for this placement. Change sharding, activations or mesh (README, 'Wrong numbers of the "
+  "compiler'); --config.verify=never trains regardless."
+)
+
+
+def verified(config: Any, made: Experiment, mesh: Mesh) -> str:
+  """One line: that the mesh computes what one device does. For `--verify-sharding`: whatever is remembered.
+
+  Raises:
+    UserError: it does not, or it cannot be known.
+  """
+  if mesh.size == 1:
+    return "The mesh is one device: there is nothing to compare."
+  return f"{_place(config, mesh)}: {_checked(config, made, mesh)}"
+
+
+def before_training(config: Any, made: Experiment, mesh: Mesh, folder: Any, note: Callable[[str], None]) -> dict | None:
+  """Verifies as the config's `verify` says: "always", "never", or "auto", which is once for what is the same.
+
+  Args:
+    folder: of the run, an `epath.Path`.
+    note: is told what was verified, or why it could not be.
+
+  Returns:
+    what to write to `folder / FILE`; None if it is there or nothing was verified.
+
+  Raises:
+    UserError: the mesh computes something else than one device; with "always" also if that cannot be known.
+  """
+  if config.verify == "never" or mesh.size == 1:
+    return None
+  record = {"key": key(config, made, mesh), "place": _place(config, mesh), "jax": jax.__version__}
+  here, cached = _read(folder / FILE), _read(_cache(record["key"]))
+  known = cached if here.get("key") != record["key"] else here
+  # What hosts remember may differ, and all of them have to take part.
+  if config.verify == "auto" and everywhere(known.get("key") == record["key"]):
+    return None if known is here else known
+  try:
+    record["result"] = _checked(config, made, mesh)
+  except Unknown as error:
+    if config.verify == "always":
+      raise
+    note(f"{error} It goes on unverified.")
+    return None
+  note(f"Verified on {record['place']}: {record['result']}")
+  with contextlib.suppress(OSError, UserError):  # A cache that cannot be written is no reason to stop.
+    _cache(record["key"]).parent.mkdir(parents=True, exist_ok=True)
+    with replacing(_cache(record["key"])) as path:
+      path.write_text(json.dumps(record, indent=2))
+  return record
+
+
+class Unknown(UserError):
+  """Whether a placement is right cannot be found out."""
+
+
+def _checked(config: Any, made: Experiment, mesh: Mesh) -> str:
+  try:
+    verdict = compare(config, made, mesh)
+  except (ValueError, TypeError, jax.errors.JaxRuntimeError, MemoryError) as error:
+    first = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+    raise Unknown(f"{_place(config, mesh)} could not be compared with one device: {first}.") from error
+  if verdict.wrong:
+    raise UserError(f"{_place(config, mesh)}: {verdict.line()}. {WAY_OUT}")
+  return verdict.line()
+
+
+def key(config: Any, made: Experiment, mesh: Mesh) -> str:
+  """A digest of all that decides how a config's step is partitioned."""
+  devices = mesh.devices.flat
+  example = made.sample(1)
+  decides = {
+    "mesh": list(mesh.shape.items()),
+    "hosts": [device.process_index for device in devices],
+    "kind": devices[0].device_kind,
+    **{name: resolve(config[name]) for name in ("model", "objective", "sharding", "activations", "attention")},
+    "rows": [config.batch_size, config.optimizer.get("accumulate", 1)],
+    "augment": resolve(config.data.get("augment", [])),
+    "batch": {name: [x.shape[1:], str(x.dtype)] for name, x in sorted(example.items())},
+    "versions": [jax.__version__, jaxlib.__version__],
+    "options": [os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")],
+    "partitioner": getattr(jax.config, "jax_use_shardy_partitioner", None),
+    "code": _code(),
+  }
+  return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+
+
+def _code() -> str:
+  """Of the files that say what is computed and where it lives."""
+  zoo, digest = Path(__file__).parents[1], hashlib.sha256()
+  for room in CODE:
+    for path in sorted((zoo / room).glob("*.py")):
+      digest.update(path.name.encode() + path.read_bytes())
+  return digest.hexdigest()
+
+
+def _place(config: Any, mesh: Mesh) -> str:
+  """The placement in words."""
+  strategy = config.sharding if isinstance(config.sharding, str) else f"{len(config.sharding)} lines"
+  rules = f", {len(config.activations)} rules of activations" if config.activations else ""
+  return f"mesh {dict(mesh.shape)}, sharding {strategy}{rules}"
+
+
+def _cache(digest: str) -> Path:
+  return cache_folder() / "verified" / f"{digest}.json"
+
+
+def _read(path: Any) -> dict[str, Any]:
+  """What a file remembers; nothing if it is not there or damaged."""
+  try:
+    found = json.loads(path.read_text())
+  except (OSError, ValueError):
+    return {}
+  return found if isinstance(found, dict) else {}

@@ -1,0 +1,229 @@
+"""Loss and every gradient of a config on a mesh, against those of one device.
+
+XLA's partitioner silently computes wrong results for some valid placements (README, "Wrong numbers of the compiler").
+So the configured model, reduced to sizes that divide alike (`zoo.verify.reduced_config`), goes through the configured
+objective on
+the mesh and on one device, with random parameters, in float32.
+"""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from zoo.errors import UserError
+from zoo.layers.returned import on_returned
+from zoo.train.experiment import Experiment
+from zoo.train.xla_options import compiler_options
+from zoo.tree import path_names
+from zoo.verify.reduced_config import Reduced
+from zoo.verify.reduced_program import Program, program, reduce
+
+# A difference counts from this part of the largest entry on, and from so many times what rounding alone makes of it.
+RELATIVE, ROUNDING = 1e-4, 20.0
+NUDGE = 2.0**-21  # By how much parameters are moved to see what rounding makes of a gradient.
+QUICKLY = {"xla_backend_optimization_level": 0}
+NOTHING_BUT = 1e-3  # A gradient that rounding changes by this part of it is zero but for rounding, as a key's bias.
+NEGLIGIBLE = 1e-7  # Of the largest gradient of all: smaller ones are rounding.
+
+
+class Verdict(NamedTuple):
+  """What came of a comparison.
+
+  Attributes:
+    wrong: name ("loss", or the path of a parameter) -> largest difference relative to the largest entry; of those that
+      differ, in the order in which a step computes them: the loss, then gradients from the last module to the first.
+    module: the first module whose output differs, "" if none does or is known to.
+    parameters: how many were compared.
+    largest: the largest relative difference of those that agree.
+    reduced: in words, what of the config was reduced.
+    seconds: that it took.
+  """
+
+  wrong: dict[str, float]
+  module: str
+  parameters: int
+  largest: float
+  reduced: str
+  seconds: float
+
+  def line(self) -> str:
+    """For people."""
+    if self.wrong:
+      name, error = next(iter(self.wrong.items()))
+      what = "the loss" if name == "loss" else f"the gradient of {name}"
+      more = f", and so do {len(self.wrong) - 1} others of {self.parameters} gradients" if len(self.wrong) > 1 else ""
+      where = f"; the first module whose output differs is {self.module}" if self.module else ""
+      return f"{what} differs from one device's by {error:.2g} times its largest entry{more}{where}"
+    return (
+      f"loss and {self.parameters} gradients are one device's, within {self.largest:.1g} of their largest entries "
+      f"(float32; reduced: {self.reduced}; {self.seconds:.1f} s)"
+    )
+
+
+def numbers(shapes: Any, seed: int) -> dict[str, np.ndarray]:
+  """Random parameters, also where they begin as constants, so that no gradient is zero by chance; float32 of NumPy."""
+  rng = np.random.default_rng(seed)
+
+  def draw(path: tuple, leaf: Any) -> np.ndarray:
+    name = path[-1].key
+    if leaf.ndim < 2 or not leaf.size:
+      return (rng.standard_normal(leaf.shape) * 0.3 + (name == "scale")).astype(leaf.dtype)
+    fan_in = math.prod(leaf.shape[:-1]) if name == "kernel" and leaf.ndim < 5 else leaf.shape[-1]
+    return (
+      rng.standard_normal(leaf.shape, np.float32) / math.sqrt(min(fan_in, leaf.shape[0] * leaf.shape[-1]))
+    ).astype(leaf.dtype)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def compare(config: Any, made: Experiment, mesh: Mesh) -> Verdict:
+  """Compares loss and gradients on a mesh with one device's. Every host must call it; all are given the same verdict.
+
+  Args:
+    config: as `train.py` has it.
+    made: of `zoo.train.experiment.experiment(config, mesh)`.
+    mesh: devices to compare on; each host compares what its devices have with what one of them computes alone.
+
+  Raises:
+    UserError: one device's numbers say nothing: they are not finite, or no gradient differs from zero.
+  """
+  begun = time.monotonic()
+  reduced, split, batch = reduce(config, made, mesh)
+  one = Mesh(np.array(jax.local_devices(backend=mesh.devices.flat[0].platform)[:1]), ("data",))
+  alone = program(config, made, reduced, batch, one, alone=True)
+  params = numbers(split.shapes, seed=config.seed % 2**32)
+  with jax.default_matmul_precision("highest"):
+    found = jax.tree.leaves(_compiled(split, mesh)(_put(params, split.placed), _rows(batch, split)))
+    run = _compiled(alone, one)
+    expected, *nudged = (
+      _leaves(run(_put(tree, alone.placed), _rows(batch, alone)))
+      for tree in (params, _nudge(params, 0), _nudge(params, 1))
+    )
+    rounding = [max(_largest(a - x) for a in others) for x, *others in zip(expected, *nudged, strict=True)]
+    errors = [_difference(array, reference) for array, reference in zip(found, expected, strict=True)]
+    errors, rounding, entries = _of_all_hosts([errors, rounding, [_largest(x) for x in expected]])
+    if not np.isfinite(entries).all() or not entries[1:].any():
+      raise UserError("of random parameters one device's loss or gradients are not finite, or all gradients are zero")
+    floor = NEGLIGIBLE * entries[1:].max() * (np.arange(len(entries)) > 0)
+    bad = ~(errors <= RELATIVE * entries + ROUNDING * rounding + floor)
+    relative = errors / np.where(entries > 0, entries, 1)
+    names = ["loss", *path_names(alone.shapes)]
+    wrong = {names[i]: float(relative[i]) for i in _backwards(names, alone.modules) if bad[i]}
+    module = _first_module(config, made, reduced, batch, params, mesh, one) if wrong else ""
+  largest = float(relative[~bad & (rounding < NOTHING_BUT * entries)].max(initial=0))
+  return Verdict(wrong, module, len(names) - 1, largest, reduced.what, time.monotonic() - begun)
+
+
+def _of_all_hosts(numbers: Any) -> np.ndarray:
+  """The largest that any host has; as many on all of them."""
+  array = np.array(numbers, np.float32)
+  return array if jax.process_count() == 1 else multihost_utils.process_allgather(array).max(0)
+
+
+def _compiled(program: Program, mesh: Mesh) -> Callable:
+  return jax.jit(
+    program.run,
+    in_shardings=(program.placed, program.by_row),
+    out_shardings=(None, program.placed),
+    # The numbers are few: on CPUs quick compilation is worth more than quick code.
+    compiler_options=QUICKLY if mesh.devices.flat[0].platform == "cpu" else compiler_options(mesh),
+  )
+
+
+def _put(tree: Any, placed: Any) -> Any:
+  return jax.tree.map(
+    lambda x, place: jax.make_array_from_callback(x.shape, place, lambda index: x[index]), tree, placed
+  )
+
+
+def _rows(batch: Mapping[str, np.ndarray], program: Program) -> Any:
+  return _put(dict(batch), dict.fromkeys(batch, program.by_row))
+
+
+def _nudge(params: Any, seed: int) -> Any:
+  """Parameters moved by what is near rounding."""
+  rng = np.random.default_rng(seed)
+  return jax.tree.map(
+    lambda x: x * (1 + NUDGE * rng.choice(np.array([-1, 1], np.float32), x.shape)).astype(x.dtype), params
+  )
+
+
+def _leaves(tree: Any) -> list[np.ndarray]:
+  return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def _largest(array: np.ndarray) -> float:
+  return float(np.abs(array).max(initial=0))
+
+
+def _difference(array: jax.Array, reference: np.ndarray) -> float:
+  """The largest difference of what this host's devices have; infinite where it is not a number."""
+  pieces = [np.abs(np.asarray(shard.data) - reference[shard.index]) for shard in array.addressable_shards]
+  return max((float(np.nan_to_num(piece, nan=np.inf, posinf=np.inf).max(initial=0)) for piece in pieces), default=0.0)
+
+
+def _backwards(names: list[str], modules: list[str]) -> list[int]:
+  """The loss first, then the parameters of the modules that are called last."""
+  call = {path: i for i, path in enumerate(modules)}
+
+  def when(name: str) -> int:
+    parts = name.split("/")
+    own = ("/".join(parts[:end]) for end in range(len(parts) - 1, -1, -1))
+    return next((call[path] for path in own if path in call), -1)
+
+  return [0, *sorted(range(1, len(names)), key=lambda i: -when(names[i]))]
+
+
+def _first_module(
+  config: Any,
+  made: Experiment,
+  reduced: Reduced,
+  batch: Mapping[str, np.ndarray],
+  params: Any,
+  mesh: Mesh,
+  one: Mesh,
+) -> str:
+  """The first module whose output differs on the mesh; "" if none does, or where outputs cannot leave a loop.
+
+  Outputs that leave the program may be computed rightly though they were not: then the parameter alone is known.
+  """
+  plain = reduced._replace(model={**reduced.model, "remat": None})  # Rematerialised modules keep theirs to themselves.
+  outputs = []
+  try:
+    for place in ((mesh,), (one, True)):
+      part = program(config, made, plain, batch, *place)
+      run = jax.jit(_outputs(part.forward), in_shardings=(part.placed, part.by_row))
+      outputs.append(dict(run(_put(params, part.placed), _rows(batch, part))))
+  except jax.errors.UnexpectedTracerError:
+    return ""
+  found, expected = outputs
+  common = [path for path in part.modules if path in found and path in expected]
+  references = [np.asarray(expected[path]) for path in common]
+  errors = [_difference(found[path], reference) for path, reference in zip(common, references, strict=True)]
+  errors, entries = _of_all_hosts([errors, [_largest(reference) for reference in references]])
+  return next((path for path, error, entry in zip(common, errors, entries) if error > 10 * RELATIVE * entry), "")
+
+
+def _outputs(forward: Callable) -> Callable:
+  """(params, batch) -> path of a module -> what it returned, in the order of the calls; outside of scans."""
+
+  def run(params, batch):
+    held: dict[str, jax.Array] = {}
+
+    def keep(path, array):
+      if "layers" not in path.split("/") and jnp.issubdtype(array.dtype, jnp.floating):
+        held.setdefault(path, array)
+      return array
+
+    with on_returned(keep):
+      forward(params, batch)
+    return held
+
+  return run

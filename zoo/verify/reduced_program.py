@@ -1,0 +1,125 @@
+"""Loss and gradients of a reduced config, as functions of parameters and a batch, on a mesh or on one device."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from zoo import kernels, sharding
+from zoo.build import build
+from zoo.config import registry
+from zoo.data.images.augment import augment
+from zoo.errors import UserError
+from zoo.kernels.experts import on_mesh
+from zoo.layers.returned import on_returned
+from zoo.objectives.objective import value_and_grad
+from zoo.sharding import activations
+from zoo.train.experiment import Experiment
+from zoo.verify.reduced_config import Reduced, cut, is_cheap, reductions, rows_of, same_placements
+
+
+class Program(NamedTuple):
+  """A loss and its gradients.
+
+  Attributes:
+    run: (params, batch) -> (loss, gradients).
+    forward: (params, batch) -> loss.
+    shapes: of the parameters.
+    placed: where they live. by_row: where a batch lives.
+    modules: paths of the model's modules in the order of their first calls.
+  """
+
+  run: Callable
+  forward: Callable
+  shapes: Any
+  placed: Any
+  by_row: Any
+  modules: list[str]
+
+
+def program(
+  config: Any, made: Experiment, reduced: Reduced, batch: Mapping[str, Any], mesh: Mesh, alone: bool = False
+) -> Program:
+  """The reduced config's loss on a mesh, as `zoo.train.experiment.experiment` has it.
+
+  Args:
+    made: of the config as it is.
+    batch: an example, arrays or shapes.
+    alone: a mesh of one device, which no rule is for.
+
+  Raises:
+    UserError: sizes that the family refuses, or rules that nothing matches any more.
+  """
+  model = build(**reduced.model)
+  attention = "dense" if alone and config.attention == "ring" else config.attention
+  attending, notes = kernels.with_kernels(model, attention, mesh)
+  by_row = sharding.batch_sharding(mesh)
+  options = _chunked(config, reduced, batch)
+  objective = registry.call("objectives", options, on_mesh(attending, mesh), offers={"by_row": by_row})
+  augmented = augment(config.data.get("augment", ()), made.model.preprocessing.get("image"))
+  rules = [] if alone else activations.read(config.activations, mesh, notes.keys)
+  grad, modules = value_and_grad(objective, reduced.accumulate), dict[str, tuple]()
+
+  def init(rng, batch):
+    return objective.init(rng, augmented(rng, batch))
+
+  def noted(path, array):
+    modules[path] = array.shape
+    return array
+
+  with on_returned(noted):
+    shapes = jax.eval_shape(init, jax.random.key(0), batch)
+  if alone:
+    placed = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), shapes)
+  else:
+    activations.check(rules, len(config.activations), modules, mesh)
+    placed = sharding.shardings({"params": shapes}, config.sharding, mesh)["params"]
+
+  def drawn(batch):
+    augment_rng, loss_rng = jax.random.split(jax.random.key(config.seed))
+    return augmented(augment_rng, batch), loss_rng
+
+  def run(params, batch):
+    with activations.constrained(rules, mesh):
+      (loss, _), grads = grad(params, *drawn(batch))
+    return loss, grads
+
+  def forward(params, batch):
+    with activations.constrained(rules, mesh):
+      return objective.loss(params, *drawn(batch))[0]
+
+  return Program(run, forward, shapes, placed, by_row, list(modules))
+
+
+def _chunked(config: Any, reduced: Reduced, batch: Mapping[str, Any]) -> dict[str, Any]:
+  """The section of the objective with a chunk that is as large a part of a batch as it was."""
+  options = config.objective.to_dict()
+  if options.get("chunk"):
+    shorter = max((after / before for before, after in reduced.lengths.items()), default=1)
+    rows = reduced.rows / config.batch_size
+    by_text = "image" in batch and "tokens" in batch  # Pairs are cut by rows, texts by tokens.
+    options["chunk"] = max(1, math.ceil(options["chunk"] * rows * (1 if by_text else shorter)))
+  return options
+
+
+def reduce(config: Any, made: Experiment, mesh: Mesh) -> tuple[Reduced, Program, dict[str, np.ndarray]]:
+  """-> the best reduction that is placed as the config is, its program on the mesh, and a random batch for it."""
+  shapes = made.shapes["params"]
+  batch = made.sample(rows_of(config.batch_size, config.optimizer.get("accumulate", 1), mesh)[0])
+  refused, platform = UserError("no reduction of the config is placed as it is"), mesh.devices.flat[0].platform
+  for reduced in reductions(config, shapes, batch, mesh):
+    try:
+      smaller = cut(batch, reduced, np.random.default_rng(config.seed % 2**32))
+      split = program(config, made, reduced, smaller, mesh)
+    except (UserError, ValueError, TypeError) as error:
+      refused = UserError(str(error))
+      continue
+    if reduced.if_cheap and not is_cheap(split.shapes, smaller, reduced.rows, platform):
+      continue
+    if same_placements(split.shapes, shapes, config.sharding, mesh):
+      rows = made.sample(reduced.rows) if reduced.rows > len(next(iter(batch.values()))) else batch
+      return reduced, split, cut(rows, reduced, np.random.default_rng(config.seed % 2**32))
+  raise refused
