@@ -1,6 +1,7 @@
 """The rules of the house that a reader would otherwise have to check by eye."""
 
 import ast
+import graphlib
 import re
 import subprocess
 import sys
@@ -66,6 +67,38 @@ def test_every_module_of_the_zoo_has_its_place_in_the_import_layers():
     name for file in tracked("zoo/*.py") for name in [file.relative_to(ROOT / "zoo").parts[0].removesuffix(".py")]
   }
   assert modules - {"__init__"} == placed
+
+
+# What stands at the top of zoo/: the verbs of `import zoo` and its commands, and the ground under all rooms.
+VERBS = {"build", "capture", "embed", "fill_mask", "page", "saving"}
+GROUND = {"errors", "extras", "json_files", "preprocessing", "storage", "tree"}
+
+
+def test_only_verbs_and_the_ground_stand_outside_of_rooms():
+  loose = {file.stem for file in tracked("zoo/*.py") if file.parent == ROOT / "zoo"}
+  assert loose - {"__init__"} == VERBS | GROUND
+
+
+def import_graph():
+  """Module of the zoo -> modules of the zoo that it imports, wherever in it; `zoo` itself, which is lazy, left out."""
+  modules = {
+    ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
+    for file in tracked("zoo/*.py")
+  }
+  graph = {}
+  for module, file in modules.items():
+    names = {name if name in modules else name.rpartition(".")[0] for name in imported(file)}
+    graph[module] = (names & modules.keys()) - {"zoo", module}
+  return graph
+
+
+def test_no_modules_import_each_other_in_a_circle():
+  list(graphlib.TopologicalSorter(import_graph()).static_order())
+
+
+def test_no_module_bears_the_name_of_its_room():
+  # A registry offers the function that bears the name of its file: of a room's own file it would be found twice.
+  assert not named(file for file in tracked("zoo/*.py") if file.stem == file.parent.name)
 
 
 def test_the_lock_names_no_registry_and_pins_every_package_by_hash():

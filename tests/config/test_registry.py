@@ -1,4 +1,6 @@
+import importlib
 import sys
+import typing
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,6 +25,16 @@ def fruits(tmp_path, monkeypatch):
   yield package
   for module in [module for module in sys.modules if module.startswith("zoo.fruits")]:
     del sys.modules[module]
+
+
+# What a config can name of each package, by what its functions return.
+ENTRIES = {
+  "data": "data.pipeline.Records",
+  "data.sources": "data.sources.Source",
+  "evaluate": "collections.abc.Callable",
+  "models": "models.model.Model",
+  "objectives": "objectives.objective.Objective",
+}
 
 
 def refusal(function, *args, **kwargs):
@@ -127,3 +139,19 @@ def test_an_offer_is_for_those_who_ask_and_no_option_of_a_config():
   assert registry.call("objectives", {"name": "contrastive"}, None, offers={"by_row": None})
   with pytest.raises(UserError, match="contrastive takes no 'by_row'"):
     registry.call("objectives", {"name": "contrastive", "by_row": 1}, None, offers={"by_row": None})
+
+
+@pytest.mark.parametrize("package", ENTRIES)
+def test_a_registry_offers_nothing_but_entries(package):
+  home, _, kind = ENTRIES[package].rpartition(".")
+  kind = getattr(importlib.import_module(home if home == "collections.abc" else f"zoo.{home}"), kind)
+  for name in registry.names(package):
+    returns = typing.get_type_hints(registry.named(package, name))["return"]
+    kinds = [typing.get_origin(one) or one for one in typing.get_args(returns) or (returns,)]
+    assert returns is kind or all(issubclass(one, kind) for one in kinds), name
+
+
+@pytest.mark.parametrize("name", ["augment", "published", "images", "sources", "tokenizers"])
+def test_helpers_and_packages_are_no_pipelines(name):
+  message = refusal(registry.call, "data", {"name": name})
+  assert message.startswith(f"zoo/data has no '{name}'.") and "It has: denoising, documents, image_text" in message

@@ -7,7 +7,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Generator, Iterable, Sequence
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -73,6 +73,7 @@ class Tokenizer:
   mask: int | None
   max_length: int | None = None
   pads_left = cuts_left = False
+  opener: ClassVar[Callable[[str], "Tokenizer"]]  # `tokenizer`, which knows every name: named.py sets it.
 
   def __init__(self, name: str, vocab_size: int, roles: dict[str, int | None]):
     self.name, self.vocab_size = name, vocab_size
@@ -164,9 +165,7 @@ class Tokenizer:
     return self.name
 
   def __reduce__(self) -> tuple:
-    from zoo.data.tokenizers.named import tokenizer  # Other processes open it themselves.
-
-    return tokenizer, (self.name,)
+    return type(self).opener, (self.name,)  # Other processes open it themselves.
 
   def _decode(self, ids: list[int], special: bool) -> str:
     raise NotImplementedError

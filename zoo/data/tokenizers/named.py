@@ -139,3 +139,4 @@ def _merges(file: str) -> list[tuple[str, str]]:
 
 
 NAMED = {"gpt2": _gpt2, "clip": _clip, "bert": _bert, "bytes": _bytes, "sotu": _sotu}
+Tokenizer.opener = staticmethod(tokenizer)
