@@ -132,6 +132,7 @@ def test_an_unfinished_run_is_evaluated_at_its_newest_or_any_checkpoint(run):
     (["--run={run}", "--step=last"], "--step is 'last'. It must be the number of a step, or best."),
     (["--run={run}", "--config.eval.evaluators={}"], "The config has no evaluators"),
     (["--run={run}", "--config.eval.evaluators.speeches.name=perplexty"], "Did you mean 'perplexity'?"),
+    (["--run={run}", "--config.eval.evaluators.speeches.batch_size=0"], "batch_size is 0. It must be at least 1"),
     (["--run={run}", "--config.eval.evaluators.speeches.batchsize=2"], "Did you mean 'batch_size'?"),
     (["--run={run}", "--config.eval.evaluators.speeches.data.source=text:/nowhere"], "/nowhere"),
     (["--run={run}", "--config.mesh={'data': 3}"], "does not fit: there are 8 devices"),

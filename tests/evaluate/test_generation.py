@@ -116,6 +116,9 @@ def test_mistakes_end_in_one_line(pairs, tmp_path, monkeypatch):
     generation(zoo.build("t5", **SIZES), data=text)
   with pytest.raises(UserError, match="generation needs a model with an encoder and a decoder; GPT is none"):
     generation(zoo.build("gpt", **SIZES, max_length=9), data=pairs)
+  for options in ({"num_beams": 0}, {"max_new_tokens": -2}, {"length_penalty": float("nan")}):
+    with pytest.raises(UserError, match=f"{next(iter(options))} is .*It must be a"):
+      generation(zoo.build("t5", **SIZES), data=pairs, **options)
   monkeypatch.setitem(sys.modules, "sacrebleu", None)  # as if it were not installed
   with pytest.raises(UserError, match="which is not installed. Install it with: pip install sacrebleu rouge-score"):
     generation(zoo.build("t5", **SIZES), data=pairs)

@@ -46,7 +46,22 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
 
 def test_a_model_that_does_not_decode_is_refused():
   with pytest.raises(UserError, match="BERT does not decode"):
-    samples(zoo.build("bert", vocab_size=260, max_length=8, dim=8, depth=1, num_heads=2), tokenizer="bytes")({})
+    samples(zoo.build("bert", vocab_size=260, max_length=8, dim=8, depth=1, num_heads=2), tokenizer="bytes")
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [
+    ({"max_new_tokens": -1}, "max_new_tokens is -1. It must be a whole number, at least 1"),
+    ({"max_new_tokens": 500}, "A prompt of 2 and max_new_tokens 500 exceed the model's max_length"),
+    ({"temperature": -1.0}, "temperature is -1.0. It must be a number, at least 0"),
+    ({"top_k": 0}, "top_k is 0. It must be"),
+    ({"top_p": 2.0}, "top_p is 2.0. It must be"),
+  ],
+)
+def test_what_generate_would_refuse_is_refused_before_training(options, message):
+  with pytest.raises(UserError, match=message):
+    samples(tiny_gpt()[0], prompts="W", tokenizer="bytes", **{"max_new_tokens": 3, **options})
 
 
 def test_no_prompt_is_refused():

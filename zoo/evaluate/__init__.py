@@ -43,6 +43,8 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
       if not isinstance(options, Mapping):
         raise UserError(f"It is {shown(options)}. It must be a section, like {{'name': 'classification'}}.")
       options = {"name": key, **options}
+      if isinstance(rows := options.get("batch_size"), int) and rows < 1:
+        raise UserError(f"batch_size is {rows}. It must be at least 1.")
       if "file" in inspect.signature(named("evaluate", options["name"])).parameters:
         options = {"file": key, **options}
         file = check_name(options["file"])

@@ -14,6 +14,7 @@ from zoo.evaluate.artifacts import write_text
 from zoo.evaluate.forward import fetch, records_of
 from zoo.evaluate.samples import until
 from zoo.evaluate.text_scores import package, scores
+from zoo.generate import checks
 from zoo.generate import generate as zoo_generate
 
 
@@ -59,6 +60,8 @@ def generation(
   encoder, eos = records.info["tokenizer"], records.eos
   options = {"max_new_tokens": max_new_tokens or records.info["target_length"], "eos": eos}
   options |= {"num_beams": num_beams, "length_penalty": length_penalty}
+  for name, least in (("max_new_tokens", 1), ("num_beams", 1), ("length_penalty", None)):
+    checks.number(name, options[name], whole=least is not None, least=least)
 
   @functools.cache
   def pairs() -> tuple[list[str], list[str]]:

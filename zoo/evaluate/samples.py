@@ -11,7 +11,8 @@ import numpy as np
 from zoo.errors import UserError
 from zoo.evaluate.artifacts import write_text
 from zoo.evaluate.forward import fetch
-from zoo.generate import generate
+from zoo.generate import checks, generate
+from zoo.generate.steps import encodes
 from zoo.train.model_data import tokenizer_for
 
 
@@ -49,16 +50,16 @@ def samples(
   if not prompts:
     raise UserError("samples: there is no prompt. Give a list of texts; an empty text asks for a new document.")
   starts, valid = left_padded([[eos, *encoder.encode(prompt)] for prompt in prompts], encoder.pad or 0)
-  options: dict[str, Any] = {
-    "max_new_tokens": max_new_tokens,
-    "temperature": temperature,
-    "top_k": top_k,
-    "top_p": top_p,
-    "eos": eos,
-  }
+  options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rng": jax.random.key(seed)}
+  checks.decodes(model)
+  checks.length_fits(
+    model, 1 if encodes(model) else starts.shape[1], max_new_tokens
+  )  # Told before training, not after it.
+  checks.numbers(**options, min_p=None)
+  options |= {"max_new_tokens": max_new_tokens, "eos": eos}
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
-    whole = fetch(generate(model, params, starts, valid=valid, rng=jax.random.key(seed), **options))
+    whole = fetch(generate(model, params, starts, valid=valid, **options))
     written = [until(row, eos) for row in whole[:, starts.shape[1] :].tolist()]
     texts = [f"{prompt}|{encoder.decode(tokens)}" for prompt, tokens in zip(prompts, written, strict=True)]
     head = f"temperature {temperature}, top_k {top_k}, top_p {top_p}; the model's words follow the bar |."
