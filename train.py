@@ -99,6 +99,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
     if "replay" in options:
       print(replay.replay(options["replay"], made, mesh, folder / "checkpoints", initial))
       return 0
+    saving.check_target(folder, made.model)
     memory.check_state(made.shapes, made.placed)
     record = check.before_training(config, made, mesh, folder, notes.append)
     abstract = jax.tree.map(lambda x, s: x.update(sharding=s), made.shapes, made.placed)

@@ -202,7 +202,7 @@ def test_a_folder_without_a_model_is_told(tmp_path):
     load(tmp_path)
   with pytest.raises(UserError, match="is a file, not a folder"):
     load(tmp_path / "pytorch_model.bin")
-  with pytest.raises(UserError, match="is a file. Name a folder to save a model in"):
+  with pytest.raises(UserError, match="is a file, not a folder. Name a folder to save a model in"):
     save(tmp_path / "pytorch_model.bin", gpt(), params_of(gpt()))
 
 

@@ -27,7 +27,7 @@ from zoo.hub.tensors import to_host, write_tensors
 from zoo.json_files import read_json
 from zoo.layers.stack import stack_layers, unstack_layers
 from zoo.sharding import shardings
-from zoo.storage import is_remote, local_copy, place, replacing
+from zoo.storage import check_folder, is_remote, local_copy, make_folder, place, replacing
 from zoo.tree import check_pattern, flatten, matches_any, mismatch, unflatten
 
 MODEL, PARAMS, CONFIG = "model.json", "params.safetensors", "config.json"
@@ -58,20 +58,12 @@ def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool 
   folder = place(folder)
   if not model.spec:
     raise UserError(f"{type(model).__name__} does not know how it was built. Make models to be saved with zoo.build.")
-  if folder.exists() and not folder.is_dir():
-    raise UserError(f"{folder} is a file. Name a folder to save a model in.")
-  holds = None if overwrite else _spec_in(folder)
-  if holds is not None and _essence(holds) != _essence(model.spec):
-    found = "; ".join(differences(_essence(holds), _essence(model.spec)))
-    raise UserError(f"{folder} holds another model: {found}. Choose another folder, or save with overwrite=True.")
+  holds = check_target(folder, model, overwrite)
   flat = flatten(unstack_layers(jax.tree.map(to_host, params)))
   _check({name: array.shape for name, array in flat.items()}, model, "The parameters are not this model's")
   if jax.process_index() != 0:
     return
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UserError(f"{folder} cannot be made: {error.strerror}.") from error
+  make_folder(folder)
   # Left in this order: the new parameters come before the new model.json, and after the old one is gone.
   with replacing(folder / MODEL) as model_file, replacing(folder / PARAMS) as params_file:
     content = {"format": FORMAT, "model": model.spec}
@@ -80,6 +72,18 @@ def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool 
     write_tensors(params_file, flat)
     if holds is None:
       (folder / MODEL).unlink(missing_ok=True)
+
+
+def check_target(folder: epath.Path, model: Any, overwrite: bool = False) -> dict[str, Any] | None:
+  """How to build the model that a folder holds, None if it is replaced; UserError where `save` would refuse it."""
+  check_folder(folder, "Name a folder to save a model in.")
+  if (folder / PARAMS).is_dir():
+    raise UserError(f"{folder / PARAMS} is a folder, where the parameters are to be. Move it away.")
+  holds = None if overwrite else _spec_in(folder)
+  if holds is not None and _essence(holds) != _essence(model.spec):
+    found = "; ".join(differences(_essence(holds), _essence(model.spec)))
+    raise UserError(f"{folder} holds another model: {found}. Choose another folder, or save with overwrite=True.")
+  return holds
 
 
 def load(

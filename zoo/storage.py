@@ -46,6 +46,31 @@ def place(path: str | os.PathLike) -> epath.Path:
   return epath.Path(path)
 
 
+def check_folder(path: str | os.PathLike, way_out: str) -> None:
+  """UserError for a path here where no folder can be: it is a file, or lies in one; `way_out` ends the message.
+
+  >>> check_folder("runs/new", "Choose another.")
+  """
+  if is_remote(path):
+    return
+  for part in (pathlib.Path(path), *pathlib.Path(path).parents):
+    if part.is_dir():
+      return
+    if part.exists() or part.is_symlink():
+      what = "a link that leads nowhere" if part.is_symlink() else "a file"
+      inside = "" if part == pathlib.Path(path) else f", and {path} would be in it"
+      raise UserError(f"{part} is {what}, not a folder{inside}. {way_out}")
+
+
+def make_folder(path: epath.Path | pathlib.Path) -> None:
+  """Makes a folder and those it is in, where they are not there; UserError where it cannot."""
+  check_folder(path, "Name another folder.")
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except OSError as error:
+    raise UserError(f"{path} cannot be made: {error.strerror}.") from error
+
+
 @contextlib.contextmanager
 def local_copy(path: str | os.PathLike) -> Generator[pathlib.Path]:
   """The path itself if it is here; of a file in a bucket a copy, for as long as the block runs."""

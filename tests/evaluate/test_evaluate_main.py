@@ -137,6 +137,9 @@ def test_an_unfinished_run_is_evaluated_at_its_newest_or_any_checkpoint(run):
     (["--run={run}", "--config.eval.evaluators.speeches.data.source=text:/nowhere"], "/nowhere"),
     (["--run={run}", "--config.mesh={'data': 3}"], "does not fit: there are 8 devices"),
     (["--runs={run}"], "Unknown flag --runs."),
+    (["--run={run}/config.json"], "config.json is a file, not a folder. Name the folder it is in."),
+    (["--run={run}", "--workdir={run}/config.json"], "is a file, not a folder. Choose another --workdir."),
+    (["--run={run}", "--workdir={run}/config.json/b"], "config.json/b would be in it. Choose another --workdir."),
   ],
 )
 def test_a_mistake_ends_in_one_line_and_status_2(run, capsys, arguments, message):

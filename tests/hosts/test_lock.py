@@ -66,7 +66,7 @@ def test_what_killed_jobs_have_not_finished_is_removed(tmp_path):
 
 def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
   (tmp_path / "file").touch()
-  with pytest.raises(UserError, match="run cannot be written to: Not a directory. Choose another --config.w"):
+  with pytest.raises(UserError, match="file, not a folder, and .*run would be in it. Choose another --config.w"):
     claimed(tmp_path / "file" / "run")
 
 

@@ -219,6 +219,12 @@ def test_a_run_folder_of_another_model_is_refused(config, capsys):
     main([f"--config={config}", "--config.model.dim=9"])
   assert "model.dim: 6 -> 9" in capsys.readouterr().err
   assert before == {path: os.stat(path).st_mtime_ns for path in before}
+  # A model.json that the end of training could not replace is told at its beginning.
+  (config.parent / "run" / "model.json").write_text("{")
+  with pytest.raises(SystemExit):
+    main([f"--config={config}", "--config.steps=9"])
+  assert "model.json cannot be read as JSON" in capsys.readouterr().err
+  assert max(int(name) for name in os.listdir(config.parent / "run" / "checkpoints")) == 6
 
 
 def test_bad_records_are_skipped_counted_and_listed_alike_after_an_interruption(config, monkeypatch, capsys):

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterable
 from typing import Any
 
-from zoo.config.schema import KINDS, SECTIONS, refuse, resolve
+from zoo.config.schema import KINDS, OR_NONE, SECTIONS, refuse, resolve
 from zoo.errors import UserError, did_you_mean, shown
 from zoo.json_files import parse_json
 
@@ -49,13 +49,18 @@ def split(
 def override(config: dict[str, Any], path: str, text: str) -> None:
   """Replaces the entry at `path`, or adds it to a section whose function judges its options; changes `config`.
 
-  Raises UserError for a section that is not there, a key that cannot be there, and a text that cannot be the value.
+  A section on the way that is not there, or is none, is begun where one may be.
+
+  Raises UserError for a section or a key that cannot be there, and a text that cannot be the value.
   """
   *sections, last = path.split(".")
   node: Any = config
   where = "config"
   for name in sections:
     entries = _entries(node, where)
+    if entries.get(name) is None and isinstance(node, dict) and _begins(name, where, entries):
+      entries = node
+      node[name] = {}
     if name not in entries:
       refuse(name, where, _closed(where) | entries)
     node, where = entries[name], f"{where}.{name}"
@@ -69,8 +74,21 @@ def _entries(node: Any, where: str) -> dict[str, Any]:
   if isinstance(node, list):
     return {str(index): entry for index, entry in enumerate(node)}
   if not isinstance(node, dict):
-    raise UserError(f"{where} is {shown(node)}, not a section: it has no entries.")
+    whole = f" Replace it whole, as in --{where}='{{\"KEY\": VALUE}}'." if isinstance(node, str) else ""
+    raise UserError(f"{where} is {shown(node)}, not a section: it has no entries.{whole}")
   return node
+
+
+def _begins(name: str, where: str, entries: dict[str, Any]) -> bool:
+  """Whether a section `name` that `where` lacks may be begun: one that it knows, or as a function will judge.
+
+  A name that is nearly one of the entries was meant to be that.
+  """
+  path = f"{where}.{name}".removeprefix("config.")
+  if where == "config" or where.removeprefix("config.") in SECTIONS:
+    kinds = KINDS.get(name, ()) if where == "config" else OR_NONE.get(path, ())
+    return dict in (kinds if isinstance(kinds, tuple) else (kinds,))
+  return bool(name) and (name in entries or not did_you_mean(name, entries))
 
 
 def _closed(where: str, *others: str) -> dict[str, Any]:

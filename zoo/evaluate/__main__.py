@@ -30,7 +30,7 @@ from zoo.hosts.libtpu import hush_libtpu
 from zoo.hub.files import CONFIG, is_published
 from zoo.hub.ids import folder_of
 from zoo.saving import MODEL
-from zoo.storage import is_remote, place
+from zoo.storage import check_folder, is_remote, place
 
 FLAGS = {
   "run": "folder of the run",
@@ -54,6 +54,7 @@ def main(argv: list[str]) -> int:
   with setting_up():
     folder = place(options["run"]) if is_remote(options["run"]) else folder_of(options["run"])
     workdir = place(options.get("workdir") or _workdir(options["run"], folder))
+    check_folder(workdir, "Choose another --workdir.")
     ignore = options["ignore"].split(",") if "ignore" in options else ()
     model, params, step = restore(folder, options.get("step"), ignore)
     mesh = sharding.make_mesh(config.mesh)
@@ -76,9 +77,9 @@ def main(argv: list[str]) -> int:
 
 def _check_run(source: str) -> None:
   """Refuses a folder whose config.json is no experiment's, or that has none."""
-  if is_remote(source) or not os.path.isdir(source):
+  if is_remote(source) or not os.path.exists(source):
     return
-  folder = folder_of(source)
+  folder = folder_of(source)  # It refuses a file.
   if _holds_weights_alone(folder):
     raise UserError(
       f"{folder} holds a model and no run: nothing says what to measure. Name a config whose evaluators fit it, as in "

@@ -21,7 +21,7 @@ from jax.experimental import multihost_utils
 
 from zoo.errors import UserError
 from zoo.hosts.consensus import everywhere
-from zoo.storage import is_remote, place
+from zoo.storage import check_folder, is_remote, place
 
 try:
   import fcntl
@@ -86,6 +86,7 @@ class Claim:
       (self._folder / NAME).write_text(text)
       return
     folder = pathlib.Path(self._folder)
+    check_folder(folder, "Choose another --config.workdir.")
     try:
       folder.mkdir(parents=True, exist_ok=True)
       # Kept open: to close any file on it in this process would give the lock back. Children do not inherit it.

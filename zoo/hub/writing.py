@@ -17,7 +17,7 @@ from zoo.hub.preprocessing import NESTED, PLAIN
 from zoo.hub.preprocessing_config import config_of
 from zoo.hub.tensors import to_host, write_tensors
 from zoo.layers.stack import unstack_layers
-from zoo.storage import replacing
+from zoo.storage import make_folder, replacing
 from zoo.tree import flatten, mismatch
 
 
@@ -74,10 +74,7 @@ def write_files(
   """
   if jax.process_index() != 0:
     return
-  try:
-    folder.mkdir(parents=True, exist_ok=True)
-  except OSError as error:
-    raise UserError(f"{folder} cannot be made: {error.strerror}.") from error
+  make_folder(folder)
   with replacing(folder / CONFIG) as config_file, replacing(folder / WEIGHTS) as weights_file:
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
     if processor is not None:
