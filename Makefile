@@ -1,15 +1,18 @@
 # make train         makes the environment, trains CLIP on the emoji pairs, evaluates it and draws what it finds
 # make test          makes the environment, passes the checks and all tests
 # make test-newest   passes the quick tests on a second Python, with the newest JAX
-# make parity-table  compares with torch transformers and writes the README's table of that
-# make leak-table    writes the README's table of what does not leak
+# make docs          builds the site into docs/_build/html: warnings are errors, links within it are checked
+# make notebooks     writes the .ipynb beside each notebook's source
+# make families-table  writes the README's table of families
+# make parity-table  compares with torch transformers and writes the table of docs/parity.md
+# make leak-table    writes the table of what does not leak in docs/attention.md
 # make lock          renews requirements.lock from pyproject.toml
 # make clean         removes the environments and the caches, but no run
 #
 # PYTHON=python3.12 chooses the Python, CONFIG=configs/vit_digits.py another experiment, and ARGS goes to the program:
 # make train ARGS="--config.steps=50", make test ARGS="tests/config/test_loading.py", make test ARGS="-n 0 --pdb" in one process.
 
-.PHONY: train test check test-newest parity-table leak-table second-python lock clean
+.PHONY: train test check docs notebooks families-table test-newest parity-table leak-table second-python lock clean
 PYTHON ?= python3
 CONFIG ?= configs/clip_emoji.py
 ARGS ?=
@@ -55,11 +58,27 @@ second-python:
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[parity]' \
 	  && touch .venv/parity || echo "torch and transformers cannot be installed: nothing will be compared with them" >&2
 
+# Not in the lock, as the references. The weights are those that one tutorial shows; without them it is built unexecuted.
+.venv/docs: .venv/made
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[docs]'
+	touch .venv/docs
+
+docs: .venv/docs
+	-.venv/bin/python scripts/fetch.py --only=minilm
+	.venv/bin/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html $(ARGS)
+	.venv/bin/python -m scripts.check_site docs/_build/html
+
+notebooks: .venv/made
+	.venv/bin/python -m scripts.notebooks
+
+families-table: .venv/made
+	.venv/bin/python -m scripts.families_table
+
 parity-table: .venv/parity
-	.venv/bin/python -m pytest $(PARALLEL) tests/convert --parity-table=README.md
+	.venv/bin/python -m pytest $(PARALLEL) tests/convert --parity-table=docs/parity.md
 
 leak-table: .venv/made
-	.venv/bin/python -m pytest -n 0 tests/test_leaks.py --leak-table=README.md
+	.venv/bin/python -m pytest -n 0 tests/test_leaks.py --leak-table=docs/attention.md
 
 .venv-newest/made: requirements.lock pyproject.toml
 	scripts/environment.sh $(or $(shell $(MAKE) -s second-python),$(error Neither Python 3.13 nor 3.12 runs here)) .venv-newest
@@ -70,4 +89,4 @@ lock: .venv/made
 	  --generate-hashes --no-emit-index-url --custom-compile-command "make lock" --output-file requirements.lock
 
 clean:
-	rm -rf .venv .venv-newest .cache .pytest_cache .ruff_cache .import_linter_cache build dist
+	rm -rf .venv .venv-newest .cache .pytest_cache .ruff_cache .import_linter_cache build dist docs/_build docs/api docs/tutorials

@@ -13,13 +13,12 @@
 # %% [markdown]
 # # Which source word made this target word?
 #
-# A map of cross-attention looks like an alignment of source and target. Is it one? This notebook trains the original
-# Transformer on real phrases with a known alignment, draws the map, and then checks it by intervention: it takes a
-# source word away and sees which target words change.
+# A map of cross-attention weights looks like an alignment of source and target. Is it one? This notebook trains the
+# original Transformer on real phrases with a known alignment, draws the map, and checks it by intervention: it
+# removes one source word at a time and measures which target words change.
 
 # %%
 import collections
-import json
 import os
 import re
 
@@ -30,31 +29,36 @@ import numpy as np
 import optax
 
 import zoo
-from zoo.data import shipped
-from zoo.objectives.seq2seq import seq2seq
 
 STEPS = int(os.environ.get("ZOO_STEPS", 600))
 print("jax", jax.__version__, "on", jax.devices())
 
 # %% [markdown]
-# ## Phrases, and the same phrases backwards
+# ## Phrases, and their reversals
 #
-# Eight words in a row of the State of the Union addresses, out of the thousand most frequent ones; the last 24 speeches
-# of the file are held out. The target says the words in the opposite order, so target word t must come from source word
-# 7 - t, whatever the words are.
+# Eight consecutive words of the State of the Union addresses, all among the thousand most frequent ones; the validation
+# and test speeches are held out. The target is the same words in reverse order, so target word t must come from source
+# word 7 - t, whatever the words are.
 
 # %%
 LENGTH, BEGIN = 8, 0
-speeches = [re.findall("[a-z]+", json.loads(line)["text"].lower()) for line in shipped.lines("sotu/speeches.jsonl.xz")]
-counts = collections.Counter(word for speech in speeches[:-24] for word in speech)
+
+
+def speeches(split):
+  """The words of each speech of a split."""
+  data = zoo.load_data("tfds:sotu", split)
+  return [re.findall("[a-z]+", data[i]["text"].decode().lower()) for i in range(len(data))]
+
+
+counts = collections.Counter(word for speech in speeches("train") for word in speech)
 words = ["<begin>", *(word for word, _ in counts.most_common(1000))]
 ids = {word: i for i, word in enumerate(words)}
 
 
-def phrases(speeches):
-  """int32 [phrases, LENGTH], of words that all are among the frequent ones."""
+def phrases(*splits):
+  """int32 [phrases, LENGTH]: runs of frequent words."""
   rows = []
-  for speech in speeches:
+  for speech in (speech for split in splits for speech in speeches(split)):
     row = []
     for word in speech:
       row = [*row, ids[word]] if word in ids else []
@@ -64,8 +68,8 @@ def phrases(speeches):
   return np.array(rows, np.int32)
 
 
-train, held_out = phrases(speeches[:-24]), phrases(speeches[-24:])
-print(len(train), "phrases to learn from,", len(held_out), "held out:", " ".join(words[i] for i in held_out[0]))
+train, held_out = phrases("train"), phrases("validation", "test")
+print(len(train), "training phrases,", len(held_out), "held out:", " ".join(words[i] for i in held_out[0]))
 
 # %% [markdown]
 # ## Train
@@ -74,7 +78,7 @@ print(len(train), "phrases to learn from,", len(held_out), "held out:", " ".join
 
 # %%
 model = zoo.build("transformer", vocab_size=len(words), max_length=16, dim=64, depth=2, num_heads=4, start_token=BEGIN)
-objective = seq2seq(model)
+objective = zoo.build_objective("seq2seq", model)
 optimizer = optax.chain(
   optax.clip_by_global_norm(1.0),
   optax.adam(optax.warmup_cosine_decay_schedule(0.0, 3e-3, max(STEPS // 10, 1), STEPS + 1), b2=0.98),
@@ -107,23 +111,23 @@ plt.show()
 
 # %%
 some = held_out[:200]
-said = np.asarray(zoo.generate(model, params, some, max_new_tokens=LENGTH))[:, 1:]
-print(f"{(said == some[:, ::-1]).mean():.1%} of the words of {len(some)} held-out phrases are right")
+generated = np.asarray(zoo.generate(model, params, some, max_new_tokens=LENGTH))[:, 1:]
+print(f"{(generated == some[:, ::-1]).mean():.1%} of the words of {len(some)} held-out phrases are right")
 
 # %% [markdown]
 # ## The map
 #
-# `zoo.capture` gives what a model computed on the way. A layer of the decoder has two sets of attention weights: of
-# itself, and of the source.
+# `zoo.capture` returns intermediate values. A decoder layer has two sets of attention weights: over the target
+# (self-attention) and over the source (cross-attention).
 
 
 # %%
 def cross_attention(params, source, target):
   """float32 [layers, batch, heads, target words, source words]"""
-  seen_before = np.concatenate([np.full_like(target[:, :1], BEGIN), target[:, :-1]], axis=1)
-  _, seen = zoo.capture(model, params, source, seen_before)
+  shifted = np.concatenate([np.full_like(target[:, :1], BEGIN), target[:, :-1]], axis=1)
+  _, captured = zoo.capture(model, params, source, shifted)
   names = [f"decoder/stack/layer_{layer}/cross_attention/weights" for layer in range(2)]
-  return np.stack([seen[name] for name in names])
+  return np.stack([captured[name] for name in names])
 
 
 weights = cross_attention(params, some, some[:, ::-1])
@@ -148,17 +152,17 @@ plt.show()
 # %% [markdown]
 # ## The intervention
 #
-# Take source word s away, so that neither the encoder nor the decoder can look at it, and see how much less likely
-# every right target word becomes. What falls most when s is gone was made of s: an alignment that does not rest on
+# Mask source word s, so that neither the encoder nor the decoder attends to it, and measure how much less likely each
+# correct target word becomes. The target word that loses most depends on s: an alignment that does not rely on
 # attention weights.
 
 
 # %%
 @jax.jit
 def log_probabilities(params, source, target, valid):
-  """float32 [batch, LENGTH]: of each target word, given the source words that are valid and the target before it."""
-  seen_before = jnp.concatenate([jnp.full_like(target[:, :1], BEGIN), target[:, :-1]], axis=1)
-  logits = model.apply({"params": params}, source, seen_before, valid=valid)["logits"]
+  """float32 [batch, LENGTH]: of each target word, given the valid source words and the target words before it."""
+  shifted = jnp.concatenate([jnp.full_like(target[:, :1], BEGIN), target[:, :-1]], axis=1)
+  logits = model.apply({"params": params}, source, shifted, valid=valid)["logits"]
   return jnp.take_along_axis(jax.nn.log_softmax(logits), target[..., None], axis=-1)[..., 0]
 
 
@@ -175,30 +179,32 @@ plt.show()
 # %% [markdown]
 # ## Do they agree?
 #
-# For every target word: is the source word with the most attention the one that it was made of? And does the text that
-# the model writes change when that word is removed, more than when another one is?
+# For every target word: is the source word with the most attention the true one? And does removing that word change
+# what the model generates, more than removing another one does?
 
 # %%
 truth = np.arange(LENGTH)[::-1]
 rows = {f"attention, layer {layer}": maps[layer] for layer in range(len(maps))} | {"intervention": effect}
-print("share of target words whose strongest source word is ...")
+print("fraction of target words whose strongest source word is ...")
 print(f"{'':22s}{'the true one':>14s}{'that of the intervention':>28s}")
-for name, found in rows.items():
-  strongest = found.argmax(-1)
+for name, scores in rows.items():
+  strongest = scores.argmax(-1)
   print(f"{name:22s}{(strongest == truth).mean():14.1%}{(strongest == effect.argmax(-1)).mean():28.1%}")
 
 best = max(range(len(maps)), key=lambda layer: (maps[layer].argmax(-1) == effect.argmax(-1)).mean())
 
 
 def right_without(gone):
-  """How often the middle target word is still right when each phrase loses its source word `gone`, int [batch]."""
+  """How often the middle target word is still correct without source word `gone` of each phrase, int [batch]."""
   valid = np.arange(LENGTH)[None] != np.asarray(gone)[:, None]
-  new = np.asarray(zoo.generate(model, params, some, valid=valid, max_new_tokens=LENGTH))[:, 1:]
-  return (new == target)[:, LENGTH // 2].mean()
+  changed = np.asarray(zoo.generate(model, params, some, valid=valid, max_new_tokens=LENGTH))[:, 1:]
+  return (changed == target)[:, LENGTH // 2].mean()
 
 
 attended = maps[best, :, LENGTH // 2].argmax(-1)
 other = (attended + rng.integers(1, LENGTH, len(some))) % LENGTH
-print(f"\ntarget word {LENGTH // 2} is right with every source word in {(said == target)[:, LENGTH // 2].mean():.1%}")
+print(
+  f"\ntarget word {LENGTH // 2} is right with every source word in {(generated == target)[:, LENGTH // 2].mean():.1%}"
+)
 print(f"without the word it attends to most (layer {best})   in {right_without(attended):.1%}")
 print(f"without another word, drawn at random            in {right_without(other):.1%}")

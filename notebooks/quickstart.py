@@ -13,48 +13,32 @@
 # %% [markdown]
 # # The zoo in ten minutes
 #
-# Train a small CLIP on drawings of emoji and their names, load the finished run, look at what it finds, and look
-# inside. The data ship with the package. The training below is a short one; `ZOO_RUN` may name a longer, finished run.
-
-# %% [markdown]
-# ## Install
-#
-# In Colab this cell fetches the zoo and installs it beside the JAX that is there: nothing of Colab's is upgraded.
-# Elsewhere it does nothing: `make train` or `pip install -e .` has made the environment.
-
-# %%
-import os
-import subprocess
-import sys
-
-if "google.colab" in sys.modules:
-  SOURCE = "https://github.com/OWNER/flax-zoo"  # Where your copy of the zoo is.
-  subprocess.run(["git", "clone", "--depth=1", SOURCE, "zoo-source"], check=True)
-  pip = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade-strategy=only-if-needed"]
-  subprocess.run([*pip, "-e", "zoo-source"], check=True)
-  os.chdir("zoo-source")
-  sys.path.insert(0, ".")
+# Train a small CLIP on drawings of emoji and their names, load the run, search images by text, and look at its
+# attention. The data ship with the package. Training is kept short here; set the environment variable `ZOO_RUN` to
+# the folder of a longer run to use that one instead.
 
 # %%
 import json
+import os
 import pathlib
+import subprocess
+import sys
 import textwrap
 
 import jax
-import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 
 import zoo
 
-ROOT = pathlib.Path.cwd() if pathlib.Path("train.py").exists() else pathlib.Path.cwd().parent
+ROOT = next(folder for folder in (pathlib.Path.cwd(), *pathlib.Path.cwd().parents) if (folder / "train.py").exists())
 RUN = pathlib.Path(os.environ.get("ZOO_RUN", ROOT / "runs" / "quickstart"))
 print("jax", jax.__version__, "on", jax.devices())
 
 # %% [markdown]
-# ## What there is
+# ## What is in the zoo
 #
-# Published sizes with their numbers of parameters; without a pattern, those of every family.
+# The published variants with their parameter counts. Without a pattern, those of every family.
 
 # %%
 zoo.list_models("clip*")
@@ -62,7 +46,8 @@ zoo.list_models("clip*")
 # %% [markdown]
 # ## Train
 #
-# The same line as in a terminal. It changes nothing if the run is finished, and goes on if it was interrupted.
+# The same command as in a terminal. If the run was interrupted, the command resumes it; if it is finished, nothing
+# happens.
 
 # %%
 STEPS = int(os.environ.get("ZOO_STEPS", 150))
@@ -77,9 +62,9 @@ print(done.stdout[-2500:], done.stderr[-2000:] if done.returncode else "")
 assert done.returncode == 0
 
 # %% [markdown]
-# ## The curve
+# ## The loss curve
 #
-# `metrics.jsonl` holds one line per measurement.
+# `metrics.jsonl` holds one JSON object per logged step.
 
 # %%
 lines = [json.loads(line) for line in (RUN / "metrics.jsonl").read_text().splitlines()]
@@ -92,10 +77,10 @@ plt.title("contrastive loss")
 plt.show()
 
 # %% [markdown]
-# ## Load, and look at retrievals
+# ## Load the model, and see what it retrieves
 #
-# A finished run is two files: how to build the model, and its parameters. Of every concept one drawing was held out;
-# the picture shows held-out drawings as queries with their first five names, and names with their first five drawings.
+# `zoo.load` returns the model and its parameters. One drawing of every concept was held out of training. The figure
+# shows held-out drawings as queries with the five best names, and names with the five best drawings.
 
 # %%
 model, params = zoo.load(RUN)
@@ -105,32 +90,21 @@ plt.axis("off")
 plt.show()
 
 # %% [markdown]
-# ## Ask it something of your own
+# ## Search with your own words
 #
-# The images and texts of a data source are records; the model embeds both into the same space.
+# `zoo.load_data` returns the examples that the run's model reads; `zoo.embed` maps images and texts into the same
+# space.
 
 # %%
-from zoo.data.image_text import image_text
-from zoo.data.tokenizers import tokenizer
-
-config = json.loads((RUN / "config.json").read_text())
-section = {key: value for key, value in config["data"].items() if key not in ("name", "augment", "split")}
-held_out = image_text(split="test", **section)
-images = np.stack([held_out[i]["image"] for i in range(len(held_out))])
-embed = jax.jit(lambda image: model.apply({"params": params}, image, method="encode_image"))
-vectors = jnp.concatenate([embed(jnp.asarray(part) / 127.5 - 1) for part in np.array_split(images, 8)])
-
-# %%
-bpe = tokenizer("clip")
+held_out = zoo.load_data(RUN, "test")
+images = [held_out[i]["image"] for i in range(len(held_out))]
+encoder = zoo.embedder(RUN)
+vectors = zoo.embed(encoder, images)  # float32 [images, dim], of length 1
 
 
 def search(text, best=8):
-  """The held-out drawings nearest to a text."""
-  ids = [bpe.bos, *bpe.encode(text), bpe.eos][: section["max_length"]]
-  tokens = np.zeros((1, section["max_length"]), np.int32)
-  tokens[0, : len(ids)] = ids
-  query = model.apply({"params": params}, tokens, method="encode_text")[0]
-  return np.argsort(-np.asarray(vectors @ query))[:best]
+  """The indices of the held-out drawings nearest to a text."""
+  return np.argsort(-(vectors @ zoo.embed(encoder, text)))[:best]
 
 
 queries = ["red heart", "cat face", "tree", "musical instrument"]
@@ -145,15 +119,15 @@ plt.show()
 # %% [markdown]
 # ## Look at attention
 #
-# `zoo.capture` gives what a model computes on the way, by name. Below, where the class token of the last layer looks,
+# `zoo.capture` returns intermediate values by name. Below: the attention weights of the class token in the last layer,
 # head by head.
 
 # %%
 index = int(search("cat face", best=1)[0])
-picture = jnp.asarray(images[index : index + 1]) / 127.5 - 1
-_, seen = zoo.capture(model, params, picture, method="encode_image")
-last = max(name for name in seen if name.endswith("self_attention/weights"))
-weights = np.asarray(seen[last])  # [1, heads, tokens, tokens]
+picture = np.float32(images[index])[None] / 127.5 - 1
+_, captured = zoo.capture(model, params, picture, method="encode_image")
+last = max(name for name in captured if name.endswith("self_attention/weights"))
+weights = np.asarray(captured[last])  # [1, heads, tokens, tokens]
 heads, grid = weights.shape[1], int((weights.shape[-1] - 1) ** 0.5)
 assert np.allclose(weights.sum(-1), 1, atol=1e-5)
 
@@ -168,12 +142,11 @@ for axis in axes:
 plt.show()
 
 # %% [markdown]
-# ## Evaluate again, alone
+# ## Evaluate it again
 #
-# In a terminal: `python -m zoo.evaluate --run=FOLDER`. As functions: an evaluator takes parameters and gives numbers.
+# Training evaluated the model already; `python -m zoo.evaluate` does it for any run or published checkpoint.
 
 # %%
-from zoo.evaluate import evaluators, run
-
-measured = run(evaluators(config["eval"], model, config["data"]), params)
-{name: round(value, 4) for name, value in measured.items() if "r10" in name}
+done = subprocess.run([sys.executable, "-m", "zoo.evaluate", f"--run={RUN}"], cwd=ROOT, capture_output=True, text=True)
+print(done.stdout[-2500:], done.stderr[-2000:] if done.returncode else "")
+assert done.returncode == 0

@@ -11,10 +11,10 @@
 # ---
 
 # %% [markdown]
-# # One line changes where everything lives
+# # Sharding in one line
 #
-# Eight devices, simulated on the CPU of any machine: the same code runs on a TPU slice. A *mesh* names the devices; a
-# *strategy* says where each array lives on it, as a list of path patterns; `jax.jit` does the rest.
+# Eight devices, simulated on a CPU: the same code runs on a TPU slice. A *mesh* names the axes of the devices; a
+# *strategy* maps parameter paths to placements on that mesh; `jax.jit` does the rest.
 
 # %%
 import math
@@ -30,18 +30,17 @@ import optax
 
 import zoo
 from zoo import sharding
-from zoo.config import registry
 
 print(len(jax.devices()), "devices")
 
 # %% [markdown]
 # ## A model, an objective, a training step
 #
-# Nothing here knows how many devices there are.
+# Nothing in this cell depends on the number of devices.
 
 # %%
 model = zoo.build("gpt", vocab_size=256, max_length=32, dim=64, depth=2, num_heads=4)
-objective = registry.call("objectives", {"name": "causal_lm"}, model)
+objective = zoo.build_objective("causal_lm", model)
 optimizer = optax.adamw(1e-3)
 rng = np.random.default_rng(0)
 batches = [{"tokens": rng.integers(0, 256, (16, 32)).astype(np.int32)} for _ in range(5)]
@@ -61,17 +60,17 @@ def train_step(state, batch):
 # %% [markdown]
 # ## Four strategies, one loss
 #
-# The state is *born* sharded: `jit` with `out_shardings` never makes it whole on one device.
+# The state is initialised into its shardings: with `out_shardings`, no device ever holds all of it.
 
 
 # %%
 def train(strategy, mesh_axes):
-  """Five losses, and the state that they leave."""
+  """Five training steps: their losses, and the final state."""
   mesh = sharding.make_mesh(mesh_axes, jax.devices()[: math.prod(mesh_axes.values())])
-  placed = sharding.shardings(jax.eval_shape(init, jax.random.key(0)), strategy, mesh)
-  state = jax.jit(init, out_shardings=placed)(jax.random.key(0))
-  by_row = sharding.batch_sharding(mesh)
-  step = jax.jit(train_step, in_shardings=(placed, by_row), out_shardings=(placed, None), donate_argnums=0)
+  state_shardings = sharding.shardings(jax.eval_shape(init, jax.random.key(0)), strategy, mesh)
+  state = jax.jit(init, out_shardings=state_shardings)(jax.random.key(0))
+  in_shardings = (state_shardings, sharding.batch_sharding(mesh))
+  step = jax.jit(train_step, in_shardings=in_shardings, out_shardings=(state_shardings, None), donate_argnums=0)
   losses = []
   for batch in batches:
     state, loss = step(state, sharding.put_batch(batch, mesh))
@@ -92,21 +91,21 @@ reference = runs["one device"][0]
 assert all(np.allclose(losses, reference, rtol=1e-5) for losses, _ in runs.values())
 
 # %% [markdown]
-# ## What a device holds
+# ## What one device holds
 #
-# Bytes of the state on the first device, and the shape of one kernel's piece there.
+# Bytes of the state on the first device, and the shape of its shard of one kernel.
 
 # %%
 for name, (_, state) in runs.items():
-  pieces = [array.addressable_shards[0].data for array in jax.tree.leaves(state)]
+  shards = [array.addressable_shards[0].data for array in jax.tree.leaves(state)]
   up = state["params"]["stack"]["layer_0"]["feed_forward"]["up"]["kernel"]
-  here = up.addressable_shards[0].data.shape
-  print(f"{name:12} {sum(piece.nbytes for piece in pieces):>9,} bytes; of up/kernel {up.shape}: {here}")
+  shard = up.addressable_shards[0].data.shape
+  print(f"{name:12} {sum(shard.nbytes for shard in shards):>9,} bytes; up/kernel {up.shape} -> {shard}")
 
 # %% [markdown]
-# ## Pictures
+# ## Figures
 #
-# Every colour is a device; each picture is the first layer's `up` kernel, [64, 256].
+# One colour per device. Each figure is the first layer's `up` kernel, [64, 256].
 
 # %%
 figure, axes = plt.subplots(1, len(runs), figsize=(3 * len(runs), 1.9))
@@ -115,24 +114,24 @@ for axis, (name, (_, state)) in zip(axes, runs.items()):
   owner = np.zeros(kernel.shape)
   for device, index in kernel.sharding.devices_indices_map(kernel.shape).items():
     owner[index] = device.id
-  whole = kernel.sharding.is_fully_replicated
+  replicated = kernel.sharding.is_fully_replicated and name != "one device"
   axis.imshow(owner, cmap="tab10", vmin=0, vmax=9, aspect="auto", interpolation="nearest")
-  axis.set_title(f"{name}{' (whole on each)' if whole and name != 'one device' else ''}", fontsize=9)
+  axis.set_title(f"{name}{' (a copy on each)' if replicated else ''}", fontsize=9)
   axis.set_xticks([])
   axis.set_yticks([])
 plt.tight_layout()
 plt.show()
 
 # %% [markdown]
-# JAX draws it as text too:
+# JAX draws it as text, too:
 
 # %%
 jax.debug.visualize_array_sharding(runs["fsdp+tensor"][1]["params"]["stack"]["layer_0"]["feed_forward"]["up"]["kernel"])
 
 # %% [markdown]
-# ## Which rule placed what
+# ## The sharding report
 #
-# The report is plain data. `train.py` takes the same strategies by name, or a list of your own:
+# Which rule placed which parameter, as plain data. `train.py` takes the same strategies by name, or your own rules:
 # `--config.sharding='[["up/kernel", [null, "model"]]]'`.
 
 # %%

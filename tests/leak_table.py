@@ -1,4 +1,4 @@
-"""The README's table of leaks: made from what tests/test_leaks.py saw."""
+"""The table of leaks in docs/attention.md: made from what tests/test_leaks.py saw."""
 
 BEGIN, END = "<!-- leaks: written by make leak-table -->", "<!-- end of leaks -->"
 SEEN: dict[tuple[str, str, str], dict[str, float]] = {}

@@ -3,6 +3,7 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 import zoo
@@ -138,3 +139,17 @@ print(sorted(set(zoo.__all__) - set(dir(zoo))), zoo.layers.__name__ if "zoo.laye
 def test_an_unknown_name_is_an_attribute_error():
   with pytest.raises(AttributeError, match="module 'zoo' has no attribute 'biuld'"):
     zoo.biuld  # noqa: B018
+
+
+def test_an_objective_is_found_by_its_name_and_its_options_are_checked():
+  model = zoo.build("gpt", **SIZES)
+  batch = {"tokens": np.zeros((2, 5), np.int32)}
+  objective = zoo.build_objective("causal_lm", model, chunk=2)
+  loss, _ = objective.loss(objective.init(jax.random.key(0), batch), batch)
+  assert loss.shape == () and np.isfinite(loss)
+  for options, message in (
+    ({"name": "casual_lm"}, "Did you mean 'causal_lm'"),
+    ({"name": "causal_lm", "chunks": 2}, "takes no 'chunks'"),
+  ):
+    with pytest.raises(UserError, match=message):
+      zoo.build_objective(**options, model=model)

@@ -1,5 +1,5 @@
 """Nothing that a token must not see moves what is made of it: with every kernel of attention that runs here, on every
-mesh. `pytest tests/test_leaks.py --leak-table=README.md` writes the table there.
+mesh. `pytest tests/test_leaks.py --leak-table=docs/attention.md` writes the table there.
 
 One program for each model, kernel and mesh gives both outcomes, so that what differs between them is the input alone.
 """

@@ -13,10 +13,10 @@ from tests.filled import filled
 from tests.real_weights import minilm
 
 ROOT = Path(__file__).parent.parent
-NOTEBOOKS = sorted(ROOT.glob("notebooks/*.py"))
+NOTEBOOKS = sorted(ROOT.glob("notebooks/*.ipynb"))
 # What a notebook needs of the repository; the package itself is installed, or is found from here.
 COPIED = ("configs", "notebooks", "zoo", "train.py")
-NEEDS_WEIGHTS = ("pretrained.py",)
+NEEDS_WEIGHTS = ("pretrained.ipynb",)
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def copied(tmp_path, monkeypatch):
 
 
 def masked_lm(folder):
-  """A run of a small model that fills gaps: quickstart.py trains one, which is enough."""
+  """A run of a small model that fills gaps: quickstart.ipynb trains one, which is enough."""
   model = zoo.build("bert", vocab_size=4096, max_length=64, dim=16, depth=1, num_heads=2)
   zoo.save(folder, model, filled(model, *model.example()))
   (folder / "config.json").write_text('{"data": {"tokenizer": "sotu"}}')

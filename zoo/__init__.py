@@ -1,9 +1,11 @@
 """The zoo: Transformer families in pure functional JAX.
 
 build(family, variant=None, **sizes)    a model
+build_objective(name, model)            a loss to train it with, for a loop of your own
 list_models(pattern="*")                the published variants, with their parameter counts
 load(source), save(folder, ...)         a model and its parameters, from disk or the hub, and to disk
 save_hf(folder, model, params)          the same as files that torch transformers loads
+load_data(source, split)                a dataset, or the examples that a run's model reads
 load_tokenizer(source)                  texts -> what a model takes, and back
 load_processor(source)                  images, or sounds -> what a model takes
 load_generation_options(source)         how a model is meant to be generated with: keywords of `generate`
@@ -21,7 +23,7 @@ import types
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-  from zoo.build import build, list_models
+  from zoo.build import build, build_objective, list_models
   from zoo.capture import capture
   from zoo.embed import embed, embedder
   from zoo.fill_mask import fill_mask
@@ -31,14 +33,17 @@ if TYPE_CHECKING:
   from zoo.hub.tokenizers import load_tokenizer
   from zoo.hub.writing import save_hf
   from zoo.saving import load, save
+  from zoo.train.model_data import load_data
 
 _HOME = {
   "build": "zoo.build",
+  "build_objective": "zoo.build",
   "list_models": "zoo.build",
   "capture": "zoo.capture",
   "load": "zoo.saving",
   "save": "zoo.saving",
   "save_hf": "zoo.hub.writing",
+  "load_data": "zoo.train.model_data",
   "load_tokenizer": "zoo.hub.tokenizers",
   "load_generation_options": "zoo.hub.generation",
   "load_processor": "zoo.hub.preprocessing",
@@ -49,6 +54,7 @@ _HOME = {
 }
 __all__ = [
   "build",
+  "build_objective",
   "capture",
   "embed",
   "embedder",
@@ -56,6 +62,7 @@ __all__ = [
   "generate",
   "list_models",
   "load",
+  "load_data",
   "load_generation_options",
   "load_processor",
   "load_tokenizer",

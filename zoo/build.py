@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from zoo.config.registry import check_options, named, names
+from zoo.config.registry import call, check_options, named, names
 from zoo.errors import MISTAKES, UserError, did_you_mean, shown
 from zoo.preprocessing import check as check_preprocessing
 
@@ -61,6 +61,30 @@ def build(family: str, variant: str | None = None, *, preprocessing: Mapping[str
   return model.clone(
     spec_json=json.dumps(spec), preprocessing_json=json.dumps(check_preprocessing(preprocessing or {}))
   )
+
+
+def build_objective(name: str, model: Any, **options: Any) -> Any:
+  """The objective of a config's section `{"name": name, **options}`, for training a model in a loop of your own.
+
+  >>> model = build("gpt", vocab_size=11, max_length=8, dim=6, depth=1, num_heads=2)
+  >>> objective = build_objective("causal_lm", model)
+  >>> batch = {"tokens": jax.numpy.zeros((2, 8), "int32")}
+  >>> loss, metrics = objective.loss(objective.init(jax.random.key(0), batch), batch)
+  >>> loss.shape
+  ()
+
+  Args:
+    name: a file of zoo/objectives, e.g. "causal_lm".
+    model: from `build` or `zoo.load`.
+    **options: arguments of the objective's function.
+
+  Returns:
+    an `Objective`, whose `loss(params, batch, rng=None)` is a float32 scalar and a dict of metrics.
+
+  Raises:
+    UserError: there is no such objective, it takes no such option, or the model cannot be trained with it.
+  """
+  return call("objectives", {"name": name, **options}, model)
 
 
 def _check_sizes(factory: Any, sizes: Mapping[str, Any], family: str) -> None:

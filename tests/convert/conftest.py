@@ -1,6 +1,6 @@
 """Everything in this folder compares with torch transformers, the extra `parity`.
 
-`pytest tests/convert --parity-table=README.md` writes the table there of what was compared and how far apart it was.
+`pytest tests/convert --parity-table=docs/parity.md` writes the table there: what was compared, and how far apart.
 """
 
 import pathlib

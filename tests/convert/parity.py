@@ -20,7 +20,7 @@ from zoo.hub.files import open_tensors
 from zoo.hub.writing import published
 
 VALUES, GRADIENTS = 1e-5, 1e-4  # relative to the largest entry, float32
-SEEN: list[list] = []  # family, class, largest difference of values, of gradients: for the README's table
+SEEN: list[list] = []  # family, class, largest difference of values, of gradients: for the table of docs/parity.md
 
 
 @dataclasses.dataclass

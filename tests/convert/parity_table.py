@@ -1,4 +1,4 @@
-"""The README's table of what was compared with torch transformers: made from what the tests in this folder saw."""
+"""The table of docs/parity.md: made from what the tests in this folder saw."""
 
 import math
 import re

@@ -99,7 +99,7 @@ def test_random_placements_of_the_zoo_are_right(tmp_path, request):
     assert not verdict.wrong, f"{verdict.line()}: {drawn}"
 
 
-# Blocks of a product are exchanged where two axes split one dimension of a kernel (README).
+# Blocks of a product are exchanged where two axes split one dimension of a kernel (docs/sharding.md).
 EIGHT = {"a": 2, "b": 2, "c": 2}
 LINES = [["(up|down)/kernel", [["a", "b"], "c"]]]
 RULES = [["up", [None, "c", "b"]], ["layer_0|layer_1", ["c", "b", None]]]

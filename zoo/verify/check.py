@@ -27,8 +27,8 @@ from zoo.verify.comparison import compare
 FILE = "verified.json"  # In the run folder.
 CODE = ("layers", "models", "objectives", "sharding", "kernels")
 WAY_OUT = (
-  "XLA computes wrong numbers for this placement. Change sharding, activations or mesh (README, 'Wrong numbers of the "
-  "compiler'); --config.verify=never trains regardless."
+  "XLA computes wrong numbers for this placement. Change sharding, activations or mesh (docs/sharding.md, "
+  "'Wrong numbers of the compiler'); --config.verify=never trains regardless."
 )
 
 

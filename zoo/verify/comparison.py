@@ -1,9 +1,8 @@
 """Loss and every gradient of a config on a mesh, against those of one device.
 
-XLA's partitioner silently computes wrong results for some valid placements (README, "Wrong numbers of the compiler").
-So the configured model, reduced to sizes that divide alike (`zoo.verify.reduced_config`), goes through the configured
-objective on
-the mesh and on one device, with random parameters, in float32.
+XLA's partitioner silently computes wrong results for some valid placements (docs/sharding.md, "Wrong numbers of the
+compiler"). So the configured model, reduced to sizes that divide alike (`zoo.verify.reduced_config`), goes through the
+configured objective on the mesh and on one device, with random parameters, in float32.
 """
 
 import math

@@ -1,0 +1,77 @@
+"""Configuration of the site: MyST pages, executed notebooks, and API pages written by walking the package."""
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+sys.path[:0] = [str(ROOT), str(HERE)]
+
+import api_pages
+import docstrings
+
+project, author = "flax-zoo", "The flax-zoo authors"
+project_copyright = author
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton", "sphinx_design"]
+exclude_patterns = ["_build", "README.md"]
+
+html_theme = "pydata_sphinx_theme"
+html_title = project
+html_static_path = ["_static"]
+html_css_files = ["site.css"]
+html_show_sourcelink = html_show_copyright = False
+html_theme_options = {
+  "navbar_align": "left",
+  "show_nav_level": 1,
+  "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
+  "footer_start": ["copyright"],
+  "footer_end": ["sphinx-version"],
+}
+html_sidebars = {"index": []}
+
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_heading_anchors = 3
+# ref.python: types in signatures are links where a name is unique.
+suppress_warnings = ["mystnb.unknown_mime_type", "ref.python"]
+
+# Notebooks run once: a page is executed again when one of its code cells changes, and an exception fails the build.
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(ROOT / ".cache" / "docs")
+nb_execution_raise_on_error = True
+nb_execution_timeout = 900
+nb_merge_streams = True
+nb_output_stderr = "remove"
+
+default_role = "code"
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True
+python_maximum_signature_line_length = 90
+add_module_names = False
+
+for folder in ("tutorials", "api"):
+  shutil.rmtree(HERE / folder, ignore_errors=True)
+(HERE / "tutorials").mkdir()
+for notebook in (ROOT / "notebooks").glob("*.ipynb"):
+  shutil.copy(notebook, HERE / "tutorials")
+api_pages.write(HERE / "api")
+
+# What the notebooks train lands in a fresh folder; the sentence encoder's notebook needs the weights.
+os.environ.setdefault("ZOO_RUN", str(Path(tempfile.mkdtemp(prefix="zoo-docs-")) / "quickstart"))
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+nb_execution_excludepatterns = []
+if "ZOO_MINILM" not in os.environ and not (Path.home() / ".cache/zoo/all-MiniLM-L6-v2/model.safetensors").exists():
+  print("The weights of MiniLM are not there (scripts/fetch.py --only=minilm): their page is built without outputs.")
+  nb_execution_excludepatterns.append("tutorials/pretrained.ipynb")
+
+
+def setup(app):
+  """Called by Sphinx."""
+  app.connect("autodoc-process-docstring", docstrings.process, priority=400)  # Before napoleon.
+  app.connect("autodoc-skip-member", docstrings.skip)
+  app.connect("autodoc-process-signature", docstrings.signature)

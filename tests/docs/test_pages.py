@@ -1,0 +1,59 @@
+"""The README, the pages of docs/ and the notebooks: what is generated is current, and what is linked is there."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts import check_site, families_table, notebooks
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted(ROOT.glob("notebooks/*.py"))
+# What a notebook may import of the zoo: what stands here is public.
+PUBLIC = {"zoo", "zoo.compat", "zoo.sharding"}
+
+
+def test_the_readmes_table_of_families_is_current():
+  readme = families_table.README.read_text()
+  assert families_table.replaced(readme) == readme, "make families-table"
+
+
+def test_the_readmes_badge_leads_to_the_quickstart():
+  assert notebooks.badge("quickstart") in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_every_relative_link_leads_to_a_file(name):
+  links = re.findall(r"\]\(([^)#\s]+)", (ROOT / name).read_text())
+  assert links
+  assert not [link for link in links if "://" not in link and not (ROOT / link).exists()]
+
+
+def test_the_readme_shows_the_two_commands_first():
+  commands = re.search(r"```\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)[1]
+  assert [line.split("  ")[0] for line in commands.strip().split("\n")] == ["make train", "make test"]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_a_notebook_for_colab_is_current_and_has_no_outputs(source):
+  text = source.with_suffix(".ipynb").read_text()
+  assert text == notebooks.notebook(source), "make notebooks"
+  assert '"outputs": []' in text and not re.search(r'"outputs": \[[^\]]', text)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_a_notebook_imports_what_is_public(source):
+  for node in ast.walk(ast.parse(source.read_text())):
+    if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "zoo":
+      assert node.module in PUBLIC
+    if isinstance(node, ast.Import):
+      assert {alias.name for alias in node.names if alias.name.split(".")[0] == "zoo"} <= PUBLIC
+
+
+def test_a_broken_link_a_missing_anchor_and_a_missing_image_are_found(tmp_path):
+  (tmp_path / "a.html").write_text(
+    '<h1 id="top"></h1><a href="b.html#here"></a><a href="#top"></a><a href="https://x.org/y"></a><img src="c.png">'
+  )
+  (tmp_path / "b.html").write_text('<p id="there"></p><a href="a.html"></a><a href="gone.html"></a>')
+  assert sorted(check_site.broken(tmp_path)) == ["a.html: b.html#here", "a.html: c.png", "b.html: gone.html"]
