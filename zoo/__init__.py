@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
   from zoo.build import build, build_objective, list_models
   from zoo.capture import capture
+  from zoo.data.datasets import load_data
   from zoo.embed import embed, embedder
   from zoo.fill_mask import fill_mask
   from zoo.generate import generate
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
   from zoo.hub.tokenizers import load_tokenizer
   from zoo.hub.writing import save_hf
   from zoo.saving import load, save
-  from zoo.train.model_data import load_data
 
 _HOME = {
   "build": "zoo.build",
@@ -43,7 +43,7 @@ _HOME = {
   "load": "zoo.saving",
   "save": "zoo.saving",
   "save_hf": "zoo.hub.writing",
-  "load_data": "zoo.train.model_data",
+  "load_data": "zoo.data.datasets",
   "load_tokenizer": "zoo.hub.tokenizers",
   "load_generation_options": "zoo.hub.generation",
   "load_processor": "zoo.hub.preprocessing",

@@ -262,14 +262,3 @@ def test_pixels_may_be_said_by_hand(vit, labelled):
   image = np.array([[[[0, 51, 255]]]], np.uint8)
   np.testing.assert_allclose(as_float(jnp.asarray(image), model)[0, 0, 0], [-2, -0.6, 0.5], rtol=1e-6)
   assert image_processor(model) is None  # Size and fit are the pipeline's.
-
-
-def test_data_are_loaded_by_the_name_of_their_source_or_as_a_run_reads_them(tmp_path):
-  digits = zoo.load_data("tfds:digits", "test")
-  section = {"name": "labelled_images", "source": "tfds:digits", "split": "train", "image_size": 14, "augment": []}
-  (tmp_path / "config.json").write_text(json.dumps({"data": section}))
-  assert len(digits) == len(zoo.load_data(tmp_path)) == len(zoo.load_data(section)) == 1000
-  assert isinstance(digits[0]["image"], bytes) and zoo.load_data(tmp_path)[0]["image"].shape == (14, 14, 3)
-  assert len(zoo.load_data(tmp_path, "train[:10]")) == 10
-  with pytest.raises(UserError, match="holds no config.json: it is no run folder"):
-    zoo.load_data(tmp_path / "elsewhere")
