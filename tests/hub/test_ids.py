@@ -3,9 +3,12 @@ import types
 
 import pytest
 
+import zoo
 from tests.hub_folder import published_bert
 from zoo.errors import UserError
 from zoo.hub.ids import folder_of
+from zoo.hub.tokenizers import local_name
+from zoo.train.model_data import records_for, with_local_tokenizer
 
 
 @pytest.fixture
@@ -62,3 +65,23 @@ def test_a_misspelt_folder_and_a_hub_that_does_not_answer_are_told_in_whole_sent
   assert str(error.value).endswith(".") and len(str(error.value)) < 450
   with pytest.raises(UserError, match="someone/gpt3 is no folder here, and cannot"):
     folder_of("someone/gpt3")
+
+
+def test_data_may_name_a_tokenizer_by_its_id(asked, tmp_path):
+  (tmp_path / "texts").mkdir()
+  (tmp_path / "texts" / "one.txt").write_text("We the people of the union. " * 9)
+  (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+  words = "[PAD] [UNK] [CLS] [SEP] [MASK] we the people of union ."
+  (tmp_path / "vocab.txt").write_text(words.replace(" ", "\n") + "\n")
+  model = zoo.build("gpt", vocab_size=11, max_length=16, dim=6, depth=1, num_heads=2)
+  data = {"name": "language", "source": f"text:{tmp_path}/texts", "max_length": 8, "cache": False}
+  records = records_for(model, data | {"tokenizer": "someone/bert@v1"})
+  assert records.info["tokenizer"].name == str(tmp_path)
+  assert 7 in records[0]["tokens"]
+  ((repo, options),) = asked
+  assert repo == "someone/bert" and options["revision"] == "v1"
+  assert not any("safetensors" in pattern for pattern in options["allow_patterns"])
+  within = {"name": "packed", "data": {"members": {"one": {"tokenizer": "someone/bert"}}}}
+  assert with_local_tokenizer(within)["data"]["members"]["one"]["tokenizer"] == str(tmp_path)
+  for name in ("bert", "mine/tokenizer.json", str(tmp_path), 3, None):
+    assert local_name(name) == name

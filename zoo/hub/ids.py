@@ -37,6 +37,14 @@ def folder_of(source: str | os.PathLike, subfolder: str = "", **options: Any) ->
   return _inside(_fetch(match["repo"], match["revision"], subfolder, options), subfolder)
 
 
+def small_files_of(name: str) -> pathlib.Path:
+  """As `folder_of` an id `owner/model`, without weights: what a tokenizer needs."""
+  match = ID.fullmatch(name)
+  if match is None:
+    raise UserError(f"{name} is no id of the hub.")
+  return _fetch(match["repo"], match["revision"], "", {}, weights=False)
+
+
 def _inside(folder: pathlib.Path, subfolder: str) -> pathlib.Path:
   if not (folder / subfolder).is_dir():
     held = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir())[:8]) or "none"
@@ -44,7 +52,9 @@ def _inside(folder: pathlib.Path, subfolder: str) -> pathlib.Path:
   return folder / subfolder
 
 
-def _fetch(repo: str, revision: str | None, subfolder: str, options: dict[str, Any]) -> pathlib.Path:
+def _fetch(
+  repo: str, revision: str | None, subfolder: str, options: dict[str, Any], weights: bool = True
+) -> pathlib.Path:
   try:
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
@@ -56,8 +66,8 @@ def _fetch(repo: str, revision: str | None, subfolder: str, options: dict[str, A
     return pathlib.Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=patterns, **options))
 
   try:
-    folder = snapshot([*SMALL, WEIGHTS, "model-*.safetensors"])
-    if not any((folder / subfolder / name).exists() for name in (WEIGHTS, INDEX)):
+    folder = snapshot([*SMALL, WEIGHTS, "model-*.safetensors"] if weights else SMALL)
+    if weights and not any((folder / subfolder / name).exists() for name in (WEIGHTS, INDEX)):
       # Of open_clip, or old: who has the one has not the other.
       folder = snapshot([*SMALL, OPEN_CLIP, FLAX, FLAX_SHARDS])
   except (HfHubHTTPError, OSError, ValueError) as error:

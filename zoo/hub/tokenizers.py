@@ -1,6 +1,7 @@
 """The tokenizer that goes with a model: of a published folder, of a run, or one that is shipped."""
 
 import os
+from typing import Any
 
 from zoo.data.tokenizers import tokenizer
 from zoo.data.tokenizers.base import ROLES, Pieces, Tokenizer
@@ -8,7 +9,7 @@ from zoo.data.tokenizers.folder import has_tokenizer
 from zoo.data.tokenizers.named import NAMED
 from zoo.data.tokenizers.open_clip import is_open_clip
 from zoo.hub.files import CONFIG, is_published, read_json
-from zoo.hub.ids import folder_of
+from zoo.hub.ids import ID, folder_of, small_files_of
 from zoo.hub.preprocessing import carried_by
 
 
@@ -53,6 +54,20 @@ def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
   if config.get("model_type") == "clip" and text.get("vocab_size", 49408) == 49408:
     return tokenizer("clip")
   return tokenizer(str(folder))
+
+
+def local_name(name: Any) -> Any:
+  """What `zoo.data.tokenizers` opens: of an id of the hub, `owner/model`, the folder to which its files are fetched.
+
+  Anything else, a name or a path of what is here, is returned as it is.
+
+  >>> local_name("gpt2")
+  'gpt2'
+  """
+  match = ID.fullmatch(name) if isinstance(name, str) else None
+  if match is None or "/" not in match["repo"] or name.endswith(".json"):
+    return name
+  return name if os.path.exists(name) else str(small_files_of(name))
 
 
 def leading_tokens(tokenizer: Tokenizer, text: str, most: int) -> int:

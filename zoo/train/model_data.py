@@ -22,6 +22,7 @@ from zoo.hub import open_clip_images, preprocessing
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
 from zoo.hub.processors import PatchProcessor
+from zoo.hub.tokenizers import local_name
 from zoo.preprocessing import of
 from zoo.storage import is_remote, place
 
@@ -99,7 +100,7 @@ def records_for(model: Any, data: Any, *, where: str = "data", training: bool = 
   if isinstance(data, Mapping) or hasattr(data, "to_dict"):
     section = without(data, "augment", "workers")
     processor = None if section.get("name") not in _pipelines("processor") else _processor(model, section, training)
-    section = filled(section, defaults(model))
+    section = filled(with_local_tokenizer(section), defaults(model))
     if processor is None:
       records = call("data", section)
     else:
@@ -175,6 +176,17 @@ def filled(section: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, 
   return done
 
 
+def with_local_tokenizer(section: Mapping[str, Any]) -> dict[str, Any]:
+  """A section of data, and those within it, with the folder of a tokenizer in place of its id of the hub."""
+  done = dict(section)
+  for name, value in section.items():
+    if name == "tokenizer":
+      done[name] = local_name(value)
+    elif isinstance(value, Mapping):
+      done[name] = with_local_tokenizer(value)
+  return done
+
+
 def tokenizer_for(model: Any, name: str | None, otherwise: str, what: str) -> Tokenizer:
   """The tokenizer `name`, or the model's own, or `otherwise` if it carries none; refused if it does not fit the model.
 
@@ -188,7 +200,7 @@ def tokenizer_for(model: Any, name: str | None, otherwise: str, what: str) -> To
     name = defaults(model).get("tokenizer", otherwise)
   if name is None:
     raise UserError(f"{what}: the model's folder holds no tokenizer. Fetch its files, or name a tokenizer.")
-  tokenizer = open_tokenizer(name)
+  tokenizer = open_tokenizer(local_name(name))
   check_tokenizer(model, tokenizer, what)
   return tokenizer
 
