@@ -4,13 +4,15 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from zoo.compat import seq2seq
+from zoo.compat import causal, seq2seq
 from zoo.compat.config_classes import ConfigClass
+from zoo.compat.core import Tower
 from zoo.compat.generating import Generates
 from zoo.compat.model import with_head
 from zoo.compat.module import Call
 from zoo.compat.outputs import Output
 from zoo.layers.embeddings import shift_right
+from zoo.layouts import Rule
 
 
 def _arguments(
@@ -149,3 +151,74 @@ FlaxBartForQuestionAnswering, FlaxBartForQuestionAnsweringModule = with_head(
   run=_run_answer,
   HEAD="question_answering",
 )
+
+
+def _causal_arguments(
+  input_ids, attention_mask=None, position_ids=None, encoder_hidden_states=None, encoder_attention_mask=None,
+  init_cache=False, output_attentions=False, output_hidden_states=False, return_dict=True, deterministic=True,
+):  # fmt: skip
+  read = (encoder_hidden_states, encoder_attention_mask)
+  inputs = causal.decoder_inputs(input_ids, attention_mask, position_ids, *read)
+  return Call(inputs, deterministic, output_attentions, output_hidden_states, return_dict)
+
+
+class FlaxBartForCausalLMModule(causal.CausalModule):
+  """-> logits [batch, length, vocab_size], of the decoder alone; it may look at what another model has read."""
+
+  FAMILY, HEAD, TOWERS = "bart", "lm", (Tower(part="decoder", cross=True),)
+  SILENT = ("add_cross_attention", "is_decoder", "cross_attention_hidden_size")
+  CLASSES = ("BartForCausalLM",)
+  arguments = staticmethod(_causal_arguments)
+
+  @classmethod
+  def adjusted(cls, sizes, entries):
+    return super().adjusted(sizes, entries) | {"causal": True, "crosses": True, "logits_bias": False}
+
+  @classmethod
+  def decoder_table(cls, table, crosses):
+    embed = "model.decoder.embed_tokens.weight"
+
+    def rules(sizes):
+      own = [rule for rule in table.rules(sizes) if rule.ours.startswith("decoder/")]
+      return [*own, Rule("embed/embedding", embed)]
+
+    # Files of a whole BART have an encoder, whose tokens are the decoder's.
+    ignored = (*table.IGNORED, r"(model\.)?encoder\..*", "final_logits_bias")
+    tied = {"model.shared.weight": embed, "lm_head.weight": embed}
+    return causal.like(table, rules=rules, HEADS={cls.HEAD: cls.CLASSES}, IGNORED=ignored, TIED=tied)
+
+
+class FlaxBartDecoderPreTrainedModel(causal.CausalModel):
+  """The base class of BART's decoder alone."""
+
+  config_class, base_model_prefix = ConfigClass("BartConfig"), "model"
+  module_class = FlaxBartForCausalLMModule
+
+  def __call__(
+    self,
+    input_ids: Any,
+    attention_mask: Any = None,
+    position_ids: Any = None,
+    encoder_hidden_states: Any = None,
+    encoder_attention_mask: Any = None,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+    train: bool = False,
+    params: Any = None,
+    past_key_values: Any = None,
+    dropout_rng: Any = None,
+  ) -> Output:
+    """int32 input_ids [batch, length]; encoder_hidden_states [batch, source length, dim], with a mask of their own."""
+    flags = self._flags(output_attentions, output_hidden_states, return_dict)
+    named = dict(zip(("output_attentions", "output_hidden_states", "return_dict"), flags), deterministic=not train)
+    tokens = self._tokens(input_ids, attention_mask, position_ids)
+    read = (encoder_hidden_states, encoder_attention_mask)
+    return self._in_cache(past_key_values, params, dropout_rng, *tokens, *read, **named)
+
+  def _example(self, input_shape):
+    return self._tokens(jnp.zeros(input_shape, jnp.int32))
+
+
+class FlaxBartForCausalLM(FlaxBartDecoderPreTrainedModel):
+  """-> logits [batch, length, vocab_size]; `generate` goes on with a text."""

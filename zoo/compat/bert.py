@@ -4,6 +4,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from zoo.compat.causal import causal_text
 from zoo.compat.config_classes import ConfigClass
 from zoo.compat.model import FlaxModel, outputs, with_head
 from zoo.compat.module import Call, OldModule, refuse, token_inputs
@@ -15,8 +16,9 @@ def text_arguments(
   output_attentions=False, output_hidden_states=False, return_dict=True,
 ):  # fmt: skip
   """The arguments of modules that only read a text, as a `Call`."""
-  refuse(head_mask=head_mask)
   inputs = token_inputs(input_ids, attention_mask, position_ids)
+  if head_mask is not None:
+    inputs["head_mask"] = jnp.asarray(head_mask, jnp.float32)
   inputs["segments"] = None if token_type_ids is None else jnp.asarray(token_type_ids, jnp.int32)
   return Call(inputs, deterministic, output_attentions, output_hidden_states, return_dict)
 
@@ -64,7 +66,8 @@ class FlaxBertPreTrainedModel(FlaxModel):
   ) -> Output:
     """int32 input_ids [batch, length] and, of the same shape, attention_mask, token_type_ids and position_ids.
 
-    Of FlaxBertForMultipleChoice all are [batch, choices, length]. The other arguments of a decoder are refused.
+    Of FlaxBertForMultipleChoice all are [batch, choices, length]. head_mask is [layers, heads], what attention weights
+    are multiplied by. The other arguments of a decoder are refused.
     """
     refuse(past_key_values=past_key_values, encoder_hidden_states=encoder_hidden_states)
     refuse(encoder_attention_mask=encoder_attention_mask)
@@ -121,6 +124,7 @@ def heads(module, model, front, rows, run=outputs, **own):
   return {kind.__name__: kind for pair in pairs for kind in pair}
 
 
+globals().update(causal_text(FlaxBertModule, FlaxBertPreTrainedModel, "FlaxBert", "BertLMHeadModel", "BertForCausalLM"))
 globals().update(
   heads(FlaxBertModule, FlaxBertPreTrainedModel, "FlaxBert", OWN_HEADS | HEADS, arguments=text_arguments)
 )

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from zoo.build import build, shapes_of
+from zoo.build import shapes_of
+from zoo.compat import attending
 from zoo.compat.outputs import Output, ordered
 from zoo.convert.rules.layouts import Rule
 from zoo.errors import UserError
 from zoo.hub import tables
 from zoo.hub.msgpack import flax_rules
-from zoo.layers.attention import with_attentions
+from zoo.models.cross_decoders import alone
 from zoo.tree import flatten, mismatch, unflatten
 
 
@@ -42,12 +43,17 @@ class Core:
 
   Args:
     model: of the zoo, its layers in a loop.
-    rules: of `zoo.hub.msgpack.flax_rules`.
+    table: of `zoo.convert`, or one like it.
+    torch: the rules of all its arrays, with torch's names.
+    names: [(regular expression, replacement)] from torch's names to the old ones.
     unused: patterns of old names that the model has and the old module had not.
   """
 
-  def __init__(self, model: Any, rules: Sequence[Rule], unused: Sequence[str]):
-    self.model = model
+  def __init__(
+    self, model: Any, table: Any, torch: Sequence[Rule], names: Sequence[tuple[str, str]], unused: Sequence[str]
+  ):
+    self.model, self.table, self.torch = model, table, list(torch)
+    rules = flax_rules(rule._replace(theirs=renamed(rule.theirs, names)) for rule in torch)
     self.rules = [rule for rule in rules if not any(re.match(pattern, rule.theirs) for pattern in unused)]
     self.spare = [rule for rule in rules if rule not in self.rules]
     # Compiled, for a kernel is another shape there: reshaping costs nothing in a program, and a copy outside of one.
@@ -64,6 +70,11 @@ class Core:
   def old_shapes(self) -> dict[str, tuple[int, ...]]:
     """Path in the old tree -> shape."""
     return {rule.theirs: rule.shape(self.shapes[rule.ours]) for rule in self.rules}
+
+  @functools.cached_property
+  def writer(self) -> Any:
+    """The model as `zoo.generate` is given it: a decoder has no text of another model to look at."""
+    return self.model if hasattr(self.model, "encode") else alone(self.model)
 
   def initial(self, rng: jax.Array) -> dict[str, Any]:
     """Random parameters in the old names; not compiled as a whole, which takes half a minute for 24 layers."""
@@ -89,7 +100,7 @@ class Core:
     found, wanted = flatten(tree), self.old_shapes
     problems = mismatch({name: found[name].shape for name in found.keys() & wanted.keys()}, wanted)
     if problems:
-      raise UserError(f"params are not those of this {self.model.spec['family']}: {problems}.")
+      raise UserError(f"params are not those of this {self.model.spec.get('family', 'model')}: {problems}.")
     read = {rule.ours: rule.read(found[rule.theirs], self.shapes[rule.ours]) for rule in self.rules}
     dtype = jnp.result_type(*found.values())
     return unflatten(read | {rule.ours: jnp.zeros(self.shapes[rule.ours], dtype) for rule in self.spare})
@@ -97,7 +108,7 @@ class Core:
   def empty_cache(self, run: Callable, inputs: Mapping[str, Any]) -> dict[str, Any]:
     """A cache for as many tokens as `inputs` have, [batch, length], in which there are none."""
     call = dict(method=lambda model: run(model, inputs, False), mutable=["cache"])
-    _, state = jax.eval_shape(lambda params: self.model.apply({"params": params}, **call), shapes_of(self.model))
+    _, state = jax.eval_shape(lambda params: self.writer.apply({"params": params}, **call), shapes_of(self.model))
 
     def empty(path, leaf):
       return jnp.full(leaf.shape, -1 if path[-1].key.endswith("positions") else 0, leaf.dtype)
@@ -107,7 +118,10 @@ class Core:
 
   def _pure(self, params, cache, rngs, inputs, *, run, towers, train, attentions, hidden):
     variables, mutable, watched = {"params": self.ours(params)}, [], {}
-    model = _seen_in_order(self.model, cache["index"] if cache else None)
+    model = attending.seen_in_order(self.model, cache["index"] if cache else None)
+    inputs = dict(inputs)
+    model = attending.with_heads(model, inputs.pop("head_mask", None))
+    model = attending.reading(model, inputs)
     if cache:
       variables["cache"], mutable = cache["layers"], ["cache"]
       length = inputs["decoder_tokens" if "decoder_tokens" in inputs else "tokens"].shape[1]
@@ -124,31 +138,6 @@ class Core:
       cache = {"layers": _own(state["cache"]), "index": cache["index"] + length}
       out["past_key_values"] = cache
     return _output(out), cache
-
-
-def _seen_in_order(model, start):
-  """The model in which a token sees what stands before it in its row, whatever positions say.
-
-  Positions of the zoo decide who sees whom too. In old models, as in torch, they only say where a token stands: those
-  that count from 0 again hide nothing of what is before, and show nothing of what comes.
-
-  start: int32, how many tokens a cache holds before these; None: there is none.
-  """
-
-  def in_order(attention, path):
-    if attention.mask is None:
-      return attention
-    return attention.clone(kernel=functools.partial(_by_index, attention.kernel, start))
-
-  return with_attentions(model, in_order)
-
-
-def _by_index(kernel, start, query, key, value, *, visibility, **options):
-  queries, keys = (jnp.arange(x.shape[1], dtype=jnp.int32)[None] for x in (query, key))
-  queries = queries if start is None else queries + start
-  places = {"query_positions": queries, "key_positions": keys, "in_order": start is None}
-  visibility = visibility._replace(**places, query_segments=None, key_segments=None)
-  return kernel(query, key, value, visibility=visibility, **options)
 
 
 def _check_masks(inputs):
@@ -195,7 +184,7 @@ def _put_states(out, intermediates, tower, attentions, hidden):
     place[f"{tower.prefix}hidden_states"] = (seen["Dropout_0"]["__call__"][0], *states)
   if attentions:
     place[f"{tower.prefix}attentions"] = tuple(layer["self_attention"]["weights"][0] for layer in layers)
-    if tower.cross:
+    if tower.cross and "cross_attention" in layers[0]:
       place["cross_attentions"] = tuple(layer["cross_attention"]["weights"][0] for layer in layers)
 
 
@@ -212,40 +201,21 @@ def _is_output(out: Any) -> bool:
   return isinstance(out, dict) and "layers" not in out  # The second is a cache.
 
 
-class Recipe(NamedTuple):
-  """What of an old module's class decides which model of the zoo it is.
-
-  family, head: of `zoo.build`. names: [(regular expression, replacement)] from torch's names to the old ones.
-  unused: of `Core`. trunk: whether hidden states are wanted in place of logits.
-  learns_pad: whether the token of padding is one like any other; False: positions are counted without it.
-  """
-
-  family: str
-  head: str | None
-  names: tuple[tuple[str, str], ...]
-  unused: tuple[str, ...]
-  trunk: bool = False
-  learns_pad: bool = True
-
-
 @functools.lru_cache(maxsize=64)
-def core_of(recipe: Recipe, sizes: str, dtype: str, remat: str | None) -> Core:
-  """The core of these sizes (JSON), the same one each time, with all that it compiled."""
+def core_of(parts: Callable, sizes: str, unused: tuple[str, ...], dtype: str, remat: str | None) -> Core:
+  """The core of these sizes (JSON), the same one each time, with all that it compiled.
+
+  parts: (sizes, how to compute) -> the model, its table of `zoo.convert`, and names: from torch's to the old ones.
+  """
   # Modules made inside a Linen module are taken for its submodules. A thread is not inside of one.
   with concurrent.futures.ThreadPoolExecutor(1) as outside:
-    return outside.submit(_core, recipe, json.loads(sizes), dtype, remat).result()
+    return outside.submit(_core, parts, json.loads(sizes), unused, dtype, remat).result()
 
 
-def _core(recipe: Recipe, sizes: dict[str, Any], dtype: str, remat: str | None) -> Core:
-  # A loop, for old names count layers: to scan over them would be to copy them all in each call. Old models learned
-  # about padding as about any token.
-  computing: dict[str, Any] = {"dtype": dtype, "scan": False, "remat": remat}
-  computing |= {"pad": None} if "pad" in sizes and recipe.learns_pad else {}
-  model = build(recipe.family, **(sizes | computing))
-  model = model.trunk() if recipe.trunk else model
-  rules = [rule._replace(theirs=renamed(rule.theirs, recipe.names))
-           for rule in tables.of_family(recipe.family).rules(sizes)]  # fmt: skip
-  return Core(model, flax_rules(rules), recipe.unused)
+def _core(parts, sizes, unused, dtype, remat):
+  # A loop, for old names count layers: to scan over them would be to copy them all in each call.
+  model, table, names = parts(sizes, {"dtype": dtype, "scan": False, "remat": remat})
+  return Core(model, table, table.rules(sizes), names, unused)
 
 
 def renamed(name: str, names: Sequence[tuple[str, str]]) -> str:

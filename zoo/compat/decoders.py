@@ -5,12 +5,14 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from zoo.compat import causal
 from zoo.compat.config_classes import ConfigClass
 from zoo.compat.core import Tower
 from zoo.compat.generating import Generates
 from zoo.compat.model import FlaxModel, outputs
 from zoo.compat.module import Call, OldModule, refuse, token_inputs
 from zoo.compat.outputs import Output
+from zoo.layouts import Layout, Rule, norm
 
 
 def _arguments(
@@ -88,10 +90,39 @@ class FlaxGPT2Module(FlaxLlamaModule):
   arguments, run = staticmethod(_gpt2_arguments), _called("last_hidden_state")
 
 
-class FlaxGPT2LMHeadModule(FlaxGPT2Module):
-  """-> logits [batch, length, vocab_size]."""
+def _crossing_arguments(
+  input_ids, attention_mask=None, position_ids=None, encoder_hidden_states=None, encoder_attention_mask=None,
+  deterministic=True, init_cache=False, output_attentions=False, output_hidden_states=False, return_dict=True,
+):  # fmt: skip
+  read = (encoder_hidden_states, encoder_attention_mask)
+  inputs = causal.decoder_inputs(input_ids, attention_mask, position_ids, *read)
+  return Call(inputs, deterministic, output_attentions, output_hidden_states, return_dict)
 
-  NAMES, TRUNK, run = (), False, _called("logits")
+
+class FlaxGPT2LMHeadModule(causal.CausalModule, FlaxGPT2Module):
+  """-> logits [batch, length, vocab_size]; it may look at what another model has read."""
+
+  NAMES, TRUNK, TOWERS = (), False, (Tower(last="norm", cross=True),)
+  SILENT = ("add_cross_attention", "is_decoder", "cross_attention_hidden_size")
+  CLASSES = ("GPT2LMHeadModel", "GPT2Model")
+  arguments, run = staticmethod(_crossing_arguments), staticmethod(causal.run_logits)
+
+  @classmethod
+  def adjusted(cls, sizes, entries):
+    return super().adjusted(sizes, entries) | {"causal": True}
+
+  @classmethod
+  def cross(cls, ours, layer, sizes):
+    theirs, dim = f"transformer.h.{layer}.crossattention", sizes["dim"]
+    found = norm(f"{ours}/cross_norm", f"transformer.h.{layer}.ln_cross_attn")
+    for part, (name, fused) in enumerate({"query": "q_attn", "key": "c_attn", "value": "c_attn"}.items()):
+      at, start = f"{ours}/cross_attention/{name}", (part - 1) * dim
+      kernel, bias = ((1, start, 2 * dim), (0, start, 2 * dim)) if part else (None, None)
+      found += [Rule(f"{at}/kernel", f"{theirs}.{fused}.weight", Layout(((0,), (1, 2))), stretch=kernel)]
+      found += [Rule(f"{at}/bias", f"{theirs}.{fused}.bias", Layout(((0, 1),)), stretch=bias)]
+    out = f"{ours}/cross_attention/out"
+    found += [Rule(f"{out}/kernel", f"{theirs}.c_proj.weight", Layout(((0, 1), (2,))))]
+    return [*found, Rule(f"{out}/bias", f"{theirs}.c_proj.bias")]
 
 
 class _Decoder(FlaxModel):
@@ -148,7 +179,7 @@ class FlaxGemmaPreTrainedModel(FlaxLlamaPreTrainedModel):
 
 
 class FlaxGPT2PreTrainedModel(_Decoder):
-  """GPT-2's base class; it looks at no encoder."""
+  """GPT-2's base class; only with a head it may look at what an encoder has read."""
 
   config_class, base_model_prefix, module_class = ConfigClass("GPT2Config"), "transformer", FlaxGPT2Module
 
@@ -167,7 +198,7 @@ class FlaxGPT2PreTrainedModel(_Decoder):
     output_hidden_states: bool | None = None,
     return_dict: bool | None = None,
   ) -> Output:
-    """As Llama's; encoder_hidden_states and encoder_attention_mask are refused."""
+    """As Llama's; encoder_hidden_states are float [batch, source length, n_embd], with their mask, of a head."""
     tokens = self._tokens(input_ids, attention_mask, position_ids)
     flags = self._flags(output_attentions, output_hidden_states, return_dict)
     encoder = (encoder_hidden_states, encoder_attention_mask)

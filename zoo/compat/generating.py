@@ -81,7 +81,7 @@ class Generates(FlaxModel):
     }
     entries = entries_of(self.generation_config if generation_config is None else generation_config)
     entries = {name: x for name, x in {**entries, **kwargs}.items() if x is not None and not name.startswith("_")}
-    answers = self._is_ours() and hasattr(self.module.core.model, "encode")
+    answers = self._is_ours() and hasattr(self.module.core.writer, "encode")
     begun = inputs["decoder_input_ids"] if answers else input_ids
     length = 1 if begun is None else jnp.shape(begun)[1]
     options = self._options(entries, answers, length)
@@ -89,7 +89,7 @@ class Generates(FlaxModel):
       options.pop("start_token", None)
     mask, decoder_mask = inputs["attention_mask"], inputs["decoder_attention_mask"]
     found = generate(
-      self.module.core.model,
+      self.module.core.writer,
       self.module.core.to_ours(self.params if params is None else params),
       self._source(input_ids),
       valid=None if mask is None else jnp.asarray(mask) > 0,
@@ -124,7 +124,7 @@ class Generates(FlaxModel):
     for name in ("eos", "suppress", "suppress_first"):
       if name in options:
         values = options[name] if isinstance(options[name], list) else [options[name]]
-        options[name] = [token for token in values if token < self.module.core.model.vocab_size]
+        options[name] = [token for token in values if token < self.module.core.writer.vocab_size]
     options |= {"max_new_tokens": new, "min_new_tokens": max(options.get("min_new_tokens", 0), least - length)}
     if answers and start is not None:
       options.setdefault("start_token", start)

@@ -75,7 +75,7 @@ def old_params(
     UserError: what `zoo.hub.loading.read_params` raises; another shape, without `replace`.
   """
   sizes = sizes_of(core.model)
-  table, rules = tables.of_family(core.model.spec["family"]), torch_rules(core)
+  table, rules = core.table, core.torch
   names = tables.canonical(tensors, table, where)
   every = {rule.theirs for head in table.HEADS for rule in table.rules(tables.with_head(table, sizes, head))}
   missing, misshapen = [], {}
@@ -150,11 +150,6 @@ def report(message: str) -> None:
   """Warns, and tells the logger of old models."""
   warnings.warn(message, stacklevel=4)
   logging.getLogger(LOGGER).warning(message)
-
-
-def torch_rules(core: Core) -> list[Rule]:
-  """The rules of a core's model with torch's names, those of parts that no old module has too."""
-  return tables.of_family(core.model.spec["family"]).rules(sizes_of(core.model))
 
 
 def _random(core: Core, rules: list[Rule], key: jax.Array, dtype: Any) -> dict[str, np.ndarray]:

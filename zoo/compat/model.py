@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from zoo.build import sizes_of
 from zoo.compat.config import DEFAULTS, Config, entries_of, merged, refuse_to_push
 from zoo.compat.core import renamed
-from zoo.compat.loading import old_params, torch_rules
+from zoo.compat.loading import old_params
 from zoo.compat.module import Call, OldModule, section, understood
 from zoo.compat.pretrained import FlaxPreTrainedModel, filled
 from zoo.convert.rules.options import has_entry
@@ -158,14 +158,14 @@ class FlaxModel(FlaxPreTrainedModel):
     if absent:
       zeros = {path: jnp.zeros(core.old_shapes[path], jnp.float32) for path in absent}
       tree = filled(tree, unflatten(zeros))
-    tensors = published(core.model, core.to_ours(tree))
+    tensors = published(core.model, core.to_ours(tree), core.table)
     # What the zoo's model has and the old one has not is not written, nor what is missing.
     left_out = {rule.ours for rule in core.rules if rule.theirs in absent} | {rule.ours for rule in core.spare}
-    for name in {rule.theirs for rule in torch_rules(core) if rule.ours in left_out}:
+    for name in {rule.theirs for rule in core.torch if rule.ours in left_out}:
       tensors.pop(name, None)
     # Names that old classes had torch of then has too, and torch of now reads both.
     tensors = {renamed(name, self.module_class.NAMES): tensor for name, tensor in tensors.items()}
-    sizes, table = sizes_of(core.model), tables.of_family(core.model.spec["family"])
+    sizes, table = sizes_of(core.model), core.table
     known, own = table.HEADS[tables.head_of(table, sizes)], type(self).__name__.removeprefix("Flax")
     written = table.config(sizes) | {"architectures": [own if own in known else known[0]]}
     # What the zoo writes makes the same model; labels and tokens that have names keep them.

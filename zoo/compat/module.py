@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from zoo.build import build, sizes_of
 from zoo.compat.config import DEFAULTS, entries_of
-from zoo.compat.core import Core, Recipe, Tower, core_of
+from zoo.compat.core import Core, Tower, core_of
 from zoo.compat.outputs import Output
 from zoo.convert.rules import reference
 from zoo.convert.rules.options import Options
@@ -74,9 +74,32 @@ class OldModule(Functional):
     kind = type(self)
     no_pooler = not self.add_pooling_layer and kind.POOLER is not None
     unused = kind.UNUSED + ((f"{kind.POOLER}/",) if no_pooler else ())
-    recipe = Recipe(kind.FAMILY, kind.HEAD, kind.NAMES, unused, kind.TRUNK, kind.LEARNS_PAD)
-    sizes = self.sizes_json or json.dumps(understood(kind, section(kind, entries_of(self.config), "config"), "config"))
-    return core_of(recipe, sizes, jnp.dtype(self.dtype).name, "full" if self.gradient_checkpointing else None)
+    sizes = self.sizes_json or json.dumps(kind.described(entries_of(self.config)))
+    remat = "full" if self.gradient_checkpointing else None
+    return core_of(kind.parts, sizes, unused, jnp.dtype(self.dtype).name, remat)
+
+  @property
+  def towers(self) -> tuple[Tower, ...]:
+    """Where hidden states and attentions come from."""
+    return type(self).TOWERS
+
+  @property
+  def running(self) -> Callable:
+    """(the zoo's model, inputs, train) -> outputs by their old names."""
+    return type(self).run
+
+  @classmethod
+  def described(cls, entries: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes that a config says, for `parts`."""
+    return understood(cls, section(cls, entries, "config"), "config")
+
+  @classmethod
+  def parts(cls, sizes: Mapping[str, Any], computing: Mapping[str, Any]) -> tuple[Any, Any, tuple]:
+    """The zoo's model of these sizes, its table of `zoo.convert`, and from torch's names to the old ones."""
+    # Old models learned about padding as about any token.
+    pad = {"pad": None} if "pad" in sizes and cls.LEARNS_PAD else {}
+    model = build(cls.FAMILY, **{**sizes, **computing, **pad})
+    return model.trunk() if cls.TRUNK else model, tables.of_family(cls.FAMILY), cls.NAMES
 
   @classmethod
   def adjusted(cls, sizes: dict[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,7 +119,7 @@ class OldModule(Functional):
       for (name, default), flag in zip(DEFAULTS.items(), call[2:5])
     )
     flags: dict[str, Any] = dict(train=not call.deterministic, attentions=bool(attentions), hidden=bool(hidden))
-    flags |= dict(run=call.run or type(self).run, towers=call.towers or type(self).TOWERS)
+    flags |= dict(run=call.run or self.running, towers=call.towers or self.towers)
     out, cache = self.core.compiled(_plain(params), _plain(cache), rngs, call.inputs, **flags)
     if not self.add_pooling_layer and isinstance(out, Output):
       out.pop("pooler_output", None)
@@ -112,8 +135,9 @@ def understood(
   """
   table = tables.of_family(cls.FAMILY)
   known = reference.of(entries.get("model_type") or table.MODEL_TYPES[0])
-  entries = _spoken(entries, cls.SILENT)
-  options = Options(entries, where, len(tensors) if tensors else None, reference=known, may_ignore=may_ignore)
+  options = Options(
+    _spoken(entries, cls.SILENT), where, len(tensors) if tensors else None, reference=known, may_ignore=may_ignore
+  )
   sizes = table.sizes(options, cls.HEAD, tensors or {})
   options.done()
   return cls.adjusted(sizes_of(build(cls.FAMILY, **sizes)), entries)

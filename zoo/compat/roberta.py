@@ -1,6 +1,7 @@
 """The old classes of RoBERTa and XLM-R: transformers 4, modeling_flax_roberta.py and modeling_flax_xlm_roberta.py."""
 
 from zoo.compat.bert import HEADS, FlaxBertModule, FlaxBertPreTrainedModel, heads, text_arguments
+from zoo.compat.causal import causal_text
 from zoo.compat.config_classes import ConfigClass
 
 
@@ -55,6 +56,8 @@ class FlaxXLMRobertaModel(FlaxXLMRobertaPreTrainedModel):
 
 globals().update(
   {
+    **causal_text(FlaxRobertaModule, FlaxRobertaPreTrainedModel, "FlaxRoberta", "RobertaForCausalLM"),
+    **causal_text(FlaxXLMRobertaModule, FlaxXLMRobertaPreTrainedModel, "FlaxXLMRoberta", "XLMRobertaForCausalLM"),
     **heads(FlaxRobertaModule, FlaxRobertaPreTrainedModel, "FlaxRoberta", HEADS, run_of, arguments=text_arguments),
     **heads(
       FlaxXLMRobertaModule, FlaxXLMRobertaPreTrainedModel, "FlaxXLMRoberta", HEADS, run_of, arguments=text_arguments

@@ -89,15 +89,17 @@ class PairModule(OldModule):
 
   TOWERS = TOWERS
 
-  @classmethod
-  def alone(cls) -> tuple[Tower, ...]:
+  def alone(self) -> tuple[Tower, ...]:
     """What hidden states of one text are read from."""
-    return tuple(tower._replace(prefix="") for tower in cls.TOWERS)
+    return tuple(tower._replace(prefix="") for tower in self.towers)
 
-  @classmethod
-  def decoding(cls) -> Callable:
+  def encoding(self) -> Callable:
+    """What `encode` runs."""
+    return encode
+
+  def decoding(self) -> Callable:
     """What `decode` runs."""
-    return decode_logits if cls.HEAD == "lm" else decode_states
+    return decode_logits if self.HEAD == "lm" else decode_states
 
 
 class PairModel(FlaxModel):
@@ -126,7 +128,9 @@ class PairModel(FlaxModel):
     """-> last_hidden_state [batch, length, dim], what `decode` is given as encoder_outputs."""
     flags = self._flags(output_attentions, output_hidden_states, return_dict)
     inputs = self._encoder_inputs(input_ids, attention_mask, position_ids)
-    return self._run(params, dropout_rng, Call(inputs, not train, *flags, towers=self.module.alone()), encode)
+    return self._run(
+      params, dropout_rng, Call(inputs, not train, *flags, towers=self.module.alone()), self.module.encoding()
+    )
 
   def decode(
     self,

@@ -64,7 +64,8 @@ def source_fits(model, tokens, valid):
         f"{list(example.shape)}, none of them 0."
       )
     return
-  tokens_fit(tokens, valid, vocab_size=model.vocab_size)
+  # Of two models that were trained apart each has its vocabulary.
+  tokens_fit(tokens, valid, vocab_size=getattr(model, "source_vocab_size", model.vocab_size))
   limit = model.encoder.max_length
   if limit is not None and tokens.shape[1] > limit:
     raise UserError(f"A text of {tokens.shape[1]} tokens exceeds what the encoder reads, {limit}. Crop it.")

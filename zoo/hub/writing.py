@@ -86,10 +86,13 @@ def write_files(
       file.write_text(json.dumps(generation, indent=2, sort_keys=True) + "\n")
 
 
-def published(model: Any, params: Any) -> dict[str, np.ndarray]:
-  """name -> array as the reference's class saves them. Gradients have the shapes of parameters: they convert alike."""
+def published(model: Any, params: Any, table: Any = None) -> dict[str, np.ndarray]:
+  """name -> array as the reference's class saves them. Gradients have the shapes of parameters: they convert alike.
+
+  table: of zoo/convert; that of the model's family if None.
+  """
   sizes = sizes_of(model)
-  table = tables.of_family(model.spec["family"])
+  table = tables.of_family(model.spec["family"]) if table is None else table
   flat = flatten(unstack_layers(jax.tree.map(to_host, params)))
   rules = tables.by_ours(table.rules(sizes))
   problems = mismatch(dict.fromkeys(flat), dict.fromkeys(rules))

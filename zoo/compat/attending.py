@@ -1,0 +1,78 @@
+"""How attention of the zoo's models becomes that of old ones: who sees whom, which heads, and another model's text."""
+
+import functools
+
+import jax.numpy as jnp
+
+from zoo.errors import UserError
+from zoo.layers.attention import with_attentions
+from zoo.layers.parts import replaced
+from zoo.layers.stack import Stack
+from zoo.models.cross_decoders import alone
+
+
+def seen_in_order(model, start):
+  """The model in which a token sees what stands before it in its row, whatever positions say.
+
+  Positions of the zoo decide who sees whom too. In old models, as in torch, they only say where a token stands: those
+  that count from 0 again hide nothing of what is before, and show nothing of what comes.
+
+  start: int32, how many tokens a cache holds before these; None: there is none.
+  """
+
+  def in_order(attention, path):
+    if attention.mask is None:
+      return attention
+    return attention.clone(kernel=functools.partial(_by_index, attention.kernel, start))
+
+  return with_attentions(model, in_order)
+
+
+def reading(model, inputs):
+  """The model with what attends to another's text, where there is one."""
+  if "context" not in inputs:
+    return model
+  lonely = alone(model)
+  if inputs["context"] is not None and lonely is model:
+    raise UserError(
+      "encoder_hidden_states are given, and config.add_cross_attention is not True. Set it, or give none."
+    )
+  return lonely if inputs["context"] is None else model
+
+
+def with_heads(model, mask):
+  """The model whose attention weights are multiplied by a mask: float [layers, heads], or None."""
+
+  def change(part, path):
+    if not isinstance(part, Stack):
+      return part
+    if mask.shape[0] != part.depth:
+      raise UserError(f"head_mask is {list(mask.shape)}, the model has {part.depth} layers. Give it [layers, heads].")
+    kinds = part.block if isinstance(part.block, tuple) else (part.block,)
+    layers = (with_attentions(kinds[i % len(kinds)], functools.partial(_masking, mask[i])) for i in range(part.depth))
+    return part.clone(block=tuple(layers))
+
+  return model if mask is None else replaced(model, change)
+
+
+def _masking(mask, attention, path):
+  if mask.shape != (attention.num_heads,):
+    raise UserError(
+      f"head_mask is [.., {mask.size}], a layer has {attention.num_heads} heads. Give it [layers, heads]."
+    )
+  return attention.clone(kernel=functools.partial(_by_heads, attention.kernel, mask[None, :, None, None]))
+
+
+def _by_heads(kernel, mask, query, key, value, *, on_weights=None, **options):
+  def masked(weights):
+    return weights * mask if on_weights is None else on_weights(weights * mask)
+
+  return kernel(query, key, value, on_weights=masked, **options)
+
+
+def _by_index(kernel, start, query, key, value, *, visibility, **options):
+  queries, keys = (jnp.arange(x.shape[1], dtype=jnp.int32)[None] for x in (query, key))
+  queries = queries if start is None else queries + start
+  places = {"query_positions": queries, "key_positions": keys, "in_order": start is None}
+  visibility = visibility._replace(**places, query_segments=None, key_segments=None)
+  return kernel(query, key, value, visibility=visibility, **options)

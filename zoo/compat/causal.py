@@ -1,0 +1,186 @@
+"""Old classes that go on with a text, by what another model has read if there is one: `encoder_hidden_states`."""
+
+import json
+import types
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from zoo.compat.core import Tower
+from zoo.compat.generating import Generates
+from zoo.compat.module import Call, OldModule, token_inputs
+from zoo.compat.outputs import Output
+from zoo.errors import UserError
+from zoo.hub import tables
+from zoo.layouts import Rule, attention, norm
+from zoo.models.cross_decoders import RoBERTaDecoder, cross_decoder
+
+_FLAGS = ("causal", "crosses")
+
+
+def run_logits(model, inputs, train):
+  """Logits of the next token."""
+  return {"logits": model.to_logits(hidden(model, inputs, train))}
+
+
+def hidden(model, inputs, train):
+  """What logits are made of. Old positions of a RoBERTa count from the row behind that of padding."""
+  given = {name: x for name, x in inputs.items() if name not in ("tokens", "context")}
+  if given["positions"] is not None and isinstance(model, RoBERTaDecoder):
+    given["positions"] -= model.positions.offset
+  return model.decode_hidden(inputs["tokens"], inputs.get("context"), **given, train=train)
+
+
+def decoder_inputs(input_ids, attention_mask, position_ids, context, context_mask, **more):
+  """The old arrays of a text and of what is read, as the zoo has them."""
+  inputs = token_inputs(input_ids, attention_mask, position_ids)
+  inputs["context"] = None if context is None else jnp.asarray(context)
+  inputs["context_valid"] = None if context_mask is None else jnp.asarray(context_mask) > 0
+  return inputs | more
+
+
+class CausalModule(OldModule):
+  """A module with a decoder of `zoo.models.cross_decoders`; comes before the module that it is a kind of."""
+
+  TOWERS = (Tower(cross=True),)
+  CLASSES: ClassVar[tuple[str, ...]] = ()  # Torch's.
+  run = staticmethod(run_logits)
+
+  @classmethod
+  def adjusted(cls, sizes, entries):
+    crosses = bool(entries.get("add_cross_attention"))
+    return super().adjusted(sizes, entries) | {"causal": bool(entries.get("is_decoder")), "crosses": crosses}
+
+  @classmethod
+  def parts(cls, sizes, computing):
+    model, table, names = super().parts({name: x for name, x in sizes.items() if name not in _FLAGS}, computing)
+    decoder = cross_decoder(model, causal=sizes["causal"], crosses=sizes["crosses"])
+    return decoder, cls.decoder_table(table, sizes["crosses"]), names
+
+  @classmethod
+  def decoder_table(cls, table: Any, crosses: bool) -> types.ModuleType:
+    """The table of the model, with the rules of what attends to another."""
+    heads = {**table.HEADS, cls.HEAD: cls.CLASSES}
+
+    def rules(sizes):
+      every = range(sizes["depth"])
+      return table.rules(sizes) + [rule for i in every if crosses for rule in cls.cross(f"stack/layer_{i}", i, sizes)]
+
+    return like(table, rules=rules, HEADS=heads)
+
+  @classmethod
+  def cross(cls, ours: str, layer: int, sizes: Mapping[str, Any]) -> list[Rule]:
+    """The rules of what attends to another model in a layer."""
+    raise NotImplementedError
+
+
+def like(table: Any, **changes: Any) -> types.ModuleType:
+  """A table of `zoo.convert` with some things changed."""
+  other = types.ModuleType(table.__name__)
+  vars(other).update(vars(table), **changes)
+  return other
+
+
+class CausalModel(Generates):
+  """An old model that reads from left to right if its config says is_decoder, and keeps what it read in a cache."""
+
+  def init_cache(self, batch_size: int, max_length: int) -> dict[str, Any]:
+    """An empty cache, which calls are given as past_key_values, for texts of max_length tokens.
+
+    Raises:
+      UserError: the model sees what comes too.
+    """
+    if not self._is_ours():
+      shapes = self._example((batch_size, max_length))
+      return self.module.init(jax.random.PRNGKey(0), *shapes, init_cache=True)["cache"]
+    self._check_causal()
+    inputs = decoder_inputs(jnp.zeros((batch_size, max_length), jnp.int32), None, None, None, None)
+    return self.module.core.empty_cache(type(self.module).run, inputs)
+
+  def generate(self, *args: Any, **kwargs: Any) -> Output:
+    """As of every model; it looks at no other model's text."""
+    if self._is_ours():
+      self._check_causal()
+    return super().generate(*args, **kwargs)
+
+  def _check_causal(self):
+    if not json.loads(self.module.sizes_json)["causal"]:
+      raise UserError(
+        f"{type(self).__name__}: config.is_decoder is not True, so tokens see what comes. Set it to True."
+      )
+
+
+def _text_arguments(
+  input_ids, attention_mask=None, position_ids=None, token_type_ids=None, head_mask=None, encoder_hidden_states=None,
+  encoder_attention_mask=None, init_cache=False, deterministic=True,
+  output_attentions=False, output_hidden_states=False, return_dict=True,
+):  # fmt: skip
+  segments = None if token_type_ids is None else jnp.asarray(token_type_ids, jnp.int32)
+  heads = {} if head_mask is None else {"head_mask": jnp.asarray(head_mask, jnp.float32)}
+  others = (encoder_hidden_states, encoder_attention_mask)
+  inputs = decoder_inputs(input_ids, attention_mask, position_ids, *others, segments=segments, **heads)
+  return Call(inputs, deterministic, output_attentions, output_hidden_states, return_dict)
+
+
+class CausalTextModule(CausalModule):
+  """BERT and RoBERTa, which only look back if the config says is_decoder."""
+
+  HEAD, POOLER = "mlm", None
+  SILENT = ("is_decoder", "add_cross_attention", "cross_attention_hidden_size")
+
+  arguments = staticmethod(_text_arguments)
+
+  @classmethod
+  def cross(cls, ours, layer, sizes):
+    theirs = f"{tables.of_family(cls.FAMILY).PREFIX}encoder.layer.{layer}.crossattention"
+    to = [f"{theirs}.self.{name}" for name in ("query", "key", "value")]
+    looks = attention(f"{ours}/cross_attention", *to, f"{theirs}.output.dense")
+    return looks + norm(f"{ours}/cross_norm", f"{theirs}.output.LayerNorm")
+
+
+class CausalTextModel(CausalModel):
+  """Comes before the base class of BERT or RoBERTa."""
+
+  def __call__(
+    self,
+    input_ids: Any,
+    attention_mask: Any = None,
+    token_type_ids: Any = None,
+    position_ids: Any = None,
+    head_mask: Any = None,
+    encoder_hidden_states: Any = None,
+    encoder_attention_mask: Any = None,
+    params: Any = None,
+    dropout_rng: Any = None,
+    train: bool = False,
+    output_attentions: bool | None = None,
+    output_hidden_states: bool | None = None,
+    return_dict: bool | None = None,
+    past_key_values: Any = None,
+  ) -> Output:
+    """int32 input_ids [batch, length] and, of the same shape, attention_mask, token_type_ids and position_ids.
+
+    encoder_hidden_states are [batch, source length, dim] and encoder_attention_mask [batch, source length]. With
+    past_key_values, of `init_cache` or of the call before, attention_mask is of all that the cache has room for.
+    """
+    flags = self._flags(output_attentions, output_hidden_states, return_dict)
+    named = dict(zip(("output_attentions", "output_hidden_states", "return_dict"), flags), deterministic=not train)
+    if past_key_values and position_ids is None and not self.module_class.LEARNS_PAD:
+      raise UserError("past_key_values are given without position_ids, which count from pad_token_id + 1. Give both.")
+    ids, mask, positions = self._tokens(input_ids, attention_mask, position_ids)
+    texts = (ids, mask, positions, token_type_ids, head_mask, encoder_hidden_states, encoder_attention_mask)
+    return self._in_cache(past_key_values, params, dropout_rng, *texts, **named)
+
+
+def causal_text(module, model, front, *classes):
+  """The old class and its module of a family, by name: `front`ForCausalLM; classes: what torch calls it."""
+  name, where = f"{front}ForCausalLM", {"__module__": model.__module__}
+  inside = {**where, "__doc__": "-> logits [batch, length, vocab_size].", "CLASSES": classes}
+  made = type(f"{name}Module", (CausalTextModule, module), {**inside, "run": staticmethod(run_logits)})
+  doc = "-> logits [batch, length, vocab_size]; `generate` goes on with a text."
+  return {
+    made.__name__: made,
+    name: type(name, (CausalTextModel, model), {**where, "__doc__": doc, "module_class": made}),
+  }

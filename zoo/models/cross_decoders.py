@@ -1,0 +1,188 @@
+"""BERT, RoBERTa, GPT-2 and the decoder of BART as decoders that may attend to what another model has read.
+
+Leveraging Pre-trained Checkpoints for Sequence Generation Tasks (Rothe et al., 2019), https://arxiv.org/abs/1907.12461.
+"""
+
+import dataclasses
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from zoo.layers import masks, sizes
+from zoo.layers.blocks import Block
+from zoo.layers.embeddings import look_up
+from zoo.layers.mixed_precision import add, pick
+from zoo.layers.parts import replaced
+from zoo.layers.positions import given_or_within
+from zoo.models.bert import BERT
+from zoo.models.gpt import GPT
+from zoo.models.model import Model
+from zoo.models.roberta import RoBERTa
+
+
+class CrossDecoder(Model):
+  """A decoder whose layers may attend to `context`: subclasses have `embed`, `decode_hidden` and `to_logits`."""
+
+  def __call__(self, tokens, *, segments=None, valid=None, positions=None, segment_ids=None, predict=None, train=False):
+    """Logits of the next token at every position.
+
+    Args:
+      tokens: int32 [batch, length]
+      segments: int32 [batch, length], of a BERT: 0 = first sentence, 1 = second; all 0 if None.
+      valid: bool [batch, length], True = a real token; nobody attends to the others.
+      positions: int32 [batch or 1, length], counted from 0 if None, in each text of a row.
+      segment_ids: int32 [batch, length], which of the texts that share a row a token belongs to; it sees its own alone.
+        None: a row is one text.
+      predict: int32 [batch, k], indices into length at which logits are wanted; everywhere if None.
+
+    Returns:
+      float32 [batch, length or k, vocab_size]
+    """
+    given = dict(segments=segments, valid=valid, positions=positions, segment_ids=segment_ids, train=train)
+    x = self.decode_hidden(tokens, **given)
+    return self.to_logits(x if predict is None else pick(x, predict))
+
+  def decode_hidden(
+    self,
+    tokens,
+    context=None,
+    *,
+    context_valid=None,
+    segments=None,
+    valid=None,
+    positions=None,
+    segment_ids=None,
+    train=False,
+  ):
+    """int32 [batch, length] -> [batch, length, dim]
+
+    Args:
+      tokens, segments, valid, positions, segment_ids: as of a call.
+      context: float [batch, context length, dim], what the layers attend to; None where they do not: see `alone`.
+      context_valid: bool [batch, context length]
+    """
+    raise NotImplementedError
+
+  @property
+  def decodes(self):
+    return True
+
+  @property
+  def vocab_size(self):
+    return self.embed.num_embeddings
+
+  @nn.nowrap
+  def example(self, batch_size=1):
+    return (jnp.zeros((batch_size, min(self.max_length, 8)), jnp.int32),)
+
+
+class BERTDecoder(CrossDecoder, BERT):
+  """BERT that reads from left to right. Arguments as BERT, of the head "mlm"."""
+
+  @nn.compact
+  def decode_hidden(
+    self,
+    tokens,
+    context=None,
+    *,
+    context_valid=None,
+    segments=None,
+    valid=None,
+    positions=None,
+    segment_ids=None,
+    train=False,
+  ):
+    sizes.tokens_fit(tokens)
+    x = self.norm(self.embedded(tokens, segments, positions, segment_ids))
+    x = nn.Dropout(self.dropout)(x, deterministic=not train)
+    seen = dict(valid=valid, context_valid=context_valid, segment_ids=segment_ids, train=train)
+    # Places before the first, which RoBERTa has for padding, are none of attention's.
+    return self.stack(x, context, positions=None if positions is None else jnp.maximum(positions, 0), **seen)
+
+
+class RoBERTaDecoder(BERTDecoder, RoBERTa):
+  """RoBERTa that reads from left to right. Arguments as RoBERTa, of the head "mlm"."""
+
+
+class GPTDecoder(CrossDecoder, GPT):
+  """GPT-2 that may attend to what another model has read. Arguments as GPT."""
+
+  @nn.compact
+  def decode_hidden(
+    self,
+    tokens,
+    context=None,
+    *,
+    context_valid=None,
+    segments=None,
+    valid=None,
+    positions=None,
+    segment_ids=None,
+    train=False,
+  ):
+    sizes.tokens_fit(tokens)
+    x = add(self.embed(tokens), self.positions(tokens.shape[1], given_or_within(positions, segment_ids)))
+    x = nn.Dropout(self.dropout)(x, deterministic=not train)
+    seen = dict(valid=valid, context_valid=context_valid, positions=positions, segment_ids=segment_ids)
+    return self.norm(self.stack(x, context, **seen, train=train))
+
+
+class TowerDecoder(CrossDecoder):
+  """The decoder of an encoder-decoder, without the encoder. Arguments as of `EncoderDecoder`."""
+
+  embed: nn.Module
+  decoder: nn.Module
+  logits: nn.Module
+  embed_scale: float = 1.0
+  pad: int | None = None
+
+  def decode_hidden(
+    self,
+    tokens,
+    context=None,
+    *,
+    context_valid=None,
+    segments=None,
+    valid=None,
+    positions=None,
+    segment_ids=None,
+    train=False,
+  ):
+    sizes.tokens_fit(tokens)
+    x = look_up(self.embed, tokens, self.pad) * self.embed_scale
+    return self.decoder(x, context, valid=valid, context_valid=context_valid, positions=positions, train=train)
+
+  def to_logits(self, x):
+    return self.logits(x, self.embed)
+
+  @property
+  def max_length(self):
+    return self.decoder.max_length
+
+
+def cross_decoder(model, *, causal, crosses):
+  """A built BERT, RoBERTa (both of the head "mlm") or GPT-2 as a decoder; of another model the decoder that it has.
+
+  Args:
+    model: from `zoo.build`, whose `spec` the decoder keeps.
+    causal: whether a token sees only itself and the past.
+    crosses: whether layers attend to a context too; parameters have the shapes of self-attention.
+  """
+  if hasattr(model, "decoder"):
+    names = ("embed", "decoder", "logits", "embed_scale", "pad", "spec_json", "preprocessing_json")
+    return TowerDecoder(**{name: getattr(model, name) for name in names})
+  kind = {BERT: BERTDecoder, RoBERTa: RoBERTaDecoder, GPT: GPTDecoder}[type(model)]
+
+  def change(part, path):
+    if not isinstance(part, Block):
+      return part
+    cross = part.attention.copy(mask=None) if crosses else None
+    return part.clone(attention=part.attention.copy(mask=masks.causal if causal else None), cross=cross)
+
+  names = [field.name for field in dataclasses.fields(model) if field.name not in ("parent", "name")]
+  return replaced(kind(**{name: getattr(model, name) for name in names}), change)
+
+
+def alone(model):
+  """The same decoder without what its layers attend to; a tree of parameters may hold more than it needs."""
+  return replaced(model, lambda part, path: part.clone(cross=None) if isinstance(part, Block) else part)
