@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from zoo.compat import bart, bert, clip, decoders, distilbert, images, roberta, t5, whisper
+from zoo.compat import bart, bert, clip, composed_models, decoders, distilbert, dual, images, roberta, t5, whisper
 from zoo.compat.config import entries_of
 from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, read_json
@@ -15,6 +15,7 @@ MODELS: dict[str, tuple[Any, str]] = {
   "bart": (bart, "FlaxBart"),
   "bert": (bert, "FlaxBert"),
   "clip": (clip, "FlaxCLIP"),
+  "encoder-decoder": (composed_models, "FlaxEncoderDecoder"),
   "dinov2": (images, "FlaxDinov2"),
   "distilbert": (distilbert, "FlaxDistilBert"),
   "gemma": (decoders, "FlaxGemma"),
@@ -25,6 +26,8 @@ MODELS: dict[str, tuple[Any, str]] = {
   "mt5": (t5, "FlaxMT5"),
   "roberta": (roberta, "FlaxRoberta"),
   "t5": (t5, "FlaxT5"),
+  "vision-encoder-decoder": (composed_models, "FlaxVisionEncoderDecoder"),
+  "vision-text-dual-encoder": (dual, "FlaxVisionTextDualEncoder"),
   "vit": (images, "FlaxViT"),
   "whisper": (whisper, "FlaxWhisper"),
   "xlm-roberta": (roberta, "FlaxXLMRoberta"),
@@ -110,6 +113,12 @@ _TASKS = {
   ("SequenceClassification", "SEQUENCE_CLASSIFICATION"): ("ForSequenceClassification",),
   ("SpeechSeq2Seq", "SPEECH_SEQ_2_SEQ"): ("ForConditionalGeneration",),
   ("TokenClassification", "TOKEN_CLASSIFICATION"): ("ForTokenClassification",),
+  ("Vision2Seq", "VISION_2_SEQ"): (),
+}
+# Of two models each is found by what it does.
+_COMPOSED = {
+  "Seq2SeqLM": {"encoder-decoder": composed_models.FlaxEncoderDecoderModel},
+  "Vision2Seq": {"vision-encoder-decoder": composed_models.FlaxVisionEncoderDecoderModel},
 }
 _SOUND = {"SpeechSeq2Seq": True, "Seq2SeqLM": False, "PreTraining": None}
 
@@ -118,11 +127,13 @@ def _tasks() -> Iterator[tuple[str, Any]]:
   for (name, mapping), endings in _TASKS.items():
     sound = _SOUND.get(name)
     classes = {kind: x for kind, x in _classes(*endings).items() if sound is None or (kind == "whisper") == sound}
+    classes |= _COMPOSED.get(name, {})
     doc = {"__doc__": FlaxAutoModel.__doc__, "CLASSES": classes, "__module__": __name__}
     yield f"FlaxAutoModelFor{name}", type(f"FlaxAutoModelFor{name}", (FlaxAutoModel,), doc)
     yield f"FLAX_MODEL_FOR_{mapping}_MAPPING", ByConfig(classes)
 
 
-FlaxAutoModel.CLASSES = _classes("Model")
+_APART = {kind for classes in _COMPOSED.values() for kind in classes}
+FlaxAutoModel.CLASSES = {kind: found for kind, found in _classes("Model").items() if kind not in _APART}
 FLAX_MODEL_MAPPING = ByConfig(FlaxAutoModel.CLASSES)
 globals().update(_tasks())

@@ -1,6 +1,5 @@
 """Old classes that go on with a text, by what another model has read if there is one: `encoder_hidden_states`."""
 
-import json
 import types
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -106,7 +105,7 @@ class CausalModel(Generates):
     return super().generate(*args, **kwargs)
 
   def _check_causal(self):
-    if not json.loads(self.module.sizes_json)["causal"]:
+    if not self.module.sizes["causal"]:
       raise UserError(
         f"{type(self).__name__}: config.is_decoder is not True, so tokens see what comes. Set it to True."
       )

@@ -1,19 +1,12 @@
-"""Old classes that put two models together: transformers 4, modeling_flax_encoder_decoder.py and its like for images."""
+"""Old modules of an encoder and a decoder that were trained apart: transformers 4, modeling_flax_encoder_decoder.py."""
 
 import types
 from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple
 
-import jax.numpy as jnp
-
 from zoo.compat import bart, bert, clip, decoders, distilbert, images, roberta, seq2seq
-from zoo.compat.causal import CausalModule
-from zoo.compat.config import entries_of
-from zoo.compat.config_classes import ConfigClass
 from zoo.compat.core import Tower, renamed
-from zoo.compat.generating import Generates
-from zoo.compat.module import Call, OldModule, section, token_inputs, understood
-from zoo.compat.outputs import Output
+from zoo.compat.module import Call, section, token_inputs, understood
 from zoo.errors import UserError, shown
 from zoo.layers import initial
 from zoo.layers.dense import Dense
@@ -48,15 +41,15 @@ def part_of(cls: Any, entries: Mapping[str, Any], name: str, kinds: Mapping[str,
   Raises:
     UserError: the zoo does not have such a part, or it is not described.
   """
-  entries = entries.get(name)
-  if not isinstance(entries, Mapping):
-    raise UserError(f"config: {name} is {shown(entries)}. It must be the config of a model.")
-  kind = entries.get("model_type")
+  found = entries.get(name)
+  if not isinstance(found, Mapping):
+    raise UserError(f"config: {name} is {shown(found)}. It must be the config of a model.")
+  kind = str(found.get("model_type"))
   if kind not in kinds:
     has = ", ".join(kinds)
     raise UserError(f"config: {name}: {cls.__name__} has no model_type {shown(kind)}. It has: {has}.")
   where = f"config: {name}"
-  return {"model_type": kind, "sizes": understood(kinds[kind], section(kinds[kind], entries, where), where)}
+  return {"model_type": kind, "sizes": understood(kinds[kind], section(kinds[kind], found, where), where)}
 
 
 def inside(name: str, kind: Any, sizes: Mapping[str, Any], computing: Mapping[str, Any], front: str = "") -> tuple:
@@ -163,3 +156,20 @@ class FlaxEncoderDecoderModule(seq2seq.PairModule):
 
   def decoding(self):
     return Pair(*self.kinds, "decode")
+
+
+def _image_arguments(
+  pixel_values, decoder_input_ids=None, decoder_attention_mask=None, decoder_position_ids=None,
+  output_attentions=False, output_hidden_states=False, return_dict=True, deterministic=True,
+):  # fmt: skip
+  rest = (decoder_input_ids, decoder_attention_mask, decoder_position_ids)
+  inputs = seq2seq.pair_inputs(pixel_values, None, *rest)
+  inputs["image"] = inputs.pop("tokens")
+  return Call(inputs, deterministic, output_attentions, output_hidden_states, return_dict)
+
+
+class FlaxVisionEncoderDecoderModule(FlaxEncoderDecoderModule):
+  """-> logits [batch, decoder length, vocab_size], encoder_last_hidden_state; images have their channels last."""
+
+  READERS: ClassVar[Mapping[str, Any]] = IMAGES
+  arguments = staticmethod(_image_arguments)

@@ -29,6 +29,9 @@ ALIASES = {
 }
 
 
+PARTS = ("encoder", "decoder")  # Configs within one, beside those whose names end in "_config".
+
+
 class Config(SimpleNamespace):
   """The entries of a config.json as attributes, sections as configs of their own.
 
@@ -140,4 +143,4 @@ def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any
 
 
 def _is_section(name: str, value: Any) -> bool:
-  return name.endswith("_config") and isinstance(value, Mapping)
+  return (name.endswith("_config") or name in PARTS) and isinstance(value, Mapping)

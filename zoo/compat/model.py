@@ -79,11 +79,18 @@ class FlaxModel(FlaxPreTrainedModel):
     if "sizes_json" in kwargs:  # From files: all is understood.
       return config, kwargs
     entries = entries_of(config)
+    if not kind.FAMILY:  # It is of several.
+      return config, kwargs | {"sizes_json": json.dumps(kind.described(entries))}
     part = section(kind, entries, "config", cls.__name__)
     sizes = understood(kind, part, "config")
     whole = kind.WHOLE is not None and entries.get("model_type") == kind.WHOLE[0]
     config = _described(kind, sizes, part) if whole or isinstance(config, Mapping | Config) else config
     return config, kwargs | {"sizes_json": json.dumps(sizes)}
+
+  @classmethod
+  def _has_table(cls) -> bool:
+    """Whether what files hold is known by a table of `zoo.convert`."""
+    return cls._is_ours() and bool(cls.module_class.FAMILY)
 
   def _input_shape(self, config: Any) -> Any:
     return (1, 1)
@@ -100,7 +107,7 @@ class FlaxModel(FlaxPreTrainedModel):
 
   @classmethod
   def _read(cls, folder, source, config, changes, options, replace, do_init):
-    if not cls._is_ours():
+    if not cls._has_table():
       return super()._read(folder, source, config, changes, options, replace, do_init)
     kind, where, tensors = cls.module_class, str(folder / CONFIG), open_tensors(folder)
     entries = read_json(folder / CONFIG) if config is None else entries_of(config)
@@ -149,8 +156,9 @@ class FlaxModel(FlaxPreTrainedModel):
     Raises:
       UserError: parameters are misshapen, or the folder cannot be written.
     """
-    if not self._is_ours():
-      return super().save_pretrained(save_directory, params, push_to_hub)
+    if not self._has_table():
+      super().save_pretrained(save_directory, params, push_to_hub)
+      return self._write_more(pathlib.Path(save_directory))
     refuse_to_push(push_to_hub)
     core = self.module.core
     tree = self.params if params is None else params

@@ -74,9 +74,14 @@ class OldModule(Functional):
     kind = type(self)
     no_pooler = not self.add_pooling_layer and kind.POOLER is not None
     unused = kind.UNUSED + ((f"{kind.POOLER}/",) if no_pooler else ())
-    sizes = self.sizes_json or json.dumps(kind.described(entries_of(self.config)))
+    sizes = json.dumps(self.sizes)
     remat = "full" if self.gradient_checkpointing else None
     return core_of(kind.parts, sizes, unused, jnp.dtype(self.dtype).name, remat)
+
+  @property
+  def sizes(self) -> dict[str, Any]:
+    """What `parts` is given."""
+    return json.loads(self.sizes_json) if self.sizes_json else type(self).described(entries_of(self.config))
 
   @property
   def towers(self) -> tuple[Tower, ...]:
