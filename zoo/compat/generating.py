@@ -24,8 +24,8 @@ no_repeat_ngram_size repetition_penalty suppress_tokens begin_suppress_tokens ba
 LENGTH = 20  # Theirs, where nobody says.
 
 
-class Generates(FlaxModel):
-  """An old model that predicts the next token."""
+class Generating(FlaxModel):
+  """An old model that predicts the next token; subclasses have a `generate` by `_generate`."""
 
   def __init__(self, *args: Any, **kwargs: Any):
     super().__init__(*args, **kwargs)
@@ -43,37 +43,8 @@ class Generates(FlaxModel):
     with replacing(folder / generation.FILE) as file:
       file.write_text(json.dumps(entries_of(self.generation_config), indent=2, sort_keys=True, default=str) + "\n")
 
-  def generate(
-    self,
-    input_ids: Any,
-    generation_config: Any = None,
-    prng_key: Any = None,
-    trace: bool = True,
-    params: Any = None,
-    logits_processor: Any = None,
-    **kwargs: Any,
-  ) -> Output:
-    """Continues each text; of an encoder-decoder: answers each source. Under `jax.jit` too.
-
-    Args:
-      input_ids: int32 [batch, length]; of a Whisper float [batch, mels, frames].
-      generation_config: entries; the model's own, of its files or its config, if None.
-      prng_key: for do_sample; that of seed 0 if None. What is drawn differs from what transformers drew.
-      trace: changes nothing.
-      params: in the old names; the model's own if None.
-      logits_processor: is refused; `zoo.generate` has `more_rules`.
-      **kwargs: attention_mask, decoder_input_ids, decoder_attention_mask; entries of the generation_config to change:
-        max_length (20 if nobody says), max_new_tokens, min_length, do_sample, temperature, top_k, top_p, num_beams,
-        num_return_sequences, length_penalty, early_stopping, eos_token_id, pad_token_id, decoder_start_token_id,
-        forced_bos_token_id, forced_eos_token_id, no_repeat_ngram_size, repetition_penalty, suppress_tokens.
-
-    Returns:
-      Output of sequences, int32 [batch, max_length], after the end pad_token_id; of num_return_sequences above 1
-      [batch * num_return_sequences, max_length]; of beams scores too.
-
-    Raises:
-      UserError: what `zoo.generate` refuses, an entry that it does not know.
-    """
+  def _generate(self, input_ids, generation_config, prng_key, params, logits_processor, kwargs) -> Output:
+    """See `Generates.generate`."""
     if logits_processor:
       raise UserError("logits_processor is given, which generate here does not have. Use zoo.generate(more_rules=...).")
     inputs = {
@@ -125,7 +96,51 @@ class Generates(FlaxModel):
       if name in options:
         values = options[name] if isinstance(options[name], list) else [options[name]]
         options[name] = [token for token in values if token < self.module.core.writer.vocab_size]
-    options |= {"max_new_tokens": new, "min_new_tokens": max(options.get("min_new_tokens", 0), least - length)}
     if answers and start is not None:
       options.setdefault("start_token", start)
-    return options
+    # Old lengths count all that an answer begins with, of which only the first token is none of max_new_tokens.
+    begun = options.get("start_token") if length == 1 else None
+    more = len(begun) - 1 if isinstance(begun, list) else 0
+    if new <= more:
+      raise UserError(
+        f"{length + new} tokens have no room behind the {length + more} that answers begin with. Ask for more."
+      )
+    least = max(options.get("min_new_tokens", 0), least - length) - more
+    return options | {"max_new_tokens": new - more, "min_new_tokens": max(least, 0)}
+
+
+class Generates(Generating):
+  """An old model that predicts the next token, with the `generate` that most have."""
+
+  def generate(
+    self,
+    input_ids: Any,
+    generation_config: Any = None,
+    prng_key: Any = None,
+    trace: bool = True,
+    params: Any = None,
+    logits_processor: Any = None,
+    **kwargs: Any,
+  ) -> Output:
+    """Continues each text; of an encoder-decoder: answers each source. Under `jax.jit` too.
+
+    Args:
+      input_ids: int32 [batch, length]; of a Whisper float [batch, mels, frames].
+      generation_config: entries; the model's own, of its files or its config, if None.
+      prng_key: for do_sample; that of seed 0 if None. What is drawn differs from what transformers drew.
+      trace: changes nothing.
+      params: in the old names; the model's own if None.
+      logits_processor: is refused; `zoo.generate` has `more_rules`.
+      **kwargs: attention_mask, decoder_input_ids, decoder_attention_mask; entries of the generation_config to change:
+        max_length (20 if nobody says), max_new_tokens, min_length, do_sample, temperature, top_k, top_p, num_beams,
+        num_return_sequences, length_penalty, early_stopping, eos_token_id, pad_token_id, decoder_start_token_id,
+        forced_bos_token_id, forced_eos_token_id, no_repeat_ngram_size, repetition_penalty, suppress_tokens.
+
+    Returns:
+      Output of sequences, int32 [batch, max_length], after the end pad_token_id; of num_return_sequences above 1
+      [batch * num_return_sequences, max_length]; of beams scores too.
+
+    Raises:
+      UserError: what `zoo.generate` refuses, an entry that it does not know.
+    """
+    return self._generate(input_ids, generation_config, prng_key, params, logits_processor, kwargs)

@@ -8,7 +8,7 @@ from zoo.compat import seq2seq
 from zoo.compat.config import Config, entries_of
 from zoo.compat.config_classes import ConfigClass
 from zoo.compat.core import Tower
-from zoo.compat.generating import Generates
+from zoo.compat.generating import Generating
 from zoo.compat.module import Call, OldModule, refuse
 from zoo.compat.outputs import Output
 
@@ -120,37 +120,42 @@ class FlaxWhisperModel(_OfSoundAndText):
   """-> last_hidden_state [batch, decoder length, dim], encoder_last_hidden_state [batch, frames / 2, dim]."""
 
 
-class FlaxWhisperForConditionalGeneration(Generates, _OfSoundAndText):
+class FlaxWhisperForConditionalGeneration(Generating, _OfSoundAndText):
   """-> logits [batch, decoder length, vocab_size]; `generate` writes down what is said."""
 
   module_class = FlaxWhisperForConditionalGenerationModule
 
   def generate(
     self,
-    input_ids: Any = None,
+    input_features: Any,
     generation_config: Any = None,
-    prng_key: Any = None,
-    trace: bool = True,
-    params: Any = None,
     logits_processor: Any = None,
-    *,
-    input_features: Any = None,
     return_timestamps: bool | None = None,
     task: str | None = None,
     language: str | None = None,
     is_multilingual: bool | None = None,
     **kwargs: Any,
   ) -> Output:
-    """As of every model, of float input_features [batch, mels, frames]; task and language as files have them.
+    """As of every model, of float input_features [batch, mels, frames].
 
-    return_timestamps is refused.
+    Args:
+      task: "transcribe" or "translate".
+      language: its name, its code or its token, "english", "en" or "<|en|>"; if nobody says it, the likeliest of the
+        generation_config's lang_to_id, where transformers 4 took the likeliest of all tokens.
+      is_multilingual: False: task and language say nothing, and an answer begins without them.
+      return_timestamps: True is refused.
+      generation_config, logits_processor, **kwargs: as of every model; prng_key, trace and params by name.
     """
     refuse(return_timestamps=return_timestamps)
     said = dict(task=task, language=language, is_multilingual=is_multilingual)
     entries = entries_of(self.generation_config if generation_config is None else generation_config)
-    config = Config(**entries, **{name: x for name, x in said.items() if x is not None})
-    features = input_ids if input_features is None else input_features
-    return super().generate(features, config, prng_key, trace, params, logits_processor, **kwargs)
+    entries |= {name: x for name, x in said.items() if x is not None}
+    if not entries.get("is_multilingual", True):
+      entries = {name: x for name, x in entries.items() if name not in ("task", "language", "lang_to_id", "task_to_id")}
+    config = Config(**entries)
+    key, params = kwargs.pop("prng_key", None), kwargs.pop("params", None)
+    kwargs.pop("trace", None)
+    return self._generate(input_features, config, key, params, logits_processor, kwargs)
 
   def _source(self, input_ids):
     return frames(input_ids)
