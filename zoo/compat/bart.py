@@ -11,8 +11,8 @@ from zoo.compat.generating import Generates
 from zoo.compat.model import with_head
 from zoo.compat.module import Call
 from zoo.compat.outputs import Output
+from zoo.convert.rules.layouts import Rule
 from zoo.layers.embeddings import shift_right
-from zoo.layouts import Rule
 
 
 def _arguments(

@@ -11,9 +11,9 @@ from zoo.compat.core import Tower
 from zoo.compat.generating import Generates
 from zoo.compat.module import Call, OldModule, token_inputs
 from zoo.compat.outputs import Output
+from zoo.convert.rules.layouts import Rule, attention, norm
 from zoo.errors import UserError
 from zoo.hub import tables
-from zoo.layouts import Rule, attention, norm
 from zoo.models.cross_decoders import RoBERTaDecoder, cross_decoder
 
 _FLAGS = ("causal", "crosses")

@@ -7,10 +7,10 @@ from typing import Any, ClassVar, NamedTuple
 from zoo.compat import bart, bert, clip, decoders, distilbert, images, roberta, seq2seq
 from zoo.compat.core import Tower, renamed
 from zoo.compat.module import Call, section, token_inputs, understood
+from zoo.convert.rules.layouts import linear
 from zoo.errors import UserError, shown
 from zoo.layers import initial
 from zoo.layers.dense import Dense
-from zoo.layouts import linear
 from zoo.models.composed import EncoderWithDecoder
 from zoo.models.cross_decoders import RoBERTaDecoder
 

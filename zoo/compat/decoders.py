@@ -12,7 +12,7 @@ from zoo.compat.generating import Generates
 from zoo.compat.model import FlaxModel, outputs
 from zoo.compat.module import Call, OldModule, refuse, token_inputs
 from zoo.compat.outputs import Output
-from zoo.layouts import Layout, Rule, norm
+from zoo.convert.rules.layouts import Layout, Rule, norm
 
 
 def _arguments(

@@ -15,10 +15,10 @@ from zoo.compat.core import Tower
 from zoo.compat.model import FlaxModel
 from zoo.compat.module import Call, OldModule
 from zoo.compat.outputs import Output
+from zoo.convert.rules.layouts import SAME, Rule, linear
 from zoo.errors import UserError
 from zoo.layers import initial
 from zoo.layers.dense import Dense
-from zoo.layouts import SAME, Rule, linear
 from zoo.models.composed import DualEncoder
 
 _TEXTS = {kind: module for kind, module in TEXTS.items() if kind != "distilbert"}  # Which pools nothing.
