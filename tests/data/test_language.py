@@ -1,15 +1,18 @@
 import json
+import pickle
 
 import numpy as np
 import pytest
 
 from tests.data import toys
 from zoo.data import corpus
-from zoo.data.cache import cache_folder
+from zoo.data.blocks import block_sums
+from zoo.data.cache import SUMS, cache_folder
 from zoo.data.language import language
 from zoo.data.pipeline import eval_batches
 from zoo.data.tokenizers import tokenizer
 from zoo.errors import UserError
+from zoo.storage import write_checksums
 
 BYTES = tokenizer("bytes")
 DOCUMENTS = ["one", "two words", "dréi", "a fourth, longer one"]
@@ -118,6 +121,27 @@ def test_a_damaged_cache_gives_no_other_tokens(folder, capsys):
   path.write_bytes(path.read_bytes()[::-1])
   assert [chunk["tokens"].tolist() for chunk in map(open_text(folder).__getitem__, range(3))] == whole
   assert "tokens.bin have changed since they were written). It is made anew." in capsys.readouterr().err
+
+
+def test_a_large_cache_is_verified_as_it_is_read(folder, monkeypatch, capsys):
+  records = open_text(folder)
+  whole = stream(records)
+  monkeypatch.setattr("zoo.data.cache.CHEAP", 8)
+  monkeypatch.setattr("zoo.data.blocks.BLOCK", 16)  # Bytes: eight tokens.
+  (path,) = cache_folder().glob("tokens/*/tokens.bin")
+  np.save(path.with_name("blocks.npy"), block_sums(path))
+  (path.parent / SUMS).unlink()
+  write_checksums(path.parent, path.parent / SUMS)
+  opened = open_text(folder)
+  assert stream(opened) == whole and stream(pickle.loads(pickle.dumps(opened))) == whole
+  content = path.read_bytes()
+  path.write_bytes(content[:40] + bytes([content[40] ^ 1]) + content[41:])
+  opened = open_text(folder)
+  assert opened[0]["tokens"].tolist() == records[0]["tokens"].tolist() and not capsys.readouterr().err
+  with pytest.raises(UserError, match="tokens.bin is damaged: its bytes from .* on have changed .* it is made anew"):
+    stream(opened)
+  assert stream(open_text(folder)) == whole
+  assert "It is made anew." in capsys.readouterr().err
 
 
 def test_half_a_character_in_a_document_is_refused_with_its_record(tmp_path):

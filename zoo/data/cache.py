@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
 from pathlib import Path
 
 from zoo import storage
@@ -17,6 +17,7 @@ except ImportError:  # Windows has no flock.
   fcntl = None
 
 SUMS = "checksums.json"  # Of an entry's files, beside them.
+CHEAP = 2**28  # Bytes: what is read in some tenths of a second.
 
 
 def cache_folder() -> Path:
@@ -43,13 +44,19 @@ def locked(path: Path) -> Generator[bool]:
     yield has_lock  # Closing the file releases the lock.
 
 
-def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
+def made_once(folder: Path, make: Callable[[Path], None], *, verified_later: Collection[str] = ()) -> Path:
   """`folder`, filled by `make(temporary folder)` if it is not there yet. It appears whole or not at all.
 
   Sizes and checksums of its files are kept beside them and compared each time: an entry that a disk, a power cut or
   another program has changed is made anew, with a warning.
+
+  Args:
+    folder: of the entry.
+    make: writes its files.
+    verified_later: files of which, where they have more than CHEAP bytes, sizes alone are compared: their bytes are for
+      who reads them (`zoo.data.blocks`), who calls `discard` where they have changed.
   """
-  damage = _damage(folder) if folder.exists() else None
+  damage = _damage(folder, verified_later) if folder.exists() else None
   if folder.exists() and damage is None:
     return folder
   try:
@@ -57,7 +64,7 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
       if has_lock:  # What a process that was killed has left behind.
         for stale in folder.parent.glob(f"{folder.name}.*/"):
           shutil.rmtree(stale, ignore_errors=True)
-      if folder.exists() and (damage := _damage(folder)):  # Another process may have been first.
+      if folder.exists() and (damage := _damage(folder, verified_later)):  # Another process may have been first.
         tell(f"Warning: {folder} in the cache is damaged ({damage}). It is made anew.")
         discarded = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
         folder.rename(discarded / "damaged")  # Whoever has its files open keeps them.
@@ -74,7 +81,9 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
           shutil.rmtree(temporary, ignore_errors=True)
           raise
   except OSError as error:
-    if not folder.exists() or (damage := _damage(folder)):  # Without locks another process may have been first.
+    if not folder.exists() or (
+      damage := _damage(folder, verified_later)
+    ):  # Without locks another process may have been first.
       why = f", and {folder.name} in it is damaged ({damage})" if damage else ""
       way_out = "Set ZOO_CACHE to a folder that can be written and has space."
       raise UserError(
@@ -83,14 +92,26 @@ def made_once(folder: Path, make: Callable[[Path], None]) -> Path:
   return folder
 
 
-def _damage(folder: Path) -> str | None:
+def is_cheap(file: Path) -> bool:
+  """Whether a file is read and compared with its checksum each time that it is asked for."""
+  return file.stat().st_size <= CHEAP
+
+
+def discard(folder: Path) -> None:
+  """Has an entry made anew when it is asked for next; whoever has its files open keeps them."""
+  with contextlib.suppress(OSError):
+    (folder / SUMS).unlink()
+
+
+def _damage(folder: Path, verified_later: Collection[str]) -> str | None:
   """What is wrong with an entry; None if its files are those that were written."""
   try:
     listed = {*json.loads((folder / SUMS).read_text()), SUMS}
     held = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     if listed ^ held:
       return f"{min(listed ^ held)} is {'missing' if listed - held else 'too much'}"
-    return storage.damaged(folder, folder / SUMS)
+    later = {name for name in verified_later if not is_cheap(folder / name)}
+    return storage.damaged(folder, folder / SUMS, by_size=later)
   except FileNotFoundError:
     return f"it has no {SUMS}"
   except (OSError, ValueError, TypeError, RecursionError) as error:

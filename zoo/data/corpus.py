@@ -1,5 +1,6 @@
 """A text source as one long array of tokens, made once and kept in the cache folder."""
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -8,12 +9,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo.data.cache import cache_folder, made_once
+from zoo.data.blocks import VerifiedArray, block_sums
+from zoo.data.cache import cache_folder, discard, is_cheap, made_once
 from zoo.data.fields import texts_of
 from zoo.data.sources import Source
 from zoo.data.tokenizers.base import check_text
 from zoo.errors import UserError
 
+TOKENS, BLOCKS = "tokens.bin", "blocks.npy"  # Files of an entry of the cache: tokens, and `block_sums` of them.
 _BATCH_CHARACTERS = 4_000_000  # Text tokenised at a time: enough to keep all cores busy, little memory.
 
 
@@ -21,13 +24,13 @@ class Corpus(NamedTuple):
   """Documents are runs of pieces (the whole document, or its sentences); pieces are runs of tokens.
 
   Attributes:
-    tokens: [tokens] uint16 or uint32, without special tokens; often a memory map.
+    tokens: [tokens] uint16 or uint32, without special tokens; an array, or read from disk slice by slice.
     piece_ends: [pieces] int64: piece p is tokens[piece_ends[p - 1] : piece_ends[p]].
     document_ends: [documents] int64: document d is pieces document_ends[d - 1] to document_ends[d].
     num_bytes: bytes of the text in UTF-8.
   """
 
-  tokens: np.ndarray
+  tokens: np.ndarray | VerifiedArray
   piece_ends: np.ndarray
   document_ends: np.ndarray
   num_bytes: int
@@ -64,7 +67,10 @@ def tokenised(
     tokenizer: of `zoo.data.tokenizers`.
     field: field that holds the text.
     pieces: splits a document, e.g. into sentences; None keeps it whole.
-    cache: keep the tokens on disk, where the next run and other processes find them.
+    cache: keep the tokens on disk, where the next run and other processes find them. A cache of up to
+      `zoo.data.cache.CHEAP` bytes is read and compared with its checksums each time, and made anew if it has changed;
+      of a larger one that is done block by block as they are first read, so that no run waits for it. There a block
+      that has changed ends the run, and the next one makes the cache anew.
   """
   dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
   if not cache or source.fingerprint is None:
@@ -73,16 +79,21 @@ def tokenised(
     return Corpus(np.concatenate(chunks), *ends)
 
   def write(folder: Path) -> None:
-    with open(folder / "tokens.bin", "wb") as file:
+    with open(folder / TOKENS, "wb") as file:
       ends = _encode(source, tokenizer, field, pieces, lambda ids: np.asarray(ids, dtype).tofile(file))
+    np.save(folder / BLOCKS, block_sums(folder / TOKENS))
     np.savez(folder / "ends.npz", piece_ends=ends[0], document_ends=ends[1], num_bytes=ends[2])
 
   identity = [source.fingerprint, _fingerprint(tokenizer), field, getattr(pieces, "__qualname__", "")]
   key = hashlib.blake2b(json.dumps(identity).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
-  folder = made_once(cache_folder() / "tokens" / key, write)
+  folder = cache_folder() / "tokens" / key
+  made_once(folder, write, verified_later=[TOKENS] if (folder / BLOCKS).exists() else [])
   with np.load(folder / "ends.npz") as ends:
     piece_ends, document_ends, num_bytes = ends["piece_ends"], ends["document_ends"], int(ends["num_bytes"])
-  return Corpus(np.memmap(folder / "tokens.bin", dtype, "r"), piece_ends, document_ends, num_bytes)
+  if is_cheap(folder / TOKENS) or not (folder / BLOCKS).exists():
+    return Corpus(np.memmap(folder / TOKENS, dtype, "r"), piece_ends, document_ends, num_bytes)
+  tokens = VerifiedArray(folder / TOKENS, dtype, np.load(folder / BLOCKS), functools.partial(discard, folder))
+  return Corpus(tokens, piece_ends, document_ends, num_bytes)
 
 
 def _encode(

@@ -1,0 +1,75 @@
+"""A long array on disk, each block of whose bytes is compared with its checksum when it is first read.
+
+Nothing has to be read before work begins, and nothing is used that was not verified.
+"""
+
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zoo.errors import UserError
+
+BLOCK = 1 << 20  # Bytes: a millisecond's work where a token is met that nobody read before.
+
+
+def block_sums(path: Path) -> np.ndarray:
+  """CRC-32 of every BLOCK bytes of a file: uint32 [blocks], the last block as long as is left."""
+  sums = []
+  with open(path, "rb") as file:
+    while data := file.read(BLOCK):
+      sums.append(zlib.crc32(data))
+  return np.array(sums, np.uint32)
+
+
+class VerifiedArray:
+  """A flat array of a file, read by slices that go forward or by indices. A process verifies each block once.
+
+  Args:
+    path: of the file.
+    dtype: of the array.
+    sums: of `block_sums`, when the file was written.
+    discard: called when a block is damaged, before the error.
+
+  Raises:
+    UserError: what is read lies in a block that has changed.
+  """
+
+  def __init__(self, path: Path, dtype: Any, sums: np.ndarray, discard: Callable[[], None]):
+    self._made_of = path, dtype, sums, discard
+    self._values = np.memmap(path, dtype, "r")
+    self._bytes: Any = np.memmap(path, np.uint8, "r")
+    self._verified = np.zeros(len(sums), bool)
+    self.dtype = self._values.dtype
+
+  def __len__(self) -> int:
+    return len(self._values)
+
+  def __reduce__(self) -> tuple:  # Another process maps the file itself.
+    return VerifiedArray, self._made_of
+
+  def __getitem__(self, places: slice | np.ndarray) -> np.ndarray:
+    if isinstance(places, slice):
+      start, stop, _ = places.indices(len(self))
+      blocks = np.arange(self._block_of(start), self._block_of(stop - 1) + 1 if stop > start else 0)
+    else:
+      blocks = np.unique(self._block_of(places % len(self)))
+    if not self._verified[blocks].all():
+      self._verify(blocks[~self._verified[blocks]].tolist())
+    return self._values[places]
+
+  def _block_of(self, place: Any) -> Any:
+    return place * self.dtype.itemsize // BLOCK
+
+  def _verify(self, blocks: list[int]) -> None:
+    path, _, sums, discard = self._made_of
+    for block in blocks:
+      if zlib.crc32(memoryview(self._bytes)[block * BLOCK : (block + 1) * BLOCK]) != sums[block]:
+        discard()
+        raise UserError(
+          f"{path} is damaged: its bytes from {block * BLOCK:,} on have changed since they were written. Run the "
+          "same command again: it is made anew, and a run goes on from its newest checkpoint."
+        )
+      self._verified[block] = True
