@@ -12,7 +12,7 @@ from typing import Any
 import jax
 
 import zoo
-from zoo import evaluate, hosts, page, saving, sharding
+from zoo import evaluate, hosts, page, sharding
 from zoo.checkpoints.manager import Checkpoints
 from zoo.config.loading import check_same_run, load, save, without
 from zoo.config.schema import resolve
@@ -30,8 +30,10 @@ from zoo.plan.search import planned
 from zoo.sharding.explain import explain
 from zoo.storage import place
 from zoo.train import guard, replay
+from zoo.train.context import weights
 from zoo.train.environment import environment
 from zoo.train.experiment import experiment
+from zoo.train.initial import load_into
 from zoo.train.metrics import Writers, services
 from zoo.train.model_data import pinned, resumed
 from zoo.train.progress import Progress
@@ -82,7 +84,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
   # What to train, on what, toward what. Nothing is written before all of it is known to fit together.
   with setting_up():
     mesh = sharding.make_mesh(config.mesh)
-    made = experiment(alike, mesh)
+    made = experiment(alike, mesh, offers={"generate": zoo.generate})
     evaluators = evaluate.evaluators(config.eval, made.attending, config.data)
     if options["explain-sharding"]:
       print(explain(made.shapes, config.sharding, mesh))
@@ -94,7 +96,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
 
     def initial():  # Every array is born where it will live.
       state = jax.jit(made.init, out_shardings=made.placed)(jax.random.key(config.seed))
-      return saving.load_into(resolve(config.init), state, made.model, note=notes.append) if config.init else state
+      return load_into(resolve(config.init), state, made.model, note=notes.append) if config.init else state
 
     if "replay" in options:
       print(replay.replay(options["replay"], made, mesh, folder / "checkpoints", initial))
@@ -126,7 +128,8 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
     f"{made.parameters:,} parameters on {mesh.size} {mesh.devices.flat[0].platform} device(s), run folder {folder}"
   )
   speed = Speed(start, peak=flops.peak_of(mesh.devices.flat))
-  run_step = Programs(made.compiled_step(), speed)
+  run_step, collect = Programs(made.compiled_step(), speed), made.compiled_collect()
+  frozen = made.frozen_arguments(made.frozen.put())
   profile = profiling.Profile(profiled, folder, start, speed=speed, note=progress.note, other=watchdog.other)
   run_page = page.Updates(folder, progress.note)
   keep = lambda step: replay.keep(folder, step, made.batches[step - 1], made.part, made.parts)
@@ -149,12 +152,14 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
         batch = next(batches)
       with speed.timed("dispatch"):
         arrays = sharding.put_batch(batch, mesh)
+        if collect is not None:
+          arrays = collect(state, arrays, *frozen)
       shapes_of_batch = tuple((name, jax.ShapeDtypeStruct(x.shape, x.dtype)) for name, x in arrays.items())
       if step == start + 1:
         progress.note("compiling the first step")
       with watchdog.compiling(shapes_of_batch) as first, jax.profiler.StepTraceAnnotation("train", step_num=step):
         with setting_up() if first else contextlib.nullcontext():  # Here the step is traced.
-          donated, (state, metrics, guarded) = state, run_step(shapes_of_batch, state, arrays)
+          donated, (state, metrics, guarded) = state, run_step(shapes_of_batch, state, arrays, *frozen)
         if first:
           with speed.timed("device"):
             jax.block_until_ready(metrics)
@@ -191,7 +196,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
       with speed.paused(), watchdog.other():
         results = {}
         if evaluates:
-          results = evaluate.run(evaluators, state.get("ema", state["params"]), folder, step, note=progress.note)
+          results = evaluate.run(evaluators, weights(state), folder, step, note=progress.note)
           writers.write(step, results)
         if evaluates or saves:
           writers.flush()
@@ -206,7 +211,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
     with watchdog.other():
       saver.wait()
       claim.check()
-      zoo.save(folder, made.model, state.get("ema", state["params"]))
+      zoo.save(folder, made.model, weights(state))
 
   if start == config.steps:
     print(f"{folder} had reached step {start} already. Raise --config.steps to go on.")

@@ -9,7 +9,8 @@ from zoo.checkpoints.manager import Checkpoints
 from zoo.errors import UserError
 from zoo.hub.writing import save_hf
 from zoo.layers.stack import stack_layers
-from zoo.saving import load, load_into, save
+from zoo.saving import load, save
+from zoo.train.initial import load_into
 
 
 def run_folder(folder, *steps, scan=None, ema=False, best=None, values=()):

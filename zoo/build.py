@@ -171,15 +171,37 @@ def count_parameters(model) -> int:
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes_of(model)))
 
 
-@functools.lru_cache(maxsize=16)  # Loading asks several times.
 def shapes_of(model) -> Any:
   """The parameters as `jax.ShapeDtypeStruct`. Nothing is computed.
 
   Raises:
     UserError: sizes that only the parts that meet know to be wrong.
   """
+  return _initial_shapes(model)["params"]
+
+
+def weights_of(model) -> Any:
+  """The same of all that is saved with a model: parameters, or {"params": ..., collection: ...} where rows share more.
+
+  >>> import zoo
+  >>> model = zoo.build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
+  >>> sorted(weights_of(model))
+  ['embed', 'norm', 'positions', 'stack']
+  """
+  shapes = _initial_shapes(model)
+  shared = {name: shapes[name] for name, kind in model.carries.items() if kind == "shared" and name in shapes}
+  return {"params": shapes["params"], **shared} if shared else shapes["params"]
+
+
+@functools.lru_cache(maxsize=16)  # Loading asks several times.
+def _initial_shapes(model) -> Any:
+  """All collections of variables that `model.init` gives.
+
+  Raises:
+    UserError: sizes that only the parts that meet know to be wrong.
+  """
   try:
-    return jax.eval_shape(lambda rng: model.init(rng, *model.example()), jax.random.key(0))["params"]
+    return jax.eval_shape(lambda rng: model.init(rng, *model.example()), jax.random.key(0))
   except MISTAKES as error:
     raise UserError(f"{model.spec.get('family', type(model).__name__)}: {error}") from error
 

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from zoo.layers.stack import unstack_layers
-from zoo.tree import path_name
+from zoo.tree import path_name, variables
 
 LAYER = re.compile(r"layer_\d+|layers")
 
@@ -38,7 +38,7 @@ def capture(model: Any, params: Any, *inputs: Any, **options: Any) -> tuple[Any,
   """
   is_layer = lambda module, method: method == "__call__" and LAYER.fullmatch(module.name or "") is not None
   out, state = model.apply(
-    {"params": params}, *inputs, **options, capture_intermediates=is_layer, mutable=["intermediates"]
+    variables(params), *inputs, **options, capture_intermediates=is_layer, mutable=["intermediates"]
   )
   seen = unstack_layers(state.get("intermediates", {}))
   found = jax.tree_util.tree_leaves_with_path(seen)

@@ -32,6 +32,7 @@ from zoo.hub.tables import of_model_type
 from zoo.hub.tokenizers import leading_tokens, load_tokenizer
 from zoo.preprocessing import text_options
 from zoo.saving import load
+from zoo.tree import variables
 
 # Families that read a text at its last place, padding or not.
 PADDED = ("siglip", "siglip_text", "siglip2")
@@ -218,9 +219,9 @@ class Embedder:
     def run(params: Any, batch: dict) -> jax.Array:
       valid = {"valid": batch["valid"]} if masked else {}
       if has_tower:
-        out = {"embedded": model.apply({"params": params}, batch["tokens"], **valid, method="encode_text")}
+        out = {"embedded": model.apply(variables(params), batch["tokens"], **valid, method="encode_text")}
       else:
-        out = model.apply({"params": params}, batch["tokens"], **valid)
+        out = model.apply(variables(params), batch["tokens"], **valid)
       states = "encoded" if family in ENCODERS else "hidden"
       if not isinstance(out, dict) or not {"embedded", states} & out.keys():
         raise UserError(f"{self.folder}: a {family} gives no hidden states to make vectors of.")
@@ -241,8 +242,8 @@ class Embedder:
 
     def run(params: Any, batch: dict) -> jax.Array:
       if has_tower:
-        return finish(model.apply({"params": params}, batch["image"], method="encode_image"), unit, keep)
-      out = model.apply({"params": params}, batch["image"])
+        return finish(model.apply(variables(params), batch["image"], method="encode_image"), unit, keep)
+      out = model.apply(variables(params), batch["image"])
       key = next((key for key in ("embedded", "pooled") if key in out), None)
       if key is None:
         raise UserError(f"{self.folder}: a {model.spec['family']} gives no pooled output. It gives: {', '.join(out)}.")

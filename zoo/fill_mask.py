@@ -11,6 +11,7 @@ import numpy as np
 from zoo.errors import UserError
 from zoo.hub.tokenizers import load_tokenizer
 from zoo.saving import load
+from zoo.tree import variables
 
 
 class Guess(NamedTuple):
@@ -66,7 +67,7 @@ def fill_mask(
 
   @jax.jit
   def probabilities(params, tokens, valid, predict):
-    out = model.apply({"params": params}, tokens, valid=valid)
+    out = model.apply(variables(params), tokens, valid=valid)
     if not isinstance(out, dict) or "mlm" not in out:
       raise UserError(f"The model of {source} has no head that fills masks. Load one with the head 'mlm'.")
     chosen = jnp.take_along_axis(out["mlm"], predict[..., None], axis=1)

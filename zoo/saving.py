@@ -8,27 +8,25 @@ used as the name of a file.
 import json
 import os
 import pathlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from etils import epath
 from jax.sharding import Mesh
 from safetensors import SafetensorError, safe_open
 
-from zoo.build import build, shapes_of, sizes_of
+from zoo.build import build, weights_of
 from zoo.checkpoints.retention import best_step
 from zoo.config.loading import differences
-from zoo.config.schema import read_init
 from zoo.errors import UserError, shown
 from zoo.hub.tensors import to_host, write_tensors
 from zoo.json_files import read_json
 from zoo.layers.stack import stack_layers, unstack_layers
 from zoo.sharding import shardings
 from zoo.storage import check_folder, is_remote, local_copy, make_folder, place, replacing
-from zoo.tree import check_pattern, flatten, matches_any, mismatch, unflatten
+from zoo.tree import flatten, mismatch, unflatten, variables
 
 MODEL, PARAMS, CONFIG = "model.json", "params.safetensors", "config.json"
 FORMAT = 1
@@ -59,7 +57,7 @@ def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool 
   if not model.spec:
     raise UserError(f"{type(model).__name__} does not know how it was built. Make models to be saved with zoo.build.")
   holds = check_target(folder, model, overwrite)
-  flat = flatten(unstack_layers(jax.tree.map(to_host, params)))
+  flat = flatten(unstack_layers(jax.tree.map(to_host, merged(params))))
   _check({name: array.shape for name, array in flat.items()}, model, "The parameters are not this model's")
   if jax.process_index() != 0:
     return
@@ -84,6 +82,18 @@ def check_target(folder: epath.Path, model: Any, overwrite: bool = False) -> dic
     found = "; ".join(differences(_essence(holds), _essence(model.spec)))
     raise UserError(f"{folder} holds another model: {found}. Choose another folder, or save with overwrite=True.")
   return holds
+
+
+def merged(weights: Any) -> dict[str, Any]:
+  """The parameters with the collections saved with them beside their outermost modules: the names in a file."""
+  whole = variables(weights)
+  return {**whole.pop("params"), **whole}
+
+
+def split(tree: Mapping[str, Any], model: Any) -> Any:
+  """The reverse of `merged`: parameters, or {"params": ..., collection: ...} of a model that has more."""
+  shared = {name: tree[name] for name in variables(weights_of(model)) if name != "params"}
+  return {"params": {name: x for name, x in tree.items() if name not in shared}, **shared} if shared else dict(tree)
 
 
 def load(
@@ -165,73 +175,6 @@ def _load_own(folder: epath.Path | pathlib.Path, step: int | None, best: bool) -
   )
 
 
-def load_into(
-  source: str | os.PathLike | Mapping[str, Any],
-  state: Mapping[str, Any],
-  model: Any = None,
-  *,
-  note: Callable[[str], Any] = lambda text: None,
-) -> dict[str, Any]:
-  """`state` with the parameters of another model for `params` (and `ema`), placed like those they replace.
-
-  A part (`pooler`, `head`: the beginning of a path) that only one of the two has is told and passed over: of the model
-  to train it starts as initialised, of the source it is left out. A part that both have must be equal in its shapes.
-
-  Args:
-    source: anything that `load` reads; or {"source": that, "fresh": [patterns of parameters that start as initialised
-      though the source has them], "ignore": as of `load`}.
-    state: with `params`.
-    model: what is trained; if given, sizes that no shape shows (an activation, an epsilon) must be the source's too.
-    note: told what was passed over.
-  """
-  where, fresh, ignore = read_init(source)
-  origin, params = load(where, ignore=ignore)
-  old, new = flatten(unstack_layers(params)), flatten(jax.eval_shape(unstack_layers, state["params"]))
-  for pattern in fresh:
-    check_pattern(pattern, list(new), "init.fresh")
-  old = {path: array for path, array in old.items() if not matches_any(fresh, path)}
-  parts = [{path.partition("/")[0] for path in paths} for paths in (old, new)]
-  shared = parts[0] & parts[1]
-  left_out = {path for path in old if path.partition("/")[0] not in shared}
-  kept = {path for path in new if path.partition("/")[0] not in shared or matches_any(fresh, path)}
-  found = {path: array.shape for path, array in old.items() if path not in left_out}
-  wanted = {path: array.shape for path, array in new.items() if path not in kept}
-  if found != wanted or not shared:
-    raise UserError(
-      f"{where} holds another model than the one to train: {mismatch(found, wanted) or 'they share no part'}."
-    )
-  _check_computes_alike(where, origin, model)
-  for paths, what in ((kept, "start as initialised"), (left_out, f"of {where} are not used")):
-    if paths:
-      note(f"{', '.join(sorted(paths)[:6])}{', ...' if len(paths) > 6 else ''} {what}.")
-
-  def filled(target):
-    parts = {path.partition("/")[0] for path in kept}
-    held = flatten(unstack_layers(jax.tree.map(to_host, {part: target[part] for part in parts})))
-    flat = {path: held[path] if path in kept else old[path] for path in new}
-    return stack_layers(unflatten(flat), target)
-
-  def place(new, old):
-    # A copy for each: a training step that donates its state may not be handed the same buffer twice.
-    return jax.device_put(np.array(new, old.dtype), old.sharding)
-
-  loaded = {name: jax.tree.map(place, filled(state[name]), state[name]) for name in ("params", "ema") if name in state}
-  return {**state, **loaded}
-
-
-def _check_computes_alike(where: Any, origin: Any, model: Any) -> None:
-  if model is None or not model.spec or not origin.spec:
-    return
-  apart = (*COMPUTING, "head", "num_classes", "pooler")
-  has, wants = ({name: size for name, size in sizes_of(it).items() if name not in apart} for it in (origin, model))
-  other = [
-    name for name in has.keys() & wants.keys() if has[name] != wants[name] and None not in (has[name], wants[name])
-  ]
-  if other:
-    name = min(other)
-    raise UserError(f"{where} was trained with {name} {has[name]!r}, the model to train has {wants[name]!r}.")
-
-
 def _spec_in(folder: epath.Path | pathlib.Path) -> dict[str, Any] | None:
   """How to build the model in `folder`; None if there is none."""
   path = folder / (MODEL if (folder / MODEL).exists() else CONFIG)
@@ -270,7 +213,7 @@ def _read_params(path: epath.Path | pathlib.Path, model: Any) -> Any:
       flat = {name: file.get_tensor(name) for name in names}
   except (SafetensorError, OSError) as error:
     raise UserError(f"{path} cannot be read: {error}. It is truncated or damaged; take another copy.") from error
-  return jax.tree.map(jnp.asarray, stack_layers(unflatten(flat), shapes_of(model)))
+  return split(jax.tree.map(jnp.asarray, stack_layers(unflatten(flat), merged(weights_of(model)))), model)
 
 
 def _read_checkpoint(folder: epath.Path | pathlib.Path, model: Any, step: int | None, best: bool) -> Any:
@@ -287,10 +230,15 @@ def _read_checkpoint(folder: epath.Path | pathlib.Path, model: Any, step: int | 
   if step not in steps:
     raise UserError(f"{folder} has no checkpoint of step {step}. It has: {', '.join(map(str, steps))}.")
   part = "ema" if any(name.startswith("ema/") for name in manager.describe(folder / str(step))) else "params"
-  return manager.read(folder / str(step), {part: shapes_of(model)})[part]
+  shapes = variables(weights_of(model))
+  shared = {name: tree for name, tree in shapes.items() if name != "params"}
+  wanted = {part: shapes["params"], **({"shared": shared} if shared else {})}
+  state = manager.read(folder / str(step), wanted)
+  return {"params": state[part], **state["shared"]} if shared else state[part]
 
 
 def _check(found: Mapping[str, tuple[int, ...]], model: Any, what: str) -> None:
-  wanted = {name: leaf.shape for name, leaf in flatten(jax.eval_shape(unstack_layers, shapes_of(model))).items()}
+  layers = jax.eval_shape(unstack_layers, merged(weights_of(model)))
+  wanted = {name: leaf.shape for name, leaf in flatten(layers).items()}
   if found != wanted:
     raise UserError(f"{what}: {mismatch(found, wanted)}.")

@@ -27,6 +27,15 @@ def path_names(tree: Any) -> list[str]:
   return [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
 
 
+def variables(params: Any) -> dict[str, Any]:
+  """What `model.apply` takes first: {"params": params}; a dict that has its collections already stays as it is.
+
+  The latter is what `zoo.load` gives of a model that has more than parameters: statistics of a batch normalisation.
+  """
+  whole = isinstance(params, Mapping) and isinstance(params.get("params"), Mapping)
+  return dict(params) if whole else {"params": params}
+
+
 def flatten(tree: Any) -> dict[str, Any]:
   """The arrays of a tree by their names."""
   return {path_name(path): array for path, array in jax.tree_util.tree_leaves_with_path(tree)}

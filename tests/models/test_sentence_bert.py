@@ -7,7 +7,7 @@ import zoo
 from tests.filled import filled
 from tests.hub_folder import published_bert
 from zoo.errors import UserError
-from zoo.saving import load_into
+from zoo.train.initial import load_into
 
 SIZES = dict(vocab_size=23, max_length=11, dim=6, depth=2, num_heads=3, mlp_dim=7)
 

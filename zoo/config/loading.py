@@ -26,7 +26,7 @@ from zoo.storage import place, replacing
 
 # A run that goes on has these in common with its beginning, but for details that leave its results as they are.
 SAME_RUN = ("seed", "batch_size", "model", "objective", "optimizer")
-SUPPLIED = ("model", "by_row")  # Arguments of what a config names that are not the config's.
+SUPPLIED = ("model", "by_row", "frozen", "generate")  # Arguments of what a config names that are not the config's.
 MAY_DIFFER = ("model.remat", "optimizer.accumulate", "objective.pairs", "objective.chunk")
 
 _HELP = """Usage: {program} --config=FILE [--config.KEY=VALUE ...]

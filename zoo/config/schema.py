@@ -38,6 +38,7 @@ OPTIONAL = {
   "attention": str,
   "activations": list,
   "verify": str,
+  "frozen": dict,
 }
 KINDS = REQUIRED | OPTIONAL
 

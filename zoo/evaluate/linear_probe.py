@@ -11,6 +11,7 @@ import numpy as np
 from zoo.errors import UserError
 from zoo.evaluate.forward import gather, model_output, records_of
 from zoo.preprocessing import as_float
+from zoo.tree import variables
 
 
 def linear_probe(
@@ -47,7 +48,7 @@ def linear_probe(
   @jax.jit
   def embed(params: Any, batch: dict) -> dict:
     if hasattr(model, "encode_image"):
-      feature = model.apply({"params": params}, as_float(batch["image"], model), method="encode_image")
+      feature = model.apply(variables(params), as_float(batch["image"], model), method="encode_image")
     else:
       feature = model_output(model, params, batch, "pooled", "linear_probe")
     return {"feature": feature.astype(jnp.float32), "label": batch["label"]}

@@ -15,6 +15,7 @@ from zoo.errors import UserError
 from zoo.evaluate import ngram
 from zoo.evaluate.forward import outputs, records_of
 from zoo.objectives.objective import present
+from zoo.tree import variables
 
 
 def perplexity(
@@ -51,7 +52,7 @@ def perplexity(
     segments = {name: x[:, :-1] for name, x in present(batch, "segment_ids").items()}
     if segments:  # Of texts that share a row none predicts the next one's first token.
       counts &= batch["segment_ids"][:, 1:] == segments["segment_ids"]
-    logits = model.apply({"params": params}, tokens[:, :-1], valid=valid[:, :-1], **segments).astype(jnp.float32)
+    logits = model.apply(variables(params), tokens[:, :-1], valid=valid[:, :-1], **segments).astype(jnp.float32)
     if records.info.get("vocab_size", 0) > logits.shape[-1]:
       raise UserError(
         f"perplexity: tokenizer {records.info['tokenizer'].name} has {records.info['vocab_size']} tokens, the model "

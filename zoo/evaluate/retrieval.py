@@ -18,6 +18,7 @@ from zoo.evaluate.gallery import draw
 from zoo.evaluate.tables import table
 from zoo.objectives.objective import present
 from zoo.preprocessing import as_float, text_options
+from zoo.tree import variables
 
 WAYS = ("image_to_text", "text_to_image")
 NOTE = """r5: the share of queries with a right answer among the first 5. Ties count against; equal groups are right.
@@ -69,13 +70,13 @@ def retrieval(
 
   @jax.jit
   def embed(params: Any, batch: dict) -> dict:
-    image = model.apply({"params": params}, as_float(batch["image"], model), method="encode_image")
+    image = model.apply(variables(params), as_float(batch["image"], model), method="encode_image")
     return {"image": image, **embed_text(params, batch)}
 
   @jax.jit
   def embed_text(params: Any, batch: dict) -> dict:
     options = text_options(model, present(batch, "valid"))
-    return {"text": model.apply({"params": params}, batch["tokens"], **options, method="encode_text")}
+    return {"text": model.apply(variables(params), batch["tokens"], **options, method="encode_text")}
 
   known: dict[str, Any] = {}  # what no training changes: the gallery, and the rows of the baseline and of chance
 

@@ -15,6 +15,7 @@ from zoo.evaluate.forward import fetch, gather, mesh_of, needs, put, records_of
 from zoo.objectives.objective import present
 from zoo.preprocessing import as_float, text_options
 from zoo.train.model_data import defaults, tokenizer_for
+from zoo.tree import variables
 
 
 def zero_shot(
@@ -56,13 +57,13 @@ def zero_shot(
 
   @jax.jit
   def embed_image(params: Any, batch: dict) -> dict:
-    image = model.apply({"params": params}, as_float(batch["image"], model), method="encode_image")
+    image = model.apply(variables(params), as_float(batch["image"], model), method="encode_image")
     return {"image": image, "label": batch["label"]}
 
   @jax.jit
   def embed_text(params: Any, batch: dict) -> jax.Array:
     options = text_options(model, present(batch, "valid"))
-    return model.apply({"params": params}, batch["tokens"], **options, method="encode_text")
+    return model.apply(variables(params), batch["tokens"], **options, method="encode_text")
 
   def classes(params: Any) -> np.ndarray:
     """[num_classes, embed_dim]"""

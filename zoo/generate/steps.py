@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from zoo.layers import caches, masks
 from zoo.layers.attention import with_caches
 from zoo.layers.products import as_built
+from zoo.tree import variables
 
 FROM_THE_END = {"keys": -2, "values": -2, "keys_scales": -1, "values_scales": -1, "positions": -1}  # the axis of length
 
@@ -32,13 +33,13 @@ def prefill(model, params, tokens, valid, room, *, decoder_tokens=None, decoder_
   """
   params = as_built(params)
   if not encodes(model):
-    logits, position, cache = _read(model, {"params": params}, tokens, valid)
+    logits, position, cache = _read(model, variables(params), tokens, valid)
     return logits, position, grow(cache, room)
-  encoded = model.apply({"params": params}, tokens, valid=valid, method="encode")
+  encoded = model.apply(variables(params), tokens, valid=valid, method="encode")
   if decoder_tokens is None:
     decoder_tokens = jnp.full((tokens.shape[0], 1), model.start_token, jnp.int32)
   more = {"method": "decode", "of": (encoded,), "given": {} if valid is None else {"valid": valid}}
-  logits, position, cache = _read(model, {"params": params}, decoder_tokens, decoder_valid, "decoder_valid", **more)
+  logits, position, cache = _read(model, variables(params), decoder_tokens, decoder_valid, "decoder_valid", **more)
   state = {"cache": grow(cache, room), "encoded": encoded}
   return logits, position, state if valid is None else {**state, "valid": valid}
 
@@ -89,11 +90,10 @@ def further(model, params, state, tokens, positions):
   """Several tokens further: int32 [batch, length] each -> logits [batch, length, vocab_size], state"""
   params = as_built(params)
   if not encodes(model):
-    variables = {"params": params, "cache": state}
-    logits, found = model.apply(variables, tokens, positions=positions, mutable=["cache"])
+    logits, found = model.apply({**variables(params), "cache": state}, tokens, positions=positions, mutable=["cache"])
     return logits, found["cache"]
   given = {"positions": positions, "valid": state.get("valid"), "method": "decode", "mutable": ["cache"]}
-  logits, found = model.apply({"params": params, "cache": state["cache"]}, tokens, state["encoded"], **given)
+  logits, found = model.apply({**variables(params), "cache": state["cache"]}, tokens, state["encoded"], **given)
   return logits, {**state, "cache": found["cache"]}
 
 

@@ -14,6 +14,15 @@ class Model(nn.Module, kw_only=True):
   preprocessing_json: str = dataclasses.field(default="{}", compare=False, repr=False)
 
   @property
+  def carries(self):
+    """Collections that travel from batch to batch, {name: "shared" or "rows"}: shared by all rows, as statistics are,
+
+    or with the leading axis batch, as a memory. Training keeps them in its state; what is shared is saved with the
+    parameters.
+    """
+    return {}
+
+  @property
   def spec(self):
     """{"family", "variant", **sizes} that `zoo.build` made this model from; {} if a factory was called directly."""
     return json.loads(self.spec_json)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.errors import UserError
+from zoo.tree import variables
 
 Batch = Mapping[str, jax.Array]
 # Collections of Linen that travel from batch to batch: {"shared": ..., "rows": ...}, each where there is one.
@@ -90,7 +91,7 @@ class Objective(NamedTuple):
 def apply(model: Any, params: Any, *inputs: Any, rng: jax.Array | None = None, **options: Any) -> Any:
   """The model's outputs; trains (dropout is on) if there is an rng."""
   rngs = {} if rng is None else {"dropout": rng}
-  return model.apply({"params": params}, *inputs, train=rng is not None, rngs=rngs, **options)
+  return model.apply(variables(params), *inputs, train=rng is not None, rngs=rngs, **options)
 
 
 def apply_in(
@@ -116,21 +117,21 @@ def apply_in(
   mutable = [*carries, *sown]
   if not mutable:
     return apply(model, params, *inputs, rng=rng, **options), {}, {}
-  variables = {"params": params}
+  whole = variables(params)
   for collections in context.carry.values():
-    variables |= collections
+    whole |= collections
   rngs = {} if rng is None else {"dropout": rng}
-  outputs, state = model.apply(variables, *inputs, train=rng is not None, rngs=rngs, mutable=mutable, **options)
+  outputs, state = model.apply(whole, *inputs, train=rng is not None, rngs=rngs, mutable=mutable, **options)
   carry = carry_of(carries, state)
   return outputs, {"carry": carry} if carry else {}, {name: state[name] for name in sown if name in state}
 
 
-def carry_of(carries: Mapping[str, str], variables: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-  """Those of `variables` that travel, as `Context` has them: {"shared": {collection: ...}, "rows": ...}."""
+def carry_of(carries: Mapping[str, str], collections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+  """Those that travel, as `Context` has them: {"shared": {collection: ...}, "rows": ...}."""
   kinds: dict[str, dict[str, Any]] = {}
   for collection, kind in carries.items():
-    if collection in variables:
-      kinds.setdefault(kind, {})[collection] = variables[collection]
+    if collection in collections:
+      kinds.setdefault(kind, {})[collection] = collections[collection]
   return kinds
 
 

@@ -13,7 +13,7 @@ class Programs:
   """Runs a step and compiles it where a batch has shapes that none before it had.
 
   Args:
-    step: (state, batch) -> a tuple, from `jax.jit`.
+    step: (state, batch, ...) -> a tuple, from `jax.jit`.
     speed: is told what is compilation, what is dispatch and what is waiting for devices.
   """
 
@@ -22,11 +22,12 @@ class Programs:
     self._compiled: dict[Hashable, Any] = {}
     self._seconds, self._needed = 0.0, 0
 
-  def __call__(self, shapes: Hashable, state: Any, batch: Any) -> tuple:
+  def __call__(self, shapes: Hashable, state: Any, batch: Any, *more: Any) -> tuple:
     """The step's outputs, whose numbers are on their way.
 
     Args:
       shapes: those of the batch: equal ones share a program.
+      *more: what else the step takes, always of the same shapes.
     """
     if shapes not in self._compiled:
       # What is under way is waited for first: while it compiles, the clock of training stands still.
@@ -34,13 +35,13 @@ class Programs:
         jax.block_until_ready(state)
       with self._speed.paused():
         before = time.perf_counter()
-        self._compiled[shapes] = program = self._step.lower(state, batch).compile()
+        self._compiled[shapes] = program = self._step.lower(state, batch, *more).compile()
         self._seconds += time.perf_counter() - before
         self._needed = max(
           self._needed, needed(program, jax.default_backend())
         )  # Asked for once: the answer takes a while.
     with self._speed.timed("dispatch"):
-      return self._compiled[shapes](state, batch)
+      return self._compiled[shapes](state, batch, *more)
 
   @property
   def compiled(self) -> list[Any]:

@@ -214,7 +214,7 @@ def plan(config: Any, target: str) -> Plan:
     notes=(*vocabularies(config), *([whole] if splits and (whole := large_and_whole(rows, mesh)) else [])),
     **counted(batch),
   )
-  lowered = made.compiled_step().lower(made.shapes, batch)
+  lowered = made.compiled_step().lower(made.shapes, batch, *made.frozen_arguments(made.frozen.shapes))
   found["attention"] = tuple(made.attention.lines())
   try:
     compiled = lowered.compile(without_device(devices[0]))

@@ -20,11 +20,12 @@ from zoo.data.images.augment import augment
 from zoo.kernels.experts import on_mesh
 from zoo.layers.kernel_products import kernel_gradients_in
 from zoo.layers.returned import on_returned
-from zoo.objectives.objective import check_parts, value_and_grad
+from zoo.objectives.objective import Context, check_parts, value_and_grad
 from zoo.perf import flops, memory
 from zoo.perf.activation_memory import kept
 from zoo.sharding import activations
 from zoo.train import guard
+from zoo.train.context import Frozen, blank, carry_of, for_rows, read_frozen
 from zoo.train.model_data import records_for, to_train, with_tokenizer
 from zoo.train.xla_options import compiler_options
 
@@ -38,9 +39,13 @@ class Experiment(NamedTuple):
     batches: this host's part of every batch, numpy; `batches.iterate(step)` goes on behind a step.
     sample: rows -> as many rows of the training data as one host would read, numpy, the same on all hosts.
     part, parts: which of how many parts of a batch this host reads.
-    init: key -> state, {"params", "opt_state", "step", "guard"} and "ema" where the config has an average.
-    step: (state, batch) -> state, metrics, guarded: numbers for `zoo.train.guard.Watch`.
-    loss: (params, batch, step) -> what that step, counted from 0, differentiates: (loss, metrics).
+    init: key -> state, {"params", "opt_state", "step", "guard"}, "ema" where the config has an average, and "shared"
+      and "rows" where the model carries something from batch to batch: see `zoo.objectives.objective.Context`.
+    step: (state, batch, frozen={}) -> state, metrics, guarded: numbers for `zoo.train.guard.Watch`.
+    collect: (state, batch, frozen={}) -> the batch to learn from, by the parameters as they are; None: that batch.
+    loss: (params, batch, context) -> what that step differentiates: (loss, metrics).
+    offers: what objectives may ask for by name, besides what this module knows.
+    frozen: models that do not learn. Where there are any, the compiled step takes `frozen.put()` as well.
     shapes: those of the state, `jax.ShapeDtypeStruct`.
     placed: where each of its arrays lives. by_row: where a batch lives.
     model_flops: shapes of a global batch -> model FLOPs of a step; see `zoo.perf.flops`.
@@ -56,8 +61,11 @@ class Experiment(NamedTuple):
   part: int
   parts: int
   init: Callable[[jax.Array], dict]
-  step: Callable[[dict, Mapping], tuple[dict, dict, dict]]
-  loss: Callable[[Any, Mapping, Any], tuple[jax.Array, dict]]
+  step: Callable[..., tuple[dict, dict, dict]]
+  collect: Callable[..., Mapping] | None
+  loss: Callable[[Any, Mapping, Context], tuple[jax.Array, dict]]
+  offers: Mapping[str, Any]
+  frozen: Frozen
   shapes: Any
   placed: Any
   by_row: Any
@@ -75,15 +83,31 @@ class Experiment(NamedTuple):
     """The step, to be compiled for these places; the state that it is given is used up."""
     return jax.jit(
       self.step,
-      in_shardings=(self.placed, self.by_row),
+      in_shardings=(self.placed, self.by_row, *self.frozen_arguments(self.frozen.placed)),
       out_shardings=(self.placed, None, None),
       donate_argnums=0,
       compiler_options=compiler_options(self.by_row.mesh),
     )
 
+  def compiled_collect(self) -> Any:
+    """`collect`, to be compiled likewise; None where batches are learnt from as they are."""
+    if self.collect is None:
+      return None
+    frozen = self.frozen_arguments(self.frozen.placed)
+    return jax.jit(self.collect, in_shardings=(self.placed, self.by_row, *frozen), out_shardings=self.by_row)
 
-def experiment(config: Any, mesh: Mesh) -> Experiment:
+  def frozen_arguments(self, of: Any) -> tuple:
+    """What `step` and `collect` take behind state and batch: `of` the frozen models, nothing if there are none."""
+    return (dict(of),) if self.frozen.models else ()
+
+
+def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None) -> Experiment:
   """Everything that `train.py` trains with, known to fit together; nothing is computed or written.
+
+  Args:
+    config: as `zoo.config` reads it.
+    mesh: where.
+    offers: further keywords for an objective that has parameters of these names, e.g. generate.
 
   Raises:
     UserError: something in the config does not fit.
@@ -97,10 +121,12 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
   check_fits(model, records.info)
   model = with_tokenizer(model, records.info.get("tokenizer"))
   attending, attention = kernels.with_kernels(model, config.attention, mesh)
-  offers = {"by_row": sharding.batch_sharding(mesh)}
+  frozen = read_frozen(config.get("frozen", {}), config.sharding, mesh)
+  by_row = sharding.batch_sharding(mesh)
+  known = {"by_row": by_row, "frozen": frozen.models, **(offers or {})}
   # Parameters begin, and FLOPs are counted, with parts as they are written: to both it makes no difference.
   objective, on_devices = (
-    registry.call("objectives", config.objective, one, offers=offers) for one in (model, on_mesh(attending, mesh))
+    registry.call("objectives", config.objective, one, offers=known) for one in (model, on_mesh(attending, mesh))
   )
   training = {"workers": 0, "augment": []} | resolve(config.data)
   registry.check_type("data.workers", training["workers"], int)
@@ -127,6 +153,9 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
     parts_of_model[path] = array.shape
     return array
 
+  def init_carry(rng):
+    return for_rows(objective.carry(rng, augmented(rng, example)), config.batch_size)
+
   with on_returned(noted):
     param_shapes = jax.eval_shape(init_params, key)
   activations.check(rules, len(config.activations), parts_of_model, mesh)
@@ -141,6 +170,7 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
     params = init_params(rng)
     state = {"params": params, "opt_state": optimizer.init(params)}
     state |= {"step": jnp.zeros((), jnp.int32), "guard": guard.init()}
+    state |= init_carry(rng)
     return state if ema is None else {**state, "ema": params}
 
   def drawn(batch, step):
@@ -149,11 +179,15 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
 
   attention.found.clear()  # An objective may have looked at shapes, of other rows than a step's.
 
-  def step(state, batch, grad=grad):
+  def context_of(state, frozen):
+    return Context(state["step"], frozen, carry_of(state))
+
+  def step(state, batch, frozen={}, grad=grad):  # noqa: B006
     with activations.constrained(rules, mesh), kernel_gradients_in(reduce_dtype):
-      (loss, (metrics, _)), grads = grad(state["params"], *drawn(batch, state["step"]))
+      (loss, (metrics, carry)), grads = grad(state["params"], *drawn(batch, state["step"]), context_of(state, frozen))
     updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
     new = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}
+    new |= carry
     if ema is not None:
       new["ema"] = optim.update_average(state["ema"], new["params"], state["step"], ema)
     # Nothing asks for the gradients of what is frozen, so XLA does not compute them.
@@ -168,19 +202,24 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
     guarded = {"bad": bad, "loss": loss, "grad_norm": norm, "mean": seen["mean"], "in_a_row": seen["in_a_row"]}
     return {**new, "step": state["step"] + 1, "guard": seen}, metrics, guarded
 
+  def collect(state, batch, frozen={}):  # noqa: B006
+    rng = jax.random.fold_in(jax.random.fold_in(key, state["step"]), 1)
+    return objective.collect(state["params"], batch, rng, context_of(state, frozen))
+
   def model_flops(batch):
-    loss = lambda params, batch: objective.loss(params, augmented(key, batch), key)
+    loss = lambda params, batch: counted.loss(params, augmented(key, batch), key)
     return flops.training_flops(loss, param_shapes, dict(batch))
 
   def computed_flops(batch):
-    return flops.count(lambda state, batch: step(state, batch, counted_grad), shapes, dict(batch))
+    return flops.count(lambda *args: step(*args, grad=counted_grad), shapes, dict(batch), frozen.shapes)
 
   def kept_bytes(batch):
-    return kept(on_devices, param_shapes, batch, key, accumulate)
+    return kept(blank(on_devices, carry_of(shapes), frozen.shapes), param_shapes, batch, key, accumulate)
 
   shapes = jax.eval_shape(init, key)
+  counted = blank(objective, carry_of(shapes), frozen.shapes)
   placed = sharding.shardings(shapes, config.sharding, mesh)
-  loss = lambda params, batch, step: objective.loss(params, *drawn(batch, step))
+  loss = lambda params, batch, context: objective.loss(params, *drawn(batch, context.step), context)
   return Experiment(
     model,
     attending,
@@ -190,10 +229,13 @@ def experiment(config: Any, mesh: Mesh) -> Experiment:
     parts,
     init,
     step,
+    None if objective.collect is None else collect,
     loss,
+    dict(offers or {}),
+    frozen,
     shapes,
     placed,
-    offers["by_row"],
+    by_row,
     model_flops,
     computed_flops,
     kept_bytes,

@@ -16,7 +16,9 @@ from jax.experimental import checkify
 from zoo import sharding
 from zoo.checkpoints import manager
 from zoo.errors import UserError
+from zoo.objectives.objective import Context
 from zoo.storage import place, replacing
+from zoo.train.context import carry_of
 from zoo.train.progress import number
 from zoo.tree import path_name
 
@@ -80,11 +82,13 @@ def replay(path: str | os.PathLike, made: Any, mesh: Any, folder: str | os.PathL
   lines = [f"Step {step}, with the parameters that it had"]
   if start >= step:
     lines = [f"Step {step}, with the parameters of step {start}: no earlier checkpoint is left"]
-  run_step = made.compiled_step()
+  run_step, collect = made.compiled_step(), made.compiled_collect() or (lambda state, batch, *_: batch)
+  frozen = made.frozen_arguments(made.frozen.put())
   for n in range(start, step - 1):
-    state, _, _ = run_step(state, sharding.put_batch(made.batches[n], mesh))
-  params, where = state["params"], jnp.int32(step - 1)
-  arrays = sharding.put_whole(batch, mesh)
+    arrays = collect(state, sharding.put_batch(made.batches[n], mesh), *frozen)
+    state, _, _ = run_step(state, arrays, *frozen)
+  params, where = state["params"], Context(jnp.int32(step - 1), *(frozen or ({},)), carry_of(state))
+  arrays = collect(state, sharding.put_whole(batch, mesh), *frozen)
   (loss, metrics), grads = jax.jit(jax.value_and_grad(made.loss, has_aux=True))(params, arrays, where)
   numbers = {"loss": loss, **metrics, "grad_norm": optax.tree.norm(grads)}
   lines += [f"  {name} {number(value)}" for name, value in numbers.items()]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -15,8 +16,9 @@ from zoo.data.images.augment import augment
 from zoo.errors import UserError
 from zoo.kernels.experts import on_mesh
 from zoo.layers.returned import on_returned
-from zoo.objectives.objective import value_and_grad
+from zoo.objectives.objective import Context, value_and_grad
 from zoo.sharding import activations
+from zoo.train.context import for_rows
 from zoo.train.experiment import Experiment
 from zoo.verify.reduced_config import Reduced, cut, is_cheap, reductions, rows_of, same_placements
 
@@ -58,7 +60,8 @@ def program(
   attending, notes = kernels.with_kernels(model, attention, mesh)
   by_row = sharding.batch_sharding(mesh)
   options = _chunked(config, reduced, batch)
-  objective = registry.call("objectives", options, on_mesh(attending, mesh), offers={"by_row": by_row})
+  offers = {"by_row": by_row, "frozen": made.frozen.models, **made.offers}
+  objective = registry.call("objectives", options, on_mesh(attending, mesh), offers=offers)
   augmented = augment(config.data.get("augment", ()), made.model.preprocessing.get("image"))
   rules = [] if alone else activations.read(config.activations, mesh, notes.keys)
   grad, modules = value_and_grad(objective, reduced.accumulate), dict[str, tuple]()
@@ -82,14 +85,20 @@ def program(
     augment_rng, loss_rng = jax.random.split(jax.random.key(config.seed))
     return augmented(augment_rng, batch), loss_rng
 
+  def context(batch):
+    first = jax.tree.map(lambda x: x[:1], dict(batch))
+    carry = objective.carry(jax.random.key(0), augmented(jax.random.key(0), first))
+    frozen = jax.tree.map(np.asarray, dict(made.frozen.params))
+    return Context(jnp.zeros((), jnp.int32), frozen, for_rows(carry, len(next(iter(batch.values())))))
+
   def run(params, batch):
     with activations.constrained(rules, mesh):
-      (loss, _), grads = grad(params, *drawn(batch))
+      (loss, _), grads = grad(params, *drawn(batch), context(batch))
     return loss, grads
 
   def forward(params, batch):
     with activations.constrained(rules, mesh):
-      return objective.loss(params, *drawn(batch))[0]
+      return objective.loss(params, *drawn(batch), context(batch))[0]
 
   return Program(run, forward, shapes, placed, by_row, list(modules))
 

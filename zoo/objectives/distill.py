@@ -1,0 +1,87 @@
+"""Knowledge distillation: a student learns what a frozen teacher thinks of every class (https://arxiv.org/abs/1503.02531)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from zoo.errors import UserError
+from zoo.objectives import classify
+from zoo.objectives.objective import NOTHING, Context, Objective, apply, apply_in, output, ratio, row_weight
+
+TEACHER = "teacher"
+
+
+def distill(model: Any, *, frozen: Mapping[str, Any], temperature: float = 2.0, hard: float = 0.5) -> Objective:
+  """hard * cross entropy of the labels + (1 - hard) * T**2 * KL(teacher at T || student at T), T the temperature.
+
+  The factor T**2 keeps both parts in balance whatever the temperature (section 2 of the paper). The teacher sees the
+  same augmented input; nothing of it learns.
+
+  Args:
+    model: the student, as of `classify`.
+    frozen: the models that do not learn; one is the "teacher", of as many classes. From the config's `frozen`.
+    temperature: divides the logits of both, above 0.
+    hard: the part of the loss that labels have, 0 to 1.
+
+  Batch and init as of `classify`, labels int32 [batch]. Metrics: loss, accuracy, agreement (how often student and
+  teacher choose the same class), divergence (the KL in nats, without T**2).
+
+  Raises:
+    UserError: there is no teacher, or it takes other inputs than the student; a value out of its range.
+
+  >>> import zoo
+  >>> sizes = dict(image_size=4, patch_size=2, num_heads=2, num_classes=3)
+  >>> teacher, student = zoo.build("vit", **sizes, dim=8, depth=2), zoo.build("vit", **sizes, dim=4, depth=1)
+  >>> objective = distill(student, frozen={"teacher": teacher})
+  >>> batch = {"image": jnp.zeros((2, 4, 4, 3)), "label": jnp.array([0, 2])}
+  >>> params = objective.init(jax.random.key(0), batch)
+  >>> known = Context(frozen={"teacher": teacher.init(jax.random.key(1), batch["image"])["params"]})
+  >>> loss, metrics = objective.loss(params, batch, None, known)
+  >>> loss.shape, sorted(metrics)
+  ((), ['accuracy', 'agreement', 'divergence', 'loss'])
+  """
+  if TEACHER not in frozen:
+    raise UserError("distill needs a teacher. Set frozen.teacher to the folder of a run, or of a published model.")
+  if not temperature > 0:
+    raise UserError(f"distill.temperature is {temperature}. It must be above 0.")
+  if not 0 <= hard <= 1:
+    raise UserError(f"distill.hard is {hard}. It must be from 0 to 1.")
+  teacher = frozen[TEACHER]
+  for kind in ("image", "tokenizer"):
+    theirs, ours = (one.preprocessing.get(kind) for one in (teacher, model))
+    if theirs is not None and theirs != ours:
+      raise UserError(f"The teacher's {kind} preprocessing is {theirs}, the student's {ours}. Set model.preprocessing.")
+  labels = classify.classify(model)
+
+  def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
+    inputs, options = classify.inputs(batch, model), classify.options(batch)
+    outputs, carried, _ = apply_in(context, model, params, *inputs, rng=rng, **options)
+    logits = output(outputs, "logits", "distill", "Set the model's num_classes.")
+    teaching = apply(teacher, context.frozen[TEACHER], *classify.inputs(batch, teacher), **options)
+    target = output(teaching, "logits", "distill", "Choose a teacher that classifies.")
+    if target.shape != logits.shape:
+      raise UserError(f"The teacher gives logits {target.shape}, the student {logits.shape}. Set num_classes alike.")
+    log_p, log_q = (jax.nn.log_softmax(x / temperature) for x in (target, logits))
+    known = (batch["label"] >= 0) & (batch["label"] < logits.shape[-1])
+    nll = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(known, batch["label"], 0))
+    best = logits.argmax(-1)
+    return {
+      "divergence": (jnp.exp(log_p) * (log_p - log_q)).sum(-1),
+      "nll": jnp.where(known, nll, jnp.nan),
+      "correct": (best == batch["label"]).astype(jnp.float32),
+      "agree": (best == target.argmax(-1)).astype(jnp.float32),
+      "weight": row_weight(batch, len(logits)),
+      **carried,
+    }
+
+  def reduce(outputs: dict) -> tuple[jax.Array, dict]:
+    weight = outputs["weight"]
+    mean = lambda name: ratio(jnp.where(weight > 0, outputs[name], 0) * weight, weight)
+    divergence = mean("divergence")
+    loss = hard * mean("nll") + (1 - hard) * temperature**2 * divergence
+    return loss, {"loss": loss, "accuracy": mean("correct"), "agreement": mean("agree"), "divergence": divergence}
+
+  return labels._replace(forward=forward, reduce=reduce)

@@ -1,0 +1,114 @@
+"""What a step of a config knows beside its parameters: frozen models, and what is carried from batch to batch."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from zoo import saving
+from zoo.errors import UserError, shown
+from zoo.objectives.objective import ROWS, SHARED, Batch, Carry, Context, Objective
+from zoo.sharding import shardings
+
+# A source with options of `zoo.load`.
+ENTRIES = ("source", "head", "dtype", "step", "best", "ignore")
+
+
+class Frozen(NamedTuple):
+  """Models that do not learn, by name: a teacher, a reference.
+
+  Attributes:
+    models: from `zoo.load`.
+    params: their parameters, where `zoo.load` leaves them.
+    placed: where each array is to live during training.
+  """
+
+  models: Mapping[str, Any]
+  params: Mapping[str, Any]
+  placed: Mapping[str, Any]
+
+  @property
+  def shapes(self) -> dict[str, Any]:
+    """`jax.ShapeDtypeStruct` of every array, with its placement."""
+    shape = lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+    return jax.tree.map(shape, dict(self.params), dict(self.placed))
+
+  def put(self) -> dict[str, Any]:
+    """The parameters on the devices."""
+    return jax.device_put(dict(self.params), dict(self.placed))
+
+
+def read_frozen(section: Mapping[str, Any], strategy: Any, mesh: Mesh) -> Frozen:
+  """The models that a config's `frozen` names: {name: what `zoo.load` reads, or {"source": that, and its options}}.
+
+  Args:
+    strategy: how they are placed: a config's `sharding`. Its rules are for the model that learns, and one that matches
+      nothing of a frozen one is passed over.
+    mesh: where.
+
+  Raises:
+    UserError: an entry that is no source, or what `zoo.load` refuses.
+  """
+  models, params, placed = {}, {}, {}
+  for name, entry in section.items():
+    options = {"source": entry} if isinstance(entry, str) else dict(entry) if isinstance(entry, Mapping) else {}
+    unknown = [option for option in options if option not in ENTRIES]
+    if not isinstance(options.get("source"), str) or unknown:
+      raise UserError(
+        f"frozen.{name} is {shown(entry)}. It must be a folder or an id, or a section with a 'source' and maybe "
+        f"{', '.join(ENTRIES[1:])}."
+      )
+    try:
+      models[name], params[name] = saving.load(options.pop("source"), **options)
+    except UserError as error:
+      raise UserError(f"frozen.{name}: {error}") from None
+    whole = strategy if isinstance(strategy, str) else next((rule for rule in strategy if isinstance(rule, str)), None)
+    placed[name] = shardings(params[name], whole or "replicated", mesh)
+  return Frozen(models, params, placed)
+
+
+def for_rows(carry: Carry, rows: int) -> dict[str, Any]:
+  """What is carried into a first batch of so many `rows`, from that of one: every row begins alike."""
+  one = carry.get(ROWS, {})
+  many = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], (rows, *x.shape[1:])), one)
+  return {kind: x for kind, x in ((SHARED, carry.get(SHARED, {})), (ROWS, many)) if x}
+
+
+def blank(objective: Objective, carry: Carry, frozen: Any) -> Objective:
+  """`objective` with a context of zeros, for who counts what its program does and runs nothing.
+
+  Args:
+    carry, frozen: shapes; those of one row are enough.
+  """
+  if not carry and not frozen:
+    return objective
+  zeros = lambda tree: jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
+
+  def context(batch: Batch | None) -> Context:
+    rows = 1 if batch is None else len(next(iter(batch.values())))
+    return Context(jnp.zeros((), jnp.int32), zeros(frozen), for_rows(zeros(carry), rows))
+
+  def forward(params: Any, batch: Batch, rng: jax.Array | None = None, _: Context | None = None) -> dict:
+    return objective.forward(params, batch, rng, context(batch))
+
+  penalty = objective.penalty
+  if penalty is None:
+    return objective._replace(forward=forward)
+  return objective._replace(forward=forward, penalty=lambda params, _: penalty(params, context(None)))
+
+
+def carry_of(state: Mapping[str, Any]) -> dict[str, Any]:
+  """What a train state carries into the next batch, as `Context` has it: its entries "shared" and "rows"."""
+  return {kind: state[kind] for kind in (SHARED, ROWS) if kind in state}
+
+
+def weights(state: Mapping[str, Any]) -> Any:
+  """What a state has learnt, as `zoo.save` and evaluators take it: the averaged parameters where there are such.
+
+  Parameters; or {"params": ..., collection: ...} of a model with statistics or the like, which rows share.
+  """
+  params = state.get("ema", state["params"])
+  shared = state.get(SHARED, {})
+  return {"params": params, **shared} if shared else params

@@ -1,0 +1,87 @@
+"""A train state that begins with the parameters of another model."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from zoo.build import sizes_of
+from zoo.config.schema import read_init
+from zoo.errors import UserError
+from zoo.hub.tensors import to_host
+from zoo.layers.stack import stack_layers, unstack_layers
+from zoo.saving import COMPUTING, load, merged
+from zoo.tree import check_pattern, flatten, matches_any, mismatch, unflatten
+
+
+def load_into(
+  source: str | os.PathLike | Mapping[str, Any],
+  state: Mapping[str, Any],
+  model: Any = None,
+  *,
+  note: Callable[[str], Any] = lambda text: None,
+) -> dict[str, Any]:
+  """`state` with the parameters of another model for `params` (and `ema`), placed like those they replace.
+
+  A part (`pooler`, `head`: the beginning of a path) that only one of the two has is told and passed over: of the model
+  to train it starts as initialised, of the source it is left out. A part that both have must be equal in its shapes.
+
+  Args:
+    source: anything that `load` reads; or {"source": that, "fresh": [patterns of parameters that start as initialised
+      though the source has them], "ignore": as of `load`}.
+    state: with `params`.
+    model: what is trained; if given, sizes that no shape shows (an activation, an epsilon) must be the source's too.
+    note: told what was passed over.
+  """
+  where, fresh, ignore = read_init(source)
+  origin, params = load(where, ignore=ignore)
+  shared = state.get("shared", {})
+  begun = {name: {**state[name], **shared} for name in ("params", "ema") if name in state}
+  old, new = flatten(unstack_layers(merged(params))), flatten(jax.eval_shape(unstack_layers, begun["params"]))
+  for pattern in fresh:
+    check_pattern(pattern, list(new), "init.fresh")
+  old = {path: array for path, array in old.items() if not matches_any(fresh, path)}
+  parts = [{path.partition("/")[0] for path in paths} for paths in (old, new)]
+  both = parts[0] & parts[1]
+  left_out = {path for path in old if path.partition("/")[0] not in both}
+  kept = {path for path in new if path.partition("/")[0] not in both or matches_any(fresh, path)}
+  found = {path: array.shape for path, array in old.items() if path not in left_out}
+  wanted = {path: array.shape for path, array in new.items() if path not in kept}
+  if found != wanted or not both:
+    raise UserError(
+      f"{where} holds another model than the one to train: {mismatch(found, wanted) or 'they share no part'}."
+    )
+  _check_computes_alike(where, origin, model)
+  for paths, what in ((kept, "start as initialised"), (left_out, f"of {where} are not used")):
+    if paths:
+      note(f"{', '.join(sorted(paths)[:6])}{', ...' if len(paths) > 6 else ''} {what}.")
+
+  def filled(target):
+    parts = {path.partition("/")[0] for path in kept}
+    held = flatten(unstack_layers(jax.tree.map(to_host, {part: target[part] for part in parts})))
+    flat = {path: held[path] if path in kept else old[path] for path in new}
+    return stack_layers(unflatten(flat), target)
+
+  def place(new, old):
+    # A copy for each: a training step that donates its state may not be handed the same buffer twice.
+    return jax.device_put(np.array(new, old.dtype), old.sharding)
+
+  loaded = {name: jax.tree.map(place, filled(tree), tree) for name, tree in begun.items()}
+  if shared:
+    state = {**state, "shared": {name: loaded["params"][name] for name in shared}}
+  return {**state, **{name: {key: x for key, x in tree.items() if key not in shared} for name, tree in loaded.items()}}
+
+
+def _check_computes_alike(where: Any, origin: Any, model: Any) -> None:
+  if model is None or not model.spec or not origin.spec:
+    return
+  apart = (*COMPUTING, "head", "num_classes", "pooler")
+  has, wants = ({name: size for name, size in sizes_of(it).items() if name not in apart} for it in (origin, model))
+  other = [
+    name for name in has.keys() & wants.keys() if has[name] != wants[name] and None not in (has[name], wants[name])
+  ]
+  if other:
+    name = min(other)
+    raise UserError(f"{where} was trained with {name} {has[name]!r}, the model to train has {wants[name]!r}.")
