@@ -27,6 +27,7 @@ from zoo.perf.programs import Programs
 from zoo.perf.speed import Speed, amounts
 from zoo.plan.compile import explained
 from zoo.plan.search import planned
+from zoo.saving import check_target
 from zoo.sharding.explain import explain
 from zoo.storage import place
 from zoo.train import guard, replay
@@ -101,7 +102,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
     if "replay" in options:
       print(replay.replay(options["replay"], made, mesh, folder / "checkpoints", initial))
       return 0
-    saving.check_target(folder, made.model)
+    check_target(folder, made.model)
     memory.check_state(made.shapes, made.placed)
     record = check.before_training(config, made, mesh, folder, notes.append)
     abstract = jax.tree.map(lambda x, s: x.update(sharding=s), made.shapes, made.placed)
