@@ -177,8 +177,8 @@ def test_parameters_of_another_model_are_not_saved(tmp_path):
     UserError, match=r"not this model's: 16 extra \(stack/layer_2/attention_norm/bias, .*, \.\.\.\)\."
   ):
     save(tmp_path / "run", gpt(depth=2), params_of(gpt()))
-  with pytest.raises(UserError, match=r"52 missing \(embed/embedding, .*52 extra \(params/embed/embedding, "):
-    save(tmp_path / "run", gpt(), {"params": params_of(gpt())})
+  with pytest.raises(UserError, match=r"52 missing \(embed/embedding, .*52 extra \(weights/embed/embedding, "):
+    save(tmp_path / "run", gpt(), {"weights": params_of(gpt())})
   assert not (tmp_path / "run").exists()
 
 
