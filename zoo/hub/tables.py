@@ -29,7 +29,10 @@ def of_model_type(model_type: Any, where: str) -> ModuleType:
 def of_family(family: str) -> ModuleType:
   """The table of a family."""
   if family not in families():
-    raise UserError(f"The hub has no layout for the family '{family}'. It has for: {', '.join(families())}.")
+    raise UserError(
+      f"The hub has no layout for the family '{family}'. zoo.save keeps it, and zoo.load reads that; to be written as "
+      f"the hub has it, train a model whose family (model.family) is one of: {', '.join(families())}."
+    )
   return importlib.import_module(f"zoo.convert.{family}")
 
 

@@ -1,4 +1,6 @@
-"""Where raw examples come from: `tfds:NAME`, `text:GLOB`, `jsonl:GLOB`, `images:FOLDER`, `webdataset:GLOB.tar`.
+"""Where raw examples come from.
+
+`tfds:NAME`, `text:GLOB`, `jsonl:GLOB`, `images:FOLDER`, `coco:FOLDER`, `webdataset:GLOB.tar`.
 
 One file per kind of source. Every source is random access and reads a record when it is asked for it.
 """
