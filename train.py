@@ -49,7 +49,7 @@ FLAGS = {
 }
 SWITCHES = {
   "explain-sharding": "shows where every parameter would live, and trains nothing",
-  "verify-sharding": "compares loss and gradients on the mesh with one device's, and trains nothing",
+  "verify-sharding": "compares loss, gradients and updates on the mesh with one device's, and trains nothing",
 }
 
 

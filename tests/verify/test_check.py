@@ -6,7 +6,9 @@ import os
 import random
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from ml_collections import ConfigDict
 
@@ -18,6 +20,7 @@ from zoo import sharding
 from zoo.build import shapes_of
 from zoo.config import loading
 from zoo.evaluate import artifacts
+from zoo.optim.optimizers import OPTIMIZERS
 from zoo.plan.fake_data import stand_in
 from zoo.sharding import activations
 from zoo.train.experiment import experiment
@@ -50,7 +53,7 @@ CASES = {
 FOUR = {"a": 2, "b": 2}
 
 
-def settings(case, folder, mesh, strategy="replicated", rules=(), **others):
+def settings(case, folder, mesh, strategy="replicated", rules=(), optimizer=(), **others):
   model, objective, data = CASES[case]
   sections = {
     "seed": 0,
@@ -60,7 +63,7 @@ def settings(case, folder, mesh, strategy="replicated", rules=(), **others):
     "model": model | others,
     "objective": {"name": objective},
     "data": stand_in({**data, "split": "train"}, folder),
-    "optimizer": {"learning_rate": 1e-2},
+    "optimizer": {"learning_rate": 1e-2, **dict(optimizer)},
     "mesh": mesh,
     "sharding": strategy,
     "activations": list(rules),
@@ -118,6 +121,47 @@ def test_a_convolution_over_space_is_found_and_one_that_is_held_whole_is_right(t
   monkeypatch.setattr(activations, "built_in", lambda mesh, keys=None: [])
   verdict = compared("clip", tmp_path, FOUR, "replicated", rules)
   np.testing.assert_allclose(verdict.wrong["image/stem/conv_0/kernel"], 1, rtol=1e-3)
+
+
+def convolved():
+  """An optimiser whose step is the momentum, a matrix convolved by its own corner."""
+
+  def step(x):
+    if x.ndim != 2:
+      return x
+    names = ("NHWC", "HWIO", "NHWC")
+    image, window = x[None, :, :, None], x[:3, :3, None, None]
+    return jax.lax.conv_general_dilated(image, window, (1, 1), "SAME", dimension_numbers=names)[0, :, :, 0]
+
+  def update(gradients, state, params=None):
+    state = jax.tree.map(lambda m, x: 0.9 * m + x, state, gradients)
+    return jax.tree.map(step, state), state
+
+  return optax.GradientTransformation(lambda params: jax.tree.map(jnp.zeros_like, params), update)
+
+
+def test_an_optimiser_that_computes_something_else_on_a_mesh_is_found(tmp_path, monkeypatch):
+  monkeypatch.setitem(OPTIMIZERS, "convolved", convolved)
+  lines = [["layer_0/.*up/kernel", ["a"]]]
+  right, wrong = (
+    compared("gpt", tmp_path, FOUR, split, optimizer={"name": "convolved"}) for split in ("replicated", lines)
+  )
+  assert not right.wrong
+  assert list(wrong.wrong) == ["the update of stack/layer_0/feed_forward/up/kernel"] and not wrong.module
+  assert wrong.line().startswith("the update of stack/layer_0/feed_forward/up/kernel differs from one device's by ")
+
+
+@pytest.mark.parametrize(
+  "optimizer",
+  [
+    {"name": "muon", "clip_norm": 0.5, "weight_decay": 0.1},
+    {"name": "adafactor", "min_dim_size_to_factor": 128, "momentum": 0.9},
+    {"name": "lion", "clip_norm": 0.5, "freeze": ["stack/layer_1/.*"], "schedule": "constant", "warmup_steps": 1},
+  ],
+)
+def test_what_optimisers_make_of_gradients_is_right(tmp_path, optimizer):
+  verdict = compared("gpt", tmp_path, FOUR, [["up/kernel", ["a", "b"]], ["kernel", ["b"]]], optimizer=optimizer)
+  assert not verdict.wrong and verdict.largest < 1e-4
 
 
 def test_a_wrong_placement_ends_with_status_2_and_one_line_before_anything_is_written(tmp_path, capsys):

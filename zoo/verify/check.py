@@ -16,6 +16,7 @@ import jax
 import jaxlib
 from jax.sharding import Mesh
 
+from zoo.config.loading import without
 from zoo.config.schema import resolve
 from zoo.data.cache import cache_folder
 from zoo.errors import UserError
@@ -23,9 +24,10 @@ from zoo.hosts.consensus import everywhere
 from zoo.storage import replacing
 from zoo.train.experiment import Experiment
 from zoo.verify.comparison import compare
+from zoo.verify.reduced_program import BY_NAME
 
 FILE = "verified.json"  # In the run folder.
-CODE = ("layers", "models", "objectives", "sharding", "kernels")
+CODE = ("layers", "models", "objectives", "optim", "sharding", "kernels")
 WAY_OUT = (
   "XLA computes wrong numbers for this placement. Change sharding, activations or mesh (docs/sharding.md, "
   "'Wrong numbers of the compiler'); --config.verify=never trains regardless."
@@ -104,6 +106,7 @@ def key(config: Any, made: Experiment, mesh: Mesh) -> str:
     "kind": devices[0].device_kind,
     **{name: resolve(config[name]) for name in ("model", "objective", "sharding", "activations", "attention")},
     "rows": [config.batch_size, config.optimizer.get("accumulate", 1)],
+    "optimizer": without(config.optimizer, *BY_NAME, "learning_rate", "ema"),
     "augment": resolve(config.data.get("augment", [])),
     "batch": {name: [x.shape[1:], str(x.dtype)] for name, x in sorted(example.items())},
     "versions": [jax.__version__, jaxlib.__version__],

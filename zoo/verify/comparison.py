@@ -1,8 +1,12 @@
-"""Loss and every gradient of a config on a mesh, against those of one device.
+"""Loss, every gradient and every update of a config on a mesh, against those of one device.
 
 XLA's partitioner silently computes wrong results for some valid placements (docs/sharding.md, "Wrong numbers of the
 compiler"). So the configured model, reduced to sizes that divide alike (`zoo.verify.reduced_config`), goes through the
-configured objective on the mesh and on one device, with random parameters, in float32.
+configured objective on the mesh and on one device, with random parameters, in float32. So does its optimiser, with random gradients: the
+same on both, for where an optimiser divides by small numbers the rounding of gradients would look like a fault.
+
+All of it in float32, also what crosses devices (`optimizer.reduce_dtype`): in which precision numbers are decides
+nothing about where they go, and a fault stands out from float32's rounding.
 """
 
 import math
@@ -22,13 +26,14 @@ from zoo.train.experiment import Experiment
 from zoo.train.xla_options import compiler_options
 from zoo.tree import path_names
 from zoo.verify.reduced_config import Reduced
-from zoo.verify.reduced_program import Program, program, reduce
+from zoo.verify.reduced_program import Program, program, reduce, update
 
 # A difference counts from this part of the largest entry on, and from so many times what rounding alone makes of it.
 RELATIVE, ROUNDING = 1e-4, 20.0
 NUDGE = 2.0**-21  # By how much parameters are moved to see what rounding makes of a gradient.
 QUICKLY = {"xla_backend_optimization_level": 0}
 NOTHING_BUT = 1e-3  # A gradient that rounding changes by this part of it is zero but for rounding, as a key's bias.
+UPDATE = "the update of "  # So begins its name.
 NEGLIGIBLE = 1e-7  # Of the largest gradient of all: smaller ones are rounding.
 
 
@@ -36,8 +41,9 @@ class Verdict(NamedTuple):
   """What came of a comparison.
 
   Attributes:
-    wrong: name ("loss", or the path of a parameter) -> largest difference relative to the largest entry; of those that
-      differ, in the order in which a step computes them: the loss, then gradients from the last module to the first.
+    wrong: name ("loss", the path of a parameter for its gradient, UPDATE and the path for its update) -> largest
+      difference relative to the largest entry; of those that differ, in the order in which a step computes them: the
+      loss, then gradients from the last module to the first, then updates.
     module: the first module whose output differs, "" if none does or is known to.
     parameters: how many were compared.
     largest: the largest relative difference of those that agree.
@@ -56,12 +62,15 @@ class Verdict(NamedTuple):
     """For people."""
     if self.wrong:
       name, error = next(iter(self.wrong.items()))
-      what = "the loss" if name == "loss" else f"the gradient of {name}"
-      more = f", and so do {len(self.wrong) - 1} others of {self.parameters} gradients" if len(self.wrong) > 1 else ""
+      what = "the loss" if name == "loss" else name if name.startswith(UPDATE) else f"the gradient of {name}"
+      kind = "updates" if name.startswith(UPDATE) else "gradients"
+      alike = sum(one.startswith(UPDATE) == name.startswith(UPDATE) for one in self.wrong)
+      more = f", and so do {alike - 1} others of {self.parameters} {kind}" if alike > 1 else ""
       where = f"; the first module whose output differs is {self.module}" if self.module else ""
       return f"{what} differs from one device's by {error:.2g} times its largest entry{more}{where}"
     return (
-      f"loss and {self.parameters} gradients are one device's, within {self.largest:.1g} of their largest entries "
+      f"loss and {self.parameters} gradients are one device's, and so is what the optimiser makes of gradients, within "
+      f"{self.largest:.1g} of their largest entries "
       f"(float32; reduced: {self.reduced}; {self.seconds:.1f} s)"
     )
 
@@ -105,19 +114,76 @@ def compare(config: Any, made: Experiment, mesh: Mesh) -> Verdict:
       _leaves(run(_put(tree, alone.placed), _rows(batch, alone)))
       for tree in (params, _nudge(params, 0), _nudge(params, 1))
     )
-    rounding = [max(_largest(a - x) for a in others) for x, *others in zip(expected, *nudged, strict=True)]
-    errors = [_difference(array, reference) for array, reference in zip(found, expected, strict=True)]
-    errors, rounding, entries = _of_all_hosts([errors, rounding, [_largest(x) for x in expected]])
-    if not np.isfinite(entries).all() or not entries[1:].any():
+    gradients = _compared(found, expected, nudged, apart=1)
+    if not np.isfinite(gradients.entries).all() or not gradients.entries[1:].any():
       raise UserError("of random parameters one device's loss or gradients are not finite, or all gradients are zero")
-    floor = NEGLIGIBLE * entries[1:].max() * (np.arange(len(entries)) > 0)
-    bad = ~(errors <= RELATIVE * entries + ROUNDING * rounding + floor)
-    relative = errors / np.where(entries > 0, entries, 1)
+    updates = _updates(config, params, (split, mesh), (alone, one))
     names = ["loss", *path_names(alone.shapes)]
-    wrong = {names[i]: float(relative[i]) for i in _backwards(names, alone.modules) if bad[i]}
+    wrong = {names[i]: gradients.relative[i] for i in _backwards(names, alone.modules) if gradients.bad[i]}
     module = _first_module(config, made, reduced, batch, params, mesh, one) if wrong else ""
-  largest = float(relative[~bad & (rounding < NOTHING_BUT * entries)].max(initial=0))
+    wrong |= {UPDATE + names[i + 1]: updates.relative[i] for i in np.flatnonzero(updates.bad)}
+  largest = max(gradients.largest, updates.largest)
   return Verdict(wrong, module, len(names) - 1, largest, reduced.what, time.monotonic() - begun)
+
+
+class _Compared(NamedTuple):
+  """Of each of several arrays: its largest entry, how far it is off as a part of that, and whether that is too far.
+
+  Attributes:
+    largest: of what is not too far off.
+  """
+
+  entries: np.ndarray
+  relative: list[float]
+  bad: np.ndarray
+  largest: float
+
+
+def _compared(
+  found: list[jax.Array], expected: list[np.ndarray], nudged: list[list[np.ndarray]], apart: int = 0
+) -> _Compared:
+  """Arrays on a mesh against one device's.
+
+  Args:
+    nudged: those of inputs that were moved by what is near rounding.
+    apart: so many in front have nothing to do with the size of the others.
+  """
+  rounding = [max(_largest(a - x) for a in others) for x, *others in zip(expected, *nudged, strict=True)]
+  errors = [_difference(array, reference) for array, reference in zip(found, expected, strict=True)]
+  errors, rounding, entries = _of_all_hosts([errors, rounding, [_largest(x) for x in expected]])
+  floor = NEGLIGIBLE * entries[apart:].max(initial=0) * (np.arange(len(entries)) >= apart)
+  bad = ~(errors <= RELATIVE * entries + ROUNDING * rounding + floor)
+  relative = errors / np.where(entries > 0, entries, 1)
+  largest = float(relative[~bad & (rounding < NOTHING_BUT * entries)].max(initial=0))
+  return _Compared(entries, relative.tolist(), bad, largest)
+
+
+def _updates(config: Any, params: Any, split: tuple[Program, Mesh], alone: tuple[Program, Mesh]) -> _Compared:
+  """What the optimiser adds to each parameter in a second step, when its state is no longer zeros.
+
+  A second step's gradients have the signs of the first's: where momentum and gradient cancel, rounding decides.
+  """
+  there, here = update(config, *split), update(config, *alone, alone=True)
+  (program, mesh), (single, one) = split, alone
+  first = numbers(program.shapes, seed=(config.seed + 1) % 2**32)
+  rng = np.random.default_rng(config.seed % 2**32)
+  second = jax.tree.map(lambda x: (x * rng.uniform(1, 2, x.shape)).astype(x.dtype), first)
+
+  def compiled(update, program, mesh):
+    places = program.placed, update.placed
+    return _jit(update.run, mesh, (*places, program.placed), places)
+
+  own = _put(params, single.placed)
+  run = compiled(here, single, one)
+  begun = _jit(here.begin, one, (single.placed,), here.placed)(own)
+  state = run(_put(first, single.placed), begun, own)[1]
+  expected, *nudged = (
+    _leaves(run(_put(tree, single.placed), state, own)[0]) for tree in (second, _nudge(second, 0), _nudge(second, 1))
+  )
+  state = _put(jax.tree.map(np.asarray, state), there.placed)
+  run = compiled(there, program, mesh)
+  found = run(_put(second, program.placed), state, _put(params, program.placed))[0]
+  return _compared(jax.tree.leaves(found), expected, nudged)
 
 
 def _of_all_hosts(numbers: Any) -> np.ndarray:
@@ -127,13 +193,13 @@ def _of_all_hosts(numbers: Any) -> np.ndarray:
 
 
 def _compiled(program: Program, mesh: Mesh) -> Callable:
-  return jax.jit(
-    program.run,
-    in_shardings=(program.placed, program.by_row),
-    out_shardings=(None, program.placed),
-    # The numbers are few: on CPUs quick compilation is worth more than quick code.
-    compiler_options=QUICKLY if mesh.devices.flat[0].platform == "cpu" else compiler_options(mesh),
-  )
+  return _jit(program.run, mesh, (program.placed, program.by_row), (None, program.placed))
+
+
+def _jit(run: Callable, mesh: Mesh, given: Any, returned: Any) -> Callable:
+  # The numbers are few: on CPUs quick compilation is worth more than quick code.
+  options = QUICKLY if mesh.devices.flat[0].platform == "cpu" else compiler_options(mesh)
+  return jax.jit(run, in_shardings=given, out_shardings=returned, compiler_options=options)
 
 
 def _put(tree: Any, placed: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Loss and gradients of a reduced config, as functions of parameters and a batch, on a mesh or on one device."""
+"""Loss, gradients and updates of a reduced config, as functions of arrays, on a mesh or on one device."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from zoo import kernels, sharding
+from zoo import kernels, optim, sharding
 from zoo.build import build
 from zoo.config import registry
+from zoo.config.loading import without
 from zoo.data.images.augment import augment
 from zoo.errors import UserError
 from zoo.kernels.experts import on_mesh
@@ -40,6 +41,47 @@ class Program(NamedTuple):
   placed: Any
   by_row: Any
   modules: list[str]
+
+
+class Update(NamedTuple):
+  """What an optimiser makes of gradients.
+
+  Attributes:
+    begin: parameters -> its state before the first step.
+    run: (gradients, state, parameters) -> (what is added to the parameters, state).
+    placed: where its state lives.
+  """
+
+  begin: Callable
+  run: Callable
+  placed: Any
+
+
+# Of an optimiser, what is decided for each parameter by its name or for each step, and computed entry by entry: names
+# may have gone with the layers that were taken away.
+BY_NAME = ("decay", "multipliers", "trainable", "freeze", "schedule", "warmup_steps", "end")
+# Options that ask how large a parameter is: reduced ones are treated as large ones are.
+OF_SIZE = {"adafactor": {"min_dim_size_to_factor": 1}}
+
+
+def update(config: Any, program: Program, mesh: Mesh, alone: bool = False) -> Update:
+  """The config's optimiser for a program's parameters, all of which learn, and at the rate 1.
+
+  Args:
+    alone: a mesh of one device, as of `program`.
+
+  Raises:
+    UserError: options that the optimiser refuses.
+  """
+  options = without(config.optimizer, "accumulate", "ema", "reduce_dtype", *BY_NAME)
+  options |= {"learning_rate": 1.0, "schedule": "constant", **OF_SIZE.get(options.get("name", ""), {})}
+  optimizer, _ = optim.optimizer(program.shapes, config.steps, **options)
+  shapes = jax.eval_shape(optimizer.init, program.shapes)
+  if alone:
+    placed = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), shapes)
+  else:
+    placed = sharding.shardings({"params": program.shapes, "opt_state": shapes}, config.sharding, mesh)["opt_state"]
+  return Update(optimizer.init, optimizer.update, placed)
 
 
 def program(
