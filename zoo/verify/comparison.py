@@ -2,8 +2,9 @@
 
 XLA's partitioner silently computes wrong results for some valid placements (docs/sharding.md, "Wrong numbers of the
 compiler"). So the configured model, reduced to sizes that divide alike (`zoo.verify.reduced_config`), goes through the
-configured objective on the mesh and on one device, with random parameters, in float32. So does its optimiser, with random gradients: the
-same on both, for where an optimiser divides by small numbers the rounding of gradients would look like a fault.
+configured objective on the mesh and on one device, with random parameters, in float32. So does its optimiser, with
+random gradients: the same on both, for where an optimiser divides by small numbers the rounding of gradients would look
+like a fault.
 
 All of it in float32, also what crosses devices (`optimizer.reduce_dtype`): in which precision numbers are decides
 nothing about where they go, and a fault stands out from float32's rounding.
