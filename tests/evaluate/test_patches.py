@@ -46,6 +46,11 @@ def test_a_siglip_2_of_any_shape_is_evaluated_by_its_patches(siglip2, labelled):
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), dict(got), want)
   with pytest.raises(UserError, match="A siglip2 takes patches"):
     model_data.records_for(model, section(labelled), training=True)
+  anew = model.clone(preprocessing_json="{}")  # As zoo.build makes it.
+  with pytest.raises(UserError, match="no pipeline makes batches to train on. Train a model of one image_size"):
+    model_data.records_for(anew, section(labelled), training=True)
+  with pytest.raises(UserError, match="carries nothing of how they are made"):
+    model_data.records_for(anew, section(labelled))
 
 
 def test_retrieval_compares_what_embed_makes_of_images_and_captions(siglip2, tmp_path):

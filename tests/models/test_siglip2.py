@@ -63,7 +63,7 @@ def test_impossible_inputs_and_sizes_are_refused():
       **image, "patches": image["patches"][:, :, 1:]
     },
     r"grid of an image have shape \[2, 3\]": {**image, "grid": jnp.ones((2, 3), int)},
-    "image is ArrayImpl, the model wants a dict of patches, valid, grid": image["patches"],
+    r"image is an array .*, the model wants a dict of patches, valid, grid: zoo.load_processor": image["patches"],
   }.items():  # fmt: skip
     with pytest.raises(ValueError, match=message):
       MODEL.apply(PARAMS, wrong, method="encode_image")

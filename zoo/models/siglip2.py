@@ -103,8 +103,11 @@ def patches_fit(image, patch_size, channels):
   pixels = patch_size**2 * channels
   kinds = {"patches": ("batch", "n", pixels), "valid": ("batch", "n"), "grid": ("batch", 2)}
   if not isinstance(image, dict) or set(image) != set(kinds):
-    raise ValueError(f"image is {sorted(image) if isinstance(image, dict) else type(image).__name__}, "
-                     f"the model wants a dict of {', '.join(kinds)}.")  # fmt: skip
+    has = sorted(image) if isinstance(image, dict) else f"an array {list(jnp.shape(image))}"
+    raise ValueError(
+      f"image is {has}, the model wants a dict of {', '.join(kinds)}: zoo.load_processor(FOLDER) of a published model "
+      "makes them."
+    )
   batch, n = (*image["patches"].shape, 0, 0)[:2]
   for name, wanted in kinds.items():
     if image[name].shape != tuple({"batch": batch, "n": n}.get(size, size) for size in wanted):

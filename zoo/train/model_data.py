@@ -118,11 +118,11 @@ def records_for(model: Any, data: Any, *, where: str = "data", training: bool = 
 def _processor(model: Any, section: Mapping[str, Any], training: bool) -> Any:
   """The processor that makes the images of this section; None: its `fit` does."""
   processor = preprocessing.image_processor(model)
-  if isinstance(processor, PatchProcessor) and training:
-    raise UserError(
-      f"A {model.spec['family']} takes patches of images of any shape, of which no pipeline makes batches to train on. "
-      "Train a model of one image_size."
-    )
+  if _takes_patches(model) and (training or processor is None):
+    why = "of which no pipeline makes batches to train on. Train a model of one image_size, e.g. a siglip"
+    if not training:
+      why = "and carries nothing of how they are made. Take one whose folder has a preprocessor_config.json"
+    raise UserError(f"A {model.spec['family']} takes patches of images of any shape, {why}.")
   if isinstance(processor, PatchProcessor):
     said = [name for name in ("fit", "image_size") if name in section]
     if said:
@@ -134,6 +134,11 @@ def _processor(model: Any, section: Mapping[str, Any], training: bool) -> Any:
   if processor.shape is None and size is None:
     raise UserError("The model's processor makes images of several sizes. Set image_size in the evaluator's data.")
   return processor if size is None or processor.shape == (size, size) else None
+
+
+def _takes_patches(model: Any) -> bool:
+  """Whether the images of a model are dicts of patches."""
+  return hasattr(model, "example") and isinstance(model.example()[0], Mapping)
 
 
 def defaults(model: Any) -> dict[str, Any]:
