@@ -118,6 +118,7 @@ def test_optional_sections_have_defaults_that_no_run_changes(file):
     ("--steps=5", "Unknown flag --steps. Did you mean '--config.steps'?"),
     ("--runn=x", "Unknown flag --runn."),
     ("--traceback=no", "--traceback takes no value. Leave '=no' away."),
+    ("--config=other.py", "--config is given twice, the first time as "),
     ("extra", "Unexpected argument 'extra'"),
     ("-config.steps=3", "Unexpected argument '-config.steps=3'"),
     ("--config.steps", "--config.steps needs a value"),

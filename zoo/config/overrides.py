@@ -30,8 +30,10 @@ def split(
       raise UserError(f"Unexpected argument '{word}'. Options look like --config=FILE.py and --config.steps=500.")
     if head in KINDS and name not in flags:
       raise UserError(f"Unknown flag --{name}. Did you mean '--config.{name}'?")
-    if name in options and equals:
+    if name in options and name != "config" and name not in flags:
       raise UserError(f"--{name} takes no value. Leave '={text}' away.")
+    if name in options:
+      raise UserError(f"--{name} is given twice, the first time as {shown(options[name])}. Leave one out.")
     if head != "config" and name not in flags:
       near = did_you_mean(f"--{name}", [f"--{flag}{dot}{path}" for flag in known])
       raise UserError(f"Unknown flag --{name}.{near} --help lists the flags.")

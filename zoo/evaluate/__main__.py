@@ -30,7 +30,7 @@ from zoo.hosts.libtpu import hush_libtpu
 from zoo.hub.files import CONFIG, is_published
 from zoo.hub.ids import folder_of
 from zoo.saving import MODEL
-from zoo.storage import check_folder, is_remote, place
+from zoo.storage import check_folder, is_remote, make_folder, place
 
 FLAGS = {
   "run": "folder of the run",
@@ -61,6 +61,7 @@ def main(argv: list[str]) -> int:
     params = jax.device_put(params, sharding.shardings(params, config.sharding, mesh))
     section = {"evaluators": chosen(config.eval.evaluators.to_dict(), options.get("only"))}
     evaluators = evaluate.evaluators(section, model, config.data)
+  make_folder(workdir)  # Told before the work, not after it.
   tables = []
 
   def note(text: str) -> None:
