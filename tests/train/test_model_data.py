@@ -16,6 +16,7 @@ from zoo.data import shipped
 from zoo.errors import UserError
 from zoo.evaluate import linear_probe, zero_shot
 from zoo.hub.preprocessing import image_processor
+from zoo.objectives.objective import Context
 from zoo.preprocessing import as_float
 from zoo.sharding import make_mesh
 from zoo.train import model_data
@@ -232,11 +233,11 @@ def test_training_from_a_published_model_has_its_pixels(vit, labelled):
   params = jax.jit(run.init)(jax.random.key(0))["params"]
   ready = zoo.load_processor(vit / "hub")(list(batch["image"]))["image"]
   loss = jax.jit(run.loss)
-  got, want = loss(params, batch, 0)[0], loss(params, {**batch, "image": ready}, 0)[0]
+  got, want = (loss(params, images, Context(0))[0] for images in (batch, {**batch, "image": ready}))
   np.testing.assert_allclose(got, want, rtol=1e-6)
   # Augmentation works on pixels from -1 to 1, and ends as the model wants them: here it changes nothing.
   config["data"]["augment"] = [{"name": "shift", "pixels": 0}]
-  np.testing.assert_allclose(jax.jit(made(config).loss)(params, batch, 0)[0], want, rtol=1e-5)
+  np.testing.assert_allclose(jax.jit(made(config).loss)(params, batch, Context(0))[0], want, rtol=1e-5)
 
 
 def test_a_run_goes_on_with_the_pixels_that_it_began_with(vit, labelled, tmp_path):
