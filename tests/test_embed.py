@@ -149,6 +149,11 @@ def test_callers_mistakes_end_in_one_line(encoder):
       call()
 
 
+def test_an_encoder_of_texts_alone_takes_the_names_of_images(encoder, tmp_path):
+  (tmp_path / "cat.jpg").touch()
+  assert zoo.embed(encoder[0], [str(tmp_path / "cat.jpg")]).shape == (1, 6)
+
+
 def test_images_and_texts_of_a_clip_share_a_space(tmp_path):
   model = zoo.build(
     "clip", image_size=8, patch_size=4, image_dim=6, image_depth=1, image_heads=2, text_dim=6, text_depth=1,
@@ -169,6 +174,14 @@ def test_images_and_texts_of_a_clip_share_a_space(tmp_path):
   tokens = zoo.load_tokenizer("clip")(["a photo of a cat"])["tokens"]
   want = jax.jit(functools.partial(model.apply, method="encode_text"))({"params": params}, tokens)
   np.testing.assert_allclose(texts[:1], want, atol=2e-6)
+  path = tmp_path / "a cat.PNG"
+  pictures[0].save(path)
+  make = zoo.embedder(tmp_path)
+  for items in (str(path), ["a cat", str(path)]):
+    with pytest.raises(UserError, match=r"cat\.PNG' is an image's file, .* Give .* pathlib\.Path\('.*a cat\.PNG'\)"):
+      zoo.embed(make, items)
+  np.testing.assert_allclose(zoo.embed(make, path), images[:1], atol=2e-6)
+  assert zoo.embed(make, "cat.png").shape == (1, 5)  # No file is called so: it is a text.
 
 
 def test_images_of_a_vit_are_its_pooled_output(tmp_path):
@@ -181,6 +194,9 @@ def test_images_of_a_vit_are_its_pooled_output(tmp_path):
   want = jax.jit(model.apply)({"params": zoo.load(tmp_path)[1]}, array)["pooled"]
   np.testing.assert_allclose(found, want, rtol=1e-5, atol=2e-6)
   np.testing.assert_allclose(np.linalg.norm(zoo.embed(tmp_path, [image], unit=True)), 1, rtol=1e-5)
+  (tmp_path / "a.png").touch()
+  with pytest.raises(UserError, match="Give images as pathlib.Path"):
+    zoo.embed(tmp_path, str(tmp_path / "a.png"))
   with pytest.raises(UserError, match="a vit makes no vectors of texts"):
     write(tmp_path, "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
     with_vocabulary(tmp_path)

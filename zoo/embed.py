@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.data.images.files import is_picture
 from zoo.data.tokenizers.variants import lower_cased
-from zoo.errors import UserError
+from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
 from zoo.hub.preprocessing import load_processor
@@ -76,7 +77,8 @@ def embed(
     ignore: entries of a published model's config.json to leave unread, as of `zoo.load`.
 
   Raises:
-    UserError: the model makes no vectors of such items, the folder lacks its tokenizer or its processor.
+    UserError: the model makes no vectors of such items, the folder lacks its tokenizer or its processor; a text is the
+      path of an image, and the model takes images.
 
   >>> import zoo
   >>> model = zoo.build("vit", image_size=4, patch_size=2, dim=8, depth=1, num_heads=2)
@@ -150,6 +152,7 @@ class Embedder:
 
   def texts(self, texts, batch_size, pooling, unit, max_length, prompt, truncate_dim) -> np.ndarray:
     """See `embed`."""
+    self._refuse_pictures(texts)
     encoder = self.encoder if pooling is None else self.encoder.with_pooling(pooling)
     encoder = encoder.without_unit() if unit is False else encoder
     if max_length is not None and max_length < 1:
@@ -184,6 +187,16 @@ class Embedder:
     """See `embed`."""
     run = self._program(("image", unit, truncate_dim), lambda: self._image(bool(unit), truncate_dim))
     return self._batches(run, images, batch_size, self.processor)
+
+  def _refuse_pictures(self, texts: list[str]) -> None:
+    """UserError for the path of an image as a text, where the model could mean either."""
+    takes = hasattr(self.model, "encode_image") or "image" in inspect.signature(self.model.__call__).parameters
+    path = next((text for text in texts if takes and is_picture(text)), None)
+    if path is not None:
+      raise UserError(
+        f"{shown(path)} is an image's file, and a str is a text: its name would be embedded. Give images as "
+        f"pathlib.Path({shown(path)})."
+      )
 
   def _cut(self, texts: list[str], most: int) -> dict[str, np.ndarray]:
     width = SHORTEST

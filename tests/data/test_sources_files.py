@@ -79,7 +79,7 @@ def test_texts_that_cannot_be_read_are_named(tmp_path):
     ("text:nowhere", "There is no folder .*nowhere"),
     ("text:*.txt", r"No file matches .*\*\.txt"),
     ("text:.", "No file matches"),
-    ("txt:.", r"has no 'txt'. Did you mean 'text'\? It has: images, jsonl, text, tfds, webdataset"),
+    ("txt:.", r"has no 'txt'. Did you mean 'text'\? It has: coco, images, jsonl, text, tfds, webdataset"),
     ("notes", "source is 'notes'. It must be KIND:WHERE"),
     ("text:", "source is 'text:'. It must be KIND:WHERE"),
   ],
@@ -116,7 +116,7 @@ def test_line_ends_blank_lines_and_a_mark_of_byte_order_do_not_matter(tmp_path):
 @pytest.mark.parametrize(
   "line, message",
   [
-    ('{"text": "cut', r"data\.jsonl line 2 is not JSON: Unterminated string"),
+    ('{"text": "cut', r"data\.jsonl line 2 is not JSON: Unterminated string starting at column 10\.$"),
     ("[1, 2]", r"data\.jsonl line 2 is \[1, 2\], not a JSON object"),
     ("\udcff", r"data\.jsonl line 2 is not JSON"),
     ('{"text": "cut \\ud83d"}', r"data\.jsonl line 2 holds '\\ud83d', half of a character"),
@@ -128,6 +128,18 @@ def test_a_broken_line_is_told_when_it_is_read(tmp_path, line, message):
   source = open_source(f"jsonl:{tmp_path}")
   with pytest.raises(UserError, match=message):
     everything(source)
+
+
+def test_a_file_of_another_format_is_told_by_its_first_line(tmp_path):
+  toys.write(tmp_path, {"a.jsonl": "\n" + "text,label\n" * 50})
+  source = open_source(f"jsonl:{tmp_path}")
+  assert len(source) == 50
+  for index in range(len(source)):
+    with pytest.raises(UserError) as told:
+      source[index]
+    message = str(told.value)
+    assert message.startswith(f"{source.where(index)} is not JSON: Expecting value at column 1.")
+    assert ("Nor is line 2, the first. Has the file a JSON object a line?" in message) != ("line 2 is" in message)
 
 
 def test_an_empty_file_of_lines_is_named(tmp_path):

@@ -7,6 +7,7 @@ from PIL import Image
 
 import zoo
 from zoo.errors import UserError
+from zoo.hub.preprocessing import processor_of
 
 
 def folder_with(path, file="preprocessor_config.json", **entries):
@@ -126,9 +127,28 @@ def test_images_that_cannot_be_taken_end_in_one_line(tmp_path):
     processor(np.zeros((2, 2, 3)))
   with pytest.raises(UserError, match="image 1: the image does not decode"):
     processor([Image.new("RGB", (2, 2)), b"nothing"])
-  with pytest.raises(UserError, match="image 0: the image does not decode .*No such file"):
-    processor("nowhere.png")
+  unreadable = {"nowhere.png": "image 0: there is no file 'nowhere.png'", tmp_path: "cannot be read .Is a directory"}
+  for path, message in {**unreadable, "a\0.png": "cannot be read .*null"}.items():
+    with pytest.raises(UserError, match=message):
+      processor(path)
   with pytest.raises(UserError, match="come out in 2 sizes, e.g. 2 x 2 and 3 x 2"):
     processor([Image.new("RGB", (2, 2)), Image.new("RGB", (2, 3))])
   with pytest.raises(UserError, match="no image to process"):
     processor([])
+
+
+def test_a_processor_of_the_zoos_own_pixels_names_what_is_wrong_and_itself_in_a_line(tmp_path):
+  model = zoo.build("vit", image_size=4, patch_size=2, dim=4, depth=1, num_heads=2)
+  processor = processor_of(model)
+  assert repr(processor) == "FitProcessor(size=4, fit='crop', background='white', model=<vit>)"
+  assert processor(np.zeros((5, 7), np.uint16))["image"].shape == (1, 4, 4, 3)
+  mistakes = {
+    "image 1: there is no file .*b.png": tmp_path / "b.png",
+    r"image 1 is float32 \(5, 7, 3\). It must be uint8": np.zeros((5, 7, 3), np.float32),
+    r"image 1 is uint16 \(5, 7, 3\). It must be uint8": np.zeros((5, 7, 3), np.uint16),
+    r"image 1 is object \(\). It must be uint8": None,
+  }
+  for message, image in mistakes.items():
+    with pytest.raises(UserError, match=message) as told:
+      processor([np.zeros((5, 7, 3), np.uint8), image])
+    assert "decode" not in str(told.value)

@@ -12,7 +12,7 @@ from zoo import json_files
 from zoo.build import build
 from zoo.convert.rules import reference
 from zoo.convert.rules.options import Options, check_ignored
-from zoo.data.images import pixels
+from zoo.data.images import files, pixels
 from zoo.data.tokenizers.folder import has_tokenizer
 from zoo.data.tokenizers.open_clip import is_open_clip
 from zoo.errors import UserError, shown
@@ -20,7 +20,7 @@ from zoo.hub import open_clip_images
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
 from zoo.hub.log_mel import LogMel
-from zoo.hub.processors import CLASSES, ImageProcessor, PatchProcessor, opened
+from zoo.hub.processors import CLASSES, ImageProcessor, PatchProcessor, checked, opened
 from zoo.preprocessing import RESAMPLES, as_float
 
 MODEL, NESTED, PLAIN = "model.json", "processor_config.json", "preprocessor_config.json"
@@ -122,6 +122,11 @@ class FitProcessor(NamedTuple):
   background: str
   model: Any
 
+  def __repr__(self) -> str:
+    # Of the model its name is enough: a module's own repr is that of all its parts.
+    model = getattr(self.model, "spec", {}).get("family", type(self.model).__name__)
+    return f"FitProcessor(size={self.size}, fit={self.fit!r}, background={self.background!r}, model=<{model}>)"
+
   def __call__(self, images: Any) -> dict[str, np.ndarray]:
     """One image or several: PIL images, uint8 [height, width] or [height, width, 1, 3 or 4], bytes of a file, paths."""
     images = images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]
@@ -132,8 +137,9 @@ class FitProcessor(NamedTuple):
 
   def _one(self, image: Any, what: str) -> np.ndarray:
     if isinstance(image, str | os.PathLike):
-      with pixels.told(what):
-        image = pathlib.Path(image).expanduser().read_bytes()
+      image = files.content_of(image, what)
+    if isinstance(image, np.ndarray) and (image.dtype != np.uint16 or image.ndim != 2):  # Grey may have 16 bits.
+      image = checked(image, what)
     if not isinstance(image, bytes | np.ndarray):
       image = np.asarray(image if isinstance(image, Image.Image) and image.mode == "RGBA" else opened(image, what))
     colour = pixels.BLACK if self.background == "black" else pixels.WHITE

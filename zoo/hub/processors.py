@@ -2,7 +2,6 @@
 
 import math
 import os
-import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -214,9 +213,9 @@ def opened(image: Any, what: str) -> Image.Image:
       picture, turned = image, files.in_8_bits
     else:
       if isinstance(image, str | os.PathLike):
-        image = pathlib.Path(image).expanduser().read_bytes()
+        image = files.content_of(image, what)
       elif not isinstance(image, bytes):
-        image = _checked(np.asarray(image), what)
+        image = checked(np.asarray(image), what)
       picture, turned = files.opened(image), files.plain
     # A palette that has an alpha and no transparent entry named is opaque to the reference.
     opaque = not {"A", "a"} & set(picture.getbands()) and picture.info.get("transparency") is None
@@ -238,7 +237,8 @@ def middle(array: np.ndarray, height: int, width: int, rounds: bool = False) -> 
   return array[top : top + height, left : left + width]
 
 
-def _checked(array: np.ndarray, what: str) -> np.ndarray:
+def checked(array: np.ndarray, what: str) -> np.ndarray:
+  """An array that is an image of 8 bits; a UserError that names its dtype and shape if it is none."""
   if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.ndim == 3 and array.shape[-1] not in (1, 3, 4):
     raise UserError(
       f"{what} is {array.dtype} {array.shape}. It must be uint8 [height, width] or [height, width, 1, 3 or 4], "

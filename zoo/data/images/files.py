@@ -7,6 +7,8 @@ file tells, so they are refused rather than guessed. Of an animation the first f
 
 import contextlib
 import io
+import os
+import pathlib
 from collections.abc import Generator
 from typing import Any
 
@@ -14,6 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from zoo.data.bad_records import BadRecord
+from zoo.errors import UserError, shown
 
 PICTURES = tuple(
   f".{ending}"
@@ -44,7 +47,7 @@ def told(what: str) -> Generator[None]:
   """What Pillow raises, as one line about `what`."""
   try:
     yield
-  except MemoryError:  # Of this machine, not of the image.
+  except (MemoryError, UserError):  # Of this machine, not of the image; or told already.
     raise
   except UnidentifiedImageError as error:
     raise BadRecord(f"{what}: the image does not decode (it has no format that Pillow knows).") from error
@@ -52,6 +55,26 @@ def told(what: str) -> Generator[None]:
     raise BadRecord(f"{what}: the image is refused ({error}).") from error
   except Exception as error:  # Each of Pillow's formats raises kinds of its own for a file that is damaged.
     raise BadRecord(f"{what}: the image does not decode ({str(error)[:200] or type(error).__name__}).") from error
+
+
+def content_of(path: str | os.PathLike, what: str) -> bytes:
+  """The bytes of an image's file.
+
+  Raises:
+    UserError: there is no such file, or it cannot be read.
+  """
+  try:
+    return pathlib.Path(path).expanduser().read_bytes()
+  except FileNotFoundError as error:
+    raise UserError(f"{what}: there is no file {shown(str(path), 300)}. Check the path.") from error
+  except (OSError, ValueError, RuntimeError) as error:  # Of a name with a null byte, of a home that nobody has.
+    reason = getattr(error, "strerror", None) or error
+    raise UserError(f"{what}: {shown(str(path), 300)} cannot be read ({reason}).") from error
+
+
+def is_picture(text: str) -> bool:
+  """Whether a text is the path of a file that is there and has an image's suffix."""
+  return text.lower().endswith(ENDINGS) and os.path.isfile(os.path.expanduser(text))
 
 
 def opened(image: Any) -> Image.Image:

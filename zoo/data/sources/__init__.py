@@ -115,6 +115,10 @@ def json_value(content: bytes, what: str) -> Any:
   except UnicodeEncodeError as error:
     half = error.object[error.start]
     raise BadRecord(f"{what} holds {half!a}, half of a character that is written as two escapes.") from error
+  except json.JSONDecodeError as error:
+    # Of a single line `what` says which one it is: "line 1" of that line would be a second number.
+    mistake = error if b"\n" in content.strip() else f"{error.msg.removesuffix(' at')} at column {error.colno}"
+    raise BadRecord(f"{what} is not JSON: {mistake}.") from error
   except ValueError as error:
     raise BadRecord(f"{what} is not JSON: {error}.") from error
   return value

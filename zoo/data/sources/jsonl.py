@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.data.bad_records import BadRecord
 from zoo.data.sources import Source, json_object, stamp
 from zoo.data.sources.files import Place, opened, read_part
 from zoo.data.sources.splits import files_of_split, hash_order, take
@@ -11,6 +12,7 @@ from zoo.errors import UserError
 
 ENDINGS = (".jsonl", ".ndjson")
 _BLOCK = 2**24  # bytes that are searched for line ends at a time
+_LOOK = 2**20  # bytes of a file in which its first line is looked for
 _SPACE = np.frombuffer(b" \t\r\v\f", np.uint8)
 
 
@@ -43,17 +45,39 @@ class JSONLines(Source):
     return len(self.table)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    number, _, start, end = self.table[index].tolist()
+    number, line, start, end = self.table[index].tolist()
     what = self.where(index)
     try:
       content = read_part(self.files[number], start, end - start)
+      return json_object(content, what)
     except OSError as error:
       raise UserError(f"{what} cannot be read: {error.strerror or error}.") from error
-    return json_object(content, what)
+    except BadRecord as error:
+      # Lines are read in an order of their own: a file of another format is known by its first one.
+      first = first_line(self.files[number])
+      if first is None or first[0] == line or is_object(first[1]):
+        raise
+      raise BadRecord(f"{error} Nor is line {first[0] + 1}, the first. Has the file a JSON object a line?") from error
 
   def where(self, index: int) -> str:
     number, line, *_ = self.table[index].tolist()
     return f"{self.files[number]} line {line + 1}"
+
+
+def first_line(path: Place) -> tuple[int, bytes] | None:
+  """Number from 0 and content of a file's first line that is not blank; None if none ends within _LOOK bytes."""
+  content = read_part(path, 0, _LOOK)
+  lines = content.split(b"\n")[: None if len(content) < _LOOK else -1]
+  return next(((number, line) for number, line in enumerate(lines) if line.strip()), None)
+
+
+def is_object(content: bytes) -> bool:
+  """Whether it is a JSON object."""
+  try:
+    json_object(content, "")
+  except BadRecord:
+    return False
+  return True
 
 
 def line_spans(path: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
