@@ -20,17 +20,16 @@ exclude_patterns = ["_build", "README.md"]
 
 html_theme = "pydata_sphinx_theme"
 html_title = project
-html_static_path = ["_static"]
+html_static_path, templates_path = ["_static"], ["_templates"]
 html_css_files = ["site.css"]
 html_show_sourcelink = html_show_copyright = False
 html_theme_options = {
-  "navbar_align": "left",
-  "show_nav_level": 1,
+  "navbar_center": [],
   "secondary_sidebar_items": {"**": ["page-toc"], "index": []},
   "footer_start": ["copyright"],
   "footer_end": ["sphinx-version"],
 }
-html_sidebars = {"index": []}
+html_sidebars = {"**": ["navigation.html"]}
 
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -45,7 +44,7 @@ nb_execution_timeout = 900
 nb_merge_streams = True
 nb_output_stderr = "remove"
 
-default_role = "code"
+default_role, highlight_language = "code", "none"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False

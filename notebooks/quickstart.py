@@ -142,11 +142,7 @@ for axis in axes:
 plt.show()
 
 # %% [markdown]
-# ## Evaluate it again
+# ## Next
 #
-# Training evaluated the model already; `python -m zoo.evaluate` does it for any run or published checkpoint.
-
-# %%
-done = subprocess.run([sys.executable, "-m", "zoo.evaluate", f"--run={RUN}"], cwd=ROOT, capture_output=True, text=True)
-print(done.stdout[-2500:], done.stderr[-2000:] if done.returncode else "")
-assert done.returncode == 0
+# `python -m zoo.evaluate --run=FOLDER` evaluates any run or published checkpoint again. `make train` trains this
+# model for 700 steps instead of 150; then the right name is among the first ten for 47 % of the drawings.
