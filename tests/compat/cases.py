@@ -74,6 +74,27 @@ CONFIGS |= {
   "FlaxMarianMTModel": MARIAN,
   "FlaxWhisperForConditionalGeneration": WHISPER,
 }
+# What goes on with a text, and looks at what another model has read.
+CROSSING = dict(is_decoder=True, add_cross_attention=True)
+CONFIGS |= {
+  "FlaxBertForCausalLM": {**BERT, "num_hidden_layers": 1, **CROSSING},
+  "FlaxRobertaForCausalLM": {**ROBERTA, **CROSSING},
+  "FlaxGPT2LMHeadModel-crossing": {**GPT2, "add_cross_attention": True},
+  "FlaxBartForCausalLM": BART,
+}
+WIDER = {**IMAGES, "hidden_size": 15, "num_attention_heads": 5, "model_type": "vit"}
+READER = {**ROBERTA, "hidden_size": 15, "num_attention_heads": 5, "model_type": "roberta"}
+COMPOSED = {
+  "FlaxEncoderDecoderModel": dict(
+    encoder=READER, decoder={**BERT, "num_hidden_layers": 1, "model_type": "bert", **CROSSING}, decoder_start_token_id=3,
+  ),
+  "FlaxVisionEncoderDecoderModel": dict(
+    encoder=WIDER, decoder={**GPT2, "model_type": "gpt2", "add_cross_attention": True}, decoder_start_token_id=3,
+  ),
+  "FlaxVisionTextDualEncoderModel": dict(
+    vision_config=WIDER, text_config={**ROBERTA, "model_type": "roberta"}, projection_dim=7,
+  ),
+}  # fmt: skip
 OLD_NAMES = json.loads((Path(__file__).parent / "old_names.json").read_text())
 
 

@@ -8,7 +8,7 @@ from flax import serialization
 from flax.core import freeze
 
 import zoo
-from tests.compat.cases import BERT, CLIP, CONFIGS, OLD_NAMES, T5, TEXT, VISION, randomised, text_inputs
+from tests.compat.cases import BERT, CLIP, COMPOSED, CONFIGS, OLD_NAMES, T5, TEXT, VISION, randomised, text_inputs
 from zoo import compat
 from zoo.tree import flatten
 
@@ -29,9 +29,10 @@ def clip_folder(tmp_path):
   return tmp_path / "clip", params
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [*CONFIGS, *COMPOSED])
 def test_parameters_bear_the_old_names(name):
-  shapes = getattr(compat, name.partition("-")[0])(CONFIGS[name], _do_init=False).params_shape_tree
+  config = (CONFIGS | COMPOSED)[name]
+  shapes = getattr(compat, name.partition("-")[0])(config, _do_init=False).params_shape_tree
   assert {path: list(leaf.shape) for path, leaf in flatten(shapes).items()} == OLD_NAMES[name]
 
 

@@ -21,7 +21,7 @@ def inputs(name):
   texts = text_inputs(*((2, 3, 8) if name.endswith("MultipleChoice") else (2, 8)))
   if name == "FlaxCLIPModel":
     return {**texts, "pixel_values": IMAGES}
-  if any(name.startswith(family) for family in PAIRS) and "Encoder" not in name:
+  if any(name.startswith(family) for family in PAIRS) and not name.endswith(("EncoderModel", "CausalLM")):
     answers = {f"decoder_{key}": value for key, value in text_inputs(2, 7, seed=4).items()}
     if "Whisper" in name:
       return {"input_features": SOUNDS, **answers, "decoder_position_ids": POSITIONS[:, :7]}
@@ -29,6 +29,12 @@ def inputs(name):
   if name.startswith(("FlaxBert", "FlaxRoberta", "FlaxXLMRoberta")):
     types = CONFIGS[name].get("type_vocab_size", 2)
     texts["token_type_ids"] = np.random.default_rng(1).integers(0, types, texts["input_ids"].shape)
+  if name.endswith(("CausalLM", "-crossing")):
+    rng = np.random.default_rng(6)
+    read = {"encoder_hidden_states": rng.normal(size=(2, 5, 12)).astype(np.float32)}
+    texts |= read | {"encoder_attention_mask": np.array([[1] * 5, [1] * 3 + [0] * 2])}
+  if name == "FlaxBartForCausalLM":
+    return texts
   if not name.startswith(("FlaxT5", "FlaxDistilBert")) and not name.endswith("MultipleChoice"):
     texts["position_ids"] = POSITIONS
   return texts
@@ -62,6 +68,7 @@ def worst(ours, theirs):
 def test_equals_torch_and_is_read_by_it(name, tmp_path):
   old = getattr(compat, name.partition("-")[0])
   cls = name.partition("-")[0].removeprefix("Flax")
+  cls = "BertLMHeadModel" if cls == "BertForCausalLM" else cls
   config_cls = getattr(transformers, cls).config_class.__name__
   there = reference(Case(name, cls, config_cls, CONFIGS[name], None, None, {}, prepare=settle))
   there.save_pretrained(tmp_path / "theirs")
