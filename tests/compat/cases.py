@@ -86,7 +86,9 @@ WIDER = {**IMAGES, "hidden_size": 15, "num_attention_heads": 5, "model_type": "v
 READER = {**ROBERTA, "hidden_size": 15, "num_attention_heads": 5, "model_type": "roberta"}
 COMPOSED = {
   "FlaxEncoderDecoderModel": dict(
-    encoder=READER, decoder={**BERT, "num_hidden_layers": 1, "model_type": "bert", **CROSSING}, decoder_start_token_id=3,
+    encoder=READER,
+    decoder={**BERT, "num_hidden_layers": 1, "model_type": "bert", **CROSSING},
+    decoder_start_token_id=3,
   ),
   "FlaxVisionEncoderDecoderModel": dict(
     encoder=WIDER, decoder={**GPT2, "model_type": "gpt2", "add_cross_attention": True}, decoder_start_token_id=3,

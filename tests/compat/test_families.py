@@ -124,8 +124,11 @@ def test_texts_are_generated_as_the_likeliest_token_is_chosen_by_hand(name, tmp_
   np.testing.assert_array_equal(found, text)
   traced = jax.jit(lambda tokens, params: model.generate(tokens, max_length=10, params=params).sequences)
   np.testing.assert_array_equal(traced(TOKENS, params), text)
-  best = model.generate(TOKENS, max_length=9, num_beams=2, num_return_sequences=2, params=params)
+  several = dict(max_length=9, num_beams=2, num_return_sequences=2, forced_bos_token_id=None if answers else 8)
+  best = model.generate(TOKENS, **several, params=params)
   assert best.sequences.shape == (4, 9) and best.scores.shape == (4,)
+  traced = jax.jit(lambda tokens, params: model.generate(tokens, **several, params=params).sequences)
+  np.testing.assert_array_equal(traced(TOKENS, params), best.sequences)
 
   model.generation_config.max_length = 8
   model.save_pretrained(tmp_path, params)

@@ -90,7 +90,7 @@ class Generating(FlaxModel):
     else:
       entries = {name: x for name, x in entries.items() if name not in ("temperature", "top_k", "top_p")}
     config = entries_of(self.config) | ({"is_encoder_decoder": True} if answers else {})
-    options = generation.options(entries, config, "generate")
+    options = generation.options(entries, config, "generate", None if answers else length)
     # A token that the model does not have never comes: the defaults of configs are those of large vocabularies.
     for name in ("eos", "suppress", "suppress_first"):
       if name in options:

@@ -142,15 +142,15 @@ def _reordered(state, rows):
 
 
 def search(
-  model, params, source, settings, *, num_beams, length_penalty, num_return, early_stopping, ends, return_scores
+  model, params, source, settings, *, new, num_beams, length_penalty, num_return, early_stopping, ends, return_scores
 ):
-  """What `generate` returns of beam search."""
+  """What `generate` returns of beam search; `new`: how many tokens, a number though settings.steps be traced."""
   static = {"room": source.room, "beams": num_beams, "early_stopping": early_stopping, "ends": ends}
   reads, (loop, layers) = prepared(model, params)
   state = begin(*reads, source.inputs, settings, jnp.float32(length_penalty), **static)
   state = advance(loop, layers, state, settings, jnp.float32(length_penalty), **static)
   count = num_return or 1
-  new = state.ended[:, :count, : int(settings.steps)]
+  new = state.ended[:, :count, :new]
   prompt = jnp.broadcast_to(source.prompt[:, None], (*new.shape[:2], source.prompt.shape[1]))
   found = [jnp.concatenate([prompt, new], axis=2), state.ended_scores[:, :count]]
   found = found if num_return is not None else [array[:, 0] for array in found]

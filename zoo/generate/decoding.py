@@ -148,8 +148,8 @@ def generate(
   model = with_caches_for(model, source.columns, cache_dtype)
   if num_beams > 1:
     return beams.search(
-      model, params, source, settings, num_beams=num_beams, length_penalty=length_penalty, num_return=num_return,
-      early_stopping=early_stopping, ends=len(ends), return_scores=return_scores,
+      model, params, source, settings, new=max_new_tokens, num_beams=num_beams, length_penalty=length_penalty,
+      num_return=num_return, early_stopping=early_stopping, ends=len(ends), return_scores=return_scores,
     )  # fmt: skip
   static = {"top_k": None if top_k is None else min(top_k, model.vocab_size), "greedy": temperature == 0}
   static |= {"room": source.room, "scoring": return_scores}
