@@ -9,6 +9,7 @@ import pytest
 from tests.filled import filled
 from zoo.layers import masks, norms, positions
 from zoo.layers.attention import Attention, dense_attention
+from zoo.layers.sequence import SequenceInfo
 
 BATCH, LENGTH, DIM, HEADS, WIDTH = 2, 5, 7, 6, 4
 
@@ -22,10 +23,12 @@ def made(attention, *args, seed=0):
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("rule", "train", "mutable"))
-def apply(attention, params, x, context=None, *, bias=None, rule=None, cache=None, mutable=False, **given):
-  """`attention.apply` as one program; `rule` is a bias that is a function."""
+def apply(attention, params, x, context=None, *, rule=None, cache=None, valid=None, positions=None, **given):
+  """`attention.apply` as one program; `rule` is a bias that is a function, `valid` is of the keys."""
   variables = {"params": params} | ({} if cache is None else {"cache": cache})
-  return attention.apply(variables, x, context, bias=bias if rule is None else rule, mutable=mutable, **given)
+  given |= {} if rule is None else {"bias": rule}
+  info, context_info = SequenceInfo(valid if context is None else None, positions), SequenceInfo(valid)
+  return attention.apply(variables, x, context, info=info, context_info=context_info, **given)
 
 
 def by_hand(query, key, value, seen, bias):
@@ -130,7 +133,7 @@ def test_a_query_that_sees_no_key_has_a_finite_output_and_gradient():
   params = made(attention, x)
 
   def total(x):
-    return attention.apply({"params": params}, x, valid=np.zeros((BATCH, LENGTH), bool)).sum()
+    return attention.apply({"params": params}, x, info=SequenceInfo(np.zeros((BATCH, LENGTH), bool))).sum()
 
   value, gradient = jax.jit(jax.value_and_grad(total))(x)
   assert np.isfinite(value) and np.isfinite(gradient).all()

@@ -13,6 +13,7 @@ from zoo.layers.caches import Ring, Whole, packed, unpacked
 from zoo.layers.mlp import MLP
 from zoo.layers.norms import layer_norm
 from zoo.layers.positions import rotary
+from zoo.layers.sequence import SequenceInfo
 from zoo.layers.stack import stack
 
 WINDOW = masks.both(masks.causal, masks.window(3))
@@ -23,7 +24,7 @@ PARAMS = {"params": filled(ATTENTION, X)}
 
 @functools.partial(jax.jit, static_argnums=0)
 def step(attention, variables, x, valid=None, positions=None):
-  return attention.apply(variables, x, valid=valid, positions=positions, mutable=["cache"])
+  return attention.apply(variables, x, info=SequenceInfo(valid, positions), mutable=["cache"])
 
 
 @functools.cache

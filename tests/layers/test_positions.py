@@ -9,6 +9,7 @@ import pytest
 from tests.filled import filled
 from zoo.layers import masks, positions
 from zoo.layers.attention import Attention
+from zoo.layers.sequence import SequenceInfo, segments_of
 
 
 def test_learned_positions_slice_or_look_up():
@@ -31,15 +32,15 @@ def test_learned_positions_may_begin_at_a_later_row():
 
 
 def test_a_text_begins_where_positions_of_real_tokens_do_not_rise():
-  assert positions.texts(jnp.array([[0, 1, 2, 0, 1, 1, 7]])).tolist() == [[0, 0, 0, 1, 1, 2, 2]]
-  assert positions.texts(jnp.array([[3]])).tolist() == [[0]]
+  assert segments_of(jnp.array([[0, 1, 2, 0, 1, 1, 7]])).tolist() == [[0, 0, 0, 1, 1, 2, 2]]
+  assert segments_of(jnp.array([[3]])).tolist() == [[0]]
   # Counted over real tokens: padding on the left, a gap, padding on the right; a row for all.
   valid = jnp.array([[False, False, True, True, False, True, True, False]])
   counted = jnp.maximum(jnp.cumsum(valid, axis=1) - 1, 0)
-  assert positions.texts(counted, valid).tolist() == [[0] * 8]
+  assert segments_of(counted, valid).tolist() == [[0] * 8]
   packed = jnp.array([[0, 0, 0, 1, 0, 0, 1, 1]])
-  assert positions.texts(packed, valid).tolist() == [[0, 0, 0, 0, 0, 1, 1, 1]]
-  assert positions.texts(packed, jnp.repeat(valid, 2, axis=0)).tolist() == [[0, 0, 0, 0, 0, 1, 1, 1]] * 2
+  assert segments_of(packed, valid).tolist() == [[0, 0, 0, 0, 0, 1, 1, 1]]
+  assert segments_of(packed, jnp.repeat(valid, 2, axis=0)).tolist() == [[0, 0, 0, 0, 0, 1, 1, 1]] * 2
 
 
 def test_learned_positions_end_at_max_length():
@@ -176,17 +177,12 @@ def test_alibi_grows_with_the_distance():
   np.testing.assert_allclose(bias[0, 0, 3], -(2.0**-4) * np.array([3, 2, 1, 0, 1]))
 
 
-def test_places_count_anew_in_every_text_of_a_row():
-  ids = jnp.array([[1, 1, 1, 2, 2, 0], [4, 2, 2, 2, 2, 2]])
-  np.testing.assert_array_equal(positions.within(ids), [[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 3, 4]])
-
-
 @pytest.mark.parametrize("places", [None, np.array([[0, 1, 0, 1, 0]])])
 def test_a_text_that_goes_on_behind_another_hides_its_future(places):
   x, ids = np.random.default_rng(0).standard_normal((1, 5, 7), np.float32), np.array([[1, 1, 2, 2, 1]])
   attention = Attention(3, 4, mask=masks.causal)
   params = filled(attention, x)
-  run = jax.jit(lambda x: attention.apply({"params": params}, x, segment_ids=ids, positions=places))
+  run = jax.jit(lambda x: attention.apply({"params": params}, x, info=SequenceInfo(None, places, ids)))
   moved = abs(np.asarray(run(x) - run(x + 9 * (np.arange(5) == 4)[None, :, None]))).max((0, 2))
   assert not moved[:4].any()
   assert moved[4] > 1e-3

@@ -11,6 +11,7 @@ from zoo.layers import masks, norms
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
 from zoo.layers.mlp import MLP
+from zoo.layers.sequence import SequenceInfo
 from zoo.layers.stack import ScannedStack, Stack, looped, place_of, stack, stack_layers, unstack_layers
 from zoo.tree import flatten
 
@@ -43,7 +44,7 @@ def laid_out(kind):
 @functools.partial(jax.jit, static_argnums=0)
 def run(module, params, x, valid=None):
   """-> the output and the weights of attention"""
-  y, state = module.apply({"params": params}, x, valid=valid, mutable=["intermediates"])
+  y, state = module.apply({"params": params}, x, info=SequenceInfo(valid), mutable=["intermediates"])
   return y, state["intermediates"]
 
 
@@ -76,7 +77,7 @@ class Throws(nn.Module):
 def test_a_scanned_stack_equals_the_loop():
   def outcome(stack, params):
     def loss(params, x):
-      y = stack.apply({"params": params}, x, valid=VALID)
+      y = stack.apply({"params": params}, x, info=SequenceInfo(VALID))
       return weighted(y, np.sin), y
 
     (_, y), grads = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))(params, X)
@@ -96,7 +97,7 @@ def test_layers_of_two_kinds_take_turns(depth):
 
   def outcome(stack, params):
     def loss(params):
-      y = stack.apply({"params": params}, X, valid=VALID)
+      y = stack.apply({"params": params}, X, info=SequenceInfo(VALID))
       return weighted(y, np.sin), y
 
     (_, y), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
@@ -203,7 +204,7 @@ def test_rematerialisation_changes_memory_and_not_values(kind):
   def outcome(remat):
     def loss(p):
       y = kind(BLOCK, DEPTH, remat=remat, drop_path=0.5).apply(
-        {"params": p}, X, valid=VALID, train=True, rngs={"dropout": jax.random.key(3)}
+        {"params": p}, X, info=SequenceInfo(VALID), train=True, rngs={"dropout": jax.random.key(3)}
       )
       return weighted(y, np.cos)
 

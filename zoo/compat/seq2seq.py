@@ -12,6 +12,7 @@ from zoo.compat.model import FlaxModel
 from zoo.compat.module import Call, OldModule, token_inputs
 from zoo.compat.outputs import Output
 from zoo.errors import UserError
+from zoo.layers.sequence import SequenceInfo
 
 TOWERS = (Tower(part="encoder", prefix="encoder_"), Tower(part="decoder", prefix="decoder_", cross=True))
 NORMED = tuple(tower._replace(last="norm") for tower in TOWERS)  # Where both end in a norm that their layers lack.
@@ -55,9 +56,8 @@ def _hidden(model, inputs, encoded, train):
   return model.decode_hidden(
     inputs["decoder_tokens"],
     encoded,
-    valid=inputs["valid"],
-    decoder_valid=inputs["decoder_valid"],
-    positions=inputs["decoder_positions"],
+    info=SequenceInfo(inputs["decoder_valid"], inputs["decoder_positions"]),
+    context_info=SequenceInfo(inputs["valid"]),
     train=train,
   )
 

@@ -12,7 +12,7 @@ from zoo.layers import caches, initial
 from zoo.layers.dense import DenseGeneral
 from zoo.layers.masks import Visibility, bounds
 from zoo.layers.parts import replaced
-from zoo.layers.positions import texts, within
+from zoo.layers.sequence import SequenceInfo, segments_of
 
 
 def dense_attention(query, key, value, *, visibility=None, bias=None, scale=None, on_logits=None, on_weights=None):
@@ -101,31 +101,15 @@ class Attention(nn.Module):
   dot_general: Callable | None = None
 
   @nn.compact
-  def __call__(
-    self,
-    x,
-    context=None,
-    *,
-    valid=None,
-    positions=None,
-    bias=None,
-    segment_ids=None,
-    context_segment_ids=None,
-    train=False,
-  ):
+  def __call__(self, x, context=None, *, info=SequenceInfo(), context_info=SequenceInfo(), bias=None, train=False):
     """[batch, length, dim] -> [batch, length, dim]
 
     Args:
       x: [batch, length, dim]
       context: [batch, context length, context dim], or None: x itself.
-      valid: bool [batch, keys], True = a real key; keys are x's tokens, or context's.
-      positions: int32 [batch or 1, length] of x's tokens; if None counted from 0 (from the cache's end), in each text.
-        Without segment_ids a causal mask lets a text begin wherever those of real tokens do not rise, so that nothing
-        sees what follows it; those of one call with a cache rise.
+      info, context_info: what is known about the tokens of x, of context.
       bias: broadcastable to [batch, heads, length, keys], or a function of (query_positions [batch or 1, length, 1],
         key_positions [batch or 1, 1, keys]) that returns it.
-      segment_ids, context_segment_ids: int32 [batch, length], [batch, context length]: of which of the texts that share
-        a row a token of x, of context is; it sees its own alone. None: a row is one text.
     """
     kv_heads = self.num_heads if self.num_kv_heads is None else self.num_kv_heads
     if self.num_heads % kv_heads:
@@ -139,39 +123,40 @@ class Attention(nn.Module):
       query, key = self.qk_norm.copy(name="query_norm")(query), self.qk_norm.copy(name="key_norm")(key)
     cached = context is None and self.mask is not None and caching
     # A causal mask hides what follows in the row, whatever positions say: it goes by them only where they rise.
-    in_order = not cached and context is None and (positions is None or segment_ids is not None)
-    if positions is None:
-      positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None] if segment_ids is None else within(segment_ids)
-      if cached and self.has_variable("cache", "ring_keys"):
-        raise ValueError("Decoding with a ring needs positions: int32 [batch or 1, length], where the tokens stand.")
-      if cached and self.has_variable("cache", "index"):
-        positions += self.get_variable("cache", "index")
-    key_segments = segment_ids if context is None else context_segment_ids
+    in_order = not cached and context is None and (info.positions is None or info.segment_ids is not None)
+    positions = self._positions(info, x.shape[1], cached)
     key_positions = positions if context is None else jnp.arange(key.shape[1], dtype=jnp.int32)[None]
+    key_info = info if context is None else context_info
+    valid = key_info.valid
     if self.rotary is not None and context is None:
       query, key = self.rotary(query, positions), self.rotary(key, positions)
     if cached:
-      if segment_ids is not None:
+      if info.segment_ids is not None:
         raise ValueError("Texts that share a row are not kept in a cache. Give each a row of its own, no segment_ids.")
       key, value, key_positions, valid = self._remember(key, value, positions, valid)
     if callable(bias):
       bias = bias(positions[:, :, None], key_positions[:, None, :])
+    segments = info.segment_ids, key_info.segment_ids
     if in_order:
       positions = key_positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
     elif context is None and not cached and bounds(self.mask) is not None and bounds(self.mask)[1] == 0:
-      segment_ids = key_segments = texts(positions, valid)
-    y = self.kernel(
-      query,
-      key,
-      value,
-      visibility=Visibility(self.mask, positions, key_positions, valid, segment_ids, key_segments, in_order),
-      bias=bias,
-      scale=self.scale,
-      on_weights=self._on_weights(train),
-    )
+      segments = (segments_of(positions, valid),) * 2
+    visibility = Visibility(self.mask, positions, key_positions, valid, *segments, in_order)
+    on_weights = self._on_weights(train)
+    y = self.kernel(query, key, value, visibility=visibility, bias=bias, scale=self.scale, on_weights=on_weights)
     use_bias = self.use_bias if self.out_bias is None else self.out_bias
     dense = functools.partial(DenseGeneral, dtype=self.dtype, dot_general=self.dot_general)
     return dense(x.shape[-1], axis=(-2, -1), use_bias=use_bias, kernel_init=self.out_init, name="out")(y)
+
+  def _positions(self, info, length, cached):
+    """int32 [batch or 1, length], after what the cache holds where they are not given."""
+    positions = info.token_positions(length)
+    if info.positions is None and cached:
+      if self.has_variable("cache", "ring_keys"):
+        raise ValueError("Decoding with a ring needs positions: int32 [batch or 1, length], where the tokens stand.")
+      if self.has_variable("cache", "index"):
+        positions += self.get_variable("cache", "index")
+    return positions
 
   def _project(self, name, heads, *, use_bias=None, init=None):
     use_bias = self.use_bias if use_bias is None else use_bias

@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from zoo.layers.sequence import SequenceInfo
+
 
 class DropPath(nn.Module):
   """Drops what a residual branch adds to a whole example, with chance `rate`, and scales the rest up.
@@ -24,7 +26,7 @@ class DropPath(nn.Module):
 
 
 class Block(nn.Module):
-  """What residual blocks have in common.
+  """A residual block: self-attention, attention to a context where there is one, and an MLP, wired by `residual`.
 
   Args:
     attention, mlp, norm: the parts, copied to `self_attention`, `feed_forward`, `attention_norm`, `mlp_norm`.
@@ -41,71 +43,65 @@ class Block(nn.Module):
   after: nn.Module | None = None
   dropout: float = 0.0
 
-  def _thin(self, name, y, drop_path, train):
-    y = y if self.after is None else self.after.copy(name=f"{name}_after")(y)
-    y = nn.Dropout(self.dropout)(y, deterministic=not train)
-    return DropPath()(y, drop_path, train=train)
+  @nn.compact
+  def __call__(
+    self,
+    x,
+    context=None,
+    *,
+    info=SequenceInfo(),
+    context_info=SequenceInfo(),
+    bias=None,
+    drop_path=0.0,
+    train=False,
+  ):
+    """[batch, length, dim] -> [batch, length, dim]
+
+    Args:
+      x: [batch, length, dim]
+      context: [batch, context length, context dim], or None.
+      info, context_info: what is known about the tokens of x, of context.
+      bias: of the self-attention's logits.
+      drop_path: chance to drop a sublayer for one example.
+    """
+
+    def finish(name, y):
+      y = y if self.after is None else self.after.copy(name=f"{name}_after")(y)
+      y = nn.Dropout(self.dropout)(y, deterministic=not train)
+      return DropPath()(y, drop_path, train=train)
+
+    attend = self.attention.copy(name="self_attention")
+    x = self.residual("attention", x, lambda y: attend(y, info=info, bias=bias, train=train), finish)
+    if self.cross is not None:
+      read = self.cross.copy(name="cross_attention")
+      known = dict(info=info, context_info=context_info)
+      x = self.residual("cross", x, lambda y: read(y, context, **known, train=train), finish)
+    feed = self.mlp.copy(name="feed_forward")
+    return self.residual("mlp", x, lambda y: feed(y, train=train), finish)
+
+  @nn.nowrap
+  def residual(self, name, x, sublayer, finish):
+    """x after a sublayer: [batch, length, dim] -> [batch, length, dim]
+
+    Args:
+      name: "attention", "cross" or "mlp"; the sublayer's norm is called so.
+      sublayer: [batch, length, dim] -> [batch, length, dim]
+      finish: (name, what the sublayer gave) -> what is added, with `after`, dropout and drop-path.
+    """
+    raise NotImplementedError
 
 
 class PreNormBlock(Block):
   """x + sublayer(norm(x)): GPT-2, ViT, CLIP, T5. https://arxiv.org/abs/2002.04745. Arguments as Block."""
 
-  @nn.compact
-  def __call__(
-    self,
-    x,
-    context=None,
-    *,
-    valid=None,
-    context_valid=None,
-    positions=None,
-    bias=None,
-    segment_ids=None,
-    context_segment_ids=None,
-    drop_path=0.0,
-    train=False,
-  ):
-    """[batch, length, dim] -> [batch, length, dim]; `drop_path` is the chance to drop a sublayer for one example."""
-    shared = dict(positions=positions, segment_ids=segment_ids, train=train)
-    y = self.norm.copy(name="attention_norm")(x)
-    attend = self.attention.copy(name="self_attention")
-    y = attend(y, valid=valid, bias=bias, **shared)
-    x = x + self._thin("attention", y, drop_path, train)
-    if self.cross is not None:
-      y = self.norm.copy(name="cross_norm")(x)
-      attend = self.cross.copy(name="cross_attention")
-      y = attend(y, context, valid=context_valid, context_segment_ids=context_segment_ids, **shared)
-      x = x + self._thin("cross", y, drop_path, train)
-    y = self.norm.copy(name="mlp_norm")(x)
-    return x + self._thin("mlp", self.mlp.copy(name="feed_forward")(y, train=train), drop_path, train)
+  @nn.nowrap
+  def residual(self, name, x, sublayer, finish):
+    return x + finish(name, sublayer(self.norm.copy(name=f"{name}_norm")(x)))
 
 
 class PostNormBlock(Block):
   """norm(x + sublayer(x)): the first Transformer, BERT. https://arxiv.org/abs/1706.03762. Arguments as Block."""
 
-  @nn.compact
-  def __call__(
-    self,
-    x,
-    context=None,
-    *,
-    valid=None,
-    context_valid=None,
-    positions=None,
-    bias=None,
-    segment_ids=None,
-    context_segment_ids=None,
-    drop_path=0.0,
-    train=False,
-  ):
-    """[batch, length, dim] -> [batch, length, dim]; `drop_path` is the chance to drop a sublayer for one example."""
-    shared = dict(positions=positions, segment_ids=segment_ids, train=train)
-    attend = self.attention.copy(name="self_attention")
-    y = attend(x, valid=valid, bias=bias, **shared)
-    x = self.norm.copy(name="attention_norm")(x + self._thin("attention", y, drop_path, train))
-    if self.cross is not None:
-      attend = self.cross.copy(name="cross_attention")
-      y = attend(x, context, valid=context_valid, context_segment_ids=context_segment_ids, **shared)
-      x = self.norm.copy(name="cross_norm")(x + self._thin("cross", y, drop_path, train))
-    y = self.mlp.copy(name="feed_forward")(x, train=train)
-    return self.norm.copy(name="mlp_norm")(x + self._thin("mlp", y, drop_path, train))
+  @nn.nowrap
+  def residual(self, name, x, sublayer, finish):
+    return self.norm.copy(name=f"{name}_norm")(x + finish(name, sublayer(x)))

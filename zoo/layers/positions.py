@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.layers import initial, rope_scaling
+from zoo.layers.mixed_precision import add
 
 
 class Learned(nn.Module):
@@ -93,42 +94,19 @@ def rotary(theta=10_000.0, scaling=None):
   return turn
 
 
-def within(segment_ids, real=None):
-  """Places, counted anew in every text: int32 [batch, length], which text a token is of -> likewise its place.
+def add_positions(x, positions, info, cache=None):
+  """x plus the vectors of its tokens' positions.
 
-  real: bool [batch, length], the tokens that count; a token's place is how many of them precede it. None: all do.
+  Args:
+    x: [batch, length, dim]
+    positions: called as `Learned` is.
+    info: `zoo.layers.sequence.SequenceInfo`.
+    cache: the collection "cache" of the layers that follow, {} or None where there is none: with it, positions are
+      given.
   """
-  places = jnp.arange(segment_ids.shape[1], dtype=jnp.int32)[None]
-  places = places if real is None else jnp.cumsum(real, axis=1, dtype=jnp.int32) - real
-  begins = jnp.pad(segment_ids[:, 1:] != segment_ids[:, :-1], ((0, 0), (1, 0)), constant_values=True)
-  return places - jax.lax.cummax(jnp.where(begins, places, 0), axis=1)
-
-
-def texts(positions, valid=None):
-  """Which text of its row a token is of, where positions tell: int32 [batch or 1, length] -> the same shape.
-
-  A text begins at a real token whose position is not above that of the real token before it; what is not real is of
-  the text around it.
-
-  >>> texts(jnp.array([[0, 1, 2, 0, 1]]))
-  Array([[0, 0, 0, 1, 1]], dtype=int32)
-
-  valid: bool [batch, length], True = a real token, or None: all are.
-  """
-  before = positions[:, :-1]
-  if valid is not None:
-    places = jnp.where(valid, jnp.arange(valid.shape[1], dtype=jnp.int32)[None], -1)
-    real = jax.lax.cummax(places, axis=1)[:, :-1]
-    positions = jnp.broadcast_to(positions, valid.shape)
-    before = jnp.where(real < 0, -1, jnp.take_along_axis(positions, jnp.maximum(real, 0), axis=1))
-  begins = positions[:, 1:] <= before
-  begins = begins if valid is None else begins & valid[:, 1:].astype(bool)
-  return jnp.pad(jnp.cumsum(begins, axis=1, dtype=jnp.int32), ((0, 0), (1, 0)))
-
-
-def given_or_within(positions, segment_ids):
-  """The positions as they are given; without them, those in each text of a row, or None where a row is one text."""
-  return within(segment_ids) if positions is None and segment_ids is not None else positions
+  if info.positions is None and cache:
+    raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length], where the tokens stand.")
+  return add(x, positions(x.shape[1], info.packed_positions()))
 
 
 class RelativeBias(nn.Module):

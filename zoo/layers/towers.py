@@ -4,9 +4,9 @@ import flax.linen as nn
 
 from zoo.layers import masks, sizes
 from zoo.layers.attention import Attention
-from zoo.layers.mixed_precision import add
 from zoo.layers.mlp import MLP
-from zoo.layers.positions import given_or_within
+from zoo.layers.positions import add_positions
+from zoo.layers.sequence import SequenceInfo
 from zoo.layers.stack import stack
 
 
@@ -27,36 +27,18 @@ class Tower(nn.Module):
   dropout: float = 0.0
 
   @nn.compact
-  def __call__(
-    self,
-    x,
-    context=None,
-    *,
-    valid=None,
-    context_valid=None,
-    positions=None,
-    segment_ids=None,
-    context_segment_ids=None,
-    train=False,
-  ):
+  def __call__(self, x, context=None, *, info=SequenceInfo(), context_info=SequenceInfo(), train=False):
     """[batch, length, dim] -> [batch, length, dim]
 
     Args:
       x: [batch, length, dim]
       context: [batch, context length, context dim] that the layers attend to, or None.
-      valid, context_valid: bool [batch, length], bool [batch, context length], True = real.
-      positions: int32 [batch or 1, length], counted from 0 if None, in each text of a row.
-      segment_ids, context_segment_ids: int32 [batch, length], [batch, context length]: which of the texts that share a
-        row a token belongs to; it sees its own alone. None: a row is one text.
+      info, context_info: what is known about the tokens of x, of context.
     """
-    if positions is None and self.variables.get("cache"):
-      raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length], where the tokens stand.")
-    places = given_or_within(positions, segment_ids)
-    x = add(x, self.positions(x.shape[1], places))
+    x = add_positions(x, self.positions, info, self.variables.get("cache"))
     x = x if self.first_norm is None else self.first_norm(x)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    given = dict(valid=valid, context_valid=context_valid, positions=positions, train=train)
-    x = self.stack(x, context, segment_ids=segment_ids, context_segment_ids=context_segment_ids, **given)
+    x = self.stack(x, context, info=info, context_info=context_info, train=train)
     return x if self.norm is None else self.norm(x)
 
   @property

@@ -6,18 +6,18 @@ https://arxiv.org/abs/1810.04805. Code: https://github.com/google-research/bert.
 import functools
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
 from zoo.layers.dense import Dense
-from zoo.layers.embeddings import Embed, unembed
+from zoo.layers.embeddings import Embed, look_up, unembed
 from zoo.layers.mixed_precision import add, pick
 from zoo.layers.mlp import MLP
 from zoo.layers.mlp import activation as activation_named
-from zoo.layers.positions import Learned, given_or_within
+from zoo.layers.positions import Learned, add_positions
+from zoo.layers.sequence import SequenceInfo
 from zoo.layers.stack import stack
 from zoo.models.model import Model
 
@@ -92,8 +92,9 @@ class BERT(Model):
     sizes.tokens_fit(tokens)
     if segment_ids is not None and not (self.pooler is None and self.classify is None and self.choose is None):
       raise ValueError("This model makes one summary of a row. Build it with head='mlm', or give each text its row.")
-    x = drop(self.norm(self.embedded(tokens, segments, positions, segment_ids)))
-    x = self.layers(x, valid=valid, segment_ids=segment_ids, train=train)
+    info = SequenceInfo(valid, positions, segment_ids)
+    x = drop(self.norm(self.embedded(tokens, segments, info)))
+    x = self.layers(x, info._replace(positions=None), train=train)  # The embedding alone looks at positions.
     out = {"hidden": x}
     if self.mlm is not None:
       out["mlm"] = self.to_logits(x if predict is None else pick(x, predict))
@@ -112,19 +113,16 @@ class BERT(Model):
       out["start"], out["end"] = jnp.moveaxis(self.answer(x).astype(jnp.float32), -1, 0)
     return out
 
-  def layers(self, x, **seen):
-    """[batch, length, dim] -> [batch, length, dim]; seen: what a block of the stack is called with."""
-    return self.stack(x, **seen)
+  def layers(self, x, info, *, train):
+    """[batch, length, dim] -> [batch, length, dim]"""
+    return self.stack(x, info=info, train=train)
 
-  def embedded(self, tokens, segments, positions=None, segment_ids=None):
+  def embedded(self, tokens, segments, info):
     """What a token is, plus where it stands, plus which sentence it is of: -> [batch, length, dim]"""
-    x = self.embed(tokens)
-    positions = given_or_within(positions, segment_ids)
-    if self.pad is not None:
-      x = jnp.where((tokens == self.pad)[:, :, None], jax.lax.stop_gradient(x), x)
-    return self.with_segments(add(x, self.positions(tokens.shape[1], positions)), tokens, segments)
+    x = add_positions(look_up(self.embed, tokens, self.pad), self.positions, info)
+    return self.with_segments(x, segments)
 
-  def with_segments(self, x, tokens, segments):
+  def with_segments(self, x, segments):
     """Adds which sentence a token is of, where the model tells: [batch, length, dim] -> the same"""
     if self.segments is not None:
       return add(x, self.segments.embedding[:1]) if segments is None else x + self.segments(segments)

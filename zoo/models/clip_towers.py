@@ -13,7 +13,8 @@ from zoo.layers.dense import Dense
 from zoo.layers.embeddings import ClassToken, ConvStem, Embed, PatchEmbed
 from zoo.layers.mixed_precision import add, pick
 from zoo.layers.mlp import MLP
-from zoo.layers.positions import Learned
+from zoo.layers.positions import Learned, add_positions
+from zoo.layers.sequence import SequenceInfo
 from zoo.layers.stack import stack
 
 
@@ -83,9 +84,10 @@ class TextTower(nn.Module):
   def __call__(self, tokens, *, valid=None, positions=None, train=False):
     """int32 [batch, length] -> dict of "hidden" [batch, length, dim] (normed), "pooled" [batch, dim] and "embedded"
     [batch, embed_dim]; positions are int32 [batch or 1, length], counted from 0 if None"""
-    x = add(self.embed(tokens), self.positions(tokens.shape[1], positions))
+    # Positions are for the embedding alone: by where tokens stand in a row is who sees whom.
+    x = add_positions(self.embed(tokens), self.positions, SequenceInfo(valid, positions))
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    x = self.stack(x, valid=valid, train=train)
+    x = self.stack(x, info=SequenceInfo(valid), train=train)
     # Two norms: who wants the pooled state alone does not pay for the others.
     pooled = self.norm(pick(x, self.read_at(tokens, valid)[:, None])[:, 0])
     return _read({"hidden": self.norm(x), "pooled": pooled}, self.projection)

@@ -9,8 +9,9 @@ from zoo.layers import sizes
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import last
 from zoo.layers.heads import OwnLogits, TiedLogits
-from zoo.layers.mixed_precision import add, pick
-from zoo.layers.positions import given_or_within
+from zoo.layers.mixed_precision import pick
+from zoo.layers.positions import add_positions
+from zoo.layers.sequence import SequenceInfo
 from zoo.models.model import Model
 
 HEADS = ("lm", "classify", "classify_tokens", "question_answering", None)
@@ -54,7 +55,7 @@ class Decoder(Model):
         "logits" [batch, num_classes] (read at the last token that is not `pad`; without one, at the last valid token),
         of tokens [batch, length, num_classes], "start", "end" of an answer [batch, length]. All logits are float32.
     """
-    x = self.hidden(tokens, valid, positions, train=train)
+    x = self.hidden(tokens, SequenceInfo(valid, positions), train=train)
     out = {"hidden": x}
     if self.classify is not None:
       out["logits"] = self.classify(last(x, valid if self.pad is None else tokens != self.pad)).astype(jnp.float32)
@@ -64,17 +65,14 @@ class Decoder(Model):
       out["start"], out["end"] = jnp.moveaxis(self.answer(x).astype(jnp.float32), -1, 0)
     return out
 
-  def hidden(self, tokens, valid, positions, segment_ids=None, *, train):
-    """-> [batch, length, dim]; arguments as of a call, segment_ids as of a language model's."""
+  def hidden(self, tokens, info, *, train):
+    """int32 [batch, length], what is known about them -> [batch, length, dim]"""
     sizes.tokens_fit(tokens)
     x = self.embed(tokens)
     if self.positions is not None:
-      if positions is None and self.variables.get("cache"):
-        raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length], where the tokens stand.")
-      places = given_or_within(positions, segment_ids)
-      x = add(x, self.positions(tokens.shape[1], places))
+      x = add_positions(x, self.positions, info, self.variables.get("cache"))
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    x = self.stack(x, valid=valid, positions=positions, segment_ids=segment_ids, train=train)
+    x = self.stack(x, info=info, train=train)
     return x if self.norm is None else self.norm(x)
 
   @property
@@ -107,7 +105,7 @@ class LanguageModel(Decoder, kw_only=True):
     Returns:
       float32 [batch, length or k, vocab_size]
     """
-    x = self.hidden(tokens, valid, positions, segment_ids, train=train)
+    x = self.hidden(tokens, SequenceInfo(valid, positions, segment_ids), train=train)
     x = x if predict is None else pick(x, predict)
     return x if self.logits is None else self.to_logits(x)
 

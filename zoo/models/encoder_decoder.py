@@ -6,6 +6,7 @@ import jax.numpy as jnp
 from zoo.layers import sizes
 from zoo.layers.embeddings import last, look_up, shift_right
 from zoo.layers.mixed_precision import pick
+from zoo.layers.sequence import SequenceInfo
 from zoo.models.model import Model
 
 
@@ -67,6 +68,7 @@ class EncoderDecoder(Model):
         `tokens`, else at their end), or of tokens [batch, length, num_classes],
         "start", "end" of an answer [batch, decoder length]. All logits are float32.
     """
+    info, decoder_info = SequenceInfo(valid, None, segment_ids), SequenceInfo(decoder_valid, None, decoder_segment_ids)
     encoded = self.encode(tokens, valid=valid, segment_ids=segment_ids, train=train)
     out = {"encoded": encoded}
     if self.classify_tokens is not None:
@@ -76,15 +78,7 @@ class EncoderDecoder(Model):
     if decoder_tokens is None:
       sizes.start_fits(self.start_token, self.vocab_size)
       decoder_tokens = shift_right(tokens, self.start_token)
-    x = self.decode_hidden(
-      decoder_tokens,
-      encoded,
-      valid=valid,
-      decoder_valid=decoder_valid,
-      segment_ids=segment_ids,
-      decoder_segment_ids=decoder_segment_ids,
-      train=train,
-    )
+    x = self.decode_hidden(decoder_tokens, encoded, info=decoder_info, context_info=info, train=train)
     out["hidden"] = x
     if self.logits is not None:
       out["logits"] = self.to_logits(x)
@@ -96,7 +90,8 @@ class EncoderDecoder(Model):
 
   def encode(self, tokens, /, *, valid=None, segment_ids=None, train=False):
     """int32 [batch, length] -> [batch, length, dim]"""
-    return self.encoder(self._embedded(self.embed, tokens), valid=valid, segment_ids=segment_ids, train=train)
+    info = SequenceInfo(valid, None, segment_ids)
+    return self.encoder(self._embedded(self.embed, tokens), info=info, train=train)
 
   def decode(
     self, decoder_tokens, encoded, *, valid=None, decoder_valid=None, positions=None, predict=None, train=False
@@ -117,9 +112,23 @@ class EncoderDecoder(Model):
     Returns:
       float32 [batch, decoder length or k, vocab_size]
     """
-    given = dict(valid=valid, decoder_valid=decoder_valid, positions=positions, train=train)
-    x = self.decode_hidden(decoder_tokens, encoded, **given)
+    info = SequenceInfo(decoder_valid, positions)
+    x = self.decode_hidden(decoder_tokens, encoded, info=info, context_info=SequenceInfo(valid), train=train)
     return self.to_logits(x if predict is None else pick(x, predict))
+
+  def decode_hidden(self, decoder_tokens, encoded, *, info, context_info, train=False):
+    """What `decode` makes its logits of: int32 [batch, decoder length] -> [batch, decoder length, dim]
+
+    Args:
+      decoder_tokens, encoded: as of `decode`.
+      info, context_info: what is known about decoder_tokens, about what was encoded.
+    """
+    if self.decoder is None:
+      raise ValueError("This model has no decoder.")
+    if (info.segment_ids is None) != (context_info.segment_ids is None):
+      raise ValueError("Of segment_ids and decoder_segment_ids one is missing. Give both, or neither.")
+    x = self._embedded(self._decoder_embed, decoder_tokens)
+    return self.decoder(x, encoded, info=info, context_info=context_info, train=train)
 
   @nn.nowrap
   def trunk(self):
@@ -129,29 +138,6 @@ class EncoderDecoder(Model):
     if self.logits is None:
       raise ValueError("This model does not predict tokens. Build it with head='lm'.")
     return self.logits(x, self._decoder_embed)
-
-  def decode_hidden(
-    self,
-    decoder_tokens,
-    encoded,
-    *,
-    valid=None,
-    decoder_valid=None,
-    positions=None,
-    segment_ids=None,
-    decoder_segment_ids=None,
-    train=False,
-  ):
-    """What `decode` makes its logits of: [batch, decoder length, dim]; segment_ids are those of what was encoded."""
-    if self.decoder is None:
-      raise ValueError("This model has no decoder.")
-    if (segment_ids is None) != (decoder_segment_ids is None):
-      raise ValueError("Of segment_ids and decoder_segment_ids one is missing. Give both, or neither.")
-    x = self._embedded(self._decoder_embed, decoder_tokens)
-    segments = dict(segment_ids=decoder_segment_ids, context_segment_ids=segment_ids)
-    return self.decoder(
-      x, encoded, valid=decoder_valid, context_valid=valid, positions=positions, train=train, **segments
-    )
 
   def _embedded(self, embed, tokens):
     sizes.tokens_fit(tokens)

@@ -8,9 +8,10 @@ from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
 from zoo.layers.embeddings import Embed
 from zoo.layers.heads import TiedLogits
-from zoo.layers.mixed_precision import add, pick
+from zoo.layers.mixed_precision import pick
 from zoo.layers.mlp import MLP
-from zoo.layers.positions import Learned, given_or_within
+from zoo.layers.positions import Learned, add_positions
+from zoo.layers.sequence import SequenceInfo
 from zoo.layers.stack import stack
 from zoo.models.model import Model
 
@@ -49,12 +50,10 @@ class GPT(Model):
       float32 [batch, length or k, vocab_size]
     """
     sizes.tokens_fit(tokens)
-    if positions is None and self.variables.get("cache"):
-      raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length], where the tokens stand.")
-    places = given_or_within(positions, segment_ids)
-    x = add(self.embed(tokens), self.positions(tokens.shape[1], places))
+    info = SequenceInfo(valid, positions, segment_ids)
+    x = add_positions(self.embed(tokens), self.positions, info, self.variables.get("cache"))
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    x = self.stack(x, valid=valid, positions=positions, segment_ids=segment_ids, train=train)
+    x = self.stack(x, info=info, train=train)
     if predict is not None:
       x = pick(x, predict)
     x = self.norm(x)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from zoo.layers import initial, masks, norms, rope_scaling, sizes
 from zoo.layers.attention import Attention
-from zoo.layers.blocks import Block, PreNormBlock
+from zoo.layers.blocks import PreNormBlock
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import PaddedEmbed, unembed
 from zoo.layers.heads import TiedLogits
@@ -18,6 +18,7 @@ from zoo.layers.mixed_precision import pick
 from zoo.layers.mlp import GatedMLP
 from zoo.layers.mlp import activation as activation_named
 from zoo.layers.positions import rotary
+from zoo.layers.sequence import SequenceInfo
 from zoo.layers.stack import stack
 from zoo.models.model import Model
 
@@ -89,9 +90,9 @@ class ModernBERT(Model):
     sizes.tokens_fit(tokens)
     if segment_ids is not None and not (self.classify is None and self.choose is None):
       raise ValueError("This model makes one summary of a row. Build it with head='mlm', or give each text its row.")
-    given = dict(valid=valid, segment_ids=segment_ids, train=train)
-    x = self.first(drop(self.first_norm(self.embed(tokens))), **given)
-    x = x if self.stack is None else self.stack(x, **given)
+    info = SequenceInfo(valid, None, segment_ids)
+    x = self.first(drop(self.first_norm(self.embed(tokens))), info=info, train=train)
+    x = x if self.stack is None else self.stack(x, info=info, train=train)
     x = self.norm(x)
     out = {"hidden": x}
     if self.mlm is not None:
@@ -134,17 +135,12 @@ class ModernBERT(Model):
     return (jnp.zeros(shape, jnp.int32),)
 
 
-class FirstBlock(Block):
-  """x + attention(x), then as PreNormBlock: what comes out of an embedding's norm needs no other."""
+class FirstBlock(PreNormBlock):
+  """A PreNormBlock that does not norm before its attention: what comes out of an embedding's norm needs no other."""
 
-  @nn.compact
-  def __call__(self, x, *, valid=None, segment_ids=None, drop_path=0.0, train=False):
-    """[batch, length, dim] -> [batch, length, dim]"""
-    attend = self.attention.copy(name="self_attention")
-    y = attend(x, valid=valid, segment_ids=segment_ids, train=train)
-    x = x + self._thin("attention", y, drop_path, train)
-    y = self.norm.copy(name="mlp_norm")(x)
-    return x + self._thin("mlp", self.mlp.copy(name="feed_forward")(y, train=train), drop_path, train)
+  @nn.nowrap
+  def residual(self, name, x, sublayer, finish):
+    return x + finish(name, sublayer(x)) if name == "attention" else super().residual(name, x, sublayer, finish)
 
 
 class Summary(nn.Module):

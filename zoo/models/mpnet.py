@@ -36,11 +36,11 @@ class MPNet(RoBERTa):
 
   bias: Any = None  # Always there; only fields with a default may follow those of BERT.
 
-  def layers(self, x, **seen):
+  def layers(self, x, info, *, train):
     """[batch, length, dim] -> [batch, length, dim]"""
-    # By the places in the row, padding or not: of two tokens of one text they are equally far apart everywhere.
-    places = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
-    return super().layers(x, bias=self.bias(places[:, :, None], places[:, None, :]), **seen)
+    # By the index in the row, padding or not: two tokens of one sequence are equally far apart everywhere.
+    index = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
+    return self.stack(x, info=info, bias=self.bias(index[:, :, None], index[:, None, :]), train=train)
 
 
 def mpnet(

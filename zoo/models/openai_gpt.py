@@ -16,6 +16,7 @@ from zoo.layers.embeddings import Embed, last
 from zoo.layers.mixed_precision import pick
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned
+from zoo.layers.sequence import SequenceInfo
 from zoo.layers.stack import stack
 from zoo.models.decoder import Decoder, with_head
 
@@ -49,7 +50,7 @@ class Choices(Decoder, kw_only=True):
     """
     batch, choices, length = tokens.shape
     valid = None if valid is None else valid.reshape(-1, length)
-    x = self.hidden(tokens.reshape(-1, length), valid, positions, train=train)
+    x = self.hidden(tokens.reshape(-1, length), SequenceInfo(valid, positions), train=train)
     end = last(x, valid) if read is None else pick(x, read.reshape(-1, 1))[:, 0]
     score = self.choose(nn.Dropout(self.dropout)(end, deterministic=not train))
     lm = self.logits(x, self.embed)

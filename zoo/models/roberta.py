@@ -16,7 +16,8 @@ from zoo.layers.dense import Dense
 from zoo.layers.embeddings import Embed
 from zoo.layers.mixed_precision import add
 from zoo.layers.mlp import MLP
-from zoo.layers.positions import Learned, within
+from zoo.layers.positions import Learned
+from zoo.layers.sequence import segment_positions
 from zoo.layers.stack import stack
 from zoo.models.bert import BERT, MaskedTokenHead
 
@@ -38,21 +39,25 @@ class RoBERTa(BERT):
 
   summary: nn.Module | None = None
 
-  def embedded(self, tokens, segments, positions=None, segment_ids=None):
+  def embedded(self, tokens, segments, info):
     """Token, position and segment: -> [batch, length, dim]"""
     real = tokens != self.pad
-    if positions is None:
-      places = jnp.cumsum(real, axis=1) - 1 if segment_ids is None else within(segment_ids, real)
-      positions = jnp.where(real, places, -1)
+    positions = real_positions(real, info.segment_ids) if info.positions is None else info.positions
     x = add(self.embed(tokens), self.positions(tokens.shape[1], positions))
     x = jnp.where(real[:, :, None], x, jax.lax.stop_gradient(x))
-    return self.with_segments(x, tokens, segments)
+    return self.with_segments(x, segments)
 
   def pooled(self, x, drop):
     """The first token's state [batch, dim] -> [batch, dim], or None."""
     if self.summary is None:
       return super().pooled(x, drop)
     return nn.tanh(self.summary(drop(x)))
+
+
+def real_positions(real, segment_ids=None):
+  """Positions counted over real tokens, -1 for the others: bool [batch, length] -> int32 [batch, length]"""
+  positions = jnp.cumsum(real, axis=1) - 1 if segment_ids is None else segment_positions(segment_ids, real)
+  return jnp.where(real, positions, -1)
 
 
 def roberta(

@@ -16,7 +16,8 @@ from zoo.layers.dense import Dense
 from zoo.layers.embeddings import Embed
 from zoo.layers.mixed_precision import add
 from zoo.layers.mlp import MLP
-from zoo.layers.positions import Learned
+from zoo.layers.positions import Learned, add_positions
+from zoo.layers.sequence import SequenceInfo
 from zoo.layers.stack import stack
 from zoo.models.model import Model
 
@@ -57,9 +58,10 @@ class SentenceBERT(Model):
       return nn.Dropout(self.dropout)(y, deterministic=not train)
 
     sizes.tokens_fit(tokens)
-    x = add(self.embed(tokens), self.positions(tokens.shape[1]))
+    info = SequenceInfo(valid)
+    x = add_positions(self.embed(tokens), self.positions, info)
     x = add(x, self.segments.embedding[:1]) if segments is None else x + self.segments(segments)
-    x = self.stack(drop(self.norm(x)), valid=valid, train=train)
+    x = self.stack(drop(self.norm(x)), info=info, train=train)
     weight = jnp.ones(tokens.shape, x.dtype) if valid is None else valid.astype(x.dtype)
     pooled = jnp.einsum("bld,bl->bd", x, weight) / jnp.maximum(weight.sum(axis=1), 1)[:, None]
     out = {"hidden": x, "pooled": pooled}

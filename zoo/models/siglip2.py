@@ -13,6 +13,7 @@ from zoo.layers import initial, sizes
 from zoo.layers.dense import Dense
 from zoo.layers.kernel_products import dot
 from zoo.layers.mixed_precision import add
+from zoo.layers.sequence import SequenceInfo
 from zoo.models.clip import CLIP
 from zoo.models.siglip import ImageClassifier, siglip
 
@@ -84,7 +85,7 @@ class FlexTower(nn.Module):
     x, valid = self.patches(image["patches"]), image["valid"].astype(bool)
     x = add(x, self.positions(x.shape[1], image["grid"]))
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    x = self.norm(self.stack(x, valid=valid, train=train))
+    x = self.norm(self.stack(x, info=SequenceInfo(valid), train=train))
     return {"hidden": x} if self.pool is None else {"hidden": x, "embedded": self.pool(x, valid=valid, train=train)}
 
 

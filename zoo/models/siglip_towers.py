@@ -11,6 +11,7 @@ from zoo.layers.embeddings import Embed, PatchEmbed
 from zoo.layers.mixed_precision import add, broadcast
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned
+from zoo.layers.sequence import SequenceInfo
 from zoo.layers.stack import stack
 from zoo.models.clip_towers import TextTower
 
@@ -26,7 +27,8 @@ class AttentionPool(nn.Module):
   def __call__(self, x, *, valid=None, train=False):
     """[batch, length, dim], of which those are looked at that are valid, bool [batch, length] -> [batch, dim]"""
     query = self.param("embedding", initial.xavier_uniform(), (1, x.shape[-1]))
-    y = self.attention(broadcast(query, (x.shape[0], *query.shape), x.dtype), x, valid=valid, train=train)
+    query = broadcast(query, (x.shape[0], *query.shape), x.dtype)
+    y = self.attention(query, x, context_info=SequenceInfo(valid), train=train)
     return (y + self.mlp(self.norm(y), train=train))[:, 0]
 
 

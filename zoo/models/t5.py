@@ -8,7 +8,6 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from zoo.layers import initial, masks, norms, sizes
 from zoo.layers.attention import Attention
@@ -18,6 +17,7 @@ from zoo.layers.embeddings import Embed
 from zoo.layers.heads import OwnLogits, TanhHead, TiedLogits
 from zoo.layers.mlp import MLP, GatedMLP
 from zoo.layers.positions import RelativeBias
+from zoo.layers.sequence import SequenceInfo
 from zoo.layers.stack import stack
 from zoo.models.encoder_decoder import EncoderDecoder
 
@@ -54,16 +54,17 @@ class T5Tower(nn.Module):
   dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, x, context=None, *, positions=None, train=False, **seen):
-    """[batch, length, dim] -> [batch, length, dim]; seen: valid, segment_ids and the context's, as `Tower` has them."""
+  def __call__(self, x, context=None, *, info=SequenceInfo(), context_info=SequenceInfo(), train=False):
+    """[batch, length, dim] -> [batch, length, dim]; arguments as of `zoo.layers.towers.Tower`."""
     drop = nn.Dropout(self.dropout, deterministic=not train)
     if self.is_mutable_collection("cache") and not self.is_initializing():
       bias = self.bias.rule()  # Only the layers know where cached keys stand.
     else:
-      # Of texts that share a row too: how far apart two tokens of one text are does not depend on where it begins.
-      places = jnp.arange(x.shape[1], dtype=jnp.int32)[None] if positions is None else positions
-      bias = self.bias(places[:, :, None], places[:, None, :])
-    return drop(self.norm(self.stack(drop(x), context, positions=positions, bias=bias, train=train, **seen)))
+      # Of packed sequences too: how far apart two tokens of one are does not depend on where it starts.
+      positions = SequenceInfo(positions=info.positions).token_positions(x.shape[1])
+      bias = self.bias(positions[:, :, None], positions[:, None, :])
+    x = self.stack(drop(x), context, info=info, context_info=context_info, bias=bias, train=train)
+    return drop(self.norm(x))
 
   max_length: ClassVar[None] = None  # Distances have no end.
 

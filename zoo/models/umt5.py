@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import flax.linen as nn
 
 from zoo.layers.attention import Attention
+from zoo.layers.sequence import SequenceInfo
 from zoo.models.encoder_decoder import EncoderDecoder
 from zoo.models.t5 import GATED, WIDTHS, compose, variants
 
@@ -25,9 +26,9 @@ class BiasedAttention(Attention):
 
   relative: Any = None  # Always there; only fields with a default may follow those of Attention.
 
-  def __call__(self, x, context=None, *, bias=None, **seen):
+  def __call__(self, x, context=None, *, bias=None, **options):
     """[batch, length, dim] -> [batch, length, dim]; arguments as Attention, whose `bias` is not looked at."""
-    return super().__call__(x, context, bias=self.relative.rule(), **seen)
+    return super().__call__(x, context, bias=self.relative.rule(), **options)
 
 
 class UMT5Tower(nn.Module):
@@ -38,10 +39,10 @@ class UMT5Tower(nn.Module):
   dropout: float = 0.0
 
   @nn.compact
-  def __call__(self, x, context=None, *, train=False, **seen):
-    """[batch, length, dim] -> [batch, length, dim]; seen: valid, positions, segment_ids and the context's."""
+  def __call__(self, x, context=None, *, info=SequenceInfo(), context_info=SequenceInfo(), train=False):
+    """[batch, length, dim] -> [batch, length, dim]; arguments as of `zoo.layers.towers.Tower`."""
     drop = nn.Dropout(self.dropout, deterministic=not train)
-    return drop(self.norm(self.stack(drop(x), context, train=train, **seen)))
+    return drop(self.norm(self.stack(drop(x), context, info=info, context_info=context_info, train=train)))
 
   max_length: ClassVar[None] = None  # Distances have no end.
 

@@ -16,6 +16,7 @@ from zoo.layers.dense import Conv, Dense
 from zoo.layers.embeddings import Embed
 from zoo.layers.heads import TiedLogits
 from zoo.layers.positions import Fixed, Learned
+from zoo.layers.sequence import SequenceInfo
 from zoo.layers.towers import pair
 from zoo.models.encoder_decoder import EncoderDecoder
 
@@ -98,8 +99,8 @@ class Whisper(EncoderDecoder, kw_only=True):
     if decoder_tokens is None:
       sizes.start_fits(self.start_token, self.vocab_size)
       decoder_tokens = jnp.full((features.shape[0], 1), self.start_token, jnp.int32)
-    given = dict(valid=valid, decoder_valid=decoder_valid, decoder_segment_ids=decoder_segment_ids, train=train)
-    x = self.decode_hidden(decoder_tokens, encoded, **given)
+    info = SequenceInfo(decoder_valid, None, decoder_segment_ids)
+    x = self.decode_hidden(decoder_tokens, encoded, info=info, context_info=SequenceInfo(valid), train=train)
     out["hidden"] = x
     return out if self.logits is None else {**out, "logits": self.to_logits(x)}
 
@@ -111,7 +112,7 @@ class Whisper(EncoderDecoder, kw_only=True):
       raise ValueError(
         f"features are {features.dtype} {list(features.shape)}, the model wants floats [batch, frames, {self.mels}]."
       )
-    return self.encoder(self.stem(features), valid=valid, train=train)
+    return self.encoder(self.stem(features), info=SequenceInfo(valid), train=train)
 
   @nn.nowrap
   def example(self, batch_size=1):
