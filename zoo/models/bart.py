@@ -9,7 +9,7 @@ from zoo.layers import initial, norms, sizes
 from zoo.layers.blocks import PostNormBlock
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import Embed
-from zoo.layers.heads import TanhHead, TiedLogits
+from zoo.layers.heads import TanhHead, TiedLogits, token_heads
 from zoo.layers.positions import Learned
 from zoo.layers.towers import pair
 from zoo.models.encoder_decoder import EncoderDecoder
@@ -89,8 +89,7 @@ def bart(
     embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
     **towers,
     logits=TiedLogits(fixed_bias=logits_bias) if head == "lm" else None,
-    classify=TanhHead(dense(dim), dense(num_classes), dropout) if head == "classify" else None,
-    answer=dense(2) if head == "question_answering" else None,
+    **token_heads(head, num_classes, dense, lambda classes: TanhHead(dense(dim), dense(classes), dropout)),
     embed_scale=dim**0.5 if scaled_embedding else 1.0,
     pad=pad,
     start_token=start_token,

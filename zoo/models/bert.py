@@ -13,13 +13,14 @@ from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import Embed, look_up, unembed
-from zoo.layers.mixed_precision import add, pick
+from zoo.layers.heads import TokenHeads, refuse_packed, token_heads
+from zoo.layers.mixed_precision import add
 from zoo.layers.mlp import MLP
 from zoo.layers.mlp import activation as activation_named
 from zoo.layers.positions import Learned, add_positions
 from zoo.layers.sequence import SequenceInfo
 from zoo.layers.stack import stack
-from zoo.models.model import Model
+from zoo.models.model import PredictsMaskedTokens
 
 PAPER = {
   "title": "BERT: Pre-training of Deep Bidirectional Transformers for Language Understanding",
@@ -40,7 +41,7 @@ HEADS = {
 }
 
 
-class BERT(Model):
+class BERT(TokenHeads, PredictsMaskedTokens):
   """Bidirectional encoder with a pooled first token and the heads that are not None.
 
   Nothing is learned about what the token `pad` means, if there is one: where it stands and of which sentence, is.
@@ -52,12 +53,7 @@ class BERT(Model):
   norm: nn.Module
   stack: nn.Module
   pooler: nn.Module | None = None
-  mlm: nn.Module | None = None
   nsp: nn.Module | None = None
-  classify: nn.Module | None = None
-  choose: nn.Module | None = None
-  classify_tokens: nn.Module | None = None
-  answer: nn.Module | None = None
   pad: int | None = None
   dropout: float = 0.0
 
@@ -85,33 +81,16 @@ class BERT(Model):
       return nn.Dropout(self.dropout)(y, deterministic=not train)
 
     shape = tokens.shape
-    if self.choose is not None and tokens.ndim == 3:
-      tokens = tokens.reshape(-1, shape[-1])
-      given = (segments, valid, positions)
-      segments, valid, positions = (x if x is None else x.reshape(-1, shape[-1]) for x in given)
+    tokens, segments, valid, positions = self.rows(tokens, segments, valid, positions)
     sizes.tokens_fit(tokens)
-    if segment_ids is not None and not (self.pooler is None and self.classify is None and self.choose is None):
-      raise ValueError("This model makes one summary of a row. Build it with head='mlm', or give each text its row.")
+    refuse_packed(segment_ids, self.summarizes or self.pooler is not None)
     info = SequenceInfo(valid, positions, segment_ids)
     x = drop(self.norm(self.embedded(tokens, segments, info)))
     x = self.layers(x, info._replace(positions=None), train=train)  # The embedding alone looks at positions.
-    out = {"hidden": x}
-    if self.mlm is not None:
-      out["mlm"] = self.to_logits(x if predict is None else pick(x, predict))
-    pooled = self.pooled(x[:, 0], drop)
-    if pooled is not None:
-      out["pooled"] = pooled
-    if self.nsp is not None:
-      out["nsp"] = self.nsp(out["pooled"]).astype(jnp.float32)
-    if self.classify is not None:
-      out["logits"] = self.classify(drop(out["pooled"])).astype(jnp.float32)
-    if self.choose is not None:
-      out["logits"] = self.choose(drop(out["pooled"])).astype(jnp.float32).reshape(shape[:-1])
-    if self.classify_tokens is not None:
-      out["logits"] = self.classify_tokens(drop(x)).astype(jnp.float32)
-    if self.answer is not None:
-      out["start"], out["end"] = jnp.moveaxis(self.answer(x).astype(jnp.float32), -1, 0)
-    return out
+    out = {"hidden": x, **self.masked_tokens(x, predict), **self.summary_outputs(x[:, 0], drop)}
+    # In their code nothing is dropped before an answer's layer.
+    before = {} if self.answer is not None else {"before": drop}
+    return {**out, **self.head_outputs(out["pooled"] if self.summarizes else x, shape[:-1], **before)}
 
   def layers(self, x, info, *, train):
     """[batch, length, dim] -> [batch, length, dim]"""
@@ -134,14 +113,11 @@ class BERT(Model):
     """What heads make of a text: the first token's state [batch, dim] -> [batch, dim], or None; `drop` is dropout."""
     return None if self.pooler is None else nn.tanh(self.pooler(x))
 
-  @nn.nowrap
-  def trunk(self):
-    return None if self.mlm is None else self.clone(mlm=None)
-
-  def to_logits(self, x):
-    if self.mlm is None:
-      raise ValueError("This model does not predict tokens. Build it with head='mlm'.")
-    return self.mlm(x, self.embed)
+  def summary_outputs(self, x, drop):
+    """{"pooled": [batch, dim], "nsp": float32 [batch, 2]}, of which there is what the model has."""
+    pooled = self.pooled(x, drop)
+    out = {} if pooled is None else {"pooled": pooled}
+    return out if self.nsp is None else {**out, "nsp": self.nsp(pooled).astype(jnp.float32)}
 
   @property
   def max_length(self):
@@ -214,10 +190,7 @@ def bert(
     pooler=dense(dim) if "pooled" in HEADS[head] else None,
     mlm=MaskedTokenHead(dense(dim), norm.copy(), activation) if "mlm" in HEADS[head] else None,
     nsp=dense(2) if "nsp" in HEADS[head] else None,
-    classify=dense(num_classes) if head == "classify" else None,
-    choose=dense(1) if head == "multiple_choice" else None,
-    classify_tokens=dense(num_classes) if head == "classify_tokens" else None,
-    answer=dense(2) if head == "question_answering" else None,
+    **token_heads(head, num_classes, dense),
     pad=pad,
     dropout=dropout,
   )

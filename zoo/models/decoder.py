@@ -8,23 +8,22 @@ import jax.numpy as jnp
 from zoo.layers import sizes
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import last
-from zoo.layers.heads import OwnLogits, TiedLogits
+from zoo.layers.heads import OwnLogits, TiedLogits, TokenHeads, token_heads
 from zoo.layers.mixed_precision import pick
 from zoo.layers.positions import add_positions
 from zoo.layers.sequence import SequenceInfo
-from zoo.models.model import Model
+from zoo.models.model import Model, PredictsTokens
 
 HEADS = ("lm", "classify", "classify_tokens", "question_answering", None)
 
 
-class Decoder(Model):
-  """Layers over vectors of tokens, and the heads that are not None.
+class Decoder(TokenHeads, Model):
+  """Layers over vectors of tokens, and a head of `TokenHeads` or none.
 
   Args:
     embed, stack: vectors of tokens, and the layers.
     positions: added to the vectors; None: the layers know where tokens stand.
     norm: after the last layer; None: it ends with one.
-    classify, classify_tokens, answer: classes of a text, of its tokens; where an answer starts and ends.
     max_length: how long a text may be.
     pad: the token of padding; None: there is none.
     dropout: chance to drop an entry of what goes into the first layer.
@@ -34,9 +33,6 @@ class Decoder(Model):
   stack: nn.Module
   positions: nn.Module | None = None
   norm: nn.Module | None = None
-  classify: nn.Module | None = None
-  classify_tokens: nn.Module | None = None
-  answer: nn.Module | None = None
   max_length: int = 0
   pad: int | None = None
   dropout: float = 0.0
@@ -56,23 +52,18 @@ class Decoder(Model):
         of tokens [batch, length, num_classes], "start", "end" of an answer [batch, length]. All logits are float32.
     """
     x = self.hidden(tokens, SequenceInfo(valid, positions), train=train)
-    out = {"hidden": x}
-    if self.classify is not None:
-      out["logits"] = self.classify(last(x, valid if self.pad is None else tokens != self.pad)).astype(jnp.float32)
-    if self.classify_tokens is not None:
-      out["logits"] = self.classify_tokens(x).astype(jnp.float32)
-    if self.answer is not None:
-      out["start"], out["end"] = jnp.moveaxis(self.answer(x).astype(jnp.float32), -1, 0)
-    return out
+    y = last(x, valid if self.pad is None else tokens != self.pad) if self.summarizes else x
+    return {"hidden": x, **self.head_outputs(y)}
 
-  def hidden(self, tokens, info, *, train):
-    """int32 [batch, length], what is known about them -> [batch, length, dim]"""
+  def hidden(self, tokens, info, *, predict=None, train=False):
+    """Hidden states of tokens, int32 [batch, length], about which `info` is known: [batch, length or k, dim]"""
     sizes.tokens_fit(tokens)
     x = self.embed(tokens)
     if self.positions is not None:
       x = add_positions(x, self.positions, info, self.variables.get("cache"))
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     x = self.stack(x, info=info, train=train)
+    x = x if predict is None else pick(x, predict)
     return x if self.norm is None else self.norm(x)
 
   @property
@@ -84,7 +75,7 @@ class Decoder(Model):
     return (jnp.zeros((batch_size, min(self.max_length, 8)), jnp.int32),)
 
 
-class LanguageModel(Decoder, kw_only=True):
+class LanguageModel(PredictsTokens, Decoder, kw_only=True):
   """A decoder that predicts the next token; without `logits` it gives what they are made of."""
 
   logits: nn.Module | None
@@ -105,22 +96,8 @@ class LanguageModel(Decoder, kw_only=True):
     Returns:
       float32 [batch, length or k, vocab_size]
     """
-    x = self.hidden(tokens, SequenceInfo(valid, positions, segment_ids), train=train)
-    x = x if predict is None else pick(x, predict)
+    x = self.hidden(tokens, SequenceInfo(valid, positions, segment_ids), predict=predict, train=train)
     return x if self.logits is None else self.to_logits(x)
-
-  @nn.nowrap
-  def trunk(self):
-    return self.clone(logits=None)
-
-  def to_logits(self, x):
-    if self.logits is None:
-      raise ValueError("A trunk makes no logits. Take the model that it is of.")
-    return self.logits(x, self.embed)
-
-  @property
-  def decodes(self):
-    return self.logits is not None
 
 
 def with_head(head, tied, num_classes, *, language_model=LanguageModel, embed, **parts):
@@ -129,10 +106,5 @@ def with_head(head, tied, num_classes, *, language_model=LanguageModel, embed, *
   if head == "lm":
     own = OwnLogits(embed.num_embeddings, dtype=embed.dtype, kernel_init=embed.embedding_init)
     return language_model(embed=embed, logits=TiedLogits() if tied else own, **parts)
-  return Decoder(
-    embed=embed,
-    classify=dense(num_classes, use_bias=False) if head == "classify" else None,
-    classify_tokens=dense(num_classes) if head == "classify_tokens" else None,
-    answer=dense(2) if head == "question_answering" else None,
-    **parts,
-  )
+  heads = token_heads(head, num_classes, dense, classify=functools.partial(dense, use_bias=False))
+  return Decoder(embed=embed, **heads, **parts)

@@ -12,6 +12,7 @@ from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import Embed
+from zoo.layers.heads import token_heads
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned
 from zoo.layers.stack import stack
@@ -77,10 +78,7 @@ def distilbert(
     stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
     pooler=dense(dim) if head in ("classify", "multiple_choice") else None,
     mlm=MaskedTokenHead(dense(dim), norm.copy(), activation) if head == "mlm" else None,
-    classify=dense(num_classes) if head == "classify" else None,
-    choose=dense(1) if head == "multiple_choice" else None,
-    classify_tokens=dense(num_classes) if head == "classify_tokens" else None,
-    answer=dense(2) if head == "question_answering" else None,
+    **token_heads(head, num_classes, dense),
     pad=pad,
     dropout=dropout,
   )

@@ -5,19 +5,18 @@ import jax.numpy as jnp
 
 from zoo.layers import sizes
 from zoo.layers.embeddings import last, look_up, shift_right
-from zoo.layers.mixed_precision import pick
+from zoo.layers.heads import TokenHeads
 from zoo.layers.sequence import SequenceInfo
-from zoo.models.model import Model
+from zoo.models.model import PredictsTokens
 
 
-class EncoderDecoder(Model):
-  """An encoder, a decoder that looks at what it made, and the heads that are not None.
+class EncoderDecoder(TokenHeads, PredictsTokens):
+  """An encoder, a decoder that attends to what it made, and one head or none.
 
   Args:
     embed: vectors of tokens; of the encoder's only, if there is a decoder_embed.
     encoder, decoder: towers, called as `zoo.layers.towers.Tower` is.
-    logits: of `zoo.layers.heads`: the next token.
-    classify, classify_tokens, answer: classes of a text, of its tokens; where an answer starts and ends.
+    logits: of `zoo.layers.heads`: the next token. Other heads as of `TokenHeads`; that of tokens reads the encoder.
     embed_scale: what vectors of tokens are multiplied by.
     pad: the token of padding, about which nothing is learned; None: there is none.
     start_token: what decoding starts with.
@@ -29,9 +28,6 @@ class EncoderDecoder(Model):
   decoder: nn.Module | None = None
   decoder_embed: nn.Module | None = None
   logits: nn.Module | None = None
-  classify: nn.Module | None = None
-  classify_tokens: nn.Module | None = None
-  answer: nn.Module | None = None
   embed_scale: float = 1.0
   pad: int | None = None
   start_token: int = 0
@@ -70,23 +66,28 @@ class EncoderDecoder(Model):
     """
     info, decoder_info = SequenceInfo(valid, None, segment_ids), SequenceInfo(decoder_valid, None, decoder_segment_ids)
     encoded = self.encode(tokens, valid=valid, segment_ids=segment_ids, train=train)
-    out = {"encoded": encoded}
-    if self.classify_tokens is not None:
-      out["logits"] = self.classify_tokens(encoded).astype(jnp.float32)
     if self.decoder is None:
-      return out
-    if decoder_tokens is None:
-      sizes.start_fits(self.start_token, self.vocab_size)
-      decoder_tokens = shift_right(tokens, self.start_token)
+      return {"encoded": encoded, **self.encoder_outputs(encoded, valid)}
+    decoder_tokens = self.shifted(tokens) if decoder_tokens is None else decoder_tokens
     x = self.decode_hidden(decoder_tokens, encoded, info=decoder_info, context_info=info, train=train)
-    out["hidden"] = x
+    return {"encoded": encoded, "hidden": x, **self.decoder_outputs(x, tokens, train=train)}
+
+  def shifted(self, tokens):
+    """`tokens` behind start_token: int32 [batch, length] -> int32 [batch, length]"""
+    sizes.start_fits(self.start_token, self.vocab_size)
+    return shift_right(tokens, self.start_token)
+
+  def encoder_outputs(self, encoded, valid):
+    """What the head makes of [batch, length, dim], where there is no decoder."""
+    return self.head_outputs(encoded)
+
+  def decoder_outputs(self, x, tokens, *, train):
+    """What the head makes of the decoder's hidden states [batch, decoder length, dim]; a class is read at `eos`."""
     if self.logits is not None:
-      out["logits"] = self.to_logits(x)
+      return {"logits": self.to_logits(x)}
     if self.classify is not None:
-      out["logits"] = self.classify(last(x, tokens == self.eos), train=train)
-    if self.answer is not None:
-      out["start"], out["end"] = jnp.moveaxis(self.answer(x).astype(jnp.float32), -1, 0)
-    return out
+      return {"logits": self.classify(last(x, tokens == self.eos), train=train)}
+    return self.head_outputs(x)
 
   def encode(self, tokens, /, *, valid=None, segment_ids=None, train=False):
     """int32 [batch, length] -> [batch, length, dim]"""
@@ -114,7 +115,7 @@ class EncoderDecoder(Model):
     """
     info = SequenceInfo(decoder_valid, positions)
     x = self.decode_hidden(decoder_tokens, encoded, info=info, context_info=SequenceInfo(valid), train=train)
-    return self.to_logits(x if predict is None else pick(x, predict))
+    return self.logits_at(x, predict)
 
   def decode_hidden(self, decoder_tokens, encoded, *, info, context_info, train=False):
     """What `decode` makes its logits of: int32 [batch, decoder length] -> [batch, decoder length, dim]
@@ -127,17 +128,8 @@ class EncoderDecoder(Model):
       raise ValueError("This model has no decoder.")
     if (info.segment_ids is None) != (context_info.segment_ids is None):
       raise ValueError("Of segment_ids and decoder_segment_ids one is missing. Give both, or neither.")
-    x = self._embedded(self._decoder_embed, decoder_tokens)
+    x = self._embedded(self.output_embed, decoder_tokens)
     return self.decoder(x, encoded, info=info, context_info=context_info, train=train)
-
-  @nn.nowrap
-  def trunk(self):
-    return None if self.logits is None else self.clone(logits=None)
-
-  def to_logits(self, x):
-    if self.logits is None:
-      raise ValueError("This model does not predict tokens. Build it with head='lm'.")
-    return self.logits(x, self._decoder_embed)
 
   def _embedded(self, embed, tokens):
     sizes.tokens_fit(tokens)
@@ -145,21 +137,13 @@ class EncoderDecoder(Model):
     return x if self.embed_scale == 1 else x * self.embed_scale
 
   @property
-  def _decoder_embed(self):
+  def output_embed(self):
     return self.embed if self.decoder_embed is None else self.decoder_embed
 
   @property
   def max_length(self):
     """Of what is decoded; None: there is no end."""
     return None if self.decoder is None else self.decoder.max_length
-
-  @property
-  def decodes(self):
-    return self.logits is not None
-
-  @property
-  def vocab_size(self):
-    return self._decoder_embed.num_embeddings
 
   @nn.nowrap
   def example(self, batch_size=1):

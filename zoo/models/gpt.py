@@ -1,19 +1,14 @@
 """GPT-2: Language Models are Unsupervised Multitask Learners (Radford et al., 2019). Code: https://github.com/openai/gpt-2."""
 
-import flax.linen as nn
-import jax.numpy as jnp
-
 from zoo.layers import initial, masks, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
 from zoo.layers.embeddings import Embed
 from zoo.layers.heads import TiedLogits
-from zoo.layers.mixed_precision import pick
 from zoo.layers.mlp import MLP
-from zoo.layers.positions import Learned, add_positions
-from zoo.layers.sequence import SequenceInfo
+from zoo.layers.positions import Learned
 from zoo.layers.stack import stack
-from zoo.models.model import Model
+from zoo.models.decoder import LanguageModel
 
 PAPER = {
   "title": "Language Models are Unsupervised Multitask Learners",
@@ -21,68 +16,6 @@ PAPER = {
   "year": 2019,
   "url": "https://cdn.openai.com/better-language-models/language_models_are_unsupervised_multitask_learners.pdf",
 }
-
-
-class GPT(Model):
-  """Decoder-only language model, output layer tied to the embedding; without `logits` it gives hidden states."""
-
-  embed: nn.Module
-  positions: nn.Module
-  stack: nn.Module
-  norm: nn.Module
-  logits: nn.Module | None
-  dropout: float = 0.0
-
-  @nn.compact
-  def __call__(self, tokens, *, valid=None, positions=None, segment_ids=None, predict=None, train=False):
-    """Logits of the next token at every position.
-
-    Args:
-      tokens: int32 [batch, length]
-      valid: bool [batch, length], True = a real token; nobody attends to the others.
-      positions: int32 [batch or 1, length], counted from 0 if None, in each text of a row. Without segment_ids a text
-        begins wherever they do not rise.
-      segment_ids: int32 [batch, length], which of the texts that share a row a token belongs to; it sees its own alone.
-        None: a row is one text.
-      predict: int32 [batch, k], indices into length at which logits are wanted; everywhere if None.
-
-    Returns:
-      float32 [batch, length or k, vocab_size]
-    """
-    sizes.tokens_fit(tokens)
-    info = SequenceInfo(valid, positions, segment_ids)
-    x = add_positions(self.embed(tokens), self.positions, info, self.variables.get("cache"))
-    x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    x = self.stack(x, info=info, train=train)
-    if predict is not None:
-      x = pick(x, predict)
-    x = self.norm(x)
-    return x if self.logits is None else self.to_logits(x)
-
-  @nn.nowrap
-  def trunk(self):
-    return self.clone(logits=None)
-
-  def to_logits(self, x):
-    if self.logits is None:
-      raise ValueError("A trunk makes no logits. Take the model that it is of.")
-    return self.logits(x, self.embed)
-
-  @property
-  def decodes(self):
-    return self.logits is not None
-
-  @property
-  def max_length(self):
-    return self.positions.max_length
-
-  @property
-  def vocab_size(self):
-    return self.embed.num_embeddings
-
-  @nn.nowrap
-  def example(self, batch_size=1):
-    return (jnp.zeros((batch_size, min(self.max_length, 8)), jnp.int32),)
 
 
 def gpt(
@@ -100,7 +33,7 @@ def gpt(
   dtype: str | None = None,
   scan: bool | None = None,
   remat: str | None = None,
-) -> GPT:
+) -> LanguageModel:
   """A GPT-2 of these sizes; mlp_dim is 4 * dim if None; epsilon that of the norms."""
   head_dim = sizes.head_dim(dim, num_heads)
   sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim)
@@ -114,12 +47,13 @@ def gpt(
   )
   mlp = MLP(mlp_dim or 4 * dim, activation, dtype=dtype, kernel_init=normal, down_init=residual)
   block = PreNormBlock(attention, mlp, norm, dropout=dropout)
-  return GPT(
+  return LanguageModel(
     embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=normal),
     positions=Learned(max_length, dim, embedding_init=initial.normal(0.01)),
     stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
     norm=norm.copy(),
     logits=TiedLogits(),
+    max_length=max_length,
     dropout=dropout,
   )
 

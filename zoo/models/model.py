@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+from typing import Any, ClassVar
 
 import flax.linen as nn
+
+from zoo.layers.mixed_precision import pick
 
 
 class Model(nn.Module, kw_only=True):
@@ -60,3 +63,53 @@ class Model(nn.Module, kw_only=True):
   def example(self, batch_size=1):
     """Inputs of the right shapes and types, as a tuple: `model.init(rng, *model.example())`."""
     raise NotImplementedError
+
+
+class PredictsTokens(Model, kw_only=True):
+  """A model whose field `logits` is the head that predicts the next token; without the head it is a trunk.
+
+  The head is called with hidden states and `output_embed`, as those of `zoo.layers.heads` are.
+  """
+
+  HEAD: ClassVar[tuple[str, str]] = ("logits", "lm")  # The field, and what factories call the head.
+
+  @property
+  def output_embed(self):
+    """The embedding that the head may be tied to."""
+    return getattr(self, "embed", None)
+
+  @property
+  def vocab_size(self):
+    return self.output_embed.num_embeddings
+
+  @property
+  def decodes(self):
+    return getattr(self, "logits", None) is not None
+
+  @nn.nowrap
+  def trunk(self):
+    headless: Any = {self.HEAD[0]: None}
+    return None if getattr(self, self.HEAD[0]) is None else self.clone(**headless)
+
+  def to_logits(self, x):
+    head = getattr(self, self.HEAD[0])
+    if head is None:
+      raise ValueError(
+        f"This model does not predict tokens. Build it with head={self.HEAD[1]!r}, or take the model whose trunk it is."
+      )
+    return head(x, self.output_embed)
+
+  def logits_at(self, x, predict=None):
+    """`to_logits` of the tokens at `predict`, int32 [batch, k]; of all if None."""
+    return self.to_logits(x if predict is None else pick(x, predict))
+
+
+class PredictsMaskedTokens(PredictsTokens, kw_only=True):
+  """A model whose field `mlm` is the head that predicts masked tokens."""
+
+  HEAD = ("mlm", "mlm")
+  mlm: nn.Module | None = None
+
+  def masked_tokens(self, x, predict):
+    """{"mlm": float32 [batch, length or k, vocab_size]}, {} without the head."""
+    return {} if self.mlm is None else {"mlm": self.logits_at(x, predict)}

@@ -13,14 +13,14 @@ from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import PaddedEmbed, unembed
-from zoo.layers.heads import TiedLogits
+from zoo.layers.heads import TiedLogits, TokenHeads, refuse_packed, token_heads
 from zoo.layers.mixed_precision import pick
 from zoo.layers.mlp import GatedMLP
 from zoo.layers.mlp import activation as activation_named
 from zoo.layers.positions import rotary
 from zoo.layers.sequence import SequenceInfo
 from zoo.layers.stack import stack
-from zoo.models.model import Model
+from zoo.models.model import PredictsMaskedTokens
 
 PAPER = {
   "title": "Smarter, Better, Faster, Longer: A Modern Bidirectional Encoder",
@@ -32,14 +32,14 @@ HEADS = ("mlm", "classify", "multiple_choice", "classify_tokens", "question_answ
 POOLINGS = ("cls", "mean")
 
 
-class ModernBERT(Model):
+class ModernBERT(TokenHeads, PredictsMaskedTokens):
   """Bidirectional encoder of layers that see all and layers that see what is near, and the heads that are not None.
 
   Args:
     embed, first_norm: vectors of tokens, and their norm.
     first: the first layer, which does not norm again; `stack` the others, None where there are none; `norm` after them.
     summary: what every head sees through.
-    mlm, classify, choose, classify_tokens, answer: the heads.
+    mlm: the head that predicts masked tokens; others as of `TokenHeads`.
     pooling: what a text's state is: "cls", its first token's, or "mean".
     max_length: how long a text may be.
     dropout: chance to drop an entry of what goes into the first layer, or into a head's last.
@@ -51,11 +51,6 @@ class ModernBERT(Model):
   stack: nn.Module | None
   norm: nn.Module
   summary: nn.Module | None = None
-  mlm: nn.Module | None = None
-  classify: nn.Module | None = None
-  choose: nn.Module | None = None
-  classify_tokens: nn.Module | None = None
-  answer: nn.Module | None = None
   pooling: str = "cls"
   max_length: int = 0
   dropout: float = 0.0
@@ -81,53 +76,34 @@ class ModernBERT(Model):
     def drop(y):
       return nn.Dropout(self.dropout)(y, deterministic=not train)
 
-    def classes(head, y):
-      return head(drop(self.summed(y))).astype(jnp.float32)
-
     shape = tokens.shape
-    if self.choose is not None and tokens.ndim == 3:
-      tokens, valid = tokens.reshape(-1, shape[-1]), None if valid is None else valid.reshape(-1, shape[-1])
+    tokens, valid = self.rows(tokens, valid)
     sizes.tokens_fit(tokens)
-    if segment_ids is not None and not (self.classify is None and self.choose is None):
-      raise ValueError("This model makes one summary of a row. Build it with head='mlm', or give each text its row.")
+    refuse_packed(segment_ids, self.summarizes)
     info = SequenceInfo(valid, None, segment_ids)
     x = self.first(drop(self.first_norm(self.embed(tokens))), info=info, train=train)
-    x = x if self.stack is None else self.stack(x, info=info, train=train)
-    x = self.norm(x)
-    out = {"hidden": x}
-    if self.mlm is not None:
-      out["mlm"] = self.to_logits(x if predict is None else pick(x, predict))
-    if self.classify is not None:
-      out["logits"] = classes(self.classify, self.pooled(x, valid, None))
-    if self.choose is not None:
-      out["logits"] = classes(self.choose, self.pooled(x, valid, valid)).reshape(shape[:-1])
-    if self.classify_tokens is not None:
-      out["logits"] = classes(self.classify_tokens, x)
-    if self.answer is not None:
-      out["start"], out["end"] = jnp.moveaxis(classes(self.answer, x), -1, 0)
-    return out
-
-  @nn.nowrap
-  def trunk(self):
-    return None if self.mlm is None else self.clone(mlm=None)
+    x = self.norm(x if self.stack is None else self.stack(x, info=info, train=train))
+    y = self.pooled(x, valid) if self.summarizes else x
+    outputs = self.head_outputs(y, shape[:-1], before=lambda y: drop(self.summed(y)))
+    return {"hidden": x, **self.masked_tokens(x, predict), **outputs}
 
   def to_logits(self, x):
-    if self.mlm is None:
-      raise ValueError("This model does not predict tokens. Build it with head='mlm'.")
-    return self.mlm(self.summed(x), self.embed)
+    return super().to_logits(self.summed(x))
 
   def summed(self, x):
     """What the heads see: [..., dim] -> [..., dim]"""
     return x if self.summary is None else self.summary(x)
 
-  def pooled(self, x, valid, real):
-    """A text's state, [batch, length, dim] -> [batch, dim]; its first token is the first of `real`, where given."""
+  def pooled(self, x, valid):
+    """A sequence's state, [batch, length, dim], bool [batch, length] or None -> [batch, dim]"""
     if self.pooling == "mean":
       if valid is None:
         return x.mean(axis=1)
       weight = valid.astype(x.dtype)
       return (x * weight[:, :, None]).sum(axis=1) / weight.sum(axis=1)[:, None]
-    return x[:, 0] if real is None else pick(x, jnp.argmax(real, axis=1)[:, None])[:, 0]
+    # Who chooses reads the first real token, who classifies the first one: so does the reference.
+    first = None if self.choose is None or valid is None else jnp.argmax(valid, axis=1)[:, None]
+    return x[:, 0] if first is None else pick(x, first)[:, 0]
 
   @nn.nowrap
   def example(self, batch_size=1):
@@ -248,10 +224,7 @@ def modernbert(
     if head is None
     else Summary(Dense(dim, use_bias=head_bias, dtype=dtype, kernel_init=out_init), norm.copy(), head_activation),
     mlm=None if head != "mlm" else BiasedLogits() if mlm_bias else TiedLogits(),
-    classify=dense(num_classes) if head == "classify" else None,
-    choose=dense(1) if head == "multiple_choice" else None,
-    classify_tokens=dense(num_classes) if head == "classify_tokens" else None,
-    answer=dense(2) if head == "question_answering" else None,
+    **token_heads(head, num_classes, dense),
     pooling=pooling,
     max_length=max_length,
     dropout=dropout,

@@ -13,6 +13,7 @@ from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import Embed
+from zoo.layers.heads import token_heads
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned, RelativeBias
 from zoo.layers.stack import stack
@@ -96,10 +97,7 @@ def mpnet(
     summary=dense(dim) if head == "classify" else None,
     # The gelu is of this head's own code, whatever the activation of the layers.
     mlm=MaskedTokenHead(dense(dim), norm.copy(), "gelu") if head == "mlm" else None,
-    classify=dense(num_classes) if head == "classify" else None,
-    choose=dense(1) if head == "multiple_choice" else None,
-    classify_tokens=dense(num_classes) if head == "classify_tokens" else None,
-    answer=dense(2) if head == "question_answering" else None,
+    **token_heads(head, num_classes, dense),
     dropout=dropout,
     pad=pad,
   )

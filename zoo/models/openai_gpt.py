@@ -33,7 +33,6 @@ class Choices(Decoder, kw_only=True):
   """Chooses among texts and goes on predicting their tokens, as section 3.2 of the paper trains it."""
 
   logits: nn.Module
-  choose: nn.Module
 
   @nn.compact
   def __call__(self, tokens, *, valid=None, positions=None, read=None, train=False):
@@ -52,9 +51,8 @@ class Choices(Decoder, kw_only=True):
     valid = None if valid is None else valid.reshape(-1, length)
     x = self.hidden(tokens.reshape(-1, length), SequenceInfo(valid, positions), train=train)
     end = last(x, valid) if read is None else pick(x, read.reshape(-1, 1))[:, 0]
-    score = self.choose(nn.Dropout(self.dropout)(end, deterministic=not train))
-    lm = self.logits(x, self.embed)
-    return {"logits": score.astype(jnp.float32).reshape(batch, choices), "lm": lm.reshape(batch, choices, length, -1)}
+    scores = self.head_outputs(nn.Dropout(self.dropout)(end, deterministic=not train), (batch, choices))
+    return {**scores, "lm": self.logits(x, self.embed).reshape(batch, choices, length, -1)}
 
   @nn.nowrap
   def example(self, batch_size=1):

@@ -14,7 +14,7 @@ from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import Embed
-from zoo.layers.heads import OwnLogits, TanhHead, TiedLogits
+from zoo.layers.heads import OwnLogits, TanhHead, TiedLogits, token_heads
 from zoo.layers.mlp import MLP, GatedMLP
 from zoo.layers.positions import RelativeBias
 from zoo.layers.sequence import SequenceInfo
@@ -194,9 +194,7 @@ def compose(
     encoder=of_depth(depth),
     decoder=of_depth(decoder_depth, mask=masks.causal, cross=Attention(**options)) if decodes else None,
     logits=logits if head == "lm" else None,
-    classify=TanhHead(dense(dim), dense(num_classes), dropout) if head == "classify" else None,
-    classify_tokens=dense(num_classes) if head == "classify_tokens" else None,
-    answer=dense(2) if head == "question_answering" else None,
+    **token_heads(head, num_classes, dense, lambda classes: TanhHead(dense(dim), dense(classes), dropout)),
     start_token=start_token,
     eos=eos,
   )

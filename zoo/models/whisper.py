@@ -90,19 +90,17 @@ class Whisper(EncoderDecoder, kw_only=True):
       dict of "encoded" [batch, frames / 2, dim], "hidden" [batch, decoder length, dim] if there is a decoder, and where
       the model has a head "logits", float32 [batch, decoder length, vocab_size] or [batch, num_classes]
     """
-    encoded = self.encode(features, valid=valid, segment_ids=segment_ids, train=train)
-    out = {"encoded": encoded}
-    if self.classify is not None:
-      out["logits"] = self.classify(encoded, valid)
-    if self.decoder is None:
-      return out
-    if decoder_tokens is None:
-      sizes.start_fits(self.start_token, self.vocab_size)
-      decoder_tokens = jnp.full((features.shape[0], 1), self.start_token, jnp.int32)
-    info = SequenceInfo(decoder_valid, None, decoder_segment_ids)
-    x = self.decode_hidden(decoder_tokens, encoded, info=info, context_info=SequenceInfo(valid), train=train)
-    out["hidden"] = x
-    return out if self.logits is None else {**out, "logits": self.to_logits(x)}
+    known = dict(valid=valid, decoder_valid=decoder_valid)
+    segments = dict(segment_ids=segment_ids, decoder_segment_ids=decoder_segment_ids)
+    return super().__call__(features, decoder_tokens, **known, **segments, train=train)
+
+  def shifted(self, features):
+    """start_token alone: int32 [batch, 1]"""
+    sizes.start_fits(self.start_token, self.vocab_size)
+    return jnp.full((features.shape[0], 1), self.start_token, jnp.int32)
+
+  def encoder_outputs(self, encoded, valid):
+    return {} if self.classify is None else {"logits": self.classify(encoded, valid)}
 
   def encode(self, features, /, *, valid=None, segment_ids=None, train=False):
     """float [batch, frames, mels] -> [batch, frames / 2, dim], rounded up"""
