@@ -6,7 +6,6 @@ Where variants have papers of their own it also has PAPERS: beginning of the var
 import fnmatch
 import functools
 import importlib
-import inspect
 import json
 import math
 from collections.abc import Iterator, Mapping
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from zoo.config.registry import call, check_options, named, names
+from zoo.config.registry import call, check_options, named, names, parameters_of
 from zoo.errors import MISTAKES, UserError, did_you_mean, shown
 from zoo.preprocessing import check as check_preprocessing
 
@@ -96,7 +95,7 @@ def _check_sizes(factory: Any, sizes: Mapping[str, Any], family: str) -> None:
     size = name.rpartition(".")[2]
     if size == "epsilon" and number < 0 or size.endswith("theta") and number <= 0:
       raise UserError(f"{family}.{name} is {number}. It must be {'at least' if size == 'epsilon' else 'above'} 0.")
-  for name, parameter in inspect.signature(factory).parameters.items():
+  for name, parameter in parameters_of(factory).items():
     most = DEEPEST if name.endswith("depth") else 2**31 - 1
     if parameter.annotation in (int, int | None) and isinstance(sizes.get(name), int) and sizes[name] > most:
       raise UserError(f"{family}.{name} is {shown(sizes[name])}. It must be at most {most}.")
@@ -212,7 +211,7 @@ def sizes_of(model) -> dict[str, Any]:
   if not spec:
     raise UserError(f"{type(model).__name__} does not know how it was built. Make it with zoo.build.")
   family, variant = spec.pop("family"), spec.pop("variant")
-  parameters = inspect.signature(named("models", family)).parameters
+  parameters = parameters_of(named("models", family))
   defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
   published = importlib.import_module(f"zoo.models.{family}").VARIANTS.get(variant, {})
   return {**defaults, **published, **spec}

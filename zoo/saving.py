@@ -23,6 +23,7 @@ from zoo.config.loading import differences
 from zoo.errors import UserError, shown
 from zoo.hub.tensors import to_host, write_tensors
 from zoo.json_files import read_json
+from zoo.layers.compute import Compute
 from zoo.layers.stack import stack_layers, unstack_layers
 from zoo.sharding import shardings
 from zoo.storage import check_folder, is_remote, local_copy, make_folder, place, replacing
@@ -31,7 +32,7 @@ from zoo.tree import flatten, mismatch, unflatten, variables
 MODEL, PARAMS, CONFIG = "model.json", "params.safetensors", "config.json"
 FORMAT = 1
 # Ways to compute, not what is computed: with others it is the same model.
-COMPUTING = ("dtype", "dropout", "drop_path", "scan", "remat")
+COMPUTING = tuple(Compute.__annotations__)
 
 
 def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool = False) -> None:

@@ -51,11 +51,32 @@ def call(package: str, options: Section, *args: Any, offers: Mapping[str, Any] |
     raise UserError(f"A section for zoo/{package} needs a 'name'. It may be: {', '.join(names(package))}.")
   name = options.pop("name")
   function = named(package, name)
-  parameters = inspect.signature(function).parameters
+  parameters = parameters_of(function)
   positional = list(parameters)[: len(args)]
   supplied |= {name: value for name, value in (offers or {}).items() if name in parameters}
   check_options(function, options, name, given=[*positional, *supplied])
   return function(*args, **options, **supplied)
+
+
+def parameters_of(function: Callable) -> dict[str, inspect.Parameter]:
+  """A function's parameters by name; in place of `**options: Unpack[Options]` the entries of that TypedDict.
+
+  An entry `Annotated[type, default]` has that default; another one has none.
+
+  >>> list(parameters_of(named("models", "vit")))[-5:]
+  ['dropout', 'drop_path', 'dtype', 'scan', 'remat']
+  """
+  parameters = {}
+  for name, parameter in inspect.signature(function).parameters.items():
+    if typing.get_origin(parameter.annotation) is not typing.Unpack:
+      parameters[name] = parameter
+      continue
+    (options,) = typing.get_args(parameter.annotation)
+    for entry, hint in typing.get_type_hints(options, include_extras=True).items():
+      kind, *defaults = typing.get_args(hint) if typing.get_origin(hint) is typing.Annotated else [hint]
+      default = defaults[0] if defaults else parameter.empty
+      parameters[entry] = inspect.Parameter(entry, parameter.KEYWORD_ONLY, default=default, annotation=kind)
+  return parameters
 
 
 def takes(function: Callable, given: Iterable[str] = ()) -> list[str]:
@@ -64,7 +85,7 @@ def takes(function: Callable, given: Iterable[str] = ()) -> list[str]:
   >>> takes(named("objectives", "causal_lm"), given=["model", "by_row"])
   ['balance', 'chunk']
   """
-  parameters = inspect.signature(function).parameters.values()
+  parameters = parameters_of(function).values()
   return [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name not in given]
 
 
@@ -78,7 +99,7 @@ def check_options(function: Callable, options: Mapping[str, Any], what: str, giv
     given: names of parameters that the caller supplies and a user may not.
   """
   given = set(given)
-  parameters = inspect.signature(function).parameters
+  parameters = parameters_of(function)
   offered = takes(function, given)
   open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
   for name, value in options.items():

@@ -1,9 +1,12 @@
 """Vectors of tokens, or of anything in a row, become hidden states: alone, or in a pair where one reads the other."""
 
+from typing import Annotated, TypedDict, Unpack
+
 import flax.linen as nn
 
 from zoo.layers import masks, sizes
 from zoo.layers.attention import Attention
+from zoo.layers.compute import Compute, resolve
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import add_positions
 from zoo.layers.sequence import SequenceInfo
@@ -46,6 +49,23 @@ class Tower(nn.Module):
     return self.positions.max_length
 
 
+class PairSizes(TypedDict, total=False):
+  """Sizes of two towers that most pairs leave out.
+
+  mlp_dim: width of the feed-forward networks; None: 4 * dim.
+  decoder_depth, decoder_heads, decoder_mlp_dim: of the decoder; None: the encoder's.
+  """
+
+  mlp_dim: Annotated[int | None, None]
+  decoder_depth: Annotated[int | None, None]
+  decoder_heads: Annotated[int | None, None]
+  decoder_mlp_dim: Annotated[int | None, None]
+
+
+class PairOptions(PairSizes, Compute):
+  """What factories of pairs hand on to `pair`."""
+
+
 def pair(
   block,
   positions,
@@ -53,31 +73,26 @@ def pair(
   dim,
   depth,
   num_heads,
-  mlp_dim,
-  decoder_depth,
-  decoder_heads,
-  decoder_mlp_dim,
   activation,
   init,
   norm,
   first_norm=None,
   last_norm=None,
   key_bias=None,
-  dropout=0.0,
-  dtype=None,
-  **stacking,
+  **options: Unpack[PairOptions],
 ):
   """{"encoder": Tower, "decoder": Tower}, the second of which attends to what the first made.
 
   Args:
     block: a class of `zoo.layers.blocks`.
     positions: of the encoder, of the decoder.
-    dim ... decoder_mlp_dim: mlp_dim is 4 * dim if None, the decoder's sizes are the encoder's if None.
     init: initial values of all kernels.
     norm, first_norm, last_norm: of the blocks; before the layers and after them, or None.
     key_bias: as `Attention` has it.
-    stacking: scan, remat and drop_path of `stack`.
+    options: of `PairSizes` and `zoo.layers.compute.Compute`.
   """
+  pair = resolve(PairOptions, options)
+  dropout, dtype = pair.dropout, pair.dtype
 
   def tower(positions, depth, heads, mlp_dim, *, of_heads, mask=None, crosses=False):
     head_dim = sizes.head_dim(dim, heads, heads=of_heads)
@@ -88,15 +103,15 @@ def pair(
     layer = block(attention.copy(mask=mask), mlp, norm, attention if crosses else None, dropout=dropout)
     norms = {"first_norm": first_norm, "norm": last_norm}
     norms = {name: None if part is None else part.copy() for name, part in norms.items()}
-    return Tower(positions, stack(layer, depth, **stacking), **norms, dropout=dropout)
+    return Tower(positions, stack(layer, depth, **pair.stacking), **norms, dropout=dropout)
 
-  sizes.positive(depth=depth, mlp_dim=mlp_dim, decoder_depth=decoder_depth, decoder_mlp_dim=decoder_mlp_dim)
-  sizes.rate(dropout=dropout)
+  mlp_dim, decoder_mlp_dim = pair.mlp_dim, pair.decoder_mlp_dim
+  sizes.positive(depth=depth, mlp_dim=mlp_dim, decoder_depth=pair.decoder_depth, decoder_mlp_dim=decoder_mlp_dim)
   encoder = tower(positions[0], depth, num_heads, mlp_dim, of_heads="num_heads")
-  own = (
-    depth if decoder_depth is None else decoder_depth,
-    num_heads if decoder_heads is None else decoder_heads,
+  decoder_sizes = (
+    depth if pair.decoder_depth is None else pair.decoder_depth,
+    num_heads if pair.decoder_heads is None else pair.decoder_heads,
     mlp_dim if decoder_mlp_dim is None else decoder_mlp_dim,
   )
-  decoder = tower(positions[1], *own, of_heads="decoder_heads", mask=masks.causal, crosses=True)
+  decoder = tower(positions[1], *decoder_sizes, of_heads="decoder_heads", mask=masks.causal, crosses=True)
   return {"encoder": encoder, "decoder": decoder}

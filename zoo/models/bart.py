@@ -4,14 +4,16 @@ https://arxiv.org/abs/1910.13461. Code: https://github.com/facebookresearch/fair
 """
 
 import functools
+from typing import Unpack
 
 from zoo.layers import initial, norms, sizes
 from zoo.layers.blocks import PostNormBlock
+from zoo.layers.compute import computing
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import Embed
 from zoo.layers.heads import TanhHead, TiedLogits, token_heads
 from zoo.layers.positions import Learned
-from zoo.layers.towers import pair
+from zoo.layers.towers import PairOptions, pair
 from zoo.models.encoder_decoder import EncoderDecoder
 
 PAPER = {
@@ -31,10 +33,6 @@ def bart(
   dim: int,
   depth: int,
   num_heads: int,
-  mlp_dim: int | None = None,
-  decoder_depth: int | None = None,
-  decoder_heads: int | None = None,
-  decoder_mlp_dim: int | None = None,
   head: str | None = "lm",
   num_classes: int | None = None,
   activation: str = "gelu",
@@ -43,11 +41,7 @@ def bart(
   pad: int | None = 1,
   start_token: int = 2,
   eos: int = 2,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[PairOptions],
 ) -> EncoderDecoder:
   """A BART of these sizes; mlp_dim is 4 * dim if None, the decoder's sizes are the encoder's if None.
 
@@ -60,7 +54,7 @@ def bart(
   """
   sizes.positive(vocab_size=vocab_size, max_length=max_length, dim=dim)
   sizes.head_fits(head, HEADS, num_classes)
-  dtype = sizes.compute_dtype(dtype)
+  dropout, dtype = computing(options, PairOptions)[:2]
   init = initial.normal(0.02)
   norm = norms.layer_norm(1e-5, dtype)
   towers = pair(
@@ -70,19 +64,11 @@ def bart(
     dim=dim,
     depth=depth,
     num_heads=num_heads,
-    mlp_dim=mlp_dim,
-    decoder_depth=decoder_depth,
-    decoder_heads=decoder_heads,
-    decoder_mlp_dim=decoder_mlp_dim,
     activation=activation,
     init=init,
     norm=norm,
     first_norm=norm,
-    dropout=dropout,
-    dtype=dtype,
-    scan=scan,
-    remat=remat,
-    drop_path=drop_path,
+    **options,
   )
   dense = functools.partial(Dense, dtype=dtype, kernel_init=init)
   return EncoderDecoder(

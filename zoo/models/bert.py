@@ -4,6 +4,7 @@ https://arxiv.org/abs/1810.04805. Code: https://github.com/google-research/bert.
 """
 
 import functools
+from typing import Unpack
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
+from zoo.layers.compute import Compute, computing
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import Embed, look_up, unembed
 from zoo.layers.heads import TokenHeads, refuse_packed, token_heads
@@ -157,11 +159,7 @@ def bert(
   pad: int | None = None,
   activation: str = "gelu",
   epsilon: float = 1e-12,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[Compute],
 ) -> BERT:
   """A BERT of these sizes; mlp_dim is 4 * dim if None.
 
@@ -170,11 +168,10 @@ def bert(
   pad: the token of padding, about which nothing is learned.
   epsilon: of the norms.
   """
+  dropout, dtype, stacking = computing(options)
   head_dim = sizes.head_dim(dim, num_heads)
   sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim, num_segments=num_segments)
-  sizes.rate(dropout=dropout)
   sizes.head_fits(head, HEADS, num_classes)
-  dtype = sizes.compute_dtype(dtype)
   init = initial.truncated_normal(0.02)
   norm = norms.layer_norm(epsilon, dtype)
   dense = functools.partial(Dense, dtype=dtype, kernel_init=init)
@@ -186,7 +183,7 @@ def bert(
     segments=Embed(num_segments, dim, dtype=dtype, embedding_init=init),
     positions=Learned(max_length, dim, embedding_init=init),
     norm=norm.copy(),
-    stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
+    stack=stack(block, depth, **stacking),
     pooler=dense(dim) if "pooled" in HEADS[head] else None,
     mlm=MaskedTokenHead(dense(dim), norm.copy(), activation) if "mlm" in HEADS[head] else None,
     nsp=dense(2) if "nsp" in HEADS[head] else None,

@@ -1,11 +1,13 @@
 """What families have in common that read a text from left to right."""
 
 import functools
+from typing import Annotated, TypedDict
 
 import flax.linen as nn
 import jax.numpy as jnp
 
 from zoo.layers import sizes
+from zoo.layers.compute import Compute
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import last
 from zoo.layers.heads import OwnLogits, TiedLogits, TokenHeads, token_heads
@@ -15,6 +17,34 @@ from zoo.layers.sequence import SequenceInfo
 from zoo.models.model import Model, PredictsTokens
 
 HEADS = ("lm", "classify", "classify_tokens", "question_answering", None)
+
+
+class DecoderSizes(TypedDict, total=False):
+  """Options that Llama and its kin share.
+
+  num_kv_heads: heads of key and value; None: num_heads. head_dim: their width; None: dim / num_heads.
+  head: "lm" (the next token), "classify" (num_classes), "classify_tokens" (num_classes each), "question_answering"
+    (where an answer starts and ends), None (hidden states).
+  rope: how rotary positions go on for longer sequences, {"name": "linear", "factor": 2.0} or another of
+    `zoo.layers.rope_scaling`.
+  window: how many tokens a token of a local layer attends to, itself and those before it.
+  attention_bias: of query, key and value. qk_norm: whether each head of query and key has a norm, as in Qwen 3.
+  pad: the token of padding, about which nothing is learned.
+  """
+
+  num_kv_heads: Annotated[int | None, None]
+  head_dim: Annotated[int | None, None]
+  head: Annotated[str | None, "lm"]
+  num_classes: Annotated[int | None, None]
+  rope: Annotated[dict | None, None]
+  window: Annotated[int | None, None]
+  attention_bias: Annotated[bool, False]
+  qk_norm: Annotated[bool, False]
+  pad: Annotated[int | None, None]
+
+
+class DecoderOptions(DecoderSizes, Compute):
+  """What the factories of Llama and its kin take beside what is theirs."""
 
 
 class Decoder(TokenHeads, Model):

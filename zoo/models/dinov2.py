@@ -4,6 +4,7 @@ https://arxiv.org/abs/2304.07193, https://arxiv.org/abs/2309.16588. Code: https:
 """
 
 import functools
+from typing import Unpack
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import numpy as np
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
+from zoo.layers.compute import Compute, computing
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import ClassToken, PatchEmbed
 from zoo.layers.mixed_precision import add, broadcast
@@ -153,11 +155,7 @@ def dinov2(
   activation: str = "gelu",
   epsilon: float = 1e-6,
   channels: int = 3,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[Compute],
 ) -> DINOv2:
   """A DINOv2 of these sizes; mlp_dim is 4 * dim if None; no head if num_classes is None; epsilon that of the norms.
 
@@ -166,13 +164,12 @@ def dinov2(
   gated: whether the MLP is a SwiGLU, which has no other activation.
   layer_scale: by what each sublayer is multiplied at the start.
   """
+  dropout, dtype, stacking = computing(options)
   head_dim = sizes.head_dim(dim, num_heads)
   sizes.positive(image_size=image_size, patch_size=patch_size, depth=depth, mlp_dim=mlp_dim, num_classes=num_classes)
   sizes.positive(channels=channels, registers=registers)
-  sizes.rate(dropout=dropout)
   if patch_size > image_size:
     raise ValueError(f"patch_size {patch_size} exceeds image_size {image_size}. Make it smaller.")
-  dtype = sizes.compute_dtype(dtype)
   init = initial.truncated_normal(0.02)
   norm = norms.layer_norm(epsilon, dtype)
   attention = Attention(
@@ -185,7 +182,7 @@ def dinov2(
     patches=PatchEmbed(patch_size, dim, dtype=dtype, kernel_init=init),
     class_token=ClassToken(token_init=init),
     positions=GridPositions(image_size // patch_size, dim, antialias=registers is not None),
-    stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
+    stack=stack(block, depth, **stacking),
     norm=norm.copy(),
     head=None if num_classes is None else Dense(num_classes, dtype=dtype, kernel_init=init),
     image_size=image_size,

@@ -4,12 +4,14 @@ https://arxiv.org/abs/1910.01108. Code: https://github.com/huggingface/transform
 """
 
 import functools
+from typing import Unpack
 
 import flax.linen as nn
 
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
+from zoo.layers.compute import Compute, computing
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import Embed
 from zoo.layers.heads import token_heads
@@ -47,11 +49,7 @@ def distilbert(
   num_classes: int | None = None,
   pad: int | None = None,
   activation: str = "gelu",
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[Compute],
 ) -> DistilBERT:
   """A DistilBERT of these sizes; mlp_dim is 4 * dim if None.
 
@@ -59,11 +57,10 @@ def distilbert(
     (where an answer starts and ends), "multiple_choice", None.
   pad: the token of padding, about which nothing is learned.
   """
+  dropout, dtype, stacking = computing(options)
   head_dim = sizes.head_dim(dim, num_heads)
   sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim)
-  sizes.rate(dropout=dropout)
   sizes.head_fits(head, HEADS, num_classes)
-  dtype = sizes.compute_dtype(dtype)
   init = initial.truncated_normal(0.02)
   norm = norms.layer_norm(1e-12, dtype)
   dense = functools.partial(Dense, dtype=dtype, kernel_init=init)
@@ -75,7 +72,7 @@ def distilbert(
     segments=None,
     positions=Learned(max_length, dim, embedding_init=init),
     norm=norm.copy(),
-    stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
+    stack=stack(block, depth, **stacking),
     pooler=dense(dim) if head in ("classify", "multiple_choice") else None,
     mlm=MaskedTokenHead(dense(dim), norm.copy(), activation) if head == "mlm" else None,
     **token_heads(head, num_classes, dense),

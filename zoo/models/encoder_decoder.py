@@ -72,7 +72,7 @@ class EncoderDecoder(TokenHeads, PredictsTokens):
     x = self.decode_hidden(decoder_tokens, encoded, info=decoder_info, context_info=info, train=train)
     return {"encoded": encoded, "hidden": x, **self.decoder_outputs(x, tokens, train=train)}
 
-  def shifted(self, tokens):
+  def shifted(self, tokens, /):
     """`tokens` behind start_token: int32 [batch, length] -> int32 [batch, length]"""
     sizes.start_fits(self.start_token, self.vocab_size)
     return shift_right(tokens, self.start_token)

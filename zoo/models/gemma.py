@@ -5,7 +5,7 @@ Code: https://github.com/google-deepmind/gemma.
 """
 
 import functools
-from typing import Any
+from typing import Any, Unpack
 
 import flax.linen as nn
 import jax
@@ -14,11 +14,12 @@ import jax.numpy as jnp
 from zoo.layers import initial, masks, rope_scaling, sizes
 from zoo.layers.attention import Attention, dense_attention
 from zoo.layers.blocks import PreNormBlock
+from zoo.layers.compute import resolve
 from zoo.layers.embeddings import PaddedEmbed
 from zoo.layers.mlp import GatedMLP
 from zoo.layers.positions import rotary
 from zoo.layers.stack import stack
-from zoo.models.decoder import HEADS, Decoder, LanguageModel, with_head
+from zoo.models.decoder import HEADS, Decoder, DecoderOptions, LanguageModel, with_head
 from zoo.models.llama import mask_pattern, named
 
 PAPER = {
@@ -97,32 +98,19 @@ def gemma(
   depth: int,
   num_heads: int,
   mlp_dim: int,
-  num_kv_heads: int | None = None,
-  head_dim: int | None = None,
-  head: str | None = "lm",
-  num_classes: int | None = None,
   tied: bool = True,
   activation: str = "gelu_tanh",
   epsilon: float = 1e-6,
   theta: float = 10_000.0,
-  rope: dict | None = None,
   local_theta: float | None = None,
   local_rope: dict | None = None,
-  window: int | None = None,
   pattern: list | None = None,
   bidirectional: bool = False,
-  attention_bias: bool = False,
   query_scalar: int | None = None,
   attention_cap: float | None = None,
   cap: float | None = None,
   sandwich: bool = False,
-  qk_norm: bool = False,
-  pad: int | None = None,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[DecoderOptions],
 ) -> Decoder:
   """A Gemma of these sizes; those that `zoo.models.llama` has too mean the same there.
 
@@ -130,35 +118,35 @@ def gemma(
   bidirectional: whether tokens also see those behind them; the window then is half on each side. Not with head "lm".
   query_scalar: logits of attention are divided by its square root; head_dim if None.
   attention_cap, cap: what logits of attention and those of the next token stay below; None: nothing.
-  sandwich: whether what a sublayer gives is normed too, as since Gemma 2. qk_norm: as in Gemma 3.
+  sandwich: whether what a sublayer gives is normed too, as since Gemma 2.
   """
-  head_dim = sizes.head_dim(dim, num_heads) if head_dim is None else head_dim
+  common = resolve(DecoderOptions, options)
+  head, dropout, dtype = common.head, common.dropout, common.dtype
+  head_dim = sizes.head_dim(dim, num_heads) if common.head_dim is None else common.head_dim
   sizes.positive(vocab_size=vocab_size, max_length=max_length, dim=dim, depth=depth, num_heads=num_heads)
-  sizes.positive(mlp_dim=mlp_dim, head_dim=head_dim, num_kv_heads=num_kv_heads, query_scalar=query_scalar)
-  sizes.rate(dropout=dropout)
-  sizes.head_fits(head, HEADS, num_classes)
+  sizes.positive(mlp_dim=mlp_dim, head_dim=head_dim, num_kv_heads=common.num_kv_heads, query_scalar=query_scalar)
+  sizes.head_fits(head, HEADS, common.num_classes)
   for name, value in (("attention_cap", attention_cap), ("cap", cap)):
     if value is not None and value <= 0:
       raise ValueError(f"{name} is {value}. It must be above 0, or None.")
   if bidirectional and head == "lm":
     raise ValueError("bidirectional is True and head 'lm': who sees the next token has nothing to predict. Change one.")
-  rules = mask_pattern(window, pattern)
+  rules = mask_pattern(common.window, pattern)
   local_rules = [rule is not masks.causal for rule in rules]
   if bidirectional:
-    rules = [None if window is None or not local else masks.window(window // 2) for local in local_rules]
-  dtype = sizes.compute_dtype(dtype)
+    rules = [None if common.window is None or not local else masks.window(common.window // 2) for local in local_rules]
   init = initial.normal(0.02)
   norm = OneCentredNorm(epsilon, dtype)
-  everywhere = rotary(theta, rope_scaling.scaling(rope))
+  everywhere = rotary(theta, rope_scaling.scaling(common.rope))
   nearby = everywhere if local_theta is None else rotary(local_theta, rope_scaling.scaling(local_rope))
   attention = Attention(
     num_heads,
     head_dim,
-    num_kv_heads=num_kv_heads,
+    num_kv_heads=common.num_kv_heads,
     kernel=dense_attention if attention_cap is None else capped_attention(attention_cap),
     scale=(head_dim if query_scalar is None else query_scalar) ** -0.5,
-    qk_norm=norm.copy() if qk_norm else None,
-    use_bias=attention_bias,
+    qk_norm=norm.copy() if common.qk_norm else None,
+    use_bias=common.attention_bias,
     dropout=dropout,
     dtype=dtype,
     kernel_init=init,
@@ -178,13 +166,13 @@ def gemma(
   return with_head(
     head,
     tied,
-    num_classes,
+    common.num_classes,
     language_model=functools.partial(GemmaLM, cap=cap),
-    embed=ScaledEmbed(vocab_size, dim, pad=pad, dtype=dtype, embedding_init=init),
-    stack=stack(blocks, depth, scan=scan, remat=remat, drop_path=drop_path),
+    embed=ScaledEmbed(vocab_size, dim, pad=common.pad, dtype=dtype, embedding_init=init),
+    stack=stack(blocks, depth, **common.stacking),
     norm=norm.copy(),
     max_length=max_length,
-    pad=pad,
+    pad=common.pad,
     dropout=dropout,
   )
 

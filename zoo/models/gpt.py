@@ -1,8 +1,11 @@
 """GPT-2: Language Models are Unsupervised Multitask Learners (Radford et al., 2019). Code: https://github.com/openai/gpt-2."""
 
+from typing import Unpack
+
 from zoo.layers import initial, masks, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
+from zoo.layers.compute import Compute, computing
 from zoo.layers.embeddings import Embed
 from zoo.layers.heads import TiedLogits
 from zoo.layers.mlp import MLP
@@ -28,29 +31,30 @@ def gpt(
   mlp_dim: int | None = None,
   activation: str = "gelu_tanh",
   epsilon: float = 1e-5,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[Compute],
 ) -> LanguageModel:
   """A GPT-2 of these sizes; mlp_dim is 4 * dim if None; epsilon that of the norms."""
+  dropout, dtype, stacking = computing(options)
   head_dim = sizes.head_dim(dim, num_heads)
   sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim)
-  sizes.rate(dropout=dropout)
-  dtype = sizes.compute_dtype(dtype)
   # Section 2.3: "we scale the weights of residual layers at initialization by a factor of 1/sqrt(N)".
   normal, residual = initial.normal(0.02), initial.normal(0.02 / (2 * depth) ** 0.5)
   norm = norms.layer_norm(epsilon, dtype)
   attention = Attention(
-    num_heads, head_dim, mask=masks.causal, dropout=dropout, dtype=dtype, kernel_init=normal, out_init=residual
+    num_heads,
+    head_dim,
+    mask=masks.causal,
+    dropout=dropout,
+    dtype=dtype,
+    kernel_init=normal,
+    out_init=residual,
   )
   mlp = MLP(mlp_dim or 4 * dim, activation, dtype=dtype, kernel_init=normal, down_init=residual)
   block = PreNormBlock(attention, mlp, norm, dropout=dropout)
   return LanguageModel(
     embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=normal),
     positions=Learned(max_length, dim, embedding_init=initial.normal(0.01)),
-    stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
+    stack=stack(block, depth, **stacking),
     norm=norm.copy(),
     logits=TiedLogits(),
     max_length=max_length,

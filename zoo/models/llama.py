@@ -3,14 +3,17 @@
 https://arxiv.org/abs/2302.13971. Code: https://github.com/meta-llama/llama.
 """
 
+from typing import Unpack
+
 from zoo.layers import initial, masks, norms, rope_scaling, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
+from zoo.layers.compute import resolve
 from zoo.layers.embeddings import PaddedEmbed
 from zoo.layers.mlp import GatedMLP
 from zoo.layers.positions import rotary
 from zoo.layers.stack import stack
-from zoo.models.decoder import HEADS, Decoder, with_head
+from zoo.models.decoder import HEADS, Decoder, DecoderOptions, with_head
 
 PAPER = {
   "title": "Llama: Open and Efficient Foundation Language Models",
@@ -61,59 +64,40 @@ def llama(
   depth: int,
   num_heads: int,
   mlp_dim: int,
-  num_kv_heads: int | None = None,
-  head_dim: int | None = None,
-  head: str | None = "lm",
-  num_classes: int | None = None,
   tied: bool = False,
   activation: str = "silu",
   epsilon: float = 1e-6,
   theta: float = 10_000.0,
-  rope: dict | None = None,
-  window: int | None = None,
   pattern: list | None = None,
-  attention_bias: bool = False,
   out_bias: bool | None = None,
   mlp_bias: bool = False,
-  qk_norm: bool = False,
-  pad: int | None = None,
   model_type: str | None = None,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[DecoderOptions],
 ) -> Decoder:
-  """A Llama of these sizes; num_kv_heads is num_heads, head_dim dim / num_heads if None.
+  """A Llama of these sizes; `options` as of `zoo.models.decoder.DecoderSizes` and `zoo.layers.compute.Compute`.
 
-  head: "lm" (the next token), "classify" (num_classes), "classify_tokens" (num_classes each), "question_answering"
-  (where an answer starts and ends), None (hidden states).
   tied: whether the output layer is the embedding.
-  theta: of the rotary positions. rope: how they go on for longer texts, {"name": "linear", "factor": 2.0} or another of
-  `zoo.layers.rope_scaling`.
-  window: how many tokens a token of a local layer sees, itself and those before it.
-  pattern: "local" and "global" layers take turns in this order; all are local if there is a window, else global.
-  attention_bias, out_bias, mlp_bias: of query, key and value; of the attention's output, as attention_bias if None; of
-  the feed-forward network. qk_norm: whether each head of query and key has a norm, as in Qwen 3.
-  pad: the token of padding, about which nothing is learned.
+  theta: of the rotary positions.
+  pattern: "local" and "global" layers alternate in this order; all are local if there is a window, else global.
+  out_bias, mlp_bias: of the attention's output, as attention_bias if None; of the feed-forward network.
   model_type: what `zoo.save_hf` calls it: "llama", "mistral", "qwen2", "qwen3", or what the sizes suggest if None.
   """
-  head_dim = sizes.head_dim(dim, num_heads) if head_dim is None else head_dim
+  common = resolve(DecoderOptions, options)
+  head, dropout, dtype = common.head, common.dropout, common.dtype
+  head_dim = sizes.head_dim(dim, num_heads) if common.head_dim is None else common.head_dim
   sizes.positive(vocab_size=vocab_size, max_length=max_length, dim=dim, depth=depth, num_heads=num_heads)
-  sizes.positive(mlp_dim=mlp_dim, head_dim=head_dim, num_kv_heads=num_kv_heads)
-  sizes.rate(dropout=dropout)
-  sizes.head_fits(head, HEADS, num_classes)
-  rules = mask_pattern(window, pattern)
-  dtype = sizes.compute_dtype(dtype)
+  sizes.positive(mlp_dim=mlp_dim, head_dim=head_dim, num_kv_heads=common.num_kv_heads)
+  sizes.head_fits(head, HEADS, common.num_classes)
+  rules = mask_pattern(common.window, pattern)
   init = initial.normal(0.02)
   norm = norms.rms_norm(epsilon, dtype)
   attention = Attention(
     num_heads,
     head_dim,
-    num_kv_heads=num_kv_heads,
-    rotary=rotary(theta, rope_scaling.scaling(rope)),
-    qk_norm=norm.copy() if qk_norm else None,
-    use_bias=attention_bias,
+    num_kv_heads=common.num_kv_heads,
+    rotary=rotary(theta, rope_scaling.scaling(common.rope)),
+    qk_norm=norm.copy() if common.qk_norm else None,
+    use_bias=common.attention_bias,
     out_bias=out_bias,
     dropout=dropout,
     dtype=dtype,
@@ -125,12 +109,12 @@ def llama(
   return with_head(
     head,
     tied,
-    num_classes,
-    embed=PaddedEmbed(vocab_size, dim, pad=pad, dtype=dtype, embedding_init=init),
-    stack=stack(blocks, depth, scan=scan, remat=remat, drop_path=drop_path),
+    common.num_classes,
+    embed=PaddedEmbed(vocab_size, dim, pad=common.pad, dtype=dtype, embedding_init=init),
+    stack=stack(blocks, depth, **common.stacking),
     norm=norm.copy(),
     max_length=max_length,
-    pad=pad,
+    pad=common.pad,
     dropout=dropout,
   )
 

@@ -4,6 +4,7 @@ https://arxiv.org/abs/2111.06377. Code: https://github.com/facebookresearch/mae.
 """
 
 import functools
+from typing import Unpack
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import numpy as np
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
+from zoo.layers.compute import Compute, computing
 from zoo.layers.embeddings import ClassToken, PatchEmbed
 from zoo.layers.mixed_precision import add, pick
 from zoo.layers.mlp import MLP
@@ -105,22 +107,18 @@ def mae(
   activation: str = "gelu",
   epsilon: float = 1e-6,
   channels: int = 3,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[Compute],
 ) -> MAE:
   """The encoder of an MAE of these sizes; mlp_dim is 4 * dim if None; epsilon that of the norms.
 
   mask_ratio: how much of an image is left out where noise is given.
   """
+  dropout, dtype, stacking = computing(options)
   head_dim, grid = sizes.head_dim(dim, num_heads), sizes.patch_grid(image_size, patch_size)
   sizes.positive(depth=depth, mlp_dim=mlp_dim, channels=channels)
-  sizes.rate(dropout=dropout, mask_ratio=mask_ratio)
+  sizes.rate(mask_ratio=mask_ratio)
   if dim % 4:
     raise ValueError(f"dim {dim} is no multiple of 4: rows and columns have sines and cosines of as many waves each.")
-  dtype = sizes.compute_dtype(dtype)
   init = initial.xavier_uniform()
   norm = norms.layer_norm(epsilon, dtype)
   attention = Attention(
@@ -134,7 +132,7 @@ def mae(
     patches=PatchEmbed(patch_size, dim, dtype=dtype, kernel_init=patches_init),
     class_token=ClassToken(token_init=initial.normal(0.02)),
     positions=Fixed(grid**2 + 1, dim, embedding_init=sinusoids(grid)),
-    stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
+    stack=stack(block, depth, **stacking),
     norm=norm.copy(),
     image_size=image_size,
     channels=channels,

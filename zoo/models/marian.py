@@ -4,12 +4,15 @@ https://arxiv.org/abs/1804.00344. Models of many languages: https://github.com/H
 with a swish, sines that come before cosines, and a bias of the output.
 """
 
+from typing import Unpack
+
 from zoo.layers import initial, norms, sizes
 from zoo.layers.blocks import PostNormBlock
+from zoo.layers.compute import resolve
 from zoo.layers.embeddings import Embed
 from zoo.layers.heads import TiedLogits
 from zoo.layers.positions import Sinusoidal
-from zoo.layers.towers import pair
+from zoo.layers.towers import PairOptions, pair
 from zoo.models.encoder_decoder import EncoderDecoder
 
 PAPER = {
@@ -28,10 +31,6 @@ def marian(
   dim: int,
   depth: int,
   num_heads: int,
-  mlp_dim: int | None = None,
-  decoder_depth: int | None = None,
-  decoder_heads: int | None = None,
-  decoder_mlp_dim: int | None = None,
   decoder_vocab_size: int | None = None,
   head: str | None = "lm",
   activation: str = "silu",
@@ -39,11 +38,7 @@ def marian(
   logits_bias: bool = False,
   pad: int | None = None,
   start_token: int = 0,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[PairOptions],
 ) -> EncoderDecoder:
   """A Marian of these sizes; mlp_dim is 4 * dim if None, the decoder's sizes are the encoder's if None.
 
@@ -55,7 +50,7 @@ def marian(
   """
   sizes.positive(vocab_size=vocab_size, max_length=max_length, dim=dim, decoder_vocab_size=decoder_vocab_size)
   sizes.head_fits(head, HEADS, None)
-  dtype = sizes.compute_dtype(dtype)
+  dtype = resolve(PairOptions, options).dtype
   init = initial.normal(0.02)
   towers = pair(
     PostNormBlock,
@@ -63,18 +58,10 @@ def marian(
     dim=dim,
     depth=depth,
     num_heads=num_heads,
-    mlp_dim=mlp_dim,
-    decoder_depth=decoder_depth,
-    decoder_heads=decoder_heads,
-    decoder_mlp_dim=decoder_mlp_dim,
     activation=activation,
     init=init,
     norm=norms.layer_norm(1e-5, dtype),
-    dropout=dropout,
-    dtype=dtype,
-    scan=scan,
-    remat=remat,
-    drop_path=drop_path,
+    **options,
   )
   embed = Embed(vocab_size, dim, dtype=dtype, embedding_init=init)
   return EncoderDecoder(

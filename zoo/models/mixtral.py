@@ -5,7 +5,7 @@ https://arxiv.org/abs/2401.04088, https://arxiv.org/abs/2505.09388. Code: https:
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Unpack
 
 import flax.linen as nn
 import jax
@@ -15,6 +15,7 @@ from flax.linen.dtypes import canonicalize_dtype
 from zoo.layers import initial, norms, rope_scaling, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
+from zoo.layers.compute import resolve
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import PaddedEmbed
 from zoo.layers.kernel_products import dot, ragged_dot
@@ -22,7 +23,7 @@ from zoo.layers.mixed_precision import add_rows, look_up, multiply
 from zoo.layers.mlp import GatedMLP, activation
 from zoo.layers.positions import rotary
 from zoo.layers.stack import stack
-from zoo.models.decoder import HEADS, Decoder, with_head
+from zoo.models.decoder import HEADS, Decoder, DecoderOptions, with_head
 from zoo.models.llama import mask_pattern, named
 
 PAPER = {
@@ -154,12 +155,8 @@ def mixtral(
   mlp_dim: int,
   num_experts: int,
   top_k: int,
-  num_kv_heads: int | None = None,
-  head_dim: int | None = None,
   dense_dim: int | None = None,
   pattern: list | None = None,
-  head: str | None = "lm",
-  num_classes: int | None = None,
   tied: bool = False,
   normalize: bool = True,
   dispatch: str = "all",
@@ -167,16 +164,7 @@ def mixtral(
   activation: str = "silu",
   epsilon: float = 1e-5,
   theta: float = 1_000_000.0,
-  rope: dict | None = None,
-  window: int | None = None,
-  attention_bias: bool = False,
-  qk_norm: bool = False,
-  pad: int | None = None,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[DecoderOptions],
 ) -> Decoder:
   """A Mixtral of these sizes; those that `zoo.models.llama` has too mean the same there.
 
@@ -187,12 +175,14 @@ def mixtral(
   sorted by expert): the same values, another cost.
   jitter: noise on what goes into a mixture in training.
   """
-  head_dim = sizes.head_dim(dim, num_heads) if head_dim is None else head_dim
+  common = resolve(DecoderOptions, options)
+  head, dropout, dtype = common.head, common.dropout, common.dtype
+  head_dim = sizes.head_dim(dim, num_heads) if common.head_dim is None else common.head_dim
   sizes.positive(vocab_size=vocab_size, max_length=max_length, dim=dim, depth=depth, num_heads=num_heads, top_k=top_k)
-  sizes.positive(mlp_dim=mlp_dim, num_experts=num_experts, head_dim=head_dim, num_kv_heads=num_kv_heads)
+  sizes.positive(mlp_dim=mlp_dim, num_experts=num_experts, head_dim=head_dim, num_kv_heads=common.num_kv_heads)
   sizes.positive(dense_dim=dense_dim)
-  sizes.rate(dropout=dropout, jitter=jitter)
-  sizes.head_fits(head, HEADS, num_classes)
+  sizes.rate(jitter=jitter)
+  sizes.head_fits(head, HEADS, common.num_classes)
   if top_k > num_experts:
     raise ValueError(f"top_k {top_k} exceeds num_experts {num_experts}. A token can go to each expert once.")
   pattern = ["sparse"] if pattern is None else pattern
@@ -202,17 +192,16 @@ def mixtral(
     raise ValueError("pattern has dense layers and dense_dim is None. Say how wide they are.")
   if dispatch not in DISPATCH:
     raise ValueError(f"dispatch is {dispatch!r}. It may be: {', '.join(DISPATCH)}.")
-  dtype = sizes.compute_dtype(dtype)
   init = initial.normal(0.02)
   norm = norms.rms_norm(epsilon, dtype)
   attention = Attention(
     num_heads,
     head_dim,
-    num_kv_heads=num_kv_heads,
-    mask=mask_pattern(window, None)[0],
-    rotary=rotary(theta, rope_scaling.scaling(rope)),
-    qk_norm=norm.copy() if qk_norm else None,
-    use_bias=attention_bias,
+    num_kv_heads=common.num_kv_heads,
+    mask=mask_pattern(common.window, None)[0],
+    rotary=rotary(theta, rope_scaling.scaling(common.rope)),
+    qk_norm=norm.copy() if common.qk_norm else None,
+    use_bias=common.attention_bias,
     dropout=dropout,
     dtype=dtype,
     kernel_init=init,
@@ -229,12 +218,12 @@ def mixtral(
   return with_head(
     head,
     tied,
-    num_classes,
-    embed=PaddedEmbed(vocab_size, dim, pad=pad, dtype=dtype, embedding_init=init),
-    stack=stack(blocks, depth, scan=scan, remat=remat, drop_path=drop_path),
+    common.num_classes,
+    embed=PaddedEmbed(vocab_size, dim, pad=common.pad, dtype=dtype, embedding_init=init),
+    stack=stack(blocks, depth, **common.stacking),
     norm=norm.copy(),
     max_length=max_length,
-    pad=pad,
+    pad=common.pad,
     dropout=dropout,
   )
 

@@ -4,6 +4,7 @@ https://arxiv.org/abs/2412.13663. Code: https://github.com/AnswerDotAI/ModernBER
 """
 
 import functools
+from typing import Unpack
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from zoo.layers import initial, masks, norms, rope_scaling, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
+from zoo.layers.compute import Compute, computing
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import PaddedEmbed, unembed
 from zoo.layers.heads import TiedLogits, TokenHeads, refuse_packed, token_heads
@@ -167,11 +169,7 @@ def modernbert(
   mlm_bias: bool = True,
   head_bias: bool = False,
   pad: int | None = None,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[Compute],
 ) -> ModernBERT:
   """A ModernBERT of these sizes.
 
@@ -186,16 +184,15 @@ def modernbert(
   pad: the token of padding, about which nothing is learned.
   epsilon: of the norms.
   """
+  dropout, dtype, stacking = computing(options)
   head_dim = sizes.head_dim(dim, num_heads)
   sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim, window=window)
-  sizes.rate(dropout=dropout, drop_path=drop_path)
   sizes.head_fits(head, HEADS, num_classes)
   if pooling not in POOLINGS:
     raise ValueError(f"pooling is {pooling!r}. It may be: {', '.join(POOLINGS)}.")
   pattern = ["global", "local", "local"] if pattern is None else pattern
   if not pattern or any(kind not in ("local", "global") for kind in pattern):
     raise ValueError(f"pattern is {pattern!r}. It is a list of 'local' and 'global'.")
-  dtype = sizes.compute_dtype(dtype)
   # Appendix A.2 of the paper: as Megatron, cut at two standard deviations.
   init, out_init = initial.truncated_normal(0.02), initial.truncated_normal(0.02 * (2 * depth) ** -0.5)
   norm = norms.layer_norm(epsilon, dtype).copy(use_bias=norm_bias)
@@ -213,12 +210,11 @@ def modernbert(
   first = FirstBlock(kinds[pattern[0]], mlp, norm, dropout=dropout)
   # The turns begin at the second layer.
   others = tuple(PreNormBlock(kinds[kind], mlp, norm, dropout=dropout) for kind in [*pattern[1:], pattern[0]])
-  stacking = dict(remat=remat, drop_path=drop_path)
   return ModernBERT(
     embed=PaddedEmbed(vocab_size, dim, pad=pad, dtype=dtype, embedding_init=init),
     first_norm=norm.copy(),
-    first=stack(first, 1, scan=False, **stacking),
-    stack=stack(others, depth - 1, scan=scan, **stacking) if depth > 1 else None,
+    first=stack(first, 1, **{**stacking, "scan": False}),
+    stack=stack(others, depth - 1, **stacking) if depth > 1 else None,
     norm=norm.copy(),
     summary=None
     if head is None

@@ -4,13 +4,14 @@ https://arxiv.org/abs/2004.09297. Code: https://github.com/microsoft/MPNet.
 """
 
 import functools
-from typing import Any
+from typing import Any, Unpack
 
 import jax.numpy as jnp
 
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
+from zoo.layers.compute import Compute, computing
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import Embed
 from zoo.layers.heads import token_heads
@@ -58,11 +59,7 @@ def mpnet(
   pooler: bool = True,
   activation: str = "gelu",
   epsilon: float = 1e-5,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[Compute],
 ) -> MPNet:
   """An MPNet of these sizes; mlp_dim is 4 * dim if None.
 
@@ -73,13 +70,12 @@ def mpnet(
   pooler: whether the model without a head has one.
   epsilon: of the norms.
   """
+  dropout, dtype, stacking = computing(options)
   head_dim = sizes.head_dim(dim, num_heads)
   sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim)
-  sizes.rate(dropout=dropout)
   sizes.head_fits(head, HEADS, num_classes)
   if not 0 <= pad < vocab_size:
     raise ValueError(f"pad is {pad}. It is a token: at least 0, below vocab_size {vocab_size}.")
-  dtype = sizes.compute_dtype(dtype)
   init = initial.truncated_normal(0.02)
   norm = norms.layer_norm(epsilon, dtype)
   dense = functools.partial(Dense, dtype=dtype, kernel_init=init)
@@ -92,7 +88,7 @@ def mpnet(
     positions=Learned(max_length, dim, embedding_init=init, offset=pad + 1),
     bias=RelativeBias(num_heads, BUCKETS, MAX_DISTANCE, embedding_init=init),
     norm=norm.copy(),
-    stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
+    stack=stack(block, depth, **stacking),
     pooler=dense(dim) if head == "multiple_choice" or head is None and pooler else None,
     summary=dense(dim) if head == "classify" else None,
     # The gelu is of this head's own code, whatever the activation of the layers.

@@ -4,6 +4,7 @@ Code: https://github.com/openai/finetune-transformer-lm.
 """
 
 import functools
+from typing import Unpack
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import jax.numpy as jnp
 from zoo.layers import initial, masks, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
+from zoo.layers.compute import Compute, computing
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import Embed, last
 from zoo.layers.mixed_precision import pick
@@ -72,11 +74,7 @@ def openai_gpt(
   activation: str = "gelu_tanh",
   epsilon: float = 1e-5,
   pad: int | None = None,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[Compute],
 ) -> Decoder:
   """A GPT of these sizes: norms follow the sublayers, and no other follows the last.
 
@@ -84,23 +82,26 @@ def openai_gpt(
   (num_classes), None (hidden states).
   tied: whether the output layer is the embedding. pad: the token of padding. epsilon: of the norms.
   """
+  dropout, dtype, stacking = computing(options)
   head_dim = sizes.head_dim(dim, num_heads)
   sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth)
-  sizes.rate(dropout=dropout)
   sizes.head_fits(head, HEADS, num_classes)
-  dtype = sizes.compute_dtype(dtype)
   init = initial.normal(0.02)
   norm = norms.layer_norm(epsilon, dtype)
   attention = Attention(
-    num_heads, head_dim, mask=masks.causal, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init
+    num_heads,
+    head_dim,
+    mask=masks.causal,
+    dropout=dropout,
+    dtype=dtype,
+    kernel_init=init,
+    out_init=init,
   )
   mlp = MLP(4 * dim, activation, dtype=dtype, kernel_init=init, down_init=init)
   parts = dict(
     embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
     positions=Learned(max_length, dim, embedding_init=init),
-    stack=stack(
-      PostNormBlock(attention, mlp, norm, dropout=dropout), depth, scan=scan, remat=remat, drop_path=drop_path
-    ),
+    stack=stack(PostNormBlock(attention, mlp, norm, dropout=dropout), depth, **stacking),
     max_length=max_length,
     pad=pad,
     dropout=dropout,

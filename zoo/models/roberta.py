@@ -4,6 +4,7 @@ https://arxiv.org/abs/1907.11692. Code: https://github.com/facebookresearch/fair
 """
 
 import functools
+from typing import Unpack
 
 import flax.linen as nn
 import jax
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
+from zoo.layers.compute import Compute, computing
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import Embed
 from zoo.layers.heads import token_heads
@@ -76,11 +78,7 @@ def roberta(
   pooler: bool = True,
   activation: str = "gelu",
   epsilon: float = 1e-5,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[Compute],
 ) -> RoBERTa:
   """A RoBERTa of these sizes; mlp_dim is 4 * dim if None.
 
@@ -91,13 +89,12 @@ def roberta(
   pooler: whether the model without a head has one.
   epsilon: of the norms.
   """
+  dropout, dtype, stacking = computing(options)
   head_dim = sizes.head_dim(dim, num_heads)
   sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim, num_segments=num_segments)
-  sizes.rate(dropout=dropout)
   sizes.head_fits(head, HEADS, num_classes)
   if not 0 <= pad < vocab_size:
     raise ValueError(f"pad is {pad}. It is a token: at least 0, below vocab_size {vocab_size}.")
-  dtype = sizes.compute_dtype(dtype)
   init = initial.truncated_normal(0.02)
   norm = norms.layer_norm(epsilon, dtype)
   dense = functools.partial(Dense, dtype=dtype, kernel_init=init)
@@ -109,7 +106,7 @@ def roberta(
     segments=Embed(num_segments, dim, dtype=dtype, embedding_init=init),
     positions=Learned(max_length, dim, embedding_init=init, offset=pad + 1),
     norm=norm.copy(),
-    stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
+    stack=stack(block, depth, **stacking),
     pooler=dense(dim) if head == "multiple_choice" or head is None and pooler else None,
     summary=dense(dim) if head == "classify" else None,
     # The gelu is of this head's own code, whatever the activation of the layers.

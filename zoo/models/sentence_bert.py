@@ -5,6 +5,7 @@ of `bert`, so that training starts from any BERT: `--config.init=FOLDER`.
 """
 
 import functools
+from typing import Unpack
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PostNormBlock
+from zoo.layers.compute import Compute, computing
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import Embed
 from zoo.layers.mixed_precision import add
@@ -88,21 +90,16 @@ def sentence_bert(
   num_segments: int = 2,
   activation: str = "gelu",
   epsilon: float = 1e-12,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[Compute],
 ) -> SentenceBERT:
   """A sentence encoder of these sizes; mlp_dim is 4 * dim if None; no classes if num_classes is None.
 
   epsilon: of the norms.
   """
+  dropout, dtype, stacking = computing(options)
   head_dim = sizes.head_dim(dim, num_heads)
   sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim, num_segments=num_segments)
   sizes.positive(num_classes=num_classes)
-  sizes.rate(dropout=dropout)
-  dtype = sizes.compute_dtype(dtype)
   init = initial.truncated_normal(0.02)
   norm = norms.layer_norm(epsilon, dtype)
   attention = Attention(num_heads, head_dim, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init)
@@ -114,7 +111,7 @@ def sentence_bert(
     segments=embed(num_segments),
     positions=Learned(max_length, dim, embedding_init=init),
     norm=norm.copy(),
-    stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
+    stack=stack(block, depth, **stacking),
     classify=None if num_classes is None else Dense(num_classes, dtype=dtype, kernel_init=init),
     dropout=dropout,
   )

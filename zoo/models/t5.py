@@ -5,13 +5,14 @@ https://arxiv.org/abs/1910.10683; mT5: https://arxiv.org/abs/2010.11934. Code: h
 
 import functools
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypedDict, Unpack
 
 import flax.linen as nn
 
 from zoo.layers import initial, masks, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
+from zoo.layers.compute import Compute, resolve
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import Embed
 from zoo.layers.heads import OwnLogits, TanhHead, TiedLogits, token_heads
@@ -69,44 +70,54 @@ class T5Tower(nn.Module):
   max_length: ClassVar[None] = None  # Distances have no end.
 
 
+class T5Sizes(TypedDict, total=False):
+  """Options that T5 and its kin share.
+
+  head_dim, mlp_dim, decoder_depth: dim / num_heads, 4 * dim, depth if None.
+  head: "lm" (the next token), "encoder" (no decoder), "classify" (num_classes), "classify_tokens" (num_classes each,
+    by the encoder alone), "question_answering" (where an answer starts and ends), None (hidden states).
+  scaled: whether hidden states are divided by sqrt(dim) before the output layer; as `tied` if None.
+  num_buckets, max_distance: of the relative biases.
+  start_token: what decoding starts with. eos: where "classify" reads.
+  epsilon: of the norms.
+  """
+
+  head_dim: Annotated[int | None, None]
+  mlp_dim: Annotated[int | None, None]
+  decoder_depth: Annotated[int | None, None]
+  head: Annotated[str | None, "lm"]
+  num_classes: Annotated[int | None, None]
+  scaled: Annotated[bool | None, None]
+  num_buckets: Annotated[int, 32]
+  max_distance: Annotated[int, 128]
+  start_token: Annotated[int, 0]
+  eos: Annotated[int, 1]
+  epsilon: Annotated[float, 1e-6]
+
+
+class T5Options(T5Sizes, Compute):
+  """What the factories of T5 and its kin hand on to `compose`."""
+
+
 def t5(
   *,
   vocab_size: int,
   dim: int,
   depth: int,
   num_heads: int,
-  head_dim: int | None = None,
-  mlp_dim: int | None = None,
-  decoder_depth: int | None = None,
-  head: str | None = "lm",
-  num_classes: int | None = None,
   activation: str = "relu",
   gated: bool = False,
   tied: bool = True,
-  scaled: bool | None = None,
-  num_buckets: int = 32,
-  max_distance: int = 128,
-  start_token: int = 0,
-  eos: int = 1,
-  epsilon: float = 1e-6,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[T5Options],
 ) -> EncoderDecoder:
-  """A T5 of these sizes; head_dim is dim / num_heads, mlp_dim 4 * dim, decoder_depth depth if None.
+  """A T5 of these sizes; `options` as of `T5Sizes` and `zoo.layers.compute.Compute`.
 
-  head: "lm" (the next token), "encoder" (no decoder), "classify" (num_classes), "classify_tokens" (num_classes each,
-  by the encoder alone), "question_answering" (where an answer starts and ends), None (hidden states).
   activation, gated: of the feed-forward networks; T5 1.1 has gated "gelu_tanh".
   tied: whether the output layer is the embedding; T5 1.1 has its own.
-  scaled: whether hidden states are divided by sqrt(dim) before it; as `tied` if None.
-  num_buckets, max_distance: of the relative biases.
-  start_token: what decoding starts with. eos: where "classify" reads.
   """
-  given: dict[str, Any] = dict(locals())
-  return compose(lambda relative, **options: Attention(**options), T5Tower, **given)
+  kind: dict[str, Any] = dict(activation=activation, gated=gated, tied=tied, **options)
+  attend = lambda relative, **attention: Attention(**attention)
+  return compose(attend, T5Tower, vocab_size=vocab_size, dim=dim, depth=depth, num_heads=num_heads, **kind)
 
 
 def compose(
@@ -117,47 +128,33 @@ def compose(
   dim,
   depth,
   num_heads,
-  head_dim,
-  mlp_dim,
-  decoder_depth,
-  head,
-  num_classes,
   activation,
   gated,
   tied,
-  scaled,
-  num_buckets,
-  max_distance,
-  start_token,
-  eos,
-  epsilon,
-  dropout,
-  drop_path,
-  dtype,
-  scan,
-  remat,
+  **options: Unpack[T5Options],
 ) -> EncoderDecoder:
   """What T5 is of, but for who has the relative biases; sizes as of `t5`.
 
   attend: (bias, **options of Attention) -> the self-attention of a layer, which may take the bias for its own.
   tower: (bias, stack=, norm=, dropout=) -> the tower, which may share it among its layers.
   """
-  head_dim = sizes.head_dim(dim, num_heads) if head_dim is None else head_dim
-  mlp_dim = 4 * dim if mlp_dim is None else mlp_dim
+  common = resolve(T5Options, options)
+  head, dropout, dtype = common.head, common.dropout, common.dtype
+  head_dim = sizes.head_dim(dim, num_heads) if common.head_dim is None else common.head_dim
+  mlp_dim = 4 * dim if common.mlp_dim is None else common.mlp_dim
   sizes.positive(vocab_size=vocab_size, dim=dim, depth=depth, num_heads=num_heads, head_dim=head_dim, mlp_dim=mlp_dim)
-  sizes.positive(decoder_depth=decoder_depth)
-  sizes.rate(dropout=dropout)
-  sizes.head_fits(head, HEADS, num_classes)
-  if num_buckets < 4 or max_distance <= num_buckets // 2:
+  sizes.positive(decoder_depth=common.decoder_depth)
+  sizes.head_fits(head, HEADS, common.num_classes)
+  buckets = common.num_buckets, common.max_distance
+  if buckets[0] < 4 or buckets[1] <= buckets[0] // 2:
     raise ValueError(
-      f"num_buckets is {num_buckets}, max_distance {max_distance}. There must be 4 buckets or more, and max_distance "
+      f"num_buckets is {buckets[0]}, max_distance {buckets[1]}. There must be 4 buckets or more, and max_distance "
       "beyond half as many."
     )
-  dtype = sizes.compute_dtype(dtype)
   # Initial values of mesh_tensorflow/transformer: those of the query stand in for the missing 1/sqrt(head_dim).
   width = initial.normal(dim**-0.5)
-  norm = norms.rms_norm(epsilon, dtype)
-  options: dict[str, Any] = dict(
+  norm = norms.rms_norm(common.epsilon, dtype)
+  attention: dict[str, Any] = dict(
     num_heads=num_heads,
     head_dim=head_dim,
     scale=1.0,
@@ -179,24 +176,24 @@ def compose(
   )
 
   def of_depth(depth, *, mask=None, cross=None):
-    relative = RelativeBias(num_heads, num_buckets, max_distance, bidirectional=mask is None, embedding_init=width)
-    block = PreNormBlock(attend(relative, mask=mask, **options), mlp, norm, cross, dropout=dropout)
-    layers = stack(block, depth, scan=scan, remat=remat, drop_path=drop_path)
+    relative = RelativeBias(num_heads, *buckets, bidirectional=mask is None, embedding_init=width)
+    block = PreNormBlock(attend(relative, mask=mask, **attention), mlp, norm, cross, dropout=dropout)
+    layers = stack(block, depth, **common.stacking)
     return tower(relative, stack=layers, norm=norm.copy(), dropout=dropout)
 
-  scale = dim**-0.5 if (tied if scaled is None else scaled) else 1.0
+  scale = dim**-0.5 if (tied if common.scaled is None else common.scaled) else 1.0
   logits = TiedLogits(scale) if tied else OwnLogits(vocab_size, scale, dtype=dtype, kernel_init=width)
   dense = functools.partial(Dense, dtype=dtype, kernel_init=width)
   decodes = head not in ("encoder", "classify_tokens")
-  decoder_depth = depth if decoder_depth is None else decoder_depth
+  decoder_depth = depth if common.decoder_depth is None else common.decoder_depth
   return EncoderDecoder(
     embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=initial.normal(1.0)),
     encoder=of_depth(depth),
-    decoder=of_depth(decoder_depth, mask=masks.causal, cross=Attention(**options)) if decodes else None,
+    decoder=of_depth(decoder_depth, mask=masks.causal, cross=Attention(**attention)) if decodes else None,
     logits=logits if head == "lm" else None,
-    **token_heads(head, num_classes, dense, lambda classes: TanhHead(dense(dim), dense(classes), dropout)),
-    start_token=start_token,
-    eos=eos,
+    **token_heads(head, common.num_classes, dense, lambda classes: TanhHead(dense(dim), dense(classes), dropout)),
+    start_token=common.start_token,
+    eos=common.eos,
   )
 
 

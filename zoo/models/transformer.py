@@ -3,12 +3,15 @@
 https://arxiv.org/abs/1706.03762. Code: https://github.com/tensorflow/tensor2tensor.
 """
 
+from typing import Unpack
+
 from zoo.layers import initial, norms, sizes
 from zoo.layers.blocks import PostNormBlock
+from zoo.layers.compute import resolve
 from zoo.layers.embeddings import Embed
 from zoo.layers.heads import TiedLogits
 from zoo.layers.positions import Sinusoidal
-from zoo.layers.towers import pair
+from zoo.layers.towers import PairOptions, pair
 from zoo.models.encoder_decoder import EncoderDecoder
 
 PAPER = {
@@ -26,18 +29,10 @@ def transformer(
   depth: int,
   num_heads: int,
   max_length: int = 1024,
-  mlp_dim: int | None = None,
-  decoder_depth: int | None = None,
-  decoder_heads: int | None = None,
-  decoder_mlp_dim: int | None = None,
   activation: str = "relu",
   pad: int | None = None,
   start_token: int = 0,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[PairOptions],
 ) -> EncoderDecoder:
   """A Transformer of these sizes; mlp_dim is 4 * dim if None, the decoder's sizes are the encoder's if None.
 
@@ -45,25 +40,17 @@ def transformer(
   pad: the token of padding, about which nothing is learned. start_token: what decoding starts with.
   """
   sizes.positive(vocab_size=vocab_size, max_length=max_length, dim=dim)
-  dtype = sizes.compute_dtype(dtype)
+  dtype = resolve(PairOptions, options).dtype
   towers = pair(
     PostNormBlock,
     [Sinusoidal(dim, max_length=max_length) for _ in range(2)],
     dim=dim,
     depth=depth,
     num_heads=num_heads,
-    mlp_dim=mlp_dim,
-    decoder_depth=decoder_depth,
-    decoder_heads=decoder_heads,
-    decoder_mlp_dim=decoder_mlp_dim,
     activation=activation,
     init=initial.xavier_uniform(),
     norm=norms.layer_norm(1e-6, dtype),
-    dropout=dropout,
-    dtype=dtype,
-    scan=scan,
-    remat=remat,
-    drop_path=drop_path,
+    **options,
   )
   return EncoderDecoder(
     # Section 3.4: one matrix for both embeddings and the output; "in the embedding layers, we multiply those weights by

@@ -4,14 +4,14 @@ UniMax: Fairer and more Effective Language Sampling for Large-Scale Multilingual
 https://arxiv.org/abs/2304.09151. Code: https://github.com/google-research/t5x.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import flax.linen as nn
 
 from zoo.layers.attention import Attention
 from zoo.layers.sequence import SequenceInfo
 from zoo.models.encoder_decoder import EncoderDecoder
-from zoo.models.t5 import GATED, WIDTHS, compose, variants
+from zoo.models.t5 import GATED, WIDTHS, T5Options, compose, variants
 
 PAPER = {
   "title": "UniMax: Fairer and more Effective Language Sampling for Large-Scale Multilingual Pretraining",
@@ -53,36 +53,21 @@ def umt5(
   dim: int,
   depth: int,
   num_heads: int,
-  head_dim: int | None = None,
-  mlp_dim: int | None = None,
-  decoder_depth: int | None = None,
-  head: str | None = "lm",
-  num_classes: int | None = None,
   activation: str = "gelu_tanh",
   gated: bool = True,
   tied: bool = False,
-  scaled: bool | None = None,
-  num_buckets: int = 32,
-  max_distance: int = 128,
-  start_token: int = 0,
-  eos: int = 1,
-  epsilon: float = 1e-6,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[T5Options],
 ) -> EncoderDecoder:
   """A UMT5 of these sizes; arguments as of `zoo.models.t5`."""
-  given: dict[str, Any] = dict(locals())
 
-  def attend(relative, **options):
-    return BiasedAttention(relative=relative, **options)
+  def attend(relative, **attention):
+    return BiasedAttention(relative=relative, **attention)
 
   def tower(relative, **parts):
     return UMT5Tower(**parts)
 
-  return compose(attend, tower, **given)
+  kind: dict[str, Any] = dict(activation=activation, gated=gated, tied=tied, **options)
+  return compose(attend, tower, vocab_size=vocab_size, dim=dim, depth=depth, num_heads=num_heads, **kind)
 
 
 # Section 4 of the paper: the sizes of mT5 with a vocabulary of 256,000 pieces; as published, padded.

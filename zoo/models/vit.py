@@ -3,12 +3,15 @@
 https://arxiv.org/abs/2010.11929. Code: https://github.com/google-research/vision_transformer.
 """
 
+from typing import Unpack
+
 import flax.linen as nn
 import jax.numpy as jnp
 
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
+from zoo.layers.compute import Compute, computing
 from zoo.layers.dense import Dense
 from zoo.layers.embeddings import ClassToken, PatchEmbed
 from zoo.layers.mixed_precision import add
@@ -75,20 +78,15 @@ def vit(
   epsilon: float = 1e-6,
   pooler: bool = False,
   channels: int = 3,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[Compute],
 ) -> ViT:
   """A ViT of these sizes; mlp_dim is 4 * dim if None; no head if num_classes is None; epsilon that of the norms.
 
   pooler: whether the class token passes a layer with tanh: `pre_logits` of their code.
   """
+  dropout, dtype, stacking = computing(options)
   head_dim, grid = sizes.head_dim(dim, num_heads), sizes.patch_grid(image_size, patch_size)
   sizes.positive(depth=depth, mlp_dim=mlp_dim, num_classes=num_classes, channels=channels)
-  sizes.rate(dropout=dropout)
-  dtype = sizes.compute_dtype(dtype)
   init = initial.xavier_uniform()
   norm = norms.layer_norm(epsilon, dtype)
   attention = Attention(num_heads, head_dim, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init)
@@ -98,7 +96,7 @@ def vit(
     patches=PatchEmbed(patch_size, dim, dtype=dtype),
     class_token=ClassToken(),
     positions=Learned(grid**2 + 1, dim),
-    stack=stack(block, depth, scan=scan, remat=remat, drop_path=drop_path),
+    stack=stack(block, depth, **stacking),
     norm=norm.copy(),
     pooler=Dense(dim, dtype=dtype, kernel_init=init) if pooler else None,
     head=None if num_classes is None else Dense(num_classes, dtype=dtype, kernel_init=initial.zeros),

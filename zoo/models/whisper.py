@@ -4,7 +4,7 @@ https://arxiv.org/abs/2212.04356. Code: https://github.com/openai/whisper.
 """
 
 import functools
-from typing import Any
+from typing import Any, Unpack
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -12,12 +12,13 @@ import numpy as np
 
 from zoo.layers import initial, norms, sizes
 from zoo.layers.blocks import PreNormBlock
+from zoo.layers.compute import resolve
 from zoo.layers.dense import Conv, Dense
 from zoo.layers.embeddings import Embed
 from zoo.layers.heads import TiedLogits
 from zoo.layers.positions import Fixed, Learned
 from zoo.layers.sequence import SequenceInfo
-from zoo.layers.towers import pair
+from zoo.layers.towers import PairOptions, pair
 from zoo.models.encoder_decoder import EncoderDecoder
 
 PAPER = {
@@ -94,7 +95,7 @@ class Whisper(EncoderDecoder, kw_only=True):
     segments = dict(segment_ids=segment_ids, decoder_segment_ids=decoder_segment_ids)
     return super().__call__(features, decoder_tokens, **known, **segments, train=train)
 
-  def shifted(self, features):
+  def shifted(self, features, /):
     """start_token alone: int32 [batch, 1]"""
     sizes.start_fits(self.start_token, self.vocab_size)
     return jnp.full((features.shape[0], 1), self.start_token, jnp.int32)
@@ -143,10 +144,6 @@ def whisper(
   depth: int,
   num_heads: int,
   mels: int = 80,
-  mlp_dim: int | None = None,
-  decoder_depth: int | None = None,
-  decoder_heads: int | None = None,
-  decoder_mlp_dim: int | None = None,
   head: str | None = "lm",
   num_classes: int | None = None,
   projection_dim: int = 256,
@@ -154,11 +151,7 @@ def whisper(
   pad: int | None = None,
   start_token: int = 0,
   eos: int | None = None,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
+  **options: Unpack[PairOptions],
 ) -> Whisper:
   """A Whisper of these sizes; mlp_dim is 4 * dim if None, the decoder's sizes are the encoder's if None.
 
@@ -176,7 +169,7 @@ def whisper(
     raise ValueError(f"eos is {eos}. It is a token: at least 0, below vocab_size {vocab_size}.")
   if dim % 2:
     raise ValueError(f"dim {dim} is odd. The encoder's positions come in pairs of sine and cosine: make it even.")
-  dtype = sizes.compute_dtype(dtype)
+  dtype = resolve(PairOptions, options).dtype
   init = initial.normal(0.02)
   norm = norms.layer_norm(1e-5, dtype)
   towers = pair(
@@ -188,20 +181,12 @@ def whisper(
     dim=dim,
     depth=depth,
     num_heads=num_heads,
-    mlp_dim=mlp_dim,
-    decoder_depth=decoder_depth,
-    decoder_heads=decoder_heads,
-    decoder_mlp_dim=decoder_mlp_dim,
     activation=activation,
     init=init,
     norm=norm,
     last_norm=norm,
     key_bias=False,
-    dropout=dropout,
-    dtype=dtype,
-    scan=scan,
-    remat=remat,
-    drop_path=drop_path,
+    **options,
   )
   dense = functools.partial(Dense, dtype=dtype, kernel_init=init)
   decodes = head != "classify"
