@@ -55,6 +55,27 @@ def test_only_layers_and_models_know_flax():
   assert not named(file for file in others if any(name.split(".")[0] == "flax" for name in imported(file)))
 
 
+def test_a_file_of_one_modality_imports_none_of_two():
+  imports = {
+    file.stem: {name.split(".")[2] for name in imported(file) if name.startswith("zoo.models.")}
+    for file in tracked("zoo/models/*.py")
+  }
+  two = {name for name, others in imports.items() if "dual_encoder" in others} | {"dual_encoder"}
+  assert {"clip", "siglip", "siglip2"} <= two
+  assert not {name: others & two for name, others in imports.items() if name not in two and others & two}
+
+
+def test_a_factory_has_at_most_24_parameters_of_its_own():
+  counts = {
+    f"{file.stem}.{node.name}": len([*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs])
+    for file in tracked("zoo/models/*.py", "zoo/layers/*.py")
+    for node in ast.walk(ast.parse(file.read_text()))
+    if isinstance(node, ast.FunctionDef)
+  }
+  assert {"vit.vit", "gemma.gemma"} <= counts.keys()
+  assert not {name: count for name, count in counts.items() if count > 24}
+
+
 def test_configs_are_data_and_import_nothing_of_the_zoo():
   configs = tracked("configs/*.py")
   assert not named(file for file in configs if any(name.split(".")[0] == "zoo" for name in imported(file)))

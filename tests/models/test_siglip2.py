@@ -6,7 +6,7 @@ import pytest
 import zoo
 from tests.filled import filled
 from zoo.errors import UserError
-from zoo.models.siglip2 import FlexiblePositions, spread
+from zoo.models.siglip2_vision import FlexiblePositions, resize_weights
 
 IMAGE_SIZES = dict(image_size=9, patch_size=3, image_dim=6, image_depth=2, image_heads=3)
 SIZES = dict(**IMAGE_SIZES, text_dim=10, text_depth=1, text_heads=5, vocab_size=23, max_length=11)
@@ -45,7 +45,7 @@ def test_a_square_of_as_many_patches_as_positions_is_that_of_a_siglip():
 
 
 def test_resampled_positions_keep_what_is_constant_and_what_is_in_place():
-  every = lambda size, wanted: spread(size, jnp.array([[wanted]]), jnp.arange(wanted)[None])[0]
+  every = lambda size, wanted: resize_weights(size, jnp.array([[wanted]]), jnp.arange(wanted)[None])[0]
   for size, wanted in ((5, 3), (5, 7), (2, 9), (4, 1)):
     np.testing.assert_allclose(every(size, wanted).sum(1), 1, rtol=1e-6)
     np.testing.assert_allclose(every(size, wanted)[::-1, ::-1], every(size, wanted), atol=1e-6)

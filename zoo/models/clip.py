@@ -4,79 +4,14 @@ https://arxiv.org/abs/2103.00020. Code: https://github.com/openai/CLIP. With `lo
 https://arxiv.org/abs/2303.15343.
 """
 
-import math
 from collections.abc import Sequence
+from typing import Any, Unpack
 
-import flax.linen as nn
-import jax.numpy as jnp
-
-from zoo.layers import initial, sizes
-from zoo.models.clip_towers import image_tower, text_tower
-from zoo.models.model import Model
-
-PAPER = {
-  "title": "Learning Transferable Visual Models From Natural Language Supervision",
-  "authors": "Radford et al.",
-  "year": 2021,
-  "url": "https://arxiv.org/abs/2103.00020",
-}
-
-
-class CLIP(Model):
-  """Two towers into one space of unit vectors, and the scale at which their products are compared."""
-
-  image: nn.Module
-  text: nn.Module
-  image_size: int
-  channels: int = 3
-  # The paper's initial temperature 0.07. Keeping the scale below 100 is the trainer's job.
-  logit_scale: float = math.log(1 / 0.07)
-  logit_bias: float | None = None
-
-  def setup(self):
-    self.scale = self.param("logit_scale", initial.constant(self.logit_scale), ())
-    if self.logit_bias is not None:
-      self.bias = self.param("logit_bias", initial.constant(self.logit_bias), ())
-
-  def __call__(self, image, tokens, *, valid=None, train=False):
-    """Matching pairs have the largest products: logits = scale * image @ text.T [+ bias].
-
-    Args:
-      image: float [batch, image_size, image_size, channels]
-      tokens: int32 [batch, length]
-      valid: bool [batch, length], True = a real token; needed only where padding precedes the end-of-text token.
-
-    Returns:
-      dict of "image", "text" [batch, embed_dim] of unit length, "scale" = exp(logit_scale) and, if the model was built
-      with a logit_bias, "bias": scalars. All are float32.
-    """
-    image, text = self.encode_image(image, train=train), self.encode_text(tokens, valid=valid, train=train)
-    out = {"image": image, "text": text, "scale": jnp.exp(self.scale)}
-    return out if self.logit_bias is None else {**out, "bias": self.bias}
-
-  def encode_image(self, image, *, train=False):
-    """float [batch, image_size, image_size, channels] -> unit vectors [batch, embed_dim]"""
-    sizes.image_fits(image, self.image_size, self.channels)
-    return _unit(self.image(image, train=train)["embedded"])
-
-  def encode_text(self, tokens, *, valid=None, train=False):
-    """int32 [batch, length] -> unit vectors [batch, embed_dim]"""
-    sizes.tokens_fit(tokens)
-    return _unit(self.text(tokens, valid=valid, train=train)["embedded"])
-
-  @property
-  def max_length(self):
-    return self.text.positions.max_length
-
-  @nn.nowrap
-  def example(self, batch_size=1):
-    image = jnp.zeros((batch_size, self.image_size, self.image_size, self.channels))
-    return image, jnp.zeros((batch_size, min(self.max_length, 8)), jnp.int32)
-
-
-def _unit(x):
-  x = x.astype(jnp.float32)
-  return x / jnp.linalg.norm(x, axis=-1, keepdims=True)
+from zoo.layers import sizes
+from zoo.layers.compute import Compute
+from zoo.models import clip_text, clip_vision
+from zoo.models.clip_text import PAPER as PAPER
+from zoo.models.dual_encoder import DualEncoder
 
 
 def clip(
@@ -101,12 +36,8 @@ def clip(
   channels: int = 3,
   stem_dims: Sequence[int] = (),
   logit_bias: float | None = None,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
-) -> CLIP:
+  **options: Unpack[Compute],
+) -> DualEncoder:
   """A CLIP of these sizes.
 
   eos: the end-of-text token; the last of the vocabulary if None.
@@ -118,45 +49,32 @@ def clip(
   stem_dims: widths of convolutions before the patches, each halving the resolution, for few and small images.
   """
   sizes.positive(embed_dim=embed_dim)
-  common = dict(
-    embed_dim=embed_dim,
-    activation=activation,
-    epsilon=epsilon,
-    dropout=dropout,
-    drop_path=drop_path,
-    dtype=dtype,
-    scan=scan,
-    remat=remat,
-  )
-  return CLIP(
-    image=image_tower(
-      image_size=image_size,
-      patch_size=patch_size,
-      channels=channels,
-      stem_dims=stem_dims,
-      dim=image_dim,
-      depth=image_depth,
-      num_heads=image_heads,
-      mlp_dim=image_mlp_dim,
-      which="image_",
-      **common,
-    ),
-    text=text_tower(
-      vocab_size=vocab_size,
-      max_length=max_length,
-      eos=eos,
-      read_at=read_at,
-      dim=text_dim,
-      depth=text_depth,
-      num_heads=text_heads,
-      mlp_dim=text_mlp_dim,
-      which="text_",
-      **common,
-    ),
+  common: dict[str, Any] = dict(embed_dim=embed_dim, activation=activation, epsilon=epsilon, **options)
+  image = clip_vision.tower(
     image_size=image_size,
+    patch_size=patch_size,
     channels=channels,
-    logit_bias=logit_bias,
+    stem_dims=stem_dims,
+    dim=image_dim,
+    depth=image_depth,
+    num_heads=image_heads,
+    mlp_dim=image_mlp_dim,
+    which="image_",
+    **common,
   )
+  text = clip_text.tower(
+    vocab_size=vocab_size,
+    max_length=max_length,
+    eos=eos,
+    read_at=read_at,
+    dim=text_dim,
+    depth=text_depth,
+    num_heads=text_heads,
+    mlp_dim=text_mlp_dim,
+    which="text_",
+    **common,
+  )
+  return DualEncoder(image=image, text=text, logit_bias=logit_bias)
 
 
 # Table 20 of the paper.

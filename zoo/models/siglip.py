@@ -4,61 +4,48 @@ https://arxiv.org/abs/2303.15343, https://arxiv.org/abs/2502.14786. Code: https:
 """
 
 import math
-from typing import Any
-
-import flax.linen as nn
-import jax.numpy as jnp
+from collections.abc import Callable
+from typing import Annotated, Any, TypedDict, Unpack
 
 from zoo.layers import initial, sizes
+from zoo.layers.compute import Compute, resolve
 from zoo.layers.dense import Dense
-from zoo.models.clip import CLIP
-from zoo.models.model import Model
-from zoo.models.siglip_towers import image_tower, text_tower
+from zoo.models import siglip_text, siglip_vision
+from zoo.models.dual_encoder import DualEncoder
+from zoo.models.siglip_vision import PAPER as PAPER
+from zoo.models.siglip_vision import PAPERS as PAPERS
+from zoo.models.siglip_vision import ImageClassifier
 
-PAPER = {
-  "title": "Sigmoid Loss for Language Image Pre-Training",
-  "authors": "Zhai et al.",
-  "year": 2023,
-  "url": "https://arxiv.org/abs/2303.15343",
-}
-# Of variants whose names begin so.
-PAPERS = {
-  "2-": {
-    "title": "SigLIP 2: Multilingual Vision-Language Encoders with Improved Semantic Understanding, ...",
-    "authors": "Tschannen et al.",
-    "year": 2025,
-    "url": "https://arxiv.org/abs/2502.14786",
-  },
-}
 HEADS = (None, "classify")
 
 
-class ImageClassifier(Model):
-  """The image tower alone, with classes."""
+class SigLIPSizes(TypedDict, total=False):
+  """Options of SigLIP and SigLIP 2.
 
-  image: nn.Module
-  head: nn.Module
-  image_size: int
-  channels: int = 3
+  text_dim, text_depth, text_heads, vocab_size, max_length: of the text tower.
+  head: None (both towers) or "classify" (the image tower with num_classes; sizes of the text tower are not needed).
+  image_mlp_dim, text_mlp_dim: 4 * image_dim, 4 * text_dim if None.
+  pool: whether an image tower that classifies also has the pooled output.
+  epsilon: of the norms.
+  """
 
-  def __call__(self, image, *, train=False):
-    """Hidden states and class logits.
+  text_dim: Annotated[int | None, None]
+  text_depth: Annotated[int | None, None]
+  text_heads: Annotated[int | None, None]
+  vocab_size: Annotated[int | None, None]
+  max_length: Annotated[int | None, None]
+  head: Annotated[str | None, None]
+  num_classes: Annotated[int | None, None]
+  image_mlp_dim: Annotated[int | None, None]
+  text_mlp_dim: Annotated[int | None, None]
+  pool: Annotated[bool, True]
+  activation: Annotated[str, "gelu_tanh"]
+  epsilon: Annotated[float, 1e-6]
+  channels: Annotated[int, 3]
 
-    Args:
-      image: float [batch, image_size, image_size, channels]
 
-    Returns:
-      dict of "hidden" [batch, patches, dim] (normed), "logits" float32 [batch, num_classes], which are of the mean of
-      the hidden states, and, by the pool, "pooled" [batch, dim].
-    """
-    sizes.image_fits(image, self.image_size, self.channels)
-    found = self.image(image, train=train)
-    out = {"hidden": found["hidden"], "logits": self.head(found["hidden"].mean(axis=1)).astype(jnp.float32)}
-    return {**out, "pooled": found["embedded"]} if "embedded" in found else out
-
-  @nn.nowrap
-  def example(self, batch_size=1):
-    return (jnp.zeros((batch_size, self.image_size, self.image_size, self.channels)),)
+class SigLIPOptions(SigLIPSizes, Compute):
+  """What the factories of SigLIP and SigLIP 2 hand on to `pair`."""
 
 
 def siglip(
@@ -68,77 +55,40 @@ def siglip(
   image_dim: int,
   image_depth: int,
   image_heads: int,
-  text_dim: int | None = None,
-  text_depth: int | None = None,
-  text_heads: int | None = None,
-  vocab_size: int | None = None,
-  max_length: int | None = None,
-  head: str | None = None,
-  num_classes: int | None = None,
-  image_mlp_dim: int | None = None,
-  text_mlp_dim: int | None = None,
-  pool: bool = True,
-  activation: str = "gelu_tanh",
-  epsilon: float = 1e-6,
-  channels: int = 3,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
-) -> CLIP | ImageClassifier:
+  **options: Unpack[SigLIPOptions],
+) -> DualEncoder | ImageClassifier:
   """A SigLIP of these sizes: a CLIP that is trained by the objective `sigmoid_contrastive`.
 
-  head: None (both towers) or "classify" (the image tower with num_classes; sizes of the text tower are not needed).
-  image_mlp_dim, text_mlp_dim: 4 * image_dim, 4 * text_dim if None.
-  pool: whether an image tower that classifies also has the pooled output.
-  epsilon: of the norms.
+  `options` as of `SigLIPSizes` and `zoo.layers.compute.Compute`.
   """
-  sizes.head_fits(head, HEADS, num_classes)
-  common: dict[str, Any] = dict(
-    activation=activation,
-    epsilon=epsilon,
-    dropout=dropout,
-    drop_path=drop_path,
-    dtype=dtype,
-    scan=scan,
-    remat=remat,
-  )
-  image = image_tower(
-    image_size=image_size,
-    patch_size=patch_size,
-    channels=channels,
-    dim=image_dim,
-    depth=image_depth,
-    num_heads=image_heads,
-    mlp_dim=image_mlp_dim,
-    pool=pool or head is None,
-    which="image_",
-    **common,
-  )
-  if num_classes is not None:
-    kind = sizes.compute_dtype(dtype)
-    classes = Dense(num_classes, dtype=kind, kernel_init=initial.normal(image_dim**-0.5))
-    return ImageClassifier(image=image, head=classes, image_size=image_size, channels=channels)
-  if text_dim is None or text_depth is None or text_heads is None or vocab_size is None or max_length is None:
+  image = dict(image_size=image_size, patch_size=patch_size, dim=image_dim, depth=image_depth, num_heads=image_heads)
+  return pair(siglip_vision.tower, image, **options)
+
+
+def pair(tower: Callable, image: dict[str, Any], **options: Unpack[SigLIPOptions]) -> Any:
+  """An image tower and classes, or a text tower.
+
+  tower: makes the image tower, as `zoo.models.siglip_vision.tower` does.
+  image: its sizes.
+  """
+  common = resolve(SigLIPOptions, options)
+  sizes.head_fits(common.head, HEADS, common.num_classes)
+  shared: dict[str, Any] = {name: getattr(common, name) for name in ("activation", "epsilon", *Compute.__annotations__)}
+  pooled: dict[str, Any] = dict(mlp_dim=common.image_mlp_dim, pool=common.pool or common.head is None)
+  image_tower = tower(**image, **pooled, channels=common.channels, which="image_", **shared)
+  if common.num_classes is not None:
+    init = initial.normal(image["dim"] ** -0.5)
+    return ImageClassifier(image=image_tower, head=Dense(common.num_classes, dtype=common.dtype, kernel_init=init))
+  text: dict[str, Any] = dict(dim=common.text_dim, depth=common.text_depth, num_heads=common.text_heads)
+  text |= dict(vocab_size=common.vocab_size, max_length=common.max_length)
+  if None in text.values():
     raise ValueError(
       "text_dim, text_depth, text_heads, vocab_size and max_length are needed. Only the head 'classify' does without."
     )
-  text = text_tower(
-    vocab_size=vocab_size,
-    max_length=max_length,
-    dim=text_dim,
-    depth=text_depth,
-    num_heads=text_heads,
-    mlp_dim=text_mlp_dim,
-    embed_dim=image_dim,
-    which="text_",
-    **common,
-  )
+  text |= dict(mlp_dim=common.text_mlp_dim, embed_dim=image["dim"], which="text_")
   # Section 3.2: t' = log 10 and b = -10, so that training begins near the prior that hardly any pair matches.
-  return CLIP(
-    image=image, text=text, image_size=image_size, channels=channels, logit_scale=math.log(10), logit_bias=-10.0
-  )
+  start: dict[str, Any] = dict(logit_scale=math.log(10), logit_bias=-10.0)
+  return DualEncoder(image=image_tower, text=siglip_text.tower(**text, **shared), **start)
 
 
 # The released models; towers of table 1 of https://arxiv.org/abs/2305.13035 and table 2 of 2106.04560.

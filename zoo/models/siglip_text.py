@@ -1,10 +1,23 @@
 """SigLIP's text tower alone, and SigLIP 2's, which is the same. https://arxiv.org/abs/2303.15343"""
 
-from zoo.layers import sizes
-from zoo.models.clip_text import CLIPText
-from zoo.models.siglip import PAPER as PAPER
-from zoo.models.siglip import PAPERS as PAPERS
-from zoo.models.siglip_towers import text_tower
+from typing import Any, Unpack
+
+import jax.numpy as jnp
+
+from zoo.layers import initial, sizes
+from zoo.layers.compute import Compute, resolve
+from zoo.layers.dense import Dense
+from zoo.layers.embeddings import Embed
+from zoo.layers.positions import Learned
+from zoo.models.clip_text import TextEncoder, TextTower
+from zoo.models.siglip_vision import PAPER as PAPER
+from zoo.models.siglip_vision import PAPERS as PAPERS
+from zoo.models.siglip_vision import VisionOptions, layers
+
+
+def at_end(tokens, valid):
+  """The last place of the sequence, padding or not: texts are padded to one length, and so read at one place."""
+  return jnp.full(tokens.shape[:1], tokens.shape[1] - 1)
 
 
 def siglip_text(
@@ -18,34 +31,30 @@ def siglip_text(
   embed_dim: int | None = None,
   activation: str = "gelu_tanh",
   epsilon: float = 1e-6,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
-) -> CLIPText:
+  **options: Unpack[Compute],
+) -> TextEncoder:
   """A text tower of these sizes, which reads a text at its last place, padding or not: pad to one length.
 
   mlp_dim, embed_dim: 4 * dim, dim if None.
   """
   sizes.positive(embed_dim=embed_dim)
-  return CLIPText(
-    text=text_tower(
-      vocab_size=vocab_size,
-      max_length=max_length,
-      dim=dim,
-      depth=depth,
-      num_heads=num_heads,
-      mlp_dim=mlp_dim,
-      embed_dim=embed_dim or dim,
-      activation=activation,
-      epsilon=epsilon,
-      dropout=dropout,
-      drop_path=drop_path,
-      dtype=dtype,
-      scan=scan,
-      remat=remat,
-    )
+  widths: dict[str, Any] = dict(dim=dim, mlp_dim=mlp_dim, embed_dim=embed_dim or dim)
+  common: dict[str, Any] = dict(depth=depth, num_heads=num_heads, activation=activation, epsilon=epsilon, **options)
+  return TextEncoder(text=tower(vocab_size=vocab_size, max_length=max_length, **widths, **common))
+
+
+def tower(*, vocab_size, max_length, dim, depth, num_heads, mlp_dim, embed_dim, which="", **options: Any) -> TextTower:
+  """The text tower of these sizes; `options`: activation, epsilon, `Compute`. which: prefix of names in messages."""
+  sizes.positive(vocab_size=vocab_size, max_length=max_length)
+  common = resolve(VisionOptions, options)
+  encoder = layers(common, dim=dim, depth=depth, num_heads=num_heads, mlp_dim=mlp_dim, which=which)
+  width = initial.normal(dim**-0.5)
+  return TextTower(
+    embed=Embed(vocab_size, dim, dtype=common.dtype, embedding_init=width),
+    positions=Learned(max_length, dim, embedding_init=width),
+    projection=Dense(embed_dim, dtype=common.dtype, kernel_init=initial.lecun_normal()),
+    read_at=at_end,
+    **encoder,
   )
 
 

@@ -1,81 +1,152 @@
 """SigLIP's image tower alone: the eyes of many models that talk about images. https://arxiv.org/abs/2303.15343"""
 
+from typing import Annotated, TypedDict, Unpack
+
 import flax.linen as nn
 import jax.numpy as jnp
 
-from zoo.layers import sizes
-from zoo.models.model import Model
-from zoo.models.siglip import PAPER as PAPER
-from zoo.models.siglip import PAPERS as PAPERS
-from zoo.models.siglip_towers import image_tower
+from zoo.layers import initial, norms, sizes
+from zoo.layers.attention import Attention
+from zoo.layers.blocks import PreNormBlock
+from zoo.layers.compute import Compute, resolve
+from zoo.layers.embeddings import PatchEmbed
+from zoo.layers.mixed_precision import add, broadcast
+from zoo.layers.mlp import MLP
+from zoo.layers.positions import Learned
+from zoo.layers.sequence import SequenceInfo
+from zoo.layers.stack import stack
+from zoo.models.clip_vision import ImageEncoder, ImageTower
+
+PAPER = {
+  "title": "Sigmoid Loss for Language Image Pre-Training",
+  "authors": "Zhai et al.",
+  "year": 2023,
+  "url": "https://arxiv.org/abs/2303.15343",
+}
+# Of variants whose names begin so.
+PAPERS = {
+  "2-": {
+    "title": "SigLIP 2: Multilingual Vision-Language Encoders with Improved Semantic Understanding, ...",
+    "authors": "Tschannen et al.",
+    "year": 2025,
+    "url": "https://arxiv.org/abs/2502.14786",
+  },
+}
 
 
-class SigLIPVision(Model):
-  """See `zoo.models.siglip_towers.ImageTower`."""
+class AttentionPool(nn.Module):
+  """One trained query looks at all; what it gets passes a layer of its own. https://arxiv.org/abs/1810.00825"""
 
-  image: nn.Module
-  image_size: int
-  channels: int = 3
+  attention: nn.Module
+  norm: nn.Module
+  mlp: nn.Module
+
+  @nn.compact
+  def __call__(self, x, *, valid=None, train=False):
+    """[batch, length, dim], of which those are looked at that are valid, bool [batch, length] -> [batch, dim]"""
+    query = self.param("embedding", initial.xavier_uniform(), (1, x.shape[-1]))
+    query = broadcast(query, (x.shape[0], *query.shape), x.dtype)
+    y = self.attention(query, x, context_info=SequenceInfo(valid), train=train)
+    return (y + self.mlp(self.norm(y), train=train))[:, 0]
+
+
+class SigLIPImageTower(ImageTower):
+  """A ViT without a class token: its patches are pooled. Pixels beyond the last whole patch are not looked at."""
+
+  patches: nn.Module
+  positions: nn.Module
+  stack: nn.Module
+  norm: nn.Module
+  pool: nn.Module | None
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, image, *, train=False):
+    """[batch, image_size, image_size, channels] -> as `ImageTower`, "pooled" by the pool if there is one"""
+    side = image.shape[1] // self.patches.patch_size * self.patches.patch_size
+    x = self.patches(image[:, :side, :side])
+    x = nn.Dropout(self.dropout)(add(x, self.positions(x.shape[1])), deterministic=not train)
+    x = self.norm(self.stack(x, train=train))
+    return {"hidden": x} if self.pool is None else {"hidden": x, "pooled": self.pool(x, train=train)}
+
+
+class ImageClassifier(ImageEncoder):
+  """An image tower alone, with classes."""
+
+  head: nn.Module
 
   def __call__(self, image, *, train=False):
-    """Hidden states, and what the pool makes of them.
-
-    Args:
-      image: float [batch, image_size, image_size, channels]
-
-    Returns:
-      dict of "hidden" [batch, patches, dim] (normed) and, by the pool, "pooled" [batch, dim] (not of unit length)
-    """
-    sizes.image_fits(image, self.image_size, self.channels)
-    return renamed(self.image(image, train=train))
-
-  @nn.nowrap
-  def example(self, batch_size=1):
-    return (jnp.zeros((batch_size, self.image_size, self.image_size, self.channels)),)
+    """As `ImageEncoder`, and "logits" float32 [batch, num_classes] of the mean of the hidden states."""
+    out = super().__call__(image, train=train)
+    return {**out, "logits": self.head(self.image.mean(out["hidden"], image)).astype(jnp.float32)}
 
 
-def renamed(found):
-  """What a tower returns, by the names of an encoder of images: what a pair embeds is what is pooled."""
-  return {{"embedded": "pooled"}.get(name, name): array for name, array in found.items()}
+class VisionSizes(TypedDict, total=False):
+  """Options of SigLIP's image towers.
+
+  mlp_dim: 4 * dim if None.
+  pool: whether there is a pooled output.
+  epsilon: of the norms.
+  """
+
+  mlp_dim: Annotated[int | None, None]
+  pool: Annotated[bool, True]
+  activation: Annotated[str, "gelu_tanh"]
+  epsilon: Annotated[float, 1e-6]
+  channels: Annotated[int, 3]
+
+
+class VisionOptions(VisionSizes, Compute):
+  """What factories hand on to SigLIP's image towers."""
 
 
 def siglip_vision(
-  *,
-  image_size: int,
-  patch_size: int,
-  dim: int,
-  depth: int,
-  num_heads: int,
-  mlp_dim: int | None = None,
-  pool: bool = True,
-  activation: str = "gelu_tanh",
-  epsilon: float = 1e-6,
-  channels: int = 3,
-  dropout: float = 0.0,
-  drop_path: float = 0.0,
-  dtype: str | None = None,
-  scan: bool | None = None,
-  remat: str | None = None,
-) -> SigLIPVision:
-  """An image tower of these sizes, with the pool or without; the rest as `zoo.models.siglip.siglip` has it."""
-  tower = image_tower(
+  *, image_size: int, patch_size: int, dim: int, depth: int, num_heads: int, **options: Unpack[VisionOptions]
+) -> ImageEncoder:
+  """An image tower of these sizes; `options` as of `VisionSizes` and `zoo.layers.compute.Compute`."""
+  image = tower(image_size=image_size, patch_size=patch_size, dim=dim, depth=depth, num_heads=num_heads, **options)
+  return ImageEncoder(image=image)
+
+
+def tower(
+  *, image_size, patch_size, dim, depth, num_heads, which="", **options: Unpack[VisionOptions]
+) -> SigLIPImageTower:
+  """The image tower of these sizes. which: prefix of names in messages."""
+  common = resolve(VisionOptions, options)
+  sizes.positive(image_size=image_size, patch_size=patch_size, channels=common.channels)
+  if patch_size > image_size:
+    raise ValueError(f"patch_size {patch_size} exceeds image_size {image_size}. Make it smaller.")
+  width = dict(dim=dim, num_heads=num_heads, mlp_dim=common.mlp_dim, which=which)
+  encoder = layers(common, depth=depth, **width)
+  attention, mlp = attention_and_mlp(common, **width)
+  norm = norms.layer_norm(common.epsilon, common.dtype)
+  return SigLIPImageTower(
+    patches=PatchEmbed(patch_size, dim, dtype=common.dtype),
+    positions=Learned((image_size // patch_size) ** 2, dim, embedding_init=initial.normal(dim**-0.5)),
+    pool=AttentionPool(attention, norm, mlp) if common.pool else None,
     image_size=image_size,
-    patch_size=patch_size,
-    channels=channels,
-    dim=dim,
-    depth=depth,
-    num_heads=num_heads,
-    mlp_dim=mlp_dim,
-    pool=pool,
-    activation=activation,
-    epsilon=epsilon,
-    dropout=dropout,
-    drop_path=drop_path,
-    dtype=dtype,
-    scan=scan,
-    remat=remat,
+    channels=common.channels,
+    **encoder,
   )
-  return SigLIPVision(image=tower, image_size=image_size, channels=channels)
+
+
+def layers(common, *, dim, depth, num_heads, mlp_dim, which):
+  """What both towers of SigLIP have: {"stack", "norm", "dropout"}; `common`: of `zoo.layers.compute.resolve`."""
+  sizes.positive(**{f"{which}depth": depth})
+  attention, mlp = attention_and_mlp(common, dim=dim, num_heads=num_heads, mlp_dim=mlp_dim, which=which)
+  norm = norms.layer_norm(common.epsilon, common.dtype)
+  block = PreNormBlock(attention, mlp, norm, dropout=common.dropout)
+  return dict(stack=stack(block, depth, **common.stacking), norm=norm.copy(), dropout=common.dropout)
+
+
+def attention_and_mlp(common, *, dim, num_heads, mlp_dim, which):
+  """Those of a block, and of the pool."""
+  sizes.positive(**{f"{which}dim": dim, f"{which}mlp_dim": mlp_dim})
+  init, dropout, dtype = initial.xavier_uniform(), common.dropout, common.dtype
+  head_dim = sizes.head_dim(dim, num_heads, which)
+  attention = Attention(num_heads, head_dim, dropout=dropout, dtype=dtype, kernel_init=init, out_init=init)
+  widths = mlp_dim or 4 * dim, common.activation
+  return attention, MLP(*widths, dropout=dropout, dtype=dtype, kernel_init=init, down_init=init)
 
 
 # The towers of zoo/models/siglip.py's.
