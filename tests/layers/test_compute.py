@@ -6,11 +6,11 @@ import pytest
 
 import zoo
 from zoo.build import sizes_of
+from zoo.config.registry import named, names, parameters_of
 from zoo.errors import UserError
 from zoo.layers.compute import Compute, computing, resolve
 from zoo.layers.stack import stack
 from zoo.models.decoder import DecoderOptions
-from zoo.named import named, names, parameters_of
 from zoo.saving import COMPUTING
 
 
