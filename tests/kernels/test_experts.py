@@ -7,7 +7,7 @@ import pytest
 
 import zoo
 from zoo.kernels.experts import on_mesh, over
-from zoo.models.mixtral import chosen_experts
+from zoo.layers.experts import chosen_experts
 from zoo.sharding import make_mesh, shardings
 
 MESHES = [{"expert": 4, "data": 2}, {"data": 2, "expert": 2, "model": 2}, {"expert": 2, "sequence": 4}]

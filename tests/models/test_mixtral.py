@@ -6,9 +6,9 @@ import pytest
 import zoo
 from tests.filled import filled
 from zoo.errors import UserError
+from zoo.layers.experts import Mixture, all_experts, chosen_experts
 from zoo.layers.mlp import GatedMLP
 from zoo.layers.stack import stack_layers
-from zoo.models.mixtral import Mixture, all_experts, chosen_experts
 from zoo.objectives.causal_lm import causal_lm
 from zoo.objectives.routing import imbalance, routes
 from zoo.optim.optimizers import matrix_of

@@ -1,6 +1,6 @@
 """A mixture of experts whose experts live on different devices: tokens go to those that they chose, and come back.
 
-`zoo.models.mixtral.chosen_experts` sorts tokens by expert, which XLA cannot split: every device would do all of it.
+`zoo.layers.experts.chosen_experts` sorts tokens by expert, which XLA cannot split: every device would do all of it.
 """
 
 from collections.abc import Callable, Collection
@@ -11,10 +11,10 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from zoo.layers.experts import chosen_experts
 from zoo.layers.kernel_products import ragged_dot
 from zoo.layers.mixed_precision import add_rows, look_up, multiply
 from zoo.layers.parts import replaced
-from zoo.models.mixtral import chosen_experts
 from zoo.sharding.meshes import row_axes
 
 

@@ -8,6 +8,7 @@ Glossary (one word per idea, everywhere in the zoo):
   valid          bool [batch, length], True = a real token, False = padding
   segment_ids    int32 [batch, length]: which of the texts packed into one row a token belongs to
   positions      int32 [batch or 1, length]: where each token stands in its sequence
+  info           `SequenceInfo`: valid, positions and segment_ids of one input, as one value; `context_info` a context's
   mask           a rule, function of (query_positions, key_positions) -> bool: may this query see that key?
   bias           added to attention logits: [batch or 1, heads or 1, queries, keys], or a function of positions
   kernel         what turns query, key and value into an output; in a parameter path: the weights of a dense layer

@@ -2,9 +2,12 @@
 
 To add one, write `zoo/models/<family>.py` with
   class Family(Model)             `__call__`, its parts as fields, and `example(batch_size)`: inputs to start it with
-  def <family>(*, dim: int, ...)  sizes by keyword with their types, checked here; returns the class with its parts
+  def <family>(*, dim: int, ..., **options: Unpack[Compute])
+                                  sizes by keyword with their types, checked here; returns the class with its parts
   VARIANTS                        {name: sizes as published}
   PARAMETERS                      {name: how many parameters that variant has as published}
   PAPER                           {"title", "authors", "year", "url"}
-Nothing else lists families; tests/models/test_published.py counts the parameters.
+A model that predicts tokens inherits `PredictsTokens` of zoo/models/model.py, one with heads that classify `TokenHeads`
+of zoo/layers/heads.py. Options that several families share are a TypedDict that has the entries of
+`zoo.layers.compute.Compute` too. Nothing else lists families; tests/models/test_published.py counts the parameters.
 """

@@ -105,26 +105,11 @@ class DINOv2(Model):
       [batch, dim] (the class token) and, where the model has a head, "logits" float32 [batch, num_classes], which are
       of the class token and the mean of the patches.
     """
+    self.check(image)
     p = self.patches.patch_size
-    if image.ndim != 4 or image.shape[3] != self.channels or min(image.shape[1:3]) < p:
-      raise ValueError(
-        f"Images have shape {list(image.shape)}, the model wants [batch, height, width, {self.channels}] of at least "
-        f"{p} x {p} pixels."
-      )
     height, width = image.shape[1] // p, image.shape[2] // p
-    x = self.patches(image[:, : height * p, : width * p])
-    if self.mask_token:
-      token = self.param("mask_token", initial.zeros, (1, x.shape[-1]))
-      if masked is not None:
-        x = jnp.where(masked[:, :, None].astype(bool), broadcast(token, x.shape, x.dtype), x)
-    elif masked is not None:
-      raise ValueError("This model has no mask token. Build it with mask_token=True, or leave out masked.")
-    x = self.class_token(x)
-    x = add(x, self.positions(height, width))
-    if self.registers:
-      registers = self.param("registers", initial.zeros, (self.registers, x.shape[-1]))
-      registers = broadcast(registers, (x.shape[0], *registers.shape), x.dtype)
-      x = jnp.concatenate([x[:, :1], registers, x[:, 1:]], axis=1)
+    x = self.with_masks(self.patches(image[:, : height * p, : width * p]), masked)
+    x = self.with_registers(add(self.class_token(x), self.positions(height, width)))
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     x = self.norm(self.stack(x, train=train))
     out = {"hidden": x, "pooled": x[:, 0]}
@@ -132,6 +117,33 @@ class DINOv2(Model):
       return out
     both = jnp.concatenate([x[:, 0], x[:, 1 + self.registers :].mean(axis=1)], axis=-1)
     return {**out, "logits": self.head(both).astype(jnp.float32)}
+
+  @nn.nowrap
+  def check(self, image):
+    """Refuses images of other channels, and those smaller than a patch."""
+    p = self.patches.patch_size
+    if image.ndim != 4 or image.shape[3] != self.channels or min(image.shape[1:3]) < p:
+      raise ValueError(
+        f"Images have shape {list(image.shape)}, the model wants [batch, height, width, {self.channels}] of at least "
+        f"{p} x {p} pixels."
+      )
+
+  @nn.nowrap
+  def with_masks(self, x, masked):
+    """[batch, patches, dim], the mask token where bool [batch, patches] says; None: nowhere."""
+    if not self.mask_token and masked is not None:
+      raise ValueError("This model has no mask token. Build it with mask_token=True, or leave out masked.")
+    token = self.param("mask_token", initial.zeros, (1, x.shape[-1])) if self.mask_token else None
+    return x if masked is None else jnp.where(masked[:, :, None].astype(bool), broadcast(token, x.shape, x.dtype), x)
+
+  @nn.nowrap
+  def with_registers(self, x):
+    """[batch, 1 + patches, dim] -> [batch, 1 + registers + patches, dim]"""
+    if not self.registers:
+      return x
+    registers = self.param("registers", initial.zeros, (self.registers, x.shape[-1]))
+    registers = broadcast(registers, (x.shape[0], *registers.shape), x.dtype)
+    return jnp.concatenate([x[:, :1], registers, x[:, 1:]], axis=1)
 
   @nn.nowrap
   def example(self, batch_size=1):

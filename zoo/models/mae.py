@@ -58,20 +58,23 @@ class MAE(Model):
     """
     sizes.image_fits(image, self.image_size, self.channels)
     x = self.class_token(self.patches(image))
-    count = x.shape[1] - 1
     x = add(x, self.positions(x.shape[1]))
-    out = {}
-    if noise is not None:
-      if noise.shape != (x.shape[0], count):
-        raise ValueError(f"noise has shape {list(noise.shape)}, the model wants {[x.shape[0], count]}, for each patch.")
-      order = jnp.argsort(noise, axis=1)
-      restore = jnp.argsort(order, axis=1).astype(jnp.int32)
-      left = int(count * (1 - self.mask_ratio))
-      out = {"masked": restore >= left, "restore": restore}
-      x = jnp.concatenate([x[:, :1], pick(x, 1 + order[:, :left])], axis=1)
+    x, out = (x, {}) if noise is None else self.left_by(noise, x)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     x = self.norm(self.stack(x, train=train))
     return {"hidden": x, "pooled": x[:, 0], **out}
+
+  @nn.nowrap
+  def left_by(self, noise, x):
+    """The class token and the patches of the smallest noise: [batch, 1 + left, dim], {"masked", "restore"}"""
+    count = x.shape[1] - 1
+    if noise.shape != (x.shape[0], count):
+      raise ValueError(f"noise has shape {list(noise.shape)}, the model wants {[x.shape[0], count]}, for each patch.")
+    order = jnp.argsort(noise, axis=1)
+    restore = jnp.argsort(order, axis=1).astype(jnp.int32)
+    left = int(count * (1 - self.mask_ratio))
+    x = jnp.concatenate([x[:, :1], pick(x, 1 + order[:, :left])], axis=1)
+    return x, {"masked": restore >= left, "restore": restore}
 
   @nn.nowrap
   def example(self, batch_size=1):
