@@ -14,6 +14,7 @@ from zoo.compat.outputs import Output
 from zoo.convert.rules.layouts import Rule, attention, norm
 from zoo.errors import UserError
 from zoo.hub import tables
+from zoo.layers.sequence import SequenceInfo
 from zoo.models.cross_decoders import RoBERTaDecoder, cross_decoder
 
 _FLAGS = ("causal", "crosses")
@@ -26,10 +27,12 @@ def run_logits(model, inputs, train):
 
 def hidden(model, inputs, train):
   """What logits are made of. Old positions of a RoBERTa count from the row behind that of padding."""
-  given = {name: x for name, x in inputs.items() if name not in ("tokens", "context")}
-  if given["positions"] is not None and isinstance(model, RoBERTaDecoder):
-    given["positions"] -= model.positions.offset
-  return model.decode_hidden(inputs["tokens"], inputs.get("context"), **given, train=train)
+  positions = inputs["positions"]
+  if positions is not None and isinstance(model, RoBERTaDecoder):
+    positions -= model.positions.offset
+  known = dict(info=SequenceInfo(inputs["valid"], positions), context_info=SequenceInfo(inputs.get("context_valid")))
+  segments = inputs.get("segments")
+  return model.decode_hidden(inputs["tokens"], inputs.get("context"), **known, segments=segments, train=train)
 
 
 def decoder_inputs(input_ids, attention_mask, position_ids, context, context_mask, **more):

@@ -11,6 +11,7 @@ from zoo.convert.rules.layouts import linear
 from zoo.errors import UserError, shown
 from zoo.layers import initial
 from zoo.layers.dense import Dense
+from zoo.layers.sequence import SequenceInfo
 from zoo.models.composed import EncoderWithDecoder
 from zoo.models.cross_decoders import RoBERTaDecoder
 
@@ -84,8 +85,8 @@ class Pair(NamedTuple):
     positions = inputs["decoder_positions"]
     if positions is not None and isinstance(model.decoder, RoBERTaDecoder):
       positions -= model.decoder.positions.offset
-    masks = dict(valid=inputs["valid"], decoder_valid=inputs["decoder_valid"])
-    x = model.decode_hidden(inputs["decoder_tokens"], encoded, **masks, positions=positions, train=train)
+    known = dict(info=SequenceInfo(inputs["decoder_valid"], positions), context_info=SequenceInfo(inputs["valid"]))
+    x = model.decode_hidden(inputs["decoder_tokens"], encoded, **known, train=train)
     return {"logits": model.to_logits(x), **out}
 
 

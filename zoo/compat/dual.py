@@ -19,7 +19,7 @@ from zoo.convert.rules.layouts import SAME, Rule, linear
 from zoo.errors import UserError
 from zoo.layers import initial
 from zoo.layers.dense import Dense
-from zoo.models.composed import DualEncoder
+from zoo.models.composed import EncoderPair
 
 _TEXTS = {kind: module for kind, module in TEXTS.items() if kind != "distilbert"}  # Which pools nothing.
 
@@ -86,7 +86,7 @@ class FlaxVisionTextDualEncoderModule(OldModule):
     width, dtype, init = sizes["projection_dim"], computing["dtype"], initial.normal(0.02)
     image_projection, text_projection = (Dense(width, use_bias=False, dtype=dtype, kernel_init=init) for _ in range(2))
     scale = sizes["logit_scale"]
-    model = DualEncoder(image, text, image_projection, text_projection, scale)
+    model = EncoderPair(image, text, image_projection, text_projection, scale)
     rules = first + second + linear("text_projection", "text_projection", bias=False)
     rules += [*linear("image_projection", "visual_projection", bias=False), Rule("logit_scale", "logit_scale", SAME)]
     return model, types.SimpleNamespace(rules=lambda sizes: rules), ()

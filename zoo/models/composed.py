@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from zoo.layers import initial
 from zoo.layers.mixed_precision import pick
+from zoo.layers.sequence import SequenceInfo
 from zoo.models.model import Model
 
 
@@ -35,15 +36,14 @@ class EncoderWithDecoder(Model):
     self, decoder_tokens, encoded, *, valid=None, decoder_valid=None, positions=None, predict=None, train=False
   ):
     """Logits of the next token; arguments and caches as of `zoo.models.encoder_decoder.EncoderDecoder.decode`."""
-    given = dict(valid=valid, decoder_valid=decoder_valid, positions=positions, train=train)
-    x = self.decode_hidden(decoder_tokens, encoded, **given)
+    info = SequenceInfo(decoder_valid, positions)
+    x = self.decode_hidden(decoder_tokens, encoded, info=info, context_info=SequenceInfo(valid), train=train)
     return self.to_logits(x if predict is None else pick(x, predict))
 
-  def decode_hidden(self, decoder_tokens, encoded, *, valid=None, decoder_valid=None, positions=None, train=False):
-    """What logits are made of: [batch, decoder length, dim]"""
+  def decode_hidden(self, decoder_tokens, encoded, *, info, context_info, train=False):
+    """What logits are made of: [batch, decoder length, dim]; as of `EncoderDecoder.decode_hidden`."""
     context = encoded if self.project is None else self.project(encoded)
-    seen = dict(valid=decoder_valid, context_valid=valid, positions=positions, train=train)
-    return self.decoder.decode_hidden(decoder_tokens, context, **seen)
+    return self.decoder.decode_hidden(decoder_tokens, context, info=info, context_info=context_info, train=train)
 
   def to_logits(self, x):
     return self.decoder.to_logits(x)
@@ -71,7 +71,7 @@ class EncoderWithDecoder(Model):
     return (*self.encoder.example(batch_size)[:1], *self.decoder.example(batch_size))
 
 
-class DualEncoder(Model):
+class EncoderPair(Model):
   """An encoder of images and one of texts, the "pooled" of both projected into one space, and a scale to compare at.
 
   Args:

@@ -11,17 +11,17 @@ import jax.numpy as jnp
 from zoo.layers import masks, sizes
 from zoo.layers.blocks import Block
 from zoo.layers.embeddings import look_up
-from zoo.layers.mixed_precision import add, pick
 from zoo.layers.parts import replaced
-from zoo.layers.positions import given_or_within
+from zoo.layers.positions import add_positions
+from zoo.layers.sequence import SequenceInfo
 from zoo.models.bert import BERT
-from zoo.models.gpt import GPT
-from zoo.models.model import Model
+from zoo.models.decoder import LanguageModel
+from zoo.models.model import PredictsTokens
 from zoo.models.roberta import RoBERTa
 
 
-class CrossDecoder(Model):
-  """A decoder whose layers may attend to `context`: subclasses have `embed`, `decode_hidden` and `to_logits`."""
+class CrossDecoder(PredictsTokens):
+  """A decoder whose layers may attend to `context`: subclasses have `embed` and `decode_hidden`."""
 
   def __call__(self, tokens, *, segments=None, valid=None, positions=None, segment_ids=None, predict=None, train=False):
     """Logits of the next token at every position.
@@ -38,38 +38,24 @@ class CrossDecoder(Model):
     Returns:
       float32 [batch, length or k, vocab_size]
     """
-    given = dict(segments=segments, valid=valid, positions=positions, segment_ids=segment_ids, train=train)
-    x = self.decode_hidden(tokens, **given)
-    return self.to_logits(x if predict is None else pick(x, predict))
+    info = SequenceInfo(valid, positions, segment_ids)
+    return self.logits_at(self.decode_hidden(tokens, info=info, segments=segments, train=train), predict)
 
   def decode_hidden(
-    self,
-    tokens,
-    context=None,
-    *,
-    context_valid=None,
-    segments=None,
-    valid=None,
-    positions=None,
-    segment_ids=None,
-    train=False,
+    self, tokens, context=None, *, info=SequenceInfo(), context_info=SequenceInfo(), segments=None, train=False
   ):
     """int32 [batch, length] -> [batch, length, dim]
 
     Args:
-      tokens, segments, valid, positions, segment_ids: as of a call.
+      tokens, segments: as of a call.
       context: float [batch, context length, dim], what the layers attend to; None where they do not: see `alone`.
-      context_valid: bool [batch, context length]
+      info, context_info: what is known about tokens and context.
     """
     raise NotImplementedError
 
   @property
   def decodes(self):
     return True
-
-  @property
-  def vocab_size(self):
-    return self.embed.num_embeddings
 
   @nn.nowrap
   def example(self, batch_size=1):
@@ -81,50 +67,32 @@ class BERTDecoder(CrossDecoder, BERT):
 
   @nn.compact
   def decode_hidden(
-    self,
-    tokens,
-    context=None,
-    *,
-    context_valid=None,
-    segments=None,
-    valid=None,
-    positions=None,
-    segment_ids=None,
-    train=False,
+    self, tokens, context=None, *, info=SequenceInfo(), context_info=SequenceInfo(), segments=None, train=False
   ):
     sizes.tokens_fit(tokens)
-    x = self.norm(self.embedded(tokens, segments, positions, segment_ids))
+    x = self.norm(self.embedded(tokens, segments, info))
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    seen = dict(valid=valid, context_valid=context_valid, segment_ids=segment_ids, train=train)
     # Places before the first, which RoBERTa has for padding, are none of attention's.
-    return self.stack(x, context, positions=None if positions is None else jnp.maximum(positions, 0), **seen)
+    positions = None if info.positions is None else jnp.maximum(info.positions, 0)
+    return self.stack(x, context, info=info._replace(positions=positions), context_info=context_info, train=train)
 
 
 class RoBERTaDecoder(BERTDecoder, RoBERTa):
   """RoBERTa that reads from left to right. Arguments as RoBERTa, of the head "mlm"."""
 
 
-class GPTDecoder(CrossDecoder, GPT):
-  """GPT-2 that may attend to what another model has read. Arguments as GPT."""
+class GPTDecoder(CrossDecoder, LanguageModel):
+  """GPT-2 that may attend to what another model has read. Arguments as of `LanguageModel`."""
 
   @nn.compact
   def decode_hidden(
-    self,
-    tokens,
-    context=None,
-    *,
-    context_valid=None,
-    segments=None,
-    valid=None,
-    positions=None,
-    segment_ids=None,
-    train=False,
+    self, tokens, context=None, *, info=SequenceInfo(), context_info=SequenceInfo(), segments=None, train=False
   ):
     sizes.tokens_fit(tokens)
-    x = add(self.embed(tokens), self.positions(tokens.shape[1], given_or_within(positions, segment_ids)))
+    x = add_positions(self.embed(tokens), self.positions, info)
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    seen = dict(valid=valid, context_valid=context_valid, positions=positions, segment_ids=segment_ids)
-    return self.norm(self.stack(x, context, **seen, train=train))
+    x = self.stack(x, context, info=info, context_info=context_info, train=train)
+    return x if self.norm is None else self.norm(x)
 
 
 class TowerDecoder(CrossDecoder):
@@ -137,23 +105,11 @@ class TowerDecoder(CrossDecoder):
   pad: int | None = None
 
   def decode_hidden(
-    self,
-    tokens,
-    context=None,
-    *,
-    context_valid=None,
-    segments=None,
-    valid=None,
-    positions=None,
-    segment_ids=None,
-    train=False,
+    self, tokens, context=None, *, info=SequenceInfo(), context_info=SequenceInfo(), segments=None, train=False
   ):
     sizes.tokens_fit(tokens)
     x = look_up(self.embed, tokens, self.pad) * self.embed_scale
-    return self.decoder(x, context, valid=valid, context_valid=context_valid, positions=positions, train=train)
-
-  def to_logits(self, x):
-    return self.logits(x, self.embed)
+    return self.decoder(x, context, info=info._replace(segment_ids=None), context_info=context_info, train=train)
 
   @property
   def max_length(self):
@@ -171,7 +127,7 @@ def cross_decoder(model, *, causal, crosses):
   if hasattr(model, "decoder"):
     names = ("embed", "decoder", "logits", "embed_scale", "pad", "spec_json", "preprocessing_json")
     return TowerDecoder(**{name: getattr(model, name) for name in names})
-  kind = {BERT: BERTDecoder, RoBERTa: RoBERTaDecoder, GPT: GPTDecoder}[type(model)]
+  kind = {BERT: BERTDecoder, RoBERTa: RoBERTaDecoder, LanguageModel: GPTDecoder}[type(model)]
 
   def change(part, path):
     if not isinstance(part, Block):
