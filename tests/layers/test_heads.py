@@ -13,9 +13,11 @@ X = np.random.default_rng(0).standard_normal((2, 3, 5), np.float32)
 class Toy(TokenHeads):
   """Its hidden states are what it is given."""
 
-  def __call__(self, x, shape=None, scale=1.0):
+  scale: float = 1.0
+
+  def __call__(self, x):
     x = x[:, 0] if self.summarizes else x
-    return self.head_outputs(x, shape, before=lambda y: scale * y)
+    return self.head_outputs(x, (1, 2), before=lambda y: self.scale * y)
 
 
 def toy(head):
@@ -33,17 +35,17 @@ def toy(head):
 )
 def test_a_head_bears_the_name_of_its_field_and_gives_float32(head, field, outputs):
   model = toy(head)
-  params = filled(model, X, (1, 2))
+  params = filled(model, X)
   assert list(params) == [field]
-  out = jax.jit(model.apply, static_argnums=2)({"params": params}, X.astype(jnp.bfloat16), (1, 2))
+  out = jax.jit(model.apply)({"params": params}, X.astype(jnp.bfloat16))
   assert {name: array.shape for name, array in out.items()} == outputs
   assert {array.dtype for array in out.values()} == {jnp.dtype("float32")}
 
 
 def test_what_comes_before_a_head_changes_its_input_alone():
-  model = toy("question_answering")
-  params = filled(model, X)
-  out = model.apply({"params": params}, X, None, 3.0)
+  model = toy("question_answering").copy(scale=3.0)
+  params = jax.device_get(filled(model, X))
+  out = model.apply({"params": params}, X)
   both = 3 * X @ params["answer"]["kernel"] + params["answer"]["bias"]
   for i, name in enumerate(("start", "end")):
     np.testing.assert_allclose(out[name], both[..., i], rtol=1e-5, atol=1e-5)
