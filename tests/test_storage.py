@@ -15,7 +15,7 @@ from zoo.checkpoints.manager import Checkpoints
 from zoo.errors import UserError
 from zoo.evaluate.artifacts import write_json
 from zoo.storage import place
-from zoo.train import metrics
+from zoo.train import metrics, run
 
 
 class Bucket(MemoryFileSystem):
@@ -43,7 +43,7 @@ def names():
 def test_a_run_leaves_everything_in_its_bucket_and_goes_on_there(folder, tmp_path, monkeypatch, capsys):
   (tmp_path / "config.py").write_text(CONFIG)
   arguments = [f"--config={tmp_path}/config.py", f"--config.workdir={folder}", "--config.log.every=1", "--profile=2:3"]
-  monkeypatch.setattr(train, "Checkpoints", lambda folder, **options: Checkpoints(tmp_path / "here", **options))
+  monkeypatch.setattr(run, "Checkpoints", lambda folder, **options: Checkpoints(tmp_path / "here", **options))
   for steps in (3, 5):
     assert train.main([*arguments, f"--config.steps={steps}"]) == 0
   said = capsys.readouterr().out

@@ -1,0 +1,227 @@
+"""A run of an experiment: the lock, the checkpoints, the logs and the guards around its steps.
+
+state = run.restore(initial)
+with run.started(state) as steps:
+  for step, batch in steps:
+    state, metrics, health = run.step(state, batch)
+    state = run.after(step, state, metrics, health)
+"""
+
+import contextlib
+import functools
+import sys
+from collections.abc import Callable, Generator, Iterator, Mapping
+from typing import Any
+
+import jax
+
+from zoo import hosts, sharding
+from zoo.checkpoints.manager import Checkpoints
+from zoo.config.loading import without
+from zoo.data.ledger import Ledger
+from zoo.errors import UserError, setting_up
+from zoo.hosts.lock import Claim
+from zoo.hosts.watchdog import Watchdog
+from zoo.perf import flops, profiling
+from zoo.perf.programs import Programs
+from zoo.perf.speed import Speed, amounts
+from zoo.train import guard, replay
+from zoo.train.context import weights
+from zoo.train.experiment import Experiment
+from zoo.train.metrics import Writers
+from zoo.train.progress import Progress
+
+
+class Run:
+  """Keeps a run while its steps are computed.
+
+  Args:
+    config: as `zoo.config.loading.load` reads it.
+    folder: of the run, an `epath.Path`.
+    experiment: what is trained.
+    watchdog: of this process.
+    profiled: the first and the last step to profile; None: none.
+    evaluate: (parameters, or variables of a model that carries more, folder, step, note=...) -> results, {"eval/KEY/METRIC": float}.
+    left_out: errors of the records that evaluators leave out, by the name of their data.
+    page: (folder, note) -> an object with `update(last=...)`, which draws the page of the run.
+
+  Attributes:
+    start: the step that the run begins after; known once its state is restored.
+    leaving: whether the run was asked to stop and has saved its state.
+  """
+
+  def __init__(
+    self,
+    config: Any,
+    folder: Any,
+    experiment: Experiment,
+    watchdog: Watchdog,
+    *,
+    profiled: tuple[int, int] | None,
+    evaluate: Callable[..., dict[str, float]],
+    left_out: Mapping[str, list[str]],
+    page: Callable[..., Any],
+  ):
+    self._config, self._folder, self._experiment, self._watchdog = config, folder, experiment, watchdog
+    self._profiled, self._evaluate, self._left_out, self._page_of = profiled, evaluate, left_out, page
+    self._notes: list[str] = []
+    self._show: Callable[[str], Any] = self._notes.append
+    self.start, self.leaving = 0, False
+    shapes, placed = experiment.shapes, experiment.placed
+    self._abstract = jax.tree.map(lambda x, s: x.update(sharding=s), shapes, placed)
+
+  def note(self, line: str) -> None:
+    """Shows a line, once there is something that shows lines."""
+    self._show(line)
+
+  def restore(self, initial: Callable[[], Any]) -> Any:
+    """Locks the folder and returns the state of its newest checkpoint, or `initial()` if there is none.
+
+    Raises:
+      UserError: another job works in the folder, its checkpoints are of another model or damaged, or it has more steps
+        than the config.
+    """
+    config, folder = self._config, self._folder
+    aloud = functools.partial(print, file=sys.stderr, flush=True)
+    self._lock = Claim(folder, patience=config.timeouts.heartbeat, note=aloud)
+    options = without(config.checkpoint, "every")
+    self._saver = Checkpoints(folder / "checkpoints", **options, note=self.note, check=self._lock.check)
+    state, self.start = self._saver.restore(self._abstract) or (initial(), 0)
+    if self.start > config.steps:
+      raise UserError(
+        f"{folder} has reached step {self.start}, steps is {config.steps}. Raise --config.steps to go on."
+      )
+    return state
+
+  @contextlib.contextmanager
+  def started(self, state: Any) -> Generator[Iterator[tuple[int, dict]]]:
+    """Everything that is open while a run goes on. Gives its steps: each one's number, from 1, and its batch."""
+    config, experiment, start = self._config, self._experiment, self.start
+    with setting_up():
+      self._ledger = Ledger(self._folder, experiment.batches.records, start, self._left_out, note=self.note)
+      writers = Writers(self._folder, step=start, tensorboard=config.log.tensorboard, wandb=config.log.wandb)
+    self._writers, self._progress = writers, Progress(config.steps, step=start)
+    self._show = self._progress.note
+    for line in self._notes:
+      self.note(line)
+    devices = experiment.by_row.mesh.devices
+    platform = devices.flat[0].platform
+    self.note(f"{experiment.parameters:,} parameters on {devices.size} {platform} device(s), run folder {self._folder}")
+    self._speed = Speed(start, peak=flops.peak_of(devices.flat))
+    self._programs, self._collect = Programs(experiment.compiled_step(), self._speed), experiment.compiled_collect()
+    self._frozen = experiment.frozen_arguments(experiment.frozen.put())
+    self._profile = profiling.Profile(
+      self._profiled, self._folder, start, speed=self._speed, note=self.note, other=self._watchdog.other
+    )
+    self._page = self._page_of(self._folder, self.note)
+    keep = lambda step: replay.keep(self._folder, step, experiment.batches[step - 1], experiment.part, experiment.parts)
+    self._watch = guard.Watch(**config.bad_loss, keep=keep, note=self.note)
+    # Batches of texts have a few shapes, each a program of its own, whose FLOPs are counted once.
+    self._flops = functools.cache(lambda *shapes: experiment.model_flops(dict(shapes)) if self._speed.peak else 0)
+    self._state, self._done = state, start
+    del state  # Nothing here may hold it while steps use it up.
+    self._stream = experiment.batches.noting(self._ledger.met)
+    closing = contextlib.closing
+    with hosts.Preemption() as self._preemption, self._lock, self._saver, closing(writers), closing(self._progress):
+      with closing(self._profile):
+        if start == 0 and self._watch.action == "roll_back":
+          self._saver.save(0, self._state)
+        self._batches = self._stream.iterate(start)
+        yield self._steps()
+
+  def _steps(self) -> Iterator[tuple[int, dict]]:
+    while self._done < self._config.steps and not self.leaving:
+      self._profile.before(self._done + 1, self._state)
+      with self._speed.timed("data"):
+        batch = next(self._batches)
+      yield self._done + 1, batch
+
+  def step(self, state: Any, batch: Mapping) -> tuple[Any, dict, dict]:
+    """Computes the next step -> state, metrics, and what `after` judges it by; numbers that are on their way.
+
+    Args:
+      state: it is used up.
+      batch: this host's part of it, numpy.
+    """
+    experiment, step = self._experiment, self._done + 1
+    first_of_run = step == self.start + 1
+    with self._speed.timed("dispatch"):
+      arrays = sharding.put_batch(batch, experiment.by_row.mesh)
+      if self._collect is not None:
+        arrays = self._collect(state, arrays, *self._frozen)
+    shapes = tuple((name, jax.ShapeDtypeStruct(x.shape, x.dtype)) for name, x in arrays.items())
+    if first_of_run:
+      self.note("compiling the first step")
+    with self._watchdog.compiling(shapes) as first, jax.profiler.StepTraceAnnotation("train", step_num=step):
+      with setting_up() if first else contextlib.nullcontext():  # Here the step is traced.
+        state, metrics, health = self._programs(shapes, state, arrays, *self._frozen)
+      if first:
+        with self._speed.timed("device"):
+          jax.block_until_ready(metrics)
+    with self._speed.paused():  # Counting FLOPs traces the model, once per shape.
+      self._speed.add(amounts(batch, experiment.parts), flops=self._flops(*shapes))
+    self._progress.advance(step)
+    if first_of_run:
+      self._speed.measure(step)  # The first step warms up: it says nothing about speed.
+      for line in experiment.attention.lines():
+        self.note(line)
+    self._profile.after(step, state, self._programs.compiled)
+    return state, metrics, health
+
+  def after(self, step: int, state: Any, metrics: Mapping, health: Mapping) -> Any:
+    """Looks at a step that was computed: logs, evaluates and saves when that is due -> the state to go on with.
+
+    That is `state`, or an earlier one if the step was bad and the config rolls back.
+
+    Raises:
+      UserError: the loss, or the parameters to save, are not finite, or the lock was lost.
+    """
+    config = self._config
+    last, leaving = step == config.steps, self._preemption.reached()
+    logs, saves = (last or step % config[section].every == 0 for section in ("log", "checkpoint"))
+    saves = saves or leaving
+    evaluates = last or (config.eval.every > 0 and step % config.eval.every == 0)
+    with self._speed.timed("device"):
+      self._state = state  # The last reference to the donated state goes: on CPUs JAX 0.7 waits here for the step.
+      bad = self._watch.look(step, health, wait=logs or saves or evaluates)
+    self._watchdog.step_done()
+    if logs or saves or bad is not None:
+      with self._speed.paused():
+        left_out = self._ledger.look(saves=saves or bad is not None)
+    if bad is not None:
+      with self._speed.paused(), self._watchdog.other():
+        self._state = state = guard.roll_back(self._saver, self._abstract, bad)
+      step, self._batches, logs = bad, self._stream.iterate(bad), False
+      last = evaluates = step == config.steps
+    if logs:
+      values = {name: float(value) for name, value in metrics.items()}
+      values |= left_out | self._speed.measure(step) | self._programs.measure()
+      self._writers.write(step, values)
+      self._progress.show(step, values)
+    with self._speed.paused(), self._watchdog.other():
+      results = {}
+      if evaluates:
+        results = self._evaluate(weights(state), self._folder, step, note=self.note)
+        self._writers.write(step, results)
+      if evaluates or saves:
+        self._writers.flush()
+      if saves:
+        guard.check_finite(state["params"], step)
+        self._saver.save(step, state, results, wait=leaving)
+      if evaluates or saves:
+        self._page.update(last=last or leaving)
+    self._done, self.leaving = step, leaving and not last
+    return state
+
+  def left(self) -> int:
+    """Says that the run was asked to stop -> the exit status for that."""
+    self.note(f"Asked to stop: saved step {self._done}. The same command goes on from there.")
+    return self._preemption.status
+
+  @contextlib.contextmanager
+  def finishing(self) -> Generator[None]:
+    """For what is written when all steps are done: every checkpoint is on disk, and the folder still this job's."""
+    with self._watchdog.other():
+      self._saver.wait()
+      self._lock.check()
+      yield
