@@ -130,7 +130,7 @@ def test_eight_devices_learn_what_one_does(config):
 
 def test_evaluators_attend_by_the_kernel_that_training_does(config, monkeypatch):
   monkeypatch.chdir(config.parent)
-  ring, calls, seen = kernels.ring, [], {}
+  ring, calls, seen = kernels.KERNELS["ring"], [], {}
   monkeypatch.setitem(kernels.KERNELS, "ring", lambda *args: calls.append(args) or ring(*args))
   for attention in ("dense", "ring"):  # Training drops weights, so that the ring has no part in it.
     settings = [f"--config.attention={attention}", f"--config.workdir={attention}", "--config.steps=2"]

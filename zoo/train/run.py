@@ -41,7 +41,7 @@ class Run:
     experiment: what is trained.
     watchdog: of this process.
     profiled: the first and the last step to profile; None: none.
-    evaluate: (parameters, or variables of a model that carries more, folder, step, note=...) -> results, {"eval/KEY/METRIC": float}.
+    evaluate: (weights, folder, step, note=...) -> results, {"eval/KEY/METRIC": float}; see `zoo.train.context.weights`.
     left_out: errors of the records that evaluators leave out, by the name of their data.
     page: (folder, note) -> an object with `update(last=...)`, which draws the page of the run.
 
