@@ -47,6 +47,7 @@ nb_output_stderr = "remove"
 default_role, highlight_language = "code", "none"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
+smartquotes = False  # "gpt" is a string.
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 python_maximum_signature_line_length = 90
