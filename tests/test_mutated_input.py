@@ -6,14 +6,20 @@ import random
 
 import jax
 import numpy as np
+import pytest
+from safetensors import safe_open
 
 import zoo
+from tests.hub_folder import published_bert
 from zoo import page
-from zoo.build import shapes_of
+from zoo.build import shapes_of, sizes_of
 from zoo.config import loading
 from zoo.config.schema import resolve
 from zoo.errors import UserError
+from zoo.hub import generation
 from zoo.train import metrics
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*passed over", "ignore:.*initialised at random")
 
 NUMBERS = [float("nan"), float("inf"), -1, 0, 1, 0.5, 1e300, 10**9, 2**31, 2**63, 10**30, 10**400]
 OTHERS = [None, True, "", "x", "\x00", "\ud800", "e" * 500, [], [[]], [None], {}, {"a.b": 1}, {"name": []}, [1, [2]]]
@@ -93,6 +99,66 @@ def test_a_model_is_loaded_as_it_was_or_refused(tmp_path):
     loaded = read_or_refused(zoo.load, tmp_path)
     for old, new in zip(jax.tree.leaves(params), jax.tree.leaves(loaded[1]) if loaded else ()):
       np.testing.assert_array_equal(old, new)
+
+
+def test_a_published_config_is_understood_or_refused(tmp_path):
+  rng = random.Random(4)
+  published_bert(tmp_path)
+  content = json.loads((tmp_path / "config.json").read_text())
+  for _ in range(80):
+    changed = json.dumps(mutated(content, rng)).encode()
+    (tmp_path / "config.json").write_bytes(damaged(changed, rng) if rng.random() < 0.1 else changed)
+    loaded = read_or_refused(zoo.load, tmp_path)
+    assert loaded is None or 0 <= sizes_of(loaded[0])["epsilon"] < float("inf")
+
+
+def test_generation_options_are_numbers_or_refused():
+  rng = random.Random(5)
+  entries = {
+    "do_sample": True, "temperature": 0.6, "top_k": 5, "top_p": 0.9, "min_p": 0.1, "eos_token_id": [2],
+    "pad_token_id": 1, "num_beams": 2, "length_penalty": 2.0, "repetition_penalty": 1.1, "suppress_tokens": [-1, 7],
+    "max_length": 9, "forced_eos_token_id": 2, "bad_words_ids": [[4]], "decoder_start_token_id": 0,
+    "no_repeat_ngram_size": 3,
+  }  # fmt: skip
+  for number in range(300):
+    config = {"model_type": ("gpt2", "t5", "whisper")[number % 3]}
+    found = read_or_refused(generation.options, mutated(entries, rng), config, "generation_config.json")
+    assert found is None or np.isfinite([x for x in found.values() if isinstance(x, float)]).all()
+
+
+def test_images_and_sounds_become_numbers_or_are_refused(tmp_path):
+  rng = random.Random(6)
+  image = {
+    "image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 7}, "crop_size": {"height": 5, "width": 6},
+    "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4], "rescale_factor": 0.004, "resample": 3,
+  }  # fmt: skip
+  patches = {"image_processor_type": "Siglip2ImageProcessor", "patch_size": 2, "max_num_patches": 6, "resample": 2}
+  sound = {"feature_extractor_type": "WhisperFeatureExtractor", "chunk_length": 1, "feature_size": 5, "n_fft": 32}
+  sound |= {"hop_length": 16, "sampling_rate": 400, "padding_value": 0.0}
+  for number in range(150):
+    entries = mutated((image, patches, sound)[number % 3], rng)
+    (tmp_path / "preprocessor_config.json").write_text(json.dumps(entries))
+    processor = read_or_refused(zoo.load_processor, tmp_path)
+    given = np.zeros(100) if number % 3 == 2 else np.zeros((8, 9, 3), np.uint8)
+    found = None if processor is None else read_or_refused(processor, given)
+    assert all(x.size and np.isfinite(x).all() for x in jax.tree.leaves(found))
+
+
+def test_an_index_names_files_that_are_there_or_is_refused(tmp_path):
+  rng = random.Random(7)
+  published_bert(tmp_path)
+  (tmp_path / "model.safetensors").rename(tmp_path / "model-1.safetensors")
+  with safe_open(tmp_path / "model-1.safetensors", "np") as file:
+    index = {"weight_map": dict.fromkeys(file.keys(), "model-1.safetensors")}
+  for _ in range(60):
+    whole = mutated(index, rng)
+    if rng.random() < 0.5:
+      name = rng.choice(
+        ["../model-1.safetensors", f"{'x' * 300}.safetensors", "model-2.safetensors", "/etc/passwd", "."]
+      )
+      whole = {"weight_map": {**index["weight_map"], rng.choice(list(index["weight_map"])): name}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(whole))
+    read_or_refused(zoo.load, tmp_path)
 
 
 def test_a_page_is_made_of_any_run_folder(tmp_path):
