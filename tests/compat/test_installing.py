@@ -3,6 +3,7 @@ import subprocess
 import sys
 import textwrap
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -31,7 +32,12 @@ def test_old_imports_find_our_classes_until_they_are_taken_back(installed):
       assert getattr(module, name) is value and value.__module__ == file
   assert before == "transformers.models.clip.modeling_flax_clip"
   assert np.array_equal(jnp.clip(jnp.arange(3), a_min=1), [1, 1, 2])
+  kind = importlib.import_module("transformers.utils").ModelOutput
+  out = compat.Output(logits=jnp.ones(3))
+  assert isinstance(out, kind) and isinstance(out, compat.Output) and isinstance(out, dict)
+  assert len(jax.tree.leaves(out)) == 1 and type(jax.tree.map(jnp.sin, out)) is compat.Output
   compat.uninstall()
+  assert not isinstance(out, kind) and out.__class__ is compat.Output
   assert compat.FlaxCLIPTextModel.__module__ == "zoo.compat.clip"
   assert not hasattr(importlib.import_module("transformers"), "FlaxCLIPTextModel")
   assert "transformers.models.clip.modeling_flax_clip" not in sys.modules

@@ -54,7 +54,7 @@ def install() -> None:
   those names. A second call changes nothing. Without transformers there is a module `transformers` of these alone.
 
   Where JAX no longer has them, `jax.numpy.clip` gets its keywords a_min and a_max back too: the safety checker of
-  diffusers' pipelines says them.
+  diffusers' pipelines says them. Outputs are instances of the `ModelOutput` of transformers, if that is there.
 
   >>> import zoo.compat
   >>> zoo.compat.install()
@@ -89,6 +89,10 @@ def _install() -> None:
       if isinstance(value, type) and value is not outputs.Output:
         _set(value, "__module__", file)
   _set(jnp, "clip", clip_with_old_keywords())
+  if not isinstance(top, _OnlyFlax):
+    # Old code asks whether outputs are of the class that theirs are of. Ours stay dicts, which JAX knows as trees.
+    kind = importlib.import_module("transformers.utils").ModelOutput
+    _set(outputs.Output, "instance_of", kind)
 
 
 def clip_with_old_keywords() -> Any:

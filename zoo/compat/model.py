@@ -178,7 +178,8 @@ class FlaxModel(FlaxPreTrainedModel):
     written = table.config(sizes) | {"architectures": [own if own in known else known[0]]}
     # What the zoo writes makes the same model; labels and tokens that have names keep them.
     entries = merged(written, entries_of(self.config)) | {"architectures": written["architectures"]}
-    entries = {name: x for name, x in entries.items() if name not in (*DEFAULTS, "dtype", "torch_dtype")}
+    idle = {name for name, x in DEFAULTS.items() if entries.get(name) == x} | {"dtype", "torch_dtype"}
+    entries = {name: x for name, x in entries.items() if name not in idle}
     write_files(pathlib.Path(save_directory), json.loads(json.dumps(entries, default=str)), tensors)
     if jax.process_index() == 0:
       self._write_more(pathlib.Path(save_directory))
