@@ -86,7 +86,13 @@ def own_data(tmp_path_factory):
   toys.write(folder / "classes", {f"class_{n % 3}/{n}.png": drawing for n, drawing in enumerate(drawings)})
   pairs = {f"{n}.png": drawing for n, drawing in enumerate(drawings)}
   toys.write_tar(folder / "shard.tar", pairs | {f"{n}.txt": f"Picture {n}" for n in range(24)})
+  for path in CONFIGS:  # Runs of the recipes, for those that learn from them.
+    if any(run == f"runs/{path.stem}" for other in CONFIGS for run in loading.read(other).get("frozen", {}).values()):
+      section = loading.read(path)["model"]
+      model = zoo.build(**{**section, **SMALL[section["family"]]})
+      zoo.save(folder / path.stem, model, model.init(jax.random.key(0), *model.example())["params"])
   return {
+    "runs": folder,
     "jsonl": f"jsonl:{folder}/*.jsonl",
     "webdataset": f"webdataset:{folder}/*.tar",
     "tfds": f"images:{folder}/classes",
@@ -116,6 +122,8 @@ def shrunk(path, data_dir, own_data):
   changes |= {f"model.{size}": value for size, value in model.items()}
   if written.get("init"):  # Weights that are not here, and patterns of layers that a small model has not.
     changes |= {"init": "none", "optimizer.multipliers": "[]"}
+  for name, run in written.get("frozen", {}).items():
+    changes[f"frozen.{name}"] = own_data["runs"] / Path(run).name
   for entry, source in loading.flatten(written):
     section, _, key = entry.rpartition(".")
     if key == "source":

@@ -1,0 +1,62 @@
+"""A ViT a tenth as large (17 thousand parameters) learns from vit_digits what each of 400 digits looks like to it.
+
+    python train.py --config=configs/vit_digits.py
+    python train.py --config=configs/vit_digits_distilled.py
+
+With labels alone, which --config.objective.hard=1.0 leaves:
+
+    python train.py --config=configs/vit_digits_distilled.py --config.objective.hard=1.0 \\
+        --config.workdir=runs/vit_digits_alone
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config():
+  return ConfigDict(
+    {
+      "seed": 0,
+      "steps": 600,
+      "batch_size": 128,
+      "workdir": "runs/vit_digits_distilled",
+      "model": {
+        "family": "vit",
+        "image_size": 28,
+        "patch_size": 7,
+        "dim": 24,
+        "depth": 2,
+        "num_heads": 3,
+        "num_classes": 10,
+      },
+      "objective": {"name": "distill", "temperature": 2.0, "hard": 0.1},
+      # A run, a published model, or an id: whatever zoo.load reads.
+      "frozen": {"teacher": "runs/vit_digits"},
+      "data": {
+        "name": "labelled_images",
+        "source": "tfds:digits",
+        "split": "train[:10%]",
+        "image_size": 28,
+        "cache": True,
+        "augment": [
+          {"name": "random_resized_crop", "scale": [0.7, 1.0], "ratio": [0.8, 1.25]},
+          {"name": "shift", "pixels": 2},
+        ],
+      },
+      "optimizer": {
+        "name": "muon",
+        "rms": 1.0,
+        "learning_rate": 4e-3,
+        "warmup_steps": 50,
+        "schedule": "cosine",
+        "weight_decay": 0.1,
+        "clip_norm": 1.0,
+        "ema": 0.99,
+      },
+      "mesh": {"data": -1},
+      "sharding": "replicated",
+      "eval": {
+        "every": 300,
+        "evaluators": {"test": {"name": "classification", "data": {"split": "test"}}},
+      },
+    }
+  )
