@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from zoo.compat import outputs
 from zoo.compat.families import AUTO, FILES, auto_names, names_in, old_names
 from zoo.compat.pretrained import FlaxPreTrainedModel
+from zoo.compat.stand_in import Finder, StandIn, config_names
 from zoo.errors import UserError
 
 _undo: list[tuple[str, Any, Any, Any]] = []  # What `install` changed, newest last.
@@ -34,24 +35,13 @@ SHARED = {
 }
 
 
-class _OnlyFlax(ModuleType):
-  """`transformers` where it is not installed: our names, and an error that says so for all others."""
-
-  def __getattr__(self, name: str) -> Any:
-    if name.startswith("__"):
-      raise AttributeError(name)
-    raise AttributeError(
-      "transformers is not installed, and zoo.compat.install() put only old Flax classes in its place: "
-      f"{name} is none of them. Install transformers for it."
-    )
-
-
 def install() -> None:
   """Puts the classes of `zoo.compat` where `from transformers import Flax...` finds them, until `uninstall`.
 
   They are then found in the files of transformers too (`transformers.models.clip.modeling_flax_clip`), and say that
   they are from there, so that pipelines of diffusers write folders that others read. Call it before anything imports
-  those names. A second call changes nothing. Without transformers there is a module `transformers` of these alone.
+  those names. A second call changes nothing. Without transformers there is a module `transformers` of these and of
+  their config classes; what else is imported from it ends in an ImportError that says what to use.
 
   Where JAX no longer has them, `jax.numpy.clip` gets its keywords a_min and a_max back too: the safety checker of
   diffusers' pipelines says them. Outputs are instances of the `ModelOutput` of transformers, if that is there.
@@ -88,6 +78,14 @@ def _install() -> None:
       _set(_module(file.rpartition(".")[0]), name, value)
       if isinstance(value, type) and value is not outputs.Output:
         _set(value, "__module__", file)
+  if isinstance(top, StandIn):
+    for file, names in config_names().items():
+      for holder in (_module(file), _module(file.rpartition(".")[0]), top):
+        for name, value in names.items():
+          _set(holder, name, value)
+    finder = Finder()
+    sys.meta_path.insert(0, finder)
+    _undo.append(("finder", finder, "", None))
   _set(jnp, "clip", clip_with_old_keywords())
   if not isinstance(top, _OnlyFlax):
     # Old code asks whether outputs are of the class that theirs are of. Ours stay dicts, which JAX knows as trees.
@@ -112,7 +110,9 @@ def uninstall() -> None:
   """Takes back what `install` did. Whoever imported a class keeps it."""
   while _undo:
     kind, holder, name, before = _undo.pop()
-    if kind == "module":
+    if kind == "finder":
+      sys.meta_path.remove(holder)
+    elif kind == "module":
       sys.modules.pop(name, None)
     elif before is _ABSENT:
       delattr(holder, name)
@@ -123,7 +123,7 @@ def uninstall() -> None:
 def _transformers() -> ModuleType:
   """The module `transformers`, as it stays."""
   top = _module("transformers")
-  if not isinstance(top, _OnlyFlax):
+  if not isinstance(top, StandIn):
     # This file of theirs makes the whole module anew when it is first imported: our names would go with the old one.
     with contextlib.suppress(ImportError):
       importlib.import_module("transformers.processing_utils")
@@ -150,7 +150,7 @@ def _module(name: str) -> ModuleType:
     if not parent and not isinstance(error, ModuleNotFoundError):
       raise UserError(f"{name} cannot be imported: {error}. Repair it, or uninstall it.") from error
     # Old files that do not start with this JAX give way to ours too.
-  module = _OnlyFlax(name) if not parent else ModuleType(name)
+  module = StandIn(name) if not parent else ModuleType(name)
   module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
   module.__path__ = []
   sys.modules[name] = module

@@ -1,7 +1,6 @@
 """Files become trees in old names, those of which something is missing or misshapen too, if that is asked for."""
 
 import functools
-import logging
 import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -21,7 +20,6 @@ from zoo.hub.msgpack import from_torch, torch_name
 from zoo.tree import flatten, unflatten
 
 LEFT_OUT = "left out. init_weights(rng, params=params) adds it."
-LOGGER = "transformers.modeling_flax_utils"  # Where those who listened to old models listen.
 
 
 class Patched(Mapping):
@@ -147,9 +145,8 @@ def plain_params(shapes: Any, prefix: str, tensors: Any, where: str, *, replace:
 
 
 def report(message: str) -> None:
-  """Warns, and tells the logger of old models."""
+  """Warns, once: where nobody listens, a logger would write the same line beside the warning."""
   warnings.warn(message, stacklevel=4)
-  logging.getLogger(LOGGER).warning(message)
 
 
 def _random(core: Core, rules: list[Rule], key: jax.Array, dtype: Any) -> dict[str, np.ndarray]:
