@@ -12,6 +12,7 @@ import jax
 
 import zoo
 from zoo import evaluate, hosts, page, sharding
+from zoo.build import unused_classes
 from zoo.config.loading import check_same_run, load, save
 from zoo.config.schema import resolve
 from zoo.errors import UserError, exits_with_one_line, setting_up
@@ -97,6 +98,8 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
       left_out=evaluate.left_out(evaluators),
       page=page.Updates,
     )
+    for line in unused_classes(experiment.model, experiment.batches.records.info):
+      run.note(line)
 
     def initial():  # Every array is born where it will live.
       state = jax.jit(experiment.init, out_shardings=experiment.placed)(jax.random.key(config.seed))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo.build import count_parameters
+from zoo.build import count_parameters, unused_classes
 from zoo.errors import UserError
 
 SIZES = dict(vocab_size=23, max_length=11, dim=6, depth=2, num_heads=3)
@@ -100,7 +100,7 @@ def test_models_are_listed_by_pattern():
   assert [row.variant for row in zoo.list_models("bert")] == ["base", "large"]
   assert [row.variant for row in zoo.list_models("gpt2-[ml]*")] == ["gpt2-medium", "gpt2-large"]
   assert [row.variant for row in zoo.list_models("VIT/b/*")] == ["B/32", "B/16"]
-  assert len(zoo.list_models("nothing")) == 0
+  assert zoo.list_models("nothing") == []
   (mistral,) = zoo.list_models("mistral-7b")
   assert "Mistral 7B (Jiang et al., 2023)" in mistral.paper
 
@@ -111,6 +111,19 @@ def test_the_list_reads_as_a_table():
   assert (
     row.startswith("bert    base     110,106,428  BERT: Pre-training") and "https://arxiv.org/abs/1810.04805" in row
   )
+
+
+def test_a_pattern_that_nothing_matches_is_told():
+  assert repr(zoo.list_models("zzz")) == "No variant matches 'zzz'. zoo.list_models() shows all."
+  assert str(zoo.list_models("gtp2")) == "No variant matches 'gtp2'. Did you mean 'gpt2'? zoo.list_models() shows all."
+
+
+def test_more_classes_than_the_data_have_are_a_line():
+  model = zoo.build("vit", image_size=4, patch_size=2, dim=4, depth=1, num_heads=2, num_classes=10)
+  (line,) = unused_classes(model, {"num_classes": 4})
+  assert line == "model.num_classes is 10, the data have 4: 6 of them are never trained towards."
+  assert unused_classes(model, {"num_classes": 10}) == unused_classes(model, {}) == []
+  assert unused_classes(zoo.build("gpt", **SIZES), {"num_classes": 4}) == []
 
 
 def in_a_fresh_python(code):

@@ -181,3 +181,13 @@ def test_mistakes_are_told_in_one_line(tmp_path, capsys):
   with pytest.raises(SystemExit):
     main([])
   assert "Which run?" in capsys.readouterr().err
+  with pytest.raises(SystemExit):
+    main([str(tmp_path), "--out=a.html"])
+  assert "Unknown flag --out=a.html" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--help"], ["-h"], ["runs/a", "--help"]])
+def test_help_tells_what_the_command_takes(words, capsys):
+  assert main(words) == 0
+  told = capsys.readouterr().out
+  assert told.startswith("A run in one HTML file") and "python -m zoo.page runs/" in told and "--traceback" in told

@@ -8,7 +8,7 @@ import functools
 import importlib
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -126,6 +126,14 @@ def check_fits(model, info: Mapping[str, Any]) -> None:
       raise UserError(f"model.{size} is {has}, the data have {needs}. Set model.{size} to {needs} or more.")
 
 
+def unused_classes(model, info: Mapping[str, Any]) -> list[str]:
+  """A line if a model has more classes than the data: nothing is wrong then, but the others are never seen."""
+  has, needs = sizes_of(model).get("num_classes"), info.get("num_classes")
+  if has is None or needs is None or has <= needs:
+    return []
+  return [f"model.num_classes is {has}, the data have {needs}: {has - needs} of them are never trained towards."]
+
+
 class Row(NamedTuple):
   """A line of `list_models`."""
 
@@ -136,9 +144,17 @@ class Row(NamedTuple):
 
 
 class Table(list):
-  """Rows that print as a table."""
+  """Rows that print as a table; where no variant matches `pattern`, a line that says so."""
+
+  def __init__(self, rows: Iterable[Row] = (), pattern: str = "*"):
+    super().__init__(rows)
+    self.pattern = pattern
 
   def __str__(self):
+    if not self:
+      modules = {name: importlib.import_module(f"zoo.models.{name}") for name in names("models")}
+      near = did_you_mean(self.pattern, [*modules, *(name for one in modules.values() for name in one.VARIANTS)])
+      return f"No variant matches {self.pattern!r}.{near} zoo.list_models() shows all."
     lines = [("family", "variant", "parameters", "paper")]
     lines += [(row.family, row.variant, f"{row.parameters:,}", row.paper) for row in self]
     a, b, c = (max(len(line[i]) for line in lines) for i in range(3))
@@ -154,7 +170,7 @@ def list_models(pattern: str = "*") -> Table:
   >>> [(row.variant, row.parameters) for row in zoo.list_models("bert/*")]
   [('base', 110106428), ('large', 336226108)]
   """
-  rows = Table()
+  rows = Table(pattern=pattern)
   for family in names("models"):
     module = importlib.import_module(f"zoo.models.{family}")
     for variant in module.VARIANTS:

@@ -22,6 +22,9 @@ from zoo.errors import UserError, exits_with_one_line
 from zoo.storage import place, replacing
 from zoo.train import metrics
 
+HELP = f"""{__doc__}
+  --traceback           shows where an error comes from
+  --help                shows this text"""
 NAME, COMPARISON = "page.html", "comparison.html"
 SHARE = 0.02  # Of a run's time that its page may take.
 NO_ARTIFACTS = ("config.json", "environment.json", "model.json", "wandb_id.txt")
@@ -262,9 +265,16 @@ def differing(configs: Mapping[str, Mapping[str, Any]]) -> str:
 @exits_with_one_line
 def main(argv: list[str]) -> int:
   """Writes the page of a folder, or the comparison of several; returns the exit status."""
-  if not argv or any(name.startswith("-") for name in argv):
-    raise UserError("Which run? python -m zoo.page runs/clip_emoji [runs/another ...]")
-  print(write(argv[0], argv[1:]))
+  if {"-h", "--help"} & {*argv}:
+    print(HELP)
+    return 0
+  folders = [word for word in argv if word != "--traceback"]
+  flag = next((word for word in folders if word.startswith("-")), None)
+  if flag is not None:
+    raise UserError(f"Unknown flag {flag}. --help lists the flags.")
+  if not folders:
+    raise UserError("Which run? python -m zoo.page runs/clip_emoji [runs/another ...] --help lists the flags.")
+  print(write(folders[0], folders[1:]))
   return 0
 
 

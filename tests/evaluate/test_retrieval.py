@@ -94,8 +94,17 @@ def test_pixels_are_left_out_where_a_concept_has_no_training_drawing(tmp_path):
   train = pairs(COLOURS[:3], [0, 1, 2], [10, 11, 12])
   found = retrieval(Towers(), data=DATA, train_data=train)(knowing(0, 1, 2, 3), tmp_path)
   assert not any(key.startswith("pixels/") for key in found)
-  assert "undefined here" in (tmp_path / "retrieval.txt").read_text()
+  text = (tmp_path / "retrieval.txt").read_text()
+  assert "No row pixels: it is undefined here" in text and "\npixels" not in text
   assert json.loads((tmp_path / "retrieval.json").read_text())["pixels_undefined"] is True
+
+
+def test_the_legend_explains_the_rows_that_there_are(tmp_path):
+  for name, train in (("without", None), ("with", DATA)):
+    metrics = retrieval(Towers(), data=DATA, train_data=train, file=name)(knowing(0, 1, 2, 3), tmp_path)
+    text = (tmp_path / f"{name}.txt").read_text()
+    assert ("pixels" in text) == any(key.startswith("pixels/") for key in metrics) == (train is not None)
+    assert "chance: a ranking" in text and "rK: the share of queries" in text and "Right is every answer" in text
 
 
 def test_the_picture_shows_queries_in_frames_of_both_colours(tmp_path):

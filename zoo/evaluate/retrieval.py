@@ -21,11 +21,6 @@ from zoo.preprocessing import as_float, text_options
 from zoo.tree import variables
 
 WAYS = ("image_to_text", "text_to_image")
-NOTE = """r5: the share of queries with a right answer among the first 5. Ties count against; equal groups are right.
-pixels: the nearest training drawing, by squared distance of pixels{undefined}.
-chance: a ranking drawn at random."""
-
-
 class Gallery(NamedTuple):
   """The distinct images and texts of a split, and which belong together."""
 
@@ -108,11 +103,10 @@ def retrieval(
     metrics = both_ways(scores, gallery.right, at) | rows
     if folder is not None and jax.process_index() == 0:
       undefined = train_records is not None and not any(key.startswith("pixels/") for key in metrics)
-      note = NOTE.format(undefined=" - undefined here: concepts without a training drawing" if undefined else "")
       sizes = {"images": len(gallery.images), "texts": len(gallery.texts)}
       where = ", ".join([*([] if step is None else [f"step {step}"]), *(f"{n} {kind}" for kind, n in sizes.items())])
       write_json(folder, f"{file}.json", {"step": step, **sizes, "pixels_undefined": undefined, **metrics})
-      write_text(folder, f"{file}.txt", f"{table(metrics, file)}\n{where}\n{note}")
+      write_text(folder, f"{file}.txt", f"{table(metrics, file)}\n{where}\n{legend(metrics, undefined)}")
       draw(folder, f"{file}.png", records, gallery, scores, metrics, f"{file}, {where}")
     return metrics
 
@@ -124,6 +118,20 @@ def both_ways(scores: np.ndarray, right: np.ndarray, at: Sequence[int], row: str
   ways = zip(WAYS, ((scores, right), (scores.T, right.T)), strict=True)
   places = {way: ranking.ranks(*pair) for way, pair in ways}
   return {f"{row}{way}_r{k}": ranking.recall(places[way], k) for way in WAYS for k in at}
+
+
+def legend(metrics: Mapping[str, float], undefined: bool) -> str:
+  """What the rows of a table of `metrics` are; `undefined`: why there is no row of pixels that was asked for."""
+  rows = {row for key in metrics for row, slash, _ in [key.partition("/")] if slash}
+  lines = [
+    "rK: the share of queries with a right answer among the first K. Of equal scores the wrong answers stand first.",
+    "Right is every answer of the query's group, which is the concept that the data name, else the pair alone.",
+  ]
+  if "pixels" in rows:
+    lines.append("pixels: the nearest training image, by squared distance of pixels.")
+  elif undefined:
+    lines.append("No row pixels: it is undefined here, as the gallery has concepts without a training image.")
+  return "\n".join([*lines, *(["chance: a ranking drawn at random."] if "chance" in rows else [])])
 
 
 class Seen:

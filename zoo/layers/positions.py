@@ -12,6 +12,16 @@ from zoo.layers import initial, rope_scaling
 from zoo.layers.mixed_precision import add
 
 
+class TooLong(ValueError):
+  """A text of `length` where the table has `max_length` positions."""
+
+  def __init__(self, kind, length, max_length):
+    super().__init__(
+      f"{kind} positions: length {length} exceeds max_length {max_length}. Raise max_length or crop the input."
+    )
+    self.length, self.max_length = length, max_length
+
+
 class Learned(nn.Module):
   """A trained vector per position, float32; position p has row p + offset, as models from fairseq count."""
 
@@ -24,9 +34,7 @@ class Learned(nn.Module):
   def __call__(self, length, positions=None):
     """length, or positions int32 [batch or 1, length] -> float32 [batch or 1, length, dim]"""
     if length > self.max_length:
-      raise ValueError(
-        f"Learned positions: length {length} exceeds max_length {self.max_length}. Raise max_length or crop the input."
-      )
+      raise TooLong("Learned", length, self.max_length)
     table = self.param("embedding", self.embedding_init, (self.offset + self.max_length, self.dim))
     return table[None, self.offset : self.offset + length] if positions is None else table[self.offset + positions]
 
@@ -55,10 +63,7 @@ class Sinusoidal(nn.Module):
       )
     if self.max_length is not None:
       if length > self.max_length:
-        raise ValueError(
-          f"Sinusoidal positions: length {length} exceeds max_length {self.max_length}. Raise max_length or crop the "
-          "input."
-        )
+        raise TooLong("Sinusoidal", length, self.max_length)
       table = jnp.asarray(self._waves(np, np.arange(self.max_length)[None])[0], jnp.float32)
       return table[None, :length] if positions is None else table[positions]
     return self._waves(jnp, jnp.arange(length)[None] if positions is None else positions)
