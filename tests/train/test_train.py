@@ -183,7 +183,7 @@ def test_a_run_begins_with_the_parameters_of_another(config):
     ("--config.optimizer.ema=2", "optimizer.ema is 2.0. It must be at least 0 and below 1"),
     ("--config.seed=9223372036854775808", "It must be at most 9223372036854775807"),
     ("--config.data.source=text:nowhere/*.txt", "nowhere"),
-    ("--config.model.max_length=8", "8"),
+    ("--config.model.max_length=8", "Set --config.model.max_length=16 or more, or --config.data.max_length=9."),
     ("--config.model.vocab_size=200", "model.vocab_size is 200, the data have 260"),
     ("--config.objective.name=causal", "Did you mean 'causal_lm'"),
     ("--config.optimizer.accumulate=3", "accumulate 3 does not divide the batch of 8 rows"),

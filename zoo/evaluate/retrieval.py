@@ -21,6 +21,8 @@ from zoo.preprocessing import as_float, text_options
 from zoo.tree import variables
 
 WAYS = ("image_to_text", "text_to_image")
+
+
 class Gallery(NamedTuple):
   """The distinct images and texts of a split, and which belong together."""
 

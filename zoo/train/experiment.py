@@ -1,6 +1,7 @@
 """What a config asks for, put together: model, objective, data, optimiser and one step of training, all pure."""
 
 import functools
+import inspect
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -17,8 +18,10 @@ from zoo.config.loading import without
 from zoo.config.schema import resolve
 from zoo.data import pipeline
 from zoo.data.images.augment import augment
+from zoo.errors import UserError
 from zoo.kernels.experts import on_mesh
 from zoo.layers.kernel_products import kernel_gradients_in
+from zoo.layers.positions import TooLong
 from zoo.layers.returned import on_returned
 from zoo.objectives.objective import Context, check_parts, value_and_grad
 from zoo.perf import flops, memory
@@ -156,8 +159,11 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
   def init_carry(rng):
     return for_rows(objective.carry(rng, augmented(rng, example)), config.batch_size)
 
-  with on_returned(noted):
-    param_shapes = jax.eval_shape(init_params, key)
+  try:
+    with on_returned(noted):
+      param_shapes = jax.eval_shape(init_params, key)
+  except TooLong as error:
+    raise UserError(_too_long(error, resolve(config.data), records.info)) from error
   activations.check(rules, len(config.activations), parts_of_model, mesh)
   settings = without(config.optimizer, "accumulate", "ema", "reduce_dtype")
   registry.check_options(optim.optimizer, settings, "optimizer", given=("params", "steps"))
@@ -240,4 +246,18 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
     computed_flops,
     kept_bytes,
     attention,
+  )
+
+
+def _too_long(error: TooLong, data: Mapping[str, Any], info: Mapping[str, Any]) -> str:
+  """Which entries of a config to set where its data have longer texts than its model takes."""
+  lengths = {name: info[name] for name in ("max_length", "target_length") if isinstance(info.get(name), int)}
+  name = min(lengths, key=lambda one: abs(lengths[one] - error.length), default="max_length")
+  # Rows of a language model have a token more than it reads.
+  fits = lengths.get(name, error.length) - (error.length - error.max_length)
+  takes = name in inspect.signature(registry.named("data", data["name"])).parameters
+  shorter = f"--config.data.{name}={fits}" if takes and fits > 0 else f"a smaller {name} in the data"
+  return (
+    f"The data have texts of {error.length} tokens, model.max_length is {error.max_length}. "
+    f"Set --config.model.max_length={error.length} or more, or {shorter}."
   )
