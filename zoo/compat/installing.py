@@ -86,11 +86,11 @@ def _install() -> None:
     finder = Finder()
     sys.meta_path.insert(0, finder)
     _undo.append(("finder", finder, "", None))
-  _set(jnp, "clip", clip_with_old_keywords())
-  if not isinstance(top, _OnlyFlax):
+  else:
     # Old code asks whether outputs are of the class that theirs are of. Ours stay dicts, which JAX knows as trees.
     kind = importlib.import_module("transformers.utils").ModelOutput
     _set(outputs.Output, "instance_of", kind)
+  _set(jnp, "clip", clip_with_old_keywords())
 
 
 def clip_with_old_keywords() -> Any:
