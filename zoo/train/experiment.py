@@ -1,5 +1,6 @@
 """What a config asks for, put together: model, objective, data, optimiser and one step of training, all pure."""
 
+import contextlib
 import functools
 import inspect
 import math
@@ -8,7 +9,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jax.sharding import Mesh
 
 from zoo import kernels, optim, sharding
@@ -27,9 +27,10 @@ from zoo.objectives.objective import Context, check_parts, value_and_grad
 from zoo.perf import flops, memory
 from zoo.perf.activation_memory import kept
 from zoo.sharding import activations
-from zoo.train import guard
 from zoo.train.context import Frozen, blank, carry_of, for_rows, read_frozen
 from zoo.train.model_data import records_for, to_train, with_tokenizer
+from zoo.train.state import initial_state, update_rule
+from zoo.train.step import collect_step, random_draw, train_step
 from zoo.train.xla_options import compiler_options
 
 
@@ -117,12 +118,7 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
   """
   key = jax.random.key(config.seed)
   sharding.check_rows(config.batch_size, mesh)
-  part, parts = sharding.batch_part(mesh)
-  registry.check_options(build, resolve(config.model), "model")
-  model = build(**without(config.model, "preprocessing"), preprocessing=to_train(config))
-  records = records_for(model, config.data, training=True)
-  check_fits(model, records.info)
-  model = with_tokenizer(model, records.info.get("tokenizer"))
+  model, records = model_and_records(config)
   attending, attention = kernels.with_kernels(model, config.attention, mesh)
   frozen = read_frozen(config.get("frozen", {}), config.sharding, mesh)
   by_row = sharding.batch_sharding(mesh)
@@ -131,122 +127,94 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
   objective, on_devices = (
     registry.call("objectives", config.objective, one, offers=known) for one in (model, on_mesh(attending, mesh))
   )
-  training = {"workers": 0, "augment": []} | resolve(config.data)
-  registry.check_type("data.workers", training["workers"], int)
-  registry.check_type("data.augment", training["augment"], list[Mapping])
-  here = functools.partial(pipeline.batches, records, seed=config.seed, process_index=part, process_count=parts)
-  row = here(parts)[0]  # Shapes are all that is asked of it, and a whole batch may be large.
-  memory.check_batch(row, config.batch_size // parts)
-  batches = here(config.batch_size, workers=training["workers"])
-  augmented = augment(training["augment"], model.preprocessing.get("image"))
-  ema = optim.check_average(config.optimizer.get("ema"))
-  spike, skips = guard.check_spike(config.bad_loss.spike), config.bad_loss.action == "skip"
+  part, parts = sharding.batch_part(mesh)
+  batches, row, augmented = training_data(config, model, records, part, parts)
   accumulate = config.optimizer.get("accumulate", 1)
   reduce_dtype = optim.check_reduce_dtype(config.optimizer.get("reduce_dtype", "float32"), config.model.get("dtype"))
   grad, counted_grad = (value_and_grad(one, accumulate) for one in (on_devices, objective))
   check_parts(accumulate, config.batch_size)
-  example = jax.tree.map(jnp.asarray, dict(row))
 
   def init_params(rng):
-    return objective.init(rng, augmented(rng, example))
-
-  rules, parts_of_model = activations.read(config.activations, mesh, attention.keys), {}
-
-  def noted(path, array):
-    parts_of_model[path] = array.shape
-    return array
-
-  def init_carry(rng):
-    return for_rows(objective.carry(rng, augmented(rng, example)), config.batch_size)
+    return objective.init(rng, augmented(rng, row))
 
   try:
-    with on_returned(noted):
-      param_shapes = jax.eval_shape(init_params, key)
+    param_shapes, outputs = shapes_and_outputs(init_params, key)
   except TooLong as error:
     raise UserError(_too_long(error, resolve(config.data), records.info)) from error
-  activations.check(rules, len(config.activations), parts_of_model, mesh)
-  settings = without(config.optimizer, "accumulate", "ema", "reduce_dtype")
-  registry.check_options(optim.optimizer, settings, "optimizer", given=("params", "steps"))
-  optimizer, learning_rate = optim.optimizer(param_shapes, config.steps, **settings)
-  jax.eval_shape(learning_rate, jnp.zeros((), jnp.int32))  # Numbers that no step can count to are refused here.
-  patterns = {name: settings.get(name, ()) for name in ("trainable", "freeze")}
-  learns = [role.trained for role in optim.roles(param_shapes, **patterns)]
+  rules = activations.read(config.activations, mesh, attention.keys)
+  activations.check(rules, len(config.activations), outputs, mesh)
+  rule = update_rule(config, param_shapes)
 
   def init(rng):
-    params = init_params(rng)
-    state = {"params": params, "opt_state": optimizer.init(params)}
-    state |= {"step": jnp.zeros((), jnp.int32), "guard": guard.init()}
-    state |= init_carry(rng)
-    return state if ema is None else {**state, "ema": params}
+    carry = for_rows(objective.carry(rng, augmented(rng, row)), config.batch_size)
+    return initial_state(init_params(rng), carry, rule)
 
-  def drawn(batch, step):
-    augment_rng, loss_rng = jax.random.split(jax.random.fold_in(key, step))  # A resumed run repeats itself.
-    return augmented(augment_rng, batch), loss_rng
-
-  attention.found.clear()  # An objective may have looked at shapes, of other rows than a step's.
-
-  def context_of(state, frozen):
-    return Context(state["step"], frozen, carry_of(state))
-
-  def step(state, batch, frozen={}, grad=grad):  # noqa: B006
+  @contextlib.contextmanager
+  def tracing():
     with activations.constrained(rules, mesh), kernel_gradients_in(reduce_dtype):
-      (loss, (metrics, carry)), grads = grad(state["params"], *drawn(batch, state["step"]), context_of(state, frozen))
-    updates, opt_state = optimizer.update(grads, state["opt_state"], state["params"])
-    new = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state}
-    new |= carry
-    if ema is not None:
-      new["ema"] = optim.update_average(state["ema"], new["params"], state["step"], ema)
-    # Nothing asks for the gradients of what is frozen, so XLA does not compute them.
-    norm = optax.tree.norm([x for x, learned in zip(jax.tree.leaves(grads), learns, strict=True) if learned])
-    bad = guard.is_bad(state["guard"], loss, norm, spike)
-    if skips:
-      new = guard.select(bad, {name: state[name] for name in new}, new)
-    seen = guard.updated(state["guard"], loss, bad, skips)
-    # A step that was skipped has not moved the optimiser's own count.
-    metrics |= {"learning_rate": learning_rate(state["step"] - state["guard"]["skipped"]), "grad_norm": norm}
-    metrics |= {"skipped": seen["skipped"]} if skips else {}
-    guarded = {"bad": bad, "loss": loss, "grad_norm": norm, "mean": seen["mean"], "in_a_row": seen["in_a_row"]}
-    return {**new, "step": state["step"] + 1, "guard": seen}, metrics, guarded
+      yield
 
-  def collect(state, batch, frozen={}):  # noqa: B006
-    rng = jax.random.fold_in(jax.random.fold_in(key, state["step"]), 1)
-    return objective.collect(state["params"], batch, rng, context_of(state, frozen))
-
-  def model_flops(batch):
-    loss = lambda params, batch: counted.loss(params, augmented(key, batch), key)
-    return flops.training_flops(loss, param_shapes, dict(batch))
-
-  def computed_flops(batch):
-    return flops.count(lambda *args: step(*args, grad=counted_grad), shapes, dict(batch), frozen.shapes)
-
-  def kept_bytes(batch):
-    return kept(blank(on_devices, carry_of(shapes), frozen.shapes), param_shapes, batch, key, accumulate)
-
+  draw = random_draw(key, augmented)
   shapes = jax.eval_shape(init, key)
-  counted = blank(objective, carry_of(shapes), frozen.shapes)
-  placed = sharding.shardings(shapes, config.sharding, mesh)
-  loss = lambda params, batch, context: objective.loss(params, *drawn(batch, context.step), context)
+  counted, kept_of = (blank(one, carry_of(shapes), frozen.shapes) for one in (objective, on_devices))
+  counted_loss = lambda params, batch: counted.loss(params, augmented(key, batch), key)
+  counted_step = train_step(counted_grad, draw, rule, tracing)
+  attention.found.clear()  # An objective may have looked at shapes, of other rows than a step's.
   return Experiment(
-    model,
-    attending,
-    batches,
-    lambda rows: pipeline.batches(records, rows, seed=config.seed)[0],
-    part,
-    parts,
-    init,
-    step,
-    None if objective.collect is None else collect,
-    loss,
-    dict(offers or {}),
-    frozen,
-    shapes,
-    placed,
-    by_row,
-    model_flops,
-    computed_flops,
-    kept_bytes,
-    attention,
+    model=model,
+    attending=attending,
+    batches=batches,
+    sample=lambda rows: pipeline.batches(records, rows, seed=config.seed)[0],
+    part=part,
+    parts=parts,
+    init=init,
+    step=train_step(grad, draw, rule, tracing),
+    collect=collect_step(key, objective),
+    loss=lambda params, batch, context: objective.loss(params, *draw(batch, context.step), context),
+    offers=dict(offers or {}),
+    frozen=frozen,
+    shapes=shapes,
+    placed=sharding.shardings(shapes, config.sharding, mesh),
+    by_row=by_row,
+    model_flops=lambda batch: flops.training_flops(counted_loss, param_shapes, dict(batch)),
+    computed_flops=lambda batch: flops.count(counted_step, shapes, dict(batch), frozen.shapes),
+    kept=lambda batch: kept(kept_of, param_shapes, batch, key, accumulate),
+    attention=attention,
   )
+
+
+def model_and_records(config: Any) -> tuple[Any, Any]:
+  """The model to train, and the data as it takes them."""
+  registry.check_options(build, resolve(config.model), "model")
+  model = build(**without(config.model, "preprocessing"), preprocessing=to_train(config))
+  records = records_for(model, config.data, training=True)
+  check_fits(model, records.info)
+  return with_tokenizer(model, records.info.get("tokenizer")), records
+
+
+def training_data(config: Any, model: Any, records: Any, part: int, parts: int) -> tuple[Any, dict, Callable]:
+  """-> this host's batches, one row of them, and (rng, batch) -> the batch augmented."""
+  section = {"workers": 0, "augment": []} | resolve(config.data)
+  registry.check_type("data.workers", section["workers"], int)
+  registry.check_type("data.augment", section["augment"], list[Mapping])
+  here = functools.partial(pipeline.batches, records, seed=config.seed, process_index=part, process_count=parts)
+  row = here(parts)[0]  # Shapes are all that is asked of it, and a whole batch may be large.
+  memory.check_batch(row, config.batch_size // parts)
+  batches = here(config.batch_size, workers=section["workers"])
+  augmented = augment(section["augment"], model.preprocessing.get("image"))
+  return batches, jax.tree.map(jnp.asarray, dict(row)), augmented
+
+
+def shapes_and_outputs(init: Callable, key: jax.Array) -> tuple[Any, dict[str, tuple]]:
+  """Shapes of the parameters that `init` makes, and of what every module returns meanwhile, by its path."""
+  outputs = {}
+
+  def noted(path, array):
+    outputs[path] = array.shape
+    return array
+
+  with on_returned(noted):
+    return jax.eval_shape(init, key), outputs
 
 
 def _too_long(error: TooLong, data: Mapping[str, Any], info: Mapping[str, Any]) -> str:

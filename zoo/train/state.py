@@ -1,0 +1,66 @@
+"""The train state and the rule that updates it: what the config's sections `optimizer` and `bad_loss` come to."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from zoo import optim
+from zoo.config import registry
+from zoo.config.loading import without
+from zoo.train import guard
+
+STEP_OPTIONS = ("accumulate", "ema", "reduce_dtype")  # Of the section `optimizer`, but about the step.
+
+
+class UpdateRule(NamedTuple):
+  """How a step changes the state.
+
+  Attributes:
+    optimizer: gradients -> updates.
+    learning_rate: count of updates -> learning rate.
+    trained: whether each parameter is, in the order of the tree's leaves.
+    ema: decay of the average of parameters; None: there is none.
+    spike: how far above its running mean a loss is bad; None: however high.
+    skips: whether a bad step leaves the state as it was.
+  """
+
+  optimizer: optax.GradientTransformation
+  learning_rate: Callable[[Any], Any]
+  trained: list[bool]
+  ema: float | None
+  spike: float | None
+  skips: bool
+
+
+def update_rule(config: Any, params: Any) -> UpdateRule:
+  """The rule of a config, for parameters of these shapes. Raises UserError for what does not fit them."""
+  settings = without(config.optimizer, *STEP_OPTIONS)
+  registry.check_options(optim.optimizer, settings, "optimizer", given=("params", "steps"))
+  optimizer, learning_rate = optim.optimizer(params, config.steps, **settings)
+  jax.eval_shape(learning_rate, jnp.zeros((), jnp.int32))  # Numbers that no step can count to are refused here.
+  patterns = {name: settings.get(name, ()) for name in ("trainable", "freeze")}
+  return UpdateRule(
+    optimizer=optimizer,
+    learning_rate=learning_rate,
+    trained=[role.trained for role in optim.roles(params, **patterns)],
+    ema=optim.check_average(config.optimizer.get("ema")),
+    spike=guard.check_spike(config.bad_loss.spike),
+    skips=config.bad_loss.action == "skip",
+  )
+
+
+def initial_state(params: Any, carry: Mapping[str, Any], rule: UpdateRule) -> dict[str, Any]:
+  """The state of step 0.
+
+  Args:
+    params: of the model.
+    carry: what it carries from batch to batch: "shared" and "rows", each only where there is something.
+    rule: that will update it.
+  """
+  state = {"params": params, "opt_state": rule.optimizer.init(params)}
+  state |= {"step": jnp.zeros((), jnp.int32), "guard": guard.init()}
+  state |= carry
+  return state if rule.ema is None else {**state, "ema": params}
