@@ -104,7 +104,7 @@ vectors = zoo.embed(encoder, images)  # float32 [images, dim], of length 1
 
 def search(text, best=8):
   """The indices of the held-out drawings nearest to a text."""
-  return np.argsort(-(vectors @ zoo.embed(encoder, text)))[:best]
+  return np.argsort(-(vectors @ zoo.embed(encoder, text)[0]))[:best]
 
 
 queries = ["red heart", "cat face", "tree", "musical instrument"]
