@@ -201,20 +201,6 @@ def test_what_only_decoders_take_is_refused(name):
     model(**text_inputs(2, 8), params=params, **{name: np.ones((2, 3))})
 
 
-def test_a_mask_of_heads_takes_their_weights_away():
-  model, params = without(compat.FlaxBertModel, BERT)
-  mask = np.ones((2, 3), np.float32)
-  mask[1, 2] = 0
-  watched = dict(params=params, output_attentions=True)
-  plain, masked = (model(**text_inputs(2, 8), head_mask=heads, **watched) for heads in (None, mask))
-  np.testing.assert_allclose(masked.attentions[0], plain.attentions[0], atol=1e-6)
-  assert (masked.attentions[1][:, 2] == 0).all() and abs(masked[0] - plain[0]).max() > 1e-3
-  every = model(**text_inputs(2, 8), head_mask=np.ones((2, 3)), params=params)
-  np.testing.assert_allclose(every[0], plain[0], atol=1e-6)
-  with pytest.raises(ValueError, match=r"head_mask is \[1, 3\], the model has 2 layers"):
-    model(**text_inputs(2, 8), head_mask=mask[:1], params=params)
-
-
 def test_what_cannot_be_done_is_refused_in_a_line(clip_folder):
   model, params = without(compat.FlaxT5EncoderModel, T5)
   ids = text_inputs(2, 8)["input_ids"]
