@@ -186,7 +186,7 @@ def test_a_model_that_cannot_be_built_again_is_not_saved(tmp_path):
   from zoo.models.gpt import gpt as factory
 
   model = factory(**SIZES)
-  with pytest.raises(UserError, match="GPT does not know how it was built. Make models to be saved with zoo.build"):
+  with pytest.raises(UserError, match="LanguageModel does not know how it was built. Make models to be"):
     save(tmp_path, model, params_of(model))
 
 

@@ -9,6 +9,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable, Generator, Iterable
+from typing import Any
 
 MISTAKE = 2  # Exit statuses. This one does not get better by starting again, and schedulers are told so.
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h.
@@ -47,6 +48,11 @@ def shown(value: object, most: int = 100) -> str:
   """A value as it goes into a message: strange ones may be of any length."""
   text = repr(value)
   return text if len(text) <= most else f"{text[: most - 3]}..."
+
+
+def kind_of(model: Any) -> str:
+  """What to call a model in a message: its family, or its class if it was not built by one."""
+  return getattr(model, "spec", {}).get("family") or type(model).__name__
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:

@@ -196,7 +196,7 @@ def test_help_names_the_command():
 
 def test_an_evaluator_that_the_model_cannot_serve_is_refused(run):
   model, _ = zoo.load(run)
-  with pytest.raises(UserError, match="retrieval needs a model with encode_image and encode_text; GPT has none"):
+  with pytest.raises(UserError, match="retrieval needs a model with encode_image and encode_text; gpt has none"):
     evaluate.evaluators({"evaluators": {"retrieval": {"data": {}}}}, model)
 
 

@@ -45,7 +45,7 @@ def test_without_a_folder_nothing_is_written(tmp_path, monkeypatch):
 
 
 def test_a_model_that_does_not_decode_is_refused():
-  with pytest.raises(UserError, match="BERT does not decode"):
+  with pytest.raises(UserError, match="bert does not decode"):
     samples(zoo.build("bert", vocab_size=260, max_length=8, dim=8, depth=1, num_heads=2), tokenizer="bytes")
 
 

@@ -187,7 +187,7 @@ MISTAKES = {
   "top_k is 2.0. It must be a whole number": dict(top_k=2.0),
   "top_p is 0. It must be a number, above 0 and at most 1: a probability.": dict(top_p=0),
   "top_p is 1.5.": dict(top_p=1.5),
-  "BERT does not decode": dict(model=zoo.build("bert", **SIZES)),
+  "bert does not decode": dict(model=zoo.build("bert", **SIZES)),
 }
 
 

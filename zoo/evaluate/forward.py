@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
 from zoo.data.pipeline import Records, eval_batches
-from zoo.errors import UserError, shown
+from zoo.errors import UserError, kind_of, shown
 from zoo.objectives import classify
 from zoo.objectives.objective import apply
 from zoo.sharding import put_whole
@@ -56,9 +56,7 @@ def needs(model: Any, what: str, *methods: str) -> None:
   """Raises UserError unless the model has the methods that the evaluator `what` calls."""
   missing = [name for name in methods if not hasattr(model, name)]
   if missing:
-    raise UserError(
-      f"{what} needs a model with {' and '.join(missing)}; {type(model).__name__} has none. Choose e.g. clip."
-    )
+    raise UserError(f"{what} needs a model with {' and '.join(missing)}; {kind_of(model)} has none. Choose e.g. clip.")
 
 
 def model_output(model: Any, params: Any, batch: Batch, key: str, what: str) -> jax.Array:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.pipeline import eval_batches
-from zoo.errors import UserError
+from zoo.errors import UserError, kind_of
 from zoo.evaluate.artifacts import write_text
 from zoo.evaluate.forward import fetch, records_of
 from zoo.evaluate.samples import until
@@ -54,7 +54,7 @@ def generation(
   if not hasattr(records, "texts"):
     raise UserError("generation needs data of pairs of texts. Use the pipeline text_pairs.")
   if not hasattr(model, "start_token"):
-    raise UserError(f"generation needs a model with an encoder and a decoder; {type(model).__name__} is none. Try t5.")
+    raise UserError(f"generation needs a model with an encoder and a decoder; {kind_of(model)} is none. Try t5.")
   package("sacrebleu"), package("rouge_score.rouge_scorer")  # Told before training, not after it.
   train_records = None if train_data is None else records_of(train_data, model, "generation")
   encoder, eos = records.info["tokenizer"], records.eos

@@ -7,16 +7,14 @@ import jax.core
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.errors import UserError, shown
+from zoo.errors import UserError, kind_of, shown
 from zoo.generate.steps import encodes
 
 
 def decodes(model):
   """Refuses a model that predicts no next token."""
   if not getattr(model, "decodes", False):
-    raise UserError(
-      f"{type(model).__name__} does not decode: it does not predict the next token. Use a gpt, for example."
-    )
+    raise UserError(f"{kind_of(model)} does not decode: it does not predict the next token. Use a gpt, for example.")
 
 
 def array(name, value, dtype=None):
@@ -191,7 +189,7 @@ def of_encoder_only(model, decoder_tokens, decoder_valid):
   """Refuses a beginning of the answer where prompt and answer are one text."""
   if not encodes(model) and (decoder_tokens is not None or decoder_valid is not None):
     raise UserError(
-      f"decoder_tokens and decoder_valid are of encoder-decoders; a {type(model).__name__} goes on from tokens."
+      f"decoder_tokens and decoder_valid are of encoder-decoders; a {kind_of(model)} goes on from tokens."
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zoo.errors import UserError, shown
+from zoo.errors import UserError, kind_of, shown
 from zoo.generate import checks
 from zoo.generate.steps import encodes, prefill
 
@@ -26,7 +26,7 @@ def begun(model: Any, params: Any, tokens: Any, valid: Any, start: int | Sequenc
     UserError: the model is no encoder-decoder, `start` is empty, the model lacks a token of it.
   """
   if not encodes(model):
-    raise UserError(f"start_token is of encoder-decoders; a {type(model).__name__} goes on from tokens. Leave it out.")
+    raise UserError(f"start_token is of encoder-decoders; a {kind_of(model)} goes on from tokens. Leave it out.")
   parts = list(start) if isinstance(start, Sequence) else [start]
   if not parts or isinstance(parts[0], Sequence) or any(isinstance(part, Sequence) and not part for part in parts):
     raise UserError(f"start_token is {shown(start)}. It must begin with a token, and hold tokens or lists of them.")

@@ -17,7 +17,7 @@ import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from zoo.errors import UserError
+from zoo.errors import UserError, kind_of
 from zoo.objectives.row_sharding import axes_of, pieces
 
 Sums = Callable[[jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]
@@ -47,9 +47,7 @@ def check_chunk(model: Any, what: str, chunk: int | None) -> None:
   if chunk < 1:
     raise UserError(f"{what}.chunk is {chunk}. It must be 1 or more: of how many tokens logits exist at the same time.")
   if getattr(model, "trunk", lambda: None)() is None:
-    raise UserError(
-      f"{what}.chunk needs a model that predicts tokens, {type(model).__name__} does not. Choose its head."
-    )
+    raise UserError(f"{what}.chunk needs a model that predicts tokens, {kind_of(model)} does not. Choose its head.")
 
 
 def in_chunks(
