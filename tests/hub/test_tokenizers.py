@@ -73,6 +73,21 @@ def test_settings_of_the_folder_are_heeded(folder):
   assert zoo.load_tokenizer(folder)("<new>")["tokens"].tolist() == [[101, 30522, 102]]
 
 
+def test_a_saved_model_has_the_tokenizer_that_it_came_with(folder, tmp_path_factory):
+  configure(folder, tokenizer_class="BertTokenizer", do_lower_case=False)
+  model, params = zoo.load(folder)
+  new, other = (tmp_path_factory.mktemp(name) for name in ("new", "other"))
+  (other / "tokenizer_config.json").write_text("{}")
+  for target in (new, new, other):
+    zoo.save_hf(target, model, params)
+  assert sorted(path.name for path in new.iterdir()) == sorted(path.name for path in folder.iterdir())
+  assert zoo.load_tokenizer(new)(TEXTS)["tokens"].tolist() == zoo.load_tokenizer(folder)(TEXTS)["tokens"].tolist()
+  assert not (other / "vocab.txt").exists() and (other / "tokenizer_config.json").read_text() == "{}"
+  (folder / "vocab.txt").unlink()  # The folder that it came from may change or go.
+  zoo.save_hf(other / "bare", model, params)
+  assert sorted(path.name for path in (other / "bare").iterdir()) == ["config.json", "model.safetensors"]
+
+
 def test_shipped_ones_go_by_name_and_clip_needs_no_files(tmp_path):
   assert zoo.load_tokenizer("clip")("a photo of a cat")["tokens"].tolist() == [
     [49406, 320, 1125, 539, 320, 2368, 49407]

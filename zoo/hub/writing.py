@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import shutil
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,6 +11,8 @@ import jax
 import numpy as np
 
 from zoo.build import sizes_of
+from zoo.data.tokenizers.folder import FILES, has_tokenizer
+from zoo.data.tokenizers.named import NAMED
 from zoo.errors import UserError
 from zoo.hub import tables
 from zoo.hub.files import CONFIG, GENERATION, WEIGHTS
@@ -27,7 +30,9 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
   Args:
     folder: made if it is not there; its config.json and model.safetensors are replaced, and preprocessor_config.json if
       the model carries how its images or sounds are made (of pixels of the zoo's own it is written where there is
-      none). Of a Whisper a generation_config.json is written if there is none. Other files are left alone.
+      none). Of a Whisper a generation_config.json is written if there is none. The files of a tokenizer are copied
+      from the folder that the model carries, if that is still there and `folder` has no tokenizer; a tokenizer of the
+      zoo's own (bytes, sotu) has no such files. Other files are left alone.
     model: from `zoo.build` or `zoo.load`.
     params: its parameters; may be sharded. Each array keeps its dtype.
 
@@ -51,6 +56,28 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
     processor = None
   generation = table.generation(sizes) if hasattr(table, "generation") else {}
   write_files(folder, config, tensors, processor, generation)
+  if jax.process_index() == 0:
+    copy_tokenizer(model.preprocessing.get("tokenizer"), folder)
+
+
+def copy_tokenizer(source: str | None, folder: pathlib.Path) -> None:
+  """Copies the files of a published tokenizer, where `source` is a folder of one and `folder` has none.
+
+  Raises:
+    UserError: one cannot be read or written.
+  """
+  if source is None or source in NAMED or not has_tokenizer(pathlib.Path(source)):
+    return
+  if any((folder / name).exists() for name in FILES):
+    return
+  for name in FILES:
+    file = pathlib.Path(source) / name
+    if file.is_file():
+      with replacing(folder / name) as copy:
+        try:
+          shutil.copyfile(file, copy)
+        except OSError as error:
+          raise UserError(f"{file} cannot be copied to {folder}: {error.strerror or error}.") from error
 
 
 def write_files(

@@ -17,6 +17,9 @@ from zoo.errors import UserError, shown
 from zoo.json_files import check_file, read_json
 
 FAST, CONFIG, SIGNS, ADDED = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
+# All that published folders keep of a tokenizer.
+FILES = (FAST, CONFIG, SIGNS, ADDED, "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model")
+FILES += ("sentencepiece.bpe.model", "source.spm", "target.spm", "chat_template.jinja")
 LEFT = ("Gemma", "Siglip2")  # Classes of the reference that put padding on the left where nothing is said.
 NONE = 10**9  # A model_max_length above this says that there is none.
 FIXES = [(f" {sign}", sign) for sign in ".?!,"] + [(" ' ", "'")]
