@@ -17,14 +17,14 @@ from zoo.config.loading import check_same_run, load, save
 from zoo.config.schema import resolve
 from zoo.errors import UserError, exits_with_one_line, setting_up
 from zoo.evaluate import artifacts
-from zoo.hosts.libtpu import hush_libtpu
+from zoo.hosts.libtpu import silence_libtpu
 from zoo.hosts.watchdog import Watchdog
 from zoo.perf import memory, profiling
 from zoo.plan.compile import explained
 from zoo.plan.search import planned
 from zoo.saving import check_target
 from zoo.sharding.explain import explain
-from zoo.storage import place
+from zoo.storage import as_path
 from zoo.train import replay
 from zoo.train.context import weights
 from zoo.train.environment import environment
@@ -51,7 +51,7 @@ SWITCHES = {
 @exits_with_one_line
 def main(argv: list[str]) -> int:
   """Trains what the arguments say; returns the exit status."""
-  hush_libtpu()
+  silence_libtpu()
   config, options = load(argv, FLAGS, SWITCHES)
   if "plan" in options:
     if "profile" in options or "replay" in options:
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
 
 def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tuple[int, int] | None) -> int:
   """What `main` does once the hosts have met."""
-  folder = place(config.workdir)
+  folder = as_path(config.workdir)
   alike = resumed(config, folder)
   check_same_run(alike, folder)
   services(config.log.tensorboard, config.log.wandb)

@@ -43,7 +43,7 @@ def compiled(contrast: str, rows: int, devices: int, embed: int, options: dict) 
   from zoo.config import registry
 
   by_row = sharding.batch_sharding(sharding.make_mesh({"data": devices}, jax.devices()[:devices]))
-  objective = registry.call("objectives", {"name": contrast, **options}, None, offers={"by_row": by_row})
+  objective = registry.build("objectives", {"name": contrast, **options}, None, offers={"by_row": by_row})
   shape = lambda *sizes: jax.ShapeDtypeStruct((rows, *sizes), jnp.float32, sharding=by_row)
   vectors = {"image": shape(embed), "text": shape(embed), "scale": shape(), "bias": shape(), "weight": shape()}
   return jax.jit(jax.value_and_grad(objective.reduce, has_aux=True)).lower(vectors).compile(), by_row

@@ -22,9 +22,9 @@ MISTAKES = {
   "gpt takes no 'heads'. ": lambda: zoo.build("gpt", "gpt2", heads=3),
   "gpt takes no 'dept'. Did you mean 'depth'? It takes: ": lambda: zoo.build("gpt", "gpt2", dept=3),
   "gpt needs 'dim', 'depth', 'num_heads'. ": lambda: zoo.build("gpt", vocab_size=23, max_length=11),
-  "gpt.depth is '2' (str). It must be a whole number.": lambda: zoo.build("gpt", **{**SIZES, "depth": "2"}),
-  "gpt.depth is 2.0 (float). It must be a whole number.": lambda: zoo.build("gpt", **{**SIZES, "depth": 2.0}),
-  "gpt.scan is 1 (int). It must be true or false or none.": lambda: zoo.build("gpt", **SIZES, scan=1),
+  "gpt.depth is '2' (str). It must be an int.": lambda: zoo.build("gpt", **{**SIZES, "depth": "2"}),
+  "gpt.depth is 2.0 (float). It must be an int.": lambda: zoo.build("gpt", **{**SIZES, "depth": 2.0}),
+  "gpt.scan is 1 (int). It must be a bool or none.": lambda: zoo.build("gpt", **SIZES, scan=1),
   "gpt: depth is 0. It must be at least 1.": lambda: zoo.build("gpt", **{**SIZES, "depth": 0}),
 }
 

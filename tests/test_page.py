@@ -7,7 +7,7 @@ import pytest
 
 from zoo import page
 from zoo.errors import UserError
-from zoo.page import Updates, figure, label, main, spread, thinned, write
+from zoo.page import Updates, axis_limits, figure, label, main, thinned, write
 
 PIXEL = bytes.fromhex(
   "89504e470d0a1a0a0000000d4948445200000001000000010806000000"
@@ -98,7 +98,7 @@ def test_pictures_come_before_texts_and_numbers(run):
 
 
 def test_a_curve_that_does_not_move_is_drawn():
-  assert spread([3.0, 3.0]) == (1.5, 4.5) and spread([0.0]) == (-0.5, 0.5)
+  assert axis_limits([3.0, 3.0]) == (1.5, 4.5) and axis_limits([0.0]) == (-0.5, 0.5)
   assert "nan" not in figure("loss", {"loss": [(1.0, 0.0)]})
 
 

@@ -14,7 +14,7 @@ from tests.train.test_guard import CONFIG
 from zoo.checkpoints.manager import Checkpoints
 from zoo.errors import UserError
 from zoo.evaluate.artifacts import write_json
-from zoo.storage import place
+from zoo.storage import as_path
 from zoo.train import metrics, run
 
 
@@ -52,7 +52,7 @@ def test_a_run_leaves_everything_in_its_bucket_and_goes_on_there(folder, tmp_pat
   assert any(name.endswith(".xplane.pb") for name in profile)
   left = [".lock", "config.json", "environment.json", "metrics.jsonl", "model.json", "page.html", "params.safetensors"]
   assert sorted(names()) == sorted(left + profile)
-  assert ">loss</figcaption>" in place(f"{folder}/page.html").read_text()
+  assert ">loss</figcaption>" in as_path(f"{folder}/page.html").read_text()
   lines = metrics.read(f"{folder}/metrics.jsonl")
   assert [line["step"] for line in lines] == [1, 2, 3, 4, 5]
   model, params = zoo.load(folder)
@@ -83,7 +83,7 @@ def test_evaluators_and_kept_batches_reach_a_bucket(folder):
   from zoo.train import replay
 
   write_json(folder, "retrieval.json", {"r1": np.nan, "step": 3})
-  assert json.loads(place(f"{folder}/retrieval.json").read_text()) == {"r1": None, "step": 3}
+  assert json.loads(as_path(f"{folder}/retrieval.json").read_text()) == {"r1": None, "step": 3}
   halves = [{"image": np.full((2, 3), i)} for i in range(2)]
   for i, half in enumerate(halves):
     path = replay.keep(folder, 7, half, i, 2)
@@ -95,8 +95,8 @@ def test_evaluators_and_kept_batches_reach_a_bucket(folder):
 
 def test_an_unknown_bucket_and_a_missing_package_are_told(monkeypatch):
   with pytest.raises(UserError, match="nfs://x: there are folders here and at gs://, s3://, az://"):
-    place("nfs://x")
+    as_path("nfs://x")
   monkeypatch.setitem(sys.modules, "gcsfs", None)
   monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, "gcs", raising=False)
   with pytest.raises(UserError, match="gcsfs is not installed. Install it with: pip install gcsfs"):
-    place("gs://bucket/run")
+    as_path("gs://bucket/run")

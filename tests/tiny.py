@@ -44,7 +44,7 @@ def tiny_objective(case, model=None, **sizes):
   options = {"name": case, **OBJECTIVES[case]}
   if model is not None and "mask_token" in options:
     options["vocab_size"] = 23
-  return registry.call("objectives", options, model or tiny_model(case, **sizes))
+  return registry.build("objectives", options, model or tiny_model(case, **sizes))
 
 
 def tiny_batch(rows=16, length=11, vocab_size=23, image_size=6, seed=0):

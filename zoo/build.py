@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import jax
 
-from zoo.config.registry import call, check_options, named, names, parameters_of
+from zoo.config import registry
+from zoo.config.registry import check_options, lookup, names, parameters_of
 from zoo.errors import MISTAKES, UserError, did_you_mean, shown
 from zoo.preprocessing import check as check_preprocessing
 
@@ -42,7 +43,7 @@ def build(family: str, variant: str | None = None, *, preprocessing: Mapping[str
   >>> tiny.apply({"params": params}, jnp.array([[1, 2, 3]])).shape
   (1, 3, 7)
   """
-  factory = named("models", family)
+  factory = lookup("models", family)
   variants = importlib.import_module(f"zoo.models.{family}").VARIANTS
   if variant is not None and (not isinstance(variant, str) or variant not in variants):
     near = did_you_mean(str(variant), variants)
@@ -83,7 +84,7 @@ def build_objective(name: str, model: Any, **options: Any) -> Any:
   Raises:
     UserError: there is no such objective, it takes no such option, or the model cannot be trained with it.
   """
-  return call("objectives", {"name": name, **options}, model)
+  return registry.build("objectives", {"name": name, **options}, model)
 
 
 def _check_sizes(factory: Any, sizes: Mapping[str, Any], family: str) -> None:
@@ -227,7 +228,7 @@ def sizes_of(model) -> dict[str, Any]:
   if not spec:
     raise UserError(f"{type(model).__name__} does not know how it was built. Make it with zoo.build.")
   family, variant = spec.pop("family"), spec.pop("variant")
-  parameters = parameters_of(named("models", family))
+  parameters = parameters_of(lookup("models", family))
   defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
   published = importlib.import_module(f"zoo.models.{family}").VARIANTS.get(variant, {})
   return {**defaults, **published, **spec}

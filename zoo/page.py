@@ -19,7 +19,7 @@ import jax
 from zoo import json_files
 from zoo.config.schema import flatten
 from zoo.errors import UserError, exits_with_one_line
-from zoo.storage import place, replacing
+from zoo.storage import as_path, replacing
 from zoo.train import metrics
 
 HELP = f"""{__doc__}
@@ -53,7 +53,7 @@ def page(folder: Any, others: Sequence[Any] = ()) -> str:
   Raises:
     UserError: a folder holds no run.
   """
-  folders = [place(one) for one in (folder, *others)]
+  folders = [as_path(one) for one in (folder, *others)]
   runs = {str(one): curves_of(one) for one in folders}
   title = html.escape(str(folder))
   found = [f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"]
@@ -83,7 +83,7 @@ def page(folder: Any, others: Sequence[Any] = ()) -> str:
 
 def write(folder: Any, others: Sequence[Any] = ()) -> Any:
   """Writes the page into the run folder, whole or not at all -> its path."""
-  text, path = page(folder, others), place(folder) / (COMPARISON if others else NAME)
+  text, path = page(folder, others), as_path(folder) / (COMPARISON if others else NAME)
   with replacing(path) as temporary:
     temporary.write_text(text, encoding="utf-8", errors="replace")
   return path
@@ -161,7 +161,7 @@ def figure(caption: str, curves: Mapping[str, Curve]) -> str:
   curves = {name: thinned(curve) for name, curve in curves.items()}
   xs = [x for curve in curves.values() for x, _ in curve]
   ys = [y for curve in curves.values() for _, y in curve]
-  (left, right), (low, high) = spread(xs) if min(xs) < max(xs) else spread([0, *xs]), spread(ys)
+  (left, right), (low, high) = axis_limits(xs) if min(xs) < max(xs) else axis_limits([0, *xs]), axis_limits(ys)
   across = lambda x: LEFT + (x - left) / (right - left) * (WIDTH - LEFT - 10)
   up = lambda y: TOP + (high - y) / (high - low) * (HEIGHT - TOP - BOTTOM)
   drawn, legend = [], []
@@ -202,7 +202,7 @@ def thinned(curve: Curve) -> Curve:
   return [*kept, curve[-1]]
 
 
-def spread(values: Sequence[float]) -> tuple[float, float]:
+def axis_limits(values: Sequence[float]) -> tuple[float, float]:
   """The lowest and the highest, apart."""
   low, high = min(values), max(values)
   return (low, high) if low < high else (low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)

@@ -26,7 +26,7 @@ from zoo.json_files import read_json
 from zoo.layers.compute import Compute
 from zoo.layers.stack import stack_layers, unstack_layers
 from zoo.sharding import shardings
-from zoo.storage import check_folder, is_remote, local_copy, make_folder, place, replacing
+from zoo.storage import as_path, check_folder, is_remote, local_copy, make_folder, replacing
 from zoo.tree import flatten, mismatch, unflatten, variables
 
 MODEL, PARAMS, CONFIG = "model.json", "params.safetensors", "config.json"
@@ -54,7 +54,7 @@ def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool 
   >>> sorted(file.name for file in pathlib.Path("tiny").iterdir())
   ['model.json', 'params.safetensors']
   """
-  folder = place(folder)
+  folder = as_path(folder)
   if not model.spec:
     raise UserError(f"{type(model).__name__} does not know how it was built. Make models to be saved with zoo.build.")
   holds = check_target(folder, model, overwrite)
@@ -144,7 +144,7 @@ def load(
   from zoo.data.tokenizers.open_clip import is_open_clip
   from zoo.hub import files, ids, loading  # Most runs never meet a published model.
 
-  folder = place(source) if is_remote(source) else ids.folder_of(source)
+  folder = as_path(source) if is_remote(source) else ids.folder_of(source)
   local = isinstance(folder, pathlib.Path) and not (folder / MODEL).exists()
   other = local and is_open_clip(folder)
   if other or local and files.is_published(folder):

@@ -26,7 +26,7 @@ def is_remote(path: str | os.PathLike) -> bool:
   return "://" in os.fspath(path)
 
 
-def place(path: str | os.PathLike) -> epath.Path:
+def as_path(path: str | os.PathLike) -> epath.Path:
   """A path to work with, here or in a bucket.
 
   Raises:

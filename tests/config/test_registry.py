@@ -45,26 +45,26 @@ def refusal(function, *args, **kwargs):
 
 def test_a_file_that_holds_a_function_of_its_name_is_found():
   assert registry.names("fruits") == ["apple"]
-  assert registry.named("fruits", "apple")("m", size=3) == ("m", 3, "red", None)
+  assert registry.lookup("fruits", "apple")("m", size=3) == ("m", 3, "red", None)
 
 
 def test_only_the_file_that_is_named_is_imported(fruits):
   (fruits / "zucchini.py").write_text("raise RuntimeError('imported')\n")
-  assert registry.named("fruits", "apple")
+  assert registry.lookup("fruits", "apple")
 
 
 @pytest.mark.parametrize("name", ["aple", "basket", "melon", "apple.apple", "../apple", "", None, 3])
 def test_another_name_is_refused_with_those_there_are(name):
-  assert "It has: apple." in refusal(registry.named, "fruits", name)
+  assert "It has: apple." in refusal(registry.lookup, "fruits", name)
 
 
 def test_a_misspelt_name_gets_a_suggestion():
-  assert "zoo/fruits has no 'aple'. Did you mean 'apple'?" in refusal(registry.named, "fruits", "aple")
+  assert "zoo/fruits has no 'aple'. Did you mean 'apple'?" in refusal(registry.lookup, "fruits", "aple")
 
 
 def test_a_section_calls_its_function_with_what_the_caller_supplies():
   section = {"name": "apple", "size": 3}
-  assert registry.call("fruits", section, "model", batch_size=5) == ("model", 3, "red", 5)
+  assert registry.build("fruits", section, "model", batch_size=5) == ("model", 3, "red", 5)
   assert section == {"name": "apple", "size": 3}
 
 
@@ -79,14 +79,14 @@ def test_a_section_calls_its_function_with_what_the_caller_supplies():
     ),
     ({"name": "apple", "size": 3, "model": 1}, "apple takes no 'model'."),
     ({"name": "apple", "size": 3, "batch_size": 1}, "apple takes no 'batch_size'."),
-    ({"name": "apple", "size": 2.5}, "apple.size is 2.5 (float). It must be a whole number."),
-    ({"name": "apple", "size": True}, "apple.size is True (bool). It must be a whole number."),
+    ({"name": "apple", "size": 2.5}, "apple.size is 2.5 (float). It must be an int."),
+    ({"name": "apple", "size": True}, "apple.size is True (bool). It must be an int."),
     ({"name": ["apple"], "size": 3}, "zoo/fruits has no \"['apple']\". Did you mean 'apple'?"),
-    ({"name": "apple", "size": 3, "colour": None}, "apple.colour is None (NoneType). It must be a text."),
+    ({"name": "apple", "size": 3, "colour": None}, "apple.colour is None (NoneType). It must be a str."),
   ],
 )
 def test_a_section_is_checked_against_the_signature(section, message):
-  assert message in refusal(registry.call, "fruits", section, "model", batch_size=5)
+  assert message in refusal(registry.build, "fruits", section, "model", batch_size=5)
 
 
 @pytest.mark.parametrize(
@@ -112,16 +112,16 @@ def test_a_value_of_the_annotated_type_is_taken(annotation, value):
 @pytest.mark.parametrize(
   ("annotation", "value", "wanted"),
   [
-    (int | None, "3", "a whole number or none"),
+    (int | None, "3", "an int or none"),
     (float, True, "a number"),
     (float, "0.1", "a number"),
-    (bool, 1, "true or false"),
-    (str, 3, "a text"),
+    (bool, 1, "a bool"),
+    (str, 3, "a str"),
     (list[int], 3, "a list"),
     (Sequence[str], "text", "a list"),
-    (Mapping[str, Any], [1], "a section"),
-    (list[int], [1, "2"], "a whole number"),
-    (Sequence[str] | None, ["a", None], "a text"),
+    (Mapping[str, Any], [1], "a mapping"),
+    (list[int], [1, "2"], "an int"),
+    (Sequence[str] | None, ["a", None], "a str"),
     (tuple[float, ...], (0.5, [1]), "a number"),
   ],
 )
@@ -135,10 +135,10 @@ def test_a_function_that_takes_any_option_refuses_none():
 
 def test_an_offer_is_for_those_who_ask_and_no_option_of_a_config():
   """Of the objectives a contrast asks how rows are spread over devices, classify does not."""
-  assert registry.call("objectives", {"name": "classify"}, None, offers={"by_row": None})
-  assert registry.call("objectives", {"name": "contrastive"}, None, offers={"by_row": None})
+  assert registry.build("objectives", {"name": "classify"}, None, offers={"by_row": None})
+  assert registry.build("objectives", {"name": "contrastive"}, None, offers={"by_row": None})
   with pytest.raises(UserError, match="contrastive takes no 'by_row'"):
-    registry.call("objectives", {"name": "contrastive", "by_row": 1}, None, offers={"by_row": None})
+    registry.build("objectives", {"name": "contrastive", "by_row": 1}, None, offers={"by_row": None})
 
 
 @pytest.mark.parametrize("package", ENTRIES)
@@ -146,12 +146,12 @@ def test_a_registry_offers_nothing_but_entries(package):
   home, _, kind = ENTRIES[package].rpartition(".")
   kind = getattr(importlib.import_module(home if home == "collections.abc" else f"zoo.{home}"), kind)
   for name in registry.names(package):
-    returns = typing.get_type_hints(registry.named(package, name))["return"]
+    returns = typing.get_type_hints(registry.lookup(package, name))["return"]
     kinds = [typing.get_origin(one) or one for one in typing.get_args(returns) or (returns,)]
     assert returns is kind or all(issubclass(one, kind) for one in kinds), name
 
 
 @pytest.mark.parametrize("name", ["augment", "published", "images", "sources", "tokenizers"])
 def test_helpers_and_packages_are_no_pipelines(name):
-  message = refusal(registry.call, "data", {"name": name})
+  message = refusal(registry.build, "data", {"name": name})
   assert message.startswith(f"zoo/data has no '{name}'.") and "It has: denoising, documents, image_text" in message

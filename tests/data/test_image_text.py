@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.data import toys
-from zoo.config.registry import call
+from zoo.config import registry
 from zoo.data.image_text import image_text
 from zoo.data.pipeline import batches
 from zoo.data.tokenizers import tokenizer
@@ -131,7 +131,7 @@ def test_memory_changes_nothing_but_speed(tmp_path, options):
 
 def test_a_config_section_opens_a_dataset_of_tfds(tmp_path):
   section = {"name": "image_text", "source": "tfds:toy_pairs", "split": "train[:7]", "data_dir": str(tmp_path)}
-  records = call("data", section | {"tokenizer": "bytes", "alternatives": "keywords", "templates": ("a {}",)})
+  records = registry.build("data", section | {"tokenizer": "bytes", "alternatives": "keywords", "templates": ("a {}",)})
   assert len(records) == 7 and records.info["image_size"] == 8
   for index in range(7):
     assert records.caption(index) == f"a number {records[index]['group']}"

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.data import toys
-from zoo.config.registry import call
+from zoo.config import registry
 from zoo.data.labelled_images import labelled_images
 from zoo.data.pipeline import batches, eval_batches
 from zoo.errors import UserError
@@ -35,7 +35,7 @@ def test_folders_of_classes(folders):
 
 def test_a_config_section_opens_a_dataset_of_tfds(tmp_path):
   section = {"name": "labelled_images", "source": "tfds:toy_pairs", "data_dir": str(tmp_path), "background": "black"}
-  records = call("data", section)
+  records = registry.build("data", section)
   assert records.info["class_names"] == ["even", "odd"]
   for index in range(len(records)):
     example = records[index]

@@ -5,7 +5,7 @@ import pytest
 
 from tests.data.test_pipeline import Numbers
 from tests.data.toys import write_jsonl
-from zoo.config.registry import call
+from zoo.config import registry
 from zoo.data.mixture import mixture
 from zoo.data.pipeline import batches, eval_batches
 from zoo.errors import UserError
@@ -79,9 +79,13 @@ def texts(tmp_path, monkeypatch):
 def test_tasks_of_unlike_lengths_share_batches_that_are_padded_to_what_their_rows_need(texts):
   pairs, spans = texts
   members = {"rewrite": pairs, "restore": spans}
-  records = call("data", {"name": "mixture", "members": members, "rates": {"rewrite": 0.75, "restore": 0.25}})
+  records = registry.build("data", {"name": "mixture", "members": members, "rates": {"rewrite": 0.75, "restore": 0.25}})
   assert records.info["members"] == {"rewrite": 60, "restore": len(records) - 60}
-  assert records.info["vocab_size"] == call("data", spans).info["vocab_size"] > call("data", pairs).info["vocab_size"]
+  assert (
+    records.info["vocab_size"]
+    == registry.build("data", spans).info["vocab_size"]
+    > registry.build("data", pairs).info["vocab_size"]
+  )
   assert records.info["max_length"] == 20
   seen = set()
   for batch in (batches(records, 8, seed=0)[step] for step in range(16)):
@@ -91,7 +95,7 @@ def test_tasks_of_unlike_lengths_share_batches_that_are_padded_to_what_their_row
     assert (batch["tokens"][~batch["valid"]] == records.pad).all()
     seen.add(batch["tokens"].shape[1])
   assert len(seen) > 1
-  whole, alone = records[3], call("data", pairs)[3]
+  whole, alone = records[3], registry.build("data", pairs)[3]
   np.testing.assert_array_equal(whole["tokens"][:14], alone["tokens"])
   assert not whole["valid"][14:].any() and (whole["tokens"][14:] == records.pad).all()
 

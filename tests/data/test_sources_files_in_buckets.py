@@ -9,7 +9,7 @@ from tests.data.test_sources_files import everything, texts
 from tests.test_storage import folder as bucket  # noqa: F401 - A fixture.
 from zoo.data.sources import open_source
 from zoo.errors import UserError
-from zoo.storage import place
+from zoo.storage import as_path
 
 FILES = {
   "texts/a.txt": b"a",
@@ -34,7 +34,7 @@ def data(bucket, tmp_path, monkeypatch):  # noqa: F811
     toys.write_tar(tmp_path / "data" / f"{shard}.tar", {f"{shard}.png": toys.png("red"), f"{shard}.txt": f"h{shard}"})
   for path in (tmp_path / "data").rglob("*"):
     if path.is_file():
-      copy = place(f"gs://bucket/{path.relative_to(tmp_path)}")
+      copy = as_path(f"gs://bucket/{path.relative_to(tmp_path)}")
       copy.parent.mkdir(parents=True, exist_ok=True)
       copy.write_bytes(path.read_bytes())
   return tmp_path / "data", "gs://bucket/data"
@@ -70,7 +70,7 @@ def test_splits_and_what_is_missing_are_told_of_a_bucket_too(data):
   with pytest.raises(UserError, match="There is no folder or file gs://bucket/data/none"):
     open_source(f"text:{data[1]}/none")
   source = open_source(f"text:{data[1]}/texts/a.txt")
-  place(f"{data[1]}/texts/a.txt").unlink()
+  as_path(f"{data[1]}/texts/a.txt").unlink()
   with pytest.raises(UserError, match="gs://bucket/data/texts/a.txt cannot be read"):
     texts(source)
   with pytest.raises(UserError, match="https://x/a.txt: there are folders here and at gs://, s3://, az://"):

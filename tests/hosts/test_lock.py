@@ -13,16 +13,16 @@ from zoo.hosts import lock
 
 HOLDS = """
 import sys, time
-from zoo.hosts.lock import Claim
+from zoo.hosts.lock import RunLock
 
-with Claim(sys.argv[1], patience=0, note=print):
+with RunLock(sys.argv[1], patience=0, note=print):
   print("holds", flush=True)
   time.sleep(600)
 """
 
 
 def claimed(folder, note=lambda line: None, patience=0):
-  return lock.Claim(folder, patience=patience, note=note)
+  return lock.RunLock(folder, patience=patience, note=note)
 
 
 def test_a_second_job_is_refused_until_the_first_has_ended_however_it_did(tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 import zoo
 from zoo.build import sizes_of
-from zoo.config.registry import named, names, parameters_of
+from zoo.config.registry import lookup, names, parameters_of
 from zoo.errors import UserError
 from zoo.layers.compute import Compute, computing, resolve
 from zoo.layers.stack import stack
@@ -44,7 +44,7 @@ def test_stacking_is_what_a_stack_takes():
 
 @pytest.mark.parametrize("family", names("models"))
 def test_every_family_takes_the_options_of_computing_and_they_are_no_part_of_a_model(family):
-  parameters = parameters_of(named("models", family))
+  parameters = parameters_of(lookup("models", family))
   assert tuple(parameters)[-len(COMPUTING) :] == COMPUTING == tuple(Compute.__annotations__)
   assert {name: parameters[name].default for name in COMPUTING} == {
     **{"dropout": 0.0, "drop_path": 0.0, "dtype": None, "scan": None, "remat": None}
@@ -58,5 +58,5 @@ def test_options_that_families_share_are_checked_and_told_as_their_own():
   assert (shared["num_kv_heads"], shared["head"], shared["dropout"], shared["window"]) == (1, "lm", 0.25, None)
   with pytest.raises(UserError, match="llama takes no 'num_kv_head'. Did you mean 'num_kv_heads'?"):
     zoo.build("llama", **sizes, num_kv_head=1)
-  with pytest.raises(UserError, match=r"llama.qk_norm is 1 \(int\). It must be true or false"):
+  with pytest.raises(UserError, match=r"llama.qk_norm is 1 \(int\). It must be a bool"):
     zoo.build("llama", **sizes, qk_norm=1)

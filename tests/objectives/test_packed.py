@@ -64,7 +64,7 @@ def test_a_decoder_learns_of_packed_texts_what_it_learns_of_each(family):
   model = zoo.build(family, **DECODERS[family])
   params = filled(model, *model.example())
   options = {"balance": 0.1} if family == "mixtral" else {}
-  objective = registry.call("objectives", {"name": "causal_lm", **options}, model)
+  objective = registry.build("objectives", {"name": "causal_lm", **options}, model)
   agree(*(grown(objective, params, batch(*how)) for how in ((side_by_side, True), (alone, False))))
 
 
@@ -72,7 +72,7 @@ def test_a_decoder_learns_of_packed_texts_what_it_learns_of_each(family):
 def test_an_encoder_learns_of_packed_texts_what_it_learns_of_each(family):
   model = zoo.build(family, **ENCODERS[family])
   params = filled(model, *model.example())
-  objective = registry.call("objectives", {"name": "masked_lm", "mask_token": 1, "vocab_size": 23}, model)
+  objective = registry.build("objectives", {"name": "masked_lm", "mask_token": 1, "vocab_size": 23}, model)
   each = objective.prepare(batch(alone, False))
   # What is hidden is drawn per row: the packed rows take what was drawn for each text.
   sizes = [len(text) for text in TEXTS]
@@ -88,7 +88,7 @@ def test_an_encoder_learns_of_packed_texts_what_it_learns_of_each(family):
 
 def test_no_token_is_predicted_from_the_text_before_it():
   model = zoo.build("gpt", **TOWER)
-  objective = registry.call("objectives", {"name": "causal_lm"}, model)
+  objective = registry.build("objectives", {"name": "causal_lm"}, model)
   found = objective.forward(filled(model, *model.example()), batch(side_by_side, True))
   assert found["count"].tolist() == [sum(length - 1 for length in row) for row in LENGTHS]
 

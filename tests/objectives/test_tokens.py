@@ -63,8 +63,8 @@ def assert_close(got, want):
 def test_chunks_leave_loss_metrics_and_gradients_as_they_are_in_every_family(family, sizes, options):
   """With dropout, which is drawn alike. 24 tokens are 3 of each row, which divide hardly any of the lengths."""
   model, batch = zoo.build(family, **sizes), batch_for(family)
-  plain = registry.call("objectives", options, model)
-  chunked = registry.call("objectives", {**options, "chunk": 24}, model)
+  plain = registry.build("objectives", options, model)
+  chunked = registry.build("objectives", {**options, "chunk": 24}, model)
   params = drawn(plain, batch)
   both = jax.jit(lambda params, batch: [value_and_grad(form)(params, batch, RNG) for form in (plain, chunked)])
   want, got = both(params, batch)
@@ -152,4 +152,4 @@ def test_mistakes_end_in_one_line():
     sizes = {name: x for name, x in sizes.items() if family != "t5" or name != "max_length"}
     more = {"vocab_size": 23} if family == "bert" else {}
     with pytest.raises(UserError, match=r"\.chunk needs a model that predicts tokens, \w+ does not. Choose its head"):
-      registry.call("objectives", {**options, **more, "chunk": 4}, zoo.build(family, **sizes))
+      registry.build("objectives", {**options, **more, "chunk": 4}, zoo.build(family, **sizes))

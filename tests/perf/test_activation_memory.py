@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import pytest
 
 from zoo.objectives.objective import Objective
-from zoo.perf.activation_memory import kept
+from zoo.perf.activation_memory import saved_activation_bytes
 
 ROWS, DIM, DEPTH = 6, 5, 3
 PARAMS = {"w": jax.ShapeDtypeStruct((DEPTH, DIM, DIM), jnp.float32)}
@@ -16,7 +16,7 @@ def objective(remat):
   def layer(h, w):
     return jnp.sin(h @ w.astype(jnp.bfloat16).astype(jnp.float32)), None
 
-  def forward(params, batch, rng=None):
+  def forward(params, batch, rng=None, context=None):
     policy = {"full": jax.checkpoint, "none": lambda body: body}[remat]
     return {"out": jax.lax.scan(policy(layer), batch["x"], params["w"])[0]}
 
@@ -24,7 +24,7 @@ def objective(remat):
 
 
 def count(remat, accumulate=1):
-  return kept(objective(remat), PARAMS, BATCH, jax.random.key(0), accumulate)
+  return saved_activation_bytes(objective(remat), PARAMS, BATCH, jax.random.key(0), accumulate)
 
 
 def test_what_each_layer_was_given_waits_for_the_backward_pass():

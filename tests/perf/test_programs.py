@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 
 from zoo.perf import programs as timing
-from zoo.perf.programs import Programs, memory, needed
+from zoo.perf.programs import CompiledSteps, memory, needed
 from zoo.perf.speed import Speed
 
 
 @pytest.fixture
 def run():
-  """-> Programs, its Speed, and a function that runs a batch of so many rows."""
+  """-> CompiledSteps, its Speed, and a function that runs a batch of so many rows."""
   speed = Speed(0)
-  programs = Programs(jax.jit(lambda state, batch: (state + batch["x"].sum(), batch["x"] * 2), donate_argnums=0), speed)
+  programs = CompiledSteps(
+    jax.jit(lambda state, batch: (state + batch["x"].sum(), batch["x"] * 2), donate_argnums=0), speed
+  )
 
   def rows(count):
     return programs(count, jnp.float32(1), {"x": jnp.ones((count, 3))})
@@ -46,7 +48,7 @@ def test_compilation_is_measured_apart_and_is_no_time_of_training(monkeypatch):
   compiled = taking(2, ())
   compiled.memory_analysis = lambda: None
   speed = Speed(0)
-  programs = Programs(
+  programs = CompiledSteps(
     types.SimpleNamespace(lower=taking(30, types.SimpleNamespace(compile=taking(40, compiled)))), speed
   )
   programs("a shape", 0, 0)

@@ -90,7 +90,7 @@ def test_a_config_is_compiled_for_devices_that_only_have_to_be_named(monkeypatch
 def test_data_of_a_config_are_stood_in_for_in_rows_that_are_full(path, tmp_path):
   config, _ = load([f"--config={path}"])
   data = stand_in(config.data.to_dict(), tmp_path)
-  records = registry.call("data", without(data, "augment", "workers"))
+  records = registry.build("data", without(data, "augment", "workers"))
   example = records[0]
   if data["name"] != "packed":  # Of whole pairs.
     assert all(np.all(array) for name, array in example.items() if name.endswith("valid"))

@@ -101,7 +101,7 @@ def compiled(family, name, axes, rules=None, strategy="replicated", length=64, *
   """The gradient's program on a mesh, and the mesh."""
   mesh = make_mesh(axes)
   model = zoo.build(family, vocab_size=23, max_length=length, depth=2, num_heads=2, **sizes)
-  objective = registry.call("objectives", {"name": name}, model)
+  objective = registry.build("objectives", {"name": name}, model)
   batch = tiny_batch(rows=8, length=length)
   shapes = jax.eval_shape(objective.init, jax.random.key(0), batch)
   rules = read([], mesh) if rules is None else rules

@@ -34,7 +34,7 @@ def training(family, change=lambda model: model, accumulate=1, **others):
   """-> init(rng) -> state, step(state, batch) -> (state, loss), as train.py has them; of the changed model."""
   name, sizes = FAMILIES[family]
   model = change(zoo.build(family, **sizes | others))
-  objective = registry.call("objectives", {"name": name, **OBJECTIVES[name]}, model)
+  objective = registry.build("objectives", {"name": name, **OBJECTIVES[name]}, model)
   batch = tiny_batch(rows=2)
   shapes = jax.eval_shape(objective.init, jax.random.key(0), batch)
   transform, _ = optim.optimizer(shapes, 5, learning_rate=0.01, weight_decay=0.1, clip_norm=1.0)

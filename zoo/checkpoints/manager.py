@@ -23,12 +23,12 @@ from jax.experimental import multihost_utils
 
 from zoo import storage
 from zoo.checkpoints.fingerprints import fingerprints
-from zoo.checkpoints.orbax_logging import hush_orbax
+from zoo.checkpoints.orbax_logging import silence_orbax
 from zoo.checkpoints.restore import (
   CHECKSUMS,
   FINGERPRINTS,
   SCORE,
-  Damaged,
+  CorruptCheckpoint,
   absolute,
   described,
   problem,
@@ -77,7 +77,7 @@ class Checkpoints:
       raise UserError(f"{self.folder} is a file, so no checkpoints can be kept there. Choose another workdir.")
     self.best_name, self.best_mode, self._note, self._check = best, best_mode, note, check
     self._policy = NewestAndBest(keep)
-    hush_orbax()
+    silence_orbax()
 
   @functools.cached_property
   def manager(self) -> ocp.CheckpointManager:
@@ -158,12 +158,12 @@ class Checkpoints:
     """
     if "manager" in self.__dict__:
       self.wait()
-    found = consensus.agreed(steps(self.folder))
+    found = consensus.from_first_host(steps(self.folder))
     damaged: dict[int, str] = {}
 
     def fine(step: int, why: str | None) -> bool:
       """Whether all hosts say so; one that cannot read what others can has taken note too."""
-      if whole := consensus.everywhere(why is None):
+      if whole := consensus.all_hosts(why is None):
         return whole
       damaged[step] = why or "another host cannot read it"
       return False
@@ -174,7 +174,7 @@ class Checkpoints:
       try:
         state, saved = read_unverified(folder, shapes), saved_fingerprints(folder) or {}
         why = None if saved else "its fingerprints are missing"
-      except Damaged as error:
+      except CorruptCheckpoint as error:
         why = error.reason
       if fine(step, why) and fine(step, problem(lambda here=(folder, state, saved): verify(*here))):
         self._set_aside(damaged, step)
@@ -183,7 +183,7 @@ class Checkpoints:
     if not damaged:
       return None
     listed = "; ".join(f"{step}: {damaged[step]}" for step in sorted(damaged, reverse=True))
-    raise Damaged(
+    raise CorruptCheckpoint(
       f"{self.folder} cannot be read, none of its checkpoints is whole ({listed}). Nothing was changed. Bring back a "
       "copy, or choose another workdir to begin anew.",
       listed,
@@ -237,7 +237,7 @@ class Checkpoints:
     try:
       yield
     except (OSError, ValueError, RuntimeError) as error:
-      if lost := consensus.lost(error):
+      if lost := consensus.jax_error_in(error):
         raise lost from None
       if jax.process_index() == 0:
         for torn in _torn(self.folder):

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def hush_orbax() -> None:
+def silence_orbax() -> None:
   """Of the loggers and the hook for errors in threads, takes what only repeats that a checkpoint was not written.
 
   Of several writes that fail Orbax waits for the first, then closes its event loop: TensorStore's threads print a

@@ -19,13 +19,13 @@ from zoo.checkpoints.fingerprints import fingerprints
 from zoo.errors import UserError, shown
 from zoo.hosts import consensus
 from zoo.json_files import check_file, parse_json
-from zoo.storage import is_remote, place
+from zoo.storage import as_path, is_remote
 from zoo.tree import mismatch, path_name
 
 CHECKSUMS, FINGERPRINTS, SCORE = "checksums.json", "fingerprints", "metrics/metrics"
 
 
-class Damaged(UserError):
+class CorruptCheckpoint(UserError):
   """A checkpoint cannot be read, or is not what was saved; another one may be fine. `reason` is why, alone."""
 
   def __init__(self, message: str, reason: str):
@@ -46,7 +46,8 @@ def read_score(folder: epath.Path) -> dict[str, Any] | None:
   """The score stored with a checkpoint, for `zoo.checkpoints.retention.best_step`; None if there is none.
 
   Raises:
-    Damaged: it has changed, what Orbax keeps beside it cannot be read, or the folder has the name of another step.
+    CorruptCheckpoint: it has changed, Orbax's metadata beside it cannot be read, or the folder has the name of
+      another step.
   """
   with reading(folder):
     if (folder / "_CHECKPOINT_METADATA").exists():
@@ -80,12 +81,13 @@ def sum_of_score(score: Mapping[str, Any]) -> int:
 
 
 def verify(folder: epath.Path, state: Any, saved: Mapping[str, int]) -> None:
-  """Raises Damaged if `state`, or the part of it that was read, has not the bits that were saved. For all hosts."""
+  """Raises CorruptCheckpoint, on every host, unless `state`, or the part of it that was read, is bit-equal to what was
+  saved."""
   changed = [name for name, number in fingerprints(state).items() if saved.get(name) != number]
   if changed:
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
     why = f"the numbers of {', '.join(changed[:3])}{more} have changed since they were saved"
-    raise Damaged(f"{folder} cannot be read: {why}. Take another checkpoint, or a copy.", why)
+    raise CorruptCheckpoint(f"{folder} cannot be read: {why}. Take another checkpoint, or a copy.", why)
 
 
 def read_unverified(folder: epath.Path, shapes: Any) -> Any:
@@ -124,17 +126,17 @@ def reading(folder: epath.Path) -> Generator[None]:
   try:
     yield
   except Exception as error:
-    if lost := consensus.lost(error):
+    if lost := consensus.jax_error_in(error):
       raise lost from None
     why = reason_of(error)
-    raise Damaged(f"{folder} cannot be read: {why}. Take another checkpoint, or a copy.", why) from error
+    raise CorruptCheckpoint(f"{folder} cannot be read: {why}. Take another checkpoint, or a copy.", why) from error
 
 
 def problem(check: Callable[[], Any]) -> str | None:
-  """Why a checkpoint is damaged, by a check that may raise Damaged; None if it does not."""
+  """Why a checkpoint is damaged, by a check that may raise CorruptCheckpoint; None if it does not."""
   try:
     check()
-  except Damaged as error:
+  except CorruptCheckpoint as error:
     return error.reason
   return None
 
@@ -157,7 +159,7 @@ def _placed(leaf: Any, sharding: jax.sharding.Sharding) -> Any:
 
 def absolute(folder: str | os.PathLike) -> epath.Path:
   """As Orbax wants it; a bucket is absolute as it is."""
-  return place(folder if is_remote(folder) else os.path.abspath(folder))
+  return as_path(folder if is_remote(folder) else os.path.abspath(folder))
 
 
 def reason_of(error: Exception) -> str:

@@ -18,11 +18,11 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from zoo.config.overrides import override, split
-from zoo.config.registry import named, names, takes
+from zoo.config.registry import lookup, names, takes
 from zoo.config.schema import OPTIONAL, REQUIRED, Section, check, flatten, resolve, with_defaults
 from zoo.errors import UserError, did_you_mean
 from zoo.json_files import check_file, read_json
-from zoo.storage import place, replacing
+from zoo.storage import as_path, replacing
 
 # A run that goes on has these in common with its beginning, but for details that leave its results as they are.
 SAME_RUN = ("seed", "batch_size", "model", "objective", "optimizer")
@@ -96,13 +96,13 @@ def _further(config: Mapping[str, Any]) -> Iterator[str]:
   ):
     entries = config[section]
     if isinstance(entries.get(key), str) and entries[key] in names(package):
-      others = [name for name in takes(named(package, entries[key]), SUPPLIED) if name not in entries]
+      others = [name for name in takes(lookup(package, entries[key]), SUPPLIED) if name not in entries]
       yield f"--config.{section}.KEY may be, for {entries[key]}, also: {', '.join(others) or 'nothing'}"
 
 
 def read(source: str | os.PathLike) -> dict[str, Any]:
   """The config of a Python file, of a config.json or of the run folder that has one, as plain data, unchecked."""
-  path = place(source)
+  path = as_path(source)
   if path.is_dir():
     path = path / "config.json"
   if not path.exists():
@@ -139,7 +139,7 @@ def to_json(config: Section) -> str:
 
 def save(config: Section, folder: str | os.PathLike) -> None:
   """Writes config.json into the run folder in one step: who reads it meanwhile sees all of it or the old one."""
-  folder = place(folder)
+  folder = as_path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   with replacing(folder / "config.json") as path:
     path.write_text(to_json(config))
@@ -158,7 +158,7 @@ def check_same_run(config: Section, folder: str | os.PathLike) -> None:
 
   Or a model that is no run's: it would be in the way when training has ended.
   """
-  folder = place(folder)
+  folder = as_path(folder)
   if not (folder / "config.json").exists():
     if (folder / "model.json").exists():
       raise UserError(f"{folder} holds a model and no run. Choose another folder with --config.workdir=FOLDER.")

@@ -119,7 +119,7 @@ def parse(where: str, text: str, old: Any) -> Any:
   if isinstance(old, str):  # A name may give way to the list or section that the top level takes in its place.
     return value if isinstance(value, KINDS.get(where.removeprefix("config."), str)) else text
   if isinstance(old, bool):
-    fits, wanted = isinstance(value, bool), "true or false"
+    fits, wanted = isinstance(value, bool), "a bool"
   elif isinstance(old, int | float):
     value = float(text) if text.lower().lstrip("+-") in ("inf", "nan") else value
     fits, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
@@ -132,7 +132,7 @@ def parse(where: str, text: str, old: Any) -> Any:
   else:
     fits, wanted = (
       isinstance(value, dict),
-      f"a section. Set an entry of it, as in --{where}.{next(iter(old), 'key')}=...",
+      f"a mapping. Set an entry of it, as in --{where}.{next(iter(old), 'key')}=...",
     )
   if not fits:
     raise UserError(f"{where} is {shown(text)}. It must be {wanted}.")

@@ -25,7 +25,7 @@ def _modules(package: str) -> list[str]:
   return sorted(info.name for info in files if not info.ispkg)
 
 
-def named(package: str, name: str) -> Callable:
+def lookup(package: str, name: str) -> Callable:
   """The function `name` of `zoo/<package>/<name>.py`. Raises UserError with the names there are."""
   if isinstance(name, str) and name in _modules(package):  # So that one module is imported and not all.
     function = getattr(importlib.import_module(f"zoo.{package}.{name}"), name, None)
@@ -36,7 +36,7 @@ def named(package: str, name: str) -> Callable:
   raise UserError(f"zoo/{package} has no {shown(str(name))}.{near} It has: {', '.join(offered)}.")
 
 
-def call(package: str, options: Section, *args: Any, offers: Mapping[str, Any] | None = None, **supplied: Any) -> Any:
+def build(package: str, options: Section, *args: Any, offers: Mapping[str, Any] | None = None, **supplied: Any) -> Any:
   """Calls the function that the config section `options` names, with its other entries as keyword arguments.
 
   Args:
@@ -50,7 +50,7 @@ def call(package: str, options: Section, *args: Any, offers: Mapping[str, Any] |
   if "name" not in options:
     raise UserError(f"A section for zoo/{package} needs a 'name'. It may be: {', '.join(names(package))}.")
   name = options.pop("name")
-  function = named(package, name)
+  function = lookup(package, name)
   parameters = parameters_of(function)
   positional = list(parameters)[: len(args)]
   supplied |= {name: value for name, value in (offers or {}).items() if name in parameters}
@@ -63,7 +63,7 @@ def parameters_of(function: Callable) -> dict[str, inspect.Parameter]:
 
   An entry `Annotated[type, default]` has that default; another one has none.
 
-  >>> list(parameters_of(named("models", "vit")))[-5:]
+  >>> list(parameters_of(lookup("models", "vit")))[-5:]
   ['dropout', 'drop_path', 'dtype', 'scan', 'remat']
   """
   parameters = {}
@@ -82,7 +82,7 @@ def parameters_of(function: Callable) -> dict[str, inspect.Parameter]:
 def takes(function: Callable, given: Iterable[str] = ()) -> list[str]:
   """The options of a function that a user may set: its parameters but for those that the caller supplies.
 
-  >>> takes(named("objectives", "causal_lm"), given=["model", "by_row"])
+  >>> takes(lookup("objectives", "causal_lm"), given=["model", "by_row"])
   ['balance', 'chunk']
   """
   parameters = parameters_of(function).values()
@@ -115,16 +115,16 @@ def check_options(function: Callable, options: Mapping[str, Any], what: str, giv
 
 # What a config can hold for an annotation, and how to say it.
 _KINDS = {
-  int: ((int,), "a whole number"),
+  int: ((int,), "an int"),
   float: ((int, float), "a number"),
-  bool: ((bool,), "true or false"),
-  str: ((str,), "a text"),
+  bool: ((bool,), "a bool"),
+  str: ((str,), "a str"),
   type(None): ((type(None),), "none"),
   list: ((list, tuple), "a list"),
   tuple: ((list, tuple), "a list"),
   Sequence: ((list, tuple), "a list"),
-  dict: ((Mapping,), "a section"),
-  Mapping: ((Mapping,), "a section"),
+  dict: ((Mapping,), "a mapping"),
+  Mapping: ((Mapping,), "a mapping"),
 }
 
 

@@ -86,13 +86,13 @@ OR_NONE = {
   "bad_loss.spike": (int, float, type(None)),
 }
 _SPOKEN: dict[Any, str] = {
-  int: "a whole number",
-  str: "a text",
-  bool: "true or false",
-  dict: "a section",
+  int: "an int",
+  str: "a str",
+  bool: "a bool",
+  dict: "a mapping",
   list: "a list of rules",
   (str, list): "the name of a strategy or a list of rules",
-  (str, dict, type(None)): "a folder or an id, a section with a source, or none",
+  (str, dict, type(None)): "a folder or an id, a mapping with a source, or none",
   OR_NONE["checkpoint.best"]: "the name of a metric, or none",
   OR_NONE["bad_loss.spike"]: "a number, or none",
 }

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from zoo.config import registry
 from zoo.config.loading import without
-from zoo.config.registry import call
 from zoo.data.sources import open_source
 from zoo.errors import UserError
 from zoo.json_files import read_json
-from zoo.storage import is_remote, place
+from zoo.storage import as_path, is_remote
 
 CONFIG = "config.json"
 
@@ -35,8 +35,8 @@ def load_data(source: Any, split: str = "test") -> Any:
   if isinstance(source, str) and ":" in source and not is_remote(source):
     return open_source(source, split)
   if not isinstance(source, Mapping):
-    folder: Any = place(source)
+    folder: Any = as_path(source)
     if not (folder / CONFIG).exists():
       raise UserError(f"{source} holds no {CONFIG}: it is no run folder. A source is named as tfds:emoji is.")
     source = read_json(folder / CONFIG)["data"]
-  return call("data", {**without(source, "augment", "workers"), "split": split})
+  return registry.build("data", {**without(source, "augment", "workers"), "split": split})

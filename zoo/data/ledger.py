@@ -14,7 +14,7 @@ from jax.experimental import multihost_utils
 
 from zoo.data.bad_records import SHOWN, BadRecord, too_many
 from zoo.errors import UserError
-from zoo.storage import is_remote, place, replacing
+from zoo.storage import as_path, is_remote, replacing
 
 FILE = "bad_records.jsonl"
 
@@ -44,7 +44,7 @@ class Ledger:
     *,
     note: Callable[[str], Any] | None = None,
   ):
-    self.path, self.records, self.skips = place(folder) / FILE, records, records.policy.skips
+    self.path, self.records, self.skips = as_path(folder) / FILE, records, records.policy.skips
     self._note = note
     self._pending: list[tuple[int, int]] = []
     self._met: set[int] = set()

@@ -19,7 +19,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from zoo.config.registry import call
+from zoo.config import registry
 from zoo.data.bad_records import first_example
 from zoo.data.padding import PADDED
 from zoo.data.padding import buckets as make_buckets
@@ -59,7 +59,7 @@ def mixture(
     listed = ", ".join(f"{name} {rates[name]:g}" for name in names)
     raise UserError(f"mixture.rates are {listed}, {total:g} together. They must be 1 together.")
   shared = {} if bad_records is None else {"bad_records": bad_records}
-  of_section = lambda data: call("data", {**shared, **data}) if isinstance(data, Mapping) else data
+  of_section = lambda data: registry.build("data", {**shared, **data}) if isinstance(data, Mapping) else data
   opened = {name: of_section(data) for name, data in members.items()}
   for name, records in opened.items():
     if len(records) == 0:

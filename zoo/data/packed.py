@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.config.registry import call
+from zoo.config import registry
 from zoo.data.pipeline import Example, Records
 from zoo.errors import UserError
 
@@ -45,7 +45,7 @@ def packed(
   configs/transformer_rewrite.py in rows of 128 and 128, where batches of 32 in four buckets reach 0.69.
   """
   shared = {} if bad_records is None else {"bad_records": bad_records}
-  records = call("data", {**shared, **data}) if isinstance(data, Mapping) else data
+  records = registry.build("data", {**shared, **data}) if isinstance(data, Mapping) else data
   if getattr(records, "sizes", None) is None:
     raise UserError(
       "packed needs texts whose lengths are known before. Use the pipeline documents, or of pairs text_pairs."

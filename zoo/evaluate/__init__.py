@@ -12,8 +12,9 @@ from typing import Any
 
 import jax
 
+from zoo.config import registry
 from zoo.config.loading import without
-from zoo.config.registry import call, named
+from zoo.config.registry import lookup
 from zoo.config.schema import resolve
 from zoo.errors import UserError, naming, shown
 from zoo.evaluate.artifacts import check_name
@@ -45,7 +46,7 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
       options = {"name": key, **options}
       if isinstance(rows := options.get("batch_size"), int) and rows < 1:
         raise UserError(f"batch_size is {rows}. It must be at least 1.")
-      if "file" in inspect.signature(named("evaluate", options["name"])).parameters:
+      if "file" in inspect.signature(lookup("evaluate", options["name"])).parameters:
         options = {"file": key, **options}
         file = check_name(options["file"])
         if (other := files.setdefault(file.lower(), key)) != key:
@@ -54,7 +55,7 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
         common = without(data, "fit", "background", "image_size") if image_processor(model) is not None else data
         options = {name: inherited(entry, common) if name in INHERIT else entry for name, entry in options.items()}
       with opening() as opened:
-        evaluate = call("evaluate", options, model)
+        evaluate = registry.build("evaluate", options, model)
       skips = any(records.policy.skips for records in opened)
       ready[key] = Skipping(evaluate, [(records.name, records.bad) for records in opened]) if skips else evaluate
   return ready

@@ -26,11 +26,11 @@ from zoo.config.overrides import split
 from zoo.data.tokenizers.open_clip import is_open_clip
 from zoo.errors import UserError, did_you_mean, exits_with_one_line, setting_up
 from zoo.evaluate.artifacts import write_json, write_text
-from zoo.hosts.libtpu import hush_libtpu
+from zoo.hosts.libtpu import silence_libtpu
 from zoo.hub.files import CONFIG, is_published
 from zoo.hub.ids import folder_of
 from zoo.saving import MODEL
-from zoo.storage import check_folder, is_remote, make_folder, place
+from zoo.storage import as_path, check_folder, is_remote, make_folder
 
 FLAGS = {
   "run": "folder of the run",
@@ -44,7 +44,7 @@ FLAGS = {
 @exits_with_one_line
 def main(argv: list[str]) -> int:
   """Runs the evaluators that the arguments ask for; 0 when all is well."""
-  hush_libtpu()
+  silence_libtpu()
   options, _ = split(argv, FLAGS)
   if "run" in options and "config" not in options and not options["help"]:
     _check_run(options["run"])
@@ -52,8 +52,8 @@ def main(argv: list[str]) -> int:
   if "run" not in options:
     raise UserError("Which run? Name its folder, as in --run=runs/clip_emoji. --help lists the flags.")
   with setting_up():
-    folder = place(options["run"]) if is_remote(options["run"]) else folder_of(options["run"])
-    workdir = place(options.get("workdir") or _workdir(options["run"], folder))
+    folder = as_path(options["run"]) if is_remote(options["run"]) else folder_of(options["run"])
+    workdir = as_path(options.get("workdir") or _workdir(options["run"], folder))
     check_folder(workdir, "Choose another --workdir.")
     ignore = options["ignore"].split(",") if "ignore" in options else ()
     model, params, step = restore(folder, options.get("step"), ignore)

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 
 from zoo.errors import UserError, shown
-from zoo.storage import make_folder, place, replacing
+from zoo.storage import as_path, make_folder, replacing
 
 RUN = ("config", "environment", "evaluation", "metrics", "model", "page", "params", "wandb_id")  # Files of a run.
 
@@ -34,7 +34,7 @@ def write_bytes(folder: str | os.PathLike | None, name: str, content: bytes) -> 
     return
   if pathlib.PurePath(name).name != name:
     raise UserError(f"{shown(name)} leads out of {folder}. Name a file in it.")
-  folder = place(folder)
+  folder = as_path(folder)
   make_folder(folder)
   with replacing(folder / name) as path:
     path.write_bytes(content)

@@ -18,7 +18,7 @@ import numpy as np
 from zoo.errors import UserError, exits_with_one_line, setting_up
 from zoo.generate.decoding import generate
 from zoo.generate.steps import encodes
-from zoo.hosts.libtpu import hush_libtpu
+from zoo.hosts.libtpu import silence_libtpu
 from zoo.hub.files import CONFIG, is_published
 from zoo.hub.generation import FILE, entries_of, ignored
 from zoo.hub.generation import options as stated_options
@@ -91,7 +91,7 @@ def seed(text: str) -> int:
 @exits_with_one_line
 def main(argv: list[str]) -> int:
   """Writes what the arguments ask for; 0 when all is well."""
-  hush_libtpu()
+  silence_libtpu()
   flags = parser().parse_args(argv)
   with setting_up():
     folder = folder_of(flags.model)

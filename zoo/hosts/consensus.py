@@ -10,12 +10,12 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 
-def everywhere(fine: bool) -> bool:
+def all_hosts(ok: bool) -> bool:
   """Whether all hosts say so."""
-  return fine if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(fine)).all())
+  return ok if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(ok)).all())
 
 
-def agreed(numbers: list[int]) -> list[int]:
+def from_first_host(numbers: list[int]) -> list[int]:
   """Those of the first host, on all hosts: what lies in a folder may be seen by some sooner than by others."""
   if jax.process_count() == 1:
     return numbers
@@ -41,7 +41,7 @@ def barrier() -> Callable[..., None] | None:
   return unless_failed
 
 
-def lost(error: BaseException | None) -> jax.errors.JaxRuntimeError | None:
+def jax_error_in(error: BaseException | None) -> jax.errors.JaxRuntimeError | None:
   """The error of JAX that caused another one, if one did: a device or another host has failed."""
   while error is not None and not isinstance(error, jax.errors.JaxRuntimeError):
     error = error.__cause__

@@ -7,7 +7,7 @@ import pathlib
 NO_TPU = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5e-1", "TPU_WORKER_HOSTNAMES": "localhost"}
 
 
-def hush_libtpu(root: str = "/") -> None:
+def silence_libtpu(root: str = "/") -> None:
   """Spares a machine without TPUs, where libtpu is installed to plan, its complaints about metadata that is not there.
 
   To be called before JAX looks for devices. Where a TPU may be nothing is changed: that is where the PCI bus shows a

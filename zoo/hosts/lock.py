@@ -20,8 +20,8 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from zoo.errors import UserError
-from zoo.hosts.consensus import everywhere
-from zoo.storage import check_folder, is_remote, place
+from zoo.hosts.consensus import all_hosts
+from zoo.storage import as_path, check_folder, is_remote
 
 try:
   import fcntl
@@ -31,7 +31,7 @@ except ImportError:  # Windows has no lockf.
 NAME = ".lock"
 
 
-class Claim:
+class RunLock:
   """The right to write into `folder`, given back when the block of `with` ends. All hosts must make one together.
 
   Args:
@@ -46,7 +46,7 @@ class Claim:
   """
 
   def __init__(self, folder: str | os.PathLike, *, patience: float, note: Callable[[str], Any]):
-    self._folder, self._patience, self._note = place(folder), patience, note
+    self._folder, self._patience, self._note = as_path(folder), patience, note
     self._file: io.FileIO | None = None
     mark = np.frombuffer(os.urandom(8), np.uint8)
     if jax.process_count() > 1:
@@ -60,7 +60,7 @@ class Claim:
         part()
       except UserError as error:
         problem = error
-      if not everywhere(problem is None):
+      if not all_hosts(problem is None):
         self.__exit__()
         raise problem or UserError(f"{folder} cannot be worked in, as another host says.")
 

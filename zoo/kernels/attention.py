@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zoo.errors import UserError, did_you_mean
-from zoo.kernels.per_device import Cannot, gathered, longer, on_mesh, rows_of
+from zoo.kernels.per_device import Unsupported, on_mesh, pad_to_multiple, rows_of, unshard_length
 from zoo.kernels.ring import AXIS, ring
 from zoo.layers.attention import dense_attention, with_attentions
 from zoo.layers.masks import Visibility, bounds
@@ -83,10 +83,10 @@ class Kernel:
         places = (jnp.arange(x.shape[1], dtype=jnp.int32)[None] for x in (query, key))
         visibility = Visibility(None, *places, in_order=True)
       y = self.run(query, key, value, visibility, bias, factor, self.mesh)
-    except Cannot as why:
+    except Unsupported as why:
       self.notes.add(self.path, str(why))
       if self.notes.keys is not None:
-        key, value = gathered(key, self.mesh), gathered(value, self.mesh)
+        key, value = unshard_length(key, self.mesh), unshard_length(value, self.mesh)
       return self.other(query, key, value, visibility=visibility, bias=bias, scale=scale, **given)
     self.notes.add(self.path, "")
     return y
@@ -94,12 +94,12 @@ class Kernel:
   def _check(self, given: dict) -> None:
     if self.other is not dense_attention:
       if getattr(self.other, "func", None) is not dense_attention:
-        raise Cannot("the model has a kernel of its own")
+        raise Unsupported("the model has a kernel of its own")
       given = {**getattr(self.other, "keywords", {}), **given}
     if "on_logits" in given:
-      raise Cannot("its logits are changed, as by a soft cap")
+      raise Unsupported("its logits are changed, as by a soft cap")
     if "on_weights" in given:
-      raise Cannot("its weights are dropped or looked at")
+      raise Unsupported("its weights are dropped or looked at")
 
 
 def xla(query, key, value, visibility, bias, scale, mesh) -> jax.Array:
@@ -116,12 +116,12 @@ def cudnn(query, key, value, visibility, bias, scale, mesh) -> jax.Array:
   device, (queries, keys) = mesh.devices.flat[0], (query.shape[1], key.shape[1])
   capability = float(getattr(device, "compute_capability", 0))
   if capability < 8:
-    raise Cannot(f"cuDNN's flash attention needs compute capability 8.0, {device.device_kind} has {capability}")
+    raise Unsupported(f"cuDNN's flash attention needs compute capability 8.0, {device.device_kind} has {capability}")
   if query.dtype not in (jnp.bfloat16, jnp.float16):
-    raise Cannot(f"cuDNN's flash attention computes in bfloat16 and float16, the model in {query.dtype}")
+    raise Unsupported(f"cuDNN's flash attention computes in bfloat16 and float16, the model in {query.dtype}")
   most = 256 if capability >= 9 else 128
   if query.shape[-1] % 8 or query.shape[-1] > most:
-    raise Cannot(f"head_dim is {query.shape[-1]}, cuDNN's flash attention takes multiples of 8 up to {most}")
+    raise Unsupported(f"head_dim is {query.shape[-1]}, cuDNN's flash attention takes multiples of 8 up to {most}")
   _no_bias(bias)
   back, ahead = bounds(visibility.rule) or (None, None)
   itself = visibility.in_order and queries == keys and ahead == 0 and bounds(visibility.rule) is not None
@@ -133,13 +133,13 @@ def cudnn(query, key, value, visibility, bias, scale, mesh) -> jax.Array:
   masks = () if rest is None else (jnp.broadcast_to(rest, (rest.shape[0], 1, queries, keys)),)
 
   def run(query, key, value, *masks):
-    query, key, value = (longer(x, multiple, 1) for x in (query, key, value))
-    mask = longer(longer(masks[0], 2, 2), 2, 3) if masks else None
+    query, key, value = (pad_to_multiple(x, multiple, 1) for x in (query, key, value))
+    mask = pad_to_multiple(pad_to_multiple(masks[0], 2, 2), 2, 3) if masks else None
     given: dict[str, Any] = {"mask": mask, "scale": scale, **options}
     return jax.nn.dot_product_attention(query, key, value, **given, implementation="cudnn")[:, :queries]
 
   if mesh.shape.get("sequence", 1) > 1:
-    raise Cannot("cuDNN's flash attention does not see where the part of a text stands that a device has")
+    raise Unsupported("cuDNN's flash attention does not see where the part of a text stands that a device has")
   rows = rows_of(mesh)
   return on_mesh(run, mesh, query, key, value, *((x, P(rows if len(x) == len(query) else None)) for x in masks))
 
@@ -155,15 +155,17 @@ def splash(query, key, value, visibility, bias, scale, mesh, *, interpret=False)
   _no_bias(bias)
   queries, keys = query.shape[1], key.shape[1]
   if min(queries, keys) < LANES:
-    raise Cannot(f"{queries} queries see {keys} keys, splash attention takes {LANES} or more")
+    raise Unsupported(f"{queries} queries see {keys} keys, splash attention takes {LANES} or more")
   found = bounds(visibility.rule)
   if found is None:
-    raise Cannot("who sees whom follows a rule of the model's own")
+    raise Unsupported("who sees whom follows a rule of the model's own")
   if found != (None, None) and not (visibility.in_order and queries == keys):
-    raise Cannot("tokens do not stand where they are in the row: positions are given, or a cache's")
+    raise Unsupported("tokens do not stand where they are in the row: positions are given, or a cache's")
   parts = mesh.shape.get("sequence", 1)
   if parts > 1 and queries % (parts * LANES):
-    raise Cannot(f"{queries} queries do not make {parts} parts, one a device of mesh axis 'sequence', of whole {LANES}")
+    raise Unsupported(
+      f"{queries} queries do not make {parts} parts, one a device of mesh axis 'sequence', of whole {LANES}"
+    )
   shape = tuple(size + -size % LANES for size in (queries, keys))
   own = (shape[0] // parts, shape[1])
   mask, shards = masks.FullMask(own), 1
@@ -175,7 +177,7 @@ def splash(query, key, value, visibility, bias, scale, mesh, *, interpret=False)
   attend = kernels.make_splash_mha(heads, block_sizes=sizes, head_shards=1, q_seq_shards=shards, interpret=interpret)
 
   def run(query, key, value, attend, *ids):
-    query, key, value = (longer(x, LANES, 1).swapaxes(1, 2) for x in (query * scale, key, value))
+    query, key, value = (pad_to_multiple(x, LANES, 1).swapaxes(1, 2) for x in (query * scale, key, value))
     segments = kernels.SegmentIds(*ids) if ids else None
     return jax.vmap(attend, in_axes=(0, 0, 0, 0 if ids else None))(query, key, value, segments).swapaxes(1, 2)[
       :, :queries
@@ -194,7 +196,7 @@ KERNELS: dict[str, Callable] = {"dense": dense_attention, "xla": xla, "cudnn": c
 
 def _no_bias(bias: Any) -> None:
   if bias is not None:
-    raise Cannot("a bias is added to its logits")
+    raise Unsupported("a bias is added to its logits")
 
 
 def _ids(visibility: Visibility, batch: int, queries: int, keys: int) -> tuple:
@@ -210,7 +212,7 @@ def _ids(visibility: Visibility, batch: int, queries: int, keys: int) -> tuple:
   of_query, of_key = one(of_query, queries), one(of_key, keys)
   of_key = of_key if valid is None else jnp.where(valid, of_key, -1)  # No text has a negative number.
   of_key = jnp.pad(of_key, ((0, 0), (0, -keys % LANES)), constant_values=-1)
-  return longer(of_query, LANES, 1), of_key
+  return pad_to_multiple(of_query, LANES, 1), of_key
 
 
 def _blocks(kernels: Any, queries: int, keys: int, head_dim: int) -> Any:

@@ -12,7 +12,7 @@ from zoo.sharding import axes_of, batch_sharding
 from zoo.sharding.rules import ways
 
 
-class Cannot(Exception):
+class Unsupported(Exception):
   """Why a kernel cannot make a call."""
 
 
@@ -26,7 +26,7 @@ def rows_and_heads(query: jax.Array, key: jax.Array, mesh: Mesh) -> tuple[Any, A
   """The axes over which rows and heads lie, as parts of a PartitionSpec.
 
   Raises:
-    Cannot: the rows, or the heads of query [batch, length, heads, head_dim] or key, do not divide over them.
+    Unsupported: the rows, or the heads of query [batch, length, heads, head_dim] or key, do not divide over them.
   """
   rows, heads = rows_of(mesh), "model" if mesh.shape.get("model", 1) > 1 else None
   for what, size, axes in (
@@ -36,7 +36,7 @@ def rows_and_heads(query: jax.Array, key: jax.Array, mesh: Mesh) -> tuple[Any, A
   ):
     if size % ways(axes, mesh):
       named = "' and '".join(axes_of(axes))
-      raise Cannot(f"{size} {what} do not divide over the {ways(axes, mesh)} devices of mesh axis '{named}'")
+      raise Unsupported(f"{size} {what} do not divide over the {ways(axes, mesh)} devices of mesh axis '{named}'")
   return rows, heads
 
 
@@ -60,13 +60,13 @@ def on_mesh(run: Callable, mesh: Mesh, query, key, value, *others: tuple[Any, An
   return spread(query, key, value, *(array for array, _ in others))
 
 
-def gathered(array: jax.Array, mesh: Mesh) -> jax.Array:
-  """[batch, length, ...], each row's length whole on a device; all else lies as XLA likes."""
+def unshard_length(array: jax.Array, mesh: Mesh) -> jax.Array:
+  """Replicates `array` [batch, length, ...] along its length; XLA chooses the sharding of the other dimensions."""
   free = P.UNCONSTRAINED
   return jax.lax.with_sharding_constraint(array, NamedSharding(mesh, P(free, None, *[free] * (array.ndim - 2))))
 
 
-def longer(array: jax.Array, multiple: int, axis: int) -> jax.Array:
-  """Zeros behind it, to a length that is a multiple; 0: as it is."""
+def pad_to_multiple(array: jax.Array, multiple: int, axis: int) -> jax.Array:
+  """Zero-pads `axis` to a multiple (0: unchanged)."""
   missing = -array.shape[axis] % multiple if multiple else 0
   return jnp.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)]) if missing else array

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from zoo.kernels.per_device import Cannot, longer, rows_and_heads
+from zoo.kernels.per_device import Unsupported, pad_to_multiple, rows_and_heads
 from zoo.layers.masks import Visibility
 from zoo.sharding import axes_of
 
@@ -41,12 +41,12 @@ def ring(query, key, value, visibility, bias, scale, mesh: Mesh, *, block: int =
     block: how many keys a device compares with its queries at the same time.
 
   Raises:
-    Cannot: rows or heads do not divide over their axes, or there are fewer tokens than devices.
+    Unsupported: rows or heads do not divide over their axes, or there are fewer tokens than devices.
   """
   batch, queries, heads = query.shape[:3]
   devices, keys = mesh.shape[AXIS], key.shape[1]
   if min(queries, keys) < devices:
-    raise Cannot(f"{queries} queries see {keys} keys, fewer than the {devices} devices of mesh axis '{AXIS}'")
+    raise Unsupported(f"{queries} queries see {keys} keys, fewer than the {devices} devices of mesh axis '{AXIS}'")
   of_rows, of_heads = rows_and_heads(query, key, mesh)
   own = -(-keys // devices)
   blocks = -(-own // block)
@@ -54,12 +54,13 @@ def ring(query, key, value, visibility, bias, scale, mesh: Mesh, *, block: int =
   filled = devices * blocks * size
   of_query, of_key = _marks(visibility, keys, filled)
   of_query, of_key = (
-    {name: longer(x, n, 1) for name, x in marks.items()} for marks, n in ((of_query, devices), (of_key, filled))
+    {name: pad_to_multiple(x, n, 1) for name, x in marks.items()}
+    for marks, n in ((of_query, devices), (of_key, filled))
   )
-  numbers = longer(query, devices, 1), longer(key, filled, 1), longer(value, filled, 1)
+  numbers = pad_to_multiple(query, devices, 1), pad_to_multiple(key, filled, 1), pad_to_multiple(value, filled, 1)
   if bias is not None:
     bias = jnp.broadcast_to(bias, (*(1, 1, 1, 1, *bias.shape)[-4:-2], queries, keys))
-    numbers += (longer(longer(bias, devices, 2), filled, 3),)
+    numbers += (pad_to_multiple(pad_to_multiple(bias, devices, 2), filled, 3),)
 
   lies = P(of_rows, AXIS, of_heads, None)
   split = lambda x, axis, over, whole: over if x.shape[axis] == whole else None

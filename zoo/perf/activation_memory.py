@@ -11,7 +11,9 @@ from jax.extend.core import Literal
 from zoo.objectives.objective import Objective
 
 
-def kept(objective: Objective, params: Any, batch: Mapping[str, Any], rng: jax.Array, accumulate: int = 1) -> int:
+def saved_activation_bytes(
+  objective: Objective, params: Any, batch: Mapping[str, Any], rng: jax.Array, accumulate: int = 1
+) -> int:
   """Bytes that wait for the backward pass of a training step, of all devices together. Nothing is computed.
 
   They are those of JAX's program: XLA may keep less, where it sees that two arrays are one or that one is quickly made

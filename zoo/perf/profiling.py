@@ -13,7 +13,7 @@ from etils import epath
 from zoo.errors import UserError
 from zoo.perf.profile_summary import summary
 from zoo.perf.speed import Speed
-from zoo.storage import place
+from zoo.storage import as_path
 
 
 def read(text: str, steps: int) -> tuple[int, int]:
@@ -59,7 +59,7 @@ class Profile:
     note: Callable[[str], Any],
     other: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
   ):
-    self._wanted, self._folder = wanted, place(folder) / "profile"
+    self._wanted, self._folder = wanted, as_path(folder) / "profile"
     self._speed, self._note, self._other = speed, note, other
     self._running: tempfile.TemporaryDirectory | None = None
     self._since = 0.0

@@ -9,7 +9,7 @@ import jax
 from zoo.perf.speed import Speed
 
 
-class Programs:
+class CompiledSteps:
   """Runs a step and compiles it where a batch has shapes that none before it had.
 
   Args:

@@ -77,7 +77,7 @@ def _all_finite(tree: Any) -> jax.Array:
   return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
 
 
-class Watch:
+class LossGuard:
   """Looks at steps that are done and does what `action` says about a bad one.
 
   Args:
@@ -101,7 +101,7 @@ class Watch:
     self._keep, self._note = keep, note
     self._pending: deque[tuple[int, Mapping[str, Any]]] = deque()
 
-  def look(self, step: int, guarded: Mapping[str, jax.Array], *, wait: bool) -> int | None:
+  def observe(self, step: int, guarded: Mapping[str, jax.Array], *, wait: bool) -> int | None:
     """Takes in what the compiled step said of `step`, and waits for that of LAG steps before, or of all if `wait`.
 
     Returns:

@@ -16,7 +16,7 @@ from etils import epath
 from zoo.errors import UserError
 from zoo.extras import install
 from zoo.json_files import check_file, parse_json
-from zoo.storage import is_remote, place, replacing
+from zoo.storage import as_path, is_remote, replacing
 
 LONGEST = 2**20  # Bytes of a line.
 UPLOAD = 30.0  # Seconds between two times that a file in a bucket is written anew.
@@ -71,7 +71,7 @@ class Writers:
     self._file = self._tensorboard = self._wandb = None
     if jax.process_index() != 0:
       return
-    folder = place(folder)
+    folder = as_path(folder)
     event_files, service = services(tensorboard, wandb)  # Before anything is written.
     folder.mkdir(parents=True, exist_ok=True)
     self.path = folder / "metrics.jsonl"
@@ -138,7 +138,7 @@ class Writers:
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
   """The lines of a `metrics.jsonl`, without those that a killed run left unfinished and what else is no line of one."""
   lines = []
-  for text in _texts(place(path)):
+  for text in _texts(as_path(path)):
     try:
       line = parse_json(text)
     except ValueError:
@@ -163,7 +163,7 @@ def _texts(path: epath.Path) -> Generator[str]:
 
 def drop_beyond(path: str | os.PathLike, step: int) -> None:
   """Removes the unfinished lines and those of steps after `step` from a `metrics.jsonl`, if it is there."""
-  path = place(path)
+  path = as_path(path)
   if not path.exists():
     return
   kept = "".join(json.dumps(line) + "\n" for line in read(path) if line["step"] <= step)

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from zoo.build import sizes_of
+from zoo.config import registry
 from zoo.config.loading import without
-from zoo.config.registry import call, named, names
+from zoo.config.registry import lookup, names
 from zoo.config.schema import read_init, resolve
 from zoo.data.bad_records import BadRecord, good
 from zoo.data.tokenizers import tokenizer as open_tokenizer
@@ -24,14 +25,14 @@ from zoo.hub.ids import folder_of
 from zoo.hub.processors import PatchProcessor
 from zoo.hub.tokenizers import local_name
 from zoo.preprocessing import of
-from zoo.storage import is_remote, place
+from zoo.storage import as_path, is_remote
 
 PROBE = "A photo of 2 cats, and their names."
 
 
 def carried_by(source: Any) -> dict[str, Any]:
   """The preprocessing of anything that `zoo.load` reads; no weights are read."""
-  folder: Any = place(source) if is_remote(source) else folder_of(source)
+  folder: Any = as_path(source) if is_remote(source) else folder_of(source)
   local = not is_remote(source) and not (folder / preprocessing.MODEL).exists()
   if local and is_open_clip(folder):
     return open_clip_images.carried(folder)
@@ -102,9 +103,9 @@ def records_for(model: Any, data: Any, *, where: str = "data", training: bool = 
     processor = None if section.get("name") not in _pipelines("processor") else _processor(model, section, training)
     section = filled(with_local_tokenizer(section), defaults(model))
     if processor is None:
-      records = call("data", section)
+      records = registry.build("data", section)
     else:
-      records = call("data", section, offers={"processor": processor})
+      records = registry.build("data", section, offers={"processor": processor})
   else:
     records = data
   records = records if training else good(records)
@@ -170,7 +171,7 @@ def filled(section: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, 
       name: filled(one, options) if isinstance(one, Mapping) else one for name, one in done["members"].items()
     }
   if done.get("name") in names("data"):
-    takes = inspect.signature(named("data", done["name"])).parameters
+    takes = inspect.signature(lookup("data", done["name"])).parameters
     for name, value in options.items():
       if name in takes and name not in done and (name != "max_length" or "image_size" in takes):
         if value is None:
@@ -287,4 +288,4 @@ def check_images(model: Any, records: Any, where: str) -> None:
 
 def _pipelines(option: str) -> list[str]:
   """Those that take an option."""
-  return [name for name in names("data") if option in inspect.signature(named("data", name)).parameters]
+  return [name for name in names("data") if option in inspect.signature(lookup("data", name)).parameters]

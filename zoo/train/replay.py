@@ -17,7 +17,7 @@ from zoo import sharding
 from zoo.checkpoints import manager
 from zoo.errors import UserError
 from zoo.objectives.objective import Context
-from zoo.storage import place, replacing
+from zoo.storage import as_path, replacing
 from zoo.train.context import carry_of
 from zoo.train.progress import number
 from zoo.tree import path_name
@@ -27,7 +27,7 @@ NAME = re.compile(r"step_(\d+)\.(\d+)_of_(\d+)\.npz")
 
 def keep(folder: str | os.PathLike, step: int, batch: Mapping[str, np.ndarray], part: int, parts: int) -> epath.Path:
   """Writes `folder/bad/step_120.0_of_2.npz`: this host's part of the batch that made step 120. Returns its path."""
-  path = place(folder) / "bad" / f"step_{step}.{part}_of_{parts}.npz"
+  path = as_path(folder) / "bad" / f"step_{step}.{part}_of_{parts}.npz"
   path.parent.mkdir(parents=True, exist_ok=True)
   arrays: dict[str, Any] = dict(batch)
   with replacing(path) as temporary, open(temporary, "wb") as file:
@@ -41,7 +41,7 @@ def batch_of(path: str | os.PathLike) -> tuple[int, dict[str, np.ndarray]]:
   Raises:
     UserError: no such file, another name, a part is missing or cannot be read.
   """
-  path = place(path)
+  path = as_path(path)
   found = NAME.fullmatch(path.name)
   if found is None:
     raise UserError(f"--replay is {path}. It must be a file FOLDER/bad/step_N.0_of_1.npz that a run has left.")

@@ -20,10 +20,10 @@ from zoo.checkpoints.manager import Checkpoints
 from zoo.config.loading import without
 from zoo.data.ledger import Ledger
 from zoo.errors import UserError, setting_up
-from zoo.hosts.lock import Claim
+from zoo.hosts.lock import RunLock
 from zoo.hosts.watchdog import Watchdog
 from zoo.perf import flops, profiling
-from zoo.perf.programs import Programs
+from zoo.perf.programs import CompiledSteps
 from zoo.perf.speed import Speed, amounts
 from zoo.train import guard, replay
 from zoo.train.context import weights
@@ -83,7 +83,7 @@ class Run:
     """
     config, folder = self._config, self._folder
     aloud = functools.partial(print, file=sys.stderr, flush=True)
-    self._lock = Claim(folder, patience=config.timeouts.heartbeat, note=aloud)
+    self._lock = RunLock(folder, patience=config.timeouts.heartbeat, note=aloud)
     options = without(config.checkpoint, "every")
     self._saver = Checkpoints(folder / "checkpoints", **options, note=self.note, check=self._lock.check)
     state, self.start = self._saver.restore(self._abstract) or (initial(), 0)
@@ -108,14 +108,17 @@ class Run:
     platform = devices.flat[0].platform
     self.note(f"{experiment.parameters:,} parameters on {devices.size} {platform} device(s), run folder {self._folder}")
     self._speed = Speed(start, peak=flops.peak_of(devices.flat))
-    self._programs, self._collect = Programs(experiment.compiled_step(), self._speed), experiment.compiled_collect()
+    self._programs, self._collect = (
+      CompiledSteps(experiment.compiled_step(), self._speed),
+      experiment.compiled_collect(),
+    )
     self._frozen = experiment.frozen_arguments(experiment.frozen.put())
     self._profile = profiling.Profile(
       self._profiled, self._folder, start, speed=self._speed, note=self.note, other=self._watchdog.other
     )
     self._page = self._page_of(self._folder, self.note)
     keep = lambda step: replay.keep(self._folder, step, experiment.batches[step - 1], experiment.part, experiment.parts)
-    self._watch = guard.Watch(**config.bad_loss, keep=keep, note=self.note)
+    self._watch = guard.LossGuard(**config.bad_loss, keep=keep, note=self.note)
     # Batches of texts have a few shapes, each a program of its own, whose FLOPs are counted once.
     self._flops = functools.cache(lambda *shapes: experiment.model_flops(dict(shapes)) if self._speed.peak else 0)
     self._state, self._done = state, start
@@ -183,7 +186,7 @@ class Run:
     evaluates = last or (config.eval.every > 0 and step % config.eval.every == 0)
     with self._speed.timed("device"):
       self._state = state  # The last reference to the donated state goes: on CPUs JAX 0.7 waits here for the step.
-      bad = self._watch.look(step, health, wait=logs or saves or evaluates)
+      bad = self._watch.observe(step, health, wait=logs or saves or evaluates)
     self._watchdog.step_done()
     if logs or saves or bad is not None:
       with self._speed.paused():

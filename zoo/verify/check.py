@@ -20,7 +20,7 @@ from zoo.config.loading import without
 from zoo.config.schema import resolve
 from zoo.data.cache import cache_folder
 from zoo.errors import UserError
-from zoo.hosts.consensus import everywhere
+from zoo.hosts.consensus import all_hosts
 from zoo.storage import replacing
 from zoo.train.experiment import Experiment
 from zoo.verify.comparison import compare
@@ -64,7 +64,7 @@ def before_training(config: Any, made: Experiment, mesh: Mesh, folder: Any, note
   here, cached = _read(folder / FILE), _read(_cache(record["key"]))
   known = cached if here.get("key") != record["key"] else here
   # What hosts remember may differ, and all of them have to take part.
-  if config.verify == "auto" and everywhere(known.get("key") == record["key"]):
+  if config.verify == "auto" and all_hosts(known.get("key") == record["key"]):
     return None if known is here else known
   try:
     record["result"] = _checked(config, made, mesh)

@@ -103,7 +103,7 @@ def program(
   by_row = sharding.batch_sharding(mesh)
   options = _chunked(config, reduced, batch)
   offers = {"by_row": by_row, "frozen": made.frozen.models, **made.offers}
-  objective = registry.call("objectives", options, on_mesh(attending, mesh), offers=offers)
+  objective = registry.build("objectives", options, on_mesh(attending, mesh), offers=offers)
   augmented = augment(config.data.get("augment", ()), made.model.preprocessing.get("image"))
   rules = [] if alone else activations.read(config.activations, mesh, notes.keys)
   grad, modules = value_and_grad(objective, reduced.accumulate), dict[str, tuple]()

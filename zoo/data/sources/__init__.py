@@ -63,7 +63,7 @@ def open_source(source: str, split: str = "train", data_dir: str | None = None) 
   kind, colon, where = str(source).partition(":")
   if not colon or not where:
     raise UserError(f"source is '{source}'. It must be KIND:WHERE, e.g. tfds:emoji, text:notes/*.txt, images:photos.")
-  return registry.named("data.sources", kind)(where, split, data_dir)
+  return registry.lookup("data.sources", kind)(where, split, data_dir)
 
 
 def stamp(files: Iterable[str | os.PathLike]) -> str:

@@ -12,14 +12,14 @@ import fsspec
 from etils import epath
 
 from zoo.errors import UserError
-from zoo.storage import is_remote, place
+from zoo.storage import as_path, is_remote
 
 Place = Path | epath.Path
 
 
 def at(path: str | os.PathLike) -> Place:
   """A path to work with; UserError for a bucket that nothing here can open."""
-  return place(path) if is_remote(path) else Path(path)
+  return as_path(path) if is_remote(path) else Path(path)
 
 
 def listed(folder: Place) -> Iterable[str]:
@@ -78,7 +78,7 @@ def status(path: str | os.PathLike) -> tuple[int, str]:
 
 
 def _remote(path: str | os.PathLike) -> tuple[Any, str]:
-  return fsspec.core.url_to_fs(os.fspath(place(path)))
+  return fsspec.core.url_to_fs(os.fspath(as_path(path)))
 
 
 @contextlib.contextmanager
