@@ -20,8 +20,8 @@ from zoo.evaluate import artifacts
 from zoo.hosts.libtpu import silence_libtpu
 from zoo.hosts.watchdog import Watchdog
 from zoo.perf import memory, profiling
-from zoo.plan.compile import explained
-from zoo.plan.search import planned
+from zoo.plan.compile import sharding_report
+from zoo.plan.search import plan_report
 from zoo.saving import check_target
 from zoo.sharding.explain import explain
 from zoo.storage import as_path
@@ -58,9 +58,9 @@ def main(argv: list[str]) -> int:
       raise UserError("--plan trains nothing. Leave --profile and --replay away.")
     with setting_up():
       if options["explain-sharding"]:
-        print(explained(config, options["plan"]))
+        print(sharding_report(config, options["plan"]))
       else:
-        print(planned(config, options["plan"], note=lambda line: print(line, file=sys.stderr)))
+        print(plan_report(config, options["plan"], note=lambda line: print(line, file=sys.stderr)))
     return 0
   steps = profiling.read(options["profile"], config.steps) if "profile" in options else None
   limits = config.timeouts

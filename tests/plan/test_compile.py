@@ -124,7 +124,7 @@ def test_rows_are_called_what_they_are():
 def test_what_lives_where_is_told_for_chips_that_are_not_here_and_nothing_is_compiled():
   line = [f"--config={ROOT}/configs/gpt2_owt.py", "--config.sharding=fsdp", "--config.batch_size=512"]
   for target, mesh in (("v5e:8x8", {"data": 64}), ("2*v5e:16x16", {"data": 512}), ("h100:16", {"data": 16})):
-    text = planning.explained(load(line)[0], target)
+    text = planning.sharding_report(load(line)[0], target)
     chips = math.prod(mesh.values())
     assert text.startswith(f"mesh {mesh}") and ("Whole on each of the 512" in text) == (chips == 512)
     up = next(line for line in text.splitlines() if "feed_forward/up/kernel" in line)

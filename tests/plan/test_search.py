@@ -7,7 +7,7 @@ from tests.plan.test_compile import PLAN
 from zoo.config.loading import load
 from zoo.errors import UserError
 from zoo.plan import search as plan_search
-from zoo.plan.search import Try, meshes, planned, ranked, search, show, told
+from zoo.plan.search import Try, meshes, plan_report, ranked, search, show, told
 
 ROOT = Path(__file__).parents[2]
 
@@ -99,4 +99,4 @@ def test_says_why_nothing_can_be_compiled(config, monkeypatch):
   with pytest.raises(UserError, match="nothing can be compiled: v5e:4x4 is not here"):
     search(config, "auto", make=never)
   with pytest.raises(UserError, match="must be a generation and a shape"):
-    planned(config, "autumn:v5e:4x4", note=print)
+    plan_report(config, "autumn:v5e:4x4", note=print)

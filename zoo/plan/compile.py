@@ -39,8 +39,8 @@ class Plan:
     model_flops: of a whole step; computed_flops: with the optimiser's and what rematerialisation computes again.
     collectives: of `zoo.perf.collectives`.
     rows, tokens: of a batch; examples: what its rows are called. steps: of the run.
-    kept: of the temporary bytes, activations that wait for the backward pass, at most; see
-    `zoo.perf.activation_memory`.
+    saved_activations: of the temporary bytes, activations saved for the backward pass, at most; see
+      `zoo.perf.activation_memory`.
     attention: by which kernel, and why not by another; lines of `zoo.kernels.Notes`.
     notes: what `train.py` would refuse of data that a plan does not read; what is whole where other things are split.
   """
@@ -62,7 +62,7 @@ class Plan:
   tokens: int
   steps: int
   examples: str = "examples"
-  kept: int = 0
+  saved_activations: int = 0
   attention: tuple[str, ...] = ()
   notes: tuple[str, ...] = ()
 
@@ -155,8 +155,8 @@ def _memory(plan: Plan) -> list[str]:
     held |= {"padding": plan.padding, "temporary": plan.temporary, "together": plan.used or 0}
   memory = CHIPS[plan.kind].memory
   lines = {name: f"  {name:<12}{size(count):>12}{count / memory:>9.1%}" for name, count in held.items()}
-  if 0 < plan.kept < (plan.temporary or 0):
-    lines["temporary"] += f", at most {size(plan.kept)} of it activations that wait for the backward pass"
+  if 0 < plan.saved_activations < (plan.temporary or 0):
+    lines["temporary"] += f", at most {size(plan.saved_activations)} of it activations that wait for the backward pass"
   return list(lines.values())
 
 
@@ -189,7 +189,7 @@ def plan(config: Any, target: str) -> Plan:
   made, mesh, batch = on_chips(config, devices)
   check_rows(config.batch_size, mesh)
   try:
-    kept = made.kept(batch) // pieces_of_rows(mesh)
+    saved_activations = made.saved_activation_bytes(batch) // pieces_of_rows(mesh)
   except RuntimeError as error:
     if "cuDNN" not in str(error):
       raise
@@ -206,7 +206,7 @@ def plan(config: Any, target: str) -> Plan:
     parameters=made.parameters,
     state={part: sum(row.bytes_per_device for row in own) for part, own in placed.items()},
     batch=sum(math.prod(made.by_row.shard_shape(x.shape)) * x.dtype.itemsize for x in batch.values()),
-    kept=kept,
+    saved_activations=saved_activations,
     model_flops=made.model_flops(batch),
     computed_flops=made.computed_flops(batch),
     rows=config.batch_size,
@@ -231,7 +231,7 @@ def plan(config: Any, target: str) -> Plan:
   return Plan(**found, padding=padding, temporary=temporary, refused="", collectives=sent)
 
 
-def explained(config: Any, target: str) -> str:
+def sharding_report(config: Any, target: str) -> str:
   """`zoo.sharding.explain.explain` of a config's state on chips that are not here; nothing is compiled, or need be
   installed.
 

@@ -41,7 +41,7 @@ class Try:
     return sum(self.found.times.values()) / self.found.rows if fits else float("inf")
 
 
-def planned(config: Any, target: str, note: Callable[[str], None]) -> str:
+def plan_report(config: Any, target: str, note: Callable[[str], None]) -> str:
   """The text of `train.py --plan=TARGET`: a table if that begins with "auto", else the plan.
 
   Raises:

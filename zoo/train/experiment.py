@@ -25,7 +25,7 @@ from zoo.layers.positions import TooLong
 from zoo.layers.returned import on_returned
 from zoo.objectives.objective import Context, check_parts, value_and_grad
 from zoo.perf import flops, memory
-from zoo.perf.activation_memory import kept
+from zoo.perf.activation_memory import saved_activation_bytes
 from zoo.sharding import activations
 from zoo.train.context import Frozen, blank, carry_of, for_rows, read_frozen
 from zoo.train.model_data import records_for, to_train, with_tokenizer
@@ -45,7 +45,7 @@ class Experiment(NamedTuple):
     part, parts: which of how many parts of a batch this host reads.
     init: key -> state, {"params", "opt_state", "step", "guard"}, "ema" where the config has an average, and "shared"
       and "rows" where the model carries something from batch to batch: see `zoo.objectives.objective.Context`.
-    step: (state, batch, frozen={}) -> state, metrics, guarded: numbers for `zoo.train.guard.Watch`.
+    step: (state, batch, frozen={}) -> state, metrics, guarded: numbers for `zoo.train.guard.LossGuard`.
     collect: (state, batch, frozen={}) -> the batch to learn from, by the parameters as they are; None: that batch.
     loss: (params, batch, context) -> what that step differentiates: (loss, metrics).
     offers: what objectives may ask for by name, besides what this module knows.
@@ -54,7 +54,8 @@ class Experiment(NamedTuple):
     placed: where each of its arrays lives. by_row: where a batch lives.
     model_flops: shapes of a global batch -> model FLOPs of a step; see `zoo.perf.flops`.
     computed_flops: the same with the optimiser's, and with what rematerialisation computes again.
-    kept: likewise -> bytes of all devices that wait for the backward pass; see `zoo.perf.activation_memory`.
+    saved_activation_bytes: likewise -> bytes, of all devices, that the forward pass saves for the backward pass; see
+      `zoo.perf.activation_memory`.
     attention: which kernel it is computed by, and why not the one that was wanted; known when a step was traced.
   """
 
@@ -75,7 +76,7 @@ class Experiment(NamedTuple):
   by_row: Any
   model_flops: Callable[[Mapping], int]
   computed_flops: Callable[[Mapping], int]
-  kept: Callable[[Mapping], int]
+  saved_activation_bytes: Callable[[Mapping], int]
   attention: kernels.Notes
 
   @property
@@ -125,7 +126,7 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
   known = {"by_row": by_row, "frozen": frozen.models, **(offers or {})}
   # Parameters begin, and FLOPs are counted, with parts as they are written: to both it makes no difference.
   objective, on_devices = (
-    registry.call("objectives", config.objective, one, offers=known) for one in (model, on_mesh(attending, mesh))
+    registry.build("objectives", config.objective, one, offers=known) for one in (model, on_mesh(attending, mesh))
   )
   part, parts = sharding.batch_part(mesh)
   batches, row, augmented = training_data(config, model, records, part, parts)
@@ -178,7 +179,7 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
     by_row=by_row,
     model_flops=lambda batch: flops.training_flops(counted_loss, param_shapes, dict(batch)),
     computed_flops=lambda batch: flops.count(counted_step, shapes, dict(batch), frozen.shapes),
-    kept=lambda batch: kept(kept_of, param_shapes, batch, key, accumulate),
+    saved_activation_bytes=lambda batch: saved_activation_bytes(kept_of, param_shapes, batch, key, accumulate),
     attention=attention,
   )
 
@@ -223,7 +224,7 @@ def _too_long(error: TooLong, data: Mapping[str, Any], info: Mapping[str, Any]) 
   name = min(lengths, key=lambda one: abs(lengths[one] - error.length), default="max_length")
   # Rows of a language model have a token more than it reads.
   fits = lengths.get(name, error.length) - (error.length - error.max_length)
-  takes = name in inspect.signature(registry.named("data", data["name"])).parameters
+  takes = name in inspect.signature(registry.lookup("data", data["name"])).parameters
   shorter = f"--config.data.{name}={fits}" if takes and fits > 0 else f"a smaller {name} in the data"
   return (
     f"The data have texts of {error.length} tokens, model.max_length is {error.max_length}. "

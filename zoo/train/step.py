@@ -38,7 +38,7 @@ def train_step(
   rule: UpdateRule,
   tracing: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> Callable[..., tuple[dict, dict, dict]]:
-  """The step: (state, batch, frozen={}) -> the state after it, metrics, and numbers for `zoo.train.guard.Watch`.
+  """The step: (state, batch, frozen={}) -> the state after it, metrics, and numbers for `zoo.train.guard.LossGuard`.
 
   Args:
     grad: of an objective, from `zoo.objectives.objective.value_and_grad`.
