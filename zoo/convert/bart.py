@@ -50,19 +50,19 @@ KEYS = (
 
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
-  found = tower_sizes(options, KEYS)
-  found |= {"pad": options.nullable("pad_token_id", 1), "logits_bias": has_bias(tensors)}
-  found |= {"head": head, "num_classes": options.num_labels(3) if head == "classify" else None}
+  sizes = tower_sizes(options, KEYS)
+  sizes |= {"pad": options.nullable("pad_token_id", 1), "logits_bias": has_bias(tensors)}
+  sizes |= {"head": head, "num_classes": options.num_labels(3) if head == "classify" else None}
   options.must_be("normalize_embedding", True)
   options.must_be("static_position_embeddings", False)
-  return found
+  return sizes
 
 
 def tower_sizes(options, keys):
   """Sizes by a table of which `tower_keys` are a part."""
-  found = options.sizes(keys)
+  sizes = options.sizes(keys)
   for alias, ours in ALIASES.items():
-    options.must_be(alias, found[ours])
+    options.must_be(alias, sizes[ours])
   options.must_be("is_decoder", False)
   options.must_be("tie_word_embeddings", True)
   # What other models of fairseq have, and old versions said of all.
@@ -72,7 +72,7 @@ def tower_sizes(options, keys):
   options.ignore("attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "init_std")
   options.ignore("classifier_dropout", "classif_dropout", "add_bias_logits", "extra_pos_embeddings")
   options.ignore("force_bos_token_to_be_generated")
-  return found
+  return sizes
 
 
 def has_bias(tensors):
@@ -89,14 +89,20 @@ def config(sizes):
 
 def tower_entries(keys, sizes):
   """The way back of `tower_sizes`."""
-  found = {**sizes, "mlp_dim": sizes["mlp_dim"] or 4 * sizes["dim"]}
-  for own, of_encoder in (("decoder_depth", "depth"), ("decoder_heads", "num_heads"), ("decoder_mlp_dim", "mlp_dim")):
-    found[own] = found[of_encoder] if found[own] is None else found[own]
+  full_sizes = {**sizes, "mlp_dim": sizes["mlp_dim"] or 4 * sizes["dim"]}
+  for decoder_name, encoder_name in (
+    ("decoder_depth", "depth"),
+    ("decoder_heads", "num_heads"),
+    ("decoder_mlp_dim", "mlp_dim"),
+  ):
+    full_sizes[decoder_name] = (
+      full_sizes[encoder_name] if full_sizes[decoder_name] is None else full_sizes[decoder_name]
+    )
   return {
     "is_encoder_decoder": True,
     "tie_word_embeddings": True,
     "attention_dropout": sizes["dropout"],
-    **entries(keys, found),
+    **entries(keys, full_sizes),
   }
 
 
@@ -104,23 +110,23 @@ def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
   head = sizes["head"]
   p = "" if head is None else PREFIX
-  found = embedding("embed", f"{p}shared")
+  rules = embedding("embed", f"{p}shared")
   for tower in ("encoder", "decoder"):
-    found += layers(sizes, tower, p)
-    found += embedding(f"{tower}/positions", f"{p}{tower}.embed_positions")
-    found += norm(f"{tower}/first_norm", f"{p}{tower}.layernorm_embedding")
+    rules += layers(sizes, tower, p)
+    rules += embedding(f"{tower}/positions", f"{p}{tower}.embed_positions")
+    rules += norm(f"{tower}/first_norm", f"{p}{tower}.layernorm_embedding")
   if head == "classify":
-    found += linear("classify/dense", "classification_head.dense")
-    found += linear("classify/out", "classification_head.out_proj")
+    rules += linear("classify/dense", "classification_head.dense")
+    rules += linear("classify/out", "classification_head.out_proj")
   if head == "question_answering":
-    found += linear("answer", "qa_outputs")
-  return found + output(sizes)
+    rules += linear("answer", "qa_outputs")
+  return rules + output(sizes)
 
 
 def output(sizes):
   """The bias of the logits."""
-  found = [Rule("logits/bias", "final_logits_bias", Layout(((), (0,))))]
-  return found if sizes["head"] == "lm" and sizes["logits_bias"] else []
+  rules = [Rule("logits/bias", "final_logits_bias", Layout(((), (0,))))]
+  return rules if sizes["head"] == "lm" and sizes["logits_bias"] else []
 
 
 def layers(sizes, tower, p, *, key_bias=True):
@@ -128,14 +134,14 @@ def layers(sizes, tower, p, *, key_bias=True):
   depth = sizes["depth"] if tower == "encoder" or sizes["decoder_depth"] is None else sizes["decoder_depth"]
   parts = [("self_attention", "self_attn", "attention_norm")]
   parts += [("cross_attention", "encoder_attn", "cross_norm")] * (tower == "decoder")
-  found = []
+  rules = []
   for i in range(depth):
     ours, theirs = f"{tower}/stack/layer_{i}", f"{p}{tower}.layers.{i}"
     for part, name, its_norm in parts:
       to = [f"{theirs}.{name}.{x}_proj" for x in ("q", "k", "v", "out")]
       into = attention(f"{ours}/{part}", *to)
-      found += [rule for rule in into if key_bias or rule.ours != f"{ours}/{part}/key/bias"]
-      found += norm(f"{ours}/{its_norm}", f"{theirs}.{name}_layer_norm")
-    found += mlp(f"{ours}/feed_forward", f"{theirs}.fc1", f"{theirs}.fc2")
-    found += norm(f"{ours}/mlp_norm", f"{theirs}.final_layer_norm")
-  return found
+      rules += [rule for rule in into if key_bias or rule.ours != f"{ours}/{part}/key/bias"]
+      rules += norm(f"{ours}/{its_norm}", f"{theirs}.{name}_layer_norm")
+    rules += mlp(f"{ours}/feed_forward", f"{theirs}.fc1", f"{theirs}.fc2")
+    rules += norm(f"{ours}/mlp_norm", f"{theirs}.final_layer_norm")
+  return rules

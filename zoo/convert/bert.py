@@ -39,16 +39,16 @@ KEYS = (
 
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
-  found = options.sizes(KEYS)
+  sizes = options.sizes(KEYS)
   if options.entries.get("pad_token_id", 0) is None:
-    found["pad"] = None
-  found |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
+    sizes["pad"] = None
+  sizes |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
   options.must_be("position_embedding_type", "absolute")
   options.must_be("is_decoder", False)
   options.must_be("add_cross_attention", False)
   options.must_be("tie_word_embeddings", True)
   options.ignore("attention_probs_dropout_prob", "classifier_dropout", "directionality")
-  return found
+  return sizes
 
 
 def config(sizes):
@@ -66,35 +66,35 @@ def config(sizes):
 
 def encoder(p, depth):
   """The rules of the encoder, which others have too; `p` is in front of all names."""
-  found = norm("norm", f"{p}embeddings.LayerNorm")
+  rules = norm("norm", f"{p}embeddings.LayerNorm")
   for ours, theirs in (("embed", "word"), ("positions", "position"), ("segments", "token_type")):
-    found += embedding(ours, f"{p}embeddings.{theirs}_embeddings")
+    rules += embedding(ours, f"{p}embeddings.{theirs}_embeddings")
   for i in range(depth):
     ours, theirs = f"stack/layer_{i}", f"{p}encoder.layer.{i}"
     to = [f"{theirs}.attention.self.{name}" for name in ("query", "key", "value")]
-    found += attention(f"{ours}/self_attention", *to, f"{theirs}.attention.output.dense")
-    found += mlp(f"{ours}/feed_forward", f"{theirs}.intermediate.dense", f"{theirs}.output.dense")
-    found += norm(f"{ours}/attention_norm", f"{theirs}.attention.output.LayerNorm")
-    found += norm(f"{ours}/mlp_norm", f"{theirs}.output.LayerNorm")
-  return found
+    rules += attention(f"{ours}/self_attention", *to, f"{theirs}.attention.output.dense")
+    rules += mlp(f"{ours}/feed_forward", f"{theirs}.intermediate.dense", f"{theirs}.output.dense")
+    rules += norm(f"{ours}/attention_norm", f"{theirs}.attention.output.LayerNorm")
+    rules += norm(f"{ours}/mlp_norm", f"{theirs}.output.LayerNorm")
+  return rules
 
 
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
   head = sizes["head"]
   p = "" if head is None else PREFIX
-  found = encoder(p, sizes["depth"])
+  rules = encoder(p, sizes["depth"])
   if head not in ("mlm", "classify_tokens", "question_answering"):
-    found += linear("pooler", f"{p}pooler.dense")
+    rules += linear("pooler", f"{p}pooler.dense")
   if head in ("pretraining", "mlm"):
-    found += linear("mlm/dense", "cls.predictions.transform.dense")
-    found += norm("mlm/norm", "cls.predictions.transform.LayerNorm")
-    found += [Rule("mlm/bias", "cls.predictions.bias")]
+    rules += linear("mlm/dense", "cls.predictions.transform.dense")
+    rules += norm("mlm/norm", "cls.predictions.transform.LayerNorm")
+    rules += [Rule("mlm/bias", "cls.predictions.bias")]
   if head in ("pretraining", "next_sentence"):
-    found += linear("nsp", "cls.seq_relationship")
+    rules += linear("nsp", "cls.seq_relationship")
   last = {"classify": "classify", "multiple_choice": "choose", "classify_tokens": "classify_tokens"}
   if head in last:
-    found += linear(last[head], "classifier")
+    rules += linear(last[head], "classifier")
   if head == "question_answering":
-    found += linear("answer", "qa_outputs")
-  return found
+    rules += linear("answer", "qa_outputs")
+  return rules

@@ -31,31 +31,31 @@ BOTH = (Key("hidden_act", "activation", "quick_gelu", ACTIVATIONS), Key("layer_n
 
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
-  found = {"embed_dim": options.take("projection_dim", 512)}
+  sizes = {"embed_dim": options.take("projection_dim", 512)}
   options.ignore("logit_scale_init_value", "tie_word_embeddings")  # There is nothing to tie.
   text, image = (_tower(options, name) for name in ("text", "vision"))
   for section, keys in ((text, TEXT), (image, IMAGE)):
-    found |= section.sizes(keys)
+    sizes |= section.sizes(keys)
     towers = section.sizes(BOTH)
     for name, value in towers.items():
-      if found.setdefault(name, value) != value:
+      if sizes.setdefault(name, value) != value:
         raise section.refusal(
-          {key.ours: key.theirs for key in BOTH}[name], value, [f"that of the other tower, {found[name]!r}"]
+          {key.ours: key.theirs for key in BOTH}[name], value, [f"that of the other tower, {sizes[name]!r}"]
         )
     section.ignore("dropout", "attention_dropout", "projection_dim", "tie_word_embeddings")
-  found |= end_of_text(text)
+  sizes |= end_of_text(text)
   text.done()
   image.done()
-  return found
+  return sizes
 
 
 def _tower(options, name):
   """A tower's section. An older spelling beside it goes before it, with all defaults of what it leaves out."""
-  known = reference.of(f"clip_{name}_model")
-  section, over = options.section(f"{name}_config", known), options.take(f"{name}_config_dict", None, dict)
-  if over is not None and known is not None:
-    laid = {**known.fields, **over}
-    section.entries |= {entry: value for entry, value in laid.items() if entry not in section.ignored}
+  published = reference.of(f"clip_{name}_model")
+  section, override = options.section(f"{name}_config", published), options.take(f"{name}_config_dict", None, dict)
+  if override is not None and published is not None:
+    defaults = {**published.fields, **override}
+    section.entries |= {entry: value for entry, value in defaults.items() if entry not in section.ignored}
   return section
 
 
@@ -75,30 +75,30 @@ def config(sizes):
 
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
-  found = [Rule("logit_scale", "logit_scale")]
-  found += tower_rules("image", "vision_model.", sizes["image_depth"])
-  found += tower_rules("text", "text_model.", sizes["text_depth"])
-  found += linear("image/projection", "visual_projection", bias=False)
-  return found + linear("text/projection", "text_projection", bias=False)
+  rules = [Rule("logit_scale", "logit_scale")]
+  rules += tower_rules("image", "vision_model.", sizes["image_depth"])
+  rules += tower_rules("text", "text_model.", sizes["text_depth"])
+  rules += linear("image/projection", "visual_projection", bias=False)
+  return rules + linear("text/projection", "text_projection", bias=False)
 
 
 def tower_rules(tower, front, depth):
   """Those of one tower, "text" or "image", whose names begin with `front`."""
-  found = []
+  rules = []
   for i in range(depth):
     ours, theirs = f"{tower}/stack/layer_{i}", f"{front}encoder.layers.{i}"
     to = [f"{theirs}.self_attn.{name}_proj" for name in ("q", "k", "v", "out")]
-    found += attention(f"{ours}/self_attention", *to)
-    found += mlp(f"{ours}/feed_forward", f"{theirs}.mlp.fc1", f"{theirs}.mlp.fc2")
-    found += norm(f"{ours}/attention_norm", f"{theirs}.layer_norm1")
-    found += norm(f"{ours}/mlp_norm", f"{theirs}.layer_norm2")
-  found += embedding(f"{tower}/positions", f"{front}embeddings.position_embedding")
+    rules += attention(f"{ours}/self_attention", *to)
+    rules += mlp(f"{ours}/feed_forward", f"{theirs}.mlp.fc1", f"{theirs}.mlp.fc2")
+    rules += norm(f"{ours}/attention_norm", f"{theirs}.layer_norm1")
+    rules += norm(f"{ours}/mlp_norm", f"{theirs}.layer_norm2")
+  rules += embedding(f"{tower}/positions", f"{front}embeddings.position_embedding")
   if tower == "text":
-    found += embedding("text/embed", f"{front}embeddings.token_embedding")
-    return found + norm("text/norm", f"{front}final_layer_norm")
-  found += [Rule("image/class_token/embedding", f"{front}embeddings.class_embedding", FLAT)]
-  found += [Rule("image/patches/kernel", f"{front}embeddings.patch_embedding.weight", CONV)]
-  return found + norm("image/pre_norm", f"{front}pre_layrnorm") + norm("image/norm", f"{front}post_layernorm")
+    rules += embedding("text/embed", f"{front}embeddings.token_embedding")
+    return rules + norm("text/norm", f"{front}final_layer_norm")
+  rules += [Rule("image/class_token/embedding", f"{front}embeddings.class_embedding", FLAT)]
+  rules += [Rule("image/patches/kernel", f"{front}embeddings.patch_embedding.weight", CONV)]
+  return rules + norm("image/pre_norm", f"{front}pre_layrnorm") + norm("image/norm", f"{front}post_layernorm")
 
 
 def end_of_text(options):
@@ -116,8 +116,8 @@ def end_entry(sizes):
 
 def own_names(keys, tower):
   """A table for a tower alone: `text_dim` is `dim`."""
-  own = {f"{tower}dim": "dim", f"{tower}depth": "depth", f"{tower}heads": "num_heads", f"{tower}mlp_dim": "mlp_dim"}
-  return tuple(key._replace(ours=own.get(key.ours, key.ours)) for key in keys)
+  renamed = {f"{tower}dim": "dim", f"{tower}depth": "depth", f"{tower}heads": "num_heads", f"{tower}mlp_dim": "mlp_dim"}
+  return tuple(key._replace(ours=renamed.get(key.ours, key.ours)) for key in keys)
 
 
 def full(sizes, *towers):

@@ -26,17 +26,22 @@ def sizes(options: Options, head, tensors):
   projection = options.take("projection_dim", 512)
   # Dropout is of training, and 0 in all that is published; there is nothing to tie in a tower.
   options.ignore("dropout", "attention_dropout", "tie_word_embeddings")
-  own = {"embed_dim": None if head is None else projection}
-  return options.sizes(KEYS) | clip.end_of_text(options) | own
+  projection_entry = {"embed_dim": None if head is None else projection}
+  return options.sizes(KEYS) | clip.end_of_text(options) | projection_entry
 
 
 def config(sizes):
   """-> config.json"""
-  own = {"projection_dim": sizes["embed_dim"] or sizes["dim"]}
-  return {"model_type": "clip_text_model", **entries(KEYS, clip.full(sizes)), **clip.end_entry(sizes), **own}
+  projection_entry = {"projection_dim": sizes["embed_dim"] or sizes["dim"]}
+  return {
+    "model_type": "clip_text_model",
+    **entries(KEYS, clip.full(sizes)),
+    **clip.end_entry(sizes),
+    **projection_entry,
+  }
 
 
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
-  found = clip.tower_rules("text", "text_model." if sizes["embed_dim"] else "", sizes["depth"])
-  return found + (linear("text/projection", "text_projection", bias=False) if sizes["embed_dim"] else [])
+  rules = clip.tower_rules("text", "text_model." if sizes["embed_dim"] else "", sizes["depth"])
+  return rules + (linear("text/projection", "text_projection", bias=False) if sizes["embed_dim"] else [])

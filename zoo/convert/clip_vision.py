@@ -31,11 +31,11 @@ def sizes(options: Options, head, tensors):
 
 def config(sizes):
   """-> config.json"""
-  own = {"projection_dim": sizes["embed_dim"] or sizes["dim"]}
-  return {"model_type": "clip_vision_model", **entries(KEYS, clip.full(sizes)), **own}
+  projection_entry = {"projection_dim": sizes["embed_dim"] or sizes["dim"]}
+  return {"model_type": "clip_vision_model", **entries(KEYS, clip.full(sizes)), **projection_entry}
 
 
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
-  found = clip.tower_rules("image", "vision_model." if sizes["embed_dim"] else "", sizes["depth"])
-  return found + (linear("image/projection", "visual_projection", bias=False) if sizes["embed_dim"] else [])
+  rules = clip.tower_rules("image", "vision_model." if sizes["embed_dim"] else "", sizes["depth"])
+  return rules + (linear("image/projection", "visual_projection", bias=False) if sizes["embed_dim"] else [])

@@ -40,16 +40,16 @@ def with_head(sizes, head):
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   registers = options.entries.get("model_type") == "dinov2_with_registers"
-  found = options.sizes(KEYS)
-  found["patch_size"] = options.take("patch_size", 16 if registers else 14)
-  found["mlp_dim"] = _mlp_dim(found["dim"], options.take("mlp_ratio", 4), found["gated"])
-  found["registers"] = options.take("num_register_tokens", 4) if registers else None
-  found["mask_token"] = registers or options.take("use_mask_token", True)
-  found["num_classes"] = options.num_labels() if head == "classify" else None
+  sizes = options.sizes(KEYS)
+  sizes["patch_size"] = options.take("patch_size", 16 if registers else 14)
+  sizes["mlp_dim"] = _mlp_dim(sizes["dim"], options.take("mlp_ratio", 4), sizes["gated"])
+  sizes["registers"] = options.take("num_register_tokens", 4) if registers else None
+  sizes["mask_token"] = registers or options.take("use_mask_token", True)
+  sizes["num_classes"] = options.num_labels() if head == "classify" else None
   # Rates that differ only in training; which layers a detector would look at.
   options.ignore("attention_probs_dropout_prob", "drop_path_rate", "apply_layernorm", "reshape_hidden_states")
   options.ignore("out_features", "out_indices", "stage_names")
-  return found
+  return sizes
 
 
 def _mlp_dim(dim, ratio, gated):
@@ -60,21 +60,21 @@ def _mlp_dim(dim, ratio, gated):
 def config(sizes):
   """-> config.json"""
   dim, gated = sizes["dim"], sizes["gated"]
-  wanted = sizes["mlp_dim"] or 4 * dim
-  ratio = next((ratio for ratio in range(1, 65) if _mlp_dim(dim, ratio, gated) == wanted), None)
+  mlp_dim = sizes["mlp_dim"] or 4 * dim
+  ratio = next((ratio for ratio in range(1, 65) if _mlp_dim(dim, ratio, gated) == mlp_dim), None)
   if ratio is None:
-    raise UserError(f"A DINOv2 of dim {dim} with mlp_dim {wanted} is not one of the hub's: theirs is a ratio of dim.")
+    raise UserError(f"A DINOv2 of dim {dim} with mlp_dim {mlp_dim} is not one of the hub's: theirs is a ratio of dim.")
   registers, head = sizes["registers"] is not None, head_of(sizes)
   if registers and not sizes["mask_token"]:
     raise UserError("A DINOv2 with registers has a mask token on the hub. Build it with mask_token=True.")
-  own = {"num_register_tokens": sizes["registers"]} if registers else {"use_mask_token": sizes["mask_token"]}
+  extra = {"num_register_tokens": sizes["registers"]} if registers else {"use_mask_token": sizes["mask_token"]}
   return {
     "model_type": MODEL_TYPES[registers],
     "architectures": [HEADS[head][registers]],
     "patch_size": sizes["patch_size"],
     "mlp_ratio": ratio,
     **entries(KEYS, sizes),
-    **own,
+    **extra,
     **(named_labels(sizes["num_classes"]) if head else {}),
   }
 
@@ -82,33 +82,33 @@ def config(sizes):
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
   head, registers = head_of(sizes), sizes["registers"] is not None
-  p, found = PREFIX[registers] if head else "", []
+  p, rules = PREFIX[registers] if head else "", []
   for i in range(sizes["depth"]):
     ours, theirs = f"stack/layer_{i}", f"{p}encoder.layer.{i}"
     to = [f"{theirs}.attention.attention.{name}" for name in ("query", "key", "value")]
-    rows = attention(f"{ours}/self_attention", *to, f"{theirs}.attention.output.dense")
-    found += [row for row in rows if sizes["qkv_bias"] or row.layout is not layouts.HEADS_BIAS]
-    found += _gated(f"{ours}/feed_forward", f"{theirs}.mlp", sizes) if sizes["gated"] else mlp(
+    attention_rules = attention(f"{ours}/self_attention", *to, f"{theirs}.attention.output.dense")
+    rules += [rule for rule in attention_rules if sizes["qkv_bias"] or rule.layout is not layouts.HEADS_BIAS]
+    rules += _gated(f"{ours}/feed_forward", f"{theirs}.mlp", sizes) if sizes["gated"] else mlp(
       f"{ours}/feed_forward", f"{theirs}.mlp.fc1", f"{theirs}.mlp.fc2"
     )  # fmt: skip
-    found += norm(f"{ours}/attention_norm", f"{theirs}.norm1") + norm(f"{ours}/mlp_norm", f"{theirs}.norm2")
-    found += [Rule(f"{ours}/attention_after/scale", f"{theirs}.layer_scale1.lambda1")]
-    found += [Rule(f"{ours}/mlp_after/scale", f"{theirs}.layer_scale2.lambda1")]
-  found += [Rule("class_token/embedding", f"{p}embeddings.cls_token", layouts.ONE_BEFORE)]
-  found += [Rule("mask_token", f"{p}embeddings.mask_token")] if sizes["mask_token"] else []
-  found += [Rule("registers", f"{p}embeddings.register_tokens", layouts.ONE_BEFORE)] if registers else []
-  found += [Rule("positions/embedding", f"{p}embeddings.position_embeddings", layouts.ONE_BEFORE)]
-  found += [Rule("patches/kernel", f"{p}embeddings.patch_embeddings.projection.weight", layouts.CONV)]
-  found += [Rule("patches/bias", f"{p}embeddings.patch_embeddings.projection.bias")]
-  return found + norm("norm", f"{p}layernorm") + (linear("head", "classifier") if head else [])
+    rules += norm(f"{ours}/attention_norm", f"{theirs}.norm1") + norm(f"{ours}/mlp_norm", f"{theirs}.norm2")
+    rules += [Rule(f"{ours}/attention_after/scale", f"{theirs}.layer_scale1.lambda1")]
+    rules += [Rule(f"{ours}/mlp_after/scale", f"{theirs}.layer_scale2.lambda1")]
+  rules += [Rule("class_token/embedding", f"{p}embeddings.cls_token", layouts.ONE_BEFORE)]
+  rules += [Rule("mask_token", f"{p}embeddings.mask_token")] if sizes["mask_token"] else []
+  rules += [Rule("registers", f"{p}embeddings.register_tokens", layouts.ONE_BEFORE)] if registers else []
+  rules += [Rule("positions/embedding", f"{p}embeddings.position_embeddings", layouts.ONE_BEFORE)]
+  rules += [Rule("patches/kernel", f"{p}embeddings.patch_embeddings.projection.weight", layouts.CONV)]
+  rules += [Rule("patches/bias", f"{p}embeddings.patch_embeddings.projection.bias")]
+  return rules + norm("norm", f"{p}layernorm") + (linear("head", "classifier") if head else [])
 
 
 def _gated(ours, theirs, sizes):
   """Gate and up lie side by side."""
   width = sizes["mlp_dim"] or 4 * sizes["dim"]
-  found = linear(f"{ours}/down", f"{theirs}.weights_out")
+  rules = linear(f"{ours}/down", f"{theirs}.weights_out")
   for part, name in enumerate(("gate", "up")):
     stretch = (0, part * width, 2 * width)
-    found += [Rule(f"{ours}/{name}/kernel", f"{theirs}.weights_in.weight", layouts.LINEAR, stretch=stretch)]
-    found += [Rule(f"{ours}/{name}/bias", f"{theirs}.weights_in.bias", stretch=stretch)]
-  return found
+    rules += [Rule(f"{ours}/{name}/kernel", f"{theirs}.weights_in.weight", layouts.LINEAR, stretch=stretch)]
+    rules += [Rule(f"{ours}/{name}/bias", f"{theirs}.weights_in.bias", stretch=stretch)]
+  return rules

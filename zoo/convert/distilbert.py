@@ -31,14 +31,14 @@ KEYS = (
 
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
-  found = options.sizes(KEYS)
+  sizes = options.sizes(KEYS)
   if options.entries.get("pad_token_id", 0) is None:
-    found["pad"] = None
-  found |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
+    sizes["pad"] = None
+  sizes |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
   options.must_be("tie_word_embeddings", True)
   # How the table of positions started; rates that differ only in training.
   options.ignore("sinusoidal_pos_embds", "attention_dropout", "qa_dropout", "seq_classif_dropout")
-  return found
+  return sizes
 
 
 def config(sizes):
@@ -53,23 +53,23 @@ def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
   head = sizes["head"]
   p = "" if head is None else PREFIX
-  found = norm("norm", f"{p}embeddings.LayerNorm")
-  found += embedding("embed", f"{p}embeddings.word_embeddings")
-  found += embedding("positions", f"{p}embeddings.position_embeddings")
+  rules = norm("norm", f"{p}embeddings.LayerNorm")
+  rules += embedding("embed", f"{p}embeddings.word_embeddings")
+  rules += embedding("positions", f"{p}embeddings.position_embeddings")
   for i in range(sizes["depth"]):
     ours, theirs = f"stack/layer_{i}", f"{p}transformer.layer.{i}"
-    found += attention(f"{ours}/self_attention", *(f"{theirs}.attention.{to}_lin" for to in ("q", "k", "v", "out")))
-    found += mlp(f"{ours}/feed_forward", f"{theirs}.ffn.lin1", f"{theirs}.ffn.lin2")
-    found += norm(f"{ours}/attention_norm", f"{theirs}.sa_layer_norm")
-    found += norm(f"{ours}/mlp_norm", f"{theirs}.output_layer_norm")
+    rules += attention(f"{ours}/self_attention", *(f"{theirs}.attention.{to}_lin" for to in ("q", "k", "v", "out")))
+    rules += mlp(f"{ours}/feed_forward", f"{theirs}.ffn.lin1", f"{theirs}.ffn.lin2")
+    rules += norm(f"{ours}/attention_norm", f"{theirs}.sa_layer_norm")
+    rules += norm(f"{ours}/mlp_norm", f"{theirs}.output_layer_norm")
   if head in ("classify", "multiple_choice"):
-    found += linear("pooler", "pre_classifier")
+    rules += linear("pooler", "pre_classifier")
   if head == "mlm":
-    found += linear("mlm/dense", "vocab_transform") + norm("mlm/norm", "vocab_layer_norm")
-    found += [Rule("mlm/bias", "vocab_projector.bias")]
+    rules += linear("mlm/dense", "vocab_transform") + norm("mlm/norm", "vocab_layer_norm")
+    rules += [Rule("mlm/bias", "vocab_projector.bias")]
   last = {"classify": "classify", "multiple_choice": "choose", "classify_tokens": "classify_tokens"}
   if head in last:
-    found += linear(last[head], "classifier")
+    rules += linear(last[head], "classifier")
   if head == "question_answering":
-    found += linear("answer", "qa_outputs")
-  return found
+    rules += linear("answer", "qa_outputs")
+  return rules

@@ -68,37 +68,37 @@ NUMBER = (int, float)
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   kind = options.take("model_type", "gemma3_text")
-  found = options.sizes(KEYS) | options.sizes(key._replace(default=of[kind]) for key, of in SIZES.items())
-  found |= heads_and_pad(options, found, pad=0)
-  found |= {"head": head, "sandwich": kind != "gemma", "qk_norm": kind == "gemma3_text"}
-  found["num_classes"] = options.num_labels() if head in ("classify", "classify_tokens") else None
+  sizes = options.sizes(KEYS) | options.sizes(key._replace(default=of[kind]) for key, of in SIZES.items())
+  sizes |= heads_and_pad(options, sizes, pad=0)
+  sizes |= {"head": head, "sandwich": kind != "gemma", "qk_norm": kind == "gemma3_text"}
+  sizes["num_classes"] = options.num_labels() if head in ("classify", "classify_tokens") else None
   if kind == "gemma":
-    found |= options.sizes([Key("hidden_act", "activation", "gelu_pytorch_tanh", FIRST_ACTIVATIONS)])
+    sizes |= options.sizes([Key("hidden_act", "activation", "gelu_pytorch_tanh", FIRST_ACTIVATIONS)])
     options.must_be("hidden_activation", None, "gelu_pytorch_tanh")
   else:
-    found |= options.sizes([Key("hidden_activation", "activation", "gelu_pytorch_tanh", LATER_ACTIVATIONS)])
-    found["query_scalar"] = options.take("query_pre_attn_scalar", 256)
-    found["window"] = options.nullable("sliding_window", 4096)
+    sizes |= options.sizes([Key("hidden_activation", "activation", "gelu_pytorch_tanh", LATER_ACTIVATIONS)])
+    sizes["query_scalar"] = options.take("query_pre_attn_scalar", 256)
+    sizes["window"] = options.nullable("sliding_window", 4096)
     period = 2 if kind == "gemma2" else options.take("sliding_window_pattern", 6)
     if period < 1:
       raise options.refusal("sliding_window_pattern", period, ("1 or more",))
-    found["pattern"] = layer_kinds(options, [(i + 1) % period > 0 for i in range(found["depth"])])
-    found["cap"] = options.nullable("final_logit_softcapping", 30.0 if kind == "gemma2" else None, NUMBER)
+    sizes["pattern"] = layer_kinds(options, [(i + 1) % period > 0 for i in range(sizes["depth"])])
+    sizes["cap"] = options.nullable("final_logit_softcapping", 30.0 if kind == "gemma2" else None, NUMBER)
   if kind == "gemma2":
-    found["attention_cap"] = options.nullable("attn_logit_softcapping", 50.0, NUMBER)
+    sizes["attention_cap"] = options.nullable("attn_logit_softcapping", 50.0, NUMBER)
   if kind == "gemma3_text":
-    found["bidirectional"] = options.take("use_bidirectional_attention", False)
+    sizes["bidirectional"] = options.take("use_bidirectional_attention", False)
     options.ignore("attn_logit_softcapping")  # Which the reference does not apply.
-    found |= _two_ropes(options, found["max_length"])
+    sizes |= _two_ropes(options, sizes["max_length"])
   else:
     # Whether the reference honours it depends on the kernel that it happens to use.
     options.must_be("use_bidirectional_attention", None, False)
-    found |= rope(options, found["max_length"])
+    sizes |= rope(options, sizes["max_length"])
   # Other names of what is read above, and kinds of caches.
   options.ignore("_sliding_window_pattern", "sliding_window_size", "cache_implementation", "classifier_dropout")
   if kind != "gemma":
     options.ignore("hidden_act")
-  return found
+  return sizes
 
 
 def _two_ropes(options: Options, max_length):
@@ -132,22 +132,22 @@ def config(sizes):
   wrong = [name for name, fit in fits.items() if not fit]
   if wrong:
     raise UserError(f"The hub's {kind} cannot have this {', '.join(wrong)}. Change these sizes.")
-  found = entries((*KEYS, *SIZES), full(sizes))
-  found |= {"model_type": kind, "architectures": [architecture], "pad_token_id": sizes["pad"]}
+  config = entries((*KEYS, *SIZES), full(sizes))
+  config |= {"model_type": kind, "architectures": [architecture], "pad_token_id": sizes["pad"]}
   activation = next(theirs for theirs, ours in LATER_ACTIVATIONS.items() if ours == sizes["activation"])
   if first:
-    found |= {"hidden_act": activation}
+    config |= {"hidden_act": activation}
   else:
-    found |= {"hidden_activation": activation, "sliding_window": sizes["window"]}
-    found |= {"query_pre_attn_scalar": sizes["query_scalar"] or full(sizes)["head_dim"]}
-    found |= {"layer_types": layer_types(pattern, sizes["depth"]), "final_logit_softcapping": sizes["cap"]}
+    config |= {"hidden_activation": activation, "sliding_window": sizes["window"]}
+    config |= {"query_pre_attn_scalar": sizes["query_scalar"] or full(sizes)["head_dim"]}
+    config |= {"layer_types": layer_types(pattern, sizes["depth"]), "final_logit_softcapping": sizes["cap"]}
   if kind == "gemma2":
-    found |= {"attn_logit_softcapping": sizes["attention_cap"]}
+    config |= {"attn_logit_softcapping": sizes["attention_cap"]}
   if kind == "gemma3_text":
-    found |= {"use_bidirectional_attention": sizes["bidirectional"], "rope_parameters": _rope_parameters(sizes)}
+    config |= {"use_bidirectional_attention": sizes["bidirectional"], "rope_parameters": _rope_parameters(sizes)}
   else:
-    found |= rope_entries(sizes)
-  return found | ({} if sizes["num_classes"] is None else named_labels(sizes["num_classes"]))
+    config |= rope_entries(sizes)
+  return config | ({} if sizes["num_classes"] is None else named_labels(sizes["num_classes"]))
 
 
 def _rope_parameters(sizes):
@@ -161,15 +161,15 @@ def _rope_parameters(sizes):
 
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
-  p, found = "" if sizes["head"] is None else PREFIX, []
+  p, rules = "" if sizes["head"] is None else PREFIX, []
   for i in range(sizes["depth"]):
     ours, theirs = f"stack/layer_{i}", f"{p}layers.{i}"
-    found += self_attention(f"{ours}/self_attention", f"{theirs}.self_attn", {**sizes, "out_bias": None})
-    found += mlp(f"{ours}/feed_forward", *(f"{theirs}.mlp.{name}_proj" for name in ("up", "down", "gate")), bias=False)
+    rules += self_attention(f"{ours}/self_attention", f"{theirs}.self_attn", {**sizes, "out_bias": None})
+    rules += mlp(f"{ours}/feed_forward", *(f"{theirs}.mlp.{name}_proj" for name in ("up", "down", "gate")), bias=False)
     names = {"attention_norm": "input", "mlp_norm": "post_attention"}
     if sizes["sandwich"]:
       names |= {"attention_after": "post_attention", "mlp_norm": "pre_feedforward", "mlp_after": "post_feedforward"}
     for part, name in names.items():
-      found += norm(f"{ours}/{part}", f"{theirs}.{name}_layernorm", bias=False)
-  found += embedding("embed", f"{p}embed_tokens") + norm("norm", f"{p}norm", bias=False)
-  return found + head_rules(sizes)
+      rules += norm(f"{ours}/{part}", f"{theirs}.{name}_layernorm", bias=False)
+  rules += embedding("embed", f"{p}embed_tokens") + norm("norm", f"{p}norm", bias=False)
+  return rules + head_rules(sizes)

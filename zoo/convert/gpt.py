@@ -23,8 +23,8 @@ KEYS = (
 
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
-  found = options.sizes(KEYS)
-  found["mlp_dim"] = options.take("n_inner", 4 * found["dim"])
+  sizes = options.sizes(KEYS)
+  sizes["mlp_dim"] = options.take("n_inner", 4 * sizes["dim"])
   options.must_be("scale_attn_weights", True)
   options.must_be("scale_attn_by_inverse_layer_idx", False)
   options.must_be("tie_word_embeddings", True)
@@ -33,38 +33,38 @@ def sizes(options: Options, head, tensors):
   options.ignore("reorder_and_upcast_attn", "n_ctx", "attn_pdrop", "embd_pdrop")
   options.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
   options.ignore("summary_first_dropout")
-  return found
+  return sizes
 
 
 def config(sizes):
   """-> config.json"""
-  own = {
+  extra = {
     "n_inner": sizes["mlp_dim"] or 4 * sizes["dim"],
     "embd_pdrop": sizes["dropout"],
     "attn_pdrop": sizes["dropout"],
   }
-  return {"model_type": "gpt2", "tie_word_embeddings": True, **entries(KEYS, sizes), **own}
+  return {"model_type": "gpt2", "tie_word_embeddings": True, **entries(KEYS, sizes), **extra}
 
 
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
-  found = []
+  rules = []
   for i in range(sizes["depth"]):
-    found += layer(f"stack/layer_{i}", f"transformer.h.{i}", sizes["dim"])
-  found += embedding("embed", "transformer.wte") + embedding("positions", "transformer.wpe")
-  return found + norm("norm", "transformer.ln_f")
+    rules += layer(f"stack/layer_{i}", f"transformer.h.{i}", sizes["dim"])
+  rules += embedding("embed", "transformer.wte") + embedding("positions", "transformer.wpe")
+  return rules + norm("norm", "transformer.ln_f")
 
 
 def layer(ours, theirs, dim):
   """One layer, of GPT too: query, key and value lie side by side in one matrix."""
-  found, to_heads, from_heads = [], Layout(((0,), (1, 2))), Layout(((0, 1), (2,)))
+  rules, to_heads, from_heads = [], Layout(((0,), (1, 2))), Layout(((0, 1), (2,)))
   for part, name in enumerate(("query", "key", "value")):
     at, fused = f"{ours}/self_attention/{name}", f"{theirs}.attn.c_attn"
-    found += [Rule(f"{at}/kernel", f"{fused}.weight", to_heads, stretch=(1, part * dim, 3 * dim))]
-    found += [Rule(f"{at}/bias", f"{fused}.bias", Layout(((0, 1),)), stretch=(0, part * dim, 3 * dim))]
-  found += [Rule(f"{ours}/self_attention/out/kernel", f"{theirs}.attn.c_proj.weight", from_heads)]
-  found += [Rule(f"{ours}/self_attention/out/bias", f"{theirs}.attn.c_proj.bias")]
+    rules += [Rule(f"{at}/kernel", f"{fused}.weight", to_heads, stretch=(1, part * dim, 3 * dim))]
+    rules += [Rule(f"{at}/bias", f"{fused}.bias", Layout(((0, 1),)), stretch=(0, part * dim, 3 * dim))]
+  rules += [Rule(f"{ours}/self_attention/out/kernel", f"{theirs}.attn.c_proj.weight", from_heads)]
+  rules += [Rule(f"{ours}/self_attention/out/bias", f"{theirs}.attn.c_proj.bias")]
   for part, name in (("up", "c_fc"), ("down", "c_proj")):
-    found += [Rule(f"{ours}/feed_forward/{part}/kernel", f"{theirs}.mlp.{name}.weight")]
-    found += [Rule(f"{ours}/feed_forward/{part}/bias", f"{theirs}.mlp.{name}.bias")]
-  return found + norm(f"{ours}/attention_norm", f"{theirs}.ln_1") + norm(f"{ours}/mlp_norm", f"{theirs}.ln_2")
+    rules += [Rule(f"{ours}/feed_forward/{part}/kernel", f"{theirs}.mlp.{name}.weight")]
+    rules += [Rule(f"{ours}/feed_forward/{part}/bias", f"{theirs}.mlp.{name}.bias")]
+  return rules + norm(f"{ours}/attention_norm", f"{theirs}.ln_1") + norm(f"{ours}/mlp_norm", f"{theirs}.ln_2")

@@ -41,28 +41,28 @@ SIZES = {
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   kind = options.take("model_type", "llama")
-  found = options.sizes(KEYS) | options.sizes(key._replace(default=of[kind]) for key, of in SIZES.items())
-  found |= heads_and_pad(options, found)
-  found |= rope(options, found["max_length"])
-  found |= {"model_type": kind, "head": head, "qk_norm": kind == "qwen3"}
-  found["num_classes"] = options.num_labels() if head in ("classify", "classify_tokens") else None
+  sizes = options.sizes(KEYS) | options.sizes(key._replace(default=of[kind]) for key, of in SIZES.items())
+  sizes |= heads_and_pad(options, sizes)
+  sizes |= rope(options, sizes["max_length"])
+  sizes |= {"model_type": kind, "head": head, "qk_norm": kind == "qwen3"}
+  sizes["num_classes"] = options.num_labels() if head in ("classify", "classify_tokens") else None
   if kind == "llama":
-    found["mlp_bias"] = options.take("mlp_bias", False)
+    sizes["mlp_bias"] = options.take("mlp_bias", False)
     options.ignore("pretraining_tp")  # The same sums in parts.
   if kind in ("llama", "qwen3"):
-    found["attention_bias"] = options.take("attention_bias", False)
+    sizes["attention_bias"] = options.take("attention_bias", False)
   if kind == "qwen2":
-    found |= {"attention_bias": True, "out_bias": False}
+    sizes |= {"attention_bias": True, "out_bias": False}
   if kind == "mistral":
-    found["window"] = options.nullable("sliding_window", 4096)
+    sizes["window"] = options.nullable("sliding_window", 4096)
   if kind in ("qwen2", "qwen3"):
     window, first = options.nullable("sliding_window", 4096), options.take("max_window_layers", 28)
     window = window if options.take("use_sliding_window", False) else None
-    local = [window is not None and i >= first for i in range(found["depth"])]
+    local = [window is not None and i >= first for i in range(sizes["depth"])]
     pattern = layer_kinds(options, local)
-    found |= {"pattern": pattern, "window": window if "local" in pattern else None}
+    sizes |= {"pattern": pattern, "window": window if "local" in pattern else None}
   options.ignore("classifier_dropout")
-  return found
+  return sizes
 
 
 def config(sizes):
@@ -74,20 +74,20 @@ def config(sizes):
   if kind is None:
     why = "; ".join(f"{kind} not with this {', '.join(names)}" for kind, names in wrong.items())
     raise UserError(f"The hub has no such llama: {why}. Change these sizes or leave model_type None.")
-  found = entries((*KEYS, *SIZES), full(sizes))
-  found |= {"model_type": kind, "architectures": [_CLASSES[kind] + _ENDINGS[sizes["head"]]]}
-  found |= {"pad_token_id": sizes["pad"], **rope_entries(sizes)}
+  config = entries((*KEYS, *SIZES), full(sizes))
+  config |= {"model_type": kind, "architectures": [_CLASSES[kind] + _ENDINGS[sizes["head"]]]}
+  config |= {"pad_token_id": sizes["pad"], **rope_entries(sizes)}
   window = sizes["window"] if "local" in pattern else None
   if kind == "llama":
-    found |= {"mlp_bias": sizes["mlp_bias"]}
+    config |= {"mlp_bias": sizes["mlp_bias"]}
   if kind in ("llama", "qwen3"):
-    found |= {"attention_bias": sizes["attention_bias"]}
+    config |= {"attention_bias": sizes["attention_bias"]}
   if kind == "mistral":
-    found |= {"sliding_window": window}
+    config |= {"sliding_window": window}
   if kind in ("qwen2", "qwen3"):
-    found |= {"sliding_window": window, "use_sliding_window": window is not None}
-    found |= {"layer_types": layer_types(pattern, sizes["depth"])}
-  return found | ({} if sizes["num_classes"] is None else named_labels(sizes["num_classes"]))
+    config |= {"sliding_window": window, "use_sliding_window": window is not None}
+    config |= {"layer_types": layer_types(pattern, sizes["depth"])}
+  return config | ({} if sizes["num_classes"] is None else named_labels(sizes["num_classes"]))
 
 
 def _misfits(kind, sizes, pattern):
@@ -116,25 +116,25 @@ def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
   mistral = config(sizes)["model_type"] == "mistral"
   p = {None: "", "question_answering": PREFIX[0] if mistral else PREFIX[1]}.get(sizes["head"], PREFIX[0])
-  found = []
+  rules = []
   for i in range(sizes["depth"]):
     ours, theirs = f"stack/layer_{i}", f"{p}layers.{i}"
-    found += self_attention(f"{ours}/self_attention", f"{theirs}.self_attn", sizes)
-    found += mlp(f"{ours}/feed_forward", *(f"{theirs}.mlp.{name}_proj" for name in ("up", "down", "gate")),
+    rules += self_attention(f"{ours}/self_attention", f"{theirs}.self_attn", sizes)
+    rules += mlp(f"{ours}/feed_forward", *(f"{theirs}.mlp.{name}_proj" for name in ("up", "down", "gate")),
                  bias=sizes["mlp_bias"])  # fmt: skip
-    found += norm(f"{ours}/attention_norm", f"{theirs}.input_layernorm", bias=False)
-    found += norm(f"{ours}/mlp_norm", f"{theirs}.post_attention_layernorm", bias=False)
-  found += embedding("embed", f"{p}embed_tokens") + norm("norm", f"{p}norm", bias=False)
-  return found + head_rules(sizes)
+    rules += norm(f"{ours}/attention_norm", f"{theirs}.input_layernorm", bias=False)
+    rules += norm(f"{ours}/mlp_norm", f"{theirs}.post_attention_layernorm", bias=False)
+  rules += embedding("embed", f"{p}embed_tokens") + norm("norm", f"{p}norm", bias=False)
+  return rules + head_rules(sizes)
 
 
 def self_attention(ours, theirs, sizes):
   """The projections of an attention, and the norms of its heads."""
   bias = sizes["attention_bias"]
   out = bias if sizes["out_bias"] is None else sizes["out_bias"]
-  found = heads_out(f"{ours}/out", f"{theirs}.o_proj", bias=out)
+  rules = heads_out(f"{ours}/out", f"{theirs}.o_proj", bias=out)
   for name in ("query", "key", "value"):
-    found += heads(f"{ours}/{name}", f"{theirs}.{name[0]}_proj", bias=bias)
+    rules += heads(f"{ours}/{name}", f"{theirs}.{name[0]}_proj", bias=bias)
     if sizes["qk_norm"] and name != "value":
-      found += norm(f"{ours}/{name}_norm", f"{theirs}.{name[0]}_norm", bias=False)
-  return found
+      rules += norm(f"{ours}/{name}_norm", f"{theirs}.{name[0]}_norm", bias=False)
+  return rules

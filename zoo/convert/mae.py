@@ -32,5 +32,5 @@ def config(sizes):
 
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
-  found = vit.rules({**sizes, "num_classes": None, "pooler": False})
-  return [row for row in found if sizes["qkv_bias"] or row.layout is not HEADS_BIAS]
+  rules = vit.rules({**sizes, "num_classes": None, "pooler": False})
+  return [rule for rule in rules if sizes["qkv_bias"] or rule.layout is not HEADS_BIAS]

@@ -23,26 +23,26 @@ KEYS = (
 
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
-  found = bart.tower_sizes(options, KEYS)
-  found |= {"pad": options.nullable("pad_token_id", 58100), "logits_bias": bart.has_bias(tensors), "head": head}
-  own = options.take("decoder_vocab_size", found["vocab_size"])
+  sizes = bart.tower_sizes(options, KEYS)
+  sizes |= {"pad": options.nullable("pad_token_id", 58100), "logits_bias": bart.has_bias(tensors), "head": head}
+  decoder_vocab_size = options.take("decoder_vocab_size", sizes["vocab_size"])
   if options.take("share_encoder_decoder_embeddings", True):
-    options.must_be("decoder_vocab_size", found["vocab_size"], None)
-    own = None
-  found["decoder_vocab_size"] = own
+    options.must_be("decoder_vocab_size", sizes["vocab_size"], None)
+    decoder_vocab_size = None
+  sizes["decoder_vocab_size"] = decoder_vocab_size
   options.must_be("normalize_embedding", False)
   options.must_be("static_position_embeddings", True)
-  return found
+  return sizes
 
 
 def config(sizes):
   """-> config.json"""
-  own = sizes["decoder_vocab_size"]
+  decoder_vocab_size = sizes["decoder_vocab_size"]
   return {
     "model_type": "marian",
     "pad_token_id": sizes["pad"],
-    "decoder_vocab_size": sizes["vocab_size"] if own is None else own,
-    "share_encoder_decoder_embeddings": own is None,
+    "decoder_vocab_size": sizes["vocab_size"] if decoder_vocab_size is None else decoder_vocab_size,
+    "share_encoder_decoder_embeddings": decoder_vocab_size is None,
     **bart.tower_entries(KEYS, sizes),
   }
 
@@ -51,8 +51,8 @@ def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
   p = "" if sizes["head"] is None else PREFIX
   if sizes["decoder_vocab_size"] is None:
-    found = embedding("embed", f"{p}shared")
+    rules = embedding("embed", f"{p}shared")
   else:
-    found = embedding("embed", f"{p}encoder.embed_tokens")
-    found += embedding("decoder_embed", f"{p}decoder.embed_tokens")
-  return found + bart.layers(sizes, "encoder", p) + bart.layers(sizes, "decoder", p) + bart.output(sizes)
+    rules = embedding("embed", f"{p}encoder.embed_tokens")
+    rules += embedding("decoder_embed", f"{p}decoder.embed_tokens")
+  return rules + bart.layers(sizes, "encoder", p) + bart.layers(sizes, "decoder", p) + bart.output(sizes)

@@ -54,26 +54,26 @@ EXPERTS = {
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   kind = options.take("model_type", "mixtral")
-  found = options.sizes((*KEYS, *EXPERTS[kind]))
-  found |= options.sizes(key._replace(default=of[kind]) for key, of in SIZES.items())
+  sizes = options.sizes((*KEYS, *EXPERTS[kind]))
+  sizes |= options.sizes(key._replace(default=of[kind]) for key, of in SIZES.items())
   # Versions of the reference differ in how they call it, and write one name for the other.
-  other = options.take("num_experts", {"mixtral": 8, "qwen3_moe": 128}[kind])
-  found["num_experts"] = options.take("num_local_experts", other)
-  found |= heads_and_pad(options, found)
-  found |= rope(options, found["max_length"], 1_000_000.0 if kind == "mixtral" else 10_000.0)
-  found |= {"head": head, "qk_norm": kind == "qwen3_moe"}
-  found["num_classes"] = options.num_labels() if head in ("classify", "classify_tokens") else None
-  found["window"] = options.nullable("sliding_window", None if kind == "mixtral" else 4096)
+  num_experts = options.take("num_experts", {"mixtral": 8, "qwen3_moe": 128}[kind])
+  sizes["num_experts"] = options.take("num_local_experts", num_experts)
+  sizes |= heads_and_pad(options, sizes)
+  sizes |= rope(options, sizes["max_length"], 1_000_000.0 if kind == "mixtral" else 10_000.0)
+  sizes |= {"head": head, "qk_norm": kind == "qwen3_moe"}
+  sizes["num_classes"] = options.num_labels() if head in ("classify", "classify_tokens") else None
+  sizes["window"] = options.nullable("sliding_window", None if kind == "mixtral" else 4096)
   if kind == "qwen3_moe":
-    found["window"] = found["window"] if options.take("use_sliding_window", False) else None
+    sizes["window"] = sizes["window"] if options.take("use_sliding_window", False) else None
     step, dense = options.take("decoder_sparse_step", 1), options.take("mlp_only_layers", [])
     if step < 1:
       raise options.refusal("decoder_sparse_step", step, ("1 or more",))
-    sparse = [i not in dense and (i + 1) % step == 0 for i in range(found["depth"])]
-    found["pattern"] = shortest_turn(["sparse" if one else "dense" for one in sparse])
+    sparse = [i not in dense and (i + 1) % step == 0 for i in range(sizes["depth"])]
+    sizes["pattern"] = shortest_turn(["sparse" if is_sparse else "dense" for is_sparse in sparse])
   # Of training; an old name of what window says.
   options.ignore("output_router_logits", "router_aux_loss_coef", "classifier_dropout", "max_window_layers")
-  return found
+  return sizes
 
 
 def config(sizes):
@@ -90,35 +90,35 @@ def config(sizes):
   if wrong:
     raise UserError(f"The hub's {kind} cannot have this {', '.join(wrong)}. Change these sizes.")
   dense_dim = sizes["mlp_dim"] if sizes["dense_dim"] is None else sizes["dense_dim"]
-  found = entries((*KEYS, *SIZES, *EXPERTS[kind]), {**full(sizes), "dense_dim": dense_dim})
-  found |= {"model_type": kind, "architectures": [_CLASSES[kind] + _ENDINGS[sizes["head"]]]}
-  found |= {"num_local_experts" if kind == "mixtral" else "num_experts": sizes["num_experts"]}
-  found |= {"pad_token_id": sizes["pad"], "sliding_window": sizes["window"], **rope_entries(sizes)}
+  config = entries((*KEYS, *SIZES, *EXPERTS[kind]), {**full(sizes), "dense_dim": dense_dim})
+  config |= {"model_type": kind, "architectures": [_CLASSES[kind] + _ENDINGS[sizes["head"]]]}
+  config |= {"num_local_experts" if kind == "mixtral" else "num_experts": sizes["num_experts"]}
+  config |= {"pad_token_id": sizes["pad"], "sliding_window": sizes["window"], **rope_entries(sizes)}
   if kind == "qwen3_moe":
     dense = [i for i in range(sizes["depth"]) if pattern[i % len(pattern)] == "dense"]
-    found |= {"use_sliding_window": sizes["window"] is not None, "decoder_sparse_step": 1, "mlp_only_layers": dense}
-  return found | ({} if sizes["num_classes"] is None else named_labels(sizes["num_classes"]))
+    config |= {"use_sliding_window": sizes["window"] is not None, "decoder_sparse_step": 1, "mlp_only_layers": dense}
+  return config | ({} if sizes["num_classes"] is None else named_labels(sizes["num_classes"]))
 
 
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
-  qwen, pattern, found = sizes["qk_norm"], sizes["pattern"] or ["sparse"], []
+  qwen, pattern, rules = sizes["qk_norm"], sizes["pattern"] or ["sparse"], []
   p = {None: "", "question_answering": PREFIX[qwen]}.get(sizes["head"], PREFIX[0])
   for i in range(sizes["depth"]):
     ours, theirs = f"stack/layer_{i}", f"{p}layers.{i}"
-    found += self_attention(f"{ours}/self_attention", f"{theirs}.self_attn", {**sizes, "out_bias": None})
+    rules += self_attention(f"{ours}/self_attention", f"{theirs}.self_attn", {**sizes, "out_bias": None})
     network = f"{theirs}.mlp" if qwen else f"{theirs}.block_sparse_moe"
     names = dict(gate="gate_proj", up="up_proj", down="down_proj") if qwen else dict(gate="w1", up="w3", down="w2")
     if pattern[i % len(pattern)] == "dense":
-      found += mlp(f"{ours}/feed_forward", *(f"{network}.{names[part]}" for part in ("up", "down", "gate")), bias=False)
+      rules += mlp(f"{ours}/feed_forward", *(f"{network}.{names[part]}" for part in ("up", "down", "gate")), bias=False)
     else:
-      found += linear(f"{ours}/feed_forward/router", f"{network}.gate", bias=False)
-      found += [
+      rules += linear(f"{ours}/feed_forward/router", f"{network}.gate", bias=False)
+      rules += [
         Rule(f"{ours}/feed_forward/experts/{part}/kernel", f"{network}.experts.{e}.{name}.weight", LINEAR, index=e)
         for part, name in names.items()
         for e in range(sizes["num_experts"])
       ]
-    found += norm(f"{ours}/attention_norm", f"{theirs}.input_layernorm", bias=False)
-    found += norm(f"{ours}/mlp_norm", f"{theirs}.post_attention_layernorm", bias=False)
-  found += embedding("embed", f"{p}embed_tokens") + norm("norm", f"{p}norm", bias=False)
-  return found + head_rules(sizes)
+    rules += norm(f"{ours}/attention_norm", f"{theirs}.input_layernorm", bias=False)
+    rules += norm(f"{ours}/mlp_norm", f"{theirs}.post_attention_layernorm", bias=False)
+  rules += embedding("embed", f"{p}embed_tokens") + norm("norm", f"{p}norm", bias=False)
+  return rules + head_rules(sizes)

@@ -42,20 +42,20 @@ FAR, NEAR = "full_attention", "sliding_attention"
 
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
-  found = options.sizes(KEYS)
-  found |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
-  found["pad"] = options.nullable("pad_token_id", 50283)
+  sizes = options.sizes(KEYS)
+  sizes |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
+  sizes["pad"] = options.nullable("pad_token_id", 50283)
   period = options.take("global_attn_every_n_layers", 3)
   if period < 1:
     raise options.refusal("global_attn_every_n_layers", period, ("1 or more",))
-  found["pattern"] = layer_kinds(options, [i % period > 0 for i in range(found["depth"])])
-  found |= _two_ropes(options, found["max_length"])
+  sizes["pattern"] = layer_kinds(options, [i % period > 0 for i in range(sizes["depth"])])
+  sizes |= _two_ropes(options, sizes["max_length"])
   options.must_be("tie_word_embeddings", True)
   # Rates that differ only in training; programs, initial values, losses; what published files say and nothing reads.
   options.ignore(*RATES, "deterministic_flash_attn", "reference_compile", "initializer_cutoff_factor", "cls_token_id")
   options.ignore("sparse_prediction", "sparse_pred_ignore_index", "repad_logits_with_grad", "layer_norm_eps")
   options.ignore("position_embedding_type")
-  return found
+  return sizes
 
 
 def _two_ropes(options: Options, max_length):
@@ -75,12 +75,12 @@ def _two_ropes(options: Options, max_length):
 def config(sizes):
   """-> config.json"""
   pattern = sizes["pattern"] or ["global", "local", "local"]
-  found = entries(KEYS, sizes) | dict.fromkeys(RATES, sizes["dropout"])
-  found |= {"model_type": "modernbert", "tie_word_embeddings": True, "pad_token_id": sizes["pad"]}
-  found |= {"layer_types": layer_types(pattern, sizes["depth"]), **_rope_entries(sizes)}
+  config = entries(KEYS, sizes) | dict.fromkeys(RATES, sizes["dropout"])
+  config |= {"model_type": "modernbert", "tie_word_embeddings": True, "pad_token_id": sizes["pad"]}
+  config |= {"layer_types": layer_types(pattern, sizes["depth"]), **_rope_entries(sizes)}
   if pattern[0] == "global" and "global" not in pattern[1:]:
-    found["global_attn_every_n_layers"] = len(pattern)  # Which versions before 5 read.
-  return found | ({} if sizes["num_classes"] is None else named_labels(sizes["num_classes"]))
+    config["global_attn_every_n_layers"] = len(pattern)  # Which versions before 5 read.
+  return config | ({} if sizes["num_classes"] is None else named_labels(sizes["num_classes"]))
 
 
 def _rope_entries(sizes):
@@ -100,39 +100,39 @@ def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
   head, norm_bias = sizes["head"], sizes["norm_bias"]
   p = "" if head is None else PREFIX
-  found = embedding("embed", f"{p}embeddings.tok_embeddings")
-  found += norm("first_norm", f"{p}embeddings.norm", bias=norm_bias) + norm("norm", f"{p}final_norm", bias=norm_bias)
+  rules = embedding("embed", f"{p}embeddings.tok_embeddings")
+  rules += norm("first_norm", f"{p}embeddings.norm", bias=norm_bias) + norm("norm", f"{p}final_norm", bias=norm_bias)
   for i in range(sizes["depth"]):
     ours, theirs = f"stack/layer_{i - 1}" if i else "first/layer_0", f"{p}layers.{i}"
-    found += _attention(f"{ours}/self_attention", f"{theirs}.attn", sizes)
-    found += _mlp(f"{ours}/feed_forward", f"{theirs}.mlp", sizes)
-    found += norm(f"{ours}/attention_norm", f"{theirs}.attn_norm", bias=norm_bias) if i else []
-    found += norm(f"{ours}/mlp_norm", f"{theirs}.mlp_norm", bias=norm_bias)
+    rules += _attention(f"{ours}/self_attention", f"{theirs}.attn", sizes)
+    rules += _mlp(f"{ours}/feed_forward", f"{theirs}.mlp", sizes)
+    rules += norm(f"{ours}/attention_norm", f"{theirs}.attn_norm", bias=norm_bias) if i else []
+    rules += norm(f"{ours}/mlp_norm", f"{theirs}.mlp_norm", bias=norm_bias)
   if head is not None:
-    found += linear("summary/dense", "head.dense", bias=sizes["head_bias"])
-    found += norm("summary/norm", "head.norm", bias=norm_bias)
+    rules += linear("summary/dense", "head.dense", bias=sizes["head_bias"])
+    rules += norm("summary/norm", "head.norm", bias=norm_bias)
   if head == "mlm" and sizes["mlm_bias"]:
-    found += [Rule("mlm/bias", "decoder.bias")]
+    rules += [Rule("mlm/bias", "decoder.bias")]
   last = {"classify": "classify", "multiple_choice": "choose", "classify_tokens": "classify_tokens"}
   last |= {"question_answering": "answer"}
-  return found + (linear(last[head], "classifier") if head in last else [])
+  return rules + (linear(last[head], "classifier") if head in last else [])
 
 
 def _attention(ours, theirs, sizes):
   """Query, key and value lie one after the other in one matrix."""
-  found, dim = heads_out(f"{ours}/out", f"{theirs}.Wo", bias=sizes["attention_bias"]), sizes["dim"]
+  rules, dim = heads_out(f"{ours}/out", f"{theirs}.Wo", bias=sizes["attention_bias"]), sizes["dim"]
   for part, name in enumerate(("query", "key", "value")):
     stretch = (0, part * dim, 3 * dim)
-    found += [Rule(f"{ours}/{name}/kernel", f"{theirs}.Wqkv.weight", TO_HEADS, stretch=stretch)]
-    found += [Rule(f"{ours}/{name}/bias", f"{theirs}.Wqkv.bias", HEADS_BIAS, stretch=stretch)] * sizes["attention_bias"]
-  return found
+    rules += [Rule(f"{ours}/{name}/kernel", f"{theirs}.Wqkv.weight", TO_HEADS, stretch=stretch)]
+    rules += [Rule(f"{ours}/{name}/bias", f"{theirs}.Wqkv.bias", HEADS_BIAS, stretch=stretch)] * sizes["attention_bias"]
+  return rules
 
 
 def _mlp(ours, theirs, sizes):
   """What the activation is applied to comes first."""
-  found, width = linear(f"{ours}/down", f"{theirs}.Wo", bias=sizes["mlp_bias"]), sizes["mlp_dim"]
+  rules, width = linear(f"{ours}/down", f"{theirs}.Wo", bias=sizes["mlp_bias"]), sizes["mlp_dim"]
   for part, name in enumerate(("gate", "up")):
     stretch = (0, part * width, 2 * width)
-    found += [Rule(f"{ours}/{name}/kernel", f"{theirs}.Wi.weight", LINEAR, stretch=stretch)]
-    found += [Rule(f"{ours}/{name}/bias", f"{theirs}.Wi.bias", stretch=stretch)] * sizes["mlp_bias"]
-  return found
+    rules += [Rule(f"{ours}/{name}/kernel", f"{theirs}.Wi.weight", LINEAR, stretch=stretch)]
+    rules += [Rule(f"{ours}/{name}/bias", f"{theirs}.Wi.bias", stretch=stretch)] * sizes["mlp_bias"]
+  return rules

@@ -32,16 +32,16 @@ KEYS = (
 
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
-  found = options.sizes(KEYS)
+  sizes = options.sizes(KEYS)
   # Theirs are the rows of the table, of which those up to padding's are no place to stand.
-  found["max_length"] = options.take("max_position_embeddings", 512) - PAD - 1
-  found |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
-  found["pooler"] = any(name.endswith("pooler.dense.weight") for name in tensors)
+  sizes["max_length"] = options.take("max_position_embeddings", 512) - PAD - 1
+  sizes |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
+  sizes["pooler"] = any(name.endswith("pooler.dense.weight") for name in tensors)
   # Their code counts 32 buckets, whatever the table has.
   options.must_be("relative_attention_num_buckets", BUCKETS)
   options.must_be("tie_word_embeddings", True)
   options.ignore("attention_probs_dropout_prob", "pad_token_id")
-  return found
+  return sizes
 
 
 def config(sizes):
@@ -66,15 +66,15 @@ def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
   head = sizes["head"]
   p = "" if head is None else PREFIX
-  found = norm("norm", f"{p}embeddings.LayerNorm") + embedding("bias", f"{p}encoder.relative_attention_bias")
+  rules = norm("norm", f"{p}embeddings.LayerNorm") + embedding("bias", f"{p}encoder.relative_attention_bias")
   for ours, theirs in (("embed", "word"), ("positions", "position")):
-    found += embedding(ours, f"{p}embeddings.{theirs}_embeddings")
+    rules += embedding(ours, f"{p}embeddings.{theirs}_embeddings")
   for i in range(sizes["depth"]):
     ours, theirs = f"stack/layer_{i}", f"{p}encoder.layer.{i}"
-    found += attention(f"{ours}/self_attention", *(f"{theirs}.attention.attn.{to}" for to in "qkvo"))
-    found += mlp(f"{ours}/feed_forward", f"{theirs}.intermediate.dense", f"{theirs}.output.dense")
-    found += norm(f"{ours}/attention_norm", f"{theirs}.attention.LayerNorm")
-    found += norm(f"{ours}/mlp_norm", f"{theirs}.output.LayerNorm")
+    rules += attention(f"{ours}/self_attention", *(f"{theirs}.attention.attn.{to}" for to in "qkvo"))
+    rules += mlp(f"{ours}/feed_forward", f"{theirs}.intermediate.dense", f"{theirs}.output.dense")
+    rules += norm(f"{ours}/attention_norm", f"{theirs}.attention.LayerNorm")
+    rules += norm(f"{ours}/mlp_norm", f"{theirs}.output.LayerNorm")
   if head == "multiple_choice" or head is None and sizes["pooler"]:
-    found += linear("pooler", f"{p}pooler.dense")
-  return found + roberta.head_rules(head)
+    rules += linear("pooler", f"{p}pooler.dense")
+  return rules + roberta.head_rules(head)

@@ -33,8 +33,8 @@ SUMMARY = {"summary_type": "cls_index", "summary_use_proj": True, "summary_proj_
 
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
-  found = options.sizes(KEYS) | {"head": head, "pad": options.nullable("pad_token_id")}
-  found["num_classes"] = options.num_labels() if head == "classify" else None
+  sizes = options.sizes(KEYS) | {"head": head, "pad": options.nullable("pad_token_id")}
+  sizes["num_classes"] = options.num_labels() if head == "classify" else None
   if head == "multiple_choice":
     for name, value in SUMMARY.items():
       options.must_be(name, value)
@@ -44,7 +44,7 @@ def sizes(options: Options, head, tensors):
     *SUMMARY, "summary_activation", "summary_first_dropout", "n_ctx", "n_special", "predict_special_tokens"
   )
   options.ignore("attn_pdrop", "embd_pdrop")
-  return found
+  return sizes
 
 
 def config(sizes):
@@ -56,15 +56,15 @@ def config(sizes):
 
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
-  head, found = sizes["head"], []
+  head, rules = sizes["head"], []
   p = "" if head is None else PREFIX
   for i in range(sizes["depth"]):
-    found += layer(f"stack/layer_{i}", f"{p}h.{i}", sizes["dim"])
-  found += embedding("embed", f"{p}tokens_embed") + embedding("positions", f"{p}positions_embed")
+    rules += layer(f"stack/layer_{i}", f"{p}h.{i}", sizes["dim"])
+  rules += embedding("embed", f"{p}tokens_embed") + embedding("positions", f"{p}positions_embed")
   if head in ("lm", "multiple_choice") and not sizes["tied"]:
-    found += linear("logits", "lm_head", bias=False)
+    rules += linear("logits", "lm_head", bias=False)
   if head == "multiple_choice":
-    found += linear("choose", "multiple_choice_head.summary")
+    rules += linear("choose", "multiple_choice_head.summary")
   if head == "classify":
-    found += linear("classify", "score", bias=False)
-  return found
+    rules += linear("classify", "score", bias=False)
+  return rules

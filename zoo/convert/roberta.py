@@ -33,19 +33,19 @@ KEYS = (
 
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
-  found = options.sizes(KEYS)
+  sizes = options.sizes(KEYS)
   if options.entries.get("model_type") != "roberta":
-    found["vocab_size"] = options.take("vocab_size", 30522)
+    sizes["vocab_size"] = options.take("vocab_size", 30522)
   # Theirs are the rows of the table, of which those up to padding's are no place to stand.
-  found["max_length"] = options.take("max_position_embeddings", 512) - found["pad"] - 1
-  found |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
-  found["pooler"] = any(name.endswith("pooler.dense.weight") for name in tensors)
+  sizes["max_length"] = options.take("max_position_embeddings", 512) - sizes["pad"] - 1
+  sizes |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
+  sizes["pooler"] = any(name.endswith("pooler.dense.weight") for name in tensors)
   options.must_be("position_embedding_type", "absolute")
   options.must_be("is_decoder", False)
   options.must_be("add_cross_attention", False)
   options.must_be("tie_word_embeddings", True)
   options.ignore("attention_probs_dropout_prob", "classifier_dropout")
-  return found
+  return sizes
 
 
 def config(sizes):
@@ -66,24 +66,24 @@ def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
   head = sizes["head"]
   p = "" if head is None else PREFIX
-  found = bert.encoder(p, sizes["depth"])
+  rules = bert.encoder(p, sizes["depth"])
   if head == "multiple_choice" or head is None and sizes["pooler"]:
-    found += linear("pooler", f"{p}pooler.dense")
-  return found + head_rules(head)
+    rules += linear("pooler", f"{p}pooler.dense")
+  return rules + head_rules(head)
 
 
 def head_rules(head):
   """Those of what comes after the encoder, which others have too."""
-  found = []
+  rules = []
   if head == "mlm":
-    found += linear("mlm/dense", "lm_head.dense") + norm("mlm/norm", "lm_head.layer_norm")
-    found += [Rule("mlm/bias", "lm_head.bias")]
+    rules += linear("mlm/dense", "lm_head.dense") + norm("mlm/norm", "lm_head.layer_norm")
+    rules += [Rule("mlm/bias", "lm_head.bias")]
   if head == "classify":
-    found += linear("summary", "classifier.dense") + linear("classify", "classifier.out_proj")
+    rules += linear("summary", "classifier.dense") + linear("classify", "classifier.out_proj")
   if head == "multiple_choice":
-    found += linear("choose", "classifier")
+    rules += linear("choose", "classifier")
   if head == "classify_tokens":
-    found += linear("classify_tokens", "classifier")
+    rules += linear("classify_tokens", "classifier")
   if head == "question_answering":
-    found += linear("answer", "qa_outputs")
-  return found
+    rules += linear("answer", "qa_outputs")
+  return rules

@@ -32,85 +32,85 @@ def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   kind = options.take("model_type", "siglip")
   text, image = (options.section(f"{name}_config", reference.of(f"{kind}_{name}_model")) for name in ("text", "vision"))
-  found = {"head": head, "num_classes": options.num_labels() if head == "classify" else None}
-  found |= image.sizes(IMAGE + BOTH) | {"pool": image.take("vision_use_head", True)}
-  found |= text.sizes(TEXT)
+  sizes = {"head": head, "num_classes": options.num_labels() if head == "classify" else None}
+  sizes |= image.sizes(IMAGE + BOTH) | {"pool": image.take("vision_use_head", True)}
+  sizes |= text.sizes(TEXT)
   if head is None:
     image.must_be("vision_use_head", True)
     for key in BOTH:
-      if (value := text.sizes([key])[key.ours]) != found[key.ours]:
-        raise text.refusal(key.theirs, value, [f"that of the other tower, {found[key.ours]!r}"])
-    projected = text.take("projection_size", found["text_dim"])
-    if projected != found["image_dim"]:
-      raise text.refusal("projection_size", projected, [f"the width of the other tower, {found['image_dim']}"])
+      if (value := text.sizes([key])[key.ours]) != sizes[key.ours]:
+        raise text.refusal(key.theirs, value, [f"that of the other tower, {sizes[key.ours]!r}"])
+    projected = text.take("projection_size", sizes["text_dim"])
+    if projected != sizes["image_dim"]:
+      raise text.refusal("projection_size", projected, [f"the width of the other tower, {sizes['image_dim']}"])
   text.ignore("attention_dropout", "projection_size", *(key.theirs for key in BOTH))
   image.ignore("attention_dropout")
   text.done()
   image.done()
-  return found
+  return sizes
 
 
 def config(sizes):
   """-> config.json"""
   both = entries(BOTH, sizes)
   image = sizes | {"image_mlp_dim": sizes["image_mlp_dim"] or 4 * sizes["image_dim"]}
-  found = {
+  config = {
     "model_type": "siglip",
     "vision_config": entries(IMAGE, image) | both | {"vision_use_head": sizes["pool"]},
   }
   if sizes["num_classes"] is not None:
-    found |= named_labels(sizes["num_classes"])
+    config |= named_labels(sizes["num_classes"])
   if sizes["text_dim"] is not None:
     text = sizes | {"text_mlp_dim": sizes["text_mlp_dim"] or 4 * sizes["text_dim"]}
-    found["text_config"] = entries(TEXT, text) | both | {"projection_size": sizes["image_dim"]}
-  return found
+    config["text_config"] = entries(TEXT, text) | both | {"projection_size": sizes["image_dim"]}
+  return config
 
 
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
-  found = image_rules("vision_model.", sizes["image_depth"])
-  found += pool_rules("vision_model.", sizes["image_dim"]) if sizes["pool"] else []
+  rules = image_rules("vision_model.", sizes["image_depth"])
+  rules += pool_rules("vision_model.", sizes["image_dim"]) if sizes["pool"] else []
   if sizes["head"] == "classify":
-    return found + linear("head", "classifier")
-  found += text_rules("text_model.", sizes["text_depth"])
-  return found + [Rule(name, name, layouts.SCALAR) for name in ("logit_scale", "logit_bias")]
+    return rules + linear("head", "classifier")
+  rules += text_rules("text_model.", sizes["text_depth"])
+  return rules + [Rule(name, name, layouts.SCALAR) for name in ("logit_scale", "logit_bias")]
 
 
 def image_rules(front, depth):
   """Those of the image tower without its pool, whose names begin with `front`."""
-  found = _encoder("image", front, depth) + norm("image/norm", f"{front}post_layernorm")
-  found += [Rule("image/patches/kernel", f"{front}embeddings.patch_embedding.weight", layouts.CONV)]
-  found += [Rule("image/patches/bias", f"{front}embeddings.patch_embedding.bias")]
-  return found + embedding("image/positions", f"{front}embeddings.position_embedding")
+  rules = _encoder("image", front, depth) + norm("image/norm", f"{front}post_layernorm")
+  rules += [Rule("image/patches/kernel", f"{front}embeddings.patch_embedding.weight", layouts.CONV)]
+  rules += [Rule("image/patches/bias", f"{front}embeddings.patch_embedding.bias")]
+  return rules + embedding("image/positions", f"{front}embeddings.position_embedding")
 
 
 def text_rules(front, depth):
   """Those of the text tower, whose names begin with `front`."""
-  found = _encoder("text", front, depth) + norm("text/norm", f"{front}final_layer_norm")
-  found += embedding("text/embed", f"{front}embeddings.token_embedding")
-  found += embedding("text/positions", f"{front}embeddings.position_embedding")
-  return found + linear("text/projection", f"{front}head")
+  rules = _encoder("text", front, depth) + norm("text/norm", f"{front}final_layer_norm")
+  rules += embedding("text/embed", f"{front}embeddings.token_embedding")
+  rules += embedding("text/positions", f"{front}embeddings.position_embedding")
+  return rules + linear("text/projection", f"{front}head")
 
 
 def _encoder(tower, front, depth):
-  found = []
+  rules = []
   for i in range(depth):
     ours, theirs = f"{tower}/stack/layer_{i}", f"{front}encoder.layers.{i}"
-    found += attention(f"{ours}/self_attention", *(f"{theirs}.self_attn.{to}_proj" for to in ("q", "k", "v", "out")))
-    found += mlp(f"{ours}/feed_forward", f"{theirs}.mlp.fc1", f"{theirs}.mlp.fc2")
-    found += norm(f"{ours}/attention_norm", f"{theirs}.layer_norm1")
-    found += norm(f"{ours}/mlp_norm", f"{theirs}.layer_norm2")
-  return found
+    rules += attention(f"{ours}/self_attention", *(f"{theirs}.self_attn.{to}_proj" for to in ("q", "k", "v", "out")))
+    rules += mlp(f"{ours}/feed_forward", f"{theirs}.mlp.fc1", f"{theirs}.mlp.fc2")
+    rules += norm(f"{ours}/attention_norm", f"{theirs}.layer_norm1")
+    rules += norm(f"{ours}/mlp_norm", f"{theirs}.layer_norm2")
+  return rules
 
 
 def pool_rules(front, dim):
   """Those of the pool: torch's MultiheadAttention has query, key and value side by side."""
   ours, theirs = "image/pool", f"{front}head"
-  found = [Rule(f"{ours}/embedding", f"{theirs}.probe", layouts.ONE_BEFORE)]
+  rules = [Rule(f"{ours}/embedding", f"{theirs}.probe", layouts.ONE_BEFORE)]
   for part, name in enumerate(("query", "key", "value")):
     for end, their_end, layout in (("kernel", "weight", layouts.HEADS), ("bias", "bias", layouts.HEADS_BIAS)):
       at, fused = f"{ours}/attention/{name}/{end}", f"{theirs}.attention.in_proj_{their_end}"
-      found += [Rule(at, fused, layout, stretch=(0, part * dim, 3 * dim))]
-  found += layouts.heads_out(f"{ours}/attention/out", f"{theirs}.attention.out_proj")
-  found += norm(f"{ours}/norm", f"{theirs}.layernorm")
-  return found + mlp(f"{ours}/mlp", f"{theirs}.mlp.fc1", f"{theirs}.mlp.fc2")
+      rules += [Rule(at, fused, layout, stretch=(0, part * dim, 3 * dim))]
+  rules += layouts.heads_out(f"{ours}/attention/out", f"{theirs}.attention.out_proj")
+  rules += norm(f"{ours}/norm", f"{theirs}.layernorm")
+  return rules + mlp(f"{ours}/mlp", f"{theirs}.mlp.fc1", f"{theirs}.mlp.fc2")

@@ -17,16 +17,16 @@ def sizes(options: Options, head, tensors):
   side = grid_side(image)
   # The rest is SigLIP's, which gives the side in pixels where this gives patches.
   entries = {name: value for name, value in image.entries.items() if name not in ("num_patches", "image_size")}
-  found = siglip.sizes(options.but(vision_config=entries), head, tensors)
-  return {**found, "image_size": side * found["patch_size"]}
+  sizes = siglip.sizes(options.but(vision_config=entries), head, tensors)
+  return {**sizes, "image_size": side * sizes["patch_size"]}
 
 
 def config(sizes):
   """-> config.json"""
-  found = siglip.config(sizes)
-  image = found["vision_config"]
+  config = siglip.config(sizes)
+  image = config["vision_config"]
   image["num_patches"] = (image.pop("image_size") // image["patch_size"]) ** 2
-  return {**found, "model_type": "siglip2"}
+  return {**config, "model_type": "siglip2"}
 
 
 def rules(sizes):

@@ -13,15 +13,15 @@ def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   side = siglip2.grid_side(options)
   # The rest is SigLIP's, which gives the side in pixels where this gives patches.
-  found = siglip_vision.sizes(options, head, tensors)
-  return {**found, "image_size": side * found["patch_size"]}
+  sizes = siglip_vision.sizes(options, head, tensors)
+  return {**sizes, "image_size": side * sizes["patch_size"]}
 
 
 def config(sizes):
   """-> config.json"""
-  found = siglip_vision.config(sizes)
-  found["num_patches"] = (found.pop("image_size") // found["patch_size"]) ** 2
-  return {**found, "model_type": "siglip2_vision_model"}
+  config = siglip_vision.config(sizes)
+  config["num_patches"] = (config.pop("image_size") // config["patch_size"]) ** 2
+  return {**config, "model_type": "siglip2_vision_model"}
 
 
 def rules(sizes):

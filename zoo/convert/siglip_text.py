@@ -22,8 +22,8 @@ def sizes(options: Options, head, tensors):
 
 def config(sizes):
   """-> config.json"""
-  own = {"projection_size": sizes["embed_dim"] or sizes["dim"]}
-  return {"model_type": "siglip_text_model", **entries(KEYS, clip.full(sizes)), **own}
+  extra = {"projection_size": sizes["embed_dim"] or sizes["dim"]}
+  return {"model_type": "siglip_text_model", **entries(KEYS, clip.full(sizes)), **extra}
 
 
 def rules(sizes):

@@ -19,8 +19,8 @@ def sizes(options: Options, head, tensors):
 
 def config(sizes):
   """-> config.json"""
-  own = {"vision_use_head": sizes["pool"]}
-  return {"model_type": "siglip_vision_model", **entries(KEYS, clip.full(sizes)), **own}
+  extra = {"vision_use_head": sizes["pool"]}
+  return {"model_type": "siglip_vision_model", **entries(KEYS, clip.full(sizes)), **extra}
 
 
 def rules(sizes):

@@ -58,39 +58,39 @@ KEYS = {"t5": _keys(32128, 2048, 6, 8, "relu"), "mt5": _MULTILINGUAL, "umt5": _M
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   kind = options.take("model_type", "t5")
-  found = options.sizes(KEYS[kind])
-  activation, gated = found.pop("forward")
+  sizes = options.sizes(KEYS[kind])
+  activation, gated = sizes.pop("forward")
   # What feed_forward_proj says may be said once more, and then that counts.
   again = options.take("dense_act_fn", None, str)
   if again is not None and again not in ACTIVATIONS:
     raise options.refusal("dense_act_fn", again, ACTIVATIONS)
-  found["activation"] = activation if again is None else ACTIVATIONS[again]
-  found["gated"] = options.take("is_gated_act", gated)
-  found["decoder_depth"] = options.take("num_decoder_layers", found["depth"])
-  if head in ENCODERS and found["decoder_depth"] == 0:  # Said of an encoder alone, which has none anyway.
-    found["decoder_depth"] = found["depth"]
+  sizes["activation"] = activation if again is None else ACTIVATIONS[again]
+  sizes["gated"] = options.take("is_gated_act", gated)
+  sizes["decoder_depth"] = options.take("num_decoder_layers", sizes["depth"])
+  if head in ENCODERS and sizes["decoder_depth"] == 0:  # Said of an encoder alone, which has none anyway.
+    sizes["decoder_depth"] = sizes["depth"]
   # Their configs say "tied" of models that are not; no mT5 is scaled.
-  found["tied"] = _tied(tensors)
+  sizes["tied"] = _tied(tensors)
   scaled = options.take("scale_decoder_outputs", options.take("tie_word_embeddings", True))
-  found["scaled"] = scaled and kind == "t5"
-  found |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
+  sizes["scaled"] = scaled and kind == "t5"
+  sizes |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
   options.must_be("is_decoder", False)
   # A rate that acts only in training; the length of texts in training, which relative positions do not end at.
   options.ignore("classifier_dropout", "n_positions")
-  return found
+  return sizes
 
 
 def _tied(tensors):
   """Whether the output layer of these weights is the embedding."""
-  own, embed = (tensors.get(f"{name}.weight") for name in ("lm_head", "shared"))
-  return own is None or embed is None or np.array_equal(own, embed)
+  lm_head, embed = (tensors.get(f"{name}.weight") for name in ("lm_head", "shared"))
+  return lm_head is None or embed is None or np.array_equal(lm_head, embed)
 
 
 def config(sizes):
   """-> config.json"""
-  found = {**sizes, "forward": (sizes["activation"], sizes["gated"])}
-  found["mlp_dim"] = sizes["mlp_dim"] or 4 * sizes["dim"]
-  found["head_dim"] = sizes["head_dim"] or sizes["dim"] // sizes["num_heads"]
+  full_sizes = {**sizes, "forward": (sizes["activation"], sizes["gated"])}
+  full_sizes["mlp_dim"] = sizes["mlp_dim"] or 4 * sizes["dim"]
+  full_sizes["head_dim"] = sizes["head_dim"] or sizes["dim"] // sizes["num_heads"]
   scaled = sizes["tied"] if sizes["scaled"] is None else sizes["scaled"]
   return {
     "model_type": "t5",
@@ -98,17 +98,17 @@ def config(sizes):
     "is_encoder_decoder": sizes["head"] not in ENCODERS,
     "tie_word_embeddings": scaled,  # Readers take it for what the second says.
     "scale_decoder_outputs": scaled,
-    **entries(KEYS["t5"], found),
+    **entries(KEYS["t5"], full_sizes),
     **({} if sizes["num_classes"] is None else named_labels(sizes["num_classes"])),
   }
 
 
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
-  found, p = body_rules(sizes), prefix(sizes)
+  rules, p = body_rules(sizes), prefix(sizes)
   for tower in towers(sizes):
-    found += embedding(f"{tower}/bias", f"{p}{tower}.block.0.layer.0.SelfAttention.relative_attention_bias")
-  return found
+    rules += embedding(f"{tower}/bias", f"{p}{tower}.block.0.layer.0.SelfAttention.relative_attention_bias")
+  return rules
 
 
 def prefix(sizes):
@@ -124,30 +124,30 @@ def towers(sizes):
 
 def body_rules(sizes):
   """All rules but those of relative biases."""
-  head, found, p = sizes["head"], [], prefix(sizes)
+  head, rules, p = sizes["head"], [], prefix(sizes)
   for tower, depth in towers(sizes).items():
     for i in range(depth):
       ours, theirs = f"{tower}/stack/layer_{i}", f"{p}{tower}.block.{i}.layer"
       sublayers = [("self_attention", "attention_norm", "SelfAttention")]
       sublayers += [("cross_attention", "cross_norm", "EncDecAttention")] * (tower == "decoder")
       for j, (part, before, name) in enumerate(sublayers):
-        found += attention(f"{ours}/{part}", *[f"{theirs}.{j}.{name}.{x}" for x in "qkvo"], bias=False)
-        found += norm(f"{ours}/{before}", f"{theirs}.{j}.layer_norm", bias=False)
+        rules += attention(f"{ours}/{part}", *[f"{theirs}.{j}.{name}.{x}" for x in "qkvo"], bias=False)
+        rules += norm(f"{ours}/{before}", f"{theirs}.{j}.layer_norm", bias=False)
       last = f"{theirs}.{len(sublayers)}"
       names = {"up": "wi_1", "gate": "wi_0"} if sizes["gated"] else {"up": "wi"}
       into = {part: f"{last}.DenseReluDense.{name}" for part, name in names.items()}
-      found += mlp(f"{ours}/feed_forward", **into, down=f"{last}.DenseReluDense.wo", bias=False)
-      found += norm(f"{ours}/mlp_norm", f"{last}.layer_norm", bias=False)
-    found += norm(f"{tower}/norm", f"{p}{tower}.final_layer_norm", bias=False)
-  found += embedding("embed", f"{p}shared")
+      rules += mlp(f"{ours}/feed_forward", **into, down=f"{last}.DenseReluDense.wo", bias=False)
+      rules += norm(f"{ours}/mlp_norm", f"{last}.layer_norm", bias=False)
+    rules += norm(f"{tower}/norm", f"{p}{tower}.final_layer_norm", bias=False)
+  rules += embedding("embed", f"{p}shared")
   if head == "lm" and not sizes["tied"]:
-    found += [Rule("logits/kernel", "lm_head.weight", LINEAR)]
+    rules += [Rule("logits/kernel", "lm_head.weight", LINEAR)]
   if head == "classify":
-    found += linear("classify/dense", "classification_head.dense") + linear(
+    rules += linear("classify/dense", "classification_head.dense") + linear(
       "classify/out", "classification_head.out_proj"
     )
   if head == "classify_tokens":
-    found += linear("classify_tokens", "classifier")
+    rules += linear("classify_tokens", "classifier")
   if head == "question_answering":
-    found += linear("answer", "qa_outputs")
-  return found
+    rules += linear("answer", "qa_outputs")
+  return rules

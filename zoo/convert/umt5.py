@@ -32,9 +32,9 @@ def config(sizes):
 
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
-  found, p = t5.body_rules(sizes), t5.prefix(sizes)
+  rules, p = t5.body_rules(sizes), t5.prefix(sizes)
   for tower, depth in t5.towers(sizes).items():
     for i in range(depth):
       theirs = f"{p}{tower}.block.{i}.layer.0.SelfAttention.relative_attention_bias"
-      found += embedding(f"{tower}/stack/layer_{i}/self_attention/relative", theirs)
-  return found
+      rules += embedding(f"{tower}/stack/layer_{i}/self_attention/relative", theirs)
+  return rules

@@ -33,39 +33,39 @@ def with_head(sizes, head):
 
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
-  found = options.sizes(KEYS)
-  found["num_classes"] = options.num_labels() if head == "classify" else None
+  sizes = options.sizes(KEYS)
+  sizes["num_classes"] = options.num_labels() if head == "classify" else None
   # Of a bare model it depends on who saved it.
-  found["pooler"] = head is None and any(name.endswith("pooler.dense.weight") for name in tensors)
+  sizes["pooler"] = head is None and any(name.endswith("pooler.dense.weight") for name in tensors)
   options.must_be("qkv_bias", True)
   options.must_be("pooler_act", "tanh")
   options.ignore("attention_probs_dropout_prob", "encoder_stride", "pooler_output_size")
-  return found
+  return sizes
 
 
 def config(sizes):
   """-> config.json"""
   sizes = {**sizes, "mlp_dim": sizes["mlp_dim"] or 4 * sizes["dim"]}
   labels = {} if sizes["num_classes"] is None else named_labels(sizes["num_classes"])
-  own = {"attention_probs_dropout_prob": sizes["dropout"], **labels}
-  return {"model_type": "vit", **entries(KEYS, sizes), **own}
+  extra = {"attention_probs_dropout_prob": sizes["dropout"], **labels}
+  return {"model_type": "vit", **entries(KEYS, sizes), **extra}
 
 
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
-  head, found = head_of(sizes), []
+  head, rules = head_of(sizes), []
   p = PREFIX if head else ""
   for i in range(sizes["depth"]):
     ours, theirs = f"stack/layer_{i}", f"{p}encoder.layer.{i}"
     to = [f"{theirs}.attention.attention.{name}" for name in ("query", "key", "value")]
-    found += attention(f"{ours}/self_attention", *to, f"{theirs}.attention.output.dense")
-    found += mlp(f"{ours}/feed_forward", f"{theirs}.intermediate.dense", f"{theirs}.output.dense")
-    found += norm(f"{ours}/attention_norm", f"{theirs}.layernorm_before")
-    found += norm(f"{ours}/mlp_norm", f"{theirs}.layernorm_after")
-  found += [Rule("class_token/embedding", f"{p}embeddings.cls_token", ONE_BEFORE)]
-  found += [Rule("positions/embedding", f"{p}embeddings.position_embeddings", ONE_BEFORE)]
-  found += [Rule("patches/kernel", f"{p}embeddings.patch_embeddings.projection.weight", CONV)]
-  found += [Rule("patches/bias", f"{p}embeddings.patch_embeddings.projection.bias")]
-  found += norm("norm", f"{p}layernorm")
-  found += linear("pooler", f"{p}pooler.dense") if sizes["pooler"] else []
-  return found + (linear("head", "classifier") if head else [])
+    rules += attention(f"{ours}/self_attention", *to, f"{theirs}.attention.output.dense")
+    rules += mlp(f"{ours}/feed_forward", f"{theirs}.intermediate.dense", f"{theirs}.output.dense")
+    rules += norm(f"{ours}/attention_norm", f"{theirs}.layernorm_before")
+    rules += norm(f"{ours}/mlp_norm", f"{theirs}.layernorm_after")
+  rules += [Rule("class_token/embedding", f"{p}embeddings.cls_token", ONE_BEFORE)]
+  rules += [Rule("positions/embedding", f"{p}embeddings.position_embeddings", ONE_BEFORE)]
+  rules += [Rule("patches/kernel", f"{p}embeddings.patch_embeddings.projection.weight", CONV)]
+  rules += [Rule("patches/bias", f"{p}embeddings.patch_embeddings.projection.bias")]
+  rules += norm("norm", f"{p}layernorm")
+  rules += linear("pooler", f"{p}pooler.dense") if sizes["pooler"] else []
+  return rules + (linear("head", "classifier") if head else [])

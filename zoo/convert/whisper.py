@@ -27,17 +27,17 @@ KEYS = (
 
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
-  found = bart.tower_sizes(options, KEYS)
-  found |= {"pad": options.nullable("pad_token_id", 50256)}
+  sizes = bart.tower_sizes(options, KEYS)
+  sizes |= {"pad": options.nullable("pad_token_id", 50256)}
   eos = options.take("eos_token_id", None, (int, list))
-  found["eos"] = eos if isinstance(eos, int) and 0 <= eos < found["vocab_size"] else None
-  found |= {"head": head, "num_classes": options.num_labels() if head == "classify" else None}
+  sizes["eos"] = eos if isinstance(eos, int) and 0 <= eos < sizes["vocab_size"] else None
+  sizes |= {"head": head, "num_classes": options.num_labels() if head == "classify" else None}
   options.must_be("use_weighted_layer_sum", False)
   # The reference reads it nowhere; what is done to features in training; how texts were generated and timed.
   options.ignore("scale_embedding", "apply_spec_augment", "median_filter_width", "forced_decoder_ids")
   for axis in ("time", "feature"):
     options.ignore(*(f"mask_{axis}_{what}" for what in ("prob", "length", "min_masks")))
-  return found
+  return sizes
 
 
 def config(sizes):
@@ -62,14 +62,14 @@ def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
   head = sizes["head"]
   p = PREFIX if head == "lm" else ""
-  found = []
+  rules = []
   for i in range(2):
-    found += [Rule(f"stem/conv_{i}/kernel", f"{p}encoder.conv{i + 1}.weight", CONV_1D)]
-    found += [Rule(f"stem/conv_{i}/bias", f"{p}encoder.conv{i + 1}.bias")]
+    rules += [Rule(f"stem/conv_{i}/kernel", f"{p}encoder.conv{i + 1}.weight", CONV_1D)]
+    rules += [Rule(f"stem/conv_{i}/bias", f"{p}encoder.conv{i + 1}.bias")]
   for tower in ("encoder",) if head == "classify" else ("encoder", "decoder"):
-    found += bart.layers(sizes, tower, p, key_bias=False)
-    found += embedding(f"{tower}/positions", f"{p}{tower}.embed_positions")
-    found += norm(f"{tower}/norm", f"{p}{tower}.layer_norm")
+    rules += bart.layers(sizes, tower, p, key_bias=False)
+    rules += embedding(f"{tower}/positions", f"{p}{tower}.embed_positions")
+    rules += norm(f"{tower}/norm", f"{p}{tower}.layer_norm")
   if head == "classify":
-    return found + linear("classify/project", "projector") + linear("classify/out", "classifier")
-  return found + embedding("embed", f"{p}decoder.embed_tokens")
+    return rules + linear("classify/project", "projector") + linear("classify/out", "classifier")
+  return rules + embedding("embed", f"{p}decoder.embed_tokens")

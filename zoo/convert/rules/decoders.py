@@ -23,16 +23,16 @@ ROPE = Reference(
 _KINDS = {"full_attention": "global", "sliding_attention": "local"}
 
 
-def heads_and_pad(options: Options, found: Mapping[str, Any], pad: int | None = None) -> dict[str, Any]:
+def heads_and_pad(options: Options, sizes: Mapping[str, Any], pad: int | None = None) -> dict[str, Any]:
   """The numbers and width of heads where they are null, and the token of padding; `pad` is the reference's default."""
-  own = {"pad": options.nullable("pad_token_id", pad)}
-  if options.nullable("num_key_value_heads", found["num_kv_heads"]) is None:
-    own["num_kv_heads"] = found["num_heads"]
-  if found["head_dim"] is None and found["num_heads"] > 0:
-    own["head_dim"] = found["dim"] // found["num_heads"]
-  if own["pad"] is not None and own["pad"] < 0:  # No token has such a number.
-    own["pad"] = None
-  return own
+  filled = {"pad": options.nullable("pad_token_id", pad)}
+  if options.nullable("num_key_value_heads", sizes["num_kv_heads"]) is None:
+    filled["num_kv_heads"] = sizes["num_heads"]
+  if sizes["head_dim"] is None and sizes["num_heads"] > 0:
+    filled["head_dim"] = sizes["dim"] // sizes["num_heads"]
+  if filled["pad"] is not None and filled["pad"] < 0:  # No token has such a number.
+    filled["pad"] = None
+  return filled
 
 
 def rope(options: Options, max_length: int, theta: float = 10_000.0) -> dict[str, Any]:
@@ -52,7 +52,7 @@ def rope(options: Options, max_length: int, theta: float = 10_000.0) -> dict[str
 def rope_of(section: Options, max_length: int, theta: float, trained: int | None = None) -> dict[str, Any]:
   """The same from one section; `trained`: the length of training, where it is given elsewhere."""
   kind = section.take("rope_type", section.take("type", "default"))
-  found: dict[str, Any] = {"theta": float(section.take("rope_theta", theta, (int, float)))}
+  rope: dict[str, Any] = {"theta": float(section.take("rope_theta", theta, (int, float)))}
   section.must_be("partial_rotary_factor", 1.0, None)
   length = section.take("original_max_position_embeddings", max_length)
   length = length if trained is None else trained
@@ -64,21 +64,21 @@ def rope_of(section: Options, max_length: int, theta: float, trained: int | None
     return float(value)
 
   if kind == "default":
-    found["rope"] = None
+    rope["rope"] = None
   elif kind == "linear":
-    found["rope"] = {"name": kind, "factor": number("factor")}
+    rope["rope"] = {"name": kind, "factor": number("factor")}
   elif kind == "dynamic":
-    found["rope"] = {"name": kind, "factor": number("factor"), "trained_length": max_length}
+    rope["rope"] = {"name": kind, "factor": number("factor"), "trained_length": max_length}
   elif kind == "llama3":
     low, high = number("low_freq_factor"), number("high_freq_factor")
-    found["rope"] = {"name": kind, "factor": number("factor"), "trained_length": length, "low": low, "high": high}
+    rope["rope"] = {"name": kind, "factor": number("factor"), "trained_length": length, "low": low, "high": high}
   elif kind == "yarn":
     factor = number("factor", max_length / length)
-    found["rope"] = {"name": kind, "factor": factor, "trained_length": length, **_yarn(section, factor)}
+    rope["rope"] = {"name": kind, "factor": factor, "trained_length": length, **_yarn(section, factor)}
   else:
     raise section.refusal("rope_type", kind, ("default", "linear", "dynamic", "llama3", "yarn"))
   section.done()
-  return found
+  return rope
 
 
 def _yarn(section: Options, factor: float) -> dict[str, Any]:
@@ -104,15 +104,15 @@ def rope_section(rope: Mapping[str, Any] | None, max_length: int) -> dict[str, A
       f"The hub's dynamic rope is trained at max_length {max_length}, this one at {rope['trained_length']}. Make them "
       "the same."
     )
-  found = {"rope_type": rope["name"], "factor": rope["factor"]}
+  section = {"rope_type": rope["name"], "factor": rope["factor"]}
   if rope["name"] in ("llama3", "yarn"):
-    found["original_max_position_embeddings"] = rope["trained_length"]
+    section["original_max_position_embeddings"] = rope["trained_length"]
   if rope["name"] == "llama3":
-    found |= {"low_freq_factor": rope.get("low", 1.0), "high_freq_factor": rope.get("high", 4.0)}
+    section |= {"low_freq_factor": rope.get("low", 1.0), "high_freq_factor": rope.get("high", 4.0)}
   if rope["name"] == "yarn":
-    found |= {"beta_fast": rope.get("fast", 32.0), "beta_slow": rope.get("slow", 1.0)}
-    found |= {"attention_factor": rope.get("amplitude"), "truncate": rope.get("truncate", True)}
-  return found
+    section |= {"beta_fast": rope.get("fast", 32.0), "beta_slow": rope.get("slow", 1.0)}
+    section |= {"attention_factor": rope.get("amplitude"), "truncate": rope.get("truncate", True)}
+  return section
 
 
 def layer_kinds(options: Options, local: Sequence[bool]) -> list[str]:
@@ -137,8 +137,8 @@ def shortest_turn(kinds: Sequence[str]) -> list[str]:
 
 def layer_types(pattern: Sequence[str], depth: int) -> list[str]:
   """The way back: what the reference calls each layer."""
-  theirs = {ours: theirs for theirs, ours in _KINDS.items()}
-  return [theirs[pattern[i % len(pattern)]] for i in range(depth)]
+  reference_names = {ours: reference_names for reference_names, ours in _KINDS.items()}
+  return [reference_names[pattern[i % len(pattern)]] for i in range(depth)]
 
 
 def head_rules(sizes: Mapping[str, Any]) -> list[Rule]:

@@ -98,16 +98,16 @@ class Options:
 
   def but(self, **entries: Any) -> "Options":
     """The same with some other entries. What is asked of either is asked of both."""
-    found = copy.copy(self)
-    found.entries = {**self.entries, **entries}
-    return found
+    copied = copy.copy(self)
+    copied.entries = {**self.entries, **entries}
+    return copied
 
   def _resolve_aliases(self) -> None:
-    for other, name in (self.reference.aliases if self.reference else {}).items():
-      value = self.entries.pop(other, None)
+    for alias, name in (self.reference.aliases if self.reference else {}).items():
+      value = self.entries.pop(alias, None)
       if value is not None and self.entries.setdefault(name, value) != value:
         raise UserError(
-          f"{self.where}: {other} is {shown(value)}, and {name}, which it is another name of, is "
+          f"{self.where}: {alias} is {shown(value)}, and {name}, which it is another name of, is "
           f"{shown(self.entries[name])}. Remove one of them."
         )
 
@@ -153,9 +153,9 @@ class Options:
 
   def refusal(self, name: str, value: Any, allowed: Iterable[Any]) -> UserError:
     """What to raise for a value that is not implemented."""
-    has = ", ".join(map(repr, allowed))
+    choices = ", ".join(map(repr, allowed))
     return UserError(
-      f"{self.where}: {name} is {shown(value)}, which the zoo does not have. It has: {has}.{self._offer([name])}"
+      f"{self.where}: {name} is {shown(value)}, which the zoo does not have. It has: {choices}.{self._offer([name])}"
     )
 
   def _offer(self, names: Iterable[str]) -> str:
@@ -172,7 +172,7 @@ class Options:
     """Refuses an entry with a value that is not implemented. The first of `allowed` is the reference's default."""
     self.asked.add(name)
     value = self.entries.get(name, allowed[0])
-    if not any(same(value, one) for one in allowed):
+    if not any(same(value, choice) for choice in allowed):
       raise self.refusal(name, value, allowed)
 
   def ignore(self, *names: str) -> None:
@@ -182,13 +182,13 @@ class Options:
   def section(self, name: str, reference: Reference | None = None) -> "Options":
     """A nested config; check it with its own `done`."""
     front = f"{name}."
-    ignore = [one.removeprefix(front) for one in self.ignored if one.startswith(front)]
-    found = Options(
+    ignore = [ignored_name.removeprefix(front) for ignored_name in self.ignored if ignored_name.startswith(front)]
+    section = Options(
       self.take(name, {}, dict), f"{self.where}: {name}", self.tensors, reference=reference, ignore=ignore,
       may_ignore=self.may_ignore,
     )  # fmt: skip
-    found.prefix, found.whole = self.prefix + front, self.whole
-    return found
+    section.prefix, section.whole = self.prefix + front, self.whole
+    return section
 
   def done(self) -> None:
     """Refuses every entry that may change the model and that nothing above asked for.
@@ -196,20 +196,20 @@ class Options:
     Warns of the rest, in one line, once the whole config is done: what the reference does not read, what is null, what
     is as it is by default.
     """
-    left = [name for name in self.entries if name not in self.asked | HARMLESS]
-    left = [name for name in left if not (name in ABSENT and same(self.entries[name], ABSENT[name]))]
-    refused = [name for name in left if self._changes(name)]
+    unasked = [name for name in self.entries if name not in self.asked | HARMLESS]
+    unasked = [name for name in unasked if not (name in ABSENT and same(self.entries[name], ABSENT[name]))]
+    refused = [name for name in unasked if self._changes(name)]
     if refused:
       first = ", ".join(map(self._shown, refused[:3]))
       raise UserError(
         f"{self.where} has {len(refused)} option(s) that the zoo does not know and so cannot honour: {first}. "
         f"Remove what does not change the model.{self._offer(refused)}"
       )
-    if left:
-      self.whole.passed[self.where] = [*map(self._shown, left[:8]), *["..."] * (len(left) > 8)]
+    if unasked:
+      self.whole.passed[self.where] = [*map(self._shown, unasked[:8]), *["..."] * (len(unasked) > 8)]
     if self.whole is self and self.passed:
-      told = "; ".join(f"{where} has {', '.join(names)}" for where, names in self.passed.items())
-      warnings.warn(f"{told}: passed over, for the reference computes the same without.", stacklevel=4)
+      summary = "; ".join(f"{where} has {', '.join(names)}" for where, names in self.passed.items())
+      warnings.warn(f"{summary}: passed over, for the reference computes the same without.", stacklevel=4)
       self.passed = {}
 
   def _changes(self, name: str) -> bool:
@@ -240,14 +240,16 @@ def has_entry(entries: Any, name: str) -> bool:
   """Whether a parsed file has an entry; behind a dot, that of a section."""
   if not isinstance(entries, Mapping):
     return False
-  front, _, rest = name.partition(".")
-  return name in entries or bool(rest) and has_entry(entries.get(front), rest)
+  front, _, nested = name.partition(".")
+  return name in entries or bool(nested) and has_entry(entries.get(front), nested)
 
 
 def without(entries: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
   """The entries without those of these names; those of sections with a dot."""
   return {
-    name: without(value, [one.removeprefix(f"{name}.") for one in names if one.startswith(f"{name}.")])
+    name: without(
+      value, [ignored_name.removeprefix(f"{name}.") for ignored_name in names if ignored_name.startswith(f"{name}.")]
+    )
     if isinstance(value, Mapping)
     else value
     for name, value in entries.items()
@@ -257,13 +259,13 @@ def without(entries: Mapping[str, Any], names: Collection[str]) -> dict[str, Any
 
 def entries(keys: Iterable[Key], sizes: Mapping[str, Any]) -> dict[str, Any]:
   """The way back: their entries, from our sizes."""
-  found = {}
+  config = {}
   for key in keys:
     value = sizes[key.ours]
     if key.values is not None:
       value = next(theirs for theirs, ours in key.values.items() if ours == value)
-    found[key.theirs] = value
-  return found
+    config[key.theirs] = value
+  return config
 
 
 def named_labels(count: int) -> dict[str, Any]:

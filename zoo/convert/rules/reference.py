@@ -55,7 +55,7 @@ def of(model_type: str) -> Reference | None:
   aliases: dict[str, str] = {}
   for section in sections:  # The newest goes first.
     kind = section["types"][model_type]
-    aliases |= {other: name for other, name in kind["aliases"].items() if other not in {*defaults, *aliases}}
+    aliases |= {alias: name for alias, name in kind["aliases"].items() if alias not in {*defaults, *aliases}}
     for facts in (kind, section["common"]):
       reads |= {*facts["reads"]}
       for values in (facts["defaults"], facts["absent"]):
