@@ -9,7 +9,7 @@ from PIL import Image
 
 import zoo
 from tests.hub_folder import edit_config, published_bert, random_params
-from zoo.data import shipped
+from zoo.data import package_data
 from zoo.errors import UserError
 
 TEXTS = ["lovely", "The weather is lovely today, and it will be tomorrow.", "", "He drove to the stadium."]
@@ -21,7 +21,7 @@ def write(folder, name, content):
 
 
 def with_vocabulary(folder):
-  pieces = shipped.lines("vocab/bert.txt.xz")
+  pieces = package_data.lines("vocab/bert.txt.xz")
   (folder / "vocab.txt").write_text("\n".join(pieces), encoding="utf-8")
 
 

@@ -8,7 +8,7 @@ import pytest
 import zoo
 from tests.convert.parity import distance
 from tests.hub_folder import published_bert
-from zoo.data import shipped
+from zoo.data import package_data
 
 with warnings.catch_warnings():
   warnings.simplefilter("ignore")
@@ -22,7 +22,7 @@ TEXTS = ["lovely", "The weather is LOVELY today, [MASK] and will be tomorrow.", 
 def encoder(tmp_path_factory):
   folder = tmp_path_factory.mktemp("encoder")
   published_bert(folder, vocab_size=30522, max_length=37, head=None, pad=0)
-  (folder / "vocab.txt").write_text("\n".join(shipped.lines("vocab/bert.txt.xz")), encoding="utf-8")
+  (folder / "vocab.txt").write_text("\n".join(package_data.lines("vocab/bert.txt.xz")), encoding="utf-8")
   config = {"tokenizer_class": "BertTokenizer", "do_lower_case": False, "model_max_length": 30}
   (folder / "tokenizer_config.json").write_text(json.dumps(config))
   return modules.Transformer(str(folder))

@@ -9,7 +9,7 @@ import tokenizers
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 import zoo
-from zoo.data import shipped
+from zoo.data import package_data
 from zoo.data.tokenizers import tokenizer
 
 TEXTS = [
@@ -39,14 +39,14 @@ CORPUS = [text for text in TEXTS if "<" not in text and "[" not in text] * 4
 
 def bert(folder, **config):
   """Word pieces of the shipped vocabulary."""
-  pieces = shipped.lines("vocab/bert.txt.xz")
+  pieces = package_data.lines("vocab/bert.txt.xz")
   (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
   write(folder, "BertTokenizer", model_max_length=512, **config)
 
 
 def mpnet(folder, **config):
   """The same word pieces behind RoBERTa's special tokens."""
-  pieces = ["<s>", "<pad>", "</s>", "<unk>", *shipped.lines("vocab/bert.txt.xz"), "<mask>"]
+  pieces = ["<s>", "<pad>", "</s>", "<unk>", *package_data.lines("vocab/bert.txt.xz"), "<mask>"]
   (folder / "vocab.txt").write_text("".join(f"{piece}\n" for piece in pieces), encoding="utf-8")
   write(folder, "MPNetTokenizer", model_max_length=512, **config)
 

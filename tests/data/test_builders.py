@@ -7,12 +7,12 @@ import pytest
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from zoo.data import shipped
+from zoo.data import package_data
 from zoo.data.builders.emoji import CONFIGS, VENDORS, Emoji, split_of
 from zoo.data.sources import open_source
 from zoo.errors import UserError
 
-CONCEPTS = [json.loads(line) for line in shipped.lines("emoji/concepts.jsonl")]
+CONCEPTS = [json.loads(line) for line in package_data.lines("emoji/concepts.jsonl")]
 # A dataset that was prepared from other files must not be taken for this one: a new file needs a new VERSION.
 VERSIONS = {
   ("emoji", "1.0.1"): "4254b5aa9b8a1d29",
@@ -31,7 +31,7 @@ def prepared(tmp_path_factory):
 @pytest.fixture(scope="module")
 def drawings():
   """float32 [vendors, concepts, 32 * 32 * 3], RGB on white from 0 to 1."""
-  sheets = np.stack([shipped.tiles(f"emoji/{vendor}.webp", 32, "RGBA") for vendor in VENDORS]) / np.float32(255)
+  sheets = np.stack([package_data.tiles(f"emoji/{vendor}.webp", 32, "RGBA") for vendor in VENDORS]) / np.float32(255)
   alpha = sheets[..., 3:]
   return (sheets[..., :3] * alpha + 1 - alpha).reshape(len(VENDORS), len(CONCEPTS), -1)
 
@@ -112,7 +112,7 @@ def test_emoji_come_as_tfds_gives_them(prepared, capfd):
   concept = CONCEPTS[example["concept"]]
   assert example["name"].decode() == concept["name"]
   assert [word.decode() for word in example["keywords"]] == concept["keywords"]
-  sheet = shipped.tiles(f"emoji/{VENDORS[example['vendor']]}.webp", 32, "RGBA")
+  sheet = package_data.tiles(f"emoji/{VENDORS[example['vendor']]}.webp", 32, "RGBA")
   assert (np.asarray(Image.open(io.BytesIO(example["image"]))) == sheet[example["concept"]]).all()
   assert capfd.readouterr() == ("", "")
 
@@ -150,7 +150,7 @@ def test_digits_are_balanced_and_split_without_overlap(prepared):
 @pytest.mark.parametrize("name, version", VERSIONS)
 def test_a_new_file_has_a_new_version(name, version):
   digest = hashlib.sha256()
-  for path in sorted((shipped.FOLDER / name).iterdir()):
+  for path in sorted((package_data.FOLDER / name).iterdir()):
     if not path.name.startswith("LICENSE"):
       digest.update(path.read_bytes())
   assert digest.hexdigest()[:16] == VERSIONS[name, version], "Raise VERSION in zoo/data/builders and note it here."
@@ -161,8 +161,8 @@ def test_a_new_file_has_a_new_version(name, version):
   "name, file", [("emoji/flags", "noto.webp"), ("sotu", "speeches.jsonl.xz"), ("digits", "digits.png")]
 )
 def test_a_damaged_file_is_one_line_and_no_record_is_left(name, file, tmp_path, monkeypatch):
-  original = shipped.FOLDER
-  monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+  original = package_data.FOLDER
+  monkeypatch.setattr(package_data, "FOLDER", tmp_path)
   folder = name.partition("/")[0]
   for path in (original / folder).iterdir():
     (tmp_path / folder).mkdir(exist_ok=True)

@@ -11,7 +11,7 @@ from PIL import Image
 
 import zoo
 from tests.train.test_model_data import ODD, TEXT, TOWER, files, labelled, mild, raw, section
-from zoo.data import shipped
+from zoo.data import package_data
 from zoo.errors import UserError
 from zoo.evaluate import retrieval, zero_shot
 from zoo.preprocessing import as_float
@@ -27,7 +27,7 @@ def siglip2(tmp_path_factory):
   model = zoo.build("siglip2", **TOWER, **TEXT, vocab_size=30522)
   zoo.save_hf(folder, model, mild(model))
   (folder / "preprocessor_config.json").write_text(json.dumps(entries))
-  (folder / "vocab.txt").write_text("\n".join(shipped.lines("vocab/bert.txt.xz")), encoding="utf-8")
+  (folder / "vocab.txt").write_text("\n".join(package_data.lines("vocab/bert.txt.xz")), encoding="utf-8")
   (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
   return folder
 

@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 
 from tests.hub_folder import random_params
 from zoo.build import build
-from zoo.data import shipped
+from zoo.data import package_data
 from zoo.embed import embed, embedder
 from zoo.errors import UserError
 from zoo.hub.sentence_encoder import TRANSFORMER, read_sentence_encoder
@@ -249,7 +249,7 @@ def cased(tmp_path_factory):
   sizes = dict(vocab_size=30522, max_length=19, dim=6, depth=1, num_heads=3, head=None)
   model = build("bert", **sizes)
   save_hf(folder, model, random_params(model))
-  (folder / "vocab.txt").write_text("\n".join(shipped.lines("vocab/bert.txt.xz")), encoding="utf-8")
+  (folder / "vocab.txt").write_text("\n".join(package_data.lines("vocab/bert.txt.xz")), encoding="utf-8")
   write(folder, "tokenizer_config.json", {"tokenizer_class": "BertTokenizer", "do_lower_case": False})
   return folder
 

@@ -6,7 +6,7 @@ import pytest
 
 import zoo
 from tests.hub_folder import published_bert
-from zoo.data import shipped
+from zoo.data import package_data
 from zoo.data.tokenizers import tokenizer
 from zoo.errors import UserError
 
@@ -17,7 +17,7 @@ TEXTS = ["The weather is lovely today.", "[MASK]!", ""]
 def folder(tmp_path):
   """A BERT with its vocabulary, as the hub has it."""
   published_bert(tmp_path)
-  (tmp_path / "vocab.txt").write_text("\n".join(shipped.lines("vocab/bert.txt.xz")), encoding="utf-8")
+  (tmp_path / "vocab.txt").write_text("\n".join(package_data.lines("vocab/bert.txt.xz")), encoding="utf-8")
   return tmp_path
 
 

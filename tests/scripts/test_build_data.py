@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT / "scripts"))  # As when the script runs.
 import build_data  # noqa: E402
 import emoji_drawings  # noqa: E402
 
-from zoo.data import shipped  # noqa: E402
+from zoo.data import package_data  # noqa: E402
 
 SHIPPED = [path for path in EMBEDDED.rglob("*") if path.is_file()]
 
@@ -207,8 +207,8 @@ def test_concepts_that_share_a_drawing_hold_out_the_same_vendor(emoji):
 def test_sheets_are_cut_where_they_were_joined(emoji, tmp_path, monkeypatch):
   colors = [(i, 255 - i, 77) for i in range(0, 240, 5)]  # 48 drawings: a row of 44, and a row that is not full.
   emoji({chr(0x1F600 + i): (f"face_{i}", color, RED, WHITE) for i, color in enumerate(colors)})
-  monkeypatch.setattr(shipped, "FOLDER", tmp_path)
-  drawings = shipped.tiles("noto.webp", 32, "RGBA")
+  monkeypatch.setattr(package_data, "FOLDER", tmp_path)
+  drawings = package_data.tiles("noto.webp", 32, "RGBA")
   assert drawings.shape == (2 * 44, 32, 32, 4)
   assert (drawings[: len(colors), 16, 16, :3] == colors).all()
   assert not drawings[len(colors) :].any() and not drawings[:, 0, 0].any()

@@ -12,7 +12,7 @@ from PIL import Image
 import zoo
 from tests.hub_folder import random_params
 from zoo.config import loading as configs
-from zoo.data import shipped
+from zoo.data import package_data
 from zoo.errors import UserError
 from zoo.evaluate import linear_probe, zero_shot
 from zoo.hub.preprocessing import image_processor
@@ -183,13 +183,13 @@ def test_the_tokenizer_is_that_of_the_folder(tmp_path, labelled):
   model, params = zoo.load(folder)
   with pytest.raises(UserError, match="zero_shot: the model's folder holds no tokenizer"):
     zero_shot.zero_shot(model, data=section(labelled))
-  (folder / "vocab.txt").write_text("\n".join(shipped.lines("vocab/bert.txt.xz")), encoding="utf-8")
+  (folder / "vocab.txt").write_text("\n".join(package_data.lines("vocab/bert.txt.xz")), encoding="utf-8")
   (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')
   model, params = zoo.load(folder)
   evaluators = [zero_shot.zero_shot(model, data=section(labelled), tokenizer=name) for name in (None, "bert")]
   assert evaluators[0](params) == evaluators[1](params)
   (folder / "sub").mkdir()
-  swapped = shipped.lines("vocab/bert.txt.xz")
+  swapped = package_data.lines("vocab/bert.txt.xz")
   swapped[2000:9000] = swapped[2000:9000][::-1]
   (folder / "sub/vocab.txt").write_text("\n".join(swapped), encoding="utf-8")
   with pytest.raises(UserError, match="has other tokens than the model's own"):

@@ -1,9 +1,9 @@
-"""What the hub calls things: one file per family, named as the family in zoo/models, tables read in both directions.
+"""Conversion tables between the zoo and the hub, both ways: one file per family, named as in zoo/models.
 
 A file, e.g. `zoo/convert/bert.py`, holds
 
   MODEL_TYPES   the values of `model_type` in a config.json that it reads
-  HEADS         head -> names of the reference's classes; the first is what we write, None the model without a head
+  HEADS         head -> class names of transformers; the first is the one we write, None is the headless model
   sizes(options, head, tensors)   -> arguments of `zoo.build` from an `options.Options`; `tensors` is name -> array, for
                 what a config.json does not say
   config(sizes)                   -> the entries of a config.json, model_type among them
@@ -15,7 +15,7 @@ where `sizes` are all arguments of the family's function. Where the layout needs
   PREFIX        what names have or lack, as the case may be: `bert.`
   RENAMED       [(regular expression, replacement)]: other spellings that files have
   TIED          name -> name of the tensor that it must equal where a file has both and no rule of these sizes names it
-  SPARE         names that files have even where the sizes say that nothing reads them
+  SPARE         names that files hold even where the sizes say that nothing reads them
   IGNORED       regular expressions of names that are no parameters, or parameters that nothing uses
   generation(sizes)   -> the entries of a generation_config.json, for who generates with what we write
   head_of(sizes), with_head(sizes, head)   -> the head, the sizes with another one, where it is not sizes["head"]

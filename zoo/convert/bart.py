@@ -1,4 +1,4 @@
-"""BART as the hub has it: https://huggingface.co/facebook/bart-large. Marian and Whisper name their layers alike."""
+"""BART in the hub's layout: https://huggingface.co/facebook/bart-large. Marian and Whisper name their layers alike."""
 
 from zoo.convert.rules.layouts import Layout, Rule, attention, embedding, linear, mlp, norm
 from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels
@@ -24,7 +24,7 @@ ALIASES = {"hidden_size": "dim", "num_hidden_layers": "depth", "num_attention_he
 
 
 def tower_keys(dim, depth, num_heads, mlp_dim):
-  """What the configs of BART, Marian and Whisper say of both towers, with their defaults."""
+  """Config entries of both towers of BART, Marian and Whisper, with their defaults."""
   return (
     Key("d_model", "dim", dim),
     Key("encoder_layers", "depth", depth),
@@ -59,16 +59,16 @@ def sizes(options: Options, head, tensors):
 
 
 def tower_sizes(options, keys):
-  """Sizes by a table of which `tower_keys` are a part."""
+  """Sizes from a table that includes `tower_keys`."""
   sizes = options.sizes(keys)
   for alias, ours in ALIASES.items():
     options.must_be(alias, sizes[ours])
   options.must_be("is_decoder", False)
   options.must_be("tie_word_embeddings", True)
-  # What other models of fairseq have, and old versions said of all.
+  # Options of other fairseq models, which old versions wrote for all of them.
   options.must_be("normalize_before", False)
   options.must_be("add_final_layer_norm", False)
-  # Rates that act only in training; what final_logits_bias says itself; how texts were generated.
+  # Training-only rates; what final_logits_bias itself shows; generation settings.
   options.ignore("attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "init_std")
   options.ignore("classifier_dropout", "classif_dropout", "add_bias_logits", "extra_pos_embeddings")
   options.ignore("force_bos_token_to_be_generated")
@@ -76,7 +76,7 @@ def tower_sizes(options, keys):
 
 
 def has_bias(tensors):
-  """Whether logits have a bias: those of BART have one of zeros."""
+  """Whether the logits have a nonzero bias; BART's is all zeros."""
   bias = tensors.get("final_logits_bias")
   return bias is not None and bool(bias.any())
 
@@ -88,7 +88,7 @@ def config(sizes):
 
 
 def tower_entries(keys, sizes):
-  """The way back of `tower_sizes`."""
+  """Inverse of `tower_sizes`: config entries from our sizes."""
   full_sizes = {**sizes, "mlp_dim": sizes["mlp_dim"] or 4 * sizes["dim"]}
   for decoder_name, encoder_name in (
     ("decoder_depth", "depth"),
@@ -130,7 +130,7 @@ def output(sizes):
 
 
 def layers(sizes, tower, p, *, key_bias=True):
-  """The layers of a tower, behind the prefix `p`."""
+  """Rules of a tower's layers, under the prefix `p`."""
   depth = sizes["depth"] if tower == "encoder" or sizes["decoder_depth"] is None else sizes["decoder_depth"]
   parts = [("self_attention", "self_attn", "attention_norm")]
   parts += [("cross_attention", "encoder_attn", "cross_norm")] * (tower == "decoder")

@@ -1,4 +1,4 @@
-"""BERT as the hub has it: https://huggingface.co/google-bert/bert-base-uncased, and sentence encoders of its kind."""
+"""BERT in the hub's layout: https://huggingface.co/google-bert/bert-base-uncased, and sentence encoders of its kind."""
 
 from zoo.convert.rules.layouts import Rule, attention, embedding, linear, mlp, norm
 from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels
@@ -65,7 +65,7 @@ def config(sizes):
 
 
 def encoder(p, depth):
-  """The rules of the encoder, which others have too; `p` is in front of all names."""
+  """Rules of the encoder, shared by other families; `p` prefixes every name."""
   rules = norm("norm", f"{p}embeddings.LayerNorm")
   for ours, theirs in (("embed", "word"), ("positions", "position"), ("segments", "token_type")):
     rules += embedding(ours, f"{p}embeddings.{theirs}_embeddings")

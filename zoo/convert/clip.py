@@ -1,4 +1,4 @@
-"""CLIP as the hub has it: https://huggingface.co/openai/clip-vit-base-patch32."""
+"""CLIP in the hub's layout: https://huggingface.co/openai/clip-vit-base-patch32."""
 
 from zoo.convert.rules import reference
 from zoo.convert.rules.layouts import CONV, FLAT, Rule, attention, embedding, linear, mlp, norm
@@ -50,7 +50,7 @@ def sizes(options: Options, head, tensors):
 
 
 def _tower(options, name):
-  """A tower's section. An older spelling beside it goes before it, with all defaults of what it leaves out."""
+  """A tower's config section; an older `*_config_dict` beside it takes precedence, completed with all defaults."""
   published = reference.of(f"clip_{name}_model")
   section, override = options.section(f"{name}_config", published), options.take(f"{name}_config_dict", None, dict)
   if override is not None and published is not None:
@@ -83,7 +83,7 @@ def rules(sizes):
 
 
 def tower_rules(tower, front, depth):
-  """Those of one tower, "text" or "image", whose names begin with `front`."""
+  """Rules of one tower, "text" or "image", whose names start with `front`."""
   rules = []
   for i in range(depth):
     ours, theirs = f"{tower}/stack/layer_{i}", f"{front}encoder.layers.{i}"
@@ -102,20 +102,20 @@ def tower_rules(tower, front, depth):
 
 
 def end_of_text(options):
-  """Where a text is read."""
+  """Which token's output is pooled: `read_at` and `eos`."""
   eos = options.take("eos_token_id", 49407, int)
   # The published configs say 2, which is not the token: transformers takes it to mean the largest.
   return {"read_at": "largest", "eos": None} if eos == 2 else {"read_at": "eos", "eos": eos}
 
 
 def end_entry(sizes):
-  """The way back."""
+  """Inverse of `end_of_text`: the config entry."""
   eos = sizes["vocab_size"] - 1 if sizes["eos"] is None else sizes["eos"]
   return {"eos_token_id": 2 if sizes["read_at"] == "largest" else eos}
 
 
 def own_names(keys, tower):
-  """A table for a tower alone: `text_dim` is `dim`."""
+  """The table of a standalone tower: `text_dim` becomes `dim`."""
   renamed = {f"{tower}dim": "dim", f"{tower}depth": "depth", f"{tower}heads": "num_heads", f"{tower}mlp_dim": "mlp_dim"}
   return tuple(key._replace(ours=renamed.get(key.ours, key.ours)) for key in keys)
 

@@ -1,4 +1,4 @@
-"""CLIP's text tower alone as the hub has it: the first text encoder of https://huggingface.co/black-forest-labs/FLUX.1-dev."""
+"""CLIP's standalone text tower in the hub's layout: the first text encoder of https://huggingface.co/black-forest-labs/FLUX.1-dev."""
 
 from zoo.convert import clip
 from zoo.convert.rules.layouts import linear
@@ -12,7 +12,7 @@ KEYS = (*clip.own_names(clip.TEXT, "text_"), *clip.BOTH)
 
 
 def head_of(sizes):
-  """A tower with a projection has the head."""
+  """The head: "projection" for a tower that has one, else None."""
   return None if sizes["embed_dim"] is None else "projection"
 
 
@@ -24,7 +24,7 @@ def with_head(sizes, head):
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   projection = options.take("projection_dim", 512)
-  # Dropout is of training, and 0 in all that is published; there is nothing to tie in a tower.
+  # Dropout acts only in training and is 0 in all published configs; a tower has nothing to tie.
   options.ignore("dropout", "attention_dropout", "tie_word_embeddings")
   projection_entry = {"embed_dim": None if head is None else projection}
   return options.sizes(KEYS) | clip.end_of_text(options) | projection_entry

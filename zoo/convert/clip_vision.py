@@ -1,4 +1,4 @@
-"""CLIP's image tower alone as the hub has it: https://huggingface.co/docs/transformers/model_doc/clip."""
+"""CLIP's standalone image tower in the hub's layout: https://huggingface.co/docs/transformers/model_doc/clip."""
 
 from zoo.convert import clip
 from zoo.convert.rules.layouts import linear

@@ -1,4 +1,4 @@
-"""DINOv2 as the hub has it: https://huggingface.co/facebook/dinov2-base, and with registers."""
+"""DINOv2 in the hub's layout: https://huggingface.co/facebook/dinov2-base, and with registers."""
 
 from zoo.convert.rules import layouts
 from zoo.convert.rules.layouts import Rule, attention, linear, mlp, norm
@@ -53,7 +53,7 @@ def sizes(options: Options, head, tensors):
 
 
 def _mlp_dim(dim, ratio, gated):
-  """Two thirds of a plain one where it is gated, up to a multiple of 8."""
+  """MLP width: `ratio * dim`, or two thirds of that rounded up to a multiple of 8 if gated."""
   return (int(dim * ratio * 2 / 3) + 7) // 8 * 8 if gated else dim * ratio
 
 
@@ -104,7 +104,7 @@ def rules(sizes):
 
 
 def _gated(ours, theirs, sizes):
-  """Gate and up lie side by side."""
+  """Rules of a gated MLP with gate and up fused in one matrix."""
   width = sizes["mlp_dim"] or 4 * sizes["dim"]
   rules = linear(f"{ours}/down", f"{theirs}.weights_out")
   for part, name in enumerate(("gate", "up")):

@@ -1,4 +1,4 @@
-"""DistilBERT as the hub has it: https://huggingface.co/distilbert/distilbert-base-uncased."""
+"""DistilBERT in the hub's layout: https://huggingface.co/distilbert/distilbert-base-uncased."""
 
 from zoo.convert.rules.layouts import Rule, attention, embedding, linear, mlp, norm
 from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels

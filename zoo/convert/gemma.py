@@ -49,7 +49,7 @@ KEYS = (
   Key("attention_dropout", "dropout", 0.0),
   Key("tie_word_embeddings", "tied", True),
 )
-# Of which each model_type has its own default.
+# Sizes whose default depends on model_type.
 SIZES = {
   Key("vocab_size", "vocab_size"): dict(gemma=256000, gemma2=256000, gemma3_text=262208),
   Key("hidden_size", "dim"): dict(gemma=3072, gemma2=2304, gemma3_text=2304),
@@ -88,7 +88,7 @@ def sizes(options: Options, head, tensors):
     sizes["attention_cap"] = options.nullable("attn_logit_softcapping", 50.0, NUMBER)
   if kind == "gemma3_text":
     sizes["bidirectional"] = options.take("use_bidirectional_attention", False)
-    options.ignore("attn_logit_softcapping")  # Which the reference does not apply.
+    options.ignore("attn_logit_softcapping")  # The reference does not apply it.
     sizes |= _two_ropes(options, sizes["max_length"])
   else:
     # Whether the reference honours it depends on the kernel that it happens to use.
@@ -102,7 +102,7 @@ def sizes(options: Options, head, tensors):
 
 
 def _two_ropes(options: Options, max_length):
-  """Global and local layers have their own: in rope_parameters, or as rope_scaling and two bases."""
+  """RoPE settings of global and local layers: from rope_parameters, or from rope_scaling and two bases."""
   both = options.section("rope_parameters")
   near, far = (both.section(name, ROPE) for name in ("sliding_attention", "full_attention"))
   both.done()

@@ -1,4 +1,4 @@
-"""GPT-2 as the hub has it: https://huggingface.co/openai-community/gpt2. Its `Conv1D` keeps kernels as [in, out]."""
+"""GPT-2 in the hub's layout: https://huggingface.co/openai-community/gpt2. Its `Conv1D` keeps kernels as [in, out]."""
 
 from zoo.convert.rules.layouts import Layout, Rule, embedding, norm
 from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries
@@ -29,7 +29,7 @@ def sizes(options: Options, head, tensors):
   options.must_be("scale_attn_by_inverse_layer_idx", False)
   options.must_be("tie_word_embeddings", True)
   options.must_be("add_cross_attention", False)
-  # The same sums in another order; an old name of n_positions; rates that differ only in training; a head of its own.
+  # The same sums in another order; an old name of n_positions; training-only rates; a head that is not converted.
   options.ignore("reorder_and_upcast_attn", "n_ctx", "attn_pdrop", "embd_pdrop")
   options.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
   options.ignore("summary_first_dropout")
@@ -56,7 +56,7 @@ def rules(sizes):
 
 
 def layer(ours, theirs, dim):
-  """One layer, of GPT too: query, key and value lie side by side in one matrix."""
+  """Rules of one layer, shared with GPT: query, key and value are fused in one matrix."""
   rules, to_heads, from_heads = [], Layout(((0,), (1, 2))), Layout(((0, 1), (2,)))
   for part, name in enumerate(("query", "key", "value")):
     at, fused = f"{ours}/self_attention/{name}", f"{theirs}.attn.c_attn"

@@ -1,4 +1,4 @@
-"""MAE's encoder as the hub has it: https://huggingface.co/facebook/vit-mae-base. Its tensors are named as ViT's."""
+"""MAE's encoder in the hub's layout: https://huggingface.co/facebook/vit-mae-base. Its tensors are named as ViT's."""
 
 from zoo.convert import vit
 from zoo.convert.rules.layouts import HEADS_BIAS
@@ -7,7 +7,7 @@ from zoo.convert.rules.options import Key, Options, entries
 MODEL_TYPES = ("vit_mae",)
 HEADS = {None: ("ViTMAEModel", "ViTMAEForPreTraining")}  # Of the second the encoder is read.
 PREFIX = "vit."
-IGNORED = (r"decoder\..*",)  # What files from pretraining also have: it paints the patches that were left out.
+IGNORED = (r"decoder\..*",)  # The decoder that reconstructs masked patches, in checkpoints from pretraining.
 
 KEYS = (
   *vit.KEYS,
@@ -18,7 +18,7 @@ KEYS = (
 
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
-  # Of the decoder and its loss; a rate that differs only in training.
+  # Entries of the decoder and its loss; a training-only rate.
   options.ignore("decoder_hidden_size", "decoder_num_hidden_layers", "decoder_num_attention_heads")
   options.ignore("decoder_intermediate_size", "norm_pix_loss", "attention_probs_dropout_prob")
   return options.sizes(KEYS)

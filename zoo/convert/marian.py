@@ -1,4 +1,4 @@
-"""Marian as the hub has it: https://huggingface.co/Helsinki-NLP/opus-mt-en-de."""
+"""Marian in the hub's layout: https://huggingface.co/Helsinki-NLP/opus-mt-en-de."""
 
 from zoo.convert import bart
 from zoo.convert.rules.layouts import embedding

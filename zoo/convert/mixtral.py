@@ -1,4 +1,4 @@
-"""Mixtral and the mixtures of Qwen 3 as the hub has them: https://huggingface.co/mistralai/Mixtral-8x7B-v0.1."""
+"""Mixtral and Qwen 3 MoE in the hub's layout: https://huggingface.co/mistralai/Mixtral-8x7B-v0.1."""
 
 from zoo.convert.llama import full, self_attention
 from zoo.convert.rules.decoders import head_rules, heads_and_pad, rope, rope_entries, shortest_turn
@@ -71,7 +71,7 @@ def sizes(options: Options, head, tensors):
       raise options.refusal("decoder_sparse_step", step, ("1 or more",))
     sparse = [i not in dense and (i + 1) % step == 0 for i in range(sizes["depth"])]
     sizes["pattern"] = shortest_turn(["sparse" if is_sparse else "dense" for is_sparse in sparse])
-  # Of training; an old name of what window says.
+  # Training-only entries; an old name of the window.
   options.ignore("output_router_logits", "router_aux_loss_coef", "classifier_dropout", "max_window_layers")
   return sizes
 

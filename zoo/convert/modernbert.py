@@ -1,4 +1,4 @@
-"""ModernBERT as the hub has it: https://huggingface.co/answerdotai/ModernBERT-base."""
+"""ModernBERT in the hub's layout: https://huggingface.co/answerdotai/ModernBERT-base."""
 
 from zoo.convert.rules.decoders import ROPE, layer_kinds, layer_types, rope_of, rope_section
 from zoo.convert.rules.layouts import HEADS as TO_HEADS
@@ -59,7 +59,7 @@ def sizes(options: Options, head, tensors):
 
 
 def _two_ropes(options: Options, max_length):
-  """Global and local layers have their own: in rope_parameters, or as two bases and a rope_scaling for both."""
+  """RoPE settings of global and local layers: from rope_parameters, or from two bases and a shared rope_scaling."""
   both, scaling = options.section("rope_parameters"), options.take("rope_scaling", {}, dict)
   far, near = (both.section(name, ROPE) for name in (FAR, NEAR))
   both.done()
@@ -84,7 +84,7 @@ def config(sizes):
 
 
 def _rope_entries(sizes):
-  """As all versions of the reference read it; a scaling as those since 5 do, for there is no other way."""
+  """RoPE entries that every version of the reference reads; a scaling only those since 5 can express."""
   if sizes["rope"] is None and sizes["local_rope"] is None:
     return {"global_rope_theta": sizes["theta"], "local_rope_theta": sizes["local_theta"]}
   far, near = (rope_section(sizes[name], sizes["max_length"]) for name in ("rope", "local_rope"))
@@ -119,7 +119,7 @@ def rules(sizes):
 
 
 def _attention(ours, theirs, sizes):
-  """Query, key and value lie one after the other in one matrix."""
+  """Rules of an attention whose query, key and value are fused in one matrix."""
   rules, dim = heads_out(f"{ours}/out", f"{theirs}.Wo", bias=sizes["attention_bias"]), sizes["dim"]
   for part, name in enumerate(("query", "key", "value")):
     stretch = (0, part * dim, 3 * dim)
@@ -129,7 +129,7 @@ def _attention(ours, theirs, sizes):
 
 
 def _mlp(ours, theirs, sizes):
-  """What the activation is applied to comes first."""
+  """Rules of a gated MLP with gate and up fused in one matrix, gate first."""
   rules, width = linear(f"{ours}/down", f"{theirs}.Wo", bias=sizes["mlp_bias"]), sizes["mlp_dim"]
   for part, name in enumerate(("gate", "up")):
     stretch = (0, part * width, 2 * width)

@@ -1,4 +1,4 @@
-"""MPNet as the hub has it: https://huggingface.co/microsoft/mpnet-base, and sentence encoders of its kind."""
+"""MPNet in the hub's layout: https://huggingface.co/microsoft/mpnet-base, and sentence encoders of its kind."""
 
 from zoo.convert import roberta
 from zoo.convert.rules.layouts import attention, embedding, linear, mlp, norm
@@ -33,7 +33,7 @@ KEYS = (
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   sizes = options.sizes(KEYS)
-  # Theirs are the rows of the table, of which those up to padding's are no place to stand.
+  # Theirs counts the rows of the table; positions start after the row of the padding token.
   sizes["max_length"] = options.take("max_position_embeddings", 512) - PAD - 1
   sizes |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
   sizes["pooler"] = any(name.endswith("pooler.dense.weight") for name in tensors)

@@ -1,4 +1,4 @@
-"""GPT as the hub has it: https://huggingface.co/openai-community/openai-gpt. Its `Conv1D` has kernels [in, out]."""
+"""GPT in the hub's layout: https://huggingface.co/openai-community/openai-gpt. Its `Conv1D` has kernels [in, out]."""
 
 from zoo.convert.gpt import layer
 from zoo.convert.rules.layouts import embedding, linear
@@ -13,7 +13,7 @@ HEADS = {
 }
 PREFIX = "transformer."
 TIED = {"lm_head.weight": "transformer.tokens_embed.weight"}
-# Masks and numbers of positions, which old versions saved as buffers.
+# Masks and position ids, which old versions saved as buffers.
 IGNORED = (r"(transformer\.)?h\.\d+\.attn\.bias", r"(transformer\.)?position_ids")
 
 KEYS = (
@@ -39,7 +39,7 @@ def sizes(options: Options, head, tensors):
     for name, value in SUMMARY.items():
       options.must_be(name, value)
     options.must_be("summary_activation", None)
-  # Of a head that this is not; an old name of n_positions; rates that differ only in training.
+  # Entries of another head; an old name of n_positions; training-only rates.
   options.ignore(
     *SUMMARY, "summary_activation", "summary_first_dropout", "n_ctx", "n_special", "predict_special_tokens"
   )

@@ -1,4 +1,4 @@
-"""RoBERTa as the hub has it: https://huggingface.co/FacebookAI/roberta-base. Its encoder is named as BERT's."""
+"""RoBERTa in the hub's layout: https://huggingface.co/FacebookAI/roberta-base. Its encoder is named as BERT's."""
 
 from zoo.convert import bert
 from zoo.convert.rules.layouts import Rule, linear, norm
@@ -36,7 +36,7 @@ def sizes(options: Options, head, tensors):
   sizes = options.sizes(KEYS)
   if options.entries.get("model_type") != "roberta":
     sizes["vocab_size"] = options.take("vocab_size", 30522)
-  # Theirs are the rows of the table, of which those up to padding's are no place to stand.
+  # Theirs counts the rows of the table; positions start after the row of the padding token.
   sizes["max_length"] = options.take("max_position_embeddings", 512) - sizes["pad"] - 1
   sizes |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
   sizes["pooler"] = any(name.endswith("pooler.dense.weight") for name in tensors)
@@ -73,7 +73,7 @@ def rules(sizes):
 
 
 def head_rules(head):
-  """Those of what comes after the encoder, which others have too."""
+  """Rules of the layers after the encoder, shared by other families."""
   rules = []
   if head == "mlm":
     rules += linear("mlm/dense", "lm_head.dense") + norm("mlm/norm", "lm_head.layer_norm")

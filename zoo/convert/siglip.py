@@ -1,4 +1,4 @@
-"""SigLIP as the hub has it: https://huggingface.co/google/siglip-base-patch16-224. So is SigLIP 2 of one resolution."""
+"""SigLIP in the hub's layout: https://huggingface.co/google/siglip-base-patch16-224; also fixed-resolution SigLIP 2."""
 
 from zoo.convert.rules import layouts, reference
 from zoo.convert.rules.layouts import Rule, attention, embedding, linear, mlp, norm
@@ -77,7 +77,7 @@ def rules(sizes):
 
 
 def image_rules(front, depth):
-  """Those of the image tower without its pool, whose names begin with `front`."""
+  """Rules of the image tower without its pooling head; names start with `front`."""
   rules = _encoder("image", front, depth) + norm("image/norm", f"{front}post_layernorm")
   rules += [Rule("image/patches/kernel", f"{front}embeddings.patch_embedding.weight", layouts.CONV)]
   rules += [Rule("image/patches/bias", f"{front}embeddings.patch_embedding.bias")]
@@ -85,7 +85,7 @@ def image_rules(front, depth):
 
 
 def text_rules(front, depth):
-  """Those of the text tower, whose names begin with `front`."""
+  """Rules of the text tower; names start with `front`."""
   rules = _encoder("text", front, depth) + norm("text/norm", f"{front}final_layer_norm")
   rules += embedding("text/embed", f"{front}embeddings.token_embedding")
   rules += embedding("text/positions", f"{front}embeddings.position_embedding")
@@ -104,7 +104,7 @@ def _encoder(tower, front, depth):
 
 
 def pool_rules(front, dim):
-  """Those of the pool: torch's MultiheadAttention has query, key and value side by side."""
+  """Rules of the pooling head: torch's MultiheadAttention fuses query, key and value in one matrix."""
   ours, theirs = "image/pool", f"{front}head"
   rules = [Rule(f"{ours}/embedding", f"{theirs}.probe", layouts.ONE_BEFORE)]
   for part, name in enumerate(("query", "key", "value")):

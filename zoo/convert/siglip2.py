@@ -1,4 +1,4 @@
-"""SigLIP 2 NaFlex as the hub has it: https://huggingface.co/google/siglip2-base-patch16-naflex."""
+"""SigLIP 2 NaFlex in the hub's layout: https://huggingface.co/google/siglip2-base-patch16-naflex."""
 
 import math
 
@@ -35,7 +35,7 @@ def rules(sizes):
 
 
 def grid_side(image: Options):
-  """Patches along one side of the square image whose patches have a position each."""
+  """Side of the square grid of position embeddings, in patches."""
   patches = image.take("num_patches", 256)
   side = math.isqrt(patches) if patches > 0 else 0
   if side**2 != patches or not side:
@@ -44,5 +44,5 @@ def grid_side(image: Options):
 
 
 def as_rows(rules):
-  """SigLIP's rules where a patch is a row of numbers: a matrix in place of a convolution."""
+  """SigLIP's rules for flattened patches: a matrix in place of a convolution."""
   return [rule._replace(layout=LINEAR) if rule.ours == "image/patches/kernel" else rule for rule in rules]

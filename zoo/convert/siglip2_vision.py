@@ -1,4 +1,4 @@
-"""The image tower alone of SigLIP 2 NaFlex as the hub has it: https://huggingface.co/docs/transformers/model_doc/siglip2."""
+"""SigLIP 2 NaFlex's standalone image tower in the hub's layout: https://huggingface.co/docs/transformers/model_doc/siglip2."""
 
 from zoo.convert import siglip2, siglip_vision
 from zoo.convert.rules.options import Options

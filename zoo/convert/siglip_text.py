@@ -1,4 +1,4 @@
-"""SigLIP's text tower alone as the hub has it: https://huggingface.co/docs/transformers/model_doc/siglip.
+"""SigLIP's standalone text tower in the hub's layout: https://huggingface.co/docs/transformers/model_doc/siglip.
 
 SigLIP 2's is the same model under another name.
 """

@@ -1,4 +1,4 @@
-"""SigLIP's image tower alone as the hub has it: https://huggingface.co/docs/transformers/model_doc/siglip."""
+"""SigLIP's standalone image tower in the hub's layout: https://huggingface.co/docs/transformers/model_doc/siglip."""
 
 from zoo.convert import clip, siglip
 from zoo.convert.rules.options import Options, entries

@@ -1,4 +1,4 @@
-"""T5 as the hub has it, with T5 1.1, Flan-T5 and mT5: https://huggingface.co/google-t5/t5-small."""
+"""T5 in the hub's layout, with T5 1.1, Flan-T5 and mT5: https://huggingface.co/google-t5/t5-small."""
 
 import numpy as np
 
@@ -21,10 +21,10 @@ TIED = {
   "decoder.embed_tokens.weight": "shared.weight",
   "lm_head.weight": "shared.weight",
 }
-# Old versions saved a table that cross-attention does not have.
+# Old versions saved a relative bias for cross-attention, which has none.
 IGNORED = (r"(transformer\.)?decoder\.block\.0\.layer\.1\.EncDecAttention\.relative_attention_bias\.weight",)
 
-# Their feed_forward_proj -> our activation, gated. "gated-gelu" is no exact gelu, for it was the first.
+# Their feed_forward_proj -> our (activation, gated). "gated-gelu" means the tanh approximation, for historical reasons.
 FORWARD = {
   "relu": ("relu", False),
   "gated-gelu": ("gelu_tanh", True),
@@ -60,7 +60,7 @@ def sizes(options: Options, head, tensors):
   kind = options.take("model_type", "t5")
   sizes = options.sizes(KEYS[kind])
   activation, gated = sizes.pop("forward")
-  # What feed_forward_proj says may be said once more, and then that counts.
+  # Later entries that repeat what feed_forward_proj says take precedence.
   again = options.take("dense_act_fn", None, str)
   if again is not None and again not in ACTIVATIONS:
     raise options.refusal("dense_act_fn", again, ACTIVATIONS)
@@ -96,7 +96,7 @@ def config(sizes):
     "model_type": "t5",
     "num_decoder_layers": sizes["decoder_depth"] or sizes["depth"],
     "is_encoder_decoder": sizes["head"] not in ENCODERS,
-    "tie_word_embeddings": scaled,  # Readers take it for what the second says.
+    "tie_word_embeddings": scaled,  # Older readers take it for scale_decoder_outputs.
     "scale_decoder_outputs": scaled,
     **entries(KEYS["t5"], full_sizes),
     **({} if sizes["num_classes"] is None else named_labels(sizes["num_classes"])),
@@ -112,7 +112,7 @@ def rules(sizes):
 
 
 def prefix(sizes):
-  """What is in front of the names of a model with this head."""
+  """The prefix of every name for this head."""
   return PREFIX if sizes["head"] in ("classify", "classify_tokens") else ""
 
 
@@ -123,7 +123,7 @@ def towers(sizes):
 
 
 def body_rules(sizes):
-  """All rules but those of relative biases."""
+  """All rules except those of the relative biases."""
   head, rules, p = sizes["head"], [], prefix(sizes)
   for tower, depth in towers(sizes).items():
     for i in range(depth):

@@ -1,4 +1,4 @@
-"""UMT5 as the hub has it: https://huggingface.co/google/umt5-small, and text encoders like that of WAN."""
+"""UMT5 in the hub's layout: https://huggingface.co/google/umt5-small, and text encoders like that of WAN."""
 
 from zoo.convert import t5
 from zoo.convert.rules.layouts import embedding

@@ -1,4 +1,4 @@
-"""ViT as the hub has it: https://huggingface.co/google/vit-base-patch16-224."""
+"""ViT in the hub's layout: https://huggingface.co/google/vit-base-patch16-224."""
 
 from zoo.convert.rules.layouts import CONV, ONE_BEFORE, Rule, attention, linear, mlp, norm
 from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels

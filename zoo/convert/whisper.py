@@ -1,4 +1,4 @@
-"""Whisper as the hub has it: https://huggingface.co/openai/whisper-tiny."""
+"""Whisper in the hub's layout: https://huggingface.co/openai/whisper-tiny."""
 
 from zoo.convert import bart
 from zoo.convert.rules.layouts import CONV_1D, Rule, embedding, linear, norm
@@ -33,7 +33,7 @@ def sizes(options: Options, head, tensors):
   sizes["eos"] = eos if isinstance(eos, int) and 0 <= eos < sizes["vocab_size"] else None
   sizes |= {"head": head, "num_classes": options.num_labels() if head == "classify" else None}
   options.must_be("use_weighted_layer_sum", False)
-  # The reference reads it nowhere; what is done to features in training; how texts were generated and timed.
+  # Never read by the reference; training-time augmentation; generation and timestamp settings.
   options.ignore("scale_embedding", "apply_spec_augment", "median_filter_width", "forced_decoder_ids")
   for axis in ("time", "feature"):
     options.ignore(*(f"mask_{axis}_{what}" for what in ("prob", "length", "min_masks")))
@@ -54,7 +54,7 @@ def generation(sizes):
 
 
 def _eos(sizes):
-  """What ends a text, and by that name begins one; what pads it where nothing is said."""
+  """The token that ends a transcript, also written as bos; the padding token if there is none."""
   return sizes["pad"] if sizes["eos"] is None else sizes["eos"]
 
 

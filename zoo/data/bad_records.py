@@ -70,9 +70,9 @@ class Reading:
     part, first = self.records.part_of(index)
     errors: list[str] = []
     for tries in range(len(part)):
-      other = first + (index - first + tries) % len(part)
+      candidate = first + (index - first + tries) % len(part)
       try:
-        example = self.records.example(other, rng)
+        example = self.records.example(candidate, rng)
       except BadRecord as error:
         if not part.policy.skips:
           raise BadRecord(f"{error} Mend it or take it out; or set data.bad_records=skip.") from error
@@ -158,5 +158,5 @@ def check_share(records: Any, problems: Mapping[int, str]) -> None:
     errors = of_part.setdefault(first, [])
     errors.append(problems[index])
     if len(errors) > part.policy.allowed(len(part)):
-      many = sum(records.part_of(other)[1] == first for other in problems)
-      raise UserError(too_many(errors, many, part.name, len(part), part.policy))
+      count = sum(records.part_of(bad)[1] == first for bad in problems)
+      raise UserError(too_many(errors, count, part.name, len(part), part.policy))

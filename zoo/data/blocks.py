@@ -50,18 +50,18 @@ class VerifiedArray:
   def __reduce__(self) -> tuple:  # Another process maps the file itself.
     return VerifiedArray, self._made_of
 
-  def __getitem__(self, places: slice | np.ndarray) -> np.ndarray:
-    if isinstance(places, slice):
-      start, stop, _ = places.indices(len(self))
+  def __getitem__(self, indices: slice | np.ndarray) -> np.ndarray:
+    if isinstance(indices, slice):
+      start, stop, _ = indices.indices(len(self))
       blocks = np.arange(self._block_of(start), self._block_of(stop - 1) + 1 if stop > start else 0)
     else:
-      blocks = np.unique(self._block_of(places % len(self)))
+      blocks = np.unique(self._block_of(indices % len(self)))
     if not self._verified[blocks].all():
       self._verify(blocks[~self._verified[blocks]].tolist())
-    return self._values[places]
+    return self._values[indices]
 
-  def _block_of(self, place: Any) -> Any:
-    return place * self.dtype.itemsize // BLOCK
+  def _block_of(self, index: Any) -> Any:
+    return index * self.dtype.itemsize // BLOCK
 
   def _verify(self, blocks: list[int]) -> None:
     path, _, sums, discard = self._made_of

@@ -107,9 +107,9 @@ def _damage(folder: Path, verified_later: Collection[str]) -> str | None:
   """What is wrong with an entry; None if its files are those that were written."""
   try:
     listed = {*json.loads((folder / SUMS).read_text()), SUMS}
-    held = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
-    if listed ^ held:
-      return f"{min(listed ^ held)} is {'missing' if listed - held else 'too much'}"
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
+    if listed ^ present:
+      return f"{min(listed ^ present)} is {'missing' if listed - present else 'too much'}"
     later = {name for name in verified_later if not is_cheap(folder / name)}
     return storage.damaged(folder, folder / SUMS, by_size=later)
   except FileNotFoundError:

@@ -55,23 +55,23 @@ def infilled(
   Lengths of spans are Poisson with mean `mean_span`; one of length 0 is a mask where nothing is missing. BART's text
   infilling, section 2.2 of https://arxiv.org/abs/1910.13461.
   """
-  left = int(round(rate * len(tokens)))
+  missing = int(round(rate * len(tokens)))
   spans: list[int] = []
-  while left:
-    spans.append(min(int(rng.poisson(mean_span)), left))
-    left -= spans[-1]
-  kept = len(tokens) - sum(spans)
+  while missing:
+    spans.append(min(int(rng.poisson(mean_span)), missing))
+    missing -= spans[-1]
+  num_kept = len(tokens) - sum(spans)
   # The kept tokens and the spans in any order, but each in its own.
-  is_span = np.zeros(kept + len(spans), bool)
+  is_span = np.zeros(num_kept + len(spans), bool)
   is_span[rng.permutation(len(is_span))[: len(spans)]] = True
   sizes = np.ones(len(is_span), int)
   sizes[is_span] = spans
   starts = np.cumsum(sizes) - sizes
-  found = np.full(len(is_span), mask_token, np.int32)
-  found[~is_span] = tokens[starts[~is_span]]
-  return found
+  infilled_tokens = np.full(len(is_span), mask_token, np.int32)
+  infilled_tokens[~is_span] = tokens[starts[~is_span]]
+  return infilled_tokens
 
 
 def shuffled(sentences: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
   """The tokens of sentences in a random order of sentences. BART's sentence permutation."""
-  return np.concatenate([sentences[place] for place in rng.permutation(len(sentences))])
+  return np.concatenate([sentences[index] for index in rng.permutation(len(sentences))])

@@ -95,12 +95,12 @@ class Denoising(Records):
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
     rng = rng or np.random.default_rng(index)
     begin, end = self.runs[index]
-    whole = [self.corpus.tokens[self.starts[s] : self.starts[s + 1]] for s in range(begin, end)]
-    if len(whole) == 1:
-      whole = [whole[0][: self.room]]
-    noisy = shuffled(whole, rng) if self.permute else np.concatenate(whole)
+    clean = [self.corpus.tokens[self.starts[s] : self.starts[s + 1]] for s in range(begin, end)]
+    if len(clean) == 1:
+      clean = [clean[0][: self.room]]
+    noisy = shuffled(clean, rng) if self.permute else np.concatenate(clean)
     noisy = infilled(noisy, self.tokenizer.mask, *self.noise, rng)[: self.room]  # Masks of nothing may be too many.
-    framed = (np.concatenate([self.frame[0], row, self.frame[1]]) for row in (noisy, np.concatenate(whole)))
+    framed = (np.concatenate([self.frame[0], tokens, self.frame[1]]) for tokens in (noisy, np.concatenate(clean)))
     return pair(*framed, self.max_length, self.max_length, self.tokenizer.pad or 0)
 
   def _runs(self) -> np.ndarray:

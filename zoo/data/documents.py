@@ -89,7 +89,7 @@ class Documents(Records):
 
   def __init__(self, corpus: Corpus, source: str, tokenizer: Any, max_length: int, masked: bool, crop: bool):
     self.corpus, self.tokenizer, self.max_length, self.masked = corpus, tokenizer, max_length, masked
-    self.begin, self.end = _ends(tokenizer, masked)
+    self.begin, self.end = _begin_and_end(tokenizer, masked)
     texts = np.diff(corpus.piece_ends, prepend=0)
     # A piece advances by as many tokens of `begin text end` as it does not share with the next.
     self.step = max_length - (2 if masked else 1)
@@ -98,10 +98,10 @@ class Documents(Records):
     pieces = np.minimum(pieces, 1) if crop else pieces
     self.text = np.repeat(np.arange(len(texts)), pieces)
     self.piece = np.arange(len(self.text)) - np.repeat(np.cumsum(pieces) - pieces, pieces)
-    left = texts[self.text] - self.piece * self.step
-    self.lengths = np.minimum(left + 2, max_length)
+    remaining = texts[self.text] - self.piece * self.step
+    self.lengths = np.minimum(remaining + 2, max_length)
     self.sizes = (self.lengths,)
-    kept = int(np.minimum(texts, self.step).sum()) if crop else int(texts.sum())
+    num_kept = int(np.minimum(texts, self.step).sum()) if crop else int(texts.sum())
     self.info = {
       "source": source,
       "tokenizer": tokenizer,
@@ -109,9 +109,9 @@ class Documents(Records):
       "max_length": max_length,
       "documents": len(corpus.document_ends),
       "texts": len(self.text),
-      "cropped": int(texts.sum()) - kept,
+      "cropped": int(texts.sum()) - num_kept,
     }
-    if kept == texts.sum() and len(corpus.piece_ends) == len(corpus.document_ends):
+    if num_kept == texts.sum() and len(corpus.piece_ends) == len(corpus.document_ends):
       self.info["bytes"] = corpus.num_bytes
     if not masked:
       self.info["tokens"] = int((self.lengths - 1).sum())
@@ -130,17 +130,17 @@ class Documents(Records):
     words = self.corpus.tokens[start : start + size - begins - ends]
     tokens = np.full(self.max_length, self.tokenizer.pad or 0, np.int32)
     tokens[:size] = np.concatenate([[self.begin] * begins, words, [self.end] * ends])
-    found = {"tokens": tokens, "valid": np.arange(self.max_length) < size}
+    example = {"tokens": tokens, "valid": np.arange(self.max_length) < size}
     if self.masked:
-      places = np.arange(self.max_length)
-      found |= {
-        "special": (places == 0) | (places >= size - 1),
+      positions = np.arange(self.max_length)
+      example |= {
+        "special": (positions == 0) | (positions >= size - 1),
         "word_start": self.tokenizer.word_starts(tokens),
       }
-    return found
+    return example
 
 
-def _ends(tokenizer: Any, masked: bool) -> tuple[int, int]:
+def _begin_and_end(tokenizer: Any, masked: bool) -> tuple[int, int]:
   """The tokens that a text begins and ends with."""
   if masked:
     return cls_and_sep(tokenizer)

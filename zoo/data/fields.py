@@ -18,10 +18,10 @@ TEXT_KEYS = ("text", "raw", "caption")  # Of captions that are objects: COCO's i
 
 def check_fields(source: Source, *fields: str | None, record: Mapping[str, Any] | None = None) -> None:
   """Raises UserError if `record`, by default the first of `source`, lacks one of `fields` (None is no field)."""
-  has = [field for field in (source[0] if record is None else record) if not field.startswith("__")]
+  names = [field for field in (source[0] if record is None else record) if not field.startswith("__")]
   for field in fields:
-    if field is not None and field not in has:
-      raise UserError(f"{source.name} has no field '{field}'.{did_you_mean(field, has)} It has: {', '.join(has)}.")
+    if field is not None and field not in names:
+      raise UserError(f"{source.name} has no field '{field}'.{did_you_mean(field, names)} It has: {', '.join(names)}.")
 
 
 def first_record(
@@ -54,8 +54,8 @@ def first_record(
 
 
 def _lacking(where: str, field: str, record: Mapping[str, Any]) -> str:
-  has = ", ".join(name for name in record if not name.startswith("__"))
-  return f"{where} has no '{field}'. It has: {has}."
+  names = ", ".join(name for name in record if not name.startswith("__"))
+  return f"{where} has no '{field}'. It has: {names}."
 
 
 def texts_of(value: Any, what: str) -> list[str]:
@@ -66,9 +66,11 @@ def texts_of(value: Any, what: str) -> list[str]:
   >>> texts_of([{"raw": "a dog"}, {"raw": "it runs"}], "record 0")
   ['a dog', 'it runs']
   """
-  said = lambda one: next((one[key] for key in TEXT_KEYS if key in one), one) if isinstance(one, Mapping) else one
-  value = said(value)
-  values = [said(one) for one in (value if isinstance(value, list | tuple | np.ndarray) else [value])]
+  content = lambda item: (
+    next((item[key] for key in TEXT_KEYS if key in item), item) if isinstance(item, Mapping) else item
+  )
+  value = content(value)
+  values = [content(item) for item in (value if isinstance(value, list | tuple | np.ndarray) else [value])]
   texts = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in values]
   if not all(isinstance(text, str) for text in texts):
     raise BadRecord(f"{what} is {shown(value, 80)}, which is no text.")
@@ -122,8 +124,8 @@ def class_number(label: Any, numbers: Mapping[str, int], what: str) -> np.int32:
   if isinstance(label, str) and label in numbers:
     return np.int32(numbers[label])
   if isinstance(label, str) and not label.strip().isdecimal():
-    known = ", ".join(list(numbers)[:20]) or "none. Set class_names"
-    raise BadRecord(f"{what}: label {shown(label)} is no class. Known: {known}.")
+    names = ", ".join(list(numbers)[:20]) or "none. Set class_names"
+    raise BadRecord(f"{what}: label {shown(label)} is no class. Known: {names}.")
   count = len(numbers) or 2**31
   # A whole number may be too large for a float.
   number = label if isinstance(label, int) else float(label) if isinstance(label, str | float | np.number) else -1

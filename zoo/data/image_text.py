@@ -216,14 +216,14 @@ class Captions:
       return self.memory[text]
     if self.frames:
       batch = self.tokenizer([text], length=self.max_length)
-      found = batch["tokens"][0], batch["valid"][0]
+      tokens_and_valid = batch["tokens"][0], batch["valid"][0]
     else:
       begin = [] if self.begin is None else [self.begin]
       end = [] if self.end is None else [self.end]
       ids = [*begin, *self.tokenizer.encode(text)[: self.max_length - len(begin) - len(end)], *end]
       tokens = np.full(self.max_length, self.tokenizer.pad or 0, np.int32)
       tokens[: len(ids)] = ids
-      found = tokens, np.arange(self.max_length) < len(ids)
+      tokens_and_valid = tokens, np.arange(self.max_length) < len(ids)
     if self.memory is not None:
-      self.memory[text] = found
-    return found
+      self.memory[text] = tokens_and_valid
+    return tokens_and_valid

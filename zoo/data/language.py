@@ -85,11 +85,11 @@ class Language(Records):
     if not 0 <= index < len(self):
       raise IndexError(f"There are {len(self)} chunks; {index} is none of them.")
     first = index * (self.max_length - 1)
-    places = np.arange(first, first + self.max_length)
-    valid = places <= self.info["tokens"]
-    places = np.minimum(places, self.info["tokens"])
-    document = np.searchsorted(self.closings, places)  # How many documents have closed before this place.
-    is_eos = (places == 0) | (self.closings[document] == places)
-    text = self.corpus.tokens[np.minimum(places - 1 - document, len(self.corpus.tokens) - 1)].astype(np.int32)
+    positions = np.arange(first, first + self.max_length)
+    valid = positions <= self.info["tokens"]
+    positions = np.minimum(positions, self.info["tokens"])
+    document = np.searchsorted(self.closings, positions)  # How many documents have closed before this place.
+    is_eos = (positions == 0) | (self.closings[document] == positions)
+    text = self.corpus.tokens[np.minimum(positions - 1 - document, len(self.corpus.tokens) - 1)].astype(np.int32)
     tokens = np.where(is_eos, self.eos, text)
     return {"tokens": np.where(valid, tokens, self.pad).astype(np.int32), "valid": valid}

@@ -52,7 +52,7 @@ class Ledger:
     self._errors: dict[int, list[str]] = {}  # and what is wrong with the first few.
     left_out = {records.name: records.bad, **(opened or {})}
     lines = [_line(0, name, None, error) for name, errors in left_out.items() for error in errors]
-    for line in _read(self.path):
+    for line in _read_lines(self.path):
       if line["step"] <= step:
         lines.append(line)
         if line["data"] == records.name and line["record"] < len(records):
@@ -135,7 +135,7 @@ def _line(step: int, data: str, record: int | None, error: str) -> dict[str, Any
   return {"step": step, "data": data, "record": record, "error": error}
 
 
-def _read(path: Any) -> list[dict[str, Any]]:
+def _read_lines(path: Any) -> list[dict[str, Any]]:
   """The lines of the file, if it is there; what is no line of it is passed over."""
   lines = []
   for text in path.read_bytes().splitlines() if path.exists() else ():
@@ -152,7 +152,7 @@ def _on_all_hosts(pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
   if jax.process_count() == 1:
     return pairs
   sizes = multihost_utils.process_allgather(np.int32(len(pairs)))
-  mine = np.full((int(sizes.max()), 2), -1, np.int32)
-  mine[: len(pairs)] = np.array(pairs, np.int32).reshape(-1, 2)
-  rows = multihost_utils.process_allgather(mine).reshape(-1, 2)
+  padded = np.full((int(sizes.max()), 2), -1, np.int32)
+  padded[: len(pairs)] = np.array(pairs, np.int32).reshape(-1, 2)
+  rows = multihost_utils.process_allgather(padded).reshape(-1, 2)
   return [(step, record) for step, record in rows.tolist() if record >= 0]

@@ -95,8 +95,8 @@ class Mixture(Records):
     if not 0 <= index < len(self):
       raise IndexError(f"There are {len(self)} examples; {index} is none of them.")
     member = int(np.searchsorted(self.ends, index, side="right"))
-    found = self.members[member].example(index - self._first(member), rng)
-    return {name: self._padded(name, array) for name, array in found.items()}
+    example = self.members[member].example(index - self._first(member), rng)
+    return {name: self._padded(name, array) for name, array in example.items()}
 
   def part_of(self, index: int) -> tuple[Records, int]:
     member = int(np.searchsorted(self.ends, index, side="right"))
@@ -124,8 +124,8 @@ class Mixture(Records):
     return int(self.ends[member - 1]) if member else 0
 
   def _padded(self, name: str, array: np.ndarray) -> np.ndarray:
-    missing = self.shapes[name][0] - array.shape[0] if name in PADDED else 0
-    return np.pad(array, (0, missing), constant_values=self.pad if name.endswith("tokens") else 0) if missing else array
+    padding = self.shapes[name][0] - array.shape[0] if name in PADDED else 0
+    return np.pad(array, (0, padding), constant_values=self.pad if name.endswith("tokens") else 0) if padding else array
 
 
 class _Shifted:
@@ -140,33 +140,35 @@ class _Shifted:
 
 def _common_shapes(examples: Mapping[str, Example]) -> dict[str, tuple[int, ...]]:
   """field -> shape that holds every member's; UserError where they have not the same fields, or differ in shape."""
-  (first, one), *others = examples.items()
+  (first, known), *others = examples.items()
   for name, example in others:
-    if set(example) != set(one):
+    if set(example) != set(known):
       raise UserError(
-        f"mixture: member {first} gives {', '.join(one)}; {name} gives {', '.join(example)}. Members need the same."
+        f"mixture: member {first} gives {', '.join(known)}; {name} gives {', '.join(example)}. Members need the same."
       )
     for field, array in example.items():
-      same = array.ndim == one[field].ndim if field in PADDED else array.shape == one[field].shape
+      same = array.ndim == known[field].ndim if field in PADDED else array.shape == known[field].shape
       if not same:
-        raise UserError(f"mixture: {field} is {one[field].shape} of member {first}, {array.shape} of {name}.")
-  return {field: max(example[field].shape for example in examples.values()) for field in one}
+        raise UserError(f"mixture: {field} is {known[field].shape} of member {first}, {array.shape} of {name}.")
+  return {field: max(example[field].shape for example in examples.values()) for field in known}
 
 
 def _check_tokenizers(infos: Mapping[str, Mapping[str, Any]]) -> None:
   """UserError where two members have not the same tokenizer."""
-  (first, one), *others = ((name, str(info.get("tokenizer"))) for name, info in infos.items())
-  for name, other in others:
-    if other != one:
-      raise UserError(f"mixture: member {first} has the tokenizer {one}, {name} has {other}. Members need the same.")
+  (first, known), *others = ((name, str(info.get("tokenizer"))) for name, info in infos.items())
+  for name, tokenizer in others:
+    if tokenizer != known:
+      raise UserError(
+        f"mixture: member {first} has the tokenizer {known}, {name} has {tokenizer}. Members need the same."
+      )
 
 
 def _sizes(members: list[Records]) -> tuple[np.ndarray, np.ndarray]:
   """Tokens of every source and target; of members that do not know them before, as many as they have at most."""
-  found = []
+  all_sizes = []
   for records in members:
     sizes, example = records.sizes, first_example(records)
     full = tuple(np.full(len(records), len(example[side])) for side in ("tokens", "target_tokens"))
-    found.append(full if sizes is None else sizes)
-  source, target = zip(*found)
+    all_sizes.append(full if sizes is None else sizes)
+  source, target = zip(*all_sizes)
   return np.concatenate(source), np.concatenate(target)

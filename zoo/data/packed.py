@@ -83,18 +83,18 @@ class Packed(Records):
 
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
     examples = [self.records.example(record, rng) for record in self.rows[index]]
-    found = {}
+    packed_example = {}
     for side, length in zip(SIDES, self.lengths):
       valid = [example[f"{side}valid"] for example in examples]
       for name in examples[0]:
         if name.startswith(SIDES[1]) == (side == SIDES[1]):
-          row = np.concatenate([example[name][real] for example, real in zip(examples, valid, strict=True)])
+          values = np.concatenate([example[name][real] for example, real in zip(examples, valid, strict=True)])
           padding = self.padding.get(name, 0)
-          found[name] = np.pad(row, (0, length - len(row)), constant_values=padding)
+          packed_example[name] = np.pad(values, (0, length - len(values)), constant_values=padding)
       counts = [int(real.sum()) for real in valid]
-      numbers = np.repeat(np.arange(1, len(counts) + 1, dtype=np.int32), counts)
-      found[f"{side}segment_ids"] = np.pad(numbers, (0, length - len(numbers)))
-    return found
+      segment_ids = np.repeat(np.arange(1, len(counts) + 1, dtype=np.int32), counts)
+      packed_example[f"{side}segment_ids"] = np.pad(segment_ids, (0, length - len(segment_ids)))
+    return packed_example
 
 
 def fitted(records: np.ndarray, sizes: np.ndarray, lengths: tuple[int, ...]) -> list[list[int]]:

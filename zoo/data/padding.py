@@ -73,22 +73,22 @@ class Bucketed:
     self._last: tuple[int, np.ndarray] = (-1, np.zeros(0, int))
 
   def __call__(self, step: int) -> Example:
-    places = self._places(int(step))
-    examples = [self._examples[int(place)] for place in places[self._rows]]
+    positions = self._positions(int(step))
+    examples = [self._examples[int(position)] for position in positions[self._rows]]
     batch = {name: np.stack([example[name] for example in examples]) for name in examples[0]}
-    return self._buckets.cut(batch, self._records(places))
+    return self._buckets.cut(batch, self._records(positions))
 
-  def _records(self, places: np.ndarray) -> np.ndarray:
-    return np.array([self._order[int(place)] for place in places])
+  def _records(self, positions: np.ndarray) -> np.ndarray:
+    return np.array([self._order[int(position)] for position in positions])
 
-  def _places(self, step: int) -> np.ndarray:
+  def _positions(self, step: int) -> np.ndarray:
     """[batch_size] places in the stream of batch `step`."""
     if self._seed is None:
       return np.arange(step * self._batch_size, (step + 1) * self._batch_size)
     window, last = step // WINDOW, self._last  # Threads ask for batches near each other; any of them may fill it.
     if last[0] != window:
-      places = np.arange(window * WINDOW * self._batch_size, (window + 1) * WINDOW * self._batch_size)
-      by_bucket = places[np.argsort(self._buckets.of_record[self._records(places)], kind="stable")]
+      positions = np.arange(window * WINDOW * self._batch_size, (window + 1) * WINDOW * self._batch_size)
+      by_bucket = positions[np.argsort(self._buckets.of_record[self._records(positions)], kind="stable")]
       self._last = last = (
         window,
         np.random.default_rng([self._seed, window]).permutation(by_bucket.reshape(WINDOW, -1)),
@@ -98,12 +98,12 @@ class Bucketed:
 
 def pair(source: np.ndarray, target: np.ndarray, length: int, target_length: int, pad: int) -> Example:
   """Two rows of tokens as an example of `zoo.objectives.seq2seq`: tokens, valid, target_tokens, target_valid."""
-  found = {}
-  for prefix, row, size in (("", source, length), ("target_", target, target_length)):
+  example = {}
+  for prefix, ids, size in (("", source, length), ("target_", target, target_length)):
     tokens = np.full(size, pad, np.int32)
-    tokens[: len(row)] = row
-    found |= {f"{prefix}tokens": tokens, f"{prefix}valid": np.arange(size) < len(row)}
-  return found
+    tokens[: len(ids)] = ids
+    example |= {f"{prefix}tokens": tokens, f"{prefix}valid": np.arange(size) < len(ids)}
+  return example
 
 
 def cls_and_sep(tokenizer: Any) -> tuple[int, int]:

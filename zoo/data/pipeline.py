@@ -157,8 +157,8 @@ def batches(
     return Batches(records, examples.batch(local)[process_index::process_count], threads, prefetch, workers)
   rows = slice(process_index * local, (process_index + 1) * local)
   sorting = seed % 2**32 if shuffle else None
-  made = Bucketed(order, examples, records.buckets, batch_size, rows, sorting)
-  return Batches(records, grain.MapDataset.range(ENDLESS // batch_size).map(made), threads, prefetch, workers)
+  bucketed = Bucketed(order, examples, records.buckets, batch_size, rows, sorting)
+  return Batches(records, grain.MapDataset.range(ENDLESS // batch_size).map(bucketed), threads, prefetch, workers)
 
 
 def _noted(batch: Any, step: int, replaced: Callable[[int, np.ndarray], Any] | None) -> Example:

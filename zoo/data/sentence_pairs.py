@@ -142,12 +142,12 @@ class SentencePairs(Records):
     middle, end = len(first) + 1, len(first) + len(second) + 2  # Where the two seps are.
     tokens[0], tokens[middle], tokens[end] = self.cls, self.sep, self.sep
     tokens[1:middle], tokens[middle + 1 : end] = first, second
-    places = np.arange(self.max_length)
+    positions = np.arange(self.max_length)
     return {
       "tokens": tokens,
-      "segments": ((places > middle) & (places <= end)).astype(np.int32),
-      "valid": places <= end,
-      "special": (places == 0) | (places == middle) | (places >= end),
+      "segments": ((positions > middle) & (positions <= end)).astype(np.int32),
+      "valid": positions <= end,
+      "special": (positions == 0) | (positions == middle) | (positions >= end),
       "word_start": self.tokenizer.word_starts(tokens),
     }
 

@@ -94,8 +94,8 @@ class SpanCorruption(Records):
   ):
     self.chunks, self.lengths, self.noise, self.closing = chunks, lengths, noise, closing
     self.eos, self.pad = end_token(tokenizer), tokenizer.pad or 0
-    own = tokenizer.backend.token_to_id("<extra_id_0>") if hasattr(tokenizer, "backend") else None
-    self.first_sentinel = tokenizer.vocab_size + SENTINELS - 1 if own is None else own
+    sentinel = tokenizer.backend.token_to_id("<extra_id_0>") if hasattr(tokenizer, "backend") else None
+    self.first_sentinel = tokenizer.vocab_size + SENTINELS - 1 if sentinel is None else sentinel
     self.info = {
       "source": source,
       "tokenizer": tokenizer,

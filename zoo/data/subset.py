@@ -23,7 +23,9 @@ class Subset(Source):
     self.name, self.class_names = source.name, source.class_names
     digest = hashlib.blake2b(kept.tobytes(), digest_size=8).hexdigest()
     self.fingerprint = None if source.fingerprint is None else f"{source.fingerprint} {digest}"
-    self.broken = {place: source.broken[index] for place, index in enumerate(kept.tolist()) if index in source.broken}
+    self.broken = {
+      position: source.broken[index] for position, index in enumerate(kept.tolist()) if index in source.broken
+    }
 
   def __len__(self) -> int:
     return len(self.kept)

@@ -117,7 +117,7 @@ class TextPairs(Records):
     return len(self.source)
 
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
-    rows = [self._row(corpus, index, length) for corpus, length in zip(self.corpora, self.lengths)]
+    rows = [self._encoded(corpus, index, length) for corpus, length in zip(self.corpora, self.lengths)]
     return pair(*rows, *self.lengths, self.pad)
 
   def texts(self, index: int) -> tuple[str, str]:
@@ -126,7 +126,7 @@ class TextPairs(Records):
     source, target = ("\n\n".join(texts_of(raw[field], f"{self.source.name}: {field}")) for field in self.fields)
     return source, target
 
-  def _row(self, corpus: Corpus, index: int, length: int) -> np.ndarray:
+  def _encoded(self, corpus: Corpus, index: int, length: int) -> np.ndarray:
     if not 0 <= index < len(self):
       raise IndexError(f"There are {len(self)} pairs; {index} is none of them.")
     start = int(corpus.piece_ends[index - 1]) if index else 0

@@ -208,7 +208,7 @@ def opened(image: Any, what: str) -> Image.Image:
   Files and bytes are turned as their EXIF orientation says; a PIL image is taken as it is, as in the reference:
   `PIL.ImageOps.exif_transpose` turns one that was opened from a photo.
   """
-  with files.told(what):
+  with files.as_bad_record(what):
     if isinstance(image, Image.Image):
       picture, turned = image, files.in_8_bits
     else:

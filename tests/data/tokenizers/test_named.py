@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from zoo.data import shipped
+from zoo.data import package_data
 from zoo.data.tokenizers import named, tokenizer
 from zoo.errors import UserError
 
@@ -177,11 +177,11 @@ def test_an_id_outside_the_vocabulary_is_one_line():
 
 
 def test_a_damaged_vocabulary_is_one_line(tmp_path, monkeypatch):
-  monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+  monkeypatch.setattr(package_data, "FOLDER", tmp_path)
   named._open.cache_clear()
   with pytest.raises(UserError, match="sotu.bpe.xz is missing or damaged"):
     tokenizer("sotu")
-  shutil.copytree(shipped.__file__.replace("shipped.py", "embedded/vocab"), tmp_path / "vocab")
+  shutil.copytree(package_data.__file__.replace("package_data.py", "embedded/vocab"), tmp_path / "vocab")
   file = tmp_path / "vocab" / "sotu.bpe.xz"
   file.write_bytes(file.read_bytes()[:-100])
   with pytest.raises(UserError, match="sotu.bpe.xz is missing or damaged"):

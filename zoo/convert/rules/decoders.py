@@ -24,13 +24,13 @@ _KINDS = {"full_attention": "global", "sliding_attention": "local"}
 
 
 def heads_and_pad(options: Options, sizes: Mapping[str, Any], pad: int | None = None) -> dict[str, Any]:
-  """The numbers and width of heads where they are null, and the token of padding; `pad` is the reference's default."""
+  """Head counts and head_dim where they are null, and the padding token; `pad` is the reference's default."""
   filled = {"pad": options.nullable("pad_token_id", pad)}
   if options.nullable("num_key_value_heads", sizes["num_kv_heads"]) is None:
     filled["num_kv_heads"] = sizes["num_heads"]
   if sizes["head_dim"] is None and sizes["num_heads"] > 0:
     filled["head_dim"] = sizes["dim"] // sizes["num_heads"]
-  if filled["pad"] is not None and filled["pad"] < 0:  # No token has such a number.
+  if filled["pad"] is not None and filled["pad"] < 0:  # Not a token id.
     filled["pad"] = None
   return filled
 
@@ -39,7 +39,7 @@ def rope(options: Options, max_length: int, theta: float = 10_000.0) -> dict[str
   """`theta` and `rope`, from either spelling: rope_theta and rope_scaling, or rope_parameters.
 
   Args:
-    max_length: max_position_embeddings, which stands in for a length of training that is not given.
+    max_length: max_position_embeddings, the default of the original training length.
     theta: the reference's default.
   """
   theta = options.take("rope_theta", theta, (int, float))
@@ -50,7 +50,7 @@ def rope(options: Options, max_length: int, theta: float = 10_000.0) -> dict[str
 
 
 def rope_of(section: Options, max_length: int, theta: float, trained: int | None = None) -> dict[str, Any]:
-  """The same from one section; `trained`: the length of training, where it is given elsewhere."""
+  """`theta` and `rope` from one section; `trained`: the original training length, if given elsewhere."""
   kind = section.take("rope_type", section.take("type", "default"))
   rope: dict[str, Any] = {"theta": float(section.take("rope_theta", theta, (int, float)))}
   section.must_be("partial_rotary_factor", 1.0, None)
@@ -91,12 +91,12 @@ def _yarn(section: Options, factor: float) -> dict[str, Any]:
 
 
 def rope_entries(sizes: Mapping[str, Any]) -> dict[str, Any]:
-  """The way back, as all versions of the reference read it."""
+  """Inverse of `rope`: config entries that all versions of the reference read."""
   return {"rope_theta": sizes["theta"], "rope_scaling": rope_section(sizes["rope"], sizes["max_length"])}
 
 
 def rope_section(rope: Mapping[str, Any] | None, max_length: int) -> dict[str, Any] | None:
-  """A scaling as the reference has it; None of None."""
+  """A rope_scaling section as the reference writes it; None if there is no scaling."""
   if rope is None:
     return None
   if rope["name"] == "dynamic" and rope["trained_length"] != max_length:
@@ -116,7 +116,7 @@ def rope_section(rope: Mapping[str, Any] | None, max_length: int) -> dict[str, A
 
 
 def layer_kinds(options: Options, local: Sequence[bool]) -> list[str]:
-  """The shortest turn of "local" and "global" that repeats to layer_types; `local`: which are, if it is not given."""
+  """The shortest repeating pattern of "local" and "global" in layer_types; `local`: the default pattern."""
   kinds = options.take("layer_types", None, list)
   if kinds is None:
     kinds = ["sliding_attention" if near else "full_attention" for near in local]
@@ -136,13 +136,13 @@ def shortest_turn(kinds: Sequence[str]) -> list[str]:
 
 
 def layer_types(pattern: Sequence[str], depth: int) -> list[str]:
-  """The way back: what the reference calls each layer."""
+  """Inverse of `layer_kinds`: the reference's name of each layer's type."""
   reference_names = {ours: reference_names for reference_names, ours in _KINDS.items()}
   return [reference_names[pattern[i % len(pattern)]] for i in range(depth)]
 
 
 def head_rules(sizes: Mapping[str, Any]) -> list[Rule]:
-  """Of a head of `zoo/models/llama.py`."""
+  """Rules of the heads of `zoo/models/llama.py`."""
   return {
     "lm": [] if sizes["tied"] else linear("logits", "lm_head", bias=False),
     "classify": linear("classify", "score", bias=False),

@@ -1,4 +1,4 @@
-"""How an array of ours lies in a published file: a table of rules that is read in both directions.
+"""Layouts of our arrays in published checkpoints: a table of rules that is read in both directions.
 
 A rule names an array of ours by its path (layers one by one: `stack/layer_0/...`) and theirs by its name in the file. A
 layout says which axes go where; the rest is reshaping. Nothing is computed, so reading and writing lose nothing.
@@ -36,10 +36,10 @@ class Layout(NamedTuple):
     return (theirs if self.order is None else theirs.transpose(np.argsort(self.order))).reshape(shape)
 
   def spec(self, ours: tuple) -> tuple | None:
-    """How theirs lies on a mesh where ours lies as `ours`, an entry for each axis; None if no such entries say it."""
+    """The partition spec of theirs given `ours`, one entry per axis; None if no spec expresses it."""
     groups = self.groups or tuple((axis,) for axis in range(len(ours)))
     if any(ours[axis] is not None for group in groups for axis in group[1:]):
-      return None  # Of joined axes only the first is the same devices' in one piece.
+      return None  # Of joined axes only the first shards contiguously.
     joined = tuple(ours[group[0]] if group else None for group in groups)
     return joined if self.order is None else tuple(joined[axis] for axis in self.order)
 
@@ -85,24 +85,24 @@ class Rule(NamedTuple):
     return (*shape[:axis], total, *shape[axis + 1 :])
 
   def read(self, theirs: np.ndarray, ours: tuple[int, ...]) -> np.ndarray:
-    """What of our array, of shape `ours`, lies in theirs."""
+    """Our array, of shape `ours`, read out of theirs."""
     return self.layout.read(self.part(theirs, ours), ours if self.index is None else ours[1:])
 
   def part(self, theirs: np.ndarray, ours: tuple[int, ...]) -> np.ndarray:
-    """The stretch of theirs that is of our array, of shape `ours`, as it lies there."""
-    return theirs if self.stretch is None else theirs[self._where(ours if self.index is None else ours[1:])]
+    """The slice of theirs that holds our array, of shape `ours`, in their layout."""
+    return theirs if self.stretch is None else theirs[self._slices(ours if self.index is None else ours[1:])]
 
   def write(self, ours: np.ndarray, theirs: np.ndarray | None) -> np.ndarray:
-    """Theirs with our array in it; `theirs` is what other rules made of it so far."""
+    """Theirs with our array written in; `theirs` holds what other rules wrote so far."""
     part = ours if self.index is None else ours[self.index]
     written = self.layout.write(part)
     if self.stretch is None:
       return written
     theirs = np.zeros(self.shape(ours.shape), ours.dtype) if theirs is None else theirs
-    theirs[self._where(part.shape)] = written
+    theirs[self._slices(part.shape)] = written
     return theirs
 
-  def _where(self, ours: tuple[int, ...]) -> tuple[slice, ...]:
+  def _slices(self, ours: tuple[int, ...]) -> tuple[slice, ...]:
     axis, start, _ = self.stretch or (0, 0, 0)
     return (slice(None),) * axis + (slice(start, start + self.layout.shape(ours)[axis]),)
 

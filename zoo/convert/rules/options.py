@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from zoo.convert.rules.reference import Reference, same
 from zoo.errors import UserError, did_you_mean, shown
 
-# What a config says about training, generation, bookkeeping or the reference's own program: the model is the same.
+# Entries about training, generation, bookkeeping or the reference's own program: they do not change the model.
 HARMLESS = frozenset(
   """_attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures
   attn_implementation auto_map bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
@@ -25,7 +25,7 @@ HARMLESS = frozenset(
   use_bfloat16 use_cache""".split()
 )
 
-# What configs of old say in full of every model, encoders and towers too, and means that there is none of it.
+# Defaults that old configs spell out for every model, encoders and towers too.
 ABSENT = {"add_cross_attention": False, "is_decoder": False, "pruned_heads": {}, "tie_encoder_decoder": False}
 
 # Their names of activations -> those of zoo/layers/mlp.py. Of several that are the same function the first is written.
@@ -48,7 +48,7 @@ LAYERS = frozenset(
 
 
 class Key(NamedTuple):
-  """An entry of theirs that is a size of ours.
+  """Maps an entry of a published config to one of our sizes.
 
   Args:
     theirs, ours: names.
@@ -63,12 +63,12 @@ class Key(NamedTuple):
 
 
 class Options:
-  """The entries of a config.json, of which `done` refuses those that may change the model and that nobody asked for.
+  """The entries of a config.json; `done` refuses any that may change the model and was never read.
 
   Args:
     entries: the parsed file, or a section of it.
     where: what to call it in a message.
-    tensors: how many the files hold. More layers than that are refused before anyone makes a list of them.
+    tensors: number of tensors in the files. More layers than that are refused before a list of them is built.
     reference: what is known of such entries, `zoo.convert.rules.reference.of("bert")`; None: nothing, and every one is
     asked for.
     ignore: names of entries that are to count as if they were not there; those of sections with a dot.
@@ -92,12 +92,12 @@ class Options:
     self.may_ignore = reference is not None if may_ignore is None else may_ignore
     self.entries = {name: value for name, value in entries.items() if name not in self.ignored}
     self.asked: set[str] = set()
-    self.passed: dict[str, list[str]] = {}  # Where -> entries that change nothing, of sections too.
+    self.passed: dict[str, list[str]] = {}  # Section -> entries that change nothing.
     self.prefix, self.whole = "", self
     self._resolve_aliases()
 
   def but(self, **entries: Any) -> "Options":
-    """The same with some other entries. What is asked of either is asked of both."""
+    """A copy with some entries replaced. Entries read from either count as read in both."""
     copied = copy.copy(self)
     copied.entries = {**self.entries, **entries}
     return copied
@@ -123,7 +123,7 @@ class Options:
       raise UserError(
         f"{self.where}: {name} is {shown(value)}. It must be a {' or '.join(k.__name__ for k in _kinds(kind))}."
       )
-    if isinstance(value, float) and not math.isfinite(value):  # JSON of Python's has NaN and Infinity.
+    if isinstance(value, float) and not math.isfinite(value):  # Python's JSON parser accepts NaN and Infinity.
       raise UserError(f"{self.where}: {name} is {value}. It must be a number.")
     if isinstance(value, int) and abs(value) >= 2**31:
       if float not in _kinds(kind) or abs(value) >= 2**63:
@@ -134,7 +134,7 @@ class Options:
     return value
 
   def nullable(self, name: str, default: Any = None, kind: type | tuple[type, ...] = int) -> Any:
-    """The value of an entry that may be null, which means none."""
+    """The value of an entry that may be null: None then."""
     self.asked.add(name)
     return None if self.entries.get(name, default) is None else self.take(name, default, kind)
 
@@ -152,14 +152,14 @@ class Options:
       raise self.refusal(key.theirs, value, key.values) from None
 
   def refusal(self, name: str, value: Any, allowed: Iterable[Any]) -> UserError:
-    """What to raise for a value that is not implemented."""
+    """The UserError for a value that is not implemented."""
     choices = ", ".join(map(repr, allowed))
     return UserError(
       f"{self.where}: {name} is {shown(value)}, which the zoo does not have. It has: {choices}.{self._offer([name])}"
     )
 
   def _offer(self, names: Iterable[str]) -> str:
-    """The way out of a refusal, for who knows better."""
+    """The hint of an error message how to ignore entries."""
     full = [self.prefix + name for name in names]
     return f" {offer(full)}" if self.may_ignore else ""
 
@@ -176,7 +176,7 @@ class Options:
       raise self.refusal(name, value, allowed)
 
   def ignore(self, *names: str) -> None:
-    """Entries of this family that say nothing about the model: initial values, losses."""
+    """Marks entries as read that do not change the model: initial values, losses."""
     self.asked.update(names)
 
   def section(self, name: str, reference: Reference | None = None) -> "Options":
@@ -191,7 +191,7 @@ class Options:
     return section
 
   def done(self) -> None:
-    """Refuses every entry that may change the model and that nothing above asked for.
+    """Refuses every entry that may change the model and was never read.
 
     Warns of the rest, in one line, once the whole config is done: what the reference does not read, what is null, what
     is as it is by default.
@@ -223,13 +223,13 @@ class Options:
 
 
 def offer(names: Iterable[str]) -> str:
-  """The sentence that offers to leave entries of a model's files out."""
+  """The hint how to ignore entries of a model's files."""
   names = list(names)
   return f"To load it as if that were not there: ignore={tuple(names)!r}, or on a command --ignore={','.join(names)}."
 
 
 def check_ignored(ignore: Collection[str], files: Mapping[str, Mapping[str, Any]]) -> None:
-  """Refuses names to be ignored that none of the parsed `files` has."""
+  """UserError for a name in `ignore` that no parsed file has."""
   for name in ignore:
     if not any(has_entry(entries, name) for entries in files.values()):
       near = did_you_mean(name, [entry for entries in files.values() for entry in entries])
@@ -237,7 +237,7 @@ def check_ignored(ignore: Collection[str], files: Mapping[str, Mapping[str, Any]
 
 
 def has_entry(entries: Any, name: str) -> bool:
-  """Whether a parsed file has an entry; behind a dot, that of a section."""
+  """Whether a parsed file has an entry; "section.name" looks inside a section."""
   if not isinstance(entries, Mapping):
     return False
   front, _, nested = name.partition(".")
@@ -245,7 +245,7 @@ def has_entry(entries: Any, name: str) -> bool:
 
 
 def without(entries: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
-  """The entries without those of these names; those of sections with a dot."""
+  """The entries without `names`; "section.name" removes from a section."""
   return {
     name: without(
       value, [ignored_name.removeprefix(f"{name}.") for ignored_name in names if ignored_name.startswith(f"{name}.")]
@@ -258,7 +258,7 @@ def without(entries: Mapping[str, Any], names: Collection[str]) -> dict[str, Any
 
 
 def entries(keys: Iterable[Key], sizes: Mapping[str, Any]) -> dict[str, Any]:
-  """The way back: their entries, from our sizes."""
+  """Inverse of `Options.sizes`: config entries from our sizes."""
   config = {}
   for key in keys:
     value = sizes[key.ours]
@@ -269,7 +269,7 @@ def entries(keys: Iterable[Key], sizes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def named_labels(count: int) -> dict[str, Any]:
-  """The entries that tell the reference how many classes there are."""
+  """The id2label and label2id entries for `count` classes."""
   names = [f"LABEL_{i}" for i in range(count)]
   return {
     "id2label": {str(i): name for i, name in enumerate(names)},

@@ -1,4 +1,4 @@
-"""What the reference, torch transformers, knows of a config.json: the names its classes read, and their defaults.
+"""Facts about config.json in the reference, torch transformers: the names its classes read, and their defaults.
 
 `reference.json` beside this file holds these facts of versions 5 and 4; scripts/reference_configs.py writes it. An
 entry that no version reads changes nothing there, whatever it says.
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 
 class Reference(NamedTuple):
-  """Of one model_type.
+  """The config entries of one model_type.
 
   Args:
     defaults: name -> what it is where a config does not say; the newest version's, if versions differ.
@@ -40,13 +40,13 @@ class Reference(NamedTuple):
 
 
 def same(value: Any, default: Any) -> bool:
-  """Equal, and neither or both of them a truth value: 1 is no True."""
+  """Equality that tells bool from int: 1 is not True."""
   return value == default and isinstance(value, bool) == isinstance(default, bool)
 
 
 @functools.cache
 def of(model_type: str) -> Reference | None:
-  """What is known of a model_type, or None where nothing is."""
+  """The reference's entries of a model_type; None if unknown."""
   sections = [section for section in _versions().values() if model_type in section["types"]]
   if not sections:
     return None
@@ -65,12 +65,12 @@ def of(model_type: str) -> Reference | None:
 
 
 def of_generation() -> Reference:
-  """What is known of a generation_config.json."""
+  """The reference's entries of a generation_config.json."""
   return _of_file("generation")
 
 
 def of_processors() -> Reference:
-  """What is known of a preprocessor_config.json of images or of sound, of whatever class."""
+  """The reference's entries of a preprocessor_config.json, for images or audio, of any class."""
   return _of_file("processors")
 
 

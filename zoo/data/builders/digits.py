@@ -7,7 +7,7 @@ from typing import Any
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from zoo.data import shipped
+from zoo.data import package_data
 
 SIZE = 28  # pixels of a side
 EACH = 500  # images of each digit
@@ -37,7 +37,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
     return {split: self._generate_examples(split) for split in ("train", "test")}
 
   def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-    for number, image in enumerate(shipped.tiles("digits/digits.png", SIZE, "L")):
+    for number, image in enumerate(package_data.tiles("digits/digits.png", SIZE, "L")):
       if (number % 5 == 4) == (split == "test"):
         png = io.BytesIO()
         Image.fromarray(image).save(png, "PNG")

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from zoo.data import shipped
+from zoo.data import package_data
 
 VENDORS = ("noto", "twemoji", "openmoji")
 SIZE = 32  # pixels of a side of a drawing
@@ -52,9 +52,9 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
     return {split: self._generate_examples(split) for split in ("train", "test")}
 
   def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
-    concepts = [json.loads(line) for line in shipped.lines("emoji/concepts.jsonl")]
+    concepts = [json.loads(line) for line in package_data.lines("emoji/concepts.jsonl")]
     for vendor in VENDORS:
-      drawings = shipped.tiles(f"emoji/{vendor}.webp", SIZE, "RGBA")
+      drawings = package_data.tiles(f"emoji/{vendor}.webp", SIZE, "RGBA")
       for number, concept in enumerate(concepts):
         if split_of(concept, vendor, self.builder_config.name) == split:
           png = io.BytesIO()

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from zoo.data import shipped
+from zoo.data import package_data
 
 
 class Sotu(tfds.core.GeneratorBasedBuilder):
@@ -34,7 +34,7 @@ class Sotu(tfds.core.GeneratorBasedBuilder):
     return {split: self._generate_examples(split) for split in ("train", "validation", "test")}
 
   def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-    for number, line in enumerate(shipped.lines("sotu/speeches.jsonl.xz")):
+    for number, line in enumerate(package_data.lines("sotu/speeches.jsonl.xz")):
       speech = json.loads(line)
       if speech["split"] == split:
         yield number, {name: speech[name] for name in ("text", "year", "president")}

@@ -103,9 +103,9 @@ def noise(rng: jax.Array, image: jax.Array, *, amount: float = 0.1) -> jax.Array
   batch, height, width, channels = image.shape
   sheet_rng, place_rng, amount_rng = jax.random.split(rng, 3)
   sheet = jax.random.normal(sheet_rng, (2 * height, 2 * width, channels))
-  places = jax.random.randint(place_rng, (batch, 2), 0, jnp.array([[height + 1, width + 1]]))
+  corners = jax.random.randint(place_rng, (batch, 2), 0, jnp.array([[height + 1, width + 1]]))
   size = (height, width, channels)
-  windows = jax.vmap(lambda place: jax.lax.dynamic_slice(sheet, (place[0], place[1], 0), size))(places)
+  windows = jax.vmap(lambda corner: jax.lax.dynamic_slice(sheet, (corner[0], corner[1], 0), size))(corners)
   strength = jax.random.uniform(amount_rng, (batch, 1, 1, 1), maxval=amount)
   return jnp.clip(image + strength * windows, -1, 1)
 

@@ -43,7 +43,7 @@ TURNS = {
 
 
 @contextlib.contextmanager
-def told(what: str) -> Generator[None]:
+def as_bad_record(what: str) -> Generator[None]:
   """What Pillow raises, as one line about `what`."""
   try:
     yield

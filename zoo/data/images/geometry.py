@@ -15,7 +15,7 @@ def shift(rng: jax.Array, image: jax.Array, *, pixels: int = 4, fill: str = "edg
   border = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
   wide = jnp.pad(image, border, "edge") if value is None else jnp.pad(image, border, constant_values=value)
   starts = jax.random.randint(rng, (batch, 2), 0, 2 * pixels + 1)
-  return jax.vmap(lambda one, start: jax.lax.dynamic_slice(one, (start[0], start[1], 0), size))(wide, starts)
+  return jax.vmap(lambda single, start: jax.lax.dynamic_slice(single, (start[0], start[1], 0), size))(wide, starts)
 
 
 def flip(rng: jax.Array, image: jax.Array) -> jax.Array:
@@ -51,11 +51,11 @@ def rotate(rng: jax.Array, image: jax.Array, *, degrees: float = 15.0, fill: str
   y, x = jnp.meshgrid(jnp.arange(height) - (height - 1) / 2, jnp.arange(width) - (width - 1) / 2, indexing="ij")
   mode, constant = ("nearest", 0.0) if value is None else ("constant", value)
 
-  def turn(one: jax.Array, angle: jax.Array) -> jax.Array:
+  def turn(single: jax.Array, angle: jax.Array) -> jax.Array:
     from_y = jnp.cos(angle) * y + jnp.sin(angle) * x + (height - 1) / 2
     from_x = jnp.cos(angle) * x - jnp.sin(angle) * y + (width - 1) / 2
     look = lambda channel: jax.scipy.ndimage.map_coordinates(channel, [from_y, from_x], 1, mode, constant)
-    return jax.vmap(look, in_axes=-1, out_axes=-1)(one)
+    return jax.vmap(look, in_axes=-1, out_axes=-1)(single)
 
   return jax.vmap(turn)(image, angle)
 
@@ -81,6 +81,6 @@ def fill_value(fill: str) -> float | None:
 
 def _interpolation(start: jax.Array, part: jax.Array, size: int) -> jax.Array:
   """[batch, size, size]: row i weighs the pixels around `start + part * (i + 1/2)`, beyond the edges the edge."""
-  places = jnp.arange(size)
-  middles = jnp.clip(start[:, None] + part[:, None] * (places[None] + 0.5) - 0.5, 0, size - 1)
-  return jnp.maximum(0.0, 1 - jnp.abs(middles[:, :, None] - places[None, None]))
+  pixels = jnp.arange(size)
+  middles = jnp.clip(start[:, None] + part[:, None] * (pixels[None] + 0.5) - 0.5, 0, size - 1)
+  return jnp.maximum(0.0, 1 - jnp.abs(middles[:, :, None] - pixels[None, None]))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from zoo.data.images.files import opened, plain, told, upright_size
+from zoo.data.images.files import as_bad_record, opened, plain, upright_size
 from zoo.errors import UserError, did_you_mean
 
 FITS = ("crop", "pad", "squash", "random_crop")
@@ -38,13 +38,13 @@ def decode(image: Any, size: int, fit: str, what: str, rng: np.random.Generator 
   Raises:
     BadRecord: it does not decode.
   """
-  with told(what):
+  with as_bad_record(what):
     return _decode(image, size, fit, rng)
 
 
 def natural_size(image: Any, what: str) -> int:
   """Pixels of the shorter side of an encoded image or array, which is not decoded."""
-  with told(what):
+  with as_bad_record(what):
     return min(upright_size(opened(image)))
 
 
@@ -78,12 +78,12 @@ def _placement(
   width: int, height: int, size: int, fit: str, rng: np.random.Generator | None
 ) -> tuple[Box, tuple[int, int]]:
   """The part of the image that is used, and the (width, height) that it becomes."""
-  whole = (0.0, 0.0, float(width), float(height))
+  full_box = (0.0, 0.0, float(width), float(height))
   if fit == "squash" or width == height and fit != "random_crop":
-    return whole, (size, size)
+    return full_box, (size, size)
   if fit == "pad":
     scale = size / max(width, height)
-    return whole, (max(1, round(width * scale)), max(1, round(height * scale)))
+    return full_box, (max(1, round(width * scale)), max(1, round(height * scale)))
   wide = high = float(min(width, height))
   left, top = (width - wide) / 2, (height - high) / 2
   if fit == "random_crop" and rng is not None:

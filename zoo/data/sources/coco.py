@@ -56,8 +56,8 @@ def _table_of(base: Place, name: str) -> Place:
   names = by_split.get("val" if name in VALIDATION else name, [])
   if len(names) != 1:
     what = f"several captions of '{name}': {', '.join(names)}" if names else f"no captions_{name}*.json"
-    has = f" It has: {', '.join(files)}." if files and not names else ""
-    raise UserError(f"{folder} holds {what}.{has} Name the JSON file: coco:{folder / 'captions_val2014.json'}.")
+    choices = f" It has: {', '.join(files)}." if files and not names else ""
+    raise UserError(f"{folder} holds {what}.{choices} Name the JSON file: coco:{folder / 'captions_val2014.json'}.")
   return folder / names[0]
 
 
@@ -86,23 +86,23 @@ def _rows(table: Place, content: Mapping[str, Any], split: str) -> tuple[Rows, l
 
 
 def _of_karpathy(table: Place, images: list[dict[str, Any]], split: str) -> tuple[Rows, list[str]]:
-  has = {str(image["split"]) for image in images if "split" in image}
-  name = next((other for other in VALIDATION if other in has), split) if split in VALIDATION else split
-  if has and name not in has and name != "all":
-    raise UserError(f"{table} has no split '{split}'. It has: {', '.join(sorted(has))}, all.")
+  splits = {str(image["split"]) for image in images if "split" in image}
+  name = next((alias for alias in VALIDATION if alias in splits), split) if split in VALIDATION else split
+  if splits and name not in splits and name != "all":
+    raise UserError(f"{table} has no split '{split}'. It has: {', '.join(sorted(splits))}, all.")
   rows: Rows = {}
   errors: list[str] = []
   for number, image in enumerate(images):
-    if has and name not in ("all", image.get("split")):
+    if splits and name not in ("all", image.get("split")):
       continue
     sentences: Any = image.get("sentences")
     file = image.get("filename")
-    texts = [one.get("raw") for one in sentences] if _are_objects(sentences) else []
+    texts = [sentence.get("raw") for sentence in sentences] if _are_objects(sentences) else []
     if not isinstance(file, str) or not texts or not all(isinstance(text, str) for text in texts):
       errors.append(f"{table}: image {number} has no filename, or no sentences with a text 'raw'.")
       continue
-    place = os.path.join(image["filepath"], file) if isinstance(image.get("filepath"), str) else file
-    rows[place] = {"text": texts, "image_id": image.get("cocoid", image.get("imgid", number))}
+    path = os.path.join(image["filepath"], file) if isinstance(image.get("filepath"), str) else file
+    rows[path] = {"text": texts, "image_id": image.get("cocoid", image.get("imgid", number))}
   return _some(rows, table, split), errors
 
 
@@ -113,7 +113,7 @@ def _some(rows: Rows, table: Place, split: str) -> Rows:
 
 
 def _are_objects(value: Any) -> bool:
-  return isinstance(value, list) and len(value) > 0 and all(isinstance(one, dict) for one in value)
+  return isinstance(value, list) and len(value) > 0 and all(isinstance(item, dict) for item in value)
 
 
 def _finder(table: Place, files: list[str]) -> Callable[[str], Place]:
@@ -127,9 +127,9 @@ def _finder(table: Place, files: list[str]) -> Callable[[str], Place]:
         return lambda file: folder / file
       if (folder / os.path.basename(file)).is_file():
         return lambda file: folder / os.path.basename(file)
-  places = ", ".join(dict.fromkeys(str(folder) for folder in folders))
+  searched = ", ".join(dict.fromkeys(str(folder) for folder in folders))
   named = shown(files[0]) if files else "images outside of its folder"
-  raise UserError(f"{table} names {named}, which is in none of {places}. Put the images, or a link, there.")
+  raise UserError(f"{table} names {named}, which is in none of {searched}. Put the images, or a link, there.")
 
 
 def _is_outside(file: str) -> bool:

@@ -27,7 +27,7 @@ def listed(folder: Place) -> Iterable[str]:
   if not is_remote(folder):
     return [os.path.relpath(os.path.join(root, file), folder) for root, _, files in os.walk(folder) for file in files]
   system, path = _remote(folder)
-  with _told():
+  with _as_os_error():
     return [os.path.relpath(file, path) for file in system.find(path)]
 
 
@@ -36,7 +36,7 @@ def matching(folder: Place, pattern: str) -> list[str]:
   if not is_remote(folder):
     return [file for file in glob.glob(pattern, root_dir=folder, recursive=True) if (folder / file).is_file()]
   system, path = _remote(folder)
-  with _told():
+  with _as_os_error():
     matches = system.glob(f"{path.rstrip('/')}/{pattern}", detail=True)
   return [os.path.relpath(file, path) for file, about in matches.items() if about["type"] == "file"]
 
@@ -45,7 +45,7 @@ def read_part(path: str | os.PathLike, start: int = 0, size: int | None = None) 
   """`size` bytes from byte `start` on, fewer where the file ends; by default the whole file. OSError if it fails."""
   if is_remote(path):
     system, name = _remote(path)
-    with _told():
+    with _as_os_error():
       return system.cat_file(name, start=start, end=None if size is None else start + size)
   with open(path, "rb") as file:
     file.seek(start)
@@ -60,7 +60,7 @@ def opened(path: str | os.PathLike) -> Generator[BinaryIO]:
       yield file
     return
   system, name = _remote(path)
-  with _told(), system.open(name, "rb") as file:
+  with _as_os_error(), system.open(name, "rb") as file:
     # tarfile asks for whole blocks, which not every file of fsspec gives at once.
     yield io.BufferedReader(file, 2**20)
 
@@ -71,7 +71,7 @@ def status(path: str | os.PathLike) -> tuple[int, str]:
     state = os.stat(path)
     return state.st_size, str(state.st_mtime_ns)
   system, name = _remote(path)
-  with _told():
+  with _as_os_error():
     about = system.info(name)
   keys = ("etag", "ETag", "md5Hash", "mtime", "LastModified", "created")  # Of the libraries of different buckets.
   return int(about["size"]), str(next((about[key] for key in keys if key in about), ""))
@@ -82,7 +82,7 @@ def _remote(path: str | os.PathLike) -> tuple[Any, str]:
 
 
 @contextlib.contextmanager
-def _told() -> Generator[None]:
+def _as_os_error() -> Generator[None]:
   """What the libraries of buckets raise, as OSError."""
   try:
     yield

@@ -50,7 +50,11 @@ def images(where: str, split: str, data_dir: str | None = None) -> "ImageFiles":
     if not pattern and (table := _table(folder)) is not None:
       rows, errors = read_table(table, folder)
       if _labels(rows.values()):
-        labels.update(label for one in _tables(folder) for label in _labels(read_table(one, one.parent)[0].values()))
+        labels.update(
+          label
+          for table_path in _tables(folder)
+          for label in _labels(read_table(table_path, table_path.parent)[0].values())
+        )
       broken = {f"{table.name} line {number}": error for number, error in errors.items()}
       return [Entry(str(folder / name), rows.get(name), broken.get(name)) for name in by_hash([*rows, *broken])]
     _, files = files_of_split(where, name, data_dir, (*ENDINGS, *BESIDE))
@@ -129,14 +133,20 @@ def _beside(image: Place) -> dict[str, Any]:
 
 def _table(folder: Place) -> Place | None:
   """The table of a folder: in it, or, if it is that of a split, beside it."""
-  places = [folder, folder.parent] if folder.name in SPLIT_FOLDERS else [folder]
-  return next((place / name for place in places for name in TABLES if (place / name).is_file()), None)
+  folders = [folder, folder.parent] if folder.name in SPLIT_FOLDERS else [folder]
+  return next(
+    (folder_path / name for folder_path in folders for name in TABLES if (folder_path / name).is_file()), None
+  )
 
 
 def _tables(folder: Place) -> list[Place]:
   """The tables of this split and of the others, so that a label has the same number in all."""
   siblings = [folder.parent / name for name in SPLIT_FOLDERS] if folder.name in SPLIT_FOLDERS else []
-  return list(filter(None, dict.fromkeys(map(_table, [folder, *(place for place in siblings if place.is_dir())]))))
+  return list(
+    filter(
+      None, dict.fromkeys(map(_table, [folder, *(folder_path for folder_path in siblings if folder_path.is_dir())]))
+    )
+  )
 
 
 def read_table(table: Place, folder: Place) -> tuple[dict[str, dict[str, Any]], dict[int, str]]:
@@ -167,7 +177,7 @@ def _joined(rows: list[dict[str, Any]]) -> dict[str, Any]:
   joined = {}
   for key in dict.fromkeys(key for row in rows for key in row):
     values = [row[key] for row in rows if key in row]
-    flat = [one for value in values for one in (value if isinstance(value, list) else [value])]
+    flat = [item for value in values for item in (value if isinstance(value, list) else [value])]
     joined[key] = values[0] if all(value == values[0] for value in values) else flat
   return joined
 
@@ -195,8 +205,8 @@ def _row(table: Place, number: int, row: dict[str, Any]) -> tuple[str, dict[str,
     raise BadRecord(f"{table} line {number} has more fields than there are columns. Put texts with commas in quotes.")
   field = next((name for name in FILE_FIELDS if isinstance(row.get(name), str) and row[name]), None)
   if field is None:
-    has = shown(", ".join(map(str, row)), 200).strip("'")
-    raise BadRecord(f"{table} line {number} names no image in a field 'file' or 'file_name'. Its fields: {has}.")
+    names = shown(", ".join(map(str, row)), 200).strip("'")
+    raise BadRecord(f"{table} line {number} names no image in a field 'file' or 'file_name'. Its fields: {names}.")
   path = os.path.normpath(row[field])
   if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir:
     raise BadRecord(
@@ -209,7 +219,13 @@ def _class_folders(folder: Place) -> list[str]:
   """Names of subfolders that hold an image, here and in the folders of the other splits, so that a class has the same
   number in all."""
   siblings = [folder.parent / name for name in SPLIT_FOLDERS] if folder.name in SPLIT_FOLDERS else []
-  folders = [path for place in (folder, *siblings) if place.is_dir() for path in place.iterdir() if path.is_dir()]
+  folders = [
+    path
+    for split_folder in (folder, *siblings)
+    if split_folder.is_dir()
+    for path in split_folder.iterdir()
+    if path.is_dir()
+  ]
   return [path.name for path in folders if not is_hidden(path.name) and _holds_image(path)]
 
 

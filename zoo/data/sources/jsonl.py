@@ -21,11 +21,11 @@ def jsonl(where: str, split: str, data_dir: str | None = None) -> "JSONLines":
   files: list[Place] = []
 
   def lines(name: str) -> np.ndarray:
-    folder, found = files_of_split(where, name, data_dir, ENDINGS)
+    folder, names = files_of_split(where, name, data_dir, ENDINGS)
     tables, orders = [], []
-    for file in found:
-      numbers, starts, ends = line_spans(folder / file)
-      tables.append(np.stack([np.full(len(starts), len(files)), numbers, starts, ends], axis=1))
+    for file in names:
+      lines_of_file, starts, ends = line_spans(folder / file)
+      tables.append(np.stack([np.full(len(starts), len(files)), lines_of_file, starts, ends], axis=1))
       orders.append(hash_order(file, len(starts)))
       files.append(folder / file)
     return np.concatenate(tables)[np.argsort(np.concatenate(orders), kind="stable")]

@@ -43,10 +43,10 @@ def take(split: str, examples: Callable[[str], Any], what: str, hint: str = "") 
     match = _PART.match(term)
     if not match:
       raise UserError(f"{what}: split '{split}' is not of the form train, train[:90%] or train[10:20]+test.")
-    whole = examples(match["name"])
-    start, stop = (_position(match[side], len(whole), split) for side in ("start", "stop"))
-    slices.append(whole[start:stop])
-    sizes[match["name"]] = len(whole)
+    full = examples(match["name"])
+    start, stop = (_position(match[side], len(full), split) for side in ("start", "stop"))
+    slices.append(full[start:stop])
+    sizes[match["name"]] = len(full)
   if not any(len(part) for part in slices):
     of_all = ", ".join(f"{size:,} of '{name}'" for name, size in sizes.items())
     raise UserError(
@@ -63,18 +63,18 @@ def folder_of_split(where: str, name: str, data_dir: str | None) -> tuple[Place,
     path, splits = path.replace("{split}", name), (name,)
   elif at(path).is_dir():
     splits = [folder for folder in SPLIT_FOLDERS if (at(path) / folder).is_dir()]
-    other = [folder for folder in splits if folder in VALIDATION]
-    if name not in splits and name in VALIDATION and len(other) == 1:
-      name = other[0]
+    aliases = [folder for folder in splits if folder in VALIDATION]
+    if name not in splits and name in VALIDATION and len(aliases) == 1:
+      name = aliases[0]
     if name in splits:
       path = os.path.join(path, name)
   else:
     splits = []
   if name not in (splits or ("train", "all")):
-    has = ", ".join(splits) or "train, and parts of it such as train[:90%]"
-    raise UserError(f"{where} has no split '{name}'. It has: {has}.")
-  scheme, _, rest = path.rpartition("://")
-  parts = Path(rest).parts
+    choices = ", ".join(splits) or "train, and parts of it such as train[:90%]"
+    raise UserError(f"{where} has no split '{name}'. It has: {choices}.")
+  scheme, _, path_part = path.rpartition("://")
+  parts = Path(path_part).parts
   literal = at(path).exists()  # A name may hold brackets.
   plain = next((i for i, part in enumerate(parts) if not literal and _is_pattern(part)), len(parts))
   folder = at(f"{scheme}://{'/'.join(parts[:plain])}" if scheme else Path(*parts[:plain]))
@@ -96,9 +96,9 @@ def files_of_split(where: str, name: str, data_dir: str | None, endings: tuple[s
   folder, pattern = folder_of_split(where, name, data_dir)
   if pattern:
     names = braces(pattern)
-    files = {file for one in names for file in (matching(folder, one) if glob.has_magic(one) else [one])}
-    plain = [one for one in names if one in files]
-    missing = [one for one in plain if not (folder / one).is_file()]
+    files = {file for item in names for file in (matching(folder, item) if glob.has_magic(item) else [item])}
+    plain = [item for item in names if item in files]
+    missing = [item for item in plain if not (folder / item).is_file()]
     if missing and len(names) > 1:
       raise UserError(
         f"{folder / pattern} names {len(names)} files, of which {len(missing)} are missing: {missing[0]} ..."
@@ -129,14 +129,14 @@ def braces(pattern: str) -> list[str]:
   if first is None:
     words = match["words"].split(",")
   else:
-    way = 1 if int(first) <= int(last) else -1
+    direction = 1 if int(first) <= int(last) else -1
     if abs(int(last) - int(first)) >= _MOST_NAMES:
       raise UserError(f"{pattern} names more than {_MOST_NAMES:,} files.")
-    words = [str(number).zfill(len(first)) for number in range(int(first), int(last) + way, way)]
-  rest = braces(pattern[match.end() :])
-  if len(words) * len(rest) > _MOST_NAMES:
+    words = [str(number).zfill(len(first)) for number in range(int(first), int(last) + direction, direction)]
+  endings = braces(pattern[match.end() :])
+  if len(words) * len(endings) > _MOST_NAMES:
     raise UserError(f"{pattern} names more than {_MOST_NAMES:,} files.")
-  return [pattern[: match.start()] + word + end for word in words for end in rest]
+  return [pattern[: match.start()] + word + end for word in words for end in endings]
 
 
 def by_hash(names: Iterable[str]) -> list[str]:

@@ -50,8 +50,8 @@ class TFDSSource(Source):
         "run: tfds convert_format --root_data_dir=FOLDER --out_file_format=array_record"
       ) from error
     except ValueError as error:
-      known = ", ".join(builder.info.splits)
-      raise UserError(f"tfds:{where} has no split '{split}'. It has: {known}, and parts like train[:90%].") from error
+      choices = ", ".join(builder.info.splits)
+      raise UserError(f"tfds:{where} has no split '{split}'. It has: {choices}, and parts like train[:90%].") from error
     self.folder = str(builder.data_path)
     is_local = Path(self.folder).is_dir()  # Not so gs://...
     self.fingerprint = f"{split} {stamp(sorted(Path(self.folder).iterdir())) if is_local else self.folder}"
@@ -80,8 +80,8 @@ def _builder(where: str, data_dir: str | None) -> Any:
   import tensorflow_datasets as tfds
 
   name, _, config = where.partition(":")[0].partition("/")
-  ours = [module.name for module in pkgutil.iter_modules(builders.__path__)]
-  if name in ours:
+  own_builders = [module.name for module in pkgutil.iter_modules(builders.__path__)]
+  if name in own_builders:
     importlib.import_module(f"zoo.data.builders.{name}")  # Importing a builder makes it known to TFDS.
   try:
     return tfds.builder(where, data_dir=data_dir)
@@ -89,16 +89,18 @@ def _builder(where: str, data_dir: str | None) -> Any:
     unimported = {path.stem for path in Path(tfds.__file__).parent.glob("*/[a-z]*")}  # Those that import TensorFlow.
     if name in unimported:
       raise UserError(_needs_tensorflow(where, data_dir)) from error
-    known = [*ours, *tfds.core.registered.list_imported_builders(), *unimported]
-    place = data_dir or tfds.core.constants.DATA_DIR
-    raise UserError(f"tfds has no dataset '{name}', nor is one in {place}.{did_you_mean(name, known)}") from error
+    choices = [*own_builders, *tfds.core.registered.list_imported_builders(), *unimported]
+    folder = data_dir or tfds.core.constants.DATA_DIR
+    raise UserError(f"tfds has no dataset '{name}', nor is one in {folder}.{did_you_mean(name, choices)}") from error
   except ModuleNotFoundError as error:
     raise UserError(_needs_tensorflow(where, data_dir)) from error
   except Exception as error:  # An unknown config or version: ValueError or AssertionError, with a long message.
     configs = tfds.builder_cls(name).builder_configs
     if config and config not in configs:
-      has = ", ".join(configs) or "none"
-      raise UserError(f"tfds:{name} has no config '{config}'.{did_you_mean(config, configs)} It has: {has}.") from error
+      offered = ", ".join(configs) or "none"
+      raise UserError(
+        f"tfds:{name} has no config '{config}'.{did_you_mean(config, configs)} It has: {offered}."
+      ) from error
     reason = str(error).strip().split("\n")[0].rpartition('}": ')[2]
     raise UserError(f"tfds:{where} cannot be opened: {reason}") from error
 
@@ -110,10 +112,10 @@ def _prepare(builder: Any, where: str) -> None:
   by_tfds = type(builder).__module__.startswith("tensorflow_datasets.")
   if by_tfds and importlib.util.find_spec("tensorflow") is None:
     raise UserError(_needs_tensorflow(where, builder.data_path))
-  place = Path(builder.data_path)
+  folder = Path(builder.data_path)
   is_local = "://" not in str(builder.data_path)
   try:
-    with locked(place.parent / f".{place.name}.lock") if is_local else contextlib.nullcontext():
+    with locked(folder.parent / f".{folder.name}.lock") if is_local else contextlib.nullcontext():
       if not builder.is_prepared():
         config = tfds.download.DownloadConfig(try_download_gcs=False)
         builder.download_and_prepare(download_config=config, file_format="array_record")
@@ -122,13 +124,13 @@ def _prepare(builder: Any, where: str) -> None:
   except OSError as error:
     if builder.is_prepared():  # By another process, where the file system has no locks.
       return
-    raise UserError(f"tfds:{where} cannot be prepared in {place}: {error.strerror or error}. Set data_dir.") from error
+    raise UserError(f"tfds:{where} cannot be prepared in {folder}: {error.strerror or error}. Set data_dir.") from error
 
 
-def _needs_tensorflow(where: str, place: str | None) -> str:
+def _needs_tensorflow(where: str, path: str | None) -> str:
   name = where.partition("/")[0].partition(":")[0]
   return (
-    f"tfds:{where} is not prepared in {place or 'the data_dir'}, which takes TensorFlow. Where that is installed, run: "
+    f"tfds:{where} is not prepared in {path or 'the data_dir'}, which takes TensorFlow. Where that is installed, run: "
     f"tfds build {name} --file_format=array_record --data_dir=FOLDER, and set data_dir to FOLDER or a copy of it."
   )
 

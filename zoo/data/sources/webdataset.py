@@ -84,9 +84,9 @@ class WebDataset(Source):
     self.name, self.shards, self.table, self.class_names = name, shards, table, {}
     self.fingerprint = f"{name} 2 {stamp(shard.path for shard in shards)}"
     errors = {(n, example): error for n, shard in enumerate(shards) for example, error in shard.errors.items()}
-    places = np.flatnonzero(np.isin(table[:, 0], [number for number, _ in errors])).tolist() if errors else []
-    error_at = {place: errors.get(tuple(table[place].tolist())) for place in places}
-    self.broken = {place: f"{self.where(place)}: {error}" for place, error in error_at.items() if error is not None}
+    indices = np.flatnonzero(np.isin(table[:, 0], [number for number, _ in errors])).tolist() if errors else []
+    error_at = {index: errors.get(tuple(table[index].tolist())) for index in indices}
+    self.broken = {index: f"{self.where(index)}: {error}" for index, error in error_at.items() if error is not None}
 
   def __len__(self) -> int:
     return len(self.table)
@@ -122,8 +122,8 @@ def _parts(path: Place, members: list[Member]) -> list[bytes]:
   start, end = min(member.start for member in members), max(member.start + member.size for member in members)
   if end - start > sum(member.size + _BETWEEN for member in members):
     return [read_part(path, member.start, member.size) for member in members]
-  whole = read_part(path, start, end - start)
-  return [whole[member.start - start : member.start - start + member.size] for member in members]
+  content = read_part(path, start, end - start)
+  return [content[member.start - start : member.start - start + member.size] for member in members]
 
 
 def _fields(content: Mapping[str, bytes], what: str) -> dict[str, Any]:
@@ -165,7 +165,7 @@ def _write_index(path: Place, folder: Path) -> None:
     groups.setdefault(_key(member.name), []).append(member)
   if not groups:
     raise UserError(f"{path} holds no file. Remove it, or fetch it again.")
-  last = max((member for group in groups.values() for member in group), key=lambda one: one.start + one.size)
+  last = max((member for group in groups.values() for member in group), key=lambda item: item.start + item.size)
   if last.start + last.size > status(path)[0]:
     raise UserError(f"{path} is truncated: {last.name!r} is cut off. Fetch it again.")
   examples = list(_without_loose(groups).values())
@@ -204,11 +204,11 @@ def _without_loose(groups: Mapping[str, list[Member]]) -> dict[str, list[Member]
   """The examples among the members of each key."""
   groups = {key: group for key, group in groups.items() if "." in group[0].name.rpartition("/")[2]}
   holding = lambda kinds: {key for key, group in groups.items() if any(_ending(member) in kinds for member in group)}
-  whole = holding(IMAGES) or holding((*TEXTS, "json"))
-  forms = {_form(key) for key in whole}
+  example_keys = holding(IMAGES) or holding((*TEXTS, "json"))
+  forms = {_form(key) for key in example_keys}
 
   def loose(key: str) -> bool:
-    if not whole or key in whole:
+    if not example_keys or key in example_keys:
       return False
     return _ABOUT.fullmatch(key.rpartition("/")[2]) is not None or _form(key) not in forms
 
@@ -226,9 +226,9 @@ def _doubled(group: list[Member]) -> str | None:
   for member in group:
     ending = "image" if _ending(member) in IMAGES else _ending(member)
     if ending in endings:
-      one = endings[ending]
+      first = endings[ending]
       return (
-        f"{one.name!r} at byte {one.start} and {member.name!r} at byte {member.start} are members of one key. "
+        f"{first.name!r} at byte {first.start} and {member.name!r} at byte {member.start} are members of one key. "
         "Give each example a key of its own."
       )
     endings[ending] = member

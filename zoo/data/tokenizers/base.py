@@ -116,14 +116,14 @@ class Tokenizer:
     if most is not None and longest > most:
       raise UserError(f"A text has {longest} tokens, {most} are the most. Shorten it, or let it be cut: cut=True.")
     shape = (len(rows), length or longest)
-    found = {"tokens": np.full(shape, self.pad or 0, np.int32), "valid": np.zeros(shape, bool)}
-    found |= {} if pairs is None else {"segments": np.zeros(shape, np.int32)}
+    batch = {"tokens": np.full(shape, self.pad or 0, np.int32), "valid": np.zeros(shape, bool)}
+    batch |= {} if pairs is None else {"segments": np.zeros(shape, np.int32)}
     for row, (ids, segments) in enumerate(rows):
-      place = slice(shape[1] - len(ids), None) if self.pads_left else slice(len(ids))
-      found["tokens"][row, place], found["valid"][row, place] = ids, True
+      columns = slice(shape[1] - len(ids), None) if self.pads_left else slice(len(ids))
+      batch["tokens"][row, columns], batch["valid"][row, columns] = ids, True
       if pairs is not None:
-        found["segments"][row, place] = segments
-    return found
+        batch["segments"][row, columns] = segments
+    return batch
 
   def encode(self, text: str) -> list[int]:
     """The ids of a text, without any special token. UserError for half a character; see `check_text`."""
@@ -140,11 +140,11 @@ class Tokenizer:
       ids: int [length]
       special: whether special tokens appear by their names; else they are left out.
     """
-    known = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), int).tolist()
-    wrong = [token for token in known if not 0 <= token < self.vocab_size]
+    tokens = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), int).tolist()
+    wrong = [token for token in tokens if not 0 <= token < self.vocab_size]
     if wrong:
       raise UserError(f"{wrong[0]} is no token of {self.name}: its ids are 0 to {self.vocab_size - 1}.")
-    return self._decode(known, special)
+    return self._decode(tokens, special)
 
   def word_starts(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
     """ids [length] -> bool [length]: True where a word begins. Special tokens and punctuation are words too."""
@@ -157,9 +157,9 @@ class Tokenizer:
 
   def changed(self, **attributes: Any) -> Self:
     """The same with other attributes. Another process that it is sent to opens what its name names."""
-    other = object.__new__(type(self))
-    other.__dict__.update(self.__dict__, **attributes)
-    return other
+    copied = object.__new__(type(self))
+    copied.__dict__.update(self.__dict__, **attributes)
+    return copied
 
   def __repr__(self) -> str:
     return self.name

@@ -26,12 +26,12 @@ FIXES = [(f" {sign}", sign) for sign in ".?!,"] + [(" ' ", "'")]
 FIXES += [(f" {end}", end) for end in ("n't", "'m", "'s", "'ve", "'re")]
 
 
-def published(folder: Path) -> Tokenizer:
+def from_folder(folder: Path) -> Tokenizer:
   """The tokenizer of a published model's folder. See `zoo.load_tokenizer`."""
-  model = _read(folder / "config.json")
-  config = _read(folder / CONFIG)
+  model = _read_json(folder / "config.json")
+  config = _read_json(folder / CONFIG)
   if "added_tokens_decoder" not in config:
-    config |= _read(folder / SIGNS)
+    config |= _read_json(folder / SIGNS)
   kind = _kind(folder, config, model)
   signs = dict(kind.roles if kind else {}) | _signs(config)
   settings = None
@@ -48,20 +48,20 @@ def published(folder: Path) -> Tokenizer:
     if kind is not None and settings is not None:
       backend.post_processor = framing(kind.frame(signs, settings), backend)
     roles = {role: backend.token_to_id(signs[role]) if role in signs else None for role in ROLES}
-    found = Published(str(folder), backend, roles if signs else guessed_roles(backend))
-    found.encode("\ua66e")  # A letter that hardly any vocabulary has: the token for what is unknown must be in it.
-    found(["a"])  # Nor need the tokens that stand around a text be there.
+    tokenizer = Published(str(folder), backend, roles if signs else guessed_roles(backend))
+    tokenizer.encode("\ua66e")  # A letter that hardly any vocabulary has: the token for what is unknown must be in it.
+    tokenizer(["a"])  # Nor need the tokens that stand around a text be there.
   except UserError:
     raise
   except BaseException as error:  # The package raises plain Exception, and what its Rust code panics with is not one.
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
       raise
     raise UserError(f"The tokenizer in {folder} cannot be read: {str(error)[:200]}. Fetch its files again.") from None
-  found.max_length = _max_length(config, model, found)
-  found.pads_left = config.get("padding_side", "left" if _class(config, model) in LEFT else "right") == "left"
-  found.cuts_left = config.get("truncation_side") == "left"
-  found.tidies = bool(config.get("clean_up_tokenization_spaces")) and type(backend.model).__name__ != "BPE"
-  return found
+  tokenizer.max_length = _max_length(config, model, tokenizer)
+  tokenizer.pads_left = config.get("padding_side", "left" if _class(config, model) in LEFT else "right") == "left"
+  tokenizer.cuts_left = config.get("truncation_side") == "left"
+  tokenizer.tidies = bool(config.get("clean_up_tokenization_spaces")) and type(backend.model).__name__ != "BPE"
+  return tokenizer
 
 
 def has_tokenizer(folder: Path) -> bool:
@@ -109,7 +109,7 @@ def _kind(folder: Path, config: Mapping[str, Any], model: Mapping[str, Any]) -> 
     return KINDS["bert"]
   if not (folder / "vocab.json").is_file() or not (folder / "merges.txt").is_file():
     return None
-  vocab = _read(folder / "vocab.json")
+  vocab = _read_json(folder / "vocab.json")
   return KINDS["clip" if "<|startoftext|>" in vocab else "roberta" if "<mask>" in vocab else "gpt2"]
 
 
@@ -158,11 +158,11 @@ def _simplify(backend: Any, config: Mapping[str, Any], model: Mapping[str, Any])
 
 
 def _settings(kind: Kind, config: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-  found = {name: config.get(name, default) for name, default in kind.settings.items()}
-  for name, value in found.items():
+  settings = {name: config.get(name, default) for name, default in kind.settings.items()}
+  for name, value in settings.items():
     if not isinstance(value, bool) and value is not kind.settings[name]:
       raise UserError(f"{folder / CONFIG}: {name} is {shown(value)}. It must be true or false.")
-  return found
+  return settings
 
 
 def _signs(config: Mapping[str, Any]) -> dict[str, str]:
@@ -181,17 +181,17 @@ def _add(backend: Any, folder: Path, config: Mapping[str, Any], signs: Mapping[s
   from tokenizers import AddedToken
 
   properties: dict[str, AddedToken] = {}
-  held = {token.content: token for token in backend.get_added_tokens_decoder().values()}
-  wanted: dict[str, int] = {}
+  existing = {token.content: token for token in backend.get_added_tokens_decoder().values()}
+  ids: dict[str, int] = {}
   decoder = config.get("added_tokens_decoder", {})
   for number, entry in decoder.items() if isinstance(decoder, Mapping) else ():
     if _content(entry) is not None and str(number).isdecimal():
       properties[entry["content"]] = _added(entry)
-      wanted[entry["content"]] = int(number)
+      ids[entry["content"]] = int(number)
   if not properties:
-    wanted = {sign: number for sign, number in _read(folder / ADDED).items() if isinstance(number, int)}
+    ids = {sign: number for sign, number in _read_json(folder / ADDED).items() if isinstance(number, int)}
     special = set(signs.values())
-    properties |= {sign: AddedToken(sign, special=sign in special, normalized=sign not in special) for sign in wanted}
+    properties |= {sign: AddedToken(sign, special=sign in special, normalized=sign not in special) for sign in ids}
   for role in signs:
     entry = config.get(f"{role}_token")
     if isinstance(entry, Mapping) and entry.get("content") not in properties:
@@ -199,10 +199,10 @@ def _add(backend: Any, folder: Path, config: Mapping[str, Any], signs: Mapping[s
   extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
   extra = list(extra.values()) if isinstance(extra, Mapping) else extra
   named = [*signs.values(), *(content for entry in extra if (content := _content(entry)) is not None)]
-  backend.add_tokens([properties[sign] for sign in sorted(wanted, key=wanted.__getitem__)])
-  properties = {sign: AddedToken(sign, special=True, normalized=False) for sign in named} | held | properties
+  backend.add_tokens([properties[sign] for sign in sorted(ids, key=ids.__getitem__)])
+  properties = {sign: AddedToken(sign, special=True, normalized=False) for sign in named} | existing | properties
   backend.add_special_tokens([properties[sign] for sign in dict.fromkeys(named)])
-  for sign, number in wanted.items():
+  for sign, number in ids.items():
     if backend.token_to_id(sign) != number:
       raise UserError(
         f"{folder}: the token {shown(sign)} should be number {number}, and after its vocabulary comes number "
@@ -221,17 +221,19 @@ def _added(entry: Mapping[str, Any]) -> Any:
 
 def _max_length(config: Mapping[str, Any], model: Mapping[str, Any], tokenizer: Tokenizer) -> int | None:
   """What the folder says of its tokenizer, else the positions that its model has."""
-  said = config.get("model_max_length")
-  if isinstance(said, int | float) and not isinstance(said, bool) and said >= 1:
-    return int(said) if said < NONE else None
+  max_length = config.get("model_max_length")
+  if isinstance(max_length, int | float) and not isinstance(max_length, bool) and max_length >= 1:
+    return int(max_length) if max_length < NONE else None
   section = model.get("text_config", model)
   section = section if isinstance(section, Mapping) else {}
-  has = section.get("max_position_embeddings", section.get("n_positions"))
-  if not isinstance(has, int) or isinstance(has, bool) or has < 1:
+  positions = section.get("max_position_embeddings", section.get("n_positions"))
+  if not isinstance(positions, int) or isinstance(positions, bool) or positions < 1:
     return None
-  # Of RoBERTa's positions those up to padding's are no place to stand.
-  taken = (tokenizer.pad or 0) + 1 if model.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
-  return max(has - taken, 1)
+  # RoBERTa numbers its positions from padding_idx + 1, so its table has that many unused rows.
+  reserved = (
+    (tokenizer.pad or 0) + 1 if model.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
+  )
+  return max(positions - reserved, 1)
 
 
 def _refusal(folder: Path, config: Mapping[str, Any]) -> UserError:
@@ -239,14 +241,14 @@ def _refusal(folder: Path, config: Mapping[str, Any]) -> UserError:
   files = [name for name in ("vocab.txt", "vocab.json", *pieces) if (folder / name).is_file()]
   if not files:
     return UserError(f"{folder} holds no tokenizer: no {FAST}, no vocabulary. Fetch its files, or name another folder.")
-  what = config.get("tokenizer_class")
-  of = f" for {shown(what)}" if what else ""
+  class_name = config.get("tokenizer_class")
+  of = f" for {shown(class_name)}" if class_name else ""
   return UserError(
     f"{folder} has {files[0]} and no {FAST}, and the zoo makes no tokenizer of it{of}. Where transformers is "
     "installed: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes one."
   )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read_json(path: Path) -> dict[str, Any]:
   """A JSON object; an empty one if the file is not there."""
   return read_json(path) if os.path.lexists(path) else {}

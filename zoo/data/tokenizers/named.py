@@ -5,10 +5,10 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from zoo.data import shipped
+from zoo.data import package_data
 from zoo.data.tokenizers import open_clip
 from zoo.data.tokenizers.base import BytePairs, Pieces, Tokenizer, readable
-from zoo.data.tokenizers.folder import guessed_roles, published
+from zoo.data.tokenizers.folder import from_folder, guessed_roles
 from zoo.data.tokenizers.vocabularies import CLIP_PATTERN, KINDS, framing
 from zoo.errors import UserError, did_you_mean
 from zoo.json_files import check_file
@@ -45,7 +45,7 @@ def _open(name: str, stamp: int) -> Tokenizer:
   path = Path(name)
   if not path.is_dir():
     return _from_file(name)
-  return open_clip.published(path, _clip) if open_clip.is_open_clip(path) else published(path)
+  return open_clip.from_folder(path, _clip) if open_clip.is_open_clip(path) else from_folder(path)
 
 
 def _gpt2() -> Tokenizer:
@@ -90,9 +90,9 @@ def _clip() -> Tokenizer:
   begin, end = len(words), len(words) + 1
   # CLIP pads with 0 and reads its text at the highest id, which is that of the end.
   roles: dict[str, int | None] = {"pad": 0, "bos": begin, "eos": end}
-  found = Pieces("clip", backend, roles, clean=lambda text: html.unescape(html.unescape(text)))
-  found.max_length = 77
-  return found
+  tokenizer = Pieces("clip", backend, roles, clean=lambda text: html.unescape(html.unescape(text)))
+  tokenizer.max_length = 77
+  return tokenizer
 
 
 def _bert() -> Tokenizer:
@@ -100,7 +100,7 @@ def _bert() -> Tokenizer:
   from tokenizers import Tokenizer as Backend
   from tokenizers import decoders, models, normalizers, pre_tokenizers
 
-  vocab = {piece: token for token, piece in enumerate(shipped.lines("vocab/bert.txt.xz"))}
+  vocab = {piece: token for token, piece in enumerate(package_data.lines("vocab/bert.txt.xz"))}
   backend = Backend(models.WordPiece(vocab, unk_token="[UNK]", max_input_chars_per_word=100))
   backend.normalizer = normalizers.BertNormalizer(lowercase=True)
   backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -108,9 +108,9 @@ def _bert() -> Tokenizer:
   special = {role: f"[{role.upper()}]" for role in ("pad", "cls", "sep", "mask")}
   backend.add_special_tokens([*special.values(), "[UNK]"])
   backend.post_processor = framing(KINDS["bert"].frame(KINDS["bert"].roles, {}), backend)
-  found = Pieces("bert", backend, {role: vocab[token] for role, token in special.items()})
-  found.max_length = 512
-  return found
+  tokenizer = Pieces("bert", backend, {role: vocab[token] for role, token in special.items()})
+  tokenizer.max_length = 512
+  return tokenizer
 
 
 def _from_file(path: str) -> Tokenizer:
@@ -133,12 +133,12 @@ def _byte_pairs(file: str) -> list[bytes]:
 def _byte_letters() -> dict[int, str]:
   """GPT-2's spelling of bytes as letters that print, in the order of the ids: bytes that print, then 256, 257 ..."""
   printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-  others = [byte for byte in range(256) if byte not in printable]
-  return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(others)}
+  unprintable = [byte for byte in range(256) if byte not in printable]
+  return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(unprintable)}
 
 
 def _merges(file: str) -> list[tuple[str, str]]:
-  pairs = [line.split(" ") for line in shipped.lines(f"vocab/{file}")]
+  pairs = [line.split(" ") for line in package_data.lines(f"vocab/{file}")]
   return [(first, second) for first, second in pairs]
 
 

@@ -53,26 +53,26 @@ def canonicalize(text: str) -> str:
 CLEAN = {"lower": lower, "whitespace": whitespace, "canonicalize": canonicalize}
 
 
-def published(folder: pathlib.Path, clip: Callable[[], Tokenizer]) -> Tokenizer:
+def from_folder(folder: pathlib.Path, clip: Callable[[], Tokenizer]) -> Tokenizer:
   """The tokenizer that `text_cfg` names; `clip` makes CLIP's own.
 
   Raises:
     UserError: its files are not there, or it asks for what the zoo has not.
   """
-  where = folder / CONFIG
-  options = Options(read_json(where), str(where)).section("model_cfg").section("text_cfg")
-  own = not options.take("hf_tokenizer_name", "")
+  path = folder / CONFIG
+  options = Options(read_json(path), str(path)).section("model_cfg").section("text_cfg")
+  is_clip = not options.take("hf_tokenizer_name", "")
   options.must_be("tokenizer_mode", None, "")
   arguments = options.section("tokenizer_kwargs")
   arguments.must_be("strip_sep_token", False)
   # CLIP's own makes lower case of every text.
-  known = {way: clean for way, clean in CLEAN.items() if not own or way != "whitespace"}
-  name = arguments.take("clean", "lower" if own else "whitespace")
-  if name not in known:
-    raise arguments.refusal("clean", name, known)
+  choices = {name_of_way: clean for name_of_way, clean in CLEAN.items() if not is_clip or name_of_way != "whitespace"}
+  name = arguments.take("clean", "lower" if is_clip else "whitespace")
+  if name not in choices:
+    raise arguments.refusal("clean", name, choices)
   arguments.done()
   size = options.take("vocab_size", 49408)
-  if own and size != 49408:
-    raise UserError(f"{where}: vocab_size is {size}, and CLIP's own tokenizer has 49408. Name an hf_tokenizer_name.")
-  found = clip() if own else of_hub.published(folder)
-  return found.changed(name=str(folder), clean=CLEAN[name], max_length=options.take("context_length", 77))
+  if is_clip and size != 49408:
+    raise UserError(f"{path}: vocab_size is {size}, and CLIP's own tokenizer has 49408. Name an hf_tokenizer_name.")
+  tokenizer = clip() if is_clip else of_hub.from_folder(folder)
+  return tokenizer.changed(name=str(folder), clean=CLEAN[name], max_length=options.take("context_length", 77))
