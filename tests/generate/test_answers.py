@@ -211,5 +211,5 @@ def test_scores_over_fewer_bits_are_near(family, dtype):
 
 def test_of_two_tokens_forced_at_one_step_the_last_counts():
   text = rules.Text(None, None, jnp.int32(1), jnp.int32(0), jnp.int32(1))
-  (rule,) = rules.asked_for(forced={0: 4, -1: 2})
+  (rule,) = rules.from_keywords(forced={0: 4, -1: 2})
   assert jnp.argmax(rule(jnp.zeros((1, 6)), text)) == 2

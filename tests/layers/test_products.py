@@ -44,15 +44,15 @@ def test_turned_kernels_make_the_same_model(family, given):
 def test_kernels_are_turned_once_and_forgotten_with_the_parameters():
   model = zoo.build("gpt", **SIZES, max_length=8, scan=True)
   params = filled(model, *model.example(), seed=1)
-  before = len(prepared._KEPT)
+  before = len(prepared._CONVERTED)
   (_, first), _ = prepared.prepared(model, params)
   (_, second), _ = prepared.prepared(model, dict(params))
-  assert first is second and len(prepared._KEPT) == before + 1
+  assert first is second and len(prepared._CONVERTED) == before + 1
   changed = params | {"embed": {"embedding": params["embed"]["embedding"] + 1}}
   (_, third), _ = prepared.prepared(model, changed)
   np.testing.assert_array_equal(third["embed"]["embedding"], changed["embed"]["embedding"])
   del params, changed, first, second, third
-  assert len(prepared._KEPT) == before
+  assert len(prepared._CONVERTED) == before
 
 
 def test_arrays_that_may_change_are_turned_anew():

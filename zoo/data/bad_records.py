@@ -1,10 +1,10 @@
-"""Records that cannot be read: an error, or passed over up to a share of the data.
+"""Policy for records that cannot be read: raise an error, or skip up to a share of the data.
 
     "data": {..., "bad_records": {"action": "skip", "most": 0.01}}
 
 A record is bad by itself: its image does not decode, its line is not JSON, its caption is empty. In its place stands
 the next good record of the source, so that batch k stays a function of (seed, k) and the data: every host, every number
-of worker processes and every run that goes on comes to the same one without asking another.
+of worker processes and every resumed run picks the same one without communicating.
 """
 
 import math
@@ -27,18 +27,18 @@ class BadRecord(UserError):
 
 
 class Policy(NamedTuple):
-  """What is done about bad records: an error, or, if `skips`, another one up to the share `most` of all records."""
+  """What to do with bad records: raise, or, if `skips`, substitute others, up to the share `most` of all records."""
 
   skips: bool = False
   most: float = 0.0
 
   def allowed(self, records: int) -> int:
-    """How many of so many records may be bad."""
+    """The number of bad records allowed among `records`."""
     return math.floor(self.most * records + 1e-9)
 
 
 def policy(section: str | Mapping[str, Any]) -> Policy:
-  """What `data.bad_records` says: "stop", "skip" (up to 0.01 of the records), {"action": "skip", "most": 0.05}.
+  """Parses `data.bad_records`: "stop", "skip" (up to 0.01 of the records), {"action": "skip", "most": 0.05}.
 
   >>> policy({"action": "skip", "most": 0.05}).allowed(1000)
   50
@@ -57,7 +57,7 @@ def policy(section: str | Mapping[str, Any]) -> Policy:
 
 
 class Reading:
-  """(index, rng) -> the record's example, or that of the next good one of the same source.
+  """(index, rng) -> the example of the record, or of the next good record of the same source.
 
   Args:
     records: a `zoo.data.pipeline.Records`.
@@ -85,7 +85,7 @@ class Reading:
 
 
 def too_many(errors: Sequence[str], count: int, name: str, records: int, rule: Policy) -> str:
-  """The message for more bad records than may be: their share, and the first few."""
+  """The error message for too many bad records: their share, and the first few."""
   some = "; ".join(errors[:SHOWN])
   return (
     f"{name}: {count} of {records} records are bad, more than the share of {rule.most:g} that data.bad_records.most "
@@ -94,8 +94,8 @@ def too_many(errors: Sequence[str], count: int, name: str, records: int, rule: P
 
 
 def first_good(source: Any, rule: Policy, check: Callable[[dict[str, Any], int], Any]) -> dict[str, Any]:
-  """The first raw record that `check(record, index)` lets pass; the first of all, or its error, unless bad ones are
-  skipped."""
+  """The first raw record that passes `check(record, index)`; unless bad records are skipped, the first record or its
+  error."""
   errors: list[str] = []
   for index in range(len(source)):
     try:
@@ -129,7 +129,7 @@ def first_example(records: Any) -> dict[str, np.ndarray]:
 
 
 def good(records: Any) -> Any:
-  """`records` without the bad ones, for what sees every record once: each is read now. `bad` lists what was left out.
+  """`records` without the bad ones, for a single pass over all records: each is read now; `bad` lists the errors.
 
   Raises:
     UserError: more are bad than may be.

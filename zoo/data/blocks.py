@@ -1,4 +1,4 @@
-"""A long array on disk, each block of whose bytes is compared with its checksum when it is first read.
+"""A long array on disk, whose blocks are verified against checksums when they are first read.
 
 Nothing has to be read before work begins, and nothing is used that was not verified.
 """
@@ -12,11 +12,11 @@ import numpy as np
 
 from zoo.errors import UserError
 
-BLOCK = 1 << 20  # Bytes: a millisecond's work where a token is met that nobody read before.
+BLOCK = 1 << 20  # Bytes: verifying one takes about a millisecond.
 
 
 def block_sums(path: Path) -> np.ndarray:
-  """CRC-32 of every BLOCK bytes of a file: uint32 [blocks], the last block as long as is left."""
+  """CRC-32 of every BLOCK bytes of a file: uint32 [blocks]; the last block may be shorter."""
   sums = []
   with open(path, "rb") as file:
     while data := file.read(BLOCK):
@@ -25,7 +25,7 @@ def block_sums(path: Path) -> np.ndarray:
 
 
 class VerifiedArray:
-  """A flat array of a file, read by slices that go forward or by indices. A process verifies each block once.
+  """A flat array backed by a file, read by forward slices or by indices. A process verifies each block once.
 
   Args:
     path: of the file.
@@ -47,7 +47,7 @@ class VerifiedArray:
   def __len__(self) -> int:
     return len(self._values)
 
-  def __reduce__(self) -> tuple:  # Another process maps the file itself.
+  def __reduce__(self) -> tuple:  # Unpickling maps the file again.
     return VerifiedArray, self._made_of
 
   def __getitem__(self, indices: slice | np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The user's cache folder, and how several processes on one machine share what lies in it."""
+"""The user's cache folder, shared safely by several processes on one machine."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ except ImportError:  # Windows has no flock.
   fcntl = None
 
 SUMS = "checksums.json"  # Of an entry's files, beside them.
-CHEAP = 2**28  # Bytes: what is read in some tenths of a second.
+CHEAP = 2**28  # Bytes: read within a few tenths of a second.
 
 
 def cache_folder() -> Path:
@@ -45,10 +45,10 @@ def locked(path: Path) -> Generator[bool]:
 
 
 def made_once(folder: Path, make: Callable[[Path], None], *, verified_later: Collection[str] = ()) -> Path:
-  """`folder`, filled by `make(temporary folder)` if it is not there yet. It appears whole or not at all.
+  """`folder`, filled by `make(temporary folder)` if it is not there yet. It appears atomically.
 
   Sizes and checksums of its files are kept beside them and compared each time: an entry that a disk, a power cut or
-  another program has changed is made anew, with a warning.
+  another program has changed is rebuilt, with a warning.
 
   Args:
     folder: of the entry.
@@ -61,7 +61,7 @@ def made_once(folder: Path, make: Callable[[Path], None], *, verified_later: Col
     return folder
   try:
     with locked(folder.with_name(folder.name + ".lock")) as has_lock:
-      if has_lock:  # What a process that was killed has left behind.
+      if has_lock:  # Left behind by a process that was killed.
         for stale in folder.parent.glob(f"{folder.name}.*/"):
           shutil.rmtree(stale, ignore_errors=True)
       if folder.exists() and (damage := _damage(folder, verified_later)):  # Another process may have been first.
@@ -93,18 +93,18 @@ def made_once(folder: Path, make: Callable[[Path], None], *, verified_later: Col
 
 
 def is_cheap(file: Path) -> bool:
-  """Whether a file is read and compared with its checksum each time that it is asked for."""
+  """Whether a file is small enough to be verified against its checksum at every use."""
   return file.stat().st_size <= CHEAP
 
 
 def discard(folder: Path) -> None:
-  """Has an entry made anew when it is asked for next; whoever has its files open keeps them."""
+  """Invalidates an entry, so that the next use rebuilds it; processes that have its files open keep them."""
   with contextlib.suppress(OSError):
     (folder / SUMS).unlink()
 
 
 def _damage(folder: Path, verified_later: Collection[str]) -> str | None:
-  """What is wrong with an entry; None if its files are those that were written."""
+  """Describes the damage to an entry; None if its files are intact."""
   try:
     listed = {*json.loads((folder / SUMS).read_text()), SUMS}
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
@@ -119,7 +119,7 @@ def _damage(folder: Path, verified_later: Collection[str]) -> str | None:
 
 
 def _sync(folder: Path) -> None:
-  """Returns when all files in `folder` are on the disk: a rename may get there before what it renames."""
+  """Flushes all files in `folder` to disk: otherwise a rename may reach the disk before the files' contents."""
   for path in folder.iterdir():
     with open(path, "rb") as file:
       os.fsync(file.fileno())

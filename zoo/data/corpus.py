@@ -1,4 +1,4 @@
-"""A text source as one long array of tokens, made once and kept in the cache folder."""
+"""A text source as one long token array, built once and kept in the cache folder."""
 
 import functools
 import hashlib
@@ -17,11 +17,11 @@ from zoo.data.tokenizers.base import check_text
 from zoo.errors import UserError
 
 TOKENS, BLOCKS = "tokens.bin", "blocks.npy"  # Files of an entry of the cache: tokens, and `block_sums` of them.
-_BATCH_CHARACTERS = 4_000_000  # Text tokenised at a time: enough to keep all cores busy, little memory.
+_BATCH_CHARACTERS = 4_000_000  # Characters tokenised at a time: enough to keep all cores busy, little memory.
 
 
 class Corpus(NamedTuple):
-  """Documents are runs of pieces (the whole document, or its sentences); pieces are runs of tokens.
+  """A tokenised corpus: documents are runs of pieces (the full document, or its sentences); pieces are runs of tokens.
 
   Attributes:
     tokens: [tokens] uint16 or uint32, without special tokens; an array, or read from disk slice by slice.
@@ -37,9 +37,9 @@ class Corpus(NamedTuple):
 
 
 class Chunks:
-  """The documents of a corpus in one row, cut into pieces of `length` tokens: `chunks[i]` int32 [length].
+  """The concatenated documents of a corpus, cut into chunks of `length` tokens: `chunks[i]` int32 [length].
 
-  The last one reaches back as far as it needs to be as long as the others.
+  The last chunk overlaps the one before it, so that all have the same length.
   """
 
   def __init__(self, corpus: Corpus, length: int, source: str):
@@ -60,13 +60,13 @@ class Chunks:
 def tokenised(
   source: Source, tokenizer: Any, *, field: str, pieces: Callable[[str], list[str]] | None = None, cache: bool = True
 ) -> Corpus:
-  """All texts of `source` as tokens.
+  """Tokenises all texts of `source`.
 
   Args:
     source: raw examples.
     tokenizer: of `zoo.data.tokenizers`.
     field: field that holds the text.
-    pieces: splits a document, e.g. into sentences; None keeps it whole.
+    pieces: splits a document, e.g. into sentences; None keeps it in one piece.
     cache: keep the tokens on disk, where the next run and other processes find them. A cache of up to
       `zoo.data.cache.CHEAP` bytes is read and compared with its checksums each time, and made anew if it has changed;
       of a larger one that is done block by block as they are first read, so that no run waits for it. There a block
@@ -110,7 +110,7 @@ def _encode(
     split = [pieces(document) if pieces else [document] for document in documents]
     encoded = iter(tokenizer.encode_batch([part for parts in split for part in parts]))
     for parts in split:
-      of_document = [ids for _, ids in zip(parts, encoded) if ids or pieces is None]  # A sentence may come to nothing.
+      of_document = [ids for _, ids in zip(parts, encoded) if ids or pieces is None]  # A sentence may have no tokens.
       document_lengths.append(len(of_document))
       piece_lengths += [len(ids) for ids in of_document]
       for ids in of_document:
@@ -139,7 +139,7 @@ def _batched(source: Source, field: str) -> Iterator[list[str]]:
 
 
 def _fingerprint(tokenizer: Any) -> str:
-  """Some thousands of its tokens, and a sample text: a tokenizer that was changed or trained anew differs."""
+  """A fingerprint from some thousands of its tokens and an encoded sample: a changed or retrained tokenizer differs."""
   tokens = [tokenizer.decode([token]) for token in range(0, tokenizer.vocab_size, 1 + tokenizer.vocab_size // 4096)]
   sample = "The year 1790: fellow-citizens, don\u2019t \u00e9conomise!\n\n\tANTIDISESTABLISHMENTARIANISM \u4f60\u597d"
   return repr([tokenizer.vocab_size, tokens, tokenizer.encode(sample)])

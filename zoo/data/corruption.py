@@ -1,4 +1,4 @@
-"""Texts that lost something, and what a model has to write to mend them: the noise of T5 and of BART."""
+"""Noise for denoising objectives: T5's span corruption and BART's text infilling and sentence permutation."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def span_lengths(length: int, rate: float, mean_span: float) -> tuple[int, int]:
-  """How many tokens, corrupted, make exactly `length` inputs, and how many targets; both end in one eos.
+  """(tokens, target length): how many tokens become exactly `length` inputs when corrupted; both sides end in one eos.
 
   `random_spans_helper` of https://github.com/google-research/text-to-text-transfer-transformer,
   t5/data/preprocessors.py: 512 inputs at .15 and 3 are made of 568 tokens, with 114 targets.
@@ -24,9 +24,9 @@ def span_lengths(length: int, rate: float, mean_span: float) -> tuple[int, int]:
 
 
 def noise_mask(length: int, rate: float, mean_span: float, rng: np.random.Generator) -> np.ndarray:
-  """bool [length], True where tokens are lost: round(rate * length) of them, in spans of `mean_span` on average.
+  """bool [length], True where tokens are dropped: round(rate * length) of them, in spans of `mean_span` on average.
 
-  The first token is kept, the last is lost, all such masks are equally likely. `random_spans_noise_mask` of T5.
+  The first token is kept, the last is dropped, all such masks are equally likely. `random_spans_noise_mask` of T5.
   """
   noise = min(max(int(round(length * rate)), 1), length - 1)
   spans = min(max(int(round(noise / mean_span)), 1), length - noise)
@@ -35,7 +35,7 @@ def noise_mask(length: int, rate: float, mean_span: float, rng: np.random.Genera
 
 
 def _parts(total: int, count: int, rng: np.random.Generator) -> np.ndarray:
-  """`total` as a sum of `count` whole numbers of 1 or more, all such sums equally likely."""
+  """A random partition of `total` into `count` positive ints, all equally likely: int [count]."""
   cuts = 1 + rng.permutation(total - 1)[: count - 1]
   return np.diff(np.sort(cuts), prepend=0, append=total)
 
@@ -50,10 +50,10 @@ def with_sentinels(tokens: np.ndarray, lost: np.ndarray, first_sentinel: int) ->
 def infilled(
   tokens: np.ndarray, mask_token: int, rate: float, mean_span: float, rng: np.random.Generator
 ) -> np.ndarray:
-  """`tokens` less round(rate * length) of them, a single mask in place of every span that is lost.
+  """BART's text infilling: drops round(rate * length) tokens, with a single mask in place of every span.
 
-  Lengths of spans are Poisson with mean `mean_span`; one of length 0 is a mask where nothing is missing. BART's text
-  infilling, section 2.2 of https://arxiv.org/abs/1910.13461.
+  Lengths of spans are Poisson with mean `mean_span`; one of length 0 is a mask where nothing is missing. Section 2.2 of
+  https://arxiv.org/abs/1910.13461.
   """
   missing = int(round(rate * len(tokens)))
   spans: list[int] = []
@@ -73,5 +73,5 @@ def infilled(
 
 
 def shuffled(sentences: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-  """The tokens of sentences in a random order of sentences. BART's sentence permutation."""
+  """BART's sentence permutation: the tokens of all sentences, the sentences in random order."""
   return np.concatenate([sentences[index] for index in rng.permutation(len(sentences))])

@@ -1,4 +1,4 @@
-"""A dataset by its name: the records of a source, or the examples of a run."""
+"""Datasets by name: the records of a source, or the examples of a run."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,6 +1,6 @@
-"""BART's pretraining: sentences are shuffled and spans lost, the model writes the text as it was.
+"""BART's denoising: sentences are shuffled and spans masked, and the model reconstructs the text.
 
-https://arxiv.org/abs/1910.13461, section 2.2. Tokens are lost, not whole words.
+https://arxiv.org/abs/1910.13461, section 2.2. Tokens are masked, not full words.
 """
 
 from collections.abc import Mapping
@@ -99,12 +99,12 @@ class Denoising(Records):
     if len(clean) == 1:
       clean = [clean[0][: self.room]]
     noisy = shuffled(clean, rng) if self.permute else np.concatenate(clean)
-    noisy = infilled(noisy, self.tokenizer.mask, *self.noise, rng)[: self.room]  # Masks of nothing may be too many.
+    noisy = infilled(noisy, self.tokenizer.mask, *self.noise, rng)[: self.room]  # Masks of empty spans may exceed it.
     framed = (np.concatenate([self.frame[0], tokens, self.frame[1]]) for tokens in (noisy, np.concatenate(clean)))
     return pair(*framed, self.max_length, self.max_length, self.tokenizer.pad or 0)
 
   def _runs(self) -> np.ndarray:
-    """[examples, 2] first sentence and end: as many of a document as fit."""
+    """int [examples, 2], first sentence and end: as many sentences of a document as fit."""
     runs, first = [], 0
     for end in self.corpus.document_ends.tolist():
       while first < end:

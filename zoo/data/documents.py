@@ -1,4 +1,4 @@
-"""Texts one by one, each with the length that it has, for `packed` to put side by side: `tokens`, `valid`."""
+"""Documents of varying length, one per example, for `packed` to pack: `tokens`, `valid`."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ LONG = ("split", "crop")
 
 
 def paragraphs(text: str) -> list[str]:
-  """The paragraphs of a text: what blank lines part."""
+  """The paragraphs of a text, as separated by blank lines."""
   return [paragraph for part in re.split(r"\n\s*\n", text) if (paragraph := part.strip())]
 
 
@@ -91,7 +91,7 @@ class Documents(Records):
     self.corpus, self.tokenizer, self.max_length, self.masked = corpus, tokenizer, max_length, masked
     self.begin, self.end = _begin_and_end(tokenizer, masked)
     texts = np.diff(corpus.piece_ends, prepend=0)
-    # A piece advances by as many tokens of `begin text end` as it does not share with the next.
+    # A piece advances by the tokens of `begin text end` that it does not share with the next.
     self.step = max_length - (2 if masked else 1)
     # Of the next token the last token of a piece is in the next one too; the final end is predicted like any other.
     pieces = np.maximum(-(-(texts if masked else texts + 1) // self.step), 1)
@@ -141,7 +141,7 @@ class Documents(Records):
 
 
 def _begin_and_end(tokenizer: Any, masked: bool) -> tuple[int, int]:
-  """The tokens that a text begins and ends with."""
+  """The ids of the tokens that begin and end a text."""
   if masked:
     return cls_and_sep(tokenizer)
   end = end_token(tokenizer)

@@ -1,4 +1,4 @@
-"""What raw examples hold, whichever source they come from: texts, class labels, and a memory for small sets."""
+"""Fields of raw examples, whatever their source: texts, class labels, and an in-memory cache for small datasets."""
 
 import copy
 import zlib
@@ -30,7 +30,7 @@ def first_record(
   *fields: str | Sequence[str] | None,
   check: Callable[[dict[str, Any], int], Any] | None = None,
 ) -> dict[str, Any]:
-  """The first raw record: what a section is checked against. Where bad ones are skipped, the first that can be used.
+  """The first raw record, to check a config against; where bad records are skipped, the first usable one.
 
   Args:
     source: raw examples.
@@ -59,7 +59,7 @@ def _lacking(where: str, field: str, record: Mapping[str, Any]) -> str:
 
 
 def texts_of(value: Any, what: str) -> list[str]:
-  """A text, or a list of texts, as bytes (TFDS) or str, as a list of str without blank ones.
+  """A str or bytes (TFDS), or a list of them, as a list of non-blank str.
 
   Captions may be objects that keep their text as `text`, `raw` or `caption`, or an object of lists.
 
@@ -78,7 +78,7 @@ def texts_of(value: Any, what: str) -> list[str]:
 
 
 def text_of(value: Any, what: str) -> str:
-  """A single text, stripped of blanks around it; BadRecord if there is none."""
+  """A single str, stripped; BadRecord if it is empty."""
   texts = texts_of(value, what)
   if not texts:
     raise BadRecord(f"{what} is empty.")
@@ -86,7 +86,7 @@ def text_of(value: Any, what: str) -> str:
 
 
 def group_of(value: Any) -> np.int32:
-  """A whole number that is equal for equal values: itself if it is one that fits, else a 31-bit hash."""
+  """An int32 group id, equal for equal values: the value itself if it is an int that fits, else a 31-bit hash."""
   if isinstance(value, int | np.integer) and 0 <= int(value) < 2**31:
     return np.int32(value)
   value = value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else repr(value).encode()
@@ -97,8 +97,8 @@ def templates_of(templates: Any, what: str, goes_in: str) -> tuple[str, ...]:
   """The templates that a config names, one or several, each with {}.
 
   Args:
-    templates: text, or several.
-    what, goes_in: whose they are and what goes into them, for messages.
+    templates: a str, or several.
+    what, goes_in: their owner and what replaces {}, for error messages.
 
   >>> templates_of("a drawing of {}", "caption", "the caption")
   ('a drawing of {}',)
@@ -113,11 +113,11 @@ def templates_of(templates: Any, what: str, goes_in: str) -> tuple[str, ...]:
 
 
 def class_number(label: Any, numbers: Mapping[str, int], what: str) -> np.int32:
-  """The number of a class.
+  """The index of a class.
 
   Args:
-    label: the number itself, or the name of the class.
-    numbers: name -> number, of all classes; empty if unknown.
+    label: the index itself, or the name of the class.
+    numbers: name -> index, of all classes; empty if unknown.
     what: the record, for messages.
   """
   label = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
@@ -127,7 +127,7 @@ def class_number(label: Any, numbers: Mapping[str, int], what: str) -> np.int32:
     names = ", ".join(list(numbers)[:20]) or "none. Set class_names"
     raise BadRecord(f"{what}: label {shown(label)} is no class. Known: {names}.")
   count = len(numbers) or 2**31
-  # A whole number may be too large for a float.
+  # An int may be too large for a float.
   number = label if isinstance(label, int) else float(label) if isinstance(label, str | float | np.number) else -1
   if not 0 <= number < count or number % 1:
     raise BadRecord(f"{what}: label {shown(label)} is not one of 0 to {count - 1}.")
@@ -135,7 +135,7 @@ def class_number(label: Any, numbers: Mapping[str, int], what: str) -> np.int32:
 
 
 class Prepared:
-  """`prepare(source[i], i)`, which stays in memory once it was made if `cache` is set."""
+  """`prepare(source[i], i)`, memoized if `cache` is set."""
 
   def __init__(self, source: Source, prepare: Callable[[dict[str, Any], int], Any], cache: bool):
     self._source, self._prepare = source, prepare
@@ -150,7 +150,7 @@ class Prepared:
 
 
 class SourceRecords(Records):
-  """Records that are each made of one of a source when they are asked for, so that bad ones may be passed over.
+  """Records prepared lazily from a source's, so that bad ones can be skipped.
 
   Args:
     source: raw examples.
@@ -173,7 +173,7 @@ class SourceRecords(Records):
     return fewer
 
   def _prepare(self, raw: dict[str, Any], index: int) -> Any:
-    """What does not change from epoch to epoch of record `index`; BadRecord if it cannot be used."""
+    """The epoch-independent part of record `index`; BadRecord if it cannot be used."""
     raise NotImplementedError
 
   def _check(self, raw: Mapping[str, Any], index: int, *fields: str | None) -> None:

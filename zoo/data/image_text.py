@@ -88,7 +88,7 @@ def image_text(
 
 
 class Fields(NamedTuple):
-  """Where a raw example keeps what; None: it does not."""
+  """Field names of a raw example; None: it has no such field."""
 
   image: str
   text: str
@@ -157,7 +157,7 @@ class ImageText(SourceRecords):
     return dict(zip(("tokens", "valid"), self.captions.tokens(caption), strict=True))
 
   def _prepare(self, raw: dict[str, Any], index: int) -> tuple[Any, list[str], list[str], np.int32]:
-    """What does not change from epoch to epoch: image, captions, further captions, group."""
+    """The epoch-independent part: image, captions, alternative captions, group."""
     what = self.source.where(index)
     image_field, _, alternatives, group = self.fields
     self._check(raw, index, image_field, self.fields.text, group)
@@ -170,7 +170,7 @@ class ImageText(SourceRecords):
     texts = self._texts(raw, index)
     further = raw.get(alternatives) if alternatives else None
     further = [] if further is None else texts_of(further, f"{what}: {alternatives}")
-    # No two images with several captions are one concept, nor are those of two sources in a mixture.
+    # Images with several captions each get their own group, also across the sources of a mixture.
     number = (int(group_of(self.source.name)) + index) % 2**31
     concept = raw[group] if group else texts[0] if len(texts) == 1 else number
     return image, texts, further, group_of(concept)
@@ -194,13 +194,13 @@ class Captions:
     self.memory: dict[str, tuple[np.ndarray, np.ndarray]] | None = {} if remember else None
     self.begin = tokenizer.bos if tokenizer.bos is not None else tokenizer.cls
     self.end = tokenizer.eos if tokenizer.eos is not None else tokenizer.sep
-    # That of a published folder says itself what stands around a text, and on which side padding is.
+    # A published tokenizer adds its own special tokens, and knows on which side padding goes.
     self.frames = isinstance(tokenizer, Published) and tokenizer(["a"])["tokens"].shape[1] > len(tokenizer.encode("a"))
     if max_length < 3:
       raise UserError(f"max_length is {max_length}. A caption needs at least 3: begin, a token, end.")
 
   def choose(self, texts: list[str], alternatives: list[str], rng: np.random.Generator | None) -> str:
-    """One of the texts in one of the templates: at random, or without an rng the first of each."""
+    """A random text in a random template; without an rng the first of each."""
     if rng is None:
       return self.templates[0].replace("{}", texts[0])
     if alternatives and rng.random() < self.alternative_rate:

@@ -36,7 +36,7 @@ def labelled_images(
     image_size: pixels of each side; by default the model's, or without a model those of the first image's shorter side.
     fit: how an image becomes square: `crop`, `pad`, `squash`, `random_crop` (in training; evaluation crops the middle).
     background: what shows through transparent parts: `white` or `black`.
-    image_field, label_field: fields of the source. A label is a whole number, or a name where class names are known.
+    image_field, label_field: fields of the source. A label is an int, or a name where class names are known.
     class_names: names of the classes, in the order of their numbers; by default the source's, if it knows them.
     cache: keep decoded images in memory.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
@@ -95,7 +95,7 @@ class LabelledImages(SourceRecords):
     return {"image": image, "label": label}
 
   def _prepare(self, raw: dict[str, Any], index: int) -> tuple[Any, np.int32]:
-    """What does not change from epoch to epoch."""
+    """The epoch-independent part: image and label."""
     self._check(raw, index, *self.fields)
     image, label = (raw[field] for field in self.fields)
     if self.fit != "random_crop":

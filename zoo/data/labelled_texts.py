@@ -33,10 +33,10 @@ def labelled_texts(
   Args:
     source, split, data_dir: as `zoo.data.sources.open_source` takes them.
     tokenizer: name, or path of a tokenizer.json or of a published model's folder.
-    max_length: tokens of a row; a longer text is cut.
+    max_length: tokens of an example; a longer text is truncated.
     text_field: field of the source that holds the text.
     pair_field: field of a second text: of a question its answer, of a premise the hypothesis.
-    label_field: field of the class: a whole number, or a name where class names are known.
+    label_field: field of the class: an int, or a name where class names are known.
     class_names: names of the classes, in the order of their numbers; by default the source's, if it knows them.
     cache: keep the tokens in memory.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.

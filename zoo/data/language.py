@@ -66,7 +66,7 @@ class Language(Records):
     self.corpus, self.max_length = corpus, max_length
     self.eos = tokenizer.eos if tokenizer.eos is not None else tokenizer.sep
     self.pad = tokenizer.pad or 0
-    # Place of each document's closing eos in the stream, which opens with one eos.
+    # Position of each document's closing eos in the stream, which opens with one eos.
     self.closings = corpus.piece_ends + np.arange(1, len(corpus.piece_ends) + 1)
     self.info = {
       "source": source,
@@ -88,7 +88,7 @@ class Language(Records):
     positions = np.arange(first, first + self.max_length)
     valid = positions <= self.info["tokens"]
     positions = np.minimum(positions, self.info["tokens"])
-    document = np.searchsorted(self.closings, positions)  # How many documents have closed before this place.
+    document = np.searchsorted(self.closings, positions)  # How many documents have closed before this position.
     is_eos = (positions == 0) | (self.closings[document] == positions)
     text = self.corpus.tokens[np.minimum(positions - 1 - document, len(self.corpus.tokens) - 1)].astype(np.int32)
     tokens = np.where(is_eos, self.eos, text)

@@ -1,4 +1,4 @@
-"""Which bad records a run has passed over: counted, and listed in its folder, the same ones however often it stops."""
+"""The bad records that a run has skipped: counted and listed in its folder, identically however often it resumes."""
 
 import itertools
 import json
@@ -24,15 +24,15 @@ class Ledger:
 
       {"step": 40, "data": "webdataset:shards/*.tar[train]", "record": 1207, "error": "shards/07.tar, key '0012' ..."}
 
-  Those that were left out when data were opened, as text pipelines and evaluators do, are of step 0. A run that goes on
-  at step k drops the lines of later steps and meets the records again, so that the file reads as one uninterrupted run.
+  Records left out when data were opened, as text pipelines and evaluators do, have step 0. A run that resumes at step k
+  drops the lines of later steps and meets the records again, so that the file reads as one uninterrupted run.
 
   Args:
     folder: of the run, here or in a bucket.
     records: what the run trains on, a `zoo.data.pipeline.Records`.
-    step: where the run starts or goes on.
+    step: where the run starts or resumes.
     opened: name -> what is wrong with the records of other data, e.g. of evaluators, that were left out.
-    note: is told when the first bad record is met, and where the others are listed.
+    note: called when the first bad record is met, with where the others are listed.
   """
 
   def __init__(
@@ -64,7 +64,7 @@ class Ledger:
       self._write_whole()
 
   def met(self, step: int, records: np.ndarray) -> None:
-    """Takes note of the bad records, int [n], of this host's part of batch `step`, counted from 0."""
+    """Queues the bad records, int [n], of this host's part of batch `step`, counted from 0."""
     self._pending += [(step + 1, int(record)) for record in records]
 
   def look(self, *, saves: bool = True) -> dict[str, int]:
@@ -136,7 +136,7 @@ def _line(step: int, data: str, record: int | None, error: str) -> dict[str, Any
 
 
 def _read_lines(path: Any) -> list[dict[str, Any]]:
-  """The lines of the file, if it is there; what is no line of it is passed over."""
+  """The valid lines of the file, if it exists; others are skipped."""
   lines = []
   for text in path.read_bytes().splitlines() if path.exists() else ():
     try:

@@ -9,8 +9,8 @@
       "rates": {"summarise": 0.75, "restore": 0.25},
     }
 
-Every member goes through epochs of its own, and they take turns as evenly as their rates allow, which says for every
-place of the stream whose turn it is: a batch is a function of seed and step here too.
+Every member goes through epochs of its own. Members are interleaved as evenly as their rates allow, by a fixed rule, so
+here too a batch is a function of seed and step.
 """
 
 from collections.abc import Mapping
@@ -26,7 +26,7 @@ from zoo.data.padding import buckets as make_buckets
 from zoo.data.pipeline import Example, Records
 from zoo.errors import UserError, did_you_mean
 
-SIZES = ("vocab_size", "max_length", "target_length", "num_classes")  # Of all members the largest counts.
+SIZES = ("vocab_size", "max_length", "target_length", "num_classes")  # The largest of all members.
 
 
 def mixture(
@@ -129,7 +129,7 @@ class Mixture(Records):
 
 
 class _Shifted:
-  """number -> number + first, as an object that worker processes can be sent."""
+  """index -> index + first, picklable for worker processes."""
 
   def __init__(self, first: int):
     self.first = first
@@ -139,7 +139,7 @@ class _Shifted:
 
 
 def _common_shapes(examples: Mapping[str, Example]) -> dict[str, tuple[int, ...]]:
-  """field -> shape that holds every member's; UserError where they have not the same fields, or differ in shape."""
+  """field -> the largest shape among members; UserError if their fields differ, or shapes that are not padded."""
   (first, known), *others = examples.items()
   for name, example in others:
     if set(example) != set(known):
@@ -154,7 +154,7 @@ def _common_shapes(examples: Mapping[str, Example]) -> dict[str, tuple[int, ...]
 
 
 def _check_tokenizers(infos: Mapping[str, Mapping[str, Any]]) -> None:
-  """UserError where two members have not the same tokenizer."""
+  """UserError if two members have different tokenizers."""
   (first, known), *others = ((name, str(info.get("tokenizer"))) for name, info in infos.items())
   for name, tokenizer in others:
     if tokenizer != known:
@@ -164,7 +164,7 @@ def _check_tokenizers(infos: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _sizes(members: list[Records]) -> tuple[np.ndarray, np.ndarray]:
-  """Tokens of every source and target; of members that do not know them before, as many as they have at most."""
+  """Token counts of every source and target; the full length for members that do not know them in advance."""
   all_sizes = []
   for records in members:
     sizes, example = records.sizes, first_example(records)

@@ -1,4 +1,4 @@
-"""Reads the data files that come with the zoo. NOTICE says where they are from, `scripts/build_data.py` makes them."""
+"""Reads the data files shipped in the package. NOTICE says where they are from, `scripts/build_data.py` makes them."""
 
 import io
 import lzma

@@ -1,7 +1,7 @@
-"""Several texts in one row, or pairs of texts, so that little is padded (https://arxiv.org/abs/1910.10683, 3.1.2).
+"""Packed sequences: several documents or pairs per example, with little padding (https://arxiv.org/abs/1910.10683, 3.1.2).
 
-Which texts share a row is settled once, from their lengths alone: a row is an example like any other, epochs shuffle
-rows, and a batch stays a function of seed and step.
+Which documents share an example is settled once, from their lengths alone; epochs shuffle packed examples, and a batch
+stays a function of seed and step.
 """
 
 from collections.abc import Mapping
@@ -13,8 +13,8 @@ from zoo.config import registry
 from zoo.data.pipeline import Example, Records
 from zoo.errors import UserError
 
-WINDOW = 4096  # Texts that are fitted together: the time it takes grows with its square.
-SIDES = ("", "target_")  # Before the names of a text's fields, of a pair's second text.
+WINDOW = 4096  # Documents packed together: packing time grows with its square.
+SIDES = ("", "target_")  # Prefixes of field names: of the source, of the target.
 
 
 def packed(
@@ -98,7 +98,7 @@ class Packed(Records):
 
 
 def fitted(records: np.ndarray, sizes: np.ndarray, lengths: tuple[int, ...]) -> list[list[int]]:
-  """Records in rows, the largest first, each in the first row that has room for all of its texts.
+  """First-fit-decreasing bin packing of records into rows.
 
   Args:
     records: int [n], of which records.

@@ -1,9 +1,9 @@
-"""Pairs of token rows, and batches of them that are padded no further than their longest row needs.
+"""Source-target pairs of token sequences, and length-bucketed batches of them with little padding.
 
-A program is compiled for every shape, so lengths are few: a batch has the smallest of some bucket lengths that holds
-all of its rows. Rows of one bucket are put together, so that most batches are of one bucket: the rows of several
-batches in a row are sorted by their buckets, cut into batches, and the batches shuffled. All of that follows from the
-seed and the batch's number alone, and is the same on every host.
+A program is compiled for every shape, so lengths are few: a batch has the smallest bucket length that holds all of its
+examples. Examples of one bucket are batched together: those of several consecutive batches are sorted by bucket, cut
+into batches, and the batches shuffled. All of it is a function of the seed and the batch's index, the same on every
+host.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,29 +15,29 @@ from zoo.errors import UserError
 
 Example = dict[str, np.ndarray]
 
-PADDED = ("tokens", "valid", "target_tokens", "target_valid")  # Fields of an example that may be longer than a text.
-WINDOW = 16  # Batches whose rows are sorted together. Within them, and in which of them a row is, chance decides.
+PADDED = ("tokens", "valid", "target_tokens", "target_valid")  # Fields that are padded along their length.
+WINDOW = 16  # Batches whose examples are sorted by bucket together; order is random otherwise.
 
 
 class Buckets(NamedTuple):
-  """The lengths that a batch may have, and the shortest for each record.
+  """The bucket lengths of batches, and the smallest bucket of each record.
 
   Attributes:
     lengths: per bucket the columns of each array, name -> columns; the next holds more.
-    of_record: int [records]: the number of the first bucket that holds the record.
+    of_record: int [records]: the index of the first bucket that holds the record.
   """
 
   lengths: Sequence[Mapping[str, int]]
   of_record: np.ndarray
 
   def cut(self, batch: Example, indices: Sequence[int] | np.ndarray) -> Example:
-    """A batch padded to full length -> padded to the bucket that holds the records `indices`."""
+    """Truncates a batch padded to full length to the bucket that holds the records `indices`."""
     lengths = self.lengths[int(self.of_record[indices].max())]
     return {name: array[:, : lengths[name]] if name in lengths else array for name, array in batch.items()}
 
 
 def buckets(source: np.ndarray, target: np.ndarray, length: int, target_length: int, count: int) -> Buckets | None:
-  """`count` buckets in equal steps up to the full lengths; None for a single one, which is no choice.
+  """`count` buckets in equal steps up to the full lengths; None if `count` is 1.
 
   Args:
     source, target: int [records], tokens that the two texts of each record have.
@@ -56,11 +56,11 @@ def buckets(source: np.ndarray, target: np.ndarray, length: int, target_length: 
 
 
 class Bucketed:
-  """step -> this host's rows of global batch `step`, all of one bucket where that can be.
+  """step -> this host's examples of global batch `step`, all of one bucket where possible.
 
   Args:
-    order: place in the stream -> record.
-    examples: place in the stream -> the record's example at full length.
+    order: position in the stream -> record.
+    examples: position in the stream -> the record's example at full length.
     buckets: of the records.
     batch_size: rows of the global batch.
     rows: those of this host.
@@ -82,10 +82,10 @@ class Bucketed:
     return np.array([self._order[int(position)] for position in positions])
 
   def _positions(self, step: int) -> np.ndarray:
-    """[batch_size] places in the stream of batch `step`."""
+    """[batch_size] positions in the stream of batch `step`."""
     if self._seed is None:
       return np.arange(step * self._batch_size, (step + 1) * self._batch_size)
-    window, last = step // WINDOW, self._last  # Threads ask for batches near each other; any of them may fill it.
+    window, last = step // WINDOW, self._last  # Shared by threads that read nearby batches; any may fill it.
     if last[0] != window:
       positions = np.arange(window * WINDOW * self._batch_size, (window + 1) * WINDOW * self._batch_size)
       by_bucket = positions[np.argsort(self._buckets.of_record[self._records(positions)], kind="stable")]
@@ -97,7 +97,7 @@ class Bucketed:
 
 
 def pair(source: np.ndarray, target: np.ndarray, length: int, target_length: int, pad: int) -> Example:
-  """Two rows of tokens as an example of `zoo.objectives.seq2seq`: tokens, valid, target_tokens, target_valid."""
+  """Source and target tokens as an example of `zoo.objectives.seq2seq`: tokens, valid, target_tokens, target_valid."""
   example = {}
   for prefix, ids, size in (("", source, length), ("target_", target, target_length)):
     tokens = np.full(size, pad, np.int32)
@@ -107,7 +107,7 @@ def pair(source: np.ndarray, target: np.ndarray, length: int, target_length: int
 
 
 def cls_and_sep(tokenizer: Any) -> tuple[int, int]:
-  """The tokens that a text begins and ends with where a model reads both its sides; UserError if there are none."""
+  """The cls and sep ids that frame a text for a bidirectional model; UserError if there are none."""
   cls = tokenizer.cls if tokenizer.cls is not None else tokenizer.bos
   sep = tokenizer.sep if tokenizer.sep is not None else tokenizer.eos
   if cls is None or sep is None:
@@ -116,7 +116,7 @@ def cls_and_sep(tokenizer: Any) -> tuple[int, int]:
 
 
 def end_token(tokenizer: Any) -> int:
-  """The token that ends a text; UserError if there is none."""
+  """The id of the end-of-text token; UserError if there is none."""
   end = tokenizer.eos if tokenizer.eos is not None else tokenizer.sep
   if end is None:
     raise UserError(f"Tokenizer '{tokenizer}' has no token that ends a text (eos or sep). Choose another, e.g. sotu.")

@@ -1,8 +1,8 @@
-"""Examples to batches: batch k is a pure function of (seed, k), so a run resumes from its step; hosts may come and go.
+"""Examples to batches: batch k is a pure function of (seed, k), so a run resumes from its step on any number of hosts.
 
 An epoch is a permutation of the records, each epoch another one. The stream of epochs is cut into global batches, of
 which each host reads its contiguous rows. A record's own randomness (which caption, where a document is cut) comes from
-the seed and its place in the stream, before the split over hosts.
+the seed and its position in the stream, before the split over hosts.
 """
 
 import copy
@@ -45,7 +45,7 @@ class Records:
 
   @property
   def name(self) -> str:
-    """What a message calls them."""
+    """Their name in messages."""
     return str(self.info.get("source", type(self).__name__))
 
   def __len__(self) -> int:
@@ -60,7 +60,7 @@ class Records:
     raise NotImplementedError
 
   def part_of(self, index: int) -> tuple["Records", int]:
-    """Whose record it is, and the first of theirs, where records are those of several put together."""
+    """The member that record `index` belongs to, and the index of that member's first record."""
     return self, 0
 
   def without(self, problems: Mapping[int, str]) -> Self:
@@ -68,12 +68,12 @@ class Records:
     raise NotImplementedError
 
   def order(self, seed: int, shuffle: bool, length: int) -> grain.MapDataset:
-    """Place in the stream -> record: epoch after epoch, each another permutation, about `length` places in all.
+    """Position in the stream -> record: epoch after epoch, each another permutation, about `length` positions in all.
 
     Args:
       seed: 0 <= seed < 2**32
       shuffle: False keeps the records in order.
-      length: how many places; the whole epochs that fit.
+      length: number of positions, rounded down to full epochs.
     """
     dataset = grain.MapDataset.range(len(self)).seed(seed)
     return (dataset.shuffle() if shuffle else dataset).repeat(length // len(self))
@@ -95,10 +95,10 @@ class Batches:
     return _noted(self._dataset[step], step, None)
 
   def noting(self, replaced: Callable[[int, np.ndarray], Any]) -> "Batches":
-    """The same batches, iterated with a note of the bad records that others stand for.
+    """The same batches, with a callback for bad records that were replaced.
 
     Args:
-      replaced: told the number of a batch, from 0, and the bad records that it would have held, int [n].
+      replaced: called with the index of a batch, from 0, and the bad records that it would have held, int [n].
     """
     noting = copy.copy(self)
     noting._replaced = replaced
@@ -138,12 +138,12 @@ def batches(
   Args:
     records: what a pipeline returned.
     batch_size: rows of the global batch; each of `process_count` hosts gets `batch_size // process_count` of them.
-    seed: any whole number. Order and every choice within records depend on it.
+    seed: any int. Order and every random choice within records depend on it.
     process_index, process_count: which host of how many (`jax.process_index()`, `jax.process_count()`).
     shuffle: False keeps the records in order, epoch after epoch.
     threads: batches that are made at the same time.
     prefetch: batches that may wait, made.
-    workers: processes that make the batches instead, for when decoding keeps Python busy. Starting one takes seconds.
+    workers: processes that make the batches instead of threads, for CPU-heavy decoding. Starting one takes seconds.
   """
   local = rows_per_host(batch_size, process_index, process_count)
   if len(records) == 0:
@@ -162,7 +162,7 @@ def batches(
 
 
 def _noted(batch: Any, step: int, replaced: Callable[[int, np.ndarray], Any] | None) -> Example:
-  """The batch without its note of bad records, which `replaced` is told."""
+  """The batch without its REPLACED field, which is passed to `replaced`."""
   bad = batch.pop(REPLACED, None)
   if bad is not None and replaced is not None and (bad >= 0).any():
     replaced(step, bad[bad >= 0])

@@ -1,4 +1,4 @@
-"""Running text in two: the model reads the first part and writes the rest (https://arxiv.org/abs/1910.10683, 3.3.1)."""
+"""Prefix language modelling: the model reads a prefix and predicts the rest (https://arxiv.org/abs/1910.10683, 3.3)."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Sources without their bad records: text pipelines read all of a source when they open it, and look at it first."""
+"""Sources without their bad records: text pipelines read a full source when they open it, and screen it first."""
 
 import hashlib
 import json

@@ -69,7 +69,7 @@ def sentence_pairs(
 
 
 def sentences(text: str) -> list[str]:
-  """The sentences of a text, told by punctuation and paragraphs."""
+  """Splits a text into sentences, by punctuation and paragraphs."""
   cuts = [0, *(border.end() for border in _BORDER.finditer(text)), len(text)]
   return [sentence for start, end in zip(cuts, cuts[1:]) if (sentence := text[start:end].strip())]
 
@@ -100,7 +100,7 @@ class SentencePairs(Records):
 
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
     short = rng is not None and rng.random() < self.short_rate
-    rng = rng or np.random.default_rng(index)  # Evaluation needs chance too: the same every time.
+    rng = rng or np.random.default_rng(index)  # Evaluation is random too, but the same every time.
     room = int(rng.integers(2, self.max_length - 2)) if short else self.max_length - 3
     document, begin, end = self.runs[index]
     cut = rng.integers(begin + 1, end)
@@ -111,7 +111,7 @@ class SentencePairs(Records):
     return self._packed(first, second) | {"is_random": np.asarray(is_random, np.int32)}
 
   def _runs(self) -> np.ndarray:
-    """Runs of two sentences or more that just fill an example: [examples, 3] document, first sentence, end."""
+    """Runs of at least two sentences that fill an example: int [examples, 3]: document, first sentence, end."""
     runs = []
     for document, (begin, end) in enumerate(self.documents.tolist()):
       first = begin

@@ -1,4 +1,4 @@
-"""T5's pretraining: spans of a text are lost, the model writes them (https://arxiv.org/abs/1910.10683, section 3.1.4).
+"""T5's span corruption: the model predicts dropped spans of a text (https://arxiv.org/abs/1910.10683, section 3.1.4).
 
 T5 1.1 has the same noise; it differs in the model (gated, with an output layer of its own) and in training without
 dropout on this alone, not in a mixture with tasks.

@@ -1,4 +1,4 @@
-"""A source less some of its records."""
+"""A subset of a source's records."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -13,8 +13,8 @@ class Subset(Source):
   """Some records of a source.
 
   Args:
-    source: whose they are.
-    kept: int [records], their places in it.
+    source: the full source.
+    kept: int [records], their indices in it.
     bad: what is wrong with those that were left out.
   """
 

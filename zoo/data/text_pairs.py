@@ -1,4 +1,4 @@
-"""Texts and what becomes of them: batches of `tokens`, `valid`, `target_tokens`, `target_valid`."""
+"""Source-target text pairs: batches of `tokens`, `valid`, `target_tokens`, `target_valid`."""
 
 from collections.abc import Mapping
 from typing import Any

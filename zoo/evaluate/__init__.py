@@ -49,8 +49,8 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
       if "file" in inspect.signature(lookup("evaluate", options["name"])).parameters:
         options = {"file": key, **options}
         file = check_name(options["file"])
-        if (other := files.setdefault(file.lower(), key)) != key:
-          raise UserError(f"file is '{file}', as that of '{other}' is. Give it a name of its own.")
+        if (taken_by := files.setdefault(file.lower(), key)) != key:
+          raise UserError(f"file is '{file}', as that of '{taken_by}' is. Give it a name of its own.")
       if data is not None:
         common = without(data, "fit", "background", "image_size") if image_processor(model) is not None else data
         options = {name: inherited(entry, common) if name in INHERIT else entry for name, entry in options.items()}

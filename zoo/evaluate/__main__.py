@@ -103,16 +103,16 @@ def _workdir(source: str, folder: Any) -> Any:
   return os.path.join("runs", "evaluations", name)
 
 
-def restore(folder: Any, wanted: str | None, ignore: Collection[str] = ()) -> tuple[Any, Any, int | None]:
+def restore(folder: Any, checkpoint: str | None, ignore: Collection[str] = ()) -> tuple[Any, Any, int | None]:
   """Model, parameters and how many steps they were trained, None if the folder does not tell."""
   steps = manager.steps(folder / "checkpoints")
-  if wanted is None:
+  if checkpoint is None:
     return *zoo.load(folder, ignore=ignore), max(steps, default=None)
-  if wanted == "best":
+  if checkpoint == "best":
     return *zoo.load(folder, best=True), best_step(manager.scores(folder / "checkpoints"))
-  if not wanted.isdigit():
-    raise UserError(f"--step is '{wanted}'. It must be the number of a step, or best.")
-  return *zoo.load(folder, step=int(wanted)), int(wanted)
+  if not checkpoint.isdigit():
+    raise UserError(f"--step is '{checkpoint}'. It must be the number of a step, or best.")
+  return *zoo.load(folder, step=int(checkpoint)), int(checkpoint)
 
 
 def chosen(evaluators: dict[str, Any], only: str | None) -> dict[str, Any]:

@@ -31,13 +31,13 @@ def classification(model: Any, *, data: Mapping | Any, batch_size: int = 64) -> 
     return {"nll": nll, "right": logits.argmax(-1) == label, "label": label}
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
-    found = gather(forward, params, records, batch_size)
-    right, label = found["right"], found["label"]
+    results = gather(forward, params, records, batch_size)
+    right, label = results["right"], results["label"]
     classes, count = np.unique(label, return_counts=True)
     return {
       "accuracy": float(right.mean()),
       "balanced_accuracy": float(np.mean([right[label == c].mean() for c in classes])),
-      "loss": float(found["nll"].mean(dtype=np.float64)),
+      "loss": float(results["nll"].mean(dtype=np.float64)),
       "majority/accuracy": float(count.max() / count.sum()),
       "majority/balanced_accuracy": 1 / len(classes),
     }

@@ -61,10 +61,10 @@ def needs(model: Any, what: str, *methods: str) -> None:
 
 def model_output(model: Any, params: Any, batch: Batch, key: str, what: str) -> jax.Array:
   """The output `key` of a model of images or of tokens, float32. UserError if it has no such output."""
-  found = apply(model, params, *classify.inputs(batch, model), **classify.options(batch))
-  if key not in found:
-    raise UserError(f"{what} needs a model with the output {key}; this one gives {', '.join(found)}.")
-  return found[key].astype(jnp.float32)
+  outputs = apply(model, params, *classify.inputs(batch, model), **classify.options(batch))
+  if key not in outputs:
+    raise UserError(f"{what} needs a model with the output {key}; this one gives {', '.join(outputs)}.")
+  return outputs[key].astype(jnp.float32)
 
 
 def outputs(function: Callable, params: Any, records: Any, batch_size: int) -> Iterator[tuple[Batch, Batch]]:
@@ -81,10 +81,10 @@ def outputs(function: Callable, params: Any, records: Any, batch_size: int) -> I
   """
   mesh = mesh_of(params)
   for batch in eval_batches(records, batch_size):
-    numbers = {key: value for key, value in batch.items() if _numeric(value)}
-    found = function(params, put(numbers, mesh))
+    arrays = {key: value for key, value in batch.items() if _numeric(value)}
+    results = function(params, put(arrays, mesh))
     real = np.flatnonzero(np.asarray(batch["weight"]) > 0) if "weight" in batch else slice(None)
-    yield {k: fetch(v)[real] for k, v in found.items()}, {k: _rows(v, real) for k, v in batch.items()}
+    yield {k: fetch(v)[real] for k, v in results.items()}, {k: _rows(v, real) for k, v in batch.items()}
 
 
 def _rows(value: Any, real: Any) -> Any:
@@ -118,5 +118,5 @@ def fetch(array: jax.Array) -> np.ndarray:
 
 def gather(function: Callable, params: Any, records: Any, batch_size: int) -> Batch:
   """All outputs of `function` over the records, in order: a dict of arrays with one row per record."""
-  parts = [found for found, _ in outputs(function, params, records, batch_size)]
+  parts = [results for results, _ in outputs(function, params, records, batch_size)]
   return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

@@ -44,8 +44,8 @@ def draw(
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
-  image_at = lambda place: whole(records[int(gallery.images[place])]["image"])
-  text_at = lambda place: records.caption(*map(int, gallery.captions[place]))
+  image_at = lambda index: whole(records[int(gallery.images[index])]["image"])
+  text_at = lambda index: records.caption(*map(int, gallery.captions[index]))
   sides = [
     ("Image to text: the five nearest texts of an image", scores, gallery.right, image_at, text_at),
     ("Text to image: the five nearest images of a text", scores.T, gallery.right.T, text_at, image_at),
@@ -58,15 +58,17 @@ def draw(
   figure.text(0.5, 1 - 0.35 / height, title, fontsize=15, ha="center")
   edges = {"left": 0.01, "right": 0.99, "top": 1 - HEAD / height, "bottom": FOOT / height}
   grid = figure.add_gridspec(rows, 2 * (1 + TOP) + 1, **edges, wspace=0.08, hspace=0.2)
-  for side, ((heading, score, right, query_at, answer_at), places) in enumerate(zip(sides, chosen, strict=True)):
+  for side, ((heading, score, right, query_at, answer_at), queried) in enumerate(zip(sides, chosen, strict=True)):
     first = side * (TOP + 2)  # one column stays empty between the sides
     figure.text(0.01 + first / (2 * TOP + 3), 1 - 0.85 / height, heading, fontsize=12, weight="bold")
-    for row, query in enumerate(places):
+    for row, query in enumerate(queried):
       cell(figure.add_subplot(grid[row, first]), query_at(query), GREY, 1.0)
       for column, answer in enumerate(best(score[query], right[query])):
         colour = GREEN if right[query, answer] else RED
         cell(figure.add_subplot(grid[row, first + 1 + column]), answer_at(answer), colour, 3.0)
-  lines = [f"{way.replace('_', ' ')}: {figures(metrics, way)}" for way in ("image_to_text", "text_to_image")]
+  lines = [
+    f"{direction.replace('_', ' ')}: {figures(metrics, direction)}" for direction in ("image_to_text", "text_to_image")
+  ]
   caption = "\n".join([*lines, KINDS])
   figure.text(0.01, 0.1 / height, caption, fontsize=10, va="bottom", linespacing=1.3)
   png = io.BytesIO()
@@ -84,12 +86,14 @@ def whole(image: Any) -> np.ndarray:
   return patches.swapaxes(1, 2).reshape(rows * side, columns * side, 3)
 
 
-def queries(places: np.ndarray) -> np.ndarray:
+def queries(ranks: np.ndarray) -> np.ndarray:
   """Some queries of each kind, the same ones for the same ranks."""
   rng = np.random.default_rng(0)
-  kinds = (places == 1, (places > 1) & (places <= TOP), places > TOP)
-  drawn = [rng.permutation(np.flatnonzero(kind))[:many] for kind, many in zip(kinds, (GOOD, CLOSE, BAD), strict=True)]
-  return np.concatenate(drawn)
+  kinds = (ranks == 1, (ranks > 1) & (ranks <= TOP), ranks > TOP)
+  chosen = [
+    rng.permutation(np.flatnonzero(kind))[:count] for kind, count in zip(kinds, (GOOD, CLOSE, BAD), strict=True)
+  ]
+  return np.concatenate(chosen)
 
 
 def best(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -118,5 +122,5 @@ def figures(metrics: Mapping[str, float], way: str) -> str:
   def row(name: str) -> str:
     return ", ".join(f"R@{k} {metrics[f'{name}{way}_r{k}']:.3f}" for k in at)
 
-  others = [f"{name} {row(f'{name}/')}" for name in ("pixels", "chance") if f"{name}/{way}_r{at[0]}" in metrics]
-  return row("") + (f" ({'; '.join(others)})" if others else "")
+  baselines = [f"{name} {row(f'{name}/')}" for name in ("pixels", "chance") if f"{name}/{way}_r{at[0]}" in metrics]
+  return row("") + (f" ({'; '.join(baselines)})" if baselines else "")

@@ -80,17 +80,17 @@ def generation(
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
     written: list[list[int]] = []
     for batch in eval_batches(records, batch_size):
-      made = fetch(generate(model, params, batch["tokens"], valid=batch["valid"], **options))
-      written += [until(row, eos) for row, weight in zip(made[:, 1:].tolist(), batch["weight"]) if weight]
+      answers = fetch(generate(model, params, batch["tokens"], valid=batch["valid"], **options))
+      written += [until(row, eos) for row, weight in zip(answers[:, 1:].tolist(), batch["weight"]) if weight]
     # Sentinels may lie behind the tokenizer's vocabulary, and an embedding may be padded; neither is text.
     texts = [encoder.decode([token for token in row if token < encoder.vocab_size]).strip() for row in written]
     sources, references = pairs()
-    shown = [
+    listed = [
       f"source     {source}\nreference  {reference}\nmodel      {text}"
       for source, reference, text in list(zip(sources, references, texts, strict=True))[:examples]
     ]
     head = f"{num_beams} beam(s), length penalty {length_penalty}"
-    write_text(folder, f"{file}.txt", "\n\n".join([head if step is None else f"Step {step}, {head}", *shown]))
+    write_text(folder, f"{file}.txt", "\n\n".join([head if step is None else f"Step {step}, {head}", *listed]))
     tokens = float(np.mean([len(tokens) for tokens in written]))
     return scores(texts, references) | {"tokens": tokens} | baselines()
 

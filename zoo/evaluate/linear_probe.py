@@ -55,24 +55,24 @@ def linear_probe(
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
     train_rows, test_rows = (gather(embed, params, records, batch_size) for records in (train, test))
-    found = probe(train_rows, test_rows)
+    metrics = probe(train_rows, test_rows)
     if isinstance(train[0].get("image"), np.ndarray):
-      found |= {f"pixels/{key}": value for key, value in pixel_probe().items()}
-    return found | {f"majority/accuracy_{k}_shot": float(majority(test_rows["label"])) for k in shots}
+      metrics |= {f"pixels/{key}": value for key, value in pixel_probe().items()}
+    return metrics | {f"majority/accuracy_{k}_shot": float(majority(test_rows["label"])) for k in shots}
 
   def pixel_probe() -> dict[str, float]:
-    if not known:
-      known.update(probe(*(pixels(records) for records in (train, test))))
-    return known
+    if not pixel_metrics:
+      pixel_metrics.update(probe(*(pixels(records) for records in (train, test))))
+    return pixel_metrics
 
-  known: dict[str, float] = {}
+  pixel_metrics: dict[str, float] = {}
 
   def probe(train_rows: dict, test_rows: dict) -> dict[str, float]:
-    found = {}
+    metrics = {}
     for k in shots:
       scores = [score(train_rows, test_rows, k, np.random.default_rng([seed, r]), strength) for r in range(repeats)]
-      found |= {f"accuracy_{k}_shot": float(np.mean(scores)), f"std_{k}_shot": float(np.std(scores))}
-    return found
+      metrics |= {f"accuracy_{k}_shot": float(np.mean(scores)), f"std_{k}_shot": float(np.std(scores))}
+    return metrics
 
   return evaluate
 
@@ -84,9 +84,9 @@ def score(train: dict, test: dict, shots: int, rng: np.random.Generator, strengt
   from sklearn.preprocessing import StandardScaler
 
   of_class = [np.flatnonzero(train["label"] == label) for label in np.unique(train["label"])]
-  drawn = np.concatenate([rng.permutation(rows)[:shots] for rows in of_class])
+  chosen = np.concatenate([rng.permutation(rows)[:shots] for rows in of_class])
   probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000))
-  probe.fit(train["feature"][drawn], train["label"][drawn])
+  probe.fit(train["feature"][chosen], train["label"][chosen])
   return float(probe.score(test["feature"], test["label"]))
 
 

@@ -60,34 +60,34 @@ def masked_lm_accuracy(
   @jax.jit
   def forward(params: Any, batch: dict) -> dict:
     hidden = objective.prepare(batch)
-    found = apply(model, params, hidden["inputs"], **present(hidden, "segments", "valid", "segment_ids", "predict"))
-    if "mlm" not in found:
+    outputs = apply(model, params, hidden["inputs"], **present(hidden, "segments", "valid", "segment_ids", "predict"))
+    if "mlm" not in outputs:
       raise UserError(
-        f"masked_lm_accuracy needs a model with the output mlm, it gives {', '.join(found)}. Set its head."
+        f"masked_lm_accuracy needs a model with the output mlm, it gives {', '.join(outputs)}. Set its head."
       )
-    logits, target = found["mlm"].astype(jnp.float32), hidden["target"]
+    logits, target = outputs["mlm"].astype(jnp.float32), hidden["target"]
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, target)
     out = {"nats": nats, "right": logits.argmax(-1) == target, "chosen": hidden["chosen"] > 0, "target": target}
-    if "nsp" in found and "is_random" in batch:
-      out |= {"nsp_right": found["nsp"].argmax(-1) == batch["is_random"], "is_random": batch["is_random"]}
+    if "nsp" in outputs and "is_random" in batch:
+      out |= {"nsp_right": outputs["nsp"].argmax(-1) == batch["is_random"], "is_random": batch["is_random"]}
     return out
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
-    found = gather(forward, params, records, batch_size)
-    chosen = found["chosen"]
-    _, counts = np.unique(found["target"][chosen], return_counts=True)
+    outputs = gather(forward, params, records, batch_size)
+    chosen = outputs["chosen"]
+    _, counts = np.unique(outputs["target"][chosen], return_counts=True)
     share = counts / counts.sum()
-    row = {
-      "accuracy": float(found["right"][chosen].mean()),
-      "loss": float(found["nats"][chosen].mean(dtype=np.float64)),
+    metrics = {
+      "accuracy": float(outputs["right"][chosen].mean()),
+      "loss": float(outputs["nats"][chosen].mean(dtype=np.float64)),
       "predictions": float(counts.sum()),
       "unigram/accuracy": float(share.max()),
       "unigram/loss": float(-np.sum(share * np.log(share))),
     }
-    if "nsp_right" in found:
-      random = float(found["is_random"].mean())
-      row |= {"nsp_accuracy": float(found["nsp_right"].mean()), "unigram/nsp_accuracy": max(random, 1 - random)}
-    return row
+    if "nsp_right" in outputs:
+      random = float(outputs["is_random"].mean())
+      metrics |= {"nsp_accuracy": float(outputs["nsp_right"].mean()), "unigram/nsp_accuracy": max(random, 1 - random)}
+    return metrics
 
   return evaluate
 

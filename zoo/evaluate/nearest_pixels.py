@@ -22,11 +22,11 @@ def scores(images: np.ndarray, wanted: np.ndarray, train_records: Any) -> np.nda
     drawing.
   """
   examples = [train_records[index] for index in range(len(train_records))]
-  known = np.array([int(example["group"]) for example in examples])
-  if not np.isin(wanted, known).all():
+  train_groups = np.array([int(example["group"]) for example in examples])
+  if not np.isin(wanted, train_groups).all():
     return None
-  order = np.argsort(known, kind="stable")
-  groups, starts = np.unique(known[order], return_index=True)
+  order = np.argsort(train_groups, kind="stable")
+  groups, starts = np.unique(train_groups[order], return_index=True)
   drawings = np.stack([examples[index]["image"] for index in order]).reshape(len(order), -1).astype(np.float64)
   lengths = np.sum(drawings**2, axis=1)
   parts = []

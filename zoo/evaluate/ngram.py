@@ -69,25 +69,25 @@ def log_probabilities(model: NGram, symbols: np.ndarray) -> np.ndarray:
   for order in model.orders:
     before = context[:-1]
     key = before * model.vocab_size + symbols
-    place = np.minimum(np.searchsorted(order.keys, key), len(order.keys) - 1)
-    seen = (before >= 0) & (order.keys[place] == key)
+    index = np.minimum(np.searchsorted(order.keys, key), len(order.keys) - 1)
+    is_known = (before >= 0) & (order.keys[index] == key)
     weight = np.where(before >= 0, order.backoff[before], 1.0)
-    probability = np.where(seen, order.discounted[place], 0.0) + weight * probability
-    context = np.concatenate([[-1], np.where(seen, place, -1)])
+    probability = np.where(is_known, order.discounted[index], 0.0) + weight * probability
+    context = np.concatenate([[-1], np.where(is_known, index, -1)])
   return np.log(probability)
 
 
 def _discount(keys: np.ndarray, contexts: int, count: np.ndarray, vocab_size: int) -> Order:
   """Takes D(n) from every count and gives the sum to the context's back-off weight."""
   context = keys // vocab_size
-  taken = np.minimum(discounts(count)[np.minimum(count, 3)], count)
+  discount = np.minimum(discounts(count)[np.minimum(count, 3)], count)
   total = np.bincount(context, count, contexts)
-  free = np.bincount(context, taken, contexts)
-  seen = total > 0
+  free = np.bincount(context, discount, contexts)
+  occurs = total > 0
   return Order(
     keys=keys,
-    discounted=(count - taken) / np.where(seen, total, 1.0)[context],
-    backoff=np.where(seen, free / np.where(seen, total, 1.0), 1.0),
+    discounted=(count - discount) / np.where(occurs, total, 1.0)[context],
+    backoff=np.where(occurs, free / np.where(occurs, total, 1.0), 1.0),
   )
 
 
@@ -99,7 +99,7 @@ def discounts(count: np.ndarray) -> np.ndarray:
   ones, twos, threes, fours = (int(np.sum(count == n)) for n in range(1, 5))
   if min(ones, twos, threes, fours) > 0:
     y = ones / (ones + 2 * twos)
-    found = np.array([0.0, 1 - 2 * y * twos / ones, 2 - 3 * y * threes / twos, 3 - 4 * y * fours / threes])
-    if np.all(found[1:] > 0):
-      return found
+    estimate = np.array([0.0, 1 - 2 * y * twos / ones, 2 - 3 * y * threes / twos, 3 - 4 * y * fours / threes])
+    if np.all(estimate[1:] > 0):
+      return estimate
   return np.array([0.0, 0.5, 0.5, 0.5])

@@ -67,9 +67,9 @@ def perplexity(
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
     nats = tokens = 0.0
-    for found, _ in outputs(forward, params, records, batch_size):
-      nats += float(found["nats"].sum(dtype=np.float64))
-      tokens += int(found["tokens"].sum())
+    for sums, _ in outputs(forward, params, records, batch_size):
+      nats += float(sums["nats"].sum(dtype=np.float64))
+      tokens += int(sums["tokens"].sum())
     return figures(nats, tokens, records.info) | {"tokens": float(tokens)} | baselines()
 
   return evaluate
@@ -77,15 +77,17 @@ def perplexity(
 
 def figures(nats: float, tokens: float, info: Mapping[str, Any], row: str = "") -> dict[str, float]:
   """The cells of one row of the table: `nats` over a text of `tokens` tokens and `info["bytes"]` bytes."""
-  found = {f"{row}loss": nats / tokens, f"{row}perplexity": math.exp(min(nats / tokens, 700.0))}
-  return found | ({f"{row}bits_per_byte": nats / math.log(2) / info["bytes"]} if "bytes" in info else {})
+  metrics = {f"{row}loss": nats / tokens, f"{row}perplexity": math.exp(min(nats / tokens, 700.0))}
+  return metrics | ({f"{row}bits_per_byte": nats / math.log(2) / info["bytes"]} if "bytes" in info else {})
 
 
 def ngrams(records: Any, train_records: Any, order: int) -> dict[str, float]:
   """What n-grams over tokens and over bytes reach on the text of `records`, counted on that of `train_records`."""
-  encoder, other = (kind.info["tokenizer"] for kind in (records, train_records))
-  if encoder.name != other.name:
-    raise UserError(f"perplexity: data have the tokenizer {encoder.name}, train_data {other.name}. Give both the same.")
+  encoder, train_encoder = (kind.info["tokenizer"] for kind in (records, train_records))
+  if encoder.name != train_encoder.name:
+    raise UserError(
+      f"perplexity: data have the tokenizer {encoder.name}, train_data {train_encoder.name}. Give both the same."
+    )
   test, train = stream(records), stream(train_records)
   tokens = len(test) - 1  # the first symbol is given, not predicted
 
@@ -93,11 +95,11 @@ def ngrams(records: Any, train_records: Any, order: int) -> dict[str, float]:
     nats = -ngram.log_probabilities(ngram.fit(train, vocab_size, order), test)[1:].sum()
     return figures(float(nats), tokens, records.info, row=f"{kind}_{order}gram/")
 
-  found = score("tokens", train, test, encoder.vocab_size)
+  metrics = score("tokens", train, test, encoder.vocab_size)
   test, train = as_bytes(test, encoder), as_bytes(train, encoder)
   if np.sum(test < END) == records.info["bytes"]:
-    found |= score("bytes", train, test, END + 1)
-  return found
+    metrics |= score("bytes", train, test, END + 1)
+  return metrics
 
 
 def stream(records: Any) -> np.ndarray:
@@ -114,9 +116,9 @@ END = 256  # Stands between documents; bytes are 0 to 255.
 def as_bytes(tokens: np.ndarray, encoder: Any) -> np.ndarray:
   """The same row with every document as its UTF-8 bytes, and END where a document ends (and at the start)."""
   eos = encoder.eos if encoder.eos is not None else encoder.sep
-  ends = np.flatnonzero(tokens == eos)
+  boundaries = np.flatnonzero(tokens == eos)
   parts = [np.array([END])]
-  for start, end in zip(ends, ends[1:], strict=False):
+  for start, end in zip(boundaries, boundaries[1:], strict=False):
     text = encoder.decode(tokens[start + 1 : end].tolist())
     parts += [np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8), np.array([END])]
   return np.concatenate(parts).astype(np.int64)

@@ -36,8 +36,8 @@ def chance(right: np.ndarray, k: int) -> float:
   """The recall of a ranking drawn at random: 1 - C(n - m, k) / C(n, k) for m right answers of n, over all queries."""
   answers = right.shape[1]
   k = min(k, answers)
-  many, queries = np.unique(right.sum(axis=1), return_counts=True)
-  missed = [comb(answers - int(m), k) / comb(answers, k) for m in many]
+  counts, queries = np.unique(right.sum(axis=1), return_counts=True)
+  missed = [comb(answers - int(m), k) / comb(answers, k) for m in counts]
   return float(1 - np.average(missed, weights=queries))
 
 

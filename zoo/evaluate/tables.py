@@ -30,7 +30,7 @@ def table(metrics: Mapping[str, float], title: str = "") -> str:
 
 def _column(values: list[float | None]) -> list[str]:
   """Counts whole, shares and losses to four places, large numbers to six digits, a dash for what was not measured."""
-  known = [value for value in values if value is not None]
-  counts = all(float(value).is_integer() for value in known) and max(known) > 1
+  measured = [value for value in values if value is not None]
+  counts = all(float(value).is_integer() for value in measured) and max(measured) > 1
   show = lambda value: f"{value:.0f}" if counts else f"{value:.4f}" if abs(value) < 1000 else f"{value:.6g}"
   return ["-" if value is None else show(value) for value in values]

@@ -19,11 +19,11 @@ def scores(texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
   """
   sacrebleu, rouge = package("sacrebleu"), package("rouge_score.rouge_scorer")
   scorer = rouge.RougeScorer(list(ROUGE), use_stemmer=True)
-  found = [scorer.score(reference, text) for text, reference in zip(texts, references, strict=True)]
+  rouge_scores = [scorer.score(reference, text) for text, reference in zip(texts, references, strict=True)]
   return {
     "bleu": sacrebleu.corpus_bleu(list(texts), [list(references)]).score,
     "chrf": sacrebleu.corpus_chrf(list(texts), [list(references)]).score,
-    **{name: 100 * float(np.mean([one[name].fmeasure for one in found])) for name in ROUGE},
+    **{name: 100 * float(np.mean([scored[name].fmeasure for scored in rouge_scores])) for name in ROUGE},
   }
 
 
@@ -32,7 +32,7 @@ def package(name: str) -> Any:
   try:
     return importlib.import_module(name)
   except ImportError as error:
-    missing = name.partition(".")[0]
+    distribution = name.partition(".")[0]
     raise UserError(
-      f"generation scores texts with {missing}, which is not installed. Install it with: {install('scores')}."
+      f"generation scores texts with {distribution}, which is not installed. Install it with: {install('scores')}."
     ) from error

@@ -77,16 +77,16 @@ def zero_shot(
     return mean / np.linalg.norm(mean, axis=-1, keepdims=True)
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
-    found = gather(embed_image, params, records, batch_size)
-    label = found["label"]
+    embeddings = gather(embed_image, params, records, batch_size)
+    label = embeddings["label"]
     if label.max() >= len(names):
       raise UserError(
         f"zero_shot: there is a label {label.max()} but only {len(names)} class names, for 0 to {len(names) - 1}."
       )
     right = label[:, None] == np.arange(len(names))[None]
-    places = ranking.ranks(found["image"].astype(np.float32) @ classes(params).T, right)
+    ranks = ranking.ranks(embeddings["image"].astype(np.float32) @ classes(params).T, right)
     at = [k for k in (1, 5) if k < len(names)]
-    row = {f"top{k}": ranking.recall(places, k) for k in at}
-    return row | {f"chance/top{k}": ranking.chance(right, k) for k in at}
+    metrics = {f"top{k}": ranking.recall(ranks, k) for k in at}
+    return metrics | {f"chance/top{k}": ranking.chance(right, k) for k in at}
 
   return evaluate

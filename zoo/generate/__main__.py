@@ -47,31 +47,31 @@ class Parser(argparse.ArgumentParser):
 
 def parser() -> argparse.ArgumentParser:
   """The flags."""
-  found = Parser(prog="python -m zoo.generate", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-  found.add_argument("--model", required=True, help="a run's folder, a published model's folder, or an id of the hub")
-  found.add_argument("--prompt", action="append", help="a text to go on from, or to answer; may be given several times")
-  found.add_argument("--tokenizer", help="another than the model's own: a name or a path")
-  found.add_argument("--max-new-tokens", type=int, help="how many tokens at most (100, or as fit in max_length)")
-  found.add_argument("--min-new-tokens", type=int, help="no end before so many (0)")
-  found.add_argument("--temperature", type=float, help="0 takes the likeliest token (0)")
-  found.add_argument("--top-k", type=int, help="draw among the k likeliest tokens")
-  found.add_argument("--top-p", type=float, help="draw among the likeliest that hold this much probability")
-  found.add_argument("--min-p", type=float, help="draw among those at least this fraction as likely as the likeliest")
-  found.add_argument("--repetition-penalty", type=float, help="above 1: says again less often what was said")
-  found.add_argument("--no-repeat-ngram", type=int, help="so many tokens in a row do not occur twice")
-  found.add_argument("--num-beams", type=int, help="above 1: beam search (1)")
-  found.add_argument("--length-penalty", type=float, help="of beam search (1)")
-  found.add_argument("--suppress", type=int, nargs="+", metavar="TOKEN", help="tokens that are never chosen")
-  found.add_argument(
+  flags = Parser(prog="python -m zoo.generate", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+  flags.add_argument("--model", required=True, help="a run's folder, a published model's folder, or an id of the hub")
+  flags.add_argument("--prompt", action="append", help="a text to go on from, or to answer; may be given several times")
+  flags.add_argument("--tokenizer", help="another than the model's own: a name or a path")
+  flags.add_argument("--max-new-tokens", type=int, help="how many tokens at most (100, or as fit in max_length)")
+  flags.add_argument("--min-new-tokens", type=int, help="no end before so many (0)")
+  flags.add_argument("--temperature", type=float, help="0 takes the likeliest token (0)")
+  flags.add_argument("--top-k", type=int, help="draw among the k likeliest tokens")
+  flags.add_argument("--top-p", type=float, help="draw among the likeliest that hold this much probability")
+  flags.add_argument("--min-p", type=float, help="draw among those at least this fraction as likely as the likeliest")
+  flags.add_argument("--repetition-penalty", type=float, help="above 1: says again less often what was said")
+  flags.add_argument("--no-repeat-ngram", type=int, help="so many tokens in a row do not occur twice")
+  flags.add_argument("--num-beams", type=int, help="above 1: beam search (1)")
+  flags.add_argument("--length-penalty", type=float, help="of beam search (1)")
+  flags.add_argument("--suppress", type=int, nargs="+", metavar="TOKEN", help="tokens that are never chosen")
+  flags.add_argument(
     "--force", type=place, nargs="+", metavar="STEP=TOKEN", help="0=7 last=2: the first new token is 7, the last 2"
   )
-  found.add_argument("--cache-dtype", help="of cached keys and values, e.g. bfloat16 or int8")
-  found.add_argument("--ignore", help="entries of the model's files to leave unread, with commas between them")
-  found.add_argument("--plain", action="store_true", help="leave the model's generation_config.json unread")
-  found.add_argument("--seed", type=seed, default=0, help="of the draws (0)")
-  found.add_argument("--dtype", help="of the parameters, e.g. bfloat16")
-  found.add_argument("--traceback", action="store_true", help="show where an error comes from")
-  return found
+  flags.add_argument("--cache-dtype", help="of cached keys and values, e.g. bfloat16 or int8")
+  flags.add_argument("--ignore", help="entries of the model's files to leave unread, with commas between them")
+  flags.add_argument("--plain", action="store_true", help="leave the model's generation_config.json unread")
+  flags.add_argument("--seed", type=seed, default=0, help="of the draws (0)")
+  flags.add_argument("--dtype", help="of the parameters, e.g. bfloat16")
+  flags.add_argument("--traceback", action="store_true", help="show where an error comes from")
+  return flags
 
 
 def place(text: str) -> tuple[int, int]:
@@ -104,20 +104,20 @@ def main(argv: list[str]) -> int:
       )
     tokenizer = load_tokenizer(flags.tokenizer or flags.model)
     # Of a run a text stands behind an end, as in the training stream; else the tokenizer knows what goes around it.
-    own = (folder / MODEL).exists() or not is_published(folder)
-    asked = {name: getattr(flags, name) for name in KEYWORDS if getattr(flags, name) is not None}
+    is_run = (folder / MODEL).exists() or not is_published(folder)
+    keywords = {name: getattr(flags, name) for name in KEYWORDS if getattr(flags, name) is not None}
     if flags.force is not None:
-      asked["forced"] = dict(flags.force)
+      keywords["forced"] = dict(flags.force)
     entries, config, where = ({}, {}, "") if flags.plain else entries_of(folder, ignore[FILE])
-    over = {theirs for theirs, ours in COUNTS_ALL.items() if ours in asked}
+    over = {file_name for file_name, keyword in COUNTS_ALL.items() if keyword in keywords}
     entries = {name: value for name, value in entries.items() if name not in over}
     stated_options(entries, config, where, prompt_length=0)  # Refuses what is wrong before it waits for a prompt.
     rng = jax.random.key(flags.seed)
   for number, prompt in enumerate(prompts(flags.prompt)):
-    tokens = tokens_of(model, tokenizer, prompt, own)
+    tokens = tokens_of(model, tokenizer, prompt, is_run)
     stated = stated_options(entries, config, where, prompt_length=tokens.shape[1])
     stated["max_new_tokens"] = fitting(model, tokens, stated)
-    write(model, params, tokenizer, prompt, tokens, rng=jax.random.fold_in(rng, number), **{**stated, **asked})
+    write(model, params, tokenizer, prompt, tokens, rng=jax.random.fold_in(rng, number), **{**stated, **keywords})
   return 0
 
 
@@ -128,10 +128,10 @@ def prompts(given: list[str] | None) -> Iterable[str]:
   return (line.rstrip("\n") for line in sys.stdin)
 
 
-def tokens_of(model: Any, tokenizer: Any, prompt: str, own: bool) -> np.ndarray:
+def tokens_of(model: Any, tokenizer: Any, prompt: str, is_run: bool) -> np.ndarray:
   """int [1, length]; own: whether the model is a run's, whose texts stand behind an end."""
   eos = end_of(tokenizer)
-  if own and not encodes(model):
+  if is_run and not encodes(model):
     return np.array([[*(() if eos is None else (eos,)), *tokenizer.encode(prompt)]])
   tokens = tokenizer([prompt])["tokens"]
   return tokens if tokens.shape[1] else np.array([[tokenizer.bos if tokenizer.bos is not None else (eos or 0)]])
@@ -156,14 +156,14 @@ def write(model: Any, params: Any, tokenizer: Any, prompt: str, tokens: np.ndarr
   stated = options.pop("eos", eos)
   ends = () if stated is None else tuple(stated) if isinstance(stated, list) else (stated,)
   options.pop("num_return", None)  # The best one is shown.
-  said: list[int] = []
+  tokens_so_far: list[int] = []
   shown = 0
 
   def show(new: Iterable[int], last: bool = False) -> None:
     """Prints what is certain: bytes that are no whole letter yet wait for the next token."""
     nonlocal shown
-    said.extend(token for token in new if token not in ends)
-    text = tokenizer.decode(said, special=False)
+    tokens_so_far.extend(token for token in new if token not in ends)
+    text = tokenizer.decode(tokens_so_far, special=False)
     if last or not text.endswith("\ufffd"):
       print(text[shown:], end="", flush=True)
       shown = len(text)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from zoo.generate import rules
 from zoo.generate.prepared import prepared
-from zoo.generate.steps import decode_step, prefill, stopped, written
+from zoo.generate.steps import decode_step, prefill, right_aligned, stopped
 from zoo.layers.stack import unstack_layers
 
 LOST = -1e9  # The score of what must not be chosen.
@@ -51,7 +51,7 @@ STATIC = ("model", "room", "beams", "early_stopping", "ends")
 def begin(model, params, inputs, settings, length_penalty, *, room, beams, early_stopping, ends):
   """Reads the prompt and chooses the first tokens."""
   logits, position, state = prefill(model, params, **inputs, room=room)
-  text, valid = written(inputs, room)
+  text, valid = right_aligned(inputs, room)
   batch = text.shape[0]
   every = lambda tree: jax.tree.map(lambda array: jnp.repeat(array, beams, axis=0) if array.ndim else array, tree)
   start = jnp.full((batch, beams), LOST).at[:, 0].set(0.0)  # All are the same: one is followed.
@@ -75,25 +75,27 @@ def begin(model, params, inputs, settings, length_penalty, *, room, beams, early
 def advance(model, params, state, settings, length_penalty, *, room, beams, early_stopping, ends):
   """On until no text that goes on can become one of the best."""
 
-  def one(state):
+  def step(state):
     newest = jax.lax.dynamic_slice_in_dim(state.text, state.text.shape[1] - room + state.step - 1, 1, axis=1)[:, 0]
     logits, inner = decode_step(model, params, state.model, newest, state.position)
     state = state._replace(model=inner)
     return _further(state, logits, settings, length_penalty, room, beams, early_stopping, ends)
 
-  return jax.lax.while_loop(lambda state: state.going, one, state)
+  return jax.lax.while_loop(lambda state: state.going, step, state)
 
 
 def _further(state, logits, settings, length_penalty, room, beams, early_stopping, ends):
   """One token more; logits [batch * beams, vocab_size]."""
   batch, vocab_size = state.scores.shape[0], logits.shape[1]
   end = state.text.shape[1] - room + state.step
-  heard = rules.Text(state.text, state.valid, end, state.step, settings.steps)
-  chances = rules.apply(settings.rules, jax.nn.log_softmax(logits), heard).reshape(batch, beams, vocab_size)
+  text_so_far = rules.Text(state.text, state.valid, end, state.step, settings.steps)
+  log_probabilities = rules.apply(settings.rules, jax.nn.log_softmax(logits), text_so_far).reshape(
+    batch, beams, vocab_size
+  )
 
   # Even if every beam ended in each of its possible ends, as many texts would be left that go on.
   keep = max(2, 1 + ends) * beams
-  sums, index = jax.lax.top_k((chances + state.scores[:, :, None]).reshape(batch, -1), keep)
+  sums, index = jax.lax.top_k((log_probabilities + state.scores[:, :, None]).reshape(batch, -1), keep)
   source, token = index // vocab_size, (index % vocab_size).astype(jnp.int32)
   rows = (source + beams * jnp.arange(batch)[:, None]).reshape(-1)
   text = jax.lax.dynamic_update_slice(state.text[rows], token.reshape(-1, 1), (0, end))
@@ -104,7 +106,7 @@ def _further(state, logits, settings, length_penalty, room, beams, early_stoppin
   running = sums + hits * LOST
   scores, best = jax.lax.top_k(running, beams)
   from_rows = jnp.take_along_axis(rows.reshape(batch, keep), best, axis=1).reshape(-1)
-  kept = (best + keep * jnp.arange(batch)[:, None]).reshape(-1)
+  kept_rows = (best + keep * jnp.arange(batch)[:, None]).reshape(-1)
 
   new = text.reshape(batch, keep, -1)[:, :, -room:]
   full = state.finished.all(axis=1) & (early_stopping is True)
@@ -125,7 +127,7 @@ def _further(state, logits, settings, length_penalty, room, beams, early_stoppin
   if early_stopping is True:
     going &= ~finished.all()
   return Beams(
-    step, text[kept], valid[kept], scores, ended, ended_scores, finished, hopeful, going, state.position + 1,
+    step, text[kept_rows], valid[kept_rows], scores, ended, ended_scores, finished, hopeful, going, state.position + 1,
     _reordered(state.model, from_rows),
   )  # fmt: skip
 
@@ -152,6 +154,6 @@ def search(
   count = num_return or 1
   new = state.ended[:, :count, :new]
   prompt = jnp.broadcast_to(source.prompt[:, None], (*new.shape[:2], source.prompt.shape[1]))
-  found = [jnp.concatenate([prompt, new], axis=2), state.ended_scores[:, :count]]
-  found = found if num_return is not None else [array[:, 0] for array in found]
-  return tuple(found) if return_scores else found[0]
+  results = [jnp.concatenate([prompt, new], axis=2), state.ended_scores[:, :count]]
+  results = results if num_return is not None else [array[:, 0] for array in results]
+  return tuple(results) if return_scores else results[0]

@@ -73,8 +73,8 @@ def length_fits(model, prompt, max_new_tokens):
   """Refuses more tokens than the model has positions."""
   number("max_new_tokens", max_new_tokens, whole=True, least=1)
   if model.max_length is not None and prompt + max_new_tokens > model.max_length:
-    left = model.max_length - max_new_tokens
-    crop = f"Crop the prompt to its last {left} tokens or ask" if left > 0 else "Ask"
+    room = model.max_length - max_new_tokens
+    crop = f"Crop the prompt to its last {room} tokens or ask" if room > 0 else "Ask"
     raise UserError(
       f"A prompt of {prompt} and max_new_tokens {max_new_tokens} exceed the model's max_length {model.max_length}. "
       f"{crop} for fewer new ones."
@@ -89,15 +89,15 @@ def scalar(value):
 
 def number(name, value, *, whole=False, least=None, above=None, most=None, what=""):
   """Refuses what is no number, or is out of its range: `least` or `above` to `most`; `what` says what it may be."""
-  wanted = f"a {'whole ' if whole else ''}number"
+  description = f"a {'whole ' if whole else ''}number"
   if least is not None or above is not None:
-    wanted += f", {f'at least {least}' if above is None else f'above {above}'}"
-  wanted += "" if most is None else f" and at most {most}"
+    description += f", {f'at least {least}' if above is None else f'above {above}'}"
+  description += "" if most is None else f" and at most {most}"
   plain = scalar(value)
   fits = isinstance(plain, int if whole else int | float) and not isinstance(plain, bool)
   fits = fits and -(2**31) <= plain < 2**31 and (least is None or plain >= least)
   if not fits or (above is not None and plain <= above) or (most is not None and plain > most):
-    raise UserError(f"{name} is {shown(value)}. It must be {wanted}{what}.")
+    raise UserError(f"{name} is {shown(value)}. It must be {description}{what}.")
 
 
 def numbers(

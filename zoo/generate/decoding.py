@@ -16,8 +16,8 @@ from zoo.generate import beams, checks, rules
 from zoo.generate.prepared import prepared
 from zoo.generate.prompts import Settings, Source, stops
 from zoo.generate.sampling import sample
-from zoo.generate.starts import begun
-from zoo.generate.steps import decode_step, prefill, stopped, with_caches_for, written
+from zoo.generate.starts import first_tokens
+from zoo.generate.steps import decode_step, prefill, right_aligned, stopped, with_caches_for
 from zoo.layers.stack import unstack_layers
 
 
@@ -110,7 +110,7 @@ def generate(
   checks.cache_dtype_is_known(cache_dtype)
   if decoder_tokens is None and start_token is not None:
     checks.decodes(model)
-    decoder_tokens = begun(model, params, tokens, valid, start_token)
+    decoder_tokens = first_tokens(model, params, tokens, valid, start_token)
   source = Source.of(model, tokens, valid, decoder_tokens, decoder_valid, max_new_tokens)
   checks.numbers(
     temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, rng=rng,
@@ -138,7 +138,7 @@ def generate(
     top_p=None if top_p is None else jnp.float32(top_p),
     min_p=None if min_p is None else jnp.float32(min_p),
     rules=(
-      *rules.asked_for(
+      *rules.from_keywords(
         repetition_penalty=repetition_penalty, no_repeat_ngram=no_repeat_ngram, min_new_tokens=min_new_tokens,
         ends=ends, suppress=suppress, suppress_first=suppress_first, forced=forced,
       ),
@@ -165,10 +165,10 @@ def generate(
       state = advance(loop, layers, state, settings, jnp.int32(step + 1), **static)
       stream(np.asarray(state.token))
   new = state.text[:, -source.room :][:, :max_new_tokens]
-  whole, scores = jnp.concatenate([source.prompt, new], axis=1), state.scores
+  sequences, scores = jnp.concatenate([source.prompt, new], axis=1), state.scores
   if num_return is not None:
-    whole, scores = whole[:, None], None if scores is None else scores[:, None]
-  return (whole, scores[..., :max_new_tokens]) if scores is not None else whole
+    sequences, scores = sequences[:, None], None if scores is None else scores[:, None]
+  return (sequences, scores[..., :max_new_tokens]) if scores is not None else sequences
 
 
 class State(NamedTuple):
@@ -200,7 +200,7 @@ STATIC = ("model", "room", "top_k", "greedy", "scoring")
 def begin(model, params, inputs, settings, *, room, top_k, greedy, scoring):
   """Reads the prompt and chooses the first token. Compiled once per model, shapes and keywords."""
   logits, position, state = prefill(model, params, **inputs, room=room)
-  text, valid = written(inputs, room)
+  text, valid = right_aligned(inputs, room)
   rows = text.shape[0]
   state = State(
     step=jnp.int32(0),
@@ -222,16 +222,16 @@ def advance(model, params, state, settings, until, *, room, top_k, greedy, scori
   def unfinished(state):
     return (state.step < jnp.minimum(until, settings.steps)) & ~state.done.all()
 
-  def one(state):
+  def step(state):
     logits, inner = decode_step(model, params, state.model, state.token, state.position)
     return _chosen(state._replace(model=inner), logits, settings, room, top_k, greedy)
 
-  return jax.lax.while_loop(unfinished, one, state)
+  return jax.lax.while_loop(unfinished, step, state)
 
 
 def _chosen(state, logits, settings, room, top_k, greedy):
   """The state with one token more."""
-  logits = rules.apply(settings.rules, logits, heard(state, settings, room))
+  logits = rules.apply(settings.rules, logits, text_so_far(state, settings, room))
   if greedy:
     token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
   else:
@@ -249,6 +249,6 @@ def _chosen(state, logits, settings, room, top_k, greedy):
   return State(state.step + 1, token, state.position + 1, done, text, valid, scores, state.model)
 
 
-def heard(state, settings, room):
+def text_so_far(state, settings, room):
   """What rules are told."""
   return rules.Text(state.text, state.valid, state.text.shape[1] - room + state.step, state.step, settings.steps)

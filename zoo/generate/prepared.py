@@ -26,12 +26,12 @@ def prepared(model: Any, params: Any) -> Prepared:
   """
   loop = looped(model)
   if _on_cpu(params):
-    pair = (with_products(loop, kernel_first), _turned(params))
+    pair = (with_products(loop, kernel_first), _converted(params))
     return Prepared(pair, pair)
   if loop == model:
     return Prepared((model, params), (model, params))
-  needed = {name: part for name, part in params.items() if name != "encoder" or not encodes(model)}
-  return Prepared((model, params), (loop, _unstacked(needed)))
+  decoder_params = {name: part for name, part in params.items() if name != "encoder" or not encodes(model)}
+  return Prepared((model, params), (loop, _unstacked(decoder_params)))
 
 
 def _on_cpu(params):
@@ -41,26 +41,26 @@ def _on_cpu(params):
   return all(device.platform == "cpu" for leaf in leaves for device in leaf.devices())
 
 
-def _turned(params):
+def _converted(params):
   """Layers in a loop, with kernels turned; made once for the same arrays, and kept as long as those are.
 
   Arrays do not change, so it makes no difference to what comes out. It takes as much memory as the kernels do.
   """
   leaves, structure = jax.tree.flatten(params)
   key = (structure, *map(id, leaves))
-  if key not in _KEPT:
-    made = _outputs_first(params)
-    own = {id(leaf) for leaf in jax.tree.leaves(made)}
+  if key not in _CONVERTED:
+    converted = _outputs_first(params)
+    new_ids = {id(leaf) for leaf in jax.tree.leaves(converted)}
     # What is handed on as it was is held here too: only the others tell when nobody else has them any more.
-    changed = [leaf for leaf in leaves if id(leaf) not in own]
+    changed = [leaf for leaf in leaves if id(leaf) not in new_ids]
     if not changed:
-      return made
+      return converted
     for leaf in changed:
-      weakref.finalize(leaf, _KEPT.pop, key, None)
-    _KEPT[key] = made
-  return _KEPT[key]
+      weakref.finalize(leaf, _CONVERTED.pop, key, None)
+    _CONVERTED[key] = converted
+  return _CONVERTED[key]
 
 
-_KEPT: dict[tuple, Any] = {}
+_CONVERTED: dict[tuple, Any] = {}
 _unstacked = jax.jit(unstack_layers)
 _outputs_first = jax.jit(lambda params: outputs_first(unstack_layers(params)))

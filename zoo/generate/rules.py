@@ -37,8 +37,8 @@ class RepetitionPenalty(NamedTuple):
   def __call__(self, logits, text):
     """float32 [batch, vocab_size] -> the same"""
     rows = jnp.arange(logits.shape[0])[:, None]
-    seen = jnp.zeros(logits.shape, bool).at[rows, text.tokens].max(text.valid)
-    return jnp.where(seen, jnp.where(logits > 0, logits / self.penalty, logits * self.penalty), logits)
+    occurs = jnp.zeros(logits.shape, bool).at[rows, text.tokens].max(text.valid)
+    return jnp.where(occurs, jnp.where(logits > 0, logits / self.penalty, logits * self.penalty), logits)
 
 
 class NoRepeatNgram(NamedTuple):
@@ -108,13 +108,13 @@ class Forced(NamedTuple):
 
   def __call__(self, logits, text):
     """float32 [batch, vocab_size] -> the same"""
-    here = jnp.where(self.places < 0, self.places + text.steps, self.places) == text.step
-    token = self.tokens[len(here) - 1 - jnp.argmax(here[::-1])]
+    is_forced = jnp.where(self.places < 0, self.places + text.steps, self.places) == text.step
+    token = self.tokens[len(is_forced) - 1 - jnp.argmax(is_forced[::-1])]
     only = jnp.where(jnp.arange(logits.shape[-1]) == token, 0.0, -jnp.inf)[None]
-    return jnp.where(here.any(), only, logits)
+    return jnp.where(is_forced.any(), only, logits)
 
 
-def asked_for(
+def from_keywords(
   *,
   repetition_penalty=None,
   no_repeat_ngram=None,
@@ -126,21 +126,21 @@ def asked_for(
 ):
   """The rules of these keywords of `generate`, in the order in which transformers applies them."""
   ints = lambda values: jnp.asarray(list(values), jnp.int32)
-  found = []
+  rules = []
   if repetition_penalty not in (None, 1):
-    found.append(RepetitionPenalty(jnp.float32(repetition_penalty)))
+    rules.append(RepetitionPenalty(jnp.float32(repetition_penalty)))
   if no_repeat_ngram:
-    found.append(NoRepeatNgram(jnp.arange(no_repeat_ngram - 1, 0, -1)))
+    rules.append(NoRepeatNgram(jnp.arange(no_repeat_ngram - 1, 0, -1)))
   if min_new_tokens and len(ends):
-    found.append(MinNewTokens(jnp.int32(min_new_tokens), ints(ends)))
+    rules.append(MinNewTokens(jnp.int32(min_new_tokens), ints(ends)))
   if forced:
-    found.append(Forced(ints(forced), ints(forced.values())))
+    rules.append(Forced(ints(forced), ints(forced.values())))
   if len(suppress):
-    found.append(Suppress(ints(suppress)))
+    rules.append(Suppress(ints(suppress)))
   if len(suppress_first):
     first = next(step for step in range(len(forced or ()) + 1) if step not in (forced or ()))
-    found.append(SuppressFirst(ints(suppress_first), jnp.int32(first)))
-  return tuple(found)
+    rules.append(SuppressFirst(ints(suppress_first), jnp.int32(first)))
+  return tuple(rules)
 
 
 def apply(rules, logits, text):

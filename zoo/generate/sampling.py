@@ -6,25 +6,25 @@ import jax.numpy as jnp
 
 def sample(rng, logits, temperature, top_k=None, top_p=None, min_p=None):
   """Draws from logits [batch, vocab_size] -> tokens int32 [batch]. Arguments as in `generate`; temperature above 0."""
-  logits, tokens = _kept(logits, temperature, top_k, top_p, min_p)
-  drawn = jax.random.categorical(rng, logits)
+  logits, tokens = _filtered(logits, temperature, top_k, top_p, min_p)
+  choice = jax.random.categorical(rng, logits)
   if tokens is None:
-    return drawn.astype(jnp.int32)
-  return jnp.take_along_axis(tokens, drawn[:, None], axis=1)[:, 0].astype(jnp.int32)
+    return choice.astype(jnp.int32)
+  return jnp.take_along_axis(tokens, choice[:, None], axis=1)[:, 0].astype(jnp.int32)
 
 
-def chances(logits, temperature, top_k=None, top_p=None, min_p=None):
+def probabilities(logits, temperature, top_k=None, top_p=None, min_p=None):
   """What `sample` draws from: logits [..., vocab_size] -> probabilities float32 [..., vocab_size]"""
   flat = logits.reshape(-1, logits.shape[-1])
-  kept, tokens = _kept(flat, temperature, top_k, top_p, min_p)
-  found = jax.nn.softmax(kept)
+  filtered, tokens = _filtered(flat, temperature, top_k, top_p, min_p)
+  probabilities = jax.nn.softmax(filtered)
   if tokens is not None:
     rows = jnp.arange(flat.shape[0])[:, None]
-    found = jnp.zeros(flat.shape, found.dtype).at[rows, tokens].set(found)
-  return found.reshape(logits.shape)
+    probabilities = jnp.zeros(flat.shape, probabilities.dtype).at[rows, tokens].set(probabilities)
+  return probabilities.reshape(logits.shape)
 
 
-def _kept(logits, temperature, top_k, top_p, min_p):
+def _filtered(logits, temperature, top_k, top_p, min_p):
   """-> logits [batch, k] and their tokens int32 [batch, k], or None: all in the order of the vocabulary."""
   logits, tokens = logits.astype(jnp.float32) / temperature, None
   if top_k is not None or top_p is not None:

@@ -12,8 +12,8 @@ from zoo.errors import UserError
 from zoo.generate import checks
 from zoo.generate.prepared import prepared
 from zoo.generate.prompts import Source
-from zoo.generate.sampling import chances
-from zoo.generate.steps import decode_step, encodes, further, prefill
+from zoo.generate.sampling import probabilities
+from zoo.generate.steps import decode_step, decode_steps, encodes, prefill
 from zoo.layers import caches
 from zoo.layers.attention import with_caches
 from zoo.layers.stack import unstack_layers
@@ -41,27 +41,29 @@ def speculate(
     UserError: the models do not fit together, or an argument is out of its range.
   """
   checks.numbers(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, rng=rng)
-  for one in (model, draft):
-    checks.decodes(one)
+  for decoder in (model, draft):
+    checks.decodes(decoder)
   if model.vocab_size != draft.vocab_size:
     raise UserError(
       f"The draft's vocabulary has {draft.vocab_size} tokens, the model's {model.vocab_size}. Choose another draft."
     )
-  for one in (model, draft):
-    source = Source.of(one, tokens, valid, None, None, max_new_tokens)
-    if encodes(one):
-      raise UserError(f"Speculative decoding goes on from a text; a {type(one).__name__} answers one. Use generate.")
+  for decoder in (model, draft):
+    source = Source.of(decoder, tokens, valid, None, None, max_new_tokens)
+    if encodes(decoder):
+      raise UserError(
+        f"Speculative decoding goes on from a text; a {type(decoder).__name__} answers one. Use generate."
+      )
   checks.number("draft_tokens", draft_tokens, whole=True, least=1)
   checks.vocabulary_holds(model, eos=() if eos is None else (eos,))
   checks.number("pad", 0 if pad is None else pad, whole=True)
   size = source.columns + draft_tokens
-  models = [with_caches(one, lambda attention: caches.Ring(size)) for one in (model, draft)]
+  models = [with_caches(decoder, lambda attention: caches.Ring(size)) for decoder in (model, draft)]
   static = {"room": source.room, "top_k": None if top_k is None else min(top_k, model.vocab_size)}
   static |= {"greedy": temperature == 0, "guesses": draft_tokens}
-  ready = [prepared(*each) for each in zip(models, (params, draft_params), strict=True)]
-  reads, loops = [each.reads for each in ready], [each.steps for each in ready]
+  ready = [prepared(*each_prepared) for each_prepared in zip(models, (params, draft_params), strict=True)]
+  reads, loops = [each_prepared.reads for each_prepared in ready], [each_prepared.steps for each_prepared in ready]
   new = _speculate(
-    *(reader for reader, _ in reads), *(told for _, told in reads), [layers for _, layers in loops],
+    *(reader for reader, _ in reads), *(model_params for _, model_params in reads), [layers for _, layers in loops],
     source.inputs["tokens"], source.inputs["valid"],
     jax.random.key(0) if rng is None else rng, jnp.int32(max_new_tokens),
     jnp.float32(temperature or 1.0),
@@ -89,7 +91,7 @@ def _speculate(
     """Probabilities [..., vocab_size] that a token is drawn by."""
     if greedy:
       return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
-    return chances(logits, temperature, top_k, top_p, min_p)
+    return probabilities(logits, temperature, top_k, top_p, min_p)
 
   def draw(key, probabilities):
     return jax.random.categorical(key, jnp.log(probabilities)).astype(jnp.int32)
@@ -112,31 +114,31 @@ def _speculate(
     carry, (guessed, guess_chance) = jax.lax.scan(guess, (state["draft"], token), jnp.arange(guesses + 1))
     guessed = guessed[:guesses].T  # [batch, guesses]
     guess_chance = jnp.moveaxis(guess_chance, 0, 1)[:, :guesses]
-    read = jnp.concatenate([token[:, None], guessed], axis=1)
-    places = start[:, None] + jnp.arange(guesses + 1)[None]
-    logits, inner = further(loops[0], layers[0], state["model"], read, places)
+    tokens_read = jnp.concatenate([token[:, None], guessed], axis=1)
+    positions = start[:, None] + jnp.arange(guesses + 1)[None]
+    logits, inner = decode_steps(loops[0], layers[0], state["model"], tokens_read, positions)
     chance = likely(logits)  # [batch, guesses + 1, vocab_size]
 
     take = lambda array: jnp.take_along_axis(array[:, :guesses], guessed[:, :, None], axis=2)[:, :, 0]
     luck = jax.random.uniform(jax.random.fold_in(key, guesses + 1), (batch, guesses))
     accepted = jnp.cumprod(luck * take(guess_chance) < take(chance), axis=1)
-    taken = accepted.sum(axis=1)  # [batch], 0 to guesses
+    num_accepted = accepted.sum(axis=1)  # [batch], 0 to guesses
     # Where a guess is refused, the next token is drawn from what the draft gave too little; else from the model's own.
-    missing = jnp.maximum(chance[:, :guesses] - guess_chance, 0)
-    rest = jnp.concatenate([missing, chance[:, guesses:]], axis=1)
-    rest = jnp.take_along_axis(rest, taken[:, None, None], axis=1)[:, 0]
-    last = draw(jax.random.fold_in(key, guesses + 2), rest / rest.sum(axis=-1, keepdims=True))
+    residual = jnp.maximum(chance[:, :guesses] - guess_chance, 0)
+    candidates = jnp.concatenate([residual, chance[:, guesses:]], axis=1)
+    candidates = jnp.take_along_axis(candidates, num_accepted[:, None, None], axis=1)[:, 0]
+    last = draw(jax.random.fold_in(key, guesses + 2), candidates / candidates.sum(axis=-1, keepdims=True))
     fresh = jnp.concatenate([guessed, jnp.zeros((batch, 1), jnp.int32)], axis=1)
-    fresh = fresh.at[rows[:, 0], taken].set(last)
+    fresh = fresh.at[rows[:, 0], num_accepted].set(last)
 
     # A row that has all its tokens, or has ended, stands still.
     going = state["count"] < steps
-    real = (jnp.arange(guesses + 1)[None] <= taken[:, None]) & going[:, None]
-    place = jnp.where(real, state["count"][:, None] + jnp.arange(guesses + 1)[None], state["new"].shape[1])
-    new = state["new"].at[rows, place].set(fresh, mode="drop")
+    real = (jnp.arange(guesses + 1)[None] <= num_accepted[:, None]) & going[:, None]
+    column = jnp.where(real, state["count"][:, None] + jnp.arange(guesses + 1)[None], state["new"].shape[1])
+    new = state["new"].at[rows, column].set(fresh, mode="drop")
     ended = (real & (fresh == eos)).any(axis=1)
-    count = jnp.where(ended, steps, state["count"] + jnp.where(going, taken + 1, 0))
-    move = jnp.where(going, taken + 1, 0)
+    count = jnp.where(ended, steps, state["count"] + jnp.where(going, num_accepted + 1, 0))
+    move = jnp.where(going, num_accepted + 1, 0)
     return {
       "round": state["round"] + 1,
       "token": jnp.where(going, last, token),
@@ -148,7 +150,7 @@ def _speculate(
     }
 
   logits, position, inner = prefill(model, params, tokens, valid, 0)
-  _, _, other = prefill(draft, draft_params, tokens, valid, 0)
+  _, _, draft_state = prefill(draft, draft_params, tokens, valid, 0)
   first = draw(jax.random.fold_in(jax.random.fold_in(rng, 0), guesses + 3), likely(logits))
   state = {
     "round": jnp.int32(0),
@@ -157,7 +159,7 @@ def _speculate(
     "count": jnp.where(first == eos, steps, 1),
     "new": jnp.full((batch, room + guesses + 1), pad).at[:, 0].set(first),
     "model": unstack_layers(inner),
-    "draft": unstack_layers(other),
+    "draft": unstack_layers(draft_state),
   }
   new = jax.lax.while_loop(unfinished, round_of, state)["new"]
   ends = jnp.cumsum(new == eos, axis=1) - (new == eos)

@@ -12,7 +12,9 @@ from zoo.generate import checks
 from zoo.generate.steps import encodes, prefill
 
 
-def begun(model: Any, params: Any, tokens: Any, valid: Any, start: int | Sequence[int | Sequence[int]]) -> jax.Array:
+def first_tokens(
+  model: Any, params: Any, tokens: Any, valid: Any, start: int | Sequence[int | Sequence[int]]
+) -> jax.Array:
   """The first tokens of every answer.
 
   Args:
@@ -30,17 +32,17 @@ def begun(model: Any, params: Any, tokens: Any, valid: Any, start: int | Sequenc
   parts = list(start) if isinstance(start, Sequence) else [start]
   if not parts or isinstance(parts[0], Sequence) or any(isinstance(part, Sequence) and not part for part in parts):
     raise UserError(f"start_token is {shown(start)}. It must begin with a token, and hold tokens or lists of them.")
-  every = [token for part in parts for token in (part if isinstance(part, Sequence) else [part])]
-  checks.vocabulary_holds(model, start_token=every)
+  choices = [token for part in parts for token in (part if isinstance(part, Sequence) else [part])]
+  checks.vocabulary_holds(model, start_token=choices)
   tokens = jnp.asarray(tokens)
-  found = jnp.zeros((tokens.shape[0], 0), jnp.int32)
+  chosen = jnp.zeros((tokens.shape[0], 0), jnp.int32)
   for part in parts:
     if isinstance(part, Sequence):
-      token = _likeliest(model, params, tokens, valid, found, jnp.asarray(part, jnp.int32))
+      token = _likeliest(model, params, tokens, valid, chosen, jnp.asarray(part, jnp.int32))
     else:
       token = jnp.full(tokens.shape[0], part, jnp.int32)
-    found = jnp.concatenate([found, token[:, None]], axis=1)
-  return found
+    chosen = jnp.concatenate([chosen, token[:, None]], axis=1)
+  return chosen
 
 
 @functools.partial(jax.jit, static_argnames="model")

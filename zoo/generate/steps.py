@@ -33,13 +33,15 @@ def prefill(model, params, tokens, valid, room, *, decoder_tokens=None, decoder_
   """
   params = as_built(params)
   if not encodes(model):
-    logits, position, cache = _read(model, variables(params), tokens, valid)
+    logits, position, cache = _read_prompt(model, variables(params), tokens, valid)
     return logits, position, grow(cache, room)
   encoded = model.apply(variables(params), tokens, valid=valid, method="encode")
   if decoder_tokens is None:
     decoder_tokens = jnp.full((tokens.shape[0], 1), model.start_token, jnp.int32)
-  more = {"method": "decode", "of": (encoded,), "given": {} if valid is None else {"valid": valid}}
-  logits, position, cache = _read(model, variables(params), decoder_tokens, decoder_valid, "decoder_valid", **more)
+  more = {"method": "decode", "of": (encoded,), "keywords": {} if valid is None else {"valid": valid}}
+  logits, position, cache = _read_prompt(
+    model, variables(params), decoder_tokens, decoder_valid, "decoder_valid", **more
+  )
   state = {"cache": grow(cache, room), "encoded": encoded}
   return logits, position, state if valid is None else {**state, "valid": valid}
 
@@ -62,13 +64,13 @@ def with_caches_for(model, columns, dtype=None):
   return with_caches(model, choose)
 
 
-def _read(model, variables, tokens, valid, name="valid", *, of=(), given=None, **options):
+def _read_prompt(model, variables, tokens, valid, name="valid", *, of=(), keywords=None, **options):
   """Logits of the next token [batch, vocab_size], its position [batch], the cache."""
   valid = jnp.ones(tokens.shape, bool) if valid is None else valid
   positions = jnp.maximum(jnp.cumsum(valid, axis=1) - 1, 0).astype(jnp.int32)
   last = tokens.shape[1] - 1 - jnp.argmax(valid[:, ::-1], axis=1)
-  given = {"positions": positions, "predict": last[:, None], **(given or {}), name: valid}
-  logits, state = model.apply(variables, tokens, *of, **given, **options, mutable=["cache"])
+  keywords = {"positions": positions, "predict": last[:, None], **(keywords or {}), name: valid}
+  logits, state = model.apply(variables, tokens, *of, **keywords, **options, mutable=["cache"])
   return logits[:, 0], positions.max(axis=1) + 1, state["cache"]
 
 
@@ -82,19 +84,19 @@ def decode_step(model, params, state, tokens, positions):
   Returns:
     logits [batch, vocab_size] of the next one, state
   """
-  logits, state = further(model, params, state, tokens[:, None], positions[:, None])
+  logits, state = decode_steps(model, params, state, tokens[:, None], positions[:, None])
   return logits[:, 0], state
 
 
-def further(model, params, state, tokens, positions):
+def decode_steps(model, params, state, tokens, positions):
   """Several tokens further: int32 [batch, length] each -> logits [batch, length, vocab_size], state"""
   params = as_built(params)
   if not encodes(model):
-    logits, found = model.apply({**variables(params), "cache": state}, tokens, positions=positions, mutable=["cache"])
-    return logits, found["cache"]
-  given = {"positions": positions, "valid": state.get("valid"), "method": "decode", "mutable": ["cache"]}
-  logits, found = model.apply({**variables(params), "cache": state["cache"]}, tokens, state["encoded"], **given)
-  return logits, {**state, "cache": found["cache"]}
+    logits, updated = model.apply({**variables(params), "cache": state}, tokens, positions=positions, mutable=["cache"])
+    return logits, updated["cache"]
+  keywords = {"positions": positions, "valid": state.get("valid"), "method": "decode", "mutable": ["cache"]}
+  logits, updated = model.apply({**variables(params), "cache": state["cache"]}, tokens, state["encoded"], **keywords)
+  return logits, {**state, "cache": updated["cache"]}
 
 
 def grow(cache, room):
@@ -121,10 +123,10 @@ def stopped(text, valid, end, stop):
   return (alike | (stop < 0)[None]).all(axis=2).any(axis=1)
 
 
-def written(inputs, room):
+def right_aligned(inputs, room):
   """The prompt's real tokens so that all end in one column, `room` columns behind it, and which of them are real."""
   name = "decoder_" if "decoder_tokens" in inputs else ""
   tokens, valid = inputs[f"{name}tokens"], inputs[f"{name}valid"]
   order = jnp.argsort(valid, axis=1, stable=True)
-  given = [jnp.take_along_axis(array, order, axis=1) for array in (tokens, valid)]
-  return [jnp.pad(array, ((0, 0), (0, room))) for array in given]
+  aligned = [jnp.take_along_axis(array, order, axis=1) for array in (tokens, valid)]
+  return [jnp.pad(array, ((0, 0), (0, room))) for array in aligned]

@@ -117,13 +117,13 @@ def open_tensors(folder: pathlib.Path) -> Tensors | FlaxTensors:
 def _indexed(folder: pathlib.Path) -> dict[str, Place]:
   where = folder / INDEX
   weight_map = _weight_map(where, "safetensors")
-  held = {name: _places(folder / name) for name in sorted(set(weight_map.values()))}
-  lost = [name for name, file in weight_map.items() if name not in held[file]]
+  by_file = {name: _places(folder / name) for name in sorted(set(weight_map.values()))}
+  lost = [name for name, file in weight_map.items() if name not in by_file[file]]
   if lost:
     raise UserError(
       f"{where}: {lost[0]} is not in {weight_map[lost[0]]}, nor are {len(lost) - 1} others in their files."
     )
-  return {name: held[file][name] for name, file in weight_map.items()}
+  return {name: by_file[file][name] for name, file in weight_map.items()}
 
 
 def _weight_map(where: pathlib.Path, kind: str) -> dict[str, str]:
@@ -154,13 +154,13 @@ def _places(path: pathlib.Path) -> dict[str, Place]:
       f"{path} is no sound safetensors file: {str(error)[:200] or type(error).__name__}. Fetch it again."
     ) from None
   header.pop("__metadata__", None)
-  places = {}
+  locations = {}
   for name, entry in header.items():
     if entry["dtype"] not in DTYPES:
       raise UserError(f"{path}: tensor '{name}' is of type {entry['dtype']}. The zoo reads: {', '.join(DTYPES)}.")
     begin, _ = entry["data_offsets"]
-    places[name] = Place(path, np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"]), 8 + length + begin)
-  return places
+    locations[name] = Place(path, np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"]), 8 + length + begin)
+  return locations
 
 
 def local_folder(source: str | os.PathLike) -> pathlib.Path | None:

@@ -106,17 +106,17 @@ def entries_of(folder: pathlib.Path, ignore: Collection[str] = ()) -> tuple[dict
     entries, where = read_json(folder / FILE), str(folder / FILE)
     check_ignored(ignore, {where: entries})
   else:
-    known = SAME.keys() | DRAWN.keys() | OTHERS | NEUTRAL.keys()
-    entries, where = {name: value for name, value in config.items() if name in known}, str(folder / CONFIG)
+    read_names = SAME.keys() | DRAWN.keys() | OTHERS | NEUTRAL.keys()
+    entries, where = {name: value for name, value in config.items() if name in read_names}, str(folder / CONFIG)
   return {name: value for name, value in entries.items() if name not in ignore}, config, where
 
 
 def ignored(folder: os.PathLike, names: Collection[str]) -> dict[str, list[str]]:
   """Names to ignore, by the file of a published model that has them: what `zoo.load` and the above are to be given."""
-  place = pathlib.Path(folder)
-  if not names or not is_published(place):
+  path = pathlib.Path(folder)
+  if not names or not is_published(path):
     return {CONFIG: list(names), FILE: []}
-  files = {name: read_json(place / name) if (place / name).is_file() else {} for name in (CONFIG, FILE)}
+  files = {name: read_json(path / name) if (path / name).is_file() else {} for name in (CONFIG, FILE)}
   check_ignored(names, files)
   return {file: [name for name in names if has_entry(entries, name)] for file, entries in files.items()}
 
@@ -131,73 +131,73 @@ def options(
   answers = bool(config.get("is_encoder_decoder")) or config.get("model_type") in ENCODER_DECODERS
   whisper = config.get("model_type") == "whisper"
 
-  found = {ours: take(theirs, kind=kind) for theirs, (ours, kind) in SAME.items() if theirs in entries}
-  _check_values(found, where)
-  ends = found.get("eos", [])
-  ends = [token for token in _tokens("eos_token_id", ends if isinstance(ends, list) else [ends], where, low=None)]
-  if any(token < 0 for token in ends):  # Which no text ends in.
-    ends = [token for token in ends if token >= 0]
-    found["eos"] = ends or None
+  keywords = {ours: take(theirs, kind=kind) for theirs, (ours, kind) in SAME.items() if theirs in entries}
+  _check_values(keywords, where)
+  eos = keywords.get("eos", [])
+  eos = [token for token in _tokens("eos_token_id", eos if isinstance(eos, list) else [eos], where, low=None)]
+  if any(token < 0 for token in eos):  # Which no text ends in.
+    eos = [token for token in eos if token >= 0]
+    keywords["eos"] = eos or None
   for theirs in ("suppress_tokens", "begin_suppress_tokens"):
     ours, _ = SAME[theirs]
     # A Whisper's list may begin with -1, which is no token.
-    found[ours] = [token for token in _tokens(theirs, found.get(ours, []), where, low=None) if token >= 0]
-  if found.get("pad", 0) < 0:
-    del found["pad"]
+    keywords[ours] = [token for token in _tokens(theirs, keywords.get(ours, []), where, low=None) if token >= 0]
+  if keywords.get("pad", 0) < 0:
+    del keywords["pad"]
 
   if take("do_sample", False):
-    found |= drawn(take, where)
+    keywords |= drawn(take, where)
   for words in take("bad_words_ids", []):
     if not isinstance(words, list) or len(words) != 1:
       raise UserError(
         f"{where}: bad_words_ids has {shown(words)}. zoo.generate suppresses single tokens; write a rule for words of "
         "several (zoo.generate.rules)."
       )
-    found["suppress"] += [token for token in _tokens("bad_words_ids", words, where) if token not in ends]
+    keywords["suppress"] += [token for token in _tokens("bad_words_ids", words, where) if token not in eos]
 
-  found["forced"] = _forced(take, where)
+  keywords["forced"] = _forced(take, where)
   pairs = _pairs(take("forced_decoder_ids", None, list), where)
   if pairs and not whisper:
     raise UserError(
       f"{where}: forced_decoder_ids is {shown(pairs)}, which only a Whisper reads. {offer(['forced_decoder_ids'])} Or "
       "give generate `forced`."
     )
-  begin = _start(entries, config, take, pairs, where) if answers else None
-  if begin is not None and begin != config.get("decoder_start_token_id"):
-    found["start_token"] = begin
-  begun = len(begin) if isinstance(begin, list) else 1
-  if 0 in found["forced"] and not answers and prompt_length is None:
+  start_token = _start(entries, config, take, pairs, where) if answers else None
+  if start_token is not None and start_token != config.get("decoder_start_token_id"):
+    keywords["start_token"] = start_token
+  num_start_tokens = len(start_token) if isinstance(start_token, list) else 1
+  if 0 in keywords["forced"] and not answers and prompt_length is None:
     raise UserError(
       f"{where}: forced_bos_token_id is {shown(entries['forced_bos_token_id'])}. The reference puts it behind a prompt "
       f"of one token and behind no other: give load_generation_options prompt_length. {offer(['forced_bos_token_id'])}"
     )
-  before = begun if answers else prompt_length
+  before = num_start_tokens if answers else prompt_length
   if before != 1:  # Likewise behind the first token of an answer alone.
-    found["forced"].pop(0, None)
+    keywords["forced"].pop(0, None)
 
   lengths = take("max_length", kind=int), take("min_length", 0)
   if whisper and lengths[0] is not None:
-    lengths = min(lengths[0] + begun, whisper_places(config, where)), lengths[1]
+    lengths = min(lengths[0] + num_start_tokens, whisper_places(config, where)), lengths[1]
   # Theirs count what an answer begins with, but of a Whisper's longest, and a decoder's prompt.
-  add_lengths(found, *lengths, before, where)
+  add_lengths(keywords, *lengths, before, where)
   if take("num_return_sequences", 1) > 1:
-    found["num_return"] = entries["num_return_sequences"]
+    keywords["num_return"] = entries["num_return_sequences"]
   return {
     name: value
-    for name, value in found.items()
+    for name, value in keywords.items()
     if value is not None and not (name in AS_IT_IS and value == AS_IT_IS[name])
   }
 
 
 def _check_names(entries: Mapping[str, Any], where: str) -> None:
   """Refuses what `generate` does not do, and warns of what the reference does not do either."""
-  known, passed = reference.of_generation(), []
+  generation_entries, passed = reference.of_generation(), []
   for name, value in entries.items():
     if name in SAME or name in DRAWN or name in OTHERS or name in WHISPER or name in HARMLESS:
       continue
     if name in NEUTRAL and value == NEUTRAL[name]:
       continue
-    if name in NEUTRAL or known.changes(name, value):
+    if name in NEUTRAL or generation_entries.changes(name, value):
       raise UserError(
         f"{where}: {name} is {shown(value)}, which zoo.generate does not do. {offer([name])} Or give generate its "
         "keywords yourself."
@@ -211,28 +211,30 @@ def _check_names(entries: Mapping[str, Any], where: str) -> None:
     warnings.warn(f"{where} has {', '.join(passed[:8])}: passed over, for no reference reads it.", stacklevel=4)
 
 
-def _check_values(found: Mapping[str, Any], where: str) -> None:
+def _check_values(keywords: Mapping[str, Any], where: str) -> None:
   """Refuses numbers and words that mean nothing."""
-  if found.get("early_stopping", False) not in (True, False, "never"):
-    raise UserError(f"{where}: early_stopping is {shown(found['early_stopping'])}. It must be true, false or 'never'.")
+  if keywords.get("early_stopping", False) not in (True, False, "never"):
+    raise UserError(
+      f"{where}: early_stopping is {shown(keywords['early_stopping'])}. It must be true, false or 'never'."
+    )
   least = {"num_beams": 1, "max_new_tokens": 1, "min_new_tokens": 0, "no_repeat_ngram": 0}
   theirs = {ours: name for name, (ours, _) in SAME.items()}
-  for ours, value in found.items():
+  for ours, value in keywords.items():
     if ours in least and value is not None and value < least[ours]:
       raise UserError(f"{where}: {theirs[ours]} is {value}. It must be at least {least[ours]}.")
-  if found.get("repetition_penalty", 1) <= 0:
-    raise UserError(f"{where}: repetition_penalty is {found['repetition_penalty']}. It must be above 0.")
+  if keywords.get("repetition_penalty", 1) <= 0:
+    raise UserError(f"{where}: repetition_penalty is {keywords['repetition_penalty']}. It must be above 0.")
 
 
 def _forced(take: Any, where: str) -> dict[int, int]:
   """step -> the token that is chosen there; -1 is the last step."""
   forced: dict[int, int] = {}
-  for name, place in (("forced_bos_token_id", 0), ("forced_eos_token_id", -1)):
+  for name, step in (("forced_bos_token_id", 0), ("forced_eos_token_id", -1)):
     token = take(name, kind=(int, list))
     if isinstance(token, list) and len(token) != 1:
       raise UserError(f"{where}: {name} is {shown(token)}. zoo.generate forces one token at a place.")
     if token is not None:
-      forced[place] = _tokens(name, token if isinstance(token, list) else [token], where)[0]
+      forced[step] = _tokens(name, token if isinstance(token, list) else [token], where)[0]
   return forced
 
 
@@ -253,14 +255,14 @@ def _start(entries: Mapping[str, Any], config: Mapping[str, Any], take: Any, pai
   forced = _pairs(config.get("forced_decoder_ids"), where) if pairs is None else pairs
   if start is None:
     start = _whisper_start()
-  found = start_tokens(entries, start, forced, where)
-  return start if len(found) == 1 else found
+  start_sequence = start_tokens(entries, start, forced, where)
+  return start if len(start_sequence) == 1 else start_sequence
 
 
 def _whisper_start() -> int:
   """What a Whisper's config has where it does not say."""
-  known = reference.of("whisper")
-  return known.defaults["decoder_start_token_id"] if known else 50257
+  whisper = reference.of("whisper")
+  return whisper.defaults["decoder_start_token_id"] if whisper else 50257
 
 
 def _pairs(pairs: Any, where: str) -> list[tuple[int, int | None]] | None:

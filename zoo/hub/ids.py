@@ -47,8 +47,8 @@ def small_files_of(name: str) -> pathlib.Path:
 
 def _inside(folder: pathlib.Path, subfolder: str) -> pathlib.Path:
   if not (folder / subfolder).is_dir():
-    held = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir())[:8]) or "none"
-    raise UserError(f"{folder} has no subfolder '{subfolder}'. It has: {held}.")
+    subfolders = ", ".join(sorted(path.name for path in folder.iterdir() if path.is_dir())[:8]) or "none"
+    raise UserError(f"{folder} has no subfolder '{subfolder}'. It has: {subfolders}.")
   return folder / subfolder
 
 
@@ -89,8 +89,8 @@ def _near(repo: str) -> str:
 
 def _sentences(text: str, most: int = 300) -> str:
   """As many whole sentences of a text as fit, and the first one at least."""
-  first, *others = re.split(r"(?<=[.!?]) ", " ".join(text.split()))
-  for sentence in others:
+  first, *following = re.split(r"(?<=[.!?]) ", " ".join(text.split()))
+  for sentence in following:
     if len(first) + len(sentence) >= most:
       break
     first = f"{first} {sentence}"

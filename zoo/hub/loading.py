@@ -38,11 +38,11 @@ def load_published(
   where = str(folder / CONFIG)
   config = read_json(folder / CONFIG)
   table = tables.of_model_type(config.get("model_type"), where)
-  wanted = tables.choose_head(table, config, head, where)
+  chosen_head = tables.choose_head(table, config, head, where)
   tensors = open_tensors(folder)
   check_ignored(ignore, {where: config} | (preprocessing.described(folder) if ignore else {}))
   options = Options(config, where, len(tensors), reference=reference.of(config["model_type"]), ignore=ignore)
-  sizes = table.sizes(options, wanted, tensors)
+  sizes = table.sizes(options, chosen_head, tensors)
   options.done()
   model = build(tables.family_of(table), **sizes, preprocessing=preprocessing.published(folder, config, ignore))
   return model, read_params(tensors, table, model, str(folder), dtype, mesh, strategy, fresh_head=head is not None)
@@ -100,53 +100,55 @@ def read_params(
     UserError: tensors are missing, extra or misshapen, or differ where they must be equal.
   """
   shapes = shapes_of(model)
-  each = {name: leaf.shape for name, leaf in flatten(jax.eval_shape(unstack_layers, shapes)).items()}
+  target_shapes = {name: leaf.shape for name, leaf in flatten(jax.eval_shape(unstack_layers, shapes)).items()}
   sizes = sizes_of(model)
   rules = tables.by_ours(table.rules(sizes))
-  found = tables.canonical(tensors, table, where)
-  fresh = _without_tensors(rules, found, table, sizes) if fresh_head else set()
+  file_names = tables.canonical(tensors, table, where)
+  fresh = _without_tensors(rules, file_names, table, sizes) if fresh_head else set()
   if fresh:
     warnings.warn(f"{where} has no {', '.join(sorted(fresh))}: initialised at random. Train before use.", stacklevel=3)
-  names = _check(rules, each, found, tensors, table, sizes, where, fresh)
+  names = _check(rules, target_shapes, file_names, tensors, table, sizes, where, fresh)
 
   kind = np.dtype(np.float32) if dtype is None else jnp.dtype(dtype)
   placed = Placed(shapes, kind, mesh, strategy)
   for path, array in _initial(model, fresh, kind).items():
     placed.put(path, array)
   # Neighbours in the files are read one after the other: those that share a tensor read it once.
-  order = sorted(each.keys() - fresh, key=lambda path: rules[path][0].theirs)
-  with _one_ahead(tensors, [names[rule.theirs] for path in order for rule in rules[path]]) as read:
+  order = sorted(target_shapes.keys() - fresh, key=lambda path: rules[path][0].theirs)
+  with _prefetched(tensors, [names[rule.theirs] for path in order for rule in rules[path]]) as read:
     for path in order:
-      first, *others = rules[path]
+      first, *more = rules[path]
       if first.index is None:
-        placed.put(path, first.part(read(names[first.theirs]), each[path]), first.layout)
+        placed.put(path, first.part(read(names[first.theirs]), target_shapes[path]), first.layout)
         continue
-      whole = np.empty(each[path], kind)
-      for rule in (first, *others):
-        whole[rule.index] = rule.read(read(names[rule.theirs]), each[path])
-      placed.put(path, whole)
+      full = np.empty(target_shapes[path], kind)
+      for rule in (first, *more):
+        full[rule.index] = rule.read(read(names[rule.theirs]), target_shapes[path])
+      placed.put(path, full)
   return placed.tree()
 
 
-def _check(rules, each, found, tensors, table, sizes, where, fresh) -> dict[str, str]:
+def _check(rules, target_shapes, file_names, tensors, table, sizes, where, fresh) -> dict[str, str]:
   """theirs by the table -> name in the file, once everything is there, of the right shape, and nothing is left over."""
   names: dict[str, str] = {}
-  wanted: dict[str, tuple[int, ...]] = {}
+  expected: dict[str, tuple[int, ...]] = {}
   every = _all_names(table, sizes)
-  for path, shape in each.items():
+  for path, shape in target_shapes.items():
     if path not in rules:
       raise AssertionError(f"zoo/convert/{tables.family_of(table)}.py has no rule for {path}.")
     for rule in rules[path] if path not in fresh else ():
-      spelling = tables.lookup(rule.theirs, found, table, every)
-      names[rule.theirs] = found[spelling] if spelling else rule.theirs
-      wanted[names[rule.theirs]] = rule.shape(shape)
-  has = {name: tensors.shapes[name] for name in found.values()}
-  known = {spelling for name in every if (spelling := tables.lookup(name, found, table, every))}
-  spare = {found[name] for name in known | _repeats(table, found) | _spare(table, found)} - wanted.keys()
-  problems = mismatch({name: shape for name, shape in has.items() if name not in spare}, wanted, most=8)
+      spelling = tables.lookup(rule.theirs, file_names, table, every)
+      names[rule.theirs] = file_names[spelling] if spelling else rule.theirs
+      expected[names[rule.theirs]] = rule.shape(shape)
+  present = {name: tensors.shapes[name] for name in file_names.values()}
+  known_spellings = {spelling for name in every if (spelling := tables.lookup(name, file_names, table, every))}
+  spare = {
+    file_names[name] for name in known_spellings | _repeats(table, file_names) | _spare(table, file_names)
+  } - expected.keys()
+  problems = mismatch({name: shape for name, shape in present.items() if name not in spare}, expected, most=8)
   if problems:
     raise UserError(f"{where} does not hold a whole {tables.family_of(table)}: {problems}.")
-  _check_tied(table, found, tensors, where, every)
+  _check_tied(table, file_names, tensors, where, every)
   return names
 
 
@@ -155,38 +157,38 @@ def _all_names(table, sizes) -> set[str]:
   return {rule.theirs for head in table.HEADS for rule in table.rules(tables.with_head(table, sizes, head))}
 
 
-def _repeats(table, found) -> set[str]:
-  return {name for repeat in tables.tied(table) for name in tables.spellings(repeat, table)} & set(found)
+def _repeats(table, file_names) -> set[str]:
+  return {name for repeat in tables.tied(table) for name in tables.spellings(repeat, table)} & set(file_names)
 
 
-def _spare(table, found) -> set[str]:
-  return {name for name in getattr(table, "SPARE", ()) if name in found}
+def _spare(table, file_names) -> set[str]:
+  return {name for name in getattr(table, "SPARE", ()) if name in file_names}
 
 
-def _check_tied(table, found, tensors, where, every) -> None:
+def _check_tied(table, names, tensors, where, every) -> None:
   for repeat, original in tables.tied(table).items():
     if repeat in every:  # Of these sizes it is an array of its own.
       continue
-    first, second = tables.lookup(original, found, table), repeat if repeat in found else None
-    if second and first and first != second and not np.array_equal(tensors[found[first]], tensors[found[second]]):
+    first, second = tables.lookup(original, names, table), repeat if repeat in names else None
+    if second and first and first != second and not np.array_equal(tensors[names[first]], tensors[names[second]]):
       raise UserError(
-        f"{where}: '{found[second]}' differs from '{found[first]}', and in a {tables.family_of(table)} of the zoo they "
+        f"{where}: '{names[second]}' differs from '{names[first]}', and in a {tables.family_of(table)} of the zoo they "
         "are one array."
       )
 
 
-def _without_tensors(rules, found, table, sizes) -> set[str]:
+def _without_tensors(rules, file_names, table, sizes) -> set[str]:
   """The paths of parts that not every head has and of which the files have nothing at all."""
-  each = ({rule.ours for rule in table.rules(tables.with_head(table, sizes, head))} for head in table.HEADS)
-  core = set.intersection(*each)
+  paths_by_head = ({rule.ours for rule in table.rules(tables.with_head(table, sizes, head))} for head in table.HEADS)
+  core = set.intersection(*paths_by_head)
   parts: dict[str, list[str]] = {}
   for path in rules.keys() - core:
     parts.setdefault(path.partition("/")[0], []).append(path)
 
-  def has(path: str) -> bool:
-    return any(tables.lookup(rule.theirs, found, table) for rule in rules[path])
+  def is_present(path: str) -> bool:
+    return any(tables.lookup(rule.theirs, file_names, table) for rule in rules[path])
 
-  return {path for paths in parts.values() if not any(map(has, paths)) for path in paths}
+  return {path for paths in parts.values() if not any(map(is_present, paths)) for path in paths}
 
 
 def _initial(model, paths, kind) -> dict[str, np.ndarray]:
@@ -202,20 +204,20 @@ def _initial(model, paths, kind) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def _one_ahead(tensors: Mapping[str, np.ndarray], order: Iterable[str]) -> Generator[Callable[[str], np.ndarray]]:
+def _prefetched(tensors: Mapping[str, np.ndarray], order: Iterable[str]) -> Generator[Callable[[str], np.ndarray]]:
   """A function that returns the tensors of `order`, each while the next is being read; a repeated one is read once."""
   coming = [name for name, _ in itertools.groupby(order)]
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
     reading = {name: pool.submit(tensors.__getitem__, name) for name in coming[:1]}
-    held: dict[str, np.ndarray] = {}
+    current: dict[str, np.ndarray] = {}
 
     def read(name: str) -> np.ndarray:
-      if name not in held:
-        held.clear()
-        found = reading.pop(name).result()
+      if name not in current:
+        current.clear()
+        tensor = reading.pop(name).result()
         coming.pop(0)
         reading.update({following: pool.submit(tensors.__getitem__, following) for following in coming[:1]})
-        held[name] = found
-      return held[name]
+        current[name] = tensor
+      return current[name]
 
     yield read

@@ -81,9 +81,9 @@ class LogMel(NamedTuple):
         f"The sounds have the shape {shape}, which is a sound of {shape[1]} channel(s). Give one channel, sound[:, 0], "
         "or their mean, sound.mean(axis=1)."
       )
-    return {"features": np.stack([self._one(sound) for sound in (sounds if several else [sounds])])}
+    return {"features": np.stack([self._features(sound) for sound in (sounds if several else [sounds])])}
 
-  def _one(self, sound: Any) -> np.ndarray:
+  def _features(self, sound: Any) -> np.ndarray:
     try:
       sound = np.asarray(sound, np.float32)
     except (TypeError, ValueError):
@@ -93,11 +93,11 @@ class LogMel(NamedTuple):
       ) from None
     if sound.ndim != 1:
       raise UserError(f"A sound has the shape {sound.shape}. It must be one channel: [samples].")
-    whole = np.full(self.seconds * self.rate, self.silence, np.float32)
-    whole[: len(sound)] = sound[: len(whole)]
+    padded = np.full(self.seconds * self.rate, self.silence, np.float32)
+    padded[: len(sound)] = sound[: len(padded)]
     around = self.window // 2
-    whole = np.pad(whole, (around, around), mode="reflect").astype(np.float64)
-    frames = np.lib.stride_tricks.sliding_window_view(whole, self.window)[:: self.hop][:-1]
+    padded = np.pad(padded, (around, around), mode="reflect").astype(np.float64)
+    frames = np.lib.stride_tricks.sliding_window_view(padded, self.window)[:: self.hop][:-1]
     hann = np.hanning(self.window + 1)[:-1]
     power = np.abs(np.fft.rfft(frames * hann).astype(np.complex64), dtype=np.float64) ** 2  # [frames, frequencies]
     loud = np.log10(np.maximum(1e-10, power @ mel_filters(self.window // 2 + 1, self.bands, self.rate)))
@@ -109,8 +109,8 @@ def mel_filters(frequencies: int, bands: int, rate: int) -> np.ndarray:
   """[frequencies, bands]: triangles of equal area on Slaney's mel scale: even to 1 kHz, logarithmic above."""
 
   step = 27 / np.log(6.4)  # Bands for a factor of e, above 1 kHz, which is band 15.
-  ends = np.linspace(0, 15 + np.log(8000 / 1000) * step, bands + 2)
-  hertz = np.where(ends < 15, 200 * ends / 3, 1000 * np.exp((ends - 15) / step))
+  edges = np.linspace(0, 15 + np.log(8000 / 1000) * step, bands + 2)
+  hertz = np.where(edges < 15, 200 * edges / 3, 1000 * np.exp((edges - 15) / step))
   rise = np.linspace(0, rate // 2, frequencies)[:, None] - hertz[None]
   up, down = rise[:, :-2] / np.diff(hertz)[:-1], -rise[:, 2:] / np.diff(hertz)[1:]
   return np.maximum(0, np.minimum(up, down)) * (2 / (hertz[2:] - hertz[:-2]))

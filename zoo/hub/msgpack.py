@@ -92,14 +92,14 @@ def from_torch(path: Sequence[str], array: Any) -> Any:
 def _flax(rule: Rule, every: set[str]) -> Rule:
   if rule.index is not None:
     raise UserError(f"{rule.theirs} is made of several arrays: the zoo does not know how old Flax models called them.")
-  before, _, ours = rule.ours.rpartition("/")
+  before, _, last_of_ours = rule.ours.rpartition("/")
   *front, last = rule.theirs.split(".")
   if last == "weight":
     # A norm without a bias, which Flax did not have then, was one of their own making and kept torch's name.
-    own = ours == "scale" and f"{before}/bias" not in every
-    last = "weight" if own else ours
+    keeps_name = last_of_ours == "scale" and f"{before}/bias" not in every
+    last = "weight" if keeps_name else last_of_ours
   (groups, order), stretch = rule.layout, rule.stretch
-  if ours == "kernel":
+  if last_of_ours == "kernel":
     # Ours -> torch's -> theirs: most often two turns that undo each other, and nothing is left to do. A kernel that
     # torch keeps as we do is that of a `Conv1D`, a matrix.
     order = order or tuple(range(2 if groups is None else len(groups)))

@@ -84,7 +84,7 @@ def sizes(options: Options) -> dict[str, Any]:
   if read_at not in ("argmax", "eos"):
     raise text.refusal("pool_type", read_at, ["argmax", "eos"])
   eos = text.take("eos_id", 2)
-  found: dict[str, Any] = {
+  sizes: dict[str, Any] = {
     "embed_dim": count(model, "embed_dim"),
     "activation": "quick_gelu" if model.take("quick_gelu", False) else "gelu",
     "epsilon": epsilons[image.where],
@@ -100,36 +100,36 @@ def sizes(options: Options) -> dict[str, Any]:
     "eos": None if read_at == "argmax" else eos,
   }
   bias = model.take("init_logit_bias", None, (int, float))
-  found["logit_bias"] = None if bias is None else float(bias)
+  sizes["logit_bias"] = None if bias is None else float(bias)
   model.ignore("custom_text", "init_logit_scale", "nonscalar_logit_scale", "output_dict", "cast_dtype")
   for section in (image, text, model, options):
     section.done()
-  return found
+  return sizes
 
 
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
-  found = [Rule("logit_scale", "logit_scale")]
-  found += [Rule("logit_bias", "logit_bias")] if sizes["logit_bias"] is not None else []
+  rules = [Rule("logit_scale", "logit_scale")]
+  rules += [Rule("logit_bias", "logit_bias")] if sizes["logit_bias"] is not None else []
   for tower, front in (("image", "visual."), ("text", "")):
-    found += layer_rules(tower, front, sizes[f"{tower}_depth"], sizes[f"{tower}_dim"])
-  found += [Rule("image/class_token/embedding", "visual.class_embedding", layouts.FLAT)]
-  found += [Rule("image/patches/kernel", "visual.conv1.weight", layouts.CONV)]
-  found += [Rule("image/projection/kernel", "visual.proj"), Rule("text/projection/kernel", "text_projection")]
-  found += norm("image/pre_norm", "visual.ln_pre") + norm("image/norm", "visual.ln_post")
-  return found + embedding("text/embed", "token_embedding") + norm("text/norm", "ln_final")
+    rules += layer_rules(tower, front, sizes[f"{tower}_depth"], sizes[f"{tower}_dim"])
+  rules += [Rule("image/class_token/embedding", "visual.class_embedding", layouts.FLAT)]
+  rules += [Rule("image/patches/kernel", "visual.conv1.weight", layouts.CONV)]
+  rules += [Rule("image/projection/kernel", "visual.proj"), Rule("text/projection/kernel", "text_projection")]
+  rules += norm("image/pre_norm", "visual.ln_pre") + norm("image/norm", "visual.ln_post")
+  return rules + embedding("text/embed", "token_embedding") + norm("text/norm", "ln_final")
 
 
 def layer_rules(tower: str, front: str, depth: int, dim: int) -> list[Rule]:
   """Positions and layers of a tower, "text" or "image", whose names begin with `front`."""
-  found = [Rule(f"{tower}/positions/embedding", f"{front}positional_embedding")]
+  rules = [Rule(f"{tower}/positions/embedding", f"{front}positional_embedding")]
   for i in range(depth):
     ours, theirs = f"{tower}/stack/layer_{i}", f"{front}transformer.resblocks.{i}"
-    found += packed(f"{ours}/self_attention", f"{theirs}.attn.in_proj_{{}}", ("query", "key", "value"), dim)
-    found += layouts.heads_out(f"{ours}/self_attention/out", f"{theirs}.attn.out_proj")
-    found += mlp(f"{ours}/feed_forward", f"{theirs}.mlp.c_fc", f"{theirs}.mlp.c_proj")
-    found += norm(f"{ours}/attention_norm", f"{theirs}.ln_1") + norm(f"{ours}/mlp_norm", f"{theirs}.ln_2")
-  return found
+    rules += packed(f"{ours}/self_attention", f"{theirs}.attn.in_proj_{{}}", ("query", "key", "value"), dim)
+    rules += layouts.heads_out(f"{ours}/self_attention/out", f"{theirs}.attn.out_proj")
+    rules += mlp(f"{ours}/feed_forward", f"{theirs}.mlp.c_fc", f"{theirs}.mlp.c_proj")
+    rules += norm(f"{ours}/attention_norm", f"{theirs}.ln_1") + norm(f"{ours}/mlp_norm", f"{theirs}.ln_2")
+  return rules
 
 
 def packed(ours: str, theirs: str, parts: tuple[str, ...], dim: int) -> list[Rule]:

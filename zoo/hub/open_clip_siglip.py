@@ -61,7 +61,7 @@ def sizes(options: Options, tensors: Tensors) -> dict[str, Any]:
     raise model.refusal("init_logit_bias", None, ["a number: the loss of a SigLIP has a bias"])
   tower = timm_tower(options.entries)
   assert tower is not None
-  found = {
+  sizes = {
     **_image(options.where, tensors),
     "image_heads": NUM_HEADS[tower[1]],
     "image_size": open_clip.side(image, "image_size", 224),
@@ -72,34 +72,34 @@ def sizes(options: Options, tensors: Tensors) -> dict[str, Any]:
     "activation": _activation(options.where, text, tower[0]),
     "epsilon": 1e-6,
   }
-  if open_clip.count(model, "embed_dim") != found["image_dim"]:
-    raise model.refusal("embed_dim", model.entries["embed_dim"], [f"that of the image tower, {found['image_dim']}"])
+  if open_clip.count(model, "embed_dim") != sizes["image_dim"]:
+    raise model.refusal("embed_dim", model.entries["embed_dim"], [f"that of the image tower, {sizes['image_dim']}"])
   model.ignore("custom_text", "init_logit_scale", "nonscalar_logit_scale", "output_dict", "cast_dtype")
   for section in (image, text, model, options):
     section.done()
-  return found
+  return sizes
 
 
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
-  found = [Rule(name, name) for name in ("logit_scale", "logit_bias")]
-  found += open_clip.layer_rules("text", "", sizes["text_depth"], sizes["text_dim"]) + norm("text/norm", "ln_final")
-  found += embedding("text/embed", "token_embedding") + linear("text/projection", "text_projection")
-  found += [Rule("image/positions/embedding", f"{TRUNK}.pos_embed", layouts.ONE_BEFORE)]
-  found += [Rule("image/patches/kernel", f"{TRUNK}.patch_embed.proj.weight", layouts.CONV)]
-  found += [Rule("image/patches/bias", f"{TRUNK}.patch_embed.proj.bias")] + norm("image/norm", f"{TRUNK}.norm")
+  rules = [Rule(name, name) for name in ("logit_scale", "logit_bias")]
+  rules += open_clip.layer_rules("text", "", sizes["text_depth"], sizes["text_dim"]) + norm("text/norm", "ln_final")
+  rules += embedding("text/embed", "token_embedding") + linear("text/projection", "text_projection")
+  rules += [Rule("image/positions/embedding", f"{TRUNK}.pos_embed", layouts.ONE_BEFORE)]
+  rules += [Rule("image/patches/kernel", f"{TRUNK}.patch_embed.proj.weight", layouts.CONV)]
+  rules += [Rule("image/patches/bias", f"{TRUNK}.patch_embed.proj.bias")] + norm("image/norm", f"{TRUNK}.norm")
   dim = sizes["image_dim"]
   for i in range(sizes["image_depth"]):
     ours, theirs = f"image/stack/layer_{i}", f"{TRUNK}.blocks.{i}"
-    found += open_clip.packed(f"{ours}/self_attention", f"{theirs}.attn.qkv.{{}}", ("query", "key", "value"), dim)
-    found += layouts.heads_out(f"{ours}/self_attention/out", f"{theirs}.attn.proj")
-    found += mlp(f"{ours}/feed_forward", f"{theirs}.mlp.fc1", f"{theirs}.mlp.fc2")
-    found += norm(f"{ours}/attention_norm", f"{theirs}.norm1") + norm(f"{ours}/mlp_norm", f"{theirs}.norm2")
-  found += [Rule("image/pool/embedding", f"{POOL}.latent", layouts.ONE_BEFORE)]
-  found += layouts.heads("image/pool/attention/query", f"{POOL}.q")
-  found += open_clip.packed("image/pool/attention", f"{POOL}.kv.{{}}", ("key", "value"), dim)
-  found += layouts.heads_out("image/pool/attention/out", f"{POOL}.proj") + norm("image/pool/norm", f"{POOL}.norm")
-  return found + mlp("image/pool/mlp", f"{POOL}.mlp.fc1", f"{POOL}.mlp.fc2")
+    rules += open_clip.packed(f"{ours}/self_attention", f"{theirs}.attn.qkv.{{}}", ("query", "key", "value"), dim)
+    rules += layouts.heads_out(f"{ours}/self_attention/out", f"{theirs}.attn.proj")
+    rules += mlp(f"{ours}/feed_forward", f"{theirs}.mlp.fc1", f"{theirs}.mlp.fc2")
+    rules += norm(f"{ours}/attention_norm", f"{theirs}.norm1") + norm(f"{ours}/mlp_norm", f"{theirs}.norm2")
+  rules += [Rule("image/pool/embedding", f"{POOL}.latent", layouts.ONE_BEFORE)]
+  rules += layouts.heads("image/pool/attention/query", f"{POOL}.q")
+  rules += open_clip.packed("image/pool/attention", f"{POOL}.kv.{{}}", ("key", "value"), dim)
+  rules += layouts.heads_out("image/pool/attention/out", f"{POOL}.proj") + norm("image/pool/norm", f"{POOL}.norm")
+  return rules + mlp("image/pool/mlp", f"{POOL}.mlp.fc1", f"{POOL}.mlp.fc2")
 
 
 def _image(where: str, tensors: Tensors) -> dict[str, int]:

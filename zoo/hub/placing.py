@@ -40,8 +40,8 @@ class Placed:
   def put(self, path: str, array: np.ndarray, layout: Layout = SAME) -> None:
     """The parameter at `path`, layers one by one, is `array` read by `layout`."""
     target, layer = place_of(path, self.shapes)
-    place, shape = self.places[target], self.shapes[target].shape
-    part, part_shape = (place, shape) if layer is None else (_of_layer(place), shape[1:])
+    target_sharding, shape = self.places[target], self.shapes[target].shape
+    part, part_shape = (target_sharding, shape) if layer is None else (_of_layer(target_sharding), shape[1:])
     lies = _lies(part, layout, len(part_shape))
     # A double becomes single on the host: devices have none, unless jax_enable_x64 is set.
     if lies is None or array.nbytes < SMALL or array.dtype.itemsize > 4:
@@ -49,11 +49,13 @@ class Placed:
     raw = jax.make_array_from_callback(array.shape, lies, lambda index: array[index])
     if layer is None:
       turned = layout is SAME and array.dtype == self.dtype
-      leaf = raw if turned else _turn(layout, part_shape, self.dtype, place)(raw)
+      leaf = raw if turned else _turn(layout, part_shape, self.dtype, target_sharding)(raw)
     else:
       if target not in self.leaves:
-        self.leaves[target] = jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=place)(shape, self.dtype)
-      leaf = _write(layout, part_shape, place)(self.leaves[target], raw, layer)
+        self.leaves[target] = jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=target_sharding)(
+          shape, self.dtype
+        )
+      leaf = _write(layout, part_shape, target_sharding)(self.leaves[target], raw, layer)
     # One write may be under way while the next array is read; more would each hold what they write.
     if self.last is not None and not self.last.is_deleted():
       self.last.block_until_ready()
@@ -64,26 +66,30 @@ class Placed:
     return unflatten({name: self.leaves[name] for name in self.shapes})
 
 
-def _of_layer(place: Any) -> Any:
-  return NamedSharding(place.mesh, PartitionSpec(*place.spec[1:])) if isinstance(place, NamedSharding) else place
+def _of_layer(target_sharding: Any) -> Any:
+  return (
+    NamedSharding(target_sharding.mesh, PartitionSpec(*target_sharding.spec[1:]))
+    if isinstance(target_sharding, NamedSharding)
+    else target_sharding
+  )
 
 
-def _lies(place: Any, layout: Layout, ndim: int) -> Any:
+def _lies(target_sharding: Any, layout: Layout, ndim: int) -> Any:
   """Where an array as the file has it lies, so that turning it moves nothing; None if no sharding says that."""
-  if not isinstance(place, NamedSharding):
-    return place
-  spec = layout.spec((*place.spec, *(None,) * (ndim - len(place.spec))))
-  return None if spec is None else NamedSharding(place.mesh, PartitionSpec(*spec))
+  if not isinstance(target_sharding, NamedSharding):
+    return target_sharding
+  spec = layout.spec((*target_sharding.spec, *(None,) * (ndim - len(target_sharding.spec))))
+  return None if spec is None else NamedSharding(target_sharding.mesh, PartitionSpec(*spec))
 
 
 @functools.cache
-def _turn(layout: Layout, shape: tuple[int, ...], dtype: np.dtype, place: Any):
-  return jax.jit(lambda raw: layout.read(raw, shape).astype(dtype), out_shardings=place)
+def _turn(layout: Layout, shape: tuple[int, ...], dtype: np.dtype, target_sharding: Any):
+  return jax.jit(lambda raw: layout.read(raw, shape).astype(dtype), out_shardings=target_sharding)
 
 
 @functools.cache
-def _write(layout: Layout, shape: tuple[int, ...], place: Any):
+def _write(layout: Layout, shape: tuple[int, ...], target_sharding: Any):
   def write(leaf, raw, layer):
     return jax.lax.dynamic_update_index_in_dim(leaf, layout.read(raw, shape).astype(leaf.dtype), layer, 0)
 
-  return jax.jit(write, donate_argnums=0, out_shardings=place)
+  return jax.jit(write, donate_argnums=0, out_shardings=target_sharding)

@@ -45,8 +45,8 @@ def _mean_sqrt_len(hidden, valid, pooled):
 
 def _weightedmean(hidden, valid, pooled):
   # 1, 2, 3 ... from the first real token on, which padding on the left moves.
-  places = 1 + jnp.arange(hidden.shape[1])[None] - jnp.argmax(valid, axis=1)[:, None]
-  return _weighted(hidden, (pooled * places).astype(hidden.dtype))
+  positions = 1 + jnp.arange(hidden.shape[1])[None] - jnp.argmax(valid, axis=1)[:, None]
+  return _weighted(hidden, (pooled * positions).astype(hidden.dtype))
 
 
 def _lasttoken(hidden, valid, pooled):
@@ -58,8 +58,8 @@ def _weighted(hidden, weight):
   return (hidden * weight[..., None]).sum(1) / jnp.maximum(weight.sum(1), 1e-9)[:, None]
 
 
-def _at(hidden, place):
-  return jnp.take_along_axis(hidden, place[:, None, None], axis=1)[:, 0]
+def _at(hidden, position):
+  return jnp.take_along_axis(hidden, position[:, None, None], axis=1)[:, 0]
 
 
 # (hidden [batch, length, dim], valid, pooled bool [batch, length]) -> [batch, dim]

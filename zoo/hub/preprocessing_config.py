@@ -38,20 +38,26 @@ def config_of(model: Any) -> dict[str, Any] | None:
     default = {"resize": size, "resample": RESAMPLES[BICUBIC], "crop": [size, size]}
   processor = from_entries({**default, **image})
   if isinstance(processor, PatchProcessor):
-    own = {"image_processor_type": "Siglip2ImageProcessor", "do_resize": True, "patch_size": processor.patch_size}
-    return {**own, "max_num_patches": processor.most, **_plain_config(processor.plain)}
+    patch_config = {
+      "image_processor_type": "Siglip2ImageProcessor",
+      "do_resize": True,
+      "patch_size": processor.patch_size,
+    }
+    return {**patch_config, "max_num_patches": processor.most, **_plain_config(processor.plain)}
   edge = processor.edge
-  found = {"image_processor_type": "CLIPImageProcessor", "do_resize": edge is not None, **_plain_config(processor)}
-  found["do_center_crop"] = processor.crop is not None
+  entries = {"image_processor_type": "CLIPImageProcessor", "do_resize": edge is not None, **_plain_config(processor)}
+  entries["do_center_crop"] = processor.crop is not None
   if processor.crop is not None:
-    found["crop_size"] = dict(zip(("height", "width"), processor.crop))
+    entries["crop_size"] = dict(zip(("height", "width"), processor.crop))
   if edge is not None:
-    found["size"] = dict(zip(("height", "width"), edge)) if isinstance(edge, tuple) else {"shortest_edge": edge}
-  return found
+    entries["size"] = dict(zip(("height", "width"), edge)) if isinstance(edge, tuple) else {"shortest_edge": edge}
+  return entries
 
 
 def _plain_config(plain: ImageProcessor) -> dict[str, Any]:
-  found: dict[str, Any] = {"do_convert_rgb": True, "resample": plain.resample}
-  found |= {"do_rescale": plain.scale is not None, "do_normalize": plain.mean is not None}
-  found |= {} if plain.scale is None else {"rescale_factor": plain.scale}
-  return found if plain.mean is None else {**found, "image_mean": list(plain.mean), "image_std": list(plain.std or ())}
+  entries: dict[str, Any] = {"do_convert_rgb": True, "resample": plain.resample}
+  entries |= {"do_rescale": plain.scale is not None, "do_normalize": plain.mean is not None}
+  entries |= {} if plain.scale is None else {"rescale_factor": plain.scale}
+  return (
+    entries if plain.mean is None else {**entries, "image_mean": list(plain.mean), "image_std": list(plain.std or ())}
+  )

@@ -107,22 +107,22 @@ def read_sentence_encoder(folder: pathlib.Path) -> SentenceEncoder:
 
 
 def _with_modules(encoder: SentenceEncoder, folder: pathlib.Path) -> SentenceEncoder:
-  (first, place), *rest = _listed(folder)
+  (first, encoder_folder), *others = _listed(folder)
   static = first == "StaticEmbedding"
-  modules: list[Module] = [Pooling(str(place))] * static
+  modules: list[Module] = [Pooling(str(encoder_folder))] * static
   written = {SENTENCE if static else TOKENS}
-  for kind, path in rest:
+  for kind, path in others:
     module = READERS[kind](path)
     if module.reads not in written:
       if isinstance(module, Normalize):  # As in the library.
         continue
-      has = ", ".join(sorted(written))
-      raise UserError(f"{path} reads {shown(module.reads)}, which no module before it writes. There is: {has}.")
+      available = ", ".join(sorted(written))
+      raise UserError(f"{path} reads {shown(module.reads)}, which no module before it writes. There is: {available}.")
     written.add(module.writes)
     modules += [] if isinstance(module, Dropout) else [module]
   if SENTENCE not in written:
     raise UserError(f"{folder / MODULES} lists no module that writes {SENTENCE}. Add a Pooling.")
-  return encoder._replace(folder=place, modules=tuple(modules), static=static)
+  return encoder._replace(folder=encoder_folder, modules=tuple(modules), static=static)
 
 
 def _listed(folder: pathlib.Path) -> list[tuple[str, pathlib.Path]]:
@@ -203,12 +203,12 @@ def _prompts(where: pathlib.Path) -> dict[str, Any]:
       raise UserError(f"{where}: the prompt {shown(name)} is {shown(text)}. It must be a str.")
     prompts[name] = text or ""
   default = options.take("default_prompt_name", None, str)
-  known = {"query": "", "document": ""} | prompts  # Every model has these two.
-  if default is not None and default not in known:
-    raise options.refusal("default_prompt_name", default, known)
+  named_prompts = {"query": "", "document": ""} | prompts  # Every model has these two.
+  if default is not None and default not in named_prompts:
+    raise options.refusal("default_prompt_name", default, named_prompts)
   truncate_dim = options.take("truncate_dim", None, int)
   check_truncate_dim(truncate_dim, f"{where}: ")
-  return {"prompts": prompts, "prompt": known.get(default or "", ""), "truncate_dim": truncate_dim}
+  return {"prompts": prompts, "prompt": named_prompts.get(default or "", ""), "truncate_dim": truncate_dim}
 
 
 def check_truncate_dim(value: Any, where: str = "") -> None:

@@ -17,13 +17,13 @@ NO_HEAD = "none"  # What a caller says who wants none: None is "as the files hav
 def of_model_type(model_type: Any, where: str) -> ModuleType:
   """The table that reads a model_type, e.g. "bert"."""
   tables = [of_family(family) for family in families()]
-  known = {name: table for table in tables for name in table.MODEL_TYPES}
-  if not isinstance(model_type, str) or model_type not in known:
-    near = did_you_mean(str(model_type), known)
+  tables_by_type = {name: table for table in tables for name in table.MODEL_TYPES}
+  if not isinstance(model_type, str) or model_type not in tables_by_type:
+    near = did_you_mean(str(model_type), tables_by_type)
     raise UserError(
-      f"{where}: the zoo has no model_type {shown(model_type)}.{near} It has: {', '.join(sorted(known))}."
+      f"{where}: the zoo has no model_type {shown(model_type)}.{near} It has: {', '.join(sorted(tables_by_type))}."
     )
-  return known[model_type]
+  return tables_by_type[model_type]
 
 
 def of_family(family: str) -> ModuleType:
@@ -55,14 +55,14 @@ def choose_head(table: ModuleType, config: Mapping[str, Any], head: str | None, 
       raise UserError(f"{family_of(table)} has no head '{head or NO_HEAD}'. It has: {heads}.")
     return head
   architectures = config.get("architectures") or [next(iter(table.HEADS.values()))[0]]
-  known = {name: head for head, names in table.HEADS.items() for name in names}
+  head_of_class = {name: head for head, names in table.HEADS.items() for name in names}
   architecture = architectures[0] if isinstance(architectures, list) else architectures
-  if not isinstance(architecture, str) or architecture not in known:
+  if not isinstance(architecture, str) or architecture not in head_of_class:
     heads = ", ".join(str(name or NO_HEAD) for name in table.HEADS)
     raise UserError(
       f"{where}: the zoo does not have {shown(architecture)}. Choose another head of its weights: {heads}."
     )
-  return known[architecture]
+  return head_of_class[architecture]
 
 
 def head_of(table: ModuleType, sizes: Mapping[str, Any]) -> str | None:
@@ -90,24 +90,24 @@ def tied(table: ModuleType) -> Mapping[str, str]:
 
 def canonical(names: Iterable[str], table: ModuleType, where: str) -> dict[str, str]:
   """Name in the table's spelling -> name in the file, without those that are ignored."""
-  found: dict[str, str] = {}
+  names_in_file: dict[str, str] = {}
   for name in names:
     proper = name
     for pattern, replacement in getattr(table, "RENAMED", ()):
       proper = re.sub(pattern, replacement, proper)
     if any(re.fullmatch(pattern, proper) for pattern in getattr(table, "IGNORED", ())):
       continue
-    if proper in found:
-      raise UserError(f"{where}: '{name}' and '{found[proper]}' are the same tensor twice. Remove one.")
-    found[proper] = name
-  return found
+    if proper in names_in_file:
+      raise UserError(f"{where}: '{name}' and '{names_in_file[proper]}' are the same tensor twice. Remove one.")
+    names_in_file[proper] = name
+  return names_in_file
 
 
 def lookup(name: str, names: Mapping[str, str], table: ModuleType, own: Iterable[str] = ()) -> str | None:
   """The file's name of a tensor: as it is, with another prefix, or of a tensor tied to it that is not among `own`."""
   repeats = [repeat for repeat, original in tied(table).items() if original == name and repeat not in own]
-  found = (spelling for candidate in (name, *repeats) for spelling in spellings(candidate, table))
-  return next((spelling for spelling in found if spelling in names), None)
+  candidates = (spelling for candidate in (name, *repeats) for spelling in spellings(candidate, table))
+  return next((spelling for spelling in candidates if spelling in names), None)
 
 
 def by_ours(rules: Iterable[Rule]) -> dict[str, list[Rule]]:

@@ -44,9 +44,9 @@ def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
   folder = folder_of(source)
   if has_tokenizer(folder) or is_open_clip(folder):
     return tokenizer(str(folder))
-  own = {} if is_published(folder) else carried_by(folder)
-  if "tokenizer" in own:
-    return tokenizer(own["tokenizer"])
+  stored = {} if is_published(folder) else carried_by(folder)
+  if "tokenizer" in stored:
+    return tokenizer(stored["tokenizer"])
   if not (folder / CONFIG).is_file():
     return tokenizer(str(folder))
   config = read_json(folder / CONFIG)

@@ -41,31 +41,31 @@ def start_tokens(entries: Mapping[str, Any], start: int, forced: Any, where: str
   """
   language, task = entries.get("language"), entries.get("task")
   languages, tasks = (_table(entries, name, where) for name in ("lang_to_id", "task_to_id"))
-  found: list[Any] = [start]
+  tokens: list[Any] = [start]
   if task is None and language is None:
-    for place, (at, token) in enumerate(forced or (), 1):
-      if at != place:
-        raise UserError(f"{where}: forced_decoder_ids has place {at} where {place} follows. Leave none out.")
-      found.append(token)
+    for expected, (at, token) in enumerate(forced or (), 1):
+      if at != expected:
+        raise UserError(f"{where}: forced_decoder_ids has place {at} where {expected} follows. Leave none out.")
+      tokens.append(token)
   tongue: Any = None
   if language is not None:
     tongue = _language(language, languages, where)
-  elif languages is not None and (len(found) == 1 or found[1] is None):
+  elif languages is not None and (len(tokens) == 1 or tokens[1] is None):
     tongue = sorted(set(languages.values()))
   if tongue is not None:
-    found[1:2] = [tongue]
+    tokens[1:2] = [tongue]
   if task is not None:
     if task not in TASKS or not tasks or task not in tasks:
       raise UserError(f"{where}: task is {shown(task)}. It must be one of {', '.join(TASKS)} that task_to_id has.")
-    found.append(tasks[task])
-  elif language is not None and tasks and not any(token in found for token in tasks.values()):
+    tokens.append(tasks[task])
+  elif language is not None and tasks and not any(token in tokens for token in tasks.values()):
     if "transcribe" not in tasks:
       raise UserError(f"{where}: task_to_id has no 'transcribe', which is the task where none is named.")
-    found.append(tasks["transcribe"])
+    tokens.append(tasks["transcribe"])
   timeless = entries.get("no_timestamps_token_id")
   if timeless is not None:
-    found += [_token(timeless, "no_timestamps_token_id", where)] * (found[-1] != timeless)
-  return [token for token in found if token is not None]
+    tokens += [_token(timeless, "no_timestamps_token_id", where)] * (tokens[-1] != timeless)
+  return [token for token in tokens if token is not None]
 
 
 def _language(language: Any, languages: Mapping[str, int] | None, where: str) -> int:
