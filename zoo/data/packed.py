@@ -1,4 +1,4 @@
-"""Packed sequences: several documents or pairs per example, with little padding (https://arxiv.org/abs/1910.10683, 3.1.2).
+"""Packed sequences: several documents or pairs per example (https://arxiv.org/abs/1910.10683, section 3.1.2).
 
 Which documents share an example is settled once, from their lengths alone; epochs shuffle packed examples, and a batch
 stays a function of seed and step.
