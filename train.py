@@ -15,8 +15,10 @@ from zoo import evaluate, hosts, page, sharding
 from zoo.build import unused_classes
 from zoo.config.loading import check_same_run, load, save
 from zoo.config.schema import resolve
-from zoo.errors import UserError, exits_with_one_line, setting_up
+from zoo.data.bad_records import checked
+from zoo.errors import MISTAKE, UserError, exits_with_one_line, setting_up
 from zoo.evaluate import artifacts
+from zoo.evaluate.forward import opening
 from zoo.hosts.libtpu import silence_libtpu
 from zoo.hosts.watchdog import Watchdog
 from zoo.perf import memory, profiling
@@ -43,6 +45,7 @@ FLAGS = {
   "replay": "looks into the batch of a step that went wrong, FOLDER/bad/step_120.0_of_1.npz, and trains nothing",
 }
 SWITCHES = {
+  "check-data": "reads every record of training and evaluation, lists those that are bad, and trains nothing",
   "explain-sharding": "shows where every parameter would live, and trains nothing",
   "verify-sharding": "compares loss, gradients and updates on the mesh with one device's, and trains nothing",
 }
@@ -81,7 +84,12 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
   with setting_up():
     mesh = sharding.make_mesh(config.mesh)
     experiment = build_experiment(alike, mesh, offers={"generate": zoo.generate})
-    evaluators = evaluate.evaluators(config.eval, experiment.attending, config.data)
+    with opening() as opened:
+      evaluators = evaluate.evaluators(config.eval, experiment.attending, config.data)
+    if options["check-data"]:
+      fine, reports = zip(*map(checked, [experiment.batches.records, *opened]))
+      print("\n".join(reports))
+      return 0 if all(fine) else MISTAKE
     if options["explain-sharding"]:
       print(explain(experiment.shapes, config.sharding, mesh))
       return 0

@@ -5,7 +5,7 @@ import pytest
 
 from tests.data import toys
 from zoo.data import ledger
-from zoo.data.bad_records import BadRecord, Policy, good, policy
+from zoo.data.bad_records import BadRecord, Policy, checked, good, policy
 from zoo.data.image_text import image_text
 from zoo.data.labelled_images import labelled_images
 from zoo.data.labelled_texts import labelled_texts
@@ -143,6 +143,17 @@ def test_evaluation_leaves_bad_records_out():
   assert sum(batch["weight"].sum() for batch in eval_batches(left, 4)) == 11
   with pytest.raises(UserError, match="numbers: 3 of 5 records are bad"):
     good(Numbers(5, bad=[0, 1, 3]))
+
+
+def test_all_records_are_checked_beforehand():
+  assert checked(Numbers(7)) == (True, "numbers: 0 of 7 records are bad.")
+  fine, report = checked(Numbers(7, bad=[1, 5], most=0))
+  assert not fine
+  ending = "numbers: 2 of 7 records are bad."
+  assert report.splitlines() == ["numbers.txt, number 1 is bad.", "numbers.txt, number 5 is bad.", ending]
+  assert checked(Numbers(7, bad=[1, 5], most=0.3)) == (True, report)
+  lines = checked(Numbers(203, bad=range(103), most=0.5))[1].splitlines()
+  assert len(lines) == 102 and lines[-2:] == ["... and 3 more", "numbers: 103 of 203 records are bad."]
 
 
 def test_images_texts_and_labels_that_are_bad_are_passed_over(tmp_path):

@@ -244,6 +244,10 @@ def test_bad_records_are_skipped_counted_and_listed_alike_after_an_interruption(
   arguments = [f"--config={config}", *(f"--config.{name}={json.dumps(section)}" for name, section in sections.items())]
   arguments += ["--config.steps=8", "--config.checkpoint.keep=9"]
   whole, broken = config.parent / "run", config.parent / "broken"
+  assert main([*arguments, "--check-data"]) == 0
+  told = capsys.readouterr().out
+  assert told.count("2 of 20 records are bad.") == 2 and "rows.jsonl line 4" in told  # Of training and evaluation.
+  assert not whole.exists()
   assert main(arguments) == 0
   shutil.copytree(whole, broken)
   for step in (6, 8):

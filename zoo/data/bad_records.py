@@ -20,6 +20,7 @@ from zoo.errors import UserError, did_you_mean
 REPLACED = "replaced_record"  # A field of examples in the stream: the bad record that another one stands for, or -1.
 MOST = 0.01
 SHOWN = 3  # Bad records that a message names.
+LISTED = 100  # Bad records that a check of all names.
 
 
 class BadRecord(UserError):
@@ -137,6 +138,14 @@ def good(records: Any) -> Any:
   if not records.may_skip:
     return records
 
+  problems = problems_of(records)
+  check_share(records, problems)
+  return records.without(problems) if problems else records
+
+
+def problems_of(records: Any) -> dict[int, str]:
+  """What is wrong with each bad record: every one is read now, by a thread for each core."""
+
   def problem(index: int) -> str | None:
     try:
       records.example(index)
@@ -145,9 +154,21 @@ def good(records: Any) -> Any:
     return None
 
   with ThreadPoolExecutor(os.cpu_count()) as pool:
-    problems = {index: error for index, error in enumerate(pool.map(problem, range(len(records)))) if error}
-  check_share(records, problems)
-  return records.without(problems) if problems else records
+    return {index: error for index, error in enumerate(pool.map(problem, range(len(records)))) if error}
+
+
+def checked(records: Any) -> tuple[bool, str]:
+  """Reads every record -> whether no more are bad than may be, and which are bad: the first LISTED, and how many."""
+  problems = problems_of(records)
+  errors = [*records.bad, *problems.values()]  # What was left out when the source was opened was judged then.
+  more = [f"... and {len(errors) - LISTED} more"] if len(errors) > LISTED else []
+  total = len(records) + len(records.bad)
+  lines = [*errors[:LISTED], *more, f"{records.name}: {len(errors)} of {total} records are bad."]
+  try:
+    check_share(records, problems)
+  except UserError:
+    return False, "\n".join(lines)
+  return True, "\n".join(lines)
 
 
 def check_share(records: Any, problems: Mapping[int, str]) -> None:

@@ -44,12 +44,15 @@ _opened: ContextVar[list[Any] | None] = ContextVar("opened", default=None)
 
 @contextlib.contextmanager
 def opening() -> Generator[list[Any]]:
-  """A list of the records that `records_of` gives meanwhile."""
+  """A list of the records that `records_of` gives meanwhile; one around it has them too."""
+  around = _opened.get()
   before = _opened.set(opened := [])
   try:
     yield opened
   finally:
     _opened.reset(before)
+    if around is not None:
+      around.extend(opened)
 
 
 def needs(model: Any, what: str, *methods: str) -> None:
