@@ -90,6 +90,18 @@ def test_every_module_of_the_zoo_has_its_place_in_the_import_layers():
   assert modules - {"__init__"} == placed
 
 
+def test_the_page_of_the_design_draws_the_floors_that_the_contract_has():
+  contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+  section = (ROOT / "docs" / "design.md").read_text().split("## Rooms")[1].split("\n## ")[0]
+  floors = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in section.splitlines() if line.startswith("| `")]
+  assert floors == [layer.split(" | ") for layer in contracts[0]["layers"]]
+
+
+def test_every_room_says_what_is_in_it():
+  rooms = tracked("zoo/*__init__.py")
+  assert not named(file for file in rooms if not ast.get_docstring(ast.parse(file.read_text())))
+
+
 # What stands at the top of zoo/: the verbs of `import zoo` and its commands, and the ground under all rooms.
 VERBS = {"build", "capture", "embed", "fill_mask", "page", "saving"}
 GROUND = {"errors", "extras", "json_files", "preprocessing", "storage", "tree"}

@@ -15,8 +15,9 @@ from zoo.build import build, sizes_of
 from zoo.data.tokenizers import tokenizer
 from zoo.errors import UserError
 from zoo.extras import install
-from zoo.perf import collectives as hlo
 from zoo.perf import flops
+from zoo.perf.collectives import Collective
+from zoo.perf.collectives import collectives as collectives_in
 from zoo.perf.programs import needed
 from zoo.plan.chips import CHIPS, devices_of, named_devices, network_of, read, without_device
 from zoo.plan.fake_data import stand_in, tokenizers
@@ -57,7 +58,7 @@ class Plan:
   refused: str
   model_flops: int
   computed_flops: int
-  collectives: list[hlo.Collective]
+  collectives: list[Collective]
   rows: int
   tokens: int
   steps: int
@@ -160,7 +161,7 @@ def _memory(plan: Plan) -> list[str]:
   return list(lines.values())
 
 
-def _sent(collectives: list[hlo.Collective]) -> list[str]:
+def _sent(collectives: list[Collective]) -> list[str]:
   """Lines: kinds of collectives, over which axes, how often, and how much."""
   summed: dict[tuple, list[int]] = defaultdict(lambda: [0, 0, 0])
   for one in collectives:
@@ -224,7 +225,7 @@ def plan(config: Any, target: str) -> Plan:
       raise UserError(f"--plan={wanted}: XLA cannot compile the step: {told[0]}") from error
     first = next((line for line in told if "memory" in line), told[0])
     return Plan(**found, padding=0, temporary=None, refused=first, collectives=[])
-  sent = hlo.collectives(compiled.as_text(), mesh.shape, [network_of(device) for device in mesh.devices.flat])
+  sent = collectives_in(compiled.as_text(), mesh.shape, [network_of(device) for device in mesh.devices.flat])
   given = compiled.memory_analysis().argument_size_in_bytes
   padding = max(0, given - sum(found["state"].values()) - found["batch"])
   temporary = needed(compiled, devices[0].platform) - sum(found["state"].values()) - found["batch"] - padding

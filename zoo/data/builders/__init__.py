@@ -1,0 +1,1 @@
+"""TFDS builders of the data that come with the zoo."""
