@@ -56,9 +56,9 @@ def page(folder: Any, others: Sequence[Any] = ()) -> str:
   folders = [as_path(one) for one in (folder, *others)]
   runs = {str(one): curves_of(one) for one in folders}
   title = html.escape(str(folder))
-  found = [f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"]
+  parts = [f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"]
   for heading, names in sections(runs).items():
-    found.append(f"<h2>{html.escape(heading)}</h2>")
+    parts.append(f"<h2>{html.escape(heading)}</h2>")
     for caption, members in names.items():
       shown = {
         label(name, run, len(members), len(runs)): runs[run][name]
@@ -66,19 +66,19 @@ def page(folder: Any, others: Sequence[Any] = ()) -> str:
         for name in members
         if name in runs[run]
       }
-      found.append(figure(caption, shown))
+      parts.append(figure(caption, shown))
   if len(folders) > 1:
     configs = {
       str(one): dict(flatten(read_json(one / "config.json"))) for one in folders if (one / "config.json").exists()
     }
-    found.append(f"<h2>Where their configs differ</h2>{differing(configs)}")
-  found += artifacts(folders[0])
+    parts.append(f"<h2>Where their configs differ</h2>{differing(configs)}")
+  parts += artifacts(folders[0])
   for heading, name in (("Config", "config.json"), ("Environment", "environment.json")):
     path = folders[0] / name
     if path.exists():
       rows = [(key, value if isinstance(value, str) else json.dumps(value)) for key, value in flatten(read_json(path))]
-      found.append(f"<h2>{heading}</h2>{table(rows)}")
-  return "\n".join(found) + "\n"
+      parts.append(f"<h2>{heading}</h2>{table(rows)}")
+  return "\n".join(parts) + "\n"
 
 
 def write(folder: Any, others: Sequence[Any] = ()) -> Any:
@@ -135,25 +135,25 @@ def finite(value: Any) -> bool:
 
 def sections(runs: Mapping[str, Mapping[str, Curve]]) -> dict[str, dict[str, list[str]]]:
   """Heading -> caption of a figure -> the metrics in it: a model and what it is compared with share one."""
-  found: dict[str, dict[str, list[str]]] = {"Training": {}, "Speed": {}}
+  sections: dict[str, dict[str, list[str]]] = {"Training": {}, "Speed": {}}
   names = list(dict.fromkeys(name for curves in runs.values() for name in curves))
   for name in sorted(names, key=lambda name: (name in LAST, name not in FIRST)):  # Else as they come.
     parts = name.split("/")
     if parts[0] == "eval" and len(parts) > 2:
-      found.setdefault(f"Evaluation: {parts[1]}", {}).setdefault(parts[-1], []).append(name)
+      sections.setdefault(f"Evaluation: {parts[1]}", {}).setdefault(parts[-1], []).append(name)
     elif name.startswith(("seconds_", "memory_")) or name.endswith("_per_second") or name == "mfu":
       split = name.startswith("seconds_") and name not in ("seconds_per_step", "seconds_compile")
-      found["Speed"].setdefault("seconds of a step" if split else name, []).append(name)
+      sections["Speed"].setdefault("seconds of a step" if split else name, []).append(name)
     else:
-      found["Training"].setdefault(name, []).append(name)
-  return {heading: names for heading, names in found.items() if names}
+      sections["Training"].setdefault(name, []).append(name)
+  return {heading: names for heading, names in sections.items() if names}
 
 
 def label(name: str, run: str, metrics_in_it: int, runs: int) -> str:
   """Of a curve: what tells it from the others of its figure."""
   parts = name.split("/")
-  own = "/".join(parts[2:-1]) or "model" if parts[0] == "eval" else name
-  return " ".join([own] * (metrics_in_it > 1) + [run] * (runs > 1)) or own
+  series = "/".join(parts[2:-1]) or "model" if parts[0] == "eval" else name
+  return " ".join([series] * (metrics_in_it > 1) + [run] * (runs > 1)) or series
 
 
 def figure(caption: str, curves: Mapping[str, Curve]) -> str:
@@ -195,11 +195,11 @@ def thinned(curve: Curve) -> Curve:
   size = math.ceil(len(curve) / (POINTS // 2 - 1))
   if len(curve) <= POINTS:
     return curve
-  kept = []
+  points = []
   for first in range(0, len(curve), size):
     part = curve[first : first + size]
-    kept += sorted({min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])})
-  return [*kept, curve[-1]]
+    points += sorted({min(part, key=lambda point: point[1]), max(part, key=lambda point: point[1])})
+  return [*points, curve[-1]]
 
 
 def axis_limits(values: Sequence[float]) -> tuple[float, float]:
@@ -210,28 +210,28 @@ def axis_limits(values: Sequence[float]) -> tuple[float, float]:
 
 def artifacts(folder: Any) -> list[str]:
   """What evaluators left: pictures, then texts, then numbers, each in the order of their names."""
-  found, room = [], IMAGES
+  blocks, room = [], IMAGES
   kinds = (".png", ".txt", ".json")
   for path in sorted(folder.glob("*"), key=lambda path: (path.suffix in kinds and kinds.index(path.suffix), path.name)):
-    if len(found) == FILES or path.suffix not in kinds or path.name in NO_ARTIFACTS:
+    if len(blocks) == FILES or path.suffix not in kinds or path.name in NO_ARTIFACTS:
       continue
     name, most = html.escape(path.name), min(IMAGE, room) if path.suffix == ".png" else LARGEST
     try:
       json_files.check_file(path, most)
     except UserError as error:  # Too large, or a pipe.
-      found.append(f"<h3>{name}</h3><p>{html.escape(str(error))}</p>")
+      blocks.append(f"<h3>{name}</h3><p>{html.escape(str(error))}</p>")
       continue
     content = path.read_bytes()
     if path.suffix == ".png":
       room -= len(content)
-      found.append(
+      blocks.append(
         f'<h3>{name}</h3><img alt="{name}" src="data:image/png;base64,{base64.b64encode(content).decode()}">'
       )
     else:
       text = content.decode("utf-8", "replace")
       cut = f"\n... and {len(text) - TEXT:,} letters more" if len(text) > TEXT else ""
-      found.append(f"<h3>{name}</h3><pre>{html.escape(text[:TEXT] + cut)}</pre>")
-  return ["<h2>What evaluators left</h2>", *found] if found else []
+      blocks.append(f"<h3>{name}</h3><pre>{html.escape(text[:TEXT] + cut)}</pre>")
+  return ["<h2>What evaluators left</h2>", *blocks] if blocks else []
 
 
 def read_json(path: Any) -> dict:

@@ -32,8 +32,8 @@ def as_path(path: str | os.PathLike) -> epath.Path:
   Raises:
     UserError: it is in a bucket of an unknown kind, or the package that opens these is not installed.
   """
-  scheme, found, _ = os.fspath(path).partition("://")
-  if found:
+  scheme, separator, _ = os.fspath(path).partition("://")
+  if separator:
     if scheme not in EXTRAS:
       raise UserError(f"{path}: there are folders here and at {', '.join(f'{name}://' for name in EXTRAS)}.")
     protocol, package = EXTRAS[scheme]

@@ -19,20 +19,20 @@ from zoo.tree import path_name
 
 def fingerprints(tree: Any) -> dict[str, int]:
   """path -> number below 2**32, of arrays of any dtype (also jax's keys), numpy arrays and Python numbers."""
-  found, groups = {}, defaultdict(list)
+  sums_by_path, groups = {}, defaultdict(list)
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
     if isinstance(leaf, jax.Array):
       groups[frozenset(leaf.sharding.device_set)].append((path_name(path), leaf))
     else:
-      found[path_name(path)] = int(_sum(np, np.asarray(leaf)))
+      sums_by_path[path_name(path)] = int(_sum(np, np.asarray(leaf)))
   for named in groups.values():
     names, arrays = zip(*named, strict=True)
     # One vector, which every host has whole.
     mesh = next((x.sharding.mesh for x in arrays if isinstance(x.sharding, NamedSharding)), None)
     whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     sums = jax.jit(_sums, out_shardings=whole)(arrays)
-    found |= {name: int(value) for name, value in zip(names, np.asarray(sums), strict=True)}
-  return found
+    sums_by_path |= {name: int(value) for name, value in zip(names, np.asarray(sums), strict=True)}
+  return sums_by_path
 
 
 def _sums(arrays: tuple[jax.Array, ...]) -> jax.Array:

@@ -158,7 +158,7 @@ class Checkpoints:
     """
     if "manager" in self.__dict__:
       self.wait()
-    found = consensus.from_first_host(steps(self.folder))
+    saved_steps = consensus.from_first_host(steps(self.folder))
     damaged: dict[int, str] = {}
 
     def fine(step: int, why: str | None) -> bool:
@@ -168,7 +168,9 @@ class Checkpoints:
       damaged[step] = why or "another host cannot read it"
       return False
 
-    scored = [step for step in found if fine(step, problem(lambda step=step: read_score(self.folder / str(step))))]
+    scored = [
+      step for step in saved_steps if fine(step, problem(lambda step=step: read_score(self.folder / str(step))))
+    ]
     for step in reversed(scored):
       folder, state, saved, why = self.folder / str(step), None, {}, None
       try:
@@ -225,8 +227,8 @@ class Checkpoints:
     With many hosts, or in a bucket, reading everything back would cost more than it protects from.
     """
     if jax.process_count() == 1 and "://" not in os.fspath(self.folder):
-      for unfinished in _torn(self.folder):
-        storage.write_checksums(unfinished / "state", to=unfinished / CHECKSUMS)
+      for folder in _torn(self.folder):
+        storage.write_checksums(folder / "state", to=folder / CHECKSUMS)
 
   @contextlib.contextmanager
   def _saving(self) -> Generator[None]:
@@ -256,7 +258,7 @@ def steps(folder: str | os.PathLike) -> list[int]:
   folder = absolute(folder)
   if not folder.is_dir():
     return []
-  return sorted(found.step for found in ocp.path.step.standard_name_format().find_all(folder))
+  return sorted(entry.step for entry in ocp.path.step.standard_name_format().find_all(folder))
 
 
 def read(folder: str | os.PathLike, shapes: Any) -> Any:

@@ -99,11 +99,11 @@ def read_unverified(folder: epath.Path, shapes: Any) -> Any:
   first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
   shapes = jax.tree.map(lambda leaf: _placed(leaf, first), shapes)
   partial = isinstance(shapes, Mapping) and not set(shapes) >= {name.split("/")[0] for name in stored}
-  wanted = kinds(shapes)
+  wanted_kinds = kinds(shapes)
   expected = {name: kind for name, kind in stored.items() if not partial or name.split("/")[0] in shapes}
-  if expected != wanted:
+  if expected != wanted_kinds:
     raise UserError(
-      f"{folder} holds another model or optimizer: {mismatch(expected, wanted)}. "
+      f"{folder} holds another model or optimizer: {mismatch(expected, wanted_kinds)}. "
       "Restore with the config it was trained with, or choose another workdir."
     )
   restore = ocp.args.PyTreeRestore(

@@ -19,9 +19,9 @@ class NewestAndBest:
 
   def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
     """For every checkpoint, in the order of their steps: whether it stays. Orbax asks."""
-    kept = {found.step for found in checkpoints[-self.newest :]} | {self.verified}
-    kept.add(best_step({found.step: found.metrics for found in checkpoints}))
-    return [found.step in kept for found in checkpoints]
+    preserved = {checkpoint.step for checkpoint in checkpoints[-self.newest :]} | {self.verified}
+    preserved.add(best_step({checkpoint.step: checkpoint.metrics for checkpoint in checkpoints}))
+    return [checkpoint.step in preserved for checkpoint in checkpoints]
 
 
 def best_step(scores: Mapping[int, Mapping[str, Any] | None]) -> int | None:

@@ -78,10 +78,10 @@ def load(
 
 
 def _help(flags: Mapping[str, str], switches: Mapping[str, str]) -> str:
-  named = {f"--{name}=...": text for name, text in flags.items()} | {
+  flag_help = {f"--{name}=...": text for name, text in flags.items()} | {
     f"--{name}": text for name, text in switches.items()
   }
-  lines = "".join(f"  {name:<21} {text}\n" for name, text in named.items())
+  lines = "".join(f"  {name:<21} {text}\n" for name, text in flag_help.items())
   module = sys.modules["__main__"].__spec__  # Of `python -m package`; None for a script.
   program = pathlib.Path(sys.argv[0]).name if module is None else f"python -m {module.parent}"
   return _HELP.format(program=program, flags=lines, required=" ".join(REQUIRED), optional=" ".join(OPTIONAL))
@@ -164,11 +164,11 @@ def check_same_run(config: Section, folder: str | os.PathLike) -> None:
       raise UserError(f"{folder} holds a model and no run. Choose another folder with --config.workdir=FOLDER.")
     return
   old, new = ({key: whole.get(key) for key in SAME_RUN} for whole in (read(folder), resolve(config)))
-  found = [line for line in differences(old, new) if line.split(":")[0] not in MAY_DIFFER]
-  if found:
-    kind = "model" if any(line.startswith("model.") for line in found) else "run"
-    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
-    shown = "; ".join(found[:3]) + more
+  changes = [line for line in differences(old, new) if line.split(":")[0] not in MAY_DIFFER]
+  if changes:
+    kind = "model" if any(line.startswith("model.") for line in changes) else "run"
+    more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
+    shown = "; ".join(changes[:3]) + more
     raise UserError(f"{folder} holds another {kind}: {shown}. Choose another folder with --config.workdir=FOLDER.")
 
 

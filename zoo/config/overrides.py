@@ -119,21 +119,21 @@ def parse(where: str, text: str, old: Any) -> Any:
   if isinstance(old, str):  # A name may give way to the list or section that the top level takes in its place.
     return value if isinstance(value, KINDS.get(where.removeprefix("config."), str)) else text
   if isinstance(old, bool):
-    fits, wanted = isinstance(value, bool), "a bool"
+    fits, expected = isinstance(value, bool), "a bool"
   elif isinstance(old, int | float):
     value = float(text) if text.lower().lstrip("+-") in ("inf", "nan") else value
-    fits, wanted = isinstance(value, int | float) and not isinstance(value, bool), "a number"
+    fits, expected = isinstance(value, int | float) and not isinstance(value, bool), "a number"
     # learning_rate=1 is 1.0 and steps=1e3 is 1000; depth=0.5 stays, for the function's signature to judge.
     if fits and abs(value) < 2**63 and (isinstance(old, float) or float(value).is_integer()):
       value = type(old)(value)
   elif isinstance(old, list):
     value = [literal(item.strip()) for item in text.split(",")] if not isinstance(value, list) else value
-    fits, wanted = not text.startswith(("[", "(", "{")) or literal(text) == value, "a list, like 2,4 or [2, 4]"
+    fits, expected = not text.startswith(("[", "(", "{")) or literal(text) == value, "a list, like 2,4 or [2, 4]"
   else:
-    fits, wanted = (
+    fits, expected = (
       isinstance(value, dict),
       f"a mapping. Set an entry of it, as in --{where}.{next(iter(old), 'key')}=...",
     )
   if not fits:
-    raise UserError(f"{where} is {shown(text)}. It must be {wanted}.")
+    raise UserError(f"{where} is {shown(text)}. It must be {expected}.")
   return value

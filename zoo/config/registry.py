@@ -135,10 +135,10 @@ def check_type(what: str, value: Any, annotation: Any) -> None:
   kinds = [typing.get_origin(kind) or kind for kind in annotations]
   if any(kind not in _KINDS for kind in kinds):
     return
-  wanted = dict.fromkeys(_KINDS[kind][1] for kind in kinds)
+  expected = dict.fromkeys(_KINDS[kind][1] for kind in kinds)
   fitting = tuple(fit for kind in kinds for fit in _KINDS[kind][0])
   if not isinstance(value, fitting) or (isinstance(value, bool) and bool not in kinds):
-    raise UserError(f"{what} is {shown(value)} ({type(value).__name__}). It must be {' or '.join(wanted)}.")
+    raise UserError(f"{what} is {shown(value)} ({type(value).__name__}). It must be {' or '.join(expected)}.")
   lists = [typing.get_args(kind) for kind in annotations if _KINDS[typing.get_origin(kind) or kind][1] == "a list"]
   if isinstance(value, list | tuple) and len(lists) == 1 and set(lists[0][1:]) <= {...}:
     for index, entry in enumerate(value):  # Of list[str], Sequence[str] and tuple[str, ...].

@@ -73,9 +73,9 @@ class RunLock:
 
   def check(self) -> None:
     """UserError if another job has taken the folder over."""
-    found = self._read() if jax.process_index() == 0 else None
-    if found and self._mark not in found:
-      raise UserError(f"{self._folder} was taken over by {found.splitlines()[0]}. This job has saved nothing since.")
+    holder = self._read() if jax.process_index() == 0 else None
+    if holder and self._mark not in holder:
+      raise UserError(f"{self._folder} was taken over by {holder.splitlines()[0]}. This job has saved nothing since.")
 
   def _take(self) -> None:
     """On the first host: locks, then writes who it is and removes files that were not finished by jobs before it."""

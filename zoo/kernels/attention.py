@@ -75,10 +75,10 @@ class Kernel:
     self, query, key, value, *, visibility=None, bias=None, scale=None, on_logits=None, on_weights=None
   ) -> jax.Array:
     """As `dense_attention`."""
-    given = {name: x for name, x in (("on_logits", on_logits), ("on_weights", on_weights)) if x is not None}
+    hooks = {name: x for name, x in (("on_logits", on_logits), ("on_weights", on_weights)) if x is not None}
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     try:
-      self._check(given)
+      self._check(hooks)
       if visibility is None:
         places = (jnp.arange(x.shape[1], dtype=jnp.int32)[None] for x in (query, key))
         visibility = Visibility(None, *places, in_order=True)
@@ -87,7 +87,7 @@ class Kernel:
       self.notes.add(self.path, str(why))
       if self.notes.keys is not None:
         key, value = unshard_length(key, self.mesh), unshard_length(value, self.mesh)
-      return self.other(query, key, value, visibility=visibility, bias=bias, scale=scale, **given)
+      return self.other(query, key, value, visibility=visibility, bias=bias, scale=scale, **hooks)
     self.notes.add(self.path, "")
     return y
 
@@ -104,8 +104,8 @@ class Kernel:
 
 def xla(query, key, value, visibility, bias, scale, mesh) -> jax.Array:
   """`jax.nn.dot_product_attention` as XLA's products: a call as any other, that a mesh splits by itself."""
-  given: dict[str, Any] = {"bias": bias, "mask": visibility.array(), "scale": scale}
-  return jax.nn.dot_product_attention(query, key, value, **given, implementation="xla")
+  options: dict[str, Any] = {"bias": bias, "mask": visibility.array(), "scale": scale}
+  return jax.nn.dot_product_attention(query, key, value, **options, implementation="xla")
 
 
 def cudnn(query, key, value, visibility, bias, scale, mesh) -> jax.Array:
@@ -156,10 +156,10 @@ def splash(query, key, value, visibility, bias, scale, mesh, *, interpret=False)
   queries, keys = query.shape[1], key.shape[1]
   if min(queries, keys) < LANES:
     raise Unsupported(f"{queries} queries see {keys} keys, splash attention takes {LANES} or more")
-  found = bounds(visibility.rule)
-  if found is None:
+  band = bounds(visibility.rule)
+  if band is None:
     raise Unsupported("who sees whom follows a rule of the model's own")
-  if found != (None, None) and not (visibility.in_order and queries == keys):
+  if band != (None, None) and not (visibility.in_order and queries == keys):
     raise Unsupported("tokens do not stand where they are in the row: positions are given, or a cache's")
   parts = mesh.shape.get("sequence", 1)
   if parts > 1 and queries % (parts * LANES):
@@ -167,13 +167,13 @@ def splash(query, key, value, visibility, bias, scale, mesh, *, interpret=False)
       f"{queries} queries do not make {parts} parts, one a device of mesh axis 'sequence', of whole {LANES}"
     )
   shape = tuple(size + -size % LANES for size in (queries, keys))
-  own = (shape[0] // parts, shape[1])
-  mask, shards = masks.FullMask(own), 1
-  if found != (None, None):
+  shard_shape = (shape[0] // parts, shape[1])
+  mask, shards = masks.FullMask(shard_shape), 1
+  if band != (None, None):
     # Which blocks a device looks at depends on where its part of the queries stands.
-    mask, shards = masks.CausalMask(shape) if found == (None, 0) else masks.LocalMask(shape, found, offset=0), parts
+    mask, shards = masks.CausalMask(shape) if band == (None, 0) else masks.LocalMask(shape, band, offset=0), parts
   heads = masks.MultiHeadMask([mask] * (query.shape[2] // mesh.shape.get("model", 1)))
-  sizes = _blocks(kernels, *own, query.shape[-1])
+  sizes = _blocks(kernels, *shard_shape, query.shape[-1])
   attend = kernels.make_splash_mha(heads, block_sizes=sizes, head_shards=1, q_seq_shards=shards, interpret=interpret)
 
   def run(query, key, value, attend, *ids):
@@ -244,21 +244,23 @@ def with_kernels(model: Any, name: str, mesh: Mesh, *, interpret: bool = False) 
     UserError: no kernel has this name, or the mesh's devices cannot run it; "ring" without several to go around.
   """
   platform = mesh.devices.flat[0].platform
-  wanted = BY_PLATFORM.get(platform, "dense") if name == "auto" else name
-  if wanted not in KERNELS:
+  kernel_name = BY_PLATFORM.get(platform, "dense") if name == "auto" else name
+  if kernel_name not in KERNELS:
     offered = ("auto", *KERNELS)
     raise UserError(f"There is no attention '{name}'.{did_you_mean(name, offered)} There are: {', '.join(offered)}.")
-  needs = {kernel: where for where, kernel in BY_PLATFORM.items()}.get(wanted, platform)
+  needs = {kernel: where for where, kernel in BY_PLATFORM.items()}.get(kernel_name, platform)
   if needs != platform and not interpret:
-    raise UserError(f"attention is '{wanted}', which needs a {needs}; the mesh is of {platform} devices. Use auto.")
-  notes = Notes(wanted)
+    raise UserError(
+      f"attention is '{kernel_name}', which needs a {needs}; the mesh is of {platform} devices. Use auto."
+    )
+  notes = Notes(kernel_name)
   if notes.keys is not None and mesh.shape.get(notes.keys, 1) == 1:
     raise UserError(
-      f"attention is '{wanted}', which goes around mesh axis '{notes.keys}'; the mesh is {dict(mesh.shape)}. Set "
+      f"attention is '{kernel_name}', which goes around mesh axis '{notes.keys}'; the mesh is {dict(mesh.shape)}. Set "
       f"mesh.{notes.keys} to 2 or more, or attention to auto."
     )
-  if wanted == "dense":
+  if kernel_name == "dense":
     return model, notes
-  run = functools.partial(KERNELS[wanted], **({"interpret": True} if interpret else {}))
+  run = functools.partial(KERNELS[kernel_name], **({"interpret": True} if interpret else {}))
   change = lambda attention, path: attention.clone(kernel=Kernel(run, attention.kernel, mesh, path, notes))
   return with_attentions(model, change), notes

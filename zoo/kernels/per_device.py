@@ -53,11 +53,11 @@ def on_mesh(run: Callable, mesh: Mesh, query, key, value, *others: tuple[Any, An
   if mesh.size == 1:
     return run(query, key, value, *(array for array, _ in others))
   rows, heads = rows_and_heads(query, key, mesh)
-  own, seen = P(rows, length, heads, None), P(rows, None, heads, None)
-  places = (own, seen, seen, *(place for _, place in others))
+  query_spec, key_spec = P(rows, length, heads, None), P(rows, None, heads, None)
+  in_specs = (query_spec, key_spec, key_spec, *(place for _, place in others))
   # It cannot be checked that a kernel gives what it says on every device: there is no rule for those.
-  spread = jax.shard_map(run, mesh=mesh, in_specs=places, out_specs=own, check_vma=False)
-  return spread(query, key, value, *(array for array, _ in others))
+  per_device = jax.shard_map(run, mesh=mesh, in_specs=in_specs, out_specs=query_spec, check_vma=False)
+  return per_device(query, key, value, *(array for array, _ in others))
 
 
 def unshard_length(array: jax.Array, mesh: Mesh) -> jax.Array:

@@ -48,9 +48,9 @@ def ring(query, key, value, visibility, bias, scale, mesh: Mesh, *, block: int =
   if min(queries, keys) < devices:
     raise Unsupported(f"{queries} queries see {keys} keys, fewer than the {devices} devices of mesh axis '{AXIS}'")
   of_rows, of_heads = rows_and_heads(query, key, mesh)
-  own = -(-keys // devices)
-  blocks = -(-own // block)
-  size = -(-own // blocks)
+  keys_per_device = -(-keys // devices)
+  blocks = -(-keys_per_device // block)
+  size = -(-keys_per_device // blocks)
   filled = devices * blocks * size
   of_query, of_key = _marks(visibility, keys, filled)
   of_query, of_key = (
@@ -89,7 +89,7 @@ def ring(query, key, value, visibility, bias, scale, mesh: Mesh, *, block: int =
     y, log_sum = forward(numbers, marks)
     return y, (numbers, marks, y, log_sum)
 
-  run.defvjp(keep, lambda kept, slope: (backward(*kept, slope), None))
+  run.defvjp(keep, lambda residuals, slope: (backward(*residuals, slope), None))
   return run(numbers, (of_query, of_key))[:, :queries]
 
 
@@ -174,13 +174,13 @@ class Turns:
       d_logits = weights * (product("bqngd,bknd->bngqk", d_y, part["value"]) - shared)
       scaled = (d_logits * self.scale).astype(key.dtype)
       d_key = product("bngqk,bqngd->bknd", scaled, query)
-      found = d_key, d_value, *(_summed(d_logits, bias) for bias in biases)
-      return d_query + product("bngqk,bknd->bqngd", scaled, part["key"]), found
+      gradients = d_key, d_value, *(_summed(d_logits, bias) for bias in biases)
+      return d_query + product("bngqk,bknd->bqngd", scaled, part["key"]), gradients
 
     def meet(state: tuple, part: dict, gained: tuple, owner: jax.Array) -> tuple[tuple, tuple]:
       d_query, *d_biases = state
-      d_query, (d_key, d_value, *found) = self._by_blocks(see, d_query, part, marks[0], owner)
-      for i, one in enumerate(found):
+      d_query, (d_key, d_value, *gradients) = self._by_blocks(see, d_query, part, marks[0], owner)
+      for i, one in enumerate(gradients):
         whole = jnp.moveaxis(one, 0, 3).reshape(*one.shape[1:4], -1)
         d_biases[i] = jax.lax.dynamic_update_slice_in_dim(d_biases[i], whole, owner * whole.shape[3], 3)
       return (d_query, *d_biases), (gained[0] + d_key, gained[1] + d_value)
@@ -196,8 +196,8 @@ class Turns:
       d_value += mean[:, None]
     if self.alike:
       d_biases = jax.lax.psum(d_biases, self.alike)
-    found = d_query.reshape(slope.shape), d_key, d_value, *d_biases
-    return tuple(gradient.astype(number.dtype) for gradient, number in zip(found, numbers, strict=True))
+    gradients = d_query.reshape(slope.shape), d_key, d_value, *d_biases
+    return tuple(gradient.astype(number.dtype) for gradient, number in zip(gradients, numbers, strict=True))
 
   def _around(self, meet: Callable, state: Any, part: Any, gained: Any) -> tuple[Any, Any]:
     """state, gained = meet(state, part, gained, owner) with every device's part -> state, and what one's own gained."""
@@ -225,12 +225,12 @@ class Turns:
     def one(state: Any, numbered: tuple) -> tuple[Any, tuple]:
       index, part = numbered
       marks: list[Any] = [of_query.get("positions"), *(part.get(name) for name in ("positions", "valid"))]
-      seen = Visibility(self.rule, *marks, of_query.get("segments"), part.get("segments")).array()
-      look = lambda: see(state, index, part, None if seen is None else seen[:, :, None])
-      if seen is None:
+      mask = Visibility(self.rule, *marks, of_query.get("segments"), part.get("segments")).array()
+      look = lambda: see(state, index, part, None if mask is None else mask[:, :, None])
+      if mask is None:
         return look()
       none = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(look)[1])
-      return jax.lax.cond(seen.any(), look, lambda: (state, none))
+      return jax.lax.cond(mask.any(), look, lambda: (state, none))
 
     blocks = len(part["key"])
     return jax.lax.scan(one, state, (owner * blocks + jnp.arange(blocks), part))
@@ -239,9 +239,9 @@ class Turns:
     def logits_of(index: jax.Array, part: dict, seen: jax.Array | None) -> jax.Array:
       logits = product("bqngd,bknd->bngqk", query, part["key"]) * self.scale
       if bias is not None:
-        own = jax.lax.dynamic_slice_in_dim(bias, index * self.size, self.size, 3).astype(jnp.float32)
-        of_heads = query.shape[2:4] if own.shape[1] > 1 else (1, 1)
-        logits += own.reshape(len(own), *of_heads, *own.shape[2:])
+        block_bias = jax.lax.dynamic_slice_in_dim(bias, index * self.size, self.size, 3).astype(jnp.float32)
+        of_heads = query.shape[2:4] if block_bias.shape[1] > 1 else (1, 1)
+        logits += block_bias.reshape(len(block_bias), *of_heads, *block_bias.shape[2:])
       return logits if seen is None else jnp.where(seen, logits, LEAST)
 
     return logits_of

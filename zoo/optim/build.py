@@ -78,10 +78,10 @@ def optimizer(
   check(weight_decay >= 0, "optimizer.weight_decay", weight_decay, "0 or more")
   check(clip_norm is None or clip_norm > 0, "optimizer.clip_norm", clip_norm, "above 0, or none for no clipping")
   rate = make_schedule(steps, learning_rate, schedule=schedule, warmup_steps=warmup_steps, end=end)
-  found = roles(
+  parameter_roles = roles(
     params, decay=decay if weight_decay else (), multipliers=multipliers, trainable=trainable, freeze=freeze
   )
-  by_path = {role.path: role for role in found}
+  by_path = {role.path: role for role in parameter_roles}
 
   chain = [] if clip_norm is None else [optax.clip_by_global_norm(clip_norm)]
   chain.append(direction)
@@ -95,7 +95,7 @@ def optimizer(
     )
   chain.append(optax.scale_by_learning_rate(rate))
   chain = optax.chain(*chain)
-  if all(role.trained for role in found) and not groups:
+  if all(role.trained for role in parameter_roles) and not groups:
     return chain, rate
   shared: dict[str, Any] = {
     **numbers,
@@ -107,10 +107,10 @@ def optimizer(
   members = group_members(list(by_path), groups)
   transforms: dict[Any, optax.GradientTransformation] = {"trained": chain, "frozen": optax.set_to_zero()}
   for i, group in enumerate(groups):
-    own: dict[str, Any] = {option: value for option, value in group.items() if option != "params"}
-    inherited: dict[str, Any] = {"name": name, **options} if own.get("name", name) == name else {}
+    group_options: dict[str, Any] = {option: value for option, value in group.items() if option != "params"}
+    inherited: dict[str, Any] = {"name": name, **options} if group_options.get("name", name) == name else {}
     try:
-      transforms[f"group_{i}"], _ = optimizer(params, steps, **{**shared, **inherited, **own})
+      transforms[f"group_{i}"], _ = optimizer(params, steps, **{**shared, **inherited, **group_options})
     except UserError as error:
       raise UserError(f"optimizer.groups[{i}]: {error}") from None
   label = lambda path: members.get(path, "trained") if by_path[path].trained else "frozen"
@@ -148,11 +148,11 @@ def named_optimizer(name: str, options: dict) -> optax.GradientTransformation:
     raise UserError(
       f"There is no optimizer {name!r}.{did_you_mean(str(name), OPTIMIZERS)} There are: {', '.join(OPTIMIZERS)}."
     )
-  own = inspect.signature(OPTIMIZERS[name]).parameters
-  unknown = [option for option in options if option not in own]
+  accepted = inspect.signature(OPTIMIZERS[name]).parameters
+  unknown = [option for option in options if option not in accepted]
   if unknown:
     shared = [p.name for p in inspect.signature(optimizer).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    offered = [*shared, *own]
+    offered = [*shared, *accepted]
     near = did_you_mean(unknown[0], offered)
     raise UserError(f"optimizer {name} takes no '{unknown[0]}'.{near} It takes: {', '.join(offered)}.")
   check_options(OPTIMIZERS[name], options, f"optimizer {name}")
@@ -185,10 +185,10 @@ def roles(
         factor = times(factor, value, name, array.shape)
     return Role(name, tuple(array.shape), trained, trained and matches_any(decay, name), factor)
 
-  found = [role(name, array) for name, array in zip(names, jax.tree.leaves(params), strict=True)]
-  if not any(role.trained for role in found):
+  parameter_roles = [role(name, array) for name, array in zip(names, jax.tree.leaves(params), strict=True)]
+  if not any(role.trained for role in parameter_roles):
     raise UserError("optimizer.freeze and optimizer.trainable leave no parameter to train. Take a pattern out.")
-  return found
+  return parameter_roles
 
 
 def check_multiplier(pair: Any) -> tuple[str, float | tuple[float, ...]]:

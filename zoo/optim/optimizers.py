@@ -32,7 +32,7 @@ def adafactor(
   multiply_by_parameter_scale: bool = True,
 ):
   """Adam with factored second moments (https://arxiv.org/abs/1804.04235); steps are relative to a parameter's size."""
-  found = optax.adafactor(
+  transform = optax.adafactor(
     None,
     min_dim_size_to_factor=min_dim_size_to_factor,
     decay_rate=decay_rate,
@@ -40,7 +40,7 @@ def adafactor(
     clipping_threshold=clipping_threshold,
     multiply_by_parameter_scale=multiply_by_parameter_scale,
   )
-  return optax.chain(found, optax.scale(-1.0))  # optax.adafactor's own last step is scale(-1)
+  return optax.chain(transform, optax.scale(-1.0))  # optax.adafactor's own last step is scale(-1)
 
 
 def sgd(*, momentum: float = 0.9, nesterov: bool = False):
@@ -79,7 +79,7 @@ def muon(
 
     return jax.tree_util.tree_map_with_path(of, params)
 
-  found = optax.contrib.muon(
+  transform = optax.contrib.muon(
     1.0,
     beta=beta,
     ns_steps=ns_steps,
@@ -90,7 +90,7 @@ def muon(
     eps=eps,
     muon_weight_dimension_numbers=dimensions,
   )
-  return optax.chain(found, optax.scale(-1.0))
+  return optax.chain(transform, optax.scale(-1.0))
 
 
 def matrix_of(name: str, ndim: int) -> Any:

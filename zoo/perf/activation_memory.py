@@ -40,9 +40,9 @@ def residuals(function: Callable, params: Any, *args: Any) -> list[Any]:
   """Shapes and dtypes of what the gradient of `function(params, *args)` by `params` needs, but for its arguments."""
   pulled = lambda params, *args: jax.tree.leaves(jax.vjp(lambda own: function(own, *args), params)[1])
   program = jax.make_jaxpr(pulled)(params, *args).jaxpr
-  given = {id(variable) for variable in program.invars}
-  found = {id(variable): variable for variable in program.outvars if not isinstance(variable, Literal)}
-  return [variable.aval for name, variable in found.items() if name not in given]
+  inputs = {id(variable) for variable in program.invars}
+  outputs = {id(variable): variable for variable in program.outvars if not isinstance(variable, Literal)}
+  return [variable.aval for name, variable in outputs.items() if name not in inputs]
 
 
 def _floats(outputs: Any) -> list[jax.Array]:

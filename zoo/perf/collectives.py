@@ -82,15 +82,15 @@ def collectives(text: str, mesh: Mapping[str, int], networks: Sequence[int] | No
   # Where XLA overlaps a collective with work, copies of it stand at its start, in between and at its end; all have one
   # channel. Of a loop whose first round was taken out the rounds in the loop count. What is in between may be a loop of
   # its own, whose rounds do not count.
-  found: dict[str, Collective] = {}
+  by_channel: dict[str, Collective] = {}
   for name, lines in sorted(bodies.items(), key=lambda item: item[0].startswith(_MEANWHILE)):
     alike: Counter[str] = Counter()
     for number, line in enumerate(lines):
       match = _COLLECTIVE.match(line)
       across = _MEGASCALE.search(line) if networks is not None else None
       if across and runs[name]:
-        one = _between_slices(across, runs[name], mesh, len(set(networks or ())))
-        found[f"{name} {number}"] = one
+        collective = _between_slices(across, runs[name], mesh, len(set(networks or ())))
+        by_channel[f"{name} {number}"] = collective
       if match is None or runs[name] == 0:
         continue
       result, kind, started = match.groups()
@@ -105,17 +105,19 @@ def collectives(text: str, mesh: Mapping[str, int], networks: Sequence[int] | No
       if name.startswith("all-reduce-scatter"):
         kind = "reduce-scatter"  # As a TPU does it: the rest of this computation keeps a device's own part.
       spread = 1 if networks is None else len({networks[member] for member in members})
-      one = Collective(kind, count, runs[name], len(members), _axes(members, mesh), spread)
+      collective = Collective(kind, count, runs[name], len(members), _axes(members, mesh), spread)
       channel = re.search(r"channel_id=(\d+)", line)
       key = f"{kind} {channel[1]}" if channel else f"{name} {number}"
       if channel and channel[1] == SHARED_CHANNEL:
         key += f" {_operation(line)}"
         alike[key] += 1
         key += f" {alike[key]}"
-      more = key not in found or (_all_sent(found[key]) < _all_sent(one) and not name.startswith(_MEANWHILE))
+      more = key not in by_channel or (
+        _all_sent(by_channel[key]) < _all_sent(collective) and not name.startswith(_MEANWHILE)
+      )
       if len(members) > 1 and more:
-        found[key] = one
-  return list(found.values())
+        by_channel[key] = collective
+  return list(by_channel.values())
 
 
 def _between_slices(match: re.Match, runs: int, mesh: Mapping[str, int], slices: int) -> Collective:
@@ -127,8 +129,8 @@ def _between_slices(match: re.Match, runs: int, mesh: Mapping[str, int], slices:
 
 def _operation(line: str) -> str:
   """Where in the model it is."""
-  found = re.search(r'op_name="([^"]*)"', line)
-  return found[1] if found else ""
+  op_name = re.search(r'op_name="([^"]*)"', line)
+  return op_name[1] if op_name else ""
 
 
 def _all_sent(one: Collective) -> int:
@@ -220,12 +222,12 @@ def _constant(line: str) -> int | None:
 
 def _sizes(result: str) -> list[int]:
   """Bytes of every array of a type, a tuple's too."""
-  found = []
+  bytes_of_arrays = []
   for kind, dims in _ARRAY.findall(result):
     bits = BITS.get(kind, 8 if kind.startswith("f8") else None)
     if bits is not None:
-      found.append(math.prod(int(size) for size in dims.split(",") if size) * bits // 8)
-  return found or [0]
+      bytes_of_arrays.append(math.prod(int(size) for size in dims.split(",") if size) * bits // 8)
+  return bytes_of_arrays or [0]
 
 
 def _members(line: str, mesh: Mapping[str, int]) -> list[int]:

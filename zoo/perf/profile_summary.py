@@ -48,20 +48,22 @@ def summary(profile: Any, programs: Sequence[Any], seconds: float, steps: int) -
     known |= instructions(program.as_text() or "")
   # The classes of jaxlib 0.12 warn where they are made, of themselves; as an error that would end the process.
   with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-    found = list(operations(profile, known))
-  if not found:
+    ops_of_all = list(operations(profile, known))
+  if not ops_of_all:
     return "There are no operations of devices in it."
   lines: dict[tuple[str, str], list[Operation]] = defaultdict(list)
-  for one in found:
+  for one in ops_of_all:
     lines[one.device, one.line].append(one)
-  texts = [f"{'':<28}{'busy':>8}{'idle':>8}"]
-  for device in dict.fromkeys(one.device for one in found):
-    own = {line: ops for (name, line), ops in lines.items() if name == device}
+  table = [f"{'':<28}{'busy':>8}{'idle':>8}"]
+  for device in dict.fromkeys(one.device for one in ops_of_all):
+    device_lines = {line: ops for (name, line), ops in lines.items() if name == device}
     # On a CPU any thread of a pool takes any operation.
-    shares = {device: sum(own.values(), [])} | ({} if len(own) == 1 or device.startswith("CPU") else own)
+    shares = {device: sum(device_lines.values(), [])} | (
+      {} if len(device_lines) == 1 or device.startswith("CPU") else device_lines
+    )
     for line, ops in shares.items():
       busy = min(1.0, covered(ops) / (1e9 * seconds))
-      texts.append(f"{line if line == device else '  ' + line[:24]:<28}{busy:>8.1%}{1 - busy:>8.1%}")
+      table.append(f"{line if line == device else '  ' + line[:24]:<28}{busy:>8.1%}{1 - busy:>8.1%}")
 
   spent: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0])
   for ops in lines.values():
@@ -74,17 +76,17 @@ def summary(profile: Any, programs: Sequence[Any], seconds: float, steps: int) -
   for (category, _), (time, _) in spent.items():
     kinds[category] += time / whole
   largest = sorted(kinds.items(), key=lambda item: -item[1])[:KINDS]
-  texts += ["", "of their time: " + ", ".join(f"{kind} {share:.1%}" for kind, share in largest)]
-  each = steps * len({one.device for one in found})
+  table += ["", "of their time: " + ", ".join(f"{kind} {share:.1%}" for kind, share in largest)]
+  each = steps * len({one.device for one in ops_of_all})
   ranked = sorted(spent.items(), key=lambda item: -item[1][0])
-  texts += ["", "on a device, in a step", f"{'share':>6}{'ms':>10}{'times':>9}  {'operation':<24}part of the model"]
+  table += ["", "on a device, in a step", f"{'share':>6}{'ms':>10}{'times':>9}  {'operation':<24}part of the model"]
   for (category, where), (time, times) in ranked[:MOST]:
     row = f"{time / whole:>6.1%}{time / each / 1e6:>10.3f}{times / each:>9.1f}  {category[:23]:<24}{where}"
-    texts.append(row.rstrip())
+    table.append(row.rstrip())
   rest = sum(time for _, (time, _) in ranked[MOST:])
   if rest:
-    texts.append(f"{rest / whole:>6.1%}{rest / each / 1e6:>10.3f}{'':>9}  {len(ranked) - MOST} more")
-  return "\n".join(texts)
+    table.append(f"{rest / whole:>6.1%}{rest / each / 1e6:>10.3f}{'':>9}  {len(ranked) - MOST} more")
+  return "\n".join(table)
 
 
 def operations(profile: Any, known: Mapping[str, tuple[str, str]]) -> Iterator[Operation]:
@@ -121,7 +123,7 @@ def instructions(text: str) -> dict[str, tuple[str, str]]:
 
   A fusion is named after the heaviest that it has: "dot fusion", "reduce fusion", "elementwise fusion".
   """
-  found: dict[str, tuple[str, str]] = {}
+  kind_and_path: dict[str, tuple[str, str]] = {}
   inside: dict[str, set[str]] = defaultdict(set)  # computation -> its opcodes
   fusions: dict[str, str] = {}
   computation = ""
@@ -135,13 +137,13 @@ def instructions(text: str) -> dict[str, tuple[str, str]]:
       continue
     path, called = _NAME.search(line), _CALLS.search(line)
     inside[computation].add(match[2])
-    found[match[1]] = (match[2], path[1] if path else "")
+    kind_and_path[match[1]] = (match[2], path[1] if path else "")
     if match[2] == "fusion" and called:
       fusions[match[1]] = called[1]
   for name, called in fusions.items():
     heavy = next((kind for kind in _HEAVY if kind in inside[called]), "elementwise")
-    found[name] = (f"{heavy} fusion", found[name][1])
-  return found
+    kind_and_path[name] = (f"{heavy} fusion", kind_and_path[name][1])
+  return kind_and_path
 
 
 def part(path: str) -> str:
@@ -173,7 +175,7 @@ def covered(ops: Iterable[Operation]) -> float:
 
 def own_times(ops: Iterable[Operation]) -> list[tuple[Operation, float]]:
   """Each with its nanoseconds less those of what runs inside it, as the body of a loop does inside the loop."""
-  found: list[list[Any]] = []
+  entries: list[list[Any]] = []
   around: list[list[Any]] = []
   for one in sorted(ops, key=lambda one: (one.start, -one.length)):
     while around and around[-1][0].start + around[-1][0].length <= one.start:
@@ -182,5 +184,5 @@ def own_times(ops: Iterable[Operation]) -> list[tuple[Operation, float]]:
       around[-1][1] -= one.length
     entry = [one, one.length]
     around.append(entry)
-    found.append(entry)
-  return [(one, max(0.0, alone)) for one, alone in found]
+    entries.append(entry)
+  return [(one, max(0.0, alone)) for one, alone in entries]

@@ -101,8 +101,8 @@ class Profile:
       self._keep(folder)
       if jax.process_index() == 0:
         (recorded,) = folder.rglob("*.xplane.pb")
-        found = summary(jax.profiler.ProfileData.from_file(str(recorded)), programs, seconds, last - first + 1)
-        self._note(f"Steps {first} to {last} took {seconds:.3f} s (xprof --logdir={self._folder})\n{found}")
+        report = summary(jax.profiler.ProfileData.from_file(str(recorded)), programs, seconds, last - first + 1)
+        self._note(f"Steps {first} to {last} took {seconds:.3f} s (xprof --logdir={self._folder})\n{report}")
       self.close()
 
   def close(self) -> None:
@@ -119,9 +119,9 @@ class Profile:
     """Copies the files: jax.profiler itself does not write to every bucket."""
     for path in recorded.rglob("*"):
       if path.is_file():
-        kept = self._folder / path.relative_to(recorded).as_posix()
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        epath.Path(path).copy(kept, overwrite=True)
+        copy = self._folder / path.relative_to(recorded).as_posix()
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        epath.Path(path).copy(copy, overwrite=True)
 
   @contextlib.contextmanager
   def _failing(self) -> Generator[None]:

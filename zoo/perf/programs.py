@@ -63,9 +63,9 @@ def memory() -> dict[str, float]:
   """`{"memory_peak", "memory_in_use"}`, bytes on the fullest of this host's devices; {} where they do not count."""
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
   keys = {"memory_peak": "peak_bytes_in_use", "memory_in_use": "bytes_in_use"}
-  if not all(key in found for found in stats for key in keys.values()):
+  if not all(key in device_stats for device_stats in stats for key in keys.values()):
     return {}
-  return {name: float(max(found[key] for found in stats)) for name, key in keys.items()}
+  return {name: float(max(device_stats[key] for device_stats in stats)) for name, key in keys.items()}
 
 
 def needed(program: Any, platform: str = "") -> int:
@@ -78,12 +78,15 @@ def needed(program: Any, platform: str = "") -> int:
     platform: "tpu" if that is what it is compiled for. XLA's sum of what is in between holds there more than is in
       memory at a time, a third more in a GPT-2; its peak is to a thousandth what its own report of the memory says.
   """
-  found = program.memory_analysis()
-  if found is None:
+  analysis = program.memory_analysis()
+  if analysis is None:
     return 0
-  peak = getattr(found, "peak_memory_in_bytes", 0)  # JAX 0.7 has none.
+  peak = getattr(analysis, "peak_memory_in_bytes", 0)  # JAX 0.7 has none.
   if platform == "tpu" and peak:
     return peak
   return (
-    found.argument_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes + found.temp_size_in_bytes
+    analysis.argument_size_in_bytes
+    + analysis.output_size_in_bytes
+    - analysis.alias_size_in_bytes
+    + analysis.temp_size_in_bytes
   )

@@ -202,11 +202,11 @@ def _tpus(target: Target) -> list[Any]:
 def _gpus(target: Target) -> list[Any]:
   if not importlib.util.find_spec("jax_plugins") or not importlib.util.find_spec("jax_plugins.xla_cuda12"):
     raise UserError(f"--plan compiles with JAX's CUDA plugin, which is not installed: {install('cuda')}.")
-  kind, own = GPUS[target.name], min(target.chips, ON_A_HOST)
+  kind, gpus_per_host = GPUS[target.name], min(target.chips, ON_A_HOST)
   spec = HOPPER.format(kind=kind, memory=CHIPS[kind].memory, memory_speed=CHIPS[kind].memory_speed)
-  hosts = f"1x{target.chips // own}x{own}"
-  found = topologies.get_topology_desc(target.name, platform="cuda", target_config=spec, topology=hosts)
-  return list(found.devices)
+  hosts = f"1x{target.chips // gpus_per_host}x{gpus_per_host}"
+  topology = topologies.get_topology_desc(target.name, platform="cuda", target_config=spec, topology=hosts)
+  return list(topology.devices)
 
 
 def network_of(device: Any) -> int:

@@ -20,31 +20,31 @@ def stand_in(data: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     data: section of a pipeline; those within it (of `mixture`, `packed`) are replaced too.
     folder: where to write.
   """
-  found = dict(data)
+  section = dict(data)
   for name in ("data", "members"):
-    inner = found.get(name)
+    inner = section.get(name)
     if isinstance(inner, Mapping):
-      found[name] = (
+      section[name] = (
         stand_in(inner, folder) if "name" in inner else {key: stand_in(one, folder / key) for key, one in inner.items()}
       )
-  if "source" not in found:
-    return found
-  kind = found.get("name")
+  if "source" not in section:
+    return section
+  kind = section.get("name")
   write = {"image_text": _captioned, "labelled_images": _labelled}.get(str(kind), _texts)
   folder.mkdir(parents=True, exist_ok=True)
-  found |= {"source": write(found, folder), "split": "train"}
-  found.pop("data_dir", None)
-  if "tokenizer" in found:
-    found["tokenizer"] = "bytes"  # Whatever a model knows: rows are as long, and numbers are not looked at.
-  return found
+  section |= {"source": write(section, folder), "split": "train"}
+  section.pop("data_dir", None)
+  if "tokenizer" in section:
+    section["tokenizer"] = "bytes"  # Whatever a model knows: rows are as long, and numbers are not looked at.
+  return section
 
 
 def tokenizers(data: Mapping[str, Any]) -> set[str]:
   """The tokenizers that a section `data` names and that are here; those of a hub, or of files elsewhere, are not."""
-  found = {str(data["tokenizer"])} if "tokenizer" in data else set()
+  named = {str(data["tokenizer"])} if "tokenizer" in data else set()
   for inner in (*(data.get("members") or {}).values(), data.get("data")):
-    found |= tokenizers(inner) if isinstance(inner, Mapping) else set()
-  return {name for name in found if "/" not in name or pathlib.Path(name).expanduser().exists()}
+    named |= tokenizers(inner) if isinstance(inner, Mapping) else set()
+  return {name for name in named if "/" not in name or pathlib.Path(name).expanduser().exists()}
 
 
 def _texts(data: Mapping[str, Any], folder: pathlib.Path) -> str:

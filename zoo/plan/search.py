@@ -164,19 +164,19 @@ def show(tries: list[Try]) -> str:
     if isinstance(one.found, str):
       impossible.append(f"{changes}: {one.found}")
       continue
-    found = one.found
-    if found.used is None:
+    compiled_plan = one.found
+    if compiled_plan.used is None:
       lines.append([str(number), "too much", "no", "", "", "", changes])
       continue
-    low, high = max(found.times.values()), sum(found.times.values())
+    low, high = max(compiled_plan.times.values()), sum(compiled_plan.times.values())
     lines.append(
       [
         str(number),
-        size(found.used),
-        "yes" if found.fits else "no",
+        size(compiled_plan.used),
+        "yes" if compiled_plan.fits else "no",
         f"{1000 * low:.0f} to {1000 * high:.0f}",
-        f"{found.utilisation(high):.0%} to {found.utilisation(low):.0%}",
-        f"{found.rows / high:,.0f} to {found.rows / low:,.0f}",
+        f"{compiled_plan.utilisation(high):.0%} to {compiled_plan.utilisation(low):.0%}",
+        f"{compiled_plan.rows / high:,.0f} to {compiled_plan.rows / low:,.0f}",
         changes,
       ]
     )

@@ -60,7 +60,7 @@ def read(lines: Sequence, mesh: Mesh, keys: str | None = None) -> list[tuple[str
   Raises:
     UserError: no line, an axis that the mesh lacks, or one that splits two dimensions.
   """
-  found = []
+  rules = []
   for entry in lines:
     pattern, placement = line(entry, "activations", "['layers', ['batch', 'sequence']]")
     used = [axis for part in placement for axis in axes_of(part)]
@@ -71,8 +71,8 @@ def read(lines: Sequence, mesh: Mesh, keys: str | None = None) -> list[tuple[str
         raise UserError(f"activations: '{pattern}' names the mesh axis {axis!r}.{near} The mesh is {dict(mesh.shape)}.")
     if twice := next((axis for axis in split if split.count(axis) > 1), None):
       raise UserError(f"activations: '{pattern}' uses the mesh axis '{twice}' twice. An axis splits one dimension.")
-    found.append((pattern, placement))
-  return [*found, *built_in(mesh, keys)]
+    rules.append((pattern, placement))
+  return [*rules, *built_in(mesh, keys)]
 
 
 def constrained(rules: Sequence[tuple[str, tuple]], mesh: Mesh) -> contextlib.AbstractContextManager:

@@ -35,36 +35,36 @@ def explain(state: Any, strategy: str | Sequence, mesh: Mesh) -> str:
     [name, _shape(row), row.dtype, _split(row), row.rule, size(row.bytes_per_device)]
     for name, row in zip(names, params, strict=True)
   ]
-  found = [f"mesh {dict(mesh.shape)}", "", *_aligned([head, *lines]), ""]
+  report_lines = [f"mesh {dict(mesh.shape)}", "", *_aligned([head, *lines]), ""]
 
   sums = [
-    [part, size(sum(row.bytes for row in own)), size(sum(row.bytes_per_device for row in own))]
-    for part, own in parts(rows).items()
+    [part, size(sum(row.bytes for row in part_rows)), size(sum(row.bytes_per_device for row in part_rows))]
+    for part, part_rows in parts(rows).items()
   ]
   sums.append(["together", size(sum(row.bytes for row in rows)), size(sum(row.bytes_per_device for row in rows))])
-  found += _aligned([["part of the state", "in all", "on a device"], *sums])
+  report_lines += _aligned([["part of the state", "in all", "on a device"], *sums])
 
   _, rest = read(strategy, names, mesh)
   unused = [pattern for pattern, _ in rules_on(mesh, rest) if not any(matches(pattern, name) for name in names)]
   if unused:
-    found += ["", f"Patterns of '{rest}' that no parameter has: {', '.join(unused)}"]
-  found += ["", whole] if (whole := large_and_whole(rows, mesh)) else []
-  return "\n".join(found)
+    report_lines += ["", f"Patterns of '{rest}' that no parameter has: {', '.join(unused)}"]
+  report_lines += ["", whole] if (whole := large_and_whole(rows, mesh)) else []
+  return "\n".join(report_lines)
 
 
 def large_and_whole(rows: Sequence[Row], mesh: Mesh) -> str:
   """A line about the large parameters that every device has whole; "" if there is none."""
-  own = [row for row in rows if row.path.startswith("params/") and row.bytes_per_device == row.bytes >= LARGE]
-  listed = ", ".join(f"{row.path.removeprefix('params/')} ({size(row.bytes)})" for row in own)
-  return f"Whole on each of the {mesh.size} devices, and large: {listed}" if own and mesh.size > 1 else ""
+  large_rows = [row for row in rows if row.path.startswith("params/") and row.bytes_per_device == row.bytes >= LARGE]
+  listed = ", ".join(f"{row.path.removeprefix('params/')} ({size(row.bytes)})" for row in large_rows)
+  return f"Whole on each of the {mesh.size} devices, and large: {listed}" if large_rows and mesh.size > 1 else ""
 
 
 def parts(rows: Sequence[Row]) -> dict[str, list[Row]]:
   """Part of the state ("params", "opt_state", ...) -> its lines of the report."""
-  found: dict[str, list[Row]] = {}
+  rows_of_part: dict[str, list[Row]] = {}
   for row in rows:
-    found.setdefault(row.path.split("/")[0], []).append(row)
-  return found
+    rows_of_part.setdefault(row.path.split("/")[0], []).append(row)
+  return rows_of_part
 
 
 def size(count: int) -> str:

@@ -71,9 +71,9 @@ def arranged(axes: Mapping[str, int], devices: Sequence[jax.Device]) -> np.ndarr
         f"mesh {sizes} does not fit: there are {across} slices. Set mesh.slice to {across}, or data to a multiple."
       )
     sizes[name] //= across
-  own = [[device for device in devices if (getattr(device, "slice_index", 0) or 0) == one] for one in slices]
+  by_slice = [[device for device in devices if (getattr(device, "slice_index", 0) or 0) == one] for one in slices]
   placed = np.concatenate(
-    [along_links(tuple(sizes.values()), part) for part in own], axis=list(axes).index(name) if across > 1 else 0
+    [along_links(tuple(sizes.values()), part) for part in by_slice], axis=list(axes).index(name) if across > 1 else 0
   )
   return hosts_together(placed, tuple(axes))
 

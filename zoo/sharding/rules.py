@@ -125,7 +125,7 @@ def line(entry: Any, what: str, example: str) -> tuple[Any, tuple]:
   Raises:
     UserError: it is not a pattern and a list; `what` says whose line it is, `example` how one looks.
   """
-  listed = lambda found: isinstance(found, Sequence) and not isinstance(found, str)
+  listed = lambda value: isinstance(value, Sequence) and not isinstance(value, str)
   if not listed(entry) or len(entry) != 2 or not listed(entry[1]):
     raise UserError(f"{what}: {entry!r} is not a line. A line is a pattern and a list: {example}.")
   return entry[0], tuple(tuple(axis) if isinstance(axis, list) else axis for axis in entry[1])
@@ -141,7 +141,7 @@ def place(name: str, shape: tuple[int, ...], lines: Sequence, rest: str, mesh: M
         )
       check_divides(name, shape, spec, mesh, f"change the line '{pattern}'")
       return Placement(f"{pattern} {list(spec)}", aligned(shape, spec))
-  spread = STRATEGIES[rest][1]
+  fsdp_axis = STRATEGIES[rest][1]
   spec, rule = P(), rest
   for pattern, choices in rules_on(mesh, rest):
     choices = [choice for choice in choices if len(choice) <= len(shape)]
@@ -151,16 +151,16 @@ def place(name: str, shape: tuple[int, ...], lines: Sequence, rest: str, mesh: M
         check_divides(name, shape, choices[0], mesh, "use the sharding 'fsdp'")
       spec, rule = aligned(shape, fitting[0]), f"{rest}: {pattern}"
       break
-  return Placement(rule, spread_largest(shape, spec, spread, mesh) if spread else spec)
+  return Placement(rule, spread_largest(shape, spec, fsdp_axis, mesh) if fsdp_axis else spec)
 
 
 def rules_on(mesh: Mesh, strategy: str) -> list[tuple[str, list[tuple]]]:
   """The rules of a strategy whose axes a mesh has."""
-  found = {
+  usable = {
     pattern: [choice for choice in choices if all(axis is None or axis in mesh.shape for axis in choice)]
     for pattern, choices in STRATEGIES[strategy][0]
   }
-  return [(pattern, choices) for pattern, choices in found.items() if choices]
+  return [(pattern, choices) for pattern, choices in usable.items() if choices]
 
 
 def spread_largest(shape: tuple[int, ...], spec: P, axis: str, mesh: Mesh) -> P:

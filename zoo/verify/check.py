@@ -140,7 +140,7 @@ def _cache(digest: str) -> Path:
 def _read(path: Any) -> dict[str, Any]:
   """What a file remembers; nothing if it is not there or damaged."""
   try:
-    found = json.loads(path.read_text())
+    record = json.loads(path.read_text())
   except (OSError, ValueError):
     return {}
-  return found if isinstance(found, dict) else {}
+  return record if isinstance(record, dict) else {}

@@ -109,13 +109,13 @@ def compare(config: Any, made: Experiment, mesh: Mesh) -> Verdict:
   alone = program(config, made, reduced, batch, one, alone=True)
   params = numbers(split.shapes, seed=config.seed % 2**32)
   with jax.default_matmul_precision("highest"):
-    found = jax.tree.leaves(_compiled(split, mesh)(_put(params, split.placed), _rows(batch, split)))
+    on_mesh = jax.tree.leaves(_compiled(split, mesh)(_put(params, split.placed), _rows(batch, split)))
     run = _compiled(alone, one)
     expected, *nudged = (
       _leaves(run(_put(tree, alone.placed), _rows(batch, alone)))
       for tree in (params, _nudge(params, 0), _nudge(params, 1))
     )
-    gradients = _compared(found, expected, nudged, apart=1)
+    gradients = _compared(on_mesh, expected, nudged, apart=1)
     if not np.isfinite(gradients.entries).all() or not gradients.entries[1:].any():
       raise UserError("of random parameters one device's loss or gradients are not finite, or all gradients are zero")
     updates = _updates(config, params, (split, mesh), (alone, one))
@@ -174,17 +174,18 @@ def _updates(config: Any, params: Any, split: tuple[Program, Mesh], alone: tuple
     places = program.placed, update.placed
     return _jit(update.run, mesh, (*places, program.placed), places)
 
-  own = _put(params, single.placed)
+  single_params = _put(params, single.placed)
   run = compiled(here, single, one)
-  begun = _jit(here.begin, one, (single.placed,), here.placed)(own)
-  state = run(_put(first, single.placed), begun, own)[1]
+  begun = _jit(here.begin, one, (single.placed,), here.placed)(single_params)
+  state = run(_put(first, single.placed), begun, single_params)[1]
   expected, *nudged = (
-    _leaves(run(_put(tree, single.placed), state, own)[0]) for tree in (second, _nudge(second, 0), _nudge(second, 1))
+    _leaves(run(_put(tree, single.placed), state, single_params)[0])
+    for tree in (second, _nudge(second, 0), _nudge(second, 1))
   )
   state = _put(jax.tree.map(np.asarray, state), there.placed)
   run = compiled(there, program, mesh)
-  found = run(_put(second, program.placed), state, _put(params, program.placed))[0]
-  return _compared(jax.tree.leaves(found), expected, nudged)
+  on_mesh = run(_put(second, program.placed), state, _put(params, program.placed))[0]
+  return _compared(jax.tree.leaves(on_mesh), expected, nudged)
 
 
 def _of_all_hosts(numbers: Any) -> np.ndarray:
@@ -241,8 +242,8 @@ def _backwards(names: list[str], modules: list[str]) -> list[int]:
 
   def when(name: str) -> int:
     parts = name.split("/")
-    own = ("/".join(parts[:end]) for end in range(len(parts) - 1, -1, -1))
-    return next((call[path] for path in own if path in call), -1)
+    prefixes = ("/".join(parts[:end]) for end in range(len(parts) - 1, -1, -1))
+    return next((call[path] for path in prefixes if path in call), -1)
 
   return [0, *sorted(range(1, len(names)), key=lambda i: -when(names[i]))]
 
@@ -269,10 +270,10 @@ def _first_module(
       outputs.append(dict(run(_put(params, part.placed), _rows(batch, part))))
   except jax.errors.UnexpectedTracerError:
     return ""
-  found, expected = outputs
-  common = [path for path in part.modules if path in found and path in expected]
+  on_mesh, expected = outputs
+  common = [path for path in part.modules if path in on_mesh and path in expected]
   references = [np.asarray(expected[path]) for path in common]
-  errors = [_difference(found[path], reference) for path, reference in zip(common, references, strict=True)]
+  errors = [_difference(on_mesh[path], reference) for path, reference in zip(common, references, strict=True)]
   errors, entries = _of_all_hosts([errors, [_largest(reference) for reference in references]])
   return next((path for path, error, entry in zip(common, errors, entries) if error > 10 * RELATIVE * entry), "")
 

@@ -176,8 +176,8 @@ def rows_of(batch_size: int, accumulate: int, mesh: Mesh) -> tuple[int, int]:
 
 def text_lengths(batch: Mapping[str, np.ndarray]) -> list[int]:
   """The lengths of a batch's texts: second dimensions of whole numbers and masks, the longest first."""
-  found = {x.shape[1] for x in batch.values() if x.ndim == 2 and x.dtype.kind in "iub"}
-  return sorted(found, reverse=True)
+  lengths = {x.shape[1] for x in batch.values() if x.ndim == 2 and x.dtype.kind in "iub"}
+  return sorted(lengths, reverse=True)
 
 
 def cut(batch: Mapping[str, np.ndarray], reduced: Reduced, rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -238,19 +238,19 @@ def _depths(sizes: Mapping[str, Any], shapes: Any, strategy: Any, mesh: Mesh) ->
   scan, least = sizes.get("scan"), max(SCAN_FROM, 2 * turn)
   depths = {name: n for name, n in sizes.items() if name.endswith("depth") and isinstance(n, int)}
   scanned = {name: n >= least if scan is None else bool(scan) for name, n in depths.items()}
-  found: dict[str, Any] = {"scan": True} if scanned and all(scanned.values()) else {}
+  depth_options: dict[str, Any] = {"scan": True} if scanned and all(scanned.values()) else {}
   for name, depth in depths.items():
     if scanned[name]:
-      turns = like(depth // turn, mesh.size, 2 if found.get("scan") else -(-least // turn))
-      found[name] = min(depth, turns * turn + depth % turn)
+      turns = like(depth // turn, mesh.size, 2 if depth_options.get("scan") else -(-least // turn))
+      depth_options[name] = min(depth, turns * turn + depth % turn)
     else:
-      found[name] = min(depth, max(needed, turn))
-  return found
+      depth_options[name] = min(depth, max(needed, turn))
+  return depth_options
 
 
 def _widths(sizes: Mapping[str, Any], mesh: Mesh, narrowest: int) -> dict[str, int]:
   """Narrower heads, and with them what is as wide as all heads; other widths by themselves."""
-  parts, found = mesh.size, {}
+  parts, narrowed = mesh.size, {}
   for tower in TOWERS:
     heads = sizes.get(f"{tower}num_heads") or sizes.get(f"{tower}heads")
     dim, head_dim = sizes.get(f"{tower}dim"), sizes.get(f"{tower}head_dim")
@@ -264,16 +264,16 @@ def _widths(sizes: Mapping[str, Any], mesh: Mesh, narrowest: int) -> dict[str, i
     else:
       continue
     if head_dim:
-      found |= {f"{tower}head_dim": narrow, f"{tower}dim": like(dim, parts, min(dim, narrow * heads))}
+      narrowed |= {f"{tower}head_dim": narrow, f"{tower}dim": like(dim, parts, min(dim, narrow * heads))}
     else:
-      found[f"{tower}dim"] = narrow * heads
-  dims = {sizes[name]: width for name, width in found.items() if name in {f"{tower}dim" for tower in TOWERS}}
+      narrowed[f"{tower}dim"] = narrow * heads
+  dims = {sizes[name]: width for name, width in narrowed.items() if name in {f"{tower}dim" for tower in TOWERS}}
   for name, width in sizes.items():
     if name.endswith(("mlp_dim", "embed_dim", "dense_dim", "projection_dim")) and isinstance(width, int) and dims:
       # What is wider stays wider, and what is as wide as wide: a strategy splits the largest dimension.
       wider = max((after + 1 for before, after in dims.items() if before < width), default=narrowest)
-      found[name] = dims.get(width) or like(width, parts, wider)
-  return found
+      narrowed[name] = dims.get(width) or like(width, parts, wider)
+  return narrowed
 
 
 def _hashable(part: Any) -> Any:
