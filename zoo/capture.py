@@ -1,4 +1,4 @@
-"""What a model computes on the way: the state after every layer, and the attention weights."""
+"""Intermediate activations: the hidden state after every layer, and the attention weights."""
 
 import re
 from typing import Any
@@ -12,9 +12,9 @@ LAYER = re.compile(r"layer_\d+|layers")
 
 
 def capture(model: Any, params: Any, *inputs: Any, **options: Any) -> tuple[Any, dict[str, jax.Array]]:
-  """One pass through a model, and what it computed on the way.
+  """Runs a forward pass and returns its outputs and its intermediates.
 
-  A model that is called without it computes nothing for it; of a jitted call of this, what is not used is not computed.
+  Without `capture` a model pays nothing for it; under `jax.jit`, intermediates that are not used are not computed.
 
   Args:
     model, params: any of the zoo.

@@ -90,7 +90,7 @@ def write(folder: Any, others: Sequence[Any] = ()) -> Any:
 
 
 class Updates:
-  """Writes the page of a run that goes on, from the first host, and so seldom that it takes SHARE of the time at most.
+  """Rewrites the page of a running job, on the first host, taking at most SHARE of the run's time.
 
   Args:
     folder: of the run.
@@ -150,7 +150,7 @@ def sections(runs: Mapping[str, Mapping[str, Curve]]) -> dict[str, dict[str, lis
 
 
 def label(name: str, run: str, metrics_in_it: int, runs: int) -> str:
-  """Of a curve: what tells it from the others of its figure."""
+  """A curve's label in the legend: what distinguishes it within its figure."""
   parts = name.split("/")
   series = "/".join(parts[2:-1]) or "model" if parts[0] == "eval" else name
   return " ".join([series] * (metrics_in_it > 1) + [run] * (runs > 1)) or series
@@ -182,7 +182,7 @@ def figure(caption: str, curves: Mapping[str, Curve]) -> str:
 
 
 def number(y: float) -> str:
-  """As people write it."""
+  """Formats a number for people."""
   if 1000 <= abs(y) < 1e7:
     return f"{y:,.0f}"
   if y and abs(y) < 0.001:
@@ -203,13 +203,13 @@ def thinned(curve: Curve) -> Curve:
 
 
 def axis_limits(values: Sequence[float]) -> tuple[float, float]:
-  """The lowest and the highest, apart."""
+  """Limits of a plot's axis: minimum and maximum, widened where they are equal."""
   low, high = min(values), max(values)
   return (low, high) if low < high else (low - (abs(low) or 1) / 2, high + (abs(high) or 1) / 2)
 
 
 def artifacts(folder: Any) -> list[str]:
-  """What evaluators left: pictures, then texts, then numbers, each in the order of their names."""
+  """HTML of the evaluators' artifacts: images, then text, then JSON, each in order of name."""
   blocks, room = [], IMAGES
   kinds = (".png", ".txt", ".json")
   for path in sorted(folder.glob("*"), key=lambda path: (path.suffix in kinds and kinds.index(path.suffix), path.name)):
@@ -235,7 +235,7 @@ def artifacts(folder: Any) -> list[str]:
 
 
 def read_json(path: Any) -> dict:
-  """A file's section; {} if it holds none that can be read."""
+  """Reads a JSON object from a file; {} if there is none that can be read."""
   try:
     return json_files.read_json(path)
   except UserError:
@@ -243,13 +243,13 @@ def read_json(path: Any) -> dict:
 
 
 def table(rows: Iterable[tuple[str, str]]) -> str:
-  """HTML of names and values."""
+  """An HTML table of names and values."""
   cells = (f"<tr><th>{html.escape(str(name))}<td>{html.escape(str(value))}" for name, value in rows)
   return f"<table>{''.join(cells)}</table>"
 
 
 def differing(configs: Mapping[str, Mapping[str, Any]]) -> str:
-  """HTML: a column for every run, a row for every entry that they do not have alike; the folder is no difference."""
+  """An HTML table of config differences: a column per run, a row per entry that differs, except `workdir`."""
   texts = {run: {name: json.dumps(value) for name, value in config.items()} for run, config in configs.items()}
   names = sorted({name for config in texts.values() for name in config} - {"workdir"})
   rows = [(name, [config.get(name, "") for config in texts.values()]) for name in names]

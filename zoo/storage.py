@@ -1,4 +1,4 @@
-"""Files here and in buckets, written whole or not at all, and their checksums.
+"""Local and bucket files: paths, atomic writes and checksums.
 
 `gs://bucket/run` is read and written through etils.epath and fsspec.
 """
@@ -27,7 +27,7 @@ def is_remote(path: str | os.PathLike) -> bool:
 
 
 def as_path(path: str | os.PathLike) -> epath.Path:
-  """A path to work with, here or in a bucket.
+  """The `epath.Path` of a local path or bucket URL.
 
   Raises:
     UserError: it is in a bucket of an unknown kind, or the package that opens these is not installed.
@@ -47,7 +47,7 @@ def as_path(path: str | os.PathLike) -> epath.Path:
 
 
 def check_folder(path: str | os.PathLike, way_out: str) -> None:
-  """UserError for a path here where no folder can be: it is a file, or lies in one; `way_out` ends the message.
+  """UserError for a local path that cannot be a folder: it is a file, or inside one; `way_out` ends the message.
 
   >>> check_folder("runs/new", "Choose another.")
   """
@@ -63,7 +63,7 @@ def check_folder(path: str | os.PathLike, way_out: str) -> None:
 
 
 def make_folder(path: epath.Path | pathlib.Path) -> None:
-  """Makes a folder and those it is in, where they are not there; UserError where it cannot."""
+  """Creates a folder and its parents if needed; UserError on failure."""
   check_folder(path, "Name another folder.")
   try:
     path.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def make_folder(path: epath.Path | pathlib.Path) -> None:
 
 @contextlib.contextmanager
 def local_copy(path: str | os.PathLike) -> Generator[pathlib.Path]:
-  """The path itself if it is here; of a file in a bucket a copy, for as long as the block runs."""
+  """Context that yields a local path: `path` itself, or a temporary copy of a file in a bucket."""
   if not is_remote(path):
     yield pathlib.Path(path)
     return
@@ -85,7 +85,7 @@ def local_copy(path: str | os.PathLike) -> Generator[pathlib.Path]:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Generator[pathlib.Path]:
-  """A temporary path to write to, in the folder of `path`; renamed to `path` when the block ends well, else removed.
+  """Atomic write: a temporary path beside `path`, renamed to `path` when the block succeeds, else removed.
 
   For a file in a bucket it is here, and sent there when the block ends well: buckets show an object once it is whole.
 
@@ -118,14 +118,14 @@ def replacing(path: str | os.PathLike) -> Generator[pathlib.Path]:
 
 
 def write_checksums(folder: str | os.PathLike, to: str | os.PathLike) -> None:
-  """Lists every file under `folder` with its size and CRC-32 in the file `to`, which lies elsewhere."""
+  """Writes sizes and CRC-32 checksums of all files under `folder` to the file `to`, which is outside it."""
   folder = pathlib.Path(folder)
   names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
   pathlib.Path(to).write_text(json.dumps({name: _sum(folder / name) for name in names}, indent=1))
 
 
 def damaged(folder: str | os.PathLike, listed: str | os.PathLike, by_size: Collection[str] = ()) -> str | None:
-  """What is wrong with the files under `folder` by the list in the file `listed`; None if nothing is.
+  """Verifies the files under `folder` against the checksums in `listed` -> what is wrong, or None.
 
   Of the files `by_size` nothing is read.
   """

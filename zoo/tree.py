@@ -1,4 +1,4 @@
-"""Names of arrays in a tree, patterns that choose among them, and what keeps one tree from being another.
+"""Pytree paths: names of arrays, patterns that select them, and summaries of mismatched trees.
 
 A name is the path to an array: `stack/layer_0/feed_forward/up/kernel`.
 
@@ -28,7 +28,7 @@ def path_names(tree: Any) -> list[str]:
 
 
 def variables(params: Any) -> dict[str, Any]:
-  """What `model.apply` takes first: {"params": params}; a dict that has its collections already stays as it is.
+  """Variables for `model.apply`: {"params": params}; a dict of collections is returned unchanged.
 
   The latter is what `zoo.load` gives of a model that has more than parameters: statistics of a batch normalisation.
   """
@@ -37,12 +37,12 @@ def variables(params: Any) -> dict[str, Any]:
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-  """The arrays of a tree by their names."""
+  """Flattens a tree to a dict: name -> array."""
   return {path_name(path): array for path, array in jax.tree_util.tree_leaves_with_path(tree)}
 
 
 def unflatten(arrays: Mapping[str, Any]) -> dict[str, Any]:
-  """The tree of dicts whose arrays have these names."""
+  """The nested dict whose arrays have these names; the inverse of `flatten`."""
   tree: dict[str, Any] = {}
   for name, array in arrays.items():
     *folders, last = name.split("/")
@@ -64,7 +64,7 @@ def matches_any(patterns: Iterable[str], name: str) -> bool:
 
 
 def check_pattern(pattern: Any, names: list[str], what: str, named: str = "parameter") -> None:
-  """Refuses a pattern that is no regular expression or matches none of `names`, of a kind; `what` says whose it is."""
+  """UserError if a pattern is not a regular expression or matches no `names` (of the kind `named`). `what` is its source."""
   if not isinstance(pattern, str):
     raise UserError(
       f"{what}: {pattern!r} is not a pattern. A pattern is a text such as 'embed/embedding' or 'image/.*'."

@@ -1,4 +1,4 @@
-"""A number for every array that changes when any of its bits does, and is the same however the array is spread.
+"""Array fingerprints: checksums that change with any bit of an array and do not depend on its sharding.
 
 Every word of 32 bits (smaller numbers are widened) is mixed with its place by a bijection (the end of MurmurHash3,
 https://github.com/aappleby/smhasher), and the results are added up modulo 2**32. So one changed number is always found,
@@ -18,7 +18,7 @@ from zoo.tree import path_name
 
 
 def fingerprints(tree: Any) -> dict[str, int]:
-  """path -> number below 2**32, of arrays of any dtype (also jax's keys), numpy arrays and Python numbers."""
+  """Path -> fingerprint (uint32), for JAX arrays of any dtype (PRNG keys too), NumPy arrays and Python numbers."""
   sums_by_path, groups = {}, defaultdict(list)
   for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
     if isinstance(leaf, jax.Array):

@@ -45,7 +45,7 @@ from zoo.hosts import consensus
 
 
 class Checkpoints:
-  """The newest `keep` states in `folder`, and the best one.
+  """Checkpoint manager: keeps the newest `keep` train states in `folder`, and the best one.
 
   Args:
     folder: where the checkpoints go, one subfolder per step; made if it is not there. May be a bucket (`gs://...`).
@@ -81,7 +81,7 @@ class Checkpoints:
 
   @functools.cached_property
   def manager(self) -> ocp.CheckpointManager:
-    """Orbax's; made once it is known which checkpoints can be read, as it reads the scores of all."""
+    """Orbax's manager, created lazily: it reads the scores of all checkpoints, so corrupt ones must be known first."""
     scores(self.folder)  # Orbax does not say which of them it cannot read.
     options = ocp.CheckpointManagerOptions(
       # Without a best_fn Orbax writes no metrics; which checkpoints stay is decided by the policy alone. Left to
@@ -144,7 +144,7 @@ class Checkpoints:
     return saved
 
   def restore(self, shapes: Any) -> tuple[Any, int] | None:
-    """The newest state that is whole, and its step; None if nothing was saved yet. All hosts get that of the same step.
+    """Restores the newest intact state -> (state, step), of the same step on all hosts; None if nothing was saved yet.
 
     Checkpoints found damaged on the way are noted and renamed to `damaged-N`: they are never deleted, and never count
     again.
@@ -162,7 +162,7 @@ class Checkpoints:
     damaged: dict[int, str] = {}
 
     def fine(step: int, why: str | None) -> bool:
-      """Whether all hosts say so; one that cannot read what others can has taken note too."""
+      """Whether the checkpoint is readable on all hosts; records it as damaged on every host if not."""
       if whole := consensus.all_hosts(why is None):
         return whole
       damaged[step] = why or "another host cannot read it"
@@ -192,7 +192,7 @@ class Checkpoints:
     )
 
   def _set_aside(self, damaged: Mapping[int, str], used: int) -> None:
-    """Renames what is damaged: its step will be reached, and saved, again."""
+    """Renames damaged checkpoints: their steps will be reached, and saved, again."""
     for step, why in damaged.items():
       names = (f"damaged-{step}{f'-{n}' if n > 1 else ''}" for n in itertools.count(1))
       aside = next(path for name in names if not (path := self.folder / name).exists())  # It may have happened before.
@@ -222,7 +222,7 @@ class Checkpoints:
         self.manager.close()
 
   def _list_files(self) -> None:
-    """Runs in the background when all files are written, before Orbax gives the folder its final name.
+    """Writes checksums, in the background, once all files are written and before Orbax renames the folder.
 
     With many hosts, or in a bucket, reading everything back would cost more than it protects from.
     """
@@ -232,7 +232,7 @@ class Checkpoints:
 
   @contextlib.contextmanager
   def _saving(self) -> Generator[None]:
-    """Turns whatever goes wrong while writing into one line, and takes the torn folder away: it may fill the disk.
+    """Turns any error while writing into a one-line UserError, and removes the incomplete folder: it may fill the disk.
 
     What JAX raises says that a device or another host is lost, and nothing of the disk; Orbax calls it a TimeoutError.
     """
@@ -254,7 +254,7 @@ class Checkpoints:
 
 
 def steps(folder: str | os.PathLike) -> list[int]:
-  """The finished checkpoints in `folder`, in increasing order. Torn and temporary folders do not count."""
+  """Steps of the finished checkpoints in `folder`, in increasing order; incomplete ones are ignored."""
   folder = absolute(folder)
   if not folder.is_dir():
     return []
@@ -262,7 +262,7 @@ def steps(folder: str | os.PathLike) -> list[int]:
 
 
 def read(folder: str | os.PathLike, shapes: Any) -> Any:
-  """The part of one checkpoint that `shapes` describes: a whole state, or e.g. `{"params": ...}` alone.
+  """Restores the subtree of one checkpoint that `shapes` describes: the full state, or e.g. `{"params": ...}` alone.
 
   Args:
     folder: of one step.
@@ -278,7 +278,7 @@ def read(folder: str | os.PathLike, shapes: Any) -> Any:
 
 
 def describe(folder: str | os.PathLike) -> dict[str, str]:
-  """`{path: "float32 (3, 4)"}` of everything in the checkpoint `folder`, without reading the arrays."""
+  """Path -> dtype and shape, "float32 (3, 4)", of every array in the checkpoint `folder`, without reading them."""
   return described(absolute(folder))
 
 

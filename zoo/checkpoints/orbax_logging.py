@@ -1,4 +1,4 @@
-"""Keeps Orbax from printing pages about what the zoo reports in one line."""
+"""Silences Orbax's tracebacks for errors that the zoo reports in one line."""
 
 import functools
 import logging
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def silence_orbax() -> None:
-  """Of the loggers and the hook for errors in threads, takes what only repeats that a checkpoint was not written.
+  """Filters log records and unraisable errors that only repeat that a checkpoint was not written.
 
   Of several writes that fail Orbax waits for the first, then closes its event loop: TensorStore's threads print a
   traceback for each of the others, which cannot tell the loop any more. Some are logged by asyncio.

@@ -1,4 +1,4 @@
-"""Reads checkpoints, and tells those that are damaged from those of another model.
+"""Restores checkpoints, and distinguishes corrupt ones from those of another model.
 
 Neither Orbax nor a disk says when a bit of an array has changed; what else is wrong Orbax says at length.
 """
@@ -26,7 +26,7 @@ CHECKSUMS, FINGERPRINTS, SCORE = "checksums.json", "fingerprints", "metrics/metr
 
 
 class CorruptCheckpoint(UserError):
-  """A checkpoint cannot be read, or is not what was saved; another one may be fine. `reason` is why, alone."""
+  """A checkpoint is unreadable or differs from what was saved; another may be intact. `reason` is the cause alone."""
 
   def __init__(self, message: str, reason: str):
     super().__init__(message)
@@ -34,7 +34,7 @@ class CorruptCheckpoint(UserError):
 
 
 def saved_fingerprints(folder: epath.Path) -> dict[str, int] | None:
-  """Those of the whole state, as they were when it was saved; None if the folder has none."""
+  """The fingerprints of the full state at the time it was saved; None if the folder has none."""
   with reading(folder):
     sums = _parsed(folder / FINGERPRINTS / "metadata")
     if not isinstance(sums, dict | None) or not all(isinstance(number, int) for number in (sums or {}).values()):
@@ -76,7 +76,7 @@ def _parsed(file: epath.Path) -> Any:
 
 
 def sum_of_score(score: Mapping[str, Any]) -> int:
-  """Its CRC-32."""
+  """The CRC-32 of a score."""
   return zlib.crc32(json.dumps(score, sort_keys=True).encode())
 
 
@@ -91,7 +91,7 @@ def verify(folder: epath.Path, state: Any, saved: Mapping[str, int]) -> None:
 
 
 def read_unverified(folder: epath.Path, shapes: Any) -> Any:
-  """The part of a checkpoint that `shapes` describes; see `zoo.checkpoints.manager.read`. Waits for no other host."""
+  """As `zoo.checkpoints.manager.read`, without verifying fingerprints and without synchronising hosts."""
   with reading(folder):
     if (folder / CHECKSUMS).exists() and (damage := storage.damaged(folder / "state", folder / CHECKSUMS)):
       raise OSError(damage)
@@ -115,14 +115,14 @@ def read_unverified(folder: epath.Path, shapes: Any) -> Any:
 
 
 def described(folder: epath.Path) -> dict[str, str]:
-  """`{path: "float32 (3, 4)"}` of everything in the checkpoint `folder`."""
+  """Path -> dtype and shape, "float32 (3, 4)", of every array in the checkpoint `folder`."""
   with reading(folder):
     return kinds(ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree)
 
 
 @contextlib.contextmanager
 def reading(folder: epath.Path) -> Generator[None]:
-  """Takes whatever goes wrong for damage of the checkpoint in `folder`, but for a device that fails or is full."""
+  """Turns any error into CorruptCheckpoint for `folder`, except JAX errors: a device failed or is out of memory."""
   try:
     yield
   except Exception as error:
@@ -133,7 +133,7 @@ def reading(folder: epath.Path) -> Generator[None]:
 
 
 def problem(check: Callable[[], Any]) -> str | None:
-  """Why a checkpoint is damaged, by a check that may raise CorruptCheckpoint; None if it does not."""
+  """Runs a check -> the reason of the CorruptCheckpoint it raises, or None."""
   try:
     check()
   except CorruptCheckpoint as error:
@@ -158,12 +158,12 @@ def _placed(leaf: Any, sharding: jax.sharding.Sharding) -> Any:
 
 
 def absolute(folder: str | os.PathLike) -> epath.Path:
-  """As Orbax wants it; a bucket is absolute as it is."""
+  """The absolute path of `folder`, as Orbax requires; bucket URLs are absolute already."""
   return as_path(folder if is_remote(folder) else os.path.abspath(folder))
 
 
 def reason_of(error: Exception) -> str:
-  """The telling part of an error; TensorStore appends a kilobyte of specification."""
+  """The informative part of an error's message; TensorStore appends a kilobyte of specification."""
   text = " ".join(str(error).split()) or type(error).__name__
   if "RESOURCE_EXHAUSTED" in text or "No space left" in text:
     return "no space left on the disk"

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run stay: the newest, the best, and the one that is known to be good."""
+"""Checkpoint retention: the newest, the best, and the last verified one stay."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,8 @@ class NewestAndBest:
   """Keeps the last `newest` checkpoints, the one with the best finite value of its metric, and `verified`.
 
   Attributes:
-    verified: the step of the last checkpoint that was read and found whole. It stays until a later one was: those that
-      came after it have been written, but nobody has seen yet whether the disk gives them back.
+    verified: the step of the last checkpoint that was read back intact. It stays until a later one has been: newer
+      checkpoints have been written, but not yet read back from the disk.
   """
 
   def __init__(self, newest: int):
@@ -18,7 +18,7 @@ class NewestAndBest:
     self.verified: int | None = None
 
   def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-    """For every checkpoint, in the order of their steps: whether it stays. Orbax asks."""
+    """Orbax's preservation policy: for every checkpoint, in order of step, whether to keep it."""
     preserved = {checkpoint.step for checkpoint in checkpoints[-self.newest :]} | {self.verified}
     preserved.add(best_step({checkpoint.step: checkpoint.metrics for checkpoint in checkpoints}))
     return [checkpoint.step in preserved for checkpoint in checkpoints]

@@ -1,1 +1,1 @@
-"""From a file and a command line to checked data, and from names in it to functions."""
+"""Configs: loading, command-line overrides, validation, and the registries that build what a config names."""

@@ -1,4 +1,4 @@
-"""Configs: a Python file or a saved config.json, overrides on the command line, and every mistake in one line.
+"""Config loading: a Python file or a saved config.json, command-line overrides, and one-line errors.
 
     config, options = load(["--config=configs/clip_emoji.py", "--config.model.depth=4", "--config.steps", "500"])
 
@@ -42,7 +42,7 @@ Top-level keys: {required}. Optional: {optional}."""
 def load(
   argv: list[str], flags: Mapping[str, str] | None = None, switches: Mapping[str, str] | None = None
 ) -> tuple[ConfigDict, dict[str, Any]]:
-  """Reads a program's arguments into a checked config. Exits after `--help`.
+  """Parses command-line arguments into a validated config. Exits after `--help`.
 
   Args:
     argv: the arguments without the program's name.
@@ -88,7 +88,7 @@ def _help(flags: Mapping[str, str], switches: Mapping[str, str]) -> str:
 
 
 def _further(config: Mapping[str, Any]) -> Iterator[str]:
-  """What the functions that a config names take beside the entries that it has, a line each."""
+  """Help lines: the options, not set in the config, of the functions that it names."""
   for section, package, key in (
     ("model", "models", "family"),
     ("objective", "objectives", "name"),
@@ -101,7 +101,7 @@ def _further(config: Mapping[str, Any]) -> Iterator[str]:
 
 
 def read(source: str | os.PathLike) -> dict[str, Any]:
-  """The config of a Python file, of a config.json or of the run folder that has one, as plain data, unchecked."""
+  """Reads the config of a Python file, a config.json or a run folder, as plain data, not validated."""
   path = as_path(source)
   if path.is_dir():
     path = path / "config.json"
@@ -116,7 +116,7 @@ def read(source: str | os.PathLike) -> dict[str, Any]:
 
 
 def _run(path: epath.Path) -> Any:
-  """What get_config() of a Python file returns. An error in the file is told with its line."""
+  """Runs get_config() of a Python file. UserError, with the line, for an error in the file."""
   names: dict[str, Any] = {"__name__": path.stem, "__file__": str(path)}
   try:
     exec(compile(path.read_text(), str(path), "exec"), names)
@@ -138,7 +138,7 @@ def to_json(config: Section) -> str:
 
 
 def save(config: Section, folder: str | os.PathLike) -> None:
-  """Writes config.json into the run folder in one step: who reads it meanwhile sees all of it or the old one."""
+  """Writes config.json into the run folder atomically."""
   folder = as_path(folder)
   folder.mkdir(parents=True, exist_ok=True)
   with replacing(folder / "config.json") as path:
@@ -173,5 +173,5 @@ def check_same_run(config: Section, folder: str | os.PathLike) -> None:
 
 
 def without(section: Section, *keys: str) -> dict[str, Any]:
-  """A section as a plain dict, less the entries named."""
+  """A config section as a plain dict, without the entries `keys`."""
   return {key: value for key, value in resolve(section).items() if key not in keys}

@@ -1,4 +1,4 @@
-"""The command line: `--config.model.depth=4` replaces an entry by a value of the type that the entry has."""
+"""Command-line overrides: `--config.model.depth=4` replaces an entry with a value of the entry's type."""
 
 import ast
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from zoo.json_files import parse_json
 def split(
   argv: Iterable[str], flags: Iterable[str], switches: Iterable[str] = ()
 ) -> tuple[dict[str, Any], list[tuple[str, str]]]:
-  """Arguments -> (the flags given, the overrides as ("model.depth", "4")).
+  """Splits arguments -> (flags, overrides as ("model.depth", "4")).
 
   `flags` take a value, as `--config` does; `switches` take none, and are True if given.
   """
@@ -49,7 +49,7 @@ def split(
 
 
 def override(config: dict[str, Any], path: str, text: str) -> None:
-  """Replaces the entry at `path`, or adds it to a section whose function judges its options; changes `config`.
+  """Sets the entry at `path`, in place; new entries are allowed where a function's signature validates them.
 
   A section on the way that is not there, or is none, is begun where one may be.
 
@@ -82,7 +82,7 @@ def _entries(node: Any, where: str) -> dict[str, Any]:
 
 
 def _begins(name: str, where: str, entries: dict[str, Any]) -> bool:
-  """Whether a section `name` that `where` lacks may be begun: one that it knows, or as a function will judge.
+  """Whether a missing section `name` may be created in `where`: a known one, or one that a function will validate.
 
   A name that is nearly one of the entries was meant to be that.
   """
@@ -94,13 +94,13 @@ def _begins(name: str, where: str, entries: dict[str, Any]) -> bool:
 
 
 def _closed(where: str, *others: str) -> dict[str, Any]:
-  """The entries that the top level or a section of SECTIONS may have; elsewhere `others`, as a function will judge."""
+  """Entries allowed at the top level or in a section of SECTIONS; elsewhere `others`, for a function to validate."""
   closed = {"config": KINDS, **{f"config.{name}": entries for name, entries in SECTIONS.items()}}
   return dict(closed.get(where, dict.fromkeys(others)))
 
 
 def literal(text: str) -> Any:
-  """A number, a list, a section, true, none ... as JSON or Python write them, or else the text itself."""
+  """Parses a JSON or Python literal (number, list, mapping, true, none, ...); other strings are returned unchanged."""
   if text.lower() in ("true", "false", "none", "null"):
     return {"true": True, "false": False}.get(text.lower())
   for read in (parse_json, ast.literal_eval):
@@ -112,7 +112,7 @@ def literal(text: str) -> Any:
 
 
 def parse(where: str, text: str, old: Any) -> Any:
-  """The value that `text` means in the place of `old`; `none` may stand in every place."""
+  """Parses `text` as a value of the type of `old`; `none` is always accepted."""
   value = literal(text)
   if value is None or old is None:
     return value

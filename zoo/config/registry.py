@@ -1,4 +1,4 @@
-"""Names in a config become functions: `{"name": "causal_lm", ...}` is `zoo.objectives.causal_lm.causal_lm(...)`.
+"""Registries: `{"name": "causal_lm", ...}` in a config builds `zoo.objectives.causal_lm.causal_lm(...)`.
 
 The naming convention is the registry: a new file is found without being listed anywhere.
 """
@@ -16,7 +16,7 @@ from zoo.errors import UserError, did_you_mean, shown
 
 
 def names(package: str) -> list[str]:
-  """The functions that `zoo.<package>` offers: its modules that hold a function of their own name."""
+  """Names registered in `zoo.<package>`: its modules that define a function of the same name."""
   return [name for name in _modules(package) if hasattr(importlib.import_module(f"zoo.{package}.{name}"), name)]
 
 
@@ -26,7 +26,7 @@ def _modules(package: str) -> list[str]:
 
 
 def lookup(package: str, name: str) -> Callable:
-  """The function `name` of `zoo/<package>/<name>.py`. Raises UserError with the names there are."""
+  """Looks up the function `name` of `zoo/<package>/<name>.py`. UserError, listing the names, if there is none."""
   if isinstance(name, str) and name in _modules(package):  # So that one module is imported and not all.
     function = getattr(importlib.import_module(f"zoo.{package}.{name}"), name, None)
     if function is not None:
@@ -37,7 +37,7 @@ def lookup(package: str, name: str) -> Callable:
 
 
 def build(package: str, options: Section, *args: Any, offers: Mapping[str, Any] | None = None, **supplied: Any) -> Any:
-  """Calls the function that the config section `options` names, with its other entries as keyword arguments.
+  """Builds what the config section `options` names: calls that function with the other entries as keyword arguments.
 
   Args:
     package: folder of the zoo, e.g. `objectives`.
@@ -90,7 +90,7 @@ def takes(function: Callable, given: Iterable[str] = ()) -> list[str]:
 
 
 def check_options(function: Callable, options: Mapping[str, Any], what: str, given: Iterable[str] = ()) -> None:
-  """Refuses options that `function` does not take, values of another type, and missing ones.
+  """Validates options against the signature of `function`: UserError for unknown, mistyped and missing ones.
 
   Args:
     function: its signature says what there is; parameters without annotation take anything.
@@ -129,7 +129,7 @@ _KINDS = {
 
 
 def check_type(what: str, value: Any, annotation: Any) -> None:
-  """Refuses a value that is plainly not of the annotated type; says nothing about types that no config can hold."""
+  """UserError unless `value` has the annotated type; annotations that no config value can have are not checked."""
   union = typing.get_origin(annotation) in (typing.Union, types.UnionType)
   annotations = typing.get_args(annotation) if union else (annotation,)
   kinds = [typing.get_origin(kind) or kind for kind in annotations]

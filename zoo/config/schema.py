@@ -1,4 +1,4 @@
-"""What a config holds: the top-level keys with their types, and plain data below them that JSON keeps as it is.
+"""Config schema: the top-level keys with their types, and below them plain data that survives a JSON round trip.
 
 What the other sections may hold is checked where their function is called, against its signature
 (`zoo.config.registry`).
@@ -99,7 +99,7 @@ _SPOKEN: dict[Any, str] = {
 
 
 def resolve(value: Any, where: str = "config", depth: int = DEPTH) -> Any:
-  """Plain data: sections become dicts and tuples lists.
+  """Converts to plain data: mappings become dicts, and tuples lists.
 
   Raises:
     UserError: something that JSON would lose or change, or that is nested deeper than `depth`, as what holds itself.
@@ -226,7 +226,7 @@ def _check_values(value: Any, where: str) -> None:
 
 
 def _encodes(text: str) -> bool:
-  """Whether a text could be written or be a path; of bytes that are no UTF-8, paths hold surrogates of their own."""
+  """Whether a string is valid text or a valid path (in which surrogate escapes stand for bytes that are not UTF-8)."""
   try:
     text.encode("utf-8", "surrogateescape")
   except UnicodeEncodeError:

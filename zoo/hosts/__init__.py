@@ -1,4 +1,4 @@
-"""One program on many hosts: it starts, agrees, hangs and ends together."""
+"""Multi-host processes: start-up, consensus, preemption and shutdown."""
 
 from zoo.hosts.process import Preemption, join, run
 

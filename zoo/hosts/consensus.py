@@ -1,4 +1,4 @@
-"""What hosts tell each other when they read and write one folder, so that none waits where the others never come."""
+"""Consensus between hosts that read and write one folder, so that none waits at a barrier the others never reach."""
 
 import sys
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from jax.experimental import multihost_utils
 
 
 def all_hosts(ok: bool) -> bool:
-  """Whether all hosts say so."""
+  """Whether `ok` is true on all hosts (a logical AND over processes)."""
   return ok if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.array(ok)).all())
 
 
 def from_first_host(numbers: list[int]) -> list[int]:
-  """Those of the first host, on all hosts: what lies in a folder may be seen by some sooner than by others."""
+  """Broadcasts `numbers` of process 0 to all hosts: a shared folder's listing may differ between hosts for a while."""
   if jax.process_count() == 1:
     return numbers
   size = int(multihost_utils.broadcast_one_to_all(np.int32(len(numbers))))
@@ -25,7 +25,7 @@ def from_first_host(numbers: list[int]) -> list[int]:
 
 
 def barrier() -> Callable[..., None] | None:
-  """Where hosts wait for each other while Orbax saves; None, which is Orbax's own, for one host alone.
+  """The barrier at which hosts synchronise while Orbax saves; None (Orbax's default) for a single host.
 
   Orbax leads a host that could not write to a barrier where the others never come, and would wait there for 20 minutes.
   """
@@ -42,7 +42,7 @@ def barrier() -> Callable[..., None] | None:
 
 
 def jax_error_in(error: BaseException | None) -> jax.errors.JaxRuntimeError | None:
-  """The error of JAX that caused another one, if one did: a device or another host has failed."""
+  """The JaxRuntimeError in an error's chain of causes, if any: a device or another host has failed."""
   while error is not None and not isinstance(error, jax.errors.JaxRuntimeError):
     error = error.__cause__
   return error

@@ -1,4 +1,4 @@
-"""Keeps libtpu from complaints about a machine that has no TPU."""
+"""Silences libtpu on machines without a TPU."""
 
 import os
 import pathlib
@@ -8,7 +8,7 @@ NO_TPU = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5e-1", "TPU_WORKE
 
 
 def silence_libtpu(root: str = "/") -> None:
-  """Spares a machine without TPUs, where libtpu is installed to plan, its complaints about metadata that is not there.
+  """Silences libtpu's errors about missing metadata on machines without TPUs, where it is installed for planning.
 
   To be called before JAX looks for devices. Where a TPU may be nothing is changed: that is where the PCI bus shows a
   device of Google's, which is how JAX itself tells, or where there is a device file of one.

@@ -1,4 +1,4 @@
-"""One job at a time works in a run folder: a second one is refused, and one that was given up for dead saves no more.
+"""Run-folder lock: one job at a time; a job that lost it can no longer save.
 
 The first host holds a lock on the file `.lock` of the folder, and writes there who it is. The system takes the lock
 back however the process ends, so none is ever left behind. Buckets have no locks, and those of some network drives do
@@ -32,7 +32,7 @@ NAME = ".lock"
 
 
 class RunLock:
-  """The right to write into `folder`, given back when the block of `with` ends. All hosts must make one together.
+  """Lock on the run folder, a context manager. All hosts must create it together.
 
   Args:
     folder: of the run; made if it is not there.
@@ -78,7 +78,7 @@ class RunLock:
       raise UserError(f"{self._folder} was taken over by {holder.splitlines()[0]}. This job has saved nothing since.")
 
   def _take(self) -> None:
-    """On the first host: locks, then writes who it is and removes files that were not finished by jobs before it."""
+    """Process 0: acquires the lock, writes the owner into it and removes temporary files of earlier jobs."""
     if jax.process_index() != 0:
       return
     text = f"{self._who}\n{self._mark}\n"
@@ -113,7 +113,7 @@ class RunLock:
         stale.unlink()
 
   def _locked(self) -> bool:
-    """Whether the file could be locked, or there is nothing to lock it with."""
+    """Tries to lock the file; True also where the file system or the platform has no locks."""
     try:
       if fcntl is not None and self._file is not None:
         fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -124,7 +124,7 @@ class RunLock:
     return True
 
   def _meet(self) -> None:
-    """On the others: waits until they see what the first has written."""
+    """Other processes: wait until they see what process 0 has written."""
     deadline = time.monotonic() + self._patience
     while jax.process_index() != 0 and self._mark not in self._read():
       if time.monotonic() > deadline:
@@ -135,7 +135,7 @@ class RunLock:
       time.sleep(0.5)
 
   def _read(self) -> str:
-    """What the file holds; "" if it is not there."""
+    """The lock file's content; "" if it does not exist."""
     try:
       if self._file:
         self._file.seek(0)

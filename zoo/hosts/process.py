@@ -1,4 +1,4 @@
-"""One program on many hosts: joining them, and ending together when a machine is taken away or fails.
+"""Multi-host processes: joining the cluster, and shutting down together on preemption or failure.
 
 JAX's hosts share their fate: each tells the coordinator, the first host, every few seconds that it is there. One that
 has not for `heartbeat` seconds ends all the others (status 134), and a coordinator that is gone does so at once. A host
@@ -27,7 +27,7 @@ START, HEARTBEAT = 300, 100  # Seconds, JAX's own defaults.
 
 
 def pod(environment: Mapping[str, str] = os.environ) -> bool:
-  """Whether the surroundings say that this process is one of several: a TPU pod slice, or JAX's own variables."""
+  """Whether the environment says that this is one of several processes: a TPU pod slice, or JAX's own variables."""
   workers = environment.get("TPU_WORKER_HOSTNAMES", "")
   return "," in workers or "MEGASCALE_COORDINATOR_ADDRESS" in environment or "JAX_COORDINATOR_ADDRESS" in environment
 
@@ -71,7 +71,7 @@ def join(environment: Mapping[str, str] = os.environ, *, start: int = START, hea
 
 
 def _connect() -> None:
-  """Makes Gloo's connections while every host is at this same point.
+  """Opens Gloo's connections while all hosts are synchronised.
 
   Gloo gives up if a group of devices that meets for the first time is not complete within 30 seconds. Left to the
   training loop, that is after each host has compiled on its own, for as long as that takes it. Groups that are
@@ -85,7 +85,7 @@ def _connect() -> None:
 
 
 def run(main: Callable[[list[str]], int], argv: list[str]) -> NoReturn:
-  """Ends the process with the status that `main` returns or leaves with; an error that it raises is shown, status 1.
+  """Runs `main` and exits the process with its status; an exception is printed, with status 1.
 
   What fails ends at once. Left to Python's exit it would wait for threads of Orbax, which may wait for a folder that
   could not be made; and one of many hosts for the others, in JAX's barrier, while they wait for it in their step.
@@ -109,7 +109,7 @@ def run(main: Callable[[list[str]], int], argv: list[str]) -> NoReturn:
 
 
 class Preemption:
-  """While its block runs, a request to stop, SIGTERM or Ctrl-C, is noted, so that the loop can save and leave.
+  """Preemption handler, a context manager: records SIGTERM and Ctrl-C, so that the training loop can save and exit.
 
   The step that is under way is finished. A second Ctrl-C ends the process at once: by KeyboardInterrupt, or if that
   does not get through, as while a program is compiled, by itself after `GRACE` seconds.
@@ -150,11 +150,11 @@ class Preemption:
 
   @property
   def status(self) -> int:
-    """What a process that has saved and leaves ends with."""
+    """The exit status of a process that saved after a request to stop."""
     return INTERRUPTED if self._interrupts and self._alone else PREEMPTED
 
   def reached(self) -> bool:
-    """Whether to save and leave now. Every host must ask as often, and is given the same answer."""
+    """Whether to save and exit now; the same on all hosts, which must call it equally often."""
     if self._alone:
       return self._asked
     self._calls += 1  # No step: a run that rolls back comes by a step twice, and JAX counts upwards.

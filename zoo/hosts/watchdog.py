@@ -1,4 +1,4 @@
-"""Ends a process that hangs: in a program on many hosts all the others wait for it, for as long as it does."""
+"""Watchdog: ends a process that hangs, for which all other hosts would wait."""
 
 import contextlib
 import faulthandler
@@ -16,7 +16,7 @@ TICK = 5.0  # Seconds between two looks at the clock.
 
 
 class Watchdog:
-  """A thread that, when nothing happens any more, shows where every thread stands and ends the process (TRY_AGAIN).
+  """Watchdog thread: when progress stops, dumps the stack of every thread and exits the process (TRY_AGAIN).
 
   Time in which the whole process was stopped (SIGSTOP, a machine that is moved) does not count. Where something holds
   Python's lock, so that no thread of Python runs, the C thread of faulthandler does the same after twice the time, with
@@ -47,12 +47,12 @@ class Watchdog:
     faulthandler.cancel_dump_traceback_later()
 
   def step_done(self) -> None:
-    """A step is over, and the next one has `step` seconds."""
+    """Resets the timer after a step: the next one has `step` seconds."""
     self._phase, self._spent, self._steps = "step", 0.0, self._steps + 1
 
   @contextlib.contextmanager
   def other(self) -> Generator[None]:
-    """What is done in this block is no step and has `other` seconds."""
+    """Context in which the time limit is `other` seconds instead of a step's."""
     before = self._phase
     self._phase, self._spent = "other", 0.0
     yield
@@ -60,7 +60,7 @@ class Watchdog:
 
   @contextlib.contextmanager
   def compiling(self, program: Hashable) -> Generator[bool]:
-    """As `other` the first time that it is given `program`, else nothing; gives whether it is the first time."""
+    """As `other` the first time it sees `program`, else no-op; yields whether it is the first time."""
     if program in self._compiled:
       yield False
       return

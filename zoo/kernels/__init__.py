@@ -1,4 +1,4 @@
-"""How the costly parts are computed on a mesh: attention and mixtures of experts."""
+"""Kernels for the costly layers on a mesh: attention and mixtures of experts."""
 
 from zoo.kernels.attention import KERNELS, Kernel, Notes, with_kernels
 

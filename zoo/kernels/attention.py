@@ -1,4 +1,4 @@
-"""Which kernel computes attention: XLA's products, a ring, or cuDNN's or the TPU's flash kernels, by platform or name.
+"""Attention kernels by platform or name: XLA's matmuls, a ring, or flash attention of cuDNN or of the TPU.
 
 A kernel takes the place of `zoo.layers.attention.dense_attention` in every attention of a model. Flash kernels and the
 ring never form all weights and cannot do everything: a call that they cannot make goes to the kernel that was there,
@@ -27,7 +27,7 @@ LANES = 128  # What splash attention's blocks are multiples of: the width of a T
 
 
 class Notes:
-  """What came of the wish for a kernel, call by call: fills while programs are traced.
+  """Record of which attention calls got the requested kernel, and why others did not; filled during tracing.
 
   Attributes:
     name: of the kernel that was wanted.
@@ -39,15 +39,15 @@ class Notes:
 
   @property
   def keys(self) -> str | None:
-    """The axis of the mesh over which texts of keys and values stay split; None: every device has all of them."""
+    """The mesh axis that shards the length of keys and values; None: they are replicated along their length."""
     return AXIS if self.name == "ring" else None
 
   def add(self, where: str, why: str) -> None:
-    """A call was traced."""
+    """Records a traced call."""
     self.found[where, why] = None
 
   def lines(self) -> list[str]:
-    """For people: which kernel runs, and where and why another one does."""
+    """Human-readable lines: which kernel runs, and where and why another one does."""
     runs = any(not why for _, why in self.found)
     fallen = [f"attention: {self.name} -> dense in {where}: {why}" for where, why in self.found if why]
     return [f"attention: {self.name}"] * runs + fallen
@@ -55,7 +55,7 @@ class Notes:
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-  """Called as `dense_attention` is.
+  """An attention kernel with a fallback; same signature as `dense_attention`.
 
   Args:
     run: of KERNELS.
@@ -200,7 +200,7 @@ def _no_bias(bias: Any) -> None:
 
 
 def _ids(visibility: Visibility, batch: int, queries: int, keys: int) -> tuple:
-  """int32 [batch, queries], [batch, keys], both with what fills them up: a query sees the keys of its number.
+  """Segment ids int32 [batch, queries] and [batch, keys], both with padding: a query attends to keys of its id.
 
   Nothing where all are of one number and nothing is filled up that a query could see.
   """
@@ -216,7 +216,7 @@ def _ids(visibility: Visibility, batch: int, queries: int, keys: int) -> tuple:
 
 
 def _blocks(kernels: Any, queries: int, keys: int, head_dim: int) -> Any:
-  """The largest blocks that divide the lengths, 512 at most: MaxText's choice for every TPU so far."""
+  """Block sizes: the largest that divide the lengths, at most 512, MaxText's choice for every TPU so far."""
   q, kv = (next(size for size in (512, 384, 256, LANES) if length % size == 0) for length in (queries, keys))
   both = {f"block_q{part}": q for part in ("", "_dkv", "_dq")} | {f"block_kv{part}": kv for part in ("", "_dkv", "_dq")}
   # The last dimension is filled up to whole registers: heads of 64, kept for the backward pass, would take twice that.
@@ -226,7 +226,7 @@ def _blocks(kernels: Any, queries: int, keys: int, head_dim: int) -> Any:
 
 
 def with_kernels(model: Any, name: str, mesh: Mesh, *, interpret: bool = False) -> tuple[Any, Notes]:
-  """The same model with another kernel in every attention.
+  """Replaces the attention kernel in every attention layer of a model.
 
   Args:
     model: of `zoo.build`, or any module.

@@ -1,4 +1,4 @@
-"""Which rows and heads of attention a device has, and why a kernel cannot make a call."""
+"""Sharding of attention kernels over rows (examples) and heads, and the exception for unsupported calls."""
 
 from collections.abc import Callable
 from typing import Any
@@ -13,17 +13,17 @@ from zoo.sharding.rules import ways
 
 
 class Unsupported(Exception):
-  """Why a kernel cannot make a call."""
+  """A kernel does not support a call; the message is the reason."""
 
 
 def rows_of(mesh: Mesh) -> Any:
-  """The axes over which rows lie, as a part of a PartitionSpec."""
+  """The mesh axes that shard rows, as an entry of a PartitionSpec."""
   spec = batch_sharding(mesh).spec
   return spec[0] if spec else None
 
 
 def rows_and_heads(query: jax.Array, key: jax.Array, mesh: Mesh) -> tuple[Any, Any]:
-  """The axes over which rows and heads lie, as parts of a PartitionSpec.
+  """The mesh axes that shard rows and heads, as entries of a PartitionSpec.
 
   Raises:
     Unsupported: the rows, or the heads of query [batch, length, heads, head_dim] or key, do not divide over them.
@@ -41,7 +41,7 @@ def rows_and_heads(query: jax.Array, key: jax.Array, mesh: Mesh) -> tuple[Any, A
 
 
 def on_mesh(run: Callable, mesh: Mesh, query, key, value, *others: tuple[Any, Any], length: str | None = None):
-  """`run(query, key, value, *others)` on every device over its own rows and heads; whole where a mesh is one device.
+  """Runs `run(query, key, value, *others)` under shard_map over rows and heads; directly on a mesh of one device.
 
   Args:
     run: treats every row and every head (of the query, with the key's that it shares) for itself.

@@ -1,4 +1,4 @@
-"""Attention whose keys and values travel: each device keeps its part of a text, and sees those of the others by turns.
+"""Ring attention: sequences are sharded over devices, and blocks of keys and values rotate around the ring.
 
 Ring Attention, https://arxiv.org/abs/2310.01889, section 3, with the softmax of blocks of
 https://arxiv.org/abs/2205.14135: what is known of a query's softmax is its largest logit, the sum of exponentials and
@@ -94,7 +94,7 @@ def ring(query, key, value, visibility, bias, scale, mesh: Mesh, *, block: int =
 
 
 def _marks(visibility: Visibility, keys: int, filled: int) -> tuple[dict, dict]:
-  """What decides who sees whom, of queries and of keys: arrays [batch or 1, length] by name; none if all see all."""
+  """Mask inputs of queries and of keys: arrays [batch or 1, length] by name; empty where nothing is masked."""
   rule, query_positions, key_positions, valid, of_query, of_key, _ = visibility
   if valid is None and filled > keys:
     valid = jnp.ones((1, keys), bool)
@@ -110,7 +110,7 @@ def _marks(visibility: Visibility, keys: int, filled: int) -> tuple[dict, dict]:
 
 @dataclasses.dataclass(frozen=True)
 class Turns:
-  """What every device does, with its part of all arrays.
+  """The per-device program of ring attention, on its shards of all arrays.
 
   Queries are [batch, queries, kv_heads, heads of the query that share one, head_dim] in here, logits [batch, kv_heads,
   heads that share one, queries, keys], and what travels has its blocks in front.
@@ -161,7 +161,7 @@ class Turns:
     return y.transpose(0, 3, 1, 2, 4).reshape(batch, queries, kv_heads * group, -1).astype(value.dtype), log_sum
 
   def backward(self, numbers: tuple, marks: tuple[dict, dict], y, log_sum, slope) -> tuple:
-    """-> the gradients of `numbers`, given that of the output."""
+    """The gradients with respect to `numbers`, from the output's."""
     query, key, value, *biases = numbers
     d_y, query = grouped(slope, key), grouped(query, key)
     logits_of = self._logits(query, *biases)
@@ -248,12 +248,12 @@ class Turns:
 
 
 def product(dimensions: str, *arrays: jax.Array) -> jax.Array:
-  """`jnp.einsum`, summed up and given in float32."""
+  """`jnp.einsum` with float32 accumulation and result."""
   return jnp.einsum(dimensions, *arrays, preferred_element_type=jnp.float32)
 
 
 def hidden(weights: jax.Array, seen: jax.Array | None) -> jax.Array:
-  """Zeros in place of weights of what is not seen."""
+  """Zeroes the weights of masked keys."""
   return weights if seen is None else jnp.where(seen, weights, 0)
 
 

@@ -1,4 +1,4 @@
-"""Optimisers, schedules, averages, and what each parameter gets of them."""
+"""Optimisers, learning-rate schedules, parameter averages, and per-parameter settings."""
 
 from zoo.optim.build import check_average, check_reduce_dtype, optimizer, roles, update_average
 

@@ -23,7 +23,7 @@ DECAYED = ("kernel", "embedding")
 
 
 class Role(NamedTuple):
-  """What the optimiser does with one array."""
+  """How the optimiser treats one parameter."""
 
   path: str
   shape: tuple[int, ...]
@@ -50,7 +50,7 @@ def optimizer(
   groups: Sequence[Mapping[str, Any]] = (),
   **options: Any,
 ) -> tuple[optax.GradientTransformation, Schedule]:
-  """-> the optax transformation and its learning rate as a function of the step.
+  """Builds the optax transformation -> (transformation, learning rate as a function of the step).
 
   Args:
     params: the parameters or their shapes; only paths are read.
@@ -143,7 +143,7 @@ def group_members(names: list[str], groups: Any) -> dict[str, str]:
 
 
 def named_optimizer(name: str, options: dict) -> optax.GradientTransformation:
-  """The direction finder `name` with its own `options` checked."""
+  """The gradient transformation `name` of OPTIMIZERS, with its `options` validated."""
   if name not in OPTIMIZERS:
     raise UserError(
       f"There is no optimizer {name!r}.{did_you_mean(str(name), OPTIMIZERS)} There are: {', '.join(OPTIMIZERS)}."
@@ -167,7 +167,7 @@ def roles(
   trainable: Sequence[str] = (),
   freeze: Sequence[str] = (),
 ) -> list[Role]:
-  """What the optimiser does with every array of `params`, by the patterns that `optimizer` takes: a table to read."""
+  """The Role of every parameter, by the patterns that `optimizer` takes: a table to read."""
   names = path_names(params)
   multipliers = [check_multiplier(pair) for pair in multipliers]
   asked = {"decay": () if tuple(decay) == DECAYED else decay, "trainable": trainable, "freeze": freeze}

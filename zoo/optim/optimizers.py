@@ -19,7 +19,7 @@ def adamw(
 
 
 def lion(*, b1: float = 0.9, b2: float = 0.99, mu_dtype: str | None = None):
-  """The sign of a momentum (https://arxiv.org/abs/2302.06675): wants about a tenth of Adam's learning rate."""
+  """Lion, the sign of a momentum (https://arxiv.org/abs/2302.06675): needs about a tenth of Adam's learning rate."""
   return optax.scale_by_lion(b1=b1, b2=b2, mu_dtype=mu_dtype)
 
 
@@ -59,7 +59,7 @@ def muon(
   b2: float = 0.999,
   eps: float = 1e-8,
 ):
-  """Momentum made orthogonal (https://arxiv.org/abs/2502.16982) for the kernels inside stacks, Adam for the rest.
+  """Muon: orthogonalised momentum (https://arxiv.org/abs/2502.16982) for kernels inside stacks, Adam for the rest.
 
   Adam too looks ahead if `nesterov` is on.
 

@@ -1,1 +1,1 @@
-"""What a program costs: counted before it runs, measured while it runs."""
+"""Performance: FLOPs, memory and collectives counted from a program; speed and profiles measured."""

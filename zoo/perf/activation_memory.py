@@ -1,4 +1,4 @@
-"""Activations that wait for the backward pass, as rematerialisation leaves them: counted in the program."""
+"""Activation memory: bytes saved for the backward pass, after rematerialisation, counted in the jaxpr."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -14,10 +14,10 @@ from zoo.objectives.objective import Objective
 def saved_activation_bytes(
   objective: Objective, params: Any, batch: Mapping[str, Any], rng: jax.Array, accumulate: int = 1
 ) -> int:
-  """Bytes that wait for the backward pass of a training step, of all devices together. Nothing is computed.
+  """Bytes of activations saved for the backward pass of a training step, over all devices. Nothing is computed.
 
-  They are those of JAX's program: XLA may keep less, where it sees that two arrays are one or that one is quickly made
-  again. Parameters do not count, nor what is made of them alone, as a copy in bfloat16; neither does the batch.
+  Counted in JAX's program: XLA may save less, where it finds two arrays equal or one cheap to recompute. Parameters
+  do not count, nor what is computed from them alone, as a copy in bfloat16; neither does the batch.
 
   Args:
     params, batch: shapes; the batch whole.
@@ -37,7 +37,7 @@ def saved_activation_bytes(
 
 
 def residuals(function: Callable, params: Any, *args: Any) -> list[Any]:
-  """Shapes and dtypes of what the gradient of `function(params, *args)` by `params` needs, but for its arguments."""
+  """Residuals of the gradient of `function(params, *args)` by `params`, as shapes and dtypes; without its arguments."""
   pulled = lambda params, *args: jax.tree.leaves(jax.vjp(lambda own: function(own, *args), params)[1])
   program = jax.make_jaxpr(pulled)(params, *args).jaxpr
   inputs = {id(variable) for variable in program.invars}

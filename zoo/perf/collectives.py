@@ -1,6 +1,6 @@
-"""What a compiled program sends between devices, read from the text of its HLO.
+"""Collectives of a compiled program, parsed from its HLO.
 
-XLA counts what is in a loop once, and says nothing of collectives; both stand in the text of the program.
+XLA's cost analysis counts a loop's body once, and lists no collectives; both are in the HLO text.
 """
 
 import math
@@ -33,7 +33,7 @@ _MEANWHILE = "async_collective_fusion"  # Work that goes on while a collective i
 
 
 class Collective(NamedTuple):
-  """One exchange between devices.
+  """One collective operation.
 
   kind: of KINDS.
   bytes: of its result on one device; of a reduce-scatter, of what it reads.
@@ -70,7 +70,7 @@ class Collective(NamedTuple):
 
 
 def collectives(text: str, mesh: Mapping[str, int], networks: Sequence[int] | None = None) -> list[Collective]:
-  """Those of a program that is compiled for a mesh.
+  """Lists the collectives of a program compiled for a mesh.
 
   Args:
     text: `compiled.as_text()`.
@@ -121,14 +121,14 @@ def collectives(text: str, mesh: Mapping[str, int], networks: Sequence[int] | No
 
 
 def _between_slices(match: re.Match, runs: int, mesh: Mapping[str, int], slices: int) -> Collective:
-  """What a TPU gives its host to exchange with its fellows in other slices; links have done their part before."""
+  """A transfer over the hosts' network between TPU slices; links within a slice have done their part before."""
   kind = match[2].lower().replace("_", "-")
   axes = tuple(axis for axis in ("slice", "data") if axis in mesh)[:1]
   return Collective(kind if kind in KINDS else "collective-permute", _sizes(match[1])[0], runs, slices, axes, slices)
 
 
 def _operation(line: str) -> str:
-  """Where in the model it is."""
+  """The op_name of an instruction: its path in the model."""
   op_name = re.search(r'op_name="([^"]*)"', line)
   return op_name[1] if op_name else ""
 
@@ -138,7 +138,7 @@ def _all_sent(one: Collective) -> int:
 
 
 def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
-  """name -> its lines; the entry's name is ""."""
+  """Computations of the HLO: name -> lines; the entry's name is ""."""
   name: str | None = None
   lines: list[str] = []
   for raw in text.splitlines():
@@ -155,7 +155,7 @@ def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
 
 
 def _runs(bodies: Mapping[str, list[str]]) -> dict[str, int]:
-  """How often each computation runs."""
+  """Execution count of each computation."""
   runs: dict[str, int] = defaultdict(int)
   waiting = [("", 1)]
   while waiting:
@@ -199,7 +199,7 @@ def _rounds(line: str, around: list[str], condition: list[str], body: list[str])
 
 
 def _defined(lines: Iterable[str]) -> dict[str, str]:
-  """Name of a value -> the line that computes it."""
+  """Definitions: name of a value -> the line that computes it."""
   return {line.removeprefix("ROOT ").split(" ", 1)[0].lstrip("%"): line for line in lines}
 
 
@@ -221,7 +221,7 @@ def _constant(line: str) -> int | None:
 
 
 def _sizes(result: str) -> list[int]:
-  """Bytes of every array of a type, a tuple's too."""
+  """Bytes of every array in an HLO type, including tuples."""
   bytes_of_arrays = []
   for kind, dims in _ARRAY.findall(result):
     bits = BITS.get(kind, 8 if kind.startswith("f8") else None)
@@ -231,7 +231,7 @@ def _sizes(result: str) -> list[int]:
 
 
 def _members(line: str, mesh: Mapping[str, int]) -> list[int]:
-  """The devices of the first group that exchanges something."""
+  """The devices of the first replica group."""
   every = list(range(math.prod(mesh.values())))
   pairs = re.search(r"source_target_pairs=\{(.*?)\}\}", line)
   if pairs:
@@ -262,6 +262,6 @@ def _members(line: str, mesh: Mapping[str, int]) -> list[int]:
 
 
 def _axes(members: list[int], mesh: Mapping[str, int]) -> tuple[str, ...]:
-  """The axes along which these devices differ."""
+  """The mesh axes along which these devices differ."""
   places = np.unravel_index(members, tuple(mesh.values()))
   return tuple(name for name, place in zip(mesh, places, strict=True) if len(set(place.tolist())) > 1)

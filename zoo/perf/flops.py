@@ -1,4 +1,4 @@
-"""How much arithmetic a model needs, counted in its program, and how much a device can do.
+"""FLOPs of a model, counted in its jaxpr, and peak FLOP/s of devices.
 
 Both count as the field does: a multiplication and an addition are two FLOPs, and only matrix products and convolutions
 count. Model FLOP/s utilisation = model FLOPs of a step / seconds of the step / peak FLOP/s of the devices

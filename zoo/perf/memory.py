@@ -1,4 +1,4 @@
-"""Whether what is to be made fits into memory: asked before, for a host that has none left is ended without a word."""
+"""Memory checks before allocation: a host that runs out of memory is killed without a message."""
 
 import math
 import os
@@ -13,7 +13,7 @@ WAY_OUT = "Lay it over more devices with --config.sharding=fsdp, or take a small
 
 
 def host_memory() -> int | None:
-  """Bytes that this host has; None where the system does not say."""
+  """This host's memory in bytes; None where the system does not report it."""
   try:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
   except (AttributeError, ValueError, OSError):  # Windows has no sysconf.
@@ -21,7 +21,7 @@ def host_memory() -> int | None:
 
 
 def check_state(shapes: Any, shardings: Any) -> None:
-  """UserError if a training state cannot be in the memory of this host's devices, whatever else is.
+  """UserError if the train state alone exceeds the memory of this host's devices.
 
   Args:
     shapes: `jax.ShapeDtypeStruct`s.
@@ -41,7 +41,7 @@ def check_state(shapes: Any, shardings: Any) -> None:
 
 
 def check_batch(row: dict[str, Any], rows: int) -> None:
-  """UserError if this host's `rows` of a batch, each like `row` [1, ...], cannot be in its memory."""
+  """UserError if this host's `rows` of a batch, each like `row` [1, ...], exceed its memory."""
   needs, limit = rows * sum(array.nbytes for array in jax.tree.leaves(row)), host_memory()
   if limit is not None and needs > limit:
     raise UserError(

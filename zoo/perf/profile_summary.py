@@ -1,4 +1,4 @@
-"""A recorded profile in a few lines: how busy each device was, and with what, by kind of operation and part of a model.
+"""Profile summary: utilisation of each device, and time by kind of operation and module.
 
 `xplane.pb` has planes (devices and the host) of lines (streams, threads) of events. Operations are events of
 a device's line "XLA Ops" (TPU) or of its streams (GPU), and on CPUs those events of threads that name an `hlo_op`.
@@ -35,7 +35,7 @@ class Operation(NamedTuple):
 
 
 def summary(profile: Any, programs: Sequence[Any], seconds: float, steps: int) -> str:
-  """Lines for people.
+  """Summarises a profile in human-readable lines.
 
   Args:
     profile: `jax.profiler.ProfileData`, or what looks like it.
@@ -90,7 +90,7 @@ def summary(profile: Any, programs: Sequence[Any], seconds: float, steps: int) -
 
 
 def operations(profile: Any, known: Mapping[str, tuple[str, str]]) -> Iterator[Operation]:
-  """Those of all devices. `known`: from `instructions`."""
+  """Operations of all devices. `known`: from `instructions`."""
   for plane in profile.planes:
     lines = list(plane.lines)
     if plane.name.startswith("/device:"):
@@ -165,7 +165,7 @@ def part(path: str) -> str:
 
 
 def covered(ops: Iterable[Operation]) -> float:
-  """Nanoseconds in which at least one of them ran."""
+  """Nanoseconds during which at least one operation ran."""
   total, end = 0.0, float("-inf")
   for one in sorted(ops, key=lambda one: one.start):
     total += max(0.0, one.start + one.length - max(end, one.start))
@@ -174,7 +174,7 @@ def covered(ops: Iterable[Operation]) -> float:
 
 
 def own_times(ops: Iterable[Operation]) -> list[tuple[Operation, float]]:
-  """Each with its nanoseconds less those of what runs inside it, as the body of a loop does inside the loop."""
+  """Operations with their self time in nanoseconds: without that of operations nested inside, as in a loop."""
   entries: list[list[Any]] = []
   around: list[list[Any]] = []
   for one in sorted(ops, key=lambda one: (one.start, -one.length)):

@@ -106,7 +106,7 @@ class Profile:
       self.close()
 
   def close(self) -> None:
-    """Ends recording where the run ended before it did, and throws it away."""
+    """Stops and discards a recording that the end of the run cut short."""
     running, self._running = self._running, None
     if running is not None:
       if self._wanted is not None:
@@ -116,7 +116,7 @@ class Profile:
       running.cleanup()
 
   def _keep(self, recorded: pathlib.Path) -> None:
-    """Copies the files: jax.profiler itself does not write to every bucket."""
+    """Copies the trace into the run folder: jax.profiler cannot write to every bucket."""
     for path in recorded.rglob("*"):
       if path.is_file():
         copy = self._folder / path.relative_to(recorded).as_posix()
@@ -125,7 +125,7 @@ class Profile:
 
   @contextlib.contextmanager
   def _failing(self) -> Generator[None]:
-    """A profile is worth no run: what goes wrong is told."""
+    """Profiling never fails a run; errors are logged."""
     try:
       yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""A step compiled ahead of time, so that compiling counts as such and not as training, and the memory that it needs."""
+"""Ahead-of-time compilation of the train step, with compile time measured apart, and its memory use."""
 
 import time
 from collections.abc import Hashable
@@ -10,7 +10,7 @@ from zoo.perf.speed import Speed
 
 
 class CompiledSteps:
-  """Runs a step and compiles it where a batch has shapes that none before it had.
+  """A step compiled ahead of time, once per set of batch shapes.
 
   Args:
     step: (state, batch, ...) -> a tuple, from `jax.jit`.
@@ -23,7 +23,7 @@ class CompiledSteps:
     self._seconds, self._needed = 0.0, 0
 
   def __call__(self, shapes: Hashable, state: Any, batch: Any, *more: Any) -> tuple:
-    """The step's outputs, whose numbers are on their way.
+    """Dispatches the step and returns its outputs, which may still be being computed.
 
     Args:
       shapes: those of the batch: equal ones share a program.
@@ -45,7 +45,7 @@ class CompiledSteps:
 
   @property
   def compiled(self) -> list[Any]:
-    """The programs, `jax.stages.Compiled`, as they came."""
+    """The compiled programs, `jax.stages.Compiled`, in order of compilation."""
     return list(self._compiled.values())
 
   def measure(self) -> dict[str, float]:
@@ -69,7 +69,7 @@ def memory() -> dict[str, float]:
 
 
 def needed(program: Any, platform: str = "") -> int:
-  """Bytes on a device that a compiled program needs, says the compiler; 0 if it does not say.
+  """Bytes per device that a compiled program needs, as the compiler reports; 0 if it does not.
 
   Those of arguments and results, what is both counted once, and of everything in between.
 

@@ -1,4 +1,4 @@
-"""How fast a run goes: what a step gets through, and what it spends its time on."""
+"""Throughput of a run and the breakdown of its step time."""
 
 import contextlib
 import time
@@ -55,7 +55,7 @@ class Speed:
 
   @contextlib.contextmanager
   def paused(self) -> Generator[None]:
-    """Time in this block (evaluation, waiting for a checkpoint) does not count."""
+    """Context whose time (evaluation, waiting for a checkpoint) is excluded."""
     before = time.perf_counter()
     yield
     self.since += time.perf_counter() - before
@@ -69,7 +69,7 @@ class Speed:
 
 
 def amounts(batch: Mapping[str, Any], hosts: int = 1) -> dict[str, float]:
-  """What a step gets through: examples where there are images, else tokens, those read and those written.
+  """Units of work in a batch: examples where there are images, else tokens, of inputs and targets.
 
   Padding is no token. Of batches in parts this host sees its own, and takes the others to be like it.
 

@@ -1,1 +1,1 @@
-"""The real step compiled for chips that are not here."""
+"""Ahead-of-time planning: compiles the real step for hardware you don't have."""

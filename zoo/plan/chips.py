@@ -1,4 +1,4 @@
-"""Chips that are not here, as devices to compile for: slices of TPUs and hosts of GPUs."""
+"""Compile targets you don't have: topologies of TPU slices and GPU hosts."""
 
 import dataclasses
 import importlib.util
@@ -74,7 +74,7 @@ device_description_str: "{kind}"
 
 
 class Target(NamedTuple):
-  """What a plan is for: so many slices of that shape, or hosts of GPUs.
+  """The hardware of a plan: a number of TPU slices of a shape, or of GPU hosts.
 
   Attributes:
     name: of TPUS or GPUS.
@@ -88,7 +88,7 @@ class Target(NamedTuple):
 
   @property
   def chips(self) -> int:
-    """How many, together."""
+    """The total number of chips."""
     return self.slices * math.prod(int(size) for size in self.shape.split("x"))
 
   def __str__(self):
@@ -130,7 +130,7 @@ def _of_accelerator_type(name: str) -> str | None:
 
 
 def _rentable(text: str, name: str, shape: str) -> str:
-  """The shape of a slice, as Google writes it."""
+  """The topology of a slice, as Google writes it."""
   sizes = sorted(int(size) if size.isdecimal() else 0 for size in shape.split("x"))
   for known in TPUS[name]:
     if sizes == sorted(map(int, known.split("x"))):

@@ -1,4 +1,4 @@
-"""Data that stand in for a config's own: as little as has the same shapes, so that its step can be compiled."""
+"""Synthetic data for planning: as little as gives batches of the config's shapes, so that its step can be compiled."""
 
 import io
 import json
@@ -48,7 +48,7 @@ def tokenizers(data: Mapping[str, Any]) -> set[str]:
 
 
 def _texts(data: Mapping[str, Any], folder: pathlib.Path) -> str:
-  """Documents of words, with every field that the section names."""
+  """Writes documents of words, with every field that the section names."""
   fields = {"text", "source", "target", *(value for name, value in data.items() if name.endswith("_field") and value)}
   words = np.random.default_rng(0).choice(["planning", "before", "paying", "is", "wise", "and", "cheap"], WORDS)
   lines = [" ".join(words[first : first + 12]).capitalize() + "." for first in range(0, WORDS, 12)]

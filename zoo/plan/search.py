@@ -1,4 +1,4 @@
-"""Which mesh, rematerialisation and batch suit a config on chips that are not here: `train.py --plan=auto:v5e:4x4`."""
+"""Search for the mesh, rematerialisation and batch size for given hardware: `train.py --plan=auto:v5e:4x4`."""
 
 import contextlib
 import dataclasses
@@ -24,7 +24,7 @@ LONG = 8192  # Tokens of a text that may be worth splitting.
 
 @dataclasses.dataclass(frozen=True)
 class Try:
-  """One choice and what came of it.
+  """One candidate and its plan.
 
   Attributes:
     changes: entries of the config, by their paths, that differ from it.
@@ -134,7 +134,7 @@ def outcome(config: Any, target: str, make: Callable[[Any, str], Plan]) -> Plan 
 
 
 def ranked(tries: Iterable[Try]) -> list[Try]:
-  """The best first."""
+  """Sorts candidates, the best first."""
 
   def worth(one: Try) -> tuple:
     used = one.found.used if isinstance(one.found, Plan) else None
@@ -155,7 +155,7 @@ def quick_compilation() -> Generator[None]:
 
 
 def show(tries: list[Try]) -> str:
-  """A table of what was tried, the best first."""
+  """The table of candidates, the best first."""
   first = next(one.found for one in tries if isinstance(one.found, Plan))
   head = ["", "memory of a chip", "fits", "ms/step", "utilisation", f"{first.examples}/s", "changes"]
   lines, impossible = [head], []
@@ -188,7 +188,7 @@ def show(tries: list[Try]) -> str:
 
 
 def told(changes: dict[str, Any]) -> str:
-  """Changes as train.py takes them."""
+  """Config changes as command-line overrides of train.py."""
   return " ".join(f"--config.{path}={_text(value)}" for path, value in changes.items()) or "as the config has it"
 
 

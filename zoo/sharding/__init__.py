@@ -1,4 +1,4 @@
-"""Where each array lives: meshes, rules for parameters, for activations, for batches, and the report."""
+"""Sharding: meshes, rules for parameters, activations and batches, and the report."""
 
 from zoo.sharding.batches import batch_part, batch_sharding, check_rows, pieces_of_rows, put_batch, put_whole
 from zoo.sharding.meshes import make_mesh

@@ -1,4 +1,4 @@
-"""Where what a model computes lives: rules over the paths of its modules, as `zoo.sharding` has them over parameters.
+"""Sharding constraints for activations, by module path, as `zoo.sharding` has them for parameters.
 
 Without them XLA places activations as it thinks best, seeing parameters and batch. It never splits a text by itself.
 """
@@ -48,7 +48,7 @@ def built_in(mesh: Mesh, keys: str | None = None) -> list[tuple[str, tuple]]:
 
 
 def read(lines: Sequence, mesh: Mesh, keys: str | None = None) -> list[tuple[str, tuple]]:
-  """One's own lines, checked but for their patterns, and the built-in ones behind them.
+  """Parses the user's rules (patterns are checked later), followed by the built-in ones.
 
   Args:
     lines: [pattern, placement] each, the first match wins. A pattern is of a module's path. A placement names for the
@@ -76,7 +76,7 @@ def read(lines: Sequence, mesh: Mesh, keys: str | None = None) -> list[tuple[str
 
 
 def constrained(rules: Sequence[tuple[str, tuple]], mesh: Mesh) -> contextlib.AbstractContextManager:
-  """A context in which what a model computes is held to `rules`, of `read`."""
+  """Context in which the outputs of modules get sharding constraints by `rules`, of `read`."""
   if not rules:
     return contextlib.nullcontext()
 
@@ -91,7 +91,7 @@ def constrained(rules: Sequence[tuple[str, tuple]], mesh: Mesh) -> contextlib.Ab
 
 
 def spec_of(placement: tuple, shape: tuple[int, ...], mesh: Mesh, evenly: bool = False) -> P | None:
-  """Where an array of that shape lives; None if it has fewer dimensions than are placed.
+  """The PartitionSpec of an array of that shape; None if it has fewer dimensions than the placement.
 
   Axes that the mesh lacks split nothing, and neither do those that are longer than the dimension. Where a dimension
   does not divide, the last devices have less of it, or, with `evenly`, all have all of it.

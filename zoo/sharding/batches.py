@@ -1,4 +1,4 @@
-"""Which rows of a batch a host reads, and how they are laid over the devices of a mesh."""
+"""Sharding of batches: which rows a host reads, and which devices get them."""
 
 import math
 from collections.abc import Mapping
@@ -13,13 +13,13 @@ from zoo.sharding.meshes import row_axes, rows_first
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """Rows over the mesh axes "slice", "data" and "expert"; whole on every device of a mesh without them."""
+  """Sharding of rows over mesh axes "slice", "data" and "expert"; replicated on a mesh without them."""
   axes = row_axes(mesh.axis_names)
   return NamedSharding(mesh, P(axes[0] if len(axes) == 1 else axes) if axes else P())
 
 
 def pieces_of_rows(mesh: Mesh) -> int:
-  """Into how many pieces the rows of a batch are split."""
+  """The number of shards of a batch's rows."""
   return math.prod(mesh.shape[axis] for axis in row_axes(mesh.axis_names))
 
 

@@ -1,4 +1,4 @@
-"""Where every parameter lives, by which rule, and what that costs: the text of `train.py --explain-sharding`."""
+"""Sharding report, `train.py --explain-sharding`: each parameter's placement, its rule, and its cost."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ LARGE = 2**20  # Bytes of an array that every device has whole, above which it i
 
 
 def explain(state: Any, strategy: str | Sequence, mesh: Mesh) -> str:
-  """Lines about a train state.
+  """The sharding report of a train state.
 
   Args:
     state: arrays or their shapes, {"params": ..., ...}.
@@ -53,7 +53,7 @@ def explain(state: Any, strategy: str | Sequence, mesh: Mesh) -> str:
 
 
 def large_and_whole(rows: Sequence[Row], mesh: Mesh) -> str:
-  """A line about the large parameters that every device has whole; "" if there is none."""
+  """A line listing large replicated parameters; "" if there is none."""
   large_rows = [row for row in rows if row.path.startswith("params/") and row.bytes_per_device == row.bytes >= LARGE]
   listed = ", ".join(f"{row.path.removeprefix('params/')} ({size(row.bytes)})" for row in large_rows)
   return f"Whole on each of the {mesh.size} devices, and large: {listed}" if large_rows and mesh.size > 1 else ""
@@ -78,12 +78,12 @@ def _shape(row: Row) -> str:
 
 
 def _split(row: Row) -> str:
-  """What splits each dimension: `-, data`."""
+  """The mesh axes that shard each dimension: `-, data`."""
   axes = [*row.spec, *[None] * (len(row.shape) - len(row.spec))]
   return ", ".join("-" if axis is None else axis if isinstance(axis, str) else "+".join(axis) for axis in axes)
 
 
 def _aligned(lines: list[list[str]]) -> list[str]:
-  """Columns side by side, the last one flush right."""
+  """Formats aligned columns, the last one right-justified."""
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   return ["  ".join([*map(str.ljust, line[:-1], widths), line[-1].rjust(widths[-1])]) for line in lines]

@@ -1,4 +1,4 @@
-"""Meshes of devices: in which order devices make one up, and which of its axes split a batch."""
+"""Device meshes: the order of devices in them, and which axes shard a batch."""
 
 import contextlib
 import math
@@ -53,7 +53,7 @@ def row_axes(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def arranged(axes: Mapping[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
-  """Devices as an array of these sizes.
+  """Arranges devices in an array of these sizes.
 
   Neighbours on an axis are neighbours in the machine where that is possible. Of several TPU slices the axis "slice"
   tells them apart, or else they follow one another on "data"; every other axis stays within one. Each host's places on

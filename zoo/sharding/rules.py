@@ -19,7 +19,7 @@ from zoo.tree import check_pattern, matches, path_name
 
 
 class Placement(NamedTuple):
-  """Where one array lives, and by which rule."""
+  """The PartitionSpec of one array, and the rule that gave it."""
 
   rule: str
   spec: P
@@ -71,7 +71,7 @@ def report(tree: Any, strategy: str | Sequence, mesh: Mesh) -> list[Row]:
 
 
 def placements(tree: Any, strategy: str | Sequence, mesh: Mesh) -> dict[str, Placement]:
-  """path -> placement for every array of `tree`; see `shardings`."""
+  """Path -> placement for every array of `tree`; see `shardings`."""
   shapes = {path_name(path): tuple(x.shape) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
   prefix = "params/" if isinstance(tree, Mapping) and "params" in tree else ""
   params = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
@@ -91,7 +91,7 @@ def placements(tree: Any, strategy: str | Sequence, mesh: Mesh) -> dict[str, Pla
 
 
 def read(strategy: str | Sequence, names: list[str], mesh: Mesh) -> tuple[list[tuple[str, tuple]], str]:
-  """-> the user's own lines, checked, and the strategy that places the rest."""
+  """Parses a strategy -> (the user's rules, validated; the built-in strategy for the rest)."""
   entries = [strategy] if isinstance(strategy, str) else list(strategy)
   rest = "replicated"
   if entries and isinstance(entries[-1], str):
@@ -183,7 +183,7 @@ def axes_of(part: Any) -> tuple:
 
 
 def ways(part: Any, mesh: Mesh) -> int:
-  """Into how many pieces one dimension is split."""
+  """The number of shards of one dimension."""
   return math.prod(mesh.shape[axis] for axis in axes_of(part))
 
 

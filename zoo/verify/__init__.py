@@ -1,1 +1,1 @@
-"""Whether a mesh computes what one device does, found out before a run trusts it."""
+"""Verification that a mesh computes what one device does, before a run relies on it."""

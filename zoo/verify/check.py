@@ -82,7 +82,7 @@ def before_training(config: Any, made: Experiment, mesh: Mesh, folder: Any, note
 
 
 class Unknown(UserError):
-  """Whether a placement is right cannot be found out."""
+  """The sharding cannot be verified."""
 
 
 def _checked(config: Any, made: Experiment, mesh: Mesh) -> str:
@@ -97,7 +97,7 @@ def _checked(config: Any, made: Experiment, mesh: Mesh) -> str:
 
 
 def key(config: Any, made: Experiment, mesh: Mesh) -> str:
-  """A digest of all that decides how a config's step is partitioned."""
+  """Digest of everything that determines how a config's step is partitioned."""
   devices = mesh.devices.flat
   example = made.sample(1)
   decides = {
@@ -118,7 +118,7 @@ def key(config: Any, made: Experiment, mesh: Mesh) -> str:
 
 
 def _code() -> str:
-  """Of the files that say what is computed and where it lives."""
+  """Digest of the source files that define computation and sharding."""
   zoo, digest = Path(__file__).parents[1], hashlib.sha256()
   for room in CODE:
     for path in sorted((zoo / room).glob("*.py")):
@@ -127,7 +127,7 @@ def _code() -> str:
 
 
 def _place(config: Any, mesh: Mesh) -> str:
-  """The placement in words."""
+  """Describes the mesh and sharding in words."""
   strategy = config.sharding if isinstance(config.sharding, str) else f"{len(config.sharding)} lines"
   rules = f", {len(config.activations)} rules of activations" if config.activations else ""
   return f"mesh {dict(mesh.shape)}, sharding {strategy}{rules}"
@@ -138,7 +138,7 @@ def _cache(digest: str) -> Path:
 
 
 def _read(path: Any) -> dict[str, Any]:
-  """What a file remembers; nothing if it is not there or damaged."""
+  """Reads a cached record; {} if it is missing or corrupt."""
   try:
     record = json.loads(path.read_text())
   except (OSError, ValueError):

@@ -39,7 +39,7 @@ NEGLIGIBLE = 1e-7  # Of the largest gradient of all: smaller ones are rounding.
 
 
 class Verdict(NamedTuple):
-  """What came of a comparison.
+  """The result of a comparison.
 
   Attributes:
     wrong: name ("loss", the path of a parameter for its gradient, UPDATE and the path for its update) -> largest
@@ -60,7 +60,7 @@ class Verdict(NamedTuple):
   seconds: float
 
   def line(self) -> str:
-    """For people."""
+    """Human-readable text."""
     if self.wrong:
       name, error = next(iter(self.wrong.items()))
       what = "the loss" if name == "loss" else name if name.startswith(UPDATE) else f"the gradient of {name}"
@@ -143,7 +143,7 @@ class _Compared(NamedTuple):
 def _compared(
   found: list[jax.Array], expected: list[np.ndarray], nudged: list[list[np.ndarray]], apart: int = 0
 ) -> _Compared:
-  """Arrays on a mesh against one device's.
+  """Compares arrays computed on a mesh with one device's.
 
   Args:
     nudged: those of inputs that were moved by what is near rounding.
@@ -189,7 +189,7 @@ def _updates(config: Any, params: Any, split: tuple[Program, Mesh], alone: tuple
 
 
 def _of_all_hosts(numbers: Any) -> np.ndarray:
-  """The largest that any host has; as many on all of them."""
+  """Elementwise maximum over hosts."""
   array = np.array(numbers, np.float32)
   return array if jax.process_count() == 1 else multihost_utils.process_allgather(array).max(0)
 
@@ -215,7 +215,7 @@ def _rows(batch: Mapping[str, np.ndarray], program: Program) -> Any:
 
 
 def _nudge(params: Any, seed: int) -> Any:
-  """Parameters moved by what is near rounding."""
+  """Parameters perturbed by about a rounding error."""
   rng = np.random.default_rng(seed)
   return jax.tree.map(
     lambda x: x * (1 + NUDGE * rng.choice(np.array([-1, 1], np.float32), x.shape)).astype(x.dtype), params
@@ -231,7 +231,7 @@ def _largest(array: np.ndarray) -> float:
 
 
 def _difference(array: jax.Array, reference: np.ndarray) -> float:
-  """The largest difference of what this host's devices have; infinite where it is not a number."""
+  """Largest absolute difference over this host's shards; infinite for NaN."""
   pieces = [np.abs(np.asarray(shard.data) - reference[shard.index]) for shard in array.addressable_shards]
   return max((float(np.nan_to_num(piece, nan=np.inf, posinf=np.inf).max(initial=0)) for piece in pieces), default=0.0)
 

@@ -29,7 +29,7 @@ TILE = 128  # On TPUs lengths stay multiples of what they were: kernels of atten
 
 
 class Reduced(NamedTuple):
-  """What is left of a config.
+  """A reduced config.
 
   Attributes:
     model: the section of that name, in float32.
@@ -125,7 +125,7 @@ def reductions(config: Any, shapes: Any, batch: Mapping[str, np.ndarray], mesh: 
 
 
 def is_cheap(shapes: Any, batch: Mapping[str, np.ndarray], rows: int, platform: str) -> bool:
-  """Whether loss and gradients take a second or so, and little memory: a rough count.
+  """Rough estimate of whether loss and gradients take about a second and little memory.
 
   Args:
     shapes: of the parameters.
@@ -175,7 +175,7 @@ def rows_of(batch_size: int, accumulate: int, mesh: Mesh) -> tuple[int, int]:
 
 
 def text_lengths(batch: Mapping[str, np.ndarray]) -> list[int]:
-  """The lengths of a batch's texts: second dimensions of whole numbers and masks, the longest first."""
+  """Sequence lengths of a batch: second dimensions of integer and bool arrays, the longest first."""
   lengths = {x.shape[1] for x in batch.values() if x.ndim == 2 and x.dtype.kind in "iub"}
   return sorted(lengths, reverse=True)
 

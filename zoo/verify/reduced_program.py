@@ -44,7 +44,7 @@ class Program(NamedTuple):
 
 
 class Update(NamedTuple):
-  """What an optimiser makes of gradients.
+  """An optimiser's update as a function.
 
   Attributes:
     begin: parameters -> its state before the first step.
