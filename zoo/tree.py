@@ -64,7 +64,7 @@ def matches_any(patterns: Iterable[str], name: str) -> bool:
 
 
 def check_pattern(pattern: Any, names: list[str], what: str, named: str = "parameter") -> None:
-  """UserError if a pattern is not a regular expression or matches no `names` (of kind `named`); `what` is its source."""
+  """UserError unless a pattern is a regular expression that matches one of `names`; messages name its source `what`."""
   if not isinstance(pattern, str):
     raise UserError(
       f"{what}: {pattern!r} is not a pattern. A pattern is a text such as 'embed/embedding' or 'image/.*'."

@@ -1,4 +1,4 @@
-"""What a config would cost on chips that are not here: `train.py --plan=v5p:4x4x4` compiles its real step for them."""
+"""The cost of a config on hardware you don't have: `train.py --plan=v5p:4x4x4` compiles its real step for it."""
 
 import dataclasses
 import math
@@ -28,7 +28,7 @@ from zoo.train.experiment import Experiment, experiment
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """What the compiler says of one step.
+  """The compiler's report on one step.
 
   Attributes:
     target, chips, mesh: as asked for; how many; name of an axis -> its size.
@@ -69,7 +69,7 @@ class Plan:
 
   @property
   def used(self) -> int | None:
-    """Bytes on a chip together."""
+    """Total bytes per chip."""
     return None if self.temporary is None else sum(self.state.values()) + self.batch + self.padding + self.temporary
 
   @property
@@ -95,7 +95,7 @@ class Plan:
 
   @property
   def fits(self) -> bool:
-    """Whether a chip has that much memory."""
+    """Whether it fits in a chip's memory."""
     return self.used is not None and self.used <= CHIPS[self.kind].memory
 
 
@@ -111,7 +111,7 @@ FORMULA = """A step takes at least the longest of these times, if everything ove
 
 
 def show(plan: Plan) -> str:
-  """The plan for people."""
+  """The plan as human-readable text."""
   chip, batch = CHIPS[plan.kind], plan.rows
   lines = [
     f"{plan.target}: {plan.chips} x {plan.kind}, mesh {plan.mesh}",
@@ -149,7 +149,7 @@ def show(plan: Plan) -> str:
 
 
 def _memory(plan: Plan) -> list[str]:
-  """Lines: what a chip holds, and how much of its memory that is."""
+  """Lines on memory: what a chip holds, and its share of the chip's memory."""
   named = {name: plan.state[part] for name, part in PARTS.items() if part in plan.state}
   held = {**named, "counters": sum(plan.state.values()) - sum(named.values()), "batch": plan.batch}
   if plan.temporary is not None:
@@ -162,7 +162,7 @@ def _memory(plan: Plan) -> list[str]:
 
 
 def _sent(collectives: list[Collective]) -> list[str]:
-  """Lines: kinds of collectives, over which axes, how often, and how much."""
+  """Lines on collectives: kind, mesh axes, count and bytes."""
   summed: dict[tuple, list[int]] = defaultdict(lambda: [0, 0, 0])
   for one in collectives:
     entry = summed[one.kind, "+".join(one.axes), one.devices]
@@ -176,7 +176,7 @@ def _sent(collectives: list[Collective]) -> list[str]:
 
 
 def plan(config: Any, target: str) -> Plan:
-  """Compiles one step of a config for chips that are not here.
+  """Compiles one step of a config for hardware you don't have.
 
   Args:
     config: as `train.py` has it. Its data are not read: see `zoo.plan.fake_data`.
@@ -185,51 +185,53 @@ def plan(config: Any, target: str) -> Plan:
   Raises:
     UserError: what compiles for the target is not installed, there is no such target, or the config does not fit it.
   """
-  wanted = read(target)
-  devices = devices_of(wanted)
-  made, mesh, batch = on_chips(config, devices)
+  parsed_target = read(target)
+  devices = devices_of(parsed_target)
+  experiment, mesh, batch = on_chips(config, devices)
   check_rows(config.batch_size, mesh)
   try:
-    saved_activations = made.saved_activation_bytes(batch) // pieces_of_rows(mesh)
+    saved_activations = experiment.saved_activation_bytes(batch) // pieces_of_rows(mesh)
   except RuntimeError as error:
     if "cuDNN" not in str(error):
       raise
-    told = str(error).splitlines()[0].rstrip(".")
-    raise UserError(f"--plan={wanted}: {told}: {install('cuda')}, or set attention to xla.") from error
-  rows = report(made.shapes, config.sharding, mesh)
+    message = str(error).splitlines()[0].rstrip(".")
+    raise UserError(f"--plan={parsed_target}: {message}: {install('cuda')}, or set attention to xla.") from error
+  rows = report(experiment.shapes, config.sharding, mesh)
   placed = parts(rows)
   splits = any(row.bytes_per_device < row.bytes for row in placed["params"])
-  found: dict[str, Any] = dict(
-    target=str(wanted),
+  fields: dict[str, Any] = dict(
+    target=str(parsed_target),
     chips=mesh.size,
     kind=devices[0].device_kind,
     mesh=dict(mesh.shape),
-    parameters=made.parameters,
-    state={part: sum(row.bytes_per_device for row in own) for part, own in placed.items()},
-    batch=sum(math.prod(made.by_row.shard_shape(x.shape)) * x.dtype.itemsize for x in batch.values()),
+    parameters=experiment.parameters,
+    state={part: sum(row.bytes_per_device for row in part_rows) for part, part_rows in placed.items()},
+    batch=sum(math.prod(experiment.by_row.shard_shape(x.shape)) * x.dtype.itemsize for x in batch.values()),
     saved_activations=saved_activations,
-    model_flops=made.model_flops(batch),
-    computed_flops=made.computed_flops(batch),
+    model_flops=experiment.model_flops(batch),
+    computed_flops=experiment.computed_flops(batch),
     rows=config.batch_size,
     steps=config.steps,
     notes=(*vocabularies(config), *([whole] if splits and (whole := large_and_whole(rows, mesh)) else [])),
     **counted(batch),
   )
-  lowered = made.compiled_step().lower(made.shapes, batch, *made.frozen_arguments(made.frozen.shapes))
-  found["attention"] = tuple(made.attention.lines())
+  lowered = experiment.compiled_step().lower(
+    experiment.shapes, batch, *experiment.frozen_arguments(experiment.frozen.shapes)
+  )
+  fields["attention"] = tuple(experiment.attention.lines())
   try:
     compiled = lowered.compile(without_device(devices[0]))
   except jax.errors.JaxRuntimeError as error:
-    told = [line.strip() for line in str(error).splitlines()]
+    message = [line.strip() for line in str(error).splitlines()]
     if "RESOURCE_EXHAUSTED" not in str(error):
-      raise UserError(f"--plan={wanted}: XLA cannot compile the step: {told[0]}") from error
-    first = next((line for line in told if "memory" in line), told[0])
-    return Plan(**found, padding=0, temporary=None, refused=first, collectives=[])
+      raise UserError(f"--plan={parsed_target}: XLA cannot compile the step: {message[0]}") from error
+    first = next((line for line in message if "memory" in line), message[0])
+    return Plan(**fields, padding=0, temporary=None, refused=first, collectives=[])
   sent = collectives_in(compiled.as_text(), mesh.shape, [network_of(device) for device in mesh.devices.flat])
-  given = compiled.memory_analysis().argument_size_in_bytes
-  padding = max(0, given - sum(found["state"].values()) - found["batch"])
-  temporary = needed(compiled, devices[0].platform) - sum(found["state"].values()) - found["batch"] - padding
-  return Plan(**found, padding=padding, temporary=temporary, refused="", collectives=sent)
+  argument_bytes = compiled.memory_analysis().argument_size_in_bytes
+  padding = max(0, argument_bytes - sum(fields["state"].values()) - fields["batch"])
+  temporary = needed(compiled, devices[0].platform) - sum(fields["state"].values()) - fields["batch"] - padding
+  return Plan(**fields, padding=padding, temporary=temporary, refused="", collectives=sent)
 
 
 def sharding_report(config: Any, target: str) -> str:
@@ -239,8 +241,8 @@ def sharding_report(config: Any, target: str) -> str:
   Raises:
     UserError: there is no such target, or the config does not fit it.
   """
-  made, mesh, _ = on_chips(config, named_devices(read(target)))
-  return explain(made.shapes, config.sharding, mesh)
+  experiment, mesh, _ = on_chips(config, named_devices(read(target)))
+  return explain(experiment.shapes, config.sharding, mesh)
 
 
 def counted(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -270,9 +272,9 @@ def on_chips(config: Any, devices: Sequence[Any]) -> tuple[Experiment, Mesh, dic
     settings.batch_size = pieces_of_rows(mesh)  # Nothing but shapes is wanted of the data.
     settings.init = None  # Nor of the weights, which may not be here.
     settings.data = stand_in(config.data.to_dict(), pathlib.Path(folder))
-    made = experiment(settings, mesh)
+    planned_experiment = experiment(settings, mesh)
     batch = {
       name: jax.ShapeDtypeStruct((config.batch_size, *array.shape[1:]), array.dtype)
-      for name, array in made.batches[0].items()
+      for name, array in planned_experiment.batches[0].items()
     }
-  return made, mesh, batch
+  return planned_experiment, mesh, batch
