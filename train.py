@@ -6,6 +6,7 @@ The same command goes on where an interrupted run stopped. `--help` lists what c
 
 import functools
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -14,7 +15,6 @@ import zoo
 from zoo import evaluate, hosts, page, sharding
 from zoo.build import unused_classes
 from zoo.config.loading import check_same_run, load, save
-from zoo.config.schema import resolve
 from zoo.data.bad_records import checked
 from zoo.errors import MISTAKE, UserError, exits_with_one_line, setting_up
 from zoo.evaluate import artifacts
@@ -30,8 +30,9 @@ from zoo.storage import as_path
 from zoo.train import replay
 from zoo.train.context import weights
 from zoo.train.environment import environment
+from zoo.train.experiment import Experiment
 from zoo.train.experiment import experiment as build_experiment
-from zoo.train.initial import load_into
+from zoo.train.initial import first_state
 from zoo.train.metrics import services
 from zoo.train.model_data import pinned, resumed
 from zoo.train.run import Run
@@ -74,51 +75,28 @@ def main(argv: list[str]) -> int:
 
 
 def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tuple[int, int] | None) -> int:
-  """What `main` does once the hosts have met."""
+  """Trains, once the hosts have met, or shows what the options ask for; returns the exit status."""
   folder = as_path(config.workdir)
-  alike = resumed(config, folder)
-  check_same_run(alike, folder)
+  settings = resumed(config, folder)
+  check_same_run(settings, folder)
   services(config.log.tensorboard, config.log.wandb)
 
-  # What to train, on what, toward what. Nothing is written before all of it is known to fit together.
-  with setting_up():
-    mesh = sharding.make_mesh(config.mesh)
-    experiment = build_experiment(alike, mesh, offers={"generate": zoo.generate})
-    with opening() as opened:
+  with setting_up():  # Nothing is written before all of it is known to fit together.
+    experiment = build_experiment(settings, sharding.make_mesh(config.mesh), offers={"generate": zoo.generate})
+    with opening() as sources:
       evaluators = evaluate.evaluators(config.eval, experiment.attending, config.data)
-    if options["check-data"]:
-      fine, reports = zip(*map(checked, [experiment.batches.records, *opened]))
-      print("\n".join(reports))
-      return 0 if all(fine) else MISTAKE
-    if options["explain-sharding"]:
-      print(explain(experiment.shapes, config.sharding, mesh))
-      return 0
-    if options["verify-sharding"]:
-      print(check.verified(config, experiment, mesh))
-      return 0
+    evaluation, bad = functools.partial(evaluate.run, evaluators), evaluate.left_out(evaluators)
     run = Run(
-      config,
-      folder,
-      experiment,
-      watchdog,
-      profiled=profiled,
-      evaluate=functools.partial(evaluate.run, evaluators),
-      left_out=evaluate.left_out(evaluators),
-      page=page.Updates,
+      config, folder, experiment, watchdog, profiled=profiled, evaluate=evaluation, left_out=bad, page=page.Updates
     )
     for line in unused_classes(experiment.model, experiment.batches.records.info):
       run.note(line)
-
-    def initial():  # Every array is born where it will live.
-      state = jax.jit(experiment.init, out_shardings=experiment.placed)(jax.random.key(config.seed))
-      return load_into(resolve(config.init), state, experiment.model, note=run.note) if config.init else state
-
-    if "replay" in options:
-      print(replay.replay(options["replay"], experiment, mesh, folder / "checkpoints", initial))
-      return 0
+    initial = functools.partial(first_state, config, experiment, note=run.note)
+    if (status := shown(config, options, experiment, sources, initial)) is not None:
+      return status
     check_target(folder, experiment.model)
     memory.check_state(experiment.shapes, experiment.placed)
-    verified = check.before_training(config, experiment, mesh, folder, run.note)
+    verified = check.before_training(config, experiment, experiment.by_row.mesh, folder, run.note)
     state = run.restore(initial)
     if jax.process_index() == 0:
       save(pinned(config, experiment.model), folder)
@@ -137,6 +115,31 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
 
   if run.start == config.steps:
     print(f"{folder} had reached step {run.start} already. Raise --config.steps to go on.")
+  return 0
+
+
+def shown(
+  config: Any, options: dict[str, Any], experiment: Experiment, sources: list, initial: Callable[[], Any]
+) -> int | None:
+  """Shows what the options ask for in place of training -> the exit status; None if they ask for nothing.
+
+  Args:
+    sources: what evaluators have opened.
+    initial: gives the state of step 0.
+  """
+  mesh = experiment.by_row.mesh
+  if options["check-data"]:
+    fine, reports = zip(*map(checked, [experiment.batches.records, *sources]))
+    print("\n".join(reports))
+    return 0 if all(fine) else MISTAKE
+  if options["explain-sharding"]:
+    print(explain(experiment.shapes, config.sharding, mesh))
+  elif options["verify-sharding"]:
+    print(check.verified(config, experiment, mesh))
+  elif "replay" in options:
+    print(replay.replay(options["replay"], experiment, mesh, as_path(config.workdir) / "checkpoints", initial))
+  else:
+    return None
   return 0
 
 

@@ -43,6 +43,10 @@ def test_no_python_file_is_longer_than_300_lines():
   assert not named(file for file in tracked("*.py") if len(file.read_text().splitlines()) > 300)
 
 
+def test_train_py_is_read_in_one_sitting():
+  assert len((ROOT / "train.py").read_text().splitlines()) <= 150
+
+
 def test_no_file_names_a_folder_of_one_machine():
   text = [file for file in tracked() if file.suffix in (".py", ".md", ".toml", ".sh", ".ipynb", ".lock", "")]
   absolute = re.compile(r"""(^|[\s"'`=(])/(tmp|work|root|home|opt|Users)/\w""", re.MULTILINE)

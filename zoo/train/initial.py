@@ -1,4 +1,4 @@
-"""A train state that begins with the parameters of another model."""
+"""The train state of step 0: as initialised, or with the parameters of another model."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -8,12 +8,27 @@ import jax
 import numpy as np
 
 from zoo.build import sizes_of
-from zoo.config.schema import read_init
+from zoo.config.schema import read_init, resolve
 from zoo.errors import UserError
 from zoo.hub.tensors import to_host
 from zoo.layers.stack import stack_layers, unstack_layers
 from zoo.saving import COMPUTING, load, merged
+from zoo.train.experiment import Experiment
 from zoo.tree import check_pattern, flatten, matches_any, mismatch, unflatten
+
+
+def first_state(
+  config: Any, experiment: Experiment, *, note: Callable[[str], Any] = lambda text: None
+) -> dict[str, Any]:
+  """The state of step 0, every array born where it will live.
+
+  Args:
+    config: its `seed` draws the parameters; those of `init`, if it has one, take their place.
+    experiment: of the config.
+    note: told what of the source was passed over.
+  """
+  state = jax.jit(experiment.init, out_shardings=experiment.placed)(jax.random.key(config.seed))
+  return load_into(resolve(config.init), state, experiment.model, note=note) if config.init else state
 
 
 def load_into(
