@@ -5,8 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from scripts import check_site, families_table, notebooks
+from tests.budget import FAMILY
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(ROOT.glob("notebooks/*.py"))
@@ -57,3 +59,18 @@ def test_a_broken_link_a_missing_anchor_and_a_missing_image_are_found(tmp_path):
   )
   (tmp_path / "b.html").write_text('<p id="there"></p><a href="a.html"></a><a href="gone.html"></a>')
   assert sorted(check_site.broken(tmp_path)) == ["a.html: b.html#here", "a.html: c.png", "b.html: gone.html"]
+
+
+def test_workflows_and_hooks_run_what_this_repository_has():
+  read = lambda name: yaml.safe_load((ROOT / name).read_text())
+  runs = [step["run"] for name in ("test", "docs") for job in read(f".github/workflows/{name}.yml")["jobs"].values()
+          for step in job["steps"] if "run" in step]  # fmt: skip
+  assert runs == [".ci/run", "make docs"] and "make docs" in (ROOT / ".ci/run").read_text()
+  (repo,) = read(".pre-commit-config.yaml")["repos"]
+  checks = [line.strip() for line in (ROOT / "Makefile").read_text().partition("\ncheck:")[2].split("\n")]
+  for hook in repo["hooks"]:
+    assert hook["language"] == "system" and (hook["entry"] in checks or hook["id"] in ("ruff-format", "notebooks"))
+
+
+def test_contributing_states_the_budget_that_the_suite_measures():
+  assert f"at most {FAMILY} CPU-seconds" in (ROOT / "CONTRIBUTING.md").read_text()
