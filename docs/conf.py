@@ -36,7 +36,8 @@ myst_heading_anchors = 3
 # ref.python: types in signatures are links where a name is unique.
 suppress_warnings = ["mystnb.unknown_mime_type", "ref.python"]
 
-# Notebooks run once: a page is executed again when one of its code cells changes, and an exception fails the build.
+# Notebooks run once: a page is executed again when one of its code cells changes (make clean forgets them), and an
+# exception fails the build. tests/test_notebooks.py runs the tutorials each time, with fewer steps.
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(ROOT / ".cache" / "docs")
 nb_execution_raise_on_error = True

@@ -26,7 +26,8 @@ class Page(HTMLParser):
 
 def broken(folder: Path) -> list[str]:
   """PAGE: LINK, for each link that leads nowhere."""
-  pages = {path.resolve(): Page(path.read_text()) for path in folder.rglob("*.html")}
+  files = (path for path in folder.rglob("*.html") if "_static" not in path.parts)  # A theme's templates are no pages.
+  pages = {path.resolve(): Page(path.read_text()) for path in files}
   errors = []
   for path, page in pages.items():
     for link in page.links:
