@@ -17,7 +17,7 @@ import numpy as np
 import zoo
 from zoo.hub import tables
 from zoo.hub.files import open_tensors
-from zoo.hub.writing import published
+from zoo.hub.writing import hub_tensors
 
 VALUES, GRADIENTS = 1e-5, 1e-4  # relative to the largest entry, float32
 SEEN: list[list] = []  # family, class, largest difference of values, of gradients: for the table of docs/parity.md
@@ -129,7 +129,7 @@ def check(case: Case, folder) -> None:
 
   # Gradients are compared by the names of the reference's parameters.
   sum((torch_outputs[name] * torch.from_numpy(mix[name])).sum() for name in mix).backward()
-  ours = published(model, gradient)
+  ours = hub_tensors(model, gradient)
   zoo.save_hf(folder / "ours", model, params)
   plain = dict.fromkeys(case.plain, "eager")
   back, info = type(there).from_pretrained(folder / "ours", output_loading_info=True, **plain)

@@ -10,7 +10,7 @@ from tests.convert.decoders import logits
 from tests.convert.parity import check, distance, reference
 from tests.filled import filled
 from zoo.errors import UserError
-from zoo.hub.writing import published
+from zoo.hub.writing import hub_tensors
 from zoo.objectives.routing import imbalance, routes
 
 SMALL = dict(
@@ -76,7 +76,7 @@ def test_the_loss_that_evens_experts_is_that_of_the_reference(tmp_path):
 
   got, gradient = loss(params)
   assert distance(got, want.detach().numpy()) < 1e-5
-  ours = published(model, gradient)
+  ours = hub_tensors(model, gradient)
   for i, layer in enumerate(there.model.layers):
     theirs = layer.mlp.gate.weight.grad.numpy()
     assert distance(ours[f"model.layers.{i}.block_sparse_moe.gate.weight"], theirs) < 1e-4

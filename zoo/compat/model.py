@@ -20,7 +20,7 @@ from zoo.convert.rules.options import has_entry
 from zoo.errors import UserError, shown
 from zoo.hub import tables
 from zoo.hub.files import CONFIG, open_tensors, read_json
-from zoo.hub.writing import published, write_files
+from zoo.hub.writing import hub_tensors, write_files
 from zoo.tree import flatten, unflatten
 
 _LABELS = ("id2label", "label2id", "num_labels")
@@ -166,7 +166,7 @@ class FlaxModel(FlaxPreTrainedModel):
     if absent:
       zeros = {path: jnp.zeros(core.old_shapes[path], jnp.float32) for path in absent}
       tree = filled(tree, unflatten(zeros))
-    tensors = published(core.model, core.to_ours(tree), core.table)
+    tensors = hub_tensors(core.model, core.to_ours(tree), core.table)
     # What the zoo's model has and the old one has not is not written, nor what is missing.
     left_out = {rule.ours for rule in core.rules if rule.theirs in absent} | {rule.ours for rule in core.spare}
     for name in {rule.theirs for rule in core.torch if rule.ours in left_out}:

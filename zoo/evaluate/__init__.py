@@ -1,8 +1,7 @@
-"""Evaluators: what a model reaches, measured inside train.py and alone (`python -m zoo.evaluate --run=FOLDER`).
+"""Evaluators: metrics of a model, inside train.py or standalone (`python -m zoo.evaluate --run=FOLDER`).
 
 One file per evaluator: `name(model, *, data=..., **options) -> evaluate(params, folder=None, step=None) -> dict of
-floats`. A key `row/column` of the dict belongs to another contestant, such as a baseline, measured by the same code on
-the same data.
+floats`. A key `row/column` of the dict belongs to a baseline, measured by the same code on the same data.
 """
 
 import inspect
@@ -26,7 +25,7 @@ INHERIT = ("data", "train_data")  # Options of evaluators that are sections of d
 
 
 def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] | None = None) -> dict[str, Callable]:
-  """The evaluators of a config's section `eval`, ready to run: their data are open, their options checked.
+  """Builds the evaluators of a config's section `eval`: their data are opened, their options checked.
 
   Args:
     section: `{"evaluators": {key: {"name": ..., **options}}}`; the name is the key unless it is given. Files that an
@@ -62,7 +61,7 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
 
 
 class Skipping:
-  """An evaluator whose data leave out their bad records: it also gives `bad_records`, how many that are.
+  """An evaluator whose data skip bad records: it also returns their number, `bad_records`.
 
   Args:
     evaluate: the evaluator.
@@ -77,7 +76,7 @@ class Skipping:
 
 
 def left_out(evaluators: Mapping[str, Callable]) -> dict[str, list[str]]:
-  """What is wrong with the records that evaluators leave out: {"eval/KEY NAME OF THE DATA": [error, ...]}."""
+  """Errors of the records that evaluators skip: {"eval/KEY NAME OF THE DATA": [error, ...]}."""
   errors: dict[str, list[str]] = {}
   for key, evaluate in evaluators.items():
     for name, bad in evaluate.bad if isinstance(evaluate, Skipping) else ():
@@ -86,9 +85,9 @@ def left_out(evaluators: Mapping[str, Callable]) -> dict[str, list[str]]:
 
 
 def inherited(section: Any, data: Mapping[str, Any]) -> Any:
-  """An evaluator's section of data: unless it names a pipeline, the run's with these entries in place of its own.
+  """An evaluator's data section: unless it names a pipeline, the run's, overridden by these entries.
 
-  Sections inside are laid over each other likewise. What only training does, `augment` and `workers`, is left out.
+  Nested sections are merged likewise. Training-only entries, `augment` and `workers`, are left out.
   """
   if not isinstance(section, Mapping) or "name" in section:
     return section
@@ -96,7 +95,7 @@ def inherited(section: Any, data: Mapping[str, Any]) -> Any:
 
 
 def laid_over(section: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
-  """`section` with `entries` in place of its own, sections inside likewise; one that names another is taken whole."""
+  """`section` overridden by `entries`, recursively; a nested section with its own name replaces the old one."""
   merged = dict(section)
   for name, entry in entries.items():
     below = section.get(name)
@@ -119,8 +118,8 @@ def run(
     evaluators: as the function of that name returns them.
     params: of the model; may be laid over a mesh.
     folder: where they leave their files; None: nowhere.
-    step: how long the model was trained, for titles.
-    note: given each table as a text.
+    step: the training step, for titles.
+    note: called with each table as a str.
   """
   results = {}
   for key, evaluate in evaluators.items():

@@ -43,7 +43,7 @@ FLAGS = {
 
 @exits_with_one_line
 def main(argv: list[str]) -> int:
-  """Runs the evaluators that the arguments ask for; 0 when all is well."""
+  """Runs the evaluators named by the arguments; returns 0 on success."""
   silence_libtpu()
   options, _ = split(argv, FLAGS)
   if "run" in options and "config" not in options and not options["help"]:
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> int:
     params = jax.device_put(params, sharding.shardings(params, config.sharding, mesh))
     section = {"evaluators": chosen(config.eval.evaluators.to_dict(), options.get("only"))}
     evaluators = evaluate.evaluators(section, model, config.data)
-  make_folder(workdir)  # Told before the work, not after it.
+  make_folder(workdir)  # Fails before the work, not after it.
   tables = []
 
   def note(text: str) -> None:
@@ -77,7 +77,7 @@ def main(argv: list[str]) -> int:
 
 
 def _check_run(source: str) -> None:
-  """Refuses a folder whose config.json is no experiment's, or that has none."""
+  """UserError if a folder has no experiment's config.json."""
   if is_remote(source) or not os.path.exists(source):
     return
   folder = folder_of(source)  # It refuses a file.
@@ -96,7 +96,7 @@ def _holds_weights_alone(folder: Any) -> bool:
 
 
 def _workdir(source: str, folder: Any) -> Any:
-  """Where files go if nobody says: into a run, but not among weights alone."""
+  """The default folder for files: the run's own, but not a folder that holds only weights."""
   if is_remote(source) or not _holds_weights_alone(folder):
     return folder
   name = folder.resolve().name if os.path.isdir(source) else source.replace("/", "--")
@@ -104,7 +104,7 @@ def _workdir(source: str, folder: Any) -> Any:
 
 
 def restore(folder: Any, checkpoint: str | None, ignore: Collection[str] = ()) -> tuple[Any, Any, int | None]:
-  """Model, parameters and how many steps they were trained, None if the folder does not tell."""
+  """(model, params, training step); the step is None if the folder does not record it."""
   steps = manager.steps(folder / "checkpoints")
   if checkpoint is None:
     return *zoo.load(folder, ignore=ignore), max(steps, default=None)
@@ -116,7 +116,7 @@ def restore(folder: Any, checkpoint: str | None, ignore: Collection[str] = ()) -
 
 
 def chosen(evaluators: dict[str, Any], only: str | None) -> dict[str, Any]:
-  """Those of the config's evaluators whose keys `only` lists; all without it."""
+  """The config's evaluators whose keys `only` lists; all if it is None."""
   if not evaluators:
     raise UserError("The config has no evaluators: eval.evaluators is empty. Name a --config that has some.")
   keys = list(evaluators) if only is None else [key.strip() for key in only.split(",")]

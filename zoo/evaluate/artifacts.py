@@ -1,4 +1,4 @@
-"""Files that evaluators leave in the run folder: written by the first host alone, whole or not at all."""
+"""Files that evaluators write to the run folder: atomically, by the first host only."""
 
 import json
 import math

@@ -14,7 +14,7 @@ from zoo.evaluate.forward import gather, model_output, records_of
 def classification(model: Any, *, data: Mapping | Any, batch_size: int = 64) -> Callable:
   """-> evaluate(params, folder=None, step=None) -> {"accuracy", "balanced_accuracy", "loss", "majority/accuracy", ...}.
 
-  Balanced accuracy is the mean over classes of the share found. The row `majority` always says the most frequent class.
+  Balanced accuracy is the mean recall over classes. The row `majority` always predicts the most frequent class.
 
   Args:
     model: gives {"logits" [batch, num_classes]} for the `image`, or for the `tokens`, of a batch.

@@ -1,4 +1,4 @@
-"""Runs a jitted function over every example of a finite source, once, wherever the parameters live."""
+"""Runs a jitted function once over every example of a finite source, on the devices of the parameters."""
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -44,7 +44,7 @@ _opened: ContextVar[list[Any] | None] = ContextVar("opened", default=None)
 
 @contextlib.contextmanager
 def opening() -> Generator[list[Any]]:
-  """A list of the records that `records_of` gives meanwhile; one around it has them too."""
+  """Collects the records that `records_of` returns in this context, and in contexts nested in it."""
   around = _opened.get()
   before = _opened.set(opened := [])
   try:
@@ -75,12 +75,12 @@ def outputs(function: Callable, params: Any, records: Any, batch_size: int) -> I
 
   Args:
     function: jitted; returns a dict of arrays whose leading axis is the batch. Outputs must not mix rows.
-    params: where they are is where the work is done: over a mesh, rows are split over its axis `data`.
+    params: the function runs on their devices; on a mesh, examples are split over its axis `data`.
     records: a finite source of examples.
-    batch_size: rows of every batch; the last one is filled up with rows of weight 0.
+    batch_size: examples of every batch; the last one is padded with examples of weight 0.
 
   Yields:
-    (outputs, batch) in host memory, of the same number of rows; the rows that fill up the last batch are left out.
+    (outputs, batch) in host memory, of the same length; the padding of the last batch is left out.
   """
   mesh = mesh_of(params)
   for batch in eval_batches(records, batch_size):
@@ -95,12 +95,12 @@ def _rows(value: Any, real: Any) -> Any:
 
 
 def _numeric(value: Any) -> bool:
-  """Whether devices hold it: an array of numbers, or a dict of them."""
+  """Whether it can go to a device: a numeric array, or a dict of them."""
   return all(np.asarray(x).dtype.kind in "biuf" for x in (value.values() if isinstance(value, dict) else [value]))
 
 
 def mesh_of(params: Any) -> Mesh | None:
-  """The mesh that the parameters are laid over, if any."""
+  """The mesh that the parameters are sharded over, if any."""
   for leaf in jax.tree.leaves(params):
     if isinstance(getattr(leaf, "sharding", None), NamedSharding):
       return leaf.sharding.mesh
@@ -108,18 +108,18 @@ def mesh_of(params: Any) -> Mesh | None:
 
 
 def put(batch: Batch, mesh: Mesh | None) -> dict[str, Any]:
-  """Puts a batch, the same on every host, on the devices: spread by rows where they divide, else on each."""
+  """Puts a batch, the same on every host, on the devices: sharded along the batch if it divides, else replicated."""
   return dict(batch) if mesh is None else put_whole(batch, mesh)
 
 
 def fetch(array: jax.Array) -> np.ndarray:
-  """A result in this host's memory, whole, though other hosts may hold parts of it."""
+  """The full array in this host's memory, gathered from other hosts if they hold parts of it."""
   if isinstance(array, jax.Array) and not array.is_fully_addressable:
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
   return np.asarray(array)
 
 
 def gather(function: Callable, params: Any, records: Any, batch_size: int) -> Batch:
-  """All outputs of `function` over the records, in order: a dict of arrays with one row per record."""
+  """All outputs of `function` over the records, in order: a dict of arrays with leading axis records."""
   parts = [results for results, _ in outputs(function, params, records, batch_size)]
   return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

@@ -1,4 +1,4 @@
-"""The picture of a retrieval: queries with their first five answers, in both directions, good ones and bad ones."""
+"""The retrieval figure: queries with their top five answers, in both directions, successes and failures."""
 
 import io
 import math
@@ -35,7 +35,7 @@ def draw(
   Args:
     folder, name: where to.
     records: give `image` and `caption(index, number)`.
-    gallery: places in the records of the images and texts, and which belong together: `images`, `captions`, `right`.
+    gallery: record indices of the images and texts, and which match: `images`, `captions`, `right`.
     scores: [images, texts], larger is nearer.
     metrics: for the caption: `image_to_text_r1` ... and the same of the rows `pixels` and `chance`.
     title: of the picture.
@@ -77,7 +77,7 @@ def draw(
 
 
 def whole(image: Any) -> np.ndarray:
-  """An image, put together if it comes as patches."""
+  """An image, reassembled if it comes as patches."""
   if not isinstance(image, Mapping):
     return image
   rows, columns = image["grid"]
@@ -87,7 +87,7 @@ def whole(image: Any) -> np.ndarray:
 
 
 def queries(ranks: np.ndarray) -> np.ndarray:
-  """Some queries of each kind, the same ones for the same ranks."""
+  """A deterministic sample of queries of each kind, by their ranks."""
   rng = np.random.default_rng(0)
   kinds = (ranks == 1, (ranks > 1) & (ranks <= TOP), ranks > TOP)
   chosen = [
@@ -97,7 +97,7 @@ def queries(ranks: np.ndarray) -> np.ndarray:
 
 
 def best(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-  """The places of the highest scores, the highest first; of equal ones the wrong first, as `ranking.ranks` has it."""
+  """Indices of the top scores, highest first; among ties wrong answers come first, as in `ranking.ranks`."""
   return np.lexsort((right, -scores))[:TOP]
 
 

@@ -1,4 +1,4 @@
-"""What a model writes for the source texts of pairs, beside the references and what needs no model."""
+"""Generated outputs for source-target pairs, scored against the references, with model-free baselines."""
 
 import functools
 import os
@@ -55,7 +55,7 @@ def generation(
     raise UserError("generation needs data of pairs of texts. Use the pipeline text_pairs.")
   if not hasattr(model, "start_token"):
     raise UserError(f"generation needs a model with an encoder and a decoder; {kind_of(model)} is none. Try t5.")
-  package("sacrebleu"), package("rouge_score.rouge_scorer")  # Told before training, not after it.
+  package("sacrebleu"), package("rouge_score.rouge_scorer")  # Fails before training, not after it.
   train_records = None if train_data is None else records_of(train_data, model, "generation")
   encoder, eos = records.info["tokenizer"], records.eos
   options = {"max_new_tokens": max_new_tokens or records.info["target_length"], "eos": eos}
@@ -82,7 +82,7 @@ def generation(
     for batch in eval_batches(records, batch_size):
       answers = fetch(generate(model, params, batch["tokens"], valid=batch["valid"], **options))
       written += [until(row, eos) for row, weight in zip(answers[:, 1:].tolist(), batch["weight"]) if weight]
-    # Sentinels may lie behind the tokenizer's vocabulary, and an embedding may be padded; neither is text.
+    # Sentinels may lie after the tokenizer's vocabulary, and an embedding may be padded; neither is text.
     texts = [encoder.decode([token for token in row if token < encoder.vocab_size]).strip() for row in written]
     sources, references = pairs()
     listed = [

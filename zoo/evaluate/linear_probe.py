@@ -1,4 +1,4 @@
-"""What frozen features are worth: a linear classifier fitted on a few examples of each class."""
+"""Few-shot linear probe of frozen features."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +29,7 @@ def linear_probe(
 
   Logistic regression (scikit-learn) on standardised features of k training examples per class, tested on all of `data`;
   mean and standard deviation over `repeats` draws of the examples. The row `pixels` is the same on the images
-  themselves, with the same examples; `majority` always says the most frequent class.
+  themselves, with the same examples; `majority` always predicts the most frequent class.
 
   Args:
     model: with a method encode_image, or with an output "pooled" [batch, dim].
@@ -91,7 +91,7 @@ def score(train: dict, test: dict, shots: int, rng: np.random.Generator, strengt
 
 
 def pixels(records: Any) -> dict[str, np.ndarray]:
-  """The images themselves as features."""
+  """Raw pixels as features."""
   examples = [records[index] for index in range(len(records))]
   feature = np.stack([example["image"].reshape(-1) for example in examples]).astype(np.float32)
   return {"feature": feature, "label": np.array([example["label"] for example in examples])}

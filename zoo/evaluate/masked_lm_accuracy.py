@@ -1,4 +1,4 @@
-"""How many hidden words a masked language model finds, and whether it knows which sentence follows."""
+"""Accuracy of masked-token prediction, and of next-sentence prediction."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ def masked_lm_accuracy(
 
   Tokens are hidden as in training (`zoo.objectives.masked_lm`), each row by its own content and `seed`: the same ones
   at every evaluation, whatever the batch size. The row `unigram` is the best that one fixed answer, and one fixed
-  distribution, can do on these very places: the share of their most frequent token, and their entropy. No model that
+  distribution, can do at these positions: the share of their most frequent token, and their entropy. No model that
   ignores context is better. For next-sentence prediction, measured if the model has that head and the batch
   `is_random`, it is the more frequent answer.
 
@@ -93,7 +93,7 @@ def masked_lm_accuracy(
 
 
 def special_tokens(info: Mapping[str, Any], mask_token: int | None) -> tuple[list[int], int | None]:
-  """[the mask, other tokens that are never hidden], and the size of the vocabulary, by the tokenizer of the data."""
+  """([mask token, tokens that are never masked], vocab_size) of the data's tokenizer."""
   if "tokenizer" not in info:
     if mask_token is None:
       raise UserError("masked_lm_accuracy: the data do not name their tokenizer. Set mask_token.")

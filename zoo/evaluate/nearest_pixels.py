@@ -1,4 +1,4 @@
-"""Retrieval without learning: a drawing is named after the training drawings that look most like it, pixel by pixel."""
+"""Nearest-neighbour retrieval baseline in pixel space."""
 
 from typing import Any
 
@@ -8,14 +8,14 @@ ROWS = 256  # gallery images compared at a time: bounds the memory
 
 
 def scores(images: np.ndarray, wanted: np.ndarray, train_records: Any) -> np.ndarray | None:
-  """How near each image of the gallery is to the training drawings of each text's concept.
+  """Negative squared distance of each gallery image to the nearest training drawing of each text's concept.
 
       score(image, text) = - min over training drawings of the text's group of sum((image - drawing)^2)
 
   Args:
     images: of the gallery, uint8 [images, height, width, channels].
     wanted: [texts] int, the group of each text.
-    train_records: whose drawings are known; `image` of the same size, `group` numbered alike.
+    train_records: the training drawings: `image` of the same size, `group` numbered alike.
 
   Returns:
     [images, texts] float64, exact (squares of bytes add up to whole numbers); None if a text's group has no training

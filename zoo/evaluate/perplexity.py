@@ -1,4 +1,4 @@
-"""How well a causal language model predicts held-out text: nats per token, perplexity, bits per byte."""
+"""Perplexity of a causal language model on held-out text: nats per token, perplexity, bits per byte."""
 
 import functools
 import math
@@ -50,7 +50,7 @@ def perplexity(
     tokens, valid = batch["tokens"], batch.get("valid", jnp.ones_like(batch["tokens"], bool))
     counts = valid[:, 1:]
     segments = {name: x[:, :-1] for name, x in present(batch, "segment_ids").items()}
-    if segments:  # Of texts that share a row none predicts the next one's first token.
+    if segments:  # In packed sequences no document predicts the first token of the next.
       counts &= batch["segment_ids"][:, 1:] == segments["segment_ids"]
     logits = model.apply(variables(params), tokens[:, :-1], valid=valid[:, :-1], **segments).astype(jnp.float32)
     if records.info.get("vocab_size", 0) > logits.shape[-1]:
@@ -76,13 +76,13 @@ def perplexity(
 
 
 def figures(nats: float, tokens: float, info: Mapping[str, Any], row: str = "") -> dict[str, float]:
-  """The cells of one row of the table: `nats` over a text of `tokens` tokens and `info["bytes"]` bytes."""
+  """Loss, perplexity and bits per byte from total `nats`, `tokens` and `info["bytes"]`."""
   metrics = {f"{row}loss": nats / tokens, f"{row}perplexity": math.exp(min(nats / tokens, 700.0))}
   return metrics | ({f"{row}bits_per_byte": nats / math.log(2) / info["bytes"]} if "bytes" in info else {})
 
 
 def ngrams(records: Any, train_records: Any, order: int) -> dict[str, float]:
-  """What n-grams over tokens and over bytes reach on the text of `records`, counted on that of `train_records`."""
+  """Metrics of token and byte n-gram models counted on `train_records`, on the text of `records`."""
   encoder, train_encoder = (kind.info["tokenizer"] for kind in (records, train_records))
   if encoder.name != train_encoder.name:
     raise UserError(
@@ -103,7 +103,7 @@ def ngrams(records: Any, train_records: Any, order: int) -> dict[str, float]:
 
 
 def stream(records: Any) -> np.ndarray:
-  """The chunks of `records` in one row: `eos document eos document ... eos`, [tokens + 1] int."""
+  """The chunks of `records` concatenated: `eos document eos document ... eos`, int [tokens + 1]."""
   chunks = [records[index] for index in range(len(records))]
   if "segment_ids" in chunks[0]:
     raise UserError("perplexity counts n-grams of running text: with train_data, use the pipeline language for both.")
@@ -114,7 +114,7 @@ END = 256  # Stands between documents; bytes are 0 to 255.
 
 
 def as_bytes(tokens: np.ndarray, encoder: Any) -> np.ndarray:
-  """The same row with every document as its UTF-8 bytes, and END where a document ends (and at the start)."""
+  """The same stream as UTF-8 bytes, with END at the start and at the end of every document."""
   eos = encoder.eos if encoder.eos is not None else encoder.sep
   boundaries = np.flatnonzero(tokens == eos)
   parts = [np.array([END])]

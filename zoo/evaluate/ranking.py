@@ -1,4 +1,4 @@
-"""Recall of a ranking: how often something right is among the first k."""
+"""Recall at k of a ranking."""
 
 from collections.abc import Sequence
 from math import comb
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-  """The place of the best right answer of every query, 1 being first.
+  """The rank of the best right answer of every query, 1 being first.
 
   Ties count against us: a wrong answer with the same score stands before the right one, so that a constant score finds
   nothing. Several right answers (duplicates) are each a hit, and none of them stands in another's way.

@@ -1,4 +1,4 @@
-"""Text that a language model writes, to read."""
+"""Sampled continuations of a language model."""
 
 import itertools
 import os
@@ -54,7 +54,7 @@ def samples(
   checks.decodes(model)
   checks.length_fits(
     model, 1 if encodes(model) else starts.shape[1], max_new_tokens
-  )  # Told before training, not after it.
+  )  # Fails before training, not after it.
   checks.numbers(**options, min_p=None)
   options |= {"max_new_tokens": max_new_tokens, "eos": eos}
 
@@ -73,7 +73,7 @@ def samples(
 
 
 def left_padded(rows: list[list[int]], pad: int) -> tuple[np.ndarray, np.ndarray]:
-  """Rows of several lengths, ending together: int32 [rows, longest], and which are real: bool [rows, longest]."""
+  """Left-pads token lists: int32 [rows, longest], and valid, bool [rows, longest]."""
   longest = max(map(len, rows))
   tokens = np.array([[pad] * (longest - len(row)) + row for row in rows], np.int32)
   return tokens, np.array([[False] * (longest - len(row)) + [True] * len(row) for row in rows])

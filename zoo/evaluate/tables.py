@@ -1,10 +1,10 @@
-"""Numbers as a table to read."""
+"""Metrics as a text table."""
 
 from collections.abc import Mapping
 
 
 def table(metrics: Mapping[str, float], title: str = "") -> str:
-  """Renders what an evaluator returned, one line per contestant.
+  """Renders an evaluator's metrics, one line for the model and one per baseline.
 
   A key `row/column` is the cell of that row; a key without a row belongs to the model itself, which stands first. A
   cell that was not measured, because it is not defined, shows a dash.
@@ -29,7 +29,7 @@ def table(metrics: Mapping[str, float], title: str = "") -> str:
 
 
 def _column(values: list[float | None]) -> list[str]:
-  """Counts whole, shares and losses to four places, large numbers to six digits, a dash for what was not measured."""
+  """Formats a column: counts as ints, others to four decimals, large ones to six digits, a dash if missing."""
   measured = [value for value in values if value is not None]
   counts = all(float(value).is_integer() for value in measured) and max(measured) > 1
   show = lambda value: f"{value:.0f}" if counts else f"{value:.4f}" if abs(value) < 1000 else f"{value:.6g}"

@@ -1,4 +1,4 @@
-"""How near texts are to their references: BLEU, chrF and ROUGE, from 0 to 100."""
+"""Similarity of texts to their references: BLEU, chrF and ROUGE, from 0 to 100."""
 
 import importlib
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ ROUGE = ("rouge1", "rouge2", "rougeL")
 
 
 def scores(texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-  """bleu and chrf (chrF2) of the whole set, by sacreBLEU; rouge1, rouge2, rougeL: the mean F1 of stems, by rouge-score.
+  """Corpus bleu and chrf (chrF2), by sacreBLEU; rouge1, rouge2, rougeL: the mean F1 of stems, by rouge-score.
 
   https://aclanthology.org/W18-6319, https://aclanthology.org/W15-3049, https://aclanthology.org/W04-1013
   """
@@ -28,7 +28,7 @@ def scores(texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
 
 
 def package(name: str) -> Any:
-  """A module of the extra `scores`."""
+  """Imports a module of the extra `scores`; UserError if it is not installed."""
   try:
     return importlib.import_module(name)
   except ImportError as error:

@@ -1,4 +1,4 @@
-"""Classification by names alone: which class's description is nearest to the image (CLIP, section 3.1)."""
+"""Zero-shot classification: the class whose description is nearest to the image (CLIP, section 3.1)."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence

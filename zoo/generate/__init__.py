@@ -1,7 +1,7 @@
-"""Text, token by token: the prompt in one pass; then, with keys and values cached, each token costs one position.
+"""Autoregressive generation: the prompt in one forward pass, then one token at a time with a key-value cache.
 
 generate(model, params, tokens, ...)    greedy, sampled and beam search, of decoders and encoder-decoders
-prefill, decode_step, grow              the pure functions it is made of, for a loop of one's own
+prefill, decode_step, grow              the pure functions it is made of, for custom loops
 sample                                  one draw from logits
 speculate                               as generate, with a small draft model that guesses ahead
 zoo.generate.rules                      what changes logits before a token is chosen: penalties, forced tokens

@@ -38,7 +38,7 @@ COUNTS_ALL = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
 
 
 class Parser(argparse.ArgumentParser):
-  """One whose complaints are one line."""
+  """ArgumentParser whose errors are one line."""
 
   def error(self, message):
     """Raises a UserError."""
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-  """The flags."""
+  """The command's argument parser."""
   flags = Parser(prog="python -m zoo.generate", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
   flags.add_argument("--model", required=True, help="a run's folder, a published model's folder, or an id of the hub")
   flags.add_argument("--prompt", action="append", help="a text to go on from, or to answer; may be given several times")
@@ -63,7 +63,11 @@ def parser() -> argparse.ArgumentParser:
   flags.add_argument("--length-penalty", type=float, help="of beam search (1)")
   flags.add_argument("--suppress", type=int, nargs="+", metavar="TOKEN", help="tokens that are never chosen")
   flags.add_argument(
-    "--force", type=place, nargs="+", metavar="STEP=TOKEN", help="0=7 last=2: the first new token is 7, the last 2"
+    "--force",
+    type=parse_forced,
+    nargs="+",
+    metavar="STEP=TOKEN",
+    help="0=7 last=2: the first new token is 7, the last 2",
   )
   flags.add_argument("--cache-dtype", help="of cached keys and values, e.g. bfloat16 or int8")
   flags.add_argument("--ignore", help="entries of the model's files to leave unread, with commas between them")
@@ -74,14 +78,14 @@ def parser() -> argparse.ArgumentParser:
   return flags
 
 
-def place(text: str) -> tuple[int, int]:
+def parse_forced(text: str) -> tuple[int, int]:
   """STEP=TOKEN, where the step may be `last`."""
   step, token = text.split("=")
   return -1 if step == "last" else int(step), int(token)
 
 
 def seed(text: str) -> int:
-  """A whole number of 64 bits, as `jax.random.key` takes them."""
+  """A 64-bit int, as `jax.random.key` takes it."""
   value = int(text)
   if not -(2**63) <= value < 2**63:
     raise argparse.ArgumentTypeError(f"{text} has more than 64 bits")
@@ -90,7 +94,7 @@ def seed(text: str) -> int:
 
 @exits_with_one_line
 def main(argv: list[str]) -> int:
-  """Writes what the arguments ask for; 0 when all is well."""
+  """Generates text as the arguments say; returns 0 on success."""
   silence_libtpu()
   flags = parser().parse_args(argv)
   with setting_up():
@@ -111,7 +115,7 @@ def main(argv: list[str]) -> int:
     entries, config, where = ({}, {}, "") if flags.plain else entries_of(folder, ignore[FILE])
     over = {file_name for file_name, keyword in COUNTS_ALL.items() if keyword in keywords}
     entries = {name: value for name, value in entries.items() if name not in over}
-    stated_options(entries, config, where, prompt_length=0)  # Refuses what is wrong before it waits for a prompt.
+    stated_options(entries, config, where, prompt_length=0)  # Fails before it waits for a prompt.
     rng = jax.random.key(flags.seed)
   for number, prompt in enumerate(prompts(flags.prompt)):
     tokens = tokens_of(model, tokenizer, prompt, is_run)
@@ -122,7 +126,7 @@ def main(argv: list[str]) -> int:
 
 
 def prompts(given: list[str] | None) -> Iterable[str]:
-  """Those of the command line, or the lines of standard input as they come."""
+  """The prompts of the command line, or the lines of standard input as they arrive."""
   if given is not None:
     return given
   return (line.rstrip("\n") for line in sys.stdin)
@@ -138,7 +142,7 @@ def tokens_of(model: Any, tokenizer: Any, prompt: str, is_run: bool) -> np.ndarr
 
 
 def fitting(model: Any, tokens: np.ndarray, stated: dict[str, Any]) -> int:
-  """How many new tokens at most: as the file says, or 100; no more than the model has places for."""
+  """max_new_tokens: as the file says, or 100; limited by the model's max_length."""
   start = stated.get("start_token", 0)
   before = (len(start) if isinstance(start, list) else 1) if encodes(model) else tokens.shape[1]
   most = stated.get("max_new_tokens", 100)
@@ -146,12 +150,12 @@ def fitting(model: Any, tokens: np.ndarray, stated: dict[str, Any]) -> int:
 
 
 def end_of(tokenizer: Any) -> int | None:
-  """What a tokenizer ends texts with."""
+  """The end-of-text token of a tokenizer."""
   return tokenizer.eos if tokenizer.eos is not None else tokenizer.sep
 
 
 def write(model: Any, params: Any, tokenizer: Any, prompt: str, tokens: np.ndarray, **options: Any) -> None:
-  """Prints one text, as it comes where it can."""
+  """Generates and prints one text, streaming where possible."""
   eos = end_of(tokenizer)
   stated = options.pop("eos", eos)
   ends = () if stated is None else tuple(stated) if isinstance(stated, list) else (stated,)
@@ -181,7 +185,7 @@ def write(model: Any, params: Any, tokenizer: Any, prompt: str, tokens: np.ndarr
 
 
 def until(tokens: list[int], ends: tuple[int, ...]) -> list[int]:
-  """Those before the first of `ends`."""
+  """The tokens before the first of `ends`."""
   return next((tokens[:i] for i, token in enumerate(tokens) if token in ends), tokens)
 
 

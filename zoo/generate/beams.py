@@ -1,6 +1,6 @@
-"""Beam search: the likeliest texts, of which several are followed at a time.
+"""Beam search.
 
-Every step of `transformers.generation.utils._beam_search` is here, so that both find the same texts.
+Follows `transformers.generation.utils._beam_search` step by step, so that both find the same texts.
 """
 
 import functools
@@ -18,14 +18,14 @@ LOST = -1e9  # The score of what must not be chosen.
 
 
 class Beams(NamedTuple):
-  """Between two tokens. Texts that go on, and texts that have ended, the best first.
+  """State of beam search between two tokens: running and finished beams, the best first.
 
   step: int32, how many tokens were generated.
   text, valid: [batch * beams, columns]: the prompt's real tokens, which end together, then `room` columns.
-  scores: float32 [batch, beams], the sum of what the tokens of texts that go on have as logarithms.
+  scores: float32 [batch, beams], sums of log-probabilities of the running beams.
   ended: int32 [batch, beams, room], ended_scores: float32 [batch, beams], over length ** length_penalty.
-  finished: bool [batch, beams], which of these rows hold a text.
-  hopeful: bool [batch], whether those that go on may yet be better.
+  finished: bool [batch, beams], which of these hold a text.
+  hopeful: bool [batch], whether a running beam may yet be better.
   going: bool, whether any of them do.
   position: int32 [batch * beams], of the newest token.
   model: of `prefill`.
@@ -49,7 +49,7 @@ STATIC = ("model", "room", "beams", "early_stopping", "ends")
 
 @functools.partial(jax.jit, static_argnames=STATIC)
 def begin(model, params, inputs, settings, length_penalty, *, room, beams, early_stopping, ends):
-  """Reads the prompt and chooses the first tokens."""
+  """Prefill: reads the prompt and chooses the first tokens."""
   logits, position, state = prefill(model, params, **inputs, room=room)
   text, valid = right_aligned(inputs, room)
   batch = text.shape[0]
@@ -73,7 +73,7 @@ def begin(model, params, inputs, settings, length_penalty, *, room, beams, early
 
 @functools.partial(jax.jit, static_argnames=STATIC, donate_argnames="state")
 def advance(model, params, state, settings, length_penalty, *, room, beams, early_stopping, ends):
-  """On until no text that goes on can become one of the best."""
+  """Runs until no running beam can become one of the best."""
 
   def step(state):
     newest = jax.lax.dynamic_slice_in_dim(state.text, state.text.shape[1] - room + state.step - 1, 1, axis=1)[:, 0]
@@ -85,7 +85,7 @@ def advance(model, params, state, settings, length_penalty, *, room, beams, earl
 
 
 def _further(state, logits, settings, length_penalty, room, beams, early_stopping, ends):
-  """One token more; logits [batch * beams, vocab_size]."""
+  """One step of beam search; logits [batch * beams, vocab_size]."""
   batch, vocab_size = state.scores.shape[0], logits.shape[1]
   end = state.text.shape[1] - room + state.step
   text_so_far = rules.Text(state.text, state.valid, end, state.step, settings.steps)
@@ -93,7 +93,7 @@ def _further(state, logits, settings, length_penalty, room, beams, early_stoppin
     batch, beams, vocab_size
   )
 
-  # Even if every beam ended in each of its possible ends, as many texts would be left that go on.
+  # Enough candidates that `beams` of them keep running even if every beam produced each eos.
   keep = max(2, 1 + ends) * beams
   sums, index = jax.lax.top_k((log_probabilities + state.scores[:, :, None]).reshape(batch, -1), keep)
   source, token = index // vocab_size, (index % vocab_size).astype(jnp.int32)
@@ -133,7 +133,7 @@ def _further(state, logits, settings, length_penalty, room, beams, early_stoppin
 
 
 def _reordered(state, rows):
-  """Caches of the rows that go on. What was read of a source is the same for every beam of a text."""
+  """Reorders caches by beam; the encoded source is shared by all beams of a prompt."""
 
   def row(path, array):
     names = [getattr(part, "key", "") for part in path]
@@ -146,7 +146,7 @@ def _reordered(state, rows):
 def search(
   model, params, source, settings, *, new, num_beams, length_penalty, num_return, early_stopping, ends, return_scores
 ):
-  """What `generate` returns of beam search; `new`: how many tokens, a number though settings.steps be traced."""
+  """The result of `generate` by beam search; `new`: number of new tokens, static even if settings.steps is traced."""
   static = {"room": source.room, "beams": num_beams, "early_stopping": early_stopping, "ends": ends}
   reads, (loop, layers) = prepared(model, params)
   state = begin(*reads, source.inputs, settings, jnp.float32(length_penalty), **static)

@@ -1,4 +1,4 @@
-"""What `generate` refuses, in words."""
+"""Argument checks of `generate`."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -12,13 +12,13 @@ from zoo.generate.steps import encodes
 
 
 def decodes(model):
-  """Refuses a model that predicts no next token."""
+  """UserError for a model that does not predict the next token."""
   if not getattr(model, "decodes", False):
     raise UserError(f"{kind_of(model)} does not decode: it does not predict the next token. Use a gpt, for example.")
 
 
 def array(name, value, dtype=None):
-  """A jax array of it; UserError for what is none."""
+  """`value` as a jax array; UserError if that is impossible."""
   try:
     return jnp.asarray(value, dtype)
   except (TypeError, ValueError, OverflowError) as error:
@@ -40,12 +40,12 @@ def tokens_fit(tokens, valid, what="tokens", name="valid", vocab_size=None):
       raise UserError(
         f"{name} has shape {list(valid.shape)}, {what} {list(tokens.shape)}. Give one truth value per token."
       )
-    # Of arrays that are only traced nobody knows.
+    # Traced values are unknown.
     if not isinstance(valid, jax.core.Tracer) and not valid.any(axis=1).all():
       raise UserError(f"A row of {name} is all False. Give every prompt at least one real token.")
   if vocab_size is None or any(isinstance(array, jax.core.Tracer) for array in (tokens, valid)):
     return
-  # JAX would take the nearest token that there is.
+  # JAX would clamp out-of-range tokens.
   strange = np.asarray((tokens < 0) | (tokens >= vocab_size)) & (True if valid is None else np.asarray(valid))
   if strange.any():
     token = np.asarray(tokens)[strange][0]
@@ -53,7 +53,7 @@ def tokens_fit(tokens, valid, what="tokens", name="valid", vocab_size=None):
 
 
 def source_fits(model, tokens, valid):
-  """Refuses what an encoder cannot read: text that is misshapen or too long."""
+  """UserError for inputs that the encoder cannot read: wrong shape or too long."""
   example = model.example()[0]
   if not jnp.issubdtype(example.dtype, jnp.integer):  # Features.
     if not jnp.issubdtype(tokens.dtype, jnp.floating) or tokens.ndim != example.ndim or not all(tokens.shape):
@@ -62,7 +62,7 @@ def source_fits(model, tokens, valid):
         f"{list(example.shape)}, none of them 0."
       )
     return
-  # Of two models that were trained apart each has its vocabulary.
+  # Encoder and decoder may have separate vocabularies.
   tokens_fit(tokens, valid, vocab_size=getattr(model, "source_vocab_size", model.vocab_size))
   limit = model.encoder.max_length
   if limit is not None and tokens.shape[1] > limit:
@@ -82,7 +82,7 @@ def length_fits(model, prompt, max_new_tokens):
 
 
 def scalar(value):
-  """Of NumPy's and JAX's scalars Python's own; anything else as it is."""
+  """NumPy and JAX scalars as Python scalars; anything else unchanged."""
   is_one = getattr(value, "ndim", None) == 0 and jnp.issubdtype(value.dtype, np.number)
   return value.item() if is_one else value
 

@@ -1,7 +1,6 @@
-"""`generate`: checks and buckets what it is given, and runs two compiled programs, `begin` and `advance`.
+"""`generate`: checks and buckets its inputs, and runs two compiled programs, `begin` and `advance`.
 
-The same two serve every prompt within a bucket of sizes, and serve streaming: `advance` runs to the end at once, or is
-called for every token.
+Both serve every prompt of a bucket, and streaming: `advance` runs to the end at once, or is called for every token.
 """
 
 import functools
@@ -172,10 +171,10 @@ def generate(
 
 
 class State(NamedTuple):
-  """Between two tokens.
+  """State of the decoding loop between two tokens.
 
   step: int32, how many were generated.
-  token, position: int32 [batch], the newest, and where it stands.
+  token, position: int32 [batch], the newest token and its position.
   done: bool [batch], which texts have ended.
   text: int32 [batch, columns]: the prompt's real tokens, which end together, then `room` columns for what is new.
   valid: bool [batch, columns], which are real.
@@ -198,7 +197,7 @@ STATIC = ("model", "room", "top_k", "greedy", "scoring")
 
 @functools.partial(jax.jit, static_argnames=STATIC)
 def begin(model, params, inputs, settings, *, room, top_k, greedy, scoring):
-  """Reads the prompt and chooses the first token. Compiled once per model, shapes and keywords."""
+  """Prefill: reads the prompt and chooses the first token. Compiled once per model, shapes and keywords."""
   logits, position, state = prefill(model, params, **inputs, room=room)
   text, valid = right_aligned(inputs, room)
   rows = text.shape[0]
@@ -217,7 +216,7 @@ def begin(model, params, inputs, settings, *, room, top_k, greedy, scoring):
 
 @functools.partial(jax.jit, static_argnames=STATIC, donate_argnames="state")
 def advance(model, params, state, settings, until, *, room, top_k, greedy, scoring):
-  """On until step `until`, or until every text has ended. Compiled once per model, shapes and keywords."""
+  """Decodes up to step `until`, or until every text has ended. Compiled once per model, shapes and keywords."""
 
   def unfinished(state):
     return (state.step < jnp.minimum(until, settings.steps)) & ~state.done.all()
@@ -230,7 +229,7 @@ def advance(model, params, state, settings, until, *, room, top_k, greedy, scori
 
 
 def _chosen(state, logits, settings, room, top_k, greedy):
-  """The state with one token more."""
+  """The state after choosing the next token."""
   logits = rules.apply(settings.rules, logits, text_so_far(state, settings, room))
   if greedy:
     token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
@@ -250,5 +249,5 @@ def _chosen(state, logits, settings, room, top_k, greedy):
 
 
 def text_so_far(state, settings, room):
-  """What rules are told."""
+  """The argument `text` of rules."""
   return rules.Text(state.text, state.valid, state.text.shape[1] - room + state.step, state.step, settings.steps)

@@ -1,4 +1,4 @@
-"""Models and parameters as the loops want them: layers in a loop, and on CPUs kernels turned around."""
+"""Models and parameters prepared for decoding: layers unrolled, and on CPUs kernels transposed."""
 
 import weakref
 from typing import Any, NamedTuple
@@ -12,14 +12,14 @@ from zoo.layers.stack import looped, unstack_layers
 
 
 class Prepared(NamedTuple):
-  """Each (model, parameters): what reads the prompt, and what goes on from there token by token."""
+  """(model, params) for the prompt, and (model, params) for decoding token by token."""
 
   reads: tuple
   steps: tuple
 
 
 def prepared(model: Any, params: Any) -> Prepared:
-  """Tokens go through a loop of layers: a scan would copy each layer's weights and cache every time.
+  """Unrolls the layers for decoding: a scan would copy each layer's weights and cache at every step.
 
   On CPUs both go through it, with kernels as `zoo.layers.products` has them; elsewhere the prompt goes through what was
   given, for a scan compiles quicker.
@@ -42,16 +42,16 @@ def _on_cpu(params):
 
 
 def _converted(params):
-  """Layers in a loop, with kernels turned; made once for the same arrays, and kept as long as those are.
+  """Unrolled layers with transposed kernels, cached for as long as the original arrays live.
 
-  Arrays do not change, so it makes no difference to what comes out. It takes as much memory as the kernels do.
+  Arrays are immutable, so results do not change. It takes as much memory as the kernels do.
   """
   leaves, structure = jax.tree.flatten(params)
   key = (structure, *map(id, leaves))
   if key not in _CONVERTED:
     converted = _outputs_first(params)
     new_ids = {id(leaf) for leaf in jax.tree.leaves(converted)}
-    # What is handed on as it was is held here too: only the others tell when nobody else has them any more.
+    # Arrays passed through unchanged are referenced here too: only the others can be finalized.
     changed = [leaf for leaf in leaves if id(leaf) not in new_ids]
     if not changed:
       return converted

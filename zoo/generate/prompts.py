@@ -1,4 +1,4 @@
-"""What a loop is given: prompts, checked and padded to a bucket of sizes, and settings that compile nothing."""
+"""Inputs of the decoding loop: prompts, checked and padded to buckets, and settings that never recompile."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ from zoo.generate.steps import encodes
 
 
 class Source(NamedTuple):
-  """What is read before anything is said: `inputs` of `prefill`, padded to their buckets, and the prompt as given."""
+  """The prompt as given, and `inputs` of `prefill`, padded to their buckets."""
 
   prompt: jax.Array
   inputs: dict
@@ -18,7 +18,7 @@ class Source(NamedTuple):
 
   @property
   def columns(self):
-    """Of the padded prompt and what is new."""
+    """Columns of the padded prompt plus the new tokens."""
     return self.inputs.get("decoder_tokens", self.inputs["tokens"]).shape[1] + self.room
 
   @classmethod
@@ -27,7 +27,7 @@ class Source(NamedTuple):
     checks.decodes(model)
     checks.of_encoder_only(model, decoder_tokens, decoder_valid)
     tokens = checks.array("tokens", tokens)
-    # Copies: what a program only hands on would be the caller's own array, which `advance` makes use of.
+    # Copies: an input that a program passes through would alias the caller's array, which `advance` donates.
     valid = None if valid is None else jnp.array(checks.array("valid", valid, bool))
     if not encodes(model):
       checks.tokens_fit(tokens, valid, vocab_size=model.vocab_size)
@@ -52,7 +52,7 @@ class Source(NamedTuple):
 
 
 class Settings(NamedTuple):
-  """What both programs are told without being compiled anew; `None` and the kinds of rules are part of a program."""
+  """Dynamic arguments of both programs; only `None` and the types of rules are static."""
 
   steps: jax.Array
   ends: jax.Array
@@ -66,7 +66,7 @@ class Settings(NamedTuple):
 
 
 def stops(stop):
-  """int32 [sequences, longest], filled with -1 in front; None if there are none."""
+  """int32 [sequences, longest], left-padded with -1; None if there are none."""
   if not len(stop):
     return None
   longest = max(map(len, stop))
@@ -74,7 +74,7 @@ def stops(stop):
 
 
 def _padded(tokens, valid, limit):
-  """With padding behind, up to a bucket."""
+  """Right-pads tokens and valid to a bucket."""
   batch, length = tokens.shape
   wide = ((0, 0), (0, _bucket(length, limit) - length))
   valid = jnp.ones((batch, length), bool) if valid is None else valid
@@ -82,7 +82,7 @@ def _padded(tokens, valid, limit):
 
 
 def _bucket(size, limit):
-  """16, 24, 32, 48, 64, 96, ..., what holds `size`, but no more than `limit`: sizes nearby share a program."""
+  """The smallest of 16, 24, 32, 48, 64, 96, ... that holds `size`, at most `limit`: similar sizes share a program."""
   power = max(16, 1 << (size - 1).bit_length())
   bucket = power if power == 16 or size > 3 * power // 4 else 3 * power // 4
   return bucket if limit is None else min(bucket, limit)

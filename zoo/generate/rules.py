@@ -1,6 +1,6 @@
-"""What changes logits before a token is chosen. A rule is a tuple of arrays that is called as rule(logits, text).
+"""Logits processors. A rule is a NamedTuple of arrays that is called as rule(logits, text).
 
-Rules are values: `generate` makes those that its keywords ask for, and takes others as `rules=`. Those that
+Rules are values: `generate` builds them from its keywords, and takes others as `more_rules=`. Those that
 transformers has too do what `transformers.generation.logits_process` does.
 """
 
@@ -11,12 +11,12 @@ import jax.numpy as jnp
 
 
 class Text(NamedTuple):
-  """What has been said so far.
+  """The text so far: prompt and generated tokens.
 
   tokens: int32 [batch, columns]: the prompt, which ends at column `columns - room`, and what was generated.
   valid: bool [batch, columns], True = a real token; in each row they lie without a gap, and end before `end`.
   end: int32, the column of the token that is to be chosen.
-  step: int32, how many were generated. steps: int32, how many there will be at most.
+  step: int32, how many were generated. steps: int32, the maximum.
   """
 
   tokens: jax.Array
@@ -42,7 +42,7 @@ class RepetitionPenalty(NamedTuple):
 
 
 class NoRepeatNgram(NamedTuple):
-  """No n tokens in a row occur twice.
+  """No n-gram occurs twice.
 
   back: int32 [n - 1]: n - 1, ..., 2, 1.
   """
@@ -66,7 +66,7 @@ class NoRepeatNgram(NamedTuple):
 
 
 class MinNewTokens(NamedTuple):
-  """None of the tokens `ends`, int32 [k], before `least` tokens were generated."""
+  """Suppresses the tokens `ends`, int32 [k], before `least` tokens were generated."""
 
   least: jax.Array
   ends: jax.Array
@@ -77,7 +77,7 @@ class MinNewTokens(NamedTuple):
 
 
 class Suppress(NamedTuple):
-  """Never one of `tokens`, int32 [k]."""
+  """Suppresses `tokens`, int32 [k], at every step."""
 
   tokens: jax.Array
 
@@ -87,7 +87,7 @@ class Suppress(NamedTuple):
 
 
 class SuppressFirst(NamedTuple):
-  """None of `tokens`, int32 [k], at step `step`, the first at which there is a choice."""
+  """Suppresses `tokens`, int32 [k], at `step`, the first step that is not forced."""
 
   tokens: jax.Array
   step: jax.Array
@@ -98,9 +98,9 @@ class SuppressFirst(NamedTuple):
 
 
 class Forced(NamedTuple):
-  """At step places[i] nothing but tokens[i]; both int32 [k]. A place below 0 counts from the end: -1 is the last.
+  """Forces tokens[i] at step places[i]; both int32 [k]. A negative step counts from the end: -1 is the last.
 
-  Of several that are one step the last counts: a text of one token that is forced to begin and to end.
+  If several fall on one step the last wins: with one new token, forced bos and eos coincide.
   """
 
   places: jax.Array
@@ -144,7 +144,7 @@ def from_keywords(
 
 
 def apply(rules, logits, text):
-  """All of them, one after the other; float32 [batch, vocab_size]"""
+  """Applies all rules in order; float32 [batch, vocab_size] -> the same"""
   for rule in rules:
     logits = rule(logits, text)
   return logits

@@ -1,11 +1,11 @@
-"""Drawing from logits."""
+"""Sampling from logits: temperature, top-k, top-p, min-p."""
 
 import jax
 import jax.numpy as jnp
 
 
 def sample(rng, logits, temperature, top_k=None, top_p=None, min_p=None):
-  """Draws from logits [batch, vocab_size] -> tokens int32 [batch]. Arguments as in `generate`; temperature above 0."""
+  """Samples logits [batch, vocab_size] -> tokens int32 [batch]. Arguments as in `generate`; temperature above 0."""
   logits, tokens = _filtered(logits, temperature, top_k, top_p, min_p)
   choice = jax.random.categorical(rng, logits)
   if tokens is None:
@@ -14,7 +14,7 @@ def sample(rng, logits, temperature, top_k=None, top_p=None, min_p=None):
 
 
 def probabilities(logits, temperature, top_k=None, top_p=None, min_p=None):
-  """What `sample` draws from: logits [..., vocab_size] -> probabilities float32 [..., vocab_size]"""
+  """The distribution that `sample` draws from: logits [..., vocab_size] -> probabilities float32 [..., vocab_size]"""
   flat = logits.reshape(-1, logits.shape[-1])
   filtered, tokens = _filtered(flat, temperature, top_k, top_p, min_p)
   probabilities = jax.nn.softmax(filtered)
@@ -25,7 +25,7 @@ def probabilities(logits, temperature, top_k=None, top_p=None, min_p=None):
 
 
 def _filtered(logits, temperature, top_k, top_p, min_p):
-  """-> logits [batch, k] and their tokens int32 [batch, k], or None: all in the order of the vocabulary."""
+  """-> filtered logits [batch, k] and their tokens int32 [batch, k]; None: all, in vocabulary order."""
   logits, tokens = logits.astype(jnp.float32) / temperature, None
   if top_k is not None or top_p is not None:
     logits, tokens = jax.lax.top_k(logits, logits.shape[-1] if top_k is None else top_k)  # the likeliest first

@@ -1,6 +1,6 @@
-"""Speculative decoding: a small draft model guesses several tokens, the model judges them all in one pass.
+"""Speculative decoding: a small draft model proposes several tokens, the model verifies them in one pass.
 
-What comes out has exactly the distribution of the model alone. https://arxiv.org/abs/2211.17192, algorithm 1.
+The output has exactly the distribution of the model alone. https://arxiv.org/abs/2211.17192, algorithm 1.
 """
 
 import functools
@@ -24,13 +24,13 @@ def speculate(
   max_new_tokens, draft_tokens=4, temperature=0.0, top_k=None, top_p=None, min_p=None, eos=None, pad=None, rng=None,
   valid=None,
 ):  # fmt: skip
-  """Continues each prompt as `generate` does, in fewer passes of the model where the draft guesses well.
+  """Continues each prompt as `generate` does, in fewer forward passes of the model if the draft predicts well.
 
   Args:
     model, params: a decoder.
     draft, draft_params: a smaller one of the same vocabulary.
     tokens: int [batch, prompt length]
-    draft_tokens: how many the draft guesses at a time.
+    draft_tokens: how many tokens the draft proposes at a time.
     max_new_tokens, temperature, top_k, top_p, min_p, eos, pad, rng, valid: as of `generate`; one eos.
 
   Returns:
@@ -88,7 +88,7 @@ def _speculate(
   rows = jnp.arange(batch)[:, None]
 
   def likely(logits):
-    """Probabilities [..., vocab_size] that a token is drawn by."""
+    """The sampling distribution [..., vocab_size]."""
     if greedy:
       return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
     return probabilities(logits, temperature, top_k, top_p, min_p)
@@ -110,7 +110,7 @@ def _speculate(
       token = draw(jax.random.fold_in(key, i), chance)
       return (inner, token), (token, chance)
 
-    # One more than is guessed: the draft is to have read its last guess, should it be taken.
+    # One step more: the draft must have read its last proposal in case it is accepted.
     carry, (guessed, guess_chance) = jax.lax.scan(guess, (state["draft"], token), jnp.arange(guesses + 1))
     guessed = guessed[:guesses].T  # [batch, guesses]
     guess_chance = jnp.moveaxis(guess_chance, 0, 1)[:, :guesses]
@@ -123,7 +123,7 @@ def _speculate(
     luck = jax.random.uniform(jax.random.fold_in(key, guesses + 1), (batch, guesses))
     accepted = jnp.cumprod(luck * take(guess_chance) < take(chance), axis=1)
     num_accepted = accepted.sum(axis=1)  # [batch], 0 to guesses
-    # Where a guess is refused, the next token is drawn from what the draft gave too little; else from the model's own.
+    # After a rejection the next token is drawn from the residual max(p - q, 0); else from the model's distribution.
     residual = jnp.maximum(chance[:, :guesses] - guess_chance, 0)
     candidates = jnp.concatenate([residual, chance[:, guesses:]], axis=1)
     candidates = jnp.take_along_axis(candidates, num_accepted[:, None, None], axis=1)[:, 0]
@@ -131,7 +131,7 @@ def _speculate(
     fresh = jnp.concatenate([guessed, jnp.zeros((batch, 1), jnp.int32)], axis=1)
     fresh = fresh.at[rows[:, 0], num_accepted].set(last)
 
-    # A row that has all its tokens, or has ended, stands still.
+    # Finished sequences do not advance.
     going = state["count"] < steps
     real = (jnp.arange(guesses + 1)[None] <= num_accepted[:, None]) & going[:, None]
     column = jnp.where(real, state["count"][:, None] + jnp.arange(guesses + 1)[None], state["new"].shape[1])

@@ -1,4 +1,4 @@
-"""What an encoder-decoder's answer begins with: tokens, or the likeliest of several, as a Whisper hears languages."""
+"""Start tokens of encoder-decoders: fixed, or the likeliest of several, as Whisper detects languages."""
 
 import functools
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def first_tokens(
 
   Args:
     model, params, tokens, valid: as of `generate`.
-    start: a token, or several; a list among them stands for the likeliest of its tokens, given those before it.
+    start: a token, or several; a nested list stands for the likeliest of its tokens, given those before it.
 
   Returns:
     int32 [batch, count]
@@ -47,6 +47,6 @@ def first_tokens(
 
 @functools.partial(jax.jit, static_argnames="model")
 def _likeliest(model, params, tokens, valid, decoder_tokens, among):
-  """int32 [batch], of the tokens `among`, int32 [k], the one that comes next after decoder_tokens."""
+  """int32 [batch]: the likeliest next token after decoder_tokens among the tokens `among`, int32 [k]."""
   logits, _, _ = prefill(model, params, tokens, valid, 0, decoder_tokens=decoder_tokens)
   return among[jnp.argmax(logits[:, among], axis=1)]

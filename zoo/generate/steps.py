@@ -1,4 +1,4 @@
-"""What every loop is made of: reading the prompt, one token further, a longer cache."""
+"""Building blocks of decoding loops: prefill, decode step, growing the cache."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ FROM_THE_END = {"keys": -2, "values": -2, "keys_scales": -1, "values_scales": -1
 
 
 def encodes(model):
-  """Whether the model reads one text and writes another."""
+  """Whether the model is an encoder-decoder."""
   return hasattr(model, "encode") and hasattr(model, "decode")
 
 
@@ -20,11 +20,11 @@ def prefill(model, params, tokens, valid, room, *, decoder_tokens=None, decoder_
   """Reads prompts.
 
   Args:
-    tokens: int32 [batch, length]; of an encoder-decoder what is encoded, once.
+    tokens: int32 [batch, length]; for an encoder-decoder the encoder's input.
     valid: bool [batch, length], True = a real token, at least one in each row; None: all are.
-    room: how many positions to keep free behind the prompt.
-    decoder_tokens: int32 [batch, decoder length] of an encoder-decoder, what its text begins with; the model's
-      start_token if None.
+    room: how many positions to keep free after the prompt.
+    decoder_tokens: int32 [batch, decoder length], the decoder's prompt of an encoder-decoder; the model's start_token
+      if None.
     decoder_valid: bool [batch, decoder length], as valid.
 
   Returns:
@@ -47,9 +47,9 @@ def prefill(model, params, tokens, valid, room, *, decoder_tokens=None, decoder_
 
 
 def with_caches_for(model, columns, dtype=None):
-  """The model with caches for texts of `columns` tokens.
+  """The model with key-value caches for `columns` tokens.
 
-  Layers that see a shorter window keep no more than that, in a ring.
+  Layers with a shorter attention window use a ring buffer of that length.
 
   Args:
     model: one that decodes.
@@ -75,7 +75,7 @@ def _read_prompt(model, variables, tokens, valid, name="valid", *, of=(), keywor
 
 
 def decode_step(model, params, state, tokens, positions):
-  """One token further.
+  """Decodes one token.
 
   Args:
     state: from `prefill` or from the step before.
@@ -89,7 +89,7 @@ def decode_step(model, params, state, tokens, positions):
 
 
 def decode_steps(model, params, state, tokens, positions):
-  """Several tokens further: int32 [batch, length] each -> logits [batch, length, vocab_size], state"""
+  """Decodes several tokens: int32 [batch, length] each -> logits [batch, length, vocab_size], state"""
   params = as_built(params)
   if not encodes(model):
     logits, updated = model.apply({**variables(params), "cache": state}, tokens, positions=positions, mutable=["cache"])
@@ -114,7 +114,7 @@ def grow(cache, room):
 
 
 def stopped(text, valid, end, stop):
-  """bool [batch], which texts, whose last token is in column `end`, end in one of the sequences `stop`."""
+  """bool [batch]: which texts, whose last token is in column `end`, end with a sequence of `stop`."""
   if stop is None:
     return jnp.zeros(text.shape[0], bool)
   before = end - jnp.arange(stop.shape[1])[::-1]
@@ -124,7 +124,7 @@ def stopped(text, valid, end, stop):
 
 
 def right_aligned(inputs, room):
-  """The prompt's real tokens so that all end in one column, `room` columns behind it, and which of them are real."""
+  """The prompt's tokens right-aligned, with `room` free columns after them, and their `valid`."""
   name = "decoder_" if "decoder_tokens" in inputs else ""
   tokens, valid = inputs[f"{name}tokens"], inputs[f"{name}valid"]
   order = jnp.argsort(valid, axis=1, stable=True)

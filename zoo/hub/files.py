@@ -1,4 +1,4 @@
-"""Tensors in safetensors files: found by their headers, read one at a time, never unpickled, never mapped into memory.
+"""Tensors in safetensors files: indexed by their headers, read one at a time, never unpickled, never memory-mapped.
 
 A file's header is checked by the safetensors library; the bytes are read with plain reads, so that what has been read
 does not count as memory of the process, as the pages of a mapped file do.
@@ -32,7 +32,7 @@ DTYPES = {
 
 
 class Place(NamedTuple):
-  """Where one tensor lies."""
+  """The location of one tensor."""
 
   file: pathlib.Path
   dtype: np.dtype
@@ -41,7 +41,7 @@ class Place(NamedTuple):
 
 
 class Tensors(Mapping):
-  """name -> array, read from disk whenever it is asked for. `shapes` costs nothing."""
+  """name -> array, read from disk at every access. `shapes` reads nothing."""
 
   def __init__(self, places: Mapping[str, Place]):
     self.places = dict(places)
@@ -74,7 +74,7 @@ class Tensors(Mapping):
     return {name: place.dtype for name, place in self.places.items()}
 
   def only(self, names: Iterable[str]) -> "Tensors":
-    """These of them."""
+    """The subset with these names."""
     return Tensors({name: self.places[name] for name in names})
 
 
@@ -127,7 +127,7 @@ def _indexed(folder: pathlib.Path) -> dict[str, Place]:
 
 
 def _weight_map(where: pathlib.Path, kind: str) -> dict[str, str]:
-  """Name of a tensor -> name of the file that an index says it is in."""
+  """Tensor name -> file name, from an index."""
   weight_map = read_json(where).get("weight_map")
   if not isinstance(weight_map, dict) or not weight_map:
     raise UserError(f"{where} has no 'weight_map' of tensor names to file names.")
@@ -142,7 +142,7 @@ def _places(path: pathlib.Path) -> dict[str, Place]:
   try:
     if not path.is_file():
       raise UserError(f"{path} is missing. Fetch it again.")
-    with safe_open(path, framework="np"):  # Checks that the header is sound and fits the file.
+    with safe_open(path, framework="np"):  # Checks that the header is valid and fits the file.
       pass
     with open(path, "rb") as file:
       length = int.from_bytes(file.read(8), "little")
@@ -164,6 +164,6 @@ def _places(path: pathlib.Path) -> dict[str, Place]:
 
 
 def local_folder(source: str | os.PathLike) -> pathlib.Path | None:
-  """`source` as a folder, if it is one."""
+  """`source` as a path if it is a local folder, else None."""
   path = pathlib.Path(source).expanduser()
   return path if path.is_dir() else None

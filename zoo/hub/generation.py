@@ -1,4 +1,4 @@
-"""How a published model is meant to be generated with: its generation_config.json as keywords of `zoo.generate`."""
+"""A published model's generation_config.json as keywords of `zoo.generate`."""
 
 import os
 import pathlib
@@ -17,7 +17,7 @@ from zoo.hub.whisper_start import start_tokens
 
 ENCODER_DECODERS = frozenset("bart marian mt5 t5 umt5 whisper".split())
 
-# Theirs -> ours, and of what kind: those that mean the same.
+# Entries with the same meaning: theirs -> (ours, type).
 SAME = {
   "eos_token_id": ("eos", (int, list)),
   "pad_token_id": ("pad", int),
@@ -35,10 +35,10 @@ OTHERS = frozenset(
   """bad_words_ids bos_token_id cache_implementation decoder_start_token_id do_sample forced_bos_token_id
   forced_decoder_ids forced_eos_token_id max_length min_length num_return_sequences""".split()
 )
-# What only a Whisper reads: which tokens its answers begin with.
+# Entries that only Whisper reads: its start tokens.
 WHISPER = frozenset("lang_to_id language no_timestamps_token_id task task_to_id".split())
-# What changes no token: bookkeeping, how the reference computes and what it returns, guesses of a draft model (which
-# leave the distribution as it is), and of a Whisper what counts where it writes times or goes on from a piece.
+# Entries that change no token: bookkeeping, how the reference computes and what it returns, speculative decoding (which
+# leaves the distribution as it is), and Whisper's timestamps and long-form decoding.
 HARMLESS = frozenset(
   """_from_model_config alignment_heads assistant_confidence_threshold assistant_early_exit assistant_lookbehind
   cache_config compile_config continuous_batching_config disable_compile is_assistant is_multilingual low_memory
@@ -47,14 +47,14 @@ HARMLESS = frozenset(
   prev_sot_token_id prompt_lookup_num_tokens remove_invalid_values return_dict_in_generate target_lookbehind
   transformers_version use_cache""".split()
 )
-# What has a value that changes nothing, and is not implemented with another one.
+# Entries supported only with their neutral value.
 NEUTRAL = {
   "diversity_penalty": 0.0, "encoder_no_repeat_ngram_size": 0, "encoder_repetition_penalty": 1.0, "epsilon_cutoff": 0.0,
   "eta_cutoff": 0.0, "guidance_scale": 1.0, "num_beam_groups": 1, "penalty_alpha": 0.0, "renormalize_logits": False,
   "return_timestamps": False, "token_healing": False, "typical_p": 1.0, "use_mtp": False,
 }  # fmt: skip
 
-# What `generate` does where nothing is said.
+# Defaults of `generate`.
 AS_IT_IS: dict[str, Any] = {
   "num_beams": 1, "length_penalty": 1.0, "early_stopping": False, "no_repeat_ngram": 0, "repetition_penalty": 1.0,
   "top_p": 1.0, "min_new_tokens": 0, "suppress": [], "suppress_first": [], "forced": {},
@@ -112,7 +112,7 @@ def entries_of(folder: pathlib.Path, ignore: Collection[str] = ()) -> tuple[dict
 
 
 def ignored(folder: os.PathLike, names: Collection[str]) -> dict[str, list[str]]:
-  """Names to ignore, by the file of a published model that has them: what `zoo.load` and the above are to be given."""
+  """Splits names to ignore by the published file that has them, for `zoo.load` and `load_generation_options`."""
   path = pathlib.Path(folder)
   if not names or not is_published(path):
     return {CONFIG: list(names), FILE: []}
@@ -124,7 +124,7 @@ def ignored(folder: os.PathLike, names: Collection[str]) -> dict[str, list[str]]
 def options(
   entries: Mapping[str, Any], config: Mapping[str, Any], where: str, prompt_length: int | None = None
 ) -> dict[str, Any]:
-  """Keywords of `generate` from the parsed files; `where` names the first of them in a message."""
+  """Keywords of `generate` from the parsed files; `where` names the first file in messages."""
   entries = {name: value for name, value in entries.items() if value is not None}
   _check_names(entries, where)
   take = Options(entries, where).take
@@ -135,12 +135,12 @@ def options(
   _check_values(keywords, where)
   eos = keywords.get("eos", [])
   eos = [token for token in _tokens("eos_token_id", eos if isinstance(eos, list) else [eos], where, low=None)]
-  if any(token < 0 for token in eos):  # Which no text ends in.
+  if any(token < 0 for token in eos):  # No text ends with these.
     eos = [token for token in eos if token >= 0]
     keywords["eos"] = eos or None
   for theirs in ("suppress_tokens", "begin_suppress_tokens"):
     ours, _ = SAME[theirs]
-    # A Whisper's list may begin with -1, which is no token.
+    # Whisper's list may begin with -1, which is not a token.
     keywords[ours] = [token for token in _tokens(theirs, keywords.get(ours, []), where, low=None) if token >= 0]
   if keywords.get("pad", 0) < 0:
     del keywords["pad"]
@@ -172,13 +172,13 @@ def options(
       f"of one token and behind no other: give load_generation_options prompt_length. {offer(['forced_bos_token_id'])}"
     )
   before = num_start_tokens if answers else prompt_length
-  if before != 1:  # Likewise behind the first token of an answer alone.
+  if before != 1:  # Likewise only after the first token of an answer.
     keywords["forced"].pop(0, None)
 
   lengths = take("max_length", kind=int), take("min_length", 0)
   if whisper and lengths[0] is not None:
     lengths = min(lengths[0] + num_start_tokens, whisper_places(config, where)), lengths[1]
-  # Theirs count what an answer begins with, but of a Whisper's longest, and a decoder's prompt.
+  # Their lengths include the start tokens, except Whisper's max_length, and a decoder's prompt.
   add_lengths(keywords, *lengths, before, where)
   if take("num_return_sequences", 1) > 1:
     keywords["num_return"] = entries["num_return_sequences"]
@@ -190,7 +190,7 @@ def options(
 
 
 def _check_names(entries: Mapping[str, Any], where: str) -> None:
-  """Refuses what `generate` does not do, and warns of what the reference does not do either."""
+  """UserError for entries that `generate` does not support; warns of those that the reference ignores too."""
   generation_entries, passed = reference.of_generation(), []
   for name, value in entries.items():
     if name in SAME or name in DRAWN or name in OTHERS or name in WHISPER or name in HARMLESS:
@@ -212,7 +212,7 @@ def _check_names(entries: Mapping[str, Any], where: str) -> None:
 
 
 def _check_values(keywords: Mapping[str, Any], where: str) -> None:
-  """Refuses numbers and words that mean nothing."""
+  """UserError for values out of range."""
   if keywords.get("early_stopping", False) not in (True, False, "never"):
     raise UserError(
       f"{where}: early_stopping is {shown(keywords['early_stopping'])}. It must be true, false or 'never'."
@@ -227,7 +227,7 @@ def _check_values(keywords: Mapping[str, Any], where: str) -> None:
 
 
 def _forced(take: Any, where: str) -> dict[int, int]:
-  """step -> the token that is chosen there; -1 is the last step."""
+  """step -> forced token; -1 is the last step."""
   forced: dict[int, int] = {}
   for name, step in (("forced_bos_token_id", 0), ("forced_eos_token_id", -1)):
     token = take(name, kind=(int, list))
@@ -239,7 +239,7 @@ def _forced(take: Any, where: str) -> dict[int, int]:
 
 
 def _start(entries: Mapping[str, Any], config: Mapping[str, Any], take: Any, pairs: list | None, where: str) -> Any:
-  """The token or tokens that an answer begins with; None: those that the model has itself."""
+  """The start token or tokens of an answer; None: the model's own."""
   start = take("decoder_start_token_id", kind=(int, list))
   if isinstance(start, list):
     raise UserError(
@@ -260,13 +260,13 @@ def _start(entries: Mapping[str, Any], config: Mapping[str, Any], take: Any, pai
 
 
 def _whisper_start() -> int:
-  """What a Whisper's config has where it does not say."""
+  """The default decoder_start_token_id of Whisper's config."""
   whisper = reference.of("whisper")
   return whisper.defaults["decoder_start_token_id"] if whisper else 50257
 
 
 def _pairs(pairs: Any, where: str) -> list[tuple[int, int | None]] | None:
-  """forced_decoder_ids, checked."""
+  """Validates forced_decoder_ids."""
   for pair in () if pairs is None else pairs if isinstance(pairs, list) else [pairs]:
     if not isinstance(pair, list) or len(pair) != 2 or not _is_token(pair[0], 1):
       raise UserError(

@@ -1,4 +1,4 @@
-"""Numbers of a generation_config.json: how tokens are drawn, and how long texts are to be."""
+"""Sampling parameters and lengths of a generation_config.json."""
 
 import warnings
 from collections.abc import Mapping
@@ -7,12 +7,12 @@ from typing import Any
 from zoo.convert.rules.options import Options, offer
 from zoo.errors import UserError
 
-# Those that count where tokens are drawn, and what they are where the file does not say.
+# Sampling parameters and their defaults.
 DRAWN = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": None}
 
 
 def drawn(take: Any, where: str) -> dict[str, Any]:
-  """What counts where tokens are drawn."""
+  """The sampling parameters, as keywords of `generate`."""
   values = {name: take(name, default, (int, float)) for name, default in DRAWN.items()}
   if values["temperature"] <= 0:
     raise UserError(f"{where}: temperature is {values['temperature']}. It must be above 0 where tokens are drawn.")
@@ -53,5 +53,5 @@ def add_lengths(found: dict[str, Any], longest: int | None, least: int, before: 
 
 
 def whisper_places(config: Mapping[str, Any], where: str) -> int:
-  """The most tokens that a Whisper has places for."""
+  """The maximum number of target positions of a Whisper."""
   return Options(config, where).take("max_target_positions", 448)

@@ -1,4 +1,4 @@
-"""From what a user names, a folder or an id of the hub, to a folder here."""
+"""Resolves a folder or a hub id to a local folder."""
 
 import difflib
 import os
@@ -15,13 +15,13 @@ SMALL = ["*.json", "*.txt", "*.model"]  # Configs, vocabularies, merges.
 
 
 def folder_of(source: str | os.PathLike, subfolder: str = "", **options: Any) -> pathlib.Path:
-  """`source` itself if it is a folder here, else the hub's files of that id, fetched once into its cache.
+  """`source` itself if it is a local folder, else the hub's files of that id, fetched once into its cache.
 
   Args:
     source: a folder, or `openai/clip-vit-base-patch32`, or with a revision `gpt2@v1.0`. The hub's environment variables
       hold: HF_HOME, HF_HUB_OFFLINE, HF_TOKEN, HF_ENDPOINT.
     subfolder: of that folder, or of that id, where one holds several models.
-    **options: of `huggingface_hub.snapshot_download`; for a folder here they say nothing.
+    **options: of `huggingface_hub.snapshot_download`; ignored for a local folder.
 
   Raises:
     UserError: there is no such folder and no such id, the hub cannot be reached, huggingface_hub is not installed.
@@ -38,7 +38,7 @@ def folder_of(source: str | os.PathLike, subfolder: str = "", **options: Any) ->
 
 
 def small_files_of(name: str) -> pathlib.Path:
-  """As `folder_of` an id `owner/model`, without weights: what a tokenizer needs."""
+  """As `folder_of` for an id `owner/model`, but without weights: enough for a tokenizer."""
   match = ID.fullmatch(name)
   if match is None:
     raise UserError(f"{name} is no id of the hub.")
@@ -68,7 +68,7 @@ def _fetch(
   try:
     folder = snapshot([*SMALL, WEIGHTS, "model-*.safetensors"] if weights else SMALL)
     if weights and not any((folder / subfolder / name).exists() for name in (WEIGHTS, INDEX)):
-      # Of open_clip, or old: who has the one has not the other.
+      # Repositories of open_clip, or with old Flax weights.
       folder = snapshot([*SMALL, OPEN_CLIP, FLAX, FLAX_SHARDS])
   except (HfHubHTTPError, OSError, ValueError) as error:
     raise UserError(
@@ -78,7 +78,7 @@ def _fetch(
 
 
 def _near(repo: str) -> str:
-  """A hint at the folder that was meant, where `repo` begins like one: `hubs/gpt3` beside `hubs/gpt2`."""
+  """A hint at a similarly named folder: `hubs/gpt3` beside `hubs/gpt2`."""
   path = pathlib.Path(repo)
   if not path.parent.is_dir():
     return ""
@@ -88,7 +88,7 @@ def _near(repo: str) -> str:
 
 
 def _sentences(text: str, most: int = 300) -> str:
-  """As many whole sentences of a text as fit, and the first one at least."""
+  """The first sentence of a text, and as many more as fit."""
   first, *following = re.split(r"(?<=[.!?]) ", " ".join(text.split()))
   for sentence in following:
     if len(first) + len(sentence) >= most:

@@ -1,4 +1,4 @@
-"""A published model becomes ours: its config is understood in full, its tensors go one by one to their shards."""
+"""Loads published models: every config entry is interpreted, tensors go one by one to their shards."""
 
 import concurrent.futures
 import contextlib
@@ -88,13 +88,13 @@ def read_params(
   """The parameters of `model` from published tensors.
 
   Args:
-    tensors: name -> array, read when asked for.
+    tensors: name -> array, read lazily.
     table: of zoo/convert.
     model: from `zoo.build`.
     where: what to call the files in a message.
     dtype: of the parameters; float32 if None.
     mesh, strategy: where they go; to the first device without a mesh.
-    fresh_head: whether a head of which the files have nothing is initialised, with a warning.
+    fresh_head: whether a head that is missing from the files is initialised, with a warning.
 
   Raises:
     UserError: tensors are missing, extra or misshapen, or differ where they must be equal.
@@ -113,7 +113,7 @@ def read_params(
   placed = Placed(shapes, kind, mesh, strategy)
   for path, array in _initial(model, fresh, kind).items():
     placed.put(path, array)
-  # Neighbours in the files are read one after the other: those that share a tensor read it once.
+  # Sorted by file name, so that arrays that share a tensor read it once.
   order = sorted(target_shapes.keys() - fresh, key=lambda path: rules[path][0].theirs)
   with _prefetched(tensors, [names[rule.theirs] for path in order for rule in rules[path]]) as read:
     for path in order:
@@ -129,7 +129,7 @@ def read_params(
 
 
 def _check(rules, target_shapes, file_names, tensors, table, sizes, where, fresh) -> dict[str, str]:
-  """theirs by the table -> name in the file, once everything is there, of the right shape, and nothing is left over."""
+  """Name by the table -> name in the file; UserError for missing, misshapen or extra tensors."""
   names: dict[str, str] = {}
   expected: dict[str, tuple[int, ...]] = {}
   every = _all_names(table, sizes)
@@ -153,7 +153,7 @@ def _check(rules, target_shapes, file_names, tensors, table, sizes, where, fresh
 
 
 def _all_names(table, sizes) -> set[str]:
-  """What the classes of other heads save too: nobody asked for it, and it is no mistake."""
+  """Tensor names of all heads: those of other heads may be in the files and are ignored."""
   return {rule.theirs for head in table.HEADS for rule in table.rules(tables.with_head(table, sizes, head))}
 
 
@@ -167,7 +167,7 @@ def _spare(table, file_names) -> set[str]:
 
 def _check_tied(table, names, tensors, where, every) -> None:
   for repeat, original in tables.tied(table).items():
-    if repeat in every:  # Of these sizes it is an array of its own.
+    if repeat in every:  # With these sizes it is a separate array.
       continue
     first, second = tables.lookup(original, names, table), repeat if repeat in names else None
     if second and first and first != second and not np.array_equal(tensors[names[first]], tensors[names[second]]):
@@ -178,7 +178,7 @@ def _check_tied(table, names, tensors, where, every) -> None:
 
 
 def _without_tensors(rules, file_names, table, sizes) -> set[str]:
-  """The paths of parts that not every head has and of which the files have nothing at all."""
+  """Paths of head-specific parts that are missing from the files entirely."""
   paths_by_head = ({rule.ours for rule in table.rules(tables.with_head(table, sizes, head))} for head in table.HEADS)
   core = set.intersection(*paths_by_head)
   parts: dict[str, list[str]] = {}
@@ -192,7 +192,7 @@ def _without_tensors(rules, file_names, table, sizes) -> set[str]:
 
 
 def _initial(model, paths, kind) -> dict[str, np.ndarray]:
-  """Initial values of some parameters, those of seed 0; the others are not computed."""
+  """Initial values of some parameters, from seed 0; the others are not computed."""
   if not paths:
     return {}
 
@@ -205,7 +205,7 @@ def _initial(model, paths, kind) -> dict[str, np.ndarray]:
 
 @contextlib.contextmanager
 def _prefetched(tensors: Mapping[str, np.ndarray], order: Iterable[str]) -> Generator[Callable[[str], np.ndarray]]:
-  """A function that returns the tensors of `order`, each while the next is being read; a repeated one is read once."""
+  """Yields a function that reads the tensors of `order`, prefetching the next one; repeats are read once."""
   coming = [name for name, _ in itertools.groupby(order)]
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
     reading = {name: pool.submit(tensors.__getitem__, name) for name in coming[:1]}

@@ -1,4 +1,4 @@
-"""`flax_model.msgpack`, in which transformers 4 kept its Flax models: their paths and axes become the names of torch.
+"""`flax_model.msgpack`, the Flax checkpoints of transformers 4, read under torch's names and axes.
 
 https://flax.readthedocs.io/en/latest/api_reference/flax.serialization.html describes the bytes.
 """
@@ -16,12 +16,12 @@ from zoo.errors import UserError
 
 _ARRAY = 1  # The extension type of an array: (shape, name of the dtype, bytes).
 _CHUNKED = "__msgpack_chunked_array__"  # Marks an array of more than 1 GiB, kept in pieces.
-# A kernel keeps its outputs last, and torch first; convolutions have their window before that.
+# Flax kernels have outputs last, torch's first; convolution windows come before that.
 _ORDERS = {2: (1, 0), 3: (2, 1, 0), 4: (3, 2, 0, 1)}
 
 
 class FlaxTensors(Mapping):
-  """name -> array, as `files.Tensors`; all of the file is in memory, for it cannot be read in parts."""
+  """name -> array, as `files.Tensors`; the full file is in memory, for msgpack cannot be read in parts."""
 
   def __init__(self, arrays: Mapping[str, np.ndarray]):
     self.arrays = dict(arrays)
@@ -46,7 +46,7 @@ class FlaxTensors(Mapping):
     return {name: array.dtype for name, array in self.arrays.items()}
 
   def only(self, names: Iterable[str]) -> "FlaxTensors":
-    """These of them."""
+    """The subset with these names."""
     return FlaxTensors({name: self.arrays[name] for name in names})
 
 
@@ -60,7 +60,7 @@ def open_flax(*paths: pathlib.Path) -> FlaxTensors:
 
 
 def flax_rules(rules: Iterable[Rule]) -> list[Rule]:
-  """Rules whose names are paths in a tree of transformers 4, and whose axes lie as there: the way back of reading.
+  """Rules for writing Flax trees of transformers 4: names are paths in the tree, layouts are Flax's.
 
   Raises:
     UserError: one of ours is only a part of theirs, which no model had whose old names the zoo knows.
@@ -70,7 +70,7 @@ def flax_rules(rules: Iterable[Rule]) -> list[Rule]:
 
 
 def to_torch(path: Sequence[str], array: Any) -> tuple[str, Any]:
-  """An array of an old Flax tree -> torch's name for it, and the array as it lies there."""
+  """An array of an old Flax tree -> torch's name for it, and the array in torch's layout."""
   return torch_name(path), array.transpose(_ORDERS[array.ndim]) if path[-1] == "kernel" else array
 
 
@@ -85,7 +85,7 @@ def torch_name(path: Sequence[str]) -> str:
 
 
 def from_torch(path: Sequence[str], array: Any) -> Any:
-  """The way back: torch's array as an old Flax tree has it at `path`."""
+  """Inverse of `to_torch`: torch's array in Flax's layout at `path`."""
   return array.transpose(np.argsort(_ORDERS[array.ndim])) if path[-1] == "kernel" else array
 
 
@@ -95,7 +95,7 @@ def _flax(rule: Rule, every: set[str]) -> Rule:
   before, _, last_of_ours = rule.ours.rpartition("/")
   *front, last = rule.theirs.split(".")
   if last == "weight":
-    # A norm without a bias, which Flax did not have then, was one of their own making and kept torch's name.
+    # Norms without a bias were custom modules of transformers and kept torch's name.
     keeps_name = last_of_ours == "scale" and f"{before}/bias" not in every
     last = "weight" if keeps_name else last_of_ours
   (groups, order), stretch = rule.layout, rule.stretch

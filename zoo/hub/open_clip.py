@@ -1,6 +1,6 @@
-"""CLIP as open_clip has it, open_clip_config.json and its names of tensors: https://github.com/mlfoundations/open_clip.
+"""CLIP in open_clip's layout: open_clip_config.json and its tensor names, https://github.com/mlfoundations/open_clip.
 
-A table like those of zoo/convert, of a second layout for the family `clip`: it is read and not written.
+A table like those of zoo/convert, for a second layout of the family `clip`, read-only.
 """
 
 import pathlib
@@ -15,11 +15,11 @@ from zoo.hub.files import OPEN_CLIP, WEIGHTS, Tensors, open_file
 FILES = (OPEN_CLIP, "open_clip_pytorch_model.safetensors", WEIGHTS)
 
 HEADS = {None: ("CLIP",)}
-# Of models that were trained in parallel; where the text tower is a part of its own, else its arrays are the model's.
+# Prefixes from data-parallel training, and of a text tower that is a submodule.
 RENAMED = [(r"^module\.", ""), (r"^text\.", "")]
-IGNORED = ("input_resolution|context_length|vocab_size|attn_mask",)  # What OpenAI's own files say of themselves.
+IGNORED = ("input_resolution|context_length|vocab_size|attn_mask",)  # Metadata in OpenAI's own files.
 
-# What a tower may say, of which the zoo has the default alone.
+# Tower options of which the zoo supports only the default.
 _TOWER = {
   "ls_init_value": (None,),
   "block_type": (None, "default"),
@@ -42,7 +42,7 @@ TEXT = _TOWER | {
   "proj_bias": (False,),
   "proj_type": ("linear",),
 }
-# What says nothing where the above holds, or acts in training alone, or is the tokenizer's.
+# Entries without effect given the above, training-only, or the tokenizer's.
 IMAGE_REST = "patch_dropout attn_pooler_queries attn_pooler_heads final_ln_after_pool timm_model_pretrained timm_pool"
 IMAGE_REST += " timm_proj timm_proj_bias timm_drop timm_drop_path"
 TEXT_REST = "pad_id final_ln_after_pool hf_tokenizer_name tokenizer_mode tokenizer_kwargs hf_model_pretrained"
@@ -50,7 +50,7 @@ TEXT_REST += " hf_proj_type hf_pooler_type"
 
 
 def open_weights(folder: pathlib.Path) -> Tensors:
-  """The tensors of a folder, those of the first of FILES that is there."""
+  """The tensors of the first of FILES that exists in a folder."""
   file = next((folder / name for name in FILES if (folder / name).is_file()), None)
   if file is None:
     raise UserError(f"{folder} has none of {', '.join(FILES)}. Fetch one; pickled weights (.bin, .pt) are never read.")
@@ -121,7 +121,7 @@ def rules(sizes):
 
 
 def layer_rules(tower: str, front: str, depth: int, dim: int) -> list[Rule]:
-  """Positions and layers of a tower, "text" or "image", whose names begin with `front`."""
+  """Rules of the positions and layers of a tower, "text" or "image"; names start with `front`."""
   rules = [Rule(f"{tower}/positions/embedding", f"{front}positional_embedding")]
   for i in range(depth):
     ours, theirs = f"{tower}/stack/layer_{i}", f"{front}transformer.resblocks.{i}"
@@ -133,7 +133,7 @@ def layer_rules(tower: str, front: str, depth: int, dim: int) -> list[Rule]:
 
 
 def packed(ours: str, theirs: str, parts: tuple[str, ...], dim: int) -> list[Rule]:
-  """Projections to heads that lie one after the other in `theirs`, a name with a place for "weight" and "bias"."""
+  """Rules of projections to heads fused in `theirs`, a format string for "weight" and "bias"."""
   ends = (("kernel", "weight", layouts.HEADS), ("bias", "bias", layouts.HEADS_BIAS))
   return [
     Rule(f"{ours}/{part}/{end}", theirs.format(their_end), layout, stretch=(0, i * dim, len(parts) * dim))
@@ -154,14 +154,14 @@ def tower(name: str, section: Options, width: int) -> dict[str, Any]:
 
 
 def only(section: Options, allowed: dict[str, tuple], rest: str) -> None:
-  """Refuses entries with other values than are `allowed`; those of `rest` may have any."""
+  """UserError for entries with values that are not `allowed`; those of `rest` may have any."""
   for name, values in allowed.items():
     section.must_be(name, *values)
   section.ignore(*rest.split())
 
 
 def count(options: Options, name: str, default: int | None = None) -> int:
-  """An entry that is at least 1."""
+  """An int entry of at least 1."""
   value = options.take(name, default, int)
   if value is None or not 0 < value < 2**31:
     raise UserError(f"{options.where}: {name} is {shown(value)}. It must be an int of at least 1.")
@@ -169,7 +169,7 @@ def count(options: Options, name: str, default: int | None = None) -> int:
 
 
 def side(options: Options, name: str, default: int) -> int:
-  """One number, or twice the same."""
+  """A square size: one int, or a list of two equal ones."""
   value = options.take(name, default, (int, list))
   value = value[0] if isinstance(value, list) and len(value) == 2 and value[0] == value[1] else value
   if not isinstance(value, int) or isinstance(value, bool) or not 0 < value < 2**15:
@@ -178,7 +178,7 @@ def side(options: Options, name: str, default: int) -> int:
 
 
 def epsilon(options: Options) -> float:
-  """Of the norms of a tower."""
+  """The epsilon of a tower's norms."""
   arguments = options.take("norm_kwargs", {}, dict)
   value = arguments.get("eps", 1e-5)
   if set(arguments) - {"eps"} or not isinstance(value, float) or not 0 <= value < 1:

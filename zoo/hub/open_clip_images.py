@@ -1,4 +1,4 @@
-"""How open_clip makes its pixels: `preprocess_cfg` of an open_clip_config.json.
+"""open_clip's image preprocessing: `preprocess_cfg` of an open_clip_config.json.
 
 https://github.com/mlfoundations/open_clip/blob/main/src/open_clip/transform.py
 """
@@ -24,7 +24,7 @@ WAYS = {"bicubic": BICUBIC, "bilinear": BILINEAR, "random": BICUBIC}  # Chance i
 
 
 class LongestImages(NamedTuple):
-  """Images of any size and mode, the longer side resized and the rest filled -> {"image": [batch, size, size, 3]}.
+  """Letterboxing: the longer side resized and the rest filled, -> {"image": [batch, size, size, 3]}.
 
   Args:
     size: pixels of a side.
@@ -47,7 +47,7 @@ class LongestImages(NamedTuple):
     ratio = max(picture.size) / self.size
     sides = [max(round(length / ratio), 1) for length in picture.size]
     canvas = Image.new("RGB", (self.size, self.size), (self.fill,) * 3)
-    # The odd line of what is missing comes after.
+    # An odd row or column of padding comes last.
     corner = [(self.size - length) // 2 for length in sides]
     canvas.paste(picture.resize((sides[0], sides[1]), Image.Resampling(self.plain.resample)), (corner[0], corner[1]))
     return canvas
@@ -86,7 +86,7 @@ def read(folder: pathlib.Path, ignore: Collection[str] = ()) -> ImageProcessor |
 
 
 def carried(folder: pathlib.Path, ignore: Collection[str] = ()) -> dict[str, Any]:
-  """What the model in a folder carries: see `zoo.preprocessing`; `ignore` as of `read`."""
+  """The preprocessing stored in the model of a folder: see `zoo.preprocessing`; `ignore` as of `read`."""
   tokenizer = os.path.abspath(folder)
   try:
     processor = read(folder, ignore)

@@ -1,6 +1,6 @@
-"""Arrays of a file go to where the parameters live: cut on the host, turned and converted on the devices.
+"""Places a file's arrays into sharded parameters: sliced on the host, transposed and cast on the devices.
 
-Transposing is what takes longest of reading a published model; a host does it at a tenth of the speed of its memory.
+Transposing dominates the time of loading a published model; on a host it runs at a tenth of the memory bandwidth.
 """
 
 import functools
@@ -16,11 +16,11 @@ from zoo.convert.rules.layouts import SAME, Layout
 from zoo.layers.stack import place_of
 from zoo.tree import flatten, unflatten
 
-SMALL = 1 << 20  # bytes; below it a program for an array's shape takes longer to compile than the host to turn it.
+SMALL = 1 << 20  # bytes; below it compiling a program for the shape takes longer than transposing on the host.
 
 
 class Placed:
-  """Parameters that are being filled, one array at a time; layers of a scan are written into the leaf they share.
+  """Parameters filled one array at a time; layers of a scan are written into their stacked leaf.
 
   Args:
     shapes: the parameters, as `jax.ShapeDtypeStruct`.
@@ -38,12 +38,12 @@ class Placed:
     self.last: jax.Array | None = None
 
   def put(self, path: str, array: np.ndarray, layout: Layout = SAME) -> None:
-    """The parameter at `path`, layers one by one, is `array` read by `layout`."""
+    """Sets the parameter at `path`, layers unstacked, to `array` read by `layout`."""
     target, layer = place_of(path, self.shapes)
     target_sharding, shape = self.places[target], self.shapes[target].shape
     part, part_shape = (target_sharding, shape) if layer is None else (_of_layer(target_sharding), shape[1:])
     lies = _lies(part, layout, len(part_shape))
-    # A double becomes single on the host: devices have none, unless jax_enable_x64 is set.
+    # float64 is cast on the host: devices have none, unless jax_enable_x64 is set.
     if lies is None or array.nbytes < SMALL or array.dtype.itemsize > 4:
       array, layout, lies = np.asarray(layout.read(array, part_shape), self.dtype, order="C"), SAME, part
     raw = jax.make_array_from_callback(array.shape, lies, lambda index: array[index])
@@ -56,7 +56,7 @@ class Placed:
           shape, self.dtype
         )
       leaf = _write(layout, part_shape, target_sharding)(self.leaves[target], raw, layer)
-    # One write may be under way while the next array is read; more would each hold what they write.
+    # One write may be in flight while the next array is read; more would each hold their array in memory.
     if self.last is not None and not self.last.is_deleted():
       self.last.block_until_ready()
     self.leaves[target] = self.last = leaf
@@ -75,7 +75,7 @@ def _of_layer(target_sharding: Any) -> Any:
 
 
 def _lies(target_sharding: Any, layout: Layout, ndim: int) -> Any:
-  """Where an array as the file has it lies, so that turning it moves nothing; None if no sharding says that."""
+  """The sharding of an array in the file's layout that makes transposing it local; None if there is none."""
   if not isinstance(target_sharding, NamedSharding):
     return target_sharding
   spec = layout.spec((*target_sharding.spec, *(None,) * (ndim - len(target_sharding.spec))))

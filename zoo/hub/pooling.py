@@ -1,4 +1,4 @@
-"""Pooling: the states of a text's tokens become one vector, as sentence-transformers does it; https://sbert.net."""
+"""Pooling of token states to one vector, as in sentence-transformers; https://sbert.net."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 
 def pool(modes: Sequence[str], hidden: jax.Array, valid: jax.Array, pooled: jax.Array) -> jax.Array:
-  """Pools a text's states by each of `modes` and joins what they give, in their order.
+  """Pools token states by each of `modes` and concatenates the results in order.
 
   Args:
     modes: names of POOLS.
@@ -44,7 +44,7 @@ def _mean_sqrt_len(hidden, valid, pooled):
 
 
 def _weightedmean(hidden, valid, pooled):
-  # 1, 2, 3 ... from the first real token on, which padding on the left moves.
+  # 1, 2, 3 ... from the first real token, which left padding shifts.
   positions = 1 + jnp.arange(hidden.shape[1])[None] - jnp.argmax(valid, axis=1)[:, None]
   return _weighted(hidden, (pooled * positions).astype(hidden.dtype))
 
@@ -71,4 +71,4 @@ POOLS: dict[str, Callable[[jax.Array, jax.Array, jax.Array], jax.Array]] = {
   "weightedmean": _weightedmean,
   "lasttoken": _lasttoken,
 }
-ALIASES = {"mean_sqrt_len": "mean_sqrt_len_tokens"}  # What callers may say too.
+ALIASES = {"mean_sqrt_len": "mean_sqrt_len_tokens"}  # Alternative names.

@@ -1,4 +1,4 @@
-"""The preprocessor_config.json of a model, from what it carries."""
+"""The preprocessor_config.json of a model, from its stored preprocessing."""
 
 from typing import Any
 

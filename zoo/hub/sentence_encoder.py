@@ -1,7 +1,7 @@
-"""How a sentence encoder makes one vector of a text: the files that sentence-transformers leaves beside the weights.
+"""Sentence encoders in the layout of sentence-transformers: the files beside the weights.
 
 modules.json lists the modules in the order in which they run, 1_Pooling/config.json and its like say how; prompts and
-`truncate_dim` are in config_sentence_transformers.json, the longest text in sentence_bert_config.json. https://sbert.net
+`truncate_dim` are in config_sentence_transformers.json, max_length in sentence_bert_config.json. https://sbert.net
 """
 
 import pathlib
@@ -19,12 +19,12 @@ from zoo.hub.sentence_modules import READERS, SENTENCE, TOKENS, Dropout, Module,
 
 FIRST = ("Transformer", "StaticEmbedding")
 MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"
-# What the Transformer module is told, by the names that it had; the first that says anything counts.
+# Config files of the Transformer module over time; the first non-empty one counts.
 TRANSFORMER = tuple(
   f"sentence_{kind}_config.json"
   for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-# Arguments that it passes on to transformers -> what of them changes no vector. Each has an old and a new name.
+# Arguments passed on to transformers -> those that change no vector. Each has an old and a new name.
 _MODEL = ("add_pooling_layer", "attn_implementation", "device_map", "dtype", "low_cpu_mem_usage", "torch_dtype")
 ARGUMENTS = {
   **dict.fromkeys(("model_args", "model_kwargs"), (*_MODEL, "use_safetensors")),
@@ -34,17 +34,17 @@ ARGUMENTS = {
 
 
 class SentenceEncoder(NamedTuple):
-  """From hidden states to a vector.
+  """Pooling pipeline from hidden states to a sentence embedding.
 
   Args:
-    folder: where the encoder itself is.
+    folder: of the encoder itself.
     modules: what runs after it, in order.
     max_length: most tokens of a text; None: as many as the tokenizer says and the model takes.
     lower: whether texts, and prompts with them, become lower case first.
-    prompts: name -> what may be put in front of a text.
-    prompt: what is, where nobody says.
-    truncate_dim: how many numbers of a vector are kept, the first; None: all.
-    static: whether there is no encoder but a table of vectors of tokens.
+    prompts: name -> prefix of a text.
+    prompt: the default prompt.
+    truncate_dim: how many leading dimensions of a vector are kept; None: all.
+    static: whether the encoder is a static embedding table.
   """
 
   folder: pathlib.Path
@@ -65,11 +65,11 @@ class SentenceEncoder(NamedTuple):
 
   @property
   def uses_prompt_length(self) -> bool:
-    """Whether a prompt's tokens are left out of a pool."""
+    """Whether a pooling excludes the prompt's tokens."""
     return not all(module.include_prompt for module in self.modules if isinstance(module, Pooling))
 
   def with_pooling(self, name: str) -> "SentenceEncoder":
-    """The same with another pool. UserError: there is no such one, or not one place for it."""
+    """A copy with another pooling. UserError if it is unknown, or there is not exactly one Pooling module."""
     name = ALIASES.get(name, name)
     if name not in POOLS:
       raise UserError(f"pooling is {shown(name)}. It may be: {', '.join(POOLS)}.")
@@ -83,7 +83,7 @@ class SentenceEncoder(NamedTuple):
     )
 
   def without_unit(self) -> "SentenceEncoder":
-    """The same without a Normalize at the end."""
+    """A copy without a final Normalize."""
     modules = list(self.modules)
     while modules and isinstance(modules[-1], Normalize) and modules[-1].writes == SENTENCE:
       modules.pop()
@@ -91,7 +91,7 @@ class SentenceEncoder(NamedTuple):
 
 
 def read_sentence_encoder(folder: pathlib.Path) -> SentenceEncoder:
-  """What the files of a folder say; without any, the mean over a text's tokens.
+  """Reads a folder's sentence encoder; without module files, mean pooling.
 
   Raises:
     UserError: a module or option that the zoo does not have, modules that do not fit each other, damaged files.
@@ -161,7 +161,7 @@ def _check_kind(where: pathlib.Path, kind: str, first: bool) -> None:
 
 
 def _transformer_options(folder: pathlib.Path) -> dict[str, Any]:
-  """{"max_length", "lower"} by what the Transformer module is told."""
+  """{"max_length", "lower"} from the Transformer module's config."""
   for name in TRANSFORMER:
     where = folder / name
     content = read_json(where) if where.is_file() else {}
@@ -176,7 +176,7 @@ def _transformer_options(folder: pathlib.Path) -> dict[str, Any]:
   modalities = options.take("modality_config", {"text": text})
   if modalities.get("text") != text or "message" in modalities:
     raise options.refusal("modality_config", modalities, [{"text": text}])
-  # How padding is kept from the encoder; lengths and expansions of tasks that nobody asks for here.
+  # How padding is removed; lengths and expansions of other tasks.
   options.ignore("unpad_inputs", "query_length", "document_length", "query_expansion")
   options.must_be("tokenizer_name_or_path", None)
   options.must_be("processing_kwargs", *({}, None))

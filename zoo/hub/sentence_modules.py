@@ -22,7 +22,7 @@ from zoo.tree import mismatch
 
 TOKENS, SENTENCE = "token_embeddings", "sentence_embedding"
 
-# How versions before 5.4 said what is pooled, in the order in which several are joined.
+# Pooling flags of versions before 5.4, in the order in which several are concatenated.
 FLAGS = {
   "pooling_mode_cls_token": "cls",
   "pooling_mode_max_tokens": "max",
@@ -60,7 +60,7 @@ ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
 
 
 class Pooling(NamedTuple):
-  """Joins what the pools `modes` make of the token embeddings; without those of a prompt if not `include_prompt`."""
+  """Concatenates the poolings `modes` of the token embeddings, excluding the prompt's unless `include_prompt`."""
 
   where: str
   modes: tuple[str, ...] = ("mean",)
@@ -98,7 +98,7 @@ class Dense(NamedTuple):
 
 
 class LayerNorm(NamedTuple):
-  """Layer normalization of the vector of a text, with torch's epsilon."""
+  """Layer normalization of the sentence embedding, with torch's epsilon."""
 
   where: str
   scale: np.ndarray
@@ -113,7 +113,7 @@ class LayerNorm(NamedTuple):
 
 
 class Normalize(NamedTuple):
-  """Makes the vectors of a feature of length 1; does nothing where no module has written it."""
+  """L2-normalizes a feature; does nothing if no module has written it."""
 
   where: str
   reads: str = SENTENCE
@@ -140,12 +140,12 @@ Module = Pooling | Dense | LayerNorm | Normalize | Dropout
 
 
 def unit_length(x: jax.Array) -> jax.Array:
-  """[..., dim] -> the same directions, of length 1."""
+  """L2 normalization: [..., dim] -> the same shape."""
   return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
 
 
 def read_pooling(folder: pathlib.Path) -> Pooling:
-  """What a folder like 1_Pooling says: `pooling_mode` since version 5.4, flags `pooling_mode_*` before."""
+  """Reads a folder like 1_Pooling: `pooling_mode` since version 5.4, flags `pooling_mode_*` before."""
   options = _options(folder)
   dim = options.take("embedding_dimension", options.take("word_embedding_dimension", None, int), int)
   include_prompt = options.take("include_prompt", True)
@@ -162,7 +162,7 @@ def read_pooling(folder: pathlib.Path) -> Pooling:
 
 
 def read_dense(folder: pathlib.Path) -> Dense:
-  """What a folder like 2_Dense says, and its tensors.
+  """Reads a folder like 2_Dense: config and tensors.
 
   Raises:
     UserError: an option or activation that is not there, tensors that are missing, extra or of another shape.
@@ -191,7 +191,7 @@ def read_dense(folder: pathlib.Path) -> Dense:
 
 
 def read_layer_norm(folder: pathlib.Path) -> LayerNorm:
-  """A folder with norm.weight and norm.bias."""
+  """Reads a folder with norm.weight and norm.bias."""
   options = _options(folder)
   dim = _count(options, "dimension")
   options.done()
@@ -207,7 +207,7 @@ def read_normalize(folder: pathlib.Path) -> Normalize:
 
 
 def read_dropout(folder: pathlib.Path) -> Dropout:
-  """Nothing of it matters here."""
+  """A no-op: dropout acts only in training."""
   return Dropout(str(folder))
 
 

@@ -1,4 +1,4 @@
-"""StaticEmbedding of sentence-transformers, and model2vec: a table of vectors of tokens, and nothing around it.
+"""Static embeddings of sentence-transformers and model2vec: a token embedding table without an encoder.
 
 https://github.com/MinishLab/model2vec. A text is the mean of its tokens' vectors; no special tokens, no longest text.
 """
@@ -21,7 +21,7 @@ TOKENIZER = "tokenizer.json"
 
 
 class StaticEmbedding(NamedTuple):
-  """What looks tokens up, called as a model is."""
+  """An embedding lookup with a model's interface."""
 
   vocab_size: int
 
@@ -32,11 +32,11 @@ class StaticEmbedding(NamedTuple):
 
   @property
   def preprocessing(self) -> dict[str, Any]:
-    """As of models: nothing."""
+    """As of models: empty."""
     return {}
 
   def __call__(self, tokens: jax.Array, *, valid: Any = None) -> dict[str, jax.Array]:
-    """Not without parameters: use `apply`."""
+    """Raises UserError: use `apply`."""
     raise UserError("A static embedding has no call of its own. Use apply({'params': params}, tokens).")
 
   def apply(self, variables: Mapping[str, Any], tokens: jax.Array, *, valid: Any = None) -> dict[str, jax.Array]:

@@ -1,4 +1,4 @@
-"""The tables of zoo/convert: found by model_type or family, and what follows from them."""
+"""Lookup of the tables of zoo/convert by model_type or family, and of tensor names in them."""
 
 import importlib
 import pkgutil
@@ -11,7 +11,7 @@ from zoo import convert
 from zoo.convert.rules.layouts import Rule
 from zoo.errors import UserError, did_you_mean, shown
 
-NO_HEAD = "none"  # What a caller says who wants none: None is "as the files have it".
+NO_HEAD = "none"  # Asks for the headless model; None means "as in the files".
 
 
 def of_model_type(model_type: Any, where: str) -> ModuleType:
@@ -47,7 +47,7 @@ def family_of(table: ModuleType) -> str:
 
 
 def choose_head(table: ModuleType, config: Mapping[str, Any], head: str | None, where: str) -> str | None:
-  """The head that a caller asks for, or that the config's architecture has."""
+  """The requested head, or that of the config's architecture."""
   if head is not None:
     head = None if head == NO_HEAD else head
     if head not in table.HEADS:
@@ -76,7 +76,7 @@ def with_head(table: ModuleType, sizes: Mapping[str, Any], head: str | None) -> 
 
 
 def spellings(name: str, table: ModuleType) -> list[str]:
-  """A name as it is, without prefix, and with every one that names of this table may have or lack."""
+  """Spellings of a name: as it is, without prefix, and with each prefix of the table."""
   fronts = getattr(table, "PREFIX", ())
   fronts = (fronts,) if isinstance(fronts, str) else fronts
   bare = next((name.removeprefix(front) for front in fronts if name.startswith(front)), name)
@@ -84,12 +84,12 @@ def spellings(name: str, table: ModuleType) -> list[str]:
 
 
 def tied(table: ModuleType) -> Mapping[str, str]:
-  """Names of tensors that repeat others -> those others."""
+  """Tied tensors: name of the copy -> name of the original."""
   return getattr(table, "TIED", {})
 
 
 def canonical(names: Iterable[str], table: ModuleType, where: str) -> dict[str, str]:
-  """Name in the table's spelling -> name in the file, without those that are ignored."""
+  """Name in the table's spelling -> name in the file, without ignored ones."""
   names_in_file: dict[str, str] = {}
   for name in names:
     proper = name
@@ -104,14 +104,14 @@ def canonical(names: Iterable[str], table: ModuleType, where: str) -> dict[str, 
 
 
 def lookup(name: str, names: Mapping[str, str], table: ModuleType, own: Iterable[str] = ()) -> str | None:
-  """The file's name of a tensor: as it is, with another prefix, or of a tensor tied to it that is not among `own`."""
+  """The file's name of a tensor: as it is, with another prefix, or of a tied copy that is not among `own`."""
   repeats = [repeat for repeat, original in tied(table).items() if original == name and repeat not in own]
   candidates = (spelling for candidate in (name, *repeats) for spelling in spellings(candidate, table))
   return next((spelling for spelling in candidates if spelling in names), None)
 
 
 def by_ours(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
-  """path of ours -> its rules."""
+  """Groups rules by our path."""
   grouped: dict[str, list[Rule]] = {}
   for rule in rules:
     grouped.setdefault(rule.ours, []).append(rule)
@@ -119,7 +119,7 @@ def by_ours(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
 
 
 def by_theirs(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
-  """name of theirs -> its rules, in the order in which they lie in it."""
+  """Groups rules by their name, sorted by offset within the tensor."""
   grouped: dict[str, list[Rule]] = {}
   for rule in rules:
     grouped.setdefault(rule.theirs, []).append(rule)

@@ -1,4 +1,4 @@
-"""Arrays as safetensors files, laid out as the format says: C-contiguous, whatever the arrays' strides are."""
+"""Writes arrays to safetensors files: C-contiguous, whatever the arrays' strides are."""
 
 import os
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 
 def to_host(array: Any) -> np.ndarray:
-  """`array` in this host's memory, dtype kept. Of arrays that are sharded over hosts all hosts must ask."""
+  """`array` in this host's memory, dtype kept. Collective for arrays sharded over hosts: all hosts must call it."""
   if isinstance(array, jax.Array) and not array.is_fully_addressable:
     return multihost_utils.process_allgather(array, tiled=True)
   return np.asarray(array)

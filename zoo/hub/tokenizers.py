@@ -1,4 +1,4 @@
-"""The tokenizer that goes with a model: of a published folder, of a run, or one that is shipped."""
+"""Tokenizers of published models and runs, and the packaged ones."""
 
 import os
 from typing import Any
@@ -57,7 +57,7 @@ def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
 
 
 def local_name(name: Any) -> Any:
-  """What `zoo.data.tokenizers` opens: of an id of the hub, `owner/model`, the folder to which its files are fetched.
+  """A name that `zoo.data.tokenizers` can open: for a hub id, `owner/model`, the folder of its fetched files.
 
   Anything else, a name or a path of what is here, is returned as it is.
 
@@ -71,7 +71,7 @@ def local_name(name: Any) -> Any:
 
 
 def leading_tokens(tokenizer: Tokenizer, text: str, most: int) -> int:
-  """How many tokens a text begins with that begins with `text`: special tokens before count, one behind does not."""
+  """The number of leading tokens of texts that begin with `text`, including special tokens before, not after it."""
   if not text:
     return 0
   batch = tokenizer([text], length=min(most, 64 + 4 * len(text.encode())))

@@ -1,4 +1,4 @@
-"""One of our models becomes files that torch transformers loads: config.json and model.safetensors."""
+"""Saves our models in the hub's layout, for torch transformers: config.json and model.safetensors."""
 
 import json
 import os
@@ -25,7 +25,7 @@ from zoo.tree import flatten, mismatch
 
 
 def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
-  """Writes `model` and `params` as the hub has them. Every process of a run must call it.
+  """Saves `model` and `params` in the hub's layout. Every process of a run must call it.
 
   Args:
     folder: made if it is not there; its config.json and model.safetensors are replaced, and preprocessor_config.json if
@@ -49,7 +49,7 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
   """
   sizes = sizes_of(model)
   table = tables.of_family(model.spec["family"])
-  tensors = published(model, params)
+  tensors = hub_tensors(model, params)
   config = {"architectures": [table.HEADS[tables.head_of(table, sizes)][0]], **table.config(sizes)}
   folder, processor = pathlib.Path(folder), config_of(model)
   if not model.preprocessing.keys() & {"image", "sound"} and any((folder / name).exists() for name in (PLAIN, NESTED)):
@@ -113,8 +113,8 @@ def write_files(
       file.write_text(json.dumps(generation, indent=2, sort_keys=True) + "\n")
 
 
-def published(model: Any, params: Any, table: Any = None) -> dict[str, np.ndarray]:
-  """name -> array as the reference's class saves them. Gradients have the shapes of parameters: they convert alike.
+def hub_tensors(model: Any, params: Any, table: Any = None) -> dict[str, np.ndarray]:
+  """name -> array as the reference's class saves them; converts gradients too, which have the parameters' shapes.
 
   table: of zoo/convert; that of the model's family if None.
   """
