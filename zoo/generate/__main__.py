@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
   flags.add_argument("--suppress", type=int, nargs="+", metavar="TOKEN", help="tokens that are never chosen")
   flags.add_argument(
     "--force",
-    type=parse_forced,
+    type=place,
     nargs="+",
     metavar="STEP=TOKEN",
     help="0=7 last=2: the first new token is 7, the last 2",
@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
   return flags
 
 
-def parse_forced(text: str) -> tuple[int, int]:
+def place(text: str) -> tuple[int, int]:
   """STEP=TOKEN, where the step may be `last`."""
   step, token = text.split("=")
   return -1 if step == "last" else int(step), int(token)

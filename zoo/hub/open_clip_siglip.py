@@ -1,4 +1,4 @@
-"""SigLIP as open_clip has it: its text tower beside an image tower of timm, https://huggingface.co/timm/ViT-B-16-SigLIP.
+"""SigLIP in open_clip's layout: a text tower beside an image tower of timm, https://huggingface.co/timm/ViT-B-16-SigLIP.
 
 A table like those of zoo/convert, of a second layout for the family `siglip`: it is read and not written.
 """
