@@ -66,7 +66,7 @@ def main(argv: list[str]) -> int:
       else:
         print(plan_report(config, options["plan"], note=lambda line: print(line, file=sys.stderr)))
     return 0
-  steps = profiling.read(options["profile"], config.steps) if "profile" in options else None
+  steps = profiling.parse_steps(options["profile"], config.steps) if "profile" in options else None
   limits = config.timeouts
   with Watchdog(limits.step, limits.other) as watchdog:
     hosts.join(start=limits.start, heartbeat=limits.heartbeat)

@@ -34,7 +34,7 @@ def temporary(size: dict, attention: str, devices: int, length: int) -> int:
 
   mesh = sharding.make_mesh({"sequence": devices}, jax.devices()[:devices])
   model, notes = with_kernels(zoo.build("gpt", **size, max_length=length), attention, mesh)
-  rules, objective = activations.read([], mesh, notes.keys), causal_lm(model, chunk=CHUNK)
+  rules, objective = activations.parse_rules([], mesh, notes.keys), causal_lm(model, chunk=CHUNK)
   batch = {"tokens": jax.ShapeDtypeStruct((1, length + 1), jnp.int32)}
   params = jax.eval_shape(objective.init, jax.random.key(0), batch)
 

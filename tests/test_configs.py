@@ -87,8 +87,10 @@ def own_data(tmp_path_factory):
   pairs = {f"{n}.png": drawing for n, drawing in enumerate(drawings)}
   toys.write_tar(folder / "shard.tar", pairs | {f"{n}.txt": f"Picture {n}" for n in range(24)})
   for path in CONFIGS:  # Runs of the recipes, for those that learn from them.
-    if any(run == f"runs/{path.stem}" for other in CONFIGS for run in loading.read(other).get("frozen", {}).values()):
-      section = loading.read(path)["model"]
+    if any(
+      run == f"runs/{path.stem}" for other in CONFIGS for run in loading.read_config(other).get("frozen", {}).values()
+    ):
+      section = loading.read_config(path)["model"]
       model = zoo.build(**{**section, **SMALL[section["family"]]})
       zoo.save(folder / path.stem, model, model.init(jax.random.key(0), *model.example())["params"])
   return {
@@ -110,7 +112,7 @@ def nothing_is_left_behind(monkeypatch, tmp_path_factory):
 
 def shrunk(path, data_dir, own_data):
   """The command line that makes a config small enough for a test, as a user would write it."""
-  written = loading.read(path)
+  written = loading.read_config(path)
   model = dict(SMALL[written["model"]["family"]])
   if "stem_dims" in written["model"]:
     model |= {"stem_dims": [4] * len(written["model"]["stem_dims"])}
@@ -163,14 +165,16 @@ def test_every_config_trains_and_neither_a_sharding_nor_a_form_of_the_loss_chang
   path, strategy, mesh, tmp_path, data_dir, own_data, monkeypatch
 ):
   command = shrunk(path, data_dir, own_data)
-  if any(evaluator.get("name") == "generation" for evaluator in loading.read(path)["eval"]["evaluators"].values()):
+  if any(
+    evaluator.get("name") == "generation" for evaluator in loading.read_config(path)["eval"]["evaluators"].values()
+  ):
     pytest.importorskip("sacrebleu")
     pytest.importorskip("rouge_score")
   placed = [f"--config.mesh={json.dumps(mesh)}", f"--config.sharding={strategy}"]
   placed += [f"--config.objective.{option}={value}" for option, value in FORMS.get(path.stem, {}).items()]
   losses, last = train_with(command, tmp_path / "many", *placed)
   assert len(losses) == 3 and np.isfinite(losses).all()
-  evaluators = loading.read(path)["eval"]["evaluators"]
+  evaluators = loading.read_config(path)["eval"]["evaluators"]
   measured = {name.split("/")[1] for name in last if name.startswith("eval/")}
   assert measured == set(evaluators)
   model, params = zoo.load(tmp_path / "many")
@@ -202,7 +206,7 @@ def state_shapes(settings):
 
 
 def test_every_full_size_config_is_looked_at():
-  assert set(PUBLISHED) == {path.stem for path in CONFIGS if "variant" in loading.read(path)["model"]}
+  assert set(PUBLISHED) == {path.stem for path in CONFIGS if "variant" in loading.read_config(path)["model"]}
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

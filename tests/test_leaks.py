@@ -52,7 +52,7 @@ def params_of(name, mesh):
 def program(name, kernel, mesh):
   """run(tokens, valid, segment_ids) -> an array [rows, length, ...]: what is made of every token."""
   model, notes = with_kernels(MODELS[name], kernel, MESHES[mesh][0], interpret=kernel == "splash")
-  rules = activations.read([], MESHES[mesh][0], notes.keys)
+  rules = activations.parse_rules([], MESHES[mesh][0], notes.keys)
 
   @jax.jit
   def forward(params, batch):

@@ -234,7 +234,7 @@ def _read_checkpoint(folder: epath.Path | pathlib.Path, model: Any, step: int | 
   shapes = variables(weights_of(model))
   shared = {name: tree for name, tree in shapes.items() if name != "params"}
   wanted = {part: shapes["params"], **({"shared": shared} if shared else {})}
-  state = manager.read(folder / str(step), wanted)
+  state = manager.read_state(folder / str(step), wanted)
   return {"params": state[part], **state["shared"]} if shared else state[part]
 
 

@@ -89,19 +89,19 @@ def nearest(pattern: str, names: list[str], count: int = 3) -> list[str]:
   return sorted(names, key=likeness, reverse=True)[:count]
 
 
-def mismatch(found: Mapping[str, Any], wanted: Mapping[str, Any], most: int = 3) -> str:
+def mismatch(actual: Mapping[str, Any], expected: Mapping[str, Any], most: int = 3) -> str:
   """`2 missing (a, b); 1 extra (c); 1 different (d (3,) instead of (4,))`, or an empty text.
 
   Args:
-    found: kind of each array by its path: its shape, or dtype and shape.
-    wanted: likewise.
+    actual: kind of each array by its path: its shape, or dtype and shape.
+    expected: likewise.
     most: how many paths to name of each sort.
   """
-  shared = sorted(name for name in found.keys() & wanted.keys() if found[name] != wanted[name])
+  shared = sorted(name for name in actual.keys() & expected.keys() if actual[name] != expected[name])
   sorts = {
-    "missing": sorted(wanted.keys() - found.keys()),
-    "extra": sorted(found.keys() - wanted.keys()),
-    "different": [f"{name} {found[name]} instead of {wanted[name]}" for name in shared],
+    "missing": sorted(expected.keys() - actual.keys()),
+    "extra": sorted(actual.keys() - expected.keys()),
+    "different": [f"{name} {actual[name]} instead of {expected[name]}" for name in shared],
   }
   texts = (
     f"{len(names)} {sort} ({', '.join(names[:most])}{', ...' if len(names) > most else ''})"

@@ -97,7 +97,7 @@ def test_what_is_saved_in_the_background_is_not_touched_by_the_next_donated_step
       state = add_one(state)
   keeper.close()
   for step in range(9):
-    assert np.all(np.asarray(manager.read(tmp_path / str(step), abstract(state))["x"]) == 3 * step)
+    assert np.all(np.asarray(manager.read_state(tmp_path / str(step), abstract(state))["x"]) == 3 * step)
 
 
 @pytest.mark.parametrize("sizes", [(1, 1), (4, 1), (1, 4), (2, 4), (8, 1)])
@@ -121,7 +121,7 @@ def test_numbers_and_numpy_arrays_come_back_as_what_they_were(tmp_path):
 def test_reads_the_parameters_alone(tmp_path):
   state = train_step(init())
   saved(tmp_path, 1, state=state)
-  read = manager.read(tmp_path / "1", {"params": abstract(state)["params"]})
+  read = manager.read_state(tmp_path / "1", {"params": abstract(state)["params"]})
   assert equal(read, {"params": state["params"]})
 
 
@@ -218,7 +218,7 @@ def test_a_run_killed_while_saving_leaves_a_consistent_newest_checkpoint(tmp_pat
     newest = max(manager.steps(tmp_path))
     assert newest > reached
     wanted = {"a": jnp.zeros((700, 700)), "b": jnp.zeros((300, 300)), "step": jnp.int32(0)}
-    state = manager.read(tmp_path / str(newest), wanted)
+    state = manager.read_state(tmp_path / str(newest), wanted)
     assert all(np.all(np.asarray(leaf) == newest) for leaf in jax.tree.leaves(state))
     reached = newest
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from ml_collections import ConfigDict
 
-from zoo.config.loading import check_same_run, differences, load, read, save, to_json, without
+from zoo.config.loading import check_same_run, differences, load, read_config, save, to_json, without
 from zoo.errors import UserError
 
 CONFIG = '''"""A config."""
@@ -297,4 +297,4 @@ def test_the_entries_that_help_shows_are_overrides_that_change_nothing(file, cap
 
 def test_a_folder_without_config_is_one_line(tmp_path):
   with pytest.raises(UserError, match="There is no file"):
-    read(tmp_path)
+    read_config(tmp_path)

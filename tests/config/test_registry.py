@@ -130,7 +130,7 @@ def test_a_value_of_another_type_is_refused(annotation, value, wanted):
 
 
 def test_a_function_that_takes_any_option_refuses_none():
-  registry.check_options(lambda x, **rest: None, {"anything": 1}, "it", given=["x"])
+  registry.check_options(lambda x, **rest: None, {"anything": 1}, "it", supplied=["x"])
 
 
 def test_an_offer_is_for_those_who_ask_and_no_option_of_a_config():

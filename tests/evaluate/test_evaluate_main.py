@@ -93,7 +93,7 @@ def test_a_finished_run_is_evaluated_alone(run, capsys):
 def test_the_numbers_are_those_of_evaluators_called_in_training(run):
   main([f"--run={run}", "--only=speeches"])
   model, params = zoo.load(run)
-  section = configs.read(run)["eval"]
+  section = configs.read_config(run)["eval"]
   found = evaluate.run(evaluate.evaluators(section, model), params)
   results = json.loads((run / "evaluation.json").read_text())
   assert results["eval/speeches/bits_per_byte"] == pytest.approx(found["eval/speeches/bits_per_byte"], rel=1e-6)

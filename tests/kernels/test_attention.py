@@ -68,7 +68,7 @@ def test_values_and_gradients_are_those_of_dense_attention(name, case):
   arrays, seen, real = inputs(*shape, batch=3)
   notes = Notes(name)
   found = outcome(Kernel(RUNS[name], dense_attention, ONE, "here", notes), rule, arrays, seen, real)
-  assert notes.found == {("here", ""): None}  # It did not fall back.
+  assert notes.reasons == {("here", ""): None}  # It did not fall back.
   for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(dense(case)), strict=True):
     np.testing.assert_allclose(one, other, atol=1e-5 * float(np.abs(other).max()))
 
@@ -80,7 +80,7 @@ def test_a_device_may_have_a_part_of_the_queries(case):
   arrays, seen, real = inputs(*shape, batch=2, length=128 * mesh.shape["sequence"])
   notes = Notes("splash")
   found = outcome(Kernel(RUNS["splash"], dense_attention, mesh, "here", notes), rule, arrays, seen, real)
-  assert notes.found == {("here", ""): None}
+  assert notes.reasons == {("here", ""): None}
   expected = outcome(dense_attention, rule, arrays, seen, real)
   for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
     np.testing.assert_allclose(one, other, atol=1e-5 * float(np.abs(other).max()))
@@ -182,7 +182,7 @@ def test_looking_at_weights_and_caching_leave_the_kernel():
   _, seen = zoo.capture(attending, params, TOKENS)
   assert seen["stack/layer_0/self_attention/weights"].shape == (2, 2, 130, 130)
   jax.jit(lambda: attending.apply({"params": params}, TOKENS, mutable=["cache"]))()
-  assert [why for _, why in notes.found] == [
+  assert [why for _, why in notes.reasons] == [
     "its weights are dropped or looked at",
     "tokens do not stand where they are in the row: positions are given, or a cache's",
   ]

@@ -101,7 +101,7 @@ def test_values_and_gradients_are_those_of_dense_attention(case, mesh):
   notes = Notes("ring")
   kernel = Kernel(functools.partial(ring, block=2), dense_attention, MESHES[mesh], "here", notes)
   found = outcome(kernel, visibility, numbers)
-  assert notes.found == {("here", ""): None}  # It did not fall back.
+  assert notes.reasons == {("here", ""): None}  # It did not fall back.
   assert max(apart(found, dense(case))) < 1e-5
 
 
@@ -134,7 +134,7 @@ def compiled(attention, mesh, **sizes):
   model, notes = with_kernels(zoo.build("gpt", **SIZES, **sizes), attention, mesh)
   tokens = jax.ShapeDtypeStruct((2, SIZES["max_length"]), jnp.int32)
   params = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]
-  rules = activations.read([], mesh, notes.keys)
+  rules = activations.parse_rules([], mesh, notes.keys)
 
   def loss(params, tokens):
     with activations.constrained(rules, mesh):
@@ -181,7 +181,7 @@ def test_the_same_losses_as_on_1_device(family):
   start = started(init)
   want, _ = losses_of(step, start, "replicated", make_mesh({"data": 1}, jax.devices()[:1]))
   _, step = training(family, attending, accumulate, **sizes)
-  notes[0].found.clear()
+  notes[0].reasons.clear()
   losses, _ = losses_of(step, start, strategy, mesh, notes[0].keys)
   np.testing.assert_allclose(losses, want, rtol=1e-5)
   assert notes[0].lines() == ["attention: ring"]
@@ -191,7 +191,7 @@ def test_what_the_ring_cannot_do_is_done_densely_and_said():
   model, mesh = zoo.build("gpt", **SIZES, dropout=0.3), MESHES["all"]
   params, texts = filled(model, *model.example()), jax.random.randint(jax.random.key(0), (2, 24), 0, 23)
   attending, notes = with_kernels(model, "ring", mesh)
-  rules = activations.read([], mesh, notes.keys)
+  rules = activations.parse_rules([], mesh, notes.keys)
 
   def run(model, rules, tokens, train):
     given = {"train": train, "rngs": {"dropout": jax.random.key(1)}} if train else {}
@@ -203,7 +203,7 @@ def test_what_the_ring_cannot_do_is_done_densely_and_said():
     (texts[:, :1], False, "1 queries see 1 keys, fewer than the 2 devices of mesh axis 'sequence'"),
     (texts[:1], False, "1 rows do not divide over the 2 devices of mesh axis 'data'"),
   ):
-    notes.found.clear()
+    notes.reasons.clear()
     assert apart(run(attending, rules, tokens, train), run(model, [], tokens, train)) < [1e-5]
     assert notes.lines() == [f"attention: ring -> dense in stack/block/attention: {why}"]
 

@@ -20,7 +20,7 @@ def even(sizes):
 def agree(model, inputs, axes):
   """Asserts that outputs and gradients on a mesh are those of one device."""
   params, mesh = made(model), make_mesh(axes)
-  rules = activations.read([], mesh)
+  rules = activations.parse_rules([], mesh)
 
   def loss(params, inputs):
     out = model.apply({"params": params}, *inputs)

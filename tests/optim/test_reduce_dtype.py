@@ -8,7 +8,7 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from ml_collections import ConfigDict
 
 from tests.train.test_train import CONFIG
-from zoo.config.loading import read, with_defaults
+from zoo.config.loading import read_config, with_defaults
 from zoo.errors import UserError
 from zoo.optim import check_reduce_dtype
 from zoo.sharding import make_mesh
@@ -30,7 +30,7 @@ def reduced(tmp_path, mesh, sharding, **optimizer):
   (tmp_path / "0.txt").write_text("abcd efg\n" * 300)
   path = tmp_path / "config.py"
   path.write_text(CONFIG.format(folder=tmp_path))
-  config = with_defaults(read(path))
+  config = with_defaults(read_config(path))
   config["model"] |= {"dim": 8, "num_heads": 2, "scan": True, "dtype": "bfloat16"}
   config["optimizer"] |= optimizer
   config["sharding"] = sharding

@@ -8,23 +8,23 @@ import pytest
 from zoo.errors import UserError
 from zoo.perf import profiling
 from zoo.perf.profile_summary import Operation, covered, instructions, own_times, part, summary
-from zoo.perf.profiling import Profile, read
+from zoo.perf.profiling import Profile, parse_steps
 from zoo.perf.speed import Speed
 
 
 def test_the_steps_to_profile_are_two_numbers():
-  assert read("10:13", 20) == (10, 13) and read("7:7", 7) == (7, 7)
+  assert parse_steps("10:13", 20) == (10, 13) and parse_steps("7:7", 7) == (7, 7)
 
 
 @pytest.mark.parametrize("text", ["10", "13:10", "x:y", "0:3", "1:2:3", "", ":", "-3:-1"])
 def test_anything_else_is_refused(text):
   with pytest.raises(UserError, match=f"--profile is '{text}'. It must be the first and the last step"):
-    read(text, 20)
+    parse_steps(text, 20)
 
 
 def test_steps_beyond_the_run_are_refused():
   with pytest.raises(UserError, match="--profile is '10:21', and the run ends at step 20"):
-    read("10:21", 20)
+    parse_steps("10:21", 20)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from zoo.errors import UserError
 from zoo.perf import flops
 from zoo.perf.collectives import Collective
 from zoo.plan import compile as planning
-from zoo.plan.chips import Chip, devices_of, named_devices, read
+from zoo.plan.chips import Chip, devices_of, named_devices, parse_target
 from zoo.plan.compile import Plan, plan, show
 from zoo.plan.fake_data import stand_in
 from zoo.sharding import make_mesh, report
@@ -60,7 +60,7 @@ def test_what_does_not_fit_is_said():
 
 def test_a_config_is_compiled_for_devices_that_only_have_to_be_named(monkeypatch, tmp_path):
   monkeypatch.setattr(planning, "devices_of", lambda target: jax.devices())
-  monkeypatch.setattr(planning, "read", lambda target: target)
+  monkeypatch.setattr(planning, "parse_target", lambda target: target)
   monkeypatch.setitem(planning.CHIPS, "cpu", Chip(2**30, 1e9, 1e9, 1e8))
   monkeypatch.setitem(flops.TPU_PEAK, "cpu", 1e12)
   small = ["--config.model.dim=16", "--config.model.depth=2", "--config.model.num_heads=2", "--config.model.mlp_dim=32"]
@@ -135,7 +135,7 @@ def test_parameters_on_a_chip_fall_as_the_chips_rise():
   line = [f"--config={ROOT}/configs/gpt2_owt.py", "--config.model.family=llama", "--config.model.variant=llama-2-7b",
           "--config.sharding=fsdp", "--config.batch_size=512"]  # fmt: skip
   for target in ("v5p:2x2x4", "v5p:4x4x4", "2*v5e:16x16"):
-    chips = read(target)
+    chips = parse_target(target)
     made, mesh, _ = planning.on_chips(load(line)[0], named_devices(chips))
     own = sum(row.bytes_per_device for row in parts(report(made.shapes, "fsdp", mesh))["params"])
     assert own == 4 * made.parameters // chips.chips
@@ -144,7 +144,7 @@ def test_parameters_on_a_chip_fall_as_the_chips_rise():
 @pytest.mark.parametrize("target", ["v9:2x2", "b100:8", "a100:8", "v3-8", "v5litepod-", "auto", ""])
 def test_what_is_no_chip_is_told(target):
   with pytest.raises(UserError, match="it must be a generation and a shape"):
-    read(target)
+    parse_target(target)
 
 
 @pytest.mark.parametrize(
@@ -152,19 +152,19 @@ def test_what_is_no_chip_is_told(target):
 )
 def test_what_is_no_slice_is_told(target):
   with pytest.raises(UserError, match=f"there is no such slice of {target[:2]}.* There are: .*4x4"):
-    read(target)
+    parse_target(target)
 
 
 @pytest.mark.parametrize("target", ["h100", "h100:0", "h100:12", "2*h100:8", "h100:x"])
 def test_what_is_no_number_of_gpus_is_told(target):
   with pytest.raises(UserError, match="must be a multiple of 8"):
-    read(target)
+    parse_target(target)
 
 
 @pytest.mark.parametrize("target", ["0*v5e:4x4", "*v5e:4x4", "two*v5e:4x4"])
 def test_what_is_no_number_of_slices_is_told(target):
   with pytest.raises(UserError, match=r"how many slices, as in 2\*v5e:4x4"):
-    read(target)
+    parse_target(target)
 
 
 def test_targets_are_read_as_people_write_them():
@@ -172,19 +172,19 @@ def test_targets_are_read_as_people_write_them():
              "v5litepod-16": ("v5e:4x4", 16), "2*v5p-128": ("2*v5p:4x4x4", 128), "v4-8": ("v4:2x2x1", 4),
              "v6e-256": ("v6e:16x16", 256), "v5p:2x2x1": ("v5p:2x2x1", 4),
              "1*v6e:1x1": ("v6e:1x1", 1), "H100:16": ("h100:16", 16)}  # fmt: skip
-  assert {text: (str(read(text)), read(text).chips) for text in written} == written
+  assert {text: (str(parse_target(text)), parse_target(text).chips) for text in written} == written
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is not None, reason="libtpu is here")
 def test_says_what_to_install():
   with pytest.raises(UserError, match=r"pip install 'jax\[tpu\]'"):
-    devices_of(read("v5e:4x4"))
+    devices_of(parse_target("v5e:4x4"))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not here")
 def test_a_slice_has_its_chips():
   for target in ("v5e:1x1", "2*v6e:2x4", "v4:2x2x4"):
-    assert len(devices_of(read(target))) == read(target).chips
+    assert len(devices_of(parse_target(target))) == parse_target(target).chips
 
 
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not here")

@@ -7,7 +7,7 @@ from tests.plan.test_compile import PLAN
 from zoo.config.loading import load
 from zoo.errors import UserError
 from zoo.plan import search as plan_search
-from zoo.plan.search import Try, meshes, plan_report, ranked, search, show, told
+from zoo.plan.search import Try, as_flags, meshes, plan_report, ranked, search, show
 
 ROOT = Path(__file__).parents[2]
 
@@ -44,9 +44,9 @@ def test_the_best_fits_and_takes_least_for_an_example(config, monkeypatch):
   assert tries[0].changes == {
     "mesh": {"data": -1}, "sharding": "fsdp", "model.remat": "full", "batch_size": 16
   }  # fmt: skip
-  assert tries[0].found.target == "v5e:2x4" and len(notes) == len(tries)
-  fits = [isinstance(one.found, str) or one.found.fits for one in tries]
-  assert isinstance(tries[-1].found, str) and fits[:-1] == sorted(fits[:-1], reverse=True)
+  assert tries[0].outcome.target == "v5e:2x4" and len(notes) == len(tries)
+  fits = [isinstance(one.outcome, str) or one.outcome.fits for one in tries]
+  assert isinstance(tries[-1].outcome, str) and fits[:-1] == sorted(fits[:-1], reverse=True)
   text = show(tries)
   assert "Not possible:" in text and "that is too many" in text
   assert text.splitlines()[3].strip().startswith("1 ") and "--config.batch_size=16" in text.splitlines()[3]
@@ -72,7 +72,8 @@ def test_meshes_leave_chips_for_data():
 
 def test_changes_are_told_as_train_takes_them():
   assert (
-    told({"mesh": {"data": -1}, "model.remat": None}) == """--config.mesh='{"data": -1}' --config.model.remat=none"""
+    as_flags({"mesh": {"data": -1}, "model.remat": None})
+    == """--config.mesh='{"data": -1}' --config.model.remat=none"""
   )
 
 

@@ -15,7 +15,7 @@ from zoo.layers.returned import on_returned
 from zoo.objectives.objective import value_and_grad
 from zoo.perf.collectives import collectives
 from zoo.sharding import activations, batch_sharding, make_mesh, shardings
-from zoo.sharding.activations import read, spec_of
+from zoo.sharding.activations import parse_rules, spec_of
 from zoo.tree import flatten
 
 MESH = {"data": 2, "model": 2, "sequence": 2}
@@ -39,17 +39,19 @@ def test_a_placement_is_of_the_first_dimensions_and_splits_what_is_long_enough()
 
 def test_lines_of_ones_own_come_first_and_mistakes_are_named():
   mesh = make_mesh(MESH)
-  rules = read([["mlp/up", ["batch", None, ["model", "sequence"]]]], mesh)
-  assert rules[0] == ("mlp/up", ("batch", None, ("model", "sequence"))) and rules[1:] == read([], mesh)
-  assert read([], make_mesh({"data": 1}, jax.devices()[:1])) == []
+  rules = parse_rules([["mlp/up", ["batch", None, ["model", "sequence"]]]], mesh)
+  assert rules[0] == ("mlp/up", ("batch", None, ("model", "sequence"))) and rules[1:] == parse_rules([], mesh)
+  assert parse_rules([], make_mesh({"data": 1}, jax.devices()[:1])) == []
   with pytest.raises(UserError, match=r"'layers' is not a line. A line is"):
-    read(["layers"], mesh)
+    parse_rules(["layers"], mesh)
   with pytest.raises(UserError, match="activations: 5 is not a line"):
-    read([5], mesh)
+    parse_rules([5], mesh)
   with pytest.raises(UserError, match=r"mesh axis 'sequenze'. Did you mean 'sequence'"):
-    read([["layers", ["batch", "sequenze"]]], mesh)
+    parse_rules([["layers", ["batch", "sequenze"]]], mesh)
   with pytest.raises(UserError, match=r"activations: 'layer' matches no part of the model. Near it: stack/layer_0"):
-    activations.check(read([["layer", ["batch"]]], mesh), 1, {"embed": (1, 9, 8), "stack/layer_0": (1, 9, 8)}, mesh)
+    activations.check(
+      parse_rules([["layer", ["batch"]]], mesh), 1, {"embed": (1, 9, 8), "stack/layer_0": (1, 9, 8)}, mesh
+    )
 
 
 def test_ones_own_rules_that_xla_is_known_to_get_wrong_are_refused():
@@ -57,7 +59,7 @@ def test_ones_own_rules_that_xla_is_known_to_get_wrong_are_refused():
   shapes = {"stem/conv_0": (1, 8, 8, 4), "conv_1": (1, 30, 8), "embed": (1, 9, 8), "stack/layer_0": (1, 9, 8)}
 
   def check(*lines):
-    activations.check(read(lines, mesh), len(lines), shapes, mesh)
+    activations.check(parse_rules(lines, mesh), len(lines), shapes, mesh)
 
   for space in (["batch", "model", None, None], [None, None, ["model", "other"]], ["batch", "any", "model"]):
     with pytest.raises(UserError, match=r"activations: 'conv_0|stem.*' splits places of the convolution stem/conv_0"):
@@ -104,7 +106,7 @@ def compiled(family, name, axes, rules=None, strategy="replicated", length=64, *
   objective = registry.build("objectives", {"name": name}, model)
   batch = tiny_batch(rows=8, length=length)
   shapes = jax.eval_shape(objective.init, jax.random.key(0), batch)
-  rules = read([], mesh) if rules is None else rules
+  rules = parse_rules([], mesh) if rules is None else rules
 
   def step(params, batch):
     with activations.constrained(rules, mesh):

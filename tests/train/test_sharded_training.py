@@ -79,7 +79,7 @@ def test_state_is_born_where_it_will_live():
 @functools.lru_cache(maxsize=1)
 def held_to_rules(step, mesh, keys):
   """One function for all strategies on a mesh: JAX traces it once."""
-  rules = activations.read([], mesh, keys)
+  rules = activations.parse_rules([], mesh, keys)
 
   def held(state, batch):
     with activations.constrained(rules, mesh):

@@ -261,7 +261,7 @@ def steps(folder: str | os.PathLike) -> list[int]:
   return sorted(entry.step for entry in ocp.path.step.standard_name_format().find_all(folder))
 
 
-def read(folder: str | os.PathLike, shapes: Any) -> Any:
+def read_state(folder: str | os.PathLike, shapes: Any) -> Any:
   """Restores the subtree of one checkpoint that `shapes` describes: the full state, or e.g. `{"params": ...}` alone.
 
   Args:

@@ -91,7 +91,7 @@ def verify(folder: epath.Path, state: Any, saved: Mapping[str, int]) -> None:
 
 
 def read_unverified(folder: epath.Path, shapes: Any) -> Any:
-  """As `zoo.checkpoints.manager.read`, without verifying fingerprints and without synchronising hosts."""
+  """As `zoo.checkpoints.manager.read_state`, without verifying fingerprints and without synchronising hosts."""
   with reading(folder):
     if (folder / CHECKSUMS).exists() and (damage := storage.damaged(folder / "state", folder / CHECKSUMS)):
       raise OSError(damage)

@@ -65,7 +65,7 @@ def load(
     raise SystemExit(0)
   if source is None:
     raise UserError("Which config? Name one, as in --config=configs/clip_emoji.py. --help lists the flags.")
-  config = with_defaults(read(source))
+  config = with_defaults(read_config(source))
   for path, text in overrides:
     override(config, path, text)
   config = with_defaults(config)  # An override may have been a whole section.
@@ -100,7 +100,7 @@ def _further(config: Mapping[str, Any]) -> Iterator[str]:
       yield f"--config.{section}.KEY may be, for {entries[key]}, also: {', '.join(others) or 'nothing'}"
 
 
-def read(source: str | os.PathLike) -> dict[str, Any]:
+def read_config(source: str | os.PathLike) -> dict[str, Any]:
   """Reads the config of a Python file, a config.json or a run folder, as plain data, not validated."""
   path = as_path(source)
   if path.is_dir():
@@ -163,7 +163,7 @@ def check_same_run(config: Section, folder: str | os.PathLike) -> None:
     if (folder / "model.json").exists():
       raise UserError(f"{folder} holds a model and no run. Choose another folder with --config.workdir=FOLDER.")
     return
-  old, new = ({key: whole.get(key) for key in SAME_RUN} for whole in (read(folder), resolve(config)))
+  old, new = ({key: whole.get(key) for key in SAME_RUN} for whole in (read_config(folder), resolve(config)))
   changes = [line for line in differences(old, new) if line.split(":")[0] not in MAY_DIFFER]
   if changes:
     kind = "model" if any(line.startswith("model.") for line in changes) else "run"

@@ -54,7 +54,7 @@ def build(package: str, options: Section, *args: Any, offers: Mapping[str, Any] 
   parameters = parameters_of(function)
   positional = list(parameters)[: len(args)]
   supplied |= {name: value for name, value in (offers or {}).items() if name in parameters}
-  check_options(function, options, name, given=[*positional, *supplied])
+  check_options(function, options, name, supplied=[*positional, *supplied])
   return function(*args, **options, **supplied)
 
 
@@ -79,32 +79,32 @@ def parameters_of(function: Callable) -> dict[str, inspect.Parameter]:
   return parameters
 
 
-def takes(function: Callable, given: Iterable[str] = ()) -> list[str]:
+def takes(function: Callable, supplied: Iterable[str] = ()) -> list[str]:
   """The options of a function that a user may set: its parameters but for those that the caller supplies.
 
-  >>> takes(lookup("objectives", "causal_lm"), given=["model", "by_row"])
+  >>> takes(lookup("objectives", "causal_lm"), supplied=["model", "by_row"])
   ['balance', 'chunk']
   """
   parameters = parameters_of(function).values()
-  return [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name not in given]
+  return [p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD) and p.name not in supplied]
 
 
-def check_options(function: Callable, options: Mapping[str, Any], what: str, given: Iterable[str] = ()) -> None:
+def check_options(function: Callable, options: Mapping[str, Any], what: str, supplied: Iterable[str] = ()) -> None:
   """Validates options against the signature of `function`: UserError for unknown, mistyped and missing ones.
 
-  Args:
-    function: its signature says what there is; parameters without annotation take anything.
-    options: what the user gave.
-    what: how to call the function in a message.
-    given: names of parameters that the caller supplies and a user may not.
+    Args:
+      function: its signature says what there is; parameters without annotation take anything.
+      options: what the user gave.
+      what: how to call the function in a message.
+  supplied: names of parameters that the caller supplies and a user may not.
   """
-  given = set(given)
+  supplied = set(supplied)
   parameters = parameters_of(function)
-  offered = takes(function, given)
+  offered = takes(function, supplied)
   open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
   for name, value in options.items():
     if name not in offered:
-      if open_ended and name not in given:
+      if open_ended and name not in supplied:
         continue
       raise UserError(f"{what} takes no '{name}'.{did_you_mean(name, offered)} It takes: {', '.join(offered)}.")
     check_type(f"{what}.{name}", value, parameters[name].annotation)

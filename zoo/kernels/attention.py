@@ -31,11 +31,11 @@ class Notes:
 
   Attributes:
     name: of the kernel that was wanted.
-    found: (path of an attention, why it did not get it, "" if it did), in the order of the calls.
+    reasons: (path of an attention, why it did not get it, "" if it did), in the order of the calls.
   """
 
   def __init__(self, name: str):
-    self.name, self.found = name, dict[tuple[str, str], None]()
+    self.name, self.reasons = name, dict[tuple[str, str], None]()
 
   @property
   def keys(self) -> str | None:
@@ -44,12 +44,12 @@ class Notes:
 
   def add(self, where: str, why: str) -> None:
     """Records a traced call."""
-    self.found[where, why] = None
+    self.reasons[where, why] = None
 
   def lines(self) -> list[str]:
     """Human-readable lines: which kernel runs, and where and why another one does."""
-    runs = any(not why for _, why in self.found)
-    fallen = [f"attention: {self.name} -> dense in {where}: {why}" for where, why in self.found if why]
+    runs = any(not why for _, why in self.reasons)
+    fallen = [f"attention: {self.name} -> dense in {where}: {why}" for where, why in self.reasons if why]
     return [f"attention: {self.name}"] * runs + fallen
 
 

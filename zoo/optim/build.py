@@ -74,7 +74,7 @@ def optimizer(
   """
   direction = named_optimizer(name, options)
   numbers = {"learning_rate": learning_rate, "warmup_steps": warmup_steps, "end": end, "weight_decay": weight_decay}
-  check_options(optimizer, {**numbers, "clip_norm": clip_norm}, "optimizer", given=("params", "steps"))
+  check_options(optimizer, {**numbers, "clip_norm": clip_norm}, "optimizer", supplied=("params", "steps"))
   check(weight_decay >= 0, "optimizer.weight_decay", weight_decay, "0 or more")
   check(clip_norm is None or clip_norm > 0, "optimizer.clip_norm", clip_norm, "above 0, or none for no clipping")
   rate = make_schedule(steps, learning_rate, schedule=schedule, warmup_steps=warmup_steps, end=end)

@@ -92,7 +92,7 @@ def make_schedule(
     "wsd": {"decay_steps": max(1, min(steps // 10, steps - warmup_steps))},
   }
   options = {**defaults.get(name, {}), **options}
-  check_options(SCHEDULES[name], options, f"schedule {name}", given=("peak", "steps", "end"))
+  check_options(SCHEDULES[name], options, f"schedule {name}", supplied=("peak", "steps", "end"))
   after = SCHEDULES[name](learning_rate, max(steps - warmup_steps, 1), end=end, **options)
   if warmup_steps == 0:
     return after

@@ -16,7 +16,7 @@ from zoo.perf.speed import Speed
 from zoo.storage import as_path
 
 
-def read(text: str, steps: int) -> tuple[int, int]:
+def parse_steps(text: str, steps: int) -> tuple[int, int]:
   """`"10:13"` -> (10, 13), the first and the last step to profile.
 
   Args:

@@ -95,7 +95,7 @@ class Target(NamedTuple):
     return f"{f'{self.slices}*' if self.slices > 1 else ''}{self.name}:{self.shape}"
 
 
-def read(text: str) -> Target:
+def parse_target(text: str) -> Target:
   """The target that a text names: "v5e:4x4", "2*v5p:4x4x4" or "h100:16". Capitals and blanks do not matter.
 
   Raises:

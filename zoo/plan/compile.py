@@ -19,7 +19,7 @@ from zoo.perf import flops
 from zoo.perf.collectives import Collective
 from zoo.perf.collectives import collectives as collectives_in
 from zoo.perf.programs import needed
-from zoo.plan.chips import CHIPS, devices_of, named_devices, network_of, read, without_device
+from zoo.plan.chips import CHIPS, devices_of, named_devices, network_of, parse_target, without_device
 from zoo.plan.fake_data import stand_in, tokenizers
 from zoo.sharding import check_rows, make_mesh, pieces_of_rows, report
 from zoo.sharding.explain import explain, large_and_whole, parts, size
@@ -180,12 +180,12 @@ def plan(config: Any, target: str) -> Plan:
 
   Args:
     config: as `train.py` has it. Its data are not read: see `zoo.plan.fake_data`.
-    target: as `zoo.plan.chips.read` has it: "v5e:4x4", "2*v5p:4x4x4", "h100:8".
+    target: as `zoo.plan.chips.parse_target` has it: "v5e:4x4", "2*v5p:4x4x4", "h100:8".
 
   Raises:
     UserError: what compiles for the target is not installed, there is no such target, or the config does not fit it.
   """
-  parsed_target = read(target)
+  parsed_target = parse_target(target)
   devices = devices_of(parsed_target)
   experiment, mesh, batch = on_chips(config, devices)
   check_rows(config.batch_size, mesh)
@@ -241,7 +241,7 @@ def sharding_report(config: Any, target: str) -> str:
   Raises:
     UserError: there is no such target, or the config does not fit it.
   """
-  experiment, mesh, _ = on_chips(config, named_devices(read(target)))
+  experiment, mesh, _ = on_chips(config, named_devices(parse_target(target)))
   return explain(experiment.shapes, config.sharding, mesh)
 
 

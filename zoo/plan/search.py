@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from zoo.build import build, sizes_of
 from zoo.errors import UserError, setting_up
-from zoo.plan.chips import devices_of, read
+from zoo.plan.chips import devices_of, parse_target
 from zoo.plan.compile import Plan, plan
 from zoo.plan.compile import show as show_plan
 from zoo.sharding.explain import size
@@ -28,17 +28,17 @@ class Try:
 
   Attributes:
     changes: entries of the config, by their paths, that differ from it.
-    found: the plan, or why there is none.
+    outcome: the plan, or why there is none.
   """
 
   changes: dict[str, Any]
-  found: Plan | str
+  outcome: Plan | str
 
   @property
   def seconds_per_example(self) -> float:
     """If nothing overlaps; infinite if it does not fit."""
-    fits = isinstance(self.found, Plan) and self.found.fits
-    return sum(self.found.times.values()) / self.found.rows if fits else float("inf")
+    fits = isinstance(self.outcome, Plan) and self.outcome.fits
+    return sum(self.outcome.times.values()) / self.outcome.rows if fits else float("inf")
 
 
 def plan_report(config: Any, target: str, note: Callable[[str], None]) -> str:
@@ -74,15 +74,15 @@ def search(
   named = target.partition(":")[2]
   if not named:
     note(f"no chips are named after auto: {DEFAULT}")
-  target = str(read(named or DEFAULT))
-  chips, experts = len(devices_of(read(target))), sizes_of(build(**config.model)).get("num_experts", 0)
+  target = str(parse_target(named or DEFAULT))
+  chips, experts = len(devices_of(parse_target(target))), sizes_of(build(**config.model)).get("num_experts", 0)
   tries: dict[str, Try] = {}
 
   def attempt(changes: dict[str, Any]) -> None:
     settings = changed(config, changes)
     key = settings.to_json_best_effort(sort_keys=True)
     if key not in tries:
-      note(f"{target}, {told(changes)}")
+      note(f"{target}, {as_flags(changes)}")
       tries[key] = Try(changes, outcome(settings, target, make))
 
   with quick_compilation():
@@ -92,8 +92,8 @@ def search(
       attempt(ranked(tries.values())[0].changes | {"model.remat": remat})
     for factor in (0.5, 2, 4):
       attempt(ranked(tries.values())[0].changes | {"batch_size": int(config.batch_size * factor)})
-  if all(isinstance(one.found, str) for one in tries.values()):
-    raise UserError(f"--plan={target}: nothing can be compiled: {next(iter(tries.values())).found}")
+  if all(isinstance(one.outcome, str) for one in tries.values()):
+    raise UserError(f"--plan={target}: nothing can be compiled: {next(iter(tries.values())).outcome}")
   return ranked(tries.values())
 
 
@@ -137,8 +137,8 @@ def ranked(tries: Iterable[Try]) -> list[Try]:
   """Sorts candidates, the best first."""
 
   def worth(one: Try) -> tuple:
-    used = one.found.used if isinstance(one.found, Plan) else None
-    return one.seconds_per_example, isinstance(one.found, str), float("inf") if used is None else used
+    used = one.outcome.used if isinstance(one.outcome, Plan) else None
+    return one.seconds_per_example, isinstance(one.outcome, str), float("inf") if used is None else used
 
   return sorted(tries, key=worth)
 
@@ -156,15 +156,15 @@ def quick_compilation() -> Generator[None]:
 
 def show(tries: list[Try]) -> str:
   """The table of candidates, the best first."""
-  first = next(one.found for one in tries if isinstance(one.found, Plan))
+  first = next(one.outcome for one in tries if isinstance(one.outcome, Plan))
   head = ["", "memory of a chip", "fits", "ms/step", "utilisation", f"{first.examples}/s", "changes"]
   lines, impossible = [head], []
   for number, one in enumerate(tries, 1):
-    changes = told(one.changes)
-    if isinstance(one.found, str):
-      impossible.append(f"{changes}: {one.found}")
+    changes = as_flags(one.changes)
+    if isinstance(one.outcome, str):
+      impossible.append(f"{changes}: {one.outcome}")
       continue
-    compiled_plan = one.found
+    compiled_plan = one.outcome
     if compiled_plan.used is None:
       lines.append([str(number), "too much", "no", "", "", "", changes])
       continue
@@ -187,7 +187,7 @@ def show(tries: list[Try]) -> str:
   return "\n".join([title, "", *table, *(["", "Not possible:", *impossible] if impossible else []), "", note])
 
 
-def told(changes: dict[str, Any]) -> str:
+def as_flags(changes: dict[str, Any]) -> str:
   """Config changes as command-line overrides of train.py."""
   return " ".join(f"--config.{path}={_text(value)}" for path, value in changes.items()) or "as the config has it"
 

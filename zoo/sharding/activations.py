@@ -40,14 +40,14 @@ EXPERTS = (("experts/(gate|up|down)", ("expert", None, ANY)),)
 
 
 def built_in(mesh: Mesh, keys: str | None = None) -> list[tuple[str, tuple]]:
-  """The rules for a mesh: none of them where nothing is split. `keys` as in `read`."""
+  """The rules for a mesh: none of them where nothing is split. `keys` as in `parse_rules`."""
   if mesh.size == 1:
     return []
   of_sequence = (QUERIES, ("key|value", (BATCH, keys, ANY, ANY)), LOOKED_UP)
   return [LAYERS, CONVOLUTIONS, *of_sequence * ("sequence" in mesh.shape), *EXPERTS * ("expert" in mesh.shape)]
 
 
-def read(lines: Sequence, mesh: Mesh, keys: str | None = None) -> list[tuple[str, tuple]]:
+def parse_rules(lines: Sequence, mesh: Mesh, keys: str | None = None) -> list[tuple[str, tuple]]:
   """Parses the user's rules (patterns are checked later), followed by the built-in ones.
 
   Args:
@@ -76,7 +76,7 @@ def read(lines: Sequence, mesh: Mesh, keys: str | None = None) -> list[tuple[str
 
 
 def constrained(rules: Sequence[tuple[str, tuple]], mesh: Mesh) -> contextlib.AbstractContextManager:
-  """Context in which the outputs of modules get sharding constraints by `rules`, of `read`."""
+  """Context in which the outputs of modules get sharding constraints by `rules`, of `parse_rules`."""
   if not rules:
     return contextlib.nullcontext()
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from zoo.sharding.rules import Row, read, report, rules_on
+from zoo.sharding.rules import Row, parse_strategy, report, rules_on
 from zoo.tree import matches
 
 LARGE = 2**20  # Bytes of an array that every device has whole, above which it is pointed out.
@@ -44,7 +44,7 @@ def explain(state: Any, strategy: str | Sequence, mesh: Mesh) -> str:
   sums.append(["together", size(sum(row.bytes for row in rows)), size(sum(row.bytes_per_device for row in rows))])
   report_lines += _aligned([["part of the state", "in all", "on a device"], *sums])
 
-  _, rest = read(strategy, names, mesh)
+  _, rest = parse_strategy(strategy, names, mesh)
   unused = [pattern for pattern, _ in rules_on(mesh, rest) if not any(matches(pattern, name) for name in names)]
   if unused:
     report_lines += ["", f"Patterns of '{rest}' that no parameter has: {', '.join(unused)}"]

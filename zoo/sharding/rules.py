@@ -75,7 +75,7 @@ def placements(tree: Any, strategy: str | Sequence, mesh: Mesh) -> dict[str, Pla
   shapes = {path_name(path): tuple(x.shape) for path, x in jax.tree_util.tree_leaves_with_path(tree)}
   prefix = "params/" if isinstance(tree, Mapping) and "params" in tree else ""
   params = {name.removeprefix(prefix): shape for name, shape in shapes.items() if name.startswith(prefix)}
-  lines, rest = read(strategy, list(params), mesh)
+  lines, rest = parse_strategy(strategy, list(params), mesh)
   placed = {name: place(name, shape, lines, rest, mesh) for name, shape in params.items()}
 
   def follow(name: str, shape: tuple[int, ...]) -> Placement:
@@ -90,7 +90,7 @@ def placements(tree: Any, strategy: str | Sequence, mesh: Mesh) -> dict[str, Pla
   return {name: follow(name, shape) for name, shape in shapes.items()}
 
 
-def read(strategy: str | Sequence, names: list[str], mesh: Mesh) -> tuple[list[tuple[str, tuple]], str]:
+def parse_strategy(strategy: str | Sequence, names: list[str], mesh: Mesh) -> tuple[list[tuple[str, tuple]], str]:
   """Parses a strategy -> (the user's rules, validated; the built-in strategy for the rest)."""
   entries = [strategy] if isinstance(strategy, str) else list(strategy)
   rest = "replicated"

@@ -142,7 +142,7 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
     param_shapes, outputs = shapes_and_outputs(init_params, key)
   except TooLong as error:
     raise UserError(_too_long(error, resolve(config.data), records.info)) from error
-  rules = activations.read(config.activations, mesh, attention.keys)
+  rules = activations.parse_rules(config.activations, mesh, attention.keys)
   activations.check(rules, len(config.activations), outputs, mesh)
   rule = update_rule(config, param_shapes)
 
@@ -160,7 +160,7 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
   counted, kept_of = (blank(one, carry_of(shapes), frozen.shapes) for one in (objective, on_devices))
   counted_loss = lambda params, batch: counted.loss(params, augmented(key, batch), key)
   counted_step = train_step(counted_grad, draw, rule, tracing)
-  attention.found.clear()  # An objective may have looked at shapes, of other rows than a step's.
+  attention.reasons.clear()  # An objective may have looked at shapes, of other rows than a step's.
   return Experiment(
     model=model,
     attending=attending,

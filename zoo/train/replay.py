@@ -74,7 +74,7 @@ def replay(path: str | os.PathLike, made: Any, mesh: Any, folder: str | os.PathL
   before = [n for n in saved if n < step]
   start = max(before) if before else min(saved, default=0)
   if saved:
-    state = manager.read(
+    state = manager.read_state(
       epath.Path(folder) / str(start), jax.tree.map(lambda x, s: x.update(sharding=s), made.shapes, made.placed)
     )
   else:

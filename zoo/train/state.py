@@ -38,7 +38,7 @@ class UpdateRule(NamedTuple):
 def update_rule(config: Any, params: Any) -> UpdateRule:
   """The rule of a config, for parameters of these shapes. Raises UserError for what does not fit them."""
   settings = without(config.optimizer, *STEP_OPTIONS)
-  registry.check_options(optim.optimizer, settings, "optimizer", given=("params", "steps"))
+  registry.check_options(optim.optimizer, settings, "optimizer", supplied=("params", "steps"))
   optimizer, learning_rate = optim.optimizer(params, config.steps, **settings)
   jax.eval_shape(learning_rate, jnp.zeros((), jnp.int32))  # Numbers that no step can count to are refused here.
   patterns = {name: settings.get(name, ()) for name in ("trainable", "freeze")}

@@ -105,7 +105,7 @@ def program(
   offers = {"by_row": by_row, "frozen": made.frozen.models, **made.offers}
   objective = registry.build("objectives", options, on_mesh(attending, mesh), offers=offers)
   augmented = augment(config.data.get("augment", ()), made.model.preprocessing.get("image"))
-  rules = [] if alone else activations.read(config.activations, mesh, notes.keys)
+  rules = [] if alone else activations.parse_rules(config.activations, mesh, notes.keys)
   grad, modules = value_and_grad(objective, reduced.accumulate), dict[str, tuple]()
 
   def init(rng, batch):

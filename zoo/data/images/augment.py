@@ -121,7 +121,7 @@ def _step(options: Mapping[str, Any]) -> Callable[[jax.Array, Batch], Batch]:
   chance = 1.0 if function is mixup else options.pop("p", CHANCE.get(name, 1.0))  # Which mixup has no use for.
   if not isinstance(chance, int | float) or not 0 <= chance <= 1:
     raise UserError(f"augment: {name}.p is {chance!r}. It must be a number from 0 to 1.")
-  check_options(function, options, name, given=["rng", "batch" if function is mixup else "image"])
+  check_options(function, options, name, supplied=["rng", "batch" if function is mixup else "image"])
   for option, value in options.items():
     _check(f"augment: {name}.{option}", option, value)
   if function is mixup:
