@@ -95,7 +95,7 @@ RANGES = {"scale": 1.0, "ratio": math.inf}  # Options that are drawn from a rang
 
 
 def _check(what: str, option: str, value: Any) -> None:
-  """UserError for a number, or a range of them, that no image can be changed by."""
+  """UserError for an option out of range."""
   is_number = lambda x: isinstance(x, int | float) and not isinstance(x, bool)
   if option in RANGES:
     most = RANGES[option]

@@ -59,12 +59,12 @@ def color(
 
 
 def grayscale(rng: jax.Array, image: jax.Array) -> jax.Array:
-  """Takes the colour away; by default of a tenth of the images."""
+  """Converts to grayscale; by default a tenth of the images."""
   return jnp.broadcast_to(luminance(image)[..., None], image.shape)
 
 
 def invert(rng: jax.Array, image: jax.Array) -> jax.Array:
-  """White becomes black; by default of a tenth of the images."""
+  """Inverts colours; by default a tenth of the images."""
   return -image
 
 

@@ -44,7 +44,7 @@ TURNS = {
 
 @contextlib.contextmanager
 def as_bad_record(what: str) -> Generator[None]:
-  """What Pillow raises, as one line about `what`."""
+  """Converts Pillow's exceptions to a BadRecord about `what`, in one line."""
   try:
     yield
   except (MemoryError, UserError):  # Of this machine, not of the image; or told already.
@@ -117,7 +117,7 @@ def plain(picture: Image.Image, draft: tuple[int, int] | None = None) -> Image.I
 
 
 def in_8_bits(picture: Image.Image) -> Image.Image:
-  """An image of any mode as RGB, or RGBA where it has transparent parts, turned no way."""
+  """An image of any mode as RGB, or RGBA if it has transparency, without rotation."""
   picture.load()
   mode, key = picture.mode, picture.info.get("transparency")
   if mode == "F" or mode == "I" and picture.format not in ("PNG", "PPM"):  # Those two hold 16 bits at most.
@@ -142,7 +142,7 @@ def in_8_bits(picture: Image.Image) -> Image.Image:
 
 
 def _orientation(picture: Image.Image) -> int | None:
-  """The EXIF orientation, 1 to 8; None where there is none, or none that can be read, as of viewers."""
+  """The EXIF orientation, 1 to 8; None if it is missing or unreadable."""
   try:
     return picture.getexif().get(ExifTags.Base.Orientation)
   except Exception:  # Likewise of EXIF that is damaged.

@@ -19,7 +19,7 @@ def shift(rng: jax.Array, image: jax.Array, *, pixels: int = 4, fill: str = "edg
 
 
 def flip(rng: jax.Array, image: jax.Array) -> jax.Array:
-  """Swaps left and right; by default of half the images."""
+  """Flips horizontally; by default half of the images."""
   return image[:, :, ::-1]
 
 

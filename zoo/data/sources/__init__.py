@@ -1,4 +1,4 @@
-"""Where raw examples come from.
+"""Sources of raw examples.
 
 `tfds:NAME`, `text:GLOB`, `jsonl:GLOB`, `images:FOLDER`, `coco:FOLDER`, `webdataset:GLOB.tar`.
 
@@ -19,7 +19,7 @@ from zoo.data.sources.files import read_part, status
 from zoo.errors import UserError, shown
 from zoo.storage import is_remote
 
-# What is wrong with a path on every host and in every run alike.
+# Errors of a path that recur on every host and in every run.
 NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -27,8 +27,8 @@ class Source:
   """Random access to raw examples: `len(source)`, `source[i] -> dict` (images as encoded bytes).
 
   Attributes:
-    name: what a message calls it, e.g. `tfds:emoji[train]`.
-    fingerprint: a text that changes when the examples may have changed; None if unknown (then nothing is cached).
+    name: its name in messages, e.g. `tfds:emoji[train]`.
+    fingerprint: a str that changes when the examples may have changed; None if unknown (then nothing is cached).
     class_names: field -> names of its classes, where the source knows them.
     broken: record -> what is wrong with it, of those that are known to be bad before they are read.
     bad: what is wrong with the records that were left out when the source was opened.
@@ -48,7 +48,7 @@ class Source:
     raise NotImplementedError
 
   def where(self, index: int) -> str:
-    """What a message calls a record: its file, and its key or place there."""
+    """A record's name in messages: its file, and its key or position there."""
     return f"{self.name}, record {index}"
 
 
@@ -67,7 +67,7 @@ def open_source(source: str, split: str = "train", data_dir: str | None = None) 
 
 
 def stamp(files: Iterable[str | os.PathLike]) -> str:
-  """A fingerprint of files: their places, sizes and times of change."""
+  """A fingerprint of files: their paths, sizes and modification times."""
   digest, files = hashlib.blake2b(digest_size=16), list(files)
   with ThreadPoolExecutor(os.cpu_count()) as pool:
     states = pool.map(status, files) if any(map(is_remote, files)) else map(status, files)
@@ -105,7 +105,7 @@ def json_object(content: bytes, what: str) -> dict[str, Any]:
 
 
 def json_value(content: bytes, what: str) -> Any:
-  """What JSON in UTF-8 says; BadRecord, which begins with `what`, if it is none, or holds half of a character."""
+  """Parses JSON in UTF-8; BadRecord, which begins with `what`, if it is invalid or holds a lone surrogate."""
   try:
     value = json.loads(content.decode("utf-8-sig"))
     if b"\\u" in content:  # Only an escape can be one of the two halves that some characters are written as.

@@ -117,7 +117,7 @@ def _are_objects(value: Any) -> bool:
 
 
 def _finder(table: Place, files: list[str]) -> Callable[[str], Place]:
-  """Where images lie: the first of the usual places that has one of the first few."""
+  """Finds the image folder: the first usual one that holds one of the first few images."""
   split = table.name.removesuffix(".json").removeprefix("captions_")
   bases = [table.parent, table.parent.parent]
   folders = [base / part for part in (split, f"images/{split}", "images", ".") for base in bases]

@@ -1,4 +1,4 @@
-"""Files of data here and in buckets (`gs://BUCKET/shards/*.tar`, by fsspec): listed, read whole or in part."""
+"""Local and remote data files (`gs://BUCKET/shards/*.tar`, by fsspec): listing, full and partial reads."""
 
 import contextlib
 import glob
@@ -18,7 +18,7 @@ Place = Path | epath.Path
 
 
 def at(path: str | os.PathLike) -> Place:
-  """A path to work with; UserError for a bucket that nothing here can open."""
+  """A local or remote path object; UserError for a bucket whose filesystem is not installed."""
   return as_path(path) if is_remote(path) else Path(path)
 
 
@@ -54,7 +54,7 @@ def read_part(path: str | os.PathLike, start: int = 0, size: int | None = None) 
 
 @contextlib.contextmanager
 def opened(path: str | os.PathLike) -> Generator[BinaryIO]:
-  """A file to be read from its beginning to its end."""
+  """Opens a file for sequential reading."""
   if not is_remote(path):
     with open(path, "rb") as file:
       yield file
@@ -66,7 +66,7 @@ def opened(path: str | os.PathLike) -> Generator[BinaryIO]:
 
 
 def status(path: str | os.PathLike) -> tuple[int, str]:
-  """The size of a file, and a text that changes when it changes. OSError if it is not there."""
+  """The size of a file, and a version str that changes with it. OSError if it is not there."""
   if not is_remote(path):
     state = os.stat(path)
     return state.st_size, str(state.st_mtime_ns)
@@ -83,7 +83,7 @@ def _remote(path: str | os.PathLike) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def _as_os_error() -> Generator[None]:
-  """What the libraries of buckets raise, as OSError."""
+  """Converts exceptions of remote filesystems to OSError."""
   try:
     yield
   except (OSError, UserError, MemoryError):

@@ -33,7 +33,7 @@ BESIDE = (".txt", ".json")
 
 
 class Entry(NamedTuple):
-  """An image file and what is known about it."""
+  """An image file and its fields."""
 
   path: str
   fields: dict[str, Any] | None = None  # None: they are in a file beside it.
@@ -121,7 +121,7 @@ def _with_file(folder: Place, file: str, is_there: bool) -> Entry:
 
 
 def _beside(image: Place) -> dict[str, Any]:
-  """What the .txt and .json of an image's name say about it."""
+  """Fields from the .txt and .json beside an image."""
   fields: dict[str, Any] = {}
   if image.with_suffix(".json").is_file():
     fields |= json_object(read_file(image.with_suffix(".json")), str(image.with_suffix(".json")))
@@ -132,7 +132,7 @@ def _beside(image: Place) -> dict[str, Any]:
 
 
 def _table(folder: Place) -> Place | None:
-  """The table of a folder: in it, or, if it is that of a split, beside it."""
+  """The table of a folder: in it, or, for a split's folder, beside it."""
   folders = [folder, folder.parent] if folder.name in SPLIT_FOLDERS else [folder]
   return next(
     (folder_path / name for folder_path in folders for name in TABLES if (folder_path / name).is_file()), None
@@ -201,7 +201,7 @@ def _lines(table: Place) -> list[tuple[int, bytes | dict[str, Any]]]:
 
 def _row(table: Place, number: int, row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
   """The image that a row of a table names, relative to the table and beside it, and the row's other fields."""
-  if None in row:  # csv keeps there what is behind the last column.
+  if None in row:  # csv keeps there the fields after the last column.
     raise BadRecord(f"{table} line {number} has more fields than there are columns. Put texts with commas in quotes.")
   field = next((name for name in FILE_FIELDS if isinstance(row.get(name), str) and row[name]), None)
   if field is None:

@@ -30,7 +30,7 @@ _MOST_NAMES = 10**6
 
 
 def take(split: str, examples: Callable[[str], Any], what: str, hint: str = "") -> list[Any]:
-  """The slices that `split` names, one a term.
+  """The slices that `split` names, one per term.
 
   Args:
     split: in TFDS's syntax.
@@ -112,7 +112,7 @@ def files_of_split(where: str, name: str, data_dir: str | None, endings: tuple[s
 
 
 def is_hidden(file: str) -> bool:
-  """Whether a path is what a system leaves beside files: .git, .DS_Store, AppleDouble's ._name, __MACOSX."""
+  """Whether a path is hidden or left by an operating system: .git, .DS_Store, AppleDouble's ._name, __MACOSX."""
   return any(part.startswith(".") or part == "__MACOSX" for part in file.split(os.sep) if part not in (".", ".."))
 
 
@@ -140,12 +140,12 @@ def braces(pattern: str) -> list[str]:
 
 
 def by_hash(names: Iterable[str]) -> list[str]:
-  """`names` in the order of their hashes: shuffled, and the same everywhere."""
+  """`names` sorted by hash: a shuffle that is the same on every machine."""
   return sorted(names, key=lambda name: hashlib.blake2b(os.fsencode(name), digest_size=16).digest())
 
 
 def hash_order(file: str, count: int) -> np.ndarray:
-  """A random-looking uint64 for each of the `count` examples of a file, to sort them by."""
+  """Pseudo-random uint64 sort keys of the `count` examples of a file."""
   seed = int.from_bytes(hashlib.blake2b(os.fsencode(file), digest_size=8).digest(), "little")
   x = np.arange(count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)  # SplitMix64, which wraps.
   x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -106,7 +106,7 @@ def _builder(where: str, data_dir: str | None) -> Any:
 
 
 def _prepare(builder: Any, where: str) -> None:
-  """Prepares a dataset in place; several processes of one machine wait for the first."""
+  """Prepares a dataset in place; other processes of the machine wait for the first."""
   import tensorflow_datasets as tfds
 
   by_tfds = type(builder).__module__.startswith("tensorflow_datasets.")
@@ -137,7 +137,7 @@ def _needs_tensorflow(where: str, path: str | None) -> str:
 
 @contextlib.contextmanager
 def _quiet():
-  """TFDS and absl say nothing: what a user must know comes as UserError."""
+  """Silences TFDS and absl: what a user must know comes as UserError."""
   import tensorflow_datasets as tfds
   from absl import logging
 

@@ -118,7 +118,7 @@ class WebDataset(Source):
 
 
 def _parts(path: Place, members: list[Member]) -> list[bytes]:
-  """What members hold: read at once where they are next to each other, as those of an example mostly are."""
+  """Contents of members, in one read where they are adjacent, as those of an example mostly are."""
   start, end = min(member.start for member in members), max(member.start + member.size for member in members)
   if end - start > sum(member.size + _BETWEEN for member in members):
     return [read_part(path, member.start, member.size) for member in members]
@@ -201,7 +201,7 @@ def _listed(path: Place) -> Iterable[Member]:
 
 
 def _without_loose(groups: Mapping[str, list[Member]]) -> dict[str, list[Member]]:
-  """The examples among the members of each key."""
+  """The groups of members that are examples, without stray files."""
   groups = {key: group for key, group in groups.items() if "." in group[0].name.rpartition("/")[2]}
   holding = lambda kinds: {key for key, group in groups.items() if any(_ending(member) in kinds for member in group)}
   example_keys = holding(IMAGES) or holding((*TEXTS, "json"))
@@ -216,12 +216,12 @@ def _without_loose(groups: Mapping[str, list[Member]]) -> dict[str, list[Member]
 
 
 def _form(key: str) -> str:
-  """What keys that are numbered or named alike have in common: `part/00012` and `part/7` are `a/0`."""
+  """The shape of a key, without its numbers and names: `part/00012` and `part/7` are `a/0`."""
   return re.sub(r"[^\W\d]+", "a", re.sub(r"\d+", "0", key))
 
 
 def _doubled(group: list[Member]) -> str | None:
-  """What is wrong with the members of a key that are more than one example has."""
+  """Describes members of one key with the same ending; None if there are none."""
   endings: dict[str, Member] = {}
   for member in group:
     ending = "image" if _ending(member) in IMAGES else _ending(member)
@@ -240,6 +240,6 @@ def _ending(member: Member) -> str:
 
 
 def _key(name: str) -> str:
-  """What the members of an example share: the path up to the first dot of the file's name."""
+  """The key of an example's members: the path up to the first dot of the file's name."""
   folder, slash, file = name.rpartition("/")
   return folder + slash + file.partition(".")[0]

@@ -1,4 +1,4 @@
-"""What a tokenizer is, and the two kinds: byte pairs on tiktoken, and all that the `tokenizers` package runs.
+"""The tokenizer interface and its two backends: byte pairs by tiktoken, everything else by the `tokenizers` package.
 
 tiktoken is several times faster than `tokenizers` at byte pairs, and both give the same ids.
 """
@@ -19,7 +19,7 @@ GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?
 
 
 def check_text(text: Any, what: str = "A text") -> None:
-  """UserError for what is no text: no str, or half a character, as JSON holds that was cut within an emoji.
+  """UserError unless `text` is a str without lone surrogates, which occur in JSON that was cut within an emoji.
 
   `tokenizers` refuses a lone surrogate as transformers does, tiktoken takes U+FFFD for it: here all refuse.
 
@@ -130,7 +130,7 @@ class Tokenizer:
     raise NotImplementedError
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-    """The same as encoding one by one, on all cores."""
+    """Encodes several texts, on all cores."""
     return [self.encode(text) for text in texts]
 
   def decode(self, ids: Iterable[int] | np.ndarray, *, special: bool = True) -> str:
@@ -156,7 +156,7 @@ class Tokenizer:
     return starts
 
   def changed(self, **attributes: Any) -> Self:
-    """The same with other attributes. Another process that it is sent to opens what its name names."""
+    """A copy with other attributes. Unpickling reopens the tokenizer by its name."""
     copied = object.__new__(type(self))
     copied.__dict__.update(self.__dict__, **attributes)
     return copied
@@ -165,7 +165,7 @@ class Tokenizer:
     return self.name
 
   def __reduce__(self) -> tuple:
-    return type(self).opener, (self.name,)  # Other processes open it themselves.
+    return type(self).opener, (self.name,)  # Unpickling opens it by name.
 
   def _decode(self, ids: list[int], special: bool) -> str:
     raise NotImplementedError

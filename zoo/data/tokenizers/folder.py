@@ -65,7 +65,7 @@ def from_folder(folder: Path) -> Tokenizer:
 
 
 def has_tokenizer(folder: Path) -> bool:
-  """Whether a folder holds a file that a tokenizer can be made of."""
+  """Whether a folder holds the files of a tokenizer."""
   return any((folder / name).is_file() for name in (FAST, "vocab.txt", "vocab.json"))
 
 
@@ -86,7 +86,7 @@ class Published(Pieces):
 
 
 def guessed_roles(backend: Any) -> dict[str, int | None]:
-  """Special tokens known by the names that are in use."""
+  """Special tokens guessed by their common names."""
   spellings = {role: [f"[{role.upper()}]", f"<{role}>", f"<|{role}|>"] for role in ROLES}
   spellings["eos"] += ["</s>", "<|endoftext|>", "<|end|>"]
   spellings["bos"] += ["<s>", "<|startoftext|>", "<|begin|>"]
@@ -97,7 +97,7 @@ def guessed_roles(backend: Any) -> dict[str, int | None]:
 
 
 def _kind(folder: Path, config: Mapping[str, Any], model: Mapping[str, Any]) -> Kind | None:
-  """By the class that the folder names, else by its model, else by what is in its vocabulary."""
+  """The tokenizer kind: by the folder's tokenizer class, else its model type, else its vocabulary."""
   name = config.get("tokenizer_class")
   if isinstance(name, str) and name not in ("PreTrainedTokenizerFast", "TokenizersBackend"):
     return KINDS.get(OF_CLASS.get(name.removesuffix("Fast").removesuffix("Tokenizer"), ""))
@@ -166,7 +166,7 @@ def _settings(kind: Kind, config: Mapping[str, Any], folder: Path) -> dict[str, 
 
 
 def _signs(config: Mapping[str, Any]) -> dict[str, str]:
-  """role -> its sign, as the folder names it."""
+  """role -> its token, as the folder names it."""
   contents = {role: _content(config.get(f"{role}_token")) for role in (*ROLES, "unk")}
   return {role: content for role, content in contents.items() if content is not None}
 
@@ -177,7 +177,7 @@ def _content(token: Any) -> str | None:
 
 
 def _add(backend: Any, folder: Path, config: Mapping[str, Any], signs: Mapping[str, str]) -> None:
-  """Adds the tokens that are not in the vocabulary, and tells the backend which are special."""
+  """Adds the tokens that are not in the vocabulary, and marks special ones."""
   from tokenizers import AddedToken
 
   properties: dict[str, AddedToken] = {}
@@ -220,7 +220,7 @@ def _added(entry: Mapping[str, Any]) -> Any:
 
 
 def _max_length(config: Mapping[str, Any], model: Mapping[str, Any], tokenizer: Tokenizer) -> int | None:
-  """What the folder says of its tokenizer, else the positions that its model has."""
+  """The tokenizer's model_max_length, else the model's number of positions."""
   max_length = config.get("model_max_length")
   if isinstance(max_length, int | float) and not isinstance(max_length, bool) and max_length >= 1:
     return int(max_length) if max_length < NONE else None

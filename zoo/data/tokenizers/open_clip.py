@@ -27,7 +27,7 @@ def is_open_clip(folder: pathlib.Path) -> bool:
 
 
 def whitespace(text: str) -> str:
-  """Entities resolved, blanks made one.
+  """Unescapes HTML entities and collapses whitespace.
 
   >>> whitespace("a &amp;  b ")
   'a & b'
@@ -36,12 +36,12 @@ def whitespace(text: str) -> str:
 
 
 def lower(text: str) -> str:
-  """And in lower case."""
+  """As `whitespace`, then lower case."""
   return whitespace(text).lower()
 
 
 def canonicalize(text: str) -> str:
-  """And without punctuation, as SigLIP reads texts.
+  """As `lower`, without punctuation, as SigLIP reads texts.
 
   >>> canonicalize("A_cat, sleeping.")
   'a cat sleeping'

@@ -1,4 +1,4 @@
-"""Tokenizers like others, but for one step of theirs."""
+"""Variants of a tokenizer that differ in one step."""
 
 import threading
 from typing import Any
@@ -8,7 +8,7 @@ from zoo.errors import UserError
 
 
 def lower_cased(tokenizer: Tokenizer) -> Tokenizer:
-  """The same that makes lower case of a text before all else; special tokens in it stay as they are."""
+  """A copy that lower-cases texts first; special tokens in them stay as they are."""
   from tokenizers import normalizers
 
   backend = _copy(tokenizer)
@@ -18,7 +18,7 @@ def lower_cased(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def without_special(tokenizer: Tokenizer) -> Tokenizer:
-  """The same that puts no special tokens around a text."""
+  """A copy that adds no special tokens."""
   backend = _copy(tokenizer)
   backend.post_processor = None
   return tokenizer.changed(backend=backend, _lock=threading.Lock())
