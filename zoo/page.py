@@ -94,7 +94,7 @@ class Updates:
 
   Args:
     folder: of the run.
-    note: is told why a page could not be written: no run should end over its page.
+    note: called with the reason if a page cannot be written: no run should end over its page.
   """
 
   def __init__(self, folder: Any, note: Callable[[str], Any]):

@@ -87,7 +87,7 @@ def local_copy(path: str | os.PathLike) -> Generator[pathlib.Path]:
 def replacing(path: str | os.PathLike) -> Generator[pathlib.Path]:
   """Atomic write: a temporary path beside `path`, renamed to `path` when the block succeeds, else removed.
 
-  For a file in a bucket it is here, and sent there when the block ends well: buckets show an object once it is whole.
+  For a file in a bucket it is local, and uploaded when the block succeeds: a bucket shows only complete objects.
 
   Raises:
     UserError: the disk is full, or the folder may not be written to. `path` is then what it was.

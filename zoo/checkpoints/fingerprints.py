@@ -27,7 +27,7 @@ def fingerprints(tree: Any) -> dict[str, int]:
       sums_by_path[path_name(path)] = int(_sum(np, np.asarray(leaf)))
   for named in groups.values():
     names, arrays = zip(*named, strict=True)
-    # One vector, which every host has whole.
+    # One vector, replicated on every host.
     mesh = next((x.sharding.mesh for x in arrays if isinstance(x.sharding, NamedSharding)), None)
     whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     sums = jax.jit(_sums, out_shardings=whole)(arrays)

@@ -52,7 +52,7 @@ class Checkpoints:
     keep: how many of the newest to keep.
     best: name of the metric whose best checkpoint is kept too, e.g. `eval/retrieval/r1`.
     best_mode: "max" or "min": what is best.
-    note: told which checkpoint is damaged, and which one is used.
+    note: called with messages about damaged checkpoints and the one used instead.
     check: called before a checkpoint is written; raises if this must not be.
 
   Beside these stays the last one that was restored, until a later one is: it is known to be good.

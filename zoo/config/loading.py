@@ -156,7 +156,7 @@ def differences(old: Section, new: Section) -> list[str]:
 def check_same_run(config: Section, folder: str | os.PathLike) -> None:
   """UserError if the folder holds a run begun with another model, objective, optimizer, seed or batch size.
 
-  Or a model that is no run's: it would be in the way when training has ended.
+  Or an exported model without a run, which the end of training would overwrite.
   """
   folder = as_path(folder)
   if not (folder / "config.json").exists():

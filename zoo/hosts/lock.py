@@ -38,7 +38,7 @@ class RunLock:
     folder: of the run; made if it is not there.
     patience: seconds to wait for a job there to end, as hosts do that have lost another one, and for a drive to show
       what another host has written.
-    note: is told whom it waits for.
+    note: called with the owner of the lock while it waits.
 
   Raises:
     UserError: another job is at work there, the folder may not be written to, or the hosts do not share it. All hosts

@@ -133,7 +133,7 @@ class Preemption:
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # As in the background of a script: not for us.
       del handlers[signal.SIGINT]
     self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
-    # Handlers wait for the main thread to be back from what it has called; this is told at once.
+    # Signal handlers run only when the main thread is back in Python; the wake-up file descriptor is written at once.
     reading, self._writing = os.pipe()
     os.set_blocking(self._writing, False)
     self._other = signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)

@@ -18,7 +18,7 @@ TICK = 5.0  # Seconds between two looks at the clock.
 class Watchdog:
   """Watchdog thread: when progress stops, dumps the stack of every thread and exits the process (TRY_AGAIN).
 
-  Time in which the whole process was stopped (SIGSTOP, a machine that is moved) does not count. Where something holds
+  Time during which the process was stopped (SIGSTOP, a machine that is moved) does not count. Where something holds
   Python's lock, so that no thread of Python runs, the C thread of faulthandler does the same after twice the time, with
   status 1; it counts every second.
 

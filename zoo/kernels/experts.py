@@ -90,5 +90,5 @@ def own_experts(x, chosen, weights, gate, up, down, activate, *, first, casts=(N
   rows = jnp.where(mine[:, None], look_up(each, token), 0)
   h = activate(ragged_dot(rows, gate, sizes, cast=casts[0])) * ragged_dot(rows, up, sizes, cast=casts[1])
   y = multiply(ragged_dot(h, down, sizes, cast=casts[2]), weights.reshape(-1)[order][:, None])
-  # What stands behind the last group is nobody's, whatever a platform writes there.
+  # Rows after the last group belong to no expert, whatever a platform writes there.
   return add_rows(jnp.where(mine[:, None], y, 0), token, batch * length).reshape(x.shape)

@@ -55,7 +55,7 @@ def on_mesh(run: Callable, mesh: Mesh, query, key, value, *others: tuple[Any, An
   rows, heads = rows_and_heads(query, key, mesh)
   query_spec, key_spec = P(rows, length, heads, None), P(rows, None, heads, None)
   in_specs = (query_spec, key_spec, key_spec, *(place for _, place in others))
-  # It cannot be checked that a kernel gives what it says on every device: there is no rule for those.
+  # check_vma=False: there is no replication rule for kernels.
   per_device = jax.shard_map(run, mesh=mesh, in_specs=in_specs, out_specs=query_spec, check_vma=False)
   return per_device(query, key, value, *(array for array, _ in others))
 

@@ -75,7 +75,7 @@ def ring(query, key, value, visibility, bias, scale, mesh: Mesh, *, block: int =
   turns = Turns(visibility.rule, scale, keys, size, devices, alike)
 
   def on_devices(function: Callable, in_specs: tuple, out_specs: tuple) -> Callable:
-    # Nothing differentiates through it, so nobody needs to know what is alike on which device.
+    # Nothing differentiates through it (custom_vjp), so replication need not be tracked.
     return jax.shard_map(function, mesh=mesh, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
   forward = on_devices(turns.forward, (specs, of_marks), (lies, sums))

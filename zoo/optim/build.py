@@ -63,7 +63,7 @@ def optimizer(
       patterns that match multiply. A list of factors gives one to every layer of a scanned stack.
     trainable: patterns of the only arrays to be trained (feature extraction); empty for all.
     freeze: patterns of arrays that stay as they are (a locked tower). No state is kept for them.
-    groups: parameters with an optimiser of their own, e.g. those of a second player: mappings of "params", a list of
+    groups: parameter groups with their own optimiser, e.g. those of a second player: mappings of "params", a list of
       patterns, and of what differs among name, learning_rate, schedule, warmup_steps, end, weight_decay, decay,
       clip_norm, multipliers and options of the optimiser. A parameter belongs to the first group that matches it.
       The norms of groups are clipped one by one; the learning rate that is returned is that of the rest.

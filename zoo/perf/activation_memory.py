@@ -20,7 +20,7 @@ def saved_activation_bytes(
   do not count, nor what is computed from them alone, as a copy in bfloat16; neither does the batch.
 
   Args:
-    params, batch: shapes; the batch whole.
+    params, batch: shapes; the full batch.
     rng: draws what training draws.
     accumulate: in how many parts the batch goes through the model. One part waits at a time.
   """

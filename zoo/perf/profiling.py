@@ -21,7 +21,7 @@ def parse_steps(text: str, steps: int) -> tuple[int, int]:
 
   Args:
     text: what the user wrote.
-    steps: of the whole run.
+    steps: of the run.
 
   Raises:
     UserError: it is no such pair, or ends beyond the run.
@@ -43,10 +43,10 @@ class Profile:
   Args:
     wanted: (first, last); None: nothing.
     folder: of the run; may be in a bucket.
-    done: steps done before. A run that goes on behind the first step to profile records nothing.
-    speed: is told what is no training.
-    note: is told where the profile is, and what is in it.
-    other: a context for what is no step and may take longer, `Watchdog.other`.
+    done: steps done before. A run resumed after the first step to profile records nothing.
+    speed: gets the time that is not training.
+    note: called with the profile's folder and summary.
+    other: a context for work that is not a step and may take longer, `Watchdog.other`.
   """
 
   def __init__(

@@ -14,7 +14,7 @@ class CompiledSteps:
 
   Args:
     step: (state, batch, ...) -> a tuple, from `jax.jit`.
-    speed: is told what is compilation, what is dispatch and what is waiting for devices.
+    speed: gets the time of compilation, of dispatch and of waiting for devices.
   """
 
   def __init__(self, step: Any, speed: Speed):

@@ -71,7 +71,7 @@ class Speed:
 def amounts(batch: Mapping[str, Any], hosts: int = 1) -> dict[str, float]:
   """Units of work in a batch: examples where there are images, else tokens, of inputs and targets.
 
-  Padding is no token. Of batches in parts this host sees its own, and takes the others to be like it.
+  Padding does not count. Where hosts read parts of a batch, the others' parts are assumed to be like this host's.
 
   Args:
     batch: arrays of this host; `valid` and `target_valid`, where it has them, tell what is real.

@@ -32,7 +32,7 @@ class Plan:
 
   Attributes:
     target, chips, mesh: as asked for; how many; name of an axis -> its size.
-    parameters: how many numbers.
+    parameters: their count.
     state: part of the train state -> its bytes on a chip. batch: bytes of a batch on a chip.
     padding: bytes on a chip that state and batch take more than their numbers do.
     temporary: bytes on a chip of everything between two states: activations, gradients, copies. None if it did not fit.

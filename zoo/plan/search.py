@@ -61,7 +61,7 @@ def search(
   Args:
     config: as `train.py` has it.
     target: "auto", for DEFAULT, or "auto:" and a target of `zoo.plan.compile.plan`.
-    note: is told what is tried.
+    note: called with each candidate.
     make: `plan`.
 
   Returns:

@@ -53,7 +53,7 @@ def parse_rules(lines: Sequence, mesh: Mesh, keys: str | None = None) -> list[tu
   Args:
     lines: [pattern, placement] each, the first match wins. A pattern is of a module's path. A placement names for the
       first dimensions of what the module returns a mesh axis, a list of axes, "batch" (the axes that split rows), None
-      (whole) or "any" (as XLA likes); the other dimensions are as XLA likes.
+      (replicated) or "any" (XLA's choice); the other dimensions are XLA's choice.
     mesh: its axes may be named.
     keys: the axis over which keys and values are split, of `zoo.kernels.Notes`; None: each device has them all.
 

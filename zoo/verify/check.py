@@ -50,7 +50,7 @@ def before_training(config: Any, made: Experiment, mesh: Mesh, folder: Any, note
 
   Args:
     folder: of the run, an `epath.Path`.
-    note: is told what was verified, or why it could not be.
+    note: called with what was verified, or why it could not be.
 
   Returns:
     what to write to `folder / FILE`; None if it is there or nothing was verified.

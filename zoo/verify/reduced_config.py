@@ -33,7 +33,7 @@ class Reduced(NamedTuple):
 
   Attributes:
     model: the section of that name, in float32.
-    lengths: length of texts -> that to which they are cut.
+    lengths: sequence length -> the length it is cut to.
     image_size: pixels of a side, or None if images stay as they are.
     rows: of a batch.
     accumulate: parts of a batch.
@@ -86,7 +86,7 @@ def lengths_modulus(mesh: Mesh, activations: list) -> int:
 def reductions(config: Any, shapes: Any, batch: Mapping[str, np.ndarray], mesh: Mesh) -> Iterator[Reduced]:
   """Reduced configs, the best first: fewer layers alone, if they are cheap, then whatever is small.
 
-  The last one has the whole model, in float32, and its whole texts.
+  The last one has the full model, in float32, and full sequences.
 
   Args:
     config: as `train.py` has it.
