@@ -1,9 +1,11 @@
-"""A ViT a tenth as large (17 thousand parameters) learns from vit_digits what each of 400 digits looks like to it.
+"""A ViT a ninth as large (19 thousand parameters) learns from vit_digits what 400 digits look like to it.
 
     python train.py --config=configs/vit_digits.py
     python train.py --config=configs/vit_digits_distilled.py
 
-With labels alone, which --config.objective.hard=1.0 leaves:
+About 1 CPU-minute. Seen with --config.seed=0, 1 and 2: 92.9, 91.9 and 92.7 % of the 1,000 test digits; the teacher,
+which saw 4,000 digits with their labels, has 96.2 %. From the labels of the same 400 digits alone: 91.4, 91.3 and
+91.8 %:
 
     python train.py --config=configs/vit_digits_distilled.py --config.objective.hard=1.0 \\
         --config.workdir=runs/vit_digits_alone
