@@ -53,6 +53,18 @@ def test_a_notebook_imports_what_is_public(source):
       assert {alias.name for alias in node.names if alias.name.split(".")[0] == "zoo"} <= PUBLIC
 
 
+PAGES = [page for page in sorted(ROOT.glob("docs/**/*.md")) if "```{code-cell}" in page.read_text()]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+def test_what_an_executed_page_imports_of_the_zoo_is_there(page):
+  cells = re.findall(r"```\{code-cell\} python\n(?::tags:.*\n)?(.*?)```", page.read_text(), re.DOTALL)
+  for node in (node for cell in cells for node in ast.walk(ast.parse(cell))):
+    if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "zoo":
+      for alias in node.names:
+        exec(f"from {node.module} import {alias.name}", {})
+
+
 def test_a_broken_link_a_missing_anchor_and_a_missing_image_are_found(tmp_path):
   (tmp_path / "a.html").write_text(
     '<h1 id="top"></h1><a href="b.html#here"></a><a href="#top"></a><a href="https://x.org/y"></a><img src="c.png">'
