@@ -43,7 +43,7 @@ def shardings(tree: Any, strategy: str | Sequence, mesh: Mesh) -> Any:
   Args:
     tree: arrays or their shapes (`jax.eval_shape`).
     strategy: a name of STRATEGIES, or a list of [pattern, placement], the first match wins. A placement names a mesh
-      axis, a list of axes or None for each of the last dimensions: ["up/kernel", [None, "model"]]; [] replicates. The
+      axis, a list of axes or None for each of the last dimensions: ["up/kernel", [None, "model"]]; [] replicates. A
       strategy's name as the last entry places what no earlier line matched; without one, the rest is replicated.
     mesh: its axes may have any name; the built-in strategies use "data" and "model".
 
