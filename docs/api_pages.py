@@ -6,7 +6,7 @@ import pkgutil
 from pathlib import Path
 from types import ModuleType
 
-import docstrings
+import docstring_markup
 
 import zoo
 
@@ -48,9 +48,9 @@ def glossary() -> str:
   for line in text.partition("\n\n")[0].split("\n")[1:]:
     term, _, meaning = line.strip().partition("  ")
     if meaning:
-      lines += [f"``{term}``", f"  {docstrings.escaped(meaning.strip())}"]
+      lines += [f"``{term}``", f"  {docstring_markup.escaped(meaning.strip())}"]
     else:
-      lines.append(f"  {docstrings.escaped(line.strip())}")
+      lines.append(f"  {docstring_markup.escaped(line.strip())}")
   return "\n".join([*lines, ""])
 
 
@@ -67,7 +67,7 @@ def page_of(room: str, modules: list[str]) -> str:
 def section(module: ModuleType, level: str) -> str:
   """A module: its name, its docstring, its public functions and classes in the order of the file."""
   lines = [title(module.__name__, level)]
-  lines += docstrings.as_rst(inspect.cleandoc(module.__doc__ or "").split("\n"))
+  lines += docstring_markup.as_rst(inspect.cleandoc(module.__doc__ or "").split("\n"))
   for name, member in vars(module).items():
     if name.startswith("_") or getattr(member, "__module__", None) != module.__name__ or not member.__doc__:
       continue

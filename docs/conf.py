@@ -11,7 +11,7 @@ ROOT = HERE.parent
 sys.path[:0] = [str(ROOT), str(HERE)]
 
 import api_pages
-import docstrings
+import docstring_markup
 
 project, author = "flax-zoo", "The flax-zoo authors"
 project_copyright = author
@@ -73,6 +73,6 @@ if "ZOO_MINILM" not in os.environ and not (Path.home() / ".cache/zoo/all-MiniLM-
 
 def setup(app):
   """Called by Sphinx."""
-  app.connect("autodoc-process-docstring", docstrings.process, priority=400)  # Before napoleon.
-  app.connect("autodoc-skip-member", docstrings.skip)
-  app.connect("autodoc-process-signature", docstrings.signature)
+  app.connect("autodoc-process-docstring", docstring_markup.process, priority=400)  # Before napoleon.
+  app.connect("autodoc-skip-member", docstring_markup.skip)
+  app.connect("autodoc-process-signature", docstring_markup.signature)

@@ -16,7 +16,7 @@ def docs():
   """The modules that Sphinx is configured with; they lie beside conf.py."""
   folder = str(Path(__file__).parents[2] / "docs")
   sys.path.insert(0, folder)
-  yield importlib.import_module("api_pages"), importlib.import_module("docstrings")
+  yield importlib.import_module("api_pages"), importlib.import_module("docstring_markup")
   sys.path.remove(folder)
 
 
