@@ -10,6 +10,7 @@ from zoo import compat
 
 POSITIONS = np.array([[0, 1, 2, 3, 0, 1, 2, 3], [4, 5, 6, 7, 8, 9, 10, 11]])
 PAIRS = ("FlaxT5", "FlaxMT5", "FlaxBart", "FlaxMarian", "FlaxWhisper")  # They read one text or sound and write another.
+CROSSING = ("FlaxBert", "FlaxRoberta", "FlaxBart")  # Decoders of these read what an encoder gave.
 SOUNDS = np.random.default_rng(2).normal(size=(2, 5, 16)).astype(np.float32)
 IMAGES = np.random.default_rng(3).normal(size=(3, 3, 12, 12)).astype(np.float32)
 
@@ -21,7 +22,9 @@ def inputs(name):
   texts = text_inputs(*((2, 3, 8) if name.endswith("MultipleChoice") else (2, 8)))
   if name == "FlaxCLIPModel":
     return {**texts, "pixel_values": IMAGES}
-  if any(name.startswith(family) for family in PAIRS) and not name.endswith(("EncoderModel", "CausalLM")):
+  if any(name.startswith(family) for family in PAIRS) and not any(
+    part in name for part in ("EncoderModel", "CausalLM")
+  ):
     answers = {f"decoder_{key}": value for key, value in text_inputs(2, 7, seed=4).items()}
     if "Whisper" in name:
       return {"input_features": SOUNDS, **answers, "decoder_position_ids": POSITIONS[:, :7]}
@@ -29,7 +32,7 @@ def inputs(name):
   if name.startswith(("FlaxBert", "FlaxRoberta", "FlaxXLMRoberta")):
     types = CONFIGS[name].get("type_vocab_size", 2)
     texts["token_type_ids"] = np.random.default_rng(1).integers(0, types, texts["input_ids"].shape)
-  if name.endswith(("CausalLM", "-crossing")):
+  if name.endswith("-crossing") or name.startswith(CROSSING) and name.endswith("CausalLM"):
     rng = np.random.default_rng(6)
     read = {"encoder_hidden_states": rng.normal(size=(2, 5, 12)).astype(np.float32)}
     texts |= read | {"encoder_attention_mask": np.array([[1] * 5, [1] * 3 + [0] * 2])}
