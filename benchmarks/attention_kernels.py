@@ -99,7 +99,7 @@ def compare(case: str, name: str, dtype: str, repeats: int, **sizes: int) -> dic
     reference = jax.tree.map(np.asarray, program(dense_attention, visibility)(whole, weight))
   off = {key: difference(run(arrays, weight), reference) for key, run in programs.items()}
   row: dict[str, Any] = {"case": case, "kernel": name, "off": off[name], "dense off": off["dense"]}
-  reasons = [why for _, why in notes.found if why]
+  reasons = [why for _, why in notes.reasons if why]
   if reasons:
     return row | {"left to dense attention": "; ".join(reasons)}
   turns = {
