@@ -63,7 +63,7 @@ def build(family: str, variant: str | None = None, *, preprocessing: Mapping[str
   )
 
 
-def build_objective(name: str, model: Any, **options: Any) -> Any:
+def build_objective(name: str, model: Any, *, frozen: Mapping[str, Any] | None = None, **options: Any) -> Any:
   """The objective of a config's section `{"name": name, **options}`, for training a model in a loop of your own.
 
   >>> model = build("gpt", vocab_size=11, max_length=8, dim=6, depth=1, num_heads=2)
@@ -76,6 +76,8 @@ def build_objective(name: str, model: Any, **options: Any) -> Any:
   Args:
     name: a file of zoo/objectives, e.g. "causal_lm".
     model: from `build` or `zoo.load`.
+    frozen: models that do not learn, by name, of an objective that has some: {"teacher": model} of `distill`. Their
+      parameters are handed to its loss: `zoo.objectives.objective.Context(frozen={"teacher": params})`.
     **options: arguments of the objective's function.
 
   Returns:
@@ -84,7 +86,7 @@ def build_objective(name: str, model: Any, **options: Any) -> Any:
   Raises:
     UserError: there is no such objective, it takes no such option, or the model cannot be trained with it.
   """
-  return registry.build("objectives", {"name": name, **options}, model)
+  return registry.build("objectives", {"name": name, **options}, model, offers={"frozen": dict(frozen or {})})
 
 
 def _check_sizes(factory: Any, sizes: Mapping[str, Any], family: str) -> None:

@@ -240,6 +240,42 @@ def test_frozen_models_that_are_none_are_refused(folder, entry, message):
     Run(config_of(folder, frozen={"teacher": entry}, objective={"name": "distill"}), 1)
 
 
+def test_a_frozen_model_may_be_a_section_with_options_of_load(folder):
+  changes = distilled(folder)
+  changes["frozen"] = {"teacher": {"source": changes["frozen"]["teacher"], "dtype": "bfloat16"}}
+  frozen = Run(config_of(folder, **changes), 1).made.frozen
+  assert {x.dtype.name for x in jax.tree.leaves(frozen.params)} == {"bfloat16"}
+
+
+@pytest.mark.parametrize(
+  "teacher, student, message",
+  [
+    ({"num_classes": 5}, {}, r"The teacher gives logits \(1, 5\), the student \(1, 3\). Set num_classes alike."),
+    ({"image_size": 8}, {}, r"The teacher takes images \(8, 8, 3\), the student \(4, 4, 3\). Set image_size."),
+    ({}, {"preprocessing": {"image": {"mean": [0.1] * 3, "std": [0.2] * 3}}}, "The teacher's pixels are x / 127.5 - 1"),
+    ({"num_classes": None}, {}, "distill needs a model that gives logits"),
+  ],
+)
+def test_teachers_that_do_not_fit_are_refused_before_training(folder, teacher, student, message):
+  changes = distilled(folder)
+  model = zoo.build("vit", **{**SIZES, "patch_size": 2, "dim": 6, "depth": 1, "num_heads": 3, **teacher})
+  zoo.save(folder / "other", model, model.init(jax.random.key(1), *model.example())["params"])
+  changes |= {"frozen": {"teacher": str(folder / "other")}, "model": {**changes["model"], **student}}
+  with pytest.raises(UserError, match=message):
+    Run(config_of(folder, **changes), 1)
+
+
+def test_another_teacher_is_another_run_and_the_order_of_keys_is_none(folder):
+  config = config_of(folder, **distilled(folder))
+  config.optimizer.groups = [{"params": ["head/.*"], "learning_rate": 0.1}]
+  (folder / "run").mkdir()
+  loading.save(config, folder / "run")
+  loading.check_same_run(config, folder / "run")
+  config.frozen.teacher = "another"
+  with pytest.raises(UserError, match="holds another run: frozen.teacher: .* -> .*another"):
+    loading.check_same_run(config, folder / "run")
+
+
 def test_distilling_needs_a_teacher(folder):
   with pytest.raises(UserError, match="distill needs a teacher. Set frozen.teacher"):
     Run(config_of(folder, objective={"name": "distill"}), 1)

@@ -25,7 +25,7 @@ from zoo.json_files import check_file, read_json
 from zoo.storage import as_path, replacing
 
 # A run that goes on has these in common with its beginning, but for details that leave its results as they are.
-SAME_RUN = ("seed", "batch_size", "model", "objective", "optimizer")
+SAME_RUN = ("seed", "batch_size", "model", "objective", "optimizer", "frozen")
 SUPPLIED = ("model", "by_row", "frozen", "generate")  # Arguments of what a config names that are not the config's.
 MAY_DIFFER = ("model.remat", "optimizer.accumulate", "objective.pairs", "objective.chunk")
 
@@ -147,14 +147,13 @@ def save(config: Section, folder: str | os.PathLike) -> None:
 
 def differences(old: Section, new: Section) -> list[str]:
   """Lines like "model.depth: 4 -> 6" for the entries that differ, sorted."""
-  before = {path: json.dumps(value) for path, value in flatten(old)}
-  after = {path: json.dumps(value) for path, value in flatten(new)}
+  before, after = ({path: json.dumps(value, sort_keys=True) for path, value in flatten(x)} for x in (old, new))
   paths = sorted(path for path in before | after if before.get(path) != after.get(path))
   return [f"{path}: {before.get(path, 'absent')} -> {after.get(path, 'absent')}" for path in paths]
 
 
 def check_same_run(config: Section, folder: str | os.PathLike) -> None:
-  """UserError if the folder holds a run begun with another model, objective, optimizer, seed or batch size.
+  """UserError if the folder holds another run: of another model, objective, optimizer, seed, batch or frozen model.
 
   Or an exported model without a run, which the end of training would overwrite.
   """

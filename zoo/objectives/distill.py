@@ -5,11 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from zoo.errors import UserError
+from zoo.errors import UserError, shown
 from zoo.objectives import classify
 from zoo.objectives.objective import NOTHING, Context, Objective, apply, apply_in, output, ratio, row_weight
+from zoo.preprocessing import as_float
 
 TEACHER = "teacher"
 
@@ -50,13 +52,25 @@ def distill(model: Any, *, frozen: Mapping[str, Any], temperature: float = 2.0, 
   if not 0 <= hard <= 1:
     raise UserError(f"distill.hard is {hard}. It must be from 0 to 1.")
   teacher = frozen[TEACHER]
-  for kind in ("image", "tokenizer"):
-    theirs, ours = (one.preprocessing.get(kind) for one in (teacher, model))
-    if theirs is not None and theirs != ours:
-      raise UserError(f"The teacher's {kind} preprocessing is {theirs}, the student's {ours}. Set model.preprocessing.")
+  if not hasattr(teacher, "apply"):
+    raise UserError(f"The teacher is {shown(teacher)}. It must be a model, from zoo.load or zoo.build.")
+  theirs, ours = (one.preprocessing.get("tokenizer") for one in (teacher, model))
+  if theirs is not None and theirs != ours:
+    raise UserError(f"The teacher's tokenizer is {theirs}, the student's {ours}. Set model.preprocessing.tokenizer.")
+  if None not in (teacher.image_shape, model.image_shape) and teacher.image_shape != model.image_shape:
+    raise UserError(f"The teacher takes images {teacher.image_shape}, the student {model.image_shape}. Set image_size.")
+  shades = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 1, 256, 3)
+  if not np.allclose(*(as_float(shades, one) for one in (teacher, model)), rtol=0, atol=1e-5):
+    entries = [one.preprocessing.get("image", "x / 127.5 - 1") for one in (teacher, model)]
+    raise UserError(
+      f"The teacher's pixels are {entries[0]}, the student's {entries[1]}: augmented images can be one of both. Set "
+      "model.preprocessing.image alike."
+    )
   labels = classify.classify(model)
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
+    if batch["label"].ndim != 1:
+      raise UserError(f"distill takes labels [batch], these are {batch['label'].shape}. Leave out what mixes images.")
     inputs, options = classify.inputs(batch, model), classify.options(batch)
     outputs, carried, _ = apply_in(context, model, params, *inputs, rng=rng, **options)
     logits = output(outputs, "logits", "distill", "Set the model's num_classes.")

@@ -130,7 +130,7 @@ def group_members(names: list[str], groups: Any) -> dict[str, str]:
     patterns = group.get("params")
     if not isinstance(patterns, list | tuple) or not patterns or not all(isinstance(p, str) for p in patterns):
       raise UserError(f"{where}.params is {patterns!r}. It must be a list of patterns, e.g. ['discriminator/.*'].")
-    for option in ("trainable", "freeze", "groups", "accumulate", "ema", "reduce_dtype"):
+    for option in ("trainable", "freeze", "groups", "accumulate", "ema", "reduce_dtype", "steps"):
       if option in group:
         raise UserError(f"{where} has {option}, which all parameters share. Set optimizer.{option}.")
     for pattern in patterns:

@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from zoo import saving
+from zoo.config.schema import resolve
 from zoo.errors import UserError, shown
 from zoo.objectives.objective import ROWS, SHARED, Batch, Carry, Context, Objective
 from zoo.sharding import shardings
@@ -21,7 +23,7 @@ class Frozen(NamedTuple):
 
   Attributes:
     models: from `zoo.load`.
-    params: their parameters, where `zoo.load` leaves them.
+    params: their parameters, in this host's memory.
     placed: where each array is to live during training.
   """
 
@@ -52,7 +54,8 @@ def read_frozen(section: Mapping[str, Any], strategy: Any, mesh: Mesh) -> Frozen
     UserError: an entry that is no source, or what `zoo.load` refuses.
   """
   models, params, placed = {}, {}, {}
-  for name, entry in section.items():
+  whole = strategy if isinstance(strategy, str) else next((rule for rule in strategy if isinstance(rule, str)), None)
+  for name, entry in resolve(section).items():
     options = {"source": entry} if isinstance(entry, str) else dict(entry) if isinstance(entry, Mapping) else {}
     unknown = [option for option in options if option not in ENTRIES]
     if not isinstance(options.get("source"), str) or unknown:
@@ -61,11 +64,11 @@ def read_frozen(section: Mapping[str, Any], strategy: Any, mesh: Mesh) -> Frozen
         f"{', '.join(ENTRIES[1:])}."
       )
     try:
-      models[name], params[name] = saving.load(options.pop("source"), **options)
+      models[name], loaded = saving.load(options.pop("source"), **options)
+      placed[name] = shardings(loaded, whole or "replicated", mesh)
     except UserError as error:
       raise UserError(f"frozen.{name}: {error}") from None
-    whole = strategy if isinstance(strategy, str) else next((rule for rule in strategy if isinstance(rule, str)), None)
-    placed[name] = shardings(params[name], whole or "replicated", mesh)
+    params[name] = jax.tree.map(np.asarray, loaded)
   return Frozen(models, params, placed)
 
 

@@ -159,6 +159,8 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
   shapes = jax.eval_shape(init, key)
   counted, kept_of = (blank(one, carry_of(shapes), frozen.shapes) for one in (objective, on_devices))
   counted_loss = lambda params, batch: counted.loss(params, augmented(key, batch), key)
+  if frozen.models:  # Whether they fit is known before anything is written.
+    jax.eval_shape(counted_loss, param_shapes, dict(row))
   counted_step = train_step(counted_grad, draw, rule, tracing)
   attention.reasons.clear()  # An objective may have looked at shapes, of other rows than a step's.
   return Experiment(

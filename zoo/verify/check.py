@@ -108,6 +108,7 @@ def key(config: Any, made: Experiment, mesh: Mesh) -> str:
     "rows": [config.batch_size, config.optimizer.get("accumulate", 1)],
     "optimizer": without(config.optimizer, *BY_NAME, "learning_rate", "ema"),
     "augment": resolve(config.data.get("augment", [])),
+    "frozen": {name: [model.spec, repr(model)] for name, model in made.frozen.models.items()},
     "batch": {name: [x.shape[1:], str(x.dtype)] for name, x in sorted(example.items())},
     "versions": [jax.__version__, jaxlib.__version__],
     "options": [os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")],

@@ -59,7 +59,7 @@ class Update(NamedTuple):
 
 # Of an optimiser, what is decided for each parameter by its name or for each step, and computed entry by entry: names
 # may have gone with the layers that were taken away.
-BY_NAME = ("decay", "multipliers", "trainable", "freeze", "schedule", "warmup_steps", "end")
+BY_NAME = ("decay", "multipliers", "trainable", "freeze", "groups", "schedule", "warmup_steps", "end")
 # Options that ask how large a parameter is: reduced ones are treated as large ones are.
 OF_SIZE = {"adafactor": {"min_dim_size_to_factor": 1}}
 
@@ -130,8 +130,7 @@ def program(
   def context(batch):
     first = jax.tree.map(lambda x: x[:1], dict(batch))
     carry = objective.carry(jax.random.key(0), augmented(jax.random.key(0), first))
-    frozen = jax.tree.map(np.asarray, dict(made.frozen.params))
-    return Context(jnp.zeros((), jnp.int32), frozen, for_rows(carry, len(next(iter(batch.values())))))
+    return Context(jnp.zeros((), jnp.int32), dict(made.frozen.params), for_rows(carry, len(next(iter(batch.values())))))
 
   def run(params, batch):
     with activations.constrained(rules, mesh):
