@@ -1,4 +1,5 @@
 import hashlib
+import importlib
 import io
 import json
 
@@ -154,6 +155,7 @@ def test_a_new_file_has_a_new_version(name, version):
     if not path.name.startswith("LICENSE"):
       digest.update(path.read_bytes())
   assert digest.hexdigest()[:16] == VERSIONS[name, version], "Raise VERSION in zoo/data/builders and note it here."
+  importlib.import_module(f"zoo.data.builders.{name}")  # Which registers it.
   assert str(tfds.builder_cls(name).VERSION) == version
 
 
