@@ -24,6 +24,13 @@ class Numbers(Records):
     return {"number": np.int32(index), "chance": np.float64(0 if rng is None else rng.random())}
 
 
+def test_records_are_a_sequence_that_ends():
+  assert [int(record["number"]) for record in Numbers(3)] == [0, 1, 2]
+  assert Numbers(3)[-1]["number"] == 2
+  with pytest.raises(IndexError, match="There are 3 records; 3 is none of them."):
+    Numbers(3)[3]
+
+
 def test_a_batch_depends_on_seed_and_step_alone():
   first, again = batches(Numbers(23), 6, seed=3), batches(Numbers(23), 6, seed=3)
   for step in reversed(STEPS):

@@ -79,7 +79,9 @@ class Records:
     return (dataset.shuffle() if shuffle else dataset).repeat(length // len(self))
 
   def __getitem__(self, index: int) -> Example:
-    return self.example(index)
+    if not -len(self) <= index < len(self):
+      raise IndexError(f"There are {len(self)} records; {index} is none of them.")
+    return self.example(index % len(self))
 
 
 class Batches:
