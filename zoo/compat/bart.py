@@ -211,7 +211,7 @@ class FlaxBartDecoderPreTrainedModel(causal.CausalModel):
   ) -> Output:
     """int32 input_ids [batch, length]; encoder_hidden_states [batch, source length, dim], with a mask of their own."""
     flags = self._flags(output_attentions, output_hidden_states, return_dict)
-    named = dict(zip(("output_attentions", "output_hidden_states", "return_dict"), flags), deterministic=not train)
+    named = self._named(flags, train)
     tokens = self._tokens(input_ids, attention_mask, position_ids)
     read = (encoder_hidden_states, encoder_attention_mask)
     return self._in_cache(past_key_values, params, dropout_rng, *tokens, *read, **named)

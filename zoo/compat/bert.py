@@ -76,7 +76,7 @@ class FlaxBertPreTrainedModel(FlaxModel):
       token_type_ids = jnp.zeros_like(ids) if token_type_ids is None else jnp.asarray(token_type_ids, jnp.int32)
       head_mask = jnp.ones(self._heads_shape()) if head_mask is None else head_mask
     flags = self._flags(output_attentions, output_hidden_states, return_dict)
-    named = dict(zip(("output_attentions", "output_hidden_states", "return_dict"), flags), deterministic=not train)
+    named = self._named(flags, train)
     return self._apply(params, dropout_rng, ids, mask, token_type_ids, positions, head_mask, **named)
 
   def _heads_shape(self):

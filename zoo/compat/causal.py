@@ -168,7 +168,7 @@ class CausalTextModel(CausalModel):
     past_key_values, of `init_cache` or of the call before, attention_mask is of all that the cache has room for.
     """
     flags = self._flags(output_attentions, output_hidden_states, return_dict)
-    named = dict(zip(("output_attentions", "output_hidden_states", "return_dict"), flags), deterministic=not train)
+    named = self._named(flags, train)
     if past_key_values and position_ids is None and not self.module_class.LEARNS_PAD:
       raise UserError("past_key_values are given without position_ids, which count from pad_token_id + 1. Give both.")
     ids, mask, positions = self._tokens(input_ids, attention_mask, position_ids)

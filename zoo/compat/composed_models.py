@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from zoo.compat import clip, seq2seq
 from zoo.compat.composed import FlaxEncoderDecoderModule, FlaxVisionEncoderDecoderModule
-from zoo.compat.config import entries_of
+from zoo.compat.config import entries_of, take_prefixed
 from zoo.compat.config_classes import ConfigClass
 from zoo.compat.generating import Generates
 from zoo.compat.module import token_inputs
@@ -50,10 +50,7 @@ class FlaxEncoderDecoderModel(Generates, seq2seq.PairModel):
 
   def decode(self, decoder_input_ids: Any, encoder_outputs: Any, *args: Any, **kwargs: Any) -> Output:
     """As of every pair. A RoBERTa that goes on from a cache needs decoder_position_ids."""
-    named = dict(
-      zip(("encoder_attention_mask", "decoder_attention_mask", "decoder_position_ids", "past_key_values"), args)
-    )
-    named |= kwargs
+    named = dict(zip(_DECODING, args)) | kwargs
     decoder = self.module.kinds[1]
     if named.get("past_key_values") and named.get("decoder_position_ids") is None and not decoder.LEARNS_PAD:
       raise UserError("past_key_values are given without decoder_position_ids. Give both: they count from pad + 1.")
@@ -92,8 +89,7 @@ class FlaxEncoderDecoderModel(Generates, seq2seq.PairModel):
         themselves; dtype; the rest are entries of the config.
     """
     dtype = kwargs.pop("dtype", jnp.float32)
-    given = {part: {name.removeprefix(part): kwargs.pop(name) for name in list(kwargs) if name.startswith(part)}
-             for part in ("encoder_", "decoder_")}  # fmt: skip
+    given = take_prefixed(kwargs, "encoder_", "decoder_")
     auto = vars(importlib.import_module("zoo.compat.auto"))  # Which knows this class.
     encoder = given["encoder_"].pop("model", None)
     if encoder is None:
@@ -134,14 +130,8 @@ class FlaxVisionEncoderDecoderModel(FlaxEncoderDecoderModel):
 
     Behind them: output_attentions, output_hidden_states, return_dict, train, params, dropout_rng.
     """
-    named = dict(
-      zip(("output_attentions", "output_hidden_states", "return_dict", "train", "params", "dropout_rng"), args)
-    )
-    named |= kwargs
-    train, params, rng = (named.pop(name, None) for name in ("train", "params", "dropout_rng"))
-    flags = self._flags(
-      *(named.pop(name, None) for name in ("output_attentions", "output_hidden_states", "return_dict"))
-    )
+    named = dict(zip(_FLAGS, args)) | kwargs
+    *flags, train, params, rng = (named.pop(name, None) for name in _FLAGS)
     if named:
       raise UserError(f"{type(self).__name__} is given {next(iter(named))}, which it does not take. Leave it out.")
     text = (decoder_input_ids, decoder_attention_mask, decoder_position_ids)

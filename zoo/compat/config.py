@@ -135,6 +135,12 @@ def entries_of(config: Any) -> dict[str, Any]:
   raise UserError(f"config is {shown(config)}. It must be a dict, a zoo.compat.Config or a config of transformers.")
 
 
+def take_prefixed(kwargs: dict[str, Any], *prefixes: str) -> dict[str, dict[str, Any]]:
+  """Takes the keywords that begin with each of `prefixes` out of `kwargs` -> prefix -> those, without it."""
+  names = {prefix: [name for name in kwargs if name.startswith(prefix)] for prefix in prefixes}
+  return {prefix: {name.removeprefix(prefix): kwargs.pop(name) for name in names[prefix]} for prefix in prefixes}
+
+
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
   """Both, section by section; where both have an entry, the second's."""
   both = {name: merged(first[name], second[name]) for name in first.keys() & second.keys()

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from zoo.compat import clip
 from zoo.compat.bert import text_arguments
 from zoo.compat.composed import IMAGES, TEXTS, inside, part_of
-from zoo.compat.config import entries_of
+from zoo.compat.config import entries_of, take_prefixed
 from zoo.compat.config_classes import ConfigClass
 from zoo.compat.core import Tower
 from zoo.compat.model import FlaxModel
@@ -166,8 +166,7 @@ class FlaxVisionTextDualEncoderModel(FlaxModel):
         dtype; the rest are entries of the config.
     """
     dtype = kwargs.pop("dtype", jnp.float32)
-    given = {part: {name.removeprefix(part): kwargs.pop(name) for name in list(kwargs) if name.startswith(part)}
-             for part in ("vision_", "text_")}  # fmt: skip
+    given = take_prefixed(kwargs, "vision_", "text_")
     auto = vars(importlib.import_module("zoo.compat.auto"))["FlaxAutoModel"]  # Which knows this class.
     found = {}
     for part, source in (("vision_", vision_model_name_or_path), ("text_", text_model_name_or_path)):

@@ -221,6 +221,10 @@ class FlaxModel(FlaxPreTrainedModel):
     pairs = zip(DEFAULTS.items(), flags, strict=True)
     return tuple(getattr(self.config, name, default) if flag is None else flag for (name, default), flag in pairs)
 
+  def _named(self, flags: tuple, train: bool) -> dict[str, Any]:
+    """What `_flags` gave, and whether it trains, as keywords of the module."""
+    return dict(zip(DEFAULTS, flags, strict=True), deterministic=not train)
+
   def _apply(self, params: Any, dropout_rng: Any, *args: Any, **kwargs: Any) -> Any:
     """The module's outputs for its arguments."""
     rngs = {} if dropout_rng is None else {"dropout": dropout_rng}

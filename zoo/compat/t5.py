@@ -89,7 +89,7 @@ class _OfTwoTexts(FlaxT5PreTrainedModel, seq2seq.PairModel):
     (ids, mask, _), (others, other, _) = (
       self._tokens(*pair) for pair in ((input_ids, attention_mask), (decoder_input_ids, decoder_attention_mask))
     )
-    named = dict(zip(("output_attentions", "output_hidden_states", "return_dict"), flags), deterministic=not train)
+    named = self._named(flags, train)
     return self._apply(params, dropout_rng, ids, mask, others, other, **named)
 
   # Positions are no arguments of T5's, which has none.

@@ -111,9 +111,8 @@ class _OfSoundAndText(FlaxWhisperPreTrainedModel):
       shown = jnp.asarray(decoder_attention_mask, jnp.int32)
       decoder_position_ids = jnp.maximum(shown.cumsum(-1) * shown - 1, 0)
     text = (decoder_input_ids, decoder_attention_mask, decoder_position_ids)
-    named = dict(zip(("output_attentions", "output_hidden_states", "return_dict"),
-                     self._flags(output_attentions, output_hidden_states, return_dict)))  # fmt: skip
-    return self._apply(params, dropout_rng, input_features, *text, deterministic=not train, **named)
+    flags = self._flags(output_attentions, output_hidden_states, return_dict)
+    return self._apply(params, dropout_rng, input_features, *text, **self._named(flags, train))
 
 
 class FlaxWhisperModel(_OfSoundAndText):

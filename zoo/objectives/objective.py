@@ -120,13 +120,12 @@ def apply_in(
   whole = variables(params)
   for collections in context.carry.values():
     whole |= collections
-  rngs = {} if rng is None else {"dropout": rng}
-  outputs, state = model.apply(whole, *inputs, train=rng is not None, rngs=rngs, mutable=mutable, **options)
-  carry = carry_of(carries, state)
+  outputs, state = apply(model, whole, *inputs, rng=rng, mutable=mutable, **options)
+  carry = by_kind(carries, state)
   return outputs, {"carry": carry} if carry else {}, {name: state[name] for name in sown if name in state}
 
 
-def carry_of(carries: Mapping[str, str], collections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def by_kind(carries: Mapping[str, str], collections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
   """Those that travel, as `Context` has them: {"shared": {collection: ...}, "rows": ...}."""
   kinds: dict[str, dict[str, Any]] = {}
   for collection, kind in carries.items():
@@ -152,7 +151,7 @@ def starts_with(model: Any, arguments: Callable[[dict], tuple[list, dict]]) -> t
     if not carries:
       return {}
     inputs, options = arguments(dict(batch))
-    return carry_of(carries, model.init(rng, *inputs, **options))
+    return by_kind(carries, model.init(rng, *inputs, **options))
 
   return init, carry
 

@@ -90,12 +90,16 @@ def placements(tree: Any, strategy: str | Sequence, mesh: Mesh) -> dict[str, Pla
   return {name: follow(name, shape) for name, shape in shapes.items()}
 
 
+def rules_and_rest(strategy: str | Sequence) -> tuple[list, str]:
+  """-> the user's rules, unchecked, and the name of the strategy that places what they leave."""
+  entries = [strategy] if isinstance(strategy, str) else list(strategy)
+  rest = entries.pop() if entries and isinstance(entries[-1], str) else "replicated"
+  return entries, rest
+
+
 def parse_strategy(strategy: str | Sequence, names: list[str], mesh: Mesh) -> tuple[list[tuple[str, tuple]], str]:
   """Parses a strategy -> (the user's rules, validated; the built-in strategy for the rest)."""
-  entries = [strategy] if isinstance(strategy, str) else list(strategy)
-  rest = "replicated"
-  if entries and isinstance(entries[-1], str):
-    rest = entries.pop()
+  entries, rest = rules_and_rest(strategy)
   if rest not in STRATEGIES:
     raise UserError(
       f"There is no sharding '{rest}'.{did_you_mean(rest, STRATEGIES)} There are: {', '.join(STRATEGIES)}."

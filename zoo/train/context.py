@@ -13,6 +13,7 @@ from zoo.config.schema import resolve
 from zoo.errors import UserError, shown
 from zoo.objectives.objective import ROWS, SHARED, Batch, Carry, Context, Objective
 from zoo.sharding import shardings
+from zoo.sharding.rules import rules_and_rest
 
 # A source with options of `zoo.load`.
 ENTRIES = ("source", "head", "dtype", "step", "best", "ignore")
@@ -46,15 +47,14 @@ def read_frozen(section: Mapping[str, Any], strategy: Any, mesh: Mesh) -> Frozen
   """The models that a config's `frozen` names: {name: what `zoo.load` reads, or {"source": that, and its options}}.
 
   Args:
-    strategy: how they are placed: a config's `sharding`. Its rules are for the model that learns, and one that matches
-      nothing of a frozen one is passed over.
+    strategy: a config's `sharding`, of which the named strategy places them: its rules are for the model that learns.
     mesh: where.
 
   Raises:
     UserError: an entry that is no source, or what `zoo.load` refuses.
   """
   models, params, placed = {}, {}, {}
-  whole = strategy if isinstance(strategy, str) else next((rule for rule in strategy if isinstance(rule, str)), None)
+  _, by_name = rules_and_rest(strategy)
   for name, entry in resolve(section).items():
     options = {"source": entry} if isinstance(entry, str) else dict(entry) if isinstance(entry, Mapping) else {}
     unknown = [option for option in options if option not in ENTRIES]
@@ -65,7 +65,7 @@ def read_frozen(section: Mapping[str, Any], strategy: Any, mesh: Mesh) -> Frozen
       )
     try:
       models[name], loaded = saving.load(options.pop("source"), **options)
-      placed[name] = shardings(loaded, whole or "replicated", mesh)
+      placed[name] = shardings(loaded, by_name, mesh)
     except UserError as error:
       raise UserError(f"frozen.{name}: {error}") from None
     params[name] = jax.tree.map(np.asarray, loaded)

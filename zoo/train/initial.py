@@ -53,7 +53,7 @@ def load_into(
   where, fresh, ignore = read_init(source)
   origin, params = load(where, ignore=ignore)
   shared = state.get("shared", {})
-  begun = {name: {**state[name], **shared} for name in ("params", "ema") if name in state}
+  begun = {name: merged({"params": state[name], **shared}) for name in ("params", "ema") if name in state}
   old, new = flatten(unstack_layers(merged(params))), flatten(jax.eval_shape(unstack_layers, begun["params"]))
   for pattern in fresh:
     check_pattern(pattern, list(new), "init.fresh")

@@ -16,10 +16,9 @@ from jax.experimental import checkify
 from zoo import sharding
 from zoo.checkpoints import manager
 from zoo.errors import UserError
-from zoo.objectives.objective import Context
 from zoo.storage import as_path, replacing
-from zoo.train.context import carry_of
 from zoo.train.progress import number
+from zoo.train.step import context_of
 from zoo.tree import path_name
 
 NAME = re.compile(r"step_(\d+)\.(\d+)_of_(\d+)\.npz")
@@ -87,7 +86,7 @@ def replay(path: str | os.PathLike, made: Any, mesh: Any, folder: str | os.PathL
   for n in range(start, step - 1):
     arrays = collect(state, sharding.put_batch(made.batches[n], mesh), *frozen)
     state, _, _ = run_step(state, arrays, *frozen)
-  params, where = state["params"], Context(jnp.int32(step - 1), *(frozen or ({},)), carry_of(state))
+  params, where = state["params"], context_of(state, *(frozen or ({},)))._replace(step=jnp.int32(step - 1))
   arrays = collect(state, sharding.put_whole(batch, mesh), *frozen)
   (loss, metrics), grads = jax.jit(jax.value_and_grad(made.loss, has_aux=True))(params, arrays, where)
   numbers = {"loss": loss, **metrics, "grad_norm": optax.tree.norm(grads)}
