@@ -53,6 +53,15 @@ def unflatten(arrays: Mapping[str, Any]) -> dict[str, Any]:
   return tree
 
 
+def row_axis(path):
+  """Which axis of an array that is carried for each row is the batch: the layers of a scan have an axis before it.
+
+  >>> row_axis("stack/layer_1/memory"), row_axis("stack/layers/memory")
+  (0, 1)
+  """
+  return path.split("/").count("layers")
+
+
 def matches(pattern: str, name: str) -> bool:
   """Whether `pattern` matches whole segments at the end of `name`."""
   return re.fullmatch(f"(?:.*/)?(?:{pattern})", name) is not None

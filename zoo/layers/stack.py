@@ -86,8 +86,8 @@ class ScannedStack(nn.Module):
     if turns:
       scanned = nn.scan(
         turn,
-        variable_axes={"params": 0, "cache": 0, "intermediates": 0, "router": 0},
-        split_rngs={"params": True, "dropout": True},
+        variable_axes={True: 0},  # Of every collection each layer has its own.
+        split_rngs={True: True},
         length=turns,
         check_constancy_invariants=False,  # There are none to check, and checking traces the body once more.
       )
@@ -108,6 +108,11 @@ class Turn(nn.Module):
     for i, block in enumerate(self.block):
       x = run[i](block.copy(name=f"layer_{i}"), x)
     return x
+
+
+def _layers_in(names):
+  """Those of `names` that are layers, in their order."""
+  return sorted(filter(LAYER.fullmatch, names), key=lambda name: int(name.removeprefix("layer_")))
 
 
 def _kinds(block):
@@ -132,42 +137,52 @@ def looped(module):
   return module.clone(**parts) if parts else module
 
 
-def stack_layers(params, like=None):
-  """{"layer_0": tree, "layer_1": tree, ...} -> {"layers": tree with a leading axis}, wherever it occurs in params.
+def stack_layers(tree, like=None):
+  """{"layer_0": tree, "layer_1": tree, ...} -> {"layers": tree with a leading axis}, wherever it occurs in a tree.
 
-  like: a tree laid out as wanted, shapes will do; None: every layer is scanned, and they are of one kind.
+  Args:
+    tree: parameters, or another collection.
+    like: a tree laid out as wanted, shapes will do; None: every layer is scanned, and they are of one kind.
   """
-  if not isinstance(params, dict):
-    return params
+  if not isinstance(tree, dict):
+    return tree
   inside = like if isinstance(like, dict) else {}
-  params = {name: stack_layers(value, inside.get(name)) for name, value in params.items()}
-  depth = sum(1 for name in params if LAYER.fullmatch(name))
-  if not depth or (inside and "layers" not in inside):
-    return params
-  whole = depth - sum(1 for name in inside if LAYER.fullmatch(name))
-  kinds = sum(1 for name in inside.get("layers", ()) if LAYER.fullmatch(name)) or 1
-  trees = [params.pop(f"layer_{i}") for i in range(whole)]
-  piles = [jax.tree.map(_pile, *trees[kind::kinds]) for kind in range(kinds)]
-  return {**params, "layers": {f"layer_{i}": pile for i, pile in enumerate(piles)} if kinds > 1 else piles[0]}
+  tree = {name: stack_layers(value, inside.get(name)) for name, value in tree.items()}
+  scanned = [name for name in _layers_in(tree) if name not in inside]
+  if not scanned or (inside and "layers" not in inside):
+    return tree
+  kinds = _layers_in(inside.get("layers", ()))  # In a collection that not all layers have, not all kinds.
+  trees = [tree.pop(name) for name in scanned]
+  piles = [jax.tree.map(_pile, *trees[kind :: len(kinds) or 1]) for kind in range(len(kinds) or 1)]
+  return {**tree, "layers": dict(zip(kinds, piles, strict=True)) if kinds else piles[0]}
 
 
-def unstack_layers(params):
-  """The way back: {"layers": tree with a leading axis} -> {"layer_0": tree, "layer_1": tree, ...}."""
-  if not isinstance(params, dict):
-    return params
-  params = {name: unstack_layers(value) for name, value in params.items()}
-  layers = params.pop("layers", None)
+def unstack_layers(tree, params=None):
+  """The way back: {"layers": tree with a leading axis} -> {"layer_0": tree, "layer_1": tree, ...}.
+
+  Args:
+    tree: parameters, or another collection.
+    params: of another collection, the parameters of the same model: they say which kinds of layers take turns, where
+      not all have something in that collection. None: all have.
+  """
+  if not isinstance(tree, dict):
+    return tree
+  inside = params if isinstance(params, dict) else {}
+  layers = tree.get("layers")
+  tree = {name: unstack_layers(value, inside.get(name)) for name, value in tree.items() if name != "layers"}
   if layers is None:
-    return params
-  kinds = sum(1 for name in layers if LAYER.fullmatch(name))
-  piles = [layers[f"layer_{i}"] for i in range(kinds)] or [layers]
-  depth = jax.tree.leaves(piles)[0].shape[0] * len(piles)
+    return tree
+  kinds = _layers_in(inside.get("layers", layers))
+  within = [inside.get("layers", {}).get(kind) for kind in kinds] or [inside.get("layers")]
+  piles = [layers.get(kind, {}) for kind in kinds] or [layers]
+  piles = [unstack_layers(pile, part) for pile, part in zip(piles, within, strict=True)]
+  turns = jax.tree.leaves(piles)[0].shape[0]
 
   def layer(i):
     turn, kind = divmod(i, len(piles))
     return jax.tree.map(lambda array: array[turn], piles[kind])
 
-  return {**params, **{f"layer_{i}": layer(i) for i in range(depth)}}
+  return {**tree, **{f"layer_{i}": layer(i) for i in range(turns * len(piles)) if piles[i % len(piles)]}}
 
 
 def place_of(path, names):
@@ -183,7 +198,9 @@ def place_of(path, names):
   before, i, after = match[1], int(match[2]), match[3]
   if f"{before}layers{after}" in names:
     return f"{before}layers{after}", i
-  inside = (re.match(rf"{re.escape(before)}layers/(layer_\d+)/", name) for name in names)
+  # Of another collection than the parameters, whose name stands in front, not all kinds may have something.
+  stacks = "|".join(map(re.escape, {before, before.partition("/")[2]}))
+  inside = (re.match(rf"(?:{stacks})layers/(layer_\d+)/", name) for name in names)
   turn, kind = divmod(i, len({match[1] for match in inside if match}))
   return f"{before}layers/layer_{kind}{after}", turn
 

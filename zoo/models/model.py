@@ -20,8 +20,9 @@ class Model(nn.Module, kw_only=True):
   def carries(self):
     """Collections that travel from batch to batch, {name: "shared" or "rows"}: shared by all rows, as statistics are,
 
-    or with the leading axis batch, as a memory. Training keeps them in its state; what is shared is saved with the
-    parameters.
+    or with the leading axis batch in every module, as a memory. Training keeps them in its state; what is shared is
+    saved with the parameters, while outside of training a model is called without what belongs to rows. Layers in a
+    scan carry theirs as those in a loop do.
     """
     return {}
 

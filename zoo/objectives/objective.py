@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.errors import UserError
-from zoo.tree import variables
+from zoo.tree import path_name, row_axis, variables
 
 Batch = Mapping[str, jax.Array]
 # Collections of Linen that travel from batch to batch: {"shared": ..., "rows": ...}, each where there is one.
@@ -26,7 +26,8 @@ class Context(NamedTuple):
     step: int32 [], how many steps were done before: for losses that change in the course of training.
     frozen: name -> parameters of a model that does not learn: a teacher, a reference.
     carry: what the model brings along from the batch before, as its `carries` names it: "shared" by all rows
-      (statistics, a codebook), or of "rows", every array with the leading axis batch (a memory).
+      (statistics, a codebook), or of "rows", every array with an axis batch (a memory): its first, or of layers that
+      are scanned its second, see `zoo.tree.row_axis`.
   """
 
   step: Any = 0
@@ -269,15 +270,26 @@ def check_parts(parts: int, rows: int) -> None:
 
 
 def split_rows(batch: Any, parts: int) -> Any:
-  """[batch, ...] -> [parts, batch / parts, ...]: part i holds the rows i, i + parts, i + 2 parts, ..."""
+  """[batch, ...] -> [parts, batch / parts, ...]: part i holds the rows i, i + parts, i + 2 parts, ...
 
-  def split(x: jax.Array) -> jax.Array:
-    check_parts(parts, x.shape[0])
-    return x.reshape(x.shape[0] // parts, parts, *x.shape[1:]).swapaxes(0, 1)
+  Of what scanned layers carry [depth, batch, ...] -> [parts, depth, batch / parts, ...]
+  """
 
-  return jax.tree.map(split, batch)
+  def split(path: tuple, x: jax.Array) -> jax.Array:
+    axis = row_axis(path_name(path))
+    rows = x.shape[axis]
+    check_parts(parts, rows)
+    return jnp.moveaxis(x.reshape(*x.shape[:axis], rows // parts, parts, *x.shape[axis + 1 :]), axis + 1, 0)
+
+  return jax.tree_util.tree_map_with_path(split, batch)
 
 
 def join_rows(parts: Any) -> Any:
   """The reverse of `split_rows`: [parts, batch / parts, ...] -> [batch, ...]."""
-  return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(x.shape[0] * x.shape[1], *x.shape[2:]), parts)
+
+  def join(path: tuple, x: jax.Array) -> jax.Array:
+    axis = row_axis(path_name(path))
+    x = jnp.moveaxis(x, 0, axis + 1)
+    return x.reshape(*x.shape[:axis], x.shape[axis] * x.shape[axis + 1], *x.shape[axis + 2 :])
+
+  return jax.tree_util.tree_map_with_path(join, parts)

@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 from zoo.errors import UserError, did_you_mean
 from zoo.sharding.batches import batch_sharding
 from zoo.sharding.strategies import STRATEGIES, TENSOR
-from zoo.tree import check_pattern, matches, path_name
+from zoo.tree import check_pattern, matches, path_name, row_axis
 
 
 class Placement(NamedTuple):
@@ -80,7 +80,8 @@ def placements(tree: Any, strategy: str | Sequence, mesh: Mesh) -> dict[str, Pla
 
   def follow(name: str, shape: tuple[int, ...]) -> Placement:
     if name.startswith("rows/"):
-      return Placement("carried for each row: as the batch", batch_sharding(mesh).spec)
+      spec = [None] * row_axis(name) + list(batch_sharding(mesh).spec)
+      return Placement("carried for each row: as the batch", P(*spec) if any(spec) else P())
     segments = name.split("/")
     owner = next((o for i in range(len(segments)) if (o := "/".join(segments[i:])) in params), None)
     if owner is not None and params[owner] == shape:

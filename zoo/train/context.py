@@ -14,6 +14,7 @@ from zoo.errors import UserError, shown
 from zoo.objectives.objective import ROWS, SHARED, Batch, Carry, Context, Objective
 from zoo.sharding import shardings
 from zoo.sharding.rules import rules_and_rest
+from zoo.tree import path_name, row_axis
 
 # A source with options of `zoo.load`.
 ENTRIES = ("source", "head", "dtype", "step", "best", "ignore")
@@ -74,8 +75,13 @@ def read_frozen(section: Mapping[str, Any], strategy: Any, mesh: Mesh) -> Frozen
 
 def for_rows(carry: Carry, rows: int) -> dict[str, Any]:
   """What is carried into a first batch of so many `rows`, from that of one: every row begins alike."""
-  one = carry.get(ROWS, {})
-  many = jax.tree.map(lambda x: jnp.broadcast_to(x[:1], (rows, *x.shape[1:])), one)
+
+  def repeated(path: tuple, x: jax.Array) -> jax.Array:
+    axis = row_axis(path_name(path))
+    first = jax.lax.slice_in_dim(x, 0, 1, axis=axis)
+    return jnp.broadcast_to(first, (*x.shape[:axis], rows, *x.shape[axis + 1 :]))
+
+  many = jax.tree_util.tree_map_with_path(repeated, carry.get(ROWS, {}))
   return {kind: x for kind, x in ((SHARED, carry.get(SHARED, {})), (ROWS, many)) if x}
 
 
