@@ -8,6 +8,7 @@ import pytest
 
 from tests.objectives.test_objective import assert_close
 from zoo import sharding
+from zoo.layers.stack import ScannedStack, Stack
 from zoo.objectives.classify import classify
 from zoo.objectives.objective import Context, Objective, apply, value_and_grad
 
@@ -15,33 +16,33 @@ RNG = jax.random.key(5)
 ROWS, CLASSES = 16, 3
 
 
-class Normalised(nn.Module):
-  """A classifier with statistics that all rows share, and outputs as classifiers of the zoo have them."""
-
-  carries = {"batch_stats": "shared"}
-  preprocessing = {}
+class Remembers(nn.Module):
+  """A layer with statistics that all rows share, which sees what it made of the rows of the batch before."""
 
   @nn.compact
-  def __call__(self, image, train=False):
-    x = nn.Dense(7, name="dense")(image.reshape(len(image), -1))
-    x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(x)
-    return {"logits": nn.Dense(CLASSES, name="classify")(jnp.tanh(x))}
-
-
-class Remembering(nn.Module):
-  """A classifier that sees the mean of what it saw in the rows of the batch before."""
-
-  carries = {"memory": "rows"}
-  preprocessing = {}
-
-  @nn.compact
-  def __call__(self, image, train=False):
-    x = nn.Dense(7, name="dense")(image.reshape(len(image), -1))
+  def __call__(self, x, train=False):
+    x = nn.BatchNorm(use_running_average=not train, momentum=0.9, name="norm")(nn.Dense(7, name="dense")(x))
     memory = self.variable("memory", "before", jnp.zeros, x.shape)
     y = jnp.tanh(x + nn.Dense(7, use_bias=False, name="read")(memory.value))
     if not self.is_initializing():
       memory.value = jax.lax.stop_gradient(y)
-    return {"logits": nn.Dense(CLASSES, name="classify")(y)}
+    return y
+
+
+class Remembering(nn.Module):
+  """A classifier of such layers, with outputs as classifiers of the zoo have them."""
+
+  stack: nn.Module
+  carries = {"batch_stats": "shared", "memory": "rows"}
+  preprocessing = {}
+
+  @nn.compact
+  def __call__(self, image, train=False):
+    x = nn.Dense(7, name="dense")(image.reshape(len(image), -1))
+    return {"logits": nn.Dense(CLASSES, name="classify")(self.stack(x, train=train))}
+
+
+LOOP, SCAN = Remembering(Stack(Remembers(), 1)), Remembering(ScannedStack(Remembers(), 2, remat="full"))
 
 
 def batch_of(seed, rows=ROWS):
@@ -61,29 +62,26 @@ def differentiated_directly(objective, params, batch, parts, carry):
   """The same loss written down without scans, part after part."""
 
   def loss(params, carry):
-    outputs, shared, memories = [], carry.get("shared"), []
+    outputs, shared, memories = [], carry["shared"], []
     for i in range(parts):
       part = jax.tree.map(lambda x, i=i: x[i::parts], batch)
-      rows = {"rows": jax.tree.map(lambda x, i=i: x[i::parts], carry["rows"])} if "rows" in carry else {}
-      before = rows | ({} if shared is None else {"shared": shared})
+      before = {"shared": shared, "rows": jax.tree.map(lambda x, i=i: x[..., i::parts, :], carry["rows"])}
       given = objective.forward(params, part, jax.random.fold_in(RNG, i), Context(carry=before))
-      after = given.pop("carry")
-      shared = after.get("shared")
-      memories.append(after.get("rows"))
-      outputs.append(given)
+      shared, memory = (given["carry"][kind] for kind in ("shared", "rows"))
+      memories.append(memory)
+      outputs.append({name: x for name, x in given.items() if name != "carry"})
     joined = jax.tree.map(lambda *x: jnp.stack(x, 1).reshape(-1, *x[0].shape[1:]), *outputs)
     value, metrics = objective.reduce(joined)
-    after = {} if shared is None else {"shared": shared}
-    if "rows" in carry:
-      after["rows"] = jax.tree.map(lambda *x: jnp.stack(x, 1).reshape(-1, *x[0].shape[1:]), *memories)
-    return value, (metrics, after)
+    # The batch is a memory's last axis but one, whether its layer is scanned or not.
+    rows = jax.tree.map(lambda *x: jnp.stack(x, -2).reshape(*x[0].shape[:-2], -1, x[0].shape[-1]), *memories)
+    return value, (metrics, {"shared": shared, "rows": rows})
 
   return jax.value_and_grad(loss, has_aux=True)(params, carry)
 
 
 @pytest.mark.parametrize("devices", [1, 8])
 @pytest.mark.parametrize("parts", [1, 2, 4])
-@pytest.mark.parametrize("model", [Normalised(), Remembering()], ids=["statistics", "memory"])
+@pytest.mark.parametrize("model", [LOOP, SCAN], ids=["loop", "scan"])
 def test_what_is_carried_goes_from_part_to_part_and_batch_to_batch(model, parts, devices):
   objective, params, carry = started(model)
   want_carry = carry
@@ -100,7 +98,7 @@ def test_what_is_carried_goes_from_part_to_part_and_batch_to_batch(model, parts,
 
 
 def test_what_a_model_carries_changes_what_it_computes():
-  objective, params, carry = started(Remembering())
+  objective, params, carry = started(LOOP)
   losses = []
   for _ in range(2):
     loss, (_, carry) = objective.loss_and_carry(params, batch_of(0), None, Context(carry=carry))
