@@ -240,11 +240,15 @@ def twice(run: Run, rng: random.Random) -> list[int]:
   first = run.start_until_saved()
   for process in first.processes:
     process.send_signal(signal.SIGSTOP)
+  for process in first.processes:  # The signal is sent: what a thread is writing is written before it stops.
+    os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
   met = all(process.poll() is None for process in first.processes)
-  second, before = run.start(), contents(run.folder)
-  statuses = second.end(STARTING)
-  if met and not (second.refused() and "worked in by" in second.said() and contents(run.folder) == before):
-    raise Unclear(f"statuses {statuses} of a second start: {second.said()}")
+  before = contents(run.folder)
+  second = run.start()
+  statuses, after = second.end(STARTING), contents(run.folder)
+  changed = sorted(str(path) for path in before.keys() | after.keys() if before.get(path) != after.get(path))
+  if met and (changed or not second.refused() or "worked in by" not in second.said()):
+    raise Unclear(f"statuses {statuses} of a second start, changed {changed}: {second.said()}")
   for process in first.processes:
     process.send_signal(signal.SIGCONT)
   return ended(first) + statuses
