@@ -79,7 +79,10 @@ def test_texts_that_cannot_be_read_are_named(tmp_path):
     ("text:nowhere", "There is no folder .*nowhere"),
     ("text:*.txt", r"No file matches .*\*\.txt"),
     ("text:.", "No file matches"),
-    ("txt:.", r"has no 'txt'. Did you mean 'text'\? It has: coco, images, jsonl, text, tfds, webdataset"),
+    (
+      "txt:.",
+      r"has no 'txt'. Did you mean 'text'\? It has: coco, csv, hf, images, jsonl, parquet, text, tfds, tsv, webdataset",
+    ),
     ("notes", "source is 'notes'. It must be KIND:WHERE"),
     ("text:", "source is 'text:'. It must be KIND:WHERE"),
   ],

@@ -5,9 +5,11 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import grain
 import numpy as np
 
 from zoo.data.bad_records import BadRecord, Policy, first_good
+from zoo.data.block_order import BlockOrder
 from zoo.data.pipeline import Records
 from zoo.data.sources import Source
 from zoo.data.subset import without
@@ -21,7 +23,8 @@ def check_fields(source: Source, *fields: str | None, record: Mapping[str, Any] 
   names = [field for field in (source[0] if record is None else record) if not field.startswith("__")]
   for field in fields:
     if field is not None and field not in names:
-      raise UserError(f"{source.name} has no field '{field}'.{did_you_mean(field, names)} It has: {', '.join(names)}.")
+      has = f"It has: {', '.join(names)}.{source.hint}"
+      raise UserError(f"{source.name} has no field '{field}'.{did_you_mean(field, names)} {has}")
 
 
 def first_record(
@@ -165,6 +168,13 @@ class SourceRecords(Records):
 
   def __len__(self) -> int:
     return len(self.source)
+
+  def order(self, seed: int, shuffle: bool, length: int) -> grain.MapDataset:
+    blocks = self.source.blocks
+    if blocks is None or not shuffle:
+      return super().order(seed, shuffle, length)
+    positions = grain.MapDataset.range(length // len(self) * len(self))
+    return positions.seed(seed).map(BlockOrder(blocks, self.source.window, seed))
 
   def without(self, problems: Mapping[int, str]) -> "SourceRecords":
     fewer = copy.copy(self)

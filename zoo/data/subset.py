@@ -20,7 +20,11 @@ class Subset(Source):
 
   def __init__(self, source: Source, kept: np.ndarray, bad: Iterable[str] = ()):
     self.source, self.kept, self.bad = source, kept, (*source.bad, *bad)
-    self.name, self.class_names = source.name, source.class_names
+    self.name, self.class_names, self.hint = source.name, source.class_names, source.hint
+    if source.blocks is not None:
+      blocks = np.searchsorted(source.blocks, kept, side="right")  # Not all need have a record left.
+      self.blocks = np.append(np.flatnonzero(np.diff(blocks, prepend=-1)), len(kept))
+      self.window = source.window
     digest = hashlib.blake2b(kept.tobytes(), digest_size=8).hexdigest()
     self.fingerprint = None if source.fingerprint is None else f"{source.fingerprint} {digest}"
     self.broken = {

@@ -1,6 +1,7 @@
 """Sources of raw examples.
 
-`tfds:NAME`, `text:GLOB`, `jsonl:GLOB`, `images:FOLDER`, `coco:FOLDER`, `webdataset:GLOB.tar`.
+`tfds:NAME`, `hf:FOLDER`, `text:GLOB`, `lines:FILE`, `jsonl:GLOB`, `csv:GLOB`, `tsv:GLOB`, `parquet:GLOB`,
+`images:FOLDER`, `coco:FOLDER`, `audio:FOLDER`, `webdataset:GLOB.tar`.
 
 One file per kind of source. Every source is random access and reads a record when it is asked for it.
 """
@@ -12,6 +13,8 @@ import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
+
+import numpy as np
 
 from zoo.config import registry
 from zoo.data.bad_records import BadRecord
@@ -32,9 +35,16 @@ class Source:
     class_names: field -> names of its classes, where the source knows them.
     broken: record -> what is wrong with it, of those that are known to be bad before they are read.
     bad: what is wrong with the records that were left out when the source was opened.
+    hint: ends the message that a field is missing.
+    blocks: int [blocks + 1], the first record of each block and the end, of a source that reads many neighbouring
+      records at once; None: its records are read one by one.
+    window: blocks whose records may be read in any order.
   """
 
   name: str
+  hint: str = ""
+  blocks: np.ndarray | None = None
+  window: int = 1
   fingerprint: str | None = None
   class_names: dict[str, list[str]]
   broken: Mapping[int, str] = {}

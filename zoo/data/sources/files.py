@@ -65,6 +65,18 @@ def opened(path: str | os.PathLike) -> Generator[BinaryIO]:
     yield io.BufferedReader(file, 2**20)
 
 
+@contextlib.contextmanager
+def seekable(path: str | os.PathLike) -> Generator[Any]:
+  """Opens a file for reading here and there."""
+  if not is_remote(path):
+    with open(path, "rb") as file:
+      yield file
+    return
+  system, name = _remote(path)
+  with _as_os_error(), system.open(name, "rb", cache_type="readahead") as file:
+    yield file
+
+
 def status(path: str | os.PathLike) -> tuple[int, str]:
   """The size of a file, and a version str that changes with it. OSError if it is not there."""
   if not is_remote(path):

@@ -111,6 +111,22 @@ def files_of_split(where: str, name: str, data_dir: str | None, endings: tuple[s
   return folder, sorted(files)
 
 
+def matching_names(files: Iterable[str], patterns: Iterable[str]) -> list[str]:
+  """The files, as relative paths, that one of several patterns such as `data/train-*` or `**/*.parquet` matches.
+
+  >>> matching_names(["data/train-0.parquet", "data/test-0.parquet"], ["data/train-*"])
+  ['data/train-0.parquet']
+  """
+  letters = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+  translated = (
+    "".join(letters.get(part, re.escape(part)) for part in re.split(r"(\*\*/|\*\*|\*|\?)", name.removeprefix("./")))
+    for pattern in patterns
+    for name in braces(pattern)
+  )
+  matcher = re.compile("|".join(translated) or r"(?!)")
+  return [file for file in files if matcher.fullmatch(file.replace(os.sep, "/"))]
+
+
 def is_hidden(file: str) -> bool:
   """Whether a path is hidden or left by an operating system: .git, .DS_Store, AppleDouble's ._name, __MACOSX."""
   return any(part.startswith(".") or part == "__MACOSX" for part in file.split(os.sep) if part not in (".", ".."))

@@ -1,0 +1,16 @@
+"""`csv:FOLDER`, `csv:data/*.csv`: tables of text, fields between commas, column names in the first line, UTF-8."""
+
+from zoo.data.sources.delimited import Delimited, open_delimited
+
+ENDINGS = (".csv",)
+
+
+def csv(where: str, split: str, data_dir: str | None = None) -> Delimited:
+  """Opens .csv files. Each example: column -> str; an empty cell is "".
+
+  Args:
+    where: files, and options of `zoo.data.sources.delimited`: `rows.csv?columns=text,label&encoding=cp1252`.
+    split: TFDS's split syntax.
+    data_dir: the folder that a relative path starts from.
+  """
+  return open_delimited("csv", ENDINGS, ",", where, split, data_dir)

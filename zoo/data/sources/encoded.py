@@ -1,0 +1,90 @@
+"""Files of text as UTF-8: checked at their first bytes, and those of another encoding converted once, in the cache."""
+
+import codecs
+import hashlib
+from pathlib import Path
+
+from zoo.data.bad_records import BadRecord
+from zoo.data.cache import cache_folder, made_once
+from zoo.data.sources import stamp
+from zoo.data.sources.files import Place, opened, read_part
+from zoo.errors import UserError
+
+_BLOCK = 2**22
+_COMPRESSED = {
+  b"\x1f\x8b": "gzip",
+  b"PK\x03\x04": "zip",
+  b"BZh": "bzip2",
+  b"\xfd7zXZ": "xz",
+  b"\x28\xb5\x2f\xfd": "zstd",
+}
+_MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.BOM_UTF16_LE: "utf-16"}
+_MARKS |= {codecs.BOM_UTF16_BE: "utf-16"}
+
+
+def utf8_file(path: Place, encoding: str | None, source: str) -> Place:
+  """`path` itself, or, if `encoding` is another than UTF-8, a copy of it in UTF-8 in the cache folder.
+
+  Args:
+    path: of a file of text.
+    encoding: None: UTF-8.
+    source: how the file is written as a source, for the way out.
+
+  Raises:
+    UserError: it is compressed, in UTF-16 or UTF-32, or its bytes are not of this encoding.
+  """
+  try:
+    head = read_part(path, 0, 8)
+  except OSError as error:
+    raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+  packed = next((name for mark, name in _COMPRESSED.items() if head.startswith(mark)), None)
+  if packed is not None:
+    raise UserError(f"{path} is compressed ({packed}). Decompress it.")
+  if encoding is None:
+    marked = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
+    if marked is not None or b"\0" in head:
+      raise UserError(f"{path} is not UTF-8: it begins with {head!r}. Write {source}?encoding={marked or 'utf-16-le'}.")
+    return path
+  try:
+    codec = codecs.lookup(encoding)
+    "".encode(encoding)  # LookupError, if it is none of text.
+  except LookupError as error:
+    raise UserError(f"{source}: encoding '{encoding}' is unknown. Some are: cp1252, latin-1, utf-16.") from error
+  if codec.name in ("utf-8", "ascii", "utf-8-sig"):
+    return path
+
+  def write(folder: Path) -> None:
+    decoder, size = codec.incrementaldecoder(), 0
+    with opened(path) as file, open(folder / "utf8", "wb") as copy:
+      while True:
+        block = file.read(_BLOCK)
+        try:
+          copy.write(decoder.decode(block, final=not block).encode())
+        except UnicodeDecodeError as error:
+          place = size + error.start
+          raise UserError(f"{path} is not {encoding}: {error.reason} near byte {place:,}. Name another.") from error
+        size += len(block)
+        if not block:
+          return
+
+  key = hashlib.blake2b(f"text 1 {stamp([path])} {codec.name}".encode(), digest_size=16).hexdigest()
+  return made_once(cache_folder() / "text" / key, write) / "utf8"
+
+
+def decoded(content: bytes, start: int, what: str, source: str) -> str:
+  """UTF-8 as a str, without a byte order mark; BadRecord, which names the byte, if it is not that.
+
+  Args:
+    content: bytes of a file.
+    start: the place of the first of them in it.
+    what: the file and the line, for the message.
+    source: how the file is written as a source, for the way out.
+  """
+  try:
+    return content.decode().removeprefix("\ufeff" if start == 0 else "")
+  except UnicodeDecodeError as error:
+    byte, place = content[error.start], start + error.start
+    raise BadRecord(
+      f"{what} is not UTF-8: byte {place:,} of the file is 0x{byte:02x} ({error.reason}). Mend it, or name the "
+      f"encoding of the file: {source}?encoding=cp1252"
+    ) from error

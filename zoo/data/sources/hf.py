@@ -1,0 +1,162 @@
+"""`hf:FOLDER[?config=NAME]`: data as Hugging Face's datasets leaves them on disk, without that library.
+
+Three kinds of folders are known by what they hold: those of `save_to_disk` (`state.json`, or `dataset_dict.json` and a
+folder for each split), those of its cache (`*.arrow` beside `dataset_info.json`), and copies of a repository of the hub
+with Parquet files, whose `README.md` may say in its YAML which files are which split of which config.
+https://huggingface.co/docs/datasets, https://huggingface.co/docs/hub/datasets-data-files-configuration
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zoo.data.sources import Source
+from zoo.data.sources.arrow_files import ArrowFile, ArrowFiles, arrow_rows
+from zoo.data.sources.files import Place, at, listed
+from zoo.data.sources.hub_card import Card, read_card
+from zoo.data.sources.options import split_options
+from zoo.data.sources.parquet import ENDINGS, Parquet, in_file_order, rows_of
+from zoo.data.sources.splits import VALIDATION, is_hidden, matching_names, take
+from zoo.errors import UserError, did_you_mean
+from zoo.json_files import read_json
+from zoo.storage import is_remote
+
+OPTIONS = {"config": "the part of a repository of several"}
+_SHARD = re.compile(r"(?:.*/)?(?:[\w.]+-)??(?P<split>\w[\w.]*?)(?:-\d+-of-\d+)?\.\w+")
+_WORDS = {"train": "train|training", "validation": "|".join(VALIDATION), "test": "test|testing|eval|evaluation"}
+
+
+class Saved(NamedTuple):
+  """Arrow files of the splits of a folder, and what their columns mean."""
+
+  splits: dict[str, list[Place]]
+  features: dict[str, Any]
+
+
+def hf(where: str, split: str, data_dir: str | None = None) -> Source:
+  """Opens a split of a saved dataset. Each example: column -> value; an Image or Audio as its encoded bytes.
+
+  Args:
+    where: the folder; `?config=NAME` behind it chooses one of several.
+    split: TFDS's split syntax, over the splits that the folder has; a folder of one split is `train`.
+    data_dir: the folder that a relative path starts from.
+  """
+  place, options = split_options(where, OPTIONS)
+  path = place if is_remote(place) else os.path.join(os.path.expanduser(data_dir or ""), os.path.expanduser(place))
+  folder, name, config = at(path), f"hf:{where}[{split}]", options.get("config")
+  if not folder.is_dir():
+    raise UserError(f"There is no folder {folder}. Check the source, and data_dir if the path is relative to it.")
+  saved = _saved(folder) or _cached(folder)
+  if saved is not None:
+    if config is not None:
+      raise UserError(f"hf:{where}: {folder} holds one dataset without configs. Leave out ?config={config}.")
+    arrows: list[ArrowFile] = []
+    chosen = take(split, lambda part: arrow_rows(arrows, _split(saved.splits, part, where)), f"hf:{where}")
+    return ArrowFiles(name, arrows, in_file_order(chosen), saved.features)
+  card, files = read_card(folder, config), sorted(file for file in listed(folder) if not is_hidden(file))
+  splits, tables = _splits_of_hub(folder, card, files, config), []
+
+  def rows(part: str) -> np.ndarray:
+    return rows_of(tables, [(folder / file, file) for file in _split(splits, part, where)], None)
+
+  source = Parquet(name, tables, in_file_order(take(split, rows, f"hf:{where}")))
+  source.class_names = {**source.class_names, **card.class_names}
+  return source
+
+
+def _split(splits: Mapping[str, list[Any]], name: str, where: str) -> list[Any]:
+  """The files of a split, by its name or, of validation, by another of its names."""
+  names = [name, *(VALIDATION if name in VALIDATION else ())]
+  if name == "all" and len(splits) == 1:
+    names += splits
+  known = next((one for one in names if one in splits), None)
+  if known is None:
+    raise UserError(f"{where} has no split '{name}'.{did_you_mean(name, splits)} It has: {', '.join(splits)}.")
+  return splits[known]
+
+
+def _saved(folder: Place) -> Saved | None:
+  """What `save_to_disk` wrote; None: nothing of the kind."""
+  if (folder / "dataset_dict.json").is_file():
+    names = read_json(folder / "dataset_dict.json").get("splits")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) and _is_name(name) for name in names):
+      raise UserError(f"{folder / 'dataset_dict.json'} names no folders of splits. Save the dataset again.")
+    parts = {name: _saved(folder / name) for name in names}
+    missing = [name for name, part in parts.items() if part is None]
+    if missing:
+      raise UserError(f"{folder / missing[0]} has no state.json: the split '{missing[0]}' is missing. Copy it, too.")
+    first = next(part for part in parts.values() if part is not None)
+    return Saved({name: part.splits["train"] for name, part in parts.items() if part is not None}, first.features)
+  if not (folder / "state.json").is_file():
+    return None
+  state = read_json(folder / "state.json")
+  if state.get("_indices_data_files"):
+    raise UserError(
+      f"{folder} was saved by a version of datasets before 2.0, with indices. Save it again by a new one."
+    )
+  files = [entry.get("filename") if isinstance(entry, dict) else None for entry in state.get("_data_files") or [None]]
+  names = [file for file in files if isinstance(file, str) and _is_name(file)]
+  if len(names) < len(files):
+    raise UserError(f"{folder / 'state.json'} names no files in '_data_files'. Save the dataset again.")
+  return Saved({"train": [folder / file for file in names]}, _features(folder))
+
+
+def _cached(folder: Place) -> Saved | None:
+  """What the cache of datasets holds: `squad-train.arrow`, `squad-train-00000-of-00002.arrow`, dataset_info.json."""
+  files = sorted(path.name for path in folder.iterdir() if path.suffix == ".arrow")
+  splits: dict[str, list[Place]] = {}
+  for file in files:
+    match = _SHARD.fullmatch(file)
+    if match is not None and not file.startswith("cache-"):  # Results of map and filter.
+      splits.setdefault(match["split"], []).append(folder / file)
+  return Saved(splits, _features(folder)) if splits else None
+
+
+def _features(folder: Place) -> dict[str, Any]:
+  path = folder / "dataset_info.json"
+  features = read_json(path).get("features") if path.is_file() else None
+  return features if isinstance(features, dict) else {}
+
+
+def _splits_of_hub(folder: Place, card: Card, files: list[str], config: str | None) -> dict[str, list[str]]:
+  """The Parquet files of each split of a repository, by its card or, where that says nothing, by their names."""
+  if card.data_files:
+    splits = {split: matching_names(files, patterns) for split, patterns in card.data_files.items()}
+    for split, names in splits.items():
+      if not names:
+        raise UserError(f"{folder} has no file {', '.join(card.data_files[split])}, its split '{split}'. Fetch it.")
+  else:
+    inside = [file for file in files if config is None or file.startswith(config + os.sep)]
+    if config is not None and not inside:
+      raise UserError(f"{folder} has no config '{config}': neither README.md nor a folder names it.")
+    splits = {}
+    for file in (file for file in inside if file.lower().endswith(ENDINGS)):
+      splits.setdefault(_split_of(file), []).append(file)
+  names = [file for group in splits.values() for file in group]
+  other = next((file for file in names or files if not file.lower().endswith(ENDINGS)), None)
+  if not names or (other is not None and other in names):
+    kinds = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "jsonl", ".txt": "text", ".tar": "webdataset"}
+    kind = next((kinds[ending] for ending in kinds for file in names or files if file.endswith(ending)), None)
+    way_out = f" Write {kind}:{folder}." if kind else " Save it by save_to_disk, or fetch its Parquet files."
+    raise UserError(f"{folder} holds no dataset of Arrow or Parquet files.{way_out}")
+  return splits
+
+
+def _split_of(file: str) -> str:
+  """The split that a file's name, or else its folder's, tells: data/train-00000-of-00002.parquet, test/0.parquet."""
+  match = re.fullmatch(r"(\w+)-\d+-of-\d+\.\w+", os.path.basename(file))
+  if match is not None:
+    return match[1]
+  for part in reversed(file.split(os.sep)):
+    for split, words in _WORDS.items():
+      if re.search(rf"(?:^|[^a-z])(?:{words})(?:[^a-z]|$)", part.lower()):
+        return split
+  return "train"
+
+
+def _is_name(name: str) -> bool:
+  """Whether it is a file's or folder's bare name."""
+  return name not in ("", ".", "..") and os.path.basename(name) == name and "\\" not in name
