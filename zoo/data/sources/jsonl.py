@@ -82,6 +82,14 @@ def is_object(content: bytes) -> bool:
 
 def line_spans(path: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Numbers from 0, first bytes and ends of a file's lines, less those that hold nothing but white space."""
+  starts, ends, filled = every_line(path)
+  if not filled.any():
+    raise UserError(f"{path} is empty. Remove it, or restore it.")
+  return np.flatnonzero(filled), starts[filled], ends[filled]
+
+
+def every_line(path: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """First bytes and ends of a file's lines, and whether they hold more than white space; [0] of an empty file."""
   breaks, firsts, size, begins = [], [], 0, True
   try:
     with opened(path) as file:
@@ -97,11 +105,11 @@ def line_spans(path: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
   ends = np.concatenate([*breaks, [size]]).astype(np.int64)
   starts = np.concatenate([[0], ends[:-1] + 1])
+  if starts[-1] == size:  # What ends with a line break has no line behind it.
+    starts, ends = starts[:-1], ends[:-1]
   filled = ends > starts
   # An object begins with a brace; only a line that begins with white space may be blank.
-  first = np.concatenate([*firsts, np.zeros(1, np.uint8)])[: len(starts)]  # None, where the file ends with a line.
+  first = np.concatenate([*firsts, np.zeros(1, np.uint8)])[: len(starts)]
   for line in np.flatnonzero(filled & np.isin(first, _SPACE)):
     filled[line] = read_part(path, int(starts[line]), int(ends[line] - starts[line])).strip() != b""
-  if not filled.any():
-    raise UserError(f"{path} is empty. Remove it, or restore it.")
-  return np.flatnonzero(filled), starts[filled], ends[filled]
+  return starts, ends, filled

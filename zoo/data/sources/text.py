@@ -1,50 +1,138 @@
-"""`text:FOLDER`, `text:notes/**/*.txt`: a document a file, as `{"text", "path"}`."""
+"""`text:FOLDER`, `text:notes/**/*.txt`: a document a file, as `{"text", "path"}`.
 
-from typing import Any
+Of fewer than 100 files percents are those of their bytes, so that `train[:99%]` of one file is its first 99 %: the
+files lie in their order one after the other, and are cut where a paragraph, or else a line, ends.
+"""
+
+import bisect
+import itertools
+import re
+from typing import Any, NamedTuple
 
 from zoo.data.bad_records import BadRecord
 from zoo.data.sources import Source, read_file, stamp
+from zoo.data.sources.files import Place, at, read_part, status
 from zoo.data.sources.splits import by_hash, files_of_split, folder_of_split, take
 from zoo.errors import UserError
 
 ENDINGS = (".txt", ".md")
 LINES = (".jsonl", ".ndjson")
-ONE = "A file is one document. Give several files, or JSON lines (jsonl:FILE), which have a document a line."
+TABLES = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".arrow": "hf", ".tar": "webdataset"}
+ONE = (
+  "A file is one document. Give several files, or files with a document a line, lines:FILE or (JSON lines) jsonl:FILE."
+)
+_LOOK = 2**16  # Bytes in which the end of a paragraph is looked for before a line's is taken.
+
+
+class Piece(NamedTuple):
+  """Bytes of a file; end None: all of it."""
+
+  path: str
+  start: int = 0
+  end: int | None = None
 
 
 def text(where: str, split: str, data_dir: str | None = None) -> "TextFiles":
   """Opens the .txt and .md files of a folder and the folders in it, or whatever files a pattern matches."""
 
-  def files(name: str) -> list[str]:
+  def files(name: str) -> list[Place]:
     folder, listed = files_of_split(where, name, data_dir, (*ENDINGS, *LINES))
-    texts = [file for file in listed if not file.lower().endswith(LINES)]
+    texts = [file for file in listed if not file.lower().endswith((*LINES, *TABLES))]
     if not texts or len(texts) < len(listed) and folder_of_split(where, name, data_dir)[1]:  # A pattern asks for them.
-      lines = next(file for file in listed if file not in texts)
-      raise UserError(f"text:{where} holds JSON lines, {folder / lines}. Write jsonl:{where}, a document a line.")
-    return [str(folder / file) for file in by_hash(texts)]
+      other = next(file for file in listed if file not in texts)
+      kind = next((kind for ending, kind in TABLES.items() if other.lower().endswith(ending)), None)
+      if kind is None:
+        raise UserError(f"text:{where} holds JSON lines, {folder / other}. Write jsonl:{where}, a document a line.")
+      raise UserError(f"text:{where} holds {folder / other}, which is no text. Write {kind}:{where}")
+    return [folder / file for file in by_hash(texts)]
 
-  chosen = [file for part in take(split, files, f"text:{where}", ONE) for file in part]
-  return TextFiles(f"text:{where}[{split}]", chosen)
+  def pieces(name: str) -> list[list[Piece]]:
+    paths = files(name)
+    if "%" not in split or len(paths) >= 100 or not any(status(path)[0] for path in paths):
+      return [[Piece(str(path))] for path in paths]
+    if re.search(r"[\[:]-?\d+[\]:]", split):
+      raise UserError(f"text:{where}: split '{split}' mixes percents and numbers of files. Take either.")
+    return hundredths(paths)
+
+  chosen = take(split, pieces, f"text:{where}", ONE)
+  whole = joined([piece for part in chosen for group in part for piece in group])
+  if not whole:
+    raise UserError(f"text:{where}: split '{split}' holds no example: its part of the bytes holds no full line. {ONE}")
+  return TextFiles(f"text:{where}[{split}]", whole)
 
 
 class TextFiles(Source):
-  """Files of UTF-8 text."""
+  """Files of UTF-8 text, or pieces of them."""
 
-  def __init__(self, name: str, files: list[str]):
-    self.name, self.files, self.class_names = name, files, {}
-    self.fingerprint = stamp(files)
+  def __init__(self, name: str, pieces: list[Piece]):
+    self.name, self.pieces, self.class_names = name, pieces, {}
+    cut = [piece for piece in pieces if piece.end is not None]
+    self.fingerprint = stamp(piece.path for piece in pieces) + (f" {cut}" if cut else "")
 
   def __len__(self) -> int:
-    return len(self.files)
+    return len(self.pieces)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    path = self.files[index]
+    path, start, end = self.pieces[index]
     try:
-      return {"text": read_file(path).decode("utf-8-sig"), "path": path}
+      content = read_file(path) if end is None else read_part(path, start, end - start)
+      return {"text": content.decode("utf-8-sig" if start == 0 else "utf-8"), "path": path}
+    except OSError as error:
+      raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
-      raise BadRecord(
-        f"{path} is not UTF-8 text: {error.reason} at byte {error.start}. Convert or remove it."
-      ) from error
+      place = start + error.start
+      raise BadRecord(f"{path} is not UTF-8 text: {error.reason} at byte {place}. Convert or remove it.") from error
 
   def where(self, index: int) -> str:
-    return self.files[index]
+    path, start, end = self.pieces[index]
+    return path if end is None else f"{path} bytes {start} to {end}"
+
+
+def hundredths(paths: list[Place]) -> list[list[Piece]]:
+  """100 groups of pieces, which together are all bytes of the files in their order."""
+  ends = list(itertools.accumulate(status(path)[0] for path in paths))
+  borders = [(0, 0)]  # File, byte of it.
+  for percent in range(1, 100):
+    offset = ends[-1] * percent // 100
+    file = bisect.bisect_right(ends, offset)
+    first = ends[file - 1] if file else 0
+    border = (file, _after_break(paths[file], offset - first, ends[file] - first)) if file < len(paths) else (file, 0)
+    borders.append(max(borders[-1], border))
+  borders.append((len(paths), 0))
+  groups = []
+  for (file, start), (last, end) in itertools.pairwise(borders):
+    sizes = {
+      number: ends[number] - (ends[number - 1] if number else 0) for number in range(file, min(last + 1, len(paths)))
+    }
+    spans = [
+      (number, start if number == file else 0, end if number == last else size) for number, size in sizes.items()
+    ]
+    groups.append([Piece(str(paths[number]), begin, stop) for number, begin, stop in spans if stop > begin])
+  return groups
+
+
+def joined(pieces: list[Piece]) -> list[Piece]:
+  """The pieces in their order, those that follow each other in a file as one, and full files as such."""
+  whole: list[Piece] = []
+  for piece in pieces:
+    last = whole[-1] if whole else None
+    if last is not None and last.path == piece.path and last.end is not None and last.end == piece.start:
+      whole[-1] = last._replace(end=piece.end)
+    else:
+      whole.append(piece)
+  full = lambda piece: piece.start == 0 and piece.end == status(at(piece.path))[0]
+  return [Piece(piece.path) if full(piece) else piece for piece in whole]
+
+
+def _after_break(path: Place, start: int, size: int) -> int:
+  """The first byte, from `start` on, that is behind the end of a paragraph nearby, or of a line; else `size`."""
+  if start == 0:
+    return 0
+  start -= 1  # It may be the end of a line itself.
+  while start < size:
+    content = read_part(path, start, _LOOK)
+    match = re.search(rb"\n\r?\n(?:\r?\n)*", content) or re.search(rb"\n", content)
+    if match is not None:
+      return start + match.end()
+    start += _LOOK
+  return size
