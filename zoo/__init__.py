@@ -10,6 +10,7 @@ load_tokenizer(source)                  texts -> what a model takes, and back
 load_processor(source)                  images, or sounds -> what a model takes
 load_generation_options(source)         how a model is meant to be generated with: keywords of `generate`
 embed(source, texts_or_images)          vectors; `embedder` loads the model once for many calls
+evaluate_model(source, task=, data=)    metrics of a model on data; python -m zoo.evaluate --model= from a shell
 fill_mask(source, texts)                the likeliest words for [MASK]
 generate(model, params, tokens, ...)    text, token by token; python -m zoo.generate from a shell
 capture(model, params, *inputs)         what it computes on the way: states of layers, attention weights
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
   from zoo.capture import capture
   from zoo.data.datasets import load_data
   from zoo.embed import embed, embedder
+  from zoo.evaluate.from_folder import evaluate_model
   from zoo.fill_mask import fill_mask
   from zoo.generate import generate
   from zoo.hub.generation import load_generation_options
@@ -49,6 +51,7 @@ _HOME = {
   "load_processor": "zoo.hub.preprocessing",
   "embed": "zoo.embed",
   "embedder": "zoo.embed",
+  "evaluate_model": "zoo.evaluate.from_folder",
   "fill_mask": "zoo.fill_mask",
   "generate": "zoo.generate",
 }
@@ -58,6 +61,7 @@ __all__ = [
   "capture",
   "embed",
   "embedder",
+  "evaluate_model",
   "fill_mask",
   "generate",
   "list_models",

@@ -1,12 +1,13 @@
 """Images with class labels: batches of `image`, `label`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from zoo.data.bad_records import Policy, policy
-from zoo.data.fields import SourceRecords, check_fields, class_number, first_record
+from zoo.data.class_labels import numbering
+from zoo.data.fields import SourceRecords, check_fields, first_record
 from zoo.data.images import pixels
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_known
@@ -25,6 +26,8 @@ def labelled_images(
   image_field: str = "image",
   label_field: str = "label",
   class_names: list[str] | None = None,
+  classes: list[str] | None = None,
+  labels: Mapping | None = None,
   cache: bool = False,
   bad_records: str | Mapping = "stop",
   processor: Any = None,
@@ -38,6 +41,8 @@ def labelled_images(
     background: what shows through transparent parts: `white` or `black`.
     image_field, label_field: fields of the source. A label is an int, or a name where class names are known.
     class_names: names of the classes, in the order of their numbers; by default the source's, if it knows them.
+    classes, labels: names of a trained model's classes, and label of the data -> name or number of the class; as of
+      `labelled_texts`.
     cache: keep decoded images in memory.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
     processor: of a published model, in place of image_size, fit and background: `pixels(image, what)` are the images.
@@ -56,9 +61,10 @@ def labelled_images(
   decodes = lambda record, index: image_size or image_field not in record or size_of(record, index)
   first = first_record(raw, rule, image_field, label_field, check=decodes)
   check_fields(raw, image_field, label_field, record=first)
-  names = list(class_names) if class_names else raw.class_names.get(label_field)
+  number, names = numbering(raw, label_field, class_names, classes, labels)
   image_size = image_size or pixels.natural_size(first[image_field], raw.name)
-  return LabelledImages(raw, rule, (image_field, label_field), names, image_size, fit, background, cache, processor)
+  fields = (image_field, label_field)
+  return LabelledImages(raw, rule, fields, number, names, image_size, fit, background, cache, processor)
 
 
 class LabelledImages(SourceRecords):
@@ -69,6 +75,7 @@ class LabelledImages(SourceRecords):
     source: Source,
     rule: Policy,
     fields: tuple[str, str],
+    number: Callable[[Any, str], np.int32],
     class_names: list[str] | None,
     image_size: int,
     fit: str,
@@ -79,8 +86,7 @@ class LabelledImages(SourceRecords):
     super().__init__(source, rule, cache)
     self.fields, self.image_size, self.fit, self.processor = fields, image_size, fit, processor
     self.colour = pixels.BLACK if background == "black" else pixels.WHITE
-    self.class_names = class_names
-    self.numbers = {name: number for number, name in enumerate(class_names or ())}
+    self.class_names, self.number = class_names, number
     self.info = {
       "source": source.name,
       "image_size": image_size,
@@ -100,7 +106,7 @@ class LabelledImages(SourceRecords):
     image, label = (raw[field] for field in self.fields)
     if self.fit != "random_crop":
       image = self._decode(image, index, None)
-    return image, class_number(label, self.numbers, self.source.where(index))
+    return image, self.number(label, self.source.where(index))
 
   def _decode(self, image: Any, index: int, rng: np.random.Generator | None) -> np.ndarray:
     if self.processor is not None:

@@ -1,12 +1,13 @@
 """Texts, or pairs of texts, with class labels: batches of `tokens`, `valid`, `label`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from zoo.data.bad_records import Policy, policy
-from zoo.data.fields import SourceRecords, check_fields, class_number, first_record, text_of
+from zoo.data.class_labels import numbering
+from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_known
 from zoo.data.sources import Source, open_source
@@ -25,6 +26,8 @@ def labelled_texts(
   pair_field: str | None = None,
   label_field: str = "label",
   class_names: list[str] | None = None,
+  classes: list[str] | None = None,
+  labels: Mapping | None = None,
   cache: bool = True,
   bad_records: str | Mapping = "stop",
 ) -> "LabelledTexts":
@@ -38,6 +41,9 @@ def labelled_texts(
     pair_field: field of a second text: of a question its answer, of a premise the hypothesis.
     label_field: field of the class: an int, or a name where class names are known.
     class_names: names of the classes, in the order of their numbers; by default the source's, if it knows them.
+    classes: names of a trained model's classes, in the order of its logits: labels become its numbers, by name where
+      the data have names; see `zoo.data.class_labels`. In place of class_names.
+    labels: with `classes`: label of the data -> name or number of the class, for names that do not match.
     cache: keep the tokens in memory.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
@@ -52,8 +58,9 @@ def labelled_texts(
   encoder = open_tokenizer(tokenizer)
   if encoder.max_length is not None and not 1 <= max_length <= encoder.max_length:
     raise UserError(f"max_length is {max_length}. The tokenizer '{tokenizer}' makes rows of 1 to {encoder.max_length}.")
-  names = list(class_names) if class_names else raw.class_names.get(label_field)
-  return LabelledTexts(raw, rule, encoder, max_length, (text_field, pair_field, label_field), names, cache)
+  number, names = numbering(raw, label_field, class_names, classes, labels)
+  fields = (text_field, pair_field, label_field)
+  return LabelledTexts(raw, rule, encoder, max_length, fields, number, names, cache)
 
 
 class LabelledTexts(SourceRecords):
@@ -66,12 +73,12 @@ class LabelledTexts(SourceRecords):
     tokenizer: Any,
     max_length: int,
     fields: tuple[str, str | None, str],
+    number: Callable[[Any, str], np.int32],
     class_names: list[str] | None,
     cache: bool,
   ):
     super().__init__(source, rule, cache)
-    self.tokenizer, self.max_length, self.fields = tokenizer, max_length, fields
-    self.numbers = {name: number for number, name in enumerate(class_names or ())}
+    self.tokenizer, self.max_length, self.fields, self.number = tokenizer, max_length, fields, number
     self.info = {
       "source": source.name,
       "tokenizer": tokenizer,
@@ -89,6 +96,6 @@ class LabelledTexts(SourceRecords):
     self._check(raw, index, *self.fields)
     text, pair, label = self.fields
     texts = [text_of(raw[field], f"{what}: {field}") for field in (text, pair) if field is not None]
-    number = class_number(raw[label], self.numbers, what)
+    number = self.number(raw[label], what)
     batch = self.tokenizer(*texts, length=self.max_length)
     return {**{name: array[0] for name, array in batch.items()}, "label": np.asarray(number)}

@@ -53,11 +53,16 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
       if data is not None:
         common = without(data, "fit", "background", "image_size") if image_processor(model) is not None else data
         options = {name: inherited(entry, common) if name in INHERIT else entry for name, entry in options.items()}
-      with opening() as opened:
-        evaluate = registry.build("evaluate", options, model)
-      skips = any(records.policy.skips for records in opened)
-      ready[key] = Skipping(evaluate, [(records.name, records.bad) for records in opened]) if skips else evaluate
+      ready[key] = built(options, model)
   return ready
+
+
+def built(options: Mapping[str, Any], model: Any) -> Callable:
+  """The evaluator of a section `{"name": ..., **options}`; one whose data skip bad records also counts them."""
+  with opening() as opened:
+    evaluate = registry.build("evaluate", options, model)
+  skips = any(records.policy.skips for records in opened)
+  return Skipping(evaluate, [(records.name, records.bad) for records in opened]) if skips else evaluate
 
 
 class Skipping:

@@ -1,4 +1,10 @@
-"""Evaluates a run, finished or not: python -m zoo.evaluate --run=runs/clip_emoji [--only=retrieval] [--step=best]
+"""Evaluates a model on a task, or a run by the evaluators of its config.
+
+    python -m zoo.evaluate --model=FOLDER_OR_ID --task=classification --data=jsonl:reviews.jsonl
+
+is `zoo.evaluate_model` from a shell; see `zoo.evaluate.one_line`. A run, finished or not:
+
+    python -m zoo.evaluate --run=runs/clip_emoji [--only=retrieval] [--step=best]
 
 What to measure is the section `eval` of the run's config, or of another --config; `--config.eval.evaluators...=`
 changes it. Prints the tables and leaves evaluation.json, evaluation.txt and the evaluators' own files in the run
@@ -25,6 +31,7 @@ from zoo.config.loading import load
 from zoo.config.overrides import split
 from zoo.data.tokenizers.open_clip import is_open_clip
 from zoo.errors import UserError, did_you_mean, exits_with_one_line, setting_up
+from zoo.evaluate import one_line
 from zoo.evaluate.artifacts import write_json, write_text
 from zoo.hosts.libtpu import silence_libtpu
 from zoo.hub.files import CONFIG, is_published
@@ -45,6 +52,8 @@ FLAGS = {
 def main(argv: list[str]) -> int:
   """Runs the evaluators named by the arguments; returns 0 on success."""
   silence_libtpu()
+  if one_line.asks(argv):
+    return one_line.main(argv)
   options, _ = split(argv, FLAGS)
   if "run" in options and "config" not in options and not options["help"]:
     _check_run(options["run"])
@@ -83,8 +92,8 @@ def _check_run(source: str) -> None:
   folder = folder_of(source)  # It refuses a file.
   if _holds_weights_alone(folder):
     raise UserError(
-      f"{folder} holds a model and no run: nothing says what to measure. Name a config whose evaluators fit it, as in "
-      "--config=configs/clip_emoji.py; its data and evaluators can be changed: --config.data.source=..."
+      f"{folder} holds a model and no run: nothing says what to measure. Say it: --model={source} --task=NAME "
+      "--data=SOURCE. Or name a config whose evaluators fit it, as in --config=configs/clip_emoji.py."
     )
 
 

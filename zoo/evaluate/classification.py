@@ -1,6 +1,7 @@
-"""Accuracy of a classifier on held-out examples."""
+"""Accuracy, F1 and correlation of a classifier on held-out examples."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,13 +9,15 @@ import jax
 import numpy as np
 import optax
 
-from zoo.evaluate.forward import gather, model_output, records_of
+from zoo.errors import UserError
+from zoo.evaluate.forward import model_output, outputs, records_of
 
 
 def classification(model: Any, *, data: Mapping | Any, batch_size: int = 64) -> Callable:
-  """-> evaluate(params, folder=None, step=None) -> {"accuracy", "balanced_accuracy", "loss", "majority/accuracy", ...}.
+  """-> evaluate(params, folder=None, step=None) -> {"accuracy", "balanced_accuracy", "f1_macro", ...}.
 
-  Balanced accuracy is the mean recall over classes. The row `majority` always predicts the most frequent class.
+  Balanced accuracy is the mean recall over classes; `f1` is that of class 1, of models with two classes; f1, f1_macro
+  and matthews are scikit-learn's. The row `majority` always predicts the most frequent class.
 
   Args:
     model: gives {"logits" [batch, num_classes]} for the `image`, or for the `tokens`, of a batch.
@@ -26,20 +29,53 @@ def classification(model: Any, *, data: Mapping | Any, batch_size: int = 64) -> 
   @jax.jit
   def forward(params: Any, batch: dict) -> dict:
     logits = model_output(model, params, batch, "logits", "classification")
-    label = batch["label"]
-    nll = optax.softmax_cross_entropy_with_integer_labels(logits, label)
-    return {"nll": nll, "right": logits.argmax(-1) == label, "label": label}
+    return {"nll": optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]), "logits": logits}
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
-    results = gather(forward, params, records, batch_size)
-    right, label = results["right"], results["label"]
-    classes, count = np.unique(label, return_counts=True)
-    return {
-      "accuracy": float(right.mean()),
-      "balanced_accuracy": float(np.mean([right[label == c].mean() for c in classes])),
-      "loss": float(results["nll"].mean(dtype=np.float64)),
-      "majority/accuracy": float(count.max() / count.sum()),
-      "majority/balanced_accuracy": 1 / len(classes),
-    }
+    pairs: Counter[tuple[int, int]] = Counter()  # (label, prediction): as many as there are of classes, squared.
+    nll, num_classes = 0.0, 0
+    for results, batch in outputs(forward, params, records, batch_size, trim=True):
+      label, num_classes = batch["label"], results["logits"].shape[-1]
+      if not ((label >= 0) & (label < num_classes)).all():
+        raise UserError(
+          f"classification: there is a label {label.max()}, the model has classes 0 to {num_classes - 1}."
+        )
+      pairs.update(zip(label.tolist(), results["logits"].argmax(-1).tolist()))
+      nll += float(results["nll"].sum(dtype=np.float64))
+    return scores(pairs, num_classes) | {"loss": nll / pairs.total()} | majority(pairs)
 
   return evaluate
+
+
+def scores(pairs: Mapping[tuple[int, int], int], num_classes: int) -> dict[str, float]:
+  """Metrics from counts of (label, prediction).
+
+  >>> scores({(0, 0): 2, (0, 1): 1, (1, 1): 1}, 2)["accuracy"]
+  0.75
+  """
+  from sklearn.metrics import f1_score, matthews_corrcoef
+
+  label, predicted = np.array(list(pairs)).T
+  count = np.array(list(pairs.values()))
+  recalls = [np.sum(count[(label == c) & (predicted == c)]) / count[label == c].sum() for c in np.unique(label)]
+  options = {"sample_weight": count, "zero_division": 0.0}
+  binary = {"f1": float(f1_score(label, predicted, **options))} if num_classes == 2 else {}
+  return {
+    "accuracy": float(count[label == predicted].sum() / count.sum()),
+    "balanced_accuracy": float(np.mean(recalls)),
+    **binary,
+    "f1_macro": float(f1_score(label, predicted, average="macro", **options)),
+    # Of a single class there is no correlation: scikit-learn gives 0 and warns.
+    "matthews": float(matthews_corrcoef(label, predicted, sample_weight=count))
+    if len({*label, *predicted}) > 1
+    else 0.0,
+  }
+
+
+def majority(pairs: Mapping[tuple[int, int], int]) -> dict[str, float]:
+  """The row of whoever always predicts the most frequent class."""
+  labels: Counter[int] = Counter()
+  for (label, _), count in pairs.items():
+    labels[label] += count
+  most = max(labels.values()) / labels.total()
+  return {"majority/accuracy": most, "majority/balanced_accuracy": 1 / len(labels)}

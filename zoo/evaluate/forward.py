@@ -70,7 +70,9 @@ def model_output(model: Any, params: Any, batch: Batch, key: str, what: str) -> 
   return outputs[key].astype(jnp.float32)
 
 
-def outputs(function: Callable, params: Any, records: Any, batch_size: int) -> Iterator[tuple[Batch, Batch]]:
+def outputs(
+  function: Callable, params: Any, records: Any, batch_size: int, *, trim: bool = False
+) -> Iterator[tuple[Batch, Batch]]:
   """Applies `function(params, batch)` to batches that hold every record exactly once, in order.
 
   Args:
@@ -78,16 +80,37 @@ def outputs(function: Callable, params: Any, records: Any, batch_size: int) -> I
     params: the function runs on their devices; on a mesh, examples are split over its axis `data`.
     records: a finite source of examples.
     batch_size: examples of every batch; the last one is padded with examples of weight 0.
+    trim: whether columns of tokens that are padding in all rows are left out; see `trimmed`.
 
   Yields:
     (outputs, batch) in host memory, of the same length; the padding of the last batch is left out.
   """
   mesh = mesh_of(params)
   for batch in eval_batches(records, batch_size):
+    batch = trimmed(batch) if trim else batch
     arrays = {key: value for key, value in batch.items() if _numeric(value)}
     results = function(params, put(arrays, mesh))
     real = np.flatnonzero(np.asarray(batch["weight"]) > 0) if "weight" in batch else slice(None)
     yield {k: fetch(v)[real] for k, v in results.items()}, {k: _rows(v, real) for k, v in batch.items()}
+
+
+def trimmed(batch: Batch) -> Batch:
+  """A batch of tokens without the columns that are padding in every row, down to 16, 32, 64 ... columns.
+
+  So few programs are compiled, and short texts of a model that takes long ones are not computed at full length.
+
+  Args:
+    batch: with `valid`, bool [..., length]; arrays of that shape are cut alike.
+  """
+  valid = batch.get("valid")
+  if valid is None:
+    return batch
+  real = np.flatnonzero(valid.reshape(-1, valid.shape[-1]).any(axis=0))
+  first, last = (int(real[0]), int(real[-1]) + 1) if len(real) else (0, 1)
+  width = lambda count: min(max(16, 1 << (count - 1).bit_length()), valid.shape[-1])
+  left = first > 0 and last == valid.shape[-1]  # Padding is on the left.
+  cut = slice(valid.shape[-1] - width(last - first), None) if left else slice(width(last))
+  return {name: x[..., cut] if np.shape(x) == valid.shape else x for name, x in batch.items()}
 
 
 def _rows(value: Any, real: Any) -> Any:

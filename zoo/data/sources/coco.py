@@ -13,7 +13,7 @@ from typing import Any
 
 from zoo.data.sources.files import Place, at
 from zoo.data.sources.images import Entry, ImageFiles
-from zoo.data.sources.splits import VALIDATION, by_hash, take
+from zoo.data.sources.splits import VALIDATION, NoSplit, by_hash, take
 from zoo.errors import UserError, shown
 from zoo.json_files import read_json
 from zoo.storage import is_remote
@@ -89,7 +89,7 @@ def _of_karpathy(table: Place, images: list[dict[str, Any]], split: str) -> tupl
   splits = {str(image["split"]) for image in images if "split" in image}
   name = next((alias for alias in VALIDATION if alias in splits), split) if split in VALIDATION else split
   if splits and name not in splits and name != "all":
-    raise UserError(f"{table} has no split '{split}'. It has: {', '.join(sorted(splits))}, all.")
+    raise NoSplit(f"{table} has no split '{split}'. It has: {', '.join(sorted(splits))}, all.")
   rows: Rows = {}
   errors: list[str] = []
   for number, image in enumerate(images):

@@ -29,6 +29,10 @@ _BRACES = re.compile(r"\{(?:(?P<first>\d{1,18})\.\.(?P<last>\d{1,18})|(?P<words>
 _MOST_NAMES = 10**6
 
 
+class NoSplit(UserError):
+  """A source has no split of that name; the message lists those that it has."""
+
+
 def take(split: str, examples: Callable[[str], Any], what: str, hint: str = "") -> list[Any]:
   """The slices that `split` names, one per term.
 
@@ -72,7 +76,7 @@ def folder_of_split(where: str, name: str, data_dir: str | None) -> tuple[Place,
     splits = []
   if name not in (splits or ("train", "all")):
     choices = ", ".join(splits) or "train, and parts of it such as train[:90%]"
-    raise UserError(f"{where} has no split '{name}'. It has: {choices}.")
+    raise NoSplit(f"{where} has no split '{name}'. It has: {choices}.")
   scheme, _, path_part = path.rpartition("://")
   parts = Path(path_part).parts
   literal = at(path).exists()  # A name may hold brackets.

@@ -12,6 +12,7 @@ from zoo.data import builders
 from zoo.data.bad_records import BadRecord
 from zoo.data.cache import locked
 from zoo.data.sources import Source, stamp
+from zoo.data.sources.splits import NoSplit
 from zoo.errors import UserError, did_you_mean
 
 
@@ -51,7 +52,7 @@ class TFDSSource(Source):
       ) from error
     except ValueError as error:
       choices = ", ".join(builder.info.splits)
-      raise UserError(f"tfds:{where} has no split '{split}'. It has: {choices}, and parts like train[:90%].") from error
+      raise NoSplit(f"tfds:{where} has no split '{split}'. It has: {choices}, and parts like train[:90%].") from error
     self.folder = str(builder.data_path)
     is_local = Path(self.folder).is_dir()  # Not so gs://...
     self.fingerprint = f"{split} {stamp(sorted(Path(self.folder).iterdir())) if is_local else self.folder}"

@@ -1,0 +1,134 @@
+"""Class labels of data as the numbers of a trained model's classes: matched by name wherever both have names."""
+
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo.data.bad_records import BadRecord
+from zoo.data.fields import class_number
+from zoo.data.sources import Source
+from zoo.errors import UserError, did_you_mean, shown
+
+UNNAMED = re.compile(r"LABEL_\d+")  # What transformers calls classes that nobody has named.
+
+
+class ClassLabels:
+  """A record's label -> the number of the model's class, int32 [].
+
+  A number is that of the source's own class where the source names its classes, and stands for its name. A label is,
+  in this order: a key of `labels`; the name of a class; the number of a class. Names match if they differ in case,
+  blanks, dashes and underscores alone.
+
+  Args:
+    classes: names of the model's classes, in the order of its logits.
+    labels: label of the data -> name or number of the model's class, for names that do not match.
+    source_names: names of the classes that the source numbers; None: it knows none.
+    what: who asks, for messages.
+
+  Raises:
+    UserError: `labels` names a class that the model does not have; a class of the source is none of the model's.
+
+  >>> numbers = ClassLabels(["NEGATIVE", "POSITIVE"])
+  >>> [int(numbers(label, "line 1")) for label in ("positive", 1, "0")]
+  [1, 1, 0]
+  """
+
+  def __init__(
+    self,
+    classes: Sequence[str],
+    labels: Mapping[Any, str | int] | None = None,
+    source_names: Sequence[str] | None = None,
+    what: str = "data",
+  ):
+    self.classes = [str(name) for name in classes]
+    self.exact = {name: number for number, name in enumerate(self.classes)}
+    loose: dict[str, list[int]] = {}
+    for number, name in enumerate(self.classes):
+      loose.setdefault(_folded(name), []).append(number)
+    self.loose = {name: numbers[0] for name, numbers in loose.items() if len(numbers) == 1}
+    self.said = {str(label): self._said(target) for label, target in (labels or {}).items()}
+    self.source_names = None
+    if source_names is not None and not all(map(UNNAMED.fullmatch, self.classes)):
+      strange = [name for name in source_names if self._by_name(str(name)) is None]
+      if strange:
+        raise UserError(
+          f"{what} has the class {shown(str(strange[0]))}, which is none of the model's: {_some(self.classes)}. Say "
+          f"which each is: labels={{{shown(str(strange[0]))}: NAME OR NUMBER}}."
+        )
+      self.source_names = [str(name) for name in source_names]
+
+  def __call__(self, label: Any, what: str) -> np.int32:
+    """The number of the class; BadRecord, which begins with `what`, if there is none such."""
+    label = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
+    text = label.strip() if isinstance(label, str) else str(_whole(label))
+    if self.source_names is not None and text.isdecimal() and not isinstance(label, str):
+      text = self.source_names[int(text)] if int(text) < len(self.source_names) else text
+    number = self._by_name(text)
+    if number is None and self.source_names is None and re.fullmatch(r"\d{1,9}", text):
+      number = int(text)
+    if number is None or not 0 <= number < len(self.classes):
+      near = did_you_mean(text, self.classes)
+      raise BadRecord(
+        f"{what}: label {shown(label)} is none of the model's classes.{near} It has: {_some(self.classes)}. Say which "
+        f"it is: labels={{{shown(text)}: NAME OR NUMBER}}."
+      )
+    return np.int32(number)
+
+  def _by_name(self, text: str) -> int | None:
+    return next((names[key] for names, key in self._ways(text) if key in names), None)
+
+  def _ways(self, text: str) -> list[tuple[Mapping[str, int], str]]:
+    return [(self.said, text), (self.exact, text), (self.loose, _folded(text))]
+
+  def _said(self, target: str | int) -> int:
+    """The number of the class that a user names."""
+    number = target if isinstance(target, int) else self.exact.get(target, self.loose.get(_folded(str(target)), -1))
+    if isinstance(target, bool) or not 0 <= number < len(self.classes):
+      raise UserError(f"labels names the class {shown(target)}, which the model lacks. It has: {_some(self.classes)}.")
+    return number
+
+
+def numbering(
+  source: Source,
+  field: str,
+  class_names: Sequence[str] | None,
+  classes: Sequence[str] | None,
+  labels: Mapping | None,
+) -> tuple[Callable[[Any, str], np.int32], list[str] | None]:
+  """How a pipeline numbers labels: (label, record's name) -> int32 [], and the names of the classes, None if unknown.
+
+  Args:
+    source: raw examples.
+    field: of the label.
+    class_names: names of the classes; by default the source's.
+    classes, labels: of a trained model, as of `ClassLabels`; in place of class_names.
+  """
+  names = source.class_names.get(field)
+  if classes is not None:
+    return ClassLabels(classes, labels, names, source.name), list(classes)
+  if labels is not None:
+    raise UserError("labels says which of a model's classes a label is: it goes with classes.")
+  names = list(class_names) if class_names else names
+  return functools.partial(_of_names, {name: number for number, name in enumerate(names or ())}), names
+
+
+def _of_names(numbers: Mapping[str, int], label: Any, what: str) -> np.int32:
+  return class_number(label, numbers, what)
+
+
+def _whole(label: Any) -> Any:
+  """A number that is whole as an int: 1.0, or NumPy's."""
+  if isinstance(label, bool | np.bool_):
+    return int(label)
+  return int(label) if isinstance(label, float | np.number) and float(label).is_integer() else label
+
+
+def _folded(name: str) -> str:
+  return re.sub(r"[\s_-]+", " ", name).strip().casefold()
+
+
+def _some(names: Sequence[str], most: int = 12) -> str:
+  return ", ".join([*names[:most], *(["..."] if len(names) > most else [])])

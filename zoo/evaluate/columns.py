@@ -1,0 +1,123 @@
+"""Which field of a table is which column of a task: guessed by common names, or said by the user."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from zoo.errors import UserError, did_you_mean, shown
+
+# A text's field -> the field of the text that goes with it, as GLUE, STS-B, NLI and retrieval sets have them.
+PARTNERS = {
+  "sentence1": "sentence2",
+  "premise": "hypothesis",
+  "question1": "question2",
+  "text1": "text2",
+  "text_a": "text_b",
+  "sentence_A": "sentence_B",
+  "sentence_a": "sentence_b",
+  "question": "sentence",
+  "query": "passage",
+  "anchor": "positive",
+  "text": "text_pair",
+}
+TEXTS = ("text", "sentence", "review", "content", "comment", "document", "tweet", "body", "title", "question")
+
+
+class Column(NamedTuple):
+  """A column of a task.
+
+  Attributes:
+    names: what its field is often called, the likeliest first.
+    holds: what is in it, for the documentation.
+    needed: whether the task cannot do without.
+    partner_of: the column whose field tells this one's, by PARTNERS.
+    reads: "texts" or "images": only models that read these have it; None: all.
+  """
+
+  names: tuple[str, ...]
+  holds: str
+  needed: bool = True
+  partner_of: str | None = None
+  reads: str | None = None
+
+
+TEXT = Column((*TEXTS, *PARTNERS), "a text", reads="texts")
+PAIR = Column(tuple(PARTNERS.values()), "the text that goes with it", needed=False, partner_of="text", reads="texts")
+IMAGE = Column(("image", "img", "picture", "photo", "jpg", "png", "jpeg", "webp"), "an image", reads="images")
+LABEL = Column(
+  ("label", "labels", "class", "category", "cls", "sentiment", "target", "fine_label", "gold_label", "stars", "rating"),
+  "a class: its name or its number",
+)
+
+
+def parse_columns(columns: str | Mapping[str, str] | None) -> dict[str, str]:
+  """Columns that a user says, as a mapping or as text.
+
+  >>> parse_columns("text=review,label=stars")
+  {'text': 'review', 'label': 'stars'}
+  """
+  if columns is None or isinstance(columns, Mapping):
+    return dict(columns or {})
+  pairs = [part.partition("=") for part in str(columns).split(",")]
+  if not all(role.strip() and equals and field.strip() for role, equals, field in pairs):
+    raise UserError(f"columns is {shown(columns)}. It must be COLUMN=FIELD,... as in text=review,label=stars.")
+  return {role.strip(): field.strip() for role, _, field in pairs}
+
+
+def find_columns(
+  task: str,
+  columns: Mapping[str, Column],
+  said: Mapping[str, str],
+  record: Mapping[str, Any],
+  source: str,
+  reads: str,
+) -> dict[str, str]:
+  """Role -> field, of the columns that the data have.
+
+  Args:
+    task: its name, for messages.
+    columns: of the task.
+    said: what the user says; "none" leaves a column out.
+    record: the first of the data.
+    source: the name of the data, for messages.
+    reads: what the model reads: "texts", "images", or both.
+
+  Raises:
+    UserError: a role or a field that is not there; no field that a needed column could be.
+  """
+  columns = {role: column for role, column in columns.items() if column.reads is None or column.reads in reads}
+  has = [name for name in record if not name.startswith("__")]
+  listed = ", ".join(has)
+  for role, field in said.items():
+    if role not in columns:
+      near = did_you_mean(role, columns)
+      raise UserError(f"{task} has no column '{role}'.{near} It has: {', '.join(columns)}.")
+    if field not in has and (field != "none" or columns[role].needed):
+      near = did_you_mean(field, has)
+      raise UserError(f"columns: {source} has no field '{field}' to be the {role}.{near} It has: {listed}.")
+  found: dict[str, str] = {}
+  for role, column in columns.items():
+    names: Iterable[str] = column.names
+    if column.partner_of is not None:  # By the field of the other text alone: any other would be another pair.
+      names = [PARTNERS[text] for text in [found.get(column.partner_of)] if text in PARTNERS]
+    elif any(other.partner_of == role for other in columns.values()):  # Two texts come before a single one.
+      names = [*(text for text, other in PARTNERS.items() if text in has and other in has), *names]
+    field = said[role] if role in said else _first(names, has, found.values())
+    if field is not None and field != "none":
+      found[role] = field
+    elif column.needed:
+      raise UserError(
+        f"{task}: which field of {source} is the {role} ({column.holds})? None is called {_names(column)}. It has: "
+        f"{listed}. Say columns={{'{role}': FIELD}}, or --columns={role}=FIELD."
+      )
+  return found
+
+
+def _first(names: Iterable[str], has: list[str], taken: Iterable[str]) -> str | None:
+  """The first of `names` among the fields of the data, in whatever case; None if there is none but taken ones."""
+  folded = {name.lower(): name for name in reversed(has)}
+  fields = (name if name in has else folded.get(name.lower()) for name in names)
+  return next((field for field in fields if field is not None and field not in taken), None)
+
+
+def _names(column: Column) -> str:
+  return " or ".join(column.names[:4])

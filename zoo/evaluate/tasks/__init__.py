@@ -1,0 +1,116 @@
+"""Tasks of `zoo.evaluate_model`: which columns of a table one takes, which models fit, which evaluator measures it.
+
+One file per task, `zoo/evaluate/tasks/NAME.py`, with a `Task` of that name; nothing else lists it.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from zoo.config.registry import lookup, names
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.data.tokenizers.base import Tokenizer
+from zoo.errors import UserError, did_you_mean
+from zoo.evaluate.columns import Column
+from zoo.evaluate.model_kinds import ModelKind, described, model_kind
+from zoo.hub.tokenizers import local_name
+from zoo.train.model_data import defaults
+
+LONGEST = 512  # Tokens of a row, of a model that takes any number.
+
+
+class Subject(NamedTuple):
+  """What is evaluated.
+
+  Attributes:
+    model, params: of the zoo; params may be laid over a mesh.
+    folder: that they are from; None: they were handed over.
+    classes: names of the model's classes, where its files name them.
+    tokenizer: name or path of another tokenizer than the model's own.
+  """
+
+  model: Any
+  params: Any
+  folder: Any = None
+  classes: list[str] | None = None
+  tokenizer: str | None = None
+
+  @property
+  def kind(self) -> ModelKind:
+    return model_kind(self.model)
+
+  def tokenizer_name(self) -> str:
+    """Name or path of the tokenizer; UserError if there is none."""
+    name = self.tokenizer or defaults(self.model).get("tokenizer")
+    if name is None:
+      raise UserError(
+        f"The {described(self.model)} carries no tokenizer. Fetch its files, or say tokenizer=NAME OR PATH."
+      )
+    return local_name(name)
+
+  def open_tokenizer(self) -> Tokenizer:
+    return open_tokenizer(self.tokenizer_name())
+
+  def text_length(self) -> int:
+    """Most tokens of a text: those that the model and its tokenizer take, or LONGEST where neither has a limit."""
+    encoder = getattr(self.model, "encoder", self.model)
+    limits = [getattr(encoder, "max_length", None), self.open_tokenizer().max_length]
+    return min((limit for limit in limits if limit), default=LONGEST)
+
+  def class_names(self) -> list[str]:
+    """Names of the model's classes, LABEL_0 ... where nothing names them."""
+    return self.classes or [f"LABEL_{number}" for number in range(self.kind.num_classes or 0)]
+
+
+class Task(NamedTuple):
+  """How a model is measured on a table.
+
+  Attributes:
+    does: what it measures, for the documentation.
+    needs: of a model, for messages: "a head that classifies texts or images".
+    fits: whether a kind of model can be measured.
+    columns: role -> Column.
+    evaluator: name of zoo/evaluate.
+    section: (subject, role -> field) -> the evaluator's section of data, without source, split and data_dir.
+    metrics: the main ones, for the documentation.
+    options: (subject) -> options of the evaluator that are the model's own.
+  """
+
+  does: str
+  needs: str
+  fits: Callable[[ModelKind], bool]
+  columns: Mapping[str, Column]
+  evaluator: str
+  section: Callable[[Subject, Mapping[str, str]], dict[str, Any]]
+  metrics: str
+  options: Callable[[Subject], dict[str, Any]] = lambda subject: {}
+
+
+def task_names() -> list[str]:
+  """All tasks."""
+  return names("evaluate.tasks")
+
+
+def find_task(name: str) -> Task:
+  """The task of that name. UserError, listing them, if there is none."""
+  if name not in task_names():
+    near = did_you_mean(str(name), task_names())
+    raise UserError(f"There is no task '{name}'.{near} There are: {', '.join(task_names())}.")
+  task: Any = lookup("evaluate.tasks", name)
+  return task
+
+
+def check_fits(name: str, subject: Subject) -> None:
+  """UserError, saying what the model is and which tasks fit it, unless the task `name` does."""
+  if find_task(name).fits(subject.kind):
+    return
+  fitting = [other for other in task_names() if find_task(other).fits(subject.kind)]
+  which = f"It fits: {', '.join(fitting)}" if fitting else "No task fits it"
+  raise UserError(
+    f"{name} needs {find_task(name).needs}. This is a {described(subject.model)}. {which}. Another head of published "
+    "weights is loaded with head=NAME."
+  )
+
+
+def fields(columns: Mapping[str, str], **options: str) -> dict[str, str]:
+  """Options of a pipeline that name its fields: option=role -> {option: field}, without roles that are not there."""
+  return {option: columns[role] for option, role in options.items() if role in columns}

@@ -1,0 +1,44 @@
+"""Names of a model's classes, as its folder has them."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from zoo.errors import UserError, shown
+from zoo.hub.files import CONFIG, is_published
+from zoo.json_files import read_json
+
+SEVERAL = "multi_label_classification"
+
+
+def class_names_in(folder: pathlib.Path, num_classes: int) -> list[str] | None:
+  """Names of the classes of the model in a folder, in the order of its logits; None where nothing names them.
+
+  Of a published model id2label of its config.json; of a run class_names of its config's section of data.
+
+  Raises:
+    UserError: id2label does not number `num_classes` classes, two have one name, or a text may have several classes.
+  """
+  if not (folder / CONFIG).is_file():
+    return None
+  config = read_json(folder / CONFIG)
+  if not is_published(folder):
+    data = config.get("data")
+    names = data.get("class_names") if isinstance(data, Mapping) else None
+    return [str(name) for name in names] if isinstance(names, list) and len(names) == num_classes else None
+  where = f"{folder / CONFIG}"
+  if config.get("problem_type") == SEVERAL:
+    raise UserError(f"{where}: problem_type is {SEVERAL}: a text has several classes, which no task measures.")
+  return _numbered(config.get("id2label"), num_classes, where)
+
+
+def _numbered(id2label: Any, num_classes: int, where: str) -> list[str] | None:
+  if not isinstance(id2label, Mapping) or not id2label:
+    return None
+  names = {str(number): str(name) for number, name in id2label.items()}
+  wanted = [str(number) for number in range(num_classes)]
+  if sorted(names) != sorted(wanted):
+    raise UserError(f"{where}: id2label is {shown(id2label)}. It must name the classes 0 to {num_classes - 1}.")
+  if len(set(names.values())) < num_classes:
+    raise UserError(f"{where}: id2label is {shown(id2label)}, where two classes have one name. Name each.")
+  return [names[number] for number in wanted]
