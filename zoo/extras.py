@@ -7,6 +7,7 @@ PACKAGES = {
   "wandb": "wandb",
   "tensorboard": "tensorboardX",
   "gcs": "gcsfs",
+  "audio": "soundfile soxr",
   "scores": "sacrebleu rouge-score",
 }
 

@@ -171,6 +171,20 @@ def image_processor(model: Any) -> ImageProcessor | PatchProcessor | None:
   return from_entries(image) if "resize" in image or "patch_size" in image else None
 
 
+def sound_processor(model: Any) -> LogMel | None:
+  """The features of sound that a model carries, or Whisper's in its sizes; None: it takes no sound."""
+  if "sound" in getattr(model, "preprocessing", {}):
+    return LogMel(**model.preprocessing["sound"])
+  if not hasattr(model, "mels"):
+    return None
+  length = model.encoder.max_length
+  if length % 50:
+    raise UserError(
+      f"The model hears {length / 50:g} s: source_length is {length}. Make it a multiple of 50, full seconds."
+    )
+  return LogMel(model.mels, 16000, 160, 400, length // 50, 0.0)
+
+
 def from_entries(image: Mapping[str, Any]) -> ImageProcessor | PatchProcessor:
   """The processor of images that a model carries whole: see `zoo.preprocessing`."""
   pair = lambda x: tuple(x) if isinstance(x, list) else x

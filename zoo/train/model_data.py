@@ -117,7 +117,9 @@ def records_for(model: Any, data: Any, *, where: str = "data", training: bool = 
 
 
 def _processor(model: Any, section: Mapping[str, Any], training: bool) -> Any:
-  """The processor that makes the images of this section; None: its `fit` does."""
+  """The processor that makes the images, or features of sound, of this section; None: its `fit` does."""
+  if section["name"] in _pipelines("audio_field"):
+    return preprocessing.sound_processor(model)
   processor = preprocessing.image_processor(model)
   if _takes_patches(model) and (training or processor is None):
     why = "of which no pipeline makes batches to train on. Train a model of one image_size, e.g. a siglip"

@@ -30,6 +30,7 @@ from zoo.errors import UserError
 
 IMAGES = (*(ending[1:] for ending in image_files.PICTURES), "img", "image")
 _BETWEEN = 2**14  # Bytes between two members that may as well be read.
+SOUNDS = ("wav", "flac", "ogg", "opus", "mp3")
 TEXTS = ("txt", "text", "caption")
 # Keys of what describes a shard and is no example of it.
 _ABOUT = re.compile(
@@ -134,6 +135,8 @@ def _fields(content: Mapping[str, bytes], what: str) -> dict[str, Any]:
     try:
       if ending in IMAGES:
         fields["image"] = value
+      elif ending in SOUNDS:
+        fields["audio"] = value
       elif ending in TEXTS:
         texts.append(value.decode("utf-8-sig"))
       elif ending == "cls":
@@ -204,7 +207,7 @@ def _without_loose(groups: Mapping[str, list[Member]]) -> dict[str, list[Member]
   """The groups of members that are examples, without stray files."""
   groups = {key: group for key, group in groups.items() if "." in group[0].name.rpartition("/")[2]}
   holding = lambda kinds: {key for key, group in groups.items() if any(_ending(member) in kinds for member in group)}
-  example_keys = holding(IMAGES) or holding((*TEXTS, "json"))
+  example_keys = holding((*IMAGES, *SOUNDS)) or holding((*TEXTS, "json"))
   forms = {_form(key) for key in example_keys}
 
   def loose(key: str) -> bool:

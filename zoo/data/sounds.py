@@ -1,0 +1,101 @@
+"""Encoded recordings -> samples of one channel at one rate, by soundfile and soxr (`pip install soundfile soxr`)."""
+
+import importlib
+import io
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zoo.data.bad_records import BadRecord
+from zoo.errors import UserError, shown
+from zoo.extras import install
+
+CUT = "is cut off: it has {has} of {of} {unit}. Fetch it again."
+
+
+class Sound(NamedTuple):
+  """A recording of one channel.
+
+  Attributes:
+    samples: float32 [samples], mostly in [-1, 1].
+    rate: samples a second.
+    file_rate, channels: those of the file.
+  """
+
+  samples: np.ndarray
+  rate: int
+  file_rate: int
+  channels: int
+
+  def changes(self) -> str | None:
+    """What was done to the file's samples; None: nothing."""
+    resampled = f"resampled from {self.file_rate:,} to {self.rate:,} Hz" if self.file_rate != self.rate else ""
+    mixed = f"{self.channels} channels averaged" if self.channels > 1 else ""
+    return " and ".join(filter(None, (mixed, resampled))) or None
+
+
+def decode(content: Any, rate: int, what: str, *, start: float = 0.0, seconds: float | None = None) -> Sound:
+  """Decodes a recording, takes the mean of its channels and resamples it.
+
+  Args:
+    content: bytes of a file: wav, flac, ogg, mp3 and what else libsndfile reads.
+    rate: wanted samples a second.
+    what: what a message calls it.
+    start, seconds: the part that is taken, in seconds; None: to the end.
+
+  Raises:
+    BadRecord: it is no such file, is cut off, empty, or holds values that are no numbers.
+    UserError: soundfile, or soxr if it is needed, is not installed.
+  """
+  soundfile = package("soundfile")
+  if not isinstance(content, bytes):
+    raise BadRecord(f"{what}: the recording is {shown(content, 60)}, not the bytes of a file.")
+  try:
+    with soundfile.SoundFile(io.BytesIO(content)) as file:
+      frames, file_rate = file.frames, file.samplerate
+      _check_whole(content, frames, file.channels * _BYTES.get(file.subtype, 0), what)
+      file.seek(min(round(start * file_rate), frames))
+      wanted = frames if seconds is None else round(seconds * file_rate)
+      wanted = min(wanted, frames - file.tell())
+      channels = file.read(wanted, dtype="float32", always_2d=True)
+  except (soundfile.SoundFileError, RuntimeError) as error:
+    reason = getattr(error, "error_string", str(error)).rstrip(".")[:200]
+    raise BadRecord(f"{what}: the recording does not decode ({reason}).") from error
+  if len(channels) < wanted:
+    raise BadRecord(f"{what}: the recording {CUT.format(has=len(channels), of=wanted, unit='samples')}")
+  if not len(channels):
+    raise BadRecord(f"{what}: the recording holds no sample.")
+  samples = channels.mean(axis=1) if channels.shape[1] > 1 else channels[:, 0]
+  if not np.isfinite(samples).all():
+    raise BadRecord(f"{what}: the recording holds values that are no numbers.")
+  if file_rate != rate:
+    samples = package("soxr").resample(samples, file_rate, rate, quality="HQ")
+  return Sound(np.asarray(samples, np.float32), rate, file_rate, channels.shape[1])
+
+
+_BYTES = {"PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}
+
+
+def _check_whole(content: bytes, frames: int, frame_bytes: int, what: str) -> None:
+  """BadRecord for files that end early, which libsndfile reads as far as they go."""
+  if content.startswith(b"RIFF"):
+    place = content.find(b"data", 12, 4096)
+    size = int.from_bytes(content[place + 4 : place + 8], "little") if place >= 0 else 0
+    has = len(content) - place - 8
+    if 0 < size < 2**32 - 2**16 and has < size and frame_bytes:  # Who writes into a pipe does not know the size.
+      text = CUT.format(has=has // frame_bytes, of=size // frame_bytes, unit="samples")
+      raise BadRecord(f"{what}: the recording {text}")
+  elif content.startswith(b"OggS"):
+    last = content.rfind(b"OggS")
+    if len(content) > last + 5 and not content[last + 5] & 4:
+      raise BadRecord(f"{what}: the recording is cut off: its last page is missing. Fetch it again.")
+
+
+def package(name: str) -> Any:
+  """The package, or a UserError that says how to install it."""
+  try:
+    return importlib.import_module(name)
+  except (ImportError, OSError) as error:  # OSError: soundfile without libsndfile.
+    raise UserError(
+      f"Recordings are read by {name}, which is not installed. Install it with: {install('audio')}."
+    ) from error
