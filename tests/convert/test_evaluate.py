@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.metrics
 
 import zoo
@@ -108,3 +109,40 @@ def test_perplexity_of_a_model_with_a_first_token_is_that_of_its_documents(tmp_p
   nats, tokens = torch_nats(torch_model("LlamaForCausalLM", folder), pieces)
   assert metrics["tokens"] == tokens
   assert metrics["perplexity"] == pytest.approx(np.exp(nats / tokens), rel=1e-4)
+
+
+def test_regression_is_that_of_the_reference(tmp_path):
+  folder = hub.bert_folder(tmp_path / "m", "classify", num_classes=1)
+  rng = hub.generator()
+  first, second = ([hub.sentence(rng) for _ in range(29)] for _ in range(2))
+  scores = rng.uniform(0, 5, 29).round(2)
+  columns = {"sentence1": first, "sentence2": second, "label": [str(score) for score in scores]}
+  source = hub.table(tmp_path / "rows.jsonl", columns)
+  metrics = zoo.evaluate_model(folder, task="regression", data=source, batch_size=8)
+
+  said = torch_logits(torch_model("BertForSequenceClassification", folder), zoo.load_tokenizer(folder), first, second)[
+    :, 0
+  ]
+  assert metrics["pearson"] == pytest.approx(scipy.stats.pearsonr(said, scores).statistic, abs=1e-5)
+  assert metrics["spearman"] == pytest.approx(scipy.stats.spearmanr(said, scores).statistic, abs=1e-9)
+  assert metrics["mse"] == pytest.approx(sklearn.metrics.mean_squared_error(scores, said), rel=1e-5)
+  assert metrics["mean/mse"] == pytest.approx(np.var(scores), rel=1e-5)
+
+
+def test_similarity_is_that_of_sentence_transformers(tmp_path):
+  import sentence_transformers
+
+  folder = hub.bert_folder(tmp_path / "m", None)
+  encoder = sentence_transformers.SentenceTransformer(str(folder))  # Where the folder says nothing both take the mean.
+  rng = hub.generator()
+  first, second = ([hub.sentence(rng) for _ in range(23)] for _ in range(2))
+  scores = rng.uniform(0, 5, 23)
+  source = hub.table(tmp_path / "rows.jsonl", {"sentence1": first, "sentence2": second, "score": scores.tolist()})
+  metrics = zoo.evaluate_model(folder, task="similarity", data=source, batch_size=4)
+
+  one, other = (encoder.encode(texts, normalize_embeddings=True) for texts in (first, second))
+  cosines = np.sum(one.astype(np.float64) * other, axis=1)
+  assert metrics["spearman"] == pytest.approx(scipy.stats.spearmanr(cosines, scores).statistic, abs=1e-9)
+  assert metrics["pearson"] == pytest.approx(scipy.stats.pearsonr(cosines, scores).statistic, abs=1e-5)
+  handed = zoo.evaluate_model(zoo.load(folder), task="similarity", data=source)
+  assert handed["spearman"] == pytest.approx(metrics["spearman"], abs=1e-9)

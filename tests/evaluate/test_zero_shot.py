@@ -5,6 +5,7 @@ import pytest
 
 from tests.evaluate.toys import Toy
 from zoo.errors import UserError
+from zoo.evaluate import prompts
 from zoo.evaluate.zero_shot import zero_shot
 
 NAMES = ["r", "g", "b", "k", "w", "y"]
@@ -98,3 +99,24 @@ def test_the_model_is_compiled_once(monkeypatch):
   evaluate(KNOWN)
   evaluate(jax.tree.map(lambda x: 2 * x, KNOWN))
   assert len(traced) == 2  # images and texts
+
+
+def test_names_and_templates_may_be_on_board_or_in_a_file(tmp_path):
+  assert len(prompts.templates("imagenet")) == 80 and all(one.count("{}") == 1 for one in prompts.templates("imagenet"))
+  names = prompts.class_names("imagenet")
+  assert (len(names), names[0], names[207], names[999]) == (1000, "tench", "Golden Retriever", "toilet paper")
+  (tmp_path / "names.txt").write_text("r\n g \n\nb\n", encoding="utf-8")
+  assert prompts.class_names(str(tmp_path / "names.txt")) == ["r", "g", "b"]
+  with pytest.raises(UserError, match="templates is 'a photo'. It must be a list of texts, imagenet, or a file with"):
+    prompts.templates("a photo")
+
+
+def test_blanks_stand_for_the_underscores_of_folders():
+  data = images([[0, 1, 0]], [1], class_names=["r_r", "g_g"])
+  assert zero_shot(Letters(), data=data, templates="{}", tokenizer="bytes")(KNOWN)["top1"] == 1.0
+  assert (
+    zero_shot(Letters(), data=data, templates="{}", tokenizer="bytes")(letters(g=[0, 1, 0], r=[0, 0, 1], _=[0, 0, 99]))[
+      "top1"
+    ]
+    == 1.0
+  )

@@ -57,10 +57,13 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
   return ready
 
 
-def built(options: Mapping[str, Any], model: Any) -> Callable:
-  """The evaluator of a section `{"name": ..., **options}`; one whose data skip bad records also counts them."""
+def built(options: Mapping[str, Any], model: Any, offers: Mapping[str, Any] | None = None) -> Callable:
+  """The evaluator of a section `{"name": ..., **options}`; one whose data skip bad records also counts them.
+
+  offers: what else it is handed, where it takes it: as of `zoo.config.registry.build`.
+  """
   with opening() as opened:
-    evaluate = registry.build("evaluate", options, model)
+    evaluate = registry.build("evaluate", options, model, offers=offers)
   skips = any(records.policy.skips for records in opened)
   return Skipping(evaluate, [(records.name, records.bad) for records in opened]) if skips else evaluate
 

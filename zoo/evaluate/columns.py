@@ -48,6 +48,10 @@ LABEL = Column(
   "a class: its name or its number",
 )
 
+SCORE = Column(
+  ("score", "similarity_score", "relatedness_score", "similarity", "label", "target", "rating"), "a number"
+)
+
 
 def parse_columns(columns: str | Mapping[str, str] | None) -> dict[str, str]:
   """Columns that a user says, as a mapping or as text.

@@ -20,11 +20,22 @@ from zoo.evaluate.model_kinds import described, model_kind
 from zoo.evaluate.tasks import Subject, Task, check_fits, find_task
 from zoo.hub.ids import folder_of
 from zoo.hub.labels import class_names_in
-from zoo.saving import load
 from zoo.storage import as_path, is_remote
 
 SPLITS = ("test", "validation", "train")  # Where none is said: the first that there is.
-SUPPLIED = ("model", "data", "file", "generate", "processor", "source", "split", "data_dir", "name", "augment")
+SUPPLIED = (
+  "model",
+  "data",
+  "file",
+  "generate",
+  "embedder",
+  "processor",
+  "source",
+  "split",
+  "data_dir",
+  "name",
+  "augment",
+)
 
 
 class Evaluation(NamedTuple):
@@ -129,7 +140,7 @@ def prepare(
   entry = find_task(task)
   said = parse_columns(columns)
   source, split = open_split(data, split, data_dir)
-  subject, options = _subject(model, loading, dict(options))
+  subject, offers, options = _subject(model, entry, loading, dict(options))
   check_fits(task, subject)
   record = first_good(source, policy(options.get("bad_records", "stop")), lambda record, index: None)
   found = find_columns(task, entry.columns, said, record, source.name, subject.kind.reads)
@@ -144,7 +155,7 @@ def prepare(
     raise UserError(f"{task} trains nothing. Leave out train_data and train_split.")
   if "file" in inspect.signature(lookup("evaluate", entry.evaluator)).parameters:
     evaluator.setdefault("file", task)
-  evaluate = built({**evaluator, "data": section}, subject.model)
+  evaluate = built({**evaluator, "data": section}, subject.model, offers)
   about: dict[str, Any] = {
     "model": f"{described(subject.model)}{'' if subject.folder is None else f', {subject.folder}'}",
     "task": task,
@@ -167,13 +178,16 @@ def open_split(data: str, split: str | None, data_dir: str | None) -> tuple[Sour
   return open_source(data, SPLITS[-1], data_dir), SPLITS[-1]
 
 
-def _subject(model: Any, loading: Mapping[str, Any], options: dict[str, Any]) -> tuple[Subject, dict[str, Any]]:
-  """What is evaluated, and the options that are left."""
+def _subject(
+  model: Any, entry: Task, loading: Mapping[str, Any], options: dict[str, Any]
+) -> tuple[Subject, Mapping[str, Any], dict[str, Any]]:
+  """What is evaluated, what else the evaluator is handed, and the options that are left."""
   tokenizer, classes = options.pop("tokenizer", None), options.pop("classes", None)
   folder: Any = None
+  offers: Mapping[str, Any] = {}
   if isinstance(model, str | os.PathLike):
     folder = as_path(model) if is_remote(model) else folder_of(model)
-    model, params = load(folder, **loading)
+    model, params, offers = entry.opens(folder, loading)
   elif isinstance(model, tuple) and len(model) == 2:
     model, params = model
   else:
@@ -183,7 +197,7 @@ def _subject(model: Any, loading: Mapping[str, Any], options: dict[str, Any]) ->
     classes = class_names_in(folder, num_classes)
   if classes is not None and len(classes) != num_classes:
     raise UserError(f"classes has {len(classes)} names, the model {num_classes or 'no'} classes. Name each of them.")
-  return Subject(model, params, folder, classes, tokenizer), options
+  return Subject(model, params, folder, classes, tokenizer), offers, options
 
 
 def _placed(section: dict[str, Any], place: Mapping[str, Any]) -> dict[str, Any]:

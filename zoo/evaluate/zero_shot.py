@@ -10,8 +10,8 @@ import numpy as np
 from zoo.data.fields import templates_of
 from zoo.data.image_text import Captions
 from zoo.errors import UserError, shown
-from zoo.evaluate import ranking
-from zoo.evaluate.forward import fetch, gather, mesh_of, needs, put, records_of
+from zoo.evaluate import prompts, ranking
+from zoo.evaluate.forward import fetch, mesh_of, needs, outputs, put, records_of
 from zoo.objectives.objective import present
 from zoo.preprocessing import as_float, text_options
 from zoo.train.model_data import defaults, tokenizer_for
@@ -23,8 +23,8 @@ def zero_shot(
   *,
   data: Mapping | Any,
   batch_size: int = 64,
-  templates: Sequence[str] = ("a photo of a {}.",),
-  class_names: Sequence[str] | None = None,
+  templates: str | Sequence[str] = ("a photo of a {}.",),
+  class_names: str | Sequence[str] | None = None,
   tokenizer: str | None = None,
   max_length: int | None = None,
 ) -> Callable:
@@ -37,19 +37,21 @@ def zero_shot(
     model: with the methods encode_image and encode_text, as CLIP has them.
     data: section of a pipeline that gives `image` and `label`, or its records.
     batch_size: images, or texts, at a time.
-    templates: sentences with {} where the name goes, e.g. the 80 of the paper.
-    class_names: names of the classes in the order of the labels; by default those that the data bring.
+    templates: sentences with {} where the name goes; or one name or path, as of `zoo.evaluate.prompts`: "imagenet".
+    class_names: names of the classes in the order of the labels, or likewise one name or path; by default those that
+      the data bring, with blanks for underscores.
     tokenizer: name or path; by default the model's own, or `clip` if it carries none. One that does not fit is refused.
     max_length: tokens of a text; by default as many as the model and its tokenizer take.
   """
   needs(model, "zero_shot", "encode_image", "encode_text")
   records = records_of(data, model, "zero_shot")
-  names = list(class_names if class_names is not None else records.info.get("class_names") or [])
+  own = [name.replace("_", " ") for name in records.info.get("class_names") or []]
+  names = own if class_names is None else prompts.class_names(class_names)
   if not names:
     raise UserError("zero_shot: the data have no class names. Give them as class_names, in the order of the labels.")
   if strange := [name for name in names if not isinstance(name, str)]:
     raise UserError(f"zero_shot: class_names has {shown(strange[0])}, which is no text.")
-  templates = templates_of(templates, "zero_shot", "the name of the class")
+  templates = templates_of(prompts.templates(templates), "zero_shot", "the name of the class")
   encoder = tokenizer_for(model, tokenizer, "clip", "zero_shot")
   length = max_length or defaults(model).get("max_length", model.max_length)
   captions = Captions(encoder, length, ("{}",), 0.0, False)
@@ -77,16 +79,19 @@ def zero_shot(
     return mean / np.linalg.norm(mean, axis=-1, keepdims=True)
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
-    embeddings = gather(embed_image, params, records, batch_size)
-    label = embeddings["label"]
-    if label.max() >= len(names):
-      raise UserError(
-        f"zero_shot: there is a label {label.max()} but only {len(names)} class names, for 0 to {len(names) - 1}."
-      )
-    right = label[:, None] == np.arange(len(names))[None]
-    ranks = ranking.ranks(embeddings["image"].astype(np.float32) @ classes(params).T, right)
     at = [k for k in (1, 5) if k < len(names)]
-    metrics = {f"top{k}": ranking.recall(ranks, k) for k in at}
-    return metrics | {f"chance/top{k}": ranking.chance(right, k) for k in at}
+    hits, images, of_class = np.zeros(len(at), int), 0, classes(params).T
+    for embedded, _ in outputs(embed_image, params, records, batch_size):
+      label = embedded["label"]
+      if label.max() >= len(names):
+        raise UserError(
+          f"zero_shot: there is a label {label.max()} but only {len(names)} class names, for 0 to {len(names) - 1}."
+        )
+      right = label[:, None] == np.arange(len(names))[None]
+      ranks = ranking.ranks(embedded["image"].astype(np.float32) @ of_class, right)
+      hits += [np.sum(ranks <= k) for k in at]
+      images += len(label)
+    metrics = {f"top{k}": float(hit / images) for k, hit in zip(at, hits, strict=True)}
+    return metrics | {f"chance/top{k}": ranking.chance(np.eye(len(names), dtype=bool)[:1], k) for k in at}
 
   return evaluate

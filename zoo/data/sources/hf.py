@@ -19,7 +19,7 @@ from zoo.data.sources.files import Place, at, listed
 from zoo.data.sources.hub_card import Card, read_card
 from zoo.data.sources.options import split_options
 from zoo.data.sources.parquet import ENDINGS, Parquet, in_file_order, rows_of
-from zoo.data.sources.splits import VALIDATION, is_hidden, matching_names, take
+from zoo.data.sources.splits import VALIDATION, NoSplit, is_hidden, matching_names, take
 from zoo.errors import UserError, did_you_mean
 from zoo.json_files import read_json
 from zoo.storage import is_remote
@@ -74,7 +74,7 @@ def _split(splits: Mapping[str, list[Any]], name: str, where: str) -> list[Any]:
     names += splits
   known = next((one for one in names if one in splits), None)
   if known is None:
-    raise UserError(f"{where} has no split '{name}'.{did_you_mean(name, splits)} It has: {', '.join(splits)}.")
+    raise NoSplit(f"{where} has no split '{name}'.{did_you_mean(name, splits)} It has: {', '.join(splits)}.")
   return splits[known]
 
 

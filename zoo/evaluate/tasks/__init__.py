@@ -13,9 +13,23 @@ from zoo.errors import UserError, did_you_mean
 from zoo.evaluate.columns import Column
 from zoo.evaluate.model_kinds import ModelKind, described, model_kind
 from zoo.hub.tokenizers import local_name
+from zoo.saving import load
 from zoo.train.model_data import defaults
 
 LONGEST = 512  # Tokens of a row, of a model that takes any number.
+
+
+class Opened(NamedTuple):
+  """A model, its parameters, and what else an evaluator is handed: parameters of its function that no config has."""
+
+  model: Any
+  params: Any
+  offers: Mapping[str, Any] = {}
+
+
+def open_model(folder: Any, loading: Mapping[str, Any]) -> Opened:
+  """What `zoo.load` reads from a folder."""
+  return Opened(*load(folder, **loading))
 
 
 class Subject(NamedTuple):
@@ -73,6 +87,7 @@ class Task(NamedTuple):
     section: (subject, role -> field) -> the evaluator's section of data, without source, split and data_dir.
     metrics: the main ones, for the documentation.
     options: (subject) -> options of the evaluator that are the model's own.
+    opens: (folder, keywords of `zoo.load`) -> the model.
   """
 
   does: str
@@ -83,6 +98,7 @@ class Task(NamedTuple):
   section: Callable[[Subject, Mapping[str, str]], dict[str, Any]]
   metrics: str
   options: Callable[[Subject], dict[str, Any]] = lambda subject: {}
+  opens: Callable[[Any, Mapping[str, Any]], Opened] = open_model
 
 
 def task_names() -> list[str]:

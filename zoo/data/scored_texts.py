@@ -1,0 +1,95 @@
+"""Texts, or pairs of texts, with a number each: batches of `tokens`, `valid`, `score`."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from zoo.data.bad_records import BadRecord, policy
+from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
+from zoo.data.pipeline import Example
+from zoo.data.screening import check_known
+from zoo.data.sources import open_source
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.errors import UserError, shown
+
+
+def scored_texts(
+  source: str,
+  split: str = "train",
+  *,
+  data_dir: str | None = None,
+  tokenizer: str = "bert",
+  max_length: int = 128,
+  text_field: str = "text",
+  pair_field: str | None = None,
+  score_field: str = "score",
+  cache: bool = False,
+  bad_records: str | Mapping = "stop",
+) -> "ScoredTexts":
+  """Texts with the special tokens of the model, and what a model of one output is to say of them.
+
+  Args:
+    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    tokenizer: name, or path of a tokenizer.json or of a published model's folder.
+    max_length: tokens of an example; a longer text is truncated.
+    text_field, pair_field: fields of the text and of a second one.
+    score_field: field of the number, also one that is written as text.
+    cache: keep the tokens in memory.
+    bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
+
+  Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding, of pairs `segments` int32
+  [max_length], `score` float32 []. `info`: source, tokenizer, vocab_size, max_length.
+  """
+  raw, rule = open_source(source, split, data_dir), policy(bad_records)
+  check_known(raw, rule)
+  first = first_record(raw, rule, text_field, pair_field, score_field)
+  check_fields(raw, text_field, pair_field, score_field, record=first)
+  encoder = open_tokenizer(tokenizer)
+  if encoder.max_length is not None and not 1 <= max_length <= encoder.max_length:
+    raise UserError(f"max_length is {max_length}. The tokenizer '{tokenizer}' makes rows of 1 to {encoder.max_length}.")
+  records = ScoredTexts(raw, rule, cache)
+  records.tokenizer, records.max_length, records.fields = encoder, max_length, (text_field, pair_field, score_field)
+  records.info = {
+    "source": raw.name,
+    "tokenizer": encoder,
+    "vocab_size": encoder.vocab_size,
+    "max_length": max_length,
+  }
+  return records
+
+
+class ScoredTexts(SourceRecords):
+  """See `scored_texts`."""
+
+  tokenizer: Any
+  max_length: int
+  fields: tuple[str, str | None, str]
+
+  def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
+    return self.prepared[index]
+
+  def _prepare(self, raw: dict[str, Any], index: int) -> Example:
+    what = self.source.where(index)
+    self._check(raw, index, *self.fields)
+    text, pair, score = self.fields
+    texts = [text_of(raw[field], f"{what}: {field}") for field in (text, pair) if field is not None]
+    batch = self.tokenizer(*texts, length=self.max_length)
+    number = number_of(raw[score], f"{what}: {score}")
+    return {**{name: array[0] for name, array in batch.items()}, "score": np.asarray(number)}
+
+
+def number_of(value: Any, what: str) -> np.float32:
+  """A finite number; BadRecord, which begins with `what`, for anything else.
+
+  >>> float(number_of("2.5", "line 1"))
+  2.5
+  """
+  try:
+    number = float(value.decode() if isinstance(value, bytes) else value)
+  except (TypeError, ValueError):
+    number = math.nan
+  if isinstance(value, bool) or not math.isfinite(number):
+    raise BadRecord(f"{what} is {shown(value)}, which is no number.")
+  return np.float32(number)

@@ -1,0 +1,41 @@
+"""Templates and names of classes of zero-shot classification: as they are said, on board, or in a file."""
+
+import os
+from collections.abc import Sequence
+
+from zoo.data import package_data
+from zoo.data.sources import read_file
+from zoo.errors import UserError, shown
+
+ON_BOARD = ("imagenet",)  # The 80 templates of CLIP's paper, and names of the 1,000 classes.
+
+
+def templates(said: str | Sequence[str]) -> list[str]:
+  """Templates from a name of ON_BOARD, a file with one a line, or the texts themselves.
+
+  >>> len(templates("imagenet")), templates("a drawing of {}")
+  (80, ['a drawing of {}'])
+  """
+  return [said] if isinstance(said, str) and "{}" in said else _named(said, "templates")
+
+
+def class_names(said: str | Sequence[str]) -> list[str]:
+  """Names of classes from a name of ON_BOARD, a file with one a line, or the names themselves.
+
+  >>> class_names("imagenet")[:2]
+  ['tench', 'goldfish']
+  """
+  return _named(said, "class_names")
+
+
+def _named(said: str | Sequence[str], what: str) -> list[str]:
+  if not isinstance(said, str):
+    return list(said)
+  if said in ON_BOARD:
+    return package_data.lines(f"prompts/{said}_{what}.txt")
+  if not os.path.isfile(os.path.expanduser(said)):
+    raise UserError(
+      f"{what} is {shown(said)}. It must be a list of texts, {' or '.join(ON_BOARD)}, or a file with one a line."
+    )
+  lines = read_file(os.path.expanduser(said)).decode("utf-8-sig", "replace").splitlines()
+  return [line.strip() for line in lines if line.strip()]

@@ -1,0 +1,43 @@
+"""How well a model of one output tells a number: correlation and squared error."""
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from zoo.errors import UserError
+from zoo.evaluate.correlation import correlations
+from zoo.evaluate.forward import model_output, outputs, records_of
+
+
+def regression(model: Any, *, data: Mapping | Any, batch_size: int = 64) -> Callable:
+  """-> evaluate(params, folder=None, step=None) -> {"pearson", "spearman", "mse", "mean/mse"}.
+
+  The row `mean` always says the mean of the data. Ranks need all numbers: eight bytes a record are kept.
+
+  Args:
+    model: gives {"logits" [batch, 1]} for the `tokens` of a batch.
+    data: section of a pipeline that gives `score` float32, e.g. `scored_texts`, or its records.
+    batch_size: examples at a time.
+  """
+  records = records_of(data, model, "regression")
+
+  @jax.jit
+  def forward(params: Any, batch: dict) -> dict:
+    logits = model_output(model, params, batch, "logits", "regression")
+    if logits.shape[-1] != 1:
+      raise UserError(f"regression needs a model of one number, this one has {logits.shape[-1]} classes.")
+    return {"said": logits[:, 0]}
+
+  def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
+    pairs = [
+      np.stack([results["said"], batch["score"]])
+      for results, batch in outputs(forward, params, records, batch_size, trim=True)
+    ]
+    said, wanted = np.concatenate(pairs, axis=1).astype(np.float64)
+    mse = float(np.mean((said - wanted) ** 2))
+    return correlations(said, wanted) | {"mse": mse, "mean/mse": float(np.var(wanted))}
+
+  return evaluate
