@@ -1,12 +1,15 @@
 """Counts which tests of transformers 4's own Flax classes pass with those of zoo.compat.
 
     git clone --depth 1 --branch v4.48.3 https://github.com/huggingface/transformers TREE
-    pip install --target PACKAGES --no-deps tokenizers==0.21.4 huggingface_hub==0.36.0
-    PYTHONPATH=PACKAGES python scripts/old_flax_tests.py TREE clip bert t5 -k "not sharding"
+    pip install --target PACKAGES --no-deps tokenizers==0.21.4 huggingface_hub==0.36.0 timeout-decorator parameterized
+    PYTHONPATH=PACKAGES python scripts/old_flax_tests.py TREE clip bert t5 --keep FOLDER
 
-TREE is theirs, of a version that still had them; PACKAGES what that version wants. Every file of tests, named by its
-model, runs in two processes: with their classes, and after `zoo.compat.install()`. Printed are a row per class of tests
-and the tests that pass with theirs alone. Tests of files that are on the hub fail with both where there is no network.
+TREE is theirs, of a version that still had them (4.44 to 4.52), with its src, tests and utils; PACKAGES what that
+version and its tests want. Every file of tests, named by its model, runs in two processes: with their classes, and
+after `zoo.compat.install()`. Printed are a row per class of tests and the tests that pass with theirs alone. Tests of
+files that are on the hub fail with both where there is no network (HF_HUB_OFFLINE=1 says so at once). With --keep,
+what became of the tests and pytest's own words stay in FOLDER, and what is there is not run again: after a change
+remove FOLDER/*.ours.json. A JAX_COMPILATION_CACHE_DIR makes that quicker.
 """
 
 import argparse
@@ -35,7 +38,6 @@ class Outcomes:
 
 def run(kind: str, tree: pathlib.Path, model: str, chosen: str, out: pathlib.Path) -> None:
   """In a process of its own: runs a model's tests with "ours" or "theirs", and writes what became of them."""
-  import jax.numpy as jnp
   import pytest
 
   sys.path[:0] = [str(tree / "src"), str(tree)]
@@ -43,26 +45,41 @@ def run(kind: str, tree: pathlib.Path, model: str, chosen: str, out: pathlib.Pat
 
   if kind == "ours":
     zoo.compat.install()
-  else:  # Else theirs do not start with JAX 0.10, and the count would be of nothing.
-    jnp.clip = zoo.compat.installing.clip_with_old_keywords()
+  else:
+    with_old_names()
   os.chdir(tree)
   outcomes = Outcomes()
-  options = ["-q", "-p", "no:cacheprovider", "--rootdir", str(tree), "-W", "ignore", "--tb=no", "-k", chosen]
+  options = ["-q", "-p", "no:cacheprovider", "--rootdir", str(tree), "-W", "ignore", "--tb=short", "-k", chosen]
   pytest.main([*options, f"tests/models/{model}/test_modeling_flax_{model}.py"], plugins=[outcomes])
   out.write_text(json.dumps(outcomes.found))
 
 
-def both(tree: pathlib.Path, model: str, chosen: str) -> dict[str, dict[str, str]]:
+def with_old_names() -> None:
+  """Gives JAX what it had once: else theirs do not start, and the count would be of nothing."""
+  import jax
+  import jax.numpy as jnp
+
+  import zoo.compat.installing
+
+  jnp.clip = zoo.compat.installing.clip_with_old_keywords()
+  array = jnp.zeros(0)
+  for kind in (type(array), type(jax.typeof(array))):  # What is traced has the methods of its type.
+    if not hasattr(kind, "split"):
+      kind.split = kind._split
+
+
+def both(tree: pathlib.Path, model: str, chosen: str, keep: pathlib.Path) -> dict[str, dict[str, str]]:
   """{"theirs": test -> outcome, "ours": likewise}"""
   found = {}
   for kind in ("theirs", "ours"):
-    with tempfile.TemporaryDirectory() as folder:
-      out = pathlib.Path(folder) / "outcomes.json"
+    out = keep / f"{model}.{kind}.json"
+    if not out.is_file():
       command = [sys.executable, __file__, str(tree), model, "-k", chosen, "--one", kind, "--out", str(out)]
-      subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
-      if not out.is_file():
-        sys.exit(f"The tests of {model} did not run with {kind}: {' '.join(command)}")
-      found[kind] = json.loads(out.read_text())
+      with out.with_suffix(".txt").open("w") as said:
+        subprocess.run(command, check=False, stdout=said)
+    if not out.is_file():
+      sys.exit(f"The tests of {model} did not run with {kind}: {' '.join(command)}")
+    found[kind] = json.loads(out.read_text())
   return found
 
 
@@ -72,15 +89,25 @@ def main() -> None:
   parser.add_argument("tree", type=lambda path: pathlib.Path(path).resolve())
   parser.add_argument("models", nargs="+")
   parser.add_argument("-k", dest="chosen", default="", help="of pytest: which tests")
+  parser.add_argument("--keep", type=pathlib.Path, help="a folder for what became of each test")
   parser.add_argument("--one", choices=("ours", "theirs"), help=argparse.SUPPRESS)
   parser.add_argument("--out", type=pathlib.Path, help=argparse.SUPPRESS)
   options = parser.parse_args()
   if options.one:
     return run(options.one, options.tree, options.models[0], options.chosen, options.out)
+  with tempfile.TemporaryDirectory() as folder:
+    keep = pathlib.Path(folder) if options.keep is None else options.keep.resolve()
+    keep.mkdir(parents=True, exist_ok=True)
+    print_table(options.tree, options.models, options.chosen, keep)
+  return None
+
+
+def print_table(tree: pathlib.Path, models: list[str], chosen: str, keep: pathlib.Path) -> None:
+  """Prints a row per class of tests, and the sum."""
   passed: collections.Counter = collections.Counter()
   print("class of tests | theirs: passed, failed, skipped | ours | of theirs that pass, ours pass")
-  for model in options.models:
-    found = both(options.tree, model, options.chosen)
+  for model in models:
+    found = both(tree, model, chosen, keep)
     for name in sorted({test.partition("::")[0] for test in found["theirs"]}):
       counts = {kind: collections.Counter(outcome for test, outcome in tests.items() if test.startswith(f"{name}::"))
                 for kind, tests in found.items()}  # fmt: skip
@@ -91,7 +118,6 @@ def main() -> None:
       print(name, *rows, f"{len(good) - len(lost)} of {len(good)}", sep=" | ", flush=True)
       print(*(f"  only with theirs: {test}" for test in lost), sep="\n", end="\n" * bool(lost), flush=True)
   print(f"in all {passed['ours']} of {passed['theirs']}: {100 * passed['ours'] / max(passed['theirs'], 1):.1f} %")
-  return None
 
 
 if __name__ == "__main__":

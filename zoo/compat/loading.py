@@ -1,6 +1,7 @@
 """Files become trees in old names, those of which something is missing or misshapen too, if that is asked for."""
 
 import functools
+import logging
 import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -145,7 +146,10 @@ def plain_params(shapes: Any, prefix: str, tensors: Any, where: str, *, replace:
 
 
 def report(message: str) -> None:
-  """Warns, once: where nobody listens, a logger would write the same line beside the warning."""
+  """Warns, and says it where old classes said it if somebody listens there: else one line would be written twice."""
+  logger = logging.getLogger("transformers.modeling_flax_utils")
+  if logger.handlers:
+    logger.warning(message)
   warnings.warn(message, stacklevel=4)
 
 
