@@ -256,6 +256,7 @@ def get_config():
 """
 
 
+@pytest.mark.slow
 def test_a_whisper_trains_on_a_folder_of_recordings(data, tmp_path):
   (tmp_path / "config.py").write_text(CONFIG.format(data))
   assert train.main([f"--config={tmp_path}/config.py", f"--config.workdir={tmp_path}/run", "--config.log.every=1"]) == 0

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.bad_records import policy
+from zoo.data.columns import TEXT, column
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.corruption import infilled, shuffled
 from zoo.data.fields import check_fields
@@ -31,7 +32,7 @@ def denoising(
   rate: float = 0.3,
   mean_span: float = 3.0,
   permute: bool = True,
-  text_field: str = "text",
+  text_field: str | None = None,
   cache: bool = True,
   bad_records: str | Mapping = "stop",
 ) -> "Denoising":
@@ -44,7 +45,7 @@ def denoising(
     rate: part of the tokens that is lost.
     mean_span: of the Poisson distribution of the lengths of lost spans, each of which becomes one mask.
     permute: whether sentences are shuffled.
-    text_field: field of the source that holds a document.
+    text_field: field of the source that holds a document; None: `text`, or one so called in `zoo.data.columns`.
     cache: keep the tokens in the cache folder.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
@@ -57,7 +58,9 @@ def denoising(
   if max_length < 4:
     raise UserError(f"max_length is {max_length}. Two tokens between bos and eos need at least 4.")
   rule = policy(bad_records)
-  raw = screened(open_source(source, split, data_dir), rule, text_field, cache=cache)
+  raw = open_source(source, split, data_dir)
+  text_field = column(raw, "text_field", text_field, TEXT)
+  raw = screened(raw, rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   if encoder.mask is None:

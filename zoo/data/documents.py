@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.bad_records import policy
+from zoo.data.columns import TEXT, column
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields
 from zoo.data.padding import cls_and_sep, end_token
@@ -43,7 +44,7 @@ def documents(
   learns: str = "next",
   unit: str = "document",
   long: str = "split",
-  text_field: str = "text",
+  text_field: str | None = None,
   cache: bool = True,
   bad_records: str | Mapping = "stop",
 ) -> "Documents":
@@ -60,7 +61,7 @@ def documents(
     long: what becomes of a text of more than max_length tokens. "split": it is cut into several. Of the next token each
       begins with the token that the one before it ends with, so that every token is predicted once; masked, each has
       its own cls and sep. "crop": what is too much is left out, and `info` says how much.
-    text_field: field of the source that holds a document.
+    text_field: field of the source that holds a document; None: `text`, or one so called in `zoo.data.columns`.
     cache: keep the tokens in the cache folder.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
@@ -75,7 +76,9 @@ def documents(
   if max_length < 3:
     raise UserError(f"max_length is {max_length}. A beginning, a token and an end need at least 3.")
   rule = policy(bad_records)
-  raw = screened(open_source(source, split, data_dir), rule, text_field, cache=cache)
+  raw = open_source(source, split, data_dir)
+  text_field = column(raw, "text_field", text_field, TEXT)
+  raw = screened(raw, rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   corpus = tokenised(raw, encoder, field=text_field, pieces=UNITS[unit], cache=cache)

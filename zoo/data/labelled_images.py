@@ -7,6 +7,7 @@ import numpy as np
 
 from zoo.data.bad_records import Policy, policy
 from zoo.data.class_labels import numbering
+from zoo.data.columns import IMAGE, LABEL, column
 from zoo.data.fields import SourceRecords, check_fields, first_record
 from zoo.data.images import pixels
 from zoo.data.pipeline import Example
@@ -23,8 +24,8 @@ def labelled_images(
   image_size: int | None = None,
   fit: str = "crop",
   background: str = "white",
-  image_field: str = "image",
-  label_field: str = "label",
+  image_field: str | None = None,
+  label_field: str | None = None,
   class_names: list[str] | None = None,
   classes: list[str] | None = None,
   labels: Mapping | None = None,
@@ -39,7 +40,8 @@ def labelled_images(
     image_size: pixels of each side; by default the model's, or without a model those of the first image's shorter side.
     fit: how an image becomes square: `crop`, `pad`, `squash`, `random_crop` (in training; evaluation crops the middle).
     background: what shows through transparent parts: `white` or `black`.
-    image_field, label_field: fields of the source. A label is an int, or a name where class names are known.
+    image_field, label_field: fields of the source; None: `image` and `label`, or what is usually called so
+      (`zoo.data.columns`). A label is an int, or a name where class names are known.
     class_names: names of the classes, in the order of their numbers; by default the source's, if it knows them.
     classes, labels: names of a trained model's classes, and label of the data -> name or number of the class; as of
       `labelled_texts`.
@@ -57,6 +59,8 @@ def labelled_images(
     raise UserError(f"background is '{background}'. It may be: white, black.")
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
   check_known(raw, rule)
+  image_field = column(raw, "image_field", image_field, IMAGE)
+  label_field = column(raw, "label_field", label_field, LABEL)
   size_of = lambda record, index: pixels.natural_size(record[image_field], raw.where(index))
   decodes = lambda record, index: image_size or image_field not in record or size_of(record, index)
   first = first_record(raw, rule, image_field, label_field, check=decodes)

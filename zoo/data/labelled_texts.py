@@ -7,6 +7,7 @@ import numpy as np
 
 from zoo.data.bad_records import Policy, policy
 from zoo.data.class_labels import numbering
+from zoo.data.columns import COMPARED, LABEL, TEXT, column, columns
 from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_known
@@ -22,9 +23,9 @@ def labelled_texts(
   data_dir: str | None = None,
   tokenizer: str = "bert",
   max_length: int = 128,
-  text_field: str = "text",
+  text_field: str | None = None,
   pair_field: str | None = None,
-  label_field: str = "label",
+  label_field: str | None = None,
   class_names: list[str] | None = None,
   classes: list[str] | None = None,
   labels: Mapping | None = None,
@@ -37,7 +38,8 @@ def labelled_texts(
     source, split, data_dir: as `zoo.data.sources.open_source` takes them.
     tokenizer: name, or path of a tokenizer.json or of a published model's folder.
     max_length: tokens of an example; a longer text is truncated.
-    text_field: field of the source that holds the text.
+    text_field: field of the source that holds the text; None: `text`, or what is usually called so, or of two texts
+      that are usually compared, sentence1 and sentence2, the first (`zoo.data.columns`).
     pair_field: field of a second text: of a question its answer, of a premise the hypothesis.
     label_field: field of the class: an int, or a name where class names are known.
     class_names: names of the classes, in the order of their numbers; by default the source's, if it knows them.
@@ -53,6 +55,10 @@ def labelled_texts(
   """
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
   check_known(raw, rule)
+  if text_field is None:
+    compared = columns(raw, ("text_field", "pair_field"), (None, pair_field), COMPARED)
+    text_field, pair_field = compared or (column(raw, "text_field", None, TEXT), pair_field)
+  label_field = column(raw, "label_field", label_field, LABEL)
   first = first_record(raw, rule, text_field, pair_field, label_field)
   check_fields(raw, text_field, pair_field, label_field, record=first)
   encoder = open_tokenizer(tokenizer)

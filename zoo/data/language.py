@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.bad_records import policy
+from zoo.data.columns import TEXT, column
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields
 from zoo.data.pipeline import Example, Records
@@ -22,7 +23,7 @@ def language(
   data_dir: str | None = None,
   tokenizer: str = "gpt2",
   max_length: int = 1024,
-  text_field: str = "text",
+  text_field: str | None = None,
   cache: bool = True,
   bad_records: str | Mapping = "stop",
 ) -> "Language":
@@ -36,7 +37,7 @@ def language(
     source, split, data_dir: as `zoo.data.sources.open_source` takes them.
     tokenizer: name or path.
     max_length: tokens of a chunk.
-    text_field: field of the source that holds the text.
+    text_field: field of the source that holds the text; None: `text`, or one so called in `zoo.data.columns`.
     cache: keep the tokens in the cache folder (`$ZOO_CACHE`, by default ~/.cache/zoo).
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
@@ -46,7 +47,9 @@ def language(
   if max_length < 2:
     raise UserError(f"max_length is {max_length}. A chunk needs at least 2 tokens: one to see, one to predict.")
   rule = policy(bad_records)
-  raw = screened(open_source(source, split, data_dir), rule, text_field, cache=cache)
+  raw = open_source(source, split, data_dir)
+  text_field = column(raw, "text_field", text_field, TEXT)
+  raw = screened(raw, rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   if encoder.eos is None and encoder.sep is None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.bad_records import policy
+from zoo.data.columns import TEXT, column
 from zoo.data.corpus import Chunks, tokenised
 from zoo.data.fields import check_fields
 from zoo.data.padding import end_token, pair
@@ -23,7 +24,7 @@ def prefix_lm(
   data_dir: str | None = None,
   tokenizer: str = "sotu",
   max_length: int = 512,
-  text_field: str = "text",
+  text_field: str | None = None,
   cache: bool = True,
   bad_records: str | Mapping = "stop",
 ) -> "PrefixLM":
@@ -33,7 +34,7 @@ def prefix_lm(
     source, split, data_dir: as `zoo.data.sources.open_source` takes them.
     tokenizer: name or path.
     max_length: tokens of a chunk, and the length that either part is padded to.
-    text_field: field of the source that holds the text.
+    text_field: field of the source that holds the text; None: `text`, or one so called in `zoo.data.columns`.
     cache: keep the tokens in the cache folder.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
@@ -44,7 +45,9 @@ def prefix_lm(
   if max_length < 2:
     raise UserError(f"max_length is {max_length}. Two parts need at least 2.")
   rule = policy(bad_records)
-  raw = screened(open_source(source, split, data_dir), rule, text_field, cache=cache)
+  raw = open_source(source, split, data_dir)
+  text_field = column(raw, "text_field", text_field, TEXT)
+  raw = screened(raw, rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   records = PrefixLM(

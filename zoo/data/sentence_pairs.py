@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.bad_records import policy
+from zoo.data.columns import TEXT, column
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields
 from zoo.data.padding import cls_and_sep
@@ -34,7 +35,7 @@ def sentence_pairs(
   tokenizer: str = "bert",
   max_length: int = 128,
   short_rate: float = 0.1,
-  text_field: str = "text",
+  text_field: str | None = None,
   cache: bool = True,
   bad_records: str | Mapping = "stop",
 ) -> "SentencePairs":
@@ -45,7 +46,7 @@ def sentence_pairs(
     tokenizer: name or path; it must have cls (or bos) and sep (or eos).
     max_length: tokens of an example with its three special ones.
     short_rate: how often training makes an example shorter, of a random length, as BERT does.
-    text_field: field of the source that holds a document.
+    text_field: field of the source that holds a document; None: `text`, or one so called in `zoo.data.columns`.
     cache: keep the tokens in the cache folder.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
@@ -59,7 +60,9 @@ def sentence_pairs(
   if not 0 <= short_rate <= 1:
     raise UserError(f"short_rate is {short_rate}. It must lie between 0 and 1.")
   rule = policy(bad_records)
-  raw = screened(open_source(source, split, data_dir), rule, text_field, cache=cache)
+  raw = open_source(source, split, data_dir)
+  text_field = column(raw, "text_field", text_field, TEXT)
+  raw = screened(raw, rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   corpus = tokenised(raw, encoder, field=text_field, pieces=sentences, cache=cache)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.bad_records import policy
+from zoo.data.columns import TEXT, column
 from zoo.data.corpus import Chunks, tokenised
 from zoo.data.corruption import noise_mask, span_lengths, with_sentinels
 from zoo.data.fields import check_fields
@@ -33,7 +34,7 @@ def span_corruption(
   rate: float = 0.15,
   mean_span: float = 3.0,
   closing: bool = False,
-  text_field: str = "text",
+  text_field: str | None = None,
   cache: bool = True,
   bad_records: str | Mapping = "stop",
 ) -> "SpanCorruption":
@@ -52,7 +53,7 @@ def span_corruption(
     mean_span: how many tokens a lost span has on average.
     closing: whether one more sentinel stands before the target's eos, as in figure 2 of the paper. The code of T5 and
       of T5 1.1 has none.
-    text_field: field of the source that holds the text.
+    text_field: field of the source that holds the text; None: `text`, or one so called in `zoo.data.columns`.
     cache: keep the tokens in the cache folder.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
@@ -71,7 +72,9 @@ def span_corruption(
   if spans + closing > SENTINELS:
     raise UserError(f"{spans} spans need as many sentinels, there are {SENTINELS}. Lower max_length or rate.")
   rule = policy(bad_records)
-  raw = screened(open_source(source, split, data_dir), rule, text_field, cache=cache)
+  raw = open_source(source, split, data_dir)
+  text_field = column(raw, "text_field", text_field, TEXT)
+  raw = screened(raw, rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   chunks = Chunks(tokenised(raw, encoder, field=text_field, cache=cache), size, raw.name)

@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 
 from zoo.data.bad_records import policy
+from zoo.data.columns import SEQUENCES, columns
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields, texts_of
 from zoo.data.padding import buckets as make_buckets
-from zoo.data.padding import end_token, pair
+from zoo.data.padding import end_token
+from zoo.data.padding import pair as padded_pair
 from zoo.data.pipeline import Example, Records
 from zoo.data.screening import screened
 from zoo.data.sources import Source, open_source
@@ -25,8 +27,8 @@ def text_pairs(
   tokenizer: str = "sotu",
   max_length: int = 128,
   target_length: int | None = None,
-  source_field: str = "source",
-  target_field: str = "target",
+  source_field: str | None = None,
+  target_field: str | None = None,
   prefix: str = "",
   buckets: int = 4,
   cache: bool = True,
@@ -38,7 +40,8 @@ def text_pairs(
     source, split, data_dir: as `zoo.data.sources.open_source` takes them.
     tokenizer: name or path.
     max_length, target_length: most tokens of a source and of a target; of both the same if the second is None.
-    source_field, target_field: fields of the two texts.
+    source_field, target_field: fields of the two texts; None: `source` and `target`, or what such pairs are usually
+      called (`zoo.data.columns`).
     prefix: stands before every source text: "summarize: " tells a model of several tasks which one is meant.
     buckets: how many lengths a batch may have; see `zoo.data.padding`. A program is compiled for each.
     cache: keep the tokens in the cache folder.
@@ -52,7 +55,10 @@ def text_pairs(
   if min(max_length, target_length) < 2:
     raise UserError(f"max_length is {max_length}, target_length {target_length}. A token and the end need at least 2.")
   rule = policy(bad_records)
-  raw = screened(open_source(source, split, data_dir), rule, source_field, target_field, cache=cache)
+  raw, names = open_source(source, split, data_dir), ("source_field", "target_field")
+  pair = columns(raw, names, (source_field, target_field), SEQUENCES)
+  source_field, target_field = pair or (source_field or "source", target_field or "target")
+  raw = screened(raw, rule, source_field, target_field, cache=cache)
   check_fields(raw, source_field, target_field)
   encoder = open_tokenizer(tokenizer)
   corpora = (
@@ -118,7 +124,7 @@ class TextPairs(Records):
 
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
     rows = [self._encoded(corpus, index, length) for corpus, length in zip(self.corpora, self.lengths)]
-    return pair(*rows, *self.lengths, self.pad)
+    return padded_pair(*rows, *self.lengths, self.pad)
 
   def texts(self, index: int) -> tuple[str, str]:
     """Source and target of a record as they were written, without prefix."""

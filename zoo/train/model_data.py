@@ -14,6 +14,7 @@ from zoo.config.loading import without
 from zoo.config.registry import lookup, names
 from zoo.config.schema import read_init, resolve
 from zoo.data.bad_records import BadRecord, good
+from zoo.data.columns import length
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.data.tokenizers.base import Tokenizer
 from zoo.data.tokenizers.named import NAMED
@@ -101,7 +102,8 @@ def records_for(model: Any, data: Any, *, where: str = "data", training: bool = 
   if isinstance(data, Mapping) or hasattr(data, "to_dict"):
     section = without(data, "augment", "workers")
     processor = None if section.get("name") not in _pipelines("processor") else _processor(model, section, training)
-    section = filled(with_local_tokenizer(section), defaults(model))
+    limit = sizes_of(model).get("max_length") if getattr(model, "spec", None) else None
+    section = filled(with_local_tokenizer(section), defaults(model), limit)
     if processor is None:
       records = registry.build("data", section)
     else:
@@ -163,14 +165,17 @@ def defaults(model: Any) -> dict[str, Any]:
   return found
 
 
-def filled(section: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-  """A section of data, and those within it, with the `options` that their pipelines take and that they leave out."""
+def filled(section: Mapping[str, Any], options: Mapping[str, Any], limit: int | None = None) -> dict[str, Any]:
+  """A section of data, and those within it, with the `options` that their pipelines take and that they leave out.
+
+  limit: most tokens that the model takes. A max_length that is left out is the pipeline's own up to that, and said.
+  """
   done = dict(section)
   if isinstance(done.get("data"), Mapping):
-    done["data"] = filled(done["data"], options)
+    done["data"] = filled(done["data"], options, done.get("max_length", limit))
   if isinstance(done.get("members"), Mapping):
     done["members"] = {
-      name: filled(one, options) if isinstance(one, Mapping) else one for name, one in done["members"].items()
+      name: filled(one, options, limit) if isinstance(one, Mapping) else one for name, one in done["members"].items()
     }
   if done.get("name") in names("data"):
     takes = inspect.signature(lookup("data", done["name"])).parameters
@@ -181,6 +186,8 @@ def filled(section: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, 
             f"{done['name']} needs a tokenizer: the folder of this model holds none. Fetch its files, or name one."
           )
         done[name] = value
+    if "max_length" in takes and "max_length" not in done and "image_size" not in takes:
+      done["max_length"] = length(done["name"], takes["max_length"].default, limit)
   return done
 
 
