@@ -11,8 +11,8 @@ from zoo.compat.generating import Generates
 from zoo.compat.model import with_head
 from zoo.compat.module import Call
 from zoo.compat.outputs import Output
+from zoo.compat.seq2seq import shift_tokens_right
 from zoo.convert.rules.layouts import Rule
-from zoo.layers.embeddings import shift_right
 
 
 def _arguments(
@@ -95,7 +95,7 @@ class FlaxBartPreTrainedModel(seq2seq.PairModel):
     """
     if decoder_input_ids is None:
       start = self.config.decoder_start_token_id
-      decoder_input_ids = shift_right(jnp.asarray(input_ids, jnp.int32), 0 if start is None else start)
+      decoder_input_ids = shift_tokens_right(jnp.asarray(input_ids, jnp.int32), 0, 0 if start is None else start)
     flags = self._flags(output_attentions, output_hidden_states, return_dict)
     if self._is_ours():
       texts = (input_ids, attention_mask, decoder_input_ids, decoder_attention_mask)

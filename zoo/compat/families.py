@@ -9,11 +9,19 @@ AUTO = "transformers.models.auto.modeling_flax_auto"
 _MODELS = {kind.replace("-", "_"): found for kind, found in auto.MODELS.items()}
 FILES = {f"transformers.models.{model}.modeling_flax_{model}": found for model, found in _MODELS.items()}
 
+FUNCTIONS = ("shift_tokens_right",)
+
 
 def names_in(file: str) -> dict[str, Any]:
   """The old names of one file of transformers -> our classes."""
   module, front = FILES[file]
   return {name: value for name, value in vars(module).items() if name.startswith(front)}
+
+
+def functions_in(file: str) -> dict[str, Any]:
+  """What training scripts import from a file beside classes -> ours."""
+  found = vars(FILES[file][0])
+  return {name: found[name] for name in FUNCTIONS if name in found}
 
 
 def auto_names() -> dict[str, Any]:

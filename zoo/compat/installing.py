@@ -12,7 +12,7 @@ from typing import Any
 import jax.numpy as jnp
 
 from zoo.compat import outputs
-from zoo.compat.families import AUTO, FILES, auto_names, names_in, old_names
+from zoo.compat.families import AUTO, FILES, auto_names, functions_in, names_in, old_names
 from zoo.compat.pretrained import FlaxPreTrainedModel
 from zoo.compat.stand_in import Finder, StandIn, config_names
 from zoo.errors import UserError
@@ -67,7 +67,7 @@ def _install() -> None:
   for name, value in old_names().items():
     if name not in SHARED[AUTO]:
       _set(top, name, value)
-  for file, names in {**{file: names_in(file) for file in FILES}, **SHARED}.items():
+  for file, names in {**{file: names_in(file) | functions_in(file) for file in FILES}, **SHARED}.items():
     module = _module(file)
     # What transformers 4 has for all families stays as it is: families that are not ours are made of it.
     for name, value in names.items() if file in FILES or ("module", None, file, None) in _undo else ():

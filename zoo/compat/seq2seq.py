@@ -12,6 +12,7 @@ from zoo.compat.model import FlaxModel
 from zoo.compat.module import Call, OldModule, token_inputs
 from zoo.compat.outputs import Output
 from zoo.errors import UserError
+from zoo.layers.embeddings import shift_right
 from zoo.layers.sequence import SequenceInfo
 
 TOWERS = (Tower(part="encoder", prefix="encoder_"), Tower(part="decoder", prefix="decoder_", cross=True))
@@ -45,6 +46,16 @@ def source(inputs: Any) -> jax.Array:
 def mask(given: Any) -> jax.Array | None:
   """bool, True = real."""
   return None if given is None else jnp.asarray(given) > 0
+
+
+def shift_tokens_right(input_ids: Any, pad_token_id: int, decoder_start_token_id: int) -> jax.Array:
+  """What a decoder is given that is to say `input_ids`, of labels that may hold -100 where nothing is asked for.
+
+  >>> shift_tokens_right([[5, 6, -100, -100]], 0, 2).tolist()
+  [[2, 5, 6, 0]]
+  """
+  shifted = shift_right(jnp.asarray(input_ids), decoder_start_token_id)
+  return jnp.where(shifted == -100, pad_token_id, shifted)
 
 
 def encode(model, inputs, train):

@@ -11,6 +11,7 @@ from zoo.compat.generating import Generates
 from zoo.compat.model import FlaxModel
 from zoo.compat.module import Call, OldModule, refuse, token_inputs
 from zoo.compat.outputs import Output
+from zoo.compat.seq2seq import shift_tokens_right as shift_tokens_right
 
 _MT5 = ("mt5", "t5")  # The model_type of a config that says none, and the other one.
 
