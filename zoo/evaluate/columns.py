@@ -26,7 +26,7 @@ class Column(NamedTuple):
   """A column of a task.
 
   Attributes:
-    names: what its field is often called, the likeliest first.
+    names: what its field is often called, the likeliest first; "a+b" are several fields that make one column.
     holds: what is in it, for the documentation.
     needed: whether the task cannot do without.
     partner_of: the column whose field tells this one's, by PARTNERS.
@@ -95,7 +95,7 @@ def find_columns(
     if role not in columns:
       near = did_you_mean(role, columns)
       raise UserError(f"{task} has no column '{role}'.{near} It has: {', '.join(columns)}.")
-    if field not in has and (field != "none" or columns[role].needed):
+    if not set(field.split("+")) <= set(has) and (field != "none" or columns[role].needed):
       near = did_you_mean(field, has)
       raise UserError(f"columns: {source} has no field '{field}' to be the {role}.{near} It has: {listed}.")
   found: dict[str, str] = {}
@@ -119,7 +119,7 @@ def find_columns(
 def _first(names: Iterable[str], has: list[str], taken: Iterable[str]) -> str | None:
   """The first of `names` among the fields of the data, in whatever case; None if there is none but taken ones."""
   folded = {name.lower(): name for name in reversed(has)}
-  fields = (name if name in has else folded.get(name.lower()) for name in names)
+  fields = (name if set(name.split("+")) <= set(has) else folded.get(name.lower()) for name in names)
   return next((field for field in fields if field is not None and field not in taken), None)
 
 

@@ -1,6 +1,7 @@
 """Runs a jitted function once over every example of a finite source, on the devices of the parameters."""
 
 import contextlib
+import inspect
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -62,9 +63,19 @@ def needs(model: Any, what: str, *methods: str) -> None:
     raise UserError(f"{what} needs a model with {' and '.join(missing)}; {kind_of(model)} has none. Choose e.g. clip.")
 
 
+def options_of(model: Any, batch: Batch) -> dict[str, Any]:
+  """What goes with the tokens of a batch: `valid`, and `segments` of pairs where the model tells texts apart."""
+  options = classify.options(batch)
+  parameters = inspect.signature(type(model).__call__).parameters
+  tells = "segments" in parameters and getattr(model, "segments", 0) is not None
+  if "segments" in options and getattr(model, "spec", None) and not tells:
+    del options["segments"]
+  return options
+
+
 def model_output(model: Any, params: Any, batch: Batch, key: str, what: str) -> jax.Array:
   """The output `key` of a model of images or of tokens, float32. UserError if it has no such output."""
-  outputs = apply(model, params, *classify.inputs(batch, model), **classify.options(batch))
+  outputs = apply(model, params, *classify.inputs(batch, model), **options_of(model, batch))
   if key not in outputs:
     raise UserError(f"{what} needs a model with the output {key}; this one gives {', '.join(outputs)}.")
   return outputs[key].astype(jnp.float32)

@@ -27,12 +27,12 @@ def scores(texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
   }
 
 
-def package(name: str) -> Any:
-  """Imports a module of the extra `scores`; UserError if it is not installed."""
+def package(name: str, what: str = "generation") -> Any:
+  """Imports a module of the extra `scores`; UserError, which names the evaluator `what`, if it is not installed."""
   try:
     return importlib.import_module(name)
   except ImportError as error:
     distribution = name.partition(".")[0]
     raise UserError(
-      f"generation scores texts with {distribution}, which is not installed. Install it with: {install('scores')}."
+      f"{what} counts with {distribution}, which is not installed. Install it with: {install('scores')}."
     ) from error

@@ -1,0 +1,122 @@
+"""A text and several others, of which one goes with it: batches of `tokens`, `valid`, `label`, with an axis choices."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo.data.bad_records import BadRecord, policy
+from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
+from zoo.data.labelled_tokens import items_of
+from zoo.data.pipeline import Example
+from zoo.data.screening import check_known
+from zoo.data.sources import open_source
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.errors import UserError, shown
+
+
+def choices(
+  source: str,
+  split: str = "train",
+  *,
+  data_dir: str | None = None,
+  tokenizer: str = "bert",
+  max_length: int = 128,
+  text_field: str = "question",
+  start_field: str | None = None,
+  choices_field: str | Sequence[str] = "choices",
+  label_field: str = "label",
+  cache: bool = False,
+  bad_records: str | Mapping = "stop",
+) -> "Choices":
+  """Pairs of a text and each of its choices; all records have as many as the first.
+
+  Args:
+    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    tokenizer: name, or path of a tokenizer.json or of a published model's folder.
+    max_length: tokens of a pair; the longer text is cut.
+    text_field: field of the text.
+    start_field: field of what every choice begins with, as SWAG has it.
+    choices_field: field of the list of choices, or of {"text": [...], "label": [...]}; or several fields, of one each.
+    label_field: the number of the right one from 0, its letter, its name in the choices' "label", or its text.
+    cache: keep the tokens in memory.
+    bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
+
+  Each example: `tokens` int32 [choices, max_length], `valid` bool, False on padding, `segments` int32, both alike, and
+  `label` int32 []. `info`: source, tokenizer, vocab_size, max_length, num_choices.
+  """
+  raw, rule = open_source(source, split, data_dir), policy(bad_records)
+  check_known(raw, rule)
+  several = [choices_field] if isinstance(choices_field, str) else list(choices_field)
+  first = first_record(raw, rule, text_field, start_field, *several, label_field)
+  check_fields(raw, text_field, start_field, *several, label_field, record=first)
+  encoder = open_tokenizer(tokenizer)
+  if encoder.max_length is not None and not 1 <= max_length <= encoder.max_length:
+    raise UserError(f"max_length is {max_length}. The tokenizer '{tokenizer}' makes rows of 1 to {encoder.max_length}.")
+  records = Choices(raw, rule, cache)
+  records.tokenizer, records.max_length = encoder, max_length
+  records.fields = (text_field, start_field, several, label_field)
+  records.count = len(records.options(first, raw.name)[0])
+  records.info = {
+    "source": raw.name,
+    "tokenizer": encoder,
+    "vocab_size": encoder.vocab_size,
+    "max_length": max_length,
+    "num_choices": records.count,
+  }
+  return records
+
+
+class Choices(SourceRecords):
+  """See `choices`."""
+
+  tokenizer: Any
+  max_length: int
+  fields: tuple[str, str | None, list[str], str]
+  count: int
+
+  def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
+    return self.prepared[index]
+
+  def options(self, raw: Mapping[str, Any], what: str) -> tuple[list[str], list[str]]:
+    """The choices of a record, and what the data call each of them."""
+    fields = self.fields[2]
+    if len(fields) > 1:
+      texts = [text_of(raw[field], f"{what}: {field}") for field in fields]
+      return texts, fields
+    value, names = raw[fields[0]], []
+    if isinstance(value, Mapping):
+      names = [str(name) for name in value.get("label", ())]
+      value = value.get("text")
+    if isinstance(value, str):
+      raise BadRecord(f"{what}: {fields[0]} is {shown(value, 80)}. It must be a list of texts.")
+    texts = [text_of(text, f"{what}: {fields[0]}") for text in items_of(value, f"{what}: {fields[0]}")]
+    return texts, names if len(names) == len(texts) else [chr(ord("A") + number) for number in range(len(texts))]
+
+  def _prepare(self, raw: dict[str, Any], index: int) -> Example:
+    what = self.source.where(index)
+    text_field, start_field, fields, label_field = self.fields
+    self._check(raw, index, text_field, start_field, *fields, label_field)
+    options, names = self.options(raw, what)
+    if len(options) != self.count:
+      raise BadRecord(f"{what} has {len(options)} choices, the first record {self.count}. All need as many.")
+    text = text_of(raw[text_field], f"{what}: {text_field}")
+    start = "" if start_field is None else text_of(raw[start_field], f"{what}: {start_field}") + " "
+    label = right_one(raw[label_field], options, names, f"{what}: {label_field}")
+    batch = self.tokenizer([text] * len(options), [start + option for option in options], length=self.max_length)
+    return {**batch, "label": np.asarray(label, np.int32)}
+
+
+def right_one(label: Any, options: Sequence[str], names: Sequence[str], what: str) -> int:
+  """The number, from 0, of the choice that a label means.
+
+  >>> right_one("B", ["yes", "no"], ["A", "B"], "record 0"), right_one("0", ["yes", "no"], ["A", "B"], "record 1")
+  (1, 0)
+  """
+  text = label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)
+  for known in (names, options):
+    if text in known:
+      return list(known).index(text)
+  if not text.isdecimal() or int(text) >= len(options) or isinstance(label, bool):
+    raise BadRecord(f"{what} is {shown(label)}, which is none of the {len(options)} choices: {', '.join(names)}.")
+  return int(text)

@@ -1,0 +1,159 @@
+"""Questions about texts that hold the answers: batches of `tokens`, `valid`, `start`, `end`."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from zoo.data.bad_records import BadRecord, policy
+from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
+from zoo.data.pipeline import Example
+from zoo.data.screening import check_known
+from zoo.data.sources import open_source
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.data.tokenizers.alignment import Row, rows_of_windows
+from zoo.errors import UserError, shown
+
+
+class Question(NamedTuple):
+  """A question, the text that it is about, and its answers: (text, first character or -1); none if there are none."""
+
+  question: str
+  context: str
+  answers: list[tuple[str, int]]
+
+
+def question_answers(
+  source: str,
+  split: str = "train",
+  *,
+  data_dir: str | None = None,
+  tokenizer: str = "bert",
+  max_length: int = 384,
+  stride: int = 128,
+  question_field: str = "question",
+  context_field: str = "context",
+  answers_field: str = "answers",
+  cache: bool = False,
+  bad_records: str | Mapping = "stop",
+) -> "QuestionAnswers":
+  """A question and the part of its text with the answer, as a pair of texts; one example a question.
+
+  Args:
+    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    tokenizer: name, or path of a tokenizer.json or of a published model's folder.
+    max_length: tokens of an example; a longer text is cut into windows.
+    stride: tokens that a window has in common with the one before it.
+    question_field, context_field: fields of the question and of the text.
+    answers_field: field of the answers: {"text": [...], "answer_start": [...]} as SQuAD has them, a list of
+      {"text": ..., "answer_start": ...}, a text or a list of texts. An empty one: the text does not hold the answer.
+    cache: keep the tokens in memory.
+    bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
+
+  Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding, `segments` int32 [max_length],
+  `start`, `end` int32 [], the first and the last token of the answer; both 0 where there is none.
+  `windows(index)`: all rows of a question; `question(index)`. `info`: source, tokenizer, vocab_size, max_length.
+  """
+  if stride < 0:
+    raise UserError(f"stride is {stride}. It must be 0 or more.")
+  raw, rule = open_source(source, split, data_dir), policy(bad_records)
+  check_known(raw, rule)
+  first = first_record(raw, rule, question_field, context_field, answers_field)
+  check_fields(raw, question_field, context_field, answers_field, record=first)
+  encoder = open_tokenizer(tokenizer)
+  records = QuestionAnswers(raw, rule, cache)
+  records.tokenizer, records.max_length, records.stride = encoder, max_length, stride
+  records.fields = (question_field, context_field, answers_field)
+  records.info = {
+    "source": raw.name,
+    "tokenizer": encoder,
+    "vocab_size": encoder.vocab_size,
+    "max_length": max_length,
+  }
+  return records
+
+
+class QuestionAnswers(SourceRecords):
+  """See `question_answers`."""
+
+  tokenizer: Any
+  max_length: int
+  stride: int
+  fields: tuple[str, str, str]
+
+  def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
+    return self.prepared[index]
+
+  def question(self, index: int) -> Question:
+    """Record `index` as it was written."""
+    return self._question(self.source[index], index)
+
+  def windows(self, index: int) -> tuple[Question, list[tuple[Example, np.ndarray]]]:
+    """The question, and its rows: (tokens, valid, segments; origin int [max_length, 2]).
+
+    origin: the characters of the context that a token is of, first and end; -1 for other tokens.
+    """
+    question = self.question(index)
+    return question, [self._padded(row) for row in self._rows(question)]
+
+  def _question(self, raw: dict[str, Any], index: int) -> Question:
+    what = self.source.where(index)
+    self._check(raw, index, *self.fields)
+    question, context, answers = self.fields
+    text = raw[context].decode("utf-8", "replace") if isinstance(raw[context], bytes) else raw[context]
+    if not isinstance(text, str) or not text.strip():
+      raise BadRecord(f"{what}: {context} is {shown(text, 80)}, which is no text.")
+    return Question(text_of(raw[question], f"{what}: {question}"), text, answers_of(raw[answers], f"{what}: {answers}"))
+
+  def _rows(self, question: Question) -> list[Row]:
+    return rows_of_windows(self.tokenizer, question.question, question.context, self.max_length, self.stride)
+
+  def _padded(self, row: Row) -> tuple[Example, np.ndarray]:
+    columns = slice(-len(row.tokens), None) if self.tokenizer.pads_left else slice(len(row.tokens))
+    example = {
+      "tokens": np.full(self.max_length, self.tokenizer.pad or 0, np.int32),
+      "valid": np.zeros(self.max_length, bool),
+      "segments": np.zeros(self.max_length, np.int32),
+    }
+    example["tokens"][columns], example["valid"][columns], example["segments"][columns] = row.tokens, True, row.segments
+    origin = np.full((self.max_length, 2), -1)
+    origin[columns] = row.origin
+    return example, origin
+
+  def _prepare(self, raw: dict[str, Any], index: int) -> Example:
+    question = self._question(raw, index)
+    rows = [self._padded(row) for row in self._rows(question)]
+    start, end = 0, 0
+    for text, first in question.answers[:1]:
+      first = question.context.find(text) if first < 0 else first
+      for number, (_, origin) in enumerate(rows):
+        covered = np.flatnonzero((origin[:, 0] >= 0) & (origin[:, 0] < first + len(text)) & (origin[:, 1] > first))
+        if len(covered) and origin[covered[0], 0] <= first and origin[covered[-1], 1] >= first + len(text):
+          rows, start, end = rows[number:], int(covered[0]), int(covered[-1])
+          break
+    return {**rows[0][0], "start": np.asarray(start, np.int32), "end": np.asarray(end, np.int32)}
+
+
+def answers_of(value: Any, what: str) -> list[tuple[str, int]]:
+  """Answers in any of the forms that `question_answers` takes, without empty ones.
+
+  >>> answers_of({"text": ["Paris"], "answer_start": [4]}, "record 0"), answers_of("", "record 1")
+  ([('Paris', 4)], [])
+  """
+  value = value.tolist() if isinstance(value, np.ndarray) else value
+  value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+  if value is None:
+    return []
+  if isinstance(value, Mapping):
+    texts, starts = (value.get(name) for name in ("text", "answer_start"))
+    listed = lambda x: [] if x is None else [x] if isinstance(x, str | bytes | int | np.integer) else list(x)
+    texts, starts = listed(texts), listed(starts)
+    pairs = list(zip(texts, starts or [-1] * len(texts)))
+  elif isinstance(value, list | tuple):
+    return [pair for entry in value for pair in answers_of(entry, what)]
+  else:
+    pairs = [(value, -1)]
+  pairs = [(text.decode("utf-8", "replace") if isinstance(text, bytes) else text, start) for text, start in pairs]
+  if not all(isinstance(text, str) for text, _ in pairs):
+    raise BadRecord(f"{what} is {shown(value, 80)}. It must be answers as SQuAD has them, or texts.")
+  return [(text, int(start)) for text, start in pairs if text.strip()]

@@ -1,0 +1,40 @@
+"""Exact match and F1 of answers, as SQuAD counts them (https://arxiv.org/abs/1606.05250, section 6.1)."""
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_SIGNS = str.maketrans("", "", string.punctuation)
+
+
+def normalized(answer: str) -> str:
+  """In lower case, without ASCII punctuation and English articles, with single blanks.
+
+  >>> normalized("The  Eiffel-Tower!")
+  'eiffeltower'
+  """
+  return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_SIGNS)).split())
+
+
+def answer_scores(answer: str, references: Sequence[str]) -> tuple[float, float]:
+  """(exact match, F1) of an answer with the reference that it fits best; "" stands for no answer.
+
+  >>> answer_scores("in the Paris", ["Paris", "Rome"])
+  (0.0, 0.6666666666666666)
+  """
+  references = [text for text in references if normalized(text)] or [""]
+  return max(_exact(answer, text) for text in references), max(_f1(answer, text) for text in references)
+
+
+def _exact(answer: str, reference: str) -> float:
+  return float(normalized(answer) == normalized(reference))
+
+
+def _f1(answer: str, reference: str) -> float:
+  words, wanted = (normalized(text).split() for text in (answer, reference))
+  if not words or not wanted:
+    return float(words == wanted)
+  common = (Counter(words) & Counter(wanted)).total()
+  return 2 * common / (len(words) + len(wanted))

@@ -1,0 +1,35 @@
+"""Entities that tags of words mark, in any of the schemes IOB1, IOB2, IOE, IOBES and BILOU."""
+
+import re
+from collections.abc import Sequence
+
+TAG = re.compile(r"O|[BIESLU]-.+")
+_SAME = {"L": "E", "U": "S"}  # BILOU's last and unit are the end and the single of IOBES.
+
+
+def are_tags(names: Sequence[str]) -> bool:
+  """Whether all names of classes are tags of entities."""
+  return all(TAG.fullmatch(name) for name in names)
+
+
+def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+  """(kind, first word, last word) of each entity, as conlleval reads tags, and seqeval where nothing else is said.
+
+  An entity goes on with I or E of its kind behind B or I; anything else ends it, and all but O begins another one, also
+  an I that follows nothing. https://www.clips.uantwerpen.be/conll2000/chunking/
+
+  >>> sorted(entities(["B-PER", "I-PER", "O", "I-LOC", "B-LOC"]))
+  [('LOC', 3, 3), ('LOC', 4, 4), ('PER', 0, 1)]
+  """
+  found, begin, kind, before = set(), None, "", "O"
+  for word, tag in enumerate([*tags, "O"]):
+    place, _, of = tag.partition("-")
+    place = _SAME.get(place, place)
+    goes_on = begin is not None and place in ("I", "E") and before in ("B", "I") and of == kind
+    if begin is not None and not goes_on:
+      found.add((kind, begin, word - 1))
+      begin = None
+    if not goes_on and place != "O":
+      begin, kind = word, of
+    before = place
+  return found

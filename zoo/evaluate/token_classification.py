@@ -1,0 +1,81 @@
+"""Classes of words, and F1 of the entities that they mark (CoNLL-2003, https://aclanthology.org/W03-0419)."""
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+
+from zoo.errors import UserError
+from zoo.evaluate.entities import are_tags, entities
+from zoo.evaluate.forward import model_output, outputs, records_of
+
+
+def token_classification(model: Any, *, data: Mapping | Any, batch_size: int = 32) -> Callable:
+  """-> evaluate(params, folder=None, step=None) -> {"f1", "precision", "recall", "accuracy", "words", ...}.
+
+  An entity counts if its kind, its first and its last word are right (`zoo.evaluate.entities`); precision, recall and
+  f1 are over all entities, and for each kind as f1_KIND. Where the names of the classes are no such tags, as parts
+  of speech, there is accuracy alone. Words behind the model's longest text are left out, as the reference's scripts do,
+  and counted: `words_cut`. The row `majority` always says the most frequent class.
+
+  Args:
+    model: gives {"logits" [batch, length, num_classes]} for the `tokens` of a batch.
+    data: section of the pipeline `labelled_tokens`, or its records: `label` int32 [length], -1 where nothing counts.
+    batch_size: texts at a time.
+  """
+  records = records_of(data, model, "token_classification")
+  names = records.info.get("class_names")
+  if not names:
+    raise UserError("token_classification: the classes have no names. Give them as class_names, or classes.")
+  marks = are_tags(names)
+
+  @jax.jit
+  def forward(params: Any, batch: dict) -> dict:
+    logits = model_output(model, params, batch, "logits", "token_classification")
+    if logits.ndim != 3 or logits.shape[-1] != len(names):
+      raise UserError(
+        f"token_classification: the model gives logits {logits.shape}, the data have {len(names)} classes."
+      )
+    return {"said": logits.argmax(-1)}
+
+  def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
+    counts: dict[str, Counter[str]] = {"right": Counter(), "said": Counter(), "marked": Counter()}
+    labels: Counter[int] = Counter()
+    right = cut = 0
+    for results, batch in outputs(forward, params, records, batch_size, trim=True):
+      cut += int(batch["cut"].sum()) if "cut" in batch else 0
+      for said, label in zip(results["said"], batch["label"], strict=True):
+        counted = label >= 0
+        right += int((said[counted] == label[counted]).sum())
+        labels.update(label[counted].tolist())
+        if marks:
+          tags = [[names[tag] for tag in row[counted]] for row in (said, label)]
+          found, marked = map(entities, tags)
+          for name, some in (("right", found & marked), ("said", found), ("marked", marked)):
+            counts[name].update(kind for kind, _, _ in some)
+    words = labels.total()
+    if not words:
+      raise UserError("token_classification: no word of the data is in a row. Raise max_length.")
+    metrics = (entity_scores(counts) if marks else {}) | {"accuracy": right / words}
+    metrics |= {"words": float(words), **({"words_cut": float(cut)} if cut else {})}
+    return metrics | {"majority/accuracy": max(labels.values()) / words}
+
+  return evaluate
+
+
+def entity_scores(counts: Mapping[str, Counter[str]]) -> dict[str, float]:
+  """Precision, recall and F1 from the numbers of entities that are `right`, `said` and `marked`, of each kind.
+
+  >>> entity_scores({"right": Counter(PER=1), "said": Counter(PER=2), "marked": Counter(PER=2)})["f1"]
+  0.5
+  """
+  total = [counts[name].total() for name in ("right", "said", "marked")]
+  kinds: Sequence[str] = sorted(counts["marked"] | counts["said"])
+  metrics = {"f1": _f1(*total), "precision": total[0] / max(total[1], 1), "recall": total[0] / max(total[2], 1)}
+  return metrics | {f"f1_{kind}": _f1(*(counts[name][kind] for name in ("right", "said", "marked"))) for kind in kinds}
+
+
+def _f1(right: int, said: int, marked: int) -> float:
+  return float(2 * right / max(said + marked, 1))
