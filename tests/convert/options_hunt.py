@@ -6,15 +6,17 @@ through every class and every entry; the tests take a part of that.
 
 import copy
 import dataclasses
+import functools
 import importlib
 import json
+import operator
 import pathlib
 import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -37,6 +39,14 @@ RELATIVES = {
   "T5": ("MT5",),
 }
 RIGHT = ("invalid", "refused", "equal", "honoured")
+
+
+class Change(NamedTuple):
+  """An entry of a config, given by its path, with another value, and what that changes in `spec` of our model."""
+
+  path: tuple[str, ...]
+  value: Any
+  differences: dict[str, Any]
 
 
 def cases() -> list[parity.Case]:
@@ -120,43 +130,77 @@ class Hunt:
     except UserError:
       return None
 
-  def judge(self, config: Mapping[str, Any], folder: pathlib.Path, proven: bool = False) -> str:
-    """What happens with a config.json: 'invalid' to the reference, 'refused', 'equal', 'honoured', or what is wrong.
+  def built(self, config: Mapping[str, Any]) -> Any:
+    """The reference of a config, with numbers of its own."""
+    import torch
 
-    With `proven`, an entry that makes another model is taken to be honoured.
+    torch.manual_seed(0)
+    config = self.config_kind.from_dict(copy.deepcopy(dict(config)))
+    return self.kind._from_config(config, **dict.fromkeys(self.case.plain, "eager")).eval()
+
+  def judge(self, change: Change) -> str | None:
+    """What happens with a change: 'invalid' to the reference, 'refused', 'equal', or what is wrong.
+
+    None: it makes another model, for `together` to compare.
     """
     import torch
 
+    config = self.changed([change])
     try:
       spec = self.spec(config)
     except Exception:
       return f"traceback: {traceback.format_exc(limit=-3)}"
     if spec is None:
       return "refused"
-    if spec != self.model.spec and proven:
-      return "honoured"
+    change.differences.update({name: x for name, x in spec.items() if x != self.model.spec.get(name)})
     try:
-      torch.manual_seed(0)
-      model = self.kind._from_config(
-        self.config_kind.from_dict(copy.deepcopy(dict(config))), **dict.fromkeys(self.case.plain, "eager")
-      ).eval()
+      model = self.built(config)
       shapes = {name: tuple(x.shape) for name, x in model.state_dict().items()}
-      if spec == self.model.spec and shapes == self.shapes:
+      if not change.differences and shapes == self.shapes:
         with torch.no_grad():
           self.case.prepare(model)
         model.load_state_dict(self.state)
         far = self.far(self.outputs(model), self.plain)
         return "equal" if far < 1e-6 else f"SILENT {far:.1e}"
+      self.outputs(model)
     except Exception:
       return "invalid"
-    return self.compare(model, shapes, config, folder)
 
-  def compare(self, model: Any, shapes: Mapping[str, tuple], config: Mapping[str, Any], folder: pathlib.Path) -> str:
-    """Both read the same files, with this config.json."""
+  def changed(self, changes: Iterable[Change]) -> dict[str, Any]:
+    """The config with these changes; a section of it is written in full if one of them is in it."""
+    config = self.written
+    for path, value, _ in changes:
+      if len(path) > 1 and path[0] not in config:
+        config = {**config, path[0]: self.full[path[0]]}
+      config = changed(config, path, value)
+    return config
+
+  def apart(self, changes: Sequence[Change]) -> bool:
+    """Whether our model of all these changes differs in what each of them changes alone, and in nothing else."""
+    names = [name for change in changes for name in change.differences]
+    if len({change.path for change in changes}) < len(changes) or len(set(names)) < len(names):
+      return False
+    merged = functools.reduce(operator.or_, (change.differences for change in changes), dict(self.model.spec))
+    return self.spec(self.changed(changes)) == merged
+
+  def together(self, changes: Sequence[Change], folder: pathlib.Path) -> Iterator[tuple[Change, str]]:
+    """Verdicts on changes that are `apart`: of all of them at once, and of halves where that is not 'honoured'."""
+    verdict = self.compare(self.changed(changes), folder)
+    if verdict == "honoured" or len(changes) == 1:
+      yield from ((change, verdict) for change in changes)
+    else:
+      middle = len(changes) // 2
+      yield from self.together(changes[:middle], folder)
+      yield from self.together(changes[middle:], folder)
+
+  def compare(self, config: Mapping[str, Any], folder: pathlib.Path) -> str:
+    """Both read the same files, with this config.json: 'honoured', 'refused', 'invalid', or what is wrong."""
     import torch
 
     folder.mkdir(exist_ok=True)
     try:
+      model = self.built(config)
+      shapes = {name: tuple(x.shape) for name, x in model.state_dict().items()}
       with torch.no_grad():
         if shapes == self.shapes:
           self.case.prepare(model)
@@ -179,17 +223,31 @@ class Hunt:
       return f"traceback: {traceback.format_exc(limit=-3)}"
     return "honoured" if far < 1e-4 else f"DIFFERENT {far:.1e}"
 
-  def run(self, everything: bool = True, proven: bool = False) -> Iterator[tuple[str, Any, str]]:
-    """(name, value, verdict) of every entry of such a config, with `everything` of what the reference knows."""
-    folder = self.folder.parent / f"{self.folder.name}-other"
+  def run(self, everything: bool = True) -> Iterator[tuple[str, Any, str]]:
+    """(name, value, verdict) of every entry of such a config, with `everything` of what the reference knows.
+
+    Changes that make another model take long to compare, so those that are `apart` are made at once.
+    """
+    groups: list[list[Change]] = []
     for path, value in entries(self.full, everything):
       done: list[Any] = [value]
       for other in map(copy.deepcopy, values(path[-1], value)):
         if any(other == one and type(other) is type(one) for one in done):
           continue
         done.append(other)
-        start = self.written if path[0] in self.written or len(path) == 1 else self.full
-        yield ".".join(path), other, self.judge(changed(start, path, other), folder, proven)
+        change = Change(path, other, {})
+        verdict = self.judge(change)
+        if verdict is not None:
+          yield ".".join(path), other, verdict
+          continue
+        group = next((group for group in groups if self.apart([*group, change])), None)
+        if group is None:
+          groups.append([change])
+        else:
+          group.append(change)
+    for group in groups:
+      for change, verdict in self.together(group, self.folder.parent / f"{self.folder.name}-other"):
+        yield ".".join(change.path), change.value, verdict
 
 
 def main(arguments: list[str]) -> None:
@@ -205,8 +263,7 @@ def main(arguments: list[str]) -> None:
     with tempfile.TemporaryDirectory() as folder:
       hunt = Hunt(case, pathlib.Path(folder) / "base")
       counts: dict[str, int] = {}
-      other = hunt.written["model_type"] in met
-      for name, value, verdict in hunt.run(everything=not other, proven=other):
+      for name, value, verdict in hunt.run(everything=hunt.written["model_type"] not in met):
         kind = verdict.split()[0]
         counts[kind] = counts.get(kind, 0) + 1
         if kind not in RIGHT:

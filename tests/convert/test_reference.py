@@ -6,8 +6,8 @@ import pytest
 import transformers
 
 from scripts.reference_configs import FILE, facts, model_types, version
-from tests.convert.options_hunt import RIGHT, Hunt, cases
-from zoo.convert.rules import reference
+from tests.convert.options_hunt import RIGHT, Change, Hunt, cases
+from zoo.convert.rules import options, reference
 
 # Entries that ours honours and the reference does not. transformers 5 scales the logits of every UMT5, tied or not
 # (findings/transformers_5_scales_the_logits_of_untied_umt5.sh); transformers 4 and T5X scale those of tied ones alone.
@@ -35,3 +35,14 @@ def test_no_entry_changes_the_reference_and_not_the_model(config, tmp_path):
   verdicts = [*Hunt(FIRST[config], tmp_path / "base").run(everything=False)]
   wrong = [row for row in verdicts if row[2].split()[0] not in RIGHT and (config, row[0]) not in HONOURED_BY_OURS]
   assert not wrong and len({verdict for *_, verdict in verdicts}) > 2
+
+
+def test_of_changes_made_at_once_the_wrong_one_is_named(tmp_path, monkeypatch):
+  hunt = Hunt(FIRST["LlamaConfig"], tmp_path / "base")
+  values = {"hidden_act": "relu", "intermediate_size": 31, "rms_norm_eps": 0.1}
+  changes = [Change((name,), value, {}) for name, value in values.items()]
+  monkeypatch.setitem(options.ACTIVATIONS, "relu", "quick_gelu")
+  assert [hunt.judge(change) for change in changes] == [None] * 3 and hunt.apart(changes)
+  verdicts = {change.path[0]: verdict.split()[0] for change, verdict in hunt.together(changes, tmp_path / "other")}
+  assert verdicts == {"hidden_act": "DIFFERENT", "intermediate_size": "honoured", "rms_norm_eps": "honoured"}
+  assert not hunt.apart([changes[0], Change(("hidden_act",), "silu", {"activation": "silu"})])
