@@ -7,7 +7,7 @@ import zoo
 from tests.filled import filled
 from zoo.sharding import make_mesh, shardings
 
-TOWER = dict(vocab_size=24, dim=8, depth=2, num_heads=4)
+TOWER = dict(vocab_size=24, dim=8, depth=1, num_heads=4)
 MODELS = {"gpt": zoo.build("gpt", **TOWER, max_length=40), "t5": zoo.build("t5", **TOWER)}
 TOKENS = jax.random.randint(jax.random.key(0), (4, 7), 0, 24)
 

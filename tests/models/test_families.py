@@ -54,7 +54,8 @@ TINY = {
   "transformer": dict(vocab_size=23, **TOWER),
   "whisper": dict(vocab_size=23, source_length=7, max_length=11, mels=5, **TOWER),
 }
-FAMILIES = pytest.mark.parametrize("family", TINY)
+# Of the scope of a module, tests run family by family: what they share is computed once.
+FAMILIES = pytest.mark.parametrize("family", TINY, scope="module")
 FIXED = {"whisper": {"encoder/positions/embedding"}, "mae": {"positions/embedding"}}  # What training leaves alone.
 
 
@@ -72,19 +73,34 @@ def made(model):
   return filled(model, *model.example())
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def apply(model, train, variables, rngs):
-  return model.apply(variables, *inputs(model), train=train, rngs=rngs)
-
-
-def forward(model, params, rng=None):
-  rngs = {} if rng is None else {"dropout": rng}
-  return apply(model, rng is not None, {"params": params}, rngs)
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def forward(model, params, train=False, rngs=None):
+  return model.apply({"params": params}, *inputs(model), train=train, rngs=rngs)
 
 
 def close(one, other, tolerance):
   for a, b in zip(*map(jax.tree.leaves, jax.device_get([one, other])), strict=True):
     np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * float(abs(b).max()))
+
+
+@functools.lru_cache(maxsize=1)
+def exact(family):
+  """Parameters, outputs and gradients of a family in float32, its layers in a loop."""
+  model = zoo.build(family, **TINY[family])
+  params = made(model)
+  return params, *outcome(model, params)
+
+
+def outcome(model, params):
+  """Outputs, and gradients of a random combination of them: the mean of a normed vector, say, does not depend on it."""
+
+  def loss(params):
+    out = model.apply({"params": params}, *inputs(model))
+    rng = np.random.default_rng(0)
+    return sum((rng.standard_normal(leaf.shape) * leaf).sum() for leaf in jax.tree.leaves(out)), out
+
+  grads, out = jax.jit(jax.grad(loss, has_aux=True))(params)
+  return out, grads
 
 
 @FAMILIES
@@ -96,22 +112,12 @@ def test_models_built_alike_are_equal(family):
 
 @FAMILIES
 def test_gradients_reach_every_parameter_and_scanning_changes_nothing(family):
-  loop, scan = (zoo.build(family, **TINY[family], scan=scan) for scan in (False, True))
-  params = made(loop)
-
-  def outcome(model, params):
-    def loss(params):
-      out = model.apply({"params": params}, *inputs(model))
-      rng = np.random.default_rng(0)  # A random direction: the mean of a normed vector, say, does not depend on it.
-      return sum((rng.standard_normal(leaf.shape) * leaf).sum() for leaf in jax.tree.leaves(out)), out
-
-    return jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-
-  (_, out), grads = outcome(loop, params)
+  scan = zoo.build(family, **TINY[family], scan=True)
+  params, out, grads = exact(family)
   left = {path for path, leaf in flatten(grads).items() if not np.any(leaf)}
   assert left == FIXED.get(family, set())
   like = jax.eval_shape(scan.init, jax.random.key(0), *scan.example())["params"]
-  (_, scanned), scanned_grads = outcome(scan, stack_layers(params, like))
+  scanned, scanned_grads = outcome(scan, stack_layers(params, like))
   close(scanned, out, 1e-5)
   largest = max(float(abs(leaf).max()) for leaf in jax.tree.leaves(jax.device_get(grads)))
   for a, b in zip(jax.tree.leaves(scanned_grads), jax.tree.leaves(stack_layers(grads, like)), strict=True):
@@ -120,11 +126,11 @@ def test_gradients_reach_every_parameter_and_scanning_changes_nothing(family):
 
 @FAMILIES
 def test_bfloat16_is_computed_in_and_float32_is_kept(family):
-  exact, coarse = (zoo.build(family, **TINY[family], dtype=dtype) for dtype in (None, "bfloat16"))
-  params = made(coarse)
-  assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+  coarse = zoo.build(family, **TINY[family], dtype="bfloat16")
+  params, finely, _ = exact(family)
+  assert {leaf.dtype for leaf in jax.tree.leaves(made(coarse))} == {jnp.dtype("float32")}
   out = forward(coarse, params)
-  close(jax.tree.map(lambda x: x.astype(jnp.float32), out), forward(exact, params), 0.1)
+  close(jax.tree.map(lambda x: x.astype(jnp.float32), out), finely, 0.1)
   named = out if isinstance(out, dict) else {"logits": out}
   coarsely = {name for name, leaf in named.items() if leaf.dtype == jnp.bfloat16}
   assert coarsely == set(named) & {"hidden", "pooled", "encoded", "embedded"}
@@ -139,8 +145,11 @@ def test_chance_acts_in_training_only_and_comes_from_the_key(family):
   plain = zoo.build(family, **TINY[family])
   thinned = zoo.build(family, **TINY[family], dropout=0.4, drop_path=0.4)
   params = made(plain)
-  close(forward(thinned, params), forward(plain, params), 1e-6)
-  first, again, other = (jax.tree.leaves(forward(thinned, params, jax.random.key(seed))) for seed in (0, 0, 1))
+  program = lambda model: str(jax.make_jaxpr(lambda params: model.apply({"params": params}, *inputs(model)))(params))
+  assert program(thinned) == program(plain)
+  first, again, other = (
+    jax.tree.leaves(forward(thinned, params, True, {"dropout": jax.random.key(seed)})) for seed in (0, 0, 1)
+  )
   assert all(np.array_equal(a, b) for a, b in zip(first, again))
   assert any(not np.array_equal(a, b) for a, b in zip(first, other))
 
