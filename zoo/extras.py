@@ -7,6 +7,8 @@ PACKAGES = {
   "wandb": "wandb",
   "tensorboard": "tensorboardX",
   "gcs": "gcsfs",
+  "s3": "s3fs",
+  "http": "aiohttp",
   "audio": "soundfile soxr",
   "scores": "sacrebleu rouge-score",
 }

@@ -10,7 +10,7 @@ import pytest
 
 from tests.data import toys
 from zoo.data.bad_records import BadRecord
-from zoo.data.block_order import BlockOrder
+from zoo.data.block_order import BlockOrder, LaneOrder, lanes_of
 from zoo.data.labelled_texts import labelled_texts
 from zoo.data.pipeline import batches
 from zoo.data.sources import open_source, parquet
@@ -84,7 +84,7 @@ def test_rows_of_parquet_are_those_that_were_written(data):
   assert everything(source) == expected(range(29))
   assert source.class_names == {"label": ["no", "yes"], "tags": ["O", "B"]}
   assert source.where(12) == f"{data}/b.parquet row 1"
-  assert source.blocks.tolist() == [0, 5, 10, 11, 16, 21, 26, 29]
+  assert np.unique(source.blocks, return_counts=True)[1].tolist() == [5, 5, 1, 5, 5, 5, 3]
   assert everything(pickle.loads(pickle.dumps(source))) == everything(source)
   assert open_source(f"parquet:{data}/*.parquet?columns=text,id")[3] == {"text": "é 3", "id": 3}
 
@@ -127,7 +127,7 @@ def test_batches_are_the_same_on_any_number_of_hosts_and_after_a_resumption(data
 
 
 def test_windows_hold_their_blocks_and_blocks_without_neighbours_are_shuffled():
-  order = BlockOrder(np.array([0, 3, 5, 9, 10]), 2, seed=1)
+  order = BlockOrder(np.repeat([5, 1, 9, 2], [3, 2, 4, 1]), 2, seed=1)
   epochs = [[order(10 * epoch + i) for i in range(10)] for epoch in range(3)]
   assert all(sorted(epoch) == list(range(10)) for epoch in epochs) and epochs[0] != epochs[1]
   block_of = lambda record: int(np.searchsorted([3, 5, 9, 10], record, side="right"))
@@ -135,6 +135,29 @@ def test_windows_hold_their_blocks_and_blocks_without_neighbours_are_shuffled():
     blocks = list(map(block_of, epoch))
     first = next(i for i in range(1, 11) if len({*blocks[:i]}) == 2 and not {*blocks[:i]} & {*blocks[i:]})
     assert len({*blocks[first:]}) == 2
+
+
+def test_lanes_read_blocks_of_their_own_and_batches_do_not_depend_on_hosts():
+  blocks = np.random.default_rng(0).permutation(np.repeat(np.arange(16), 13))
+  order = LaneOrder(BlockOrder(blocks, 1, seed=3, kept=32), lanes_of(24, 16, 64), 24)
+  assert order.lanes == 8
+  steps = 26 * 8 // 24  # Full batches of an epoch.
+  rows = np.array([order(position) for position in range(24 * steps)]).reshape(steps, 24)
+  assert len(np.unique(rows)) == rows.size
+  for lane in range(8):
+    read = blocks[rows[:, 3 * lane : 3 * lane + 3]]
+    assert len(np.unique(read)) <= 3  # A part of 26 records in blocks of 13.
+  hosts = [set(blocks[rows[:, half * 12 : half * 12 + 12]].ravel()) for half in range(2)]
+  assert len(hosts[0] & hosts[1]) <= 1
+  later = {order(24 * steps * 5 + position) for position in range(24)}
+  assert later != set(rows[0].tolist())
+  assert [lanes_of(*sizes) for sizes in ((4096, 1000, 64), (12, 1000, 64), (7, 9, 9), (64, 5, 64), (64, 9, 2))] == [
+    64,
+    4,
+    1,
+    4,
+    2,
+  ]
 
 
 def test_parquet_that_cannot_be_read_is_named(data):

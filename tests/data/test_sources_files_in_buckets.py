@@ -73,5 +73,5 @@ def test_splits_and_what_is_missing_are_told_of_a_bucket_too(data):
   as_path(f"{data[1]}/texts/a.txt").unlink()
   with pytest.raises(UserError, match="gs://bucket/data/texts/a.txt cannot be read"):
     texts(source)
-  with pytest.raises(UserError, match="https://x/a.txt: there are folders here and at gs://, s3://, az://"):
-    open_source("text:https://x/a.txt")
+  with pytest.raises(UserError, match="ftp://x/a.txt: there are folders here and at gs://, s3://, az://"):
+    open_source("text:ftp://x/a.txt")

@@ -1,10 +1,11 @@
 """The order in which training reads records that lie in blocks: blocks at random, few of them at a time."""
 
+import math
 from typing import Any
 
 import numpy as np
 
-_KEPT = 4  # Windows whose order is remembered: those that the batches ahead are in.
+MOST_LANES = 64
 
 
 class BlockOrder:
@@ -14,25 +15,31 @@ class BlockOrder:
   any order. So a reader holds `window` blocks, and each record comes once an epoch.
 
   Args:
-    blocks: int [blocks + 1], the first record of each block, and the end.
+    blocks: int [records], the block of each record.
     window: blocks whose records are shuffled together.
     seed: 0 <= seed < 2**32
+    kept: windows whose order is remembered: those that the batches that are being made lie in.
 
-  >>> order = BlockOrder(np.array([0, 3, 5, 9]), 2, seed=0)
-  >>> sorted(order(position) for position in range(9, 18))
-  [0, 1, 2, 3, 4, 5, 6, 7, 8]
+  >>> order = BlockOrder(np.array([7, 7, 7, 3, 3, 7, 4, 4]), 2, seed=0)
+  >>> sorted(order(position) for position in range(8, 16))
+  [0, 1, 2, 3, 4, 5, 6, 7]
   """
 
-  def __init__(self, blocks: np.ndarray, window: int, seed: int):
-    self.blocks, self.window, self.seed = np.asarray(blocks, np.int64), window, seed
+  def __init__(self, blocks: np.ndarray, window: int, seed: int, kept: int = 4):
+    self.records = np.argsort(blocks, kind="stable")
+    self.starts = np.append(np.flatnonzero(np.diff(np.asarray(blocks)[self.records], prepend=-1)), len(blocks))
+    self.window, self.seed, self.kept = window, seed, kept
     self._epochs: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     self._windows: dict[tuple[int, int], np.ndarray] = {}
+
+  def __len__(self) -> int:
+    return len(self.records)
 
   def __getstate__(self) -> dict[str, Any]:
     return {**vars(self), "_epochs": {}, "_windows": {}}
 
   def __call__(self, position: int) -> int:
-    epoch, place = divmod(int(position), int(self.blocks[-1]))
+    epoch, place = divmod(int(position), len(self))
     _, ends = self._epoch(epoch)
     window = int(np.searchsorted(ends, place, side="right"))
     return int(self._window(epoch, window)[place - (int(ends[window - 1]) if window else 0)])
@@ -41,12 +48,12 @@ class BlockOrder:
     """Blocks in the order of an epoch, and the position at which each window ends."""
     known = self._epochs.get(epoch)
     if known is None:
-      order = np.random.default_rng([self.seed, epoch]).permutation(len(self.blocks) - 1)
-      ends = np.cumsum(np.diff(self.blocks)[order])
+      order = np.random.default_rng([self.seed, epoch]).permutation(len(self.starts) - 1)
+      ends = np.cumsum(np.diff(self.starts)[order])
       ends = np.append(ends[self.window - 1 : -1 : self.window], ends[-1])
-      # Threads may make the same one: each replaces the dict, none changes it.
       known = order, ends
-      self._epochs = {**dict(list(self._epochs.items())[1 - _KEPT :]), epoch: known}
+      # Threads may make the same one: each replaces the dict, none changes it.
+      self._epochs = {**dict(list(self._epochs.items())[-3:]), epoch: known}
     return known
 
   def _window(self, epoch: int, window: int) -> np.ndarray:
@@ -55,7 +62,37 @@ class BlockOrder:
     records = self._windows.get(key)
     if records is None:
       blocks = self._epoch(epoch)[0][window * self.window : (window + 1) * self.window]
-      records = np.concatenate([np.arange(self.blocks[block], self.blocks[block + 1]) for block in blocks])
+      records = np.concatenate([self.records[self.starts[block] : self.starts[block + 1]] for block in blocks])
       records = np.random.default_rng([self.seed, epoch, window]).permutation(records)
-      self._windows = {**dict(list(self._windows.items())[1 - _KEPT :]), key: records}
+      self._windows = {**dict(list(self._windows.items())[1 - self.kept :]), key: records}
     return records
+
+
+class LaneOrder:
+  """Position in the stream of global batches -> record, such that hosts read different blocks.
+
+  The rows of a batch are divided among `lanes`. In each epoch a lane goes through a contiguous part of the records, in
+  the order of a BlockOrder: so a host, whose rows are those of some lanes, reads the blocks of these alone, one or two
+  in each lane at a time. Lanes do not depend on the number of hosts, and batches neither. Of an epoch fewer than
+  `lanes` records are left out, in each epoch other ones.
+
+  >>> order = LaneOrder(BlockOrder(np.repeat(np.arange(4), 3), 1, seed=0), lanes=2, batch_size=4)
+  >>> sorted(order(position) for position in range(12))
+  [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]
+  """
+
+  def __init__(self, order: BlockOrder, lanes: int, batch_size: int):
+    self.order, self.lanes, self.rows = order, lanes, batch_size // lanes
+    self.part = len(order) // lanes  # Records of a lane in an epoch.
+
+  def __call__(self, position: int) -> int:
+    step, row = divmod(int(position), self.lanes * self.rows)
+    lane, row = divmod(row, self.rows)
+    epoch, place = divmod(step * self.rows + row, self.part)
+    return self.order(epoch * len(self.order) + lane * self.part + place)
+
+
+def lanes_of(batch_size: int, blocks: int, most: int) -> int:
+  """The number of lanes: the largest power of two that divides the batch, up to `most`, MOST_LANES and the blocks."""
+  limit = max(1, min(most, MOST_LANES, blocks))
+  return math.gcd(batch_size, 2 ** (limit.bit_length() - 1))

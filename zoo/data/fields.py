@@ -9,12 +9,14 @@ import grain
 import numpy as np
 
 from zoo.data.bad_records import BadRecord, Policy, first_good
-from zoo.data.block_order import BlockOrder
+from zoo.data.block_order import BlockOrder, LaneOrder, lanes_of
 from zoo.data.pipeline import Records
+from zoo.data.read_ahead import ReadAhead
 from zoo.data.sources import Source
 from zoo.data.subset import without
 from zoo.errors import UserError, did_you_mean, shown
 
+_AHEAD = 2000  # Most steps that remote data are read ahead.
 TEXT_KEYS = ("text", "raw", "caption")  # Of captions that are objects: COCO's in TFDS, Karpathy's "sentences".
 
 
@@ -169,12 +171,22 @@ class SourceRecords(Records):
   def __len__(self) -> int:
     return len(self.source)
 
-  def order(self, seed: int, shuffle: bool, length: int) -> grain.MapDataset:
-    blocks = self.source.blocks
+  def order(self, seed: int, shuffle: bool, length: int, batch_size: int = 1) -> grain.MapDataset:
+    blocks, window = self.source.blocks, self.source.window
     if blocks is None or not shuffle:
       return super().order(seed, shuffle, length)
-    positions = grain.MapDataset.range(length // len(self) * len(self))
-    return positions.seed(seed).map(BlockOrder(blocks, self.source.window, seed))
+    lanes = lanes_of(batch_size, len(np.unique(blocks)), self.source.lanes)
+    order = BlockOrder(blocks, window, seed, kept=4 * lanes)
+    stream = LaneOrder(order, lanes, batch_size) if lanes > 1 else order
+    return grain.MapDataset.range(length).seed(seed).map(stream)
+
+  def read_ahead(self, rows: Callable[[int], Sequence[int]], batch_size: int) -> Callable[[int], ReadAhead] | None:
+    if self.source.blocks is None or not self.source.reads_ahead:
+      return None
+    count = len(np.unique(self.source.blocks))
+    rows_of_lane = batch_size // lanes_of(batch_size, count, self.source.lanes)
+    steps = min(_AHEAD, 8 + len(self) // count // rows_of_lane)  # About one block in each lane.
+    return lambda first: ReadAhead(self.source, rows, first, steps)
 
   def without(self, problems: Mapping[int, str]) -> "SourceRecords":
     fewer = copy.copy(self)

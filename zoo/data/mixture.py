@@ -111,7 +111,7 @@ class Mixture(Records):
       members[name] = records.without(of_member) if records.may_skip else records
     return Mixture(members, self.rates, self.most_buckets)
 
-  def order(self, seed: int, shuffle: bool, length: int) -> grain.MapDataset:
+  def order(self, seed: int, shuffle: bool, length: int, batch_size: int = 1) -> grain.MapDataset:
     """As of `Records`; `length` counts what all members give together."""
     streams = []
     for number, records in enumerate(self.members):

@@ -16,6 +16,7 @@ import numpy as np
 
 from zoo.data.bad_records import REPLACED, Policy, Reading
 from zoo.data.padding import Bucketed, Buckets
+from zoo.data.read_ahead import ReadAhead
 from zoo.errors import UserError
 
 Example = dict[str, np.ndarray]
@@ -67,16 +68,26 @@ class Records:
     """These records less those of `problems`, record -> what is wrong with it."""
     raise NotImplementedError
 
-  def order(self, seed: int, shuffle: bool, length: int) -> grain.MapDataset:
+  def order(self, seed: int, shuffle: bool, length: int, batch_size: int = 1) -> grain.MapDataset:
     """Position in the stream -> record: epoch after epoch, each another permutation, about `length` positions in all.
 
     Args:
       seed: 0 <= seed < 2**32
       shuffle: False keeps the records in order.
       length: number of positions, rounded down to full epochs.
+      batch_size: positions of a global batch, for data of which each host reads other files.
     """
     dataset = grain.MapDataset.range(len(self)).seed(seed)
     return (dataset.shuffle() if shuffle else dataset).repeat(length // len(self))
+
+  def read_ahead(self, rows: Callable[[int], Sequence[int]], batch_size: int) -> Callable[[int], ReadAhead] | None:
+    """first step -> what fetches the data of the steps ahead; None: nothing is gained by that.
+
+    Args:
+      rows: step -> records that this host reads.
+      batch_size: records of a global batch.
+    """
+    return None
 
   def __getitem__(self, index: int) -> Example:
     if not -len(self) <= index < len(self):
@@ -87,8 +98,16 @@ class Records:
 class Batches:
   """An endless, random-access sequence of this host's batches: `batches[k]`, `batches.iterate(start_step)`."""
 
-  def __init__(self, records: Records, dataset: grain.MapDataset, threads: int, prefetch: int, workers: int):
-    self.records, self._dataset = records, dataset
+  def __init__(
+    self,
+    records: Records,
+    dataset: grain.MapDataset,
+    threads: int,
+    prefetch: int,
+    workers: int,
+    ahead: Callable[[int], ReadAhead] | None = None,
+  ):
+    self.records, self._dataset, self._read_ahead = records, dataset, ahead
     self._threads, self._prefetch, self._workers = threads, prefetch, workers
     self._replaced: Callable[[int, np.ndarray], Any] | None = None
 
@@ -115,12 +134,17 @@ class Batches:
       buffered = max(1, self._prefetch // self._workers)
       options = grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=buffered)
       dataset = dataset.mp_prefetch(options, worker_init_fn=_ignore_ctrl_c)
+    ahead = None if self._read_ahead is None else self._read_ahead(start_step)
     iterator = iter(dataset)
     try:
       for step, batch in enumerate(iterator, start_step):
+        if ahead is not None:
+          ahead.reached(step)
         yield _noted(batch, step, self._replaced)
     finally:
       iterator.close()  # Ends threads and processes as soon as nobody asks for more.
+      if ahead is not None:
+        ahead.close()
 
 
 def batches(
@@ -152,11 +176,14 @@ def batches(
     raise UserError("The data hold no example.")
   if workers < 0:
     raise UserError(f"workers is {workers}. It must be 0 (threads) or the number of processes.")
-  order = records.order(seed % 2**32, shuffle, ENDLESS)
+  order = records.order(seed % 2**32, shuffle, ENDLESS, batch_size)
   examples = order.random_map(Reading(records))
   if records.buckets is None:
     # Local batch k * process_count + process_index holds this host's rows of global batch k.
-    return Batches(records, examples.batch(local)[process_index::process_count], threads, prefetch, workers)
+    dataset = examples.batch(local)[process_index::process_count]
+    rows = lambda step: [int(order[step * batch_size + process_index * local + row]) for row in range(local)]
+    ahead = records.read_ahead(rows, batch_size) if shuffle else None
+    return Batches(records, dataset, threads, prefetch, workers, ahead)
   rows = slice(process_index * local, (process_index + 1) * local)
   sorting = seed % 2**32 if shuffle else None
   bucketed = Bucketed(order, examples, records.buckets, batch_size, rows, sorting)

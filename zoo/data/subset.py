@@ -21,10 +21,8 @@ class Subset(Source):
   def __init__(self, source: Source, kept: np.ndarray, bad: Iterable[str] = ()):
     self.source, self.kept, self.bad = source, kept, (*source.bad, *bad)
     self.name, self.class_names, self.hint = source.name, source.class_names, source.hint
-    if source.blocks is not None:
-      blocks = np.searchsorted(source.blocks, kept, side="right")  # Not all need have a record left.
-      self.blocks = np.append(np.flatnonzero(np.diff(blocks, prepend=-1)), len(kept))
-      self.window = source.window
+    self.blocks = None if source.blocks is None else source.blocks[kept]
+    self.window, self.lanes, self.reads_ahead = source.window, source.lanes, source.reads_ahead
     digest = hashlib.blake2b(kept.tobytes(), digest_size=8).hexdigest()
     self.fingerprint = None if source.fingerprint is None else f"{source.fingerprint} {digest}"
     self.broken = {
@@ -36,6 +34,9 @@ class Subset(Source):
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     return self.source[int(self.kept[index])]
+
+  def fetch(self, block: int) -> None:
+    self.source.fetch(block)
 
   def where(self, index: int) -> str:
     return self.source.where(int(self.kept[index]))

@@ -36,15 +36,19 @@ class Source:
     broken: record -> what is wrong with it, of those that are known to be bad before they are read.
     bad: what is wrong with the records that were left out when the source was opened.
     hint: ends the message that a field is missing.
-    blocks: int [blocks + 1], the first record of each block and the end, of a source that reads many neighbouring
-      records at once; None: its records are read one by one.
+    blocks: int [records], the block of each record, of a source that reads many records of a block at once; None: its
+      records are read one by one.
     window: blocks whose records may be read in any order.
+    reads_ahead: whether `fetch` does something.
+    lanes: places that may be read from at the same time, each `window` blocks; see `zoo.data.block_order`.
   """
 
   name: str
   hint: str = ""
   blocks: np.ndarray | None = None
   window: int = 1
+  lanes: int = 1
+  reads_ahead: bool = False
   fingerprint: str | None = None
   class_names: dict[str, list[str]]
   broken: Mapping[int, str] = {}
@@ -56,6 +60,9 @@ class Source:
   def __getitem__(self, index: int) -> dict[str, Any]:
     """Raises BadRecord if this one cannot be read, UserError if none can be."""
     raise NotImplementedError
+
+  def fetch(self, block: int) -> None:
+    """Called some batches before the records of a block are read."""
 
   def where(self, index: int) -> str:
     """A record's name in messages: its file, and its key or position there."""

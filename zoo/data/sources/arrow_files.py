@@ -8,6 +8,7 @@ import numpy as np
 from zoo.data.bad_records import BadRecord
 from zoo.data.sources import Source, stamp
 from zoo.data.sources.arrow import check_schema, class_names_in, example_of, features_in
+from zoo.data.sources.copies import nearby
 from zoo.data.sources.files import Place, read_part, status
 from zoo.data.sources.splits import hash_order
 from zoo.errors import UserError
@@ -27,21 +28,26 @@ class ArrowFile(NamedTuple):
 
 
 def open_arrow(path: Place) -> ArrowFile:
-  """Maps a file of Arrow's streaming or file format; UserError if it is neither, or cut off."""
+  """Maps a file of Arrow's streaming or file format, of a remote one a local copy.
+
+  Raises:
+    UserError: it is neither, or cut off.
+  """
   import pyarrow
 
-  if is_remote(path):
-    raise UserError(f"{path} is in a bucket, and Arrow files are mapped from a disk. Copy it, or take its Parquet.")
+  place = nearby(path)
+  if is_remote(place):
+    raise UserError(f"{path} is larger than copies in the cache may be. Raise ZOO_CACHE_LIMIT (GB), or copy it.")
   try:
-    size, head = status(path)[0], read_part(path, 0, 6)
-    mapped = pyarrow.memory_map(str(path))
+    size, head = status(place)[0], read_part(place, 0, 6)
+    mapped = pyarrow.memory_map(str(place))
     if head == b"ARROW1":
       file = pyarrow.ipc.open_file(mapped)
       schema, batches = file.schema, [file.get_batch(number) for number in range(file.num_record_batches)]
     else:
       stream = pyarrow.ipc.open_stream(mapped)
       schema, batches = stream.schema, list(stream)
-      if read_part(path, max(0, size - 8)) != _END:
+      if read_part(place, max(0, size - 8)) != _END:
         raise ValueError("it has no end")
     for batch in batches:
       batch.validate()

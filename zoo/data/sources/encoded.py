@@ -7,6 +7,7 @@ from pathlib import Path
 from zoo.data.bad_records import BadRecord
 from zoo.data.cache import cache_folder, made_once
 from zoo.data.sources import stamp
+from zoo.data.sources.copies import nearby
 from zoo.data.sources.files import Place, opened, read_part
 from zoo.errors import UserError
 
@@ -23,7 +24,7 @@ _MARKS |= {codecs.BOM_UTF16_BE: "utf-16"}
 
 
 def utf8_file(path: Place, encoding: str | None, source: str) -> Place:
-  """`path` itself, or, if `encoding` is another than UTF-8, a copy of it in UTF-8 in the cache folder.
+  """`path` itself, a local copy of a remote one, or, if `encoding` is another than UTF-8, a copy in UTF-8.
 
   Args:
     path: of a file of text.
@@ -44,14 +45,14 @@ def utf8_file(path: Place, encoding: str | None, source: str) -> Place:
     marked = next((name for mark, name in _MARKS.items() if head.startswith(mark)), None)
     if marked is not None or b"\0" in head:
       raise UserError(f"{path} is not UTF-8: it begins with {head!r}. Write {source}?encoding={marked or 'utf-16-le'}.")
-    return path
+    return nearby(path)
   try:
     codec = codecs.lookup(encoding)
     "".encode(encoding)  # LookupError, if it is none of text.
   except LookupError as error:
     raise UserError(f"{source}: encoding '{encoding}' is unknown. Some are: cp1252, latin-1, utf-16.") from error
   if codec.name in ("utf-8", "ascii", "utf-8-sig"):
-    return path
+    return nearby(path)
 
   def write(folder: Path) -> None:
     decoder, size = codec.incrementaldecoder(), 0

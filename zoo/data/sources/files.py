@@ -1,24 +1,35 @@
-"""Local and remote data files (`gs://BUCKET/shards/*.tar`, by fsspec): listing, full and partial reads."""
+"""Local and remote data files (`gs://BUCKET/shards/*.tar`, `https://...`, by fsspec): listing, full and partial reads.
+
+What fails for a moment, as networks do, is tried again.
+"""
 
 import contextlib
 import glob
 import io
 import os
-from collections.abc import Generator, Iterable
+import time
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import fsspec
 from etils import epath
 
-from zoo.errors import UserError
+from zoo.data.sources.web import WebPath, is_web, remote_of
+from zoo.errors import UserError, one_line, tell
 from zoo.storage import as_path, is_remote
 
-Place = Path | epath.Path
+T = TypeVar("T")
+Place = Path | epath.Path | WebPath
+PAUSES = (0.5, 2.0, 8.0, 30.0)  # Seconds before another try.
+# What another try does not mend.
+FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, UserError, MemoryError)
 
 
 def at(path: str | os.PathLike) -> Place:
   """A local or remote path object; UserError for a bucket whose filesystem is not installed."""
+  if is_web(path):
+    return WebPath(os.fspath(path))
   return as_path(path) if is_remote(path) else Path(path)
 
 
@@ -44,12 +55,37 @@ def matching(folder: Place, pattern: str) -> list[str]:
 def read_part(path: str | os.PathLike, start: int = 0, size: int | None = None) -> bytes:
   """`size` bytes from byte `start` on, fewer where the file ends; by default the whole file. OSError if it fails."""
   if is_remote(path):
-    system, name = _remote(path)
-    with _as_os_error():
-      return system.cat_file(name, start=start, end=None if size is None else start + size)
+    return tried(lambda: _remote_part(path, start, size), path)
   with open(path, "rb") as file:
     file.seek(start)
     return file.read(-1 if size is None else size)
+
+
+def _remote_part(path: str | os.PathLike, start: int, size: int | None) -> bytes:
+  system, name = _remote(path)
+  with _as_os_error():
+    try:
+      content = system.cat_file(name, start=start, end=None if size is None else start + size)
+    except Exception as error:
+      if getattr(error, "status", None) == 416:  # Nothing is there.
+        return b""
+      raise
+  if size is not None and len(content) > size:
+    raise OSError(f"{path}: the server sends whole files and no parts (Range) of them")
+  return content
+
+
+def tried(read: Callable[[], T], path: str | os.PathLike) -> T:
+  """What `read` returns, tried again after PAUSES if it fails as networks do for a moment."""
+  for pause in PAUSES:
+    try:
+      return read()
+    except FINAL:
+      raise
+    except OSError as error:
+      tell(f"{path}: {one_line(str(error), most=200)}. Trying again in {pause:g} s.")
+      time.sleep(pause)
+  return read()
 
 
 @contextlib.contextmanager
@@ -67,14 +103,36 @@ def opened(path: str | os.PathLike) -> Generator[BinaryIO]:
 
 @contextlib.contextmanager
 def seekable(path: str | os.PathLike) -> Generator[Any]:
-  """Opens a file for reading here and there."""
-  if not is_remote(path):
-    with open(path, "rb") as file:
-      yield file
-    return
-  system, name = _remote(path)
-  with _as_os_error(), system.open(name, "rb", cache_type="readahead") as file:
+  """Opens a file for reading here and there. Of a remote one reads raise UserError, not OSError."""
+  with open(path, "rb") if not is_remote(path) else io.BufferedReader(_Remote(path), 2**16) as file:
     yield file
+
+
+class _Remote(io.RawIOBase):
+  """A remote file as the io module takes it."""
+
+  def __init__(self, path: str | os.PathLike):
+    self.path, self.size, self.place = path, status(path)[0], 0
+
+  def readable(self) -> bool:
+    return True
+
+  def seekable(self) -> bool:
+    return True
+
+  def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+    self.place = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self.place, os.SEEK_END: self.size}[whence]
+    return self.place
+
+  def readinto(self, buffer: Any) -> int:
+    size = max(0, min(len(buffer), self.size - self.place))
+    try:
+      content = read_part(self.path, self.place, size) if size else b""
+    except OSError as error:
+      raise UserError(f"{self.path} cannot be read: {error.strerror or error}.") from error
+    buffer[: len(content)] = content
+    self.place += len(content)
+    return len(content)
 
 
 def status(path: str | os.PathLike) -> tuple[int, str]:
@@ -82,15 +140,21 @@ def status(path: str | os.PathLike) -> tuple[int, str]:
   if not is_remote(path):
     state = os.stat(path)
     return state.st_size, str(state.st_mtime_ns)
-  system, name = _remote(path)
-  with _as_os_error():
-    about = system.info(name)
+  about = tried(lambda: _about(path), path)
+  if about.get("size") is None:
+    raise OSError(f"{path}: the server does not say how long it is")
   keys = ("etag", "ETag", "md5Hash", "mtime", "LastModified", "created")  # Of the libraries of different buckets.
   return int(about["size"]), str(next((about[key] for key in keys if key in about), ""))
 
 
+def _about(path: str | os.PathLike) -> dict[str, Any]:
+  system, name = _remote(path)
+  with _as_os_error():
+    return system.info(name)
+
+
 def _remote(path: str | os.PathLike) -> tuple[Any, str]:
-  return fsspec.core.url_to_fs(os.fspath(as_path(path)))
+  return remote_of(path) if is_web(path) else fsspec.core.url_to_fs(os.fspath(as_path(path)))
 
 
 @contextlib.contextmanager
@@ -101,4 +165,5 @@ def _as_os_error() -> Generator[None]:
   except (OSError, UserError, MemoryError):
     raise
   except Exception as error:
-    raise OSError(f"{type(error).__name__}: {error}") from error
+    kind = PermissionError if getattr(error, "status", None) in (401, 403) else OSError
+    raise kind(f"{type(error).__name__}: {error}") from error

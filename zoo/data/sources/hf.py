@@ -20,6 +20,7 @@ from zoo.data.sources.hub_card import Card, read_card
 from zoo.data.sources.options import split_options
 from zoo.data.sources.parquet import ENDINGS, Parquet, in_file_order, rows_of
 from zoo.data.sources.splits import VALIDATION, NoSplit, is_hidden, matching_names, take
+from zoo.data.sources.web import is_web
 from zoo.errors import UserError, did_you_mean
 from zoo.json_files import read_json
 from zoo.storage import is_remote
@@ -47,6 +48,8 @@ def hf(where: str, split: str, data_dir: str | None = None) -> Source:
   place, options = split_options(where, OPTIONS)
   path = place if is_remote(place) else os.path.join(os.path.expanduser(data_dir or ""), os.path.expanduser(place))
   folder, name, config = at(path), f"hf:{where}[{split}]", options.get("config")
+  if is_web(folder):
+    raise UserError(f"hf:{where} is at a web server. Fetch the folder, or name its files: parquet:{place}/FILE.parquet")
   if not folder.is_dir():
     raise UserError(f"There is no folder {folder}. Check the source, and data_dir if the path is relative to it.")
   saved = _saved(folder) or _cached(folder)

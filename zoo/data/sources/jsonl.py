@@ -6,6 +6,7 @@ import numpy as np
 
 from zoo.data.bad_records import BadRecord
 from zoo.data.sources import Source, json_object, stamp
+from zoo.data.sources.copies import nearby
 from zoo.data.sources.files import Place, opened, read_part
 from zoo.data.sources.splits import files_of_split, hash_order, take
 from zoo.errors import UserError
@@ -19,26 +20,28 @@ _SPACE = np.frombuffer(b" \t\r\v\f", np.uint8)
 def jsonl(where: str, split: str, data_dir: str | None = None) -> "JSONLines":
   """Opens .jsonl files; lines are found once, when the source is opened, and parsed when they are read."""
   files: list[Place] = []
+  places: list[Place] = []  # Those of a bucket are read from local copies.
 
   def lines(name: str) -> np.ndarray:
     folder, names = files_of_split(where, name, data_dir, ENDINGS)
     tables, orders = [], []
     for file in names:
-      lines_of_file, starts, ends = line_spans(folder / file)
+      places.append(nearby(folder / file))
+      lines_of_file, starts, ends = line_spans(places[-1])
       tables.append(np.stack([np.full(len(starts), len(files)), lines_of_file, starts, ends], axis=1))
       orders.append(hash_order(file, len(starts)))
       files.append(folder / file)
     return np.concatenate(tables)[np.argsort(np.concatenate(orders), kind="stable")]
 
   table = np.concatenate(take(split, lines, f"jsonl:{where}"))
-  return JSONLines(f"jsonl:{where}[{split}]", files, table)
+  return JSONLines(f"jsonl:{where}[{split}]", files, table, places)
 
 
 class JSONLines(Source):
   """Lines of files, each read and parsed when asked for. `table` [lines, 4]: file, line, first byte, end."""
 
-  def __init__(self, name: str, files: list[Place], table: np.ndarray):
-    self.name, self.files, self.table, self.class_names = name, files, table, {}
+  def __init__(self, name: str, files: list[Place], table: np.ndarray, places: list[Place]):
+    self.name, self.files, self.table, self.places, self.class_names = name, files, table, places, {}
     self.fingerprint = f"{name} {stamp(files)}"
 
   def __len__(self) -> int:
@@ -48,13 +51,13 @@ class JSONLines(Source):
     number, line, start, end = self.table[index].tolist()
     what = self.where(index)
     try:
-      content = read_part(self.files[number], start, end - start)
+      content = read_part(self.places[number], start, end - start)
       return json_object(content, what)
     except OSError as error:
       raise UserError(f"{what} cannot be read: {error.strerror or error}.") from error
     except BadRecord as error:
       # Lines are read in an order of their own: a file of another format is known by its first one.
-      first = first_line(self.files[number])
+      first = first_line(self.places[number])
       if first is None or first[0] == line or is_object(first[1]):
         raise
       raise BadRecord(f"{error} Nor is line {first[0] + 1}, the first. Has the file a JSON object a line?") from error

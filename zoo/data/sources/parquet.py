@@ -17,6 +17,7 @@ from zoo.data.sources.files import Place, seekable
 from zoo.data.sources.options import split_options
 from zoo.data.sources.splits import files_of_split, hash_order, take
 from zoo.errors import UserError, did_you_mean, shown
+from zoo.storage import is_remote
 
 ENDINGS = (".parquet", ".parq", ".pq")
 OPTIONS = {"columns": "names of the columns that are read"}
@@ -30,6 +31,7 @@ class File(NamedTuple):
   columns: list[str]
   rows: np.ndarray  # int64 [row groups]
   size: int  # Of the largest row group, decoded.
+  about: Any  # pyarrow's FileMetaData
   features: dict[str, Any]
 
 
@@ -80,12 +82,11 @@ class Parquet(Source):
     for number, ends in enumerate(self._ends):
       of_file = chosen[:, 0] == number
       groups[of_file] = number * 2**32 + np.searchsorted(ends, chosen[of_file, 1], side="right")
-    self.groups = groups
-    starts = np.flatnonzero(np.diff(groups, prepend=-1))
-    self.blocks = np.append(starts, len(chosen))
+    self.blocks = self._groups = groups
     held = max(1, HELD // max(1, max(file.size for file in files)))
-    self.window = max(1, held // 2)  # Batches that are made ahead reach into the next.
-    self._held = max(2, 2 * self.window)
+    self.lanes = max(1, held // 2) if any(is_remote(file.path) for file in files) else 1
+    self.window = max(1, held // 2 // self.lanes)
+    self._held = max(2, 2 * self.window * self.lanes)  # Batches that are made ahead reach into the next.
     self.__setstate__({})
 
   def __getstate__(self) -> dict[str, Any]:  # Workers read for themselves.
@@ -99,7 +100,7 @@ class Parquet(Source):
 
   def __getitem__(self, index: int) -> dict[str, Any]:
     number, row = self.chosen[index].tolist()
-    group = int(self.groups[index]) - number * 2**32
+    group = int(self._groups[index]) - number * 2**32
     first = int(self._ends[number][group - 1]) if group else 0
     return example_of(self._group(number, group), row - first, self.where(index))
 
@@ -117,10 +118,13 @@ class Parquet(Source):
       if key in self._tables:
         self._tables.move_to_end(key)
         return self._tables[key]
-      path, columns, *_ = self.files[number]
+      path, columns, _, _, about, _ = self.files[number]
       try:
         with seekable(path) as file:
-          table = pyarrow.parquet.ParquetFile(file).read_row_group(group, columns=columns).combine_chunks()
+          table = pyarrow.parquet.ParquetFile(file, metadata=about).read_row_group(group, columns=columns)
+          table = table.combine_chunks()
+      except UserError:
+        raise
       except (pyarrow.ArrowException, OSError, ValueError) as error:
         lost = isinstance(error, FileNotFoundError)
         raise (UserError if lost else BadRecord)(f"{path}: row group {group} cannot be read ({error}).") from error
@@ -140,10 +144,12 @@ def _opened(path: Place, columns: list[str] | None) -> File:
       about, schema = file.metadata, file.schema_arrow
       groups = [about.row_group(number) for number in range(about.num_row_groups)]
       rows, size = [group.num_rows for group in groups], max((group.total_byte_size for group in groups), default=0)
+  except UserError:
+    raise
   except (pyarrow.ArrowException, OSError, ValueError) as error:
     raise UserError(f"{path} is no whole Parquet file ({error}). Fetch it again.") from error
   for name in columns or ():
     if name not in schema.names:
       near = did_you_mean(name, schema.names)
       raise UserError(f"{path} has no column {shown(name)}.{near} It has: {', '.join(schema.names)}.")
-  return File(path, columns or schema.names, np.array(rows, np.int64), size, features_in(schema))
+  return File(path, columns or schema.names, np.array(rows, np.int64), size, about, features_in(schema))

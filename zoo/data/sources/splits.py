@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.sources.files import Place, at, listed, matching
+from zoo.data.sources.web import is_web
 from zoo.errors import UserError
 from zoo.storage import is_remote
 
@@ -84,7 +85,7 @@ def folder_of_split(where: str, name: str, data_dir: str | None) -> tuple[Place,
   folder = at(f"{scheme}://{'/'.join(parts[:plain])}" if scheme else Path(*parts[:plain]))
   if plain == len(parts) and folder.is_file():
     return folder.parent, folder.name
-  if not folder.is_dir():
+  if not folder.is_dir() and not (is_web(folder) and plain < len(parts)):  # Servers need not list what they have.
     raise UserError(
       f"There is no folder or file {folder}. Check the source, and data_dir if the path is relative to it."
     )

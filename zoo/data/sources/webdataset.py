@@ -1,5 +1,8 @@
 """`webdataset:shards/*.tar`: tar files whose members of one key (`0001.png`, `0001.txt`, `0001.json`) are one example.
 
+A shard in a bucket is copied to the cache folder, while training reads ahead or if all shards have room there; until
+then its examples are read from the bucket one by one. Each host reads shards of its own: see `zoo.data.block_order`.
+
 A shard's members are listed once and remembered in the cache folder; an example is then read at its place in the file,
 so examples come in any order. Members' names are never used as paths. Shards may have the same keys; in one shard a key
 is one example, wherever its members are, and a key with two images, or two members of one ending, is a bad record.
@@ -8,6 +11,7 @@ What systems and people leave beside the examples is none: hidden files, names w
 shard of images what has none and is not named like them (`LICENSE.txt`, `index.json`); likewise in a shard of texts.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -23,12 +27,14 @@ import numpy as np
 from zoo.data.bad_records import BadRecord
 from zoo.data.cache import cache_folder, made_once
 from zoo.data.images import files as image_files
-from zoo.data.sources import Source, json_value, stamp
+from zoo.data.sources import Source, copies, json_value, stamp
 from zoo.data.sources.files import Place, opened, read_part, status
 from zoo.data.sources.splits import files_of_split, hash_order, is_hidden, take
 from zoo.errors import UserError
+from zoo.storage import is_remote
 
 IMAGES = (*(ending[1:] for ending in image_files.PICTURES), "img", "image")
+HELD = 2**35  # Bytes of the shards of a bucket that training reads at the same time, on all hosts together.
 _BETWEEN = 2**14  # Bytes between two members that may as well be read.
 SOUNDS = ("wav", "flac", "ogg", "opus", "mp3")
 TEXTS = ("txt", "text", "caption")
@@ -65,8 +71,11 @@ def webdataset(where: str, split: str, data_dir: str | None = None) -> "WebDatas
   def examples(name: str) -> np.ndarray:
     folder, files = files_of_split(where, name, data_dir, (".tar",))
     tables, orders = [], []
+    paths = [folder / file for file in files]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Of a bucket most of the time goes by with waiting.
-      indexed = list(pool.map(lambda file: _indexed(folder / file), files))
+      remotes = list(pool.map(copies.remote, paths)) if is_remote(folder) else []
+      near = sum(file.size for file in remotes) <= copies.limit() if remotes else True
+      indexed = list(pool.map(lambda path: _indexed(path, near), paths))
     for file, shard in zip(files, indexed, strict=True):
       count = len(shard.examples) - 1
       tables.append(np.stack([np.full(count, len(shards)), np.arange(count)], axis=1))
@@ -88,6 +97,11 @@ class WebDataset(Source):
     indices = np.flatnonzero(np.isin(table[:, 0], [number for number, _ in errors])).tolist() if errors else []
     error_at = {index: errors.get(tuple(table[index].tolist())) for index in indices}
     self.broken = {index: f"{self.where(index)}: {error}" for index, error in error_at.items() if error is not None}
+    self.remotes = [copies.remote(shard.path) if is_remote(shard.path) else None for shard in shards]
+    sizes = [remote.size for remote in self.remotes if remote is not None]
+    if sizes:
+      self.blocks, self.reads_ahead = table[:, 0], True
+      self.lanes = max(1, HELD // (2 * max(sizes)))
 
   def __len__(self) -> int:
     return len(self.table)
@@ -99,7 +113,7 @@ class WebDataset(Source):
     key = _key(members[0].name)
     content: dict[str, bytes] = {}
     try:
-      for member, part in zip(members, _parts(shard.path, members), strict=True):
+      for member, part in zip(members, self._parts(index, members), strict=True):
         if len(part) < member.size:
           raise UserError(f"{shard.path} became shorter: {member.name!r} is cut off. Fetch it again.")
         content[_ending(member)] = part
@@ -110,6 +124,21 @@ class WebDataset(Source):
   def where(self, index: int) -> str:
     shard, members = self._members(index)
     return f"{shard.path}, key {_key(members[0].name)!r} at byte {members[0].start}"
+
+  def fetch(self, block: int) -> None:
+    remote = self.remotes[block]
+    if remote is not None and remote.size <= copies.limit():
+      copies.fetched(remote)
+
+  def _parts(self, index: int, members: list[Member]) -> list[bytes]:
+    """Contents of members, from the local copy of a remote shard if there is one."""
+    number = int(self.table[index, 0])
+    remote = self.remotes[number]
+    copy = None if remote is None else copies.ready(remote)
+    if copy is not None:
+      with contextlib.suppress(FileNotFoundError):  # Others may need its space.
+        return _parts(copy, members)
+    return _parts(self.shards[number].path, members)
 
   def _members(self, index: int) -> tuple[Shard, list[Member]]:
     number, example = self.table[index].tolist()
@@ -153,23 +182,26 @@ def _fields(content: Mapping[str, bytes], what: str) -> dict[str, Any]:
   return fields
 
 
-def _indexed(path: Place) -> Shard:
-  """The members of a shard, from the cache folder if it was listed before."""
+def _indexed(path: Place, near: bool) -> Shard:
+  """The members of a shard, from the cache folder if it was listed before; near: a local copy is made to list it."""
   key = hashlib.blake2b(f"webdataset 2 {stamp([path])}".encode(), digest_size=16).hexdigest()
-  folder = made_once(cache_folder() / "tar" / key, lambda folder: _write_index(path, folder))
+  folder = made_once(
+    cache_folder() / "tar" / key, lambda folder: _write_index(path, copies.nearby(path) if near else path, folder)
+  )
   names, errors = json.loads((folder / "names.json").read_text())
   arrays = (np.load(folder / f"{name}.npy") for name in ("places", "examples"))
   return Shard(path, names, *arrays, {example: error for example, error in errors})
 
 
-def _write_index(path: Place, folder: Path) -> None:
+def _write_index(path: Place, place: Place, folder: Path) -> None:
+  """Lists the shard `path`, which is read at `place`."""
   groups: dict[str, list[Member]] = {}
-  for member in _listed(path):
+  for member in _listed(path, place):
     groups.setdefault(_key(member.name), []).append(member)
   if not groups:
     raise UserError(f"{path} holds no file. Remove it, or fetch it again.")
   last = max((member for group in groups.values() for member in group), key=lambda item: item.start + item.size)
-  if last.start + last.size > status(path)[0]:
+  if last.start + last.size > status(place)[0]:
     raise UserError(f"{path} is truncated: {last.name!r} is cut off. Fetch it again.")
   examples = list(_without_loose(groups).values())
   if not examples:
@@ -181,11 +213,11 @@ def _write_index(path: Place, folder: Path) -> None:
   np.save(folder / "examples.npy", np.cumsum([0, *map(len, examples)]))
 
 
-def _listed(path: Place) -> Iterable[Member]:
+def _listed(path: Place, place: Place) -> Iterable[Member]:
   """The files in a tar file, less hidden ones."""
   members: dict[str, Member] = {}
   try:
-    with opened(path) as file, tarfile.open(fileobj=file, mode="r:") as tar:
+    with opened(place) as file, tarfile.open(fileobj=file, mode="r:") as tar:
       for entry in tar:
         name = entry.name.removeprefix("./")
         if entry.islnk() and entry.linkname in members:  # A second name of a file that came before.

@@ -1,0 +1,124 @@
+"""Local copies of remote files in the cache folder, fetched in parts: what was cut off goes on where it was.
+
+`$ZOO_CACHE/files` keeps up to `$ZOO_CACHE_LIMIT` GB, by default half of what the disk has; those that were used longest
+ago go first.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from zoo.data.cache import cache_folder, locked
+from zoo.data.sources.files import Place, read_part, status
+from zoo.errors import UserError
+from zoo.storage import is_remote
+
+PART = 2**23  # Bytes that are fetched at a time.
+
+
+class Remote(NamedTuple):
+  """A remote file in one version."""
+
+  path: Place
+  size: int
+  version: str
+
+  @property
+  def copy(self) -> Path:
+    """Where its local copy is, or would be."""
+    key = hashlib.blake2b(f"{self.path}\0{self.size}\0{self.version}".encode(), digest_size=16).hexdigest()
+    return cache_folder() / "files" / key / os.path.basename(os.fspath(self.path))
+
+
+def remote(path: Place) -> Remote:
+  """A remote file as it is now; UserError if it cannot be reached."""
+  try:
+    return Remote(path, *status(path))
+  except OSError as error:
+    raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
+
+
+def limit() -> int:
+  """Most bytes of all copies."""
+  said = os.environ.get("ZOO_CACHE_LIMIT")
+  if said is None:
+    folder = cache_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    return (shutil.disk_usage(folder).free + sum(size for _, size, _ in _copies())) // 2
+  try:
+    return int(float(said) * 1e9)
+  except ValueError:
+    raise UserError(f"ZOO_CACHE_LIMIT is {said!r}. It must be a number of GB.") from None
+
+
+def ready(file: Remote) -> Path | None:
+  """The local copy, if it is whole."""
+  with contextlib.suppress(OSError):
+    if file.copy.stat().st_size == file.size:
+      os.utime(file.copy)  # Used now.
+      return file.copy
+  return None
+
+
+def fetched(file: Remote) -> Path:
+  """The local copy, fetched now if it is not there; other processes of the machine wait for the first.
+
+  Raises:
+    UserError: the file cannot be read, or the cache cannot be written.
+  """
+  copy = ready(file)
+  if copy is not None:
+    return copy
+  part = file.copy.with_name(f"{file.copy.name}.part")
+  try:
+    with locked(file.copy.parent.with_suffix(".lock")):
+      copy = ready(file)
+      if copy is not None:
+        return copy
+      _make_room(file)
+      part.parent.mkdir(parents=True, exist_ok=True)
+      with open(part, "ab") as local:
+        while local.tell() < file.size:
+          content = read_part(file.path, local.tell(), min(PART, file.size - local.tell()))
+          if not content:
+            raise OSError(f"it ends after {local.tell():,} of {file.size:,} bytes")
+          local.write(content)
+          local.flush()
+        os.fsync(local.fileno())
+      os.replace(part, file.copy)
+  except OSError as error:
+    raise UserError(f"{file.path} cannot be copied to {part.parent}: {error.strerror or error}.") from error
+  return file.copy
+
+
+def nearby(path: Place) -> Place:
+  """`path` itself if it is local, or would take more than all copies may; else its local copy."""
+  if not is_remote(path):
+    return path
+  file = remote(path)
+  return fetched(file) if file.size <= limit() else path
+
+
+def _make_room(file: Remote) -> None:
+  """Removes the copies that were used longest ago, until this one fits."""
+  copies, most = sorted(_copies()), limit()
+  total = sum(size for _, size, _ in copies) + file.size
+  for _, size, folder in copies:
+    if total <= most:
+      return
+    if folder != file.copy.parent:
+      shutil.rmtree(folder, ignore_errors=True)  # Who has the file open keeps it.
+      total -= size
+
+
+def _copies() -> list[tuple[float, int, Path]]:
+  """When each copy was used last, its bytes and its folder."""
+  copies = []
+  for folder in (cache_folder() / "files").glob("*/"):
+    with contextlib.suppress(OSError):
+      states = [path.stat() for path in folder.iterdir()]
+      copies.append((max((state.st_mtime for state in states), default=0.0), sum(s.st_size for s in states), folder))
+  return copies
