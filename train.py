@@ -15,7 +15,7 @@ import zoo
 from zoo import evaluate, hosts, page, sharding
 from zoo.build import unused_classes
 from zoo.config.loading import check_same_run, load, save
-from zoo.data.bad_records import checked
+from zoo.data.bad_records import checked, listing
 from zoo.errors import MISTAKE, UserError, exits_with_one_line, setting_up
 from zoo.evaluate import artifacts
 from zoo.evaluate.forward import opening
@@ -82,8 +82,8 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
   services(config.log.tensorboard, config.log.wandb)
 
   with setting_up():  # Nothing is written before all of it is known to fit together.
-    experiment = build_experiment(settings, sharding.make_mesh(config.mesh), offers={"generate": zoo.generate})
-    with opening() as sources:
+    with listing(options["check-data"]), opening() as sources:
+      experiment = build_experiment(settings, sharding.make_mesh(config.mesh), offers={"generate": zoo.generate})
       evaluators = evaluate.evaluators(config.eval, experiment.attending, config.data)
     evaluation, bad = functools.partial(evaluate.run, evaluators), evaluate.left_out(evaluators)
     run = Run(
@@ -95,7 +95,8 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
     if (status := shown(config, options, experiment, sources, initial)) is not None:
       return status
     check_target(folder, experiment.model)
-    memory.check_state(experiment.shapes, experiment.placed)
+    frozen = experiment.frozen
+    memory.check_state(experiment.shapes, experiment.placed, (frozen.shapes, dict(frozen.placed)))
     verified = check.before_training(config, experiment, experiment.by_row.mesh, folder, run.note)
     state = run.restore(initial)
     if jax.process_index() == 0:
@@ -133,7 +134,7 @@ def shown(
     print("\n".join(reports))
     return 0 if all(fine) else MISTAKE
   if options["explain-sharding"]:
-    print(explain(experiment.shapes, config.sharding, mesh))
+    print(explain(experiment.shapes, config.sharding, mesh, experiment.frozen.shapes))
   elif options["verify-sharding"]:
     print(check.verified(config, experiment, mesh))
   elif "replay" in options:

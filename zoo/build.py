@@ -8,7 +8,7 @@ import functools
 import importlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +16,9 @@ import jax
 from zoo.config import registry
 from zoo.config.registry import check_options, lookup, names, parameters_of
 from zoo.errors import MISTAKES, UserError, did_you_mean, shown
+from zoo.layers.stack import unstack_layers
 from zoo.preprocessing import check as check_preprocessing
+from zoo.tree import variables
 
 DEEPEST = 10_000  # Layers of a model.
 
@@ -129,6 +131,36 @@ def check_fits(model, info: Mapping[str, Any]) -> None:
       raise UserError(f"model.{size} is {has}, the data have {needs}. Set model.{size} to {needs} or more.")
 
 
+def check_tokens(model: Any, batch: Mapping[str, Any], what: str) -> None:
+  """UserError if a batch in this host's memory has tokens that the model does not: `apply` would give NaN.
+
+  Looking a vector up is all that a model does with a token, and JAX has no error there: outside of the table it finds
+  NaN. So who hands on tokens from outside looks before.
+
+  Args:
+    model: from `build`; of others nothing is known.
+    batch: NumPy arrays, of which `tokens` and those whose names end so are looked at, padding too.
+    what: whose they are, for messages.
+
+  >>> import numpy as np
+  >>> model = build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
+  >>> check_tokens(model, {"tokens": np.array([[1, 7]])}, "A row")
+  Traceback (most recent call last):
+  ...
+  zoo.errors.UserError: A row: tokens have 7, the model's are 0 to 6. Is it another model's tokenizer?
+  """
+  vocab_size = sizes_of(model).get("vocab_size") if getattr(model, "spec", None) else None
+  for name, tokens in batch.items():
+    if vocab_size is None or name.rpartition("_")[2] != "tokens" or not tokens.size or tokens.dtype.kind not in "iu":
+      continue
+    size = getattr(model, "source_vocab_size", vocab_size) if name == "tokens" else vocab_size
+    for token in (tokens.min(), tokens.max()):
+      if not 0 <= token < size:
+        raise UserError(
+          f"{what}: {name} have {token}, the model's are 0 to {size - 1}. Is it another model's tokenizer?"
+        )
+
+
 def unused_classes(model, info: Mapping[str, Any]) -> list[str]:
   """A line if a model has more classes than the data: nothing is wrong then, but the others are never seen."""
   has, needs = sizes_of(model).get("num_classes"), info.get("num_classes")
@@ -206,9 +238,37 @@ def weights_of(model) -> Any:
   >>> sorted(weights_of(model))
   ['embed', 'norm', 'positions', 'stack']
   """
-  shapes = _initial_shapes(model)
-  shared = {name: shapes[name] for name, kind in model.carries.items() if kind == "shared" and name in shapes}
-  return {"params": shapes["params"], **shared} if shared else shapes["params"]
+  return of_collections(_initial_shapes(model), model)
+
+
+def of_collections(collections: Mapping[str, Any], model: Any) -> Any:
+  """What is saved of `collections`, all that a model has: parameters, or {"params": ..., collection: ...}."""
+  shared = {name: collections[name] for name, kind in model.carries.items() if kind == "shared" and name in collections}
+  return {"params": collections["params"], **shared} if shared else collections["params"]
+
+
+def merged(weights: Any) -> dict[str, Any]:
+  """The parameters with the collections saved with them beside their outermost modules: the names in a file."""
+  whole = variables(weights)
+  return {**whole.pop("params"), **whole}
+
+
+def by_layer(weights: Any) -> dict[str, Any]:
+  """The same with the layers of a scan one by one, as files have them."""
+  whole = variables(weights)
+  return merged({name: unstack_layers(tree, whole["params"]) for name, tree in whole.items()})
+
+
+def split(tree: Mapping[str, Any], model: Any) -> Any:
+  """The reverse of `merged`: parameters, or {"params": ..., collection: ...} of a model that has more."""
+  shared = {name: tree[name] for name in variables(weights_of(model)) if name != "params"}
+  return {"params": {name: x for name, x in tree.items() if name not in shared}, **shared} if shared else dict(tree)
+
+
+def part_of(path: str, collections: Collection[str]) -> str:
+  """The outermost module of an array by its name in a file: "head" of `head/kernel` and `batch_stats/head/mean`."""
+  first, _, rest = path.partition("/")
+  return rest.partition("/")[0] if first in collections else first
 
 
 @functools.lru_cache(maxsize=16)  # Loading asks several times.

@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.build import check_tokens
 from zoo.data.images.files import is_picture
 from zoo.data.tokenizers.variants import lower_cased
 from zoo.errors import UserError, shown
@@ -174,6 +175,7 @@ class Embedder:
 
     def batch(chosen: list[str]) -> dict[str, np.ndarray]:
       found = self.tokenizer(chosen, length=most) if padded else self._cut(chosen, most)
+      check_tokens(self.model, found, str(self.folder))
       return {"tokens": found["tokens"], "valid": found["valid"], "prompt_length": prompt_length}
 
     # Texts of one length go together: little padding.

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.build import check_tokens
 from zoo.errors import UserError
 from zoo.hub.tokenizers import load_tokenizer
 from zoo.saving import load
@@ -64,6 +65,7 @@ def fill_mask(
     sign = tokenizer.decode([tokenizer.mask])
     raise UserError(f"There is no {sign} in the text {blank[:60]!r}. Write it where a word is wanted.")
   model, params = load(source, ignore=ignore)
+  check_tokens(model, batch, str(source))
 
   @jax.jit
   def probabilities(params, tokens, valid, predict):

@@ -17,14 +17,14 @@ from etils import epath
 from jax.sharding import Mesh
 from safetensors import SafetensorError, safe_open
 
-from zoo.build import build, weights_of
+from zoo.build import build, by_layer, merged, split, weights_of
 from zoo.checkpoints.retention import best_step
 from zoo.config.loading import differences
 from zoo.errors import UserError, shown
 from zoo.hub.tensors import to_host, write_tensors
 from zoo.json_files import read_json
 from zoo.layers.compute import Compute
-from zoo.layers.stack import stack_layers, unstack_layers
+from zoo.layers.stack import stack_layers
 from zoo.sharding import shardings
 from zoo.storage import as_path, check_folder, is_remote, local_copy, make_folder, replacing
 from zoo.tree import flatten, mismatch, unflatten, variables
@@ -58,7 +58,7 @@ def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool 
   if not model.spec:
     raise UserError(f"{type(model).__name__} does not know how it was built. Make models to be saved with zoo.build.")
   holds = check_target(folder, model, overwrite)
-  flat = flatten(unstack_layers(jax.tree.map(to_host, merged(params))))
+  flat = flatten(by_layer(jax.tree.map(to_host, params)))
   _check({name: array.shape for name, array in flat.items()}, model, "The parameters are not this model's")
   if jax.process_index() != 0:
     return
@@ -85,18 +85,6 @@ def check_target(folder: epath.Path, model: Any, overwrite: bool = False) -> dic
   return holds
 
 
-def merged(weights: Any) -> dict[str, Any]:
-  """The parameters with the collections saved with them beside their outermost modules: the names in a file."""
-  whole = variables(weights)
-  return {**whole.pop("params"), **whole}
-
-
-def split(tree: Mapping[str, Any], model: Any) -> Any:
-  """The reverse of `merged`: parameters, or {"params": ..., collection: ...} of a model that has more."""
-  shared = {name: tree[name] for name in variables(weights_of(model)) if name != "params"}
-  return {"params": {name: x for name, x in tree.items() if name not in shared}, **shared} if shared else dict(tree)
-
-
 def load(
   source: str | os.PathLike,
   *,
@@ -116,7 +104,8 @@ def load(
       or an id, `openai/clip-vit-base-patch32`, which is fetched with huggingface_hub (extra `hub`).
     head: of a published model: another head than its architecture has, "none" for none. If the files have nothing of
       it, it is initialised at random, with a warning.
-    dtype: of the parameters, e.g. "bfloat16"; by default float32 for a published model and as it is for a run.
+    dtype: of the parameters, e.g. "bfloat16"; by default float32 for a published model and as it is for a run. What
+      rows share besides, statistics, stays as it is.
     mesh: where the parameters go, by `strategy`; to the first device if None.
     strategy: a name or lines of `zoo.sharding`.
     step: of a run: take the checkpoint of this step.
@@ -158,7 +147,8 @@ def load(
     raise UserError(f"{folder} is a model of the zoo: it has the head it was trained with. Leave out head.")
   model, params = _load_own(folder, step, best)
   if dtype is not None:
-    params = jax.tree.map(lambda array: array.astype(dtype), params)
+    whole = variables(params)
+    params = split(merged(whole | {"params": jax.tree.map(lambda array: array.astype(dtype), whole["params"])}), model)
   return model, params if mesh is None else jax.device_put(params, shardings(params, strategy, mesh))
 
 
@@ -230,16 +220,19 @@ def _read_checkpoint(folder: epath.Path | pathlib.Path, model: Any, step: int | 
   step = steps[-1] if step is None else step
   if step not in steps:
     raise UserError(f"{folder} has no checkpoint of step {step}. It has: {', '.join(map(str, steps))}.")
-  part = "ema" if any(name.startswith("ema/") for name in manager.describe(folder / str(step))) else "params"
+  parts = {name.partition("/")[0] for name in manager.describe(folder / str(step))}
+  part, beside = (
+    averaged if averaged in parts else plain for averaged, plain in (("ema", "params"), ("ema_shared", "shared"))
+  )
   shapes = variables(weights_of(model))
   shared = {name: tree for name, tree in shapes.items() if name != "params"}
-  wanted = {part: shapes["params"], **({"shared": shared} if shared else {})}
+  wanted = {part: shapes["params"], **({beside: shared} if shared else {})}
   state = manager.read_state(folder / str(step), wanted)
-  return {"params": state[part], **state["shared"]} if shared else state[part]
+  return {"params": state[part], **state[beside]} if shared else state[part]
 
 
 def _check(found: Mapping[str, tuple[int, ...]], model: Any, what: str) -> None:
-  layers = jax.eval_shape(unstack_layers, merged(weights_of(model)))
+  layers = jax.eval_shape(by_layer, weights_of(model))
   wanted = {name: leaf.shape for name, leaf in flatten(layers).items()}
   if found != wanted:
     raise UserError(f"{what}: {mismatch(found, wanted)}.")

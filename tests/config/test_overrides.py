@@ -19,6 +19,11 @@ def test_an_optional_section_that_is_not_there_is_begun(file):
   assert config.eval.evaluators.more.data.split == "test"
 
 
+def test_a_section_takes_the_place_of_a_name(file):
+  config = loaded(file, "--config.frozen.teacher=runs/one", '--config.frozen.teacher={"source": "runs/two"}')
+  assert config.frozen.teacher.to_dict() == {"source": "runs/two"}
+
+
 @pytest.mark.parametrize(
   ("argument", "message"),
   [

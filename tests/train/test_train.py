@@ -247,6 +247,16 @@ def test_bad_records_are_skipped_counted_and_listed_alike_after_an_interruption(
   assert main([*arguments, "--check-data"]) == 0
   told = capsys.readouterr().out
   assert told.count("2 of 20 records are bad.") == 2 and "rows.jsonl line 4" in told  # Of training and evaluation.
+  rows[0] = {"label": "a"}
+  (config.parent / "worse.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  stops = [
+    "--config.eval.evaluators.test.data.source=jsonl:worse.jsonl",
+    "--config.eval.evaluators.test.data.bad_records=stop",
+  ]
+  assert main([*arguments, *stops, "--check-data"]) == 2  # Whatever an evaluator reads first.
+  told = capsys.readouterr().out
+  assert all(f"worse.jsonl line {line}" in told for line in (1, 4, 12))
+  assert "worse.jsonl[train]: 3 of 20 records are bad." in told and told.count("rows.jsonl[train]: 2 of 20") == 1
   assert not whole.exists()
   assert main(arguments) == 0
   shutil.copytree(whole, broken)

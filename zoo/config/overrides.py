@@ -116,8 +116,8 @@ def parse(where: str, text: str, old: Any) -> Any:
   value = literal(text)
   if value is None or old is None:
     return value
-  if isinstance(old, str):  # A name may give way to the list or section that the top level takes in its place.
-    return value if isinstance(value, KINDS.get(where.removeprefix("config."), str)) else text
+  if isinstance(old, str):  # A name may give way to a section, or at the top level to what that takes in its place.
+    return value if isinstance(value, KINDS.get(where.removeprefix("config."), str | dict)) else text
   if isinstance(old, bool):
     fits, expected = isinstance(value, bool), "a bool"
   elif isinstance(old, int | float):

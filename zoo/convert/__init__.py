@@ -10,7 +10,9 @@ A file, e.g. `zoo/convert/bert.py`, holds
   rules(sizes)                    -> rules of zoo/convert/rules/layouts.py, for the names that the reference's class
   saves
 
-where `sizes` are all arguments of the family's function. Where the layout needs them, it also holds
+where `sizes` are all arguments of the family's function. A rule names an array of a collection that rows share, such as
+the statistics of a batch normalisation, as `batch_stats/...` (`batch_norm` of layouts.py). Where the layout needs them,
+it also holds
 
   PREFIX        what names have or lack, as the case may be: `bert.`
   RENAMED       [(regular expression, replacement)]: other spellings that files have

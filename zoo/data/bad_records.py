@@ -7,10 +7,12 @@ the next good record of the source, so that batch k stays a function of (seed, k
 of worker processes and every resumed run picks the same one without communicating.
 """
 
+import contextlib
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,10 +30,14 @@ class BadRecord(UserError):
 
 
 class Policy(NamedTuple):
-  """What to do with bad records: raise, or, if `skips`, substitute others, up to the share `most` of all records."""
+  """What to do with bad records: raise, or, if `skips`, substitute others, up to the share `most` of all records.
+
+  judged: both as they were set, of a policy that passes over all while they are listed; see `listing`.
+  """
 
   skips: bool = False
   most: float = 0.0
+  judged: tuple = ()
 
   def allowed(self, records: int) -> int:
     """The number of bad records allowed among `records`."""
@@ -54,7 +60,21 @@ def policy(section: str | Mapping[str, Any]) -> Policy:
     raise UserError(f"data.bad_records has no '{next(iter(entries))}'. It has: action, most.")
   if isinstance(most, bool) or not isinstance(most, int | float) or not 0 <= most < 1:
     raise UserError(f"data.bad_records.most is {most!r}. It must be a share of the records: from 0 to below 1.")
-  return Policy(action == "skip", float(most)) if action == "skip" else Policy()
+  rule = Policy(action == "skip", float(most)) if action == "skip" else Policy()
+  return Policy(True, 1.0, (rule.skips, rule.most)) if _listing.get() else rule
+
+
+_listing: ContextVar[bool] = ContextVar("listing", default=False)
+
+
+@contextlib.contextmanager
+def listing(active: bool = True) -> Generator[None]:
+  """While it is active, what is opened passes over all its bad records: `checked` lists them, and judges how many."""
+  before = _listing.set(active)
+  try:
+    yield
+  finally:
+    _listing.reset(before)
 
 
 class Reading:
@@ -160,15 +180,29 @@ def problems_of(records: Any) -> dict[int, str]:
 def checked(records: Any) -> tuple[bool, str]:
   """Reads every record -> whether no more are bad than may be, and which are bad: the first LISTED, and how many."""
   problems = problems_of(records)
-  errors = [*records.bad, *problems.values()]  # What was left out when the source was opened was judged then.
+  errors = [*records.bad, *problems.values()]
   more = [f"... and {len(errors) - LISTED} more"] if len(errors) > LISTED else []
   total = len(records) + len(records.bad)
   lines = [*errors[:LISTED], *more, f"{records.name}: {len(errors)} of {total} records are bad."]
-  try:
-    check_share(records, problems)
-  except UserError:
-    return False, "\n".join(lines)
-  return True, "\n".join(lines)
+  return all(
+    _few(part, [index for index in problems if records.part_of(index)[1] == first]) for part, first in _parts(records)
+  ), "\n".join(lines)
+
+
+def _parts(records: Any) -> Iterator[tuple[Any, int]]:
+  """The members of `records`, and the index of the first record of each."""
+  first = 0
+  while first < len(records):
+    part, first = records.part_of(first)
+    yield part, first
+    first += len(part)
+
+
+def _few(part: Any, problems: Sequence[int]) -> bool:
+  """Whether no more records are bad than may be; those left out on opening count where they were not judged then."""
+  if not part.policy.judged:
+    return len(problems) <= part.policy.allowed(len(part))
+  return len(part.bad) + len(problems) <= Policy(*part.policy.judged).allowed(len(part) + len(part.bad))
 
 
 def check_share(records: Any, problems: Mapping[int, str]) -> None:

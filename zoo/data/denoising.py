@@ -13,7 +13,7 @@ from zoo.data.columns import TEXT, column
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.corruption import infilled, shuffled
 from zoo.data.fields import check_fields
-from zoo.data.padding import end_token, pair
+from zoo.data.padding import check_row, end_token, pair
 from zoo.data.pipeline import Example, Records
 from zoo.data.screening import screened
 from zoo.data.sentence_pairs import sentences
@@ -57,6 +57,7 @@ def denoising(
     raise UserError(f"rate is {rate}, mean_span {mean_span}. The first must be from 0 to below 1, the second above 0.")
   if max_length < 4:
     raise UserError(f"max_length is {max_length}. Two tokens between bos and eos need at least 4.")
+  check_row(max_length=max_length)
   rule = policy(bad_records)
   raw = open_source(source, split, data_dir)
   text_field = column(raw, "text_field", text_field, TEXT)

@@ -10,7 +10,7 @@ from zoo.data.bad_records import policy
 from zoo.data.columns import TEXT, column
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields
-from zoo.data.padding import cls_and_sep, end_token
+from zoo.data.padding import check_row, cls_and_sep, end_token
 from zoo.data.pipeline import Example, Records
 from zoo.data.screening import screened
 from zoo.data.sentence_pairs import sentences
@@ -75,6 +75,7 @@ def documents(
       raise UserError(f"documents.{name} is '{value}'. It may be: {', '.join(offered)}.")
   if max_length < 3:
     raise UserError(f"max_length is {max_length}. A beginning, a token and an end need at least 3.")
+  check_row(max_length=max_length)
   rule = policy(bad_records)
   raw = open_source(source, split, data_dir)
   text_field = column(raw, "text_field", text_field, TEXT)

@@ -8,6 +8,7 @@ import numpy as np
 from zoo.data.bad_records import BadRecord, Policy, policy
 from zoo.data.fields import SourceRecords, check_fields, first_record, group_of, templates_of, texts_of
 from zoo.data.images import pixels
+from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_known
 from zoo.data.sources import Source, open_source
@@ -73,6 +74,7 @@ def image_text(
   if not 0 <= alternative_rate <= 1:
     raise UserError(f"alternative_rate is {alternative_rate}. It must lie between 0 and 1.")
   templates = templates_of(templates, "caption", "the caption")
+  check_row(max_length=max_length)
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
   check_known(raw, rule)
   size_of = lambda record, index: pixels.natural_size(record[image_field], raw.where(index))

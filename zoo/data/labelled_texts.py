@@ -9,6 +9,7 @@ from zoo.data.bad_records import Policy, policy
 from zoo.data.class_labels import numbering
 from zoo.data.columns import COMPARED, LABEL, TEXT, column, columns
 from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
+from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_known
 from zoo.data.sources import Source, open_source
@@ -53,6 +54,7 @@ def labelled_texts(
   [max_length], `label` int32 []. `info`: source, tokenizer, vocab_size, max_length, class_names (None if unknown),
   num_classes (None if unknown).
   """
+  check_row(max_length=max_length)
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
   check_known(raw, rule)
   if text_field is None:

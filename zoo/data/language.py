@@ -9,6 +9,7 @@ from zoo.data.bad_records import policy
 from zoo.data.columns import TEXT, column
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields
+from zoo.data.padding import check_row
 from zoo.data.pipeline import Example, Records
 from zoo.data.screening import screened
 from zoo.data.sources import open_source
@@ -46,6 +47,7 @@ def language(
   """
   if max_length < 2:
     raise UserError(f"max_length is {max_length}. A chunk needs at least 2 tokens: one to see, one to predict.")
+  check_row(max_length=max_length)
   rule = policy(bad_records)
   raw = open_source(source, split, data_dir)
   text_field = column(raw, "text_field", text_field, TEXT)

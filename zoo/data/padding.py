@@ -12,11 +12,24 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.errors import UserError
+from zoo.hosts.process import host_memory
 
 Example = dict[str, np.ndarray]
 
 PADDED = ("tokens", "valid", "target_tokens", "target_valid")  # Fields that are padded along their length.
+TOKEN = 5  # Bytes: its id, and whether it is real.
 WINDOW = 16  # Batches whose examples are sorted by bucket together; order is random otherwise.
+
+
+def check_row(**lengths: int) -> None:
+  """UserError for a row of so many tokens that this host has no memory for; lengths by the names of their options."""
+  limit = host_memory()
+  for name, length in lengths.items():
+    if limit is not None and length * TOKEN > limit:
+      raise UserError(
+        f"{name} is {length}. One row of so many tokens needs {length * TOKEN >> 30:,} GiB of this host's memory, "
+        f"which has {limit >> 30:,} GiB. Lower it."
+      )
 
 
 class Buckets(NamedTuple):

@@ -9,7 +9,7 @@ from zoo.data.bad_records import policy
 from zoo.data.columns import TEXT, column
 from zoo.data.corpus import Chunks, tokenised
 from zoo.data.fields import check_fields
-from zoo.data.padding import end_token, pair
+from zoo.data.padding import check_row, end_token, pair
 from zoo.data.pipeline import Example, Records
 from zoo.data.screening import screened
 from zoo.data.sources import open_source
@@ -44,6 +44,7 @@ def prefix_lm(
   """
   if max_length < 2:
     raise UserError(f"max_length is {max_length}. Two parts need at least 2.")
+  check_row(max_length=max_length)
   rule = policy(bad_records)
   raw = open_source(source, split, data_dir)
   text_field = column(raw, "text_field", text_field, TEXT)

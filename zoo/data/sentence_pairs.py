@@ -16,7 +16,7 @@ from zoo.data.bad_records import policy
 from zoo.data.columns import TEXT, column
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields
-from zoo.data.padding import cls_and_sep
+from zoo.data.padding import check_row, cls_and_sep
 from zoo.data.pipeline import Example, Records
 from zoo.data.screening import screened
 from zoo.data.sources import open_source
@@ -59,6 +59,7 @@ def sentence_pairs(
     raise UserError(f"max_length is {max_length}. Two segments and three special tokens need at least 8.")
   if not 0 <= short_rate <= 1:
     raise UserError(f"short_rate is {short_rate}. It must lie between 0 and 1.")
+  check_row(max_length=max_length)
   rule = policy(bad_records)
   raw = open_source(source, split, data_dir)
   text_field = column(raw, "text_field", text_field, TEXT)

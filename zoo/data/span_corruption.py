@@ -14,7 +14,7 @@ from zoo.data.columns import TEXT, column
 from zoo.data.corpus import Chunks, tokenised
 from zoo.data.corruption import noise_mask, span_lengths, with_sentinels
 from zoo.data.fields import check_fields
-from zoo.data.padding import end_token, pair
+from zoo.data.padding import check_row, end_token, pair
 from zoo.data.pipeline import Example, Records
 from zoo.data.screening import screened
 from zoo.data.sources import open_source
@@ -65,6 +65,7 @@ def span_corruption(
     raise UserError(
       f"rate is {rate}, mean_span {mean_span}. The first must lie between 0 and 1, the second be 1 or more."
     )
+  check_row(max_length=max_length)
   size, target_length = span_lengths(max_length, rate, mean_span) if max_length > 3 else (0, 0)
   if size < 2:
     raise UserError(f"max_length is {max_length}. It must hold a kept token, a sentinel and the end: 4 or more.")

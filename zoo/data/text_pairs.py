@@ -10,7 +10,7 @@ from zoo.data.columns import SEQUENCES, columns
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields, texts_of
 from zoo.data.padding import buckets as make_buckets
-from zoo.data.padding import end_token
+from zoo.data.padding import check_row, end_token
 from zoo.data.padding import pair as padded_pair
 from zoo.data.pipeline import Example, Records
 from zoo.data.screening import screened
@@ -54,6 +54,7 @@ def text_pairs(
   target_length = max_length if target_length is None else target_length
   if min(max_length, target_length) < 2:
     raise UserError(f"max_length is {max_length}, target_length {target_length}. A token and the end need at least 2.")
+  check_row(max_length=max_length, target_length=target_length)
   rule = policy(bad_records)
   raw, names = open_source(source, split, data_dir), ("source_field", "target_field")
   pair = columns(raw, names, (source_field, target_field), SEQUENCES)

@@ -34,7 +34,7 @@ def classification(model: Any, *, data: Mapping | Any, batch_size: int = 64) -> 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
     pairs: Counter[tuple[int, int]] = Counter()  # (label, prediction): as many as there are of classes, squared.
     nll, num_classes = 0.0, 0
-    for results, batch in outputs(forward, params, records, batch_size, trim=True):
+    for results, batch in outputs(forward, params, records, batch_size, model, trim=True):
       label, num_classes = batch["label"], results["logits"].shape[-1]
       if not ((label >= 0) & (label < num_classes)).all():
         raise UserError(

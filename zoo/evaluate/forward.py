@@ -12,6 +12,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding
 
+from zoo.build import check_tokens
 from zoo.data.pipeline import Records, eval_batches
 from zoo.errors import UserError, kind_of, shown
 from zoo.objectives import classify
@@ -82,7 +83,7 @@ def model_output(model: Any, params: Any, batch: Batch, key: str, what: str) -> 
 
 
 def outputs(
-  function: Callable, params: Any, records: Any, batch_size: int, *, trim: bool = False
+  function: Callable, params: Any, records: Any, batch_size: int, model: Any = None, *, trim: bool = False
 ) -> Iterator[tuple[Batch, Batch]]:
   """Applies `function(params, batch)` to batches that hold every record exactly once, in order.
 
@@ -91,15 +92,20 @@ def outputs(
     params: the function runs on their devices; on a mesh, examples are split over its axis `data`.
     records: a finite source of examples.
     batch_size: examples of every batch; the last one is padded with examples of weight 0.
+    model: of which the tokens of every batch must be.
     trim: whether columns of tokens that are padding in all rows are left out; see `trimmed`.
 
   Yields:
     (outputs, batch) in host memory, of the same length; the padding of the last batch is left out.
+
+  Raises:
+    UserError: a batch has tokens that the model has not.
   """
   mesh = mesh_of(params)
   for batch in eval_batches(records, batch_size):
     batch = trimmed(batch) if trim else batch
     arrays = {key: value for key, value in batch.items() if _numeric(value)}
+    check_tokens(model, arrays, getattr(records, "name", "data"))
     results = function(params, put(arrays, mesh))
     real = np.flatnonzero(np.asarray(batch["weight"]) > 0) if "weight" in batch else slice(None)
     yield {k: fetch(v)[real] for k, v in results.items()}, {k: _rows(v, real) for k, v in batch.items()}
@@ -153,7 +159,7 @@ def fetch(array: jax.Array) -> np.ndarray:
   return np.asarray(array)
 
 
-def gather(function: Callable, params: Any, records: Any, batch_size: int) -> Batch:
+def gather(function: Callable, params: Any, records: Any, batch_size: int, model: Any = None) -> Batch:
   """All outputs of `function` over the records, in order: a dict of arrays with leading axis records."""
-  parts = [results for results, _ in outputs(function, params, records, batch_size)]
+  parts = [results for results, _ in outputs(function, params, records, batch_size, model)]
   return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

@@ -54,7 +54,7 @@ def linear_probe(
     return {"feature": feature.astype(jnp.float32), "label": batch["label"]}
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
-    train_rows, test_rows = (gather(embed, params, records, batch_size) for records in (train, test))
+    train_rows, test_rows = (gather(embed, params, records, batch_size, model) for records in (train, test))
     metrics = probe(train_rows, test_rows)
     if isinstance(train[0].get("image"), np.ndarray):
       metrics |= {f"pixels/{key}": value for key, value in pixel_probe().items()}

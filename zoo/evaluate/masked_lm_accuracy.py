@@ -73,7 +73,7 @@ def masked_lm_accuracy(
     return out
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
-    outputs = gather(forward, params, records, batch_size)
+    outputs = gather(forward, params, records, batch_size, model)
     chosen = outputs["chosen"]
     _, counts = np.unique(outputs["target"][chosen], return_counts=True)
     share = counts / counts.sum()

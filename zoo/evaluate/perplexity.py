@@ -67,7 +67,7 @@ def perplexity(
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
     nats = tokens = 0.0
-    for sums, _ in outputs(forward, params, records, batch_size):
+    for sums, _ in outputs(forward, params, records, batch_size, model):
       nats += float(sums["nats"].sum(dtype=np.float64))
       tokens += int(sums["tokens"].sum())
     return figures(nats, tokens, records.info) | {"tokens": float(tokens)} | baselines()

@@ -88,7 +88,7 @@ def retrieval(
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
     vectors, seen = [], Seen(keep_pixels=train_records is not None)
-    for found, batch in outputs(embed, params, records, batch_size):
+    for found, batch in outputs(embed, params, records, batch_size, model):
       vectors.append(found)
       if not known:
         seen.add(batch)
@@ -98,7 +98,7 @@ def retrieval(
       known.update(gallery=gallery, further=further, rows=baselines(gallery, seen.pixels))
     gallery, rows = known["gallery"], known["rows"]
     if len(known["further"]):
-      vectors += [found for found, _ in outputs(embed_text, params, known["further"], batch_size)]
+      vectors += [found for found, _ in outputs(embed_text, params, known["further"], batch_size, model)]
     found = {key: np.concatenate([part[key] for part in vectors if key in part]) for key in ("image", "text")}
     image, text = found["image"][gallery.images], found["text"][gallery.texts]
     scores = image.astype(np.float32) @ text.astype(np.float32).T

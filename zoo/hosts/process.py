@@ -26,6 +26,14 @@ INTERRUPTED = 130  # 128 + SIGINT, Ctrl-C.
 START, HEARTBEAT = 300, 100  # Seconds, JAX's own defaults.
 
 
+def host_memory() -> int | None:
+  """This host's memory in bytes; None where the system does not report it."""
+  try:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+  except (AttributeError, ValueError, OSError):  # Windows has no sysconf.
+    return None
+
+
 def pod(environment: Mapping[str, str] = os.environ) -> bool:
   """Whether the environment says that this is one of several processes: a TPU pod slice, or JAX's own variables."""
   workers = environment.get("TPU_WORKER_HOSTNAMES", "")

@@ -14,15 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from zoo.build import build, shapes_of, sizes_of
+from zoo.build import build, by_layer, of_collections, part_of, sizes_of, split, weights_of
 from zoo.convert.rules import reference
 from zoo.convert.rules.options import Options, check_ignored
 from zoo.errors import UserError
 from zoo.hub import open_clip, open_clip_images, open_clip_siglip, preprocessing, tables
 from zoo.hub.files import CONFIG, open_tensors, read_json
 from zoo.hub.placing import Placed
-from zoo.layers.stack import unstack_layers
-from zoo.tree import flatten, mismatch
+from zoo.tree import flatten, mismatch, variables
 
 
 def load_published(
@@ -85,7 +84,7 @@ def read_params(
   *,
   fresh_head: bool = False,
 ) -> Any:
-  """The parameters of `model` from published tensors.
+  """The parameters of `model` from published tensors, with the collections that rows share where it has some.
 
   Args:
     tensors: name -> array, read lazily.
@@ -99,19 +98,20 @@ def read_params(
   Raises:
     UserError: tensors are missing, extra or misshapen, or differ where they must be equal.
   """
-  shapes = shapes_of(model)
-  target_shapes = {name: leaf.shape for name, leaf in flatten(jax.eval_shape(unstack_layers, shapes)).items()}
+  weights = weights_of(model)
+  target_shapes = {name: leaf.shape for name, leaf in flatten(jax.eval_shape(by_layer, weights)).items()}
   sizes = sizes_of(model)
   rules = tables.by_ours(table.rules(sizes))
   file_names = tables.canonical(tensors, table, where)
-  fresh = _without_tensors(rules, file_names, table, sizes) if fresh_head else set()
+  collections = variables(weights).keys() - {"params"}
+  fresh = _without_tensors(rules, file_names, table, sizes, collections) if fresh_head else set()
   if fresh:
     warnings.warn(f"{where} has no {', '.join(sorted(fresh))}: initialised at random. Train before use.", stacklevel=3)
   names = _check(rules, target_shapes, file_names, tensors, table, sizes, where, fresh)
 
   kind = np.dtype(np.float32) if dtype is None else jnp.dtype(dtype)
-  placed = Placed(shapes, kind, mesh, strategy)
-  for path, array in _initial(model, fresh, kind).items():
+  placed = Placed(weights, kind, mesh, strategy)
+  for path, array in _initial(model, fresh).items():
     placed.put(path, array)
   # Sorted by file name, so that arrays that share a tensor read it once.
   order = sorted(target_shapes.keys() - fresh, key=lambda path: rules[path][0].theirs)
@@ -121,11 +121,11 @@ def read_params(
       if first.index is None:
         placed.put(path, first.part(read(names[first.theirs]), target_shapes[path]), first.layout)
         continue
-      full = np.empty(target_shapes[path], kind)
+      full = np.empty(target_shapes[path], kind)  # Experts: parameters.
       for rule in (first, *more):
         full[rule.index] = rule.read(read(names[rule.theirs]), target_shapes[path])
       placed.put(path, full)
-  return placed.tree()
+  return split(placed.tree(), model)
 
 
 def _check(rules, target_shapes, file_names, tensors, table, sizes, where, fresh) -> dict[str, str]:
@@ -177,13 +177,13 @@ def _check_tied(table, names, tensors, where, every) -> None:
       )
 
 
-def _without_tensors(rules, file_names, table, sizes) -> set[str]:
+def _without_tensors(rules, file_names, table, sizes, collections) -> set[str]:
   """Paths of head-specific parts that are missing from the files entirely."""
   paths_by_head = ({rule.ours for rule in table.rules(tables.with_head(table, sizes, head))} for head in table.HEADS)
   core = set.intersection(*paths_by_head)
   parts: dict[str, list[str]] = {}
   for path in rules.keys() - core:
-    parts.setdefault(path.partition("/")[0], []).append(path)
+    parts.setdefault(part_of(path, collections), []).append(path)
 
   def is_present(path: str) -> bool:
     return any(tables.lookup(rule.theirs, file_names, table) for rule in rules[path])
@@ -191,14 +191,14 @@ def _without_tensors(rules, file_names, table, sizes) -> set[str]:
   return {path for paths in parts.values() if not any(map(is_present, paths)) for path in paths}
 
 
-def _initial(model, paths, kind) -> dict[str, np.ndarray]:
+def _initial(model, paths) -> dict[str, np.ndarray]:
   """Initial values of some parameters, from seed 0; the others are not computed."""
   if not paths:
     return {}
 
   def some(rng):
-    flat = flatten(unstack_layers(model.init(rng, *model.example())["params"]))
-    return {path: flat[path].astype(kind) for path in paths}
+    flat = flatten(by_layer(of_collections(model.init(rng, *model.example()), model)))
+    return {path: flat[path] for path in paths}
 
   return {path: np.asarray(array) for path, array in jax.jit(some)(jax.random.key(0)).items()}
 

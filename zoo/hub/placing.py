@@ -12,9 +12,10 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from zoo import sharding
+from zoo.build import merged
 from zoo.convert.rules.layouts import SAME, Layout
 from zoo.layers.stack import place_of
-from zoo.tree import flatten, unflatten
+from zoo.tree import flatten, unflatten, variables
 
 SMALL = 1 << 20  # bytes; below it compiling a program for the shape takes longer than transposing on the host.
 
@@ -23,38 +24,38 @@ class Placed:
   """Parameters filled one array at a time; layers of a scan are written into their stacked leaf.
 
   Args:
-    shapes: the parameters, as `jax.ShapeDtypeStruct`.
-    dtype: they will have.
+    shapes: the weights, `jax.ShapeDtypeStruct`s, as `zoo.build.weights_of` gives them.
+    dtype: that parameters will have; other collections have that of `shapes`.
     mesh, strategy: where they go; to the first device without a mesh.
   """
 
   def __init__(self, shapes: Any, dtype: np.dtype, mesh: Mesh | None, strategy: str | list):
-    self.shapes, self.dtype = flatten(shapes), dtype
+    self.shapes = flatten(merged(shapes))
+    params = flatten(variables(shapes)["params"])
+    self.dtypes = {name: dtype if name in params else np.dtype(x.dtype) for name, x in self.shapes.items()}
     if mesh is None:
       self.places = dict.fromkeys(self.shapes, SingleDeviceSharding(jax.devices()[0]))
     else:
-      self.places = flatten(sharding.shardings(shapes, strategy, mesh))
+      self.places = flatten(merged(sharding.shardings(shapes, strategy, mesh)))
     self.leaves: dict[str, jax.Array] = {}
     self.last: jax.Array | None = None
 
   def put(self, path: str, array: np.ndarray, layout: Layout = SAME) -> None:
     """Sets the parameter at `path`, layers unstacked, to `array` read by `layout`."""
     target, layer = place_of(path, self.shapes)
-    target_sharding, shape = self.places[target], self.shapes[target].shape
+    target_sharding, shape, dtype = self.places[target], self.shapes[target].shape, self.dtypes[target]
     part, part_shape = (target_sharding, shape) if layer is None else (_of_layer(target_sharding), shape[1:])
     lies = _lies(part, layout, len(part_shape))
     # float64 is cast on the host: devices have none, unless jax_enable_x64 is set.
     if lies is None or array.nbytes < SMALL or array.dtype.itemsize > 4:
-      array, layout, lies = np.asarray(layout.read(array, part_shape), self.dtype, order="C"), SAME, part
+      array, layout, lies = np.asarray(layout.read(array, part_shape), dtype, order="C"), SAME, part
     raw = jax.make_array_from_callback(array.shape, lies, lambda index: array[index])
     if layer is None:
-      turned = layout is SAME and array.dtype == self.dtype
-      leaf = raw if turned else _turn(layout, part_shape, self.dtype, target_sharding)(raw)
+      turned = layout is SAME and array.dtype == dtype
+      leaf = raw if turned else _turn(layout, part_shape, dtype, target_sharding)(raw)
     else:
       if target not in self.leaves:
-        self.leaves[target] = jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=target_sharding)(
-          shape, self.dtype
-        )
+        self.leaves[target] = jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=target_sharding)(shape, dtype)
       leaf = _write(layout, part_shape, target_sharding)(self.leaves[target], raw, layer)
     # One write may be in flight while the next array is read; more would each hold their array in memory.
     if self.last is not None and not self.last.is_deleted():
@@ -62,7 +63,7 @@ class Placed:
     self.leaves[target] = self.last = leaf
 
   def tree(self) -> Any:
-    """The parameters, once every array has been put."""
+    """What was put, once every array has been: the names are those of `zoo.build.merged`."""
     return unflatten({name: self.leaves[name] for name in self.shapes})
 
 

@@ -111,10 +111,11 @@ def lookup(name: str, names: Mapping[str, str], table: ModuleType, own: Iterable
 
 
 def by_ours(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
-  """Groups rules by our path."""
+  """Groups rules by our path, without those of what we have not."""
   grouped: dict[str, list[Rule]] = {}
   for rule in rules:
-    grouped.setdefault(rule.ours, []).append(rule)
+    if rule.ours:
+      grouped.setdefault(rule.ours, []).append(rule)
   return grouped
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from zoo.build import sizes_of
+from zoo.build import by_layer, sizes_of
 from zoo.data.tokenizers.folder import FILES, has_tokenizer
 from zoo.data.tokenizers.named import NAMED
 from zoo.errors import UserError
@@ -19,7 +19,6 @@ from zoo.hub.files import CONFIG, GENERATION, WEIGHTS
 from zoo.hub.preprocessing import NESTED, PLAIN
 from zoo.hub.preprocessing_config import config_of
 from zoo.hub.tensors import to_host, write_tensors
-from zoo.layers.stack import unstack_layers
 from zoo.storage import make_folder, replacing
 from zoo.tree import flatten, mismatch
 
@@ -34,7 +33,7 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
       from the folder that the model carries, if that is still there and `folder` has no tokenizer; a tokenizer of the
       zoo's own (bytes, sotu) has no such files. Other files are left alone.
     model: from `zoo.build` or `zoo.load`.
-    params: its parameters; may be sharded. Each array keeps its dtype.
+    params: its parameters, as `zoo.load` gives them; may be sharded. Each array keeps its dtype.
 
   Raises:
     UserError: the family has no layout there, `params` are not this model's, the folder cannot be written.
@@ -120,12 +119,13 @@ def hub_tensors(model: Any, params: Any, table: Any = None) -> dict[str, np.ndar
   """
   sizes = sizes_of(model)
   table = tables.of_family(model.spec["family"]) if table is None else table
-  flat = flatten(unstack_layers(jax.tree.map(to_host, params)))
-  rules = tables.by_ours(table.rules(sizes))
+  flat = flatten(by_layer(jax.tree.map(to_host, params)))
+  table_rules = table.rules(sizes)
+  rules = tables.by_ours(table_rules)
   problems = mismatch(dict.fromkeys(flat), dict.fromkeys(rules))
   if problems:
     raise UserError(f"The parameters are not those of this {model.spec['family']}: {problems}.")
-  tensors: dict[str, np.ndarray] = {}
+  tensors = {rule.theirs: np.asarray(rule.value, np.int64) for rule in table_rules if not rule.ours}
   for path, array in flat.items():
     for rule in rules[path]:
       tensors[rule.theirs] = rule.write(array, tensors.get(rule.theirs))

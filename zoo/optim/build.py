@@ -259,7 +259,11 @@ def update_average(average: Any, params: Any, step: jax.Array, decay: float) -> 
   """The exponential moving average of the parameters after update number `step` (from 0).
 
   average = d * average + (1 - d) * params with d = min(decay, (1 + step) / (10 + step)), so that it follows quickly at
-  first (the warm-up of TensorFlow's ExponentialMovingAverage).
+  first (the warm-up of TensorFlow's ExponentialMovingAverage). Of whole numbers, such as counters, the last is taken.
   """
   d = jnp.minimum(decay, (1 + step) / (10 + step))
-  return jax.tree.map(lambda a, p: (d * a + (1 - d) * p).astype(a.dtype), average, params)
+
+  def updated(a: jax.Array, p: jax.Array) -> jax.Array:
+    return (d * a + (1 - d) * p).astype(a.dtype) if jnp.issubdtype(a.dtype, jnp.inexact) else p
+
+  return jax.tree.map(updated, average, params)

@@ -1,43 +1,42 @@
 """Memory checks before allocation: a host that runs out of memory is killed without a message."""
 
 import math
-import os
 from typing import Any
 
 import jax
 import numpy as np
 
 from zoo.errors import UserError
+from zoo.hosts.process import host_memory
 
 WAY_OUT = "Lay it over more devices with --config.sharding=fsdp, or take a smaller model; --plan says what is needed."
 
 
-def host_memory() -> int | None:
-  """This host's memory in bytes; None where the system does not report it."""
-  try:
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-  except (AttributeError, ValueError, OSError):  # Windows has no sysconf.
-    return None
-
-
-def check_state(shapes: Any, shardings: Any) -> None:
-  """UserError if the train state alone exceeds the memory of this host's devices.
+def check_state(shapes: Any, shardings: Any, frozen: tuple[Any, Any] = ((), ())) -> None:
+  """UserError if train state and frozen models alone exceed the memory of this host's devices.
 
   Args:
-    shapes: `jax.ShapeDtypeStruct`s.
+    shapes: of the state, `jax.ShapeDtypeStruct`s.
     shardings: where each of them is to live.
+    frozen: both of the models that do not learn.
   """
   devices = jax.local_devices()
-  pairs = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
-  needs = sum(math.prod(sharding.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize for x, sharding in pairs)
+  needs, of_frozen = bytes_on_device(shapes, shardings), bytes_on_device(*frozen)
+  needs += of_frozen
   limit = (devices[0].memory_stats() or {}).get("bytes_limit")
   if limit is None and devices[0].platform == "cpu":  # What are called devices share the host's memory.
     needs, limit = needs * len(devices), host_memory()
   if limit is not None and needs > limit:
+    what = "Parameters, optimizer state and frozen models" if of_frozen else "Parameters and optimizer state"
     raise UserError(
-      f"Parameters and optimizer state need {in_gib(needs)} GiB of the memory of a device, which has {in_gib(limit)} "
-      f"GiB. {WAY_OUT}"
+      f"{what} need {in_gib(needs)} GiB of the memory of a device, which has {in_gib(limit)} GiB. {WAY_OUT}"
     )
+
+
+def bytes_on_device(shapes: Any, shardings: Any) -> int:
+  """Bytes of a device that arrays of these shapes take, where they are to live."""
+  pairs = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
+  return sum(math.prod(sharding.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize for x, sharding in pairs)
 
 
 def check_batch(row: dict[str, Any], rows: int) -> None:

@@ -21,8 +21,9 @@ from zoo.perf.collectives import collectives as collectives_in
 from zoo.perf.programs import needed
 from zoo.plan.chips import CHIPS, devices_of, named_devices, network_of, parse_target, without_device
 from zoo.plan.fake_data import stand_in, tokenizers
-from zoo.sharding import check_rows, make_mesh, pieces_of_rows, report
-from zoo.sharding.explain import explain, large_and_whole, parts, size
+from zoo.sharding import check_rows, make_mesh, pieces_of_rows
+from zoo.sharding.explain import every_row, explain, large_and_whole, parts, size
+from zoo.train.context import with_rows
 from zoo.train.experiment import Experiment, experiment
 
 
@@ -33,7 +34,7 @@ class Plan:
   Attributes:
     target, chips, mesh: as asked for; how many; name of an axis -> its size.
     parameters: their count.
-    state: part of the train state -> its bytes on a chip. batch: bytes of a batch on a chip.
+    state: part of the train state -> its bytes on a chip, with those of frozen models. batch: of a batch on a chip.
     padding: bytes on a chip that state and batch take more than their numbers do.
     temporary: bytes on a chip of everything between two states: activations, gradients, copies. None if it did not fit.
     refused: what the compiler said, if it did not fit.
@@ -76,7 +77,7 @@ class Plan:
   def times(self) -> dict[str, float]:
     """What bounds a step from below, seconds: "compute", "memory", "links", "network". See FORMULA for how."""
     chip = CHIPS[self.kind]
-    moved = 2 * sum(self.state.values()) + 2 * (self.temporary or 0) + self.batch
+    moved = 2 * sum(self.state.values()) - self.state.get("frozen", 0) + 2 * (self.temporary or 0) + self.batch
     return {
       "compute": self.computed_flops / self.peak,
       "memory": moved / chip.memory_speed,
@@ -99,11 +100,19 @@ class Plan:
     return self.used is not None and self.used <= CHIPS[self.kind].memory
 
 
-PARTS = {"parameters": "params", "optimiser": "opt_state", "average": "ema"}  # As a plan calls them, and the state.
+# As a plan calls them, and the state.
+PARTS = {
+  "parameters": ("params",),
+  "optimiser": ("opt_state",),
+  "average": ("ema", "ema_shared"),
+  "carried": ("shared", "rows"),
+  "frozen": ("frozen",),
+}
 
 FORMULA = """A step takes at least the longest of these times, if everything overlaps, and their sum, if nothing does:
   compute  FLOPs of a chip, with the optimiser's and what is computed again / its peak in bfloat16
-  memory   bytes of a chip, 2 x state + 2 x temporary + batch / its memory's speed: each is read and written once
+  memory   bytes of a chip, 2 x state + 2 x temporary + batch / its memory's speed: each is read and written once, but
+           frozen models only read
   links    bytes that a chip sends / the speed of all its links; all-gather and reduce-scatter send (n - 1) / n of the
            array, all-reduce twice that
   network  bytes that a chip sends to other slices, or GPU hosts / its part of the network: those of a slice or a host
@@ -150,7 +159,8 @@ def show(plan: Plan) -> str:
 
 def _memory(plan: Plan) -> list[str]:
   """Lines on memory: what a chip holds, and its share of the chip's memory."""
-  named = {name: plan.state[part] for name, part in PARTS.items() if part in plan.state}
+  named = {name: sum(plan.state.get(part, 0) for part in parts) for name, parts in PARTS.items()}
+  named = {name: count for name, count in named.items() if count}
   held = {**named, "counters": sum(plan.state.values()) - sum(named.values()), "batch": plan.batch}
   if plan.temporary is not None:
     held |= {"padding": plan.padding, "temporary": plan.temporary, "together": plan.used or 0}
@@ -196,7 +206,7 @@ def plan(config: Any, target: str) -> Plan:
       raise
     message = str(error).splitlines()[0].rstrip(".")
     raise UserError(f"--plan={parsed_target}: {message}: {install('cuda')}, or set attention to xla.") from error
-  rows = report(experiment.shapes, config.sharding, mesh)
+  rows = every_row(experiment.shapes, config.sharding, mesh, experiment.frozen.shapes)
   placed = parts(rows)
   splits = any(row.bytes_per_device < row.bytes for row in placed["params"])
   fields: dict[str, Any] = dict(
@@ -242,7 +252,7 @@ def sharding_report(config: Any, target: str) -> str:
     UserError: there is no such target, or the config does not fit it.
   """
   experiment, mesh, _ = on_chips(config, named_devices(parse_target(target)))
-  return explain(experiment.shapes, config.sharding, mesh)
+  return explain(experiment.shapes, config.sharding, mesh, experiment.frozen.shapes)
 
 
 def counted(batch: Mapping[str, Any]) -> dict[str, Any]:
@@ -273,6 +283,7 @@ def on_chips(config: Any, devices: Sequence[Any]) -> tuple[Experiment, Mesh, dic
     settings.init = None  # Nor of the weights, which may not be here.
     settings.data = stand_in(config.data.to_dict(), pathlib.Path(folder))
     planned_experiment = experiment(settings, mesh)
+    planned_experiment = planned_experiment._replace(shapes=with_rows(planned_experiment.shapes, config.batch_size))
     batch = {
       name: jax.ShapeDtypeStruct((config.batch_size, *array.shape[1:]), array.dtype)
       for name, array in planned_experiment.batches[0].items()

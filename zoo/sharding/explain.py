@@ -1,23 +1,24 @@
 """Sharding report, `train.py --explain-sharding`: each parameter's placement, its rule, and its cost."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from jax.sharding import Mesh
 
-from zoo.sharding.rules import Row, parse_strategy, report, rules_on
+from zoo.sharding.rules import Row, parse_strategy, report, rules_and_rest, rules_on
 from zoo.tree import matches
 
 LARGE = 2**20  # Bytes of an array that every device has whole, above which it is pointed out.
 
 
-def explain(state: Any, strategy: str | Sequence, mesh: Mesh) -> str:
+def explain(state: Any, strategy: str | Sequence, mesh: Mesh, frozen: Mapping[str, Any] = {}) -> str:
   """The sharding report of a train state.
 
   Args:
     state: arrays or their shapes, {"params": ..., ...}.
     strategy, mesh: as of `zoo.sharding.shardings`.
+    frozen: as of `every_row`.
 
   Returns:
     a line for every parameter: path, shape, dtype, what splits each dimension, by which rule, bytes on a device;
@@ -27,7 +28,7 @@ def explain(state: Any, strategy: str | Sequence, mesh: Mesh) -> str:
   Raises:
     UserError: as `zoo.sharding.shardings`. A pattern of one's own that matches nothing is a mistake, and refused.
   """
-  rows = report(state, strategy, mesh)
+  rows = every_row(state, strategy, mesh, frozen)
   params = [row for row in rows if row.path.startswith("params/")]
   names = [row.path.removeprefix("params/") for row in params]
   head = ["parameter", "shape", "dtype", "split over", "rule", "on a device"]
@@ -52,9 +53,24 @@ def explain(state: Any, strategy: str | Sequence, mesh: Mesh) -> str:
   return "\n".join(report_lines)
 
 
+def every_row(state: Any, strategy: str | Sequence, mesh: Mesh, frozen: Mapping[str, Any] = {}) -> list[Row]:
+  """The rows of a train state and, as `frozen/NAME/...`, of the models that do not learn.
+
+  Args:
+    frozen: name -> parameters, or their shapes. The strategy that `strategy` names places them: its own rules are for
+      the model that learns.
+  """
+  _, by_name = rules_and_rest(strategy)
+  rows = report(state, strategy, mesh)
+  for name, tree in frozen.items():
+    rows += [row._replace(path=f"frozen/{name}/{row.path}") for row in report(tree, by_name, mesh)]
+  return rows
+
+
 def large_and_whole(rows: Sequence[Row], mesh: Mesh) -> str:
-  """A line listing large replicated parameters; "" if there is none."""
-  large_rows = [row for row in rows if row.path.startswith("params/") and row.bytes_per_device == row.bytes >= LARGE]
+  """A line listing large replicated parameters, frozen ones too; "" if there is none."""
+  of_models = [row for row in rows if row.path.startswith(("params/", "frozen/"))]
+  large_rows = [row for row in of_models if row.bytes_per_device == row.bytes >= LARGE]
   listed = ", ".join(f"{row.path.removeprefix('params/')} ({size(row.bytes)})" for row in large_rows)
   return f"Whole on each of the {mesh.size} devices, and large: {listed}" if large_rows and mesh.size > 1 else ""
 

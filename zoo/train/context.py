@@ -85,6 +85,11 @@ def for_rows(carry: Carry, rows: int) -> dict[str, Any]:
   return {kind: x for kind, x in ((SHARED, carry.get(SHARED, {})), (ROWS, many)) if x}
 
 
+def with_rows(shapes: Mapping[str, Any], rows: int) -> dict[str, Any]:
+  """The shapes of a train state whose batches have so many `rows`."""
+  return {**shapes, **jax.eval_shape(lambda carry: for_rows(carry, rows), carry_of(shapes))}
+
+
 def blank(objective: Objective, carry: Carry, frozen: Any) -> Objective:
   """`objective` with a context of zeros, for who counts what its program does and runs nothing.
 
@@ -114,10 +119,10 @@ def carry_of(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def weights(state: Mapping[str, Any]) -> Any:
-  """What a state has learnt, as `zoo.save` and evaluators take it: the averaged parameters where there are such.
+  """What a state has learnt, as `zoo.save` and evaluators take it: averages where there are such.
 
   Parameters; or {"params": ..., collection: ...} of a model with statistics or the like, which rows share.
   """
   params = state.get("ema", state["params"])
-  shared = state.get(SHARED, {})
+  shared = state.get("ema_shared", state.get(SHARED, {}))
   return {"params": params, **shared} if shared else params

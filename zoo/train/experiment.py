@@ -44,7 +44,8 @@ class Experiment(NamedTuple):
     sample: rows -> as many rows of the training data as one host would read, numpy, the same on all hosts.
     part, parts: which of how many parts of a batch this host reads.
     init: key -> state, {"params", "opt_state", "step", "guard"}, "ema" where the config has an average, and "shared"
-      and "rows" where the model carries something from batch to batch: see `zoo.objectives.objective.Context`.
+      and "rows" where the model carries something from batch to batch: see `zoo.objectives.objective.Context`; with
+      both, "ema_shared".
     step: (state, batch, frozen={}) -> state, metrics, guarded: numbers for `zoo.train.guard.LossGuard`.
     collect: (state, batch, frozen={}) -> the batch to learn from, by the parameters as they are; None: that batch.
     loss: (params, batch, context) -> what that step differentiates: (loss, metrics).

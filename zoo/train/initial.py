@@ -7,14 +7,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from zoo.build import sizes_of
+from zoo.build import by_layer, merged, part_of, sizes_of
 from zoo.config.schema import read_init, resolve
 from zoo.errors import UserError
 from zoo.hub.tensors import to_host
-from zoo.layers.stack import stack_layers, unstack_layers
-from zoo.saving import COMPUTING, load, merged
+from zoo.layers.stack import stack_layers
+from zoo.saving import COMPUTING, load
 from zoo.train.experiment import Experiment
-from zoo.tree import check_pattern, flatten, matches_any, mismatch, unflatten
+from zoo.tree import check_pattern, flatten, matches_any, mismatch, unflatten, variables
 
 
 def first_state(
@@ -52,16 +52,18 @@ def load_into(
   """
   where, fresh, ignore = read_init(source)
   origin, params = load(where, ignore=ignore)
-  shared = state.get("shared", {})
-  begun = {name: merged({"params": state[name], **shared}) for name in ("params", "ema") if name in state}
-  old, new = flatten(unstack_layers(merged(params))), flatten(jax.eval_shape(unstack_layers, begun["params"]))
+  entries = {name: beside for name, beside in (("params", "shared"), ("ema", "ema_shared")) if name in state}
+  begun = {name: {"params": state[name], **state.get(beside, {})} for name, beside in entries.items()}
+  old, new = flatten(by_layer(params)), flatten(jax.eval_shape(by_layer, begun["params"]))
+  collections = {*variables(params), *begun["params"]} - {"params"}
+  part = lambda path: part_of(path, collections)
   for pattern in fresh:
     check_pattern(pattern, list(new), "init.fresh")
   old = {path: array for path, array in old.items() if not matches_any(fresh, path)}
-  parts = [{path.partition("/")[0] for path in paths} for paths in (old, new)]
+  parts = [set(map(part, paths)) for paths in (old, new)]
   both = parts[0] & parts[1]
-  left_out = {path for path in old if path.partition("/")[0] not in both}
-  kept = {path for path in new if path.partition("/")[0] not in both or matches_any(fresh, path)}
+  left_out = {path for path in old if part(path) not in both}
+  kept = {path for path in new if part(path) not in both or matches_any(fresh, path)}
   found = {path: array.shape for path, array in old.items() if path not in left_out}
   wanted = {path: array.shape for path, array in new.items() if path not in kept}
   if found != wanted or not both:
@@ -74,19 +76,23 @@ def load_into(
       note(f"{', '.join(sorted(paths)[:6])}{', ...' if len(paths) > 6 else ''} {what}.")
 
   def filled(target):
-    parts = {path.partition("/")[0] for path in kept}
-    held = flatten(unstack_layers(jax.tree.map(to_host, {part: target[part] for part in parts})))
+    parts = set(map(part, kept))
+    held = {name: {part: x for part, x in tree.items() if part in parts} for name, tree in target.items()}
+    held = flatten(by_layer(jax.tree.map(to_host, held)))
     flat = {path: held[path] if path in kept else old[path] for path in new}
-    return stack_layers(unflatten(flat), target)
+    return stack_layers(unflatten(flat), merged(target))
 
   def place(new, old):
     # A copy for each: a training step that donates its state may not be handed the same buffer twice.
     return jax.device_put(np.array(new, old.dtype), old.sharding)
 
-  loaded = {name: jax.tree.map(place, filled(tree), tree) for name, tree in begun.items()}
-  if shared:
-    state = {**state, "shared": {name: loaded["params"][name] for name in shared}}
-  return {**state, **{name: {key: x for key, x in tree.items() if key not in shared} for name, tree in loaded.items()}}
+  state = dict(state)
+  for name, beside in entries.items():
+    tree = jax.tree.map(place, filled(begun[name]), merged(begun[name]))
+    if beside in state:
+      state[beside] = {collection: tree.pop(collection) for collection in state[beside]}
+    state[name] = tree
+  return state
 
 
 def _check_computes_alike(where: Any, origin: Any, model: Any) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import jax
 
 from zoo import hosts, sharding
+from zoo.build import check_tokens
 from zoo.checkpoints.manager import Checkpoints
 from zoo.config.loading import without
 from zoo.data.ledger import Ledger
@@ -137,6 +138,7 @@ class Run:
       self._profile.before(self._done + 1, self._state)
       with self._speed.timed("data"):
         batch = next(self._batches)
+        check_tokens(self._experiment.model, batch, f"Step {self._done + 1}")
       yield self._done + 1, batch
 
   def step(self, state: Any, batch: Mapping) -> tuple[Any, dict, dict]:

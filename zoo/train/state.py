@@ -10,6 +10,7 @@ import optax
 from zoo import optim
 from zoo.config import registry
 from zoo.config.loading import without
+from zoo.objectives.objective import SHARED
 from zoo.train import guard
 
 STEP_OPTIONS = ("accumulate", "ema", "reduce_dtype")  # Of the section `optimizer`, but about the step.
@@ -63,4 +64,12 @@ def initial_state(params: Any, carry: Mapping[str, Any], rule: UpdateRule) -> di
   state = {"params": params, "opt_state": rule.optimizer.init(params)}
   state |= {"step": jnp.zeros((), jnp.int32), "guard": guard.init()}
   state |= carry
-  return state if rule.ema is None else {**state, "ema": params}
+  return state if rule.ema is None else {**state, "ema": params} | averages(carry)
+
+
+def averages(carry: Mapping[str, Any]) -> dict[str, Any]:
+  """What is averaged as the parameters are, of what a model carries: {"ema_shared": ...}, or nothing.
+
+  Statistics that rows share are those of the parameters of their time: of averaged ones they have to be averages too.
+  """
+  return {"ema_shared": carry[SHARED]} if SHARED in carry else {}

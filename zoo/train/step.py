@@ -11,7 +11,7 @@ from zoo import optim
 from zoo.objectives.objective import Context, Objective
 from zoo.train import guard
 from zoo.train.context import carry_of
-from zoo.train.state import UpdateRule
+from zoo.train.state import UpdateRule, averages
 
 # (batch, step) -> the batch as it is learnt from, and the key of the loss.
 Draw = Callable[[Mapping[str, Any], Any], tuple[Mapping[str, Any], jax.Array]]
@@ -53,7 +53,8 @@ def train_step(
     updates, opt_state = rule.optimizer.update(grads, state["opt_state"], state["params"])
     new = {"params": optax.apply_updates(state["params"], updates), "opt_state": opt_state, **carry}
     if rule.ema is not None:
-      new["ema"] = optim.update_average(state["ema"], new["params"], state["step"], rule.ema)
+      for name, values in {"ema": new["params"], **averages(carry)}.items():
+        new[name] = optim.update_average(state[name], values, state["step"], rule.ema)
     # Nothing asks for the gradients of what is frozen, so XLA does not compute them.
     trained = [x for x, learns in zip(jax.tree.leaves(grads), rule.trained, strict=True) if learns]
     norm = optax.tree.norm(trained)

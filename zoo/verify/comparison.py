@@ -109,11 +109,10 @@ def compare(config: Any, made: Experiment, mesh: Mesh) -> Verdict:
   alone = program(config, made, reduced, batch, one, alone=True)
   params = numbers(split.shapes, seed=config.seed % 2**32)
   with jax.default_matmul_precision("highest"):
-    on_mesh = jax.tree.leaves(_compiled(split, mesh)(_put(params, split.placed), _rows(batch, split)))
-    run = _compiled(alone, one)
+    on_mesh = jax.tree.leaves(_compiled(split, mesh)(_put(params, split.placed), *_rows_and_frozen(batch, split)))
+    run, beside = _compiled(alone, one), _rows_and_frozen(batch, alone)
     expected, *nudged = (
-      _leaves(run(_put(tree, alone.placed), _rows(batch, alone)))
-      for tree in (params, _nudge(params, 0), _nudge(params, 1))
+      _leaves(run(_put(tree, alone.placed), *beside)) for tree in (params, _nudge(params, 0), _nudge(params, 1))
     )
     gradients = _compared(on_mesh, expected, nudged, apart=1)
     if not np.isfinite(gradients.entries).all() or not gradients.entries[1:].any():
@@ -195,7 +194,8 @@ def _of_all_hosts(numbers: Any) -> np.ndarray:
 
 
 def _compiled(program: Program, mesh: Mesh) -> Callable:
-  return _jit(program.run, mesh, (program.placed, program.by_row), (None, program.placed))
+  places = (program.placed, program.by_row, program.frozen_placed)
+  return _jit(program.run, mesh, places, (None, program.placed))
 
 
 def _jit(run: Callable, mesh: Mesh, given: Any, returned: Any) -> Callable:
@@ -210,8 +210,8 @@ def _put(tree: Any, placed: Any) -> Any:
   )
 
 
-def _rows(batch: Mapping[str, np.ndarray], program: Program) -> Any:
-  return _put(dict(batch), dict.fromkeys(batch, program.by_row))
+def _rows_and_frozen(batch: Mapping[str, np.ndarray], program: Program) -> tuple[Any, Any]:
+  return _put(dict(batch), dict.fromkeys(batch, program.by_row)), _put(program.frozen, program.frozen_placed)
 
 
 def _nudge(params: Any, seed: int) -> Any:
@@ -266,8 +266,9 @@ def _first_module(
   try:
     for place in ((mesh,), (one, True)):
       part = program(config, made, plain, batch, *place)
-      run = jax.jit(_outputs(part.forward), in_shardings=(part.placed, part.by_row))
-      outputs.append(dict(run(_put(params, part.placed), _rows(batch, part))))
+      places = (part.placed, part.by_row, part.frozen_placed)
+      run = jax.jit(_outputs(part.forward), in_shardings=places)
+      outputs.append(dict(run(_put(params, part.placed), *_rows_and_frozen(batch, part))))
   except jax.errors.UnexpectedTracerError:
     return ""
   on_mesh, expected = outputs
@@ -279,9 +280,9 @@ def _first_module(
 
 
 def _outputs(forward: Callable) -> Callable:
-  """(params, batch) -> path of a module -> what it returned, in the order of the calls; outside of scans."""
+  """(params, batch, frozen) -> path of a module -> what it returned, in the order of the calls; outside of scans."""
 
-  def run(params, batch):
+  def run(params, batch, frozen):
     held: dict[str, jax.Array] = {}
 
     def keep(path, array):
@@ -290,7 +291,7 @@ def _outputs(forward: Callable) -> Callable:
       return array
 
     with on_returned(keep):
-      forward(params, batch)
+      forward(params, batch, frozen)
     return held
 
   return run

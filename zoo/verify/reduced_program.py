@@ -28,10 +28,11 @@ class Program(NamedTuple):
   """A loss and its gradients.
 
   Attributes:
-    run: (params, batch) -> (loss, gradients).
-    forward: (params, batch) -> loss.
+    run: (params, batch, frozen) -> (loss, gradients).
+    forward: (params, batch, frozen) -> loss.
     shapes: of the parameters.
     placed: where they live. by_row: where a batch lives.
+    frozen: parameters of the models that do not learn. frozen_placed: where they live.
     modules: paths of the model's modules in the order of their first calls.
   """
 
@@ -40,6 +41,8 @@ class Program(NamedTuple):
   shapes: Any
   placed: Any
   by_row: Any
+  frozen: Any
+  frozen_placed: Any
   modules: list[str]
 
 
@@ -117,31 +120,33 @@ def program(
 
   with on_returned(noted):
     shapes = jax.eval_shape(init, jax.random.key(0), batch)
+  frozen = dict(made.frozen.params)
   if alone:
-    placed = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), shapes)
+    placed, frozen_placed = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), (shapes, frozen))
   else:
     activations.check(rules, len(config.activations), modules, mesh)
     placed = sharding.shardings({"params": shapes}, config.sharding, mesh)["params"]
+    frozen_placed = dict(made.frozen.placed)
 
   def drawn(batch):
     augment_rng, loss_rng = jax.random.split(jax.random.key(config.seed))
     return augmented(augment_rng, batch), loss_rng
 
-  def context(batch):
+  def context(batch, frozen):
     first = jax.tree.map(lambda x: x[:1], dict(batch))
     carry = objective.carry(jax.random.key(0), augmented(jax.random.key(0), first))
-    return Context(jnp.zeros((), jnp.int32), dict(made.frozen.params), for_rows(carry, len(next(iter(batch.values())))))
+    return Context(jnp.zeros((), jnp.int32), frozen, for_rows(carry, len(next(iter(batch.values())))))
 
-  def run(params, batch):
+  def run(params, batch, frozen):
     with activations.constrained(rules, mesh):
-      (loss, _), grads = grad(params, *drawn(batch), context(batch))
+      (loss, _), grads = grad(params, *drawn(batch), context(batch, frozen))
     return loss, grads
 
-  def forward(params, batch):
+  def forward(params, batch, frozen):
     with activations.constrained(rules, mesh):
-      return objective.loss(params, *drawn(batch), context(batch))[0]
+      return objective.loss(params, *drawn(batch), context(batch, frozen))[0]
 
-  return Program(run, forward, shapes, placed, by_row, list(modules))
+  return Program(run, forward, shapes, placed, by_row, frozen, frozen_placed, list(modules))
 
 
 def _chunked(config: Any, reduced: Reduced, batch: Mapping[str, Any]) -> dict[str, Any]:

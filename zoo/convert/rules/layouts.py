@@ -63,11 +63,13 @@ class Rule(NamedTuple):
   """One array of ours (or one entry along its first axis) is one array of theirs (or a stretch of one axis of it).
 
   Args:
-    ours: path of our array.
+    ours: path of our array; of another collection than the parameters with its name in front, "batch_stats/norm/mean".
+      "" of what we have not: theirs is not read, and written as `value`.
     theirs: name of theirs.
     layout: how the axes correspond.
     index: the entry along our first axis, e.g. of an expert; None: the whole array.
     stretch: (axis, start, total) of theirs, where several of ours lie side by side in it; None: all of it.
+    value: int64 [], what theirs is where we have nothing like it.
   """
 
   ours: str
@@ -75,6 +77,7 @@ class Rule(NamedTuple):
   layout: Layout = SAME
   index: int | None = None
   stretch: tuple[int, int, int] | None = None
+  value: int = 0
 
   def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
     """The shape that theirs has when our whole array has the shape `ours`."""
@@ -115,6 +118,16 @@ def linear(ours: str, theirs: str, *, bias: bool = True) -> list[Rule]:
 def norm(ours: str, theirs: str, *, bias: bool = True) -> list[Rule]:
   """A LayerNorm, or without bias an RMSNorm."""
   return [Rule(f"{ours}/scale", f"{theirs}.weight"), *_bias(ours, theirs, SAME, bias)]
+
+
+def batch_norm(ours: str, theirs: str) -> list[Rule]:
+  """A torch `BatchNorm` of any rank: a Linen one with its running statistics.
+
+  Torch counts the batches besides, which it reads where a norm has no momentum; the zoo does not, and writes 0.
+  """
+  statistics = {"mean": "running_mean", "var": "running_var"}
+  rules = [Rule(f"batch_stats/{ours}/{name}", f"{theirs}.{running}") for name, running in statistics.items()]
+  return [*norm(ours, theirs), *rules, Rule("", f"{theirs}.num_batches_tracked")]
 
 
 def embedding(ours: str, theirs: str) -> list[Rule]:

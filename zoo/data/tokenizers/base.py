@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
+from zoo.data.padding import check_row
 from zoo.errors import UserError, shown
 
 ROLES = ("pad", "eos", "bos", "cls", "sep", "mask")
@@ -110,6 +111,7 @@ class Tokenizer:
       raise UserError(f"There are {len(texts)} texts and {len(pairs)} second texts. Give each text its own.")
     for text in [*texts, *(pairs or ())]:
       check_text(text)
+    check_row(length=length or 0)
     most = length or self.max_length
     rows = self._framed(texts, pairs, most if cut else None, special)
     longest = max((len(ids) for ids, _ in rows), default=0)
