@@ -34,7 +34,7 @@ def regression(model: Any, *, data: Mapping | Any, batch_size: int = 64) -> Call
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
     pairs = [
       np.stack([results["said"], batch["score"]])
-      for results, batch in outputs(forward, params, records, batch_size, trim=True)
+      for results, batch in outputs(forward, params, records, batch_size, model, trim=True)
     ]
     said, wanted = np.concatenate(pairs, axis=1).astype(np.float64)
     mse = float(np.mean((said - wanted) ** 2))
