@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo.build import count_parameters, unused_classes
+from tests.evaluate.toys import Toy
+from zoo.build import check_tokens, count_parameters, unused_classes
 from zoo.errors import UserError
+from zoo.evaluate.perplexity import perplexity
 
 SIZES = dict(vocab_size=23, max_length=11, dim=6, depth=2, num_heads=3)
 
@@ -166,3 +168,16 @@ def test_an_objective_is_found_by_its_name_and_its_options_are_checked():
   ):
     with pytest.raises(UserError, match=message):
       zoo.build_objective(**options, model=model)
+
+
+@pytest.mark.parametrize("token", [-1, 7])
+def test_tokens_outside_of_the_vocabulary_are_refused_before_they_make_nan(token):
+  model = zoo.build("gpt", **SIZES)
+  tokens = np.array([[1, 2], [3, model.vocab_size if token == 7 else token]], np.int32)
+  message = f"rows: tokens have {tokens[1, 1]}, the model's are 0 to {model.vocab_size - 1}"
+  with pytest.raises(UserError, match=message):
+    check_tokens(model, {"tokens": tokens}, "rows")
+  records = Toy(tokens=tokens, valid=np.ones_like(tokens, bool), info={"bytes": 4, "source": "rows"})
+  with pytest.raises(UserError, match=message):
+    perplexity(model, data=records)(None)
+  check_tokens(model, {"tokens": tokens % model.vocab_size, "label": tokens}, "rows")

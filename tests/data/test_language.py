@@ -184,3 +184,10 @@ def test_a_broken_document_is_named(folder):
   toys.write(folder, {"texts.jsonl": '{"text": " "}\n'})
   with pytest.raises(UserError, match=r"holds no text in 'text'"):
     open_text(folder)
+
+
+def test_rows_that_no_memory_holds_are_refused():
+  with pytest.raises(UserError, match=r"^max_length is 1000000000000. One row of so many tokens needs 4,656 GiB"):
+    language("text:none", tokenizer="bytes", max_length=10**12)
+  with pytest.raises(UserError, match=r"^length is 1000000000000. One row"):
+    tokenizer("bytes")(["a"], length=10**12)

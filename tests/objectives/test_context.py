@@ -53,6 +53,11 @@ def batch_of(seed, rows=ROWS):
   }
 
 
+def by_rows(batch, devices):
+  mesh = sharding.make_mesh({"data": devices}, jax.devices()[:devices])
+  return jax.device_put(batch, sharding.batch_sharding(mesh))
+
+
 def started(model):
   objective, batch = classify(model), batch_of(0)
   return objective, objective.init(RNG, batch), objective.carry(RNG, batch)
@@ -89,10 +94,7 @@ def test_what_is_carried_goes_from_part_to_part_and_batch_to_batch(model, parts,
   for seed in range(2):
     batch = batch_of(seed)
     (want, (_, want_carry)), want_grads = differentiated_directly(objective, params, batch, parts, want_carry)
-    if devices > 1:
-      by_row = sharding.batch_sharding(sharding.make_mesh({"data": devices}))
-      batch = jax.device_put(batch, by_row)
-    (loss, (metrics, carry)), grads = grad(params, batch, RNG, Context(carry=carry))
+    (loss, (metrics, carry)), grads = grad(params, by_rows(batch, devices), RNG, Context(carry=carry))
     assert_close((loss, metrics["loss"], grads, carry), (want, want, want_grads, want_carry), 2e-5)
   assert jax.tree.leaves(carry)
 
@@ -127,10 +129,10 @@ def distilled(student, teacher):
   return Objective(init, forward, lambda outputs: (outputs["distance"].mean(), {}), penalty=penalty)
 
 
-@pytest.mark.parametrize("parts", [1, 2, 4])
-def test_frozen_models_teach_and_penalties_know_the_step(parts):
+@pytest.mark.parametrize("parts, devices", [(1, 1), (2, 8), (4, 1)])
+def test_frozen_models_teach_and_penalties_know_the_step(parts, devices):
   model = Dense()
-  x = np.random.default_rng(0).normal(size=(8, 3)).astype(np.float32)
+  x = np.random.default_rng(0).normal(size=(16, 3)).astype(np.float32)
   student, teacher = (model.init(jax.random.key(i), x)["params"] for i in range(2))
   objective = distilled(model, model)
   context = Context(step=jnp.int32(7), frozen={"teacher": teacher})
@@ -140,34 +142,42 @@ def test_frozen_models_teach_and_penalties_know_the_step(parts):
     return distance + 0.07 * sum((leaf**2).sum() for leaf in jax.tree.leaves(params))
 
   want, want_grads = jax.value_and_grad(direct)(student)
-  (loss, (metrics, carry)), grads = jax.jit(value_and_grad(objective, parts))(student, {"x": x}, None, context)
+  batch = by_rows({"x": x}, devices)
+  (loss, (metrics, carry)), grads = jax.jit(value_and_grad(objective, parts))(student, batch, None, context)
   assert_close((loss, grads), (want, want_grads))
   assert set(metrics) == {"size"} and carry == {}
 
 
-def test_two_players_in_one_loss_get_the_gradients_of_two_losses():
+@pytest.mark.parametrize("parts, devices", [(1, 1), (2, 8), (4, 1)])
+def test_two_players_in_one_loss_get_the_gradients_of_two_losses(parts, devices):
   """L_G(G, stop(D)) + L_D(stop(G), D): so no second step function is needed."""
   model = Dense()
-  x = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+  x = np.random.default_rng(0).normal(size=(16, 4)).astype(np.float32)
   params = {name: model.init(jax.random.key(i), x)["params"] for i, name in enumerate(("generator", "discriminator"))}
   stop = jax.lax.stop_gradient
 
-  def generator_loss(g, d):
+  def generator_loss(g, d, x):
     return jax.nn.softplus(-apply(model, d, apply(model, g, x))).mean(-1)
 
-  def discriminator_loss(g, d):
+  def discriminator_loss(g, d, x):
     return (jax.nn.softplus(apply(model, d, apply(model, g, x))) + jax.nn.softplus(-apply(model, d, x))).mean(-1)
 
-  def forward(params, batch, rng=None, context=None):
-    g, d = params["generator"], params["discriminator"]
-    return {"g": generator_loss(g, stop(d)), "d": discriminator_loss(stop(g), d)}
+  def objective(**losses):
+    def forward(params, batch, rng=None, context=None):
+      g, d = params["generator"], params["discriminator"]
+      return {name: loss(g, d, batch["x"]) for name, loss in losses.items()}
 
-  objective = Objective(lambda *_: params, forward, lambda outputs: (outputs["g"].mean() + outputs["d"].mean(), {}))
-  # Not compiled: XLA fuses other programs in other ways, and rounds once more or less.
-  _, grads = value_and_grad(objective)(params, {"x": x})
-  g, d = params["generator"], params["discriminator"]
-  want = {
-    "generator": jax.grad(lambda g: generator_loss(g, d).mean())(g),
-    "discriminator": jax.grad(lambda d: discriminator_loss(g, d).mean())(d),
-  }
-  jax.tree.map(np.testing.assert_array_equal, grads, want)
+    return Objective(lambda *_: params, forward, lambda outputs: (sum(x.mean() for x in outputs.values()), {}))
+
+  def gradients(**losses):
+    # Not compiled: XLA fuses other programs in other ways, and rounds once more or less.
+    with jax.disable_jit():
+      return value_and_grad(objective(**losses), parts)(params, by_rows({"x": x}, devices))[1]
+
+  both = gradients(
+    generator=lambda g, d, x: generator_loss(g, stop(d), x),
+    discriminator=lambda g, d, x: discriminator_loss(stop(g), d, x),
+  )
+  alone = {"generator": generator_loss, "discriminator": discriminator_loss}
+  want = {name: gradients(**{name: loss})[name] for name, loss in alone.items()}
+  jax.tree.map(np.testing.assert_array_equal, both, want)

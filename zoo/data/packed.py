@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from zoo.config import registry
+from zoo.data.padding import check_row
 from zoo.data.pipeline import Example, Records
 from zoo.errors import UserError
 
@@ -51,6 +52,7 @@ def packed(
       "packed needs texts whose lengths are known before. Use the pipeline documents, or of pairs text_pairs."
     )
   lengths = (max_length, max_length if target_length is None else target_length)[: len(records.sizes)]
+  check_row(**dict(zip(("max_length", "target_length"), lengths)))
   return Packed(records, lengths, seed)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from zoo.data.bad_records import BadRecord, policy
 from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
+from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_known
 from zoo.data.sources import open_source
@@ -42,6 +43,7 @@ def scored_texts(
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding, of pairs `segments` int32
   [max_length], `score` float32 []. `info`: source, tokenizer, vocab_size, max_length.
   """
+  check_row(max_length=max_length)
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
   check_known(raw, rule)
   first = first_record(raw, rule, text_field, pair_field, score_field)
