@@ -40,7 +40,7 @@ def capture(model: Any, params: Any, *inputs: Any, **options: Any) -> tuple[Any,
   out, state = model.apply(
     variables(params), *inputs, **options, capture_intermediates=is_layer, mutable=["intermediates"]
   )
-  intermediates = unstack_layers(state.get("intermediates", {}))
+  intermediates = unstack_layers(state.get("intermediates", {}), variables(params)["params"])
   named_arrays = jax.tree_util.tree_leaves_with_path(intermediates)
   # Linen keeps a tuple of what came in every call of a module: here there is one.
   return out, {re.sub(r"(/__call__)?/0$", "", path_name(path)): array for path, array in named_arrays}

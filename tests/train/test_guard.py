@@ -150,7 +150,10 @@ def test_a_spike_is_told_by_the_running_mean_of_good_losses():
 
 
 def test_parameters_that_are_not_finite_are_not_saved():
-  guard.check_finite({"a": jnp.ones(3), "b": jnp.ones((), jnp.bfloat16)}, 4)
+  good = {"a": jnp.ones(3), "b": jnp.ones((), jnp.bfloat16)}
+  guard.check_finite(good, 4, {"count": jnp.arange(3)})
+  with pytest.raises(UserError, match="What the model carries is not finite after step 4"):
+    guard.check_finite(good, 4, {"mean": jnp.asarray([jnp.nan])})
   with pytest.raises(UserError, match="The parameters are not finite after step 4"):
     guard.check_finite({"a": jnp.ones(3), "b": jnp.asarray([1, jnp.inf])}, 4)
 

@@ -9,6 +9,7 @@ from jax.core import Tracer
 from zoo.generate.steps import encodes
 from zoo.layers.products import kernel_first, outputs_first, with_products
 from zoo.layers.stack import looped, unstack_layers
+from zoo.tree import variables
 
 
 class Prepared(NamedTuple):
@@ -62,5 +63,13 @@ def _converted(params):
 
 
 _CONVERTED: dict[tuple, Any] = {}
-_unstacked = jax.jit(unstack_layers)
-_outputs_first = jax.jit(lambda params: outputs_first(unstack_layers(params)))
+
+
+def _looped(weights):
+  whole = variables(weights)
+  layers = {name: unstack_layers(tree, whole["params"]) for name, tree in whole.items()}
+  return layers if whole.keys() == weights.keys() else layers["params"]
+
+
+_unstacked = jax.jit(_looped)
+_outputs_first = jax.jit(lambda params: outputs_first(_looped(params)))

@@ -60,14 +60,21 @@ def select(bad: jax.Array, old: Any, new: Any) -> Any:
   return jax.tree.map(lambda a, b: jnp.where(bad, a, b), old, new)
 
 
-def check_finite(params: Any, step: int) -> None:
+def check_finite(params: Any, step: int, shared: Any = None) -> None:
   """UserError if the parameters are not finite, which may come of an update though losses and gradients were.
 
   To be called before they are saved: a checkpoint of them would take the place of a good one.
+
+  Args:
+    params: of the model.
+    step: the last one.
+    shared: statistics or the like that the model carries besides; None: nothing.
   """
-  if not _all_finite(params):
+  for what, tree in (("The parameters are", params), ("What the model carries is", shared)):
+    if tree is None or _all_finite(tree):
+      continue
     raise UserError(
-      f"The parameters are not finite after step {step}, though its loss and gradient were. Nothing of it was saved. "
+      f"{what} not finite after step {step}, though its loss and gradient were. Nothing of it was saved. "
       "Lower optimizer.learning_rate or set optimizer.clip_norm, in a new workdir."
     )
 

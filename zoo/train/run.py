@@ -211,7 +211,7 @@ class Run:
       if evaluates or saves:
         self._writers.flush()
       if saves:
-        guard.check_finite(state["params"], step)
+        guard.check_finite(state["params"], step, state.get("shared"))
         self._saver.save(step, state, results, wait=leaving)
       if evaluates or saves:
         self._page.update(last=last or leaving)
