@@ -8,6 +8,7 @@ import numpy as np
 from zoo.data.bad_records import BadRecord, policy
 from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
 from zoo.data.labelled_tokens import items_of
+from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_known
 from zoo.data.sources import open_source
@@ -45,6 +46,7 @@ def choices(
   Each example: `tokens` int32 [choices, max_length], `valid` bool, False on padding, `segments` int32, both alike, and
   `label` int32 []. `info`: source, tokenizer, vocab_size, max_length, num_choices.
   """
+  check_row(max_length=max_length)
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
   check_known(raw, rule)
   several = [choices_field] if isinstance(choices_field, str) else list(choices_field)

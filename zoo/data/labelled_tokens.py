@@ -8,6 +8,7 @@ import numpy as np
 from zoo.data.bad_records import BadRecord, policy
 from zoo.data.class_labels import numbering
 from zoo.data.fields import SourceRecords, check_fields, first_record
+from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_known
 from zoo.data.sources import open_source
@@ -49,6 +50,7 @@ def labelled_tokens(
   where there is none: on special tokens, padding and all but the first token of a word; `cut` int32 [], the words that
   do not fit. `info`: source, tokenizer, vocab_size, max_length, class_names (None if unknown), num_classes.
   """
+  check_row(max_length=max_length)
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
   check_known(raw, rule)
   first = first_record(raw, rule, words_field, label_field)

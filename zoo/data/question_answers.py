@@ -7,6 +7,7 @@ import numpy as np
 
 from zoo.data.bad_records import BadRecord, policy
 from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
+from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_known
 from zoo.data.sources import open_source
@@ -56,6 +57,7 @@ def question_answers(
   """
   if stride < 0:
     raise UserError(f"stride is {stride}. It must be 0 or more.")
+  check_row(max_length=max_length)
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
   check_known(raw, rule)
   first = first_record(raw, rule, question_field, context_field, answers_field)

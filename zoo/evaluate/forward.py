@@ -83,7 +83,7 @@ def model_output(model: Any, params: Any, batch: Batch, key: str, what: str) -> 
 
 
 def outputs(
-  function: Callable, params: Any, records: Any, batch_size: int, model: Any = None, *, trim: bool = False
+  function: Callable, params: Any, records: Any, batch_size: int, model: Any, *, trim: bool = False
 ) -> Iterator[tuple[Batch, Batch]]:
   """Applies `function(params, batch)` to batches that hold every record exactly once, in order.
 
@@ -159,7 +159,7 @@ def fetch(array: jax.Array) -> np.ndarray:
   return np.asarray(array)
 
 
-def gather(function: Callable, params: Any, records: Any, batch_size: int, model: Any = None) -> Batch:
+def gather(function: Callable, params: Any, records: Any, batch_size: int, model: Any) -> Batch:
   """All outputs of `function` over the records, in order: a dict of arrays with leading axis records."""
   parts = [results for results, _ in outputs(function, params, records, batch_size, model)]
   return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

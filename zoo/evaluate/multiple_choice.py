@@ -36,7 +36,7 @@ def multiple_choice(model: Any, *, data: Mapping | Any, batch_size: int = 16) ->
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
     right, nll, labels = 0, 0.0, Counter[int]()
     choices = 1
-    for results, batch in outputs(forward, params, records, batch_size, trim=True):
+    for results, batch in outputs(forward, params, records, batch_size, model, trim=True):
       choices = batch["tokens"].shape[1]
       right += int(results["right"].sum())
       nll += float(results["nll"].sum(dtype=np.float64))

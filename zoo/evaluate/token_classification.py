@@ -44,7 +44,7 @@ def token_classification(model: Any, *, data: Mapping | Any, batch_size: int = 3
     counts: dict[str, Counter[str]] = {"right": Counter(), "said": Counter(), "marked": Counter()}
     labels: Counter[int] = Counter()
     right = cut = 0
-    for results, batch in outputs(forward, params, records, batch_size, trim=True):
+    for results, batch in outputs(forward, params, records, batch_size, model, trim=True):
       cut += int(batch["cut"].sum()) if "cut" in batch else 0
       for said, label in zip(results["said"], batch["label"], strict=True):
         counted = label >= 0

@@ -81,7 +81,7 @@ def zero_shot(
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
     at = [k for k in (1, 5) if k < len(names)]
     hits, images, of_class = np.zeros(len(at), int), 0, classes(params).T
-    for embedded, _ in outputs(embed_image, params, records, batch_size):
+    for embedded, _ in outputs(embed_image, params, records, batch_size, model):
       label = embedded["label"]
       if label.max() >= len(names):
         raise UserError(
