@@ -1,6 +1,8 @@
 """Data at a web server, which fails in between, and their local copies."""
 
+import json
 import pickle
+import re
 import time
 
 import numpy as np
@@ -12,7 +14,7 @@ from tests.data import toys
 from tests.data.web_server import serving
 from zoo.data.image_text import image_text
 from zoo.data.pipeline import batches
-from zoo.data.sources import copies, files, open_source
+from zoo.data.sources import copies, files, open_source, retries
 from zoo.data.sources.webdataset import WebDataset
 from zoo.errors import UserError
 
@@ -22,7 +24,7 @@ SHARDS, EXAMPLES = 8, 6
 @pytest.fixture
 def server(tmp_path, monkeypatch):
   monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
-  monkeypatch.setattr(files, "PAUSES", (0.0, 0.0, 0.01))
+  monkeypatch.setattr(retries, "PAUSES", (0.0, 0.0, 0.01))
   data = tmp_path / "data"
   data.mkdir()
   for shard in range(SHARDS):
@@ -76,7 +78,7 @@ def test_what_is_not_there_or_stays_broken_is_told(server, capsys):
   server.failing = lambda path, number: path.endswith("rows.csv")
   with pytest.raises(UserError, match=r"rows.csv (cannot be read|cannot be copied to .*): "):
     open_source(f"csv:{server.url}/rows.csv")
-  assert capsys.readouterr().err.count("rows.csv: ") == len(files.PAUSES)  # Each further try is said.
+  assert capsys.readouterr().err.count("rows.csv: ") == len(retries.PAUSES)  # Each further try is said.
 
 
 def test_a_copy_that_was_cut_off_goes_on_where_it_was(server, monkeypatch):
@@ -138,3 +140,33 @@ def test_training_reads_shards_ahead_each_host_its_own_and_survives_cuts(server,
     read.append(set(fetched))
     fetched.clear()
   assert read[0] and read[1]
+
+
+@pytest.mark.parametrize("stats", [False, True])
+def test_where_counts_are_known_a_host_reads_no_shards_but_its_own(server, monkeypatch, tmp_path, stats):
+  names = [f"{shard:02}.tar" for shard in range(SHARDS)]
+  if stats:
+    for name in names:
+      toys.write(server.data, {name.replace(".tar", "_stats.json"): json.dumps({"successes": EXAMPLES})})
+  else:
+    toys.write(server.data, {"sizes.json": json.dumps(dict.fromkeys(names, EXAMPLES))})
+  source = f"webdataset:{server.url}/{{00..07}}.tar"
+  read = []
+  for host in range(2):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / f"cache{host}"))
+    records = image_text(source, tokenizer="bytes", max_length=8, image_size=4)
+    made = batches(records, 8, seed=5, process_index=host, process_count=2)
+    for step in range(5):  # 6 of an epoch; what is read ahead would be the next one's.
+      assert made[step]["tokens"].shape == (4, 8)
+    read.append({path for method, path, _ in server.requests if method == "GET" and re.match(r"/\d+\.tar", path)})
+    server.requests.clear()
+  assert all(len(shards) <= 5 for shards in read)  # 4, and that of the first record, which is looked at.
+  assert len(read[0] | read[1]) == SHARDS
+
+
+def test_counts_that_are_wrong_are_told(server):
+  toys.write(server.data, {"sizes.json": json.dumps({f"{shard:02}.tar": EXAMPLES + 1 for shard in range(SHARDS)})})
+  source = open_source(f"webdataset:{server.url}/{{00..07}}.tar")
+  assert len(source) == SHARDS * (EXAMPLES + 1)
+  with pytest.raises(UserError, match=r"tar holds 6 examples, and 7 by the sizes.json or stats beside it"):
+    source[0]

@@ -1,29 +1,22 @@
-"""Local and remote data files (`gs://BUCKET/shards/*.tar`, `https://...`, by fsspec): listing, full and partial reads.
-
-What fails for a moment, as networks do, is tried again.
-"""
+"""Files here, in buckets and at web servers (`gs://BUCKET/shards/*.tar`), by fsspec: lists, full and partial reads."""
 
 import contextlib
 import glob
 import io
 import os
-import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
 import fsspec
 from etils import epath
 
+from zoo.data.sources.retries import as_os_error, tried
 from zoo.data.sources.web import WebPath, is_web, remote_of
-from zoo.errors import UserError, one_line, tell
+from zoo.errors import UserError
 from zoo.storage import as_path, is_remote
 
-T = TypeVar("T")
 Place = Path | epath.Path | WebPath
-PAUSES = (0.5, 2.0, 8.0, 30.0)  # Seconds before another try.
-# What another try does not mend.
-FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, UserError, MemoryError)
 
 
 def at(path: str | os.PathLike) -> Place:
@@ -38,7 +31,7 @@ def listed(folder: Place) -> Iterable[str]:
   if not is_remote(folder):
     return [os.path.relpath(os.path.join(root, file), folder) for root, _, files in os.walk(folder) for file in files]
   system, path = _remote(folder)
-  with _as_os_error():
+  with as_os_error():
     return [os.path.relpath(file, path) for file in system.find(path)]
 
 
@@ -47,7 +40,7 @@ def matching(folder: Place, pattern: str) -> list[str]:
   if not is_remote(folder):
     return [file for file in glob.glob(pattern, root_dir=folder, recursive=True) if (folder / file).is_file()]
   system, path = _remote(folder)
-  with _as_os_error():
+  with as_os_error():
     matches = system.glob(f"{path.rstrip('/')}/{pattern}", detail=True)
   return [os.path.relpath(file, path) for file, about in matches.items() if about["type"] == "file"]
 
@@ -63,29 +56,15 @@ def read_part(path: str | os.PathLike, start: int = 0, size: int | None = None) 
 
 def _remote_part(path: str | os.PathLike, start: int, size: int | None) -> bytes:
   system, name = _remote(path)
-  with _as_os_error():
-    try:
-      content = system.cat_file(name, start=start, end=None if size is None else start + size)
-    except Exception as error:
-      if getattr(error, "status", None) == 416:  # Nothing is there.
-        return b""
-      raise
+  try:
+    content = system.cat_file(name, start=start, end=None if size is None else start + size)
+  except Exception as error:
+    if getattr(error, "status", None) == 416:  # Nothing is there.
+      return b""
+    raise
   if size is not None and len(content) > size:
     raise OSError(f"{path}: the server sends whole files and no parts (Range) of them")
   return content
-
-
-def tried(read: Callable[[], T], path: str | os.PathLike) -> T:
-  """What `read` returns, tried again after PAUSES if it fails as networks do for a moment."""
-  for pause in PAUSES:
-    try:
-      return read()
-    except FINAL:
-      raise
-    except OSError as error:
-      tell(f"{path}: {one_line(str(error), most=200)}. Trying again in {pause:g} s.")
-      time.sleep(pause)
-  return read()
 
 
 @contextlib.contextmanager
@@ -96,7 +75,7 @@ def opened(path: str | os.PathLike) -> Generator[BinaryIO]:
       yield file
     return
   system, name = _remote(path)
-  with _as_os_error(), system.open(name, "rb") as file:
+  with as_os_error(), system.open(name, "rb") as file:
     # tarfile asks for whole blocks, which not every file of fsspec gives at once.
     yield io.BufferedReader(file, 2**20)
 
@@ -149,21 +128,8 @@ def status(path: str | os.PathLike) -> tuple[int, str]:
 
 def _about(path: str | os.PathLike) -> dict[str, Any]:
   system, name = _remote(path)
-  with _as_os_error():
-    return system.info(name)
+  return system.info(name)
 
 
 def _remote(path: str | os.PathLike) -> tuple[Any, str]:
   return remote_of(path) if is_web(path) else fsspec.core.url_to_fs(os.fspath(as_path(path)))
-
-
-@contextlib.contextmanager
-def _as_os_error() -> Generator[None]:
-  """Converts exceptions of remote filesystems to OSError."""
-  try:
-    yield
-  except (OSError, UserError, MemoryError):
-    raise
-  except Exception as error:
-    kind = PermissionError if getattr(error, "status", None) in (401, 403) else OSError
-    raise kind(f"{type(error).__name__}: {error}") from error

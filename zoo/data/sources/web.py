@@ -7,6 +7,7 @@ from typing import Any
 
 import fsspec
 
+from zoo.data.sources.retries import tried
 from zoo.errors import UserError
 from zoo.extras import install
 
@@ -91,8 +92,14 @@ class WebPath(os.PathLike):
   def read_bytes(self) -> bytes:
     """The file."""
     system, name = remote_of(self)
-    return system.cat_file(name)
+    return tried(lambda: system.cat_file(name), self)
 
   def _is_there(self) -> bool:
     system, name = remote_of(self)
-    return bool(system.exists(name))
+    try:
+      tried(lambda: system.info(name), self)  # Its `exists` would begin to send the file.
+    except FileNotFoundError:
+      return False
+    except OSError as error:
+      raise UserError(f"{self} cannot be read: {error.strerror or error}.") from error
+    return True
