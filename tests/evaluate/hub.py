@@ -46,7 +46,8 @@ def bytes_folder(folder, family, *, special=("<|endoftext|>",), template=None, *
   if template is not None:
     places = [(sign, backend.token_to_id(sign)) for sign in special]
     backend.post_processor = processors.TemplateProcessing(single=template, special_tokens=places)
-  model = zoo.build(family, vocab_size=backend.get_vocab_size(), **{**SIZES, **sizes})
+  sizes = {name: size for name, size in {**SIZES, **sizes}.items() if size is not None}
+  model = zoo.build(family, vocab_size=backend.get_vocab_size(), **sizes)
   save(folder, model)
   backend.save(str(folder / "tokenizer.json"))
   return folder

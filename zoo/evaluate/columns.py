@@ -90,6 +90,7 @@ def find_columns(
   """
   columns = {role: column for role, column in columns.items() if column.reads is None or column.reads in reads}
   has = [name for name in record if not name.startswith("__")]
+  has += [f"{name}.{entry}" for name in has if isinstance(record[name], Mapping) for entry in record[name]]
   listed = ", ".join(has)
   for role, field in said.items():
     if role not in columns:

@@ -29,6 +29,7 @@ SUPPLIED = (
   "file",
   "generate",
   "embedder",
+  "stated",
   "processor",
   "source",
   "split",
@@ -164,6 +165,8 @@ def prepare(
   }
   if "classes" in section:
     about["classes"] = dict(enumerate(section["classes"]))
+  if stated := {**offers.get("stated", {}), **{name: section[name] for name in ("prefix",) if name in section}}:
+    about["stated"] = stated
   return Evaluation(evaluate, subject.params, about, task)
 
 

@@ -1,21 +1,22 @@
-"""Generated outputs for source-target pairs, scored against the references, with model-free baselines."""
+"""Generated texts, scored against references, with model-free baselines, or by a function of one's own."""
 
 import functools
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from zoo.data.pipeline import eval_batches
 from zoo.errors import UserError, kind_of
 from zoo.evaluate.artifacts import write_text
+from zoo.evaluate.checking import check_function
 from zoo.evaluate.forward import fetch, records_of
-from zoo.evaluate.samples import until
-from zoo.evaluate.text_scores import package, scores
+from zoo.evaluate.text_scores import MEASURES, TextScores
 from zoo.generate import checks
 from zoo.generate import generate as zoo_generate
+from zoo.generate.steps import encodes
+
+CHUNK = 256  # Records that a baseline reads at a time.
 
 
 def generation(
@@ -25,73 +26,115 @@ def generation(
   train_data: Mapping | Any | None = None,
   batch_size: int = 16,
   max_new_tokens: int | None = None,
-  num_beams: int = 1,
-  length_penalty: float = 1.0,
+  num_beams: int | None = None,
+  length_penalty: float | None = None,
+  measures: Sequence[str] = MEASURES,
+  check: str | None = None,
   examples: int = 20,
   file: str = "generation",
   generate: Callable = zoo_generate,
+  stated: Mapping[str, Any] | None = None,
 ) -> Callable:
   """-> evaluate(params, folder=None, step=None) -> {"bleu", "chrf", "rouge1", "rouge2", "rougeL", "tokens", ...}.
 
   See `zoo.evaluate.text_scores`; `tokens` is the mean length of what was written. The rows `copy` and, with
   `train_data`, `most_frequent` are scored by the same code on the same references: the source text itself, and the
-  target text that occurs most often in training, the first of them if there are several. Writes `file`.txt: sources,
-  references and what the model wrote.
+  target text that occurs most often in training, the first of them if there are several. Without references there are
+  no scores. Writes `file`.txt: sources, references and what the model wrote.
 
   Args:
-    model: one that reads a text and writes another.
-    data: section of the pipeline `text_pairs`, or its records: `tokens`, `valid`, and `texts(index)`.
+    model: one that decodes: that reads a text and writes another, or goes on from it.
+    data: section of the pipeline `text_pairs` or `prompts`, or its records: `tokens`, `valid`, and `texts(index)`.
     train_data: likewise, what the model was trained on.
     batch_size: texts at a time.
-    max_new_tokens: the longest answer; by default the target_length of the data.
-    num_beams, length_penalty: of beam search; 1 takes the likeliest token.
+    max_new_tokens: the longest answer; by default what is stated, or the target_length of the data.
+    num_beams, length_penalty: of beam search; 1 takes the likeliest token. By default as stated, or 1.
+    measures: which scores: some of bleu, chrf and rouge.
+    check: FILE.py:FUNCTION, called with (text, record) for each text that was written: its mean is "check".
     examples: how many to write into the file.
     file: its name, without ending.
-    generate: (model, params, tokens, valid=, max_new_tokens=, eos=, num_beams=, length_penalty=) -> int32 [batch, 1 +
-      new tokens], the start token first.
+    generate: (model, params, tokens, valid=, max_new_tokens=, eos=, num_beams=, length_penalty=) -> int32 [batch,
+      anything + max_new_tokens], of which the last are what was written.
+    stated: keywords of `generate` that the model's folder asks for; `zoo.evaluate_model` sets them.
   """
   records = records_of(data, model, "generation")
   if not hasattr(records, "texts"):
     raise UserError("generation needs data of pairs of texts. Use the pipeline text_pairs.")
-  if not hasattr(model, "start_token"):
+  if not getattr(model, "decodes", False):
+    raise UserError(f"generation needs a model that writes; {kind_of(model)} does not. Try t5.")
+  if not encodes(model) and not hasattr(records, "has_references"):
     raise UserError(f"generation needs a model with an encoder and a decoder; {kind_of(model)} is none. Try t5.")
-  package("sacrebleu"), package("rouge_score.rouge_scorer")  # Fails before training, not after it.
+  has_references = getattr(records, "has_references", True)
+  if has_references:
+    TextScores(measures)  # Fails before training, not after it.
+  judge = None if check is None else check_function(check)
   train_records = None if train_data is None else records_of(train_data, model, "generation")
-  encoder, eos = records.info["tokenizer"], records.eos
-  options = {"max_new_tokens": max_new_tokens or records.info["target_length"], "eos": eos}
-  options |= {"num_beams": num_beams, "length_penalty": length_penalty}
+  encoder, stated = records.info["tokenizer"], dict(stated or {})
+  options = {"max_new_tokens": records.info["target_length"], "eos": records.eos, "num_beams": 1, "length_penalty": 1.0}
+  options |= stated
+  said = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "length_penalty": length_penalty}
+  options |= {name: value for name, value in said.items() if value is not None}
   for name, least in (("max_new_tokens", 1), ("num_beams", 1), ("length_penalty", None)):
     checks.number(name, options[name], whole=least is not None, least=least)
-
-  @functools.cache
-  def pairs() -> tuple[list[str], list[str]]:
-    sources, references = zip(*(records.texts(index) for index in range(len(records))))
-    return list(sources), list(references)
+  eos: Any = options["eos"]
+  ends, most = list(eos) if isinstance(eos, list | tuple) else [eos], int(options["max_new_tokens"])
 
   @functools.cache
   def baselines() -> dict[str, float]:
-    sources, references = pairs()
-    rows = {"copy": sources}
+    rows = {"copy": lambda source: source}
     if train_records is not None:
       targets = Counter(train_records.texts(index)[1] for index in range(len(train_records)))
-      rows["most_frequent"] = [targets.most_common(1)[0][0]] * len(references)
-    return {f"{row}/{name}": x for row, texts in rows.items() for name, x in scores(texts, references).items()}
+      frequent = targets.most_common(1)[0][0]
+      rows["most_frequent"] = lambda source: frequent
+    counted = {row: TextScores(measures) for row in rows}
+    for start in range(0, len(records), CHUNK):
+      sources, references = zip(*(records.texts(index) for index in range(start, min(start + CHUNK, len(records)))))
+      for row, write in rows.items():
+        counted[row].add([write(source) for source in sources], references)
+    return {f"{row}/{name}": x for row, found in counted.items() for name, x in found.metrics().items()}
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
-    written: list[list[int]] = []
+    counted = TextScores(measures) if has_references else None
+    listed: list[str] = []
+    tokens = checked = done = 0
     for batch in eval_batches(records, batch_size):
       answers = fetch(generate(model, params, batch["tokens"], valid=batch["valid"], **options))
-      written += [until(row, eos) for row, weight in zip(answers[:, 1:].tolist(), batch["weight"]) if weight]
-    # Sentinels may lie after the tokenizer's vocabulary, and an embedding may be padded; neither is text.
-    texts = [encoder.decode([token for token in row if token < encoder.vocab_size]).strip() for row in written]
-    sources, references = pairs()
-    listed = [
-      f"source     {source}\nreference  {reference}\nmodel      {text}"
-      for source, reference, text in list(zip(sources, references, texts, strict=True))[:examples]
-    ]
-    head = f"{num_beams} beam(s), length penalty {length_penalty}"
-    write_text(folder, f"{file}.txt", "\n\n".join([head if step is None else f"Step {step}, {head}", *listed]))
-    tokens = float(np.mean([len(tokens) for tokens in written]))
-    return scores(texts, references) | {"tokens": tokens} | baselines()
+      rows = [before(row[-most:], ends) for row in answers.tolist()]
+      rows = [row for row, weight in zip(rows, batch["weight"]) if weight]
+      texts = [written(row, encoder, getattr(records, "framed", False)) for row in rows]
+      sources, references = zip(*(records.texts(done + number) for number in range(len(rows))))
+      if counted is not None:
+        counted.add(texts, references)
+      if judge is not None:
+        checked += sum(judge(text, records.source[done + number]) for number, text in enumerate(texts))
+      for source, reference, text in zip(sources, references, texts) if len(listed) < examples else ():
+        lines = [f"source     {source}", *([f"reference  {reference}"] if has_references else []), f"model      {text}"]
+        listed.append("\n".join(lines))
+      tokens += sum(map(len, rows))
+      done += len(rows)
+    head = f"{options['num_beams']} beam(s), length penalty {options['length_penalty']}"
+    head = head if step is None else f"Step {step}, {head}"
+    write_text(folder, f"{file}.txt", "\n\n".join([head, *listed[:examples]]))
+    metrics = {} if counted is None else counted.metrics()
+    metrics |= {} if judge is None else {"check": float(checked / done)}
+    return metrics | {"tokens": float(tokens / done)} | (baselines() if has_references else {})
 
   return evaluate
+
+
+def before(tokens: Sequence[int], ends: Sequence[int | None]) -> list[int]:
+  """The tokens before the first of `ends`."""
+  return list(tokens[: next((place for place, token in enumerate(tokens) if token in ends), len(tokens))])
+
+
+def written(tokens: Sequence[int], encoder: Any, framed: bool) -> str:
+  """Tokens as text.
+
+  Sentinels may lie after the tokenizer's vocabulary, and an embedding may be padded; neither is text.
+
+  Args:
+    tokens: of an answer.
+    encoder: the tokenizer.
+    framed: whether special tokens stand around the texts of its model, and are no text either.
+  """
+  return encoder.decode([token for token in tokens if token < encoder.vocab_size], special=not framed).strip()

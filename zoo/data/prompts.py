@@ -1,0 +1,112 @@
+"""Texts as a published model reads them, to answer or to go on from, with references: batches of `tokens`, `valid`."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from zoo.data.bad_records import BadRecord, policy
+from zoo.data.fields import SourceRecords, check_fields, first_record, texts_of
+from zoo.data.pipeline import Example
+from zoo.data.screening import check_known
+from zoo.data.sources import open_source
+from zoo.data.tokenizers import tokenizer as open_tokenizer
+from zoo.errors import UserError
+
+
+def prompts(
+  source: str,
+  split: str = "train",
+  *,
+  data_dir: str | None = None,
+  tokenizer: str = "bert",
+  max_length: int = 512,
+  target_length: int = 128,
+  source_field: str = "source",
+  target_field: str | None = None,
+  prefix: str = "",
+  after_end: bool = False,
+  bad_records: str | Mapping = "stop",
+) -> "Prompts":
+  """Texts with the special tokens of the model around them; what is too long is cut as its tokenizer does.
+
+  Args:
+    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    tokenizer: name, or path of a tokenizer.json or of a published model's folder.
+    max_length: most tokens of a text.
+    target_length: most tokens of an answer, where nothing else says.
+    source_field, target_field: fields of a text and of its reference, None: there is none; "translation.de" is the
+      entry `de` of the field `translation`.
+    prefix: stands before every text: "summarize: " tells a model of several tasks which one is meant.
+    after_end: whether a text stands behind the token that ends one, as in the stream of the pipeline `language`, in
+      place of the model's special tokens.
+    bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
+
+  Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding. `texts(index)`: the text and
+  its reference, "" if there is none, as they were written. `info`: source, tokenizer, vocab_size, max_length,
+  target_length.
+  """
+  raw, rule = open_source(source, split, data_dir), policy(bad_records)
+  check_known(raw, rule)
+  tops = [None if field is None else field.partition(".")[0] for field in (source_field, target_field)]
+  check_fields(raw, *tops, record=first_record(raw, rule, *tops))
+  encoder = open_tokenizer(tokenizer)
+  if max_length < 2 or target_length < 1:
+    raise UserError(f"max_length is {max_length}, target_length {target_length}. They must be at least 2 and 1.")
+  records = Prompts(raw, rule, cache=False)
+  records.tokenizer, records.prefix, records.fields = encoder, prefix, (source_field, target_field)
+  records.eos = encoder.eos if encoder.eos is not None else encoder.sep
+  records.begin = (records.eos,) if after_end else None
+  records.has_references = target_field is not None
+  records.info = {
+    "source": raw.name,
+    "tokenizer": encoder,
+    "vocab_size": encoder.vocab_size,
+    "max_length": max_length,
+    "target_length": target_length,
+  }
+  return records
+
+
+class Prompts(SourceRecords):
+  """See `prompts`."""
+
+  framed = True
+  tokenizer: Any
+  prefix: str
+  fields: tuple[str, str | None]
+  eos: int | None
+  begin: tuple[int | None, ...] | None
+  has_references: bool
+
+  def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
+    text, length = self.prefix + self.texts(index)[0], self.info["max_length"]
+    if self.begin is None:
+      batch = self.tokenizer([text], length=length)
+      return {name: batch[name][0] for name in ("tokens", "valid")}
+    ids = [*self.begin, *self.tokenizer.encode(text)][:length]
+    tokens = np.full(length, self.tokenizer.pad or 0, np.int32)
+    tokens[: len(ids)] = ids
+    return {"tokens": tokens, "valid": np.arange(length) < len(ids)}
+
+  def texts(self, index: int) -> tuple[str, str]:
+    """A text and its reference, without prefix."""
+    return self.prepared[index]
+
+  def _prepare(self, raw: dict[str, Any], index: int) -> tuple[str, str]:
+    what = self.source.where(index)
+    source, target = ("" if field is None else text_at(raw, field, what) for field in self.fields)
+    return source, target
+
+
+def text_at(raw: Mapping[str, Any], field: str, what: str) -> str:
+  """The text of a field, or of an entry of it: "translation.de". BadRecord if it is not there or empty."""
+  value: Any = raw
+  for name in field.split("."):
+    if not isinstance(value, Mapping) or name not in value:
+      raise BadRecord(f"{what} has no '{field}'.")
+    value = value[name]
+  texts = texts_of(value, f"{what}: {field}")
+  if not texts:
+    raise BadRecord(f"{what}: {field} is empty.")
+  return "\n\n".join(texts)
