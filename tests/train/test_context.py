@@ -16,6 +16,7 @@ import zoo
 from tests.faults import PLANTED
 from tests.train import carried
 from tests.train.carried import Run, config_of, everything, text
+from zoo.build import by_layer
 from zoo.checkpoints.manager import Checkpoints, steps
 from zoo.checkpoints.restore import saved_fingerprints
 from zoo.config import loading
@@ -92,6 +93,14 @@ def test_statistics_are_saved_loaded_and_begun_from_with_the_parameters(folder):
   for name in ("shared", "ema_shared"):
     jax.tree.map(np.testing.assert_array_equal, begun[name], state["ema_shared"])
   jax.tree.map(np.testing.assert_array_equal, begun["params"], state["ema"])
+  looped = zoo.build("carrying", **carried.SIZES, scan=False)
+  fresh = looped.init(jax.random.key(0), *looped.example())
+  fresh = {"params": fresh["params"], "shared": {"batch_stats": fresh["batch_stats"]}}
+  begun = load_into(folder / "saved", fresh, looped)
+  jax.tree.map(
+    np.testing.assert_array_equal, by_layer({"params": begun["params"], **begun["shared"]}), by_layer(loaded)
+  )
+  assert set(begun["shared"]["batch_stats"]["stack"]) == {"layer_0", "layer_1"}
 
 
 def test_a_checkpoint_of_an_unfinished_run_has_its_statistics(folder):
