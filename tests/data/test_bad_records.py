@@ -5,7 +5,7 @@ import pytest
 
 from tests.data import toys
 from zoo.data import ledger
-from zoo.data.bad_records import BadRecord, Policy, checked, good, policy
+from zoo.data.bad_records import BadRecord, Policy, checked, good, listing, policy
 from zoo.data.image_text import image_text
 from zoo.data.labelled_images import labelled_images
 from zoo.data.labelled_texts import labelled_texts
@@ -154,6 +154,19 @@ def test_all_records_are_checked_beforehand():
   assert checked(Numbers(7, bad=[1, 5], most=0.3)) == (True, report)
   lines = checked(Numbers(203, bad=range(103), most=0.5))[1].splitlines()
   assert len(lines) == 102 and lines[-2:] == ["... and 3 more", "numbers: 103 of 203 records are bad."]
+
+
+@pytest.mark.parametrize("section, fine", [("stop", False), ({"most": 0.2}, False), ({"most": 0.4}, True)])
+def test_what_would_stop_a_run_is_passed_over_while_it_is_listed_and_judged_then(section, fine):
+  with listing():
+    rule = policy(section)
+  assert rule.skips and rule.allowed(7) == 7 and not policy("stop").skips
+  few, many, left = Numbers(7), Numbers(7, bad=[1, 5], most=1.0), Numbers(5)
+  few.policy = many.policy = left.policy = rule
+  left.bad = ("number 1 is bad.", "number 5 is bad.")  # As an evaluator has left them out.
+  for records in (many, left, mixture({"few": few, "many": many}, {"few": 0.5, "many": 0.5})):
+    verdict, report = checked(records)
+    assert verdict == fine and "number 1 is bad" in report and ": 2 of " in report
 
 
 def test_images_texts_and_labels_that_are_bad_are_passed_over(tmp_path):
