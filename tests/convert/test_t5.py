@@ -1,5 +1,6 @@
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -79,6 +80,20 @@ def test_a_switch_that_is_null_is_off(tmp_path):
 def test_an_encoder_may_say_that_it_has_no_decoder_layers(tmp_path):
   reference(case("EncoderModel", "", {**SMALL, "num_decoder_layers": 0})).save_pretrained(tmp_path)
   assert set(zoo.load(tmp_path)[1]) == {"embed", "encoder"}
+
+
+def test_a_decoder_without_layers_is_its_norm_and_generates_as_the_reference_does(tmp_path):
+  torch_model = reference(case("ForConditionalGeneration", "", {**SMALL, "num_decoder_layers": 0}))
+  torch_model.save_pretrained(tmp_path)
+  model, params = zoo.load(tmp_path)
+  assert set(params["decoder"]) == {"norm"}
+  ids = np.array([[3, 4, 5, 1], [7, 6, 3, 1]])
+  inputs = dict(input_ids=torch.tensor(ids), attention_mask=torch.ones(ids.shape))
+  want = torch_model.generate(**inputs, max_new_tokens=3)
+  np.testing.assert_array_equal(zoo.generate(model, params, ids, max_new_tokens=3), want.numpy())
+  zoo.save_hf(tmp_path / "written", model, params)
+  assert json.loads((tmp_path / "written" / "config.json").read_text())["num_decoder_layers"] == 0
+  assert zoo.load(tmp_path / "written")[0].spec == model.spec
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ class Core:
     def empty(path, leaf):
       return jnp.full(leaf.shape, -1 if path[-1].key.endswith("positions") else 0, leaf.dtype)
 
-    layers = jax.tree_util.tree_map_with_path(empty, _own(state["cache"]))
+    layers = jax.tree_util.tree_map_with_path(empty, _own(state.get("cache", {})))
     return {"layers": layers, "index": jnp.int32(0)}
 
   def _pure(self, params, cache, rngs, inputs, *, run, towers, train, attentions, hidden):
@@ -135,7 +135,7 @@ class Core:
     for tower in towers if watched else ():
       _put_states(out, state["intermediates"], tower, attentions, hidden)
     if cache:
-      cache = {"layers": _own(state["cache"]), "index": cache["index"] + length}
+      cache = {"layers": _own(state.get("cache", {})), "index": cache["index"] + length}
       out["past_key_values"] = cache
     return _output(out), cache
 
@@ -177,14 +177,16 @@ def _put_states(out, intermediates, tower, attentions, hidden):
     if part not in seen:  # Only a decoder ran, or only an encoder.
       return
     seen = seen[part]
-  layers = [seen["stack"][f"layer_{i}"] for i in range(len(seen["stack"]))]
+  stack = seen.get("stack", {})
+  layers = [stack[f"layer_{i}"] for i in range(len(stack))]
   if hidden:
     states = [layer["__call__"][0] for layer in layers]
     states = [*states[:-1], seen[tower.last]["__call__"][0]] if tower.last else states
-    place[f"{tower.prefix}hidden_states"] = (seen["Dropout_0"]["__call__"][0], *states)
+    first = [seen["Dropout_0"]["__call__"][0]] if layers else []  # Without layers the norm's output alone.
+    place[f"{tower.prefix}hidden_states"] = (*first, *states)
   if attentions:
     place[f"{tower.prefix}attentions"] = tuple(layer["self_attention"]["weights"][0] for layer in layers)
-    if tower.cross and "cross_attention" in layers[0]:
+    if tower.cross and layers and "cross_attention" in layers[0]:
       place["cross_attentions"] = tuple(layer["cross_attention"]["weights"][0] for layer in layers)
 
 

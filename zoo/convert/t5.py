@@ -67,8 +67,6 @@ def sizes(options: Options, head, tensors):
   sizes["activation"] = activation if again is None else ACTIVATIONS[again]
   sizes["gated"] = options.take("is_gated_act", gated)
   sizes["decoder_depth"] = options.take("num_decoder_layers", sizes["depth"])
-  if head in ENCODERS and sizes["decoder_depth"] == 0:  # Said of an encoder alone, which has none anyway.
-    sizes["decoder_depth"] = sizes["depth"]
   # Their configs say "tied" of models that are not; no mT5 is scaled.
   sizes["tied"] = _tied(tensors)
   scaled = options.take("scale_decoder_outputs", options.take("tie_word_embeddings", True))
@@ -94,7 +92,7 @@ def config(sizes):
   scaled = sizes["tied"] if sizes["scaled"] is None else sizes["scaled"]
   return {
     "model_type": "t5",
-    "num_decoder_layers": sizes["decoder_depth"] or sizes["depth"],
+    "num_decoder_layers": _decoder_depth(sizes),
     "is_encoder_decoder": sizes["head"] not in ENCODERS,
     "tie_word_embeddings": scaled,  # Older readers take it for scale_decoder_outputs.
     "scale_decoder_outputs": scaled,
@@ -106,7 +104,7 @@ def config(sizes):
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
   rules, p = body_rules(sizes), prefix(sizes)
-  for tower in towers(sizes):
+  for tower in (tower for tower, depth in towers(sizes).items() if depth):
     rules += embedding(f"{tower}/bias", f"{p}{tower}.block.0.layer.0.SelfAttention.relative_attention_bias")
   return rules
 
@@ -118,8 +116,12 @@ def prefix(sizes):
 
 def towers(sizes):
   """tower -> its depth."""
-  depths = {"encoder": sizes["depth"], "decoder": sizes["decoder_depth"] or sizes["depth"]}
+  depths = {"encoder": sizes["depth"], "decoder": _decoder_depth(sizes)}
   return {"encoder": depths["encoder"]} if sizes["head"] in ENCODERS else depths
+
+
+def _decoder_depth(sizes):
+  return sizes["depth"] if sizes["decoder_depth"] is None else sizes["decoder_depth"]
 
 
 def body_rules(sizes):

@@ -71,7 +71,7 @@ def _read_prompt(model, variables, tokens, valid, name="valid", *, of=(), keywor
   last = tokens.shape[1] - 1 - jnp.argmax(valid[:, ::-1], axis=1)
   keywords = {"positions": positions, "predict": last[:, None], **(keywords or {}), name: valid}
   logits, state = model.apply(variables, tokens, *of, **keywords, **options, mutable=["cache"])
-  return logits[:, 0], positions.max(axis=1) + 1, state["cache"]
+  return logits[:, 0], positions.max(axis=1) + 1, state.get("cache", {})
 
 
 def decode_step(model, params, state, tokens, positions):
@@ -96,7 +96,7 @@ def decode_steps(model, params, state, tokens, positions):
     return logits, updated["cache"]
   keywords = {"positions": positions, "valid": state.get("valid"), "method": "decode", "mutable": ["cache"]}
   logits, updated = model.apply({**variables(params), "cache": state["cache"]}, tokens, state["encoded"], **keywords)
-  return logits, {**state, "cache": updated["cache"]}
+  return logits, {**state, "cache": updated.get("cache", {})}
 
 
 def grow(cache, room):

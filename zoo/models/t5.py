@@ -70,10 +70,25 @@ class T5Tower(nn.Module):
   max_length: ClassVar[None] = None  # Distances have no end.
 
 
+class NoLayers(nn.Module):
+  """The norm of a tower that has no layers."""
+
+  norm: nn.Module
+  dropout: float = 0.0
+
+  @nn.compact
+  def __call__(self, x, context=None, *, info=SequenceInfo(), context_info=SequenceInfo(), train=False):
+    """[batch, length, dim] -> [batch, length, dim]; arguments as of `zoo.layers.towers.Tower`, x alone changes it."""
+    drop = nn.Dropout(self.dropout, deterministic=not train)
+    return drop(self.norm(drop(x)))
+
+  max_length: ClassVar[None] = None
+
+
 class T5Sizes(TypedDict, total=False):
   """Options that T5 and its kin share.
 
-  head_dim, mlp_dim, decoder_depth: dim / num_heads, 4 * dim, depth if None.
+  head_dim, mlp_dim, decoder_depth: dim / num_heads, 4 * dim, depth if None; of 0 layers a decoder has its norm only.
   head: "lm" (the next token), "encoder" (no decoder), "classify" (num_classes), "classify_tokens" (num_classes each,
     by the encoder alone), "question_answering" (where an answer starts and ends), None (hidden states).
   scaled: whether hidden states are divided by sqrt(dim) before the output layer; as `tied` if None.
@@ -143,7 +158,8 @@ def compose(
   head_dim = sizes.head_dim(dim, num_heads) if common.head_dim is None else common.head_dim
   mlp_dim = 4 * dim if common.mlp_dim is None else common.mlp_dim
   sizes.positive(vocab_size=vocab_size, dim=dim, depth=depth, num_heads=num_heads, head_dim=head_dim, mlp_dim=mlp_dim)
-  sizes.positive(decoder_depth=common.decoder_depth)
+  if common.decoder_depth != 0:
+    sizes.positive(decoder_depth=common.decoder_depth)
   sizes.head_fits(head, HEADS, common.num_classes)
   buckets = common.num_buckets, common.max_distance
   if buckets[0] < 4 or buckets[1] <= buckets[0] // 2:
@@ -176,6 +192,8 @@ def compose(
   )
 
   def of_depth(depth, *, mask=None, cross=None):
+    if depth == 0:
+      return NoLayers(norm.copy(), dropout)
     relative = RelativeBias(num_heads, *buckets, bidirectional=mask is None, embedding_init=width)
     block = PreNormBlock(attend(relative, mask=mask, **attention), mlp, norm, cross, dropout=dropout)
     layers = stack(block, depth, **common.stacking)
