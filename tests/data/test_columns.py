@@ -97,3 +97,20 @@ def test_the_length_is_the_models_and_said(tmp_path, capsys):
   capsys.readouterr()
   records_for(model, {"name": "language", "source": where, "tokenizer": "bytes", "max_length": 11})
   assert capsys.readouterr().err == ""
+
+
+def test_classes_that_nobody_names_are_those_of_train_and_said(tmp_path, capsys):
+  for name, labels in (("train", ("pos", "neg", "neu", "pos")), ("test", ("pos", "neg"))):
+    toys.write_csv(tmp_path / f"{name}.csv", [{"text": f"{label}", "label": label} for label in labels])
+  where = f"csv:{tmp_path}/{{split}}.csv"
+  for split in ("train", "test", "train[:50%]"):
+    records = labelled_texts(where, split, tokenizer="bytes")
+    assert records.info["class_names"] == ["neg", "neu", "pos"] and records.info["num_classes"] == 3
+    for index in range(len(records)):
+      assert ["neg", "neu", "pos"][int(records[index]["label"])] == records.source[index]["text"]
+  assert "class_names is not set: they are the 3 of 'label' in train: neg, neu, pos." in capsys.readouterr().err
+  toys.write_csv(tmp_path / "test.csv", [{"text": "a", "label": "odd"}])
+  with pytest.raises(UserError, match="label 'odd' is no class. Known: neg, neu, pos"):
+    labelled_texts(where, "test", tokenizer="bytes")[0]
+  toys.write_csv(tmp_path / "numbers.csv", [{"text": "a", "label": "3"}, {"text": "b", "label": "1"}])
+  assert labelled_texts(f"csv:{tmp_path}/numbers.csv", tokenizer="bytes").info["class_names"] is None

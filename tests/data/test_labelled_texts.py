@@ -48,7 +48,6 @@ def test_they_make_batches(source):
 
 MISTAKES = {
   "class": ({"class_names": ["good"]}, "label 'bad' is no class. Known: good"),
-  "names": ({}, "label '(good|bad)' is no class. Known: none. Set class_names"),
   "field": ({"text_field": "txt"}, "has no field 'txt'. Did you mean 'text'"),
   "length": (
     {"max_length": 600, "class_names": NAMES},

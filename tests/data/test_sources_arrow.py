@@ -89,6 +89,11 @@ def test_rows_of_parquet_are_those_that_were_written(data):
   assert open_source(f"parquet:{data}/*.parquet?columns=text,id")[3] == {"text": "é 3", "id": 3}
 
 
+def test_translations_are_fields_by_their_languages(tmp_path):
+  pq.write_table(pa.Table.from_pylist([{"translation": {"de": "Ja", "en": "Yes"}}]), tmp_path / "a.parquet")
+  assert open_source(f"parquet:{tmp_path}")[0] == {"de": "Ja", "en": "Yes", "translation": {"de": "Ja", "en": "Yes"}}
+
+
 def test_parts_are_fair_and_lie_in_the_order_of_the_files(data):
   parts = [
     [row["id"] for row in everything(open_source(f"parquet:{data}", split))] for split in ("train[:50%]", "train[50%:]")

@@ -1,11 +1,18 @@
 """Which field of a source is what, where a config does not say: by what such fields are usually called, and said so."""
 
+import contextlib
 import functools
+import hashlib
+import json
+import tempfile
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from zoo.data.bad_records import BadRecord
-from zoo.data.sources import Source
-from zoo.errors import tell
+from zoo.data.cache import cache_folder, made_once
+from zoo.data.sources import Source, open_source
+from zoo.errors import UserError, tell
 
 # What a field is usually called; the first is its plain name, of which nothing is said.
 TEXT = ("text", "content", "document", "article", "sentence", "review", "body", "comment", "tweet", "story", "abstract")
@@ -40,6 +47,7 @@ COMPARED = (
   ("question", "sentence"),
 )
 
+_CLASSES = 10_000  # Classes that are looked for.
 _TRIES = 1000  # Records, of which one can be read.
 
 
@@ -98,6 +106,64 @@ def columns(
         said = " and ".join(f"{name} is '{field}'" for name, field, value in zip(names, pair, values) if value is None)
         say(f"{source.name}: {' and '.join(names)} are not both set: {said}, of {', '.join(fields)}.")
       return pair
+  return None
+
+
+def class_names(
+  source: Source, where: str, split: str, data_dir: str | None, field: str, label: Any
+) -> list[str] | None:
+  """The names of classes where nobody gives them and labels are words: those of the split `train`, sorted.
+
+  So a class has the same number in all splits. Of a source without a `train` they are those of the split itself.
+
+  Args:
+    source: as opened.
+    where, split, data_dir: what it was opened by.
+    field: of the label.
+    label: of one record.
+  """
+  label = _word(label)
+  if field in source.class_names or label is None:
+    return None
+  try:
+    whole, name = open_source(where, "train", data_dir), "train"
+  except UserError:
+    whole, name = source, split
+
+  def write(folder: Path) -> None:
+    names: set[str] = set()
+    for index in range(len(whole)):
+      with contextlib.suppress(BadRecord):
+        word = _word(whole[index].get(field))
+        names |= {word} if word else set()
+        if len(names) > _CLASSES:
+          break
+    (folder / "names.json").write_text(json.dumps(sorted(names)))
+
+  if whole.fingerprint is None:
+    with tempfile.TemporaryDirectory() as folder:
+      write(Path(folder))
+      names = json.loads((Path(folder) / "names.json").read_text())
+  else:
+    key = hashlib.blake2b(f"classes 1 {whole.fingerprint} {field}".encode("utf-8", "surrogateescape"), digest_size=16)
+    folder = made_once(cache_folder() / "classes" / key.hexdigest(), write)
+    names = json.loads((folder / "names.json").read_text())
+  if len(names) > _CLASSES:
+    raise UserError(f"{source.name}: '{field}' has more than {_CLASSES} values, as texts have. Set label_field.")
+  some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+  say(f"{source.name}: class_names is not set: they are the {len(names)} of '{field}' in {name}: {some}.")
+  return names
+
+
+def _word(label: Any) -> str | None:
+  """A label that is a name of a class; None if it is a number, or none."""
+  label = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
+  if not isinstance(label, str) or not label.strip():
+    return None
+  try:
+    float(label)
+  except ValueError:
+    return label
   return None
 
 

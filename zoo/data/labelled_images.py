@@ -8,6 +8,7 @@ import numpy as np
 from zoo.data.bad_records import Policy, policy
 from zoo.data.class_labels import numbering
 from zoo.data.columns import IMAGE, LABEL, column
+from zoo.data.columns import class_names as class_names_of
 from zoo.data.fields import SourceRecords, check_fields, first_record
 from zoo.data.images import pixels
 from zoo.data.pipeline import Example
@@ -42,7 +43,7 @@ def labelled_images(
     background: what shows through transparent parts: `white` or `black`.
     image_field, label_field: fields of the source; None: `image` and `label`, or what is usually called so
       (`zoo.data.columns`). A label is an int, or a name where class names are known.
-    class_names: names of the classes, in the order of their numbers; by default the source's, if it knows them.
+    class_names: names of the classes, in the order of their numbers; by default the source's, or those in `train`.
     classes, labels: names of a trained model's classes, and label of the data -> name or number of the class; as of
       `labelled_texts`.
     cache: keep decoded images in memory.
@@ -65,6 +66,8 @@ def labelled_images(
   decodes = lambda record, index: image_size or image_field not in record or size_of(record, index)
   first = first_record(raw, rule, image_field, label_field, check=decodes)
   check_fields(raw, image_field, label_field, record=first)
+  if not class_names and classes is None:
+    class_names = class_names_of(raw, source, split, data_dir, label_field, first[label_field])
   number, names = numbering(raw, label_field, class_names, classes, labels)
   image_size = image_size or pixels.natural_size(first[image_field], raw.name)
   fields = (image_field, label_field)

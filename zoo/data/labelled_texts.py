@@ -8,6 +8,7 @@ import numpy as np
 from zoo.data.bad_records import Policy, policy
 from zoo.data.class_labels import numbering
 from zoo.data.columns import COMPARED, LABEL, TEXT, column, columns
+from zoo.data.columns import class_names as class_names_of
 from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
@@ -43,7 +44,7 @@ def labelled_texts(
       that are usually compared, sentence1 and sentence2, the first (`zoo.data.columns`).
     pair_field: field of a second text: of a question its answer, of a premise the hypothesis.
     label_field: field of the class: an int, or a name where class names are known.
-    class_names: names of the classes, in the order of their numbers; by default the source's, if it knows them.
+    class_names: names of the classes, in the order of their numbers; by default the source's, or those in `train`.
     classes: names of a trained model's classes, in the order of its logits: labels become its numbers, by name where
       the data have names; see `zoo.data.class_labels`. In place of class_names.
     labels: with `classes`: label of the data -> name or number of the class, for names that do not match.
@@ -66,6 +67,8 @@ def labelled_texts(
   encoder = open_tokenizer(tokenizer)
   if encoder.max_length is not None and not 1 <= max_length <= encoder.max_length:
     raise UserError(f"max_length is {max_length}. The tokenizer '{tokenizer}' makes rows of 1 to {encoder.max_length}.")
+  if not class_names and classes is None:
+    class_names = class_names_of(raw, source, split, data_dir, label_field, first[label_field])
   number, names = numbering(raw, label_field, class_names, classes, labels)
   fields = (text_field, pair_field, label_field)
   return LabelledTexts(raw, rule, encoder, max_length, fields, number, names, cache)

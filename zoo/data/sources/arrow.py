@@ -49,6 +49,8 @@ def check_schema(columns: list[str], path: Any, first_columns: list[str], first_
 def example_of(table: Any, row: int, what: str) -> dict[str, Any]:
   """A row of a pyarrow Table or RecordBatch as Python values; an Image or Audio of datasets as its encoded bytes.
 
+  The texts of a column `translation` are fields, too, by their languages.
+
   Raises:
     BadRecord: a value cannot be read, or is a file elsewhere.
   """
@@ -63,4 +65,10 @@ def example_of(table: Any, row: int, what: str) -> dict[str, Any]:
         raise BadRecord(f"{what}: column {shown(name)} names {shown(value['path'])} and does not hold its bytes.")
       value = value["bytes"]
     example[name] = value
-  return example
+  return {**_translation(example.get("translation")), **example}
+
+
+def _translation(value: Any) -> dict[str, str]:
+  """A Translation of datasets, {"de": ..., "en": ...}, as fields of its own: pairs of texts are two fields."""
+  texts = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
+  return value if texts else {}

@@ -1,6 +1,7 @@
 """Rows of text tables with a header line (RFC 4180), read at their places in the file."""
 
 import array
+import collections
 import csv
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -222,8 +223,9 @@ def _header(names: list[str], what: str, source: str, dialect: Dialect) -> list[
     if other is not None:
       mark = "tab" if other == "\t" else other
       raise UserError(f"{what}: the header {shown(names[0])} is one column. Write {source}?delimiter={mark}")
+  counts = collections.Counter(names)
   for name in names:
-    if not name or names.count(name) > 1 or len(name) > _NAME or _is_number(name):
+    if not name or counts[name] > 1 or len(name) > _NAME or _is_number(name):
       problem = (
         "no name"
         if not name
