@@ -12,7 +12,8 @@ from tests.train.carried import SIZES, Run, config_of, distilled, everything
 from zoo.config import loading
 from zoo.errors import UserError
 from zoo.perf import memory
-from zoo.plan.compile import on_chips, sharding_report
+from zoo.plan import compile as planning
+from zoo.plan.chips import Chip
 from zoo.sharding import make_mesh
 from zoo.sharding.explain import every_row
 from zoo.train.experiment import experiment
@@ -87,7 +88,7 @@ def test_distilling_needs_a_teacher(folder):
 
 def test_frozen_models_and_memories_are_counted(folder, monkeypatch):
   config = config_of(folder, **everything(folder), sharding="fsdp")
-  made, mesh, _ = on_chips(config, jax.devices())
+  made, mesh, _ = planning.on_chips(config, jax.devices())
   assert made.shapes["rows"]["memory"]["stack"]["layers"]["before"].shape == (2, 16, 8)
   rows = every_row(made.shapes, config.sharding, mesh, made.frozen.shapes)
   of_teacher = {row.path: row for row in rows if row.path.startswith("frozen/teacher/")}
@@ -95,10 +96,13 @@ def test_frozen_models_and_memories_are_counted(folder, monkeypatch):
   head = of_teacher["frozen/teacher/stack/layer_0/feed_forward/up/kernel"]
   assert head.bytes == 4 * 6 * 24 and head.bytes_per_device == head.bytes / 8
   sizes = [sum(row.bytes_per_device for row in part) for part in (of_teacher.values(), rows)]
-  with monkeypatch.context() as patch:
-    patch.setattr("zoo.plan.compile.named_devices", lambda target: jax.devices())
-    lines = sharding_report(config, "v5e:2x4").splitlines()
-  assert any(line.startswith("frozen ") for line in lines)
+  for name in ("named_devices", "devices_of"):
+    monkeypatch.setattr(planning, name, lambda target: jax.devices())
+  monkeypatch.setitem(planning.CHIPS, "cpu", Chip(2**30, 1e9, 1e9, 1e8))
+  assert any(line.startswith("frozen ") for line in planning.sharding_report(config, "v5e:2x4").splitlines())
+  plan = planning.plan(config, "v5e:2x4")
+  assert plan.state["frozen"] == sizes[0] and sum(plan.state.values()) == sizes[1]
+  assert plan.padding == 0  # They are all that the compiler counts as arguments.
   # All of them live in the memory of this host.
   places = (made.frozen.shapes, dict(made.frozen.placed))
   monkeypatch.setattr(memory, "host_memory", lambda: 8 * sizes[1])

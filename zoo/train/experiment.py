@@ -27,7 +27,7 @@ from zoo.objectives.objective import Context, check_parts, value_and_grad
 from zoo.perf import flops, memory
 from zoo.perf.activation_memory import saved_activation_bytes
 from zoo.sharding import activations
-from zoo.train.context import Frozen, blank, carry_of, for_rows, read_frozen
+from zoo.train.context import Frozen, blank, carry_of, for_rows, read_frozen, with_rows
 from zoo.train.model_data import records_for, to_train, with_tokenizer
 from zoo.train.state import initial_state, update_rule
 from zoo.train.step import collect_step, random_draw, train_step
@@ -162,6 +162,7 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
   counted_loss = lambda params, batch: counted.loss(params, augmented(key, batch), key)
   if frozen.models:  # Whether they fit is known before anything is written.
     jax.eval_shape(counted_loss, param_shapes, dict(row))
+  for_batch = lambda batch: with_rows(shapes, next(iter(batch.values())).shape[0])
   counted_step = train_step(counted_grad, draw, rule, tracing)
   attention.reasons.clear()  # An objective may have looked at shapes, of other rows than a step's.
   return Experiment(
@@ -181,7 +182,7 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
     placed=sharding.shardings(shapes, config.sharding, mesh),
     by_row=by_row,
     model_flops=lambda batch: flops.training_flops(counted_loss, param_shapes, dict(batch)),
-    computed_flops=lambda batch: flops.count(counted_step, shapes, dict(batch), frozen.shapes),
+    computed_flops=lambda batch: flops.count(counted_step, for_batch(batch), dict(batch), frozen.shapes),
     saved_activation_bytes=lambda batch: saved_activation_bytes(kept_of, param_shapes, batch, key, accumulate),
     attention=attention,
   )
