@@ -260,6 +260,8 @@ def test_a_copy_of_a_repository_is_read_by_its_card_or_by_its_names(tmp_path):
     open_source(f"hf:{tmp_path}")
   with pytest.raises(UserError, match=r"has no config 'smal'. Did you mean 'small'\?"):
     open_source(f"hf:{tmp_path}?config=smal")
+  toys.write(tmp_path, {"README.md": CARD.replace("class_label:", "class_label: null\n      other:")})
+  assert open_source(f"hf:{tmp_path}?config=small").class_names["label"] == ["no", "yes"]  # Of the files.
   toys.write(tmp_path, {"README.md": "---\nconfigs: [\n---\n"})
   with pytest.raises(UserError, match="The YAML at the top of .*README.md cannot be read"):
     open_source(f"hf:{tmp_path}")

@@ -8,7 +8,7 @@ from tests.data import toys
 from zoo.data.bad_records import BadRecord
 from zoo.data.fields import check_fields
 from zoo.data.language import language
-from zoo.data.sources import open_source
+from zoo.data.sources import open_source, text
 from zoo.data.text_pairs import text_pairs
 from zoo.errors import UserError
 
@@ -107,6 +107,18 @@ def test_few_files_split_by_bytes_and_at_most_one_is_cut(tmp_path):
   assert abs(len("".join(texts(parts[1])).encode()) / total - 0.1) < 0.02
   assert sum(" bytes " in part.where(i) for part in parts for i in range(len(part))) in (0, 2)
   assert len(open_source(f"text:{tmp_path}", "train[:3]")) == 3  # Numbers are those of files.
+
+
+def test_a_long_file_is_several_documents_so_that_memory_is_bounded(tmp_path, monkeypatch):
+  monkeypatch.setattr(text, "LONGEST", 1000)
+  content = "".join(f"Line {i} of a long file, é.\n" for i in range(200))
+  toys.write(tmp_path, {"long.txt": content, "short.txt": "a\n" * 400})
+  source = open_source(f"text:{tmp_path}/long.txt")
+  assert "".join(texts(source)) == content
+  assert [len(part.encode()) <= 1100 for part in texts(source)] == [True] * 6
+  assert len(open_source(f"text:{tmp_path}", "train[:1]")) in (1, 6)  # Numbers are those of files.
+  halves = [texts(open_source(f"text:{tmp_path}/long.txt", split)) for split in ("train[:50%]", "train[50%:]")]
+  assert "".join(sum(halves, [])) == content and [len(half) for half in halves] == [3, 3]
 
 
 def test_what_does_not_split_is_told(tmp_path):

@@ -57,7 +57,8 @@ def _class_names(info: Mapping[str, Any]) -> dict[str, list[str]]:
   for feature in _objects(info.get("features")):
     dtype = feature.get("dtype") or feature.get("sequence") or feature.get("list")
     dtype = dtype.get("dtype", dtype) if isinstance(dtype, Mapping) else dtype
-    names = dtype.get("class_label", {}).get("names") if isinstance(dtype, Mapping) else None
+    label = dtype.get("class_label") if isinstance(dtype, Mapping) else None
+    names = label.get("names") if isinstance(label, Mapping) else None
     if isinstance(names, Mapping) and all(str(number).isdecimal() for number in names):
       found[str(feature.get("name"))] = [str(names[number]) for number in sorted(names, key=int)]
     elif isinstance(names, list):

@@ -123,6 +123,8 @@ class Parquet(Source):
         with seekable(path) as file:
           table = pyarrow.parquet.ParquetFile(file, metadata=about).read_row_group(group, columns=columns)
           table = table.combine_chunks()
+          if len(table) != self.files[number].rows[group]:
+            raise ValueError(f"it has {len(table)} rows, not the {self.files[number].rows[group]} that the file says")
       except UserError:
         raise
       except (pyarrow.ArrowException, OSError, ValueError) as error:

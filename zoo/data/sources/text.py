@@ -1,7 +1,8 @@
 """`text:FOLDER`, `text:notes/**/*.txt`: a document a file, as `{"text", "path"}`.
 
 Of fewer than 100 files percents are those of their bytes, so that `train[:99%]` of one file is its first 99 %: the
-files lie in their order one after the other, and are cut where a paragraph, or else a line, ends.
+files lie in their order one after the other, and are cut where a paragraph, or else a line, ends. So are files of more
+than 64 MB: each part is a document.
 """
 
 import bisect
@@ -14,6 +15,7 @@ from zoo.data.sources import Source, read_file, stamp
 from zoo.data.sources.files import Place, at, read_part, status
 from zoo.data.sources.splits import by_hash, files_of_split, folder_of_split, take
 from zoo.errors import UserError
+from zoo.storage import is_remote
 
 ENDINGS = (".txt", ".md")
 LINES = (".jsonl", ".ndjson")
@@ -21,6 +23,7 @@ TABLES = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".arrow": "hf", "
 ONE = (
   "A file is one document. Give several files, or files with a document a line, lines:FILE or (JSON lines) jsonl:FILE."
 )
+LONGEST = 2**26  # Bytes of a document: a longer file is several.
 _LOOK = 2**16  # Bytes in which the end of a paragraph is looked for before a line's is taken.
 
 
@@ -58,7 +61,7 @@ def text(where: str, split: str, data_dir: str | None = None) -> "TextFiles":
   whole = joined([piece for part in chosen for group in part for piece in group])
   if not whole:
     raise UserError(f"text:{where}: split '{split}' holds no example: its part of the bytes holds no full line. {ONE}")
-  return TextFiles(f"text:{where}[{split}]", whole)
+  return TextFiles(f"text:{where}[{split}]", [part for piece in whole for part in parts(piece)])
 
 
 class TextFiles(Source):
@@ -122,6 +125,21 @@ def joined(pieces: list[Piece]) -> list[Piece]:
       whole.append(piece)
   full = lambda piece: piece.start == 0 and piece.end == status(at(piece.path))[0]
   return [Piece(piece.path) if full(piece) else piece for piece in whole]
+
+
+def parts(piece: Piece) -> list[Piece]:
+  """A piece of more than LONGEST bytes as several, so that no more is in memory."""
+  if is_remote(piece.path) and piece.end is None:
+    return [piece]  # Documents of a bucket are not measured one by one.
+  try:
+    end = status(piece.path)[0] if piece.end is None else piece.end
+  except OSError:
+    return [piece]  # Is told when it is read.
+  if end - piece.start <= LONGEST:
+    return [piece]
+  cuts = [_after_break(at(piece.path), start, end) for start in range(piece.start + LONGEST, end, LONGEST)]
+  borders = sorted({piece.start, *cuts, end})
+  return [Piece(piece.path, first, last) for first, last in itertools.pairwise(borders)]
 
 
 def _after_break(path: Place, start: int, size: int) -> int:
