@@ -1,0 +1,120 @@
+"""hf:, whose files are written by pyarrow as datasets writes them."""
+
+import pickle
+
+import pyarrow.parquet as pq
+import pytest
+
+from tests.data import toys
+from tests.data.tables import everything, expected, save_to_disk, table, write_stream
+from zoo.data.bad_records import BadRecord
+from zoo.data.sources import open_source
+from zoo.errors import UserError
+
+
+def test_a_saved_dataset_and_a_saved_dict_of_them_are_read(tmp_path):
+  save_to_disk(tmp_path / "one", [range(7), range(7, 12)])
+  source = open_source(f"hf:{tmp_path}/one")
+  assert everything(source) == expected(range(12))
+  assert source.class_names == {"label": ["no", "yes"], "tags": ["O", "B"]}
+  assert source.where(8) == f"{tmp_path}/one/data-00001-of-00002.arrow row 1"
+  assert everything(pickle.loads(pickle.dumps(source))) == everything(source)
+  toys.write(tmp_path / "both", {"dataset_dict.json": '{"splits": ["train", "val"]}'})
+  save_to_disk(tmp_path / "both/train", [range(5)])
+  save_to_disk(tmp_path / "both/val", [range(5, 8)])
+  assert everything(open_source("hf:both", "validation", str(tmp_path))) == expected(range(5, 8))
+  assert len(open_source(f"hf:{tmp_path}/both", "train[:60%]")) == 3
+  with pytest.raises(UserError, match="has no split 'test'. It has: train, val"):
+    open_source(f"hf:{tmp_path}/both", "test")
+  (tmp_path / "both/val/state.json").unlink()
+  with pytest.raises(UserError, match="val has no state.json: the split 'val' is missing"):
+    open_source(f"hf:{tmp_path}/both")
+
+
+def test_the_cache_of_datasets_is_read(tmp_path):
+  for name, numbers in {"squad-train-00000-of-00002": range(3), "squad-train-00001-of-00002": range(3, 5)}.items():
+    write_stream(tmp_path / f"{name}.arrow", table(numbers))
+  write_stream(tmp_path / "squad-validation.arrow", table(range(5, 7)))
+  write_stream(tmp_path / "cache-0123.arrow", table(range(1)))
+  toys.write(tmp_path, {"dataset_info.json": "{}"})
+  assert everything(open_source(f"hf:{tmp_path}")) == expected(range(5))
+  assert everything(open_source(f"hf:{tmp_path}", "val")) == expected(range(5, 7))
+
+
+CARD = """---
+configs:
+- config_name: small
+  data_files:
+  - split: train
+    path: small/part-*
+  - split: test
+    path: [small/held.parquet]
+- config_name: large
+  data_files: large/*.parquet
+dataset_info:
+- config_name: small
+  features:
+  - name: label
+    dtype:
+      class_label:
+        names:
+          '0': negative
+          '1': positive
+---
+# A card
+"""
+
+
+def test_a_copy_of_a_repository_is_read_by_its_card_or_by_its_names(tmp_path):
+  files = {"small/part-0": range(3), "small/part-1": range(3, 5), "small/held": range(5, 7), "large/x": range(9)}
+  for name, numbers in files.items():
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    pq.write_table(table(numbers, described=name != "small/held"), tmp_path / f"{name}.parquet")
+  toys.write(tmp_path, {"README.md": CARD})
+  small = open_source(f"hf:{tmp_path}?config=small")
+  assert everything(small) == expected(range(5)) and small.class_names["label"] == ["negative", "positive"]
+  assert len(open_source(f"hf:{tmp_path}?config=small", "test")) == 2
+  assert len(open_source(f"hf:{tmp_path}?config=large")) == 9
+  with pytest.raises(UserError, match=r"has several configs: small, large. Write hf:.*\?config=small"):
+    open_source(f"hf:{tmp_path}")
+  with pytest.raises(UserError, match=r"has no config 'smal'. Did you mean 'small'\?"):
+    open_source(f"hf:{tmp_path}?config=smal")
+  toys.write(tmp_path, {"README.md": CARD.replace("class_label:", "class_label: null\n      other:")})
+  assert open_source(f"hf:{tmp_path}?config=small").class_names["label"] == ["no", "yes"]  # Of the files.
+  toys.write(tmp_path, {"README.md": "---\nconfigs: [\n---\n"})
+  with pytest.raises(UserError, match="The YAML at the top of .*README.md cannot be read"):
+    open_source(f"hf:{tmp_path}")
+  for name, numbers in {"data/train-00000-of-00001": range(4), "data/extra-00000-of-00001": range(2)}.items():
+    (tmp_path / "named" / name).parent.mkdir(exist_ok=True, parents=True)
+    pq.write_table(table(numbers), tmp_path / "named" / f"{name}.parquet")
+  assert [len(open_source(f"hf:{tmp_path}/named", split)) for split in ("train", "extra")] == [4, 2]
+
+
+def test_arrow_files_that_are_damaged_are_named(tmp_path):
+  save_to_disk(tmp_path, [range(12)])
+  file = tmp_path / "data-00000-of-00001.arrow"
+  whole = file.read_bytes()
+  for size in (len(whole) - 8, len(whole) - 200, 100, 0):
+    file.write_bytes(whole[:size])
+    with pytest.raises(UserError, match="data-00000-of-00001.arrow is no whole Arrow file"):
+      open_source(f"hf:{tmp_path}")
+  file.write_bytes(whole.replace("é 7".encode(), b"\xff\xff 7"))
+  source = open_source(f"hf:{tmp_path}")
+  with pytest.raises(BadRecord, match="data-00000-of-00001.arrow row 7 is damaged"):
+    source[7]
+  assert source[6] == expected([6])[0]
+
+
+def test_folders_without_a_dataset_are_told_what_to_write(tmp_path):
+  toys.write(
+    tmp_path, {"a/train.csv": "text\na\n", "old/state.json": '{"_indices_data_files": [{"filename": "i.arrow"}]}'}
+  )
+  toys.write(tmp_path, {"out/state.json": '{"_data_files": [{"filename": "../a.arrow"}]}'})
+  for where, message in {
+    "a": "holds no dataset of Arrow or Parquet files. Write csv:",
+    "old": "was saved by a version of datasets before 2.0",
+    "out": "names no files in '_data_files'",
+    "none": "There is no folder",
+  }.items():
+    with pytest.raises(UserError, match=message):
+      open_source(f"hf:{tmp_path}/{where}")
