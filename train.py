@@ -15,7 +15,7 @@ import zoo
 from zoo import evaluate, hosts, page, sharding
 from zoo.build import unused_classes
 from zoo.config.loading import check_same_run, load, save
-from zoo.data.bad_records import checked, listing
+from zoo.data.bad_records import check_all, listing
 from zoo.errors import MISTAKE, UserError, exits_with_one_line, setting_up
 from zoo.evaluate import artifacts
 from zoo.evaluate.forward import opening
@@ -28,27 +28,27 @@ from zoo.saving import check_target
 from zoo.sharding.explain import explain
 from zoo.storage import as_path
 from zoo.train import replay
-from zoo.train.context import weights
+from zoo.train.context import weights_of_state
 from zoo.train.environment import environment
 from zoo.train.experiment import Experiment
 from zoo.train.experiment import experiment as build_experiment
 from zoo.train.initial import first_state
 from zoo.train.metrics import services
-from zoo.train.model_data import pinned, resumed
+from zoo.train.model_data import with_preprocessing_of_model, with_preprocessing_of_run
 from zoo.train.run import Run
 from zoo.verify import check
 
 FLAGS = {
-  "plan": "compiles a step for chips that are not here, e.g. v5e:4x4, 2*v5p:4x4x4 or h100:8, and says what it would "
+  "plan": "compiles the step for chips that you don't have, e.g. v5e:4x4, 2*v5p:4x4x4 or h100:8, and reports its "
   "cost; auto, or auto:v5e:4x4, tries several meshes, rematerialisations and batch sizes; with --explain-sharding it "
-  "shows that for these chips and compiles nothing",
-  "profile": "traces what the devices do from a step to another, e.g. 10:13, and says which operations took longest",
-  "replay": "looks into the batch of a step that went wrong, FOLDER/bad/step_120.0_of_1.npz, and trains nothing",
+  "reports the sharding for these chips instead",
+  "profile": "profiles the steps from FIRST to LAST, e.g. 10:13, and reports the slowest operations",
+  "replay": "analyses the batch of a bad step, FOLDER/bad/step_120.0_of_1.npz, instead of training",
 }
 SWITCHES = {
-  "check-data": "reads every record of training and evaluation, lists those that are bad, and trains nothing",
-  "explain-sharding": "shows where every parameter would live, and trains nothing",
-  "verify-sharding": "compares loss, gradients and updates on the mesh with one device's, and trains nothing",
+  "check-data": "reads all records of training and evaluation and lists the bad ones, instead of training",
+  "explain-sharding": "reports the sharding of every parameter, instead of training",
+  "verify-sharding": "compares loss, gradients and updates on the mesh with one device's, instead of training",
 }
 
 
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
   config, options = load(argv, FLAGS, SWITCHES)
   if "plan" in options:
     if "profile" in options or "replay" in options:
-      raise UserError("--plan trains nothing. Leave --profile and --replay away.")
+      raise UserError("--plan does not train. Leave out --profile and --replay.")
     with setting_up():
       if options["explain-sharding"]:
         print(sharding_report(config, options["plan"]))
@@ -77,15 +77,15 @@ def main(argv: list[str]) -> int:
 def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tuple[int, int] | None) -> int:
   """Trains, once the hosts have met, or shows what the options ask for; returns the exit status."""
   folder = as_path(config.workdir)
-  settings = resumed(config, folder)
+  settings = with_preprocessing_of_run(config, folder)
   check_same_run(settings, folder)
   services(config.log.tensorboard, config.log.wandb)
 
   with setting_up():  # Nothing is written before all of it is known to fit together.
     with listing(options["check-data"]), opening() as sources:
       experiment = build_experiment(settings, sharding.make_mesh(config.mesh), offers={"generate": zoo.generate})
-      evaluators = evaluate.evaluators(config.eval, experiment.attending, config.data)
-    evaluation, bad = functools.partial(evaluate.run, evaluators), evaluate.left_out(evaluators)
+      evaluators = evaluate.evaluators(config.eval, experiment.model_with_kernels, config.data)
+    evaluation, bad = functools.partial(evaluate.run, evaluators), evaluate.skipped_records(evaluators)
     run = Run(
       config, folder, experiment, watchdog, profiled=profiled, evaluate=evaluation, left_out=bad, page=page.Updates
     )
@@ -100,7 +100,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
     verified = check.before_training(config, experiment, experiment.by_row.mesh, folder, run.note)
     state = run.restore(initial)
     if jax.process_index() == 0:
-      save(pinned(config, experiment.model), folder)
+      save(with_preprocessing_of_model(config, experiment.model), folder)
     artifacts.write_json(folder, "environment.json", environment())
     if verified is not None:
       artifacts.write_json(folder, check.FILE, verified)
@@ -112,10 +112,10 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
     if run.leaving:
       return run.left()
     with run.finishing():
-      zoo.save(folder, experiment.model, weights(state))
+      zoo.save(folder, experiment.model, weights_of_state(state))
 
   if run.start == config.steps:
-    print(f"{folder} had reached step {run.start} already. Raise --config.steps to go on.")
+    print(f"{folder} had reached step {run.start} already. Raise --config.steps to train on.")
   return 0
 
 
@@ -130,7 +130,7 @@ def shown(
   """
   mesh = experiment.by_row.mesh
   if options["check-data"]:
-    fine, reports = zip(*map(checked, [experiment.batches.records, *sources]))
+    fine, reports = zip(*map(check_all, [experiment.batches.records, *sources]))
     print("\n".join(reports))
     return 0 if all(fine) else MISTAKE
   if options["explain-sharding"]:

@@ -23,7 +23,7 @@ from benchmarks import sides
 from zoo.kernels import KERNELS, Kernel, Notes
 from zoo.layers import masks
 from zoo.layers.attention import dense_attention
-from zoo.layers.masks import Visibility
+from zoo.layers.masks import AttentionMask
 from zoo.sharding import make_mesh
 
 KERNEL_OF = {"tpu": "splash", "gpu": "cudnn"}
@@ -40,7 +40,9 @@ CASES: dict[str, tuple[Callable | None, bool, bool, int]] = {
 }
 
 
-def inputs(case: str, batch: int, length: int, heads: int, head_dim: int, dtype: Any) -> tuple[tuple, Visibility, Any]:
+def inputs(
+  case: str, batch: int, length: int, heads: int, head_dim: int, dtype: Any
+) -> tuple[tuple, AttentionMask, Any]:
   """Random query, key and value [batch, length, heads, head_dim], who sees whom, and what the output is weighed by."""
   rule, padding, packed, shared = CASES[case]
   rng = np.random.default_rng(0)
@@ -49,16 +51,16 @@ def inputs(case: str, batch: int, length: int, heads: int, head_dim: int, dtype:
   lengths = length - (np.arange(batch, dtype=np.int32)[:, None] + 1) * (length // 10 if padding else 0)
   valid = positions < lengths
   segments = np.where(valid, positions * 3 // length + 1, 0).astype(np.int32) if packed else None
-  visibility = Visibility(rule, positions, positions, valid if padding else None, segments, segments, True)
+  mask = AttentionMask(rule, positions, positions, valid if padding else None, segments, segments, True)
   weight = jnp.asarray(rng.standard_normal((batch, length, heads, head_dim), np.float32) * valid[:, :, None, None])
-  return (draw(heads), draw(heads // shared), draw(heads // shared)), visibility, weight
+  return (draw(heads), draw(heads // shared), draw(heads // shared)), mask, weight
 
 
-def program(kernel: Callable, visibility: Visibility) -> Callable:
+def program(kernel: Callable, mask: AttentionMask) -> Callable:
   """Compiled: query, key, value, weight -> the output where anything is weighed, and the gradients of the three."""
 
   def loss(arrays, weight):
-    output = kernel(*arrays, visibility=visibility).astype(jnp.float32)
+    output = kernel(*arrays, mask=mask).astype(jnp.float32)
     return (output * weight).sum(), jnp.where(weight == 0, 0, output)
 
   def run(arrays, weight):
@@ -87,16 +89,16 @@ def compare(case: str, name: str, dtype: str, repeats: int, **sizes: int) -> dic
     repeats: how many turns are timed.
     sizes: batch, length, heads, head_dim.
   """
-  arrays, visibility, weight = inputs(case, **sizes, dtype=jnp.dtype(dtype))
+  arrays, mask, weight = inputs(case, **sizes, dtype=jnp.dtype(dtype))
   notes = Notes(name)
   mesh = make_mesh({"data": 1}, jax.devices()[:1])
   programs = {
-    name: program(Kernel(KERNELS[name], dense_attention, mesh, case, notes), visibility),
-    "dense": program(dense_attention, visibility),
+    name: program(Kernel(KERNELS[name], dense_attention, mesh, case, notes), mask),
+    "dense": program(dense_attention, mask),
   }
   whole = jax.tree.map(lambda x: x.astype(jnp.float32), arrays)
   with jax.default_matmul_precision("highest"):
-    reference = jax.tree.map(np.asarray, program(dense_attention, visibility)(whole, weight))
+    reference = jax.tree.map(np.asarray, program(dense_attention, mask)(whole, weight))
   off = {key: difference(run(arrays, weight), reference) for key, run in programs.items()}
   row: dict[str, Any] = {"case": case, "kernel": name, "off": off[name], "dense off": off["dense"]}
   reasons = [why for _, why in notes.reasons if why]

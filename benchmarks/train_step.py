@@ -93,9 +93,9 @@ def ours(folder: str, batch: dict, family: str, scan: bool, dtype: str | None):
   params = stack_layers(unstack_layers(params), like) if scan else unstack_layers(params)
   options = {"mask_token": MASK} if family == "bert" else {}
   # Attention as train.py has it: by flash kernels where the device has them.
-  attending, _ = with_kernels(model, "auto", make_mesh({"data": 1}, jax.devices()[:1]))
+  model_with_kernels, _ = with_kernels(model, "auto", make_mesh({"data": 1}, jax.devices()[:1]))
   plain, trained = (
-    registry.build("objectives", {"name": OBJECTIVES[family], **options}, one) for one in (model, attending)
+    registry.build("objectives", {"name": OBJECTIVES[family], **options}, one) for one in (model, model_with_kernels)
   )
   grad = value_and_grad(trained)
   optimizer, _ = optim.optimizer(params, 1000, learning_rate=1e-4, schedule="constant", weight_decay=0.01)

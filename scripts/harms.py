@@ -247,7 +247,7 @@ def twice(run: Run, rng: random.Random) -> list[int]:
   second = run.start()
   statuses, after = second.end(STARTING), contents(run.folder)
   changed = sorted(str(path) for path in before.keys() | after.keys() if before.get(path) != after.get(path))
-  if met and (changed or not second.refused() or "worked in by" not in second.said()):
+  if met and (changed or not second.refused() or "in use by" not in second.said()):
     raise Unclear(f"statuses {statuses} of a second start, changed {changed}: {second.said()}")
   for process in first.processes:
     process.send_signal(signal.SIGCONT)

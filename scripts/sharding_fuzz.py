@@ -22,7 +22,7 @@ import jax
 from zoo import sharding
 from zoo.config import loading
 from zoo.errors import UserError
-from zoo.plan.fake_data import stand_in
+from zoo.plan.fake_data import with_fake_data
 from zoo.train.experiment import experiment
 from zoo.verify.comparison import Verdict, compare
 
@@ -92,7 +92,7 @@ def draw(rng: random.Random, folder: pathlib.Path, families: list[str], rules: b
     "workdir": str(folder / "run"),
     "model": {"family": family, **model},
     "objective": {"name": objective, **options},
-    "data": stand_in({**data, **sizes, "split": "train"}, folder),
+    "data": with_fake_data({**data, **sizes, "split": "train"}, folder),
     "optimizer": {"learning_rate": 1e-3, "accumulate": rng.choice([1, 1, 2])},
     "mesh": mesh,
     "sharding": [*_lines(rng, mesh), strategy] if rules else strategy,

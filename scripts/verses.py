@@ -1,6 +1,6 @@
 """Verses of the King James Version beside the same verses in Basic English, out of two packages.
 
-Both texts are parsed from the numbers of verses within them: the table of places that the second package has beside its
+Both texts are parsed from the values of verses within them: the table of places that the second package has beside its
 text is wrong. Where the two count the verses of a chapter differently the chapter is left out, and so are the Psalms,
 whose titles one of them counts.
 """

@@ -123,7 +123,7 @@ def test_a_pattern_that_nothing_matches_is_told():
 def test_more_classes_than_the_data_have_are_a_line():
   model = zoo.build("vit", image_size=4, patch_size=2, dim=4, depth=1, num_heads=2, num_classes=10)
   (line,) = unused_classes(model, {"num_classes": 4})
-  assert line == "model.num_classes is 10, the data have 4: 6 of them are never trained towards."
+  assert line == "model.num_classes is 10, the data have 4: 6 classes are never trained."
   assert unused_classes(model, {"num_classes": 10}) == unused_classes(model, {}) == []
   assert unused_classes(zoo.build("gpt", **SIZES), {"num_classes": 4}) == []
 

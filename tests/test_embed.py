@@ -118,7 +118,7 @@ MISTAKES = {
   "other": ("modules.json", [{"type": "a.CLIPModel", "path": ""}], "does not begin with a Transformer"),
   "object": ("modules.json", {}, "modules.json holds a dict, not a list"),
   "pooling": ("1_Pooling/config.json", {"pooling_mode": "median"}, "pooling_mode is 'median'"),
-  "nothing": ("1_Pooling/config.json", {}, "turns on no way of pooling"),
+  "nothing": ("1_Pooling/config.json", {}, "enables no pooling mode"),
   "option": ("1_Pooling/config.json", {"pooling_mode": "cls", "layer": 3}, "layer=3"),
   "prompt": ("config_sentence_transformers.json", {"default_prompt_name": "a"}, "default_prompt_name is 'a'"),
 }
@@ -138,12 +138,12 @@ def test_callers_mistakes_end_in_one_line(encoder):
   image = np.zeros((3, 3, 3), np.uint8)
   for call, message in {
     (lambda: zoo.embed(make, [])): "nothing to embed",
-    (lambda: zoo.embed(make, ["a", image])): "Texts and images come mixed",
+    (lambda: zoo.embed(make, ["a", image])): "items mixes texts and images",
     (lambda: zoo.embed(make, "a", pooling="median")): "pooling is 'median'. It may be: cls, max",
     (lambda: zoo.embed(make, "a", batch_size=0)): "batch_size is 0",
     (lambda: zoo.embed(make, "a", max_length=0)): "max_length is 0",
     (lambda: zoo.embed(make, "a", truncate_dim=0)): "truncate_dim is 0",
-    (lambda: zoo.embed(make, image)): "a bert makes no vectors of images. Give it texts",
+    (lambda: zoo.embed(make, image)): "a bert does not embed images. Give it texts",
   }.items():
     with pytest.raises(UserError, match=message):
       call()
@@ -178,7 +178,9 @@ def test_images_and_texts_of_a_clip_share_a_space(tmp_path):
   pictures[0].save(path)
   make = zoo.embedder(tmp_path)
   for items in (str(path), ["a cat", str(path)]):
-    with pytest.raises(UserError, match=r"cat\.PNG' is an image's file, .* Give .* pathlib\.Path\('.*a cat\.PNG'\)"):
+    with pytest.raises(
+      UserError, match=r"cat\.PNG' is the path of an image, .* Give .* pathlib\.Path\('.*a cat\.PNG'\)"
+    ):
       zoo.embed(make, items)
   np.testing.assert_allclose(zoo.embed(make, path), images[:1], atol=2e-6)
   assert zoo.embed(make, "cat.png").shape == (1, 5)  # No file is called so: it is a text.
@@ -197,7 +199,7 @@ def test_images_of_a_vit_are_its_pooled_output(tmp_path):
   (tmp_path / "a.png").touch()
   with pytest.raises(UserError, match="Give images as pathlib.Path"):
     zoo.embed(tmp_path, str(tmp_path / "a.png"))
-  with pytest.raises(UserError, match="a vit makes no vectors of texts"):
+  with pytest.raises(UserError, match="a vit does not embed texts"):
     write(tmp_path, "tokenizer_config.json", {"tokenizer_class": "BertTokenizer"})
     with_vocabulary(tmp_path)
     zoo.embed(tmp_path, "a")

@@ -33,12 +33,12 @@ def sparse(path):
 @pytest.mark.parametrize(
   "make, says",
   [
-    (os.mkfifo, "is no file with an end, but a pipe. Put a copy"),
-    (os.mkdir, "is no file with an end, but a folder"),
-    (lambda path: path.symlink_to("/dev/zero"), "is no file with an end, but a device"),
+    (os.mkfifo, r"is not a regular file, but a pipe\."),
+    (os.mkdir, r"is not a regular file, but a folder\."),
+    (lambda path: path.symlink_to("/dev/zero"), r"is not a regular file, but a device\."),
     (lambda path: path.symlink_to(path), "x.json cannot be read: "),
     (lambda path: path.symlink_to("nowhere"), "x.json is missing"),
-    (sparse, "has 8,589,934,592 bytes; 268,435,456 are the most"),
+    (sparse, "has 8,589,934,592 bytes; the limit for such a file is 268,435,456"),
     (lambda path: path.write_bytes(b"\xff{}"), "cannot be read as JSON: "),
     (lambda path: path.write_text(""), "cannot be read as JSON: Expecting value"),
     (lambda path: path.write_text("3" * 5000), "cannot be read as JSON: "),

@@ -125,7 +125,7 @@ def test_memory_is_shown_in_gib_and_what_is_too_large_by_its_name(run, monkeypat
   monkeypatch.setattr(page, "IMAGE", 10)
   text = page.page(run)
   assert "memory_peak, GiB" in text and "</span> memory_peak, GiB 3" in text
-  assert "bytes; 10 are the most that are read of such a file" in text and "<img" not in text
+  assert "bytes; the limit for such a file is 10" in text and "<img" not in text
 
 
 def test_whatever_lies_in_a_run_folder_its_page_is_made(run):

@@ -18,9 +18,9 @@ MISTAKES = {
   "zero": ({"image": {"std": [1, 0, 1]}}, r"image.std is \[1, 0, 1\]. It must be"),
   "kind": ({"image": {"mean": "white"}}, "image.mean is 'white'. It must be a number"),
   "nan": ({"image": {"scale": float("nan")}}, "image.scale is nan. It must be a number"),
-  "half": ({"image": {"resize": 8}}, "needs crop .which may be none. and resample too"),
-  "tokenizer": ({"tokenizer": 3}, "tokenizer is 3. It must be a name or a path"),
-  "section": ({"image": 3}, "image is 3. It must be a section"),
+  "half": ({"image": {"resize": 8}}, r"needs crop .which may be None\) and resample too\."),
+  "tokenizer": ({"tokenizer": 3}, "tokenizer is 3. It must be a str: a name or a path"),
+  "section": ({"image": 3}, "image is 3. It must be a mapping"),
 }
 
 

@@ -23,5 +23,5 @@ def test_the_nearest_paths_are_told():
   names = ["head/kernel", "image/embed/embedding", "stack/layer_0/up/kernel", "stack/layer_0/down/kernel"]
   assert nearest("upp/kernel", names)[0] == "stack/layer_0/up/kernel"
   assert nearest("embedding", names, 1) == ["image/embed/embedding"]
-  with pytest.raises(UserError, match="sharding: 'hed/kernel' matches no parameter. Near it: head/kernel, "):
+  with pytest.raises(UserError, match="sharding: 'hed/kernel' matches no parameter. The nearest: head/kernel, "):
     check_pattern("hed/kernel", names, "sharding")

@@ -50,11 +50,11 @@ def build(family: str, variant: str | None = None, *, preprocessing: Mapping[str
   if variant is not None and (not isinstance(variant, str) or variant not in variants):
     near = did_you_mean(str(variant), variants)
     raise UserError(f"{family} has no variant {shown(str(variant))}.{near} It has: {', '.join(variants)}.")
-  every = {**variants.get(variant, {}), **sizes}
-  check_options(factory, every, family)
-  _check_sizes(factory, every, family)
+  all_sizes = {**variants.get(variant, {}), **sizes}
+  check_options(factory, all_sizes, family)
+  _check_sizes(factory, all_sizes, family)
   try:
-    model = factory(**every)
+    model = factory(**all_sizes)
   except UserError:
     raise
   except MISTAKES as error:
@@ -101,9 +101,9 @@ def _check_sizes(factory: Any, sizes: Mapping[str, Any], family: str) -> None:
     if size == "epsilon" and number < 0 or size.endswith("theta") and number <= 0:
       raise UserError(f"{family}.{name} is {number}. It must be {'at least' if size == 'epsilon' else 'above'} 0.")
   for name, parameter in parameters_of(factory).items():
-    most = DEEPEST if name.endswith("depth") else 2**31 - 1
-    if parameter.annotation in (int, int | None) and isinstance(sizes.get(name), int) and sizes[name] > most:
-      raise UserError(f"{family}.{name} is {shown(sizes[name])}. It must be at most {most}.")
+    largest = DEEPEST if name.endswith("depth") else 2**31 - 1
+    if parameter.annotation in (int, int | None) and isinstance(sizes.get(name), int) and sizes[name] > largest:
+      raise UserError(f"{family}.{name} is {shown(sizes[name])}. It must be at most {largest}.")
 
 
 def _numbers(sizes: Any, name: str = "") -> Iterator[tuple[str, int | float]]:
@@ -126,9 +126,9 @@ def check_fits(model, info: Mapping[str, Any]) -> None:
   published = importlib.import_module(f"zoo.models.{family}").VARIANTS.get(variant, {})
   sizes = {**published, **model.spec}
   for size in ("vocab_size", "num_classes"):
-    has, needs = sizes.get(size), info.get(size)
-    if has is not None and needs is not None and needs > has:
-      raise UserError(f"model.{size} is {has}, the data have {needs}. Set model.{size} to {needs} or more.")
+    actual, needed = sizes.get(size), info.get(size)
+    if actual is not None and needed is not None and needed > actual:
+      raise UserError(f"model.{size} is {actual}, the data have {needed}. Set model.{size} to {needed} or more.")
 
 
 def check_tokens(model: Any, batch: Mapping[str, Any], what: str) -> None:
@@ -163,10 +163,10 @@ def check_tokens(model: Any, batch: Mapping[str, Any], what: str) -> None:
 
 def unused_classes(model, info: Mapping[str, Any]) -> list[str]:
   """A line if a model has more classes than the data: nothing is wrong then, but the others are never seen."""
-  has, needs = sizes_of(model).get("num_classes"), info.get("num_classes")
-  if has is None or needs is None or has <= needs:
+  actual, needed = sizes_of(model).get("num_classes"), info.get("num_classes")
+  if actual is None or needed is None or actual <= needed:
     return []
-  return [f"model.num_classes is {has}, the data have {needs}: {has - needs} of them are never trained towards."]
+  return [f"model.num_classes is {actual}, the data have {needed}: {actual - needed} classes are never trained."]
 
 
 class Row(NamedTuple):
@@ -179,7 +179,7 @@ class Row(NamedTuple):
 
 
 class Table(list):
-  """Rows that print as a table; where no variant matches `pattern`, a line that says so."""
+  """Rows that print as a table, or as one line if no variant matches `pattern`."""
 
   def __init__(self, rows: Iterable[Row] = (), pattern: str = "*"):
     super().__init__(rows)
@@ -188,7 +188,7 @@ class Table(list):
   def __str__(self):
     if not self:
       modules = {name: importlib.import_module(f"zoo.models.{name}") for name in names("models")}
-      near = did_you_mean(self.pattern, [*modules, *(name for one in modules.values() for name in one.VARIANTS)])
+      near = did_you_mean(self.pattern, [*modules, *(name for module in modules.values() for name in module.VARIANTS)])
       return f"No variant matches {self.pattern!r}.{near} zoo.list_models() shows all."
     lines = [("family", "variant", "parameters", "paper")]
     lines += [(row.family, row.variant, f"{row.parameters:,}", row.paper) for row in self]
@@ -209,8 +209,8 @@ def list_models(pattern: str = "*") -> Table:
   for family in names("models"):
     module = importlib.import_module(f"zoo.models.{family}")
     for variant in module.VARIANTS:
-      own = (paper for prefix, paper in getattr(module, "PAPERS", {}).items() if variant.startswith(prefix))
-      paper = "{title} ({authors}, {year}) {url}".format(**next(own, module.PAPER))
+      papers = (paper for prefix, paper in getattr(module, "PAPERS", {}).items() if variant.startswith(prefix))
+      paper = "{title} ({authors}, {year}) {url}".format(**next(papers, module.PAPER))
       if any(fnmatch.fnmatch(name.lower(), pattern.lower()) for name in (family, variant, f"{family}/{variant}")):
         rows.append(Row(family, variant, module.PARAMETERS[variant], paper))
   return rows
@@ -288,7 +288,7 @@ def sizes_of(model) -> dict[str, Any]:
   """All arguments of the family's function that made this model: its variant's, its own, and the defaults."""
   spec = model.spec
   if not spec:
-    raise UserError(f"{type(model).__name__} does not know how it was built. Make it with zoo.build.")
+    raise UserError(f"{type(model).__name__} does not record how it was built. Build it with zoo.build.")
   family, variant = spec.pop("family"), spec.pop("variant")
   parameters = parameters_of(lookup("models", family))
   defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}

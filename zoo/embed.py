@@ -1,4 +1,4 @@
-"""Vectors of texts and images, from any encoder that `zoo.load` reads.
+"""Embeddings of texts and images, from any encoder that `zoo.load` reads.
 
 Recipes, with v = zoo.embed(source, ...):
 
@@ -36,13 +36,13 @@ from zoo.preprocessing import text_options
 from zoo.saving import load
 from zoo.tree import variables
 
-# Families that read a text at its last place, padding or not.
+# Families that pool a text at its last position, padding or not.
 PADDED = ("siglip", "siglip_text", "siglip2")
-# Families whose text is read at one place, which is their pooled output.
+# Families that pool a text at one position: their pooled output.
 POOLED = ("clip_text",)
-# Families that write a text too, of which the encoder alone makes vectors.
+# Encoder-decoders, of which only the encoder is used.
 ENCODERS = ("t5", "umt5", "marian")
-SHORTEST = 16  # Columns of a batch of texts: this, or twice, four times ... as many, so that few programs are compiled.
+SHORTEST = 16  # Length of a batch of texts: this times a power of two, so that few programs are compiled.
 
 
 def embed(
@@ -58,28 +58,28 @@ def embed(
   dtype: Any = None,
   ignore: Collection[str] = (),
 ) -> np.ndarray:
-  """Texts or images as vectors: float32 [n, dim].
+  """Embeds texts or images: float32 [n, dim].
 
-  Texts go through a sentence encoder (of a T5 the encoder alone), or the text tower of a CLIP or SigLIP; images through
-  an image tower, a ViT or a DINOv2. How a text's states become a vector is what the folder says (modules.json of
-  sentence-transformers and the files that it names); where it says nothing, their mean over the real tokens.
+  Texts go through a sentence encoder (of a T5 only its encoder), or the text tower of a CLIP or SigLIP; images through
+  an image tower, a ViT or a DINOv2. Pooling is that of the folder (modules.json of sentence-transformers and the files
+  that it names), by default the mean over the real tokens.
 
   Args:
-    source: a folder in the hub's layout, an id of the hub, a run, or what `embedder` returned: loads it once.
-    items: texts, or images: PIL images, arrays of uint8, bytes of files, `pathlib.Path`s. One of them, or several.
-    batch_size: how many at a time; the last batch is filled up.
-    pooling: cls, max, mean, mean_sqrt_len_tokens, weightedmean or lasttoken, in place of what the folder says.
-    unit: whether vectors are made of length 1, in place of what the folder says. CLIP's and SigLIP's always are.
-    max_length: most tokens of a text; by default what the folder says, or the model takes.
-    prompt: text to put in front of each, or the name of one that the folder has.
-    truncate_dim: how many numbers of a vector are kept, the first, as of models that were trained for it (Matryoshka);
-      by default what the folder says. `unit` comes after.
+    source: a folder in the hub's layout, a hub id, a run, or the result of `embedder`, which loads it only once.
+    items: texts, or images: PIL images, arrays of uint8, bytes of files, `pathlib.Path`s. One, or a list.
+    batch_size: items per batch; the last batch is padded.
+    pooling: cls, max, mean, mean_sqrt_len_tokens, weightedmean or lasttoken, instead of the folder's pooling.
+    unit: whether to scale vectors to length 1; by default as the folder specifies. CLIP's and SigLIP's always are.
+    max_length: longer texts are truncated to this many tokens; by default the folder's or the model's limit.
+    prompt: str to prepend to each text, or the name of a prompt of the folder.
+    truncate_dim: keep only the first dimensions of each vector, for models trained so (Matryoshka); by default as the
+      folder specifies. `unit` is applied afterwards.
     dtype: of the parameters, e.g. "bfloat16".
     ignore: entries of a published model's config.json to leave unread, as of `zoo.load`.
 
   Raises:
-    UserError: the model makes no vectors of such items, the folder lacks its tokenizer or its processor; a text is the
-      path of an image, and the model takes images.
+    UserError: the model does not embed such items, the folder lacks its tokenizer or its processor, or a str is the
+      path of an image for a model that takes images.
 
   >>> import zoo
   >>> model = zoo.build("vit", image_size=4, patch_size=2, dim=8, depth=1, num_heads=2)
@@ -92,12 +92,12 @@ def embed(
   several = isinstance(items, list | tuple) or isinstance(items, np.ndarray) and items.ndim == 4
   items = list(items) if several else [items]
   if not items:
-    raise UserError("There is nothing to embed: no item.")
+    raise UserError("items is empty. Give at least one text or image.")
   if batch_size < 1:
     raise UserError(f"batch_size is {batch_size}. It must be 1 or more.")
   of_text = [isinstance(item, str) for item in items]
   if any(of_text) and not all(of_text):
-    raise UserError("Texts and images come mixed. Embed them one after the other; images may be pathlib.Paths.")
+    raise UserError("items mixes texts and images. Embed them in two calls; paths of images must be pathlib.Path.")
   check_truncate_dim(truncate_dim)
   if all(of_text):
     return make.texts(items, batch_size, pooling, unit, max_length, prompt, truncate_dim)
@@ -123,7 +123,7 @@ def embedder(source: str | os.PathLike, *, dtype: Any = None, ignore: Collection
 
 
 def _head(folder: pathlib.Path) -> str | None:
-  """The head that a published model is loaded with: the encoder alone where there is more."""
+  """The head to load a published model with: "encoder" if the family has it."""
   if not is_published(folder):
     return None
   config = read_json(folder / CONFIG)
@@ -131,7 +131,7 @@ def _head(folder: pathlib.Path) -> str | None:
 
 
 class Embedder:
-  """A model and what belongs to it. Tokenizer and processor are opened when they are needed."""
+  """A model with its tokenizer and processor, which are opened lazily."""
 
   def __init__(
     self, folder: os.PathLike, encoder: SentenceEncoder, model: Any, params: Any, *, ignore: Collection[str] = ()
@@ -158,12 +158,12 @@ class Embedder:
     encoder = encoder.without_unit() if unit is False else encoder
     if max_length is not None and max_length < 1:
       raise UserError(f"max_length is {max_length}. It must be 1 or more.")
-    said = [n for n in (max_length, encoder.max_length, self.tokenizer.max_length) if n is not None]
-    takes = [n for n in (getattr(self.model, "max_length", None),) if n is not None]
-    most = min([*said[:1], *takes, 2**30])
+    limits = [n for n in (max_length, encoder.max_length, self.tokenizer.max_length) if n is not None]
+    model_limits = [n for n in (getattr(self.model, "max_length", None),) if n is not None]
+    max_tokens = min([*limits[:1], *model_limits, 2**30])
     prompt = encoder.prompt if prompt is None else encoder.prompts.get(prompt, prompt)
     prompt_length = np.array(
-      leading_tokens(self.tokenizer, prompt, most) if encoder.uses_prompt_length else 0, np.int32
+      leading_tokens(self.tokenizer, prompt, max_tokens) if encoder.uses_prompt_length else 0, np.int32
     )
     texts = [prompt + text for text in texts]
     padded = self.model.spec.get("family") in PADDED
@@ -174,16 +174,16 @@ class Embedder:
     run = self._program(key, lambda: self._text(encoder, pooling, bool(unit), keep, masked))
 
     def batch(chosen: list[str]) -> dict[str, np.ndarray]:
-      found = self.tokenizer(chosen, length=most) if padded else self._cut(chosen, most)
-      check_tokens(self.model, found, str(self.folder))
-      return {"tokens": found["tokens"], "valid": found["valid"], "prompt_length": prompt_length}
+      encoded = self.tokenizer(chosen, length=max_tokens) if padded else self._cut(chosen, max_tokens)
+      check_tokens(self.model, encoded, str(self.folder))
+      return {"tokens": encoded["tokens"], "valid": encoded["valid"], "prompt_length": prompt_length}
 
     # Texts of one length go together: little padding.
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     rows = self._batches(run, [texts[i] for i in order], batch_size, batch)
-    found = np.empty_like(rows)
-    found[order] = rows
-    return found
+    vectors = np.empty_like(rows)
+    vectors[order] = rows
+    return vectors
 
   def images(self, images, batch_size, unit, truncate_dim) -> np.ndarray:
     """See `embed`."""
@@ -196,26 +196,26 @@ class Embedder:
     path = next((text for text in texts if takes and is_picture(text)), None)
     if path is not None:
       raise UserError(
-        f"{shown(path)} is an image's file, and a str is a text: its name would be embedded. Give images as "
+        f"{shown(path)} is the path of an image, but a str is embedded as text. Give images as "
         f"pathlib.Path({shown(path)})."
       )
 
-  def _cut(self, texts: list[str], most: int) -> dict[str, np.ndarray]:
+  def _cut(self, texts: list[str], max_tokens: int) -> dict[str, np.ndarray]:
     width = SHORTEST
     while True:  # Until nothing is cut that need not be.
-      length = min(width, most)
-      found = self.tokenizer(texts, length=length)
-      if length == most or not found["valid"].all(axis=1).any():
-        return found
+      length = min(width, max_tokens)
+      batch = self.tokenizer(texts, length=length)
+      if length == max_tokens or not batch["valid"].all(axis=1).any():
+        return batch
       width *= 2
 
   def _batches(self, run: Callable, items: list, batch_size: int, batch: Callable) -> np.ndarray:
-    rows, found = min(batch_size, len(items)), []
+    rows, vectors = min(batch_size, len(items)), []
     for start in range(0, len(items), rows):
       chosen = items[start : start + rows]
       arrays = batch([*chosen, *chosen[:1] * (rows - len(chosen))])
-      found.append(np.asarray(run(self.params, arrays), np.float32)[: len(chosen)])
-    return np.concatenate(found)
+      vectors.append(np.asarray(run(self.params, arrays), np.float32)[: len(chosen)])
+    return np.concatenate(vectors)
 
   def _program(self, key: tuple, make: Callable[[], Callable]) -> Callable:
     """Compiled once for each choice of options."""
@@ -229,7 +229,7 @@ class Embedder:
     model, family = self.model, self.model.spec["family"]
     has_tower = hasattr(model, "encode_text")
     if not has_tower and "tokens" not in inspect.signature(model.__call__).parameters:
-      raise UserError(f"{self.folder}: a {family} makes no vectors of texts. Give it images.")
+      raise UserError(f"{self.folder}: a {family} does not embed texts. Give it images.")
 
     def run(params: Any, batch: dict) -> jax.Array:
       valid = {"valid": batch["valid"]} if masked else {}
@@ -239,12 +239,12 @@ class Embedder:
         out = model.apply(variables(params), batch["tokens"], **valid)
       states = "encoded" if family in ENCODERS else "hidden"
       if not isinstance(out, dict) or not {"embedded", states} & out.keys():
-        raise UserError(f"{self.folder}: a {family} gives no hidden states to make vectors of.")
+        raise UserError(f"{self.folder}: a {family} returns no hidden states to pool. Choose another model.")
       key = "embedded" if "embedded" in out else "pooled" if family in POOLED else None
       if key is None:
         return finish(encoder(out[states], batch["valid"], batch["prompt_length"]), unit, keep)
       if pooling is not None:
-        raise UserError(f"{self.folder}: a {family} has a way of its own from a text to a vector. Leave out pooling.")
+        raise UserError(f"{self.folder}: a {family} has its own pooling. Leave out pooling.")
       return finish(out[key], unit, keep)
 
     return run
@@ -253,7 +253,7 @@ class Embedder:
     model = self.model
     has_tower = hasattr(model, "encode_image")
     if not has_tower and "image" not in inspect.signature(model.__call__).parameters:
-      raise UserError(f"{self.folder}: a {model.spec['family']} makes no vectors of images. Give it texts.")
+      raise UserError(f"{self.folder}: a {model.spec['family']} does not embed images. Give it texts.")
 
     def run(params: Any, batch: dict) -> jax.Array:
       if has_tower:
@@ -261,7 +261,9 @@ class Embedder:
       out = model.apply(variables(params), batch["image"])
       key = next((key for key in ("embedded", "pooled") if key in out), None)
       if key is None:
-        raise UserError(f"{self.folder}: a {model.spec['family']} gives no pooled output. It gives: {', '.join(out)}.")
+        raise UserError(
+          f"{self.folder}: a {model.spec['family']} returns no pooled output. It returns: {', '.join(out)}."
+        )
       return finish(out[key], unit, keep)
 
     return run

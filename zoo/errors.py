@@ -1,4 +1,4 @@
-"""How the zoo tells a user what went wrong: one line with what is wrong, the values, and the way out."""
+"""User errors: one line with what is wrong, the values, and the way out."""
 
 import contextlib
 import difflib
@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
-MISTAKE = 2  # Exit statuses. This one does not get better by starting again, and schedulers are told so.
+MISTAKE = 2  # Exit statuses. MISTAKE tells a scheduler not to restart the job.
 TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h.
 MISTAKES = (ValueError, TypeError, ArithmeticError, LookupError, AttributeError, AssertionError, RecursionError)
 MISTAKES += (NotImplementedError,)
@@ -19,7 +19,7 @@ NETWORK = (errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOST
 NETWORK += (errno.ENETDOWN, errno.ENETRESET, errno.ETIMEDOUT, errno.ESTALE)
 
 LARGE = (
-  "Take a smaller model, or fewer rows at a time. In training --plan says what is needed, --config.sharding=fsdp lays "
+  "Use a smaller model or a smaller batch. In training --plan shows what is needed, --config.sharding=fsdp shards "
   "the state over all devices, and a smaller batch_size, --config.optimizer.accumulate or --config.model.remat=full "
   "need less at a time."
 )
@@ -50,15 +50,15 @@ def shown(value: object, most: int = 100) -> str:
   return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
-def kind_of(model: Any) -> str:
+def family_of(model: Any) -> str:
   """What to call a model in a message: its family, or its class if it was not built by one."""
   return getattr(model, "spec", {}).get("family") or type(model).__name__
 
 
 def did_you_mean(word: str, options: Iterable[str]) -> str:
   """`" Did you mean 'depth'?"` for the option nearest to `word`, or `""` if none is near."""
-  near = difflib.get_close_matches(word, list(options), n=1, cutoff=0.6)
-  return f" Did you mean '{near[0]}'?" if near else ""
+  matches = difflib.get_close_matches(word, list(options), n=1, cutoff=0.6)
+  return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
 @contextlib.contextmanager
@@ -78,7 +78,7 @@ def setting_up() -> Generator[None]:
 
 
 @contextlib.contextmanager
-def naming(where: str) -> Generator[None]:
+def prefix_errors(where: str) -> Generator[None]:
   """As `setting_up`, the message beginning with which entry of the config was being set up."""
   try:
     with setting_up():
@@ -97,7 +97,7 @@ def out_of_memory(error: BaseException) -> str | None:
 
 
 def tell(line: str) -> None:
-  """Writes a line on stderr. A disk that is full may be stderr's too: then the exit status alone tells."""
+  """Writes a line to stderr. If stderr is on a full disk too, only the exit status remains."""
   with contextlib.suppress(OSError):
     print(line, file=sys.stderr, flush=True)
 
@@ -126,8 +126,8 @@ def exits_with_one_line(main: Callable) -> Callable:
         return main(*args, **kwargs)
     except (UserError, OSError, MemoryError, RuntimeError) as error:
       memory = out_of_memory(error)
-      told = isinstance(error, UserError | OSError) or memory
-      if not told or "--traceback" in (args[0] if args and isinstance(args[0], list) else sys.argv):
+      is_user_mistake = isinstance(error, UserError | OSError) or memory
+      if not is_user_mistake or "--traceback" in (args[0] if args and isinstance(args[0], list) else sys.argv):
         raise
       tell(f"Error: {f'{memory} {LARGE}' if memory else one_line(str(error))}")
       raise SystemExit(status_of(error)) from error

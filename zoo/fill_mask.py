@@ -34,7 +34,7 @@ def fill_mask(
   """The likeliest words for every mask of a text, each mask by itself: `fill_mask(source, "Paris is [MASK].")[0][0]`.
 
   Args:
-    source: a folder in the hub's layout, an id of the hub, or a run, of a model with the output "mlm".
+    source: a folder in the hub's layout, a hub id, or a run, of a model with the output "mlm".
     texts: one or several, with the tokenizer's own sign of a mask: [MASK], <mask>.
     best: how many words.
     batch_size: texts at a time.
@@ -56,14 +56,14 @@ def fill_mask(
   """
   tokenizer = load_tokenizer(source)
   if tokenizer.mask is None:
-    raise UserError(f"The tokenizer of {source} has no mask. Choose a model of masked words, e.g. BERT.")
+    raise UserError(f"The tokenizer of {source} has no mask token. Choose a masked language model, e.g. BERT.")
   several = [texts] if isinstance(texts, str) else list(texts)
   batch = tokenizer(several)
   masks = batch["tokens"] == tokenizer.mask
   if not masks.any(axis=1).all():
     blank = several[int(np.argmin(masks.any(axis=1)))]
     sign = tokenizer.decode([tokenizer.mask])
-    raise UserError(f"There is no {sign} in the text {blank[:60]!r}. Write it where a word is wanted.")
+    raise UserError(f"There is no {sign} in the text {blank[:60]!r}. Put it where a word is to be predicted.")
   model, params = load(source, ignore=ignore)
   check_tokens(model, batch, str(source))
 
@@ -71,22 +71,22 @@ def fill_mask(
   def probabilities(params, tokens, valid, predict):
     out = model.apply(variables(params), tokens, valid=valid)
     if not isinstance(out, dict) or "mlm" not in out:
-      raise UserError(f"The model of {source} has no head that fills masks. Load one with the head 'mlm'.")
+      raise UserError(f"The model of {source} has no masked language modelling head. Load one with head 'mlm'.")
     chosen = jnp.take_along_axis(out["mlm"], predict[..., None], axis=1)
     return jax.lax.top_k(jax.nn.softmax(chosen.astype(jnp.float32)), best)
 
-  found = []
-  most = int(masks.sum(axis=1).max())
+  answers = []
+  max_masks = int(masks.sum(axis=1).max())
   rows = min(batch_size, len(several))
   for start in range(0, len(several), rows):
     chosen = np.minimum(np.arange(start, start + rows), len(several) - 1)  # The last batch is filled up.
-    predict = np.argsort(~masks[chosen], axis=1, kind="stable")[:, :most]  # Places of masks, the first first.
+    predict = np.argsort(~masks[chosen], axis=1, kind="stable")[:, :max_masks]  # Places of masks, the first first.
     values, tokens = map(np.asarray, probabilities(params, batch["tokens"][chosen], batch["valid"][chosen], predict))
     for row in range(min(rows, len(several) - start)):
-      found.append(
+      answers.append(
         [
-          [Guess(tokenizer.decode([token]).strip(), float(p), int(token)) for p, token in zip(*at)]
-          for at in list(zip(values[row], tokens[row]))[: masks[start + row].sum()]
+          [Guess(tokenizer.decode([token]).strip(), float(p), int(token)) for p, token in zip(*guesses_at)]
+          for guesses_at in list(zip(values[row], tokens[row]))[: masks[start + row].sum()]
         ]
       )
-  return found[0] if isinstance(texts, str) else found
+  return answers[0] if isinstance(texts, str) else answers

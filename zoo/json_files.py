@@ -14,7 +14,7 @@ DEPTH = 200  # Lists and objects within each other. Python's own limit is near 1
 
 
 def parse_json(text: str | bytes, depth: int = DEPTH) -> Any:
-  """What a text in JSON says. Any mistake in it is a ValueError, also nesting deeper than `depth`.
+  """Parses JSON. Any mistake is a ValueError, including nesting deeper than `depth`.
 
   >>> parse_json('{"dim": [2, 3]}')
   {'dim': [2, 3]}
@@ -64,8 +64,8 @@ def read_json(path: str | os.PathLike, kind: type = dict, *, size: int = SIZE) -
   except (OSError, ValueError) as error:
     raise UserError(f"{path} cannot be read as JSON: {' '.join(str(error).split())[:200]}.") from error
   if not isinstance(content, kind):
-    wanted = {dict: "an object", list: "a list"}.get(kind, kind.__name__)
-    raise UserError(f"{path} holds a {type(content).__name__}, not {wanted}.")
+    expected = {dict: "an object", list: "a list"}.get(kind, kind.__name__)
+    raise UserError(f"{path} holds a {type(content).__name__}, not {expected}.")
   return content
 
 
@@ -75,16 +75,16 @@ def check_file(path: str | os.PathLike, size: int = SIZE) -> None:
     if "://" in os.fspath(path):
       length = epath.Path(path).stat().length
     else:
-      found = os.stat(path)
-      length = found.st_size
-      if not stat.S_ISREG(found.st_mode):
-        raise UserError(f"{path} is no file with an end, but a {_what(found.st_mode)}. Put a copy of the file there.")
+      status = os.stat(path)
+      length = status.st_size
+      if not stat.S_ISREG(status.st_mode):
+        raise UserError(f"{path} is not a regular file, but a {_what(status.st_mode)}. Put a copy of the file there.")
   except FileNotFoundError:
     raise UserError(f"{path} is missing.") from None
   except OSError as error:
     raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
   if length is not None and length > size:
-    raise UserError(f"{path} has {length:,} bytes; {size:,} are the most that are read of such a file.")
+    raise UserError(f"{path} has {length:,} bytes; the limit for such a file is {size:,}.")
 
 
 def _what(mode: int) -> str:

@@ -53,8 +53,8 @@ def page(folder: Any, others: Sequence[Any] = ()) -> str:
   Raises:
     UserError: a folder holds no run.
   """
-  folders = [as_path(one) for one in (folder, *others)]
-  runs = {str(one): curves_of(one) for one in folders}
+  folders = [as_path(other) for other in (folder, *others)]
+  runs = {str(other): curves_of(other) for other in folders}
   title = html.escape(str(folder))
   parts = [f"<!doctype html><meta charset=utf-8><title>{title}</title><style>{STYLE}</style><h1>{title}</h1>"]
   for heading, names in sections(runs).items():
@@ -69,7 +69,9 @@ def page(folder: Any, others: Sequence[Any] = ()) -> str:
       parts.append(figure(caption, shown))
   if len(folders) > 1:
     configs = {
-      str(one): dict(flatten(read_json(one / "config.json"))) for one in folders if (one / "config.json").exists()
+      str(other): dict(flatten(read_json(other / "config.json")))
+      for other in folders
+      if (other / "config.json").exists()
     }
     parts.append(f"<h2>Where their configs differ</h2>{differing(configs)}")
   parts += artifacts(folders[0])
@@ -229,9 +231,9 @@ def artifacts(folder: Any) -> list[str]:
       )
     else:
       text = content.decode("utf-8", "replace")
-      cut = f"\n... and {len(text) - TEXT:,} letters more" if len(text) > TEXT else ""
+      cut = f"\n... and {len(text) - TEXT:,} characters more" if len(text) > TEXT else ""
       blocks.append(f"<h3>{name}</h3><pre>{html.escape(text[:TEXT] + cut)}</pre>")
-  return ["<h2>What evaluators left</h2>", *blocks] if blocks else []
+  return ["<h2>Outputs of evaluators</h2>", *blocks] if blocks else []
 
 
 def read_json(path: Any) -> dict:

@@ -38,25 +38,27 @@ def check(entries: Mapping[str, Any]) -> dict[str, Any]:
   """`entries` as a plain dict. Raises UserError for an entry that is unknown or of another type."""
   entries = resolve(entries, "model.preprocessing")
   if not isinstance(entries, Mapping):
-    raise UserError(f"model.preprocessing is {shown(entries)}. It must be a section with any of: {', '.join(KEYS)}.")
+    raise UserError(f"model.preprocessing is {shown(entries)}. It must be a mapping with any of: {', '.join(KEYS)}.")
   _known(entries, KEYS, "model.preprocessing")
   for name in ("image", "sound", "text"):
     if not isinstance(entries.get(name, {}), Mapping):
-      raise UserError(f"model.preprocessing.{name} is {shown(entries[name])}. It must be a section.")
+      raise UserError(f"model.preprocessing.{name} is {shown(entries[name])}. It must be a mapping.")
   if not isinstance(entries.get("tokenizer", ""), str):
-    raise UserError(f"model.preprocessing.tokenizer is {shown(entries['tokenizer'])}. It must be a name or a path.")
+    raise UserError(
+      f"model.preprocessing.tokenizer is {shown(entries['tokenizer'])}. It must be a str: a name or a path."
+    )
   text = entries.get("text", {})
   _known(text, ("mask",), "model.preprocessing.text")
   if not isinstance(text.get("mask", True), bool):
-    raise UserError(f"model.preprocessing.text.mask is {shown(text['mask'])}. It must be true or false.")
+    raise UserError(f"model.preprocessing.text.mask is {shown(text['mask'])}. It must be a bool.")
   _check_image(entries.get("image", {}))
   return dict(entries)
 
 
-def _known(entries: Mapping[str, Any], known: tuple[str, ...], where: str) -> None:
+def _known(entries: Mapping[str, Any], allowed: tuple[str, ...], where: str) -> None:
   for name in entries:
-    if name not in known:
-      raise UserError(f"{where} has no {shown(name)}.{did_you_mean(str(name), known)} It has: {', '.join(known)}.")
+    if name not in allowed:
+      raise UserError(f"{where} has no {shown(name)}.{did_you_mean(str(name), allowed)} It has: {', '.join(allowed)}.")
 
 
 def _check_image(image: Mapping[str, Any]) -> None:
@@ -66,14 +68,20 @@ def _check_image(image: Mapping[str, Any]) -> None:
   several = lambda x: isinstance(x, list | tuple) and len(x) > 0 and all(map(number, x))
   side = lambda x: isinstance(x, list | tuple) and len(x) == 2 and all(map(count, x))
   kinds = {
-    "scale": ("a number or none", lambda x: x is None or number(x) and x != 0),
-    "mean": ("a number, one for each colour, or none", lambda x: x is None or number(x) or several(x)),
-    "std": ("a number, one for each colour, or none", lambda x: x is None or (number(x) or several(x)) and np.all(x)),
-    "resize": ("pixels of the shorter edge, [height, width] or none", lambda x: x is None or count(x) or side(x)),
-    "crop": ("[height, width] or none", lambda x: x is None or side(x)),
-    "crop_rounds": ("true or false", lambda x: isinstance(x, bool)),
+    "scale": ("a number or None", lambda x: x is None or number(x) and x != 0),
+    "mean": ("a number, one per channel, or None", lambda x: x is None or number(x) or several(x)),
+    "std": (
+      "a number, one per channel, or None",
+      lambda x: x is None or (number(x) or several(x)) and np.all(x),
+    ),
+    "resize": (
+      "an int (shorter edge), [height, width] or None",
+      lambda x: x is None or count(x) or side(x),
+    ),
+    "crop": ("[height, width] or None", lambda x: x is None or side(x)),
+    "crop_rounds": ("a bool", lambda x: isinstance(x, bool)),
     "resample": (f"one of {', '.join(RESAMPLES)}", lambda x: x in RESAMPLES),
-    "patch_size": ("a number of pixels", count),
+    "patch_size": ("an int, in pixels", count),
     "patches": ("a number", count),
     "unknown": ("a reason", lambda x: isinstance(x, str)),
   }
@@ -82,7 +90,7 @@ def _check_image(image: Mapping[str, Any]) -> None:
     if not fits(value):
       raise UserError(f"model.preprocessing.image.{name} is {shown(value)}. It must be {kind}.")
   if "resize" in image and ("crop" not in image or "resample" not in image):
-    raise UserError("model.preprocessing.image has resize: it needs crop (which may be none) and resample too.")
+    raise UserError("model.preprocessing.image has resize: it needs crop (which may be None) and resample too.")
 
 
 def of(model: Any) -> dict[str, Any]:

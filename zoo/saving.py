@@ -1,7 +1,7 @@
 """A model in a folder: `model.json` (how to build it) and `params.safetensors` (path -> array), which anyone can read.
 
 Layers are stored one by one (`stack/layer_0/...`) whether the model loops or scans over them. `load` also reads the
-folder of a run that is still going on or was interrupted. Pickles are never read, and the name of a tensor is never
+folder of a run that is still training or was interrupted. Pickles are never read, and the name of a tensor is never
 used as the name of a file.
 """
 
@@ -31,21 +31,21 @@ from zoo.tree import flatten, mismatch, unflatten, variables
 
 MODEL, PARAMS, CONFIG = "model.json", "params.safetensors", "config.json"
 FORMAT = 1
-# Ways to compute, not what is computed: with others it is the same model.
+# Options of computing: they do not change the model.
 COMPUTING = tuple(Compute.__annotations__)
 
 
 def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool = False) -> None:
-  """Writes `model` and `params` to `folder`, each file at once or not at all. Every process of a run must call it.
+  """Writes `model` and `params` to `folder`, each file atomically. Every process of a run must call it.
 
   Args:
-    folder: made if it is not there; other files in it are left alone.
+    folder: created if missing; other files in it are left alone.
     model: from `zoo.build`.
     params: its parameters; may be sharded.
     overwrite: also replace another model's files.
 
   Raises:
-    UserError: `folder` holds another model, `params` are not this model's, the disk is full.
+    UserError: `folder` holds another model, `params` do not fit the model, or the disk is full.
 
   >>> import zoo
   >>> model = zoo.build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
@@ -56,14 +56,16 @@ def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool 
   """
   folder = as_path(folder)
   if not model.spec:
-    raise UserError(f"{type(model).__name__} does not know how it was built. Make models to be saved with zoo.build.")
+    raise UserError(
+      f"{type(model).__name__} does not record how it was built. Build models to be saved with zoo.build."
+    )
   holds = check_target(folder, model, overwrite)
   flat = flatten(by_layer(jax.tree.map(to_host, params)))
-  _check({name: array.shape for name, array in flat.items()}, model, "The parameters are not this model's")
+  _check({name: array.shape for name, array in flat.items()}, model, "The parameters do not fit this model")
   if jax.process_index() != 0:
     return
   make_folder(folder)
-  # Left in this order: the new parameters come before the new model.json, and after the old one is gone.
+  # In this order: the new parameters are in place before the new model.json, and after the old one is gone.
   with replacing(folder / MODEL) as model_file, replacing(folder / PARAMS) as params_file:
     content = {"format": FORMAT, "model": model.spec}
     content |= {"preprocessing": model.preprocessing} if model.preprocessing else {}
@@ -74,14 +76,14 @@ def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool 
 
 
 def check_target(folder: epath.Path, model: Any, overwrite: bool = False) -> dict[str, Any] | None:
-  """How to build the model that a folder holds, None if it is replaced; UserError where `save` would refuse it."""
-  check_folder(folder, "Name a folder to save a model in.")
+  """The spec of the model that a folder holds, None if it is replaced; UserError where `save` would refuse it."""
+  check_folder(folder, "folder is empty. Name the folder to save the model in.")
   if (folder / PARAMS).is_dir():
-    raise UserError(f"{folder / PARAMS} is a folder, where the parameters are to be. Move it away.")
+    raise UserError(f"{folder / PARAMS} is a folder, where the parameters are to be written. Move it away.")
   holds = None if overwrite else _spec_in(folder)
   if holds is not None and _essence(holds) != _essence(model.spec):
-    found = "; ".join(differences(_essence(holds), _essence(model.spec)))
-    raise UserError(f"{folder} holds another model: {found}. Choose another folder, or save with overwrite=True.")
+    changes = "; ".join(differences(_essence(holds), _essence(model.spec)))
+    raise UserError(f"{folder} holds another model: {changes}. Choose another folder, or save with overwrite=True.")
   return holds
 
 
@@ -96,17 +98,17 @@ def load(
   best: bool = False,
   ignore: Collection[str] = (),
 ) -> tuple[Any, Any]:
-  """A model and its parameters: of a finished run, of a published model's folder, or of an id of the hub.
+  """Loads a model and its parameters from a run, a published model's folder, or a hub id.
 
   Args:
-    source: the folder of a finished run, or anything that `save` wrote; of an unfinished run, whose newest checkpoint
-      is taken; a folder in the hub's layout (config.json and safetensors), or in open_clip's (open_clip_config.json);
-      or an id, `openai/clip-vit-base-patch32`, which is fetched with huggingface_hub (extra `hub`).
-    head: of a published model: another head than its architecture has, "none" for none. If the files have nothing of
-      it, it is initialised at random, with a warning.
+    source: the folder of a run (finished, or else its newest checkpoint), or anything that `save` wrote; a folder in
+      the hub's layout (config.json and safetensors), or in open_clip's (open_clip_config.json); or an id,
+      `openai/clip-vit-base-patch32`, which is downloaded with huggingface_hub (extra `hub`).
+    head: of a published model: another head than that of its architecture, "none" for none. A head without weights
+      in the files is randomly initialised, with a warning.
     dtype: of the parameters, e.g. "bfloat16"; by default float32 for a published model and as it is for a run. What
       rows share besides, statistics, stays as it is.
-    mesh: where the parameters go, by `strategy`; to the first device if None.
+    mesh: devices to shard the parameters over, by `strategy`; the first device if None.
     strategy: a name or lines of `zoo.sharding`.
     step: of a run: take the checkpoint of this step.
     best: of a run: take the best checkpoint, by the metric that the run's config names as `checkpoint.best`.
@@ -142,9 +144,9 @@ def load(
     read = loading.load_open_clip if other else loading.load_published
     return read(folder, head=head, dtype=dtype, mesh=mesh, strategy=strategy, ignore=ignore)
   if ignore:
-    raise UserError(f"{folder} is a model of the zoo: it knows all of its own entries. Leave out ignore.")
+    raise UserError(f"{folder} is a model of the zoo, where ignore does not apply. Leave it out.")
   if head is not None:
-    raise UserError(f"{folder} is a model of the zoo: it has the head it was trained with. Leave out head.")
+    raise UserError(f"{folder} is a model of the zoo with the head that it was trained with. Leave out head.")
   model, params = _load_own(folder, step, best)
   if dtype is not None:
     whole = variables(params)
@@ -159,10 +161,10 @@ def _load_own(folder: epath.Path | pathlib.Path, step: int | None, best: bool) -
   if (folder / CONFIG).exists():
     model = _model_in(folder)
     return model, _read_checkpoint(folder / "checkpoints", model, step, best)
-  held = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
+  files = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
   raise UserError(
     f"{folder} holds no model of the zoo. Expected {MODEL} and {PARAMS}, or a run's {CONFIG} and checkpoints; it holds "
-    f"{held}. Pickled weights (.bin, .pt, .pkl) are never read."
+    f"{files}. Pickled weights (.bin, .pt, .pkl) are never read."
   )
 
 
@@ -174,7 +176,7 @@ def _spec_in(folder: epath.Path | pathlib.Path) -> dict[str, Any] | None:
   content = read_json(path)
   spec = content.get("model")
   if not isinstance(spec, dict) or not isinstance(spec.get("family"), str):
-    raise UserError(f"{path} does not say which model this is: it needs an entry 'model' with a 'family'.")
+    raise UserError(f"{path} does not name its model: it needs an entry 'model' with a 'family'.")
   if path.name == MODEL and content.get("format") != FORMAT:
     raise UserError(f"{path} is of format {shown(content.get('format'))}; this zoo reads {FORMAT}. Update the zoo.")
   return {name: value for name, value in spec.items() if name != "preprocessing"}
@@ -185,10 +187,10 @@ def _essence(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _model_in(folder: epath.Path | pathlib.Path) -> Any:
-  from zoo.hub.preprocessing import carried_by
+  from zoo.hub.preprocessing import preprocessing_of_saved
 
   try:
-    return build(**(_spec_in(folder) or {}), preprocessing=carried_by(folder))
+    return build(**(_spec_in(folder) or {}), preprocessing=preprocessing_of_saved(folder))
   except UserError as error:
     raise UserError(f"The model in {folder} cannot be built. {error}") from error
 
@@ -197,7 +199,7 @@ def _read_params(path: epath.Path | pathlib.Path, model: Any) -> Any:
   if not path.exists():
     raise UserError(f"{path} is missing, and pickled weights (.bin, .pt, .pkl) are never read.")
   try:
-    with local_copy(path) as here, safe_open(here, framework="np") as file:
+    with local_copy(path) as local, safe_open(local, framework="np") as file:
       # Names and shapes are in the header: nothing is read of a file that does not fit.
       names = list(file.keys())
       _check({name: tuple(file.get_slice(name).get_shape()) for name in names}, model, f"{path} does not fit")
@@ -226,13 +228,13 @@ def _read_checkpoint(folder: epath.Path | pathlib.Path, model: Any, step: int | 
   )
   shapes = variables(weights_of(model))
   shared = {name: tree for name, tree in shapes.items() if name != "params"}
-  wanted = {part: shapes["params"], **({beside: shared} if shared else {})}
-  state = manager.read_state(folder / str(step), wanted)
+  expected = {part: shapes["params"], **({beside: shared} if shared else {})}
+  state = manager.read_state(folder / str(step), expected)
   return {"params": state[part], **state[beside]} if shared else state[part]
 
 
-def _check(found: Mapping[str, tuple[int, ...]], model: Any, what: str) -> None:
+def _check(actual: Mapping[str, tuple[int, ...]], model: Any, what: str) -> None:
   layers = jax.eval_shape(by_layer, weights_of(model))
-  wanted = {name: leaf.shape for name, leaf in flatten(layers).items()}
-  if found != wanted:
-    raise UserError(f"{what}: {mismatch(found, wanted)}.")
+  expected = {name: leaf.shape for name, leaf in flatten(layers).items()}
+  if actual != expected:
+    raise UserError(f"{what}: {mismatch(actual, expected)}.")

@@ -57,7 +57,7 @@ def check_folder(path: str | os.PathLike, way_out: str) -> None:
     if part.is_dir():
       return
     if part.exists() or part.is_symlink():
-      what = "a link that leads nowhere" if part.is_symlink() else "a file"
+      what = "a broken link" if part.is_symlink() else "a file"
       inside = "" if part == pathlib.Path(path) else f", and {path} would be in it"
       raise UserError(f"{part} is {what}, not a folder{inside}. {way_out}")
 
@@ -68,7 +68,7 @@ def make_folder(path: epath.Path | pathlib.Path) -> None:
   try:
     path.mkdir(parents=True, exist_ok=True)
   except OSError as error:
-    raise UserError(f"{path} cannot be made: {error.strerror}.") from error
+    raise UserError(f"{path} cannot be created: {error.strerror}.") from error
 
 
 @contextlib.contextmanager
@@ -98,20 +98,22 @@ def replacing(path: str | os.PathLike) -> Generator[pathlib.Path]:
         yield (temporary := pathlib.Path(folder) / "file")
         epath.Path(temporary).copy(path, overwrite=True)
       except OSError as error:
-        raise UserError(f"{path} cannot be written: {error}. What was there before is intact.") from error
+        raise UserError(f"{path} cannot be written: {error}. The old file is intact.") from error
     return
   path = pathlib.Path(path)
   temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
   try:
     temporary.touch()
-    mode = temporary.stat().st_mode  # That of any new file here: safetensors would let nobody else read its own.
+    mode = (
+      temporary.stat().st_mode
+    )  # The mode of any new file here: safetensors makes files readable by their owner only.
     yield temporary
     temporary.chmod(mode)
     with open(temporary, "rb") as written:
       os.fsync(written.fileno())
     os.replace(temporary, path)
   except OSError as error:
-    raise UserError(f"{path} cannot be written: {error.strerror or error}. What was there before is intact.") from error
+    raise UserError(f"{path} cannot be written: {error.strerror or error}. The old file is intact.") from error
   finally:
     with contextlib.suppress(OSError):  # On a disk that may only be read not even this is allowed.
       temporary.unlink(missing_ok=True)
@@ -124,7 +126,7 @@ def write_checksums(folder: str | os.PathLike, to: str | os.PathLike) -> None:
   pathlib.Path(to).write_text(json.dumps({name: _sum(folder / name) for name in names}, indent=1))
 
 
-def damaged(folder: str | os.PathLike, listed: str | os.PathLike, by_size: Collection[str] = ()) -> str | None:
+def corrupt_files(folder: str | os.PathLike, listed: str | os.PathLike, by_size: Collection[str] = ()) -> str | None:
   """Verifies the files under `folder` against the checksums in `listed` -> what is wrong, or None.
 
   Of the files `by_size` nothing is read.

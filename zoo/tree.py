@@ -32,8 +32,8 @@ def variables(params: Any) -> dict[str, Any]:
 
   The latter is what `zoo.load` gives of a model that has more than parameters: statistics of a batch normalisation.
   """
-  whole = isinstance(params, Mapping) and isinstance(params.get("params"), Mapping)
-  return dict(params) if whole else {"params": params}
+  has_collections = isinstance(params, Mapping) and isinstance(params.get("params"), Mapping)
+  return dict(params) if has_collections else {"params": params}
 
 
 def flatten(tree: Any) -> dict[str, Any]:
@@ -76,14 +76,14 @@ def check_pattern(pattern: Any, names: list[str], what: str, named: str = "param
   """UserError unless a pattern is a regular expression that matches one of `names`; messages name its source `what`."""
   if not isinstance(pattern, str):
     raise UserError(
-      f"{what}: {pattern!r} is not a pattern. A pattern is a text such as 'embed/embedding' or 'image/.*'."
+      f"{what}: {pattern!r} is not a pattern. A pattern is a str such as 'embed/embedding' or 'image/.*'."
     )
   try:
     re.compile(pattern)
   except re.error as error:
     raise UserError(f"{what}: '{pattern}' is not a regular expression: {error}.") from None
   if not any(matches(pattern, name) for name in names):
-    raise UserError(f"{what}: '{pattern}' matches no {named}. Near it: {', '.join(nearest(pattern, names))}.")
+    raise UserError(f"{what}: '{pattern}' matches no {named}. The nearest: {', '.join(nearest(pattern, names))}.")
 
 
 def nearest(pattern: str, names: list[str], count: int = 3) -> list[str]:

@@ -31,7 +31,9 @@ def test_a_full_disk_is_told_in_one_line_and_leaves_what_was_there(tmp_path, mon
 
   with monkeypatch.context() as patch:
     patch.setattr(storage, "write_checksums", full)
-    with pytest.raises(UserError, match="no space left on the disk. The checkpoint of step 1 is intact. Make room"):
+    with pytest.raises(
+      UserError, match="no space left on the disk. The checkpoint of step 1 is intact. Free some space"
+    ):
       keeper.save(2, init(), wait=True)
   assert sorted(path.name for path in tmp_path.iterdir()) == ["1"]
   keeper.save(3, init(), wait=True)
@@ -142,16 +144,16 @@ def sparse(folder):
 ORBAX, NUMBERS, SCORE = "_CHECKPOINT_METADATA", "fingerprints/metadata", "metrics/metrics"
 
 DAMAGES = {
-  rename: "it was saved as that of step 1 and renamed",
+  rename: "it was saved as the checkpoint of step 1 and renamed",
   written(ORBAX, lambda _: "[]"): "must be a dictionary",
   written(ORBAX, lambda _: '{"item_handlers": 3}'): "Object must be any one of types",
   written(ORBAX, lambda _: "[" * 100_000): "recursion",
-  sparse: "has 8,589,934,592 bytes; 67,108,864 are the most that are read",
+  sparse: "has 8,589,934,592 bytes; the limit for such a file is 67,108,864",
   written(NUMBERS, lambda _: "[3]"): "fingerprints are no numbers",
   written(NUMBERS, lambda _: '{"step": null}'): "fingerprints are no numbers",
   written(NUMBERS, lambda _: "[" * 100_000): "nested more than 200 deep",
-  written(SCORE, lambda _: "[3]"): "its score is no number",
-  written(SCORE, lambda _: '{"name": 1, "mode": 2, "value": "x"}'): "its score is no number",
+  written(SCORE, lambda _: "[3]"): "its score is not a number",
+  written(SCORE, lambda _: '{"name": 1, "mode": 2, "value": "x"}'): "its score is not a number",
   written(SCORE, lambda text: text.replace("null", "7", 1)): "its score has changed since it was saved",
   truncate: "has .* bytes instead of",
   flip: "bytes of the file .* have changed",
@@ -159,7 +161,7 @@ DAMAGES = {
   delete_description: "Metadata file",
   delete_fingerprints: "fingerprints are missing",
   garble_score: "Expecting",
-  change_a_number: "the numbers of params/up/kernel have changed",
+  change_a_number: "the values of params/up/kernel have changed",
 }
 
 

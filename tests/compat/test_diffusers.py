@@ -82,9 +82,9 @@ def test_a_pipeline_of_diffusers_is_saved_and_loaded_and_runs_as_before(parts, t
   assert json.loads((tmp_path / "again" / "model_index.json").read_text()) | index == index
 
   pixels = np.random.default_rng(0).normal(size=(2, 3, 224, 224)).astype(np.float32)
-  verdicts = [p.safety_checker(pixels, tree["safety_checker"]) for p, tree in ((pipeline, params), (again, loaded))]
-  np.testing.assert_array_equal(*verdicts)
-  assert verdicts[0].shape == (2,) and verdicts[0].dtype == bool
+  nsp_terms = [p.safety_checker(pixels, tree["safety_checker"]) for p, tree in ((pipeline, params), (again, loaded))]
+  np.testing.assert_array_equal(*nsp_terms)
+  assert nsp_terms[0].shape == (2,) and nsp_terms[0].dtype == bool
 
   def images(pipeline, params, prompt):
     pipeline.safety_checker = None

@@ -30,9 +30,9 @@ def test_a_section_takes_the_place_of_a_name(file):
     ("--config.evl.x=1", "config has no 'evl'. Did you mean 'eval'?"),
     ("--config.wandb.x=1", "config has no 'wandb'."),
     ("--config.log.wandbb.x=1", "config.log has no 'wandbb'. Did you mean 'wandb'?"),
-    ("--config.checkpoint.best.x=1", "config.checkpoint.best is None, not a section"),
+    ("--config.checkpoint.best.x=1", "config.checkpoint.best is None, not a mapping"),
     ("--config.data..x=1", "config.data has no ''."),
-    ("--config.data.name.x=1", "not a section: it has no entries. Replace it whole, as in --config.data.name='{"),
+    ("--config.data.name.x=1", "not a mapping: it has no entries. Replace all of it, as in --config.data.name='{"),
   ],
 )
 def test_a_section_that_cannot_be_is_refused(file, argument, message):

@@ -64,7 +64,7 @@ def test_heads_start_anew_where_the_file_has_none(tmp_path):
 def test_sentences_are_not_told_apart(tmp_path):
   reference(case("DistilBertModel", "small", SMALL)).save_pretrained(tmp_path)
   model, params = zoo.load(tmp_path)
-  with pytest.raises(ValueError, match="This model does not tell sentences apart. Leave out segments."):
+  with pytest.raises(ValueError, match="This model has no segment embeddings. Leave out segments."):
     model.apply({"params": params}, jnp.ones((1, 3), int), segments=jnp.ones((1, 3), int))
 
 

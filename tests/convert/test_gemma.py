@@ -74,7 +74,7 @@ def test_scanned_layers_that_take_turns_are_read(tmp_path):
     ("Gemma", {"sliding_window": 3}, "sliding_window=3"),
     ("Gemma", {"hidden_activation": "relu"}, "hidden_activation is 'relu'"),
     ("Gemma3Text", {"rope_scaling": {"rope_type": "longrope"}}, "rope_type is 'longrope'"),
-    ("Gemma3Text", {"use_bidirectional_attention": True}, "bidirectional is True and head 'lm'"),
+    ("Gemma3Text", {"use_bidirectional_attention": True}, "bidirectional is True and head is 'lm'"),
   ],
 )
 def test_options_that_the_zoo_does_not_have_are_refused_by_name(family, entries, message, tmp_path):

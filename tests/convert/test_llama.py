@@ -112,7 +112,7 @@ def test_another_head_takes_the_weights_of_a_language_model(tmp_path):
     ("Llama", {"sliding_window": 3}, "sliding_window=3"),
     ("Qwen3", {"layer_types": ["full_attention", "chunked_attention"] * 2}, "layer_types is 'chunked_attention'"),
     ("Qwen3", {"layer_types": ["full_attention"] * 2}, "layer_types names 2 layers, num_hidden_layers is 3"),
-    ("Qwen3", {"layer_types": ["sliding_attention"] * 3}, "window is None. Say how many tokens they see"),
+    ("Qwen3", {"layer_types": ["sliding_attention"] * 3}, "window is None. Set window"),
   ],
 )
 def test_options_that_the_zoo_does_not_have_are_refused_by_name(family, entries, message, tmp_path):

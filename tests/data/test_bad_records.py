@@ -5,7 +5,7 @@ import pytest
 
 from tests.data import toys
 from zoo.data import ledger
-from zoo.data.bad_records import BadRecord, Policy, checked, good, listing, policy
+from zoo.data.bad_records import BadRecord, Policy, check_all, listing, policy, without_bad
 from zoo.data.image_text import image_text
 from zoo.data.labelled_images import labelled_images
 from zoo.data.labelled_texts import labelled_texts
@@ -64,7 +64,7 @@ def test_what_is_done_about_bad_records_is_said_in_a_word_or_a_section(section, 
   [
     ("skipp", r"bad_records.action is 'skipp'. Did you mean 'skip'\?"),
     ({"action": "skip", "share": 1}, "bad_records has no 'share'. It has: action, most"),
-    ({"most": 1}, "bad_records.most is 1. It must be a share"),
+    ({"most": 1}, "bad_records.most is 1. It must be a fraction of the records:"),
     ({"most": float("nan")}, "bad_records.most is nan"),
     ({"most": True}, "bad_records.most is True"),
   ],
@@ -110,14 +110,14 @@ def test_worker_processes_pass_over_the_same_records():
 
 
 def test_a_bad_record_ends_a_run_that_does_not_skip_and_says_what_to_do():
-  with pytest.raises(BadRecord, match=r"number 4 is bad. Mend it or take it out; or set data.bad_records=skip"):
+  with pytest.raises(BadRecord, match=r"number 4 is bad. Fix or remove it, or set data.bad_records=skip"):
     numbers(batches(Numbers(13, bad=[4], most=0), 5, seed=3))
 
 
 def test_too_many_bad_records_end_a_run_that_names_the_first():
   made = batches(Numbers(20, bad=range(3, 17), most=0.2), 5, seed=0, shuffle=False)
   with pytest.raises(
-    UserError, match=r"numbers: 5 of 20 records are bad, more than the share of 0.2 .*: numbers.txt, nu"
+    UserError, match=r"numbers: 5 of 20 records are bad, more than the fraction 0.2 .*: numbers.txt, nu"
   ):
     numbers(made, 1)
 
@@ -138,21 +138,21 @@ def test_evaluation_leaves_bad_records_out():
   members = {"a": Numbers(5, bad=[4]), "b": Numbers(7)}
   for records in members.values():
     records.without = lambda problems, records=records: Numbers(len(records) - len(problems), most=0)
-  left = good(mixture(members, {"a": 0.5, "b": 0.5}))
+  left = without_bad(mixture(members, {"a": 0.5, "b": 0.5}))
   assert len(left) == 11 and not left.may_skip
   assert sum(batch["weight"].sum() for batch in eval_batches(left, 4)) == 11
   with pytest.raises(UserError, match="numbers: 3 of 5 records are bad"):
-    good(Numbers(5, bad=[0, 1, 3]))
+    without_bad(Numbers(5, bad=[0, 1, 3]))
 
 
 def test_all_records_are_checked_beforehand():
-  assert checked(Numbers(7)) == (True, "numbers: 0 of 7 records are bad.")
-  fine, report = checked(Numbers(7, bad=[1, 5], most=0))
+  assert check_all(Numbers(7)) == (True, "numbers: 0 of 7 records are bad.")
+  fine, report = check_all(Numbers(7, bad=[1, 5], most=0))
   assert not fine
   ending = "numbers: 2 of 7 records are bad."
   assert report.splitlines() == ["numbers.txt, number 1 is bad.", "numbers.txt, number 5 is bad.", ending]
-  assert checked(Numbers(7, bad=[1, 5], most=0.3)) == (True, report)
-  lines = checked(Numbers(203, bad=range(103), most=0.5))[1].splitlines()
+  assert check_all(Numbers(7, bad=[1, 5], most=0.3)) == (True, report)
+  lines = check_all(Numbers(203, bad=range(103), most=0.5))[1].splitlines()
   assert len(lines) == 102 and lines[-2:] == ["... and 3 more", "numbers: 103 of 203 records are bad."]
 
 
@@ -165,7 +165,7 @@ def test_what_would_stop_a_run_is_passed_over_while_it_is_listed_and_judged_then
   few.policy = many.policy = left.policy = rule
   left.bad = ("number 1 is bad.", "number 5 is bad.")  # As an evaluator has left them out.
   for records in (many, left, mixture({"few": few, "many": many}, {"few": 0.5, "many": 0.5})):
-    verdict, report = checked(records)
+    verdict, report = check_all(records)
     assert verdict == fine and "number 1 is bad" in report and ": 2 of " in report
 
 
@@ -191,11 +191,11 @@ def test_images_texts_and_labels_that_are_bad_are_passed_over(tmp_path):
     ),
   ):
     assert len(batches(records, 6, seed=0)[0]) >= 2
-    left = good(records)
+    left = without_bad(records)
     assert len(left) == count
     assert all(any(name in error for error in left.bad) for name in named)
     assert [left[i].keys() for i in range(count)] == [left[0].keys()] * count
-  with pytest.raises(BadRecord, match=r"3\.png lies beside .*; or set data.bad_records=skip"):
+  with pytest.raises(BadRecord, match=r"3\.png is not in a class folder\."):
     labelled_images(f"images:{tmp_path}/classes")
 
 
@@ -205,7 +205,7 @@ def test_a_first_record_without_a_field_is_bad_like_any_other(tmp_path):
     toys.write(tmp_path, {row["file"]: toys.png("red")})
   first = image_text_of(tmp_path, rows, "stop").source[0]["path"][-5]
   del rows[int(first)]["text"]
-  assert len(good(image_text_of(tmp_path, rows, SKIP))) == 5
+  assert len(without_bad(image_text_of(tmp_path, rows, SKIP))) == 5
   with pytest.raises(UserError, match="has no field 'text'. It has: image, path"):
     image_text_of(tmp_path, rows, "stop")
 
@@ -231,7 +231,7 @@ def test_texts_that_are_bad_are_left_out_when_they_are_opened(tmp_path):
   pairs = {"name": "text_pairs", "source": where, "tokenizer": "bytes", "max_length": 8}
   assert sorted(text_pairs(where, **options).texts(i) for i in range(2)) == [("a", "b"), ("d", "e")]
   assert packed(pairs, max_length=8, bad_records=SKIP).bad == packed({**pairs, "bad_records": SKIP}, max_length=8).bad
-  with pytest.raises(UserError, match=r"2 of 4 records are bad, more than the share of 0.01 .*: .*data\.jsonl line"):
+  with pytest.raises(UserError, match=r"2 of 4 records are bad, more than the fraction 0.01 .*: .*data\.jsonl line"):
     language(where, **{**options, "bad_records": "skip"})
   with pytest.raises(BadRecord, match=r"data\.jsonl line [23]"):
     language(where, **{**options, "bad_records": "stop"})

@@ -169,6 +169,6 @@ def test_a_damaged_file_is_one_line_and_no_record_is_left(name, file, tmp_path, 
   for path in (original / folder).iterdir():
     (tmp_path / folder).mkdir(exist_ok=True)
     (tmp_path / folder / path.name).write_bytes(path.read_bytes()[: -1000 if path.name == file else None])
-  with pytest.raises(UserError, match=rf"^[^\n]*{file} is missing or damaged[^\n]*$"):
+  with pytest.raises(UserError, match=rf"^[^\n]*{file} is missing or corrupt[^\n]*$"):
     open_source(f"tfds:{name}", "train", str(tmp_path / "prepared"))
   assert not [*(tmp_path / "prepared").rglob("*.array_record*")]

@@ -18,7 +18,7 @@ def test_the_cache_is_where_the_user_wants_it(monkeypatch, tmp_path):
 
 def test_a_folder_is_made_once(tmp_path):
   for content in "ab":
-    cache.made_once(tmp_path / "here", lambda folder, content=content: (folder / "x").write_text(content))
+    cache.build_once(tmp_path / "here", lambda folder, content=content: (folder / "x").write_text(content))
   assert (tmp_path / "here" / "x").read_text() == "a"
 
 
@@ -29,14 +29,14 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path):
     raise ArithmeticError
 
   with pytest.raises(ArithmeticError):
-    cache.made_once(tmp_path / "here", half)
+    cache.build_once(tmp_path / "here", half)
   assert [path.name for path in tmp_path.iterdir()] == ["here.lock"]
 
 
 def test_what_a_killed_process_left_behind_is_removed(tmp_path):
   (tmp_path / "here.abc").mkdir()
   (tmp_path / "other.abc").mkdir()
-  cache.made_once(tmp_path / "here", lambda folder: None)
+  cache.build_once(tmp_path / "here", lambda folder: None)
   assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "here.lock", "other.abc"]
 
 
@@ -45,9 +45,9 @@ def test_without_locks_the_first_wins(tmp_path, monkeypatch):
 
   def overtaken(folder):
     (folder / "x").write_text("mine")
-    cache.made_once(tmp_path / "here", lambda folder: (folder / "x").write_text("first"))
+    cache.build_once(tmp_path / "here", lambda folder: (folder / "x").write_text("first"))
 
-  cache.made_once(tmp_path / "here", overtaken)
+  cache.build_once(tmp_path / "here", overtaken)
   assert (tmp_path / "here" / "x").read_text() == "first"
   assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "here.lock"]
 
@@ -74,32 +74,32 @@ def rewritten(change):
 )
 def test_an_entry_that_was_damaged_is_made_anew_with_a_warning(tmp_path, capsys, harm, name):
   make = lambda folder: (folder / "x").write_bytes(b"eleven bytes")
-  folder = cache.made_once(tmp_path / "here", make)
-  assert cache.made_once(folder, make) == folder and not capsys.readouterr().err
+  folder = cache.build_once(tmp_path / "here", make)
+  assert cache.build_once(folder, make) == folder and not capsys.readouterr().err
   harm(folder / name)
-  cache.made_once(folder, make)
+  cache.build_once(folder, make)
   assert (folder / "x").read_bytes() == b"eleven bytes"
   assert f"Warning: {folder} in the cache is damaged (" in capsys.readouterr().err
-  cache.made_once(folder, make)
+  cache.build_once(folder, make)
   assert not capsys.readouterr().err
   assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "here.lock"]
 
 
 def test_a_damaged_entry_that_cannot_be_made_anew_is_refused(tmp_path):
-  folder = cache.made_once(tmp_path / "here", lambda folder: (folder / "x").write_bytes(b"whole"))
+  folder = cache.build_once(tmp_path / "here", lambda folder: (folder / "x").write_bytes(b"whole"))
   (folder / "x").write_bytes(b"other")
 
   def full(folder):
     raise OSError(28, "No space left on device")
 
   with pytest.raises(UserError, match="Cannot write to the cache .*: No space left on device. Set ZOO_CACHE"):
-    cache.made_once(folder, full)
+    cache.build_once(folder, full)
 
 
 def test_an_entry_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
   moments, fsync = [], os.fsync
   monkeypatch.setattr(os, "fsync", lambda number: (moments.append((tmp_path / "here").exists()), fsync(number)))
-  cache.made_once(tmp_path / "here", lambda folder: (folder / "x").touch())
+  cache.build_once(tmp_path / "here", lambda folder: (folder / "x").touch())
   assert moments == [False, False, False, True]  # x, its checksum, their folder; then the folder of all entries.
 
 
@@ -108,7 +108,7 @@ def test_a_full_disk_is_told(tmp_path):
     raise OSError(28, "No space left on device")
 
   with pytest.raises(UserError, match="Cannot write to the cache .*: No space left on device. Set ZOO_CACHE"):
-    cache.made_once(tmp_path / "here", full)
+    cache.build_once(tmp_path / "here", full)
 
 
 @pytest.mark.slow
@@ -128,4 +128,4 @@ def make_slowly(tmp_path):
       file.write(f"{os.getpid()}\n")
     time.sleep(1)
 
-  cache.made_once(tmp_path / "here", make)
+  cache.build_once(tmp_path / "here", make)

@@ -110,7 +110,7 @@ def test_classes_that_nobody_names_are_those_of_train_and_said(tmp_path, capsys)
       assert ["neg", "neu", "pos"][int(records[index]["label"])] == records.source[index]["text"]
   assert "class_names is not set: they are the 3 of 'label' in train: neg, neu, pos." in capsys.readouterr().err
   toys.write_csv(tmp_path / "test.csv", [{"text": "a", "label": "odd"}])
-  with pytest.raises(UserError, match="label 'odd' is no class. Known: neg, neu, pos"):
+  with pytest.raises(UserError, match="label 'odd' is not a class. The classes are: neg, neu, pos"):
     labelled_texts(where, "test", tokenizer="bytes")[0]
   toys.write_csv(tmp_path / "numbers.csv", [{"text": "a", "label": "3"}, {"text": "b", "label": "1"}])
   assert labelled_texts(f"csv:{tmp_path}/numbers.csv", tokenizer="bytes").info["class_names"] is None

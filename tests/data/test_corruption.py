@@ -169,16 +169,20 @@ def test_noise_is_drawn_anew_in_training_and_the_same_in_evaluation(make, source
 
 
 MISTAKES = [
-  (span_corruption, {"rate": 1.5}, "rate is 1.5, mean_span 3.0. The first must lie between 0 and 1"),
-  (span_corruption, {"max_length": 3}, "max_length is 3. It must hold a kept token, a sentinel and the end"),
-  (span_corruption, {"max_length": 3000}, r"\d+ spans need as many sentinels, there are 100. Lower max_length or rate"),
-  (span_corruption, {"max_length": 1790}, r"holds \d+ tokens, an example needs 1988. Lower max_length"),
-  (prefix_lm, {"max_length": 1}, "max_length is 1. Two parts need at least 2"),
-  (denoising, {"tokenizer": "gpt2"}, r"has no token that hides others \(mask\). Choose another, e.g. sotu"),
+  (span_corruption, {"rate": 1.5}, "rate is 1.5, mean_span 3.0. rate must be between 0 and 1"),
+  (span_corruption, {"max_length": 3}, "max_length is 3. It must be at least 4: a kept token"),
+  (
+    span_corruption,
+    {"max_length": 3000},
+    r"\d+ spans need as many sentinels, but there are 100. Lower max_length or rate",
+  ),
+  (span_corruption, {"max_length": 1790}, r"holds \d+ tokens, an example needs 1988. Lower data.max_length"),
+  (prefix_lm, {"max_length": 1}, "max_length is 1. It must be at least 2"),
+  (denoising, {"tokenizer": "gpt2"}, r"has no mask token. Choose another, e.g. sotu"),
   (
     denoising,
     {"mean_span": 0.0},
-    "rate is 0.3, mean_span 0.0. The first must be from 0 to below 1, the second above 0",
+    "rate is 0.3, mean_span 0.0. rate must be at least 0 and below 1, mean_span above 0",
   ),
 ]
 

@@ -80,9 +80,11 @@ def test_packed_rows_hold_every_text_once_and_whole(section, learns):
 
 
 def test_a_mistake_ends_in_one_line(section):
-  with pytest.raises(UserError, match="A text has 6 tokens, a row 5. Raise max_length of packed, or lower that of its"):
+  with pytest.raises(
+    UserError, match="A text has 6 tokens, a packed sequence 5. Raise max_length of packed, or lower that of its"
+  ):
     packed({"name": "documents", **section}, max_length=5)
   with pytest.raises(UserError, match="documents.unit is 'word'. It may be: document, paragraph, sentence."):
     documents(**section, unit="word")
-  with pytest.raises(UserError, match="max_length is 2. A beginning, a token and an end need at least 3."):
+  with pytest.raises(UserError, match="max_length is 2. It must be at least 3: a first, a middle and an end token."):
     documents(**{**section, "max_length": 2})

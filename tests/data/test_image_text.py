@@ -142,18 +142,18 @@ def test_a_config_section_opens_a_dataset_of_tfds(tmp_path):
   [
     ({"fit": "crops"}, r"fit is 'crops'. Did you mean 'crop'\?"),
     ({"background": "pink"}, "background is 'pink'. It may be: white, black, random"),
-    ({"templates": "a drawing"}, r"template 'a drawing' must be a text with \{\} where the caption goes"),
-    ({"templates": [3]}, r"template 3 must be a text with"),
+    ({"templates": "a drawing"}, r"template 'a drawing' must be a str with \{\} where the caption goes"),
+    ({"templates": [3]}, r"template 3 must be a str with"),
     ({"templates": []}, r"templates is empty. Give one"),
     (
       {"text_field": "texts"},
       r"has no field 'texts'. Did you mean 'text'\? It has: image, text, keywords, thing, path",
     ),
     ({"alternatives": "keyword"}, r"has no field 'keyword'. Did you mean 'keywords'\?"),
-    ({"image_field": "thing"}, r"a\.png: the image does not decode"),
-    ({"text_field": "thing"}, r"thing is 7, which is no text"),
-    ({"max_length": 2}, "max_length is 2. A caption needs at least 3"),
-    ({"alternative_rate": 1.5}, "alternative_rate is 1.5. It must lie between 0 and 1"),
+    ({"image_field": "thing"}, r"a\.png: the image cannot be decoded"),
+    ({"text_field": "thing"}, r"thing is 7, not a str"),
+    ({"max_length": 2}, "max_length is 2. It must be at least 3:"),
+    ({"alternative_rate": 1.5}, "alternative_rate is 1.5. It must be from 0 to 1"),
     ({"image_size": 0}, "image_size is 0"),
   ],
 )
@@ -172,7 +172,7 @@ def test_a_bad_record_is_named_when_it_is_read(tmp_path):
   toys.write(
     tmp_path, {name: toys.png("red") for name in ("a.png", "c.png", "d.png")} | {"b.png": toys.png("red")[:50]}
   )
-  messages = {"b.png": "does not decode", "c.png": "has no 'text'", "d.png": "has an empty caption"}
+  messages = {"b.png": "cannot be decoded", "c.png": "has no 'text'", "d.png": "has an empty caption"}
   for row in rows[1:]:
     toys.write_jsonl(tmp_path / "captions.jsonl", [rows[0], row])
     with pytest.raises(UserError, match=rf"{row['file']}.*{messages[row['file']]}"):

@@ -67,7 +67,7 @@ def test_memory_and_random_crops_go_together(folders):
 @pytest.mark.parametrize(
   "labels, options, message",
   [
-    (["cow"], {"class_names": ["cat", "dog"]}, "0.png: label 'cow' is no class. Known: cat, dog"),
+    (["cow"], {"class_names": ["cat", "dog"]}, "0.png: label 'cow' is not a class. The classes are: cat, dog"),
     ([2], {"class_names": ["cat", "dog"]}, "0.png: label 2 is not one of 0 to 1"),
     ([-1], {}, "0.png: label -1 is not one of"),
     ([0.5], {}, "0.png: label 0.5 is not one of"),

@@ -47,11 +47,11 @@ def test_they_make_batches(source):
 
 
 MISTAKES = {
-  "class": ({"class_names": ["good"]}, "label 'bad' is no class. Known: good"),
+  "class": ({"class_names": ["good"]}, "label 'bad' is not a class. The classes are: good"),
   "field": ({"text_field": "txt"}, "has no field 'txt'. Did you mean 'text'"),
   "length": (
     {"max_length": 600, "class_names": NAMES},
-    "max_length is 600. The tokenizer 'bert' makes rows of 1 to 512",
+    r"max_length is 600. The tokenizer 'bert' makes sequences of 1 to 512",
   ),
 }
 

@@ -103,8 +103,8 @@ def test_tasks_of_unlike_lengths_share_batches_that_are_padded_to_what_their_row
 MISTAKES = {
   "unknown": ({"a": 0.5, "c": 0.5}, "mixture.rates names 'c'. The members: a, b"),
   "missing": ({"a": 1.0}, "mixture.rates has no 'b'. It needs one for each member: a, b"),
-  "negative": ({"a": 1.5, "b": -0.5}, "mixture.rates.a is 1.5. It must be a number above 0, 1 at most"),
-  "sum": ({"a": 0.5, "b": 0.4}, "mixture.rates are a 0.5, b 0.4, 0.9 together. They must be 1 together"),
+  "negative": ({"a": 1.5, "b": -0.5}, "mixture.rates.a is 1.5. It must be above 0 and at most 1"),
+  "sum": ({"a": 0.5, "b": 0.4}, "mixture.rates are a 0.5, b 0.4, 0.9 in all. They must add up to 1"),
 }
 
 
@@ -118,9 +118,9 @@ def test_rates_that_cannot_be_are_refused(mistake):
 def test_members_that_do_not_go_together_are_refused(texts):
   rates = {"a": 0.5, "b": 0.5}
   pairs, spans = texts
-  with pytest.raises(UserError, match="member a gives number, chance; b gives tokens, .* Members need the same"):
+  with pytest.raises(UserError, match="member a gives number, chance; b gives tokens, .* All members must agree"):
     mixture({"a": From(3, 0), "b": pairs}, rates)
-  with pytest.raises(UserError, match="member a has the tokenizer bytes, b has sotu. Members need the same"):
+  with pytest.raises(UserError, match="member a has the tokenizer bytes, b has sotu. All members must agree"):
     mixture({"a": pairs, "b": {**spans, "tokenizer": "sotu"}}, rates)
   with pytest.raises(UserError, match="mixture.members.b holds no example"):
     mixture({"a": pairs, "b": From(0, 0)}, rates)

@@ -62,9 +62,9 @@ def test_pairs_go_where_both_of_their_texts_have_room():
 
 
 def test_a_mistake_ends_in_one_line(texts):
-  with pytest.raises(UserError, match="A pair has 12 and 6 tokens, a row 20 and 5. Raise max_length and target_length"):
-    packed(texts, max_length=20, target_length=5)
   with pytest.raises(
-    UserError, match="packed needs texts whose lengths are known before. Use .* documents, .* text_pairs"
+    UserError, match="A pair has 12 and 6 tokens, a packed sequence 20 and 5. Raise max_length and target_length"
   ):
+    packed(texts, max_length=20, target_length=5)
+  with pytest.raises(UserError, match=r"packed needs data of known lengths. Use the pipeline documents or text_pairs"):
     packed({"name": "prefix_lm", "source": texts["source"], "tokenizer": "bytes", "text_field": "source"})

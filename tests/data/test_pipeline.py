@@ -27,7 +27,7 @@ class Numbers(Records):
 def test_records_are_a_sequence_that_ends():
   assert [int(record["number"]) for record in Numbers(3)] == [0, 1, 2]
   assert Numbers(3)[-1]["number"] == 2
-  with pytest.raises(IndexError, match="There are 3 records; 3 is none of them."):
+  with pytest.raises(IndexError, match="There are 3 records; index 3 is out of range."):
     Numbers(3)[3]
 
 
@@ -132,7 +132,7 @@ def test_batches_that_cannot_be_are_refused(make):
     make(Numbers(5), 10, process_count=3)
   with pytest.raises(UserError, match="batch_size 0"):
     make(Numbers(5), 0)
-  with pytest.raises(UserError, match="process_index 2 is none of 2 hosts"):
+  with pytest.raises(UserError, match="process_index is 2. It must be from 0 to 1"):
     make(Numbers(5), 4, process_index=2, process_count=2)
   with pytest.raises(UserError, match="hold no example"):
     make(Numbers(0), 4)

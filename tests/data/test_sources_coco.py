@@ -84,8 +84,8 @@ def test_the_splits_of_karpathy(folder, path):
   "place, change, message",
   [
     ("", None, "holds no captions_train"),
-    ("annotations/instances_val2014.json", None, "has annotations without a caption. Name the file of captions"),
-    ("annotations/captions_val2014.json", {"images": []}, "holds no lists 'images' and 'annotations'"),
+    ("annotations/instances_val2014.json", None, r"has annotations without captions\."),
+    ("annotations/captions_val2014.json", {"images": []}, "has neither lists 'images' and 'annotations'"),
     ("annotations/captions_val2014.json", {"annotations": [{"caption": "a", "image_id": 99}]}, "holds no captioned"),
     ("annotations/captions_val2014.json", {"images": [{"id": 10, "file_name": "no.jpg"}]}, "names 'no.jpg', which is"),
     ("annotations/nothing.json", None, "holds no captions_train"),
@@ -108,4 +108,4 @@ def test_entries_that_cannot_be_used_are_bad_records(folder):
   source = open_source(f"coco:{folder}", "val")
   assert len(source) == 4 and len(source.broken) == 2
   assert any("lies outside" in error for error in source.broken.values())
-  assert any("annotation 5 has no caption, or is of image 99" in error for error in source.broken.values())
+  assert any("annotation 5 has no caption, or its image 99" in error for error in source.broken.values())

@@ -152,7 +152,7 @@ def test_rows_that_do_not_fit_the_header_are_bad_records_of_their_own(tmp_path):
   assert "rows.csv line 4: it has 4 fields" in errors and "Texts with ',' in them go in quotes" in errors
   assert "rows.csv line 5: its quotes do not match (" in errors
   assert "rows.csv line 6: its quotes do not match up to line 7 (" in errors
-  with pytest.raises(BadRecord, match="Mend it or take it out; or set data.bad_records=skip"):
+  with pytest.raises(BadRecord, match="Fix or remove it, or set data.bad_records=skip"):
     labelled_texts(f"csv:{tmp_path}")
   records = labelled_texts(f"csv:{tmp_path}", bad_records={"action": "skip", "most": 0.8})
   assert sorted(source[i]["text"] for i in range(6) if i not in source.broken) == ["a", "g"]

@@ -70,7 +70,7 @@ def test_the_fingerprint_tells_splits_apart(prepared):
 @pytest.mark.parametrize(
   "source, split, message",
   [
-    ("tfds:toy_pears", "train", r"tfds has no dataset 'toy_pears', nor is one in .*Did you mean 'toy_pairs'\?"),
+    ("tfds:toy_pears", "train", r"There is no dataset 'toy_pears' in tfds or in .*Did you mean 'toy_pairs'\?"),
     ("tfds:emojy", "train", r"no dataset 'emojy'.*Did you mean 'emoji'\?"),
     ("tfds:toy_pairs", "tset", r"tfds:toy_pairs has no split 'tset'. It has: train, test, and parts"),
     ("tfds:toy_pairs", "train[:", r"has no split 'train\[:'"),

@@ -44,7 +44,7 @@ def test_what_is_no_split_is_refused(split):
 
 
 def test_empty_and_impossible_parts_are_refused():
-  with pytest.raises(UserError, match=r"numbers: split 'train\[3:3\]' holds no example"):
+  with pytest.raises(UserError, match=r"numbers: split 'train\[3:3\]' has no examples\."):
     taken("train[3:3]")
   with pytest.raises(UserError, match="asks for 120%"):
     taken("train[:120%]")

@@ -133,7 +133,7 @@ def test_evaluation_sees_every_pair_once_in_order(folder):
 
 MISTAKES = {
   "field": ({"target_field": "goal"}, "has no field 'goal'"),
-  "length": ({"target_length": 1}, "max_length is 12, target_length 1. A token and the end need at least 2"),
+  "length": ({"target_length": 1}, "max_length is 12, target_length 1. Both must be at least 2"),
   "buckets": ({"buckets": 0}, r"buckets is 0. It must be 1 \(all batches of full length\) or more"),
   "tokenizer": ({"tokenizer": "nltk"}, "There is no tokenizer 'nltk'"),
 }

@@ -43,5 +43,5 @@ def test_a_model_without_logits_is_refused():
     def apply(self, variables, image, *, train=False, rngs=None):
       return {"hidden": jnp.zeros(3)}
 
-  with pytest.raises(UserError, match="classification needs a model with the output logits; this one gives hidden"):
+  with pytest.raises(UserError, match="classification needs a model with the output logits; this one returns hidden"):
     classification(Headless(), data=DATA)({})

@@ -226,4 +226,4 @@ def test_a_published_model_is_evaluated_by_the_evaluators_of_another_config(run,
 def test_a_tokenizer_of_more_tokens_than_the_model_is_refused(run, capsys):
   with pytest.raises(SystemExit):
     main([f"--run={run}", "--only=samples", "--config.eval.evaluators.samples.tokenizer=gpt2"])
-  assert "samples: tokenizer gpt2 has 50257 tokens, the model knows 260" in capsys.readouterr().err
+  assert "samples: tokenizer gpt2 has 50257 tokens, the model has 260" in capsys.readouterr().err

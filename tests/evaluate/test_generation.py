@@ -112,7 +112,7 @@ def test_rouge_is_that_of_the_paper():
 def test_mistakes_end_in_one_line(pairs, tmp_path, monkeypatch):
   write_jsonl(tmp_path / "b.jsonl", [{"text": "some text, enough of it"}])
   text = language(f"jsonl:{tmp_path}/b.jsonl", tokenizer="bytes", max_length=4)
-  with pytest.raises(UserError, match="generation needs data of pairs of texts. Use the pipeline text_pairs"):
+  with pytest.raises(UserError, match="generation needs pairs of texts. Use the data pipeline text_pairs"):
     generation(zoo.build("t5", **SIZES), data=text)
   with pytest.raises(UserError, match="generation needs a model with an encoder and a decoder; gpt is none"):
     generation(zoo.build("gpt", **SIZES, max_length=9), data=pairs)

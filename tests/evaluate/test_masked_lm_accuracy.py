@@ -68,7 +68,7 @@ def test_a_model_without_the_head_is_refused():
     def apply(self, variables, tokens, **options):
       return {"hidden": tokens}
 
-  with pytest.raises(UserError, match="needs a model with the output mlm, it gives hidden"):
+  with pytest.raises(UserError, match="needs a model with the output mlm, this one returns hidden"):
     masked_lm_accuracy(Headless(), **OPTIONS)({})
 
 

@@ -47,7 +47,7 @@ def test_a_siglip_2_of_any_shape_is_evaluated_by_its_patches(siglip2, labelled):
   with pytest.raises(UserError, match="A siglip2 takes patches"):
     model_data.records_for(model, section(labelled), training=True)
   anew = model.clone(preprocessing_json="{}")  # As zoo.build makes it.
-  with pytest.raises(UserError, match="no pipeline makes batches to train on. Train a model of one image_size"):
+  with pytest.raises(UserError, match="no data pipeline provides for training. Train a model of one image_size"):
     model_data.records_for(anew, section(labelled), training=True)
   with pytest.raises(UserError, match="carries nothing of how they are made"):
     model_data.records_for(anew, section(labelled))

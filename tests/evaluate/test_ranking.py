@@ -40,5 +40,5 @@ def test_chance_is_the_mean_over_all_orders():
 
 
 def test_a_query_without_a_right_answer_is_refused():
-  with pytest.raises(ValueError, match="1 queries have no right answer in the gallery; the first is number 1"):
+  with pytest.raises(ValueError, match="1 queries have no right answer in the gallery; the first has index 1"):
     ranking.ranks(np.zeros((2, 2)), np.array([[True, False], [False, False]]))

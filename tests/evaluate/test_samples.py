@@ -52,7 +52,7 @@ def test_a_model_that_does_not_decode_is_refused():
 @pytest.mark.parametrize(
   "options, message",
   [
-    ({"max_new_tokens": -1}, "max_new_tokens is -1. It must be a whole number, at least 1"),
+    ({"max_new_tokens": -1}, "max_new_tokens is -1. It must be an int, at least 1"),
     ({"max_new_tokens": 500}, "A prompt of 2 and max_new_tokens 500 exceed the model's max_length"),
     ({"temperature": -1.0}, "temperature is -1.0. It must be a number, at least 0"),
     ({"top_k": 0}, "top_k is 0. It must be"),
@@ -65,5 +65,5 @@ def test_what_generate_would_refuse_is_refused_before_training(options, message)
 
 
 def test_no_prompt_is_refused():
-  with pytest.raises(UserError, match="there is no prompt"):
+  with pytest.raises(UserError, match="prompts is empty"):
     samples(tiny_gpt()[0], prompts=[], tokenizer="bytes")

@@ -74,9 +74,9 @@ def test_names_may_come_from_the_config_in_the_order_of_the_labels():
   ("options", "message"),
   [
     ({"class_names": None}, "the data have no class names. Give them as class_names"),
-    ({"class_names": ["r"], "templates": ["a photo"]}, "the template 'a photo' must be a text with {} where the name"),
+    ({"class_names": ["r"], "templates": ["a photo"]}, "the template 'a photo' must be a str with {} where the name"),
     ({"class_names": ["r"], "templates": []}, "templates is empty. Give one, e.g. '{}', where the name"),
-    ({"class_names": ["r", 2]}, "class_names has 2, which is no text"),
+    ({"class_names": ["r", 2]}, "class_names has 2, not a str"),
     ({"class_names": ["r"], "tokenizer": "byte"}, "There is no tokenizer 'byte'. Did you mean 'bytes'?"),
   ],
 )
@@ -87,7 +87,7 @@ def test_mistakes_are_told(options, message):
 
 
 def test_a_label_without_a_name_is_refused():
-  with pytest.raises(UserError, match="there is a label 1 but only 1 class names, for 0 to 0"):
+  with pytest.raises(UserError, match="the data have label 1 but only 1 class names, for 0 to 0"):
     zero_shot(Letters(), data=images([[0, 1, 0]], [1]), class_names=["r"], tokenizer="bytes")(KNOWN)
 
 

@@ -141,15 +141,15 @@ def test_the_arrays_that_are_given_stay_as_they_are():
 
 
 MISTAKES = {
-  "decoder_tokens and decoder_valid are of encoder-decoders; a gpt goes on": dict(decoder_tokens=TOKENS),
+  "decoder_tokens and decoder_valid are for encoder-decoders, and a gpt is none": dict(decoder_tokens=TOKENS),
   "num_beams is 0.": dict(num_beams=0),
   "num_return is 3 of num_beams 2.": dict(num_beams=2, num_return=3),
-  "num_beams is 2, temperature 0.5: beam search does not draw.": dict(
+  "num_beams is 2, temperature 0.5: beam search does not sample.": dict(
     num_beams=2, temperature=0.5, rng=jax.random.key(0)
   ),
-  "num_beams is 2: beam search knows its tokens at the end only.": dict(num_beams=2, stream=print),
+  "num_beams is 2: beam search has its tokens only at the end.": dict(num_beams=2, stream=print),
   "early_stopping is 'soon'.": dict(early_stopping="soon"),
-  "eos has token 23, the model's are 0 to 22.": dict(eos=[3, 23]),
+  "eos has token 23, the model's tokens are 0 to 22.": dict(eos=[3, 23]),
   "cache_dtype is 'int4'.": dict(cache_dtype="int4"),
   "min_p is 0. It must be a number, above 0 and at most 1: a probability": dict(min_p=0),
   "repetition_penalty is 0. It must be a number, above 0": dict(repetition_penalty=0),
@@ -164,7 +164,7 @@ def test_mistakes_are_told(message):
 
 
 def test_a_source_longer_than_the_encoder_reads_is_refused():
-  with pytest.raises(UserError, match="A text of 41 tokens exceeds what the encoder reads, 40."):
+  with pytest.raises(UserError, match="An input of 41 tokens exceeds the encoder's max_length 40."):
     zoo.generate(MODELS["bart"], PARAMS["bart"], jnp.zeros((1, 41), int), max_new_tokens=3)
 
 

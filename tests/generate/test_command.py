@@ -63,7 +63,7 @@ def test_an_answer_stands_alone(folders, capsys, beams):
   "flags, message",
   [
     (["--prompt", "Hi"], "Error: the following arguments are required: --model. --help lists the flags.\n"),
-    (["--model", "nowhere/to/be/found", "--prompt", "Hi"], "Error: nowhere/to/be/found is not there."),
+    (["--model", "nowhere/to/be/found", "--prompt", "Hi"], "Error: nowhere/to/be/found does not exist."),
     (["--model", "GPT", "--seed", str(2**63)], f"Error: argument --seed: {2**63} has more than 64 bits."),
     (
       ["--model", "GPT", "--tokenizer", "bytes", "--prompt", "Hi", "--max-new-tokens", "100"],
@@ -121,4 +121,4 @@ def test_a_model_of_sounds_takes_no_prompt(tmp_path, capsys):
   zoo.save(tmp_path, model, filled(model, *model.example(), seed=1))
   with pytest.raises(SystemExit):
     main(["--model", str(tmp_path), "--tokenizer", "bytes", "--prompt", "a.wav"])
-  assert "answers sounds or images, and a prompt is text" in capsys.readouterr().err
+  assert "takes audio or images, but a prompt is text" in capsys.readouterr().err

@@ -139,20 +139,20 @@ def test_a_grown_cache_is_empty_behind():
 
 
 MISTAKES = {
-  "tokens are int32 [5]. They must be whole numbers [batch, prompt length].": dict(tokens=PROMPT[0]),
+  "tokens are int32 [5]. They must be ints [batch, prompt length].": dict(tokens=PROMPT[0]),
   "tokens are float32 [2, 5].": dict(tokens=PROMPT / 2),
   "tokens have shape [2, 0]. Give every prompt at least one token": dict(tokens=PROMPT[:, :0]),
   "valid has shape [2, 4], tokens [2, 5].": dict(valid=np.ones((2, 4), bool)),
   "A row of valid is all False.": dict(valid=np.array([[True] * 5, [False] * 5])),
-  "max_new_tokens is 0. It must be a whole number, at least 1.": dict(max_new_tokens=0),
-  "max_new_tokens is 1.5. It must be a whole number": dict(max_new_tokens=1.5),
-  "max_new_tokens is 4294967296. It must be a whole number": dict(max_new_tokens=2**32),
-  "tokens is 'a text', of which no array can be made": dict(tokens="a text"),
-  "tokens is [[1], [2, 3]], of which no array": dict(tokens=[[1], [2, 3]]),
-  "tokens have the token 23, the model's are 0 to 22. Is it another's tokenizer?": dict(
+  "max_new_tokens is 0. It must be an int, at least 1.": dict(max_new_tokens=0),
+  "max_new_tokens is 1.5. It must be an int": dict(max_new_tokens=1.5),
+  "max_new_tokens is 4294967296. It must be an int": dict(max_new_tokens=2**32),
+  "tokens is 'a text', which cannot be converted to an array": dict(tokens="a text"),
+  "tokens is [[1], [2, 3]], which cannot be": dict(tokens=[[1], [2, 3]]),
+  "tokens have the token 23, the model's tokens are 0 to 22. Use the model's own tokenizer.": dict(
     tokens=PROMPT + 23 - PROMPT.max()
   ),
-  "tokens have the token -1, the model's are": dict(tokens=PROMPT - 1 - PROMPT.min()),
+  "tokens have the token -1, the model's tokens are": dict(tokens=PROMPT - 1 - PROMPT.min()),
   "A prompt of 5 and max_new_tokens 36 exceed the model's max_length 40. Crop the prompt to its last 4 tokens": dict(
     max_new_tokens=36
   ),
@@ -163,28 +163,28 @@ MISTAKES = {
   "rng is 3. It must be a key: jax.random.key(0).": dict(temperature=1.0, rng=3),
   "repetition_penalty is nan. It must be a number, above 0": dict(repetition_penalty=float("nan")),
   "repetition_penalty is inf. It must be a number, above 0": dict(repetition_penalty=float("inf")),
-  "no_repeat_ngram is [3]. It must be a whole number, at least 0": dict(no_repeat_ngram=[3]),
-  "min_new_tokens is -1. It must be a whole number": dict(min_new_tokens=-1),
+  "no_repeat_ngram is [3]. It must be an int, at least 0": dict(no_repeat_ngram=[3]),
+  "min_new_tokens is -1. It must be an int": dict(min_new_tokens=-1),
   "length_penalty is None. It must be a number": dict(num_beams=2, length_penalty=None),
-  "num_beams is True. It must be a whole number": dict(num_beams=True),
+  "num_beams is True. It must be an int": dict(num_beams=True),
   "num_return is 3 of num_beams 2. It must be at most num_beams.": dict(num_beams=2, num_return=3),
   "early_stopping is 'nan'. It must be True, False or": dict(num_beams=2, early_stopping="nan"),
-  "suppress is 'abc'. It must be a list of tokens.": dict(suppress="abc"),
-  "suppress has 1.5. Its tokens must be whole numbers.": dict(suppress=[1.5]),
-  "suppress_first has token -1, the model's are": dict(suppress_first=[-1]),
+  "suppress is 'abc'. It must be a list of token ids.": dict(suppress="abc"),
+  "suppress has 1.5. Its tokens must be ints.": dict(suppress=[1.5]),
+  "suppress_first has token -1, the model's tokens are": dict(suppress_first=[-1]),
   "forced is [[0, 1]]. It must be a dict of steps to tokens": dict(forced=[[0, 1]]),
-  "A step of forced is 'x'. It must be a whole number": dict(forced={"x": 1}),
-  "stop is 3. It must be a list of tokens.": dict(stop=[3]),
-  "eos has None. Its tokens must be whole numbers.": dict(eos=[None]),
-  "pad is 'x'. It must be a whole number": dict(pad="x"),
+  "A step of forced is 'x'. It must be an int": dict(forced={"x": 1}),
+  "stop is 3. It must be a list of token ids.": dict(stop=[3]),
+  "eos has None. Its tokens must be ints.": dict(eos=[None]),
+  "pad is 'x'. It must be an int": dict(pad="x"),
   "more_rules is True. It must be a list of rules": dict(more_rules=True),
   "more_rules has <built-in function print>. A rule is a NamedTuple": dict(more_rules=[print]),
   "return_scores is 1. It must be True or False.": dict(return_scores=1),
   "stream is 3. It must be a function": dict(stream=3),
   "cache_dtype is ['int8']. It must be 'bfloat16'": dict(cache_dtype=["int8"]),
-  "temperature 0.5 draws at random and needs an rng: rng=jax.random.key(0).": dict(temperature=0.5),
-  "top_k is 0. It must be a whole number, at least 1, or None for all tokens.": dict(top_k=0),
-  "top_k is 2.0. It must be a whole number": dict(top_k=2.0),
+  "temperature 0.5 samples and needs an rng: rng=jax.random.key(0).": dict(temperature=0.5),
+  "top_k is 0. It must be an int, at least 1, or None for all tokens.": dict(top_k=0),
+  "top_k is 2.0. It must be an int": dict(top_k=2.0),
   "top_p is 0. It must be a number, above 0 and at most 1: a probability.": dict(top_p=0),
   "top_p is 1.5.": dict(top_p=1.5),
   "bert does not decode": dict(model=zoo.build("bert", **SIZES)),
@@ -197,3 +197,8 @@ def test_a_mistake_ends_in_one_line_that_helps(message):
   with pytest.raises(UserError) as error:
     zoo.generate(**options)
   assert str(error.value).startswith(message) and "\n" not in str(error.value)
+
+
+def test_a_keyword_that_does_not_exist_is_refused_by_name():
+  with pytest.raises(TypeError, match="unexpected keyword argument 'repetition'"):
+    zoo.generate(MODEL, PARAMS, PROMPT, max_new_tokens=3, repetition=1.2)

@@ -31,7 +31,7 @@ def test_a_second_job_is_refused_until_the_first_has_ended_however_it_did(tmp_pa
   try:
     assert other.stdout.readline() == "holds\n"
     before = (tmp_path / ".lock").read_text()
-    with pytest.raises(UserError, match=f"is worked in by process {other.pid} on .*, since .* End that one first"):
+    with pytest.raises(UserError, match=f"is in use by process {other.pid} on .*, since .* End that one first"):
       claimed(tmp_path)
     assert (tmp_path / ".lock").read_text() == before
     # It is waited for, and killed when it is told of. Its lock goes with it.
@@ -72,6 +72,6 @@ def test_a_folder_that_cannot_be_written_to_is_told(tmp_path):
 
 def test_a_host_that_does_not_see_what_the_first_one_writes_says_so(tmp_path, monkeypatch):
   monkeypatch.setattr(jax, "process_index", lambda: 1)
-  with pytest.raises(UserError, match="Host 1 does not see what the first host writes to .* all hosts share"):
+  with pytest.raises(UserError, match="Host 1 does not see what host 0 writes to .* all hosts share"):
     claimed(tmp_path)
   assert not list(tmp_path.iterdir())

@@ -70,7 +70,7 @@ def test_ctrl_c_is_told_at_once_and_a_second_one_ends_what_no_interrupt_reaches(
   with subprocess.Popen([sys.executable, "-c", program], **pipes) as process:
     assert process.stdout.readline() == "here\n"
     process.send_signal(signal.SIGINT)
-    assert "Ctrl-C: this step is finished and saved first. Once more leaves at once." in process.stderr.readline()
+    assert "Ctrl-C: finishing and saving this step. Press it again to exit at once." in process.stderr.readline()
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=50) == 130 and process.stderr.read() == "Interrupted.\n"
 
@@ -104,7 +104,7 @@ def test_hosts_that_do_not_come_are_no_mistake_so_that_a_scheduler_starts_the_jo
   with pytest.raises(SystemExit) as ended:
     join(surroundings, start=7)
   assert ended.value.code == 75
-  said = "Error: host 1 of 2 did not meet the others at here:1 in 7 s: DEADLINE_EXCEEDED: Deadline Exceeded\n"
+  said = "Error: host 1 of 2 could not connect to the others at here:1 in 7 s: DEADLINE_EXCEEDED: Deadline Exceeded\n"
   assert capsys.readouterr().err == said
 
 

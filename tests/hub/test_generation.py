@@ -37,30 +37,33 @@ def test_entries_become_keywords(entries, config, wanted):
 @pytest.mark.parametrize(
   "entries, message",
   [
-    ({"typical_p": 0.2}, "typical_p is 0.2, which zoo.generate does not do"),
-    ({"stop_strings": ["."]}, "stop_strings is ['.'], which zoo.generate does not do. To load it as if"),
+    ({"typical_p": 0.2}, "typical_p is 0.2, which zoo.generate does not support"),
+    ({"stop_strings": ["."]}, "stop_strings is ['.'], which zoo.generate does not support. To load it without"),
     ({"cache_implementation": "quantized"}, "cache_implementation is 'quantized', which"),
     ({"early_stopping": "nan"}, "early_stopping is 'nan'. It must be true, false or 'never'"),
     ({"do_sample": True, "top_k": float("nan")}, "top_k is nan. It must be a number"),
     ({"do_sample": True, "temperature": float("inf")}, "temperature is inf. It must be a number"),
-    ({"do_sample": True, "top_k": -1}, "top_k is -1. It must be a number of tokens, or 0 for all"),
+    ({"do_sample": True, "top_k": -1}, "top_k is -1. It must be an int of at least 0; 0 means all tokens"),
     ({"do_sample": True, "temperature": 0.0}, "temperature is 0.0. It must be above 0"),
-    ({"do_sample": True, "top_p": 1.5}, "top_p is 1.5. It is a probability"),
-    ({"forced_bos_token_id": -1}, "forced_bos_token_id is [-1]. It must be a list of tokens"),
+    ({"do_sample": True, "top_p": 1.5}, "top_p is 1.5. It must be a probability"),
+    ({"forced_bos_token_id": -1}, "forced_bos_token_id is [-1]. It must be a list of token ids"),
     ({"forced_decoder_ids": [[10**20, 5]]}, "forced_decoder_ids has [100000000000000000000, 5]"),
     ({"num_beams": 0}, "num_beams is 0. It must be at least 1"),
     ({"max_new_tokens": -3}, "max_new_tokens is -3. It must be at least 1"),
     ({"repetition_penalty": float("nan")}, "repetition_penalty is nan. It must be a number"),
     ({"num_beams": "4"}, "num_beams is '4'. It must be a int"),
     ({"num_beams": True}, "num_beams is True. It must be a int"),
-    ({"eos_token_id": ["a"]}, "must be a list of tokens"),
-    ({"begin_suppress_tokens": ["a"]}, "begin_suppress_tokens is ['a']. It must be a list of tokens"),
+    ({"eos_token_id": ["a"]}, "must be a list of token ids"),
+    ({"begin_suppress_tokens": ["a"]}, "begin_suppress_tokens is ['a']. It must be a list of token ids"),
     ({"bad_words_ids": [[1, 2]]}, "suppresses single tokens"),
-    ({"forced_decoder_ids": [[0, 2]]}, "pairs of a place"),
+    ({"forced_decoder_ids": [[0, 2]]}, "a pair of a position"),
     ({"forced_eos_token_id": [1, 2]}, "forces one token"),
-    ({"min_length": 3}, "min_length is 3, which counts the prompt. Give load_generation_options prompt_length. Or use"),
-    ({"forced_decoder_ids": [[1, 2]]}, "forced_decoder_ids is [[1, 2]], which only a Whisper reads"),
-    ({"forced_bos_token_id": 9}, "forced_bos_token_id is 9. The reference puts it behind a prompt of one token"),
+    (
+      {"min_length": 3},
+      "min_length is 3, which includes the prompt. Give load_generation_options prompt_length. Or use",
+    ),
+    ({"forced_decoder_ids": [[1, 2]]}, "forced_decoder_ids is [[1, 2]], which only Whisper uses"),
+    ({"forced_bos_token_id": 9}, "forced_bos_token_id is 9. The reference uses it only after a prompt of one token"),
     ({"do_sample": True, "top_k": [1]}, "top_k is [1]"),
   ],
 )
@@ -78,9 +81,11 @@ def test_lengths_of_a_decoder_count_its_prompt():
   assert options({"forced_bos_token_id": 4}, GPT, "file", 1) == {"forced": {0: 4}}
   assert options({"forced_bos_token_id": 4}, GPT, "file", 2) == {}
   for entries, config, length in (({"max_length": 7}, GPT, 7), ({"max_length": 1}, BART, None)):
-    with pytest.raises(UserError, match="tokens are there before the first new one"):
+    with pytest.raises(UserError, match=r"tokens before the first new one\."):
       options(entries, config, "file", length)
-  with pytest.warns(UserWarning, match="^file: max_length is 20, which counts the prompt: passed over. Give load_gen"):
+  with pytest.warns(
+    UserWarning, match="^file: max_length is 20, which includes the prompt, so it is ignored. Give load_gen"
+  ):
     assert options({"max_length": 20}, GPT, "file") == {}
 
 

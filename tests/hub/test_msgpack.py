@@ -82,5 +82,5 @@ BROKEN = {
 def test_a_damaged_file_ends_in_one_line(tmp_path, how):
   data = serialization.msgpack_serialize({"a": {"kernel": np.ones((3, 5), np.float32)}})
   (tmp_path / "flax_model.msgpack").write_bytes(BROKEN[how](data))
-  with pytest.raises(UserError, match="is no sound flax_model.msgpack"):
+  with pytest.raises(UserError, match="is not a valid flax_model.msgpack"):
     open_flax(tmp_path / "flax_model.msgpack")

@@ -18,7 +18,7 @@ from zoo.hub import open_clip
 from zoo.hub.open_clip import FILES
 from zoo.hub.preprocessing import processor_of
 from zoo.layers.stack import unstack_layers
-from zoo.train.model_data import carried_by
+from zoo.train.model_data import preprocessing_of_source
 from zoo.tree import flatten
 
 VISION = dict(image_size=21, layers=1, width=12, head_width=4, patch_size=7)
@@ -87,10 +87,10 @@ REFUSED = {
   "last": ({"text_cfg": {**TEXT, "pool_type": "last"}}, "text_cfg: pool_type is 'last'"),
   "eps": ({"text_cfg": {**TEXT, "norm_kwargs": {"eps": 0.1}}}, r"norm_kwargs differ, \[1e-05, 0.1\]"),
   "oblong": ({"vision_cfg": {**VISION, "image_size": [21, 28]}}, r"image_size is \[21, 28\]"),
-  "unknown": ({"vision_cfg": {**VISION, "rope": True}}, "vision_cfg has 1 option.*rope=True"),
+  "unknown": ({"vision_cfg": {**VISION, "rope": True}}, r"vision_cfg has 1 unknown option.*rope=True"),
   "ratio": ({"text_cfg": {**TEXT, "mlp_ratio": float("nan")}}, "mlp_ratio is nan. It must be a number"),
   "width": ({"embed_dim": 0}, "embed_dim is 0. It must be an int of at least 1"),
-  "layers": ({"text_cfg": {**TEXT, "layers": 10**6}}, "layers is 1000000, and the file holds"),
+  "layers": ({"text_cfg": {**TEXT, "layers": 10**6}}, "layers is 1000000, but the file holds only"),
 }
 
 
@@ -123,7 +123,7 @@ def test_weights_that_are_not_there_or_do_not_fit_are_told(saved, tmp_path):
   [
     ({"tokenizer_kwargs": {"clean": "whitespace"}}, {}, "clean is 'whitespace'"),
     ({"tokenizer_mode": "clips"}, {}, "tokenizer_mode is 'clips'"),
-    ({"vocab_size": 100}, {}, "vocab_size is 100, and CLIP's own tokenizer has 49408"),
+    ({"vocab_size": 100}, {}, "vocab_size is 100, but CLIP's tokenizer has 49408"),
     ({}, {"resize_mode": "stretch"}, "resize_mode is 'stretch'"),
     ({}, {"interpolation": "nearest"}, "interpolation is 'nearest'"),
     ({}, {"std": [1, 0, 1]}, r"std is \[1, 0, 1\]"),
@@ -160,7 +160,9 @@ def test_the_middle_is_cut_as_rounded_and_what_is_missing_is_filled(tmp_path):
 def test_a_model_carries_how_its_pixels_and_texts_are_made(saved):
   folder, model = saved[0], zoo.load(saved[0])[0]
   processor = zoo.load_processor(folder)
-  assert processor_of(model) == processor and processor.rounds and carried_by(folder) == model.preprocessing
+  assert (
+    processor_of(model) == processor and processor.rounds and preprocessing_of_source(folder) == model.preprocessing
+  )
   tokenizer = zoo.load_tokenizer(folder)
   again = pickle.loads(pickle.dumps(tokenizer))
   assert model.preprocessing["tokenizer"] == tokenizer.name == str(folder) and again.max_length == 9

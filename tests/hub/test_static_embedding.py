@@ -40,9 +40,12 @@ def test_static_embeddings_are_the_mean_of_their_tokens_alone(tmp_path):
 @pytest.mark.parametrize(
   "tensors, message",
   [
-    ({"weight": np.ones((4, 3), np.float32)}, "holds no embedding.weight alone, and no embeddings. It holds: weight"),
-    ({"embedding.weight": np.ones((3, 3), np.float32)}, "the tokenizer has 4 tokens, and the table vectors of 3"),
-    ({"embeddings": np.ones((4, 3), np.float32), "mapping": np.array([0, 4])}, "mapping .* does not name rows"),
+    ({"weight": np.ones((4, 3), np.float32)}, "holds neither embedding.weight alone nor embeddings. It holds: weight"),
+    ({"embedding.weight": np.ones((3, 3), np.float32)}, "the tokenizer has 4 tokens, but the table has 3 vectors"),
+    (
+      {"embeddings": np.ones((4, 3), np.float32), "mapping": np.array([0, 4])},
+      r"mapping .* does not index the 4 rows of embeddings\.",
+    ),
     ({"embedding.weight": np.ones((4, 3, 1), np.float32)}, r"the table of vectors is \(4, 3, 1\)"),
   ],
 )

@@ -14,7 +14,7 @@ from zoo.errors import UserError
 from zoo.kernels import Kernel, Notes, attention, with_kernels
 from zoo.layers import masks
 from zoo.layers.attention import dense_attention
-from zoo.layers.masks import Visibility
+from zoo.layers.masks import AttentionMask
 from zoo.sharding import make_mesh, put_batch
 from zoo.train.experiment import experiment
 
@@ -48,7 +48,7 @@ def outcome(kernel, rule, arrays, seen, real):
   weight = real[:, :, None, None] * np.cos(np.arange(arrays[0].shape[-1], dtype=np.float32))
 
   def loss(arrays):
-    y = kernel(*arrays, visibility=Visibility(rule, *seen)) * weight
+    y = kernel(*arrays, mask=AttentionMask(rule, *seen)) * weight
     return (y**2).sum(), y
 
   return jax.jit(jax.grad(loss, has_aux=True))(arrays)
@@ -91,7 +91,7 @@ def test_parts_of_queries_must_be_whole_blocks():
   notes = Notes("splash")
   kernel = Kernel(RUNS["splash"], dense_attention, make_mesh({"data": 2, "sequence": 4}), "here", notes)
   found = outcome(kernel, masks.causal, arrays, seen, real)
-  assert "131 queries do not make 4 parts" in notes.lines()[0]
+  assert "131 queries do not divide into 4 shards" in notes.lines()[0]
   expected = outcome(dense_attention, masks.causal, arrays, seen, real)
   np.testing.assert_allclose(found[1], expected[1], atol=1e-5)
 
@@ -118,14 +118,14 @@ MODELS = {
 def test_a_whole_model_gives_the_same(family):
   model = zoo.build(family, **MODELS[family])
   params = filled(model, *model.example())
-  attending, notes = with_kernels(model, "splash", ONE, interpret=True)
+  model_with_kernels, notes = with_kernels(model, "splash", ONE, interpret=True)
   tokens = np.random.default_rng(0).integers(0, 23, (2, 130)).astype(np.int32)
   given = {"segment_ids": np.where(np.arange(130) < 77, 1, 2).astype(np.int32)[None].repeat(2, 0)}
   run = lambda model: jax.jit(lambda: jax.tree.leaves(model.apply({"params": params}, tokens, **given)))()
-  for one, other in zip(run(attending), run(model), strict=True):
+  for one, other in zip(run(model_with_kernels), run(model), strict=True):
     np.testing.assert_allclose(one, other, atol=2e-5 * float(np.abs(other).max()))
   assert notes.lines() == ["attention: splash"]
-  assert attending.spec == model.spec and attending != model
+  assert model_with_kernels.spec == model.spec and model_with_kernels != model
 
 
 TOKENS = np.zeros((2, 130), np.int32)
@@ -136,14 +136,14 @@ REFUSED = {
     dict(MODELS["gpt"], mlp_dim=7, attention_cap=5.0),
     (TOKENS,),
     {},
-    "stack/block/0/attention: its logits are changed, as by a soft cap",
+    "stack/block/0/attention: its logits are transformed, e.g. soft-capped",
   ),
   "dropout": (
     "gpt",
     dict(MODELS["gpt"], dropout=0.1),
     (TOKENS,),
     {"train": True, "rngs": {"dropout": jax.random.key(0)}},
-    "stack/block/attention: its weights are dropped or looked at",
+    "stack/block/attention: its weights are dropped out or captured",
   ),
   "short": (
     "gpt",
@@ -157,7 +157,7 @@ REFUSED = {
     MODELS["gpt"],
     (TOKENS,),
     {"positions": np.arange(130, dtype=np.int32)[None]},
-    "stack/block/attention: tokens do not stand where they are in the row: positions are given, or a cache's",
+    "stack/block/attention: positions are not 0, 1, 2, ...: they are passed, or come from a cache",
   ),
 }
 
@@ -167,9 +167,9 @@ def test_what_a_kernel_cannot_do_is_done_densely_and_said(case):
   family, sizes, tokens, given, why = REFUSED[case]
   model = zoo.build(family, **sizes)
   params = jax.eval_shape(model.init, jax.random.key(0), *model.example())["params"]
-  attending, notes = with_kernels(model, "splash", ONE, interpret=True)
+  model_with_kernels, notes = with_kernels(model, "splash", ONE, interpret=True)
   found, expected = (str(jax.make_jaxpr(functools.partial(x.apply, **given))({"params": params}, *tokens))
-                     for x in (attending, model))  # fmt: skip
+                     for x in (model_with_kernels, model))  # fmt: skip
   assert f"attention: splash -> dense in {why}" in notes.lines()
   # The cross-attention of T5 has no bias.
   assert notes.lines()[:-2] == ["attention: splash"] if case == "bias" else found == expected
@@ -177,14 +177,14 @@ def test_what_a_kernel_cannot_do_is_done_densely_and_said(case):
 
 def test_looking_at_weights_and_caching_leave_the_kernel():
   model = zoo.build("gpt", **MODELS["gpt"])
-  attending, notes = with_kernels(model, "splash", ONE, interpret=True)
+  model_with_kernels, notes = with_kernels(model, "splash", ONE, interpret=True)
   params = filled(model, *model.example())
-  _, seen = zoo.capture(attending, params, TOKENS)
+  _, seen = zoo.capture(model_with_kernels, params, TOKENS)
   assert seen["stack/layer_0/self_attention/weights"].shape == (2, 2, 130, 130)
-  jax.jit(lambda: attending.apply({"params": params}, TOKENS, mutable=["cache"]))()
+  jax.jit(lambda: model_with_kernels.apply({"params": params}, TOKENS, mutable=["cache"]))()
   assert [why for _, why in notes.reasons] == [
-    "its weights are dropped or looked at",
-    "tokens do not stand where they are in the row: positions are given, or a cache's",
+    "its weights are dropped out or captured",
+    "positions are not 0, 1, 2, ...: they are passed, or come from a cache",
   ]
 
 
@@ -192,8 +192,8 @@ def test_what_a_mesh_cannot_split_is_said():
   model = zoo.build("gpt", **MODELS["gpt"])
   params = filled(model, *model.example())
   for mesh, why in (("data", "2 rows do not divide over the 8 devices of mesh axis 'data'"), ("both", "2 rows do not")):
-    attending, notes = with_kernels(model, "splash", MESHES[mesh], interpret=True)
-    jax.eval_shape(lambda attending=attending: attending.apply({"params": params}, TOKENS))
+    model_with_kernels, notes = with_kernels(model, "splash", MESHES[mesh], interpret=True)
+    jax.eval_shape(lambda model_with_kernels=model_with_kernels: model_with_kernels.apply({"params": params}, TOKENS))
     assert why in notes.lines()[0]
 
 

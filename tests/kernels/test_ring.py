@@ -17,7 +17,7 @@ from zoo.kernels import Kernel, Notes, with_kernels
 from zoo.kernels.ring import ring
 from zoo.layers import masks
 from zoo.layers.attention import dense_attention
-from zoo.layers.masks import Visibility
+from zoo.layers.masks import AttentionMask
 from zoo.perf.collectives import collectives
 from zoo.sharding import activations, make_mesh, put_batch
 from zoo.train.experiment import experiment
@@ -44,10 +44,10 @@ def seen(rule, *, padded=False, packed=False, places=PLACES[QUERIES], keys=QUERI
   """Of self-attention at those places, or of all queries to other keys."""
   texts = (TEXTS[QUERIES], TEXTS[keys]) if packed else (None, None)
   of_keys = places if keys == QUERIES else PLACES[keys]
-  return Visibility(rule, places, of_keys, REAL[keys] if padded else None, *texts)
+  return AttentionMask(rule, places, of_keys, REAL[keys] if padded else None, *texts)
 
 
-CASES = {  # kv_heads, visibility, shape of a bias
+CASES = {  # kv_heads, mask, shape of a bias
   "all": (4, None, None),
   "causal": (4, seen(masks.causal), None),
   "window, grouped heads": (2, seen(WINDOW), None),
@@ -63,22 +63,22 @@ CASES = {  # kv_heads, visibility, shape of a bias
 }
 
 
-def outcome(kernel, visibility, numbers):
+def outcome(kernel, mask, numbers):
   """The output, and the gradients of a function of all of it."""
 
   def loss(numbers):
-    y = kernel(*numbers[:3], visibility=visibility, bias=numbers[3] if len(numbers) > 3 else None, scale=0.9)
+    y = kernel(*numbers[:3], mask=mask, bias=numbers[3] if len(numbers) > 3 else None, scale=0.9)
     return (jnp.sin(y.astype(jnp.float32)) * draw(7, *y.shape)).sum(), y
 
   return jax.jit(jax.grad(loss, has_aux=True))(numbers)
 
 
 def numbers_of(case, dtype="float32"):
-  kv_heads, visibility, bias = CASES[case]
-  keys = QUERIES if visibility is None else visibility.key_positions.shape[1]
+  kv_heads, mask, bias = CASES[case]
+  keys = QUERIES if mask is None else mask.key_positions.shape[1]
   numbers = draw(0, BATCH, QUERIES, HEADS, DIM), *(draw(i, BATCH, keys, kv_heads, DIM) for i in (1, 2))
   numbers += () if bias is None else (draw(3, *bias),)
-  return jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), numbers), visibility
+  return jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), numbers), mask
 
 
 def apart(found, expected):
@@ -90,39 +90,39 @@ def apart(found, expected):
 @functools.cache
 def dense(case):
   """What dense attention makes of a case."""
-  numbers, visibility = numbers_of(case)
-  return outcome(dense_attention, visibility, numbers)
+  numbers, mask = numbers_of(case)
+  return outcome(dense_attention, mask, numbers)
 
 
 @pytest.mark.parametrize("mesh", MESHES)
 @pytest.mark.parametrize("case", CASES)
 def test_values_and_gradients_are_those_of_dense_attention(case, mesh):
-  numbers, visibility = numbers_of(case)
+  numbers, mask = numbers_of(case)
   notes = Notes("ring")
   kernel = Kernel(functools.partial(ring, block=2), dense_attention, MESHES[mesh], "here", notes)
-  found = outcome(kernel, visibility, numbers)
+  found = outcome(kernel, mask, numbers)
   assert notes.reasons == {("here", ""): None}  # It did not fall back.
   assert max(apart(found, dense(case))) < 1e-5
 
 
 def test_numbers_of_half_the_bits_are_as_near_to_the_truth_as_those_of_dense_attention():
-  numbers, visibility = numbers_of("bias", "bfloat16")
-  truth = outcome(dense_attention, visibility, jax.tree.map(np.float32, numbers))
+  numbers, mask = numbers_of("bias", "bfloat16")
+  truth = outcome(dense_attention, mask, jax.tree.map(np.float32, numbers))
   kernel = Kernel(ring, dense_attention, MESHES["all"], "", Notes("ring"))
-  found = outcome(kernel, visibility, numbers)
+  found = outcome(kernel, mask, numbers)
   assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(found))
   # Numbers have 8 bits; those of a product are rounded, and what it is made of was.
   assert max(apart(found, truth)) < 4 * 2**-8
-  assert max(apart(outcome(dense_attention, visibility, numbers), truth)) > 2**-10
+  assert max(apart(outcome(dense_attention, mask, numbers), truth)) > 2**-10
 
 
 @pytest.mark.parametrize("kernel", ["ring", "dense"])
 def test_what_no_query_of_a_device_sees_is_not_computed(kernel):
   """A NaN is seen where it is multiplied by a weight of 0."""
-  numbers, visibility = numbers_of("causal")
+  numbers, mask = numbers_of("causal")
   numbers[2][:, -1] = np.nan
   run = Kernel(ring, dense_attention, MESHES["sequence"], "", Notes("ring")) if kernel == "ring" else dense_attention
-  y = jax.jit(lambda: run(*numbers, visibility=visibility))()
+  y = jax.jit(lambda: run(*numbers, mask=mask))()
   assert bool(jnp.isfinite(y[:, :16]).all()) == (kernel == "ring")
 
 
@@ -199,7 +199,7 @@ def test_what_the_ring_cannot_do_is_done_densely_and_said():
       return jax.jit(lambda: model.apply({"params": params}, tokens, **given))()
 
   for tokens, train, why in (
-    (texts, True, "its weights are dropped or looked at"),
+    (texts, True, "its weights are dropped out or captured"),
     (texts[:, :1], False, "1 queries see 1 keys, fewer than the 2 devices of mesh axis 'sequence'"),
     (texts[:1], False, "1 rows do not divide over the 2 devices of mesh axis 'data'"),
   ):
@@ -210,9 +210,7 @@ def test_what_the_ring_cannot_do_is_done_densely_and_said():
 
 def test_there_must_be_devices_to_go_around():
   model = zoo.build("gpt", **SIZES)
-  with pytest.raises(
-    UserError, match="'ring', which goes around mesh axis 'sequence'; the mesh is {'data': 8}. Set mesh"
-  ):
+  with pytest.raises(UserError, match="'ring', which needs mesh axis 'sequence'; the mesh is {'data': 8}. Set mesh"):
     with_kernels(model, "ring", make_mesh({"data": 8}))
   with pytest.raises(UserError, match="Set mesh.sequence to 2 or more, or attention to auto."):
     with_kernels(model, "ring", make_mesh({"data": 8, "sequence": 1}))

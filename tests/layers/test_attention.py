@@ -42,8 +42,8 @@ def test_dense_attention_is_the_formula():
   query, key, value = normal(0, 2, 3, 5, 4), normal(1, 2, 7, 5, 4), normal(2, 2, 7, 5, 4)
   bias = normal(3, 2, 5, 3, 7)
   valid = np.arange(7)[None] < np.array([[7], [4]])
-  visibility = masks.Visibility(masks.causal, np.arange(2, 5)[None], np.arange(7)[None], valid)
-  out = np.asarray(jax.jit(functools.partial(dense_attention, visibility=visibility))(query, key, value, bias=bias))
+  mask = masks.AttentionMask(masks.causal, np.arange(2, 5)[None], np.arange(7)[None], valid)
+  out = np.asarray(jax.jit(functools.partial(dense_attention, mask=mask))(query, key, value, bias=bias))
   q, k, v, b = (np.asarray(array, np.float64) for array in (query, key, value, bias))
   for row, at, head in np.ndindex(2, 3, 5):
     seen = [j <= at + 2 and bool(valid[row, j]) for j in range(7)]
@@ -91,8 +91,8 @@ def test_the_output_may_do_without_bias():
 
 def test_logits_may_be_changed_before_the_mask():
   query, key, value = normal(0, 2, 3, 5, 4), normal(1, 2, 7, 5, 4), normal(2, 2, 7, 5, 4)
-  visibility = masks.Visibility(masks.causal, np.arange(2, 5)[None], np.arange(7)[None])
-  attend = functools.partial(dense_attention, visibility=visibility, on_logits=jnp.zeros_like)
+  mask = masks.AttentionMask(masks.causal, np.arange(2, 5)[None], np.arange(7)[None])
+  attend = functools.partial(dense_attention, mask=mask, on_logits=jnp.zeros_like)
   zero = np.asarray(jax.jit(attend)(query, key, value))
   np.testing.assert_allclose(zero[:, 0], value[:, :3].mean(1), rtol=1e-5, atol=1e-6)
 
@@ -247,7 +247,7 @@ def test_a_cache_is_of_one_context():
   attention = Attention(HEADS, WIDTH)
   params = made(attention, x, context)
   _, state = apply(attention, params, x, context, mutable="cache")
-  with pytest.raises(ValueError, match=r"The cache is of a context \[2, 3\], now it is \[2, 2\]"):
+  with pytest.raises(ValueError, match=r"The cache holds a context of \[2, 3\], the call one of \[2, 2\]"):
     apply(attention, params, x, context[:, :2], **state, mutable="cache")
 
 

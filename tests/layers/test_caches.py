@@ -9,7 +9,7 @@ from tests.filled import filled
 from zoo.layers import masks
 from zoo.layers.attention import Attention, with_caches
 from zoo.layers.blocks import PreNormBlock
-from zoo.layers.caches import Ring, Whole, packed, unpacked
+from zoo.layers.caches import FullCache, RingCache, packed, unpacked
 from zoo.layers.mlp import MLP
 from zoo.layers.norms import layer_norm
 from zoo.layers.positions import rotary
@@ -48,7 +48,7 @@ def in_pieces(attention, x, pieces, valid=None, positions=None):
 @pytest.mark.parametrize("pieces", [(11,), (1,) * 11, (7, 1, 1, 1, 1), (2, 6, 1, 2)])
 @pytest.mark.parametrize("size", [4, 6, 32])
 def test_a_ring_as_long_as_the_window_changes_nothing(size, pieces):
-  y, cache = in_pieces(ATTENTION.copy(cache=Ring(size)), X, pieces)
+  y, cache = in_pieces(ATTENTION.copy(cache=RingCache(size)), X, pieces)
   np.testing.assert_allclose(y, whole(), atol=2e-5)
   assert cache["ring_keys"].shape == (2, 2, size, 6)
 
@@ -56,7 +56,7 @@ def test_a_ring_as_long_as_the_window_changes_nothing(size, pieces):
 def test_a_ring_keeps_the_last_real_tokens_of_a_padded_prompt():
   valid = np.array([[True] * 6 + [False] * 3 + [True] * 2, [False] * 2 + [True] * 9])
   positions = np.maximum(np.cumsum(valid, axis=1) - 1, 0)
-  y, _ = in_pieces(ATTENTION.copy(cache=Ring(4)), X, (9, 1, 1), valid, positions)
+  y, _ = in_pieces(ATTENTION.copy(cache=RingCache(4)), X, (9, 1, 1), valid, positions)
   apply = jax.jit(ATTENTION.apply)
   for row in range(2):
     wanted = apply(PARAMS, X[row][valid[row]][None])[0]
@@ -64,7 +64,7 @@ def test_a_ring_keeps_the_last_real_tokens_of_a_padded_prompt():
 
 
 def test_one_may_go_back_in_a_ring():
-  attention = ATTENTION.copy(cache=Ring(16))
+  attention = ATTENTION.copy(cache=RingCache(16))
   wrong = X.copy()
   wrong[:, 5:8] += 1
   _, cache = in_pieces(attention, wrong[:, :8], (4, 4))
@@ -73,9 +73,9 @@ def test_one_may_go_back_in_a_ring():
 
 
 def test_a_ring_that_goes_on_needs_positions():
-  attention = ATTENTION.copy(cache=Ring(4))
+  attention = ATTENTION.copy(cache=RingCache(4))
   _, cache = in_pieces(attention, X, (11,))
-  with pytest.raises(ValueError, match="Decoding with a ring needs positions"):
+  with pytest.raises(ValueError, match="Decoding with a RingCache needs positions"):
     step(attention, {**PARAMS, "cache": cache}, X[:, :1])
 
 
@@ -86,7 +86,7 @@ def test_fewer_bits_cost_little(dtype, error, bits):
   assert (abs(np.asarray(unpacked("keys", held, X.dtype)) - X) <= error * abs(X).max(axis=-1, keepdims=True)).all()
 
 
-@pytest.mark.parametrize("kind", [Whole, functools.partial(Ring, 4)])
+@pytest.mark.parametrize("kind", [FullCache, functools.partial(RingCache, 4)])
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])
 def test_attention_over_fewer_bits_is_near(kind, dtype):
   y, cache = in_pieces(ATTENTION.copy(cache=kind(dtype=dtype)), X, (11,))
@@ -97,10 +97,10 @@ def test_attention_over_fewer_bits_is_near(kind, dtype):
 def test_every_attention_of_a_module_gets_its_cache():
   blocks = tuple(PreNormBlock(ATTENTION.copy(mask=rule), MLP(9), layer_norm(1e-5)) for rule in (WINDOW, masks.causal))
   module = stack(blocks, 4, scan=True)
-  choose = lambda attention: Whole() if masks.reach(attention.mask) is None else Ring(4)
+  choose = lambda attention: FullCache() if masks.lookback(attention.mask) is None else RingCache(4)
   found = with_caches(module, choose)
-  assert [block.attention.cache for block in found.block] == [Ring(4), Whole()]
-  assert with_caches(found, lambda attention: Whole()) == module
+  assert [block.attention.cache for block in found.block] == [RingCache(4), FullCache()]
+  assert with_caches(found, lambda attention: FullCache()) == module
 
 
 @pytest.mark.parametrize(
@@ -108,4 +108,4 @@ def test_every_attention_of_a_module_gets_its_cache():
   [(None, None), (masks.causal, None), (masks.window(3), 3), (WINDOW, 3), (masks.both(WINDOW, masks.window(2)), 2)],
 )
 def test_a_rule_tells_how_far_back_one_sees(rule, back):
-  assert masks.reach(rule) == back
+  assert masks.lookback(rule) == back

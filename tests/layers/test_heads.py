@@ -67,5 +67,7 @@ def test_choices_become_rows_of_a_model_that_chooses_alone():
 def test_a_packed_row_has_no_summary():
   refuse_packed(None, True)
   refuse_packed(X, False)
-  with pytest.raises(ValueError, match="makes one summary of a row. Build it with head='mlm'"):
+  with pytest.raises(
+    ValueError, match="has one output per row, so sequences cannot be packed. Build it with head='mlm'"
+  ):
     refuse_packed(X, True)

@@ -7,7 +7,7 @@ PLACES = jnp.arange(5)[None]
 
 
 def seen(rule, valid=None):
-  return np.asarray(masks.Visibility(rule, PLACES, PLACES, valid).array())[:, 0]
+  return np.asarray(masks.AttentionMask(rule, PLACES, PLACES, valid).array())[:, 0]
 
 
 def test_causal_sees_itself_and_the_past():
@@ -31,7 +31,7 @@ def test_padding_is_seen_by_nobody():
 
 
 def test_without_a_rule_or_padding_there_is_no_array():
-  assert masks.Visibility(None, PLACES, PLACES).array() is None
+  assert masks.AttentionMask(None, PLACES, PLACES).array() is None
 
 
 def test_the_same_rule_is_the_same_function():
@@ -41,7 +41,7 @@ def test_the_same_rule_is_the_same_function():
 
 def test_texts_of_one_row_do_not_see_each_other():
   ids = jnp.array([[1, 1, 2, 2, 2]])
-  seen = masks.Visibility(masks.causal, PLACES[:, :5], PLACES[:, :5], None, ids, ids).array()[0, 0]
+  seen = masks.AttentionMask(masks.causal, PLACES[:, :5], PLACES[:, :5], None, ids, ids).array()[0, 0]
   np.testing.assert_array_equal(
     seen, [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 1, 1, 0], [0, 0, 1, 1, 1]]
   )

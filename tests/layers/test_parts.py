@@ -2,7 +2,7 @@ import flax.linen as nn
 
 import zoo
 from zoo.layers.attention import Attention
-from zoo.layers.parts import replaced
+from zoo.layers.parts import replace_modules
 
 
 class Pair(nn.Module):
@@ -19,7 +19,7 @@ def test_parts_are_exchanged_wherever_they_are_and_the_rest_stays():
     seen.append(path)
     return nn.Dense(2 * part.features) if isinstance(part, nn.Dense) else part
 
-  found = replaced(module, wider)
+  found = replace_modules(module, wider)
   assert (found.first.features, found.others[1].first.features, found.others[1].others[0].features) == (6, 10, 14)
   assert found.others[0] is module.others[0] and found.sizes is module.sizes
   assert seen == ["", "first", "others/0", "others/1", "others/1/first", "others/1/others/0"]
@@ -27,8 +27,8 @@ def test_parts_are_exchanged_wherever_they_are_and_the_rest_stays():
 
 def test_nothing_is_copied_where_nothing_changes():
   model = zoo.build("bart", vocab_size=11, max_length=8, dim=4, depth=1, num_heads=2)
-  assert replaced(model, lambda part, path: part) is model
+  assert replace_modules(model, lambda part, path: part) is model
   paths = []
-  replaced(model, lambda part, path: (paths.append(path), part)[1] if isinstance(part, Attention) else part)
+  replace_modules(model, lambda part, path: (paths.append(path), part)[1] if isinstance(part, Attention) else part)
   assert sorted(paths) == [f"{tower}/stack/block/{part}" for tower, part in (
     ("decoder", "attention"), ("decoder", "cross"), ("encoder", "attention"))]  # fmt: skip

@@ -72,7 +72,7 @@ def test_the_same_options_are_the_same_function():
 
 
 def test_unknown_scalings_and_options_are_refused():
-  with pytest.raises(ValueError, match="rope has the name 'longrope'. It may be: linear, dynamic, llama3, yarn"):
+  with pytest.raises(ValueError, match="rope.name is 'longrope'. It must be one of: linear, dynamic, llama3, yarn"):
     rope_scaling.scaling({"name": "longrope"})
   with pytest.raises(ValueError, match="rope linear has factor, low. It takes factor, needs factor."):
     rope_scaling.scaling({"name": "linear", "factor": 2.0, "low": 1.0})

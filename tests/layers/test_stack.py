@@ -12,7 +12,7 @@ from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
 from zoo.layers.mlp import MLP
 from zoo.layers.sequence import SequenceInfo
-from zoo.layers.stack import ScannedStack, Stack, looped, place_of, stack, stack_layers, unstack_layers
+from zoo.layers.stack import ScannedStack, Stack, as_loop, scanned_path, stack, stack_layers, unstack_layers
 from zoo.tree import flatten
 
 BLOCK = PreNormBlock(Attention(3, 2, mask=masks.causal), MLP(11), norms.layer_norm(1e-5), dropout=0.25)
@@ -127,7 +127,7 @@ def test_layers_of_two_kinds_convert_both_ways_and_are_found():
   for tree in (looped_params, params, stack_layers(looped_params)):
     leaves = flatten({"stack": tree})
     for name, array in flatten({"stack": looped_params}).items():
-      path, index = place_of(name, leaves)
+      path, index = scanned_path(name, leaves)
       np.testing.assert_array_equal(leaves[path] if index is None else leaves[path][index], array)
 
 
@@ -236,7 +236,7 @@ def test_looped_turns_scans_into_loops_wherever_they_are():
     norm: nn.Module
 
   scan, loop = (Tower(kind(BLOCK, DEPTH), norms.layer_norm(1e-5)) for kind in (ScannedStack, Stack))
-  assert looped(scan) == loop == looped(loop)
+  assert as_loop(scan) == loop == as_loop(loop)
 
 
 def test_deep_stacks_scan():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.layers.test_stack import X, same, weighted
-from zoo.layers.stack import ScannedStack, Stack, place_of, stack_layers, unstack_layers
+from zoo.layers.stack import ScannedStack, Stack, scanned_path, stack_layers, unstack_layers
 from zoo.tree import flatten
 
 
@@ -68,5 +68,5 @@ def test_scanned_layers_carry_and_sow_what_looped_ones_do(block, depth, remat):
   leaves = flatten({name: {"stack": tree} for name, tree in scanned.items() if name != "params"})
   leaves |= flatten({"stack": scanned["params"]})
   for path, array in flatten({"batch_stats": {"stack": variables["batch_stats"]}}).items():
-    place, index = place_of(path, leaves)
+    place, index = scanned_path(path, leaves)
     np.testing.assert_array_equal(leaves[place] if index is None else leaves[place][index], array)

@@ -81,13 +81,13 @@ def test_wrong_inputs_are_refused():
 
 def test_impossible_sizes_are_refused():
   mistakes = {
-    "eos is 23. It is a token: at least 0, below vocab_size 23.": {"eos": 23},
+    "eos is 23. It must be a token id: at least 0, below vocab_size 23.": {"eos": 23},
     "image_dim 7 does not divide into image_heads 3. Make image_dim a multiple of image_heads, e.g. 6.": {
       "image_dim": 7
     },
     "image_size 6 does not divide into patches of patch_size 5": {"patch_size": 5},
     "embed_dim is 0.": {"embed_dim": 0},
-    "patch_size 3 does not divide by 2, to which the 1 stem_dims shrink": {"stem_dims": [4]},
+    "patch_size 3 is not a multiple of 2, the stride of 1 stem_dims": {"stem_dims": [4]},
     "clip.stem_dims is 4": {"stem_dims": 4},
   }
   for message, sizes in mistakes.items():

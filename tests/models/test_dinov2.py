@@ -48,7 +48,7 @@ def test_what_is_masked_is_not_seen():
 
 def test_wrong_inputs_and_sizes_are_refused():
   with pytest.raises(
-    ValueError, match=r"Images have shape \[2, 2, 7, 3\], the model wants .* of at least 3 x 3 pixels"
+    ValueError, match=r"Images have shape \[2, 2, 7, 3\], the model needs .* of at least 3 x 3 pixels"
   ):
     APPLY(PARAMS, IMAGE[:, :2])
   plain = zoo.build("dinov2", **{**SIZES, "mask_token": False})

@@ -171,11 +171,13 @@ def test_a_packed_pair_moves_no_other(family, at, kept):
 
 def test_half_of_what_packing_needs_is_refused():
   given = {name: x for name, x in PACKED.items() if name != "decoder_segment_ids"}
-  with pytest.raises(ValueError, match="Of segment_ids and decoder_segment_ids one is missing. Give both, or neither"):
+  with pytest.raises(ValueError, match="segment_ids and decoder_segment_ids go together. Give both, or neither"):
     apply("t5", TOKENS[:1], ANSWER[:1], **given)
-  with pytest.raises(ValueError, match="Texts that share a row are not kept in a cache"):
+  with pytest.raises(ValueError, match="Packed sequences cannot be cached"):
     apply("t5", TOKENS[:1], ANSWER[:1], **PACKED, mutable="cache")
-  with pytest.raises(ValueError, match="Whisper's convolutions look beyond a recording's end. Give each its own row"):
+  with pytest.raises(
+    ValueError, match="Recordings cannot be packed: Whisper's convolutions would mix them. Give each its own row"
+  ):
     apply("whisper", FEATURES[:1], ANSWER[:1], **PACKED)
 
 
@@ -226,5 +228,5 @@ def test_a_text_longer_than_max_length_is_refused():
 
 def test_buckets_that_are_too_few_or_end_too_early_are_refused():
   for sizes in (dict(num_buckets=3), dict(num_buckets=32, max_distance=16)):
-    with pytest.raises(UserError, match="t5: num_buckets is .*There must be 4 buckets or more"):
+    with pytest.raises(UserError, match="t5: num_buckets is .*num_buckets must be at least 4"):
       zoo.build("t5", **TOWER, **sizes)

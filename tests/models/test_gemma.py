@@ -73,7 +73,7 @@ def test_embeddings_are_scaled_and_norms_are_centred_at_one():
 
 def test_impossible_sizes_are_refused():
   for message, sizes in {
-    "bidirectional is True and head 'lm'": dict(bidirectional=True),
+    "bidirectional is True and head is 'lm'": dict(bidirectional=True),
     "cap is 0.0. It must be above 0, or None.": dict(cap=0.0),
     "query_scalar is 0. It must be at least 1.": dict(query_scalar=0),
   }.items():

@@ -97,12 +97,12 @@ def test_classes_are_read_at_the_last_real_token():
 
 def test_impossible_patterns_are_refused():
   for message, sizes in {
-    "pattern is \\['far'\\]. It is a list of 'local' and 'global'.": dict(pattern=["far"]),
+    "pattern is \\['far'\\]. It must be a list of 'local' and 'global'.": dict(pattern=["far"]),
     "pattern is \\[\\]": dict(pattern=[]),
-    "pattern has local layers and window is None. Say how many tokens they see.": dict(pattern=["local"]),
+    "pattern has local layers, but window is None. Set window.": dict(pattern=["local"]),
     "window is 0. It must be at least 1.": dict(window=0),
-    "rope has the name 'ntk'. It may be: linear, dynamic, llama3, yarn.": dict(rope={"name": "ntk"}),
-    "num_classes None. Heads that classify and num_classes go together.": dict(head="classify"),
+    "rope.name is 'ntk'. It must be one of: linear, dynamic, llama3, yarn.": dict(rope={"name": "ntk"}),
+    "num_classes None. Give num_classes with a classifying head, and only with one.": dict(head="classify"),
   }.items():
     with pytest.raises(UserError, match=f"llama: .*{message}"):
       zoo.build("llama", **SIZES, depth=1, **sizes)

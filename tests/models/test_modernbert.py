@@ -71,7 +71,7 @@ def test_logits_where_they_are_wanted_are_those_of_everywhere():
 
 def test_impossible_sizes_are_refused():
   for message, sizes in {
-    "pattern is .'near'.. It is a list of 'local' and 'global'.": dict(pattern=["near"]),
+    "pattern is .'near'.. It must be a list of 'local' and 'global'.": dict(pattern=["near"]),
     "pooling is 'max'. It may be: cls, mean.": dict(pooling="max"),
     "window is 0. It must be at least 1.": dict(window=0),
     "head is 'lm'. It may be: mlm, classify": dict(head="lm"),

@@ -33,7 +33,7 @@ def test_a_text_of_max_length_fits_and_no_longer_one():
 
 
 def test_impossible_sizes_are_refused():
-  with pytest.raises(UserError, match="pad is 23. It is a token: at least 0, below vocab_size 23."):
+  with pytest.raises(UserError, match="pad is 23. It must be a token id: at least 0, below vocab_size 23."):
     zoo.build("roberta", **{**SIZES, "pad": 23})
   with pytest.raises(UserError, match="head is 'pretraining'. It may be: mlm, classify, multiple_choice"):
     zoo.build("roberta", **SIZES, head="pretraining")

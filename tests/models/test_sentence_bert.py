@@ -68,5 +68,5 @@ def test_weights_of_another_model_are_refused(state, tmp_path):
     load_into(tmp_path / "other", begun, model)
   with pytest.raises(UserError, match="init is {'sauce': 'x'}. It must be a folder, or have a 'source'"):
     load_into({"sauce": "x"}, begun, model)
-  with pytest.raises(UserError, match="init.fresh: 'had/.*' matches no parameter. Near it: "):
+  with pytest.raises(UserError, match="init.fresh: 'had/.*' matches no parameter. The nearest: "):
     load_into({"source": str(tmp_path / "other"), "fresh": ["had/.*"]}, begun, model)

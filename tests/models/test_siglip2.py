@@ -59,11 +59,11 @@ def test_resampled_positions_keep_what_is_constant_and_what_is_in_place():
 def test_impossible_inputs_and_sizes_are_refused():
   image = picture(2, 4, 8)
   for message, wrong in {
-    r"patches of an image have shape \[2, 8, 26\], the model wants \['batch', 'n', 27\]": {
+    r"patches of an image have shape \[2, 8, 26\], the model needs \['batch', 'n', 27\]": {
       **image, "patches": image["patches"][:, :, 1:]
     },
     r"grid of an image have shape \[2, 3\]": {**image, "grid": jnp.ones((2, 3), int)},
-    r"image is an array .*, the model wants a dict of patches, valid, grid: zoo.load_processor": image["patches"],
+    r"image is an array .*, the model needs a dict of patches, valid, grid: zoo.load_processor": image["patches"],
   }.items():  # fmt: skip
     with pytest.raises(ValueError, match=message):
       MODEL.apply(PARAMS, wrong, method="encode_image")

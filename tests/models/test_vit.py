@@ -43,7 +43,7 @@ def test_without_positions_patches_are_a_set():
 
 
 def test_an_image_of_another_size_is_refused():
-  with pytest.raises(ValueError, match=r"Images have shape \[2, 6, 9, 3\], the model wants \[batch, 6, 6, 3\]"):
+  with pytest.raises(ValueError, match=r"Images have shape \[2, 6, 9, 3\], the model needs \[batch, 6, 6, 3\]"):
     APPLY(made(), jnp.zeros((2, 6, 9, 3)))
 
 

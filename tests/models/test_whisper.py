@@ -62,7 +62,7 @@ def test_decoding_starts_with_the_start_token():
 def test_features_of_another_shape_are_refused():
   params = {"params": filled(MODEL, *MODEL.example())}
   with pytest.raises(
-    ValueError, match=r"features are float32 \[2, 14, 4\], the model wants floats \[batch, frames, 5\]"
+    ValueError, match=r"features are float32 \[2, 14, 4\], the model needs floats \[batch, frames, 5\]"
   ):
     MODEL.apply(params, FEATURES[:, :, :4])
   with pytest.raises(ValueError, match="length 8 exceeds max_length 7"):

@@ -62,7 +62,7 @@ def test_texts_are_classified_too():
 def test_mistakes_are_told():
   with pytest.raises(UserError, match="label_smoothing is 1.5. It must be from 0 to 1"):
     classify(None, label_smoothing=1.5)
-  with pytest.raises(UserError, match=r"soft labels \(2, 4\) do not fit logits \(2, 3\). Set num_classes alike"):
+  with pytest.raises(UserError, match=r"soft labels \(2, 4\) do not fit logits \(2, 3\). Set model.num_classes to the"):
     loss_of(np.ones((2, 4), np.float32) / 4)
-  with pytest.raises(UserError, match="needs a model that gives logits, this one gives hidden, pooled. Set"):
+  with pytest.raises(UserError, match="needs a model with the output logits, this one returns hidden, pooled. Set"):
     classify(Fixed(hidden=0, pooled=0)).loss({}, tiny_batch())

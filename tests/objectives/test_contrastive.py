@@ -111,7 +111,7 @@ def test_the_sigmoid_loss_is_the_formula_of_the_paper():
 
 
 def test_the_sigmoid_loss_needs_a_bias():
-  with pytest.raises(UserError, match="sigmoid_contrastive needs a model with a bias. Set model.logit_bias=-10.0"):
+  with pytest.raises(UserError, match="needs a model with a logit bias. Set model.logit_bias=-10.0"):
     SIGMOID(outputs())
 
 

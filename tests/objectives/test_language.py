@@ -103,7 +103,7 @@ def test_bert_pretraining_is_the_sum_of_its_two_losses_on_the_same_masked_batch(
 def test_vocab_size_is_the_models_and_a_model_without_the_head_is_refused():
   assert masked_lm(tiny_model("masked_lm"), **MASKED).prepare(tiny_batch())["inputs"].max() < 23
   with pytest.raises(
-    UserError, match="needs a model that gives mlm, this one gives hidden, pooled. Set the model's head"
+    UserError, match="needs a model with the output mlm, this one returns hidden, pooled. Set the model's head"
   ):
     masked_lm(tiny_model("masked_lm", head=None), **MASKED)
 
@@ -111,7 +111,7 @@ def test_vocab_size_is_the_models_and_a_model_without_the_head_is_refused():
 def test_rates_must_be_parts_of_a_whole():
   with pytest.raises(UserError, match=r"masked_lm.rate is 15. It must be from 0 to 1"):
     masked_lm(None, rate=15, **MASKED)
-  with pytest.raises(UserError, match=r"mask_rate 0.8 and random_rate 0.3 are more than 1 together"):
+  with pytest.raises(UserError, match=r"mask_rate 0.8 and random_rate 0.3 add up to more than 1"):
     masked_lm(None, random_rate=0.3, **MASKED)
 
 

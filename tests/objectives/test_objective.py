@@ -149,18 +149,26 @@ def test_accumulate_must_be_a_count(accumulate):
 @pytest.mark.parametrize(
   "case, other, message",
   [
-    ("causal_lm", "masked_lm", "causal_lm needs a model that predicts the next token, this one gives hidden, mlm"),
-    ("masked_lm", "classify", "masked_lm needs a model that gives mlm, this one gives hidden, pooled, logits. Set"),
+    ("causal_lm", "masked_lm", "causal_lm needs a model that predicts the next token, this one returns hidden, mlm"),
+    (
+      "masked_lm",
+      "classify",
+      "masked_lm needs a model with the output mlm, this one returns hidden, pooled, logits.",
+    ),
     (
       "next_sentence",
       "causal_lm",
-      "next_sentence needs a model that gives nsp, this one gives logits of the next token",
+      "next_sentence needs a model with the output nsp, this one returns logits of the next token",
     ),
-    ("classify", "contrastive", "classify needs a model that gives logits, this one gives image, text, scale. Set"),
+    (
+      "classify",
+      "contrastive",
+      "classify needs a model with the output logits, this one returns image, text, scale.",
+    ),
     (
       "contrastive",
       "masked_lm",
-      "a contrast needs a model that gives image, this one gives hidden, mlm. Use family clip",
+      "a contrast needs a model with the output image, this one returns hidden, mlm. Use family clip",
     ),
   ],
 )
@@ -183,12 +191,12 @@ def test_a_model_that_does_not_give_what_is_asked_for_is_refused(case, other, me
 @pytest.mark.parametrize(
   "case, keys, message",
   [
-    ("causal_lm", ["image"], "causal_lm needs tokens in a batch, the data gives image. Choose other data or another"),
+    ("causal_lm", ["image"], "causal_lm needs tokens in a batch, the data have image. Choose other data or another"),
     ("masked_lm", ["image"], "masked_lm needs tokens in a batch"),
-    ("whole words", ["tokens"], "masked_lm needs word_start in a batch, the data gives tokens"),
+    ("whole words", ["tokens"], "masked_lm needs word_start in a batch, the data have tokens"),
     ("next_sentence", ["tokens"], "next_sentence needs is_random in a batch"),
     ("bert_pretraining", ["tokens"], "bert_pretraining needs is_random in a batch"),
-    ("contrastive", ["valid"], "a contrast needs image and tokens in a batch, the data gives valid"),
+    ("contrastive", ["valid"], "a contrast needs image and tokens in a batch, the data have valid"),
     ("classify", ["image"], "classify needs label in a batch"),
     ("classify", ["valid"], "classify needs label and tokens in a batch"),
   ],

@@ -100,5 +100,7 @@ def test_a_model_that_sums_up_a_row_refuses_several_texts(family, head):
   sizes = {**ENCODERS[family], "head": head, "num_classes": 3 if head == "classify" else None}
   model = zoo.build(family, **sizes)
   given = batch(side_by_side, True)
-  with pytest.raises(ValueError, match="This model makes one summary of a row. Build it with head='mlm'"):
+  with pytest.raises(
+    ValueError, match="This model has one output per row, so sequences cannot be packed. Build it with head='mlm'"
+  ):
     model.init(jax.random.key(0), given["tokens"], segment_ids=given["segment_ids"])

@@ -126,7 +126,7 @@ def test_mistakes_end_in_one_line():
     seq2seq(tiny_model("causal_lm"))
   with pytest.raises(UserError, match="model.start_token is 23, and the model's tokens are 0 to 22. Set it"):
     seq2seq(tiny_model("seq2seq", start_token=23))
-  with pytest.raises(UserError, match="seq2seq needs target_tokens in a batch, the data gives tokens"):
+  with pytest.raises(UserError, match="seq2seq needs target_tokens in a batch, the data have tokens"):
     seq2seq(Fixed(None)).init(jax.random.key(0), {"tokens": jnp.zeros((2, 5), int)})
   with pytest.raises(UserError, match="seq2seq needs a model that predicts the next token. Build it with head='lm'"):
     seq2seq(Fixed(jnp.zeros((2, 7)))).loss({}, toy()[0])

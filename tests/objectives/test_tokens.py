@@ -141,7 +141,9 @@ def test_the_arithmetic_that_counts_is_the_same():
 
 
 def test_mistakes_end_in_one_line():
-  with pytest.raises(UserError, match="causal_lm.chunk is 0. It must be 1 or more: of how many tokens logits exist"):
+  with pytest.raises(
+    UserError, match="causal_lm.chunk is 0. It must be 1 or more: the number of tokens whose logits exist"
+  ):
     causal_lm(zoo.build("gpt", **TEXT), chunk=0)
   for options, family, sizes in (
     (READS, "vit", None),
@@ -151,5 +153,5 @@ def test_mistakes_end_in_one_line():
     sizes = {"image_size": 6, "patch_size": 3, "dim": 6, "depth": 1, "num_heads": 3} if sizes is None else TEXT | sizes
     sizes = {name: x for name, x in sizes.items() if family != "t5" or name != "max_length"}
     more = {"vocab_size": 23} if family == "bert" else {}
-    with pytest.raises(UserError, match=r"\.chunk needs a model that predicts tokens, \w+ does not. Choose its head"):
+    with pytest.raises(UserError, match=r"\.chunk needs a model that predicts tokens, \w+ does not. Choose another"):
       registry.build("objectives", {**options, **more, "chunk": 4}, zoo.build(family, **sizes))

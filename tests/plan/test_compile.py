@@ -15,7 +15,7 @@ from zoo.perf.collectives import Collective
 from zoo.plan import compile as planning
 from zoo.plan.chips import Chip, devices_of, named_devices, parse_target
 from zoo.plan.compile import Plan, plan, show
-from zoo.plan.fake_data import stand_in
+from zoo.plan.fake_data import with_fake_data
 from zoo.sharding import make_mesh, report
 from zoo.sharding.explain import parts, size
 from zoo.train.experiment import experiment
@@ -53,7 +53,7 @@ def test_what_goes_between_networks_takes_its_own_time():
 
 
 def test_what_does_not_fit_is_said():
-  assert "It does not fit: that is more" in show(dataclasses.replace(PLAN, temporary=2**34))
+  assert "It does not fit: it exceeds the memory" in show(dataclasses.replace(PLAN, temporary=2**34))
   refused = show(dataclasses.replace(PLAN, temporary=None, refused="Ran out of memory: 20G of 15.75G"))
   assert refused.endswith("It does not fit: Ran out of memory: 20G of 15.75G")
 
@@ -77,7 +77,7 @@ def test_a_config_is_compiled_for_devices_that_only_have_to_be_named(monkeypatch
   assert "eight of these: 8 x cpu" in show(found)
   # The whole is what the compiler says: arguments, what is neither argument nor given back in its place, and the rest.
   with_data = config.copy_and_resolve_references().unlock()
-  with_data.data = stand_in(config.data.to_dict(), tmp_path)
+  with_data.data = with_fake_data(config.data.to_dict(), tmp_path)
   made = experiment(with_data, make_mesh(config.mesh))
   batch = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in made.batches[0].items()}
   memory = made.compiled_step().lower(made.shapes, batch).compile().memory_analysis()
@@ -89,7 +89,7 @@ def test_a_config_is_compiled_for_devices_that_only_have_to_be_named(monkeypatch
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_data_of_a_config_are_stood_in_for_in_rows_that_are_full(path, tmp_path):
   config, _ = load([f"--config={path}"])
-  data = stand_in(config.data.to_dict(), tmp_path)
+  data = with_fake_data(config.data.to_dict(), tmp_path)
   records = registry.build("data", without(data, "augment", "workers"))
   example = records[0]
   if data["name"] != "packed":  # Of whole pairs.
@@ -101,7 +101,7 @@ def test_data_of_a_config_are_stood_in_for_in_rows_that_are_full(path, tmp_path)
 def test_members_of_a_mixture_have_files_of_their_own(tmp_path):
   member = {"name": "labelled_texts", "source": "jsonl:x", "tokenizer": "bytes"}
   members = {"one": member, "other": member | {"label_field": "class", "class_names": ["a", "b"]}}
-  data = stand_in({"name": "mixture", "members": members, "rates": {"one": 0.5, "other": 0.5}}, tmp_path)
+  data = with_fake_data({"name": "mixture", "members": members, "rates": {"one": 0.5, "other": 0.5}}, tmp_path)
   one, other = (Path(data["members"][name]["source"].removeprefix("jsonl:")).read_text() for name in members)
   assert '"label": "no"' in one and '"class": "a"' in other
 
@@ -116,9 +116,9 @@ def test_train_would_refuse_data_whose_tokens_the_model_does_not_know():
 
 def test_rows_are_called_what_they_are():
   tokens, image = (jax.ShapeDtypeStruct((3, *shape), "int32") for shape in ((5,), (7, 7, 3)))
-  assert planning.counted({"tokens": tokens, "image": image}) == {"examples": "pairs", "tokens": 0}
-  assert planning.counted({"image": image})["examples"] == "images"
-  assert planning.counted({"tokens": tokens, "target_tokens": tokens, "valid": tokens})["tokens"] == 30
+  assert planning.batch_counts({"tokens": tokens, "image": image}) == {"examples": "pairs", "tokens": 0}
+  assert planning.batch_counts({"image": image})["examples"] == "images"
+  assert planning.batch_counts({"tokens": tokens, "target_tokens": tokens, "valid": tokens})["tokens"] == 30
 
 
 def test_what_lives_where_is_told_for_chips_that_are_not_here_and_nothing_is_compiled():
@@ -136,7 +136,7 @@ def test_parameters_on_a_chip_fall_as_the_chips_rise():
           "--config.sharding=fsdp", "--config.batch_size=512"]  # fmt: skip
   for target in ("v5p:2x2x4", "v5p:4x4x4", "2*v5e:16x16"):
     chips = parse_target(target)
-    made, mesh, _ = planning.on_chips(load(line)[0], named_devices(chips))
+    made, mesh, _ = planning.experiment_on_devices(load(line)[0], named_devices(chips))
     own = sum(row.bytes_per_device for row in parts(report(made.shapes, "fsdp", mesh))["params"])
     assert own == 4 * made.parameters // chips.chips
 
@@ -163,7 +163,7 @@ def test_what_is_no_number_of_gpus_is_told(target):
 
 @pytest.mark.parametrize("target", ["0*v5e:4x4", "*v5e:4x4", "two*v5e:4x4"])
 def test_what_is_no_number_of_slices_is_told(target):
-  with pytest.raises(UserError, match=r"how many slices, as in 2\*v5e:4x4"):
+  with pytest.raises(UserError, match=r"the number of slices, as in 2\*v5e:4x4"):
     parse_target(target)
 
 

@@ -11,7 +11,7 @@ from tests.tiny import tiny_batch
 from zoo.build import shapes_of
 from zoo.config import registry
 from zoo.errors import UserError
-from zoo.layers.returned import on_returned
+from zoo.layers.returned import intercept_outputs
 from zoo.objectives.objective import value_and_grad
 from zoo.perf.collectives import collectives
 from zoo.sharding import activations, batch_sharding, make_mesh, shardings
@@ -42,13 +42,13 @@ def test_lines_of_ones_own_come_first_and_mistakes_are_named():
   rules = parse_rules([["mlp/up", ["batch", None, ["model", "sequence"]]]], mesh)
   assert rules[0] == ("mlp/up", ("batch", None, ("model", "sequence"))) and rules[1:] == parse_rules([], mesh)
   assert parse_rules([], make_mesh({"data": 1}, jax.devices()[:1])) == []
-  with pytest.raises(UserError, match=r"'layers' is not a line. A line is"):
+  with pytest.raises(UserError, match=r"'layers' is not a rule. A rule is"):
     parse_rules(["layers"], mesh)
-  with pytest.raises(UserError, match="activations: 5 is not a line"):
+  with pytest.raises(UserError, match="activations: 5 is not a rule"):
     parse_rules([5], mesh)
   with pytest.raises(UserError, match=r"mesh axis 'sequenze'. Did you mean 'sequence'"):
     parse_rules([["layers", ["batch", "sequenze"]]], mesh)
-  with pytest.raises(UserError, match=r"activations: 'layer' matches no part of the model. Near it: stack/layer_0"):
+  with pytest.raises(UserError, match=r"activations: 'layer' matches no part of the model. The nearest: stack/layer_0"):
     activations.check(
       parse_rules([["layer", ["batch"]]], mesh), 1, {"embed": (1, 9, 8), "stack/layer_0": (1, 9, 8)}, mesh
     )
@@ -62,11 +62,15 @@ def test_ones_own_rules_that_xla_is_known_to_get_wrong_are_refused():
     activations.check(parse_rules(lines, mesh), len(lines), shapes, mesh)
 
   for space in (["batch", "model", None, None], [None, None, ["model", "other"]], ["batch", "any", "model"]):
-    with pytest.raises(UserError, match=r"activations: 'conv_0|stem.*' splits places of the convolution stem/conv_0"):
+    with pytest.raises(
+      UserError, match=r"activations: 'conv_0|stem.*' splits the spatial dimensions of the convolution stem/conv_0"
+    ):
       check(["conv_0|stem/.*", space])
-  with pytest.raises(UserError, match="splits places of the convolution conv_1"):
+  with pytest.raises(UserError, match="splits the spatial dimensions of the convolution conv_1"):
     check(["conv_1", ["batch", "model", None]])
-  with pytest.raises(UserError, match="'embed' splits what embed looks up, 9 long, into 2 uneven parts.*multiple of 2"):
+  with pytest.raises(
+    UserError, match="'embed' splits the 9 tokens that embed looks up into 2 uneven parts.*multiple of 2"
+  ):
     check(["embed", ["batch", "model", None]])
   with pytest.raises(UserError, match="activations: 'embed' uses the mesh axis 'data' twice"):
     check(["embed", ["batch", None, "data"]])
@@ -137,7 +141,7 @@ def test_tokens_go_to_the_experts_that_live_apart():
 def test_arrays_are_handed_over_with_the_paths_of_their_modules():
   model = zoo.build("gpt", vocab_size=23, max_length=8, dim=8, depth=2, num_heads=2, scan=True)
   seen = {}
-  with on_returned(lambda path, array: seen.setdefault(path, array)):
+  with intercept_outputs(lambda path, array: seen.setdefault(path, array)):
     model.init(jax.random.key(0), jnp.zeros((2, 8), jnp.int32))
   assert seen["stack/layers"].shape == (2, 8, 8)
   assert seen["stack/layers/self_attention/key"].shape == (2, 8, 2, 4)

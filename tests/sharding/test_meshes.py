@@ -5,7 +5,7 @@ from jax.experimental import mesh_utils
 
 from zoo.errors import UserError
 from zoo.sharding import batch_part, make_mesh
-from zoo.sharding.meshes import arranged, hosts_together
+from zoo.sharding.meshes import arrange_devices, contiguous_hosts
 
 
 class Hosts:
@@ -34,7 +34,9 @@ def test_hosts_that_share_a_place_on_the_data_axis_read_the_same_part(mesh, part
 
 
 def test_a_host_in_two_places_is_told():
-  with pytest.raises(UserError, match=r"host 0 has the places \[0, 2\] of the axis 'data', apart"):
+  with pytest.raises(
+    UserError, match=r"the devices of host 0 are not contiguous along axis 'data': positions \[0, 2\]"
+  ):
     batch_part(Hosts([0, 1, 0, 1], "data"), 0)
 
 
@@ -55,7 +57,7 @@ def test_places_of_a_host_lie_side_by_side(hosts, axes, wanted):
   devices = Hosts(hosts, *axes).devices
   for number, device in enumerate(devices.flat):
     device.id = number
-  found = hosts_together(devices, axes)
+  found = contiguous_hosts(devices, axes)
   assert [device.process_index for device in found.flat] == np.array(wanted).ravel().tolist()
   assert sorted(device.id for device in found.flat) == list(range(devices.size))
   if "data" in axes:
@@ -92,7 +94,7 @@ def of_slices(count, each):
   "axes, place", [({"slice": 2, "data": 2, "model": 2}, 0), ({"model": 2, "data": 4}, 1), ({"data": 8}, 0)]
 )
 def test_only_data_go_from_slice_to_slice(axes, place):
-  devices = arranged(axes, of_slices(2, 4))
+  devices = arrange_devices(axes, of_slices(2, 4))
   halves = np.split(devices, 2, axis=place)
   assert [{device.slice_index for device in half.flat} for half in halves] == [{0}, {1}]
 
@@ -100,4 +102,4 @@ def test_only_data_go_from_slice_to_slice(axes, place):
 @pytest.mark.parametrize("axes", [{"slice": 4, "data": 2}, {"model": 8}, {"data": 1, "model": 8}])
 def test_slices_that_do_not_fit_the_axes_are_told(axes):
   with pytest.raises(UserError, match="there are 2 slices. Set mesh.slice to 2"):
-    arranged(axes, of_slices(2, 4))
+    arrange_devices(axes, of_slices(2, 4))

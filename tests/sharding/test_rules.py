@@ -52,8 +52,8 @@ def test_a_mesh_can_be_made_of_some_devices():
     ({"data": 4, "model": 4}, "does not fit: there are 8 devices, and it needs as many as 16"),
     ({"data": -1, "model": 3}, "does not fit: there are 8 devices, and it needs a multiple of 3"),
     ({"data": -1, "model": -1}, "mesh has -1 at data and model. Only one axis"),
-    ({"data": 0}, "mesh.data is 0. It must be a number of devices, or -1"),
-    ({"data": "all"}, "mesh.data is 'all'. It must be a number of devices, or -1"),
+    ({"data": 0}, "mesh.data is 0. It must be an int: a number of devices, or -1"),
+    ({"data": "all"}, "mesh.data is 'all'. It must be an int: a number of devices, or -1"),
     ({}, "mesh is empty. It needs an axis"),
   ],
 )
@@ -166,14 +166,14 @@ def test_own_lines_place_the_last_dimensions_and_the_first_match_wins():
   [
     ("fdsp", r"There is no sharding 'fdsp'. Did you mean 'fsdp'\? There are: replicated, fsdp, tensor, fsdp\+tensor"),
     (["fdsp"], "There is no sharding 'fdsp'"),
-    ([["upp/kernel", [None]]], "sharding: 'upp/kernel' matches no parameter. Near it: stack/layer_.*up/kernel"),
+    ([["upp/kernel", [None]]], "sharding: 'upp/kernel' matches no parameter. The nearest: stack/layer_.*up/kernel"),
     (
       [["up/kernel", ["modle"]]],
       r"'up/kernel' names the mesh axis 'modle'. Did you mean 'model'\? The mesh is {'data': 4",
     ),
     ([["up/kernel", ["model", "model"]]], "'up/kernel' uses the mesh axis 'model' twice"),
-    ([["up/kernel", "model"]], r"\['up/kernel', 'model'\] is not a line. A line is a pattern and a list"),
-    ([["up/kernel"]], "is not a line"),
+    ([["up/kernel", "model"]], r"\['up/kernel', 'model'\] is not a rule. A rule is a pattern and a list"),
+    ([["up/kernel"]], "is not a rule"),
     ([["up/bias", [None, "model"]]], r"up/bias \(32,\) has fewer dimensions than sharding 'up/bias' places"),
     ([["(", ["model"]]], r"sharding: '\(' is not a regular expression"),
     (

@@ -22,7 +22,7 @@ from zoo.checkpoints.restore import saved_fingerprints
 from zoo.config import loading
 from zoo.objectives.objective import apply
 from zoo.storage import as_path
-from zoo.train.context import weights
+from zoo.train.context import weights_of_state
 from zoo.train.initial import load_into
 from zoo.train.replay import keep, replay
 
@@ -77,7 +77,7 @@ def test_devices_and_parts_do_not_change_what_is_carried(folder):
 def test_statistics_are_saved_loaded_and_begun_from_with_the_parameters(folder):
   run = Run(config_of(folder), 1)
   state, _ = run.further(run.start(), 0, 3)
-  zoo.save(folder / "saved", run.made.model, weights(state))
+  zoo.save(folder / "saved", run.made.model, weights_of_state(state))
   model, loaded = zoo.load(folder / "saved")
   assert set(loaded) == {"params", "batch_stats"}
   jax.tree.map(np.testing.assert_array_equal, loaded, {"params": state["ema"], **state["ema_shared"]})
@@ -112,7 +112,7 @@ def test_a_checkpoint_of_an_unfinished_run_has_its_statistics(folder):
   with Checkpoints(folder / "run" / "checkpoints") as saver:
     saver.save(2, state, wait=True)
   _, loaded = zoo.load(folder / "run")
-  jax.tree.map(np.testing.assert_array_equal, loaded, weights(state))
+  jax.tree.map(np.testing.assert_array_equal, loaded, weights_of_state(state))
 
 
 def test_a_batch_is_replayed_with_what_was_carried_into_it(folder):
@@ -150,5 +150,5 @@ def test_a_run_with_all_of_it_that_is_killed_goes_on_to_the_same_bits(folder, mo
   assert one == other
   assert {"rows/memory/stack/layers/before", "ema_shared/batch_stats/stack/layers/norm/var"} < one.keys()
   assert (whole / "params.safetensors").read_bytes() == (broken / "params.safetensors").read_bytes()
-  model, weights = zoo.load(broken)
-  assert set(weights) == {"params", "batch_stats"}
+  model, weights_of_state = zoo.load(broken)
+  assert set(weights_of_state) == {"params", "batch_stats"}

@@ -55,10 +55,10 @@ def test_a_frozen_model_may_be_a_section_with_options_of_load(folder):
 @pytest.mark.parametrize(
   "teacher, student, message",
   [
-    ({"num_classes": 5}, {}, r"The teacher gives logits \(1, 5\), the student \(1, 3\). Set num_classes alike."),
-    ({"image_size": 8}, {}, r"The teacher takes images \(8, 8, 3\), the student \(4, 4, 3\). Set image_size."),
+    ({"num_classes": 5}, {}, r"The teacher returns logits \(1, 5\), the student \(1, 3\). Set model.num_classes"),
+    ({"image_size": 8}, {}, r"The teacher takes images of shape \(8, 8, 3\), the student \(4, 4, 3\). Set image_size."),
     ({}, {"preprocessing": {"image": {"mean": [0.1] * 3, "std": [0.2] * 3}}}, "The teacher's pixels are x / 127.5 - 1"),
-    ({"num_classes": None}, {}, "distill needs a model that gives logits"),
+    ({"num_classes": None}, {}, "distill needs a model with the output logits"),
   ],
 )
 def test_teachers_that_do_not_fit_are_refused_before_training(folder, teacher, student, message):
@@ -88,7 +88,7 @@ def test_distilling_needs_a_teacher(folder):
 
 def test_frozen_models_and_memories_are_counted(folder, monkeypatch):
   config = config_of(folder, **everything(folder), sharding="fsdp")
-  made, mesh, _ = planning.on_chips(config, jax.devices())
+  made, mesh, _ = planning.experiment_on_devices(config, jax.devices())
   assert made.shapes["rows"]["memory"]["stack"]["layers"]["before"].shape == (2, 16, 8)
   rows = every_row(made.shapes, config.sharding, mesh, made.frozen.shapes)
   of_teacher = {row.path: row for row in rows if row.path.startswith("frozen/teacher/")}

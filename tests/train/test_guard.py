@@ -83,7 +83,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_saves_nothing_of_it(tmp_path
   assert step == 5 and batch["image"].shape == (8, 14, 14, 3) and np.isnan(batch["image"]).all()
 
   status, said = train("run", "none:0", f"--replay={tmp_path / 'run' / 'bad' / 'step_5.0_of_1.npz'}")
-  assert status == 0 and "Step 5, with the parameters that it had" in said
+  assert status == 0 and "Step 5, with its own parameters" in said
   assert "loss nan" in said and "batch: 1 of 2 arrays: image (4,704 of 4,704 numbers)" in said
   assert "parameters: none" in said and "gradients: " in said and "First NaN in the forward pass: nan generated" in said
 

@@ -93,7 +93,9 @@ def test_a_full_disk_is_told_in_one_line(tmp_path, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(builtins, "open", lambda *_, **__: Full())
     writers = Writers(tmp_path)
-  with pytest.raises(UserError, match="metrics.jsonl cannot be written: No space left on device. Make room and run"):
+  with pytest.raises(
+    UserError, match="metrics.jsonl cannot be written: No space left on device. Free some space and run"
+  ):
     writers.write(1, {"loss": 1})
 
 
@@ -103,7 +105,9 @@ def test_a_disk_that_stays_full_is_told_as_well_when_the_file_is_closed(tmp_path
   writers.path, writers._tensorboard, writers._wandb = tmp_path / "metrics.jsonl", None, None
   writers._file = open(writers.path, "a")
   for write in (lambda: writers.write(1, {"loss": 1}), writers.flush, writers.close):
-    with pytest.raises(UserError, match="metrics.jsonl cannot be written: No space left on device. Make room and run"):
+    with pytest.raises(
+      UserError, match="metrics.jsonl cannot be written: No space left on device. Free some space and run"
+    ):
       write()
 
 

@@ -165,7 +165,7 @@ def test_pixels_that_nobody_described_are_refused(tmp_path, labelled):
 
 
 TOKENIZERS = {
-  "gpt2": "tokenizer gpt2 has 50257 tokens, the model knows 49408",
+  "gpt2": "tokenizer gpt2 has 50257 tokens, the model has 49408",
   "bert": "tokenizer bert ends a text by 102, the model reads it at 49407",
   "bytes": "tokenizer bytes ends a text by 258, the model reads it at 49407",
 }
@@ -228,7 +228,7 @@ def test_training_from_a_published_model_has_its_pixels(vit, labelled):
   config = training(vit, labelled)
   run = made(config)
   batch = run.batches[0]
-  assert run.attending.preprocessing == run.model.preprocessing
+  assert run.model_with_kernels.preprocessing == run.model.preprocessing
   assert batch["image"].dtype == np.uint8 and batch["image"].shape[1:] == (8, 8, 3)
   params = jax.jit(run.init)(jax.random.key(0))["params"]
   ready = zoo.load_processor(vit / "hub")(list(batch["image"]))["image"]
@@ -244,18 +244,18 @@ def test_a_run_goes_on_with_the_pixels_that_it_began_with(vit, labelled, tmp_pat
   config = ConfigDict(configs.with_defaults(training(vit, labelled)))
   model = made(config).model
   run = tmp_path / "run"
-  configs.save(model_data.pinned(config, model), run)
+  configs.save(model_data.with_preprocessing_of_model(config, model), run)
   config.init = "nowhere"  # What it began from is gone.
-  again = model_data.resumed(config, run)
+  again = model_data.with_preprocessing_of_run(config, run)
   configs.check_same_run(again, run)
   assert made(again).model.preprocessing == model.preprocessing
   with pytest.raises(UserError, match="holds another model: model.preprocessing.image"):
     by_hand = {"preprocessing": {"image": {"mean": 0.5, "std": 0.5}}}
     changed = ConfigDict(configs.with_defaults(training(vit, labelled, **by_hand)))
-    configs.check_same_run(model_data.resumed(changed, run), run)
+    configs.check_same_run(model_data.with_preprocessing_of_run(changed, run), run)
   # A run of before models carried anything had the zoo's own pixels, and keeps them.
   configs.save(config, tmp_path / "old")
-  assert "image" not in made(model_data.resumed(config, tmp_path / "old")).model.preprocessing
+  assert "image" not in made(model_data.with_preprocessing_of_run(config, tmp_path / "old")).model.preprocessing
 
 
 def test_pixels_may_be_said_by_hand(vit, labelled):

@@ -158,7 +158,7 @@ def test_a_plan_neither_profiles_nor_replays(config, capsys):
   for other in ("--profile=1:2", "--replay=bad/step_1.0_of_1.npz"):
     with pytest.raises(SystemExit):
       main([f"--config={config}", "--plan=v5e:4x4", other])
-    assert capsys.readouterr().err == "Error: --plan trains nothing. Leave --profile and --replay away.\n"
+    assert capsys.readouterr().err == "Error: --plan does not train. Leave out --profile and --replay.\n"
 
 
 def test_a_run_begins_with_the_parameters_of_another(config):
@@ -274,4 +274,4 @@ def test_bad_records_are_skipped_counted_and_listed_alike_after_an_interruption(
     assert lines[-1]["eval/test/bad_records"] == 2
   with pytest.raises(SystemExit, match="2"):
     main([*arguments, "--config.data.bad_records.most=0.05", f"--config.workdir={config.parent}/third"])
-  assert "2 of 20 records are bad, more than the share of 0.05" in capsys.readouterr().err
+  assert "2 of 20 records are bad, more than the fraction 0.05" in capsys.readouterr().err

@@ -21,13 +21,13 @@ from zoo.build import shapes_of
 from zoo.config import loading
 from zoo.evaluate import artifacts
 from zoo.optim.optimizers import OPTIMIZERS
-from zoo.plan.fake_data import stand_in
+from zoo.plan.fake_data import with_fake_data
 from zoo.sharding import activations
 from zoo.train.experiment import experiment
 from zoo.tree import flatten
 from zoo.verify import check
 from zoo.verify.comparison import Verdict, compare
-from zoo.verify.reduced_config import congruent, cut, is_cheap, like, reductions, rows_of, same_placements
+from zoo.verify.reduced_config import congruent_size, cut, is_cheap, reduced_size, reductions, rows_of, same_placements
 
 TEXT = {"name": "language", "source": "text:here", "tokenizer": "bytes", "max_length": 22, "cache": False}
 IMAGES = {"name": "labelled_images", "source": "images:here", "image_size": 16}
@@ -62,7 +62,7 @@ def settings(case, folder, mesh, strategy="replicated", rules=(), optimizer=(), 
     "workdir": str(folder / "run"),
     "model": model | others,
     "objective": {"name": objective},
-    "data": stand_in({**data, "split": "train"}, folder),
+    "data": with_fake_data({**data, "split": "train"}, folder),
     "optimizer": {"learning_rate": 1e-2, **dict(optimizer)},
     "mesh": mesh,
     "sharding": strategy,
@@ -222,7 +222,7 @@ def test_what_cannot_be_compared_goes_on_unless_always(tmp_path, capsys, monkeyp
     main([f"--config={tmp_path}/config.json", "--config.verify=always"])
   assert capsys.readouterr().err == f"Error: {told}\n"
   assert main([f"--config={tmp_path}/config.json"]) == 0
-  assert f"{told} It goes on unverified." in capsys.readouterr().out
+  assert f"{told} Training continues without verification." in capsys.readouterr().out
   assert not (tmp_path / "run" / "verified.json").exists()
 
 
@@ -235,9 +235,12 @@ def test_of_one_device_there_is_nothing_to_compare(tmp_path):
 def test_sizes_are_reduced_to_those_that_divide_alike():
   for size in range(1, 200):
     for parts in (1, 4, 6, 8):
-      smaller = like(size, parts, 2)
+      smaller = reduced_size(size, parts, 2)
       assert smaller <= size and math.gcd(smaller, parts) == math.gcd(size, parts)
-      assert congruent(size, parts, 16) % parts == size % parts and min(size, 16) <= congruent(size, parts, 16) <= size
+      assert (
+        congruent_size(size, parts, 16) % parts == size % parts
+        and min(size, 16) <= congruent_size(size, parts, 16) <= size
+      )
   mesh = sharding.make_mesh({"data": 4, "model": 2})
   assert [rows_of(rows, 1, mesh) for rows in (4, 480, 32768)] == [(4, 1), (8, 1), (8, 1)]
   rows, parts = rows_of(480, 5, mesh)

@@ -25,12 +25,12 @@ def fingerprints(tree: Any) -> dict[str, int]:
       groups[frozenset(leaf.sharding.device_set)].append((path_name(path), leaf))
     else:
       sums_by_path[path_name(path)] = int(_sum(np, np.asarray(leaf)))
-  for named in groups.values():
-    names, arrays = zip(*named, strict=True)
+  for group in groups.values():
+    names, arrays = zip(*group, strict=True)
     # One vector, replicated on every host.
     mesh = next((x.sharding.mesh for x in arrays if isinstance(x.sharding, NamedSharding)), None)
-    whole = None if mesh is None else NamedSharding(mesh, PartitionSpec())
-    sums = jax.jit(_sums, out_shardings=whole)(arrays)
+    replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
+    sums = jax.jit(_sums, out_shardings=replicated)(arrays)
     sums_by_path |= {name: int(value) for name, value in zip(names, np.asarray(sums), strict=True)}
   return sums_by_path
 
@@ -41,11 +41,11 @@ def _sums(arrays: tuple[jax.Array, ...]) -> jax.Array:
 
 def _sum(xp: Any, array: Any) -> Any:
   words = _words(array) if xp is np else _words_on_device(array)
-  place = xp.zeros([1] * words.ndim, np.uint32)
+  index = xp.zeros([1] * words.ndim, np.uint32)
   for axis, size in enumerate(words.shape):  # Row-major, modulo 2**32. No reshape: that would move what is spread.
     along = xp.arange(size, dtype=np.uint32).reshape([-1 if i == axis else 1 for i in range(words.ndim)])
-    place = place * np.uint32(size & 0xFFFFFFFF) + along
-  return xp.sum(_mix(words + _mix(place)), dtype=np.uint32)
+    index = index * np.uint32(size & 0xFFFFFFFF) + along
+  return xp.sum(_mix(words + _mix(index)), dtype=np.uint32)
 
 
 def _words(array: np.ndarray) -> np.ndarray:

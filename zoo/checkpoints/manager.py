@@ -31,7 +31,7 @@ from zoo.checkpoints.restore import (
   CorruptCheckpoint,
   absolute,
   described,
-  problem,
+  error_of,
   read_score,
   read_unverified,
   reason_of,
@@ -82,7 +82,7 @@ class Checkpoints:
   @functools.cached_property
   def manager(self) -> ocp.CheckpointManager:
     """Orbax's manager, created lazily: it reads the scores of all checkpoints, so corrupt ones must be known first."""
-    scores(self.folder)  # Orbax does not say which of them it cannot read.
+    scores(self.folder)  # Orbax does not name the one that it cannot read.
     options = ocp.CheckpointManagerOptions(
       # Without a best_fn Orbax writes no metrics; which checkpoints stay is decided by the policy alone. Left to
       # `max_to_keep` and `best_fn`, Orbax would keep the best ones and delete the newest.
@@ -100,8 +100,8 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind: object, *_: object) -> None:
-    # Hosts finish a checkpoint together: one that has failed waits for nobody, and what it was writing stays torn. So
-    # does what a second Ctrl-C ends.
+    # Hosts finish a checkpoint together: one that has failed waits for no other, and its checkpoint stays incomplete.
+    # So does what a second Ctrl-C ends.
     if kind is None or (jax.process_count() == 1 and kind is not KeyboardInterrupt):
       self.close()
 
@@ -161,15 +161,15 @@ class Checkpoints:
     saved_steps = consensus.from_first_host(steps(self.folder))
     damaged: dict[int, str] = {}
 
-    def fine(step: int, why: str | None) -> bool:
+    def is_intact(step: int, why: str | None) -> bool:
       """Whether the checkpoint is readable on all hosts; records it as damaged on every host if not."""
-      if whole := consensus.all_hosts(why is None):
-        return whole
+      if intact_everywhere := consensus.all_hosts(why is None):
+        return intact_everywhere
       damaged[step] = why or "another host cannot read it"
       return False
 
     scored = [
-      step for step in saved_steps if fine(step, problem(lambda step=step: read_score(self.folder / str(step))))
+      step for step in saved_steps if is_intact(step, error_of(lambda step=step: read_score(self.folder / str(step))))
     ]
     for step in reversed(scored):
       folder, state, saved, why = self.folder / str(step), None, {}, None
@@ -178,7 +178,7 @@ class Checkpoints:
         why = None if saved else "its fingerprints are missing"
       except CorruptCheckpoint as error:
         why = error.reason
-      if fine(step, why) and fine(step, problem(lambda here=(folder, state, saved): verify(*here))):
+      if is_intact(step, why) and is_intact(step, error_of(lambda here=(folder, state, saved): verify(*here))):
         self._set_aside(damaged, step)
         self._policy.verified = step
         return state, step
@@ -186,8 +186,9 @@ class Checkpoints:
       return None
     listed = "; ".join(f"{step}: {damaged[step]}" for step in sorted(damaged, reverse=True))
     raise CorruptCheckpoint(
-      f"{self.folder} cannot be read, none of its checkpoints is whole ({listed}). Nothing was changed. Bring back a "
-      "copy, or choose another workdir to begin anew.",
+      f"{self.folder} cannot be resumed: none of its checkpoints is intact ({listed}). Nothing was changed. Bring "
+      "back a "
+      "copy, or choose another workdir to start again.",
       listed,
     )
 
@@ -227,7 +228,7 @@ class Checkpoints:
     With many hosts, or in a bucket, reading everything back would cost more than it protects from.
     """
     if jax.process_count() == 1 and "://" not in os.fspath(self.folder):
-      for folder in _torn(self.folder):
+      for folder in _incomplete(self.folder):
         storage.write_checksums(folder / "state", to=folder / CHECKSUMS)
 
   @contextlib.contextmanager
@@ -239,17 +240,17 @@ class Checkpoints:
     try:
       yield
     except (OSError, ValueError, RuntimeError) as error:
-      if lost := consensus.jax_error_in(error):
-        raise lost from None
+      if runtime_error := consensus.jax_error_in(error):
+        raise runtime_error from None
       if jax.process_index() == 0:
-        for torn in _torn(self.folder):
+        for torn in _incomplete(self.folder):
           with contextlib.suppress(OSError):  # A folder that may not be written to may not be tidied either.
             torn.rmtree(missing_ok=True)
       newest = self.latest
-      left = "No earlier checkpoint is there" if newest is None else f"The checkpoint of step {newest} is intact"
+      remaining = "No earlier checkpoint is there" if newest is None else f"The checkpoint of step {newest} is intact"
       raise UserError(
-        f"Cannot save a checkpoint in {self.folder}: {reason_of(error)}. {left}. "
-        "Make room (or choose another workdir) and run the same command again."
+        f"Cannot save a checkpoint in {self.folder}: {reason_of(error)}. {remaining}. "
+        "Free some space (or choose another workdir) and run the same command again."
       ) from error
 
 
@@ -288,5 +289,5 @@ def scores(folder: str | os.PathLike) -> dict[int, dict[str, Any] | None]:
   return {step: read_score(folder / str(step)) for step in steps(folder)}
 
 
-def _torn(folder: epath.Path) -> list[epath.Path]:
+def _incomplete(folder: epath.Path) -> list[epath.Path]:
   return [path for path in folder.iterdir() if ".orbax-checkpoint-tmp" in path.name] if folder.is_dir() else []

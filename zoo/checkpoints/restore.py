@@ -35,10 +35,10 @@ class CorruptCheckpoint(UserError):
 
 def saved_fingerprints(folder: epath.Path) -> dict[str, int] | None:
   """The fingerprints of the full state at the time it was saved; None if the folder has none."""
-  with reading(folder):
+  with reading_errors(folder):
     sums = _parsed(folder / FINGERPRINTS / "metadata")
     if not isinstance(sums, dict | None) or not all(isinstance(number, int) for number in (sums or {}).values()):
-      raise ValueError("its fingerprints are no numbers")
+      raise ValueError("its fingerprints are not integers")
     return sums
 
 
@@ -49,20 +49,20 @@ def read_score(folder: epath.Path) -> dict[str, Any] | None:
     CorruptCheckpoint: it has changed, Orbax's metadata beside it cannot be read, or the folder has the name of
       another step.
   """
-  with reading(folder):
+  with reading_errors(folder):
     if (folder / "_CHECKPOINT_METADATA").exists():
       check_file(folder / "_CHECKPOINT_METADATA", 2**26)
-    # What Orbax reads of every checkpoint before it saves another; it would not say which one it cannot read.
+    # Orbax reads these of every checkpoint before it saves another, and would not name the one that it cannot read.
     ocp.path.step.standard_name_format().find_step(folder.parent, int(folder.name)).commit_timestamp_nsecs  # noqa: B018
     score = _parsed(folder / SCORE)
     if score is None:
       return None
     value = score["value"] if isinstance(score, dict) and {"name", "mode", "value"} <= set(score) else score
     if not isinstance(value, int | float | None):
-      raise ValueError("its score is no number")
+      raise ValueError("its score is not a number")
     step = score.get("step", int(folder.name))  # Checkpoints were saved without, once.
     if step != int(folder.name):
-      raise ValueError(f"it was saved as that of step {shown(step)} and renamed")
+      raise ValueError(f"it was saved as the checkpoint of step {shown(step)} and renamed")
     if (saved_fingerprints(folder) or {}).get(SCORE, sum_of_score(score)) != sum_of_score(score):
       raise ValueError("its score has changed since it was saved")
     return score
@@ -86,14 +86,14 @@ def verify(folder: epath.Path, state: Any, saved: Mapping[str, int]) -> None:
   changed = [name for name, number in fingerprints(state).items() if saved.get(name) != number]
   if changed:
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-    why = f"the numbers of {', '.join(changed[:3])}{more} have changed since they were saved"
+    why = f"the values of {', '.join(changed[:3])}{more} have changed since they were saved"
     raise CorruptCheckpoint(f"{folder} cannot be read: {why}. Take another checkpoint, or a copy.", why)
 
 
 def read_unverified(folder: epath.Path, shapes: Any) -> Any:
   """As `zoo.checkpoints.manager.read_state`, without verifying fingerprints and without synchronising hosts."""
-  with reading(folder):
-    if (folder / CHECKSUMS).exists() and (damage := storage.damaged(folder / "state", folder / CHECKSUMS)):
+  with reading_errors(folder):
+    if (folder / CHECKSUMS).exists() and (damage := storage.corrupt_files(folder / "state", folder / CHECKSUMS)):
       raise OSError(damage)
   stored = described(folder)
   first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
@@ -109,30 +109,30 @@ def read_unverified(folder: epath.Path, shapes: Any) -> Any:
   restore = ocp.args.PyTreeRestore(
     item=shapes, restore_args=ocp.checkpoint_utils.construct_restore_args(shapes), partial_restore=partial
   )
-  with reading(folder):
+  with reading_errors(folder):
     # No PyTreeCheckpointer: it would wait for the other hosts, and one of them may have found damage.
     return ocp.PyTreeCheckpointHandler().restore(folder / "state", args=restore)
 
 
 def described(folder: epath.Path) -> dict[str, str]:
   """Path -> dtype and shape, "float32 (3, 4)", of every array in the checkpoint `folder`."""
-  with reading(folder):
+  with reading_errors(folder):
     return kinds(ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree)
 
 
 @contextlib.contextmanager
-def reading(folder: epath.Path) -> Generator[None]:
+def reading_errors(folder: epath.Path) -> Generator[None]:
   """Turns any error into CorruptCheckpoint for `folder`, except JAX errors: a device failed or is out of memory."""
   try:
     yield
   except Exception as error:
-    if lost := consensus.jax_error_in(error):
-      raise lost from None
+    if runtime_error := consensus.jax_error_in(error):
+      raise runtime_error from None
     why = reason_of(error)
     raise CorruptCheckpoint(f"{folder} cannot be read: {why}. Take another checkpoint, or a copy.", why) from error
 
 
-def problem(check: Callable[[], Any]) -> str | None:
+def error_of(check: Callable[[], Any]) -> str | None:
   """Runs a check -> the reason of the CorruptCheckpoint it raises, or None."""
   try:
     check()

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 
 from zoo.errors import UserError
 from zoo.layers.attention import with_attentions
-from zoo.layers.parts import replaced
+from zoo.layers.parts import replace_modules
 from zoo.layers.stack import Stack
-from zoo.models.cross_decoders import alone
+from zoo.models.cross_decoders import without_cross_attention
 
 
 def seen_in_order(model, start):
@@ -32,7 +32,7 @@ def reading(model, inputs):
   """The model with what attends to another's text, where there is one."""
   if "context" not in inputs:
     return model
-  lonely = alone(model)
+  lonely = without_cross_attention(model)
   if inputs["context"] is not None and lonely is model:
     raise UserError(
       "encoder_hidden_states are given, and config.add_cross_attention is not True. Set it, or give none."
@@ -52,7 +52,7 @@ def with_heads(model, mask):
     layers = (with_attentions(kinds[i % len(kinds)], functools.partial(_masking, mask[i])) for i in range(part.depth))
     return part.clone(block=tuple(layers))
 
-  return model if mask is None else replaced(model, change)
+  return model if mask is None else replace_modules(model, change)
 
 
 def _masking(mask, attention, path):
@@ -70,9 +70,9 @@ def _by_heads(kernel, mask, query, key, value, *, on_weights=None, **options):
   return kernel(query, key, value, on_weights=masked, **options)
 
 
-def _by_index(kernel, start, query, key, value, *, visibility, **options):
+def _by_index(kernel, start, query, key, value, *, mask, **options):
   queries, keys = (jnp.arange(x.shape[1], dtype=jnp.int32)[None] for x in (query, key))
   queries = queries if start is None else queries + start
   places = {"query_positions": queries, "key_positions": keys, "in_order": start is None}
-  visibility = visibility._replace(**places, query_segments=None, key_segments=None)
-  return kernel(query, key, value, visibility=visibility, **options)
+  mask = mask._replace(**places, query_segments=None, key_segments=None)
+  return kernel(query, key, value, mask=mask, **options)

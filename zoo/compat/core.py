@@ -17,7 +17,7 @@ from zoo.convert.rules.layouts import Rule
 from zoo.errors import UserError
 from zoo.hub import tables
 from zoo.hub.msgpack import flax_rules
-from zoo.models.cross_decoders import alone
+from zoo.models.cross_decoders import without_cross_attention
 from zoo.tree import flatten, mismatch, unflatten
 
 
@@ -74,7 +74,7 @@ class Core:
   @functools.cached_property
   def writer(self) -> Any:
     """The model as `zoo.generate` is given it: a decoder has no text of another model to look at."""
-    return self.model if hasattr(self.model, "encode") else alone(self.model)
+    return self.model if hasattr(self.model, "encode") else without_cross_attention(self.model)
 
   def initial(self, rng: jax.Array) -> dict[str, Any]:
     """Random parameters in the old names; not compiled as a whole, which takes half a minute for 24 layers."""

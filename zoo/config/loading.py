@@ -24,7 +24,7 @@ from zoo.errors import UserError, did_you_mean
 from zoo.json_files import check_file, read_json
 from zoo.storage import as_path, replacing
 
-# A run that goes on has these in common with its beginning, but for details that leave its results as they are.
+# A resumed run must agree with its start in these, except for details that do not change its results.
 SAME_RUN = ("seed", "batch_size", "model", "objective", "optimizer", "frozen")
 SUPPLIED = ("model", "by_row", "frozen", "generate")  # Arguments of what a config names that are not the config's.
 MAY_DIFFER = ("model.remat", "optimizer.accumulate", "objective.pairs", "objective.chunk")
@@ -96,8 +96,8 @@ def _further(config: Mapping[str, Any]) -> Iterator[str]:
   ):
     entries = config[section]
     if isinstance(entries.get(key), str) and entries[key] in names(package):
-      others = [name for name in takes(lookup(package, entries[key]), SUPPLIED) if name not in entries]
-      yield f"--config.{section}.KEY may be, for {entries[key]}, also: {', '.join(others) or 'nothing'}"
+      more_options = [name for name in takes(lookup(package, entries[key]), SUPPLIED) if name not in entries]
+      yield f"--config.{section}.KEY may be, for {entries[key]}, also: {', '.join(more_options) or 'nothing'}"
 
 
 def read_config(source: str | os.PathLike) -> dict[str, Any]:
@@ -160,9 +160,11 @@ def check_same_run(config: Section, folder: str | os.PathLike) -> None:
   folder = as_path(folder)
   if not (folder / "config.json").exists():
     if (folder / "model.json").exists():
-      raise UserError(f"{folder} holds a model and no run. Choose another folder with --config.workdir=FOLDER.")
+      raise UserError(f"{folder} holds a saved model, not a run. Choose another folder with --config.workdir=FOLDER.")
     return
-  old, new = ({key: whole.get(key) for key in SAME_RUN} for whole in (read_config(folder), resolve(config)))
+  old, new = (
+    {key: config_of_run.get(key) for key in SAME_RUN} for config_of_run in (read_config(folder), resolve(config))
+  )
   changes = [line for line in differences(old, new) if line.split(":")[0] not in MAY_DIFFER]
   if changes:
     kind = "model" if any(line.startswith("model.") for line in changes) else "run"

@@ -18,7 +18,7 @@ def split(
   """
   options: dict[str, Any] = {"help": False, "traceback": False, **dict.fromkeys(switches, False)}
   overrides, words = [], list(argv)
-  known = ["config", *flags, *options]
+  sections = ["config", *flags, *options]
   while words:
     word = words.pop(0)
     name, equals, text = word.removeprefix("--").partition("=")
@@ -31,11 +31,11 @@ def split(
     if head in KINDS and name not in flags:
       raise UserError(f"Unknown flag --{name}. Did you mean '--config.{name}'?")
     if name in options and name != "config" and name not in flags:
-      raise UserError(f"--{name} takes no value. Leave '={text}' away.")
+      raise UserError(f"--{name} takes no value. Remove '={text}'.")
     if name in options:
-      raise UserError(f"--{name} is given twice, the first time as {shown(options[name])}. Leave one out.")
+      raise UserError(f"--{name} is given twice, the first time as {shown(options[name])}. Remove one of them.")
     if head != "config" and name not in flags:
-      near = did_you_mean(f"--{name}", [f"--{flag}{dot}{path}" for flag in known])
+      near = did_you_mean(f"--{name}", [f"--{flag}{dot}{path}" for flag in sections])
       raise UserError(f"Unknown flag --{name}.{near} --help lists the flags.")
     if not equals:
       if not words or words[0].startswith("--"):
@@ -76,8 +76,8 @@ def _entries(node: Any, where: str) -> dict[str, Any]:
   if isinstance(node, list):
     return {str(index): entry for index, entry in enumerate(node)}
   if not isinstance(node, dict):
-    whole = f" Replace it whole, as in --{where}='{{\"KEY\": VALUE}}'." if isinstance(node, str) else ""
-    raise UserError(f"{where} is {shown(node)}, not a section: it has no entries.{whole}")
+    way_out = f" Replace all of it, as in --{where}='{{\"KEY\": VALUE}}'." if isinstance(node, str) else ""
+    raise UserError(f"{where} is {shown(node)}, not a mapping: it has no entries.{way_out}")
   return node
 
 

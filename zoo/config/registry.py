@@ -93,7 +93,7 @@ def check_options(function: Callable, options: Mapping[str, Any], what: str, sup
   """Validates options against the signature of `function`: UserError for unknown, mistyped and missing ones.
 
     Args:
-      function: its signature says what there is; parameters without annotation take anything.
+      function: its signature defines the options; parameters without annotation take anything.
       options: what the user gave.
       what: how to call the function in a message.
   supplied: names of parameters that the caller supplies and a user may not.
@@ -113,7 +113,7 @@ def check_options(function: Callable, options: Mapping[str, Any], what: str, sup
     raise UserError(f"{what} needs {', '.join(repr(name) for name in missing)}. Add it to the config.")
 
 
-# What a config can hold for an annotation, and how to say it.
+# Annotation -> types that a config can hold for it, and their name in messages.
 _KINDS = {
   int: ((int,), "an int"),
   float: ((int, float), "a number"),

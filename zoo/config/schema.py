@@ -92,9 +92,9 @@ _SPOKEN: dict[Any, str] = {
   dict: "a mapping",
   list: "a list of rules",
   (str, list): "the name of a strategy or a list of rules",
-  (str, dict, type(None)): "a folder or an id, a mapping with a source, or none",
-  OR_NONE["checkpoint.best"]: "the name of a metric, or none",
-  OR_NONE["bad_loss.spike"]: "a number, or none",
+  (str, dict, type(None)): "a str, a mapping, or None",
+  OR_NONE["checkpoint.best"]: "the name of a metric (str), or None",
+  OR_NONE["bad_loss.spike"]: "a number, or None",
 }
 
 
@@ -105,17 +105,19 @@ def resolve(value: Any, where: str = "config", depth: int = DEPTH) -> Any:
     UserError: something that JSON would lose or change, or that is nested deeper than `depth`, as what holds itself.
   """
   if isinstance(value, Mapping | ConfigDict | list | tuple) and not depth:
-    raise UserError(f"{where} is nested more than {DEPTH} deep, or holds itself.")
+    raise UserError(f"{where} is nested more than {DEPTH} levels deep, or contains itself.")
   if isinstance(value, Mapping | ConfigDict):
     for key in value:
       if not isinstance(key, str):
-        raise UserError(f"{where} has the key {shown(key)}. Keys are texts: write '{key}'.")
+        raise UserError(f"{where} has the key {shown(key)}. Keys are str: write '{key}'.")
     return {key: resolve(value[key], f"{where}.{key}", depth - 1) for key in value}
   if isinstance(value, list | tuple):
     return [resolve(entry, f"{where}.{index}", depth - 1) for index, entry in enumerate(value)]
   if value is None or type(value) in (bool, int, float, str):
     return value
-  raise UserError(f"{where} is a {type(value).__name__}. A config holds data only: numbers, texts, lists, sections.")
+  raise UserError(
+    f"{where} is a {type(value).__name__}. A config holds data only: int, float, bool, str, lists, mappings."
+  )
 
 
 def flatten(config: Section, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -195,9 +197,9 @@ def check(config: Mapping[str, Any]) -> None:
     if values[path] not in offered:
       near = did_you_mean(values[path], offered)
       raise UserError(f"config.{path} is {shown(values[path])}.{near} It must be one of: {', '.join(offered)}.")
-  for path, most in MOST.items():
-    if values[path] > most:
-      raise UserError(f"config.{path} is {values[path]}. It must be at most {most}.")
+  for path, largest in MOST.items():
+    if values[path] > largest:
+      raise UserError(f"config.{path} is {values[path]}. It must be at most {largest}.")
   if not config["workdir"]:
     raise UserError("config.workdir is empty. Name a folder for the run, as in --config.workdir=runs/first.")
   _check_values(config, "config")
@@ -208,8 +210,8 @@ def _check_values(value: Any, where: str) -> None:
     for key, entry in value.items():
       if not key or "." in key or not _encodes(key):
         raise UserError(
-          f"{where} has the key {shown(key)}. A dot parts an entry from its section, as in --config.model.depth: "
-          "choose a name without one."
+          f"{where} has the key {shown(key)}. Dots separate sections, as in --config.model.depth: choose a key "
+          "without one."
         )
       if isinstance(entry, int) and entry > LARGEST.get(key, entry):
         raise UserError(f"{where}.{key} is {shown(entry)}. It must be at most {LARGEST[key]}.")
@@ -218,11 +220,13 @@ def _check_values(value: Any, where: str) -> None:
     for index, entry in enumerate(value):
       _check_values(entry, f"{where}.{index}")
   elif isinstance(value, str) and not _encodes(value):
-    raise UserError(f"{where} is {shown(value)}. It holds half a character, or a zero, as no text or path does.")
+    raise UserError(f"{where} is {shown(value)}. It contains a lone surrogate or a NUL character. Remove it.")
   elif isinstance(value, int) and not -(2**63) <= value < 2**63:
-    raise UserError(f"{where} is {shown(value, 40)}, of {len(str(abs(value)))} digits. Numbers go up to 2**63 - 1.")
+    raise UserError(
+      f"{where} is {shown(value, 40)}, an int of {len(str(abs(value)))} digits. The largest is 2**63 - 1."
+    )
   elif isinstance(value, float) and math.isnan(value):
-    raise UserError(f"{where} is nan. No entry of a config can be that: write a number.")
+    raise UserError(f"{where} is nan. Write a finite number.")
 
 
 def _encodes(text: str) -> bool:

@@ -19,7 +19,7 @@ it also holds
   TIED          name -> name of the tensor that it must equal where a file has both and no rule of these sizes names it
   SPARE         names that files hold even where the sizes say that nothing reads them
   IGNORED       regular expressions of names that are no parameters, or parameters that nothing uses
-  generation(sizes)   -> the entries of a generation_config.json, for who generates with what we write
+  generation(sizes)   -> the entries of a generation_config.json, for users of the exported folder
   head_of(sizes), with_head(sizes, head)   -> the head, the sizes with another one, where it is not sizes["head"]
 
 Nothing else has to be changed: the name of the file is the registry.

@@ -108,7 +108,7 @@ def _gated(ours, theirs, sizes):
   width = sizes["mlp_dim"] or 4 * sizes["dim"]
   rules = linear(f"{ours}/down", f"{theirs}.weights_out")
   for part, name in enumerate(("gate", "up")):
-    stretch = (0, part * width, 2 * width)
-    rules += [Rule(f"{ours}/{name}/kernel", f"{theirs}.weights_in.weight", layouts.LINEAR, stretch=stretch)]
-    rules += [Rule(f"{ours}/{name}/bias", f"{theirs}.weights_in.bias", stretch=stretch)]
+    slice_of = (0, part * width, 2 * width)
+    rules += [Rule(f"{ours}/{name}/kernel", f"{theirs}.weights_in.weight", layouts.LINEAR, stretch=slice_of)]
+    rules += [Rule(f"{ours}/{name}/bias", f"{theirs}.weights_in.bias", stretch=slice_of)]
   return rules

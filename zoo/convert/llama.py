@@ -73,7 +73,7 @@ def config(sizes):
   kind = next((kind for kind in kinds if not wrong[kind]), None)
   if kind is None:
     why = "; ".join(f"{kind} not with this {', '.join(names)}" for kind, names in wrong.items())
-    raise UserError(f"The hub has no such llama: {why}. Change these sizes or leave model_type None.")
+    raise UserError(f"The hub has no layout for this llama: {why}. Change these sizes, or leave model_type None.")
   config = entries((*KEYS, *SIZES), full(sizes))
   config |= {"model_type": kind, "architectures": [_CLASSES[kind] + _ENDINGS[sizes["head"]]]}
   config |= {"pad_token_id": sizes["pad"], **rope_entries(sizes)}

@@ -35,7 +35,7 @@ def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   sizes = options.sizes(KEYS)
   sizes["num_classes"] = options.num_labels() if head == "classify" else None
-  # Of a bare model it depends on who saved it.
+  # Headless checkpoints may or may not have it.
   sizes["pooler"] = head is None and any(name.endswith("pooler.dense.weight") for name in tensors)
   options.must_be("qkv_bias", True)
   options.must_be("pooler_act", "tanh")

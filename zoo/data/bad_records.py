@@ -59,7 +59,7 @@ def policy(section: str | Mapping[str, Any]) -> Policy:
   if entries:
     raise UserError(f"data.bad_records has no '{next(iter(entries))}'. It has: action, most.")
   if isinstance(most, bool) or not isinstance(most, int | float) or not 0 <= most < 1:
-    raise UserError(f"data.bad_records.most is {most!r}. It must be a share of the records: from 0 to below 1.")
+    raise UserError(f"data.bad_records.most is {most!r}. It must be a fraction of the records: at least 0, below 1.")
   rule = Policy(action == "skip", float(most)) if action == "skip" else Policy()
   return Policy(True, 1.0, (rule.skips, rule.most)) if _listing.get() else rule
 
@@ -69,7 +69,7 @@ _listing: ContextVar[bool] = ContextVar("listing", default=False)
 
 @contextlib.contextmanager
 def listing(active: bool = True) -> Generator[None]:
-  """While it is active, what is opened passes over all its bad records: `checked` lists them, and judges how many."""
+  """While it is active, what is opened passes over all its bad records: `check_all` lists them, and judges how many."""
   before = _listing.set(active)
   try:
     yield
@@ -77,7 +77,7 @@ def listing(active: bool = True) -> Generator[None]:
     _listing.reset(before)
 
 
-class Reading:
+class GoodExamples:
   """(index, rng) -> the example of the record, or of the next good record of the same source.
 
   Args:
@@ -96,7 +96,7 @@ class Reading:
         example = self.records.example(candidate, rng)
       except BadRecord as error:
         if not part.policy.skips:
-          raise BadRecord(f"{error} Mend it or take it out; or set data.bad_records=skip.") from error
+          raise BadRecord(f"{error} Fix or remove it, or set data.bad_records=skip.") from error
         errors.append(str(error))
         if len(errors) > part.policy.allowed(len(part)):
           raise UserError(too_many(errors, len(errors), part.name, len(part), part.policy)) from error
@@ -107,14 +107,14 @@ class Reading:
 
 def too_many(errors: Sequence[str], count: int, name: str, records: int, rule: Policy) -> str:
   """The error message for too many bad records: their share, and the first few."""
-  some = "; ".join(errors[:SHOWN])
+  first_errors = "; ".join(errors[:SHOWN])
   return (
-    f"{name}: {count} of {records} records are bad, more than the share of {rule.most:g} that data.bad_records.most "
-    f"allows. The first: {some}"
+    f"{name}: {count} of {records} records are bad, more than the fraction {rule.most:g} that data.bad_records.most "
+    f"allows. The first: {first_errors}"
   )
 
 
-def first_good(source: Any, rule: Policy, check: Callable[[dict[str, Any], int], Any]) -> dict[str, Any]:
+def first_good_record(source: Any, rule: Policy, check: Callable[[dict[str, Any], int], Any]) -> dict[str, Any]:
   """The first raw record that passes `check(record, index)`; unless bad records are skipped, the first record or its
   error."""
   errors: list[str] = []
@@ -149,7 +149,7 @@ def first_example(records: Any) -> dict[str, np.ndarray]:
   raise UserError(too_many(errors, len(errors), part.name, len(part), part.policy))
 
 
-def good(records: Any) -> Any:
+def without_bad(records: Any) -> Any:
   """`records` without the bad ones, for a single pass over all records: each is read now; `bad` lists the errors.
 
   Raises:
@@ -158,12 +158,12 @@ def good(records: Any) -> Any:
   if not records.may_skip:
     return records
 
-  problems = problems_of(records)
+  problems = errors_by_record(records)
   check_share(records, problems)
   return records.without(problems) if problems else records
 
 
-def problems_of(records: Any) -> dict[int, str]:
+def errors_by_record(records: Any) -> dict[int, str]:
   """What is wrong with each bad record: every one is read now, by a thread for each core."""
 
   def problem(index: int) -> str | None:
@@ -177,9 +177,9 @@ def problems_of(records: Any) -> dict[int, str]:
     return {index: error for index, error in enumerate(pool.map(problem, range(len(records)))) if error}
 
 
-def checked(records: Any) -> tuple[bool, str]:
+def check_all(records: Any) -> tuple[bool, str]:
   """Reads every record -> whether no more are bad than may be, and which are bad: the first LISTED, and how many."""
-  problems = problems_of(records)
+  problems = errors_by_record(records)
   errors = [*records.bad, *problems.values()]
   more = [f"... and {len(errors) - LISTED} more"] if len(errors) > LISTED else []
   total = len(records) + len(records.bad)

@@ -70,6 +70,6 @@ class VerifiedArray:
         discard()
         raise UserError(
           f"{path} is damaged: its bytes from {block * BLOCK:,} on have changed since they were written. Run the "
-          "same command again: it is made anew, and a run goes on from its newest checkpoint."
+          "same command again: the file is rebuilt, and a run resumes from its newest checkpoint."
         )
       self._verified[block] = True

@@ -44,7 +44,7 @@ def locked(path: Path) -> Generator[bool]:
     yield has_lock  # Closing the file releases the lock.
 
 
-def made_once(folder: Path, make: Callable[[Path], None], *, verified_later: Collection[str] = ()) -> Path:
+def build_once(folder: Path, make: Callable[[Path], None], *, verified_later: Collection[str] = ()) -> Path:
   """`folder`, filled by `make(temporary folder)` if it is not there yet. It appears atomically.
 
   Sizes and checksums of its files are kept beside them and compared each time: an entry that a disk, a power cut or
@@ -54,7 +54,7 @@ def made_once(folder: Path, make: Callable[[Path], None], *, verified_later: Col
     folder: of the entry.
     make: writes its files.
     verified_later: files of which, where they have more than CHEAP bytes, sizes alone are compared: their bytes are for
-      who reads them (`zoo.data.blocks`), who calls `discard` where they have changed.
+      their reader (`zoo.data.blocks`), which calls `discard` if they have changed.
   """
   damage = _damage(folder, verified_later) if folder.exists() else None
   if folder.exists() and damage is None:
@@ -65,7 +65,7 @@ def made_once(folder: Path, make: Callable[[Path], None], *, verified_later: Col
         for stale in folder.parent.glob(f"{folder.name}.*/"):
           shutil.rmtree(stale, ignore_errors=True)
       if folder.exists() and (damage := _damage(folder, verified_later)):  # Another process may have been first.
-        tell(f"Warning: {folder} in the cache is damaged ({damage}). It is made anew.")
+        tell(f"Warning: {folder} in the cache is damaged ({damage}). It is rebuilt.")
         discarded = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
         folder.rename(discarded / "damaged")  # Whoever has its files open keeps them.
         shutil.rmtree(discarded, ignore_errors=True)
@@ -85,7 +85,7 @@ def made_once(folder: Path, make: Callable[[Path], None], *, verified_later: Col
       damage := _damage(folder, verified_later)
     ):  # Without locks another process may have been first.
       why = f", and {folder.name} in it is damaged ({damage})" if damage else ""
-      way_out = "Set ZOO_CACHE to a folder that can be written and has space."
+      way_out = "Set ZOO_CACHE to a writable folder with free space."
       raise UserError(
         f"Cannot write to the cache {folder.parent}{why}: {error.strerror or error}. {way_out}"
       ) from error
@@ -109,9 +109,9 @@ def _damage(folder: Path, verified_later: Collection[str]) -> str | None:
     listed = {*json.loads((folder / SUMS).read_text()), SUMS}
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     if listed ^ present:
-      return f"{min(listed ^ present)} is {'missing' if listed - present else 'too much'}"
+      return f"{min(listed ^ present)} is {'missing' if listed - present else 'unexpected'}"
     later = {name for name in verified_later if not is_cheap(folder / name)}
-    return storage.damaged(folder, folder / SUMS, by_size=later)
+    return storage.corrupt_files(folder, folder / SUMS, by_size=later)
   except FileNotFoundError:
     return f"it has no {SUMS}"
   except (OSError, ValueError, TypeError, RecursionError) as error:

@@ -10,7 +10,7 @@ from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
 from zoo.data.labelled_tokens import items_of
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
-from zoo.data.screening import check_known
+from zoo.data.screening import check_bad_records
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError, shown
@@ -48,7 +48,7 @@ def choices(
   """
   check_row(max_length=max_length)
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_known(raw, rule)
+  check_bad_records(raw, rule)
   several = [choices_field] if isinstance(choices_field, str) else list(choices_field)
   first = first_record(raw, rule, text_field, start_field, *several, label_field)
   check_fields(raw, text_field, start_field, *several, label_field, record=first)

@@ -12,7 +12,7 @@ from zoo.data.fields import class_number
 from zoo.data.sources import Source
 from zoo.errors import UserError, did_you_mean, shown
 
-UNNAMED = re.compile(r"LABEL_\d+")  # What transformers calls classes that nobody has named.
+UNNAMED = re.compile(r"LABEL_\d+")  # transformers' names of unnamed classes.
 
 
 class ClassLabels:
@@ -26,7 +26,7 @@ class ClassLabels:
     classes: names of the model's classes, in the order of its logits.
     labels: label of the data -> name or number of the model's class, for names that do not match.
     source_names: names of the classes that the source numbers; None: it knows none.
-    what: who asks, for messages.
+    what: the caller's name in messages.
 
   Raises:
     UserError: `labels` names a class that the model does not have; a class of the source is none of the model's.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.bad_records import BadRecord
-from zoo.data.cache import cache_folder, made_once
+from zoo.data.cache import build_once, cache_folder
 from zoo.data.sources import Source, open_source
 from zoo.errors import UserError, tell
 
@@ -146,7 +146,7 @@ def class_names(
       names = json.loads((Path(folder) / "names.json").read_text())
   else:
     key = hashlib.blake2b(f"classes 1 {whole.fingerprint} {field}".encode("utf-8", "surrogateescape"), digest_size=16)
-    folder = made_once(cache_folder() / "classes" / key.hexdigest(), write)
+    folder = build_once(cache_folder() / "classes" / key.hexdigest(), write)
     names = json.loads((folder / "names.json").read_text())
   if len(names) > _CLASSES:
     raise UserError(f"{source.name}: '{field}' has more than {_CLASSES} values, as texts have. Set label_field.")

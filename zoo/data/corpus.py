@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.data.blocks import VerifiedArray, block_sums
-from zoo.data.cache import cache_folder, discard, is_cheap, made_once
+from zoo.data.cache import build_once, cache_folder, discard, is_cheap
 from zoo.data.fields import texts_of
 from zoo.data.sources import Source
 from zoo.data.tokenizers.base import check_text
@@ -44,7 +44,7 @@ class Chunks:
 
   def __init__(self, corpus: Corpus, length: int, source: str):
     if len(corpus.tokens) < length:
-      raise UserError(f"{source} holds {len(corpus.tokens)} tokens, an example needs {length}. Lower max_length.")
+      raise UserError(f"{source} holds {len(corpus.tokens)} tokens, an example needs {length}. Lower data.max_length.")
     self.tokens, self.length = corpus.tokens, length
 
   def __len__(self) -> int:
@@ -52,7 +52,7 @@ class Chunks:
 
   def __getitem__(self, index: int) -> np.ndarray:
     if not 0 <= index < len(self):
-      raise IndexError(f"There are {len(self)} chunks; {index} is none of them.")
+      raise IndexError(f"There are {len(self)} chunks; index {index} is out of range.")
     first = min(index * self.length, len(self.tokens) - self.length)
     return self.tokens[first : first + self.length].astype(np.int32)
 
@@ -68,9 +68,9 @@ def tokenised(
     field: field that holds the text.
     pieces: splits a document, e.g. into sentences; None keeps it in one piece.
     cache: keep the tokens on disk, where the next run and other processes find them. A cache of up to
-      `zoo.data.cache.CHEAP` bytes is read and compared with its checksums each time, and made anew if it has changed;
+      `zoo.data.cache.CHEAP` bytes is read and compared with its checksums each time, and rebuilt if it has changed;
       of a larger one that is done block by block as they are first read, so that no run waits for it. There a block
-      that has changed ends the run, and the next one makes the cache anew.
+      that has changed ends the run, and the next run rebuilds the cache.
   """
   dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
   if not cache or source.fingerprint is None:
@@ -87,7 +87,7 @@ def tokenised(
   identity = [source.fingerprint, _fingerprint(tokenizer), field, getattr(pieces, "__qualname__", "")]
   key = hashlib.blake2b(json.dumps(identity).encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
   folder = cache_folder() / "tokens" / key
-  made_once(folder, write, verified_later=[TOKENS] if (folder / BLOCKS).exists() else [])
+  build_once(folder, write, verified_later=[TOKENS] if (folder / BLOCKS).exists() else [])
   with np.load(folder / "ends.npz") as ends:
     piece_ends, document_ends, num_bytes = ends["piece_ends"], ends["document_ends"], int(ends["num_bytes"])
   if is_cheap(folder / TOKENS) or not (folder / BLOCKS).exists():
@@ -116,7 +116,7 @@ def _encode(
       for ids in of_document:
         write(ids)
   if not sum(piece_lengths):
-    raise UserError(f"{source.name} holds no text in '{field}'.")
+    raise UserError(f"{source.name} holds no text in field '{field}'.")
   return np.cumsum(piece_lengths, dtype=np.int64), np.cumsum(document_lengths, dtype=np.int64), num_bytes
 
 

@@ -40,11 +40,11 @@ def _parts(total: int, count: int, rng: np.random.Generator) -> np.ndarray:
   return np.diff(np.sort(cuts), prepend=0, append=total)
 
 
-def with_sentinels(tokens: np.ndarray, lost: np.ndarray, first_sentinel: int) -> np.ndarray:
-  """`tokens` with a sentinel in place of every span of `lost`: the first is `first_sentinel`, the next one less, ..."""
-  begins = lost & ~np.concatenate([[False], lost[:-1]])
+def with_sentinels(tokens: np.ndarray, is_noise: np.ndarray, first_sentinel: int) -> np.ndarray:
+  """Replaces every span of `is_noise` by one sentinel: `first_sentinel`, first_sentinel - 1, ..."""
+  begins = is_noise & ~np.concatenate([[False], is_noise[:-1]])
   marked = np.where(begins, first_sentinel + 1 - np.cumsum(begins), tokens)
-  return marked[begins | ~lost].astype(np.int32)
+  return marked[begins | ~is_noise].astype(np.int32)
 
 
 def infilled(

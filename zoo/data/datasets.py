@@ -37,6 +37,8 @@ def load_data(source: Any, split: str = "test") -> Any:
   if not isinstance(source, Mapping):
     folder: Any = as_path(source)
     if not (folder / CONFIG).exists():
-      raise UserError(f"{source} holds no {CONFIG}: it is no run folder. A source is named as tfds:emoji is.")
+      raise UserError(
+        f"{source} holds no {CONFIG}: it is not a run folder. Name a source as KIND:WHERE, e.g. tfds:emoji."
+      )
     source = read_json(folder / CONFIG)["data"]
   return registry.build("data", {**without(source, "augment", "workers"), "split": split})

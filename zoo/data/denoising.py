@@ -13,9 +13,9 @@ from zoo.data.columns import TEXT, column
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.corruption import infilled, shuffled
 from zoo.data.fields import check_fields
-from zoo.data.padding import check_row, end_token, pair
+from zoo.data.padding import check_row, end_token, padded_pair
 from zoo.data.pipeline import Example, Records
-from zoo.data.screening import screened
+from zoo.data.screening import without_bad_records
 from zoo.data.sentence_pairs import sentences
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
@@ -54,18 +54,18 @@ def denoising(
   source, tokenizer, vocab_size, max_length, target_length.
   """
   if not 0 <= rate < 1 or mean_span <= 0:
-    raise UserError(f"rate is {rate}, mean_span {mean_span}. The first must be from 0 to below 1, the second above 0.")
+    raise UserError(f"rate is {rate}, mean_span {mean_span}. rate must be at least 0 and below 1, mean_span above 0.")
   if max_length < 4:
-    raise UserError(f"max_length is {max_length}. Two tokens between bos and eos need at least 4.")
+    raise UserError(f"max_length is {max_length}. It must be at least 4: bos, two tokens, eos.")
   check_row(max_length=max_length)
   rule = policy(bad_records)
   raw = open_source(source, split, data_dir)
   text_field = column(raw, "text_field", text_field, TEXT)
-  raw = screened(raw, rule, text_field, cache=cache)
+  raw = without_bad_records(raw, rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   if encoder.mask is None:
-    raise UserError(f"Tokenizer '{encoder}' has no token that hides others (mask). Choose another, e.g. sotu.")
+    raise UserError(f"Tokenizer '{encoder}' has no mask token. Choose another, e.g. sotu.")
   corpus = tokenised(raw, encoder, field=text_field, pieces=sentences, cache=cache)
   records = Denoising(corpus, raw.name, encoder, max_length, (rate, mean_span), permute)
   records.bad, records.policy = raw.bad, rule
@@ -105,7 +105,7 @@ class Denoising(Records):
     noisy = shuffled(clean, rng) if self.permute else np.concatenate(clean)
     noisy = infilled(noisy, self.tokenizer.mask, *self.noise, rng)[: self.room]  # Masks of empty spans may exceed it.
     framed = (np.concatenate([self.frame[0], tokens, self.frame[1]]) for tokens in (noisy, np.concatenate(clean)))
-    return pair(*framed, self.max_length, self.max_length, self.tokenizer.pad or 0)
+    return padded_pair(*framed, self.max_length, self.max_length, self.tokenizer.pad or 0)
 
   def _runs(self) -> np.ndarray:
     """int [examples, 2], first sentence and end: as many sentences of a document as fit."""

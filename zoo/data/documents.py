@@ -12,7 +12,7 @@ from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields
 from zoo.data.padding import check_row, cls_and_sep, end_token
 from zoo.data.pipeline import Example, Records
-from zoo.data.screening import screened
+from zoo.data.screening import without_bad_records
 from zoo.data.sentence_pairs import sentences
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
@@ -74,12 +74,12 @@ def documents(
     if value not in offered:
       raise UserError(f"documents.{name} is '{value}'. It may be: {', '.join(offered)}.")
   if max_length < 3:
-    raise UserError(f"max_length is {max_length}. A beginning, a token and an end need at least 3.")
+    raise UserError(f"max_length is {max_length}. It must be at least 3: a first, a middle and an end token.")
   check_row(max_length=max_length)
   rule = policy(bad_records)
   raw = open_source(source, split, data_dir)
   text_field = column(raw, "text_field", text_field, TEXT)
-  raw = screened(raw, rule, text_field, cache=cache)
+  raw = without_bad_records(raw, rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   corpus = tokenised(raw, encoder, field=text_field, pieces=UNITS[unit], cache=cache)
@@ -125,7 +125,7 @@ class Documents(Records):
 
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
     if not 0 <= index < len(self):
-      raise IndexError(f"There are {len(self)} texts; {index} is none of them.")
+      raise IndexError(f"There are {len(self)} documents; index {index} is out of range.")
     text, first = int(self.text[index]), int(self.piece[index]) * self.step
     start, stop = int(self.corpus.piece_ends[text - 1]) if text else 0, int(self.corpus.piece_ends[text])
     size = int(self.lengths[index])

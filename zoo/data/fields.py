@@ -8,7 +8,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from zoo.data.bad_records import BadRecord, Policy, first_good
+from zoo.data.bad_records import BadRecord, Policy, first_good_record
 from zoo.data.block_order import BlockOrder, LaneOrder, lanes_of
 from zoo.data.pipeline import Records
 from zoo.data.read_ahead import ReadAhead
@@ -55,7 +55,7 @@ def first_record(
     if check is not None:
       check(record, index)
 
-  return first_good(source, rule, usable)
+  return first_good_record(source, rule, usable)
 
 
 def _lacking(where: str, field: str, record: Mapping[str, Any]) -> str:
@@ -78,7 +78,7 @@ def texts_of(value: Any, what: str) -> list[str]:
   values = [content(item) for item in (value if isinstance(value, list | tuple | np.ndarray) else [value])]
   texts = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in values]
   if not all(isinstance(text, str) for text in texts):
-    raise BadRecord(f"{what} is {shown(value, 80)}, which is no text.")
+    raise BadRecord(f"{what} is {shown(value, 80)}, not a str.")
   return [text.strip() for text in texts if text.strip()]
 
 
@@ -113,25 +113,25 @@ def templates_of(templates: Any, what: str, goes_in: str) -> tuple[str, ...]:
     raise UserError(f"{what}: templates is empty. Give one, e.g. '{{}}', where {goes_in} goes.")
   for template in several:
     if not isinstance(template, str) or "{}" not in template:
-      raise UserError(f"{what}: the template {shown(template)} must be a text with {{}} where {goes_in} goes.")
+      raise UserError(f"{what}: the template {shown(template)} must be a str with {{}} where {goes_in} goes.")
   return several
 
 
-def class_number(label: Any, numbers: Mapping[str, int], what: str) -> np.int32:
+def class_number(label: Any, class_ids: Mapping[str, int], what: str) -> np.int32:
   """The index of a class.
 
   Args:
     label: the index itself, or the name of the class.
-    numbers: name -> index, of all classes; empty if unknown.
+    class_ids: name -> index, of all classes; empty if unknown.
     what: the record, for messages.
   """
   label = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
-  if isinstance(label, str) and label in numbers:
-    return np.int32(numbers[label])
+  if isinstance(label, str) and label in class_ids:
+    return np.int32(class_ids[label])
   if isinstance(label, str) and not label.strip().isdecimal():
-    names = ", ".join(list(numbers)[:20]) or "none. Set class_names"
-    raise BadRecord(f"{what}: label {shown(label)} is no class. Known: {names}.")
-  count = len(numbers) or 2**31
+    names = ", ".join(list(class_ids)[:20]) or "none. Set class_names"
+    raise BadRecord(f"{what}: label {shown(label)} is not a class. The classes are: {names}.")
+  count = len(class_ids) or 2**31
   # An int may be too large for a float.
   number = label if isinstance(label, int) else float(label) if isinstance(label, str | float | np.number) else -1
   if not 0 <= number < count or number % 1:
@@ -139,7 +139,7 @@ def class_number(label: Any, numbers: Mapping[str, int], what: str) -> np.int32:
   return np.int32(label)
 
 
-class Prepared:
+class PreparedRecords:
   """`prepare(source[i], i)`, memoized if `cache` is set."""
 
   def __init__(self, source: Source, prepare: Callable[[dict[str, Any], int], Any], cache: bool):
@@ -166,7 +166,7 @@ class SourceRecords(Records):
   def __init__(self, source: Source, rule: Policy, cache: bool):
     self.source, self.policy, self.may_skip, self.bad = source, rule, rule.skips, source.bad
     self.cache = cache
-    self.prepared = Prepared(source, self._prepare, cache)
+    self.prepared = PreparedRecords(source, self._prepare, cache)
 
   def __len__(self) -> int:
     return len(self.source)

@@ -10,7 +10,7 @@ from zoo.data.fields import SourceRecords, check_fields, first_record, group_of,
 from zoo.data.images import pixels
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
-from zoo.data.screening import check_known
+from zoo.data.screening import check_bad_records
 from zoo.data.sources import Source, open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.data.tokenizers.folder import Published
@@ -72,11 +72,11 @@ def image_text(
   if background not in ("white", "black", "random"):
     raise UserError(f"background is '{background}'. It may be: white, black, random.")
   if not 0 <= alternative_rate <= 1:
-    raise UserError(f"alternative_rate is {alternative_rate}. It must lie between 0 and 1.")
+    raise UserError(f"alternative_rate is {alternative_rate}. It must be from 0 to 1.")
   templates = templates_of(templates, "caption", "the caption")
   check_row(max_length=max_length)
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_known(raw, rule)
+  check_bad_records(raw, rule)
   size_of = lambda record, index: pixels.natural_size(record[image_field], raw.where(index))
   decodes = lambda record, index: image_size or image_field not in record or size_of(record, index)
   first = first_record(raw, rule, image_field, text_field or TEXT_FIELDS, group_field, check=decodes)
@@ -199,7 +199,7 @@ class Captions:
     # A published tokenizer adds its own special tokens, and knows on which side padding goes.
     self.frames = isinstance(tokenizer, Published) and tokenizer(["a"])["tokens"].shape[1] > len(tokenizer.encode("a"))
     if max_length < 3:
-      raise UserError(f"max_length is {max_length}. A caption needs at least 3: begin, a token, end.")
+      raise UserError(f"max_length is {max_length}. It must be at least 3: start token, one token, end token.")
 
   def choose(self, texts: list[str], alternatives: list[str], rng: np.random.Generator | None) -> str:
     """A random text in a random template; without an rng the first of each."""

@@ -12,7 +12,7 @@ from zoo.data.columns import class_names as class_names_of
 from zoo.data.fields import SourceRecords, check_fields, first_record
 from zoo.data.images import pixels
 from zoo.data.pipeline import Example
-from zoo.data.screening import check_known
+from zoo.data.screening import check_bad_records
 from zoo.data.sources import Source, open_source
 from zoo.errors import UserError
 
@@ -59,7 +59,7 @@ def labelled_images(
   if background not in ("white", "black"):
     raise UserError(f"background is '{background}'. It may be: white, black.")
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_known(raw, rule)
+  check_bad_records(raw, rule)
   image_field = column(raw, "image_field", image_field, IMAGE)
   label_field = column(raw, "label_field", label_field, LABEL)
   size_of = lambda record, index: pixels.natural_size(record[image_field], raw.where(index))

@@ -12,7 +12,7 @@ from zoo.data.columns import class_names as class_names_of
 from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
-from zoo.data.screening import check_known
+from zoo.data.screening import check_bad_records
 from zoo.data.sources import Source, open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
@@ -57,7 +57,7 @@ def labelled_texts(
   """
   check_row(max_length=max_length)
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_known(raw, rule)
+  check_bad_records(raw, rule)
   if text_field is None:
     compared = columns(raw, ("text_field", "pair_field"), (None, pair_field), COMPARED)
     text_field, pair_field = compared or (column(raw, "text_field", None, TEXT), pair_field)
@@ -66,7 +66,9 @@ def labelled_texts(
   check_fields(raw, text_field, pair_field, label_field, record=first)
   encoder = open_tokenizer(tokenizer)
   if encoder.max_length is not None and not 1 <= max_length <= encoder.max_length:
-    raise UserError(f"max_length is {max_length}. The tokenizer '{tokenizer}' makes rows of 1 to {encoder.max_length}.")
+    raise UserError(
+      f"max_length is {max_length}. The tokenizer '{tokenizer}' makes sequences of 1 to {encoder.max_length}."
+    )
   if not class_names and classes is None:
     class_names = class_names_of(raw, source, split, data_dir, label_field, first[label_field])
   number, names = numbering(raw, label_field, class_names, classes, labels)

@@ -10,7 +10,7 @@ from zoo.data.class_labels import numbering
 from zoo.data.fields import SourceRecords, check_fields, first_record
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
-from zoo.data.screening import check_known
+from zoo.data.screening import check_bad_records
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.data.tokenizers.alignment import row_of_words
@@ -52,7 +52,7 @@ def labelled_tokens(
   """
   check_row(max_length=max_length)
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_known(raw, rule)
+  check_bad_records(raw, rule)
   first = first_record(raw, rule, words_field, label_field)
   check_fields(raw, words_field, label_field, record=first)
   encoder = open_tokenizer(tokenizer)

@@ -11,7 +11,7 @@ from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example, Records
-from zoo.data.screening import screened
+from zoo.data.screening import without_bad_records
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
@@ -46,18 +46,16 @@ def language(
   source, tokenizer, vocab_size, max_length, documents, tokens (that are predicted: text and each closing eos), bytes.
   """
   if max_length < 2:
-    raise UserError(f"max_length is {max_length}. A chunk needs at least 2 tokens: one to see, one to predict.")
+    raise UserError(f"max_length is {max_length}. It must be at least 2: one input token and one target.")
   check_row(max_length=max_length)
   rule = policy(bad_records)
   raw = open_source(source, split, data_dir)
   text_field = column(raw, "text_field", text_field, TEXT)
-  raw = screened(raw, rule, text_field, cache=cache)
+  raw = without_bad_records(raw, rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   if encoder.eos is None and encoder.sep is None:
-    raise UserError(
-      f"Tokenizer '{tokenizer}' has no token that ends a document (eos or sep). Choose another, e.g. gpt2."
-    )
+    raise UserError(f"Tokenizer '{tokenizer}' has no end-of-text token (eos or sep). Choose another, e.g. gpt2.")
   corpus = tokenised(raw, encoder, field=text_field, cache=cache)
   records = Language(corpus, raw.name, encoder, max_length)
   records.bad, records.policy = raw.bad, rule
@@ -88,7 +86,7 @@ class Language(Records):
 
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
     if not 0 <= index < len(self):
-      raise IndexError(f"There are {len(self)} chunks; {index} is none of them.")
+      raise IndexError(f"There are {len(self)} chunks; index {index} is out of range.")
     first = index * (self.max_length - 1)
     positions = np.arange(first, first + self.max_length)
     valid = positions <= self.info["tokens"]

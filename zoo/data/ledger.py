@@ -73,7 +73,7 @@ class Ledger:
     To be called by all hosts at the same step.
 
     Args:
-      saves: whether a checkpoint comes next. An object in a bucket cannot grow: there the list is written anew, then.
+      saves: whether a checkpoint comes next. An object in a bucket cannot grow: there the whole list is rewritten then.
 
     Raises:
       UserError: more are bad than may be.
@@ -89,7 +89,7 @@ class Ledger:
     for record, error in itertools.zip_longest(order, errors, fillvalue=""):
       self._take(int(record), error)
     if errors and self._note is not None:
-      self._note(f"Bad records are passed over, and listed in {self.path}. The first: {errors[0]}")
+      self._note(f"Bad records are skipped, and listed in {self.path}. The first: {errors[0]}")
       self._note = None
     if is_first:
       self._add([_line(first[record], self.records.name, record, error) for record, error in zip(order, errors)], saves)
@@ -103,15 +103,15 @@ class Ledger:
     _, start = self.records.part_of(record)
     self._met.add(record)
     self._counts[start] += 1
-    if len(named := self._errors.setdefault(start, [])) < SHOWN:
-      named.append(error)
+    if len(first_errors := self._errors.setdefault(start, [])) < SHOWN:
+      first_errors.append(error)
 
   def _problem(self, record: int) -> str:
     try:
       self.records.example(record)
     except BadRecord as error:
       return str(error)
-    return f"{self.records.name}, record {record} could not be read; when it was looked at again, it could."
+    return f"{self.records.name}, record {record} could not be read at first, but could when it was read again."
 
   def _add(self, lines: list[dict[str, Any]], saves: bool) -> None:
     texts = [json.dumps(line) + "\n" for line in lines]

@@ -53,17 +53,17 @@ def mixture(
       raise UserError(f"mixture.rates has no '{name}'. It needs one for each member: {', '.join(names)}.")
     rate = rates[name]
     if isinstance(rate, bool) or not isinstance(rate, int | float) or not 0 < rate <= 1:
-      raise UserError(f"mixture.rates.{name} is {rate!r}. It must be a number above 0, 1 at most.")
+      raise UserError(f"mixture.rates.{name} is {rate!r}. It must be above 0 and at most 1.")
   total = sum(rates.values())
   if abs(total - 1) > 1e-6:
     listed = ", ".join(f"{name} {rates[name]:g}" for name in names)
-    raise UserError(f"mixture.rates are {listed}, {total:g} together. They must be 1 together.")
+    raise UserError(f"mixture.rates are {listed}, {total:g} in all. They must add up to 1.")
   shared = {} if bad_records is None else {"bad_records": bad_records}
   of_section = lambda data: registry.build("data", {**shared, **data}) if isinstance(data, Mapping) else data
   opened = {name: of_section(data) for name, data in members.items()}
   for name, records in opened.items():
     if len(records) == 0:
-      raise UserError(f"mixture.members.{name} holds no example.")
+      raise UserError(f"mixture.members.{name} holds no examples.")
   return Mixture(opened, [float(rates[name]) for name in names], buckets)
 
 
@@ -93,7 +93,7 @@ class Mixture(Records):
 
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
     if not 0 <= index < len(self):
-      raise IndexError(f"There are {len(self)} examples; {index} is none of them.")
+      raise IndexError(f"There are {len(self)} examples; index {index} is out of range.")
     member = int(np.searchsorted(self.ends, index, side="right"))
     example = self.members[member].example(index - self._first(member), rng)
     return {name: self._padded(name, array) for name, array in example.items()}
@@ -140,17 +140,20 @@ class _Shifted:
 
 def _common_shapes(examples: Mapping[str, Example]) -> dict[str, tuple[int, ...]]:
   """field -> the largest shape among members; UserError if their fields differ, or shapes that are not padded."""
-  (first, known), *others = examples.items()
+  (first, shapes), *others = examples.items()
   for name, example in others:
-    if set(example) != set(known):
+    if set(example) != set(shapes):
       raise UserError(
-        f"mixture: member {first} gives {', '.join(known)}; {name} gives {', '.join(example)}. Members need the same."
+        f"mixture: member {first} gives {', '.join(shapes)}; {name} gives {', '.join(example)}. All members must agree."
       )
     for field, array in example.items():
-      same = array.ndim == known[field].ndim if field in PADDED else array.shape == known[field].shape
+      same = array.ndim == shapes[field].ndim if field in PADDED else array.shape == shapes[field].shape
       if not same:
-        raise UserError(f"mixture: {field} is {known[field].shape} of member {first}, {array.shape} of {name}.")
-  return {field: max(example[field].shape for example in examples.values()) for field in known}
+        raise UserError(
+          f"mixture: {field} has shape {shapes[field].shape} in member {first}, {array.shape} in {name}. All members "
+          "must agree."
+        )
+  return {field: max(example[field].shape for example in examples.values()) for field in shapes}
 
 
 def _check_tokenizers(infos: Mapping[str, Mapping[str, Any]]) -> None:
@@ -159,7 +162,7 @@ def _check_tokenizers(infos: Mapping[str, Mapping[str, Any]]) -> None:
   for name, tokenizer in others:
     if tokenizer != known:
       raise UserError(
-        f"mixture: member {first} has the tokenizer {known}, {name} has {tokenizer}. Members need the same."
+        f"mixture: member {first} has the tokenizer {known}, {name} has {tokenizer}. All members must agree."
       )
 
 

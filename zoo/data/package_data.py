@@ -48,4 +48,4 @@ def _bytes_of(name: str) -> bytes:
 
 
 def _damaged(name: str, error: Exception) -> UserError:
-  return UserError(f"{FOLDER / name} is missing or damaged: {error}. Restore it: git checkout zoo/data/embedded.")
+  return UserError(f"{FOLDER / name} is missing or corrupt: {error}. Restore it: git checkout zoo/data/embedded.")

@@ -39,18 +39,16 @@ def packed(
     bad_records: of `data`, if that says nothing of it.
 
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], `segment_ids` int32 [max_length], 1 on the first
-  text of the row, 2 on the second ..., 0 on padding; of pairs `target_tokens`, `target_valid`, `target_segment_ids`
-  likewise; what else `data` says of each token. Models let no token see another text's and count places anew in each;
-  objectives predict nothing across their borders. `info`: that of the data with the lengths of rows; pairs or rows: how
-  many there are; useful: the part of all rows that is no padding. It is 0.98 of the 25,550 verses of
+  document of the sequence, 2 on the second ..., 0 on padding; of pairs `target_tokens`, `target_valid`,
+  `target_segment_ids` likewise; other fields of `data` with one value per token. Models mask other segments and restart
+  positions in each; objectives predict nothing across their borders. `info`: that of the data with the lengths of rows;
+  pairs or rows: how many there are; useful: the part of all rows that is no padding. It is 0.98 of the 25,550 verses of
   configs/transformer_rewrite.py in rows of 128 and 128, where batches of 32 in four buckets reach 0.69.
   """
   shared = {} if bad_records is None else {"bad_records": bad_records}
   records = registry.build("data", {**shared, **data}) if isinstance(data, Mapping) else data
   if getattr(records, "sizes", None) is None:
-    raise UserError(
-      "packed needs texts whose lengths are known before. Use the pipeline documents, or of pairs text_pairs."
-    )
+    raise UserError("packed needs data of known lengths. Use the pipeline documents or text_pairs.")
   lengths = (max_length, max_length if target_length is None else target_length)[: len(records.sizes)]
   check_row(**dict(zip(("max_length", "target_length"), lengths)))
   return Packed(records, lengths, seed)
@@ -63,13 +61,13 @@ class Packed(Records):
     assert records.sizes is not None
     self.records, self.lengths, self.bad, self.policy = records, lengths, records.bad, records.policy
     sizes = np.stack(records.sizes, axis=1)
-    most = sizes.max(axis=0)
-    if (most > lengths).any():
-      what, has, rows = ("A pair", *(" and ".join(map(str, x)) for x in (most, lengths)))
+    longest = sizes.max(axis=0)
+    if (longest > lengths).any():
+      actual, rows = (" and ".join(map(str, x)) for x in (longest, lengths))
       names = "max_length and target_length" if len(lengths) > 1 else "max_length"
       raise UserError(
-        f"{what if len(lengths) > 1 else 'A text'} has {has} tokens, a row {rows}. Raise {names} of packed, or lower "
-        f"{'those' if len(lengths) > 1 else 'that'} of its data."
+        f"{'A pair' if len(lengths) > 1 else 'A text'} has {actual} tokens, a packed sequence {rows}. Raise {names} of "
+        f"packed, or lower {'those' if len(lengths) > 1 else 'that'} of its data."
       )
     order = np.random.default_rng(seed).permutation(len(records))
     windows = (order[first : first + WINDOW] for first in range(0, len(order), WINDOW))
@@ -109,13 +107,13 @@ def fitted(records: np.ndarray, sizes: np.ndarray, lengths: tuple[int, ...]) -> 
   """
   part = sizes / lengths
   rows: list[list[int]] = []
-  room = np.empty((len(records), len(lengths)), int)
+  free = np.empty((len(records), len(lengths)), int)
   for record in records[np.argsort(-part[records].max(axis=1), kind="stable")].tolist():
-    fits = (room[: len(rows)] >= sizes[record]).all(axis=1)
+    fits = (free[: len(rows)] >= sizes[record]).all(axis=1)
     row = int(fits.argmax()) if fits.any() else len(rows)
     if row == len(rows):
       rows.append([])
-      room[row] = lengths
+      free[row] = lengths
     rows[row].append(record)
-    room[row] -= sizes[record]
+    free[row] -= sizes[record]
   return rows

@@ -61,11 +61,11 @@ def buckets(source: np.ndarray, target: np.ndarray, length: int, target_length: 
     raise UserError(f"buckets is {count}. It must be 1 (all batches of full length) or more.")
   if count == 1:
     return None
-  steps = [tuple(-(-most * step // count) for most in (length, target_length)) for step in range(1, count + 1)]
-  needs = [np.searchsorted([step[side] for step in steps], sizes) for side, sizes in enumerate((source, target))]
+  steps = [tuple(-(-full * step // count) for full in (length, target_length)) for step in range(1, count + 1)]
+  needed = [np.searchsorted([step[side] for step in steps], sizes) for side, sizes in enumerate((source, target))]
   names = [("tokens", "valid"), ("target_tokens", "target_valid")]
   lengths = [{name: step[side] for side in range(2) for name in names[side]} for step in steps]
-  return Buckets(lengths, np.maximum(*needs))
+  return Buckets(lengths, np.maximum(*needed))
 
 
 class Bucketed:
@@ -109,7 +109,7 @@ class Bucketed:
     return last[1][step % WINDOW]
 
 
-def pair(source: np.ndarray, target: np.ndarray, length: int, target_length: int, pad: int) -> Example:
+def padded_pair(source: np.ndarray, target: np.ndarray, length: int, target_length: int, pad: int) -> Example:
   """Source and target tokens as an example of `zoo.objectives.seq2seq`: tokens, valid, target_tokens, target_valid."""
   example = {}
   for prefix, ids, size in (("", source, length), ("target_", target, target_length)):
@@ -124,7 +124,7 @@ def cls_and_sep(tokenizer: Any) -> tuple[int, int]:
   cls = tokenizer.cls if tokenizer.cls is not None else tokenizer.bos
   sep = tokenizer.sep if tokenizer.sep is not None else tokenizer.eos
   if cls is None or sep is None:
-    raise UserError(f"Tokenizer '{tokenizer}' has no token to begin (cls, bos) or end with (sep, eos). Try bert.")
+    raise UserError(f"Tokenizer '{tokenizer}' has no start token (cls, bos) or no end token (sep, eos). Try bert.")
   return cls, sep
 
 
@@ -132,5 +132,5 @@ def end_token(tokenizer: Any) -> int:
   """The id of the end-of-text token; UserError if there is none."""
   end = tokenizer.eos if tokenizer.eos is not None else tokenizer.sep
   if end is None:
-    raise UserError(f"Tokenizer '{tokenizer}' has no token that ends a text (eos or sep). Choose another, e.g. sotu.")
+    raise UserError(f"Tokenizer '{tokenizer}' has no end-of-text token (eos or sep). Choose another, e.g. sotu.")
   return end

@@ -14,7 +14,7 @@ from typing import Any, Self
 import grain
 import numpy as np
 
-from zoo.data.bad_records import REPLACED, Policy, Reading
+from zoo.data.bad_records import REPLACED, GoodExamples, Policy
 from zoo.data.padding import Bucketed, Buckets
 from zoo.data.read_ahead import ReadAhead
 from zoo.errors import UserError
@@ -91,7 +91,7 @@ class Records:
 
   def __getitem__(self, index: int) -> Example:
     if not -len(self) <= index < len(self):
-      raise IndexError(f"There are {len(self)} records; {index} is none of them.")
+      raise IndexError(f"There are {len(self)} records; index {index} is out of range.")
     return self.example(index % len(self))
 
 
@@ -142,7 +142,7 @@ class Batches:
           ahead.reached(step)
         yield _noted(batch, step, self._replaced)
     finally:
-      iterator.close()  # Ends threads and processes as soon as nobody asks for more.
+      iterator.close()  # Ends threads and processes once the iterator is garbage-collected or closed.
       if ahead is not None:
         ahead.close()
 
@@ -173,11 +173,11 @@ def batches(
   """
   local = rows_per_host(batch_size, process_index, process_count)
   if len(records) == 0:
-    raise UserError("The data hold no example.")
+    raise UserError("The data hold no examples.")
   if workers < 0:
-    raise UserError(f"workers is {workers}. It must be 0 (threads) or the number of processes.")
+    raise UserError(f"workers is {workers}. It must be 0 (threads only) or a number of processes.")
   order = records.order(seed % 2**32, shuffle, ENDLESS, batch_size)
-  examples = order.random_map(Reading(records))
+  examples = order.random_map(GoodExamples(records))
   if records.buckets is None:
     # Local batch k * process_count + process_index holds this host's rows of global batch k.
     dataset = examples.batch(local)[process_index::process_count]
@@ -214,14 +214,14 @@ class EvalBatches:
 
   def __getitem__(self, step: int) -> Example:
     if not 0 <= step < len(self):
-      raise IndexError(f"There are {len(self)} batches; {step} is none of them.")
+      raise IndexError(f"There are {len(self)} batches; index {step} is out of range.")
     first = step * self._batch_size + self._first_row
     indices = range(first, first + self._rows)
     examples = [self._records[min(index, len(self._records) - 1)] for index in indices]
     batch = stacked(examples)
     if self._records.buckets is not None:  # Of the whole batch: all hosts have it as long.
-      everyone = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
-      batch = self._records.buckets.cut(batch, np.minimum(everyone, len(self._records) - 1))
+      global_indices = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
+      batch = self._records.buckets.cut(batch, np.minimum(global_indices, len(self._records) - 1))
     return batch | {"weight": np.array([index < len(self._records) for index in indices], np.float32)}
 
   def __iter__(self) -> Iterator[Example]:
@@ -238,7 +238,7 @@ def stacked(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def eval_batches(records: Records, batch_size: int, *, process_index: int = 0, process_count: int = 1) -> EvalBatches:
   """Batches for evaluation; arguments as of `batches`. All have batch_size rows; the last is padded and weighted."""
   if len(records) == 0:
-    raise UserError("The data hold no example.")
+    raise UserError("The data hold no examples.")
   return EvalBatches(records, batch_size, process_index, process_count)
 
 
@@ -249,19 +249,19 @@ def rows_per_host(batch_size: int, process_index: int, process_count: int) -> in
       f"batch_size {batch_size} does not divide over {process_count} host(s). Choose a multiple of {process_count}."
     )
   if not 0 <= process_index < process_count:
-    raise UserError(f"process_index {process_index} is none of {process_count} hosts (0..{process_count - 1}).")
+    raise UserError(f"process_index is {process_index}. It must be from 0 to {process_count - 1}.")
   return batch_size // process_count
 
 
 def _ignore_ctrl_c(index: int, count: int) -> None:
-  """In a worker: a terminal tells all processes of Ctrl-C, and the one that trains decides when to end."""
+  """In a worker: a terminal sends Ctrl-C to all processes, and the training process decides when to stop."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _let_grain_start_workers() -> None:
   """Prepares this process for grain's workers.
 
-  grain reads absl's flags, which in a notebook, pytest or train.py nobody has parsed. And a batch that a worker had
+  grain reads absl's flags, which notebooks, pytest and train.py do not parse. And a batch that a worker had
   made and not sent when it was ended is cleaned up by Python's tracker of shared memory, which would warn of it at the
   end of every good run: the tracker, a process, takes its filters from here when it starts.
   """

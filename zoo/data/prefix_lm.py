@@ -9,9 +9,9 @@ from zoo.data.bad_records import policy
 from zoo.data.columns import TEXT, column
 from zoo.data.corpus import Chunks, tokenised
 from zoo.data.fields import check_fields
-from zoo.data.padding import check_row, end_token, pair
+from zoo.data.padding import check_row, end_token, padded_pair
 from zoo.data.pipeline import Example, Records
-from zoo.data.screening import screened
+from zoo.data.screening import without_bad_records
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
@@ -43,12 +43,12 @@ def prefix_lm(
   vocab_size, max_length, target_length.
   """
   if max_length < 2:
-    raise UserError(f"max_length is {max_length}. Two parts need at least 2.")
+    raise UserError(f"max_length is {max_length}. It must be at least 2: a prefix and a target.")
   check_row(max_length=max_length)
   rule = policy(bad_records)
   raw = open_source(source, split, data_dir)
   text_field = column(raw, "text_field", text_field, TEXT)
-  raw = screened(raw, rule, text_field, cache=cache)
+  raw = without_bad_records(raw, rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   records = PrefixLM(
@@ -78,4 +78,4 @@ class PrefixLM(Records):
     tokens = self.chunks[index]
     cut = (rng or np.random.default_rng(index)).integers(1, len(tokens))
     parts = (np.append(part, self.eos) for part in (tokens[:cut], tokens[cut:]))
-    return pair(*parts, self.chunks.length, self.chunks.length, self.pad)
+    return padded_pair(*parts, self.chunks.length, self.chunks.length, self.pad)

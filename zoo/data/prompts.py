@@ -8,7 +8,7 @@ import numpy as np
 from zoo.data.bad_records import BadRecord, policy
 from zoo.data.fields import SourceRecords, check_fields, first_record, texts_of
 from zoo.data.pipeline import Example
-from zoo.data.screening import check_known
+from zoo.data.screening import check_bad_records
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
@@ -47,7 +47,7 @@ def prompts(
   target_length.
   """
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_known(raw, rule)
+  check_bad_records(raw, rule)
   tops = [None if field is None else field.partition(".")[0] for field in (source_field, target_field)]
   check_fields(raw, *tops, record=first_record(raw, rule, *tops))
   encoder = open_tokenizer(tokenizer)

@@ -9,7 +9,7 @@ from zoo.data.bad_records import BadRecord, policy
 from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
-from zoo.data.screening import check_known
+from zoo.data.screening import check_bad_records
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.data.tokenizers.alignment import Row, rows_of_windows
@@ -59,7 +59,7 @@ def question_answers(
     raise UserError(f"stride is {stride}. It must be 0 or more.")
   check_row(max_length=max_length)
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_known(raw, rule)
+  check_bad_records(raw, rule)
   first = first_record(raw, rule, question_field, context_field, answers_field)
   check_fields(raw, question_field, context_field, answers_field, record=first)
   encoder = open_tokenizer(tokenizer)

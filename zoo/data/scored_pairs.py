@@ -9,7 +9,7 @@ from zoo.data.bad_records import policy
 from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
 from zoo.data.pipeline import Example
 from zoo.data.scored_texts import number_of
-from zoo.data.screening import check_known
+from zoo.data.screening import check_bad_records
 from zoo.data.sources import open_source
 
 
@@ -34,7 +34,7 @@ def scored_pairs(
   Each example: `score` float32 []. `texts(index)`: the two texts. `info`: source.
   """
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_known(raw, rule)
+  check_bad_records(raw, rule)
   first = first_record(raw, rule, text_field, pair_field, score_field)
   check_fields(raw, text_field, pair_field, score_field, record=first)
   records = ScoredPairs(raw, rule, cache=False)

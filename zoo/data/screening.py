@@ -6,14 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from zoo.data.bad_records import BadRecord, Policy, too_many
-from zoo.data.cache import cache_folder, made_once
+from zoo.data.cache import build_once, cache_folder
 from zoo.data.fields import texts_of
 from zoo.data.sources import Source
 from zoo.data.subset import without
 from zoo.errors import UserError
 
 
-def screened(source: Source, rule: Policy, *fields: str, cache: bool = True) -> Source:
+def without_bad_records(source: Source, rule: Policy, *fields: str, cache: bool = True) -> Source:
   """`source` as it is, or, if bad records are skipped, those that can be read and have a text in every one of `fields`.
 
   What is bad is remembered in the cache folder, as what is read is.
@@ -22,7 +22,7 @@ def screened(source: Source, rule: Policy, *fields: str, cache: bool = True) -> 
     UserError: more are bad than may be.
     BadRecord: one is known to be bad, and none is skipped.
   """
-  check_known(source, rule)
+  check_bad_records(source, rule)
   if not rule.skips:
     return source
 
@@ -32,7 +32,7 @@ def screened(source: Source, rule: Policy, *fields: str, cache: bool = True) -> 
   if cache and source.fingerprint is not None:
     identity = f"screening 1 {source.fingerprint} {fields!r}".encode("utf-8", "surrogateescape")
     folder = cache_folder() / "screened" / hashlib.blake2b(identity, digest_size=16).hexdigest()
-    problems = dict(json.loads((made_once(folder, write) / "problems.json").read_text()))
+    problems = dict(json.loads((build_once(folder, write) / "problems.json").read_text()))
   else:
     problems = _problems(source, fields)
   if len(problems) > rule.allowed(len(source)):
@@ -40,12 +40,12 @@ def screened(source: Source, rule: Policy, *fields: str, cache: bool = True) -> 
   return without(source, problems) if problems else source
 
 
-def check_known(source: Source, rule: Policy) -> None:
+def check_bad_records(source: Source, rule: Policy) -> None:
   """BadRecord if a record of the source is known to be bad before it is read, and none is skipped."""
   if source.broken and not rule.skips:
     others = f" (and {len(source.broken) - 1} more)" if len(source.broken) > 1 else ""
     error = source.broken[min(source.broken)]
-    raise BadRecord(f"{error}{others} Mend it or take it out; or set data.bad_records=skip.")
+    raise BadRecord(f"{error}{others} Fix or remove it, or set data.bad_records=skip.")
 
 
 def _problems(source: Source, fields: Iterable[str]) -> dict[int, str]:

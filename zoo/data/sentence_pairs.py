@@ -18,7 +18,7 @@ from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields
 from zoo.data.padding import check_row, cls_and_sep
 from zoo.data.pipeline import Example, Records
-from zoo.data.screening import screened
+from zoo.data.screening import without_bad_records
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
@@ -56,14 +56,14 @@ def sentence_pairs(
   `info`: source, tokenizer, vocab_size, max_length, documents, sentences.
   """
   if max_length < 8:
-    raise UserError(f"max_length is {max_length}. Two segments and three special tokens need at least 8.")
+    raise UserError(f"max_length is {max_length}. It must be at least 8: two segments and three special tokens.")
   if not 0 <= short_rate <= 1:
-    raise UserError(f"short_rate is {short_rate}. It must lie between 0 and 1.")
+    raise UserError(f"short_rate is {short_rate}. It must be from 0 to 1.")
   check_row(max_length=max_length)
   rule = policy(bad_records)
   raw = open_source(source, split, data_dir)
   text_field = column(raw, "text_field", text_field, TEXT)
-  raw = screened(raw, rule, text_field, cache=cache)
+  raw = without_bad_records(raw, rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   corpus = tokenised(raw, encoder, field=text_field, pieces=sentences, cache=cache)
@@ -88,7 +88,7 @@ class SentencePairs(Records):
     bounds = np.concatenate([[0], corpus.document_ends])
     self.documents = np.stack([bounds[:-1], bounds[1:]], axis=1)[np.diff(bounds) > 0]  # Their sentences.
     if len(self.documents) < 2:
-      raise UserError(f"{source} holds fewer than two documents. Half of the pairs take a segment of another one.")
+      raise UserError(f"{source} holds fewer than two documents, and half of the pairs join two. Give more documents.")
     self.runs = self._runs()
     self.info = {
       "source": source,
@@ -105,13 +105,13 @@ class SentencePairs(Records):
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
     short = rng is not None and rng.random() < self.short_rate
     rng = rng or np.random.default_rng(index)  # Evaluation is random too, but the same every time.
-    room = int(rng.integers(2, self.max_length - 2)) if short else self.max_length - 3
+    budget = int(rng.integers(2, self.max_length - 2)) if short else self.max_length - 3
     document, begin, end = self.runs[index]
     cut = rng.integers(begin + 1, end)
     is_random = rng.random() < 0.5
     first = self._sentences(begin, cut)
-    second = self._elsewhere(document, room - len(first), rng) if is_random else self._sentences(cut, end)
-    first, second = _truncated(first, second, room, rng)
+    second = self._elsewhere(document, budget - len(first), rng) if is_random else self._sentences(cut, end)
+    first, second = _truncated(first, second, budget, rng)
     return self._packed(first, second) | {"is_random": np.asarray(is_random, np.int32)}
 
   def _runs(self) -> np.ndarray:
@@ -127,7 +127,7 @@ class SentencePairs(Records):
       if first == end - 1 and end - begin > 1:
         runs.append((document, end - 2, end))  # One sentence is left over: it goes with the one before it.
     if not runs:
-      raise UserError("No document holds two sentences. sentence_pairs needs longer texts.")
+      raise UserError("No document has two sentences. Give longer documents.")
     return np.array(runs)
 
   def _sentences(self, begin: int, end: int) -> np.ndarray:
@@ -157,11 +157,11 @@ class SentencePairs(Records):
 
 
 def _truncated(
-  first: np.ndarray, second: np.ndarray, room: int, rng: np.random.Generator
+  first: np.ndarray, second: np.ndarray, budget: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Drops tokens of the longer segment, at its front or its end at random, until both have `room`. As BERT's
+  """Drops tokens of the longer segment, at its front or its end at random, until both have `budget`. As BERT's
   `truncate_seq_pair`, all at once."""
-  keep = min(len(first), max(room - len(second), (room + 1) // 2))
-  lengths = (keep, min(len(second), room - keep))
+  keep = min(len(first), max(budget - len(second), (budget + 1) // 2))
+  lengths = (keep, min(len(second), budget - keep))
   fronts = [rng.binomial(len(part) - length, 0.5) for part, length in zip((first, second), lengths)]
   return first[fronts[0] : fronts[0] + lengths[0]], second[fronts[1] : fronts[1] + lengths[1]]

@@ -14,9 +14,9 @@ from zoo.data.columns import TEXT, column
 from zoo.data.corpus import Chunks, tokenised
 from zoo.data.corruption import noise_mask, span_lengths, with_sentinels
 from zoo.data.fields import check_fields
-from zoo.data.padding import check_row, end_token, pair
+from zoo.data.padding import check_row, end_token, padded_pair
 from zoo.data.pipeline import Example, Records
-from zoo.data.screening import screened
+from zoo.data.screening import without_bad_records
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
@@ -46,7 +46,7 @@ def span_corruption(
 
   Args:
     source, split, data_dir: as `zoo.data.sources.open_source` takes them.
-    tokenizer: name or path. Sentinels are its <extra_id_0>, <extra_id_1> ..., if it has them; else 100 ids behind its
+    tokenizer: name or path. Sentinels are its <extra_id_0>, <extra_id_1> ..., if it has them; else 100 ids after its
       vocabulary, the last of them the first sentinel, as in T5.
     max_length: tokens that the model reads, eos counted. Targets have the length that follows; nothing is padded.
     rate: part of the tokens that is lost.
@@ -62,20 +62,18 @@ def span_corruption(
   (sentinels counted), max_length, target_length, first_sentinel.
   """
   if not 0 < rate < 1 or mean_span < 1:
-    raise UserError(
-      f"rate is {rate}, mean_span {mean_span}. The first must lie between 0 and 1, the second be 1 or more."
-    )
+    raise UserError(f"rate is {rate}, mean_span {mean_span}. rate must be between 0 and 1, mean_span 1 or more.")
   check_row(max_length=max_length)
   size, target_length = span_lengths(max_length, rate, mean_span) if max_length > 3 else (0, 0)
   if size < 2:
-    raise UserError(f"max_length is {max_length}. It must hold a kept token, a sentinel and the end: 4 or more.")
+    raise UserError(f"max_length is {max_length}. It must be at least 4: a kept token, a sentinel and the end.")
   spans = max(round(round(size * rate) / mean_span), 1)
   if spans + closing > SENTINELS:
-    raise UserError(f"{spans} spans need as many sentinels, there are {SENTINELS}. Lower max_length or rate.")
+    raise UserError(f"{spans} spans need as many sentinels, but there are {SENTINELS}. Lower max_length or rate.")
   rule = policy(bad_records)
   raw = open_source(source, split, data_dir)
   text_field = column(raw, "text_field", text_field, TEXT)
-  raw = screened(raw, rule, text_field, cache=cache)
+  raw = without_bad_records(raw, rule, text_field, cache=cache)
   check_fields(raw, text_field)
   encoder = open_tokenizer(tokenizer)
   chunks = Chunks(tokenised(raw, encoder, field=text_field, cache=cache), size, raw.name)
@@ -114,7 +112,9 @@ class SpanCorruption(Records):
 
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
     tokens = self.chunks[index]
-    lost = noise_mask(len(tokens), *self.noise, rng or np.random.default_rng(index))
-    source, target = (with_sentinels(tokens, mask, self.first_sentinel) for mask in (lost, ~lost))
+    is_noise = noise_mask(len(tokens), *self.noise, rng or np.random.default_rng(index))
+    source, target = (with_sentinels(tokens, mask, self.first_sentinel) for mask in (is_noise, ~is_noise))
     closing = [self.first_sentinel - (target > self.first_sentinel - SENTINELS).sum()] if self.closing else []
-    return pair(np.append(source, self.eos), np.concatenate([target, closing, [self.eos]]), *self.lengths, self.pad)
+    return padded_pair(
+      np.append(source, self.eos), np.concatenate([target, closing, [self.eos]]), *self.lengths, self.pad
+    )

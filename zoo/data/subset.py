@@ -18,15 +18,15 @@ class Subset(Source):
     bad: what is wrong with those that were left out.
   """
 
-  def __init__(self, source: Source, kept: np.ndarray, bad: Iterable[str] = ()):
-    self.source, self.kept, self.bad = source, kept, (*source.bad, *bad)
+  def __init__(self, source: Source, indices: np.ndarray, bad: Iterable[str] = ()):
+    self.source, self.kept, self.bad = source, indices, (*source.bad, *bad)
     self.name, self.class_names, self.hint = source.name, source.class_names, source.hint
-    self.blocks = None if source.blocks is None else source.blocks[kept]
+    self.blocks = None if source.blocks is None else source.blocks[indices]
     self.window, self.lanes, self.reads_ahead = source.window, source.lanes, source.reads_ahead
-    digest = hashlib.blake2b(kept.tobytes(), digest_size=8).hexdigest()
+    digest = hashlib.blake2b(indices.tobytes(), digest_size=8).hexdigest()
     self.fingerprint = None if source.fingerprint is None else f"{source.fingerprint} {digest}"
     self.broken = {
-      position: source.broken[index] for position, index in enumerate(kept.tolist()) if index in source.broken
+      position: source.broken[index] for position, index in enumerate(indices.tolist()) if index in source.broken
     }
 
   def __len__(self) -> int:
@@ -44,5 +44,5 @@ class Subset(Source):
 
 def without(source: Source, problems: Mapping[int, str]) -> Subset:
   """`source` less the records of `problems`, record -> what is wrong with it."""
-  kept = np.setdiff1d(np.arange(len(source)), np.fromiter(problems, int, len(problems)))
-  return Subset(source, kept, [problems[index] for index in sorted(problems)])
+  indices = np.setdiff1d(np.arange(len(source)), np.fromiter(problems, int, len(problems)))
+  return Subset(source, indices, [problems[index] for index in sorted(problems)])

@@ -11,9 +11,9 @@ from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields, texts_of
 from zoo.data.padding import buckets as make_buckets
 from zoo.data.padding import check_row, end_token
-from zoo.data.padding import pair as padded_pair
+from zoo.data.padding import padded_pair as padded_pair
 from zoo.data.pipeline import Example, Records
-from zoo.data.screening import screened
+from zoo.data.screening import without_bad_records
 from zoo.data.sources import Source, open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
@@ -42,7 +42,7 @@ def text_pairs(
     max_length, target_length: most tokens of a source and of a target; of both the same if the second is None.
     source_field, target_field: fields of the two texts; None: `source` and `target`, or what such pairs are usually
       called (`zoo.data.columns`).
-    prefix: stands before every source text: "summarize: " tells a model of several tasks which one is meant.
+    prefix: is prepended to every source text, e.g. "summarize: ", which tells a multi-task model the task.
     buckets: how many lengths a batch may have; see `zoo.data.padding`. A program is compiled for each.
     cache: keep the tokens in the cache folder.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
@@ -53,13 +53,15 @@ def text_pairs(
   """
   target_length = max_length if target_length is None else target_length
   if min(max_length, target_length) < 2:
-    raise UserError(f"max_length is {max_length}, target_length {target_length}. A token and the end need at least 2.")
+    raise UserError(
+      f"max_length is {max_length}, target_length {target_length}. Both must be at least 2: a token and the end."
+    )
   check_row(max_length=max_length, target_length=target_length)
   rule = policy(bad_records)
   raw, names = open_source(source, split, data_dir), ("source_field", "target_field")
   pair = columns(raw, names, (source_field, target_field), SEQUENCES)
   source_field, target_field = pair or (source_field or "source", target_field or "target")
-  raw = screened(raw, rule, source_field, target_field, cache=cache)
+  raw = without_bad_records(raw, rule, source_field, target_field, cache=cache)
   check_fields(raw, source_field, target_field)
   encoder = open_tokenizer(tokenizer)
   corpora = (
@@ -135,7 +137,7 @@ class TextPairs(Records):
 
   def _encoded(self, corpus: Corpus, index: int, length: int) -> np.ndarray:
     if not 0 <= index < len(self):
-      raise IndexError(f"There are {len(self)} pairs; {index} is none of them.")
+      raise IndexError(f"There are {len(self)} pairs; index {index} is out of range.")
     start = int(corpus.piece_ends[index - 1]) if index else 0
     end = min(int(corpus.piece_ends[index]), start + length - 1)
     return np.append(corpus.tokens[start:end].astype(np.int32), np.int32(self.eos))

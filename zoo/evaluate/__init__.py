@@ -15,7 +15,7 @@ from zoo.config import registry
 from zoo.config.loading import without
 from zoo.config.registry import lookup
 from zoo.config.schema import resolve
-from zoo.errors import UserError, naming, shown
+from zoo.errors import UserError, prefix_errors, shown
 from zoo.evaluate.artifacts import check_name
 from zoo.evaluate.forward import opening
 from zoo.evaluate.tables import table
@@ -39,9 +39,9 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
   """
   ready, files = {}, {}
   for key, options in resolve(section["evaluators"]).items():
-    with naming(f"config.eval.evaluators.{key}"):
+    with prefix_errors(f"config.eval.evaluators.{key}"):
       if not isinstance(options, Mapping):
-        raise UserError(f"It is {shown(options)}. It must be a section, like {{'name': 'classification'}}.")
+        raise UserError(f"It is {shown(options)}. It must be a mapping, like {{'name': 'classification'}}.")
       options = {"name": key, **options}
       if isinstance(rows := options.get("batch_size"), int) and rows < 1:
         raise UserError(f"batch_size is {rows}. It must be at least 1.")
@@ -49,7 +49,7 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
         options = {"file": key, **options}
         file = check_name(options["file"])
         if (taken_by := files.setdefault(file.lower(), key)) != key:
-          raise UserError(f"file is '{file}', as that of '{taken_by}' is. Give it a name of its own.")
+          raise UserError(f"file is '{file}', the same as that of '{taken_by}'. Give each evaluator its own file.")
       if data is not None:
         common = without(data, "fit", "background", "image_size") if image_processor(model) is not None else data
         options = {name: inherited(entry, common) if name in INHERIT else entry for name, entry in options.items()}
@@ -83,7 +83,7 @@ class Skipping:
     return self.evaluate(params, folder, step) | {"bad_records": float(sum(len(errors) for _, errors in self.bad))}
 
 
-def left_out(evaluators: Mapping[str, Callable]) -> dict[str, list[str]]:
+def skipped_records(evaluators: Mapping[str, Callable]) -> dict[str, list[str]]:
   """Errors of the records that evaluators skip: {"eval/KEY NAME OF THE DATA": [error, ...]}."""
   errors: dict[str, list[str]] = {}
   for key, evaluate in evaluators.items():
@@ -99,16 +99,16 @@ def inherited(section: Any, data: Mapping[str, Any]) -> Any:
   """
   if not isinstance(section, Mapping) or "name" in section:
     return section
-  return laid_over(without(resolve(data), "augment", "workers"), section)
+  return merged_section(without(resolve(data), "augment", "workers"), section)
 
 
-def laid_over(section: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
+def merged_section(section: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
   """`section` overridden by `entries`, recursively; a nested section with its own name replaces the old one."""
   merged = dict(section)
   for name, entry in entries.items():
     below = section.get(name)
-    both = isinstance(entry, Mapping) and isinstance(below, Mapping) and "name" not in entry
-    merged[name] = laid_over(below, entry) if both else entry
+    mergeable = isinstance(entry, Mapping) and isinstance(below, Mapping) and "name" not in entry
+    merged[name] = merged_section(below, entry) if mergeable else entry
   return merged
 
 

@@ -10,7 +10,7 @@ What to measure is the section `eval` of the run's config, or of another --confi
 changes it. Prints the tables and leaves evaluation.json, evaluation.txt and the evaluators' own files in the run
 folder, or in --workdir.
 
-A published model, a folder or an id of the hub, needs a --config. Its images, tokenizer and sizes are its own unless
+A published model, a folder or a hub id, needs a --config. Its images, tokenizer and sizes are its own unless
 the evaluator says otherwise, and files go to runs/evaluations/NAME:
 
     python -m zoo.evaluate --run=openai/clip-vit-base-patch32 --config=configs/clip_emoji.py
@@ -131,9 +131,9 @@ def chosen(evaluators: dict[str, Any], only: str | None) -> dict[str, Any]:
   keys = list(evaluators) if only is None else [key.strip() for key in only.split(",")]
   for key in keys:
     if key not in evaluators:
-      near = did_you_mean(key, evaluators)
+      hint = did_you_mean(key, evaluators)
       raise UserError(
-        f"--only names '{key}', which is no evaluator of the config.{near} It has: {', '.join(evaluators)}."
+        f"--only names '{key}', which is not an evaluator of the config.{hint} It has: {', '.join(evaluators)}."
       )
   return {key: evaluators[key] for key in keys}
 

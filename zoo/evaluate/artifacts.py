@@ -20,11 +20,11 @@ def check_name(file: Any) -> str:
   """UserError for a `file`, without ending, of an evaluator that is no bare name, or the name of a run's own file."""
   if not isinstance(file, str) or not re.fullmatch(r"\w[\w .,+=@()-]{0,99}", file):
     raise UserError(
-      f"file is {shown(file)}. It must be the bare name of a file in the run folder, without ending: letters, digits, "
-      "dots, dashes and blanks."
+      f"file is {shown(file)}. It must be a file name without folder and suffix: letters, digits, dots, dashes and "
+      "spaces."
     )
   if file.split(".")[0].lower() in RUN:
-    raise UserError(f"file is '{file}', as files of the run itself are called. Choose another name.")
+    raise UserError(f"file is '{file}', a name that the run itself uses. Choose another.")
   return file
 
 
@@ -33,7 +33,7 @@ def write_bytes(folder: str | os.PathLike | None, name: str, content: bytes) -> 
   if folder is None or jax.process_index() != 0:
     return
   if pathlib.PurePath(name).name != name:
-    raise UserError(f"{shown(name)} leads out of {folder}. Name a file in it.")
+    raise UserError(f"{shown(name)} is outside {folder}. Name a file in it.")
   folder = as_path(folder)
   make_folder(folder)
   with replacing(folder / name) as path:

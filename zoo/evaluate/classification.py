@@ -73,7 +73,7 @@ def scores(pairs: Mapping[tuple[int, int], int], num_classes: int) -> dict[str, 
 
 
 def majority(pairs: Mapping[tuple[int, int], int]) -> dict[str, float]:
-  """The row of whoever always predicts the most frequent class."""
+  """The baseline that always predicts the most frequent class."""
   labels: Counter[int] = Counter()
   for (label, _), count in pairs.items():
     labels[label] += count

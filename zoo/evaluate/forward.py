@@ -14,10 +14,10 @@ from jax.sharding import Mesh, NamedSharding
 
 from zoo.build import check_tokens
 from zoo.data.pipeline import Records, eval_batches
-from zoo.errors import UserError, kind_of, shown
+from zoo.errors import UserError, family_of, shown
 from zoo.objectives import classify
 from zoo.objectives.objective import apply
-from zoo.sharding import put_whole
+from zoo.sharding import put_replicated
 from zoo.train.model_data import records_for
 
 Batch = dict[str, np.ndarray]
@@ -34,7 +34,7 @@ def records_of(data: Any, model: Any = None, where: str = "data") -> Any:
     where: which evaluator's section it is, for messages.
   """
   if not isinstance(data, Mapping | Records):
-    raise UserError(f"data is {shown(data)}. It must be a section, like {{'split': 'test'}}.")
+    raise UserError(f"data is {shown(data)}. It must be a mapping, like {{'split': 'test'}}.")
   records = records_for(model, data, where=where)
   if (opened := _opened.get()) is not None:
     opened.append(records)
@@ -61,7 +61,9 @@ def needs(model: Any, what: str, *methods: str) -> None:
   """Raises UserError unless the model has the methods that the evaluator `what` calls."""
   missing = [name for name in methods if not hasattr(model, name)]
   if missing:
-    raise UserError(f"{what} needs a model with {' and '.join(missing)}; {kind_of(model)} has none. Choose e.g. clip.")
+    raise UserError(
+      f"{what} needs a model with {' and '.join(missing)}; {family_of(model)} has none. Choose e.g. clip."
+    )
 
 
 def options_of(model: Any, batch: Batch) -> dict[str, Any]:
@@ -78,7 +80,7 @@ def model_output(model: Any, params: Any, batch: Batch, key: str, what: str) -> 
   """The output `key` of a model of images or of tokens, float32. UserError if it has no such output."""
   outputs = apply(model, params, *classify.inputs(batch, model), **options_of(model, batch))
   if key not in outputs:
-    raise UserError(f"{what} needs a model with the output {key}; this one gives {', '.join(outputs)}.")
+    raise UserError(f"{what} needs a model with the output {key}; this one returns {', '.join(outputs)}.")
   return outputs[key].astype(jnp.float32)
 
 
@@ -149,7 +151,7 @@ def mesh_of(params: Any) -> Mesh | None:
 
 def put(batch: Batch, mesh: Mesh | None) -> dict[str, Any]:
   """Puts a batch, the same on every host, on the devices: sharded along the batch if it divides, else replicated."""
-  return dict(batch) if mesh is None else put_whole(batch, mesh)
+  return dict(batch) if mesh is None else put_replicated(batch, mesh)
 
 
 def fetch(array: jax.Array) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from jax.sharding import Mesh
 
 from zoo.config.registry import lookup, names, takes
-from zoo.data.bad_records import first_good, policy
+from zoo.data.bad_records import first_good_record, policy
 from zoo.data.sources import Source, open_source
 from zoo.data.sources.splits import NoSplit
 from zoo.errors import UserError, did_you_mean, setting_up, shown
@@ -98,7 +98,7 @@ def evaluate_model(
   common names. What was taken is in what `note` is called with, and in evaluation.json.
 
   Args:
-    model: a folder, or an id of the hub, that `zoo.load` reads; or (model, params).
+    model: a folder, or a hub id, that `zoo.load` reads; or (model, params).
     task: a file of zoo/evaluate/tasks, e.g. "classification"; docs/evaluation.md lists them.
     data: KIND:WHERE, as `zoo.data.sources.open_source` takes it: "jsonl:reviews.jsonl", "images:photos".
     split: in TFDS's syntax; by default the first of test, validation and train that the data have.
@@ -143,7 +143,7 @@ def prepare(
   source, split = open_split(data, split, data_dir)
   subject, offers, options = _subject(model, entry, loading, dict(options))
   check_fits(task, subject)
-  record = first_good(source, policy(options.get("bad_records", "stop")), lambda record, index: None)
+  record = first_good_record(source, policy(options.get("bad_records", "stop")), lambda record, index: None)
   found = find_columns(task, entry.columns, said, record, source.name, subject.kind.reads)
   place = {"source": data, "split": split, **({} if data_dir is None else {"data_dir": data_dir})}
   section = _placed(entry.section(subject, found), place)
@@ -194,7 +194,7 @@ def _subject(
   elif isinstance(model, tuple) and len(model) == 2:
     model, params = model
   else:
-    raise UserError(f"model is {shown(model)}. It must be a folder, an id of the hub, or (model, params).")
+    raise UserError(f"model is {shown(model)}. It must be a folder, a hub id, or (model, params).")
   num_classes = model_kind(model).num_classes
   if classes is None and num_classes is not None and isinstance(folder, Path):
     classes = class_names_in(folder, num_classes)

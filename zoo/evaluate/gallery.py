@@ -44,13 +44,13 @@ def draw(
   from matplotlib.backends.backend_agg import FigureCanvasAgg
   from matplotlib.figure import Figure
 
-  image_at = lambda index: whole(records[int(gallery.images[index])]["image"])
+  image_at = lambda index: assembled(records[int(gallery.images[index])]["image"])
   text_at = lambda index: records.caption(*map(int, gallery.captions[index]))
   sides = [
     ("Image to text: the five nearest texts of an image", scores, gallery.right, image_at, text_at),
     ("Text to image: the five nearest images of a text", scores.T, gallery.right.T, text_at, image_at),
   ]
-  chosen = [queries(ranking.ranks(score, right)) for _, score, right, _, _ in sides]
+  chosen = [example_queries(ranking.ranks(score, right)) for _, score, right, _, _ in sides]
   rows = max(map(len, chosen))
   height = HEAD + ROW * rows + FOOT
   figure = Figure(figsize=(WIDTH, height), dpi=100, facecolor="white")
@@ -62,10 +62,10 @@ def draw(
     first = side * (TOP + 2)  # one column stays empty between the sides
     figure.text(0.01 + first / (2 * TOP + 3), 1 - 0.85 / height, heading, fontsize=12, weight="bold")
     for row, query in enumerate(queried):
-      cell(figure.add_subplot(grid[row, first]), query_at(query), GREY, 1.0)
-      for column, answer in enumerate(best(score[query], right[query])):
+      draw_cell(figure.add_subplot(grid[row, first]), query_at(query), GREY, 1.0)
+      for column, answer in enumerate(top_indices(score[query], right[query])):
         colour = GREEN if right[query, answer] else RED
-        cell(figure.add_subplot(grid[row, first + 1 + column]), answer_at(answer), colour, 3.0)
+        draw_cell(figure.add_subplot(grid[row, first + 1 + column]), answer_at(answer), colour, 3.0)
   lines = [
     f"{direction.replace('_', ' ')}: {figures(metrics, direction)}" for direction in ("image_to_text", "text_to_image")
   ]
@@ -76,7 +76,7 @@ def draw(
   write_bytes(folder, name, png.getvalue())
 
 
-def whole(image: Any) -> np.ndarray:
+def assembled(image: Any) -> np.ndarray:
   """An image, reassembled if it comes as patches."""
   if not isinstance(image, Mapping):
     return image
@@ -86,7 +86,7 @@ def whole(image: Any) -> np.ndarray:
   return patches.swapaxes(1, 2).reshape(rows * side, columns * side, 3)
 
 
-def queries(ranks: np.ndarray) -> np.ndarray:
+def example_queries(ranks: np.ndarray) -> np.ndarray:
   """A deterministic sample of queries of each kind, by their ranks."""
   rng = np.random.default_rng(0)
   kinds = (ranks == 1, (ranks > 1) & (ranks <= TOP), ranks > TOP)
@@ -96,12 +96,12 @@ def queries(ranks: np.ndarray) -> np.ndarray:
   return np.concatenate(chosen)
 
 
-def best(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
+def top_indices(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
   """Indices of the top scores, highest first; among ties wrong answers come first, as in `ranking.ranks`."""
   return np.lexsort((right, -scores))[:TOP]
 
 
-def cell(axes: Any, content: Any, colour: str, width: float) -> None:
+def draw_cell(axes: Any, content: Any, colour: str, width: float) -> None:
   """An image or a text in a coloured frame."""
   axes.set(xticks=[], yticks=[])
   for spine in axes.spines.values():

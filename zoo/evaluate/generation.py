@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from zoo.data.pipeline import eval_batches
-from zoo.errors import UserError, kind_of
+from zoo.errors import UserError, family_of
 from zoo.evaluate.artifacts import write_text
 from zoo.evaluate.checking import check_function
 from zoo.evaluate.forward import fetch, records_of
@@ -59,11 +59,11 @@ def generation(
   """
   records = records_of(data, model, "generation")
   if not hasattr(records, "texts"):
-    raise UserError("generation needs data of pairs of texts. Use the pipeline text_pairs.")
+    raise UserError("generation needs pairs of texts. Use the data pipeline text_pairs.")
   if not getattr(model, "decodes", False):
-    raise UserError(f"generation needs a model that writes; {kind_of(model)} does not. Try t5.")
+    raise UserError(f"generation needs a model that writes; {family_of(model)} does not. Try t5.")
   if not encodes(model) and not hasattr(records, "has_references"):
-    raise UserError(f"generation needs a model with an encoder and a decoder; {kind_of(model)} is none. Try t5.")
+    raise UserError(f"generation needs a model with an encoder and a decoder; {family_of(model)} is none. Try t5.")
   has_references = getattr(records, "has_references", True)
   if has_references:
     TextScores(measures)  # Fails before training, not after it.
@@ -75,7 +75,7 @@ def generation(
   said = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "length_penalty": length_penalty}
   options |= {name: value for name, value in said.items() if value is not None}
   for name, least in (("max_new_tokens", 1), ("num_beams", 1), ("length_penalty", None)):
-    checks.number(name, options[name], whole=least is not None, least=least)
+    checks.number(name, options[name], integer=least is not None, minimum=least)
   eos: Any = options["eos"]
   ends, most = list(eos) if isinstance(eos, list | tuple) else [eos], int(options["max_new_tokens"])
 

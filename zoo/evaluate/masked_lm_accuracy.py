@@ -12,7 +12,7 @@ import optax
 from zoo.errors import UserError
 from zoo.evaluate.forward import gather, records_of
 from zoo.objectives.masked_lm import masked_lm
-from zoo.objectives.objective import apply, present
+from zoo.objectives.objective import apply, optional_entries
 
 
 def masked_lm_accuracy(
@@ -60,10 +60,13 @@ def masked_lm_accuracy(
   @jax.jit
   def forward(params: Any, batch: dict) -> dict:
     hidden = objective.prepare(batch)
-    outputs = apply(model, params, hidden["inputs"], **present(hidden, "segments", "valid", "segment_ids", "predict"))
+    outputs = apply(
+      model, params, hidden["inputs"], **optional_entries(hidden, "segments", "valid", "segment_ids", "predict")
+    )
     if "mlm" not in outputs:
       raise UserError(
-        f"masked_lm_accuracy needs a model with the output mlm, it gives {', '.join(outputs)}. Set its head."
+        f"masked_lm_accuracy needs a model with the output mlm, this one returns {', '.join(outputs)}. Set "
+        "model.head to 'mlm'."
       )
     logits, target = outputs["mlm"].astype(jnp.float32), hidden["target"]
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, target)
@@ -96,11 +99,11 @@ def special_tokens(info: Mapping[str, Any], mask_token: int | None) -> tuple[lis
   """([mask token, tokens that are never masked], vocab_size) of the data's tokenizer."""
   if "tokenizer" not in info:
     if mask_token is None:
-      raise UserError("masked_lm_accuracy: the data do not name their tokenizer. Set mask_token.")
+      raise UserError("masked_lm_accuracy: the data do not name their tokenizer. Set mask_token in the evaluator.")
     return [mask_token], info.get("vocab_size")
   encoder = info["tokenizer"]
   mask = encoder.mask if mask_token is None else mask_token
   if mask is None:
     raise UserError(f"masked_lm_accuracy: tokenizer {encoder.name} has no mask token. Set mask_token, or use bert.")
-  others = [encoder.pad, encoder.bos, encoder.eos, encoder.cls, encoder.sep]
-  return [mask, *dict.fromkeys(token for token in others if token is not None)], encoder.vocab_size
+  special = [encoder.pad, encoder.bos, encoder.eos, encoder.cls, encoder.sep]
+  return [mask, *dict.fromkeys(token for token in special if token is not None)], encoder.vocab_size

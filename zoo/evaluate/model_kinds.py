@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.build import sizes_of
-from zoo.errors import kind_of
+from zoo.errors import family_of
 from zoo.generate.steps import encodes
 
 # What a model does -> how to say it; {reads} and {classes} are filled in.
@@ -62,4 +62,4 @@ def model_kind(model: Any) -> ModelKind:
 def described(model: Any) -> str:
   """A model in a few words: "bert that classifies texts into 3 classes"."""
   reads, does, num_classes = model_kind(model)
-  return f"{kind_of(model)} that {DOES[does].format(reads=reads, classes=num_classes)}"
+  return f"{family_of(model)} that {DOES[does].format(reads=reads, classes=num_classes)}"

@@ -82,12 +82,12 @@ def _discount(keys: np.ndarray, contexts: int, count: np.ndarray, vocab_size: in
   context = keys // vocab_size
   discount = np.minimum(discounts(count)[np.minimum(count, 3)], count)
   total = np.bincount(context, count, contexts)
-  free = np.bincount(context, discount, contexts)
+  freed = np.bincount(context, discount, contexts)
   occurs = total > 0
   return Order(
     keys=keys,
     discounted=(count - discount) / np.where(occurs, total, 1.0)[context],
-    backoff=np.where(occurs, free / np.where(occurs, total, 1.0), 1.0),
+    backoff=np.where(occurs, freed / np.where(occurs, total, 1.0), 1.0),
   )
 
 

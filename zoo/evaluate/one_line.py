@@ -11,7 +11,7 @@ from zoo.evaluate.tasks import find_task, task_names
 from zoo.storage import as_path, check_folder, make_folder
 
 FLAGS = {
-  "model": "a folder, or an id of the hub; a run's folder too",
+  "model": "a folder, or a hub id; a run's folder too",
   "task": "what to measure",
   "data": "KIND:WHERE, as in jsonl:reviews.jsonl, csv:reviews.csv, images:photos",
   "split": "by default the first of test, validation and train that the data have",

@@ -14,7 +14,7 @@ import optax
 from zoo.errors import UserError
 from zoo.evaluate import ngram
 from zoo.evaluate.forward import outputs, records_of
-from zoo.objectives.objective import present
+from zoo.objectives.objective import optional_entries
 from zoo.tree import variables
 
 
@@ -35,11 +35,12 @@ def perplexity(
   Args:
     model: (tokens [batch, length], valid=) -> logits [batch, length, vocab_size].
     data: section of the pipeline `language`, or of `packed` documents, or the records of either: `tokens`, `valid`,
-      `segment_ids` where texts share a row, and `info` with `bytes`.
+      `segment_ids` for packed sequences, and `info` with `bytes`.
     batch_size: chunks at a time.
-    train_data: the training text. With it the rows `tokens_5gram` and `bytes_5gram` tell what interpolated n-grams,
-      counted on it, reach on the same documents (`zoo.evaluate.ngram`); the latter only where the tokenizer gives the
-      text back whole. Their loss is the nats over the whole text divided by the model's number of tokens.
+    train_data: the training text. With it the rows `tokens_5gram` and `bytes_5gram` give the perplexity that
+      interpolated n-grams, counted on it, reach on the same documents (`zoo.evaluate.ngram`); the latter only where the
+      tokenizer gives the text back whole. Their loss is the nats over the whole text divided by the model's number of
+      tokens.
     order: of the n-grams.
   """
   records = records_of(data, model, "perplexity")
@@ -49,7 +50,7 @@ def perplexity(
   def forward(params: Any, batch: dict) -> dict:
     tokens, valid = batch["tokens"], batch.get("valid", jnp.ones_like(batch["tokens"], bool))
     counts = valid[:, 1:]
-    segments = {name: x[:, :-1] for name, x in present(batch, "segment_ids").items()}
+    segments = {name: x[:, :-1] for name, x in optional_entries(batch, "segment_ids").items()}
     if segments:  # In packed sequences no document predicts the first token of the next.
       counts &= batch["segment_ids"][:, 1:] == segments["segment_ids"]
     logits = model.apply(variables(params), tokens[:, :-1], valid=valid[:, :-1], **segments).astype(jnp.float32)
@@ -86,7 +87,7 @@ def ngrams(records: Any, train_records: Any, order: int) -> dict[str, float]:
   encoder, train_encoder = (kind.info["tokenizer"] for kind in (records, train_records))
   if encoder.name != train_encoder.name:
     raise UserError(
-      f"perplexity: data have the tokenizer {encoder.name}, train_data {train_encoder.name}. Give both the same."
+      f"perplexity: data use the tokenizer {encoder.name}, train_data {train_encoder.name}. Use the same for both."
     )
   test, train = stream(records), stream(train_records)
   tokens = len(test) - 1  # the first symbol is given, not predicted

@@ -21,15 +21,15 @@ def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
   """
   lonely = np.flatnonzero(~right.any(axis=1))
   if len(lonely):
-    raise ValueError(f"{len(lonely)} queries have no right answer in the gallery; the first is number {lonely[0]}.")
+    raise ValueError(f"{len(lonely)} queries have no right answer in the gallery; the first has index {lonely[0]}.")
   best = np.where(right, scores, -np.inf).max(axis=1)
   before = ~right & ~(scores < best[:, None])  # not (a < b): a score that is not a number stands before
   return 1 + before.sum(axis=1)
 
 
-def recall(places: np.ndarray, k: int) -> float:
+def recall(ranks: np.ndarray, k: int) -> float:
   """The share of queries whose best right answer is among the first k."""
-  return float(np.mean(places <= k))
+  return float(np.mean(ranks <= k))
 
 
 def chance(right: np.ndarray, k: int) -> float:
@@ -41,6 +41,6 @@ def chance(right: np.ndarray, k: int) -> float:
   return float(1 - np.average(missed, weights=queries))
 
 
-def recalls(places: np.ndarray, at: Sequence[int], prefix: str) -> dict[str, float]:
+def recalls(ranks_of_right: np.ndarray, at: Sequence[int], prefix: str) -> dict[str, float]:
   """`{"image_to_text_r1": ..., "image_to_text_r5": ...}` for the prefix `image_to_text`."""
-  return {f"{prefix}_r{k}": recall(places, k) for k in at}
+  return {f"{prefix}_r{k}": recall(ranks_of_right, k) for k in at}

@@ -16,7 +16,7 @@ from zoo.evaluate.artifacts import write_json, write_text
 from zoo.evaluate.forward import needs, outputs, records_of
 from zoo.evaluate.gallery import draw
 from zoo.evaluate.tables import table
-from zoo.objectives.objective import present
+from zoo.objectives.objective import optional_entries
 from zoo.preprocessing import as_float, text_options
 from zoo.tree import variables
 
@@ -54,8 +54,8 @@ def retrieval(
     data: section of the pipeline `image_text`, or its records: `image`, `tokens`, `valid`, `group`, and
       `caption(index)`; of images with several captions also `captions_of(index)` and `tokens_of(caption)`.
     batch_size: pairs at a time.
-    train_data: the training split. With it the row `pixels` tells what the nearest training drawing finds in the same
-      gallery; it is left out where a concept of the gallery has no training drawing, for then it is not defined.
+    train_data: the training split. With it the row `pixels` gives the recall of the nearest training drawing in the
+      same gallery; it is left out where a concept of the gallery has no training drawing, for then it is not defined.
     at: the numbers of first answers that count.
     file: name of the files, without ending.
   """
@@ -63,7 +63,9 @@ def retrieval(
   records = records_of(data, model, "retrieval")
   train_records = None if train_data is None else records_of(train_data, model, "retrieval")
   if train_records is not None and isinstance(train_records[0]["image"], Mapping):
-    raise UserError("retrieval compares pixels of images of one size, and this model takes any. Leave out train_data.")
+    raise UserError(
+      "retrieval compares pixels of images of one size, but this model takes any size. Leave out train_data."
+    )
 
   @jax.jit
   def embed(params: Any, batch: dict) -> dict:
@@ -72,10 +74,10 @@ def retrieval(
 
   @jax.jit
   def embed_text(params: Any, batch: dict) -> dict:
-    options = text_options(model, present(batch, "valid"))
+    options = text_options(model, optional_entries(batch, "valid"))
     return {"text": model.apply(variables(params), batch["tokens"], **options, method="encode_text")}
 
-  known: dict[str, Any] = {}  # what no training changes: the gallery, and the rows of the baseline and of chance
+  cached: dict[str, Any] = {}  # what no training changes: the gallery, and the rows of the baseline and of chance
 
   def baselines(gallery: Gallery, pixels: Sequence[np.ndarray]) -> dict[str, float]:
     rows: dict[str, float] = {}
@@ -87,20 +89,20 @@ def retrieval(
     return rows
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
-    vectors, seen = [], Seen(keep_pixels=train_records is not None)
-    for found, batch in outputs(embed, params, records, batch_size, model):
-      vectors.append(found)
-      if not known:
-        seen.add(batch)
-    if not known:
-      further = seen.further(records)
-      gallery = seen.gallery()
-      known.update(gallery=gallery, further=further, rows=baselines(gallery, seen.pixels))
-    gallery, rows = known["gallery"], known["rows"]
-    if len(known["further"]):
-      vectors += [found for found, _ in outputs(embed_text, params, known["further"], batch_size, model)]
-    found = {key: np.concatenate([part[key] for part in vectors if key in part]) for key in ("image", "text")}
-    image, text = found["image"][gallery.images], found["text"][gallery.texts]
+    vectors, builder = [], GalleryBuilder(keep_pixels=train_records is not None)
+    for embedded, batch in outputs(embed, params, records, batch_size, model):
+      vectors.append(embedded)
+      if not cached:
+        builder.add(batch)
+    if not cached:
+      further = builder.further(records)
+      gallery = builder.gallery()
+      cached.update(gallery=gallery, further=further, rows=baselines(gallery, builder.pixels))
+    gallery, rows = cached["gallery"], cached["rows"]
+    if len(cached["further"]):
+      vectors += [embedded for embedded, _ in outputs(embed_text, params, cached["further"], batch_size, model)]
+    embedded = {key: np.concatenate([part[key] for part in vectors if key in part]) for key in ("image", "text")}
+    image, text = embedded["image"][gallery.images], embedded["text"][gallery.texts]
     scores = image.astype(np.float32) @ text.astype(np.float32).T
     metrics = both_ways(scores, gallery.right, at) | rows
     if folder is not None and jax.process_index() == 0:
@@ -118,15 +120,15 @@ def retrieval(
 def both_ways(scores: np.ndarray, right: np.ndarray, at: Sequence[int], row: str = "") -> dict[str, float]:
   """Recalls of `scores` [images, texts] read along its rows and along its columns."""
   ways = zip(WAYS, ((scores, right), (scores.T, right.T)), strict=True)
-  places = {way: ranking.ranks(*pair) for way, pair in ways}
-  return {f"{row}{way}_r{k}": ranking.recall(places[way], k) for way in WAYS for k in at}
+  ranks = {way: ranking.ranks(*pair) for way, pair in ways}
+  return {f"{row}{way}_r{k}": ranking.recall(ranks[way], k) for way in WAYS for k in at}
 
 
 def legend(metrics: Mapping[str, float], undefined: bool) -> str:
   """What the rows of a table of `metrics` are; `undefined`: why there is no row of pixels that was asked for."""
   rows = {row for key in metrics for row, slash, _ in [key.partition("/")] if slash}
   lines = [
-    "rK: the share of queries with a right answer among the first K. Of equal scores the wrong answers stand first.",
+    "rK: the fraction of queries with a right answer among the first K. Among equal scores wrong answers come first.",
     "Right is every answer of the query's group, which is the concept that the data name, else the pair alone.",
   ]
   if "pixels" in rows:
@@ -136,7 +138,7 @@ def legend(metrics: Mapping[str, float], undefined: bool) -> str:
   return "\n".join([*lines, *(["chance: a ranking drawn at random."] if "chance" in rows else [])])
 
 
-class Seen:
+class GalleryBuilder:
   """Gathers the gallery from batches: images that are equal pixel by pixel stand in it once, texts token by token.
 
   The captions of one image all stand in it, also equal ones.
@@ -166,7 +168,7 @@ class Seen:
       self.tokens.append(tokens)
 
   def further(self, records: Any) -> "Texts":
-    """The captions but the first of all records, which are taken in too: their rows stand behind those of `add`."""
+    """All further captions of all records, which are added too: their rows come after those of `add`."""
     rows: list[dict[str, np.ndarray]] = []
     if not hasattr(records, "captions_of"):
       return Texts(rows)
@@ -184,10 +186,10 @@ class Seen:
 
   def gallery(self) -> Gallery:
     """All that was taken in."""
-    image_groups, text_groups = (np.array([group for group, *_ in found]) for found in (self.images, self.texts))
-    places = np.array(list(self.texts.values()))
+    image_groups, text_groups = (np.array([group for group, *_ in keys]) for keys in (self.images, self.texts))
+    text_rows = np.array(list(self.texts.values()))
     right = image_groups[:, None] == text_groups[None]
-    return Gallery(np.array(list(self.images.values())), places[:, 0], places[:, 1:], text_groups, right)
+    return Gallery(np.array(list(self.images.values())), text_rows[:, 0], text_rows[:, 1:], text_groups, right)
 
 
 class Texts(Records):

@@ -36,7 +36,7 @@ def samples(
 
   Args:
     model: one that decodes.
-    prompts: texts to go on from.
+    prompts: texts to continue.
     tokenizer: name or path; by default the model's own, or `gpt2` if it carries none. One that does not fit is refused.
     max_new_tokens, temperature, top_k, top_p: as of `zoo.generate`.
     seed: of the draws.
@@ -45,10 +45,10 @@ def samples(
   encoder = tokenizer_for(model, tokenizer, "gpt2", "samples")
   eos = encoder.eos if encoder.eos is not None else encoder.sep
   if eos is None:
-    raise UserError(f"samples: tokenizer {encoder.name} has no token that ends a document (eos or sep). Use another.")
+    raise UserError(f"samples: tokenizer {encoder.name} has no end-of-text token (eos or sep). Choose another.")
   prompts = (prompts,) if isinstance(prompts, str) else tuple(prompts)
   if not prompts:
-    raise UserError("samples: there is no prompt. Give a list of texts; an empty text asks for a new document.")
+    raise UserError("samples: prompts is empty. Give a list of str; an empty str starts a new document.")
   starts, valid = left_padded([[eos, *encoder.encode(prompt)] for prompt in prompts], encoder.pad or 0)
   options: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "rng": jax.random.key(seed)}
   checks.decodes(model)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.bad_records import good
+from zoo.data.bad_records import without_bad
 from zoo.embed import Embedder, embed
 from zoo.errors import UserError
 from zoo.evaluate.correlation import correlations
@@ -30,7 +30,7 @@ def similarity(model: Any, *, data: Mapping | Any, batch_size: int = 32, embedde
     batch_size: texts at a time.
     embedder: of `zoo.embedder`: what its folder says of how states become a vector.
   """
-  records = good(records_of(data, None, "similarity"))
+  records = without_bad(records_of(data, None, "similarity"))
   if not hasattr(records, "texts"):
     raise UserError("similarity needs data of pairs of texts. Use the pipeline scored_pairs.")
   if embedder is None:

@@ -12,7 +12,7 @@ from zoo.data.image_text import Captions
 from zoo.errors import UserError, shown
 from zoo.evaluate import prompts, ranking
 from zoo.evaluate.forward import fetch, mesh_of, needs, outputs, put, records_of
-from zoo.objectives.objective import present
+from zoo.objectives.objective import optional_entries
 from zoo.preprocessing import as_float, text_options
 from zoo.train.model_data import defaults, tokenizer_for
 from zoo.tree import variables
@@ -49,8 +49,8 @@ def zero_shot(
   names = own if class_names is None else prompts.class_names(class_names)
   if not names:
     raise UserError("zero_shot: the data have no class names. Give them as class_names, in the order of the labels.")
-  if strange := [name for name in names if not isinstance(name, str)]:
-    raise UserError(f"zero_shot: class_names has {shown(strange[0])}, which is no text.")
+  if not_strings := [name for name in names if not isinstance(name, str)]:
+    raise UserError(f"zero_shot: class_names has {shown(not_strings[0])}, which is no text.")
   templates = templates_of(prompts.templates(templates), "zero_shot", "the name of the class")
   encoder = tokenizer_for(model, tokenizer, "clip", "zero_shot")
   length = max_length or defaults(model).get("max_length", model.max_length)
@@ -64,7 +64,7 @@ def zero_shot(
 
   @jax.jit
   def embed_text(params: Any, batch: dict) -> jax.Array:
-    options = text_options(model, present(batch, "valid"))
+    options = text_options(model, optional_entries(batch, "valid"))
     return model.apply(variables(params), batch["tokens"], **options, method="encode_text")
 
   def classes(params: Any) -> np.ndarray:
@@ -85,7 +85,8 @@ def zero_shot(
       label = embedded["label"]
       if label.max() >= len(names):
         raise UserError(
-          f"zero_shot: there is a label {label.max()} but only {len(names)} class names, for 0 to {len(names) - 1}."
+          f"zero_shot: the data have label {label.max()}, but there are only {len(names)} class names, for 0 to "
+          f"{len(names) - 1}."
         )
       right = label[:, None] == np.arange(len(names))[None]
       ranks = ranking.ranks(embedded["image"].astype(np.float32) @ of_class, right)

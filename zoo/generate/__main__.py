@@ -1,8 +1,8 @@
 """Writes text: python -m zoo.generate --model FOLDER_OR_ID --prompt "Once upon a time"
 
---model is a run, a folder in the hub's layout or an id of the hub. Without --prompt, every line of standard input is
+--model is a run, a folder in the hub's layout or a hub id. Without --prompt, every line of standard input is
 one.
-A decoder's text is printed as it comes, behind its prompt; an encoder-decoder's answer stands alone. Special tokens are
+A decoder's text is streamed after its prompt; an encoder-decoder's answer is printed alone. Special tokens are
 not printed. What a flag does not say is as the model's own generation_config.json has it; where that asks for several
 answers, the best of them is printed.
 """
@@ -48,7 +48,7 @@ class Parser(argparse.ArgumentParser):
 def parser() -> argparse.ArgumentParser:
   """The command's argument parser."""
   flags = Parser(prog="python -m zoo.generate", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-  flags.add_argument("--model", required=True, help="a run's folder, a published model's folder, or an id of the hub")
+  flags.add_argument("--model", required=True, help="a run's folder, a published model's folder, or a hub id")
   flags.add_argument("--prompt", action="append", help="a text to go on from, or to answer; may be given several times")
   flags.add_argument("--tokenizer", help="another than the model's own: a name or a path")
   flags.add_argument("--max-new-tokens", type=int, help="how many tokens at most (100, or as fit in max_length)")
@@ -64,7 +64,7 @@ def parser() -> argparse.ArgumentParser:
   flags.add_argument("--suppress", type=int, nargs="+", metavar="TOKEN", help="tokens that are never chosen")
   flags.add_argument(
     "--force",
-    type=place,
+    type=forced_step,
     nargs="+",
     metavar="STEP=TOKEN",
     help="0=7 last=2: the first new token is 7, the last 2",
@@ -78,7 +78,7 @@ def parser() -> argparse.ArgumentParser:
   return flags
 
 
-def place(text: str) -> tuple[int, int]:
+def forced_step(text: str) -> tuple[int, int]:
   """STEP=TOKEN, where the step may be `last`."""
   step, token = text.split("=")
   return -1 if step == "last" else int(step), int(token)
@@ -103,11 +103,11 @@ def main(argv: list[str]) -> int:
     model, params = load(flags.model, dtype=flags.dtype, ignore=ignore[CONFIG])
     if not np.issubdtype(model.example()[0].dtype, np.integer):
       raise UserError(
-        f"{flags.model} answers sounds or images, and a prompt is text. From Python: zoo.load_processor makes the "
+        f"{flags.model} takes audio or images, but a prompt is text. In Python: zoo.load_processor makes the "
         "model's input, zoo.generate its answer."
       )
     tokenizer = load_tokenizer(flags.tokenizer or flags.model)
-    # Of a run a text stands behind an end, as in the training stream; else the tokenizer knows what goes around it.
+    # For a run the prompt follows an end token, as in the training stream; else the tokenizer adds its special tokens.
     is_run = (folder / MODEL).exists() or not is_published(folder)
     keywords = {name: getattr(flags, name) for name in KEYWORDS if getattr(flags, name) is not None}
     if flags.force is not None:
@@ -120,20 +120,20 @@ def main(argv: list[str]) -> int:
   for number, prompt in enumerate(prompts(flags.prompt)):
     tokens = tokens_of(model, tokenizer, prompt, is_run)
     stated = stated_options(entries, config, where, prompt_length=tokens.shape[1])
-    stated["max_new_tokens"] = fitting(model, tokens, stated)
+    stated["max_new_tokens"] = length_limit(model, tokens, stated)
     write(model, params, tokenizer, prompt, tokens, rng=jax.random.fold_in(rng, number), **{**stated, **keywords})
   return 0
 
 
-def prompts(given: list[str] | None) -> Iterable[str]:
+def prompts(flags: list[str] | None) -> Iterable[str]:
   """The prompts of the command line, or the lines of standard input as they arrive."""
-  if given is not None:
-    return given
+  if flags is not None:
+    return flags
   return (line.rstrip("\n") for line in sys.stdin)
 
 
 def tokens_of(model: Any, tokenizer: Any, prompt: str, is_run: bool) -> np.ndarray:
-  """int [1, length]; own: whether the model is a run's, whose texts stand behind an end."""
+  """int [1, length]; is_run: whether the model is a run's, whose texts follow an end token."""
   eos = end_of(tokenizer)
   if is_run and not encodes(model):
     return np.array([[*(() if eos is None else (eos,)), *tokenizer.encode(prompt)]])
@@ -141,12 +141,12 @@ def tokens_of(model: Any, tokenizer: Any, prompt: str, is_run: bool) -> np.ndarr
   return tokens if tokens.shape[1] else np.array([[tokenizer.bos if tokenizer.bos is not None else (eos or 0)]])
 
 
-def fitting(model: Any, tokens: np.ndarray, stated: dict[str, Any]) -> int:
+def length_limit(model: Any, tokens: np.ndarray, stated: dict[str, Any]) -> int:
   """max_new_tokens: as the file says, or 100; limited by the model's max_length."""
   start = stated.get("start_token", 0)
   before = (len(start) if isinstance(start, list) else 1) if encodes(model) else tokens.shape[1]
-  most = stated.get("max_new_tokens", 100)
-  return most if model.max_length is None else max(1, min(most, model.max_length - before))
+  limit = stated.get("max_new_tokens", 100)
+  return limit if model.max_length is None else max(1, min(limit, model.max_length - before))
 
 
 def end_of(tokenizer: Any) -> int | None:

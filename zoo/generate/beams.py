@@ -14,7 +14,7 @@ from zoo.generate.prepared import prepared
 from zoo.generate.steps import decode_step, prefill, right_aligned, stopped
 from zoo.layers.stack import unstack_layers
 
-LOST = -1e9  # The score of what must not be chosen.
+MASKED_SCORE = -1e9  # The score of what must not be chosen.
 
 
 class Beams(NamedTuple):
@@ -25,8 +25,8 @@ class Beams(NamedTuple):
   scores: float32 [batch, beams], sums of log-probabilities of the running beams.
   ended: int32 [batch, beams, room], ended_scores: float32 [batch, beams], over length ** length_penalty.
   finished: bool [batch, beams], which of these hold a text.
-  hopeful: bool [batch], whether a running beam may yet be better.
-  going: bool, whether any of them do.
+  can_improve: bool [batch], whether a running beam may yet be better.
+  unfinished: bool, whether any of them do.
   position: int32 [batch * beams], of the newest token.
   model: of `prefill`.
   """
@@ -38,8 +38,8 @@ class Beams(NamedTuple):
   ended: jax.Array
   ended_scores: jax.Array
   finished: jax.Array
-  hopeful: jax.Array
-  going: jax.Array
+  can_improve: jax.Array
+  unfinished: jax.Array
   position: jax.Array
   model: Any
 
@@ -53,22 +53,22 @@ def begin(model, params, inputs, settings, length_penalty, *, room, beams, early
   logits, position, state = prefill(model, params, **inputs, room=room)
   text, valid = right_aligned(inputs, room)
   batch = text.shape[0]
-  every = lambda tree: jax.tree.map(lambda array: jnp.repeat(array, beams, axis=0) if array.ndim else array, tree)
-  start = jnp.full((batch, beams), LOST).at[:, 0].set(0.0)  # All are the same: one is followed.
+  per_beam = lambda tree: jax.tree.map(lambda array: jnp.repeat(array, beams, axis=0) if array.ndim else array, tree)
+  start = jnp.full((batch, beams), MASKED_SCORE).at[:, 0].set(0.0)  # All are the same: one is followed.
   state = Beams(
     step=jnp.int32(0),
-    text=every(jnp.where(valid, text, settings.pad)),
-    valid=every(valid),
+    text=per_beam(jnp.where(valid, text, settings.pad)),
+    valid=per_beam(valid),
     scores=start,
     ended=jnp.full((batch, beams, room), settings.pad),
-    ended_scores=jnp.full((batch, beams), LOST),
+    ended_scores=jnp.full((batch, beams), MASKED_SCORE),
     finished=jnp.zeros((batch, beams), bool),
-    hopeful=jnp.ones(batch, bool),
-    going=jnp.bool_(True),
-    position=every(position - 1),
-    model=every(unstack_layers(state)),
+    can_improve=jnp.ones(batch, bool),
+    unfinished=jnp.bool_(True),
+    position=per_beam(position - 1),
+    model=per_beam(unstack_layers(state)),
   )
-  return _further(state, every(logits), settings, length_penalty, room, beams, early_stopping, ends)
+  return _extend(state, per_beam(logits), settings, length_penalty, room, beams, early_stopping, ends)
 
 
 @functools.partial(jax.jit, static_argnames=STATIC, donate_argnames="state")
@@ -79,12 +79,12 @@ def advance(model, params, state, settings, length_penalty, *, room, beams, earl
     newest = jax.lax.dynamic_slice_in_dim(state.text, state.text.shape[1] - room + state.step - 1, 1, axis=1)[:, 0]
     logits, inner = decode_step(model, params, state.model, newest, state.position)
     state = state._replace(model=inner)
-    return _further(state, logits, settings, length_penalty, room, beams, early_stopping, ends)
+    return _extend(state, logits, settings, length_penalty, room, beams, early_stopping, ends)
 
-  return jax.lax.while_loop(lambda state: state.going, step, state)
+  return jax.lax.while_loop(lambda state: state.unfinished, step, state)
 
 
-def _further(state, logits, settings, length_penalty, room, beams, early_stopping, ends):
+def _extend(state, logits, settings, length_penalty, room, beams, early_stopping, ends):
   """One step of beam search; logits [batch * beams, vocab_size]."""
   batch, vocab_size = state.scores.shape[0], logits.shape[1]
   end = state.text.shape[1] - room + state.step
@@ -100,35 +100,37 @@ def _further(state, logits, settings, length_penalty, room, beams, early_stoppin
   rows = (source + beams * jnp.arange(batch)[:, None]).reshape(-1)
   text = jax.lax.dynamic_update_slice(state.text[rows], token.reshape(-1, 1), (0, end))
   valid = jax.lax.dynamic_update_slice(state.valid[rows], jnp.ones((len(rows), 1), bool), (0, end))
-  hits = (token[:, :, None] == settings.ends[None, None]).any(axis=2) | (state.step + 1 >= settings.steps)
-  hits |= stopped(text, valid, end, settings.stop).reshape(batch, keep)
+  ends_text = (token[:, :, None] == settings.ends[None, None]).any(axis=2) | (state.step + 1 >= settings.steps)
+  ends_text |= stopped(text, valid, end, settings.stop).reshape(batch, keep)
 
-  running = sums + hits * LOST
+  running = sums + ends_text * MASKED_SCORE
   scores, best = jax.lax.top_k(running, beams)
   from_rows = jnp.take_along_axis(rows.reshape(batch, keep), best, axis=1).reshape(-1)
   kept_rows = (best + keep * jnp.arange(batch)[:, None]).reshape(-1)
 
   new = text.reshape(batch, keep, -1)[:, :, -room:]
   full = state.finished.all(axis=1) & (early_stopping is True)
-  ending = hits & (jnp.arange(keep) < beams)[None]
-  reached = sums / (state.step + 1).astype(jnp.float32) ** length_penalty
-  reached += (full * LOST)[:, None] + (~state.hopeful * LOST)[:, None] + ~ending * LOST
-  ended_scores, best = jax.lax.top_k(jnp.concatenate([state.ended_scores, reached], axis=1), beams)
+  ending = ends_text & (jnp.arange(keep) < beams)[None]
+  ending_scores = sums / (state.step + 1).astype(jnp.float32) ** length_penalty
+  ending_scores += (
+    (full * MASKED_SCORE)[:, None] + (~state.can_improve * MASKED_SCORE)[:, None] + ~ending * MASKED_SCORE
+  )
+  ended_scores, best = jax.lax.top_k(jnp.concatenate([state.ended_scores, ending_scores], axis=1), beams)
   ended = jnp.take_along_axis(jnp.concatenate([state.ended, new], axis=1), best[:, :, None], axis=1)
   finished = jnp.take_along_axis(jnp.concatenate([state.finished, ending], axis=1), best, axis=1)
 
   step = state.step + 1
   length = settings.steps if early_stopping == "never" else step
   length = jnp.where(length_penalty > 0, length, step).astype(jnp.float32)
-  hope = scores[:, :1] / length**length_penalty
-  worst = jnp.where(finished, ended_scores.min(axis=1, keepdims=True), LOST)
-  hopeful = state.hopeful & (hope > worst).any(axis=1)
-  going = hopeful.any() & ~hits.all()
+  best_possible = scores[:, :1] / length**length_penalty
+  worst = jnp.where(finished, ended_scores.min(axis=1, keepdims=True), MASKED_SCORE)
+  can_improve = state.can_improve & (best_possible > worst).any(axis=1)
+  unfinished = can_improve.any() & ~ends_text.all()
   if early_stopping is True:
-    going &= ~finished.all()
+    unfinished &= ~finished.all()
   return Beams(
-    step, text[kept_rows], valid[kept_rows], scores, ended, ended_scores, finished, hopeful, going, state.position + 1,
-    _reordered(state.model, from_rows),
+    step, text[kept_rows], valid[kept_rows], scores, ended, ended_scores, finished, can_improve, unfinished,
+    state.position + 1, _reordered(state.model, from_rows),
   )  # fmt: skip
 
 

@@ -4,8 +4,8 @@ Both serve every prompt of a bucket, and streaming: `advance` runs to the end at
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo.generate import beams, checks, rules
 from zoo.generate.prepared import prepared
-from zoo.generate.prompts import Settings, Source, stops
+from zoo.generate.prompts import Settings, Source, stop_sequences
 from zoo.generate.sampling import sample
 from zoo.generate.starts import first_tokens
 from zoo.generate.steps import decode_step, prefill, right_aligned, stopped, with_caches_for
@@ -38,13 +38,6 @@ def generate(
   decoder_tokens: Any = None,
   decoder_valid: Any = None,
   start_token: int | Sequence[int | Sequence[int]] | None = None,
-  repetition_penalty: float | None = None,
-  no_repeat_ngram: int | None = None,
-  min_new_tokens: int = 0,
-  suppress: Sequence[int] = (),
-  suppress_first: Sequence[int] = (),
-  forced: Mapping[int, int] | None = None,
-  more_rules: Sequence[Callable] = (),
   num_beams: int = 1,
   length_penalty: float = 1.0,
   early_stopping: bool | str = False,
@@ -52,6 +45,7 @@ def generate(
   cache_dtype: str | None = None,
   stream: Callable | None = None,
   return_scores: bool = False,
+  **constraints: Unpack[rules.Constraints],
 ) -> Any:
   """Continues each prompt by max_new_tokens; of an encoder-decoder: answers each source.
 
@@ -74,30 +68,27 @@ def generate(
     decoder_valid: bool [batch, length], of decoder_tokens.
     start_token: the token that all answers begin with, or several, where a list stands for the likeliest of its tokens;
       the model's own if None.
-    repetition_penalty: what logits of tokens that were said before are divided by (multiplied with, below 0).
-    no_repeat_ngram: so many tokens in a row do not occur twice.
-    min_new_tokens: no eos before so many tokens.
-    suppress, suppress_first: tokens that are never chosen; that are not the first that is not forced.
-    forced: {step: token}, chosen whatever the logits say; step 0 is the first new token, -1 the last.
-    more_rules: applied after those of the keywords; see `zoo.generate.rules`.
     num_beams: above 1: beam search, which follows so many texts and returns those whose tokens' logarithms of
       probability have the largest sum.
     length_penalty: that sum is divided by length ** length_penalty.
-    early_stopping: beam search ends once num_beams texts have ended (True); once the best that goes on is worse than
+    early_stopping: beam search ends once num_beams texts have ended (True); once the best running beam is worse than
       they are at its length now (False) or at its last ("never").
     num_return: how many of the beams to return for each prompt; None: the best, without an axis for it.
     cache_dtype: what keys and values are kept in, "bfloat16" or "int8"; as they are computed if None.
     stream: called with the tokens of each step, int32 [batch], as soon as they are there.
     return_scores: whether to return, too, the logarithm of each new token's probability before temperature, top_k,
       top_p and min_p, but after the rules; of beam search what it sorted texts by.
+    constraints: what changes logits before a token is chosen: repetition_penalty, no_repeat_ngram, min_new_tokens,
+      suppress, suppress_first, forced, more_rules; see `zoo.generate.rules.Constraints`.
 
   Returns:
     int32 [batch, prompt length + max_new_tokens]: the prompts (of an encoder-decoder decoder_tokens) as given, then
     what was generated; with num_return int32 [batch, num_return, ...]. With return_scores also scores, float32 [batch,
-    max_new_tokens], 0 behind the end; of beam search [batch] or [batch, num_return].
+    max_new_tokens], 0 after the end; of beam search [batch] or [batch, num_return].
 
   Raises:
     UserError: the model does not decode, or an argument is out of its range.
+    TypeError: a keyword that does not exist.
 
   >>> import zoo
   >>> model = zoo.build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
@@ -113,37 +104,29 @@ def generate(
   source = Source.of(model, tokens, valid, decoder_tokens, decoder_valid, max_new_tokens)
   checks.numbers(
     temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, rng=rng,
-    repetition_penalty=repetition_penalty, no_repeat_ngram=no_repeat_ngram, min_new_tokens=min_new_tokens,
     length_penalty=length_penalty,
   )  # fmt: skip
+  checks.constraints_fit(model, constraints)
   checks.beams_fit(
     num_beams=num_beams, num_return=num_return, early_stopping=early_stopping, temperature=temperature, stream=stream,
     return_scores=return_scores,
   )  # fmt: skip
   ends = () if eos is None else tuple(eos) if isinstance(eos, Sequence) else (eos,)
-  checks.vocabulary_holds(model, eos=ends, suppress=suppress, suppress_first=suppress_first)
-  stop = [checks.listed("stop", row) for row in checks.listed("stop", stop)]
+  checks.vocabulary_holds(model, eos=ends)
+  stop = [checks.token_list("stop", row) for row in checks.token_list("stop", stop)]
   checks.vocabulary_holds(model, stop=[token for row in stop for token in row])
-  checks.number("pad", 0 if pad is None else pad, whole=True)
-  checks.forced_fits(model, forced)
-  checks.rules_fit(more_rules)
+  checks.number("pad", 0 if pad is None else pad, integer=True)
   settings = Settings(
     steps=jnp.int32(max_new_tokens),
     ends=jnp.asarray(ends or (-1,), jnp.int32),
-    stop=stops(stop),
+    stop=stop_sequences(stop),
     pad=jnp.int32((ends[0] if ends else 0) if pad is None else pad),
     rng=jax.random.key(0) if rng is None else rng,
     temperature=jnp.float32(temperature),
     top_p=None if top_p is None else jnp.float32(top_p),
     min_p=None if min_p is None else jnp.float32(min_p),
-    rules=(
-      *rules.from_keywords(
-        repetition_penalty=repetition_penalty, no_repeat_ngram=no_repeat_ngram, min_new_tokens=min_new_tokens,
-        ends=ends, suppress=suppress, suppress_first=suppress_first, forced=forced,
-      ),
-      *more_rules,
-    ),
-  )  # fmt: skip
+    rules=rules.from_keywords(ends=ends, **constraints),
+  )
   model = with_caches_for(model, source.columns, cache_dtype)
   if num_beams > 1:
     return beams.search(

@@ -8,7 +8,7 @@ from jax.core import Tracer
 
 from zoo.generate.steps import encodes
 from zoo.layers.products import kernel_first, outputs_first, with_products
-from zoo.layers.stack import looped, unstack_layers
+from zoo.layers.stack import as_loop, unstack_layers
 from zoo.tree import variables
 
 
@@ -25,7 +25,7 @@ def prepared(model: Any, params: Any) -> Prepared:
   On CPUs both go through it, with kernels as `zoo.layers.products` has them; elsewhere the prompt goes through what was
   given, for a scan compiles quicker.
   """
-  loop = looped(model)
+  loop = as_loop(model)
   if _on_cpu(params):
     pair = (with_products(loop, kernel_first), _converted(params))
     return Prepared(pair, pair)

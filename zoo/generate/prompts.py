@@ -25,7 +25,7 @@ class Source(NamedTuple):
   def of(cls, model, tokens, valid, decoder_tokens, decoder_valid, max_new_tokens):
     """Checks and pads; arguments as of `generate`."""
     checks.decodes(model)
-    checks.of_encoder_only(model, decoder_tokens, decoder_valid)
+    checks.decoder_inputs_fit(model, decoder_tokens, decoder_valid)
     tokens = checks.array("tokens", tokens)
     # Copies: an input that a program passes through would alias the caller's array, which `advance` donates.
     valid = None if valid is None else jnp.array(checks.array("valid", valid, bool))
@@ -65,7 +65,7 @@ class Settings(NamedTuple):
   rules: tuple
 
 
-def stops(stop):
+def stop_sequences(stop):
   """int32 [sequences, longest], left-padded with -1; None if there are none."""
   if not len(stop):
     return None
@@ -76,9 +76,9 @@ def stops(stop):
 def _padded(tokens, valid, limit):
   """Right-pads tokens and valid to a bucket."""
   batch, length = tokens.shape
-  wide = ((0, 0), (0, _bucket(length, limit) - length))
+  padding = ((0, 0), (0, _bucket(length, limit) - length))
   valid = jnp.ones((batch, length), bool) if valid is None else valid
-  return {"tokens": jnp.pad(tokens.astype(jnp.int32), wide), "valid": jnp.pad(valid, wide)}
+  return {"tokens": jnp.pad(tokens.astype(jnp.int32), padding), "valid": jnp.pad(valid, padding)}
 
 
 def _bucket(size, limit):

@@ -4,10 +4,31 @@ Rules are values: `generate` builds them from its keywords, and takes others as 
 transformers has too do what `transformers.generation.logits_process` does.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple, TypedDict
 
 import jax
 import jax.numpy as jnp
+
+
+class Constraints(TypedDict, total=False):
+  """Keywords of `generate` that change logits before a token is chosen.
+
+  repetition_penalty: what logits of tokens that occur in the text are divided by (multiplied with, below 0).
+  no_repeat_ngram: int, no n-gram of this length occurs twice; 0 or None: no limit.
+  min_new_tokens: int, no eos before so many new tokens.
+  suppress, suppress_first: tokens that are never chosen; that are not the first that is not forced.
+  forced: {step: token}, chosen whatever the logits say; step 0 is the first new token, -1 the last.
+  more_rules: rules applied after those of the other keywords.
+  """
+
+  repetition_penalty: float | None
+  no_repeat_ngram: int | None
+  min_new_tokens: int
+  suppress: Sequence[int]
+  suppress_first: Sequence[int]
+  forced: Mapping[int, int] | None
+  more_rules: Sequence[Callable]
 
 
 class Text(NamedTuple):
@@ -56,24 +77,24 @@ class NoRepeatNgram(NamedTuple):
     ending = text.tokens[:, before]  # [batch, n - 1]
     real = text.valid[:, before].all(axis=1) & (text.end >= count)
     last = jnp.arange(count, columns)
-    alike = text.valid[:, last] & real[:, None]
+    repeats = text.valid[:, last] & real[:, None]
     for i in range(count):
       column = last - count + i
-      alike &= (text.tokens[:, column] == ending[:, i : i + 1]) & text.valid[:, column]
+      repeats &= (text.tokens[:, column] == ending[:, i : i + 1]) & text.valid[:, column]
     rows = jnp.arange(logits.shape[0])[:, None]
-    banned = jnp.zeros(logits.shape, bool).at[rows, text.tokens[:, last]].max(alike)
+    banned = jnp.zeros(logits.shape, bool).at[rows, text.tokens[:, last]].max(repeats)
     return jnp.where(banned, -jnp.inf, logits)
 
 
 class MinNewTokens(NamedTuple):
-  """Suppresses the tokens `ends`, int32 [k], before `least` tokens were generated."""
+  """Suppresses the tokens `ends`, int32 [k], before `minimum` tokens were generated."""
 
-  least: jax.Array
+  minimum: jax.Array
   ends: jax.Array
 
   def __call__(self, logits, text):
     """float32 [batch, vocab_size] -> the same"""
-    return jnp.where(text.step < self.least, logits.at[:, self.ends].set(-jnp.inf), logits)
+    return jnp.where(text.step < self.minimum, logits.at[:, self.ends].set(-jnp.inf), logits)
 
 
 class Suppress(NamedTuple):
@@ -98,17 +119,17 @@ class SuppressFirst(NamedTuple):
 
 
 class Forced(NamedTuple):
-  """Forces tokens[i] at step places[i]; both int32 [k]. A negative step counts from the end: -1 is the last.
+  """Forces tokens[i] at step steps[i]; both int32 [k]. A negative step counts from the end: -1 is the last.
 
   If several fall on one step the last wins: with one new token, forced bos and eos coincide.
   """
 
-  places: jax.Array
+  steps: jax.Array
   tokens: jax.Array
 
   def __call__(self, logits, text):
     """float32 [batch, vocab_size] -> the same"""
-    is_forced = jnp.where(self.places < 0, self.places + text.steps, self.places) == text.step
+    is_forced = jnp.where(self.steps < 0, self.steps + text.steps, self.steps) == text.step
     token = self.tokens[len(is_forced) - 1 - jnp.argmax(is_forced[::-1])]
     only = jnp.where(jnp.arange(logits.shape[-1]) == token, 0.0, -jnp.inf)[None]
     return jnp.where(is_forced.any(), only, logits)
@@ -123,8 +144,9 @@ def from_keywords(
   suppress=(),
   suppress_first=(),
   forced=None,
+  more_rules=(),
 ):
-  """The rules of these keywords of `generate`, in the order in which transformers applies them."""
+  """The rules of `Constraints`, in the order in which transformers applies them; ends: the tokens that end a text."""
   ints = lambda values: jnp.asarray(list(values), jnp.int32)
   rules = []
   if repetition_penalty not in (None, 1):
@@ -140,7 +162,7 @@ def from_keywords(
   if len(suppress_first):
     first = next(step for step in range(len(forced or ()) + 1) if step not in (forced or ()))
     rules.append(SuppressFirst(ints(suppress_first), jnp.int32(first)))
-  return tuple(rules)
+  return (*rules, *more_rules)
 
 
 def apply(rules, logits, text):

@@ -30,10 +30,10 @@ def _filtered(logits, temperature, top_k, top_p, min_p):
   if top_k is not None or top_p is not None:
     logits, tokens = jax.lax.top_k(logits, logits.shape[-1] if top_k is None else top_k)  # the likeliest first
   if top_p is not None:
-    likely = jax.nn.softmax(logits)
-    before = jnp.cumsum(likely, axis=-1) - likely
+    chances = jax.nn.softmax(logits)
+    before = jnp.cumsum(chances, axis=-1) - chances
     logits = jnp.where(before < top_p, logits, -jnp.inf)
   if min_p is not None:
-    least = logits.max(axis=-1, keepdims=True) + jnp.log(min_p)
-    logits = jnp.where(logits >= least, logits, -jnp.inf)
+    threshold = logits.max(axis=-1, keepdims=True) + jnp.log(min_p)
+    logits = jnp.where(logits >= threshold, logits, -jnp.inf)
   return logits, tokens

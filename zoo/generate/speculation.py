@@ -51,15 +51,15 @@ def speculate(
     source = Source.of(decoder, tokens, valid, None, None, max_new_tokens)
     if encodes(decoder):
       raise UserError(
-        f"Speculative decoding goes on from a text; a {type(decoder).__name__} answers one. Use generate."
+        f"Speculative decoding takes decoders; a {type(decoder).__name__} has an encoder too. Use generate."
       )
-  checks.number("draft_tokens", draft_tokens, whole=True, least=1)
+  checks.number("draft_tokens", draft_tokens, integer=True, minimum=1)
   checks.vocabulary_holds(model, eos=() if eos is None else (eos,))
-  checks.number("pad", 0 if pad is None else pad, whole=True)
+  checks.number("pad", 0 if pad is None else pad, integer=True)
   size = source.columns + draft_tokens
-  models = [with_caches(decoder, lambda attention: caches.Ring(size)) for decoder in (model, draft)]
+  models = [with_caches(decoder, lambda attention: caches.RingCache(size)) for decoder in (model, draft)]
   static = {"room": source.room, "top_k": None if top_k is None else min(top_k, model.vocab_size)}
-  static |= {"greedy": temperature == 0, "guesses": draft_tokens}
+  static |= {"greedy": temperature == 0, "num_draft": draft_tokens}
   ready = [prepared(*each_prepared) for each_prepared in zip(models, (params, draft_params), strict=True)]
   reads, loops = [each_prepared.reads for each_prepared in ready], [each_prepared.steps for each_prepared in ready]
   new = _speculate(
@@ -77,17 +77,17 @@ def speculate(
 
 
 @functools.partial(
-  jax.jit, static_argnames=("model", "draft", "loops", "room", "top_k", "greedy", "guesses"), static_argnums=(0, 1)
+  jax.jit, static_argnames=("model", "draft", "loops", "room", "top_k", "greedy", "num_draft"), static_argnums=(0, 1)
 )
 def _speculate(
   model, draft, params, draft_params, layers, tokens, valid, rng, steps, temperature, top_p, min_p, eos, pad, *,
-  loops, room, top_k, greedy, guesses,
+  loops, room, top_k, greedy, num_draft,
 ):  # fmt: skip
   """-> int32 [batch, room + guesses + 1], of which the first `steps` count."""
   batch = tokens.shape[0]
   rows = jnp.arange(batch)[:, None]
 
-  def likely(logits):
+  def distribution(logits):
     """The sampling distribution [..., vocab_size]."""
     if greedy:
       return jax.nn.one_hot(jnp.argmax(logits, axis=-1), logits.shape[-1])
@@ -99,50 +99,50 @@ def _speculate(
   def unfinished(state):
     return (state["count"] < steps).any()
 
-  def round_of(state):
+  def one_round(state):
     key = jax.random.fold_in(rng, state["round"])
     token, start = state["token"], state["position"]
 
-    def guess(carry, i):
+    def propose(carry, i):
       inner, token = carry
       logits, inner = decode_step(loops[1], layers[1], inner, token, start + i)
-      chance = likely(logits)
+      chance = distribution(logits)
       token = draw(jax.random.fold_in(key, i), chance)
       return (inner, token), (token, chance)
 
     # One step more: the draft must have read its last proposal in case it is accepted.
-    carry, (guessed, guess_chance) = jax.lax.scan(guess, (state["draft"], token), jnp.arange(guesses + 1))
-    guessed = guessed[:guesses].T  # [batch, guesses]
-    guess_chance = jnp.moveaxis(guess_chance, 0, 1)[:, :guesses]
-    tokens_read = jnp.concatenate([token[:, None], guessed], axis=1)
-    positions = start[:, None] + jnp.arange(guesses + 1)[None]
+    carry, (proposed, draft_chance) = jax.lax.scan(propose, (state["draft"], token), jnp.arange(num_draft + 1))
+    proposed = proposed[:num_draft].T  # [batch, guesses]
+    draft_chance = jnp.moveaxis(draft_chance, 0, 1)[:, :num_draft]
+    tokens_read = jnp.concatenate([token[:, None], proposed], axis=1)
+    positions = start[:, None] + jnp.arange(num_draft + 1)[None]
     logits, inner = decode_steps(loops[0], layers[0], state["model"], tokens_read, positions)
-    chance = likely(logits)  # [batch, guesses + 1, vocab_size]
+    chance = distribution(logits)  # [batch, guesses + 1, vocab_size]
 
-    take = lambda array: jnp.take_along_axis(array[:, :guesses], guessed[:, :, None], axis=2)[:, :, 0]
-    luck = jax.random.uniform(jax.random.fold_in(key, guesses + 1), (batch, guesses))
-    accepted = jnp.cumprod(luck * take(guess_chance) < take(chance), axis=1)
+    take = lambda array: jnp.take_along_axis(array[:, :num_draft], proposed[:, :, None], axis=2)[:, :, 0]
+    uniform = jax.random.uniform(jax.random.fold_in(key, num_draft + 1), (batch, num_draft))
+    accepted = jnp.cumprod(uniform * take(draft_chance) < take(chance), axis=1)
     num_accepted = accepted.sum(axis=1)  # [batch], 0 to guesses
     # After a rejection the next token is drawn from the residual max(p - q, 0); else from the model's distribution.
-    residual = jnp.maximum(chance[:, :guesses] - guess_chance, 0)
-    candidates = jnp.concatenate([residual, chance[:, guesses:]], axis=1)
+    residual = jnp.maximum(chance[:, :num_draft] - draft_chance, 0)
+    candidates = jnp.concatenate([residual, chance[:, num_draft:]], axis=1)
     candidates = jnp.take_along_axis(candidates, num_accepted[:, None, None], axis=1)[:, 0]
-    last = draw(jax.random.fold_in(key, guesses + 2), candidates / candidates.sum(axis=-1, keepdims=True))
-    fresh = jnp.concatenate([guessed, jnp.zeros((batch, 1), jnp.int32)], axis=1)
-    fresh = fresh.at[rows[:, 0], num_accepted].set(last)
+    last = draw(jax.random.fold_in(key, num_draft + 2), candidates / candidates.sum(axis=-1, keepdims=True))
+    new_tokens = jnp.concatenate([proposed, jnp.zeros((batch, 1), jnp.int32)], axis=1)
+    new_tokens = new_tokens.at[rows[:, 0], num_accepted].set(last)
 
     # Finished sequences do not advance.
-    going = state["count"] < steps
-    real = (jnp.arange(guesses + 1)[None] <= num_accepted[:, None]) & going[:, None]
-    column = jnp.where(real, state["count"][:, None] + jnp.arange(guesses + 1)[None], state["new"].shape[1])
-    new = state["new"].at[rows, column].set(fresh, mode="drop")
-    ended = (real & (fresh == eos)).any(axis=1)
-    count = jnp.where(ended, steps, state["count"] + jnp.where(going, num_accepted + 1, 0))
-    move = jnp.where(going, num_accepted + 1, 0)
+    unfinished_rows = state["count"] < steps
+    real = (jnp.arange(num_draft + 1)[None] <= num_accepted[:, None]) & unfinished_rows[:, None]
+    column = jnp.where(real, state["count"][:, None] + jnp.arange(num_draft + 1)[None], state["new"].shape[1])
+    new = state["new"].at[rows, column].set(new_tokens, mode="drop")
+    ended = (real & (new_tokens == eos)).any(axis=1)
+    count = jnp.where(ended, steps, state["count"] + jnp.where(unfinished_rows, num_accepted + 1, 0))
+    advance = jnp.where(unfinished_rows, num_accepted + 1, 0)
     return {
       "round": state["round"] + 1,
-      "token": jnp.where(going, last, token),
-      "position": start + move,
+      "token": jnp.where(unfinished_rows, last, token),
+      "position": start + advance,
       "count": count,
       "new": new,
       "model": inner,
@@ -151,16 +151,16 @@ def _speculate(
 
   logits, position, inner = prefill(model, params, tokens, valid, 0)
   _, _, draft_state = prefill(draft, draft_params, tokens, valid, 0)
-  first = draw(jax.random.fold_in(jax.random.fold_in(rng, 0), guesses + 3), likely(logits))
+  first = draw(jax.random.fold_in(jax.random.fold_in(rng, 0), num_draft + 3), distribution(logits))
   state = {
     "round": jnp.int32(0),
     "token": first,
     "position": position,
     "count": jnp.where(first == eos, steps, 1),
-    "new": jnp.full((batch, room + guesses + 1), pad).at[:, 0].set(first),
+    "new": jnp.full((batch, room + num_draft + 1), pad).at[:, 0].set(first),
     "model": unstack_layers(inner),
     "draft": unstack_layers(draft_state),
   }
-  new = jax.lax.while_loop(unfinished, round_of, state)["new"]
+  new = jax.lax.while_loop(unfinished, one_round, state)["new"]
   ends = jnp.cumsum(new == eos, axis=1) - (new == eos)
   return jnp.where(ends > 0, pad, new)

@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zoo.errors import UserError, kind_of, shown
+from zoo.errors import UserError, family_of, shown
 from zoo.generate import checks
 from zoo.generate.steps import encodes, prefill
 
@@ -28,10 +28,12 @@ def first_tokens(
     UserError: the model is no encoder-decoder, `start` is empty, the model lacks a token of it.
   """
   if not encodes(model):
-    raise UserError(f"start_token is of encoder-decoders; a {kind_of(model)} goes on from tokens. Leave it out.")
+    raise UserError(f"start_token is for encoder-decoders; a {family_of(model)} continues tokens. Leave it out.")
   parts = list(start) if isinstance(start, Sequence) else [start]
   if not parts or isinstance(parts[0], Sequence) or any(isinstance(part, Sequence) and not part for part in parts):
-    raise UserError(f"start_token is {shown(start)}. It must begin with a token, and hold tokens or lists of them.")
+    raise UserError(
+      f"start_token is {shown(start)}. It must be a token, or a list of tokens and lists that begins with a token."
+    )
   choices = [token for part in parts for token in (part if isinstance(part, Sequence) else [part])]
   checks.vocabulary_holds(model, start_token=choices)
   tokens = jnp.asarray(tokens)
@@ -46,7 +48,7 @@ def first_tokens(
 
 
 @functools.partial(jax.jit, static_argnames="model")
-def _likeliest(model, params, tokens, valid, decoder_tokens, among):
-  """int32 [batch]: the likeliest next token after decoder_tokens among the tokens `among`, int32 [k]."""
+def _likeliest(model, params, tokens, valid, decoder_tokens, choices):
+  """int32 [batch]: the likeliest next token after decoder_tokens among the tokens `choices`, int32 [k]."""
   logits, _, _ = prefill(model, params, tokens, valid, 0, decoder_tokens=decoder_tokens)
-  return among[jnp.argmax(logits[:, among], axis=1)]
+  return choices[jnp.argmax(logits[:, choices], axis=1)]

@@ -28,8 +28,8 @@ def prefill(model, params, tokens, valid, room, *, decoder_tokens=None, decoder_
     decoder_valid: bool [batch, decoder length], as valid.
 
   Returns:
-    logits [batch, vocab_size] of the next token, its position int32 [batch], and the state: what `decode_step` goes on
-    from. Of a decoder it is the cache.
+    logits [batch, vocab_size] of the next token, its position int32 [batch], and the state for `decode_step`: for
+    a decoder its cache.
   """
   params = as_built(params)
   if not encodes(model):
@@ -58,8 +58,8 @@ def with_caches_for(model, columns, dtype=None):
   """
 
   def choose(attention):
-    back = masks.reach(attention.mask)
-    return caches.Whole(dtype) if back is None or back + 1 >= columns else caches.Ring(back + 1, dtype)
+    back = masks.lookback(attention.mask)
+    return caches.FullCache(dtype) if back is None or back + 1 >= columns else caches.RingCache(back + 1, dtype)
 
   return with_caches(model, choose)
 
@@ -102,7 +102,7 @@ def decode_steps(model, params, state, tokens, positions):
 def grow(cache, room):
   """A cache of `zoo.layers.attention` with `room` more empty positions."""
 
-  def longer(path, array):
+  def lengthened(path, array):
     name = path[-1].key
     if name not in FROM_THE_END:
       return array
@@ -110,7 +110,7 @@ def grow(cache, room):
     widths[FROM_THE_END[name]] = (0, room)
     return jnp.pad(array, widths, constant_values=-1 if name == "positions" else 0)
 
-  return jax.tree_util.tree_map_with_path(longer, cache)
+  return jax.tree_util.tree_map_with_path(lengthened, cache)
 
 
 def stopped(text, valid, end, stop):
@@ -119,8 +119,8 @@ def stopped(text, valid, end, stop):
     return jnp.zeros(text.shape[0], bool)
   before = end - jnp.arange(stop.shape[1])[::-1]
   last, real = text[:, jnp.maximum(before, 0)], valid[:, jnp.maximum(before, 0)] & (before >= 0)[None]
-  alike = (last[:, None] == stop[None]) & real[:, None]
-  return (alike | (stop < 0)[None]).all(axis=2).any(axis=1)
+  equal = (last[:, None] == stop[None]) & real[:, None]
+  return (equal | (stop < 0)[None]).all(axis=2).any(axis=1)
 
 
 def right_aligned(inputs, room):

@@ -31,12 +31,12 @@ def barrier() -> Callable[..., None] | None:
   """
   if jax.process_count() == 1:
     return None
-  meet = ocp.multihost.get_barrier_sync_fn()
+  sync = ocp.multihost.get_barrier_sync_fn()
 
   def unless_failed(**where: Any) -> None:
     if (error := sys.exception()) is not None:
       raise error
-    meet(**where)
+    sync(**where)
 
   return unless_failed
 

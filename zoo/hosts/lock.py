@@ -1,7 +1,7 @@
 """Run-folder lock: one job at a time; a job that lost it can no longer save.
 
-The first host holds a lock on the file `.lock` of the folder, and writes there who it is. The system takes the lock
-back however the process ends, so none is ever left behind. Buckets have no locks, and those of some network drives do
+Host 0 holds a lock on the file `.lock` of the folder, and writes its identity there. The system releases the lock
+however the process ends, so none is ever stale. Buckets have no locks, and those of some network drives do
 not reach other machines: there the later job takes the folder over, and the earlier one, which looks before it saves,
 ends.
 """
@@ -48,12 +48,12 @@ class RunLock:
   def __init__(self, folder: str | os.PathLike, *, patience: float, note: Callable[[str], Any]):
     self._folder, self._patience, self._note = as_path(folder), patience, note
     self._file: io.FileIO | None = None
-    mark = np.frombuffer(os.urandom(8), np.uint8)
+    token = np.frombuffer(os.urandom(8), np.uint8)
     if jax.process_count() > 1:
-      mark = np.asarray(multihost_utils.broadcast_one_to_all(mark))
+      token = np.asarray(multihost_utils.broadcast_one_to_all(token))
     since = time.strftime("%Y-%m-%d %H:%M:%S")
     self._who = f"process {os.getpid()} on {socket.gethostname()}, since {since}"
-    self._mark = bytes(mark).hex()
+    self._mark = bytes(token).hex()
     for part in (self._take, self._meet):
       problem = None
       try:
@@ -62,7 +62,7 @@ class RunLock:
         problem = error
       if not all_hosts(problem is None):
         self.__exit__()
-        raise problem or UserError(f"{folder} cannot be worked in, as another host says.")
+        raise problem or UserError(f"{folder} cannot be locked, as another host reports.")
 
   def __enter__(self) -> Self:
     return self
@@ -95,7 +95,7 @@ class RunLock:
       raise UserError(f"{folder} cannot be written to: {error.strerror}. Choose another --config.workdir.") from error
     deadline, waited = time.monotonic() + self._patience, False
     while not self._locked():
-      what = f"{folder} is worked in by {(self._read() or 'another process').splitlines()[0]}"
+      what = f"{folder} is in use by {(self._read() or 'another process').splitlines()[0]}"
       if time.monotonic() > deadline:
         raise UserError(f"{what}. End that one first, or choose another --config.workdir.")
       if not waited:
@@ -107,7 +107,9 @@ class RunLock:
       self._file.write(text.encode())
       os.fsync(self._file.fileno())
     except OSError as error:
-      raise UserError(f"{folder / NAME} cannot be written: {error.strerror}. Make room and start again.") from error
+      raise UserError(
+        f"{folder / NAME} cannot be written: {error.strerror}. Free some space and start again."
+      ) from error
     for stale in (*folder.glob(".*.tmp"), *folder.glob("bad/.*.tmp")):
       with contextlib.suppress(OSError):
         stale.unlink()
@@ -129,7 +131,7 @@ class RunLock:
     while jax.process_index() != 0 and self._mark not in self._read():
       if time.monotonic() > deadline:
         raise UserError(
-          f"Host {jax.process_index()} does not see what the first host writes to {self._folder}. Choose a folder that "
+          f"Host {jax.process_index()} does not see what host 0 writes to {self._folder}. Choose a folder that "
           "all hosts share, or a bucket."
         )
       time.sleep(0.5)

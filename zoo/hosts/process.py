@@ -1,6 +1,6 @@
 """Multi-host processes: joining the cluster, and shutting down together on preemption or failure.
 
-JAX's hosts share their fate: each tells the coordinator, the first host, every few seconds that it is there. One that
+JAX's hosts fail together: each sends the coordinator, host 0, a heartbeat every few seconds. One that
 has not for `heartbeat` seconds ends all the others (status 134), and a coordinator that is gone does so at once. A host
 that is there and hangs is the business of `zoo.hosts.watchdog`.
 """
@@ -43,7 +43,7 @@ def pod(environment: Mapping[str, str] = os.environ) -> bool:
 def join(environment: Mapping[str, str] = os.environ, *, start: int = START, heartbeat: int = HEARTBEAT) -> None:
   """Calls `jax.distributed.initialize` where there is more than one host. Must run before JAX looks for its devices.
 
-  A TPU pod slice tells JAX everything by itself. Elsewhere the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
+  A TPU pod slice configures JAX by itself. Elsewhere the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
   and JAX_PROCESS_ID say it.
 
   Args:
@@ -53,7 +53,7 @@ def join(environment: Mapping[str, str] = os.environ, *, start: int = START, hea
 
   Raises:
     UserError: the variables are no numbers.
-    SystemExit: the other hosts did not come, with a status that asks for another start. JAX may be quicker (134).
+    SystemExit: the other hosts did not connect, with a status that asks for a restart. JAX may be quicker (134).
   """
   if not pod(environment):
     return
@@ -66,13 +66,13 @@ def join(environment: Mapping[str, str] = os.environ, *, start: int = START, hea
   address, names = environment["JAX_COORDINATOR_ADDRESS"], ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
   for name in names:
     if not environment.get(name, "").isdigit():
-      raise UserError(f"{name} is {environment.get(name)!r}, with JAX_COORDINATOR_ADDRESS set. Set it to a number.")
+      raise UserError(f"{name} is {environment.get(name)!r}, but JAX_COORDINATOR_ADDRESS is set. Set it to an int.")
   count, index = (int(environment[name]) for name in names)
   try:
     jax.distributed.initialize(address, num_processes=count, process_id=index, **timeouts)
   except RuntimeError as error:
     first = str(error).partition("\n")[0]
-    tell(f"Error: host {index} of {count} did not meet the others at {address} in {start} s: {first}")
+    tell(f"Error: host {index} of {count} could not connect to the others at {address} in {start} s: {first}")
     raise SystemExit(TRY_AGAIN) from error
   if environment.get("JAX_PLATFORMS") == "cpu":
     _connect()
@@ -86,10 +86,10 @@ def _connect() -> None:
   connected wait for half an hour. A mesh of several axes has further groups, which meet when they are first used.
   """
   multihost_utils.sync_global_devices("joined")  # Groups of one device of each host.
-  every = jax.make_mesh((jax.device_count(),), ("device",), axis_types=(AxisType.Auto,))
-  spread, whole = (NamedSharding(every, PartitionSpec(*axis)) for axis in (["device"], []))
-  ones = jax.jit(lambda: jnp.ones(every.size), out_shardings=spread)()
-  jax.block_until_ready(jax.jit(jnp.sum, out_shardings=whole)(ones))
+  all_devices = jax.make_mesh((jax.device_count(),), ("device",), axis_types=(AxisType.Auto,))
+  sharded, replicated = (NamedSharding(all_devices, PartitionSpec(*axis)) for axis in (["device"], []))
+  ones = jax.jit(lambda: jnp.ones(all_devices.size), out_shardings=sharded)()
+  jax.block_until_ready(jax.jit(jnp.sum, out_shardings=replicated)(ones))
 
 
 def run(main: Callable[[list[str]], int], argv: list[str]) -> NoReturn:
@@ -182,11 +182,11 @@ class Preemption:
 
   def _listen(self, reading: int) -> None:
     interrupts = 0
-    with open(reading, "rb", buffering=0) as numbers:
-      while number := numbers.read(1):
+    with open(reading, "rb", buffering=0) as signals:
+      while number := signals.read(1):
         interrupts += number[0] == signal.SIGINT
         if number[0] == signal.SIGINT and interrupts == 1:
-          tell("Ctrl-C: this step is finished and saved first. Once more leaves at once.")
+          tell("Ctrl-C: finishing and saving this step. Press it again to exit at once.")
         if interrupts > 1 and not self._closed.wait(self.GRACE):
           tell("Interrupted.")
           os._exit(INTERRUPTED)

@@ -81,11 +81,13 @@ class Watchdog:
         self._bite(limit)
 
   def _bite(self, limit: float) -> None:
-    what = "no step was finished" if self._phase == "step" else "setting up, compiling, evaluating or saving went on"
+    what = (
+      "no step was finished" if self._phase == "step" else "setting up, compiling, evaluating or saving did not finish"
+    )
     tell(
       f"Error: {self.host or 'the process'} hangs: {what} for {limit:g} seconds (timeouts.{self._phase}), "
-      f"{self._steps} steps after it started. Where every thread stands follows. The same command goes on from the "
-      "newest checkpoint."
+      f"{self._steps} steps after it started. Stack traces of all threads follow. Run the same command again to "
+      "resume from the newest checkpoint."
     )
     faulthandler.dump_traceback(all_threads=True, file=STDERR)
     with contextlib.suppress(OSError):

@@ -31,7 +31,7 @@ DTYPES = {
 }  # fmt: skip
 
 
-class Place(NamedTuple):
+class TensorLocation(NamedTuple):
   """The location of one tensor."""
 
   file: pathlib.Path
@@ -43,8 +43,8 @@ class Place(NamedTuple):
 class Tensors(Mapping):
   """name -> array, read from disk at every access. `shapes` reads nothing."""
 
-  def __init__(self, places: Mapping[str, Place]):
-    self.places = dict(places)
+  def __init__(self, locations: Mapping[str, TensorLocation]):
+    self.places = dict(locations)
 
   def __getitem__(self, name: str) -> np.ndarray:
     file, dtype, shape, offset = self.places[name]
@@ -54,7 +54,7 @@ class Tensors(Mapping):
     except OSError as error:
       raise UserError(f"{file} cannot be read: {error.strerror}.") from error
     if len(array) != count:
-      raise UserError(f"{file} ends within tensor '{name}'. It is truncated; fetch it again.")
+      raise UserError(f"{file} ends within tensor '{name}'. It is truncated; download it again.")
     return array.reshape(shape)
 
   def __iter__(self) -> Iterator[str]:
@@ -66,12 +66,12 @@ class Tensors(Mapping):
   @property
   def shapes(self) -> dict[str, tuple[int, ...]]:
     """name -> shape."""
-    return {name: place.shape for name, place in self.places.items()}
+    return {name: location.shape for name, location in self.places.items()}
 
   @property
   def dtypes(self) -> dict[str, np.dtype]:
     """name -> dtype."""
-    return {name: place.dtype for name, place in self.places.items()}
+    return {name: location.dtype for name, location in self.places.items()}
 
   def only(self, names: Iterable[str]) -> "Tensors":
     """The subset with these names."""
@@ -106,22 +106,22 @@ def open_tensors(folder: pathlib.Path) -> Tensors | FlaxTensors:
   pickles = [name for name in files if name.endswith(PICKLES)]
   if pickles:
     raise UserError(
-      f"{folder} holds weights only as {pickles[0]}, and pickles are never read: they can run any code. Convert them "
-      "where you trust them: AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER), with transformers and torch."
+      f"{folder} holds weights only as {pickles[0]}, and pickles are never read: they can run any code. If you trust "
+      "them, convert them: AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER), with transformers and torch."
     )
-  others = [name for name in files if name.endswith(".safetensors")]
-  hint = f" (there is {others[0]}; rename it if that is it)" if others else ""
+  weight_files = [name for name in files if name.endswith(".safetensors")]
+  hint = f" (there is {weight_files[0]}; rename it if it holds the weights)" if weight_files else ""
   raise UserError(f"{folder} has neither {WEIGHTS} nor {INDEX}{hint}. It holds: {', '.join(files[:5]) or 'nothing'}.")
 
 
-def _indexed(folder: pathlib.Path) -> dict[str, Place]:
+def _indexed(folder: pathlib.Path) -> dict[str, TensorLocation]:
   where = folder / INDEX
   weight_map = _weight_map(where, "safetensors")
   by_file = {name: _places(folder / name) for name in sorted(set(weight_map.values()))}
-  lost = [name for name, file in weight_map.items() if name not in by_file[file]]
-  if lost:
+  missing = [name for name, file in weight_map.items() if name not in by_file[file]]
+  if missing:
     raise UserError(
-      f"{where}: {lost[0]} is not in {weight_map[lost[0]]}, nor are {len(lost) - 1} others in their files."
+      f"{where}: {missing[0]} is not in {weight_map[missing[0]]}, nor are {len(missing) - 1} others in their files."
     )
   return {name: by_file[file][name] for name, file in weight_map.items()}
 
@@ -138,7 +138,7 @@ def _weight_map(where: pathlib.Path, kind: str) -> dict[str, str]:
   return weight_map
 
 
-def _places(path: pathlib.Path) -> dict[str, Place]:
+def _places(path: pathlib.Path) -> dict[str, TensorLocation]:
   try:
     if not path.is_file():
       raise UserError(f"{path} is missing. Fetch it again.")
@@ -151,15 +151,15 @@ def _places(path: pathlib.Path) -> dict[str, Place]:
     raise
   except (SafetensorError, OSError, ValueError, RecursionError) as error:
     raise UserError(
-      f"{path} is no sound safetensors file: {str(error)[:200] or type(error).__name__}. Fetch it again."
+      f"{path} is not a valid safetensors file: {str(error)[:200] or type(error).__name__}. Fetch it again."
     ) from None
   header.pop("__metadata__", None)
   locations = {}
   for name, entry in header.items():
     if entry["dtype"] not in DTYPES:
-      raise UserError(f"{path}: tensor '{name}' is of type {entry['dtype']}. The zoo reads: {', '.join(DTYPES)}.")
+      raise UserError(f"{path}: tensor '{name}' has dtype {entry['dtype']}. The zoo reads: {', '.join(DTYPES)}.")
     begin, _ = entry["data_offsets"]
-    locations[name] = Place(path, np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"]), 8 + length + begin)
+    locations[name] = TensorLocation(path, np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"]), 8 + length + begin)
   return locations
 
 

@@ -70,8 +70,8 @@ def load_generation_options(
       zoo.generate(model, params, tokens, **{"max_new_tokens": 100, **stated})
 
   Args:
-    source: a folder in the hub's layout, an id of the hub, or a run's folder, of which nothing is known.
-    prompt_length: of a decoder, how many tokens it goes on from: its file's max_length and min_length count them.
+    source: a folder in the hub's layout, a hub id, or a run's folder, of which nothing is known.
+    prompt_length: of a decoder, the length of its prompt: its file's max_length and min_length count them.
     ignore: entries of the file that are to count as if they were not there.
 
   Returns:
@@ -150,8 +150,8 @@ def options(
   for words in take("bad_words_ids", []):
     if not isinstance(words, list) or len(words) != 1:
       raise UserError(
-        f"{where}: bad_words_ids has {shown(words)}. zoo.generate suppresses single tokens; write a rule for words of "
-        "several (zoo.generate.rules)."
+        f"{where}: bad_words_ids has {shown(words)}. zoo.generate suppresses single tokens only; write a rule for "
+        "words of several tokens (zoo.generate.rules)."
       )
     keywords["suppress"] += [token for token in _tokens("bad_words_ids", words, where) if token not in eos]
 
@@ -159,7 +159,7 @@ def options(
   pairs = _pairs(take("forced_decoder_ids", None, list), where)
   if pairs and not whisper:
     raise UserError(
-      f"{where}: forced_decoder_ids is {shown(pairs)}, which only a Whisper reads. {offer(['forced_decoder_ids'])} Or "
+      f"{where}: forced_decoder_ids is {shown(pairs)}, which only Whisper uses. {offer(['forced_decoder_ids'])} Or "
       "give generate `forced`."
     )
   start_token = _start(entries, config, take, pairs, where) if answers else None
@@ -168,8 +168,8 @@ def options(
   num_start_tokens = len(start_token) if isinstance(start_token, list) else 1
   if 0 in keywords["forced"] and not answers and prompt_length is None:
     raise UserError(
-      f"{where}: forced_bos_token_id is {shown(entries['forced_bos_token_id'])}. The reference puts it behind a prompt "
-      f"of one token and behind no other: give load_generation_options prompt_length. {offer(['forced_bos_token_id'])}"
+      f"{where}: forced_bos_token_id is {shown(entries['forced_bos_token_id'])}. The reference uses it only after a "
+      f"prompt of one token: give load_generation_options prompt_length. {offer(['forced_bos_token_id'])}"
     )
   before = num_start_tokens if answers else prompt_length
   if before != 1:  # Likewise only after the first token of an answer.
@@ -199,16 +199,17 @@ def _check_names(entries: Mapping[str, Any], where: str) -> None:
       continue
     if name in NEUTRAL or generation_entries.changes(name, value):
       raise UserError(
-        f"{where}: {name} is {shown(value)}, which zoo.generate does not do. {offer([name])} Or give generate its "
-        "keywords yourself."
+        f"{where}: {name} is {shown(value)}, which zoo.generate does not support. {offer([name])} Or pass the "
+        "keywords of generate yourself."
       )
     passed.append(f"{shown(name)[1:-1]}={shown(value)}")
   if entries.get("cache_implementation") == "quantized":
     raise UserError(
-      f"{where}: cache_implementation is 'quantized', which zoo.generate does not do. {offer(['cache_implementation'])}"
+      f"{where}: cache_implementation is 'quantized', which zoo.generate does not support. "
+      f"{offer(['cache_implementation'])}"
     )
   if passed:
-    warnings.warn(f"{where} has {', '.join(passed[:8])}: passed over, for no reference reads it.", stacklevel=4)
+    warnings.warn(f"{where} has {', '.join(passed[:8])}: ignored, since the reference does not use them.", stacklevel=4)
 
 
 def _check_values(keywords: Mapping[str, Any], where: str) -> None:
@@ -232,7 +233,7 @@ def _forced(take: Any, where: str) -> dict[int, int]:
   for name, step in (("forced_bos_token_id", 0), ("forced_eos_token_id", -1)):
     token = take(name, kind=(int, list))
     if isinstance(token, list) and len(token) != 1:
-      raise UserError(f"{where}: {name} is {shown(token)}. zoo.generate forces one token at a place.")
+      raise UserError(f"{where}: {name} is {shown(token)}. zoo.generate forces one token per step.")
     if token is not None:
       forced[step] = _tokens(name, token if isinstance(token, list) else [token], where)[0]
   return forced
@@ -243,7 +244,7 @@ def _start(entries: Mapping[str, Any], config: Mapping[str, Any], take: Any, pai
   start = take("decoder_start_token_id", kind=(int, list))
   if isinstance(start, list):
     raise UserError(
-      f"{where}: decoder_start_token_id is {shown(start)}, a token for each row. Give generate decoder_tokens instead."
+      f"{where}: decoder_start_token_id is {shown(start)}, one token per row. Pass decoder_tokens to generate instead."
     )
   start = take("bos_token_id", kind=int) if start is None else start
   if start is None:
@@ -270,7 +271,7 @@ def _pairs(pairs: Any, where: str) -> list[tuple[int, int | None]] | None:
   for pair in () if pairs is None else pairs if isinstance(pairs, list) else [pairs]:
     if not isinstance(pair, list) or len(pair) != 2 or not _is_token(pair[0], 1):
       raise UserError(
-        f"{where}: forced_decoder_ids has {shown(pair)}. It must hold pairs of a place from 1 and a token."
+        f"{where}: forced_decoder_ids has {shown(pair)}. It must be a pair of a position from 1 on and a token id."
       )
     if pair[1] is not None:  # A Whisper chooses its language itself.
       _tokens("forced_decoder_ids", [pair[1]], where)
@@ -279,7 +280,7 @@ def _pairs(pairs: Any, where: str) -> list[tuple[int, int | None]] | None:
 
 def _tokens(name: str, value: list, where: str, low: int | None = 0) -> list[int]:
   if not all(_is_token(token, -(2**31) if low is None else low) for token in value):
-    raise UserError(f"{where}: {name} is {shown(value)}. It must be a list of tokens.")
+    raise UserError(f"{where}: {name} is {shown(value)}. It must be a list of token ids.")
   return value
 
 

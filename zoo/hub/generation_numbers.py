@@ -15,41 +15,41 @@ def drawn(take: Any, where: str) -> dict[str, Any]:
   """The sampling parameters, as keywords of `generate`."""
   values = {name: take(name, default, (int, float)) for name, default in DRAWN.items()}
   if values["temperature"] <= 0:
-    raise UserError(f"{where}: temperature is {values['temperature']}. It must be above 0 where tokens are drawn.")
+    raise UserError(f"{where}: temperature is {values['temperature']}. It must be above 0 for sampling.")
   if values["top_k"] < 0 or values["top_k"] != int(values["top_k"]):
-    raise UserError(f"{where}: top_k is {values['top_k']}. It must be a number of tokens, or 0 for all.")
+    raise UserError(f"{where}: top_k is {values['top_k']}. It must be an int of at least 0; 0 means all tokens.")
   for name in ("top_p", "min_p"):
     if values[name] is not None and not 0 <= values[name] <= 1:
-      raise UserError(f"{where}: {name} is {values[name]}. It is a probability, from 0 to 1.")
+      raise UserError(f"{where}: {name} is {values[name]}. It must be a probability, from 0 to 1.")
   if not values["min_p"]:
     del values["min_p"]
   return values | {"top_k": int(values["top_k"]) or None}
 
 
-def add_lengths(found: dict[str, Any], longest: int | None, least: int, before: int | None, where: str) -> None:
-  """Adds max_new_tokens and min_new_tokens where the file counts `before` tokens among them, None: nobody knows."""
-  if least and "min_new_tokens" not in found:
+def add_lengths(keywords: dict[str, Any], longest: int | None, least: int, before: int | None, where: str) -> None:
+  """Adds max_new_tokens and min_new_tokens; the lengths of the file include `before` tokens, None: unknown."""
+  if least and "min_new_tokens" not in keywords:
     if before is None:
       raise UserError(
-        f"{where}: min_length is {least}, which counts the prompt. Give load_generation_options prompt_length. Or "
+        f"{where}: min_length is {least}, which includes the prompt. Give load_generation_options prompt_length. Or "
         f"use min_new_tokens: {offer(['min_length'])}"
       )
-    found["min_new_tokens"] = max(0, least - before)
-  if longest is None or "max_new_tokens" in found:
+    keywords["min_new_tokens"] = max(0, least - before)
+  if longest is None or "max_new_tokens" in keywords:
     return
   if before is None:
     warnings.warn(
-      f"{where}: max_length is {longest}, which counts the prompt: passed over. Give load_generation_options "
+      f"{where}: max_length is {longest}, which includes the prompt, so it is ignored. Give load_generation_options "
       "prompt_length, or choose max_new_tokens.",
       stacklevel=4,
     )
   elif longest <= before:
     raise UserError(
-      f"{where}: max_length is {longest}, and {before} tokens are there before the first new one. "
+      f"{where}: max_length is {longest}, but there are {before} tokens before the first new one. "
       f"{offer(['max_length'])} Then choose max_new_tokens."
     )
   else:
-    found["max_new_tokens"] = longest - before
+    keywords["max_new_tokens"] = longest - before
 
 
 def whisper_places(config: Mapping[str, Any], where: str) -> int:

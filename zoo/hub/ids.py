@@ -33,7 +33,7 @@ def folder_of(source: str | os.PathLike, subfolder: str = "", **options: Any) ->
     raise UserError(f"{path} is a file, not a folder. Name the folder it is in.")
   match = ID.fullmatch(os.fspath(source))
   if match is None:
-    raise UserError(f"{path} is not there. Name a run's folder, a folder with a config.json, or an id of the hub.")
+    raise UserError(f"{path} does not exist. Name a run's folder, a folder with a config.json, or a hub id.")
   return _inside(_fetch(match["repo"], match["revision"], subfolder, options), subfolder)
 
 
@@ -41,7 +41,7 @@ def small_files_of(name: str) -> pathlib.Path:
   """As `folder_of` for an id `owner/model`, but without weights: enough for a tokenizer."""
   match = ID.fullmatch(name)
   if match is None:
-    raise UserError(f"{name} is no id of the hub.")
+    raise UserError(f"{name} is not a hub id (OWNER/NAME).")
   return _fetch(match["repo"], match["revision"], "", {}, weights=False)
 
 
@@ -59,7 +59,7 @@ def _fetch(
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
   except ImportError:
-    raise UserError(f"{repo} is not there. If it is an id of the hub: {install('hub')}, and it is fetched.") from None
+    raise UserError(f"{repo} is not there. If it is a hub id: {install('hub')}, and it is fetched.") from None
 
   def snapshot(patterns: list[str]) -> pathlib.Path:
     patterns = [f"{subfolder}/{pattern}" for pattern in patterns] if subfolder else patterns
@@ -72,7 +72,7 @@ def _fetch(
       folder = snapshot([*SMALL, OPEN_CLIP, FLAX, FLAX_SHARDS])
   except (HfHubHTTPError, OSError, ValueError) as error:
     raise UserError(
-      f"{repo} is no folder here{_near(repo)}, and cannot be had from the hub: {_sentences(str(error))}"
+      f"{repo} is not a folder here{_near(repo)}, and cannot be downloaded from the hub: {_sentences(str(error))}"
     ) from error
   return folder
 
@@ -87,11 +87,11 @@ def _near(repo: str) -> str:
   return f" (did you mean the folder {near[0]}?)" if near else ""
 
 
-def _sentences(text: str, most: int = 300) -> str:
+def _sentences(text: str, limit: int = 300) -> str:
   """The first sentence of a text, and as many more as fit."""
   first, *following = re.split(r"(?<=[.!?]) ", " ".join(text.split()))
   for sentence in following:
-    if len(first) + len(sentence) >= most:
+    if len(first) + len(sentence) >= limit:
       break
     first = f"{first} {sentence}"
   return first

@@ -20,7 +20,7 @@ from zoo.convert.rules.options import Options, check_ignored
 from zoo.errors import UserError
 from zoo.hub import open_clip, open_clip_images, open_clip_siglip, preprocessing, tables
 from zoo.hub.files import CONFIG, open_tensors, read_json
-from zoo.hub.placing import Placed
+from zoo.hub.placing import ShardedParams
 from zoo.tree import flatten, mismatch, variables
 
 
@@ -39,11 +39,13 @@ def load_published(
   table = tables.of_model_type(config.get("model_type"), where)
   chosen_head = tables.choose_head(table, config, head, where)
   tensors = open_tensors(folder)
-  check_ignored(ignore, {where: config} | (preprocessing.described(folder) if ignore else {}))
+  check_ignored(ignore, {where: config} | (preprocessing.processor_entries(folder) if ignore else {}))
   options = Options(config, where, len(tensors), reference=reference.of(config["model_type"]), ignore=ignore)
   sizes = table.sizes(options, chosen_head, tensors)
   options.done()
-  model = build(tables.family_of(table), **sizes, preprocessing=preprocessing.published(folder, config, ignore))
+  model = build(
+    tables.family_of(table), **sizes, preprocessing=preprocessing.preprocessing_of_published(folder, config, ignore)
+  )
   return model, read_params(tensors, table, model, str(folder), dtype, mesh, strategy, fresh_head=head is not None)
 
 
@@ -63,7 +65,7 @@ def load_open_clip(
   check_ignored(ignore, {where: config})
   tensors = open_clip.open_weights(folder)
   options = Options(config, where, len(tensors), ignore=ignore, may_ignore=True)
-  carried = open_clip_images.carried(folder, ignore)
+  carried = open_clip_images.preprocessing_of(folder, ignore)
   if open_clip_siglip.timm_tower(options.entries) is None:
     table: ModuleType = open_clip
     model = build("clip", **open_clip.sizes(options), preprocessing=carried)
@@ -106,11 +108,13 @@ def read_params(
   collections = variables(weights).keys() - {"params"}
   fresh = _without_tensors(rules, file_names, table, sizes, collections) if fresh_head else set()
   if fresh:
-    warnings.warn(f"{where} has no {', '.join(sorted(fresh))}: initialised at random. Train before use.", stacklevel=3)
+    warnings.warn(
+      f"{where} has no {', '.join(sorted(fresh))}: randomly initialised. Train it before use.", stacklevel=3
+    )
   names = _check(rules, target_shapes, file_names, tensors, table, sizes, where, fresh)
 
   kind = np.dtype(np.float32) if dtype is None else jnp.dtype(dtype)
-  placed = Placed(weights, kind, mesh, strategy)
+  placed = ShardedParams(weights, kind, mesh, strategy)
   for path, array in _initial(model, fresh).items():
     placed.put(path, array)
   # Sorted by file name, so that arrays that share a tensor read it once.
@@ -132,23 +136,23 @@ def _check(rules, target_shapes, file_names, tensors, table, sizes, where, fresh
   """Name by the table -> name in the file; UserError for missing, misshapen or extra tensors."""
   names: dict[str, str] = {}
   expected: dict[str, tuple[int, ...]] = {}
-  every = _all_names(table, sizes)
+  all_names = _all_names(table, sizes)
   for path, shape in target_shapes.items():
     if path not in rules:
       raise AssertionError(f"zoo/convert/{tables.family_of(table)}.py has no rule for {path}.")
     for rule in rules[path] if path not in fresh else ():
-      spelling = tables.lookup(rule.theirs, file_names, table, every)
+      spelling = tables.lookup(rule.theirs, file_names, table, all_names)
       names[rule.theirs] = file_names[spelling] if spelling else rule.theirs
       expected[names[rule.theirs]] = rule.shape(shape)
   present = {name: tensors.shapes[name] for name in file_names.values()}
-  known_spellings = {spelling for name in every if (spelling := tables.lookup(name, file_names, table, every))}
+  known_spellings = {spelling for name in all_names if (spelling := tables.lookup(name, file_names, table, all_names))}
   spare = {
     file_names[name] for name in known_spellings | _repeats(table, file_names) | _spare(table, file_names)
   } - expected.keys()
   problems = mismatch({name: shape for name, shape in present.items() if name not in spare}, expected, most=8)
   if problems:
-    raise UserError(f"{where} does not hold a whole {tables.family_of(table)}: {problems}.")
-  _check_tied(table, file_names, tensors, where, every)
+    raise UserError(f"{where} does not hold a complete {tables.family_of(table)}: {problems}.")
+  _check_tied(table, file_names, tensors, where, all_names)
   return names
 
 
@@ -165,15 +169,15 @@ def _spare(table, file_names) -> set[str]:
   return {name for name in getattr(table, "SPARE", ()) if name in file_names}
 
 
-def _check_tied(table, names, tensors, where, every) -> None:
+def _check_tied(table, names, tensors, where, all_names) -> None:
   for repeat, original in tables.tied(table).items():
-    if repeat in every:  # With these sizes it is a separate array.
+    if repeat in all_names:  # With these sizes it is a separate array.
       continue
     first, second = tables.lookup(original, names, table), repeat if repeat in names else None
     if second and first and first != second and not np.array_equal(tensors[names[first]], tensors[names[second]]):
       raise UserError(
-        f"{where}: '{names[second]}' differs from '{names[first]}', and in a {tables.family_of(table)} of the zoo they "
-        "are one array."
+        f"{where}: '{names[second]}' differs from '{names[first]}', but a {tables.family_of(table)} of the zoo ties "
+        "them."
       )
 
 

@@ -17,7 +17,7 @@ CHANNELS = 8  # No sound has as few samples as that: 8 are half a millisecond.
 
 
 class LogMel(NamedTuple):
-  """Sounds -> {"features": float32 [batch, frames, bands]}: as long as the model takes them, silence behind.
+  """Sounds -> {"features": float32 [batch, frames, bands]}: as long as the model takes them, padded with silence.
 
   Args:
     bands: mel bands up to 8 kHz.
@@ -53,17 +53,17 @@ class LogMel(NamedTuple):
     if abs(silence) > LOUDEST:
       raise options.refusal("padding_value", silence, ["a sample, near 0"])
     options.done()
-    found = cls(*numbers, silence)
-    samples, frames = found.seconds * found.rate, found.seconds * found.rate // found.hop
-    for name, number in (("hop_length", found.hop), ("n_fft", found.window)):
+    processor = cls(*numbers, silence)
+    samples, frames = processor.seconds * processor.rate, processor.seconds * processor.rate // processor.hop
+    for name, number in (("hop_length", processor.hop), ("n_fft", processor.window)):
       if number > samples:
-        raise UserError(f"{options.where}: {name} is {number}, and the sounds have {samples} samples. Make it less.")
-    if frames * max(found.window, found.bands) > MOST:
+        raise UserError(f"{options.where}: {name} is {number}, the sounds have {samples} samples. Make it smaller.")
+    if frames * max(processor.window, processor.bands) > MOST:
       raise UserError(
-        f"{options.where}: {frames} frames of n_fft {found.window} samples and feature_size {found.bands} bands are "
-        "more than fit into memory. Of Whisper they are 3000, 400 and 80: make hop_length larger, or another smaller."
+        f"{options.where}: {frames} frames of n_fft {processor.window} samples and feature_size {processor.bands} "
+        "bands exceed memory. Whisper has 3000, 400 and 80: make hop_length larger, or another smaller."
       )
-    return found
+    return processor
 
   def __call__(self, sounds: Any, *, rate: int | None = None) -> dict[str, np.ndarray]:
     """One sound or several: numbers [samples] in [-1, 1], one channel. `rate`: samples a second, to be checked.
@@ -73,12 +73,12 @@ class LogMel(NamedTuple):
         there are samples.
     """
     if rate is not None and rate != self.rate:
-      raise UserError(f"The sound has {rate} samples a second, the model takes {self.rate}. Resample it first.")
+      raise UserError(f"The sampling rate is {rate} Hz, the model takes {self.rate} Hz. Resample the sound.")
     several = isinstance(sounds, Sequence) and len(sounds) > 0 and np.ndim(sounds[0]) > 0 or np.ndim(sounds) == 2
     shape = np.shape(sounds) if several and len({np.shape(sound) for sound in sounds}) == 1 else ()
     if len(shape) == 2 and shape[1] <= CHANNELS and shape[1] < shape[0]:
       raise UserError(
-        f"The sounds have the shape {shape}, which is a sound of {shape[1]} channel(s). Give one channel, sound[:, 0], "
+        f"The sounds have the shape {shape}, i.e. {shape[1]} channel(s). Give one channel, sound[:, 0], "
         "or their mean, sound.mean(axis=1)."
       )
     return {"features": np.stack([self._features(sound) for sound in (sounds if several else [sounds])])}
@@ -88,8 +88,8 @@ class LogMel(NamedTuple):
       sound = np.asarray(sound, np.float32)
     except (TypeError, ValueError):
       raise UserError(
-        f"A sound must be numbers [samples] of one channel, {self.rate} a second, not {shown(sound)}. Files are read "
-        "by a library, e.g. soundfile."
+        f"A sound must be a numeric array [samples] of one channel at {self.rate} Hz, not {shown(sound)}. Read files "
+        "with a library, e.g. soundfile."
       ) from None
     if sound.ndim != 1:
       raise UserError(f"A sound has the shape {sound.shape}. It must be one channel: [samples].")

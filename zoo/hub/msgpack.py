@@ -80,8 +80,8 @@ def torch_name(path: Sequence[str]) -> str:
   >>> torch_name(("encoder", "layer", "0", "dense", "kernel"))
   'encoder.layer.0.dense.weight'
   """
-  *front, last = path
-  return ".".join([*front, {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(last, last)])
+  *scopes, last = path
+  return ".".join([*scopes, {"kernel": "weight", "scale": "weight", "embedding": "weight"}.get(last, last)])
 
 
 def from_torch(path: Sequence[str], array: Any) -> Any:
@@ -89,25 +89,25 @@ def from_torch(path: Sequence[str], array: Any) -> Any:
   return array.transpose(np.argsort(_ORDERS[array.ndim])) if path[-1] == "kernel" else array
 
 
-def _flax(rule: Rule, every: set[str]) -> Rule:
+def _flax(rule: Rule, all_names: set[str]) -> Rule:
   if rule.index is not None:
-    raise UserError(f"{rule.theirs} is made of several arrays: the zoo does not know how old Flax models called them.")
+    raise UserError(f"{rule.theirs} is made of several arrays: the zoo does not know their names in old Flax models.")
   before, _, last_of_ours = rule.ours.rpartition("/")
-  *front, last = rule.theirs.split(".")
+  *scopes, last = rule.theirs.split(".")
   if last == "weight":
     # Norms without a bias were custom modules of transformers and kept torch's name.
-    keeps_name = last_of_ours == "scale" and f"{before}/bias" not in every
+    keeps_name = last_of_ours == "scale" and f"{before}/bias" not in all_names
     last = "weight" if keeps_name else last_of_ours
   (groups, order), stretch = rule.layout, rule.stretch
   if last_of_ours == "kernel":
     # Ours -> torch's -> theirs: most often two turns that undo each other, and nothing is left to do. A kernel that
     # torch keeps as we do is that of a `Conv1D`, a matrix.
     order = order or tuple(range(2 if groups is None else len(groups)))
-    turn = _ORDERS[len(order)]
-    order = tuple(order[axis] for axis in np.argsort(turn))
+    transposed = _ORDERS[len(order)]
+    order = tuple(order[axis] for axis in np.argsort(transposed))
     order = None if order == tuple(range(len(order))) else order
-    stretch = stretch and (turn[stretch[0]], *stretch[1:])
-  return Rule(rule.ours, "/".join([*front, last]), Layout(groups, order), stretch=stretch)
+    stretch = stretch and (transposed[stretch[0]], *stretch[1:])
+  return Rule(rule.ours, "/".join([*scopes, last]), Layout(groups, order), stretch=stretch)
 
 
 def _read(path: pathlib.Path) -> list[tuple[str, np.ndarray]]:
@@ -116,7 +116,7 @@ def _read(path: pathlib.Path) -> list[tuple[str, np.ndarray]]:
     return [to_torch(parts, array) for parts, array in _leaves(tree, ())]
   except (OSError, ValueError, TypeError, KeyError, RecursionError, msgpack.exceptions.UnpackException) as error:
     reason = f"{str(error)[:200] or type(error).__name__}"
-    raise UserError(f"{path} is no sound flax_model.msgpack: {reason}. Fetch it again.") from None
+    raise UserError(f"{path} is not a valid flax_model.msgpack: {reason}. Fetch it again.") from None
 
 
 def _array(code: int, data: bytes) -> Any:

@@ -53,7 +53,9 @@ def open_weights(folder: pathlib.Path) -> Tensors:
   """The tensors of the first of FILES that exists in a folder."""
   file = next((folder / name for name in FILES if (folder / name).is_file()), None)
   if file is None:
-    raise UserError(f"{folder} has none of {', '.join(FILES)}. Fetch one; pickled weights (.bin, .pt) are never read.")
+    raise UserError(
+      f"{folder} has none of {', '.join(FILES)}. Download one; pickled weights (.bin, .pt) are never read."
+    )
   tensors = open_file(file)
   # One number, or a list of one, as the loss had it.
   scalars = {name for name, shape in tensors.shapes.items() if name.endswith(("logit_scale", "logit_bias"))}
@@ -74,11 +76,11 @@ def sizes(options: Options) -> dict[str, Any]:
   only(image, IMAGE, IMAGE_REST)
   only(text, TEXT, TEXT_REST)
   if isinstance(image.entries.get("layers"), list):
-    raise image.refusal("layers", image.entries["layers"], ["a ViT's, an int: the zoo has no ModifiedResNet"])
+    raise image.refusal("layers", image.entries["layers"], ["an int (ViT): the zoo has no ModifiedResNet"])
   epsilons = {section.where: epsilon(section) for section in (image, text)}
   if len(set(epsilons.values())) > 1:
     raise UserError(
-      f"{options.where}: norm_kwargs differ, {[*epsilons.values()]}. The towers of a CLIP here share eps."
+      f"{options.where}: norm_kwargs differ, {[*epsilons.values()]}. The towers of a CLIP of the zoo share eps."
     )
   read_at = text.take("pool_type", "argmax")
   if read_at not in ("argmax", "eos"):
@@ -149,7 +151,7 @@ def tower(name: str, section: Options, width: int) -> dict[str, Any]:
   if not 0 < ratio < 1000:
     raise UserError(f"{section.where}: mlp_ratio is {ratio}. It must be a number above 0.")
   if depth > (section.tensors or depth):
-    raise UserError(f"{section.where}: layers is {depth}, and the file holds {section.tensors} tensors in all.")
+    raise UserError(f"{section.where}: layers is {depth}, but the file holds only {section.tensors} tensors.")
   return {f"{name}_dim": width, f"{name}_depth": depth, f"{name}_mlp_dim": int(width * ratio)}
 
 

@@ -56,7 +56,7 @@ class LongestImages(NamedTuple):
 def read(folder: pathlib.Path, ignore: Collection[str] = ()) -> ImageProcessor | LongestImages:
   """The processor of a folder. The size is the model's, whatever preprocess_cfg says.
 
-  ignore: entries of the file that are to count as if they were not there; behind a dot, of a section.
+  ignore: entries of the file that are to count as if they were not there; `SECTION.NAME` for those of a section.
 
   Raises:
     UserError: a way to resize or to resample that the zoo has not, colours that are no three numbers.
@@ -85,7 +85,7 @@ def read(folder: pathlib.Path, ignore: Collection[str] = ()) -> ImageProcessor |
   return plain._replace(edge=square) if mode == "squash" else plain._replace(edge=size, crop=square)
 
 
-def carried(folder: pathlib.Path, ignore: Collection[str] = ()) -> dict[str, Any]:
+def preprocessing_of(folder: pathlib.Path, ignore: Collection[str] = ()) -> dict[str, Any]:
   """The preprocessing stored in the model of a folder: see `zoo.preprocessing`; `ignore` as of `read`."""
   tokenizer = os.path.abspath(folder)
   try:
@@ -93,7 +93,7 @@ def carried(folder: pathlib.Path, ignore: Collection[str] = ()) -> dict[str, Any
   except UserError as error:
     return {"image": {"unknown": str(error)}, "tokenizer": tokenizer}
   if isinstance(processor, LongestImages):
-    reason = f"{folder / CONFIG}: resize_mode is longest, which pipelines do not have. Use zoo.load_processor."
+    reason = f"{folder / CONFIG}: resize_mode is longest, which data pipelines do not support. Use zoo.load_processor."
     return {"image": {"unknown": reason}, "tokenizer": tokenizer}
   edge, crop = processor.edge, processor.crop
   image = {

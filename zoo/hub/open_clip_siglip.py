@@ -107,7 +107,7 @@ def _image(where: str, tensors: Tensors) -> dict[str, int]:
   shapes = {name.removeprefix("module."): shape for name, shape in tensors.shapes.items()}
   patches, up = shapes.get(f"{TRUNK}.patch_embed.proj.weight", ()), shapes.get(f"{TRUNK}.blocks.0.mlp.fc1.weight", ())
   if len(patches) != 4 or len(up) != 2:
-    raise UserError(f"{where} names an image tower of timm, and the weights hold no {TRUNK} of one. Fetch them again.")
+    raise UserError(f"{where} names an image tower of timm, but the weights have no {TRUNK}. Download them again.")
   depth = len({name.split(".")[3] for name in shapes if name.startswith(f"{TRUNK}.blocks.")})
   return {"image_dim": patches[0], "image_depth": depth, "image_mlp_dim": up[0], "patch_size": patches[2]}
 
@@ -119,7 +119,7 @@ def _activation(where: str, text: Options, name: str) -> str:
   activation = "gelu_tanh" if TANH.fullmatch(name) else "gelu"
   if GELUS[approximate] != activation:
     raise UserError(
-      f"{where}: the text tower has {GELUS[approximate]}, and timm's {name} has {activation}. A SigLIP of the zoo has "
-      "one for both towers: load the model from a folder in the hub's layout, google/siglip..."
+      f"{where}: the text tower has {GELUS[approximate]}, and timm's {name} has {activation}. A SigLIP of the zoo "
+      "has one activation: load the model from google/siglip... instead."
     )
   return activation

@@ -14,13 +14,13 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from zoo import sharding
 from zoo.build import merged
 from zoo.convert.rules.layouts import SAME, Layout
-from zoo.layers.stack import place_of
+from zoo.layers.stack import scanned_path
 from zoo.tree import flatten, unflatten, variables
 
 SMALL = 1 << 20  # bytes; below it compiling a program for the shape takes longer than transposing on the host.
 
 
-class Placed:
+class ShardedParams:
   """Parameters filled one array at a time; layers of a scan are written into their stacked leaf.
 
   Args:
@@ -42,17 +42,17 @@ class Placed:
 
   def put(self, path: str, array: np.ndarray, layout: Layout = SAME) -> None:
     """Sets the parameter at `path`, layers unstacked, to `array` read by `layout`."""
-    target, layer = place_of(path, self.shapes)
+    target, layer = scanned_path(path, self.shapes)
     target_sharding, shape, dtype = self.places[target], self.shapes[target].shape, self.dtypes[target]
     part, part_shape = (target_sharding, shape) if layer is None else (_of_layer(target_sharding), shape[1:])
-    lies = _lies(part, layout, len(part_shape))
+    lies_as_is = _raw_sharding(part, layout, len(part_shape))
     # float64 is cast on the host: devices have none, unless jax_enable_x64 is set.
-    if lies is None or array.nbytes < SMALL or array.dtype.itemsize > 4:
-      array, layout, lies = np.asarray(layout.read(array, part_shape), dtype, order="C"), SAME, part
-    raw = jax.make_array_from_callback(array.shape, lies, lambda index: array[index])
+    if lies_as_is is None or array.nbytes < SMALL or array.dtype.itemsize > 4:
+      array, layout, lies_as_is = np.asarray(layout.read(array, part_shape), dtype, order="C"), SAME, part
+    raw = jax.make_array_from_callback(array.shape, lies_as_is, lambda index: array[index])
     if layer is None:
-      turned = layout is SAME and array.dtype == dtype
-      leaf = raw if turned else _turn(layout, part_shape, dtype, target_sharding)(raw)
+      as_stored = layout is SAME and array.dtype == dtype
+      leaf = raw if as_stored else _layout_program(layout, part_shape, dtype, target_sharding)(raw)
     else:
       if target not in self.leaves:
         self.leaves[target] = jax.jit(jnp.zeros, static_argnums=(0, 1), out_shardings=target_sharding)(shape, dtype)
@@ -75,7 +75,7 @@ def _of_layer(target_sharding: Any) -> Any:
   )
 
 
-def _lies(target_sharding: Any, layout: Layout, ndim: int) -> Any:
+def _raw_sharding(target_sharding: Any, layout: Layout, ndim: int) -> Any:
   """The sharding of an array in the file's layout that makes transposing it local; None if there is none."""
   if not isinstance(target_sharding, NamedSharding):
     return target_sharding
@@ -84,7 +84,7 @@ def _lies(target_sharding: Any, layout: Layout, ndim: int) -> Any:
 
 
 @functools.cache
-def _turn(layout: Layout, shape: tuple[int, ...], dtype: np.dtype, target_sharding: Any):
+def _layout_program(layout: Layout, shape: tuple[int, ...], dtype: np.dtype, target_sharding: Any):
   return jax.jit(lambda raw: layout.read(raw, shape).astype(dtype), out_shardings=target_sharding)
 
 

@@ -43,7 +43,7 @@ def load_processor(source: str | os.PathLike, *, ignore: Collection[str] = ()) -
     source: a folder in the hub's layout with a preprocessor_config.json or a processor_config.json, or in open_clip's,
       or a hub id; or the folder of a run, or of `zoo.save`.
     ignore: of a published folder: entries of that file, or of its config.json, that are to count as if they were not
-      there, for who knows that they change nothing.
+      there, if they are known to change nothing.
 
   Returns:
     for CLIP, ViT, DINOv2 and SigLIP an `ImageProcessor`, for SigLIP 2 NaFlex a `PatchProcessor`, for Whisper a
@@ -66,17 +66,17 @@ def load_processor(source: str | os.PathLike, *, ignore: Collection[str] = ()) -
   if not is_published(folder) and not (folder / PLAIN).is_file() and not (folder / NESTED).is_file():
     spec, data = _spec(folder), _section(folder / CONFIG, "data")
     if spec is not None and ignore:
-      raise UserError(f"{folder} is a model of the zoo: it knows all of its own entries. Leave out ignore.")
+      raise UserError(f"{folder} is a model of the zoo, where ignore does not apply. Leave it out.")
     if spec is not None:
-      model = build(**spec, preprocessing=carried_by(folder))
+      model = build(**spec, preprocessing=preprocessing_of_saved(folder))
       return processor_of(model, fit=data.get("fit", "crop"), background=data.get("background", "white"))
   if ignore:
     config = {str(folder / CONFIG): read_json(folder / CONFIG)} if (folder / CONFIG).is_file() else {}
-    check_ignored(ignore, config | described(folder))
+    check_ignored(ignore, config | processor_entries(folder))
   return _published_processor(folder, ignore)
 
 
-def described(folder: pathlib.Path) -> dict[str, Mapping[str, Any]]:
+def processor_entries(folder: pathlib.Path) -> dict[str, Mapping[str, Any]]:
   """Where a published folder says how inputs are made -> the entries; {} if it does not."""
   if not (folder / NESTED).is_file() and not (folder / PLAIN).is_file():
     return {}
@@ -91,18 +91,18 @@ def _published_processor(
   model_type = read_json(folder / CONFIG).get("model_type") if (folder / CONFIG).is_file() else None
   name = entries.get("image_processor_type", entries.get("feature_extractor_type"))
   if name == "WhisperFeatureExtractor" or name is None and model_type == "whisper":
-    return LogMel.from_options(_judged(entries, where, ignore))
+    return LogMel.from_options(_processor_options(entries, where, ignore))
   kind = OF_MODEL_TYPE.get(str(model_type)) if name is None else str(name)
   for ending in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
     kind = None if kind is None else kind.removesuffix(ending)
   if kind not in CLASSES:
-    has = ", ".join([f"{known}ImageProcessor" for known in CLASSES] + ["WhisperFeatureExtractor"])
-    raise UserError(f"{where}: the zoo has no image_processor_type {shown(name or model_type)}. It has: {has}.")
+    supported = ", ".join([f"{name_of_class}ImageProcessor" for name_of_class in CLASSES] + ["WhisperFeatureExtractor"])
+    raise UserError(f"{where}: the zoo has no image_processor_type {shown(name or model_type)}. It has: {supported}.")
   processor = PatchProcessor if kind == "Siglip2" else ImageProcessor
-  return processor.from_options(_judged(entries, where, ignore), CLASSES[kind])
+  return processor.from_options(_processor_options(entries, where, ignore), CLASSES[kind])
 
 
-def _judged(entries: Mapping[str, Any], where: str, ignore: Collection[str]) -> Options:
+def _processor_options(entries: Mapping[str, Any], where: str, ignore: Collection[str]) -> Options:
   """Options that pass over what no processor of the reference reads."""
   return Options(entries, where, reference=reference.of_processors(), ignore=ignore)
 
@@ -150,7 +150,7 @@ def processor_of(model: Any, *, fit: str = "crop", background: str = "white") ->
   """The processor that a model carries; where it carries no way to resize, one that does so by `fit`.
 
   Raises:
-    UserError: it takes neither images nor sounds, or nobody knows how its pixels are made.
+    UserError: it takes neither images nor sounds, or its preprocessing is unknown.
   """
   entries = model.preprocessing
   if "sound" in entries:
@@ -214,52 +214,52 @@ def _entries_of(processor: Any) -> dict[str, Any]:
     return {"sound": processor._asdict()}
   plain = processor.plain if isinstance(processor, PatchProcessor) else processor
   colours = {name: None if x is None else list(x) for name, x in (("mean", plain.mean), ("std", plain.std))}
-  found = {"scale": plain.scale, **colours, "resample": RESAMPLES[plain.resample]}
-  found["crop"] = None if plain.crop is None else list(plain.crop)
-  found |= {"crop_rounds": True} if plain.rounds else {}
+  image = {"scale": plain.scale, **colours, "resample": RESAMPLES[plain.resample]}
+  image["crop"] = None if plain.crop is None else list(plain.crop)
+  image |= {"crop_rounds": True} if plain.rounds else {}
   if isinstance(processor, PatchProcessor):
-    return {"image": {**found, "patch_size": processor.patch_size, "patches": processor.most}}
-  return {"image": {**found, "resize": list(plain.edge) if isinstance(plain.edge, tuple) else plain.edge}}
+    return {"image": {**image, "patch_size": processor.patch_size, "patches": processor.most}}
+  return {"image": {**image, "resize": list(plain.edge) if isinstance(plain.edge, tuple) else plain.edge}}
 
 
-def published(folder: Any, config: Mapping[str, Any], ignore: Collection[str] = ()) -> dict[str, Any]:
+def preprocessing_of_published(folder: Any, config: Mapping[str, Any], ignore: Collection[str] = ()) -> dict[str, Any]:
   """What a published model carries, by the files of its folder and its parsed config.json.
 
-  Weights load without these files: of images that are not described the reason is kept, and told who needs them.
+  Weights load without these files: if the preprocessing of images is missing, the reason is kept for those who need it.
 
   ignore: entries of the files that are to count as if they were not there.
   """
-  found: dict[str, Any] = {}
+  entries: dict[str, Any] = {}
   model_type = str(config.get("model_type"))
   if model_type in OF_MODEL_TYPE or model_type == "whisper":
     try:
-      found = _entries_of(_published_processor(folder, ignore))
+      entries = _entries_of(_published_processor(folder, ignore))
     except UserError as error:
-      way_out = "Or say it by hand: model.preprocessing.image in a config, preprocessing= of zoo.build."
-      found = {"image": {"unknown": f"{error} {way_out}"}} if model_type in OF_MODEL_TYPE else {}
+      way_out = "Or set it: model.preprocessing.image in a config, preprocessing= of zoo.build."
+      entries = {"image": {"unknown": f"{error} {way_out}"}} if model_type in OF_MODEL_TYPE else {}
   if model_type in PADDED:
-    found["text"] = {"mask": False}
+    entries["text"] = {"mask": False}
   text = config.get("text_config")
   text = text if isinstance(text, Mapping) else {}
   if has_tokenizer(folder):
-    found["tokenizer"] = os.path.abspath(folder)
+    entries["tokenizer"] = os.path.abspath(folder)
   elif model_type == "clip" and text.get("vocab_size", 49408) == 49408:
-    found["tokenizer"] = "clip"
-  return found
+    entries["tokenizer"] = "clip"
+  return entries
 
 
-def carried_by_config(folder: Any) -> dict[str, Any]:
+def preprocessing_of_config(folder: Any) -> dict[str, Any]:
   """What the config of a run says that its model carries."""
-  found = _section(folder / CONFIG, "model").get("preprocessing")
-  return found if isinstance(found, dict) else {}
+  entries = _section(folder / CONFIG, "model").get("preprocessing")
+  return entries if isinstance(entries, dict) else {}
 
 
-def carried_by(folder: Any) -> dict[str, Any]:
+def preprocessing_of_saved(folder: Any) -> dict[str, Any]:
   """What a run, or a model that `zoo.save` wrote, carries; {} where its files say nothing."""
   saved = (folder / MODEL).exists()
-  found = _section(folder / MODEL, "preprocessing") if saved else carried_by_config(folder)
+  entries = _section(folder / MODEL, "preprocessing") if saved else preprocessing_of_config(folder)
   tokenizer = _section(folder / CONFIG, "data").get("tokenizer")
-  return {**({"tokenizer": tokenizer} if isinstance(tokenizer, str) else {}), **found}
+  return {**({"tokenizer": tokenizer} if isinstance(tokenizer, str) else {}), **entries}
 
 
 def _spec(folder: pathlib.Path) -> dict[str, Any] | None:
@@ -285,4 +285,4 @@ def _entries(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
       return nested[part], f"{folder / NESTED}: {part}"
   if (folder / PLAIN).is_file():
     return read_json(folder / PLAIN), str(folder / PLAIN)
-  raise UserError(f"{folder} has no {PLAIN}. Fetch it, or name a folder that has one.")
+  raise UserError(f"{folder} has no {PLAIN}. Download it, or name a folder that has one.")

@@ -52,7 +52,7 @@ class ImageProcessor(NamedTuple):
 
   @classmethod
   def from_options(cls, options: Options, defaults: Mapping[str, Any]) -> "ImageProcessor":
-    """By the entries of a file, of which those that nobody knows are refused."""
+    """From the entries of a file; unknown ones are refused."""
     size = _size(options, "size", defaults["size"], defaults["square"])
     crop = _size(options, "crop_size", defaults["crop"] or 224, True)
     resample = options.take("resample", defaults["resample"], int)
@@ -91,7 +91,7 @@ class ImageProcessor(NamedTuple):
     shapes = {image.shape[:2] for image in done}
     if len(shapes) > 1:
       some = " and ".join(f"{height} x {width}" for height, width in sorted(shapes)[:2])
-      raise UserError(f"The images come out in {len(shapes)} sizes, e.g. {some}. Give them one at a time.")
+      raise UserError(f"The processed images have {len(shapes)} sizes, e.g. {some}. Process them one at a time.")
     return {"image": np.stack(done)}
 
   def _one(self, image: Any, what: str) -> np.ndarray:
@@ -111,7 +111,7 @@ class ImageProcessor(NamedTuple):
       height, width = self._resized(picture.height, picture.width, what)
       picture = picture.resize((width, height), Image.Resampling(self.resample))
     array = np.asarray(picture)
-    return array if self.crop is None else middle(array, *self.crop, rounds=self.rounds)
+    return array if self.crop is None else center_crop(array, *self.crop, rounds=self.rounds)
 
   @property
   def shape(self) -> tuple[int, int] | None:
@@ -126,7 +126,7 @@ class ImageProcessor(NamedTuple):
     if math.prod(new) > MOST:
       raise UserError(
         f"{what} has {height} x {width} pixels; with the shorter side at {edge} it would have {new[0]} x {new[1]}, "
-        "more than fit into memory. Crop it first."
+        "too many for memory. Crop it first."
       )
     return new
 
@@ -146,15 +146,15 @@ class PatchProcessor(NamedTuple):
 
   @classmethod
   def from_options(cls, options: Options, defaults: Mapping[str, Any]) -> "PatchProcessor":
-    """By the entries of a file, of which those that nobody knows are refused."""
+    """From the entries of a file; unknown ones are refused."""
     sizes = {name: options.take(name, default) for name, default in (("patch_size", 16), ("max_num_patches", 256))}
     for name, size in sizes.items():
       if not 0 < size < 2**15:
         raise options.refusal(name, size, ["a number above 0"])
     if sizes["patch_size"] ** 2 * sizes["max_num_patches"] > MOST:
       raise UserError(
-        f"{options.where}: max_num_patches {sizes['max_num_patches']} of patch_size {sizes['patch_size']} are more "
-        f"pixels than fit into memory: {MOST} are the most."
+        f"{options.where}: max_num_patches {sizes['max_num_patches']} of patch_size {sizes['patch_size']} are too "
+        f"many pixels: the limit is {MOST}."
       )
     options.must_be("do_resize", True)
     return cls(ImageProcessor.from_options(options, defaults), *sizes.values())
@@ -210,28 +210,28 @@ def opened(image: Any, what: str) -> Image.Image:
   """
   with files.as_bad_record(what):
     if isinstance(image, Image.Image):
-      picture, turned = image, files.in_8_bits
+      picture, converted = image, files.in_8_bits
     else:
       if isinstance(image, str | os.PathLike):
         image = files.content_of(image, what)
       elif not isinstance(image, bytes):
         image = checked(np.asarray(image), what)
-      picture, turned = files.opened(image), files.plain
+      picture, converted = files.opened(image), files.plain
     # A palette that has an alpha and no transparent entry named is opaque to the reference.
     opaque = not {"A", "a"} & set(picture.getbands()) and picture.info.get("transparency") is None
-    picture = turned(picture)
+    picture = converted(picture)
     if picture.mode == "RGBA" and not opaque:
       picture = Image.alpha_composite(Image.new("RGBA", picture.size, (255, 255, 255, 255)), picture)
     return picture.convert("RGB")
 
 
-def middle(array: np.ndarray, height: int, width: int, rounds: bool = False) -> np.ndarray:
+def center_crop(array: np.ndarray, height: int, width: int, rounds: bool = False) -> np.ndarray:
   """The middle of an image [h, w, 3], which is black where the image has nothing."""
-  spare = [has - wants for has, wants in zip(array.shape, (height, width))]
+  spare = [actual - target for actual, target in zip(array.shape, (height, width))]
   top, left = (round(lines / 2) if rounds else lines // 2 for lines in spare)
   # Where something is missing, the reference puts the odd line before.
-  before = [max(-(-(wants - has) // 2), 0) for has, wants in zip(array.shape, (height, width))]
-  after = [max(wants - has, 0) - first for has, wants, first in zip(array.shape, (height, width), before)]
+  before = [max(-(-(target - actual) // 2), 0) for actual, target in zip(array.shape, (height, width))]
+  after = [max(target - actual, 0) - first for actual, target, first in zip(array.shape, (height, width), before)]
   array = np.pad(array, [*zip(before, after), (0, 0)])
   top, left = max(top + before[0], 0), max(left + before[1], 0)
   return array[top : top + height, left : left + width]
@@ -256,10 +256,10 @@ def _size(options: Options, name: str, default: Any, square: bool) -> int | tupl
     size = dict(zip(("height", "width"), size))
   # The reference writes the sizes that it does not use as null.
   size = {key: value for key, value in size.items() if value is not None} if isinstance(size, dict) else size
-  fine = isinstance(size, dict) and all(type(value) is int and 0 < value < 2**15 for value in size.values())
-  if fine and set(size) == {"shortest_edge"}:
+  is_valid = isinstance(size, dict) and all(type(value) is int and 0 < value < 2**15 for value in size.values())
+  if is_valid and set(size) == {"shortest_edge"}:
     return size["shortest_edge"]
-  if fine and set(size) == {"height", "width"} and math.prod(size.values()) <= MOST:
+  if is_valid and set(size) == {"height", "width"} and math.prod(size.values()) <= MOST:
     return size["height"], size["width"]
   raise options.refusal(name, options.entries[name], [{"shortest_edge": 224}, {"height": 224, "width": 224}])
 
@@ -269,7 +269,7 @@ def colours(options: Options, name: str, default: Sequence[float]) -> tuple[floa
   values = options.take(name, list(default), (int, float, list))
   values = values if isinstance(values, list) else [values] * 3
   number = lambda value: isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6  # No NaN.
-  fine = len(values) == 3 and all(map(number, values))
-  if not fine or name.endswith("std") and not all(values):
+  is_valid = len(values) == 3 and all(map(number, values))
+  if not is_valid or name.endswith("std") and not all(values):
     raise options.refusal(name, options.entries[name], [list(default)])
   return tuple(values)

@@ -74,10 +74,10 @@ class SentenceEncoder(NamedTuple):
     if name not in POOLS:
       raise UserError(f"pooling is {shown(name)}. It may be: {', '.join(POOLS)}.")
     if self.static:
-      raise UserError(f"{self.folder} has vectors of tokens alone, and a text is their mean. Leave out pooling.")
+      raise UserError(f"{self.folder} has token vectors only, whose mean is the text vector. Leave out pooling.")
     count = sum(isinstance(module, Pooling) for module in self.modules)
     if count != 1:
-      raise UserError(f"{self.folder} pools {count} times. Leave out pooling: which of them it is for, nothing says.")
+      raise UserError(f"{self.folder} pools {count} times. Leave out pooling: it would be ambiguous.")
     return self._replace(
       modules=tuple(m._replace(modes=(name,)) if isinstance(m, Pooling) else m for m in self.modules)
     )
@@ -107,11 +107,11 @@ def read_sentence_encoder(folder: pathlib.Path) -> SentenceEncoder:
 
 
 def _with_modules(encoder: SentenceEncoder, folder: pathlib.Path) -> SentenceEncoder:
-  (first, encoder_folder), *others = _listed(folder)
+  (first, encoder_folder), *rest = _listed(folder)
   static = first == "StaticEmbedding"
   modules: list[Module] = [Pooling(str(encoder_folder))] * static
   written = {SENTENCE if static else TOKENS}
-  for kind, path in others:
+  for kind, path in rest:
     module = READERS[kind](path)
     if module.reads not in written:
       if isinstance(module, Normalize):  # As in the library.
@@ -131,10 +131,10 @@ def _listed(folder: pathlib.Path) -> list[tuple[str, pathlib.Path]]:
   listed = read_json(where, list)
   modules, names = [], set()
   for i, module in enumerate(listed):
-    fine = isinstance(module, dict) and all(isinstance(module.get(key), str) for key in ("type", "path"))
-    path = pathlib.PurePosixPath(module["path"]) if fine else pathlib.PurePosixPath("..")
+    is_valid = isinstance(module, dict) and all(isinstance(module.get(key), str) for key in ("type", "path"))
+    path = pathlib.PurePosixPath(module["path"]) if is_valid else pathlib.PurePosixPath("..")
     if path.is_absolute() or ".." in path.parts or not str(path).isprintable():
-      raise UserError(f"{where} holds {shown(module)}. A module has a type, and as its path a folder beside that file.")
+      raise UserError(f"{where} holds {shown(module)}. A module needs a type, and as path a folder beside that file.")
     if (name := str(module.get("name", i))) in names:
       raise UserError(f"{where} has two modules of the name {shown(name)}. Give each its own.")
     names.add(name)
@@ -154,7 +154,7 @@ def _check_kind(where: pathlib.Path, kind: str, first: bool) -> None:
       "encoder."
     )
   if not first and kind in FIRST:
-    raise UserError(f"{where} lists a second {kind} after the first module. The zoo runs one, and it comes first.")
+    raise UserError(f"{where} lists a second {kind} after the first module. The zoo supports one, as the first module.")
   if not first and kind not in READERS:
     near = did_you_mean(kind, READERS)
     raise UserError(f"{where}: the zoo has no module {shown(kind)}.{near} It has: Transformer, {', '.join(READERS)}.")
@@ -180,17 +180,17 @@ def _transformer_options(folder: pathlib.Path) -> dict[str, Any]:
   options.ignore("unpad_inputs", "query_length", "document_length", "query_expansion")
   options.must_be("tokenizer_name_or_path", None)
   options.must_be("processing_kwargs", *({}, None))
-  most = options.take("max_seq_length", None, int)
+  max_length = options.take("max_seq_length", None, int)
   for name, harmless in ARGUMENTS.items():
     section = options.section(name)
     section.ignore("trust_remote_code", *harmless)
-    most = section.take("model_max_length", most, int)
+    max_length = section.take("model_max_length", max_length, int)
     section.done()
-  if most is not None and most < 1:
-    raise UserError(f"{where}: max_seq_length is {most}. It must be at least 1, or null.")
+  if max_length is not None and max_length < 1:
+    raise UserError(f"{where}: max_seq_length is {max_length}. It must be at least 1, or null.")
   lower = options.take("do_lower_case", False)
   options.done()
-  return {"max_length": most, "lower": lower}
+  return {"max_length": max_length, "lower": lower}
 
 
 def _prompts(where: pathlib.Path) -> dict[str, Any]:

@@ -157,7 +157,7 @@ def read_pooling(folder: pathlib.Path) -> Pooling:
   if unknown:
     raise options.refusal("pooling_mode", unknown[0], POOLS)
   if not modes and (dim is None or modes is not flagged):
-    raise UserError(f"{options.where} turns on no way of pooling. Give it a pooling_mode: {', '.join(POOLS)}.")
+    raise UserError(f"{options.where} enables no pooling mode. Enable one of: {', '.join(POOLS)}.")
   return Pooling(str(folder), tuple(modes or ["mean"]), include_prompt)
 
 
@@ -172,19 +172,21 @@ def read_dense(folder: pathlib.Path) -> Dense:
   options = Options(read_json(where), str(where), reference=Reference({}, frozenset(), {}, {}), may_ignore=False)
   reads = options.take("module_input_name", SENTENCE)
   writes = options.take("module_output_name", reads)
-  wide = [_count(options, name) for name in ("in_features", "out_features")]
+  widths = [_count(options, name) for name in ("in_features", "out_features")]
   has_bias, adds = options.take("bias", True), options.take("use_residual", False)
   name = options.nullable("activation_function", "torch.nn.modules.activation.Tanh", str)
   options.done()
-  front, _, activation = (name or "").rpartition(".")
-  if activation not in ACTIVATIONS or not f"{front}.".startswith("torch.nn."):
+  module, _, activation = (name or "").rpartition(".")
+  if activation not in ACTIVATIONS or not f"{module}.".startswith("torch.nn."):
     raise options.refusal("activation_function", name, [f"torch.nn.{known}" for known in ACTIVATIONS])
-  shapes: dict[str, tuple[int, ...]] = {"linear.weight": (wide[1], wide[0])}
+  shapes: dict[str, tuple[int, ...]] = {"linear.weight": (widths[1], widths[0])}
   if has_bias:
-    shapes["linear.bias"] = (wide[1],)
-  if adds and wide[0] != wide[1]:
-    shapes["residual.weight"] = (wide[1], wide[0])
-  tensors = _tensors(folder, shapes, f"a Dense of {wide[0]} -> {wide[1]} {'with' if has_bias else 'without'} a bias")
+    shapes["linear.bias"] = (widths[1],)
+  if adds and widths[0] != widths[1]:
+    shapes["residual.weight"] = (widths[1], widths[0])
+  tensors = _tensors(
+    folder, shapes, f"a Dense of {widths[0]} -> {widths[1]} {'with' if has_bias else 'without'} a bias"
+  )
   residual = tensors["residual.weight"].T if "residual.weight" in tensors else None
   bias = tensors.get("linear.bias")
   return Dense(str(folder), tensors["linear.weight"].T, bias, activation, adds, residual, reads, writes)
@@ -243,4 +245,4 @@ def _tensors(folder: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], what: 
 
 def _check_width(where: str, size: str, takes: int, feature: str, x: jax.Array) -> None:
   if x.shape[-1] != takes:
-    raise UserError(f"{where}: {size} is {takes}, and the {feature} that it reads has a width of {x.shape[-1]}.")
+    raise UserError(f"{where}: {size} is {takes}, but its input {feature} has width {x.shape[-1]}.")

@@ -37,7 +37,7 @@ class StaticEmbedding(NamedTuple):
 
   def __call__(self, tokens: jax.Array, *, valid: Any = None) -> dict[str, jax.Array]:
     """Raises UserError: use `apply`."""
-    raise UserError("A static embedding has no call of its own. Use apply({'params': params}, tokens).")
+    raise UserError("A static embedding cannot be called. Use apply({'params': params}, tokens).")
 
   def apply(self, variables: Mapping[str, Any], tokens: jax.Array, *, valid: Any = None) -> dict[str, jax.Array]:
     """int32 [batch, length] -> {"hidden": [batch, length, dim]}"""
@@ -59,14 +59,16 @@ def load_static(folder: pathlib.Path, dtype: Any = None) -> tuple[StaticEmbeddin
     if "mapping" in names:
       mapping = tensors["mapping"]
       if mapping.ndim != 1 or mapping.size and not 0 <= mapping.min() <= mapping.max() < len(table):
-        raise UserError(f"{folder}: mapping {mapping.shape} does not name rows of embeddings, {len(table)}.")
+        raise UserError(f"{folder}: mapping {mapping.shape} does not index the {len(table)} rows of embeddings.")
       table = table[mapping]
     if "weights" in names:
       if tensors["weights"].shape != table.shape[:1]:
         raise UserError(f"{folder}: weights {tensors['weights'].shape} do not fit {len(table)} tokens.")
       table = table * tensors["weights"].astype(np.float32)[:, None]
   else:
-    raise UserError(f"{folder} holds no embedding.weight alone, and no embeddings. It holds: {', '.join(names)[:200]}.")
+    raise UserError(
+      f"{folder} holds neither embedding.weight alone nor embeddings. It holds: {', '.join(names)[:200]}."
+    )
   if table.ndim != 2:
     raise UserError(f"{folder}: the table of vectors is {table.shape}. It must be [tokens, dim].")
   return StaticEmbedding(len(table)), {"embedding": jnp.asarray(table, jnp.float32 if dtype is None else dtype)}
@@ -76,6 +78,6 @@ def static_tokenizer(folder: pathlib.Path, vocab_size: int) -> Tokenizer:
   """The tokenizer.json of a folder, without special tokens around a text; cut only where the file itself says so."""
   bare = without_special(tokenizer(str(folder / TOKENIZER)))
   if bare.vocab_size > vocab_size:
-    raise UserError(f"{folder}: the tokenizer has {bare.vocab_size} tokens, and the table vectors of {vocab_size}.")
+    raise UserError(f"{folder}: the tokenizer has {bare.vocab_size} tokens, but the table has {vocab_size} vectors.")
   cut = read_json(folder / TOKENIZER).get("truncation")
   return bare.changed(max_length=cut["max_length"] if isinstance(cut, dict) else None)

@@ -30,8 +30,7 @@ def of_family(family: str) -> ModuleType:
   """The table of a family."""
   if family not in families():
     raise UserError(
-      f"The hub has no layout for the family '{family}'. zoo.save keeps it, and zoo.load reads that; to be written as "
-      f"the hub has it, train a model whose family (model.family) is one of: {', '.join(families())}."
+      f"The hub has no layout for the family '{family}'. Use zoo.save, or a family with one: {', '.join(families())}."
     )
   return importlib.import_module(f"zoo.convert.{family}")
 
@@ -59,9 +58,7 @@ def choose_head(table: ModuleType, config: Mapping[str, Any], head: str | None, 
   architecture = architectures[0] if isinstance(architectures, list) else architectures
   if not isinstance(architecture, str) or architecture not in head_of_class:
     heads = ", ".join(str(name or NO_HEAD) for name in table.HEADS)
-    raise UserError(
-      f"{where}: the zoo does not have {shown(architecture)}. Choose another head of its weights: {heads}."
-    )
+    raise UserError(f"{where}: the zoo does not have {shown(architecture)}. Load it with another head: {heads}.")
   return head_of_class[architecture]
 
 
@@ -103,9 +100,9 @@ def canonical(names: Iterable[str], table: ModuleType, where: str) -> dict[str, 
   return names_in_file
 
 
-def lookup(name: str, names: Mapping[str, str], table: ModuleType, own: Iterable[str] = ()) -> str | None:
-  """The file's name of a tensor: as it is, with another prefix, or of a tied copy that is not among `own`."""
-  repeats = [repeat for repeat, original in tied(table).items() if original == name and repeat not in own]
+def lookup(name: str, names: Mapping[str, str], table: ModuleType, own_names: Iterable[str] = ()) -> str | None:
+  """The file's name of a tensor: as it is, with another prefix, or of a tied copy that is not among `own_names`."""
+  repeats = [repeat for repeat, original in tied(table).items() if original == name and repeat not in own_names]
   candidates = (spelling for candidate in (name, *repeats) for spelling in spellings(candidate, table))
   return next((spelling for spelling in candidates if spelling in names), None)
 

@@ -10,7 +10,7 @@ from zoo.data.tokenizers.named import NAMED
 from zoo.data.tokenizers.open_clip import is_open_clip
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import ID, folder_of, small_files_of
-from zoo.hub.preprocessing import carried_by
+from zoo.hub.preprocessing import preprocessing_of_saved
 
 
 def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
@@ -23,7 +23,7 @@ def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
 
   Args:
     source: a folder in the hub's layout, with a tokenizer.json or the vocabulary files of BERT (vocab.txt), GPT-2,
-      RoBERTa or CLIP (vocab.json and merges.txt); an id of the hub; the folder of a run; or the name of a shipped
+      RoBERTa or CLIP (vocab.json and merges.txt); a hub id; the folder of a run; or the name of a shipped
       tokenizer: gpt2, clip, bert, bytes, sotu. A CLIP of the published vocabulary needs no files, open_clip's neither.
 
   Returns:
@@ -44,7 +44,7 @@ def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
   folder = folder_of(source)
   if has_tokenizer(folder) or is_open_clip(folder):
     return tokenizer(str(folder))
-  stored = {} if is_published(folder) else carried_by(folder)
+  stored = {} if is_published(folder) else preprocessing_of_saved(folder)
   if "tokenizer" in stored:
     return tokenizer(stored["tokenizer"])
   if not (folder / CONFIG).is_file():
@@ -70,11 +70,11 @@ def local_name(name: Any) -> Any:
   return name if os.path.exists(name) else str(small_files_of(name))
 
 
-def leading_tokens(tokenizer: Tokenizer, text: str, most: int) -> int:
+def leading_tokens(tokenizer: Tokenizer, text: str, limit: int) -> int:
   """The number of leading tokens of texts that begin with `text`, including special tokens before, not after it."""
   if not text:
     return 0
-  batch = tokenizer([text], length=min(most, 64 + 4 * len(text.encode())))
+  batch = tokenizer([text], length=min(limit, 64 + 4 * len(text.encode())))
   tokens = batch["tokens"][0][batch["valid"][0]]
   special = {getattr(tokenizer, role) for role in ROLES}
   if isinstance(tokenizer, Pieces):

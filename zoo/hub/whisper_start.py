@@ -25,7 +25,8 @@ CODES = {name: code for name, _, code in (pair.partition("=") for pair in _NAMED
 
 
 def start_tokens(entries: Mapping[str, Any], start: int, forced: Any, where: str) -> list[int | list[int]]:
-  """The tokens before the first of what was said, as the reference's `generate` puts them together for one recording.
+  """The tokens before the first token of the transcript, as the reference's `generate` puts them together for one
+  recording.
 
   Args:
     entries: of generation_config.json, checked for nothing.
@@ -45,7 +46,7 @@ def start_tokens(entries: Mapping[str, Any], start: int, forced: Any, where: str
   if task is None and language is None:
     for expected, (at, token) in enumerate(forced or (), 1):
       if at != expected:
-        raise UserError(f"{where}: forced_decoder_ids has place {at} where {expected} follows. Leave none out.")
+        raise UserError(f"{where}: forced_decoder_ids has position {at} where {expected} is next. Leave none out.")
       tokens.append(token)
   tongue: Any = None
   if language is not None:
@@ -56,11 +57,11 @@ def start_tokens(entries: Mapping[str, Any], start: int, forced: Any, where: str
     tokens[1:2] = [tongue]
   if task is not None:
     if task not in TASKS or not tasks or task not in tasks:
-      raise UserError(f"{where}: task is {shown(task)}. It must be one of {', '.join(TASKS)} that task_to_id has.")
+      raise UserError(f"{where}: task is {shown(task)}. It must be one of {', '.join(TASKS)}, and be in task_to_id.")
     tokens.append(tasks[task])
   elif language is not None and tasks and not any(token in tokens for token in tasks.values()):
     if "transcribe" not in tasks:
-      raise UserError(f"{where}: task_to_id has no 'transcribe', which is the task where none is named.")
+      raise UserError(f"{where}: task_to_id has no 'transcribe', which is the default task.")
     tokens.append(tasks["transcribe"])
   timeless = entries.get("no_timestamps_token_id")
   if timeless is not None:
@@ -70,15 +71,13 @@ def start_tokens(entries: Mapping[str, Any], start: int, forced: Any, where: str
 
 def _language(language: Any, languages: Mapping[str, int] | None, where: str) -> int:
   if not isinstance(language, str) or not languages:
-    raise UserError(
-      f"{where}: language is {shown(language)}. It must be the name of one, and lang_to_id must have its token."
-    )
+    raise UserError(f"{where}: language is {shown(language)}. It must be the name of a language in lang_to_id.")
   name = language.lower()
   code = CODES.get(name.replace(" ", "_"), name)
   token = languages.get(name, languages.get(f"<|{code}|>"))
   if token is None:
     near = did_you_mean(name, CODES)
-    raise UserError(f"{where}: language is {shown(language)}, of which lang_to_id has no token.{near}")
+    raise UserError(f"{where}: language is {shown(language)}, which is not in lang_to_id.{near}")
   return token
 
 
@@ -88,11 +87,11 @@ def _table(entries: Mapping[str, Any], name: str, where: str) -> dict[str, int] 
   if table is None:
     return None
   if not isinstance(table, Mapping) or not table:
-    raise UserError(f"{where}: {name} is {shown(table)}. It must hold names and their tokens.")
+    raise UserError(f"{where}: {name} is {shown(table)}. It must map names to token ids.")
   return {key: _token(value, name, where) for key, value in table.items()}
 
 
 def _token(value: Any, name: str, where: str) -> int:
   if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
-    raise UserError(f"{where}: {name} has {shown(value)}, which is no token.")
+    raise UserError(f"{where}: {name} has {shown(value)}, not a token id.")
   return value

@@ -124,7 +124,7 @@ def hub_tensors(model: Any, params: Any, table: Any = None) -> dict[str, np.ndar
   rules = tables.by_ours(table_rules)
   problems = mismatch(dict.fromkeys(flat), dict.fromkeys(rules))
   if problems:
-    raise UserError(f"The parameters are not those of this {model.spec['family']}: {problems}.")
+    raise UserError(f"The parameters do not fit this {model.spec['family']}: {problems}.")
   tensors = {rule.theirs: np.asarray(rule.value, np.int64) for rule in table_rules if not rule.ours}
   for path, array in flat.items():
     for rule in rules[path]:

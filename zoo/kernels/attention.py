@@ -20,7 +20,7 @@ from zoo.errors import UserError, did_you_mean
 from zoo.kernels.per_device import Unsupported, on_mesh, pad_to_multiple, rows_of, unshard_length
 from zoo.kernels.ring import AXIS, ring
 from zoo.layers.attention import dense_attention, with_attentions
-from zoo.layers.masks import Visibility, bounds
+from zoo.layers.masks import AttentionMask, band
 
 BY_PLATFORM = {"tpu": "splash", "gpu": "cudnn"}
 LANES = 128  # What splash attention's blocks are multiples of: the width of a TPU's vector registers.
@@ -72,43 +72,43 @@ class Kernel:
   notes: Notes = dataclasses.field(compare=False, repr=False)
 
   def __call__(
-    self, query, key, value, *, visibility=None, bias=None, scale=None, on_logits=None, on_weights=None
+    self, query, key, value, *, mask=None, bias=None, scale=None, on_logits=None, on_weights=None
   ) -> jax.Array:
     """As `dense_attention`."""
     hooks = {name: x for name, x in (("on_logits", on_logits), ("on_weights", on_weights)) if x is not None}
     factor = query.shape[-1] ** -0.5 if scale is None else scale
     try:
       self._check(hooks)
-      if visibility is None:
-        places = (jnp.arange(x.shape[1], dtype=jnp.int32)[None] for x in (query, key))
-        visibility = Visibility(None, *places, in_order=True)
-      y = self.run(query, key, value, visibility, bias, factor, self.mesh)
+      if mask is None:
+        positions = (jnp.arange(x.shape[1], dtype=jnp.int32)[None] for x in (query, key))
+        mask = AttentionMask(None, *positions, in_order=True)
+      y = self.run(query, key, value, mask, bias, factor, self.mesh)
     except Unsupported as why:
       self.notes.add(self.path, str(why))
       if self.notes.keys is not None:
         key, value = unshard_length(key, self.mesh), unshard_length(value, self.mesh)
-      return self.other(query, key, value, visibility=visibility, bias=bias, scale=scale, **hooks)
+      return self.other(query, key, value, mask=mask, bias=bias, scale=scale, **hooks)
     self.notes.add(self.path, "")
     return y
 
-  def _check(self, given: dict) -> None:
+  def _check(self, options: dict) -> None:
     if self.other is not dense_attention:
       if getattr(self.other, "func", None) is not dense_attention:
-        raise Unsupported("the model has a kernel of its own")
-      given = {**getattr(self.other, "keywords", {}), **given}
-    if "on_logits" in given:
-      raise Unsupported("its logits are changed, as by a soft cap")
-    if "on_weights" in given:
-      raise Unsupported("its weights are dropped or looked at")
+        raise Unsupported("the model has its own attention kernel")
+      options = {**getattr(self.other, "keywords", {}), **options}
+    if "on_logits" in options:
+      raise Unsupported("its logits are transformed, e.g. soft-capped")
+    if "on_weights" in options:
+      raise Unsupported("its weights are dropped out or captured")
 
 
-def xla(query, key, value, visibility, bias, scale, mesh) -> jax.Array:
+def xla(query, key, value, mask, bias, scale, mesh) -> jax.Array:
   """`jax.nn.dot_product_attention` as XLA's products: a call as any other, that a mesh splits by itself."""
-  options: dict[str, Any] = {"bias": bias, "mask": visibility.array(), "scale": scale}
+  options: dict[str, Any] = {"bias": bias, "mask": mask.array(), "scale": scale}
   return jax.nn.dot_product_attention(query, key, value, **options, implementation="xla")
 
 
-def cudnn(query, key, value, visibility, bias, scale, mesh) -> jax.Array:
+def cudnn(query, key, value, mask, bias, scale, mesh) -> jax.Array:
   """cuDNN's flash attention. Causal masks and windows are its own, texts of a row and padding one array for all heads.
 
   https://docs.nvidia.com/deeplearning/cudnn/frontend/latest/operations/Attention.html
@@ -119,13 +119,15 @@ def cudnn(query, key, value, visibility, bias, scale, mesh) -> jax.Array:
     raise Unsupported(f"cuDNN's flash attention needs compute capability 8.0, {device.device_kind} has {capability}")
   if query.dtype not in (jnp.bfloat16, jnp.float16):
     raise Unsupported(f"cuDNN's flash attention computes in bfloat16 and float16, the model in {query.dtype}")
-  most = 256 if capability >= 9 else 128
-  if query.shape[-1] % 8 or query.shape[-1] > most:
-    raise Unsupported(f"head_dim is {query.shape[-1]}, cuDNN's flash attention takes multiples of 8 up to {most}")
+  max_head_dim = 256 if capability >= 9 else 128
+  if query.shape[-1] % 8 or query.shape[-1] > max_head_dim:
+    raise Unsupported(
+      f"head_dim is {query.shape[-1]}, cuDNN's flash attention takes multiples of 8 up to {max_head_dim}"
+    )
   _no_bias(bias)
-  back, ahead = bounds(visibility.rule) or (None, None)
-  itself = visibility.in_order and queries == keys and ahead == 0 and bounds(visibility.rule) is not None
-  rest = (visibility._replace(rule=None) if itself else visibility).array()
+  back, ahead = band(mask.rule) or (None, None)
+  itself = mask.in_order and queries == keys and ahead == 0 and band(mask.rule) is not None
+  rest = (mask._replace(rule=None) if itself else mask).array()
   options: dict[str, Any] = {"is_causal": True} if itself else {}
   if itself and back is not None:
     options["local_window_size"] = (back, 0)
@@ -134,18 +136,18 @@ def cudnn(query, key, value, visibility, bias, scale, mesh) -> jax.Array:
 
   def run(query, key, value, *masks):
     query, key, value = (pad_to_multiple(x, multiple, 1) for x in (query, key, value))
-    mask = pad_to_multiple(pad_to_multiple(masks[0], 2, 2), 2, 3) if masks else None
-    given: dict[str, Any] = {"mask": mask, "scale": scale, **options}
-    return jax.nn.dot_product_attention(query, key, value, **given, implementation="cudnn")[:, :queries]
+    mask_array = pad_to_multiple(pad_to_multiple(masks[0], 2, 2), 2, 3) if masks else None
+    keywords: dict[str, Any] = {"mask": mask_array, "scale": scale, **options}
+    return jax.nn.dot_product_attention(query, key, value, **keywords, implementation="cudnn")[:, :queries]
 
   if mesh.shape.get("sequence", 1) > 1:
-    raise Unsupported("cuDNN's flash attention does not see where the part of a text stands that a device has")
+    raise Unsupported("cuDNN's flash attention cannot shard sequences: it knows no positions")
   rows = rows_of(mesh)
   return on_mesh(run, mesh, query, key, value, *((x, P(rows if len(x) == len(query) else None)) for x in masks))
 
 
-def splash(query, key, value, visibility, bias, scale, mesh, *, interpret=False) -> jax.Array:
-  """Splash attention of Pallas, which skips blocks that nobody sees: causal, in a window, or all; texts of a row too.
+def splash(query, key, value, mask, bias, scale, mesh, *, interpret=False) -> jax.Array:
+  """Splash attention of Pallas, which skips masked blocks: causal, windowed or full attention, packed sequences too.
 
   https://github.com/jax-ml/jax/tree/main/jax/experimental/pallas/ops/tpu/splash_attention
   """
@@ -156,23 +158,26 @@ def splash(query, key, value, visibility, bias, scale, mesh, *, interpret=False)
   queries, keys = query.shape[1], key.shape[1]
   if min(queries, keys) < LANES:
     raise Unsupported(f"{queries} queries see {keys} keys, splash attention takes {LANES} or more")
-  band = bounds(visibility.rule)
-  if band is None:
-    raise Unsupported("who sees whom follows a rule of the model's own")
-  if band != (None, None) and not (visibility.in_order and queries == keys):
-    raise Unsupported("tokens do not stand where they are in the row: positions are given, or a cache's")
+  limits = band(mask.rule)
+  if limits is None:
+    raise Unsupported("its mask is a rule of the model's own")
+  if limits != (None, None) and not (mask.in_order and queries == keys):
+    raise Unsupported("positions are not 0, 1, 2, ...: they are passed, or come from a cache")
   parts = mesh.shape.get("sequence", 1)
   if parts > 1 and queries % (parts * LANES):
     raise Unsupported(
-      f"{queries} queries do not make {parts} parts, one a device of mesh axis 'sequence', of whole {LANES}"
+      f"{queries} queries do not divide into {parts} shards of mesh axis 'sequence' that are multiples of {LANES}"
     )
   shape = tuple(size + -size % LANES for size in (queries, keys))
   shard_shape = (shape[0] // parts, shape[1])
-  mask, shards = masks.FullMask(shard_shape), 1
-  if band != (None, None):
+  block_mask, shards = masks.FullMask(shard_shape), 1
+  if limits != (None, None):
     # Which blocks a device looks at depends on where its part of the queries stands.
-    mask, shards = masks.CausalMask(shape) if band == (None, 0) else masks.LocalMask(shape, band, offset=0), parts
-  heads = masks.MultiHeadMask([mask] * (query.shape[2] // mesh.shape.get("model", 1)))
+    block_mask, shards = (
+      masks.CausalMask(shape) if limits == (None, 0) else masks.LocalMask(shape, limits, offset=0),
+      parts,
+    )
+  heads = masks.MultiHeadMask([block_mask] * (query.shape[2] // mesh.shape.get("model", 1)))
   sizes = _blocks(kernels, *shard_shape, query.shape[-1])
   attend = kernels.make_splash_mha(heads, block_sizes=sizes, head_shards=1, q_seq_shards=shards, interpret=interpret)
 
@@ -184,11 +189,11 @@ def splash(query, key, value, visibility, bias, scale, mesh, *, interpret=False)
     ]
 
   length = "sequence" if parts > 1 else None
-  places = attend.manual_sharding_spec(NamedSharding(mesh, P(None, length if shards > 1 else None)))
-  ids = _ids(visibility, query.shape[0], queries, keys)
+  specs = attend.manual_sharding_spec(NamedSharding(mesh, P(None, length if shards > 1 else None)))
+  ids = _ids(mask, query.shape[0], queries, keys)
   rows = rows_of(mesh)
   of_ids = (P(rows, length), P(rows, None)) if ids else ()
-  return on_mesh(run, mesh, query, key, value, (attend, places), *zip(ids, of_ids), length=length)
+  return on_mesh(run, mesh, query, key, value, (attend, specs), *zip(ids, of_ids), length=length)
 
 
 KERNELS: dict[str, Callable] = {"dense": dense_attention, "xla": xla, "cudnn": cudnn, "splash": splash, "ring": ring}
@@ -196,20 +201,22 @@ KERNELS: dict[str, Callable] = {"dense": dense_attention, "xla": xla, "cudnn": c
 
 def _no_bias(bias: Any) -> None:
   if bias is not None:
-    raise Unsupported("a bias is added to its logits")
+    raise Unsupported("it has a bias")
 
 
-def _ids(visibility: Visibility, batch: int, queries: int, keys: int) -> tuple:
+def _ids(mask: AttentionMask, batch: int, queries: int, keys: int) -> tuple:
   """Segment ids int32 [batch, queries] and [batch, keys], both with padding: a query attends to keys of its id.
 
   Nothing where all are of one number and nothing is filled up that a query could see.
   """
-  of_query, of_key, valid = visibility.query_segments, visibility.key_segments, visibility.valid
-  hidden = keys % LANES == 0 or (visibility.rule is not None and bounds(visibility.rule)[1] == 0)
+  of_query, of_key, valid = mask.query_segments, mask.key_segments, mask.valid
+  hidden = keys % LANES == 0 or (mask.rule is not None and band(mask.rule)[1] == 0)
   if of_query is None and valid is None and hidden:
     return ()
-  one = lambda ids, size: jnp.ones((batch, size), jnp.int32) if ids is None else jnp.broadcast_to(ids, (batch, size))
-  of_query, of_key = one(of_query, queries), one(of_key, keys)
+  filled_ids = lambda ids, size: (
+    jnp.ones((batch, size), jnp.int32) if ids is None else jnp.broadcast_to(ids, (batch, size))
+  )
+  of_query, of_key = filled_ids(of_query, queries), filled_ids(of_key, keys)
   of_key = of_key if valid is None else jnp.where(valid, of_key, -1)  # No text has a negative number.
   of_key = jnp.pad(of_key, ((0, 0), (0, -keys % LANES)), constant_values=-1)
   return pad_to_multiple(of_query, LANES, 1), of_key
@@ -218,11 +225,13 @@ def _ids(visibility: Visibility, batch: int, queries: int, keys: int) -> tuple:
 def _blocks(kernels: Any, queries: int, keys: int, head_dim: int) -> Any:
   """Block sizes: the largest that divide the lengths, at most 512, MaxText's choice for every TPU so far."""
   q, kv = (next(size for size in (512, 384, 256, LANES) if length % size == 0) for length in (queries, keys))
-  both = {f"block_q{part}": q for part in ("", "_dkv", "_dq")} | {f"block_kv{part}": kv for part in ("", "_dkv", "_dq")}
+  block_sizes = {f"block_q{part}": q for part in ("", "_dkv", "_dq")} | {
+    f"block_kv{part}": kv for part in ("", "_dkv", "_dq")
+  }
   # The last dimension is filled up to whole registers: heads of 64, kept for the backward pass, would take twice that.
   layout = kernels.QKVLayout.SEQ_MINOR if head_dim % LANES else kernels.QKVLayout.HEAD_DIM_MINOR
   layouts = {f"{part}_layout": layout for part in "qkv"}
-  return kernels.BlockSizes(**both, **layouts, block_kv_compute=kv, block_kv_dkv_compute=kv)
+  return kernels.BlockSizes(**block_sizes, **layouts, block_kv_compute=kv, block_kv_dkv_compute=kv)
 
 
 def with_kernels(model: Any, name: str, mesh: Mesh, *, interpret: bool = False) -> tuple[Any, Notes]:
@@ -256,7 +265,7 @@ def with_kernels(model: Any, name: str, mesh: Mesh, *, interpret: bool = False) 
   notes = Notes(kernel_name)
   if notes.keys is not None and mesh.shape.get(notes.keys, 1) == 1:
     raise UserError(
-      f"attention is '{kernel_name}', which goes around mesh axis '{notes.keys}'; the mesh is {dict(mesh.shape)}. Set "
+      f"attention is '{kernel_name}', which needs mesh axis '{notes.keys}'; the mesh is {dict(mesh.shape)}. Set "
       f"mesh.{notes.keys} to 2 or more, or attention to auto."
     )
   if kernel_name == "dense":

@@ -14,7 +14,7 @@ from jax.sharding import PartitionSpec as P
 from zoo.layers.experts import chosen_experts
 from zoo.layers.kernel_products import ragged_dot
 from zoo.layers.mixed_precision import add_rows, look_up, multiply
-from zoo.layers.parts import replaced
+from zoo.layers.parts import replace_modules
 from zoo.sharding.meshes import row_axes
 
 
@@ -24,7 +24,7 @@ def on_mesh(model: Any, mesh: Mesh) -> Any:
     return model
   send = over(mesh)
   chooses = lambda part: getattr(part, "dispatch", None) is chosen_experts
-  return replaced(model, lambda part, path: part.clone(dispatch=send) if chooses(part) else part)
+  return replace_modules(model, lambda part, path: part.clone(dispatch=send) if chooses(part) else part)
 
 
 def over(mesh: Mesh) -> Callable:

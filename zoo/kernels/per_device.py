@@ -9,7 +9,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zoo.sharding import axes_of, batch_sharding
-from zoo.sharding.rules import ways
+from zoo.sharding.rules import num_shards
 
 
 class Unsupported(Exception):
@@ -34,9 +34,9 @@ def rows_and_heads(query: jax.Array, key: jax.Array, mesh: Mesh) -> tuple[Any, A
     ("heads", query.shape[2], heads),
     ("heads", key.shape[2], heads),
   ):
-    if size % ways(axes, mesh):
+    if size % num_shards(axes, mesh):
       named = "' and '".join(axes_of(axes))
-      raise Unsupported(f"{size} {what} do not divide over the {ways(axes, mesh)} devices of mesh axis '{named}'")
+      raise Unsupported(f"{size} {what} do not divide over the {num_shards(axes, mesh)} devices of mesh axis '{named}'")
   return rows, heads
 
 

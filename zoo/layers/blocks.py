@@ -74,8 +74,8 @@ class Block(nn.Module):
     x = self.residual("attention", x, lambda y: attend(y, info=info, bias=bias, train=train), finish)
     if self.cross is not None:
       read = self.cross.copy(name="cross_attention")
-      known = dict(info=info, context_info=context_info)
-      x = self.residual("cross", x, lambda y: read(y, context, **known, train=train), finish)
+      sequence_info = dict(info=info, context_info=context_info)
+      x = self.residual("cross", x, lambda y: read(y, context, **sequence_info, train=train), finish)
     feed = self.mlp.copy(name="feed_forward")
     return self.residual("mlp", x, lambda y: feed(y, train=train), finish)
 

@@ -8,7 +8,7 @@ from zoo.layers import sizes
 
 
 class Compute(TypedDict, total=False):
-  """How a model is computed; with others it is the same model. What stands beside a type is the default.
+  """How a model is computed; none of them changes the model. Annotations hold the defaults.
 
   dropout: chance to drop an entry of what a sublayer adds, and wherever else a family drops some.
   drop_path: chance to drop the sublayers of the last layer for an example; it rises from 0 at the first.

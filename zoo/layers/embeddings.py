@@ -40,7 +40,7 @@ class Embed(nn.Embed):
   def __call__(self, inputs):
     """int32 [...] -> [..., features]"""
     if not jnp.issubdtype(inputs.dtype, jnp.integer):
-      raise ValueError(f"Tokens are {inputs.dtype}, they are looked up by whole numbers.")
+      raise ValueError(f"Tokens are {inputs.dtype}. They must be ints.")
     if self.num_embeddings == 1:  # As Flax has it.
       dtype = self.embedding.dtype if self.dtype is None else self.dtype
       return mixed_precision.broadcast(self.embedding, (*inputs.shape, self.features), dtype)
@@ -73,7 +73,7 @@ def last(x, real=None):
 
 
 def shift_right(tokens, start):
-  """What a decoder is given that is to say `tokens`: the token `start`, then all but the last. int32 [batch, length]"""
+  """Teacher forcing: `tokens` shifted right after the token `start`. int32 [batch, length] -> the same"""
   return jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=start)
 
 

@@ -101,8 +101,12 @@ class Experts(nn.Module):
   @nn.compact
   def __call__(self, dim):
     """-> gate, up [num_experts, dim, mlp_dim], down [num_experts, mlp_dim, dim]"""
-    wide, narrow = (self.num_experts, dim, self.mlp_dim), (self.num_experts, self.mlp_dim, dim)
-    inits = {"gate": (self.kernel_init, wide), "up": (self.kernel_init, wide), "down": (self.down_init, narrow)}
+    up_shape, down_shape = (self.num_experts, dim, self.mlp_dim), (self.num_experts, self.mlp_dim, dim)
+    inits = {
+      "gate": (self.kernel_init, up_shape),
+      "up": (self.kernel_init, up_shape),
+      "down": (self.down_init, down_shape),
+    }
     return [Kernel(*init, name=name)() for name, init in inits.items()]
 
 

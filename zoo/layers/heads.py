@@ -136,4 +136,7 @@ def token_heads(head, num_classes, dense, classify=None):
 def refuse_packed(segment_ids, summarizes):
   """Refuses packed rows where a model makes one vector of a row."""
   if segment_ids is not None and summarizes:
-    raise ValueError("This model makes one summary of a row. Build it with head='mlm', or give each text its row.")
+    raise ValueError(
+      "This model has one output per row, so sequences cannot be packed. Build it with head='mlm', or leave out "
+      "segment_ids."
+    )

@@ -99,7 +99,7 @@ def convolve(x, kernel, strides=1, padding="SAME"):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
 def _product(x, cast, kernel, others, how):
-  """The product of x and `cast`; what that learns goes to `kernel`, which is not looked at."""
+  """The product of x and `cast`, whose gradient goes to `kernel`, which is unused in the forward pass."""
   return how(x, cast, *others)
 
 
@@ -107,9 +107,9 @@ def _forward(x, cast, kernel, others, how):
   return how(x, cast, *others), (x, cast, others)
 
 
-def _backward(how, kept, slope):
-  x, cast, others = kept
-  d_x, d_kernel = how.gradients(x, cast, *others, slope)
+def _backward(how, residuals, cotangent):
+  x, cast, others = residuals
+  d_x, d_kernel = how.gradients(x, cast, *others, cotangent)
   return d_x.astype(x.dtype), None, d_kernel.astype(how.dtype), None
 
 
@@ -139,16 +139,16 @@ class _Dot:
   def __call__(self, x, kernel):
     return self.multiply(x, kernel, ((self.of_x, self.of_kernel), ((), ())), **dict(self.options))
 
-  def gradients(self, x, kernel, slope):
+  def gradients(self, x, kernel, cotangent):
     """As JAX's own rule has them, but for the dtype of the second."""
     of_rows = [axis for axis in range(x.ndim) if axis not in self.of_x]
     outputs = [axis for axis in range(kernel.ndim) if axis not in self.of_kernel]
     rows = list(range(len(of_rows)))
-    in_slope = list(range(len(rows), slope.ndim))
+    in_slope = list(range(len(rows), cotangent.ndim))
     options = dict(self.options)
-    d_x = jax.lax.dot_general(slope, kernel, ((in_slope, outputs), ((), ())), **options)
+    d_x = jax.lax.dot_general(cotangent, kernel, ((in_slope, outputs), ((), ())), **options)
     d_x = d_x.transpose(np.argsort([*of_rows, *np.take(self.of_x, np.argsort(self.of_kernel))]))
-    d_kernel = _leaving_in(self.leaves_in, jax.lax.dot_general, slope, x, ((rows, of_rows), ((), ())), **options)
+    d_kernel = _leaving_in(self.leaves_in, jax.lax.dot_general, cotangent, x, ((rows, of_rows), ((), ())), **options)
     return d_x, d_kernel.transpose(np.argsort([*outputs, *np.take(self.of_kernel, np.argsort(self.of_x))]))
 
 
@@ -162,10 +162,10 @@ class _Ragged:
   def __call__(self, x, kernels, sizes):
     return jax.lax.ragged_dot(x, kernels, sizes)
 
-  def gradients(self, x, kernels, sizes, slope):
-    d_x = jax.lax.ragged_dot(slope, kernels.swapaxes(1, 2), sizes)
+  def gradients(self, x, kernels, sizes, cotangent):
+    d_x = jax.lax.ragged_dot(cotangent, kernels.swapaxes(1, 2), sizes)
     by_group = jax.lax.RaggedDotDimensionNumbers((((0,), (0,)), ((), ())), [0], [])
-    return d_x, _leaving_in(self.leaves_in, jax.lax.ragged_dot_general, x, slope, sizes, by_group)
+    return d_x, _leaving_in(self.leaves_in, jax.lax.ragged_dot_general, x, cotangent, sizes, by_group)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,18 +183,18 @@ class _Convolution:
     dimensions = jax.lax.ConvDimensionNumbers(outside, (n + 1, n, *range(n)), outside)
     return jax.lax.conv_general_dilated(x, kernel, self.strides, self.pads, dimension_numbers=dimensions)
 
-  def gradients(self, x, kernel, slope):
+  def gradients(self, x, kernel, cotangent):
     """The kernel's is a convolution of x whose kernel are the slopes, each as far from the next as strides have it."""
-    (d_x,) = jax.linear_transpose(lambda x: self(x, kernel), x)(slope)
+    (d_x,) = jax.linear_transpose(lambda x: self(x, kernel), x)(cotangent)
     n = x.ndim - 2
-    sizes = zip(x.shape[1:-1], slope.shape[1:-1], kernel.shape[:-2], self.strides, self.pads, strict=True)
+    sizes = zip(x.shape[1:-1], cotangent.shape[1:-1], kernel.shape[:-2], self.strides, self.pads, strict=True)
     pads = [(low, taps + (steps - 1) * stride - size - low) for size, steps, taps, stride, (low, _) in sizes]
     inside = (n + 1, 0, *range(1, n + 1))
     d_kernel = _leaving_in(
       self.leaves_in,
       jax.lax.conv_general_dilated,
       x,
-      slope,
+      cotangent,
       (1,) * n,
       pads,
       rhs_dilation=self.strides,

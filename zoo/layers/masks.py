@@ -1,8 +1,8 @@
-"""Who may see whom: rules over positions, elementwise functions (query_positions, key_positions) -> bool.
+"""Attention masks as rules over positions: elementwise functions (query_positions, key_positions) -> bool.
 
-A rule never sees a length, so the same one serves a full pass and a cached step. Positions arrive as
-[batch or 1, queries, 1] and [batch or 1, 1, keys]. `window(3)` is the same function at every call, so that models built
-alike are equal.
+A rule never sees a length, so it serves full passes and cached steps alike. Positions arrive as
+[batch or 1, queries, 1] and [batch or 1, 1, keys]. `window(3)` returns the same function every time, so that equal
+models compare equal.
 """
 
 import functools
@@ -14,13 +14,13 @@ import jax
 
 
 def causal(query_positions, key_positions):
-  """A token sees itself and the past."""
+  """Each token attends to itself and to earlier tokens."""
   return key_positions <= query_positions
 
 
 @functools.cache
 def window(radius):
-  """A token sees `radius` neighbours on each side, and itself."""
+  """Each token attends to itself and to `radius` neighbours on each side."""
   return functools.partial(_near, radius)
 
 
@@ -30,7 +30,7 @@ def _near(radius, query_positions, key_positions):
 
 @functools.cache
 def both(first, second):
-  """What both rules allow, e.g. `both(causal, window(255))`: itself and the 255 tokens before it."""
+  """The intersection of two rules, e.g. `both(causal, window(255))`: a token and the 255 before it."""
   return functools.partial(_allowed, first, second)
 
 
@@ -38,18 +38,18 @@ def _allowed(first, second, query_positions, key_positions):
   return first(query_positions, key_positions) & second(query_positions, key_positions)
 
 
-def reach(rule):
-  """How many positions back a token sees at most by a rule of this file; None: there is no end."""
+def lookback(rule):
+  """How many positions back a rule of this module reaches; None if unlimited or unknown."""
   if not isinstance(rule, functools.partial) or rule.func not in (_near, _allowed):
     return None
-  found = rule.args[:1] if rule.func is _near else [back for part in rule.args if (back := reach(part)) is not None]
-  return min(found, default=None)
+  limits = rule.args[:1] if rule.func is _near else [back for part in rule.args if (back := lookback(part)) is not None]
+  return min(limits, default=None)
 
 
-def bounds(rule):
-  """How many positions back and how many ahead a token sees by a rule of this file, None: there is no end.
+def band(rule):
+  """The band (back, ahead) that a rule of this module allows: -back <= key position - query position <= ahead.
 
-  -> (back, ahead) such that `-back <= key position - query position <= ahead` is the rule; None for one of elsewhere.
+  An end that is None is unlimited; the result is None for a rule of another module.
   """
   if rule is None:
     return None, None
@@ -59,23 +59,23 @@ def bounds(rule):
     return None
   if rule.func is _near:
     return rule.args[0], rule.args[0]
-  found = [bounds(part) for part in rule.args]
-  if None in found:
+  bands = [band(part) for part in rule.args]
+  if None in bands:
     return None
-  ends = zip(*found, strict=True)
+  ends = zip(*bands, strict=True)
   return tuple(min((end for end in side if end is not None), default=None) for side in ends)
 
 
-class Visibility(NamedTuple):
-  """What an attention kernel is told of who may see whom; a kernel may use the rule itself or ask for the array.
+class AttentionMask(NamedTuple):
+  """The attention mask, as a rule with positions; kernels use the rule, or `array()`.
 
-  rule: a function of this file, or None: everything.
+  rule: a function (query_positions, key_positions) -> bool, or None: nothing is masked.
   query_positions, key_positions: int32 [batch or 1, queries], [batch or 1, keys]
   valid: bool [batch, keys], True = a real key, or None: all are.
-  query_segments, key_segments: int32 [batch, queries], [batch, keys]: which of the texts that share a row a token is
-    of; it sees its own alone. Both are None where a row is one text.
-  in_order: True: positions count from 0 in a row, so that a token's index does for the rules of this file. False: they
-    were given, or are a cache's.
+  query_segments, key_segments: int32 [batch, queries], [batch, keys], segment ids of a packed sequence; a token attends
+    to its own segment only. None: not packed.
+  in_order: whether positions are 0, 1, 2, ..., so that indices can stand for them. False: they were passed by the
+    caller, or come from a cache.
   """
 
   rule: Callable | None
@@ -87,12 +87,12 @@ class Visibility(NamedTuple):
   in_order: bool = False
 
   def array(self):
-    """bool [batch or 1, 1, queries or 1, keys], or None where everybody sees everything."""
-    seen = []
+    """bool [batch or 1, 1, queries or 1, keys], or None if nothing is masked."""
+    conditions = []
     if self.valid is not None:
-      seen.append(self.valid[:, None, None, :].astype(bool))
+      conditions.append(self.valid[:, None, None, :].astype(bool))
     if self.rule is not None:
-      seen.append(self.rule(self.query_positions[:, :, None], self.key_positions[:, None, :])[:, None])
+      conditions.append(self.rule(self.query_positions[:, :, None], self.key_positions[:, None, :])[:, None])
     if self.query_segments is not None and self.key_segments is not None:
-      seen.append((self.query_segments[:, :, None] == self.key_segments[:, None, :])[:, None])
-    return functools.reduce(operator.and_, seen) if seen else None
+      conditions.append((self.query_segments[:, :, None] == self.key_segments[:, None, :])[:, None])
+    return functools.reduce(operator.and_, conditions) if conditions else None

@@ -5,7 +5,7 @@ import dataclasses
 import flax.linen as nn
 
 
-def replaced(module, change, path=""):
+def replace_modules(module, change, path=""):
   """The same module with `change(part, path)` in place of every part of it, and of itself.
 
   Args:
@@ -18,13 +18,13 @@ def replaced(module, change, path=""):
   """
   inner = lambda name: f"{path}/{name}" if path else str(name)
   if isinstance(module, tuple):
-    made = tuple(replaced(part, change, inner(i)) for i, part in enumerate(module))
-    return module if all(one is other for one, other in zip(made, module, strict=True)) else made
-  made = change(module, path)
-  if made is not module:
-    return made
+    new = tuple(replace_modules(part, change, inner(i)) for i, part in enumerate(module))
+    return module if all(one is other for one, other in zip(new, module, strict=True)) else new
+  new = change(module, path)
+  if new is not module:
+    return new
   values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name != "parent"}
-  parts = {name: replaced(value, change, inner(name)) for name, value in values.items() if _has_modules(value)}
+  parts = {name: replace_modules(value, change, inner(name)) for name, value in values.items() if _has_modules(value)}
   parts = {name: part for name, part in parts.items() if part is not values[name]}
   return module.clone(**parts) if parts else module
 

@@ -58,9 +58,7 @@ class Sinusoidal(nn.Module):
   def __call__(self, length, positions=None):
     """length, or positions int32 [batch or 1, length] -> [batch or 1, length, dim]"""
     if self.dim % 2:
-      raise ValueError(
-        f"Sinusoidal positions: dim {self.dim} is odd. They come in pairs of sine and cosine: make it even."
-      )
+      raise ValueError(f"Sinusoidal positions: dim {self.dim} is odd. It must be even, for pairs of sine and cosine.")
     if self.max_length is not None:
       if length > self.max_length:
         raise TooLong("Sinusoidal", length, self.max_length)
@@ -85,18 +83,18 @@ def rotary(theta=10_000.0, scaling=None):
   `scaling`, of `zoo.layers.rope_scaling`, has it turn slower for longer texts; None: as it is.
   """
 
-  def turn(x, positions):
+  def rotate(x, positions):
     """[batch, length, heads, head_dim], int32 [batch or 1, length] -> [batch, length, heads, head_dim]"""
     half = x.shape[-1] // 2
     if x.shape[-1] % 2:
-      raise ValueError(f"Rotary positions: head_dim {x.shape[-1]} is odd. They turn pairs: make it even.")
+      raise ValueError(f"Rotary positions: head_dim {x.shape[-1]} is odd. It must be even: pairs are rotated.")
     frequency, amplitude = (scaling or rope_scaling.none)(theta, half, positions)
     angle = (positions[:, :, None] * frequency)[:, :, None]
     sin, cos = amplitude * jnp.sin(angle), amplitude * jnp.cos(angle)
     first, second = x[..., :half].astype(jnp.float32), x[..., half:].astype(jnp.float32)
     return jnp.concatenate([first * cos - second * sin, second * cos + first * sin], -1).astype(x.dtype)
 
-  return turn
+  return rotate
 
 
 def add_positions(x, positions, info, cache=None):
@@ -110,7 +108,7 @@ def add_positions(x, positions, info, cache=None):
       given.
   """
   if info.positions is None and cache:
-    raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length], where the tokens stand.")
+    raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length] of the tokens. Pass positions.")
   return add(x, positions(x.shape[1], info.packed_positions()))
 
 

@@ -1,6 +1,6 @@
 """Products with kernels in the order in which XLA is quick on CPUs when the rows are few, as in decoding.
 
-Its routine packs the second operand anew for each product. Of rows @ kernel that is the kernel, nearly all there is to
+Its routine repacks the second operand for each product. Of rows @ kernel that is the kernel, nearly all there is to
 read. The kernel with outputs first, times the rows, packs the rows: 8 rows of a GPT-2 take half the time. For that the
 kernels are turned around once, before the loop: `outputs_first`. The model is given them turned back, `as_built`, and
 multiplies by `kernel_first`, which turns them once more; XLA drops the two turns.
@@ -10,7 +10,7 @@ import math
 
 import jax
 
-from zoo.layers.parts import replaced
+from zoo.layers.parts import replace_modules
 
 FEW = 64  # Rows. With more of them packing the kernel costs little, turning the product around more.
 TURNED = "kernel_outputs_first"
@@ -42,7 +42,7 @@ def table_first(x, table, **options):
 def with_products(module, dot_general):
   """The same module with `dot_general` in every part that multiplies by a kernel and lets one choose how."""
   chosen = lambda part: part.clone(dot_general=dot_general) if hasattr(part, "dot_general") else part
-  return replaced(module, lambda part, path: chosen(part))
+  return replace_modules(module, lambda part, path: chosen(part))
 
 
 def outputs_first(params, parent=""):

@@ -1,4 +1,4 @@
-"""A door for whoever places arrays on a mesh, so that layers need not know one."""
+"""Interception of module outputs, so that arrays can be placed on a mesh that layers do not know."""
 
 import functools
 
@@ -6,8 +6,8 @@ import flax.linen as nn
 import jax
 
 
-def on_returned(change):
-  """A context in which every array that a module returns goes through `change`.
+def intercept_outputs(change):
+  """Context in which every array that a module returns is passed through `change`.
 
   Args:
     change: (path of the module, e.g. "encoder/stack/layer_0/self_attention/key", array) -> array of the same shape.
@@ -16,7 +16,7 @@ def on_returned(change):
 
 
 def _call(change, method, args, options, context):
-  found = method(*args, **options)
-  if context.method_name != "__call__" or not isinstance(found, jax.Array):
-    return found
-  return change("/".join(context.module.path), found)
+  output = method(*args, **options)
+  if context.method_name != "__call__" or not isinstance(output, jax.Array):
+    return output
+  return change("/".join(context.module.path), output)

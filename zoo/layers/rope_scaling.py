@@ -55,8 +55,8 @@ def llama3(*, factor, trained_length, low=1.0, high=4.0):
 
   def scaling(theta, half, positions):
     plain = frequencies(theta, half)
-    turns = trained_length * plain / (2 * math.pi)
-    stays = np.clip((turns - low) / (high - low), 0, 1)
+    periods = trained_length * plain / (2 * math.pi)
+    stays = np.clip((periods - low) / (high - low), 0, 1)
     return ((1 - stays) * plain / factor + stays * plain).astype(np.float32), 1.0
 
   return scaling
@@ -72,11 +72,11 @@ def yarn(*, factor, trained_length, fast=32.0, slow=1.0, amplitude=None, truncat
     truncate: whether both ends of the blend are rounded outward to whole places.
   """
 
-  def place(theta, half, turns):
-    return half * math.log(trained_length / (turns * 2 * math.pi)) / math.log(theta)
+  def dimension_of(theta, half, periods):
+    return half * math.log(trained_length / (periods * 2 * math.pi)) / math.log(theta)
 
   def scaling(theta, half, positions):
-    first, last = place(theta, half, fast), place(theta, half, slow)
+    first, last = dimension_of(theta, half, fast), dimension_of(theta, half, slow)
     if truncate:
       first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, 2 * half - 1)
@@ -90,7 +90,7 @@ def yarn(*, factor, trained_length, fast=32.0, slow=1.0, amplitude=None, truncat
   return scaling
 
 
-_KINDS = {"factor": "a number above 0", "trained_length": "a number above 0", "truncate": "true or false"}
+_KINDS = {"factor": "a number above 0", "trained_length": "a number above 0", "truncate": "a bool"}
 SCALINGS = {function.__wrapped__.__name__: function for function in (linear, dynamic, llama3, yarn)}
 
 
@@ -101,7 +101,7 @@ def scaling(options):
   options = dict(options)
   name = options.pop("name", None)
   if name not in SCALINGS:
-    raise ValueError(f"rope has the name {name!r}. It may be: {', '.join(SCALINGS)}.")
+    raise ValueError(f"rope.name is {name!r}. It must be one of: {', '.join(SCALINGS)}.")
   takes = inspect.signature(SCALINGS[name].__wrapped__).parameters
   needs = [key for key, parameter in takes.items() if parameter.default is parameter.empty]
   if options.keys() - takes.keys() or set(needs) - options.keys():
@@ -113,5 +113,5 @@ def scaling(options):
     if not fine and not (key == "truncate" and isinstance(value, bool)) and not (key == "amplitude" and value is None):
       raise ValueError(f"rope {name} has the {key} {value!r}. It must be {_KINDS.get(key, 'a number')}.")
   if options.get("low", 1.0) == options.get("high", 4.0):
-    raise ValueError(f"rope {name} has low and high {options['low']}. Between them it blends: high must be above low.")
+    raise ValueError(f"rope {name} has low and high {options['low']}. high must be above low.")
   return SCALINGS[name](**options)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 class SequenceInfo(NamedTuple):
   """Facts about tokens. A model makes it once, from its keywords; a fact that few layers look at is one field more.
 
-  valid: bool [batch, length], True = a real token; nobody attends to the others. None: all are real.
+  valid: bool [batch, length], True = a real token; others are masked. None: all are real.
   positions: int32 [batch or 1, length]. None: counted from 0 in each sequence; with a cache, from its end. Without
     segment_ids a causal mask lets a sequence start wherever those of real tokens do not rise, so that nothing sees what
     follows it; those of one call with a cache rise.
@@ -47,7 +47,7 @@ def segment_positions(segment_ids, real=None):
 
 
 def segments_of(positions, valid=None):
-  """Segment ids of packed sequences, where positions alone tell them apart: int32 [batch or 1, length] -> the same.
+  """Segment ids of packed sequences, inferred from positions that restart: int32 [batch or 1, length] -> the same.
 
   A sequence starts at a real token whose position is not above that of the real token before it; what is not real is of
   the sequence around it.
@@ -59,8 +59,8 @@ def segments_of(positions, valid=None):
   """
   before = positions[:, :-1]
   if valid is not None:
-    places = jnp.where(valid, jnp.arange(valid.shape[1], dtype=jnp.int32)[None], -1)
-    real = jax.lax.cummax(places, axis=1)[:, :-1]
+    index = jnp.where(valid, jnp.arange(valid.shape[1], dtype=jnp.int32)[None], -1)
+    real = jax.lax.cummax(index, axis=1)[:, :-1]
     positions = jnp.broadcast_to(positions, valid.shape)
     before = jnp.where(real < 0, -1, jnp.take_along_axis(positions, jnp.maximum(real, 0), axis=1))
   begins = positions[:, 1:] <= before

@@ -15,7 +15,7 @@ def rate(**rates):
   """Refuses probabilities outside [0, 1)."""
   for name, value in rates.items():
     if not 0 <= value < 1:
-      raise ValueError(f"{name} is {value}. It is a probability: at least 0, below 1.")
+      raise ValueError(f"{name} is {value}. It must be a probability: at least 0, below 1.")
 
 
 def head_dim(dim, num_heads, which="", heads=None):
@@ -34,13 +34,13 @@ def head_dim(dim, num_heads, which="", heads=None):
 
 
 def head_fits(head, heads, num_classes):
-  """Refuses a head that is none of `heads`, and classes that nothing tells apart or a head that lacks them."""
+  """ValueError unless `head` is one of `heads`, and num_classes is given exactly for classifying heads."""
   if head not in heads:
     raise ValueError(f"head is {head!r}. It may be: {', '.join(map(str, heads))}.")
   positive(num_classes=num_classes)
   if (head in ("classify", "classify_tokens")) != (num_classes is not None):
     raise ValueError(
-      f"head is {head!r} and num_classes {num_classes}. Heads that classify and num_classes go together."
+      f"head is {head!r} and num_classes {num_classes}. Give num_classes with a classifying head, and only with one."
     )
 
 
@@ -64,7 +64,7 @@ def compute_dtype(dtype):
   except TypeError:
     raise ValueError(f"dtype is {dtype!r}. It may be: bfloat16, float16, float32, or None for float32.") from None
   if not jnp.issubdtype(dtype, jnp.floating):
-    raise ValueError(f"dtype is {dtype}. Compute in a floating one: bfloat16, float16, float32.")
+    raise ValueError(f"dtype is {dtype}. It must be floating: bfloat16, float16, float32.")
   return dtype
 
 
@@ -91,7 +91,7 @@ def remat_policy(name):
 def tokens_fit(tokens):
   """Refuses tokens that are not [batch, length] of whole numbers."""
   if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
-    raise ValueError(f"tokens are {tokens.dtype} {list(tokens.shape)}, the model wants whole numbers [batch, length].")
+    raise ValueError(f"tokens are {tokens.dtype} {list(tokens.shape)}, the model needs ints [batch, length].")
 
 
 def start_fits(start_token, vocab_size):
@@ -104,11 +104,11 @@ def image_fits(image, image_size, channels):
   """Refuses images of another shape than the model was built for, or of whole numbers."""
   if image.ndim != 4 or image.shape[1:] != (image_size, image_size, channels):
     raise ValueError(
-      f"Images have shape {list(image.shape)}, the model wants [batch, {image_size}, {image_size}, {channels}]. "
+      f"Images have shape {list(image.shape)}, the model needs [batch, {image_size}, {image_size}, {channels}]. "
       "Resize them or build the model with their image_size and channels."
     )
   if not jnp.issubdtype(image.dtype, jnp.floating):
     raise ValueError(
-      f"Images are {image.dtype}, the model wants floats: image / 127.5 - 1, or of a published model what "
-      "zoo.load_processor makes."
+      f"Images are {image.dtype}, the model needs floats: image / 127.5 - 1, or for published models the output of "
+      "zoo.load_processor."
     )

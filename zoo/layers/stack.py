@@ -1,6 +1,6 @@
 """`depth` blocks, one after the other: as a loop, or as a scan whose program does not grow with depth.
 
-Blocks of several kinds take turns: layer i is of kind i modulo their number. A scan goes over whole turns; layers that
+Blocks of k kinds alternate: layer i is of kind i modulo k. A scan goes over full cycles of k layers; layers that
 are left over follow in a loop.
 """
 
@@ -24,9 +24,9 @@ def stack(block, depth, *, scan=None, remat=None, drop_path=0.0):
 
   Args:
     block: a module; called as block(x, *args, train=..., **kwargs) -> x, with `drop_path=rate` if there is any. Or a
-      tuple of modules that take turns: of (near, near, far) every third layer is far.
+      tuple of alternating modules: of (near, near, far) every third layer is far.
     depth: how many.
-    scan: True: one scanned body, a turn; False: a loop; None: scan from SCAN_FROM layers on, if they make two turns.
+    scan: True: scan over cycles; False: a loop; None: a scan from SCAN_FROM layers on, if they make two cycles.
     remat: what the backward pass keeps of a layer: None (all), "full" (nothing), "dots" (products with weights), or the
       name of a policy of `jax.checkpoint_policies`. The rest is computed again.
     drop_path: chance to drop the sublayers of the last layer; it rises linearly from 0 at the first.
@@ -59,8 +59,8 @@ class Stack(nn.Module):
 class ScannedStack(nn.Module):
   """A scan: child `layers`, every array of which has a leading axis of length `depth`.
 
-  Of k kinds, `layers` has the children `layer_0` to `layer_(k-1)`, whose leading axis counts turns; layers after the
-  last whole turn are children beside `layers`, named as in a loop.
+  Of k kinds, `layers` has the children `layer_0` to `layer_(k-1)`, whose leading axis counts cycles; layers after the
+  last full cycle are children beside `layers`, named as in a loop.
   """
 
   block: nn.Module | tuple[nn.Module, ...]
@@ -71,34 +71,34 @@ class ScannedStack(nn.Module):
   @nn.compact
   def __call__(self, x, *args, train=False, **kwargs):
     kinds = _kinds(self.block)
-    turns = self.depth // len(kinds)
-    whole = turns * len(kinds)
+    cycles = self.depth // len(kinds)
+    scanned_depth = cycles * len(kinds)
     rates = jnp.linspace(0, self.drop_path, self.depth) if self.drop_path and train else None
 
     def caller(rate, **options):
       return _caller(self.remat, rate, args, {"train": train, **kwargs}, **options)
 
-    def turn(layers, x, rates):
+    def cycle(layers, x, rates):
       # A scan keeps its iterations apart: what is computed again cannot be merged with what was there.
       run = [caller(None if rates is None else rates[i], prevent_cse=False) for i in range(len(kinds))]
       return (layers(x, run) if len(kinds) > 1 else run[0](layers, x)), None
 
-    if turns:
+    if cycles:
       scanned = nn.scan(
-        turn,
+        cycle,
         variable_axes={True: 0},  # Of every collection each layer has its own.
         split_rngs={True: True},
-        length=turns,
+        length=cycles,
         check_constancy_invariants=False,  # There are none to check, and checking traces the body once more.
       )
-      layers = Turn(kinds, name="layers") if len(kinds) > 1 else kinds[0].copy(name="layers")
-      x = scanned(layers, x, None if rates is None else rates[:whole].reshape(turns, -1))[0]
-    for i in range(whole, self.depth):
+      layers = Cycle(kinds, name="layers") if len(kinds) > 1 else kinds[0].copy(name="layers")
+      x = scanned(layers, x, None if rates is None else rates[:scanned_depth].reshape(cycles, -1))[0]
+    for i in range(scanned_depth, self.depth):
       x = caller(None if rates is None else rates[i])(kinds[i % len(kinds)].copy(name=f"layer_{i}"), x)
     return x
 
 
-class Turn(nn.Module):
+class Cycle(nn.Module):
   """One layer of each kind, called by `run[i](block, x)`."""
 
   block: tuple[nn.Module, ...]
@@ -120,7 +120,7 @@ def _kinds(block):
 
 
 def _caller(remat, rate, args, kwargs, **options):
-  """-> f(block, x): calls the block, and lets the backward pass keep what `remat` says."""
+  """-> f(block, x): calls the block, rematerialised by the policy `remat`."""
 
   def call(block, x):
     return block(x, *args, **({} if rate is None else {"drop_path": rate}), **kwargs)
@@ -128,12 +128,12 @@ def _caller(remat, rate, args, kwargs, **options):
   return call if remat is None else nn.remat(call, policy=sizes.remat_policy(remat), **options)
 
 
-def looped(module):
+def as_loop(module):
   """The same module with every ScannedStack in it as a Stack; its parameters are `unstack_layers` of the other's."""
   if isinstance(module, ScannedStack):
     return Stack(module.block, module.depth, remat=module.remat, drop_path=module.drop_path)
   values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name != "parent"}
-  parts = {name: looped(value) for name, value in values.items() if isinstance(value, nn.Module)}
+  parts = {name: as_loop(value) for name, value in values.items() if isinstance(value, nn.Module)}
   return module.clone(**parts) if parts else module
 
 
@@ -162,7 +162,7 @@ def unstack_layers(tree, params=None):
 
   Args:
     tree: parameters, or another collection.
-    params: of another collection, the parameters of the same model: they say which kinds of layers take turns, where
+    params: of another collection, the parameters of the same model: they say which kinds of layers alternate, where
       not all have something in that collection. None: all have.
   """
   if not isinstance(tree, dict):
@@ -176,16 +176,16 @@ def unstack_layers(tree, params=None):
   within = [inside.get("layers", {}).get(kind) for kind in kinds] or [inside.get("layers")]
   piles = [layers.get(kind, {}) for kind in kinds] or [layers]
   piles = [unstack_layers(pile, part) for pile, part in zip(piles, within, strict=True)]
-  turns = jax.tree.leaves(piles)[0].shape[0]
+  cycles = jax.tree.leaves(piles)[0].shape[0]
 
   def layer(i):
-    turn, kind = divmod(i, len(piles))
-    return jax.tree.map(lambda array: array[turn], piles[kind])
+    cycle, kind = divmod(i, len(piles))
+    return jax.tree.map(lambda array: array[cycle], piles[kind])
 
-  return {**tree, **{f"layer_{i}": layer(i) for i in range(turns * len(piles)) if piles[i % len(piles)]}}
+  return {**tree, **{f"layer_{i}": layer(i) for i in range(cycles * len(piles)) if piles[i % len(piles)]}}
 
 
-def place_of(path, names):
+def scanned_path(path, names):
   """Where a layer's array lies among `names`, paths as a model has them: a path, and the index along its first axis.
 
   `stack/layer_7/scale` -> (itself, None) of a loop, ("stack/layers/scale", 7) of a scan, ("stack/layers/layer_1/scale",
@@ -201,8 +201,8 @@ def place_of(path, names):
   # Of another collection than the parameters, whose name stands in front, not all kinds may have something.
   stacks = "|".join(map(re.escape, {before, before.partition("/")[2]}))
   inside = (re.match(rf"(?:{stacks})layers/(layer_\d+)/", name) for name in names)
-  turn, kind = divmod(i, len({match[1] for match in inside if match}))
-  return f"{before}layers/layer_{kind}{after}", turn
+  cycle, kind = divmod(i, len({match[1] for match in inside if match}))
+  return f"{before}layers/layer_{kind}{after}", cycle
 
 
 def _pile(*arrays):

@@ -63,10 +63,10 @@ class PairSizes(TypedDict, total=False):
 
 
 class PairOptions(PairSizes, Compute):
-  """What factories of pairs hand on to `pair`."""
+  """What factories of pairs hand on to `encoder_decoder_towers`."""
 
 
-def pair(
+def encoder_decoder_towers(
   block,
   positions,
   *,
@@ -91,8 +91,8 @@ def pair(
     key_bias: as `Attention` has it.
     options: of `PairSizes` and `zoo.layers.compute.Compute`.
   """
-  pair = resolve(PairOptions, options)
-  dropout, dtype = pair.dropout, pair.dtype
+  pair_options = resolve(PairOptions, options)
+  dropout, dtype = pair_options.dropout, pair_options.dtype
 
   def tower(positions, depth, heads, mlp_dim, *, of_heads, mask=None, crosses=False):
     head_dim = sizes.head_dim(dim, heads, heads=of_heads)
@@ -103,14 +103,16 @@ def pair(
     layer = block(attention.copy(mask=mask), mlp, norm, attention if crosses else None, dropout=dropout)
     norms = {"first_norm": first_norm, "norm": last_norm}
     norms = {name: None if part is None else part.copy() for name, part in norms.items()}
-    return Tower(positions, stack(layer, depth, **pair.stacking), **norms, dropout=dropout)
+    return Tower(positions, stack(layer, depth, **pair_options.stacking), **norms, dropout=dropout)
 
-  mlp_dim, decoder_mlp_dim = pair.mlp_dim, pair.decoder_mlp_dim
-  sizes.positive(depth=depth, mlp_dim=mlp_dim, decoder_depth=pair.decoder_depth, decoder_mlp_dim=decoder_mlp_dim)
+  mlp_dim, decoder_mlp_dim = pair_options.mlp_dim, pair_options.decoder_mlp_dim
+  sizes.positive(
+    depth=depth, mlp_dim=mlp_dim, decoder_depth=pair_options.decoder_depth, decoder_mlp_dim=decoder_mlp_dim
+  )
   encoder = tower(positions[0], depth, num_heads, mlp_dim, of_heads="num_heads")
   decoder_sizes = (
-    depth if pair.decoder_depth is None else pair.decoder_depth,
-    num_heads if pair.decoder_heads is None else pair.decoder_heads,
+    depth if pair_options.decoder_depth is None else pair_options.decoder_depth,
+    num_heads if pair_options.decoder_heads is None else pair_options.decoder_heads,
     mlp_dim if decoder_mlp_dim is None else decoder_mlp_dim,
   )
   decoder = tower(positions[1], *decoder_sizes, of_heads="decoder_heads", mask=masks.causal, crosses=True)

@@ -13,7 +13,7 @@ from zoo.layers.dense import Dense
 from zoo.layers.embeddings import Embed
 from zoo.layers.heads import TanhHead, TiedLogits, token_heads
 from zoo.layers.positions import Learned
-from zoo.layers.towers import PairOptions, pair
+from zoo.layers.towers import PairOptions, encoder_decoder_towers
 from zoo.models.encoder_decoder import EncoderDecoder
 
 PAPER = {
@@ -57,7 +57,7 @@ def bart(
   dropout, dtype = computing(options, PairOptions)[:2]
   init = initial.normal(0.02)
   norm = norms.layer_norm(1e-5, dtype)
-  towers = pair(
+  towers = encoder_decoder_towers(
     PostNormBlock,
     # In fairseq positions are counted from 2: rows 0 and 1 were meant for padding.
     [Learned(max_length, dim, embedding_init=init, offset=2) for _ in range(2)],

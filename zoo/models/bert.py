@@ -66,9 +66,9 @@ class BERT(TokenHeads, PredictsMaskedTokens):
     Args:
       tokens: int32 [batch, length]; of the head "multiple_choice" [batch, choices, length], and so the rest.
       segments: int32 [batch, length], 0 = first sentence, 1 = second; all 0 if None.
-      valid: bool [batch, length], True = a real token; nobody attends to the others.
+      valid: bool [batch, length], True = a real token; others are masked.
       positions: int32 [batch or 1, length], where each token stands; counted from 0 if None, in each text of a row.
-      segment_ids: int32 [batch, length], which of the texts that share a row a token belongs to; it sees its own alone.
+      segment_ids: int32 [batch, length] of packed sequences; tokens attend within their segment only.
         None: a row is one text. Not with heads that read the first token of a row.
       predict: int32 [batch, k], indices into length at which masked-token logits are wanted; everywhere if None.
 
@@ -104,11 +104,11 @@ class BERT(TokenHeads, PredictsMaskedTokens):
     return self.with_segments(x, segments)
 
   def with_segments(self, x, segments):
-    """Adds which sentence a token is of, where the model tells: [batch, length, dim] -> the same"""
+    """Adds segment embeddings, if the model has them: [batch, length, dim] -> the same"""
     if self.segments is not None:
       return add(x, self.segments.embedding[:1]) if segments is None else x + self.segments(segments)
     if segments is not None:
-      raise ValueError("This model does not tell sentences apart. Leave out segments.")
+      raise ValueError("This model has no segment embeddings. Leave out segments.")
     return x
 
   def pooled(self, x, drop):

@@ -82,7 +82,7 @@ class TextTower(nn.Module):
     x = add_positions(self.embed(tokens), self.positions, SequenceInfo(valid, positions))
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
     x = self.stack(x, info=SequenceInfo(valid), train=train)
-    # Two norms: who wants the pooled state alone does not pay for the others.
+    # Two norms: if only the pooled state is used, XLA removes the other.
     pooled = self.norm(pick(x, self.read_at(tokens, valid)[:, None])[:, 0])
     return projected({"hidden": self.norm(x), "pooled": pooled}, self.projection)
 
@@ -169,7 +169,7 @@ def tower(
   sizes.positive(vocab_size=vocab_size, max_length=max_length)
   eos = vocab_size - 1 if eos is None else eos
   if eos < 0 or (eos >= vocab_size and read_at == "end"):
-    raise ValueError(f"eos is {eos}. It is a token: at least 0, below vocab_size {vocab_size}.")
+    raise ValueError(f"eos is {eos}. It must be a token id: at least 0, below vocab_size {vocab_size}.")
   if read_at not in READ_AT:
     raise ValueError(f"read_at is {read_at!r}. It may be: {', '.join(READ_AT)}.")
   dtype = resolve(TowerOptions, options).dtype
@@ -192,8 +192,8 @@ def layers(dim, depth, num_heads, *, mask=None, which="", **options: Unpack[Towe
   attention = Attention(
     num_heads, head_dim, mask=mask, dropout=dropout, dtype=dtype, kernel_init=init, out_init=residual
   )
-  up = initial.normal((2 * dim) ** -0.5)
-  mlp = MLP(common.mlp_dim or 4 * dim, common.activation, dtype=dtype, kernel_init=up, down_init=residual)
+  up_init = initial.normal((2 * dim) ** -0.5)
+  mlp = MLP(common.mlp_dim or 4 * dim, common.activation, dtype=dtype, kernel_init=up_init, down_init=residual)
   norm = norms.layer_norm(common.epsilon, dtype)
   block = PreNormBlock(attention, mlp, norm, dropout=dropout)
   embed_dim = common.embed_dim

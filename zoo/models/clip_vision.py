@@ -127,7 +127,8 @@ def tower(
   sizes.positive(**{f"stem_dims[{i}]": dim for i, dim in enumerate(stem_dims)})
   if patch_size % shrunk:
     raise ValueError(
-      f"patch_size {patch_size} does not divide by {shrunk}, to which the {len(stem_dims)} stem_dims shrink."
+      f"patch_size {patch_size} is not a multiple of {shrunk}, the stride of {len(stem_dims)} stem_dims. Change one "
+      "of them."
     )
   common = resolve(TowerOptions, options)
   width = initial.normal(dim**-0.5)

@@ -29,8 +29,8 @@ class EncoderWithDecoder(Model):
 
   def encode(self, source, /, *, valid=None, train=False):
     """What the encoder reads, and of texts bool [batch, length] -> [batch, length, dim of the encoder]"""
-    given = {} if valid is None else {"valid": valid}
-    return self.encoder(source, **given, train=train)["hidden"]
+    options = {} if valid is None else {"valid": valid}
+    return self.encoder(source, **options, train=train)["hidden"]
 
   def decode(
     self, decoder_tokens, encoded, *, valid=None, decoder_valid=None, positions=None, predict=None, train=False

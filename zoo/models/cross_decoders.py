@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from zoo.layers import masks, sizes
 from zoo.layers.blocks import Block
 from zoo.layers.embeddings import look_up
-from zoo.layers.parts import replaced
+from zoo.layers.parts import replace_modules
 from zoo.layers.positions import add_positions
 from zoo.layers.sequence import SequenceInfo
 from zoo.models.bert import BERT
@@ -29,9 +29,9 @@ class CrossDecoder(PredictsTokens):
     Args:
       tokens: int32 [batch, length]
       segments: int32 [batch, length], of a BERT: 0 = first sentence, 1 = second; all 0 if None.
-      valid: bool [batch, length], True = a real token; nobody attends to the others.
+      valid: bool [batch, length], True = a real token; others are masked.
       positions: int32 [batch or 1, length], counted from 0 if None, in each text of a row.
-      segment_ids: int32 [batch, length], which of the texts that share a row a token belongs to; it sees its own alone.
+      segment_ids: int32 [batch, length] of packed sequences; tokens attend within their segment only.
         None: a row is one text.
       predict: int32 [batch, k], indices into length at which logits are wanted; everywhere if None.
 
@@ -48,7 +48,7 @@ class CrossDecoder(PredictsTokens):
 
     Args:
       tokens, segments: as of a call.
-      context: float [batch, context length, dim], what the layers attend to; None where they do not: see `alone`.
+      context: float [batch, context length, dim], input of cross-attention; None for models `without_cross_attention`.
       info, context_info: what is known about tokens and context.
     """
     raise NotImplementedError
@@ -136,9 +136,9 @@ def cross_decoder(model, *, causal, crosses):
     return part.clone(attention=part.attention.copy(mask=masks.causal if causal else None), cross=cross)
 
   names = [field.name for field in dataclasses.fields(model) if field.name not in ("parent", "name")]
-  return replaced(kind(**{name: getattr(model, name) for name in names}), change)
+  return replace_modules(kind(**{name: getattr(model, name) for name in names}), change)
 
 
-def alone(model):
+def without_cross_attention(model):
   """The same decoder without what its layers attend to; a tree of parameters may hold more than it needs."""
-  return replaced(model, lambda part, path: part.clone(cross=None) if isinstance(part, Block) else part)
+  return replace_modules(model, lambda part, path: part.clone(cross=None) if isinstance(part, Block) else part)

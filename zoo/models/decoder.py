@@ -25,7 +25,7 @@ class DecoderSizes(TypedDict, total=False):
   num_kv_heads: heads of key and value; None: num_heads. head_dim: their width; None: dim / num_heads.
   head: "lm" (the next token), "classify" (num_classes), "classify_tokens" (num_classes each), "question_answering"
     (where an answer starts and ends), None (hidden states).
-  rope: how rotary positions go on for longer sequences, {"name": "linear", "factor": 2.0} or another of
+  rope: scaling of rotary positions for longer sequences, {"name": "linear", "factor": 2.0} or another of
     `zoo.layers.rope_scaling`.
   window: how many tokens a token of a local layer attends to, itself and those before it.
   attention_bias: of query, key and value. qk_norm: whether each head of query and key has a norm, as in Qwen 3.
@@ -73,7 +73,7 @@ class Decoder(TokenHeads, Model):
 
     Args:
       tokens: int32 [batch, length]
-      valid: bool [batch, length], True = a real token; nobody attends to the others.
+      valid: bool [batch, length], True = a real token; others are masked.
       positions: int32 [batch or 1, length], counted from 0 if None; a text begins wherever they do not rise.
 
     Returns:
@@ -116,10 +116,10 @@ class LanguageModel(PredictsTokens, Decoder, kw_only=True):
 
     Args:
       tokens: int32 [batch, length]
-      valid: bool [batch, length], True = a real token; nobody attends to the others.
+      valid: bool [batch, length], True = a real token; others are masked.
       positions: int32 [batch or 1, length]; counted from 0 (from the cache's end) if None, in each text of a row.
         Without segment_ids (and a cache) a text begins wherever they do not rise.
-      segment_ids: int32 [batch, length], which of the texts that share a row a token belongs to; it sees its own alone.
+      segment_ids: int32 [batch, length] of packed sequences; tokens attend within their segment only.
         None: a row is one text.
       predict: int32 [batch, k], indices into length at which logits are wanted; everywhere if None.
 
@@ -134,7 +134,7 @@ def with_head(head, tied, num_classes, *, language_model=LanguageModel, embed, *
   """The decoder of these parts with a head; `tied`: whether that of a language model is the embedding."""
   dense = functools.partial(Dense, dtype=embed.dtype, kernel_init=embed.embedding_init)
   if head == "lm":
-    own = OwnLogits(embed.num_embeddings, dtype=embed.dtype, kernel_init=embed.embedding_init)
-    return language_model(embed=embed, logits=TiedLogits() if tied else own, **parts)
+    untied = OwnLogits(embed.num_embeddings, dtype=embed.dtype, kernel_init=embed.embedding_init)
+    return language_model(embed=embed, logits=TiedLogits() if tied else untied, **parts)
   heads = token_heads(head, num_classes, dense, classify=functools.partial(dense, use_bias=False))
   return Decoder(embed=embed, **heads, **parts)

@@ -30,26 +30,26 @@ PAPER = {
 
 
 @functools.cache
-def cubic(size, wanted, antialias):
+def cubic(size, new_size, antialias):
   """The matrix [wanted, size] that resamples `size` numbers as torch's bicubic `interpolate` does.
 
   Without antialias four neighbours count, those beyond an end as that end, by Keys' kernel with a = -0.75. With it the
   kernel has a = -0.5, is as wide as what a new number stands for, and ends where the old numbers end.
   """
-  step = size / wanted
-  stretch = max(step, 1.0) if antialias else 1.0
-  matrix = np.zeros((wanted, size))
-  for row in range(wanted):
+  step = size / new_size
+  width = max(step, 1.0) if antialias else 1.0
+  matrix = np.zeros((new_size, size))
+  for row in range(new_size):
     center = (row + 0.5) * step - 0.5
-    near = np.arange(int(np.floor(center - 2 * stretch)), int(np.ceil(center + 2 * stretch)) + 1)
+    neighbours = np.arange(int(np.floor(center - 2 * width)), int(np.ceil(center + 2 * width)) + 1)
     if antialias:
-      near = near[(near >= 0) & (near < size)]
-    weights = _keys((near - center) / stretch, -0.5 if antialias else -0.75)
-    np.add.at(matrix[row], near.clip(0, size - 1), weights / weights.sum())
+      neighbours = neighbours[(neighbours >= 0) & (neighbours < size)]
+    weights = _cubic_kernel((neighbours - center) / width, -0.5 if antialias else -0.75)
+    np.add.at(matrix[row], neighbours.clip(0, size - 1), weights / weights.sum())
   return matrix.astype(np.float32)
 
 
-def _keys(x, a):
+def _cubic_kernel(x, a):
   x = abs(x)
   inside, outside = ((a + 2) * x - (a + 3)) * x**2 + 1, ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
   return np.where(x < 1, inside, np.where(x < 2, outside, 0.0))
@@ -76,7 +76,7 @@ class GridPositions(nn.Module):
 
 
 class DINOv2(Model):
-  """Image encoder with a class token, for images of any size; pixels beyond the last whole patch are not looked at."""
+  """Image encoder with a class token, for images of any size; pixels beyond the last full patch are ignored."""
 
   patches: nn.Module
   class_token: nn.Module
@@ -115,8 +115,8 @@ class DINOv2(Model):
     out = {"hidden": x, "pooled": x[:, 0]}
     if self.head is None:
       return out
-    both = jnp.concatenate([x[:, 0], x[:, 1 + self.registers :].mean(axis=1)], axis=-1)
-    return {**out, "logits": self.head(both).astype(jnp.float32)}
+    pooled = jnp.concatenate([x[:, 0], x[:, 1 + self.registers :].mean(axis=1)], axis=-1)
+    return {**out, "logits": self.head(pooled).astype(jnp.float32)}
 
   @nn.nowrap
   def check(self, image):
@@ -124,7 +124,7 @@ class DINOv2(Model):
     p = self.patches.patch_size
     if image.ndim != 4 or image.shape[3] != self.channels or min(image.shape[1:3]) < p:
       raise ValueError(
-        f"Images have shape {list(image.shape)}, the model wants [batch, height, width, {self.channels}] of at least "
+        f"Images have shape {list(image.shape)}, the model needs [batch, height, width, {self.channels}] of at least "
         f"{p} x {p} pixels."
       )
 

@@ -49,9 +49,9 @@ class EncoderDecoder(TokenHeads, PredictsTokens):
 
     Args:
       tokens: int32 [batch, length]
-      decoder_tokens: int32 [batch, decoder length], what to continue; if None, `tokens` behind start_token, which is
-        what heads that classify or answer were trained on.
-      valid: bool [batch, length], True = a real token; nobody attends to the others.
+      decoder_tokens: int32 [batch, decoder length], what to continue; if None, `tokens` shifted right after
+        start_token, which is what heads that classify or answer were trained on.
+      valid: bool [batch, length], True = a real token; others are masked.
       decoder_valid: likewise, of decoder_tokens.
       segment_ids, decoder_segment_ids: int32 [batch, length], [batch, decoder length]: which of the pairs of texts that
         share a row a token belongs to. It sees its own pair alone, and places count from 0 in each text. None: a row is
@@ -73,7 +73,7 @@ class EncoderDecoder(TokenHeads, PredictsTokens):
     return {"encoded": encoded, "hidden": x, **self.decoder_outputs(x, tokens, train=train)}
 
   def shifted(self, tokens, /):
-    """`tokens` behind start_token: int32 [batch, length] -> int32 [batch, length]"""
+    """Shifts `tokens` right after start_token: int32 [batch, length] -> int32 [batch, length]"""
     sizes.start_fits(self.start_token, self.vocab_size)
     return shift_right(tokens, self.start_token)
 
@@ -99,7 +99,7 @@ class EncoderDecoder(TokenHeads, PredictsTokens):
   ):
     """Logits of the next token at every position.
 
-    With the collection "cache" mutable it goes on from what it was given before; see `zoo.layers.attention`.
+    With the collection "cache" mutable it continues after the cached tokens; see `zoo.layers.attention`.
 
     Args:
       decoder_tokens: int32 [batch, decoder length]
@@ -127,7 +127,7 @@ class EncoderDecoder(TokenHeads, PredictsTokens):
     if self.decoder is None:
       raise ValueError("This model has no decoder.")
     if (info.segment_ids is None) != (context_info.segment_ids is None):
-      raise ValueError("Of segment_ids and decoder_segment_ids one is missing. Give both, or neither.")
+      raise ValueError("segment_ids and decoder_segment_ids go together. Give both, or neither.")
     x = self._embedded(self.output_embed, decoder_tokens)
     return self.decoder(x, encoded, info=info, context_info=context_info, train=train)
 

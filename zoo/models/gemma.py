@@ -20,7 +20,7 @@ from zoo.layers.mlp import GatedMLP
 from zoo.layers.positions import rotary
 from zoo.layers.stack import stack
 from zoo.models.decoder import HEADS, Decoder, DecoderOptions, LanguageModel, with_head
-from zoo.models.llama import mask_pattern, named
+from zoo.models.llama import by_name, mask_pattern
 
 PAPER = {
   "title": "Gemma: Open Models Based on Gemini Research and Technology",
@@ -52,10 +52,10 @@ class GemmaLM(LanguageModel):
 
   def to_logits(self, x):
     logits = super().to_logits(x)
-    return logits if self.cap is None else softly(self.cap, logits)
+    return logits if self.cap is None else soft_cap(self.cap, logits)
 
 
-def softly(cap, x):
+def soft_cap(cap, x):
   """cap * tanh(x / cap). https://arxiv.org/abs/2408.00118, section 2"""
   return cap * jnp.tanh(x / cap)
 
@@ -63,7 +63,7 @@ def softly(cap, x):
 @functools.cache
 def capped_attention(cap):
   """`dense_attention` with logits that stay between -cap and cap."""
-  return functools.partial(dense_attention, on_logits=functools.partial(softly, cap))
+  return functools.partial(dense_attention, on_logits=functools.partial(soft_cap, cap))
 
 
 class ScaledEmbed(PaddedEmbed):
@@ -115,7 +115,7 @@ def gemma(
   """A Gemma of these sizes; those that `zoo.models.llama` has too mean the same there.
 
   local_theta, local_rope: of the rotary positions of local layers; as of the others if local_theta is None.
-  bidirectional: whether tokens also see those behind them; the window then is half on each side. Not with head "lm".
+  bidirectional: whether tokens also attend to later ones; the window is then split over both sides. Not with head "lm".
   query_scalar: logits of attention are divided by its square root; head_dim if None.
   attention_cap, cap: what logits of attention and those of the next token stay below; None: nothing.
   sandwich: whether what a sublayer gives is normed too, as since Gemma 2.
@@ -130,7 +130,9 @@ def gemma(
     if value is not None and value <= 0:
       raise ValueError(f"{name} is {value}. It must be above 0, or None.")
   if bidirectional and head == "lm":
-    raise ValueError("bidirectional is True and head 'lm': who sees the next token has nothing to predict. Change one.")
+    raise ValueError(
+      "bidirectional is True and head is 'lm', which would see the token to predict. Change one of them."
+    )
   rules = mask_pattern(common.window, pattern)
   local_rules = [rule is not masks.causal for rule in rules]
   if bidirectional:
@@ -188,27 +190,27 @@ _THIRD = dict(
 )
 # Table 1 of each paper; lengths, windows and vocabularies of the releases.
 VARIANTS = {
-  **named(
+  **by_name(
     {"gemma-2b": (2048, 18, 8, 1, 256, 16384), "gemma-7b": (3072, 28, 16, 16, 256, 24576)},
     **dict(vocab_size=256000, max_length=8192, pad=0),
   ),
-  **named(
+  **by_name(
     {"gemma-2-2b": (2304, 26, 8, 4, 256, 9216), "gemma-2-9b": (3584, 42, 16, 8, 256, 14336)},
     **dict(vocab_size=256000, max_length=8192, pad=0, query_scalar=256, **_SECOND),
   ),
-  **named(
+  **by_name(
     {"gemma-2-27b": (4608, 46, 32, 16, 128, 36864)},
     **dict(vocab_size=256000, max_length=8192, pad=0, query_scalar=144, **_SECOND),
   ),
-  **named(
+  **by_name(
     {"gemma-3-270m": (640, 18, 4, 1, 256, 2048), "gemma-3-1b": (1152, 26, 4, 1, 256, 6912)},
     **dict(vocab_size=262144, max_length=32768, pad=0, window=512, **_THIRD),
   ),
-  **named(
+  **by_name(
     {"gemma-3-4b": (2560, 34, 8, 4, 256, 10240), "gemma-3-12b": (3840, 48, 16, 8, 256, 15360)},
     **dict(vocab_size=262208, max_length=131072, pad=0, window=1024, rope=dict(name="linear", factor=8.0), **_THIRD),
   ),
-  **named(
+  **by_name(
     {"gemma-3-27b": (5376, 62, 32, 16, 128, 21504)},
     **dict(vocab_size=262208, max_length=131072, pad=0, window=1024, rope=dict(name="linear", factor=8.0)),
     **{**_THIRD, "query_scalar": 168},

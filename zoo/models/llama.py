@@ -124,14 +124,14 @@ def mask_pattern(window, pattern):
   sizes.positive(window=window)
   pattern = ["global" if window is None else "local"] if pattern is None else pattern
   if not pattern or any(kind not in ("local", "global") for kind in pattern):
-    raise ValueError(f"pattern is {pattern!r}. It is a list of 'local' and 'global'.")
+    raise ValueError(f"pattern is {pattern!r}. It must be a list of 'local' and 'global'.")
   if window is None and "local" in pattern:
-    raise ValueError("pattern has local layers and window is None. Say how many tokens they see.")
+    raise ValueError("pattern has local layers, but window is None. Set window.")
   local = None if window is None else masks.both(masks.causal, masks.window(window - 1))
   return [local if kind == "local" else masks.causal for kind in pattern]
 
 
-def named(names, **shared):
+def by_name(names, **shared):
   """{name: sizes} of rows (dim, depth, num_heads, num_kv_heads, head_dim, mlp_dim)."""
   keys = ("dim", "depth", "num_heads", "num_kv_heads", "head_dim", "mlp_dim")
   return {name: dict(zip(keys, row), **shared) for name, row in names.items()}
@@ -142,8 +142,8 @@ _LONGER = dict(name="llama3", low=1.0, high=4.0, trained_length=8192)
 # table 1 of https://arxiv.org/abs/2310.06825 and its later versions' releases; table 1 of
 # https://arxiv.org/abs/2407.10671; table 1 of https://arxiv.org/abs/2505.09388; lengths and thetas of their releases.
 VARIANTS = {
-  **named({"llama-7b": (4096, 32, 32, 32, 128, 11008)}, vocab_size=32000, max_length=2048),
-  **named(
+  **by_name({"llama-7b": (4096, 32, 32, 32, 128, 11008)}, vocab_size=32000, max_length=2048),
+  **by_name(
     {
       "llama-2-7b": (4096, 32, 32, 32, 128, 11008),
       "llama-2-13b": (5120, 40, 40, 40, 128, 13824),
@@ -151,36 +151,36 @@ VARIANTS = {
     },
     **dict(vocab_size=32000, max_length=4096, epsilon=1e-5),
   ),
-  **named(
+  **by_name(
     {"llama-3-8b": (4096, 32, 32, 8, 128, 14336), "llama-3-70b": (8192, 80, 64, 8, 128, 28672)},
     **dict(vocab_size=128256, max_length=8192, epsilon=1e-5, theta=500_000.0),
   ),
-  **named(
+  **by_name(
     {"llama-3.1-8b": (4096, 32, 32, 8, 128, 14336)},
     **dict(vocab_size=128256, max_length=131072, epsilon=1e-5, theta=500_000.0, rope=dict(**_LONGER, factor=8.0)),
   ),
-  **named(
+  **by_name(
     {"llama-3.2-1b": (2048, 16, 32, 8, 64, 8192), "llama-3.2-3b": (3072, 28, 24, 8, 128, 8192)},
     **dict(vocab_size=128256, max_length=131072, epsilon=1e-5, theta=500_000.0, tied=True),
     rope=dict(**_LONGER, factor=32.0),
   ),
-  **named(
+  **by_name(
     {"mistral-7b": (4096, 32, 32, 8, 128, 14336)},
     **dict(vocab_size=32000, max_length=32768, epsilon=1e-5, window=4096),
   ),
-  **named(
+  **by_name(
     {"mistral-7b-v0.3": (4096, 32, 32, 8, 128, 14336)},
     **dict(vocab_size=32768, max_length=32768, epsilon=1e-5, theta=1_000_000.0, model_type="mistral"),
   ),
-  **named(
+  **by_name(
     {"qwen2-0.5b": (896, 24, 14, 2, 64, 4864), "qwen2-1.5b": (1536, 28, 12, 2, 128, 8960)},
     **dict(vocab_size=151936, max_length=131072, theta=1_000_000.0, attention_bias=True, out_bias=False, tied=True),
   ),
-  **named(
+  **by_name(
     {"qwen2-7b": (3584, 28, 28, 4, 128, 18944)},
     **dict(vocab_size=152064, max_length=131072, theta=1_000_000.0, attention_bias=True, out_bias=False),
   ),
-  **named(
+  **by_name(
     {
       "qwen3-0.6b": (1024, 28, 16, 8, 128, 3072),
       "qwen3-1.7b": (2048, 28, 16, 8, 128, 6144),
@@ -188,7 +188,7 @@ VARIANTS = {
     },
     **dict(vocab_size=151936, max_length=40960, theta=1_000_000.0, qk_norm=True, tied=True),
   ),
-  **named(
+  **by_name(
     {"qwen3-8b": (4096, 36, 32, 8, 128, 12288), "qwen3-32b": (5120, 64, 64, 8, 128, 25600)},
     **dict(vocab_size=151936, max_length=40960, theta=1_000_000.0, qk_norm=True),
   ),

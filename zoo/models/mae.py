@@ -69,7 +69,9 @@ class MAE(Model):
     """The class token and the patches of the smallest noise: [batch, 1 + left, dim], {"masked", "restore"}"""
     count = x.shape[1] - 1
     if noise.shape != (x.shape[0], count):
-      raise ValueError(f"noise has shape {list(noise.shape)}, the model wants {[x.shape[0], count]}, for each patch.")
+      raise ValueError(
+        f"noise has shape {list(noise.shape)}, the model needs {[x.shape[0], count]}, one value per patch."
+      )
     order = jnp.argsort(noise, axis=1)
     restore = jnp.argsort(order, axis=1).astype(jnp.int32)
     left = int(count * (1 - self.mask_ratio))
@@ -121,7 +123,7 @@ def mae(
   sizes.positive(depth=depth, mlp_dim=mlp_dim, channels=channels)
   sizes.rate(mask_ratio=mask_ratio)
   if dim % 4:
-    raise ValueError(f"dim {dim} is no multiple of 4: rows and columns have sines and cosines of as many waves each.")
+    raise ValueError(f"dim {dim} is not a multiple of 4, as sines and cosines of rows and columns need. Change it.")
   init = initial.xavier_uniform()
   norm = norms.layer_norm(epsilon, dtype)
   attention = Attention(

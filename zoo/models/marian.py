@@ -12,7 +12,7 @@ from zoo.layers.compute import resolve
 from zoo.layers.embeddings import Embed
 from zoo.layers.heads import TiedLogits
 from zoo.layers.positions import Sinusoidal
-from zoo.layers.towers import PairOptions, pair
+from zoo.layers.towers import PairOptions, encoder_decoder_towers
 from zoo.models.encoder_decoder import EncoderDecoder
 
 PAPER = {
@@ -52,7 +52,7 @@ def marian(
   sizes.head_fits(head, HEADS, None)
   dtype = resolve(PairOptions, options).dtype
   init = initial.normal(0.02)
-  towers = pair(
+  towers = encoder_decoder_towers(
     PostNormBlock,
     [Sinusoidal(dim, interleaved=False, max_length=max_length) for _ in range(2)],
     dim=dim,

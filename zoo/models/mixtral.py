@@ -16,7 +16,7 @@ from zoo.layers.mlp import GatedMLP
 from zoo.layers.positions import rotary
 from zoo.layers.stack import stack
 from zoo.models.decoder import HEADS, Decoder, DecoderOptions, with_head
-from zoo.models.llama import mask_pattern, named
+from zoo.models.llama import by_name, mask_pattern
 
 PAPER = {
   "title": "Mixtral of Experts",
@@ -59,7 +59,7 @@ def mixtral(
   """A Mixtral of these sizes; those that `zoo.models.llama` has too mean the same there.
 
   num_experts, top_k, mlp_dim: of a sparse layer: how many networks, how many of them read a token, how wide each is.
-  pattern: "sparse" and "dense" layers take turns in this order; all are sparse if None. dense_dim: width of the dense.
+  pattern: "sparse" and "dense" layers alternate in this order; all are sparse if None. dense_dim: width of the dense.
   normalize: whether the probabilities of the chosen experts are divided by their sum.
   dispatch: "all" (every expert reads every token, and what was not chosen counts nothing) or "chosen" (tokens are
   sorted by expert): the same values, another cost.
@@ -77,9 +77,9 @@ def mixtral(
     raise ValueError(f"top_k {top_k} exceeds num_experts {num_experts}. A token can go to each expert once.")
   pattern = ["sparse"] if pattern is None else pattern
   if not pattern or any(kind not in ("sparse", "dense") for kind in pattern):
-    raise ValueError(f"pattern is {pattern!r}. It is a list of 'sparse' and 'dense'.")
+    raise ValueError(f"pattern is {pattern!r}. It must be a list of 'sparse' and 'dense'.")
   if "dense" in pattern and dense_dim is None:
-    raise ValueError("pattern has dense layers and dense_dim is None. Say how wide they are.")
+    raise ValueError("pattern has dense layers, but dense_dim is None. Set dense_dim.")
   if dispatch not in DISPATCH:
     raise ValueError(f"dispatch is {dispatch!r}. It may be: {', '.join(DISPATCH)}.")
   init = initial.normal(0.02)
@@ -122,9 +122,9 @@ def mixtral(
 # vocabularies of the releases.
 _QWEN = dict(vocab_size=151936, max_length=40960, num_experts=128, top_k=8, epsilon=1e-6, qk_norm=True)
 VARIANTS = {
-  **named({"8x7b": (4096, 32, 32, 8, 128, 14336)}, vocab_size=32000, max_length=32768, num_experts=8, top_k=2),
-  **named({"8x22b": (6144, 56, 48, 8, 128, 16384)}, vocab_size=32768, max_length=65536, num_experts=8, top_k=2),
-  **named({"qwen3-30b-a3b": (2048, 48, 32, 4, 128, 768), "qwen3-235b-a22b": (4096, 94, 64, 4, 128, 1536)}, **_QWEN),
+  **by_name({"8x7b": (4096, 32, 32, 8, 128, 14336)}, vocab_size=32000, max_length=32768, num_experts=8, top_k=2),
+  **by_name({"8x22b": (6144, 56, 48, 8, 128, 16384)}, vocab_size=32768, max_length=65536, num_experts=8, top_k=2),
+  **by_name({"qwen3-30b-a3b": (2048, 48, 32, 4, 128, 768), "qwen3-235b-a22b": (4096, 94, 64, 4, 128, 1536)}, **_QWEN),
 }
 # How many each has: what `list_models` prints.
 PARAMETERS = {

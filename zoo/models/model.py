@@ -96,7 +96,8 @@ class PredictsTokens(Model, kw_only=True):
     head = getattr(self, self.HEAD[0])
     if head is None:
       raise ValueError(
-        f"This model does not predict tokens. Build it with head={self.HEAD[1]!r}, or take the model whose trunk it is."
+        f"This model does not predict tokens. Build it with head={self.HEAD[1]!r}, or use the model whose trunk this "
+        "is."
       )
     return head(x, self.output_embed)
 

@@ -63,9 +63,9 @@ class ModernBERT(TokenHeads, PredictsMaskedTokens):
 
     Args:
       tokens: int32 [batch, length]; of the head "multiple_choice" [batch, choices, length], and so is valid.
-      segments: not looked at; what pairs of texts come with. The token between the two tells them apart.
-      valid: bool [batch, length], True = a real token; nobody attends to the others.
-      segment_ids: int32 [batch, length], which of the texts that share a row a token belongs to; it sees its own alone.
+      segments: ignored; accepted because data of pairs have it. The separator token distinguishes the two.
+      valid: bool [batch, length], True = a real token; others are masked.
+      segment_ids: int32 [batch, length] of packed sequences; tokens attend within their segment only.
         None: a row is one text. Not with heads that make one summary of a row.
       predict: int32 [batch, k], indices into length at which masked-token logits are wanted; everywhere if None.
 
@@ -103,7 +103,7 @@ class ModernBERT(TokenHeads, PredictsMaskedTokens):
         return x.mean(axis=1)
       weight = valid.astype(x.dtype)
       return (x * weight[:, :, None]).sum(axis=1) / weight.sum(axis=1)[:, None]
-    # Who chooses reads the first real token, who classifies the first one: so does the reference.
+    # Multiple choice pools the first real token, classification the first token: so does the reference.
     first = None if self.choose is None or valid is None else jnp.argmax(valid, axis=1)[:, None]
     return x[:, 0] if first is None else pick(x, first)[:, 0]
 
@@ -177,7 +177,7 @@ def modernbert(
     (where an answer starts and ends), "multiple_choice", None. head_activation: of the layer that all of them have.
   pooling: what is classified of a text: "cls", its first token, or "mean".
   window: a token of a local layer sees window // 2 tokens on each side, and itself.
-  pattern: "global" and "local" layers take turns in this order, the first is the first layer; if None one of three is
+  pattern: "global" and "local" layers alternate in this order, the first is the first layer; if None one of three is
     global.
   theta, rope: of the rotary positions of global layers, as in `zoo.models.llama`; local_theta, local_rope: of the rest.
   norm_bias, attention_bias, mlp_bias, mlm_bias, head_bias: which parts have biases; the last is of the heads' layer.
@@ -192,7 +192,7 @@ def modernbert(
     raise ValueError(f"pooling is {pooling!r}. It may be: {', '.join(POOLINGS)}.")
   pattern = ["global", "local", "local"] if pattern is None else pattern
   if not pattern or any(kind not in ("local", "global") for kind in pattern):
-    raise ValueError(f"pattern is {pattern!r}. It is a list of 'local' and 'global'.")
+    raise ValueError(f"pattern is {pattern!r}. It must be a list of 'local' and 'global'.")
   # Appendix A.2 of the paper: as Megatron, cut at two standard deviations.
   init, out_init = initial.truncated_normal(0.02), initial.truncated_normal(0.02 * (2 * depth) ** -0.5)
   norm = norms.layer_norm(epsilon, dtype).copy(use_bias=norm_bias)

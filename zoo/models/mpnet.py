@@ -75,7 +75,7 @@ def mpnet(
   sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim)
   sizes.head_fits(head, HEADS, num_classes)
   if not 0 <= pad < vocab_size:
-    raise ValueError(f"pad is {pad}. It is a token: at least 0, below vocab_size {vocab_size}.")
+    raise ValueError(f"pad is {pad}. It must be a token id: at least 0, below vocab_size {vocab_size}.")
   init = initial.truncated_normal(0.02)
   norm = norms.layer_norm(epsilon, dtype)
   dense = functools.partial(Dense, dtype=dtype, kernel_init=init)

@@ -32,7 +32,7 @@ HEADS = ("lm", "multiple_choice", "classify", None)
 
 
 class Choices(Decoder, kw_only=True):
-  """Chooses among texts and goes on predicting their tokens, as section 3.2 of the paper trains it."""
+  """Multiple choice with an auxiliary language modelling loss, as in section 3.2 of the paper."""
 
   logits: nn.Module
 
@@ -42,7 +42,7 @@ class Choices(Decoder, kw_only=True):
 
     Args:
       tokens: int32 [batch, choices, length]
-      valid: bool [batch, choices, length], True = a real token; nobody attends to the others.
+      valid: bool [batch, choices, length], True = a real token; others are masked.
       positions: int32 [1, length], counted from 0 if None.
       read: int32 [batch, choices], the token at which a choice is scored; the last valid one if None.
 

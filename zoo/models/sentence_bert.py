@@ -49,7 +49,7 @@ class SentenceBERT(Model):
     Args:
       tokens: int32 [batch, length]
       segments: int32 [batch, length], 0 = first sentence, 1 = second; all 0 if None.
-      valid: bool [batch, length], True = a real token; nobody attends to the others, and the mean leaves them out.
+      valid: bool [batch, length], True = a real token; others are masked, and left out of the mean.
 
     Returns:
       dict of "hidden" [batch, length, dim], "pooled" [batch, dim] and, where the model has classes, "logits" float32
@@ -117,7 +117,7 @@ def sentence_bert(
   )
 
 
-# https://huggingface.co/sentence-transformers, without the pooler that they carry and nobody uses.
+# https://huggingface.co/sentence-transformers, without their pooler, which is unused.
 _MINILM = dict(vocab_size=30522, max_length=512, dim=384, num_heads=12, mlp_dim=1536)
 VARIANTS = {
   "all-MiniLM-L6-v2": dict(depth=6, **_MINILM),

@@ -45,7 +45,7 @@ class SigLIPSizes(TypedDict, total=False):
 
 
 class SigLIPOptions(SigLIPSizes, Compute):
-  """What the factories of SigLIP and SigLIP 2 hand on to `pair`."""
+  """What the factories of SigLIP and SigLIP 2 hand on to `dual_encoder`."""
 
 
 def siglip(
@@ -62,10 +62,10 @@ def siglip(
   `options` as of `SigLIPSizes` and `zoo.layers.compute.Compute`.
   """
   image = dict(image_size=image_size, patch_size=patch_size, dim=image_dim, depth=image_depth, num_heads=image_heads)
-  return pair(siglip_vision.tower, image, **options)
+  return dual_encoder(siglip_vision.tower, image, **options)
 
 
-def pair(tower: Callable, image: dict[str, Any], **options: Unpack[SigLIPOptions]) -> Any:
+def dual_encoder(tower: Callable, image: dict[str, Any], **options: Unpack[SigLIPOptions]) -> Any:
   """An image tower and classes, or a text tower.
 
   tower: makes the image tower, as `zoo.models.siglip_vision.tower` does.
@@ -83,7 +83,7 @@ def pair(tower: Callable, image: dict[str, Any], **options: Unpack[SigLIPOptions
   text |= dict(vocab_size=common.vocab_size, max_length=common.max_length)
   if None in text.values():
     raise ValueError(
-      "text_dim, text_depth, text_heads, vocab_size and max_length are needed. Only the head 'classify' does without."
+      "text_dim, text_depth, text_heads, vocab_size and max_length are needed. Only head 'classify' needs none of them."
     )
   text |= dict(mlp_dim=common.text_mlp_dim, embed_dim=image["dim"], which="text_")
   # Section 3.2: t' = log 10 and b = -10, so that training begins near the prior that hardly any pair matches.

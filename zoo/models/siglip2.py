@@ -8,7 +8,7 @@ from typing import Unpack
 
 from zoo.models import siglip2_vision
 from zoo.models.dual_encoder import DualEncoder
-from zoo.models.siglip import SigLIPOptions, pair
+from zoo.models.siglip import SigLIPOptions, dual_encoder
 from zoo.models.siglip2_vision import PAPER as PAPER
 from zoo.models.siglip_vision import ImageClassifier
 
@@ -27,7 +27,7 @@ def siglip2(
   image_size: of a square image whose patches have a position each; a multiple of patch_size.
   """
   image = dict(image_size=image_size, patch_size=patch_size, dim=image_dim, depth=image_depth, num_heads=image_heads)
-  return pair(siglip2_vision.tower, image, **options)
+  return dual_encoder(siglip2_vision.tower, image, **options)
 
 
 # Table 1 of the paper; positions of the releases are those of 16 x 16 patches.

@@ -26,22 +26,22 @@ PAPER = {
 }
 
 
-def resize_weights(size, wanted, place):
-  """How much each of `size` numbers in a row counts for what is at `place` when they are resampled to `wanted` numbers.
+def resize_weights(size, new_size, index):
+  """Weights of `size` values in their resampling to `new_size` values, for output `index`.
 
   As torch's bilinear `interpolate` with antialias: a triangle that is as wide as a number on either side, old or new,
   whichever is wider, and ends where the old numbers end.
 
   Args:
     size: an int.
-    wanted: int32 [batch, 1]
-    place: int32 [batch, n], below wanted.
+    new_size: int32 [batch, 1]
+    index: int32 [batch, n], below wanted.
 
   Returns:
     float32 [batch, n, size], each row of sum 1
   """
-  step = size / wanted.astype(jnp.float32)
-  center = (place + 0.5) * step
+  step = size / new_size.astype(jnp.float32)
+  center = (index + 0.5) * step
   distance = abs(jnp.arange(size)[None, None] + 0.5 - center[:, :, None]) / jnp.maximum(step, 1.0)[:, :, None]
   weight = jnp.maximum(1 - distance, 0)
   return weight / weight.sum(-1, keepdims=True)
@@ -61,13 +61,13 @@ class FlexiblePositions(nn.Module):
     table = self.param("embedding", self.embedding_init, (self.side**2, self.dim))
     grid = jnp.maximum(grid, 1)
     rows, columns = grid[:, :1], grid[:, 1:]
-    place = jnp.arange(count)[None]
-    place = jnp.where(place < rows * columns, place, 0)
+    index = jnp.arange(count)[None]
+    index = jnp.where(index < rows * columns, index, 0)
     down, across = (
-      resize_weights(self.side, rows, place // columns),
-      resize_weights(self.side, columns, place % columns),
+      resize_weights(self.side, rows, index // columns),
+      resize_weights(self.side, columns, index % columns),
     )
-    weight = (down[:, :, :, None] * across[:, :, None, :]).reshape(*place.shape, -1)
+    weight = (down[:, :, :, None] * across[:, :, None, :]).reshape(*index.shape, -1)
     weight = weight if self.dtype is None else weight.astype(self.dtype)
     return dot(weight, table, precision="highest")
 
@@ -76,7 +76,7 @@ class FlexTower(ImageTower):
   """A ViT without a class token over patches of images of any shape. An image is a dict of
 
     patches: float [batch, n, patch_size * patch_size * channels], row by row; pixels of a patch too, channels last
-    valid: bool [batch, n], True = a real patch, False = padding behind them
+    valid: bool [batch, n], True = a real patch, False = padding after them
     grid: int32 [batch, 2]: rows and columns of the real ones
 
   `image_size` is that of a square image whose patches have a position each; for others positions are resampled.
@@ -121,19 +121,19 @@ class FlexTower(ImageTower):
 
 
 def patches_fit(image, patch_size, channels):
-  """Refuses what is no dict of patches, or patches of another size."""
+  """ValueError unless `image` is a dict of patches, valid and grid in the shapes that the model takes."""
   pixels = patch_size**2 * channels
   kinds = {"patches": ("batch", "n", pixels), "valid": ("batch", "n"), "grid": ("batch", 2)}
   if not isinstance(image, dict) or set(image) != set(kinds):
-    has = sorted(image) if isinstance(image, dict) else f"an array {list(jnp.shape(image))}"
+    actual = sorted(image) if isinstance(image, dict) else f"an array {list(jnp.shape(image))}"
     raise ValueError(
-      f"image is {has}, the model wants a dict of {', '.join(kinds)}: zoo.load_processor(FOLDER) of a published model "
-      "makes them."
+      f"image is {actual}, the model needs a dict of {', '.join(kinds)}: zoo.load_processor(FOLDER) of a published "
+      "model makes them."
     )
   batch, n = (*image["patches"].shape, 0, 0)[:2]
-  for name, wanted in kinds.items():
-    if image[name].shape != tuple({"batch": batch, "n": n}.get(size, size) for size in wanted):
-      raise ValueError(f"{name} of an image have shape {list(image[name].shape)}, the model wants {list(wanted)}.")
+  for name, expected in kinds.items():
+    if image[name].shape != tuple({"batch": batch, "n": n}.get(size, size) for size in expected):
+      raise ValueError(f"{name} of an image have shape {list(image[name].shape)}, the model needs {list(expected)}.")
 
 
 def siglip2_vision(

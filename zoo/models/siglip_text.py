@@ -15,7 +15,7 @@ from zoo.models.siglip_vision import PAPERS as PAPERS
 from zoo.models.siglip_vision import VisionOptions, layers
 
 
-def at_end(tokens, valid):
+def last_position(tokens, valid):
   """The last place of the sequence, padding or not: texts are padded to one length, and so read at one place."""
   return jnp.full(tokens.shape[:1], tokens.shape[1] - 1)
 
@@ -53,7 +53,7 @@ def tower(*, vocab_size, max_length, dim, depth, num_heads, mlp_dim, embed_dim, 
     embed=Embed(vocab_size, dim, dtype=common.dtype, embedding_init=width),
     positions=Learned(max_length, dim, embedding_init=width),
     projection=Dense(embed_dim, dtype=common.dtype, kernel_init=initial.lecun_normal()),
-    read_at=at_end,
+    read_at=last_position,
     **encoder,
   )
 

@@ -43,7 +43,7 @@ class AttentionPool(nn.Module):
 
   @nn.compact
   def __call__(self, x, *, valid=None, train=False):
-    """[batch, length, dim], of which those are looked at that are valid, bool [batch, length] -> [batch, dim]"""
+    """[batch, length, dim], masked by valid, bool [batch, length] -> [batch, dim]"""
     query = self.param("embedding", initial.xavier_uniform(), (1, x.shape[-1]))
     query = broadcast(query, (x.shape[0], *query.shape), x.dtype)
     y = self.attention(query, x, context_info=SequenceInfo(valid), train=train)
@@ -51,7 +51,7 @@ class AttentionPool(nn.Module):
 
 
 class SigLIPImageTower(ImageTower):
-  """A ViT without a class token: its patches are pooled. Pixels beyond the last whole patch are not looked at."""
+  """A ViT without a class token: its patches are pooled. Pixels beyond the last full patch are ignored."""
 
   patches: nn.Module
   positions: nn.Module

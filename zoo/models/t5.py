@@ -148,7 +148,7 @@ def compose(
   tied,
   **options: Unpack[T5Options],
 ) -> EncoderDecoder:
-  """What T5 is of, but for who has the relative biases; sizes as of `t5`.
+  """Builds a T5 from its attention and towers, which differ in who owns the relative biases; sizes as of `t5`.
 
   attend: (bias, **options of Attention) -> the self-attention of a layer, which may take the bias for its own.
   tower: (bias, stack=, norm=, dropout=) -> the tower, which may share it among its layers.
@@ -164,8 +164,8 @@ def compose(
   buckets = common.num_buckets, common.max_distance
   if buckets[0] < 4 or buckets[1] <= buckets[0] // 2:
     raise ValueError(
-      f"num_buckets is {buckets[0]}, max_distance {buckets[1]}. There must be 4 buckets or more, and max_distance "
-      "beyond half as many."
+      f"num_buckets is {buckets[0]}, max_distance {buckets[1]}. num_buckets must be at least 4, and max_distance "
+      "more than half of it."
     )
   # Initial values of mesh_tensorflow/transformer: those of the query stand in for the missing 1/sqrt(head_dim).
   width = initial.normal(dim**-0.5)

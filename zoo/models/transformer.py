@@ -11,7 +11,7 @@ from zoo.layers.compute import resolve
 from zoo.layers.embeddings import Embed
 from zoo.layers.heads import TiedLogits
 from zoo.layers.positions import Sinusoidal
-from zoo.layers.towers import PairOptions, pair
+from zoo.layers.towers import PairOptions, encoder_decoder_towers
 from zoo.models.encoder_decoder import EncoderDecoder
 
 PAPER = {
@@ -41,7 +41,7 @@ def transformer(
   """
   sizes.positive(vocab_size=vocab_size, max_length=max_length, dim=dim)
   dtype = resolve(PairOptions, options).dtype
-  towers = pair(
+  towers = encoder_decoder_towers(
     PostNormBlock,
     [Sinusoidal(dim, max_length=max_length) for _ in range(2)],
     dim=dim,

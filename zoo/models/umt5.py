@@ -27,7 +27,7 @@ class BiasedAttention(Attention):
   relative: Any = None  # Always there; only fields with a default may follow those of Attention.
 
   def __call__(self, x, context=None, *, bias=None, **options):
-    """[batch, length, dim] -> [batch, length, dim]; arguments as Attention, whose `bias` is not looked at."""
+    """[batch, length, dim] -> [batch, length, dim]; arguments as Attention, whose `bias` is ignored."""
     return super().__call__(x, context, bias=self.relative.rule(), **options)
 
 

@@ -18,7 +18,7 @@ from zoo.layers.embeddings import Embed
 from zoo.layers.heads import TiedLogits
 from zoo.layers.positions import Fixed, Learned
 from zoo.layers.sequence import SequenceInfo
-from zoo.layers.towers import PairOptions, pair
+from zoo.layers.towers import PairOptions, encoder_decoder_towers
 from zoo.models.encoder_decoder import EncoderDecoder
 
 PAPER = {
@@ -84,16 +84,16 @@ class Whisper(EncoderDecoder, kw_only=True):
       decoder_tokens: int32 [batch, decoder length], what to continue; start_token alone if None.
       valid: bool [batch, frames / 2], which pairs of frames are looked at; all if None: Whisper was trained on whole
         windows, filled with silence.
-      decoder_valid: bool [batch, decoder length], True = a real token; nobody attends to the others.
+      decoder_valid: bool [batch, decoder length], True = a real token; others are masked.
       segment_ids, decoder_segment_ids: refused; every recording has a row of its own.
 
     Returns:
       dict of "encoded" [batch, frames / 2, dim], "hidden" [batch, decoder length, dim] if there is a decoder, and where
       the model has a head "logits", float32 [batch, decoder length, vocab_size] or [batch, num_classes]
     """
-    known = dict(valid=valid, decoder_valid=decoder_valid)
+    masks = dict(valid=valid, decoder_valid=decoder_valid)
     segments = dict(segment_ids=segment_ids, decoder_segment_ids=decoder_segment_ids)
-    return super().__call__(features, decoder_tokens, **known, **segments, train=train)
+    return super().__call__(features, decoder_tokens, **masks, **segments, train=train)
 
   def shifted(self, features, /):
     """start_token alone: int32 [batch, 1]"""
@@ -106,10 +106,12 @@ class Whisper(EncoderDecoder, kw_only=True):
   def encode(self, features, /, *, valid=None, segment_ids=None, train=False):
     """float [batch, frames, mels] -> [batch, frames / 2, dim], rounded up"""
     if segment_ids is not None:
-      raise ValueError("Whisper's convolutions look beyond a recording's end. Give each its own row, no segment_ids.")
+      raise ValueError(
+        "Recordings cannot be packed: Whisper's convolutions would mix them. Give each its own row, no segment_ids."
+      )
     if features.ndim != 3 or features.shape[2] != self.mels or not jnp.issubdtype(features.dtype, jnp.floating):
       raise ValueError(
-        f"features are {features.dtype} {list(features.shape)}, the model wants floats [batch, frames, {self.mels}]."
+        f"features are {features.dtype} {list(features.shape)}, the model needs floats [batch, frames, {self.mels}]."
       )
     return self.encoder(self.stem(features), info=SequenceInfo(valid), train=train)
 
@@ -126,7 +128,7 @@ def sinusoids(wavelength=10_000.0):
   """Initial values [length, dim]: sines, then cosines, of wavelengths up to this one. `sinusoids` of their model.py."""
 
   def init(rng, shape, dtype=jnp.float32):
-    # By jax, so that whoever asks for shapes alone computes nothing.
+    # In JAX, so that eval_shape computes nothing.
     half = shape[1] // 2
     turns = (wavelength ** (-np.arange(half) / max(half - 1, 1))).astype(np.float32)
     angle = jnp.arange(shape[0], dtype=jnp.float32)[:, None] * turns[None]
@@ -166,13 +168,13 @@ def whisper(
   sizes.positive(projection_dim=projection_dim)
   sizes.head_fits(head, HEADS, num_classes)
   if eos is not None and not 0 <= eos < vocab_size:
-    raise ValueError(f"eos is {eos}. It is a token: at least 0, below vocab_size {vocab_size}.")
+    raise ValueError(f"eos is {eos}. It must be a token id: at least 0, below vocab_size {vocab_size}.")
   if dim % 2:
-    raise ValueError(f"dim {dim} is odd. The encoder's positions come in pairs of sine and cosine: make it even.")
+    raise ValueError(f"dim {dim} is odd. It must be even, for pairs of sine and cosine.")
   dtype = resolve(PairOptions, options).dtype
   init = initial.normal(0.02)
   norm = norms.layer_norm(1e-5, dtype)
-  towers = pair(
+  towers = encoder_decoder_towers(
     PreNormBlock,
     [
       Fixed(source_length, dim, embedding_init=sinusoids()),

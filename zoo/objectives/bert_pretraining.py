@@ -6,9 +6,9 @@ from typing import Any
 import jax
 from jax.sharding import NamedSharding
 
-from zoo.objectives.masked_lm import guesser, masked_lm
-from zoo.objectives.next_sentence import next_sentence, verdicts
-from zoo.objectives.objective import NOTHING, Context, Objective, apply_in, check_batch, present
+from zoo.objectives.masked_lm import masked_lm, mlm_terms
+from zoo.objectives.next_sentence import next_sentence, nsp_terms
+from zoo.objectives.objective import NOTHING, Context, Objective, apply_with_carry, check_batch, optional_entries
 
 
 def bert_pretraining(
@@ -52,14 +52,14 @@ def bert_pretraining(
     max_predictions=max_predictions,
     eval_seed=eval_seed,
   )
-  see, guess = guesser(model, "bert_pretraining", chunk, by_row)
+  trunk, mlm_terms_of = mlm_terms(model, "bert_pretraining", chunk, by_row)
   sentences = next_sentence(model)
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
     masked = batch if "predict" in batch else words.prepare(batch, rng)
-    options: dict = present(masked, "segments", "valid", "predict")
-    outputs, carried, _ = apply_in(context, see, params, masked["inputs"], rng=rng, **options)
-    return {**guess(params, outputs, masked), **verdicts(outputs, masked), **carried}
+    options: dict = optional_entries(masked, "segments", "valid", "predict")
+    outputs, carried, _ = apply_with_carry(context, trunk, params, masked["inputs"], rng=rng, **options)
+    return {**mlm_terms_of(params, outputs, masked), **nsp_terms(outputs, masked), **carried}
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     (mlm, mlm_metrics), (nsp, nsp_metrics) = words.reduce(outputs), sentences.reduce(outputs)

@@ -12,12 +12,12 @@ from zoo.objectives.objective import (
   NOTHING,
   Context,
   Objective,
-  apply_in,
+  apply_with_carry,
   check_batch,
-  present,
+  init_and_carry,
+  optional_entries,
   ratio,
   row_weight,
-  starts_with,
 )
 from zoo.objectives.routing import imbalance, routes
 from zoo.objectives.tokens import check_chunk, in_chunks, likelihood
@@ -35,7 +35,7 @@ def causal_lm(
     by_row: how rows are spread over devices, for chunks; None: XLA decides.
 
   Batch: tokens int32 [batch, length]; optionally valid bool [batch, length] (only real tokens are predicted), weight
-  [batch], and segment_ids int32 [batch, length] where several texts share a row (`zoo.data.packed`). The model sees
+  [batch], and segment_ids int32 [batch, length] of packed sequences (`zoo.data.packed`). The model sees
   `length - 1` tokens: rows of 1,025 let it work on whole tiles. Metrics: loss (nats per token), perplexity, accuracy,
   tokens (predicted); with `balance`, imbalance.
 
@@ -59,23 +59,24 @@ def causal_lm(
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
     tokens, valid = batch["tokens"], batch.get("valid")
     targets = tokens[:, 1:]
-    seen = {name: array[:, :-1] for name, array in present(batch, "valid", "segment_ids").items()}
+    options = {name: array[:, :-1] for name, array in optional_entries(batch, "valid", "segment_ids").items()}
     sown = ["router"] if balance else []
-    found, carried, state = apply_in(context, trunk, params, tokens[:, :-1], **seen, rng=rng, sown=sown)
-    if isinstance(found, Mapping):
-      raise UserError(f"causal_lm needs a model that predicts the next token, this one gives {', '.join(found)}.")
+    logits, carried, state = apply_with_carry(context, trunk, params, tokens[:, :-1], **options, rng=rng, sown=sown)
+    if isinstance(logits, Mapping):
+      raise UserError(f"causal_lm needs a model that predicts the next token, this one returns {', '.join(logits)}.")
     if balance and not state:
-      raise UserError("balance evens the use of experts, and this model has none. Leave balance out.")
+      raise UserError("causal_lm.balance needs a mixture of experts, which this model is not. Leave balance out.")
     weight = row_weight(batch, len(tokens))[:, None]
     counts = weight * (jnp.ones(targets.shape) if valid is None else valid[:, 1:])
-    if "segment_ids" in batch:  # The last token of a text says nothing about the text behind it.
-      counts *= batch["segment_ids"][:, 1:] == seen["segment_ids"]
+    if "segment_ids" in batch:  # The last token of a segment does not predict the next segment.
+      counts *= batch["segment_ids"][:, 1:] == options["segment_ids"]
     if chunk is None:
-      sums = likelihood(found, targets, counts)
+      sums = likelihood(logits, targets, counts)
     else:
-      sums = in_chunks(likelihood, model, params, found, targets, counts, chunk, by_row)
+      sums = in_chunks(likelihood, model, params, logits, targets, counts, chunk, by_row)
     routed = {
-      name: rows * weight.reshape(-1, *[1] * (rows.ndim - 1)) for name, rows in routes(state, seen.get("valid")).items()
+      name: rows * weight.reshape(-1, *[1] * (rows.ndim - 1))
+      for name, rows in routes(state, options.get("valid")).items()
     }
     return {**sums, "count": counts.sum(-1), **routed, **carried}
 
@@ -89,5 +90,5 @@ def causal_lm(
     uneven = imbalance(outputs)
     return loss + balance * uneven, {**metrics, "imbalance": uneven}
 
-  init, carry = starts_with(model, arguments)
+  init, carry = init_and_carry(model, arguments)
   return Objective(init, forward, reduce, carry=carry)

@@ -11,13 +11,13 @@ from zoo.objectives.objective import (
   NOTHING,
   Context,
   Objective,
-  apply_in,
+  apply_with_carry,
   check_batch,
+  init_and_carry,
+  optional_entries,
   output,
-  present,
   ratio,
   row_weight,
-  starts_with,
 )
 from zoo.preprocessing import as_float
 
@@ -50,16 +50,19 @@ def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
     return inputs(batch, model), options(batch)
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
-    outputs, carried, _ = apply_in(context, model, params, *inputs(batch, model), rng=rng, **options(batch))
+    outputs, carried, _ = apply_with_carry(context, model, params, *inputs(batch, model), rng=rng, **options(batch))
     logits, label = output(outputs, "logits", "classify", "Set the model's num_classes."), batch["label"]
     if label.ndim == 2 and label.shape != logits.shape:
-      raise UserError(f"classify: soft labels {label.shape} do not fit logits {logits.shape}. Set num_classes alike.")
+      raise UserError(
+        f"classify: soft labels {label.shape} do not fit logits {logits.shape}. Set model.num_classes to the number "
+        "of labels."
+      )
     weight = row_weight(batch, len(logits))
     if label.ndim == 2:
       targets = label
     else:  # NaN for a label of no class, of which jax.nn.one_hot makes silent zeros; rows without weight may have any.
-      known = (label >= 0) & (label < logits.shape[-1]) | (weight == 0)
-      targets = jnp.where(known[:, None], jax.nn.one_hot(label, logits.shape[-1]), jnp.nan)
+      is_class = (label >= 0) & (label < logits.shape[-1]) | (weight == 0)
+      targets = jnp.where(is_class[:, None], jax.nn.one_hot(label, logits.shape[-1]), jnp.nan)
     nll = optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, label_smoothing))
     correct = (logits.argmax(-1) == targets.argmax(-1)).astype(jnp.float32)
     return {"nll": nll, "correct": correct, "weight": weight, **carried}
@@ -69,7 +72,7 @@ def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
     loss = ratio(outputs["nll"] * weight, weight)
     return loss, {"loss": loss, "accuracy": ratio(outputs["correct"] * weight, weight)}
 
-  init, carry = starts_with(model, arguments)
+  init, carry = init_and_carry(model, arguments)
   return Objective(init, forward, reduce, carry=carry)
 
 
@@ -80,4 +83,4 @@ def inputs(batch: dict, model: Any) -> list[jax.Array]:
 
 def options(batch: dict) -> dict:
   """What goes with tokens."""
-  return {} if "image" in batch else present(batch, "segments", "valid")
+  return {} if "image" in batch else optional_entries(batch, "segments", "valid")

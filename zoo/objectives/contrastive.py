@@ -10,15 +10,15 @@ from zoo.objectives.objective import (
   NOTHING,
   Context,
   Objective,
-  apply_in,
+  apply_with_carry,
   check_batch,
+  init_and_carry,
+  optional_entries,
   output,
-  present,
   ratio,
   row_weight,
-  starts_with,
 )
-from zoo.objectives.pairs import NOBODY, comparison
+from zoo.objectives.pairs import MASKED_LOGIT, comparison
 from zoo.preprocessing import as_float, text_options
 
 
@@ -40,7 +40,7 @@ def contrastive(
   Args:
     model: (image, tokens, valid=, train=) -> {"image" [batch, embed], "text" [batch, embed], "scale" []}, unit vectors.
     max_scale: largest temperature factor.
-    pairs: "whole", "all_gather" or "ring": who holds which pairs of a batch, see `zoo.objectives.pairs`.
+    pairs: "whole", "all_gather" or "ring": how pairs are spread over devices, see `zoo.objectives.pairs`.
     chunk: how many texts a device compares with its images at the same time, with pairs "all_gather" or "ring".
     by_row: how rows are spread over devices; None: XLA decides.
 
@@ -63,7 +63,7 @@ def contrastive(
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     weight, scale = outputs["weight"], clamp(outputs["scale"].mean(), max_scale)
-    images, texts = compare(outputs["image"], outputs["text"], scale, jnp.zeros(()), marks(outputs))
+    images, texts = compare(outputs["image"], outputs["text"], scale, jnp.zeros(()), row_info(outputs))
 
     def one_way(side: dict) -> jax.Array:
       return ratio((side["log_sum"] - side["total"] / jnp.maximum(side["count"], 1)) * weight, weight)
@@ -84,24 +84,24 @@ def two_towers(model: Any) -> tuple:
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
     inputs, _ = arguments(batch)
-    options = text_options(model, present(batch, "valid"))
-    found, carried, _ = apply_in(context, model, params, *inputs, rng=rng, **options)
+    options = text_options(model, optional_entries(batch, "valid"))
+    outputs, carried, _ = apply_with_carry(context, model, params, *inputs, rng=rng, **options)
     rows = len(batch["tokens"])
-    vectors = {name: output(found, name, "a contrast", "Use family clip.") for name in ("image", "text")}
-    scalars = {name: jnp.full(rows, found[name], jnp.float32) for name in ("scale", "bias") if name in found}
-    return {**vectors, **scalars, **present(batch, "group"), "weight": row_weight(batch, rows), **carried}
+    vectors = {name: output(outputs, name, "a contrast", "Use family clip.") for name in ("image", "text")}
+    scalars = {name: jnp.full(rows, outputs[name], jnp.float32) for name in ("scale", "bias") if name in outputs}
+    return {**vectors, **scalars, **optional_entries(batch, "group"), "weight": row_weight(batch, rows), **carried}
 
-  init, carry = starts_with(model, arguments)
+  init, carry = init_and_carry(model, arguments)
   return init, forward, carry
 
 
 def softmax_sums(logits: jax.Array, same: jax.Array, valid: jax.Array, axis: int) -> dict[str, jax.Array]:
   """What a cross entropy whose right answers are `same` in equal parts is made of; see `zoo.objectives.pairs`."""
-  log_sum = jax.nn.logsumexp(jnp.where(valid, logits, NOBODY), axis=axis)
+  log_sum = jax.nn.logsumexp(jnp.where(valid, logits, MASKED_LOGIT), axis=axis)
   return {"log_sum": log_sum, "total": (logits * same).sum(axis)}
 
 
-def marks(outputs: dict) -> dict[str, jax.Array]:
+def row_info(outputs: dict) -> dict[str, jax.Array]:
   """group int32 [batch], by default each row's own, and valid bool [batch]: whether it is an answer, weight above 0."""
   weight = outputs["weight"]
   return {"group": outputs.get("group", jnp.arange(len(weight))), "valid": weight > 0}
@@ -109,9 +109,9 @@ def marks(outputs: dict) -> dict[str, jax.Array]:
 
 def pick_rates(images: dict, texts: dict, weight: jax.Array) -> dict[str, jax.Array]:
   """The share of images whose highest logit is one of their own, that of texts, and the mean of both."""
-  found = {"image_to_text": ratio(images["picked"] * weight, weight)}
-  found["text_to_image"] = ratio(texts["picked"] * weight, weight)
-  return {"accuracy": (found["image_to_text"] + found["text_to_image"]) / 2, **found}
+  rates = {"image_to_text": ratio(images["picked"] * weight, weight)}
+  rates["text_to_image"] = ratio(texts["picked"] * weight, weight)
+  return {"accuracy": (rates["image_to_text"] + rates["text_to_image"]) / 2, **rates}
 
 
 def clamp(x: jax.Array, highest: float) -> jax.Array:

@@ -10,7 +10,7 @@ import optax
 
 from zoo.errors import UserError, shown
 from zoo.objectives import classify
-from zoo.objectives.objective import NOTHING, Context, Objective, apply, apply_in, output, ratio, row_weight
+from zoo.objectives.objective import NOTHING, Context, Objective, apply, apply_with_carry, output, ratio, row_weight
 from zoo.preprocessing import as_float
 
 TEACHER = "teacher"
@@ -58,33 +58,40 @@ def distill(model: Any, *, frozen: Mapping[str, Any], temperature: float = 2.0, 
   if theirs is not None and theirs != ours:
     raise UserError(f"The teacher's tokenizer is {theirs}, the student's {ours}. Set model.preprocessing.tokenizer.")
   if None not in (teacher.image_shape, model.image_shape) and teacher.image_shape != model.image_shape:
-    raise UserError(f"The teacher takes images {teacher.image_shape}, the student {model.image_shape}. Set image_size.")
+    raise UserError(
+      f"The teacher takes images of shape {teacher.image_shape}, the student {model.image_shape}. Set image_size."
+    )
   shades = np.arange(256, dtype=np.uint8).repeat(3).reshape(1, 1, 256, 3)
   if not np.allclose(*(as_float(shades, one) for one in (teacher, model)), rtol=0, atol=1e-5):
     entries = [one.preprocessing.get("image", "x / 127.5 - 1") for one in (teacher, model)]
     raise UserError(
-      f"The teacher's pixels are {entries[0]}, the student's {entries[1]}: augmented images can be one of both. Set "
-      "model.preprocessing.image alike."
+      f"The teacher's pixels are {entries[0]}, the student's {entries[1]}: both get the same augmented images. Set "
+      "model.preprocessing.image to the teacher's."
     )
   labels = classify.classify(model)
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
     if batch["label"].ndim != 1:
-      raise UserError(f"distill takes labels [batch], these are {batch['label'].shape}. Leave out what mixes images.")
+      raise UserError(
+        f"distill takes int labels [batch], the batch has {batch['label'].shape}. Remove mixup from data.augment."
+      )
     inputs, options = classify.inputs(batch, model), classify.options(batch)
-    outputs, carried, _ = apply_in(context, model, params, *inputs, rng=rng, **options)
+    outputs, carried, _ = apply_with_carry(context, model, params, *inputs, rng=rng, **options)
     logits = output(outputs, "logits", "distill", "Set the model's num_classes.")
     teaching = apply(teacher, context.frozen[TEACHER], *classify.inputs(batch, teacher), **options)
     target = output(teaching, "logits", "distill", "Choose a teacher that classifies.")
     if target.shape != logits.shape:
-      raise UserError(f"The teacher gives logits {target.shape}, the student {logits.shape}. Set num_classes alike.")
+      raise UserError(
+        f"The teacher returns logits {target.shape}, the student {logits.shape}. Set model.num_classes to the "
+        "teacher's."
+      )
     log_p, log_q = (jax.nn.log_softmax(x / temperature) for x in (target, logits))
-    known = (batch["label"] >= 0) & (batch["label"] < logits.shape[-1])
-    nll = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(known, batch["label"], 0))
+    is_class = (batch["label"] >= 0) & (batch["label"] < logits.shape[-1])
+    nll = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.where(is_class, batch["label"], 0))
     best = logits.argmax(-1)
     return {
       "divergence": (jnp.exp(log_p) * (log_p - log_q)).sum(-1),
-      "nll": jnp.where(known, nll, jnp.nan),
+      "nll": jnp.where(is_class, nll, jnp.nan),
       "correct": (best == batch["label"]).astype(jnp.float32),
       "agree": (best == target.argmax(-1)).astype(jnp.float32),
       "weight": row_weight(batch, len(logits)),

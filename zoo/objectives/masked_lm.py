@@ -15,13 +15,13 @@ from zoo.objectives.objective import (
   Batch,
   Context,
   Objective,
-  apply_in,
+  apply_with_carry,
   check_batch,
+  init_and_carry,
+  optional_entries,
   output,
-  present,
   ratio,
   row_weight,
-  starts_with,
 )
 from zoo.objectives.tokens import check_chunk, in_chunks, likelihood
 
@@ -77,16 +77,17 @@ def masked_lm(
   """
   check_rates(rate, mask_rate, random_rate)
   vocab_size = vocab_size or vocabulary(model)
-  see, guess = guesser(model, "masked_lm", chunk, by_row)
+  trunk, terms = mlm_terms(model, "masked_lm", chunk, by_row)
 
   def arguments(batch: dict) -> tuple[list, dict]:
     check_batch(batch, "masked_lm", "tokens", *(["word_start"] if whole_word else []))
-    return [batch["tokens"]], present(batch, "segments", "valid", "segment_ids")
+    return [batch["tokens"]], optional_entries(batch, "segments", "valid", "segment_ids")
 
   def prepare(batch: dict, rng: jax.Array | None = None) -> dict:
     if whole_word and "word_start" not in batch:
       raise UserError(
-        "masked_lm.whole_word needs word_start in the batch. Let the data give it, or set whole_word=False."
+        "masked_lm.whole_word needs word_start in the batch. Choose data that have it, or set objective.whole_word "
+        "to False."
       )
     tokens = batch["tokens"]
     rows, length = tokens.shape
@@ -107,34 +108,34 @@ def masked_lm(
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
     batch = batch if "predict" in batch else prepare(batch, rng)
-    options: dict = present(batch, "segments", "valid", "segment_ids", "predict")
-    outputs, carried, _ = apply_in(context, see, params, batch["inputs"], rng=rng, **options)
-    return {**guess(params, outputs, batch), **carried}
+    options: dict = optional_entries(batch, "segments", "valid", "segment_ids", "predict")
+    outputs, carried, _ = apply_with_carry(context, trunk, params, batch["inputs"], rng=rng, **options)
+    return {**terms(params, outputs, batch), **carried}
 
-  init, carry = starts_with(model, arguments)
+  init, carry = init_and_carry(model, arguments)
   return Objective(init, forward, mlm_reduce, prepare, carry=carry)
 
 
-def guesser(model: Any, what: str, chunk: int | None, by_row: NamedSharding | None) -> tuple[Any, Callable]:
+def mlm_terms(model: Any, what: str, chunk: int | None, by_row: NamedSharding | None) -> tuple[Any, Callable]:
   """-> the model to apply, and f(params, what it gave, the prepared batch) -> sums over the chosen tokens of each row.
 
   The sums are nll, correct, count, each float32 [batch]; chunk and by_row as of `masked_lm`, for the objective `what`.
   """
   check_chunk(model, what, chunk)
 
-  def guess(params: Any, found: dict, batch: Batch) -> dict:
+  def terms(params: Any, outputs: dict, batch: Batch) -> dict:
     target = batch["target"]
     counts = batch["chosen"] * row_weight(batch, len(target))[:, None]
     if chunk is None:
-      logits = output(found, "mlm", "masked_lm", "Set the model's head to 'mlm' or 'pretraining'.")
+      logits = output(outputs, "mlm", "masked_lm", "Set the model's head to 'mlm' or 'pretraining'.")
       sums = likelihood(logits, target, counts)
     else:
       # By vmap the batch stays a batch: see `zoo.layers.embeddings.pick`.
-      x = jax.vmap(lambda rows, at: rows[at])(found["hidden"], batch["predict"])
+      x = jax.vmap(lambda rows, at: rows[at])(outputs["hidden"], batch["predict"])
       sums = in_chunks(likelihood, model, params, x, target, counts, chunk, by_row)
     return {**sums, "count": counts.sum(-1)}
 
-  return model if chunk is None else model.trunk(), guess
+  return model if chunk is None else model.trunk(), terms
 
 
 def mlm_reduce(outputs: dict) -> tuple[jax.Array, dict]:
@@ -148,8 +149,8 @@ def vocabulary(model: Any) -> int:
   """The number of tokens that a model gives logits for, without computing any."""
 
   def logits(rng: jax.Array) -> jax.Array:
-    found, _ = model.init_with_output(rng, *model.example())
-    return output(found, "mlm", "masked_lm", "Set the model's head to 'mlm' or 'pretraining'.")
+    outputs, _ = model.init_with_output(rng, *model.example())
+    return output(outputs, "mlm", "masked_lm", "Set the model's head to 'mlm' or 'pretraining'.")
 
   return jax.eval_shape(logits, jax.random.key(0)).shape[-1]
 
@@ -161,5 +162,5 @@ def check_rates(rate: float, mask_rate: float, random_rate: float) -> None:
       raise UserError(f"masked_lm.{name} is {value}. It must be from 0 to 1.")
   if mask_rate + random_rate > 1:
     raise UserError(
-      f"masked_lm: mask_rate {mask_rate} and random_rate {random_rate} are more than 1 together. Lower one."
+      f"masked_lm: mask_rate {mask_rate} and random_rate {random_rate} add up to more than 1. Lower one of them."
     )

@@ -36,7 +36,7 @@ def mask_tokens(
   """
 
   def row(key: jax.Array, tokens: jax.Array, candidates: jax.Array, word_start: jax.Array | None) -> dict:
-    choose, fate, draw = jax.random.split(key, 3)
+    choose, kind_key, draw = jax.random.split(key, 3)
     count = candidates.sum()
     budget = jnp.where(count > 0, jnp.clip(jnp.round(rate * count), 1, slots), 0).astype(jnp.int32)
     if word_start is None:
@@ -45,9 +45,9 @@ def mask_tokens(
     else:
       predict, chosen = choose_words(choose, candidates, word_start, budget, slots)
     target = tokens[predict]
-    lot = jax.random.uniform(fate, (slots,))
+    kind = jax.random.uniform(kind_key, (slots,))
     other = jax.random.randint(draw, (slots,), 0, vocab_size, tokens.dtype)
-    hidden = jnp.where(lot < mask_rate, mask_token, jnp.where(lot < mask_rate + random_rate, other, target))
+    hidden = jnp.where(kind < mask_rate, mask_token, jnp.where(kind < mask_rate + random_rate, other, target))
     inputs = tokens.at[predict].set(jnp.where(chosen, hidden, target))
     return {"inputs": inputs, "predict": predict, "target": target, "chosen": chosen.astype(jnp.float32)}
 
@@ -67,10 +67,10 @@ def choose_words(key: jax.Array, candidates: jax.Array, word_start: jax.Array, b
   begins = jnp.concatenate([jnp.array([True]), word[order][1:] != word[order][:-1]])
 
   def step(state: tuple, token: tuple) -> tuple:
-    left, taken = state
+    budget_left, taken = state
     begins, size, candidate = token
-    taken = candidate & jnp.where(begins, size <= left, taken)
-    return (left - jnp.where(begins & taken, size, 0), taken), taken
+    taken = candidate & jnp.where(begins, size <= budget_left, taken)
+    return (budget_left - jnp.where(begins & taken, size, 0), taken), taken
 
   _, taken = jax.lax.scan(step, (budget, jnp.array(False)), (begins, size[order], candidates[order]))
   first = jnp.argsort(~taken)[:slots]  # stable: the taken tokens first
@@ -79,6 +79,6 @@ def choose_words(key: jax.Array, candidates: jax.Array, word_start: jax.Array, b
 
 def row_keys(key: jax.Array, tokens: jax.Array) -> jax.Array:
   """[batch] keys that depend on the tokens of a row alone, so that a row is masked alike in whatever batch it comes."""
-  place = 2 * jnp.arange(tokens.shape[1], dtype=jnp.uint32) + 1
-  number = (tokens.astype(jnp.uint32) * (place * jnp.uint32(2654435761))[None]).sum(-1)  # Knuth's multiplicative hash
+  odd = 2 * jnp.arange(tokens.shape[1], dtype=jnp.uint32) + 1
+  number = (tokens.astype(jnp.uint32) * (odd * jnp.uint32(2654435761))[None]).sum(-1)  # Knuth's multiplicative hash
   return jax.vmap(jax.random.fold_in, (None, 0))(key, number)

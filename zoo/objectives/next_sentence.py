@@ -10,13 +10,13 @@ from zoo.objectives.objective import (
   Batch,
   Context,
   Objective,
-  apply_in,
+  apply_with_carry,
   check_batch,
+  init_and_carry,
+  optional_entries,
   output,
-  present,
   ratio,
   row_weight,
-  starts_with,
 )
 
 
@@ -42,24 +42,24 @@ def next_sentence(model: Any) -> Objective:
 
   def arguments(batch: dict) -> tuple[list, dict]:
     check_batch(batch, "next_sentence", "tokens", "is_random")
-    return [batch["tokens"]], present(batch, "segments", "valid")
+    return [batch["tokens"]], optional_entries(batch, "segments", "valid")
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
     inputs, options = arguments(batch)
-    outputs, carried, _ = apply_in(context, model, params, *inputs, rng=rng, **options)
-    return {**verdicts(outputs, batch), **carried}
+    outputs, carried, _ = apply_with_carry(context, model, params, *inputs, rng=rng, **options)
+    return {**nsp_terms(outputs, batch), **carried}
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     loss = ratio(outputs["nsp_nll"], outputs["nsp_count"])
     return loss, {"loss": loss, "accuracy": ratio(outputs["nsp_correct"], outputs["nsp_count"])}
 
-  init, carry = starts_with(model, arguments)
+  init, carry = init_and_carry(model, arguments)
   return Objective(init, forward, reduce, carry=carry)
 
 
-def verdicts(found: dict, batch: Batch) -> dict:
+def nsp_terms(outputs: dict, batch: Batch) -> dict:
   """nsp_nll, nsp_correct, nsp_count, each float32 [batch]."""
-  logits = output(found, "nsp", "next_sentence", "Set the model's head to 'pretraining'.")
+  logits = output(outputs, "nsp", "next_sentence", "Set the model's head to 'pretraining'.")
   label = batch["is_random"]
   weight = row_weight(batch, len(logits))
   nll = optax.softmax_cross_entropy_with_integer_labels(logits, label)

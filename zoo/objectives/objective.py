@@ -1,7 +1,7 @@
-"""What an objective is, and its gradient over a batch that is too large to go through the model at once.
+"""The interface of objectives, and exact gradient accumulation for all of them.
 
-An objective is split where the batch is summed up: `forward` treats every row for itself, `reduce` looks across rows (a
-mean, a contrast of all pairs). That split is what makes gradient accumulation exact for every objective.
+An objective has two parts: `forward` treats each row separately, `reduce` combines rows (a mean, a contrast of all
+pairs). That split makes gradient accumulation exact for every objective.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,18 +14,18 @@ from zoo.errors import UserError
 from zoo.tree import path_name, row_axis, variables
 
 Batch = Mapping[str, jax.Array]
-# Collections of Linen that travel from batch to batch: {"shared": ..., "rows": ...}, each where there is one.
+# Linen collections carried from batch to batch: {"shared": ..., "rows": ...}, each if there is any.
 Carry = Mapping[str, Mapping[str, Any]]
 SHARED, ROWS = "shared", "rows"
 
 
 class Context(NamedTuple):
-  """What a step knows beside the parameters that it learns, its batch and its key.
+  """Inputs of a step besides parameters, batch and key.
 
   Attributes:
-    step: int32 [], how many steps were done before: for losses that change in the course of training.
-    frozen: name -> parameters of a model that does not learn: a teacher, a reference.
-    carry: what the model brings along from the batch before, as its `carries` names it: "shared" by all rows
+    step: int32 [], the number of steps done: for losses that change during training.
+    frozen: name -> parameters of a frozen model: a teacher, a reference.
+    carry: the collections carried over from the batch before, which its `carries` names: "shared" by all rows
       (statistics, a codebook), or of "rows", every array with an axis batch (a memory): its first, or of layers that
       are scanned its second, see `zoo.tree.row_axis`.
   """
@@ -39,26 +39,26 @@ NOTHING = Context()
 
 
 def nothing_carried(rng: jax.Array, batch: Batch) -> Carry:
-  """{}: most models begin every batch anew."""
+  """{}: most models carry nothing from batch to batch."""
   return {}
 
 
 def unchanged(batch: Batch, rng: jax.Array | None = None) -> Batch:
-  """The batch as it is: most objectives have nothing to draw before the model sees it."""
+  """Returns the batch: most objectives draw nothing at random."""
   return batch
 
 
 class Objective(NamedTuple):
-  """Pure functions that say what a model should learn. An `rng` means training; without it all is deterministic.
+  """Pure functions that define a training loss. With an `rng` they train; without it they are deterministic.
 
   Attributes:
     init: (rng, batch) -> params.
-    forward: (params, batch, rng=None, context=NOTHING) -> dict of arrays, every one with the leading axis batch, and
-      "carry", as `Context` has it, where the model carries something on to the next batch.
+    forward: (params, batch, rng=None, context=NOTHING) -> dict of arrays with leading axis batch, and "carry", as in
+      `Context`, if the model carries collections on to the next batch.
     reduce: (outputs of forward without "carry") -> (loss float32 [], metrics dict of float32 []).
-    prepare: (batch, rng=None) -> batch with what is drawn at random per row (BERT's masking). `forward` calls it when
-      the batch has not been prepared; accumulation calls it once for the whole batch, so the draw is the big batch's.
-    carry: (rng, batch) -> what is carried into the first batch, of as many rows.
+    prepare: (batch, rng=None) -> batch with random draws per row (BERT's masking). `forward` calls it if the batch has
+      not been prepared; accumulation calls it once for the full batch, so that draws do not depend on accumulation.
+    carry: (rng, batch) -> the carry of the first batch, for as many rows.
     penalty: (params, context) -> (loss float32 [], metrics) of the parameters alone, added to that of the batch.
     collect: (params, batch, rng, context) -> the batch to learn from: samples of the model as it is now. It is run
       before the step, as a program of its own; nothing is differentiated.
@@ -95,7 +95,7 @@ def apply(model: Any, params: Any, *inputs: Any, rng: jax.Array | None = None, *
   return model.apply(variables(params), *inputs, train=rng is not None, rngs=rngs, **options)
 
 
-def apply_in(
+def apply_with_carry(
   context: Context,
   model: Any,
   params: Any,
@@ -104,30 +104,30 @@ def apply_in(
   sown: Sequence[str] = (),
   **options: Any,
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-  """The model's outputs with what it carries.
+  """Applies the model with its carried collections.
 
   Args:
-    context: of which "carry" goes into the model.
-    model: its `carries` says which collections travel, {collection: "shared" or "rows"}; none if it has no such thing.
-    sown: collections that the model writes in this call alone.
+    context: its `carry` is passed to the model.
+    model: its `carries` names the carried collections, {collection: "shared" or "rows"}; none without the attribute.
+    sown: collections that are mutable in this call only.
 
   Returns:
-    outputs; {"carry": what leaves the model}, or {} of one that carries nothing; and the collections `sown`.
+    outputs; {"carry": the new carry}, or {} if nothing is carried; and the collections `sown`.
   """
   carries = getattr(model, "carries", {})
   mutable = [*carries, *sown]
   if not mutable:
     return apply(model, params, *inputs, rng=rng, **options), {}, {}
-  whole = variables(params)
+  collections_in = variables(params)
   for collections in context.carry.values():
-    whole |= collections
-  outputs, state = apply(model, whole, *inputs, rng=rng, mutable=mutable, **options)
+    collections_in |= collections
+  outputs, state = apply(model, collections_in, *inputs, rng=rng, mutable=mutable, **options)
   carry = by_kind(carries, state)
   return outputs, {"carry": carry} if carry else {}, {name: state[name] for name in sown if name in state}
 
 
 def by_kind(carries: Mapping[str, str], collections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-  """Those that travel, as `Context` has them: {"shared": {collection: ...}, "rows": ...}."""
+  """The carried collections, as in `Context`: {"shared": {collection: ...}, "rows": ...}."""
   kinds: dict[str, dict[str, Any]] = {}
   for collection, kind in carries.items():
     if collection in collections:
@@ -135,7 +135,7 @@ def by_kind(carries: Mapping[str, str], collections: Mapping[str, Any]) -> dict[
   return kinds
 
 
-def starts_with(model: Any, arguments: Callable[[dict], tuple[list, dict]]) -> tuple[Callable, Callable]:
+def init_and_carry(model: Any, arguments: Callable[[dict], tuple[list, dict]]) -> tuple[Callable, Callable]:
   """-> `init` and `carry` of an objective.
 
   Args:
@@ -158,11 +158,11 @@ def starts_with(model: Any, arguments: Callable[[dict], tuple[list, dict]]) -> t
 
 
 def without_carry(outputs: Mapping[str, Any]) -> tuple[dict[str, jax.Array], Carry]:
-  """-> the outputs of rows, and what is carried on."""
+  """-> the outputs without "carry", and the carry."""
   return {name: x for name, x in outputs.items() if name != "carry"}, outputs.get("carry", {})
 
 
-def present(batch: Batch, *keys: str) -> dict[str, jax.Array]:
+def optional_entries(batch: Batch, *keys: str) -> dict[str, jax.Array]:
   """Those of `keys` that the batch has."""
   return {key: batch[key] for key in keys if key in batch}
 
@@ -172,21 +172,21 @@ def check_batch(batch: Batch, what: str, *keys: str) -> None:
   missing = [key for key in keys if key not in batch]
   if missing:
     raise UserError(
-      f"{what} needs {' and '.join(missing)} in a batch, the data gives {', '.join(batch)}. Choose other data or "
+      f"{what} needs {' and '.join(missing)} in a batch, the data have {', '.join(batch)}. Choose other data or "
       f"another objective."
     )
 
 
-def output(found: Any, name: str, what: str, way_out: str) -> jax.Array:
+def output(outputs: Any, name: str, what: str, way_out: str) -> jax.Array:
   """The model's output `name`, float32; refuses a model that has none."""
-  if not isinstance(found, Mapping) or name not in found:
-    given = ", ".join(found) if isinstance(found, Mapping) else "logits of the next token"
-    raise UserError(f"{what} needs a model that gives {name}, this one gives {given}. {way_out}")
-  return found[name].astype(jnp.float32)
+  if not isinstance(outputs, Mapping) or name not in outputs:
+    names = ", ".join(outputs) if isinstance(outputs, Mapping) else "logits of the next token"
+    raise UserError(f"{what} needs a model with the output {name}, this one returns {names}. {way_out}")
+  return outputs[name].astype(jnp.float32)
 
 
 def row_weight(batch: Batch, rows: int) -> jax.Array:
-  """float32 [batch]: `batch["weight"]`, 0 for rows that only fill up a batch; ones where the batch has none."""
+  """float32 [batch]: `batch["weight"]`, 0 for padding rows of a batch; ones by default."""
   return batch["weight"].astype(jnp.float32) if "weight" in batch else jnp.ones(rows, jnp.float32)
 
 
@@ -197,17 +197,17 @@ def ratio(total: jax.Array, count: jax.Array) -> jax.Array:
 
 
 def value_and_grad(objective: Objective, accumulate: int = 1) -> Callable:
-  """The loss of a batch and its gradient, the batch in `accumulate` parts, one after another.
+  """Loss and gradient of a batch, computed in `accumulate` parts.
 
-  The gradient is that of the whole batch, also when `reduce` compares all rows with each other. It takes two passes
+  The gradient is that of the full batch, even when `reduce` compares all rows with each other. It takes two passes
   (GradCache, https://arxiv.org/abs/2101.06983): the outputs of all parts, then the gradient of `reduce` with respect to
   them, then part by part the gradient of `forward`, pulled back from there. A loss that is a sum over rows divided by a
   count has a gradient that does not depend on the model's outputs: then nothing of the first pass is used, and XLA
-  removes it. Dropout differs from that of the whole batch: every part draws its own, the same in both passes.
+  removes it. Dropout differs from that of the full batch: every part draws its own masks, the same in both passes.
 
   Part i takes the rows i, i + accumulate, ...: of a batch spread over devices every device holds rows of every part, so
-  all are busy and no row moves. What is carried for rows goes with them; what rows share goes from part to part, alike
-  in both passes, and no gradient flows through either from one part, or batch, to another.
+  all are busy and no row moves. Carried rows go with their part; shared carry goes from part to part, the same in both
+  passes, and no gradient flows through either from one part, or batch, to another.
 
   Returns:
     f(params, batch, rng=None, context=NOTHING) -> ((loss, (metrics, carry)), grads)
@@ -216,9 +216,7 @@ def value_and_grad(objective: Objective, accumulate: int = 1) -> Callable:
     UserError: `accumulate` is below 1 or does not divide the batch.
   """
   if isinstance(accumulate, bool) or not isinstance(accumulate, int) or accumulate < 1:
-    raise UserError(
-      f"accumulate is {accumulate!r}. It must be a whole number, 1 or more: how many parts a batch is cut into."
-    )
+    raise UserError(f"accumulate is {accumulate!r}. It must be an int of at least 1: the number of parts of a batch.")
   if accumulate == 1:
     return jax.value_and_grad(objective.loss_and_carry, has_aux=True)
 
@@ -238,12 +236,12 @@ def value_and_grad(objective: Objective, accumulate: int = 1) -> Callable:
     def loss(floats: dict, others: dict) -> tuple:
       return objective.reduce(join_rows({**floats, **others}))
 
-    def look(shared: Any, part: tuple) -> tuple[Any, tuple]:
+    def first_pass(shared: Any, part: tuple) -> tuple[Any, tuple]:
       floats, (others, shared, _) = forward(params, shared, *part)
       return shared, (floats, others)
 
     begin = context.carry.get(SHARED, {})
-    _, first = jax.lax.scan(look, begin, (index, parts, memory))
+    _, first = jax.lax.scan(first_pass, begin, (index, parts, memory))
     cotangents, _ = jax.grad(loss, has_aux=True)(*first)
 
     def add_part(state: tuple, part: tuple) -> tuple[tuple, tuple]:
@@ -255,8 +253,8 @@ def value_and_grad(objective: Objective, accumulate: int = 1) -> Callable:
     (grads, shared), (*outputs, memory) = jax.lax.scan(add_part, (zeros, begin), (index, parts, memory, cotangents))
     value, metrics = loss(*outputs)
     if objective.penalty is not None:
-      (more, penalties), slopes = jax.value_and_grad(objective.penalty, has_aux=True)(params, context)
-      value, metrics, grads = value + more, {**metrics, **penalties}, jax.tree.map(jnp.add, grads, slopes)
+      (more, penalties), penalty_grads = jax.value_and_grad(objective.penalty, has_aux=True)(params, context)
+      value, metrics, grads = value + more, {**metrics, **penalties}, jax.tree.map(jnp.add, grads, penalty_grads)
     carry = {kind: x for kind, x in ((SHARED, shared), (ROWS, join_rows(memory))) if x}
     return (value, (metrics, carry)), grads
 

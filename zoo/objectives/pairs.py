@@ -1,15 +1,15 @@
-"""Every image of a batch with every text of it, and who holds which of these pairs at what time.
+"""Contrastive sums over all image-text pairs of a batch, without the full [batch, batch] matrix.
 
-A contrast needs sums over the rows and over the columns of a matrix [batch, batch] that need not exist as a whole: it
-is made block by block, forgotten, and made again in the backward pass. `PAIRS` says what travels:
+A contrastive loss needs sums over the rows and the columns of a matrix [batch, batch], which is computed block by
+block, and recomputed in the backward pass. `PAIRS` are the ways to spread it over devices:
 
-whole       nothing is said; the matrix is one array, and XLA decides. It is kept for the backward pass.
+whole       the matrix is one array, saved for the backward pass; XLA shards it.
 all_gather  a device compares its own images with the texts of all, which it gathers (as OpenCLIP does).
-ring        the texts go around, device by device, so that a device holds two devices' rows of them at most (as SigLIP
-            does: https://arxiv.org/abs/2303.15343, section 3.3).
+ring        texts rotate around the devices, so that a device holds those of at most two (as in SigLIP:
+            https://arxiv.org/abs/2303.15343, section 3.3).
 
-Both of the latter take the texts that a device has `chunk` at a time: then images * chunk numbers exist, not images *
-texts, on one device too. They make four products of matrices where the whole makes three.
+The latter two compare `chunk` texts at a time: images * chunk logits exist, not images * texts, even on one device.
+They need four matrix products, "whole" three.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,200 +21,207 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zoo.errors import UserError, did_you_mean
-from zoo.objectives.row_sharding import axes_of, pieces
+from zoo.objectives.row_sharding import axes_of, num_row_shards
 
-# logits, same, valid, axis -> what is summed over the axis, differentiable: "total" and "log_sum", the logarithm of a
-# sum of exponentials.
+# logits, same, valid, axis -> differentiable sums over the axis: "total" and "log_sum", a logsumexp.
 Sums = Callable[[jax.Array, jax.Array, jax.Array, int], dict[str, jax.Array]]
 PAIRS = ("whole", "all_gather", "ring")
-NOBODY = -1e9  # The logit of a column or row of weight 0.
-_LEARNT = ("total", "log_sum")
+MASKED_LOGIT = -1e9  # The logit of a column or row of weight 0.
+_DIFFERENTIABLE = ("total", "log_sum")
 
 
 def comparison(
   sums: Sums, form: str = "whole", chunk: int | None = None, by_row: NamedSharding | None = None
 ) -> Callable:
-  """-> compare(image, text, scale, bias, marks) -> what is known of every image, and of every text, from all pairs.
+  """-> compare(image, text, scale, bias, row_info) -> the sums of every image, and those of every text.
 
   logits = scale * image @ text.T + bias, in full float32: a scale of 100 magnifies the rounding of bfloat16 products.
 
-  compare takes image, text float32 [batch, embed], scale, bias float32 [], and marks: group int32 [batch] (rows of the
-  same belong together) and valid bool [batch] (whether a row is anybody's answer). Both dicts that it gives have
-  what `sums` found, float32 [batch], picked float32 [batch] (1 where the highest logit is of its own group) and count
+  compare takes image, text float32 [batch, embed], scale, bias float32 [], and row_info: group int32 [batch] (rows of
+  one group match) and valid bool [batch] (whether a row counts as an answer). Both dicts that it returns have the
+  results of `sums`, float32 [batch], picked float32 [batch] (1 where the highest logit is of its own group) and count
   (how many of its group there are).
 
   Args:
     sums: what the loss is made of. axis 1 sums over texts, 0 over images; valid [batch, 1] or [1, batch] is of those.
     form: of PAIRS. Values and gradients are the same but for rounding.
     chunk: how many texts a device compares at the same time; None: all that it has.
-    by_row: how the rows of a batch are spread over devices; None: XLA decides.
+    by_row: sharding of the rows of a batch; None: XLA decides.
 
   Raises:
-    UserError: an unknown form, a chunk that is no count or that "whole" cannot use; rows that do not divide.
+    UserError: an unknown form, a chunk below 1 or with "whole"; rows that do not divide over the devices.
   """
   if form not in PAIRS:
-    raise UserError(f"There are no pairs '{form}'.{did_you_mean(str(form), PAIRS)} There are: {', '.join(PAIRS)}.")
+    raise UserError(f"pairs is '{form}'.{did_you_mean(str(form), PAIRS)} It must be one of: {', '.join(PAIRS)}.")
   if chunk is not None and chunk < 1:
-    raise UserError(f"chunk is {chunk}. It must be 1 or more: how many texts a device compares at the same time.")
+    raise UserError(f"chunk is {chunk}. It must be 1 or more: the number of texts that a device compares at a time.")
   if form == "whole" and chunk is not None:
-    raise UserError(f"chunk is {chunk}, and pairs 'whole' have none. Set pairs to 'all_gather' or 'ring'.")
+    raise UserError(
+      f"chunk is {chunk}, but pairs is 'whole', which has no chunks. Set pairs to 'all_gather' or 'ring'."
+    )
   if form == "whole":
-    return lambda image, text, scale, bias, marks: block(sums, (image, text, scale, bias), *[with_place(marks)] * 2)
-  axes, devices = axes_of(by_row), pieces(by_row)
+    return lambda image, text, scale, bias, row_info: block_sums(
+      sums, (image, text, scale, bias), *[with_positions(row_info)] * 2
+    )
+  axes, devices = axes_of(by_row), num_row_shards(by_row)
   forward, backward = (_ring if form == "ring" else _all_gather)(sums, chunk, axes, devices)
 
-  def on_devices(function: Callable, out_specs: Any, numbers: tuple, *rows: Any) -> Any:
+  def on_devices(function: Callable, out_specs: Any, arrays: tuple, *rows: Any) -> Any:
     if devices == 1:
-      return function(numbers, *rows)
+      return function(arrays, *rows)
     assert by_row is not None
-    many = len(numbers[0])
-    if many % devices:
-      raise UserError(f"pairs '{form}': {many} rows do not divide over {devices} devices. Change batch_size or mesh.")
+    rows_of_batch = len(arrays[0])
+    if rows_of_batch % devices:
+      raise UserError(
+        f"pairs '{form}': {rows_of_batch} rows do not divide over {devices} devices. Change batch_size or mesh."
+      )
     specs = (P(axes), P(axes), P(), P()), *[P(axes)] * len(rows)
-    # Nothing differentiates through it, so nobody needs to know what is alike on which device.
+    # Nothing differentiates through it (custom_vjp), so replication need not be tracked.
     options = {"in_specs": specs, "out_specs": out_specs, "axis_names": set(axes), "check_vma": False}
-    return jax.shard_map(function, mesh=by_row.mesh, **options)(numbers, *rows)
+    return jax.shard_map(function, mesh=by_row.mesh, **options)(arrays, *rows)
 
   @jax.custom_vjp
-  def run(numbers: tuple, marks: dict) -> tuple[dict, dict]:
-    return on_devices(forward, (P(axes), P(axes)), numbers, marks)
+  def run(arrays: tuple, row_info: dict) -> tuple[dict, dict]:
+    return on_devices(forward, (P(axes), P(axes)), arrays, row_info)
 
-  def keep(numbers: tuple, marks: dict) -> tuple:
-    found = run(numbers, marks)
-    return found, (numbers, marks, *(learnt(side) for side in found))
+  def run_with_residuals(arrays: tuple, row_info: dict) -> tuple:
+    results = run(arrays, row_info)
+    return results, (arrays, row_info, *(differentiable(side) for side in results))
 
-  def pull(kept: tuple, slopes: tuple) -> tuple:
-    numbers, *rows = kept
+  def vjp(residuals: tuple, cotangents: tuple) -> tuple:
+    arrays, *rows = residuals
     specs = (P(axes), P(axes), P(), P())
-    return on_devices(backward, specs, numbers, *rows, *(learnt(side) for side in slopes)), None
+    return on_devices(backward, specs, arrays, *rows, *(differentiable(side) for side in cotangents)), None
 
-  run.defvjp(keep, pull)
-  return lambda image, text, scale, bias, marks: run((image, text, scale, bias), with_place(marks))
-
-
-def with_place(marks: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-  """The marks of rows, with where each stands: of equal logits the first counts as the highest."""
-  return {**marks, "place": jnp.arange(len(marks["valid"]))}
+  run.defvjp(run_with_residuals, vjp)
+  return lambda image, text, scale, bias, row_info: run((image, text, scale, bias), with_positions(row_info))
 
 
-def learnt(side: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-  """What has a gradient."""
-  return {name: side[name] for name in _LEARNT if name in side}
+def with_positions(row_info: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  """Adds the position of each row: among equal logits the first counts as the highest."""
+  return {**row_info, "position": jnp.arange(len(row_info["valid"]))}
 
 
-def block(sums: Sums, numbers: tuple, of_images: dict, of_texts: dict) -> tuple[dict, dict]:
-  """What some images and some texts tell of each other.
+def differentiable(side: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+  """The differentiable sums."""
+  return {name: side[name] for name in _DIFFERENTIABLE if name in side}
+
+
+def block_sums(sums: Sums, arrays: tuple, of_images: dict, of_texts: dict) -> tuple[dict, dict]:
+  """Sums over all pairs of some images and some texts.
 
   Args:
-    numbers: image [images, embed], text [texts, embed], scale [], bias [].
-    of_images, of_texts: group, valid, place of each.
+    arrays: image [images, embed], text [texts, embed], scale [], bias [].
+    of_images, of_texts: group, valid, position of each.
 
   Returns:
-    two dicts, of images and of texts: those of `sums`, "count", and "best", "place", "picked" of the highest logit.
+    two dicts, of images and of texts: those of `sums`, "count", and "best", "position", "picked" of the highest logit.
   """
-  image, text, scale, bias = numbers
+  image, text, scale, bias = arrays
   logits = jnp.matmul(image, text.T, precision=jax.lax.Precision.HIGHEST) * scale + bias
   same = of_images["group"][:, None] == of_texts["group"][None]
 
   def one_way(axis: int) -> dict[str, jax.Array]:
-    others = of_texts if axis == 1 else of_images
-    valid = jnp.expand_dims(others["valid"], 1 - axis)
+    columns = of_texts if axis == 1 else of_images
+    valid = jnp.expand_dims(columns["valid"], 1 - axis)
     right = same & valid
-    x = jax.lax.stop_gradient(jnp.where(valid, logits, NOBODY))
+    x = jax.lax.stop_gradient(jnp.where(valid, logits, MASKED_LOGIT))
     first = x.argmax(axis, keepdims=True)
     picked = {
       "best": x.max(axis),
-      "place": others["place"][first.squeeze(axis)],
+      "position": columns["position"][first.squeeze(axis)],
       "picked": jnp.take_along_axis(right, first, axis).squeeze(axis).astype(jnp.float32),
     }
-    found = sums(logits, right.astype(jnp.float32), valid, axis)
-    return {**found, "count": right.sum(axis, dtype=jnp.float32), **picked}
+    sums_of_side = sums(logits, right.astype(jnp.float32), valid, axis)
+    return {**sums_of_side, "count": right.sum(axis, dtype=jnp.float32), **picked}
 
   return one_way(1), one_way(0)
 
 
 def merged(parts: dict[str, jax.Array]) -> dict[str, jax.Array]:
-  """What blocks [blocks, rows] tell of the same rows, together: [rows]."""
-  found = {"count": parts["count"].sum(0), "best": parts["best"].max(0)}
-  highest = parts["best"] == found["best"][None]
-  found["place"] = jnp.where(highest, parts["place"], jnp.iinfo(jnp.int32).max).min(0)
-  found["picked"] = (parts["picked"] * (highest & (parts["place"] == found["place"][None]))).max(0)
+  """Merges the sums of several blocks of the same rows: [blocks, rows] -> [rows]."""
+  total = {"count": parts["count"].sum(0), "best": parts["best"].max(0)}
+  highest = parts["best"] == total["best"][None]
+  total["position"] = jnp.where(highest, parts["position"], jnp.iinfo(jnp.int32).max).min(0)
+  total["picked"] = (parts["picked"] * (highest & (parts["position"] == total["position"][None]))).max(0)
   if "total" in parts:
-    found["total"] = parts["total"].sum(0)
+    total["total"] = parts["total"].sum(0)
   if "log_sum" in parts:
-    found["log_sum"] = jax.nn.logsumexp(parts["log_sum"], axis=0)
-  return found
+    total["log_sum"] = jax.nn.logsumexp(parts["log_sum"], axis=0)
+  return total
 
 
-def _together(one: dict, other: dict) -> dict:
+def _merged_pair(one: dict, other: dict) -> dict:
   return merged(jax.tree.map(lambda *x: jnp.stack(x), one, other))
 
 
-def _nothing(like: dict) -> dict:
-  """What is known before the first block, in the shapes of `like`."""
-  least = {"best": -jnp.inf, "log_sum": -jnp.inf, "place": jnp.iinfo(jnp.int32).max}
+def _empty(like: dict) -> dict:
+  """Sums over no pairs, in the shapes of `like`."""
+  least = {"best": -jnp.inf, "log_sum": -jnp.inf, "position": jnp.iinfo(jnp.int32).max}
   return {name: jnp.full(x.shape, least.get(name, 0), x.dtype) for name, x in like.items()}
 
 
 def _blocks(sums: Sums, chunk: int | None) -> tuple[Callable, Callable]:
-  """-> forward and backward of a device's images with some texts, `chunk` of them at a time."""
+  """-> forward and backward of a device's images with some texts, `chunk` at a time."""
 
-  def forward(rows: dict | None, numbers: tuple, of_images: dict, of_texts: dict) -> tuple[dict, dict]:
-    """Adds to what is known of images -> that, and what these images tell of the texts."""
-    image, text, *scalars = numbers
+  def forward(rows: dict | None, arrays: tuple, of_images: dict, of_texts: dict) -> tuple[dict, dict]:
+    """Adds to the sums of images -> those, and the sums of the texts over these images."""
+    image, text, *scalars = arrays
     if rows is None:
-      rows = _nothing(jax.eval_shape(lambda: block(sums, numbers, of_images, of_texts))[0])
+      rows = _empty(jax.eval_shape(lambda: block_sums(sums, arrays, of_images, of_texts))[0])
 
     def add(rows: dict, part: tuple) -> tuple[dict, dict]:
-      of_image, of_text = block(sums, (image, part[0], *scalars), of_images, part[1])
-      return _together(rows, of_image), of_text
+      of_image, of_text = block_sums(sums, (image, part[0], *scalars), of_images, part[1])
+      return _merged_pair(rows, of_image), of_text
 
     return _by_chunks(add, rows, (text, of_texts), chunk)
 
-  def backward(slopes: tuple, numbers: tuple, rows: tuple, of_texts: dict, columns: tuple) -> tuple[tuple, jax.Array]:
-    """Adds to the slopes of image, scale and bias -> those, and the slope of text.
+  def backward(
+    cotangents: tuple, arrays: tuple, rows: tuple, of_texts: dict, columns: tuple
+  ) -> tuple[tuple, jax.Array]:
+    """Adds to the cotangents of image, scale and bias -> those, and the cotangent of text.
 
-    rows, columns: (marks of images,) and (marks of texts were given): each with what all blocks told, and its slopes.
+    rows, columns: row_info of images (that of texts is of_texts), each with the merged sums and their cotangents.
     """
-    image, text, *scalars = numbers
+    image, text, *scalars = arrays
     of_images, *about_images = rows
 
-    def add(slopes: tuple, part: tuple) -> tuple[tuple, jax.Array]:
+    def add(cotangents: tuple, part: tuple) -> tuple[tuple, jax.Array]:
       text, of_texts, *about_texts = part
-      function = lambda *numbers: tuple(learnt(side) for side in block(sums, numbers, of_images, of_texts))
-      found, pull = jax.vjp(function, image, text, *scalars)
-      down = tuple(_share(*side) for side in zip(found, *zip(about_images, about_texts), strict=True))
-      of_image, of_text, *others = pull(down)
-      return jax.tree.map(jnp.add, slopes, (of_image, *others)), of_text
+      function = lambda *arrays: tuple(differentiable(side) for side in block_sums(sums, arrays, of_images, of_texts))
+      results, pull = jax.vjp(function, image, text, *scalars)
+      scaled = tuple(_scaled_cotangents(*side) for side in zip(results, *zip(about_images, about_texts), strict=True))
+      of_image, of_text, *d_scalars = pull(scaled)
+      return jax.tree.map(jnp.add, cotangents, (of_image, *d_scalars)), of_text
 
-    return _by_chunks(add, slopes, (text, of_texts, *columns), chunk)
+    return _by_chunks(add, cotangents, (text, of_texts, *columns), chunk)
 
   return forward, backward
 
 
-def _share(part: dict, whole: dict, slopes: dict) -> dict:
-  """The slopes of what a block told, given those of what all told: log(sum of exp) passes on each one's share."""
-  share = {"log_sum": jnp.exp(part["log_sum"] - whole["log_sum"])} if "log_sum" in part else {}
-  return {name: slopes[name] * share.get(name, 1) for name in part}
+def _scaled_cotangents(part: dict, total: dict, cotangents: dict) -> dict:
+  """Cotangents of the sums of one block, given those of the merged sums: logsumexp passes on its share."""
+  share = {"log_sum": jnp.exp(part["log_sum"] - total["log_sum"])} if "log_sum" in part else {}
+  return {name: cotangents[name] * share.get(name, 1) for name in part}
 
 
 def _by_chunks(add: Callable, carry: Any, columns: Any, chunk: int | None) -> tuple[Any, Any]:
-  """carry, found = add(carry, columns), `chunk` columns at a time; what fills up the last chunk is nobody's answer."""
-  many = len(jax.tree.leaves(columns)[0])
-  if chunk is None or chunk >= many:
+  """Scans carry, results = add(carry, columns) over chunks of columns; the padding of the last chunk is not valid."""
+  count = len(jax.tree.leaves(columns)[0])
+  if chunk is None or chunk >= count:
     return add(carry, columns)
-  parts = -(-many // chunk)
+  parts = -(-count // chunk)
 
   def split(x: jax.Array) -> jax.Array:
-    x = jnp.pad(x, [(0, parts * chunk - many), *[(0, 0)] * (x.ndim - 1)])
+    x = jnp.pad(x, [(0, parts * chunk - count), *[(0, 0)] * (x.ndim - 1)])
     return x.reshape(parts, chunk, *x.shape[1:])
 
-  carry, found = jax.lax.scan(add, carry, jax.tree.map(split, columns))
-  return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:many], found)
+  carry, results = jax.lax.scan(add, carry, jax.tree.map(split, columns))
+  return carry, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:count], results)
 
 
 def _all_gather(sums: Sums, chunk: int | None, axes: tuple, devices: int) -> tuple[Callable, Callable]:
-  """What a device does with its rows: it gathers all texts, and hands back to their owners what it found of them."""
+  """Per-device program that gathers all texts and returns their sums to their owners."""
   forward_blocks, backward_blocks = _blocks(sums, chunk)
 
   def gathered(tree: Any) -> Any:
@@ -224,17 +231,19 @@ def _all_gather(sums: Sums, chunk: int | None, axes: tuple, devices: int) -> tup
     x = x.reshape(devices, -1)
     return jax.lax.all_to_all(x, axes, 0, 0, tiled=True) if devices > 1 else x
 
-  def forward(numbers: tuple, marks: dict) -> tuple[dict, dict]:
-    image, text, *scalars = numbers
-    rows, columns = forward_blocks(None, (image, gathered(text), *scalars), marks, gathered(marks))
+  def forward(arrays: tuple, row_info: dict) -> tuple[dict, dict]:
+    image, text, *scalars = arrays
+    rows, columns = forward_blocks(None, (image, gathered(text), *scalars), row_info, gathered(row_info))
     return rows, merged(jax.tree.map(to_owners, columns))
 
-  def backward(numbers: tuple, marks: dict, rows: dict, columns: dict, d_rows: dict, d_columns: dict) -> tuple:
-    image, text, *scalars = numbers
-    every = gathered((text, marks, columns, d_columns))
+  def backward(arrays: tuple, row_info: dict, rows: dict, columns: dict, d_rows: dict, d_columns: dict) -> tuple:
+    image, text, *scalars = arrays
+    everywhere = gathered((text, row_info, columns, d_columns))
     start = jax.tree.map(jnp.zeros_like, (image, *scalars))
-    of_rows = marks, rows, d_rows
-    (d_image, *d_scalars), d_text = backward_blocks(start, (image, every[0], *scalars), of_rows, every[1], every[2:])
+    of_rows = row_info, rows, d_rows
+    (d_image, *d_scalars), d_text = backward_blocks(
+      start, (image, everywhere[0], *scalars), of_rows, everywhere[1], everywhere[2:]
+    )
     if devices > 1:
       d_text = jax.lax.psum_scatter(d_text, axes, scatter_dimension=0, tiled=True)
       d_scalars = jax.lax.psum(d_scalars, axes)
@@ -244,39 +253,39 @@ def _all_gather(sums: Sums, chunk: int | None, axes: tuple, devices: int) -> tup
 
 
 def _ring(sums: Sums, chunk: int | None, axes: tuple, devices: int) -> tuple[Callable, Callable]:
-  """What a device does with its rows: texts come by, with what is known of them, and are home again at the end."""
+  """Per-device program in which texts rotate with their sums, until they are back at their owners."""
   forward_blocks, backward_blocks = _blocks(sums, chunk)
   onward = [(i, (i + 1) % devices) for i in range(devices)]
 
-  def passed_on(tree: Any) -> Any:
+  def send(tree: Any) -> Any:
     return jax.tree.map(lambda x: jax.lax.ppermute(x, axes, onward), tree) if devices > 1 else tree
 
-  def forward(numbers: tuple, marks: dict) -> tuple[dict, dict]:
-    image, text, *scalars = numbers
-    empty = [_nothing(side) for side in jax.eval_shape(lambda: block(sums, numbers, marks, marks))]
+  def forward(arrays: tuple, row_info: dict) -> tuple[dict, dict]:
+    image, text, *scalars = arrays
+    empty = [_empty(side) for side in jax.eval_shape(lambda: block_sums(sums, arrays, row_info, row_info))]
 
     def visit(state: tuple, _: None) -> tuple[tuple, None]:
-      rows, columns, *visitors = state
-      following = passed_on(visitors)  # Before the work, so that they travel while it is done.
-      rows, found = forward_blocks(rows, (image, visitors[0], *scalars), marks, visitors[1])
-      return (rows, passed_on(_together(columns, found)), *following), None
+      rows, columns, *travelling = state
+      following = send(travelling)  # Sent before the work, so that communication overlaps it.
+      rows, results = forward_blocks(rows, (image, travelling[0], *scalars), row_info, travelling[1])
+      return (rows, send(_merged_pair(columns, results)), *following), None
 
-    (rows, columns, *_), _ = jax.lax.scan(visit, (*empty, text, marks), None, length=devices)
+    (rows, columns, *_), _ = jax.lax.scan(visit, (*empty, text, row_info), None, length=devices)
     return rows, columns
 
-  def backward(numbers: tuple, marks: dict, rows: dict, columns: dict, d_rows: dict, d_columns: dict) -> tuple:
-    image, text, *scalars = numbers
+  def backward(arrays: tuple, row_info: dict, rows: dict, columns: dict, d_rows: dict, d_columns: dict) -> tuple:
+    image, text, *scalars = arrays
     start = jax.tree.map(jnp.zeros_like, (image, *scalars))
-    of_rows = marks, rows, d_rows
+    of_rows = row_info, rows, d_rows
 
     def visit(state: tuple, _: None) -> tuple[tuple, None]:
-      slopes, d_text, *visitors = state
-      following = passed_on(visitors)
-      text, of_texts, *about = visitors
-      slopes, found = backward_blocks(slopes, (image, text, *scalars), of_rows, of_texts, about)
-      return (slopes, passed_on(d_text + found), *following), None
+      cotangents, d_text, *travelling = state
+      following = send(travelling)
+      text, of_texts, *about = travelling
+      cotangents, results = backward_blocks(cotangents, (image, text, *scalars), of_rows, of_texts, about)
+      return (cotangents, send(d_text + results), *following), None
 
-    state = start, jnp.zeros_like(text), text, marks, columns, d_columns
+    state = start, jnp.zeros_like(text), text, row_info, columns, d_columns
     ((d_image, *d_scalars), d_text, *_), _ = jax.lax.scan(visit, state, None, length=devices)
     return d_image, d_text, *(jax.lax.psum(d_scalars, axes) if devices > 1 else d_scalars)
 

@@ -18,13 +18,13 @@ def routes(router: Mapping[str, Any], valid: jax.Array | None = None) -> dict[st
     chosen, probability: float32 [batch, experts], summed over layers and tokens; routed: float32 [batch], how many.
     Nothing where nothing was sown.
   """
-  found: dict[str, list[jax.Array]] = {"chosen": [], "probability": []}
+  by_name: dict[str, list[jax.Array]] = {"chosen": [], "probability": []}
   for path, array in jax.tree_util.tree_leaves_with_path(router):
-    name = next(key.key for key in reversed(path) if getattr(key, "key", None) in found)
-    found[name].append(array.reshape(-1, *array.shape[-3:]))  # of a scan with an axis of layers in front
-  if not found["chosen"]:
+    name = next(key.key for key in reversed(path) if getattr(key, "key", None) in by_name)
+    by_name[name].append(array.reshape(-1, *array.shape[-3:]))  # of a scan with an axis of layers in front
+  if not by_name["chosen"]:
     return {}
-  chosen, probability = (jnp.concatenate(arrays) for arrays in found.values())
+  chosen, probability = (jnp.concatenate(arrays) for arrays in by_name.values())
   counts = jnp.ones(chosen.shape[1:3]) if valid is None else valid.astype(jnp.float32)
   summed = {
     name: jnp.einsum("nble,bl->be", array, counts) for name, array in (("chosen", chosen), ("probability", probability))

@@ -1,4 +1,4 @@
-"""How the rows of a batch lie on devices, as an objective is told: by a sharding, not by the names of axes."""
+"""Sharding of the rows of a batch, as objectives get it: a sharding, not names of axes."""
 
 import math
 
@@ -11,6 +11,6 @@ def axes_of(by_row: NamedSharding | None) -> tuple[str, ...]:
   return () if part is None else part if isinstance(part, tuple) else (part,)
 
 
-def pieces(by_row: NamedSharding | None) -> int:
+def num_row_shards(by_row: NamedSharding | None) -> int:
   """Into how many equal pieces the rows are split."""
   return 1 if by_row is None else math.prod(by_row.mesh.shape[axis] for axis in axes_of(by_row))

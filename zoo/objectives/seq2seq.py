@@ -7,17 +7,17 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding
 
-from zoo.errors import UserError, kind_of
+from zoo.errors import UserError, family_of
 from zoo.objectives.objective import (
   NOTHING,
   Context,
   Objective,
-  apply_in,
+  apply_with_carry,
   check_batch,
-  present,
+  init_and_carry,
+  optional_entries,
   ratio,
   row_weight,
-  starts_with,
 )
 from zoo.objectives.tokens import check_chunk, in_chunks, likelihood
 
@@ -32,7 +32,7 @@ def seq2seq(
 
   Args:
     model: (tokens, decoder_tokens, valid=, segment_ids=, decoder_segment_ids=, train=) -> {"logits" [batch, target
-      length, vocab_size]}, and `start_token`, behind which the decoder sees the target shifted right.
+      length, vocab_size]}, and `start_token`, after which the decoder gets the target shifted right.
     label_smoothing: the part of each target that is spread evenly over the vocabulary.
     chunk: of how many target tokens, on all devices together, logits exist at the same time; None: of all.
     by_row: how rows are spread over devices, for chunks; None: XLA decides.
@@ -55,12 +55,12 @@ def seq2seq(
   if not 0 <= label_smoothing < 1:
     raise UserError(f"seq2seq.label_smoothing is {label_smoothing}. It must be 0 or more and below 1.")
   if not hasattr(model, "start_token"):
-    raise UserError(f"seq2seq needs a model with an encoder and a decoder; {kind_of(model)} is none. Try t5.")
+    raise UserError(f"seq2seq needs a model with an encoder and a decoder; {family_of(model)} is none. Try t5.")
   if not 0 <= model.start_token < (count := getattr(model, "vocab_size", 2**31)):
     raise UserError(f"model.start_token is {model.start_token}, and the model's tokens are 0 to {count - 1}. Set it.")
 
   check_chunk(model, "seq2seq", chunk)
-  trunk, wanted = (model, "logits") if chunk is None else (model.trunk(), "hidden")
+  trunk, output_name = (model, "logits") if chunk is None else (model.trunk(), "hidden")
 
   def arguments(batch: dict) -> tuple[list, dict]:
     check_batch(batch, "seq2seq", "tokens", "target_tokens")
@@ -69,15 +69,15 @@ def seq2seq(
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
     target = batch["target_tokens"]
     start = jnp.full_like(target[:, :1], model.start_token)
-    seen = jnp.concatenate([start, target[:, :-1]], axis=1)
-    given: dict = present(batch, "valid", "segment_ids")
+    inputs = jnp.concatenate([start, target[:, :-1]], axis=1)
+    options: dict = optional_entries(batch, "valid", "segment_ids")
     if "target_segment_ids" in batch:
-      segments = given["decoder_segment_ids"] = batch["target_segment_ids"]
+      segments = options["decoder_segment_ids"] = batch["target_segment_ids"]
       begins = segments[:, 1:] != segments[:, :-1]
-      seen = seen.at[:, 1:].set(jnp.where(begins, model.start_token, seen[:, 1:]))
-    # Padding stands behind the target, where no real token looks: the causal mask needs no help.
-    found, carried, _ = apply_in(context, trunk, params, batch["tokens"], seen, rng=rng, **given)
-    if not isinstance(found, Mapping) or wanted not in found or found[wanted].ndim != 3:
+      inputs = inputs.at[:, 1:].set(jnp.where(begins, model.start_token, inputs[:, 1:]))
+    # Padding comes after the target, so the causal mask hides it from all real tokens.
+    found, carried, _ = apply_with_carry(context, trunk, params, batch["tokens"], inputs, rng=rng, **options)
+    if not isinstance(found, Mapping) or output_name not in found or found[output_name].ndim != 3:
       raise UserError("seq2seq needs a model that predicts the next token. Build it with head='lm'.")
     counts = row_weight(batch, len(target))[:, None] * batch.get("target_valid", jnp.ones(target.shape, bool))
     if chunk is None:
@@ -99,5 +99,5 @@ def seq2seq(
     tokens = outputs["count"].sum()
     return loss, {"loss": loss, "nll": nll, "perplexity": jnp.exp(nll), "accuracy": accuracy, "tokens": tokens}
 
-  init, carry = starts_with(model, arguments)
+  init, carry = init_and_carry(model, arguments)
   return Objective(init, forward, reduce, carry=carry)

@@ -7,7 +7,7 @@ import optax
 from jax.sharding import NamedSharding
 
 from zoo.errors import UserError
-from zoo.objectives.contrastive import clamp, marks, pick_rates, two_towers
+from zoo.objectives.contrastive import clamp, pick_rates, row_info, two_towers
 from zoo.objectives.objective import Objective, ratio
 from zoo.objectives.pairs import comparison
 
@@ -47,10 +47,12 @@ def sigmoid_contrastive(
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     if "bias" not in outputs:
-      raise UserError("sigmoid_contrastive needs a model with a bias. Set model.logit_bias=-10.0, or use contrastive.")
+      raise UserError(
+        "sigmoid_contrastive needs a model with a logit bias. Set model.logit_bias=-10.0, or use contrastive."
+      )
     weight = outputs["weight"]
     scale, bias = clamp(outputs["scale"].mean(), max_scale), outputs["bias"].mean()
-    images, texts = compare(outputs["image"], outputs["text"], scale, bias, marks(outputs))
+    images, texts = compare(outputs["image"], outputs["text"], scale, bias, row_info(outputs))
     loss = ratio(images["total"] * weight, weight)
     return loss, {"loss": loss, **pick_rates(images, texts, weight), "scale": scale, "bias": bias}
 

@@ -17,8 +17,8 @@ import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from zoo.errors import UserError, kind_of
-from zoo.objectives.row_sharding import axes_of, pieces
+from zoo.errors import UserError, family_of
+from zoo.objectives.row_sharding import axes_of, num_row_shards
 
 Sums = Callable[[jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]
 
@@ -45,9 +45,13 @@ def check_chunk(model: Any, what: str, chunk: int | None) -> None:
   if chunk is None:
     return
   if chunk < 1:
-    raise UserError(f"{what}.chunk is {chunk}. It must be 1 or more: of how many tokens logits exist at the same time.")
+    raise UserError(
+      f"{what}.chunk is {chunk}. It must be 1 or more: the number of tokens whose logits exist at a time."
+    )
   if getattr(model, "trunk", lambda: None)() is None:
-    raise UserError(f"{what}.chunk needs a model that predicts tokens, {kind_of(model)} does not. Choose its head.")
+    raise UserError(
+      f"{what}.chunk needs a model that predicts tokens, {family_of(model)} does not. Choose another model.head."
+    )
 
 
 def in_chunks(
@@ -83,21 +87,21 @@ def in_chunks(
     x = jnp.pad(x, [(0, 0), (0, parts * width - length), *[(0, 0)] * (x.ndim - 2)])
     return jnp.moveaxis(x.reshape(len(x), parts, width, *x.shape[2:]), 1, 0)
 
-  def whole(params: Any, *rows: jax.Array) -> dict[str, jax.Array]:
+  def summed(params: Any, *rows: jax.Array) -> dict[str, jax.Array]:
     def part(x: jax.Array, target: jax.Array, counts: jax.Array) -> dict[str, jax.Array]:
       return sums(model.apply({"params": params}, x, method="to_logits"), target, counts)
 
-    def add(found: dict, columns: tuple) -> tuple[dict, None]:
-      return jax.tree.map(jnp.add, found, jax.checkpoint(part, prevent_cse=False)(*columns)), None
+    def add(total: dict, columns: tuple) -> tuple[dict, None]:
+      return jax.tree.map(jnp.add, total, jax.checkpoint(part, prevent_cse=False)(*columns)), None
 
     columns = jax.tree.map(split, rows)
     first = jax.tree.map(lambda x: x[0], columns)
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, *first))
-    return jax.lax.scan(add, nothing, columns)[0]
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, *first))
+    return jax.lax.scan(add, zeros, columns)[0]
 
-  axes, devices = axes_of(by_row), pieces(by_row)
+  axes, devices = axes_of(by_row), num_row_shards(by_row)
   if by_row is None or devices == 1 or rows % devices:
-    return whole(params, x, target, counts)
+    return summed(params, x, target, counts)
   specs = P(), P(axes), P(axes), P(axes)
   options = {"in_specs": specs, "out_specs": P(axes), "axis_names": set(axes), "check_vma": False}
-  return jax.shard_map(whole, mesh=by_row.mesh, **options)(params, x, target, counts)
+  return jax.shard_map(summed, mesh=by_row.mesh, **options)(params, x, target, counts)

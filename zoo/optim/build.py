@@ -76,7 +76,7 @@ def optimizer(
   numbers = {"learning_rate": learning_rate, "warmup_steps": warmup_steps, "end": end, "weight_decay": weight_decay}
   check_options(optimizer, {**numbers, "clip_norm": clip_norm}, "optimizer", supplied=("params", "steps"))
   check(weight_decay >= 0, "optimizer.weight_decay", weight_decay, "0 or more")
-  check(clip_norm is None or clip_norm > 0, "optimizer.clip_norm", clip_norm, "above 0, or none for no clipping")
+  check(clip_norm is None or clip_norm > 0, "optimizer.clip_norm", clip_norm, "above 0, or None for no clipping")
   rate = make_schedule(steps, learning_rate, schedule=schedule, warmup_steps=warmup_steps, end=end)
   parameter_roles = roles(
     params, decay=decay if weight_decay else (), multipliers=multipliers, trainable=trainable, freeze=freeze
@@ -132,12 +132,12 @@ def group_members(names: list[str], groups: Any) -> dict[str, str]:
       raise UserError(f"{where}.params is {patterns!r}. It must be a list of patterns, e.g. ['discriminator/.*'].")
     for option in ("trainable", "freeze", "groups", "accumulate", "ema", "reduce_dtype", "steps"):
       if option in group:
-        raise UserError(f"{where} has {option}, which all parameters share. Set optimizer.{option}.")
+        raise UserError(f"{where} has {option}, which applies to all parameters. Set optimizer.{option}.")
     for pattern in patterns:
       check_pattern(pattern, names, f"{where}.params")
     mine = [path for path in names if path not in members and matches_any(patterns, path)]
     if not mine:
-      raise UserError(f"{where} has no parameters that no group before it has. Change the order of optimizer.groups.")
+      raise UserError(f"{where} matches only parameters of earlier groups. Change the order of optimizer.groups.")
     members |= dict.fromkeys(mine, f"group_{i}")
   return members
 
@@ -173,7 +173,7 @@ def roles(
   asked = {"decay": () if tuple(decay) == DECAYED else decay, "trainable": trainable, "freeze": freeze}
   for option, patterns in {**asked, "multipliers": [pattern for pattern, _ in multipliers]}.items():
     if isinstance(patterns, str):
-      raise UserError(f"optimizer.{option} is the text {patterns!r}. It must be a list of patterns: [{patterns!r}].")
+      raise UserError(f"optimizer.{option} is the str {patterns!r}. It must be a list of patterns: [{patterns!r}].")
     for pattern in patterns:
       check_pattern(pattern, names, f"optimizer.{option}")
 
@@ -187,7 +187,7 @@ def roles(
 
   parameter_roles = [role(name, array) for name, array in zip(names, jax.tree.leaves(params), strict=True)]
   if not any(role.trained for role in parameter_roles):
-    raise UserError("optimizer.freeze and optimizer.trainable leave no parameter to train. Take a pattern out.")
+    raise UserError("optimizer.freeze and optimizer.trainable leave no parameter to train. Remove a pattern.")
   return parameter_roles
 
 
@@ -198,8 +198,8 @@ def check_multiplier(pair: Any) -> tuple[str, float | tuple[float, ...]]:
   pattern, factor = pair
   numbers = factor if isinstance(factor, list | tuple) else [factor]
   for number in numbers:
-    fine = isinstance(number, int | float) and number >= 0
-    check(fine, f"optimizer.multipliers: the factor of '{pattern}'", number, "a number, 0 or more")
+    is_valid = isinstance(number, int | float) and number >= 0
+    check(is_valid, f"optimizer.multipliers: the factor of '{pattern}'", number, "a number, 0 or more")
   return pattern, tuple(factor) if isinstance(factor, list | tuple) else float(factor)
 
 
@@ -208,8 +208,8 @@ def times(a: Any, b: Any, name: str, shape: tuple[int, ...]) -> Any:
   for factor in (a, b):
     if isinstance(factor, tuple) and (not shape or len(factor) != shape[0]):
       raise UserError(
-        f"optimizer.multipliers gives {name} {shape} a list of {len(factor)} factors. A list has one for each layer "
-        f"of a scanned stack, the first dimension."
+        f"optimizer.multipliers gives {name} {shape} a list of {len(factor)} factors. A list needs one factor per "
+        "layer of a scanned stack, i.e. per row of the first dimension."
       )
   if isinstance(a, tuple) and isinstance(b, tuple):
     return tuple(x * y for x, y in zip(a, b, strict=True))
@@ -232,7 +232,7 @@ def check_average(decay: Any) -> float | None:
   """`decay` of `update_average`; None: no average. UserError for what cannot be one."""
   if decay is None or (isinstance(decay, int | float) and not isinstance(decay, bool) and 0 <= decay < 1):
     return decay
-  raise UserError(f"optimizer.ema is {decay!r}. It must be at least 0 and below 1, or none.")
+  raise UserError(f"optimizer.ema is {decay!r}. It must be at least 0 and below 1, or None.")
 
 
 def check_reduce_dtype(dtype: Any, model_dtype: Any) -> str:
@@ -249,8 +249,8 @@ def check_reduce_dtype(dtype: Any, model_dtype: Any) -> str:
     raise UserError(f"optimizer.reduce_dtype is {dtype!r}. It may be: float32, bfloat16.")
   if dtype == "bfloat16" and model_dtype != dtype:
     raise UserError(
-      f"optimizer.reduce_dtype is bfloat16, model.dtype {model_dtype or 'float32'}: gradients cross devices in no "
-      "fewer bits than the model computes in. Set model.dtype to bfloat16, or leave reduce_dtype out."
+      f"optimizer.reduce_dtype is bfloat16, model.dtype {model_dtype or 'float32'}: gradients are reduced in no "
+      "lower precision than that of the model. Set model.dtype to bfloat16, or leave reduce_dtype out."
     )
   return dtype
 

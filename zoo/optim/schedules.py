@@ -31,7 +31,7 @@ def cosine(peak: float, steps: int, *, end: float) -> Schedule:
 def exponential(peak: float, steps: int, *, end: float) -> Schedule:
   """Every step takes the same share of what is left, down to `end` times the peak, which may not be 0."""
   if end <= 0:
-    raise UserError(f"optimizer.end is {end}. The exponential schedule needs an end above 0, e.g. 0.01: it multiplies.")
+    raise UserError(f"optimizer.end is {end}. The exponential schedule needs an end above 0, e.g. 0.01.")
   return optax.exponential_decay(peak, steps, end)
 
 
@@ -81,7 +81,7 @@ def make_schedule(
   check(steps >= 1, "steps", steps, "1 or more")
   check(0 <= learning_rate < math.inf, "optimizer.learning_rate", learning_rate, "0 or more")
   check(0 <= warmup_steps < 2**31, "optimizer.warmup_steps", warmup_steps, "0 or more, and below 2**31")
-  check(0 <= end <= 1, "optimizer.end", end, "from 0 to 1: a part of the learning rate")
+  check(0 <= end <= 1, "optimizer.end", end, "from 0 to 1: a fraction of the learning rate")
   options: dict[str, Any] = {"name": schedule} if not hasattr(schedule, "keys") else {**schedule}
   name = options.pop("name", None)
   if not isinstance(name, str) or name not in SCHEDULES:
@@ -99,7 +99,7 @@ def make_schedule(
   return optax.join_schedules([optax.linear_schedule(0.0, learning_rate, warmup_steps), after], [warmup_steps])
 
 
-def check(fine: bool, what: str, value: Any, wanted: str) -> None:
-  """Raises a UserError unless `fine`."""
-  if not fine:
-    raise UserError(f"{what} is {shown(value)}. It must be {wanted}.")
+def check(is_valid: bool, what: str, value: Any, expected: str) -> None:
+  """Raises a UserError unless `is_valid`."""
+  if not is_valid:
+    raise UserError(f"{what} is {shown(value)}. It must be {expected}.")

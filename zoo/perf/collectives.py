@@ -29,7 +29,7 @@ _KNOWN = re.compile(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)')
 _CONSTANT = re.compile(r"= [su]\d+\[\]\S* constant\((\d+)\)")
 _OPERANDS = re.compile(r" (?:add|tuple|while|get-tuple-element)\(([^)]*)\)")
 _INDEX = re.compile(r" get-tuple-element\(.*index=(\d+)")
-_MEANWHILE = "async_collective_fusion"  # Work that goes on while a collective is under way, with a copy of it.
+_MEANWHILE = "async_collective_fusion"  # Computation that overlaps a collective, with a copy of it.
 
 
 class Collective(NamedTuple):
@@ -84,7 +84,7 @@ def collectives(text: str, mesh: Mapping[str, int], networks: Sequence[int] | No
   # its own, whose rounds do not count.
   by_channel: dict[str, Collective] = {}
   for name, lines in sorted(bodies.items(), key=lambda item: item[0].startswith(_MEANWHILE)):
-    alike: Counter[str] = Counter()
+    repeats: Counter[str] = Counter()
     for number, line in enumerate(lines):
       match = _COLLECTIVE.match(line)
       across = _MEGASCALE.search(line) if networks is not None else None
@@ -110,8 +110,8 @@ def collectives(text: str, mesh: Mapping[str, int], networks: Sequence[int] | No
       key = f"{kind} {channel[1]}" if channel else f"{name} {number}"
       if channel and channel[1] == SHARED_CHANNEL:
         key += f" {_operation(line)}"
-        alike[key] += 1
-        key += f" {alike[key]}"
+        repeats[key] += 1
+        key += f" {repeats[key]}"
       more = key not in by_channel or (
         _all_sent(by_channel[key]) < _all_sent(collective) and not name.startswith(_MEANWHILE)
       )
@@ -133,8 +133,8 @@ def _operation(line: str) -> str:
   return op_name[1] if op_name else ""
 
 
-def _all_sent(one: Collective) -> int:
-  return one.sent + one.sent_across
+def _all_sent(collective: Collective) -> int:
+  return collective.sent + collective.sent_across
 
 
 def _computations(text: str) -> Iterator[tuple[str, list[str]]]:
@@ -180,21 +180,21 @@ def _rounds(line: str, around: list[str], condition: list[str], body: list[str])
   Args:
     line: the loop. around: what it stands in. condition, body: of it.
   """
-  known = _KNOWN.search(line)
-  if known:
-    return int(known[1])
+  trip_count = _KNOWN.search(line)
+  if trip_count:
+    return int(trip_count[1])
   limits = {int(number) for one in condition for number in _CONSTANT.findall(one)}
   if len(limits) != 1:
     return 1
-  places = {int(number) for one in condition for number in _INDEX.findall(one)}
+  indices = {int(number) for one in condition for number in _INDEX.findall(one)}
   first, step = 0, 1
-  if len(places) == 1:
-    place = places.pop()
+  if len(indices) == 1:
+    index = indices.pop()
     inside, outside = _defined(body), _defined(around)
-    counted = _operands(inside.get(_element(next((one for one in body if one.startswith("ROOT")), ""), place), ""))
+    counted = _operands(inside.get(_element(next((one for one in body if one.startswith("ROOT")), ""), index), ""))
     step = next((number for name in counted if (number := _constant(inside.get(name, "")))), 1)
-    (given, *_) = [*_operands(line), ""]
-    first = _constant(outside.get(_element(outside.get(given, ""), place), "")) or 0
+    (start, *_) = [*_operands(line), ""]
+    first = _constant(outside.get(_element(outside.get(start, ""), index), "")) or 0
   return max(1, -(-(limits.pop() - first) // step))
 
 
@@ -209,10 +209,10 @@ def _operands(line: str) -> list[str]:
   return re.findall(r"%?([\w.\-]+)(?:,|$)", re.sub(r"/\*.*?\*/", "", match[1])) if match else []
 
 
-def _element(line: str, place: int) -> str:
+def _element(line: str, index: int) -> str:
   """The name of one element of a tuple, as it is made."""
   names = _operands(line)
-  return names[place] if place < len(names) else ""
+  return names[index] if index < len(names) else ""
 
 
 def _constant(line: str) -> int | None:
@@ -232,10 +232,10 @@ def _sizes(result: str) -> list[int]:
 
 def _members(line: str, mesh: Mapping[str, int]) -> list[int]:
   """The devices of the first replica group."""
-  every = list(range(math.prod(mesh.values())))
+  all_members = list(range(math.prod(mesh.values())))
   pairs = re.search(r"source_target_pairs=\{(.*?)\}\}", line)
   if pairs:
-    # A device's group is whoever can be reached from it.
+    # A device's group: all devices reachable from it.
     following = {int(one): int(other) for one, other in re.findall(r"(\d+),(\d+)", pairs[1])}
     group, at = [next(iter(following), 0)], next(iter(following), 0)
     while following.get(at) is not None and following[at] not in group:
@@ -250,18 +250,18 @@ def _members(line: str, mesh: Mapping[str, int]) -> list[int]:
     shape, dims, turn = ([int(n) for n in (part or "").split(",") if n] for part in counted.groups())
     numbers = np.arange(math.prod(dims)).reshape(dims)
     return (numbers.transpose(turn) if turn else numbers).reshape(shape)[0].tolist()
-  named = re.search(r"replica_groups=mesh\[(.*?)\]\s*\{(.*?)\}", line)
-  if named:
-    sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", named[1])}
-    over = re.findall(r"'([^']+)'", named[2])
+  by_mesh = re.search(r"replica_groups=mesh\[(.*?)\]\s*\{(.*?)\}", line)
+  if by_mesh:
+    sizes = {name: int(size) for name, size in re.findall(r"'([^']+)'=(\d+)", by_mesh[1])}
+    over = re.findall(r"'([^']+)'", by_mesh[2])
     numbers = np.arange(math.prod(sizes.values())).reshape(list(sizes.values()))
     return np.moveaxis(numbers, [list(sizes).index(name) for name in over], range(-len(over), 0)).reshape(
       -1, math.prod(sizes[name] for name in over)
     )[0].tolist()  # fmt: skip
-  return every
+  return all_members
 
 
 def _axes(members: list[int], mesh: Mapping[str, int]) -> tuple[str, ...]:
   """The mesh axes along which these devices differ."""
-  places = np.unravel_index(members, tuple(mesh.values()))
-  return tuple(name for name, place in zip(mesh, places, strict=True) if len(set(place.tolist())) > 1)
+  indices = np.unravel_index(members, tuple(mesh.values()))
+  return tuple(name for name, index in zip(mesh, indices, strict=True) if len(set(index.tolist())) > 1)

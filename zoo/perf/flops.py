@@ -47,8 +47,8 @@ def count(function: Callable, *args: Any) -> int:
   """FLOPs of the matrix products and convolutions in `function(*args)`.
 
   A scan counts as often as it runs, a Pallas kernel as often as its grid has blocks, a `cond` as its most expensive
-  branch, and a `while_loop`, whose length nobody knows, as one round. What is computed again in a backward pass because
-  of rematerialisation counts again.
+  branch, and a `while_loop`, whose length is unknown, as one iteration. What is computed again in a backward pass
+  because of rematerialisation counts again.
 
   Args:
     function: is traced, not run; it must be traceable by `jax.jit`.
@@ -81,8 +81,8 @@ def peak_of_kind(kind: str) -> float | None:
 def peak_of(devices: Iterable[jax.Device]) -> float | None:
   """FLOP/s of `devices` together, e.g. of `mesh.devices.flat`; None if that of one is unknown."""
   peaks = [peak(device) for device in devices]
-  known = [flops for flops in peaks if flops is not None]
-  return sum(known) if len(known) == len(peaks) else None
+  flops_known = [flops for flops in peaks if flops is not None]
+  return sum(flops_known) if len(flops_known) == len(peaks) else None
 
 
 def _count(jaxpr: Any) -> int:

@@ -9,7 +9,7 @@ import numpy as np
 from zoo.errors import UserError
 from zoo.hosts.process import host_memory
 
-WAY_OUT = "Lay it over more devices with --config.sharding=fsdp, or take a smaller model; --plan says what is needed."
+WAY_OUT = "Shard it over more devices with --config.sharding=fsdp, or use a smaller model; --plan shows what is needed."
 
 
 def check_state(shapes: Any, shardings: Any, frozen: tuple[Any, Any] = ((), ())) -> None:
@@ -21,15 +21,15 @@ def check_state(shapes: Any, shardings: Any, frozen: tuple[Any, Any] = ((), ()))
     frozen: both of the models that do not learn.
   """
   devices = jax.local_devices()
-  needs, of_frozen = bytes_on_device(shapes, shardings), bytes_on_device(*frozen)
-  needs += of_frozen
+  needed, of_frozen = bytes_on_device(shapes, shardings), bytes_on_device(*frozen)
+  needed += of_frozen
   limit = (devices[0].memory_stats() or {}).get("bytes_limit")
   if limit is None and devices[0].platform == "cpu":  # What are called devices share the host's memory.
-    needs, limit = needs * len(devices), host_memory()
-  if limit is not None and needs > limit:
+    needed, limit = needed * len(devices), host_memory()
+  if limit is not None and needed > limit:
     what = "Parameters, optimizer state and frozen models" if of_frozen else "Parameters and optimizer state"
     raise UserError(
-      f"{what} need {in_gib(needs)} GiB of the memory of a device, which has {in_gib(limit)} GiB. {WAY_OUT}"
+      f"{what} need {in_gib(needed)} GiB of the memory of a device, which has {in_gib(limit)} GiB. {WAY_OUT}"
     )
 
 
@@ -41,10 +41,10 @@ def bytes_on_device(shapes: Any, shardings: Any) -> int:
 
 def check_batch(row: dict[str, Any], rows: int) -> None:
   """UserError if this host's `rows` of a batch, each like `row` [1, ...], exceed its memory."""
-  needs, limit = rows * sum(array.nbytes for array in jax.tree.leaves(row)), host_memory()
-  if limit is not None and needs > limit:
+  needed, limit = rows * sum(array.nbytes for array in jax.tree.leaves(row)), host_memory()
+  if limit is not None and needed > limit:
     raise UserError(
-      f"{rows:,} rows of a batch need {in_gib(needs)} GiB of this host's memory, which has {in_gib(limit)} GiB. Lower "
+      f"{rows:,} rows of a batch need {in_gib(needed)} GiB of this host's memory, which has {in_gib(limit)} GiB. Lower "
       "batch_size."
     )
 

@@ -43,19 +43,19 @@ def summary(profile: Any, programs: Sequence[Any], seconds: float, steps: int) -
     seconds: that were recorded.
     steps: that were recorded.
   """
-  known: dict[str, tuple[str, str]] = {}
+  modules: dict[str, tuple[str, str]] = {}
   for program in programs:
-    known |= instructions(program.as_text() or "")
+    modules |= instructions(program.as_text() or "")
   # The classes of jaxlib 0.12 warn where they are made, of themselves; as an error that would end the process.
   with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
-    ops_of_all = list(operations(profile, known))
+    ops_of_all = list(operations(profile, modules))
   if not ops_of_all:
     return "There are no operations of devices in it."
   lines: dict[tuple[str, str], list[Operation]] = defaultdict(list)
-  for one in ops_of_all:
-    lines[one.device, one.line].append(one)
+  for op in ops_of_all:
+    lines[op.device, op.line].append(op)
   table = [f"{'':<28}{'busy':>8}{'idle':>8}"]
-  for device in dict.fromkeys(one.device for one in ops_of_all):
+  for device in dict.fromkeys(op.device for op in ops_of_all):
     device_lines = {line: ops for (name, line), ops in lines.items() if name == device}
     # On a CPU any thread of a pool takes any operation.
     shares = {device: sum(device_lines.values(), [])} | (
@@ -67,30 +67,30 @@ def summary(profile: Any, programs: Sequence[Any], seconds: float, steps: int) -
 
   spent: dict[tuple[str, str], list[float]] = defaultdict(lambda: [0.0, 0])
   for ops in lines.values():
-    for one, alone in own_times(ops):
-      entry = spent[one.category, one.where]
+    for op, alone in own_times(ops):
+      entry = spent[op.category, op.where]
       entry[0] += alone
       entry[1] += 1
-  whole = sum(time for time, _ in spent.values()) or 1.0
+  total = sum(time for time, _ in spent.values()) or 1.0
   kinds: dict[str, float] = defaultdict(float)
   for (category, _), (time, _) in spent.items():
-    kinds[category] += time / whole
+    kinds[category] += time / total
   largest = sorted(kinds.items(), key=lambda item: -item[1])[:KINDS]
   table += ["", "of their time: " + ", ".join(f"{kind} {share:.1%}" for kind, share in largest)]
-  each = steps * len({one.device for one in ops_of_all})
+  each = steps * len({op.device for op in ops_of_all})
   ranked = sorted(spent.items(), key=lambda item: -item[1][0])
   table += ["", "on a device, in a step", f"{'share':>6}{'ms':>10}{'times':>9}  {'operation':<24}part of the model"]
   for (category, where), (time, times) in ranked[:MOST]:
-    row = f"{time / whole:>6.1%}{time / each / 1e6:>10.3f}{times / each:>9.1f}  {category[:23]:<24}{where}"
+    row = f"{time / total:>6.1%}{time / each / 1e6:>10.3f}{times / each:>9.1f}  {category[:23]:<24}{where}"
     table.append(row.rstrip())
   rest = sum(time for _, (time, _) in ranked[MOST:])
   if rest:
-    table.append(f"{rest / whole:>6.1%}{rest / each / 1e6:>10.3f}{'':>9}  {len(ranked) - MOST} more")
+    table.append(f"{rest / total:>6.1%}{rest / each / 1e6:>10.3f}{'':>9}  {len(ranked) - MOST} more")
   return "\n".join(table)
 
 
-def operations(profile: Any, known: Mapping[str, tuple[str, str]]) -> Iterator[Operation]:
-  """Operations of all devices. `known`: from `instructions`."""
+def operations(profile: Any, modules: Mapping[str, tuple[str, str]]) -> Iterator[Operation]:
+  """Operations of all devices. `modules`: from `instructions`."""
   for plane in profile.planes:
     lines = list(plane.lines)
     if plane.name.startswith("/device:"):
@@ -98,20 +98,20 @@ def operations(profile: Any, known: Mapping[str, tuple[str, str]]) -> Iterator[O
       named = [line for line in lines if line.name == "XLA Ops"]
       for line in named or [line for line in lines if line.name.startswith("Stream")]:
         for event in line.events:
-          yield _operation(event, dict(event.stats), device, line.name, known)
+          yield _operation(event, dict(event.stats), device, line.name, modules)
     elif plane.name.startswith("/host:"):
       for line in lines:
         for event in line.events:
           stats = dict(event.stats) if not event.name.startswith(("end: ", "Threadpool")) else {}
           if "hlo_op" in stats:
-            yield _operation(event, stats, f"CPU:{stats.get('device_ordinal', 0)}", line.name, known)
+            yield _operation(event, stats, f"CPU:{stats.get('device_ordinal', 0)}", line.name, modules)
 
 
-def _operation(event: Any, stats: Mapping[str, Any], device: str, line: str, known: Mapping) -> Operation:
+def _operation(event: Any, stats: Mapping[str, Any], device: str, line: str, modules: Mapping) -> Operation:
   label = str(stats.get("hlo_op") or event.name)
   text = re.match(r"%?([\w.\-]+)", label)
   name = text[1] if text else label
-  category, path = known.get(name, ("", ""))
+  category, path = modules.get(name, ("", ""))
   # A name without its number, copy.12 -> copy, is as much as is known of an operation of another program.
   category = str(stats.get("hlo_category") or category or re.sub(r"[.\d]+$", "", name))
   path = str(stats.get("tf_op") or path)
@@ -167,9 +167,9 @@ def part(path: str) -> str:
 def covered(ops: Iterable[Operation]) -> float:
   """Nanoseconds during which at least one operation ran."""
   total, end = 0.0, float("-inf")
-  for one in sorted(ops, key=lambda one: one.start):
-    total += max(0.0, one.start + one.length - max(end, one.start))
-    end = max(end, one.start + one.length)
+  for op in sorted(ops, key=lambda op: op.start):
+    total += max(0.0, op.start + op.length - max(end, op.start))
+    end = max(end, op.start + op.length)
   return total
 
 
@@ -177,12 +177,12 @@ def own_times(ops: Iterable[Operation]) -> list[tuple[Operation, float]]:
   """Operations with their self time in nanoseconds: without that of operations nested inside, as in a loop."""
   entries: list[list[Any]] = []
   around: list[list[Any]] = []
-  for one in sorted(ops, key=lambda one: (one.start, -one.length)):
-    while around and around[-1][0].start + around[-1][0].length <= one.start:
+  for op in sorted(ops, key=lambda op: (op.start, -op.length)):
+    while around and around[-1][0].start + around[-1][0].length <= op.start:
       around.pop()
-    if around and one.start + one.length <= around[-1][0].start + around[-1][0].length:
-      around[-1][1] -= one.length
-    entry = [one, one.length]
+    if around and op.start + op.length <= around[-1][0].start + around[-1][0].length:
+      around[-1][1] -= op.length
+    entry = [op, op.length]
     around.append(entry)
     entries.append(entry)
-  return [(one, max(0.0, alone)) for one, alone in entries]
+  return [(op, max(0.0, alone)) for op, alone in entries]

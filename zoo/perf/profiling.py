@@ -51,7 +51,7 @@ class Profile:
 
   def __init__(
     self,
-    wanted: tuple[int, int] | None,
+    steps: tuple[int, int] | None,
     folder: Any,
     done: int,
     *,
@@ -59,13 +59,13 @@ class Profile:
     note: Callable[[str], Any],
     other: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
   ):
-    self._wanted, self._folder = wanted, as_path(folder) / "profile"
+    self._wanted, self._folder = steps, as_path(folder) / "profile"
     self._speed, self._note, self._other = speed, note, other
     self._running: tempfile.TemporaryDirectory | None = None
     self._since = 0.0
-    if wanted and done >= wanted[0]:
+    if steps and done >= steps[0]:
       self._wanted = None
-      note(f"Nothing is profiled: the run goes on behind step {done}, and --profile begins at step {wanted[0]}.")
+      note(f"Nothing is profiled: the run resumes after step {done}, but --profile begins at step {steps[0]}.")
 
   def before(self, step: int, state: Any) -> None:
     """To be called before every step. Begins to record before the first one to profile, once `state` is there: what is
@@ -82,7 +82,8 @@ class Profile:
       self._since = time.perf_counter()
 
   def after(self, step: int, state: Any, programs: Sequence[Any]) -> None:
-    """To be called after every step. Ends recording after the last one, once `state` is there, and tells what it found.
+    """To be called after every step. Stops recording after the last one, once `state` is computed, and reports the
+    result.
 
     Args:
       step: that was done.

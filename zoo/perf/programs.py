@@ -55,8 +55,8 @@ class CompiledSteps:
     of this host's devices. Elsewhere, as on CPUs, `memory_program`: what the largest program so far needs on a device.
     """
     seconds, self._seconds = self._seconds, 0.0
-    known = memory() or ({"memory_program": float(self._needed)} if self._needed else {})
-    return {**({"seconds_compile": seconds} if seconds else {}), **known}
+    measured = memory() or ({"memory_program": float(self._needed)} if self._needed else {})
+    return {**({"seconds_compile": seconds} if seconds else {}), **measured}
 
 
 def memory() -> dict[str, float]:

@@ -74,7 +74,7 @@ def amounts(batch: Mapping[str, Any], hosts: int = 1) -> dict[str, float]:
   Padding does not count. Where hosts read parts of a batch, the others' parts are assumed to be like this host's.
 
   Args:
-    batch: arrays of this host; `valid` and `target_valid`, where it has them, tell what is real.
+    batch: arrays of this host; `valid` and `target_valid`, if present, mark real tokens.
     hosts: how many read a part each.
   """
   if "image" in batch:

@@ -51,8 +51,8 @@ LARGEST = {"v4": 4096, "v5p": 6144}  # Chips of a slice.
 GPUS = {"h100": "NVIDIA H100 80GB HBM3", "h200": "NVIDIA H200"}
 ON_A_HOST = 8  # GPUs.
 EXAMPLES = (
-  "a generation and a shape, e.g. v5e:4x4, or Google's name of it, e.g. v5litepod-16, several slices, e.g. "
-  "2*v5e:4x4, or GPUs, e.g. h100:8"
+  "GENERATION:TOPOLOGY, e.g. v5e:4x4, an accelerator type, e.g. v5litepod-16, several slices, e.g. 2*v5e:4x4, or "
+  "GPUs, e.g. h100:8"
 )
 
 # What XLA asks of a GPU of Hopper's before it compiles for it: https://docs.nvidia.com/cuda/hopper-tuning-guide and the
@@ -110,11 +110,11 @@ def parse_target(text: str) -> Target:
     number = int(shape) if shape.isdecimal() else 0
     if star or number < 1 or (number > ON_A_HOST and number % ON_A_HOST):
       raise UserError(
-        f"--plan={text}: {name}:8 is 8 GPUs of a host. More must be a multiple of {ON_A_HOST}, as in {name}:16."
+        f"--plan={text}: {name}:8 is one host of 8 GPUs. More GPUs must be a multiple of {ON_A_HOST}, as in {name}:16."
       )
     return Target(name, 1, str(number))
   if star and not (count.isdecimal() and int(count)):
-    raise UserError(f"--plan={text}: before the * stands how many slices, as in 2*{one}.")
+    raise UserError(f"--plan={text}: before * comes the number of slices, as in 2*{one}.")
   return Target(name, int(count or 1), _rentable(text, name, shape))
 
 
@@ -132,9 +132,9 @@ def _of_accelerator_type(name: str) -> str | None:
 def _rentable(text: str, name: str, shape: str) -> str:
   """The topology of a slice, as Google writes it."""
   sizes = sorted(int(size) if size.isdecimal() else 0 for size in shape.split("x"))
-  for known in TPUS[name]:
-    if sizes == sorted(map(int, known.split("x"))):
-      return known
+  for rentable in TPUS[name]:
+    if sizes == sorted(map(int, rentable.split("x"))):
+      return rentable
   most = LARGEST.get(name, 0)
   if len(sizes) == 3 and 0 < math.prod(sizes) <= most and not any(size % 4 for size in sizes):
     return "x".join(map(str, sizes))
@@ -143,8 +143,8 @@ def _rentable(text: str, name: str, shape: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Named:
-  """A chip by its names and place alone: enough to say what lives where, and nothing can be compiled for it."""
+class NamedDevice:
+  """A device by names and coordinates only: enough for shardings, not for compiling."""
 
   id: int
   slice_index: int
@@ -157,10 +157,10 @@ class Named:
 
 def named_devices(target: Target) -> list[Any]:
   """The chips of a target by their names, for which nothing need be installed."""
-  here_on_cpus()
+  use_cpu_backend()
   platform = "gpu" if target.name in GPUS else "tpu"
-  places = list(np.ndindex(*([*map(int, target.shape.split("x")), 1, 1][:3])))
-  return [Named(id, id // len(places), platform, places[id % len(places)]) for id in range(target.chips)]
+  coords = list(np.ndindex(*([*map(int, target.shape.split("x")), 1, 1][:3])))
+  return [NamedDevice(id, id // len(coords), platform, coords[id % len(coords)]) for id in range(target.chips)]
 
 
 def devices_of(target: Target) -> list[Any]:
@@ -169,7 +169,7 @@ def devices_of(target: Target) -> list[Any]:
   Raises:
     UserError: what compiles for it is not installed, or does not know it.
   """
-  here_on_cpus()
+  use_cpu_backend()
   try:
     return _gpus(target) if target.name in GPUS else _tpus(target)
   except UserError:
@@ -178,15 +178,15 @@ def devices_of(target: Target) -> list[Any]:
     raise UserError(f"--plan={target}: JAX cannot compile for it: {str(error).splitlines()[0]}") from error
 
 
-def here_on_cpus() -> None:
-  """Has JAX look for no chips here, whatever the environment says: it would wait for them, or complain."""
+def use_cpu_backend() -> None:
+  """Makes JAX use the CPU backend, whatever the environment says: it would wait for chips, or fail."""
   jax.config.update("jax_platforms", "cpu")
 
 
 def _tpus(target: Target) -> list[Any]:
   if importlib.util.find_spec("libtpu") is None:
     raise UserError(f"--plan compiles with libtpu, which is not installed: {install('tpu')}.")
-  # Else libtpu asks the machine which TPU it is, complains of what it does not hear, and wants to be alone.
+  # Otherwise libtpu queries the machine for its TPU, logs errors, and takes a lock.
   quiet = {**NO_TPU, "TPU_STDERR_LOG_LEVEL": "4", "TPU_MIN_LOG_LEVEL": "4", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
   for name, value in quiet.items():
     os.environ.setdefault(name, value)

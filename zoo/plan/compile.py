@@ -20,9 +20,9 @@ from zoo.perf.collectives import Collective
 from zoo.perf.collectives import collectives as collectives_in
 from zoo.perf.programs import needed
 from zoo.plan.chips import CHIPS, devices_of, named_devices, network_of, parse_target, without_device
-from zoo.plan.fake_data import stand_in, tokenizers
-from zoo.sharding import check_rows, make_mesh, pieces_of_rows
-from zoo.sharding.explain import every_row, explain, large_and_whole, parts, size
+from zoo.plan.fake_data import tokenizers, with_fake_data
+from zoo.sharding import check_rows, make_mesh, num_row_shards
+from zoo.sharding.explain import every_row, explain, large_replicated, parts, size
 from zoo.train.context import with_rows
 from zoo.train.experiment import Experiment, experiment
 
@@ -37,7 +37,7 @@ class Plan:
     state: part of the train state -> its bytes on a chip, with those of frozen models. batch: of a batch on a chip.
     padding: bytes on a chip that state and batch take more than their numbers do.
     temporary: bytes on a chip of everything between two states: activations, gradients, copies. None if it did not fit.
-    refused: what the compiler said, if it did not fit.
+    refused: the error of the compiler, if the program did not fit.
     model_flops: of a whole step; computed_flops: with the optimiser's and what rematerialisation computes again.
     collectives: of `zoo.perf.collectives`.
     rows, tokens: of a batch; examples: what its rows are called. steps: of the run.
@@ -131,27 +131,25 @@ def show(plan: Plan) -> str:
   lines += ["", f"on a chip, of {size(chip.memory)}", *_memory(plan)]
   if plan.used is None:
     return "\n".join([*lines, f"It does not fit: {plan.refused}"])
-  lines.append("It fits." if plan.used <= chip.memory else "It does not fit: that is more than a chip has.")
+  lines.append("It fits." if plan.used <= chip.memory else "It does not fit: it exceeds the memory of a chip.")
   lines += [
     "",
     f"a step computes {plan.model_flops / 1e12:,.2f} TFLOP, {plan.model_flops / plan.chips / 1e12:,.3f} on a chip",
   ]
   if plan.computed_flops > plan.model_flops:
-    lines[-1] += (
-      f"; {plan.computed_flops / plan.model_flops:.2f} times that with the optimiser and what is computed again"
-    )
+    lines[-1] += f"; {plan.computed_flops / plan.model_flops:.2f} times that with the optimizer and rematerialisation"
   lines += ["", "a chip sends", *_sent(plan.collectives)]
   times = {name: seconds for name, seconds in plan.times.items() if seconds or name != "network"}
-  longest, whole = max(times.values()), sum(times.values())
+  longest, total = max(times.values()), sum(times.values())
   lines += ["", *(f"{name:<9}{1000 * seconds:>10.2f} ms" for name, seconds in times.items())]
-  bounds = [plan.utilisation(seconds) for seconds in (longest, whole)]
+  bounds = [plan.utilisation(seconds) for seconds in (longest, total)]
   lines.append(
-    f"step     {1000 * longest:>10.2f} to {1000 * whole:.2f} ms: {bounds[0]:.0%} to {bounds[1]:.0%} utilisation"
+    f"step     {1000 * longest:>10.2f} to {1000 * total:.2f} ms: {bounds[0]:.0%} to {bounds[1]:.0%} utilisation"
   )
-  lines.append(f"         {batch / whole:,.0f} to {batch / longest:,.0f} {plan.examples}/s")
+  lines.append(f"         {batch / total:,.0f} to {batch / longest:,.0f} {plan.examples}/s")
   if plan.tokens:
-    lines.append(f"         {plan.tokens / whole:,.0f} to {plan.tokens / longest:,.0f} tokens/s")
-  low, high = (plan.steps * seconds / 3600 for seconds in (longest, whole))
+    lines.append(f"         {plan.tokens / total:,.0f} to {plan.tokens / longest:,.0f} tokens/s")
+  low, high = (plan.steps * seconds / 3600 for seconds in (longest, total))
   cost = f"{plan.chips * low:,.1f} to {plan.chips * high:,.1f} chip-hours"
   lines.append(f"run      {low:,.2f} to {high:,.2f} hours for {plan.steps:,} steps, {cost}")
   return "\n".join([*lines, "", FORMULA])
@@ -159,15 +157,15 @@ def show(plan: Plan) -> str:
 
 def _memory(plan: Plan) -> list[str]:
   """Lines on memory: what a chip holds, and its share of the chip's memory."""
-  named = {name: sum(plan.state.get(part, 0) for part in parts) for name, parts in PARTS.items()}
-  named = {name: count for name, count in named.items() if count}
-  held = {**named, "counters": sum(plan.state.values()) - sum(named.values()), "batch": plan.batch}
+  named_parts = {name: sum(plan.state.get(part, 0) for part in parts) for name, parts in PARTS.items()}
+  named_parts = {name: count for name, count in named_parts.items() if count}
+  by_part = {**named_parts, "counters": sum(plan.state.values()) - sum(named_parts.values()), "batch": plan.batch}
   if plan.temporary is not None:
-    held |= {"padding": plan.padding, "temporary": plan.temporary, "together": plan.used or 0}
+    by_part |= {"padding": plan.padding, "temporary": plan.temporary, "together": plan.used or 0}
   memory = CHIPS[plan.kind].memory
-  lines = {name: f"  {name:<12}{size(count):>12}{count / memory:>9.1%}" for name, count in held.items()}
+  lines = {name: f"  {name:<12}{size(count):>12}{count / memory:>9.1%}" for name, count in by_part.items()}
   if 0 < plan.saved_activations < (plan.temporary or 0):
-    lines["temporary"] += f", at most {size(plan.saved_activations)} of it activations that wait for the backward pass"
+    lines["temporary"] += f", at most {size(plan.saved_activations)} of it activations saved for the backward pass"
   return list(lines.values())
 
 
@@ -197,10 +195,10 @@ def plan(config: Any, target: str) -> Plan:
   """
   parsed_target = parse_target(target)
   devices = devices_of(parsed_target)
-  experiment, mesh, batch = on_chips(config, devices)
+  experiment, mesh, batch = experiment_on_devices(config, devices)
   check_rows(config.batch_size, mesh)
   try:
-    saved_activations = experiment.saved_activation_bytes(batch) // pieces_of_rows(mesh)
+    saved_activations = experiment.saved_activation_bytes(batch) // num_row_shards(mesh)
   except RuntimeError as error:
     if "cuDNN" not in str(error):
       raise
@@ -222,8 +220,8 @@ def plan(config: Any, target: str) -> Plan:
     computed_flops=experiment.computed_flops(batch),
     rows=config.batch_size,
     steps=config.steps,
-    notes=(*vocabularies(config), *([whole] if splits and (whole := large_and_whole(rows, mesh)) else [])),
-    **counted(batch),
+    notes=(*vocabularies(config), *([whole] if splits and (whole := large_replicated(rows, mesh)) else [])),
+    **batch_counts(batch),
   )
   lowered = experiment.compiled_step().lower(
     experiment.shapes, batch, *experiment.frozen_arguments(experiment.frozen.shapes)
@@ -251,11 +249,11 @@ def sharding_report(config: Any, target: str) -> str:
   Raises:
     UserError: there is no such target, or the config does not fit it.
   """
-  experiment, mesh, _ = on_chips(config, named_devices(parse_target(target)))
+  experiment, mesh, _ = experiment_on_devices(config, named_devices(parse_target(target)))
   return explain(experiment.shapes, config.sharding, mesh, experiment.frozen.shapes)
 
 
-def counted(batch: Mapping[str, Any]) -> dict[str, Any]:
+def batch_counts(batch: Mapping[str, Any]) -> dict[str, Any]:
   """What the rows of a batch are called, and how many tokens it has, those read and those written."""
   if "image" in batch:
     return {"examples": "pairs" if "tokens" in batch else "images", "tokens": 0}
@@ -264,24 +262,26 @@ def counted(batch: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def vocabularies(config: Any) -> list[str]:
-  """What `train.py` would say of tokenizers that know more tokens than the model."""
-  known = sizes_of(build(**config.model)).get("vocab_size")
-  needs = {name: tokenizer(name).vocab_size for name in tokenizers(config.data.to_dict())}
+  """Errors that `train.py` would raise for tokenizers with more tokens than the model."""
+  vocab_size = sizes_of(build(**config.model)).get("vocab_size")
+  needed = {name: tokenizer(name).vocab_size for name in tokenizers(config.data.to_dict())}
   return [
-    f"train.py would refuse these data: tokenizer '{name}' has {count:,} tokens, model.vocab_size is {known:,}"
-    for name, count in needs.items()
-    if known is not None and count > known
+    f"train.py would refuse these data: tokenizer '{name}' has {count:,} tokens, model.vocab_size is {vocab_size:,}"
+    for name, count in needed.items()
+    if vocab_size is not None and count > vocab_size
   ]
 
 
-def on_chips(config: Any, devices: Sequence[Any]) -> tuple[Experiment, Mesh, dict[str, jax.ShapeDtypeStruct]]:
+def experiment_on_devices(
+  config: Any, devices: Sequence[Any]
+) -> tuple[Experiment, Mesh, dict[str, jax.ShapeDtypeStruct]]:
   """-> what a config trains with on devices that need only have names, their mesh, and the shapes of a batch."""
   mesh = make_mesh(config.mesh, devices)
   with tempfile.TemporaryDirectory() as folder:
     settings = config.copy_and_resolve_references().unlock()
-    settings.batch_size = pieces_of_rows(mesh)  # Nothing but shapes is wanted of the data.
+    settings.batch_size = num_row_shards(mesh)  # Nothing but shapes is wanted of the data.
     settings.init = None  # Nor of the weights, which may not be here.
-    settings.data = stand_in(config.data.to_dict(), pathlib.Path(folder))
+    settings.data = with_fake_data(config.data.to_dict(), pathlib.Path(folder))
     planned_experiment = experiment(settings, mesh)
     planned_experiment = planned_experiment._replace(shapes=with_rows(planned_experiment.shapes, config.batch_size))
     batch = {

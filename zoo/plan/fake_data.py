@@ -13,7 +13,7 @@ from PIL import Image
 DOCUMENTS, WORDS = 16, 6000  # Enough words for a row of 4,096 tokens and more.
 
 
-def stand_in(data: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
+def with_fake_data(data: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
   """The section `data` of a config with another source: made-up records in `folder`, long enough to fill every row.
 
   Args:
@@ -25,7 +25,9 @@ def stand_in(data: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
     inner = section.get(name)
     if isinstance(inner, Mapping):
       section[name] = (
-        stand_in(inner, folder) if "name" in inner else {key: stand_in(one, folder / key) for key, one in inner.items()}
+        with_fake_data(inner, folder)
+        if "name" in inner
+        else {key: with_fake_data(member, folder / key) for key, member in inner.items()}
       )
   if "source" not in section:
     return section
@@ -35,16 +37,16 @@ def stand_in(data: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
   section |= {"source": write(section, folder), "split": "train"}
   section.pop("data_dir", None)
   if "tokenizer" in section:
-    section["tokenizer"] = "bytes"  # Whatever a model knows: rows are as long, and numbers are not looked at.
+    section["tokenizer"] = "bytes"  # Any tokenizer will do: sequences are as long, and token ids do not matter.
   return section
 
 
 def tokenizers(data: Mapping[str, Any]) -> set[str]:
   """The tokenizers that a section `data` names and that are here; those of a hub, or of files elsewhere, are not."""
-  named = {str(data["tokenizer"])} if "tokenizer" in data else set()
+  names = {str(data["tokenizer"])} if "tokenizer" in data else set()
   for inner in (*(data.get("members") or {}).values(), data.get("data")):
-    named |= tokenizers(inner) if isinstance(inner, Mapping) else set()
-  return {name for name in named if "/" not in name or pathlib.Path(name).expanduser().exists()}
+    names |= tokenizers(inner) if isinstance(inner, Mapping) else set()
+  return {name for name in names if "/" not in name or pathlib.Path(name).expanduser().exists()}
 
 
 def _texts(data: Mapping[str, Any], folder: pathlib.Path) -> str:

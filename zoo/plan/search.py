@@ -86,13 +86,13 @@ def search(
       tries[key] = Try(changes, outcome(settings, target, make))
 
   with quick_compilation():
-    for one in meshes(chips, experts, config.data.get("max_length", 0)):
-      attempt(one)
+    for attempted in meshes(chips, experts, config.data.get("max_length", 0)):
+      attempt(attempted)
     for remat in (None, "dots", "full"):
       attempt(ranked(tries.values())[0].changes | {"model.remat": remat})
     for factor in (0.5, 2, 4):
       attempt(ranked(tries.values())[0].changes | {"batch_size": int(config.batch_size * factor)})
-  if all(isinstance(one.outcome, str) for one in tries.values()):
+  if all(isinstance(attempted.outcome, str) for attempted in tries.values()):
     raise UserError(f"--plan={target}: nothing can be compiled: {next(iter(tries.values())).outcome}")
   return ranked(tries.values())
 
@@ -156,15 +156,15 @@ def quick_compilation() -> Generator[None]:
 
 def show(tries: list[Try]) -> str:
   """The table of candidates, the best first."""
-  first = next(one.outcome for one in tries if isinstance(one.outcome, Plan))
+  first = next(attempted.outcome for attempted in tries if isinstance(attempted.outcome, Plan))
   head = ["", "memory of a chip", "fits", "ms/step", "utilisation", f"{first.examples}/s", "changes"]
   lines, impossible = [head], []
-  for number, one in enumerate(tries, 1):
-    changes = as_flags(one.changes)
-    if isinstance(one.outcome, str):
-      impossible.append(f"{changes}: {one.outcome}")
+  for number, attempted in enumerate(tries, 1):
+    changes = as_flags(attempted.changes)
+    if isinstance(attempted.outcome, str):
+      impossible.append(f"{changes}: {attempted.outcome}")
       continue
-    compiled_plan = one.outcome
+    compiled_plan = attempted.outcome
     if compiled_plan.used is None:
       lines.append([str(number), "too much", "no", "", "", "", changes])
       continue
@@ -182,14 +182,14 @@ def show(tries: list[Try]) -> str:
     )
   widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
   table = ["  ".join(cell.rjust(width) for cell, width in zip(line[:-1], widths)) + "  " + line[-1] for line in lines]
-  title = f"{first.target}: {first.chips} x {first.kind}. The best is what fits and takes least for an example."
-  note = "Compiled with less effort than --plan of a target takes; look at the chosen one with that."
+  title = f"{first.target}: {first.chips} x {first.kind}. The best fits and takes least time per example."
+  note = "Compiled with fewer optimisations than by --plan=TARGET; check the chosen one with that."
   return "\n".join([title, "", *table, *(["", "Not possible:", *impossible] if impossible else []), "", note])
 
 
 def as_flags(changes: dict[str, Any]) -> str:
   """Config changes as command-line overrides of train.py."""
-  return " ".join(f"--config.{path}={_text(value)}" for path, value in changes.items()) or "as the config has it"
+  return " ".join(f"--config.{path}={_text(value)}" for path, value in changes.items()) or "as in the config"
 
 
 def _text(value: Any) -> str:

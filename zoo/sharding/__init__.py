@@ -1,6 +1,6 @@
 """Sharding: meshes, rules for parameters, activations and batches, and the report."""
 
-from zoo.sharding.batches import batch_part, batch_sharding, check_rows, pieces_of_rows, put_batch, put_whole
+from zoo.sharding.batches import batch_part, batch_sharding, check_rows, num_row_shards, put_batch, put_replicated
 from zoo.sharding.meshes import make_mesh
 from zoo.sharding.rules import axes_of, placements, report, shardings
 from zoo.sharding.strategies import STRATEGIES
@@ -12,10 +12,10 @@ __all__ = [
   "batch_sharding",
   "check_rows",
   "make_mesh",
-  "pieces_of_rows",
+  "num_row_shards",
   "placements",
   "put_batch",
-  "put_whole",
+  "put_replicated",
   "report",
   "shardings",
 ]

@@ -1,6 +1,6 @@
 """Sharding constraints for activations, by module path, as `zoo.sharding` has them for parameters.
 
-Without them XLA places activations as it thinks best, seeing parameters and batch. It never splits a text by itself.
+Without them XLA chooses shardings from those of parameters and batch. It never shards sequences by itself.
 """
 
 import contextlib
@@ -13,34 +13,34 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from zoo.errors import UserError, did_you_mean
-from zoo.layers.returned import on_returned
+from zoo.layers.returned import intercept_outputs
 from zoo.sharding.meshes import row_axes
 from zoo.sharding.rules import axes_of, line
 from zoo.tree import check_pattern, matches
 
-ANY = "any"  # As XLA likes.
+ANY = "any"  # XLA's choice.
 BATCH = "batch"  # The axes that split the rows of a batch.
 
 # Placements of the first dimensions. Layers hand on [batch, length, dim]; queries, keys and values are
-# [batch, length, heads, head_dim]. With the axis "sequence" each device has a part of every text: its queries stay
-# where they are, and keys and values come from everywhere (https://arxiv.org/abs/2407.21783, section 3.3.2), unless the
+# [batch, length, heads, head_dim]. With the axis "sequence" each device has a part of every sequence: its queries
+# stay, and keys and values are gathered (https://arxiv.org/abs/2407.21783, section 3.3.2), unless the
 # kernel of attention has them split.
 LAYERS = (r"layer_\d+|layers|embed", (BATCH, "sequence", None))
 QUERIES = ("query", (BATCH, "sequence", ANY, ANY))
-# Convolutions stay whole over frames or pixels, whatever is split behind them: XLA (jax 0.10.2 and 0.12) multiplies
-# results and gradients of their kernels where space is split and another axis of the mesh splits the kernel or nothing.
+# Convolutions are not sharded over frames or pixels, whatever follows them: XLA (jax 0.10.2 and 0.12) scales results
+# and gradients of their kernels where space is sharded and another mesh axis shards the kernel or nothing.
 CONVOLUTION = r"conv_\d+"
 CONVOLUTIONS = (CONVOLUTION, (BATCH, None, None))
 LOOKED_UP = ("segments|positions", (BATCH, "sequence", None))
-# What looks rows up in a table that is learnt. Parts of a length that does not divide are filled up, and on some meshes
-# XLA (jax 0.10.2 and 0.12) adds the gradient of what fills them to the table's first row: split evenly or not at all.
+# Lookups in trained tables. Shards of a length that does not divide are padded, and on some meshes XLA (jax 0.10.2 and
+# 0.12) adds the gradient of the padding to the table's first row: shard evenly or not at all.
 TABLES = "embed|segments|positions"
-# The kernels of experts as a mixture takes them: tokens go to the experts, experts do not go to the tokens.
+# Kernels of experts in a mixture: tokens are sent to experts, not kernels to tokens.
 EXPERTS = (("experts/(gate|up|down)", ("expert", None, ANY)),)
 
 
 def built_in(mesh: Mesh, keys: str | None = None) -> list[tuple[str, tuple]]:
-  """The rules for a mesh: none of them where nothing is split. `keys` as in `parse_rules`."""
+  """The built-in rules for a mesh; none if it shards nothing. `keys` as in `parse_rules`."""
   if mesh.size == 1:
     return []
   of_sequence = (QUERIES, ("key|value", (BATCH, keys, ANY, ANY)), LOOKED_UP)
@@ -53,12 +53,12 @@ def parse_rules(lines: Sequence, mesh: Mesh, keys: str | None = None) -> list[tu
   Args:
     lines: [pattern, placement] each, the first match wins. A pattern is of a module's path. A placement names for the
       first dimensions of what the module returns a mesh axis, a list of axes, "batch" (the axes that split rows), None
-      (replicated) or "any" (XLA's choice); the other dimensions are XLA's choice.
-    mesh: its axes may be named.
-    keys: the axis over which keys and values are split, of `zoo.kernels.Notes`; None: each device has them all.
+      (replicated) or "any" (XLA's choice); further dimensions are XLA's choice.
+    mesh: the mesh whose axes may be named.
+    keys: the axis that shards the length of keys and values, of `zoo.kernels.Notes`; None: replicated.
 
   Raises:
-    UserError: no line, an axis that the mesh lacks, or one that splits two dimensions.
+    UserError: not a rule, an axis that the mesh lacks, or one that shards two dimensions.
   """
   rules = []
   for entry in lines:
@@ -87,14 +87,14 @@ def constrained(rules: Sequence[tuple[str, tuple]], mesh: Mesh) -> contextlib.Ab
         return array if spec is None else jax.lax.with_sharding_constraint(array, NamedSharding(mesh, spec))
     return array
 
-  return on_returned(place)
+  return intercept_outputs(place)
 
 
 def spec_of(placement: tuple, shape: tuple[int, ...], mesh: Mesh, evenly: bool = False) -> P | None:
   """The PartitionSpec of an array of that shape; None if it has fewer dimensions than the placement.
 
-  Axes that the mesh lacks split nothing, and neither do those that are longer than the dimension. Where a dimension
-  does not divide, the last devices have less of it, or, with `evenly`, all have all of it.
+  Axes that the mesh lacks, or that are longer than the dimension, are ignored. If a dimension does not divide, the last
+  devices have less of it, or, with `evenly`, it is replicated.
   """
   if len(shape) < len(placement):
     return None
@@ -111,34 +111,36 @@ def spec_of(placement: tuple, shape: tuple[int, ...], mesh: Mesh, evenly: bool =
 
 
 def split_over(part: Any, mesh: Mesh) -> tuple[str, ...]:
-  """The axes of a mesh that one entry of a placement, not "any", names."""
+  """The mesh axes that one entry of a placement, not "any", names."""
   axes = [axis for name in axes_of(part) for axis in (row_axes(mesh.axis_names) if name == BATCH else (name,))]
   return tuple(axis for axis in axes if axis in mesh.shape)
 
 
-def check(rules: Sequence[tuple[str, tuple]], own: int, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh) -> None:
-  """Refuses one's own rules, the first `own`, that no module's path matches, and those that XLA is known to get wrong.
+def check(
+  rules: Sequence[tuple[str, tuple]], own_rules: int, shapes: Mapping[str, tuple[int, ...]], mesh: Mesh
+) -> None:
+  """UserError for rules of the config, the first `own_rules`, that match no module, or that XLA is known to miscompile.
 
   Args:
-    shapes: path of a module -> shape of what it returns.
+    shapes: path of a module -> shape of its output.
   """
-  for pattern, _ in rules[:own]:
+  for pattern, _ in rules[:own_rules]:
     check_pattern(pattern, sorted(shapes), "activations", "part of the model")
   for path, shape in shapes.items():
     pattern, placement = next((rule for rule in rules if matches(rule[0], path)), (None, ()))
-    if pattern not in [rule[0] for rule in rules[:own]] or len(shape) < len(placement):
+    if pattern not in [rule[0] for rule in rules[:own_rules]] or len(shape) < len(placement):
       continue
     ways = [0 if part == ANY else math.prod(mesh.shape[axis] for axis in split_over(part, mesh)) for part in placement]
     used = math.prod(max(1, way) for way in ways)
     if matches(CONVOLUTION, path) and max(ways[1 : len(shape) - 1], default=1) > 1 and used < mesh.size:
       raise UserError(
-        f"activations: '{pattern}' splits places of the convolution {path}, and of the mesh {dict(mesh.shape)} an axis "
-        "splits nothing of it: XLA would multiply its kernel's gradient. Leave them whole, ['batch', None, None], and "
-        "split what follows."
+        f"activations: '{pattern}' splits the spatial dimensions of the convolution {path} on a mesh "
+        f"{dict(mesh.shape)} with an idle axis, where XLA computes a wrong gradient. Use ['batch', None, None] for "
+        "it, and split what follows."
       )
     for size, way in zip(shape[1:], ways[1:]):
       if matches(TABLES, path) and way > 1 and size >= way and size % way:
         raise UserError(
-          f"activations: '{pattern}' splits what {path} looks up, {size} long, into {way} uneven parts: XLA would add "
-          f"what fills them up to the gradient of the table's first row. Make it a multiple of {way}, or use None."
+          f"activations: '{pattern}' splits the {size} tokens that {path} looks up into {way} uneven parts, where "
+          f"XLA adds their padding to the gradient of the table's first row. Make it a multiple of {way}, or use None."
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from zoo.sharding.rules import Row, parse_strategy, report, rules_and_rest, rules_on
+from zoo.sharding.rules import Row, parse_strategy, report, rules_and_rest, rules_for_mesh
 from zoo.tree import matches
 
 LARGE = 2**20  # Bytes of an array that every device has whole, above which it is pointed out.
@@ -26,7 +26,7 @@ def explain(state: Any, strategy: str | Sequence, mesh: Mesh, frozen: Mapping[st
     every device.
 
   Raises:
-    UserError: as `zoo.sharding.shardings`. A pattern of one's own that matches nothing is a mistake, and refused.
+    UserError: as `zoo.sharding.shardings`. A pattern of the config that matches nothing is refused.
   """
   rows = every_row(state, strategy, mesh, frozen)
   params = [row for row in rows if row.path.startswith("params/")]
@@ -46,10 +46,10 @@ def explain(state: Any, strategy: str | Sequence, mesh: Mesh, frozen: Mapping[st
   report_lines += _aligned([["part of the state", "in all", "on a device"], *sums])
 
   _, rest = parse_strategy(strategy, names, mesh)
-  unused = [pattern for pattern, _ in rules_on(mesh, rest) if not any(matches(pattern, name) for name in names)]
+  unused = [pattern for pattern, _ in rules_for_mesh(mesh, rest) if not any(matches(pattern, name) for name in names)]
   if unused:
     report_lines += ["", f"Patterns of '{rest}' that no parameter has: {', '.join(unused)}"]
-  report_lines += ["", whole] if (whole := large_and_whole(rows, mesh)) else []
+  report_lines += ["", whole] if (whole := large_replicated(rows, mesh)) else []
   return "\n".join(report_lines)
 
 
@@ -67,7 +67,7 @@ def every_row(state: Any, strategy: str | Sequence, mesh: Mesh, frozen: Mapping[
   return rows
 
 
-def large_and_whole(rows: Sequence[Row], mesh: Mesh) -> str:
+def large_replicated(rows: Sequence[Row], mesh: Mesh) -> str:
   """A line listing large replicated parameters, frozen ones too; "" if there is none."""
   of_models = [row for row in rows if row.path.startswith(("params/", "frozen/"))]
   large_rows = [row for row in of_models if row.bytes_per_device == row.bytes >= LARGE]

@@ -17,10 +17,10 @@ ROWS = ("slice", "data", "expert")
 
 
 def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
-  """A mesh of all devices, e.g. {"data": -1, "model": 2}: at most one -1 takes what the others leave.
+  """A mesh of all devices, e.g. {"data": -1, "model": 2}: one axis may be -1: all remaining devices.
 
   Raises:
-    UserError: the sizes do not multiply to the number of devices.
+    UserError: the product of the sizes is not the number of devices.
   """
   devices = jax.devices() if devices is None else list(devices)
   axes, count = dict(axes), len(devices)
@@ -28,22 +28,22 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
     raise UserError("mesh is empty. It needs an axis, e.g. {'data': -1}.")
   for name, size in axes.items():
     if isinstance(size, bool) or not isinstance(size, int) or (size < 1 and size != -1):
-      raise UserError(f"mesh.{name} is {size!r}. It must be a number of devices, or -1 for those that are left.")
-  free = [name for name, size in axes.items() if size == -1]
-  if len(free) > 1:
-    raise UserError(f"mesh has -1 at {' and '.join(free)}. Only one axis can take the devices that are left.")
+      raise UserError(f"mesh.{name} is {size!r}. It must be an int: a number of devices, or -1 for all that remain.")
+  open_axes = [name for name, size in axes.items() if size == -1]
+  if len(open_axes) > 1:
+    raise UserError(f"mesh has -1 at {' and '.join(open_axes)}. Only one axis can be -1.")
   fixed = math.prod(size for size in axes.values() if size != -1)
-  if free and count % fixed == 0:
-    axes[free[0]] = count // fixed
-  elif free or fixed != count:
-    way_out = "a multiple of" if free else "as many as"
+  if open_axes and count % fixed == 0:
+    axes[open_axes[0]] = count // fixed
+  elif open_axes or fixed != count:
+    way_out = "a multiple of" if open_axes else "as many as"
     raise UserError(
       f"mesh {axes} does not fit: there are {count} devices, and it needs {way_out} {fixed}. Change mesh."
     )
   axes = {
     name: axes[name] for name in sorted(axes, key=lambda name: name != "slice")
   }  # Whole slices are numbered first.
-  return Mesh(arranged(axes, devices), tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
+  return Mesh(arrange_devices(axes, devices), tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
 
 
 def row_axes(names: Iterable[str]) -> tuple[str, ...]:
@@ -52,12 +52,11 @@ def row_axes(names: Iterable[str]) -> tuple[str, ...]:
   return tuple(axis for axis in ROWS if axis in names)
 
 
-def arranged(axes: Mapping[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
+def arrange_devices(axes: Mapping[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
   """Arranges devices in an array of these sizes.
 
-  Neighbours on an axis are neighbours in the machine where that is possible. Of several TPU slices the axis "slice"
-  tells them apart, or else they follow one another on "data"; every other axis stays within one. Each host's places on
-  the axes of rows lie side by side.
+  Neighbours on an axis are neighbours in the topology where possible. TPU slices are split by the axis "slice", or else
+  by "data"; every other axis stays within a slice. Each host's positions on the row axes are contiguous.
 
   Raises:
     UserError: neither "slice" nor "data" divides over the slices.
@@ -72,17 +71,18 @@ def arranged(axes: Mapping[str, int], devices: Sequence[jax.Device]) -> np.ndarr
       )
     sizes[name] //= across
   by_slice = [[device for device in devices if (getattr(device, "slice_index", 0) or 0) == one] for one in slices]
-  placed = np.concatenate(
-    [along_links(tuple(sizes.values()), part) for part in by_slice], axis=list(axes).index(name) if across > 1 else 0
+  device_array = np.concatenate(
+    [arrange_along_links(tuple(sizes.values()), part) for part in by_slice],
+    axis=list(axes).index(name) if across > 1 else 0,
   )
-  return hosts_together(placed, tuple(axes))
+  return contiguous_hosts(device_array, tuple(axes))
 
 
-def along_links(sizes: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
-  """Devices as an array of these sizes, neighbours on an axis being neighbours in the machine where that is possible.
+def arrange_along_links(sizes: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
+  """Devices as an array of these sizes, with neighbours on an axis neighbours in the topology where possible.
 
-  That is `jax.make_mesh`, where each axis is one or several dimensions of a TPU's torus; else an axis takes a part of a
-  dimension; and where JAX knows no way (v4 with two devices a chip), devices are in the order of their hosts.
+  `jax.make_mesh`, where each axis is one or several dimensions of a TPU's torus; else an axis takes a part of a
+  dimension; and where JAX finds no assignment (v4 with two devices a chip), devices are ordered by host.
   """
   for split in (False, True):
     with contextlib.suppress(NotImplementedError, ValueError, AssertionError):
@@ -94,18 +94,18 @@ def _by_host(devices: Iterable[jax.Device]) -> list[jax.Device]:
   return sorted(devices, key=lambda device: (device.process_index, device.id))
 
 
-def rows_first(devices: np.ndarray, names: Sequence[str]) -> np.ndarray:
-  """The devices of a mesh as [places on the axes of rows, the rest]."""
+def row_axes_first(devices: np.ndarray, names: Sequence[str]) -> np.ndarray:
+  """The devices of a mesh as [positions on the row axes, the rest]."""
   rows = [list(names).index(axis) for axis in row_axes(names)]
   return np.moveaxis(devices, rows, range(len(rows))).reshape(math.prod(devices.shape[i] for i in rows), -1)
 
 
-def hosts_together(devices: np.ndarray, names: Sequence[str]) -> np.ndarray:
-  """The devices of a mesh, each host's places on the axes of rows side by side, so that it reads one part of a batch.
+def contiguous_hosts(devices: np.ndarray, names: Sequence[str]) -> np.ndarray:
+  """Reorders the devices of a mesh so that each host's positions on the row axes are contiguous: one part of a batch.
 
-  JAX orders a TPU slice along its links, in and out of hosts: in a v5e of 4 x 4 host 0 has the places 0, 1, 6 and 15.
-  The places change; which devices share one, along the other axes, stays as JAX has it unless hosts share some places
-  and not others. Then all devices are in the order of their hosts.
+  JAX orders a TPU slice along its links, in and out of hosts: in a v5e of 4 x 4 host 0 has the positions 0, 1, 6 and
+  15. Positions change; the devices that share one, along the other axes, stay as in JAX unless hosts share only some
+  positions. Then all devices are ordered by host.
 
   Args:
     devices: object [sizes of the axes], of jax.Device.
@@ -114,7 +114,7 @@ def hosts_together(devices: np.ndarray, names: Sequence[str]) -> np.ndarray:
   rows = [list(names).index(axis) for axis in row_axes(names)]
   if not rows:
     return devices
-  flat = rows_first(devices, names)
+  flat = row_axes_first(devices, names)
   hosts = [tuple(sorted({device.process_index for device in row})) for row in flat]
   if all(one == other or not set(one) & set(other) for one in hosts for other in hosts):
     order = sorted(range(len(flat)), key=hosts.__getitem__)

@@ -1,7 +1,7 @@
-"""Where each array lives. A strategy is a list of rules (path pattern, placement); the first that matches a path wins.
+"""Sharding rules for parameters: a strategy is a list of (path pattern, placement), of which the first match wins.
 
 Placements align with the *last* dimensions of an array, so the arrays of a scanned stack, which have one more dimension
-in front, follow the same rules. Optimiser state and averages are placed as the parameter whose path theirs ends with.
+in front, follow the same rules. Optimizer state and averages are sharded as the parameter whose path theirs ends with.
 """
 
 import math
@@ -55,7 +55,7 @@ def shardings(tree: Any, strategy: str | Sequence, mesh: Mesh) -> Any:
 
 
 def report(tree: Any, strategy: str | Sequence, mesh: Mesh) -> list[Row]:
-  """For every array of `tree`: path, shape, dtype, the rule that placed it, where to, bytes in all and per device."""
+  """For every array of `tree`: path, shape, dtype, rule, PartitionSpec, bytes in total and per device."""
   rows = []
   placed = placements(tree, strategy, mesh)
   for path, array in jax.tree_util.tree_leaves_with_path(tree):
@@ -81,7 +81,7 @@ def placements(tree: Any, strategy: str | Sequence, mesh: Mesh) -> dict[str, Pla
   def follow(name: str, shape: tuple[int, ...]) -> Placement:
     if name.startswith("rows/"):
       spec = [None] * row_axis(name) + list(batch_sharding(mesh).spec)
-      return Placement("carried for each row: as the batch", P(*spec) if any(spec) else P())
+      return Placement("carried for each row: sharded as the batch", P(*spec) if any(spec) else P())
     segments = name.split("/")
     owner = next((o for i in range(len(segments)) if (o := "/".join(segments[i:])) in params), None)
     if owner is not None and params[owner] == shape:
@@ -132,7 +132,7 @@ def line(entry: Any, what: str, example: str) -> tuple[Any, tuple]:
   """
   listed = lambda value: isinstance(value, Sequence) and not isinstance(value, str)
   if not listed(entry) or len(entry) != 2 or not listed(entry[1]):
-    raise UserError(f"{what}: {entry!r} is not a line. A line is a pattern and a list: {example}.")
+    raise UserError(f"{what}: {entry!r} is not a rule. A rule is a pattern and a list: {example}.")
   return entry[0], tuple(tuple(axis) if isinstance(axis, list) else axis for axis in entry[1])
 
 
@@ -148,18 +148,18 @@ def place(name: str, shape: tuple[int, ...], lines: Sequence, rest: str, mesh: M
       return Placement(f"{pattern} {list(spec)}", aligned(shape, spec))
   fsdp_axis = STRATEGIES[rest][1]
   spec, rule = P(), rest
-  for pattern, choices in rules_on(mesh, rest):
+  for pattern, choices in rules_for_mesh(mesh, rest):
     choices = [choice for choice in choices if len(choice) <= len(shape)]
     if choices and matches(pattern, name):
-      fitting = [choice for choice in choices if divides(shape, choice, mesh)]
+      fitting = [choice for choice in choices if is_divisible(shape, choice, mesh)]
       if not fitting:
         check_divides(name, shape, choices[0], mesh, "use the sharding 'fsdp'")
       spec, rule = aligned(shape, fitting[0]), f"{rest}: {pattern}"
       break
-  return Placement(rule, spread_largest(shape, spec, fsdp_axis, mesh) if fsdp_axis else spec)
+  return Placement(rule, shard_largest_dimension(shape, spec, fsdp_axis, mesh) if fsdp_axis else spec)
 
 
-def rules_on(mesh: Mesh, strategy: str) -> list[tuple[str, list[tuple]]]:
+def rules_for_mesh(mesh: Mesh, strategy: str) -> list[tuple[str, list[tuple]]]:
   """The rules of a strategy whose axes a mesh has."""
   usable = {
     pattern: [choice for choice in choices if all(axis is None or axis in mesh.shape for axis in choice)]
@@ -168,12 +168,12 @@ def rules_on(mesh: Mesh, strategy: str) -> list[tuple[str, list[tuple]]]:
   return [(pattern, choices) for pattern, choices in usable.items() if choices]
 
 
-def spread_largest(shape: tuple[int, ...], spec: P, axis: str, mesh: Mesh) -> P:
+def shard_largest_dimension(shape: tuple[int, ...], spec: P, axis: str, mesh: Mesh) -> P:
   """`spec` with the largest dimension that it leaves whole, and that divides, over `axis`; the later one of equals."""
   parts = [*spec, *[None] * (len(shape) - len(spec))]
-  free = [i for i, size in enumerate(shape) if parts[i] is None and size and size % mesh.shape[axis] == 0]
-  if free:
-    parts[max(free, key=lambda i: (shape[i], i))] = axis
+  divisible = [i for i, size in enumerate(shape) if parts[i] is None and size and size % mesh.shape[axis] == 0]
+  if divisible:
+    parts[max(divisible, key=lambda i: (shape[i], i))] = axis
   return P(*parts) if any(parts) else P()
 
 
@@ -187,24 +187,24 @@ def axes_of(part: Any) -> tuple:
   return () if part is None else part if isinstance(part, tuple) else (part,)
 
 
-def ways(part: Any, mesh: Mesh) -> int:
+def num_shards(part: Any, mesh: Mesh) -> int:
   """The number of shards of one dimension."""
   return math.prod(mesh.shape[axis] for axis in axes_of(part))
 
 
-def divides(shape: tuple[int, ...], spec: Sequence, mesh: Mesh) -> bool:
+def is_divisible(shape: tuple[int, ...], spec: Sequence, mesh: Mesh) -> bool:
   """Whether `spec`, aligned to the last dimensions, cuts `shape` into equal pieces."""
   last = shape[len(shape) - len(spec) :]
-  return all(size % ways(part, mesh) == 0 for size, part in zip(last, spec, strict=True))
+  return all(size % num_shards(part, mesh) == 0 for size, part in zip(last, spec, strict=True))
 
 
 def check_divides(name: str, shape: tuple[int, ...], spec: Sequence, mesh: Mesh, way_out: str) -> None:
   """Raises a UserError that names the array, the sizes and the way out unless `spec` divides `shape`."""
   last = shape[len(shape) - len(spec) :]
   for size, part in zip(last, spec, strict=True):
-    if size % ways(part, mesh):
+    if size % num_shards(part, mesh):
       axis = "' and '".join(axes_of(part))
       raise UserError(
-        f"{name} {shape}: {size} does not divide over the {ways(part, mesh)} devices of mesh axis '{axis}'. Change the "
-        f"model's size, {way_out}, or change the mesh {dict(mesh.shape)}."
+        f"{name} {shape}: {size} does not divide over the {num_shards(part, mesh)} devices of mesh axis '{axis}'. "
+        f"Change the model's size, {way_out}, or change the mesh {dict(mesh.shape)}."
       )

@@ -61,7 +61,8 @@ def read_frozen(section: Mapping[str, Any], strategy: Any, mesh: Mesh) -> Frozen
     unknown = [option for option in options if option not in ENTRIES]
     if not isinstance(options.get("source"), str) or unknown:
       raise UserError(
-        f"frozen.{name} is {shown(entry)}. It must be a folder or an id, or a section with a 'source' and maybe "
+        f"frozen.{name} is {shown(entry)}. It must be a folder or a hub id (str), or a mapping with a 'source' and "
+        "optionally "
         f"{', '.join(ENTRIES[1:])}."
       )
     try:
@@ -73,7 +74,7 @@ def read_frozen(section: Mapping[str, Any], strategy: Any, mesh: Mesh) -> Frozen
   return Frozen(models, params, placed)
 
 
-def for_rows(carry: Carry, rows: int) -> dict[str, Any]:
+def carry_for_rows(carry: Carry, rows: int) -> dict[str, Any]:
   """What is carried into a first batch of so many `rows`, from that of one: every row begins alike."""
 
   def repeated(path: tuple, x: jax.Array) -> jax.Array:
@@ -87,11 +88,11 @@ def for_rows(carry: Carry, rows: int) -> dict[str, Any]:
 
 def with_rows(shapes: Mapping[str, Any], rows: int) -> dict[str, Any]:
   """The shapes of a train state whose batches have so many `rows`."""
-  return {**shapes, **jax.eval_shape(lambda carry: for_rows(carry, rows), carry_of(shapes))}
+  return {**shapes, **jax.eval_shape(lambda carry: carry_for_rows(carry, rows), carry_of(shapes))}
 
 
-def blank(objective: Objective, carry: Carry, frozen: Any) -> Objective:
-  """`objective` with a context of zeros, for who counts what its program does and runs nothing.
+def with_zero_context(objective: Objective, carry: Carry, frozen: Any) -> Objective:
+  """`objective` with a context of zeros, to count the operations of its program without running it.
 
   Args:
     carry, frozen: shapes; those of one row are enough.
@@ -102,7 +103,7 @@ def blank(objective: Objective, carry: Carry, frozen: Any) -> Objective:
 
   def context(batch: Batch | None) -> Context:
     rows = 1 if batch is None else len(next(iter(batch.values())))
-    return Context(jnp.zeros((), jnp.int32), zeros(frozen), for_rows(zeros(carry), rows))
+    return Context(jnp.zeros((), jnp.int32), zeros(frozen), carry_for_rows(zeros(carry), rows))
 
   def forward(params: Any, batch: Batch, rng: jax.Array | None = None, _: Context | None = None) -> dict:
     return objective.forward(params, batch, rng, context(batch))
@@ -118,7 +119,7 @@ def carry_of(state: Mapping[str, Any]) -> dict[str, Any]:
   return {kind: state[kind] for kind in (SHARED, ROWS) if kind in state}
 
 
-def weights(state: Mapping[str, Any]) -> Any:
+def weights_of_state(state: Mapping[str, Any]) -> Any:
   """What a state has learnt, as `zoo.save` and evaluators take it: averages where there are such.
 
   Parameters; or {"params": ..., collection: ...} of a model with statistics or the like, which rows share.

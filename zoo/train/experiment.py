@@ -1,4 +1,4 @@
-"""What a config asks for, put together: model, objective, data, optimiser and one step of training, all pure."""
+"""Builds everything that a config describes: model, objective, data, optimizer and the pure training step."""
 
 import contextlib
 import functools
@@ -22,13 +22,13 @@ from zoo.errors import UserError
 from zoo.kernels.experts import on_mesh
 from zoo.layers.kernel_products import kernel_gradients_in
 from zoo.layers.positions import TooLong
-from zoo.layers.returned import on_returned
+from zoo.layers.returned import intercept_outputs
 from zoo.objectives.objective import Context, check_parts, value_and_grad
 from zoo.perf import flops, memory
 from zoo.perf.activation_memory import saved_activation_bytes
 from zoo.sharding import activations
-from zoo.train.context import Frozen, blank, carry_of, for_rows, read_frozen, with_rows
-from zoo.train.model_data import records_for, to_train, with_tokenizer
+from zoo.train.context import Frozen, carry_for_rows, carry_of, read_frozen, with_rows, with_zero_context
+from zoo.train.model_data import initial_preprocessing, records_for, with_tokenizer
 from zoo.train.state import initial_state, update_rule
 from zoo.train.step import collect_step, random_draw, train_step
 from zoo.train.xla_options import compiler_options
@@ -39,29 +39,29 @@ class Experiment(NamedTuple):
 
   Attributes:
     model: from `zoo.build`.
-    attending: the same with its kernel of attention, for evaluators: of long texts they could not hold the weights.
-    batches: this host's part of every batch, numpy; `batches.iterate(step)` goes on behind a step.
-    sample: rows -> as many rows of the training data as one host would read, numpy, the same on all hosts.
-    part, parts: which of how many parts of a batch this host reads.
+    model_with_kernels: the model with the configured attention kernel, for evaluators of long sequences.
+    batches: this host's part of every batch, numpy; `batches.iterate(step)` yields the batches after `step`.
+    sample: n -> n rows of the training data, numpy, the same on all hosts.
+    part, parts: index of this host's part of a batch, and the number of parts.
     init: key -> state, {"params", "opt_state", "step", "guard"}, "ema" where the config has an average, and "shared"
       and "rows" where the model carries something from batch to batch: see `zoo.objectives.objective.Context`; with
       both, "ema_shared".
-    step: (state, batch, frozen={}) -> state, metrics, guarded: numbers for `zoo.train.guard.LossGuard`.
-    collect: (state, batch, frozen={}) -> the batch to learn from, by the parameters as they are; None: that batch.
-    loss: (params, batch, context) -> what that step differentiates: (loss, metrics).
-    offers: what objectives may ask for by name, besides what this module knows.
-    frozen: models that do not learn. Where there are any, the compiled step takes `frozen.put()` as well.
-    shapes: those of the state, `jax.ShapeDtypeStruct`.
-    placed: where each of its arrays lives. by_row: where a batch lives.
+    step: (state, batch, frozen={}) -> state, metrics, health: scalars for `zoo.train.guard.LossGuard`.
+    collect: (state, batch, frozen={}) -> the batch to train on, sampled by the current parameters; None: the batch.
+    loss: (params, batch, context) -> (loss, metrics), what the step differentiates.
+    offers: arguments that objectives may take by name, besides those of this module.
+    frozen: frozen models. If there are any, the compiled step takes `frozen.put()` as well.
+    shapes: of the state, `jax.ShapeDtypeStruct`.
+    placed: shardings of the state. by_row: sharding of a batch.
     model_flops: shapes of a global batch -> model FLOPs of a step; see `zoo.perf.flops`.
-    computed_flops: the same with the optimiser's, and with what rematerialisation computes again.
-    saved_activation_bytes: likewise -> bytes, of all devices, that the forward pass saves for the backward pass; see
+    computed_flops: the same including the optimizer and rematerialisation.
+    saved_activation_bytes: the same -> bytes on all devices that the forward pass saves for the backward pass; see
       `zoo.perf.activation_memory`.
-    attention: which kernel it is computed by, and why not the one that was wanted; known when a step was traced.
+    attention: which attention kernels run, and why not the requested one; filled when a step is traced.
   """
 
   model: Any
-  attending: Any
+  model_with_kernels: Any
   batches: Any
   sample: Callable[[int], dict]
   part: int
@@ -82,11 +82,11 @@ class Experiment(NamedTuple):
 
   @property
   def parameters(self) -> int:
-    """How many numbers are learnt or frozen."""
+    """Number of parameters, trained or not."""
     return sum(math.prod(array.shape) for array in jax.tree.leaves(self.shapes["params"]))
 
   def compiled_step(self) -> Any:
-    """The step, to be compiled for these places; the state that it is given is used up."""
+    """The jitted step with its shardings; it donates the state."""
     return jax.jit(
       self.step,
       in_shardings=(self.placed, self.by_row, *self.frozen_arguments(self.frozen.placed)),
@@ -103,7 +103,7 @@ class Experiment(NamedTuple):
     return jax.jit(self.collect, in_shardings=(self.placed, self.by_row, *frozen), out_shardings=self.by_row)
 
   def frozen_arguments(self, of: Any) -> tuple:
-    """What `step` and `collect` take behind state and batch: `of` the frozen models, nothing if there are none."""
+    """Arguments of `step` and `collect` after state and batch: `of` the frozen models, () if there are none."""
     return (dict(of),) if self.frozen.models else ()
 
 
@@ -121,13 +121,14 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
   key = jax.random.key(config.seed)
   sharding.check_rows(config.batch_size, mesh)
   model, records = model_and_records(config)
-  attending, attention = kernels.with_kernels(model, config.attention, mesh)
+  model_with_kernels, attention = kernels.with_kernels(model, config.attention, mesh)
   frozen = read_frozen(config.get("frozen", {}), config.sharding, mesh)
   by_row = sharding.batch_sharding(mesh)
-  known = {"by_row": by_row, "frozen": frozen.models, **(offers or {})}
+  offered = {"by_row": by_row, "frozen": frozen.models, **(offers or {})}
   # Parameters begin, and FLOPs are counted, with parts as they are written: to both it makes no difference.
   objective, on_devices = (
-    registry.build("objectives", config.objective, one, offers=known) for one in (model, on_mesh(attending, mesh))
+    registry.build("objectives", config.objective, one, offers=offered)
+    for one in (model, on_mesh(model_with_kernels, mesh))
   )
   part, parts = sharding.batch_part(mesh)
   batches, row, augmented = training_data(config, model, records, part, parts)
@@ -148,7 +149,7 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
   rule = update_rule(config, param_shapes)
 
   def init(rng):
-    carry = for_rows(objective.carry(rng, augmented(rng, row)), config.batch_size)
+    carry = carry_for_rows(objective.carry(rng, augmented(rng, row)), config.batch_size)
     return initial_state(init_params(rng), carry, rule)
 
   @contextlib.contextmanager
@@ -158,7 +159,7 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
 
   draw = random_draw(key, augmented)
   shapes = jax.eval_shape(init, key)
-  counted, kept_of = (blank(one, carry_of(shapes), frozen.shapes) for one in (objective, on_devices))
+  counted, kept_of = (with_zero_context(one, carry_of(shapes), frozen.shapes) for one in (objective, on_devices))
   counted_loss = lambda params, batch: counted.loss(params, augmented(key, batch), key)
   if frozen.models:  # Whether they fit is known before anything is written.
     jax.eval_shape(counted_loss, param_shapes, dict(row))
@@ -167,7 +168,7 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
   attention.reasons.clear()  # An objective may have looked at shapes, of other rows than a step's.
   return Experiment(
     model=model,
-    attending=attending,
+    model_with_kernels=model_with_kernels,
     batches=batches,
     sample=lambda rows: pipeline.batches(records, rows, seed=config.seed)[0],
     part=part,
@@ -191,7 +192,7 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
 def model_and_records(config: Any) -> tuple[Any, Any]:
   """The model to train, and the data as it takes them."""
   registry.check_options(build, resolve(config.model), "model")
-  model = build(**without(config.model, "preprocessing"), preprocessing=to_train(config))
+  model = build(**without(config.model, "preprocessing"), preprocessing=initial_preprocessing(config))
   records = records_for(model, config.data, training=True)
   check_fits(model, records.info)
   return with_tokenizer(model, records.info.get("tokenizer")), records
@@ -218,7 +219,7 @@ def shapes_and_outputs(init: Callable, key: jax.Array) -> tuple[Any, dict[str, t
     outputs[path] = array.shape
     return array
 
-  with on_returned(noted):
+  with intercept_outputs(noted):
     return jax.eval_shape(init, key), outputs
 
 
@@ -231,6 +232,6 @@ def _too_long(error: TooLong, data: Mapping[str, Any], info: Mapping[str, Any]) 
   takes = name in inspect.signature(registry.lookup("data", data["name"])).parameters
   shorter = f"--config.data.{name}={fits}" if takes and fits > 0 else f"a smaller {name} in the data"
   return (
-    f"The data have texts of {error.length} tokens, model.max_length is {error.max_length}. "
+    f"The data have sequences of {error.length} tokens, model.max_length is {error.max_length}. "
     f"Set --config.model.max_length={error.length} or more, or {shorter}."
   )

@@ -20,12 +20,12 @@ from zoo.tree import check_pattern, flatten, matches_any, mismatch, unflatten, v
 def first_state(
   config: Any, experiment: Experiment, *, note: Callable[[str], Any] = lambda text: None
 ) -> dict[str, Any]:
-  """The state of step 0, every array born where it will live.
+  """The state of step 0, every array created in its sharding.
 
   Args:
-    config: its `seed` draws the parameters; those of `init`, if it has one, take their place.
+    config: parameters are drawn from its `seed`, or taken from its `init`.
     experiment: of the config.
-    note: told what of the source was passed over.
+    note: called with what was ignored of the source.
   """
   state = jax.jit(experiment.init, out_shardings=experiment.placed)(jax.random.key(config.seed))
   return load_into(resolve(config.init), state, experiment.model, note=note) if config.init else state
@@ -40,15 +40,16 @@ def load_into(
 ) -> dict[str, Any]:
   """`state` with the parameters of another model for `params` (and `ema`), placed like those they replace.
 
-  A part (`pooler`, `head`: the beginning of a path) that only one of the two has is told and passed over: of the model
+  A part (`pooler`, `head`: the beginning of a path) that only one of the two has is reported and ignored: of the model
   to train it starts as initialised, of the source it is left out. A part that both have must be equal in its shapes.
 
   Args:
     source: anything that `load` reads; or {"source": that, "fresh": [patterns of parameters that start as initialised
       though the source has them], "ignore": as of `load`}.
     state: with `params`.
-    model: what is trained; if given, sizes that no shape shows (an activation, an epsilon) must be the source's too.
-    note: told what was passed over.
+    model: the model to train; if given, options that no shape shows (an activation, an epsilon) must agree with the
+      source.
+    note: called with what was ignored.
   """
   where, fresh, ignore = read_init(source)
   origin, params = load(where, ignore=ignore)
@@ -63,27 +64,28 @@ def load_into(
   parts = [set(map(part, paths)) for paths in (old, new)]
   both = parts[0] & parts[1]
   left_out = {path for path in old if part(path) not in both}
-  kept = {path for path in new if part(path) not in both or matches_any(fresh, path)}
-  found = {path: array.shape for path, array in old.items() if path not in left_out}
-  wanted = {path: array.shape for path, array in new.items() if path not in kept}
-  if found != wanted or not both:
+  fresh_paths = {path for path in new if part(path) not in both or matches_any(fresh, path)}
+  actual = {path: array.shape for path, array in old.items() if path not in left_out}
+  expected = {path: array.shape for path, array in new.items() if path not in fresh_paths}
+  if actual != expected or not both:
     raise UserError(
-      f"{where} holds another model than the one to train: {mismatch(found, wanted) or 'they share no part'}."
+      f"{where} holds another model than the one to train: "
+      f"{mismatch(actual, expected) or 'they have no part in common'}."
     )
   _check_computes_alike(where, origin, model)
-  for paths, what in ((kept, "start as initialised"), (left_out, f"of {where} are not used")):
+  for paths, what in ((fresh_paths, "start as initialised"), (left_out, f"of {where} are not used")):
     if paths:
       note(f"{', '.join(sorted(paths)[:6])}{', ...' if len(paths) > 6 else ''} {what}.")
 
   def filled(target):
-    parts = set(map(part, kept))
-    held = {name: {part: x for part, x in tree.items() if part in parts} for name, tree in target.items()}
-    held = flatten(by_layer(jax.tree.map(to_host, held)))
-    flat = {path: held[path] if path in kept else old[path] for path in new}
+    parts = set(map(part, fresh_paths))
+    arrays = {name: {part: x for part, x in tree.items() if part in parts} for name, tree in target.items()}
+    arrays = flatten(by_layer(jax.tree.map(to_host, arrays)))
+    flat = {path: arrays[path] if path in fresh_paths else old[path] for path in new}
     return stack_layers(unflatten(flat), merged(target))
 
   def place(new, old):
-    # A copy for each: a training step that donates its state may not be handed the same buffer twice.
+    # A copy for each: a step that donates its state must not get the same buffer twice.
     return jax.device_put(np.array(new, old.dtype), old.sharding)
 
   state = dict(state)
@@ -99,10 +101,14 @@ def _check_computes_alike(where: Any, origin: Any, model: Any) -> None:
   if model is None or not model.spec or not origin.spec:
     return
   apart = (*COMPUTING, "head", "num_classes", "pooler")
-  has, wants = ({name: size for name, size in sizes_of(it).items() if name not in apart} for it in (origin, model))
+  actual, expected = (
+    {name: size for name, size in sizes_of(it).items() if name not in apart} for it in (origin, model)
+  )
   other = [
-    name for name in has.keys() & wants.keys() if has[name] != wants[name] and None not in (has[name], wants[name])
+    name
+    for name in actual.keys() & expected.keys()
+    if actual[name] != expected[name] and None not in (actual[name], expected[name])
   ]
   if other:
     name = min(other)
-    raise UserError(f"{where} was trained with {name} {has[name]!r}, the model to train has {wants[name]!r}.")
+    raise UserError(f"{where} was trained with {name} {actual[name]!r}, the model to train has {expected[name]!r}.")

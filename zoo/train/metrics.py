@@ -1,4 +1,4 @@
-"""Where the numbers of a run go: `metrics.jsonl` always, TensorBoard and Weights & Biases where asked for."""
+"""Writers of metrics: `metrics.jsonl` always, TensorBoard and Weights & Biases on request."""
 
 import contextlib
 import importlib
@@ -19,11 +19,11 @@ from zoo.json_files import check_file, parse_json
 from zoo.storage import as_path, is_remote, replacing
 
 LONGEST = 2**20  # Bytes of a line.
-UPLOAD = 30.0  # Seconds between two times that a file in a bucket is written anew.
+UPLOAD = 30.0  # Seconds between rewrites of a file in a bucket.
 
 
 class _Object:
-  """A text file in a bucket, as far as it is needed here."""
+  """A text file in a bucket, with the methods needed here."""
 
   def __init__(self, path: epath.Path):
     self._path, self._text = path, path.read_text() if path.exists() else ""
@@ -48,14 +48,14 @@ class _Object:
 class Writers:
   """Writes scalars to `folder`, from the first process only.
 
-  A run that goes on at step k first drops what the interrupted one wrote beyond k, and any line it had not finished,
+  A run that resumes at step k first drops what the interrupted one wrote beyond k, and any line it had not finished,
   so that `metrics.jsonl` reads as one uninterrupted run.
 
-  An object in a bucket cannot grow: there `metrics.jsonl` is written anew, at most every half minute, and by `flush`.
+  An object in a bucket cannot grow: there `metrics.jsonl` is rewritten, at most every half minute, and by `flush`.
 
   Args:
-    folder: of the run; made if it is not there. May be in a bucket; W&B's own files then stay here.
-    step: where the run starts or goes on: steps done so far.
+    folder: of the run; created if missing. May be in a bucket; W&B's own files then stay here.
+    step: where the run starts or resumes: the number of steps done.
     tensorboard: also write event files to `folder/tensorboard` (extra `tensorboard`).
     wandb: also log to Weights & Biases (extra `wandb`): a project name, or the keywords of `wandb.init`.
   """
@@ -89,27 +89,27 @@ class Writers:
   def write(self, step: int, values: Mapping[str, Any]) -> None:
     """Adds one line, `{"step": ..., "time": ..., **values}`; `values` are numbers or scalar arrays, none: no line.
 
-    JSON knows no NaN and no infinity: they are written as null, and TensorBoard is spared them.
+    JSON has no NaN and no infinity: they are written as null, and left out of TensorBoard.
     """
     if self._file is None or not values:
       return
-    numbers = {name: float(value) for name, value in values.items()}
-    strict = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+    scalars = {name: float(value) for name, value in values.items()}
+    strict = {name: value if math.isfinite(value) else None for name, value in scalars.items()}
     line = {"step": int(step), "time": round(time.time(), 3), **strict}
     with self._named():
       self._file.write(json.dumps(line, allow_nan=False) + "\n")
       if not isinstance(self._file, _Object) or self._file.waited > UPLOAD:
         self._file.flush()
     if self._tensorboard:
-      for name, value in numbers.items():
+      for name, value in scalars.items():
         if math.isfinite(value):
           self._tensorboard.add_scalar(name, value, int(step))
       self._tensorboard.flush()
     if self._wandb:
-      self._wandb.log(numbers, step=int(step))
+      self._wandb.log(scalars, step=int(step))
 
   def flush(self) -> None:
-    """Returns when what was written is where it belongs: no checkpoint should outlive the lines before it."""
+    """Waits until all lines are stored: no checkpoint should outlive the lines before it."""
     if self._file:
       with self._named():
         self._file.flush()
@@ -117,9 +117,11 @@ class Writers:
           os.fsync(self._file.fileno())
 
   def close(self) -> None:
-    """Ends the files; W&B waits until its service has everything."""
+    """Closes all writers; W&B waits until its service has everything."""
     if self._file:
-      with self._named():  # Here too: what could not be written before is tried once more, and would be raised instead.
+      with (
+        self._named()
+      ):  # Suppressed here too: a failed write is retried on closing, and its error would hide the first.
         self._file.close()
     if self._tensorboard:
       self._tensorboard.close()
@@ -132,11 +134,13 @@ class Writers:
       yield
     except OSError as error:
       why = error.strerror or error
-      raise UserError(f"{self.path} cannot be written: {why}. Make room and run the same command.") from error
+      raise UserError(
+        f"{self.path} cannot be written: {why}. Free some space and run the same command again."
+      ) from error
 
 
 def read(path: str | os.PathLike) -> list[dict[str, Any]]:
-  """The lines of a `metrics.jsonl`, without those that a killed run left unfinished and what else is no line of one."""
+  """The lines of a `metrics.jsonl`; unfinished and invalid ones are skipped."""
   lines = []
   for text in _texts(as_path(path)):
     try:
@@ -150,15 +154,15 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def _texts(path: epath.Path) -> Generator[str]:
-  """The lines of a file, but for what is longer than any of ours: nothing of any size is in memory at a time."""
+  """The lines of a file without those that are too long, so that memory stays bounded."""
   check_file(path, 2**63)
   with path.open("rb") as file:
-    whole = True
+    complete = True
     while part := file.readline(LONGEST):
       ends = part.endswith(b"\n") or len(part) < LONGEST
-      if whole and ends:
+      if complete and ends:
         yield part.decode("utf-8", "replace")
-      whole = ends
+      complete = ends
 
 
 def drop_beyond(path: str | os.PathLike, step: int) -> None:
@@ -166,13 +170,13 @@ def drop_beyond(path: str | os.PathLike, step: int) -> None:
   path = as_path(path)
   if not path.exists():
     return
-  kept = "".join(json.dumps(line) + "\n" for line in read(path) if line["step"] <= step)
+  remaining = "".join(json.dumps(line) + "\n" for line in read(path) if line["step"] <= step)
   with replacing(path) as temporary:
-    temporary.write_text(kept, encoding="utf-8")
+    temporary.write_text(remaining, encoding="utf-8")
 
 
 def services(tensorboard: bool, wandb: str | Mapping[str, Any] | None) -> tuple[ModuleType | None, ModuleType | None]:
-  """The modules tensorboardX and wandb, each None unless it is asked for. UserError if one is not installed."""
+  """The modules tensorboardX and wandb, each None unless requested. UserError if one is not installed."""
   event_files = _extra("tensorboardX", "tensorboard") if tensorboard else None
   return event_files, _extra("wandb", "wandb") if wandb else None
 
@@ -185,7 +189,7 @@ def _extra(module: str, extra: str) -> ModuleType:
 
 
 def _wandb_id(folder: epath.Path) -> str:
-  """The same identifier when the run goes on, so that W&B continues one curve."""
+  """The same id when the run resumes, so that W&B continues its curves."""
   path = folder / "wandb_id.txt"
   if not path.exists():
     with replacing(path) as temporary:

@@ -13,7 +13,7 @@ from zoo.config import registry
 from zoo.config.loading import without
 from zoo.config.registry import lookup, names
 from zoo.config.schema import read_init, resolve
-from zoo.data.bad_records import BadRecord, good
+from zoo.data.bad_records import BadRecord, without_bad
 from zoo.data.columns import length
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.data.tokenizers.base import Tokenizer
@@ -31,42 +31,42 @@ from zoo.storage import as_path, is_remote
 PROBE = "A photo of 2 cats, and their names."
 
 
-def carried_by(source: Any) -> dict[str, Any]:
+def preprocessing_of_source(source: Any) -> dict[str, Any]:
   """The preprocessing of anything that `zoo.load` reads; no weights are read."""
   folder: Any = as_path(source) if is_remote(source) else folder_of(source)
   local = not is_remote(source) and not (folder / preprocessing.MODEL).exists()
   if local and is_open_clip(folder):
-    return open_clip_images.carried(folder)
+    return open_clip_images.preprocessing_of(folder)
   if local and is_published(folder):
-    return preprocessing.published(folder, read_json(folder / CONFIG))
-  return preprocessing.carried_by(folder)
+    return preprocessing.preprocessing_of_published(folder, read_json(folder / CONFIG))
+  return preprocessing.preprocessing_of_saved(folder)
 
 
-def to_train(config: Any) -> dict[str, Any]:
-  """What the model to train carries: that of `init`, and over it what the config says, `model.preprocessing`."""
+def initial_preprocessing(config: Any) -> dict[str, Any]:
+  """Preprocessing of the model to train: that of `init`, updated by `model.preprocessing` of the config."""
   init = config.get("init")
   source = read_init(resolve(init))[0] if init else None
   by_hand = resolve(config.model).get("preprocessing") or {}
-  return {**(carried_by(source) if source else {}), **by_hand}
+  return {**(preprocessing_of_source(source) if source else {}), **by_hand}
 
 
-def resumed(config: Any, folder: Any) -> Any:
+def with_preprocessing_of_run(config: Any, folder: Any) -> Any:
   """The config whose model carries what that of the run in `folder` does; the same config if there is no run yet.
 
-  A run that was begun without preprocessing goes on without, whatever `init` carries.
+  A run that started without preprocessing resumes without, whatever `init` carries.
   """
   if not (folder / CONFIG).exists():
     return config
   config = config.copy_and_resolve_references().unlock()
-  begun = preprocessing.carried_by_config(folder)
+  begun = preprocessing.preprocessing_of_config(folder)
   if begun and "preprocessing" not in config.model:
     config.model.preprocessing = begun
   config.init = None
   return config.lock()
 
 
-def pinned(config: Any, model: Any) -> Any:
-  """The config as a run keeps it: with what its model carries, so that it goes on alike without what it began from."""
+def with_preprocessing_of_model(config: Any, model: Any) -> Any:
+  """The config with its model's preprocessing, so that the run can resume without its `init`."""
   carries = model.preprocessing
   if not carries.keys() - {"tokenizer"}:
     return config
@@ -110,7 +110,7 @@ def records_for(model: Any, data: Any, *, where: str = "data", training: bool = 
       records = registry.build("data", section, offers={"processor": processor})
   else:
     records = data
-  records = records if training else good(records)
+  records = records if training else without_bad(records)
   info = getattr(records, "info", {})
   if isinstance(info.get("tokenizer"), Tokenizer):
     check_tokenizer(model, info["tokenizer"], where, training=training)
@@ -124,20 +124,20 @@ def _processor(model: Any, section: Mapping[str, Any], training: bool) -> Any:
     return preprocessing.sound_processor(model)
   processor = preprocessing.image_processor(model)
   if _takes_patches(model) and (training or processor is None):
-    why = "of which no pipeline makes batches to train on. Train a model of one image_size, e.g. a siglip"
+    why = "which no data pipeline provides for training. Train a model of one image_size, e.g. a siglip"
     if not training:
-      why = "and carries nothing of how they are made. Take one whose folder has a preprocessor_config.json"
+      why = "but carries no processor for them. Use one whose folder has a preprocessor_config.json"
     raise UserError(f"A {model.spec['family']} takes patches of images of any shape, {why}.")
   if isinstance(processor, PatchProcessor):
-    said = [name for name in ("fit", "image_size") if name in section]
-    if said:
-      raise UserError(f"data.{said[0]} is {section[said[0]]!r}, and the model takes images of any shape. Leave it out.")
+    given = [name for name in ("fit", "image_size") if name in section]
+    if given:
+      raise UserError(f"data.{given[0]} is {section[given[0]]!r}, but the model takes any image shape. Leave it out.")
     return processor
   if processor is None or training or "fit" in section or "background" in section:
     return None
   size = section.get("image_size")
   if processor.shape is None and size is None:
-    raise UserError("The model's processor makes images of several sizes. Set image_size in the evaluator's data.")
+    raise UserError("The model's processor returns images of several sizes. Set image_size in the evaluator's data.")
   return processor if size is None or processor.shape == (size, size) else None
 
 
@@ -148,21 +148,21 @@ def _takes_patches(model: Any) -> bool:
 
 def defaults(model: Any) -> dict[str, Any]:
   """Options of pipelines that are the model's where a section has none."""
-  carried, found = of(model), {}
+  carried, sizes = of(model), {}
   processor = preprocessing.image_processor(model)
   if not isinstance(processor, PatchProcessor):
     size = getattr(model, "image_size", None)
     if processor is not None and processor.shape is not None and processor.shape[0] == processor.shape[1]:
       size = processor.shape[0]
-    found |= {} if size is None else {"image_size": size}
+    sizes |= {} if size is None else {"image_size": size}
   if "tokenizer" in carried:
-    found["tokenizer"] = carried["tokenizer"]
+    sizes["tokenizer"] = carried["tokenizer"]
   if {"image", "text"} & carried.keys() and hasattr(model, "encode_text"):
     # Captions as the published model was given them: all as long as it takes.
-    found.setdefault("tokenizer", None)
-    limits = [model.max_length, None if found["tokenizer"] is None else open_tokenizer(found["tokenizer"]).max_length]
-    found["max_length"] = min(limit for limit in limits if limit is not None)
-  return found
+    sizes.setdefault("tokenizer", None)
+    limits = [model.max_length, None if sizes["tokenizer"] is None else open_tokenizer(sizes["tokenizer"]).max_length]
+    sizes["max_length"] = min(limit for limit in limits if limit is not None)
+  return sizes
 
 
 def filled(section: Mapping[str, Any], options: Mapping[str, Any], limit: int | None = None) -> dict[str, Any]:
@@ -174,16 +174,15 @@ def filled(section: Mapping[str, Any], options: Mapping[str, Any], limit: int | 
   if isinstance(done.get("data"), Mapping):
     done["data"] = filled(done["data"], options, done.get("max_length", limit))
   if isinstance(done.get("members"), Mapping):
-    done["members"] = {
-      name: filled(one, options, limit) if isinstance(one, Mapping) else one for name, one in done["members"].items()
-    }
+    fill = lambda data: filled(data, options, limit) if isinstance(data, Mapping) else data
+    done["members"] = {name: fill(data) for name, data in done["members"].items()}
   if done.get("name") in names("data"):
     takes = inspect.signature(lookup("data", done["name"])).parameters
     for name, value in options.items():
       if name in takes and name not in done and (name != "max_length" or "image_size" in takes):
         if value is None:
           raise UserError(
-            f"{done['name']} needs a tokenizer: the folder of this model holds none. Fetch its files, or name one."
+            f"{done['name']} needs a tokenizer: the folder of this model holds none. Download its files, or name one."
           )
         done[name] = value
     if "max_length" in takes and "max_length" not in done and "image_size" not in takes:
@@ -209,12 +208,12 @@ def tokenizer_for(model: Any, name: str | None, otherwise: str, what: str) -> To
     model: of the zoo.
     name: as of `zoo.data.tokenizers.tokenizer`; None: the model's own.
     otherwise: of a model that was made without one.
-    what: who asks, for messages.
+    what: the caller's name in messages.
   """
   if name is None:
     name = defaults(model).get("tokenizer", otherwise)
   if name is None:
-    raise UserError(f"{what}: the model's folder holds no tokenizer. Fetch its files, or name a tokenizer.")
+    raise UserError(f"{what}: the model's folder holds no tokenizer. Download its files, or name a tokenizer.")
   tokenizer = open_tokenizer(local_name(name))
   check_tokenizer(model, tokenizer, what)
   return tokenizer
@@ -226,7 +225,7 @@ def check_tokenizer(model: Any, tokenizer: Tokenizer, what: str, *, training: bo
   Args:
     model: of the zoo; of others nothing is known.
     tokenizer: to look at.
-    what: who asks, for messages.
+    what: the caller's name in messages.
     training: whether the model may learn another tokenizer than its own.
   """
   if not getattr(model, "spec", None):
@@ -234,7 +233,7 @@ def check_tokenizer(model: Any, tokenizer: Tokenizer, what: str, *, training: bo
   sizes, name = sizes_of(model), tokenizer.name
   size = sizes.get("vocab_size")
   if not training and size is not None and tokenizer.vocab_size > size:
-    raise UserError(f"{what}: tokenizer {name} has {tokenizer.vocab_size} tokens, the model knows {size}. {_WAY_OUT}")
+    raise UserError(f"{what}: tokenizer {name} has {tokenizer.vocab_size} tokens, the model has {size}. {_WAY_OUT}")
   end = _end(tokenizer)
   if sizes.get("read_at") == "eos":
     eos = sizes["vocab_size"] - 1 if sizes.get("eos") is None else sizes["eos"]
@@ -251,23 +250,23 @@ def check_tokenizer(model: Any, tokenizer: Tokenizer, what: str, *, training: bo
     _check_own(model, tokenizer, what)
 
 
-_WAY_OUT = "Leave tokenizer out, or name that of the model."
+_WAY_OUT = "Leave tokenizer out, or name the model's."
 
 
 def _check_own(model: Any, tokenizer: Tokenizer, what: str) -> None:
-  own = of(model).get("tokenizer")
-  if own is None or own == tokenizer.name or own not in NAMED and not os.path.exists(own):
+  carried = of(model).get("tokenizer")
+  if carried is None or carried == tokenizer.name or carried not in NAMED and not os.path.exists(carried):
     return
   try:
-    other = open_tokenizer(own)
+    other = open_tokenizer(carried)
   except UserError:  # Another one was named, perhaps because of that.
     return
   for kind, of_text in {"tokens": lambda one: one.encode(PROBE), "ends": _end, "beginnings": _begin}.items():
-    has, wants = of_text(tokenizer), of_text(other)
-    if has != wants and None not in (has, wants):
+    actual, expected = of_text(tokenizer), of_text(other)
+    if actual != expected and None not in (actual, expected):
       raise UserError(
-        f"{what}: tokenizer {tokenizer.name} has other {kind} than the model's own, {own}: {shown(has, 40)} where that "
-        f"has {shown(wants, 40)}. {_WAY_OUT}"
+        f"{what}: tokenizer {tokenizer.name} has other {kind} than the model's own, {carried}: {shown(actual, 40)}, "
+        f"not {shown(expected, 40)}. {_WAY_OUT}"
       )
 
 
@@ -286,12 +285,12 @@ def check_images(model: Any, records: Any, where: str) -> None:
     return
   try:
     image = records[0].get("image")
-  except BadRecord:  # Others are looked at as they are read.
+  except BadRecord:  # Others are checked when they are read.
     return
   if image is not None and np.shape(image) != shape:
-    has, takes = (" x ".join(map(str, size)) for size in (np.shape(image), shape))
+    actual, expected = (" x ".join(map(str, size)) for size in (np.shape(image), shape))
     raise UserError(
-      f"{where}: images are {has}, the model takes {takes}. Leave image_size out, or set it to {shape[0]}."
+      f"{where}: images are {actual}, the model takes {expected}. Leave image_size out, or set it to {shape[0]}."
     )
 
 

@@ -38,8 +38,8 @@ class Progress:
       self._bar.set_postfix_str(summary(values), refresh=True)
       self.advance(step)
     elif self._first:
-      left = (self.total - step) * float(values.get("seconds_per_step", math.nan))
-      ending = f"  {tqdm.format_interval(left)} left" if left > 0 else ""
+      seconds_left = (self.total - step) * float(values.get("seconds_per_step", math.nan))
+      ending = f"  {tqdm.format_interval(seconds_left)} left" if seconds_left > 0 else ""
       self.note(f"step {step:>{len(str(self.total))}}/{self.total}  {summary(values)}{ending}")
 
   def note(self, text: str) -> None:

@@ -27,22 +27,23 @@ from zoo.perf import flops, profiling
 from zoo.perf.programs import CompiledSteps
 from zoo.perf.speed import Speed, amounts
 from zoo.train import guard, replay
-from zoo.train.context import weights
+from zoo.train.context import weights_of_state
 from zoo.train.experiment import Experiment
 from zoo.train.metrics import Writers
 from zoo.train.progress import Progress
 
 
 class Run:
-  """Keeps a run while its steps are computed.
+  """The side effects of a run around its pure steps.
 
   Args:
     config: as `zoo.config.loading.load` reads it.
     folder: of the run, an `epath.Path`.
-    experiment: what is trained.
+    experiment: the `Experiment` to train.
     watchdog: of this process.
     profiled: the first and the last step to profile; None: none.
-    evaluate: (weights, folder, step, note=...) -> results, {"eval/KEY/METRIC": float}; see `zoo.train.context.weights`.
+    evaluate: (weights, folder, step, note=...) -> results, {"eval/KEY/METRIC": float}; the weights are those of
+      `zoo.train.context.weights_of_state`.
     left_out: errors of the records that evaluators leave out, by the name of their data.
     page: (folder, note) -> an object with `update(last=...)`, which draws the page of the run.
 
@@ -72,31 +73,31 @@ class Run:
     self._abstract = jax.tree.map(lambda x, s: x.update(sharding=s), shapes, placed)
 
   def note(self, line: str) -> None:
-    """Shows a line, once there is something that shows lines."""
+    """Prints a line above the progress bar, once there is one."""
     self._show(line)
 
   def restore(self, initial: Callable[[], Any]) -> Any:
     """Locks the folder and returns the state of its newest checkpoint, or `initial()` if there is none.
 
     Raises:
-      UserError: another job works in the folder, its checkpoints are of another model or damaged, or it has more steps
-        than the config.
+      UserError: another job uses the folder, its checkpoints are of another model or corrupt, or it has more steps than
+        the config.
     """
     config, folder = self._config, self._folder
-    aloud = functools.partial(print, file=sys.stderr, flush=True)
-    self._lock = RunLock(folder, patience=config.timeouts.heartbeat, note=aloud)
+    warn = functools.partial(print, file=sys.stderr, flush=True)
+    self._lock = RunLock(folder, patience=config.timeouts.heartbeat, note=warn)
     options = without(config.checkpoint, "every")
     self._saver = Checkpoints(folder / "checkpoints", **options, note=self.note, check=self._lock.check)
     state, self.start = self._saver.restore(self._abstract) or (initial(), 0)
     if self.start > config.steps:
       raise UserError(
-        f"{folder} has reached step {self.start}, steps is {config.steps}. Raise --config.steps to go on."
+        f"{folder} has reached step {self.start}, and steps is {config.steps}. Raise --config.steps to train on."
       )
     return state
 
   @contextlib.contextmanager
   def started(self, state: Any) -> Generator[Iterator[tuple[int, dict]]]:
-    """Everything that is open while a run goes on. Gives its steps: each one's number, from 1, and its batch."""
+    """Context of a run: opens and closes its resources -> its steps, (number from 1, batch)."""
     config, experiment, start = self._config, self._experiment, self.start
     with setting_up():
       self._ledger = Ledger(self._folder, experiment.batches.records, start, self._left_out, note=self.note)
@@ -120,10 +121,10 @@ class Run:
     self._page = self._page_of(self._folder, self.note)
     keep = lambda step: replay.keep(self._folder, step, experiment.batches[step - 1], experiment.part, experiment.parts)
     self._watch = guard.LossGuard(**config.bad_loss, keep=keep, note=self.note)
-    # Batches of texts have a few shapes, each a program of its own, whose FLOPs are counted once.
+    # Bucketed batches have a few shapes, each with its own program, whose FLOPs are counted once.
     self._flops = functools.cache(lambda *shapes: experiment.model_flops(dict(shapes)) if self._speed.peak else 0)
     self._state, self._done = state, start
-    del state  # Nothing here may hold it while steps use it up.
+    del state  # No reference may be kept here, since steps donate it.
     self._stream = experiment.batches.noting(self._ledger.met)
     closing = contextlib.closing
     with hosts.Preemption() as self._preemption, self._lock, self._saver, closing(writers), closing(self._progress):
@@ -142,10 +143,10 @@ class Run:
       yield self._done + 1, batch
 
   def step(self, state: Any, batch: Mapping) -> tuple[Any, dict, dict]:
-    """Computes the next step -> state, metrics, and what `after` judges it by; numbers that are on their way.
+    """Dispatches the next step -> state, metrics, health for `after`; all asynchronous arrays.
 
     Args:
-      state: it is used up.
+      state: donated.
       batch: this host's part of it, numpy.
     """
     experiment, step = self._experiment, self._done + 1
@@ -158,7 +159,7 @@ class Run:
     if first_of_run:
       self.note("compiling the first step")
     with self._watchdog.compiling(shapes) as first, jax.profiler.StepTraceAnnotation("train", step_num=step):
-      with setting_up() if first else contextlib.nullcontext():  # Here the step is traced.
+      with setting_up() if first else contextlib.nullcontext():  # Traces the step.
         state, metrics, health = self._programs(shapes, state, arrays, *self._frozen)
       if first:
         with self._speed.timed("device"):
@@ -167,14 +168,14 @@ class Run:
       self._speed.add(amounts(batch, experiment.parts), flops=self._flops(*shapes))
     self._progress.advance(step)
     if first_of_run:
-      self._speed.measure(step)  # The first step warms up: it says nothing about speed.
+      self._speed.measure(step)  # The first step is a warm-up and not timed.
       for line in experiment.attention.lines():
         self.note(line)
     self._profile.after(step, state, self._programs.compiled)
     return state, metrics, health
 
   def after(self, step: int, state: Any, metrics: Mapping, health: Mapping) -> Any:
-    """Looks at a step that was computed: logs, evaluates and saves when that is due -> the state to go on with.
+    """After a step: logs, evaluates and saves when due -> the state to continue with.
 
     That is `state`, or an earlier one if the step was bad and the config rolls back.
 
@@ -206,7 +207,7 @@ class Run:
     with self._speed.paused(), self._watchdog.other():
       results = {}
       if evaluates:
-        results = self._evaluate(weights(state), self._folder, step, note=self.note)
+        results = self._evaluate(weights_of_state(state), self._folder, step, note=self.note)
         self._writers.write(step, results)
       if evaluates or saves:
         self._writers.flush()
@@ -219,13 +220,13 @@ class Run:
     return state
 
   def left(self) -> int:
-    """Says that the run was asked to stop -> the exit status for that."""
-    self.note(f"Asked to stop: saved step {self._done}. The same command goes on from there.")
+    """Prints that the run was asked to stop -> the exit status for that."""
+    self.note(f"Asked to stop: saved step {self._done}. Run the same command again to resume.")
     return self._preemption.status
 
   @contextlib.contextmanager
   def finishing(self) -> Generator[None]:
-    """For what is written when all steps are done: every checkpoint is on disk, and the folder still this job's."""
+    """Context for writing after the last step: every checkpoint is on disk, and the lock is still held."""
     with self._watchdog.other():
       self._saver.wait()
       self._lock.check()

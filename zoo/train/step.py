@@ -55,7 +55,7 @@ def train_step(
     if rule.ema is not None:
       for name, values in {"ema": new["params"], **averages(carry)}.items():
         new[name] = optim.update_average(state[name], values, state["step"], rule.ema)
-    # Nothing asks for the gradients of what is frozen, so XLA does not compute them.
+    # Gradients of frozen parameters are unused, so XLA does not compute them.
     trained = [x for x, learns in zip(jax.tree.leaves(grads), rule.trained, strict=True) if learns]
     norm = optax.tree.norm(trained)
     bad = guard.is_bad(state["guard"], loss, norm, rule.spike)

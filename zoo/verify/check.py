@@ -34,7 +34,7 @@ WAY_OUT = (
 )
 
 
-def verified(config: Any, made: Experiment, mesh: Mesh) -> str:
+def verified(config: Any, experiment: Experiment, mesh: Mesh) -> str:
   """One line: that the mesh computes what one device does. For `--verify-sharding`: whatever is remembered.
 
   Raises:
@@ -42,11 +42,13 @@ def verified(config: Any, made: Experiment, mesh: Mesh) -> str:
   """
   if mesh.size == 1:
     return "The mesh is one device: there is nothing to compare."
-  return f"{_place(config, mesh)}: {_checked(config, made, mesh)}"
+  return f"{_place(config, mesh)}: {_checked(config, experiment, mesh)}"
 
 
-def before_training(config: Any, made: Experiment, mesh: Mesh, folder: Any, note: Callable[[str], None]) -> dict | None:
-  """Verifies as the config's `verify` says: "always", "never", or "auto", which is once for what is the same.
+def before_training(
+  config: Any, experiment: Experiment, mesh: Mesh, folder: Any, note: Callable[[str], None]
+) -> dict | None:
+  """Verifies according to the config's `verify`: "always", "never", or "auto": once for each partitioned program.
 
   Args:
     folder: of the run, an `epath.Path`.
@@ -60,18 +62,18 @@ def before_training(config: Any, made: Experiment, mesh: Mesh, folder: Any, note
   """
   if config.verify == "never" or mesh.size == 1:
     return None
-  record = {"key": key(config, made, mesh), "place": _place(config, mesh), "jax": jax.__version__}
-  here, cached = _read(folder / FILE), _read(_cache(record["key"]))
-  known = cached if here.get("key") != record["key"] else here
+  record = {"key": key(config, experiment, mesh), "place": _place(config, mesh), "jax": jax.__version__}
+  in_folder, cached = _read(folder / FILE), _read(_cache(record["key"]))
+  remembered = cached if in_folder.get("key") != record["key"] else in_folder
   # What hosts remember may differ, and all of them have to take part.
-  if config.verify == "auto" and all_hosts(known.get("key") == record["key"]):
-    return None if known is here else known
+  if config.verify == "auto" and all_hosts(remembered.get("key") == record["key"]):
+    return None if remembered is in_folder else remembered
   try:
-    record["result"] = _checked(config, made, mesh)
+    record["result"] = _checked(config, experiment, mesh)
   except Unknown as error:
     if config.verify == "always":
       raise
-    note(f"{error} It goes on unverified.")
+    note(f"{error} Training continues without verification.")
     return None
   note(f"Verified on {record['place']}: {record['result']}")
   with contextlib.suppress(OSError, UserError):  # A cache that cannot be written is no reason to stop.
@@ -85,9 +87,9 @@ class Unknown(UserError):
   """The sharding cannot be verified."""
 
 
-def _checked(config: Any, made: Experiment, mesh: Mesh) -> str:
+def _checked(config: Any, experiment: Experiment, mesh: Mesh) -> str:
   try:
-    verdict = compare(config, made, mesh)
+    verdict = compare(config, experiment, mesh)
   except (ValueError, TypeError, jax.errors.JaxRuntimeError, MemoryError) as error:
     first = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
     raise Unknown(f"{_place(config, mesh)} could not be compared with one device: {first}.") from error
@@ -96,11 +98,11 @@ def _checked(config: Any, made: Experiment, mesh: Mesh) -> str:
   return verdict.line()
 
 
-def key(config: Any, made: Experiment, mesh: Mesh) -> str:
+def key(config: Any, experiment: Experiment, mesh: Mesh) -> str:
   """Digest of everything that determines how a config's step is partitioned."""
   devices = mesh.devices.flat
-  example = made.sample(1)
-  decides = {
+  example = experiment.sample(1)
+  inputs = {
     "mesh": list(mesh.shape.items()),
     "hosts": [device.process_index for device in devices],
     "kind": devices[0].device_kind,
@@ -108,21 +110,21 @@ def key(config: Any, made: Experiment, mesh: Mesh) -> str:
     "rows": [config.batch_size, config.optimizer.get("accumulate", 1)],
     "optimizer": without(config.optimizer, *BY_NAME, "learning_rate", "ema"),
     "augment": resolve(config.data.get("augment", [])),
-    "frozen": {name: [model.spec, repr(model)] for name, model in made.frozen.models.items()},
+    "frozen": {name: [model.spec, repr(model)] for name, model in experiment.frozen.models.items()},
     "batch": {name: [x.shape[1:], str(x.dtype)] for name, x in sorted(example.items())},
     "versions": [jax.__version__, jaxlib.__version__],
     "options": [os.environ.get(name, "") for name in ("XLA_FLAGS", "LIBTPU_INIT_ARGS")],
     "partitioner": getattr(jax.config, "jax_use_shardy_partitioner", None),
     "code": _code(),
   }
-  return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
+  return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def _code() -> str:
   """Digest of the source files that define computation and sharding."""
   zoo, digest = Path(__file__).parents[1], hashlib.sha256()
-  for room in CODE:
-    for path in sorted((zoo / room).glob("*.py")):
+  for package in CODE:
+    for path in sorted((zoo / package).glob("*.py")):
       digest.update(path.name.encode() + path.read_bytes())
   return digest.hexdigest()
 

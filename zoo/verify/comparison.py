@@ -22,7 +22,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from zoo.errors import UserError
-from zoo.layers.returned import on_returned
+from zoo.layers.returned import intercept_outputs
 from zoo.train.experiment import Experiment
 from zoo.train.xla_options import compiler_options
 from zoo.tree import path_names
@@ -31,7 +31,7 @@ from zoo.verify.reduced_program import Program, program, reduce, update
 
 # A difference counts from this part of the largest entry on, and from so many times what rounding alone makes of it.
 RELATIVE, ROUNDING = 1e-4, 20.0
-NUDGE = 2.0**-21  # By how much parameters are moved to see what rounding makes of a gradient.
+PERTURBATION = 2.0**-21  # By how much parameters are moved to see what rounding makes of a gradient.
 QUICKLY = {"xla_backend_optimization_level": 0}
 NOTHING_BUT = 1e-3  # A gradient that rounding changes by this part of it is zero but for rounding, as a key's bias.
 UPDATE = "the update of "  # So begins its name.
@@ -65,12 +65,12 @@ class Verdict(NamedTuple):
       name, error = next(iter(self.wrong.items()))
       what = "the loss" if name == "loss" else name if name.startswith(UPDATE) else f"the gradient of {name}"
       kind = "updates" if name.startswith(UPDATE) else "gradients"
-      alike = sum(one.startswith(UPDATE) == name.startswith(UPDATE) for one in self.wrong)
+      alike = sum(path.startswith(UPDATE) == name.startswith(UPDATE) for path in self.wrong)
       more = f", and so do {alike - 1} others of {self.parameters} {kind}" if alike > 1 else ""
       where = f"; the first module whose output differs is {self.module}" if self.module else ""
       return f"{what} differs from one device's by {error:.2g} times its largest entry{more}{where}"
     return (
-      f"loss and {self.parameters} gradients are one device's, and so is what the optimiser makes of gradients, within "
+      f"loss, {self.parameters} gradients and the optimizer's updates equal one device's, within "
       f"{self.largest:.1g} of their largest entries "
       f"(float32; reduced: {self.reduced}; {self.seconds:.1f} s)"
     )
@@ -92,38 +92,38 @@ def numbers(shapes: Any, seed: int) -> dict[str, np.ndarray]:
   return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
-def compare(config: Any, made: Experiment, mesh: Mesh) -> Verdict:
+def compare(config: Any, experiment: Experiment, mesh: Mesh) -> Verdict:
   """Compares loss and gradients on a mesh with one device's. Every host must call it; all are given the same verdict.
 
   Args:
     config: as `train.py` has it.
-    made: of `zoo.train.experiment.experiment(config, mesh)`.
+    experiment: of `zoo.train.experiment.experiment(config, mesh)`.
     mesh: devices to compare on; each host compares what its devices have with what one of them computes alone.
 
   Raises:
-    UserError: one device's numbers say nothing: they are not finite, or no gradient differs from zero.
+    UserError: one device's results are not finite, or all gradients are zero.
   """
-  begun = time.monotonic()
-  reduced, split, batch = reduce(config, made, mesh)
-  one = Mesh(np.array(jax.local_devices(backend=mesh.devices.flat[0].platform)[:1]), ("data",))
-  alone = program(config, made, reduced, batch, one, alone=True)
+  start = time.monotonic()
+  reduced, split, batch = reduce(config, experiment, mesh)
+  single_mesh = Mesh(np.array(jax.local_devices(backend=mesh.devices.flat[0].platform)[:1]), ("data",))
+  alone = program(config, experiment, reduced, batch, single_mesh, alone=True)
   params = numbers(split.shapes, seed=config.seed % 2**32)
   with jax.default_matmul_precision("highest"):
     on_mesh = jax.tree.leaves(_compiled(split, mesh)(_put(params, split.placed), *_rows_and_frozen(batch, split)))
-    run, beside = _compiled(alone, one), _rows_and_frozen(batch, alone)
-    expected, *nudged = (
-      _leaves(run(_put(tree, alone.placed), *beside)) for tree in (params, _nudge(params, 0), _nudge(params, 1))
+    run, beside = _compiled(alone, single_mesh), _rows_and_frozen(batch, alone)
+    expected, *perturbed = (
+      _leaves(run(_put(tree, alone.placed), *beside)) for tree in (params, _perturbed(params, 0), _perturbed(params, 1))
     )
-    gradients = _compared(on_mesh, expected, nudged, apart=1)
+    gradients = _compared(on_mesh, expected, perturbed, num_separate=1)
     if not np.isfinite(gradients.entries).all() or not gradients.entries[1:].any():
-      raise UserError("of random parameters one device's loss or gradients are not finite, or all gradients are zero")
-    updates = _updates(config, params, (split, mesh), (alone, one))
+      raise UserError("with random parameters one device's loss or gradients are not finite, or all gradients are zero")
+    updates = _updates(config, params, (split, mesh), (alone, single_mesh))
     names = ["loss", *path_names(alone.shapes)]
     wrong = {names[i]: gradients.relative[i] for i in _backwards(names, alone.modules) if gradients.bad[i]}
-    module = _first_module(config, made, reduced, batch, params, mesh, one) if wrong else ""
+    module = _first_module(config, experiment, reduced, batch, params, mesh, single_mesh) if wrong else ""
     wrong |= {UPDATE + names[i + 1]: updates.relative[i] for i in np.flatnonzero(updates.bad)}
   largest = max(gradients.largest, updates.largest)
-  return Verdict(wrong, module, len(names) - 1, largest, reduced.what, time.monotonic() - begun)
+  return Verdict(wrong, module, len(names) - 1, largest, reduced.what, time.monotonic() - start)
 
 
 class _Compared(NamedTuple):
@@ -140,18 +140,20 @@ class _Compared(NamedTuple):
 
 
 def _compared(
-  found: list[jax.Array], expected: list[np.ndarray], nudged: list[list[np.ndarray]], apart: int = 0
+  actual: list[jax.Array], expected: list[np.ndarray], perturbed: list[list[np.ndarray]], num_separate: int = 0
 ) -> _Compared:
   """Compares arrays computed on a mesh with one device's.
 
   Args:
-    nudged: those of inputs that were moved by what is near rounding.
-    apart: so many in front have nothing to do with the size of the others.
+    perturbed: those of inputs that were moved by what is near rounding.
+    num_separate: so many in front have nothing to do with the size of the others.
   """
-  rounding = [max(_largest(a - x) for a in others) for x, *others in zip(expected, *nudged, strict=True)]
-  errors = [_difference(array, reference) for array, reference in zip(found, expected, strict=True)]
+  rounding = [
+    max(_largest(a - x) for a in perturbed_arrays) for x, *perturbed_arrays in zip(expected, *perturbed, strict=True)
+  ]
+  errors = [_difference(array, reference) for array, reference in zip(actual, expected, strict=True)]
   errors, rounding, entries = _of_all_hosts([errors, rounding, [_largest(x) for x in expected]])
-  floor = NEGLIGIBLE * entries[apart:].max(initial=0) * (np.arange(len(entries)) >= apart)
+  floor = NEGLIGIBLE * entries[num_separate:].max(initial=0) * (np.arange(len(entries)) >= num_separate)
   bad = ~(errors <= RELATIVE * entries + ROUNDING * rounding + floor)
   relative = errors / np.where(entries > 0, entries, 1)
   largest = float(relative[~bad & (rounding < NOTHING_BUT * entries)].max(initial=0))
@@ -163,28 +165,28 @@ def _updates(config: Any, params: Any, split: tuple[Program, Mesh], alone: tuple
 
   A second step's gradients have the signs of the first's: where momentum and gradient cancel, rounding decides.
   """
-  there, here = update(config, *split), update(config, *alone, alone=True)
-  (program, mesh), (single, one) = split, alone
+  on_mesh_update, single_update = update(config, *split), update(config, *alone, alone=True)
+  (program, mesh), (single, single_mesh) = split, alone
   first = numbers(program.shapes, seed=(config.seed + 1) % 2**32)
   rng = np.random.default_rng(config.seed % 2**32)
   second = jax.tree.map(lambda x: (x * rng.uniform(1, 2, x.shape)).astype(x.dtype), first)
 
   def compiled(update, program, mesh):
-    places = program.placed, update.placed
-    return _jit(update.run, mesh, (*places, program.placed), places)
+    shardings = program.placed, update.placed
+    return _jit(update.run, mesh, (*shardings, program.placed), shardings)
 
   single_params = _put(params, single.placed)
-  run = compiled(here, single, one)
-  begun = _jit(here.begin, one, (single.placed,), here.placed)(single_params)
+  run = compiled(single_update, single, single_mesh)
+  begun = _jit(single_update.begin, single_mesh, (single.placed,), single_update.placed)(single_params)
   state = run(_put(first, single.placed), begun, single_params)[1]
-  expected, *nudged = (
+  expected, *perturbed = (
     _leaves(run(_put(tree, single.placed), state, single_params)[0])
-    for tree in (second, _nudge(second, 0), _nudge(second, 1))
+    for tree in (second, _perturbed(second, 0), _perturbed(second, 1))
   )
-  state = _put(jax.tree.map(np.asarray, state), there.placed)
-  run = compiled(there, program, mesh)
+  state = _put(jax.tree.map(np.asarray, state), on_mesh_update.placed)
+  run = compiled(on_mesh_update, program, mesh)
   on_mesh = run(_put(second, program.placed), state, _put(params, program.placed))[0]
-  return _compared(jax.tree.leaves(on_mesh), expected, nudged)
+  return _compared(jax.tree.leaves(on_mesh), expected, perturbed)
 
 
 def _of_all_hosts(numbers: Any) -> np.ndarray:
@@ -198,10 +200,10 @@ def _compiled(program: Program, mesh: Mesh) -> Callable:
   return _jit(program.run, mesh, places, (None, program.placed))
 
 
-def _jit(run: Callable, mesh: Mesh, given: Any, returned: Any) -> Callable:
+def _jit(run: Callable, mesh: Mesh, in_shardings: Any, out_shardings: Any) -> Callable:
   # The numbers are few: on CPUs quick compilation is worth more than quick code.
   options = QUICKLY if mesh.devices.flat[0].platform == "cpu" else compiler_options(mesh)
-  return jax.jit(run, in_shardings=given, out_shardings=returned, compiler_options=options)
+  return jax.jit(run, in_shardings=in_shardings, out_shardings=out_shardings, compiler_options=options)
 
 
 def _put(tree: Any, placed: Any) -> Any:
@@ -214,11 +216,11 @@ def _rows_and_frozen(batch: Mapping[str, np.ndarray], program: Program) -> tuple
   return _put(dict(batch), dict.fromkeys(batch, program.by_row)), _put(program.frozen, program.frozen_placed)
 
 
-def _nudge(params: Any, seed: int) -> Any:
+def _perturbed(params: Any, seed: int) -> Any:
   """Parameters perturbed by about a rounding error."""
   rng = np.random.default_rng(seed)
   return jax.tree.map(
-    lambda x: x * (1 + NUDGE * rng.choice(np.array([-1, 1], np.float32), x.shape)).astype(x.dtype), params
+    lambda x: x * (1 + PERTURBATION * rng.choice(np.array([-1, 1], np.float32), x.shape)).astype(x.dtype), params
   )
 
 
@@ -250,12 +252,12 @@ def _backwards(names: list[str], modules: list[str]) -> list[int]:
 
 def _first_module(
   config: Any,
-  made: Experiment,
+  experiment: Experiment,
   reduced: Reduced,
   batch: Mapping[str, np.ndarray],
   params: Any,
   mesh: Mesh,
-  one: Mesh,
+  single_mesh: Mesh,
 ) -> str:
   """The first module whose output differs on the mesh; "" if none does, or where outputs cannot leave a loop.
 
@@ -264,8 +266,8 @@ def _first_module(
   plain = reduced._replace(model={**reduced.model, "remat": None})  # Rematerialised modules keep theirs to themselves.
   outputs = []
   try:
-    for place in ((mesh,), (one, True)):
-      part = program(config, made, plain, batch, *place)
+    for meshes in ((mesh,), (single_mesh, True)):
+      part = program(config, experiment, plain, batch, *meshes)
       places = (part.placed, part.by_row, part.frozen_placed)
       run = jax.jit(_outputs(part.forward), in_shardings=places)
       outputs.append(dict(run(_put(params, part.placed), *_rows_and_frozen(batch, part))))
@@ -283,15 +285,15 @@ def _outputs(forward: Callable) -> Callable:
   """(params, batch, frozen) -> path of a module -> what it returned, in the order of the calls; outside of scans."""
 
   def run(params, batch, frozen):
-    held: dict[str, jax.Array] = {}
+    outputs: dict[str, jax.Array] = {}
 
     def keep(path, array):
       if "layers" not in path.split("/") and jnp.issubdtype(array.dtype, jnp.floating):
-        held.setdefault(path, array)
+        outputs.setdefault(path, array)
       return array
 
-    with on_returned(keep):
+    with intercept_outputs(keep):
       forward(params, batch, frozen)
-    return held
+    return outputs
 
   return run

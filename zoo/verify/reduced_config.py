@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from zoo.build import build, sizes_of
 from zoo.config.loading import without
 from zoo.layers.stack import SCAN_FROM
-from zoo.sharding import axes_of, pieces_of_rows, placements
+from zoo.sharding import axes_of, num_row_shards, placements
 from zoo.sharding.meshes import ROWS, row_axes
 from zoo.tree import flatten
 
@@ -50,7 +50,7 @@ class Reduced(NamedTuple):
   if_cheap: bool = False
 
 
-def like(size: int, parts: int, least: int = 1) -> int:
+def reduced_size(size: int, parts: int, least: int = 1) -> int:
   """The smallest size of at least `least` with the same divisors in common with `parts`; never above `size`.
 
   >>> like(768, 8), like(50257, 8, least=9), like(6, 8)
@@ -61,7 +61,7 @@ def like(size: int, parts: int, least: int = 1) -> int:
   return next((n * common for n in range(first, size // common) if math.gcd(n * common, parts) == common), size)
 
 
-def congruent(size: int, modulus: int, least: int) -> int:
+def congruent_size(size: int, modulus: int, least: int) -> int:
   """The smallest size of at least `least` that leaves the same remainder; `size` if none is smaller.
 
   >>> congruent(1025, 8, 16), congruent(12, 8, 16)
@@ -77,10 +77,10 @@ def lengths_modulus(mesh: Mesh, activations: list) -> int:
   """
   if mesh.size <= FEW:
     return mesh.size
-  named = {axis for _, placement in activations for part in placement for axis in axes_of(_hashable(part))}
-  if "batch" in named:
-    named |= set(row_axes(mesh.axis_names))
-  return math.prod(size for axis, size in mesh.shape.items() if axis not in ROWS or axis in named)
+  axes = {axis for _, placement in activations for part in placement for axis in axes_of(_hashable(part))}
+  if "batch" in axes:
+    axes |= set(row_axes(mesh.axis_names))
+  return math.prod(size for axis, size in mesh.shape.items() if axis not in ROWS or axis in axes)
 
 
 def reductions(config: Any, shapes: Any, batch: Mapping[str, np.ndarray], mesh: Mesh) -> Iterator[Reduced]:
@@ -103,12 +103,12 @@ def reductions(config: Any, shapes: Any, batch: Mapping[str, np.ndarray], mesh: 
   size, longest = pixels.get("image_size"), text_lengths(batch)
 
   def cut_to(least: int) -> dict[int, int]:
-    return {length: congruent(length, modulus, max(least, 2 * modulus)) for length in longest}
+    return {length: congruent_size(length, modulus, max(least, 2 * modulus)) for length in longest}
 
   whole_batch = config.batch_size, config.optimizer.get("accumulate", 1)
-  kept = all(sizes[name] == depth for name, depth in depths.items() if name != "scan")
-  yield Reduced(model | depths, {}, None, *whole_batch, "nothing" if kept else "depth", if_cheap=True)
-  yield Reduced(model | depths, {}, None, *batching, "rows" if kept else "depth and rows", if_cheap=True)
+  same_depth = all(sizes[name] == depth for name, depth in depths.items() if name != "scan")
+  yield Reduced(model | depths, {}, None, *whole_batch, "nothing" if same_depth else "depth", if_cheap=True)
+  yield Reduced(model | depths, {}, None, *batching, "rows" if same_depth else "depth and rows", if_cheap=True)
   for narrowest in NARROWEST:
     widths = _widths(sizes, mesh, narrowest)
     # Positions are as long as texts: where a table's longer dimension is split, it has to stay the longer one.
@@ -135,9 +135,9 @@ def is_cheap(shapes: Any, batch: Mapping[str, np.ndarray], rows: int, platform: 
   positions = sum(text_lengths(batch)) + sum(math.prod(x.shape[1:3]) // PIXELS for x in batch.values() if x.ndim == 4)
   sizes = [leaf.shape for leaf in flatten(shapes).values() if leaf.ndim > 1]
   operations = 6 * rows * positions * sum(map(math.prod, sizes))
-  numbers = rows * positions * (max(map(max, sizes), default=0) + HEADS * positions)
-  most = CHEAP.get(platform, CHEAP["tpu"])
-  return operations <= most[0] and numbers <= most[1]
+  count = rows * positions * (max(map(max, sizes), default=0) + HEADS * positions)
+  limit = CHEAP.get(platform, CHEAP["tpu"])
+  return operations <= limit[0] and count <= limit[1]
 
 
 def same_placements(shapes: Any, full: Any, strategy: Any, mesh: Mesh) -> bool:
@@ -164,7 +164,7 @@ def _split(spec: Any) -> tuple:
 
 def rows_of(batch_size: int, accumulate: int, mesh: Mesh) -> tuple[int, int]:
   """-> rows of a smaller batch and the parts it is cut into: as even, or as uneven, over the mesh as the given ones."""
-  pieces = pieces_of_rows(mesh)
+  pieces = num_row_shards(mesh)
   parts = accumulate if accumulate < 3 else 2 + accumulate % 2
   of_part = batch_size // accumulate
   for rows in range(pieces, batch_size, pieces):
@@ -188,15 +188,15 @@ def cut(batch: Mapping[str, np.ndarray], reduced: Reduced, rng: np.random.Genera
   """
   columns = {}
   for length, shorter in reduced.lengths.items():
-    front = -(-shorter // 2)
-    others = rng.choice(np.arange(front, length), shorter - front, replace=False)
-    columns[length] = np.concatenate([np.arange(front), np.sort(others)])
+    num_first = -(-shorter // 2)
+    rest = rng.choice(np.arange(num_first, length), shorter - num_first, replace=False)
+    columns[length] = np.concatenate([np.arange(num_first), np.sort(rest)])
 
   def smaller(name: str, x: np.ndarray) -> np.ndarray:
     if x.ndim == 2 and x.dtype.kind in "iub":
       x = x[:, columns[x.shape[1]]] if x.shape[1] in columns else x
-      others = rng.integers(x.min(), x.max() + 1, x.shape) if name.endswith("tokens") else x
-      return np.where(rng.random(x.shape) < 0.5, x, others).astype(x.dtype)
+      rest = rng.integers(x.min(), x.max() + 1, x.shape) if name.endswith("tokens") else x
+      return np.where(rng.random(x.shape) < 0.5, x, rest).astype(x.dtype)
     if x.ndim != 4:
       return x
     side = reduced.image_size
@@ -211,11 +211,11 @@ def cut(batch: Mapping[str, np.ndarray], reduced: Reduced, rng: np.random.Genera
 def _texts(sizes: Mapping[str, Any], lengths: Mapping[int, int], modulus: int) -> dict[str, int]:
   """`max_length` as much shorter as the longest text is, so that a table of positions is read as far."""
   longest = max(lengths, default=0)
-  most = sizes.get("max_length")
-  if not isinstance(most, int) or not longest:
+  max_length = sizes.get("max_length")
+  if not isinstance(max_length, int) or not longest:
     return {}
   shorter = longest - lengths[longest]
-  return {"max_length": most - shorter} if most > shorter and shorter % modulus == 0 else {}
+  return {"max_length": max_length - shorter} if max_length > shorter and shorter % modulus == 0 else {}
 
 
 def _pixels(sizes: Mapping[str, Any], batch: Mapping[str, np.ndarray], modulus: int) -> dict[str, int]:
@@ -224,7 +224,7 @@ def _pixels(sizes: Mapping[str, Any], batch: Mapping[str, np.ndarray], modulus: 
   images = [x for x in batch.values() if x.ndim == 4]
   if not side or not patch or any(x.shape[1:3] != (side, side) for x in images) or not images:
     return {}
-  patches = congruent(side // patch, modulus, max(4, modulus))
+  patches = congruent_size(side // patch, modulus, max(4, modulus))
   return {"image_size": patches * patch} if side % patch == 0 and patches < side // patch else {}
 
 
@@ -232,19 +232,19 @@ def _depths(sizes: Mapping[str, Any], shapes: Any, strategy: Any, mesh: Mesh) ->
   """Fewer layers: as many as have one of every placement, at least two; of scanned ones as many as are scanned."""
   needed = max(2, 1 + max(_classes(shapes, strategy, mesh).values(), default=0))
   pattern = sizes.get("pattern")
-  turn = len(pattern) if isinstance(pattern, list | tuple) else 1
-  named = [path for path in flatten(shapes) if "/layers/" in f"/{path}"]
-  turn = max([turn, *(1 + int(n) for path in named for n in re.findall(r"/layers/layer_(\d+)/", path))])
-  scan, least = sizes.get("scan"), max(SCAN_FROM, 2 * turn)
+  cycle = len(pattern) if isinstance(pattern, list | tuple) else 1
+  layer_paths = [path for path in flatten(shapes) if "/layers/" in f"/{path}"]
+  cycle = max([cycle, *(1 + int(n) for path in layer_paths for n in re.findall(r"/layers/layer_(\d+)/", path))])
+  scan, least = sizes.get("scan"), max(SCAN_FROM, 2 * cycle)
   depths = {name: n for name, n in sizes.items() if name.endswith("depth") and isinstance(n, int)}
   scanned = {name: n >= least if scan is None else bool(scan) for name, n in depths.items()}
   depth_options: dict[str, Any] = {"scan": True} if scanned and all(scanned.values()) else {}
   for name, depth in depths.items():
     if scanned[name]:
-      turns = like(depth // turn, mesh.size, 2 if depth_options.get("scan") else -(-least // turn))
-      depth_options[name] = min(depth, turns * turn + depth % turn)
+      cycles = reduced_size(depth // cycle, mesh.size, 2 if depth_options.get("scan") else -(-least // cycle))
+      depth_options[name] = min(depth, cycles * cycle + depth % cycle)
     else:
-      depth_options[name] = min(depth, max(needed, turn))
+      depth_options[name] = min(depth, max(needed, cycle))
   return depth_options
 
 
@@ -258,13 +258,13 @@ def _widths(sizes: Mapping[str, Any], mesh: Mesh, narrowest: int) -> dict[str, i
       continue
     width = head_dim or dim // heads
     for narrow in range(narrowest, width):
-      alike = math.gcd(narrow, parts) == math.gcd(width, parts) and narrow % 2 == width % 2
-      if alike and (head_dim or math.gcd(narrow * heads, parts) == math.gcd(dim, parts)):
+      same_split = math.gcd(narrow, parts) == math.gcd(width, parts) and narrow % 2 == width % 2
+      if same_split and (head_dim or math.gcd(narrow * heads, parts) == math.gcd(dim, parts)):
         break
     else:
       continue
     if head_dim:
-      narrowed |= {f"{tower}head_dim": narrow, f"{tower}dim": like(dim, parts, min(dim, narrow * heads))}
+      narrowed |= {f"{tower}head_dim": narrow, f"{tower}dim": reduced_size(dim, parts, min(dim, narrow * heads))}
     else:
       narrowed[f"{tower}dim"] = narrow * heads
   dims = {sizes[name]: width for name, width in narrowed.items() if name in {f"{tower}dim" for tower in TOWERS}}
@@ -272,7 +272,7 @@ def _widths(sizes: Mapping[str, Any], mesh: Mesh, narrowest: int) -> dict[str, i
     if name.endswith(("mlp_dim", "embed_dim", "dense_dim", "projection_dim")) and isinstance(width, int) and dims:
       # What is wider stays wider, and what is as wide as wide: a strategy splits the largest dimension.
       wider = max((after + 1 for before, after in dims.items() if before < width), default=narrowest)
-      narrowed[name] = dims.get(width) or like(width, parts, wider)
+      narrowed[name] = dims.get(width) or reduced_size(width, parts, wider)
   return narrowed
 
 

@@ -16,10 +16,10 @@ from zoo.config.loading import without
 from zoo.data.images.augment import augment
 from zoo.errors import UserError
 from zoo.kernels.experts import on_mesh
-from zoo.layers.returned import on_returned
+from zoo.layers.returned import intercept_outputs
 from zoo.objectives.objective import Context, value_and_grad
 from zoo.sharding import activations
-from zoo.train.context import for_rows
+from zoo.train.context import carry_for_rows
 from zoo.train.experiment import Experiment
 from zoo.verify.reduced_config import Reduced, cut, is_cheap, reductions, rows_of, same_placements
 
@@ -88,12 +88,12 @@ def update(config: Any, program: Program, mesh: Mesh, alone: bool = False) -> Up
 
 
 def program(
-  config: Any, made: Experiment, reduced: Reduced, batch: Mapping[str, Any], mesh: Mesh, alone: bool = False
+  config: Any, experiment: Experiment, reduced: Reduced, batch: Mapping[str, Any], mesh: Mesh, alone: bool = False
 ) -> Program:
   """The reduced config's loss on a mesh, as `zoo.train.experiment.experiment` has it.
 
   Args:
-    made: of the config as it is.
+    experiment: of the config as it is.
     batch: an example, arrays or shapes.
     alone: a mesh of one device, which no rule is for.
 
@@ -102,12 +102,12 @@ def program(
   """
   model = build(**reduced.model)
   attention = "dense" if alone and config.attention == "ring" else config.attention
-  attending, notes = kernels.with_kernels(model, attention, mesh)
+  model_with_kernels, notes = kernels.with_kernels(model, attention, mesh)
   by_row = sharding.batch_sharding(mesh)
   options = _chunked(config, reduced, batch)
-  offers = {"by_row": by_row, "frozen": made.frozen.models, **made.offers}
-  objective = registry.build("objectives", options, on_mesh(attending, mesh), offers=offers)
-  augmented = augment(config.data.get("augment", ()), made.model.preprocessing.get("image"))
+  offers = {"by_row": by_row, "frozen": experiment.frozen.models, **experiment.offers}
+  objective = registry.build("objectives", options, on_mesh(model_with_kernels, mesh), offers=offers)
+  augmented = augment(config.data.get("augment", ()), experiment.model.preprocessing.get("image"))
   rules = [] if alone else activations.parse_rules(config.activations, mesh, notes.keys)
   grad, modules = value_and_grad(objective, reduced.accumulate), dict[str, tuple]()
 
@@ -118,15 +118,15 @@ def program(
     modules[path] = array.shape
     return array
 
-  with on_returned(noted):
+  with intercept_outputs(noted):
     shapes = jax.eval_shape(init, jax.random.key(0), batch)
-  frozen = dict(made.frozen.params)
+  frozen = dict(experiment.frozen.params)
   if alone:
     placed, frozen_placed = jax.tree.map(lambda _: NamedSharding(mesh, PartitionSpec()), (shapes, frozen))
   else:
     activations.check(rules, len(config.activations), modules, mesh)
     placed = sharding.shardings({"params": shapes}, config.sharding, mesh)["params"]
-    frozen_placed = dict(made.frozen.placed)
+    frozen_placed = dict(experiment.frozen.placed)
 
   def drawn(batch):
     augment_rng, loss_rng = jax.random.split(jax.random.key(config.seed))
@@ -135,7 +135,7 @@ def program(
   def context(batch, frozen):
     first = jax.tree.map(lambda x: x[:1], dict(batch))
     carry = objective.carry(jax.random.key(0), augmented(jax.random.key(0), first))
-    return Context(jnp.zeros((), jnp.int32), frozen, for_rows(carry, len(next(iter(batch.values())))))
+    return Context(jnp.zeros((), jnp.int32), frozen, carry_for_rows(carry, len(next(iter(batch.values())))))
 
   def run(params, batch, frozen):
     with activations.constrained(rules, mesh):
@@ -160,21 +160,24 @@ def _chunked(config: Any, reduced: Reduced, batch: Mapping[str, Any]) -> dict[st
   return options
 
 
-def reduce(config: Any, made: Experiment, mesh: Mesh) -> tuple[Reduced, Program, dict[str, np.ndarray]]:
+def reduce(config: Any, experiment: Experiment, mesh: Mesh) -> tuple[Reduced, Program, dict[str, np.ndarray]]:
   """-> the best reduction that is placed as the config is, its program on the mesh, and a random batch for it."""
-  shapes = made.shapes["params"]
-  batch = made.sample(rows_of(config.batch_size, config.optimizer.get("accumulate", 1), mesh)[0])
-  refused, platform = UserError("no reduction of the config is placed as it is"), mesh.devices.flat[0].platform
+  shapes = experiment.shapes["params"]
+  batch = experiment.sample(rows_of(config.batch_size, config.optimizer.get("accumulate", 1), mesh)[0])
+  refused, platform = (
+    UserError("no reduced config has the same placements as the config"),
+    mesh.devices.flat[0].platform,
+  )
   for reduced in reductions(config, shapes, batch, mesh):
     try:
       smaller = cut(batch, reduced, np.random.default_rng(config.seed % 2**32))
-      split = program(config, made, reduced, smaller, mesh)
+      split = program(config, experiment, reduced, smaller, mesh)
     except (UserError, ValueError, TypeError) as error:
       refused = UserError(str(error))
       continue
     if reduced.if_cheap and not is_cheap(split.shapes, smaller, reduced.rows, platform):
       continue
     if same_placements(split.shapes, shapes, config.sharding, mesh):
-      rows = made.sample(reduced.rows) if reduced.rows > len(next(iter(batch.values()))) else batch
+      rows = experiment.sample(reduced.rows) if reduced.rows > len(next(iter(batch.values()))) else batch
       return reduced, split, cut(rows, reduced, np.random.default_rng(config.seed % 2**32))
   raise refused

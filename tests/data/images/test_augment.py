@@ -200,8 +200,8 @@ def test_mixup_mixes_images_and_labels_alike():
 @pytest.mark.parametrize(
   "steps, message",
   [
-    ([{"name": "shfit"}], r"augment has no step 'shfit'. Did you mean 'shift'\? It has: shift, flip"),
-    ([{"pixels": 4}], "augment has no step 'None'"),
+    ([{"name": "shfit"}], r"data\.augment has no step 'shfit'. Did you mean 'shift'\? It has: shift, flip"),
+    ([{"pixels": 4}], r"data\.augment has no step 'None'"),
     ([{"name": "shift", "pixel": 4}], r"shift takes no 'pixel'. Did you mean 'pixels'\?"),
     ([{"name": "shift", "pixels": "four"}], "shift.pixels is 'four'"),
     ([{"name": "shift", "image": 4}], "shift takes no 'image'"),
@@ -212,7 +212,10 @@ def test_mixup_mixes_images_and_labels_alike():
     ([{"name": "shift", "pixels": -1}], "shift.pixels is -1. It must be 0 or more"),
     ([{"name": "rotate", "degrees": float("nan")}], "rotate.degrees is nan. It must be 0 or more"),
     *(
-      ([{"name": "random_resized_crop", **option}], rf"random_resized_crop.{next(iter(option))} is .* two numbers")
+      (
+        [{"name": "random_resized_crop", **option}],
+        rf"random_resized_crop.{next(iter(option))} is .* two ascending numbers",
+      )
       for option in (
         {"scale": [1000]},
         {"scale": [0.1, 0.5, 1]},
@@ -224,8 +227,8 @@ def test_mixup_mixes_images_and_labels_alike():
         {"ratio": [True, 2]},
       )
     ),
-    (["flip"], "step 'flip' of augment is not of the form"),
-    ("flip", "step 'f' of augment is not of the form"),
+    (["flip"], "step 'flip' of data.augment must be a mapping like"),
+    ("flip", "step 'f' of data.augment must be a mapping like"),
   ],
 )
 def test_wrong_steps_are_told_before_training(steps, message):

@@ -88,12 +88,12 @@ def test_transparent_parts_show_the_background():
 @pytest.mark.parametrize(
   "content, message",
   [
-    (b"", r"photo 3: the image does not decode \(it has no format"),
-    (b"\x89PNG nonsense", r"photo 3: the image does not decode \(it has no format"),
-    (encoded(thirds(50, 50))[:60], "photo 3: the image does not decode"),
-    (encoded(thirds(90, 90), "JPEG")[:500], "photo 3: the image does not decode"),
-    ("text", "photo 3: the image does not decode"),
-    (None, "photo 3: the image does not decode"),
+    (b"", "photo 3: the image cannot be decoded"),
+    (b"\x89PNG nonsense", r"photo 3: the image cannot be decoded \(Pillow does not know"),
+    (encoded(thirds(50, 50))[:60], "photo 3: the image cannot be decoded"),
+    (encoded(thirds(90, 90), "JPEG")[:500], "photo 3: the image cannot be decoded"),
+    ("text", "photo 3: the image cannot be decoded"),
+    (None, "photo 3: the image cannot be decoded"),
   ],
 )
 def test_what_is_no_image_is_told(content, message):
@@ -112,7 +112,7 @@ def test_an_image_that_would_fill_the_memory_is_refused(monkeypatch):
 def test_natural_size_is_the_shorter_side():
   assert natural_size(toys.png("red", (5, 7)), "x") == 5
   assert natural_size(np.zeros((9, 4, 3), np.uint8), "x") == 4
-  with pytest.raises(UserError, match="photo 3: the image does not decode"):
+  with pytest.raises(UserError, match="photo 3: the image cannot be decoded"):
     natural_size(b"?", "photo 3")
 
 

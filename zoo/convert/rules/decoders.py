@@ -101,7 +101,8 @@ def rope_section(rope: Mapping[str, Any] | None, max_length: int) -> dict[str, A
     return None
   if rope["name"] == "dynamic" and rope["trained_length"] != max_length:
     raise UserError(
-      f"The hub's dynamic rope is trained at max_length {max_length}, this one at {rope['trained_length']}. Make them "
+      f"The hub's dynamic rope is trained at max_length {max_length}, this one is trained at "
+      f"{rope['trained_length']}. Make them "
       "the same."
     )
   section = {"rope_type": rope["name"], "factor": rope["factor"]}
@@ -120,9 +121,9 @@ def layer_kinds(options: Options, local: Sequence[bool]) -> list[str]:
   kinds = options.take("layer_types", None, list)
   if kinds is None:
     kinds = ["sliding_attention" if near else "full_attention" for near in local]
-  strange = [kind for kind in kinds if not isinstance(kind, str) or kind not in _KINDS]
-  if strange:
-    raise options.refusal("layer_types", strange[0], _KINDS)
+  unknown = [kind for kind in kinds if not isinstance(kind, str) or kind not in _KINDS]
+  if unknown:
+    raise options.refusal("layer_types", unknown[0], _KINDS)
   if len(kinds) != len(local):
     raise UserError(f"{options.where}: layer_types names {len(kinds)} layers, num_hidden_layers is {len(local)}.")
   return [_KINDS[kind] for kind in shortest_turn(kinds)]

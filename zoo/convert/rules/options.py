@@ -107,7 +107,7 @@ class Options:
       value = self.entries.pop(alias, None)
       if value is not None and self.entries.setdefault(name, value) != value:
         raise UserError(
-          f"{self.where}: {alias} is {shown(value)}, and {name}, which it is another name of, is "
+          f"{self.where}: {alias} is {shown(value)}, and {name}, an alias of it, is "
           f"{shown(self.entries[name])}. Remove one of them."
         )
 
@@ -127,10 +127,10 @@ class Options:
       raise UserError(f"{self.where}: {name} is {value}. It must be a number.")
     if isinstance(value, int) and abs(value) >= 2**31:
       if float not in _kinds(kind) or abs(value) >= 2**63:
-        raise UserError(f"{self.where}: {name} is {shown(value)}, and sizes and tokens are numbers of 32 bits.")
+        raise UserError(f"{self.where}: {name} is {shown(value)}, but sizes and token ids are int32.")
       value = float(value)
     if name in LAYERS and self.tensors is not None and value > self.tensors:
-      raise UserError(f"{self.where}: {name} is {shown(value)}, and the files hold {self.tensors} tensors in all.")
+      raise UserError(f"{self.where}: {name} is {shown(value)}, but the files hold only {self.tensors} tensors.")
     return value
 
   def nullable(self, name: str, default: Any = None, kind: type | tuple[type, ...] = int) -> Any:
@@ -202,14 +202,14 @@ class Options:
     if refused:
       first = ", ".join(map(self._shown, refused[:3]))
       raise UserError(
-        f"{self.where} has {len(refused)} option(s) that the zoo does not know and so cannot honour: {first}. "
+        f"{self.where} has {len(refused)} unknown option(s), which may change the model: {first}. "
         f"Remove what does not change the model.{self._offer(refused)}"
       )
     if unasked:
       self.whole.passed[self.where] = [*map(self._shown, unasked[:8]), *["..."] * (len(unasked) > 8)]
     if self.whole is self and self.passed:
       summary = "; ".join(f"{where} has {', '.join(names)}" for where, names in self.passed.items())
-      warnings.warn(f"{summary}: passed over, for the reference computes the same without.", stacklevel=4)
+      warnings.warn(f"{summary}: ignored, since the reference computes the same without.", stacklevel=4)
       self.passed = {}
 
   def _changes(self, name: str) -> bool:
@@ -225,15 +225,15 @@ class Options:
 def offer(names: Iterable[str]) -> str:
   """The hint how to ignore entries of a model's files."""
   names = list(names)
-  return f"To load it as if that were not there: ignore={tuple(names)!r}, or on a command --ignore={','.join(names)}."
+  return f"To load it without: ignore={tuple(names)!r}, or on a command --ignore={','.join(names)}."
 
 
 def check_ignored(ignore: Collection[str], files: Mapping[str, Mapping[str, Any]]) -> None:
   """UserError for a name in `ignore` that no parsed file has."""
   for name in ignore:
     if not any(has_entry(entries, name) for entries in files.values()):
-      near = did_you_mean(name, [entry for entries in files.values() for entry in entries])
-      raise UserError(f"ignore names {shown(name)}, which is not in {', '.join(files)}.{near}")
+      hint = did_you_mean(name, [entry for entries in files.values() for entry in entries])
+      raise UserError(f"ignore names {shown(name)}, which is not in {', '.join(files)}.{hint}")
 
 
 def has_entry(entries: Any, name: str) -> bool:

@@ -40,7 +40,7 @@ class Reference(NamedTuple):
 
 
 def same(value: Any, default: Any) -> bool:
-  """Equality that tells bool from int: 1 is not True."""
+  """Equality that distinguishes bool from int: 1 is not True."""
   return value == default and isinstance(value, bool) == isinstance(default, bool)
 
 

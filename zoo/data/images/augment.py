@@ -76,7 +76,7 @@ def augment(
     if not chosen and normalization is not None:
       return batch
     if isinstance(batch["image"], Mapping):
-      raise UserError("data.augment changes images of one shape, and this model takes patches. Remove data.augment.")
+      raise UserError("data.augment changes images of one shape, but this model takes patches. Remove data.augment.")
     batch = {**batch, "image": to_float(batch["image"])}
     for number, step in enumerate(chosen):
       # Fused with what follows, XLA on CPUs would work out a step's pixels again for each of their neighbours.
@@ -98,11 +98,11 @@ def _check(what: str, option: str, value: Any) -> None:
   """UserError for an option out of range."""
   is_number = lambda x: isinstance(x, int | float) and not isinstance(x, bool)
   if option in RANGES:
-    most = RANGES[option]
+    limits = RANGES[option]
     pair = list(value) if isinstance(value, list | tuple) else [value]
-    if len(pair) != 2 or not all(map(is_number, pair)) or not 0 < pair[0] <= pair[1] <= most or pair[1] == math.inf:
-      bound = f", and {most:g} at most" if most < math.inf else ""
-      raise UserError(f"{what} is {shown(value)}. It must be two numbers, the lower first, above 0{bound}.")
+    if len(pair) != 2 or not all(map(is_number, pair)) or not 0 < pair[0] <= pair[1] <= limits or pair[1] == math.inf:
+      bound = f", and {limits:g} at most" if limits < math.inf else ""
+      raise UserError(f"{what} is {shown(value)}. It must be two ascending numbers above 0{bound}.")
   elif is_number(value) and not 0 <= value < 2**31:  # Nor NaN. Pixels, parts, degrees, classes: none is below 0.
     raise UserError(f"{what} is {shown(value)}. It must be 0 or more, and below {2**31}.")
   elif option == "alpha" and value == 0:
@@ -111,12 +111,12 @@ def _check(what: str, option: str, value: Any) -> None:
 
 def _step(options: Mapping[str, Any]) -> Callable[[jax.Array, Batch], Batch]:
   if not isinstance(options, Mapping):
-    raise UserError(f"The step {options!r} of augment is not of the form {{'name': 'shift', 'pixels': 4}}.")
+    raise UserError(f"The step {options!r} of data.augment must be a mapping like {{'name': 'shift', 'pixels': 4}}.")
   options = dict(options)
   name = options.pop("name", None)
   if not isinstance(name, str) or name not in STEPS:
     near = did_you_mean(str(name), STEPS)
-    raise UserError(f"augment has no step {shown(str(name))}.{near} It has: {', '.join(STEPS)}.")
+    raise UserError(f"data.augment has no step {shown(str(name))}.{near} It has: {', '.join(STEPS)}.")
   function = STEPS[name]
   chance = 1.0 if function is mixup else options.pop("p", CHANCE.get(name, 1.0))  # Which mixup has no use for.
   if not isinstance(chance, int | float) or not 0 <= chance <= 1:

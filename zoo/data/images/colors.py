@@ -37,8 +37,8 @@ def color(
   )
   angle = 2 * jnp.pi * jax.random.uniform(rngs[3], (batch,), minval=-hue, maxval=hue)
   cos, sin, zero = saturated * jnp.cos(angle), saturated * jnp.sin(angle), jnp.zeros(batch)
-  turn = jnp.stack([jnp.ones(batch), zero, zero, zero, cos, -sin, zero, sin, cos], axis=-1).reshape(batch, 3, 3)
-  matrix = jnp.einsum("oi,bij,jk->bok", np.linalg.inv(YIQ), turn, YIQ)  # Rows sum to 1: greys stay grey.
+  rotation = jnp.stack([jnp.ones(batch), zero, zero, zero, cos, -sin, zero, sin, cos], axis=-1).reshape(batch, 3, 3)
+  matrix = jnp.einsum("oi,bij,jk->bok", np.linalg.inv(YIQ), rotation, YIQ)  # Rows sum to 1: greys stay grey.
   noise = mix * jax.random.normal(rngs[4], (batch, 3, 3))
   matrix = matrix + noise - noise.mean(-1, keepdims=True)
   matrix = (bright * contrasted)[:, None, None] * matrix
@@ -118,8 +118,8 @@ def luminance(image: jax.Array) -> jax.Array:
 def _neighbours(image: jax.Array, distance: int, axis: int) -> tuple[jax.Array, jax.Array]:
   """`image` moved by `distance` either way along `axis`; the edge repeats itself."""
   size = image.shape[axis]
-  wide = jnp.pad(image, [(distance, distance) if i == axis else (0, 0) for i in range(image.ndim)], "edge")
-  before, after = (jax.lax.slice_in_dim(wide, start, start + size, axis=axis) for start in (0, 2 * distance))
+  padded = jnp.pad(image, [(distance, distance) if i == axis else (0, 0) for i in range(image.ndim)], "edge")
+  before, after = (jax.lax.slice_in_dim(padded, start, start + size, axis=axis) for start in (0, 2 * distance))
   return before, after
 
 

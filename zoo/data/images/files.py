@@ -25,7 +25,7 @@ PICTURES = tuple(
     "tga pcx qoi ico icns dds sgi ras xbm xpm"
   ).split()
 )
-# In a folder these are images too: one that Pillow cannot read is told, not passed over.
+# In a folder these count as images too: one that Pillow cannot read is reported, not skipped.
 ENDINGS = (*PICTURES, ".heic", ".heif", ".jxl", ".svg", ".eps", ".psd", ".cr2", ".nef", ".arw", ".dng")
 # Of Pillow's: Ghostscript, a program, would be started for EPS, and WMF is drawn by Windows alone.
 REFUSED = ("EPS", "WMF")
@@ -47,14 +47,14 @@ def as_bad_record(what: str) -> Generator[None]:
   """Converts Pillow's exceptions to a BadRecord about `what`, in one line."""
   try:
     yield
-  except (MemoryError, UserError):  # Of this machine, not of the image; or told already.
+  except (MemoryError, UserError):  # An error of this machine, not of the image; or one already reported.
     raise
   except UnidentifiedImageError as error:
-    raise BadRecord(f"{what}: the image does not decode (it has no format that Pillow knows).") from error
+    raise BadRecord(f"{what}: the image cannot be decoded (Pillow does not know its format).") from error
   except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
     raise BadRecord(f"{what}: the image is refused ({error}).") from error
   except Exception as error:  # Each of Pillow's formats raises kinds of its own for a file that is damaged.
-    raise BadRecord(f"{what}: the image does not decode ({str(error)[:200] or type(error).__name__}).") from error
+    raise BadRecord(f"{what}: the image cannot be decoded ({str(error)[:200] or type(error).__name__}).") from error
 
 
 def content_of(path: str | os.PathLike, what: str) -> bytes:
@@ -67,7 +67,7 @@ def content_of(path: str | os.PathLike, what: str) -> bytes:
     return pathlib.Path(path).expanduser().read_bytes()
   except FileNotFoundError as error:
     raise UserError(f"{what}: there is no file {shown(str(path), 300)}. Check the path.") from error
-  except (OSError, ValueError, RuntimeError) as error:  # Of a name with a null byte, of a home that nobody has.
+  except (OSError, ValueError, RuntimeError) as error:  # A name with a null byte, or the home of an unknown user.
     reason = getattr(error, "strerror", None) or error
     raise UserError(f"{what}: {shown(str(path), 300)} cannot be read ({reason}).") from error
 
@@ -122,7 +122,7 @@ def in_8_bits(picture: Image.Image) -> Image.Image:
   mode, key = picture.mode, picture.info.get("transparency")
   if mode == "F" or mode == "I" and picture.format not in ("PNG", "PPM"):  # Those two hold 16 bits at most.
     kind = "floats" if mode == "F" else "integers of 32 bits"
-    raise ValueError(f"its values are {kind}, whose white is not known: save it with 8 or 16 bits")
+    raise ValueError(f"its values are {kind}, of unknown range: save it with 8 or 16 bits")
   if mode == "I" or mode.startswith("I;16"):
     values = np.asarray(picture).astype(np.int64)
     tags = getattr(picture, "tag_v2", {})  # Of a TIFF, which may have 12 bits, and white as 0: Pillow leaves them so.

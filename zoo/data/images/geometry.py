@@ -13,9 +13,9 @@ def shift(rng: jax.Array, image: jax.Array, *, pixels: int = 4, fill: str = "edg
   value = fill_value(fill)
   batch, *size = image.shape
   border = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
-  wide = jnp.pad(image, border, "edge") if value is None else jnp.pad(image, border, constant_values=value)
+  padded = jnp.pad(image, border, "edge") if value is None else jnp.pad(image, border, constant_values=value)
   starts = jax.random.randint(rng, (batch, 2), 0, 2 * pixels + 1)
-  return jax.vmap(lambda single, start: jax.lax.dynamic_slice(single, (start[0], start[1], 0), size))(wide, starts)
+  return jax.vmap(lambda single, start: jax.lax.dynamic_slice(single, (start[0], start[1], 0), size))(padded, starts)
 
 
 def flip(rng: jax.Array, image: jax.Array) -> jax.Array:

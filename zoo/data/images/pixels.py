@@ -19,7 +19,7 @@ def check(fit: str, image_size: int | None) -> None:
   if fit not in FITS:
     raise UserError(f"fit is '{fit}'.{did_you_mean(fit, FITS)} It may be: {', '.join(FITS)}.")
   if image_size is not None and image_size < 1:
-    raise UserError(f"image_size is {image_size}. It must be 1 or more, or none for that of the first image.")
+    raise UserError(f"image_size is {image_size}. It must be 1 or more, or None for that of the first image.")
 
 
 def decode(image: Any, size: int, fit: str, what: str, rng: np.random.Generator | None = None) -> np.ndarray:
@@ -84,14 +84,14 @@ def _placement(
   if fit == "pad":
     scale = size / max(width, height)
     return full_box, (max(1, round(width * scale)), max(1, round(height * scale)))
-  wide = high = float(min(width, height))
-  left, top = (width - wide) / 2, (height - high) / 2
+  box_width = box_height = float(min(width, height))
+  left, top = (width - box_width) / 2, (height - box_height) / 2
   if fit == "random_crop" and rng is not None:
     area = width * height * rng.uniform(0.08, 1.0)
     aspect = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
-    wide, high = min(width, np.sqrt(area * aspect)), min(height, np.sqrt(area / aspect))
-    left, top = rng.uniform(0, width - wide), rng.uniform(0, height - high)
-  return (left, top, left + wide, top + high), (size, size)
+    box_width, box_height = min(width, np.sqrt(area * aspect)), min(height, np.sqrt(area / aspect))
+    left, top = rng.uniform(0, width - box_width), rng.uniform(0, height - box_height)
+  return (left, top, left + box_width, top + box_height), (size, size)
 
 
 def _framed(pixels: np.ndarray, size: int) -> np.ndarray:

@@ -83,7 +83,7 @@ def open_source(source: str, split: str = "train", data_dir: str | None = None) 
   return registry.lookup("data.sources", kind)(where, split, data_dir)
 
 
-def stamp(files: Iterable[str | os.PathLike]) -> str:
+def file_fingerprint(files: Iterable[str | os.PathLike]) -> str:
   """A fingerprint of files: their paths, sizes and modification times."""
   digest, files = hashlib.blake2b(digest_size=16), list(files)
   with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -128,10 +128,10 @@ def json_value(content: bytes, what: str) -> Any:
     if b"\\u" in content:  # Only an escape can be one of the two halves that some characters are written as.
       json.dumps(value, ensure_ascii=False).encode()
   except RecursionError as error:
-    raise BadRecord(f"{what} is JSON with lists and objects too deep in each other.") from error
+    raise BadRecord(f"{what} is JSON that is nested too deeply.") from error
   except UnicodeEncodeError as error:
     half = error.object[error.start]
-    raise BadRecord(f"{what} holds {half!a}, half of a character that is written as two escapes.") from error
+    raise BadRecord(f"{what} holds {half!a}, a lone surrogate.") from error
   except json.JSONDecodeError as error:
     # Of a single line `what` says which one it is: "line 1" of that line would be a second number.
     mistake = error if b"\n" in content.strip() else f"{error.msg.removesuffix(' at')} at column {error.colno}"

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.data.bad_records import BadRecord
-from zoo.data.sources import Source, stamp
+from zoo.data.sources import Source, file_fingerprint
 from zoo.data.sources.arrow import check_schema, class_names_in, example_of, features_in
 from zoo.data.sources.copies import nearby
-from zoo.data.sources.files import Place, read_part, status
+from zoo.data.sources.files import StoragePath, read_part, status
 from zoo.data.sources.splits import hash_order
 from zoo.errors import UserError
 from zoo.storage import is_remote
@@ -20,14 +20,14 @@ _END = b"\xff\xff\xff\xff\0\0\0\0"  # Of a stream; a file that is cut off betwee
 class ArrowFile(NamedTuple):
   """An open Arrow file: its record batches and their last rows."""
 
-  path: Place
+  path: StoragePath
   batches: list[Any]
   ends: np.ndarray  # int64 [batches]
   columns: list[str]
   features: dict[str, Any]
 
 
-def open_arrow(path: Place) -> ArrowFile:
+def open_arrow(path: StoragePath) -> ArrowFile:
   """Maps a file of Arrow's streaming or file format, of a remote one a local copy.
 
   Raises:
@@ -57,7 +57,7 @@ def open_arrow(path: Place) -> ArrowFile:
   return ArrowFile(path, batches, ends, schema.names, features_in(schema))
 
 
-def arrow_rows(files: list[ArrowFile], paths: list[Place]) -> np.ndarray:
+def arrow_rows(files: list[ArrowFile], paths: list[StoragePath]) -> np.ndarray:
   """Opens files and adds them to `files`: their rows [rows, 2], file and row of it, in the order of a hash."""
   tables, orders = [], []
   for path in paths:
@@ -75,7 +75,7 @@ class ArrowFiles(Source):
 
   def __init__(self, name: str, files: list[ArrowFile], chosen: np.ndarray, features: Mapping[str, Any]):
     self.name, self.files, self.chosen, self.features = name, files, chosen, features
-    self.fingerprint = f"{name} {stamp(file.path for file in files)}"
+    self.fingerprint = f"{name} {file_fingerprint(file.path for file in files)}"
     of_files = {name: feature for file in files for name, feature in file.features.items()}
     self.class_names = class_names_in({**of_files, **features})
 
@@ -101,5 +101,5 @@ class ArrowFiles(Source):
     return f"{self.files[number].path} row {row}"
 
 
-def _opened_again(name: str, paths: list[Place], chosen: np.ndarray, features: Mapping[str, Any]) -> ArrowFiles:
+def _opened_again(name: str, paths: list[StoragePath], chosen: np.ndarray, features: Mapping[str, Any]) -> ArrowFiles:
   return ArrowFiles(name, [open_arrow(path) for path in paths], chosen, features)

@@ -13,7 +13,7 @@ import numpy as np
 from zoo.data.bad_records import BadRecord
 from zoo.data.sources import Source, open_source, read_file
 from zoo.data.sources.delimited import OPTIONS
-from zoo.data.sources.files import Place, at, listed
+from zoo.data.sources.files import StoragePath, at, listed
 from zoo.data.sources.options import split_options
 from zoo.data.sources.splits import SPLIT_FOLDERS, by_hash, files_of_split, folder_of_split, is_hidden, take
 from zoo.errors import UserError, shown
@@ -58,7 +58,9 @@ def audio(where: str, split: str, data_dir: str | None = None) -> "AudioFiles":
 class Listing(Source):
   """The recordings of a folder: names of files, and fields of each; None: they are in the .txt beside it."""
 
-  def __init__(self, folder: Place, files: list[str], fields: dict[str, dict[str, Any]] | None, classes: list[str]):
+  def __init__(
+    self, folder: StoragePath, files: list[str], fields: dict[str, dict[str, Any]] | None, classes: list[str]
+  ):
     self.name, self.folder, self.files, self.fields = f"audio:{folder}", folder, files, fields
     self.class_names = {"label": classes} if classes else {}
 
@@ -84,7 +86,7 @@ class Listing(Source):
 class Part:
   """A table of recordings, and how the names in it become paths."""
 
-  def __init__(self, table: Source, base: Place):
+  def __init__(self, table: Source, base: StoragePath):
     self.table, self.base = table, base
     self.inside, self.ending, self.field = "", "", "file"
     if isinstance(table, Listing):
@@ -174,7 +176,7 @@ def _listing(place: str, name: str, data_dir: str | None) -> Part:
   return Part(Listing(folder, sounds, fields, classes), folder)
 
 
-def _spoken(folder: Place, tables: list[str], sounds: list[str]) -> dict[str, dict[str, Any]]:
+def _spoken(folder: StoragePath, tables: list[str], sounds: list[str]) -> dict[str, dict[str, Any]]:
   """The texts of LibriSpeech's tables: `84-121123-0000 GO DO YOU HEAR` in each line."""
   paths = {os.path.splitext(file)[0]: file for file in sounds}
   fields = {}
@@ -187,7 +189,7 @@ def _spoken(folder: Place, tables: list[str], sounds: list[str]) -> dict[str, di
   return fields
 
 
-def _class_folders(folder: Place) -> set[str]:
+def _class_folders(folder: StoragePath) -> set[str]:
   """Names of the class folders of other splits, so that a class has the same number in all."""
   siblings = [folder.parent / name for name in SPLIT_FOLDERS] if folder.name in SPLIT_FOLDERS else []
   return {

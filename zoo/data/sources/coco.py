@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from zoo.data.sources.files import Place, at
+from zoo.data.sources.files import StoragePath, at
 from zoo.data.sources.images import Entry, ImageFiles
 from zoo.data.sources.splits import VALIDATION, NoSplit, by_hash, take
 from zoo.errors import UserError, shown
@@ -44,7 +44,7 @@ def coco(where: str, split: str, data_dir: str | None = None) -> ImageFiles:
   return ImageFiles(f"coco:{where}[{split}]", chosen, [], [])
 
 
-def _table_of(base: Place, name: str) -> Place:
+def _table_of(base: StoragePath, name: str) -> StoragePath:
   if base.is_file():
     return base
   folder = base / "annotations" if (base / "annotations").is_dir() else base
@@ -61,16 +61,16 @@ def _table_of(base: Place, name: str) -> Place:
   return folder / names[0]
 
 
-def _rows(table: Place, content: Mapping[str, Any], split: str) -> tuple[Rows, list[str]]:
+def _rows(table: StoragePath, content: Mapping[str, Any], split: str) -> tuple[Rows, list[str]]:
   """The images of a split, and what is wrong with entries that cannot be used."""
   images: Any = content.get("images")
   annotations: Any = content.get("annotations")
   if _are_objects(images) and any("sentences" in image for image in images):
     return _of_karpathy(table, images, split)
   if not _are_objects(images) or not _are_objects(annotations):
-    raise UserError(f"{table} holds no lists 'images' and 'annotations', and no images with sentences.")
+    raise UserError(f"{table} has neither lists 'images' and 'annotations' nor images with sentences.")
   if not any("caption" in annotation for annotation in annotations):
-    raise UserError(f"{table} has annotations without a caption. Name the file of captions, captions_*.json.")
+    raise UserError(f"{table} has annotations without captions. Name the captions file, captions_*.json.")
   files = {str(image.get("id")): image.get("file_name") for image in images}
   rows: Rows = {}
   errors: list[str] = []
@@ -78,14 +78,14 @@ def _rows(table: Place, content: Mapping[str, Any], split: str) -> tuple[Rows, l
     caption, image = annotation.get("caption"), str(annotation.get("image_id"))
     file = files.get(image)
     if not isinstance(file, str) or not isinstance(caption, str):
-      errors.append(f"{table}: annotation {number} has no caption, or is of image {image} that has no file_name there.")
+      errors.append(f"{table}: annotation {number} has no caption, or its image {image} has no file_name.")
       continue
     row = rows.setdefault(file, {"text": [], "image_id": annotation["image_id"]})
     row["text"].append(caption)
   return _some(rows, table, split), errors
 
 
-def _of_karpathy(table: Place, images: list[dict[str, Any]], split: str) -> tuple[Rows, list[str]]:
+def _of_karpathy(table: StoragePath, images: list[dict[str, Any]], split: str) -> tuple[Rows, list[str]]:
   splits = {str(image["split"]) for image in images if "split" in image}
   name = next((alias for alias in VALIDATION if alias in splits), split) if split in VALIDATION else split
   if splits and name not in splits and name != "all":
@@ -99,14 +99,14 @@ def _of_karpathy(table: Place, images: list[dict[str, Any]], split: str) -> tupl
     file = image.get("filename")
     texts = [sentence.get("raw") for sentence in sentences] if _are_objects(sentences) else []
     if not isinstance(file, str) or not texts or not all(isinstance(text, str) for text in texts):
-      errors.append(f"{table}: image {number} has no filename, or no sentences with a text 'raw'.")
+      errors.append(f"{table}: image {number} has no filename, or no sentences with a str 'raw'.")
       continue
     path = os.path.join(image["filepath"], file) if isinstance(image.get("filepath"), str) else file
     rows[path] = {"text": texts, "image_id": image.get("cocoid", image.get("imgid", number))}
   return _some(rows, table, split), errors
 
 
-def _some(rows: Rows, table: Place, split: str) -> Rows:
+def _some(rows: Rows, table: StoragePath, split: str) -> Rows:
   if not rows:
     raise UserError(f"{table} holds no captioned image of split '{split}'.")
   return rows
@@ -116,7 +116,7 @@ def _are_objects(value: Any) -> bool:
   return isinstance(value, list) and len(value) > 0 and all(isinstance(item, dict) for item in value)
 
 
-def _finder(table: Place, files: list[str]) -> Callable[[str], Place]:
+def _finder(table: StoragePath, files: list[str]) -> Callable[[str], StoragePath]:
   """Finds the image folder: the first usual one that holds one of the first few images."""
   split = table.name.removesuffix(".json").removeprefix("captions_")
   bases = [table.parent, table.parent.parent]
@@ -128,15 +128,17 @@ def _finder(table: Place, files: list[str]) -> Callable[[str], Place]:
       if (folder / os.path.basename(file)).is_file():
         return lambda file: folder / os.path.basename(file)
   searched = ", ".join(dict.fromkeys(str(folder) for folder in folders))
-  named = shown(files[0]) if files else "images outside of its folder"
-  raise UserError(f"{table} names {named}, which is in none of {searched}. Put the images, or a link, there.")
+  example_path = shown(files[0]) if files else "images outside of its folder"
+  raise UserError(
+    f"{table} names {example_path}, which is in none of {searched}. Put the images or a link to them there."
+  )
 
 
 def _is_outside(file: str) -> bool:
   return os.path.isabs(file) or os.path.normpath(file).split(os.sep)[0] == os.pardir
 
 
-def _entry(table: Place, file: str, fields: dict[str, Any], find: Callable[[str], Place]) -> Entry:
+def _entry(table: StoragePath, file: str, fields: dict[str, Any], find: Callable[[str], StoragePath]) -> Entry:
   if _is_outside(file):
-    return Entry(str(table), {}, f"{table}: {shown(file)} lies outside of the folder of images.")
+    return Entry(str(table), {}, f"{table}: {shown(file)} is outside the image folder.")
   return Entry(str(find(os.path.normpath(file))), fields)

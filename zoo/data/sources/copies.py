@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from zoo.data.cache import cache_folder, locked
-from zoo.data.sources.files import Place, read_part, status
+from zoo.data.sources.files import StoragePath, read_part, status
 from zoo.errors import UserError
 from zoo.storage import is_remote
 
@@ -22,7 +22,7 @@ PART = 2**23  # Bytes that are fetched at a time.
 class Remote(NamedTuple):
   """A remote file in one version."""
 
-  path: Place
+  path: StoragePath
   size: int
   version: str
 
@@ -33,7 +33,7 @@ class Remote(NamedTuple):
     return cache_folder() / "files" / key / os.path.basename(os.fspath(self.path))
 
 
-def remote(path: Place) -> Remote:
+def remote(path: StoragePath) -> Remote:
   """A remote file as it is now; UserError if it cannot be reached."""
   try:
     return Remote(path, *status(path))
@@ -94,7 +94,7 @@ def fetched(file: Remote) -> Path:
   return file.copy
 
 
-def nearby(path: Place) -> Place:
+def nearby(path: StoragePath) -> StoragePath:
   """`path` itself if it is local, or would take more than all copies may; else its local copy."""
   if not is_remote(path):
     return path

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.data.bad_records import BadRecord
-from zoo.data.sources import Source, stamp
+from zoo.data.sources import Source, file_fingerprint
 from zoo.data.sources.encoded import decoded, utf8_file
-from zoo.data.sources.files import Place, opened, read_part
+from zoo.data.sources.files import StoragePath, opened, read_part
 from zoo.data.sources.options import split_options
 from zoo.data.sources.splits import files_of_split, hash_order, take
 from zoo.errors import UserError, shown
@@ -48,8 +48,8 @@ class Dialect(NamedTuple):
 class Table(NamedTuple):
   """The rows of a file: numbers of their first lines from 0, first bytes, ends, and what is wrong with some."""
 
-  path: Place  # What is read.
-  shown: Place  # What messages name.
+  path: StoragePath  # What is read.
+  shown: StoragePath  # What messages name.
   columns: list[str]
   rows: np.ndarray  # int64 [rows, 3]
   errors: dict[int, str]
@@ -93,7 +93,7 @@ class Delimited(Source):
   def __init__(self, name: str, kind: str, tables: list[Table], chosen: np.ndarray, dialect: Dialect):
     self.name, self.kind, self.tables, self.chosen, self.dialect = name, kind, tables, chosen, dialect
     self.class_names = {}
-    self.fingerprint = f"{name} {stamp(table.shown for table in tables)}"
+    self.fingerprint = f"{name} {file_fingerprint(table.shown for table in tables)}"
     place = name.rpartition("[")[0]
     self.hint = (
       f" If there is no header line, name the columns: {place}{'&' if '?' in place else '?'}columns=text,label"
@@ -136,7 +136,7 @@ def _check_same(tables: list[Table], table: Table) -> None:
 
 
 def _table(
-  path: Place, shown_path: Place, source: str, dialect: Dialect, columns: list[str] | None, skip: int
+  path: StoragePath, shown_path: StoragePath, source: str, dialect: Dialect, columns: list[str] | None, skip: int
 ) -> Table:
   """Finds the rows of a file; its header is the first one, unless `columns` are given."""
   numbers = array.array("q")
@@ -169,7 +169,7 @@ def _table(
 
 
 def _scan(
-  path: Place, shown_path: Place, dialect: Dialect, skip: int
+  path: StoragePath, shown_path: StoragePath, dialect: Dialect, skip: int
 ) -> Iterator[tuple[int, int, int, int, str | None]]:
   """Each row that is not blank: its first line, first byte, end, number of fields, and what is wrong with it."""
   first, start = 0, 0  # Where the row began.

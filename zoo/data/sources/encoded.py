@@ -5,10 +5,10 @@ import hashlib
 from pathlib import Path
 
 from zoo.data.bad_records import BadRecord
-from zoo.data.cache import cache_folder, made_once
-from zoo.data.sources import stamp
+from zoo.data.cache import build_once, cache_folder
+from zoo.data.sources import file_fingerprint
 from zoo.data.sources.copies import nearby
-from zoo.data.sources.files import Place, opened, read_part
+from zoo.data.sources.files import StoragePath, opened, read_part
 from zoo.errors import UserError
 
 _BLOCK = 2**22
@@ -23,7 +23,7 @@ _MARKS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32", codecs.B
 _MARKS |= {codecs.BOM_UTF16_BE: "utf-16"}
 
 
-def utf8_file(path: Place, encoding: str | None, source: str) -> Place:
+def utf8_file(path: StoragePath, encoding: str | None, source: str) -> StoragePath:
   """`path` itself, a local copy of a remote one, or, if `encoding` is another than UTF-8, a copy in UTF-8.
 
   Args:
@@ -68,8 +68,8 @@ def utf8_file(path: Place, encoding: str | None, source: str) -> Place:
         if not block:
           return
 
-  key = hashlib.blake2b(f"text 1 {stamp([path])} {codec.name}".encode(), digest_size=16).hexdigest()
-  return made_once(cache_folder() / "text" / key, write) / "utf8"
+  key = hashlib.blake2b(f"text 1 {file_fingerprint([path])} {codec.name}".encode(), digest_size=16).hexdigest()
+  return build_once(cache_folder() / "text" / key, write) / "utf8"
 
 
 def decoded(content: bytes, start: int, what: str, source: str) -> str:

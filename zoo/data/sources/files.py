@@ -16,17 +16,17 @@ from zoo.data.sources.web import WebPath, is_web, remote_of
 from zoo.errors import UserError
 from zoo.storage import as_path, is_remote
 
-Place = Path | epath.Path | WebPath
+StoragePath = Path | epath.Path | WebPath
 
 
-def at(path: str | os.PathLike) -> Place:
+def at(path: str | os.PathLike) -> StoragePath:
   """A local or remote path object; UserError for a bucket whose filesystem is not installed."""
   if is_web(path):
     return WebPath(os.fspath(path))
   return as_path(path) if is_remote(path) else Path(path)
 
 
-def listed(folder: Place) -> Iterable[str]:
+def listed(folder: StoragePath) -> Iterable[str]:
   """All files in a folder and the folders in it, relative to it."""
   if not is_remote(folder):
     return [os.path.relpath(os.path.join(root, file), folder) for root, _, files in os.walk(folder) for file in files]
@@ -35,7 +35,7 @@ def listed(folder: Place) -> Iterable[str]:
     return [os.path.relpath(file, path) for file in system.find(path)]
 
 
-def matching(folder: Place, pattern: str) -> list[str]:
+def matching(folder: StoragePath, pattern: str) -> list[str]:
   """The files in a folder, relative to it, that a pattern such as `*/*.tar` or `**/*.tar` matches."""
   if not is_remote(folder):
     return [file for file in glob.glob(pattern, root_dir=folder, recursive=True) if (folder / file).is_file()]

@@ -15,7 +15,7 @@ import numpy as np
 
 from zoo.data.sources import Source
 from zoo.data.sources.arrow_files import ArrowFile, ArrowFiles, arrow_rows
-from zoo.data.sources.files import Place, at, listed
+from zoo.data.sources.files import StoragePath, at, listed
 from zoo.data.sources.hub_card import Card, read_card
 from zoo.data.sources.options import split_options
 from zoo.data.sources.parquet import ENDINGS, Parquet, in_file_order, rows_of
@@ -33,7 +33,7 @@ _WORDS = {"train": "train|training", "validation": "|".join(VALIDATION), "test":
 class Saved(NamedTuple):
   """Arrow files of the splits of a folder, and what their columns mean."""
 
-  splits: dict[str, list[Place]]
+  splits: dict[str, list[StoragePath]]
   features: dict[str, Any]
 
 
@@ -81,7 +81,7 @@ def _split(splits: Mapping[str, list[Any]], name: str, where: str) -> list[Any]:
   return splits[known]
 
 
-def _saved(folder: Place) -> Saved | None:
+def _saved(folder: StoragePath) -> Saved | None:
   """What `save_to_disk` wrote; None: nothing of the kind."""
   if (folder / "dataset_dict.json").is_file():
     names = read_json(folder / "dataset_dict.json").get("splits")
@@ -107,10 +107,10 @@ def _saved(folder: Place) -> Saved | None:
   return Saved({"train": [folder / file for file in names]}, _features(folder))
 
 
-def _cached(folder: Place) -> Saved | None:
+def _cached(folder: StoragePath) -> Saved | None:
   """What the cache of datasets holds: `squad-train.arrow`, `squad-train-00000-of-00002.arrow`, dataset_info.json."""
   files = sorted(path.name for path in folder.iterdir() if path.suffix == ".arrow")
-  splits: dict[str, list[Place]] = {}
+  splits: dict[str, list[StoragePath]] = {}
   for file in files:
     match = _SHARD.fullmatch(file)
     if match is not None and not file.startswith("cache-"):  # Results of map and filter.
@@ -118,13 +118,13 @@ def _cached(folder: Place) -> Saved | None:
   return Saved(splits, _features(folder)) if splits else None
 
 
-def _features(folder: Place) -> dict[str, Any]:
+def _features(folder: StoragePath) -> dict[str, Any]:
   path = folder / "dataset_info.json"
   features = read_json(path).get("features") if path.is_file() else None
   return features if isinstance(features, dict) else {}
 
 
-def _splits_of_hub(folder: Place, card: Card, files: list[str], config: str | None) -> dict[str, list[str]]:
+def _splits_of_hub(folder: StoragePath, card: Card, files: list[str], config: str | None) -> dict[str, list[str]]:
   """The Parquet files of each split of a repository, by its card or, where that says nothing, by their names."""
   if card.data_files:
     splits = {split: matching_names(files, patterns) for split, patterns in card.data_files.items()}

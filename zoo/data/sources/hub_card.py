@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from zoo.data.sources.files import Place
+from zoo.data.sources.files import StoragePath
 from zoo.errors import UserError, did_you_mean
 
 _MOST = 2**20  # Bytes of a README.md.
@@ -16,7 +16,7 @@ class Card(NamedTuple):
   class_names: dict[str, list[str]]
 
 
-def read_card(folder: Place, config: str | None) -> Card:
+def read_card(folder: StoragePath, config: str | None) -> Card:
   """The card of a config, or of the only one, or of that which is the default.
 
   Raises:
@@ -71,7 +71,7 @@ def _objects(value: Any) -> list[Mapping[str, Any]]:
   return [item for item in value if isinstance(item, Mapping)]
 
 
-def _yaml(path: Place) -> Mapping[str, Any]:
+def _yaml(path: StoragePath) -> Mapping[str, Any]:
   """The YAML between two lines of `---` at the top of a file; {} if there is none."""
   import yaml
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from zoo.data.bad_records import BadRecord
 from zoo.data.images.files import ENDINGS
 from zoo.data.sources import Source, json_object, read_file
-from zoo.data.sources.files import Place, at, listed
+from zoo.data.sources.files import StoragePath, at, listed
 from zoo.data.sources.splits import (
   SPLIT_FOLDERS,
   by_hash,
@@ -60,7 +60,7 @@ def images(where: str, split: str, data_dir: str | None = None) -> "ImageFiles":
     _, files = files_of_split(where, name, data_dir, (*ENDINGS, *BESIDE))
     pictures = by_hash(file for file in files if file.lower().endswith(ENDINGS))
     if not pictures:
-      raise UserError(f"images:{where} holds no image for split '{name}'. What is one ends in {', '.join(ENDINGS)}.")
+      raise UserError(f"images:{where} has no images for split '{name}'. Image files end in {', '.join(ENDINGS)}.")
     beside = {os.path.splitext(file)[0] for file in files if file.endswith(BESIDE)}
     captioned = any(os.path.splitext(file)[0] in beside for file in pictures)
     if not captioned and any(os.sep in file for file in pictures):
@@ -107,20 +107,22 @@ class ImageFiles(Source):
     return self.entries[index].path
 
 
-def _in_class(folder: Place, file: str) -> Entry:
+def _in_class(folder: StoragePath, file: str) -> Entry:
   """An image in the folder of its class."""
   path, (name, *inside) = str(folder / file), file.split(os.sep)
-  return Entry(path, {"class": name}) if inside else Entry(path, {}, f"{path} lies beside the class folders, in none.")
+  return (
+    Entry(path, {"class": name}) if inside else Entry(path, {}, f"{path} is not in a class folder. Move it into one.")
+  )
 
 
-def _with_file(folder: Place, file: str, is_there: bool) -> Entry:
+def _with_file(folder: StoragePath, file: str, is_there: bool) -> Entry:
   """An image with a file of its name beside it."""
   path, stem = str(folder / file), os.path.splitext(os.path.basename(file))[0]
   error = f"{path} has no caption: there is neither {stem}.txt nor {stem}.json beside it."
   return Entry(path, None, None if is_there else error)
 
 
-def _beside(image: Place) -> dict[str, Any]:
+def _beside(image: StoragePath) -> dict[str, Any]:
   """Fields from the .txt and .json beside an image."""
   fields: dict[str, Any] = {}
   if image.with_suffix(".json").is_file():
@@ -131,7 +133,7 @@ def _beside(image: Place) -> dict[str, Any]:
   return fields
 
 
-def _table(folder: Place) -> Place | None:
+def _table(folder: StoragePath) -> StoragePath | None:
   """The table of a folder: in it, or, for a split's folder, beside it."""
   folders = [folder, folder.parent] if folder.name in SPLIT_FOLDERS else [folder]
   return next(
@@ -139,7 +141,7 @@ def _table(folder: Place) -> Place | None:
   )
 
 
-def _tables(folder: Place) -> list[Place]:
+def _tables(folder: StoragePath) -> list[StoragePath]:
   """The tables of this split and of the others, so that a label has the same number in all."""
   siblings = [folder.parent / name for name in SPLIT_FOLDERS] if folder.name in SPLIT_FOLDERS else []
   return list(
@@ -149,7 +151,7 @@ def _tables(folder: Place) -> list[Place]:
   )
 
 
-def read_table(table: Place, folder: Place) -> tuple[dict[str, dict[str, Any]], dict[int, str]]:
+def read_table(table: StoragePath, folder: StoragePath) -> tuple[dict[str, dict[str, Any]], dict[int, str]]:
   """Image, as a path in `folder`, -> its fields; and line -> what is wrong with it, of rows that cannot be used.
 
   Where several rows of one image differ in a field, it is a list.
@@ -187,7 +189,7 @@ def _labels(rows: Iterable[dict[str, Any]]) -> list[str]:
   return [label for label in labels if isinstance(label, str) and not label.strip().isdecimal()]
 
 
-def _lines(table: Place) -> list[tuple[int, bytes | dict[str, Any]]]:
+def _lines(table: StoragePath) -> list[tuple[int, bytes | dict[str, Any]]]:
   """The rows of a table of captions, those of .jsonl as they are written, with the numbers of their lines."""
   content = read_file(table)
   if table.suffix == ".jsonl":
@@ -199,10 +201,10 @@ def _lines(table: Place) -> list[tuple[int, bytes | dict[str, Any]]]:
     raise UserError(f"{table} cannot be read: {error}.") from error
 
 
-def _row(table: Place, number: int, row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+def _row(table: StoragePath, number: int, row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
   """The image that a row of a table names, relative to the table and beside it, and the row's other fields."""
   if None in row:  # csv keeps there the fields after the last column.
-    raise BadRecord(f"{table} line {number} has more fields than there are columns. Put texts with commas in quotes.")
+    raise BadRecord(f"{table} line {number} has more fields than there are columns. Quote fields that contain commas.")
   field = next((name for name in FILE_FIELDS if isinstance(row.get(name), str) and row[name]), None)
   if field is None:
     names = shown(", ".join(map(str, row)), 200).strip("'")
@@ -210,12 +212,12 @@ def _row(table: Place, number: int, row: dict[str, Any]) -> tuple[str, dict[str,
   path = os.path.normpath(row[field])
   if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir:
     raise BadRecord(
-      f"{table} line {number}: {shown(row[field])} lies outside {table.parent}. Move the image into the folder."
+      f"{table} line {number}: {shown(row[field])} is outside {table.parent}. Move the image into the folder."
     )
   return path, {key: value for key, value in row.items() if key not in (field, None)}
 
 
-def _class_folders(folder: Place) -> list[str]:
+def _class_folders(folder: StoragePath) -> list[str]:
   """Names of subfolders that hold an image, here and in the folders of the other splits, so that a class has the same
   number in all."""
   siblings = [folder.parent / name for name in SPLIT_FOLDERS] if folder.name in SPLIT_FOLDERS else []
@@ -229,5 +231,5 @@ def _class_folders(folder: Place) -> list[str]:
   return [path.name for path in folders if not is_hidden(path.name) and _holds_image(path)]
 
 
-def _holds_image(folder: Place) -> bool:
+def _holds_image(folder: StoragePath) -> bool:
   return any(file.lower().endswith(ENDINGS) and not is_hidden(file) for file in listed(folder))

@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from zoo.data.bad_records import BadRecord
-from zoo.data.sources import Source, json_object, stamp
+from zoo.data.sources import Source, file_fingerprint, json_object
 from zoo.data.sources.copies import nearby
-from zoo.data.sources.files import Place, opened, read_part
+from zoo.data.sources.files import StoragePath, opened, read_part
 from zoo.data.sources.splits import files_of_split, hash_order, take
 from zoo.errors import UserError
 
@@ -19,8 +19,8 @@ _SPACE = np.frombuffer(b" \t\r\v\f", np.uint8)
 
 def jsonl(where: str, split: str, data_dir: str | None = None) -> "JSONLines":
   """Opens .jsonl files; lines are found once, when the source is opened, and parsed when they are read."""
-  files: list[Place] = []
-  places: list[Place] = []  # Those of a bucket are read from local copies.
+  files: list[StoragePath] = []
+  places: list[StoragePath] = []  # Those of a bucket are read from local copies.
 
   def lines(name: str) -> np.ndarray:
     folder, names = files_of_split(where, name, data_dir, ENDINGS)
@@ -40,9 +40,9 @@ def jsonl(where: str, split: str, data_dir: str | None = None) -> "JSONLines":
 class JSONLines(Source):
   """Lines of files, each read and parsed when asked for. `table` [lines, 4]: file, line, first byte, end."""
 
-  def __init__(self, name: str, files: list[Place], table: np.ndarray, places: list[Place]):
+  def __init__(self, name: str, files: list[StoragePath], table: np.ndarray, places: list[StoragePath]):
     self.name, self.files, self.table, self.places, self.class_names = name, files, table, places, {}
-    self.fingerprint = f"{name} {stamp(files)}"
+    self.fingerprint = f"{name} {file_fingerprint(files)}"
 
   def __len__(self) -> int:
     return len(self.table)
@@ -60,14 +60,16 @@ class JSONLines(Source):
       first = first_line(self.places[number])
       if first is None or first[0] == line or is_object(first[1]):
         raise
-      raise BadRecord(f"{error} Nor is line {first[0] + 1}, the first. Has the file a JSON object a line?") from error
+      raise BadRecord(
+        f"{error} Nor is line {first[0] + 1}, the first. A JSON Lines file has one JSON object per line."
+      ) from error
 
   def where(self, index: int) -> str:
     number, line, *_ = self.table[index].tolist()
     return f"{self.files[number]} line {line + 1}"
 
 
-def first_line(path: Place) -> tuple[int, bytes] | None:
+def first_line(path: StoragePath) -> tuple[int, bytes] | None:
   """Number from 0 and content of a file's first line that is not blank; None if none ends within _LOOK bytes."""
   content = read_part(path, 0, _LOOK)
   lines = content.split(b"\n")[: None if len(content) < _LOOK else -1]
@@ -83,7 +85,7 @@ def is_object(content: bytes) -> bool:
   return True
 
 
-def line_spans(path: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def line_spans(path: StoragePath) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """Numbers from 0, first bytes and ends of a file's lines, less those that hold nothing but white space."""
   starts, ends, filled = every_line(path)
   if not filled.any():
@@ -91,7 +93,7 @@ def line_spans(path: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   return np.flatnonzero(filled), starts[filled], ends[filled]
 
 
-def every_line(path: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def every_line(path: StoragePath) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """First bytes and ends of a file's lines, and whether they hold more than white space; [0] of an empty file."""
   breaks, firsts, size, begins = [], [], 0, True
   try:
@@ -108,7 +110,7 @@ def every_line(path: Place) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     raise UserError(f"{path} cannot be read: {error.strerror or error}.") from error
   ends = np.concatenate([*breaks, [size]]).astype(np.int64)
   starts = np.concatenate([[0], ends[:-1] + 1])
-  if starts[-1] == size:  # What ends with a line break has no line behind it.
+  if starts[-1] == size:  # A trailing line break does not start another line.
     starts, ends = starts[:-1], ends[:-1]
   filled = ends > starts
   # An object begins with a brace; only a line that begins with white space may be blank.

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.data.bad_records import BadRecord
-from zoo.data.sources import Source, stamp
+from zoo.data.sources import Source, file_fingerprint
 from zoo.data.sources.encoded import decoded, utf8_file
-from zoo.data.sources.files import Place, read_part
+from zoo.data.sources.files import StoragePath, read_part
 from zoo.data.sources.jsonl import every_line
 from zoo.data.sources.options import split_options
 from zoo.data.sources.splits import files_of_split, hash_order, take
@@ -25,8 +25,8 @@ PAIR = ("source", "target")  # The fields of pairs, as `text_pairs` takes them.
 class Column(NamedTuple):
   """A file and where its lines are."""
 
-  path: Place  # What is read.
-  shown: Place  # What messages name.
+  path: StoragePath  # What is read.
+  shown: StoragePath  # What messages name.
   starts: np.ndarray  # int64 [lines]
   ends: np.ndarray  # int64 [lines]
   filled: np.ndarray  # bool [lines]
@@ -72,7 +72,7 @@ class Lines(Source):
 
   def __init__(self, name: str, groups: list[list[Column]], chosen: np.ndarray, names: list[str]):
     self.name, self.groups, self.chosen, self.names, self.class_names = name, groups, chosen, names, {}
-    self.fingerprint = f"{name} {stamp(column.shown for group in groups for column in group)}"
+    self.fingerprint = f"{name} {file_fingerprint(column.shown for group in groups for column in group)}"
     self.hint = " Two files side by side, as of translations, are lines:train.en,train.de." if len(names) == 1 else ""
 
   def __len__(self) -> int:
@@ -108,7 +108,7 @@ def _names(where: str, places: list[str], columns: str | None) -> list[str]:
   return names
 
 
-def _column(path: Place, encoding: str | None) -> Column:
+def _column(path: StoragePath, encoding: str | None) -> Column:
   read = utf8_file(path, encoding, f"lines:{path}")
   return Column(read, path, *every_line(read))
 

@@ -1,4 +1,4 @@
-"""Options of a source, behind its place: `csv:rows.csv?encoding=cp1252&columns=text,label`."""
+"""Options of a source, after its path: `csv:rows.csv?encoding=cp1252&columns=text,label`."""
 
 import re
 from collections.abc import Mapping

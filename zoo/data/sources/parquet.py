@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.data.bad_records import BadRecord
-from zoo.data.sources import Source, stamp
+from zoo.data.sources import Source, file_fingerprint
 from zoo.data.sources.arrow import check_schema, class_names_in, example_of, features_in
-from zoo.data.sources.files import Place, seekable
+from zoo.data.sources.files import StoragePath, seekable
 from zoo.data.sources.options import split_options
 from zoo.data.sources.splits import files_of_split, hash_order, take
 from zoo.errors import UserError, did_you_mean, shown
@@ -27,7 +27,7 @@ HELD = 2**28  # Bytes of decoded row groups that are kept; one is, whatever its 
 class File(NamedTuple):
   """A Parquet file: the columns that are read, rows and bytes of its row groups, and what its schema says."""
 
-  path: Place
+  path: StoragePath
   columns: list[str]
   rows: np.ndarray  # int64 [row groups]
   size: int  # Of the largest row group, decoded.
@@ -49,7 +49,7 @@ def parquet(where: str, split: str, data_dir: str | None = None) -> "Parquet":
   return Parquet(f"parquet:{where}[{split}]", files, chosen)
 
 
-def rows_of(files: list[File], paths: list[tuple[Place, str]], columns: list[str] | None) -> np.ndarray:
+def rows_of(files: list[File], paths: list[tuple[StoragePath, str]], columns: list[str] | None) -> np.ndarray:
   """Adds files to `files`: their rows [rows, 2], file and row of it, in the order of a hash."""
   tables, orders = [], []
   for path, name in paths:
@@ -75,7 +75,7 @@ class Parquet(Source):
 
   def __init__(self, name: str, files: list[File], chosen: np.ndarray):
     self.name, self.files, self.chosen = name, files, chosen
-    self.fingerprint = f"{name} {stamp(file.path for file in files)}"
+    self.fingerprint = f"{name} {file_fingerprint(file.path for file in files)}"
     self.class_names = class_names_in({name: feature for file in files for name, feature in file.features.items()})
     self._ends = [np.cumsum(file.rows) for file in files]
     groups = np.zeros(len(chosen), np.int64)
@@ -136,7 +136,7 @@ class Parquet(Source):
       return table
 
 
-def _opened(path: Place, columns: list[str] | None) -> File:
+def _opened(path: StoragePath, columns: list[str] | None) -> File:
   import pyarrow
   import pyarrow.parquet
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from zoo.data.sources import copies
-from zoo.data.sources.files import Place
+from zoo.data.sources.files import StoragePath
 from zoo.data.sources.tar_index import Shard, listed_shard
 from zoo.errors import UserError
 from zoo.json_files import parse_json
@@ -24,13 +24,13 @@ class Shards:
   """
 
   def __init__(self):
-    self.paths: list[Place] = []
+    self.paths: list[StoragePath] = []
     self.remotes: list[copies.Remote | None] = []
     self._counts: dict[int, int] = {}  # Of shards that are not listed yet.
     self._listed: dict[int, Shard] = {}
     self._near = True
 
-  def add(self, folder: Place, files: list[str]) -> list[tuple[int, int]]:
+  def add(self, folder: StoragePath, files: list[str]) -> list[tuple[int, int]]:
     """Adds files of a folder -> number and examples of each."""
     first, paths = len(self.paths), [folder / file for file in files]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Of a bucket most of the time goes by with waiting.
@@ -63,7 +63,7 @@ class Shards:
     return {(n, example): error for n, shard in self._listed.items() for example, error in shard.errors.items()}
 
 
-def counts_in(folder: Place, files: Iterable[str]) -> dict[str, int]:
+def counts_in(folder: StoragePath, files: Iterable[str]) -> dict[str, int]:
   """File -> examples of it, as the folder says of all of them; {} if it does not."""
   files = list(files)
   sizes = _object(folder / SIZES)
@@ -78,7 +78,7 @@ def counts_in(folder: Place, files: Iterable[str]) -> dict[str, int]:
   return known if len(known) == len(files) else {}
 
 
-def _object(path: Place) -> dict:
+def _object(path: StoragePath) -> dict:
   """A JSON object; {} if there is none."""
   try:
     content = parse_json(path.read_bytes()) if path.is_file() else {}

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.sources.files import Place, at, listed, matching
+from zoo.data.sources.files import StoragePath, at, listed, matching
 from zoo.data.sources.web import is_web
 from zoo.errors import UserError
 from zoo.storage import is_remote
@@ -55,12 +55,12 @@ def take(split: str, examples: Callable[[str], Any], what: str, hint: str = "") 
   if not any(len(part) for part in slices):
     of_all = ", ".join(f"{size:,} of '{name}'" for name, size in sizes.items())
     raise UserError(
-      f"{what}: split '{split}' holds no example. There are {of_all} in all. {hint or 'Take more of it.'}"
+      f"{what}: split '{split}' has no examples. There are {of_all} in all. {hint or 'Choose a larger part.'}"
     )
   return slices
 
 
-def folder_of_split(where: str, name: str, data_dir: str | None) -> tuple[Place, str]:
+def folder_of_split(where: str, name: str, data_dir: str | None) -> tuple[StoragePath, str]:
   """The folder that a split's files lie in, and the pattern of their names within it ("" = all of them)."""
   path = where if is_remote(where) else os.path.join(os.path.expanduser(data_dir or ""), os.path.expanduser(where))
   splits = SPLIT_FOLDERS
@@ -96,11 +96,13 @@ def _is_pattern(path: str) -> bool:
   return glob.has_magic(path) or _BRACES.search(path) is not None
 
 
-def files_of_split(where: str, name: str, data_dir: str | None, endings: tuple[str, ...]) -> tuple[Place, list[str]]:
+def files_of_split(
+  where: str, name: str, data_dir: str | None, endings: tuple[str, ...]
+) -> tuple[StoragePath, list[str]]:
   """The folder of a split and its files, as sorted paths relative to that folder."""
   folder, pattern = folder_of_split(where, name, data_dir)
   if pattern:
-    names = braces(pattern)
+    names = expand_braces(pattern)
     files = {file for item in names for file in (matching(folder, item) if glob.has_magic(item) else [item])}
     plain = [item for item in names if item in files]
     missing = [item for item in plain if not (folder / item).is_file()]
@@ -126,7 +128,7 @@ def matching_names(files: Iterable[str], patterns: Iterable[str]) -> list[str]:
   translated = (
     "".join(letters.get(part, re.escape(part)) for part in re.split(r"(\*\*/|\*\*|\*|\?)", name.removeprefix("./")))
     for pattern in patterns
-    for name in braces(pattern)
+    for name in expand_braces(pattern)
   )
   matcher = re.compile("|".join(translated) or r"(?!)")
   return [file for file in files if matcher.fullmatch(file.replace(os.sep, "/"))]
@@ -137,7 +139,7 @@ def is_hidden(file: str) -> bool:
   return any(part.startswith(".") or part == "__MACOSX" for part in file.split(os.sep) if part not in (".", ".."))
 
 
-def braces(pattern: str) -> list[str]:
+def expand_braces(pattern: str) -> list[str]:
   """All names that `{00000..00099}` and `{a,b}` stand for, as a shell and webdataset read them.
 
   >>> braces("{08..10}-{a,b}.tar")
@@ -154,7 +156,7 @@ def braces(pattern: str) -> list[str]:
     if abs(int(last) - int(first)) >= _MOST_NAMES:
       raise UserError(f"{pattern} names more than {_MOST_NAMES:,} files.")
     words = [str(number).zfill(len(first)) for number in range(int(first), int(last) + direction, direction)]
-  endings = braces(pattern[match.end() :])
+  endings = expand_braces(pattern[match.end() :])
   if len(words) * len(endings) > _MOST_NAMES:
     raise UserError(f"{pattern} names more than {_MOST_NAMES:,} files.")
   return [pattern[: match.start()] + word + end for word in words for end in endings]
@@ -179,5 +181,5 @@ def _position(text: str | None, length: int, split: str) -> int | None:
     return None if text is None else int(text)
   percent = int(text[:-1])
   if abs(percent) > 100:
-    raise UserError(f"split '{split}' asks for {percent}%. It must lie between -100% and 100%.")
+    raise UserError(f"split '{split}' asks for {percent}%. It must be between -100% and 100%.")
   return round((percent if percent >= 0 else 100 + percent) / 100 * length)

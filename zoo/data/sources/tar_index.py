@@ -10,10 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from zoo.data.cache import cache_folder, made_once
+from zoo.data.cache import build_once, cache_folder
 from zoo.data.images import files as image_files
-from zoo.data.sources import stamp
-from zoo.data.sources.files import Place, opened, status
+from zoo.data.sources import file_fingerprint
+from zoo.data.sources.files import StoragePath, opened, status
 from zoo.data.sources.splits import is_hidden
 from zoo.errors import UserError
 
@@ -31,7 +31,7 @@ _ABOUT = re.compile(
 class Shard(NamedTuple):
   """The members of a tar file, those of an example next to each other: `examples[e]` is its first member."""
 
-  path: Place
+  path: StoragePath
   names: list[str]  # [members] key.ending
   places: np.ndarray  # [members, 2] first byte, size
   examples: np.ndarray  # [examples + 1]
@@ -46,16 +46,16 @@ class Member(NamedTuple):
   size: int
 
 
-def listed_shard(path: Place, place: Callable[[], Place]) -> Shard:
+def listed_shard(path: StoragePath, place: Callable[[], StoragePath]) -> Shard:
   """The members of a shard, from the cache folder if it was listed before; else it is read at `place()`."""
-  key = hashlib.blake2b(f"webdataset 2 {stamp([path])}".encode(), digest_size=16).hexdigest()
-  folder = made_once(cache_folder() / "tar" / key, lambda folder: _write_index(path, place(), folder))
+  key = hashlib.blake2b(f"webdataset 2 {file_fingerprint([path])}".encode(), digest_size=16).hexdigest()
+  folder = build_once(cache_folder() / "tar" / key, lambda folder: _write_index(path, place(), folder))
   names, errors = json.loads((folder / "names.json").read_text())
   arrays = (np.load(folder / f"{name}.npy") for name in ("places", "examples"))
   return Shard(path, names, *arrays, {example: error for example, error in errors})
 
 
-def _write_index(path: Place, place: Place, folder: Path) -> None:
+def _write_index(path: StoragePath, place: StoragePath, folder: Path) -> None:
   """Lists the shard `path`, which is read at `place`."""
   groups: dict[str, list[Member]] = {}
   for member in _listed(path, place):
@@ -75,7 +75,7 @@ def _write_index(path: Place, place: Place, folder: Path) -> None:
   np.save(folder / "examples.npy", np.cumsum([0, *map(len, examples)]))
 
 
-def _listed(path: Place, place: Place) -> Iterable[Member]:
+def _listed(path: StoragePath, place: StoragePath) -> Iterable[Member]:
   """The files in a tar file, less hidden ones."""
   members: dict[str, Member] = {}
   try:

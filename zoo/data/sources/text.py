@@ -11,8 +11,8 @@ import re
 from typing import Any, NamedTuple
 
 from zoo.data.bad_records import BadRecord
-from zoo.data.sources import Source, read_file, stamp
-from zoo.data.sources.files import Place, at, read_part, status
+from zoo.data.sources import Source, file_fingerprint, read_file
+from zoo.data.sources.files import StoragePath, at, read_part, status
 from zoo.data.sources.splits import by_hash, files_of_split, folder_of_split, take
 from zoo.errors import UserError
 from zoo.storage import is_remote
@@ -38,7 +38,7 @@ class Piece(NamedTuple):
 def text(where: str, split: str, data_dir: str | None = None) -> "TextFiles":
   """Opens the .txt and .md files of a folder and the folders in it, or whatever files a pattern matches."""
 
-  def files(name: str) -> list[Place]:
+  def files(name: str) -> list[StoragePath]:
     folder, listed = files_of_split(where, name, data_dir, (*ENDINGS, *LINES))
     texts = [file for file in listed if not file.lower().endswith((*LINES, *TABLES))]
     if not texts or len(texts) < len(listed) and folder_of_split(where, name, data_dir)[1]:  # A pattern asks for them.
@@ -70,7 +70,7 @@ class TextFiles(Source):
   def __init__(self, name: str, pieces: list[Piece]):
     self.name, self.pieces, self.class_names = name, pieces, {}
     cut = [piece for piece in pieces if piece.end is not None]
-    self.fingerprint = stamp(piece.path for piece in pieces) + (f" {cut}" if cut else "")
+    self.fingerprint = file_fingerprint(piece.path for piece in pieces) + (f" {cut}" if cut else "")
 
   def __len__(self) -> int:
     return len(self.pieces)
@@ -91,7 +91,7 @@ class TextFiles(Source):
     return path if end is None else f"{path} bytes {start} to {end}"
 
 
-def hundredths(paths: list[Place]) -> list[list[Piece]]:
+def hundredths(paths: list[StoragePath]) -> list[list[Piece]]:
   """100 groups of pieces, which together are all bytes of the files in their order."""
   ends = list(itertools.accumulate(status(path)[0] for path in paths))
   borders = [(0, 0)]  # File, byte of it.
@@ -142,7 +142,7 @@ def parts(piece: Piece) -> list[Piece]:
   return [Piece(piece.path, first, last) for first, last in itertools.pairwise(borders)]
 
 
-def _after_break(path: Place, start: int, size: int) -> int:
+def _after_break(path: StoragePath, start: int, size: int) -> int:
   """The first byte, from `start` on, that is behind the end of a paragraph nearby, or of a line; else `size`."""
   if start == 0:
     return 0

@@ -11,7 +11,7 @@ from typing import Any
 from zoo.data import builders
 from zoo.data.bad_records import BadRecord
 from zoo.data.cache import locked
-from zoo.data.sources import Source, stamp
+from zoo.data.sources import Source, file_fingerprint
 from zoo.data.sources.splits import NoSplit
 from zoo.errors import UserError, did_you_mean
 
@@ -55,7 +55,7 @@ class TFDSSource(Source):
       raise NoSplit(f"tfds:{where} has no split '{split}'. It has: {choices}, and parts like train[:90%].") from error
     self.folder = str(builder.data_path)
     is_local = Path(self.folder).is_dir()  # Not so gs://...
-    self.fingerprint = f"{split} {stamp(sorted(Path(self.folder).iterdir())) if is_local else self.folder}"
+    self.fingerprint = f"{split} {file_fingerprint(sorted(Path(self.folder).iterdir())) if is_local else self.folder}"
 
   def __len__(self) -> int:
     return len(self.data)
@@ -67,7 +67,7 @@ class TFDSSource(Source):
       reason = str(error).strip().split("\n")[0][:200]
       raise BadRecord(
         f"{self.name}: record {index}, in {self._file(index)}, cannot be read ({reason}). "
-        "The file is damaged: delete its folder and prepare the dataset again."
+        "The file is corrupt: delete its folder and prepare the dataset again."
       ) from error
 
   def _file(self, index: int) -> str:
@@ -92,7 +92,7 @@ def _builder(where: str, data_dir: str | None) -> Any:
       raise UserError(_needs_tensorflow(where, data_dir)) from error
     choices = [*own_builders, *tfds.core.registered.list_imported_builders(), *unimported]
     folder = data_dir or tfds.core.constants.DATA_DIR
-    raise UserError(f"tfds has no dataset '{name}', nor is one in {folder}.{did_you_mean(name, choices)}") from error
+    raise UserError(f"There is no dataset '{name}' in tfds or in {folder}.{did_you_mean(name, choices)}") from error
   except ModuleNotFoundError as error:
     raise UserError(_needs_tensorflow(where, data_dir)) from error
   except Exception as error:  # An unknown config or version: ValueError or AssertionError, with a long message.

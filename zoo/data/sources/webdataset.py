@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from zoo.data.bad_records import BadRecord
-from zoo.data.sources import Source, copies, json_value, stamp
-from zoo.data.sources.files import Place, read_part
+from zoo.data.sources import Source, copies, file_fingerprint, json_value
+from zoo.data.sources.files import StoragePath, read_part
 from zoo.data.sources.shards import Shards
 from zoo.data.sources.splits import files_of_split, hash_order, take
 from zoo.data.sources.tar_index import IMAGES, SOUNDS, TEXTS, Member, Shard, ending_of, key_of
@@ -52,7 +52,7 @@ class WebDataset(Source):
 
   def __init__(self, name: str, shards: Shards, table: np.ndarray):
     self.name, self.shards, self.table, self.class_names = name, shards, table, {}
-    self.fingerprint = f"{name} 2 {stamp(shards.paths)}"
+    self.fingerprint = f"{name} 2 {file_fingerprint(shards.paths)}"
     errors = shards.errors()
     indices = np.flatnonzero(np.isin(table[:, 0], [number for number, _ in errors])).tolist() if errors else []
     error_at = {index: errors.get(tuple(table[index].tolist())) for index in indices}
@@ -110,7 +110,7 @@ class WebDataset(Source):
     return shard, [Member(shard.names[i], *shard.places[i].tolist()) for i in range(first, end)]
 
 
-def _parts(path: Place, members: list[Member]) -> list[bytes]:
+def _parts(path: StoragePath, members: list[Member]) -> list[bytes]:
   """Contents of members, in one read where they are adjacent, as those of an example mostly are."""
   start, end = min(member.start for member in members), max(member.start + member.size for member in members)
   if end - start > sum(member.size + _BETWEEN for member in members):

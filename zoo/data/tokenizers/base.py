@@ -35,8 +35,8 @@ def check_text(text: Any, what: str = "A text") -> None:
   except UnicodeEncodeError as error:
     around = shown(text[max(error.start - 40, 0) : error.start + 10])
     raise UserError(
-      f"{what} holds half a character, {text[error.start]!r} at {error.start} in {around}, as text does that was cut "
-      "within an emoji. Leave it out: text.encode('utf-16', 'surrogatepass').decode('utf-16', 'ignore')."
+      f"{what} contains half a character, {text[error.start]!r} at {error.start} in {around}, i.e. a lone surrogate. "
+      "Remove it: text.encode('utf-16', 'surrogatepass').decode('utf-16', 'ignore')."
     ) from None
 
 
@@ -49,7 +49,7 @@ def readable(name: str) -> Generator[None]:
   except BaseException as error:
     if type(error) is not Exception and type(error).__name__ != "PanicException":
       raise
-    raise UserError(f"The tokenizer {name} cannot be used: {str(error)[:200]}. Fetch its files again.") from None
+    raise UserError(f"The tokenizer {name} cannot be used: {str(error)[:200]}. Download its files again.") from None
 
 
 class Tokenizer:
@@ -108,15 +108,17 @@ class Tokenizer:
     several = lambda text: [text] if isinstance(text, str) or not isinstance(text, Iterable) else list(text)
     texts, pairs = several(texts), None if pairs is None else several(pairs)
     if pairs is not None and len(pairs) != len(texts):
-      raise UserError(f"There are {len(texts)} texts and {len(pairs)} second texts. Give each text its own.")
+      raise UserError(
+        f"There are {len(texts)} texts and {len(pairs)} second texts. Give one second text for each text."
+      )
     for text in [*texts, *(pairs or ())]:
       check_text(text)
     check_row(length=length or 0)
-    most = length or self.max_length
-    rows = self._framed(texts, pairs, most if cut else None, special)
+    limit = length or self.max_length
+    rows = self._framed(texts, pairs, limit if cut else None, special)
     longest = max((len(ids) for ids, _ in rows), default=0)
-    if most is not None and longest > most:
-      raise UserError(f"A text has {longest} tokens, {most} are the most. Shorten it, or let it be cut: cut=True.")
+    if limit is not None and longest > limit:
+      raise UserError(f"A text has {longest} tokens, the limit is {limit}. Shorten it, or truncate: cut=True.")
     shape = (len(rows), length or longest)
     batch = {"tokens": np.full(shape, self.pad or 0, np.int32), "valid": np.zeros(shape, bool)}
     batch |= {} if pairs is None else {"segments": np.zeros(shape, np.int32)}
@@ -145,7 +147,7 @@ class Tokenizer:
     tokens = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), int).tolist()
     wrong = [token for token in tokens if not 0 <= token < self.vocab_size]
     if wrong:
-      raise UserError(f"{wrong[0]} is no token of {self.name}: its ids are 0 to {self.vocab_size - 1}.")
+      raise UserError(f"{wrong[0]} is not a token id of {self.name}: its ids are 0 to {self.vocab_size - 1}.")
     return self._decode(tokens, special)
 
   def word_starts(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
@@ -173,9 +175,9 @@ class Tokenizer:
     raise NotImplementedError
 
   def _framed(
-    self, texts: list[str], pairs: list[str] | None, most: int | None, special: bool
+    self, texts: list[str], pairs: list[str] | None, limit: int | None, special: bool
   ) -> list[tuple[list[int], list[int]]]:
-    """(ids, segments) of each row with its special tokens, cut to `most`."""
+    """(ids, segments) of each row with its special tokens, cut to `limit`."""
     raise NotImplementedError
 
   @cached_property
@@ -212,14 +214,14 @@ class BytePairs(Tokenizer):
       check_text(text)
     return self.encoding.encode_ordinary_batch(list(texts))
 
-  def _framed(self, texts, pairs, most, special):
+  def _framed(self, texts, pairs, limit, special):
     if pairs is not None:
-      raise UserError(f"Tokenizer {self.name} makes no pairs of texts. Try bert.")
+      raise UserError(f"Tokenizer {self.name} does not encode pairs of texts. Try bert.")
     begin, end = ([], []) if self.bos == self.eos else ([self.bos], [self.eos])
-    room = None if most is None else max(most - len(begin) - len(end), 0)
+    budget = None if limit is None else max(limit - len(begin) - len(end), 0)
     allowed = "all" if special else set()
     encoded = self.encoding.encode_batch(texts, allowed_special=allowed, disallowed_special=())
-    return [([*begin, *ids[:room], *end], []) for ids in encoded]
+    return [([*begin, *ids[:budget], *end], []) for ids in encoded]
 
   def _decode(self, ids: list[int], special: bool) -> str:
     return self.encoding.decode([token for token in ids if special or not self.encoding.is_special_token(token)])
@@ -255,23 +257,23 @@ class Pieces(Tokenizer):
       encoded = self.backend.encode_batch_fast([self.clean(text) for text in texts], add_special_tokens=False)
     return [encoding.ids for encoding in encoded]
 
-  def _framed(self, texts, pairs, most, special):
+  def _framed(self, texts, pairs, limit, special):
     added = self.backend.num_special_tokens_to_add(pairs is not None)
-    if most is not None and most <= added:
-      raise UserError(f"A row has {most} tokens, and {added} of them are special. Give it a larger length.")
+    if limit is not None and limit <= added:
+      raise UserError(f"length is {limit}, of which {added} are special tokens. Make it larger.")
     firsts = [self.clean(text) for text in texts]
     rows = firsts if pairs is None else list(zip(firsts, map(self.clean, pairs)))
-    with self._set(special, most) as backend, readable(self.name):
+    with self._set(special, limit) as backend, readable(self.name):
       encoded = backend.encode_batch_fast(rows)
     return [(encoding.ids, encoding.type_ids) for encoding in encoded]
 
   @contextlib.contextmanager
-  def _set(self, special: bool, most: int | None) -> Generator[Any]:
+  def _set(self, special: bool, limit: int | None) -> Generator[Any]:
     """The backend, set up for a call. Its settings are its state: one thread at a time."""
     with self._lock:
       self.backend.encode_special_tokens = not special
-      if most is not None:
-        self.backend.enable_truncation(most, direction="left" if self.cuts_left else "right")
+      if limit is not None:
+        self.backend.enable_truncation(limit, direction="left" if self.cuts_left else "right")
       try:
         yield self.backend
       finally:

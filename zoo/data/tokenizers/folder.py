@@ -56,7 +56,9 @@ def from_folder(folder: Path) -> Tokenizer:
   except BaseException as error:  # The package raises plain Exception, and what its Rust code panics with is not one.
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
       raise
-    raise UserError(f"The tokenizer in {folder} cannot be read: {str(error)[:200]}. Fetch its files again.") from None
+    raise UserError(
+      f"The tokenizer in {folder} cannot be read: {str(error)[:200]}. Download its files again."
+    ) from None
   tokenizer.max_length = _max_length(config, model, tokenizer)
   tokenizer.pads_left = config.get("padding_side", "left" if _class(config, model) in LEFT else "right") == "left"
   tokenizer.cuts_left = config.get("truncation_side") == "left"
@@ -161,7 +163,7 @@ def _settings(kind: Kind, config: Mapping[str, Any], folder: Path) -> dict[str, 
   settings = {name: config.get(name, default) for name, default in kind.settings.items()}
   for name, value in settings.items():
     if not isinstance(value, bool) and value is not kind.settings[name]:
-      raise UserError(f"{folder / CONFIG}: {name} is {shown(value)}. It must be true or false.")
+      raise UserError(f"{folder / CONFIG}: {name} is {shown(value)}. It must be a bool: true or false.")
   return settings
 
 
@@ -198,15 +200,17 @@ def _add(backend: Any, folder: Path, config: Mapping[str, Any], signs: Mapping[s
       properties[entry["content"]] = _added({**entry, "special": True})
   extra = config.get("extra_special_tokens") or config.get("additional_special_tokens") or []
   extra = list(extra.values()) if isinstance(extra, Mapping) else extra
-  named = [*signs.values(), *(content for entry in extra if (content := _content(entry)) is not None)]
+  special_tokens = [*signs.values(), *(content for entry in extra if (content := _content(entry)) is not None)]
   backend.add_tokens([properties[sign] for sign in sorted(ids, key=ids.__getitem__)])
-  properties = {sign: AddedToken(sign, special=True, normalized=False) for sign in named} | existing | properties
-  backend.add_special_tokens([properties[sign] for sign in dict.fromkeys(named)])
+  properties = (
+    {sign: AddedToken(sign, special=True, normalized=False) for sign in special_tokens} | existing | properties
+  )
+  backend.add_special_tokens([properties[sign] for sign in dict.fromkeys(special_tokens)])
   for sign, number in ids.items():
     if backend.token_to_id(sign) != number:
       raise UserError(
-        f"{folder}: the token {shown(sign)} should be number {number}, and after its vocabulary comes number "
-        f"{backend.token_to_id(sign)}. The files do not belong together; fetch them again."
+        f"{folder}: the token {shown(sign)} should have id {number}, but would get id "
+        f"{backend.token_to_id(sign)}. The files do not belong together; download them again."
       )
 
 
@@ -240,11 +244,14 @@ def _refusal(folder: Path, config: Mapping[str, Any]) -> UserError:
   pieces = sorted(path.name for path in folder.glob("*") if path.name.endswith((".model", ".spm", ".bpe")))
   files = [name for name in ("vocab.txt", "vocab.json", *pieces) if (folder / name).is_file()]
   if not files:
-    return UserError(f"{folder} holds no tokenizer: no {FAST}, no vocabulary. Fetch its files, or name another folder.")
+    return UserError(
+      f"{folder} holds no tokenizer: neither {FAST} nor a vocabulary. Download its files, or name another folder."
+    )
   class_name = config.get("tokenizer_class")
-  of = f" for {shown(class_name)}" if class_name else ""
+  for_class = f" for {shown(class_name)}" if class_name else ""
   return UserError(
-    f"{folder} has {files[0]} and no {FAST}, and the zoo makes no tokenizer of it{of}. Where transformers is "
+    f"{folder} has {files[0]} but no {FAST}, and the zoo cannot build its tokenizer from that{for_class}. Where "
+    "transformers is "
     "installed: AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) writes one."
   )
 

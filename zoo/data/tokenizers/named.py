@@ -26,14 +26,14 @@ def tokenizer(name: str) -> Tokenizer:
   if path.suffix == ".json" or os.sep in str(name):
     if not path.is_file():
       raise UserError(
-        f"There is no tokenizer file {path}. Check the path, or name one of: {', '.join(NAMED)}. An id of the hub is "
-        "opened by zoo.load_tokenizer, and where a config names it."
+        f"There is no tokenizer file {path}. Check the path, or name one of: {', '.join(NAMED)}. For a hub id use "
+        "zoo.load_tokenizer, or name it in a config."
       )
     return _open(str(path), path.stat().st_mtime_ns)
   raise UserError(
     f"There is no tokenizer '{name}'.{did_you_mean(str(name), NAMED)} "
     f"There are: {', '.join(NAMED)}, any path of a tokenizer.json or of a published model's folder, and where a config "
-    "names it an id of the hub, with its owner: google-bert/bert-base-uncased."
+    "names it a hub id, with its owner: google-bert/bert-base-uncased."
   )
 
 

@@ -73,6 +73,6 @@ def from_folder(folder: pathlib.Path, clip: Callable[[], Tokenizer]) -> Tokenize
   arguments.done()
   size = options.take("vocab_size", 49408)
   if is_clip and size != 49408:
-    raise UserError(f"{path}: vocab_size is {size}, and CLIP's own tokenizer has 49408. Name an hf_tokenizer_name.")
+    raise UserError(f"{path}: vocab_size is {size}, but CLIP's tokenizer has 49408. Name an hf_tokenizer_name.")
   tokenizer = clip() if is_clip else of_hub.from_folder(folder)
   return tokenizer.changed(name=str(folder), clean=CLEAN[name], max_length=options.take("context_length", 77))

@@ -28,7 +28,7 @@ def _copy(tokenizer: Tokenizer) -> Any:
   from tokenizers import Tokenizer as Backend
 
   if not isinstance(tokenizer, Pieces):
-    raise UserError(f"Tokenizer {tokenizer} has no steps before and after its vocabulary that could be changed.")
+    raise UserError(f"Tokenizer {tokenizer} has no normalizer and no post-processor to change. Choose another.")
   backend = Backend.from_str(tokenizer.backend.to_str())
   backend.encode_special_tokens = True  # A setting that a text of the backend does not hold.
   return backend

@@ -20,7 +20,7 @@ class Kind(NamedTuple):
   Args:
     build: (folder, roles, settings) -> a backend of the `tokenizers` package, without special tokens.
     frame: (roles, settings) -> what is around a text and around a pair, as `TemplateProcessing` spells it: a text is
-      $A or $B, and with :1 behind it what counts as of the second text.
+      $A or $B, with the suffix :1 for what belongs to the second text.
     roles: role -> its sign, where the folder names none.
     settings: the entries of tokenizer_config.json that change how text is read, with their defaults.
   """
@@ -136,7 +136,7 @@ def _vocab_and_merges(folder: Path) -> tuple[dict[str, int], list[tuple[str, str
   path = folder / "vocab.json"
   vocab = read_json(path)
   if not all(isinstance(token, int) and 0 <= token < 2**31 for token in vocab.values()):
-    raise UserError(f"{path} does not give each token its number.")
+    raise UserError(f"{path} must map each token (str) to its id (int).")
   lines = [line.rstrip("\r\n") for line in _lines(folder / "merges.txt")]
   parts = [line.partition(" ") for line in lines if line and not line.startswith("#version")]
   return vocab, [(first, second) for first, _, second in parts]
