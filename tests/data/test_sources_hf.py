@@ -90,6 +90,35 @@ def test_a_copy_of_a_repository_is_read_by_its_card_or_by_its_names(tmp_path):
   assert [len(open_source(f"hf:{tmp_path}/named", split)) for split in ("train", "extra")] == [4, 2]
 
 
+def test_repositories_of_csv_and_json_lines_are_read_too(tmp_path):
+  toys.write(
+    tmp_path / "rows",
+    {"train.csv": "text,label\na,0\nb,1\n", "test.csv": "text,label\nc,1\n", "dataset_infos.json": "{}"},
+  )
+  toys.write_jsonl(tmp_path / "part0.json", [{"text": f"x{i}", "label": 1} for i in range(3)])
+  toys.write_jsonl(tmp_path / "part1.json", [{"text": f"y{i}", "label": 0} for i in range(2)])
+  toys.write(
+    tmp_path, {"README.md": CARD.replace("small/part-*", "part*.json").replace("[small/held.parquet]", "part1.json")}
+  )
+  train, test = (open_source(f"hf:{tmp_path}/rows", split) for split in ("train", "test"))
+  assert sorted(row["text"] for row in everything(train)) == ["a", "b"] and everything(test) == [
+    {"text": "c", "label": "1"}
+  ]
+  parts = [open_source(f"hf:{tmp_path}?config=small", split) for split in ("train[:60%]", "train[60%:]")]
+  assert sorted(row["text"] for part in parts for row in everything(part)) == ["x0", "x1", "x2", "y0", "y1"]
+  assert parts[0].class_names == {"label": ["negative", "positive"]} and "part" in parts[0].where(0)
+  with pytest.raises(UserError, match="holds no dataset of .* files of one kind"):
+    toys.write(
+      tmp_path,
+      {
+        "README.md": CARD.replace("small/part-*", "part*.json").replace(
+          "small/held.parquet", "rows/test.csv, part0.json"
+        )
+      },
+    )
+    open_source(f"hf:{tmp_path}?config=small")
+
+
 def test_arrow_files_that_are_damaged_are_named(tmp_path):
   save_to_disk(tmp_path, [range(12)])
   file = tmp_path / "data-00000-of-00001.arrow"
@@ -106,12 +135,10 @@ def test_arrow_files_that_are_damaged_are_named(tmp_path):
 
 
 def test_folders_without_a_dataset_are_told_what_to_write(tmp_path):
-  toys.write(
-    tmp_path, {"a/train.csv": "text\na\n", "old/state.json": '{"_indices_data_files": [{"filename": "i.arrow"}]}'}
-  )
+  toys.write(tmp_path, {"a/train.txt": "a", "old/state.json": '{"_indices_data_files": [{"filename": "i.arrow"}]}'})
   toys.write(tmp_path, {"out/state.json": '{"_data_files": [{"filename": "../a.arrow"}]}'})
   for where, message in {
-    "a": "holds no dataset of Arrow or Parquet files. Write csv:",
+    "a": "holds no dataset of Arrow, Parquet, .csv, .tsv or .jsonl files. Write text:",
     "old": "was saved by a version of datasets before 2.0",
     "out": "names no files in '_data_files'",
     "none": "There is no folder",

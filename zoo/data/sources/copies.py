@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,9 +110,16 @@ def _make_room(file: Remote) -> None:
   for _, size, folder in copies:
     if total <= most:
       return
-    if folder != file.copy.parent:
+    if folder != file.copy.parent and not _is_growing(folder):
       shutil.rmtree(folder, ignore_errors=True)  # Who has the file open keeps it.
       total -= size
+
+
+def _is_growing(folder: Path) -> bool:
+  """Whether another process is just now fetching it."""
+  with contextlib.suppress(OSError):
+    return any(time.time() - part.stat().st_mtime < 60 for part in folder.glob("*.part"))
+  return False
 
 
 def _copies() -> list[tuple[float, int, Path]]:

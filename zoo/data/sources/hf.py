@@ -2,7 +2,7 @@
 
 Three kinds of folders are known by what they hold: those of `save_to_disk` (`state.json`, or `dataset_dict.json` and a
 folder for each split), those of its cache (`*.arrow` beside `dataset_info.json`), and copies of a repository of the hub
-with Parquet files, whose `README.md` may say in its YAML which files are which split of which config.
+with Parquet, CSV or JSON lines, whose `README.md` may say in its YAML which files are which split of which config.
 https://huggingface.co/docs/datasets, https://huggingface.co/docs/hub/datasets-data-files-configuration
 """
 
@@ -13,18 +13,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo.data.sources import Source
+from zoo.data.sources import Source, open_source
 from zoo.data.sources.arrow_files import ArrowFile, ArrowFiles, arrow_rows
 from zoo.data.sources.files import StoragePath, at, listed
 from zoo.data.sources.hub_card import Card, read_card
+from zoo.data.sources.joined import Joined
 from zoo.data.sources.options import split_options
-from zoo.data.sources.parquet import ENDINGS, Parquet, in_file_order, rows_of
-from zoo.data.sources.splits import VALIDATION, NoSplit, is_hidden, matching_names, take
+from zoo.data.sources.parquet import ENDINGS, File, Parquet, in_file_order, rows_of
+from zoo.data.sources.splits import VALIDATION, NoSplit, hash_order, is_hidden, matching_names, take
 from zoo.data.sources.web import is_web
 from zoo.errors import UserError, did_you_mean
 from zoo.json_files import read_json
 from zoo.storage import is_remote
 
+TEXTS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 OPTIONS = {"config": "the part of a repository of several"}
 _SHARD = re.compile(r"(?:.*/)?(?:[\w.]+-)??(?P<split>\w[\w.]*?)(?:-\d+-of-\d+)?\.\w+")
 _WORDS = {"train": "train|training", "validation": "|".join(VALIDATION), "test": "test|testing|eval|evaluation"}
@@ -60,14 +62,28 @@ def hf(where: str, split: str, data_dir: str | None = None) -> Source:
     chosen = take(split, lambda part: arrow_rows(arrows, _split(saved.splits, part, where)), f"hf:{where}")
     return ArrowFiles(name, arrows, in_file_order(chosen), saved.features)
   card, files = read_card(folder, config), sorted(file for file in listed(folder) if not is_hidden(file))
-  splits, tables = _splits_of_hub(folder, card, files, config), []
-
-  def rows(part: str) -> np.ndarray:
-    return rows_of(tables, [(folder / file, file) for file in _split(splits, part, where)], None)
-
-  source = Parquet(name, tables, in_file_order(take(split, rows, f"hf:{where}")))
+  splits = _splits_of_hub(folder, card, files, config)
+  if not any(file.lower().endswith(ENDINGS) for group in splits.values() for file in group):
+    parts: list[Source] = []
+    chosen = take(split, lambda part: _texts(parts, folder, _split(splits, part, where)), f"hf:{where}")
+    return Joined(name, parts, np.concatenate(chosen), card.class_names)
+  tables: list[File] = []
+  paths = lambda part: [(folder / file, file) for file in _split(splits, part, where)]
+  chosen = in_file_order(take(split, lambda part: rows_of(tables, paths(part), None), f"hf:{where}"))
+  source = Parquet(name, tables, chosen)
   source.class_names = {**source.class_names, **card.class_names}
   return source
+
+
+def _texts(parts: list[Source], folder: StoragePath, files: list[str]) -> np.ndarray:
+  """Opens files of text and adds them to `parts`: their rows [rows, 2], part and row of it, in the order of a hash."""
+  tables, orders = [], []
+  for file in files:
+    part = open_source(f"{TEXTS[os.path.splitext(file)[1].lower()]}:{folder / file}")
+    tables.append(np.stack([np.full(len(part), len(parts)), np.arange(len(part))], axis=1))
+    orders.append(hash_order(file, len(part)))
+    parts.append(part)
+  return np.concatenate(tables)[np.argsort(np.concatenate(orders), kind="stable")]
 
 
 def _split(splits: Mapping[str, list[Any]], name: str, where: str) -> list[Any]:
@@ -125,7 +141,7 @@ def _features(folder: StoragePath) -> dict[str, Any]:
 
 
 def _splits_of_hub(folder: StoragePath, card: Card, files: list[str], config: str | None) -> dict[str, list[str]]:
-  """The Parquet files of each split of a repository, by its card or, where that says nothing, by their names."""
+  """The files of each split of a repository, by its card or, where that says nothing, by their names."""
   if card.data_files:
     splits = {split: matching_names(files, patterns) for split, patterns in card.data_files.items()}
     for split, names in splits.items():
@@ -136,16 +152,20 @@ def _splits_of_hub(folder: StoragePath, card: Card, files: list[str], config: st
     if config is not None and not inside:
       raise UserError(f"{folder} has no config '{config}': neither README.md nor a folder names it.")
     splits = {}
-    for file in (file for file in inside if file.lower().endswith(ENDINGS)):
+    tables = [file for file in inside if file.lower().endswith(ENDINGS)]
+    for file in tables or [
+      file for file in inside if file.lower().endswith(tuple(TEXTS)) and not file.endswith(".json")
+    ]:
       splits.setdefault(_split_of(file), []).append(file)
   names = [file for group in splits.values() for file in group]
-  other = next((file for file in names or files if not file.lower().endswith(ENDINGS)), None)
-  if not names or (other is not None and other in names):
-    kinds = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".json": "jsonl", ".txt": "text", ".tar": "webdataset"}
-    kind = next((kinds[ending] for ending in kinds for file in names or files if file.endswith(ending)), None)
-    way_out = f" Write {kind}:{folder}." if kind else " Save it by save_to_disk, or fetch its Parquet files."
-    raise UserError(f"{folder} holds no dataset of Arrow or Parquet files.{way_out}")
-  return splits
+  kinds = {ENDINGS if file.lower().endswith(ENDINGS) else os.path.splitext(file)[1].lower() for file in names}
+  if len(kinds) == 1 and kinds <= {ENDINGS, *TEXTS}:
+    return splits
+  other = {".txt": "text", ".tar": "webdataset", ".json": "jsonl", ".zip": "", ".gz": ""}
+  kind = next((other[ending] for ending in other for file in names or files if file.endswith(ending)), "")
+  way_out = f" Write {kind}:{folder}." if kind else " Save it by save_to_disk, or fetch its Parquet files."
+  mixed = " of one kind" if len(kinds) > 1 else ""
+  raise UserError(f"{folder} holds no dataset of Arrow, Parquet, .csv, .tsv or .jsonl files{mixed}.{way_out}")
 
 
 def _split_of(file: str) -> str:
