@@ -83,7 +83,7 @@ def _speculate(
   model, draft, params, draft_params, layers, tokens, valid, rng, steps, temperature, top_p, min_p, eos, pad, *,
   loops, room, top_k, greedy, num_draft,
 ):  # fmt: skip
-  """-> int32 [batch, room + guesses + 1], of which the first `steps` count."""
+  """-> int32 [batch, room + num_draft + 1], of which the first `steps` count."""
   batch = tokens.shape[0]
   rows = jnp.arange(batch)[:, None]
 
@@ -112,17 +112,17 @@ def _speculate(
 
     # One step more: the draft must have read its last proposal in case it is accepted.
     carry, (proposed, draft_chance) = jax.lax.scan(propose, (state["draft"], token), jnp.arange(num_draft + 1))
-    proposed = proposed[:num_draft].T  # [batch, guesses]
+    proposed = proposed[:num_draft].T  # [batch, num_draft]
     draft_chance = jnp.moveaxis(draft_chance, 0, 1)[:, :num_draft]
     tokens_read = jnp.concatenate([token[:, None], proposed], axis=1)
     positions = start[:, None] + jnp.arange(num_draft + 1)[None]
     logits, inner = decode_steps(loops[0], layers[0], state["model"], tokens_read, positions)
-    chance = distribution(logits)  # [batch, guesses + 1, vocab_size]
+    chance = distribution(logits)  # [batch, num_draft + 1, vocab_size]
 
     take = lambda array: jnp.take_along_axis(array[:, :num_draft], proposed[:, :, None], axis=2)[:, :, 0]
     uniform = jax.random.uniform(jax.random.fold_in(key, num_draft + 1), (batch, num_draft))
     accepted = jnp.cumprod(uniform * take(draft_chance) < take(chance), axis=1)
-    num_accepted = accepted.sum(axis=1)  # [batch], 0 to guesses
+    num_accepted = accepted.sum(axis=1)  # [batch], 0 to num_draft
     # After a rejection the next token is drawn from the residual max(p - q, 0); else from the model's distribution.
     residual = jnp.maximum(chance[:, :num_draft] - draft_chance, 0)
     candidates = jnp.concatenate([residual, chance[:, num_draft:]], axis=1)

@@ -37,7 +37,7 @@ class Plan:
     state: part of the train state -> its bytes on a chip, with those of frozen models. batch: of a batch on a chip.
     padding: bytes on a chip that state and batch take more than their numbers do.
     temporary: bytes on a chip of everything between two states: activations, gradients, copies. None if it did not fit.
-    refused: the error of the compiler, if the program did not fit.
+    compile_error: the error of the compiler, if the program did not fit.
     model_flops: of a whole step; computed_flops: with the optimiser's and what rematerialisation computes again.
     collectives: of `zoo.perf.collectives`.
     rows, tokens: of a batch; examples: what its rows are called. steps: of the run.
@@ -56,7 +56,7 @@ class Plan:
   batch: int
   padding: int
   temporary: int | None
-  refused: str
+  compile_error: str
   model_flops: int
   computed_flops: int
   collectives: list[Collective]
@@ -130,7 +130,7 @@ def show(plan: Plan) -> str:
   ]
   lines += ["", f"on a chip, of {size(chip.memory)}", *_memory(plan)]
   if plan.used is None:
-    return "\n".join([*lines, f"It does not fit: {plan.refused}"])
+    return "\n".join([*lines, f"It does not fit: {plan.compile_error}"])
   lines.append("It fits." if plan.used <= chip.memory else "It does not fit: it exceeds the memory of a chip.")
   lines += [
     "",
@@ -234,12 +234,12 @@ def plan(config: Any, target: str) -> Plan:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise UserError(f"--plan={parsed_target}: XLA cannot compile the step: {message[0]}") from error
     first = next((line for line in message if "memory" in line), message[0])
-    return Plan(**fields, padding=0, temporary=None, refused=first, collectives=[])
+    return Plan(**fields, padding=0, temporary=None, compile_error=first, collectives=[])
   sent = collectives_in(compiled.as_text(), mesh.shape, [network_of(device) for device in mesh.devices.flat])
   argument_bytes = compiled.memory_analysis().argument_size_in_bytes
   padding = max(0, argument_bytes - sum(fields["state"].values()) - fields["batch"])
   temporary = needed(compiled, devices[0].platform) - sum(fields["state"].values()) - fields["batch"] - padding
-  return Plan(**fields, padding=padding, temporary=temporary, refused="", collectives=sent)
+  return Plan(**fields, padding=padding, temporary=temporary, compile_error="", collectives=sent)
 
 
 def sharding_report(config: Any, target: str) -> str:
