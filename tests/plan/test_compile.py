@@ -24,7 +24,8 @@ ROOT = Path(__file__).parents[2]
 CONFIGS = sorted(ROOT.glob("configs/*.py"))
 PLAN = Plan(
   target="v5e:2x2", chips=4, kind="TPU v5 lite", mesh={"data": 4}, parameters=1000, state={"params": 2**30, "step": 4},
-  batch=2**20, padding=0, temporary=2**31, compile_error="", model_flops=4 * 197 * 10**12, computed_flops=8 * 197 * 10**12,
+  batch=2**20, padding=0, temporary=2**31, compile_error="",
+  model_flops=4 * 197 * 10**12, computed_flops=8 * 197 * 10**12,
   collectives=[Collective("all-reduce", 2**30, 2, 4, ("data",)), Collective("all-gather", 2**20, 1, 4, ("data",))],
   rows=8, tokens=800, steps=3600,
 )  # fmt: skip

@@ -46,15 +46,15 @@ class BlockOrder:
 
   def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
     """Blocks in the order of an epoch, and the position at which each window ends."""
-    known = self._epochs.get(epoch)
-    if known is None:
+    order_and_ends = self._epochs.get(epoch)
+    if order_and_ends is None:
       order = np.random.default_rng([self.seed, epoch]).permutation(len(self.starts) - 1)
       ends = np.cumsum(np.diff(self.starts)[order])
       ends = np.append(ends[self.window - 1 : -1 : self.window], ends[-1])
-      known = order, ends
+      order_and_ends = order, ends
       # Threads may make the same one: each replaces the dict, none changes it.
-      self._epochs = {**dict(list(self._epochs.items())[-3:]), epoch: known}
-    return known
+      self._epochs = {**dict(list(self._epochs.items())[-3:]), epoch: order_and_ends}
+    return order_and_ends
 
   def _window(self, epoch: int, window: int) -> np.ndarray:
     """The records of a window, in their order."""

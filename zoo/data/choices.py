@@ -116,9 +116,9 @@ def right_one(label: Any, options: Sequence[str], names: Sequence[str], what: st
   (1, 0)
   """
   text = label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)
-  for known in (names, options):
-    if text in known:
-      return list(known).index(text)
+  for candidates in (names, options):
+    if text in candidates:
+      return list(candidates).index(text)
   if not text.isdecimal() or int(text) >= len(options) or isinstance(label, bool):
     raise BadRecord(f"{what} is {shown(label)}, which is none of the {len(options)} choices: {', '.join(names)}.")
   return int(text)

@@ -100,11 +100,13 @@ def columns(
     return values[0] or "", values[1] or ""
   fields = _fields(source)
   for pair in pairs:
-    known = all(value in (None, field) for value, field in zip(values, pair))
-    if known and all(field in fields for field in pair):
+    matches = all(value in (None, field) for value, field in zip(values, pair))
+    if matches and all(field in fields for field in pair):
       if pair != pairs[0]:
-        said = " and ".join(f"{name} is '{field}'" for name, field, value in zip(names, pair, values) if value is None)
-        say(f"{source.name}: {' and '.join(names)} are not both set: {said}, of {', '.join(fields)}.")
+        conflicting = " and ".join(
+          f"{name} is '{field}'" for name, field, value in zip(names, pair, values) if value is None
+        )
+        say(f"{source.name}: {' and '.join(names)} are not both set: {conflicting}, of {', '.join(fields)}.")
       return pair
   return None
 

@@ -158,11 +158,11 @@ def _common_shapes(examples: Mapping[str, Example]) -> dict[str, tuple[int, ...]
 
 def _check_tokenizers(infos: Mapping[str, Mapping[str, Any]]) -> None:
   """UserError if two members have different tokenizers."""
-  (first, known), *others = ((name, str(info.get("tokenizer"))) for name, info in infos.items())
+  (first, first_tokenizer), *others = ((name, str(info.get("tokenizer"))) for name, info in infos.items())
   for name, tokenizer in others:
-    if tokenizer != known:
+    if tokenizer != first_tokenizer:
       raise UserError(
-        f"mixture: member {first} has the tokenizer {known}, {name} has {tokenizer}. All members must agree."
+        f"mixture: member {first} has the tokenizer {first_tokenizer}, {name} has {tokenizer}. All members must agree."
       )
 
 

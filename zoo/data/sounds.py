@@ -55,14 +55,14 @@ def decode(content: Any, rate: int, what: str, *, start: float = 0.0, seconds: f
       frames, file_rate = file.frames, file.samplerate
       _check_whole(content, frames, file.channels * _BYTES.get(file.subtype, 0), what)
       file.seek(min(round(start * file_rate), frames))
-      wanted = frames if seconds is None else round(seconds * file_rate)
-      wanted = min(wanted, frames - file.tell())
-      channels = file.read(wanted, dtype="float32", always_2d=True)
+      num_frames = frames if seconds is None else round(seconds * file_rate)
+      num_frames = min(num_frames, frames - file.tell())
+      channels = file.read(num_frames, dtype="float32", always_2d=True)
   except (soundfile.SoundFileError, RuntimeError) as error:
     reason = getattr(error, "error_string", str(error)).rstrip(".")[:200]
     raise BadRecord(f"{what}: the recording does not decode ({reason}).") from error
-  if len(channels) < wanted:
-    raise BadRecord(f"{what}: the recording {CUT.format(has=len(channels), of=wanted, unit='samples')}")
+  if len(channels) < num_frames:
+    raise BadRecord(f"{what}: the recording {CUT.format(has=len(channels), of=num_frames, unit='samples')}")
   if not len(channels):
     raise BadRecord(f"{what}: the recording holds no sample.")
   samples = channels.mean(axis=1) if channels.shape[1] > 1 else channels[:, 0]

@@ -36,9 +36,9 @@ def _numbered(id2label: Any, num_classes: int, where: str) -> list[str] | None:
   if not isinstance(id2label, Mapping) or not id2label:
     return None
   names = {str(number): str(name) for number, name in id2label.items()}
-  wanted = [str(number) for number in range(num_classes)]
-  if sorted(names) != sorted(wanted):
+  numbers = [str(number) for number in range(num_classes)]
+  if sorted(names) != sorted(numbers):
     raise UserError(f"{where}: id2label is {shown(id2label)}. It must name the classes 0 to {num_classes - 1}.")
   if len(set(names.values())) < num_classes:
     raise UserError(f"{where}: id2label is {shown(id2label)}, where two classes have one name. Name each.")
-  return [names[number] for number in wanted]
+  return [names[number] for number in numbers]

@@ -74,9 +74,9 @@ class MAE(Model):
       )
     order = jnp.argsort(noise, axis=1)
     restore = jnp.argsort(order, axis=1).astype(jnp.int32)
-    left = int(count * (1 - self.mask_ratio))
-    x = jnp.concatenate([x[:, :1], pick(x, 1 + order[:, :left])], axis=1)
-    return x, {"masked": restore >= left, "restore": restore}
+    num_kept = int(count * (1 - self.mask_ratio))
+    x = jnp.concatenate([x[:, :1], pick(x, 1 + order[:, :num_kept])], axis=1)
+    return x, {"masked": restore >= num_kept, "restore": restore}
 
   @nn.nowrap
   def example(self, batch_size=1):

@@ -76,23 +76,23 @@ def seq2seq(
       begins = segments[:, 1:] != segments[:, :-1]
       inputs = inputs.at[:, 1:].set(jnp.where(begins, model.start_token, inputs[:, 1:]))
     # Padding comes after the target, so the causal mask hides it from all real tokens.
-    found, carried, _ = apply_with_carry(context, trunk, params, batch["tokens"], inputs, rng=rng, **options)
-    if not isinstance(found, Mapping) or output_name not in found or found[output_name].ndim != 3:
+    states, carried, _ = apply_with_carry(context, trunk, params, batch["tokens"], inputs, rng=rng, **options)
+    if not isinstance(states, Mapping) or output_name not in states or states[output_name].ndim != 3:
       raise UserError("seq2seq needs a model that predicts the next token. Build it with head='lm'.")
     counts = row_weight(batch, len(target))[:, None] * batch.get("target_valid", jnp.ones(target.shape, bool))
     if chunk is None:
-      sums = smoothed(found["logits"], target, counts)
+      sums = smoothed(states["logits"], target, counts)
     else:
-      sums = in_chunks(smoothed, model, params, found["hidden"], target, counts, chunk, by_row)
+      sums = in_chunks(smoothed, model, params, states["hidden"], target, counts, chunk, by_row)
     return sums | {"count": counts.sum(-1)} | carried
 
   def smoothed(logits: jax.Array, target: jax.Array, counts: jax.Array) -> dict:
     logits = logits.astype(jnp.float32)
-    found = likelihood(logits, target, counts)
+    sums = likelihood(logits, target, counts)
     if not label_smoothing:
-      return {**found, "loss": found["nll"]}
+      return {**sums, "loss": sums["nll"]}
     uniform = ((jax.nn.logsumexp(logits, axis=-1) - logits.mean(-1)) * counts).sum(-1)
-    return {**found, "loss": (1 - label_smoothing) * found["nll"] + label_smoothing * uniform}
+    return {**sums, "loss": (1 - label_smoothing) * sums["nll"] + label_smoothing * uniform}
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     loss, nll, accuracy = (ratio(outputs[name], outputs["count"]) for name in ("loss", "nll", "correct"))

@@ -170,8 +170,8 @@ def roles(
   """The Role of every parameter, by the patterns that `optimizer` takes: a table to read."""
   names = path_names(params)
   multipliers = [check_multiplier(pair) for pair in multipliers]
-  asked = {"decay": () if tuple(decay) == DECAYED else decay, "trainable": trainable, "freeze": freeze}
-  for option, patterns in {**asked, "multipliers": [pattern for pattern, _ in multipliers]}.items():
+  patterns_by_option = {"decay": () if tuple(decay) == DECAYED else decay, "trainable": trainable, "freeze": freeze}
+  for option, patterns in {**patterns_by_option, "multipliers": [pattern for pattern, _ in multipliers]}.items():
     if isinstance(patterns, str):
       raise UserError(f"optimizer.{option} is the str {patterns!r}. It must be a list of patterns: [{patterns!r}].")
     for pattern in patterns:

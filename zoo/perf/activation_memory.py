@@ -38,7 +38,7 @@ def saved_activation_bytes(
 
 def residuals(function: Callable, params: Any, *args: Any) -> list[Any]:
   """Residuals of the gradient of `function(params, *args)` by `params`, as shapes and dtypes; without its arguments."""
-  pulled = lambda params, *args: jax.tree.leaves(jax.vjp(lambda own: function(own, *args), params)[1])
+  pulled = lambda params, *args: jax.tree.leaves(jax.vjp(lambda p: function(p, *args), params)[1])
   program = jax.make_jaxpr(pulled)(params, *args).jaxpr
   inputs = {id(variable) for variable in program.invars}
   outputs = {id(variable): variable for variable in program.outvars if not isinstance(variable, Literal)}

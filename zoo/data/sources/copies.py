@@ -44,15 +44,15 @@ def remote(path: StoragePath) -> Remote:
 
 def limit() -> int:
   """Most bytes of all copies."""
-  said = os.environ.get("ZOO_CACHE_LIMIT")
-  if said is None:
+  setting = os.environ.get("ZOO_CACHE_LIMIT")
+  if setting is None:
     folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
     return (shutil.disk_usage(folder).free + sum(size for _, size, _ in _copies())) // 2
   try:
-    return int(float(said) * 1e9)
+    return int(float(setting) * 1e9)
   except ValueError:
-    raise UserError(f"ZOO_CACHE_LIMIT is {said!r}. It must be a number of GB.") from None
+    raise UserError(f"ZOO_CACHE_LIMIT is {setting!r}. It must be a number of GB.") from None
 
 
 def ready(file: Remote) -> Path | None:

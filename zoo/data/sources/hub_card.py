@@ -53,17 +53,17 @@ def _files(config: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _class_names(info: Mapping[str, Any]) -> dict[str, list[str]]:
-  found = {}
+  names_by_field = {}
   for feature in _objects(info.get("features")):
     dtype = feature.get("dtype") or feature.get("sequence") or feature.get("list")
     dtype = dtype.get("dtype", dtype) if isinstance(dtype, Mapping) else dtype
     label = dtype.get("class_label") if isinstance(dtype, Mapping) else None
     names = label.get("names") if isinstance(label, Mapping) else None
     if isinstance(names, Mapping) and all(str(number).isdecimal() for number in names):
-      found[str(feature.get("name"))] = [str(names[number]) for number in sorted(names, key=int)]
+      names_by_field[str(feature.get("name"))] = [str(names[number]) for number in sorted(names, key=int)]
     elif isinstance(names, list):
-      found[str(feature.get("name"))] = list(map(str, names))
-  return found
+      names_by_field[str(feature.get("name"))] = list(map(str, names))
+  return names_by_field
 
 
 def _objects(value: Any) -> list[Mapping[str, Any]]:
