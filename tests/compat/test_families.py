@@ -141,6 +141,8 @@ def test_texts_are_generated_as_the_likeliest_token_is_chosen_by_hand(name, tmp_
   )
   with pytest.raises(ValueError, match="logits_processor is given"):
     again.generate(TOKENS, logits_processor=[1])
+  with pytest.raises(ValueError, match="do_samples is no argument of it. Did you mean 'do_sample'"):
+    again.generate(TOKENS, do_samples=True)
 
 
 def test_an_array_that_several_of_ours_lie_in_is_random_as_a_whole(tmp_path):

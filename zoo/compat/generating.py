@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from zoo.compat.config import Config, entries_of
 from zoo.compat.model import FlaxModel
 from zoo.compat.outputs import Output
-from zoo.errors import UserError
+from zoo.errors import UserError, did_you_mean
 from zoo.generate import generate
 from zoo.hub import generation
 from zoo.hub.files import read_json
@@ -50,6 +50,10 @@ class Generating(FlaxModel):
     inputs = {
       name: kwargs.pop(name, None) for name in ("attention_mask", "decoder_input_ids", "decoder_attention_mask")
     }
+    unknown = [name for name, x in kwargs.items() if x is not None and not generation.knows(name)]
+    if unknown:  # In a file such an entry is of another time; here it is a slip.
+      hint = did_you_mean(unknown[0], [*generation.SAME, *generation.OTHERS, *generation.DRAWN])
+      raise UserError(f"{type(self).__name__}.generate: {unknown[0]} is no argument of it.{hint}")
     entries = entries_of(self.generation_config if generation_config is None else generation_config)
     entries = {name: x for name, x in {**entries, **kwargs}.items() if x is not None and not name.startswith("_")}
     answers = self._is_ours() and hasattr(self.module.core.writer, "encode")

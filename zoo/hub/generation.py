@@ -189,6 +189,12 @@ def options(
   }
 
 
+def knows(name: str) -> bool:
+  """Whether `generate` or the reference reads an entry of this name."""
+  read, known = reference.of_generation(), (SAME, DRAWN, OTHERS, WHISPER, HARMLESS, NEUTRAL)
+  return any(name in names for names in (*known, read.defaults, read.reads))
+
+
 def _check_names(entries: Mapping[str, Any], where: str) -> None:
   """UserError for entries that `generate` does not support; warns of those that the reference ignores too."""
   generation_entries, passed = reference.of_generation(), []
