@@ -111,6 +111,13 @@ def test_an_answer_is_encoded_and_decoded_by_parts_as_at_once(name):
     model.module.apply({"params": params}, source)
 
 
+@pytest.mark.parametrize("name", ["FlaxMarianModel", "FlaxBartForQuestionAnswering", "FlaxWhisperModel"])
+def test_a_default_start_beyond_the_vocabulary_matters_only_where_it_is_used(name):
+  model = getattr(compat, name)({**(WHISPER if "Whisper" in name else BART), "decoder_start_token_id": 58100})
+  hidden = model(SOUND if "Whisper" in name else TOKENS, decoder_input_ids=TOKENS)[0]
+  assert hidden.shape[:2] == TOKENS.shape and np.isfinite(hidden).all()
+
+
 @pytest.mark.parametrize("name", ["FlaxGPT2LMHeadModel", "FlaxT5ForConditionalGeneration"])
 def test_texts_are_generated_as_the_likeliest_token_is_chosen_by_hand(name, tmp_path):
   config = {"FlaxGPT2LMHeadModel": GPT2, **PAIRS}[name]

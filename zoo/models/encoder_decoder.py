@@ -148,4 +148,6 @@ class EncoderDecoder(TokenHeads, PredictsTokens):
   @nn.nowrap
   def example(self, batch_size=1):
     tokens = jnp.zeros((batch_size, min(self.encoder.max_length or 8, 8)), jnp.int32)
-    return (tokens,) if self.logits is None else (tokens, tokens[:, :6])
+    if self.decoder is None:
+      return (tokens,)
+    return tokens, tokens if self.logits is None else tokens[:, :6]  # A class is read where `tokens` end.

@@ -118,9 +118,9 @@ class Whisper(EncoderDecoder, kw_only=True):
   @nn.nowrap
   def example(self, batch_size=1):
     features = jnp.zeros((batch_size, min(2 * self.encoder.max_length, 16), self.mels))
-    return (
-      (features,) if self.logits is None else (features, jnp.zeros((batch_size, min(self.max_length, 6)), jnp.int32))
-    )
+    if self.decoder is None:
+      return (features,)
+    return features, jnp.zeros((batch_size, min(self.max_length, 6)), jnp.int32)
 
 
 @functools.cache
