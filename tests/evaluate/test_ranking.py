@@ -42,3 +42,13 @@ def test_chance_is_the_mean_over_all_orders():
 def test_a_query_without_a_right_answer_is_refused():
   with pytest.raises(ValueError, match="1 queries have no right answer in the gallery; the first has index 1"):
     ranking.ranks(np.zeros((2, 2)), np.array([[True, False], [False, False]]))
+
+
+def test_ranks_of_vectors_are_those_of_the_whole_table_whatever_the_block(monkeypatch):
+  rng = np.random.default_rng(0)
+  queries, answers = rng.integers(-2, 3, (17, 3)).astype(float), rng.integers(-2, 3, (11, 3)).astype(float)
+  of_query, of_answer = rng.integers(0, 5, 17), np.r_[np.arange(5), rng.integers(0, 5, 6)]
+  whole = ranking.ranks(queries @ answers.T, of_query[:, None] == of_answer[None])
+  for block in (1, 25, 1000):
+    monkeypatch.setattr(ranking, "BLOCK", block)
+    assert ranking.ranks_of_vectors(queries, answers, of_query, of_answer).tolist() == whole.tolist()

@@ -104,7 +104,7 @@ def test_the_legend_explains_the_rows_that_there_are(tmp_path):
     metrics = retrieval(Towers(), data=DATA, train_data=train, file=name)(knowing(0, 1, 2, 3), tmp_path)
     text = (tmp_path / f"{name}.txt").read_text()
     assert ("pixels" in text) == any(key.startswith("pixels/") for key in metrics) == (train is not None)
-    assert "chance: a ranking" in text and "rK: the share of queries" in text and "Right is every answer" in text
+    assert "chance: a ranking" in text and "rK: the fraction of queries" in text and "Right is every answer" in text
 
 
 def test_the_picture_shows_queries_in_frames_of_both_colours(tmp_path):

@@ -4,12 +4,11 @@ import io
 import math
 import os
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from zoo.evaluate import ranking
 from zoo.evaluate.artifacts import write_bytes
 
 TOP = 5
@@ -26,7 +25,8 @@ def draw(
   name: str,
   records: Any,
   gallery: Any,
-  scores: np.ndarray,
+  vectors: Sequence[tuple[np.ndarray, np.ndarray]],
+  ranks: Sequence[np.ndarray],
   metrics: Mapping[str, float],
   title: str,
 ) -> None:
@@ -35,8 +35,9 @@ def draw(
   Args:
     folder, name: where to.
     records: give `image` and `caption(index, number)`.
-    gallery: record indices of the images and texts, and which match: `images`, `captions`, `right`.
-    scores: [images, texts], larger is nearer.
+    gallery: record indices of the images and texts, `images`, `captions`.
+    vectors: of the images, and of the texts: float [n, dim], and int [n], the groups; equal ones belong together.
+    ranks: int [images], int [texts]: those of the best right answers.
     metrics: for the caption: `image_to_text_r1` ... and the same of the rows `pixels` and `chance`.
     title: of the picture.
   """
@@ -47,10 +48,10 @@ def draw(
   image_at = lambda index: assembled(records[int(gallery.images[index])]["image"])
   text_at = lambda index: records.caption(*map(int, gallery.captions[index]))
   sides = [
-    ("Image to text: the five nearest texts of an image", scores, gallery.right, image_at, text_at),
-    ("Text to image: the five nearest images of a text", scores.T, gallery.right.T, text_at, image_at),
+    ("Image to text: the five nearest texts of an image", *vectors, image_at, text_at),
+    ("Text to image: the five nearest images of a text", *vectors[::-1], text_at, image_at),
   ]
-  chosen = [example_queries(ranking.ranks(score, right)) for _, score, right, _, _ in sides]
+  chosen = [example_queries(of_side) for of_side in ranks]
   rows = max(map(len, chosen))
   height = HEAD + ROW * rows + FOOT
   figure = Figure(figsize=(WIDTH, height), dpi=100, facecolor="white")
@@ -58,13 +59,15 @@ def draw(
   figure.text(0.5, 1 - 0.35 / height, title, fontsize=15, ha="center")
   edges = {"left": 0.01, "right": 0.99, "top": 1 - HEAD / height, "bottom": FOOT / height}
   grid = figure.add_gridspec(rows, 2 * (1 + TOP) + 1, **edges, wspace=0.08, hspace=0.2)
-  for side, ((heading, score, right, query_at, answer_at), queried) in enumerate(zip(sides, chosen, strict=True)):
+  for side, ((heading, asked, answered, query_at, answer_at), queried) in enumerate(zip(sides, chosen, strict=True)):
+    (asking, groups), (answers, answer_groups) = asked, answered
     first = side * (TOP + 2)  # one column stays empty between the sides
     figure.text(0.01 + first / (2 * TOP + 3), 1 - 0.85 / height, heading, fontsize=12, weight="bold")
     for row, query in enumerate(queried):
       draw_cell(figure.add_subplot(grid[row, first]), query_at(query), GREY, 1.0)
-      for column, answer in enumerate(top_indices(score[query], right[query])):
-        colour = GREEN if right[query, answer] else RED
+      right = answer_groups == groups[query]
+      for column, answer in enumerate(top_indices(answers @ asking[query], right)):
+        colour = GREEN if right[answer] else RED
         draw_cell(figure.add_subplot(grid[row, first + 1 + column]), answer_at(answer), colour, 3.0)
   lines = [
     f"{direction.replace('_', ' ')}: {figures(metrics, direction)}" for direction in ("image_to_text", "text_to_image")

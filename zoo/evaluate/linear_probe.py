@@ -1,7 +1,10 @@
 """Few-shot linear probe of frozen features."""
 
+import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.errors import UserError
-from zoo.evaluate.forward import gather, model_output, records_of
+from zoo.evaluate.forward import model_output, outputs, records_of
 from zoo.preprocessing import as_float
 from zoo.tree import variables
 
@@ -54,49 +57,75 @@ def linear_probe(
     return {"feature": feature.astype(jnp.float32), "label": batch["label"]}
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
-    train_rows, test_rows = (gather(embed, params, records, batch_size, model) for records in (train, test))
-    metrics = probe(train_rows, test_rows)
+    features = lambda records: (rows for rows, _ in outputs(embed, params, records, batch_size, model))
+    metrics, labels = probed(features(train), features(test), shots, repeats, seed, strength)
     if isinstance(train[0].get("image"), np.ndarray):
       metrics |= {f"pixels/{key}": value for key, value in pixel_probe().items()}
-    return metrics | {f"majority/accuracy_{k}_shot": float(majority(test_rows["label"])) for k in shots}
+    return metrics | {f"majority/accuracy_{k}_shot": max(labels.values()) / labels.total() for k in shots}
 
   def pixel_probe() -> dict[str, float]:
     if not pixel_metrics:
-      pixel_metrics.update(probe(*(pixels(records) for records in (train, test))))
+      sides = (pixels(records, batch_size) for records in (train, test))
+      pixel_metrics.update(probed(*sides, shots, repeats, seed, strength)[0])
     return pixel_metrics
 
   pixel_metrics: dict[str, float] = {}
-
-  def probe(train_rows: dict, test_rows: dict) -> dict[str, float]:
-    metrics = {}
-    for k in shots:
-      scores = [score(train_rows, test_rows, k, np.random.default_rng([seed, r]), strength) for r in range(repeats)]
-      metrics |= {f"accuracy_{k}_shot": float(np.mean(scores)), f"std_{k}_shot": float(np.std(scores))}
-    return metrics
-
   return evaluate
 
 
-def score(train: dict, test: dict, shots: int, rng: np.random.Generator, strength: float) -> float:
-  """Accuracy on `test` after seeing `shots` examples of each class of `train`, drawn by `rng`."""
+def probed(
+  train: Iterable[dict], test: Iterable[dict], shots: Sequence[int], repeats: int, seed: int, strength: float
+) -> tuple[dict[str, float], Counter[int]]:
+  """Accuracies by shots, and how often each label occurs in `test`.
+
+  Args:
+    train, test: batches of `feature` [n, dim] and `label` [n]; the features of neither are held in memory.
+    shots, repeats, seed, strength: as of `linear_probe`.
+  """
+  probes = fitted(train, shots, repeats, seed, strength)
+  right, labels = dict.fromkeys(probes, 0), Counter[int]()
+  for rows in test:
+    labels.update(rows["label"].tolist())
+    for key, probe in probes.items():
+      right[key] += int((probe.predict(rows["feature"]) == rows["label"]).sum())
+  metrics = {}
+  for k in shots:
+    scores = [right[k, repeat] / labels.total() for repeat in range(repeats)]
+    metrics |= {f"accuracy_{k}_shot": float(np.mean(scores)), f"std_{k}_shot": float(np.std(scores))}
+  return metrics, labels
+
+
+def fitted(
+  train: Iterable[dict], shots: Sequence[int], repeats: int, seed: int, strength: float
+) -> dict[tuple[int, int], Any]:
+  """(shots, repeat) -> a classifier fitted to so many examples of each class. Features wait in a file of their own."""
   from sklearn.linear_model import LogisticRegression
   from sklearn.pipeline import make_pipeline
   from sklearn.preprocessing import StandardScaler
 
-  of_class = [np.flatnonzero(train["label"] == label) for label in np.unique(train["label"])]
-  chosen = np.concatenate([rng.permutation(rows)[:shots] for rows in of_class])
-  probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000))
-  probe.fit(train["feature"][chosen], train["label"][chosen])
-  return float(probe.score(test["feature"], test["label"]))
+  labels, dim = [], 0
+  with tempfile.TemporaryFile() as file:
+    for rows in train:
+      labels.append(rows["label"])
+      dim = rows["feature"].shape[1]
+      np.ascontiguousarray(rows["feature"], np.float32).tofile(file)
+    label = np.concatenate(labels)
+    file.flush()
+    features = np.memmap(file, np.float32, "r", shape=(len(label), dim))
+    of_class = [np.flatnonzero(label == one) for one in np.unique(label)]
+    probes = {}
+    for k, repeat in itertools.product(shots, range(repeats)):
+      rng = np.random.default_rng([seed, repeat])
+      chosen = np.concatenate([rng.permutation(rows)[:k] for rows in of_class])
+      probe = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000))
+      probes[k, repeat] = probe.fit(np.array(features[chosen]), label[chosen])
+    del features
+  return probes
 
 
-def pixels(records: Any) -> dict[str, np.ndarray]:
-  """Raw pixels as features."""
-  examples = [records[index] for index in range(len(records))]
-  feature = np.stack([example["image"].reshape(-1) for example in examples]).astype(np.float32)
-  return {"feature": feature, "label": np.array([example["label"] for example in examples])}
-
-
-def majority(label: np.ndarray) -> float:
-  """The share of the most frequent label."""
-  return np.unique(label, return_counts=True)[1].max() / len(label)
+def pixels(records: Any, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
+  """Raw pixels as features, batch by batch."""
+  for start in range(0, len(records), batch_size):
+    examples = [records[index] for index in range(start, min(start + batch_size, len(records)))]
+    feature = np.stack([example["image"].reshape(-1) for example in examples]).astype(np.float32)
+    yield {"feature": feature, "label": np.array([example["label"] for example in examples])}

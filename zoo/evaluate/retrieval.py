@@ -30,7 +30,7 @@ class Gallery(NamedTuple):
   texts: np.ndarray  # [texts] int: its row among the vectors of texts
   captions: np.ndarray  # [texts, 2] int: which record's it is, and which of that record's captions
   text_groups: np.ndarray  # [texts] int: what each is about
-  right: np.ndarray  # [images, texts] bool
+  image_groups: np.ndarray  # [images] int: likewise; equal ones belong together
 
 
 def retrieval(
@@ -83,9 +83,13 @@ def retrieval(
     rows: dict[str, float] = {}
     if train_records is not None:
       scores = nearest_pixels.scores(np.stack(pixels), gallery.text_groups, train_records)
-      rows |= {} if scores is None else both_ways(scores, gallery.right, at, "pixels/")
-    for way, right in zip(WAYS, (gallery.right, gallery.right.T), strict=True):
-      rows |= {f"chance/{way}_r{k}": ranking.chance(right, k) for k in at}
+      right = gallery.image_groups[:, None] == gallery.text_groups[None]
+      rows |= {} if scores is None else both_ways(scores, right, at, "pixels/")
+    sides = (gallery.image_groups, gallery.text_groups)
+    for way, (queries, answers) in zip(WAYS, (sides, sides[::-1]), strict=True):
+      groups, counts = np.unique(answers, return_counts=True)
+      right = counts[np.searchsorted(groups, queries)]
+      rows |= {f"chance/{way}_r{k}": ranking.chance_of_counts(right, len(answers), k) for k in at}
     return rows
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
@@ -103,15 +107,19 @@ def retrieval(
       vectors += [embedded for embedded, _ in outputs(embed_text, params, cached["further"], batch_size, model)]
     embedded = {key: np.concatenate([part[key] for part in vectors if key in part]) for key in ("image", "text")}
     image, text = embedded["image"][gallery.images], embedded["text"][gallery.texts]
-    scores = image.astype(np.float32) @ text.astype(np.float32).T
-    metrics = both_ways(scores, gallery.right, at) | rows
+    sides = [(image.astype(np.float32), gallery.image_groups), (text.astype(np.float32), gallery.text_groups)]
+    ranks = {
+      way: ranking.ranks_of_vectors(queries, answers, query_groups, answer_groups)
+      for way, ((queries, query_groups), (answers, answer_groups)) in zip(WAYS, (sides, sides[::-1]), strict=True)
+    }
+    metrics = {f"{way}_r{k}": ranking.recall(ranks[way], k) for way in WAYS for k in at} | rows
     if folder is not None and jax.process_index() == 0:
       undefined = train_records is not None and not any(key.startswith("pixels/") for key in metrics)
       sizes = {"images": len(gallery.images), "texts": len(gallery.texts)}
       where = ", ".join([*([] if step is None else [f"step {step}"]), *(f"{n} {kind}" for kind, n in sizes.items())])
       write_json(folder, f"{file}.json", {"step": step, **sizes, "pixels_undefined": undefined, **metrics})
       write_text(folder, f"{file}.txt", f"{table(metrics, file)}\n{where}\n{legend(metrics, undefined)}")
-      draw(folder, f"{file}.png", records, gallery, scores, metrics, f"{file}, {where}")
+      draw(folder, f"{file}.png", records, gallery, sides, list(ranks.values()), metrics, f"{file}, {where}")
     return metrics
 
   return evaluate
@@ -188,8 +196,8 @@ class GalleryBuilder:
     """All that was taken in."""
     image_groups, text_groups = (np.array([group for group, *_ in keys]) for keys in (self.images, self.texts))
     text_rows = np.array(list(self.texts.values()))
-    right = image_groups[:, None] == text_groups[None]
-    return Gallery(np.array(list(self.images.values())), text_rows[:, 0], text_rows[:, 1:], text_groups, right)
+    images = np.array(list(self.images.values()))
+    return Gallery(images, text_rows[:, 0], text_rows[:, 1:], text_groups, image_groups)
 
 
 class Texts(Records):
