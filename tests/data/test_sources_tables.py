@@ -137,7 +137,7 @@ def test_the_ways_out_work(tmp_path):
   for where, message in {
     "csv:bare.csv?encodng=latin-1": r"no option 'encodng' with a value. Did you mean 'encoding'\? There are: columns=",
     "csv:bare.csv?delimiter=ab": "delimiter is 'ab'. It must be a character",
-    "csv:bare.csv?quotes=some": "quotes may be none",
+    "csv:bare.csv?quotes=some": "quotes may be none or double",
   }.items():
     with pytest.raises(UserError, match=message):
       read(where)
@@ -157,6 +157,19 @@ def test_rows_that_do_not_fit_the_header_are_bad_records_of_their_own(tmp_path):
   records = labelled_texts(f"csv:{tmp_path}", bad_records={"action": "skip", "most": 0.8})
   assert sorted(source[i]["text"] for i in range(6) if i not in source.broken) == ["a", "g"]
   assert records.may_skip and records.info["source"].startswith("csv:")
+
+
+def test_rows_of_a_tsv_are_not_merged_by_quotes_that_are_none(tmp_path):
+  content = 'a\tb\n1\t" He said so .\n2\tno quote\n3\tShe said so "\n'
+  toys.write(tmp_path, {"rows.tsv": content})
+  source = open_source(f"tsv:{tmp_path}")
+  assert "line 2: a quote is closed in line 4 only, behind tabs. If a quote is" in min(source.broken.values())
+  assert [row["b"] for row in by_line(open_source(f"tsv:{tmp_path}/rows.tsv?quotes=none"))] == [
+    '" He said so .',
+    "no quote",
+    'She said so "',
+  ]
+  assert len(open_source(f"tsv:{tmp_path}/rows.tsv?quotes=double")) == 1
 
 
 def test_files_of_other_columns_and_fields_that_are_missing_are_told(tmp_path):

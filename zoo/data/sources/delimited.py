@@ -20,7 +20,7 @@ OPTIONS = {
   "columns": "names of the columns of files without a header line",
   "delimiter": "the character between fields (tab, ;)",
   "encoding": "the files' encoding, if it is not UTF-8",
-  "quotes": "none, if a quote is a character like others",
+  "quotes": "none, if a quote is a character like others; double, if even tabs and line ends stand in them",
   "skip": "lines above the header",
 }
 NO_QUOTES = "If a quote is a character like others in this file, add ?quotes=none."
@@ -34,6 +34,7 @@ class Dialect(NamedTuple):
 
   delimiter: str
   quotes: bool
+  guessed: bool = False  # Nobody said that quotes are quotes.
 
   def options(self) -> dict[str, Any]:
     """Keywords of csv.reader."""
@@ -63,9 +64,12 @@ def open_delimited(
   delimiter = {"tab": "\t", "\\t": "\t"}.get(options.get("delimiter", ""), options.get("delimiter", delimiter))
   if len(delimiter) != 1 or delimiter in '"\r\n' or not delimiter.isascii():
     raise UserError(f"{kind}:{where}: delimiter is {shown(delimiter)}. It must be a character, such as ; or tab.")
-  if options.get("quotes", "none") != "none" or not options.get("skip", "0").isdecimal():
-    raise UserError(f"{kind}:{where}: quotes may be none, and skip is a number of lines.")
-  dialect, skip = Dialect(delimiter, "quotes" not in options), int(options.get("skip", 0))
+  if options.get("quotes", "none") not in ("none", "double") or not options.get("skip", "0").isdecimal():
+    raise UserError(f"{kind}:{where}: quotes may be none or double, and skip is a number of lines.")
+  dialect, skip = (
+    Dialect(delimiter, options.get("quotes") != "none", "quotes" not in options),
+    int(options.get("skip", 0)),
+  )
   names = [name.strip() for name in options["columns"].split(",")] if "columns" in options else None
   tables: list[Table] = []
 
@@ -192,7 +196,11 @@ def _scan(
     while True:
       first, start, error, size = line, position, None, 0
       try:
-        size = len(next(reader))
+        fields = next(reader)
+        size = len(fields)
+        # Texts of GLUE and others begin and end with quotes that are none: rows would become one.
+        if dialect.guessed and dialect.delimiter == "\t" and line > first + 1 and any("\t" in text for text in fields):
+          error = f"a quote is closed in line {line} only, behind tabs. {NO_QUOTES} If that is meant, ?quotes=double."
       except StopIteration:
         return
       except csv.Error as problem:
