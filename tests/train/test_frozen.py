@@ -17,8 +17,7 @@ from zoo.plan.chips import Chip
 from zoo.sharding import make_mesh
 from zoo.sharding.explain import every_row
 from zoo.train.experiment import experiment
-from zoo.verify import check
-from zoo.verify.reduced_program import reduce
+from zoo.verify import comparison, reduced_program
 
 
 @pytest.fixture(autouse=True)
@@ -113,10 +112,26 @@ def test_frozen_models_and_memories_are_counted(folder, monkeypatch):
     memory.check_state(made.shapes, made.placed, places)
 
 
-def test_a_frozen_teacher_is_verified_where_it_lives(folder):
+def test_teachers_are_verified_where_they_live_and_what_is_carried_is_compared(folder, monkeypatch):
   config = config_of(folder, **everything(folder), sharding="fsdp")
   mesh = make_mesh({"data": 8})
   made = experiment(config, mesh)
-  _, split, _ = reduce(config, made, mesh)
+
+  def program(*args, alone=False):
+    right = reduced_program.program(*args, alone=alone)
+    if not alone:
+      return right
+
+    def run(*inputs):  # One device remembers something else.
+      loss, carry, grads = right.run(*inputs)
+      return loss, {**carry, "rows": jax.tree.map(lambda x: x + 1, carry["rows"])}, grads
+
+    return right._replace(run=run)
+
+  monkeypatch.setattr(comparison, "program", program)
+  monkeypatch.setattr(comparison, "_first_module", lambda *args: "")
+  verdict = comparison.compare(config, made, mesh)
+  assert list(verdict.wrong) == ["what is carried in rows/memory/stack/layers/before"] and verdict.parameters == 9
+  assert verdict.line().startswith("what is carried in rows/memory/stack/layers/before differs from one device's by ")
+  _, split, _ = reduced_program.reduce(config, made, mesh)
   assert any(any(place.spec) for place in jax.tree.leaves(split.frozen_placed))
-  assert "gradients are one device's" in check.verified(config, made, mesh)

@@ -34,7 +34,7 @@ RELATIVE, ROUNDING = 1e-4, 20.0
 PERTURBATION = 2.0**-21  # By how much parameters are moved to see what rounding makes of a gradient.
 QUICKLY = {"xla_backend_optimization_level": 0}
 NOTHING_BUT = 1e-3  # A gradient that rounding changes by this part of it is zero but for rounding, as a key's bias.
-UPDATE = "the update of "  # So begins its name.
+UPDATE, CARRIED = "the update of ", "what is carried in "  # So begin their names.
 NEGLIGIBLE = 1e-7  # Of the largest gradient of all: smaller ones are rounding.
 
 
@@ -42,9 +42,9 @@ class Verdict(NamedTuple):
   """The result of a comparison.
 
   Attributes:
-    wrong: name ("loss", the path of a parameter for its gradient, UPDATE and the path for its update) -> largest
-      difference relative to the largest entry; of those that differ, in the order in which a step computes them: the
-      loss, then gradients from the last module to the first, then updates.
+    wrong: name ("loss", CARRIED and the path of what is carried on, the path of a parameter for its gradient,
+      UPDATE and the path for its update) -> largest difference relative to the largest entry; of those that differ, in
+      the order of a step: the loss, what is carried, gradients from the last module to the first, updates.
     module: the first module whose output differs, "" if none does or is known to.
     parameters: how many were compared.
     largest: the largest relative difference of those that agree.
@@ -63,9 +63,10 @@ class Verdict(NamedTuple):
     """Human-readable text."""
     if self.wrong:
       name, error = next(iter(self.wrong.items()))
-      what = "the loss" if name == "loss" else name if name.startswith(UPDATE) else f"the gradient of {name}"
+      what = "the loss" if name == "loss" else name if name.startswith((UPDATE, CARRIED)) else f"the gradient of {name}"
       kind = "updates" if name.startswith(UPDATE) else "gradients"
-      alike = sum(path.startswith(UPDATE) == name.startswith(UPDATE) for path in self.wrong)
+      others = [path for path in self.wrong if not path.startswith(CARRIED)]
+      alike = sum(path.startswith(UPDATE) == name.startswith(UPDATE) for path in others) if name in others else 1
       more = f", and so do {alike - 1} others of {self.parameters} {kind}" if alike > 1 else ""
       where = f"; the first module whose output differs is {self.module}" if self.module else ""
       return f"{what} differs from one device's by {error:.2g} times its largest entry{more}{where}"
@@ -114,16 +115,18 @@ def compare(config: Any, experiment: Experiment, mesh: Mesh) -> Verdict:
     expected, *perturbed = (
       _leaves(run(_put(tree, alone.placed), *beside)) for tree in (params, _perturbed(params, 0), _perturbed(params, 1))
     )
-    gradients = _compared(on_mesh, expected, perturbed, num_separate=1)
-    if not np.isfinite(gradients.entries).all() or not gradients.entries[1:].any():
+    carried, parameters = [CARRIED + name for name in alone.carried], path_names(alone.shapes)
+    gradients = _compared(on_mesh, expected, perturbed, num_separate=(num_separate := 1 + len(carried)))
+    if not np.isfinite(gradients.entries).all() or not gradients.entries[num_separate:].any():
       raise UserError("with random parameters one device's loss or gradients are not finite, or all gradients are zero")
     updates = _updates(config, params, (split, mesh), (alone, single_mesh))
-    names = ["loss", *path_names(alone.shapes)]
-    wrong = {names[i]: gradients.relative[i] for i in _backwards(names, alone.modules) if gradients.bad[i]}
+    order = [*range(num_separate), *(num_separate + i for i in _backwards(parameters, alone.modules))]
+    names = ["loss", *carried, *parameters]
+    wrong = {names[i]: gradients.relative[i] for i in order if gradients.bad[i]}
     module = _first_module(config, experiment, reduced, batch, params, mesh, single_mesh) if wrong else ""
-    wrong |= {UPDATE + names[i + 1]: updates.relative[i] for i in np.flatnonzero(updates.bad)}
+    wrong |= {UPDATE + parameters[i]: updates.relative[i] for i in np.flatnonzero(updates.bad)}
   largest = max(gradients.largest, updates.largest)
-  return Verdict(wrong, module, len(names) - 1, largest, reduced.what, time.monotonic() - start)
+  return Verdict(wrong, module, len(parameters), largest, reduced.what, time.monotonic() - start)
 
 
 class _Compared(NamedTuple):
@@ -196,8 +199,7 @@ def _of_all_hosts(numbers: Any) -> np.ndarray:
 
 
 def _compiled(program: Program, mesh: Mesh) -> Callable:
-  places = (program.placed, program.by_row, program.frozen_placed)
-  return _jit(program.run, mesh, places, (None, program.placed))
+  return _jit(program.run, mesh, program.inputs_placed, (None, None, program.placed))
 
 
 def _jit(run: Callable, mesh: Mesh, in_shardings: Any, out_shardings: Any) -> Callable:
@@ -239,7 +241,7 @@ def _difference(array: jax.Array, reference: np.ndarray) -> float:
 
 
 def _backwards(names: list[str], modules: list[str]) -> list[int]:
-  """The loss first, then the parameters of the modules that are called last."""
+  """The places of parameters in `names`, those of the modules that are called last first."""
   call = {path: i for i, path in enumerate(modules)}
 
   def when(name: str) -> int:
@@ -247,7 +249,7 @@ def _backwards(names: list[str], modules: list[str]) -> list[int]:
     prefixes = ("/".join(parts[:end]) for end in range(len(parts) - 1, -1, -1))
     return next((call[path] for path in prefixes if path in call), -1)
 
-  return [0, *sorted(range(1, len(names)), key=lambda i: -when(names[i]))]
+  return sorted(range(len(names)), key=lambda i: -when(names[i]))
 
 
 def _first_module(
@@ -268,8 +270,7 @@ def _first_module(
   try:
     for meshes in ((mesh,), (single_mesh, True)):
       part = program(config, experiment, plain, batch, *meshes)
-      places = (part.placed, part.by_row, part.frozen_placed)
-      run = jax.jit(_outputs(part.forward), in_shardings=places)
+      run = jax.jit(_outputs(part.forward), in_shardings=part.inputs_placed)
       outputs.append(dict(run(_put(params, part.placed), *_rows_and_frozen(batch, part))))
   except jax.errors.UnexpectedTracerError:
     return ""

@@ -21,6 +21,7 @@ from zoo.objectives.objective import Context, value_and_grad
 from zoo.sharding import activations
 from zoo.train.context import carry_for_rows
 from zoo.train.experiment import Experiment
+from zoo.tree import path_names
 from zoo.verify.reduced_config import Reduced, cut, is_cheap, reductions, rows_of, same_placements
 
 
@@ -28,11 +29,12 @@ class Program(NamedTuple):
   """A loss and its gradients.
 
   Attributes:
-    run: (params, batch, frozen) -> (loss, gradients).
+    run: (params, batch, frozen) -> (loss, what is carried on, gradients).
     forward: (params, batch, frozen) -> loss.
     shapes: of the parameters.
     placed: where they live. by_row: where a batch lives.
     frozen: parameters of the models that do not learn. frozen_placed: where they live.
+    carried: paths of what is carried on.
     modules: paths of the model's modules in the order of their first calls.
   """
 
@@ -43,7 +45,13 @@ class Program(NamedTuple):
   by_row: Any
   frozen: Any
   frozen_placed: Any
+  carried: list[str]
   modules: list[str]
+
+  @property
+  def inputs_placed(self) -> tuple[Any, Any, Any]:
+    """Where what `run` takes lives."""
+    return self.placed, self.by_row, self.frozen_placed
 
 
 class Update(NamedTuple):
@@ -139,14 +147,15 @@ def program(
 
   def run(params, batch, frozen):
     with activations.constrained(rules, mesh):
-      (loss, _), grads = grad(params, *drawn(batch), context(batch, frozen))
-    return loss, grads
+      (loss, (_, carry)), grads = grad(params, *drawn(batch), context(batch, frozen))
+    return loss, carry, grads
 
   def forward(params, batch, frozen):
     with activations.constrained(rules, mesh):
       return objective.loss(params, *drawn(batch), context(batch, frozen))[0]
 
-  return Program(run, forward, shapes, placed, by_row, frozen, frozen_placed, list(modules))
+  carried = path_names(jax.eval_shape(lambda batch: context(batch, {}).carry, batch))
+  return Program(run, forward, shapes, placed, by_row, frozen, frozen_placed, carried, list(modules))
 
 
 def _chunked(config: Any, reduced: Reduced, batch: Mapping[str, Any]) -> dict[str, Any]:
