@@ -4,11 +4,11 @@ https://arxiv.org/abs/2212.04356. Code: https://github.com/openai/whisper.
 """
 
 import functools
+import math
 from typing import Any, Unpack
 
 import flax.linen as nn
 import jax.numpy as jnp
-import numpy as np
 
 from zoo.layers import initial, norms, sizes
 from zoo.layers.blocks import PreNormBlock
@@ -128,9 +128,9 @@ def sinusoids(wavelength=10_000.0):
   """Initial values [length, dim]: sines, then cosines, of wavelengths up to this one. `sinusoids` of their model.py."""
 
   def init(rng, shape, dtype=jnp.float32):
-    # In JAX, so that eval_shape computes nothing.
+    # In JAX, so that eval_shape computes nothing; in their order, whose rounding far positions show.
     half = shape[1] // 2
-    turns = (wavelength ** (-np.arange(half) / max(half - 1, 1))).astype(np.float32)
+    turns = jnp.exp(-math.log(wavelength) / max(half - 1, 1) * jnp.arange(half, dtype=jnp.float32))
     angle = jnp.arange(shape[0], dtype=jnp.float32)[:, None] * turns[None]
     return jnp.concatenate([jnp.sin(angle), jnp.cos(angle)], axis=1).astype(dtype)
 
