@@ -15,7 +15,7 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -223,10 +223,11 @@ class Hunt:
       return f"traceback: {traceback.format_exc(limit=-3)}"
     return "honoured" if far < 1e-4 else f"DIFFERENT {far:.1e}"
 
-  def run(self, everything: bool = True) -> Iterator[tuple[str, Any, str]]:
+  def run(self, everything: bool = True, alone: Container[str] = ()) -> Iterator[tuple[str, Any, str]]:
     """(name, value, verdict) of every entry of such a config, with `everything` of what the reference knows.
 
-    Changes that make another model take long to compare, so those that are `apart` are made at once.
+    Changes that make another model take long to compare, so those that are `apart` are made at once, but for those of
+    entries named in `alone`.
     """
     groups: list[list[Change]] = []
     for path, value in entries(self.full, everything):
@@ -240,7 +241,7 @@ class Hunt:
         if verdict is not None:
           yield ".".join(path), other, verdict
           continue
-        group = next((group for group in groups if self.apart([*group, change])), None)
+        group = next((group for group in groups if path[-1] not in alone and self.apart([*group, change])), None)
         if group is None:
           groups.append([change])
         else:
