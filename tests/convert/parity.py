@@ -8,13 +8,14 @@ model with `zoo.save_hf` and has the reference load that.
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
 import zoo
+from zoo.convert.rules.options import LAYERS
 from zoo.hub import tables
 from zoo.hub.files import open_tensors
 from zoo.hub.writing import hub_tensors
@@ -190,6 +191,12 @@ def compare_gradients(ours: Mapping[str, np.ndarray], there: Any, folder: Any, t
   # Of two names of one tensor a reference may save the other one.
   names = {name: name if name in theirs else tables.lookup(name, dict.fromkeys(theirs), table) for name in ours}
   return {name: float(abs(theirs[names[name]] - gradient).max()) / biggest for name, gradient in ours.items()}
+
+
+def one_deep(names: Iterable[str], config: Mapping[str, Any], layers: int = 1) -> Iterator[tuple[str, dict[str, Any]]]:
+  """(name, config) of the heads of a model: the first compares all layers, the others have so many."""
+  for i, name in enumerate(names):
+    yield name, {key: layers if i and key in LAYERS else value for key, value in config.items()}
 
 
 def tokens(vocab_size: int, *shape: int, low: int = 3) -> Callable[[np.random.Generator], np.ndarray]:

@@ -3,7 +3,7 @@ import torch
 
 import zoo
 from tests.convert import seq2seq
-from tests.convert.parity import check, reference
+from tests.convert.parity import check, one_deep, reference
 from tests.convert.seq2seq import BARE, ENCODED, LM, SPAN
 from zoo.errors import UserError
 
@@ -34,7 +34,7 @@ def case(cls, name, config, **more):
   return seq2seq.case(cls, "BartConfig", name, config, HEADS[cls], decoder_tokens=own, eos=eos, **more)
 
 
-CASES = [case(cls, "small", SMALL) for cls in HEADS]
+CASES = [case(cls, "small", config) for cls, config in one_deep(HEADS, SMALL)]
 CASES += [
   case("BartForConditionalGeneration", "odd", ODD, prepare=add_bias),
   case("BartForConditionalGeneration", "no pad", {**ODD, "pad_token_id": None}),

@@ -6,10 +6,11 @@ import pytest
 import zoo
 from tests.convert import decoders
 from tests.convert.decoders import logits
-from tests.convert.parity import check
+from tests.convert.parity import check, one_deep
 from tests.filled import filled
 from zoo.errors import UserError
 
+ENDINGS = ("ForCausalLM", "ForTokenClassification", "Model")
 SMALL = dict(
   vocab_size=37, max_position_embeddings=19, hidden_size=12, num_hidden_layers=3, num_attention_heads=3,
   num_key_value_heads=1, head_dim=4, intermediate_size=30, pad_token_id=2,
@@ -30,7 +31,7 @@ def case(name, cls, config, length=7):
 
 
 CASES = [
-  *(case("small", f"Gemma{ending}", SMALL) for ending in ("ForCausalLM", "ForTokenClassification", "Model")),
+  *(case("small", f"Gemma{ending}", config) for ending, config in one_deep(ENDINGS, SMALL)),
   case("odd", "GemmaForSequenceClassification", {**ODD, "num_labels": 4, "pad_token_id": 0, "hidden_act": "relu"}),
   case("first", "GemmaForCausalLM", {**ODD, "hidden_act": "gelu", "rope_theta": 73.0, "rope_scaling": LINEAR}),
   case("small", "Gemma2ForCausalLM", {**WINDOWS, "attn_logit_softcapping": 2.0, "final_logit_softcapping": 3.0}),

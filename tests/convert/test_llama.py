@@ -8,7 +8,7 @@ from safetensors.numpy import load_file, save_file
 import zoo
 from tests.convert import decoders
 from tests.convert.decoders import logits
-from tests.convert.parity import check
+from tests.convert.parity import check, one_deep
 from tests.filled import filled
 from zoo.errors import UserError
 
@@ -39,7 +39,7 @@ def longer(name, length=7, family="Llama", theta=73.0, **rope):
 WINDOWS = dict(use_sliding_window=True, sliding_window=4)
 CASES = [
   *(case("small", family, "ForCausalLM", SMALL) for family in ("Mistral", "Qwen2", "Qwen3")),
-  *(case("small", "Llama", ending, {**SMALL, "num_labels": 4}) for ending in ENDINGS),
+  *(case("small", "Llama", ending, config) for ending, config in one_deep(ENDINGS, {**SMALL, "num_labels": 4})),
   case("odd", "Llama", "ForCausalLM", {**ODD, "attention_bias": True, "mlp_bias": True, "head_dim": 2}),
   case("odd", "Qwen3", "ForTokenClassification", {**ODD, "attention_bias": True, "tie_word_embeddings": True}),
   case("head_dim", "Qwen2", "ForCausalLM", {**ODD, "tie_word_embeddings": True}),

@@ -7,7 +7,7 @@ import pytest
 import zoo
 from tests.convert import decoders
 from tests.convert.decoders import logits
-from tests.convert.parity import check, distance, reference
+from tests.convert.parity import check, distance, one_deep, reference
 from tests.filled import filled
 from zoo.errors import UserError
 from zoo.hub.writing import hub_tensors
@@ -40,7 +40,7 @@ def case(name, cls, config):
 
 
 CASES = [
-  *(case("small", f"Mixtral{ending}", {**SMALL, "num_labels": 4}) for ending in ENDINGS),
+  *(case("small", f"Mixtral{end}", config) for end, config in one_deep(ENDINGS, {**SMALL, "num_labels": 4})),
   case("odd", "MixtralForCausalLM", {
     **ODD, "num_local_experts": 4, "num_experts_per_tok": 1, "sliding_window": 3, "router_jitter_noise": 0.1,
     "tie_word_embeddings": True,

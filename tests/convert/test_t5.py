@@ -6,7 +6,7 @@ import torch
 
 import zoo
 from tests.convert import seq2seq
-from tests.convert.parity import check, reference
+from tests.convert.parity import check, one_deep, reference
 from tests.convert.seq2seq import BARE, ENCODED, ENCODER, LM, SPAN
 from zoo.errors import UserError
 
@@ -45,7 +45,7 @@ def case(cls, name, config, kind="T5", prepare=calm):
   )  # fmt: skip
 
 
-CASES = [case(cls, "small", SMALL) for cls in HEADS]
+CASES = [case(cls, "small", config) for cls, config in one_deep(HEADS, SMALL)]
 CASES += [
   case("ForConditionalGeneration", "odd", ODD),
   case("ForConditionalGeneration", "untied", {**ODD, "tie_word_embeddings": False}, prepare=untie),

@@ -1,7 +1,7 @@
 import pytest
 
 from tests.convert import seq2seq
-from tests.convert.parity import check
+from tests.convert.parity import check, one_deep
 from tests.convert.seq2seq import BARE, ENCODED, ENCODER, LM, SPAN
 from tests.convert.test_t5 import calm, untie
 
@@ -29,7 +29,7 @@ def case(cls, name, config, prepare=calm):
   )  # fmt: skip
 
 
-CASES = [case(cls, "small", SMALL) for cls in HEADS]
+CASES = [case(cls, "small", config) for cls, config in one_deep(HEADS, SMALL)]
 CASES += [case("ForConditionalGeneration", "odd and untied", ODD, untie)]
 
 

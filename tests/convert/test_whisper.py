@@ -3,7 +3,7 @@ import pytest
 import transformers
 
 import zoo
-from tests.convert.parity import Case, check, reference, to_torch
+from tests.convert.parity import Case, check, one_deep, reference, to_torch
 from tests.convert.seq2seq import BARE, ENCODED, LM
 from tests.hub_folder import random_params
 from zoo.errors import UserError
@@ -56,7 +56,7 @@ def case(cls, name, config):
   )  # fmt: skip
 
 
-CASES = [case(cls, "small", SMALL) for cls in HEADS]
+CASES = [case(cls, "small", config) for cls, config in one_deep(HEADS, SMALL)]
 CASES += [
   case("WhisperForConditionalGeneration", "odd", ODD),
   case("WhisperForAudioClassification", "odd", {**ODD, "num_labels": 5}),
