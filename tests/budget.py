@@ -29,10 +29,15 @@ def families_of(nodeid: str, families: set[str]) -> set[str]:
 
 
 class Budget:
-  """Measures every phase of a test where it runs, and sums where reports arrive: with xdist, in another process."""
+  """Measures every phase of a test where it runs, and sums where reports arrive: with xdist, in another process.
 
-  def __init__(self, families: set[str]):
-    self.families = families
+  Args:
+    families: names of all.
+    family: the one whose tests alone are run; None: all.
+  """
+
+  def __init__(self, families: set[str], family: str | None = None):
+    self.families, self.family = families, family
     self.files: collections.Counter[str] = collections.Counter()
     self.costs: collections.Counter[str] = collections.Counter()
     self.before = 0.0
@@ -59,7 +64,7 @@ class Budget:
   def pytest_terminal_summary(self, terminalreporter):
     """Called by pytest at the end."""
     total = sum(self.files.values())
-    if total < 60:  # A few files: no table.
+    if self.family is None and total < 60:  # A few files: no table.
       return
     terminalreporter.section(f"{total:,.0f} CPU-seconds")
     for file, cost in self.files.most_common(FILES):

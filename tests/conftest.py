@@ -44,6 +44,7 @@ MOST_STRETCHES = 10_000
 
 def pytest_addoption(parser):
   parser.addoption("--leak-table", metavar="FILE", help="write the table of tests/test_leaks.py to this file")
+  parser.addoption("--family", help="only the tests of this family, wherever they are, and what they cost")
   parser.addoption(
     "--placements", type=int, default=2, help="how many random placements tests/verify/test_check.py compares"
   )
@@ -51,7 +52,11 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
   files = (Path(__file__).parent.parent / "zoo" / "models").glob("*.py")
-  config.pluginmanager.register(budget.Budget({file.stem for file in files if "\nVARIANTS = " in file.read_text()}))
+  families = {file.stem for file in files if "\nVARIANTS = " in file.read_text()}
+  family = config.getoption("--family", None)
+  if family not in {None, *families}:
+    raise pytest.UsageError(f"There is no family {family!r}. There are: {', '.join(sorted(families))}.")
+  config.pluginmanager.register(budget.Budget(families, family))
 
 
 def pytest_sessionfinish(session):
@@ -63,7 +68,7 @@ def pytest_sessionfinish(session):
       Path(file).write_text(leak_table.replaced(Path(file).read_text()))
 
 
-def pytest_collection_modifyitems(items):
+def pytest_collection_modifyitems(config, items):
   """Slow tests come last, so that a mistake shows early; the slowest lead them, so that none is left for the end."""
 
   def place(item):
@@ -71,6 +76,8 @@ def pytest_collection_modifyitems(items):
     return (slow is not None, -slow.kwargs.get("minutes", 0) if slow else 0)
 
   items.sort(key=place)
+  if family := config.getoption("--family", None):
+    items[:] = [item for item in items if budget.families_of(item.nodeid, {family})]
 
 
 @pytest.fixture(autouse=True, scope="module")
