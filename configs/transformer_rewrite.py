@@ -7,8 +7,8 @@ Sinusoids, norms after the sum, one scaled matrix for both embeddings and the ou
 and then the inverse square root of the step; https://arxiv.org/abs/1706.03762. Six books that no other book retells are
 held out.
 
-Three or four verses share a row. About 37 CPU-minutes for 6.7 epochs, and 1 more to write the 1,522 held-out verses.
-Until the third epoch the model learns the language of the targets alone; then it begins to look at the source.
+Three or four verses are packed into a row. About 37 CPU-minutes for 6.7 epochs, and 1 more to write the 1,522 held-out
+verses. Until the third epoch the model learns the language of the targets alone; then it begins to look at the source.
 
 | | BLEU | chrF | ROUGE-1 | ROUGE-2 | ROUGE-L |
 |---|---|---|---|---|---|

@@ -47,7 +47,7 @@ for attempt in $(seq "${ATTEMPTS:-50}"); do
     echo "Done. The slice still costs: gcloud compute tpus tpu-vm delete $NAME --project=$PROJECT --zone=$ZONE"
     exit 0
   fi
-  echo "Ended before its time; goes on from the newest checkpoint."
+  echo "Ended early; resumes from the newest checkpoint."
 done
 echo "Gave up after ${ATTEMPTS:-50} attempts." >&2
 exit 1

@@ -67,7 +67,7 @@ def translations(english: str, other: str, language: str) -> dict[str, list[dict
 
 
 def pairs(english: str, other: str, language: str) -> Iterator[dict]:
-  """Titles and paragraphs that stand beside each other, where both descriptions have as many of them."""
+  """Aligned titles and paragraphs, if both descriptions have the same number of them."""
   originals = {checksum: description for checksum, _, description in entries(english, "en")}
   seen = set()
   for checksum, package, translated in entries(other, language):

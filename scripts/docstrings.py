@@ -1,6 +1,6 @@
 """What functions and classes do, in a line, beside the rest of what their docstrings say, out of Python packages.
 
-The first sentence is the summary, all that stands below it the text. Packages repeat themselves and each other, so
+The first sentence is the summary, everything below it the text. Packages repeat themselves and each other, so
 docstrings are grouped before they are split: those with the same summary, the same beginning of the text, or of
 functions of the same name share a split.
 """
@@ -87,7 +87,7 @@ def grouped(all_keys: list[list[str]]) -> list[int]:
 
 
 def tokenizer(texts: Iterable[str], vocab: int = VOCAB, spans: int = 100) -> str:
-  """A tokenizer.json: byte pairs learnt from texts, and T5's special tokens, `spans` of which stand for a span."""
+  """A tokenizer.json: byte pairs learnt from texts, and T5's special tokens, of which `spans` are sentinels."""
   import tokenizers
 
   learner = tokenizers.Tokenizer(tokenizers.models.BPE())

@@ -123,7 +123,7 @@ def assign_splits(concepts: list[dict], pixels: np.ndarray) -> None:
 
 
 def hold_out_vendors(concepts: list[dict], nearest: np.ndarray) -> None:
-  """Vendors take turns. Concepts that share a drawing hold out the same vendor: no held-out drawing is trained on."""
+  """Vendors alternate. Concepts that share a drawing hold out the same vendor: no held-out drawing is trained on."""
   held_out = dict.fromkeys(VENDORS, 0)
   for group in grouped(len(concepts), pairs(nearest < SAME)):
     vendor = min(VENDORS, key=lambda vendor: held_out[vendor])

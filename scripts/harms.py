@@ -183,7 +183,7 @@ def signalled(*signals: signal.Signals, early: bool = False, every: bool = False
 
 
 def stopped(last: signal.Signals) -> Harm:
-  """Stops a host until the others have ended, and lets it go on then, or kills it."""
+  """Suspends a host until the others have ended, then resumes or kills it."""
 
   def harm(run, rng):
     job = run.start_until_saved()
@@ -236,7 +236,7 @@ def locked(run: Run, rng: random.Random) -> list[int]:
 
 
 def twice(run: Run, rng: random.Random) -> list[int]:
-  """Starts it a second time while it stands still: the second must be refused, and the first goes on."""
+  """Starts it a second time while it is suspended: the second must be refused, and the first continues."""
   first = run.start_until_saved()
   for process in first.processes:
     process.send_signal(signal.SIGSTOP)

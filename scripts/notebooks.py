@@ -2,7 +2,7 @@
 
     python -m scripts.notebooks            # or: make notebooks
 
-The sources are `notebooks/*.py`, in jupytext's percent format; edit those. Where the repository is published stands in
+The sources are `notebooks/*.py`, in jupytext's percent format; edit those. The address of the repository is in
 pyproject.toml, `[tool.notebooks] repository`, and nowhere else.
 """
 

@@ -105,7 +105,7 @@ def of_class(kind: type) -> list[str]:
 
 
 def defaults(kind: type) -> dict[str, Any]:
-  """The fields of a config class with what they are where nobody says."""
+  """The fields of a config class with their defaults."""
   if dataclasses.is_dataclass(kind):
     found = {}
     for field in dataclasses.fields(kind):
@@ -151,7 +151,7 @@ def reads(files: Iterable[pathlib.Path], of: str = "config") -> dict[str, Any]:
 
 
 def asked_after(node: ast.AST, configuring: bool, of: str) -> tuple[str | None, Any]:
-  """The entry that getattr, hasattr or `in` asks a config after, and the literal that stands in for it."""
+  """The entry that getattr, hasattr or `in` reads from a config, and the literal default."""
   if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("getattr", "hasattr"):
     if len(node.args) > 1 and is_config(node.args[0], configuring, of):
       return text(node.args[1]), literal(node.args[2]) if len(node.args) > 2 else NOTHING

@@ -5,10 +5,10 @@
 Each time, a run on so many processes of two devices each, which share a folder, is killed when it has a checkpoint,
 then started again and again and harmed on the way: a host, or all, killed, asked to stop by SIGTERM or Ctrl-C, stopped
 and continued, hung, given an error, a full disk or a folder that may not be written, or the command is started twice;
-in between files of its checkpoints rot. Then it may end in peace. It must have the bits and the losses of an unharmed
-run, or refuse in one line and change nothing; if it had fewer or more hosts on the way, parameters within 1e-5 of the
-largest of their array. All hosts must have ended within the config's timeouts. Exits with status 1 if a run ended
-otherwise.
+in between files of its checkpoints rot. Then it may end undisturbed. It must have the bits and the losses of an
+unharmed run, or refuse in one line and change nothing; if it had fewer or more hosts on the way, parameters within 1e-5
+of the largest of their array. All hosts must have ended within the config's timeouts. Exits with status 1 if a run
+ended otherwise.
 """
 
 import argparse
@@ -30,7 +30,7 @@ FINE = ("bit-identical", "equal but for rounding", "clear refusal")
 
 
 def verdict(run: Run, job: Job, statuses: list[int], before: dict[pathlib.Path, bytes], unharmed: Run) -> str:
-  """How a run ended that was left in peace at last; `before` are its checkpoints before that."""
+  """How an undisturbed last run ended; `before` are the checkpoints before it."""
   if set(statuses) != {0}:
     return "clear refusal" if job.refused() and before == contents(run.folder / "checkpoints") else "UNCLEAR END"
   if left := [path.name for path in run.folder.rglob("*") if "tmp" in path.name]:
