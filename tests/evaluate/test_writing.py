@@ -6,7 +6,10 @@ import zoo
 from tests.data.toys import write_jsonl
 from tests.evaluate import hub
 from tests.filled import numbers
+from zoo.config import registry
 from zoo.errors import UserError
+from zoo.evaluate.perplexity import perplexity
+from zoo.evaluate.tasks import Subject, find_task
 from zoo.evaluate.text_scores import TextScores, scores
 
 PAIRS = [
@@ -72,3 +75,18 @@ def test_a_column_may_be_an_entry_of_a_field(writer, tmp_path):
   assert zoo.evaluate_model(writer, **options, columns=columns)["copy/chrf"] < 50
   with pytest.raises(UserError, match=r"measures is \['bleu', 'wer'\]. It must be some of: bleu, chrf, rouge"):
     zoo.evaluate_model(writer, **options, columns=columns, measures=["bleu", "wer"])
+
+
+def test_a_model_that_the_zoo_trained_reads_texts_as_it_was_trained(writer, tmp_path):
+  """Behind the token that ends a text, and for perplexity as one stream."""
+  write_jsonl(tmp_path / "rows.jsonl", [{"text": "We the people of the"}, {"text": "United"}])
+  model, params = writer
+  zoo.save(tmp_path / "run", model.clone(preprocessing_json='{"tokenizer": "bytes"}'), params)
+  source = f"jsonl:{tmp_path / 'rows.jsonl'}"
+  metrics = zoo.evaluate_model(tmp_path / "run", task="perplexity", data=source)
+  stream = perplexity(model, data={"name": "language", "source": source, "tokenizer": "bytes", "max_length": 25})
+  assert metrics["loss"] == pytest.approx(stream(params)["loss"], rel=1e-6)
+  section = find_task("generation").section(Subject(*zoo.load(tmp_path / "run"), tmp_path / "run"), {"source": "text"})
+  records = registry.build("data", {**section, "source": source})
+  for index in range(2):
+    assert records[index]["tokens"][:3].tolist() == [records.eos, *records.texts(index)[0].encode()[:2]]

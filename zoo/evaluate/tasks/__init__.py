@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 from zoo.config.registry import lookup, names
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.data.tokenizers.base import Tokenizer
+from zoo.data.tokenizers.folder import Published
 from zoo.errors import UserError, did_you_mean
 from zoo.evaluate.columns import Column
 from zoo.evaluate.model_kinds import ModelKind, described, model_kind
+from zoo.hub.files import is_published
 from zoo.hub.tokenizers import local_name
-from zoo.saving import load
+from zoo.saving import MODEL, load
+from zoo.storage import is_remote
 from zoo.train.model_data import defaults
 
 LONGEST = 512  # Tokens of a row, of a model that takes any number.
@@ -63,6 +66,13 @@ class Subject(NamedTuple):
 
   def open_tokenizer(self) -> Tokenizer:
     return open_tokenizer(self.tokenizer_name())
+
+  @property
+  def published(self) -> bool:
+    """Whether the model's files are in the hub's layout, here; of a model that was handed over, its tokenizer's."""
+    if self.folder is None:
+      return isinstance(self.open_tokenizer(), Published)
+    return not is_remote(self.folder) and not (self.folder / MODEL).exists() and is_published(self.folder)
 
   def text_length(self) -> int:
     """Most tokens of a text: those that the model and its tokenizer take, or LONGEST where neither has a limit."""
@@ -120,11 +130,10 @@ def check_fits(name: str, subject: Subject) -> None:
   if find_task(name).fits(subject.kind):
     return
   fitting = [other for other in task_names() if find_task(other).fits(subject.kind)]
-  which = f"It fits: {', '.join(fitting)}" if fitting else "No task fits it"
-  raise UserError(
-    f"{name} needs {find_task(name).needs}. This is a {described(subject.model)}. {which}. Another head of published "
-    "weights is loaded with head=NAME."
-  )
+  which = f"It fits: {', '.join(fitting)}." if fitting else "No task fits it."
+  if subject.folder is not None and subject.published:
+    which = f"{which} Another head of its weights is loaded with head=NAME."
+  raise UserError(f"{name} needs {find_task(name).needs}. This is a {described(subject.model)}. {which}")
 
 
 def fields(columns: Mapping[str, str], **options: str) -> dict[str, str]:

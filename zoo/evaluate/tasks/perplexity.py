@@ -13,8 +13,8 @@ def _section(subject: Subject, columns: Mapping[str, str]) -> dict[str, Any]:
   tokenizer = subject.open_tokenizer()
   length = min(subject.model.max_length or LONGEST, LONGEST) + 1  # Of the last token nothing is predicted.
   texts = {"tokenizer": subject.tokenizer_name(), "max_length": length, **fields(columns, text_field="text")}
-  if tokenizer.bos in (None, tokenizer.eos):
-    return {"name": "language", **texts}
+  if not subject.published or tokenizer.bos in (None, tokenizer.eos):
+    return {"name": "language", **texts}  # As the zoo trains its own, too.
   # A model whose texts begin with a token of its own has never seen a text without it.
   return {"name": "packed", "max_length": length, "data": {"name": "documents", **texts}}
 

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from zoo.data.tokenizers.folder import Published
 from zoo.evaluate.model_kinds import ModelKind
 from zoo.evaluate.tasks import Opened, Subject, fields, open_model
 from zoo.generate.steps import encodes
@@ -39,8 +38,6 @@ def section(prefix: Callable[[Subject], str] = lambda subject: "") -> Callable[[
   """The section of data of a task, whose texts begin with `prefix` if the folder says so."""
 
   def of(subject: Subject, columns: Mapping[str, str]) -> dict[str, Any]:
-    own = not isinstance(subject.open_tokenizer(), Published)
-    own = own or subject.folder is not None and not is_published_folder(subject.folder)
     limit, length = subject.model.max_length, subject.text_length()
     new_tokens = min(NEW_TOKENS, (limit or 2 * NEW_TOKENS) // 2 if not encodes(subject.model) else limit or NEW_TOKENS)
     begins = prefix(subject)
@@ -51,24 +48,19 @@ def section(prefix: Callable[[Subject], str] = lambda subject: "") -> Callable[[
       **({"prefix": begins} if begins else {}),
       **fields(columns, source_field="source", target_field="target"),
     }
-    if own and encodes(subject.model) and "target" in columns:
+    if not subject.published and encodes(subject.model) and "target" in columns:
       return {"name": "text_pairs", "cache": False, **shared}  # As the zoo trains them.
     # A decoder that the zoo trained has met texts behind an end, and nothing else around them.
-    return {"name": "prompts", "after_end": own and not encodes(subject.model), **shared}
+    return {"name": "prompts", "after_end": not subject.published and not encodes(subject.model), **shared}
 
   return of
-
-
-def is_published_folder(folder: Any) -> bool:
-  """Whether a folder, here or in a bucket, is in the hub's layout."""
-  return not is_remote(folder) and not (folder / MODEL).exists() and is_published(folder)
 
 
 def stated_prefix(task: str) -> Callable[[Subject], str]:
   """subject -> what the config.json of a T5 says that texts of a task begin with: "summarize: "."""
 
   def of(subject: Subject) -> str:
-    if subject.folder is None or not is_published_folder(subject.folder):
+    if subject.folder is None or not subject.published:
       return ""
     every = read_json(subject.folder / CONFIG).get("task_specific_params")
     one = every.get(task) if isinstance(every, Mapping) else None
