@@ -107,5 +107,5 @@ def test_entries_that_cannot_be_used_are_bad_records(folder):
   write(path, content)
   source = open_source(f"coco:{folder}", "val")
   assert len(source) == 4 and len(source.broken) == 2
-  assert any("lies outside" in error for error in source.broken.values())
+  assert any("is outside the image folder" in error for error in source.broken.values())
   assert any("annotation 5 has no caption, or its image 99" in error for error in source.broken.values())

@@ -129,7 +129,7 @@ def test_what_does_not_split_is_told(tmp_path):
     open_source(f"text:{tmp_path}/line.txt", "train[:50%]+train[1:2]")
   with pytest.raises(BadRecord, match="bad.txt is not UTF-8 text: .* at byte 198"):
     open_source(f"text:{tmp_path}/cut", "train[50%:]")[0]
-  with pytest.raises(UserError, match=r"a.csv, not a str. Write csv:.*a.csv"):
+  with pytest.raises(UserError, match=r"a.csv, not a text file. Write csv:.*a.csv"):
     open_source(f"text:{tmp_path}/t/a.csv")
 
 

@@ -125,7 +125,7 @@ def test_parquet_that_cannot_be_read_is_named(data):
       open_source(f"parquet:{data}/{where}")
   with pytest.raises(BadRecord, match="linked.parquet row 0: column 'image' names '0.png' and does not hold its bytes"):
     open_source(f"parquet:{data}/linked.parquet")[0]
-  with pytest.raises(BadRecord, match="null.parquet row 0: text is None, which is no text"):
+  with pytest.raises(BadRecord, match="null.parquet row 0: text is None, not a str"):
     labelled_texts(f"parquet:{data}/null.parquet", label_field="text")[0]
   damaged = bytearray(whole)
   damaged[4:200] = bytes(196)

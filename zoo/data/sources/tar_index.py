@@ -93,7 +93,7 @@ def _listed(path: StoragePath, place: StoragePath) -> Iterable[Member]:
           yield member
   except (tarfile.TarError, EOFError, OSError) as error:
     raise UserError(
-      f"{path} is no whole, uncompressed tar file ({error}). Fetch it again, or decompress it."
+      f"{path} is not an intact, uncompressed tar file ({error}). Fetch it again, or decompress it."
     ) from error
 
 
@@ -125,7 +125,7 @@ def _doubled(group: list[Member]) -> str | None:
     if ending in endings:
       first = endings[ending]
       return (
-        f"{first.name!r} at byte {first.start} and {member.name!r} at byte {member.start} are members of one key. "
+        f"{first.name!r} at byte {first.start} and {member.name!r} at byte {member.start} have the same key. "
         "Give each example a key of its own."
       )
     endings[ending] = member

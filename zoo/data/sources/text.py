@@ -46,7 +46,7 @@ def text(where: str, split: str, data_dir: str | None = None) -> "TextFiles":
       kind = next((kind for ending, kind in TABLES.items() if other.lower().endswith(ending)), None)
       if kind is None:
         raise UserError(f"text:{where} holds JSON lines, {folder / other}. Write jsonl:{where}, a document a line.")
-      raise UserError(f"text:{where} holds {folder / other}, which is no text. Write {kind}:{where}")
+      raise UserError(f"text:{where} holds {folder / other}, not a text file. Write {kind}:{where}")
     return [folder / file for file in by_hash(texts)]
 
   def pieces(name: str) -> list[list[Piece]]:
