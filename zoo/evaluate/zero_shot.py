@@ -50,7 +50,7 @@ def zero_shot(
   if not names:
     raise UserError("zero_shot: the data have no class names. Give them as class_names, in the order of the labels.")
   if not_strings := [name for name in names if not isinstance(name, str)]:
-    raise UserError(f"zero_shot: class_names has {shown(not_strings[0])}, which is no text.")
+    raise UserError(f"zero_shot: class_names has {shown(not_strings[0])}, not a str.")
   templates = templates_of(prompts.templates(templates), "zero_shot", "the name of the class")
   encoder = tokenizer_for(model, tokenizer, "clip", "zero_shot")
   length = max_length or defaults(model).get("max_length", model.max_length)
@@ -85,8 +85,7 @@ def zero_shot(
       label = embedded["label"]
       if label.max() >= len(names):
         raise UserError(
-          f"zero_shot: the data have label {label.max()}, but there are only {len(names)} class names, for 0 to "
-          f"{len(names) - 1}."
+          f"zero_shot: the data have label {label.max()} but only {len(names)} class names, for 0 to {len(names) - 1}."
         )
       right = label[:, None] == np.arange(len(names))[None]
       ranks = ranking.ranks(embedded["image"].astype(np.float32) @ of_class, right)
