@@ -186,5 +186,5 @@ def test_a_damaged_vocabulary_is_one_line(tmp_path, monkeypatch):
   shutil.copytree(package_data.__file__.replace("package_data.py", "embedded/vocab"), tmp_path / "vocab")
   file = tmp_path / "vocab" / "sotu.bpe.xz"
   file.write_bytes(file.read_bytes()[:-100])
-  with pytest.raises(UserError, match="sotu.bpe.xz is missing or damaged"):
+  with pytest.raises(UserError, match="sotu.bpe.xz is missing or corrupt"):
     tokenizer("sotu")
