@@ -111,6 +111,16 @@ def test_an_answer_is_encoded_and_decoded_by_parts_as_at_once(name):
     model.module.apply({"params": params}, source)
 
 
+def test_answers_begin_with_padding_where_the_start_is_beyond_the_vocabulary():
+  model, params = drawn("FlaxMarianMTModel", {**BART, "decoder_start_token_id": 58100, "pad_token_id": 3})
+  with pytest.warns(UserWarning, match="decoder_start_token_id is 58100, the model's tokens are 0 to 36"):
+    found = model.generate(TOKENS, max_length=4, params=params).sequences
+  begun = np.full((2, 1), 3, np.int32)
+  np.testing.assert_array_equal(
+    found, model.generate(TOKENS, decoder_input_ids=begun, max_length=4, params=params).sequences
+  )
+
+
 @pytest.mark.parametrize("name", ["FlaxMarianModel", "FlaxBartForQuestionAnswering", "FlaxWhisperModel"])
 def test_a_default_start_beyond_the_vocabulary_matters_only_where_it_is_used(name):
   model = getattr(compat, name)({**(WHISPER if "Whisper" in name else BART), "decoder_start_token_id": 58100})

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.compat.config import Config, entries_of
+from zoo.compat.loading import report
 from zoo.compat.model import FlaxModel
 from zoo.compat.outputs import Output
 from zoo.errors import UserError, did_you_mean
@@ -62,6 +63,8 @@ class Generating(FlaxModel):
     options = self._options(entries, answers, length)
     if not answers or begun is not None:
       options.pop("start_token", None)
+    elif "start_token" in options:
+      options["start_token"] = self._known_start(options["start_token"], entries)
     mask, decoder_mask = inputs["attention_mask"], inputs["decoder_attention_mask"]
     found = generate(
       self.module.core.writer,
@@ -111,6 +114,16 @@ class Generating(FlaxModel):
       )
     least = max(options.get("min_new_tokens", 0), least - length) - more
     return options | {"max_new_tokens": new - more, "min_new_tokens": max(least, 0)}
+
+  def _known_start(self, start: Any, entries: Mapping[str, Any]) -> Any:
+    """The start token, or the token of padding where it is the default of a larger vocabulary."""
+    size, pad = self.module.core.writer.vocab_size, entries.get("pad_token_id")
+    if not isinstance(start, int) or start < size or not isinstance(pad, int) or not 0 <= pad < size:
+      return start
+    report(
+      f"decoder_start_token_id is {start}, the model's tokens are 0 to {size - 1}: answers begin with padding, {pad}."
+    )
+    return pad
 
 
 class Generates(Generating):
