@@ -5,6 +5,7 @@ import pytest
 
 import zoo
 from tests.filled import filled
+from zoo.layers.stack import unstack_layers
 
 MODEL = zoo.build("gpt", vocab_size=23, max_length=11, dim=6, depth=2, num_heads=3)
 APPLY = jax.jit(MODEL.apply, static_argnames="mutable")
@@ -69,9 +70,9 @@ def test_tokens_of_another_shape_are_refused():
 
 
 def test_starts_with_the_spread_of_the_paper():
-  model = zoo.build("gpt", vocab_size=97, max_length=64, dim=64, depth=8, num_heads=4)
+  model = zoo.build("gpt", vocab_size=97, max_length=64, dim=64, depth=8, num_heads=4, scan=True)
   params = jax.jit(lambda rng: model.init(rng, *model.example()))(jax.random.key(0))["params"]
-  layer = params["stack"]["layer_1"]
+  layer = unstack_layers(params)["stack"]["layer_1"]
   spread = {
     0.02: [
       params["embed"]["embedding"],

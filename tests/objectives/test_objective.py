@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.quick_keys import quick_key
 from tests.tiny import OBJECTIVES, drawn, tiny_batch, tiny_objective
 from zoo import sharding
 from zoo.errors import UserError
@@ -12,7 +13,7 @@ from zoo.objectives.objective import join_rows, split_rows, value_and_grad
 
 CONTRASTS = ["contrastive", "sigmoid_contrastive"]
 RATIOS = [case for case in OBJECTIVES if case not in CONTRASTS]
-RNG = jax.random.key(2)
+RNG = quick_key(2)
 
 
 def prepared(case, **sizes):
