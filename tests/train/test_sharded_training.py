@@ -20,7 +20,7 @@ TEXT = {"vocab_size": 23, "max_length": 11, **SIZES}
 FAMILIES = {
   "gpt": ("causal_lm", {"vocab_size": 23, "max_length": 11, **SIZES, "depth": 2, "scan": True}),
   "bert": ("bert_pretraining", {"vocab_size": 24, "max_length": 11, **SIZES}),
-  "t5": ("seq2seq", {"vocab_size": 23, **SIZES}),
+  "t5": ("seq2seq", {"vocab_size": 23, **SIZES, "scan": True}),
   "mixtral": ("causal_lm", {**TEXT, "mlp_dim": 8, "num_experts": 4, "top_k": 2}),
   "vit": ("classify", {"image_size": 6, "patch_size": 3, "num_classes": 5, **SIZES}),
   "clip": (
@@ -101,6 +101,14 @@ def losses_of(step, state, strategy, mesh, keys=None):
   return losses, state
 
 
+@functools.cache
+def alone(family):
+  """-> the step of a family, a state to start from, and what `losses_of` them is on one device."""
+  init, step = training(family)
+  start = started(init)
+  return step, start, losses_of(step, start, "replicated", make_mesh({"data": 1}, jax.devices()[:1]))
+
+
 # Products of axes; tests/models/test_families_on_meshes.py has every family on one.
 MESHES = {
   "data, sequence": ("replicated", {"data": 2, "sequence": 4}),
@@ -113,9 +121,7 @@ MESHES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_same_losses_on_1_device_and_on_8_under_every_strategy(family):
-  init, step = training(family)
-  start = started(init)
-  want, whole = losses_of(step, start, "replicated", make_mesh({"data": 1}, jax.devices()[:1]))
+  step, start, (want, whole) = alone(family)
   assert len(set(want)) == 5
   for strategy in STRATEGIES:
     losses, state = losses_of(step, start, strategy, make_mesh({"data": 4, "model": 2}))
@@ -126,9 +132,7 @@ def test_the_same_losses_on_1_device_and_on_8_under_every_strategy(family):
 @pytest.mark.slow
 @pytest.mark.parametrize("family", ["gpt", "mixtral"])
 def test_the_same_losses_on_products_of_axes(family):
-  init, step = training(family)
-  start = started(init)
-  want, _ = losses_of(step, start, "replicated", make_mesh({"data": 1}, jax.devices()[:1]))
+  step, start, (want, _) = alone(family)
   for name, (strategy, axes) in MESHES.items():
     losses, _ = losses_of(step, start, strategy, make_mesh(axes))
     np.testing.assert_allclose(losses, want, rtol=1e-5, err_msg=name)
