@@ -137,7 +137,7 @@ def test_callers_mistakes_end_in_one_line(encoder):
   make = zoo.embedder(encoder[0])
   image = np.zeros((3, 3, 3), np.uint8)
   for call, message in {
-    (lambda: zoo.embed(make, [])): "nothing to embed",
+    (lambda: zoo.embed(make, [])): "items is empty",
     (lambda: zoo.embed(make, ["a", image])): "items mixes texts and images",
     (lambda: zoo.embed(make, "a", pooling="median")): "pooling is 'median'. It may be: cls, max",
     (lambda: zoo.embed(make, "a", batch_size=0)): "batch_size is 0",

@@ -19,7 +19,7 @@ from zoo.errors import UserError
 from zoo.hub import generation
 from zoo.train import metrics
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*passed over", "ignore:.*initialised at random")
+pytestmark = pytest.mark.filterwarnings("ignore:.*ignored", "ignore:.*initialised at random")
 
 NUMBERS = [float("nan"), float("inf"), -1, 0, 1, 0.5, 1e300, 10**9, 2**31, 2**63, 10**30, 10**400]
 OTHERS = [None, True, "", "x", "\x00", "\ud800", "e" * 500, [], [[]], [None], {}, {"a.b": 1}, {"name": []}, [1, [2]]]

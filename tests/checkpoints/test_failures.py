@@ -149,8 +149,8 @@ DAMAGES = {
   written(ORBAX, lambda _: '{"item_handlers": 3}'): "Object must be any one of types",
   written(ORBAX, lambda _: "[" * 100_000): "recursion",
   sparse: "has 8,589,934,592 bytes; the limit for such a file is 67,108,864",
-  written(NUMBERS, lambda _: "[3]"): "fingerprints are no numbers",
-  written(NUMBERS, lambda _: '{"step": null}'): "fingerprints are no numbers",
+  written(NUMBERS, lambda _: "[3]"): "fingerprints are not integers",
+  written(NUMBERS, lambda _: '{"step": null}'): "fingerprints are not integers",
   written(NUMBERS, lambda _: "[" * 100_000): "nested more than 200 deep",
   written(SCORE, lambda _: "[3]"): "its score is not a number",
   written(SCORE, lambda _: '{"name": 1, "mode": 2, "value": "x"}'): "its score is not a number",
@@ -189,7 +189,7 @@ def test_if_no_checkpoint_is_whole_that_is_told_and_nothing_is_changed(tmp_path,
   for step in ("1", "2"):
     damage(tmp_path / step)
   before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-  with pytest.raises(UserError, match=r"none of its checkpoints is whole \(2: .*; 1: .*\). Nothing was changed"):
+  with pytest.raises(UserError, match=r"none of its checkpoints is intact \(2: .*; 1: .*\). Nothing was changed"):
     Checkpoints(tmp_path).restore(abstract(init()))
   assert before == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
 

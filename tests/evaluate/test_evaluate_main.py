@@ -66,7 +66,7 @@ def test_files_of_evaluators_stay_in_the_run_folder_and_are_none_of_its_own(run,
 
 
 def test_no_file_is_written_outside_of_its_folder(tmp_path):
-  with pytest.raises(UserError, match="'../x.txt' leads out of"):
+  with pytest.raises(UserError, match="'../x.txt' is outside"):
     artifacts.write_text(tmp_path / "run", "../x.txt", "text")
 
 

@@ -49,7 +49,7 @@ def test_a_siglip_2_of_any_shape_is_evaluated_by_its_patches(siglip2, labelled):
   anew = model.clone(preprocessing_json="{}")  # As zoo.build makes it.
   with pytest.raises(UserError, match="no data pipeline provides for training. Train a model of one image_size"):
     model_data.records_for(anew, section(labelled), training=True)
-  with pytest.raises(UserError, match="carries nothing of how they are made"):
+  with pytest.raises(UserError, match="carries no processor for them"):
     model_data.records_for(anew, section(labelled))
 
 

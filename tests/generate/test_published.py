@@ -30,7 +30,7 @@ def test_what_is_passed_over_is_told_in_a_line(folder, recwarn, capsys):
   state(folder, "generation_config.json", new_fashion=3)
   assert run(folder) == 0 and capsys.readouterr().out.startswith("Hi")
   told = [str(one.message) for one in recwarn]
-  assert [line.split(": passed over")[0].rpartition("has ")[2] for line in told] == ["is_gpt=True", "new_fashion=3"]
+  assert [line.split(": ignored")[0].rpartition("has ")[2] for line in told] == ["is_gpt=True", "new_fashion=3"]
 
 
 def test_what_is_refused_is_left_unread_by_the_flag_that_the_message_offers(folder, capsys):

@@ -105,7 +105,7 @@ def test_what_is_no_clip_of_the_zoo_is_refused_by_name(kind, saved, tmp_path):
 def test_nulls_and_entries_that_the_user_names_are_passed_over(saved, tmp_path):
   (tmp_path / FILES[0]).symlink_to(saved[0] / FILES[0])
   write(tmp_path, {**MODEL, "vision_cfg": {**VISION, "rope": None, "qk_norm": True}})
-  with pytest.warns(UserWarning, match="rope=None: passed over"):
+  with pytest.warns(UserWarning, match="rope=None: ignored"):
     same(zoo.load(tmp_path, ignore=("model_cfg.vision_cfg.qk_norm",))[1], saved[1])
 
 

@@ -107,7 +107,7 @@ def test_an_image_that_would_fill_the_memory_is_refused(tmp_path):
 
 def test_what_no_processor_of_the_reference_reads_is_passed_over(tmp_path):
   folder = folder_with(tmp_path, image_processor_type="CLIPImageProcessor", do_reduce_labels=True)
-  with pytest.warns(UserWarning, match="preprocessor_config.json has do_reduce_labels=True: passed over"):
+  with pytest.warns(UserWarning, match="preprocessor_config.json has do_reduce_labels=True: ignored"):
     zoo.load_processor(folder)
 
 
@@ -133,7 +133,7 @@ def test_images_that_cannot_be_taken_end_in_one_line(tmp_path):
   for path, message in {**unreadable, "a\0.png": "cannot be read .*null"}.items():
     with pytest.raises(UserError, match=message):
       processor(path)
-  with pytest.raises(UserError, match="come out in 2 sizes, e.g. 2 x 2 and 3 x 2"):
+  with pytest.raises(UserError, match="processed images have 2 sizes, e.g. 2 x 2 and 3 x 2"):
     processor([Image.new("RGB", (2, 2)), Image.new("RGB", (2, 3))])
   with pytest.raises(UserError, match="no image to process"):
     processor([])

@@ -179,7 +179,7 @@ def test_a_dense_that_does_not_fit_is_refused_in_one_line(mistake, tmp_path):
 
 def test_entries_of_a_dense_that_the_library_does_not_read_are_passed_over_with_a_warning(tmp_path):
   module, apply = dense(3, 5, rank=7)
-  with pytest.warns(UserWarning, match="rank=7: passed over"):
+  with pytest.warns(UserWarning, match="rank=7: ignored"):
     np.testing.assert_allclose(encode(folder_of(tmp_path, POOLING, module)), apply(MEANS), rtol=1e-5, atol=1e-6)
 
 

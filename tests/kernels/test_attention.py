@@ -130,7 +130,7 @@ def test_a_whole_model_gives_the_same(family):
 
 TOKENS = np.zeros((2, 130), np.int32)
 REFUSED = {
-  "bias": ("t5", SIZES, (TOKENS, TOKENS), {}, "encoder/stack/block/attention: a bias is added to its logits"),
+  "bias": ("t5", SIZES, (TOKENS, TOKENS), {}, "encoder/stack/block/attention: it has a bias"),
   "soft cap": (
     "gemma",
     dict(MODELS["gpt"], mlp_dim=7, attention_cap=5.0),

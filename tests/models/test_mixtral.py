@@ -114,7 +114,7 @@ def test_impossible_mixtures_are_refused():
   for message, sizes in {
     "top_k 5 exceeds num_experts 4": dict(top_k=5),
     "pattern is \\['wide'\\]. It must be a list of 'sparse' and 'dense'.": dict(pattern=["wide"]),
-    "pattern has dense layers and dense_dim is None": dict(pattern=["dense"]),
+    "pattern has dense layers, but dense_dim is None": dict(pattern=["dense"]),
     "dispatch is 'some'. It may be: all, chosen.": dict(dispatch="some"),
   }.items():
     with pytest.raises(UserError, match=f"mixtral: {message}"):

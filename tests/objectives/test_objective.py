@@ -143,7 +143,7 @@ def test_accumulate_must_divide_the_batch():
 
 @pytest.mark.parametrize("accumulate", [0, -1, 1.5, "2", True])
 def test_accumulate_must_be_a_count(accumulate):
-  with pytest.raises(UserError, match=f"accumulate is {accumulate!r}. It must be a whole number"):
+  with pytest.raises(UserError, match=f"accumulate is {accumulate!r}. It must be an int"):
     value_and_grad(tiny_objective("causal_lm"), accumulate)
 
 

@@ -144,7 +144,7 @@ def test_parameters_on_a_chip_fall_as_the_chips_rise():
 
 @pytest.mark.parametrize("target", ["v9:2x2", "b100:8", "a100:8", "v3-8", "v5litepod-", "auto", ""])
 def test_what_is_no_chip_is_told(target):
-  with pytest.raises(UserError, match="it must be a generation and a shape"):
+  with pytest.raises(UserError, match="it must be GENERATION:TOPOLOGY"):
     parse_target(target)
 
 

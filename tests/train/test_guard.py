@@ -103,7 +103,7 @@ def test_a_step_that_is_skipped_leaves_no_trace_but_its_number(tmp_path, train):
   assert lines[-1]["skipped"] == 1 and lines[-1]["loss"] is None
 
   status, said = train("many", "nan:4,5,6,8", skip, "--config.bad_loss.most_in_a_row=3")
-  assert status == 2 and "step 6, the last of 3 bad steps on end" in said
+  assert status == 2 and "step 6, the last of 3 consecutive bad steps" in said
 
 
 @pytest.mark.parametrize("action", ["skip", "roll_back"])
@@ -131,7 +131,7 @@ def test_rolling_back_passes_over_all_that_came_after_the_last_checkpoint(tmp_pa
   assert differing(at_6, at_8) == numbers(step=8, guard__in_a_row=1)
   # Before there is a checkpoint, it is back to the beginning. One that is bad again and again ends the run.
   status, said = train("again", "nan:1,2,3", roll_back, "--config.bad_loss.most_in_a_row=2")
-  assert status == 2 and "step 2, the last of 2 bad steps on end" in said
+  assert status == 2 and "step 2, the last of 2 consecutive bad steps" in said
 
 
 def test_a_spike_is_told_by_the_running_mean_of_good_losses():

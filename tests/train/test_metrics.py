@@ -66,7 +66,7 @@ def test_an_old_file_survives_if_it_cannot_be_rewritten(tmp_path, monkeypatch):
 
   monkeypatch.setattr(os, "fsync", full)
   with pytest.raises(
-    UserError, match="metrics.jsonl cannot be written: No space left on device. What was there before"
+    UserError, match="metrics.jsonl cannot be written: No space left on device. The old file is intact"
   ):
     Writers(tmp_path, step=1)
   assert (tmp_path / "metrics.jsonl").read_bytes() == before

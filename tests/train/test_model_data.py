@@ -159,7 +159,7 @@ def test_images_that_the_model_does_not_take_are_refused_before_it_runs(labelled
 
 def test_pixels_that_nobody_described_are_refused(tmp_path, labelled):
   model, params = zoo.load(published(tmp_path))
-  with pytest.raises(UserError, match="has no preprocessor_config.json.* Or say it by hand"):
+  with pytest.raises(UserError, match="has no preprocessor_config.json.* Or set it"):
     zero_shot.zero_shot(model, data=section(labelled))(params)
   np.testing.assert_array_equal(as_float(jnp.ones((1, 8, 8, 3)), model), 1)  # Floats are ready.
 
