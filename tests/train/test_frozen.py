@@ -34,7 +34,7 @@ def folder(tmp_path):
 @pytest.mark.parametrize(
   "entry, message",
   [
-    (3, "frozen.teacher is 3. It must be a folder or a hub id (str), or a mapping with a 'source'"),
+    (3, r"frozen.teacher is 3. It must be a folder or a hub id .str., or a mapping with a 'source'"),
     ({"folder": "x"}, "frozen.teacher is .* It must be a folder or an id"),
     ("nowhere", "frozen.teacher: .*nowhere"),
   ],
