@@ -42,7 +42,7 @@ def test_images_are_classified_channels_first(tmp_path):
   ours, ours_params = zoo.load(tmp_path)
   want = ours.apply({"params": ours_params}, images.transpose(0, 2, 3, 1))["logits"]
   np.testing.assert_allclose(model(images, params).logits, want, atol=1e-5)
-  with pytest.warns(UserWarning, match="pooler.dense.weight: randomly initialised"):
+  with pytest.warns(UserWarning, match="pooler.dense.weight: initialised at random"):
     body = compat.FlaxViTModel.from_pretrained(tmp_path)
   np.testing.assert_array_equal(body.params["layernorm"]["scale"], params["vit"]["layernorm"]["scale"])
 

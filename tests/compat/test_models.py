@@ -107,7 +107,7 @@ def test_labels_keep_their_names(tmp_path):
   assert zoo.load(tmp_path)[0].spec["num_classes"] == 3
   with pytest.raises(ValueError, match="classifier"):
     compat.FlaxBertForSequenceClassification.from_pretrained(tmp_path, num_labels=4)
-  with pytest.warns(UserWarning, match="has no qa_outputs.bias, qa_outputs.weight: randomly initialised"):
+  with pytest.warns(UserWarning, match="has no qa_outputs.bias, qa_outputs.weight: initialised at random"):
     compat.FlaxBertForQuestionAnswering.from_pretrained(tmp_path)
 
 
@@ -272,7 +272,7 @@ def test_a_tree_that_lacks_an_entry_is_saved_loaded_and_filled(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, loaded, lacking)
   whole = model.init_weights(model.key, model.input_shape, params=freeze(loaded))
   np.testing.assert_array_equal(whole["encoder"]["final_layer_norm"]["weight"], np.ones(12))
-  with pytest.warns(UserWarning, match="final_layer_norm.weight: randomly initialised"):
+  with pytest.warns(UserWarning, match="final_layer_norm.weight: initialised at random"):
     assert "final_layer_norm" in compat.FlaxT5EncoderModel.from_pretrained(tmp_path).params["encoder"]
 
 

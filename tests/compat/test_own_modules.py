@@ -101,7 +101,7 @@ def test_a_family_is_called_with_a_module_of_ones_own(tmp_path):
   base = compat.FlaxBertModel(BERT, _do_init=False)
   params = randomised(base.params_shape_tree)
   base.save_pretrained(tmp_path, params)
-  with pytest.warns(UserWarning, match="has no tags/bias, tags/kernel: randomly initialised"):
+  with pytest.warns(UserWarning, match="has no tags/bias, tags/kernel: initialised at random"):
     model = FlaxTagger.from_pretrained(tmp_path, dtype=jnp.float32)
   inputs = text_inputs(2, 8)
   hidden = base(**inputs, params=params)[0]
@@ -117,7 +117,7 @@ def test_a_model_without_a_pooler_lacks_it_everywhere(tmp_path):
   model.save_pretrained(tmp_path, params)
   again = compat.FlaxBertModel.from_pretrained(tmp_path, add_pooling_layer=False)
   jax.tree.map(np.testing.assert_array_equal, again.params, params)
-  with pytest.warns(UserWarning, match="has no pooler.dense.bias, pooler.dense.weight: randomly initialised"):
+  with pytest.warns(UserWarning, match="has no pooler.dense.bias, pooler.dense.weight: initialised at random"):
     whole = compat.FlaxBertModel.from_pretrained(tmp_path)
   np.testing.assert_allclose(whole(**text_inputs(2, 8))[0], out[0], atol=1e-6)
   with pytest.raises(ValueError, match="FlaxCLIPTextModel: add_pooling_layer=False is no argument of it"):

@@ -51,7 +51,7 @@ def test_other_heads_are_read_from_the_same_files(tmp_path):
   reference(case("BartForConditionalGeneration", "", ODD, prepare=add_bias)).save_pretrained(tmp_path)
   _, params = zoo.load(tmp_path, head="none")
   assert set(params) == {"embed", "encoder", "decoder"}
-  with pytest.warns(UserWarning, match="has no classify/dense/bias, .*: randomly initialised"):
+  with pytest.warns(UserWarning, match="has no classify/dense/bias, .*: initialised at random"):
     model, _ = zoo.load(tmp_path, head="classify")
   assert model.spec["num_classes"] == 3  # The reference's default for this one.
 

@@ -149,7 +149,7 @@ def test_the_entries_of_published_files_are_understood(tmp_path):
 
 def test_a_head_starts_from_what_the_masked_one_learned(tmp_path):
   reference(case("ForMaskedLM", "", SMALL)).save_pretrained(tmp_path)
-  with pytest.warns(UserWarning, match="has no classify/bias, classify/kernel: randomly initialised"):
+  with pytest.warns(UserWarning, match="has no classify/bias, classify/kernel: initialised at random"):
     _, params = zoo.load(tmp_path, head="classify")
   np.testing.assert_array_equal(
     params["summary"]["dense"]["kernel"], zoo.load(tmp_path)[1]["summary"]["dense"]["kernel"]

@@ -77,7 +77,7 @@ def test_a_file_without_a_pooler_is_read_as_it_is(tmp_path):
   reference(case("RobertaForMaskedLM", "small", SMALL)).save_pretrained(tmp_path)
   model, params = zoo.load(tmp_path, head="none")
   assert set(applied(model, params, np.full((1, 5), 7))) == {"hidden"}
-  with pytest.warns(UserWarning, match="choose/bias, choose/kernel, pooler/bias, pooler/kernel: randomly initialised"):
+  with pytest.warns(UserWarning, match="choose/bias, choose/kernel, pooler/bias, pooler/kernel: initialised at random"):
     zoo.load(tmp_path, head="multiple_choice")
   with pytest.warns(UserWarning, match="classify/bias, classify/kernel, summary/bias, summary/kernel: initialised"):
     zoo.load(tmp_path, head="classify")

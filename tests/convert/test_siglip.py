@@ -91,7 +91,7 @@ def test_equals_the_reference(case, tmp_path):
 
 def test_the_image_tower_of_a_pair_gets_classes(tmp_path):
   reference(pair("small", SMALL)).save_pretrained(tmp_path)
-  with pytest.warns(UserWarning, match="has no head/bias, head/kernel: randomly initialised"):
+  with pytest.warns(UserWarning, match="has no head/bias, head/kernel: initialised at random"):
     model, params = zoo.load(tmp_path, head="classify")
   assert set(params) == {"image", "head"}
   assert applied(model, params, *model.example())["logits"].shape == (1, 2)

@@ -70,7 +70,7 @@ def test_equals_the_reference(case, tmp_path):
 
 def test_the_encoder_of_speech_recognition_classifies(tmp_path):
   reference(case("WhisperForConditionalGeneration", "", SMALL)).save_pretrained(tmp_path)
-  with pytest.warns(UserWarning, match="has no classify/out/bias, .*: randomly initialised"):
+  with pytest.warns(UserWarning, match="has no classify/out/bias, .*: initialised at random"):
     _, params = zoo.load(tmp_path, head="classify")
   assert set(params) == {"stem", "encoder", "classify"}
 

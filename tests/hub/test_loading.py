@@ -117,7 +117,7 @@ def test_old_spellings_and_missing_prefixes_are_read(folder, original):
 
 def test_another_head_of_the_same_weights(original):
   folder, _, params = original
-  with pytest.warns(UserWarning, match="has no pooler/bias, pooler/kernel: randomly initialised"):
+  with pytest.warns(UserWarning, match="has no pooler/bias, pooler/kernel: initialised at random"):
     model, bare = zoo.load(folder, head="none")
   assert model.spec["head"] is None and equal(bare["stack"], params["stack"]) and "mlm" not in bare
   with pytest.warns(UserWarning, match="classify/kernel"):
