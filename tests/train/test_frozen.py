@@ -35,7 +35,7 @@ def folder(tmp_path):
   "entry, message",
   [
     (3, r"frozen.teacher is 3. It must be a folder or a hub id .str., or a mapping with a 'source'"),
-    ({"folder": "x"}, "frozen.teacher is .* It must be a folder or an id"),
+    ({"folder": "x"}, "frozen.teacher is .* It must be a folder or a hub id"),
     ("nowhere", "frozen.teacher: .*nowhere"),
   ],
 )

@@ -108,9 +108,7 @@ def read_params(
   collections = variables(weights).keys() - {"params"}
   fresh = _without_tensors(rules, file_names, table, sizes, collections) if fresh_head else set()
   if fresh:
-    warnings.warn(
-      f"{where} has no {', '.join(sorted(fresh))}: randomly initialised. Train it before use.", stacklevel=3
-    )
+    warnings.warn(f"{where} has no {', '.join(sorted(fresh))}: initialised at random. Train before use.", stacklevel=3)
   names = _check(rules, target_shapes, file_names, tensors, table, sizes, where, fresh)
 
   kind = np.dtype(np.float32) if dtype is None else jnp.dtype(dtype)
