@@ -36,9 +36,9 @@ def costing(nodeids: Iterable[str], families: set[str]) -> dict[str, set[str]]:
   It counts if its file is named by the family, or if it is run for many families. A test of sharding that takes one
   or two as examples costs nothing more when a family is added.
 
-  >>> ids = ["test_ring.py::test_sum[a]", "test_a.py::test_b", *(f"test_all.py::test_same[{name}]" for name in "abcdef")]
+  >>> ids = ["test_ring.py::test_sum[a]", "test_a.py::test_b", *[f"test_all.py::test_x[{name}]" for name in "abcdef"]]
   >>> counted = costing(ids, set("abcdef"))
-  >>> counted["test_all.py::test_same[a]"], counted["test_ring.py::test_sum[a]"], counted["test_a.py::test_b"]
+  >>> counted["test_all.py::test_x[a]"], counted["test_ring.py::test_sum[a]"], counted["test_a.py::test_b"]
   ({'a'}, set(), {'a'})
   """
   tests: dict[str, set[str]] = collections.defaultdict(set)

@@ -50,6 +50,13 @@ def test_splits_are_those_of_tfds(prepared, split, count):
   assert len(open_source("tfds:toy_pairs", split, prepared)) == count
 
 
+def test_records_can_be_gone_through_and_end(prepared):
+  source = open_source("tfds:toy_pairs", "test", prepared)
+  assert [record["name"] for record in source] == [source[index]["name"] for index in range(7)]
+  with pytest.raises(IndexError, match="has 7 records; index 7 is out of range"):
+    source[7]
+
+
 def test_prepared_data_need_no_builder(prepared, tmp_path):
   shutil.copytree(f"{prepared}/toy_pairs", tmp_path / "renamed")
   shutil.move(tmp_path / "renamed", tmp_path / "toy_pairs")

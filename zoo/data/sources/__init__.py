@@ -10,7 +10,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -60,6 +60,10 @@ class Source:
   def __getitem__(self, index: int) -> dict[str, Any]:
     """Raises BadRecord if this one cannot be read, UserError if none can be."""
     raise NotImplementedError
+
+  def __iter__(self) -> Iterator[dict[str, Any]]:
+    """All examples in order. Python's own way, by index until an IndexError, would depend on what a reader raises."""
+    return (self[index] for index in range(len(self)))
 
   def fetch(self, block: int) -> None:
     """Called some batches before the records of a block are read."""

@@ -61,6 +61,8 @@ class TFDSSource(Source):
     return len(self.data)
 
   def __getitem__(self, index: int) -> dict[str, Any]:
+    if not 0 <= index < len(self):
+      raise IndexError(f"{self.name} has {len(self)} records; index {index} is out of range.")
     try:
       return self.data[index]
     except Exception as error:  # array_record, TFDS and protobuf each raise their own kinds for a broken record.
