@@ -19,6 +19,7 @@ from zoo.data.bad_records import check_all, listing
 from zoo.errors import MISTAKE, UserError, exits_with_one_line, setting_up
 from zoo.evaluate import artifacts
 from zoo.evaluate.forward import opening
+from zoo.finetune.filling import with_task
 from zoo.hosts.libtpu import silence_libtpu
 from zoo.hosts.watchdog import Watchdog
 from zoo.perf import memory, profiling
@@ -62,9 +63,9 @@ def main(argv: list[str]) -> int:
       raise UserError("--plan does not train. Leave out --profile and --replay.")
     with setting_up():
       if options["explain-sharding"]:
-        print(sharding_report(config, options["plan"]))
+        print(sharding_report(with_task(config), options["plan"]))
       else:
-        print(plan_report(config, options["plan"], note=lambda line: print(line, file=sys.stderr)))
+        print(plan_report(with_task(config), options["plan"], note=lambda line: print(line, file=sys.stderr)))
     return 0
   steps = profiling.parse_steps(options["profile"], config.steps) if "profile" in options else None
   limits = config.timeouts
@@ -76,6 +77,7 @@ def main(argv: list[str]) -> int:
 
 def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tuple[int, int] | None) -> int:
   """Trains, once the hosts have met, or shows what the options ask for; returns the exit status."""
+  config = with_task(config)
   folder = as_path(config.workdir)
   settings = with_preprocessing_of_run(config, folder)
   check_same_run(settings, folder)

@@ -12,6 +12,7 @@ A model's `preprocessing` is plain data. Every entry may be left out:
       "sound": fields of `zoo.hub.log_mel.LogMel`,
       "text": {"mask": False},                                        the model sees padding like any other token
       "tokenizer": "clip",                                            a name or a path, as `zoo.load_tokenizer` takes it
+      "classes": ["cat", "dog"],                                      names of its classes, in the order of its logits
     }
 
 Without "image" pixels are the zoo's own, uint8 / 127.5 - 1. With {"image": {"unknown": reason}}, of a published model
@@ -29,7 +30,7 @@ import numpy as np
 from zoo.config.schema import resolve
 from zoo.errors import UserError, did_you_mean, shown
 
-KEYS = ("image", "sound", "text", "tokenizer")
+KEYS = ("image", "sound", "text", "tokenizer", "classes")
 IMAGE = ("scale", "mean", "std", "resize", "resample", "crop", "crop_rounds", "patch_size", "patches", "unknown")
 RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # By the numbers that Pillow gives them.
 
@@ -47,6 +48,9 @@ def check(entries: Mapping[str, Any]) -> dict[str, Any]:
     raise UserError(
       f"model.preprocessing.tokenizer is {shown(entries['tokenizer'])}. It must be a str: a name or a path."
     )
+  classes = entries.get("classes", [])
+  if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+    raise UserError(f"model.preprocessing.classes is {shown(classes)}. It must be a list of names.")
   text = entries.get("text", {})
   _known(text, ("mask",), "model.preprocessing.text")
   if not isinstance(text.get("mask", True), bool):

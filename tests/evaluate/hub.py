@@ -23,26 +23,37 @@ def save(folder, model):
   zoo.save_hf(folder, model, numbers(shapes))
 
 
-def bert_folder(folder, head, *, id2label=None, **sizes):
-  """A BERT with that head over words of WORDS."""
+def vocabulary(folder):
+  """Writes the files of a tokenizer of WORDS."""
   vocab = [*SPECIAL, *(word.lower() for word in WORDS)]
-  model = zoo.build("bert", vocab_size=len(vocab), head=head, **{**SIZES, **sizes})
-  save(folder, model)
   (folder / "vocab.txt").write_text("\n".join(vocab), encoding="utf-8")
   signs = {f"{sign[1:-1].lower()}_token": sign for sign in SPECIAL}
   (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer", **signs}))
+
+
+def bert_folder(folder, head, *, id2label=None, **sizes):
+  """A BERT with that head over words of WORDS."""
+  model = zoo.build("bert", vocab_size=len(SPECIAL) + len(WORDS), head=head, **{**SIZES, **sizes})
+  save(folder, model)
+  vocabulary(folder)
   if id2label is not None:
     names = {str(number): name for number, name in enumerate(id2label)}
     edit_config(folder, id2label=names, label2id={name: number for number, name in enumerate(id2label)})
   return folder
 
 
-def bytes_folder(folder, family, *, special=("<|endoftext|>",), template=None, **sizes):
-  """A model of that family over bytes: with `special` tokens behind them, and a tokenizer.json."""
+def byte_tokenizer(special):
+  """A backend over bytes, with `special` tokens behind them."""
   letters = sorted(pre_tokenizers.ByteLevel.alphabet())
   backend = tokenizers.Tokenizer(models.BPE({letter: number for number, letter in enumerate(letters)}, []))
   backend.pre_tokenizer, backend.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
   backend.add_special_tokens(list(special))
+  return backend
+
+
+def bytes_folder(folder, family, *, special=("<|endoftext|>",), template=None, **sizes):
+  """A model of that family over bytes: with `special` tokens behind them, and a tokenizer.json."""
+  backend = byte_tokenizer(special)
   if template is not None:
     places = [(sign, backend.token_to_id(sign)) for sign in special]
     backend.post_processor = processors.TemplateProcessing(single=template, special_tokens=places)

@@ -35,6 +35,7 @@ OPTIONAL = {
   "bad_loss": dict,
   "timeouts": dict,
   "init": (str, dict, type(None)),
+  "task": (type(None), str),
   "attention": str,
   "activations": list,
   "verify": str,
@@ -93,6 +94,7 @@ _SPOKEN: dict[Any, str] = {
   list: "a list of rules",
   (str, list): "the name of a strategy or a list of rules",
   (str, dict, type(None)): "a str, a mapping, or None",
+  OPTIONAL["task"]: "the name of a task (str), or None",
   OR_NONE["checkpoint.best"]: "the name of a metric (str), or None",
   OR_NONE["bad_loss.spike"]: "a number, or None",
 }

@@ -1,6 +1,6 @@
 """Which field of a table is which column of a task: guessed by common names, or said by the user."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from zoo.errors import UserError, did_you_mean, shown
@@ -74,6 +74,7 @@ def find_columns(
   record: Mapping[str, Any],
   source: str,
   reads: str,
+  way_out: Callable[[str], str] = lambda role: f"columns={{'{role}': FIELD}}, or --columns={role}=FIELD",
 ) -> dict[str, str]:
   """Role -> field, of the columns that the data have.
 
@@ -84,6 +85,7 @@ def find_columns(
     record: the first of the data.
     source: the name of the data, for messages.
     reads: what the model reads: "texts", "images", or both.
+    way_out: role -> how a user says its field, for messages.
 
   Raises:
     UserError: a role or a field that is not there; no field that a needed column could be.
@@ -112,7 +114,7 @@ def find_columns(
     elif column.needed:
       raise UserError(
         f"{task}: which field of {source} is the {role} ({column.holds})? None is called {_names(column)}. It has: "
-        f"{listed}. Say columns={{'{role}': FIELD}}, or --columns={role}=FIELD."
+        f"{listed}. Say {way_out(role)}."
       )
   return found
 

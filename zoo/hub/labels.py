@@ -14,7 +14,7 @@ SEVERAL = "multi_label_classification"
 def class_names_in(folder: pathlib.Path, num_classes: int) -> list[str] | None:
   """Names of the classes of the model in a folder, in the order of its logits; None where nothing names them.
 
-  Of a published model id2label of its config.json; of a run class_names of its config's section of data.
+  Of a published model id2label of its config.json; of a run class_names, or classes, of its config's section of data.
 
   Raises:
     UserError: id2label does not number `num_classes` classes, two have one name, or a text may have several classes.
@@ -24,12 +24,28 @@ def class_names_in(folder: pathlib.Path, num_classes: int) -> list[str] | None:
   config = read_json(folder / CONFIG)
   if not is_published(folder):
     data = config.get("data")
-    names = data.get("class_names") if isinstance(data, Mapping) else None
+    data = data if isinstance(data, Mapping) else {}
+    names = data.get("class_names") or data.get("classes")
     return [str(name) for name in names] if isinstance(names, list) and len(names) == num_classes else None
   where = f"{folder / CONFIG}"
   if config.get("problem_type") == SEVERAL:
     raise UserError(f"{where}: problem_type is {SEVERAL}: a text has several classes, which no task measures.")
   return _numbered(config.get("id2label"), num_classes, where)
+
+
+def list_of_classes(id2label: Any, num_classes: int | None) -> list[str] | None:
+  """The names in an id2label in the order of the logits, where somebody has given each of the classes one; else None.
+
+  >>> list_of_classes({"1": "dog", "0": "cat"}, 2), list_of_classes({"0": "LABEL_0"}, 1)
+  (['cat', 'dog'], None)
+  """
+  if not isinstance(id2label, Mapping) or num_classes is None:
+    return None
+  names = {str(number): name for number, name in id2label.items()}
+  ordered = [names.get(str(number)) for number in range(num_classes)]
+  fine = len(names) == num_classes and all(isinstance(name, str) for name in ordered)
+  unnamed = [f"LABEL_{number}" for number in range(num_classes)]
+  return [str(name) for name in ordered] if fine and ordered != unnamed else None
 
 
 def _numbered(id2label: Any, num_classes: int, where: str) -> list[str] | None:

@@ -20,6 +20,7 @@ from zoo.convert.rules.options import Options, check_ignored
 from zoo.errors import UserError
 from zoo.hub import open_clip, open_clip_images, open_clip_siglip, preprocessing, tables
 from zoo.hub.files import CONFIG, open_tensors, read_json
+from zoo.hub.labels import list_of_classes
 from zoo.hub.placing import ShardedParams
 from zoo.tree import flatten, mismatch, variables
 
@@ -34,6 +35,17 @@ def load_published(
   ignore: Collection[str] = (),
 ) -> tuple[Any, Any]:
   """The model in a folder of the hub's layout, and its parameters. See `zoo.load`."""
+  model, table, tensors = published_model(folder, head=head, ignore=ignore)
+  return model, read_params(tensors, table, model, str(folder), dtype, mesh, strategy, fresh_head=head is not None)
+
+
+def published_model(
+  folder: pathlib.Path, *, head: str | None = None, ignore: Collection[str] = ()
+) -> tuple[Any, ModuleType, Any]:
+  """The model in a folder of the hub's layout, its table of zoo/convert, and its tensors, not yet read.
+
+  head, ignore: as of `zoo.load`.
+  """
   where = str(folder / CONFIG)
   config = read_json(folder / CONFIG)
   table = tables.of_model_type(config.get("model_type"), where)
@@ -43,10 +55,10 @@ def load_published(
   options = Options(config, where, len(tensors), reference=reference.of(config["model_type"]), ignore=ignore)
   sizes = table.sizes(options, chosen_head, tensors)
   options.done()
-  model = build(
-    tables.family_of(table), **sizes, preprocessing=preprocessing.preprocessing_of_published(folder, config, ignore)
-  )
-  return model, read_params(tensors, table, model, str(folder), dtype, mesh, strategy, fresh_head=head is not None)
+  carried = preprocessing.preprocessing_of_published(folder, config, ignore)
+  names = list_of_classes(config.get("id2label"), sizes.get("num_classes"))
+  carried |= {} if names is None else {"classes": names}
+  return build(tables.family_of(table), **sizes, preprocessing=carried), table, tensors
 
 
 def load_open_clip(

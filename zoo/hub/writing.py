@@ -4,7 +4,7 @@ import json
 import os
 import pathlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -50,6 +50,7 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
   table = tables.of_family(model.spec["family"])
   tensors = hub_tensors(model, params)
   config = {"architectures": [table.HEADS[tables.head_of(table, sizes)][0]], **table.config(sizes)}
+  config |= named_labels(sizes.get("num_classes"), model.preprocessing.get("classes"))
   folder, processor = pathlib.Path(folder), config_of(model)
   if not model.preprocessing.keys() & {"image", "sound"} and any((folder / name).exists() for name in (PLAIN, NESTED)):
     processor = None
@@ -57,6 +58,20 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
   write_files(folder, config, tensors, processor, generation)
   if jax.process_index() == 0:
     copy_tokenizer(model.preprocessing.get("tokenizer"), folder)
+
+
+def named_labels(num_classes: int | None, names: Sequence[str] | None) -> dict[str, Any]:
+  """The id2label and label2id of a model whose classes have names; {} of any other.
+
+  >>> named_labels(2, ["cat", "dog"])
+  {'id2label': {'0': 'cat', '1': 'dog'}, 'label2id': {'cat': 0, 'dog': 1}}
+  """
+  if not names or len(names) != num_classes:
+    return {}
+  return {
+    "id2label": {str(number): name for number, name in enumerate(names)},
+    "label2id": {name: number for number, name in enumerate(names)},
+  }
 
 
 def copy_tokenizer(source: str | None, folder: pathlib.Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import inspect
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from zoo import kernels, optim, sharding
-from zoo.build import build, check_fits
+from zoo.build import build, check_fits, sizes_of
 from zoo.config import registry
 from zoo.config.loading import without
 from zoo.config.schema import resolve
@@ -195,7 +196,16 @@ def model_and_records(config: Any) -> tuple[Any, Any]:
   model = build(**without(config.model, "preprocessing"), preprocessing=initial_preprocessing(config))
   records = records_for(model, config.data, training=True)
   check_fits(model, records.info)
-  return with_tokenizer(model, records.info.get("tokenizer")), records
+  named = with_classes(model, records.info.get("class_names"))
+  return with_tokenizer(named, records.info.get("tokenizer")), records
+
+
+def with_classes(model: Any, names: Any) -> Any:
+  """The model, carrying the names of the classes that it is trained with, where they are all of its classes."""
+  carries = {name: entry for name, entry in model.preprocessing.items() if name != "classes"}
+  if names and len(names) == sizes_of(model).get("num_classes"):
+    carries["classes"] = list(map(str, names))
+  return model.clone(preprocessing_json=json.dumps(carries))
 
 
 def training_data(config: Any, model: Any, records: Any, part: int, parts: int) -> tuple[Any, dict, Callable]:

@@ -68,7 +68,7 @@ def with_preprocessing_of_run(config: Any, folder: Any) -> Any:
 def with_preprocessing_of_model(config: Any, model: Any) -> Any:
   """The config with its model's preprocessing, so that the run can resume without its `init`."""
   carries = model.preprocessing
-  if not carries.keys() - {"tokenizer"}:
+  if not carries.keys() - {"tokenizer", "classes"}:  # These two are the data's.
     return config
   config = config.copy_and_resolve_references().unlock()
   config.model.preprocessing = carries

@@ -1,0 +1,1 @@
+"""Fine-tuning by task: a config that names one, filled in by the folder of a model and by the data."""

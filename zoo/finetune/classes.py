@@ -1,0 +1,75 @@
+"""Names of the classes that a column of the data holds, and whether they are those of a model."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from zoo.data.class_labels import UNNAMED, ClassLabels
+from zoo.data.sources import Source
+from zoo.errors import UserError
+
+MOST = 10_000  # Classes: a column with more holds something else.
+
+
+def classes_in(source: Source, field: str, several: bool) -> list[str]:
+  """Names of the classes in a field, in the order of their numbers.
+
+  The source's own names where it has them. Else all that there are, sorted: words by letters, numbers by size; numbers
+  from 0 on without a gap are LABEL_0, LABEL_1 ..., as transformers calls classes without names.
+
+  Args:
+    source: read to its end.
+    field: its field.
+    several: whether a record has a list of them, or a text with blanks between.
+
+  Raises:
+    UserError: there are none, or more than 10,000.
+  """
+  if field in source.class_names:
+    return [str(name) for name in source.class_names[field]]
+  names: set[str] = set()
+  for index in range(len(source)):
+    value = source[index].get(field)
+    names |= set(map(_name, _items(value) if several else [value])) - {""}
+    if len(names) > MOST:
+      raise UserError(f"{source.name}: '{field}' has more than {MOST:,} values. Name the field of the classes.")
+  if not names:
+    raise UserError(f"{source.name}: '{field}' holds no class. Name the field of the classes.")
+  if not all(name.isdecimal() for name in names):
+    return sorted(names)
+  numbers = sorted(map(int, names))
+  return [f"LABEL_{n}" if numbers == list(range(len(numbers))) else str(n) for n in numbers]
+
+
+def are_those_of(classes: Sequence[str], of_model: Sequence[str]) -> bool:
+  """Whether the classes of data are a model's: each has a name that is one of its, or both are numbers alone.
+
+  >>> are_those_of(["good"], ["BAD", "GOOD"]), are_those_of(["LABEL_0", "LABEL_1"], ["BAD", "GOOD"])
+  (True, True)
+  >>> are_those_of(["bad", "good"], ["LABEL_0", "LABEL_1"]), are_those_of(["LABEL_0"], ["BAD", "GOOD"])
+  (False, False)
+  """
+  if all(map(UNNAMED.fullmatch, classes)):
+    return len(classes) == len(of_model)
+  if all(map(UNNAMED.fullmatch, of_model)):
+    return list(classes) == list(of_model)
+  try:
+    ClassLabels(of_model, source_names=classes)
+  except UserError:
+    return False
+  return True
+
+
+def _items(value: Any) -> list[Any]:
+  value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+  items = value.split() if isinstance(value, str) else value.tolist() if isinstance(value, np.ndarray) else value
+  return list(items) if isinstance(items, list | tuple) else []
+
+
+def _name(value: Any) -> str:
+  """A class as a text; "" for an empty cell."""
+  value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+  if isinstance(value, float | np.number) and float(value).is_integer() or isinstance(value, bool | np.bool_):
+    value = int(value)
+  return "" if value is None else str(value).strip()

@@ -1,0 +1,183 @@
+"""A config that names a task, with all that it leaves out: `python train.py --config=configs/finetune.py ...`.
+
+The model's folder says sizes, tokenizer and pixels; the data say columns, classes and lengths; the task says head,
+loss, pipeline, evaluator and the metric of the best checkpoint. What the config has goes before all of it. The result
+is a config like any other, which a run keeps as its config.json.
+"""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from zoo.config.registry import build, check_type
+from zoo.config.schema import read_init, resolve
+from zoo.data.bad_records import BadRecord, first_good_record, policy
+from zoo.data.sources import Source, open_source
+from zoo.data.sources.splits import NoSplit
+from zoo.errors import UserError, setting_up, tell
+from zoo.evaluate.columns import find_columns
+from zoo.evaluate.entities import are_tags
+from zoo.evaluate.model_kinds import described, model_kind
+from zoo.evaluate.tasks import Subject
+from zoo.finetune.classes import are_those_of, classes_in
+from zoo.finetune.models import Origin, last_layer, open_origin, with_head
+from zoo.finetune.trainings import Training, find_training
+
+HELD_OUT = ("validation", "test")  # The first of these that the data have chooses the best checkpoint.
+TRAINED, KEPT_BACK = "train[:90%]", "train[90%:]"  # Of data without one.
+READ = 1000  # Records whose tokens are counted.
+STEP = 8  # Of lengths.
+
+
+@setting_up()
+def with_task(config: Any, note: Callable[[str], Any] = tell) -> Any:
+  """The config without `task`, filled in by its folder and its data; as it is where it names no task.
+
+  Args:
+    config: as `zoo.config.loading.load` reads it: `task`, `init` and `data.source` are needed.
+    note: called with a line for each thing that was taken from the folder or the data.
+
+  Raises:
+    UserError: the model cannot do the task, a column is missing, nothing is held out.
+  """
+  if config.get("task") is None:
+    return config
+  values = resolve(config)
+  name = values.pop("task")
+  training = find_training(name)
+  if not values.get("init"):
+    raise UserError(f"config.task={name} starts from a model. Say which: --config.init=FOLDER, or a hub id.")
+  if not isinstance(values["data"].get("source"), str):
+    raise UserError(f"config.task={name} needs data. Say which: --config.data.source=csv:my.csv.")
+  where, fresh, ignore = read_init(values["init"])
+  origin, data = open_origin(where, ignore), values["data"]
+  source, split, held_out = _splits(data)
+  task = training.measured
+  needs = f"{name} needs {task.needs}"
+  model = with_head(origin, training.head, training.num_classes, needs)
+  if not task.fits(model_kind(model)) and training.labels is None:
+    raise UserError(f"{needs}. {origin.folder} is a {described(origin.model)}.")
+  columns = _columns(name, training, Subject(model, None, origin.folder, tokenizer=data.get("tokenizer")), source, data)
+  classes = _classes(training, source, columns, data)
+  kept = origin.head == training.head and (classes is None or are_those_of(classes, origin.classes or []))
+  if classes is not None:
+    classes = list(origin.classes or []) if kept else classes
+    model = with_head(origin, training.head, len(classes), needs)
+  elif training.num_classes is not None:
+    kept = kept and origin.num_classes == training.num_classes
+  subject = Subject(model, None, origin.folder, classes, data.get("tokenizer"))
+  if not task.fits(subject.kind):
+    raise UserError(f"{needs}; with {len(classes or [])} classes this is a {described(model)}.")
+  section = {**task.section(subject, columns)}
+  section.pop("cache", None)
+  section = _merged(section, {**data, "split": split})
+  for line in _shortened(section, data):
+    note(line)
+
+  values["data"] = section
+  values["model"] = {**model.spec, **values["model"]}
+  values["objective"] = {**training.objective, **values["objective"]}
+  if not kept and origin.head == training.head and training.head is not None:
+    values["init"] = {"source": where, "fresh": [*fresh, *last_layer(model)], "ignore": list(ignore)}
+  _measure(values, name, training, subject, held_out)
+  note(f"model: {described(model)}, of the sizes in {origin.folder}.")
+  note(_head(origin, training, kept, classes))
+  note(f"columns: {', '.join(f'{role} = {field}' for role, field in columns.items())}, of {source.name}.")
+  note(f"data: {split} is trained on, {held_out or 'nothing'} is held out.")
+  return ConfigDict(values).lock()
+
+
+def _splits(data: Mapping[str, Any]) -> tuple[Source, str, str | None]:
+  """The source that is trained on, its split, and the split that is held out; None: nothing."""
+  where, data_dir = data["source"], data.get("data_dir")
+  for held_out in HELD_OUT:
+    with contextlib.suppress(NoSplit):
+      open_source(where, held_out, data_dir)
+      break
+  else:
+    held_out = None if "split" in data else KEPT_BACK
+  split = data.get("split", TRAINED if held_out == KEPT_BACK else "train")
+  return open_source(where, split, data_dir), split, held_out
+
+
+def _columns(
+  name: str, training: Training, subject: Subject, source: Source, data: Mapping[str, Any]
+) -> dict[str, str]:
+  """Role -> field: those that the section of data names, others by what they are usually called."""
+  task = training.measured
+  options = _innermost(task.section(subject, {role: role for role in task.columns}))
+  roles = {option: role for option, role in options.items() if option.endswith("_field") and role in task.columns}
+  said = {role: data[option] for option, role in roles.items() if data.get(option) is not None}
+  said = {role: "+".join(field) if isinstance(field, list) else field for role, field in said.items()}
+  record = first_good_record(source, policy(data.get("bad_records", "stop")), lambda record, index: None)
+  option_of = {role: option for option, role in roles.items()}
+  way_out = lambda role: f"which: --config.data.{option_of[role]}=FIELD"
+  return find_columns(name, task.columns, said, record, source.name, subject.kind.reads, way_out)
+
+
+def _classes(training: Training, source: Source, columns: Mapping[str, str], data: dict[str, Any]) -> list[str] | None:
+  """Names of the classes, of the data or of the config; None for a task without."""
+  if training.labels is None:
+    return None
+  names = data.pop("class_names", None), data.pop("classes", None)
+  names = names[0] or names[1]
+  if names:
+    check_type("data.class_names", names, list[str])
+    return list(names)
+  with contextlib.suppress(UserError):  # All of train, also what is held out.
+    source = open_source(data["source"], "train", data.get("data_dir"))
+  return classes_in(source, columns[training.labels], several=training.task == "token_classification")
+
+
+def _innermost(section: Mapping[str, Any]) -> Mapping[str, Any]:
+  return _innermost(section["data"]) if isinstance(section.get("data"), Mapping) else section
+
+
+def _merged(section: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
+  """A task's section with what the config says: in the section that reads a source, where one is within another."""
+  if not isinstance(section.get("data"), Mapping):
+    return {**section, **data}
+  outer = {name: data[name] for name in ("max_length",) if name in data}
+  return {**section, **outer, "data": _merged(section["data"], data)}
+
+
+def _shortened(section: dict[str, Any], data: Mapping[str, Any]) -> list[str]:
+  """Sets max_length by the texts, where rows are padded to it and the config has none -> what to say of it."""
+  if "max_length" in data or "max_length" not in section or section.keys() & {"stride", "data"}:
+    return []
+  limit = section["max_length"]
+  records = build("data", {name: value for name, value in section.items() if name not in ("augment", "workers")})
+  longest = 0
+  for index in range(min(len(records), READ)):
+    with contextlib.suppress(BadRecord):
+      valid = records.example(index).get("valid")
+      if valid is None:
+        return []
+      longest = max(longest, int(valid.sum(-1).max()))
+  section["max_length"] = min(-(-max(longest, 1) // STEP) * STEP, limit)
+  return [f"max_length: {section['max_length']} tokens; the longest of {min(len(records), READ)} texts has {longest}."]
+
+
+def _measure(values: dict[str, Any], name: str, training: Training, subject: Subject, held_out: str | None) -> None:
+  """Fills in the evaluator, and the metric of the best checkpoint, where the config has none."""
+  if values["eval"]["evaluators"] or held_out is None:
+    return
+  task = training.measured
+  within = {"data": {"split": held_out}} if "data" in values["data"] else {"split": held_out}
+  values["eval"]["evaluators"] = {name: {"name": task.evaluator, **task.options(subject), "data": within}}
+  if values["checkpoint"]["best"] is None:
+    best = "f1" if training.labels == "tags" and are_tags(subject.class_names()) else training.best
+    values["checkpoint"] |= {"best": f"eval/{name}/{best}", "best_mode": training.best_mode}
+
+
+def _head(origin: Origin, training: Training, kept: bool, classes: list[str] | None) -> str:
+  names = "" if classes is None else f", {len(classes)} classes: {', '.join(classes[:8])}"
+  names += ", ..." if len(classes or []) > 8 else ""
+  if kept or training.head is None:
+    return f"head: that of {origin.folder}{names}."
+  if origin.head == training.head:
+    had = f"{origin.num_classes} classes, {', '.join((origin.classes or [])[:8])}"
+    return f"head: new, as that of {origin.folder} has other classes ({had}){names}."
+  return f"head: new{names}."
