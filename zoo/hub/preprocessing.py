@@ -258,8 +258,10 @@ def preprocessing_of_saved(folder: Any) -> dict[str, Any]:
   """What a run, or a model that `zoo.save` wrote, carries; {} where its files say nothing."""
   saved = (folder / MODEL).exists()
   entries = _section(folder / MODEL, "preprocessing") if saved else preprocessing_of_config(folder)
-  tokenizer = _section(folder / CONFIG, "data").get("tokenizer")
-  return {**({"tokenizer": tokenizer} if isinstance(tokenizer, str) else {}), **entries}
+  data = _section(folder / CONFIG, "data")
+  tokenizer, classes = data.get("tokenizer"), data.get("classes") or data.get("class_names")
+  of_data = {"tokenizer": tokenizer} if isinstance(tokenizer, str) else {}
+  return {**of_data, **({"classes": list(map(str, classes))} if isinstance(classes, list) else {}), **entries}
 
 
 def _spec(folder: pathlib.Path) -> dict[str, Any] | None:

@@ -202,6 +202,8 @@ def model_and_records(config: Any) -> tuple[Any, Any]:
 
 def with_classes(model: Any, names: Any) -> Any:
   """The model, carrying the names of the classes that it is trained with, where they are all of its classes."""
+  if not names and "classes" not in model.preprocessing:
+    return model
   carries = {name: entry for name, entry in model.preprocessing.items() if name != "classes"}
   if names and len(names) == sizes_of(model).get("num_classes"):
     carries["classes"] = list(map(str, names))

@@ -67,8 +67,8 @@ def with_preprocessing_of_run(config: Any, folder: Any) -> Any:
 
 def with_preprocessing_of_model(config: Any, model: Any) -> Any:
   """The config with its model's preprocessing, so that the run can resume without its `init`."""
-  carries = model.preprocessing
-  if not carries.keys() - {"tokenizer", "classes"}:  # These two are the data's.
+  carries = {name: entry for name, entry in model.preprocessing.items() if name != "classes"}  # Those are the data's.
+  if not carries.keys() - {"tokenizer"}:
     return config
   config = config.copy_and_resolve_references().unlock()
   config.model.preprocessing = carries
