@@ -83,12 +83,14 @@ def with_head(origin: Origin, head: str | None, num_classes: int | None, needs: 
     raise UserError(f"{needs}. {origin.folder} is a {described(origin.model)}, and the zoo's has no head '{head}'.")
   if origin.published:
     model = published_model(origin.folder, head=head, ignore=origin.ignore)[0]
-    spec = model.spec
+    spec: dict[str, Any] = model.spec
   else:
     model = origin.model
     spec = {**model.spec, **_changed(sizes_of(model), tables.with_head(origin.table, sizes_of(model), head))}
   carries = {name: entry for name, entry in model.preprocessing.items() if name != "classes"}
-  return build(**spec | ({} if num_classes is None else {"num_classes": num_classes}), preprocessing=carries)
+  if num_classes is not None:
+    spec["num_classes"] = num_classes
+  return build(**spec, preprocessing=carries)
 
 
 def _changed(old: dict[str, Any], new: Any) -> dict[str, Any]:
