@@ -5,6 +5,7 @@ import pathlib
 
 import numpy as np
 import pytest
+from tokenizers import processors
 
 import train
 import zoo
@@ -95,16 +96,21 @@ def tuned(arguments, name, feed, tmp_path):
   model, params = zoo.load(run)
   zoo.save_hf(tmp_path / "out", model, params)
   theirs = getattr(transformers, name).from_pretrained(tmp_path / "out").eval()
+  shifted = []
+  if "target_tokens" in batch:
+    start = np.full((len(batch["tokens"]), 1), model.start_token)
+    shifted = [np.concatenate([start, batch["target_tokens"][:, :-1]], axis=1)]
+  counts = batch.get("target_valid", ...)  # Behind the end of a target each has padding of its own.
   batch = {entry: x for entry, x in batch.items() if entry in ("tokens", "valid", "segments", "image")}
   tokens = as_float(batch.pop("image"), model) if "image" in batch else batch.pop("tokens")
-  ours = model.apply({"params": params}, tokens, **batch)
+  ours = model.apply({"params": params}, tokens, *shifted, **batch)
   with torch.no_grad():
     outputs = theirs(**keywords)
   ours = ours if isinstance(ours, dict) else {"logits": ours}
   names = {"logits": "logits", "start": "start_logits", "end": "end_logits"}
   for key, other in names.items():
     if key in ours:
-      np.testing.assert_allclose(ours[key], getattr(outputs, other).numpy(), atol=2e-5)
+      np.testing.assert_allclose(ours[key][counts], getattr(outputs, other).numpy()[counts], atol=2e-5)
   return theirs, run, config, said
 
 
@@ -232,3 +238,39 @@ def test_a_language_model_goes_on_with_texts_of_its_own(tmp_path):
   arguments = flags(folder, "causal_lm", source, tmp_path / "run", "--config.data.max_length=23")
   _, _, config, _ = tuned(arguments, "GPT2LMHeadModel", feed, tmp_path)
   assert config.checkpoint.best == "eval/causal_lm/loss"
+
+
+@pytest.mark.parametrize("family", ["t5", "bart"])
+def test_an_encoder_decoder_learns_pairs(family, tmp_path):
+  special = {"t5": ["<pad>", "</s>"], "bart": ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]}[family]
+  backend = hub.byte_tokenizer(special)
+  ids = {sign: backend.token_to_id(sign) for sign in special}
+  template = {"t5": "$A </s>", "bart": "<s> $A </s>"}[family]
+  backend.post_processor = processors.TemplateProcessing(single=template, special_tokens=list(ids.items()))
+  entries = dict(vocab_size=256 + len(special), d_model=12, pad_token_id=ids["<pad>"], eos_token_id=ids["</s>"])
+  if family == "t5":
+    entries |= dict(d_kv=4, d_ff=14, num_layers=2, num_heads=3, dropout_rate=0.0)
+    entries |= dict(decoder_start_token_id=ids["<pad>"])
+    entries |= dict(task_specific_params={"summarization": {"prefix": "summarize: "}})
+  else:
+    layers = {f"{part}_{name}": n for part in ("encoder", "decoder") for name, n in (("layers", 2), ("ffn_dim", 14))}
+    entries |= layers | dict(encoder_attention_heads=3, decoder_attention_heads=3, max_position_embeddings=64)
+    entries |= dict(dropout=0.0, attention_dropout=0.0, activation_dropout=0.0, bos_token_id=ids["<s>"])
+    entries |= dict(decoder_start_token_id=ids["</s>"], forced_eos_token_id=ids["</s>"])
+  classes = {"t5": ("T5ForConditionalGeneration", "T5Config"), "bart": ("BartForConditionalGeneration", "BartConfig")}
+  folder = reference(tmp_path / family, *classes[family], **entries)
+  backend.save(str(folder / "tokenizer.json"))
+  hub.tokenizer_config(folder, pad_token="<pad>", eos_token="</s>")
+  rng = hub.generator()
+  texts = [hub.sentence(rng, 5) for _ in range(40)]
+  source = hub.table(tmp_path / "x.jsonl", {"document": texts, "summary": [text.split()[0] for text in texts]})
+
+  def feed(batch, model):
+    labels = np.where(batch["target_valid"], batch["target_tokens"], -100).astype(np.int64)
+    return of_texts(batch, model) | {"labels": labels}
+
+  arguments = flags(folder, "summarisation", source, tmp_path / "run")
+  _, _, config, said = tuned(arguments, classes[family][0], feed, tmp_path)
+  assert config.checkpoint.best == "eval/summarisation/rougeL"
+  assert config.data.target_length == 8 and config.data.max_length % 8 == 0
+  assert any(line.startswith("prefix: 'summarize: '") for line in said) == (family == "t5")

@@ -1,7 +1,7 @@
 """Texts as a published model reads them, to answer or to go on from, with references: batches of `tokens`, `valid`."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from zoo.data.screening import check_bad_records
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
+
+Opened = TypeVar("Opened", bound="Prompts")
 
 
 def prompts(
@@ -46,6 +48,25 @@ def prompts(
   its reference, "" if there is none, as they were written. `info`: source, tokenizer, vocab_size, max_length,
   target_length.
   """
+  fields, lengths = (source_field, target_field), (max_length, target_length)
+  records = open_prompts(Prompts, source, split, data_dir, tokenizer, lengths, fields, prefix, bad_records)
+  records.begin = (records.eos,) if after_end else None
+  return records
+
+
+def open_prompts(
+  kind: type[Opened],
+  source: str,
+  split: str,
+  data_dir: str | None,
+  tokenizer: str,
+  lengths: tuple[int, int],
+  fields: tuple[str, str | None],
+  prefix: str,
+  bad_records: str | Mapping,
+) -> Opened:
+  """Records of that kind, known to have their fields; arguments as of `prompts`."""
+  (max_length, target_length), (source_field, target_field) = lengths, fields
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
   check_bad_records(raw, rule)
   tops = [None if field is None else field.partition(".")[0] for field in (source_field, target_field)]
@@ -53,10 +74,9 @@ def prompts(
   encoder = open_tokenizer(tokenizer)
   if max_length < 2 or target_length < 1:
     raise UserError(f"max_length is {max_length}, target_length {target_length}. They must be at least 2 and 1.")
-  records = Prompts(raw, rule, cache=False)
+  records = kind(raw, rule, cache=False)
   records.tokenizer, records.prefix, records.fields = encoder, prefix, (source_field, target_field)
   records.eos = encoder.eos if encoder.eos is not None else encoder.sep
-  records.begin = (records.eos,) if after_end else None
   records.has_references = target_field is not None
   records.info = {
     "source": raw.name,
@@ -76,7 +96,7 @@ class Prompts(SourceRecords):
   prefix: str
   fields: tuple[str, str | None]
   eos: int | None
-  begin: tuple[int | None, ...] | None
+  begin: tuple[int | None, ...] | None = None
   has_references: bool
 
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:

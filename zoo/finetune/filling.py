@@ -54,10 +54,9 @@ def with_task(config: Any, note: Callable[[str], Any] = tell) -> Any:
   where, fresh, ignore = read_init(values["init"])
   origin, data = open_origin(where, ignore), values["data"]
   source, split, held_out = _splits(data)
-  task = training.measured
-  needs = f"{name} needs {task.needs}"
+  needs = f"{name} needs {training.needs}"
   model = with_head(origin, training.head, training.num_classes, needs)
-  if not task.fits(model_kind(model)) and training.labels is None:
+  if not training.fits(model_kind(model)) and training.labels is None:
     raise UserError(f"{needs}. {origin.folder} is a {described(origin.model)}.")
   columns = _columns(name, training, Subject(model, None, origin.folder, tokenizer=data.get("tokenizer")), source, data)
   classes = _classes(training, source, columns, data)
@@ -68,13 +67,15 @@ def with_task(config: Any, note: Callable[[str], Any] = tell) -> Any:
   elif training.num_classes is not None:
     kept = kept and origin.num_classes == training.num_classes
   subject = Subject(model, None, origin.folder, classes, data.get("tokenizer"))
-  if not task.fits(subject.kind):
+  if not training.fits(subject.kind):
     raise UserError(f"{needs}; with {len(classes or [])} classes this is a {described(model)}.")
-  section = {**task.section(subject, columns)}
+  section = training.section(subject, columns)
   section.pop("cache", None)
   section = _merged(section, {**data, "split": split})
   for line in _shortened(section, data):
     note(line)
+  if section.get("prefix") and "prefix" not in data:
+    note(f"prefix: {section['prefix']!r}, by the config.json of {origin.folder}.")
 
   values["data"] = section
   values["model"] = {**model.spec, **values["model"]}
@@ -106,15 +107,15 @@ def _columns(
   name: str, training: Training, subject: Subject, source: Source, data: Mapping[str, Any]
 ) -> dict[str, str]:
   """Role -> field: those that the section of data names, others by what they are usually called."""
-  task = training.measured
-  options = _innermost(task.section(subject, {role: role for role in task.columns}))
-  roles = {option: role for option, role in options.items() if option.endswith("_field") and role in task.columns}
+  every = training.columns
+  options = _innermost(training.section(subject, {role: role for role in every}))
+  roles = {option: role for option, role in options.items() if option.endswith("_field") and role in every}
   said = {role: data[option] for option, role in roles.items() if data.get(option) is not None}
   said = {role: "+".join(field) if isinstance(field, list) else field for role, field in said.items()}
   record = first_good_record(source, policy(data.get("bad_records", "stop")), lambda record, index: None)
   option_of = {role: option for option, role in roles.items()}
   way_out = lambda role: f"which: --config.data.{option_of[role]}=FIELD"
-  return find_columns(name, task.columns, said, record, source.name, subject.kind.reads, way_out)
+  return find_columns(name, every, said, record, source.name, subject.kind.reads, way_out)
 
 
 def _classes(training: Training, source: Source, columns: Mapping[str, str], data: dict[str, Any]) -> list[str] | None:
@@ -144,20 +145,22 @@ def _merged(section: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shortened(section: dict[str, Any], data: Mapping[str, Any]) -> list[str]:
-  """Sets max_length by the texts, where rows are padded to it and the config has none -> what to say of it."""
-  if "max_length" in data or "max_length" not in section or section.keys() & {"stride", "data"}:
+  """Sets lengths by the texts, where rows are padded to them and the config has none -> what to say of it."""
+  padded = {"max_length": "valid", "target_length": "target_valid"}
+  padded = {name: mask for name, mask in padded.items() if name in section and name not in data}
+  if not padded or section.keys() & {"stride", "data"}:
     return []
-  limit = section["max_length"]
   records = build("data", {name: value for name, value in section.items() if name not in ("augment", "workers")})
-  longest = 0
-  for index in range(min(len(records), READ)):
+  count, lines = min(len(records), READ), []
+  longest = dict.fromkeys(padded, 1)
+  for index in range(count):
     with contextlib.suppress(BadRecord):
-      valid = records.example(index).get("valid")
-      if valid is None:
-        return []
-      longest = max(longest, int(valid.sum(-1).max()))
-  section["max_length"] = min(-(-max(longest, 1) // STEP) * STEP, limit)
-  return [f"max_length: {section['max_length']} tokens; the longest of {min(len(records), READ)} texts has {longest}."]
+      example = records.example(index)
+      longest |= {name: max(longest[name], int(example[mask].sum(-1).max())) for name, mask in padded.items()}
+  for name, most in longest.items():
+    section[name] = min(-(-most // STEP) * STEP, section[name])
+    lines.append(f"{name}: {section[name]} tokens; the longest of {count} texts has {most}.")
+  return lines
 
 
 def _measure(values: dict[str, Any], name: str, training: Training, subject: Subject, held_out: str | None) -> None:
