@@ -21,7 +21,7 @@ def test_a_config_is_written_and_read_as_transformers_did(tmp_path):
   assert Config.from_json_file(tmp_path / "new" / "config.json").to_dict() == config.to_dict()
   with pytest.raises(ValueError, match="push_to_hub is True"):
     config.save_pretrained(tmp_path, push_to_hub=True)
-  with pytest.raises(ValueError, match="cannot be made"):
+  with pytest.raises(ValueError, match="cannot be created"):
     config.save_pretrained(tmp_path / "new" / "config.json" / "below")
 
 

@@ -10,6 +10,7 @@ from flax.core import freeze
 import zoo
 from tests.compat.cases import BERT, CLIP, COMPOSED, CONFIGS, OLD_NAMES, T5, TEXT, VISION, randomised, text_inputs
 from zoo import compat
+from zoo.compat.config import Config
 from zoo.tree import flatten
 
 IMAGES = np.random.default_rng(3).normal(size=(3, 3, 12, 12)).astype(np.float32)
@@ -212,6 +213,9 @@ def test_what_cannot_be_done_is_refused_in_a_line(clip_folder):
     model.save_pretrained("nowhere", params, push_to_hub=True)
   with pytest.raises(ValueError, match="config is 3. It must be a dict"):
     compat.FlaxT5EncoderModel(3)
+  for named in (compat.FlaxT5EncoderModel, compat.FlaxAutoModel, Config):
+    with pytest.raises(OSError, match="^nowhere does not exist. Name a run's folder"):
+      named.from_pretrained("./nowhere")
   with pytest.raises(ValueError, match="model_type is 'clip'. FlaxBertModel reads: bert"):
     compat.FlaxBertModel.from_pretrained(clip_folder[0])
   with pytest.raises(ValueError, match="from_pretrained: nonsense=1 is no argument of it and no entry of the config"):

@@ -6,7 +6,7 @@ import pytest
 import zoo
 from tests.convert.test_evaluate import torch_model
 from tests.evaluate import hub
-from zoo.evaluate.answer_scores import answer_scores
+from zoo.evaluate.answer_scores import score_answer
 
 TAGS = ["O", "B-PER", "I-PER", "B-LOC", "I-LOC"]
 
@@ -96,7 +96,7 @@ def test_answers_are_those_of_the_reference(tmp_path):
   threshold = float(np.mean(sorted(margin for margin, *_ in answered)[9:11]))  # The model says none of about half.
   sums = np.zeros((2, 3))
   for margin, text, wanted in answered:
-    sums[int(not wanted)] += [*answer_scores("" if margin > threshold else text, wanted), 1]
+    sums[int(not wanted)] += [*score_answer("" if margin > threshold else text, wanted), 1]
   assert windows > 25 and 0 < sums[1, 0] < sums[1, 2]
   options = {"task": "question_answering", "data": source, "batch_size": 3, "longest_answer": 4, "threshold": threshold}
   metrics = zoo.evaluate_model(folder, **options, folder=tmp_path / "out")

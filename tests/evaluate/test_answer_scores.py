@@ -1,6 +1,6 @@
 import pytest
 
-from zoo.evaluate.answer_scores import answer_scores, normalized
+from zoo.evaluate.answer_scores import normalized, score_answer
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from zoo.evaluate.answer_scores import answer_scores, normalized
   ],
 )
 def test_answers_are_compared_as_squad_does(answer, references, exact, f1):
-  assert answer_scores(answer, references) == pytest.approx((exact, f1))
+  assert score_answer(answer, references) == pytest.approx((exact, f1))
 
 
 def test_an_article_goes_only_where_it_is_a_word():

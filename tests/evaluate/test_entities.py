@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from zoo.evaluate.entities import are_tags, entities
+from zoo.evaluate.entities import are_tags, entity_spans
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from zoo.evaluate.entities import are_tags, entities
   ],
 )
 def test_entities_are_read_in_every_scheme(tags, found):
-  assert entities(tags.split()) == found
+  assert entity_spans(tags.split()) == found
 
 
 def test_random_tags_are_read_as_seqeval_reads_them():
@@ -28,7 +28,7 @@ def test_random_tags_are_read_as_seqeval_reads_them():
   names = ["O", *(f"{place}-{kind}" for place in "BIES" for kind in ("PER", "LOC"))]
   for _ in range(500):
     tags = rng.choice(names, rng.integers(1, 9)).tolist()
-    assert entities(tags) == set(seqeval.get_entities(tags)), tags
+    assert entity_spans(tags) == set(seqeval.get_entities(tags)), tags
 
 
 def test_parts_of_speech_mark_no_entities():

@@ -139,7 +139,7 @@ def test_an_unfinished_run_is_evaluated_at_its_newest_or_any_checkpoint(run):
     (["--runs={run}"], "Unknown flag --runs."),
     (["--run={run}/config.json"], "config.json is a file, not a folder. Name the folder it is in."),
     (["--run={run}", "--workdir={run}/config.json"], "is a file, not a folder. Choose another --workdir."),
-    (["--run={run}", "--workdir=/proc/nowhere"], "/proc/nowhere cannot be made"),
+    (["--run={run}", "--workdir=/proc/nowhere"], "/proc/nowhere cannot be created"),
     (["--run={run}", "--workdir={run}/config.json/b"], "config.json/b would be in it. Choose another --workdir."),
   ],
 )

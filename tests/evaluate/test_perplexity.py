@@ -87,7 +87,7 @@ def test_n_grams_are_measured_on_the_same_bytes_and_beat_chance(texts):
 
 def test_other_tokens_in_training_are_refused(texts):
   other = Toy(tokens=np.zeros((1, 4), int), valid=np.ones((1, 4), bool), info={"tokenizer": tokenizer("gpt2")})
-  with pytest.raises(UserError, match="data have the tokenizer bytes, train_data gpt2"):
+  with pytest.raises(UserError, match="data use the tokenizer bytes, train_data gpt2"):
     perplexity(Uniform(260), data=texts["test"], train_data=other)({})
 
 

@@ -87,7 +87,7 @@ def test_mistakes_are_told(options, message):
 
 
 def test_a_label_without_a_name_is_refused():
-  with pytest.raises(UserError, match="the data have label 1, but there are only 1 class names, for 0 to 0"):
+  with pytest.raises(UserError, match="the data have label 1 but only 1 class names, for 0 to 0"):
     zero_shot(Letters(), data=images([[0, 1, 0]], [1]), class_names=["r"], tokenizer="bytes")(KNOWN)
 
 

@@ -53,7 +53,7 @@ def test_positions_tell_rows_from_columns_and_leave_the_class_token_alone():
 def test_impossible_inputs_and_sizes_are_refused():
   with pytest.raises(ValueError, match=r"noise has shape \[2, 8\], the model needs \[2, 9\], one value per patch"):
     APPLY(PARAMS, IMAGE, noise=NOISE[:, 1:])
-  with pytest.raises(UserError, match="mae: mask_ratio is 1. It is a probability"):
+  with pytest.raises(UserError, match="mae: mask_ratio is 1. It must be a probability"):
     zoo.build("mae", **{**SIZES, "mask_ratio": 1})
   with pytest.raises(UserError, match="mae: dim 6 is not a multiple of 4"):
     zoo.build("mae", **{**SIZES, "dim": 6})

@@ -93,7 +93,7 @@ def test_a_language_model_may_learn_to_use_its_experts_evenly():
   np.testing.assert_allclose(metrics["imbalance"], imbalance(routes(state["router"])), rtol=1e-5)
   np.testing.assert_allclose(loss, plain + 0.5 * metrics["imbalance"], rtol=1e-5)
   dense = zoo.build("gpt", vocab_size=23, max_length=7, dim=6, depth=1, num_heads=3)
-  with pytest.raises(UserError, match="this model has none. Leave balance out"):
+  with pytest.raises(UserError, match="needs a mixture of experts, which this model is not. Leave balance out"):
     causal_lm(dense, balance=0.5).loss(filled(dense, *dense.example()), batch)
 
 

@@ -63,9 +63,9 @@ def _masking(mask, attention, path):
   return attention.clone(kernel=functools.partial(_by_heads, attention.kernel, mask[None, :, None, None]))
 
 
-def _by_heads(kernel, mask, query, key, value, *, on_weights=None, **options):
+def _by_heads(kernel, head_mask, query, key, value, *, on_weights=None, **options):
   def masked(weights):
-    return weights * mask if on_weights is None else on_weights(weights * mask)
+    return weights * head_mask if on_weights is None else on_weights(weights * head_mask)
 
   return kernel(query, key, value, on_weights=masked, **options)
 

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 from zoo.compat import bart, bert, clip, composed_models, decoders, distilbert, dual, images, roberta, t5, whisper
 from zoo.compat.config import entries_of
+from zoo.compat.folders import folder_of
 from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, read_json
-from zoo.hub.ids import folder_of
 
 # model_type -> our file, and how the names of its classes begin.
 MODELS: dict[str, tuple[Any, str]] = {

@@ -9,12 +9,12 @@ from zoo.compat import clip, seq2seq
 from zoo.compat.composed import FlaxEncoderDecoderModule, FlaxVisionEncoderDecoderModule
 from zoo.compat.config import entries_of, take_prefixed
 from zoo.compat.config_classes import ConfigClass
+from zoo.compat.folders import folder_of
 from zoo.compat.generating import Generates
 from zoo.compat.module import token_inputs
 from zoo.compat.outputs import Output
 from zoo.errors import UserError
 from zoo.hub.files import CONFIG, read_json
-from zoo.hub.ids import folder_of
 
 # The order of old arguments behind those that are named.
 _FLAGS = ("output_attentions", "output_hidden_states", "return_dict", "train", "params", "dropout_rng")

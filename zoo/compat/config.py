@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
+from zoo.compat.folders import folder_of
 from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, read_json
-from zoo.hub.ids import folder_of
 from zoo.storage import replacing
 
 # What transformers takes for every model where a config says nothing.
@@ -116,7 +116,7 @@ class Config(SimpleNamespace):
     try:
       folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-      raise UserError(f"{folder} cannot be made: {error.strerror}.") from error
+      raise UserError(f"{folder} cannot be created: {error.strerror}.") from error
     self.to_json_file(folder / CONFIG)
 
 

@@ -12,11 +12,11 @@ import jax.numpy as jnp
 
 from zoo.compat.config import entries_of, refuse_to_push
 from zoo.compat.config_classes import ConfigClass
+from zoo.compat.folders import folder_of
 from zoo.compat.loading import LEFT_OUT, plain_params, report
 from zoo.convert.rules.options import check_ignored, without
 from zoo.errors import UserError
 from zoo.hub.files import CONFIG, open_tensors, read_json
-from zoo.hub.ids import folder_of
 from zoo.hub.msgpack import to_torch
 from zoo.hub.tensors import to_host
 from zoo.hub.writing import write_files

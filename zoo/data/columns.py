@@ -86,7 +86,7 @@ def column(source: Source, name: str, value: str | None, candidates: Sequence[st
   return field
 
 
-def columns(
+def pair_of_columns(
   source: Source,
   names: tuple[str, str],
   values: tuple[str | None, str | None],

@@ -7,7 +7,7 @@ import numpy as np
 
 from zoo.data.bad_records import Policy, policy
 from zoo.data.class_labels import numbering
-from zoo.data.columns import COMPARED, LABEL, TEXT, column, columns
+from zoo.data.columns import COMPARED, LABEL, TEXT, column, pair_of_columns
 from zoo.data.columns import class_names as class_names_of
 from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
 from zoo.data.padding import check_row
@@ -59,7 +59,7 @@ def labelled_texts(
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
   check_bad_records(raw, rule)
   if text_field is None:
-    compared = columns(raw, ("text_field", "pair_field"), (None, pair_field), COMPARED)
+    compared = pair_of_columns(raw, ("text_field", "pair_field"), (None, pair_field), COMPARED)
     text_field, pair_field = compared or (column(raw, "text_field", None, TEXT), pair_field)
   label_field = column(raw, "label_field", label_field, LABEL)
   first = first_record(raw, rule, text_field, pair_field, label_field)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from zoo.data.bad_records import policy
-from zoo.data.columns import SEQUENCES, columns
+from zoo.data.columns import SEQUENCES, pair_of_columns
 from zoo.data.corpus import Corpus, tokenised
 from zoo.data.fields import check_fields, texts_of
 from zoo.data.padding import buckets as make_buckets
@@ -59,7 +59,7 @@ def text_pairs(
   check_row(max_length=max_length, target_length=target_length)
   rule = policy(bad_records)
   raw, names = open_source(source, split, data_dir), ("source_field", "target_field")
-  pair = columns(raw, names, (source_field, target_field), SEQUENCES)
+  pair = pair_of_columns(raw, names, (source_field, target_field), SEQUENCES)
   source_field, target_field = pair or (source_field or "source", target_field or "target")
   raw = without_bad_records(raw, rule, source_field, target_field, cache=cache)
   check_fields(raw, source_field, target_field)

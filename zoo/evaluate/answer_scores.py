@@ -18,10 +18,10 @@ def normalized(answer: str) -> str:
   return " ".join(_ARTICLES.sub(" ", answer.lower().translate(_SIGNS)).split())
 
 
-def answer_scores(answer: str, references: Sequence[str]) -> tuple[float, float]:
+def score_answer(answer: str, references: Sequence[str]) -> tuple[float, float]:
   """(exact match, F1) of an answer with the reference that it fits best; "" stands for no answer.
 
-  >>> answer_scores("in the Paris", ["Paris", "Rome"])
+  >>> score_answer("in the Paris", ["Paris", "Rome"])
   (0.0, 0.6666666666666666)
   """
   references = [text for text in references if normalized(text)] or [""]

@@ -12,13 +12,13 @@ def are_tags(names: Sequence[str]) -> bool:
   return all(TAG.fullmatch(name) for name in names)
 
 
-def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
+def entity_spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
   """(kind, first word, last word) of each entity, as conlleval reads tags, and seqeval where nothing else is said.
 
   An entity goes on with I or E of its kind behind B or I; anything else ends it, and all but O begins another one, also
   an I that follows nothing. https://www.clips.uantwerpen.be/conll2000/chunking/
 
-  >>> sorted(entities(["B-PER", "I-PER", "O", "I-LOC", "B-LOC"]))
+  >>> sorted(entity_spans(["B-PER", "I-PER", "O", "I-LOC", "B-LOC"]))
   [('LOC', 3, 3), ('LOC', 4, 4), ('PER', 0, 1)]
   """
   found, begin, kind, before = set(), None, "", "O"

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from zoo.errors import UserError
-from zoo.evaluate.answer_scores import answer_scores
+from zoo.evaluate.answer_scores import score_answer
 from zoo.evaluate.artifacts import write_text
 from zoo.evaluate.forward import fetch, mesh_of, options_of, put, records_of, trimmed
 from zoo.objectives.objective import apply
@@ -151,9 +151,9 @@ class Sums:
     """Counts a question; returns it as text, if it `lists` them."""
     references = [text for text, _ in question.answers]
     said = "" if answer.null - answer.score > threshold else answer.text
-    self.free[int(not references)] += [*answer_scores(said, references), 1]
+    self.free[int(not references)] += [*score_answer(said, references), 1]
     if references:
-      self.answered += [*answer_scores(answer.text, references), 1]
+      self.answered += [*score_answer(answer.text, references), 1]
     answers = " | ".join(dict.fromkeys(references)) or "(none)"
     return [f"question  {question.question}\nanswers   {answers}\nmodel     {answer.text}"] if lists else []
 

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from zoo.errors import UserError
-from zoo.evaluate.entities import are_tags, entities
+from zoo.evaluate.entities import are_tags, entity_spans
 from zoo.evaluate.forward import model_output, outputs, records_of
 
 
@@ -52,7 +52,7 @@ def token_classification(model: Any, *, data: Mapping | Any, batch_size: int = 3
         labels.update(label[counted].tolist())
         if marks:
           tags = [[names[tag] for tag in row[counted]] for row in (said, label)]
-          found, marked = map(entities, tags)
+          found, marked = map(entity_spans, tags)
           for name, some in (("right", found & marked), ("said", found), ("marked", marked)):
             counts[name].update(kind for kind, _, _ in some)
     words = labels.total()
