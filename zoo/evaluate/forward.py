@@ -1,7 +1,6 @@
 """Runs a jitted function once over every example of a finite source, on the devices of the parameters."""
 
 import contextlib
-import inspect
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any
@@ -68,12 +67,7 @@ def needs(model: Any, what: str, *methods: str) -> None:
 
 def options_of(model: Any, batch: Batch) -> dict[str, Any]:
   """What goes with the tokens of a batch: `valid`, and `segments` of pairs where the model tells texts apart."""
-  options = classify.options(batch)
-  parameters = inspect.signature(type(model).__call__).parameters
-  tells = "segments" in parameters and getattr(model, "segments", 0) is not None
-  if "segments" in options and getattr(model, "spec", None) and not tells:
-    del options["segments"]
-  return options
+  return classify.options(batch, model)
 
 
 def model_output(model: Any, params: Any, batch: Batch, key: str, what: str) -> jax.Array:

@@ -1,5 +1,7 @@
 """Classification: one label, or one distribution over labels, per row."""
 
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -47,10 +49,12 @@ def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
 
   def arguments(batch: dict) -> tuple[list, dict]:
     check_batch(batch, "classify", "label", *([] if "image" in batch else ["tokens"]))
-    return inputs(batch, model), options(batch)
+    return inputs(batch, model), options(batch, model)
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
-    outputs, carried, _ = apply_with_carry(context, model, params, *inputs(batch, model), rng=rng, **options(batch))
+    outputs, carried, _ = apply_with_carry(
+      context, model, params, *inputs(batch, model), rng=rng, **options(batch, model)
+    )
     logits, label = output(outputs, "logits", "classify", "Set the model's num_classes."), batch["label"]
     if label.ndim == 2 and label.shape != logits.shape:
       raise UserError(
@@ -81,6 +85,11 @@ def inputs(batch: dict, model: Any) -> list[jax.Array]:
   return [as_float(batch["image"], model)] if "image" in batch else [batch["tokens"]]
 
 
-def options(batch: dict) -> dict:
-  """What goes with tokens."""
-  return {} if "image" in batch else optional_entries(batch, "segments", "valid")
+def options(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:
+  """What goes with tokens: `valid`, and `segments` of pairs where the model tells texts apart."""
+  entries = {} if "image" in batch else optional_entries(batch, "segments", "valid")
+  if "segments" in entries and getattr(model, "spec", None):
+    takes = inspect.signature(type(model).__call__).parameters
+    if "segments" not in takes or getattr(model, "segments", 0) is None:
+      del entries["segments"]
+  return entries

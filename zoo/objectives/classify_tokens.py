@@ -45,10 +45,10 @@ def classify_tokens(model: Any) -> Objective:
 
   def arguments(batch: dict) -> tuple[list, dict]:
     check_batch(batch, "classify_tokens", "tokens", "label")
-    return [batch["tokens"]], options(batch)
+    return [batch["tokens"]], options(batch, model)
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
-    outputs, carried, _ = apply_with_carry(context, model, params, batch["tokens"], rng=rng, **options(batch))
+    outputs, carried, _ = apply_with_carry(context, model, params, batch["tokens"], rng=rng, **options(batch, model))
     logits = output(outputs, "logits", "classify_tokens", "Build it with head='classify_tokens'.")
     label = batch["label"]
     if logits.shape[:-1] != label.shape:

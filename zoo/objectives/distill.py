@@ -75,10 +75,11 @@ def distill(model: Any, *, frozen: Mapping[str, Any], temperature: float = 2.0, 
       raise UserError(
         f"distill takes int labels [batch], the batch has {batch['label'].shape}. Remove mixup from data.augment."
       )
-    inputs, options = classify.inputs(batch, model), classify.options(batch)
+    inputs, options = classify.inputs(batch, model), classify.options(batch, model)
     outputs, carried, _ = apply_with_carry(context, model, params, *inputs, rng=rng, **options)
     logits = output(outputs, "logits", "distill", "Set the model's num_classes.")
-    teaching = apply(teacher, context.frozen[TEACHER], *classify.inputs(batch, teacher), **options)
+    inputs, options = classify.inputs(batch, teacher), classify.options(batch, teacher)
+    teaching = apply(teacher, context.frozen[TEACHER], *inputs, **options)
     target = output(teaching, "logits", "distill", "Choose a teacher that classifies.")
     if target.shape != logits.shape:
       raise UserError(

@@ -42,10 +42,10 @@ def find_answers(model: Any) -> Objective:
 
   def arguments(batch: dict) -> tuple[list, dict]:
     check_batch(batch, "find_answers", "tokens", "start", "end")
-    return [batch["tokens"]], options(batch)
+    return [batch["tokens"]], options(batch, model)
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
-    outputs, carried, _ = apply_with_carry(context, model, params, batch["tokens"], rng=rng, **options(batch))
+    outputs, carried, _ = apply_with_carry(context, model, params, batch["tokens"], rng=rng, **options(batch, model))
     weight = row_weight(batch, len(batch["tokens"]))
     ends = []
     for name in ("start", "end"):

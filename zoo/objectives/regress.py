@@ -41,10 +41,12 @@ def regress(model: Any) -> Objective:
 
   def arguments(batch: dict) -> tuple[list, dict]:
     check_batch(batch, "regress", "score", *([] if "image" in batch else ["tokens"]))
-    return inputs(batch, model), options(batch)
+    return inputs(batch, model), options(batch, model)
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
-    outputs, carried, _ = apply_with_carry(context, model, params, *inputs(batch, model), rng=rng, **options(batch))
+    outputs, carried, _ = apply_with_carry(
+      context, model, params, *inputs(batch, model), rng=rng, **options(batch, model)
+    )
     logits = output(outputs, "logits", "regress", "Set the model's num_classes to 1.")
     if logits.ndim != 2 or logits.shape[-1] != 1:
       raise UserError(f"regress needs a model of one number, this one gives logits {logits.shape}. Set num_classes=1.")
