@@ -138,7 +138,7 @@ def check_tokens(model: Any, batch: Mapping[str, Any], what: str) -> None:
   NaN. So who hands on tokens from outside looks before.
 
   Args:
-    model: from `build`; of others nothing is known.
+    model: from `build`, or with a `vocab_size`; of others nothing is known.
     batch: NumPy arrays, of which `tokens` and those whose names end so are looked at, padding too.
     what: whose they are, for messages.
 
@@ -149,7 +149,8 @@ def check_tokens(model: Any, batch: Mapping[str, Any], what: str) -> None:
   ...
   zoo.errors.UserError: A row: tokens have 7, the model's are 0 to 6. Is it another model's tokenizer?
   """
-  vocab_size = sizes_of(model).get("vocab_size") if getattr(model, "spec", None) else None
+  built = "variant" in (getattr(model, "spec", None) or {})  # Tables of vectors, which no family builds, have a size.
+  vocab_size = sizes_of(model).get("vocab_size") if built else getattr(model, "vocab_size", None)
   for name, tokens in batch.items():
     if vocab_size is None or name.rpartition("_")[2] != "tokens" or not tokens.size or tokens.dtype.kind not in "iu":
       continue

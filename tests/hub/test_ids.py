@@ -59,7 +59,7 @@ def test_a_misspelt_folder_and_a_hub_that_does_not_answer_are_told_in_whole_sent
   with pytest.raises(UserError) as error:
     folder_of("hubs/gpt3")
   assert str(error.value).startswith(
-    "hubs/gpt3 is not a folder here (did you mean the folder hubs/gpt2?), and cannot be had"
+    "hubs/gpt3 is not a folder here (did you mean the folder hubs/gpt2?), and cannot be downloaded"
   )
   assert "files. Please check your connection. And so on." in str(error.value)
   assert str(error.value).endswith(".") and len(str(error.value)) < 450
