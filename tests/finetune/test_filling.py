@@ -46,7 +46,7 @@ def test_the_last_layer_of_a_head_with_other_classes_begins_anew(folder, tmp_pat
   config, said = filled(folder, "classification", source)
   assert list(config.init.fresh) == ["classify/bias", "classify/kernel"]
   assert list(config.data.classes) == ["1", "5"]
-  assert f"head: new, as that of {folder} has other classes (2 classes, BAD, GOOD), 2 classes: 1, 5." in said
+  assert f"head: new, 2 classes: 1, 5; that of {folder} has 2 classes: BAD, GOOD." in said
 
 
 def test_what_the_config_says_goes_before_what_folder_and_data_say(folder, reviews):

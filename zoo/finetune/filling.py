@@ -6,7 +6,7 @@ is a config like any other, which a run keeps as its config.json.
 """
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -176,11 +176,13 @@ def _measure(values: dict[str, Any], name: str, training: Training, subject: Sub
 
 
 def _head(origin: Origin, training: Training, kept: bool, classes: list[str] | None) -> str:
-  names = "" if classes is None else f", {len(classes)} classes: {', '.join(classes[:8])}"
-  names += ", ..." if len(classes or []) > 8 else ""
+  names = "" if classes is None else f", {_listed(classes)}"
   if kept or training.head is None:
     return f"head: that of {origin.folder}{names}."
-  if origin.head == training.head:
-    had = f"{origin.num_classes} classes, {', '.join((origin.classes or [])[:8])}"
-    return f"head: new, as that of {origin.folder} has other classes ({had}){names}."
-  return f"head: new{names}."
+  had = f"; that of {origin.folder} has {_listed(origin.classes)}" if origin.head == training.head else ""
+  return f"head: new{names}{had if origin.classes else ''}."
+
+
+def _listed(classes: Sequence[str] | None) -> str:
+  some = [*(classes or [])[:8], *(["..."] if len(classes or []) > 8 else [])]
+  return f"{len(classes or [])} classes: {', '.join(some)}"
