@@ -248,7 +248,7 @@ def test_deep_stacks_scan():
 def test_a_stack_of_impossible_sizes_is_refused():
   with pytest.raises(ValueError, match="depth is 0. It must be at least 1."):
     stack(BLOCK, 0)
-  with pytest.raises(ValueError, match="drop_path is 1.0. It is a probability"):
+  with pytest.raises(ValueError, match="drop_path is 1.0. It must be a probability"):
     stack(BLOCK, 2, drop_path=1.0)
   with pytest.raises(ValueError, match="remat is 'some'. It may be None, full, dots, "):
     stack(BLOCK, 2, remat="some")

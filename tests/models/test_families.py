@@ -163,8 +163,8 @@ def test_impossible_sizes_are_refused_in_one_line(family):
     f"{kind}depth is 0. It must be at least 1.": {f"{kind}depth": 0},
     f"{kind}dim is -6. It must be at least 1.": {f"{kind}dim": -6},
     f"does not divide into {heads} 7. Make {kind}dim a multiple of {heads}": {heads: 7},
-    "dropout is 1.5. It is a probability": {"dropout": 1.5},
-    "drop_path is -0.1. It is a probability": {"drop_path": -0.1},
+    "dropout is 1.5. It must be a probability": {"dropout": 1.5},
+    "drop_path is -0.1. It must be a probability": {"drop_path": -0.1},
     "dtype is 'bf16'": {"dtype": "bf16"},
     "remat is 'half'": {"remat": "half"},
   }
