@@ -248,6 +248,8 @@ def twice(run: Run, rng: random.Random) -> list[int]:
   statuses, after = second.end(STARTING), contents(run.folder)
   changed = sorted(str(path) for path in before.keys() | after.keys() if before.get(path) != after.get(path))
   if met and (changed or not second.refused() or "in use by" not in second.said()):
+    for process in first.processes:
+      process.kill()
     raise Unclear(f"statuses {statuses} of a second start, changed {changed}: {second.said()}")
   for process in first.processes:
     process.send_signal(signal.SIGCONT)
