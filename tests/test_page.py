@@ -141,7 +141,7 @@ def test_whatever_lies_in_a_run_folder_its_page_is_made(run):
   os.mkfifo(run / "pipe.txt")
   (run / "nowhere.png").symlink_to("nothing")
   text = write(run).read_text()
-  assert "loss 0.125" in text and "pipe.txt is no file with an end" in text and "nowhere.png is missing" in text
+  assert "loss 0.125" in text and "pipe.txt is not a regular file" in text and "nowhere.png is missing" in text
 
 
 def test_a_page_is_written_at_the_end_and_before_it_only_when_it_is_time(run, monkeypatch):

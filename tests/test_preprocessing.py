@@ -85,10 +85,14 @@ def test_sections_within_sections_have_the_models_tokenizer_unless_they_name_one
   options = {"tokenizer": "gpt2", "image_size": 8, "max_length": 5}
   assert filled({"name": "packed", "data": documents}, options) == {
     "name": "packed",
-    "data": {**documents, "tokenizer": "gpt2"},
+    "max_length": 512,
+    "data": {**documents, "tokenizer": "gpt2", "max_length": 512},
   }
   own = {**documents, "tokenizer": "bytes"}
   members = {"name": "mixture", "rates": {}, "members": {"one": documents, "other": own}}
-  assert filled(members, options)["members"] == {"one": {**documents, "tokenizer": "gpt2"}, "other": own}
+  assert filled(members, options)["members"] == {
+    "one": {**documents, "tokenizer": "gpt2", "max_length": 512},
+    "other": {**own, "max_length": 512},
+  }
   pairs = {"name": "image_text", "source": "images:here"}
   assert filled(pairs, options) == {**pairs, **options}

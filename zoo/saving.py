@@ -77,7 +77,7 @@ def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool 
 
 def check_target(folder: epath.Path, model: Any, overwrite: bool = False) -> dict[str, Any] | None:
   """The spec of the model that a folder holds, None if it is replaced; UserError where `save` would refuse it."""
-  check_folder(folder, "folder is empty. Name the folder to save the model in.")
+  check_folder(folder, "Name a folder to save the model in.")
   if (folder / PARAMS).is_dir():
     raise UserError(f"{folder / PARAMS} is a folder, where the parameters are to be written. Move it away.")
   holds = None if overwrite else _spec_in(folder)

@@ -53,7 +53,7 @@ class Reduced(NamedTuple):
 def reduced_size(size: int, parts: int, least: int = 1) -> int:
   """The smallest size of at least `least` with the same divisors in common with `parts`; never above `size`.
 
-  >>> like(768, 8), like(50257, 8, least=9), like(6, 8)
+  >>> reduced_size(768, 8), reduced_size(50257, 8, least=9), reduced_size(6, 8)
   (8, 9, 2)
   """
   common = math.gcd(size, parts)
@@ -64,7 +64,7 @@ def reduced_size(size: int, parts: int, least: int = 1) -> int:
 def congruent_size(size: int, modulus: int, least: int) -> int:
   """The smallest size of at least `least` that leaves the same remainder; `size` if none is smaller.
 
-  >>> congruent(1025, 8, 16), congruent(12, 8, 16)
+  >>> congruent_size(1025, 8, 16), congruent_size(12, 8, 16)
   (17, 12)
   """
   return min(size, least + (size - least) % modulus)

@@ -142,7 +142,7 @@ def is_hidden(file: str) -> bool:
 def expand_braces(pattern: str) -> list[str]:
   """All names that `{00000..00099}` and `{a,b}` stand for, as a shell and webdataset read them.
 
-  >>> braces("{08..10}-{a,b}.tar")
+  >>> expand_braces("{08..10}-{a,b}.tar")
   ['08-a.tar', '08-b.tar', '09-a.tar', '09-b.tar', '10-a.tar', '10-b.tar']
   """
   match = _BRACES.search(pattern)
