@@ -1,6 +1,7 @@
 """Configuration of the site: MyST pages, executed notebooks, and API pages written by walking the package."""
 
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -71,8 +72,15 @@ if "ZOO_MINILM" not in os.environ and not (Path.home() / ".cache/zoo/all-MiniLM-
   nb_execution_excludepatterns.append("tutorials/pretrained.ipynb")
 
 
+def tutorials_of_the_site(app, docname, source):
+  """Pages link to ../notebooks, which is there without a build too; on the site, to the executed copies."""
+  if not docname.startswith("tutorials/"):
+    source[0] = re.sub(r"\]\(((?:\.\./)*)\.\./notebooks/", r"](\1tutorials/", source[0])
+
+
 def setup(app):
   """Called by Sphinx."""
+  app.connect("source-read", tutorials_of_the_site)
   app.connect("autodoc-process-docstring", docstring_markup.process, priority=400)  # Before napoleon.
   app.connect("autodoc-skip-member", docstring_markup.skip)
   app.connect("autodoc-process-signature", docstring_markup.signature)
