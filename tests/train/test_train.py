@@ -208,7 +208,7 @@ def test_a_folder_of_a_model_that_no_run_made_is_refused_before_training(config,
   zoo.save(config.parent / "run", model, jax.jit(model.init)(jax.random.key(0), *model.example())["params"])
   with pytest.raises(SystemExit):
     main([f"--config={config}"])
-  assert "run holds a model and no run. Choose another folder" in capsys.readouterr().err
+  assert "run holds a saved model, not a run. Choose another folder" in capsys.readouterr().err
   assert sorted(os.listdir(config.parent / "run")) == ["model.json", "params.safetensors"]
 
 

@@ -190,7 +190,7 @@ def test_what_was_verified_is_remembered(tmp_path, monkeypatch):
       artifacts.write_json(tmp_path / folder, check.FILE, record)
     return len(calls) - before, record is not None, notes
 
-  told = "Verified on mesh {'a': 2, 'b': 2}, sharding replicated: loss and 36 gradients are one device's"
+  told = "Verified on mesh {'a': 2, 'b': 2}, sharding replicated: loss, 36 gradients and the optimizer's updates equal"
   compared_now, written, notes = asked("first")
   assert (compared_now, written) == (1, True) and notes[0].startswith(told)
   assert asked("first") == (0, False, [])
