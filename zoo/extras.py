@@ -10,6 +10,7 @@ PACKAGES = {
   "s3": "s3fs",
   "http": "aiohttp",
   "audio": "soundfile soxr",
+  "harness": "lm_eval",
   "scores": "sacrebleu rouge-score",
 }
 

@@ -44,7 +44,7 @@ def main(argv: list[str]) -> int:
     if not flags.get(name):
       raise UserError(f"--{name} is missing: {FLAGS[name]}. Tasks: {', '.join(task_names())}.")
   with setting_up():
-    workdir = as_path(flags.pop("workdir", None) or _workdir(flags["model"], flags["task"]))
+    workdir = as_path(flags.pop("workdir", None) or default_workdir(flags["model"], flags["task"]))
     check_folder(workdir, "Choose another --workdir.")
     loading = {
       "head": flags.pop("head", None),
@@ -71,7 +71,7 @@ def _value(argv: list[str], flag: str) -> str | None:
   return None
 
 
-def _workdir(model: str, task: str) -> str:
+def default_workdir(model: str, task: str) -> str:
   """Outside of the folder of the weights, which evaluations leave as it is."""
   path = os.path.normpath(os.path.expanduser(model))
   name = os.path.basename(os.path.abspath(path)) if os.path.isdir(path) else model.replace("/", "--")

@@ -1,0 +1,91 @@
+"""Texts to tokens and back as lm-evaluation-harness wants them of its models."""
+
+import functools
+from typing import Any
+
+from zoo.errors import UserError
+
+
+class HarnessTokenizer:
+  """A tokenizer whose special tokens around a text may be left out, and that reads those which a text spells.
+
+  Attributes:
+    end: the token that ends texts, None if there is none; end_sign: as it is written.
+    prefix: the token that texts without context follow.
+  """
+
+  def __init__(self, tokenizer: Any, vocab_size: int, add_bos_token: bool | None, prefix_token_id: int | None):
+    """UserError unless there is a prefix among the model's `vocab_size` tokens; see `zoo.evaluate.harness.adapter`."""
+    self.tokenizer, self.vocab_size = tokenizer.changed(max_length=None), min(tokenizer.vocab_size, vocab_size)
+    self.add = add_bos_token
+    self.end = tokenizer.eos if tokenizer.eos is not None else tokenizer.sep
+    begin = tokenizer.bos if tokenizer.bos is not None else self.end
+    prefix = begin if prefix_token_id is None else prefix_token_id
+    if not isinstance(prefix, int) or isinstance(prefix, bool) or not 0 <= prefix < vocab_size:
+      raise UserError(
+        f"Texts without context follow the token {prefix}, which is none of the model's. Choose one from 0 to "
+        f"{vocab_size - 1} as prefix_token_id."
+      )
+    self.prefix = prefix
+    self.prefix_sign = self._sign(prefix)
+    self.end_sign = None if self.end is None else self._sign(self.end)
+    framed, plain = self._framed("a"), self.tokenizer.encode("a")
+    starts = range(len(framed) - len(plain) + 1)
+    self._opens = next((start for start in starts if framed[start : start + len(plain)] == plain), 0)
+    self._closes = max(len(framed) - len(plain) - self._opens, 0)
+
+  def encode(self, text: str, special: bool | None = None) -> list[int]:
+    """The ids of a text.
+
+    Args:
+      text: any.
+      special: whether the tokens around a text are added; None: as add_bos_token says, else as the tokenizer does, but
+        never around a text that begins with the prefix.
+    """
+    add = self.add if special is None else special
+    if special is None and self.prefix_sign and text.startswith(self.prefix_sign):
+      add = False
+    ids = self._framed(text)
+    return ids if add is None or add else ids[self._opens : len(ids) - self._closes]
+
+  def decode(self, ids: list[int]) -> str:
+    """The text of ids, without special tokens and what is behind the vocabulary, such as padding of an embedding."""
+    return self.tokenizer.decode([token for token in ids if token < self.tokenizer.vocab_size], special=False)
+
+  @functools.lru_cache(maxsize=8)  # noqa: B019  It lives as long as an evaluation.
+  def stops(self, until: tuple[str, ...]) -> list[list[int]]:
+    """Sequences of tokens after which a text has one of `until`: each of them encoded, and all tokens that contain one.
+
+    Texts are cut by their letters afterwards; this only saves what would be cut off. Repeated up to a power of two, so
+    that other stops need no other program.
+    """
+    signs = [sign for sign in until if sign]
+    encoded = [tuple(self.tokenizer.encode(sign)) for sign in signs]
+    holding = [(token,) for token, piece in enumerate(self._pieces) if any(sign in piece for sign in signs)]
+    stops = [list(ids) for ids in dict.fromkeys([*encoded, *holding]) if ids]
+    return [*stops, *[stops[-1]] * (power_above(len(stops), 2) - len(stops))] if stops else []
+
+  @functools.cached_property
+  def _pieces(self) -> list[str]:
+    """What each token adds to a text."""
+    before = self.tokenizer.encode("a")
+    start = self.tokenizer.decode(before)
+    return [self.tokenizer.decode([*before, token]).removeprefix(start) for token in range(self.vocab_size)]
+
+  def _sign(self, token: int) -> str:
+    return self.tokenizer.decode([token]) if token < self.tokenizer.vocab_size else ""
+
+  def _framed(self, text: str) -> list[int]:
+    return self.tokenizer([text])["tokens"][0].tolist()
+
+
+def power_above(size: int, base: int) -> int:
+  """The smallest power of `base` that is at least `size`.
+
+  >>> power_above(5, 2), power_above(1, 4)
+  (8, 1)
+  """
+  power = 1
+  while power < size:
+    power *= base
+  return power
