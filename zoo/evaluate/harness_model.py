@@ -5,6 +5,7 @@ continuation; nothing here imports lm_eval before that.
 """
 
 import functools
+import importlib
 import json
 import warnings
 from collections import defaultdict
@@ -113,13 +114,12 @@ class HarnessModel:
       requests: with `args` (text,).
       disable_tqdm: whether to show no progress.
     """
-    from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-
+    utils = importlib.import_module("lm_eval.utils")
     windows, places = [], []
     for place, request in enumerate(requests):
       tokens = self.tok_encode(request.args[0])
-      rolling = get_rolling_token_windows(tokens, self.texts.prefix, self.max_length, context_len=1)
-      windows += [(None, *make_disjoint_window(window)) for window in rolling]
+      rolling = utils.get_rolling_token_windows(tokens, self.texts.prefix, self.max_length, context_len=1)
+      windows += [(None, *utils.make_disjoint_window(window)) for window in rolling]
       places += [place] * (len(windows) - len(places))
     totals = [0.0] * len(requests)
     for place, (log_likelihood, _) in zip(places, self._loglikelihood_tokens(windows, disable_tqdm=disable_tqdm)):
@@ -215,11 +215,10 @@ class HarnessModel:
 
   def _write(self, contexts: Sequence[list[int]], kwargs: Mapping[str, Any], rng: jax.Array) -> list[str]:
     """The texts after a batch of contexts."""
-    from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs, postprocess_generated_text
-
-    options: dict[str, Any] = dict(normalize_gen_kwargs(dict(kwargs), self.max_gen_toks))
+    utils = importlib.import_module("lm_eval.models.utils")
+    options: dict[str, Any] = dict(utils.normalize_gen_kwargs(dict(kwargs), self.max_gen_toks))
     room = options.pop("max_gen_toks")
-    until = handle_stop_sequences(options.pop("until"), eos=self.texts.end_sign)
+    until = utils.handle_stop_sequences(options.pop("until"), eos=self.texts.end_sign)
     limit = self.source_length if self.backend == "seq2seq" else self.max_length - room
     if room < 1 or limit < 1:
       raise UserError(
@@ -238,7 +237,7 @@ class HarnessModel:
     out = generate(self.model, self.params, **arrays, max_new_tokens=room, eos=ends or None, stop=stop, **keywords)
     texts = []
     for row in fetch(out)[: len(rows), -room:].tolist():
-      texts.append(postprocess_generated_text(self.texts.decode(before(row, ends)), until, None))
+      texts.append(utils.postprocess_generated_text(self.texts.decode(before(row, ends)), until, None))
     return texts
 
   def _keywords(self, options: dict[str, Any], length: int) -> dict[str, Any]:
