@@ -57,8 +57,6 @@ second-python:
 .venv/parity: .venv/made
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[parity]' \
 	  && touch .venv/parity || echo "torch and transformers cannot be installed: nothing will be compared with them" >&2
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[harness]' \
-	  || echo "lm_eval cannot be installed: zoo.evaluate.harness will not be compared with it" >&2
 
 # Not in the lock, as the references. The weights are those that one tutorial shows; without them it is built unexecuted.
 .venv/docs: .venv/made

@@ -60,7 +60,7 @@ TASKS = {"choices": CHOICES, "texts": PERPLEXITY, "answers": ANSWERS}
 @pytest.fixture
 def lm_eval(monkeypatch):
   """The package, which warns of much while it is imported."""
-  package = pytest.importorskip("lm_eval", reason="lm_eval is not installed")
+  package = pytest.importorskip("lm_eval", reason="pip install -e .[harness] accelerate: lm_eval is not installed")
   monkeypatch.setenv("HF_HUB_OFFLINE", "1")
   for module in ("evaluator", "tasks"):
     importlib.import_module(f"lm_eval.{module}")
