@@ -92,5 +92,7 @@ def test_other_tokens_in_training_are_refused(texts):
 
 
 def test_a_vocabulary_smaller_than_the_tokenizers_is_refused(texts):
-  with pytest.raises(UserError, match="tokenizer bytes has 260 tokens, the model predicts 19"):
+  with pytest.raises(UserError, match="tokenizer bytes has 260 tokens, the model predicts 259"):
+    perplexity(Uniform(259), data=texts["test"])({})
+  with pytest.raises(UserError, match="the model's are 0 to 18. Is it another model's tokenizer?"):
     perplexity(Uniform(), data=texts["test"])({})
