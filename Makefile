@@ -1,6 +1,7 @@
 # make train         makes the environment, trains CLIP on the emoji pairs, evaluates it and draws what it finds
 # make test          makes the environment, passes the checks and all tests
 # make test-newest   passes the quick tests on a second Python, with the newest JAX
+# make format        writes what ruff can mend: imports, layout
 # make docs          builds the site into docs/_build/html: warnings are errors, links within it are checked
 # make notebooks     writes the .ipynb beside each notebook's source
 # make families-table  writes the README's table of families
@@ -12,7 +13,7 @@
 # PYTHON=python3.12 chooses the Python, CONFIG=configs/vit_digits.py another experiment, and ARGS goes to the program:
 # make train ARGS="--config.steps=50", make test ARGS="tests/config/test_loading.py", make test ARGS="-n 0 --pdb" in one process.
 
-.PHONY: train test check docs notebooks families-table test-newest parity-table leak-table second-python lock clean
+.PHONY: train test check format docs notebooks families-table test-newest parity-table leak-table second-python lock clean
 PYTHON ?= python3
 CONFIG ?= configs/clip_emoji.py
 ARGS ?=
@@ -35,6 +36,10 @@ check: .venv/made
 	.venv/bin/ruff format --check
 	.venv/bin/ty check --error-on-warning
 	.venv/bin/lint-imports
+
+format: .venv/made
+	.venv/bin/ruff check --fix
+	.venv/bin/ruff format
 
 # What another JAX may change: compiled programs, placement, files. The rest passes above.
 QUICK = tests/layers tests/models/test_families.py::test_chance_acts_in_training_only_and_comes_from_the_key \

@@ -2,7 +2,7 @@
 
     python train.py --config=configs/siglip_emoji.py
 
-About 5 CPU-minutes. Seen: image to text R@1 .123, R@10 .451, text to image R@1 .158, R@10 .460, where the nearest
+About 5 CPU-minutes. Measured: image to text R@1 .123, R@10 .451, text to image R@1 .158, R@10 .460, where the nearest
 training drawing by pixels finds .104, .274, .084, .225.
 """
 

@@ -6,8 +6,8 @@
 More than half of its parameters are the embedding and the output layer. It reads the bodies of docstrings without
 their summaries, those of the training split alone.
 
-About 13 CPU-minutes. Seen: 4.8 nats per token of a lost span after 300 steps, 4.2 after 800, 4.0 after 2,000 and 3.3 at
-the end. With Adam at 3e-3 it is 5.1 after 600.
+About 13 CPU-minutes. Measured: 4.8 nats per token of a lost span after 300 steps, 4.2 after 800, 4.0 after 2,000 and
+3.3 at the end. With Adam at 3e-3 it is 5.1 after 600.
 """
 
 from ml_collections import ConfigDict

@@ -115,7 +115,9 @@ def nothing_is_left_behind(monkeypatch, tmp_path_factory):
 def shrunk(path, data_dir, own_data):
   """The command line that makes a config small enough for a test, as a user would write it."""
   written = loading.read_config(path)
-  model = dict(SMALL[written["model"]["family"]])
+  family = written["model"]["family"]
+  assert family in SMALL, f"{path.name} trains {family}: add small sizes of it to SMALL in tests/test_configs.py"
+  model = dict(SMALL[family])
   if "stem_dims" in written["model"]:
     model |= {"stem_dims": [4] * len(written["model"]["stem_dims"])}
   model |= {"dtype": "float32"} if "dtype" in written["model"] else {}  # bfloat16 sums depend on where they are made.

@@ -7,28 +7,34 @@ from collections.abc import Iterable
 from zoo.hub import tables
 
 BEGIN, END = "<!-- parity: written by make parity-table -->", "<!-- end of parity -->"
+HEADING = (
+  "| family | reads `model_type` | heads | values within | gradients within |",
+  "|---|---|---|---|---|",
+)
 
 
 def replaced(text: str, seen: Iterable[Iterable]) -> str:
-  """`text` with the table of `seen`, [family, class, values, gradients], between the two marks."""
+  """`text` with the rows of `seen`, [family, class, values, gradients], in the table between the two marks.
+
+  Rows of families that were not seen stay, of those that have a layout.
+  """
   front, _, rest = text.partition(BEGIN)
   back = rest.partition(END)[2]
-  return f"{front}{BEGIN}\n{table(seen)}{END}{back}"
+  by_family = {row.split("`")[1]: row for row in rows(text)} | new_rows(seen)
+  kept = [row for family, row in sorted(by_family.items()) if family in tables.families()]
+  return "\n".join([f"{front}{BEGIN}", *HEADING, *kept, f"{END}{back}"])
 
 
-def table(seen: Iterable[Iterable]) -> str:
-  """Markdown: a row for each family, in alphabetical order."""
-  lines = [
-    "| family | reads `model_type` | heads | values within | gradients within |",
-    "|---|---|---|---|---|",
-  ]
+def new_rows(seen: Iterable[Iterable]) -> dict[str, str]:
+  """family -> its row of Markdown."""
   by_family: dict[str, list] = {}
   for family, *rest in seen:
     by_family.setdefault(family, []).append(rest)
-  for family, found in sorted(by_family.items()):
-    _, values, gradients = zip(*found, strict=True)
-    lines.append(f"| {names(family)} | {rounded_up(max(values))} | {rounded_up(max(gradients))} |")
-  return "\n".join(lines) + "\n"
+  lines = {}
+  for family, differences in by_family.items():
+    _, values, gradients = zip(*differences, strict=True)
+    lines[family] = f"| {names(family)} | {rounded_up(max(values))} | {rounded_up(max(gradients))} |"
+  return lines
 
 
 def names(family: str) -> str:

@@ -39,7 +39,7 @@ NOTHING = Context()
 
 
 def nothing_carried(rng: jax.Array, batch: Batch) -> Carry:
-  """{}: most models carry nothing from batch to batch."""
+  """{}: most models have no mutable collections."""
   return {}
 
 
