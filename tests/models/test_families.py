@@ -1,6 +1,7 @@
 """What every family promises, each with tiny sizes that are hardly ever alike."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,9 @@ import pytest
 
 import zoo
 from tests.filled import filled
+from tests.narrow_sums import programs
 from tests.quick_keys import quick_key
+from zoo.config.registry import lookup, names, takes
 from zoo.errors import UserError
 from zoo.layers.stack import stack_layers
 from zoo.tree import flatten
@@ -58,6 +61,11 @@ TINY = {
 # Of the scope of a module, tests run family by family: what they share is computed once.
 FAMILIES = pytest.mark.parametrize("family", TINY, scope="module")
 FIXED = {"whisper": {"encoder/positions/embedding"}, "mae": {"positions/embedding"}}  # What training leaves alone.
+# Keywords that mask -> the inputs that they mask.
+MASKS = {"valid": "tokens", "decoder_valid": "decoder_tokens"}
+# Masks that hide less than a padded input: Whisper's convolutions mix a frame with its neighbours.
+UNMASKED = {"whisper": {"valid"}}
+VALID = np.array([True, False, True, True, False, True, False, True])
 
 
 def inputs(model):
@@ -104,6 +112,29 @@ def outcome(model, params):
   return out, grads
 
 
+def products(program):
+  """Every product of matrices in the program, in what it calls too."""
+  for equation in program.eqns:
+    if equation.primitive.name == "dot_general":
+      yield equation
+    for inner in programs(equation):
+      yield from products(inner)
+
+
+def masks_of(family, model):
+  """What the model takes that masks, but for what is exempt: {keyword: index of the input}."""
+  parameters = list(inspect.signature(type(model).__call__).parameters)[1:]
+  return {
+    mask: parameters.index(masked)
+    for mask, masked in MASKS.items()
+    if mask in parameters and mask not in UNMASKED.get(family, ())
+  }
+
+
+def test_every_family_has_sizes_here():
+  assert set(TINY) == set(names("models")), "add the family's tiny sizes to TINY"
+
+
 @FAMILIES
 def test_models_built_alike_are_equal(family):
   one, other = (zoo.build(family, **TINY[family], dtype="bfloat16") for _ in range(2))
@@ -137,8 +168,28 @@ def test_bfloat16_is_computed_in_and_float32_is_kept(family):
   assert coarsely == set(named) & {"hidden", "pooled", "encoded", "embedded"}
   # Every product of matrices: what it multiplies is bfloat16.
   jaxpr = jax.make_jaxpr(lambda p: coarse.apply({"params": p}, *inputs(coarse)))(params).jaxpr
-  products = [equation for equation in jaxpr.eqns if equation.primitive.name == "dot_general"]
-  assert {operand.aval.dtype for equation in products for operand in equation.invars} == {jnp.dtype("bfloat16")}
+  assert {operand.aval.dtype for product in products(jaxpr) for operand in product.invars} == {jnp.dtype("bfloat16")}
+
+
+@FAMILIES
+def test_padding_changes_nothing(family):
+  model = zoo.build(family, **TINY[family])
+  masks = masks_of(family, model)
+  if not masks:
+    pytest.skip("it takes no mask")
+  # Two rows that differ in padding alone, within and at no end: what is causal would not see padding at the end anyway.
+  arrays, options = list(jax.tree.map(lambda x: x[:1].repeat(2, axis=0), jax.device_get(inputs(model)))), {}
+  for mask, index in masks.items():
+    tokens, valid = arrays[index].copy(), VALID[: arrays[index].shape[1]]
+    tokens[:, ~valid] = [[7], [11]]  # Of no meaning to any model, as its token `pad` may have.
+    arrays[index], options[mask] = tokens, np.stack([valid, valid])
+  out = jax.jit(lambda params: model.apply({"params": params}, *arrays, **options))(made(model))
+  for leaf in jax.tree.leaves(jax.device_get(out)):
+    lengths = [valid.shape[1] for valid in options.values()]
+    if leaf.ndim > 1 and leaf.shape[1] in lengths:  # One for each token: those of padding are read by nobody.
+      leaf = leaf[:, VALID[: leaf.shape[1]]]
+    if leaf.ndim and leaf.shape[0] == 2:
+      np.testing.assert_allclose(leaf[0], leaf[1], rtol=0, atol=1e-5 * float(abs(leaf).max()))
 
 
 @FAMILIES
@@ -157,7 +208,8 @@ def test_chance_acts_in_training_only_and_comes_from_the_key(family):
 
 @FAMILIES
 def test_impossible_sizes_are_refused_in_one_line(family):
-  kind = "text_" if family in ("clip", "siglip", "siglip2") else ""
+  sizes_taken = takes(lookup("models", family))
+  kind = "text_" if "text_depth" in sizes_taken else ""
   heads = f"{kind}heads" if kind else "num_heads"
   mistakes = {
     f"{kind}depth is 0. It must be at least 1.": {f"{kind}depth": 0},
@@ -168,6 +220,8 @@ def test_impossible_sizes_are_refused_in_one_line(family):
     "dtype is 'bf16'": {"dtype": "bf16"},
     "remat is 'half'": {"remat": "half"},
   }
+  if heads not in sizes_taken:  # It has no attention.
+    mistakes = {message: sizes for message, sizes in mistakes.items() if heads not in sizes}
   for message, sizes in mistakes.items():
     with pytest.raises(UserError, match=message) as error:
       zoo.build(family, **{**TINY[family], **sizes})
