@@ -96,7 +96,7 @@ def test_every_module_of_the_zoo_has_its_place_in_the_import_layers():
 
 def test_the_page_of_the_design_draws_the_floors_that_the_contract_has():
   contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-  section = (ROOT / "docs" / "design.md").read_text().split("## Rooms")[1].split("\n## ")[0]
+  section = (ROOT / "docs" / "design.md").read_text().split("## Packages")[1].split("\n## ")[0]
   floors = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in section.splitlines() if line.startswith("| `")]
   assert floors == [layer.split(" | ") for layer in contracts[0]["layers"]]
 
