@@ -1,5 +1,6 @@
 import json
 import pickle
+import shutil
 
 import numpy as np
 import pytest
@@ -100,6 +101,12 @@ def test_shipped_ones_go_by_name_and_clip_needs_no_files(tmp_path):
   assert zoo.load_tokenizer("sotu")("", length=3)["tokens"].tolist() == [[4093, 4094, 4092]]
   with pytest.raises(UserError, match=r"gpt2 does not encode pairs of texts\."):
     zoo.load_tokenizer("gpt2")("a", "b")
+
+
+def test_a_folder_that_is_named_as_a_shipped_one_has_its_own(folder, tmp_path, monkeypatch):
+  shutil.copytree(folder, tmp_path / "gpt2")
+  monkeypatch.chdir(tmp_path)
+  assert zoo.load_tokenizer("gpt2").vocab_size == zoo.load_tokenizer(folder).vocab_size < 50_000
 
 
 def test_a_run_has_the_tokenizer_of_its_data(tmp_path):

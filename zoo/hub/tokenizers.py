@@ -42,6 +42,7 @@ def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
   if source in NAMED and not os.path.isdir(source):
     return tokenizer(str(source))
   folder = folder_of(source)
+  folder = folder.absolute() if str(folder) in NAMED else folder  # Else its name would be the shipped tokenizer's.
   if has_tokenizer(folder) or is_open_clip(folder):
     return tokenizer(str(folder))
   stored = {} if is_published(folder) else preprocessing_of_saved(folder)
