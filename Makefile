@@ -70,7 +70,7 @@ second-python:
 
 docs: .venv/docs
 	-.venv/bin/python scripts/fetch.py --only=minilm
-	.venv/bin/python -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html $(ARGS)
+	.venv/bin/python -m sphinx --builder html --jobs $(CORES) --fail-on-warning --keep-going --quiet docs docs/_build/html $(ARGS)
 	.venv/bin/python -m scripts.check_site docs/_build/html
 
 notebooks: .venv/made
