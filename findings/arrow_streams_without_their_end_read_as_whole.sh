@@ -45,8 +45,8 @@ for name, writer_of, reader_of in (
 sys.exit(outcomes != ["600 rows", "ArrowInvalid"])
 PYTHON
 
-for version in 22.0.0 25.0.0; do
-  python3 -m venv "$folder/$version"
-  "$folder/$version/bin/pip" install --quiet --disable-pip-version-check "pyarrow==$version" 2> /dev/null
-  "$folder/$version/bin/python" "$folder/cut.py"
+for requirement in pyarrow==22.0.0 pyarrow==25.0.0; do
+  python3 -m venv "$folder/$requirement"
+  "$folder/$requirement/bin/pip" install --quiet --disable-pip-version-check "$requirement" 2> /dev/null
+  "$folder/$requirement/bin/python" "$folder/cut.py"
 done

@@ -40,10 +40,6 @@ def expected(numbers):
   return [{**row, "image": row["image"]["bytes"]} for row in rows(numbers)]
 
 
-def everything(source):
-  return [source[i] for i in range(len(source))]
-
-
 def write_stream(path, made, batch=5):
   path.parent.mkdir(parents=True, exist_ok=True)
   with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, made.schema) as writer:

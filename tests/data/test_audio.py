@@ -12,6 +12,7 @@ import soxr
 import train
 import zoo
 from tests.data import toys
+from tests.data.toys import everything
 from zoo.data import sounds
 from zoo.data.audio_text import audio_text, prompt_tokens
 from zoo.data.bad_records import BadRecord
@@ -40,10 +41,6 @@ def encoded(samples, rate=16000, kind="WAV", subtype=None):
   file = io.BytesIO()
   soundfile.write(file, samples, rate, format=kind, subtype=subtype)
   return file.getvalue()
-
-
-def everything(source):
-  return [source[i] for i in range(len(source))]
 
 
 def said(source):

@@ -6,7 +6,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.data import toys
-from tests.data.tables import everything, expected, save_to_disk, table, write_stream
+from tests.data.tables import expected, save_to_disk, table, write_stream
+from tests.data.toys import everything
 from zoo.data.bad_records import BadRecord
 from zoo.data.sources import open_source
 from zoo.errors import UserError

@@ -5,6 +5,7 @@ import pickle
 import pytest
 
 from tests.data import toys
+from tests.data.toys import everything
 from zoo.data.bad_records import BadRecord
 from zoo.data.fields import check_fields
 from zoo.data.language import language
@@ -16,10 +17,6 @@ from zoo.errors import UserError
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
   monkeypatch.setenv("ZOO_CACHE", str(tmp_path_factory.mktemp("cache")))
-
-
-def everything(source):
-  return [source[i] for i in range(len(source))]
 
 
 def texts(source):

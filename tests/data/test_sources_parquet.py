@@ -7,7 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.data.tables import everything, expected, table
+from tests.data.tables import expected, table
+from tests.data.toys import everything
 from zoo.data.bad_records import BadRecord
 from zoo.data.block_order import BlockOrder, LaneOrder, lanes_of
 from zoo.data.labelled_texts import labelled_texts

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tests.data import toys
+from tests.data.toys import everything
 from tests.data.web_server import serving
 from zoo.data.image_text import image_text
 from zoo.data.pipeline import batches
@@ -40,10 +41,6 @@ def server(tmp_path, monkeypatch):
   with serving(data) as server:
     server.data = data
     yield server
-
-
-def everything(source):
-  return [source[i] for i in range(len(source))]
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,13 @@ from typing import Any
 import numpy as np
 
 from zoo.data.bad_records import BadRecord, policy
-from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
+from zoo.data.fields import SourceRecords, check_fields, encoder_for, first_record, text_info, text_of
 from zoo.data.labelled_tokens import items_of
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_bad_records
 from zoo.data.sources import open_source
-from zoo.data.tokenizers import tokenizer as open_tokenizer
-from zoo.errors import UserError, shown
+from zoo.errors import shown
 
 
 def choices(
@@ -52,20 +51,12 @@ def choices(
   several = [choices_field] if isinstance(choices_field, str) else list(choices_field)
   first = first_record(raw, rule, text_field, start_field, *several, label_field)
   check_fields(raw, text_field, start_field, *several, label_field, record=first)
-  encoder = open_tokenizer(tokenizer)
-  if encoder.max_length is not None and not 1 <= max_length <= encoder.max_length:
-    raise UserError(f"max_length is {max_length}. The tokenizer '{tokenizer}' makes rows of 1 to {encoder.max_length}.")
+  encoder = encoder_for(tokenizer, max_length)
   records = Choices(raw, rule, cache)
   records.tokenizer, records.max_length = encoder, max_length
   records.fields = (text_field, start_field, several, label_field)
   records.count = len(records.options(first, raw.name)[0])
-  records.info = {
-    "source": raw.name,
-    "tokenizer": encoder,
-    "vocab_size": encoder.vocab_size,
-    "max_length": max_length,
-    "num_choices": records.count,
-  }
+  records.info = text_info(raw, encoder, max_length, num_choices=records.count)
   return records
 
 

@@ -14,10 +14,27 @@ from zoo.data.pipeline import Records
 from zoo.data.read_ahead import ReadAhead
 from zoo.data.sources import Source
 from zoo.data.subset import without
+from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError, did_you_mean, shown
 
 _AHEAD = 2000  # Most steps that remote data are read ahead.
 TEXT_KEYS = ("text", "raw", "caption")  # Of captions that are objects: COCO's in TFDS, Karpathy's "sentences".
+
+
+def encoder_for(tokenizer: str, max_length: int) -> Any:
+  """The tokenizer of that name or path; UserError if it does not make sequences of `max_length` tokens."""
+  encoder = open_tokenizer(tokenizer)
+  if encoder.max_length is not None and not 1 <= max_length <= encoder.max_length:
+    raise UserError(
+      f"max_length is {max_length}. The tokenizer '{tokenizer}' makes sequences of 1 to {encoder.max_length}."
+    )
+  return encoder
+
+
+def text_info(source: Source, encoder: Any, max_length: int, **entries: Any) -> dict[str, Any]:
+  """`info` of records of tokens: source, tokenizer, vocab_size, max_length, and further entries."""
+  info = {"source": source.name, "tokenizer": encoder, "vocab_size": encoder.vocab_size, "max_length": max_length}
+  return info | entries
 
 
 def check_fields(source: Source, *fields: str | None, record: Mapping[str, Any] | None = None) -> None:

@@ -9,13 +9,11 @@ from zoo.data.bad_records import Policy, policy
 from zoo.data.class_labels import numbering
 from zoo.data.columns import COMPARED, LABEL, TEXT, column, pair_of_columns
 from zoo.data.columns import class_names as class_names_of
-from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
+from zoo.data.fields import SourceRecords, check_fields, encoder_for, first_record, text_info, text_of
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_bad_records
 from zoo.data.sources import Source, open_source
-from zoo.data.tokenizers import tokenizer as open_tokenizer
-from zoo.errors import UserError
 
 
 def labelled_texts(
@@ -64,11 +62,7 @@ def labelled_texts(
   label_field = column(raw, "label_field", label_field, LABEL)
   first = first_record(raw, rule, text_field, pair_field, label_field)
   check_fields(raw, text_field, pair_field, label_field, record=first)
-  encoder = open_tokenizer(tokenizer)
-  if encoder.max_length is not None and not 1 <= max_length <= encoder.max_length:
-    raise UserError(
-      f"max_length is {max_length}. The tokenizer '{tokenizer}' makes sequences of 1 to {encoder.max_length}."
-    )
+  encoder = encoder_for(tokenizer, max_length)
   if not class_names and classes is None:
     class_names = class_names_of(raw, source, split, data_dir, label_field, first[label_field])
   number, names = numbering(raw, label_field, class_names, classes, labels)
@@ -92,14 +86,8 @@ class LabelledTexts(SourceRecords):
   ):
     super().__init__(source, rule, cache)
     self.tokenizer, self.max_length, self.fields, self.number = tokenizer, max_length, fields, number
-    self.info = {
-      "source": source.name,
-      "tokenizer": tokenizer,
-      "vocab_size": tokenizer.vocab_size,
-      "max_length": max_length,
-      "class_names": class_names,
-      "num_classes": len(class_names) if class_names else None,
-    }
+    num_classes = len(class_names) if class_names else None
+    self.info = text_info(source, tokenizer, max_length, class_names=class_names, num_classes=num_classes)
 
   def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
     return self.prepared[index]

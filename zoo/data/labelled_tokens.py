@@ -7,7 +7,7 @@ import numpy as np
 
 from zoo.data.bad_records import BadRecord, policy
 from zoo.data.class_labels import numbering
-from zoo.data.fields import SourceRecords, check_fields, first_record
+from zoo.data.fields import SourceRecords, check_fields, first_record, text_info
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_bad_records
@@ -59,14 +59,7 @@ def labelled_tokens(
   records = LabelledTokens(raw, rule, cache)
   records.tokenizer, records.max_length, records.fields = encoder, max_length, (words_field, label_field)
   records.number, names = numbering(raw, label_field, class_names, classes, labels)
-  records.info = {
-    "source": raw.name,
-    "tokenizer": encoder,
-    "vocab_size": encoder.vocab_size,
-    "max_length": max_length,
-    "class_names": names,
-    "num_classes": len(names) if names else None,
-  }
+  records.info = text_info(raw, encoder, max_length, class_names=names, num_classes=len(names) if names else None)
   return records
 
 

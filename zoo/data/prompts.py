@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from zoo.data.bad_records import BadRecord, policy
-from zoo.data.fields import SourceRecords, check_fields, first_record, texts_of
+from zoo.data.fields import SourceRecords, check_fields, first_record, text_info, texts_of
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_bad_records
 from zoo.data.sources import open_source
@@ -78,13 +78,7 @@ def open_prompts(
   records.tokenizer, records.prefix, records.fields = encoder, prefix, (source_field, target_field)
   records.eos = encoder.eos if encoder.eos is not None else encoder.sep
   records.has_references = target_field is not None
-  records.info = {
-    "source": raw.name,
-    "tokenizer": encoder,
-    "vocab_size": encoder.vocab_size,
-    "max_length": max_length,
-    "target_length": target_length,
-  }
+  records.info = text_info(raw, encoder, max_length, target_length=target_length)
   return records
 
 

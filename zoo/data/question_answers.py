@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.data.bad_records import BadRecord, policy
-from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
+from zoo.data.fields import SourceRecords, check_fields, first_record, text_info, text_of
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_bad_records
@@ -66,12 +66,7 @@ def question_answers(
   records = QuestionAnswers(raw, rule, cache)
   records.tokenizer, records.max_length, records.stride = encoder, max_length, stride
   records.fields = (question_field, context_field, answers_field)
-  records.info = {
-    "source": raw.name,
-    "tokenizer": encoder,
-    "vocab_size": encoder.vocab_size,
-    "max_length": max_length,
-  }
+  records.info = text_info(raw, encoder, max_length)
   return records
 
 

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from zoo.data.bad_records import BadRecord, policy
-from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
+from zoo.data.fields import SourceRecords, check_fields, encoder_for, first_record, text_info, text_of
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
 from zoo.data.screening import check_bad_records
 from zoo.data.sources import open_source
-from zoo.data.tokenizers import tokenizer as open_tokenizer
-from zoo.errors import UserError, shown
+from zoo.errors import shown
 
 
 def scored_texts(
@@ -48,17 +47,10 @@ def scored_texts(
   check_bad_records(raw, rule)
   first = first_record(raw, rule, text_field, pair_field, score_field)
   check_fields(raw, text_field, pair_field, score_field, record=first)
-  encoder = open_tokenizer(tokenizer)
-  if encoder.max_length is not None and not 1 <= max_length <= encoder.max_length:
-    raise UserError(f"max_length is {max_length}. The tokenizer '{tokenizer}' makes rows of 1 to {encoder.max_length}.")
+  encoder = encoder_for(tokenizer, max_length)
   records = ScoredTexts(raw, rule, cache)
   records.tokenizer, records.max_length, records.fields = encoder, max_length, (text_field, pair_field, score_field)
-  records.info = {
-    "source": raw.name,
-    "tokenizer": encoder,
-    "vocab_size": encoder.vocab_size,
-    "max_length": max_length,
-  }
+  records.info = text_info(raw, encoder, max_length)
   return records
 
 
