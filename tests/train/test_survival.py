@@ -45,10 +45,11 @@ def digest(folder):
 def test_whatever_happens_to_a_host_the_job_ends_and_goes_on_to_the_same_bits(config):
   whole, broken = config.parent / "whole", config.parent / "broken"
   assert [status for status, _, _ in run(config, 2, whole)] == [0, 0]
-  # What is planted, and the statuses of host 0 and 1; None where it is JAX that ends a host, by this or that status.
+  # What is planted, and the statuses of host 0 and 1; None where it is JAX that ends a host, by this or that status. Of
+  # two hosts that wait for a step, the one whose time is up first ends by itself, and JAX may end the other one.
   planted = [
     ("exception:3:1", [None, 1], "RuntimeError: planted"),
-    ("hang:5:1", [None, TRY_AGAIN], "hangs: no step was finished for 15 seconds (timeouts.step)"),
+    ("hang:5:1", [None, None], "hangs: no step was finished for 15 seconds (timeouts.step)"),
     (
       "full:6:1",
       [None, 2],
@@ -61,7 +62,9 @@ def test_whatever_happens_to_a_host_the_job_ends_and_goes_on_to_the_same_bits(co
     ended = run(config, 2, broken, fault)
     for wanted, (status, _, _) in zip(statuses, ended, strict=True):
       assert status != 0 and wanted in (None, status), (fault, ended)
-    assert says in ended[statuses.index(None) - 1][2]
+    assert any(says in errors for _, _, errors in ended)
+    if fault.startswith("hang"):
+      assert TRY_AGAIN in [status for status, _, _ in ended]
   older, newest = steps(broken / "checkpoints")
 
   # Fewer and more hosts go on from there: sums are made in another order.
