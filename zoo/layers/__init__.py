@@ -1,4 +1,4 @@
-"""Parts that families are composed of. They are passed in as values; a block or a model copies the ones it is given.
+"""Layers that model families are composed of. They are passed in as values; a block or a model copies its own.
 
 Glossary (one word per idea, everywhere in the zoo):
   dim            width of the residual stream; `depth` its number of layers; `mlp_dim` width inside an MLP
@@ -11,9 +11,9 @@ Glossary (one word per idea, everywhere in the zoo):
   info           `SequenceInfo`: valid, positions and segment_ids of one input, as one value; `context_info` a context's
   mask           a rule, function of (query_positions, key_positions) -> bool: may this query see that key?
   bias           added to attention logits: [batch or 1, heads or 1, queries, keys], or a function of positions
-  kernel         what turns query, key and value into an output; in a parameter path: the weights of a dense layer
+  kernel         function of query, key and value that computes attention; in a parameter path: weights of a dense layer
   train          True while training: dropout and drop-path act, with the rng collection "dropout"
-  dtype          what is computed in; parameters are always float32, and so is every softmax and every sum of gradients
+  dtype          of activations; parameters are always float32, and so is every softmax and every sum of gradients
 
 Parameter paths end in `query|key|value|out/kernel`, `up|gate|down/kernel`, `embedding`, `scale`, `bias`.
 """

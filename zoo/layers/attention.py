@@ -121,7 +121,7 @@ class Attention(nn.Module):
     if self.qk_norm is not None:
       query, key = self.qk_norm.copy(name="query_norm")(query), self.qk_norm.copy(name="key_norm")(key)
     cached = context is None and self.mask is not None and caching
-    # A causal mask hides later tokens of the sequence, whatever the positions: they count only where they increase.
+    # A causal mask hides later tokens even if positions repeat: they are compared only where they increase.
     in_order = not cached and context is None and (info.positions is None or info.segment_ids is not None)
     positions = self._positions(info, x.shape[1], cached)
     key_positions = positions if context is None else jnp.arange(key.shape[1], dtype=jnp.int32)[None]
@@ -211,10 +211,10 @@ class Attention(nn.Module):
 
 
 def with_attentions(module, change):
-  """The module with every Attention in it replaced by `change(attention, path)`; see `zoo.layers.parts`."""
+  """A copy of the module with every Attention replaced by `change(attention, path)`; see `zoo.layers.parts`."""
   return replace_modules(module, lambda part, path: change(part, path) if isinstance(part, Attention) else part)
 
 
 def with_caches(module, choose):
-  """The module with the cache `choose(attention)` in every Attention."""
+  """A copy of the module with the cache `choose(attention)` in every Attention."""
   return with_attentions(module, lambda attention, path: attention.clone(cache=choose(attention)))

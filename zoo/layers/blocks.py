@@ -1,4 +1,4 @@
-"""Residual blocks. The parts are passed in, never chosen here.
+"""Residual blocks, composed of the attention, MLP and norm that they are given.
 
 A block copies every part it is given, so that two places never share parameters by accident.
 """
@@ -11,9 +11,9 @@ from zoo.layers.sequence import SequenceInfo
 
 
 class DropPath(nn.Module):
-  """Drops what a residual branch adds to a whole example, with chance `rate`, and scales the rest up.
+  """Stochastic depth: drops a residual branch for a whole example with probability `rate`, and scales the rest up.
 
-  Stochastic depth: https://arxiv.org/abs/1603.09382
+  Source: https://arxiv.org/abs/1603.09382
   """
 
   @nn.compact
@@ -31,9 +31,9 @@ class Block(nn.Module):
   Args:
     attention, mlp, norm: the parts, copied to `self_attention`, `feed_forward`, `attention_norm`, `mlp_norm`.
     cross: attention to `context`, copied to `cross_attention`, with `cross_norm`. None: there is no context.
-    after: what a sublayer gives passes it before it is added: a norm, a LayerScale. Copied to `attention_after`,
+    after: applied to the output of a sublayer before it is added: a norm, a LayerScale. Copied to `attention_after`,
       `cross_after`, `mlp_after`. None: nothing.
-    dropout: chance to drop an entry of what a sublayer adds.
+    dropout: rate at which entries of a sublayer's output are dropped.
   """
 
   attention: nn.Module
@@ -60,9 +60,9 @@ class Block(nn.Module):
     Args:
       x: [batch, length, dim]
       context: [batch, context length, context dim], or None.
-      info, context_info: what is known about the tokens of x, of context.
+      info, context_info: facts about the tokens of x and of context.
       bias: of the self-attention's logits.
-      drop_path: chance to drop a sublayer for one example.
+      drop_path: rate at which a sublayer is dropped for one example.
     """
 
     def finish(name, y):
@@ -81,12 +81,12 @@ class Block(nn.Module):
 
   @nn.nowrap
   def residual(self, name, x, sublayer, finish):
-    """x after a sublayer: [batch, length, dim] -> [batch, length, dim]
+    """Adds a sublayer to the residual stream: [batch, length, dim] -> [batch, length, dim]
 
     Args:
       name: "attention", "cross" or "mlp"; the sublayer's norm is called so.
       sublayer: [batch, length, dim] -> [batch, length, dim]
-      finish: (name, what the sublayer gave) -> what is added, with `after`, dropout and drop-path.
+      finish: (name, output of the sublayer) -> the residual to add, after `after`, dropout and drop-path.
     """
     raise NotImplementedError
 

@@ -24,7 +24,7 @@ def packed(name, array, dtype):
 
 
 def unpacked(name, cache, dtype):
-  """The reverse of `packed`, in `dtype`."""
+  """Inverse of `packed`, in `dtype`."""
   array = cache[name]
   if f"{name}_scales" in cache:
     return (array.astype(jnp.float32) * cache[f"{name}_scales"][..., None]).astype(dtype)
@@ -42,10 +42,10 @@ class FullCache:
   dtype: str | None = None
 
   def add(self, cache, key, value, positions, valid):
-    """The updated cache, and what to attend to.
+    """Appends keys and values -> the updated cache, and the keys and values to attend to.
 
     Args:
-      cache: dict of arrays of the call before; None at first.
+      cache: dict of arrays from the previous call; None at first.
       key, value: [batch, length, heads, head_dim]
       positions: int32 [batch, length]
       valid: bool [batch, length], True = a real token, or None: all are.

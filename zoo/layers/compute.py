@@ -1,4 +1,4 @@
-"""Options of how a model is computed, which every factory takes: `**options: Unpack[Compute]`."""
+"""Compute options that every factory takes: `**options: Unpack[Compute]`."""
 
 import types
 import typing
@@ -8,13 +8,13 @@ from zoo.layers import sizes
 
 
 class Compute(TypedDict, total=False):
-  """How a model is computed; none of them changes the model. Annotations hold the defaults.
+  """Compute options: none of them changes the model's parameters. Annotations hold the defaults.
 
-  dropout: chance to drop an entry of what a sublayer adds, and wherever else a family drops some.
-  drop_path: chance to drop the sublayers of the last layer for an example; it rises from 0 at the first.
-  dtype: what is computed in, "bfloat16" or "float16"; None: float32.
-  scan: True: one compiled layer for all; False: each has its own; None: as `zoo.layers.stack.stack` finds best.
-  remat: what the backward pass computes again, see there; None: nothing.
+  dropout: rate of dropout on the output of every sublayer, and wherever else a family has dropout.
+  drop_path: rate of stochastic depth in the last layer; it rises linearly from 0 in the first.
+  dtype: computation dtype, "bfloat16" or "float16"; None: float32.
+  scan: True: `nn.scan` over layers; False: an unrolled loop; None: chosen by `zoo.layers.stack.stack`.
+  remat: rematerialisation policy, see there; None: none.
   """
 
   dropout: Annotated[float, 0.0]
@@ -25,11 +25,11 @@ class Compute(TypedDict, total=False):
 
 
 def resolve(kind: type, options: Any) -> types.SimpleNamespace:
-  """Options of a TypedDict as attributes, with its defaults for those that are not given, checked.
+  """Resolves options of a TypedDict to validated attributes, with its defaults for missing ones.
 
   Args:
     kind: `Compute`, or a TypedDict that has its entries too.
-    options: what a factory was given by `**options: Unpack[kind]`.
+    options: the keyword arguments of a factory, `**options: Unpack[kind]`.
 
   Returns:
     a namespace of all entries of `kind`; `dtype` is a dtype or None, and `stacking` the keywords of
@@ -37,7 +37,7 @@ def resolve(kind: type, options: Any) -> types.SimpleNamespace:
 
   Raises:
     TypeError: an option that `kind` does not have.
-    ValueError: a rate that is no probability, a dtype that is none.
+    ValueError: a rate outside [0, 1), or an unknown dtype.
 
   >>> compute = resolve(Compute, {"dropout": 0.1})
   >>> compute.dropout, compute.dtype, compute.stacking
@@ -54,6 +54,6 @@ def resolve(kind: type, options: Any) -> types.SimpleNamespace:
 
 
 def computing(options: Any, kind: type = Compute) -> tuple[float, Any, dict[str, Any]]:
-  """What factories need of `resolve`: dropout, the dtype or None, and the keywords of `zoo.layers.stack.stack`."""
+  """The part of `resolve` that factories need: dropout, the dtype or None, and keywords of `zoo.layers.stack.stack`."""
   compute = resolve(kind, options)
   return compute.dropout, compute.dtype, compute.stacking

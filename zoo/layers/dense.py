@@ -1,4 +1,4 @@
-"""Dense layers and convolutions as Flax has them, with the gradients of `zoo.layers.mixed_precision`.
+"""Flax's dense layers and convolutions, with the gradients of `zoo.layers.mixed_precision`.
 
 Parameters, initial values and forward passes are Flax's. What differs is the precision in which float32 parameters get
 their gradients where activations have fewer bits.
@@ -39,7 +39,7 @@ class Dense(nn.Dense):
 
 
 class DenseGeneral(nn.DenseGeneral):
-  """The same over the last axes, to one or several: [..., *inputs] -> [..., *features].
+  """`Dense` over one or several last axes: [..., *inputs] -> [..., *features].
 
   Arguments as `flax.linen.DenseGeneral`; `axis` names the last axes, in order, and `batch_dims` are none.
   """
@@ -52,7 +52,7 @@ class DenseGeneral(nn.DenseGeneral):
     assert tuple(axes) == tuple(range(-len(axes), 0)) and not self.batch_dims, (self.axis, self.batch_dims)
 
     def flat(init: Callable, shape: tuple[int, ...]) -> Callable:
-      """An initial value drawn as that of a plain kernel or bias."""
+      """Draws initial values as for the flattened kernel or bias."""
       return lambda rng, whole, dtype: init(rng, shape, dtype).reshape(whole)
 
     size = math.prod(features)
@@ -69,11 +69,11 @@ class Conv(nn.Module):
   """A convolution over the axes between the first and the last: [batch, *sizes, inputs] -> [batch, *sizes, features]
 
   Args:
-    features: how many come out.
+    features: number of output channels.
     kernel_size: of every axis.
     strides: the same along every axis.
-    padding: "SAME", or how many zeros on either side of every axis.
-    dtype: what is computed in.
+    padding: "SAME", or the number of zeros on either side of every axis.
+    dtype: computation dtype.
   """
 
   features: int

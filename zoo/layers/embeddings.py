@@ -1,4 +1,4 @@
-"""Inputs become vectors. For tokens: `Embed`, and `unembed` ties an output layer to it."""
+"""Embeddings of tokens and patches. `unembed` ties an output layer to an `Embed`."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from zoo.layers.products import FEW, table_first
 
 
 def unembed(embed, x):
-  """x @ embedding.T, by the table that `embed` looks tokens up in: [..., dim] -> float32 [..., vocab_size]"""
+  """Tied logits: x @ embedding.T with the table of `embed`: [..., dim] -> float32 [..., vocab_size]"""
   x = x.astype(canonicalize_dtype(x, embed.embedding, dtype=embed.dtype))
   few = _table_first if math.prod(x.shape[:-1]) <= FEW else None
   contract = (x.ndim - 1,), (1,)
@@ -28,7 +28,7 @@ def _table_first(x, table, dimension_numbers, **options):
 
 
 class Embed(nn.Embed):
-  """A trained vector per token; a token that is met often has its gradient summed in float32 whatever the dtype.
+  """Token embedding whose gradient is summed in float32 for every dtype, also for tokens that occur often.
 
   >>> embed = Embed(11, 2, dtype="bfloat16")
   >>> params = embed.init(jax.random.key(0), jnp.zeros((1, 3), jnp.int32))["params"]
@@ -41,14 +41,14 @@ class Embed(nn.Embed):
     """int32 [...] -> [..., features]"""
     if not jnp.issubdtype(inputs.dtype, jnp.integer):
       raise ValueError(f"Tokens are {inputs.dtype}. They must be ints.")
-    if self.num_embeddings == 1:  # As Flax has it.
+    if self.num_embeddings == 1:  # As in Flax.
       dtype = self.embedding.dtype if self.dtype is None else self.dtype
       return mixed_precision.broadcast(self.embedding, (*inputs.shape, self.features), dtype)
     return mixed_precision.look_up(self.embedding, inputs, self.dtype)
 
 
 def look_up(embed, tokens, pad=None):
-  """The vectors of tokens, int32 [batch, length] -> [batch, length, dim]; nothing is learned about that of `pad`."""
+  """Token embeddings, int32 [batch, length] -> [batch, length, dim]; the one of `pad` gets no gradient."""
   x = embed(tokens)
   if pad is None:
     return x
@@ -56,7 +56,7 @@ def look_up(embed, tokens, pad=None):
 
 
 class PaddedEmbed(Embed):
-  """`Embed` that learns nothing about the token `pad`."""
+  """`Embed` whose vector for the token `pad` gets no gradient."""
 
   pad: int | None = None
 
@@ -78,10 +78,10 @@ def shift_right(tokens, start):
 
 
 class PatchEmbed(nn.Module):
-  """A linear map of each patch, the same for all. https://arxiv.org/abs/2010.11929, equation 1.
+  """Patch embedding: one linear map for all patches. https://arxiv.org/abs/2010.11929, equation 1.
 
   Equal to a convolution with stride patch_size and its kernel [patch_size, patch_size, channels, dim]; as a matrix
-  product it is quicker, on CPUs above all.
+  product it is faster, especially on CPUs.
   """
 
   patch_size: int
@@ -108,10 +108,10 @@ class PatchEmbed(nn.Module):
 
 
 class ConvStem(nn.Module):
-  """Features of small neighbourhoods, at a lower resolution, for patches to be cut from.
+  """Convolutional stem: features at a lower resolution, from which patches are cut.
 
-  In every stage 2 x 2 pixels become one, then come a 3 x 3 convolution and a gelu. A Transformer that sees few images
-  learns from convolved patches what it would not from raw ones: https://arxiv.org/abs/2106.14881.
+  Every stage merges 2 x 2 pixels into one, then applies a 3 x 3 convolution and a gelu. With few images a Transformer
+  learns more from convolved patches than from raw ones: https://arxiv.org/abs/2106.14881.
   """
 
   dims: tuple[int, ...]
@@ -131,7 +131,7 @@ class ConvStem(nn.Module):
 
 
 class ClassToken(nn.Module):
-  """Puts one trained vector in front of a sequence."""
+  """Class token: prepends one trained vector to a sequence."""
 
   dtype: Any = None
   token_init: Callable = initial.zeros

@@ -1,4 +1,4 @@
-"""Mixtures of experts: feed-forward networks few of which read a token."""
+"""Mixtures of experts: a router sends each token to a few of many feed-forward networks."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,14 +16,14 @@ from zoo.layers.mlp import activation
 
 
 def all_experts(x, chosen, weights, gate, up, down, activate):
-  """Every expert reads every token, and what was not chosen counts nothing: products that any mesh can split.
+  """Dense dispatch: every expert reads every token, those not chosen get weight 0. Any mesh can shard the products.
 
   Args:
     x: [batch, length, dim]
     chosen: int32 [batch, length, top_k], numbers of experts.
-    weights: float32 [batch, length, top_k], of what they give.
+    weights: float32 [batch, length, top_k], of the experts' outputs.
     gate, up: [experts, dim, mlp_dim]; down: [experts, mlp_dim, dim]; in x's dtype or, as parameters are, in float32.
-    activate: of the gate.
+    activate: activation of the gate.
 
   Returns:
     [batch, length, dim]
@@ -34,7 +34,7 @@ def all_experts(x, chosen, weights, gate, up, down, activate):
 
 
 def chosen_experts(x, chosen, weights, gate, up, down, activate):
-  """The same, where an expert reads those tokens only that chose it: they are sorted by expert. As `all_experts`."""
+  """Sparse dispatch: tokens are sorted by expert, and an expert reads only its own. Arguments as `all_experts`."""
   batch, length, top_k = chosen.shape
   expert = chosen.reshape(-1)
   order = jnp.argsort(expert)
@@ -50,13 +50,13 @@ DISPATCH = {"all": all_experts, "chosen": chosen_experts}
 
 
 class Mixture(nn.Module):
-  """The sum of what the top_k likeliest experts give, each times its probability.
+  """Mixture of experts: the outputs of the top_k experts, weighted by the router's probabilities.
 
   Args:
-    num_experts: gated networks of width mlp_dim; top_k of them read a token.
+    num_experts: number of gated networks of width mlp_dim; top_k of them read a token.
     normalize: whether the probabilities of the chosen are divided by their sum.
     dispatch: `all_experts` or a function like it.
-    jitter: in training what goes in is multiplied by numbers within 1 - jitter and 1 + jitter.
+    jitter: in training the input is multiplied by uniform noise from 1 - jitter to 1 + jitter.
 
   With the collection "router" mutable in `apply`, `chosen` (0 or 1) and `probability` are sown there, both float32
   [batch, length, num_experts]: see `zoo.objectives.routing`.
@@ -91,7 +91,7 @@ class Mixture(nn.Module):
 
 
 class Experts(nn.Module):
-  """The kernels of gated networks, those of all experts in one array."""
+  """Stacked kernels of the experts' gated networks."""
 
   num_experts: int
   mlp_dim: int
@@ -111,7 +111,7 @@ class Experts(nn.Module):
 
 
 class Kernel(nn.Module):
-  """One array of weights."""
+  """Stacked kernels of one projection."""
 
   init_values: Callable
   shape: tuple[int, ...]

@@ -1,4 +1,4 @@
-"""A pure function of parameters as a Linen module, to stand where a module is asked for."""
+"""Linen modules made of pure functions, for places that need a module."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ import jax
 
 
 class Functional(nn.Module):
-  """A module whose parameters and outputs two functions make, so that it can be a part of a Linen module.
+  """A module defined by two pure functions, `initial` and `compute`, so that it can be a submodule of a Linen module.
 
-  Subclasses define `initial` and `compute`. Their parameters may be any tree; at the top its names are those of
-  `initial`'s, as though the module had submodules so called.
+  Subclasses define both. Their parameters may be any tree; its top-level names are those of
+  `initial`'s, as if they were submodules.
   """
 
   @nn.compact
   def __call__(self, *args, **kwargs):
-    """What `compute` makes of the module's parameters and these arguments."""
+    """Calls `compute` with the module's parameters and these arguments."""
     if not self.has_variable("params", next(iter(self.names()))):
       for name, branch in self.initial(self.make_rng("params")).items():
         self.put_variable("params", name, branch)
@@ -30,20 +30,20 @@ class Functional(nn.Module):
 
   @nn.nowrap
   def init(self, rngs: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-    """{"params": random parameters}; inputs change nothing, and nothing is computed of them."""
+    """{"params": random parameters}; inputs are ignored."""
     return {"params": self.initial(rngs["params"] if isinstance(rngs, dict) else rngs)}
 
   @nn.nowrap
   def names(self):
-    """The names at the top of the parameters' tree."""
+    """The top-level names of the parameter tree."""
     raise NotImplementedError
 
   @nn.nowrap
   def initial(self, rng: jax.Array) -> dict[str, Any]:
-    """A random tree of parameters."""
+    """Initial parameters, a tree."""
     raise NotImplementedError
 
   @nn.nowrap
   def compute(self, params: Any, cache: dict[str, Any], rngs: Any, args: tuple, kwargs: dict) -> tuple[Any, dict]:
-    """What a call returns, and the collection "cache" after it; `cache` is {} where nothing was kept."""
+    """-> the output of a call, and the updated collection "cache"; `cache` is {} without one."""
     raise NotImplementedError

@@ -1,4 +1,4 @@
-"""Heads: hidden states become logits over a vocabulary, or classes of sequences and tokens."""
+"""Output heads: logits over a vocabulary, or over classes of sequences and tokens."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +14,11 @@ from zoo.layers.kernel_products import dot
 
 
 class TiedLogits(nn.Module):
-  """scale * x @ embedding.T, by the table that looks tokens up.
+  """Tied output layer: scale * x @ embedding.T.
 
   Args:
     scale: of x.
-    fixed_bias: whether a vector is added that does not learn: weights that come from other programs have one.
+    fixed_bias: whether a bias is added that is not trained, as some published weights have.
   """
 
   scale: float = 1.0
@@ -35,7 +35,7 @@ class TiedLogits(nn.Module):
 
 
 class OwnLogits(nn.Module):
-  """scale * x @ kernel: an output layer of its own; dot_general: as of `zoo.layers.attention.Attention`."""
+  """Untied output layer: scale * x @ kernel; dot_general: as in `zoo.layers.attention.Attention`."""
 
   vocab_size: int
   scale: float = 1.0
@@ -53,7 +53,7 @@ class OwnLogits(nn.Module):
 
 
 class TanhHead(nn.Module):
-  """out(tanh(dense(x))): classes of a vector, with dropout before each layer."""
+  """Classification head out(tanh(dense(x))), with dropout before each layer."""
 
   dense: nn.Module
   out: nn.Module
@@ -67,9 +67,9 @@ class TanhHead(nn.Module):
 
 
 class TokenHeads(nn.Module, kw_only=True):
-  """The head of a model of tokens that classifies, as fields that models inherit; at most one of them is not None.
+  """Classification heads of token models, as fields to inherit; at most one of them is not None.
 
-  classify: classes of a sequence, of one vector [batch, dim].
+  classify: classes of a sequence, from one vector [batch, dim].
   choose: the score of one of several sequences, likewise.
   classify_tokens: classes of each token.
   answer: scores of each token, that an answer starts and that it ends there.
@@ -82,7 +82,7 @@ class TokenHeads(nn.Module, kw_only=True):
 
   @property
   def head(self):
-    """That one, or None."""
+    """The head that is not None, or None."""
     heads = (self.classify, self.choose, self.classify_tokens, self.answer)
     return next((head for head in heads if head is not None), None)
 
@@ -92,12 +92,12 @@ class TokenHeads(nn.Module, kw_only=True):
     return self.classify is not None or self.choose is not None
 
   def head_outputs(self, x, shape=None, before=lambda x: x):
-    """What the head makes of hidden states.
+    """Applies the head to hidden states.
 
     Args:
       x: [batch, dim] where the model `summarizes`, else [batch, length, dim].
-      shape: (batch, choices), of a head that chooses.
-      before: what x passes on its way to the head.
+      shape: (batch, choices), for the head `choose`.
+      before: applied to x before the head.
 
     Returns:
       dict of float32 "logits" [batch, num_classes], [batch, length, num_classes] or [batch, choices]; or of "start",
@@ -112,18 +112,18 @@ class TokenHeads(nn.Module, kw_only=True):
     return {"logits": logits if self.choose is None else logits.reshape(shape)}
 
   def rows(self, *arrays):
-    """Arrays [batch, choices, length] as [batch * choices, length], of a model that chooses; others as they are."""
+    """Flattens [batch, choices, length] to [batch * choices, length] for the head `choose`; else the identity."""
     return [x if x is None or self.choose is None else x.reshape(-1, x.shape[-1]) for x in arrays]
 
 
 def token_heads(head, num_classes, dense, classify=None):
-  """The fields of `TokenHeads` for the head of that name.
+  """The fields of `TokenHeads` for a head's name.
 
   Args:
-    head: "classify", "multiple_choice", "classify_tokens", "question_answering"; any other: none of them.
-    num_classes: of the heads that classify.
+    head: "classify", "multiple_choice", "classify_tokens", "question_answering"; other names give no head.
+    num_classes: of "classify" and "classify_tokens".
     dense: number of outputs -> layer.
-    classify: likewise, where that of the head "classify" is another.
+    classify: the same for the head "classify", if it differs.
   """
   return {
     "classify": (classify or dense)(num_classes) if head == "classify" else None,
@@ -134,7 +134,7 @@ def token_heads(head, num_classes, dense, classify=None):
 
 
 def refuse_packed(segment_ids, summarizes):
-  """Refuses packed rows where a model makes one vector of a row."""
+  """ValueError for packed rows in a model that pools one vector per row."""
   if segment_ids is not None and summarizes:
     raise ValueError(
       "This model has one output per row, so sequences cannot be packed. Build it with head='mlm', or leave out "

@@ -1,4 +1,4 @@
-"""Initial values by recipe.
+"""Initializers.
 
 The same numbers give the same function at every call, so that two models built alike are equal and jit compiles once.
 """

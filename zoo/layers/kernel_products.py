@@ -1,4 +1,4 @@
-"""Products with kernels, whose gradients leave them in float32 where the activations have fewer bits.
+"""Matrix products and convolutions whose kernel gradients are float32 although activations are bfloat16 or float16.
 
 By JAX's own rules the gradient of a float32 kernel that was cast for a product is rounded to the activations' precision
 and, on a mesh, summed over devices in that. Here it leaves the product in float32, the precision in which hardware adds
@@ -23,10 +23,10 @@ _GRADIENTS = contextvars.ContextVar("kernel_gradients", default="float32")
 
 @contextlib.contextmanager
 def kernel_gradients_in(dtype):
-  """A context in which gradients of kernels leave their products, and so cross devices, in `dtype`.
+  """Context that sets the dtype in which kernel gradients are returned, and so summed across devices.
 
-  In "bfloat16" half as many bytes cross. Each device still adds up its own tokens in float32, and what is no product
-  (looked-up tables, biases, scales) crosses in float32.
+  With "bfloat16" half as many bytes cross. Each device still sums its own tokens in float32, and other gradients
+  (of embedding tables, biases, scales) cross in float32.
   """
   token = _GRADIENTS.set(jnp.dtype(dtype).name)
   try:
@@ -40,10 +40,10 @@ def dot(x, kernel, contract=None, *, cast=None, dot_general=None, **options):
 
   Args:
     x: [..., inputs]
-    kernel: [inputs, outputs], or as `contract` says.
-    contract: the axes of x and those of the kernel that are multiplied and summed; the last, the first if None.
-    cast: the kernel in x's dtype, where that is at hand; of the kernel only its gradient is made then.
-    dot_general: multiplies as `jax.lax.dot_general` does; that if None.
+    kernel: [inputs, outputs], or any shape that fits `contract`.
+    contract: the contracted axes of x and of the kernel; the last and the first if None.
+    cast: the kernel in x's dtype, if already computed; the kernel itself then only receives the gradient.
+    dot_general: replacement of `jax.lax.dot_general`, or None.
     options: `preferred_element_type` and `precision`, as of `jax.lax.dot_general`.
 
   Returns:
@@ -73,7 +73,7 @@ def ragged_dot(x, kernels, sizes, *, cast=None):
 
 
 def convolve(x, kernel, strides=1, padding="SAME"):
-  """A convolution, as `dot` is a product.
+  """Convolution whose kernel gradient is computed in float32, like `dot`.
 
   Args:
     x: [batch, *sizes, inputs]
@@ -117,7 +117,7 @@ _product.defvjp(_forward, _backward)
 
 
 def _leaving_in(dtype, product, x, y, *others, **options):
-  """A product given in `dtype`."""
+  """The product, in `dtype`."""
   run = functools.partial(product, **{**options, "preferred_element_type": jnp.dtype(dtype)})
   narrow = lambda x, y: run(x, y, *others)
   # XLA's CPU backend computes in float32 anyway, but lacks some products of bfloat16 that give float32.
@@ -127,7 +127,7 @@ def _leaving_in(dtype, product, x, y, *others, **options):
 
 @dataclasses.dataclass(frozen=True)
 class _Dot:
-  """`leaves_in`: what the kernel's gradient is given in by its product. `dtype`: of the kernel."""
+  """`leaves_in`: dtype of the product that gives the kernel's gradient. `dtype`: of the kernel."""
 
   leaves_in: str
   dtype: Any
@@ -140,7 +140,7 @@ class _Dot:
     return self.multiply(x, kernel, ((self.of_x, self.of_kernel), ((), ())), **dict(self.options))
 
   def gradients(self, x, kernel, cotangent):
-    """As JAX's own rule has them, but for the dtype of the second."""
+    """JAX's own gradients, except for the dtype of the second."""
     of_rows = [axis for axis in range(x.ndim) if axis not in self.of_x]
     outputs = [axis for axis in range(kernel.ndim) if axis not in self.of_kernel]
     rows = list(range(len(of_rows)))
@@ -184,7 +184,7 @@ class _Convolution:
     return jax.lax.conv_general_dilated(x, kernel, self.strides, self.pads, dimension_numbers=dimensions)
 
   def gradients(self, x, kernel, cotangent):
-    """The kernel's is a convolution of x whose kernel are the slopes, each as far from the next as strides have it."""
+    """The kernel's gradient is a convolution of x with the output's gradient, dilated by the strides."""
     (d_x,) = jax.linear_transpose(lambda x: self(x, kernel), x)(cotangent)
     n = x.ndim - 2
     sizes = zip(x.shape[1:-1], cotangent.shape[1:-1], kernel.shape[:-2], self.strides, self.pads, strict=True)

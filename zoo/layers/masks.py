@@ -74,7 +74,7 @@ class AttentionMask(NamedTuple):
   valid: bool [batch, keys], True = a real key, or None: all are.
   query_segments, key_segments: int32 [batch, queries], [batch, keys], segment ids of a packed sequence; a token attends
     to its own segment only. None: not packed.
-  in_order: whether positions are 0, 1, 2, ..., so that indices can stand for them. False: they were passed by the
+  in_order: whether positions are 0, 1, 2, ..., so that indices can replace them. False: they were passed by the
     caller, or come from a cache.
   """
 

@@ -1,9 +1,9 @@
-"""Mixed precision: parameters in float32, activations in fewer bits, and gradients that are summed in float32.
+"""Mixed precision: float32 parameters, bfloat16 or float16 activations, and gradients summed in float32.
 
 A parameter that many tokens share has a gradient that is a sum over them. Where the parameter is cast before it is
-broadcast over the tokens, that sum is in the activations' precision, and in bfloat16 256 + 1 is 256. Here the parameter
-is cast first, as ever, so that the forward pass reads and computes what it always did, but the derivative is that of
-broadcasting first and casting then: what comes back is cast to float32, and summed up there, over devices too.
+broadcast over the tokens, that sum has the activations' precision, and in bfloat16 256 + 1 is 256. Here the parameter
+is cast first as usual, so that the forward pass is unchanged, but the derivative is that of
+broadcasting first and casting afterwards: gradients are cast to float32 and then summed, over devices too.
 
 Products with kernels: `zoo.layers.kernel_products`.
 """
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 
 def narrower(dtype, other):
-  """Whether numbers of `dtype` are rounded where those of `other` are not.
+  """Whether `dtype` has less precision than `other`.
 
   >>> narrower("bfloat16", "float32"), narrower("float32", "bfloat16")
   (True, False)
@@ -52,7 +52,7 @@ def add(x, parameter):
 
 
 def multiply(x, parameter):
-  """x * parameter, as `add`."""
+  """x * parameter, with the gradient of `add`."""
   return x * _like(x, parameter)
 
 
@@ -63,7 +63,7 @@ def _like(x, parameter):
 
 
 def look_up(table, index, dtype=None):
-  """`table.astype(dtype)[index]`, int32 [...] -> [..., dim]; what comes back to a row is summed in float32 or better.
+  """`table.astype(dtype)[index]`, int32 [...] -> [..., dim]; a row's gradient is summed in float32 or better.
 
   dtype: of what is looked up; the table's if None. An index outside the table gives NaN.
 
@@ -86,7 +86,7 @@ def _look_up_jvp(dtype, primals, tangents):
 
 
 def add_rows(x, index, count):
-  """Zeros [count, dim] to which the rows of x are added at `index`, in float32: [rows, dim], int32 [rows]
+  """Scatter-add of the rows of x into zeros [count, dim] at `index`, in float32: [rows, dim], int32 [rows]
 
   >>> add_rows(jnp.ones((4096, 1), "bfloat16"), jnp.full(4096, 1), 2)[:, 0]
   Array([0, 4096], dtype=bfloat16)
@@ -101,9 +101,9 @@ def _wide(x):
 
 @jax.custom_jvp
 def pick(x, index):
-  """The rows of each example that `index` names: [batch, length, dim], int32 [batch, k] -> [batch, k, dim]
+  """Gathers rows of each example at `index`: [batch, length, dim], int32 [batch, k] -> [batch, k, dim]
 
-  What comes back to a row that was picked several times is summed up in float32.
+  The gradient of a row that was gathered several times is summed in float32.
   """
   # By vmap the batch stays a batch: a gather over (row, index) pairs would fetch the whole batch to every device.
   return jax.vmap(lambda rows, at: rows[at])(x, index)

@@ -1,4 +1,4 @@
-"""Position-wise feed-forward networks, and the activations by name."""
+"""Position-wise feed-forward networks, and activations by name."""
 
 import functools
 from collections.abc import Callable
@@ -20,14 +20,14 @@ def quick_gelu(x):
 ACTIVATIONS = {
   "relu": jax.nn.relu,
   "gelu": functools.partial(jax.nn.gelu, approximate=False),  # x * Phi(x), exactly
-  "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),  # what GPT-2's code calls gelu
+  "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),  # `gelu` in GPT-2's code
   "quick_gelu": quick_gelu,
   "silu": jax.nn.silu,
 }
 
 
 def activation(name):
-  """The function of that name; a function passes through."""
+  """The activation function `name`; functions are returned unchanged."""
   if callable(name):
     return name
   if name not in ACTIVATIONS:
@@ -36,7 +36,7 @@ def activation(name):
 
 
 def gated(activate, gate, up):
-  """activate(gate) * up, in float32 and rounded once; the backward pass keeps gate and up and makes the rest again.
+  """activate(gate) * up, in float32 and rounded once; the backward pass keeps gate and up and recomputes the rest.
 
   >>> gated(jax.nn.silu, jax.numpy.ones(2, "bfloat16"), jax.numpy.ones(2, "bfloat16"))
   Array([0.730469, 0.730469], dtype=bfloat16)
@@ -48,7 +48,7 @@ def gated(activate, gate, up):
 
 
 class MLP(nn.Module):
-  """down(activation(up(x))). [..., dim] -> [..., dim]; dot_general: as of `zoo.layers.attention.Attention`."""
+  """down(activation(up(x))). [..., dim] -> [..., dim]; dot_general: as in `zoo.layers.attention.Attention`."""
 
   mlp_dim: int
   activation: str | Callable = "gelu"

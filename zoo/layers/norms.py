@@ -1,4 +1,4 @@
-"""Norms, as parts. Variance is computed from the centred values: E[x^2] - E[x]^2 cancels in float32."""
+"""Normalisation layers. Variance is computed from the centred values: E[x^2] - E[x]^2 cancels in float32."""
 
 from typing import Any
 
@@ -20,7 +20,7 @@ def rms_norm(epsilon, dtype=None):
 
 
 class LayerScale(nn.Module):
-  """scale * x, a trained number for each entry of the last axis. https://arxiv.org/abs/2103.17239, section 2"""
+  """scale * x, with a trained scale per channel. https://arxiv.org/abs/2103.17239, section 2"""
 
   value: float  # at the start
   dtype: Any = None

@@ -1,4 +1,4 @@
-"""Parts of a built model exchanged for others: a module is a frozen dataclass whose fields are its parts."""
+"""Replaces submodules of a built model: a module is a frozen dataclass whose fields are its parts."""
 
 import dataclasses
 
@@ -6,15 +6,15 @@ import flax.linen as nn
 
 
 def replace_modules(module, change, path=""):
-  """The same module with `change(part, path)` in place of every part of it, and of itself.
+  """A copy of the module with every submodule, and itself, replaced by `change(part, path)`.
 
   Args:
     module: or a tuple of modules.
-    change: returns what it is given, or another part. Within another part nothing is changed any more.
-    path: names the fields that lead there: "encoder/stack/block/attention"; of a tuple the place in it.
+    change: returns its argument or a replacement. Submodules of a replacement are not visited.
+    path: the field names that lead there, "encoder/stack/block/attention"; the index for elements of a tuple.
 
   Returns:
-    the module itself where nothing changed.
+    the module itself if nothing changed.
   """
   inner = lambda name: f"{path}/{name}" if path else str(name)
   if isinstance(module, tuple):

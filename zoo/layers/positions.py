@@ -1,4 +1,4 @@
-"""Where a token stands. Three doors: added to the embedding, turned into query and key, or added to the logits."""
+"""Position embeddings: added to token embeddings, rotated into query and key, or added to attention logits."""
 
 import functools
 import math
@@ -13,7 +13,7 @@ from zoo.layers.mixed_precision import add
 
 
 class TooLong(ValueError):
-  """A text of `length` where the table has `max_length` positions."""
+  """A sequence is longer than the table of positions."""
 
   def __init__(self, kind, length, max_length):
     super().__init__(
@@ -23,7 +23,7 @@ class TooLong(ValueError):
 
 
 class Learned(nn.Module):
-  """A trained vector per position, float32; position p has row p + offset, as models from fairseq count."""
+  """Learned position embeddings, float32; position p has row p + offset, as in models from fairseq."""
 
   max_length: int
   dim: int
@@ -40,7 +40,7 @@ class Learned(nn.Module):
 
 
 class Fixed(Learned):
-  """A vector per position that files have and training leaves as it is."""
+  """Position embeddings that are loaded from files and not trained."""
 
   def __call__(self, length, positions=None):
     """As `Learned`."""
@@ -77,10 +77,10 @@ class Sinusoidal(nn.Module):
 
 @functools.cache
 def rotary(theta=10_000.0, scaling=None):
-  """Turns each pair (x[i], x[i + head_dim/2]) by position * theta^(-2i/head_dim). https://arxiv.org/abs/2104.09864
+  """Rotates each pair (x[i], x[i + head_dim/2]) by position * theta^(-2i/head_dim). https://arxiv.org/abs/2104.09864
 
   The halves are paired, as GPT-NeoX and Llama do. Section 3.4.2 pairs neighbours: other columns, the same model.
-  `scaling`, of `zoo.layers.rope_scaling`, has it turn slower for longer texts; None: as it is.
+  `scaling`, of `zoo.layers.rope_scaling`, slows the rotation for longer sequences; None: unscaled.
   """
 
   def rotate(x, positions):
@@ -98,7 +98,7 @@ def rotary(theta=10_000.0, scaling=None):
 
 
 def add_positions(x, positions, info, cache=None):
-  """x plus the vectors of its tokens' positions.
+  """Adds position embeddings to x.
 
   Args:
     x: [batch, length, dim]
@@ -113,9 +113,9 @@ def add_positions(x, positions, info, cache=None):
 
 
 class RelativeBias(nn.Module):
-  """T5's trained bias per head and bucket of distances. https://arxiv.org/abs/1910.10683, section 2.1.
+  """T5's relative position bias, per head and bucket of distances. https://arxiv.org/abs/1910.10683, section 2.1.
 
-  Half of the buckets hold one distance each, the others grow in logarithmic steps up to max_distance.
+  Half of the buckets hold one distance each, the widths of the others grow logarithmically up to max_distance.
   """
 
   num_heads: int
@@ -132,7 +132,7 @@ class RelativeBias(nn.Module):
     return self.rule()(query_positions, key_positions)
 
   def rule(self):
-    """The same as a function that an attention may call: it knows where the keys in its cache stand."""
+    """The bias as a function for `Attention`, which knows the positions of cached keys."""
     table, options = self.table, (self.num_buckets, self.max_distance)
 
     def bias(query_positions, key_positions):
@@ -171,7 +171,7 @@ def _buckets(num_buckets, max_distance):
 def alibi(num_heads):
   """-slope(head) * |distance|, slopes a geometric series from 2^(-8/num_heads). https://arxiv.org/abs/2108.12409
 
-  Where num_heads is no power of two, as their code has it: the series of the power below, then every other slope of the
+  If num_heads is not a power of two, as in their code: the series of the power below, then every other slope of the
   power above.
   """
   power = 2 ** int(math.log2(num_heads))

@@ -1,9 +1,9 @@
-"""Products with kernels in the order in which XLA is quick on CPUs when the rows are few, as in decoding.
+"""Matrix products ordered to be fast on CPUs when there are few rows, as in decoding.
 
-Its routine repacks the second operand for each product. Of rows @ kernel that is the kernel, nearly all there is to
-read. The kernel with outputs first, times the rows, packs the rows: 8 rows of a GPT-2 take half the time. For that the
-kernels are turned around once, before the loop: `outputs_first`. The model is given them turned back, `as_built`, and
-multiplies by `kernel_first`, which turns them once more; XLA drops the two turns.
+XLA's routine repacks the second operand for each product. In rows @ kernel that is the kernel, nearly all there is to
+read. The transposed kernel times the rows packs the rows instead: 8 rows of a GPT-2 take half the time. So the
+kernels are transposed once, before the loop: `outputs_first`. The model gets them transposed back, `as_built`, and
+multiplies by `kernel_first`, which transposes them once more; XLA cancels the two.
 """
 
 import math
@@ -12,14 +12,14 @@ import jax
 
 from zoo.layers.parts import replace_modules
 
-FEW = 64  # Rows. With more of them packing the kernel costs little, turning the product around more.
+FEW = 64  # Rows. With more of them packing the kernel is cheap, compared with transposing the product.
 TURNED = "kernel_outputs_first"
 
 
 def kernel_first(x, kernel, dimension_numbers, precision=None, preferred_element_type=None):
   """As `jax.lax.dot_general` without batch dimensions: x [..., inputs], kernel [inputs, outputs] -> [..., outputs]
 
-  Inputs and outputs may be several dimensions. A call with many rows is passed on as it is.
+  Inputs and outputs may have several dimensions. Calls with many rows go to `jax.lax.dot_general` unchanged.
   """
   (of_x, of_kernel), _ = dimension_numbers
   rows, inputs = x.shape[: x.ndim - len(of_x)], len(of_kernel)
@@ -32,21 +32,21 @@ def kernel_first(x, kernel, dimension_numbers, precision=None, preferred_element
 
 
 def table_first(x, table, **options):
-  """x @ table.T, with rows of the table as rows of the product: [..., inputs], [outputs, inputs] -> [..., outputs]"""
+  """x @ table.T, computed as (table @ x.T).T: [..., inputs], [outputs, inputs] -> [..., outputs]"""
   rows = x.reshape(-1, x.shape[-1])
   y = jax.lax.dot_general(table, rows, (((1,), (1,)), ((), ())), **options)
-  # Without a barrier XLA exchanges the operands to save the turn.
+  # Without a barrier XLA swaps the operands to save the transposition.
   return jax.lax.optimization_barrier(y).T.reshape(*x.shape[:-1], table.shape[0])
 
 
 def with_products(module, dot_general):
-  """The same module with `dot_general` in every part that multiplies by a kernel and lets one choose how."""
+  """A copy of the module with `dot_general` in every part that has such a field."""
   chosen = lambda part: part.clone(dot_general=dot_general) if hasattr(part, "dot_general") else part
   return replace_modules(module, lambda part, path: chosen(part))
 
 
 def outputs_first(params, parent=""):
-  """The tree with dense kernels as `kernel_outputs_first`, [inputs, outputs] -> [outputs, inputs]; others stay."""
+  """Transposes dense kernels to `kernel_outputs_first`, [inputs, outputs] -> [outputs, inputs]; other arrays stay."""
   if not isinstance(params, dict):
     return params
   order = _turn(params.get("kernel"), parent)
@@ -55,7 +55,7 @@ def outputs_first(params, parent=""):
 
 
 def as_built(params, parent=""):
-  """The way back, for a model to take; without kernels that were turned, the tree as it is."""
+  """Inverse of `outputs_first`; a tree without transposed kernels is returned unchanged."""
   if not isinstance(params, dict):
     return params
   back = {name: as_built(value, name) for name, value in params.items() if name != TURNED}
@@ -67,12 +67,12 @@ def as_built(params, parent=""):
 
 
 def _inputs(parent, dimensions):
-  """How many dimensions of a dense kernel are inputs: heads and head_dim of an attention's output, else one."""
+  """Number of input dimensions of a dense kernel: two (heads, head_dim) of an attention's output, else one."""
   return 2 if parent == "out" and dimensions == 3 else 1
 
 
 def _turn(kernel, parent):
-  """The order of dimensions that has outputs first; None of what is no dense kernel."""
+  """Permutation to [outputs, inputs]; None if not a dense kernel."""
   dense = getattr(kernel, "ndim", 0) == 2 or parent in ("query", "key", "value", "out")
   if kernel is None or not dense or kernel.ndim not in (2, 3):
     return None

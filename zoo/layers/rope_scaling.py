@@ -1,7 +1,7 @@
-"""Rotary positions for texts longer than the first training's: how they change the frequencies of `positions.rotary`.
+"""RoPE scaling for sequences longer than in pretraining: frequencies of `positions.rotary`.
 
 Each function here returns a scaling: (theta, half, positions) -> frequencies broadcastable to [batch, length, half],
-and what sine and cosine are multiplied by. The same numbers give the same function at every call.
+and a factor for sine and cosine. Equal arguments give the same function at every call.
 """
 
 import functools
@@ -24,7 +24,7 @@ def none(theta, half, positions):
 
 @functools.cache
 def linear(*, factor):
-  """Positions are divided by `factor`. https://arxiv.org/abs/2306.15595"""
+  """Position interpolation: positions are divided by `factor`. https://arxiv.org/abs/2306.15595"""
 
   def scaling(theta, half, positions):
     return frequencies(theta, half) / np.float32(factor), 1.0
@@ -34,9 +34,9 @@ def linear(*, factor):
 
 @functools.cache
 def dynamic(*, factor, trained_length):
-  """theta grows with a text that is longer than `trained_length`: "Dynamic NTK" of https://arxiv.org/abs/2309.00071.
+  """Dynamic NTK scaling: theta grows with sequences longer than `trained_length`. https://arxiv.org/abs/2309.00071
 
-  A cache keeps keys as they were turned when the text was shorter.
+  A cache keeps keys as they were rotated when the sequence was shorter.
   """
 
   def scaling(theta, half, positions):
@@ -49,8 +49,10 @@ def dynamic(*, factor, trained_length):
 
 @functools.cache
 def llama3(*, factor, trained_length, low=1.0, high=4.0):
-  """What turns fewer than `low` times within `trained_length` turns `factor` times slower, what turns more than `high`
-  times stays, in between it blends. Llama 3.1: https://github.com/meta-llama/llama-models, models/llama3/model.py
+  """Llama 3.1: frequencies with fewer than `low` periods within `trained_length` are divided by `factor`, those with
+  more than `high` stay, in between they are blended.
+
+  https://github.com/meta-llama/llama-models, models/llama3/model.py
   """
 
   def scaling(theta, half, positions):
@@ -64,12 +66,12 @@ def llama3(*, factor, trained_length, low=1.0, high=4.0):
 
 @functools.cache
 def yarn(*, factor, trained_length, fast=32.0, slow=1.0, amplitude=None, truncate=True):
-  """YaRN: what turns more than `fast` times within `trained_length` stays, what turns fewer than `slow` times turns
-  `factor` times slower, in between it blends by its place. https://arxiv.org/abs/2309.00071, section 3.2
+  """YaRN: frequencies with more than `fast` periods within `trained_length` stay, those with fewer than `slow` are
+  divided by `factor`, in between they are blended by their index. https://arxiv.org/abs/2309.00071, section 3.2
 
   Args:
     amplitude: of sine and cosine, so that logits are multiplied by its square; 0.1 ln(factor) + 1 if None.
-    truncate: whether both ends of the blend are rounded outward to whole places.
+    truncate: whether both ends of the blend are rounded outward to whole indices.
   """
 
   def dimension_of(theta, half, periods):
@@ -95,7 +97,7 @@ SCALINGS = {function.__wrapped__.__name__: function for function in (linear, dyn
 
 
 def scaling(options):
-  """The scaling that {"name": "linear", "factor": 2.0} describes; None of None."""
+  """The scaling described by {"name": "linear", "factor": 2.0}; None for None."""
   if options is None:
     return None
   options = dict(options)

@@ -1,4 +1,4 @@
-"""What is known about the tokens of a batch beside their vectors, as one value that layers hand on."""
+"""Facts about the tokens of a batch (padding, positions, segments) as one value that layers pass on."""
 
 from typing import NamedTuple
 
@@ -7,14 +7,14 @@ import jax.numpy as jnp
 
 
 class SequenceInfo(NamedTuple):
-  """Facts about tokens. A model makes it once, from its keywords; a fact that few layers look at is one field more.
+  """Padding mask, positions and segment ids of a batch. A model makes it once, from its keyword arguments.
 
   valid: bool [batch, length], True = a real token; others are masked. None: all are real.
   positions: int32 [batch or 1, length]. None: counted from 0 in each sequence; with a cache, from its end. Without
     segment_ids a causal mask lets a sequence start wherever those of real tokens do not rise, so that nothing sees what
     follows it; those of one call with a cache rise.
-  segment_ids: int32 [batch, length], to which of the sequences packed into one row a token belongs; it attends to its
-    own alone. None: a row is one sequence.
+  segment_ids: int32 [batch, length], the packed sequence of its row that a token belongs to; it attends to its
+    own only. None: a row is one sequence.
 
   >>> SequenceInfo(segment_ids=jnp.array([[0, 0, 0, 1, 1]])).token_positions(5)
   Array([[0, 1, 2, 0, 1]], dtype=int32)
@@ -25,12 +25,12 @@ class SequenceInfo(NamedTuple):
   segment_ids: jax.Array | None = None
 
   def packed_positions(self):
-    """int32 [batch or 1, length] where they are given or rows are packed; None: they count from 0."""
+    """int32 [batch or 1, length] if positions were passed or rows are packed; None: they count from 0."""
     packed = self.positions is None and self.segment_ids is not None
     return segment_positions(self.segment_ids) if packed else self.positions
 
   def token_positions(self, length):
-    """int32 [batch or 1, length], whatever is given."""
+    """The position of every token: int32 [batch or 1, length]."""
     positions = self.packed_positions()
     return jnp.arange(length, dtype=jnp.int32)[None] if positions is None else positions
 
@@ -49,7 +49,7 @@ def segment_positions(segment_ids, real=None):
 def segments_of(positions, valid=None):
   """Segment ids of packed sequences, inferred from positions that restart: int32 [batch or 1, length] -> the same.
 
-  A sequence starts at a real token whose position is not above that of the real token before it; what is not real is of
+  A sequence starts at a real token whose position is not above that of the real token before it; padding belongs to
   the sequence around it.
 
   >>> segments_of(jnp.array([[0, 1, 2, 0, 1]]))

@@ -1,27 +1,27 @@
-"""Checks of sizes where a user meets them: one line with the values and the way out."""
+"""Argument checks of factories: one-line errors with the values and the way out."""
 
 import jax
 import jax.numpy as jnp
 
 
 def positive(**sizes):
-  """Refuses any given size below 1; None passes."""
+  """ValueError for sizes below 1; None passes."""
   for name, value in sizes.items():
     if value is not None and value < 1:
       raise ValueError(f"{name} is {value}. It must be at least 1.")
 
 
 def rate(**rates):
-  """Refuses probabilities outside [0, 1)."""
+  """ValueError for rates outside [0, 1)."""
   for name, value in rates.items():
     if not 0 <= value < 1:
       raise ValueError(f"{name} is {value}. It must be a probability: at least 0, below 1.")
 
 
 def head_dim(dim, num_heads, which="", heads=None):
-  """dim / num_heads, refused if it is not whole.
+  """dim / num_heads; ValueError if it is not an int.
 
-  `which` prefixes the names in the message, e.g. "text_"; `heads` is the name of num_heads in it, where it is another.
+  `which` prefixes the names in the message, e.g. "text_"; `heads` is the name of num_heads in it, if it differs.
   """
   heads = heads or (f"{which}heads" if which else "num_heads")
   positive(**{f"{which}dim": dim, heads: num_heads})
@@ -45,7 +45,7 @@ def head_fits(head, heads, num_classes):
 
 
 def patch_grid(image_size, patch_size):
-  """Patches along one side of a square image, refused if they do not fill it."""
+  """Patches along one side of a square image; ValueError if patch_size does not divide image_size."""
   positive(image_size=image_size, patch_size=patch_size)
   if image_size % patch_size:
     raise ValueError(
@@ -56,7 +56,7 @@ def patch_grid(image_size, patch_size):
 
 
 def compute_dtype(dtype):
-  """None (as the parameters: float32) or a floating dtype, by name or object."""
+  """The computation dtype: a floating dtype, by name or object, or None (float32, as the parameters)."""
   if dtype is None:
     return None
   try:
@@ -68,7 +68,7 @@ def compute_dtype(dtype):
   return dtype
 
 
-# What the backward pass keeps of a layer; everything else is computed again.
+# What is saved of a layer for the backward pass; everything else is recomputed.
 _POLICIES = (
   "everything_saveable",
   "nothing_saveable",
@@ -81,7 +81,7 @@ _SHORT = {"full": "nothing_saveable", "dots": "dots_with_no_batch_dims_saveable"
 
 
 def remat_policy(name):
-  """The policy named "full" (keep nothing), "dots" (products with weights) or as in `jax.checkpoint_policies`."""
+  """Remat policy by name: "full" (save nothing), "dots" (matrix products), or one of `jax.checkpoint_policies`."""
   policy = _SHORT.get(name, name)
   if policy not in _POLICIES:
     raise ValueError(f"remat is {name!r}. It may be None, {', '.join(_SHORT)}, {', '.join(_POLICIES)}.")
@@ -89,19 +89,19 @@ def remat_policy(name):
 
 
 def tokens_fit(tokens):
-  """Refuses tokens that are not [batch, length] of whole numbers."""
+  """ValueError for tokens that are not int [batch, length]."""
   if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
     raise ValueError(f"tokens are {tokens.dtype} {list(tokens.shape)}, the model needs ints [batch, length].")
 
 
 def start_fits(start_token, vocab_size):
-  """Refuses a token to start with that is not in the vocabulary, for which JAX would take the nearest that is."""
+  """ValueError for a start token outside the vocabulary, which JAX would clip to its last entry."""
   if not 0 <= start_token < vocab_size:
     raise ValueError(f"start_token is {start_token}, and the model's tokens are 0 to {vocab_size - 1}. Set it.")
 
 
 def image_fits(image, image_size, channels):
-  """Refuses images of another shape than the model was built for, or of whole numbers."""
+  """ValueError for images of another shape than the model's, or of an integer dtype."""
   if image.ndim != 4 or image.shape[1:] != (image_size, image_size, channels):
     raise ValueError(
       f"Images have shape {list(image.shape)}, the model needs [batch, {image_size}, {image_size}, {channels}]. "

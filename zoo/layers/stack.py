@@ -1,4 +1,4 @@
-"""`depth` blocks, one after the other: as a loop, or as a scan whose program does not grow with depth.
+"""Stacks of `depth` blocks: as a loop, or as a scan whose program does not grow with depth.
 
 Blocks of k kinds alternate: layer i is of kind i modulo k. A scan goes over full cycles of k layers; layers that
 are left over follow in a loop.
@@ -14,22 +14,22 @@ import numpy as np
 
 from zoo.layers import sizes
 
-# Compiling 24 layers took 119 CPU-seconds as a loop and 7 as a scan; a step of the loop is a little quicker.
+# Compiling 24 layers took 119 CPU-seconds as a loop and 7 as a scan; a step of the loop is a little faster.
 SCAN_FROM = 12
 LAYER = re.compile(r"layer_\d+")
 
 
 def stack(block, depth, *, scan=None, remat=None, drop_path=0.0):
-  """`depth` layers, each with parameters of its own.
+  """Builds a stack of `depth` layers, each with its own parameters.
 
   Args:
     block: a module; called as block(x, *args, train=..., **kwargs) -> x, with `drop_path=rate` if there is any. Or a
       tuple of alternating modules: of (near, near, far) every third layer is far.
-    depth: how many.
+    depth: number of layers.
     scan: True: scan over cycles; False: a loop; None: a scan from SCAN_FROM layers on, if they make two cycles.
-    remat: what the backward pass keeps of a layer: None (all), "full" (nothing), "dots" (products with weights), or the
-      name of a policy of `jax.checkpoint_policies`. The rest is computed again.
-    drop_path: chance to drop the sublayers of the last layer; it rises linearly from 0 at the first.
+    remat: what is saved for the backward pass: None (everything), "full" (nothing), "dots" (matrix products), or the
+      name of a policy of `jax.checkpoint_policies`. The rest is recomputed.
+    drop_path: rate of stochastic depth in the last layer; it rises linearly from 0 in the first.
   """
   sizes.positive(depth=depth)
   sizes.rate(drop_path=drop_path)
@@ -79,7 +79,7 @@ class ScannedStack(nn.Module):
       return _caller(self.remat, rate, args, {"train": train, **kwargs}, **options)
 
     def cycle(layers, x, rates):
-      # A scan keeps its iterations apart: what is computed again cannot be merged with what was there.
+      # A scan keeps its iterations apart: XLA cannot merge recomputed values with the saved ones.
       run = [caller(None if rates is None else rates[i], prevent_cse=False) for i in range(len(kinds))]
       return (layers(x, run) if len(kinds) > 1 else run[0](layers, x)), None
 
@@ -99,7 +99,7 @@ class ScannedStack(nn.Module):
 
 
 class Cycle(nn.Module):
-  """One layer of each kind, called by `run[i](block, x)`."""
+  """One cycle of layers, one of each kind, called by `run[i](block, x)`."""
 
   block: tuple[nn.Module, ...]
 
@@ -111,7 +111,7 @@ class Cycle(nn.Module):
 
 
 def _layers_in(names):
-  """Those of `names` that are layers, in their order."""
+  """The entries of `names` that are layers, in order."""
   return sorted(filter(LAYER.fullmatch, names), key=lambda name: int(name.removeprefix("layer_")))
 
 
@@ -129,7 +129,7 @@ def _caller(remat, rate, args, kwargs, **options):
 
 
 def as_loop(module):
-  """The same module with every ScannedStack in it as a Stack; its parameters are `unstack_layers` of the other's."""
+  """A copy of the module with every ScannedStack as a Stack; `unstack_layers` converts the parameters."""
   if isinstance(module, ScannedStack):
     return Stack(module.block, module.depth, remat=module.remat, drop_path=module.drop_path)
   values = {field.name: getattr(module, field.name) for field in dataclasses.fields(module) if field.name != "parent"}
@@ -142,7 +142,7 @@ def stack_layers(tree, like=None):
 
   Args:
     tree: parameters, or another collection.
-    like: a tree laid out as wanted, shapes will do; None: every layer is scanned, and they are of one kind.
+    like: a tree with the layout to produce, of arrays or shapes; None: every layer is scanned, all of one kind.
   """
   if not isinstance(tree, dict):
     return tree
@@ -158,12 +158,12 @@ def stack_layers(tree, like=None):
 
 
 def unstack_layers(tree, params=None):
-  """The way back: {"layers": tree with a leading axis} -> {"layer_0": tree, "layer_1": tree, ...}.
+  """Inverse of `stack_layers`: {"layers": tree with a leading axis} -> {"layer_0": tree, "layer_1": tree, ...}.
 
   Args:
     tree: parameters, or another collection.
-    params: of another collection, the parameters of the same model: they say which kinds of layers alternate, where
-      not all have something in that collection. None: all have.
+    params: for another collection, the parameters of the same model, which show the kinds of layers that alternate if
+      not all have an entry in that collection. None: all have.
   """
   if not isinstance(tree, dict):
     return tree
@@ -186,10 +186,10 @@ def unstack_layers(tree, params=None):
 
 
 def scanned_path(path, names):
-  """Where a layer's array lies among `names`, paths as a model has them: a path, and the index along its first axis.
+  """The path of a layer's array among the model's `names`, and its index along the first axis.
 
-  `stack/layer_7/scale` -> (itself, None) of a loop, ("stack/layers/scale", 7) of a scan, ("stack/layers/layer_1/scale",
-  3) of a scan over two kinds.
+  `stack/layer_7/scale` -> (itself, None) in a loop, ("stack/layers/scale", 7) in a scan, ("stack/layers/layer_1/scale",
+  3) in a scan over two kinds.
   """
   if path in names:
     return path, None

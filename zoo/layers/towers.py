@@ -1,4 +1,4 @@
-"""Vectors of tokens, or of anything in a row, become hidden states: alone, or in a pair where one reads the other."""
+"""Towers: a stack of layers with positions and norms, alone or as an encoder-decoder pair."""
 
 from typing import Annotated, TypedDict, Unpack
 
@@ -14,13 +14,13 @@ from zoo.layers.stack import stack
 
 
 class Tower(nn.Module):
-  """norm(stack(dropout(first_norm(x + positions)))), without the norms that are None.
+  """A stack of layers: norm(stack(dropout(first_norm(x + positions)))), without the norms that are None.
 
   Args:
     positions: called as `zoo.layers.positions.Learned` is.
     stack: of `zoo.layers.stack`.
     first_norm, norm: before and after the layers.
-    dropout: of what goes into the layers.
+    dropout: rate of dropout before the layers.
   """
 
   positions: nn.Module
@@ -36,7 +36,7 @@ class Tower(nn.Module):
     Args:
       x: [batch, length, dim]
       context: [batch, context length, context dim] that the layers attend to, or None.
-      info, context_info: what is known about the tokens of x, of context.
+      info, context_info: facts about the tokens of x and of context.
     """
     x = add_positions(x, self.positions, info, self.variables.get("cache"))
     x = x if self.first_norm is None else self.first_norm(x)
@@ -50,7 +50,7 @@ class Tower(nn.Module):
 
 
 class PairSizes(TypedDict, total=False):
-  """Sizes of two towers that most pairs leave out.
+  """Optional sizes of an encoder-decoder pair.
 
   mlp_dim: width of the feed-forward networks; None: 4 * dim.
   decoder_depth, decoder_heads, decoder_mlp_dim: of the decoder; None: the encoder's.
@@ -63,7 +63,7 @@ class PairSizes(TypedDict, total=False):
 
 
 class PairOptions(PairSizes, Compute):
-  """What factories of pairs hand on to `encoder_decoder_towers`."""
+  """Options that factories of encoder-decoders pass on to `encoder_decoder_towers`."""
 
 
 def encoder_decoder_towers(
@@ -81,14 +81,14 @@ def encoder_decoder_towers(
   key_bias=None,
   **options: Unpack[PairOptions],
 ):
-  """{"encoder": Tower, "decoder": Tower}, the second of which attends to what the first made.
+  """{"encoder": Tower, "decoder": Tower}; the decoder has cross-attention to the encoder's output.
 
   Args:
     block: a class of `zoo.layers.blocks`.
     positions: of the encoder, of the decoder.
-    init: initial values of all kernels.
+    init: initializer of all kernels.
     norm, first_norm, last_norm: of the blocks; before the layers and after them, or None.
-    key_bias: as `Attention` has it.
+    key_bias: as in `Attention`.
     options: of `PairSizes` and `zoo.layers.compute.Compute`.
   """
   pair_options = resolve(PairOptions, options)

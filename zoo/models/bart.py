@@ -43,13 +43,13 @@ def bart(
   eos: int = 2,
   **options: Unpack[PairOptions],
 ) -> EncoderDecoder:
-  """A BART of these sizes; mlp_dim is 4 * dim if None, the decoder's sizes are the encoder's if None.
+  """A BART of these sizes; mlp_dim defaults to 4 * dim, the decoder's sizes default to the encoder's.
 
-  head: "lm" (the next token), "classify" (num_classes), "question_answering" (where an answer starts and ends), None
+  head: "lm" (the next token), "classify" (num_classes), "question_answering" (start and end of an answer), None
   (hidden states).
-  scaled_embedding: whether vectors of tokens are multiplied by sqrt(dim).
-  logits_bias: whether logits have a bias, which does not learn.
-  pad: the token of padding, about which nothing is learned. start_token: what decoding starts with. eos: where
+  scaled_embedding: whether token embeddings are multiplied by sqrt(dim).
+  logits_bias: whether logits have a bias, which is not trained.
+  pad: the padding token; its embedding is not trained. start_token: the first decoder token. eos: where
   "classify" reads.
   """
   sizes.positive(vocab_size=vocab_size, max_length=max_length, dim=dim)
@@ -88,7 +88,7 @@ VARIANTS = {
   "base": dict(vocab_size=50265, max_length=1024, dim=768, depth=6, num_heads=12),
   "large": dict(vocab_size=50265, max_length=1024, dim=1024, depth=12, num_heads=16),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "base": 139_420_416,
   "large": 406_291_456,

@@ -46,7 +46,7 @@ HEADS = {
 class BERT(TokenHeads, PredictsMaskedTokens):
   """Bidirectional encoder with a pooled first token and the heads that are not None.
 
-  Nothing is learned about what the token `pad` means, if there is one: where it stands and of which sentence, is.
+  The embedding of the token `pad`, if there is one, is not trained; its position and segment embeddings are.
   """
 
   embed: nn.Module
@@ -61,15 +61,15 @@ class BERT(TokenHeads, PredictsMaskedTokens):
 
   @nn.compact
   def __call__(self, tokens, *, segments=None, valid=None, positions=None, segment_ids=None, predict=None, train=False):
-    """Hidden states, and what the heads make of them.
+    """Hidden states and the outputs of the heads.
 
     Args:
       tokens: int32 [batch, length]; of the head "multiple_choice" [batch, choices, length], and so the rest.
       segments: int32 [batch, length], 0 = first sentence, 1 = second; all 0 if None.
       valid: bool [batch, length], True = a real token; others are masked.
-      positions: int32 [batch or 1, length], where each token stands; counted from 0 if None, in each text of a row.
+      positions: int32 [batch or 1, length]; counted from 0 in each packed sequence if None.
       segment_ids: int32 [batch, length] of packed sequences; tokens attend within their segment only.
-        None: a row is one text. Not with heads that read the first token of a row.
+        None: a row is one sequence. Not with heads that read the first token of a row.
       predict: int32 [batch, k], indices into length at which masked-token logits are wanted; everywhere if None.
 
     Returns:
@@ -88,9 +88,9 @@ class BERT(TokenHeads, PredictsMaskedTokens):
     refuse_packed(segment_ids, self.summarizes or self.pooler is not None)
     info = SequenceInfo(valid, positions, segment_ids)
     x = drop(self.norm(self.embedded(tokens, segments, info)))
-    x = self.layers(x, info._replace(positions=None), train=train)  # The embedding alone looks at positions.
+    x = self.layers(x, info._replace(positions=None), train=train)  # Only the embedding uses positions.
     out = {"hidden": x, **self.masked_tokens(x, predict), **self.summary_outputs(x[:, 0], drop)}
-    # In their code nothing is dropped before an answer's layer.
+    # Their code has no dropout before the layer for answers.
     before = {} if self.answer is not None else {"before": drop}
     return {**out, **self.head_outputs(out["pooled"] if self.summarizes else x, shape[:-1], **before)}
 
@@ -99,7 +99,7 @@ class BERT(TokenHeads, PredictsMaskedTokens):
     return self.stack(x, info=info, train=train)
 
   def embedded(self, tokens, segments, info):
-    """What a token is, plus where it stands, plus which sentence it is of: -> [batch, length, dim]"""
+    """The sum of token, position and segment embeddings: int32 [batch, length] -> [batch, length, dim]"""
     x = add_positions(look_up(self.embed, tokens, self.pad), self.positions, info)
     return self.with_segments(x, segments)
 
@@ -112,11 +112,11 @@ class BERT(TokenHeads, PredictsMaskedTokens):
     return x
 
   def pooled(self, x, drop):
-    """What heads make of a text: the first token's state [batch, dim] -> [batch, dim], or None; `drop` is dropout."""
+    """The pooler: the first token's state [batch, dim] -> [batch, dim], or None; `drop` is dropout."""
     return None if self.pooler is None else nn.tanh(self.pooler(x))
 
   def summary_outputs(self, x, drop):
-    """{"pooled": [batch, dim], "nsp": float32 [batch, 2]}, of which there is what the model has."""
+    """The outputs {"pooled": [batch, dim], "nsp": float32 [batch, 2]} that the model has."""
     pooled = self.pooled(x, drop)
     out = {} if pooled is None else {"pooled": pooled}
     return out if self.nsp is None else {**out, "nsp": self.nsp(pooled).astype(jnp.float32)}
@@ -132,7 +132,7 @@ class BERT(TokenHeads, PredictsMaskedTokens):
 
 
 class MaskedTokenHead(nn.Module):
-  """Logits over the vocabulary by the embedding itself, after one more layer: `get_masked_lm_output` of their code."""
+  """Masked language model head, tied to the token embedding: `get_masked_lm_output` of their code."""
 
   dense: nn.Module
   norm: nn.Module
@@ -161,11 +161,11 @@ def bert(
   epsilon: float = 1e-12,
   **options: Unpack[Compute],
 ) -> BERT:
-  """A BERT of these sizes; mlp_dim is 4 * dim if None.
+  """A BERT of these sizes; mlp_dim defaults to 4 * dim.
 
   head: "pretraining" (masked tokens, next sentence), "mlm" (masked tokens), "next_sentence", "classify" (num_classes),
-  "classify_tokens" (num_classes each), "question_answering" (where an answer starts and ends), "multiple_choice", None.
-  pad: the token of padding, about which nothing is learned.
+  "classify_tokens" (num_classes each), "question_answering" (start and end of an answer), "multiple_choice", None.
+  pad: the padding token; its embedding is not trained.
   epsilon: of the norms.
   """
   dropout, dtype, stacking = computing(options)
@@ -197,7 +197,7 @@ VARIANTS = {
   "base": dict(vocab_size=30522, max_length=512, dim=768, depth=12, num_heads=12),
   "large": dict(vocab_size=30522, max_length=512, dim=1024, depth=24, num_heads=16),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "base": 110_106_428,
   "large": 336_226_108,

@@ -1,6 +1,6 @@
 """CLIP: Learning Transferable Visual Models From Natural Language Supervision (Radford et al., 2021).
 
-https://arxiv.org/abs/2103.00020. Code: https://github.com/openai/CLIP. With `logit_bias` the model of the sigmoid loss,
+https://arxiv.org/abs/2103.00020. Code: https://github.com/openai/CLIP. With `logit_bias`, a model for the sigmoid loss,
 https://arxiv.org/abs/2303.15343.
 """
 
@@ -41,8 +41,8 @@ def clip(
   """A CLIP of these sizes.
 
   eos: the end-of-text token; the last of the vocabulary if None.
-  read_at: where a text is read: "end" (at the first eos, else at the last valid token), or as others do it: "eos" (at
-    the first, else at the first token) or "largest" (at the token of the largest number).
+  read_at: the token whose state is pooled: "end" (the first eos, else the last valid token), or as elsewhere "eos" (the
+    first eos, else the first token) or "largest" (the token with the largest id).
   image_mlp_dim, text_mlp_dim: 4 * image_dim, 4 * text_dim if None.
   epsilon: of the norms.
   logit_bias: initial value of the sigmoid loss's bias.
@@ -90,7 +90,7 @@ VARIANTS = {
   "ViT-B/16": dict(patch_size=16, **_BASE),
   "ViT-L/14": dict(patch_size=14, **_LARGE),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "ViT-B/32": 151_277_313,
   "ViT-B/16": 149_620_737,

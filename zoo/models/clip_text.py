@@ -1,4 +1,4 @@
-"""CLIP's text tower alone: what text-to-image models condition on. https://arxiv.org/abs/2103.00020"""
+"""CLIP's text tower alone, on which text-to-image models are conditioned. https://arxiv.org/abs/2103.00020"""
 
 import functools
 from collections.abc import Callable
@@ -30,7 +30,7 @@ PAPER = {
 
 @functools.cache
 def at_end(eos):
-  """The first token `eos`; the last valid one where there is none."""
+  """Index of the first token `eos`, else of the last valid token: int32 [batch]."""
 
   def place(tokens, valid):
     is_end = tokens == eos
@@ -42,13 +42,13 @@ def at_end(eos):
 
 @functools.cache
 def at_eos(eos):
-  """The first token `eos`; the first token where there is none: transformers, from version 4.32."""
+  """Index of the first token `eos`, else 0: transformers from version 4.32 on."""
   return lambda tokens, valid: (tokens == eos).argmax(1)
 
 
 @functools.cache
 def at_largest(eos):
-  """The first token of the largest number: https://github.com/openai/CLIP, clip/model.py, `encode_text`."""
+  """Index of the largest token id: https://github.com/openai/CLIP, clip/model.py, `encode_text`."""
   return lambda tokens, valid: tokens.argmax(1)
 
 
@@ -56,7 +56,7 @@ READ_AT = {"end": at_end, "eos": at_eos, "largest": at_largest}
 
 
 class TextTower(nn.Module):
-  """A causal Transformer, or another, whose state at `read_at(tokens, valid)` int32 [batch] is normed and projected."""
+  """Text tower: a Transformer whose state at index `read_at(tokens, valid)`, int32 [batch], is normed and projected."""
 
   embed: nn.Module
   positions: nn.Module
@@ -68,7 +68,7 @@ class TextTower(nn.Module):
 
   @nn.compact
   def __call__(self, tokens, *, valid=None, positions=None, train=False):
-    """Hidden states, the one that stands for the sequence, and its projection.
+    """Hidden states, the pooled state, and its projection.
 
     Args:
       tokens: int32 [batch, length]
@@ -92,17 +92,17 @@ class TextTower(nn.Module):
 
 
 def projected(out, projection):
-  """`out` with "embedded", the projection of "pooled"; None: without."""
+  """`out` with "embedded", the projection of "pooled"; unchanged if there is no projection."""
   return out if projection is None else {**out, "embedded": projection(out["pooled"])}
 
 
 class TextEncoder(Model):
-  """A text tower alone."""
+  """Text tower as a model of its own."""
 
   text: nn.Module
 
   def __call__(self, tokens, *, valid=None, train=False):
-    """Hidden states, the state that stands for the text, and its projection.
+    """Hidden states, the pooled state, and its projection.
 
     Args:
       tokens: int32 [batch, length]
@@ -139,7 +139,7 @@ class TowerSizes(TypedDict, total=False):
 
 
 class TowerOptions(TowerSizes, Compute):
-  """What factories hand on to CLIP's towers."""
+  """Options that factories pass on to CLIP's towers."""
 
 
 def clip_text(
@@ -155,7 +155,7 @@ def clip_text(
 ) -> TextEncoder:
   """A text tower of these sizes; `options` as of `TowerSizes` and `zoo.layers.compute.Compute`.
 
-  eos, read_at: as `zoo.models.clip.clip` has them.
+  eos, read_at: as in `zoo.models.clip.clip`.
   """
   sizes.positive(embed_dim=options.get("embed_dim"))
   tokens: dict[str, Any] = dict(vocab_size=vocab_size, max_length=max_length, eos=eos, read_at=read_at, **options)
@@ -182,7 +182,7 @@ def tower(
 
 
 def layers(dim, depth, num_heads, *, mask=None, which="", **options: Unpack[TowerOptions]):
-  """What both towers of CLIP have: {"stack", "norm", "projection", "dropout"}."""
+  """The parts of either tower of CLIP: {"stack", "norm", "projection", "dropout"}."""
   common = resolve(TowerOptions, options)
   dropout, dtype = common.dropout, common.dtype
   sizes.positive(**{f"{which}depth": depth, f"{which}mlp_dim": common.mlp_dim})
@@ -210,7 +210,7 @@ VARIANTS = {
   "ViT-B": dict(dim=512, num_heads=8, embed_dim=512, **_TEXT),
   "ViT-L": dict(dim=768, num_heads=12, embed_dim=768, **_TEXT),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "ViT-B": 63_428_096,
   "ViT-L": 123_650_304,

@@ -1,4 +1,4 @@
-"""CLIP's image tower alone: the eyes of many models that talk about images. https://arxiv.org/abs/2103.00020"""
+"""CLIP's image tower alone, the vision encoder of many vision-language models. https://arxiv.org/abs/2103.00020"""
 
 from typing import Any, Unpack
 
@@ -16,10 +16,10 @@ from zoo.models.model import Model
 
 
 class ImageTower(nn.Module, kw_only=True):
-  """What image towers have in common: here, of square images of one size.
+  """Base class of image towers; this one takes square images of one size.
 
-  A call takes images and returns a dict of "hidden" [batch, length, dim], "pooled" [batch, dim] (a tower without it
-  stands for no image) and, where the tower has a projection, "embedded" [batch, embed_dim].
+  A call takes images and returns a dict of "hidden" [batch, length, dim], "pooled" [batch, dim] (absent in a tower
+  without pooling) and, where the tower has a projection, "embedded" [batch, embed_dim].
   """
 
   image_size: int
@@ -32,17 +32,17 @@ class ImageTower(nn.Module, kw_only=True):
 
   @nn.nowrap
   def check(self, image):
-    """Refuses images of another kind."""
+    """ValueError for images that the tower does not take."""
     sizes.image_fits(image, self.image_size, self.channels)
 
   @nn.nowrap
   def example(self, batch_size):
-    """Images of the right shapes and types."""
+    """Images of zeros in a shape and dtype that the tower takes."""
     return jnp.zeros((batch_size, self.image_size, self.image_size, self.channels))
 
   @nn.nowrap
   def mean(self, hidden, image):
-    """The mean of an image's states: [batch, length, dim] -> [batch, dim]"""
+    """Mean over the hidden states of an image: [batch, length, dim] -> [batch, dim]"""
     return hidden.mean(axis=1)
 
 
@@ -70,19 +70,19 @@ class CLIPImageTower(ImageTower):
 
 
 class ImageEncoder(Model):
-  """An image tower alone."""
+  """Image tower as a model of its own."""
 
   image: nn.Module
 
   def __call__(self, image, *, train=False):
-    """Hidden states, and what stands for an image.
+    """Hidden states, the pooled state, and its projection.
 
     Args:
       image: float [batch, image_size, image_size, channels], or what else the tower takes.
 
     Returns:
       dict of "hidden" [batch, length, dim] (of CLIP not normed, the class token first; of SigLIP normed patches),
-      "pooled" [batch, dim] (of CLIP the normed class token; of SigLIP what its pool gives, if it has one) and, with
+      "pooled" [batch, dim] (of CLIP the normed class token; of SigLIP the output of its pool, if it has one) and, with
       embed_dim, "embedded" [batch, embed_dim]. None of them is of unit length.
     """
     self.image.check(image)
@@ -152,7 +152,7 @@ VARIANTS = {
   "ViT-B/16": dict(patch_size=16, **_BASE),
   "ViT-L/14": dict(image_size=224, patch_size=14, dim=1024, depth=24, num_heads=16, embed_dim=768),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "ViT-B/32": 87_849_216,
   "ViT-B/16": 86_192_640,

@@ -1,4 +1,4 @@
-"""Two models as one: an encoder and a decoder that attends to what it read, or two encoders into one space."""
+"""Models of two models: an encoder and a decoder with cross-attention, or two encoders into one space."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,12 +10,12 @@ from zoo.models.model import Model
 
 
 class EncoderWithDecoder(Model):
-  """Any encoder whose outputs have "hidden", and a decoder of `zoo.models.cross_decoders`.
+  """Encoder-decoder of any encoder with the output "hidden" and a decoder of `zoo.models.cross_decoders`.
 
   Args:
     encoder, decoder: the models.
-    project: a layer from the encoder's width to the decoder's; None: they are as wide.
-    start_token: what decoding starts with.
+    project: a layer from the encoder's width to the decoder's; None: the widths are equal.
+    start_token: the first decoder token.
   """
 
   encoder: nn.Module
@@ -24,11 +24,11 @@ class EncoderWithDecoder(Model):
   start_token: int = 0
 
   def __call__(self, source, decoder_tokens, /, *, train=False):
-    """What the encoder reads, int32 [batch, decoder length] -> float32 [batch, decoder length, vocab_size]"""
+    """Inputs of the encoder, int32 [batch, decoder length] -> float32 [batch, decoder length, vocab_size]"""
     return self.decode(decoder_tokens, self.encode(source, train=train), train=train)
 
   def encode(self, source, /, *, valid=None, train=False):
-    """What the encoder reads, and of texts bool [batch, length] -> [batch, length, dim of the encoder]"""
+    """Inputs of the encoder, bool [batch, length] for texts -> [batch, length, dim of the encoder]"""
     options = {} if valid is None else {"valid": valid}
     return self.encoder(source, **options, train=train)["hidden"]
 
@@ -41,7 +41,7 @@ class EncoderWithDecoder(Model):
     return self.to_logits(x if predict is None else pick(x, predict))
 
   def decode_hidden(self, decoder_tokens, encoded, *, info, context_info, train=False):
-    """What logits are made of: [batch, decoder length, dim]; as of `EncoderDecoder.decode_hidden`."""
+    """Hidden states of the decoder: [batch, decoder length, dim]; arguments as `EncoderDecoder.decode_hidden`."""
     context = encoded if self.project is None else self.project(encoded)
     return self.decoder.decode_hidden(decoder_tokens, context, info=info, context_info=context_info, train=train)
 
@@ -62,7 +62,7 @@ class EncoderWithDecoder(Model):
 
   @property
   def source_vocab_size(self):
-    """Of the encoder's tokens; None: it reads none."""
+    """The encoder's vocabulary size; None if it does not read tokens."""
     embed = getattr(self.encoder, "embed", None)
     return None if embed is None else embed.num_embeddings
 
@@ -72,7 +72,7 @@ class EncoderWithDecoder(Model):
 
 
 class EncoderPair(Model):
-  """An encoder of images and one of texts, the "pooled" of both projected into one space, and a scale to compare at.
+  """Dual encoder of an image and a text encoder whose "pooled" outputs are projected into one space, and a logit scale.
 
   Args:
     image, text: the encoders.

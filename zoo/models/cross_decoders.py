@@ -1,4 +1,4 @@
-"""BERT, RoBERTa, GPT-2 and the decoder of BART as decoders that may attend to what another model has read.
+"""Decoders with optional cross-attention made of BERT, RoBERTa, GPT-2 and the decoder of BART.
 
 Leveraging Pre-trained Checkpoints for Sequence Generation Tasks (Rothe et al., 2019), https://arxiv.org/abs/1907.12461.
 """
@@ -30,9 +30,9 @@ class CrossDecoder(PredictsTokens):
       tokens: int32 [batch, length]
       segments: int32 [batch, length], of a BERT: 0 = first sentence, 1 = second; all 0 if None.
       valid: bool [batch, length], True = a real token; others are masked.
-      positions: int32 [batch or 1, length], counted from 0 if None, in each text of a row.
+      positions: int32 [batch or 1, length], counted from 0 in each packed sequence if None.
       segment_ids: int32 [batch, length] of packed sequences; tokens attend within their segment only.
-        None: a row is one text.
+        None: a row is one sequence.
       predict: int32 [batch, k], indices into length at which logits are wanted; everywhere if None.
 
     Returns:
@@ -63,7 +63,7 @@ class CrossDecoder(PredictsTokens):
 
 
 class BERTDecoder(CrossDecoder, BERT):
-  """BERT that reads from left to right. Arguments as BERT, of the head "mlm"."""
+  """Causal BERT with optional cross-attention. Arguments as BERT, with the head "mlm"."""
 
   @nn.compact
   def decode_hidden(
@@ -72,17 +72,17 @@ class BERTDecoder(CrossDecoder, BERT):
     sizes.tokens_fit(tokens)
     x = self.norm(self.embedded(tokens, segments, info))
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
-    # Places before the first, which RoBERTa has for padding, are none of attention's.
+    # RoBERTa's negative positions, which padding has, must not reach the attention.
     positions = None if info.positions is None else jnp.maximum(info.positions, 0)
     return self.stack(x, context, info=info._replace(positions=positions), context_info=context_info, train=train)
 
 
 class RoBERTaDecoder(BERTDecoder, RoBERTa):
-  """RoBERTa that reads from left to right. Arguments as RoBERTa, of the head "mlm"."""
+  """Causal RoBERTa with optional cross-attention. Arguments as RoBERTa, with the head "mlm"."""
 
 
 class GPTDecoder(CrossDecoder, LanguageModel):
-  """GPT-2 that may attend to what another model has read. Arguments as of `LanguageModel`."""
+  """GPT-2 with optional cross-attention. Arguments as `LanguageModel`."""
 
   @nn.compact
   def decode_hidden(
@@ -96,7 +96,7 @@ class GPTDecoder(CrossDecoder, LanguageModel):
 
 
 class TowerDecoder(CrossDecoder):
-  """The decoder of an encoder-decoder, without the encoder. Arguments as of `EncoderDecoder`."""
+  """The decoder of an encoder-decoder, without the encoder. Arguments as `EncoderDecoder`."""
 
   embed: nn.Module
   decoder: nn.Module
@@ -117,12 +117,12 @@ class TowerDecoder(CrossDecoder):
 
 
 def cross_decoder(model, *, causal, crosses):
-  """A built BERT, RoBERTa (both of the head "mlm") or GPT-2 as a decoder; of another model the decoder that it has.
+  """Converts a BERT, a RoBERTa (both with the head "mlm") or a GPT-2 to a decoder; takes the decoder of other models.
 
   Args:
     model: from `zoo.build`, whose `spec` the decoder keeps.
-    causal: whether a token sees only itself and the past.
-    crosses: whether layers attend to a context too; parameters have the shapes of self-attention.
+    causal: whether a token attends only to itself and the past.
+    crosses: whether layers have cross-attention; its parameters have the shapes of self-attention.
   """
   if hasattr(model, "decoder"):
     names = ("embed", "decoder", "logits", "embed_scale", "pad", "spec_json", "preprocessing_json")
@@ -140,5 +140,5 @@ def cross_decoder(model, *, causal, crosses):
 
 
 def without_cross_attention(model):
-  """The same decoder without what its layers attend to; a tree of parameters may hold more than it needs."""
+  """The decoder without cross-attention; the parameter tree may keep those of the full one."""
   return replace_modules(model, lambda part, path: part.clone(cross=None) if isinstance(part, Block) else part)

@@ -1,4 +1,4 @@
-"""What families have in common that read a text from left to right."""
+"""Decoder-only Transformers: what their families share."""
 
 import functools
 from typing import Annotated, TypedDict
@@ -20,16 +20,16 @@ HEADS = ("lm", "classify", "classify_tokens", "question_answering", None)
 
 
 class DecoderSizes(TypedDict, total=False):
-  """Options that Llama and its kin share.
+  """Options shared by Llama and its relatives.
 
   num_kv_heads: heads of key and value; None: num_heads. head_dim: their width; None: dim / num_heads.
   head: "lm" (the next token), "classify" (num_classes), "classify_tokens" (num_classes each), "question_answering"
-    (where an answer starts and ends), None (hidden states).
+    (start and end of an answer), None (hidden states).
   rope: scaling of rotary positions for longer sequences, {"name": "linear", "factor": 2.0} or another of
     `zoo.layers.rope_scaling`.
   window: how many tokens a token of a local layer attends to, itself and those before it.
   attention_bias: of query, key and value. qk_norm: whether each head of query and key has a norm, as in Qwen 3.
-  pad: the token of padding, about which nothing is learned.
+  pad: the padding token; its embedding is not trained.
   """
 
   num_kv_heads: Annotated[int | None, None]
@@ -44,19 +44,19 @@ class DecoderSizes(TypedDict, total=False):
 
 
 class DecoderOptions(DecoderSizes, Compute):
-  """What the factories of Llama and its kin take beside what is theirs."""
+  """Options that the factories of Llama and its relatives share."""
 
 
 class Decoder(TokenHeads, Model):
-  """Layers over vectors of tokens, and a head of `TokenHeads` or none.
+  """Token embedding, layers, and a head of `TokenHeads` or none.
 
   Args:
-    embed, stack: vectors of tokens, and the layers.
-    positions: added to the vectors; None: the layers know where tokens stand.
-    norm: after the last layer; None: it ends with one.
-    max_length: how long a text may be.
-    pad: the token of padding; None: there is none.
-    dropout: chance to drop an entry of what goes into the first layer.
+    embed, stack: the token embedding and the layers.
+    positions: added to token embeddings; None: only the layers use positions.
+    norm: after the last layer; None: the last layer ends with one.
+    max_length: maximum sequence length.
+    pad: the padding token; None: there is none.
+    dropout: rate of dropout before the first layer.
   """
 
   embed: nn.Module
@@ -69,12 +69,12 @@ class Decoder(TokenHeads, Model):
 
   @nn.compact
   def __call__(self, tokens, *, valid=None, positions=None, train=False):
-    """Hidden states, and what the heads make of them.
+    """Hidden states and the outputs of the heads.
 
     Args:
       tokens: int32 [batch, length]
       valid: bool [batch, length], True = a real token; others are masked.
-      positions: int32 [batch or 1, length], counted from 0 if None; a text begins wherever they do not rise.
+      positions: int32 [batch or 1, length], counted from 0 if None; a sequence begins wherever they do not increase.
 
     Returns:
       dict of "hidden" [batch, length, dim] and, where the model has the head:
@@ -86,7 +86,7 @@ class Decoder(TokenHeads, Model):
     return {"hidden": x, **self.head_outputs(y)}
 
   def hidden(self, tokens, info, *, predict=None, train=False):
-    """Hidden states of tokens, int32 [batch, length], about which `info` is known: [batch, length or k, dim]"""
+    """Hidden states of tokens, int32 [batch, length], with their `SequenceInfo`: [batch, length or k, dim]"""
     sizes.tokens_fit(tokens)
     x = self.embed(tokens)
     if self.positions is not None:
@@ -106,7 +106,7 @@ class Decoder(TokenHeads, Model):
 
 
 class LanguageModel(PredictsTokens, Decoder, kw_only=True):
-  """A decoder that predicts the next token; without `logits` it gives what they are made of."""
+  """Decoder that predicts the next token; without the head `logits` it returns hidden states."""
 
   logits: nn.Module | None
 
@@ -118,9 +118,9 @@ class LanguageModel(PredictsTokens, Decoder, kw_only=True):
       tokens: int32 [batch, length]
       valid: bool [batch, length], True = a real token; others are masked.
       positions: int32 [batch or 1, length]; counted from 0 (from the cache's end) if None, in each text of a row.
-        Without segment_ids (and a cache) a text begins wherever they do not rise.
+        Without segment_ids (and a cache) a sequence begins wherever they do not increase.
       segment_ids: int32 [batch, length] of packed sequences; tokens attend within their segment only.
-        None: a row is one text.
+        None: a row is one sequence.
       predict: int32 [batch, k], indices into length at which logits are wanted; everywhere if None.
 
     Returns:
@@ -131,7 +131,7 @@ class LanguageModel(PredictsTokens, Decoder, kw_only=True):
 
 
 def with_head(head, tied, num_classes, *, language_model=LanguageModel, embed, **parts):
-  """The decoder of these parts with a head; `tied`: whether that of a language model is the embedding."""
+  """The decoder of these parts with a head; `tied`: whether a language model's head is the token embedding."""
   dense = functools.partial(Dense, dtype=embed.dtype, kernel_init=embed.embedding_init)
   if head == "lm":
     untied = OwnLogits(embed.num_embeddings, dtype=embed.dtype, kernel_init=embed.embedding_init)

@@ -31,10 +31,10 @@ PAPER = {
 
 @functools.cache
 def cubic(size, new_size, antialias):
-  """The matrix [wanted, size] that resamples `size` numbers as torch's bicubic `interpolate` does.
+  """Resampling matrix [wanted, size] of torch's bicubic `interpolate`.
 
-  Without antialias four neighbours count, those beyond an end as that end, by Keys' kernel with a = -0.75. With it the
-  kernel has a = -0.5, is as wide as what a new number stands for, and ends where the old numbers end.
+  Without antialias: Keys' kernel with a = -0.75 over four neighbours, with the edge value repeated. With antialias the
+  kernel has a = -0.5, is as wide as one new sample, and is cut at the edges.
   """
   step = size / new_size
   width = max(step, 1.0) if antialias else 1.0
@@ -56,7 +56,7 @@ def _cubic_kernel(x, a):
 
 
 class GridPositions(nn.Module):
-  """A trained vector per place of a square grid, resampled for grids of other sizes, and one for the class token."""
+  """A trained vector per position of a square grid, resampled for grids of other sizes, and one for the class token."""
 
   side: int
   dim: int
@@ -98,7 +98,7 @@ class DINOv2(Model):
 
     Args:
       image: float [batch, height, width, channels]
-      masked: bool [batch, patches], True where the mask token takes a patch's place; nowhere if None.
+      masked: bool [batch, patches], True where the mask token replaces a patch; nowhere if None.
 
     Returns:
       dict of "hidden" [batch, 1 + registers + patches, dim] (normed; the class token, then the registers), "pooled"
@@ -120,7 +120,7 @@ class DINOv2(Model):
 
   @nn.nowrap
   def check(self, image):
-    """Refuses images of other channels, and those smaller than a patch."""
+    """ValueError for images with other channels, and for those smaller than a patch."""
     p = self.patches.patch_size
     if image.ndim != 4 or image.shape[3] != self.channels or min(image.shape[1:3]) < p:
       raise ValueError(
@@ -130,7 +130,7 @@ class DINOv2(Model):
 
   @nn.nowrap
   def with_masks(self, x, masked):
-    """[batch, patches, dim], the mask token where bool [batch, patches] says; None: nowhere."""
+    """Replaces patches by the mask token where bool [batch, patches] is True: [batch, patches, dim] -> the same"""
     if not self.mask_token and masked is not None:
       raise ValueError("This model has no mask token. Build it with mask_token=True, or leave out masked.")
     token = self.param("mask_token", initial.zeros, (1, x.shape[-1])) if self.mask_token else None
@@ -169,12 +169,12 @@ def dinov2(
   channels: int = 3,
   **options: Unpack[Compute],
 ) -> DINOv2:
-  """A DINOv2 of these sizes; mlp_dim is 4 * dim if None; no head if num_classes is None; epsilon that of the norms.
+  """A DINOv2 of these sizes; mlp_dim defaults to 4 * dim; no head if num_classes is None; epsilon: of the norms.
 
-  image_size: of the images whose patches have a position each; for others the positions are resampled.
-  registers: tokens that stand for nothing in an image; with them, positions are resampled with antialias.
-  gated: whether the MLP is a SwiGLU, which has no other activation.
-  layer_scale: by what each sublayer is multiplied at the start.
+  image_size: the image size whose patches have one position each; for others the positions are resampled.
+  registers: number of register tokens; with them, positions are resampled with antialias.
+  gated: whether the MLP is a SwiGLU, which ignores `activation`.
+  layer_scale: initial value of the LayerScale after each sublayer.
   """
   dropout, dtype, stacking = computing(options)
   head_dim = sizes.head_dim(dim, num_heads)
@@ -217,7 +217,7 @@ VARIANTS = {
   for name, own in (("", {}), ("-registers", dict(registers=4)))
   for size in _SIZES
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "S/14": 22_056_576,
   "B/14": 86_580_480,

@@ -30,7 +30,7 @@ HEADS = ("mlm", "classify", "multiple_choice", "classify_tokens", "question_answ
 
 
 class DistilBERT(BERT):
-  """BERT without segments; heads that need a summary of the text have a layer with a relu for it, others none."""
+  """BERT without segments; heads that pool the sequence have a relu layer of their own in place of the pooler."""
 
   def pooled(self, x, drop):
     """The first token's state [batch, dim] -> [batch, dim], or None."""
@@ -51,11 +51,11 @@ def distilbert(
   activation: str = "gelu",
   **options: Unpack[Compute],
 ) -> DistilBERT:
-  """A DistilBERT of these sizes; mlp_dim is 4 * dim if None.
+  """A DistilBERT of these sizes; mlp_dim defaults to 4 * dim.
 
   head: "mlm" (masked tokens), "classify" (num_classes), "classify_tokens" (num_classes each), "question_answering"
-    (where an answer starts and ends), "multiple_choice", None.
-  pad: the token of padding, about which nothing is learned.
+    (start and end of an answer), "multiple_choice", None.
+  pad: the padding token; its embedding is not trained.
   """
   dropout, dtype, stacking = computing(options)
   head_dim = sizes.head_dim(dim, num_heads)
@@ -84,7 +84,7 @@ def distilbert(
 # Section 3: half the layers of BERT base. The vocabularies are those of its uncased and cased versions.
 _BASE = dict(max_length=512, dim=768, depth=6, num_heads=12)
 VARIANTS = {"base-uncased": dict(vocab_size=30522, **_BASE), "base-cased": dict(vocab_size=28996, **_BASE)}
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "base-uncased": 66_985_530,
   "base-cased": 65_812_036,

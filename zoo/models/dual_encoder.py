@@ -1,4 +1,4 @@
-"""An image tower and a text tower into one space: CLIP, SigLIP and their kin are this with towers of their own."""
+"""Dual encoder: an image tower and a text tower into one space, as in CLIP and SigLIP."""
 
 import math
 
@@ -10,13 +10,13 @@ from zoo.models.model import Model
 
 
 class DualEncoder(Model):
-  """Two towers into one space of unit vectors, and the scale at which their products are compared.
+  """Two towers into one space of unit vectors, and a logit scale.
 
   Args:
-    image: as `zoo.models.clip_vision.ImageTower` says.
-    text: as `zoo.models.clip_text.TextTower`: called with tokens, valid and train, it has a `max_length`.
-    logit_scale, logit_bias: initial values; None: there is no bias. The scale of the paper on CLIP is the default;
-      keeping it below 100 is the trainer's job.
+    image: a `zoo.models.clip_vision.ImageTower`.
+    text: like `zoo.models.clip_text.TextTower`: called with tokens, valid and train, and has a `max_length`.
+    logit_scale, logit_bias: initial values; None: there is no bias. The default scale is that of the CLIP paper;
+      clamping it to 100 is left to training.
   """
 
   image: nn.Module
@@ -30,7 +30,7 @@ class DualEncoder(Model):
       self.bias = self.param("logit_bias", initial.constant(self.logit_bias), ())
 
   def __call__(self, image, tokens, *, valid=None, train=False):
-    """Matching pairs have the largest products: logits = scale * image @ text.T [+ bias].
+    """Embeds images and texts, for logits = scale * image @ text.T [+ bias].
 
     Args:
       image: float [batch, image_size, image_size, channels], or what else the image tower takes.
@@ -74,6 +74,6 @@ class DualEncoder(Model):
 
 
 def unit(out):
-  """What a tower projects, or else pools, at unit length: float32 [batch, dim]"""
+  """L2-normalises a tower's projection, or else its pooled state: float32 [batch, dim]"""
   x = out["embedded" if "embedded" in out else "pooled"].astype(jnp.float32)
   return x / jnp.linalg.norm(x, axis=-1, keepdims=True)

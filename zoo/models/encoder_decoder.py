@@ -1,4 +1,4 @@
-"""What families have in common that read one text and write another."""
+"""Encoder-decoder Transformers: what their families share."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -11,15 +11,15 @@ from zoo.models.model import PredictsTokens
 
 
 class EncoderDecoder(TokenHeads, PredictsTokens):
-  """An encoder, a decoder that attends to what it made, and one head or none.
+  """An encoder, a decoder with cross-attention to its output, and one head or none.
 
   Args:
-    embed: vectors of tokens; of the encoder's only, if there is a decoder_embed.
-    encoder, decoder: towers, called as `zoo.layers.towers.Tower` is.
-    logits: of `zoo.layers.heads`: the next token. Other heads as of `TokenHeads`; that of tokens reads the encoder.
-    embed_scale: what vectors of tokens are multiplied by.
-    pad: the token of padding, about which nothing is learned; None: there is none.
-    start_token: what decoding starts with.
+    embed: token embedding; of the encoder only, if there is a decoder_embed.
+    encoder, decoder: towers, with the signature of `zoo.layers.towers.Tower`.
+    logits: head of `zoo.layers.heads` for next tokens. Others as in `TokenHeads`; `classify_tokens` reads the encoder.
+    embed_scale: multiplies token embeddings.
+    pad: the padding token, whose embedding is not trained; None: there is none.
+    start_token: the first decoder token.
     eos: the token at which `classify` reads.
   """
 
@@ -45,23 +45,23 @@ class EncoderDecoder(TokenHeads, PredictsTokens):
     decoder_segment_ids=None,
     train=False,
   ):
-    """Hidden states, and what the heads make of them.
+    """Hidden states and the outputs of the heads.
 
     Args:
       tokens: int32 [batch, length]
-      decoder_tokens: int32 [batch, decoder length], what to continue; if None, `tokens` shifted right after
-        start_token, which is what heads that classify or answer were trained on.
+      decoder_tokens: int32 [batch, decoder length]; if None, `tokens` shifted right after
+        start_token, as heads for classes and answers were trained.
       valid: bool [batch, length], True = a real token; others are masked.
       decoder_valid: likewise, of decoder_tokens.
-      segment_ids, decoder_segment_ids: int32 [batch, length], [batch, decoder length]: which of the pairs of texts that
-        share a row a token belongs to. It sees its own pair alone, and places count from 0 in each text. None: a row is
-        one pair.
+      segment_ids, decoder_segment_ids: int32 [batch, length], [batch, decoder length]: the packed pair of texts that a
+        token belongs to. It attends to its own pair only, and positions count from 0 in each text. None: a row is one
+        pair.
 
     Returns:
       dict of "encoded" [batch, length, dim], "hidden" [batch, decoder length, dim] of the decoder if there is one, and,
       where the model has the head:
-        "logits" [batch, decoder length, vocab_size] of the next token, or [batch, num_classes] (read at the last eos of
-        `tokens`, else at their end), or of tokens [batch, length, num_classes],
+        "logits" [batch, decoder length, vocab_size] of the next token, or [batch, num_classes] (at the last eos of
+        `tokens`, else at their end), or for tokens [batch, length, num_classes],
         "start", "end" of an answer [batch, decoder length]. All logits are float32.
     """
     info, decoder_info = SequenceInfo(valid, None, segment_ids), SequenceInfo(decoder_valid, None, decoder_segment_ids)
@@ -78,11 +78,11 @@ class EncoderDecoder(TokenHeads, PredictsTokens):
     return shift_right(tokens, self.start_token)
 
   def encoder_outputs(self, encoded, valid):
-    """What the head makes of [batch, length, dim], where there is no decoder."""
+    """Outputs of the head for the encoder's states [batch, length, dim], if there is no decoder."""
     return self.head_outputs(encoded)
 
   def decoder_outputs(self, x, tokens, *, train):
-    """What the head makes of the decoder's hidden states [batch, decoder length, dim]; a class is read at `eos`."""
+    """Outputs of the head for the decoder's states [batch, decoder length, dim]; "classify" pools at `eos`."""
     if self.logits is not None:
       return {"logits": self.to_logits(x)}
     if self.classify is not None:
@@ -90,7 +90,7 @@ class EncoderDecoder(TokenHeads, PredictsTokens):
     return self.head_outputs(x)
 
   def encode(self, tokens, /, *, valid=None, segment_ids=None, train=False):
-    """int32 [batch, length] -> [batch, length, dim]"""
+    """Runs the encoder: int32 [batch, length] -> [batch, length, dim]"""
     info = SequenceInfo(valid, None, segment_ids)
     return self.encoder(self._embedded(self.embed, tokens), info=info, train=train)
 
@@ -104,10 +104,10 @@ class EncoderDecoder(TokenHeads, PredictsTokens):
     Args:
       decoder_tokens: int32 [batch, decoder length]
       encoded: [batch, length, dim], from `encode`.
-      valid: bool [batch, length], of what was encoded.
+      valid: bool [batch, length], of `encoded`.
       decoder_valid: bool [batch, decoder length]
-      positions: int32 [batch or 1, decoder length]; counted from 0 if None. Without a cache a text begins wherever they
-        do not rise; all texts of a row see all of what was encoded.
+      positions: int32 [batch or 1, decoder length]; counted from 0 if None. Without a cache a sequence begins wherever
+        they do not increase; all sequences of a row attend to all of `encoded`.
       predict: int32 [batch, k], indices into decoder length at which logits are wanted; everywhere if None.
 
     Returns:
@@ -118,11 +118,11 @@ class EncoderDecoder(TokenHeads, PredictsTokens):
     return self.logits_at(x, predict)
 
   def decode_hidden(self, decoder_tokens, encoded, *, info, context_info, train=False):
-    """What `decode` makes its logits of: int32 [batch, decoder length] -> [batch, decoder length, dim]
+    """Hidden states of the decoder: int32 [batch, decoder length] -> [batch, decoder length, dim]
 
     Args:
       decoder_tokens, encoded: as of `decode`.
-      info, context_info: what is known about decoder_tokens, about what was encoded.
+      info, context_info: facts about decoder_tokens and about `encoded`.
     """
     if self.decoder is None:
       raise ValueError("This model has no decoder.")
@@ -142,7 +142,7 @@ class EncoderDecoder(TokenHeads, PredictsTokens):
 
   @property
   def max_length(self):
-    """Of what is decoded; None: there is no end."""
+    """Maximum length of decoder tokens; None: unlimited."""
     return None if self.decoder is None else self.decoder.max_length
 
   @nn.nowrap
@@ -150,4 +150,4 @@ class EncoderDecoder(TokenHeads, PredictsTokens):
     tokens = jnp.zeros((batch_size, min(self.encoder.max_length or 8, 8)), jnp.int32)
     if self.decoder is None:
       return (tokens,)
-    return tokens, tokens if self.logits is None else tokens[:, :6]  # A class is read where `tokens` end.
+    return tokens, tokens if self.logits is None else tokens[:, :6]  # "classify" pools at the end of `tokens`.

@@ -28,7 +28,7 @@ PAPER = {
   "year": 2024,
   "url": "https://arxiv.org/abs/2403.08295",
 }
-# Of variants whose names begin so.
+# Keyed by the prefix of a variant's name.
 PAPERS = {
   "gemma-2-": {
     "title": "Gemma 2: Improving Open Language Models at a Practical Size",
@@ -46,7 +46,7 @@ PAPERS = {
 
 
 class GemmaLM(LanguageModel):
-  """A decoder whose logits stay between -cap and cap."""
+  """Language model with soft-capped logits, between -cap and cap."""
 
   cap: float | None = None
 
@@ -62,12 +62,12 @@ def soft_cap(cap, x):
 
 @functools.cache
 def capped_attention(cap):
-  """`dense_attention` with logits that stay between -cap and cap."""
+  """`dense_attention` with soft-capped logits, between -cap and cap."""
   return functools.partial(dense_attention, on_logits=functools.partial(soft_cap, cap))
 
 
 class ScaledEmbed(PaddedEmbed):
-  """Vectors of tokens times sqrt(dim); the output layer takes the table as it is."""
+  """Token embeddings times sqrt(dim); the tied output layer uses the table unscaled."""
 
   def __call__(self, inputs):
     """int32 [...] -> [..., dim]"""
@@ -76,7 +76,7 @@ class ScaledEmbed(PaddedEmbed):
 
 
 class OneCentredNorm(nn.Module):
-  """(1 + scale) * x / sqrt(mean(x^2) + epsilon) over the last axis."""
+  """RMSNorm with a scale around 0: (1 + scale) * x / sqrt(mean(x^2) + epsilon) over the last axis."""
 
   epsilon: float
   dtype: Any = None
@@ -112,13 +112,13 @@ def gemma(
   sandwich: bool = False,
   **options: Unpack[DecoderOptions],
 ) -> Decoder:
-  """A Gemma of these sizes; those that `zoo.models.llama` has too mean the same there.
+  """A Gemma of these sizes; sizes not listed here as in `zoo.models.llama`.
 
-  local_theta, local_rope: of the rotary positions of local layers; as of the others if local_theta is None.
+  local_theta, local_rope: of the rotary positions of local layers; theta and rope if local_theta is None.
   bidirectional: whether tokens also attend to later ones; the window is then split over both sides. Not with head "lm".
-  query_scalar: logits of attention are divided by its square root; head_dim if None.
-  attention_cap, cap: what logits of attention and those of the next token stay below; None: nothing.
-  sandwich: whether what a sublayer gives is normed too, as since Gemma 2.
+  query_scalar: attention logits are divided by its square root; head_dim if None.
+  attention_cap, cap: soft caps of attention logits and of output logits; None: uncapped.
+  sandwich: whether outputs of sublayers are normed too, as since Gemma 2.
   """
   common = resolve(DecoderOptions, options)
   head, dropout, dtype = common.head, common.dropout, common.dtype
@@ -216,7 +216,7 @@ VARIANTS = {
     **{**_THIRD, "query_scalar": 168},
   ),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "gemma-2b": 2_506_172_416,
   "gemma-7b": 8_537_680_896,

@@ -33,7 +33,7 @@ def gpt(
   epsilon: float = 1e-5,
   **options: Unpack[Compute],
 ) -> LanguageModel:
-  """A GPT-2 of these sizes; mlp_dim is 4 * dim if None; epsilon that of the norms."""
+  """A GPT-2 of these sizes; mlp_dim defaults to 4 * dim; epsilon: of the norms."""
   dropout, dtype, stacking = computing(options)
   head_dim = sizes.head_dim(dim, num_heads)
   sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim)
@@ -68,7 +68,7 @@ VARIANTS = {
   "gpt2-large": dict(vocab_size=50257, max_length=1024, dim=1280, depth=36, num_heads=20),
   "gpt2-xl": dict(vocab_size=50257, max_length=1024, dim=1600, depth=48, num_heads=25),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "gpt2": 124_439_808,
   "gpt2-medium": 354_823_168,

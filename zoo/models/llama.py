@@ -1,4 +1,4 @@
-"""Llama: Open and Efficient Foundation Language Models (Touvron et al., 2023), and its kin: Llama 3, Mistral, Qwen.
+"""Llama: Open and Efficient Foundation Language Models (Touvron et al., 2023), with Llama 3, Mistral and Qwen.
 
 https://arxiv.org/abs/2302.13971. Code: https://github.com/meta-llama/llama.
 """
@@ -21,7 +21,7 @@ PAPER = {
   "year": 2023,
   "url": "https://arxiv.org/abs/2302.13971",
 }
-# Of variants whose names begin so.
+# Keyed by the prefix of a variant's name.
 PAPERS = {
   "llama-2": {
     "title": "Llama 2: Open Foundation and Fine-Tuned Chat Models",
@@ -76,11 +76,11 @@ def llama(
 ) -> Decoder:
   """A Llama of these sizes; `options` as of `zoo.models.decoder.DecoderSizes` and `zoo.layers.compute.Compute`.
 
-  tied: whether the output layer is the embedding.
+  tied: whether the output layer is tied to the token embedding.
   theta: of the rotary positions.
   pattern: "local" and "global" layers alternate in this order; all are local if there is a window, else global.
   out_bias, mlp_bias: of the attention's output, as attention_bias if None; of the feed-forward network.
-  model_type: what `zoo.save_hf` calls it: "llama", "mistral", "qwen2", "qwen3", or what the sizes suggest if None.
+  model_type: written by `zoo.save_hf`: "llama", "mistral", "qwen2", "qwen3"; inferred from the sizes if None.
   """
   common = resolve(DecoderOptions, options)
   head, dropout, dtype = common.head, common.dropout, common.dtype
@@ -120,7 +120,7 @@ def llama(
 
 
 def mask_pattern(window, pattern):
-  """The rule of each layer of `pattern`: a local one sees itself and window - 1 tokens before it."""
+  """The mask rules of `pattern`: in local layers a token attends to itself and the window - 1 before it."""
   sizes.positive(window=window)
   pattern = ["global" if window is None else "local"] if pattern is None else pattern
   if not pattern or any(kind not in ("local", "global") for kind in pattern):
@@ -132,7 +132,7 @@ def mask_pattern(window, pattern):
 
 
 def by_name(names, **shared):
-  """{name: sizes} of rows (dim, depth, num_heads, num_kv_heads, head_dim, mlp_dim)."""
+  """VARIANTS from rows: {name: (dim, depth, num_heads, num_kv_heads, head_dim, mlp_dim)} -> {name: sizes}."""
   keys = ("dim", "depth", "num_heads", "num_kv_heads", "head_dim", "mlp_dim")
   return {name: dict(zip(keys, row), **shared) for name, row in names.items()}
 
@@ -193,7 +193,7 @@ VARIANTS = {
     **dict(vocab_size=151936, max_length=40960, theta=1_000_000.0, qk_norm=True),
   ),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "llama-7b": 6_738_415_616,
   "llama-2-7b": 6_738_415_616,

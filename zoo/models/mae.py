@@ -30,7 +30,7 @@ PAPER = {
 
 
 class MAE(Model):
-  """Image encoder with a class token that is given, in pretraining, a few of an image's patches."""
+  """Image encoder with a class token that in pretraining sees only a few of the patches."""
 
   patches: nn.Module
   class_token: nn.Module
@@ -44,17 +44,17 @@ class MAE(Model):
 
   @nn.compact
   def __call__(self, image, *, noise=None, train=False):
-    """Hidden states of all patches, or of those that are left.
+    """Hidden states of all patches, or of those that are kept.
 
     Args:
       image: float [batch, image_size, image_size, channels]
-      noise: float [batch, patches]: the patches of the smallest numbers are left, all but `mask_ratio` of them;
-        `jax.random.uniform(rng, (batch, patches))`. All are if None.
+      noise: float [batch, patches]: the patches with the smallest values are kept, 1 - `mask_ratio` of them;
+        e.g. `jax.random.uniform(rng, (batch, patches))`. All are kept if None.
 
     Returns:
-      dict of "hidden" [batch, 1 + left, dim] (normed; the class token first, then what is left in the order of its
+      dict of "hidden" [batch, 1 + kept, dim] (normed; the class token first, then the kept patches in order of their
       noise), "pooled" [batch, dim] (the class token) and, with noise, "masked" bool [batch, patches], True where a
-      patch is left out, and "restore" int32 [batch, patches], each patch's place in the order of the noise.
+      patch is masked, and "restore" int32 [batch, patches], each patch's rank in the order of the noise.
     """
     sizes.image_fits(image, self.image_size, self.channels)
     x = self.class_token(self.patches(image))
@@ -66,7 +66,7 @@ class MAE(Model):
 
   @nn.nowrap
   def left_by(self, noise, x):
-    """The class token and the patches of the smallest noise: [batch, 1 + left, dim], {"masked", "restore"}"""
+    """Drops masked patches -> [batch, 1 + kept, dim], {"masked", "restore"} as of a call."""
     count = x.shape[1] - 1
     if noise.shape != (x.shape[0], count):
       raise ValueError(
@@ -85,8 +85,8 @@ class MAE(Model):
 
 @functools.cache
 def sinusoids(side):
-  """Initial values for the class token, zero, and for a grid row by row: half of a vector says where in its row a place
-  is, half in which row, each by sines, then cosines, of wavelengths up to 10,000.
+  """2D sinusoidal positions of a grid, row by row, after a zero vector for the class token. Half of a vector encodes
+  the column, half the row, each as sines, then cosines, of wavelengths up to 10,000.
   """
 
   def init(key, shape, dtype=jnp.float32):
@@ -114,9 +114,9 @@ def mae(
   channels: int = 3,
   **options: Unpack[Compute],
 ) -> MAE:
-  """The encoder of an MAE of these sizes; mlp_dim is 4 * dim if None; epsilon that of the norms.
+  """The encoder of an MAE of these sizes; mlp_dim defaults to 4 * dim; epsilon: of the norms.
 
-  mask_ratio: how much of an image is left out where noise is given.
+  mask_ratio: share of patches that is masked if noise is passed.
   """
   dropout, dtype, stacking = computing(options)
   head_dim, grid = sizes.head_dim(dim, num_heads), sizes.patch_grid(image_size, patch_size)
@@ -131,7 +131,7 @@ def mae(
   )
   mlp = MLP(mlp_dim or 4 * dim, activation, dropout=dropout, dtype=dtype, kernel_init=init, down_init=init)
   block = PreNormBlock(attention, mlp, norm, dropout=dropout)
-  # As of the matrix that the patches' kernel is: a convolution's would count each pixel's outputs.
+  # The fan-out of the patch embedding as a matrix: a convolution's would count each pixel's outputs.
   patches_init = initial.variance_scaling(1.0, "fan_avg", "uniform", in_axis=(0, 1, 2), out_axis=3)
   return MAE(
     patches=PatchEmbed(patch_size, dim, dtype=dtype, kernel_init=patches_init),
@@ -152,7 +152,7 @@ VARIANTS = {
   "large": dict(image_size=224, patch_size=16, dim=1024, depth=24, num_heads=16),
   "huge": dict(image_size=224, patch_size=14, dim=1280, depth=32, num_heads=16),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "base": 85_798_656,
   "large": 303_301_632,

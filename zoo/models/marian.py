@@ -1,7 +1,7 @@
 """Marian: Fast Neural Machine Translation in C++ (Junczys-Dowmunt et al., 2018).
 
 https://arxiv.org/abs/1804.00344. Models of many languages: https://github.com/Helsinki-NLP/Opus-MT. The Transformer
-with a swish, sines that come before cosines, and a bias of the output.
+with swish, sinusoidal positions with all sines before the cosines, and an output bias.
 """
 
 from typing import Unpack
@@ -40,13 +40,13 @@ def marian(
   start_token: int = 0,
   **options: Unpack[PairOptions],
 ) -> EncoderDecoder:
-  """A Marian of these sizes; mlp_dim is 4 * dim if None, the decoder's sizes are the encoder's if None.
+  """A Marian of these sizes; mlp_dim defaults to 4 * dim, the decoder's sizes default to the encoder's.
 
-  decoder_vocab_size: of a decoder with an embedding of its own; None: both share one.
+  decoder_vocab_size: of a decoder with its own embedding; None: both share one.
   head: "lm" (the next token), None (hidden states).
-  scaled_embedding: whether vectors of tokens are multiplied by sqrt(dim).
-  logits_bias: whether logits have a bias, which does not learn.
-  pad: the token of padding, about which nothing is learned. start_token: what decoding starts with.
+  scaled_embedding: whether token embeddings are multiplied by sqrt(dim).
+  logits_bias: whether logits have a bias, which is not trained.
+  pad: the padding token; its embedding is not trained. start_token: the first decoder token.
   """
   sizes.positive(vocab_size=vocab_size, max_length=max_length, dim=dim, decoder_vocab_size=decoder_vocab_size)
   sizes.head_fits(head, HEADS, None)
@@ -75,13 +75,13 @@ def marian(
   )
 
 
-# https://huggingface.co/Helsinki-NLP/opus-mt-en-de, without its bias of the output.
+# https://huggingface.co/Helsinki-NLP/opus-mt-en-de, without its output bias.
 VARIANTS = {
   "opus-mt-en-de": dict(
     vocab_size=58101, max_length=512, dim=512, depth=6, num_heads=8, mlp_dim=2048, pad=58100, start_token=58100
   ),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "opus-mt-en-de": 73_886_208,
 }

@@ -24,7 +24,7 @@ PAPER = {
   "year": 2024,
   "url": "https://arxiv.org/abs/2401.04088",
 }
-# Of variants whose names begin so.
+# Keyed by the prefix of a variant's name.
 PAPERS = {
   "qwen3": {
     "title": "Qwen3 Technical Report",
@@ -56,14 +56,14 @@ def mixtral(
   theta: float = 1_000_000.0,
   **options: Unpack[DecoderOptions],
 ) -> Decoder:
-  """A Mixtral of these sizes; those that `zoo.models.llama` has too mean the same there.
+  """A Mixtral of these sizes; sizes not listed here as in `zoo.models.llama`.
 
-  num_experts, top_k, mlp_dim: of a sparse layer: how many networks, how many of them read a token, how wide each is.
-  pattern: "sparse" and "dense" layers alternate in this order; all are sparse if None. dense_dim: width of the dense.
+  num_experts, top_k, mlp_dim: of sparse layers: number of experts, number of experts per token, width of an expert.
+  pattern: "sparse" and "dense" layers alternate in this order; all sparse if None. dense_dim: mlp_dim of dense layers.
   normalize: whether the probabilities of the chosen experts are divided by their sum.
-  dispatch: "all" (every expert reads every token, and what was not chosen counts nothing) or "chosen" (tokens are
-  sorted by expert): the same values, another cost.
-  jitter: noise on what goes into a mixture in training.
+  dispatch: "all" (every expert reads every token, those not chosen get weight 0) or "chosen" (tokens are
+  sorted by expert): equal results at different cost.
+  jitter: multiplicative noise on the input of a mixture in training.
   """
   common = resolve(DecoderOptions, options)
   head, dropout, dtype = common.head, common.dropout, common.dtype
@@ -126,7 +126,7 @@ VARIANTS = {
   **by_name({"8x22b": (6144, 56, 48, 8, 128, 16384)}, vocab_size=32768, max_length=65536, num_experts=8, top_k=2),
   **by_name({"qwen3-30b-a3b": (2048, 48, 32, 4, 128, 768), "qwen3-235b-a22b": (4096, 94, 64, 4, 128, 1536)}, **_QWEN),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "8x7b": 46_702_792_704,
   "8x22b": 140_630_071_296,

@@ -1,4 +1,4 @@
-"""What every family's top module has in common."""
+"""Base classes of models."""
 
 import dataclasses
 import json
@@ -10,30 +10,30 @@ from zoo.layers.mixed_precision import pick
 
 
 class Model(nn.Module, kw_only=True):
-  """A module that knows how it was built and what it eats."""
+  """Base class of models: a module with its spec, its preprocessing and example inputs."""
 
-  # JSON text, for a dict has no hash; not compared: models of equal parts are equal however they were asked for.
+  # A JSON string, as a dict has no hash; not compared: models with equal parts are equal.
   spec_json: str = dataclasses.field(default="{}", compare=False, repr=False)
   preprocessing_json: str = dataclasses.field(default="{}", compare=False, repr=False)
 
   @property
   def carries(self):
-    """Collections that travel from batch to batch, {name: "shared" or "rows"}: shared by all rows, as statistics are,
+    """Collections carried across batches, {name: "shared" or "rows"}: shared by all rows, as batch statistics,
 
-    or with the leading axis batch in every module, as a memory. Training keeps them in its state; what is shared is
-    saved with the parameters, while outside of training a model is called without what belongs to rows. Layers in a
+    or with the leading axis batch in every module, as a memory. Training keeps them in its state; the shared ones are
+    saved with the parameters, while outside of training a model is called without those of rows. Layers in a
     scan carry theirs as those in a loop do.
     """
     return {}
 
   @property
   def spec(self):
-    """{"family", "variant", **sizes} that `zoo.build` made this model from; {} if a factory was called directly."""
+    """{"family", "variant", **sizes} from `zoo.build`; {} if the factory was called directly."""
     return json.loads(self.spec_json)
 
   @property
   def preprocessing(self):
-    """How images, sounds and texts become inputs, as `zoo.preprocessing` has it. `apply` takes what is ready."""
+    """The preprocessing of images, sounds and texts, see `zoo.preprocessing`. `apply` takes preprocessed inputs."""
     return json.loads(self.preprocessing_json)
 
   @property
@@ -44,35 +44,35 @@ class Model(nn.Module, kw_only=True):
 
   @property
   def decodes(self):
-    """Whether it predicts the next token from those before it, so that `zoo.generate` can use it."""
+    """Whether the model predicts next tokens, so that `zoo.generate` can use it."""
     return False
 
   @nn.nowrap
   def trunk(self):
-    """The same model without the head that predicts tokens, which is `to_logits`; None: it predicts none.
+    """The model without the head that predicts tokens, `to_logits`; None: it predicts none.
 
-    It takes the same parameters and gives "hidden", [batch, length, dim], in place of a logit for every token of the
-    vocabulary; where the model gives nothing but logits, it gives nothing but the hidden states.
+    It takes the same parameters and returns "hidden", [batch, length, dim], in place of a logit for every token of the
+    vocabulary; if the model returns only logits, it returns only the hidden states.
     """
     return None
 
   def to_logits(self, x):
-    """What the head that predicts tokens makes of hidden states: [batch, length, dim] -> float32 [.., vocab_size]"""
+    """Applies the head that predicts tokens: [batch, length, dim] -> float32 [batch, length, vocab_size]"""
     raise NotImplementedError
 
   @nn.nowrap
   def example(self, batch_size=1):
-    """Inputs of the right shapes and types, as a tuple: `model.init(rng, *model.example())`."""
+    """Example inputs with valid shapes and dtypes, as a tuple: `model.init(rng, *model.example())`."""
     raise NotImplementedError
 
 
 class PredictsTokens(Model, kw_only=True):
-  """A model whose field `logits` is the head that predicts the next token; without the head it is a trunk.
+  """Mixin of models with a next-token head, the field `logits`; without the head it is a trunk.
 
-  The head is called with hidden states and `output_embed`, as those of `zoo.layers.heads` are.
+  The head is called with hidden states and `output_embed`, as in `zoo.layers.heads`.
   """
 
-  HEAD: ClassVar[tuple[str, str]] = ("logits", "lm")  # The field, and what factories call the head.
+  HEAD: ClassVar[tuple[str, str]] = ("logits", "lm")  # The field, and its head's name in factories.
 
   @property
   def output_embed(self):
@@ -102,12 +102,12 @@ class PredictsTokens(Model, kw_only=True):
     return head(x, self.output_embed)
 
   def logits_at(self, x, predict=None):
-    """`to_logits` of the tokens at `predict`, int32 [batch, k]; of all if None."""
+    """`to_logits` at the positions `predict`, int32 [batch, k]; at all if None."""
     return self.to_logits(x if predict is None else pick(x, predict))
 
 
 class PredictsMaskedTokens(PredictsTokens, kw_only=True):
-  """A model whose field `mlm` is the head that predicts masked tokens."""
+  """Mixin of models with a masked-token head, the field `mlm`."""
 
   HEAD = ("mlm", "mlm")
   mlm: nn.Module | None = None

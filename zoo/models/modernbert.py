@@ -35,16 +35,16 @@ POOLINGS = ("cls", "mean")
 
 
 class ModernBERT(TokenHeads, PredictsMaskedTokens):
-  """Bidirectional encoder of layers that see all and layers that see what is near, and the heads that are not None.
+  """Bidirectional encoder of alternating global and local attention layers, and the heads that are not None.
 
   Args:
-    embed, first_norm: vectors of tokens, and their norm.
-    first: the first layer, which does not norm again; `stack` the others, None where there are none; `norm` after them.
-    summary: what every head sees through.
+    embed, first_norm: token embedding and its norm.
+    first: the first layer, which has no attention norm; `stack` the others, None if there are none; `norm` after them.
+    summary: the layer before every head.
     mlm: the head that predicts masked tokens; others as of `TokenHeads`.
-    pooling: what a text's state is: "cls", its first token's, or "mean".
-    max_length: how long a text may be.
-    dropout: chance to drop an entry of what goes into the first layer, or into a head's last.
+    pooling: the state of a sequence: "cls", its first token's, or "mean".
+    max_length: maximum sequence length.
+    dropout: rate of dropout before the first layer, and before a head's last.
   """
 
   embed: nn.Module
@@ -59,14 +59,14 @@ class ModernBERT(TokenHeads, PredictsMaskedTokens):
 
   @nn.compact
   def __call__(self, tokens, *, segments=None, valid=None, segment_ids=None, predict=None, train=False):
-    """Hidden states, and what the heads make of them.
+    """Hidden states and the outputs of the heads.
 
     Args:
       tokens: int32 [batch, length]; of the head "multiple_choice" [batch, choices, length], and so is valid.
       segments: ignored; accepted because data of pairs have it. The separator token distinguishes the two.
       valid: bool [batch, length], True = a real token; others are masked.
       segment_ids: int32 [batch, length] of packed sequences; tokens attend within their segment only.
-        None: a row is one text. Not with heads that make one summary of a row.
+        None: a row is one sequence. Not with heads that make one summary of a row.
       predict: int32 [batch, k], indices into length at which masked-token logits are wanted; everywhere if None.
 
     Returns:
@@ -93,11 +93,11 @@ class ModernBERT(TokenHeads, PredictsMaskedTokens):
     return super().to_logits(self.summed(x))
 
   def summed(self, x):
-    """What the heads see: [..., dim] -> [..., dim]"""
+    """The input of the heads: [..., dim] -> [..., dim]"""
     return x if self.summary is None else self.summary(x)
 
   def pooled(self, x, valid):
-    """A sequence's state, [batch, length, dim], bool [batch, length] or None -> [batch, dim]"""
+    """Pools a sequence: [batch, length, dim], bool [batch, length] or None -> [batch, dim]"""
     if self.pooling == "mean":
       if valid is None:
         return x.mean(axis=1)
@@ -114,7 +114,7 @@ class ModernBERT(TokenHeads, PredictsMaskedTokens):
 
 
 class FirstBlock(PreNormBlock):
-  """A PreNormBlock that does not norm before its attention: what comes out of an embedding's norm needs no other."""
+  """A PreNormBlock without norm before its attention, as its input comes from the embedding's norm."""
 
   @nn.nowrap
   def residual(self, name, x, sublayer, finish):
@@ -122,7 +122,7 @@ class FirstBlock(PreNormBlock):
 
 
 class Summary(nn.Module):
-  """norm(activation(dense(x))): what every head sees through."""
+  """norm(activation(dense(x))), the layer before every head."""
 
   dense: nn.Module
   norm: nn.Module
@@ -135,7 +135,7 @@ class Summary(nn.Module):
 
 
 class BiasedLogits(nn.Module):
-  """x @ embedding.T + bias, by the table that looks tokens up."""
+  """Tied output layer with bias: x @ embedding.T + bias."""
 
   @nn.compact
   def __call__(self, x, embed):
@@ -174,14 +174,14 @@ def modernbert(
   """A ModernBERT of these sizes.
 
   head: "mlm" (masked tokens), "classify" (num_classes), "classify_tokens" (num_classes each), "question_answering"
-    (where an answer starts and ends), "multiple_choice", None. head_activation: of the layer that all of them have.
-  pooling: what is classified of a text: "cls", its first token, or "mean".
-  window: a token of a local layer sees window // 2 tokens on each side, and itself.
-  pattern: "global" and "local" layers alternate in this order, the first is the first layer; if None one of three is
+    (start and end of an answer), "multiple_choice", None. head_activation: of the layer before every head.
+  pooling: the state that is classified: "cls", the first token's, or "mean".
+  window: in local layers a token attends to itself and window // 2 tokens on each side.
+  pattern: "global" and "local" layers alternate in this order from the first layer on; if None one of three is
     global.
   theta, rope: of the rotary positions of global layers, as in `zoo.models.llama`; local_theta, local_rope: of the rest.
   norm_bias, attention_bias, mlp_bias, mlm_bias, head_bias: which parts have biases; the last is of the heads' layer.
-  pad: the token of padding, about which nothing is learned.
+  pad: the padding token; its embedding is not trained.
   epsilon: of the norms.
   """
   dropout, dtype, stacking = computing(options)
@@ -208,7 +208,7 @@ def modernbert(
   }
   mlp = GatedMLP(mlp_dim, activation, use_bias=mlp_bias, dtype=dtype, kernel_init=init, down_init=out_init)
   first = FirstBlock(kinds[pattern[0]], mlp, norm, dropout=dropout)
-  # The turns begin at the second layer.
+  # The cycles begin at the second layer.
   others = tuple(PreNormBlock(kinds[kind], mlp, norm, dropout=dropout) for kind in [*pattern[1:], pattern[0]])
   return ModernBERT(
     embed=PaddedEmbed(vocab_size, dim, pad=pad, dtype=dtype, embedding_init=init),
@@ -233,7 +233,7 @@ VARIANTS = {
   "base": dict(dim=768, depth=22, num_heads=12, mlp_dim=1152, **_SHARED),
   "large": dict(dim=1024, depth=28, num_heads=16, mlp_dim=2624, **_SHARED),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "base": 149_655_232,
   "large": 395_881_664,

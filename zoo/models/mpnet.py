@@ -27,20 +27,20 @@ PAPER = {
   "year": 2020,
   "url": "https://arxiv.org/abs/2004.09297",
 }
-BUCKETS, MAX_DISTANCE = 32, 128  # Of the relative biases, in all that is published and in its code.
+BUCKETS, MAX_DISTANCE = 32, 128  # Of the relative biases, in all published models and in their code.
 
 
 class MPNet(RoBERTa):
-  """RoBERTa without segments, all of whose layers share one table of relative biases, T5's.
+  """RoBERTa without segments, with one table of T5's relative biases that all layers share.
 
   Arguments as RoBERTa; `bias` is that table.
   """
 
-  bias: Any = None  # Always there; only fields with a default may follow those of BERT.
+  bias: Any = None  # Never None; only fields with a default may follow those of BERT.
 
   def layers(self, x, info, *, train):
     """[batch, length, dim] -> [batch, length, dim]"""
-    # By the index in the row, padding or not: two tokens of one sequence are equally far apart everywhere.
+    # From indices in the row, with or without padding: distances within a sequence do not depend on its offset.
     index = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
     return self.stack(x, info=info, bias=self.bias(index[:, :, None], index[:, None, :]), train=train)
 
@@ -61,12 +61,12 @@ def mpnet(
   epsilon: float = 1e-5,
   **options: Unpack[Compute],
 ) -> MPNet:
-  """An MPNet of these sizes; mlp_dim is 4 * dim if None.
+  """An MPNet of these sizes; mlp_dim defaults to 4 * dim.
 
-  max_length: tokens of a text; the table of positions has pad + 1 rows more.
+  max_length: maximum sequence length; the table of positions has pad + 1 rows more.
   head: "mlm" (masked tokens), "classify" (num_classes), "classify_tokens" (num_classes each), "question_answering"
-    (where an answer starts and ends), "multiple_choice", None.
-  pad: the token of padding, about which nothing is learned.
+    (start and end of an answer), "multiple_choice", None.
+  pad: the padding token; its embedding is not trained.
   pooler: whether the model without a head has one.
   epsilon: of the norms.
   """
@@ -91,7 +91,7 @@ def mpnet(
     stack=stack(block, depth, **stacking),
     pooler=dense(dim) if head == "multiple_choice" or head is None and pooler else None,
     summary=dense(dim) if head == "classify" else None,
-    # The gelu is of this head's own code, whatever the activation of the layers.
+    # The head's code has a gelu for every activation of the layers.
     mlm=MaskedTokenHead(dense(dim), norm.copy(), "gelu") if head == "mlm" else None,
     **token_heads(head, num_classes, dense),
     dropout=dropout,
@@ -101,7 +101,7 @@ def mpnet(
 
 # Section 3.1 of the paper: the sizes of BERT base; the vocabulary is that of its uncased version and five tokens.
 VARIANTS = {"base": dict(vocab_size=30527, max_length=512, dim=768, depth=12, num_heads=12)}
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "base": 109_518_527,
 }

@@ -76,11 +76,11 @@ def openai_gpt(
   pad: int | None = None,
   **options: Unpack[Compute],
 ) -> Decoder:
-  """A GPT of these sizes: norms follow the sublayers, and no other follows the last.
+  """A GPT of these sizes: post-norm, without a final norm.
 
-  head: "lm" (the next token), "multiple_choice" (which of several texts, and their next tokens), "classify"
+  head: "lm" (the next token), "multiple_choice" (scores of several sequences, and their next tokens), "classify"
   (num_classes), None (hidden states).
-  tied: whether the output layer is the embedding. pad: the token of padding. epsilon: of the norms.
+  tied: whether the output layer is tied to the token embedding. pad: the padding token. epsilon: of the norms.
   """
   dropout, dtype, stacking = computing(options)
   head_dim = sizes.head_dim(dim, num_heads)
@@ -113,7 +113,7 @@ def openai_gpt(
 
 
 VARIANTS = {"openai-gpt": dict(vocab_size=40478, max_length=512, dim=768, depth=12, num_heads=12)}
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "openai-gpt": 116_534_784,
 }

@@ -34,16 +34,16 @@ HEADS = ("mlm", "classify", "multiple_choice", "classify_tokens", "question_answ
 
 
 class RoBERTa(BERT):
-  """BERT that counts positions over real tokens only, and classifies by a layer of its own in place of the pooler.
+  """BERT that counts positions over real tokens only, and has its own classification layer in place of the pooler.
 
-  Arguments as BERT; `summary` is that layer. The token `pad` has one position wherever it stands, and that is not
-  learned either.
+  Arguments as BERT; `summary` is that layer. The token `pad` has the same position everywhere, and that is not
+  trained either.
   """
 
   summary: nn.Module | None = None
 
   def embedded(self, tokens, segments, info):
-    """Token, position and segment: -> [batch, length, dim]"""
+    """The sum of token, position and segment embeddings: int32 [batch, length] -> [batch, length, dim]"""
     real = tokens != self.pad
     positions = real_positions(real, info.segment_ids) if info.positions is None else info.positions
     x = add(self.embed(tokens), self.positions(tokens.shape[1], positions))
@@ -80,12 +80,12 @@ def roberta(
   epsilon: float = 1e-5,
   **options: Unpack[Compute],
 ) -> RoBERTa:
-  """A RoBERTa of these sizes; mlp_dim is 4 * dim if None.
+  """A RoBERTa of these sizes; mlp_dim defaults to 4 * dim.
 
-  max_length: tokens of a text; the table of positions has pad + 1 rows more.
+  max_length: maximum sequence length; the table of positions has pad + 1 rows more.
   head: "mlm" (masked tokens), "classify" (num_classes), "classify_tokens" (num_classes each), "question_answering"
-    (where an answer starts and ends), "multiple_choice", None.
-  pad: the token of padding.
+    (start and end of an answer), "multiple_choice", None.
+  pad: the padding token.
   pooler: whether the model without a head has one.
   epsilon: of the norms.
   """
@@ -109,7 +109,7 @@ def roberta(
     stack=stack(block, depth, **stacking),
     pooler=dense(dim) if head == "multiple_choice" or head is None and pooler else None,
     summary=dense(dim) if head == "classify" else None,
-    # The gelu is of this head's own code, whatever the activation of the layers.
+    # The head's code has a gelu for every activation of the layers.
     mlm=MaskedTokenHead(dense(dim), norm.copy(), "gelu") if head == "mlm" else None,
     **token_heads(head, num_classes, dense),
     dropout=dropout,
@@ -122,7 +122,7 @@ VARIANTS = {
   "base": dict(vocab_size=50265, max_length=512, dim=768, depth=12, num_heads=12),
   "large": dict(vocab_size=50265, max_length=512, dim=1024, depth=24, num_heads=16),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "base": 124_697_433,
   "large": 355_412_057,

@@ -32,7 +32,7 @@ PAPER = {
 
 
 class SentenceBERT(Model):
-  """BERT that reads a text as the mean over its tokens, and classifies that."""
+  """BERT with mean pooling over real tokens, and optionally a classifier on the mean."""
 
   embed: nn.Module
   segments: nn.Module
@@ -92,7 +92,7 @@ def sentence_bert(
   epsilon: float = 1e-12,
   **options: Unpack[Compute],
 ) -> SentenceBERT:
-  """A sentence encoder of these sizes; mlp_dim is 4 * dim if None; no classes if num_classes is None.
+  """A sentence encoder of these sizes; mlp_dim defaults to 4 * dim; no classes if num_classes is None.
 
   epsilon: of the norms.
   """
@@ -117,13 +117,13 @@ def sentence_bert(
   )
 
 
-# https://huggingface.co/sentence-transformers, without their pooler, which is unused.
+# https://huggingface.co/sentence-transformers, without the pooler, which is unused.
 _MINILM = dict(vocab_size=30522, max_length=512, dim=384, num_heads=12, mlp_dim=1536)
 VARIANTS = {
   "all-MiniLM-L6-v2": dict(depth=6, **_MINILM),
   "all-MiniLM-L12-v2": dict(depth=12, **_MINILM),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "all-MiniLM-L6-v2": 22_565_376,
   "all-MiniLM-L12-v2": 33_212_160,

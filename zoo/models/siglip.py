@@ -45,7 +45,7 @@ class SigLIPSizes(TypedDict, total=False):
 
 
 class SigLIPOptions(SigLIPSizes, Compute):
-  """What the factories of SigLIP and SigLIP 2 hand on to `dual_encoder`."""
+  """Options that the factories of SigLIP and SigLIP 2 pass on to `dual_encoder`."""
 
 
 def siglip(
@@ -57,7 +57,7 @@ def siglip(
   image_heads: int,
   **options: Unpack[SigLIPOptions],
 ) -> DualEncoder | ImageClassifier:
-  """A SigLIP of these sizes: a CLIP that is trained by the objective `sigmoid_contrastive`.
+  """A SigLIP of these sizes, for training with the objective `sigmoid_contrastive`.
 
   `options` as of `SigLIPSizes` and `zoo.layers.compute.Compute`.
   """
@@ -66,9 +66,9 @@ def siglip(
 
 
 def dual_encoder(tower: Callable, image: dict[str, Any], **options: Unpack[SigLIPOptions]) -> Any:
-  """An image tower and classes, or a text tower.
+  """Builds the dual encoder, or with the head "classify" the image classifier.
 
-  tower: makes the image tower, as `zoo.models.siglip_vision.tower` does.
+  tower: builds the image tower, like `zoo.models.siglip_vision.tower`.
   image: its sizes.
   """
   common = resolve(SigLIPOptions, options)
@@ -118,7 +118,7 @@ VARIANTS = {
   "2-L/16": dict(image_size=256, vocab_size=256000, **_LARGE),
   "2-So400m/14": dict(image_size=224, vocab_size=256000, **_SO400M),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "B/16": 203_155_970,
   "L/16": 652_150_786,

@@ -22,9 +22,9 @@ def siglip2(
   image_heads: int,
   **options: Unpack[SigLIPOptions],
 ) -> DualEncoder | ImageClassifier:
-  """A SigLIP 2 for images of any shape, as `zoo.models.siglip2_vision.FlexTower` takes them; as `zoo.models.siglip`.
+  """A SigLIP 2 for images of any shape (`zoo.models.siglip2_vision.FlexTower`); arguments as `zoo.models.siglip`.
 
-  image_size: of a square image whose patches have a position each; a multiple of patch_size.
+  image_size: the square image size whose patches have one position each; a multiple of patch_size.
   """
   image = dict(image_size=image_size, patch_size=patch_size, dim=image_dim, depth=image_depth, num_heads=image_heads)
   return dual_encoder(siglip2_vision.tower, image, **options)
@@ -42,7 +42,7 @@ VARIANTS = {
     **_BOTH,
   ),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "B/16-naflex": 375_234_050,
   "So400m/16-naflex": 1_135_670_962,

@@ -1,6 +1,6 @@
-"""The image tower alone of SigLIP 2 for images of any shape. https://arxiv.org/abs/2502.14786
+"""SigLIP 2's NaFlex image tower alone, for images of any shape. https://arxiv.org/abs/2502.14786
 
-That of one resolution is a `siglip_vision`, and the text tower a `siglip_text`.
+At one resolution SigLIP 2's image tower is a `siglip_vision`; its text tower is a `siglip_text`.
 """
 
 from typing import Any, Unpack
@@ -27,15 +27,15 @@ PAPER = {
 
 
 def resize_weights(size, new_size, index):
-  """Weights of `size` values in their resampling to `new_size` values, for output `index`.
+  """Resampling weights from `size` to `new_size` values, for the outputs `index`.
 
-  As torch's bilinear `interpolate` with antialias: a triangle that is as wide as a number on either side, old or new,
-  whichever is wider, and ends where the old numbers end.
+  As torch's bilinear `interpolate` with antialias: a triangle that extends by one sample on either side, old or new,
+  whichever is wider, and is cut at the edges.
 
   Args:
     size: an int.
     new_size: int32 [batch, 1]
-    index: int32 [batch, n], below wanted.
+    index: int32 [batch, n], below new_size.
 
   Returns:
     float32 [batch, n, size], each row of sum 1
@@ -48,7 +48,7 @@ def resize_weights(size, new_size, index):
 
 
 class FlexiblePositions(nn.Module):
-  """A trained vector per place of a square grid, resampled for each image's own grid."""
+  """A trained vector per position of a square grid, resampled for each image's own grid."""
 
   side: int
   dim: int
@@ -57,7 +57,7 @@ class FlexiblePositions(nn.Module):
 
   @nn.compact
   def __call__(self, count, grid):
-    """int32 [batch, 2], rows and columns of each image -> [batch, count, dim], row by row; padding is as the first."""
+    """int32 [batch, 2], rows and columns of each image -> [batch, count, dim], row by row; padding as the first."""
     table = self.param("embedding", self.embedding_init, (self.side**2, self.dim))
     grid = jnp.maximum(grid, 1)
     rows, columns = grid[:, :1], grid[:, 1:]
@@ -73,13 +73,13 @@ class FlexiblePositions(nn.Module):
 
 
 class FlexTower(ImageTower):
-  """A ViT without a class token over patches of images of any shape. An image is a dict of
+  """ViT without class token over patches of images of any shape. An image is a dict of
 
     patches: float [batch, n, patch_size * patch_size * channels], row by row; pixels of a patch too, channels last
     valid: bool [batch, n], True = a real patch, False = padding after them
     grid: int32 [batch, 2]: rows and columns of the real ones
 
-  `image_size` is that of a square image whose patches have a position each; for others positions are resampled.
+  `image_size` is the square image size whose patches have one position each; for others positions are resampled.
   """
 
   patches: nn.Module
@@ -94,7 +94,7 @@ class FlexTower(ImageTower):
 
   @nn.compact
   def __call__(self, image, *, train=False):
-    """An image as above -> as `ImageTower`, "pooled" by the pool if there is one; states of padding are of no use"""
+    """An image as above -> as `ImageTower`, "pooled" only with a pool; states of padding are undefined"""
     x, valid = self.patches(image["patches"]), image["valid"].astype(bool)
     x = add(x, self.positions(x.shape[1], image["grid"]))
     x = nn.Dropout(self.dropout)(x, deterministic=not train)
@@ -107,7 +107,7 @@ class FlexTower(ImageTower):
 
   @nn.nowrap
   def example(self, batch_size):
-    """Images of zeros, of a grid one row lower than it may be."""
+    """Images of zeros, with a grid that leaves padding: one row lower than allowed."""
     side = self.image_size // self.patch_size
     patches = jnp.zeros((batch_size, side**2, self.patch_size**2 * self.channels))
     valid = jnp.broadcast_to(jnp.arange(side**2)[None] < max(side - 1, 1) * side, (batch_size, side**2))
@@ -115,7 +115,7 @@ class FlexTower(ImageTower):
 
   @nn.nowrap
   def mean(self, hidden, image):
-    """The mean of the real patches' states."""
+    """Mean over the hidden states of real patches: [batch, n, dim] -> [batch, dim]"""
     weight = image["valid"].astype(hidden.dtype)[:, :, None]
     return (hidden * weight).sum(axis=1) / weight.sum(axis=1)
 
@@ -141,7 +141,7 @@ def siglip2_vision(
 ) -> ImageEncoder:
   """An image tower for images of any shape; arguments as of `zoo.models.siglip_vision`.
 
-  image_size: of a square image whose patches have a position each; a multiple of patch_size.
+  image_size: the square image size whose patches have one position each; a multiple of patch_size.
   """
   image = tower(image_size=image_size, patch_size=patch_size, dim=dim, depth=depth, num_heads=num_heads, **options)
   return ImageEncoder(image=image)
@@ -160,12 +160,12 @@ def tower(*, image_size, patch_size, dim, **options: Any) -> FlexTower:
   )
 
 
-# The towers of zoo/models/siglip2.py's.
+# The towers of zoo/models/siglip2.py.
 VARIANTS = {
   "B/16-naflex": dict(image_size=256, patch_size=16, dim=768, depth=12, num_heads=12),
   "So400m/16-naflex": dict(image_size=256, patch_size=16, dim=1152, depth=27, num_heads=16, mlp_dim=4304),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "B/16-naflex": 92_930_304,
   "So400m/16-naflex": 427_888_064,

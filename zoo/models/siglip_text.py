@@ -16,7 +16,7 @@ from zoo.models.siglip_vision import VisionOptions, layers
 
 
 def last_position(tokens, valid):
-  """The last place of the sequence, padding or not: texts are padded to one length, and so read at one place."""
+  """Index of the last token, padding or not: SigLIP pads all texts to one length. int32 [batch]"""
   return jnp.full(tokens.shape[:1], tokens.shape[1] - 1)
 
 
@@ -33,7 +33,7 @@ def siglip_text(
   epsilon: float = 1e-6,
   **options: Unpack[Compute],
 ) -> TextEncoder:
-  """A text tower of these sizes, which reads a text at its last place, padding or not: pad to one length.
+  """A text tower of these sizes, which pools the last token, padding or not: pad all texts to one length.
 
   mlp_dim, embed_dim: 4 * dim, dim if None.
   """
@@ -58,7 +58,7 @@ def tower(*, vocab_size, max_length, dim, depth, num_heads, mlp_dim, embed_dim, 
   )
 
 
-# The towers of zoo/models/siglip.py's; those of SigLIP 2 for images of any shape are among them.
+# The towers of zoo/models/siglip.py, among them those of SigLIP 2 for images of any shape.
 _BASE = dict(max_length=64, dim=768, depth=12, num_heads=12)
 _LARGE = dict(max_length=64, dim=1024, depth=24, num_heads=16)
 _SO400M = dict(max_length=64, dim=1152, depth=27, num_heads=16, mlp_dim=4304)
@@ -70,7 +70,7 @@ VARIANTS = {
   "2-L": dict(vocab_size=256000, **_LARGE),
   "2-So400m": dict(vocab_size=256000, **_SO400M),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "B": 110_271_744,
   "L": 336_194_560,

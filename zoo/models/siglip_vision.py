@@ -1,4 +1,4 @@
-"""SigLIP's image tower alone: the eyes of many models that talk about images. https://arxiv.org/abs/2303.15343"""
+"""SigLIP's image tower alone, the vision encoder of many vision-language models. https://arxiv.org/abs/2303.15343"""
 
 from typing import Annotated, TypedDict, Unpack
 
@@ -23,7 +23,7 @@ PAPER = {
   "year": 2023,
   "url": "https://arxiv.org/abs/2303.15343",
 }
-# Of variants whose names begin so.
+# Keyed by the prefix of a variant's name.
 PAPERS = {
   "2-": {
     "title": "SigLIP 2: Multilingual Vision-Language Encoders with Improved Semantic Understanding, ...",
@@ -35,7 +35,7 @@ PAPERS = {
 
 
 class AttentionPool(nn.Module):
-  """One trained query looks at all; what it gets passes a layer of its own. https://arxiv.org/abs/1810.00825"""
+  """Attention pooling: one trained query attends to all tokens, followed by an MLP. https://arxiv.org/abs/1810.00825"""
 
   attention: nn.Module
   norm: nn.Module
@@ -51,7 +51,7 @@ class AttentionPool(nn.Module):
 
 
 class SigLIPImageTower(ImageTower):
-  """A ViT without a class token: its patches are pooled. Pixels beyond the last full patch are ignored."""
+  """ViT without class token, with pooled patches. Pixels beyond the last full patch are ignored."""
 
   patches: nn.Module
   positions: nn.Module
@@ -62,7 +62,7 @@ class SigLIPImageTower(ImageTower):
 
   @nn.compact
   def __call__(self, image, *, train=False):
-    """[batch, image_size, image_size, channels] -> as `ImageTower`, "pooled" by the pool if there is one"""
+    """[batch, image_size, image_size, channels] -> as `ImageTower`, "pooled" only with a pool"""
     side = image.shape[1] // self.patches.patch_size * self.patches.patch_size
     x = self.patches(image[:, :side, :side])
     x = nn.Dropout(self.dropout)(add(x, self.positions(x.shape[1])), deterministic=not train)
@@ -71,12 +71,12 @@ class SigLIPImageTower(ImageTower):
 
 
 class ImageClassifier(ImageEncoder):
-  """An image tower alone, with classes."""
+  """Image tower with a classifier."""
 
   head: nn.Module
 
   def __call__(self, image, *, train=False):
-    """As `ImageEncoder`, and "logits" float32 [batch, num_classes] of the mean of the hidden states."""
+    """The outputs of `ImageEncoder`, and "logits" float32 [batch, num_classes] from the mean of the hidden states."""
     out = super().__call__(image, train=train)
     return {**out, "logits": self.head(self.image.mean(out["hidden"], image)).astype(jnp.float32)}
 
@@ -97,7 +97,7 @@ class VisionSizes(TypedDict, total=False):
 
 
 class VisionOptions(VisionSizes, Compute):
-  """What factories hand on to SigLIP's image towers."""
+  """Options that factories pass on to SigLIP's image towers."""
 
 
 def siglip_vision(
@@ -131,7 +131,7 @@ def tower(
 
 
 def layers(common, *, dim, depth, num_heads, mlp_dim, which):
-  """What both towers of SigLIP have: {"stack", "norm", "dropout"}; `common`: of `zoo.layers.compute.resolve`."""
+  """The parts of either tower of SigLIP: {"stack", "norm", "dropout"}; `common`: from `zoo.layers.compute.resolve`."""
   sizes.positive(**{f"{which}depth": depth})
   attention, mlp = attention_and_mlp(common, dim=dim, num_heads=num_heads, mlp_dim=mlp_dim, which=which)
   norm = norms.layer_norm(common.epsilon, common.dtype)
@@ -140,7 +140,7 @@ def layers(common, *, dim, depth, num_heads, mlp_dim, which):
 
 
 def attention_and_mlp(common, *, dim, num_heads, mlp_dim, which):
-  """Those of a block, and of the pool."""
+  """The attention and the MLP of a block, and of the pool."""
   sizes.positive(**{f"{which}dim": dim, f"{which}mlp_dim": mlp_dim})
   init, dropout, dtype = initial.xavier_uniform(), common.dropout, common.dtype
   head_dim = sizes.head_dim(dim, num_heads, which)
@@ -149,7 +149,7 @@ def attention_and_mlp(common, *, dim, num_heads, mlp_dim, which):
   return attention, MLP(*widths, dropout=dropout, dtype=dtype, kernel_init=init, down_init=init)
 
 
-# The towers of zoo/models/siglip.py's.
+# The towers of zoo/models/siglip.py.
 _BASE = dict(image_size=224, patch_size=16, dim=768, depth=12, num_heads=12)
 _LARGE = dict(image_size=256, patch_size=16, dim=1024, depth=24, num_heads=16)
 _SO400M = dict(patch_size=14, dim=1152, depth=27, num_heads=16, mlp_dim=4304)
@@ -161,7 +161,7 @@ VARIANTS = {
   "2-L/16": _LARGE,
   "2-So400m/14": dict(image_size=224, **_SO400M),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "B/16": 92_884_224,
   "L/16": 315_956_224,

@@ -28,7 +28,7 @@ PAPER = {
   "year": 2019,
   "url": "https://arxiv.org/abs/1910.10683",
 }
-# Of variants whose names begin so.
+# Keyed by the prefix of a variant's name.
 PAPERS = {
   "v1_1": {
     "title": "GLU Variants Improve Transformer",
@@ -47,7 +47,7 @@ HEADS = ("lm", "encoder", "classify", "classify_tokens", "question_answering", N
 
 
 class T5Tower(nn.Module):
-  """Layers that share one table of relative biases, and a norm."""
+  """T5's tower: layers that share one table of relative biases, and a final norm."""
 
   bias: nn.Module
   stack: nn.Module
@@ -59,26 +59,26 @@ class T5Tower(nn.Module):
     """[batch, length, dim] -> [batch, length, dim]; arguments as of `zoo.layers.towers.Tower`."""
     drop = nn.Dropout(self.dropout, deterministic=not train)
     if self.is_mutable_collection("cache") and not self.is_initializing():
-      bias = self.bias.rule()  # Only the layers know where cached keys stand.
+      bias = self.bias.rule()  # Only the layers know the positions of cached keys.
     else:
-      # Of packed sequences too: how far apart two tokens of one are does not depend on where it starts.
+      # For packed sequences too: distances within a sequence do not depend on its offset.
       positions = SequenceInfo(positions=info.positions).token_positions(x.shape[1])
       bias = self.bias(positions[:, :, None], positions[:, None, :])
     x = self.stack(drop(x), context, info=info, context_info=context_info, bias=bias, train=train)
     return drop(self.norm(x))
 
-  max_length: ClassVar[None] = None  # Distances have no end.
+  max_length: ClassVar[None] = None  # Relative positions are unlimited.
 
 
 class NoLayers(nn.Module):
-  """The norm of a tower that has no layers."""
+  """Tower without layers: the final norm alone."""
 
   norm: nn.Module
   dropout: float = 0.0
 
   @nn.compact
   def __call__(self, x, context=None, *, info=SequenceInfo(), context_info=SequenceInfo(), train=False):
-    """[batch, length, dim] -> [batch, length, dim]; arguments as of `zoo.layers.towers.Tower`, x alone changes it."""
+    """[batch, length, dim] -> [batch, length, dim]; arguments as `zoo.layers.towers.Tower`, of which only x is used."""
     drop = nn.Dropout(self.dropout, deterministic=not train)
     return drop(self.norm(drop(x)))
 
@@ -86,14 +86,14 @@ class NoLayers(nn.Module):
 
 
 class T5Sizes(TypedDict, total=False):
-  """Options that T5 and its kin share.
+  """Options shared by T5 and its relatives.
 
-  head_dim, mlp_dim, decoder_depth: dim / num_heads, 4 * dim, depth if None; of 0 layers a decoder has its norm only.
+  head_dim, mlp_dim, decoder_depth: dim / num_heads, 4 * dim, depth if None; a decoder of 0 layers has its norm only.
   head: "lm" (the next token), "encoder" (no decoder), "classify" (num_classes), "classify_tokens" (num_classes each,
-    by the encoder alone), "question_answering" (where an answer starts and ends), None (hidden states).
-  scaled: whether hidden states are divided by sqrt(dim) before the output layer; as `tied` if None.
+    from the encoder alone), "question_answering" (start and end of an answer), None (hidden states).
+  scaled: whether hidden states are divided by sqrt(dim) before the output layer; `tied` if None.
   num_buckets, max_distance: of the relative biases.
-  start_token: what decoding starts with. eos: where "classify" reads.
+  start_token: the first decoder token. eos: where "classify" reads.
   epsilon: of the norms.
   """
 
@@ -111,7 +111,7 @@ class T5Sizes(TypedDict, total=False):
 
 
 class T5Options(T5Sizes, Compute):
-  """What the factories of T5 and its kin hand on to `compose`."""
+  """Options that the factories of T5 and its relatives pass on to `compose`."""
 
 
 def t5(
@@ -128,7 +128,7 @@ def t5(
   """A T5 of these sizes; `options` as of `T5Sizes` and `zoo.layers.compute.Compute`.
 
   activation, gated: of the feed-forward networks; T5 1.1 has gated "gelu_tanh".
-  tied: whether the output layer is the embedding; T5 1.1 has its own.
+  tied: whether the output layer is tied to the token embedding; not in T5 1.1.
   """
   kind: dict[str, Any] = dict(activation=activation, gated=gated, tied=tied, **options)
   attend = lambda relative, **attention: Attention(**attention)
@@ -148,10 +148,10 @@ def compose(
   tied,
   **options: Unpack[T5Options],
 ) -> EncoderDecoder:
-  """Builds a T5 from its attention and towers, which differ in who owns the relative biases; sizes as of `t5`.
+  """Builds a T5 from its attention and towers, either of which may own the relative biases; sizes as in `t5`.
 
-  attend: (bias, **options of Attention) -> the self-attention of a layer, which may take the bias for its own.
-  tower: (bias, stack=, norm=, dropout=) -> the tower, which may share it among its layers.
+  attend: (bias, **options of Attention) -> the self-attention of a layer, which may own the bias.
+  tower: (bias, stack=, norm=, dropout=) -> the tower, which may share one bias among its layers.
   """
   common = resolve(T5Options, options)
   head, dropout, dtype = common.head, common.dropout, common.dtype
@@ -167,7 +167,7 @@ def compose(
       f"num_buckets is {buckets[0]}, max_distance {buckets[1]}. num_buckets must be at least 4, and max_distance "
       "more than half of it."
     )
-  # Initial values of mesh_tensorflow/transformer: those of the query stand in for the missing 1/sqrt(head_dim).
+  # Initializers of mesh_tensorflow/transformer: the query's replaces the missing 1/sqrt(head_dim).
   width = initial.normal(dim**-0.5)
   norm = norms.rms_norm(common.epsilon, dtype)
   attention: dict[str, Any] = dict(
@@ -216,7 +216,7 @@ def compose(
 
 
 def variants(prefix, vocab_size, widths, **sizes):
-  """name -> sizes, from rows of dim, depth, num_heads, head_dim and mlp_dim."""
+  """VARIANTS from rows: {name: (dim, depth, num_heads, head_dim, mlp_dim)} -> {name: sizes}."""
   names = ("dim", "depth", "num_heads", "head_dim", "mlp_dim")
   return {f"{prefix}{name}": dict(vocab_size=vocab_size, **dict(zip(names, row)), **sizes) for name, row in widths}
 
@@ -246,7 +246,7 @@ VARIANTS = {
   **variants("v1_1-", 32128, WIDTHS, **GATED),
   **variants("mt5-", 250112, WIDTHS, **GATED),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "t5-small": 60_506_624,
   "t5-base": 222_903_552,

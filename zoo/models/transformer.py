@@ -34,10 +34,10 @@ def transformer(
   start_token: int = 0,
   **options: Unpack[PairOptions],
 ) -> EncoderDecoder:
-  """A Transformer of these sizes; mlp_dim is 4 * dim if None, the decoder's sizes are the encoder's if None.
+  """A Transformer of these sizes; mlp_dim defaults to 4 * dim, the decoder's sizes default to the encoder's.
 
   max_length: of either text.
-  pad: the token of padding, about which nothing is learned. start_token: what decoding starts with.
+  pad: the padding token; its embedding is not trained. start_token: the first decoder token.
   """
   sizes.positive(vocab_size=vocab_size, max_length=max_length, dim=dim)
   dtype = resolve(PairOptions, options).dtype
@@ -70,7 +70,7 @@ VARIANTS = {
   "base": dict(vocab_size=37000, dim=512, depth=6, num_heads=8, mlp_dim=2048),
   "big": dict(vocab_size=37000, dim=1024, depth=6, num_heads=16, mlp_dim=4096),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "base": 63_082_496,
   "big": 214_245_376,

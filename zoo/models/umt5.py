@@ -1,4 +1,4 @@
-"""UMT5, T5 1.1 with relative biases of their own in all layers.
+"""UMT5: T5 1.1 whose layers have a relative bias each.
 
 UniMax: Fairer and more Effective Language Sampling for Large-Scale Multilingual Pretraining (Chung et al., 2023).
 https://arxiv.org/abs/2304.09151. Code: https://github.com/google-research/t5x.
@@ -22,9 +22,9 @@ PAPER = {
 
 
 class BiasedAttention(Attention):
-  """Self-attention with relative biases of its own: `zoo.layers.positions.RelativeBias`. Arguments as Attention."""
+  """Self-attention with its own `zoo.layers.positions.RelativeBias`. Arguments as Attention."""
 
-  relative: Any = None  # Always there; only fields with a default may follow those of Attention.
+  relative: Any = None  # Never None; only fields with a default may follow those of Attention.
 
   def __call__(self, x, context=None, *, bias=None, **options):
     """[batch, length, dim] -> [batch, length, dim]; arguments as Attention, whose `bias` is ignored."""
@@ -32,7 +32,7 @@ class BiasedAttention(Attention):
 
 
 class UMT5Tower(nn.Module):
-  """Layers, and a norm."""
+  """UMT5's tower: layers and a final norm."""
 
   stack: nn.Module
   norm: nn.Module
@@ -44,7 +44,7 @@ class UMT5Tower(nn.Module):
     drop = nn.Dropout(self.dropout, deterministic=not train)
     return drop(self.norm(self.stack(drop(x), context, info=info, context_info=context_info, train=train)))
 
-  max_length: ClassVar[None] = None  # Distances have no end.
+  max_length: ClassVar[None] = None  # Relative positions are unlimited.
 
 
 def umt5(
@@ -58,7 +58,7 @@ def umt5(
   tied: bool = False,
   **options: Unpack[T5Options],
 ) -> EncoderDecoder:
-  """A UMT5 of these sizes; arguments as of `zoo.models.t5`."""
+  """A UMT5 of these sizes; arguments as `zoo.models.t5`."""
 
   def attend(relative, **attention):
     return BiasedAttention(relative=relative, **attention)
@@ -72,7 +72,7 @@ def umt5(
 
 # Section 4 of the paper: the sizes of mT5 with a vocabulary of 256,000 pieces; as published, padded.
 VARIANTS = variants("", 256384, [row for row in WIDTHS if row[0] != "large"], **GATED)
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "small": 306_601_984,
   "base": 592_043_520,

@@ -51,7 +51,7 @@ class ViT(Model):
 
     Returns:
       dict of "hidden" [batch, 1 + patches, dim] (normed, the class token first), "pooled" [batch, dim] (the class
-      token, or what the pooler makes of it) and, where the model has a head, "logits" float32 [batch, num_classes]
+      token, after the pooler if there is one) and, where the model has a head, "logits" float32 [batch, num_classes]
     """
     sizes.image_fits(image, self.image_size, self.channels)
     x = self.class_token(self.patches(image))
@@ -80,9 +80,9 @@ def vit(
   channels: int = 3,
   **options: Unpack[Compute],
 ) -> ViT:
-  """A ViT of these sizes; mlp_dim is 4 * dim if None; no head if num_classes is None; epsilon that of the norms.
+  """A ViT of these sizes; mlp_dim defaults to 4 * dim; no head if num_classes is None; epsilon: of the norms.
 
-  pooler: whether the class token passes a layer with tanh: `pre_logits` of their code.
+  pooler: whether the class token goes through a tanh layer, `pre_logits` of their code.
   """
   dropout, dtype, stacking = computing(options)
   head_dim, grid = sizes.head_dim(dim, num_heads), sizes.patch_grid(image_size, patch_size)
@@ -118,7 +118,7 @@ VARIANTS = {
   f"{size}/{patch}": dict(image_size=224, patch_size=patch, num_classes=1000, **_SIZES[size])
   for size, patch in [("Ti", 16), ("S", 32), ("S", 16), ("B", 32), ("B", 16), ("L", 32), ("L", 16), ("H", 14)]
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "Ti/16": 5_717_416,
   "S/32": 22_878_952,

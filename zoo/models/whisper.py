@@ -31,7 +31,7 @@ HEADS = ("lm", "classify", None)
 
 
 class AudioStem(nn.Module):
-  """Two convolutions over time, each followed by a gelu; the second halves the number of frames."""
+  """Audio stem: two convolutions over time, each followed by a gelu; the second halves the number of frames."""
 
   dim: int
   dtype: Any = None
@@ -47,7 +47,7 @@ class AudioStem(nn.Module):
 
 
 class ClipHead(nn.Module):
-  """Classes of a recording: the mean of what `project` makes of each moment goes through `out`."""
+  """Audio classification head: out(mean(project(x))), the mean over time."""
 
   project: nn.Module
   out: nn.Module
@@ -60,7 +60,7 @@ class ClipHead(nn.Module):
 
 
 class Whisper(EncoderDecoder, kw_only=True):
-  """An encoder of sound, a decoder of text, and the heads that are not None."""
+  """Encoder of audio, decoder of text, and the heads that are not None."""
 
   stem: nn.Module
   mels: int = 80
@@ -77,15 +77,15 @@ class Whisper(EncoderDecoder, kw_only=True):
     decoder_segment_ids=None,
     train=False,
   ):
-    """Hidden states, and what the heads make of them.
+    """Hidden states and the outputs of the heads.
 
     Args:
-      features: float [batch, frames, mels], the logarithm of mel spectra, a frame every 10 ms.
-      decoder_tokens: int32 [batch, decoder length], what to continue; start_token alone if None.
-      valid: bool [batch, frames / 2], which pairs of frames are looked at; all if None: Whisper was trained on whole
-        windows, filled with silence.
+      features: float [batch, frames, mels], log-mel spectrograms, a frame every 10 ms.
+      decoder_tokens: int32 [batch, decoder length]; start_token alone if None.
+      valid: bool [batch, frames / 2], True for pairs of frames to attend to; all if None: Whisper was trained on full
+        windows, padded with silence.
       decoder_valid: bool [batch, decoder length], True = a real token; others are masked.
-      segment_ids, decoder_segment_ids: refused; every recording has a row of its own.
+      segment_ids, decoder_segment_ids: must be None; every recording has its own row.
 
     Returns:
       dict of "encoded" [batch, frames / 2, dim], "hidden" [batch, decoder length, dim] if there is a decoder, and where
@@ -125,10 +125,10 @@ class Whisper(EncoderDecoder, kw_only=True):
 
 @functools.cache
 def sinusoids(wavelength=10_000.0):
-  """Initial values [length, dim]: sines, then cosines, of wavelengths up to this one. `sinusoids` of their model.py."""
+  """Sinusoidal positions [length, dim]: sines, then cosines, up to this wavelength. `sinusoids` of their model.py."""
 
   def init(rng, shape, dtype=jnp.float32):
-    # In JAX, so that eval_shape computes nothing; in their order, whose rounding far positions show.
+    # In JAX, so that eval_shape computes nothing; in their order of operations, for equal rounding at far positions.
     half = shape[1] // 2
     turns = jnp.exp(-math.log(wavelength) / max(half - 1, 1) * jnp.arange(half, dtype=jnp.float32))
     angle = jnp.arange(shape[0], dtype=jnp.float32)[:, None] * turns[None]
@@ -155,14 +155,14 @@ def whisper(
   eos: int | None = None,
   **options: Unpack[PairOptions],
 ) -> Whisper:
-  """A Whisper of these sizes; mlp_dim is 4 * dim if None, the decoder's sizes are the encoder's if None.
+  """A Whisper of these sizes; mlp_dim defaults to 4 * dim, the decoder's sizes default to the encoder's.
 
-  source_length: of what is encoded: half as many as frames. max_length: of texts.
-  mels: how many bands the spectra have.
-  head: "lm" (the next token), "classify" (num_classes, by the encoder alone, through projection_dim), None (hidden
+  source_length: maximum length of the encoder, half the frames. max_length: of the decoder.
+  mels: number of mel bands.
+  head: "lm" (the next token), "classify" (num_classes, from the encoder alone, through projection_dim), None (hidden
   states).
-  pad: the token of padding, about which nothing is learned. start_token: what decoding starts with. eos: what ends a
-  text, pad if None: nothing is computed of it, but published files say it to those who generate.
+  pad: the padding token; its embedding is not trained. start_token: the first decoder token. eos: the end-of-text
+  token, pad if None; unused in the model, but written to published files for generation.
   """
   sizes.positive(vocab_size=vocab_size, source_length=source_length, max_length=max_length, dim=dim, mels=mels)
   sizes.positive(projection_dim=projection_dim)
@@ -220,7 +220,7 @@ VARIANTS = {
   "large-v3": {**_SIZES["large"], **_THIRD},
   "large-v3-turbo": {**_SIZES["large"], **_THIRD, "decoder_depth": 4},
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "tiny.en": 37_760_256,
   "base.en": 72_593_408,
