@@ -1,4 +1,4 @@
-"""Interception of module outputs, so that arrays can be placed on a mesh that layers do not know."""
+"""Interception of calls and outputs of modules: for what must know their order, or place arrays on a mesh."""
 
 import functools
 
@@ -20,3 +20,13 @@ def _call(change, method, args, options, context):
   if context.method_name != "__call__" or not isinstance(output, jax.Array):
     return output
   return change("/".join(context.module.path), output)
+
+
+def intercept_calls(note):
+  """Context in which `note` is called with the path of a module whenever one of its methods is, setup included."""
+
+  def call(method, args, options, context):
+    note("/".join(context.module.path))
+    return method(*args, **options)
+
+  return nn.intercept_methods(call)

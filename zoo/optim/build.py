@@ -15,11 +15,13 @@ import optax
 
 from zoo.config.registry import check_options, check_type
 from zoo.errors import UserError, did_you_mean
+from zoo.optim.layer_decay import layer_multipliers
 from zoo.optim.optimizers import OPTIMIZERS
 from zoo.optim.schedules import Schedule, check, make_schedule
 from zoo.tree import check_pattern, matches, matches_any, path_name, path_names
 
 DECAYED = ("kernel", "embedding")
+SUPPLIED = ("params", "steps", "calls")  # Of `optimizer`, what is the model's or the run's and no entry of a config.
 
 
 class Role(NamedTuple):
@@ -45,9 +47,11 @@ def optimizer(
   decay: Sequence[str] = DECAYED,
   clip_norm: float | None = None,
   multipliers: Sequence[tuple[str, Any]] = (),
+  layer_decay: float | None = None,
   trainable: Sequence[str] = (),
   freeze: Sequence[str] = (),
   groups: Sequence[Mapping[str, Any]] = (),
+  calls: Sequence[str] = (),
   **options: Any,
 ) -> tuple[optax.GradientTransformation, Schedule]:
   """Builds the optax transformation -> (transformation, learning rate as a function of the step).
@@ -61,12 +65,15 @@ def optimizer(
     clip_norm: largest norm of the gradient of all trained parameters together.
     multipliers: (pattern, factor) pairs that scale the learning rate (and with it the decay); the factors of all
       patterns that match multiply. A list of factors gives one to every layer of a scanned stack.
+    layer_decay: a layer's learning rate is this times that of the layer above it; see `zoo.optim.layer_decay`.
+      None: all layers learn alike.
     trainable: patterns of the only arrays to be trained (feature extraction); empty for all.
     freeze: patterns of arrays that stay as they are (a locked tower). No state is kept for them.
     groups: parameter groups with their own optimiser, e.g. those of a second player: mappings of "params", a list of
       patterns, and of what differs among name, learning_rate, schedule, warmup_steps, end, weight_decay, decay,
-      clip_norm, multipliers and options of the optimiser. A parameter belongs to the first group that matches it.
-      The norms of groups are clipped one by one; the learning rate that is returned is that of the rest.
+      clip_norm, multipliers, layer_decay and options of the optimiser. A parameter belongs to the first group that
+      matches it. The norms of groups are clipped one by one; the learning rate that is returned is that of the rest.
+    calls: of `layer_decay`: paths of the model's modules in the order of their first calls.
     **options: of the optimiser, e.g. b2 of adamw.
 
   Raises:
@@ -74,12 +81,15 @@ def optimizer(
   """
   direction = named_optimizer(name, options)
   numbers = {"learning_rate": learning_rate, "warmup_steps": warmup_steps, "end": end, "weight_decay": weight_decay}
-  check_options(optimizer, {**numbers, "clip_norm": clip_norm}, "optimizer", supplied=("params", "steps"))
+  numbers_or_none = {"clip_norm": clip_norm, "layer_decay": layer_decay}
+  check_options(optimizer, {**numbers, **numbers_or_none}, "optimizer", supplied=SUPPLIED)
   check(weight_decay >= 0, "optimizer.weight_decay", weight_decay, "0 or more")
   check(clip_norm is None or clip_norm > 0, "optimizer.clip_norm", clip_norm, "above 0, or None for no clipping")
   rate = make_schedule(steps, learning_rate, schedule=schedule, warmup_steps=warmup_steps, end=end)
+  falling = [] if layer_decay is None else layer_multipliers(params, layer_decay, calls)
+  scaled = [*falling, *multipliers]
   parameter_roles = roles(
-    params, decay=decay if weight_decay else (), multipliers=multipliers, trainable=trainable, freeze=freeze
+    params, decay=decay if weight_decay else (), multipliers=scaled, trainable=trainable, freeze=freeze
   )
   by_path = {role.path: role for role in parameter_roles}
 
@@ -89,7 +99,7 @@ def optimizer(
     chain.append(
       optax.add_decayed_weights(weight_decay, mask=lambda p: map_paths(lambda path, _: by_path[path].decayed, p))
     )
-  if multipliers:
+  if scaled:
     chain.append(
       optax.stateless(lambda updates, _: map_paths(lambda path, x: x * per_layer(by_path[path].factor, x), updates))
     )
@@ -103,6 +113,8 @@ def optimizer(
     "decay": decay,
     "clip_norm": clip_norm,
     "multipliers": multipliers,
+    "layer_decay": layer_decay,
+    "calls": calls,
   }
   members = group_members(list(by_path), groups)
   transforms: dict[Any, optax.GradientTransformation] = {"trained": chain, "frozen": optax.set_to_zero()}
@@ -152,6 +164,7 @@ def named_optimizer(name: str, options: dict) -> optax.GradientTransformation:
   unknown = [option for option in options if option not in accepted]
   if unknown:
     shared = [p.name for p in inspect.signature(optimizer).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    shared.remove("calls")
     offered = [*shared, *accepted]
     near = did_you_mean(unknown[0], offered)
     raise UserError(f"optimizer {name} takes no '{unknown[0]}'.{near} It takes: {', '.join(offered)}.")

@@ -23,7 +23,7 @@ from zoo.errors import UserError
 from zoo.kernels.experts import on_mesh
 from zoo.layers.kernel_products import kernel_gradients_in
 from zoo.layers.positions import TooLong
-from zoo.layers.returned import intercept_outputs
+from zoo.layers.returned import intercept_calls, intercept_outputs
 from zoo.objectives.objective import Context, check_parts, value_and_grad
 from zoo.perf import flops, memory
 from zoo.perf.activation_memory import saved_activation_bytes
@@ -142,12 +142,12 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
     return objective.init(rng, augmented(rng, row))
 
   try:
-    param_shapes, outputs = shapes_and_outputs(init_params, key)
+    param_shapes, outputs, calls = shapes_and_calls(init_params, key)
   except TooLong as error:
     raise UserError(_too_long(error, resolve(config.data), records.info)) from error
   rules = activations.parse_rules(config.activations, mesh, attention.keys)
   activations.check(rules, len(config.activations), outputs, mesh)
-  rule = update_rule(config, param_shapes)
+  rule = update_rule(config, param_shapes, calls)
 
   def init(rng):
     carry = carry_for_rows(objective.carry(rng, augmented(rng, row)), config.batch_size)
@@ -223,16 +223,17 @@ def training_data(config: Any, model: Any, records: Any, part: int, parts: int) 
   return batches, jax.tree.map(jnp.asarray, dict(row)), augmented
 
 
-def shapes_and_outputs(init: Callable, key: jax.Array) -> tuple[Any, dict[str, tuple]]:
-  """Shapes of the parameters that `init` makes, and of what every module returns meanwhile, by its path."""
-  outputs = {}
+def shapes_and_calls(init: Callable, key: jax.Array) -> tuple[Any, dict[str, tuple], list[str]]:
+  """Shapes of the parameters that `init` makes and of what modules return meanwhile, and the order of their calls."""
+  outputs: dict[str, tuple] = {}
+  calls: dict[str, None] = {}
 
   def noted(path, array):
     outputs[path] = array.shape
     return array
 
-  with intercept_outputs(noted):
-    return jax.eval_shape(init, key), outputs
+  with intercept_outputs(noted), intercept_calls(calls.setdefault):
+    return jax.eval_shape(init, key), outputs, list(calls)
 
 
 def _too_long(error: TooLong, data: Mapping[str, Any], info: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The train state and the rule that updates it: what the config's sections `optimizer` and `bad_loss` come to."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from zoo import optim
 from zoo.config import registry
 from zoo.config.loading import without
 from zoo.objectives.objective import SHARED
+from zoo.optim.build import SUPPLIED
 from zoo.train import guard
 
 STEP_OPTIONS = ("accumulate", "ema", "reduce_dtype")  # Of the section `optimizer`, but about the step.
@@ -36,11 +37,14 @@ class UpdateRule(NamedTuple):
   skips: bool
 
 
-def update_rule(config: Any, params: Any) -> UpdateRule:
-  """The rule of a config, for parameters of these shapes. Raises UserError for what does not fit them."""
+def update_rule(config: Any, params: Any, calls: Sequence[str] = ()) -> UpdateRule:
+  """The rule of a config, for parameters of these shapes. Raises UserError for what does not fit them.
+
+  calls: paths of the model's modules in the order of their first calls, for `optimizer.layer_decay`.
+  """
   settings = without(config.optimizer, *STEP_OPTIONS)
-  registry.check_options(optim.optimizer, settings, "optimizer", supplied=("params", "steps"))
-  optimizer, learning_rate = optim.optimizer(params, config.steps, **settings)
+  registry.check_options(optim.optimizer, settings, "optimizer", supplied=SUPPLIED)
+  optimizer, learning_rate = optim.optimizer(params, config.steps, calls=calls, **settings)
   jax.eval_shape(learning_rate, jnp.zeros((), jnp.int32))  # Numbers that no step can count to are refused here.
   patterns = {name: settings.get(name, ()) for name in ("trainable", "freeze")}
   return UpdateRule(

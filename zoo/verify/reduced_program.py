@@ -70,7 +70,7 @@ class Update(NamedTuple):
 
 # Of an optimiser, what is decided for each parameter by its name or for each step, and computed entry by entry: names
 # may have gone with the layers that were taken away.
-BY_NAME = ("decay", "multipliers", "trainable", "freeze", "groups", "schedule", "warmup_steps", "end")
+BY_NAME = ("decay", "multipliers", "layer_decay", "trainable", "freeze", "groups", "schedule", "warmup_steps", "end")
 # Options that ask how large a parameter is: reduced ones are treated as large ones are.
 OF_SIZE = {"adafactor": {"min_dim_size_to_factor": 1}}
 
