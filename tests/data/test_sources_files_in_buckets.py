@@ -2,9 +2,11 @@
 
 import pickle
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.data import toys
+from tests.data.tables import save_to_disk, table
 from tests.data.test_sources_files import everything, texts
 from tests.test_storage import folder as bucket  # noqa: F401 - A fixture.
 from zoo.data.sources import open_source
@@ -32,6 +34,9 @@ def data(bucket, tmp_path, monkeypatch):  # noqa: F811
   toys.write(tmp_path, {f"data/{name}": content for name, content in FILES.items()})
   for shard in ("00", "01"):
     toys.write_tar(tmp_path / "data" / f"{shard}.tar", {f"{shard}.png": toys.png("red"), f"{shard}.txt": f"h{shard}"})
+  save_to_disk(tmp_path / "data/saved", [range(5), range(5, 7)])
+  (tmp_path / "data/hub").mkdir()
+  pq.write_table(table(range(5)), tmp_path / "data/hub/train-0.parquet")
   for path in (tmp_path / "data").rglob("*"):
     if path.is_file():
       copy = as_path(f"gs://bucket/{path.relative_to(tmp_path)}")
@@ -51,6 +56,8 @@ def data(bucket, tmp_path, monkeypatch):  # noqa: F811
     "images:{}/classes",
     "images:{}/pairs",
     "images:{}/beside",
+    "hf:{}/saved",
+    "hf:{}/hub",
     "webdataset:{}/*.tar",
     "webdataset:{}/{{00..01}}.tar",
   ],

@@ -8,8 +8,9 @@ import pytest
 from tests.data import toys
 from tests.data.tables import expected, save_to_disk, table, write_stream
 from tests.data.toys import everything
+from tests.data.web_server import serving
 from zoo.data.bad_records import BadRecord
-from zoo.data.sources import open_source
+from zoo.data.sources import open_source, retries
 from zoo.errors import UserError
 
 
@@ -146,3 +147,37 @@ def test_folders_without_a_dataset_are_told_what_to_write(tmp_path):
   }.items():
     with pytest.raises(UserError, match=message):
       open_source(f"hf:{tmp_path}/{where}")
+
+
+@pytest.fixture
+def served(tmp_path, monkeypatch):
+  monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+  monkeypatch.setattr(retries, "PAUSES", (0.0, 0.0, 0.01))
+  data = tmp_path / "data"
+  save_to_disk(data / "saved", [range(7), range(7, 12)])
+  for part, numbers in enumerate((range(3), range(3, 5))):
+    write_stream(data / "cached" / f"squad-train-0000{part}-of-00002.arrow", table(numbers))
+  for name, numbers in {"small/part-0": range(3), "small/held": range(3, 5), "large/x": range(7)}.items():
+    (data / "hub" / name).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table(numbers), data / "hub" / f"{name}.parquet")
+  toys.write(data, {"hub/README.md": CARD, "rows.v1/train.csv": "text,label\na,0\nb,1\n", "a.txt": "a"})
+  with serving(data) as server:
+    server.data = data
+    yield server
+
+
+@pytest.mark.parametrize("where", ["saved", "cached", "hub?config=small", "hub?config=large", "rows.v1"])
+def test_datasets_at_a_server_that_cuts_connections_are_those_on_disk(served, where):
+  served.failing = lambda path, number: number % 3 == 0
+  here, there = (open_source(f"hf:{place}/{where}") for place in (served.data, served.url))
+  assert everything(there) == everything(here) != [] and there.class_names == here.class_names
+  assert there.where(0).replace(served.url, str(served.data)) == here.where(0)
+  assert everything(pickle.loads(pickle.dumps(there))) == everything(here)
+
+
+def test_what_a_server_does_not_list_or_have_is_told(served):
+  with pytest.raises(UserError, match="none cannot be listed: .* Name its files: parquet:http.*none/FILE.parquet"):
+    open_source(f"hf:{served.url}/none")
+  served.failing = lambda path, number: path.endswith("00001-of-00002.arrow")
+  with pytest.raises(UserError, match="data-00001-of-00002.arrow cannot be copied to"):
+    open_source(f"hf:{served.url}/saved")

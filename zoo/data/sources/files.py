@@ -27,12 +27,16 @@ def at(path: str | os.PathLike) -> StoragePath:
 
 
 def listed(folder: StoragePath) -> Iterable[str]:
-  """All files in a folder and the folders in it, relative to it."""
+  """All files in a folder and the folders in it, relative to it; of a server those that its pages list."""
   if not is_remote(folder):
     return [os.path.relpath(os.path.join(root, file), folder) for root, _, files in os.walk(folder) for file in files]
   system, path = _remote(folder)
-  with as_os_error():
-    return [os.path.relpath(file, path) for file in system.find(path)]
+  if not is_web(folder):
+    return [os.path.relpath(file, path) for file in tried(lambda: system.find(path), folder)]
+  with contextlib.suppress(FileNotFoundError):  # The server has no page that lists it.
+    files = tried(lambda: system.find(f"{path}/", on_error="raise"), folder)
+    return [file.removeprefix(f"{path}/") for file in files if file.startswith(f"{path}/")]
+  return []
 
 
 def matching(folder: StoragePath, pattern: str) -> list[str]:
@@ -40,8 +44,7 @@ def matching(folder: StoragePath, pattern: str) -> list[str]:
   if not is_remote(folder):
     return [file for file in glob.glob(pattern, root_dir=folder, recursive=True) if (folder / file).is_file()]
   system, path = _remote(folder)
-  with as_os_error():
-    matches = system.glob(f"{path.rstrip('/')}/{pattern}", detail=True)
+  matches = tried(lambda: system.glob(f"{path.rstrip('/')}/{pattern}", detail=True), folder)
   return [os.path.relpath(file, path) for file, about in matches.items() if about["type"] == "file"]
 
 

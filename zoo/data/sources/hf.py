@@ -15,6 +15,7 @@ import numpy as np
 
 from zoo.data.sources import Source, open_source
 from zoo.data.sources.arrow_files import ArrowFile, ArrowFiles, arrow_rows
+from zoo.data.sources.copies import nearby
 from zoo.data.sources.files import StoragePath, at, listed
 from zoo.data.sources.hub_card import Card, read_card
 from zoo.data.sources.joined import Joined
@@ -50,18 +51,19 @@ def hf(where: str, split: str, data_dir: str | None = None) -> Source:
   place, options = split_options(where, OPTIONS)
   path = place if is_remote(place) else os.path.join(os.path.expanduser(data_dir or ""), os.path.expanduser(place))
   folder, name, config = at(path), f"hf:{where}[{split}]", options.get("config")
-  if is_web(folder):
-    raise UserError(f"hf:{where} is at a web server. Fetch the folder, or name its files: parquet:{place}/FILE.parquet")
-  if not folder.is_dir():
+  if not is_web(folder) and not folder.is_dir():  # Servers need not list a folder whose files are named in one.
     raise UserError(f"There is no folder {folder}. Check the source, and data_dir if the path is relative to it.")
-  saved = _saved(folder) or _cached(folder)
+  saved, files = _saved(folder), []
+  if saved is None:
+    files = _files_in(folder, place)
+    saved = _cached(folder, files)
   if saved is not None:
     if config is not None:
       raise UserError(f"hf:{where}: {folder} holds one dataset without configs. Leave out ?config={config}.")
     arrows: list[ArrowFile] = []
     chosen = take(split, lambda part: arrow_rows(arrows, _split(saved.splits, part, where)), f"hf:{where}")
     return ArrowFiles(name, arrows, in_file_order(chosen), saved.features)
-  card, files = read_card(folder, config), sorted(file for file in listed(folder) if not is_hidden(file))
+  card = read_card(folder, config)
   splits = _splits_of_hub(folder, card, files, config)
   if not any(file.lower().endswith(ENDINGS) for group in splits.values() for file in group):
     parts: list[Source] = []
@@ -73,6 +75,16 @@ def hf(where: str, split: str, data_dir: str | None = None) -> Source:
   source = Parquet(name, tables, chosen)
   source.class_names = {**source.class_names, **card.class_names}
   return source
+
+
+def _files_in(folder: StoragePath, place: str) -> list[str]:
+  """The files in a folder and the folders in it, relative to it; UserError if a server does not list them."""
+  files = sorted(file for file in listed(folder) if not is_hidden(file))
+  if is_web(folder) and not files:
+    raise UserError(
+      f"{folder} cannot be listed: the server shows no index of it. Name its files: parquet:{place}/FILE.parquet"
+    )
+  return files
 
 
 def _texts(parts: list[Source], folder: StoragePath, files: list[str]) -> np.ndarray:
@@ -100,7 +112,7 @@ def _split(splits: Mapping[str, list[Any]], name: str, where: str) -> list[Any]:
 def _saved(folder: StoragePath) -> Saved | None:
   """What `save_to_disk` wrote; None: nothing of the kind."""
   if (folder / "dataset_dict.json").is_file():
-    names = read_json(folder / "dataset_dict.json").get("splits")
+    names = read_json(nearby(folder / "dataset_dict.json")).get("splits")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and _is_name(name) for name in names):
       raise UserError(f"{folder / 'dataset_dict.json'} names no folders of splits. Save the dataset again.")
     parts = {name: _saved(folder / name) for name in names}
@@ -111,7 +123,7 @@ def _saved(folder: StoragePath) -> Saved | None:
     return Saved({name: part.splits["train"] for name, part in parts.items() if part is not None}, first.features)
   if not (folder / "state.json").is_file():
     return None
-  state = read_json(folder / "state.json")
+  state = read_json(nearby(folder / "state.json"))
   if state.get("_indices_data_files"):
     raise UserError(
       f"{folder} was saved by a version of datasets before 2.0, with indices. Save it again by a new one."
@@ -123,11 +135,12 @@ def _saved(folder: StoragePath) -> Saved | None:
   return Saved({"train": [folder / file for file in names]}, _features(folder))
 
 
-def _cached(folder: StoragePath) -> Saved | None:
+def _cached(folder: StoragePath, files: list[str]) -> Saved | None:
   """What the cache of datasets holds: `squad-train.arrow`, `squad-train-00000-of-00002.arrow`, dataset_info.json."""
-  files = sorted(path.name for path in folder.iterdir() if path.suffix == ".arrow")
   splits: dict[str, list[StoragePath]] = {}
   for file in files:
+    if os.path.dirname(file) or not file.endswith(".arrow"):
+      continue
     match = _SHARD.fullmatch(file)
     if match is not None and not file.startswith("cache-"):  # Results of map and filter.
       splits.setdefault(match["split"], []).append(folder / file)
@@ -136,7 +149,7 @@ def _cached(folder: StoragePath) -> Saved | None:
 
 def _features(folder: StoragePath) -> dict[str, Any]:
   path = folder / "dataset_info.json"
-  features = read_json(path).get("features") if path.is_file() else None
+  features = read_json(nearby(path)).get("features") if path.is_file() else None
   return features if isinstance(features, dict) else {}
 
 
