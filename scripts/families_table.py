@@ -6,6 +6,7 @@ python -m scripts.families_table       # or: make families-table
 from pathlib import Path
 
 import zoo
+from zoo.errors import exits_with_one_line
 
 README = Path(__file__).parent.parent / "README.md"
 BEGIN, END = "<!-- families: written by make families-table -->", "<!-- end of families -->"
@@ -44,6 +45,7 @@ def replaced(text: str) -> str:
   return f"{front}{BEGIN}\n{table()}{END}{rest.partition(END)[2]}"
 
 
+@exits_with_one_line
 def main() -> None:
   """Writes it."""
   README.write_text(replaced(README.read_text()))

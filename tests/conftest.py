@@ -52,7 +52,7 @@ def pytest_addoption(parser):
 
 def pytest_configure(config):
   files = (Path(__file__).parent.parent / "zoo" / "models").glob("*.py")
-  families = {file.stem for file in files if "\nVARIANTS = " in file.read_text()}
+  families = {file.stem for file in files if f"\ndef {file.stem}(" in file.read_text()}
   family = config.getoption("--family", None)
   if family not in {None, *families}:
     raise pytest.UsageError(f"There is no family {family!r}. There are: {', '.join(sorted(families))}.")

@@ -5,7 +5,6 @@ Where variants have papers of their own it also has PAPERS: beginning of the var
 
 import fnmatch
 import functools
-import importlib
 import json
 import math
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -13,7 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from zoo.config import registry
+from zoo.config import families, registry
 from zoo.config.registry import check_options, lookup, names, parameters_of
 from zoo.errors import MISTAKES, UserError, did_you_mean, shown
 from zoo.layers.stack import unstack_layers
@@ -46,7 +45,7 @@ def build(family: str, variant: str | None = None, *, preprocessing: Mapping[str
   (1, 3, 7)
   """
   factory = lookup("models", family)
-  variants = importlib.import_module(f"zoo.models.{family}").VARIANTS
+  variants = families.variants(family)
   if variant is not None and (not isinstance(variant, str) or variant not in variants):
     near = did_you_mean(str(variant), variants)
     raise UserError(f"{family} has no variant {shown(str(variant))}.{near} It has: {', '.join(variants)}.")
@@ -59,6 +58,9 @@ def build(family: str, variant: str | None = None, *, preprocessing: Mapping[str
     raise
   except MISTAKES as error:
     raise UserError(f"{family}: {error}") from error
+  if not hasattr(model, "spec_json"):
+    what = f"zoo/models/{family}.py: {family} returned {shown(type(model).__name__)}"
+    raise UserError(f"{what}. It must return a Model of zoo/models/model.py.")
   spec = {"family": family, "variant": variant, **sizes}
   return model.clone(
     spec_json=json.dumps(spec), preprocessing_json=json.dumps(check_preprocessing(preprocessing or {}))
@@ -122,9 +124,7 @@ def check_fits(model, info: Mapping[str, Any]) -> None:
     model: from `build`.
     info: of the data's records: "vocab_size" and "num_classes" are looked at.
   """
-  family, variant = model.spec["family"], model.spec["variant"]
-  published = importlib.import_module(f"zoo.models.{family}").VARIANTS.get(variant, {})
-  sizes = {**published, **model.spec}
+  sizes = sizes_of(model)
   for size in ("vocab_size", "num_classes"):
     actual, needed = sizes.get(size), info.get(size)
     if actual is not None and needed is not None and needed > actual:
@@ -188,8 +188,8 @@ class Table(list):
 
   def __str__(self):
     if not self:
-      modules = {name: importlib.import_module(f"zoo.models.{name}") for name in names("models")}
-      near = did_you_mean(self.pattern, [*modules, *(name for module in modules.values() for name in module.VARIANTS)])
+      by_family = {family: families.variants(family) for family in names("models")}
+      near = did_you_mean(self.pattern, [*by_family, *(name for variants in by_family.values() for name in variants)])
       return f"No variant matches {self.pattern!r}.{near} zoo.list_models() shows all."
     lines = [("family", "variant", "parameters", "paper")]
     lines += [(row.family, row.variant, f"{row.parameters:,}", row.paper) for row in self]
@@ -208,12 +208,9 @@ def list_models(pattern: str = "*") -> Table:
   """
   rows = Table(pattern=pattern)
   for family in names("models"):
-    module = importlib.import_module(f"zoo.models.{family}")
-    for variant in module.VARIANTS:
-      papers = (paper for prefix, paper in getattr(module, "PAPERS", {}).items() if variant.startswith(prefix))
-      paper = "{title} ({authors}, {year}) {url}".format(**next(papers, module.PAPER))
+    for variant, parameters, paper in families.published(family):
       if any(fnmatch.fnmatch(name.lower(), pattern.lower()) for name in (family, variant, f"{family}/{variant}")):
-        rows.append(Row(family, variant, module.PARAMETERS[variant], paper))
+        rows.append(Row(family, variant, parameters, paper))
   return rows
 
 
@@ -293,5 +290,4 @@ def sizes_of(model) -> dict[str, Any]:
   family, variant = spec.pop("family"), spec.pop("variant")
   parameters = parameters_of(lookup("models", family))
   defaults = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
-  published = importlib.import_module(f"zoo.models.{family}").VARIANTS.get(variant, {})
-  return {**defaults, **published, **spec}
+  return {**defaults, **families.variants(family).get(variant, {}), **spec}

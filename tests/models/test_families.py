@@ -65,7 +65,7 @@ FIXED = {"whisper": {"encoder/positions/embedding"}, "mae": {"positions/embeddin
 MASKS = {"valid": "tokens", "decoder_valid": "decoder_tokens"}
 # Masks that hide less than a padded input: Whisper's convolutions mix a frame with its neighbours.
 UNMASKED = {"whisper": {"valid"}}
-VALID = np.array([True, False, True, True, False, True, False, True])
+VALID = np.resize([True, False, True, True, False, True, False, True], 64)  # Of the tokens of an example.
 
 
 def inputs(model):
@@ -203,7 +203,7 @@ def test_chance_acts_in_training_only_and_comes_from_the_key(family):
     jax.tree.leaves(forward(thinned, params, True, {"dropout": quick_key(seed)})) for seed in (0, 0, 1)
   )
   assert all(np.array_equal(a, b) for a, b in zip(first, again))
-  assert any(not np.array_equal(a, b) for a, b in zip(first, other))
+  assert any(not np.array_equal(a, b) for a, b in zip(first, other)), "dropout and drop_path of 0.4 change nothing"
 
 
 @FAMILIES
@@ -220,8 +220,8 @@ def test_impossible_sizes_are_refused_in_one_line(family):
     "dtype is 'bf16'": {"dtype": "bf16"},
     "remat is 'half'": {"remat": "half"},
   }
-  if heads not in sizes_taken:  # It has no attention.
-    mistakes = {message: sizes for message, sizes in mistakes.items() if heads not in sizes}
+  # Without attention there are no heads, and of stages that differ there is no one depth.
+  mistakes = {message: sizes for message, sizes in mistakes.items() if set(sizes) <= set(sizes_taken)}
   for message, sizes in mistakes.items():
     with pytest.raises(UserError, match=message) as error:
       zoo.build(family, **{**TINY[family], **sizes})

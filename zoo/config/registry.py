@@ -27,13 +27,29 @@ def _modules(package: str) -> list[str]:
 
 def lookup(package: str, name: str) -> Callable:
   """Looks up the function `name` of `zoo/<package>/<name>.py`. UserError, listing the names, if there is none."""
+  reason = ""
   if isinstance(name, str) and name in _modules(package):  # So that one module is imported and not all.
     function = getattr(importlib.import_module(f"zoo.{package}.{name}"), name, None)
     if function is not None:
       return function
+    reason = f" ({name}.py defines no function of its name)"
   offered = names(package)
   near = did_you_mean(str(name), offered)
-  raise UserError(f"zoo/{package} has no {shown(str(name))}.{near} It has: {', '.join(offered)}.")
+  raise UserError(f"zoo/{package} has no {shown(str(name))}{reason}.{near} It has: {', '.join(offered)}.")
+
+
+def defining(package: str, name: str, **required: tuple[Any, str]) -> types.ModuleType:
+  """The module `zoo/<package>/<name>.py`, which must define what `required` names: {name: (type, what to write)}.
+
+  Raises:
+    UserError: it defines one of them not at all, or with another type. For whoever adds the file.
+  """
+  module = importlib.import_module(f"zoo.{package}.{name}")
+  for wanted, (annotation, example) in required.items():
+    if not hasattr(module, wanted):
+      raise UserError(f"zoo/{package}/{name}.py defines no {wanted}. Write {example}.")
+    check_type(f"zoo/{package}/{name}.py: {wanted}", getattr(module, wanted), annotation)
+  return module
 
 
 def build(package: str, options: Section, *args: Any, offers: Mapping[str, Any] | None = None, **supplied: Any) -> Any:

@@ -1,16 +1,24 @@
 """Lookup of the tables of zoo/convert by model_type or family, and of tensor names in them."""
 
-import importlib
 import pkgutil
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
 from zoo import convert
+from zoo.config.registry import check_type, defining
 from zoo.convert.rules.layouts import Rule
 from zoo.errors import UserError, did_you_mean, shown
 
+# What every table has: name -> (type, what to write), see zoo/convert/__init__.py.
+REQUIRED = {
+  "MODEL_TYPES": (Sequence[str], 'MODEL_TYPES = ("bert",), each model_type of a config.json that it reads'),
+  "HEADS": (Mapping, 'HEADS = {None: ("BertModel",)}, class names of transformers by head'),
+  "sizes": (Callable, "def sizes(options, head, tensors), which returns arguments of zoo.build"),
+  "config": (Callable, "def config(sizes), which returns the entries of a config.json"),
+  "rules": (Callable, "def rules(sizes), which returns rules of zoo/convert/rules/layouts.py"),
+}
 NO_HEAD = "none"  # Asks for the headless model; None means "as in the files".
 
 
@@ -27,12 +35,17 @@ def of_model_type(model_type: Any, where: str) -> ModuleType:
 
 
 def of_family(family: str) -> ModuleType:
-  """The table of a family."""
+  """The table of a family. UserError if there is none, or it lacks what every table has."""
   if family not in families():
     raise UserError(
       f"The hub has no layout for the family '{family}'. Use zoo.save, or a family with one: {', '.join(families())}."
     )
-  return importlib.import_module(f"zoo.convert.{family}")
+  table = defining("convert", family, **REQUIRED)
+  for head, classes in table.HEADS.items():
+    check_type(f"zoo/convert/{family}.py: HEADS[{head!r}]", classes, Sequence[str])
+  if not table.MODEL_TYPES or not all(table.HEADS.values()) or not table.HEADS:
+    raise UserError(f"zoo/convert/{family}.py: MODEL_TYPES, or HEADS, or one of its heads is empty. Name at least one.")
+  return table
 
 
 def families() -> list[str]:

@@ -63,7 +63,7 @@ class Model(nn.Module, kw_only=True):
   @nn.nowrap
   def example(self, batch_size=1):
     """Example inputs with valid shapes and dtypes, as a tuple: `model.init(rng, *model.example())`."""
-    raise NotImplementedError
+    raise NotImplementedError(f"{type(self).__name__} has no example(batch_size). Return a tuple of inputs from it.")
 
 
 class PredictsTokens(Model, kw_only=True):

@@ -1,0 +1,39 @@
+"""What each file of zoo/models says of its family; a file that lacks some of it is named in one line."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from zoo.config.registry import check_type, defining
+from zoo.errors import UserError
+
+VARIANTS = (Mapping, 'VARIANTS = {"base": dict(dim=768, ...)}, the published sizes by variant; {} if there are none')
+PARAMETERS = (Mapping, 'PARAMETERS = {"base": 110_106_428}, the parameter count of every variant')
+PAPER = (Mapping, 'PAPER = {"title": ..., "authors": ..., "year": ..., "url": ...}')
+
+
+def variants(family: str) -> Mapping[str, Mapping[str, Any]]:
+  """The published sizes of a family, {variant: sizes}. UserError if its file does not say.
+
+  >>> sorted(variants("bert"))
+  ['base', 'large']
+  """
+  sizes = defining("models", family, VARIANTS=VARIANTS).VARIANTS
+  for variant, of_variant in sizes.items():
+    check_type(f"zoo/models/{family}.py: VARIANTS[{variant!r}]", of_variant, Mapping)
+  return sizes
+
+
+def published(family: str) -> Iterator[tuple[str, int, str]]:
+  """(variant, parameter count, paper) of every variant of a family. UserError if its file does not say."""
+  where = f"zoo/models/{family}.py"
+  module = defining("models", family, VARIANTS=VARIANTS, PARAMETERS=PARAMETERS, PAPER=PAPER)
+  papers = getattr(module, "PAPERS", {})
+  check_type(f"{where}: PAPERS", papers, Mapping)
+  for variant in variants(family):
+    if variant not in module.PARAMETERS:
+      raise UserError(f"{where}: PARAMETERS has no {variant!r}. Add its published count.")
+    paper = next((paper for prefix, paper in papers.items() if variant.startswith(prefix)), module.PAPER)
+    lacking = [entry for entry in ("title", "authors", "year", "url") if entry not in paper]
+    if lacking:
+      raise UserError(f"{where}: a paper lacks {', '.join(lacking)}. Write {PAPER[1]}.")
+    yield variant, module.PARAMETERS[variant], "{title} ({authors}, {year}) {url}".format(**paper)
