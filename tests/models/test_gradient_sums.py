@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.models.test_families import FAMILIES, TINY, inputs
+from tests.models.test_families import FAMILIES, TINY, chances, inputs
 from tests.narrow_sums import narrow_origins, narrow_sums
 from tests.tiny import OBJECTIVES, tiny_batch, tiny_model, tiny_objective
 from zoo.kernels import with_kernels
@@ -40,7 +40,7 @@ def check(names, program):
 def test_parameters_get_gradients_that_are_summed_in_float32(family):
   plain = zoo.build(family, **TINY[family], dtype="bfloat16")
   check(*program(plain, *inputs(plain)))
-  busy = zoo.build(family, **TINY[family], dtype="bfloat16", scan=True, remat="full", dropout=0.1, drop_path=0.1)
+  busy = zoo.build(family, **TINY[family], dtype="bfloat16", scan=True, remat="full", **chances(family, 0.1))
   check(*program(busy, *inputs(busy), train=True))
 
 

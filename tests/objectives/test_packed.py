@@ -13,6 +13,7 @@ TOWER = dict(vocab_size=23, max_length=16, dim=6, depth=2, num_heads=3)
 ROTARY = dict(TOWER, head_dim=4, num_kv_heads=1, mlp_dim=7)
 DECODERS = {
   "gpt": TOWER,
+  "rnn": dict(vocab_size=23, dim=6, depth=2),
   "openai_gpt": TOWER,
   "llama": dict(ROTARY, window=3, pattern=["local", "global"]),
   "gemma": dict(ROTARY, attention_cap=5.0, cap=4.0, sandwich=True, window=3, pattern=["local", "global"]),

@@ -24,6 +24,7 @@ BALANCES = {**READS, "balance": 0.1}
 CASES = [
   ("gpt", TEXT, READS),
   ("openai_gpt", TEXT, READS),
+  ("rnn", {"vocab_size": 23, "dim": 6, "depth": 2}, READS),
   ("llama", {**TEXT, "dim": 12, "mlp_dim": 7}, READS),
   ("gemma", {**TEXT, "dim": 12, "mlp_dim": 7, "cap": 0.5}, READS),
   ("mixtral", {**TEXT, "dim": 12, "mlp_dim": 7, "num_experts": 3, "top_k": 2}, BALANCES),

@@ -16,6 +16,8 @@ from zoo.generate.sampling import probabilities
 from zoo.generate.steps import decode_step, decode_steps, encodes, prefill
 from zoo.layers import caches
 from zoo.layers.attention import with_caches
+from zoo.layers.parts import has_part
+from zoo.layers.recurrent import Recurrent
 from zoo.layers.stack import unstack_layers
 
 
@@ -52,6 +54,11 @@ def speculate(
     if encodes(decoder):
       raise UserError(
         f"Speculative decoding takes decoders; a {type(decoder).__name__} has an encoder too. Use generate."
+      )
+    if has_part(decoder, Recurrent):
+      raise UserError(
+        "Speculative decoding steps back over tokens that are rejected, and the state of a recurrent network holds "
+        "them already. Use generate."
       )
   checks.number("draft_tokens", draft_tokens, integer=True, minimum=1)
   checks.vocabulary_holds(model, eos=() if eos is None else (eos,))

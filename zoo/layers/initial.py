@@ -12,5 +12,6 @@ truncated_normal = functools.cache(nn.initializers.truncated_normal)  # cut at t
 constant = functools.cache(nn.initializers.constant)
 lecun_normal = functools.cache(nn.initializers.lecun_normal)
 xavier_uniform = functools.cache(nn.initializers.xavier_uniform)
+orthogonal = functools.cache(nn.initializers.orthogonal)
 variance_scaling = functools.cache(nn.initializers.variance_scaling)
 zeros = nn.initializers.zeros_init()

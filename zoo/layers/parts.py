@@ -29,6 +29,18 @@ def replace_modules(module, change, path=""):
   return module.clone(**parts) if parts else module
 
 
+def has_part(module, kind):
+  """Whether the module, or a part of it at any depth, is of the class `kind`."""
+  found = []
+
+  def look(part, path):
+    found.append(isinstance(part, kind))
+    return part
+
+  replace_modules(module, look)
+  return any(found)
+
+
 def _has_modules(value):
   if isinstance(value, tuple):
     return bool(value) and all(isinstance(part, nn.Module) for part in value)

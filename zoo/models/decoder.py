@@ -54,7 +54,7 @@ class Decoder(TokenHeads, Model):
     embed, stack: the token embedding and the layers.
     positions: added to token embeddings; None: only the layers use positions.
     norm: after the last layer; None: the last layer ends with one.
-    max_length: maximum sequence length.
+    max_length: maximum sequence length; None: no maximum.
     pad: the padding token; None: there is none.
     dropout: rate of dropout before the first layer.
   """
@@ -63,7 +63,7 @@ class Decoder(TokenHeads, Model):
   stack: nn.Module
   positions: nn.Module | None = None
   norm: nn.Module | None = None
-  max_length: int = 0
+  max_length: int | None = None
   pad: int | None = None
   dropout: float = 0.0
 
@@ -82,8 +82,13 @@ class Decoder(TokenHeads, Model):
         of tokens [batch, length, num_classes], "start", "end" of an answer [batch, length]. All logits are float32.
     """
     x = self.hidden(tokens, SequenceInfo(valid, positions), train=train)
-    y = last(x, valid if self.pad is None else tokens != self.pad) if self.summarizes else x
+    y = self.summary(x, valid if self.pad is None else tokens != self.pad) if self.summarizes else x
     return {"hidden": x, **self.head_outputs(y)}
+
+  @nn.nowrap
+  def summary(self, x, real=None):
+    """The vector that a classifier of sequences reads: [batch, length, dim], bool [batch, length] -> [batch, dim]"""
+    return last(x, real)
 
   def hidden(self, tokens, info, *, predict=None, train=False):
     """Hidden states of tokens, int32 [batch, length], with their `SequenceInfo`: [batch, length or k, dim]"""
@@ -102,7 +107,7 @@ class Decoder(TokenHeads, Model):
 
   @nn.nowrap
   def example(self, batch_size=1):
-    return (jnp.zeros((batch_size, min(self.max_length, 8)), jnp.int32),)
+    return (jnp.zeros((batch_size, min(self.max_length or 8, 8)), jnp.int32),)
 
 
 class LanguageModel(PredictsTokens, Decoder, kw_only=True):
@@ -130,11 +135,11 @@ class LanguageModel(PredictsTokens, Decoder, kw_only=True):
     return x if self.logits is None else self.to_logits(x)
 
 
-def with_head(head, tied, num_classes, *, language_model=LanguageModel, embed, **parts):
+def with_head(head, tied, num_classes, *, language_model=LanguageModel, decoder=Decoder, embed, **parts):
   """The decoder of these parts with a head; `tied`: whether a language model's head is the token embedding."""
   dense = functools.partial(Dense, dtype=embed.dtype, kernel_init=embed.embedding_init)
   if head == "lm":
     untied = OwnLogits(embed.num_embeddings, dtype=embed.dtype, kernel_init=embed.embedding_init)
     return language_model(embed=embed, logits=TiedLogits() if tied else untied, **parts)
   heads = token_heads(head, num_classes, dense, classify=functools.partial(dense, use_bias=False))
-  return Decoder(embed=embed, **heads, **parts)
+  return decoder(embed=embed, **heads, **parts)

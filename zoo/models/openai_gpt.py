@@ -58,7 +58,7 @@ class Choices(Decoder, kw_only=True):
 
   @nn.nowrap
   def example(self, batch_size=1):
-    return (jnp.zeros((batch_size, 2, min(self.max_length, 8)), jnp.int32),)
+    return (jnp.zeros((batch_size, 2, min(self.max_length or 8, 8)), jnp.int32),)
 
 
 def openai_gpt(

@@ -17,6 +17,8 @@ TENSOR = (
   ("(up|gate)/kernel", [(None, "model")]),  # [dim, mlp_dim]
   ("(up|gate)/bias", [("model",)]),  # [mlp_dim]
   ("down/kernel", [("model", None)]),  # [mlp_dim, dim]
+  ("from_(input|hidden)/kernel", [(None, None, "model")]),  # [inputs, gates, hidden_dim]
+  ("from_(input|hidden)/bias", [(None, "model")]),  # [gates, hidden_dim]
   ("embed/embedding", [("model", None), (None, "model"), ()]),  # [vocab_size, dim]
 )
 
