@@ -9,6 +9,7 @@ import yaml
 
 from scripts import check_site, families_table, notebooks
 from tests.budget import FAMILY
+from zoo.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(ROOT.glob("notebooks/*.py"))
@@ -21,8 +22,30 @@ def test_the_readmes_table_of_families_is_current():
   assert families_table.replaced(readme) == readme, "make families-table"
 
 
-def test_the_readmes_badge_leads_to_the_quickstart():
-  assert notebooks.badge("quickstart") in (ROOT / "README.md").read_text()
+ADDRESS = "https://github.com/someone/their-zoo"
+
+
+def test_the_address_of_the_repository_is_what_pyproject_names():
+  readme, citation = ((ROOT / name).read_text() for name in ("README.md", "CITATION.cff"))
+  assert notebooks.readme(readme, notebooks.repository()) == readme, "make notebooks"
+  assert notebooks.citation(citation, notebooks.repository()) == citation, "make notebooks"
+  colab = "https://colab.research.google.com/github/someone/their-zoo/blob/main/notebooks/quickstart.ipynb"
+  assert f"]({colab})" in notebooks.readme(readme, ADDRESS) and "](docs/colab.md)" in notebooks.readme(readme, "")
+  assert f'\nrepository-code: "{ADDRESS}"\n' in notebooks.citation(citation, ADDRESS)
+  named, unnamed = (notebooks.notebook(ROOT / "notebooks/quickstart.py", address) for address in (ADDRESS, ""))
+  assert colab in named and f'REPOSITORY = \\"{ADDRESS}\\"' in named and "Open in Colab" not in unnamed
+  assert yaml.safe_load(notebooks.citation(citation, ADDRESS))["repository-code"] == ADDRESS
+
+
+@pytest.mark.parametrize("urls", ["", "[project.urls]", f"[project.urls]\nRepository = '{ADDRESS}.git'"])
+def test_an_address_of_github_is_taken_or_none(urls):
+  assert notebooks.repository(f"[project]\n{urls}") == (ADDRESS if "Repository" in urls else "")
+
+
+@pytest.mark.parametrize("address", ["someone/their-zoo", "https://github.com/OWNER/flax-zoo", "https://x.org/a/b"])
+def test_another_address_or_a_placeholder_is_refused(address):
+  with pytest.raises(UserError, match=r"project.urls.Repository is .* Write https://github.com/<owner>/<name>"):
+    notebooks.repository(f"[project.urls]\nRepository = '{address}'")
 
 
 @pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
@@ -40,7 +63,7 @@ def test_the_readme_shows_the_two_commands_first():
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_a_notebook_for_colab_is_current_and_has_no_outputs(source):
   text = source.with_suffix(".ipynb").read_text()
-  assert text == notebooks.notebook(source), "make notebooks"
+  assert text == notebooks.notebook(source, notebooks.repository()), "make notebooks"
   assert '"outputs": []' in text and not re.search(r'"outputs": \[[^\]]', text)
 
 
