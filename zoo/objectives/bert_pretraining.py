@@ -1,4 +1,4 @@
-"""BERT's pretraining: masked tokens and next sentences together (https://arxiv.org/abs/1810.04805, section 3.1)."""
+"""BERT's pretraining loss: masked tokens plus next sentences (https://arxiv.org/abs/1810.04805, section 3.1)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -26,7 +26,7 @@ def bert_pretraining(
   chunk: int | None = None,
   by_row: NamedSharding | None = None,
 ) -> Objective:
-  """masked_lm + next_sentence, from one pass through the model; options and batch are theirs.
+  """masked_lm + next_sentence, from one forward pass; options and batch as theirs.
 
   Metrics: loss (the sum), mlm_loss, mlm_accuracy, nsp_loss, nsp_accuracy.
 

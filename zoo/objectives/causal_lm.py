@@ -26,17 +26,17 @@ from zoo.objectives.tokens import check_chunk, in_chunks, likelihood
 def causal_lm(
   model: Any, balance: float = 0.0, chunk: int | None = None, by_row: NamedSharding | None = None
 ) -> Objective:
-  """Every token is predicted from those before it: mean of -log p(tokens[t + 1] | tokens[..t]).
+  """Next-token cross entropy: the mean of -log p(tokens[t + 1] | tokens[..t]).
 
   Args:
     model: (tokens int [batch, length], valid=, segment_ids=, train=) -> logits [batch, length, vocab_size].
-    balance: of a mixture of experts: how much of `zoo.objectives.routing.imbalance` is added to the loss.
-    chunk: of how many tokens, on all devices together, logits exist at the same time; None: of all.
-    by_row: how rows are spread over devices, for chunks; None: XLA decides.
+    balance: for a mixture of experts: weight of the load balancing loss, `zoo.objectives.routing.imbalance`.
+    chunk: number of tokens, over all devices, whose logits are in memory at a time; None: all.
+    by_row: sharding of rows, for chunks; None: XLA decides.
 
   Batch: tokens int32 [batch, length]; optionally valid bool [batch, length] (only real tokens are predicted), weight
   [batch], and segment_ids int32 [batch, length] of packed sequences (`zoo.data.packed`). The model sees
-  `length - 1` tokens: rows of 1,025 let it work on whole tiles. Metrics: loss (nats per token), perplexity, accuracy,
+  `length - 1` tokens: rows of 1,025 fill tiles completely. Metrics: loss (nats per token), perplexity, accuracy,
   tokens (predicted); with `balance`, imbalance.
 
   >>> import zoo

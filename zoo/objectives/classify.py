@@ -1,4 +1,4 @@
-"""Classification: one label, or one distribution over labels, per row."""
+"""Classification loss: one label, or one distribution over labels, per row."""
 
 import inspect
 from collections.abc import Mapping
@@ -25,15 +25,17 @@ from zoo.preprocessing import as_float
 
 
 def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
-  """Mean of -sum(targets * log_softmax(logits)); targets = (1 - label_smoothing) * label + label_smoothing / classes.
+  """Cross entropy of labels: the mean of -sum(targets * log_softmax(logits)).
+
+  targets = (1 - label_smoothing) * label + label_smoothing / classes
 
   Args:
     model: (image, train=) or (tokens, segments=, valid=, train=) -> {"logits" [batch, num_classes]}.
-    label_smoothing: the part of the target that is spread over all classes, 0 to 1 (https://arxiv.org/abs/1512.00567).
+    label_smoothing: share of the target that is spread over all classes, 0 to 1 (https://arxiv.org/abs/1512.00567).
 
   Batch: image, or tokens and optionally valid and segments; label int32 [batch], or float [batch, num_classes] with
-  rows that sum to 1 (soft targets, as mixing images makes them); optionally weight [batch]. Metrics: loss, accuracy (of
-  the likeliest class). A label that is no class makes the loss NaN.
+  rows that sum to 1 (soft targets, e.g. of mixup); optionally weight [batch]. Metrics: loss, accuracy (of
+  the likeliest class). A label out of range makes the loss NaN.
 
   >>> import zoo
   >>> model = zoo.build("vit", image_size=4, patch_size=2, dim=8, depth=1, num_heads=2, num_classes=3)
@@ -64,7 +66,7 @@ def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
     weight = row_weight(batch, len(logits))
     if label.ndim == 2:
       targets = label
-    else:  # NaN for a label of no class, of which jax.nn.one_hot makes silent zeros; rows without weight may have any.
+    else:  # NaN for labels out of range, for which jax.nn.one_hot returns zeros; rows of weight 0 may have any.
       is_class = (label >= 0) & (label < logits.shape[-1]) | (weight == 0)
       targets = jnp.where(is_class[:, None], jax.nn.one_hot(label, logits.shape[-1]), jnp.nan)
     nll = optax.softmax_cross_entropy(logits, optax.smooth_labels(targets, label_smoothing))
@@ -81,12 +83,12 @@ def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
 
 
 def inputs(batch: dict, model: Any) -> list[jax.Array]:
-  """What the model classifies: images, normalised as it carries it, if the batch has them, else tokens."""
+  """The model's inputs: images, normalised with its preprocessing, if the batch has them, else tokens."""
   return [as_float(batch["image"], model)] if "image" in batch else [batch["tokens"]]
 
 
 def options(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:
-  """What goes with tokens: `valid`, and `segments` of pairs where the model tells texts apart."""
+  """Keyword inputs with tokens: `valid`, and `segments` if the model has segment embeddings."""
   entries = {} if "image" in batch else optional_entries(batch, "segments", "valid")
   if "segments" in entries and getattr(model, "spec", None):
     takes = inspect.signature(type(model).__call__).parameters

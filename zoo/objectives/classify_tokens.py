@@ -1,4 +1,4 @@
-"""Classification of tokens: one label per token, of those that have one."""
+"""Token classification loss."""
 
 from typing import Any
 
@@ -22,14 +22,14 @@ from zoo.objectives.tokens import likelihood
 
 
 def classify_tokens(model: Any) -> Objective:
-  """Mean of -log p(label), over all tokens of the batch that have a label.
+  """Cross entropy of token labels: the mean of -log p(label) over all tokens of the batch with a label.
 
   Args:
     model: (tokens, segments=, valid=, train=) -> {"logits" [batch, length, num_classes]}.
 
   Batch: tokens int32 [batch, length]; label int32 [batch, length], below 0 (-1, or -100 as transformers writes it)
-  where nothing counts: on special tokens, padding, and all but the first piece of a word; optionally valid, segments
-  [batch, length] and weight [batch]. Metrics: loss, accuracy, tokens (that count). A label that is no class makes the
+  for tokens that do not count: special tokens, padding, all but the first piece of a word; optionally valid, segments
+  [batch, length] and weight [batch]. Metrics: loss, accuracy, tokens (that count). A label out of range makes the
   loss NaN.
 
   >>> import zoo
@@ -58,7 +58,7 @@ def classify_tokens(model: Any) -> Objective:
       )
     counts = row_weight(batch, len(logits))[:, None] * (label >= 0)
     sums = likelihood(logits, jnp.maximum(label, 0), counts)
-    known = (label < logits.shape[-1]).all(-1)  # A class that is none would be clipped.
+    known = (label < logits.shape[-1]).all(-1)  # A label out of range would be clipped.
     return {**sums, "nll": jnp.where(known, sums["nll"], jnp.nan), "count": counts.sum(-1), **carried}
 
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:

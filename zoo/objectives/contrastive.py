@@ -1,4 +1,4 @@
-"""CLIP's loss: each image picks its caption out of the batch, each caption its image (https://arxiv.org/abs/2103.00020)."""
+"""CLIP's contrastive loss: a softmax over the captions and over the images of the batch (https://arxiv.org/abs/2103.00020)."""
 
 from typing import Any
 
@@ -30,21 +30,21 @@ def contrastive(
   chunk: int | None = None,
   by_row: NamedSharding | None = None,
 ) -> Objective:
-  """Softmax over all pairs of the batch: cross_entropy(scale * image @ text.T), the mean over rows and columns.
+  """Cross entropy of scale * image @ text.T over all pairs of the batch: the mean over rows and columns.
 
   Rows of the same `group` show the same thing: each is a right answer for the others, with equal parts of the target.
   The scale exp(logit_scale) is learned and clamped to `max_scale` inside the loss: at the clamp a gradient that would
-  raise it further is dropped, one that lowers it passes. (CLIP's authors clamp the parameter after each update, which
+  raise it further is dropped, one that lowers it is kept. (CLIP's authors clamp the parameter after each update, which
   would need a hook in the train step for this one parameter.)
 
   Args:
     model: (image, tokens, valid=, train=) -> {"image" [batch, embed], "text" [batch, embed], "scale" []}, unit vectors.
     max_scale: largest temperature factor.
-    pairs: "whole", "all_gather" or "ring": how pairs are spread over devices, see `zoo.objectives.pairs`.
-    chunk: how many texts a device compares with its images at the same time, with pairs "all_gather" or "ring".
-    by_row: how rows are spread over devices; None: XLA decides.
+    pairs: "whole", "all_gather" or "ring": how pairs are sharded over devices, see `zoo.objectives.pairs`.
+    chunk: number of texts that a device compares with its images at a time, with pairs "all_gather" or "ring".
+    by_row: sharding of rows; None: XLA decides.
 
-  Batch: image [batch, height, width, channels], of which uint8 is normalised as the model carries it
+  Batch: image [batch, height, width, channels], of which uint8 is normalised with the model's preprocessing
   (`zoo.preprocessing`), tokens int32 [batch, length]; optionally valid, group int32 [batch] and
   weight [batch] (rows of weight 0 are no answers either). Metrics: loss, accuracy, image_to_text, text_to_image, scale.
 
@@ -76,7 +76,7 @@ def contrastive(
 
 
 def two_towers(model: Any) -> tuple:
-  """-> init, forward, carry of a model of images and texts. Outputs: image, text, scale, bias, group, weight."""
+  """`init`, `forward` and `carry` for a dual encoder. Outputs: image, text, scale, bias, group, weight."""
 
   def arguments(batch: dict) -> tuple[list, dict]:
     check_batch(batch, "a contrast", "image", "tokens")
@@ -96,26 +96,26 @@ def two_towers(model: Any) -> tuple:
 
 
 def softmax_sums(logits: jax.Array, same: jax.Array, valid: jax.Array, axis: int) -> dict[str, jax.Array]:
-  """What a cross entropy whose right answers are `same` in equal parts is made of; see `zoo.objectives.pairs`."""
+  """The sums of a cross entropy whose target is spread evenly over `same`; see `zoo.objectives.pairs`."""
   log_sum = jax.nn.logsumexp(jnp.where(valid, logits, MASKED_LOGIT), axis=axis)
   return {"log_sum": log_sum, "total": (logits * same).sum(axis)}
 
 
 def row_info(outputs: dict) -> dict[str, jax.Array]:
-  """group int32 [batch], by default each row's own, and valid bool [batch]: whether it is an answer, weight above 0."""
+  """`row_info` of a batch: group int32 [batch], by default one per row, and valid bool [batch], where weight > 0."""
   weight = outputs["weight"]
   return {"group": outputs.get("group", jnp.arange(len(weight))), "valid": weight > 0}
 
 
 def pick_rates(images: dict, texts: dict, weight: jax.Array) -> dict[str, jax.Array]:
-  """The share of images whose highest logit is one of their own, that of texts, and the mean of both."""
+  """Accuracies: the share of images whose highest logit is a match, that of texts, and the mean of both."""
   rates = {"image_to_text": ratio(images["picked"] * weight, weight)}
   rates["text_to_image"] = ratio(texts["picked"] * weight, weight)
   return {"accuracy": (rates["image_to_text"] + rates["text_to_image"]) / 2, **rates}
 
 
 def clamp(x: jax.Array, highest: float) -> jax.Array:
-  """min(x, highest), whose gradient is dropped at the clamp only where a step against it would raise x further."""
+  """min(x, highest), whose gradient is dropped at the clamp only if a descent step would raise x further."""
 
   @jax.custom_vjp
   def clamped(x: jax.Array) -> jax.Array:

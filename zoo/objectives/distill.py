@@ -1,4 +1,4 @@
-"""Knowledge distillation: a student learns what a frozen teacher thinks of every class (https://arxiv.org/abs/1503.02531)."""
+"""Knowledge distillation from the class probabilities of a frozen teacher (https://arxiv.org/abs/1503.02531)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,22 +17,22 @@ TEACHER = "teacher"
 
 
 def distill(model: Any, *, frozen: Mapping[str, Any], temperature: float = 2.0, hard: float = 0.5) -> Objective:
-  """hard * cross entropy of the labels + (1 - hard) * T**2 * KL(teacher at T || student at T), T the temperature.
+  """Distillation loss: hard * cross entropy of labels + (1 - hard) * T**2 * KL(teacher || student), at temperature T.
 
-  The factor T**2 keeps both parts in balance whatever the temperature (section 2 of the paper). The teacher sees the
-  same augmented input; nothing of it learns.
+  The factor T**2 keeps both parts in balance at every temperature (section 2 of the paper). The teacher sees the
+  same augmented input and is not trained.
 
   Args:
-    model: the student, as of `classify`.
-    frozen: the models that do not learn; one is the "teacher", of as many classes. From the config's `frozen`.
+    model: the student, as in `classify`.
+    frozen: models that are not trained, by name: "teacher" has as many classes. From the config's `frozen`.
     temperature: divides the logits of both, above 0.
-    hard: the part of the loss that labels have, 0 to 1.
+    hard: weight of the labels in the loss, 0 to 1.
 
-  Batch and init as of `classify`, labels int32 [batch]. Metrics: loss, accuracy, agreement (how often student and
+  Batch and init as in `classify`, labels int32 [batch]. Metrics: loss, accuracy, agreement (how often student and
   teacher choose the same class), divergence (the KL in nats, without T**2).
 
   Raises:
-    UserError: there is no teacher, or it takes other inputs than the student; a value out of its range.
+    UserError: there is no teacher, it takes other inputs than the student, or a value is out of range.
 
   >>> import zoo
   >>> sizes = dict(image_size=4, patch_size=2, num_heads=2, num_classes=3)

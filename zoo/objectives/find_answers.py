@@ -1,4 +1,4 @@
-"""Answers in texts: where one starts and where it ends (https://arxiv.org/abs/1810.04805, section 4.2)."""
+"""Extractive question answering loss: start and end of the answer (https://arxiv.org/abs/1810.04805, section 4.2)."""
 
 from typing import Any
 
@@ -21,14 +21,14 @@ from zoo.objectives.tokens import likelihood
 
 
 def find_answers(model: Any) -> Objective:
-  """Mean over rows of (-log p(start) - log p(end)) / 2, each a softmax over the tokens of the row.
+  """Cross entropy of answer spans: the mean of (-log p(start) - log p(end)) / 2, each a softmax over a row's tokens.
 
   Args:
     model: (tokens, segments=, valid=, train=) -> {"start", "end" [batch, length]}.
 
   Batch: tokens int32 [batch, length]; start, end int32 [batch], the first and the last token of the answer, both 0
-  where the row holds none; optionally valid, segments [batch, length] and weight [batch]. Metrics: loss, accuracy (rows
-  of which both are the likeliest).
+  if the row has none; optionally valid, segments [batch, length] and weight [batch]. Metrics: loss, accuracy (rows
+  where both are the likeliest).
 
   >>> import zoo
   >>> sizes = dict(vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)

@@ -1,4 +1,4 @@
-"""Masked language modelling: predict the tokens that were hidden (https://arxiv.org/abs/1810.04805, section 3.1)."""
+"""Masked language modelling loss (https://arxiv.org/abs/1810.04805, section 3.1)."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -41,23 +41,24 @@ def masked_lm(
   chunk: int | None = None,
   by_row: NamedSharding | None = None,
 ) -> Objective:
-  """Mean of -log p(token) over the chosen tokens, `rate` of a row: 80 % of them masked, 10 % random, 10 % unchanged.
+  """Masked-token cross entropy: the mean of -log p(token) over the chosen tokens.
 
-  Logits are computed at the chosen positions alone, a number fixed by the length: a seventh of BERT's largest product.
+  A share `rate` of each row is chosen; of these 80 % are masked, 10 % random, 10 % unchanged. Logits are computed only
+  at the chosen positions, whose number depends on the length alone: a seventh of BERT's largest product.
 
   Args:
     model: (tokens, segments=, valid=, segment_ids=, predict=, train=) -> {"mlm" [batch, chosen, vocab_size]}.
     mask_token: id of [MASK].
     vocab_size: number of tokens that a random one is drawn from; by default the model's.
-    special_tokens: ids that are never chosen, besides `mask_token` and what the batch calls special.
-    rate: part of a row's candidates that is chosen, rounded, at least one token.
-    mask_rate: part of the chosen tokens that become `mask_token`.
-    random_rate: part of them that become a random token of the vocabulary.
-    whole_word: choose words, not tokens; the batch then needs word_start.
-    max_predictions: most tokens chosen in a row; by default ceil(rate * length).
+    special_tokens: ids that are never chosen, besides `mask_token` and those that are `special` in the batch.
+    rate: share of a row's candidates that is chosen, rounded, at least one token.
+    mask_rate: share of the chosen tokens that become `mask_token`.
+    random_rate: share of them that become a random token of the vocabulary.
+    whole_word: chooses words, not tokens; the batch then needs word_start.
+    max_predictions: maximum number of tokens chosen in a row; by default ceil(rate * length).
     eval_seed: without an rng a row's masking is a function of its tokens and this seed.
-    chunk: of how many chosen tokens, on all devices together, logits exist at the same time; None: of all.
-    by_row: how rows are spread over devices, for chunks; None: XLA decides.
+    chunk: number of chosen tokens, over all devices, whose logits are in memory at a time; None: all.
+    by_row: sharding of rows, for chunks; None: XLA decides.
 
   Batch: tokens int32 [batch, length]; optionally segments, valid, special, word_start, segment_ids [batch, length],
   weight [batch].
@@ -117,9 +118,9 @@ def masked_lm(
 
 
 def mlm_terms(model: Any, what: str, chunk: int | None, by_row: NamedSharding | None) -> tuple[Any, Callable]:
-  """-> the model to apply, and f(params, what it gave, the prepared batch) -> sums over the chosen tokens of each row.
+  """-> the model to apply, and f(params, its outputs, the prepared batch) -> sums over the chosen tokens of each row.
 
-  The sums are nll, correct, count, each float32 [batch]; chunk and by_row as of `masked_lm`, for the objective `what`.
+  The sums are nll, correct, count, each float32 [batch]; chunk and by_row as in `masked_lm`, for the objective `what`.
   """
   check_chunk(model, what, chunk)
 
@@ -139,14 +140,14 @@ def mlm_terms(model: Any, what: str, chunk: int | None, by_row: NamedSharding | 
 
 
 def mlm_reduce(outputs: dict) -> tuple[jax.Array, dict]:
-  """Mean over all chosen tokens of the batch."""
+  """Loss and metrics: means over all chosen tokens of the batch."""
   loss = ratio(outputs["nll"], outputs["count"])
   accuracy = ratio(outputs["correct"], outputs["count"])
   return loss, {"loss": loss, "accuracy": accuracy, "perplexity": jnp.exp(loss)}
 
 
 def vocabulary(model: Any) -> int:
-  """The number of tokens that a model gives logits for, without computing any."""
+  """The size of a model's output vocabulary, from shapes alone."""
 
   def logits(rng: jax.Array) -> jax.Array:
     outputs, _ = model.init_with_output(rng, *model.example())
@@ -156,7 +157,7 @@ def vocabulary(model: Any) -> int:
 
 
 def check_rates(rate: float, mask_rate: float, random_rate: float) -> None:
-  """Refuses rates that are no parts of a whole."""
+  """UserError for rates outside [0, 1], or whose sum is above 1."""
   for name, value in (("rate", rate), ("mask_rate", mask_rate), ("random_rate", random_rate)):
     if not 0 <= value <= 1:
       raise UserError(f"masked_lm.{name} is {value}. It must be from 0 to 1.")

@@ -1,4 +1,4 @@
-"""Which tokens a masked language model has to guess, and what it sees in their place."""
+"""Masking for masked language models: which tokens to predict, and their replacements."""
 
 import jax
 import jax.numpy as jnp
@@ -17,22 +17,22 @@ def mask_tokens(
   mask_rate: float,
   random_rate: float,
 ) -> dict[str, jax.Array]:
-  """Chooses `rate` of each row's candidates and hides them; every row draws from its own key.
+  """Chooses a share `rate` of each row's candidates and masks them; every row draws from its own key.
 
   Args:
     tokens: int32 [batch, length].
     candidates: bool [batch, length]: tokens that may be chosen.
     word_start: bool [batch, length], True where a word begins: words are chosen whole. None: single tokens.
     keys: [batch] random keys.
-    slots: the most tokens that are chosen in a row.
-    rate: the part of the candidates that is chosen: round(rate * candidates), at least 1 and at most `slots`.
-    mask_token: what most chosen tokens become.
+    slots: maximum number of tokens chosen in a row.
+    rate: share of the candidates that is chosen: round(rate * candidates), at least 1 and at most `slots`.
+    mask_token: replaces most of the chosen tokens.
     vocab_size: a random token is drawn from all of these.
-    mask_rate, random_rate: the parts of the chosen tokens that become `mask_token` and a random token; the rest stay.
+    mask_rate, random_rate: shares of the chosen tokens that become `mask_token` and a random token; the rest stay.
 
   Returns:
-    inputs int32 [batch, length], predict int32 [batch, slots] (positions), target int32 [batch, slots] (tokens that
-    stood there) and chosen float32 [batch, slots], 0 for slots that are not used.
+    inputs int32 [batch, length], predict int32 [batch, slots] (positions), target int32 [batch, slots] (original
+    tokens) and chosen float32 [batch, slots], 0 for unused slots.
   """
 
   def row(key: jax.Array, tokens: jax.Array, candidates: jax.Array, word_start: jax.Array | None) -> dict:
@@ -55,12 +55,12 @@ def mask_tokens(
 
 
 def choose_words(key: jax.Array, candidates: jax.Array, word_start: jax.Array, budget: jax.Array, slots: int) -> tuple:
-  """Takes words in random order, passing over those that no longer fit into `budget` tokens, as BERT's authors do.
+  """Chooses words in random order, skipping those that no longer fit into `budget` tokens, as in BERT's code.
 
   -> positions int32 [slots], chosen bool [slots], for one row.
   """
   length = len(candidates)
-  word = jnp.cumsum(word_start | ~candidates)  # a token that is no candidate ends the word before it
+  word = jnp.cumsum(word_start | ~candidates)  # a token that is not a candidate ends the word before it
   rank = jax.random.permutation(key, length + 1)[word]
   order = jnp.argsort(jnp.where(candidates, rank, length + 1))  # stable: a word's tokens stay together
   size = jax.ops.segment_sum(candidates.astype(jnp.int32), word, length + 1)[word]
@@ -78,7 +78,7 @@ def choose_words(key: jax.Array, candidates: jax.Array, word_start: jax.Array, b
 
 
 def row_keys(key: jax.Array, tokens: jax.Array) -> jax.Array:
-  """[batch] keys that depend on the tokens of a row alone, so that a row is masked alike in whatever batch it comes."""
+  """Random keys [batch] that depend only on a row's tokens, so that a row is masked alike in every batch."""
   odd = 2 * jnp.arange(tokens.shape[1], dtype=jnp.uint32) + 1
   number = (tokens.astype(jnp.uint32) * (odd * jnp.uint32(2654435761))[None]).sum(-1)  # Knuth's multiplicative hash
   return jax.vmap(jax.random.fold_in, (None, 0))(key, number)

@@ -1,4 +1,4 @@
-"""Next-sentence prediction: did the second text follow the first? (https://arxiv.org/abs/1810.04805, section 3.1)"""
+"""Next-sentence prediction: does the second text follow the first? (https://arxiv.org/abs/1810.04805, section 3.1)"""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from zoo.objectives.objective import (
 
 
 def next_sentence(model: Any) -> Objective:
-  """Mean of -log p(is_random). Alone it is a loss for pairs of texts; BERT's pretraining is `bert_pretraining`.
+  """Next-sentence cross entropy: the mean of -log p(is_random). For BERT's pretraining see `bert_pretraining`.
 
   Args:
     model: (tokens, segments=, valid=, train=) -> {"nsp" [batch, 2]}.
@@ -58,7 +58,7 @@ def next_sentence(model: Any) -> Objective:
 
 
 def nsp_terms(outputs: dict, batch: Batch) -> dict:
-  """nsp_nll, nsp_correct, nsp_count, each float32 [batch]."""
+  """Sums per row: nsp_nll, nsp_correct, nsp_count, each float32 [batch]."""
   logits = output(outputs, "nsp", "next_sentence", "Set the model's head to 'pretraining'.")
   label = batch["is_random"]
   weight = row_weight(batch, len(logits))

@@ -14,7 +14,7 @@ from zoo.errors import UserError
 from zoo.tree import path_name, row_axis, variables
 
 Batch = Mapping[str, jax.Array]
-# Linen collections carried from batch to batch: {"shared": ..., "rows": ...}, each if there is any.
+# Linen collections carried across batches: {"shared": ..., "rows": ...}, each only if there is any.
 Carry = Mapping[str, Mapping[str, Any]]
 SHARED, ROWS = "shared", "rows"
 
@@ -23,11 +23,11 @@ class Context(NamedTuple):
   """Inputs of a step besides parameters, batch and key.
 
   Attributes:
-    step: int32 [], the number of steps done: for losses that change during training.
+    step: int32 [], the number of completed steps, for losses that change during training.
     frozen: name -> parameters of a frozen model: a teacher, a reference.
-    carry: the collections carried over from the batch before, which its `carries` names: "shared" by all rows
-      (statistics, a codebook), or of "rows", every array with an axis batch (a memory): its first, or of layers that
-      are scanned its second, see `zoo.tree.row_axis`.
+    carry: the collections carried over from the previous batch, named by the model's `carries`: "shared" by all rows
+      (statistics, a codebook), or of "rows", every array with a batch axis (a memory): its first, or in scanned
+      layers its second, see `zoo.tree.row_axis`.
   """
 
   step: Any = 0
@@ -39,7 +39,7 @@ NOTHING = Context()
 
 
 def nothing_carried(rng: jax.Array, batch: Batch) -> Carry:
-  """{}: most models have no mutable collections."""
+  """Returns {}: most models have no mutable collections."""
   return {}
 
 
@@ -57,11 +57,11 @@ class Objective(NamedTuple):
       `Context`, if the model carries collections on to the next batch.
     reduce: (outputs of forward without "carry") -> (loss float32 [], metrics dict of float32 []).
     prepare: (batch, rng=None) -> batch with random draws per row (BERT's masking). `forward` calls it if the batch has
-      not been prepared; accumulation calls it once for the full batch, so that draws do not depend on accumulation.
+      not been prepared; accumulation calls it once for the full batch, so that the draws do not depend on it.
     carry: (rng, batch) -> the carry of the first batch, for as many rows.
-    penalty: (params, context) -> (loss float32 [], metrics) of the parameters alone, added to that of the batch.
-    collect: (params, batch, rng, context) -> the batch to learn from: samples of the model as it is now. It is run
-      before the step, as a program of its own; nothing is differentiated.
+    penalty: (params, context) -> (loss float32 [], metrics) from the parameters alone, added to that of the batch.
+    collect: (params, batch, rng, context) -> the batch to train on: samples from the current model. It is run
+      before the step, as a separate program that is not differentiated.
   """
 
   init: Callable[..., Any]
@@ -75,14 +75,14 @@ class Objective(NamedTuple):
   def loss(
     self, params: Any, batch: Batch, rng: jax.Array | None = None, context: Context = NOTHING
   ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """-> (loss float32 [], metrics) of a batch."""
+    """Loss of a batch -> (loss float32 [], metrics)."""
     loss, (metrics, _) = self.loss_and_carry(params, batch, rng, context)
     return loss, metrics
 
   def loss_and_carry(
     self, params: Any, batch: Batch, rng: jax.Array | None = None, context: Context = NOTHING
   ) -> tuple[jax.Array, tuple[dict[str, jax.Array], Carry]]:
-    """-> (loss float32 [], (metrics, what is carried into the next batch))."""
+    """Loss of a batch -> (loss float32 [], (metrics, carry for the next batch))."""
     outputs, carry = without_carry(self.forward(params, batch, rng, context))
     loss, metrics = self.reduce(outputs)
     more, penalties = (0.0, {}) if self.penalty is None else self.penalty(params, context)
@@ -90,7 +90,7 @@ class Objective(NamedTuple):
 
 
 def apply(model: Any, params: Any, *inputs: Any, rng: jax.Array | None = None, **options: Any) -> Any:
-  """The model's outputs; trains (dropout is on) if there is an rng."""
+  """Applies the model; with an rng in training mode (dropout is on)."""
   rngs = {} if rng is None else {"dropout": rng}
   return model.apply(variables(params), *inputs, train=rng is not None, rngs=rngs, **options)
 
@@ -109,7 +109,7 @@ def apply_with_carry(
   Args:
     context: its `carry` is passed to the model.
     model: its `carries` names the carried collections, {collection: "shared" or "rows"}; none without the attribute.
-    sown: collections that are mutable in this call only.
+    sown: collections that are mutable only in this call.
 
   Returns:
     outputs; {"carry": the new carry}, or {} if nothing is carried; and the collections `sown`.
@@ -127,7 +127,7 @@ def apply_with_carry(
 
 
 def by_kind(carries: Mapping[str, str], collections: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-  """The carried collections, as in `Context`: {"shared": {collection: ...}, "rows": ...}."""
+  """Groups carried collections by kind, as in `Context`: {"shared": {collection: ...}, "rows": ...}."""
   kinds: dict[str, dict[str, Any]] = {}
   for collection, kind in carries.items():
     if collection in collections:
@@ -140,7 +140,7 @@ def init_and_carry(model: Any, arguments: Callable[[dict], tuple[list, dict]]) -
 
   Args:
     model: of the zoo.
-    arguments: batch -> what the model is called with: inputs, and options by name. Refuses a batch that lacks some.
+    arguments: batch -> the model's arguments: inputs, and keywords. UserError for a batch that lacks some.
   """
 
   def init(rng: jax.Array, batch: Batch) -> Any:
@@ -158,17 +158,17 @@ def init_and_carry(model: Any, arguments: Callable[[dict], tuple[list, dict]]) -
 
 
 def without_carry(outputs: Mapping[str, Any]) -> tuple[dict[str, jax.Array], Carry]:
-  """-> the outputs without "carry", and the carry."""
+  """Splits outputs -> the outputs without "carry", and the carry."""
   return {name: x for name, x in outputs.items() if name != "carry"}, outputs.get("carry", {})
 
 
 def optional_entries(batch: Batch, *keys: str) -> dict[str, jax.Array]:
-  """Those of `keys` that the batch has."""
+  """The entries `keys` of a batch that exist."""
   return {key: batch[key] for key in keys if key in batch}
 
 
 def check_batch(batch: Batch, what: str, *keys: str) -> None:
-  """Refuses a batch without all of `keys`, which the objective `what` needs."""
+  """UserError for a batch that lacks one of `keys`, which the objective `what` needs."""
   missing = [key for key in keys if key not in batch]
   if missing:
     raise UserError(
@@ -178,7 +178,7 @@ def check_batch(batch: Batch, what: str, *keys: str) -> None:
 
 
 def output(outputs: Any, name: str, what: str, way_out: str) -> jax.Array:
-  """The model's output `name`, float32; refuses a model that has none."""
+  """The model's output `name`, float32; UserError for a model without it."""
   if not isinstance(outputs, Mapping) or name not in outputs:
     names = ", ".join(outputs) if isinstance(outputs, Mapping) else "logits of the next token"
     raise UserError(f"{what} needs a model with the output {name}, this one returns {names}. {way_out}")
@@ -186,12 +186,12 @@ def output(outputs: Any, name: str, what: str, way_out: str) -> jax.Array:
 
 
 def row_weight(batch: Batch, rows: int) -> jax.Array:
-  """float32 [batch]: `batch["weight"]`, 0 for padding rows of a batch; ones by default."""
+  """Weights of rows, float32 [batch]: `batch["weight"]`, 0 for padding rows; ones by default."""
   return batch["weight"].astype(jnp.float32) if "weight" in batch else jnp.ones(rows, jnp.float32)
 
 
 def ratio(total: jax.Array, count: jax.Array) -> jax.Array:
-  """sum(total) / sum(count), and 0 if there is nothing to count."""
+  """sum(total) / sum(count), or 0 if the count is 0."""
   count = count.sum()
   return total.sum() / jnp.where(count > 0, count, 1)
 
@@ -202,10 +202,10 @@ def value_and_grad(objective: Objective, accumulate: int = 1) -> Callable:
   The gradient is that of the full batch, even when `reduce` compares all rows with each other. It takes two passes
   (GradCache, https://arxiv.org/abs/2101.06983): the outputs of all parts, then the gradient of `reduce` with respect to
   them, then part by part the gradient of `forward`, pulled back from there. A loss that is a sum over rows divided by a
-  count has a gradient that does not depend on the model's outputs: then nothing of the first pass is used, and XLA
+  count has a gradient that does not depend on the model's outputs: then the first pass is unused, and XLA
   removes it. Dropout differs from that of the full batch: every part draws its own masks, the same in both passes.
 
-  Part i takes the rows i, i + accumulate, ...: of a batch spread over devices every device holds rows of every part, so
+  Part i takes the rows i, i + accumulate, ...: if a batch is sharded, every device holds rows of every part, so
   all are busy and no row moves. Carried rows go with their part; shared carry goes from part to part, the same in both
   passes, and no gradient flows through either from one part, or batch, to another.
 
@@ -262,15 +262,15 @@ def value_and_grad(objective: Objective, accumulate: int = 1) -> Callable:
 
 
 def check_parts(parts: int, rows: int) -> None:
-  """Raises a UserError where a batch of so many rows cannot be cut into so many parts of one size."""
+  """UserError if a batch does not divide into so many equal parts."""
   if rows % parts:
     raise UserError(f"accumulate {parts} does not divide the batch of {rows} rows. Change accumulate or batch_size.")
 
 
 def split_rows(batch: Any, parts: int) -> Any:
-  """[batch, ...] -> [parts, batch / parts, ...]: part i holds the rows i, i + parts, i + 2 parts, ...
+  """Splits rows into parts: [batch, ...] -> [parts, batch / parts, ...]; part i has the rows i, i + parts, ...
 
-  Of what scanned layers carry [depth, batch, ...] -> [parts, depth, batch / parts, ...]
+  For carries of scanned layers: [depth, batch, ...] -> [parts, depth, batch / parts, ...]
   """
 
   def split(path: tuple, x: jax.Array) -> jax.Array:
@@ -283,7 +283,7 @@ def split_rows(batch: Any, parts: int) -> Any:
 
 
 def join_rows(parts: Any) -> Any:
-  """The reverse of `split_rows`: [parts, batch / parts, ...] -> [batch, ...]."""
+  """Inverse of `split_rows`: [parts, batch / parts, ...] -> [batch, ...]."""
 
   def join(path: tuple, x: jax.Array) -> jax.Array:
     axis = row_axis(path_name(path))

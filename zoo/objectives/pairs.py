@@ -1,10 +1,10 @@
 """Contrastive sums over all image-text pairs of a batch, without the full [batch, batch] matrix.
 
 A contrastive loss needs sums over the rows and the columns of a matrix [batch, batch], which is computed block by
-block, and recomputed in the backward pass. `PAIRS` are the ways to spread it over devices:
+block, and recomputed in the backward pass. `PAIRS` are the ways to shard it:
 
 whole       the matrix is one array, saved for the backward pass; XLA shards it.
-all_gather  a device compares its own images with the texts of all, which it gathers (as OpenCLIP does).
+all_gather  a device compares its own images with all texts, which it gathers (as OpenCLIP does).
 ring        texts rotate around the devices, so that a device holds those of at most two (as in SigLIP:
             https://arxiv.org/abs/2303.15343, section 3.3).
 
@@ -38,14 +38,14 @@ def comparison(
   logits = scale * image @ text.T + bias, in full float32: a scale of 100 magnifies the rounding of bfloat16 products.
 
   compare takes image, text float32 [batch, embed], scale, bias float32 [], and row_info: group int32 [batch] (rows of
-  one group match) and valid bool [batch] (whether a row counts as an answer). Both dicts that it returns have the
+  one group match) and valid bool [batch] (whether a row counts as an answer). Both returned dicts have the
   results of `sums`, float32 [batch], picked float32 [batch] (1 where the highest logit is of its own group) and count
   (how many of its group there are).
 
   Args:
-    sums: what the loss is made of. axis 1 sums over texts, 0 over images; valid [batch, 1] or [1, batch] is of those.
-    form: of PAIRS. Values and gradients are the same but for rounding.
-    chunk: how many texts a device compares at the same time; None: all that it has.
+    sums: the loss's sums. axis 1 sums over texts, 0 over images; valid [batch, 1] or [1, batch] belongs to them.
+    form: one of PAIRS. Values and gradients are equal up to rounding.
+    chunk: number of texts that a device compares at a time; None: all that it has.
     by_row: sharding of the rows of a batch; None: XLA decides.
 
   Raises:
@@ -103,7 +103,7 @@ def with_positions(row_info: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
 
 
 def differentiable(side: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-  """The differentiable sums."""
+  """Selects the differentiable sums."""
   return {name: side[name] for name in _DIFFERENTIABLE if name in side}
 
 
@@ -115,7 +115,7 @@ def block_sums(sums: Sums, arrays: tuple, of_images: dict, of_texts: dict) -> tu
     of_images, of_texts: group, valid, position of each.
 
   Returns:
-    two dicts, of images and of texts: those of `sums`, "count", and "best", "position", "picked" of the highest logit.
+    two dicts, for images and for texts: `sums`, "count", and "best", "position", "picked" of the highest logit.
   """
   image, text, scale, bias = arrays
   logits = jnp.matmul(image, text.T, precision=jax.lax.Precision.HIGHEST) * scale + bias
@@ -165,7 +165,7 @@ def _blocks(sums: Sums, chunk: int | None) -> tuple[Callable, Callable]:
   """-> forward and backward of a device's images with some texts, `chunk` at a time."""
 
   def forward(rows: dict | None, arrays: tuple, of_images: dict, of_texts: dict) -> tuple[dict, dict]:
-    """Adds to the sums of images -> those, and the sums of the texts over these images."""
+    """Adds a block to the sums of images -> those, and the sums of the texts over these images."""
     image, text, *scalars = arrays
     if rows is None:
       rows = _empty(jax.eval_shape(lambda: block_sums(sums, arrays, of_images, of_texts))[0])
@@ -179,7 +179,7 @@ def _blocks(sums: Sums, chunk: int | None) -> tuple[Callable, Callable]:
   def backward(
     cotangents: tuple, arrays: tuple, rows: tuple, of_texts: dict, columns: tuple
   ) -> tuple[tuple, jax.Array]:
-    """Adds to the cotangents of image, scale and bias -> those, and the cotangent of text.
+    """Adds a block to the cotangents of image, scale and bias -> those, and the cotangent of text.
 
     rows, columns: row_info of images (that of texts is of_texts), each with the merged sums and their cotangents.
     """

@@ -1,4 +1,4 @@
-"""Regression: one number per row."""
+"""Regression loss: one number per row."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from zoo.objectives.objective import (
 
 
 def regress(model: Any) -> Objective:
-  """Mean of (logits[:, 0] - score) ** 2.
+  """Mean squared error: the mean of (logits[:, 0] - score) ** 2.
 
   Args:
     model: (image, train=) or (tokens, segments=, valid=, train=) -> {"logits" [batch, 1]}.

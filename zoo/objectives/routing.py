@@ -1,4 +1,4 @@
-"""How evenly a mixture of experts is used: what models sow in the collection "router", and the loss that evens it."""
+"""Load balancing of mixtures of experts, from the collection "router" that models sow."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,20 +8,20 @@ import jax.numpy as jnp
 
 
 def routes(router: Mapping[str, Any], valid: jax.Array | None = None) -> dict[str, jax.Array]:
-  """What the layers of a model did with each row.
+  """Routing statistics of each row, summed over layers and tokens.
 
   Args:
     router: the collection "router" of `model.apply(..., mutable=["router"])`.
     valid: bool [batch, length], True = a real token; the others do not count.
 
   Returns:
-    chosen, probability: float32 [batch, experts], summed over layers and tokens; routed: float32 [batch], how many.
-    Nothing where nothing was sown.
+    chosen, probability: float32 [batch, experts]; routed: float32 [batch], the number of (layer, token) pairs.
+    {} if nothing was sown.
   """
   by_name: dict[str, list[jax.Array]] = {"chosen": [], "probability": []}
   for path, array in jax.tree_util.tree_leaves_with_path(router):
     name = next(key.key for key in reversed(path) if getattr(key, "key", None) in by_name)
-    by_name[name].append(array.reshape(-1, *array.shape[-3:]))  # of a scan with an axis of layers in front
+    by_name[name].append(array.reshape(-1, *array.shape[-3:]))  # scanned layers have a leading axis
   if not by_name["chosen"]:
     return {}
   chosen, probability = (jnp.concatenate(arrays) for arrays in by_name.values())
@@ -33,12 +33,12 @@ def routes(router: Mapping[str, Any], valid: jax.Array | None = None) -> dict[st
 
 
 def imbalance(rows: Mapping[str, jax.Array]) -> jax.Array:
-  """experts * sum over experts of (share of tokens that chose it) * (mean probability of it), over all layers together.
+  """Load balancing loss: experts * sum over experts of (share of tokens that chose it) * (its mean probability).
 
-  It is least, top_k, where all are chosen alike: equations 4 to 6 of https://arxiv.org/abs/2101.03961.
+  Sums are over all layers. Its minimum, top_k, is at uniform routing: equations 4 to 6 of https://arxiv.org/abs/2101.03961.
 
   Args:
-    rows: of `routes`.
+    rows: from `routes`.
 
   Returns:
     float32 []

@@ -1,4 +1,4 @@
-"""One text becomes another: the loss of an encoder-decoder (https://arxiv.org/abs/1706.03762, section 5.4)."""
+"""Sequence-to-sequence loss of an encoder-decoder (https://arxiv.org/abs/1706.03762, section 5.4)."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -25,23 +25,23 @@ from zoo.objectives.tokens import check_chunk, in_chunks, likelihood
 def seq2seq(
   model: Any, label_smoothing: float = 0.0, chunk: int | None = None, by_row: NamedSharding | None = None
 ) -> Objective:
-  """Every target token is predicted from the source and the target before it: mean of -log p(target[t] | ..t, source).
+  """Target-token cross entropy: the mean of -log p(target[t] | target[..t], source).
 
-  The mean is over all real target tokens of the batch, so a row counts by its length. With smoothing e the loss is
+  The mean is over all real target tokens of the batch, so longer rows weigh more. With smoothing e the loss is
   `(1 - e) * -log p(target) + e * mean over the vocabulary of -log p`: the target's share is 1 - e + e / vocab_size.
 
   Args:
     model: (tokens, decoder_tokens, valid=, segment_ids=, decoder_segment_ids=, train=) -> {"logits" [batch, target
       length, vocab_size]}, and `start_token`, after which the decoder gets the target shifted right.
-    label_smoothing: the part of each target that is spread evenly over the vocabulary.
-    chunk: of how many target tokens, on all devices together, logits exist at the same time; None: of all.
-    by_row: how rows are spread over devices, for chunks; None: XLA decides.
+    label_smoothing: share of each target that is spread evenly over the vocabulary.
+    chunk: number of target tokens, over all devices, whose logits are in memory at a time; None: all.
+    by_row: sharding of rows, for chunks; None: XLA decides.
 
   Batch: tokens int32 [batch, length], target_tokens int32 [batch, target length]; optionally valid [batch, length] and
-  target_valid [batch, target length], True = a real token, and weight [batch]; where several pairs share a row, as
-  `zoo.data.packed` puts them, segment_ids and target_segment_ids, int32 in the shapes of the tokens. Metrics: loss
-  (nats per token), nll (the same without smoothing), perplexity = exp(nll), accuracy (of the next token, the target
-  before it given), tokens.
+  target_valid [batch, target length], True = a real token, and weight [batch]; if several pairs share a row, as in
+  `zoo.data.packed`, segment_ids and target_segment_ids, int32 in the shapes of the tokens. Metrics: loss
+  (nats per token), nll (the same without smoothing), perplexity = exp(nll), accuracy (of the next token, given the
+  target before it), tokens.
 
   >>> import zoo
   >>> model = zoo.build("transformer", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)

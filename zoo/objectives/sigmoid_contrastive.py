@@ -1,4 +1,4 @@
-"""SigLIP's loss: of every image and every text, do the two belong together? (https://arxiv.org/abs/2303.15343)"""
+"""SigLIP's sigmoid loss: a binary classification of every image-text pair (https://arxiv.org/abs/2303.15343)"""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ def sigmoid_contrastive(
   chunk: int | None = None,
   by_row: NamedSharding | None = None,
 ) -> Objective:
-  """Mean over images of the sum over texts of -log sigmoid(y * (scale * image @ text + bias)); y = 1 for pairs or -1.
+  """Sum over texts, mean over images of -log sigmoid(y * (scale * image @ text + bias)); y = 1 for pairs, else -1.
 
   Rows of the same `group` are pairs of each other. Scale and bias are learned; the scale is clamped as in `contrastive`
-  (at 100 it is out of the way: SigLIP's scales end near 10 to 120).
+  (100 is rarely reached: SigLIP's scales end near 10 to 120).
 
   Args:
     model: (image, tokens, valid=, train=) -> {"image" [batch, embed], "text" [batch, embed], "scale" [], "bias" []}.
-    max_scale, pairs, chunk, by_row: as of `contrastive`.
+    max_scale, pairs, chunk, by_row: as in `contrastive`.
 
   Batch and metrics are those of `contrastive`, with the metric bias. Raises UserError if the model has no bias.
 
@@ -60,7 +60,7 @@ def sigmoid_contrastive(
 
 
 def sigmoid_sums(logits: jax.Array, same: jax.Array, valid: jax.Array, axis: int) -> dict[str, jax.Array]:
-  """The loss of each image; texts have none of their own. See `zoo.objectives.pairs`."""
+  """The loss of each image, summed over texts; texts have no loss of their own. See `zoo.objectives.pairs`."""
   if axis == 0:
     return {}
   return {"total": (optax.sigmoid_binary_cross_entropy(logits, same) * valid).sum(axis)}

@@ -1,11 +1,11 @@
-"""How likely a model finds given tokens: sums over rows, from logits that need not all exist at the same time.
+"""Log-likelihoods of target tokens summed over rows, optionally in chunks that never hold all logits.
 
 The logits of a batch are its largest array: 64 rows of 1,024 tokens and a vocabulary of 50,257 take 13 GB, and their
-gradient as much. In chunks, a part of every row at a time, they are made, summed up and forgotten, and made again in
+gradient as much. In chunks, a part of every row at a time, they are computed, summed and freed, and recomputed in
 the backward pass.
 
-Where the vocabulary is split over devices, as a table of embeddings may be, logits stay split: XLA fetches no more than
-a number or two for each token from every device.
+If the vocabulary is sharded over devices, as an embedding table may be, logits stay sharded: XLA fetches no more than
+one or two values per token from every device.
 """
 
 from collections.abc import Callable
@@ -24,12 +24,12 @@ Sums = Callable[[jax.Array, jax.Array, jax.Array], dict[str, jax.Array]]
 
 
 def likelihood(logits: jax.Array, target: jax.Array, counts: jax.Array) -> dict[str, jax.Array]:
-  """-log p(target), and whether the target is the likeliest token, summed over each row.
+  """-log p(target), and whether the target is the likeliest token, both summed over each row.
 
   Args:
     logits: [batch, length, vocab_size].
     target: int [batch, length].
-    counts: float32 [batch, length], how much each token counts.
+    counts: float32 [batch, length], the weight of each token.
 
   Returns:
     nll, correct: float32 [batch].
@@ -41,7 +41,7 @@ def likelihood(logits: jax.Array, target: jax.Array, counts: jax.Array) -> dict[
 
 
 def check_chunk(model: Any, what: str, chunk: int | None) -> None:
-  """Refuses a chunk that is no count, and a model that cannot leave its logits to others."""
+  """UserError for a chunk below 1, or a model without a `trunk`."""
   if chunk is None:
     return
   if chunk < 1:
@@ -64,20 +64,20 @@ def in_chunks(
   chunk: int,
   by_row: NamedSharding | None = None,
 ) -> dict[str, jax.Array]:
-  """`sums` of the logits that `model.to_logits` makes of x, a part of every row at a time.
+  """`sums` of the logits `model.to_logits(x)`, a part of every row at a time.
 
-  Every device goes along its own rows, so all are busy and no row moves; what it learns of the parameters is summed up
+  Every device works on its own rows, so all are busy and no row moves; gradients of parameters are summed
   over devices once, at the end.
 
   Args:
     sums: as `likelihood`.
     x: [batch, length, dim], of `model.trunk()`.
     target, counts: [batch, length].
-    chunk: how many tokens have logits at the same time, on all devices together; at least one of every row has.
-    by_row: how the rows of a batch are spread over devices; None: XLA decides.
+    chunk: number of tokens, over all devices, whose logits are in memory at a time; at least one per row.
+    by_row: sharding of the rows of a batch; None: XLA decides.
 
   Returns:
-    what `sums` gives, [batch].
+    the results of `sums`, [batch].
   """
   rows, length = target.shape
   width = min(max(chunk // rows, 1), length)

@@ -1,4 +1,4 @@
-"""Optimisers by name, and what each parameter gets of them by its path: decay, learning-rate scale, or nothing at all.
+"""Builds optimisers by name, with settings per parameter path: weight decay, learning-rate scale, frozen.
 
 Every optimiser is a chain: clip the gradient's norm, find a direction, add decay, scale. So weight decay means the same
 for all of them: params -= learning_rate * weight_decay * params (https://arxiv.org/abs/1711.05101). For patterns, see
@@ -62,18 +62,18 @@ def optimizer(
     name: one of OPTIMIZERS.
     learning_rate, schedule, warmup_steps, end: see `zoo.optim.schedules.make_schedule`.
     weight_decay: decay of the arrays that match `decay`: by default kernels and embeddings, no biases, norms or scales.
-    clip_norm: largest norm of the gradient of all trained parameters together.
+    clip_norm: maximum global gradient norm of all trained parameters.
     multipliers: (pattern, factor) pairs that scale the learning rate (and with it the decay); the factors of all
       patterns that match multiply. A list of factors gives one to every layer of a scanned stack.
     layer_decay: a layer's learning rate is this times that of the layer above it; see `zoo.optim.layer_decay`.
-      None: all layers learn alike.
-    trainable: patterns of the only arrays to be trained (feature extraction); empty for all.
-    freeze: patterns of arrays that stay as they are (a locked tower). No state is kept for them.
+      None: all layers have the same rate.
+    trainable: patterns of the arrays to train (feature extraction); empty for all.
+    freeze: patterns of arrays that are not trained (a locked tower). They have no optimiser state.
     groups: parameter groups with their own optimiser, e.g. those of a second player: mappings of "params", a list of
-      patterns, and of what differs among name, learning_rate, schedule, warmup_steps, end, weight_decay, decay,
+      patterns, and of those that differ of name, learning_rate, schedule, warmup_steps, end, weight_decay, decay,
       clip_norm, multipliers, layer_decay and options of the optimiser. A parameter belongs to the first group that
-      matches it. The norms of groups are clipped one by one; the learning rate that is returned is that of the rest.
-    calls: of `layer_decay`: paths of the model's modules in the order of their first calls.
+      matches it. Gradient norms are clipped per group; the returned learning rate is that of the rest.
+    calls: for `layer_decay`: paths of the model's modules in the order of their first calls.
     **options: of the optimiser, e.g. b2 of adamw.
 
   Raises:
@@ -133,7 +133,7 @@ def group_members(names: list[str], groups: Any) -> dict[str, str]:
   """{path: "group_0"} for every parameter that belongs to a group of `optimizer`.
 
   Raises:
-    UserError: what is no group, a pattern that matches nothing, a group whose parameters all belong to others.
+    UserError: an invalid group, a pattern that matches nothing, a group whose parameters all belong to others.
   """
   members: dict[str, str] = {}
   check_type("optimizer.groups", groups, list[Mapping])
@@ -180,7 +180,7 @@ def roles(
   trainable: Sequence[str] = (),
   freeze: Sequence[str] = (),
 ) -> list[Role]:
-  """The Role of every parameter, by the patterns that `optimizer` takes: a table to read."""
+  """The Role of every parameter, from the patterns that `optimizer` takes."""
   names = path_names(params)
   multipliers = [check_multiplier(pair) for pair in multipliers]
   patterns_by_option = {"decay": () if tuple(decay) == DECAYED else decay, "trainable": trainable, "freeze": freeze}
@@ -205,7 +205,7 @@ def roles(
 
 
 def check_multiplier(pair: Any) -> tuple[str, float | tuple[float, ...]]:
-  """(pattern, factor) with the factor a number or a tuple of numbers, all 0 or more."""
+  """Validates a multiplier -> (pattern, factor); the factor is a number or a tuple of numbers, all 0 or more."""
   if isinstance(pair, str) or len(pair) != 2:
     raise UserError(f"optimizer.multipliers holds {pair!r}. It must hold pairs: ['embed/.*', 0.1].")
   pattern, factor = pair
@@ -242,21 +242,23 @@ def map_paths(function: Callable[[str, Any], Any], tree: Any) -> Any:
 
 
 def check_average(decay: Any) -> float | None:
-  """`decay` of `update_average`; None: no average. UserError for what cannot be one."""
+  """Validates `decay` of `update_average`; None: no average. UserError if it is out of range."""
   if decay is None or (isinstance(decay, int | float) and not isinstance(decay, bool) and 0 <= decay < 1):
     return decay
   raise UserError(f"optimizer.ema is {decay!r}. It must be at least 0 and below 1, or None.")
 
 
 def check_reduce_dtype(dtype: Any, model_dtype: Any) -> str:
-  """In which gradients cross devices, "float32" or "bfloat16": see `zoo.layers.kernel_products.kernel_gradients_in`.
+  """Validates the dtype in which gradients are summed over devices, "float32" or "bfloat16".
+
+  See `zoo.layers.kernel_products.kernel_gradients_in`.
 
   Args:
     dtype: `optimizer.reduce_dtype` of a config.
-    model_dtype: what the model computes in; None: float32.
+    model_dtype: the model's computation dtype; None: float32.
 
   Raises:
-    UserError: another dtype, or bfloat16 where the model does not compute in it.
+    UserError: another dtype, or bfloat16 if the model does not compute in it.
   """
   if dtype not in ("float32", "bfloat16"):
     raise UserError(f"optimizer.reduce_dtype is {dtype!r}. It may be: float32, bfloat16.")
@@ -272,7 +274,7 @@ def update_average(average: Any, params: Any, step: jax.Array, decay: float) -> 
   """The exponential moving average of the parameters after update number `step` (from 0).
 
   average = d * average + (1 - d) * params with d = min(decay, (1 + step) / (10 + step)), so that it follows quickly at
-  first (the warm-up of TensorFlow's ExponentialMovingAverage). Of whole numbers, such as counters, the last is taken.
+  first (the warm-up of TensorFlow's ExponentialMovingAverage). Of integers, such as counters, the last value is taken.
   """
   d = jnp.minimum(decay, (1 + step) / (10 + step))
 

@@ -1,4 +1,4 @@
-"""Optimisers by name: each turns a gradient into a direction. zoo/optim/build.py adds decay and learning rate."""
+"""Optimisers by name, without weight decay and learning rate, which zoo/optim/build.py adds."""
 
 from typing import Any
 
@@ -40,11 +40,11 @@ def adafactor(
     clipping_threshold=clipping_threshold,
     multiply_by_parameter_scale=multiply_by_parameter_scale,
   )
-  return optax.chain(transform, optax.scale(-1.0))  # optax.adafactor's own last step is scale(-1)
+  return optax.chain(transform, optax.scale(-1.0))  # the last step of optax.adafactor is scale(-1)
 
 
 def sgd(*, momentum: float = 0.9, nesterov: bool = False):
-  """Gradient descent with momentum; `momentum=0` is plain."""
+  """Stochastic gradient descent with momentum; `momentum=0` for none."""
   return optax.trace(decay=momentum, nesterov=nesterov) if momentum else optax.identity()
 
 
@@ -61,15 +61,15 @@ def muon(
 ):
   """Muon: orthogonalised momentum (https://arxiv.org/abs/2502.16982) for kernels inside stacks, Adam for the rest.
 
-  Adam too looks ahead if `nesterov` is on.
+  `nesterov` applies to Adam too.
 
-  Kernels of three dimensions are flattened to the matrix that they are: query [dim, heads, head_dim] to
+  Kernels of three dimensions are flattened to matrices: query [dim, heads, head_dim] to
   [dim, heads * head_dim], out [heads, head_dim, dim] to [heads * head_dim, dim]. The layers of a scanned stack, one
   dimension in front, are separate matrices.
 
   Args:
-    rms: root mean square of the update, as in Adam's steps, so that both share a learning rate.
-    matrices: pattern of the kernels that Muon moves.
+    rms: root mean square of the update, close to that of Adam's steps, so that both share a learning rate.
+    matrices: pattern of the kernels that Muon updates.
   """
 
   def dimensions(params: Any) -> Any:
@@ -94,8 +94,8 @@ def muon(
 
 
 def matrix_of(name: str, ndim: int) -> Any:
-  """Which of a kernel's dimensions are rows (summed over by the layer) and which columns, counted from the end."""
-  apart = sum(part in ("layers", "experts") for part in name.split("/"))  # In front: an axis of layers, one of experts.
+  """Input dimensions (rows) and output dimensions (columns) of a kernel, counted from the end."""
+  apart = sum(part in ("layers", "experts") for part in name.split("/"))  # Leading axes: layers, experts.
   if ndim - apart == 3:
     rows, columns = ((-3, -2), (-1,)) if matches("out/kernel", name) else ((-3,), (-2, -1))
   elif ndim - apart == 2:

@@ -1,4 +1,4 @@
-"""Learning rates over a run: a linear warm-up from 0, then one of the shapes in SCHEDULES."""
+"""Learning-rate schedules: a linear warm-up from 0, then one of SCHEDULES."""
 
 import math
 from collections.abc import Callable
@@ -14,29 +14,29 @@ Schedule = Callable[[Any], Any]
 
 
 def constant(peak: float, steps: int, *, end: float) -> Schedule:
-  """The peak to the last step. `end` has no effect."""
+  """Constant at the peak. `end` has no effect."""
   return optax.constant_schedule(peak)
 
 
 def linear(peak: float, steps: int, *, end: float) -> Schedule:
-  """A straight line from the peak to `end` times the peak."""
+  """Linear decay from the peak to `end` times the peak."""
   return optax.linear_schedule(peak, end * peak, steps)
 
 
 def cosine(peak: float, steps: int, *, end: float) -> Schedule:
-  """Half a cosine from the peak to `end` times the peak (https://arxiv.org/abs/1608.03983, one cycle)."""
+  """Cosine decay from the peak to `end` times the peak (https://arxiv.org/abs/1608.03983, one cycle)."""
   return optax.cosine_decay_schedule(peak, steps, alpha=end)
 
 
 def exponential(peak: float, steps: int, *, end: float) -> Schedule:
-  """Every step takes the same share of what is left, down to `end` times the peak, which may not be 0."""
+  """Exponential decay from the peak to `end` times the peak; `end` may not be 0."""
   if end <= 0:
     raise UserError(f"optimizer.end is {end}. The exponential schedule needs an end above 0, e.g. 0.01.")
   return optax.exponential_decay(peak, steps, end)
 
 
 def inverse_sqrt(peak: float, steps: int, *, end: float, timescale: int) -> Schedule:
-  """peak * sqrt(timescale / (timescale + t)), not below `end` times the peak.
+  """Inverse square root decay: peak * sqrt(timescale / (timescale + t)), not below `end` times the peak.
 
   With the timescale equal to warmup_steps this is peak * sqrt(warmup_steps / step) of https://arxiv.org/abs/1706.03762.
   """
@@ -48,7 +48,7 @@ def inverse_sqrt(peak: float, steps: int, *, end: float, timescale: int) -> Sche
 
 
 def wsd(peak: float, steps: int, *, end: float, decay_steps: int) -> Schedule:
-  """Warm-up, stable, decay: the peak, and in the last `decay_steps` a straight line to `end` times the peak.
+  """Warm-up, stable, decay: constant at the peak, then linear to `end` times the peak in the last `decay_steps`.
 
   Source: MiniCPM, https://arxiv.org/abs/2404.06395.
   """
@@ -65,15 +65,15 @@ SCHEDULES = {f.__name__: f for f in (constant, linear, cosine, exponential, inve
 def make_schedule(
   steps: int, learning_rate: float, *, schedule: Any = "cosine", warmup_steps: int = 0, end: float = 0.0
 ) -> Schedule:
-  """A function of the step: 0 to `learning_rate` in `warmup_steps`, then `schedule` over the rest of `steps`.
+  """Builds a schedule, step -> learning rate: 0 to `learning_rate` in `warmup_steps`, then `schedule` over the rest.
 
   Args:
     steps: length of the run.
     learning_rate: the peak.
     schedule: a name of SCHEDULES, or {"name": ..., options}: inverse_sqrt takes `timescale` (default: warmup_steps),
       wsd takes `decay_steps` (default: a tenth of the run).
-    warmup_steps: steps of the warm-up; step 0 then has a learning rate of 0. A run that is shorter ends on its way up.
-    end: the learning rate at the end as a part of the peak, 0 to 1.
+    warmup_steps: steps of the warm-up; step 0 then has a learning rate of 0. A shorter run ends during the warm-up.
+    end: the final learning rate as a fraction of the peak, 0 to 1.
 
   Raises:
     UserError: for an unknown name or option, or a value out of its range.
