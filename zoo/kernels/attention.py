@@ -1,9 +1,9 @@
-"""Attention kernels by platform or name: XLA's matmuls, a ring, or flash attention of cuDNN or of the TPU.
+"""Attention kernels by platform or name: XLA's matmuls, ring attention, or flash attention on GPUs (cuDNN) and TPUs.
 
-A kernel takes the place of `zoo.layers.attention.dense_attention` in every attention of a model. Flash kernels and the
-ring never form all weights and cannot do everything: a call that they cannot make goes to the kernel that was there,
-and why is noted while the program is traced. Under a mesh they run on every device over its own rows and heads; XLA,
-which sees no more of them than a call, would gather them.
+A kernel replaces `zoo.layers.attention.dense_attention` in every attention of a model. Flash kernels and the
+ring never form all weights and do not support everything: an unsupported call goes to the kernel that they replaced,
+and the reason is recorded during tracing. On a mesh they run on every device over its own rows and heads; XLA, to
+which they are opaque, would gather the arrays.
 """
 
 import dataclasses
@@ -23,15 +23,15 @@ from zoo.layers.attention import dense_attention, with_attentions
 from zoo.layers.masks import AttentionMask, band
 
 BY_PLATFORM = {"tpu": "splash", "gpu": "cudnn"}
-LANES = 128  # What splash attention's blocks are multiples of: the width of a TPU's vector registers.
+LANES = 128  # Blocks of splash attention are multiples of this, the width of a TPU's vector registers.
 
 
 class Notes:
   """Record of which attention calls got the requested kernel, and why others did not; filled during tracing.
 
   Attributes:
-    name: of the kernel that was wanted.
-    reasons: (path of an attention, why it did not get it, "" if it did), in the order of the calls.
+    name: of the requested kernel.
+    reasons: (path of an attention, why it did not get the kernel, or ""), in the order of the calls.
   """
 
   def __init__(self, name: str):
@@ -58,11 +58,11 @@ class Kernel:
   """An attention kernel with a fallback; same signature as `dense_attention`.
 
   Args:
-    run: of KERNELS.
-    other: the kernel that makes the calls which `run` cannot.
-    mesh: what to run on.
+    run: one of KERNELS.
+    other: the kernel for calls that `run` does not support.
+    mesh: the devices to run on.
     path: of the attention in the model, for the notes.
-    notes: where reasons go.
+    notes: records the reasons.
   """
 
   run: Callable
@@ -103,13 +103,13 @@ class Kernel:
 
 
 def xla(query, key, value, mask, bias, scale, mesh) -> jax.Array:
-  """`jax.nn.dot_product_attention` as XLA's products: a call as any other, that a mesh splits by itself."""
+  """`jax.nn.dot_product_attention` with XLA's matmuls, which XLA shards by itself."""
   options: dict[str, Any] = {"bias": bias, "mask": mask.array(), "scale": scale}
   return jax.nn.dot_product_attention(query, key, value, **options, implementation="xla")
 
 
 def cudnn(query, key, value, mask, bias, scale, mesh) -> jax.Array:
-  """cuDNN's flash attention. Causal masks and windows are its own, texts of a row and padding one array for all heads.
+  """cuDNN's flash attention: native causal masks and windows; packing and padding as one mask for all heads.
 
   https://docs.nvidia.com/deeplearning/cudnn/frontend/latest/operations/Attention.html
   """
@@ -131,7 +131,7 @@ def cudnn(query, key, value, mask, bias, scale, mesh) -> jax.Array:
   options: dict[str, Any] = {"is_causal": True} if itself else {}
   if itself and back is not None:
     options["local_window_size"] = (back, 0)
-  multiple = 0 if rest is None else 2  # With a mask lengths are even.
+  multiple = 0 if rest is None else 2  # With a mask, lengths must be even.
   masks = () if rest is None else (jnp.broadcast_to(rest, (rest.shape[0], 1, queries, keys)),)
 
   def run(query, key, value, *masks):
@@ -147,7 +147,7 @@ def cudnn(query, key, value, mask, bias, scale, mesh) -> jax.Array:
 
 
 def splash(query, key, value, mask, bias, scale, mesh, *, interpret=False) -> jax.Array:
-  """Splash attention of Pallas, which skips masked blocks: causal, windowed or full attention, packed sequences too.
+  """Splash attention of Pallas, which skips masked blocks: causal, windowed or full attention, with packed sequences.
 
   https://github.com/jax-ml/jax/tree/main/jax/experimental/pallas/ops/tpu/splash_attention
   """
@@ -172,7 +172,7 @@ def splash(query, key, value, mask, bias, scale, mesh, *, interpret=False) -> ja
   shard_shape = (shape[0] // parts, shape[1])
   block_mask, shards = masks.FullMask(shard_shape), 1
   if limits != (None, None):
-    # Which blocks a device looks at depends on where its part of the queries stands.
+    # The blocks that a device reads depend on the position of its shard of the queries.
     block_mask, shards = (
       masks.CausalMask(shape) if limits == (None, 0) else masks.LocalMask(shape, limits, offset=0),
       parts,
@@ -207,7 +207,7 @@ def _no_bias(bias: Any) -> None:
 def _ids(mask: AttentionMask, batch: int, queries: int, keys: int) -> tuple:
   """Segment ids int32 [batch, queries] and [batch, keys], both with padding: a query attends to keys of its id.
 
-  Nothing where all are of one number and nothing is filled up that a query could see.
+  None if all ids are equal and no padding is visible to a query.
   """
   of_query, of_key, valid = mask.query_segments, mask.key_segments, mask.valid
   hidden = keys % LANES == 0 or (mask.rule is not None and band(mask.rule)[1] == 0)
@@ -217,7 +217,7 @@ def _ids(mask: AttentionMask, batch: int, queries: int, keys: int) -> tuple:
     jnp.ones((batch, size), jnp.int32) if ids is None else jnp.broadcast_to(ids, (batch, size))
   )
   of_query, of_key = filled_ids(of_query, queries), filled_ids(of_key, keys)
-  of_key = of_key if valid is None else jnp.where(valid, of_key, -1)  # No text has a negative number.
+  of_key = of_key if valid is None else jnp.where(valid, of_key, -1)  # Segment ids are never negative.
   of_key = jnp.pad(of_key, ((0, 0), (0, -keys % LANES)), constant_values=-1)
   return pad_to_multiple(of_query, LANES, 1), of_key
 
@@ -228,7 +228,7 @@ def _blocks(kernels: Any, queries: int, keys: int, head_dim: int) -> Any:
   block_sizes = {f"block_q{part}": q for part in ("", "_dkv", "_dq")} | {
     f"block_kv{part}": kv for part in ("", "_dkv", "_dq")
   }
-  # The last dimension is filled up to whole registers: heads of 64, kept for the backward pass, would take twice that.
+  # The last dimension is padded to full registers: heads of 64, saved for the backward pass, would take twice as much.
   layout = kernels.QKVLayout.SEQ_MINOR if head_dim % LANES else kernels.QKVLayout.HEAD_DIM_MINOR
   layouts = {f"{part}_layout": layout for part in "qkv"}
   return kernels.BlockSizes(**block_sizes, **layouts, block_kv_compute=kv, block_kv_dkv_compute=kv)
@@ -238,19 +238,18 @@ def with_kernels(model: Any, name: str, mesh: Mesh, *, interpret: bool = False) 
   """Replaces the attention kernel in every attention layer of a model.
 
   Args:
-    model: of `zoo.build`, or any module.
-    name: "dense" (products as they are written, weights in float32), "xla" (`jax.nn.dot_product_attention`), "cudnn"
+    model: from `zoo.build`, or any module.
+    name: "dense" (plain products, weights in float32), "xla" (`jax.nn.dot_product_attention`), "cudnn"
       (its flash attention, on NVIDIA's GPUs), "splash" (Pallas' splash attention, on TPUs), "ring" (`zoo.kernels.ring`:
-      over
-      mesh axis "sequence", anywhere), or "auto": splash on TPUs, cudnn on GPUs, else dense.
-    mesh: what the model will run on.
-    interpret: splash runs on any device, slowly, for tests.
+      over mesh axis "sequence", anywhere), or "auto": splash on TPUs, cudnn on GPUs, else dense.
+    mesh: the mesh that the model will run on.
+    interpret: runs splash on any device, slowly, for tests.
 
   Returns:
-    the model, and notes that fill when it is traced.
+    the model, and notes that are filled when it is traced.
 
   Raises:
-    UserError: no kernel has this name, or the mesh's devices cannot run it; "ring" without several to go around.
+    UserError: no kernel has this name, or the mesh's devices cannot run it; "ring" without an axis "sequence" above 1.
   """
   platform = mesh.devices.flat[0].platform
   kernel_name = BY_PLATFORM.get(platform, "dense") if name == "auto" else name

@@ -1,6 +1,6 @@
-"""A mixture of experts whose experts live on different devices: tokens go to those that they chose, and come back.
+"""Expert parallelism: experts of a mixture on different devices, and the tokens exchanged between them.
 
-`zoo.layers.experts.chosen_experts` sorts tokens by expert, which XLA cannot split: every device would do all of it.
+`zoo.layers.experts.chosen_experts` sorts tokens by expert, which XLA cannot shard: every device would do all of it.
 """
 
 from collections.abc import Callable, Collection
@@ -19,7 +19,7 @@ from zoo.sharding.meshes import row_axes
 
 
 def on_mesh(model: Any, mesh: Mesh) -> Any:
-  """The model whose mixtures with dispatch "chosen" follow the mesh's axis "expert"; the same model without such."""
+  """A copy of the model with expert parallelism over mesh axis "expert" in all mixtures with dispatch "chosen"."""
   if "expert" not in mesh.shape:
     return model
   send = over(mesh)
@@ -28,11 +28,11 @@ def on_mesh(model: Any, mesh: Mesh) -> Any:
 
 
 def over(mesh: Mesh) -> Callable:
-  """`chosen_experts` over the axes of a mesh: called as that, with whole arrays, it gives the same.
+  """`chosen_experts` sharded over a mesh: the same signature and results for global arrays.
 
-  Every device gathers the tokens of its row of devices along "expert", computes what its own experts give them, and
-  sends the sums back: https://arxiv.org/abs/2006.16668, section 3, with all-gather and reduce-scatter in place of
-  all-to-all, so that no token is dropped, however many chose one expert. "model" splits what is inside an expert.
+  Every device gathers the tokens of its row of devices along "expert", computes the outputs of its own experts, and
+  sends the sums back: https://arxiv.org/abs/2006.16668, section 3, with all-gather and reduce-scatter instead of
+  all-to-all, so that no token is dropped if many choose one expert. Axis "model" shards mlp_dim.
   """
 
   def dispatch(x, chosen, weights, gate, up, down, activate):
@@ -45,7 +45,7 @@ def over(mesh: Mesh) -> Callable:
 
     def local(x, chosen, weights, casts, gate, up, down):
       x, chosen, weights = (jax.lax.all_gather(array, "expert", axis=0, tiled=True) for array in (x, chosen, weights))
-      # A product's operands differ along the same axes, so that gradients are summed over those that did not before.
+      # Operands of a product must vary over the same axes; gradients are then summed over the added ones.
       axes = {axis for axis in (*row_axes(mesh.axis_names), length) if axis not in (None, "expert")}
       casts, (gate, up, down) = varying((casts, (gate, up, down)), axes)
       x = varying(x, () if hidden is None else (hidden,))
@@ -54,7 +54,7 @@ def over(mesh: Mesh) -> Callable:
       y = jax.lax.psum_scatter(y, "expert", scatter_dimension=0, tiled=True)
       return y if hidden is None else jax.lax.psum(y, hidden)
 
-    # Cast out here, kernels travel to where their experts live in x's dtype; their gradients are summed in their own.
+    # Cast outside, kernels are sent to their experts' devices in x's dtype; their gradients are summed in their own.
     casts = tuple(kernel.astype(x.dtype) for kernel in (gate, up, down))
     specs = (tokens, tokens, tokens, kernels, *kernels)
     return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=tokens)(x, chosen, weights, casts, gate, up, down)
@@ -63,7 +63,7 @@ def over(mesh: Mesh) -> Callable:
 
 
 def varying(arrays: Any, axes: Collection[str]) -> Any:
-  """Arrays that are alike along these axes of a mesh, as those that need not be."""
+  """Marks replicated arrays as varying over these mesh axes, for shard_map's types."""
   if not axes:
     return arrays
   if hasattr(jax.lax, "pcast"):
@@ -72,17 +72,17 @@ def varying(arrays: Any, axes: Collection[str]) -> Any:
 
 
 def own_experts(x, chosen, weights, gate, up, down, activate, *, first, casts=(None, None, None)):
-  """What the experts `first`, `first` + 1, ... give to the tokens that chose them; arguments else as `all_experts`.
+  """Outputs of the experts `first`, `first` + 1, ... for the tokens that chose them; other arguments as `all_experts`.
 
-  casts: the three kernels in x's dtype, where they are at hand.
+  casts: the three kernels in x's dtype, if already computed.
 
   Returns:
-    [batch, length, dim], 0 for tokens that chose none of them.
+    [batch, length, dim], 0 for tokens that chose other experts.
   """
   batch, length, top_k = chosen.shape
   expert = chosen.reshape(-1) - first
   mine = (expert >= 0) & (expert < len(gate))
-  expert = jnp.where(mine, expert, len(gate))  # The others come last, in no group.
+  expert = jnp.where(mine, expert, len(gate))  # Tokens of other experts come last, in no group.
   order = jnp.argsort(expert)
   token, mine = order // top_k, mine[order]
   sizes = (expert[None] == jnp.arange(len(gate))[:, None]).sum(1, dtype=jnp.int32)
@@ -90,5 +90,5 @@ def own_experts(x, chosen, weights, gate, up, down, activate, *, first, casts=(N
   rows = jnp.where(mine[:, None], look_up(each, token), 0)
   h = activate(ragged_dot(rows, gate, sizes, cast=casts[0])) * ragged_dot(rows, up, sizes, cast=casts[1])
   y = multiply(ragged_dot(h, down, sizes, cast=casts[2]), weights.reshape(-1)[order][:, None])
-  # Rows after the last group belong to no expert, whatever a platform writes there.
+  # Rows after the last group belong to no expert, and their values are undefined.
   return add_rows(jnp.where(mine[:, None], y, 0), token, batch * length).reshape(x.shape)

@@ -44,11 +44,11 @@ def on_mesh(run: Callable, mesh: Mesh, query, key, value, *others: tuple[Any, An
   """Runs `run(query, key, value, *others)` under shard_map over rows and heads; directly on a mesh of one device.
 
   Args:
-    run: treats every row and every head (of the query, with the key's that it shares) for itself.
-    mesh: rows lie over the axes that `zoo.sharding.batch_sharding` names, heads over "model".
+    run: independent for every row and every head (of the query, with its key head).
+    mesh: rows are sharded as by `zoo.sharding.batch_sharding`, heads over "model".
     query, key, value: [batch, length, heads, head_dim]
-    others: what else `run` takes, and where it lies.
-    length: the axis over which queries lie; each device sees all keys.
+    others: further arguments of `run` with their PartitionSpecs.
+    length: the mesh axis that shards queries; each device sees all keys.
   """
   if mesh.size == 1:
     return run(query, key, value, *(array for array, _ in others))

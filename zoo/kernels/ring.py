@@ -25,11 +25,12 @@ LEAST = float(jnp.finfo(jnp.float32).min)
 
 
 def ring(query, key, value, mask, bias, scale, mesh: Mesh, *, block: int = BLOCK) -> jax.Array:
-  """As `dense_attention`, in values and gradients. A device holds the keys of two, and logits of `block` keys.
+  """Ring attention, equal to `dense_attention` in values and gradients.
 
-  Any mask rule, padding, packed sequences and positions are supported: the inputs of the mask travel with the keys.
+  A device holds the keys of two devices, and logits of `block` keys at a time. All mask rules, padding, packing and
+  positions are supported: the inputs of the mask rotate with the keys.
   Blocks that are masked for all queries of a device are skipped; with a causal rule the first device has the least
-  work, and all wait for the last. A bias stays with the queries, for all keys. Lengths that do not divide are padded.
+  work, and all wait for the last. A bias stays with the queries, for all keys. Lengths are padded if necessary.
 
   Args:
     query, key, value: [batch, length, heads, head_dim]; rows are sharded as by `zoo.sharding.batch_sharding`, heads
@@ -38,7 +39,7 @@ def ring(query, key, value, mask, bias, scale, mesh: Mesh, *, block: int = BLOCK
     bias: broadcastable to [batch, heads, queries, keys], or None.
     scale: multiplies the logits.
     mesh: with an axis "sequence".
-    block: how many keys a device compares with its queries at a time.
+    block: number of keys that a device compares with its queries at a time.
 
   Raises:
     Unsupported: rows or heads do not divide over their axes, or there are fewer tokens than devices.

@@ -21,13 +21,13 @@ from zoo.tree import check_pattern, matches
 ANY = "any"  # XLA's choice.
 BATCH = "batch"  # The axes that split the rows of a batch.
 
-# Placements of the first dimensions. Layers hand on [batch, length, dim]; queries, keys and values are
-# [batch, length, heads, head_dim]. With the axis "sequence" each device has a part of every sequence: its queries
+# Placements of the first dimensions. Layers return [batch, length, dim]; queries, keys and values are
+# [batch, length, heads, head_dim]. With the axis "sequence" each device has a shard of every sequence: its queries
 # stay, and keys and values are gathered (https://arxiv.org/abs/2407.21783, section 3.3.2), unless the
-# kernel of attention has them split.
+# attention kernel needs them sharded.
 LAYERS = (r"layer_\d+|layers|embed", (BATCH, "sequence", None))
 QUERIES = ("query", (BATCH, "sequence", ANY, ANY))
-# Convolutions are not sharded over frames or pixels, whatever follows them: XLA (jax 0.10.2 and 0.12) scales results
+# Convolutions are never sharded over frames or pixels: XLA (jax 0.10.2 and 0.12) scales results
 # and gradients of their kernels where space is sharded and another mesh axis shards the kernel or nothing.
 CONVOLUTION = r"conv_\d+"
 CONVOLUTIONS = (CONVOLUTION, (BATCH, None, None))
@@ -35,7 +35,7 @@ LOOKED_UP = ("segments|positions", (BATCH, "sequence", None))
 # Lookups in trained tables. Shards of a length that does not divide are padded, and on some meshes XLA (jax 0.10.2 and
 # 0.12) adds the gradient of the padding to the table's first row: shard evenly or not at all.
 TABLES = "embed|segments|positions"
-# Kernels of experts in a mixture: tokens are sent to experts, not kernels to tokens.
+# Kernels of experts: tokens are sent to experts, not kernels to tokens.
 EXPERTS = (("experts/(gate|up|down)", ("expert", None, ANY)),)
 
 
@@ -91,7 +91,7 @@ def constrained(rules: Sequence[tuple[str, tuple]], mesh: Mesh) -> contextlib.Ab
 
 
 def spec_of(placement: tuple, shape: tuple[int, ...], mesh: Mesh, evenly: bool = False) -> P | None:
-  """The PartitionSpec of an array of that shape; None if it has fewer dimensions than the placement.
+  """The PartitionSpec of an array of this shape; None if it has fewer dimensions than the placement.
 
   Axes that the mesh lacks, or that are longer than the dimension, are ignored. If a dimension does not divide, the last
   devices have less of it, or, with `evenly`, it is replicated.
@@ -111,7 +111,7 @@ def spec_of(placement: tuple, shape: tuple[int, ...], mesh: Mesh, evenly: bool =
 
 
 def split_over(part: Any, mesh: Mesh) -> tuple[str, ...]:
-  """The mesh axes that one entry of a placement, not "any", names."""
+  """The mesh axes of one entry of a placement other than "any"."""
   axes = [axis for name in axes_of(part) for axis in (row_axes(mesh.axis_names) if name == BATCH else (name,))]
   return tuple(axis for axis in axes if axis in mesh.shape)
 

@@ -9,7 +9,7 @@ from jax.sharding import Mesh
 from zoo.sharding.rules import Row, parse_strategy, report, rules_and_rest, rules_for_mesh
 from zoo.tree import matches
 
-LARGE = 2**20  # Bytes of an array that every device has whole, above which it is pointed out.
+LARGE = 2**20  # Replicated arrays above so many bytes are reported.
 
 
 def explain(state: Any, strategy: str | Sequence, mesh: Mesh, frozen: Mapping[str, Any] = {}) -> str:
@@ -17,13 +17,13 @@ def explain(state: Any, strategy: str | Sequence, mesh: Mesh, frozen: Mapping[st
 
   Args:
     state: arrays or their shapes, {"params": ..., ...}.
-    strategy, mesh: as of `zoo.sharding.shardings`.
-    frozen: as of `every_row`.
+    strategy, mesh: as in `zoo.sharding.shardings`.
+    frozen: as in `every_row`.
 
   Returns:
-    a line for every parameter: path, shape, dtype, what splits each dimension, by which rule, bytes on a device;
-    the bytes of every part of the state; patterns of the strategy that no parameter has; large arrays that are whole on
-    every device.
+    a line for every parameter: path, shape, dtype, mesh axes of each dimension, rule, bytes per device;
+    the bytes of every part of the state; patterns of the strategy that match nothing; large arrays that are
+    replicated.
 
   Raises:
     UserError: as `zoo.sharding.shardings`. A pattern of the config that matches nothing is refused.
@@ -54,11 +54,11 @@ def explain(state: Any, strategy: str | Sequence, mesh: Mesh, frozen: Mapping[st
 
 
 def every_row(state: Any, strategy: str | Sequence, mesh: Mesh, frozen: Mapping[str, Any] = {}) -> list[Row]:
-  """The rows of a train state and, as `frozen/NAME/...`, of the models that do not learn.
+  """The rows of a train state and, as `frozen/NAME/...`, of frozen models.
 
   Args:
-    frozen: name -> parameters, or their shapes. The strategy that `strategy` names places them: its own rules are for
-      the model that learns.
+    frozen: name -> parameters, or their shapes. Only the named strategy in `strategy` places them: the rules are for
+      the trained model.
   """
   _, by_name = rules_and_rest(strategy)
   rows = report(state, strategy, mesh)
@@ -76,7 +76,7 @@ def large_replicated(rows: Sequence[Row], mesh: Mesh) -> str:
 
 
 def parts(rows: Sequence[Row]) -> dict[str, list[Row]]:
-  """Part of the state ("params", "opt_state", ...) -> its lines of the report."""
+  """Groups lines of the report by part of the state ("params", "opt_state", ...)."""
   rows_of_part: dict[str, list[Row]] = {}
   for row in rows:
     rows_of_part.setdefault(row.path.split("/")[0], []).append(row)
@@ -84,7 +84,7 @@ def parts(rows: Sequence[Row]) -> dict[str, list[Row]]:
 
 
 def size(count: int) -> str:
-  """Bytes for people: `1.5 MiB`."""
+  """Bytes as text: `1.5 MiB`."""
   power = min(int(math.log2(max(count, 1))) // 10, 4)
   return f"{count} B" if power == 0 else f"{count / 2 ** (10 * power):.1f} {' KMGT'[power]}iB"
 

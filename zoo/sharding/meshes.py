@@ -11,8 +11,8 @@ from jax.sharding import AxisType, Mesh
 
 from zoo.errors import UserError
 
-# Axes that split the rows of a batch, the slowest first: "slice" runs over the network between TPU slices, and the rows
-# of "expert" are those of different devices until they reach a mixture of experts.
+# Axes that shard the rows of a batch, the slowest first: "slice" runs over the network between TPU slices; along
+# "expert" devices have different rows until a mixture of experts exchanges them.
 ROWS = ("slice", "data", "expert")
 
 
@@ -42,12 +42,12 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
     )
   axes = {
     name: axes[name] for name in sorted(axes, key=lambda name: name != "slice")
-  }  # Whole slices are numbered first.
+  }  # Slices are numbered contiguously.
   return Mesh(arrange_devices(axes, devices), tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
 
 
 def row_axes(names: Iterable[str]) -> tuple[str, ...]:
-  """Those axes of a mesh that split the rows of a batch, in the order of ROWS."""
+  """The axes of a mesh that shard the rows of a batch, in the order of ROWS."""
   names = tuple(names)
   return tuple(axis for axis in ROWS if axis in names)
 

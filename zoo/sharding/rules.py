@@ -92,7 +92,7 @@ def placements(tree: Any, strategy: str | Sequence, mesh: Mesh) -> dict[str, Pla
 
 
 def rules_and_rest(strategy: str | Sequence) -> tuple[list, str]:
-  """-> the user's rules, unchecked, and the name of the strategy that places what they leave."""
+  """Splits a strategy -> the user's rules, unchecked, and the name of the strategy for the rest."""
   entries = [strategy] if isinstance(strategy, str) else list(strategy)
   rest = entries.pop() if entries and isinstance(entries[-1], str) else "replicated"
   return entries, rest
@@ -125,10 +125,10 @@ def parse_strategy(strategy: str | Sequence, names: list[str], mesh: Mesh) -> tu
 
 
 def line(entry: Any, what: str, example: str) -> tuple[Any, tuple]:
-  """A user's line -> its pattern, unchecked, and its placement, in which axes together are a tuple.
+  """Parses a user's line -> its pattern, unchecked, and its placement, in which several axes are a tuple.
 
   Raises:
-    UserError: it is not a pattern and a list; `what` says whose line it is, `example` how one looks.
+    UserError: it is not a pattern and a list; `what` names the line, `example` is a valid one.
   """
   listed = lambda value: isinstance(value, Sequence) and not isinstance(value, str)
   if not listed(entry) or len(entry) != 2 or not listed(entry[1]):
@@ -169,7 +169,7 @@ def rules_for_mesh(mesh: Mesh, strategy: str) -> list[tuple[str, list[tuple]]]:
 
 
 def shard_largest_dimension(shape: tuple[int, ...], spec: P, axis: str, mesh: Mesh) -> P:
-  """`spec` with the largest dimension that it leaves whole, and that divides, over `axis`; the later one of equals."""
+  """`spec` with its largest unsharded dimension that divides sharded over `axis`; the last one of equals."""
   parts = [*spec, *[None] * (len(shape) - len(spec))]
   divisible = [i for i, size in enumerate(shape) if parts[i] is None and size and size % mesh.shape[axis] == 0]
   if divisible:
@@ -183,7 +183,7 @@ def aligned(shape: tuple[int, ...], spec: Sequence) -> P:
 
 
 def axes_of(part: Any) -> tuple:
-  """The mesh axes that split one dimension: None, an axis, or several."""
+  """The mesh axes that shard one dimension, as a tuple, from None, an axis, or several."""
   return () if part is None else part if isinstance(part, tuple) else (part,)
 
 

@@ -1,9 +1,9 @@
-"""The built-in shardings of parameters, as data: rules that `zoo.sharding` reads.
+"""The built-in sharding strategies of parameters: rules of `zoo.sharding`, as data.
 
 A rule is a pattern and placements of the last dimensions, tried in turn; a rule of one placement must divide.
 """
 
-# Each device has some of the experts of a mixture, whole: https://arxiv.org/abs/2101.03961, section 3. A mesh without
+# Each device has some of the experts of a mixture: https://arxiv.org/abs/2101.03961, section 3. A mesh without
 # the axis "expert" leaves them to the other rules.
 EXPERTS = (("experts/(up|gate|down)/kernel", [("expert", None, None)]),)
 
@@ -22,7 +22,7 @@ TENSOR = (
   ("embed/embedding", [("model", None), (None, "model"), ()]),  # [vocab_size, dim]
 )
 
-# name -> rules, and the mesh axis over which the largest dimension that is left is split
+# name -> rules, and the mesh axis that shards the largest remaining dimension
 STRATEGIES = {
   "replicated": (EXPERTS, None),
   "fsdp": (EXPERTS, "data"),

@@ -1,1 +1,1 @@
-"""Verification that a mesh computes what one device does, before a run relies on it."""
+"""Verifies that a sharded step computes the same as one device."""

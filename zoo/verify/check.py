@@ -1,6 +1,6 @@
-"""`train.py --verify-sharding`, and the same before the first step of a run that was not verified before.
+"""Sharding verification: `train.py --verify-sharding`, and before the first step of a run.
 
-What was verified is remembered in the run folder (verified.json) and in the cache folder, by all that decides how a
+Results are cached in the run folder (verified.json) and in the cache folder, keyed by everything that determines how a
 program is partitioned: mesh, strategy, rules, model, objective, shapes of a batch, and the versions of XLA and the zoo.
 """
 
@@ -35,10 +35,10 @@ WAY_OUT = (
 
 
 def verified(config: Any, experiment: Experiment, mesh: Mesh) -> str:
-  """One line: that the mesh computes what one device does. For `--verify-sharding`: whatever is remembered.
+  """Verifies for `--verify-sharding`, ignoring cached results -> a line that the mesh computes the same as one device.
 
   Raises:
-    UserError: it does not, or it cannot be known.
+    UserError: it does not, or that cannot be verified.
   """
   if mesh.size == 1:
     return "The mesh is one device: there is nothing to compare."
@@ -52,20 +52,20 @@ def before_training(
 
   Args:
     folder: of the run, an `epath.Path`.
-    note: called with what was verified, or why it could not be.
+    note: called with the result, or why there is none.
 
   Returns:
-    what to write to `folder / FILE`; None if it is there or nothing was verified.
+    the record for `folder / FILE`; None if it exists or nothing was verified.
 
   Raises:
-    UserError: the mesh computes something else than one device; with "always" also if that cannot be known.
+    UserError: results on the mesh differ from those of one device; with "always" also if that cannot be verified.
   """
   if config.verify == "never" or mesh.size == 1:
     return None
   record = {"key": key(config, experiment, mesh), "place": _place(config, mesh), "jax": jax.__version__}
   in_folder, cached = _read(folder / FILE), _read(_cache(record["key"]))
   remembered = cached if in_folder.get("key") != record["key"] else in_folder
-  # What hosts remember may differ, and all of them have to take part.
+  # Caches of hosts may differ, and all hosts have to take part.
   if config.verify == "auto" and all_hosts(remembered.get("key") == record["key"]):
     return None if remembered is in_folder else remembered
   try:
@@ -76,7 +76,7 @@ def before_training(
     note(f"{error} Training continues without verification.")
     return None
   note(f"Verified on {record['place']}: {record['result']}")
-  with contextlib.suppress(OSError, UserError):  # A cache that cannot be written is no reason to stop.
+  with contextlib.suppress(OSError, UserError):  # Failing to write a cache must not end a run.
     _cache(record["key"]).parent.mkdir(parents=True, exist_ok=True)
     with replacing(_cache(record["key"])) as path:
       path.write_text(json.dumps(record, indent=2))
@@ -99,7 +99,7 @@ def _checked(config: Any, experiment: Experiment, mesh: Mesh) -> str:
 
 
 def key(config: Any, experiment: Experiment, mesh: Mesh) -> str:
-  """Digest of everything that determines how a config's step is partitioned."""
+  """Cache key: a digest of everything that determines how a config's step is partitioned."""
   devices = mesh.devices.flat
   example = experiment.sample(1)
   inputs = {

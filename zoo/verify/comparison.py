@@ -1,13 +1,13 @@
-"""Loss, every gradient and every update of a config on a mesh, against those of one device.
+"""Compares loss, gradients and updates of a config on a mesh with those of one device.
 
 XLA's partitioner silently computes wrong results for some valid placements (docs/sharding.md, "Wrong numbers of the
-compiler"). So the configured model, reduced to sizes that divide alike (`zoo.verify.reduced_config`), goes through the
+compiler"). So the configured model, reduced to sizes that divide alike (`zoo.verify.reduced_config`), runs with the
 configured objective on the mesh and on one device, with random parameters, in float32. So does its optimiser, with
-random gradients: the same on both, for where an optimiser divides by small numbers the rounding of gradients would look
-like a fault.
+equal random gradients: if an optimiser divides by small numbers, rounding of different gradients would look
+like an error.
 
-All of it in float32, also what crosses devices (`optimizer.reduce_dtype`): in which precision numbers are decides
-nothing about where they go, and a fault stands out from float32's rounding.
+Everything is float32, including gradients summed over devices (`optimizer.reduce_dtype`): precision has no influence
+on partitioning, and errors stand out from float32's rounding.
 """
 
 import math
@@ -29,27 +29,27 @@ from zoo.tree import path_names
 from zoo.verify.reduced_config import Reduced
 from zoo.verify.reduced_program import Program, program, reduce, update
 
-# A difference counts from this part of the largest entry on, and from so many times what rounding alone makes of it.
+# A difference counts above this fraction of the largest entry, and above so many times the effect of rounding.
 RELATIVE, ROUNDING = 1e-4, 20.0
-PERTURBATION = 2.0**-21  # By how much parameters are moved to see what rounding makes of a gradient.
+PERTURBATION = 2.0**-21  # Perturbation of parameters to measure the effect of rounding on gradients.
 QUICKLY = {"xla_backend_optimization_level": 0}
-NOTHING_BUT = 1e-3  # A gradient that rounding changes by this part of it is zero but for rounding, as a key's bias.
-UPDATE, CARRIED = "the update of ", "what is carried in "  # So begin their names.
-NEGLIGIBLE = 1e-7  # Of the largest gradient of all: smaller ones are rounding.
+NOTHING_BUT = 1e-3  # A gradient that rounding changes by this fraction is zero up to rounding, such as a key bias's.
+UPDATE, CARRIED = "the update of ", "what is carried in "  # Prefix of their names.
+NEGLIGIBLE = 1e-7  # Relative to the largest gradient of all: smaller ones are rounding.
 
 
 class Verdict(NamedTuple):
   """The result of a comparison.
 
   Attributes:
-    wrong: name ("loss", CARRIED and the path of what is carried on, the path of a parameter for its gradient,
+    wrong: name ("loss", CARRIED and the path of a carried array, the path of a parameter for its gradient,
       UPDATE and the path for its update) -> largest difference relative to the largest entry; of those that differ, in
-      the order of a step: the loss, what is carried, gradients from the last module to the first, updates.
-    module: the first module whose output differs, "" if none does or is known to.
-    parameters: how many were compared.
-    largest: the largest relative difference of those that agree.
-    reduced: in words, what of the config was reduced.
-    seconds: that it took.
+      the order of a step: the loss, carried arrays, gradients from the last module to the first, updates.
+    module: the first module whose output differs, "" if none or unknown.
+    parameters: number of compared parameters.
+    largest: the largest relative difference among those that agree.
+    reduced: description of what was reduced.
+    seconds: duration.
   """
 
   wrong: dict[str, float]
@@ -78,7 +78,7 @@ class Verdict(NamedTuple):
 
 
 def numbers(shapes: Any, seed: int) -> dict[str, np.ndarray]:
-  """Random parameters, also where they begin as constants, so that no gradient is zero by chance; float32 of NumPy."""
+  """Random NumPy float32 parameters, also for those initialised as constants, so that no gradient is zero by chance."""
   rng = np.random.default_rng(seed)
 
   def draw(path: tuple, leaf: Any) -> np.ndarray:
@@ -94,12 +94,12 @@ def numbers(shapes: Any, seed: int) -> dict[str, np.ndarray]:
 
 
 def compare(config: Any, experiment: Experiment, mesh: Mesh) -> Verdict:
-  """Compares loss and gradients on a mesh with one device's. Every host must call it; all are given the same verdict.
+  """Compares loss and gradients on a mesh with one device's. Every host must call it; all return the same verdict.
 
   Args:
-    config: as `train.py` has it.
-    experiment: of `zoo.train.experiment.experiment(config, mesh)`.
-    mesh: devices to compare on; each host compares what its devices have with what one of them computes alone.
+    config: as in `train.py`.
+    experiment: from `zoo.train.experiment.experiment(config, mesh)`.
+    mesh: devices to compare on; each host compares its devices' shards with the results of one device alone.
 
   Raises:
     UserError: one device's results are not finite, or all gradients are zero.
@@ -130,10 +130,10 @@ def compare(config: Any, experiment: Experiment, mesh: Mesh) -> Verdict:
 
 
 class _Compared(NamedTuple):
-  """Of each of several arrays: its largest entry, how far it is off as a part of that, and whether that is too far.
+  """Per array: its largest entry, the relative difference, and whether it is wrong.
 
   Attributes:
-    largest: of what is not too far off.
+    largest: the largest difference that is not wrong.
   """
 
   entries: np.ndarray
@@ -148,8 +148,8 @@ def _compared(
   """Compares arrays computed on a mesh with one device's.
 
   Args:
-    perturbed: those of inputs that were moved by what is near rounding.
-    num_separate: so many in front have nothing to do with the size of the others.
+    perturbed: results for inputs perturbed by about rounding.
+    num_separate: number of leading arrays whose scale is unrelated to the others.
   """
   rounding = [
     max(_largest(a - x) for a in perturbed_arrays) for x, *perturbed_arrays in zip(expected, *perturbed, strict=True)
@@ -164,7 +164,7 @@ def _compared(
 
 
 def _updates(config: Any, params: Any, split: tuple[Program, Mesh], alone: tuple[Program, Mesh]) -> _Compared:
-  """What the optimiser adds to each parameter in a second step, when its state is no longer zeros.
+  """The optimiser's updates in a second step, when its state is no longer zero.
 
   A second step's gradients have the signs of the first's: where momentum and gradient cancel, rounding decides.
   """
@@ -203,7 +203,7 @@ def _compiled(program: Program, mesh: Mesh) -> Callable:
 
 
 def _jit(run: Callable, mesh: Mesh, in_shardings: Any, out_shardings: Any) -> Callable:
-  # The numbers are few: on CPUs quick compilation is worth more than quick code.
+  # Few operations: on CPUs fast compilation matters more than fast code.
   options = QUICKLY if mesh.devices.flat[0].platform == "cpu" else compiler_options(mesh)
   return jax.jit(run, in_shardings=in_shardings, out_shardings=out_shardings, compiler_options=options)
 
@@ -241,7 +241,7 @@ def _difference(array: jax.Array, reference: np.ndarray) -> float:
 
 
 def _backwards(names: list[str], modules: list[str]) -> list[int]:
-  """The places of parameters in `names`, those of the modules that are called last first."""
+  """Indices of parameters in `names`, in reverse order of their modules' calls."""
   call = {path: i for i, path in enumerate(modules)}
 
   def when(name: str) -> int:
@@ -261,11 +261,11 @@ def _first_module(
   mesh: Mesh,
   single_mesh: Mesh,
 ) -> str:
-  """The first module whose output differs on the mesh; "" if none does, or where outputs cannot leave a loop.
+  """The first module whose output differs on the mesh; "" if none does, or if outputs cannot leave a loop.
 
-  Outputs that leave the program may be computed rightly though they were not: then the parameter alone is known.
+  Returning outputs may change the program so that they are correct: then only the parameter is known.
   """
-  plain = reduced._replace(model={**reduced.model, "remat": None})  # Rematerialised modules keep theirs to themselves.
+  plain = reduced._replace(model={**reduced.model, "remat": None})  # Remat hides the outputs of modules.
   outputs = []
   try:
     for meshes in ((mesh,), (single_mesh, True)):
@@ -283,7 +283,7 @@ def _first_module(
 
 
 def _outputs(forward: Callable) -> Callable:
-  """(params, batch, frozen) -> path of a module -> what it returned, in the order of the calls; outside of scans."""
+  """(params, batch, frozen) -> outputs by path of the module, in the order of calls, outside of scans."""
 
   def run(params, batch, frozen):
     outputs: dict[str, jax.Array] = {}

@@ -1,7 +1,7 @@
-"""A smaller config whose parameters and texts a mesh splits as it does those of a given one.
+"""Reduces a config to small sizes that a mesh partitions in the same way.
 
-Whether XLA partitions a program rightly depends on which dimensions are split over which axes, and on whether they
-divide, not on how large they are. A size is reduced to one that has the same divisors in common with the mesh.
+Whether XLA partitions a program correctly depends on which dimensions are sharded over which axes, and on whether they
+divide, not on their size. A size is reduced to one that has the same divisors in common with the mesh.
 """
 
 import math
@@ -19,26 +19,26 @@ from zoo.sharding import axes_of, num_row_shards, placements
 from zoo.sharding.meshes import ROWS, row_axes
 from zoo.tree import flatten
 
-SHORTEST = 16  # Tokens of a text, at least: windows and chunks should have something to overlap.
-NARROWEST = (4, 16, 64)  # Numbers of a head, at least: tried in turn.
+SHORTEST = 16  # Minimum sequence length: windows and chunks should overlap.
+NARROWEST = (4, 16, 64)  # Minimum head widths, tried in turn.
 FEW = 64  # Devices.
-CHEAP = {"cpu": (3e10, 1e8), "tpu": (1e13, 1e9)}  # Operations, and numbers that wait for the backward pass.
-PIXELS, HEADS = 64, 8  # Of a patch and of attention, for that.
-TOWERS = ("", "image_", "text_", "decoder_")  # What the names of their sizes begin with.
-TILE = 128  # On TPUs lengths stay multiples of what they were: kernels of attention choose by that.
+CHEAP = {"cpu": (3e10, 1e8), "tpu": (1e13, 1e9)}  # FLOPs, and values saved for the backward pass.
+PIXELS, HEADS = 64, 8  # Estimates per patch and for attention.
+TOWERS = ("", "image_", "text_", "decoder_")  # Prefixes of their sizes' names.
+TILE = 128  # On TPUs lengths keep their multiples, on which the choice of attention kernels depends.
 
 
 class Reduced(NamedTuple):
   """A reduced config.
 
   Attributes:
-    model: the section of that name, in float32.
-    lengths: sequence length -> the length it is cut to.
+    model: the section `model`, in float32.
+    lengths: sequence length -> reduced length.
     image_size: pixels of a side, or None if images stay as they are.
     rows: of a batch.
-    accumulate: parts of a batch.
-    what: in words, what was reduced.
-    if_cheap: it is for models that compute little with it, see `is_cheap`: sizes may decide how XLA partitions, too.
+    accumulate: number of parts of a batch.
+    what: description of what was reduced.
+    if_cheap: to be used only if it is cheap, see `is_cheap`: sizes may also affect XLA's partitioning.
   """
 
   model: dict[str, Any]
@@ -71,9 +71,9 @@ def congruent_size(size: int, modulus: int, least: int) -> int:
 
 
 def lengths_modulus(mesh: Mesh, activations: list) -> int:
-  """What lengths keep their remainder of: devices, or of many only the axes that may split a length.
+  """The modulus whose remainder lengths keep: the number of devices, or of many only the axes that may shard a length.
 
-  Those are the ones that do not split rows, and those that a user's rules name.
+  Those are the axes that do not shard rows, and those named in the user's rules.
   """
   if mesh.size <= FEW:
     return mesh.size
@@ -84,7 +84,7 @@ def lengths_modulus(mesh: Mesh, activations: list) -> int:
 
 
 def reductions(config: Any, shapes: Any, batch: Mapping[str, np.ndarray], mesh: Mesh) -> Iterator[Reduced]:
-  """Reduced configs, the best first: fewer layers alone, if they are cheap, then whatever is small.
+  """Reduced configs, the best first: fewer layers only, if that is cheap, then smaller sizes too.
 
   The last one has the full model, in float32, and full sequences.
 
@@ -92,7 +92,7 @@ def reductions(config: Any, shapes: Any, batch: Mapping[str, np.ndarray], mesh: 
     config: as `train.py` has it.
     shapes: of its parameters, `jax.ShapeDtypeStruct`.
     batch: an example, [1, ...] each.
-    mesh: that it is for.
+    mesh: the devices.
   """
   model: dict[str, Any] = without(config.model, "preprocessing") | {"dtype": "float32"}
   sizes = sizes_of(build(**model))
@@ -111,7 +111,7 @@ def reductions(config: Any, shapes: Any, batch: Mapping[str, np.ndarray], mesh: 
   yield Reduced(model | depths, {}, None, *batching, "rows" if same_depth else "depth and rows", if_cheap=True)
   for narrowest in NARROWEST:
     widths = _widths(sizes, mesh, narrowest)
-    # Positions are as long as texts: where a table's longer dimension is split, it has to stay the longer one.
+    # Position tables are as long as sequences: a sharded longer dimension has to stay the longer one.
     for least in (SHORTEST, 2 + max((widths.get(f"{tower}dim", 0) for tower in TOWERS), default=0)):
       lengths = cut_to(least)
       texts = _texts(sizes, lengths, modulus)
@@ -130,7 +130,7 @@ def is_cheap(shapes: Any, batch: Mapping[str, np.ndarray], rows: int, platform: 
   Args:
     shapes: of the parameters.
     batch: an example, of texts [..., length] and images [..., height, width, channels].
-    rows: of the batch that is meant.
+    rows: number of rows of the batch.
   """
   positions = sum(text_lengths(batch)) + sum(math.prod(x.shape[1:3]) // PIXELS for x in batch.values() if x.ndim == 4)
   sizes = [leaf.shape for leaf in flatten(shapes).values() if leaf.ndim > 1]
@@ -146,7 +146,7 @@ def same_placements(shapes: Any, full: Any, strategy: Any, mesh: Mesh) -> bool:
 
 
 def _classes(shapes: Any, strategy: Any, mesh: Mesh) -> dict[tuple, int]:
-  """(path without the numbers of layers, rule, placement) -> the first layer that has it."""
+  """Kinds of parameters: (path without layer numbers, rule, placement) -> their first layer."""
   first: dict[tuple, int] = {}
   for path, placed in placements({"params": shapes}, strategy, mesh).items():
     layer = max((int(number) for number in re.findall(r"layer_(\d+)", path)), default=0)
@@ -163,7 +163,7 @@ def _split(spec: Any) -> tuple:
 
 
 def rows_of(batch_size: int, accumulate: int, mesh: Mesh) -> tuple[int, int]:
-  """-> rows of a smaller batch and the parts it is cut into: as even, or as uneven, over the mesh as the given ones."""
+  """-> rows and accumulation of a smaller batch that divide over the mesh as the given ones do."""
   pieces = num_row_shards(mesh)
   parts = accumulate if accumulate < 3 else 2 + accumulate % 2
   of_part = batch_size // accumulate
@@ -183,8 +183,8 @@ def text_lengths(batch: Mapping[str, np.ndarray]) -> list[int]:
 def cut(batch: Mapping[str, np.ndarray], reduced: Reduced, rng: np.random.Generator) -> dict[str, np.ndarray]:
   """A batch with shorter texts and smaller images, whose pixels, and half of whose tokens, are drawn at random.
 
-  Texts keep half of their columns from the beginning and some of the rest, in their order: what is padded stays at the
-  end, and losses that begin late find something.
+  Sequences keep half of their columns from the start and some of the rest, in order: padding stays at the
+  end, and losses on later tokens are not empty.
   """
   columns = {}
   for length, shorter in reduced.lengths.items():
@@ -209,7 +209,7 @@ def cut(batch: Mapping[str, np.ndarray], reduced: Reduced, rng: np.random.Genera
 
 
 def _texts(sizes: Mapping[str, Any], lengths: Mapping[int, int], modulus: int) -> dict[str, int]:
-  """`max_length` as much shorter as the longest text is, so that a table of positions is read as far."""
+  """Reduces `max_length` by as much as the longest sequence."""
   longest = max(lengths, default=0)
   max_length = sizes.get("max_length")
   if not isinstance(max_length, int) or not longest:
@@ -219,7 +219,7 @@ def _texts(sizes: Mapping[str, Any], lengths: Mapping[int, int], modulus: int) -
 
 
 def _pixels(sizes: Mapping[str, Any], batch: Mapping[str, np.ndarray], modulus: int) -> dict[str, int]:
-  """A smaller `image_size`, of as many patches a side but for multiples of what they may be split into."""
+  """Reduces `image_size` to a number of patches per side that divides alike."""
   side, patch = sizes.get("image_size"), sizes.get("patch_size")
   images = [x for x in batch.values() if x.ndim == 4]
   if not side or not patch or any(x.shape[1:3] != (side, side) for x in images) or not images:
@@ -229,7 +229,7 @@ def _pixels(sizes: Mapping[str, Any], batch: Mapping[str, np.ndarray], modulus: 
 
 
 def _depths(sizes: Mapping[str, Any], shapes: Any, strategy: Any, mesh: Mesh) -> dict[str, Any]:
-  """Fewer layers: as many as have one of every placement, at least two; of scanned ones as many as are scanned."""
+  """Reduces depths: one layer of every placement, at least two; scanned stacks stay scanned."""
   needed = max(2, 1 + max(_classes(shapes, strategy, mesh).values(), default=0))
   pattern = sizes.get("pattern")
   cycle = len(pattern) if isinstance(pattern, list | tuple) else 1
@@ -249,7 +249,7 @@ def _depths(sizes: Mapping[str, Any], shapes: Any, strategy: Any, mesh: Mesh) ->
 
 
 def _widths(sizes: Mapping[str, Any], mesh: Mesh, narrowest: int) -> dict[str, int]:
-  """Narrower heads, and with them what is as wide as all heads; other widths by themselves."""
+  """Reduces head widths, and with them widths equal to all heads; other widths independently."""
   parts, narrowed = mesh.size, {}
   for tower in TOWERS:
     heads = sizes.get(f"{tower}num_heads") or sizes.get(f"{tower}heads")
@@ -270,7 +270,7 @@ def _widths(sizes: Mapping[str, Any], mesh: Mesh, narrowest: int) -> dict[str, i
   dims = {sizes[name]: width for name, width in narrowed.items() if name in {f"{tower}dim" for tower in TOWERS}}
   for name, width in sizes.items():
     if name.endswith(("mlp_dim", "embed_dim", "dense_dim", "projection_dim")) and isinstance(width, int) and dims:
-      # What is wider stays wider, and what is as wide as wide: a strategy splits the largest dimension.
+      # The order of widths is kept: a strategy shards the largest dimension.
       wider = max((after + 1 for before, after in dims.items() if before < width), default=narrowest)
       narrowed[name] = dims.get(width) or reduced_size(width, parts, wider)
   return narrowed

@@ -29,12 +29,12 @@ class Program(NamedTuple):
   """A loss and its gradients.
 
   Attributes:
-    run: (params, batch, frozen) -> (loss, what is carried on, gradients).
+    run: (params, batch, frozen) -> (loss, carry, gradients).
     forward: (params, batch, frozen) -> loss.
     shapes: of the parameters.
-    placed: where they live. by_row: where a batch lives.
-    frozen: parameters of the models that do not learn. frozen_placed: where they live.
-    carried: paths of what is carried on.
+    placed: their shardings. by_row: sharding of a batch.
+    frozen: parameters of frozen models. frozen_placed: their shardings.
+    carried: paths of the carry.
     modules: paths of the model's modules in the order of their first calls.
   """
 
@@ -50,7 +50,7 @@ class Program(NamedTuple):
 
   @property
   def inputs_placed(self) -> tuple[Any, Any, Any]:
-    """Where what `run` takes lives."""
+    """Shardings of the arguments of `run`."""
     return self.placed, self.by_row, self.frozen_placed
 
 
@@ -58,9 +58,9 @@ class Update(NamedTuple):
   """An optimiser's update as a function.
 
   Attributes:
-    begin: parameters -> its state before the first step.
-    run: (gradients, state, parameters) -> (what is added to the parameters, state).
-    placed: where its state lives.
+    begin: parameters -> initial optimiser state.
+    run: (gradients, state, parameters) -> (updates, state).
+    placed: shardings of its state.
   """
 
   begin: Callable
@@ -68,18 +68,18 @@ class Update(NamedTuple):
   placed: Any
 
 
-# Of an optimiser, what is decided for each parameter by its name or for each step, and computed entry by entry: names
-# may have gone with the layers that were taken away.
+# Settings of an optimiser per parameter name or per step that act elementwise: names
+# may be missing with the removed layers.
 BY_NAME = ("decay", "multipliers", "layer_decay", "trainable", "freeze", "groups", "schedule", "warmup_steps", "end")
-# Options that ask how large a parameter is: reduced ones are treated as large ones are.
+# Options that depend on a parameter's size: reduced ones are treated like the full ones.
 OF_SIZE = {"adafactor": {"min_dim_size_to_factor": 1}}
 
 
 def update(config: Any, program: Program, mesh: Mesh, alone: bool = False) -> Update:
-  """The config's optimiser for a program's parameters, all of which learn, and at the rate 1.
+  """The config's optimiser for a program's parameters, all trained, with learning rate 1.
 
   Args:
-    alone: a mesh of one device, as of `program`.
+    alone: a mesh of one device, as in `program`.
 
   Raises:
     UserError: options that the optimiser refuses.
@@ -98,15 +98,15 @@ def update(config: Any, program: Program, mesh: Mesh, alone: bool = False) -> Up
 def program(
   config: Any, experiment: Experiment, reduced: Reduced, batch: Mapping[str, Any], mesh: Mesh, alone: bool = False
 ) -> Program:
-  """The reduced config's loss on a mesh, as `zoo.train.experiment.experiment` has it.
+  """The reduced config's loss and gradients on a mesh, as in `zoo.train.experiment.experiment`.
 
   Args:
-    experiment: of the config as it is.
+    experiment: of the full config.
     batch: an example, arrays or shapes.
-    alone: a mesh of one device, which no rule is for.
+    alone: a mesh of one device, without rules.
 
   Raises:
-    UserError: sizes that the family refuses, or rules that nothing matches any more.
+    UserError: sizes that the family refuses, or rules that match nothing any more.
   """
   model = build(**reduced.model)
   attention = "dense" if alone and config.attention == "ring" else config.attention
@@ -159,18 +159,18 @@ def program(
 
 
 def _chunked(config: Any, reduced: Reduced, batch: Mapping[str, Any]) -> dict[str, Any]:
-  """The section of the objective with a chunk that is as large a part of a batch as it was."""
+  """The section of the objective with its chunk reduced in proportion to the batch."""
   options = config.objective.to_dict()
   if options.get("chunk"):
     shorter = max((after / before for before, after in reduced.lengths.items()), default=1)
     rows = reduced.rows / config.batch_size
-    by_text = "image" in batch and "tokens" in batch  # Pairs are cut by rows, texts by tokens.
+    by_text = "image" in batch and "tokens" in batch  # Pairs are chunked by rows, sequences by tokens.
     options["chunk"] = max(1, math.ceil(options["chunk"] * rows * (1 if by_text else shorter)))
   return options
 
 
 def reduce(config: Any, experiment: Experiment, mesh: Mesh) -> tuple[Reduced, Program, dict[str, np.ndarray]]:
-  """-> the best reduction that is placed as the config is, its program on the mesh, and a random batch for it."""
+  """-> the best reduction with the config's placements, its program on the mesh, and a random batch for it."""
   shapes = experiment.shapes["params"]
   batch = experiment.sample(rows_of(config.batch_size, config.optimizer.get("accumulate", 1), mesh)[0])
   refused, platform = (
