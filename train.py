@@ -1,7 +1,7 @@
 """Train any model of the zoo: python train.py --config=configs/clip_emoji.py --config.steps=500
 
 The config names a model, an objective, data, an optimiser and a sharding; this file puts them together and names none.
-The same command goes on where an interrupted run stopped. `--help` lists what can be set.
+Re-run the same command to resume an interrupted run. `--help` lists what can be set.
 """
 
 import functools
@@ -55,7 +55,7 @@ SWITCHES = {
 
 @exits_with_one_line
 def main(argv: list[str]) -> int:
-  """Trains what the arguments say; returns the exit status."""
+  """Runs the command line: trains, or plans; returns the exit status."""
   silence_libtpu()
   config, options = load(argv, FLAGS, SWITCHES)
   if "plan" in options:
@@ -76,14 +76,14 @@ def main(argv: list[str]) -> int:
 
 
 def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tuple[int, int] | None) -> int:
-  """Trains, once the hosts have met, or shows what the options ask for; returns the exit status."""
+  """Trains a config, or prints a report that the options request; returns the exit status."""
   config = with_task(config)
   folder = as_path(config.workdir)
   settings = with_preprocessing_of_run(config, folder)
   check_same_run(settings, folder)
   services(config.log.tensorboard, config.log.wandb)
 
-  with setting_up():  # Nothing is written before all of it is known to fit together.
+  with setting_up():  # Everything is checked before anything is written.
     with listing(options["check-data"]), opening() as sources:
       experiment = build_experiment(settings, sharding.make_mesh(config.mesh), offers={"generate": zoo.generate})
       evaluators = evaluate.evaluators(config.eval, experiment.model_with_kernels, config.data)
@@ -124,11 +124,11 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
 def shown(
   config: Any, options: dict[str, Any], experiment: Experiment, sources: list, initial: Callable[[], Any]
 ) -> int | None:
-  """Shows what the options ask for in place of training -> the exit status; None if they ask for nothing.
+  """Prints the report that the options request instead of training -> the exit status; None if they request none.
 
   Args:
-    sources: what evaluators have opened.
-    initial: gives the state of step 0.
+    sources: the records that evaluators have opened.
+    initial: returns the state of step 0.
   """
   mesh = experiment.by_row.mesh
   if options["check-data"]:

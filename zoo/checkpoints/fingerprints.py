@@ -1,9 +1,9 @@
 """Array fingerprints: checksums that change with any bit of an array and do not depend on its sharding.
 
-Every word of 32 bits (smaller numbers are widened) is mixed with its place by a bijection (the end of MurmurHash3,
-https://github.com/aappleby/smhasher), and the results are added up modulo 2**32. So one changed number is always found,
-and several go unnoticed once in four billion times. Sums of whole numbers do not depend on their order: every device
-adds up what it has, with no copy to a host.
+Every 32-bit word (smaller dtypes are widened) is mixed with its index by a bijection (the finaliser of MurmurHash3,
+https://github.com/aappleby/smhasher), and the results are summed modulo 2**32. So one changed word is always detected,
+and several are missed once in four billion times. Integer sums do not depend on their order: every device
+sums its own shards, with no copy to a host.
 """
 
 from collections import defaultdict
@@ -42,7 +42,7 @@ def _sums(arrays: tuple[jax.Array, ...]) -> jax.Array:
 def _sum(xp: Any, array: Any) -> Any:
   words = _words(array) if xp is np else _words_on_device(array)
   index = xp.zeros([1] * words.ndim, np.uint32)
-  for axis, size in enumerate(words.shape):  # Row-major, modulo 2**32. No reshape: that would move what is spread.
+  for axis, size in enumerate(words.shape):  # Row-major, modulo 2**32. No reshape: that would move shards.
     along = xp.arange(size, dtype=np.uint32).reshape([-1 if i == axis else 1 for i in range(words.ndim)])
     index = index * np.uint32(size & 0xFFFFFFFF) + along
   return xp.sum(_mix(words + _mix(index)), dtype=np.uint32)

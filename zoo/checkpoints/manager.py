@@ -1,12 +1,11 @@
-"""The checkpoints of a run in progress: whole training states, written in the background by Orbax.
+"""Checkpoints of a run: full train states, written in the background by Orbax.
 
-A step is written to a temporary folder and renamed when all of it is there, so that a killed run leaves finished
-checkpoints and perhaps one torn folder, which is never read and is removed by the next run. The state may be read back
+A step is written to a temporary folder and renamed when complete, so that a killed run leaves finished
+checkpoints and perhaps one incomplete folder, which is never read and is removed by the next run. The state may be read
 on any number of devices and processes, in any sharding. Finished models are saved by `zoo.saving`.
 
-With the state its `zoo.checkpoints.fingerprints` are saved, made of the arrays before anything is written: what comes
-back with
-other bits is not taken. One process on its own disk also has the CRC-32 of every file checked, before anything is read.
+The state is saved with its `zoo.checkpoints.fingerprints`, computed before anything is written: a state that is read
+with other bits is rejected. A single process on its own disk also verifies the CRC-32 of every file before reading.
 """
 
 import contextlib
@@ -48,14 +47,14 @@ class Checkpoints:
   """Checkpoint manager: keeps the newest `keep` train states in `folder`, and the best one.
 
   Args:
-    folder: where the checkpoints go, one subfolder per step; made if it is not there. May be a bucket (`gs://...`).
-    keep: how many of the newest to keep.
+    folder: the checkpoints' folder, one subfolder per step; created if missing. May be a bucket (`gs://...`).
+    keep: number of newest checkpoints to keep.
     best: name of the metric whose best checkpoint is kept too, e.g. `eval/retrieval/r1`.
-    best_mode: "max" or "min": what is best.
+    best_mode: whether "max" or "min" is best.
     note: called with messages about damaged checkpoints and the one used instead.
-    check: called before a checkpoint is written; raises if this must not be.
+    check: called before a checkpoint is written; raises to prevent it.
 
-  Beside these stays the last one that was restored, until a later one is: it is known to be good.
+  The last one that was restored is kept too, until a later one is: it is known to be intact.
   """
 
   def __init__(
@@ -82,9 +81,9 @@ class Checkpoints:
   @functools.cached_property
   def manager(self) -> ocp.CheckpointManager:
     """Orbax's manager, created lazily: it reads the scores of all checkpoints, so corrupt ones must be known first."""
-    scores(self.folder)  # Orbax does not name the one that it cannot read.
+    scores(self.folder)  # Orbax does not name the checkpoint that it cannot read.
     options = ocp.CheckpointManagerOptions(
-      # Without a best_fn Orbax writes no metrics; which checkpoints stay is decided by the policy alone. Left to
+      # Without a best_fn Orbax writes no metrics; which checkpoints are kept is decided by the policy alone. With
       # `max_to_keep` and `best_fn`, Orbax would keep the best ones and delete the newest.
       best_fn=lambda metrics: metrics["value"],
       preservation_policy=self._policy,
@@ -100,8 +99,8 @@ class Checkpoints:
     return self
 
   def __exit__(self, kind: object, *_: object) -> None:
-    # Hosts finish a checkpoint together: one that has failed waits for no other, and its checkpoint stays incomplete.
-    # So does what a second Ctrl-C ends.
+    # Hosts finish a checkpoint together: a failed host does not wait for others, and its checkpoint stays incomplete.
+    # So does one that a second Ctrl-C interrupts.
     if kind is None or (jax.process_count() == 1 and kind is not KeyboardInterrupt):
       self.close()
 
@@ -118,11 +117,11 @@ class Checkpoints:
     Args:
       step: number of training steps done.
       state: tree of arrays and numbers.
-      metrics: what was measured at this step; only the one called `best` matters.
+      metrics: metrics of this step, of which only `best` is used.
       wait: return only when the checkpoint is complete.
 
     Raises:
-      UserError: the checkpoint before could not be written; or there are `metrics`, none of them called `best`.
+      UserError: the previous checkpoint could not be written; or `metrics` has no `best`.
     """
     self._check()
     step = int(step)
@@ -150,10 +149,10 @@ class Checkpoints:
     again.
 
     Args:
-      shapes: tree of `jax.ShapeDtypeStruct` with the shardings wanted; numbers and numpy arrays stay what they are.
+      shapes: tree of `jax.ShapeDtypeStruct` with the target shardings; numbers and numpy arrays keep their types.
 
     Raises:
-      UserError: none of the checkpoints is whole (they stay where they are), or the newest that is holds arrays of
+      UserError: none of the checkpoints is intact (they are not renamed), or the newest intact one holds arrays of
         other names, shapes or dtypes.
     """
     if "manager" in self.__dict__:
@@ -196,7 +195,7 @@ class Checkpoints:
     """Renames damaged checkpoints: their steps will be reached, and saved, again."""
     for step, why in damaged.items():
       names = (f"damaged-{step}{f'-{n}' if n > 1 else ''}" for n in itertools.count(1))
-      aside = next(path for name in names if not (path := self.folder / name).exists())  # It may have happened before.
+      aside = next(path for name in names if not (path := self.folder / name).exists())  # There may be earlier ones.
       if jax.process_index() == 0:
         try:
           (self.folder / str(step)).rename(aside)
@@ -225,7 +224,7 @@ class Checkpoints:
   def _list_files(self) -> None:
     """Writes checksums, in the background, once all files are written and before Orbax renames the folder.
 
-    With many hosts, or in a bucket, reading everything back would cost more than it protects from.
+    With many hosts, or in a bucket, reading everything back would be too expensive.
     """
     if jax.process_count() == 1 and "://" not in os.fspath(self.folder):
       for folder in _incomplete(self.folder):
@@ -235,7 +234,7 @@ class Checkpoints:
   def _saving(self) -> Generator[None]:
     """Turns any error while writing into a one-line UserError, and removes the incomplete folder: it may fill the disk.
 
-    What JAX raises says that a device or another host is lost, and nothing of the disk; Orbax calls it a TimeoutError.
+    JAX errors mean that a device or another host is lost, not that the disk failed; Orbax raises them as TimeoutError.
     """
     try:
       yield
@@ -244,7 +243,7 @@ class Checkpoints:
         raise runtime_error from None
       if jax.process_index() == 0:
         for torn in _incomplete(self.folder):
-          with contextlib.suppress(OSError):  # A folder that may not be written to may not be tidied either.
+          with contextlib.suppress(OSError):  # A read-only folder cannot be cleaned up either.
             torn.rmtree(missing_ok=True)
       newest = self.latest
       remaining = "No earlier checkpoint is there" if newest is None else f"The checkpoint of step {newest} is intact"
@@ -266,8 +265,8 @@ def read_state(folder: str | os.PathLike, shapes: Any) -> Any:
   """Restores the subtree of one checkpoint that `shapes` describes: the full state, or e.g. `{"params": ...}` alone.
 
   Args:
-    folder: of one step.
-    shapes: as for `Checkpoints.restore`; an array without a sharding goes to the first device.
+    folder: of one checkpoint.
+    shapes: as for `Checkpoints.restore`; an array without a sharding is put on the first device.
   """
   folder = absolute(folder)
   read_score(folder)

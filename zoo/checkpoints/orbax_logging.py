@@ -10,7 +10,7 @@ from typing import Any
 def silence_orbax() -> None:
   """Filters log records and unraisable errors that only repeat that a checkpoint was not written.
 
-  Of several writes that fail Orbax waits for the first, then closes its event loop: TensorStore's threads print a
+  If several writes fail, Orbax waits for the first, then closes its event loop: TensorStore's threads print a
   traceback for each of the others, which can no longer reach the event loop. Some are logged by asyncio.
   """
   for name in ("absl", "asyncio"):

@@ -1,6 +1,6 @@
 """Restores checkpoints, and distinguishes corrupt ones from those of another model.
 
-Neither Orbax nor a disk says when a bit of an array has changed; what else is wrong Orbax says at length.
+Neither Orbax nor a disk reports changed bits of an array; other errors Orbax reports at great length.
 """
 
 import contextlib
@@ -46,13 +46,13 @@ def read_score(folder: epath.Path) -> dict[str, Any] | None:
   """The score stored with a checkpoint, for `zoo.checkpoints.retention.best_step`; None if there is none.
 
   Raises:
-    CorruptCheckpoint: it has changed, Orbax's metadata beside it cannot be read, or the folder has the name of
+    CorruptCheckpoint: it has changed, Orbax's metadata beside it is unreadable, or the folder is named after
       another step.
   """
   with reading_errors(folder):
     if (folder / "_CHECKPOINT_METADATA").exists():
       check_file(folder / "_CHECKPOINT_METADATA", 2**26)
-    # Orbax reads these of every checkpoint before it saves another, and would not name the one that it cannot read.
+    # Orbax reads these of every checkpoint before it saves another, without naming the one that it cannot read.
     ocp.path.step.standard_name_format().find_step(folder.parent, int(folder.name)).commit_timestamp_nsecs  # noqa: B018
     score = _parsed(folder / SCORE)
     if score is None:
@@ -60,7 +60,7 @@ def read_score(folder: epath.Path) -> dict[str, Any] | None:
     value = score["value"] if isinstance(score, dict) and {"name", "mode", "value"} <= set(score) else score
     if not isinstance(value, int | float | None):
       raise ValueError("its score is not a number")
-    step = score.get("step", int(folder.name))  # Checkpoints were saved without, once.
+    step = score.get("step", int(folder.name))  # Older checkpoints have none.
     if step != int(folder.name):
       raise ValueError(f"it was saved as the checkpoint of step {shown(step)} and renamed")
     if (saved_fingerprints(folder) or {}).get(SCORE, sum_of_score(score)) != sum_of_score(score):
@@ -81,8 +81,7 @@ def sum_of_score(score: Mapping[str, Any]) -> int:
 
 
 def verify(folder: epath.Path, state: Any, saved: Mapping[str, int]) -> None:
-  """Raises CorruptCheckpoint, on every host, unless `state`, or the part of it that was read, is bit-equal to what was
-  saved."""
+  """Raises CorruptCheckpoint, on every host, unless `state`, full or in part, is bit-equal to the saved one."""
   changed = [name for name, number in fingerprints(state).items() if saved.get(name) != number]
   if changed:
     more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
@@ -110,12 +109,12 @@ def read_unverified(folder: epath.Path, shapes: Any) -> Any:
     item=shapes, restore_args=ocp.checkpoint_utils.construct_restore_args(shapes), partial_restore=partial
   )
   with reading_errors(folder):
-    # No PyTreeCheckpointer: it would wait for the other hosts, and one of them may have found damage.
+    # No PyTreeCheckpointer: it would wait for other hosts, of which one may have found a corrupt file.
     return ocp.PyTreeCheckpointHandler().restore(folder / "state", args=restore)
 
 
 def described(folder: epath.Path) -> dict[str, str]:
-  """Path -> dtype and shape, "float32 (3, 4)", of every array in the checkpoint `folder`."""
+  """Describes the arrays in the checkpoint `folder`: path -> dtype and shape, "float32 (3, 4)"."""
   with reading_errors(folder):
     return kinds(ocp.PyTreeCheckpointHandler().metadata(folder / "state").tree)
 
@@ -142,7 +141,7 @@ def error_of(check: Callable[[], Any]) -> str | None:
 
 
 def kinds(tree: Any) -> dict[str, str]:
-  """`float32 (3, 4)` for every leaf. A Python number has the dtype that Orbax stores it as."""
+  """Dtype and shape of every leaf, `float32 (3, 4)`. A Python number has the dtype that Orbax stores it as."""
   numbers = {int: "int64", float: "float64", bool: "bool"}
   leaves = jax.tree_util.tree_leaves_with_path(tree)
   return {

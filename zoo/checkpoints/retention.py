@@ -9,7 +9,7 @@ class NewestAndBest:
   """Keeps the last `newest` checkpoints, the one with the best finite value of its metric, and `verified`.
 
   Attributes:
-    verified: the step of the last checkpoint that was read back intact. It stays until a later one has been: newer
+    verified: the step of the last checkpoint that was read back intact. It is kept until a later one is: newer
       checkpoints have been written, but not yet read back from the disk.
   """
 
@@ -27,7 +27,7 @@ class NewestAndBest:
 def best_step(scores: Mapping[int, Mapping[str, Any] | None]) -> int | None:
   """The step whose stored score is best, the newest of equals; None if no step has a finite one.
 
-  If the metric to go by was changed during the run, only scores by the newest one count.
+  If the metric was changed during the run, only scores of the newest one count.
   """
   finite = {n: score for n, score in scores.items() if score and score["value"] is not None}
   finite = {n: score for n, score in finite.items() if math.isfinite(score["value"])}

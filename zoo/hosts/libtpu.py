@@ -3,15 +3,15 @@
 import os
 import pathlib
 
-# Answers what libtpu would ask the machine for, in vain.
+# Answers to libtpu's metadata queries, which would fail.
 NO_TPU = {"TPU_SKIP_MDS_QUERY": "1", "TPU_ACCELERATOR_TYPE": "v5e-1", "TPU_WORKER_HOSTNAMES": "localhost"}
 
 
 def silence_libtpu(root: str = "/") -> None:
   """Silences libtpu's errors about missing metadata on machines without TPUs, where it is installed for planning.
 
-  To be called before JAX looks for devices. Where a TPU may be nothing is changed: that is where the PCI bus shows a
-  device of Google's, which is how JAX itself tells, or where there is a device file of one.
+  To be called before JAX looks for devices. Nothing is changed if there may be a TPU: if the PCI bus shows a
+  device of Google's, as JAX itself checks, or if there is a device file of one.
   """
   top = pathlib.Path(root)
   vendors = top.glob("sys/bus/pci/devices/*/vendor")

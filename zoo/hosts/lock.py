@@ -1,8 +1,8 @@
 """Run-folder lock: one job at a time; a job that lost it can no longer save.
 
 Host 0 holds a lock on the file `.lock` of the folder, and writes its identity there. The system releases the lock
-however the process ends, so none is ever stale. Buckets have no locks, and those of some network drives do
-not reach other machines: there the later job takes the folder over, and the earlier one, which looks before it saves,
+however the process ends, so no lock is ever stale. Buckets have no locks, and those of some network drives do
+not reach other machines: there the later job takes the folder over, and the earlier one, which checks before it saves,
 ends.
 """
 
@@ -35,14 +35,14 @@ class RunLock:
   """Lock on the run folder, a context manager. All hosts must create it together.
 
   Args:
-    folder: of the run; made if it is not there.
-    patience: seconds to wait for a job there to end, as hosts do that have lost another one, and for a drive to show
+    folder: of the run; created if missing.
+    patience: seconds to wait for another job to end, as hosts do that have lost one of theirs, and for a drive to show
       what another host has written.
     note: called with the owner of the lock while it waits.
 
   Raises:
-    UserError: another job is at work there, the folder may not be written to, or the hosts do not share it. All hosts
-      raise it, and nothing in the folder was changed.
+    UserError: another job runs there, the folder is not writable, or the hosts do not share it. All hosts
+      raise it, and nothing in the folder is changed.
   """
 
   def __init__(self, folder: str | os.PathLike, *, patience: float, note: Callable[[str], Any]):
@@ -89,7 +89,7 @@ class RunLock:
     check_folder(folder, "Choose another --config.workdir.")
     try:
       folder.mkdir(parents=True, exist_ok=True)
-      # Kept open: to close any file on it in this process would give the lock back. Children do not inherit it.
+      # Kept open: closing any file on it in this process would release the lock. Children do not inherit it.
       self._file = open(folder / NAME, "ab+", buffering=0)
     except OSError as error:
       raise UserError(f"{folder} cannot be written to: {error.strerror}. Choose another --config.workdir.") from error
@@ -115,7 +115,7 @@ class RunLock:
         stale.unlink()
 
   def _locked(self) -> bool:
-    """Tries to lock the file; True also where the file system or the platform has no locks."""
+    """Tries to lock the file; True also if the file system or the platform has no locks."""
     try:
       if fcntl is not None and self._file is not None:
         fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
 """Multi-host processes: joining the cluster, and shutting down together on preemption or failure.
 
-JAX's hosts fail together: each sends the coordinator, host 0, a heartbeat every few seconds. One that
-has not for `heartbeat` seconds ends all the others (status 134), and a coordinator that is gone does so at once. A host
-that is there and hangs is the business of `zoo.hosts.watchdog`.
+JAX's hosts fail together: each sends the coordinator, host 0, a heartbeat every few seconds. A host without one
+for `heartbeat` seconds ends all the others (status 134), and so does the end of the coordinator, at once. A host
+that hangs is handled by `zoo.hosts.watchdog`.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ def host_memory() -> int | None:
 
 
 def pod(environment: Mapping[str, str] = os.environ) -> bool:
-  """Whether the environment says that this is one of several processes: a TPU pod slice, or JAX's own variables."""
+  """Whether this is one of several processes, from the environment: a TPU pod slice, or JAX's own variables."""
   workers = environment.get("TPU_WORKER_HOSTNAMES", "")
   return "," in workers or "MEGASCALE_COORDINATOR_ADDRESS" in environment or "JAX_COORDINATOR_ADDRESS" in environment
 
@@ -44,16 +44,16 @@ def join(environment: Mapping[str, str] = os.environ, *, start: int = START, hea
   """Calls `jax.distributed.initialize` where there is more than one host. Must run before JAX looks for its devices.
 
   A TPU pod slice configures JAX by itself. Elsewhere the variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES
-  and JAX_PROCESS_ID say it.
+  and JAX_PROCESS_ID are read.
 
   Args:
-    environment: where the variables are.
-    start: seconds within which all hosts must have come.
-    heartbeat: seconds after which a host that was not heard of counts as dead.
+    environment: the environment variables.
+    start: seconds within which all hosts must have joined.
+    heartbeat: seconds without a heartbeat after which a host counts as dead.
 
   Raises:
-    UserError: the variables are no numbers.
-    SystemExit: the other hosts did not connect, with a status that asks for a restart. JAX may be quicker (134).
+    UserError: the variables are not ints.
+    SystemExit: the other hosts did not connect, with a status that requests a restart. JAX may exit first (134).
   """
   if not pod(environment):
     return
@@ -81,11 +81,11 @@ def join(environment: Mapping[str, str] = os.environ, *, start: int = START, hea
 def _connect() -> None:
   """Opens Gloo's connections while all hosts are synchronised.
 
-  Gloo gives up if a group of devices that meets for the first time is not complete within 30 seconds. Left to the
-  training loop, that is after each host has compiled on its own, for as long as that takes it. Groups that are
-  connected wait for half an hour. A mesh of several axes has further groups, which meet when they are first used.
+  Gloo gives up if a group of devices that communicates for the first time is not complete within 30 seconds. In the
+  training loop, that would be after each host has compiled, which takes different times. Connected groups
+  wait for half an hour. A mesh of several axes has further groups, which connect when they are first used.
   """
-  multihost_utils.sync_global_devices("joined")  # Groups of one device of each host.
+  multihost_utils.sync_global_devices("joined")  # Groups with one device of each host.
   all_devices = jax.make_mesh((jax.device_count(),), ("device",), axis_types=(AxisType.Auto,))
   sharded, replicated = (NamedSharding(all_devices, PartitionSpec(*axis)) for axis in (["device"], []))
   ones = jax.jit(lambda: jnp.ones(all_devices.size), out_shardings=sharded)()
@@ -95,8 +95,8 @@ def _connect() -> None:
 def run(main: Callable[[list[str]], int], argv: list[str]) -> NoReturn:
   """Runs `main` and exits the process with its status; an exception is printed, with status 1.
 
-  What fails ends at once. Left to Python's exit it would wait for threads of Orbax, which may wait for a folder that
-  could not be made; and one of many hosts for the others, in JAX's barrier, while they wait for it in their step.
+  A failed process exits immediately. Python's exit would wait for threads of Orbax, which may wait for a folder that
+  could not be created; and one of many hosts for the others, in JAX's barrier, while they wait for it in their step.
   """
   try:
     status: Any = main(argv)
@@ -110,7 +110,7 @@ def run(main: Callable[[list[str]], int], argv: list[str]) -> NoReturn:
     status = 1
   if status not in (None, 0, PREEMPTED):
     for stream in (sys.stdout, sys.stderr):
-      with contextlib.suppress(OSError):  # On a full disk a log is full too.
+      with contextlib.suppress(OSError):  # On a full disk logging fails too.
         stream.flush()
     os._exit(status if isinstance(status, int) else 1)
   sys.exit(status)
@@ -119,11 +119,11 @@ def run(main: Callable[[list[str]], int], argv: list[str]) -> NoReturn:
 class Preemption:
   """Preemption handler, a context manager: records SIGTERM and Ctrl-C, so that the training loop can save and exit.
 
-  The step that is under way is finished. A second Ctrl-C ends the process at once: by KeyboardInterrupt, or if that
-  does not get through, as while a program is compiled, by itself after `GRACE` seconds.
+  The running step is finished. A second Ctrl-C ends the process at once: by KeyboardInterrupt, or if that
+  is not delivered, as during compilation, after `GRACE` seconds.
 
-  With several hosts the signal may reach one alone: `reached` then asks JAX's preemption service, which hears of
-  SIGTERM, and of Ctrl-C by way of that, and agrees on a step.
+  With several hosts the signal may reach only one: `reached` then queries JAX's preemption service, which receives
+  SIGTERM, and Ctrl-C through it, and agrees on a step.
   """
 
   GRACE = 2.0
@@ -135,10 +135,10 @@ class Preemption:
 
   def __enter__(self) -> Self:
     self._before: dict[int, Any] = {}
-    if threading.current_thread() is not threading.main_thread():  # Signals are the main thread's alone.
+    if threading.current_thread() is not threading.main_thread():  # Only the main thread handles signals.
       return self
     handlers = {signal.SIGINT: self._interrupt} | ({signal.SIGTERM: self._terminate} if self._alone else {})
-    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # As in the background of a script: not for us.
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # Stays ignored, as in the background of a script.
       del handlers[signal.SIGINT]
     self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     # Signal handlers run only when the main thread is back in Python; the wake-up file descriptor is written at once.
@@ -165,7 +165,7 @@ class Preemption:
     """Whether to save and exit now; the same on all hosts, which must call it equally often."""
     if self._alone:
       return self._asked
-    self._calls += 1  # No step: a run that rolls back comes by a step twice, and JAX counts upwards.
+    self._calls += 1  # Not the training step: a run that rolls back reaches a step twice, and JAX counts upwards.
     return multihost_utils.reached_preemption_sync_point(self._calls)
 
   def _terminate(self, *_: object) -> None:

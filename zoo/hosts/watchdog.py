@@ -1,4 +1,4 @@
-"""Watchdog: ends a process that hangs, for which all other hosts would wait."""
+"""Watchdog: exits a hanging process, for which all other hosts would wait."""
 
 import contextlib
 import faulthandler
@@ -11,21 +11,21 @@ from typing import Self
 
 from zoo.errors import TRY_AGAIN, tell
 
-STDERR = 2  # Whatever sys.stderr was replaced by.
-TICK = 5.0  # Seconds between two looks at the clock.
+STDERR = 2  # Even if sys.stderr was replaced.
+TICK = 5.0  # Seconds between two checks.
 
 
 class Watchdog:
   """Watchdog thread: when progress stops, dumps the stack of every thread and exits the process (TRY_AGAIN).
 
-  Time during which the process was stopped (SIGSTOP, a machine that is moved) does not count. Where something holds
-  Python's lock, so that no thread of Python runs, the C thread of faulthandler does the same after twice the time, with
+  Time during which the process was stopped (SIGSTOP, a migrated machine) does not count. If something holds
+  the GIL, so that no Python thread runs, the C thread of faulthandler does the same after twice the time, with
   status 1; it counts every second.
 
   Args:
-    step: seconds within which a step must be done after the one before it.
-    other: seconds for all else: setting up, compiling, evaluating, waiting for a checkpoint, ending.
-    host: of how many, for the message; may be set when it is known.
+    step: seconds within which a step must be done after the previous one.
+    other: seconds for everything else: set-up, compilation, evaluation, waiting for a checkpoint, shutdown.
+    host: "host 0 of 2" for the message; may be set later.
     end: called with the status.
   """
 
@@ -75,7 +75,7 @@ class Watchdog:
       now = time.monotonic()
       self._spent += min(now - before, 2 * tick)
       before, limit = now, self.limits[self._phase]
-      # If no thread of Python gets to run again, this one will not put it off any more.
+      # If no Python thread runs again, this timer is no longer reset.
       faulthandler.dump_traceback_later(2 * limit, exit=True, file=STDERR)
       if self._spent > limit:
         self._bite(limit)

@@ -1,1 +1,1 @@
-"""The pure step of an experiment, and what watches over it while it runs."""
+"""Training: the pure step of an experiment, and the run around it."""

@@ -1,4 +1,4 @@
-"""What a step of a config knows beside its parameters: frozen models, and what is carried from batch to batch."""
+"""The context of a train step: frozen models, and collections carried across batches."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -21,12 +21,12 @@ ENTRIES = ("source", "head", "dtype", "step", "best", "ignore")
 
 
 class Frozen(NamedTuple):
-  """Models that do not learn, by name: a teacher, a reference.
+  """Frozen models by name: a teacher, a reference.
 
   Attributes:
     models: from `zoo.load`.
-    params: their parameters, in this host's memory.
-    placed: where each array is to live during training.
+    params: their parameters, in host memory.
+    placed: the shardings of their arrays during training.
   """
 
   models: Mapping[str, Any]
@@ -35,24 +35,24 @@ class Frozen(NamedTuple):
 
   @property
   def shapes(self) -> dict[str, Any]:
-    """`jax.ShapeDtypeStruct` of every array, with its placement."""
+    """`jax.ShapeDtypeStruct` of every array, with its sharding."""
     shape = lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
     return jax.tree.map(shape, dict(self.params), dict(self.placed))
 
   def put(self) -> dict[str, Any]:
-    """The parameters on the devices."""
+    """Puts the parameters on the devices."""
     return jax.device_put(dict(self.params), dict(self.placed))
 
 
 def read_frozen(section: Mapping[str, Any], strategy: Any, mesh: Mesh) -> Frozen:
-  """The models that a config's `frozen` names: {name: what `zoo.load` reads, or {"source": that, and its options}}.
+  """Loads the models of a config's `frozen`: {name: source of `zoo.load`, or {"source": ..., **its options}}.
 
   Args:
-    strategy: a config's `sharding`, of which the named strategy places them: its rules are for the model that learns.
-    mesh: where.
+    strategy: a config's `sharding`, of which only the named strategy is used: its rules are for the trained model.
+    mesh: the devices.
 
   Raises:
-    UserError: an entry that is no source, or what `zoo.load` refuses.
+    UserError: an invalid entry, or an error of `zoo.load`.
   """
   models, params, placed = {}, {}, {}
   _, by_name = rules_and_rest(strategy)
@@ -75,7 +75,7 @@ def read_frozen(section: Mapping[str, Any], strategy: Any, mesh: Mesh) -> Frozen
 
 
 def carry_for_rows(carry: Carry, rows: int) -> dict[str, Any]:
-  """What is carried into a first batch of so many `rows`, from that of one: every row begins alike."""
+  """The initial carry of so many `rows`, repeated from that of one row."""
 
   def repeated(path: tuple, x: jax.Array) -> jax.Array:
     axis = row_axis(path_name(path))
@@ -87,7 +87,7 @@ def carry_for_rows(carry: Carry, rows: int) -> dict[str, Any]:
 
 
 def with_rows(shapes: Mapping[str, Any], rows: int) -> dict[str, Any]:
-  """The shapes of a train state whose batches have so many `rows`."""
+  """The shapes of a train state for batches of so many `rows`."""
   return {**shapes, **jax.eval_shape(lambda carry: carry_for_rows(carry, rows), carry_of(shapes))}
 
 
@@ -95,7 +95,7 @@ def with_zero_context(objective: Objective, carry: Carry, frozen: Any) -> Object
   """`objective` with a context of zeros, to count the operations of its program without running it.
 
   Args:
-    carry, frozen: shapes; those of one row are enough.
+    carry, frozen: shapes; one row is enough.
   """
   if not carry and not frozen:
     return objective
@@ -115,14 +115,14 @@ def with_zero_context(objective: Objective, carry: Carry, frozen: Any) -> Object
 
 
 def carry_of(state: Mapping[str, Any]) -> dict[str, Any]:
-  """What a train state carries into the next batch, as `Context` has it: its entries "shared" and "rows"."""
+  """The carry of a train state, as in `Context`: its entries "shared" and "rows"."""
   return {kind: state[kind] for kind in (SHARED, ROWS) if kind in state}
 
 
 def weights_of_state(state: Mapping[str, Any]) -> Any:
-  """What a state has learnt, as `zoo.save` and evaluators take it: averages where there are such.
+  """The weights of a train state for `zoo.save` and evaluators: averages if there are any.
 
-  Parameters; or {"params": ..., collection: ...} of a model with statistics or the like, which rows share.
+  Parameters; or {"params": ..., collection: ...} for a model with shared collections.
   """
   params = state.get("ema", state["params"])
   shared = state.get("ema_shared", state.get(SHARED, {}))

@@ -1,4 +1,4 @@
-"""What a run was computed with: versions, devices, and which state of the code."""
+"""The environment of a run: versions, devices, and git commit."""
 
 import importlib.metadata
 import pathlib
@@ -12,7 +12,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 
 def environment() -> dict[str, Any]:
-  """{"python", "system", "devices", "hosts", "commit", package: version ...}, all texts, without what is not here."""
+  """{"python", "system", "devices", "hosts", "commit", package: version ...}, all str, without missing entries."""
   devices = jax.devices()
   details = {
     "python": platform.python_version(),
@@ -27,7 +27,7 @@ def environment() -> dict[str, Any]:
 
 
 def commit() -> str:
-  """Of the checkout that this code is in, with "changed" where files differ from it; "" if it is in none."""
+  """The git commit of this code, with "changed" if files differ from it; "" outside of a checkout."""
   folder = pathlib.Path(__file__).parent
 
   def git(*arguments: str) -> str:

@@ -1,7 +1,7 @@
 """Guard against bad steps: a loss or gradient that is not finite, or a loss spike.
 
-Whether a step is bad is decided inside the compiled step, from numbers that are part of the training state: a resumed
-run decides as an uninterrupted one. The loop learns of it some steps later, so that it never waits for a device.
+Whether a step is bad is decided inside the compiled step, from values in the training state: a resumed
+run decides as an uninterrupted one. The loop reads it some steps later, so that it never waits for a device.
 """
 
 import math
@@ -66,9 +66,9 @@ def check_finite(params: Any, step: int, shared: Any = None) -> None:
   To be called before saving, so that no checkpoint of them replaces a good one.
 
   Args:
-    params: of the model.
+    params: the model's.
     step: the last one.
-    shared: statistics or the like that the model carries besides; None: nothing.
+    shared: the shared collections that the model carries; None: none.
   """
   for what, tree in (("The parameters are", params), ("What the model carries is", shared)):
     if tree is None or _all_finite(tree):
@@ -89,9 +89,9 @@ class LossGuard:
 
   Args:
     action: "stop", "skip" (the compiled step has left the state as it was) or "roll_back".
-    spike: that of the step, for messages.
+    spike: threshold of the step, for messages.
     most_in_a_row: consecutive bad steps, or rollbacks to the same checkpoint, after which the run stops.
-    keep: saves the batch of a step for replay and returns where it is.
+    keep: saves the batch of a step for replay and returns its path.
     note: called with messages.
   """
 
@@ -149,7 +149,7 @@ class LossGuard:
 
 
 def rolled_back(state: Mapping[str, Any], step: int) -> dict[str, Any]:
-  """The state of a checkpoint as that after the bad `step`: the steps between are skipped."""
+  """The state of a checkpoint as the state after the bad `step`: the steps between are skipped."""
   guard = {**state["guard"], "in_a_row": state["guard"]["in_a_row"] + 1}
   return {**state, "step": jnp.asarray(step, state["step"].dtype), "guard": guard}
 
@@ -157,7 +157,7 @@ def rolled_back(state: Mapping[str, Any], step: int) -> dict[str, Any]:
 def roll_back(saver: Any, shapes: Any, step: int) -> dict[str, Any]:
   """Restores the newest checkpoint and saves it as that of the bad `step`, from where the run resumes.
 
-  So the skipped steps do not depend on when the loop learnt of the bad step, or on interruptions: a run that is
+  So the skipped steps do not depend on when the loop noticed the bad step, or on interruptions: a run that is
   interrupted before that save meets the same bad step again.
 
   Args:

@@ -25,7 +25,7 @@ def first_state(
   Args:
     config: parameters are drawn from its `seed`, or taken from its `init`.
     experiment: of the config.
-    note: called with what was ignored of the source.
+    note: called with the ignored parts of the source.
   """
   state = jax.jit(experiment.init, out_shardings=experiment.placed)(jax.random.key(config.seed))
   return load_into(resolve(config.init), state, experiment.model, note=note) if config.init else state
@@ -38,10 +38,10 @@ def load_into(
   *,
   note: Callable[[str], Any] = lambda text: None,
 ) -> dict[str, Any]:
-  """`state` with the parameters of another model for `params` (and `ema`), placed like those they replace.
+  """`state` with `params` (and `ema`) loaded from another model, in the same shardings.
 
-  A part (`pooler`, `head`: the beginning of a path) that only one of the two has is reported and ignored: of the model
-  to train it starts as initialised, of the source it is left out. A part that both have must be equal in its shapes.
+  A part (`pooler`, `head`: the first segment of a path) that only one of them has is reported and ignored: of the model
+  to train it starts as initialised, of the source it is left out. A part that both have must have equal shapes.
 
   Args:
     source: anything that `load` reads; or {"source": that, "fresh": [patterns of parameters that start as initialised
@@ -49,7 +49,7 @@ def load_into(
     state: with `params`.
     model: the model to train; if given, options that no shape shows (an activation, an epsilon) must agree with the
       source.
-    note: called with what was ignored.
+    note: called with the ignored parts.
   """
   where, fresh, ignore = read_init(source)
   origin, params = load(where, ignore=ignore)
@@ -85,7 +85,7 @@ def load_into(
     return stack_layers(unflatten(flat), merged(target))
 
   def place(new, old):
-    # A copy for each: a step that donates its state must not get the same buffer twice.
+    # A copy for each: a donated state must not contain the same buffer twice.
     return jax.device_put(np.array(new, old.dtype), old.sharding)
 
   state = dict(state)

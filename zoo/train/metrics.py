@@ -23,7 +23,7 @@ UPLOAD = 30.0  # Seconds between rewrites of a file in a bucket.
 
 
 class _Object:
-  """A text file in a bucket, with the methods needed here."""
+  """A text file in a bucket, with the file methods needed here."""
 
   def __init__(self, path: epath.Path):
     self._path, self._text = path, path.read_text() if path.exists() else ""
@@ -154,7 +154,7 @@ def read(path: str | os.PathLike) -> list[dict[str, Any]]:
 
 
 def _texts(path: epath.Path) -> Generator[str]:
-  """The lines of a file without those that are too long, so that memory stays bounded."""
+  """The lines of a file, skipping those that are too long, so that memory stays bounded."""
   check_file(path, 2**63)
   with path.open("rb") as file:
     complete = True

@@ -1,4 +1,4 @@
-"""Data as a model takes them: sizes, processor and tokenizer of the model wherever a section of data names none."""
+"""Fills a `data` section with the model's sizes, processor and tokenizer if it does not set its own."""
 
 import inspect
 import json
@@ -51,9 +51,9 @@ def initial_preprocessing(config: Any) -> dict[str, Any]:
 
 
 def with_preprocessing_of_run(config: Any, folder: Any) -> Any:
-  """The config whose model carries what that of the run in `folder` does; the same config if there is no run yet.
+  """The config with the preprocessing of the run in `folder`; unchanged if there is no run yet.
 
-  A run that started without preprocessing resumes without, whatever `init` carries.
+  A run that started without preprocessing resumes without, even if `init` has some.
   """
   if not (folder / CONFIG).exists():
     return config
@@ -67,7 +67,7 @@ def with_preprocessing_of_run(config: Any, folder: Any) -> Any:
 
 def with_preprocessing_of_model(config: Any, model: Any) -> Any:
   """The config with its model's preprocessing, so that the run can resume without its `init`."""
-  carries = {name: entry for name, entry in model.preprocessing.items() if name != "classes"}  # Those are the data's.
+  carries = {name: entry for name, entry in model.preprocessing.items() if name != "classes"}  # Of the data.
   if not carries.keys() - {"tokenizer"}:
     return config
   config = config.copy_and_resolve_references().unlock()
@@ -76,7 +76,7 @@ def with_preprocessing_of_model(config: Any, model: Any) -> Any:
 
 
 def with_tokenizer(model: Any, tokenizer: Any) -> Any:
-  """The model, carrying the tokenizer that it is trained with."""
+  """The model with its training tokenizer in its preprocessing."""
   if not isinstance(tokenizer, Tokenizer):
     return model
   name = tokenizer.name if tokenizer.name in NAMED else os.path.abspath(os.path.expanduser(tokenizer.name))
@@ -86,14 +86,14 @@ def with_tokenizer(model: Any, tokenizer: Any) -> Any:
 def records_for(model: Any, data: Any, *, where: str = "data", training: bool = False) -> Any:
   """The records of a `data` section for a model; records themselves pass through.
 
-  What the section leaves out is the model's: `tokenizer`, `image_size` and, of a published model, `max_length` of
-  captions. Images of an evaluation are resized and cut as the model's processor does it, unless the section has a `fit`
+  Missing entries are the model's: `tokenizer`, `image_size` and, for a published model, `max_length` of
+  captions. Images of an evaluation are resized and cropped by the model's processor, unless the section has a `fit`
   or a `background`, or another `image_size`. Training has the `fit` of its pipeline.
 
   Args:
-    model: of the zoo.
+    model: from the zoo.
     data: a section, or records.
-    where: what to call the section in a message.
+    where: name of the section in messages.
     training: whether the records are trained on.
 
   Raises:
@@ -119,7 +119,7 @@ def records_for(model: Any, data: Any, *, where: str = "data", training: bool = 
 
 
 def _processor(model: Any, section: Mapping[str, Any], training: bool) -> Any:
-  """The processor that makes the images, or features of sound, of this section; None: its `fit` does."""
+  """The processor for the images or sounds of this section; None: its `fit` is used."""
   if section["name"] in _pipelines("audio_field"):
     return preprocessing.sound_processor(model)
   processor = preprocessing.image_processor(model)
@@ -147,7 +147,7 @@ def _takes_patches(model: Any) -> bool:
 
 
 def defaults(model: Any) -> dict[str, Any]:
-  """Options of pipelines that are the model's where a section has none."""
+  """Defaults of pipeline options from the model."""
   carried, sizes = of(model), {}
   processor = preprocessing.image_processor(model)
   if not isinstance(processor, PatchProcessor):
@@ -158,7 +158,7 @@ def defaults(model: Any) -> dict[str, Any]:
   if "tokenizer" in carried:
     sizes["tokenizer"] = carried["tokenizer"]
   if {"image", "text"} & carried.keys() and hasattr(model, "encode_text"):
-    # Captions as the published model was given them: all as long as it takes.
+    # Captions as in the published model's training: padded to its full length.
     sizes.setdefault("tokenizer", None)
     limits = [model.max_length, None if sizes["tokenizer"] is None else open_tokenizer(sizes["tokenizer"]).max_length]
     sizes["max_length"] = min(limit for limit in limits if limit is not None)
@@ -166,9 +166,9 @@ def defaults(model: Any) -> dict[str, Any]:
 
 
 def filled(section: Mapping[str, Any], options: Mapping[str, Any], limit: int | None = None) -> dict[str, Any]:
-  """A section of data, and those within it, with the `options` that their pipelines take and that they leave out.
+  """Adds missing `options` that their pipelines take to a section of data and those within it.
 
-  limit: most tokens that the model takes. A max_length that is left out is the pipeline's own up to that, and said.
+  limit: maximum tokens that the model takes. A missing max_length is the pipeline's default up to that, and reported.
   """
   done = dict(section)
   if isinstance(done.get("data"), Mapping):
@@ -191,7 +191,7 @@ def filled(section: Mapping[str, Any], options: Mapping[str, Any], limit: int | 
 
 
 def with_local_tokenizer(section: Mapping[str, Any]) -> dict[str, Any]:
-  """A section of data, and those within it, with the folder of a tokenizer in place of its id of the hub."""
+  """Replaces hub ids of tokenizers by local folders in a section of data and those within it."""
   done = dict(section)
   for name, value in section.items():
     if name == "tokenizer":
@@ -202,12 +202,12 @@ def with_local_tokenizer(section: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tokenizer_for(model: Any, name: str | None, otherwise: str, what: str) -> Tokenizer:
-  """The tokenizer `name`, or the model's own, or `otherwise` if it carries none; refused if it does not fit the model.
+  """The tokenizer `name`, or the model's own, or `otherwise` if it has none; UserError if it does not fit the model.
 
   Args:
-    model: of the zoo.
-    name: as of `zoo.data.tokenizers.tokenizer`; None: the model's own.
-    otherwise: of a model that was made without one.
+    model: from the zoo.
+    name: as for `zoo.data.tokenizers.tokenizer`; None: the model's own.
+    otherwise: for a model without one.
     what: the caller's name in messages.
   """
   if name is None:
@@ -220,13 +220,13 @@ def tokenizer_for(model: Any, name: str | None, otherwise: str, what: str) -> To
 
 
 def check_tokenizer(model: Any, tokenizer: Tokenizer, what: str, *, training: bool = False) -> None:
-  """UserError if a model cannot have been trained with this tokenizer: JAX would clip, or read a text elsewhere.
+  """UserError if a model cannot have been trained with this tokenizer: ids would be out of range, or eos misread.
 
   Args:
-    model: of the zoo; of others nothing is known.
-    tokenizer: to look at.
+    model: from the zoo; others are not checked.
+    tokenizer: the tokenizer to check.
     what: the caller's name in messages.
-    training: whether the model may learn another tokenizer than its own.
+    training: whether the model may be trained on another tokenizer than its own.
   """
   if not getattr(model, "spec", None):
     return
@@ -259,7 +259,7 @@ def _check_own(model: Any, tokenizer: Tokenizer, what: str) -> None:
     return
   try:
     other = open_tokenizer(carried)
-  except UserError:  # Another one was named, perhaps because of that.
+  except UserError:  # Another one was named explicitly.
     return
   for kind, of_text in {"tokens": lambda one: one.encode(PROBE), "ends": _end, "beginnings": _begin}.items():
     actual, expected = of_text(tokenizer), of_text(other)
@@ -295,5 +295,5 @@ def check_images(model: Any, records: Any, where: str) -> None:
 
 
 def _pipelines(option: str) -> list[str]:
-  """Those that take an option."""
+  """The pipelines that take an option."""
   return [name for name in names("data") if option in inspect.signature(lookup("data", name)).parameters]

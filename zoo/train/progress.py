@@ -1,4 +1,4 @@
-"""What a person sees of a run: a bar on a terminal, one quiet line per interval elsewhere."""
+"""Progress display: a bar on a terminal, one line per interval elsewhere."""
 
 import math
 import sys
@@ -15,7 +15,7 @@ class Progress:
   Args:
     total: steps of the whole run.
     step: steps done so far.
-    stream: where to; by default stderr if it is a terminal, else stdout.
+    stream: output; by default stderr if it is a terminal, else stdout.
   """
 
   def __init__(self, total: int, *, step: int = 0, stream: TextIO | None = None):
@@ -43,20 +43,20 @@ class Progress:
       self.note(f"step {step:>{len(str(self.total))}}/{self.total}  {summary(values)}{ending}")
 
   def note(self, text: str) -> None:
-    """A line of its own, above the bar."""
+    """Prints a line above the bar."""
     if self._bar is not None:
       self._bar.write(text, file=self._stream)
     elif self._first:
       print(text, file=self._stream, flush=True)
 
   def close(self) -> None:
-    """Leaves the bar as it stands."""
+    """Closes the bar and leaves it visible."""
     if self._bar is not None:
       self._bar.close()
 
 
 def summary(values: Mapping[str, Any]) -> str:
-  """`loss 3.214  learning_rate 1.00e-03  523 examples/s  12.3% of peak`."""
+  """Formats metrics: `loss 3.214  learning_rate 1.00e-03  523 examples/s  12.3% of peak`."""
   texts = [f"{name} {number(values[name])}" for name in ("loss", "learning_rate") if name in values]
   texts += [
     f"{tqdm.format_sizeof(float(value))} {name[:-11]}/s"
@@ -71,7 +71,7 @@ def summary(values: Mapping[str, Any]) -> str:
 
 
 def number(value: Any) -> str:
-  """Four digits: `3.214`, `0.05321`, `12346`, `1.00e-05`, `nan`."""
+  """Formats a number with four digits: `3.214`, `0.05321`, `12346`, `1.00e-05`, `nan`."""
   value = float(value)
   if value and math.isfinite(value) and not 1e-3 <= abs(value) < 1e6:
     return f"{value:.2e}"

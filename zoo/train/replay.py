@@ -35,10 +35,10 @@ def keep(folder: str | os.PathLike, step: int, batch: Mapping[str, np.ndarray], 
 
 
 def batch_of(path: str | os.PathLike) -> tuple[int, dict[str, np.ndarray]]:
-  """-> the step, and its full batch, from a part that `keep` wrote and those beside it.
+  """Reads a saved batch -> the step, and the full batch from the part at `path` and those beside it.
 
   Raises:
-    UserError: no such file, another name, a part is missing or cannot be read.
+    UserError: the file is missing or has another name, or a part is missing or unreadable.
   """
   path = as_path(path)
   match = NAME.fullmatch(path.name)
@@ -59,16 +59,16 @@ def batch_of(path: str | os.PathLike) -> tuple[int, dict[str, np.ndarray]]:
 def replay(
   path: str | os.PathLike, experiment: Any, mesh: Any, folder: str | os.PathLike, initial: Callable[[], Any]
 ) -> str:
-  """Report on the step of a saved batch: loss, gradient norm, and where the first values are not finite.
+  """Replays the step of a saved batch -> a report: loss, gradient norm, and the first values that are not finite.
 
   The state before it is recomputed from the newest checkpoint before it (or from the start, if there is none). If only
   later checkpoints are left, the oldest of them is used.
 
   Args:
     path: of a file that `keep` wrote.
-    experiment: from `zoo.train.experiment`. mesh: what it was made for.
+    experiment: from `zoo.train.experiment`. mesh: its mesh.
     folder: of the checkpoints.
-    initial: gives the state of step 0.
+    initial: returns the state of step 0.
   """
   step, batch = batch_of(path)
   saved = manager.steps(folder)

@@ -37,18 +37,18 @@ class Run:
   """The side effects of a run around its pure steps.
 
   Args:
-    config: as `zoo.config.loading.load` reads it.
+    config: from `zoo.config.loading.load`.
     folder: of the run, an `epath.Path`.
     experiment: the `Experiment` to train.
     watchdog: of this process.
     profiled: the first and the last step to profile; None: none.
     evaluate: (weights, folder, step, note=...) -> results, {"eval/KEY/METRIC": float}; the weights are those of
       `zoo.train.context.weights_of_state`.
-    left_out: errors of the records that evaluators leave out, by the name of their data.
-    page: (folder, note) -> an object with `update(last=...)`, which draws the page of the run.
+    left_out: errors of the records that evaluators skip, by the name of their data.
+    page: (folder, note) -> an object with `update(last=...)`, which writes the page of the run.
 
   Attributes:
-    start: the step that the run begins after; known once its state is restored.
+    start: number of steps done before; known once the state is restored.
     leaving: whether the run was asked to stop and has saved its state.
   """
 
@@ -124,7 +124,7 @@ class Run:
     # Bucketed batches have a few shapes, each with its own program, whose FLOPs are counted once.
     self._flops = functools.cache(lambda *shapes: experiment.model_flops(dict(shapes)) if self._speed.peak else 0)
     self._state, self._done = state, start
-    del state  # No reference may be kept here, since steps donate it.
+    del state  # No reference to the state may be kept here, since steps donate it.
     self._stream = experiment.batches.noting(self._ledger.met)
     closing = contextlib.closing
     with hosts.Preemption() as self._preemption, self._lock, self._saver, closing(writers), closing(self._progress):
@@ -188,7 +188,7 @@ class Run:
     saves = saves or leaving
     evaluates = last or (config.eval.every > 0 and step % config.eval.every == 0)
     with self._speed.timed("device"):
-      self._state = state  # The last reference to the donated state goes: on CPUs JAX 0.7 waits here for the step.
+      self._state = state  # Drops the last reference to the donated state: on CPUs JAX 0.7 waits here for the step.
       bad = self._watch.observe(step, health, wait=logs or saves or evaluates)
     self._watchdog.step_done()
     if logs or saves or bad is not None:
@@ -220,7 +220,7 @@ class Run:
     return state
 
   def left(self) -> int:
-    """Prints that the run was asked to stop -> the exit status for that."""
+    """Reports that the run was asked to stop -> its exit status."""
     self.note(f"Asked to stop: saved step {self._done}. Run the same command again to resume.")
     return self._preemption.status
 

@@ -1,4 +1,4 @@
-"""One step of training, as a pure function: train state, batch -> train state, metrics."""
+"""The training step as a pure function: train state, batch -> train state, metrics."""
 
 import contextlib
 from collections.abc import Callable, Mapping
@@ -13,12 +13,12 @@ from zoo.train import guard
 from zoo.train.context import carry_of
 from zoo.train.state import UpdateRule, averages
 
-# (batch, step) -> the batch as it is learnt from, and the key of the loss.
+# (batch, step) -> the augmented and prepared batch, and the key of the loss.
 Draw = Callable[[Mapping[str, Any], Any], tuple[Mapping[str, Any], jax.Array]]
 
 
 def random_draw(key: jax.Array, augment: Callable[[jax.Array, Mapping], Mapping]) -> Draw:
-  """What is random in a step, from the run's key and the step alone: a resumed run repeats itself."""
+  """The random draws of a step, from the run's key and the step alone: a resumed run repeats itself."""
 
   def draw(batch, step):
     augment_rng, loss_rng = jax.random.split(jax.random.fold_in(key, step))
@@ -28,7 +28,7 @@ def random_draw(key: jax.Array, augment: Callable[[jax.Array, Mapping], Mapping]
 
 
 def context_of(state: Mapping[str, Any], frozen: Mapping[str, Any]) -> Context:
-  """What a step knows beside parameters and batch."""
+  """The `Context` of a step."""
   return Context(state["step"], frozen, carry_of(state))
 
 
@@ -38,13 +38,13 @@ def train_step(
   rule: UpdateRule,
   tracing: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> Callable[..., tuple[dict, dict, dict]]:
-  """The step: (state, batch, frozen={}) -> the state after it, metrics, and numbers for `zoo.train.guard.LossGuard`.
+  """Builds the step: (state, batch, frozen={}) -> state, metrics, and scalars for `zoo.train.guard.LossGuard`.
 
   Args:
-    grad: of an objective, from `zoo.objectives.objective.value_and_grad`.
+    grad: gradient of an objective, from `zoo.objectives.objective.value_and_grad`.
     draw: from `random_draw`.
-    rule: how gradients change the state.
-    tracing: what the model is traced under, such as constraints on its activations.
+    rule: the update rule.
+    tracing: context in which the model is traced, such as constraints on its activations.
   """
 
   def step(state, batch, frozen={}):  # noqa: B006
@@ -62,7 +62,7 @@ def train_step(
     if rule.skips:
       new = guard.select(bad, {name: state[name] for name in new}, new)
     counts = guard.updated(state["guard"], loss, bad, rule.skips)
-    # A step that was skipped has not moved the optimiser's own count.
+    # A skipped step has not increased the optimiser's own count.
     metrics |= {"learning_rate": rule.learning_rate(state["step"] - state["guard"]["skipped"]), "grad_norm": norm}
     metrics |= {"skipped": counts["skipped"]} if rule.skips else {}
     health = {"bad": bad, "loss": loss, "grad_norm": norm, "mean": counts["mean"], "in_a_row": counts["in_a_row"]}
@@ -72,7 +72,7 @@ def train_step(
 
 
 def collect_step(key: jax.Array, objective: Objective) -> Callable[..., Mapping] | None:
-  """(state, batch, frozen={}) -> the batch to learn from, by the parameters as they are; None: the batch as it is."""
+  """Builds `collect`: (state, batch, frozen={}) -> the batch to train on; None if there is none."""
   rollout = objective.collect
   if rollout is None:
     return None

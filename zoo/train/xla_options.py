@@ -1,13 +1,13 @@
-"""What XLA is asked for when it compiles a step, beyond its defaults."""
+"""XLA compiler options of the train step."""
 
 import os
 from collections.abc import Mapping
 
 from jax.sharding import Mesh
 
-# Where parameters are split over a torus of three dimensions, or into parts smaller than a register, XLA would gather
-# them by adding up arrays that are zero elsewhere: twice the bytes, and kept from the forward to the backward pass
-# (https://github.com/pytorch/xla/pull/6528). MaxText's scripts ask for the same.
+# If parameters are sharded over a torus of three dimensions, or into shards smaller than a register, XLA would gather
+# them by summing arrays that are zero elsewhere: twice the bytes, and kept from the forward to the backward pass
+# (https://github.com/pytorch/xla/pull/6528). MaxText's scripts set the same.
 ON_TPU = {
   "xla_enable_async_all_gather": "true",
   "xla_tpu_prefer_async_allgather_to_allreduce": True,
@@ -17,7 +17,7 @@ ON_TPU = {
 
 
 def compiler_options(mesh: Mesh, environment: Mapping[str, str] = os.environ) -> dict[str, str | bool] | None:
-  """Options for `jax.jit`, by the devices of a mesh. What LIBTPU_INIT_ARGS names is left as it says."""
+  """Compiler options for `jax.jit` on the devices of a mesh. Those set in LIBTPU_INIT_ARGS are not overridden."""
   if mesh.size == 1 or mesh.devices.flat[0].platform != "tpu":
     return None
   chosen = environment.get("LIBTPU_INIT_ARGS", "")
