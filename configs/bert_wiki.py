@@ -4,7 +4,7 @@
 
 256 rows of 512 tokens for 1,000,000 steps (Devlin et al., 2018, appendix A.2: https://arxiv.org/abs/1810.04805). The
 paper trains 90 % of the steps at 128 tokens: `--config.data.max_length=128 --config.steps=900000`, then on with
-`--config.init`. A document is a JSON line with a field `text`. Not run to its end by us: no result is claimed.
+`--config.init`. A document is a JSON line with a field `text`. We have not run it to its end: no result is claimed.
 """
 
 from ml_collections import ConfigDict

@@ -4,8 +4,8 @@
 
 32,768 pairs a step, 32 epochs of 400 million pairs (open_clip's recipe for LAION-400M:
 https://github.com/mlfoundations/open_clip). The shards are WebDataset tars, as img2dataset writes them: NAME.jpg beside
-NAME.txt. `--config.optimizer.accumulate=8` fits a smaller slice and gives the gradient of the same 32,768 pairs. Not
-run to its end by us: no result is claimed.
+NAME.txt. `--config.optimizer.accumulate=8` fits a smaller slice and gives the gradient of the same 32,768 pairs. We
+have not run it to its end: no result is claimed.
 """
 
 from ml_collections import ConfigDict
@@ -28,7 +28,7 @@ def get_config():
         "max_length": 77,
         "image_size": 224,
         "fit": "random_crop",
-        "bad_records": "skip",  # Of so many images from the web some do not decode.
+        "bad_records": "skip",  # Some of so many images from the web do not decode.
         "workers": 12,
       },
       "optimizer": {

@@ -1,8 +1,8 @@
-"""A small CLIP (5.2 M, most of it the vocabulary) learns which drawing goes with which name, from emoji.
+"""A small CLIP (5.2 M parameters, most of them token embeddings) learns to match drawings and names of emoji.
 
     python train.py --config=configs/clip_emoji.py
 
-About 6 CPU-minutes: `make train` takes 4 minutes on two cores that have nothing else to do. 1,543 concepts are drawn by
+About 6 CPU-minutes: `make train` takes 4 minutes on two otherwise idle cores. 1,543 concepts are drawn by
 three vendors; two drawings of each train, the third is the query, in rotation. Measured: image to text R@1 .132,
 R@10 .472, text to image R@1 .157, R@10 .476, where the nearest training drawing by pixels finds .104, .274, .084, .225.
 """

@@ -2,7 +2,7 @@
 
     python train.py --config=configs/clip_emoji_long.py
 
-About 70 CPU-minutes, less than an hour on two cores that have nothing else to do. Measured: image to text R@1 .230,
+About 70 CPU-minutes, less than an hour on two otherwise idle cores. Measured: image to text R@1 .230,
 R@10 .620, text to image R@1 .237, R@10 .632, where the nearest training drawing by pixels finds .104, .274, .084, .225.
 
 `--config.data.source=tfds:emoji/style` holds out a whole style instead, in training and in evaluation: OpenMoji is then

@@ -1,10 +1,10 @@
-"""Fine-tunes a published model, or a run of the zoo, on a table of one's own; docs/finetuning.md has a line per task.
+"""Fine-tunes a published model, or a run of the zoo, on your own table; docs/finetuning.md has a line per task.
 
     python train.py --config=configs/finetune.py --config.init=FOLDER --config.task=classification \
       --config.data.source=csv:my.csv
 
-Sizes, tokenizer, pixels and head come from the folder, columns, classes and lengths from the data; each is said in a
-line and ends up in the run's config.json. Whatever is set here or on the command line goes before them.
+Sizes, tokenizer, image preprocessing and head come from the folder, columns, classes and lengths from the data; each is
+printed and saved in the run's config.json. Entries set here or on the command line take precedence.
 """
 
 from ml_collections import ConfigDict

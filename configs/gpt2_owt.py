@@ -4,8 +4,8 @@
 
 480 rows that each predict 1,024 tokens are 491,520 tokens a step; 19,500 steps are about 9.6 billion tokens, once
 through OpenWebText. The data are yours to bring: JSON lines with a field `text`, text files, or a TFDS dataset
-(`tfds:NAME`). One line changes the layout: `--config.sharding=fsdp`. Recipe: https://github.com/karpathy/nanoGPT. Not
-run to its end by us: no result is claimed.
+(`tfds:NAME`). One flag changes the sharding: `--config.sharding=fsdp`. Recipe: https://github.com/karpathy/nanoGPT. We
+have not run it to its end: no result is claimed.
 """
 
 from ml_collections import ConfigDict

@@ -1,4 +1,4 @@
-"""As clip_emoji, with SigLIP's sigmoid loss: every pair of the batch is right or wrong by itself.
+"""As clip_emoji, with SigLIP's sigmoid loss: a binary classification of every pair of the batch.
 
     python train.py --config=configs/siglip_emoji.py
 

@@ -1,9 +1,9 @@
-"""A small T5 (1.9 M) of version 1.1 learns to fill spans that docstrings have lost, before configs/t5_summarise.py.
+"""Pretrains a small T5 1.1 (1.9 M parameters) by span corruption on docstrings, for configs/t5_summarise.py.
 
     python scripts/fetch.py --only=summaries
     python train.py --config=configs/t5_pretrain.py
 
-More than half of its parameters are the embedding and the output layer. It reads the bodies of docstrings without
+More than half of its parameters are in the embedding and the output layer. It reads the bodies of docstrings without
 their summaries, those of the training split alone.
 
 About 13 CPU-minutes. Measured: 4.8 nats per token of a lost span after 300 steps, 4.2 after 800, 4.0 after 2,000 and
@@ -41,7 +41,7 @@ def get_config():
         "max_length": 128,
       },
       "optimizer": {
-        "name": "adafactor",  # Its steps are a part of what they change, and T5's embeddings begin large.
+        "name": "adafactor",  # Its steps are relative to the parameters' size, and T5's embeddings start large.
         "learning_rate": 0.02,
         "schedule": "linear",
         "warmup_steps": 100,

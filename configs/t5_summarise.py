@@ -1,30 +1,30 @@
-"""The T5 of configs/t5_pretrain.py learns to say in a line what a function does, from the rest of its docstring.
+"""Fine-tunes the T5 of configs/t5_pretrain.py to write the first line of a docstring from the rest of it.
 
     python scripts/fetch.py --only=summaries
     python train.py --config=configs/t5_pretrain.py
     python train.py --config=configs/t5_summarise.py
 
-It starts from runs/t5_pretrain. The same steps from scratch, to compare with:
+It starts from runs/t5_pretrain. The same steps from scratch, for comparison:
 
     python train.py --config=configs/t5_summarise.py --config.init=none --config.workdir=runs/t5_scratch
 
-About 11 CPU-minutes. Pretraining takes .3 off the nats per token of the last steps and shows in every score; from
-scratch the model is better than the baselines too. It knows what summaries sound like and some of what a docstring is
+About 11 CPU-minutes. Pretraining lowers the loss of the last steps by .3 nats per token and improves every score; from
+scratch the model also beats the baselines. It has learnt the style of summaries and some of what a docstring is
 about ("Returns the shortest path lengths between source and target."), and is often wrong.
 
 | | BLEU | chrF | ROUGE-1 | ROUGE-2 | ROUGE-L |
 |---|---|---|---|---|---|
 | model | 4.4 | 18.9 | 21.0 | 5.1 | 19.6 |
 | from scratch | 3.9 | 16.5 | 18.3 | 4.1 | 17.3 |
-| the text itself | 0.7 | 12.4 | 12.3 | 3.9 | 9.8 |
+| copying the text | 0.7 | 12.4 | 12.3 | 3.9 | 9.8 |
 | the most frequent summary | 0.1 | 12.9 | 2.8 | 0.1 | 2.5 |
 
-To learn both at once and not one after the other, give `data` the pipeline `mixture`; see zoo/data/mixture.py.
+To train on both at once instead of one after the other, use the pipeline `mixture` in `data`; see zoo/data/mixture.py.
 """
 
 from ml_collections import ConfigDict
 
-CACHE = "~/.cache/zoo/summaries"  # Where scripts/fetch.py leaves texts and tokenizer.
+CACHE = "~/.cache/zoo/summaries"  # Where scripts/fetch.py saves texts and tokenizer.
 
 
 def get_config():

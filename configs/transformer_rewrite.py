@@ -1,20 +1,20 @@
-"""The Transformer as its paper has it, small (1.4 M), rewrites verses of the King James Version in Basic English.
+"""A small original Transformer (1.4 M parameters) rewrites verses of the King James Version in Basic English.
 
     python scripts/fetch.py --only=rewrite
     python train.py --config=configs/transformer_rewrite.py
 
-Sinusoids, norms after the sum, one scaled matrix for both embeddings and the output, label smoothing, a linear warm-up
-and then the inverse square root of the step; https://arxiv.org/abs/1706.03762. Six books that no other book retells are
+Sinusoidal positions, post-norm, one scaled matrix for both embeddings and the output, label smoothing, linear warm-up
+and then inverse square root decay; https://arxiv.org/abs/1706.03762. Six books that no other book retells are
 held out.
 
 Three or four verses are packed into a row. About 37 CPU-minutes for 6.7 epochs, and 1 more to write the 1,522 held-out
-verses. Until the third epoch the model learns the language of the targets alone; then it begins to look at the source.
+verses. Until the third epoch the model only learns the language of the targets; then it begins to use the source.
 
 | | BLEU | chrF | ROUGE-1 | ROUGE-2 | ROUGE-L |
 |---|---|---|---|---|---|
 | model | 25.2 | 44.1 | 57.1 | 32.7 | 51.5 |
 | the same after 4,000 steps | 22.3 | 41.7 | 54.7 | 29.2 | 48.6 |
-| the source itself | 22.7 | 43.5 | 53.9 | 29.0 | 50.3 |
+| copying the source | 22.7 | 43.5 | 53.9 | 29.0 | 50.3 |
 | the most frequent target | 0.1 | 6.3 | 13.0 | 1.8 | 11.4 |
 
 It has learnt the small vocabulary of Basic English, and drops or invents what it has rarely seen:
@@ -31,7 +31,7 @@ It has learnt the small vocabulary of Basic English, and drops or invents what i
 
 from ml_collections import ConfigDict
 
-CACHE = "~/.cache/zoo/rewrite"  # Where scripts/fetch.py leaves verses and tokenizer.
+CACHE = "~/.cache/zoo/rewrite"  # Where scripts/fetch.py saves verses and tokenizer.
 
 
 def get_config():

@@ -4,7 +4,7 @@
 
 1.28 million images, 1,024 a step: 1,251 steps an epoch. The data are yours to bring: class folders inside the folders
 `train` and `validation`, or TFDS's `imagenet2012` prepared elsewhere with `--file_format=array_record`. Recipe after https://arxiv.org/abs/2106.10270
-("AugReg") and https://arxiv.org/abs/2012.12877 ("DeiT"). Not run to its end by us: no result is claimed.
+("AugReg") and https://arxiv.org/abs/2012.12877 ("DeiT"). We have not run it to its end: no result is claimed.
 """
 
 from ml_collections import ConfigDict

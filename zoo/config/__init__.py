@@ -1,1 +1,1 @@
-"""Configs: loading, command-line overrides, validation, and the registries that build what a config names."""
+"""Configs: loading, command-line overrides, validation, and registries."""

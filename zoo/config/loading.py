@@ -2,8 +2,8 @@
 
     config, options = load(["--config=configs/clip_emoji.py", "--config.model.depth=4", "--config.steps", "500"])
 
-A config holds data only: none, true or false, numbers, texts, lists (tuples become lists) and sections of these, so
-that it reads back from config.json as it was.
+A config holds data only: none, bools, numbers, strings, lists (tuples become lists) and sections of these, so
+that it survives a round trip through config.json.
 """
 
 import json
@@ -24,9 +24,9 @@ from zoo.errors import UserError, did_you_mean
 from zoo.json_files import check_file, read_json
 from zoo.storage import as_path, replacing
 
-# A resumed run must agree with its start in these, except for details that do not change its results.
+# A resumed run must agree with its start in these, except for details that do not change results.
 SAME_RUN = ("seed", "batch_size", "model", "objective", "optimizer", "frozen")
-SUPPLIED = ("model", "by_row", "frozen", "generate")  # Arguments of what a config names that are not the config's.
+SUPPLIED = ("model", "by_row", "frozen", "generate")  # Arguments that callers supply, not the config.
 MAY_DIFFER = ("model.remat", "optimizer.accumulate", "objective.pairs", "objective.chunk")
 
 _HELP = """Usage: {program} --config=FILE [--config.KEY=VALUE ...]
@@ -46,8 +46,8 @@ def load(
 
   Args:
     argv: the arguments without the program's name.
-    flags: further flags that the program takes, with their help: `{"run": "folder of a run"}` is `--run=FOLDER`. If
-      `--config` is not given, the config is that of the run folder which `--run` names.
+    flags: further flags of the program, with their help: `{"run": "folder of a run"}` is `--run=FOLDER`. If
+      `--config` is missing, the config is read from the run folder `--run`.
     switches: flags without a value, with their help.
 
   Returns:
@@ -68,7 +68,7 @@ def load(
   config = with_defaults(read_config(source))
   for path, text in overrides:
     override(config, path, text)
-  config = with_defaults(config)  # An override may have been a whole section.
+  config = with_defaults(config)  # An override may have replaced a full section.
   check(config)
   if helps:
     entries = (f"  --config.{path}={json.dumps(value)}" for path, value in flatten(config))
@@ -133,7 +133,7 @@ def _run(path: epath.Path) -> Any:
 
 
 def to_json(config: Section) -> str:
-  """The text of config.json: sorted, two spaces."""
+  """A config as JSON: sorted keys, indented by two."""
   return json.dumps(resolve(config), indent=2, sort_keys=True) + "\n"
 
 
@@ -153,9 +153,9 @@ def differences(old: Section, new: Section) -> list[str]:
 
 
 def check_same_run(config: Section, folder: str | os.PathLike) -> None:
-  """UserError if the folder holds another run: of another model, objective, optimizer, seed, batch or frozen model.
+  """UserError if the folder holds another run: with another model, objective, optimizer, seed, batch or frozen model.
 
-  Or an exported model without a run, which the end of training would overwrite.
+  Also if it holds an exported model without a run, which the end of training would overwrite.
   """
   folder = as_path(folder)
   if not (folder / "config.json").exists():

@@ -51,9 +51,9 @@ def split(
 def override(config: dict[str, Any], path: str, text: str) -> None:
   """Sets the entry at `path`, in place; new entries are allowed where a function's signature validates them.
 
-  A section on the way that is not there, or is none, is begun where one may be.
+  Missing or null sections on the path are created if they are allowed.
 
-  Raises UserError for a section or a key that cannot be there, and a text that cannot be the value.
+  Raises UserError for a section or key that is not allowed, and a text that is not a valid value.
   """
   *sections, last = path.split(".")
   node: Any = config
@@ -82,9 +82,9 @@ def _entries(node: Any, where: str) -> dict[str, Any]:
 
 
 def _begins(name: str, where: str, entries: dict[str, Any]) -> bool:
-  """Whether a missing section `name` may be created in `where`: a known one, or one that a function will validate.
+  """Whether a missing section `name` may be created in `where`: a known one, or one that a function validates later.
 
-  A name that is nearly one of the entries was meant to be that.
+  A name similar to an entry counts as a typo of it.
   """
   path = f"{where}.{name}".removeprefix("config.")
   if where == "config" or where.removeprefix("config.") in SECTIONS:
@@ -94,7 +94,7 @@ def _begins(name: str, where: str, entries: dict[str, Any]) -> bool:
 
 
 def _closed(where: str, *others: str) -> dict[str, Any]:
-  """Entries allowed at the top level or in a section of SECTIONS; elsewhere `others`, for a function to validate."""
+  """Allowed entries at the top level or in a section of SECTIONS; elsewhere `others`, validated later."""
   closed = {"config": KINDS, **{f"config.{name}": entries for name, entries in SECTIONS.items()}}
   return dict(closed.get(where, dict.fromkeys(others)))
 
@@ -116,7 +116,7 @@ def parse(where: str, text: str, old: Any) -> Any:
   value = literal(text)
   if value is None or old is None:
     return value
-  if isinstance(old, str):  # A name may give way to a section, or at the top level to what that takes in its place.
+  if isinstance(old, str):  # May be replaced by a section, or at the top level by a value of its kind.
     return value if isinstance(value, KINDS.get(where.removeprefix("config."), str | dict)) else text
   if isinstance(old, bool):
     fits, expected = isinstance(value, bool), "a bool"

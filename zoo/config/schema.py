@@ -1,6 +1,6 @@
 """Config schema: the top-level keys with their types, and below them plain data that survives a JSON round trip.
 
-What the other sections may hold is checked where their function is called, against its signature
+Other sections are checked where their function is called, against its signature
 (`zoo.config.registry`).
 """
 
@@ -43,14 +43,14 @@ OPTIONAL = {
 }
 KINDS = REQUIRED | OPTIONAL
 
-# Sections that the training loop itself reads: every entry that they may have, with its default.
+# Sections that the training loop itself reads: all allowed entries, with their defaults.
 SECTIONS = {
-  "eval": {"every": 0, "evaluators": {}},  # Every so many steps and at the end; 0: at the end only.
+  "eval": {"every": 0, "evaluators": {}},  # In steps, and at the end; 0: only at the end.
   "log": {"every": 50, "tensorboard": False, "wandb": None},
   "checkpoint": {"every": 500, "keep": 2, "best": None, "best_mode": "max"},
-  # What to do after a step whose loss or gradient is not finite, or whose loss is above `spike` times the running mean.
+  # Reaction to a step whose loss or gradient is not finite, or whose loss is above `spike` times the running mean.
   "bad_loss": {"action": "stop", "spike": None, "most_in_a_row": 10},
-  # Seconds: for the hosts to meet, until a silent one counts as dead, for a step, and for anything else.
+  # Seconds: for hosts to join, until a silent one counts as dead, for a step, and for everything else.
   "timeouts": {"start": 300, "heartbeat": 100, "step": 600, "other": 3600},
 }
 LEAST = {
@@ -69,17 +69,17 @@ LEAST = {
 }
 ONE_OF = {
   "bad_loss.action": ("stop", "skip", "roll_back"),
-  "verify": ("auto", "always", "never"),  # Whether the mesh computes what one device does: once for what is the same.
+  "verify": ("auto", "always", "never"),  # Whether to compare the mesh with one device; "auto": once.
 }
 MOST = {
-  "seed": 2**63 - 1,  # What JAX makes a key of.
-  "steps": 2**31 - 1,  # What the state counts to.
+  "seed": 2**63 - 1,  # Range of `jax.random.key`.
+  "steps": 2**31 - 1,  # Range of the state's int32 counter.
   "timeouts.start": 2**31 - 1,
   "timeouts.heartbeat": 2**31 - 1,
   "timeouts.step": 2**31 - 1,
   "timeouts.other": 2**31 - 1,
 }
-# Wherever such a name is: larger ones would only keep a machine busy until its memory ends.
+# For every entry of this name: larger values would only exhaust the memory.
 LARGEST = {"max_length": 2**24, "target_length": 2**24, "image_size": 2**16}
 OR_NONE = {
   "log.wandb": (str, dict, type(None)),
@@ -104,7 +104,7 @@ def resolve(value: Any, where: str = "config", depth: int = DEPTH) -> Any:
   """Converts to plain data: mappings become dicts, and tuples lists.
 
   Raises:
-    UserError: something that JSON would lose or change, or that is nested deeper than `depth`, as what holds itself.
+    UserError: values that JSON would lose or change, or nesting deeper than `depth`, e.g. a list in itself.
   """
   if isinstance(value, Mapping | ConfigDict | list | tuple) and not depth:
     raise UserError(f"{where} is nested more than {DEPTH} levels deep, or contains itself.")
@@ -132,16 +132,16 @@ def flatten(config: Section, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def refuse(name: str, where: str, offered: Iterable[str]) -> NoReturn:
-  """Raises the UserError for an entry `name` that is not among those that `where` has."""
+  """Raises the UserError for an unknown entry `name` of `where`."""
   offered = list(dict.fromkeys(offered))
   raise UserError(f"{where} has no '{name}'.{did_you_mean(name, offered)} It has: {', '.join(offered) or 'nothing'}.")
 
 
 def read_init(init: Any) -> tuple[str | os.PathLike, Collection[str], Collection[str]]:
-  """-> what the entry `init` names: the source, the patterns `fresh`, and the names `ignore`; a folder, or a section.
+  """Parses the entry `init`, a folder or a section -> the source, the patterns `fresh`, and the names `ignore`.
 
   Raises:
-    UserError: it is neither, or has other entries or kinds of values.
+    UserError: it is neither, or has unknown entries or wrong types.
   """
   section = {"source": init} if isinstance(init, str | os.PathLike) else init
   options = dict(section) if isinstance(section, Mapping) else {}
@@ -159,7 +159,7 @@ def _is_names(value: Any) -> bool:
 
 
 def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The config with the optional keys, and the entries of SECTIONS, that it leaves out; likewise after overrides."""
+  """Fills missing optional keys and entries of SECTIONS with their defaults, also after overrides."""
   filled = {"attention": "auto", "activations": [], "verify": "auto", **config, "init": config.get("init")}
   for name, entries in SECTIONS.items():
     section = config.get(name, {} if name in OPTIONAL else None)
@@ -169,9 +169,9 @@ def with_defaults(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check(config: Mapping[str, Any]) -> None:
-  """Refuses unknown, missing, mistyped and impossible entries of the top level and of SECTIONS with a UserError.
+  """UserError for unknown, missing, mistyped and impossible entries of the top level and of SECTIONS.
 
-  And, wherever they are, names that no command line could spell and values that no function can take.
+  Everywhere: for names that cannot be spelled on a command line, and values that no function accepts.
   """
   for name in config:
     if name not in KINDS:

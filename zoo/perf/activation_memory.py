@@ -16,13 +16,13 @@ def saved_activation_bytes(
 ) -> int:
   """Bytes of activations saved for the backward pass of a training step, over all devices. Nothing is computed.
 
-  Counted in JAX's program: XLA may save less, where it finds two arrays equal or one cheap to recompute. Parameters
-  do not count, nor what is computed from them alone, as a copy in bfloat16; neither does the batch.
+  Counted in the jaxpr: XLA may save less, if it finds arrays equal or cheap to recompute. Parameters
+  do not count, nor arrays computed from them alone, such as bfloat16 copies; neither does the batch.
 
   Args:
     params, batch: shapes; the full batch.
-    rng: draws what training draws.
-    accumulate: in how many parts the batch goes through the model. One part waits at a time.
+    rng: key of the training pass.
+    accumulate: number of parts of the batch. Only one part's activations are saved at a time.
   """
   rows = next(iter(batch.values())).shape[0] // accumulate
 
@@ -31,7 +31,7 @@ def saved_activation_bytes(
     run = objective.loss if accumulate == 1 else objective.forward
     return residuals(lambda params, batch: _floats(run(params, batch, rng)), params, part)
 
-  # What has the same shape in a batch of twice the rows is made of parameters alone.
+  # Arrays with the same shape for twice the rows are computed from parameters alone.
   pairs = zip(of(rows), of(2 * rows), strict=True)
   return sum(math.prod(one.shape) * one.dtype.itemsize for one, twice in pairs if one.shape != twice.shape)
 

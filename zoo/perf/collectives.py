@@ -16,7 +16,7 @@ BITS = {
   "pred": 8, "s4": 4, "u4": 4, "s8": 8, "u8": 8, "bf16": 16, "f16": 16, "s16": 16, "u16": 16, "f32": 32, "s32": 32,
   "u32": 32, "f64": 64, "s64": 64, "u64": 64, "c64": 64, "c128": 128,
 }  # fmt: skip
-# What JAX itself sends, in a shard_map, all has one: operations tell it apart, and how many of them a computation has.
+# Collectives that JAX emits, in a shard_map, share one channel: the operation and its count distinguish them.
 SHARED_CHANNEL = "1"
 
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .*)?\{$")
@@ -29,18 +29,18 @@ _KNOWN = re.compile(r'known_trip_count"?:\s*\{"?n"?:\s*"?(\d+)')
 _CONSTANT = re.compile(r"= [su]\d+\[\]\S* constant\((\d+)\)")
 _OPERANDS = re.compile(r" (?:add|tuple|while|get-tuple-element)\(([^)]*)\)")
 _INDEX = re.compile(r" get-tuple-element\(.*index=(\d+)")
-_MEANWHILE = "async_collective_fusion"  # Computation that overlaps a collective, with a copy of it.
+_MEANWHILE = "async_collective_fusion"  # A computation that overlaps a collective, and contains a copy of it.
 
 
 class Collective(NamedTuple):
   """One collective operation.
 
   kind: of KINDS.
-  bytes: of its result on one device; of a reduce-scatter, of what it reads.
-  times: how often it runs.
-  devices: how many take part in it together.
-  axes: of the mesh, along which those devices lie.
-  networks: over how many networks they are spread: slices of TPUs, hosts of GPUs.
+  bytes: of its result on one device; for a reduce-scatter, of its operand.
+  times: number of executions.
+  devices: size of a replica group.
+  axes: mesh axes of a replica group.
+  networks: number of networks (TPU slices, GPU hosts) that a group spans.
   """
 
   kind: str
@@ -52,16 +52,16 @@ class Collective(NamedTuple):
 
   @property
   def sent(self) -> int:
-    """Bytes that a device sends over links, in all its runs, by the best known ways around a ring.
+    """Bytes that a device sends over links, in all executions, with the best ring algorithm.
 
-    Of n devices: (n - 1) / n of the bytes, of an all-reduce (which is a reduce-scatter and an all-gather) twice that,
-    and of a permute the bytes. https://arxiv.org/abs/1909.08053 and NCCL's documentation on bus bandwidth count alike.
+    For n devices: (n - 1) / n of the bytes, twice that for an all-reduce (a reduce-scatter and an all-gather),
+    and for a permute all bytes. https://arxiv.org/abs/1909.08053 and NCCL's documentation on bus bandwidth count alike.
     """
     return round(self._sent(self.devices // self.networks))
 
   @property
   def sent_across(self) -> int:
-    """Bytes that a device sends over the network. Those of a network share that: each has its part of the bytes."""
+    """Bytes that a device sends over the network, to which all devices of a slice or host contribute equally."""
     return round(self._sent(self.networks) / (self.devices // self.networks))
 
   def _sent(self, members: int) -> float:
@@ -74,14 +74,14 @@ def collectives(text: str, mesh: Mapping[str, int], networks: Sequence[int] | No
 
   Args:
     text: `compiled.as_text()`.
-    mesh: `mesh.shape`, name of an axis -> its size; devices are numbered in the mesh's order.
-    networks: in which network each device is; None: all are in one.
+    mesh: `mesh.shape`, axis name -> size; devices are numbered in the mesh's order.
+    networks: the network of each device; None: all are in one.
   """
   bodies = dict(_computations(text))
   runs = _runs(bodies)
-  # Where XLA overlaps a collective with work, copies of it stand at its start, in between and at its end; all have one
-  # channel. Of a loop whose first round was taken out the rounds in the loop count. What is in between may be a loop of
-  # its own, whose rounds do not count.
+  # If XLA overlaps a collective with computation, copies of it are at its start, in between and at its end, with one
+  # channel. If the first iteration of a loop was peeled off, those in the loop count. In between may be a loop of
+  # its own, whose iterations do not count.
   by_channel: dict[str, Collective] = {}
   for name, lines in sorted(bodies.items(), key=lambda item: item[0].startswith(_MEANWHILE)):
     repeats: Counter[str] = Counter()
@@ -97,13 +97,13 @@ def collectives(text: str, mesh: Mapping[str, int], networks: Sequence[int] | No
       members = _members(line, mesh)
       sizes = _sizes(result)
       if started and kind not in ("all-reduce", "collective-permute"):
-        half = len(sizes) // 2  # What it reads, one array or several, and what comes of that.
+        half = len(sizes) // 2  # Its operands, one or several, and its result.
         count = max(sum(sizes[:half]), sum(sizes[half:]))
       else:
         count = max(sizes) if started and kind == "collective-permute" else sum(sizes)
         count *= len(members) if kind == "reduce-scatter" else 1
       if name.startswith("all-reduce-scatter"):
-        kind = "reduce-scatter"  # As a TPU does it: the rest of this computation keeps a device's own part.
+        kind = "reduce-scatter"  # On TPUs: the rest of this computation selects the device's own shard.
       spread = 1 if networks is None else len({networks[member] for member in members})
       collective = Collective(kind, count, runs[name], len(members), _axes(members, mesh), spread)
       channel = re.search(r"channel_id=(\d+)", line)
@@ -121,7 +121,7 @@ def collectives(text: str, mesh: Mapping[str, int], networks: Sequence[int] | No
 
 
 def _between_slices(match: re.Match, runs: int, mesh: Mapping[str, int], slices: int) -> Collective:
-  """A transfer over the hosts' network between TPU slices; links within a slice have done their part before."""
+  """A transfer over the hosts' network between TPU slices, after the collective within each slice."""
   kind = match[2].lower().replace("_", "-")
   axes = tuple(axis for axis in ("slice", "data") if axis in mesh)[:1]
   return Collective(kind if kind in KINDS else "collective-permute", _sizes(match[1])[0], runs, slices, axes, slices)
@@ -174,11 +174,11 @@ def _runs(bodies: Mapping[str, list[str]]) -> dict[str, int]:
 
 
 def _rounds(line: str, around: list[str], condition: list[str], body: list[str]) -> int:
-  """Of a loop: as XLA states it, or as it counts, to the one whole number that its condition compares with; 1 where
-  nobody knows. Products with what neighbours pass on count in twos.
+  """Trip count of a loop: as annotated by XLA, or from the one integer that its condition compares with; 1 if
+  unknown. Windowed matmuls count in steps of two.
 
   Args:
-    line: the loop. around: what it stands in. condition, body: of it.
+    line: the loop. around: the computation that contains it. condition, body: its computations.
   """
   trip_count = _KNOWN.search(line)
   if trip_count:
@@ -199,18 +199,18 @@ def _rounds(line: str, around: list[str], condition: list[str], body: list[str])
 
 
 def _defined(lines: Iterable[str]) -> dict[str, str]:
-  """Definitions: name of a value -> the line that computes it."""
+  """Definitions: name of a value -> its line."""
   return {line.removeprefix("ROOT ").split(" ", 1)[0].lstrip("%"): line for line in lines}
 
 
 def _operands(line: str) -> list[str]:
-  """The names of what an operation reads, of those that loops count with."""
+  """Operand names of an operation on loop counters."""
   match = _OPERANDS.search(line)
   return re.findall(r"%?([\w.\-]+)(?:,|$)", re.sub(r"/\*.*?\*/", "", match[1])) if match else []
 
 
 def _element(line: str, index: int) -> str:
-  """The name of one element of a tuple, as it is made."""
+  """The name of one element of a tuple where the tuple is created."""
   names = _operands(line)
   return names[index] if index < len(names) else ""
 
@@ -235,7 +235,7 @@ def _members(line: str, mesh: Mapping[str, int]) -> list[int]:
   all_members = list(range(math.prod(mesh.values())))
   pairs = re.search(r"source_target_pairs=\{(.*?)\}\}", line)
   if pairs:
-    # A device's group: all devices reachable from it.
+    # The group of a device: all devices reachable from it.
     following = {int(one): int(other) for one, other in re.findall(r"(\d+),(\d+)", pairs[1])}
     group, at = [next(iter(following), 0)], next(iter(following), 0)
     while following.get(at) is not None and following[at] not in group:

@@ -25,7 +25,7 @@ TPU_PEAK = {
   "TPU v6e": 918e12,
   "TPU7x": 2307e12 / 2,
 }
-# NVIDIA's data sheets, tensor cores; the first that occurs in the device's name counts. V100 and T4, which know no
+# NVIDIA's data sheets, tensor cores; the first name that occurs in the device's counts. V100 and T4, which have no
 # bfloat16: float16.
 GPU_PEAK = {
   "GB200": 2500e12,
@@ -47,39 +47,39 @@ def count(function: Callable, *args: Any) -> int:
   """FLOPs of the matrix products and convolutions in `function(*args)`.
 
   A scan counts as often as it runs, a Pallas kernel as often as its grid has blocks, a `cond` as its most expensive
-  branch, and a `while_loop`, whose length is unknown, as one iteration. What is computed again in a backward pass
+  branch, and a `while_loop`, whose length is unknown, as one iteration. What is recomputed in a backward pass
   because of rematerialisation counts again.
 
   Args:
-    function: is traced, not run; it must be traceable by `jax.jit`.
+    function: a function that `jax.jit` can trace; it is not run.
     *args: arrays or `jax.ShapeDtypeStruct`.
   """
   return _count(jax.make_jaxpr(function)(*args).jaxpr)
 
 
 def training_flops(forward: Callable, *args: Any) -> int:
-  """Model FLOPs of one training step whose forward pass is `forward(*args)`: three times its own.
+  """Model FLOPs of one training step: three times those of its forward pass `forward(*args)`.
 
-  The backward pass makes two products of every one of the forward pass, for the gradients of its input and its weight.
-  Recomputed activations are no progress and do not count; so MFU falls when rematerialisation is switched on.
+  The backward pass has two products for every one of the forward pass, for the gradients of its input and its weight.
+  Recomputed activations do not count, so MFU falls when rematerialisation is switched on.
   """
   return 3 * count(forward, *args)
 
 
 def peak(device: jax.Device | None = None) -> float | None:
-  """bfloat16 FLOP/s that `device` (by default the first one) can do; None for a CPU or one that is not listed."""
+  """Peak bfloat16 FLOP/s of `device` (by default the first one); None for a CPU or an unlisted device."""
   return peak_of_kind((jax.devices()[0] if device is None else device).device_kind)
 
 
 def peak_of_kind(kind: str) -> float | None:
-  """bfloat16 FLOP/s of a device whose `device_kind` that is; None if it is not listed."""
+  """Peak bfloat16 FLOP/s of a `device_kind`; None if it is not listed."""
   if kind in TPU_PEAK:
     return TPU_PEAK[kind]
   return next((flops for name, flops in GPU_PEAK.items() if name in kind), None)
 
 
 def peak_of(devices: Iterable[jax.Device]) -> float | None:
-  """FLOP/s of `devices` together, e.g. of `mesh.devices.flat`; None if that of one is unknown."""
+  """Total peak FLOP/s of `devices`, e.g. of `mesh.devices.flat`; None if one is unknown."""
   peaks = [peak(device) for device in devices]
   flops_known = [flops for flops in peaks if flops is not None]
   return sum(flops_known) if len(flops_known) == len(peaks) else None
@@ -103,7 +103,7 @@ def _count(jaxpr: Any) -> int:
     elif name == "pallas_call":
       total += math.prod(params["grid_mapping"].grid) * sum(inner)  # Of one block.
     elif name == "shard_map":
-      # The program of one device, run by all those along the axes it is mapped over.
+      # The program of one device, run by all devices along the mapped axes.
       axes = params.get("newly_manual_axes", params.get("manual_axes"))  # Newer JAX, older JAX.
       total += math.prod(params["mesh"].shape[axis] for axis in axes) * sum(inner)
     else:  # jit, remat, custom_jvp, custom_vjp, while, ...
@@ -112,7 +112,7 @@ def _count(jaxpr: Any) -> int:
 
 
 def _programs(params: dict[str, Any]) -> Iterator[Any]:
-  """The jaxprs among the parameters of an equation, whatever they are called there."""
+  """The jaxprs among the parameters of an equation, under any name."""
   for value in params.values():
     for item in value if isinstance(value, (tuple, list)) else (value,):
       program = getattr(item, "jaxpr", item)
@@ -127,17 +127,20 @@ def _dot_general(equation: Any) -> int:
 
 
 def _ragged_dot(equation: Any) -> int:
-  """Every row meets one of the kernels, that of its group."""
+  """FLOPs of `ragged_dot`: every row is multiplied by the kernel of its group."""
   (contracted, _), _ = equation.params["ragged_dot_dimension_numbers"].dot_dimension_numbers
   rows = equation.invars[0].aval.shape
   if len(equation.outvars[0].aval.shape) == len(rows):
     return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(rows[axis] for axis in contracted)
-  # The kernels' gradient: rows of a group are summed up, so all rows together count once.
+  # The kernels' gradient: rows of a group are contracted, so all rows together count once.
   return 2 * math.prod(rows) * equation.outvars[0].aval.shape[-1]
 
 
 def _convolution(equation: Any) -> int:
-  """Every output is a sum over the taps and input channels of one filter; zeros put between inputs cost nothing."""
+  """FLOPs of a convolution: every output sums over the taps and input channels of one filter.
+
+  Zeros between dilated inputs do not count.
+  """
   params, filters = equation.params, equation.invars[1].aval.shape
   taps = math.prod(filters) // filters[params["dimension_numbers"].rhs_spec[0]]
   return 2 * math.prod(equation.outvars[0].aval.shape) * taps // math.prod(params["lhs_dilation"])

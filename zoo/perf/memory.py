@@ -17,14 +17,14 @@ def check_state(shapes: Any, shardings: Any, frozen: tuple[Any, Any] = ((), ()))
 
   Args:
     shapes: of the state, `jax.ShapeDtypeStruct`s.
-    shardings: where each of them is to live.
-    frozen: both of the models that do not learn.
+    shardings: of each of them.
+    frozen: shapes and shardings of the frozen models.
   """
   devices = jax.local_devices()
   needed, of_frozen = bytes_on_device(shapes, shardings), bytes_on_device(*frozen)
   needed += of_frozen
   limit = (devices[0].memory_stats() or {}).get("bytes_limit")
-  if limit is None and devices[0].platform == "cpu":  # What are called devices share the host's memory.
+  if limit is None and devices[0].platform == "cpu":  # CPU devices share the host's memory.
     needed, limit = needed * len(devices), host_memory()
   if limit is not None and needed > limit:
     what = "Parameters, optimizer state and frozen models" if of_frozen else "Parameters and optimizer state"
@@ -34,7 +34,7 @@ def check_state(shapes: Any, shardings: Any, frozen: tuple[Any, Any] = ((), ()))
 
 
 def bytes_on_device(shapes: Any, shardings: Any) -> int:
-  """Bytes of a device that arrays of these shapes take, where they are to live."""
+  """Bytes that arrays of these shapes take on a device in these shardings."""
   pairs = zip(jax.tree.leaves(shapes), jax.tree.leaves(shardings), strict=True)
   return sum(math.prod(sharding.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize for x, sharding in pairs)
 

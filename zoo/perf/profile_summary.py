@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 MOST = 15  # Lines of the table.
-KINDS = 6  # Of operations, that the line above it sums up.
+KINDS = 6  # Of operations, which the line above sums up.
 
 _INSTRUCTION = re.compile(r"^\s*(?:ROOT )?%?([\w.\-]+) = .*? ([a-z][\w\-]*)\(")
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) (?:\(.*\) -> .*)?\{$")
 _NAME = re.compile(r'op_name="([^"]*)"')
 _CALLS = re.compile(r"calls=%?([\w.\-]+)")
-# What a fusion is called after, if it has one of them, the first that it has.
+# A fusion is named after the first of these that it contains.
 _HEAVY = ("convolution", "dot", "custom-call", "scatter", "gather", "sort", "reduce-window", "reduce")
 _TRANSFORM = re.compile(r"^(\w+)\((.*)\)$")
 _NO_MODULE = {"while", "body", "cond", "closed_call", "checkpoint", "remat", "rematted_computation", "branch_0_fun"}
@@ -38,15 +38,15 @@ def summary(profile: Any, programs: Sequence[Any], seconds: float, steps: int) -
   """Summarises a profile in human-readable lines.
 
   Args:
-    profile: `jax.profiler.ProfileData`, or what looks like it.
-    programs: `jax.stages.Compiled`, what ran: they know of which module an operation is where the profile does not.
-    seconds: that were recorded.
-    steps: that were recorded.
+    profile: `jax.profiler.ProfileData`, or an object with its interface.
+    programs: `jax.stages.Compiled`, the programs that ran, which map operations to modules if the profile does not.
+    seconds: recorded time.
+    steps: recorded steps.
   """
   modules: dict[str, tuple[str, str]] = {}
   for program in programs:
     modules |= instructions(program.as_text() or "")
-  # The classes of jaxlib 0.12 warn where they are made, of themselves; as an error that would end the process.
+  # The classes of jaxlib 0.12 warn about themselves on creation; as an error this would end the process.
   with warnings.catch_warnings(action="ignore", category=DeprecationWarning):
     ops_of_all = list(operations(profile, modules))
   if not ops_of_all:
@@ -112,16 +112,16 @@ def _operation(event: Any, stats: Mapping[str, Any], device: str, line: str, mod
   text = re.match(r"%?([\w.\-]+)", label)
   name = text[1] if text else label
   category, path = modules.get(name, ("", ""))
-  # A name without its number, copy.12 -> copy, is as much as is known of an operation of another program.
+  # For operations of other programs only the name without its number is known: copy.12 -> copy.
   category = str(stats.get("hlo_category") or category or re.sub(r"[.\d]+$", "", name))
   path = str(stats.get("tf_op") or path)
   return Operation(device, line, event.start_ns, event.duration_ns, category, part(path))
 
 
 def instructions(text: str) -> dict[str, tuple[str, str]]:
-  """name of an instruction -> its kind and its path in the program, from the text of a compiled program.
+  """Parses the text of a compiled program: name of an instruction -> its kind and its path in the program.
 
-  A fusion is named after the heaviest that it has: "dot fusion", "reduce fusion", "elementwise fusion".
+  A fusion is named after its most expensive operation: "dot fusion", "reduce fusion", "elementwise fusion".
   """
   kind_and_path: dict[str, tuple[str, str]] = {}
   inside: dict[str, set[str]] = defaultdict(set)  # computation -> its opcodes
@@ -147,7 +147,7 @@ def instructions(text: str) -> dict[str, tuple[str, str]]:
 
 
 def part(path: str) -> str:
-  """Of which module, and in which pass: "jit(step)/transpose(jvp(GPT))/stack/layer_2/query/dot_general" ->
+  """Module and pass of an op_name: "jit(step)/transpose(jvp(GPT))/stack/layer_2/query/dot_general" ->
   "GPT/stack/layer_*/query, backward"; "jit(step)/mul" -> "outside the model"."""
   way, names = "", []
   for piece in path.split("/")[:-1]:
@@ -174,7 +174,7 @@ def covered(ops: Iterable[Operation]) -> float:
 
 
 def own_times(ops: Iterable[Operation]) -> list[tuple[Operation, float]]:
-  """Operations with their self time in nanoseconds: without that of operations nested inside, as in a loop."""
+  """Operations with their self time in nanoseconds, without nested operations, e.g. of a loop's body."""
   entries: list[list[Any]] = []
   around: list[list[Any]] = []
   for op in sorted(ops, key=lambda op: (op.start, -op.length)):

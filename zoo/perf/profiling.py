@@ -1,4 +1,4 @@
-"""`train.py --profile=10:13`: records what devices do during some steps, for xprof and as a few lines for people."""
+"""`train.py --profile=10:13`: records a profile of some steps, for xprof and as a text summary."""
 
 import contextlib
 import pathlib
@@ -20,11 +20,11 @@ def parse_steps(text: str, steps: int) -> tuple[int, int]:
   """`"10:13"` -> (10, 13), the first and the last step to profile.
 
   Args:
-    text: what the user wrote.
+    text: the command-line value.
     steps: of the run.
 
   Raises:
-    UserError: it is no such pair, or ends beyond the run.
+    UserError: it is not such a pair, or ends beyond the run.
   """
   try:
     first, last = (int(part) for part in text.split(":"))
@@ -38,15 +38,15 @@ def parse_steps(text: str, steps: int) -> tuple[int, int]:
 
 
 class Profile:
-  """Records steps `first` to `last` with jax.profiler into `folder/profile`. If that fails it says so, and no more.
+  """Records steps `first` to `last` with jax.profiler into `folder/profile`. A failure is only reported.
 
   Args:
     wanted: (first, last); None: nothing.
     folder: of the run; may be in a bucket.
-    done: steps done before. A run resumed after the first step to profile records nothing.
-    speed: gets the time that is not training.
+    done: steps done before. A run that resumes after the first step to profile records nothing.
+    speed: records time that is not training.
     note: called with the profile's folder and summary.
-    other: a context for work that is not a step and may take longer, `Watchdog.other`.
+    other: a context for work other than steps, which may take longer, `Watchdog.other`.
   """
 
   def __init__(
@@ -68,8 +68,8 @@ class Profile:
       note(f"Nothing is profiled: the run resumes after step {done}, but --profile begins at step {steps[0]}.")
 
   def before(self, step: int, state: Any) -> None:
-    """To be called before every step. Begins to record before the first one to profile, once `state` is there: what is
-    still computed belongs to the steps before."""
+    """To be called before every step. Starts recording before the first step to profile, once `state` is ready: what is
+    still computing belongs to the steps before."""
     if self._wanted is None or self._running is not None or step != self._wanted[0]:
       return
     with self._speed.timed("device"):
@@ -77,7 +77,7 @@ class Profile:
     with self._speed.paused(), self._other(), self._failing():
       self._running = tempfile.TemporaryDirectory()
       options = jax.profiler.ProfileOptions()
-      options.python_tracer_level = 0  # It would record every call of Python, and slow it down.
+      options.python_tracer_level = 0  # It would record every Python call, and slow it down.
       jax.profiler.start_trace(self._running.name, profiler_options=options)
       self._since = time.perf_counter()
 
@@ -86,9 +86,9 @@ class Profile:
     result.
 
     Args:
-      step: that was done.
-      state: what it computed.
-      programs: `jax.stages.Compiled`, those that may have run.
+      step: the completed step.
+      state: its result.
+      programs: `jax.stages.Compiled`, the programs that may have run.
     """
     if self._wanted is None or self._running is None or step < self._wanted[1]:
       return
@@ -107,7 +107,7 @@ class Profile:
       self.close()
 
   def close(self) -> None:
-    """Stops and discards a recording that the end of the run cut short."""
+    """Stops and discards an unfinished recording at the end of the run."""
     running, self._running = self._running, None
     if running is not None:
       if self._wanted is not None:

@@ -1,4 +1,4 @@
-"""Ahead-of-time compilation of the train step, with compile time measured apart, and its memory use."""
+"""Ahead-of-time compilation of the train step, with separate compile time, and its memory use."""
 
 import time
 from collections.abc import Hashable
@@ -14,7 +14,7 @@ class CompiledSteps:
 
   Args:
     step: (state, batch, ...) -> a tuple, from `jax.jit`.
-    speed: gets the time of compilation, of dispatch and of waiting for devices.
+    speed: records the time of compilation, of dispatch and of waiting for devices.
   """
 
   def __init__(self, step: Any, speed: Speed):
@@ -23,23 +23,21 @@ class CompiledSteps:
     self._seconds, self._needed = 0.0, 0
 
   def __call__(self, shapes: Hashable, state: Any, batch: Any, *more: Any) -> tuple:
-    """Dispatches the step and returns its outputs, which may still be being computed.
+    """Dispatches the step and returns its outputs, asynchronous arrays.
 
     Args:
-      shapes: those of the batch: equal ones share a program.
-      *more: what else the step takes, always of the same shapes.
+      shapes: of the batch; equal ones share a program.
+      *more: further arguments of the step, always of the same shapes.
     """
     if shapes not in self._compiled:
-      # What is under way is waited for first: while it compiles, the clock of training stands still.
+      # Wait for running steps first: compile time is excluded from training time.
       with self._speed.timed("device"):
         jax.block_until_ready(state)
       with self._speed.paused():
         before = time.perf_counter()
         self._compiled[shapes] = program = self._step.lower(state, batch, *more).compile()
         self._seconds += time.perf_counter() - before
-        self._needed = max(
-          self._needed, needed(program, jax.default_backend())
-        )  # Asked for once: the answer takes a while.
+        self._needed = max(self._needed, needed(program, jax.default_backend()))  # Cached: the call is slow.
     with self._speed.timed("dispatch"):
       return self._compiled[shapes](state, batch, *more)
 
@@ -49,10 +47,10 @@ class CompiledSteps:
     return list(self._compiled.values())
 
   def measure(self) -> dict[str, float]:
-    """`{"seconds_compile": ...}` since the last call, if anything was compiled, and what is known of memory, in bytes.
+    """`{"seconds_compile": ...}` since the last call, if anything was compiled, and memory use in bytes.
 
-    Where the platform counts them: `memory_peak` and `memory_in_use`, since the process started and now, on the fullest
-    of this host's devices. Elsewhere, as on CPUs, `memory_program`: what the largest program so far needs on a device.
+    If the platform reports them: `memory_peak` and `memory_in_use`, since the process started and now, on the fullest
+    of this host's devices. Elsewhere, as on CPUs, `memory_program`: bytes per device of the largest program so far.
     """
     seconds, self._seconds = self._seconds, 0.0
     measured = memory() or ({"memory_program": float(self._needed)} if self._needed else {})
@@ -60,7 +58,7 @@ class CompiledSteps:
 
 
 def memory() -> dict[str, float]:
-  """`{"memory_peak", "memory_in_use"}`, bytes on the fullest of this host's devices; {} where they do not count."""
+  """`{"memory_peak", "memory_in_use"}`, bytes on the fullest of this host's devices; {} if they do not report it."""
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
   keys = {"memory_peak": "peak_bytes_in_use", "memory_in_use": "bytes_in_use"}
   if not all(key in device_stats for device_stats in stats for key in keys.values()):
@@ -71,12 +69,12 @@ def memory() -> dict[str, float]:
 def needed(program: Any, platform: str = "") -> int:
   """Bytes per device that a compiled program needs, as the compiler reports; 0 if it does not.
 
-  Those of arguments and results, what is both counted once, and of everything in between.
+  Arguments and results (donated ones count once) and all temporaries.
 
   Args:
     program: `jax.stages.Compiled`.
-    platform: "tpu" if that is what it is compiled for. XLA's sum of what is in between holds there more than is in
-      memory at a time, a third more in a GPT-2; its peak is to a thousandth what its own report of the memory says.
+    platform: "tpu" if it is compiled for TPUs. There XLA's sum of temporaries is more than is in
+      memory at a time, by a third for a GPT-2; its peak agrees with its own memory report to a thousandth.
   """
   analysis = program.memory_analysis()
   if analysis is None:

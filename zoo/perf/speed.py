@@ -8,11 +8,11 @@ from typing import Any
 
 
 class Speed:
-  """Measures between two calls of `measure`, leaving out what ran inside `paused`.
+  """Throughput meter: measures between two calls of `measure`, excluding time inside `paused`.
 
   Args:
     step: steps done so far.
-    peak: FLOP/s that all devices together can do; None (a CPU, an unknown device) leaves `mfu` out.
+    peak: peak FLOP/s of all devices together; None (a CPU, an unknown device) omits `mfu`.
   """
 
   def __init__(self, step: int, *, peak: float | None = None):
@@ -25,7 +25,7 @@ class Speed:
     """Counts one step.
 
     Args:
-      amounts: what it got through, e.g. `{"tokens": 3072}`: batches of texts differ.
+      amounts: amounts processed, e.g. `{"tokens": 3072}`, which differ between batches.
       flops: its model FLOPs, all devices together (`zoo.perf.flops`); 0 if unknown.
     """
     self.done.update({**amounts, "flops": flops})
@@ -33,9 +33,9 @@ class Speed:
   def measure(self, step: int) -> dict[str, float]:
     """`{"seconds_per_step", "seconds_data", ..., "examples_per_second", ..., "mfu"}` since the last call.
 
-    `seconds_NAME` is what a step spent in `timed(NAME)`.
+    `seconds_NAME` is the time per step in `timed(NAME)`.
 
-    Call it after waiting for the loss of `step`: JAX computes ahead, and the clock only sees what was waited for.
+    Call it after waiting for the loss of `step`: JAX dispatches ahead, and only awaited work is timed.
     `mfu` is the model FLOP/s utilisation, a fraction (PaLM, https://arxiv.org/abs/2204.02311, appendix B).
     """
     now = time.perf_counter()
@@ -62,20 +62,20 @@ class Speed:
 
   @contextlib.contextmanager
   def timed(self, part: str) -> Generator[None]:
-    """Time in this block is that of a part of a step: "data", "dispatch", "device"."""
+    """Context whose time counts as a part of the step: "data", "dispatch", "device"."""
     before = time.perf_counter()
     yield
     self.spent[part] += time.perf_counter() - before
 
 
 def amounts(batch: Mapping[str, Any], hosts: int = 1) -> dict[str, float]:
-  """Units of work in a batch: examples where there are images, else tokens, of inputs and targets.
+  """Units of work in a batch: examples if it has images, else tokens, of inputs and targets.
 
-  Padding does not count. Where hosts read parts of a batch, the others' parts are assumed to be like this host's.
+  Padding does not count. If hosts read parts of a batch, the others' parts are assumed equal to this host's.
 
   Args:
     batch: arrays of this host; `valid` and `target_valid`, if present, mark real tokens.
-    hosts: how many read a part each.
+    hosts: number of hosts that read one part each.
   """
   if "image" in batch:
     return {"examples": len(batch["image"]) * hosts}

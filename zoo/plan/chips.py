@@ -16,13 +16,13 @@ from zoo.hosts.libtpu import NO_TPU
 
 
 class Chip(NamedTuple):
-  """Of one chip: bytes of memory, and bytes per second.
+  """Memory and bandwidth of one chip, in bytes and bytes per second.
 
   Attributes:
-    memory: bytes it has.
-    memory_speed: from and to it.
-    link_speed: what it sends to chips of its slice, or GPUs of its host, over all its links together.
-    network_speed: what it sends to others: its part of its host's network cards.
+    memory: its size.
+    memory_speed: memory bandwidth.
+    link_speed: bandwidth to chips of its slice, or GPUs of its host, over all its links.
+    network_speed: bandwidth to other chips: its share of its host's network cards.
   """
 
   memory: int
@@ -42,7 +42,7 @@ CHIPS = {
   "NVIDIA H100 80GB HBM3": Chip(79 * 2**30, 3352e9, 450e9, 50e9),
   "NVIDIA H200": Chip(140 * 2**30, 4800e9, 450e9, 50e9),
 }
-# Slices that one can rent: https://cloud.google.com/tpu/docs/v5e, and likewise of the others. Of v4 and v5p larger ones
+# Slices that can be rented: https://cloud.google.com/tpu/docs/v5e and the other pages. Of v4 and v5p larger ones
 # have multiples of 4.
 FLAT = ("1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
 DEEP = ("2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4")
@@ -55,7 +55,7 @@ EXAMPLES = (
   "GPUs, e.g. h100:8"
 )
 
-# What XLA asks of a GPU of Hopper's before it compiles for it: https://docs.nvidia.com/cuda/hopper-tuning-guide and the
+# A Hopper GPU as XLA needs it described: https://docs.nvidia.com/cuda/hopper-tuning-guide and the
 # CUDA C++ Programming Guide, table of technical specifications per compute capability. Versions: of cuDNN, at least.
 HOPPER = """
 gpu_device_info {{
@@ -77,9 +77,9 @@ class Target(NamedTuple):
   """The hardware of a plan: a number of TPU slices of a shape, or of GPU hosts.
 
   Attributes:
-    name: of TPUS or GPUS.
-    slices: how many; 1 of GPUs.
-    shape: "4x4", or how many GPUs.
+    name: a key of TPUS or GPUS.
+    slices: number of slices; 1 for GPUs.
+    shape: "4x4", or the number of GPUs.
   """
 
   name: str
@@ -96,15 +96,15 @@ class Target(NamedTuple):
 
 
 def parse_target(text: str) -> Target:
-  """The target that a text names: "v5e:4x4", "2*v5p:4x4x4" or "h100:16". Capitals and blanks do not matter.
+  """Parses a target: "v5e:4x4", "2*v5p:4x4x4" or "h100:16". Capitals and blanks do not matter.
 
   Raises:
-    UserError: there is none like that.
+    UserError: there is no such target.
   """
   plain = "".join(text.lower().split())
   count, star, one = plain.rpartition("*")
   name, _, shape = (_of_accelerator_type(one) or one).partition(":")
-  if name not in TPUS and name not in GPUS:  # Not which is near: a100 is as good as h100 in letters only.
+  if name not in TPUS and name not in GPUS:  # Without suggestions: a100 is close to h100 only in spelling.
     raise UserError(f"--plan={text}: it must be {EXAMPLES}. There are: {', '.join([*TPUS, *GPUS])}.")
   if name in GPUS:
     number = int(shape) if shape.isdecimal() else 0
@@ -119,7 +119,7 @@ def parse_target(text: str) -> Target:
 
 
 def _of_accelerator_type(name: str) -> str | None:
-  """Google's name of a slice, which of v4 and v5p counts cores: "v5litepod-16" -> "v5e:4x4", "v4-8" -> "v4:2x2x1"."""
+  """Parses an accelerator type, which counts cores of v4 and v5p: "v5litepod-16" -> "v5e:4x4", "v4-8" -> "v4:2x2x1"."""
   kind, _, count = name.partition("-")
   kind = "v5e" if kind == "v5litepod" else kind
   if kind not in TPUS or not count.isdecimal():
@@ -130,7 +130,7 @@ def _of_accelerator_type(name: str) -> str | None:
 
 
 def _rentable(text: str, name: str, shape: str) -> str:
-  """The topology of a slice, as Google writes it."""
+  """The topology of a slice in Google's notation."""
   sizes = sorted(int(size) if size.isdecimal() else 0 for size in shape.split("x"))
   for rentable in TPUS[name]:
     if sizes == sorted(map(int, rentable.split("x"))):
@@ -156,7 +156,7 @@ class NamedDevice:
 
 
 def named_devices(target: Target) -> list[Any]:
-  """The chips of a target by their names, for which nothing need be installed."""
+  """The chips of a target as `NamedDevice`s, for which no compiler need be installed."""
   use_cpu_backend()
   platform = "gpu" if target.name in GPUS else "tpu"
   coords = list(np.ndindex(*([*map(int, target.shape.split("x")), 1, 1][:3])))
@@ -167,19 +167,19 @@ def devices_of(target: Target) -> list[Any]:
   """The chips of a target, as devices to compile for.
 
   Raises:
-    UserError: what compiles for it is not installed, or does not know it.
+    UserError: its compiler is not installed, or does not support it.
   """
   use_cpu_backend()
   try:
     return _gpus(target) if target.name in GPUS else _tpus(target)
   except UserError:
     raise
-  except Exception as error:  # JAX, libtpu and the CUDA plugin each have their own.
+  except Exception as error:  # JAX, libtpu and the CUDA plugin raise different ones.
     raise UserError(f"--plan={target}: JAX cannot compile for it: {str(error).splitlines()[0]}") from error
 
 
 def use_cpu_backend() -> None:
-  """Makes JAX use the CPU backend, whatever the environment says: it would wait for chips, or fail."""
+  """Makes JAX use the CPU backend, overriding the environment: otherwise it would wait for chips, or fail."""
   jax.config.update("jax_platforms", "cpu")
 
 
@@ -210,10 +210,10 @@ def _gpus(target: Target) -> list[Any]:
 
 
 def network_of(device: Any) -> int:
-  """Of which slice, or of which host of GPUs, a device is: within it chips have links, between them a network."""
+  """The slice, or the GPU host, of a device: within it chips have links, between them a network."""
   return device.process_index if "NVIDIA" in device.device_kind else getattr(device, "slice_index", 0) or 0
 
 
 def without_device(device: Any) -> dict[str, Any]:
-  """What to compile with where no such device is at hand: XLA times its own kernels for products on a real GPU."""
+  """Compiler options without the target device: XLA would benchmark its matmul kernels on a real GPU."""
   return {"xla_gpu_enable_triton_gemm": False} if "NVIDIA" in device.device_kind else {}

@@ -32,19 +32,19 @@ class Plan:
   """The compiler's report on one step.
 
   Attributes:
-    target, chips, mesh: as asked for; how many; name of an axis -> its size.
-    parameters: their count.
-    state: part of the train state -> its bytes on a chip, with those of frozen models. batch: of a batch on a chip.
-    padding: bytes on a chip that state and batch take more than their numbers do.
-    temporary: bytes on a chip of everything between two states: activations, gradients, copies. None if it did not fit.
+    target, chips, mesh: the target; number of chips; axis name -> size.
+    parameters: number of parameters.
+    state: part of the train state -> its bytes on a chip, including frozen models. batch: bytes of a batch on a chip.
+    padding: additional bytes on a chip for padded layouts of state and batch.
+    temporary: bytes on a chip of activations, gradients and copies. None if the program did not fit.
     compile_error: the error of the compiler, if the program did not fit.
-    model_flops: of a whole step; computed_flops: with the optimiser's and what rematerialisation computes again.
-    collectives: of `zoo.perf.collectives`.
-    rows, tokens: of a batch; examples: what its rows are called. steps: of the run.
-    saved_activations: of the temporary bytes, activations saved for the backward pass, at most; see
+    model_flops: of one step; computed_flops: with the optimiser and rematerialisation.
+    collectives: from `zoo.perf.collectives`.
+    rows, tokens: of a batch; examples: name of its rows. steps: of the run.
+    saved_activations: upper bound of the activations saved for the backward pass, part of `temporary`; see
       `zoo.perf.activation_memory`.
-    attention: by which kernel, and why not by another; lines of `zoo.kernels.Notes`.
-    notes: what `train.py` would refuse of data that a plan does not read; what is whole where other things are split.
+    attention: the attention kernels, and why not others; lines of `zoo.kernels.Notes`.
+    notes: errors that `train.py` would raise for data that a plan does not read; arrays unexpectedly replicated.
   """
 
   target: str
@@ -75,7 +75,7 @@ class Plan:
 
   @property
   def times(self) -> dict[str, float]:
-    """What bounds a step from below, seconds: "compute", "memory", "links", "network". See FORMULA for how."""
+    """Lower bounds of the step time in seconds: "compute", "memory", "links", "network". See FORMULA."""
     chip = CHIPS[self.kind]
     moved = 2 * sum(self.state.values()) - self.state.get("frozen", 0) + 2 * (self.temporary or 0) + self.batch
     return {
@@ -87,11 +87,11 @@ class Plan:
 
   @property
   def peak(self) -> float:
-    """FLOP/s of all chips together, in bfloat16."""
+    """Total peak FLOP/s of all chips, in bfloat16."""
     return self.chips * (flops.peak_of_kind(self.kind) or math.nan)
 
   def utilisation(self, seconds: float) -> float:
-    """Model FLOPs of a step that takes so long, as a part of what the chips can do."""
+    """Model FLOP/s utilisation of a step that takes so many seconds."""
     return self.model_flops / seconds / self.peak
 
   @property
@@ -100,7 +100,7 @@ class Plan:
     return self.used is not None and self.used <= CHIPS[self.kind].memory
 
 
-# As a plan calls them, and the state.
+# Name in a plan -> name in the state.
 PARTS = {
   "parameters": ("params",),
   "optimiser": ("opt_state",),
@@ -156,7 +156,7 @@ def show(plan: Plan) -> str:
 
 
 def _memory(plan: Plan) -> list[str]:
-  """Lines on memory: what a chip holds, and its share of the chip's memory."""
+  """Lines on memory: bytes per chip, and their share of its memory."""
   named_parts = {name: sum(plan.state.get(part, 0) for part in parts) for name, parts in PARTS.items()}
   named_parts = {name: count for name, count in named_parts.items() if count}
   by_part = {**named_parts, "counters": sum(plan.state.values()) - sum(named_parts.values()), "batch": plan.batch}
@@ -187,11 +187,11 @@ def plan(config: Any, target: str) -> Plan:
   """Compiles one step of a config for hardware you don't have.
 
   Args:
-    config: as `train.py` has it. Its data are not read: see `zoo.plan.fake_data`.
-    target: as `zoo.plan.chips.parse_target` has it: "v5e:4x4", "2*v5p:4x4x4", "h100:8".
+    config: as in `train.py`. Its data are not read: see `zoo.plan.fake_data`.
+    target: as for `zoo.plan.chips.parse_target`: "v5e:4x4", "2*v5p:4x4x4", "h100:8".
 
   Raises:
-    UserError: what compiles for the target is not installed, there is no such target, or the config does not fit it.
+    UserError: the compiler for the target is not installed, there is no such target, or the config does not fit it.
   """
   parsed_target = parse_target(target)
   devices = devices_of(parsed_target)
@@ -243,7 +243,7 @@ def plan(config: Any, target: str) -> Plan:
 
 
 def sharding_report(config: Any, target: str) -> str:
-  """`zoo.sharding.explain.explain` of a config's state on chips that are not here; nothing is compiled, or need be
+  """`zoo.sharding.explain.explain` for a config on hardware you don't have; nothing is compiled, no compiler need be
   installed.
 
   Raises:
@@ -254,7 +254,7 @@ def sharding_report(config: Any, target: str) -> str:
 
 
 def batch_counts(batch: Mapping[str, Any]) -> dict[str, Any]:
-  """What the rows of a batch are called, and how many tokens it has, those read and those written."""
+  """The name of a batch's rows, and its number of tokens, of inputs and targets."""
   if "image" in batch:
     return {"examples": "pairs" if "tokens" in batch else "images", "tokens": 0}
   sides = [math.prod(batch[name].shape) for name in ("tokens", "target_tokens") if name in batch]
@@ -275,12 +275,12 @@ def vocabularies(config: Any) -> list[str]:
 def experiment_on_devices(
   config: Any, devices: Sequence[Any]
 ) -> tuple[Experiment, Mesh, dict[str, jax.ShapeDtypeStruct]]:
-  """-> what a config trains with on devices that need only have names, their mesh, and the shapes of a batch."""
+  """-> the experiment of a config on devices, of which names suffice, their mesh, and the shapes of a batch."""
   mesh = make_mesh(config.mesh, devices)
   with tempfile.TemporaryDirectory() as folder:
     settings = config.copy_and_resolve_references().unlock()
-    settings.batch_size = num_row_shards(mesh)  # Nothing but shapes is wanted of the data.
-    settings.init = None  # Nor of the weights, which may not be here.
+    settings.batch_size = num_row_shards(mesh)  # Only shapes of the data are needed.
+    settings.init = None  # The same for weights, which may not be here.
     settings.data = with_fake_data(config.data.to_dict(), pathlib.Path(folder))
     planned_experiment = experiment(settings, mesh)
     planned_experiment = planned_experiment._replace(shapes=with_rows(planned_experiment.shapes, config.batch_size))

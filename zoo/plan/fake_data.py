@@ -1,4 +1,4 @@
-"""Synthetic data for planning: as little as gives batches of the config's shapes, so that its step can be compiled."""
+"""Synthetic data for planning: just enough for batches of the config's shapes."""
 
 import io
 import json
@@ -14,11 +14,11 @@ DOCUMENTS, WORDS = 16, 6000  # Enough words for a row of 4,096 tokens and more.
 
 
 def with_fake_data(data: Mapping[str, Any], folder: pathlib.Path) -> dict[str, Any]:
-  """The section `data` of a config with another source: made-up records in `folder`, long enough to fill every row.
+  """Replaces the source of a config's section `data` by synthetic records in `folder`, long enough to fill every row.
 
   Args:
-    data: section of a pipeline; those within it (of `mixture`, `packed`) are replaced too.
-    folder: where to write.
+    data: section of a pipeline; nested ones (of `mixture`, `packed`) are replaced too.
+    folder: output folder.
   """
   section = dict(data)
   for name in ("data", "members"):
@@ -37,12 +37,12 @@ def with_fake_data(data: Mapping[str, Any], folder: pathlib.Path) -> dict[str, A
   section |= {"source": write(section, folder), "split": "train"}
   section.pop("data_dir", None)
   if "tokenizer" in section:
-    section["tokenizer"] = "bytes"  # Any tokenizer will do: sequences are as long, and token ids do not matter.
+    section["tokenizer"] = "bytes"  # Any tokenizer will do: lengths are the same, and token ids do not matter.
   return section
 
 
 def tokenizers(data: Mapping[str, Any]) -> set[str]:
-  """The tokenizers that a section `data` names and that are here; those of a hub, or of files elsewhere, are not."""
+  """The local tokenizers that a section `data` names, without those of a hub or of remote files."""
   names = {str(data["tokenizer"])} if "tokenizer" in data else set()
   for inner in (*(data.get("members") or {}).values(), data.get("data")):
     names |= tokenizers(inner) if isinstance(inner, Mapping) else set()

@@ -17,9 +17,9 @@ from zoo.plan.compile import show as show_plan
 from zoo.sharding.explain import size
 
 DEFAULT = "v5e:4x4"
-EFFORT = "jax_exec_time_optimization_effort"  # Of XLA, from -1 to 1.
-BEHIND = 8  # Chips of a mesh axis beside "data", at most.
-LONG = 8192  # Tokens of a text that may be worth splitting.
+EFFORT = "jax_exec_time_optimization_effort"  # XLA's effort, from -1 to 1.
+BEHIND = 8  # Maximum size of mesh axes other than "data".
+LONG = 8192  # Sequence length from which sharding sequences is tried.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Try:
 
   Attributes:
     changes: entries of the config, by their paths, that differ from it.
-    outcome: the plan, or why there is none.
+    outcome: the plan, or the error.
   """
 
   changes: dict[str, Any]
@@ -36,7 +36,7 @@ class Try:
 
   @property
   def seconds_per_example(self) -> float:
-    """If nothing overlaps; infinite if it does not fit."""
+    """Seconds per example without overlap; infinite if it does not fit."""
     fits = isinstance(self.outcome, Plan) and self.outcome.fits
     return sum(self.outcome.times.values()) / self.outcome.rows if fits else float("inf")
 
@@ -55,21 +55,21 @@ def plan_report(config: Any, target: str, note: Callable[[str], None]) -> str:
 def search(
   config: Any, target: str, note: Callable[[str], None] = lambda line: None, make: Callable[[Any, str], Plan] = plan
 ) -> list[Try]:
-  """Tries meshes with the config's rematerialisation and batch, then with the best of them what it may keep of a layer,
-  then with the best of these other batch sizes.
+  """Tries meshes with the config's remat policy and batch, then remat policies with the best of them,
+  then batch sizes with the best of these.
 
   Args:
-    config: as `train.py` has it.
+    config: as in `train.py`.
     target: "auto", for DEFAULT, or "auto:" and a target of `zoo.plan.compile.plan`.
     note: called with each candidate.
     make: `plan`.
 
   Returns:
-    the best first: that which fits and takes the least time for an example if nothing overlaps; what does not fit last,
-    that with the least memory first.
+    candidates, the best first: those that fit by time per example without overlap, then those that do not fit,
+    by memory.
 
   Raises:
-    UserError: there is no such target, or nothing can be compiled for it.
+    UserError: there is no such target, or its compiler is missing.
   """
   named = target.partition(":")[2]
   if not named:
@@ -98,8 +98,8 @@ def search(
 
 
 def meshes(chips: int, experts: int = 0, length: int = 0) -> Iterator[dict[str, Any]]:
-  """The config's own, then data parallelism without and with split parameters, then tensor parallelism too, experts of
-  a mixture apart, and long texts in parts."""
+  """Candidate meshes: the config's own, then data parallelism with replicated and with sharded parameters, then with
+  tensor parallelism, expert parallelism and sequence parallelism."""
   yield {}
   yield {"mesh": {"data": -1}, "sharding": "replicated"}
   yield {"mesh": {"data": -1}, "sharding": "fsdp"}
@@ -125,7 +125,7 @@ def changed(config: Any, changes: dict[str, Any]) -> Any:
 
 
 def outcome(config: Any, target: str, make: Callable[[Any, str], Plan]) -> Plan | str:
-  """The plan of a config, or why there is none."""
+  """The plan of a config, or its error as a str."""
   try:
     with setting_up():
       return make(config, target)
@@ -145,7 +145,7 @@ def ranked(tries: Iterable[Try]) -> list[Try]:
 
 @contextlib.contextmanager
 def quick_compilation() -> Generator[None]:
-  """In this context XLA spends less time on speed: a third of it, and bytes of memory that may be some percent off."""
+  """Context in which XLA optimises less: a third of the compile time; memory may differ by some percent."""
   before = getattr(jax.config, EFFORT)
   jax.config.update(EFFORT, -1.0)
   try:
@@ -155,7 +155,7 @@ def quick_compilation() -> Generator[None]:
 
 
 def show(tries: list[Try]) -> str:
-  """The table of candidates, the best first."""
+  """Table of candidates, the best first."""
   first = next(attempted.outcome for attempted in tries if isinstance(attempted.outcome, Plan))
   head = ["", "memory of a chip", "fits", "ms/step", "utilisation", f"{first.examples}/s", "changes"]
   lines, impossible = [head], []
