@@ -1,19 +1,19 @@
 """The zoo: Transformer families in pure functional JAX.
 
 build(family, variant=None, **sizes)    a model
-build_objective(name, model)            a loss to train it with, for a loop of your own
+build_objective(name, model)            a loss, for a training loop of your own
 list_models(pattern="*")                the published variants, with their parameter counts
 load(source), save(folder, ...)         a model and its parameters, from disk or the hub, and to disk
-save_hf(folder, model, params)          the same as files that torch transformers loads
+save_hf(folder, model, params)          a model as files that torch transformers loads
 load_data(source, split)                a dataset, or the examples that a run's model reads
 load_tokenizer(source)                  texts -> what a model takes, and back
 load_processor(source)                  images, or sounds -> what a model takes
-load_generation_options(source)         how a model is meant to be generated with: keywords of `generate`
+load_generation_options(source)         a model's recommended generation settings: keywords of `generate`
 embed(source, texts_or_images)          vectors; `embedder` loads the model once for many calls
 evaluate_model(source, task=, data=)    metrics of a model on data; python -m zoo.evaluate --model= from a shell
 fill_mask(source, texts)                the likeliest words for [MASK]
 generate(model, params, tokens, ...)    text, token by token; python -m zoo.generate from a shell
-capture(model, params, *inputs)         what it computes on the way: states of layers, attention weights
+capture(model, params, *inputs)         intermediate activations: hidden states of layers, attention weights
 
 zoo.compat has the Flax classes that transformers 5 removed, under their old names.
 """

@@ -1,6 +1,6 @@
-"""Family name -> model. By convention `zoo/models/gpt.py` has `gpt(**sizes)`, VARIANTS, PARAMETERS and PAPER.
+"""Builds models by family name. By convention `zoo/models/gpt.py` has `gpt(**sizes)`, VARIANTS, PARAMETERS and PAPER.
 
-Where variants have papers of their own it also has PAPERS: beginning of the variants' names -> paper.
+If variants have their own papers it also has PAPERS: prefix of the variants' names -> paper.
 """
 
 import fnmatch
@@ -19,17 +19,17 @@ from zoo.layers.stack import unstack_layers
 from zoo.preprocessing import check as check_preprocessing
 from zoo.tree import variables
 
-DEEPEST = 10_000  # Layers of a model.
+DEEPEST = 10_000  # Of a model.
 
 
 def build(family: str, variant: str | None = None, *, preprocessing: Mapping[str, Any] | None = None, **sizes: Any):
-  """The model of a family, at a published variant's sizes, at your own, or at a variant's with some of your own.
+  """Builds a model of a family, with the sizes of a published variant, with your own, or with both.
 
   Args:
     family: a file of zoo/models, e.g. "gpt".
     variant: a key of its VARIANTS, e.g. "gpt2".
     preprocessing: how images, sounds and texts become its inputs, see `zoo.preprocessing`; computes nothing.
-    **sizes: arguments of the family's function; they go before the variant's.
+    **sizes: arguments of the family's function; they override the variant's.
 
   Returns:
     a Flax module; its `spec` is {"family", "variant", **sizes} as given here, and it carries `preprocessing`.
@@ -68,7 +68,7 @@ def build(family: str, variant: str | None = None, *, preprocessing: Mapping[str
 
 
 def build_objective(name: str, model: Any, *, frozen: Mapping[str, Any] | None = None, **options: Any) -> Any:
-  """The objective of a config's section `{"name": name, **options}`, for training a model in a loop of your own.
+  """Builds an objective by name, as from a config's section `{"name": name, **options}`, for your own training loop.
 
   >>> model = build("gpt", vocab_size=11, max_length=8, dim=6, depth=1, num_heads=2)
   >>> objective = build_objective("causal_lm", model)
@@ -80,8 +80,8 @@ def build_objective(name: str, model: Any, *, frozen: Mapping[str, Any] | None =
   Args:
     name: a file of zoo/objectives, e.g. "causal_lm".
     model: from `build` or `zoo.load`.
-    frozen: models that do not learn, by name, of an objective that has some: {"teacher": model} of `distill`. Their
-      parameters are handed to its loss: `zoo.objectives.objective.Context(frozen={"teacher": params})`.
+    frozen: models that are not trained, by name, for objectives with some: {"teacher": model} of `distill`. Their
+      parameters are passed to its loss: `zoo.objectives.objective.Context(frozen={"teacher": params})`.
     **options: arguments of the objective's function.
 
   Returns:
@@ -94,8 +94,7 @@ def build_objective(name: str, model: Any, *, frozen: Mapping[str, Any] | None =
 
 
 def _check_sizes(factory: Any, sizes: Mapping[str, Any], family: str) -> None:
-  """Refuses sizes that no model can have: of layers, each of which is gone through, far fewer than of other things; and
-  numbers of which nothing but NaN is computed."""
+  """UserError for sizes that are too large, which for depths is far below 2**31, not finite, or out of range."""
   for name, number in _numbers(sizes):
     if isinstance(number, float) and not math.isfinite(number):
       raise UserError(f"{family}.{name} is {number}. It must be a finite number.")
@@ -109,7 +108,7 @@ def _check_sizes(factory: Any, sizes: Mapping[str, Any], family: str) -> None:
 
 
 def _numbers(sizes: Any, name: str = "") -> Iterator[tuple[str, int | float]]:
-  """(name, value) of every number of sizes, in lists and sections too."""
+  """(name, value) of every number in sizes, including lists and sections."""
   if isinstance(sizes, int | float):
     yield name, sizes
   entries = sizes.items() if isinstance(sizes, Mapping) else enumerate(sizes) if isinstance(sizes, list | tuple) else ()
@@ -118,11 +117,11 @@ def _numbers(sizes: Any, name: str = "") -> Iterator[tuple[str, int | float]]:
 
 
 def check_fits(model, info: Mapping[str, Any]) -> None:
-  """UserError if data have more tokens or classes than a model knows: JAX would clip them without a word.
+  """UserError if data have more tokens or classes than a model: JAX would silently clip them.
 
   Args:
     model: from `build`.
-    info: of the data's records: "vocab_size" and "num_classes" are looked at.
+    info: of the data's records; its entries "vocab_size" and "num_classes" are checked.
   """
   sizes = sizes_of(model)
   for size in ("vocab_size", "num_classes"):
@@ -132,15 +131,15 @@ def check_fits(model, info: Mapping[str, Any]) -> None:
 
 
 def check_tokens(model: Any, batch: Mapping[str, Any], what: str) -> None:
-  """UserError if a batch in this host's memory has tokens that the model does not: `apply` would give NaN.
+  """UserError if a batch in host memory has tokens outside the model's vocabulary: `apply` would return NaN.
 
-  Looking a vector up is all that a model does with a token, and JAX has no error there: outside of the table it finds
-  NaN. So who hands on tokens from outside looks before.
+  A model only looks up the embeddings of tokens, and JAX cannot raise there: outside of the table the result is
+  NaN. So code that takes tokens from outside checks them first.
 
   Args:
-    model: from `build`, or with a `vocab_size`; of others nothing is known.
-    batch: NumPy arrays, of which `tokens` and those whose names end so are looked at, padding too.
-    what: whose they are, for messages.
+    model: from `build`, or with a `vocab_size`; others are not checked.
+    batch: NumPy arrays, of which `tokens` and those whose names end in it are checked, including padding.
+    what: describes the batch in messages.
 
   >>> import numpy as np
   >>> model = build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
@@ -163,7 +162,7 @@ def check_tokens(model: Any, batch: Mapping[str, Any], what: str) -> None:
 
 
 def unused_classes(model, info: Mapping[str, Any]) -> list[str]:
-  """A line if a model has more classes than the data: nothing is wrong then, but the others are never seen."""
+  """A warning if a model has more classes than the data, the rest of which would never occur; None otherwise."""
   actual, needed = sizes_of(model).get("num_classes"), info.get("num_classes")
   if actual is None or needed is None or actual <= needed:
     return []
@@ -215,21 +214,21 @@ def list_models(pattern: str = "*") -> Table:
 
 
 def count_parameters(model) -> int:
-  """How many numbers a model learns. Nothing is computed: shapes only."""
+  """The number of parameters of a model, from shapes alone."""
   return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(shapes_of(model)))
 
 
 def shapes_of(model) -> Any:
-  """The parameters as `jax.ShapeDtypeStruct`. Nothing is computed.
+  """Shapes and dtypes of a model's parameters, a tree of `jax.ShapeDtypeStruct`. Nothing is computed.
 
   Raises:
-    UserError: sizes that only the parts that meet know to be wrong.
+    UserError: sizes that do not fit each other.
   """
   return _initial_shapes(model)["params"]
 
 
 def weights_of(model) -> Any:
-  """The same of all that is saved with a model: parameters, or {"params": ..., collection: ...} where rows share more.
+  """Shapes of all that `save` writes: parameters, or {"params": ..., collection: ...} with shared collections.
 
   >>> import zoo
   >>> model = zoo.build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
@@ -240,41 +239,41 @@ def weights_of(model) -> Any:
 
 
 def of_collections(collections: Mapping[str, Any], model: Any) -> Any:
-  """What is saved of `collections`, all that a model has: parameters, or {"params": ..., collection: ...}."""
+  """Selects the collections that `save` writes: parameters, or {"params": ..., collection: ...}."""
   shared = {name: collections[name] for name, kind in model.carries.items() if kind == "shared" and name in collections}
   return {"params": collections["params"], **shared} if shared else collections["params"]
 
 
 def merged(weights: Any) -> dict[str, Any]:
-  """The parameters with the collections saved with them beside their outermost modules: the names in a file."""
+  """Merges saved collections into the parameter tree, with the names that files have."""
   whole = variables(weights)
   return {**whole.pop("params"), **whole}
 
 
 def by_layer(weights: Any) -> dict[str, Any]:
-  """The same with the layers of a scan one by one, as files have them."""
+  """`merged` with scanned layers unstacked, as in files."""
   whole = variables(weights)
   return merged({name: unstack_layers(tree, whole["params"]) for name, tree in whole.items()})
 
 
 def split(tree: Mapping[str, Any], model: Any) -> Any:
-  """The reverse of `merged`: parameters, or {"params": ..., collection: ...} of a model that has more."""
+  """Inverse of `merged`: parameters, or {"params": ..., collection: ...} for a model with saved collections."""
   shared = {name: tree[name] for name in variables(weights_of(model)) if name != "params"}
   return {"params": {name: x for name, x in tree.items() if name not in shared}, **shared} if shared else dict(tree)
 
 
 def part_of(path: str, collections: Collection[str]) -> str:
-  """The outermost module of an array by its name in a file: "head" of `head/kernel` and `batch_stats/head/mean`."""
+  """The top-level module of an array in a file: "head" for `head/kernel` and `batch_stats/head/mean`."""
   first, _, rest = path.partition("/")
   return rest.partition("/")[0] if first in collections else first
 
 
-@functools.lru_cache(maxsize=16)  # Loading asks several times.
+@functools.lru_cache(maxsize=16)  # Loading calls it several times.
 def _initial_shapes(model) -> Any:
-  """All collections of variables that `model.init` gives.
+  """Shapes of all variable collections that `model.init` returns.
 
   Raises:
-    UserError: sizes that only the parts that meet know to be wrong.
+    UserError: sizes that do not fit each other.
   """
   try:
     return jax.eval_shape(lambda rng: model.init(rng, *model.example()), jax.random.key(0))
@@ -283,7 +282,7 @@ def _initial_shapes(model) -> Any:
 
 
 def sizes_of(model) -> dict[str, Any]:
-  """All arguments of the family's function that made this model: its variant's, its own, and the defaults."""
+  """All arguments of the family's function that built this model: variant, overrides and defaults."""
   spec = model.spec
   if not spec:
     raise UserError(f"{type(model).__name__} does not record how it was built. Build it with zoo.build.")

@@ -14,18 +14,18 @@ LAYER = re.compile(r"layer_\d+|layers")
 def capture(model: Any, params: Any, *inputs: Any, **options: Any) -> tuple[Any, dict[str, jax.Array]]:
   """Runs a forward pass and returns its outputs and its intermediates.
 
-  Without `capture` a model pays nothing for it; under `jax.jit`, intermediates that are not used are not computed.
+  Models have no overhead without `capture`; under `jax.jit`, unused intermediates are not computed.
 
   Args:
     model, params: any of the zoo.
-    *inputs, **options: as of `model.apply`, e.g. valid=..., method="encode".
+    *inputs, **options: as for `model.apply`, e.g. valid=..., method="encode".
 
   Returns:
-    what the model returns, and a dict by the paths of layers, the same for layers in a scan and in a loop, here of an
+    the model's outputs, and a dict by the paths of layers, the same for layers in a scan and in a loop, here of an
     encoder-decoder:
-      "decoder/stack/layer_0": [batch, length, dim], what the layer returned,
+      "decoder/stack/layer_0": [batch, length, dim], the layer's output,
       "decoder/stack/layer_0/self_attention/weights": float32 [batch, heads, queries, keys], after the softmax,
-      "decoder/stack/layer_0/cross_attention/weights": the same, keys being those of the encoder.
+      "decoder/stack/layer_0/cross_attention/weights": the same, with keys from the encoder.
 
   >>> import jax.numpy as jnp
   >>> import zoo
@@ -42,5 +42,5 @@ def capture(model: Any, params: Any, *inputs: Any, **options: Any) -> tuple[Any,
   )
   intermediates = unstack_layers(state.get("intermediates", {}), variables(params)["params"])
   named_arrays = jax.tree_util.tree_leaves_with_path(intermediates)
-  # Linen keeps a tuple of what came in every call of a module: here there is one.
+  # Linen keeps a tuple with one entry per call of a module: here there is one.
   return out, {re.sub(r"(/__call__)?/0$", "", path_name(path)): array for path, array in named_arrays}

@@ -36,9 +36,9 @@ from zoo.preprocessing import text_options
 from zoo.saving import load
 from zoo.tree import variables
 
-# Families that pool a text at its last position, padding or not.
+# Families that pool the last position, padding or not.
 PADDED = ("siglip", "siglip_text", "siglip2")
-# Families that pool a text at one position: their pooled output.
+# Families that pool one position: their pooled output.
 POOLED = ("clip_text",)
 # Encoder-decoders, of which only the encoder is used.
 ENCODERS = ("t5", "umt5", "marian")
@@ -72,10 +72,10 @@ def embed(
     unit: whether to scale vectors to length 1; by default as the folder specifies. CLIP's and SigLIP's always are.
     max_length: longer texts are truncated to this many tokens; by default the folder's or the model's limit.
     prompt: str to prepend to each text, or the name of a prompt of the folder.
-    truncate_dim: keep only the first dimensions of each vector, for models trained so (Matryoshka); by default as the
+    truncate_dim: keep only the first dimensions of each vector, for Matryoshka models; by default as the
       folder specifies. `unit` is applied afterwards.
     dtype: of the parameters, e.g. "bfloat16".
-    ignore: entries of a published model's config.json to leave unread, as of `zoo.load`.
+    ignore: entries of a published model's config.json to ignore, as in `zoo.load`.
 
   Raises:
     UserError: the model does not embed such items, the folder lacks its tokenizer or its processor, or a str is the
@@ -167,7 +167,7 @@ class Embedder:
     )
     texts = [prompt + text for text in texts]
     padded = self.model.spec.get("family") in PADDED
-    # Only what the zoo trained itself has seen a mask of padding; what carries nothing was published.
+    # Only models trained in the zoo have seen a padding mask; a model without preprocessing is a published one.
     masked = not padded or bool(self.model.preprocessing and text_options(self.model, {"valid": None}))
     keep = encoder.truncate_dim if truncate_dim is None else truncate_dim
     key = ("text", pooling, unit, keep)
@@ -178,7 +178,7 @@ class Embedder:
       check_tokens(self.model, encoded, str(self.folder))
       return {"tokens": encoded["tokens"], "valid": encoded["valid"], "prompt_length": prompt_length}
 
-    # Texts of one length go together: little padding.
+    # Sorted by length, for little padding.
     order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
     rows = self._batches(run, [texts[i] for i in order], batch_size, batch)
     vectors = np.empty_like(rows)
@@ -202,7 +202,7 @@ class Embedder:
 
   def _cut(self, texts: list[str], max_tokens: int) -> dict[str, np.ndarray]:
     width = SHORTEST
-    while True:  # Until nothing is cut that need not be.
+    while True:  # Until no text is cut unnecessarily.
       length = min(width, max_tokens)
       batch = self.tokenizer(texts, length=length)
       if length == max_tokens or not batch["valid"].all(axis=1).any():
@@ -270,6 +270,6 @@ class Embedder:
 
 
 def finish(x: jax.Array, unit: bool, keep: int | None = None) -> jax.Array:
-  """[batch, dim] -> the first `keep` numbers (None: all) in float32, then of length 1 if `unit`."""
+  """Truncates to `keep` dimensions (None: all), then normalises if `unit`: [batch, dim] -> float32 [batch, keep]"""
   x = x.astype(jnp.float32)[:, :keep]
   return unit_length(x) if unit else x

@@ -33,7 +33,7 @@ class UserError(ValueError):
 
 
 def one_line(message: str, word: int = 400, most: int = 3000) -> str:
-  """A message as a line that a terminal shows: blanks for breaks, escapes for control characters, nothing endless.
+  """A message as one terminal line: line breaks become blanks, control characters are escaped, the length is limited.
 
   >>> one_line("a name\\n\\x1b[31m")
   'a name \\\\x1b[31m'
@@ -45,13 +45,13 @@ def one_line(message: str, word: int = 400, most: int = 3000) -> str:
 
 
 def shown(value: object, most: int = 100) -> str:
-  """A value as it goes into a message: strange ones may be of any length."""
+  """repr of a value for a message, shortened."""
   text = repr(value)
   return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def family_of(model: Any) -> str:
-  """What to call a model in a message: its family, or its class if it was not built by one."""
+  """A model's name in messages: its family, or its class if no family built it."""
   return getattr(model, "spec", {}).get("family") or type(model).__name__
 
 
@@ -63,7 +63,7 @@ def did_you_mean(word: str, options: Iterable[str]) -> str:
 
 @contextlib.contextmanager
 def setting_up() -> Generator[None]:
-  """Takes whatever a config can cause for the user's mistake: raises it again as a UserError.
+  """Context that re-raises exceptions which a config can cause as a UserError.
 
   For the part of a program that turns a config into models and data, where layers and libraries refuse sizes, names
   and files. Works as a decorator too: `@setting_up()`.
@@ -79,7 +79,7 @@ def setting_up() -> Generator[None]:
 
 @contextlib.contextmanager
 def prefix_errors(where: str) -> Generator[None]:
-  """As `setting_up`, the message beginning with which entry of the config was being set up."""
+  """As `setting_up`, with the config entry that was being set up at the start of the message."""
   try:
     with setting_up():
       yield
@@ -88,7 +88,7 @@ def prefix_errors(where: str) -> Generator[None]:
 
 
 def out_of_memory(error: BaseException) -> str | None:
-  """What could not be had, if that is the error of NumPy or of a device; None if it is another one."""
+  """The out-of-memory message of NumPy or of a device in an error; None if it is another error."""
   text = str(error).strip() or "Python has no more"
   of_device = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")  # JAX is not imported here.
   if isinstance(error, MemoryError) or (of_device and re.search("RESOURCE_EXHAUSTED|out of memory", text, re.I)):
@@ -103,7 +103,7 @@ def tell(line: str) -> None:
 
 
 def status_of(error: BaseException | None) -> int:
-  """TRY_AGAIN for a network that fails, a bucket's or a drive's, whatever was made of it on the way; else MISTAKE."""
+  """Exit status of an error: TRY_AGAIN if a network failure is in its chain of causes; else MISTAKE."""
   while error is not None:
     if isinstance(error, (TimeoutError, socket.gaierror)) or getattr(error, "errno", None) in NETWORK:
       return TRY_AGAIN
@@ -112,7 +112,7 @@ def status_of(error: BaseException | None) -> int:
 
 
 def exits_with_one_line(main: Callable) -> Callable:
-  """Decorates a program's `main(argv)`: a UserError, an OSError and memory that is too small end in one line on stderr
+  """Decorates a program's `main(argv)`: a UserError, an OSError and an out-of-memory error end in one line on stderr
   and the error's `status_of`.
 
   Ctrl-C ends in one line and status 130. With `--traceback` among the arguments the error is raised as it is. Warnings
@@ -140,7 +140,7 @@ def exits_with_one_line(main: Callable) -> Callable:
 
 @contextlib.contextmanager
 def _warnings_of_one_line() -> Generator[None]:
-  """What warns users is shown without the line of code that it comes from; what warns programmers, with it."""
+  """Shows warnings for users without the line of code that they come from, warnings for programmers with it."""
   before = warnings.formatwarning
 
   def formatted(

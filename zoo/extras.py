@@ -1,4 +1,4 @@
-"""The optional packages: what an extra of pyproject.toml installs, in a command that works from a clone and without."""
+"""Optional packages: the pip command that installs an extra of pyproject.toml, with or without a clone."""
 
 PACKAGES = {
   "tpu": "'jax[tpu]'",
@@ -16,7 +16,7 @@ PACKAGES = {
 
 
 def install(extra: str) -> str:
-  """The command that installs what the extra names: `pip install wandb`.
+  """The command that installs an extra's packages: `pip install wandb`.
 
   Example:
     >>> install("scores")

@@ -1,4 +1,4 @@
-"""Which words a masked language model puts in the place of [MASK]."""
+"""Masked-token prediction: the likeliest words for [MASK]."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -16,7 +16,7 @@ from zoo.tree import variables
 
 
 class Guess(NamedTuple):
-  """A word, how probable the model finds it, and its token."""
+  """A predicted word, its probability, and its token id."""
 
   word: str
   probability: float
@@ -31,20 +31,20 @@ def fill_mask(
   batch_size: int = 32,
   ignore: Collection[str] = (),
 ) -> list[list[Guess]] | list[list[list[Guess]]]:
-  """The likeliest words for every mask of a text, each mask by itself: `fill_mask(source, "Paris is [MASK].")[0][0]`.
+  """Predicts the words behind masks, each mask independently: `fill_mask(source, "Paris is [MASK].")[0][0]`.
 
   Args:
     source: a folder in the hub's layout, a hub id, or a run, of a model with the output "mlm".
-    texts: one or several, with the tokenizer's own sign of a mask: [MASK], <mask>.
-    best: how many words.
-    batch_size: texts at a time.
-    ignore: entries of a published model's config.json to leave unread, as of `zoo.load`.
+    texts: one or several, with the tokenizer's mask token: [MASK], <mask>.
+    best: number of words for each mask.
+    batch_size: texts per batch.
+    ignore: entries of a published model's config.json to ignore, as in `zoo.load`.
 
   Returns:
-    for each mask its guesses, the likeliest first; of several texts, a list of these for each.
+    for each mask its guesses, the likeliest first; for several texts, a list of these for each.
 
   Raises:
-    UserError: the model or its tokenizer knows no masks, a text has none.
+    UserError: the model or its tokenizer has no masks, or a text has none.
 
   >>> import zoo
   >>> sizes = dict(vocab_size=30522, max_length=8, dim=8, depth=1, num_heads=2, head="mlm")
@@ -79,8 +79,8 @@ def fill_mask(
   max_masks = int(masks.sum(axis=1).max())
   rows = min(batch_size, len(several))
   for start in range(0, len(several), rows):
-    chosen = np.minimum(np.arange(start, start + rows), len(several) - 1)  # The last batch is filled up.
-    predict = np.argsort(~masks[chosen], axis=1, kind="stable")[:, :max_masks]  # Places of masks, the first first.
+    chosen = np.minimum(np.arange(start, start + rows), len(several) - 1)  # The last batch is padded.
+    predict = np.argsort(~masks[chosen], axis=1, kind="stable")[:, :max_masks]  # Positions of masks, in order.
     values, tokens = map(np.asarray, probabilities(params, batch["tokens"][chosen], batch["valid"][chosen], predict))
     for row in range(min(rows, len(several) - start)):
       answers.append(

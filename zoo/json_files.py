@@ -1,4 +1,4 @@
-"""JSON that others wrote: with limits on size and depth, and whatever is wrong with it in one line."""
+"""Reads untrusted JSON files: limits on size and depth, and one-line errors."""
 
 import json
 import os
@@ -9,8 +9,8 @@ from etils import epath
 
 from zoo.errors import UserError
 
-SIZE = 2**28  # Bytes: the largest vocabularies and indexes that are published have some 10 MB.
-DEPTH = 200  # Lists and objects within each other. Python's own limit is near 1000, for all that is done with them.
+SIZE = 2**28  # Bytes: the largest published vocabularies and indexes have some 10 MB.
+DEPTH = 200  # Nested lists and objects. Python's own recursion limit is near 1000.
 
 
 def parse_json(text: str | bytes, depth: int = DEPTH) -> Any:
@@ -23,7 +23,7 @@ def parse_json(text: str | bytes, depth: int = DEPTH) -> Any:
     content = json.loads(text)
   except RecursionError:
     raise ValueError(f"its lists and objects are nested more than {depth} deep") from None
-  # What has fewer brackets than that is not looked through: rows of data come by the million.
+  # Texts with fewer brackets need no check: rows of data come by the million.
   brackets = text.count("[") + text.count("{") if isinstance(text, str) else text.count(b"[") + text.count(b"{")
   if brackets > depth and deeper(content, depth):
     raise ValueError(f"its lists and objects are nested more than {depth} deep")
@@ -31,7 +31,7 @@ def parse_json(text: str | bytes, depth: int = DEPTH) -> Any:
 
 
 def deeper(content: Any, depth: int) -> bool:
-  """Whether lists and mappings are nested more than `depth` deep, as they are for ever in one that holds itself."""
+  """Whether lists and mappings are nested more than `depth` deep; True for one that contains itself."""
   level = [content]
   for _ in range(depth):
     level = [
@@ -47,16 +47,16 @@ def deeper(content: Any, depth: int) -> bool:
 
 
 def read_json(path: str | os.PathLike, kind: type = dict, *, size: int = SIZE) -> Any:
-  """What a JSON file holds, here or in a bucket.
+  """Reads a JSON file, local or in a bucket.
 
   Args:
     path: of the file.
-    kind: dict or list: what it must hold; `object`: anything.
-    size: most bytes that it may have.
+    kind: dict or list: the type that it must hold; `object`: any.
+    size: maximum size in bytes.
 
   Raises:
-    UserError: there is no such file, it cannot be read, is no regular file, too large or too deep, or holds another
-      kind.
+    UserError: the file is missing, unreadable, not a regular file, too large or nested too deep, or holds another
+      type.
   """
   check_file(path, size)
   try:
@@ -70,7 +70,7 @@ def read_json(path: str | os.PathLike, kind: type = dict, *, size: int = SIZE) -
 
 
 def check_file(path: str | os.PathLike, size: int = SIZE) -> None:
-  """UserError for a path that is no regular file, as a pipe is that waits for ever, or has more than `size` bytes."""
+  """UserError for a path that is not a regular file (a pipe may block forever), or has more than `size` bytes."""
   try:
     if "://" in os.fspath(path):
       length = epath.Path(path).stat().length

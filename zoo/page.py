@@ -1,8 +1,8 @@
-"""A run in one HTML file that needs no server: python -m zoo.page runs/clip_emoji [runs/another ...]
+"""Renders a run as one self-contained HTML file: python -m zoo.page runs/clip_emoji [runs/another ...]
 
-Curves, throughput, config, environment, and what evaluators left in the run folder. `train.py` writes `page.html` there
-when it evaluates or saves. Of several folders each figure shows all runs, and the page, `comparison.html` in the first
-one, says in what their configs differ.
+Curves, throughput, config, environment, and evaluators' files of the run folder. There `train.py` writes `page.html`
+when it evaluates or saves. For several folders each figure shows all runs, and the page, `comparison.html` in the first
+one, lists the differences between their configs.
 """
 
 import base64
@@ -26,11 +26,11 @@ HELP = f"""{__doc__}
   --traceback           shows where an error comes from
   --help                shows this text"""
 NAME, COMPARISON = "page.html", "comparison.html"
-SHARE = 0.02  # Of a run's time that its page may take.
+SHARE = 0.02  # Share of a run's time that its page may take.
 NO_ARTIFACTS = ("config.json", "environment.json", "model.json", "wandb_id.txt")
 FIRST, LAST = ("loss", "seconds_per_step"), ("grad_norm", "learning_rate")  # Of the figures of a section.
 POINTS = 300  # Of a curve, at most.
-IMAGE, IMAGES, TEXT, FILES = 2 * 2**20, 16 * 2**20, 20_000, 40  # Bytes of one and of all, letters, files: at most.
+IMAGE, IMAGES, TEXT, FILES = 2 * 2**20, 16 * 2**20, 20_000, 40  # Limits: bytes of one and of all, letters, files.
 LARGEST = 2**26  # Bytes of a text of which the beginning is shown.
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#8c564b", "#7f7f7f")
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 366, 190, 58, 10, 22
@@ -48,7 +48,7 @@ def page(folder: Any, others: Sequence[Any] = ()) -> str:
 
   Args:
     folder: of the run, here or in a bucket.
-    others: run folders whose curves are shown beside.
+    others: run folders whose curves are shown too.
 
   Raises:
     UserError: a folder holds no run.
@@ -84,7 +84,7 @@ def page(folder: Any, others: Sequence[Any] = ()) -> str:
 
 
 def write(folder: Any, others: Sequence[Any] = ()) -> Any:
-  """Writes the page into the run folder, whole or not at all -> its path."""
+  """Writes the page into the run folder, atomically -> its path."""
   text, path = page(folder, others), as_path(folder) / (COMPARISON if others else NAME)
   with replacing(path) as temporary:
     temporary.write_text(text, encoding="utf-8", errors="replace")
@@ -104,20 +104,20 @@ class Updates:
     self._ended, self._took = -math.inf, 0.0
 
   def update(self, *, last: bool) -> None:
-    """Writes the page, if it is time again or if it is the `last` time."""
+    """Writes the page if it is due, or always with `last`."""
     before = time.monotonic()
     if jax.process_index() != 0 or (not last and before - self._ended < self._took / SHARE):
       return
     try:
       write(self._folder)
-    except Exception as error:  # Whatever it is.
+    except Exception as error:  # Any error.
       self._note(f"{NAME} was not written: {type(error).__name__}: {' '.join(str(error).split())}")
     self._ended = time.monotonic()
     self._took = self._ended - before
 
 
 def curves_of(folder: Any) -> dict[str, Curve]:
-  """Name of a metric -> (step, value); what is not finite is left out. Bytes of memory become GiB."""
+  """Curves by metric: name -> (step, value), without values that are not finite. Bytes of memory become GiB."""
   path = folder / "metrics.jsonl"
   if not path.exists():
     raise UserError(f"{folder} holds no metrics.jsonl. Name the folder of a run of train.py.")
@@ -131,15 +131,15 @@ def curves_of(folder: Any) -> dict[str, Curve]:
 
 
 def finite(value: Any) -> bool:
-  """Whether it is a number that a curve can pass; JSON may hold whole numbers that no float reaches."""
+  """Whether a value is a finite number; JSON may hold ints beyond the range of floats."""
   return isinstance(value, int | float) and -sys.float_info.max <= value <= sys.float_info.max
 
 
 def sections(runs: Mapping[str, Mapping[str, Curve]]) -> dict[str, dict[str, list[str]]]:
-  """Heading -> caption of a figure -> the metrics in it: a model and what it is compared with share one."""
+  """Groups metrics: heading -> caption of a figure -> its metrics; a model and its baselines share a figure."""
   sections: dict[str, dict[str, list[str]]] = {"Training": {}, "Speed": {}}
   names = list(dict.fromkeys(name for curves in runs.values() for name in curves))
-  for name in sorted(names, key=lambda name: (name in LAST, name not in FIRST)):  # Else as they come.
+  for name in sorted(names, key=lambda name: (name in LAST, name not in FIRST)):  # Others in order of appearance.
     parts = name.split("/")
     if parts[0] == "eval" and len(parts) > 2:
       sections.setdefault(f"Evaluation: {parts[1]}", {}).setdefault(parts[-1], []).append(name)
@@ -159,7 +159,7 @@ def label(name: str, run: str, metrics_in_it: int, runs: int) -> str:
 
 
 def figure(caption: str, curves: Mapping[str, Curve]) -> str:
-  """An SVG of some curves over steps, with a legend if there are several."""
+  """An SVG figure of curves over steps, with a legend if there are several."""
   curves = {name: thinned(curve) for name, curve in curves.items()}
   xs = [x for curve in curves.values() for x, _ in curve]
   ys = [y for curve in curves.values() for _, y in curve]
@@ -193,7 +193,7 @@ def number(y: float) -> str:
 
 
 def thinned(curve: Curve) -> Curve:
-  """At most POINTS of the curve: of each stretch its lowest and its highest, so that no spike is lost; and the last."""
+  """Downsamples a curve to POINTS: minimum and maximum of each interval, which keeps spikes, and the last point."""
   size = math.ceil(len(curve) / (POINTS // 2 - 1))
   if len(curve) <= POINTS:
     return curve
@@ -220,7 +220,7 @@ def artifacts(folder: Any) -> list[str]:
     name, most = html.escape(path.name), min(IMAGE, room) if path.suffix == ".png" else LARGEST
     try:
       json_files.check_file(path, most)
-    except UserError as error:  # Too large, or a pipe.
+    except UserError as error:  # Too large, or not a regular file.
       blocks.append(f"<h3>{name}</h3><p>{html.escape(str(error))}</p>")
       continue
     content = path.read_bytes()
@@ -237,7 +237,7 @@ def artifacts(folder: Any) -> list[str]:
 
 
 def read_json(path: Any) -> dict:
-  """Reads a JSON object from a file; {} if there is none that can be read."""
+  """Reads a JSON object from a file; {} if that fails."""
   try:
     return json_files.read_json(path)
   except UserError:

@@ -1,4 +1,4 @@
-"""Preprocessing that a model carries: how images, sounds and texts become its inputs.
+"""Preprocessing stored with a model: how images, sounds and texts become its inputs.
 
 A model's `preprocessing` is plain data. Every entry may be left out:
 
@@ -6,17 +6,17 @@ A model's `preprocessing` is plain data. Every entry may be left out:
       "image": {
         "scale": 1/255, "mean": [.., .., ..], "std": [.., .., ..],    pixels: (scale * uint8 - mean) / std
         "resize": 224 (shorter edge) or [height, width] or None, "resample": "bicubic", "crop": [height, width] or None,
-        "crop_rounds": True                                           the middle is where torchvision has it
+        "crop_rounds": True                                           the centre is rounded as in torchvision
         "patch_size": 16, "patches": 256                              of models for images of any shape
       },
       "sound": fields of `zoo.hub.log_mel.LogMel`,
-      "text": {"mask": False},                                        the model sees padding like any other token
+      "text": {"mask": False},                                        the model was trained without padding masks
       "tokenizer": "clip",                                            a name or a path, as `zoo.load_tokenizer` takes it
       "classes": ["cat", "dog"],                                      names of its classes, in the order of its logits
     }
 
-Without "image" pixels are the zoo's own, uint8 / 127.5 - 1. With {"image": {"unknown": reason}}, of a published model
-whose files do not say, uint8 images are refused. `scale` is 1/255 where it is left out and 1 where it is None; without
+Without "image" pixels are the zoo's own, uint8 / 127.5 - 1. With {"image": {"unknown": reason}}, for a published model
+whose files do not define it, uint8 images are refused. `scale` defaults to 1/255, and None means 1; without
 `mean` and `std` nothing is shifted. Images travel to the devices as uint8 and are normalised there.
 """
 
@@ -32,11 +32,11 @@ from zoo.errors import UserError, did_you_mean, shown
 
 KEYS = ("image", "sound", "text", "tokenizer", "classes")
 IMAGE = ("scale", "mean", "std", "resize", "resample", "crop", "crop_rounds", "patch_size", "patches", "unknown")
-RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # By the numbers that Pillow gives them.
+RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # By Pillow's numbers.
 
 
 def check(entries: Mapping[str, Any]) -> dict[str, Any]:
-  """`entries` as a plain dict. Raises UserError for an entry that is unknown or of another type."""
+  """Validates `entries` -> a plain dict. UserError for an unknown entry or a wrong type."""
   entries = resolve(entries, "model.preprocessing")
   if not isinstance(entries, Mapping):
     raise UserError(f"model.preprocessing is {shown(entries)}. It must be a mapping with any of: {', '.join(KEYS)}.")
@@ -98,26 +98,26 @@ def _check_image(image: Mapping[str, Any]) -> None:
 
 
 def of(model: Any) -> dict[str, Any]:
-  """The preprocessing that `model` carries; {} for anything that carries none."""
+  """The preprocessing of `model`; {} if it has none."""
   return getattr(model, "preprocessing", {})
 
 
 def as_float(image: Any, model: Any = None) -> Any:
-  """Images as `model` takes them: uint8 (0 to 255), a quarter of the transfer, is normalised; floats stay.
+  """Normalises uint8 images (0 to 255) for `model`; floats are returned unchanged. uint8 is a quarter of the transfer.
 
   Args:
     image: uint8 or float [batch, height, width, channels], or a dict with "patches" [batch, n, pixels] and "valid".
-    model: whose pixels; (x / 127.5 - 1 where it carries nothing of them, or is None).
+    model: its preprocessing is applied; x / 127.5 - 1 if it has none for images, or is None.
 
   Raises:
-    UserError: uint8 for a published model whose files do not say how its pixels are made.
+    UserError: uint8 for a published model whose files do not define the normalisation.
   """
   if isinstance(image, Mapping):
     if image["patches"].dtype != jnp.uint8:
       return image
     patches = image["patches"]
     colours = as_float(patches.reshape(*patches.shape[:-1], -1, 3), model).reshape(patches.shape)
-    return {**image, "patches": jnp.where(image["valid"][..., None], colours, 0)}  # Padding is 0 after all that.
+    return {**image, "patches": jnp.where(image["valid"][..., None], colours, 0)}  # Padding stays 0.
   if image.dtype != jnp.uint8:
     return image
   entries = of(model).get("image")
@@ -125,7 +125,7 @@ def as_float(image: Any, model: Any = None) -> Any:
 
 
 def normalize(image: jax.Array, entries: Mapping[str, Any]) -> jax.Array:
-  """(scale * image - mean) / std of pixels 0 to 255, uint8 or float [..., channels] -> float32."""
+  """Normalises pixels: (scale * image - mean) / std, of uint8 or float [..., channels] from 0 to 255 -> float32."""
   if "unknown" in entries:
     raise UserError(entries["unknown"])
   x, scale = image.astype(jnp.float32), entries.get("scale", 1 / 255)
@@ -136,12 +136,12 @@ def normalize(image: jax.Array, entries: Mapping[str, Any]) -> jax.Array:
 
 
 def from_unit(image: jax.Array, entries: Mapping[str, Any]) -> jax.Array:
-  """`normalize` of floats in [-1, 1], as augmentation leaves them."""
+  """`normalize` for floats in [-1, 1], as augmentation returns them."""
   return normalize((image + 1) * 127.5, entries)
 
 
 def text_options(model: Any, options: dict[str, Any]) -> dict[str, Any]:
-  """`options` of a call with tokens, without `valid` where the model sees padding like any other token."""
+  """`options` of a call with tokens, without `valid` if the model was trained without padding masks."""
   sees_padding = of(model).get("text", {}).get("mask") is False
   return {name: x for name, x in options.items() if name != "valid" or not sees_padding}
 

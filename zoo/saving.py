@@ -1,6 +1,6 @@
-"""A model in a folder: `model.json` (how to build it) and `params.safetensors` (path -> array), which anyone can read.
+"""Saves and loads models: `model.json` (how to build it) and `params.safetensors` (path -> array), a portable format.
 
-Layers are stored one by one (`stack/layer_0/...`) whether the model loops or scans over them. `load` also reads the
+Layers are stored one by one (`stack/layer_0/...`), for loops and for scans. `load` also reads the
 folder of a run that is still training or was interrupted. Pickles are never read, and the name of a tensor is never
 used as the name of a file.
 """
@@ -76,7 +76,7 @@ def save(folder: str | os.PathLike, model: Any, params: Any, *, overwrite: bool 
 
 
 def check_target(folder: epath.Path, model: Any, overwrite: bool = False) -> dict[str, Any] | None:
-  """The spec of the model that a folder holds, None if it is replaced; UserError where `save` would refuse it."""
+  """The spec of the model in a folder, None if it is to be replaced; UserError if `save` would refuse."""
   check_folder(folder, "Name a folder to save the model in.")
   if (folder / PARAMS).is_dir():
     raise UserError(f"{folder / PARAMS} is a folder, where the parameters are to be written. Move it away.")
@@ -106,24 +106,24 @@ def load(
       `openai/clip-vit-base-patch32`, which is downloaded with huggingface_hub (extra `hub`).
     head: of a published model: another head than that of its architecture, "none" for none. A head without weights
       in the files is randomly initialised, with a warning.
-    dtype: of the parameters, e.g. "bfloat16"; by default float32 for a published model and as it is for a run. What
-      rows share besides, statistics, stays as it is.
+    dtype: of the parameters, e.g. "bfloat16"; by default float32 for a published model and unchanged for a run. Shared
+      collections, such as statistics, keep theirs.
     mesh: devices to shard the parameters over, by `strategy`; the first device if None.
     strategy: a name or lines of `zoo.sharding`.
     step: of a run: take the checkpoint of this step.
     best: of a run: take the best checkpoint, by the metric that the run's config names as `checkpoint.best`.
-    ignore: of a published model: entries of its config.json that are to count as if they were not there, for who knows
-      that they change nothing; of a section with a dot, "rope_scaling.factor".
+    ignore: of a published model: entries of its config.json to ignore, if you know
+      that they change nothing; "rope_scaling.factor" for an entry of a section.
 
   Returns:
     model, params. Of a run with an averaged copy of the parameters (`ema`), that copy.
 
   Raises:
-    UserError: nothing that can be read, an option or architecture that the zoo does not have, tensors that are missing,
+    UserError: no readable model, an option or architecture that the zoo does not have, tensors that are missing,
       extra or misshapen.
 
   Warns:
-    of entries of a config.json that were passed over: the reference does not read them, or has them so by default.
+    of entries of a config.json that were ignored: the reference does not read them, or they have its defaults.
 
   >>> import zoo
   >>> model = zoo.build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
@@ -133,7 +133,7 @@ def load(
   (1, 3, 7)
   """
   from zoo.data.tokenizers.open_clip import is_open_clip
-  from zoo.hub import files, ids, loading  # Most runs never meet a published model.
+  from zoo.hub import files, ids, loading  # Not imported by most runs.
 
   folder = as_path(source) if is_remote(source) else ids.folder_of(source)
   local = isinstance(folder, pathlib.Path) and not (folder / MODEL).exists()
@@ -169,7 +169,7 @@ def _load_own(folder: epath.Path | pathlib.Path, step: int | None, best: bool) -
 
 
 def _spec_in(folder: epath.Path | pathlib.Path) -> dict[str, Any] | None:
-  """How to build the model in `folder`; None if there is none."""
+  """The spec of the model in `folder`; None if there is none."""
   path = folder / (MODEL if (folder / MODEL).exists() else CONFIG)
   if not path.exists():
     return None

@@ -30,7 +30,7 @@ def as_path(path: str | os.PathLike) -> epath.Path:
   """The `epath.Path` of a local path or bucket URL.
 
   Raises:
-    UserError: it is in a bucket of an unknown kind, or the package that opens these is not installed.
+    UserError: a bucket of an unknown kind, or one whose package is not installed.
   """
   scheme, separator, _ = os.fspath(path).partition("://")
   if separator:
@@ -38,7 +38,7 @@ def as_path(path: str | os.PathLike) -> epath.Path:
       raise UserError(f"{path}: there are folders here and at {', '.join(f'{name}://' for name in EXTRAS)}.")
     protocol, package = EXTRAS[scheme]
     try:
-      if importlib.util.find_spec("tensorflow") is None:  # etils would use that.
+      if importlib.util.find_spec("tensorflow") is None:  # etils would use it.
         fsspec.get_filesystem_class(protocol)
     except ImportError as error:
       way_out = install("gcs") if scheme == "gs" else f"pip install {package}"
@@ -87,10 +87,10 @@ def local_copy(path: str | os.PathLike) -> Generator[pathlib.Path]:
 def replacing(path: str | os.PathLike) -> Generator[pathlib.Path]:
   """Atomic write: a temporary path beside `path`, renamed to `path` when the block succeeds, else removed.
 
-  For a file in a bucket it is local, and uploaded when the block succeeds: a bucket shows only complete objects.
+  For a file in a bucket the path is local and uploaded when the block succeeds: a bucket shows only complete objects.
 
   Raises:
-    UserError: the disk is full, or the folder may not be written to. `path` is then what it was.
+    UserError: the disk is full, or the folder is not writable. `path` is then unchanged.
   """
   if is_remote(path):
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +115,7 @@ def replacing(path: str | os.PathLike) -> Generator[pathlib.Path]:
   except OSError as error:
     raise UserError(f"{path} cannot be written: {error.strerror or error}. The old file is intact.") from error
   finally:
-    with contextlib.suppress(OSError):  # On a disk that may only be read not even this is allowed.
+    with contextlib.suppress(OSError):  # On a read-only disk this fails too.
       temporary.unlink(missing_ok=True)
 
 
@@ -129,7 +129,7 @@ def write_checksums(folder: str | os.PathLike, to: str | os.PathLike) -> None:
 def corrupt_files(folder: str | os.PathLike, listed: str | os.PathLike, by_size: Collection[str] = ()) -> str | None:
   """Verifies the files under `folder` against the checksums in `listed` -> what is wrong, or None.
 
-  Of the files `by_size` nothing is read.
+  Files of `by_size` are compared by size alone, without reading them.
   """
   folder = pathlib.Path(folder)
   for name, (size, crc) in json.loads(pathlib.Path(listed).read_text()).items():

@@ -18,7 +18,7 @@ from zoo.errors import UserError
 
 
 def path_name(path: tuple) -> str:
-  """`stack/layer_0/...` for the key path that `jax.tree_util.tree_map_with_path` hands out."""
+  """The name of a key path of `jax.tree_util.tree_map_with_path`: `stack/layer_0/...`."""
   return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
@@ -30,7 +30,7 @@ def path_names(tree: Any) -> list[str]:
 def variables(params: Any) -> dict[str, Any]:
   """Variables for `model.apply`: {"params": params}; a dict of collections is returned unchanged.
 
-  The latter is what `zoo.load` gives of a model that has more than parameters: statistics of a batch normalisation.
+  `zoo.load` returns the latter for a model with more than parameters, such as batch statistics.
   """
   has_collections = isinstance(params, Mapping) and isinstance(params.get("params"), Mapping)
   return dict(params) if has_collections else {"params": params}
@@ -54,7 +54,7 @@ def unflatten(arrays: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def row_axis(path):
-  """Which axis of an array that is carried for each row is the batch: the layers of a scan have an axis before it.
+  """The batch axis of an array that is carried for each row: 1 in scanned layers, else 0.
 
   >>> row_axis("stack/layer_1/memory"), row_axis("stack/layers/memory")
   (0, 1)
@@ -102,9 +102,9 @@ def mismatch(actual: Mapping[str, Any], expected: Mapping[str, Any], most: int =
   """`2 missing (a, b); 1 extra (c); 1 different (d (3,) instead of (4,))`, or an empty text.
 
   Args:
-    actual: kind of each array by its path: its shape, or dtype and shape.
+    actual: shape, or dtype and shape, of each array by its path.
     expected: likewise.
-    most: how many paths to name of each sort.
+    most: number of paths to name of each sort.
   """
   shared = sorted(name for name in actual.keys() & expected.keys() if actual[name] != expected[name])
   sorts = {
