@@ -28,7 +28,7 @@ def _modules(package: str) -> list[str]:
 def lookup(package: str, name: str) -> Callable:
   """Looks up the function `name` of `zoo/<package>/<name>.py`. UserError, listing the names, if there is none."""
   reason = ""
-  if isinstance(name, str) and name in _modules(package):  # So that one module is imported and not all.
+  if isinstance(name, str) and name in _modules(package):  # Imports only this module.
     function = getattr(importlib.import_module(f"zoo.{package}.{name}"), name, None)
     if function is not None:
       return function
@@ -53,13 +53,13 @@ def defining(package: str, name: str, **required: tuple[Any, str]) -> types.Modu
 
 
 def build(package: str, options: Section, *args: Any, offers: Mapping[str, Any] | None = None, **supplied: Any) -> Any:
-  """Builds what the config section `options` names: calls that function with the other entries as keyword arguments.
+  """Calls the function that the config section `options` names, with its other entries as keyword arguments.
 
   Args:
     package: folder of the zoo, e.g. `objectives`.
     options: `{"name": ..., **keywords}`, a dict or ConfigDict; the keywords are checked against the signature.
     *args: positional arguments that the caller supplies, e.g. the model.
-    offers: keywords that the caller supplies to a function that has parameters of these names.
+    offers: keywords that the caller supplies if the function has parameters of these names.
     **supplied: keywords that the caller supplies. A config may not set them, nor those of `offers`.
   """
   options = resolve(options)
@@ -75,9 +75,9 @@ def build(package: str, options: Section, *args: Any, offers: Mapping[str, Any] 
 
 
 def parameters_of(function: Callable) -> dict[str, inspect.Parameter]:
-  """A function's parameters by name; in place of `**options: Unpack[Options]` the entries of that TypedDict.
+  """A function's parameters by name; `**options: Unpack[Options]` is expanded to the entries of the TypedDict.
 
-  An entry `Annotated[type, default]` has that default; another one has none.
+  An entry `Annotated[type, default]` has that default; others have none.
 
   >>> list(parameters_of(lookup("models", "vit")))[-5:]
   ['dropout', 'drop_path', 'dtype', 'scan', 'remat']
@@ -96,7 +96,7 @@ def parameters_of(function: Callable) -> dict[str, inspect.Parameter]:
 
 
 def takes(function: Callable, supplied: Iterable[str] = ()) -> list[str]:
-  """The options of a function that a user may set: its parameters but for those that the caller supplies.
+  """The options of a function that a user may set: its parameters without those that the caller supplies.
 
   >>> takes(lookup("objectives", "causal_lm"), supplied=["model", "by_row"])
   ['balance', 'chunk']
@@ -109,9 +109,9 @@ def check_options(function: Callable, options: Mapping[str, Any], what: str, sup
   """Validates options against the signature of `function`: UserError for unknown, mistyped and missing ones.
 
     Args:
-      function: its signature defines the options; parameters without annotation take anything.
-      options: what the user gave.
-      what: how to call the function in a message.
+      function: its signature defines the options; parameters without annotation accept anything.
+      options: the user's options.
+      what: the function's name in messages.
   supplied: names of parameters that the caller supplies and a user may not.
   """
   supplied = set(supplied)
@@ -129,7 +129,7 @@ def check_options(function: Callable, options: Mapping[str, Any], what: str, sup
     raise UserError(f"{what} needs {', '.join(repr(name) for name in missing)}. Add it to the config.")
 
 
-# Annotation -> types that a config can hold for it, and their name in messages.
+# Annotation -> accepted types in a config, and their name in messages.
 _KINDS = {
   int: ((int,), "an int"),
   float: ((int, float), "a number"),

@@ -1,4 +1,4 @@
-"""Builds everything that a config describes: model, objective, data, optimizer and the pure training step."""
+"""Builds what a config describes: model, objective, data, optimizer and the pure training step."""
 
 import contextlib
 import functools
@@ -36,7 +36,7 @@ from zoo.train.xla_options import compiler_options
 
 
 class Experiment(NamedTuple):
-  """A config on a mesh.
+  """Everything needed to train a config on a mesh.
 
   Attributes:
     model: from `zoo.build`.
@@ -44,12 +44,12 @@ class Experiment(NamedTuple):
     batches: this host's part of every batch, numpy; `batches.iterate(step)` yields the batches after `step`.
     sample: n -> n rows of the training data, numpy, the same on all hosts.
     part, parts: index of this host's part of a batch, and the number of parts.
-    init: key -> state, {"params", "opt_state", "step", "guard"}, "ema" where the config has an average, and "shared"
-      and "rows" where the model carries something from batch to batch: see `zoo.objectives.objective.Context`; with
+    init: key -> state, {"params", "opt_state", "step", "guard"}, "ema" if the config has an average, and "shared"
+      and "rows" if the model carries collections across batches: see `zoo.objectives.objective.Context`; with
       both, "ema_shared".
     step: (state, batch, frozen={}) -> state, metrics, health: scalars for `zoo.train.guard.LossGuard`.
     collect: (state, batch, frozen={}) -> the batch to train on, sampled by the current parameters; None: the batch.
-    loss: (params, batch, context) -> (loss, metrics), what the step differentiates.
+    loss: (params, batch, context) -> (loss, metrics), the function that the step differentiates.
     offers: arguments that objectives may take by name, besides those of this module.
     frozen: frozen models. If there are any, the compiled step takes `frozen.put()` as well.
     shapes: of the state, `jax.ShapeDtypeStruct`.
@@ -97,23 +97,23 @@ class Experiment(NamedTuple):
     )
 
   def compiled_collect(self) -> Any:
-    """`collect`, to be compiled likewise; None where batches are learnt from as they are."""
+    """The jitted `collect` with its shardings; None if batches are used unchanged."""
     if self.collect is None:
       return None
     frozen = self.frozen_arguments(self.frozen.placed)
     return jax.jit(self.collect, in_shardings=(self.placed, self.by_row, *frozen), out_shardings=self.by_row)
 
   def frozen_arguments(self, of: Any) -> tuple:
-    """Arguments of `step` and `collect` after state and batch: `of` the frozen models, () if there are none."""
+    """Arguments of `step` and `collect` after state and batch: (`of`,) with frozen models, else ()."""
     return (dict(of),) if self.frozen.models else ()
 
 
 def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None) -> Experiment:
-  """Everything that `train.py` trains with, known to fit together; nothing is computed or written.
+  """Builds and validates everything that `train.py` needs; nothing is computed or written.
 
   Args:
-    config: as `zoo.config` reads it.
-    mesh: where.
+    config: as read by `zoo.config`.
+    mesh: the devices.
     offers: further keywords for an objective that has parameters of these names, e.g. generate.
 
   Raises:
@@ -126,7 +126,7 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
   frozen = read_frozen(config.get("frozen", {}), config.sharding, mesh)
   by_row = sharding.batch_sharding(mesh)
   offered = {"by_row": by_row, "frozen": frozen.models, **(offers or {})}
-  # Parameters begin, and FLOPs are counted, with parts as they are written: to both it makes no difference.
+  # Initialisation and FLOP counts use the model without kernels: for both it makes no difference.
   objective, on_devices = (
     registry.build("objectives", config.objective, one, offers=offered)
     for one in (model, on_mesh(model_with_kernels, mesh))
@@ -162,11 +162,11 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
   shapes = jax.eval_shape(init, key)
   counted, kept_of = (with_zero_context(one, carry_of(shapes), frozen.shapes) for one in (objective, on_devices))
   counted_loss = lambda params, batch: counted.loss(params, augmented(key, batch), key)
-  if frozen.models:  # Whether they fit is known before anything is written.
+  if frozen.models:  # Errors show before anything is written.
     jax.eval_shape(counted_loss, param_shapes, dict(row))
   for_batch = lambda batch: with_rows(shapes, next(iter(batch.values())).shape[0])
   counted_step = train_step(counted_grad, draw, rule, tracing)
-  attention.reasons.clear()  # An objective may have looked at shapes, of other rows than a step's.
+  attention.reasons.clear()  # An objective may have read shapes, for another number of rows than a step's.
   return Experiment(
     model=model,
     model_with_kernels=model_with_kernels,
@@ -191,7 +191,7 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
 
 
 def model_and_records(config: Any) -> tuple[Any, Any]:
-  """The model to train, and the data as it takes them."""
+  """The model to train, and the records that it is trained on."""
   registry.check_options(build, resolve(config.model), "model")
   model = build(**without(config.model, "preprocessing"), preprocessing=initial_preprocessing(config))
   records = records_for(model, config.data, training=True)
@@ -201,7 +201,7 @@ def model_and_records(config: Any) -> tuple[Any, Any]:
 
 
 def with_classes(model: Any, names: Any) -> Any:
-  """The model, carrying the names of the classes that it is trained with, where they are all of its classes."""
+  """The model with the class names of its training data in its preprocessing, if they name all of its classes."""
   if not names and "classes" not in model.preprocessing:
     return model
   carries = {name: entry for name, entry in model.preprocessing.items() if name != "classes"}
@@ -211,12 +211,12 @@ def with_classes(model: Any, names: Any) -> Any:
 
 
 def training_data(config: Any, model: Any, records: Any, part: int, parts: int) -> tuple[Any, dict, Callable]:
-  """-> this host's batches, one row of them, and (rng, batch) -> the batch augmented."""
+  """-> this host's batches, one row of them, and the augmentation (rng, batch) -> batch."""
   section = {"workers": 0, "augment": []} | resolve(config.data)
   registry.check_type("data.workers", section["workers"], int)
   registry.check_type("data.augment", section["augment"], list[Mapping])
   here = functools.partial(pipeline.batches, records, seed=config.seed, process_index=part, process_count=parts)
-  row = here(parts)[0]  # Shapes are all that is asked of it, and a whole batch may be large.
+  row = here(parts)[0]  # Only shapes are needed, and a full batch may be large.
   memory.check_batch(row, config.batch_size // parts)
   batches = here(config.batch_size, workers=section["workers"])
   augmented = augment(section["augment"], model.preprocessing.get("image"))
@@ -224,7 +224,7 @@ def training_data(config: Any, model: Any, records: Any, part: int, parts: int) 
 
 
 def shapes_and_calls(init: Callable, key: jax.Array) -> tuple[Any, dict[str, tuple], list[str]]:
-  """Shapes of the parameters that `init` makes and of what modules return meanwhile, and the order of their calls."""
+  """Shapes of the parameters from `init` and of the outputs of modules by path, and the order of their first calls."""
   outputs: dict[str, tuple] = {}
   calls: dict[str, None] = {}
 
@@ -237,10 +237,10 @@ def shapes_and_calls(init: Callable, key: jax.Array) -> tuple[Any, dict[str, tup
 
 
 def _too_long(error: TooLong, data: Mapping[str, Any], info: Mapping[str, Any]) -> str:
-  """Which entries of a config to set where its data have longer texts than its model takes."""
+  """The config entries to change if its data have longer sequences than its model takes."""
   lengths = {name: info[name] for name in ("max_length", "target_length") if isinstance(info.get(name), int)}
   name = min(lengths, key=lambda one: abs(lengths[one] - error.length), default="max_length")
-  # Rows of a language model have a token more than it reads.
+  # Rows of a language model have one token more than its input.
   fits = lengths.get(name, error.length) - (error.length - error.max_length)
   takes = name in inspect.signature(registry.lookup("data", data["name"])).parameters
   shorter = f"--config.data.{name}={fits}" if takes and fits > 0 else f"a smaller {name} in the data"

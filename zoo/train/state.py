@@ -1,4 +1,4 @@
-"""The train state and the rule that updates it: what the config's sections `optimizer` and `bad_loss` come to."""
+"""The train state and its update rule, from the config's sections `optimizer` and `bad_loss`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from zoo.objectives.objective import SHARED
 from zoo.optim.build import SUPPLIED
 from zoo.train import guard
 
-STEP_OPTIONS = ("accumulate", "ema", "reduce_dtype")  # Of the section `optimizer`, but about the step.
+STEP_OPTIONS = ("accumulate", "ema", "reduce_dtype")  # Entries of the section `optimizer` that concern the step.
 
 
 class UpdateRule(NamedTuple):
@@ -23,10 +23,10 @@ class UpdateRule(NamedTuple):
   Attributes:
     optimizer: gradients -> updates.
     learning_rate: count of updates -> learning rate.
-    trained: whether each parameter is, in the order of the tree's leaves.
+    trained: whether each parameter is trained, in the order of the tree's leaves.
     ema: decay of the average of parameters; None: there is none.
-    spike: how far above its running mean a loss is bad; None: however high.
-    skips: whether a bad step leaves the state as it was.
+    spike: a loss above this times its running mean is bad; None: no limit.
+    skips: whether a bad step leaves the state unchanged.
   """
 
   optimizer: optax.GradientTransformation
@@ -38,14 +38,14 @@ class UpdateRule(NamedTuple):
 
 
 def update_rule(config: Any, params: Any, calls: Sequence[str] = ()) -> UpdateRule:
-  """The rule of a config, for parameters of these shapes. Raises UserError for what does not fit them.
+  """Builds the update rule of a config for parameters of these shapes. UserError if they do not fit.
 
   calls: paths of the model's modules in the order of their first calls, for `optimizer.layer_decay`.
   """
   settings = without(config.optimizer, *STEP_OPTIONS)
   registry.check_options(optim.optimizer, settings, "optimizer", supplied=SUPPLIED)
   optimizer, learning_rate = optim.optimizer(params, config.steps, calls=calls, **settings)
-  jax.eval_shape(learning_rate, jnp.zeros((), jnp.int32))  # Numbers that no step can count to are refused here.
+  jax.eval_shape(learning_rate, jnp.zeros((), jnp.int32))  # Step counts beyond int32 are refused here.
   patterns = {name: settings.get(name, ()) for name in ("trainable", "freeze")}
   return UpdateRule(
     optimizer=optimizer,
@@ -62,8 +62,8 @@ def initial_state(params: Any, carry: Mapping[str, Any], rule: UpdateRule) -> di
 
   Args:
     params: of the model.
-    carry: what it carries from batch to batch: "shared" and "rows", each only where there is something.
-    rule: that will update it.
+    carry: collections carried across batches: "shared" and "rows", each only if not empty.
+    rule: its update rule.
   """
   state = {"params": params, "opt_state": rule.optimizer.init(params)}
   state |= {"step": jnp.zeros((), jnp.int32), "guard": guard.init()}
@@ -72,8 +72,8 @@ def initial_state(params: Any, carry: Mapping[str, Any], rule: UpdateRule) -> di
 
 
 def averages(carry: Mapping[str, Any]) -> dict[str, Any]:
-  """What is averaged as the parameters are, of what a model carries: {"ema_shared": ...}, or nothing.
+  """Averages of the shared carry, like those of parameters: {"ema_shared": ...}, or {}.
 
-  Statistics that rows share are those of the parameters of their time: of averaged ones they have to be averages too.
+  Shared statistics belong to the parameters of their time: averaged parameters need averaged statistics.
   """
   return {"ema_shared": carry[SHARED]} if SHARED in carry else {}
