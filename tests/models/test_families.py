@@ -23,6 +23,7 @@ TINY = {
   "gpt": dict(vocab_size=23, max_length=11, **TOWER),
   "openai_gpt": dict(vocab_size=23, max_length=11, **TOWER),
   "rnn": dict(vocab_size=23, dim=6, depth=2),
+  "transformer_xl": dict(vocab_size=23, cutoffs=[5, 11], narrowing=2, memory_length=5, **TOWER),
   "bert": dict(vocab_size=23, max_length=11, **TOWER),
   "roberta": dict(vocab_size=23, max_length=11, **TOWER),
   "mpnet": dict(vocab_size=23, max_length=11, **TOWER),

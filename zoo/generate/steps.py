@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from zoo.layers import caches, masks
+from zoo.layers import caches
 from zoo.layers.attention import with_caches
 from zoo.layers.products import as_built
 from zoo.tree import variables
@@ -58,7 +58,7 @@ def with_caches_for(model, columns, dtype=None):
   """
 
   def choose(attention):
-    back = masks.lookback(attention.mask)
+    back = attention.lookback
     return caches.FullCache(dtype) if back is None or back + 1 >= columns else caches.RingCache(back + 1, dtype)
 
   return with_caches(model, choose)

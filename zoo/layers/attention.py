@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from zoo.layers import caches, initial
 from zoo.layers.dense import DenseGeneral
-from zoo.layers.masks import AttentionMask, band
+from zoo.layers.masks import AttentionMask, band, lookback
 from zoo.layers.parts import replace_modules
 from zoo.layers.sequence import SequenceInfo, segments_of
 
@@ -143,9 +143,17 @@ class Attention(nn.Module):
     mask = AttentionMask(self.mask, positions, key_positions, valid, *segments, in_order)
     on_weights = self._on_weights(train)
     y = self.kernel(query, key, value, mask=mask, bias=bias, scale=self.scale, on_weights=on_weights)
+    return self._output(x.shape[-1])(y)
+
+  @property
+  def lookback(self):
+    """How many tokens back a token attends; None: to all."""
+    return lookback(self.mask)
+
+  def _output(self, dim):
     use_bias = self.use_bias if self.out_bias is None else self.out_bias
     dense = functools.partial(DenseGeneral, dtype=self.dtype, dot_general=self.dot_general)
-    return dense(x.shape[-1], axis=(-2, -1), use_bias=use_bias, kernel_init=self.out_init, name="out")(y)
+    return dense(dim, axis=(-2, -1), use_bias=use_bias, kernel_init=self.out_init, name="out")
 
   def _positions(self, info, length, cached):
     """int32 [batch or 1, length]; by default they continue after the cached tokens."""
