@@ -35,10 +35,10 @@ def blank_memory(model, tokens):
   return jax.tree.map(lambda x: jnp.ones(x.shape, bool) if x.dtype == bool else jnp.zeros(x.shape), shapes)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_two_segments_and_their_gradients_are_the_references(case, tmp_path):
-  model, params = zoo.load(folder_of(case, tmp_path))
-  tokens, slopes = (ARRAYS[f"{case}/{name}"] for name in ("tokens", "slopes"))
+@pytest.mark.parametrize("kept", CASES)
+def test_two_segments_and_their_gradients_are_the_references(kept, tmp_path):
+  model, params = zoo.load(folder_of(kept, tmp_path))
+  tokens, slopes = (ARRAYS[f"{kept}/{name}"] for name in ("tokens", "slopes"))
 
   def run(params):
     memory = {"memory": blank_memory(model, tokens[:, :5])}
@@ -48,21 +48,21 @@ def test_two_segments_and_their_gradients_are_the_references(case, tmp_path):
 
   grads, (first, second) = jax.jit(jax.grad(run, has_aux=True))(params)
   for name, logits in (("first", first), ("second", second)):
-    expected = ARRAYS[f"{case}/{name}"]
+    expected = ARRAYS[f"{kept}/{name}"]
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * abs(expected).max())
-  expected = arrays(case, "gradients/")
+  expected = arrays(kept, "gradients/")
   ours = hub_tensors(model, grads)
   assert expected.keys() == ours.keys()
   for name, gradient in expected.items():
     np.testing.assert_allclose(ours[name], gradient, rtol=0, atol=1e-4 * abs(gradient).max(), err_msg=name)
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_what_is_written_is_what_was_read(case, tmp_path):
+@pytest.mark.parametrize("kept", CASES)
+def test_what_is_written_is_what_was_read(kept, tmp_path):
   theirs, ours = tmp_path / "theirs", tmp_path / "ours"
   theirs.mkdir()
-  zoo.save_hf(ours, *zoo.load(folder_of(case, theirs)))
-  written, weights = load_file(ours / "model.safetensors"), arrays(case, "weights/")
+  zoo.save_hf(ours, *zoo.load(folder_of(kept, theirs)))
+  written, weights = load_file(ours / "model.safetensors"), arrays(kept, "weights/")
   assert written.keys() == weights.keys()
   for name, array in weights.items():
     np.testing.assert_array_equal(written[name], array)

@@ -48,61 +48,57 @@ class RelativeAttention(Attention):
   def __call__(self, x, context=None, *, info=SequenceInfo(), context_info=SequenceInfo(), bias=None, train=False):
     """[batch, length, dim] -> [batch, length, dim]; arguments as of `Attention`, but for `context` and `bias`: None."""
     assert context is None and bias is None, "RelativeAttention reads itself alone, and has its own bias."
-    batch, length, dim = x.shape
     caching = self.is_mutable_collection("cache") and not self.is_initializing()
-    before, before_valid = (None, None) if caching else self._memory(x, info)
-    source = x if before is None else jnp.concatenate([before.astype(x.dtype), x], axis=1)
-    query = self._project("query", self.num_heads)(x)
-    key, value = self._project("key", self.num_heads)(source), self._project("value", self.num_heads)(source)
-    kept = source.shape[1] - length
-    valid, rule = info.valid, self.mask
-    if before is not None:
-      real = jnp.ones((batch, length), bool) if valid is None else valid
-      valid = jnp.concatenate([before_valid, real], axis=1)
-    segments = (info.segment_ids, info.segment_ids)
-    in_order = not caching and (info.positions is None or info.segment_ids is not None)
-    if in_order:
-      key_positions = jnp.arange(kept + length, dtype=jnp.int32)[None]
-      positions = key_positions[:, kept:]
+    memory = None if caching else self._memory(x, info)
+    source = x if memory is None else jnp.concatenate([memory[0].astype(x.dtype), x], axis=1)
+    query, key, value = (
+      self._project(name, self.num_heads)(y) for name, y in (("query", x), ("key", source), ("value", source))
+    )
+    if caching:
+      key, value, mask = self._cached(key, value, info)
     else:
-      positions = self._positions(info, length, caching)
-      if caching:
-        if info.segment_ids is not None:
-          raise ValueError("Packed sequences cannot be cached. Give each segment its own row, no segment_ids.")
-        key, value, key_positions, valid = self._append_to_cache(key, value, positions, valid)
-        rule = rule if self.lookback is None else both(rule, masks.window(self.lookback))
-      else:
-        # Where the rows' positions are given, the memory stands right before the first of them.
-        first = positions[:, :1] - jnp.arange(kept, 0, -1, dtype=jnp.int32)[None]
-        key_positions = jnp.concatenate([first, positions], axis=1)
-        segments = (segments_of(positions, info.valid),) * 2 if before is None else (None, None)
+      mask = self._mask(x.shape[:2], info, memory)
     content, place = (self.param(name, initial.zeros, query.shape[2:]) for name in ("content_bias", "position_bias"))
     scale = query.shape[-1] ** -0.5 if self.scale is None else self.scale
-    by_distance = self._by_distance(add(query, place), dim, key.shape[1], train)
-    if in_order:
-      relative = shifted(by_distance[..., ::-1])
-    else:
-      distance = jnp.clip(positions[:, :, None] - key_positions[:, None, :], 0, key.shape[1] - 1)[:, None]
-      shape = (batch, self.num_heads, *distance.shape[2:])
-      relative = jnp.take_along_axis(by_distance, jnp.broadcast_to(distance, shape), axis=-1)
-    y = self.kernel(
-      add(query, content),
-      key,
-      value,
-      mask=AttentionMask(rule, positions, key_positions, valid, *segments, in_order and not kept),
-      bias=relative * scale,
-      scale=scale,
-      on_weights=self._on_weights(train),
-    )
-    return self._output(dim)(y)
+    products = self._by_distance(add(query, place), x.shape[2], key.shape[1], train)
+    in_order = not caching and (info.positions is None or info.segment_ids is not None)
+    bias = scale * (shifted(products[..., ::-1]) if in_order else at_distances(products, mask))
+    on_weights = self._on_weights(train)
+    y = self.kernel(add(query, content), key, value, mask=mask, bias=bias, scale=scale, on_weights=on_weights)
+    return self._output(x.shape[2])(y)
+
+  def _cached(self, key, value, info):
+    """Keys and values of the cache, with these, and the mask."""
+    if info.segment_ids is not None:
+      raise ValueError("Packed sequences cannot be cached. Give each segment its own row, no segment_ids.")
+    positions = self._positions(info, key.shape[1], True)
+    key, value, key_positions, valid = self._append_to_cache(key, value, positions, info.valid)
+    rule = self.mask if self.lookback is None else both(self.mask, masks.window(self.lookback))
+    return key, value, AttentionMask(rule, positions, key_positions, valid)
+
+  def _mask(self, shape, info, memory):
+    """The mask over memory, if there is one, and the rows of this call: they stand right behind it."""
+    if memory is None:
+      positions, segments = info.token_positions(shape[1]), info.segment_ids
+      if info.positions is not None and segments is None:
+        segments = segments_of(positions, info.valid)
+      elif segments is not None:  # Their order in the row, whatever the positions within each.
+        positions = jnp.arange(shape[1], dtype=jnp.int32)[None]
+      in_order = info.positions is None or info.segment_ids is not None
+      return AttentionMask(self.mask, positions, positions, info.valid, segments, segments, in_order)
+    positions = info.token_positions(shape[1])
+    before = positions[:, :1] - jnp.arange(self.memory_length, 0, -1, dtype=jnp.int32)[None]
+    real = jnp.ones(shape, bool) if info.valid is None else info.valid
+    key_positions, valid = jnp.concatenate([before, positions], axis=1), jnp.concatenate([memory[1], real], axis=1)
+    return AttentionMask(self.mask, positions, key_positions, valid)
 
   def _memory(self, x, info):
-    """The tokens before, [batch, memory_length, dim] and bool [batch, memory_length], or None, None.
+    """The tokens before, [batch, memory_length, dim], and which are real, bool [batch, memory_length]; None without.
 
     Leaves this call's in their place, where the collection is mutable.
     """
     if not self.memory_length or not (self.is_mutable_collection(MEMORY) or self.has_variable(MEMORY, "hidden")):
-      return None, None
+      return None
     if info.segment_ids is not None:
       raise ValueError("A row of packed sequences has no segment before it. Leave out segment_ids, or the memory.")
     shape = (x.shape[0], self.memory_length)
@@ -142,6 +138,21 @@ class RelativeAttention(Attention):
       turned = jnp.einsum("bqnd,end->bqne", query, kernel)
       return jnp.einsum("bqne,ke->bnqk", turned, table, preferred_element_type=jnp.float32)
     return jnp.einsum("bqnd,knd->bnqk", query, project(table), preferred_element_type=jnp.float32)
+
+
+def at_distances(products, mask):
+  """Of products with each distance those with the distances of the keys of an `AttentionMask`, wherever they lie.
+
+  Args:
+    products: [batch, heads, queries, distances]
+    mask: positions of the queries and of as many keys as there are distances.
+
+  Returns:
+    [batch, heads, queries, keys]; of keys behind a query, which a causal mask hides, those with distance 0
+  """
+  distances = mask.query_positions[:, :, None] - mask.key_positions[:, None, :]
+  distances = jnp.clip(distances, 0, products.shape[-1] - 1)[:, None]
+  return jnp.take_along_axis(products, jnp.broadcast_to(distances, products.shape), axis=-1)
 
 
 def shifted(x):

@@ -4,7 +4,7 @@ Code: https://github.com/kimiyoung/transformer-xl.
 """
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Any, Unpack
 
 import flax.linen as nn
 
@@ -107,7 +107,7 @@ def transformer_xl(
   embed = AdaptiveEmbed(
     vocab_size, dim, tuple(cutoffs), embed_dim, narrowing, dtype=dtype, embedding_init=init
   )  # fmt: skip
-  parts = dict(
+  parts: dict[str, Any] = dict(
     embed=embed,
     stack=stack(PostNormBlock(attention, mlp, norms.layer_norm(epsilon, dtype), dropout=dropout), depth, **stacking),
     max_length=None,
