@@ -1,1 +1,1 @@
-"""Pipelines from raw examples to batches: one per file, found by its name; batch k is a function of seed and k."""
+"""Data pipelines from raw examples to batches: one per file, found by name; batch k is a function of (seed, k)."""

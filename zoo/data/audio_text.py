@@ -1,4 +1,4 @@
-"""Recordings and their texts, for Whisper: batches of `tokens` (features), `target_tokens`, `target_valid`."""
+"""Recordings with transcripts, for Whisper: batches of `tokens` (features), `target_tokens`, `target_valid`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -34,25 +34,25 @@ def audio_text(
   bad_records: str | Mapping = "stop",
   processor: Any = None,
 ) -> "AudioText":
-  """Recordings and their texts, as `zoo.objectives.seq2seq` trains a Whisper on them.
+  """Recordings with transcripts, for training a Whisper with `zoo.objectives.seq2seq`.
 
-  A recording of any rate and number of channels becomes one of the model's rate; what is done to the first is said. One
-  that is longer than the model hears, or whose text has more than target_length tokens, is a bad record.
+  Recordings of any rate and number of channels are converted to the model's; the conversion of the first is reported.
+  One that is longer than the model's window, or whose text has more than target_length tokens, is a bad record.
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them, e.g. `audio:FOLDER`.
+    source, split, data_dir: see `zoo.data.sources.open_source`, e.g. `audio:FOLDER`.
     tokenizer: name or path; by default the model's.
-    target_length: tokens of a text, with those before and behind it.
-    audio_field: field of the recording: the bytes of a file. If there is a field `offset`, in seconds, the part of
-      `duration` seconds from there on is taken, as manifests of NeMo mean it.
-    text_field: field of the text. By default the first that there is of text, sentence, transcription, ...
-    language: code of the language, "en": the text begins with the tokens of language and task, as those of a
-      multilingual Whisper do. None: without. Either way <|notimestamps|> follows, if the tokenizer has it.
+    target_length: tokens of a text, including the special ones around it.
+    audio_field: field of the recording: the bytes of a file. If there is a field `offset`, in seconds, only the
+      `duration` seconds from there on are used, as in NeMo's manifests.
+    text_field: field of the text; by default the first existing one of text, sentence, transcription, ...
+    language: code of the language, "en": the text begins with the tokens of language and task, as for a
+      multilingual Whisper. None: without. In both cases <|notimestamps|> follows, if the tokenizer has it.
     task: "transcribe" or "translate".
     cache: keep features and tokens in memory.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
-    processor: samples [samples] -> features, with `rate` and `seconds`: the model's `zoo.hub.log_mel.LogMel`. No config
-      sets it.
+    processor: samples [samples] -> features, with `rate` and `seconds`: the model's `zoo.hub.log_mel.LogMel`. Not set
+      by configs.
 
   Each example: `tokens` float32 [frames, bands], `target_tokens` int32 [target_length], `target_valid` bool
   [target_length]. `info`: source, tokenizer, vocab_size, target_length, rate.
@@ -74,7 +74,7 @@ def audio_text(
 
 
 def prompt_tokens(tokenizer: Any, language: str | None, task: str = "transcribe") -> list[int]:
-  """The ids between a Whisper's start token and the text: language and task, and that no times follow.
+  """The token ids between a Whisper's start token and the text: language, task, and no timestamps.
 
   Raises:
     UserError: the tokenizer has no token for the language or the task.
@@ -121,13 +121,13 @@ class AudioText(SourceRecords):
     return dict(self.prepared[index])
 
   def sound(self, index: int) -> sounds.Sound:
-    """A recording at the model's rate, of any length."""
+    """The samples of a recording, resampled to the model's rate."""
     raw = self.source[index]
     self._check(raw, index, self.fields[0])
     return self._sound(raw, self.source.where(index))
 
   def text(self, index: int) -> str:
-    """What is said in a recording."""
+    """The transcript of a recording."""
     raw = self.source[index]
     self._check(raw, index, self.fields[1])
     return text_of(raw[self.fields[1]], f"{self.source.where(index)}: {self.fields[1]}")
@@ -155,7 +155,7 @@ class AudioText(SourceRecords):
 
 
 def _seconds(value: Any, what: str) -> float | None:
-  """A time of a manifest; None where there is none."""
+  """A time in seconds from a manifest; None if missing."""
   if value is None or value == "":
     return None
   try:

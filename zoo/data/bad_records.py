@@ -2,7 +2,7 @@
 
     "data": {..., "bad_records": {"action": "skip", "most": 0.01}}
 
-A record is bad by itself: its image does not decode, its line is not JSON, its caption is empty. In its place stands
+A record is bad by itself: its image does not decode, its line is not JSON, its caption is empty. It is replaced by
 the next good record of the source, so that batch k stays a function of (seed, k) and the data: every host, every number
 of worker processes and every resumed run picks the same one without communicating.
 """
@@ -19,20 +19,20 @@ import numpy as np
 
 from zoo.errors import UserError, did_you_mean
 
-REPLACED = "replaced_record"  # A field of examples in the stream: the bad record that another one stands for, or -1.
+REPLACED = "replaced_record"  # A field of examples in the stream: the bad record that was replaced, or -1.
 MOST = 0.01
-SHOWN = 3  # Bad records that a message names.
-LISTED = 100  # Bad records that a check of all names.
+SHOWN = 3  # Bad records named in a message.
+LISTED = 100  # Bad records named by a full check.
 
 
 class BadRecord(UserError):
-  """A record that cannot be used, whatever is done with others. Names its file, its key there, and what is wrong."""
+  """A record that cannot be used. The message names its file, its key there, and the error."""
 
 
 class Policy(NamedTuple):
   """What to do with bad records: raise, or, if `skips`, substitute others, up to the share `most` of all records.
 
-  judged: both as they were set, of a policy that passes over all while they are listed; see `listing`.
+  judged: the configured policy, if all bad records are skipped while they are listed; see `listing`.
   """
 
   skips: bool = False
@@ -69,7 +69,7 @@ _listing: ContextVar[bool] = ContextVar("listing", default=False)
 
 @contextlib.contextmanager
 def listing(active: bool = True) -> Generator[None]:
-  """While it is active, what is opened passes over all its bad records: `check_all` lists them, and judges how many."""
+  """Context in which sources skip all of their bad records when opened, so that `check_all` can list and count them."""
   before = _listing.set(active)
   try:
     yield
@@ -78,7 +78,7 @@ def listing(active: bool = True) -> Generator[None]:
 
 
 class GoodExamples:
-  """(index, rng) -> the example of the record, or of the next good record of the same source.
+  """Reads examples, replacing bad records: (index, rng) -> the example of the record, or of the next good one.
 
   Args:
     records: a `zoo.data.pipeline.Records`.
@@ -115,8 +115,7 @@ def too_many(errors: Sequence[str], count: int, name: str, records: int, rule: P
 
 
 def first_good_record(source: Any, rule: Policy, check: Callable[[dict[str, Any], int], Any]) -> dict[str, Any]:
-  """The first raw record that passes `check(record, index)`; unless bad records are skipped, the first record or its
-  error."""
+  """The first raw record that passes `check(record, index)`; raises the first error unless bad records are skipped."""
   errors: list[str] = []
   for index in range(len(source)):
     try:
@@ -133,7 +132,7 @@ def first_good_record(source: Any, rule: Policy, check: Callable[[dict[str, Any]
 
 
 def first_example(records: Any) -> dict[str, np.ndarray]:
-  """The first example of `records` that can be read, as evaluation sees it."""
+  """The first readable example of `records`, as in evaluation."""
   errors: list[str] = []
   for index in range(len(records)):
     try:
@@ -150,10 +149,10 @@ def first_example(records: Any) -> dict[str, np.ndarray]:
 
 
 def without_bad(records: Any) -> Any:
-  """`records` without the bad ones, for a single pass over all records: each is read now; `bad` lists the errors.
+  """`records` without the bad ones, for a single pass: all records are read now; `bad` lists the errors.
 
   Raises:
-    UserError: more are bad than may be.
+    UserError: more are bad than allowed.
   """
   if not records.may_skip:
     return records
@@ -164,7 +163,7 @@ def without_bad(records: Any) -> Any:
 
 
 def errors_by_record(records: Any) -> dict[int, str]:
-  """What is wrong with each bad record: every one is read now, by a thread for each core."""
+  """The error of each bad record; all records are read now, with one thread per core."""
 
   def problem(index: int) -> str | None:
     try:
@@ -178,7 +177,7 @@ def errors_by_record(records: Any) -> dict[int, str]:
 
 
 def check_all(records: Any) -> tuple[bool, str]:
-  """Reads every record -> whether no more are bad than may be, and which are bad: the first LISTED, and how many."""
+  """Reads every record -> whether the number of bad ones is allowed, and a report of the first LISTED."""
   problems = errors_by_record(records)
   errors = [*records.bad, *problems.values()]
   more = [f"... and {len(errors) - LISTED} more"] if len(errors) > LISTED else []
@@ -199,7 +198,7 @@ def _parts(records: Any) -> Iterator[tuple[Any, int]]:
 
 
 def _few(part: Any, problems: Sequence[int]) -> bool:
-  """Whether no more records are bad than may be; those left out on opening count where they were not judged then."""
+  """Whether the number of bad records is allowed; those skipped on opening count if they were not checked then."""
   if not part.policy.judged:
     return len(problems) <= part.policy.allowed(len(part))
   return len(part.bad) + len(problems) <= Policy(*part.policy.judged).allowed(len(part) + len(part.bad))

@@ -1,4 +1,4 @@
-"""The order in which training reads records that lie in blocks: blocks at random, few of them at a time."""
+"""Shuffled order for records stored in blocks: blocks at random, few of them at a time."""
 
 import math
 from typing import Any
@@ -9,16 +9,16 @@ MOST_LANES = 64
 
 
 class BlockOrder:
-  """Position in the stream of epochs -> record.
+  """Block-wise shuffle: position in the stream of epochs -> record.
 
-  In each epoch the blocks come in another order, `window` of them after another; within these windows records come in
-  any order. So a reader holds `window` blocks, and each record comes once an epoch.
+  In each epoch the blocks are permuted and grouped into windows of `window` blocks; within a window records come in
+  any order. So a reader holds `window` blocks, and each record comes once per epoch.
 
   Args:
     blocks: int [records], the block of each record.
     window: blocks whose records are shuffled together.
     seed: 0 <= seed < 2**32
-    kept: windows whose order is remembered: those that the batches that are being made lie in.
+    kept: number of windows whose order is cached, for batches that are prepared concurrently.
 
   >>> order = BlockOrder(np.array([7, 7, 7, 3, 3, 7, 4, 4]), 2, seed=0)
   >>> sorted(order(position) for position in range(8, 16))
@@ -52,12 +52,12 @@ class BlockOrder:
       ends = np.cumsum(np.diff(self.starts)[order])
       ends = np.append(ends[self.window - 1 : -1 : self.window], ends[-1])
       order_and_ends = order, ends
-      # Threads may make the same one: each replaces the dict, none changes it.
+      # Threads may compute the same one: each replaces the dict, none mutates it.
       self._epochs = {**dict(list(self._epochs.items())[-3:]), epoch: order_and_ends}
     return order_and_ends
 
   def _window(self, epoch: int, window: int) -> np.ndarray:
-    """The records of a window, in their order."""
+    """The records of a window, in order."""
     key = epoch, window
     records = self._windows.get(key)
     if records is None:
@@ -69,12 +69,12 @@ class BlockOrder:
 
 
 class LaneOrder:
-  """Position in the stream of global batches -> record, such that hosts read different blocks.
+  """Block-wise shuffle over hosts: position in the stream of global batches -> record; hosts read different blocks.
 
   The rows of a batch are divided among `lanes`. In each epoch a lane goes through a contiguous part of the records, in
-  the order of a BlockOrder: so a host, whose rows are those of some lanes, reads the blocks of these alone, one or two
-  in each lane at a time. Lanes do not depend on the number of hosts, and batches neither. Of an epoch fewer than
-  `lanes` records are left out, in each epoch other ones.
+  the order of a BlockOrder: so a host, whose rows belong to some lanes, reads only their blocks, one or two
+  in each lane at a time. Neither lanes nor batches depend on the number of hosts. In each epoch fewer than
+  `lanes` records are left out, different ones each time.
 
   >>> order = LaneOrder(BlockOrder(np.repeat(np.arange(4), 3), 1, seed=0), lanes=2, batch_size=4)
   >>> sorted(order(position) for position in range(12))
@@ -83,7 +83,7 @@ class LaneOrder:
 
   def __init__(self, order: BlockOrder, lanes: int, batch_size: int):
     self.order, self.lanes, self.rows = order, lanes, batch_size // lanes
-    self.part = len(order) // lanes  # Records of a lane in an epoch.
+    self.part = len(order) // lanes  # Records per lane and epoch.
 
   def __call__(self, position: int) -> int:
     step, row = divmod(int(position), self.lanes * self.rows)

@@ -1,6 +1,6 @@
-"""A long array on disk, whose blocks are verified against checksums when they are first read.
+"""Arrays on disk whose blocks are verified against checksums on first access.
 
-Nothing has to be read before work begins, and nothing is used that was not verified.
+Opening one reads nothing, and unverified data are never used.
 """
 
 import zlib
@@ -28,13 +28,13 @@ class VerifiedArray:
   """A flat array backed by a file, read by forward slices or by indices. A process verifies each block once.
 
   Args:
-    path: of the file.
+    path: the file.
     dtype: of the array.
-    sums: of `block_sums`, when the file was written.
-    discard: called when a block is damaged, before the error.
+    sums: from `block_sums`, when the file was written.
+    discard: called before the error if a block is corrupt.
 
   Raises:
-    UserError: what is read lies in a block that has changed.
+    UserError: a block that is read has changed.
   """
 
   def __init__(self, path: Path, dtype: Any, sums: np.ndarray, discard: Callable[[], None]):
@@ -47,7 +47,7 @@ class VerifiedArray:
   def __len__(self) -> int:
     return len(self._values)
 
-  def __reduce__(self) -> tuple:  # Unpickling maps the file again.
+  def __reduce__(self) -> tuple:  # Unpickling reopens the file.
     return VerifiedArray, self._made_of
 
   def __getitem__(self, indices: slice | np.ndarray) -> np.ndarray:

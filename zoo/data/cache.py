@@ -16,12 +16,12 @@ try:
 except ImportError:  # Windows has no flock.
   fcntl = None
 
-SUMS = "checksums.json"  # Of an entry's files, beside them.
-CHEAP = 2**28  # Bytes: read within a few tenths of a second.
+SUMS = "checksums.json"  # Checksums of an entry's files, beside them.
+CHEAP = 2**28  # Bytes that are read in a few tenths of a second.
 
 
 def cache_folder() -> Path:
-  """`$ZOO_CACHE`, else `$XDG_CACHE_HOME/zoo`, else `~/.cache/zoo`."""
+  """The cache folder: `$ZOO_CACHE`, else `$XDG_CACHE_HOME/zoo`, else `~/.cache/zoo`."""
   if "ZOO_CACHE" in os.environ:
     return Path(os.environ["ZOO_CACHE"])
   return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "zoo"
@@ -29,9 +29,9 @@ def cache_folder() -> Path:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Generator[bool]:
-  """Holds the lock file `path`: one process of this machine at a time. The system releases it when a process dies.
+  """Context that holds the lock file `path`: one process per machine. The system releases it when a process dies.
 
-  Yields False where the file system has no locks; then several processes may do the same work.
+  Yields False if the file system has no locks; then several processes may do the same work.
   """
   path.parent.mkdir(parents=True, exist_ok=True)
   with open(path, "a") as file:
@@ -45,15 +45,15 @@ def locked(path: Path) -> Generator[bool]:
 
 
 def build_once(folder: Path, make: Callable[[Path], None], *, verified_later: Collection[str] = ()) -> Path:
-  """`folder`, filled by `make(temporary folder)` if it is not there yet. It appears atomically.
+  """Builds a cache entry: `folder`, filled by `make(temporary folder)` if missing. It appears atomically.
 
-  Sizes and checksums of its files are kept beside them and compared each time: an entry that a disk, a power cut or
+  Sizes and checksums of its files are stored beside them and verified each time: an entry that a disk, a power cut or
   another program has changed is rebuilt, with a warning.
 
   Args:
     folder: of the entry.
     make: writes its files.
-    verified_later: files of which, where they have more than CHEAP bytes, sizes alone are compared: their bytes are for
+    verified_later: files of which, above CHEAP bytes, only sizes are compared: their bytes are verified by
       their reader (`zoo.data.blocks`), which calls `discard` if they have changed.
   """
   damage = _damage(folder, verified_later) if folder.exists() else None
@@ -61,13 +61,13 @@ def build_once(folder: Path, make: Callable[[Path], None], *, verified_later: Co
     return folder
   try:
     with locked(folder.with_name(folder.name + ".lock")) as has_lock:
-      if has_lock:  # Left behind by a process that was killed.
+      if has_lock:  # Left by a killed process.
         for stale in folder.parent.glob(f"{folder.name}.*/"):
           shutil.rmtree(stale, ignore_errors=True)
       if folder.exists() and (damage := _damage(folder, verified_later)):  # Another process may have been first.
         tell(f"Warning: {folder} in the cache is damaged ({damage}). It is rebuilt.")
         discarded = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
-        folder.rename(discarded / "damaged")  # Whoever has its files open keeps them.
+        folder.rename(discarded / "damaged")  # Processes that have its files open keep them.
         shutil.rmtree(discarded, ignore_errors=True)
       if not folder.exists():
         temporary = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
@@ -127,7 +127,7 @@ def _sync(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-  with contextlib.suppress(OSError):  # Some systems do not open folders.
+  with contextlib.suppress(OSError):  # Some systems cannot open folders.
     number = os.open(folder, os.O_RDONLY)
     try:
       os.fsync(number)

@@ -1,4 +1,4 @@
-"""A text and several others, of which one goes with it: batches of `tokens`, `valid`, `label`, with an axis choices."""
+"""Multiple choice: batches of `tokens`, `valid`, `label`, with an axis of choices."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -29,20 +29,20 @@ def choices(
   cache: bool = False,
   bad_records: str | Mapping = "stop",
 ) -> "Choices":
-  """Pairs of a text and each of its choices; all records have as many as the first.
+  """Multiple-choice examples: a text paired with each of its choices, equally many in all records.
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    source, split, data_dir: see `zoo.data.sources.open_source`.
     tokenizer: name, or path of a tokenizer.json or of a published model's folder.
     max_length: tokens of a pair; the longer text is cut.
     text_field: field of the text.
-    start_field: field of what every choice begins with, as SWAG has it.
-    choices_field: field of the list of choices, or of {"text": [...], "label": [...]}; or several fields, of one each.
-    label_field: the number of the right one from 0, its letter, its name in the choices' "label", or its text.
+    start_field: field of the beginning of every choice, as in SWAG.
+    choices_field: field of the list of choices, or of {"text": [...], "label": [...]}; or several fields with one each.
+    label_field: field of the right choice: its index from 0, its letter, its name in the choices' "label", or its text.
     cache: keep the tokens in memory.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
-  Each example: `tokens` int32 [choices, max_length], `valid` bool, False on padding, `segments` int32, both alike, and
+  Each example: `tokens` int32 [choices, max_length], `valid` bool, False on padding, and `segments` int32 likewise, and
   `label` int32 []. `info`: source, tokenizer, vocab_size, max_length, num_choices.
   """
   check_row(max_length=max_length)
@@ -72,7 +72,7 @@ class Choices(SourceRecords):
     return self.prepared[index]
 
   def options(self, raw: Mapping[str, Any], what: str) -> tuple[list[str], list[str]]:
-    """The choices of a record, and what the data call each of them."""
+    """The choices of a record, and their names in the data."""
     fields = self.fields[2]
     if len(fields) > 1:
       texts = [text_of(raw[field], f"{what}: {field}") for field in fields]
@@ -101,7 +101,7 @@ class Choices(SourceRecords):
 
 
 def right_one(label: Any, options: Sequence[str], names: Sequence[str], what: str) -> int:
-  """The number, from 0, of the choice that a label means.
+  """The index of the right choice, from its label.
 
   >>> right_one("B", ["yes", "no"], ["A", "B"], "record 0"), right_one("0", ["yes", "no"], ["A", "B"], "record 1")
   (1, 0)

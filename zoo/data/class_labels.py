@@ -1,4 +1,4 @@
-"""Class labels of data as the numbers of a trained model's classes: matched by name wherever both have names."""
+"""Maps labels of data to the classes of a trained model, by name if both have names."""
 
 import functools
 import re
@@ -12,24 +12,24 @@ from zoo.data.fields import class_number
 from zoo.data.sources import Source
 from zoo.errors import UserError, did_you_mean, shown
 
-UNNAMED = re.compile(r"LABEL_\d+")  # transformers' names of unnamed classes.
+UNNAMED = re.compile(r"LABEL_\d+")  # transformers' default class names.
 
 
 class ClassLabels:
-  """A record's label -> the number of the model's class, int32 [].
+  """Maps a record's label to the index of a model's class, int32 [].
 
-  A number is that of the source's own class where the source names its classes, and stands for its name. A label is,
-  in this order: a key of `labels`; the name of a class; the number of a class. Names match if they differ in case,
-  blanks, dashes and underscores alone.
+  If the source names its classes, numbers are its own class indices and stand for their names. A label is tried as,
+  in this order: a key of `labels`; the name of a class; the index of a class. Names match if they differ only in case,
+  blanks, dashes and underscores.
 
   Args:
     classes: names of the model's classes, in the order of its logits.
-    labels: label of the data -> name or number of the model's class, for names that do not match.
-    source_names: names of the classes that the source numbers; None: it knows none.
+    labels: label of the data -> name or index of the model's class, for names that do not match.
+    source_names: class names of the source; None: unknown.
     what: the caller's name in messages.
 
   Raises:
-    UserError: `labels` names a class that the model does not have; a class of the source is none of the model's.
+    UserError: `labels` names a class that the model does not have, or a class of the source is not one of the model's.
 
   >>> numbers = ClassLabels(["NEGATIVE", "POSITIVE"])
   >>> [int(numbers(label, "line 1")) for label in ("positive", 1, "0")]
@@ -61,7 +61,7 @@ class ClassLabels:
       self.source_names = [str(name) for name in source_names]
 
   def __call__(self, label: Any, what: str) -> np.int32:
-    """The number of the class; BadRecord, which begins with `what`, if there is none such."""
+    """The index of the class; BadRecord, whose message begins with `what`, if there is none."""
     label = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
     text = label.strip() if isinstance(label, str) else str(_whole(label))
     if self.source_names is not None and text.isdecimal() and not isinstance(label, str):
@@ -84,7 +84,7 @@ class ClassLabels:
     return [(self.said, text), (self.exact, text), (self.loose, _folded(text))]
 
   def _said(self, target: str | int) -> int:
-    """The number of the class that a user names."""
+    """The index of a class named by the user."""
     number = target if isinstance(target, int) else self.exact.get(target, self.loose.get(_folded(str(target)), -1))
     if isinstance(target, bool) or not 0 <= number < len(self.classes):
       raise UserError(f"labels names the class {shown(target)}, which the model lacks. It has: {_some(self.classes)}.")
@@ -98,13 +98,13 @@ def numbering(
   classes: Sequence[str] | None,
   labels: Mapping | None,
 ) -> tuple[Callable[[Any, str], np.int32], list[str] | None]:
-  """How a pipeline numbers labels: (label, record's name) -> int32 [], and the names of the classes, None if unknown.
+  """A pipeline's label encoder: (label, record's name) -> int32 [], and the names of the classes, None if unknown.
 
   Args:
     source: raw examples.
     field: of the label.
     class_names: names of the classes; by default the source's.
-    classes, labels: of a trained model, as of `ClassLabels`; in place of class_names.
+    classes, labels: of a trained model, as in `ClassLabels`; instead of class_names.
   """
   names = source.class_names.get(field)
   if classes is not None:
@@ -120,7 +120,7 @@ def _of_names(numbers: Mapping[str, int], label: Any, what: str) -> np.int32:
 
 
 def _whole(label: Any) -> Any:
-  """A number that is whole as an int: 1.0, or NumPy's."""
+  """Converts integral numbers, such as 1.0 or NumPy's, to int."""
   if isinstance(label, bool | np.bool_):
     return int(label)
   return int(label) if isinstance(label, float | np.number) and float(label).is_integer() else label

@@ -1,4 +1,4 @@
-"""Which field of a source is what, where a config does not say: by what such fields are usually called, and said so."""
+"""Default fields of a source by their usual names, reported when they are used."""
 
 import contextlib
 import functools
@@ -14,11 +14,11 @@ from zoo.data.cache import build_once, cache_folder
 from zoo.data.sources import Source, open_source
 from zoo.errors import UserError, tell
 
-# What a field is usually called; the first is its plain name, of which nothing is said.
+# Usual names of a field; the first is the plain name, whose use is not reported.
 TEXT = ("text", "content", "document", "article", "sentence", "review", "body", "comment", "tweet", "story", "abstract")
 LABEL = ("label", "labels", "class", "category", "sentiment", "target", "cls", "fine_label", "stars", "rating", "topic")
 IMAGE = ("image", "img", "picture", "photo", "pixels")
-# The two texts of a pair, what is read and what is written.
+# Fields of source and target texts.
 SEQUENCES = (
   ("source", "target"),
   ("src", "tgt"),
@@ -35,7 +35,7 @@ SEQUENCES = (
   ("instruction", "output"),
   ("question", "answer"),
 )
-# Two texts that are classified together, as GLUE and sets of inference have them.
+# Fields of two texts that are classified together, as in GLUE and NLI datasets.
 COMPARED = (
   ("text", "text_pair"),
   ("sentence1", "sentence2"),
@@ -47,18 +47,18 @@ COMPARED = (
   ("question", "sentence"),
 )
 
-_CLASSES = 10_000  # Classes that are looked for.
-_TRIES = 1000  # Records, of which one can be read.
+_CLASSES = 10_000  # Maximum number of classes.
+_TRIES = 1000  # Records to try until one can be read.
 
 
 @functools.lru_cache(maxsize=1000)
 def say(line: str) -> None:
-  """Writes a line on stderr, once in a process however often data are opened."""
+  """Writes a line to stderr, only once per process."""
   tell(line)
 
 
 def length(pipeline: str, default: int, limit: int | None) -> int:
-  """The max_length of a pipeline where none is set: its default, or what the model takes, if that is less."""
+  """Default max_length of a pipeline: its own, or the model's limit if that is less."""
   most = "" if limit is None else f", of the {limit} that the model takes"
   tokens = default if limit is None else min(default, limit)
   say(f"{pipeline}: max_length is not set: it is {tokens} tokens{most}.")
@@ -66,14 +66,14 @@ def length(pipeline: str, default: int, limit: int | None) -> int:
 
 
 def column(source: Source, name: str, value: str | None, candidates: Sequence[str]) -> str:
-  """The field that an option names, or, where it is None, the first of `candidates` that a record has.
+  """The field that an option names, or, if it is None, the first of `candidates` that a record has.
 
-  Without any it is the first candidate, which pipelines then refuse with the fields that there are.
+  If there is none, it is the first candidate, which pipelines then refuse with a list of the existing fields.
 
   Args:
     source: raw examples.
     name: of the option, e.g. "text_field".
-    value: of the option.
+    value: the option's value.
     candidates: in lower case.
   """
   if value is not None:
@@ -92,7 +92,7 @@ def pair_of_columns(
   values: tuple[str | None, str | None],
   pairs: Sequence[tuple[str, str]],
 ) -> tuple[str, str] | None:
-  """The two fields that options name, or the first of `pairs` of which a record has both; None: it has none.
+  """The two fields that options name, or the first of `pairs` of which a record has both; None if it has none.
 
   If one of the options is set, the other is what goes with it in `pairs`.
   """
@@ -114,13 +114,13 @@ def pair_of_columns(
 def class_names(
   source: Source, where: str, split: str, data_dir: str | None, field: str, label: Any
 ) -> list[str] | None:
-  """The names of classes where nobody gives them and labels are words: those of the split `train`, sorted.
+  """Class names inferred from str labels: those of the split `train`, sorted.
 
-  So a class has the same number in all splits. Of a source without a `train` they are those of the split itself.
+  So a class has the same index in all splits. Without a `train` they are those of the split itself.
 
   Args:
     source: as opened.
-    where, split, data_dir: what it was opened by.
+    where, split, data_dir: arguments that it was opened with.
     field: of the label.
     label: of one record.
   """
@@ -158,7 +158,7 @@ def class_names(
 
 
 def _word(label: Any) -> str | None:
-  """A label that is a name of a class; None if it is a number, or none."""
+  """A label that is a class name; None if it is a number or missing."""
   label = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
   if not isinstance(label, str) or not label.strip():
     return None
@@ -170,7 +170,7 @@ def _word(label: Any) -> str | None:
 
 
 def _fields(source: Source) -> list[str]:
-  """Those of the first record that can be read; what others are like is for who reads them."""
+  """The fields of the first readable record; others are checked when they are read."""
   for index in range(min(len(source), _TRIES)):
     try:
       return [field for field in source[index] if not field.startswith("__")]

@@ -1,4 +1,4 @@
-"""A text source as one long token array, built once and kept in the cache folder."""
+"""A tokenised corpus: a text source as one token array, cached on disk."""
 
 import functools
 import hashlib
@@ -16,8 +16,8 @@ from zoo.data.sources import Source
 from zoo.data.tokenizers.base import check_text
 from zoo.errors import UserError
 
-TOKENS, BLOCKS = "tokens.bin", "blocks.npy"  # Files of an entry of the cache: tokens, and `block_sums` of them.
-_BATCH_CHARACTERS = 4_000_000  # Characters tokenised at a time: enough to keep all cores busy, little memory.
+TOKENS, BLOCKS = "tokens.bin", "blocks.npy"  # Files of a cache entry: tokens, and their `block_sums`.
+_BATCH_CHARACTERS = 4_000_000  # Characters tokenised at a time: enough to keep all cores busy, with little memory.
 
 
 class Corpus(NamedTuple):
@@ -39,7 +39,7 @@ class Corpus(NamedTuple):
 class Chunks:
   """The concatenated documents of a corpus, cut into chunks of `length` tokens: `chunks[i]` int32 [length].
 
-  The last chunk overlaps the one before it, so that all have the same length.
+  The last chunk overlaps the previous one, so that all have the same length.
   """
 
   def __init__(self, corpus: Corpus, length: int, source: str):
@@ -64,12 +64,12 @@ def tokenised(
 
   Args:
     source: raw examples.
-    tokenizer: of `zoo.data.tokenizers`.
+    tokenizer: from `zoo.data.tokenizers`.
     field: field that holds the text.
     pieces: splits a document, e.g. into sentences; None keeps it in one piece.
-    cache: keep the tokens on disk, where the next run and other processes find them. A cache of up to
-      `zoo.data.cache.CHEAP` bytes is read and compared with its checksums each time, and rebuilt if it has changed;
-      of a larger one that is done block by block as they are first read, so that no run waits for it. There a block
+    cache: store the tokens on disk, for later runs and other processes. A cache of up to
+      `zoo.data.cache.CHEAP` bytes is verified against its checksums each time, and rebuilt if it has changed;
+      a larger one block by block on first access, so that no run waits for it. There a block
       that has changed ends the run, and the next run rebuilds the cache.
   """
   dtype = np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32
@@ -103,7 +103,7 @@ def _encode(
   pieces: Callable[[str], list[str]] | None,
   write: Callable[[list[int]], None],
 ) -> tuple[np.ndarray, np.ndarray, int]:
-  """Hands every piece's tokens to `write`; returns piece ends, document ends and the bytes of the text."""
+  """Passes every piece's tokens to `write`; returns piece ends, document ends and the bytes of the text."""
   piece_lengths, document_lengths, num_bytes = [], [], 0
   for documents in _batched(source, field):
     num_bytes += sum(len(document.encode()) for document in documents)
@@ -139,7 +139,7 @@ def _batched(source: Source, field: str) -> Iterator[list[str]]:
 
 
 def _fingerprint(tokenizer: Any) -> str:
-  """A fingerprint from some thousands of its tokens and an encoded sample: a changed or retrained tokenizer differs."""
+  """A tokenizer's fingerprint, from some thousands of its tokens and an encoded sample."""
   tokens = [tokenizer.decode([token]) for token in range(0, tokenizer.vocab_size, 1 + tokenizer.vocab_size // 4096)]
   sample = "The year 1790: fellow-citizens, don\u2019t \u00e9conomise!\n\n\tANTIDISESTABLISHMENTARIANISM \u4f60\u597d"
   return repr([tokenizer.vocab_size, tokens, tokenizer.encode(sample)])

@@ -6,10 +6,10 @@ import numpy as np
 
 
 def span_lengths(length: int, rate: float, mean_span: float) -> tuple[int, int]:
-  """(tokens, target length): how many tokens become exactly `length` inputs when corrupted; both sides end in one eos.
+  """(tokens, target length): the number of tokens that gives exactly `length` corrupted inputs, each with a final eos.
 
   `random_spans_helper` of https://github.com/google-research/text-to-text-transfer-transformer,
-  t5/data/preprocessors.py: 512 inputs at .15 and 3 are made of 568 tokens, with 114 targets.
+  t5/data/preprocessors.py: 512 inputs at .15 and 3 come from 568 tokens, with 114 targets.
   """
 
   def corrupted(tokens: int) -> tuple[int, int]:
@@ -24,9 +24,9 @@ def span_lengths(length: int, rate: float, mean_span: float) -> tuple[int, int]:
 
 
 def noise_mask(length: int, rate: float, mean_span: float, rng: np.random.Generator) -> np.ndarray:
-  """bool [length], True where tokens are dropped: round(rate * length) of them, in spans of `mean_span` on average.
+  """Noise mask, bool [length], True for dropped tokens: round(rate * length) of them, in spans of mean `mean_span`.
 
-  The first token is kept, the last is dropped, all such masks are equally likely. `random_spans_noise_mask` of T5.
+  The first token is kept, the last is dropped, and all such masks are equally likely. `random_spans_noise_mask` of T5.
   """
   noise = min(max(int(round(length * rate)), 1), length - 1)
   spans = min(max(int(round(noise / mean_span)), 1), length - noise)
@@ -41,7 +41,7 @@ def _parts(total: int, count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def with_sentinels(tokens: np.ndarray, is_noise: np.ndarray, first_sentinel: int) -> np.ndarray:
-  """Replaces every span of `is_noise` by one sentinel: `first_sentinel`, first_sentinel - 1, ..."""
+  """Replaces every span of `is_noise` by one sentinel: `first_sentinel`, then first_sentinel - 1, ..."""
   begins = is_noise & ~np.concatenate([[False], is_noise[:-1]])
   marked = np.where(begins, first_sentinel + 1 - np.cumsum(begins), tokens)
   return marked[begins | ~is_noise].astype(np.int32)
@@ -52,7 +52,7 @@ def infilled(
 ) -> np.ndarray:
   """BART's text infilling: drops round(rate * length) tokens, with a single mask in place of every span.
 
-  Lengths of spans are Poisson with mean `mean_span`; one of length 0 is a mask where nothing is missing. Section 2.2 of
+  Span lengths are Poisson with mean `mean_span`; a span of length 0 inserts a mask. Section 2.2 of
   https://arxiv.org/abs/1910.13461.
   """
   missing = int(round(rate * len(tokens)))
@@ -61,7 +61,7 @@ def infilled(
     spans.append(min(int(rng.poisson(mean_span)), missing))
     missing -= spans[-1]
   num_kept = len(tokens) - sum(spans)
-  # The kept tokens and the spans in any order, but each in its own.
+  # A random interleaving of kept tokens and spans, each in its own order.
   is_span = np.zeros(num_kept + len(spans), bool)
   is_span[rng.permutation(len(is_span))[: len(spans)]] = True
   sizes = np.ones(len(is_span), int)
@@ -73,5 +73,5 @@ def infilled(
 
 
 def shuffled(sentences: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-  """BART's sentence permutation: the tokens of all sentences, the sentences in random order."""
+  """BART's sentence permutation: the tokens of all sentences in random order of sentences."""
   return np.concatenate([sentences[index] for index in rng.permutation(len(sentences))])

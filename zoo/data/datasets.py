@@ -14,16 +14,16 @@ CONFIG = "config.json"
 
 
 def load_data(source: Any, split: str = "test") -> Any:
-  """A dataset by its name, or the examples that a run's model reads.
+  """Opens a dataset by its name, or the examples that a run's model reads.
 
   >>> digits = load_data("tfds:digits", "test")
   >>> len(digits), sorted(digits[0])
   (1000, ['image', 'label'])
 
   Args:
-    source: a source such as "tfds:emoji", "images:FOLDER" or "jsonl:FILES": its records as they are stored,
-      images and texts as bytes. Or the folder of a run, or a config's section `data`: examples as its pipeline makes
-      them, without augmentation.
+    source: a source such as "tfds:emoji", "images:FOLDER" or "jsonl:FILES": raw records,
+      images and texts as bytes. Or the folder of a run, or a config's section `data`: examples as from its pipeline,
+      without augmentation.
     split: in TFDS's syntax: "test", "train[:10%]".
 
   Returns:

@@ -36,16 +36,16 @@ def denoising(
   cache: bool = True,
   bad_records: str | Mapping = "stop",
 ) -> "Denoising":
-  """Runs of whole sentences of a document, with noise, and as they were: `bos text eos` both.
+  """Runs of full sentences of a document, corrupted as source and original as target, both as `bos text eos`.
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    source, split, data_dir: see `zoo.data.sources.open_source`.
     tokenizer: name or path; it needs a mask.
-    max_length: tokens of either text with bos (or cls) and eos (or sep). A sentence that is longer is cut.
-    rate: part of the tokens that is lost.
-    mean_span: of the Poisson distribution of the lengths of lost spans, each of which becomes one mask.
+    max_length: tokens of either text with bos (or cls) and eos (or sep). Longer sentences are cut.
+    rate: share of the tokens that is dropped.
+    mean_span: mean of the Poisson distribution of span lengths; each span becomes one mask.
     permute: whether sentences are shuffled.
-    text_field: field of the source that holds a document; None: `text`, or one so called in `zoo.data.columns`.
+    text_field: field of the source that holds a document; None: `text`, or another usual name in `zoo.data.columns`.
     cache: keep the tokens in the cache folder.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 

@@ -48,27 +48,28 @@ def documents(
   cache: bool = True,
   bad_records: str | Mapping = "stop",
 ) -> "Documents":
-  """Texts as a model reads them that is trained on each for itself.
+  """Texts of varying length as independent training examples.
 
       {"name": "packed", "max_length": 512, "data": {"name": "documents", "source": "tfds:sotu", "unit": "paragraph"}}
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    source, split, data_dir: see `zoo.data.sources.open_source`.
     tokenizer: name or path.
-    max_length: most tokens of a text.
+    max_length: maximum tokens of a text.
     learns: "next": texts are `begin text end`, for causal_lm; "masked": `cls text sep`, for masked_lm.
-    unit: what a text is: a whole "document", a "paragraph" or a "sentence" of one.
-    long: what becomes of a text of more than max_length tokens. "split": it is cut into several. Of the next token each
-      begins with the token that the one before it ends with, so that every token is predicted once; masked, each has
-      its own cls and sep. "crop": what is too much is left out, and `info` says how much.
-    text_field: field of the source that holds a document; None: `text`, or one so called in `zoo.data.columns`.
+    unit: unit of a text: a full "document", a "paragraph" or a "sentence".
+    long: treatment of texts of more than max_length tokens. "split": into several. With learns "next" each
+      begins with the last token of the previous one, so that every token is predicted once; with "masked" each has
+      its own cls and sep. "crop": the rest is dropped, and counted in `info`.
+    text_field: field of the source that holds a document; None: `text`, or another usual name in `zoo.data.columns`.
     cache: keep the tokens in the cache folder.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
-  Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding; masked also `special` bool,
+  Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding; with "masked" also `special`
+    bool,
   True on cls, sep and padding, and `word_start` bool, True where a word begins. `info`: source, tokenizer, vocab_size,
-  max_length, documents, texts (examples), cropped (tokens that are left out); bytes, where all of them are in a text;
-  of the next token also tokens (that are predicted).
+  max_length, documents, texts (examples), cropped (dropped tokens); bytes, if none are dropped;
+  with "next" also tokens (that are predicted).
   """
   for name, value, offered in (("learns", learns, LEARNS), ("unit", unit, tuple(UNITS)), ("long", long, LONG)):
     if value not in offered:
@@ -97,7 +98,7 @@ class Documents(Records):
     texts = np.diff(corpus.piece_ends, prepend=0)
     # A piece advances by the tokens of `begin text end` that it does not share with the next.
     self.step = max_length - (2 if masked else 1)
-    # Of the next token the last token of a piece is in the next one too; the final end is predicted like any other.
+    # With "next" the last token of a piece is in the next one too; the final end is predicted like any other.
     pieces = np.maximum(-(-(texts if masked else texts + 1) // self.step), 1)
     pieces = np.minimum(pieces, 1) if crop else pieces
     self.text = np.repeat(np.arange(len(texts)), pieces)

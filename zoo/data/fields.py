@@ -1,4 +1,4 @@
-"""Fields of raw examples, whatever their source: texts, class labels, and an in-memory cache for small datasets."""
+"""Reads fields of raw examples: texts, class labels, groups; and caches small datasets in memory."""
 
 import copy
 import zlib
@@ -17,12 +17,12 @@ from zoo.data.subset import without
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError, did_you_mean, shown
 
-_AHEAD = 2000  # Most steps that remote data are read ahead.
+_AHEAD = 2000  # Maximum steps of read-ahead for remote data.
 TEXT_KEYS = ("text", "raw", "caption")  # Of captions that are objects: COCO's in TFDS, Karpathy's "sentences".
 
 
 def encoder_for(tokenizer: str, max_length: int) -> Any:
-  """The tokenizer of that name or path; UserError if it does not make sequences of `max_length` tokens."""
+  """Opens the tokenizer of a name or path; UserError if it cannot make sequences of `max_length` tokens."""
   encoder = open_tokenizer(tokenizer)
   if encoder.max_length is not None and not 1 <= max_length <= encoder.max_length:
     raise UserError(
@@ -32,7 +32,7 @@ def encoder_for(tokenizer: str, max_length: int) -> Any:
 
 
 def text_info(source: Source, encoder: Any, max_length: int, **entries: Any) -> dict[str, Any]:
-  """`info` of records of tokens: source, tokenizer, vocab_size, max_length, and further entries."""
+  """The `info` of token records: source, tokenizer, vocab_size, max_length, and further entries."""
   info = {"source": source.name, "tokenizer": encoder, "vocab_size": encoder.vocab_size, "max_length": max_length}
   return info | entries
 
@@ -52,16 +52,16 @@ def first_record(
   *fields: str | Sequence[str] | None,
   check: Callable[[dict[str, Any], int], Any] | None = None,
 ) -> dict[str, Any]:
-  """The first raw record, to check a config against; where bad records are skipped, the first usable one.
+  """The first raw record, to check a config against; if bad records are skipped, the first usable one.
 
   Args:
     source: raw examples.
-    rule: what is done about bad records.
-    *fields: names of fields that a record must have, or of several of which it must have one; None is no field.
-    check: (record, index) -> nothing, or a BadRecord is raised.
+    rule: policy for bad records.
+    *fields: names of required fields, or tuples of names of which one is required; None is ignored.
+    check: (record, index); raises BadRecord for a bad one.
 
   Raises:
-    BadRecord, UserError: none can be used, or not the first and none is skipped.
+    BadRecord, UserError: none can be used, or the first cannot and bad records are not skipped.
   """
 
   def usable(record: dict[str, Any], index: int) -> None:
@@ -81,7 +81,7 @@ def _lacking(where: str, field: str, record: Mapping[str, Any]) -> str:
 
 
 def texts_of(value: Any, what: str) -> list[str]:
-  """A str or bytes (TFDS), or a list of them, as a list of non-blank str.
+  """Texts of a field: a str or bytes (TFDS), or a list of them, as a list of non-blank str.
 
   Captions may be objects that keep their text as `text`, `raw` or `caption`, or an object of lists.
 
@@ -100,7 +100,7 @@ def texts_of(value: Any, what: str) -> list[str]:
 
 
 def text_of(value: Any, what: str) -> str:
-  """A single str, stripped; BadRecord if it is empty."""
+  """The single text of a field, stripped; BadRecord if it is empty."""
   texts = texts_of(value, what)
   if not texts:
     raise BadRecord(f"{what} is empty.")
@@ -108,7 +108,7 @@ def text_of(value: Any, what: str) -> str:
 
 
 def group_of(value: Any) -> np.int32:
-  """An int32 group id, equal for equal values: the value itself if it is an int that fits, else a 31-bit hash."""
+  """An int32 group id, equal for equal values: the value itself if it is an int32, else a 31-bit hash."""
   if isinstance(value, int | np.integer) and 0 <= int(value) < 2**31:
     return np.int32(value)
   value = value.encode() if isinstance(value, str) else value if isinstance(value, bytes) else repr(value).encode()
@@ -116,11 +116,11 @@ def group_of(value: Any) -> np.int32:
 
 
 def templates_of(templates: Any, what: str, goes_in: str) -> tuple[str, ...]:
-  """The templates that a config names, one or several, each with {}.
+  """Validates templates, one or several, each with {}.
 
   Args:
     templates: a str, or several.
-    what, goes_in: their owner and what replaces {}, for error messages.
+    what, goes_in: their owner and the replacement of {}, for error messages.
 
   >>> templates_of("a drawing of {}", "caption", "the caption")
   ('a drawing of {}',)
@@ -138,9 +138,9 @@ def class_number(label: Any, class_ids: Mapping[str, int], what: str) -> np.int3
   """The index of a class.
 
   Args:
-    label: the index itself, or the name of the class.
-    class_ids: name -> index, of all classes; empty if unknown.
-    what: the record, for messages.
+    label: index or name of the class.
+    class_ids: name -> index of all classes; empty if unknown.
+    what: the record's name in messages.
   """
   label = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
   if isinstance(label, str) and label in class_ids:
@@ -176,8 +176,8 @@ class SourceRecords(Records):
 
   Args:
     source: raw examples.
-    rule: what is done about bad ones.
-    cache: keep what `_prepare` makes of each in memory.
+    rule: policy for bad ones.
+    cache: keep the results of `_prepare` in memory.
   """
 
   def __init__(self, source: Source, rule: Policy, cache: bool):
@@ -202,7 +202,7 @@ class SourceRecords(Records):
       return None
     count = len(np.unique(self.source.blocks))
     rows_of_lane = batch_size // lanes_of(batch_size, count, self.source.lanes)
-    steps = min(_AHEAD, 8 + len(self) // count // rows_of_lane)  # About one block in each lane.
+    steps = min(_AHEAD, 8 + len(self) // count // rows_of_lane)  # About one block per lane.
     return lambda first: ReadAhead(self.source, rows, first, steps)
 
   def without(self, problems: Mapping[int, str]) -> "SourceRecords":
@@ -212,7 +212,7 @@ class SourceRecords(Records):
     return fewer
 
   def _prepare(self, raw: dict[str, Any], index: int) -> Any:
-    """The epoch-independent part of record `index`; BadRecord if it cannot be used."""
+    """The epoch-independent part of record `index`; BadRecord if it is unusable."""
     raise NotImplementedError
 
   def _check(self, raw: Mapping[str, Any], index: int, *fields: str | None) -> None:

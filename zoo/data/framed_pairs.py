@@ -1,4 +1,4 @@
-"""Pairs of texts as a published encoder-decoder reads and writes them: `tokens`, `target_tokens`, with validity."""
+"""Source-target pairs in the format of a published encoder-decoder: `tokens`, `target_tokens`, with validity."""
 
 from collections.abc import Mapping
 
@@ -21,18 +21,18 @@ def framed_pairs(
   prefix: str = "",
   bad_records: str | Mapping = "stop",
 ) -> "FramedPairs":
-  """Source and target texts, each with the special tokens of the model around it: BART's `<s> ... </s>`, T5's `</s>`.
+  """Source-target pairs with the model's special tokens: BART's `<s> ... </s>`, T5's `</s>`.
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    source, split, data_dir: see `zoo.data.sources.open_source`.
     tokenizer: name, or path of a tokenizer.json or of a published model's folder.
-    max_length, target_length: tokens of a source and of a target; what is too long is cut as the tokenizer does.
+    max_length, target_length: tokens of a source and of a target; longer ones are truncated by the tokenizer.
     source_field, target_field: fields of the two texts; "translation.de" is the entry `de` of the field `translation`.
-    prefix: stands before every source text, e.g. "summarize: ".
+    prefix: prepended to every source text, e.g. "summarize: ".
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], `target_tokens` int32 [target_length],
-  `target_valid` bool [target_length], False on padding. `texts(index)`: both as they were written. `info`: source,
+  `target_valid` bool [target_length], False on padding. `texts(index)`: both as strings. `info`: source,
   tokenizer, vocab_size, max_length, target_length.
   """
   lengths, fields = (max_length, target_length), (source_field, target_field)

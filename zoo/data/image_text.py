@@ -42,26 +42,26 @@ def image_text(
   """Image-caption pairs.
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    source, split, data_dir: see `zoo.data.sources.open_source`.
     tokenizer: name or path; a caption becomes begin, its tokens, end, and padding.
-    max_length: tokens of a caption with begin and end; longer ones are cut before the end token. Of a published model
-      its tokenizer, and as many tokens as it takes, are the default (`zoo.train.model_data`).
-    image_size: pixels of each side; by default the model's, or without a model those of the first image's shorter side.
+    max_length: tokens of a caption with begin and end; longer ones are cut before the end token. For a published model
+      its tokenizer and its max_length are the defaults (`zoo.train.model_data`).
+    image_size: pixels of each side; by default the model's, or without a model the first image's shorter side.
     fit: how an image becomes square: `crop`, `pad`, `squash`, `random_crop` (in training; evaluation crops the middle).
-    background: what shows through transparent parts: `white`, `black`, or `random` (evaluation: white).
+    background: colour behind transparent parts: `white`, `black`, or `random` (evaluation: white).
     image_field: field of the source that holds the image.
     text_field: field of the caption, or of a list of captions: training takes one at random, evaluation the first, and
-      `retrieval` all. By default the first that there is of text, caption, captions, sentences, name.
+      `retrieval` all. By default the first existing one of text, caption, captions, sentences, name.
     templates: `a drawing of {}`; training takes one at random, evaluation the first.
-    alternatives: field of further texts for the same image, e.g. `keywords`, of which training takes one instead of the
-      caption at `alternative_rate`.
-    alternative_rate: how often, from 0 to 1.
-    group_field: field that is equal for the same concept. By default `concept` if there is one, else the caption; an
-      image that has several is a concept of its own.
-    cache: keep decoded images and tokens in memory: for a set that fits and is read for many epochs.
+    alternatives: field of further texts for the same image, e.g. `keywords`; training replaces the caption by one of
+      them with probability `alternative_rate`.
+    alternative_rate: that probability, from 0 to 1.
+    group_field: field that is equal for the same concept; by default `concept` if there is one, else the caption; an
+      image with several captions is its own concept.
+    cache: keep decoded images and tokens in memory, for datasets that fit and are read for many epochs.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
-    processor: of a published model, in place of image_size, fit and background: `pixels(image, what)` are the images.
-      Evaluators set it, no config does.
+    processor: for a published model, instead of image_size, fit and background: `pixels(image, what)` are the images.
+      Set by evaluators, not by configs.
 
   Each example: `image` uint8 [image_size, image_size, 3] (`zoo.data.images.augment`, or the objective, makes it float32
   on the
@@ -90,7 +90,7 @@ def image_text(
 
 
 class Fields(NamedTuple):
-  """Field names of a raw example; None: it has no such field."""
+  """Field names of a raw example; None: missing."""
 
   image: str
   text: str
@@ -141,7 +141,7 @@ class ImageText(SourceRecords):
     return image
 
   def caption(self, index: int, number: int = 0) -> str:
-    """The caption that evaluation sees, or another of the image's."""
+    """The caption of an example: for evaluation the first, in training a random one."""
     return self.captions_of(index)[number]
 
   def captions_of(self, index: int) -> list[str]:
@@ -186,7 +186,7 @@ class ImageText(SourceRecords):
 
 
 class Captions:
-  """Chooses a caption and turns it into tokens."""
+  """Chooses a caption and tokenises it."""
 
   def __init__(
     self, tokenizer: Any, max_length: int, templates: tuple[str, ...], alternative_rate: float, remember: bool
@@ -196,7 +196,7 @@ class Captions:
     self.memory: dict[str, tuple[np.ndarray, np.ndarray]] | None = {} if remember else None
     self.begin = tokenizer.bos if tokenizer.bos is not None else tokenizer.cls
     self.end = tokenizer.eos if tokenizer.eos is not None else tokenizer.sep
-    # A published tokenizer adds its own special tokens, and knows on which side padding goes.
+    # A published tokenizer adds its own special tokens and padding.
     self.frames = isinstance(tokenizer, Published) and tokenizer(["a"])["tokens"].shape[1] > len(tokenizer.encode("a"))
     if max_length < 3:
       raise UserError(f"max_length is {max_length}. It must be at least 3: start token, one token, end token.")
@@ -210,9 +210,9 @@ class Captions:
     return self.templates[rng.integers(len(self.templates))].replace("{}", texts[rng.integers(len(texts))])
 
   def tokens(self, text: str) -> tuple[np.ndarray, np.ndarray]:
-    """Begin, the text, end and padding: int32 [max_length]; which are real: bool [max_length].
+    """Tokens of a caption: begin, text, end and padding, int32 [max_length]; valid, bool [max_length].
 
-    In words that look like special tokens only a published tokenizer sees them, as its model did.
+    Special tokens spelled in a text are only recognised by published tokenizers, as in their models' training.
     """
     if self.memory is not None and text in self.memory:
       return self.memory[text]

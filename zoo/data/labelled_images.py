@@ -34,22 +34,22 @@ def labelled_images(
   bad_records: str | Mapping = "stop",
   processor: Any = None,
 ) -> "LabelledImages":
-  """Images of any size and mode, as RGB of one size, with the number of their class.
+  """Labelled images of any size and mode, as RGB of one size, with class indices.
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
-    image_size: pixels of each side; by default the model's, or without a model those of the first image's shorter side.
+    source, split, data_dir: see `zoo.data.sources.open_source`.
+    image_size: pixels of each side; by default the model's, or without a model the first image's shorter side.
     fit: how an image becomes square: `crop`, `pad`, `squash`, `random_crop` (in training; evaluation crops the middle).
-    background: what shows through transparent parts: `white` or `black`.
-    image_field, label_field: fields of the source; None: `image` and `label`, or what is usually called so
-      (`zoo.data.columns`). A label is an int, or a name where class names are known.
-    class_names: names of the classes, in the order of their numbers; by default the source's, or those in `train`.
-    classes, labels: names of a trained model's classes, and label of the data -> name or number of the class; as of
+    background: colour behind transparent parts: `white` or `black`.
+    image_field, label_field: fields of the source; None: `image` and `label`, or other usual names
+      (`zoo.data.columns`). A label is an int, or a name if class names are known.
+    class_names: names of the classes, in order of their indices; by default the source's, or those in `train`.
+    classes, labels: names of a trained model's classes, and label of the data -> name or index of the class; as in
       `labelled_texts`.
     cache: keep decoded images in memory.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
-    processor: of a published model, in place of image_size, fit and background: `pixels(image, what)` are the images.
-      Evaluators set it, no config does.
+    processor: for a published model, instead of image_size, fit and background: `pixels(image, what)` are the images.
+      Set by evaluators, not by configs.
 
   Each example: `image` uint8 [image_size, image_size, 3] (`zoo.data.images.augment`, or the objective, makes it float32
   on the

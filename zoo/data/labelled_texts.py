@@ -32,24 +32,24 @@ def labelled_texts(
   cache: bool = True,
   bad_records: str | Mapping = "stop",
 ) -> "LabelledTexts":
-  """Texts with the special tokens of the model, and the number of their class.
+  """Labelled texts, or pairs of texts, with the model's special tokens and class indices.
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    source, split, data_dir: see `zoo.data.sources.open_source`.
     tokenizer: name, or path of a tokenizer.json or of a published model's folder.
     max_length: tokens of an example; a longer text is truncated.
-    text_field: field of the source that holds the text; None: `text`, or what is usually called so, or of two texts
-      that are usually compared, sentence1 and sentence2, the first (`zoo.data.columns`).
-    pair_field: field of a second text: of a question its answer, of a premise the hypothesis.
-    label_field: field of the class: an int, or a name where class names are known.
-    class_names: names of the classes, in the order of their numbers; by default the source's, or those in `train`.
-    classes: names of a trained model's classes, in the order of its logits: labels become its numbers, by name where
-      the data have names; see `zoo.data.class_labels`. In place of class_names.
-    labels: with `classes`: label of the data -> name or number of the class, for names that do not match.
+    text_field: field of the source that holds the text; None: `text`, or another usual name, or the first of two texts
+      that are compared, such as sentence1 and sentence2 (`zoo.data.columns`).
+    pair_field: field of a second text, e.g. the answer to a question, the hypothesis for a premise.
+    label_field: field of the class: an int, or a name if class names are known.
+    class_names: names of the classes, in order of their indices; by default the source's, or those in `train`.
+    classes: names of a trained model's classes, in the order of its logits: labels are mapped to them, by name if
+      the data have names; see `zoo.data.class_labels`. Instead of class_names.
+    labels: with `classes`: label of the data -> name or index of the class, for names that do not match.
     cache: keep the tokens in memory.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
-  Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding, of pairs `segments` int32
+  Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding, for pairs `segments` int32
   [max_length], `label` int32 []. `info`: source, tokenizer, vocab_size, max_length, class_names (None if unknown),
   num_classes (None if unknown).
   """

@@ -1,4 +1,4 @@
-"""Texts split into words, with a class for each word: batches of `tokens`, `valid`, `label`."""
+"""Token classification: texts split into words with a class per word: batches of `tokens`, `valid`, `label`."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,23 +32,23 @@ def labelled_tokens(
   cache: bool = False,
   bad_records: str | Mapping = "stop",
 ) -> "LabelledTokens":
-  """Texts as lists of words with a class for each; the first token of a word stands for it.
+  """Lists of words with a class per word; the first token of a word carries its label.
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    source, split, data_dir: see `zoo.data.sources.open_source`.
     tokenizer: name, or path of a tokenizer.json or of a published model's folder.
-    max_length: tokens of an example; words that do not fit are left out.
+    max_length: tokens of an example; words that do not fit are dropped.
     words_field: field of the list of words, or of a text with blanks between them.
-    label_field: field of the list of classes, as many: names or numbers.
-    class_names: names of the classes, in the order of their numbers; by default the source's, if it knows them.
-    classes, labels: names of a trained model's classes, and label of the data -> name or number; as of
+    label_field: field of the list of classes, one per word: names or indices.
+    class_names: names of the classes, in order of their indices; by default the source's, if known.
+    classes, labels: names of a trained model's classes, and label of the data -> name or index; as in
       `labelled_texts`.
     cache: keep the tokens in memory.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding, `label` int32 [max_length], -1
-  where there is none: on special tokens, padding and all but the first token of a word; `cut` int32 [], the words that
-  do not fit. `info`: source, tokenizer, vocab_size, max_length, class_names (None if unknown), num_classes.
+  for special tokens, padding and all but the first token of a word; `cut` int32 [], the number of words that do
+  not fit. `info`: source, tokenizer, vocab_size, max_length, class_names (None if unknown), num_classes.
   """
   check_row(max_length=max_length)
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
@@ -94,7 +94,7 @@ class LabelledTokens(SourceRecords):
 
 
 def items_of(value: Any, what: str) -> list[Any]:
-  """A list, an array, or a text with blanks between its words, as a list that is not empty."""
+  """Converts a list, an array, or a text with blanks between words to a non-empty list."""
   value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
   items = value.split() if isinstance(value, str) else value.tolist() if isinstance(value, np.ndarray) else value
   if not isinstance(items, list | tuple) or not items:

@@ -1,4 +1,4 @@
-"""Running text in chunks of one length, for causal language models: batches of `tokens`, `valid`."""
+"""Text in chunks of one length, for causal language models: batches of `tokens`, `valid`."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -30,15 +30,15 @@ def language(
 ) -> "Language":
   """Chunks of the stream `eos document eos document eos ...`.
 
-  A chunk begins with the token that the one before it ends with, so that next-token prediction over all chunks predicts
+  A chunk begins with the last token of the previous one, so that next-token prediction over all chunks predicts
   every token after the first eos exactly once. Bits per byte are then exact: the loss in nats summed over all chunks,
   divided by `log(2) * info["bytes"]`; or the mean loss per token times `info["tokens"] / (log(2) * info["bytes"])`.
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    source, split, data_dir: see `zoo.data.sources.open_source`.
     tokenizer: name or path.
     max_length: tokens of a chunk.
-    text_field: field of the source that holds the text; None: `text`, or one so called in `zoo.data.columns`.
+    text_field: field of the source that holds the text; None: `text`, or another usual name in `zoo.data.columns`.
     cache: keep the tokens in the cache folder (`$ZOO_CACHE`, by default ~/.cache/zoo).
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
@@ -69,7 +69,7 @@ class Language(Records):
     self.corpus, self.max_length = corpus, max_length
     self.eos = tokenizer.eos if tokenizer.eos is not None else tokenizer.sep
     self.pad = tokenizer.pad or 0
-    # Position of each document's closing eos in the stream, which opens with one eos.
+    # Position of each document's closing eos in the stream, which starts with one eos.
     self.closings = corpus.piece_ends + np.arange(1, len(corpus.piece_ends) + 1)
     self.info = {
       "source": source,

@@ -1,4 +1,4 @@
-"""The bad records that a run has skipped: counted and listed in its folder, identically however often it resumes."""
+"""Log of the bad records that a run has skipped, identical after any number of resumptions."""
 
 import itertools
 import json
@@ -20,19 +20,19 @@ FILE = "bad_records.jsonl"
 
 
 class Ledger:
-  """Writes `folder/bad_records.jsonl`, from the first process only: a line for each bad record, when it is met first.
+  """Writes `folder/bad_records.jsonl`, from the first process only: a line per bad record when it first occurs.
 
       {"step": 40, "data": "webdataset:shards/*.tar[train]", "record": 1207, "error": "shards/07.tar, key '0012' ..."}
 
-  Records left out when data were opened, as text pipelines and evaluators do, have step 0. A run that resumes at step k
-  drops the lines of later steps and meets the records again, so that the file reads as one uninterrupted run.
+  Records skipped when data were opened, as by text pipelines and evaluators, have step 0. A run that resumes at step k
+  drops the lines of later steps and writes them again, so that the file reads as one uninterrupted run.
 
   Args:
     folder: of the run, here or in a bucket.
-    records: what the run trains on, a `zoo.data.pipeline.Records`.
-    step: where the run starts or resumes.
-    opened: name -> what is wrong with the records of other data, e.g. of evaluators, that were left out.
-    note: called when the first bad record is met, with where the others are listed.
+    records: the training records, a `zoo.data.pipeline.Records`.
+    step: number of steps done when the run starts or resumes.
+    opened: name -> errors of skipped records of other data, e.g. of evaluators.
+    note: called at the first bad record, with the path of the list.
   """
 
   def __init__(
@@ -48,8 +48,8 @@ class Ledger:
     self._note = note
     self._pending: list[tuple[int, int]] = []
     self._met: set[int] = set()
-    self._counts: Counter[int] = Counter()  # Of each part of the records, by its first one: how many are bad,
-    self._errors: dict[int, list[str]] = {}  # and what is wrong with the first few.
+    self._counts: Counter[int] = Counter()  # Per part, keyed by its first record: the number of bad records,
+    self._errors: dict[int, list[str]] = {}  # and the errors of the first few.
     left_out = {records.name: records.bad, **(opened or {})}
     lines = [_line(0, name, None, error) for name, errors in left_out.items() for error in errors]
     for line in _read_lines(self.path):
@@ -68,12 +68,12 @@ class Ledger:
     self._pending += [(step + 1, int(record)) for record in records]
 
   def look(self, *, saves: bool = True) -> dict[str, int]:
-    """Lists what was met since, on all hosts, and returns the number so far, {"bad_records": n}, where any is skipped.
+    """Writes the queued records of all hosts, and returns the number so far, {"bad_records": n}, if any is skipped.
 
     To be called by all hosts at the same step.
 
     Args:
-      saves: whether a checkpoint comes next. An object in a bucket cannot grow: there the whole list is rewritten then.
+      saves: whether a checkpoint comes next: objects in buckets cannot grow, so the full list is rewritten only then.
 
     Raises:
       UserError: more are bad than may be.
@@ -84,7 +84,7 @@ class Ledger:
     first = {record: step for step, record in sorted(pending, reverse=True) if record not in self._met}
     order = sorted(first, key=lambda record: (first[record], record))
     is_first = jax.process_index() == 0
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Others than the first host need no more than a message names.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Other hosts need only those that a message names.
       errors = list(pool.map(self._problem, order if is_first else order[:SHOWN]))
     for record, error in itertools.zip_longest(order, errors, fillvalue=""):
       self._take(int(record), error)
@@ -136,7 +136,7 @@ def _line(step: int, data: str, record: int | None, error: str) -> dict[str, Any
 
 
 def _read_lines(path: Any) -> list[dict[str, Any]]:
-  """The valid lines of the file, if it exists; others are skipped."""
+  """The valid lines of the file, if it exists."""
   lines = []
   for text in path.read_bytes().splitlines() if path.exists() else ():
     try:

@@ -1,4 +1,4 @@
-"""Several pipelines at fixed rates: one model learns several tasks (https://arxiv.org/abs/1910.10683, section 3.5.2).
+"""Mixtures of pipelines at fixed rates, for multi-task training (https://arxiv.org/abs/1910.10683, section 3.5.2).
 
     "data": {
       "name": "mixture",
@@ -9,8 +9,8 @@
       "rates": {"summarise": 0.75, "restore": 0.25},
     }
 
-Every member goes through epochs of its own. Members are interleaved as evenly as their rates allow, by a fixed rule, so
-here too a batch is a function of seed and step.
+Every member has its own epochs. Members are interleaved as evenly as their rates allow, by a fixed rule, so
+a batch is a function of seed and step here too.
 """
 
 from collections.abc import Mapping
@@ -26,23 +26,23 @@ from zoo.data.padding import buckets as make_buckets
 from zoo.data.pipeline import Example, Records
 from zoo.errors import UserError, did_you_mean
 
-SIZES = ("vocab_size", "max_length", "target_length", "num_classes")  # The largest of all members.
+SIZES = ("vocab_size", "max_length", "target_length", "num_classes")  # Entries of `info`: the largest of all members.
 
 
 def mixture(
   members: Mapping[str, Any], rates: Mapping[str, float], *, buckets: int = 4, bad_records: str | Mapping | None = None
 ) -> "Mixture":
-  """Examples of several pipelines in one batch, each at its rate.
+  """Mixes examples of several pipelines in each batch, at fixed rates.
 
   Args:
-    members: name -> section of a pipeline. All give the same fields, and tokens of the same tokenizer; token rows may
+    members: name -> section of a pipeline. All have the same fields and the same tokenizer; token rows may
       differ in length and are padded to the longest.
-    rates: name -> the part of the examples that this member has; together 1.
-    buckets: how many lengths a batch of pairs of texts may have; see `zoo.data.padding`.
-    bad_records: of the members that say nothing of it themselves. In place of a bad record stands one of its member.
+    rates: name -> the member's share of examples; they sum to 1.
+    buckets: number of lengths that a batch of text pairs may have; see `zoo.data.padding`.
+    bad_records: for members without their own. A bad record is replaced by one of its member.
 
-  In evaluation every example of every member is seen once, whatever the rates. `info`: that of the first member, with
-  the largest vocab_size, max_length and target_length of all; members: name -> how many examples it has.
+  In evaluation every example of every member occurs once. `info`: that of the first member, with
+  the largest vocab_size, max_length and target_length of all; members: name -> number of examples.
   """
   names = list(members)
   for name in rates:
@@ -68,7 +68,7 @@ def mixture(
 
 
 class Mixture(Records):
-  """See `mixture`. Records are those of the first member, then those of the second ..."""
+  """See `mixture`. The records of the first member come first, then those of the second ..."""
 
   def __init__(self, members: Mapping[str, Records], rates: list[float], buckets: int):
     self.names, self.members, self.rates, self.most_buckets = list(members), list(members.values()), rates, buckets
@@ -112,10 +112,10 @@ class Mixture(Records):
     return Mixture(members, self.rates, self.most_buckets)
 
   def order(self, seed: int, shuffle: bool, length: int, batch_size: int = 1) -> grain.MapDataset:
-    """As of `Records`; `length` counts what all members give together."""
+    """As in `Records`; `length` is the total over all members."""
     streams = []
     for number, records in enumerate(self.members):
-      # A seed of its own for each: two members of one size do not come in the same order.
+      # Its own seed for each: two members of one size should not come in the same order.
       stream = records.order((seed + number) % 2**32, shuffle, length)
       streams.append(stream.map(_Shifted(self._first(number))))
     return grain.MapDataset.mix(streams, self.rates).seed(seed)
@@ -139,7 +139,7 @@ class _Shifted:
 
 
 def _common_shapes(examples: Mapping[str, Example]) -> dict[str, tuple[int, ...]]:
-  """field -> the largest shape among members; UserError if their fields differ, or shapes that are not padded."""
+  """field -> the largest shape among members; UserError if their fields differ, or shapes other than lengths do."""
   (first, shapes), *others = examples.items()
   for name, example in others:
     if set(example) != set(shapes):

@@ -1,4 +1,4 @@
-"""Reads the data files shipped in the package. NOTICE says where they are from, `scripts/build_data.py` makes them."""
+"""Reads the data files in the package, which `scripts/build_data.py` builds. NOTICE lists their origins."""
 
 import io
 import lzma
@@ -22,18 +22,18 @@ def lines(name: str) -> list[str]:
 
 
 def tiles(name: str, size: int, mode: str) -> np.ndarray:
-  """The square pictures that make up a sheet, row by row: uint8 [count, size, size] or [count, size, size, channels].
+  """The square tiles of a sheet image, row by row: uint8 [count, size, size] or [count, size, size, channels].
 
   Args:
     name: file of the sheet.
-    size: pixels of a side of a picture.
-    mode: of Pillow: `RGBA`, or `L` for grey.
+    size: pixels per side of a tile.
+    mode: Pillow's mode: `RGBA`, or `L` for grey.
   """
   from PIL import Image
 
   try:
     pixels = np.asarray(Image.open(io.BytesIO(_bytes_of(name))).convert(mode))
-  except (OSError, SyntaxError) as error:  # What Pillow raises for a picture that is cut short or none at all.
+  except (OSError, SyntaxError) as error:  # Pillow's exceptions for truncated or invalid images.
     raise _damaged(name, error) from error
   rows, columns = pixels.shape[0] // size, pixels.shape[1] // size
   grid = pixels.reshape(rows, size, columns, size, *pixels.shape[2:]).swapaxes(1, 2)

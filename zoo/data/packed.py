@@ -1,6 +1,6 @@
 """Packed sequences: several documents or pairs per example (https://arxiv.org/abs/1910.10683, section 3.1.2).
 
-Which documents share an example is settled once, from their lengths alone; epochs shuffle packed examples, and a batch
+Documents are assigned to examples once, from their lengths alone; epochs shuffle packed examples, and a batch
 stays a function of seed and step.
 """
 
@@ -15,7 +15,7 @@ from zoo.data.pipeline import Example, Records
 from zoo.errors import UserError
 
 WINDOW = 4096  # Documents packed together: packing time grows with its square.
-SIDES = ("", "target_")  # Prefixes of field names: of the source, of the target.
+SIDES = ("", "target_")  # Prefixes of field names of the source and of the target.
 
 
 def packed(
@@ -26,7 +26,7 @@ def packed(
   seed: int = 0,
   bad_records: str | Mapping | None = None,
 ) -> "Packed":
-  """Texts of another pipeline side by side, as many as fit.
+  """Packs as many texts of another pipeline into each example as fit.
 
       {"name": "packed", "max_length": 256, "data": {"name": "text_pairs", "source": ..., "max_length": 96}}
       {"name": "packed", "max_length": 512, "data": {"name": "documents", "source": "tfds:sotu", "unit": "paragraph"}}
@@ -34,15 +34,15 @@ def packed(
   Args:
     data: section of a pipeline whose records know their lengths: text_pairs, documents.
     max_length, target_length: tokens of a row of texts, or of sources and of a row of targets; the second is the first
-      if None. At least those of `data`. A model with learned or tabled positions must have as many.
-    seed: of the order in which texts are tried. Another one puts others together.
-    bad_records: of `data`, if that says nothing of it.
+      if None. At least those of `data`. A model with a table of positions needs as many.
+    seed: of the order in which texts are packed.
+    bad_records: for `data`, if it has none.
 
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], `segment_ids` int32 [max_length], 1 on the first
-  document of the sequence, 2 on the second ..., 0 on padding; of pairs `target_tokens`, `target_valid`,
+  document of the sequence, 2 on the second ..., 0 on padding; for pairs `target_tokens`, `target_valid`,
   `target_segment_ids` likewise; other fields of `data` with one value per token. Models mask other segments and restart
-  positions in each; objectives predict nothing across their borders. `info`: that of the data with the lengths of rows;
-  pairs or rows: how many there are; useful: the part of all rows that is no padding. It is 0.98 of the 25,550 verses of
+  positions in each; objectives predict nothing across their boundaries. `info`: that of the data with lengths of rows;
+  pairs or rows: their number; useful: the share of all rows that is not padding. It is 0.98 for the 25,550 verses of
   configs/transformer_rewrite.py in rows of 128 and 128, where batches of 32 in four buckets reach 0.69.
   """
   shared = {} if bad_records is None else {"bad_records": bad_records}
@@ -101,9 +101,9 @@ def fitted(records: np.ndarray, sizes: np.ndarray, lengths: tuple[int, ...]) -> 
   """First-fit-decreasing bin packing of records into rows.
 
   Args:
-    records: int [n], of which records.
-    sizes: int [all records, texts of a record], tokens of a text, or of source and target.
-    lengths: of a row.
+    records: int [n], indices of the records to pack.
+    sizes: int [all records, 1 or 2], tokens of the text, or of source and target.
+    lengths: of a row, of source and target.
   """
   part = sizes / lengths
   rows: list[list[int]] = []

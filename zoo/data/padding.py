@@ -1,9 +1,9 @@
 """Source-target pairs of token sequences, and length-bucketed batches of them with little padding.
 
-A program is compiled for every shape, so lengths are few: a batch has the smallest bucket length that holds all of its
-examples. Examples of one bucket are batched together: those of several consecutive batches are sorted by bucket, cut
-into batches, and the batches shuffled. All of it is a function of the seed and the batch's index, the same on every
-host.
+A program is compiled for every shape, so there are few lengths: a batch has the smallest bucket length that holds all
+of its examples. Examples of one bucket are batched together: those of several consecutive batches are sorted by bucket,
+cut into batches, and the batches shuffled. All of this is a function of the seed and the batch's index, the same on
+every host.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,12 +17,12 @@ from zoo.hosts.process import host_memory
 Example = dict[str, np.ndarray]
 
 PADDED = ("tokens", "valid", "target_tokens", "target_valid")  # Fields that are padded along their length.
-TOKEN = 5  # Bytes: its id, and whether it is real.
+TOKEN = 5  # Bytes per token: its id and its validity.
 WINDOW = 16  # Batches whose examples are sorted by bucket together; order is random otherwise.
 
 
 def check_row(**lengths: int) -> None:
-  """UserError for a row of so many tokens that this host has no memory for; lengths by the names of their options."""
+  """UserError for rows too long for this host's memory; lengths by the names of their options."""
   limit = host_memory()
   for name, length in lengths.items():
     if limit is not None and length * TOKEN > limit:
@@ -36,7 +36,7 @@ class Buckets(NamedTuple):
   """The bucket lengths of batches, and the smallest bucket of each record.
 
   Attributes:
-    lengths: per bucket the columns of each array, name -> columns; the next holds more.
+    lengths: per bucket the columns of each array, name -> columns, in increasing order.
     of_record: int [records]: the index of the first bucket that holds the record.
   """
 
@@ -53,9 +53,9 @@ def buckets(source: np.ndarray, target: np.ndarray, length: int, target_length: 
   """`count` buckets in equal steps up to the full lengths; None if `count` is 1.
 
   Args:
-    source, target: int [records], tokens that the two texts of each record have.
-    length, target_length: the most that they may have.
-    count: how many.
+    source, target: int [records], token counts of the two texts of each record.
+    length, target_length: their maxima.
+    count: number of buckets.
   """
   if count < 1:
     raise UserError(f"buckets is {count}. It must be 1 (all batches of full length) or more.")
@@ -69,15 +69,15 @@ def buckets(source: np.ndarray, target: np.ndarray, length: int, target_length: 
 
 
 class Bucketed:
-  """step -> this host's examples of global batch `step`, all of one bucket where possible.
+  """Batches by bucket: step -> this host's examples of global batch `step`, all of one bucket if possible.
 
   Args:
     order: position in the stream -> record.
     examples: position in the stream -> the record's example at full length.
-    buckets: of the records.
+    buckets: the records' buckets.
     batch_size: rows of the global batch.
-    rows: those of this host.
-    seed: of the order of batches; None: records stay in the order of the stream.
+    rows: this host's rows.
+    seed: of the order of batches; None: records stay in the stream's order.
   """
 
   def __init__(self, order: Any, examples: Any, buckets: Buckets, batch_size: int, rows: slice, seed: int | None):
@@ -95,7 +95,7 @@ class Bucketed:
     return np.array([self._order[int(position)] for position in positions])
 
   def _positions(self, step: int) -> np.ndarray:
-    """[batch_size] positions in the stream of batch `step`."""
+    """The positions in the stream of batch `step`: int [batch_size]."""
     if self._seed is None:
       return np.arange(step * self._batch_size, (step + 1) * self._batch_size)
     window, last = step // WINDOW, self._last  # Shared by threads that read nearby batches; any may fill it.
@@ -110,7 +110,7 @@ class Bucketed:
 
 
 def padded_pair(source: np.ndarray, target: np.ndarray, length: int, target_length: int, pad: int) -> Example:
-  """Source and target tokens as an example of `zoo.objectives.seq2seq`: tokens, valid, target_tokens, target_valid."""
+  """An example for `zoo.objectives.seq2seq` from source and target: tokens, valid, target_tokens, target_valid."""
   example = {}
   for prefix, ids, size in (("", source, length), ("target_", target, target_length)):
     tokens = np.full(size, pad, np.int32)

@@ -1,6 +1,6 @@
-"""Examples to batches: batch k is a pure function of (seed, k), so a run resumes from its step on any number of hosts.
+"""Deterministic batches: batch k is a pure function of (seed, k), so runs resume from any step on any number of hosts.
 
-An epoch is a permutation of the records, each epoch another one. The stream of epochs is cut into global batches, of
+An epoch is a permutation of the records, a different one each time. The stream of epochs is cut into global batches, of
 which each host reads its contiguous rows. A record's own randomness (which caption, where a document is cut) comes from
 the seed and its position in the stream, before the split over hosts.
 """
@@ -22,19 +22,19 @@ from zoo.errors import UserError
 Example = dict[str, np.ndarray]
 
 TRACKER = "ignore:resource_tracker:UserWarning"
-ENDLESS = 2**48  # Examples that training may ask for. Lengths near sys.maxsize, as of repeat(), overflow in grain.
+ENDLESS = 2**48  # Length of the stream of examples. Lengths near sys.maxsize, as from repeat(), overflow in grain.
 
 
 class Records:
-  """A finite, random-access source of examples: what the pipelines in zoo/data return.
+  """A finite, random-access dataset of examples, as returned by the pipelines in zoo/data.
 
   Attributes:
-    info: what others need to know, e.g. `tokenizer`, `vocab_size`, `class_names`, `bytes`.
-    buckets: the lengths that a batch may be padded to; None: examples make batches as they are.
-    sizes: of texts, int [records]: the tokens that each record has; of pairs two such, of the source and the target.
-    policy: what is done about bad records; see `zoo.data.bad_records`.
-    may_skip: whether one may be met, and passed over, when examples are read.
-    bad: what is wrong with the records that were left out when the source was opened.
+    info: metadata, e.g. `tokenizer`, `vocab_size`, `class_names`, `bytes`.
+    buckets: the lengths that a batch may be padded to; None: examples are stacked unchanged.
+    sizes: token counts of texts, int [records]; for pairs two of them, of the source and the target.
+    policy: policy for bad records; see `zoo.data.bad_records`.
+    may_skip: whether bad records may occur, and be skipped, when examples are read.
+    bad: errors of the records that were skipped when the source was opened.
   """
 
   info: dict[str, Any]
@@ -46,7 +46,7 @@ class Records:
 
   @property
   def name(self) -> str:
-    """Their name in messages."""
+    """Name of the dataset in messages."""
     return str(self.info.get("source", type(self).__name__))
 
   def __len__(self) -> int:
@@ -56,7 +56,7 @@ class Records:
     """Example `index`: a dict of numpy arrays of fixed shapes. An rng present <=> training.
 
     Raises:
-      BadRecord: it cannot be made of this record.
+      BadRecord: the record is unusable.
     """
     raise NotImplementedError
 
@@ -65,23 +65,23 @@ class Records:
     return self, 0
 
   def without(self, problems: Mapping[int, str]) -> Self:
-    """These records less those of `problems`, record -> what is wrong with it."""
+    """These records without those in `problems`, record -> its error."""
     raise NotImplementedError
 
   def order(self, seed: int, shuffle: bool, length: int, batch_size: int = 1) -> grain.MapDataset:
-    """Position in the stream -> record: epoch after epoch, each another permutation, about `length` positions in all.
+    """Training order: position in the stream -> record; a new permutation every epoch, about `length` positions.
 
     Args:
       seed: 0 <= seed < 2**32
       shuffle: False keeps the records in order.
       length: number of positions, rounded down to full epochs.
-      batch_size: positions of a global batch, for data of which each host reads other files.
+      batch_size: positions of a global batch, for data of which each host reads different files.
     """
     dataset = grain.MapDataset.range(len(self)).seed(seed)
     return (dataset.shuffle() if shuffle else dataset).repeat(length // len(self))
 
   def read_ahead(self, rows: Callable[[int], Sequence[int]], batch_size: int) -> Callable[[int], ReadAhead] | None:
-    """first step -> what fetches the data of the steps ahead; None: nothing is gained by that.
+    """Read-ahead for remote data: first step -> a `ReadAhead`; None if it has no benefit.
 
     Args:
       rows: step -> records that this host reads.
@@ -112,21 +112,21 @@ class Batches:
     self._replaced: Callable[[int, np.ndarray], Any] | None = None
 
   def __getitem__(self, step: int) -> Example:
-    """Global batch `step`, of it the rows of this host: a dict of arrays with leading axis batch."""
+    """This host's rows of global batch `step`: a dict of arrays with leading axis batch."""
     return _noted(self._dataset[step], step, None)
 
   def noting(self, replaced: Callable[[int, np.ndarray], Any]) -> "Batches":
     """The same batches, with a callback for bad records that were replaced.
 
     Args:
-      replaced: called with the index of a batch, from 0, and the bad records that it would have held, int [n].
+      replaced: called with the index of a batch, from 0, and the bad records replaced in it, int [n].
     """
     noting = copy.copy(self)
     noting._replaced = replaced
     return noting
 
   def iterate(self, start_step: int = 0) -> Iterator[Example]:
-    """Batches start_step, start_step + 1, ... made ahead of time by threads, or by worker processes."""
+    """Iterates over batches start_step, start_step + 1, ..., prefetched by threads or worker processes."""
     options = grain.ReadOptions(num_threads=self._threads, prefetch_buffer_size=self._prefetch)
     dataset = self._dataset[start_step:].to_iter_dataset(options)
     if self._workers:
@@ -162,14 +162,15 @@ def batches(
   """Endless training batches.
 
   Args:
-    records: what a pipeline returned.
+    records: from a pipeline.
     batch_size: rows of the global batch; each of `process_count` hosts gets `batch_size // process_count` of them.
-    seed: any int. Order and every random choice within records depend on it.
-    process_index, process_count: which host of how many (`jax.process_index()`, `jax.process_count()`).
+    seed: any int; determines the order and every random choice within records.
+    process_index, process_count: index and number of hosts (`jax.process_index()`, `jax.process_count()`).
     shuffle: False keeps the records in order, epoch after epoch.
-    threads: batches that are made at the same time.
-    prefetch: batches that may wait, made.
-    workers: processes that make the batches instead of threads, for CPU-heavy decoding. Starting one takes seconds.
+    threads: number of batches prepared concurrently.
+    prefetch: number of prepared batches in the queue.
+    workers: number of processes that prepare batches instead of threads, for CPU-heavy decoding. Starting one takes
+      seconds.
   """
   local = rows_per_host(batch_size, process_index, process_count)
   if len(records) == 0:
@@ -199,9 +200,9 @@ def _noted(batch: Any, step: int, replaced: Callable[[int, np.ndarray], Any] | N
 
 
 class EvalBatches:
-  """Every example once, in order: `len(batches)`, `batches[k]`, iteration.
+  """Batches for evaluation, every example once, in order: `len(batches)`, `batches[k]`, iteration.
 
-  `weight` float32 [batch] is 1, and 0 on the rows that fill up the last batch.
+  `weight` float32 [batch] is 1, and 0 on the rows that pad the last batch.
   """
 
   def __init__(self, records: Records, batch_size: int, process_index: int = 0, process_count: int = 1):
@@ -219,7 +220,7 @@ class EvalBatches:
     indices = range(first, first + self._rows)
     examples = [self._records[min(index, len(self._records) - 1)] for index in indices]
     batch = stacked(examples)
-    if self._records.buckets is not None:  # Of the whole batch: all hosts have it as long.
+    if self._records.buckets is not None:  # Over the full batch, so that lengths agree on all hosts.
       global_indices = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
       batch = self._records.buckets.cut(batch, np.minimum(global_indices, len(self._records) - 1))
     return batch | {"weight": np.array([index < len(self._records) for index in indices], np.float32)}
@@ -230,13 +231,13 @@ class EvalBatches:
 
 
 def stacked(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-  """Examples as one batch; an image may be a dict of patches."""
+  """Stacks examples to one batch; an image may be a dict of patches."""
   columns = {key: [example[key] for example in examples] for key in examples[0]}
   return {key: stacked(rows) if isinstance(rows[0], Mapping) else np.stack(rows) for key, rows in columns.items()}
 
 
 def eval_batches(records: Records, batch_size: int, *, process_index: int = 0, process_count: int = 1) -> EvalBatches:
-  """Batches for evaluation; arguments as of `batches`. All have batch_size rows; the last is padded and weighted."""
+  """Batches for evaluation; arguments as in `batches`. All have batch_size rows; the last is padded, with weights."""
   if len(records) == 0:
     raise UserError("The data hold no examples.")
   return EvalBatches(records, batch_size, process_index, process_count)
@@ -254,7 +255,7 @@ def rows_per_host(batch_size: int, process_index: int, process_count: int) -> in
 
 
 def _ignore_ctrl_c(index: int, count: int) -> None:
-  """In a worker: a terminal sends Ctrl-C to all processes, and the training process decides when to stop."""
+  """Ignores Ctrl-C in a worker: a terminal sends it to all processes, but the training process decides when to stop."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
@@ -262,8 +263,8 @@ def _let_grain_start_workers() -> None:
   """Prepares this process for grain's workers.
 
   grain reads absl's flags, which notebooks, pytest and train.py do not parse. And a batch that a worker had
-  made and not sent when it was ended is cleaned up by Python's tracker of shared memory, which would warn of it at the
-  end of every good run: the tracker, a process, takes its filters from here when it starts.
+  prepared but not sent when it was stopped is cleaned up by Python's shared-memory tracker, which would warn about it
+  at the end of every successful run: the tracker, a process, inherits its warning filters from here when it starts.
   """
   from absl import flags
 

@@ -28,18 +28,18 @@ def prefix_lm(
   cache: bool = True,
   bad_records: str | Mapping = "stop",
 ) -> "PrefixLM":
-  """Chunks of `max_length` tokens, cut in two at random: the first part and the rest, each closed by eos.
+  """Chunks of `max_length` tokens split at a random position into prefix and target, each closed by eos.
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    source, split, data_dir: see `zoo.data.sources.open_source`.
     tokenizer: name or path.
-    max_length: tokens of a chunk, and the length that either part is padded to.
-    text_field: field of the source that holds the text; None: `text`, or one so called in `zoo.data.columns`.
+    max_length: tokens of a chunk, and the padded length of either part.
+    text_field: field of the source that holds the text; None: `text`, or another usual name in `zoo.data.columns`.
     cache: keep the tokens in the cache folder.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], `target_tokens` int32 [max_length],
-  `target_valid` bool [max_length]. In evaluation a chunk is always cut at the same place. `info`: source, tokenizer,
+  `target_valid` bool [max_length]. In evaluation the position is fixed for each chunk. `info`: source, tokenizer,
   vocab_size, max_length, target_length.
   """
   if max_length < 2:

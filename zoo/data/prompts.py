@@ -1,4 +1,4 @@
-"""Texts as a published model reads them, to answer or to go on from, with references: batches of `tokens`, `valid`."""
+"""Prompts for generation with optional references: batches of `tokens`, `valid`."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -30,22 +30,22 @@ def prompts(
   after_end: bool = False,
   bad_records: str | Mapping = "stop",
 ) -> "Prompts":
-  """Texts with the special tokens of the model around them; what is too long is cut as its tokenizer does.
+  """Prompts with the model's special tokens; longer ones are truncated by its tokenizer.
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    source, split, data_dir: see `zoo.data.sources.open_source`.
     tokenizer: name, or path of a tokenizer.json or of a published model's folder.
-    max_length: most tokens of a text.
-    target_length: most tokens of an answer, where nothing else says.
-    source_field, target_field: fields of a text and of its reference, None: there is none; "translation.de" is the
+    max_length: maximum tokens of a prompt.
+    target_length: maximum tokens of an answer, unless set elsewhere.
+    source_field, target_field: fields of a prompt and of its reference, None if there is none; "translation.de" is the
       entry `de` of the field `translation`.
-    prefix: stands before every text: "summarize: " tells a model of several tasks which one is meant.
-    after_end: whether a text stands behind the token that ends one, as in the stream of the pipeline `language`, in
-      place of the model's special tokens.
+    prefix: prepended to every prompt, e.g. "summarize: " for a multi-task model.
+    after_end: whether a prompt follows the end-of-text token, as in the stream of the pipeline `language`, instead of
+      the model's special tokens.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
-  Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding. `texts(index)`: the text and
-  its reference, "" if there is none, as they were written. `info`: source, tokenizer, vocab_size, max_length,
+  Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding. `texts(index)`: the prompt and
+  its reference, "" if there is none, as strings. `info`: source, tokenizer, vocab_size, max_length,
   target_length.
   """
   fields, lengths = (source_field, target_field), (max_length, target_length)
@@ -65,7 +65,7 @@ def open_prompts(
   prefix: str,
   bad_records: str | Mapping,
 ) -> Opened:
-  """Records of that kind, known to have their fields; arguments as of `prompts`."""
+  """Opens prompts and checks that their fields exist; arguments as in `prompts`."""
   (max_length, target_length), (source_field, target_field) = lengths, fields
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
   check_bad_records(raw, rule)
@@ -104,7 +104,7 @@ class Prompts(SourceRecords):
     return {"tokens": tokens, "valid": np.arange(length) < len(ids)}
 
   def texts(self, index: int) -> tuple[str, str]:
-    """A text and its reference, without prefix."""
+    """A prompt, without prefix, and its reference."""
     return self.prepared[index]
 
   def _prepare(self, raw: dict[str, Any], index: int) -> tuple[str, str]:
@@ -114,7 +114,7 @@ class Prompts(SourceRecords):
 
 
 def text_at(raw: Mapping[str, Any], field: str, what: str) -> str:
-  """The text of a field, or of an entry of it: "translation.de". BadRecord if it is not there or empty."""
+  """The text of a field, or of an entry of it: "translation.de". BadRecord if it is missing or empty."""
   value: Any = raw
   for name in field.split("."):
     if not isinstance(value, Mapping) or name not in value:

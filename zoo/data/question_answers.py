@@ -1,4 +1,4 @@
-"""Questions about texts that hold the answers: batches of `tokens`, `valid`, `start`, `end`."""
+"""Extractive question answering: batches of `tokens`, `valid`, `start`, `end`."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from zoo.errors import UserError, shown
 
 
 class Question(NamedTuple):
-  """A question, the text that it is about, and its answers: (text, first character or -1); none if there are none."""
+  """A question, its context, and its answers: (text, first character or -1); empty if unanswerable."""
 
   question: str
   context: str
@@ -38,22 +38,22 @@ def question_answers(
   cache: bool = False,
   bad_records: str | Mapping = "stop",
 ) -> "QuestionAnswers":
-  """A question and the part of its text with the answer, as a pair of texts; one example a question.
+  """Questions paired with the window of the context that has the answer; one example per question.
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    source, split, data_dir: see `zoo.data.sources.open_source`.
     tokenizer: name, or path of a tokenizer.json or of a published model's folder.
     max_length: tokens of an example; a longer text is cut into windows.
-    stride: tokens that a window has in common with the one before it.
+    stride: tokens that adjacent windows share.
     question_field, context_field: fields of the question and of the text.
-    answers_field: field of the answers: {"text": [...], "answer_start": [...]} as SQuAD has them, a list of
-      {"text": ..., "answer_start": ...}, a text or a list of texts. An empty one: the text does not hold the answer.
+    answers_field: field of the answers: {"text": [...], "answer_start": [...]} as in SQuAD, a list of
+      {"text": ..., "answer_start": ...}, a text or a list of texts. Empty: the context has no answer.
     cache: keep the tokens in memory.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding, `segments` int32 [max_length],
-  `start`, `end` int32 [], the first and the last token of the answer; both 0 where there is none.
-  `windows(index)`: all rows of a question; `question(index)`. `info`: source, tokenizer, vocab_size, max_length.
+  `start`, `end` int32 [], the first and the last token of the answer; both 0 if there is none.
+  `windows(index)`: all windows of a question; `question(index)`. `info`: source, tokenizer, vocab_size, max_length.
   """
   if stride < 0:
     raise UserError(f"stride is {stride}. It must be 0 or more.")
@@ -82,13 +82,13 @@ class QuestionAnswers(SourceRecords):
     return self.prepared[index]
 
   def question(self, index: int) -> Question:
-    """Record `index` as it was written."""
+    """Record `index` as a `Question`."""
     return self._question(self.source[index], index)
 
   def windows(self, index: int) -> tuple[Question, list[tuple[Example, np.ndarray]]]:
-    """The question, and its rows: (tokens, valid, segments; origin int [max_length, 2]).
+    """The question, and its windows as rows: (tokens, valid, segments; origin int [max_length, 2]).
 
-    origin: the characters of the context that a token is of, first and end; -1 for other tokens.
+    origin: the character span of a token in the context, start and end; -1 for other tokens.
     """
     question = self.question(index)
     return question, [self._padded(row) for row in self._rows(question)]
@@ -132,7 +132,7 @@ class QuestionAnswers(SourceRecords):
 
 
 def answers_of(value: Any, what: str) -> list[tuple[str, int]]:
-  """Answers in any of the forms that `question_answers` takes, without empty ones.
+  """Parses answers in any of the forms of `question_answers`, dropping empty ones.
 
   >>> answers_of({"text": ["Paris"], "answer_start": [4]}, "record 0"), answers_of("", "record 1")
   ([('Paris', 4)], [])

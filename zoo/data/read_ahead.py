@@ -1,4 +1,4 @@
-"""Fetches the blocks of remote files that the next batches read, in threads of their own."""
+"""Read-ahead: threads that fetch the blocks of remote files for the next batches."""
 
 import itertools
 import threading
@@ -9,17 +9,17 @@ from typing import Any
 from zoo.errors import UserError
 
 FETCHES = 4  # Blocks at the same time.
-_KNOWN = 1000  # Blocks that are not asked for again at once.
+_KNOWN = 1000  # Blocks that are not requested again immediately.
 
 
 class ReadAhead:
-  """Runs until `close`; what fails here fails again, with its message, when the record is read.
+  """Runs until `close`; errors are ignored here and raised when the record is read.
 
   Args:
-    source: its `fetch(block)` is called, with one of its `blocks`.
+    source: `fetch(block)` is called for its `blocks`.
     records_of: step -> the records that this host reads.
-    first: step.
-    ahead: how many steps.
+    first: first step.
+    ahead: number of steps to read ahead.
   """
 
   def __init__(self, source: Any, records_of: Callable[[int], Iterable[int]], first: int, ahead: int):
@@ -31,13 +31,13 @@ class ReadAhead:
     self._thread.start()
 
   def reached(self, step: int) -> None:
-    """Says that the batch of a step has been read."""
+    """Called when the batch of a step has been read."""
     with self._condition:
       self._step = step
       self._condition.notify()
 
   def close(self) -> None:
-    """Ends the threads; a block that is being fetched is fetched to its end or to that of the process."""
+    """Stops the threads; running fetches are completed unless the process ends."""
     with self._condition:
       self._closed = True
       self._condition.notify()

@@ -1,4 +1,4 @@
-"""Pairs of texts with a number each, as they were written: for what reads texts itself."""
+"""Pairs of texts with a score, as strings, for models with their own text processing."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -23,15 +23,15 @@ def scored_pairs(
   score_field: str = "score",
   bad_records: str | Mapping = "stop",
 ) -> "ScoredPairs":
-  """Pairs of texts and how alike they are.
+  """Pairs of texts with a similarity score.
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    source, split, data_dir: see `zoo.data.sources.open_source`.
     text_field, pair_field: fields of the two texts.
-    score_field: field of the number, also one that is written as text.
+    score_field: field of the number, which may be written as text.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
-  Each example: `score` float32 []. `texts(index)`: the two texts. `info`: source.
+  Each example: `score` float32 []. `texts(index)`: the two texts as strings. `info`: source.
   """
   raw, rule = open_source(source, split, data_dir), policy(bad_records)
   check_bad_records(raw, rule)

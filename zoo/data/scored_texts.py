@@ -1,4 +1,4 @@
-"""Texts, or pairs of texts, with a number each: batches of `tokens`, `valid`, `score`."""
+"""Texts, or pairs of texts, with a score, for regression: batches of `tokens`, `valid`, `score`."""
 
 import math
 from collections.abc import Mapping
@@ -28,18 +28,18 @@ def scored_texts(
   cache: bool = False,
   bad_records: str | Mapping = "stop",
 ) -> "ScoredTexts":
-  """Texts with the special tokens of the model, and what a model of one output is to say of them.
+  """Texts, or pairs of texts, with the model's special tokens and a target score.
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    source, split, data_dir: see `zoo.data.sources.open_source`.
     tokenizer: name, or path of a tokenizer.json or of a published model's folder.
     max_length: tokens of an example; a longer text is truncated.
     text_field, pair_field: fields of the text and of a second one.
-    score_field: field of the number, also one that is written as text.
+    score_field: field of the number, which may be written as text.
     cache: keep the tokens in memory.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
-  Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding, of pairs `segments` int32
+  Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding, for pairs `segments` int32
   [max_length], `score` float32 []. `info`: source, tokenizer, vocab_size, max_length.
   """
   check_row(max_length=max_length)
@@ -75,7 +75,7 @@ class ScoredTexts(SourceRecords):
 
 
 def number_of(value: Any, what: str) -> np.float32:
-  """A finite number; BadRecord, which begins with `what`, for anything else.
+  """Parses a finite number; BadRecord, whose message begins with `what`, for anything else.
 
   >>> float(number_of("2.5", "line 1"))
   2.5

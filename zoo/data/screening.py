@@ -1,4 +1,4 @@
-"""Sources without their bad records: text pipelines read a full source when they open it, and screen it first."""
+"""Screens sources for bad records, for text pipelines, which read a full source when they open it."""
 
 import hashlib
 import json
@@ -14,13 +14,13 @@ from zoo.errors import UserError
 
 
 def without_bad_records(source: Source, rule: Policy, *fields: str, cache: bool = True) -> Source:
-  """`source` as it is, or, if bad records are skipped, those that can be read and have a text in every one of `fields`.
+  """`source`, or, if bad records are skipped, its readable records with a text in every one of `fields`.
 
-  What is bad is remembered in the cache folder, as what is read is.
+  The bad records are stored in the cache folder, like the tokens.
 
   Raises:
     UserError: more are bad than may be.
-    BadRecord: one is known to be bad, and none is skipped.
+    BadRecord: one is known to be bad, and bad records are not skipped.
   """
   check_bad_records(source, rule)
   if not rule.skips:
@@ -41,7 +41,7 @@ def without_bad_records(source: Source, rule: Policy, *fields: str, cache: bool 
 
 
 def check_bad_records(source: Source, rule: Policy) -> None:
-  """BadRecord if a record of the source is known to be bad before it is read, and none is skipped."""
+  """BadRecord if a record of the source is known to be bad before it is read, and bad records are not skipped."""
   if source.broken and not rule.skips:
     others = f" (and {len(source.broken) - 1} more)" if len(source.broken) > 1 else ""
     error = source.broken[min(source.broken)]

@@ -1,9 +1,10 @@
-"""Pairs of segments for BERT's pretraining: does the second follow the first?
+"""Segment pairs for BERT's next-sentence prediction.
 
 After `create_pretraining_data.py` of https://github.com/google-research/bert: the sentences of a document are packed
-until they fill an example; a random part of them is the first segment; the second is the rest, or as often sentences of
-another document. Unlike there, chance does not decide where an example begins, so examples are random access and every
-sentence is in one every epoch; and every example has two sentences or more, so that both cases are equally frequent.
+until they fill an example; a random number of them is the first segment; the second is the rest, or equally often
+sentences of another document. Unlike there, the start of an example is not random, so examples are random access and
+every sentence occurs in every epoch; and every example has two sentences or more, so that both cases are equally
+frequent.
 """
 
 import re
@@ -23,7 +24,7 @@ from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
 
-# After . ! ? and closing signs, before a capital, a digit or an opening sign; and wherever a paragraph ends.
+# After . ! ? and closing quotes or brackets, before a capital, a digit or an opening one; and at ends of paragraphs.
 _BORDER = re.compile(r"""(?<=[.!?])["'”’)\]]*\s+(?=["'“‘(\[]*[A-Z0-9])|\n\s*\n""")
 
 
@@ -42,17 +43,17 @@ def sentence_pairs(
   """Segment pairs: cls, first segment, sep, second segment, sep, padding.
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    source, split, data_dir: see `zoo.data.sources.open_source`.
     tokenizer: name or path; it must have cls (or bos) and sep (or eos).
-    max_length: tokens of an example with its three special ones.
-    short_rate: how often training makes an example shorter, of a random length, as BERT does.
-    text_field: field of the source that holds a document; None: `text`, or one so called in `zoo.data.columns`.
+    max_length: tokens of an example, including its three special ones.
+    short_rate: share of training examples that are shortened to a random length, as in BERT.
+    text_field: field of the source that holds a document; None: `text`, or another usual name in `zoo.data.columns`.
     cache: keep the tokens in the cache folder.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
   Each example: `tokens` int32 [max_length]; `segments` int32 [max_length], 1 on the second segment and its sep; `valid`
   bool, False on padding; `special` bool, True on cls, sep and padding; `word_start` bool, True where a word begins;
-  `is_random` int32 [], 1 if the second segment is another document's.
+  `is_random` int32 [], 1 if the second segment is from another document.
   `info`: source, tokenizer, vocab_size, max_length, documents, sentences.
   """
   if max_length < 8:
@@ -86,7 +87,7 @@ class SentencePairs(Records):
     self.cls, self.sep = cls_and_sep(tokenizer)
     self.starts = np.concatenate([[0], corpus.piece_ends])  # Sentence s is tokens[starts[s] : starts[s + 1]].
     bounds = np.concatenate([[0], corpus.document_ends])
-    self.documents = np.stack([bounds[:-1], bounds[1:]], axis=1)[np.diff(bounds) > 0]  # Their sentences.
+    self.documents = np.stack([bounds[:-1], bounds[1:]], axis=1)[np.diff(bounds) > 0]  # Number of their sentences.
     if len(self.documents) < 2:
       raise UserError(f"{source} holds fewer than two documents, and half of the pairs join two. Give more documents.")
     self.runs = self._runs()
@@ -125,7 +126,7 @@ class SentencePairs(Records):
           runs.append((document, first, sentence + 1))
           first = sentence + 1
       if first == end - 1 and end - begin > 1:
-        runs.append((document, end - 2, end))  # One sentence is left over: it goes with the one before it.
+        runs.append((document, end - 2, end))  # A single remaining sentence is merged with the previous run.
     if not runs:
       raise UserError("No document has two sentences. Give longer documents.")
     return np.array(runs)
@@ -134,7 +135,7 @@ class SentencePairs(Records):
     return self.tokens[self.starts[begin] : self.starts[end]]
 
   def _elsewhere(self, document: int, length: int, rng: np.random.Generator) -> np.ndarray:
-    """Sentences of another document from a random one on, until they have `length` tokens."""
+    """Consecutive sentences of another document from a random one on, with at least `length` tokens."""
     other = rng.integers(len(self.documents) - 1)
     begin, end = self.documents[other + (other >= document)]
     begin = rng.integers(begin, end)
@@ -143,7 +144,7 @@ class SentencePairs(Records):
 
   def _packed(self, first: np.ndarray, second: np.ndarray) -> Example:
     tokens = np.full(self.max_length, self.tokenizer.pad or 0, np.int32)
-    middle, end = len(first) + 1, len(first) + len(second) + 2  # Where the two seps are.
+    middle, end = len(first) + 1, len(first) + len(second) + 2  # Positions of the two seps.
     tokens[0], tokens[middle], tokens[end] = self.cls, self.sep, self.sep
     tokens[1:middle], tokens[middle + 1 : end] = first, second
     positions = np.arange(self.max_length)
@@ -160,7 +161,7 @@ def _truncated(
   first: np.ndarray, second: np.ndarray, budget: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
   """Drops tokens of the longer segment, at its front or its end at random, until both have `budget`. As BERT's
-  `truncate_seq_pair`, all at once."""
+  `truncate_seq_pair`, in one step."""
   keep = min(len(first), max(budget - len(second), (budget + 1) // 2))
   lengths = (keep, min(len(second), budget - keep))
   fronts = [rng.binomial(len(part) - length, 0.5) for part, length in zip((first, second), lengths)]

@@ -1,4 +1,4 @@
-"""Encoded recordings -> samples of one channel at one rate, by soundfile and soxr (`pip install soundfile soxr`)."""
+"""Decodes recordings to mono samples at one rate, with soundfile and soxr (`pip install soundfile soxr`)."""
 
 import importlib
 import io
@@ -14,12 +14,12 @@ CUT = "is cut off: it has {has} of {of} {unit}. Fetch it again."
 
 
 class Sound(NamedTuple):
-  """A recording of one channel.
+  """A mono recording.
 
   Attributes:
     samples: float32 [samples], mostly in [-1, 1].
-    rate: samples a second.
-    file_rate, channels: those of the file.
+    rate: samples per second.
+    file_rate, channels: of the file.
   """
 
   samples: np.ndarray
@@ -28,23 +28,23 @@ class Sound(NamedTuple):
   channels: int
 
   def changes(self) -> str | None:
-    """What was done to the file's samples; None: nothing."""
+    """Describes the conversion of the file's samples; None if there was none."""
     resampled = f"resampled from {self.file_rate:,} to {self.rate:,} Hz" if self.file_rate != self.rate else ""
     mixed = f"{self.channels} channels averaged" if self.channels > 1 else ""
     return " and ".join(filter(None, (mixed, resampled))) or None
 
 
 def decode(content: Any, rate: int, what: str, *, start: float = 0.0, seconds: float | None = None) -> Sound:
-  """Decodes a recording, takes the mean of its channels and resamples it.
+  """Decodes a recording, averages its channels and resamples it.
 
   Args:
-    content: bytes of a file: wav, flac, ogg, mp3 and what else libsndfile reads.
-    rate: wanted samples a second.
-    what: what a message calls it.
-    start, seconds: the part that is taken, in seconds; None: to the end.
+    content: bytes of a file: wav, flac, ogg, mp3 or another format of libsndfile.
+    rate: target rate, samples per second.
+    what: its name in messages.
+    start, seconds: start and duration of the part to decode, in seconds; None: to the end.
 
   Raises:
-    BadRecord: it is no such file, is cut off, empty, or holds values that are no numbers.
+    BadRecord: it is not such a file, is truncated or empty, or has NaN.
     UserError: soundfile, or soxr if it is needed, is not installed.
   """
   soundfile = package("soundfile")
@@ -77,12 +77,12 @@ _BYTES = {"PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOA
 
 
 def _check_whole(content: bytes, frames: int, frame_bytes: int, what: str) -> None:
-  """BadRecord for files that end early, which libsndfile reads as far as they go."""
+  """BadRecord for truncated files, which libsndfile would read without an error."""
   if content.startswith(b"RIFF"):
     place = content.find(b"data", 12, 4096)
     size = int.from_bytes(content[place + 4 : place + 8], "little") if place >= 0 else 0
     has = len(content) - place - 8
-    if 0 < size < 2**32 - 2**16 and has < size and frame_bytes:  # Who writes into a pipe does not know the size.
+    if 0 < size < 2**32 - 2**16 and has < size and frame_bytes:  # Programs that write to a pipe do not know the size.
       text = CUT.format(has=has // frame_bytes, of=size // frame_bytes, unit="samples")
       raise BadRecord(f"{what}: the recording {text}")
   elif content.startswith(b"OggS"):
@@ -92,7 +92,7 @@ def _check_whole(content: bytes, frames: int, frame_bytes: int, what: str) -> No
 
 
 def package(name: str) -> Any:
-  """The package, or a UserError that says how to install it."""
+  """Imports an optional package; UserError with the command to install it."""
   try:
     return importlib.import_module(name)
   except (ImportError, OSError) as error:  # OSError: soundfile without libsndfile.

@@ -1,6 +1,6 @@
 """T5's span corruption: the model predicts dropped spans of a text (https://arxiv.org/abs/1910.10683, section 3.1.4).
 
-T5 1.1 has the same noise; it differs in the model (gated, with an output layer of its own) and in training without
+T5 1.1 has the same noise; it differs in the model (gated, with an untied output layer) and in pretraining without
 dropout on this alone, not in a mixture with tasks.
 """
 
@@ -38,27 +38,27 @@ def span_corruption(
   cache: bool = True,
   bad_records: str | Mapping = "stop",
 ) -> "SpanCorruption":
-  """Chunks of running text with sentinels in place of lost spans; targets are the sentinels, each before its span.
+  """Chunks of text with sentinels in place of dropped spans; targets are the sentinels, each followed by its span.
 
       Thank you for inviting me to your party last week.
       tokens   Thank you <0> me to your party <1> week . eos
       targets  <0> for inviting <1> last eos
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    source, split, data_dir: see `zoo.data.sources.open_source`.
     tokenizer: name or path. Sentinels are its <extra_id_0>, <extra_id_1> ..., if it has them; else 100 ids after its
-      vocabulary, the last of them the first sentinel, as in T5.
-    max_length: tokens that the model reads, eos counted. Targets have the length that follows; nothing is padded.
-    rate: part of the tokens that is lost.
-    mean_span: how many tokens a lost span has on average.
-    closing: whether one more sentinel stands before the target's eos, as in figure 2 of the paper. The code of T5 and
+      vocabulary, in decreasing order, as in T5.
+    max_length: input tokens, including eos. This determines the length of targets; nothing is padded.
+    rate: share of the tokens that is dropped.
+    mean_span: mean length of dropped spans.
+    closing: whether one more sentinel precedes the target's eos, as in figure 2 of the paper. The code of T5 and
       of T5 1.1 has none.
-    text_field: field of the source that holds the text; None: `text`, or one so called in `zoo.data.columns`.
+    text_field: field of the source that holds the text; None: `text`, or another usual name in `zoo.data.columns`.
     cache: keep the tokens in the cache folder.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
-  Each example: `tokens` int32 [max_length], `valid`, `target_tokens` int32 [target length], `target_valid`. What is
-  lost changes from epoch to epoch; in evaluation it is always the same. `info`: source, tokenizer, vocab_size
+  Each example: `tokens` int32 [max_length], `valid`, `target_tokens` int32 [target length], `target_valid`. Dropped
+  spans change from epoch to epoch; in evaluation they are fixed. `info`: source, tokenizer, vocab_size
   (sentinels counted), max_length, target_length, first_sentinel.
   """
   if not 0 < rate < 1 or mean_span < 1:

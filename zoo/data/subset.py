@@ -10,12 +10,12 @@ from zoo.data.sources import Source
 
 
 class Subset(Source):
-  """Some records of a source.
+  """Chosen records of a source.
 
   Args:
     source: the full source.
-    kept: int [records], their indices in it.
-    bad: what is wrong with those that were left out.
+    kept: int [records], indices in the source.
+    bad: errors of the skipped ones.
   """
 
   def __init__(self, source: Source, indices: np.ndarray, bad: Iterable[str] = ()):
@@ -43,6 +43,6 @@ class Subset(Source):
 
 
 def without(source: Source, problems: Mapping[int, str]) -> Subset:
-  """`source` less the records of `problems`, record -> what is wrong with it."""
+  """`source` without the records in `problems`, record -> its error."""
   indices = np.setdiff1d(np.arange(len(source)), np.fromiter(problems, int, len(problems)))
   return Subset(source, indices, [problems[index] for index in sorted(problems)])

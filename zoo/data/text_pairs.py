@@ -34,16 +34,16 @@ def text_pairs(
   cache: bool = True,
   bad_records: str | Mapping = "stop",
 ) -> "TextPairs":
-  """Source and target texts, each closed by the tokenizer's eos; what is too long is cut before it.
+  """Source and target texts, each closed by the tokenizer's eos; longer ones are truncated before it.
 
   Args:
-    source, split, data_dir: as `zoo.data.sources.open_source` takes them.
+    source, split, data_dir: see `zoo.data.sources.open_source`.
     tokenizer: name or path.
-    max_length, target_length: most tokens of a source and of a target; of both the same if the second is None.
-    source_field, target_field: fields of the two texts; None: `source` and `target`, or what such pairs are usually
-      called (`zoo.data.columns`).
-    prefix: is prepended to every source text, e.g. "summarize: ", which tells a multi-task model the task.
-    buckets: how many lengths a batch may have; see `zoo.data.padding`. A program is compiled for each.
+    max_length, target_length: maximum tokens of a source and of a target; target_length defaults to max_length.
+    source_field, target_field: fields of the two texts; None: `source` and `target`, or other usual names
+      (`zoo.data.columns`).
+    prefix: prepended to every source text, e.g. "summarize: " for a multi-task model.
+    buckets: number of lengths that a batch may have; see `zoo.data.padding`. A program is compiled for each.
     cache: keep the tokens in the cache folder.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
@@ -74,7 +74,7 @@ def text_pairs(
 
 
 class Prefixed(Source):
-  """A source whose texts in one field begin with `prefix`."""
+  """A source that prepends `prefix` to one field."""
 
   def __init__(self, source: Source, field: str, prefix: str):
     self.source, self.field, self.prefix = source, field, prefix
@@ -130,7 +130,7 @@ class TextPairs(Records):
     return padded_pair(*rows, *self.lengths, self.pad)
 
   def texts(self, index: int) -> tuple[str, str]:
-    """Source and target of a record as they were written, without prefix."""
+    """Source and target of a record as strings, without prefix."""
     raw = self.source[index]
     source, target = ("\n\n".join(texts_of(raw[field], f"{self.source.name}: {field}")) for field in self.fields)
     return source, target

@@ -1,1 +1,1 @@
-"""TFDS builders of the data that come with the zoo."""
+"""TFDS builders of the data that ship with the zoo."""

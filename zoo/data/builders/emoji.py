@@ -25,7 +25,7 @@ class Emoji(tfds.core.GeneratorBasedBuilder):
   """`tfds:emoji[/rotation|style|concepts|flags]`, splits train and test.
 
   Features: `image` (32, 32, 4) with transparency; `name`, e.g. "woman firefighter"; `keywords`, up to some dozens and
-  sometimes none; `concept`, equal for drawings of the same thing and the same number in every config; `vendor`.
+  sometimes none; `concept`, an int that drawings of the same thing share, the same in every config; `vendor`.
   """
 
   VERSION = tfds.core.Version("1.0.1")  # Raise it when a shipped file changes: prepared copies are found by it.

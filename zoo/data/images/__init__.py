@@ -1,1 +1,1 @@
-"""Images: opened, made of one size, and augmented on the device."""
+"""Images: decoding, resizing, and augmentation on the device."""

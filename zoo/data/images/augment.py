@@ -1,6 +1,6 @@
-"""Augmentation on the device: `augment([{"name": "shift", "pixels": 4}, ...])` is a function `(rng, batch) -> batch`.
+"""Augmentation on the device: `augment([{"name": "shift", "pixels": 4}, ...])` returns `(rng, batch) -> batch`.
 
-Steps are pure functions `(rng, image) -> image` over a whole batch; every image is changed its own way. Those that move
+Steps are pure functions `(rng, image) -> image` over a batch, with independent draws per image. Those that move
 pixels are in zoo/data/images/geometry.py, those that change values in zoo/data/images/colors.py.
 """
 
@@ -22,7 +22,7 @@ Batch = dict[str, jax.Array]
 def mixup(rng: jax.Array, batch: Batch, *, num_classes: int, alpha: float = 0.2) -> Batch:
   """Mixes each image and its label with another's, lambda ~ Beta(alpha, alpha) (https://arxiv.org/abs/1710.09412).
 
-  `label` int [batch] becomes float [batch, num_classes]. The last step, if it is one.
+  `label` int [batch] becomes float [batch, num_classes]. Must be the last step.
   """
   rng, order_rng = jax.random.split(rng)
   order = jax.random.permutation(order_rng, len(batch["image"]))
@@ -49,22 +49,22 @@ STEPS: dict[str, Callable] = {
     mixup,
   )
 }
-CHANCE = {"flip": 0.5, "grayscale": 0.1, "invert": 0.1}  # of a step to happen to an image; 1 where nothing is said
+CHANCE = {"flip": 0.5, "grayscale": 0.1, "invert": 0.1}  # default probability of a step per image; 1 if not listed
 
 
 def augment(
   steps: Sequence[Mapping[str, Any]] = (), normalization: Mapping[str, Any] | None = None
 ) -> Callable[[jax.Array, Batch], Batch]:
-  """A pure, jittable `f(rng, batch) -> batch` that changes `batch["image"]` step by step.
+  """Composes augmentation steps into a pure, jittable `f(rng, batch) -> batch` that changes `batch["image"]`.
 
   Args:
-    steps: each `{"name": ..., **options}`; options are the keywords of the function of that name, and `p`: the chance
-      that the step happens to an image (by default 0.5 for flip, 0.1 for grayscale and invert, else 1).
-    normalization: of the model that they are for, "image" of `zoo.preprocessing`; None: the zoo's own.
+    steps: each `{"name": ..., **options}`; options are the keywords of the function of that name, and `p`: the
+      probability of the step for an image (by default 0.5 for flip, 0.1 for grayscale and invert, else 1).
+    normalization: the model's, "image" of `zoo.preprocessing`; None: the zoo's own.
 
-  Images may come as uint8 (0 to 255); steps change float32 in [-1, 1], which is how they leave. With a normalization
-  they leave by that, and without any step as they came: the objective normalises uint8. The same rng gives the same
-  result.
+  Images may be uint8 (0 to 255); steps change float32 in [-1, 1], which is also the result. With a normalization
+  it is applied to the result; without any step images are unchanged: the objective normalises uint8. The same rng gives
+  the same result.
   """
   chosen = [_step(options) for options in steps]
 
@@ -79,7 +79,7 @@ def augment(
       raise UserError("data.augment changes images of one shape, but this model takes patches. Remove data.augment.")
     batch = {**batch, "image": to_float(batch["image"])}
     for number, step in enumerate(chosen):
-      # Fused with what follows, XLA on CPUs would work out a step's pixels again for each of their neighbours.
+      # Fused with later steps, XLA on CPUs would recompute a step's pixels for each of their neighbours.
       batch = jax.lax.optimization_barrier(step(jax.random.fold_in(rng, number), batch))
     return batch if normalization is None else {**batch, "image": from_unit(batch["image"], normalization)}
 
@@ -87,11 +87,11 @@ def augment(
 
 
 def to_float(image: jax.Array) -> jax.Array:
-  """uint8 0 to 255 -> float32 -1 to 1; floats stay."""
+  """Converts uint8 in 0 to 255 to float32 in -1 to 1; floats are returned unchanged."""
   return image.astype(jnp.float32) / 127.5 - 1 if image.dtype == jnp.uint8 else image
 
 
-RANGES = {"scale": 1.0, "ratio": math.inf}  # Options that are drawn from a range, and the most that they may be.
+RANGES = {"scale": 1.0, "ratio": math.inf}  # Options that are drawn from a range, and their maxima.
 
 
 def _check(what: str, option: str, value: Any) -> None:
@@ -103,7 +103,7 @@ def _check(what: str, option: str, value: Any) -> None:
     if len(pair) != 2 or not all(map(is_number, pair)) or not 0 < pair[0] <= pair[1] <= limits or pair[1] == math.inf:
       bound = f", and {limits:g} at most" if limits < math.inf else ""
       raise UserError(f"{what} is {shown(value)}. It must be two ascending numbers above 0{bound}.")
-  elif is_number(value) and not 0 <= value < 2**31:  # Nor NaN. Pixels, parts, degrees, classes: none is below 0.
+  elif is_number(value) and not 0 <= value < 2**31:  # Nor NaN. Pixels, shares, degrees, classes: none is below 0.
     raise UserError(f"{what} is {shown(value)}. It must be 0 or more, and below {2**31}.")
   elif option == "alpha" and value == 0:
     raise UserError(f"{what} is 0. It must be above 0.")
@@ -118,7 +118,7 @@ def _step(options: Mapping[str, Any]) -> Callable[[jax.Array, Batch], Batch]:
     near = did_you_mean(str(name), STEPS)
     raise UserError(f"data.augment has no step {shown(str(name))}.{near} It has: {', '.join(STEPS)}.")
   function = STEPS[name]
-  chance = 1.0 if function is mixup else options.pop("p", CHANCE.get(name, 1.0))  # Which mixup has no use for.
+  chance = 1.0 if function is mixup else options.pop("p", CHANCE.get(name, 1.0))  # Not for mixup.
   if not isinstance(chance, int | float) or not 0 <= chance <= 1:
     raise UserError(f"augment: {name}.p is {chance!r}. It must be a number from 0 to 1.")
   check_options(function, options, name, supplied=["rng", "batch" if function is mixup else "image"])

@@ -1,4 +1,4 @@
-"""Augmentations that change values: images float32 [batch, height, width, 3] in [-1, 1], each in its own way."""
+"""Colour augmentations of images, float32 [batch, height, width, 3] in [-1, 1], drawn per image."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
-YIQ = np.array([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], np.float32)  # luma and two axes of colour
+YIQ = np.array([LUMA, (0.596, -0.274, -0.322), (0.211, -0.523, 0.312)], np.float32)  # luma and two chroma axes
 
 
 def color(
@@ -20,14 +20,14 @@ def color(
   hue: float = 0.05,
   mix: float = 0.0,
 ) -> jax.Array:
-  """Changes brightness, contrast, saturation and hue, and mixes the channels, all as one matrix [3, 3] per image.
+  """Colour jitter: brightness, contrast, saturation, hue and channel mixing as one matrix [3, 3] per image.
 
   Args:
     rng: random key.
     image: [batch, height, width, 3].
     brightness, contrast, saturation: factors are drawn from 1 - value to 1 + value.
-    hue: turns the colour circle by up to this part of a full turn either way.
-    mix: standard deviation of what is added to the entries of the 3 x 3 matrix; greys stay grey.
+    hue: rotates the hue by up to this fraction of a full turn either way.
+    mix: standard deviation of noise on the entries of the 3 x 3 matrix; greys stay grey.
   """
   batch = len(image)
   rngs = jax.random.split(rng, 5)
@@ -44,13 +44,13 @@ def color(
   matrix = (bright * contrasted)[:, None, None] * matrix
   planes = [
     image[..., channel] for channel in range(3)
-  ]  # Whole planes: ten times as quick as a matmul over 3 channels.
+  ]  # Plane by plane: ten times as fast as a matmul over 3 channels.
   mean = sum(weight * plane.mean((1, 2)) for weight, plane in zip(LUMA, planes))
   # Contrast pulls toward the mean luminance, brightness toward black, which is -1.
   offset = bright * (1 - contrasted) * mean + bright - 1
   planes = [
     image[..., channel] for channel in range(3)
-  ]  # Whole planes: ten times as quick as a matmul over 3 channels.
+  ]  # Plane by plane: ten times as fast as a matmul over 3 channels.
   mixed = [
     sum(matrix[:, out, channel, None, None] * planes[channel] for channel in range(3)) + offset[:, None, None]
     for out in range(3)
@@ -69,25 +69,25 @@ def invert(rng: jax.Array, image: jax.Array) -> jax.Array:
 
 
 def outline_darken(rng: jax.Array, image: jax.Array, *, amount: float = 1.0, width: int = 1) -> jax.Array:
-  """Draws dark lines where luminance changes: flat drawings come to look like outlined ones.
+  """Draws dark outlines where luminance changes, so that flat drawings look outlined.
 
   Args:
     rng: random key.
     image: [batch, height, width, 3].
-    amount: how dark the lines may get: per image from 0 to this, 1 = black along edges of full contrast.
-    width: pixels on each side of an edge that darken.
+    amount: maximum darkness of the outlines, drawn per image from 0 to this; 1 = black along edges of full contrast.
+    width: width of the outline in pixels on each side of an edge.
   """
   light = luminance(image)
   high, low = light, light
   for axis in (1, 2):
     high, low = _over_window(high, width, axis, jnp.maximum), _over_window(low, width, axis, jnp.minimum)
-  edge = jnp.clip(high - low, 0, 1)  # Half of the way from black to white counts as an edge of full contrast.
+  edge = jnp.clip(high - low, 0, 1)  # Half of the range from black to white counts as full contrast.
   dark = (edge * jax.random.uniform(rng, (len(image), 1, 1), maxval=amount))[..., None]
   return image * (1 - dark) - dark
 
 
 def blur(rng: jax.Array, image: jax.Array, *, amount: float = 0.33) -> jax.Array:
-  """Mixes each pixel with its neighbours in both directions; a neighbour weighs up to `amount` (1/3: the mean of 3)."""
+  """Blurs with a 3 x 3 separable kernel; a neighbour weighs up to `amount` (1/3: the mean of 3)."""
   weight = jax.random.uniform(rng, (len(image), 1, 1, 1), maxval=amount)
   for axis in (1, 2):
     before, after = _neighbours(image, 1, axis)
@@ -98,7 +98,8 @@ def blur(rng: jax.Array, image: jax.Array, *, amount: float = 0.33) -> jax.Array
 def noise(rng: jax.Array, image: jax.Array, *, amount: float = 0.1) -> jax.Array:
   """Adds Gaussian noise of a standard deviation from 0 to `amount`.
 
-  Every image gets its own window, and strength, of one sheet of noise: on CPUs a sheet for each costs 10 times as much.
+  Every image gets its own window and strength of one sheet of noise: on CPUs one sheet per image costs 10 times as
+    much.
   """
   batch, height, width, channels = image.shape
   sheet_rng, place_rng, amount_rng = jax.random.split(rng, 3)
@@ -111,12 +112,12 @@ def noise(rng: jax.Array, image: jax.Array, *, amount: float = 0.1) -> jax.Array
 
 
 def luminance(image: jax.Array) -> jax.Array:
-  """[batch, height, width, 3] -> [batch, height, width]: how light each pixel is, from -1 to 1."""
+  """Luminance from -1 to 1: [batch, height, width, 3] -> [batch, height, width]."""
   return jnp.stack([weight * image[..., channel] for channel, weight in enumerate(LUMA)]).sum(0)
 
 
 def _neighbours(image: jax.Array, distance: int, axis: int) -> tuple[jax.Array, jax.Array]:
-  """`image` moved by `distance` either way along `axis`; the edge repeats itself."""
+  """`image` shifted by `distance` both ways along `axis`, with the edge repeated."""
   size = image.shape[axis]
   padded = jnp.pad(image, [(distance, distance) if i == axis else (0, 0) for i in range(image.ndim)], "edge")
   before, after = (jax.lax.slice_in_dim(padded, start, start + size, axis=axis) for start in (0, 2 * distance))

@@ -1,8 +1,8 @@
-"""Image files and arrays to Pillow images that are upright and have 8 bits a channel: the one opener of the zoo.
+"""Opens image files and arrays as upright Pillow images with 8 bits per channel.
 
-A camera that was held sideways says so in the EXIF orientation, which is heeded. Grey of 16 bits is scaled by 1/257, as
-black is 0 and white 65,535; Pillow would cut everything above 255. Integers of 32 bits and floats have no white that a
-file tells, so they are refused rather than guessed. Of an animation the first frame counts.
+The EXIF orientation is applied. Grey images of 16 bits are scaled by 1/257, as
+black is 0 and white 65,535; Pillow would clip everything above 255. Integers of 32 bits and floats have no white that a
+file defines, so they are refused. Of an animation the first frame is used.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ PICTURES = tuple(
 )
 # In a folder these count as images too: one that Pillow cannot read is reported, not skipped.
 ENDINGS = (*PICTURES, ".heic", ".heif", ".jxl", ".svg", ".eps", ".psd", ".cr2", ".nef", ".arw", ".dng")
-# Of Pillow's: Ghostscript, a program, would be started for EPS, and WMF is drawn by Windows alone.
+# Excluded formats of Pillow: EPS would start Ghostscript, and WMF only works on Windows.
 REFUSED = ("EPS", "WMF")
 SIDEWAYS = (5, 6, 7, 8)  # EXIF orientations of images whose height is stored as their width.
 _BITS, _PHOTOMETRIC = 258, 262  # Tags of TIFF.
@@ -47,13 +47,13 @@ def as_bad_record(what: str) -> Generator[None]:
   """Converts Pillow's exceptions to a BadRecord about `what`, in one line."""
   try:
     yield
-  except (MemoryError, UserError):  # An error of this machine, not of the image; or one already reported.
+  except (MemoryError, UserError):  # An error of this machine, not of the image; or already reported.
     raise
   except UnidentifiedImageError as error:
     raise BadRecord(f"{what}: the image cannot be decoded (Pillow does not know its format).") from error
   except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
     raise BadRecord(f"{what}: the image is refused ({error}).") from error
-  except Exception as error:  # Each of Pillow's formats raises kinds of its own for a file that is damaged.
+  except Exception as error:  # Each of Pillow's formats raises its own exceptions for corrupt files.
     raise BadRecord(f"{what}: the image cannot be decoded ({str(error)[:200] or type(error).__name__}).") from error
 
 
@@ -73,12 +73,12 @@ def content_of(path: str | os.PathLike, what: str) -> bytes:
 
 
 def is_picture(text: str) -> bool:
-  """Whether a text is the path of a file that is there and has an image's suffix."""
+  """Whether a text is the path of an existing file with an image's suffix."""
   return text.lower().endswith(ENDINGS) and os.path.isfile(os.path.expanduser(text))
 
 
 def opened(image: Any) -> Image.Image:
-  """The bytes of a file, or an array of [height, width] or [height, width, 1, 3 or 4]; not decoded yet."""
+  """Opens the bytes of a file, or an array [height, width] or [height, width, 1, 3 or 4], without decoding."""
   if isinstance(image, np.ndarray):
     picture = Image.fromarray(image[..., 0] if image.ndim == 3 and image.shape[-1] == 1 else image)
   else:
@@ -91,23 +91,23 @@ def opened(image: Any) -> Image.Image:
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
-  """Width and height as a viewer shows the image, which is not decoded unless it is a TIFF."""
-  if picture.format == "TIFF":  # Pillow turns those itself, when it decodes them.
+  """Width and height after the EXIF orientation; only TIFFs are decoded for that."""
+  if picture.format == "TIFF":  # Pillow rotates those itself on decoding.
     picture.load()
     return picture.size
   return picture.size[::-1] if _orientation(picture) in SIDEWAYS else picture.size
 
 
 def plain(picture: Image.Image, draft: tuple[int, int] | None = None) -> Image.Image:
-  """The decoded image, upright: RGB, or RGBA where it has transparent parts.
+  """The decoded image, upright: RGB, or RGBA if it has transparent parts.
 
   Args:
     picture: from `opened`.
-    draft: (width, height) that are enough: a JPEG then decodes at 1/2, 1/4 or 1/8 of its size in a fraction of the
-      time. Other formats come whole.
+    draft: minimum (width, height) needed: a JPEG is then decoded at 1/2, 1/4 or 1/8 of its size in a fraction of the
+      time. Other formats are decoded in full.
 
   Raises:
-    ValueError: the values have no known black and white.
+    ValueError: the range of the pixel values is unknown.
   """
   if draft is not None:
     picture.draft(None, draft[::-1] if _orientation(picture) in SIDEWAYS else draft)
@@ -125,7 +125,7 @@ def in_8_bits(picture: Image.Image) -> Image.Image:
     raise ValueError(f"its values are {kind}, of unknown range: save it with 8 or 16 bits")
   if mode == "I" or mode.startswith("I;16"):
     values = np.asarray(picture).astype(np.int64)
-    tags = getattr(picture, "tag_v2", {})  # Of a TIFF, which may have 12 bits, and white as 0: Pillow leaves them so.
+    tags = getattr(picture, "tag_v2", {})  # A TIFF may have 12 bits, and white as 0: Pillow does not convert that.
     white = 2 ** tags.get(_BITS, (16,))[0] - 1
     lightness = white - values if tags.get(_PHOTOMETRIC) == 0 else values
     grey = Image.fromarray(((2 * 255 * lightness + white) // (2 * white)).clip(0, 255).astype(np.uint8))
@@ -135,9 +135,9 @@ def in_8_bits(picture: Image.Image) -> Image.Image:
     return grey.convert("RGBA")
   if mode == "La":
     picture = picture.convert("LA")
-  if isinstance(key, tuple) and max(key) > 255:  # Of an RGB of 16 bits, of which Pillow reads the upper 8.
+  if isinstance(key, tuple) and max(key) > 255:  # RGB of 16 bits, of which Pillow reads the upper 8.
     picture.info["transparency"] = tuple(value >> 8 for value in key)
-  # What Pillow itself calls transparent: an alpha channel, or a colour or palette entry that is.
+  # Transparency by Pillow's definition: an alpha channel, or a transparent colour or palette entry.
   return picture.convert("RGBA" if picture.has_transparency_data else "RGB")
 
 
@@ -145,5 +145,5 @@ def _orientation(picture: Image.Image) -> int | None:
   """The EXIF orientation, 1 to 8; None if it is missing or unreadable."""
   try:
     return picture.getexif().get(ExifTags.Base.Orientation)
-  except Exception:  # Likewise of EXIF that is damaged.
+  except Exception:  # Likewise for corrupt EXIF.
     return None

@@ -1,4 +1,4 @@
-"""Augmentations that move pixels: images float32 [batch, height, width, channels] in [-1, 1], each in its own way."""
+"""Geometric augmentations of images, float32 [batch, height, width, channels] in [-1, 1], drawn per image."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ FILLS = {"edge": None, "white": 1.0, "black": -1.0, "grey": 0.0}
 
 
 def shift(rng: jax.Array, image: jax.Array, *, pixels: int = 4, fill: str = "edge") -> jax.Array:
-  """Moves by up to `pixels` whole pixels in each direction. What comes into view repeats the edge or is `fill`."""
+  """Random translation by up to `pixels` in each direction. New pixels repeat the edge or have the colour `fill`."""
   value = fill_value(fill)
   batch, *size = image.shape
   border = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
@@ -19,16 +19,16 @@ def shift(rng: jax.Array, image: jax.Array, *, pixels: int = 4, fill: str = "edg
 
 
 def flip(rng: jax.Array, image: jax.Array) -> jax.Array:
-  """Flips horizontally; by default half of the images."""
+  """Horizontal flip; by default of half of the images."""
   return image[:, :, ::-1]
 
 
 def random_resized_crop(
   rng: jax.Array, image: jax.Array, *, scale: tuple = (0.3, 1.0), ratio: tuple = (0.75, 4 / 3)
 ) -> jax.Array:
-  """A part of `scale` of the area at an aspect of `ratio`, stretched to the whole (https://arxiv.org/abs/1409.4842).
+  """Random crop with area `scale` and aspect ratio `ratio`, resized to full size (https://arxiv.org/abs/1409.4842).
 
-  Linear interpolation in height, then width, as two matrix products: quick on every kind of device.
+  Linear interpolation in height, then width, as two matrix products, which is fast on all devices.
   """
   batch, height, width, _ = image.shape
   area_rng, ratio_rng, place_rng = jax.random.split(rng, 3)
@@ -44,7 +44,7 @@ def random_resized_crop(
 
 
 def rotate(rng: jax.Array, image: jax.Array, *, degrees: float = 15.0, fill: str = "edge") -> jax.Array:
-  """Turns by up to `degrees` either way about the middle, with linear interpolation. A gather: slow on TPUs."""
+  """Random rotation by up to `degrees` about the centre, with linear interpolation. A gather, slow on TPUs."""
   value = fill_value(fill)
   batch, height, width, _ = image.shape
   angle = jnp.deg2rad(jax.random.uniform(rng, (batch,), minval=-degrees, maxval=degrees))
@@ -61,7 +61,7 @@ def rotate(rng: jax.Array, image: jax.Array, *, degrees: float = 15.0, fill: str
 
 
 def cutout(rng: jax.Array, image: jax.Array, *, pixels: int = 8, fill: str = "grey") -> jax.Array:
-  """Covers a square of `pixels` whose middle lies anywhere in the image (https://arxiv.org/abs/1708.04552)."""
+  """Cutout: fills a square of `pixels` whose centre is anywhere in the image (https://arxiv.org/abs/1708.04552)."""
   value = fill_value(fill)
   if value is None:
     raise UserError("cutout.fill is 'edge'. It may be: white, black, grey.")
@@ -73,14 +73,14 @@ def cutout(rng: jax.Array, image: jax.Array, *, pixels: int = 8, fill: str = "gr
 
 
 def fill_value(fill: str) -> float | None:
-  """The value of a colour's name; None means the image's own edge."""
+  """Pixel value of a colour's name; None: the image's edge."""
   if fill not in FILLS:
     raise UserError(f"fill is '{fill}'. It may be: {', '.join(FILLS)}.")
   return FILLS[fill]
 
 
 def _interpolation(start: jax.Array, part: jax.Array, size: int) -> jax.Array:
-  """[batch, size, size]: row i weighs the pixels around `start + part * (i + 1/2)`, beyond the edges the edge."""
+  """Interpolation matrices [batch, size, size]: row i has the weights of pixels around `start + part * (i + 1/2)`."""
   pixels = jnp.arange(size)
   middles = jnp.clip(start[:, None] + part[:, None] * (pixels[None] + 0.5) - 0.5, 0, size - 1)
   return jnp.maximum(0.0, 1 - jnp.abs(middles[:, :, None] - pixels[None, None]))

@@ -1,4 +1,4 @@
-"""Encoded images to arrays of one size."""
+"""Decodes images to arrays of one size."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ Box = tuple[float, float, float, float]
 
 
 def check(fit: str, image_size: int | None) -> None:
-  """Raises UserError unless `decode` can make images of this fit and size."""
+  """UserError for a fit or a size that `decode` does not support."""
   if fit not in FITS:
     raise UserError(f"fit is '{fit}'.{did_you_mean(fit, FITS)} It may be: {', '.join(FITS)}.")
   if image_size is not None and image_size < 1:
@@ -23,12 +23,12 @@ def check(fit: str, image_size: int | None) -> None:
 
 
 def decode(image: Any, size: int, fit: str, what: str, rng: np.random.Generator | None = None) -> np.ndarray:
-  """An image as uint8 [size, size, 3], or [size, size, 4] if parts of it are transparent.
+  """Decodes and resizes an image to uint8 [size, size, 3], or [size, size, 4] if parts of it are transparent.
 
   Args:
     image: the bytes of a PNG, JPEG, WebP ... file, or an array of uint8 [height, width] or [height, width, 1, 3 or 4],
-      or uint16 [height, width]; `zoo.data.images.files` says what becomes of other depths, modes and orientations.
-    size: pixels of each side of what comes back.
+      or uint16 [height, width]; for other depths, modes and orientations see `zoo.data.images.files`.
+    size: pixels of each side of the result.
     fit: `crop` (shorter side to size, middle of the longer), `pad` (longer side to size, transparent margins),
       `squash`, or `random_crop` (8 to 100% of the area, aspect 3/4 to 4/3, https://arxiv.org/abs/1409.4842; without an
       rng: `crop`).
@@ -36,20 +36,20 @@ def decode(image: Any, size: int, fit: str, what: str, rng: np.random.Generator 
     rng: numpy generator for `random_crop`.
 
   Raises:
-    BadRecord: it does not decode.
+    BadRecord: it cannot be decoded.
   """
   with as_bad_record(what):
     return _decode(image, size, fit, rng)
 
 
 def natural_size(image: Any, what: str) -> int:
-  """Pixels of the shorter side of an encoded image or array, which is not decoded."""
+  """Pixels of the shorter side of an encoded image or array, without decoding it."""
   with as_bad_record(what):
     return min(upright_size(opened(image)))
 
 
 def over(pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
-  """`pixels` [h, w, 3 or 4] laid over a plain `colour` [3]: uint8 [h, w, 3]."""
+  """Composites `pixels` [h, w, 3 or 4] over a plain `colour` [3]: uint8 [h, w, 3]."""
   if pixels.shape[-1] == 3:
     return pixels
   alpha = pixels[..., 3:] / np.float32(255)
@@ -77,7 +77,7 @@ def _decode(image: Any, size: int, fit: str, rng: np.random.Generator | None) ->
 def _placement(
   width: int, height: int, size: int, fit: str, rng: np.random.Generator | None
 ) -> tuple[Box, tuple[int, int]]:
-  """The part of the image that is used, and the (width, height) that it becomes."""
+  """The crop box of the image, and the (width, height) that it is resized to."""
   full_box = (0.0, 0.0, float(width), float(height))
   if fit == "squash" or width == height and fit != "random_crop":
     return full_box, (size, size)
@@ -95,7 +95,7 @@ def _placement(
 
 
 def _framed(pixels: np.ndarray, size: int) -> np.ndarray:
-  """`pixels` in the middle of a transparent square."""
+  """Pads `pixels` to a transparent square."""
   height, width, channels = pixels.shape
   top, left = (size - height) // 2, (size - width) // 2
   framed = np.zeros((size, size, 4), np.uint8)

@@ -3,7 +3,7 @@
 `tfds:NAME`, `hf:FOLDER`, `text:GLOB`, `lines:FILE`, `jsonl:GLOB`, `csv:GLOB`, `tsv:GLOB`, `parquet:GLOB`,
 `images:FOLDER`, `coco:FOLDER`, `audio:FOLDER`, `webdataset:GLOB.tar`.
 
-One file per kind of source. Every source is random access and reads a record when it is asked for it.
+One file per kind of source. Every source is random access and reads records on access.
 """
 
 import errno
@@ -22,7 +22,7 @@ from zoo.data.sources.files import read_part, status
 from zoo.errors import UserError, shown
 from zoo.storage import is_remote
 
-# Errors of a path that recur on every host and in every run.
+# Permanent errors of a path, on every host and in every run.
 NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
@@ -32,15 +32,15 @@ class Source:
   Attributes:
     name: its name in messages, e.g. `tfds:emoji[train]`.
     fingerprint: a str that changes when the examples may have changed; None if unknown (then nothing is cached).
-    class_names: field -> names of its classes, where the source knows them.
-    broken: record -> what is wrong with it, of those that are known to be bad before they are read.
-    bad: what is wrong with the records that were left out when the source was opened.
-    hint: ends the message that a field is missing.
-    blocks: int [records], the block of each record, of a source that reads many records of a block at once; None: its
+    class_names: field -> names of its classes, if the source knows them.
+    broken: record -> its error, for records known to be bad before they are read.
+    bad: errors of the records that were skipped when the source was opened.
+    hint: appended to the message for a missing field.
+    blocks: int [records], the block of each record, if the source reads many records of a block at once; None: its
       records are read one by one.
-    window: blocks whose records may be read in any order.
+    window: number of blocks whose records may be read in any order.
     reads_ahead: whether `fetch` does something.
-    lanes: places that may be read from at the same time, each `window` blocks; see `zoo.data.block_order`.
+    lanes: number of concurrent readers, each with `window` blocks; see `zoo.data.block_order`.
   """
 
   name: str
@@ -58,18 +58,18 @@ class Source:
     raise NotImplementedError
 
   def __getitem__(self, index: int) -> dict[str, Any]:
-    """Raises BadRecord if this one cannot be read, UserError if none can be."""
+    """Reads a record. BadRecord if this one is unreadable, UserError if all are."""
     raise NotImplementedError
 
   def __iter__(self) -> Iterator[dict[str, Any]]:
-    """All examples in order. Python's own way, by index until an IndexError, would depend on what a reader raises."""
+    """All examples in order. Python's default, by index until an IndexError, would depend on errors of readers."""
     return (self[index] for index in range(len(self)))
 
   def fetch(self, block: int) -> None:
     """Called some batches before the records of a block are read."""
 
   def where(self, index: int) -> str:
-    """A record's name in messages: its file, and its key or position there."""
+    """A record's name in messages: its file, and its key or position in it."""
     return f"{self.name}, record {index}"
 
 
@@ -77,7 +77,7 @@ def open_source(source: str, split: str = "train", data_dir: str | None = None) 
   """Opens `KIND:WHERE`, e.g. `open_source("tfds:emoji/style", "train[:90%]")`.
 
   Args:
-    source: kind and place. Kinds are the files of zoo/data/sources.
+    source: kind and location. Kinds are the files of zoo/data/sources.
     split: TFDS's split syntax: `train`, `train[:90%]`, `train[10:20]+test`. See zoo/data/sources/splits.py.
     data_dir: for `tfds` the folder of prepared datasets; else the folder that relative paths start from.
   """
@@ -102,12 +102,12 @@ def read_file(path: str | os.PathLike) -> bytes:
   """The bytes of a file.
 
   Raises:
-    BadRecord: it is not there, is no file or is empty.
-    UserError: it cannot be read for now, or by this user.
+    BadRecord: it is missing, not a file, or empty.
+    UserError: it cannot be read now, or by this user.
   """
   try:
     content = read_part(path)
-  except ValueError as error:  # A name that no file can have.
+  except ValueError as error:  # An invalid file name.
     raise BadRecord(f"{shown(path)} cannot be read: {error}.") from error
   except OSError as error:
     kind = BadRecord if error.errno in NOWHERE else UserError
@@ -118,7 +118,7 @@ def read_file(path: str | os.PathLike) -> bytes:
 
 
 def json_object(content: bytes, what: str) -> dict[str, Any]:
-  """The fields of a JSON object in UTF-8; BadRecord, which begins with `what`, if it is anything else."""
+  """Parses a JSON object in UTF-8; BadRecord, whose message begins with `what`, if it is anything else."""
   fields = json_value(content, what)
   if not isinstance(fields, dict):
     raise BadRecord(f"{what} is {shown(fields, 60)}, not a JSON object with named fields.")
@@ -126,10 +126,10 @@ def json_object(content: bytes, what: str) -> dict[str, Any]:
 
 
 def json_value(content: bytes, what: str) -> Any:
-  """Parses JSON in UTF-8; BadRecord, which begins with `what`, if it is invalid or holds a lone surrogate."""
+  """Parses JSON in UTF-8; BadRecord, whose message begins with `what`, if it is invalid or holds a lone surrogate."""
   try:
     value = json.loads(content.decode("utf-8-sig"))
-    if b"\\u" in content:  # Only an escape can be one of the two halves that some characters are written as.
+    if b"\\u" in content:  # Only an escape can be a lone surrogate.
       json.dumps(value, ensure_ascii=False).encode()
   except RecursionError as error:
     raise BadRecord(f"{what} is JSON that is nested too deeply.") from error
@@ -137,7 +137,7 @@ def json_value(content: bytes, what: str) -> Any:
     half = error.object[error.start]
     raise BadRecord(f"{what} holds {half!a}, a lone surrogate.") from error
   except json.JSONDecodeError as error:
-    # Of a single line `what` says which one it is: "line 1" of that line would be a second number.
+    # For a single line `what` has its number: "line 1" within that line would be a second one.
     mistake = error if b"\n" in content.strip() else f"{error.msg.removesuffix(' at')} at column {error.colno}"
     raise BadRecord(f"{what} is not JSON: {mistake}.") from error
   except ValueError as error:

@@ -1,4 +1,4 @@
-"""Rows of Arrow tables as examples, and what columns mean by the features that datasets writes in a schema."""
+"""Rows of Arrow tables as examples, decoded by the features that Hugging Face's datasets writes in a schema."""
 
 import json
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ def features_in(schema: Any) -> dict[str, Any]:
 
 
 def class_names_in(features: Mapping[str, Any]) -> dict[str, list[str]]:
-  """Field -> names of its classes, of each ClassLabel and each list of them.
+  """Field -> class names, for each ClassLabel and each list of them.
 
   >>> class_names_in({"label": {"names": ["no", "yes"], "_type": "ClassLabel"}, "text": {"_type": "Value"}})
   {'label': ['no', 'yes']}
@@ -49,16 +49,16 @@ def check_schema(columns: list[str], path: Any, first_columns: list[str], first_
 def example_of(table: Any, row: int, what: str) -> dict[str, Any]:
   """A row of a pyarrow Table or RecordBatch as Python values; an Image or Audio of datasets as its encoded bytes.
 
-  The texts of a column `translation` are fields, too, by their languages.
+  The texts of a column `translation` are also fields, named by their languages.
 
   Raises:
-    BadRecord: a value cannot be read, or is a file elsewhere.
+    BadRecord: a value is unreadable, or refers to an external file.
   """
   example = {}
   for name, column in zip(table.schema.names, table.columns):
     try:
       value = column[row].as_py()
-    except (ValueError, OverflowError) as error:  # A str that is not UTF-8, a time that Python has not.
+    except (ValueError, OverflowError) as error:  # A str that is not UTF-8, a time out of Python's range.
       raise BadRecord(f"{what}: column {shown(name)} cannot be read ({error}).") from error
     if isinstance(value, dict) and value.keys() == _MEDIA:
       if value["bytes"] is None:
@@ -69,6 +69,6 @@ def example_of(table: Any, row: int, what: str) -> dict[str, Any]:
 
 
 def _translation(value: Any) -> dict[str, str]:
-  """A Translation of datasets, {"de": ..., "en": ...}, as fields of its own: pairs of texts are two fields."""
+  """Expands a Translation of datasets, {"de": ..., "en": ...}, to fields: pairs of texts are two fields."""
   texts = isinstance(value, dict) and all(isinstance(text, str) for text in value.values())
   return value if texts else {}

@@ -1,4 +1,4 @@
-"""Arrow files (.arrow) as a source: mapped into memory, so that only the rows that are asked for are read from disk."""
+"""Arrow files (.arrow) as a source, memory-mapped, so that only accessed rows are read from disk."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -14,7 +14,7 @@ from zoo.data.sources.splits import hash_order
 from zoo.errors import UserError
 from zoo.storage import is_remote
 
-_END = b"\xff\xff\xff\xff\0\0\0\0"  # Of a stream; a file that is cut off between two batches lacks nothing else.
+_END = b"\xff\xff\xff\xff\0\0\0\0"  # End marker of a stream; a file truncated between two batches lacks only this.
 
 
 class ArrowFile(NamedTuple):
@@ -28,10 +28,10 @@ class ArrowFile(NamedTuple):
 
 
 def open_arrow(path: StoragePath) -> ArrowFile:
-  """Maps a file of Arrow's streaming or file format, of a remote one a local copy.
+  """Memory-maps a file in Arrow's streaming or file format, for a remote one a local copy.
 
   Raises:
-    UserError: it is neither, or cut off.
+    UserError: it is neither, or truncated.
   """
   import pyarrow
 
@@ -58,7 +58,7 @@ def open_arrow(path: StoragePath) -> ArrowFile:
 
 
 def arrow_rows(files: list[ArrowFile], paths: list[StoragePath]) -> np.ndarray:
-  """Opens files and adds them to `files`: their rows [rows, 2], file and row of it, in the order of a hash."""
+  """Opens files and adds them to `files`: their rows [rows, 2], file and row in it, in the order of a hash."""
   tables, orders = [], []
   for path in paths:
     file = open_arrow(path)
@@ -71,7 +71,7 @@ def arrow_rows(files: list[ArrowFile], paths: list[StoragePath]) -> np.ndarray:
 
 
 class ArrowFiles(Source):
-  """Rows of Arrow files. `chosen` [rows, 2]: file, row of it; `features`: those of datasets, over those of schemas."""
+  """Rows of Arrow files. `chosen` [rows, 2]: file, row in it; `features`: of datasets, over those of schemas."""
 
   def __init__(self, name: str, files: list[ArrowFile], chosen: np.ndarray, features: Mapping[str, Any]):
     self.name, self.files, self.chosen, self.features = name, files, chosen, features
@@ -91,7 +91,7 @@ class ArrowFiles(Source):
     batch = int(np.searchsorted(file.ends, row, side="right"))
     one = file.batches[batch].slice(row - (int(file.ends[batch - 1]) if batch else 0), 1)
     try:
-      one.validate(full=True)  # Offsets that a disk has changed would lead anywhere.
+      one.validate(full=True)  # Corrupt offsets could point anywhere.
     except ValueError as error:
       raise BadRecord(f"{what} is damaged ({error}).") from error
     return example_of(one, 0, what)

@@ -1,8 +1,8 @@
-"""`audio:FOLDER`, `audio:MANIFEST`: recordings (wav, flac, ogg, mp3) with texts, or in folders that name classes.
+"""`audio:FOLDER`, `audio:MANIFEST`: recordings (wav, flac, ogg, mp3) with texts, or in class folders.
 
 Texts come from a manifest, a table that names files (`file`, `file_name`, `path`, `audio_filepath`, ...): .csv, .tsv or
-.jsonl, given itself or as `metadata.csv` or `metadata.jsonl` in the folder; else from LibriSpeech's `*.trans.txt`, else
-from a .txt beside each recording. Where there is none of them, the subfolder of a recording is its class.
+.jsonl, given directly or as `metadata.csv` or `metadata.jsonl` in the folder; else from LibriSpeech's `*.trans.txt`,
+else from a .txt beside each recording. If there is none of these, the subfolder of a recording is its class.
 """
 
 import os
@@ -22,7 +22,7 @@ ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3")
 MANIFESTS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl"}
 TABLES = ("metadata.csv", "metadata.jsonl", "metadata.tsv", "captions.csv", "captions.jsonl")
 FILE_FIELDS = ("file", "file_name", "filename", "audio_filepath", "audio_file", "audio", "path", "wav")
-FOLDERS = ("", "clips", "wavs", "audio", "wav")  # Where a manifest's files lie beside it: Common Voice, LJ Speech.
+FOLDERS = ("", "clips", "wavs", "audio", "wav")  # Subfolders of a manifest's files: Common Voice, LJ Speech.
 SPOKEN = ".trans.txt"
 
 
@@ -31,8 +31,8 @@ def audio(where: str, split: str, data_dir: str | None = None) -> "AudioFiles":
 
   Args:
     where: a folder, or a manifest with the options of its kind: `audio:metadata.csv?delimiter=|&columns=file,raw,text`.
-    split: TFDS's split syntax.
-    data_dir: the folder that a relative path starts from.
+    split: in TFDS's split syntax.
+    data_dir: base folder of relative paths.
   """
   place, options = split_options(where, OPTIONS)
   parts: list[Part] = []
@@ -56,7 +56,7 @@ def audio(where: str, split: str, data_dir: str | None = None) -> "AudioFiles":
 
 
 class Listing(Source):
-  """The recordings of a folder: names of files, and fields of each; None: they are in the .txt beside it."""
+  """The recordings of a folder: file names and fields; None: the text is in the .txt beside it."""
 
   def __init__(
     self, folder: StoragePath, files: list[str], fields: dict[str, dict[str, Any]] | None, classes: list[str]
@@ -84,7 +84,7 @@ class Listing(Source):
 
 
 class Part:
-  """A table of recordings, and how the names in it become paths."""
+  """A table of recordings, and the mapping of its names to paths."""
 
   def __init__(self, table: Source, base: StoragePath):
     self.table, self.base = table, base
@@ -106,7 +106,7 @@ class Part:
     self.inside, self.ending = next((place for place in places if exists(*place)), ("", ""))
 
   def path(self, name: Any, what: str) -> str:
-    """The path of a file; BadRecord if it is none inside the folder."""
+    """The path of a file; BadRecord if it is outside of the folder or missing."""
     if not isinstance(name, str) or not name.strip():
       raise BadRecord(f"{what} names no file in '{self.field}'.")
     path = os.path.normpath(os.path.relpath(name, self.base) if os.path.isabs(name) else name)
@@ -116,7 +116,7 @@ class Part:
 
 
 class AudioFiles(Source):
-  """Recordings, each read when asked for. `chosen` [rows, 2]: part, row of its table."""
+  """Recordings, each read on access. `chosen` [rows, 2]: part, row of its table."""
 
   def __init__(self, name: str, parts: list[Part], chosen: np.ndarray):
     self.name, self.parts, self.chosen = name, parts, chosen
@@ -177,7 +177,7 @@ def _listing(place: str, name: str, data_dir: str | None) -> Part:
 
 
 def _spoken(folder: StoragePath, tables: list[str], sounds: list[str]) -> dict[str, dict[str, Any]]:
-  """The texts of LibriSpeech's tables: `84-121123-0000 GO DO YOU HEAR` in each line."""
+  """Transcripts from LibriSpeech's tables, with lines like `84-121123-0000 GO DO YOU HEAR`."""
   paths = {os.path.splitext(file)[0]: file for file in sounds}
   fields = {}
   for table in tables:
@@ -190,7 +190,7 @@ def _spoken(folder: StoragePath, tables: list[str], sounds: list[str]) -> dict[s
 
 
 def _class_folders(folder: StoragePath) -> set[str]:
-  """Names of the class folders of other splits, so that a class has the same number in all."""
+  """Names of the class folders of other splits, so that a class has the same index in all."""
   siblings = [folder.parent / name for name in SPLIT_FOLDERS] if folder.name in SPLIT_FOLDERS else []
   return {
     file.split(os.sep)[0]

@@ -1,9 +1,9 @@
 """`coco:FOLDER`, `coco:annotations/captions_val2014.json`: images with several captions each, of COCO, Flickr30k.
 
-Two kinds of JSON are known by what they hold. COCO's own, `annotations/captions_SPLIT*.json` of a folder: `images` (id,
-file_name) and `annotations` (image_id, caption); images lie in `val2014`, `images/val2014` or `images`. And Karpathy's
-splits (`dataset_coco.json`, `dataset_flickr30k.json`): `images` with a filename, their sentences and a split.
-https://cocodataset.org/#format-data, https://cs.stanford.edu/people/karpathy/deepimagesent
+Two kinds of JSON are detected by their contents. COCO's own, `annotations/captions_SPLIT*.json` of a folder: `images`
+(id, file_name) and `annotations` (image_id, caption); images are in `val2014`, `images/val2014` or `images`. And
+Karpathy's splits (`dataset_coco.json`, `dataset_flickr30k.json`): `images` with a filename, their sentences and a
+split. https://cocodataset.org/#format-data, https://cs.stanford.edu/people/karpathy/deepimagesent
 """
 
 import os
@@ -19,7 +19,7 @@ from zoo.json_files import read_json
 from zoo.storage import is_remote
 
 Rows = dict[str, dict[str, Any]]  # An image's file -> its fields.
-TRIES = 20  # Images that are looked for: of a data set that was fetched in part the first ones may be missing.
+TRIES = 20  # Images to look for: the first ones may be missing in a partial download.
 
 
 def coco(where: str, split: str, data_dir: str | None = None) -> ImageFiles:
@@ -27,9 +27,9 @@ def coco(where: str, split: str, data_dir: str | None = None) -> ImageFiles:
 
   Args:
     where: a JSON file, or the folder whose `annotations` (or which itself) holds captions_*.json.
-    split: of a folder those that its captions_*.json are named by (train, val; validation, valid and dev are val);
-      of Karpathy's files those that they list (train, restval, val, test); else train is all of the file.
-    data_dir: the folder that a relative path starts from.
+    split: for a folder those in the names of its captions_*.json (train, val; validation, valid and dev are val);
+      for Karpathy's files those that they list (train, restval, val, test); else train is the full file.
+    data_dir: base folder of relative paths.
   """
   base = where if is_remote(where) else os.path.join(os.path.expanduser(data_dir or ""), os.path.expanduser(where))
 
@@ -62,7 +62,7 @@ def _table_of(base: StoragePath, name: str) -> StoragePath:
 
 
 def _rows(table: StoragePath, content: Mapping[str, Any], split: str) -> tuple[Rows, list[str]]:
-  """The images of a split, and what is wrong with entries that cannot be used."""
+  """The images of a split, and the errors of unusable entries."""
   images: Any = content.get("images")
   annotations: Any = content.get("annotations")
   if _are_objects(images) and any("sentences" in image for image in images):
@@ -117,7 +117,7 @@ def _are_objects(value: Any) -> bool:
 
 
 def _finder(table: StoragePath, files: list[str]) -> Callable[[str], StoragePath]:
-  """Finds the image folder: the first usual one that holds one of the first few images."""
+  """Finds the image folder: the first usual one with one of the first few images."""
   split = table.name.removesuffix(".json").removeprefix("captions_")
   bases = [table.parent, table.parent.parent]
   folders = [base / part for part in (split, f"images/{split}", "images", ".") for base in bases]

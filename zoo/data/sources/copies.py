@@ -1,7 +1,7 @@
-"""Local copies of remote files in the cache folder, fetched in parts: what was cut off goes on where it was.
+"""Local copies of remote files in the cache folder, downloaded in parts; interrupted downloads resume.
 
-`$ZOO_CACHE/files` keeps up to `$ZOO_CACHE_LIMIT` GB, by default half of what the disk has; those that were used longest
-ago go first.
+`$ZOO_CACHE/files` keeps up to `$ZOO_CACHE_LIMIT` GB, by default half of the disk; least recently used files are
+removed first.
 """
 
 import contextlib
@@ -29,13 +29,13 @@ class Remote(NamedTuple):
 
   @property
   def copy(self) -> Path:
-    """Where its local copy is, or would be."""
+    """Path of its local copy."""
     key = hashlib.blake2b(f"{self.path}\0{self.size}\0{self.version}".encode(), digest_size=16).hexdigest()
     return cache_folder() / "files" / key / os.path.basename(os.fspath(self.path))
 
 
 def remote(path: StoragePath) -> Remote:
-  """A remote file as it is now; UserError if it cannot be reached."""
+  """Looks up a remote file and its current version; UserError if it cannot be reached."""
   try:
     return Remote(path, *status(path))
   except OSError as error:
@@ -43,7 +43,7 @@ def remote(path: StoragePath) -> Remote:
 
 
 def limit() -> int:
-  """Most bytes of all copies."""
+  """Maximum bytes of all copies."""
   setting = os.environ.get("ZOO_CACHE_LIMIT")
   if setting is None:
     folder = cache_folder()
@@ -56,16 +56,16 @@ def limit() -> int:
 
 
 def ready(file: Remote) -> Path | None:
-  """The local copy, if it is whole."""
+  """The local copy, if it is complete; else None."""
   with contextlib.suppress(OSError):
     if file.copy.stat().st_size == file.size:
-      os.utime(file.copy)  # Used now.
+      os.utime(file.copy)  # Marks it as used.
       return file.copy
   return None
 
 
 def fetched(file: Remote) -> Path:
-  """The local copy, fetched now if it is not there; other processes of the machine wait for the first.
+  """The local copy, downloaded now if missing; other processes of the machine wait for the first.
 
   Raises:
     UserError: the file cannot be read, or the cache cannot be written.
@@ -96,7 +96,7 @@ def fetched(file: Remote) -> Path:
 
 
 def nearby(path: StoragePath) -> StoragePath:
-  """`path` itself if it is local, or would take more than all copies may; else its local copy."""
+  """`path` itself if it is local or larger than the limit of all copies; else its local copy."""
   if not is_remote(path):
     return path
   file = remote(path)
@@ -104,26 +104,26 @@ def nearby(path: StoragePath) -> StoragePath:
 
 
 def _make_room(file: Remote) -> None:
-  """Removes the copies that were used longest ago, until this one fits."""
+  """Removes the least recently used copies until this one fits."""
   copies, most = sorted(_copies()), limit()
   total = sum(size for _, size, _ in copies) + file.size
   for _, size, folder in copies:
     if total <= most:
       return
     if folder != file.copy.parent and not _is_growing(folder):
-      shutil.rmtree(folder, ignore_errors=True)  # Who has the file open keeps it.
+      shutil.rmtree(folder, ignore_errors=True)  # Processes that have the file open keep it.
       total -= size
 
 
 def _is_growing(folder: Path) -> bool:
-  """Whether another process is just now fetching it."""
+  """Whether another process is downloading it."""
   with contextlib.suppress(OSError):
     return any(time.time() - part.stat().st_mtime < 60 for part in folder.glob("*.part"))
   return False
 
 
 def _copies() -> list[tuple[float, int, Path]]:
-  """When each copy was used last, its bytes and its folder."""
+  """Time of last use, bytes and folder of each copy."""
   copies = []
   for folder in (cache_folder() / "files").glob("*/"):
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""Rows of text tables with a header line (RFC 4180), read at their places in the file."""
+"""Delimited text tables with a header line (RFC 4180), with random access to rows."""
 
 import array
 import collections
@@ -24,20 +24,20 @@ OPTIONS = {
   "skip": "lines above the header",
 }
 NO_QUOTES = "If a quote is a character like others in this file, add ?quotes=none."
-LONGEST = 2**26  # Bytes of a row: a quote that nobody closes would make one of the rest of the file.
-_NAME = 200  # Letters of a column's name.
-csv.field_size_limit(LONGEST)  # By default documents of more than 128 kB are refused.
+LONGEST = 2**26  # Maximum bytes of a row: an unclosed quote would turn the rest of the file into one.
+_NAME = 200  # Maximum characters of a column's name.
+csv.field_size_limit(LONGEST)  # By default csv refuses fields of more than 128 kB.
 
 
 class Dialect(NamedTuple):
-  """How fields are told from each other."""
+  """Delimiter, quoting and encoding of a table."""
 
   delimiter: str
   quotes: bool
-  guessed: bool = False  # Nobody said that quotes are quotes.
+  guessed: bool = False  # Quoting was not set explicitly.
 
   def options(self) -> dict[str, Any]:
-    """Keywords of csv.reader."""
+    """Keywords for csv.reader."""
     quoting = csv.QUOTE_MINIMAL if self.quotes else csv.QUOTE_NONE
     return {"delimiter": self.delimiter, "quoting": quoting, "strict": True}
 
@@ -47,10 +47,10 @@ class Dialect(NamedTuple):
 
 
 class Table(NamedTuple):
-  """The rows of a file: numbers of their first lines from 0, first bytes, ends, and what is wrong with some."""
+  """The rows of a file: numbers of their first lines from 0, first bytes, ends, and errors of bad ones."""
 
-  path: StoragePath  # What is read.
-  shown: StoragePath  # What messages name.
+  path: StoragePath  # The file that is read.
+  shown: StoragePath  # The name in messages.
   columns: list[str]
   rows: np.ndarray  # int64 [rows, 3]
   errors: dict[int, str]
@@ -59,7 +59,7 @@ class Table(NamedTuple):
 def open_delimited(
   kind: str, endings: tuple[str, ...], delimiter: str, where: str, split: str, data_dir: str | None
 ) -> "Delimited":
-  """Opens the files of a text table; rows are found once, when it is opened, and parsed when they are read."""
+  """Opens the files of a text table; rows are located once, on opening, and parsed on access."""
   place, options = split_options(where, OPTIONS)
   delimiter = {"tab": "\t", "\\t": "\t"}.get(options.get("delimiter", ""), options.get("delimiter", delimiter))
   if len(delimiter) != 1 or delimiter in '"\r\n' or not delimiter.isascii():
@@ -92,7 +92,7 @@ def open_delimited(
 
 
 class Delimited(Source):
-  """Rows of files as `{column: str}`, each read and parsed when asked for. `chosen` [rows, 2]: file, row of it."""
+  """Rows of files as `{column: str}`, each read and parsed on access. `chosen` [rows, 2]: file, row in it."""
 
   def __init__(self, name: str, kind: str, tables: list[Table], chosen: np.ndarray, dialect: Dialect):
     self.name, self.kind, self.tables, self.chosen, self.dialect = name, kind, tables, chosen, dialect
@@ -175,9 +175,9 @@ def _table(
 def _scan(
   path: StoragePath, shown_path: StoragePath, dialect: Dialect, skip: int
 ) -> Iterator[tuple[int, int, int, int, str | None]]:
-  """Each row that is not blank: its first line, first byte, end, number of fields, and what is wrong with it."""
-  first, start = 0, 0  # Where the row began.
-  line, position = 0, 0  # Lines and bytes that the reader has.
+  """Locates each non-blank row: first line, first byte, end, number of fields, and error."""
+  first, start = 0, 0  # Start of the row.
+  line, position = 0, 0  # Lines and bytes read so far.
 
   def lines(file: Any) -> Iterator[str]:
     nonlocal line, position
@@ -198,13 +198,13 @@ def _scan(
       try:
         fields = next(reader)
         size = len(fields)
-        # Texts of GLUE and others begin and end with quotes that are none: rows would become one.
+        # Texts of GLUE and others begin or end with literal quotes, which would merge rows.
         if dialect.guessed and dialect.delimiter == "\t" and line > first + 1 and any("\t" in text for text in fields):
           error = f"a quote is closed in line {line} only, behind tabs. {NO_QUOTES} If that is meant, ?quotes=double."
       except StopIteration:
         return
       except csv.Error as problem:
-        if "end of data" in str(problem):  # All that follows would be one row.
+        if "end of data" in str(problem):  # The rest of the file would be one row.
           raise UserError(f"{shown_path} line {first + 1} opens a quote that is never closed. {NO_QUOTES}") from problem
         error = _way_out(str(problem), first, line, dialect)
       if size or error is not None:
@@ -221,10 +221,10 @@ def _way_out(problem: str, first: int, end: int, dialect: Dialect) -> str:
 
 
 def _header(names: list[str], what: str, source: str, dialect: Dialect) -> list[str]:
-  """The names of columns, or UserError if a header cannot look like that."""
+  """The column names; UserError if the header is implausible."""
   names = [name.strip() for name in names]
   if names[0] == "" and len(names) > 1:
-    names[0] = "Unnamed: 0"  # What pandas writes its row numbers in, and reads them as.
+    names[0] = "Unnamed: 0"  # pandas' column of row numbers, as written and as read.
   way_out = f"If the file has no header line, name its columns: {source}?columns=text,label"
   if len(names) == 1:
     other = next((mark for mark in ",;\t|" if mark != dialect.delimiter and mark in names[0]), None)

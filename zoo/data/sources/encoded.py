@@ -1,4 +1,4 @@
-"""Files of text as UTF-8: checked at their first bytes, and those of another encoding converted once, in the cache."""
+"""Text files as UTF-8: checked by their first bytes, and converted once, in the cache, from other encodings."""
 
 import codecs
 import hashlib
@@ -24,15 +24,15 @@ _MARKS |= {codecs.BOM_UTF16_BE: "utf-16"}
 
 
 def utf8_file(path: StoragePath, encoding: str | None, source: str) -> StoragePath:
-  """`path` itself, a local copy of a remote one, or, if `encoding` is another than UTF-8, a copy in UTF-8.
+  """`path` itself, a local copy of a remote one, or, for another `encoding` than UTF-8, a copy in UTF-8.
 
   Args:
-    path: of a file of text.
+    path: a text file.
     encoding: None: UTF-8.
-    source: how the file is written as a source, for the way out.
+    source: the source string, for the way out in messages.
 
   Raises:
-    UserError: it is compressed, in UTF-16 or UTF-32, or its bytes are not of this encoding.
+    UserError: it is compressed, in UTF-16 or UTF-32, or not valid in this encoding.
   """
   try:
     head = read_part(path, 0, 8)
@@ -48,7 +48,7 @@ def utf8_file(path: StoragePath, encoding: str | None, source: str) -> StoragePa
     return nearby(path)
   try:
     codec = codecs.lookup(encoding)
-    "".encode(encoding)  # LookupError, if it is none of text.
+    "".encode(encoding)  # LookupError if it is not a text encoding.
   except LookupError as error:
     raise UserError(f"{source}: encoding '{encoding}' is unknown. Some are: cp1252, latin-1, utf-16.") from error
   if codec.name in ("utf-8", "ascii", "utf-8-sig"):
@@ -73,13 +73,13 @@ def utf8_file(path: StoragePath, encoding: str | None, source: str) -> StoragePa
 
 
 def decoded(content: bytes, start: int, what: str, source: str) -> str:
-  """UTF-8 as a str, without a byte order mark; BadRecord, which names the byte, if it is not that.
+  """Decodes UTF-8, without a byte order mark; BadRecord, which names the byte, if it is invalid.
 
   Args:
     content: bytes of a file.
-    start: the place of the first of them in it.
+    start: offset of the first of them in the file.
     what: the file and the line, for the message.
-    source: how the file is written as a source, for the way out.
+    source: the source string, for the way out in messages.
   """
   try:
     return content.decode().removeprefix("\ufeff" if start == 0 else "")

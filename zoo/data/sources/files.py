@@ -1,4 +1,4 @@
-"""Files here, in buckets and at web servers (`gs://BUCKET/shards/*.tar`), by fsspec: lists, full and partial reads."""
+"""Local files, and remote ones in buckets and on web servers (`gs://BUCKET/shards/*.tar`), by fsspec."""
 
 import contextlib
 import glob
@@ -27,7 +27,7 @@ def at(path: str | os.PathLike) -> StoragePath:
 
 
 def listed(folder: StoragePath) -> Iterable[str]:
-  """All files in a folder and the folders in it, relative to it; of a server those that its pages list."""
+  """All files below a folder and the folders in it, relative to it; of a server those that its pages list."""
   if not is_remote(folder):
     return [os.path.relpath(os.path.join(root, file), folder) for root, _, files in os.walk(folder) for file in files]
   system, path = _remote(folder)
@@ -40,7 +40,7 @@ def listed(folder: StoragePath) -> Iterable[str]:
 
 
 def matching(folder: StoragePath, pattern: str) -> list[str]:
-  """The files in a folder, relative to it, that a pattern such as `*/*.tar` or `**/*.tar` matches."""
+  """The files below a folder, relative to it, that match a pattern such as `*/*.tar` or `**/*.tar`."""
   if not is_remote(folder):
     return [file for file in glob.glob(pattern, root_dir=folder, recursive=True) if (folder / file).is_file()]
   system, path = _remote(folder)
@@ -49,7 +49,7 @@ def matching(folder: StoragePath, pattern: str) -> list[str]:
 
 
 def read_part(path: str | os.PathLike, start: int = 0, size: int | None = None) -> bytes:
-  """`size` bytes from byte `start` on, fewer where the file ends; by default the whole file. OSError if it fails."""
+  """Reads `size` bytes from byte `start` on, fewer at the end of the file; by default all. OSError on failure."""
   if is_remote(path):
     return tried(lambda: _remote_part(path, start, size), path)
   with open(path, "rb") as file:
@@ -62,7 +62,7 @@ def _remote_part(path: str | os.PathLike, start: int, size: int | None) -> bytes
   try:
     content = system.cat_file(name, start=start, end=None if size is None else start + size)
   except Exception as error:
-    if getattr(error, "status", None) == 416:  # Nothing is there.
+    if getattr(error, "status", None) == 416:  # The file is missing.
       return b""
     raise
   if size is not None and len(content) > size:
@@ -79,19 +79,19 @@ def opened(path: str | os.PathLike) -> Generator[BinaryIO]:
     return
   system, name = _remote(path)
   with as_os_error(), system.open(name, "rb") as file:
-    # tarfile asks for whole blocks, which not every file of fsspec gives at once.
+    # tarfile needs full blocks, which not every file of fsspec returns at once.
     yield io.BufferedReader(file, 2**20)
 
 
 @contextlib.contextmanager
 def seekable(path: str | os.PathLike) -> Generator[Any]:
-  """Opens a file for reading here and there. Of a remote one reads raise UserError, not OSError."""
+  """Opens a file for random access. Reads of a remote one raise UserError, not OSError."""
   with open(path, "rb") if not is_remote(path) else io.BufferedReader(_Remote(path), 2**16) as file:
     yield file
 
 
 class _Remote(io.RawIOBase):
-  """A remote file as the io module takes it."""
+  """A remote file with io's raw interface."""
 
   def __init__(self, path: str | os.PathLike):
     self.path, self.size, self.place = path, status(path)[0], 0
@@ -118,14 +118,14 @@ class _Remote(io.RawIOBase):
 
 
 def status(path: str | os.PathLike) -> tuple[int, str]:
-  """The size of a file, and a version str that changes with it. OSError if it is not there."""
+  """The size of a file, and a version str that changes with it. OSError if it is missing."""
   if not is_remote(path):
     state = os.stat(path)
     return state.st_size, str(state.st_mtime_ns)
   about = tried(lambda: _about(path), path)
   if about.get("size") is None:
     raise OSError(f"{path}: the server does not say how long it is")
-  keys = ("etag", "ETag", "md5Hash", "mtime", "LastModified", "created")  # Of the libraries of different buckets.
+  keys = ("etag", "ETag", "md5Hash", "mtime", "LastModified", "created")  # Keys of different bucket libraries.
   return int(about["size"]), str(next((about[key] for key in keys if key in about), ""))
 
 

@@ -1,8 +1,8 @@
-"""`hf:FOLDER[?config=NAME]`: data as Hugging Face's datasets leaves them on disk, without that library.
+"""`hf:FOLDER[?config=NAME]`: data saved by Hugging Face's datasets, read without that library.
 
-Three kinds of folders are known by what they hold: those of `save_to_disk` (`state.json`, or `dataset_dict.json` and a
-folder for each split), those of its cache (`*.arrow` beside `dataset_info.json`), and copies of a repository of the hub
-with Parquet, CSV or JSON lines, whose `README.md` may say in its YAML which files are which split of which config.
+Three kinds of folders are detected by their contents: those of `save_to_disk` (`state.json`, or `dataset_dict.json` and
+a folder for each split), those of its cache (`*.arrow` beside `dataset_info.json`), and copies of a repository of the
+hub with Parquet, CSV or JSON lines, whose `README.md` may map files to splits and configs in its YAML.
 https://huggingface.co/docs/datasets, https://huggingface.co/docs/hub/datasets-data-files-configuration
 """
 
@@ -34,7 +34,7 @@ _WORDS = {"train": "train|training", "validation": "|".join(VALIDATION), "test":
 
 
 class Saved(NamedTuple):
-  """Arrow files of the splits of a folder, and what their columns mean."""
+  """Arrow files of the splits of a folder, and the features of their columns."""
 
   splits: dict[str, list[StoragePath]]
   features: dict[str, Any]
@@ -44,9 +44,9 @@ def hf(where: str, split: str, data_dir: str | None = None) -> Source:
   """Opens a split of a saved dataset. Each example: column -> value; an Image or Audio as its encoded bytes.
 
   Args:
-    where: the folder; `?config=NAME` behind it chooses one of several.
-    split: TFDS's split syntax, over the splits that the folder has; a folder of one split is `train`.
-    data_dir: the folder that a relative path starts from.
+    where: the folder; `?config=NAME` after it chooses one of several.
+    split: in TFDS's split syntax, over the splits of the folder; a folder of one split is `train`.
+    data_dir: base folder of relative paths.
   """
   place, options = split_options(where, OPTIONS)
   path = place if is_remote(place) else os.path.join(os.path.expanduser(data_dir or ""), os.path.expanduser(place))
@@ -88,7 +88,7 @@ def _files_in(folder: StoragePath, place: str) -> list[str]:
 
 
 def _texts(parts: list[Source], folder: StoragePath, files: list[str]) -> np.ndarray:
-  """Opens files of text and adds them to `parts`: their rows [rows, 2], part and row of it, in the order of a hash."""
+  """Opens text files and adds them to `parts`: their rows [rows, 2], part and row in it, in the order of a hash."""
   tables, orders = [], []
   for file in files:
     part = open_source(f"{TEXTS[os.path.splitext(file)[1].lower()]}:{folder / file}")
@@ -99,7 +99,7 @@ def _texts(parts: list[Source], folder: StoragePath, files: list[str]) -> np.nda
 
 
 def _split(splits: Mapping[str, list[Any]], name: str, where: str) -> list[Any]:
-  """The files of a split, by its name or, of validation, by another of its names."""
+  """The files of a split, by its name or, for validation, by one of its other names."""
   names = [name, *(VALIDATION if name in VALIDATION else ())]
   if name == "all" and len(splits) == 1:
     names += splits
@@ -110,7 +110,7 @@ def _split(splits: Mapping[str, list[Any]], name: str, where: str) -> list[Any]:
 
 
 def _saved(folder: StoragePath) -> Saved | None:
-  """What `save_to_disk` wrote; None: nothing of the kind."""
+  """Opens a folder of `save_to_disk`; None if it is not one."""
   if (folder / "dataset_dict.json").is_file():
     names = read_json(nearby(folder / "dataset_dict.json")).get("splits")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) and _is_name(name) for name in names):
@@ -136,7 +136,7 @@ def _saved(folder: StoragePath) -> Saved | None:
 
 
 def _cached(folder: StoragePath, files: list[str]) -> Saved | None:
-  """What the cache of datasets holds: `squad-train.arrow`, `squad-train-00000-of-00002.arrow`, dataset_info.json."""
+  """Opens a cache folder of datasets: `squad-train.arrow`, `squad-train-00000-of-00002.arrow`, dataset_info.json."""
   splits: dict[str, list[StoragePath]] = {}
   for file in files:
     if os.path.dirname(file) or not file.endswith(".arrow"):
@@ -154,7 +154,7 @@ def _features(folder: StoragePath) -> dict[str, Any]:
 
 
 def _splits_of_hub(folder: StoragePath, card: Card, files: list[str], config: str | None) -> dict[str, list[str]]:
-  """The files of each split of a repository, by its card or, where that says nothing, by their names."""
+  """The files of each split of a repository, by its card or else by their names."""
   if card.data_files:
     splits = {split: matching_names(files, patterns) for split, patterns in card.data_files.items()}
     for split, names in splits.items():
@@ -182,7 +182,7 @@ def _splits_of_hub(folder: StoragePath, card: Card, files: list[str], config: st
 
 
 def _split_of(file: str) -> str:
-  """The split that a file's name, or else its folder's, tells: data/train-00000-of-00002.parquet, test/0.parquet."""
+  """The split in a file's or else its folder's name: data/train-00000-of-00002.parquet, test/0.parquet."""
   match = re.fullmatch(r"(\w+)-\d+-of-\d+\.\w+", os.path.basename(file))
   if match is not None:
     return match[1]
@@ -194,5 +194,5 @@ def _split_of(file: str) -> str:
 
 
 def _is_name(name: str) -> bool:
-  """Whether it is a file's or folder's bare name."""
+  """Whether it is the bare name of a file or folder."""
   return name not in ("", ".", "..") and os.path.basename(name) == name and "\\" not in name

@@ -1,4 +1,4 @@
-"""What the README.md of a dataset says in its YAML: which files are which split, and the names of classes."""
+"""Dataset cards: the YAML of a README.md, with the files of splits and the names of classes."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -6,21 +6,21 @@ from typing import Any, NamedTuple
 from zoo.data.sources.files import StoragePath
 from zoo.errors import UserError, did_you_mean
 
-_MOST = 2**20  # Bytes of a README.md.
+_MOST = 2**20  # Maximum bytes of a README.md.
 
 
 class Card(NamedTuple):
-  """Of one config: split -> patterns of its files, {} if it is not said; field -> names of its classes."""
+  """The card of one config: split -> patterns of its files, {} if missing; field -> names of its classes."""
 
   data_files: dict[str, list[str]]
   class_names: dict[str, list[str]]
 
 
 def read_card(folder: StoragePath, config: str | None) -> Card:
-  """The card of a config, or of the only one, or of that which is the default.
+  """Reads the card of a config, or of the only one, or of the default one.
 
   Raises:
-    UserError: the YAML cannot be read, there are several configs and none is named, or none of this name.
+    UserError: the YAML is invalid, there are several configs and none is chosen, or none has this name.
   """
   card = _yaml(folder / "README.md")
   configs = {str(entry.get("config_name", "default")): entry for entry in _objects(card.get("configs"))}

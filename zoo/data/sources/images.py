@@ -1,10 +1,10 @@
-"""`images:FOLDER`: image files with captions, or in folders that name their classes.
+"""`images:FOLDER`: image files with captions, or in class folders.
 
 Captions come from a table in the folder, `captions.jsonl`, `captions.csv`, `metadata.jsonl` or `metadata.csv` (a row an
-image: `file` or `file_name`, `text`, other fields; several rows of one image are its several captions, and an image
-without a row is none of the set), else from a file beside each image, of the same name: .txt (a caption a line) or
-.json (an object of fields). Where there is neither for any, the subfolder that an image lies in is its class: `label`,
-and as words `text`; other files change nothing.
+image: `file` or `file_name`, `text`, other fields; several rows of one image are its captions, and an image
+without a row is left out), else from a file beside each image, of the same name: .txt (one caption per line) or
+.json (an object of fields). If there is neither for any image, its subfolder is its class: `label`,
+and in words `text`; other files are ignored.
 """
 
 import csv
@@ -28,7 +28,7 @@ from zoo.data.sources.splits import (
 from zoo.errors import UserError, shown
 
 TABLES = ("captions.jsonl", "captions.csv", "metadata.jsonl", "metadata.csv")
-FILE_FIELDS = ("file", "file_name", "filename", "image_name")  # The second is the name in the hub's data sets.
+FILE_FIELDS = ("file", "file_name", "filename", "image_name")  # The second is the name in the hub's datasets.
 BESIDE = (".txt", ".json")
 
 
@@ -36,12 +36,12 @@ class Entry(NamedTuple):
   """An image file and its fields."""
 
   path: str
-  fields: dict[str, Any] | None = None  # None: they are in a file beside it.
-  error: str | None = None  # Why it cannot be used.
+  fields: dict[str, Any] | None = None  # None: in a file beside it.
+  error: str | None = None  # Error of an unusable entry.
 
 
 def images(where: str, split: str, data_dir: str | None = None) -> "ImageFiles":
-  """Opens a folder of images. What there is is listed now; files are read when they are asked for."""
+  """Opens a folder of images; it is listed now, and files are read on access."""
   classes: list[str] = []
   labels: set[str] = set()
 
@@ -75,13 +75,13 @@ def images(where: str, split: str, data_dir: str | None = None) -> "ImageFiles":
 
 
 class ImageFiles(Source):
-  """Image files, with what is known about each.
+  """Image files with their fields.
 
   Args:
-    name: what a message calls it.
-    entries: of each image its path and fields.
-    classes: names of class folders, where those are its labels.
-    labels: the words that a table has as its labels.
+    name: its name in messages.
+    entries: path and fields of each image.
+    classes: names of class folders, if those are the labels.
+    labels: str labels of the table.
   """
 
   def __init__(self, name: str, entries: list[Entry], classes: list[str], labels: list[str]):
@@ -134,7 +134,7 @@ def _beside(image: StoragePath) -> dict[str, Any]:
 
 
 def _table(folder: StoragePath) -> StoragePath | None:
-  """The table of a folder: in it, or, for a split's folder, beside it."""
+  """The table of a folder: inside it, or, for a split's folder, beside it."""
   folders = [folder, folder.parent] if folder.name in SPLIT_FOLDERS else [folder]
   return next(
     (folder_path / name for folder_path in folders for name in TABLES if (folder_path / name).is_file()), None
@@ -142,7 +142,7 @@ def _table(folder: StoragePath) -> StoragePath | None:
 
 
 def _tables(folder: StoragePath) -> list[StoragePath]:
-  """The tables of this split and of the others, so that a label has the same number in all."""
+  """The tables of this split and of the others, so that a label has the same index in all."""
   siblings = [folder.parent / name for name in SPLIT_FOLDERS] if folder.name in SPLIT_FOLDERS else []
   return list(
     filter(
@@ -152,9 +152,9 @@ def _tables(folder: StoragePath) -> list[StoragePath]:
 
 
 def read_table(table: StoragePath, folder: StoragePath) -> tuple[dict[str, dict[str, Any]], dict[int, str]]:
-  """Image, as a path in `folder`, -> its fields; and line -> what is wrong with it, of rows that cannot be used.
+  """Reads a table -> fields by image path in `folder`, and errors by line of unusable rows.
 
-  Where several rows of one image differ in a field, it is a list.
+  A field in which several rows of one image differ is a list.
   """
   rows: dict[str, list[dict[str, Any]]] = {}
   errors: dict[int, str] = {}
@@ -166,7 +166,7 @@ def read_table(table: StoragePath, folder: StoragePath) -> tuple[dict[str, dict[
       errors[number] = str(error)
       continue
     inside = os.path.relpath(table.parent / file, folder)
-    if inside.split(os.sep)[0] != os.pardir:  # Else it is another split's.
+    if inside.split(os.sep)[0] != os.pardir:  # Else it belongs to another split.
       rows.setdefault(inside, []).append(fields)
   if not rows and not errors:
     raise UserError(f"{table} names no image in {folder}.")
@@ -190,7 +190,7 @@ def _labels(rows: Iterable[dict[str, Any]]) -> list[str]:
 
 
 def _lines(table: StoragePath) -> list[tuple[int, bytes | dict[str, Any]]]:
-  """The rows of a table of captions, those of .jsonl as they are written, with the numbers of their lines."""
+  """The rows of a table of captions, unparsed for .jsonl, with their line numbers."""
   content = read_file(table)
   if table.suffix == ".jsonl":
     return [(number, line) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
@@ -202,8 +202,8 @@ def _lines(table: StoragePath) -> list[tuple[int, bytes | dict[str, Any]]]:
 
 
 def _row(table: StoragePath, number: int, row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-  """The image that a row of a table names, relative to the table and beside it, and the row's other fields."""
-  if None in row:  # csv keeps there the fields after the last column.
+  """The image that a row names, relative to the table, and the row's other fields."""
+  if None in row:  # csv's key for fields after the last column.
     raise BadRecord(f"{table} line {number} has more fields than there are columns. Quote fields that contain commas.")
   field = next((name for name in FILE_FIELDS if isinstance(row.get(name), str) and row[name]), None)
   if field is None:
@@ -218,8 +218,7 @@ def _row(table: StoragePath, number: int, row: dict[str, Any]) -> tuple[str, dic
 
 
 def _class_folders(folder: StoragePath) -> list[str]:
-  """Names of subfolders that hold an image, here and in the folders of the other splits, so that a class has the same
-  number in all."""
+  """Names of subfolders with images, of all splits, so that a class has the same index in all."""
   siblings = [folder.parent / name for name in SPLIT_FOLDERS] if folder.name in SPLIT_FOLDERS else []
   folders = [
     path

@@ -1,4 +1,4 @@
-"""Several sources as one."""
+"""Concatenates sources."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,13 +9,13 @@ from zoo.data.sources import Source
 
 
 class Joined(Source):
-  """Records of several sources.
+  """Records chosen from several sources.
 
   Args:
-    name: what messages call it.
+    name: its name in messages.
     parts: the sources.
-    chosen: int [records, 2]: source, record of it.
-    class_names: field -> names of its classes, over those of the sources.
+    chosen: int [records, 2]: source, record in it.
+    class_names: field -> names of its classes, which override those of the sources.
   """
 
   def __init__(self, name: str, parts: list[Source], chosen: np.ndarray, class_names: Mapping[str, list[str]]):

@@ -1,4 +1,4 @@
-"""`jsonl:FOLDER`, `jsonl:data/*.jsonl`: a JSON object a line, in UTF-8. Blank lines are none."""
+"""`jsonl:FOLDER`, `jsonl:data/*.jsonl`: one JSON object per line, in UTF-8. Blank lines are ignored."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from zoo.data.sources.splits import files_of_split, hash_order, take
 from zoo.errors import UserError
 
 ENDINGS = (".jsonl", ".ndjson")
-_BLOCK = 2**24  # bytes that are searched for line ends at a time
-_LOOK = 2**20  # bytes of a file in which its first line is looked for
+_BLOCK = 2**24  # bytes searched for line ends at a time
+_LOOK = 2**20  # bytes of a file searched for its first line
 _SPACE = np.frombuffer(b" \t\r\v\f", np.uint8)
 
 
 def jsonl(where: str, split: str, data_dir: str | None = None) -> "JSONLines":
-  """Opens .jsonl files; lines are found once, when the source is opened, and parsed when they are read."""
+  """Opens .jsonl files; lines are located once, on opening, and parsed on access."""
   files: list[StoragePath] = []
-  places: list[StoragePath] = []  # Those of a bucket are read from local copies.
+  places: list[StoragePath] = []  # Remote files are read from local copies.
 
   def lines(name: str) -> np.ndarray:
     folder, names = files_of_split(where, name, data_dir, ENDINGS)
@@ -38,7 +38,7 @@ def jsonl(where: str, split: str, data_dir: str | None = None) -> "JSONLines":
 
 
 class JSONLines(Source):
-  """Lines of files, each read and parsed when asked for. `table` [lines, 4]: file, line, first byte, end."""
+  """Lines of files, each read and parsed on access. `table` [lines, 4]: file, line, first byte, end."""
 
   def __init__(self, name: str, files: list[StoragePath], table: np.ndarray, places: list[StoragePath]):
     self.name, self.files, self.table, self.places, self.class_names = name, files, table, places, {}
@@ -56,7 +56,7 @@ class JSONLines(Source):
     except OSError as error:
       raise UserError(f"{what} cannot be read: {error.strerror or error}.") from error
     except BadRecord as error:
-      # Lines are read in an order of their own: a file of another format is known by its first one.
+      # Lines are read in random order: a file of another format is detected by its first one.
       first = first_line(self.places[number])
       if first is None or first[0] == line or is_object(first[1]):
         raise
@@ -70,14 +70,14 @@ class JSONLines(Source):
 
 
 def first_line(path: StoragePath) -> tuple[int, bytes] | None:
-  """Number from 0 and content of a file's first line that is not blank; None if none ends within _LOOK bytes."""
+  """Index and content of a file's first non-blank line; None if none ends within _LOOK bytes."""
   content = read_part(path, 0, _LOOK)
   lines = content.split(b"\n")[: None if len(content) < _LOOK else -1]
   return next(((number, line) for number, line in enumerate(lines) if line.strip()), None)
 
 
 def is_object(content: bytes) -> bool:
-  """Whether it is a JSON object."""
+  """Whether a line is a JSON object."""
   try:
     json_object(content, "")
   except BadRecord:
@@ -86,7 +86,7 @@ def is_object(content: bytes) -> bool:
 
 
 def line_spans(path: StoragePath) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Numbers from 0, first bytes and ends of a file's lines, less those that hold nothing but white space."""
+  """Indices, first bytes and ends of a file's non-blank lines."""
   starts, ends, filled = every_line(path)
   if not filled.any():
     raise UserError(f"{path} is empty. Remove it, or restore it.")
@@ -94,7 +94,7 @@ def line_spans(path: StoragePath) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def every_line(path: StoragePath) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """First bytes and ends of a file's lines, and whether they hold more than white space; [0] of an empty file."""
+  """First bytes and ends of all lines of a file, and whether they are not blank; arrays [0] for an empty file."""
   breaks, firsts, size, begins = [], [], 0, True
   try:
     with opened(path) as file:
@@ -102,7 +102,7 @@ def every_line(path: StoragePath) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         content = np.frombuffer(block, np.uint8)
         ends = np.flatnonzero(content == ord("\n"))
         starts = np.concatenate([[0] if begins else [], ends + 1]).astype(np.int64)
-        begins = len(starts) > 0 and starts[-1] == len(content)  # A line begins with the next block.
+        begins = len(starts) > 0 and starts[-1] == len(content)  # The next line begins with the next block.
         firsts.append(content[starts[:-1] if begins else starts])
         breaks.append(size + ends)
         size += len(content)

@@ -1,6 +1,6 @@
-"""`lines:FILE`: a text a line. `lines:train.en,train.de`: two files side by side, whose lines are pairs.
+"""`lines:FILE`: one text per line. `lines:train.en,train.de`: two parallel files, whose lines are pairs.
 
-Lines that are blank in all files are left out; one that is blank in some of them is a bad record.
+Lines that are blank in all files are ignored; one that is blank in some of them is a bad record.
 """
 
 import re
@@ -19,27 +19,27 @@ from zoo.errors import UserError
 
 ENDINGS = (".txt", ".lines")
 OPTIONS = {"columns": "a name for each file", "encoding": "the files' encoding, if it is not UTF-8"}
-PAIR = ("source", "target")  # The fields of pairs, as `text_pairs` takes them.
+PAIR = ("source", "target")  # The fields of pairs, as in `text_pairs`.
 
 
 class Column(NamedTuple):
-  """A file and where its lines are."""
+  """A file and the positions of its lines."""
 
-  path: StoragePath  # What is read.
-  shown: StoragePath  # What messages name.
+  path: StoragePath  # The file that is read.
+  shown: StoragePath  # The name in messages.
   starts: np.ndarray  # int64 [lines]
   ends: np.ndarray  # int64 [lines]
   filled: np.ndarray  # bool [lines]
 
 
 def lines(where: str, split: str, data_dir: str | None = None) -> "Lines":
-  """Opens files of text. Each example: `text`, or of two files side by side `source` and `target`.
+  """Opens text files. Each example: `text`, or for two parallel files `source` and `target`.
 
   Args:
-    where: a file, a pattern or a folder; or several of these, separated by commas, that lie side by side. Options:
+    where: a file, a pattern or a folder; or several of these that are parallel, separated by commas. Options:
       `?columns=en,de`, `encoding=cp1252`.
     split: TFDS's split syntax; `{split}` in the names is replaced by that of the split.
-    data_dir: the folder that a relative path starts from.
+    data_dir: base folder of relative paths.
   """
   place, options = split_options(where, OPTIONS)
   places = re.split(r",(?![^{}]*\})", place)
@@ -68,7 +68,7 @@ def lines(where: str, split: str, data_dir: str | None = None) -> "Lines":
 
 
 class Lines(Source):
-  """Lines of files, each read when asked for. `chosen` [rows, 2]: group of files side by side, line of them."""
+  """Lines of files, each read on access. `chosen` [rows, 2]: group of parallel files, line in them."""
 
   def __init__(self, name: str, groups: list[list[Column]], chosen: np.ndarray, names: list[str]):
     self.name, self.groups, self.chosen, self.names, self.class_names = name, groups, chosen, names, {}
@@ -114,7 +114,7 @@ def _column(path: StoragePath, encoding: str | None) -> Column:
 
 
 def _check_lengths(group: list[Column]) -> None:
-  """UserError if files side by side have unequal numbers of lines."""
+  """UserError if parallel files have unequal numbers of lines."""
   if len({len(column.starts) for column in group}) > 1:
     counts = ", ".join(f"{column.shown} has {len(column.starts):,} lines" for column in group)
     raise UserError(f"{counts}: they are no pairs. Line n of each file must belong to line n of the others.")

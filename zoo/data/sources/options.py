@@ -11,11 +11,11 @@ _OPTIONS = re.compile(r"\?(?P<options>[A-Za-z_]+=[^/?]*)$")
 
 
 def split_options(where: str, known: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-  """A place without its options, and the options.
+  """Splits a location -> the location without options, and the options.
 
   Args:
-    where: of a source. A `?` that no `name=` follows is part of a pattern.
-    known: option -> what it is, for the message.
+    where: a source's location. A `?` without a following `name=` is part of a pattern.
+    known: option -> its description, for messages.
 
   Raises:
     UserError: an option is unknown, or has no value.
@@ -29,7 +29,7 @@ def split_options(where: str, known: Mapping[str, str]) -> tuple[str, dict[str, 
   options: dict[str, str] = {}
   for part in match["options"].split("&"):
     name, _, value = part.partition("=")
-    if name not in known and is_remote(where):  # A part of the address.
+    if name not in known and is_remote(where):  # Part of the URL.
       return where, {}
     if name not in known or not value:
       about = "; ".join(f"{option}={what}" for option, what in known.items())

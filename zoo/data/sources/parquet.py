@@ -1,7 +1,7 @@
-"""`parquet:FOLDER`, `parquet:data/*.parquet`: tables in Parquet, of which a row group is read when one of its rows is.
+"""`parquet:FOLDER`, `parquet:data/*.parquet`: Parquet tables, read by row group on access.
 
-Rows lie in the order of the files, also in a part such as `train[:90%]`, which is chosen by hash; training takes the
-row groups in an order of its own, and the rows of a few of them in any order.
+Rows are in the order of the files, also in a slice such as `train[:90%]`, which is chosen by hash; training takes the
+row groups in random order, and the rows of a few of them in random order.
 """
 
 import threading
@@ -21,22 +21,22 @@ from zoo.storage import is_remote
 
 ENDINGS = (".parquet", ".parq", ".pq")
 OPTIONS = {"columns": "names of the columns that are read"}
-HELD = 2**28  # Bytes of decoded row groups that are kept; one is, whatever its size.
+HELD = 2**28  # Bytes of decoded row groups to cache; at least one is cached.
 
 
 class File(NamedTuple):
-  """A Parquet file: the columns that are read, rows and bytes of its row groups, and what its schema says."""
+  """A Parquet file: the columns to read, rows and bytes of its row groups, and features in its schema."""
 
   path: StoragePath
   columns: list[str]
   rows: np.ndarray  # int64 [row groups]
-  size: int  # Of the largest row group, decoded.
+  size: int  # Bytes of the largest row group, decoded.
   about: Any  # pyarrow's FileMetaData
   features: dict[str, Any]
 
 
 def parquet(where: str, split: str, data_dir: str | None = None) -> "Parquet":
-  """Opens Parquet files; their footers are read now. Each example: column -> value, lists and structs as in Python."""
+  """Opens Parquet files, reading their footers. Each example: column -> value, lists and structs as in Python."""
   place, options = split_options(where, OPTIONS)
   columns = [name.strip() for name in options["columns"].split(",")] if "columns" in options else None
   files: list[File] = []
@@ -50,7 +50,7 @@ def parquet(where: str, split: str, data_dir: str | None = None) -> "Parquet":
 
 
 def rows_of(files: list[File], paths: list[tuple[StoragePath, str]], columns: list[str] | None) -> np.ndarray:
-  """Adds files to `files`: their rows [rows, 2], file and row of it, in the order of a hash."""
+  """Adds files to `files`: their rows [rows, 2], file and row in it, in the order of a hash."""
   tables, orders = [], []
   for path, name in paths:
     file = _opened(path, columns)
@@ -68,7 +68,7 @@ def in_file_order(parts: list[np.ndarray]) -> np.ndarray:
 
 
 class Parquet(Source):
-  """Rows of Parquet files. `chosen` [rows, 2]: file, row of it."""
+  """Rows of Parquet files. `chosen` [rows, 2]: file, row in it."""
 
   _tables: OrderedDict[tuple[int, int], Any]
   _lock: threading.Lock
@@ -86,10 +86,10 @@ class Parquet(Source):
     held = max(1, HELD // max(1, max(file.size for file in files)))
     self.lanes = max(1, held // 2) if any(is_remote(file.path) for file in files) else 1
     self.window = max(1, held // 2 // self.lanes)
-    self._held = max(2, 2 * self.window * self.lanes)  # Batches that are made ahead reach into the next.
+    self._held = max(2, 2 * self.window * self.lanes)  # Prefetched batches reach into the next.
     self.__setstate__({})
 
-  def __getstate__(self) -> dict[str, Any]:  # Workers read for themselves.
+  def __getstate__(self) -> dict[str, Any]:  # Not shared with worker processes.
     return {name: value for name, value in vars(self).items() if name not in ("_tables", "_lock")}
 
   def __setstate__(self, state: dict[str, Any]) -> None:
@@ -109,7 +109,7 @@ class Parquet(Source):
     return f"{self.files[number].path} row {row}"
 
   def _group(self, number: int, group: int) -> Any:
-    """A decoded row group, one of those that are held, or read now."""
+    """A decoded row group, cached or read now."""
     import pyarrow
     import pyarrow.parquet
 

@@ -1,4 +1,4 @@
-"""Requests to buckets and servers, tried again where they fail as networks do for a moment."""
+"""Retries of requests to buckets and servers after transient network errors."""
 
 import contextlib
 import os
@@ -9,13 +9,13 @@ from typing import TypeVar
 from zoo.errors import UserError, one_line, tell
 
 T = TypeVar("T")
-PAUSES = (0.5, 2.0, 8.0, 30.0)  # Seconds before another try.
-# What another try does not mend.
+PAUSES = (0.5, 2.0, 8.0, 30.0)  # Seconds before each retry.
+# Errors for which a retry is useless.
 FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, NotADirectoryError, UserError, MemoryError)
 
 
 def tried(read: Callable[[], T], path: str | os.PathLike) -> T:
-  """What `read` returns, tried again after PAUSES if it fails as networks do for a moment: OSError."""
+  """Calls `read`, retrying after PAUSES on transient errors. OSError if all fail."""
 
   def attempt() -> T:
     with as_os_error():

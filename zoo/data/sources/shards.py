@@ -1,4 +1,4 @@
-"""Shards of examples, listed when the source is opened or, where their counts are known, when they are first read."""
+"""Shards of examples, listed on opening or, if their counts are known, on first access."""
 
 import os
 import re
@@ -16,24 +16,24 @@ SIZES = "sizes.json"
 
 
 class Shards:
-  """Tar files by number: `shards[n]` is listed by now.
+  """Tar files by index: `shards[n]` lists shard n on first access.
 
   Attributes:
-    paths: of the files.
-    remotes: their versions, None of local ones.
+    paths: the files.
+    remotes: their remote versions, None for local ones.
   """
 
   def __init__(self):
     self.paths: list[StoragePath] = []
     self.remotes: list[copies.Remote | None] = []
-    self._counts: dict[int, int] = {}  # Of shards that are not listed yet.
+    self._counts: dict[int, int] = {}  # For shards that are not listed yet.
     self._listed: dict[int, Shard] = {}
     self._near = True
 
   def add(self, folder: StoragePath, files: list[str]) -> list[tuple[int, int]]:
-    """Adds files of a folder -> number and examples of each."""
+    """Adds files of a folder -> index and number of examples of each."""
     first, paths = len(self.paths), [folder / file for file in files]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # Of a bucket most of the time goes by with waiting.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # For buckets most of the time is spent waiting.
       remotes = list(pool.map(copies.remote, paths)) if is_remote(folder) else []
       self.paths += paths
       self.remotes += remotes or [None] * len(paths)
@@ -59,12 +59,12 @@ class Shards:
     return shard
 
   def errors(self) -> dict[tuple[int, int], str]:
-    """(shard, example of it) -> why it cannot be used, of those that are listed."""
+    """(shard, example in it) -> error of an unusable example, for listed shards."""
     return {(n, example): error for n, shard in self._listed.items() for example, error in shard.errors.items()}
 
 
 def counts_in(folder: StoragePath, files: Iterable[str]) -> dict[str, int]:
-  """File -> examples of it, as the folder says of all of them; {} if it does not."""
+  """File -> number of examples, from metadata in the folder; {} unless it covers all files."""
   files = list(files)
   sizes = _object(folder / SIZES)
   counts = {file: sizes.get(file, sizes.get(os.path.basename(file))) for file in files}
@@ -79,7 +79,7 @@ def counts_in(folder: StoragePath, files: Iterable[str]) -> dict[str, int]:
 
 
 def _object(path: StoragePath) -> dict:
-  """A JSON object; {} if there is none."""
+  """Reads a JSON object; {} if it is missing."""
   try:
     content = parse_json(path.read_bytes()) if path.is_file() else {}
   except (OSError, ValueError) as error:

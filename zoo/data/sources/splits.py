@@ -1,10 +1,10 @@
-"""TFDS's split syntax for sources that are not TFDS's: `train`, `train[:90%]`, `train[10:-5]`, `train[-10%:]+test`.
+"""TFDS's split syntax for other sources: `train`, `train[:90%]`, `train[10:-5]`, `train[-10%:]+test`.
 
 A folder with subfolders `train`, `test` ... has these splits, and so has a path with `{split}` in it; `validation`,
-`val`, `valid` and `dev` are names of one. Several files may be named as in `{00000..00099}.tar` and `{a,b}.tar`. Any
-other place has one split, `train` (or `all`), whose parts are made by slicing. Examples lie in the order of a hash of
+`val`, `valid` and `dev` are synonyms. Several files may be named as in `{00000..00099}.tar` and `{a,b}.tar`. Any
+other location has one split, `train` (or `all`), to be sliced. Examples are in the order of a hash of
 their names, the same on every machine, so that `train[:90%]` is a fair sample even of a sorted folder, and
-`train[90%:]` the rest of it.
+`train[90%:]` the rest.
 """
 
 import glob
@@ -22,7 +22,7 @@ from zoo.data.sources.web import is_web
 from zoo.errors import UserError
 from zoo.storage import is_remote
 
-VALIDATION = ("validation", "valid", "val", "dev")  # One split: whichever of these there is has all of the names.
+VALIDATION = ("validation", "valid", "val", "dev")  # Synonyms of one split.
 SPLIT_FOLDERS = ("train", "test", *VALIDATION)
 _PART = re.compile(r"^\s*(?P<name>[\w-]+)\s*(\[(?P<start>-?\d+%?)?:(?P<stop>-?\d+%?)?\])?\s*$")
 
@@ -31,7 +31,7 @@ _MOST_NAMES = 10**6
 
 
 class NoSplit(UserError):
-  """A source has no split of that name; the message lists those that it has."""
+  """A source has no split of this name; the message lists its splits."""
 
 
 def take(split: str, examples: Callable[[str], Any], what: str, hint: str = "") -> list[Any]:
@@ -39,9 +39,9 @@ def take(split: str, examples: Callable[[str], Any], what: str, hint: str = "") 
 
   Args:
     split: in TFDS's syntax.
-    examples: name -> all of a whole split, a list or an array.
-    what: what a message calls the source.
-    hint: the way out where a slice holds nothing.
+    examples: name of a split -> all of its examples, a list or an array.
+    what: name of the source in messages.
+    hint: the way out in messages for an empty slice.
   """
   slices, sizes = [], {}
   for term in str(split).split("+"):
@@ -61,7 +61,7 @@ def take(split: str, examples: Callable[[str], Any], what: str, hint: str = "") 
 
 
 def folder_of_split(where: str, name: str, data_dir: str | None) -> tuple[StoragePath, str]:
-  """The folder that a split's files lie in, and the pattern of their names within it ("" = all of them)."""
+  """The folder of a split's files, and the pattern of their names within it ("" = all of them)."""
   path = where if is_remote(where) else os.path.join(os.path.expanduser(data_dir or ""), os.path.expanduser(where))
   splits = SPLIT_FOLDERS
   if "{split}" in path:
@@ -80,12 +80,12 @@ def folder_of_split(where: str, name: str, data_dir: str | None) -> tuple[Storag
     raise NoSplit(f"{where} has no split '{name}'. It has: {choices}.")
   scheme, _, path_part = path.rpartition("://")
   parts = Path(path_part).parts
-  literal = at(path).exists()  # A name may hold brackets.
+  literal = at(path).exists()  # A name may contain brackets.
   plain = next((i for i, part in enumerate(parts) if not literal and _is_pattern(part)), len(parts))
   folder = at(f"{scheme}://{'/'.join(parts[:plain])}" if scheme else Path(*parts[:plain]))
   if plain == len(parts) and folder.is_file():
     return folder.parent, folder.name
-  if not folder.is_dir() and not (is_web(folder) and plain < len(parts)):  # Servers need not list what they have.
+  if not folder.is_dir() and not (is_web(folder) and plain < len(parts)):  # Servers need not list their files.
     raise UserError(
       f"There is no folder or file {folder}. Check the source, and data_dir if the path is relative to it."
     )
@@ -119,7 +119,7 @@ def files_of_split(
 
 
 def matching_names(files: Iterable[str], patterns: Iterable[str]) -> list[str]:
-  """The files, as relative paths, that one of several patterns such as `data/train-*` or `**/*.parquet` matches.
+  """The files, as relative paths, that match one of several patterns such as `data/train-*` or `**/*.parquet`.
 
   >>> matching_names(["data/train-0.parquet", "data/test-0.parquet"], ["data/train-*"])
   ['data/train-0.parquet']
@@ -135,12 +135,12 @@ def matching_names(files: Iterable[str], patterns: Iterable[str]) -> list[str]:
 
 
 def is_hidden(file: str) -> bool:
-  """Whether a path is hidden or left by an operating system: .git, .DS_Store, AppleDouble's ._name, __MACOSX."""
+  """Whether a path is hidden or created by an operating system: .git, .DS_Store, AppleDouble's ._name, __MACOSX."""
   return any(part.startswith(".") or part == "__MACOSX" for part in file.split(os.sep) if part not in (".", ".."))
 
 
 def expand_braces(pattern: str) -> list[str]:
-  """All names that `{00000..00099}` and `{a,b}` stand for, as a shell and webdataset read them.
+  """Expands `{00000..00099}` and `{a,b}`, as in a shell and webdataset.
 
   >>> expand_braces("{08..10}-{a,b}.tar")
   ['08-a.tar', '08-b.tar', '09-a.tar', '09-b.tar', '10-a.tar', '10-b.tar']

@@ -1,4 +1,4 @@
-"""The members of a tar file, listed once and remembered in the cache folder."""
+"""Index of the members of a tar file, stored in the cache folder."""
 
 import hashlib
 import json
@@ -20,7 +20,7 @@ from zoo.errors import UserError
 IMAGES = (*(ending[1:] for ending in image_files.PICTURES), "img", "image")
 SOUNDS = ("wav", "flac", "ogg", "opus", "mp3")
 TEXTS = ("txt", "text", "caption")
-# Keys of what describes a shard and is no example of it.
+# Keys of metadata in a shard, which are not examples.
 _ABOUT = re.compile(
   r"(readme|licen[cs]e|copying|notice|authors|change(s|log)|citation|index|info|stats|meta(data)?|dataset(_?info)?|"
   r"manifest|classes|labels|(check|md5|sha\d*)_?sums?)([-_.].*)?",
@@ -29,25 +29,25 @@ _ABOUT = re.compile(
 
 
 class Shard(NamedTuple):
-  """The members of a tar file, those of an example next to each other: `examples[e]` is its first member."""
+  """The members of a tar file, grouped by example: `examples[e]` is its first member."""
 
   path: StoragePath
   names: list[str]  # [members] key.ending
   places: np.ndarray  # [members, 2] first byte, size
   examples: np.ndarray  # [examples + 1]
-  errors: dict[int, str]  # Of examples that cannot be used.
+  errors: dict[int, str]  # Errors of unusable examples.
 
 
 class Member(NamedTuple):
   """A file in a tar file."""
 
   name: str
-  start: int  # Its first byte.
+  start: int  # Offset of its first byte.
   size: int
 
 
 def listed_shard(path: StoragePath, place: Callable[[], StoragePath]) -> Shard:
-  """The members of a shard, from the cache folder if it was listed before; else it is read at `place()`."""
+  """The index of a shard, from the cache folder, or else from reading it at `place()`."""
   key = hashlib.blake2b(f"webdataset 2 {file_fingerprint([path])}".encode(), digest_size=16).hexdigest()
   folder = build_once(cache_folder() / "tar" / key, lambda folder: _write_index(path, place(), folder))
   names, errors = json.loads((folder / "names.json").read_text())
@@ -56,7 +56,7 @@ def listed_shard(path: StoragePath, place: Callable[[], StoragePath]) -> Shard:
 
 
 def _write_index(path: StoragePath, place: StoragePath, folder: Path) -> None:
-  """Lists the shard `path`, which is read at `place`."""
+  """Writes the index of the shard `path`, which is read at `place`."""
   groups: dict[str, list[Member]] = {}
   for member in _listed(path, place):
     groups.setdefault(key_of(member.name), []).append(member)
@@ -76,13 +76,13 @@ def _write_index(path: StoragePath, place: StoragePath, folder: Path) -> None:
 
 
 def _listed(path: StoragePath, place: StoragePath) -> Iterable[Member]:
-  """The files in a tar file, less hidden ones."""
+  """The files in a tar file, without hidden ones."""
   members: dict[str, Member] = {}
   try:
     with opened(place) as file, tarfile.open(fileobj=file, mode="r:") as tar:
       for entry in tar:
         name = entry.name.removeprefix("./")
-        if entry.islnk() and entry.linkname in members:  # A second name of a file that came before.
+        if entry.islnk() and entry.linkname in members:  # A hard link to an earlier file.
           member = members[entry.linkname]._replace(name=name)
         elif entry.isreg() and not entry.issparse():
           member = Member(name, entry.offset_data, entry.size)
@@ -113,7 +113,7 @@ def _without_loose(groups: Mapping[str, list[Member]]) -> dict[str, list[Member]
 
 
 def _form(key: str) -> str:
-  """The shape of a key, without its numbers and names: `part/00012` and `part/7` are `a/0`."""
+  """The form of a key, with numbers and names replaced: `part/00012` and `part/7` are `a/0`."""
   return re.sub(r"[^\W\d]+", "a", re.sub(r"\d+", "0", key))
 
 
@@ -133,7 +133,7 @@ def _doubled(group: list[Member]) -> str | None:
 
 
 def ending_of(member: Member) -> str:
-  """What follows a member's key, in lower case: `seg.png`."""
+  """The extension of a member after its key, in lower case: `seg.png`."""
   return member.name.removeprefix(f"{key_of(member.name)}.").lower()
 
 

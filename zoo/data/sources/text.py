@@ -1,7 +1,7 @@
-"""`text:FOLDER`, `text:notes/**/*.txt`: a document a file, as `{"text", "path"}`.
+"""`text:FOLDER`, `text:notes/**/*.txt`: one document per file, as `{"text", "path"}`.
 
-Of fewer than 100 files percents are those of their bytes, so that `train[:99%]` of one file is its first 99 %: the
-files lie in their order one after the other, and are cut where a paragraph, or else a line, ends. So are files of more
+With fewer than 100 files, percentages are of bytes, so that `train[:99%]` of one file is its first 99 %: the
+files are concatenated in order, and cut at the end of a paragraph, or else of a line. So are files of more
 than 64 MB: each part is a document.
 """
 
@@ -23,12 +23,12 @@ TABLES = {".csv": "csv", ".tsv": "tsv", ".parquet": "parquet", ".arrow": "hf", "
 ONE = (
   "A file is one document. Give several files, or files with a document a line, lines:FILE or (JSON lines) jsonl:FILE."
 )
-LONGEST = 2**26  # Bytes of a document: a longer file is several.
-_LOOK = 2**16  # Bytes in which the end of a paragraph is looked for before a line's is taken.
+LONGEST = 2**26  # Maximum bytes of a document: a longer file is split.
+_LOOK = 2**16  # Bytes searched for the end of a paragraph before the end of a line is used.
 
 
 class Piece(NamedTuple):
-  """Bytes of a file; end None: all of it."""
+  """A byte range of a file; end None: all of it."""
 
   path: str
   start: int = 0
@@ -36,12 +36,12 @@ class Piece(NamedTuple):
 
 
 def text(where: str, split: str, data_dir: str | None = None) -> "TextFiles":
-  """Opens the .txt and .md files of a folder and the folders in it, or whatever files a pattern matches."""
+  """Opens the .txt and .md files below a folder, or all files that match a pattern."""
 
   def files(name: str) -> list[StoragePath]:
     folder, listed = files_of_split(where, name, data_dir, (*ENDINGS, *LINES))
     texts = [file for file in listed if not file.lower().endswith((*LINES, *TABLES))]
-    if not texts or len(texts) < len(listed) and folder_of_split(where, name, data_dir)[1]:  # A pattern asks for them.
+    if not texts or len(texts) < len(listed) and folder_of_split(where, name, data_dir)[1]:  # Of a pattern.
       other = next(file for file in listed if file not in texts)
       kind = next((kind for ending, kind in TABLES.items() if other.lower().endswith(ending)), None)
       if kind is None:
@@ -65,7 +65,7 @@ def text(where: str, split: str, data_dir: str | None = None) -> "TextFiles":
 
 
 class TextFiles(Source):
-  """Files of UTF-8 text, or pieces of them."""
+  """UTF-8 text files, or pieces of them."""
 
   def __init__(self, name: str, pieces: list[Piece]):
     self.name, self.pieces, self.class_names = name, pieces, {}
@@ -92,9 +92,9 @@ class TextFiles(Source):
 
 
 def hundredths(paths: list[StoragePath]) -> list[list[Piece]]:
-  """100 groups of pieces, which together are all bytes of the files in their order."""
+  """100 groups of pieces, which together are all bytes of the files in order."""
   ends = list(itertools.accumulate(status(path)[0] for path in paths))
-  borders = [(0, 0)]  # File, byte of it.
+  borders = [(0, 0)]  # File, byte in it.
   for percent in range(1, 100):
     offset = ends[-1] * percent // 100
     file = bisect.bisect_right(ends, offset)
@@ -115,7 +115,7 @@ def hundredths(paths: list[StoragePath]) -> list[list[Piece]]:
 
 
 def joined(pieces: list[Piece]) -> list[Piece]:
-  """The pieces in their order, those that follow each other in a file as one, and full files as such."""
+  """Merges adjacent pieces of a file, in order."""
   whole: list[Piece] = []
   for piece in pieces:
     last = whole[-1] if whole else None
@@ -128,13 +128,13 @@ def joined(pieces: list[Piece]) -> list[Piece]:
 
 
 def parts(piece: Piece) -> list[Piece]:
-  """A piece of more than LONGEST bytes as several, so that no more is in memory."""
+  """Splits a piece of more than LONGEST bytes, so that no more is in memory."""
   if is_remote(piece.path) and piece.end is None:
-    return [piece]  # Documents of a bucket are not measured one by one.
+    return [piece]  # The sizes of remote files are not looked up one by one.
   try:
     end = status(piece.path)[0] if piece.end is None else piece.end
   except OSError:
-    return [piece]  # Is told when it is read.
+    return [piece]  # Reported on access.
   if end - piece.start <= LONGEST:
     return [piece]
   cuts = [_after_break(at(piece.path), start, end) for start in range(piece.start + LONGEST, end, LONGEST)]
@@ -143,10 +143,10 @@ def parts(piece: Piece) -> list[Piece]:
 
 
 def _after_break(path: StoragePath, start: int, size: int) -> int:
-  """The first byte, from `start` on, that is behind the end of a paragraph nearby, or of a line; else `size`."""
+  """The first byte from `start` on after the end of a nearby paragraph, or of a line; else `size`."""
   if start == 0:
     return 0
-  start -= 1  # It may be the end of a line itself.
+  start -= 1  # It may be at the end of a line.
   while start < size:
     content = read_part(path, start, _LOOK)
     match = re.search(rb"\n\r?\n(?:\r?\n)*", content) or re.search(rb"\n", content)

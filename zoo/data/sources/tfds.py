@@ -20,20 +20,20 @@ def tfds(where: str, split: str, data_dir: str | None = None) -> "TFDSSource":
   """Opens the dataset, preparing it first if it is missing and its builder can do so without TensorFlow.
 
   Args:
-    where: name, config and version as TFDS writes them, e.g. `emoji/style` or `mnist:3.0.1`.
-    split: TFDS's split syntax.
+    where: name, config and version in TFDS's notation, e.g. `emoji/style` or `mnist:3.0.1`.
+    split: in TFDS's split syntax.
     data_dir: folder of prepared datasets; by default TFDS's own (`~/tensorflow_datasets` or `$TFDS_DATA_DIR`).
   """
   with _quiet():
     builder = _builder(where, data_dir)
     if not builder.is_prepared():
       _prepare(builder, where)
-      builder = _builder(where, data_dir)  # This process may have waited while another one prepared it.
+      builder = _builder(where, data_dir)  # Another process may have prepared it meanwhile.
     return TFDSSource(builder, where, split)
 
 
 class TFDSSource(Source):
-  """A split of a prepared dataset. Images stay encoded: pipelines decode them with guards and messages of their own."""
+  """A split of a prepared dataset. Images stay encoded: pipelines decode them with their own checks."""
 
   def __init__(self, builder: Any, where: str, split: str):
     import tensorflow_datasets as tfds
@@ -54,7 +54,7 @@ class TFDSSource(Source):
       choices = ", ".join(builder.info.splits)
       raise NoSplit(f"tfds:{where} has no split '{split}'. It has: {choices}, and parts like train[:90%].") from error
     self.folder = str(builder.data_path)
-    is_local = Path(self.folder).is_dir()  # Not so gs://...
+    is_local = Path(self.folder).is_dir()  # Not for gs://...
     self.fingerprint = f"{split} {file_fingerprint(sorted(Path(self.folder).iterdir())) if is_local else self.folder}"
 
   def __len__(self) -> int:
@@ -65,7 +65,7 @@ class TFDSSource(Source):
       raise IndexError(f"{self.name} has {len(self)} records; index {index} is out of range.")
     try:
       return self.data[index]
-    except Exception as error:  # array_record, TFDS and protobuf each raise their own kinds for a broken record.
+    except Exception as error:  # array_record, TFDS and protobuf each raise their own exceptions for a corrupt record.
       reason = str(error).strip().split("\n")[0][:200]
       raise BadRecord(
         f"{self.name}: record {index}, in {self._file(index)}, cannot be read ({reason}). "
@@ -85,11 +85,11 @@ def _builder(where: str, data_dir: str | None) -> Any:
   name, _, config = where.partition(":")[0].partition("/")
   own_builders = [module.name for module in pkgutil.iter_modules(builders.__path__)]
   if name in own_builders:
-    importlib.import_module(f"zoo.data.builders.{name}")  # Importing a builder makes it known to TFDS.
+    importlib.import_module(f"zoo.data.builders.{name}")  # Importing a builder registers it with TFDS.
   try:
     return tfds.builder(where, data_dir=data_dir)
   except tfds.core.DatasetNotFoundError as error:
-    unimported = {path.stem for path in Path(tfds.__file__).parent.glob("*/[a-z]*")}  # Those that import TensorFlow.
+    unimported = {path.stem for path in Path(tfds.__file__).parent.glob("*/[a-z]*")}  # Builders that import TensorFlow.
     if name in unimported:
       raise UserError(_needs_tensorflow(where, data_dir)) from error
     choices = [*own_builders, *tfds.core.registered.list_imported_builders(), *unimported]
@@ -125,7 +125,7 @@ def _prepare(builder: Any, where: str) -> None:
   except ModuleNotFoundError as error:
     raise UserError(_needs_tensorflow(where, builder.data_path)) from error
   except OSError as error:
-    if builder.is_prepared():  # By another process, where the file system has no locks.
+    if builder.is_prepared():  # By another process, if the file system has no locks.
       return
     raise UserError(f"tfds:{where} cannot be prepared in {folder}: {error.strerror or error}. Set data_dir.") from error
 
@@ -140,7 +140,7 @@ def _needs_tensorflow(where: str, path: str | None) -> str:
 
 @contextlib.contextmanager
 def _quiet():
-  """Silences TFDS and absl: what a user must know comes as UserError."""
+  """Silences TFDS and absl: relevant errors are raised as UserError."""
   import tensorflow_datasets as tfds
   from absl import logging
 

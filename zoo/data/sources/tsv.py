@@ -1,4 +1,4 @@
-"""`tsv:FOLDER`, `tsv:data/*.tsv`: tables of text, fields between tabs, column names in the first line, UTF-8."""
+"""`tsv:FOLDER`, `tsv:data/*.tsv`: tab-separated tables with a header line, UTF-8."""
 
 from zoo.data.sources.delimited import Delimited, open_delimited
 
@@ -10,7 +10,7 @@ def tsv(where: str, split: str, data_dir: str | None = None) -> Delimited:
 
   Args:
     where: files, and options of `zoo.data.sources.delimited`: `rows.tsv?columns=text,label&encoding=cp1252`.
-    split: TFDS's split syntax.
-    data_dir: the folder that a relative path starts from.
+    split: in TFDS's split syntax.
+    data_dir: base folder of relative paths.
   """
   return open_delimited("tsv", ENDINGS, "\t", where, split, data_dir)

@@ -1,4 +1,4 @@
-"""Paths at `https://`: files, and folders of servers that list them, by fsspec and aiohttp (`pip install aiohttp`)."""
+"""Paths at `https://`: files, and folders that servers list, by fsspec and aiohttp (`pip install aiohttp`)."""
 
 import importlib.util
 import os
@@ -15,19 +15,19 @@ SCHEMES = ("http://", "https://")
 
 
 def is_web(path: str | os.PathLike) -> bool:
-  """Whether a path is at a web server."""
+  """Whether a path is on a web server."""
   return os.fspath(path).startswith(SCHEMES)
 
 
 def remote_of(path: str | os.PathLike) -> tuple[Any, str]:
-  """The filesystem of fsspec that a path at a web server is in, and its name there."""
+  """The fsspec filesystem of a path on a web server, and its name in it."""
   if importlib.util.find_spec("aiohttp") is None:
     raise UserError(f"{path} cannot be reached: aiohttp is not installed. Install it with: {install('http')}.")
   return fsspec.core.url_to_fs(os.fspath(path))
 
 
 class WebPath(os.PathLike):
-  """A path at a web server, with what is used of pathlib's. What has a dot in its name is a file."""
+  """A path on a web server, with the part of pathlib's interface that is used. A name with a dot is a file."""
 
   def __init__(self, url: str):
     self.url = url.rstrip("/")
@@ -53,26 +53,26 @@ class WebPath(os.PathLike):
 
   @property
   def name(self) -> str:
-    """The last part."""
+    """The last part of the path."""
     return self.url.rpartition("/")[2]
 
   @property
   def suffix(self) -> str:
-    """The ending of the name, with its dot."""
+    """The file extension, with its dot."""
     return os.path.splitext(self.name)[1]
 
   @property
   def parent(self) -> "WebPath":
-    """The folder that it is in; of a server itself."""
+    """The parent folder; the server itself at the top."""
     above = self.url.rpartition("/")[0]
     return self if above.endswith(":/") else WebPath(above)
 
   def with_suffix(self, suffix: str) -> "WebPath":
-    """The path with another ending."""
+    """The path with another extension."""
     return WebPath(os.path.splitext(self.url)[0] + suffix)
 
   def is_file(self) -> bool:
-    """Whether the server has it."""
+    """Whether it exists on the server."""
     return self.suffix != "" and self._is_there()
 
   def is_dir(self) -> bool:
@@ -81,23 +81,23 @@ class WebPath(os.PathLike):
     return self.suffix == "" and bool(system.isdir(f"{name}/"))
 
   def exists(self) -> bool:
-    """Whether the server has it."""
+    """Whether it exists on the server."""
     return self.is_dir() if self.suffix == "" else self._is_there()
 
   def iterdir(self) -> Iterator["WebPath"]:
-    """What the server lists."""
+    """The entries that the server lists."""
     system, name = remote_of(self)
     return (WebPath(entry) for entry in system.ls(f"{name}/", detail=False))
 
   def read_bytes(self) -> bytes:
-    """The file."""
+    """Downloads the file."""
     system, name = remote_of(self)
     return tried(lambda: system.cat_file(name), self)
 
   def _is_there(self) -> bool:
     system, name = remote_of(self)
     try:
-      tried(lambda: system.info(name), self)  # Its `exists` would begin to send the file.
+      tried(lambda: system.info(name), self)  # Its `exists` would start a download.
     except FileNotFoundError:
       return False
     except OSError as error:

@@ -1,16 +1,18 @@
-"""`webdataset:shards/*.tar`: tar files whose members of one key (`0001.png`, `0001.txt`, `0001.json`) are one example.
+"""`webdataset:shards/*.tar`: tar files; members with one key (`0001.png`, `0001.txt`, `0001.json`) are an example.
 
-A shard in a bucket is copied to the cache folder, while training reads ahead or if all shards have room there; until
-then its examples are read from the bucket one by one. Each host reads shards of its own: see `zoo.data.block_order`. If
-the folder says how many examples each shard has, in `sizes.json` (name -> count) or img2dataset's `00000_stats.json`, a
-shard is listed when it is first read; else all are when the source is opened.
+A remote shard is copied to the cache folder, while training reads ahead or if all shards fit there; until
+then its examples are read from the bucket one by one. Each host reads its own shards: see `zoo.data.block_order`. If
+the folder has the number of examples of each shard, in `sizes.json` (name -> count) or img2dataset's
+`00000_stats.json`, a shard is listed on first access; else all are when the source is opened.
 
-A shard's members are listed once and remembered in the cache folder; an example is then read at its place in the file,
-so examples come in any order. Members' names are never used as paths. Shards may have the same keys; in one shard a key
-is one example, wherever its members are, and a key with two images, or two members of one ending, is a bad record.
+A shard's index is stored in the cache folder; an example is then read at its offset in the file,
+so access is random. Members' names are never used as paths. Shards may have the same keys; in one shard a key
+is one example, also if its members are not adjacent, and a key with two images, or two members of one ending, is a bad
+record.
 
-What systems and people leave beside the examples is none: hidden files, names without an ending (`README`), and in a
-shard of images what has none and is not named like them (`LICENSE.txt`, `index.json`); likewise in a shard of texts.
+Other files are ignored: hidden files, names without an extension (`README`), and in a
+shard of images those without one whose names differ in form (`LICENSE.txt`, `index.json`); likewise in a shard of
+texts.
 """
 
 import contextlib
@@ -27,8 +29,8 @@ from zoo.data.sources.splits import files_of_split, hash_order, take
 from zoo.data.sources.tar_index import IMAGES, SOUNDS, TEXTS, Member, Shard, ending_of, key_of
 from zoo.errors import UserError
 
-HELD = 2**35  # Bytes of the shards of a bucket that training reads at the same time, on all hosts together.
-_BETWEEN = 2**14  # Bytes between two members that may as well be read.
+HELD = 2**35  # Bytes of remote shards that training reads concurrently, on all hosts together.
+_BETWEEN = 2**14  # Gap between two members in bytes up to which both are read in one request.
 
 
 def webdataset(where: str, split: str, data_dir: str | None = None) -> "WebDataset":
@@ -48,7 +50,7 @@ def webdataset(where: str, split: str, data_dir: str | None = None) -> "WebDatas
 
 
 class WebDataset(Source):
-  """Examples of shards, each read when asked for. `table` [examples, 2]: shard, example in it."""
+  """Examples of shards, each read on access. `table` [examples, 2]: shard, example in it."""
 
   def __init__(self, name: str, shards: Shards, table: np.ndarray):
     self.name, self.shards, self.table, self.class_names = name, shards, table, {}
@@ -91,7 +93,7 @@ class WebDataset(Source):
     remote = self.shards.remotes[block]
     if remote is not None and remote.size <= copies.limit():
       copies.fetched(remote)
-      self.shards[block]  # Is listed.
+      self.shards[block]  # Lists the shard.
 
   def _parts(self, index: int, members: list[Member]) -> list[bytes]:
     """Contents of members, from the local copy of a remote shard if there is one."""
@@ -99,7 +101,7 @@ class WebDataset(Source):
     remote = self.shards.remotes[number]
     copy = None if remote is None else copies.ready(remote)
     if copy is not None:
-      with contextlib.suppress(FileNotFoundError):  # Others may need its space.
+      with contextlib.suppress(FileNotFoundError):  # Its space may be needed by others.
         return _parts(copy, members)
     return _parts(self.shards.paths[number], members)
 
@@ -111,7 +113,7 @@ class WebDataset(Source):
 
 
 def _parts(path: StoragePath, members: list[Member]) -> list[bytes]:
-  """Contents of members, in one read where they are adjacent, as those of an example mostly are."""
+  """Contents of members, in one read if they are adjacent, as is usual within an example."""
   start, end = min(member.start for member in members), max(member.start + member.size for member in members)
   if end - start > sum(member.size + _BETWEEN for member in members):
     return [read_part(path, member.start, member.size) for member in members]
@@ -120,7 +122,7 @@ def _parts(path: StoragePath, members: list[Member]) -> list[bytes]:
 
 
 def _fields(content: Mapping[str, bytes], what: str) -> dict[str, Any]:
-  """ending -> content of an example's members, under the names that all sources use for such content."""
+  """Renames contents of an example's members by extension to the field names of all sources."""
   fields: dict[str, Any] = {}
   texts: list[str] = []
   for ending, value in content.items():

@@ -1,4 +1,4 @@
-"""Text <-> token ids: `tokenizer("gpt2").encode("Hello")`, or a tokenizer of a published model's folder."""
+"""Text <-> token ids: `tokenizer("gpt2").encode("Hello")`, or the tokenizer in a published model's folder."""
 
 from zoo.data.tokenizers.named import tokenizer
 

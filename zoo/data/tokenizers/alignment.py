@@ -1,4 +1,4 @@
-"""Tokens with where they come from: the word of a list, or the characters of a text."""
+"""Tokens aligned with their origin: the word of a list, or the characters of a text."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -10,12 +10,12 @@ from zoo.errors import UserError
 
 
 class Row(NamedTuple):
-  """One row of tokens.
+  """One row of aligned tokens.
 
   Attributes:
-    tokens: its ids, special ones counted.
-    segments: int [tokens], which of two texts each is of, as the model counts them.
-    origin: int [tokens] the word each is of; or int [tokens, 2] its first character and the end; -1: of nothing.
+    tokens: token ids, including special ones.
+    segments: int [tokens], segment ids as in the model.
+    origin: int [tokens], index of the word; or int [tokens, 2], character span; -1 for special tokens.
   """
 
   tokens: list[int]
@@ -24,12 +24,12 @@ class Row(NamedTuple):
 
 
 def row_of_words(tokenizer: Tokenizer, words: Sequence[str], length: int) -> Row:
-  """The tokens of a text that is split into words already, each tokenised as a word behind a blank.
+  """Tokenises a text that is already split into words, each as a word after a blank.
 
   Args:
-    tokenizer: one of the `tokenizers` package.
-    words: of the text.
-    length: most tokens; words that do not fit are left out.
+    tokenizer: a tokenizer of the `tokenizers` package.
+    words: the words.
+    length: maximum tokens; words that do not fit are dropped.
   """
   pieces = _pieces(tokenizer, "words")
   words = [pieces.clean(_checked(word)) for word in words]
@@ -42,16 +42,16 @@ def row_of_words(tokenizer: Tokenizer, words: Sequence[str], length: int) -> Row
 
 
 def rows_of_windows(tokenizer: Tokenizer, first: str, second: str, length: int, overlap: int) -> list[Row]:
-  """A pair of texts in as many rows as the second text needs; the first is in each.
+  """Tokenises a pair of texts in as many windows of the second as needed, each with the first.
 
   Args:
-    tokenizer: one of the `tokenizers` package.
-    first, second: e.g. a question, and the text that it is about; origin is the place in the second.
-    length: most tokens of a row.
-    overlap: tokens of the second text that a row has in common with the one before it.
+    tokenizer: a tokenizer of the `tokenizers` package.
+    first, second: e.g. a question and its context; origin refers to the second.
+    length: maximum tokens of a row.
+    overlap: tokens of the second text that adjacent rows share.
 
   Raises:
-    UserError: `first` leaves no room for more of `second` than `overlap`.
+    UserError: `first` leaves no space for more of `second` than `overlap`.
   """
   pieces = _pieces(tokenizer, "characters")
   for text in (first, second):
@@ -84,7 +84,7 @@ def _pieces(tokenizer: Tokenizer, what: str) -> Pieces:
 
 
 def _lacks_blanks(backend: Any) -> bool:
-  """Whether words are to be given the blank before them: byte pairs that take a text as it stands."""
+  """Whether words need a blank prepended: byte-pair tokenizers that do not add one themselves."""
   from tokenizers import pre_tokenizers
 
   split = backend.pre_tokenizer

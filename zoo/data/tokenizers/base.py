@@ -1,4 +1,4 @@
-"""The tokenizer interface and its two backends: byte pairs by tiktoken, everything else by the `tokenizers` package.
+"""The tokenizer interface and its two backends: tiktoken for byte pairs, the `tokenizers` package for everything else.
 
 tiktoken is several times faster than `tokenizers` at byte pairs, and both give the same ids.
 """
@@ -15,18 +15,18 @@ from zoo.data.padding import check_row
 from zoo.errors import UserError, shown
 
 ROLES = ("pad", "eos", "bos", "cls", "sep", "mask")
-# Of GPT-2, https://github.com/openai/gpt-2/blob/master/src/encoder.py: a word with a blank before it, digits, signs.
+# Of GPT-2, https://github.com/openai/gpt-2/blob/master/src/encoder.py: words with the blank before, digits, symbols.
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 def check_text(text: Any, what: str = "A text") -> None:
   """UserError unless `text` is a str without lone surrogates, which occur in JSON that was cut within an emoji.
 
-  `tokenizers` refuses a lone surrogate as transformers does, tiktoken takes U+FFFD for it: here all refuse.
+  `tokenizers` refuses a lone surrogate as transformers does, tiktoken replaces it by U+FFFD: here both refuse.
 
   Args:
-    text: to be encoded.
-    what: which text it is, for the message.
+    text: the text to encode.
+    what: name of the text in messages.
   """
   if not isinstance(text, str):
     raise UserError(f"{what} is {shown(text)}, a {type(text).__name__}. It must be a str.")
@@ -42,8 +42,8 @@ def check_text(text: Any, what: str = "A text") -> None:
 
 @contextlib.contextmanager
 def readable(name: str) -> Generator[None]:
-  """A UserError that `name` is damaged, for a plain Exception of the `tokenizers` package or what its Rust code panics
-  with, which is no Exception."""
+  """Context that raises UserError (`name` is corrupt) for a plain Exception of the `tokenizers` package or a panic
+  of its Rust code, which is not an Exception."""
   try:
     yield
   except BaseException as error:
@@ -53,17 +53,17 @@ def readable(name: str) -> Generator[None]:
 
 
 class Tokenizer:
-  """Text <-> ids, and texts -> the batch that a model takes.
+  """Tokenizer: text <-> ids, and texts -> a batch for a model.
 
-  In `encode`, signs that look like special tokens are text like any other: only a program inserts special ids. A call,
-  `tokenizer(texts)`, adds the special tokens that the model expects and reads those that a text spells.
+  In `encode`, strings that look like special tokens are plain text: only a program inserts special ids. A call,
+  `tokenizer(texts)`, adds the special tokens that the model expects and recognises those in a text.
 
   Attributes:
-    name: what `tokenizer` was asked for.
+    name: the argument of `tokenizer`.
     vocab_size: ids are 0 .. vocab_size - 1.
-    pad, eos, bos, cls, sep, mask: ids of special tokens, None where there is none.
-    max_length: most tokens of a text, special ones counted, that its model takes; None if unknown.
-    pads_left, cuts_left: whether a batch has padding, and loses what is too long, on the left.
+    pad, eos, bos, cls, sep, mask: ids of special tokens, None if there is none.
+    max_length: maximum tokens of its model, including special ones; None if unknown.
+    pads_left, cuts_left: whether padding is added, and long texts are truncated, on the left.
   """
 
   pad: int | None
@@ -74,7 +74,7 @@ class Tokenizer:
   mask: int | None
   max_length: int | None = None
   pads_left = cuts_left = False
-  opener: ClassVar[Callable[[str], "Tokenizer"]]  # `tokenizer`, which knows every name: named.py sets it.
+  opener: ClassVar[Callable[[str], "Tokenizer"]]  # `tokenizer`, set by named.py.
 
   def __init__(self, name: str, vocab_size: int, roles: dict[str, int | None]):
     self.name, self.vocab_size = name, vocab_size
@@ -90,20 +90,20 @@ class Tokenizer:
     cut: bool = True,
     special: bool = True,
   ) -> dict[str, np.ndarray]:
-    """Texts, or pairs of texts, with the special tokens of the model, as a batch that it takes.
+    """Tokenises texts, or pairs of texts, with the model's special tokens to a batch.
 
     Args:
       texts: one or several.
-      pairs: what goes with each as its second text.
-      length: columns; by default as many as the longest row needs.
-      cut: whether what is longer than `length`, or by default than max_length, is cut off, of a pair from the longer
-        text; else it is refused.
-      special: whether signs such as [MASK] in a text are that special token; else they are text.
+      pairs: the second text of each.
+      length: columns; by default those of the longest row.
+      cut: whether texts longer than `length`, by default max_length, are truncated, of a pair the longer
+        one; else UserError.
+      special: whether strings such as [MASK] in a text become special tokens; else they are plain text.
 
     Returns:
       tokens: int32 [batch, length]
       valid: bool [batch, length], False on padding
-      segments: int32 [batch, length], of pairs: which of the two texts a token is of, as the model counts them
+      segments: int32 [batch, length], for pairs: segment ids as in the model
     """
     several = lambda text: [text] if isinstance(text, str) or not isinstance(text, Iterable) else list(text)
     texts, pairs = several(texts), None if pairs is None else several(pairs)
@@ -130,7 +130,7 @@ class Tokenizer:
     return batch
 
   def encode(self, text: str) -> list[int]:
-    """The ids of a text, without any special token. UserError for half a character; see `check_text`."""
+    """The ids of a text, without special tokens. UserError for lone surrogates; see `check_text`."""
     raise NotImplementedError
 
   def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
@@ -138,11 +138,11 @@ class Tokenizer:
     return [self.encode(text) for text in texts]
 
   def decode(self, ids: Iterable[int] | np.ndarray, *, special: bool = True) -> str:
-    """The text of ids; bytes that are no UTF-8 appear as U+FFFD.
+    """The text of ids; invalid UTF-8 becomes U+FFFD.
 
     Args:
       ids: int [length]
-      special: whether special tokens appear by their names; else they are left out.
+      special: whether special tokens appear by name; else they are skipped.
     """
     tokens = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids), int).tolist()
     wrong = [token for token in tokens if not 0 <= token < self.vocab_size]
@@ -177,12 +177,12 @@ class Tokenizer:
   def _framed(
     self, texts: list[str], pairs: list[str] | None, limit: int | None, special: bool
   ) -> list[tuple[list[int], list[int]]]:
-    """(ids, segments) of each row with its special tokens, cut to `limit`."""
+    """(ids, segments) of each row with its special tokens, truncated to `limit`."""
     raise NotImplementedError
 
   @cached_property
   def _borders(self) -> tuple[np.ndarray, np.ndarray]:
-    """For each id: does its token open a word, and is the next token the beginning of one? bool [vocab_size] each."""
+    """For each id: whether its token starts a word, and whether the next one must. bool [vocab_size] each."""
     special = {getattr(self, role) for role in ROLES}
     borders = [(True, True) if i in special else self._border(i) for i in range(self.vocab_size)]
     opens, closes = np.array(borders).T
@@ -200,7 +200,7 @@ class BytePairs(Tokenizer):
 
     super().__init__(name, len(tokens) + len(special), roles)
     ranks = {token: rank for rank, token in enumerate(tokens)}
-    # Made from what we ship; `tiktoken.get_encoding` would ask the network.
+    # From packaged files; `tiktoken.get_encoding` would use the network.
     self.encoding = tiktoken.Encoding(
       f"zoo-{name}", pat_str=GPT2_PATTERN, mergeable_ranks=ranks, special_tokens=special
     )
@@ -232,9 +232,9 @@ class BytePairs(Tokenizer):
 
 
 class Pieces(Tokenizer):
-  """Anything that the `tokenizers` package runs: word pieces, CLIP's byte pairs, sentence pieces, a tokenizer.json.
+  """Tokenizer by the `tokenizers` package: word pieces, CLIP's byte pairs, sentence pieces, a tokenizer.json.
 
-  What a call adds to texts is the backend's post-processor.
+  The backend's post-processor adds special tokens.
   """
 
   def __init__(self, name: str, backend: Any, roles: dict[str, int | None], clean: Callable[[str], str] | None = None):
@@ -269,7 +269,7 @@ class Pieces(Tokenizer):
 
   @contextlib.contextmanager
   def _set(self, special: bool, limit: int | None) -> Generator[Any]:
-    """The backend, set up for a call. Its settings are its state: one thread at a time."""
+    """Configures the backend for a call. Its settings are mutable state, so only one thread at a time."""
     with self._lock:
       self.backend.encode_special_tokens = not special
       if limit is not None:
@@ -296,5 +296,5 @@ class Pieces(Tokenizer):
 
 
 def _in_word(byte: int) -> bool:
-  """Letters, digits, and every byte of a sign beyond ASCII."""
+  """Whether a byte belongs to a word: letters, digits, and all non-ASCII bytes."""
   return byte >= 128 or chr(byte).isalnum()

@@ -1,7 +1,7 @@
-"""The tokenizer in a folder of the hub's layout: tokenizer.json, or the vocabulary files of some kinds, and its roles.
+"""The tokenizer in a folder of the hub's layout: tokenizer.json, or vocabulary files, and its special tokens.
 
-What a folder says is read as transformers reads it: tokenizer_config.json names the special tokens, the tokens added to
-the vocabulary, whether text becomes lower case, and the longest text; special_tokens_map.json does where it does not.
+Files are interpreted as in transformers: tokenizer_config.json names the special tokens, the tokens added to
+the vocabulary, lower-casing, and the maximum length; special_tokens_map.json is the fallback.
 """
 
 import os
@@ -17,11 +17,11 @@ from zoo.errors import UserError, shown
 from zoo.json_files import check_file, read_json
 
 FAST, CONFIG, SIGNS, ADDED = "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"
-# All that published folders keep of a tokenizer.
+# Tokenizer files of published folders.
 FILES = (FAST, CONFIG, SIGNS, ADDED, "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model")
 FILES += ("sentencepiece.bpe.model", "source.spm", "target.spm", "chat_template.jinja")
-LEFT = ("Gemma", "Siglip2")  # Classes of the reference that put padding on the left where nothing is said.
-NONE = 10**9  # A model_max_length above this says that there is none.
+LEFT = ("Gemma", "Siglip2")  # Classes of the reference that pad on the left by default.
+NONE = 10**9  # A model_max_length above this means no limit.
 FIXES = [(f" {sign}", sign) for sign in ".?!,"] + [(" ' ", "'")]
 FIXES += [(f" {end}", end) for end in ("n't", "'m", "'s", "'ve", "'re")]
 
@@ -49,11 +49,11 @@ def from_folder(folder: Path) -> Tokenizer:
       backend.post_processor = framing(kind.frame(signs, settings), backend)
     roles = {role: backend.token_to_id(signs[role]) if role in signs else None for role in ROLES}
     tokenizer = Published(str(folder), backend, roles if signs else guessed_roles(backend))
-    tokenizer.encode("\ua66e")  # A letter that hardly any vocabulary has: the token for what is unknown must be in it.
-    tokenizer(["a"])  # Nor need the tokens that stand around a text be there.
+    tokenizer.encode("\ua66e")  # A letter in hardly any vocabulary: the unknown token must exist.
+    tokenizer(["a"])  # The special tokens around a text may be missing too.
   except UserError:
     raise
-  except BaseException as error:  # The package raises plain Exception, and what its Rust code panics with is not one.
+  except BaseException as error:  # The package raises plain Exception, and panics of its Rust code are not one.
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
       raise
     raise UserError(
@@ -72,7 +72,7 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 class Published(Pieces):
-  """A tokenizer out of a folder. `tidies`: whether decoding takes out blanks before signs."""
+  """A tokenizer from a folder. `tidies`: whether decoding removes blanks before punctuation."""
 
   tidies = False
 
@@ -138,7 +138,7 @@ def _from_json(path: Path, config: Mapping[str, Any]) -> Any:
 
 
 def _class(config: Mapping[str, Any], model: Mapping[str, Any]) -> str:
-  """The reference's class, without its endings; of a SigLIP 2 for images of any shape it is one, whatever is said."""
+  """The reference's tokenizer class, without suffixes; for SigLIP 2 NaFlex a fixed one."""
   name = config.get("tokenizer_class")
   if str(model.get("model_type")).startswith("siglip2"):
     return "Siglip2"
@@ -146,8 +146,8 @@ def _class(config: Mapping[str, Any], model: Mapping[str, Any]) -> str:
 
 
 def _simplify(backend: Any, config: Mapping[str, Any], model: Mapping[str, Any]) -> None:
-  """What the reference's classes for SigLIP do to a text, whether or not tokenizer.json says so. Done twice it is the
-  same: lower case, and of the first SigLIP no punctuation and single blanks."""
+  """Adds the text normalisation of the reference's classes for SigLIP, even if tokenizer.json has it: it is
+  idempotent. Lower case, and for the first SigLIP no punctuation and single blanks."""
   from tokenizers import Regex, normalizers
 
   name, before = _class(config, model), backend.normalizer
@@ -168,7 +168,7 @@ def _settings(kind: Kind, config: Mapping[str, Any], folder: Path) -> dict[str, 
 
 
 def _signs(config: Mapping[str, Any]) -> dict[str, str]:
-  """role -> its token, as the folder names it."""
+  """Special tokens of a folder: role -> token string."""
   contents = {role: _content(config.get(f"{role}_token")) for role in (*ROLES, "unk")}
   return {role: content for role, content in contents.items() if content is not None}
 
@@ -233,7 +233,7 @@ def _max_length(config: Mapping[str, Any], model: Mapping[str, Any], tokenizer: 
   positions = section.get("max_position_embeddings", section.get("n_positions"))
   if not isinstance(positions, int) or isinstance(positions, bool) or positions < 1:
     return None
-  # RoBERTa numbers its positions from padding_idx + 1, so its table has that many unused rows.
+  # RoBERTa counts positions from padding_idx + 1, so its table has that many unused rows.
   reserved = (
     (tokenizer.pad or 0) + 1 if model.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
   )
@@ -257,5 +257,5 @@ def _refusal(folder: Path, config: Mapping[str, Any]) -> UserError:
 
 
 def _read_json(path: Path) -> dict[str, Any]:
-  """A JSON object; an empty one if the file is not there."""
+  """Reads a JSON object; {} if the file is missing."""
   return read_json(path) if os.path.lexists(path) else {}

@@ -1,4 +1,4 @@
-"""Text <-> token ids, by name: `tokenizer("gpt2").encode("Hello")`. Vocabularies are shipped; nothing is downloaded."""
+"""Tokenizers by name: `tokenizer("gpt2").encode("Hello")`. Vocabularies are packaged; nothing is downloaded."""
 
 import html
 import os
@@ -15,13 +15,13 @@ from zoo.json_files import check_file
 
 
 def tokenizer(name: str) -> Tokenizer:
-  """The tokenizer `name`: gpt2, clip, bert, bytes, sotu (learnt from the speeches), or a path: of a tokenizer.json,
+  """Opens the tokenizer `name`: gpt2, clip, bert, bytes, sotu (trained on the speeches), or a path of a tokenizer.json
   or of a published model's folder."""
   if name in NAMED:
     return _open(name, 0)
   path = Path(str(name)).expanduser()
   if path.is_dir():
-    # A copy of a repository may hold links that lead nowhere: exists() is False of them.
+    # A copy of a repository may contain broken links, for which exists() is False.
     return _open(str(path), max((file.stat().st_mtime_ns for file in path.iterdir() if file.exists()), default=0))
   if path.suffix == ".json" or os.sep in str(name):
     if not path.is_file():
@@ -39,7 +39,7 @@ def tokenizer(name: str) -> Tokenizer:
 
 @lru_cache(maxsize=16)
 def _open(name: str, stamp: int) -> Tokenizer:
-  """Opened once per process, and again when a file's time stamp changed."""
+  """Opens a tokenizer once per process, and again if a file's time stamp has changed."""
   if name in NAMED:
     return NAMED[name]()
   path = Path(name)
@@ -50,7 +50,7 @@ def _open(name: str, stamp: int) -> Tokenizer:
 
 def _gpt2() -> Tokenizer:
   tokens = _byte_pairs("gpt2.bpe.xz")
-  end = len(tokens)  # <|endoftext|> opens and closes a document.
+  end = len(tokens)  # <|endoftext|> both starts and ends a document.
   return BytePairs("gpt2", tokens, {"<|endoftext|>": end}, {"eos": end, "bos": end})
 
 
@@ -63,14 +63,14 @@ def _bytes() -> Tokenizer:
 
 
 def _with_special(tokens: list[bytes]) -> tuple[list[bytes], dict[str, int], dict[str, int | None]]:
-  """Our own special tokens, enough for GPT, BERT and CLIP alike: pad, begin (bos, cls), end (eos, sep), mask."""
+  """Adds our own special tokens, for GPT, BERT and CLIP alike: pad, begin (bos, cls), end (eos, sep), mask."""
   pad, begin, end, mask = range(len(tokens), len(tokens) + 4)
   special = {"<|pad|>": pad, "<|begin|>": begin, "<|end|>": end, "<|mask|>": mask}
   return tokens, special, {"pad": pad, "bos": begin, "cls": begin, "eos": end, "sep": end, "mask": mask}
 
 
 def _clip() -> Tokenizer:
-  """As OpenAI's: lower case, entities resolved, straight quotes; but broken encodings are not repaired (ftfy)."""
+  """OpenAI's CLIP tokenizer: lower case, HTML entities resolved, straight quotes; but without ftfy."""
   from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers
   from tokenizers import Tokenizer as Backend
 
@@ -88,7 +88,7 @@ def _clip() -> Tokenizer:
   backend.add_special_tokens(["<|startoftext|>", "<|endoftext|>"])
   backend.post_processor = framing(KINDS["clip"].frame(KINDS["clip"].roles, {}), backend)
   begin, end = len(words), len(words) + 1
-  # CLIP pads with 0 and reads its text at the highest id, which is that of the end.
+  # CLIP pads with 0 and pools at the highest id, the end token.
   roles: dict[str, int | None] = {"pad": 0, "bos": begin, "eos": end}
   tokenizer = Pieces("clip", backend, roles, clean=lambda text: html.unescape(html.unescape(text)))
   tokenizer.max_length = 77
@@ -114,7 +114,7 @@ def _bert() -> Tokenizer:
 
 
 def _from_file(path: str) -> Tokenizer:
-  """A tokenizer.json; its special tokens are known by the names that are in use."""
+  """Opens a tokenizer.json; special tokens are detected by their usual names."""
   from tokenizers import Tokenizer as Backend
 
   check_file(path)
@@ -124,14 +124,14 @@ def _from_file(path: str) -> Tokenizer:
 
 
 def _byte_pairs(file: str) -> list[bytes]:
-  """The tokens of a byte-level encoding in the order of their ids: 256 bytes, then what each merge makes."""
+  """The tokens of a byte-level encoding in order of ids: 256 bytes, then the results of merges."""
   byte_of = {letter: byte for byte, letter in _byte_letters().items()}
   merged = [bytes(byte_of[letter] for letter in "".join(pair)) for pair in _merges(file)]
   return [*(bytes([byte]) for byte in _byte_letters()), *merged]
 
 
 def _byte_letters() -> dict[int, str]:
-  """GPT-2's spelling of bytes as letters that print, in the order of the ids: bytes that print, then 256, 257 ..."""
+  """GPT-2's mapping of bytes to printable characters, in order of ids: printable bytes, then 256, 257 ..."""
   printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
   unprintable = [byte for byte in range(256) if byte not in printable]
   return {byte: chr(byte) for byte in printable} | {byte: chr(256 + i) for i, byte in enumerate(unprintable)}

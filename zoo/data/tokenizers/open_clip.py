@@ -1,6 +1,6 @@
-"""The tokenizer of a folder of open_clip: CLIP's own, or the one in the folder, and how texts are cleaned before.
+"""The tokenizer of an open_clip folder, CLIP's own or that of the folder, with text cleaning.
 
-https://github.com/mlfoundations/open_clip/blob/main/src/open_clip/tokenizer.py, but broken encodings are not repaired.
+https://github.com/mlfoundations/open_clip/blob/main/src/open_clip/tokenizer.py, but without ftfy.
 """
 
 import html
@@ -19,7 +19,7 @@ HUB_WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 
 
 def is_open_clip(folder: pathlib.Path) -> bool:
-  """Whether a folder is to be read as open_clip's: not where the hub's layout is whole too."""
+  """Whether to read a folder as open_clip's: not if the hub's layout is complete too."""
   if not (folder / CONFIG).is_file():
     return False
   published = (folder / HUB_CONFIG).is_file() and "model_type" in read_json(folder / HUB_CONFIG)
@@ -41,7 +41,7 @@ def lower(text: str) -> str:
 
 
 def canonicalize(text: str) -> str:
-  """As `lower`, without punctuation, as SigLIP reads texts.
+  """As `lower`, without punctuation, as in SigLIP.
 
   >>> canonicalize("A_cat, sleeping.")
   'a cat sleeping'
@@ -54,10 +54,10 @@ CLEAN = {"lower": lower, "whitespace": whitespace, "canonicalize": canonicalize}
 
 
 def from_folder(folder: pathlib.Path, clip: Callable[[], Tokenizer]) -> Tokenizer:
-  """The tokenizer that `text_cfg` names; `clip` makes CLIP's own.
+  """Opens the tokenizer of `text_cfg`; `clip` builds CLIP's own.
 
   Raises:
-    UserError: its files are not there, or it asks for what the zoo has not.
+    UserError: its files are missing, or an option is not supported.
   """
   path = folder / CONFIG
   options = Options(read_json(path), str(path)).section("model_cfg").section("text_cfg")
@@ -65,7 +65,7 @@ def from_folder(folder: pathlib.Path, clip: Callable[[], Tokenizer]) -> Tokenize
   options.must_be("tokenizer_mode", None, "")
   arguments = options.section("tokenizer_kwargs")
   arguments.must_be("strip_sep_token", False)
-  # CLIP's own makes lower case of every text.
+  # CLIP's own always lower-cases.
   choices = {name_of_way: clean for name_of_way, clean in CLEAN.items() if not is_clip or name_of_way != "whitespace"}
   name = arguments.take("clean", "lower" if is_clip else "whitespace")
   if name not in choices:

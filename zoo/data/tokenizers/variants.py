@@ -30,5 +30,5 @@ def _copy(tokenizer: Tokenizer) -> Any:
   if not isinstance(tokenizer, Pieces):
     raise UserError(f"Tokenizer {tokenizer} has no normalizer and no post-processor to change. Choose another.")
   backend = Backend.from_str(tokenizer.backend.to_str())
-  backend.encode_special_tokens = True  # A setting that a text of the backend does not hold.
+  backend.encode_special_tokens = True  # A setting that is lost when the backend is serialised.
   return backend

@@ -15,14 +15,14 @@ CLIP_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"
 
 
 class Kind(NamedTuple):
-  """A way to tokenize.
+  """A tokenizer algorithm.
 
   Args:
     build: (folder, roles, settings) -> a backend of the `tokenizers` package, without special tokens.
-    frame: (roles, settings) -> what is around a text and around a pair, as `TemplateProcessing` spells it: a text is
-      $A or $B, with the suffix :1 for what belongs to the second text.
-    roles: role -> its sign, where the folder names none.
-    settings: the entries of tokenizer_config.json that change how text is read, with their defaults.
+    frame: (roles, settings) -> templates of a text and of a pair for `TemplateProcessing`: a text is
+      $A or $B, with the suffix :1 for the second segment.
+    roles: role -> default token string.
+    settings: the entries of tokenizer_config.json that affect tokenisation, with their defaults.
   """
 
   build: Callable[[Path, Mapping[str, str], Mapping[str, Any]], Any]
@@ -32,7 +32,7 @@ class Kind(NamedTuple):
 
 
 def word_pieces(folder: Path, roles: Mapping[str, str], settings: Mapping[str, Any]) -> Any:
-  """From vocab.txt: https://github.com/google-research/bert, tokenization.py."""
+  """Word pieces from vocab.txt: https://github.com/google-research/bert, tokenization.py."""
   from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
 
   vocab = {line.rstrip("\r\n"): token for token, line in enumerate(_lines(folder / "vocab.txt"))}
@@ -49,7 +49,7 @@ def word_pieces(folder: Path, roles: Mapping[str, str], settings: Mapping[str, A
 
 
 def byte_pairs(folder: Path, roles: Mapping[str, str], settings: Mapping[str, Any]) -> Any:
-  """From vocab.json and merges.txt, as GPT-2 and RoBERTa have them."""
+  """Byte pairs from vocab.json and merges.txt, for GPT-2 and RoBERTa."""
   from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
   backend = Tokenizer(models.BPE(*_vocab_and_merges(folder)))
@@ -59,7 +59,7 @@ def byte_pairs(folder: Path, roles: Mapping[str, str], settings: Mapping[str, An
 
 
 def clip_pairs(folder: Path, roles: Mapping[str, str], settings: Mapping[str, Any]) -> Any:
-  """From vocab.json and merges.txt, as CLIP has them."""
+  """Byte pairs from vocab.json and merges.txt, for CLIP."""
   from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
   vocab, merges = _vocab_and_merges(folder)
