@@ -21,18 +21,18 @@ from zoo.evaluate.forward import opening
 from zoo.evaluate.tables import table
 from zoo.hub.preprocessing import image_processor
 
-INHERIT = ("data", "train_data")  # Options of evaluators that are sections of data.
+INHERIT = ("data", "train_data")  # Options of evaluators that are data sections.
 
 
 def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] | None = None) -> dict[str, Callable]:
-  """Builds the evaluators of a config's section `eval`: their data are opened, their options checked.
+  """Builds the evaluators of a config's section `eval`: opens their data and checks their options.
 
   Args:
-    section: `{"evaluators": {key: {"name": ..., **options}}}`; the name is the key unless it is given. Files that an
+    section: `{"evaluators": {key: {"name": ..., **options}}}`; the name defaults to the key. Files that an
       evaluator writes are named after its key.
     model: a model of the zoo.
-    data: the config's own section `data`, which those of evaluators inherit: `{"split": "test"}` says what differs.
-      How training fits images to a size is not inherited by evaluators of a published model: its processor does that.
+    data: the config's section `data`, which those of evaluators inherit: `{"split": "test"}` overrides one entry.
+      The `fit` of training images is not inherited by evaluators of a published model: its processor is used.
 
   Raises:
     UserError: an evaluator cannot be set up; the message begins with its key.
@@ -60,7 +60,7 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
 def built(options: Mapping[str, Any], model: Any, offers: Mapping[str, Any] | None = None) -> Callable:
   """The evaluator of a section `{"name": ..., **options}`; one whose data skip bad records also counts them.
 
-  offers: what else it is handed, where it takes it: as of `zoo.config.registry.build`.
+  offers: further arguments, passed if it takes them: as in `zoo.config.registry.build`.
   """
   with opening() as opened:
     evaluate = registry.build("evaluate", options, model, offers=offers)
@@ -73,7 +73,7 @@ class Skipping:
 
   Args:
     evaluate: the evaluator.
-    bad: of each of its data the name, and what is wrong with what was left out.
+    bad: name of each of its datasets -> errors of skipped records.
   """
 
   def __init__(self, evaluate: Callable, bad: Sequence[tuple[str, Sequence[str]]]):
@@ -95,7 +95,7 @@ def skipped_records(evaluators: Mapping[str, Callable]) -> dict[str, list[str]]:
 def inherited(section: Any, data: Mapping[str, Any]) -> Any:
   """An evaluator's data section: unless it names a pipeline, the run's, overridden by these entries.
 
-  Nested sections are merged likewise. Training-only entries, `augment` and `workers`, are left out.
+  Nested sections are merged likewise. Training-only entries, `augment` and `workers`, are dropped.
   """
   if not isinstance(section, Mapping) or "name" in section:
     return section
@@ -123,9 +123,9 @@ def run(
   """Runs evaluators one after another -> {"eval/KEY/METRIC": float}.
 
   Args:
-    evaluators: as the function of that name returns them.
-    params: of the model; may be laid over a mesh.
-    folder: where they leave their files; None: nowhere.
+    evaluators: from the function of that name.
+    params: the model's; may be sharded.
+    folder: output folder for their files; None: no files.
     step: the training step, for titles.
     note: called with each table as a str.
   """

@@ -6,12 +6,12 @@ is `zoo.evaluate_model` from a shell; see `zoo.evaluate.one_line`. A run, finish
 
     python -m zoo.evaluate --run=runs/clip_emoji [--only=retrieval] [--step=best]
 
-What to measure is the section `eval` of the run's config, or of another --config; `--config.eval.evaluators...=`
-changes it. Prints the tables and leaves evaluation.json, evaluation.txt and the evaluators' own files in the run
+The evaluators are those of section `eval` of the run's config, or of another --config; `--config.eval.evaluators...=`
+overrides it. Prints the tables and writes evaluation.json, evaluation.txt and the evaluators' own files to the run
 folder, or in --workdir.
 
-A published model, a folder or a hub id, needs a --config. Its images, tokenizer and sizes are its own unless
-the evaluator says otherwise, and files go to runs/evaluations/NAME:
+A published model, a folder or a hub id, needs a --config. Its preprocessing, tokenizer and sizes are its own unless
+the evaluator overrides them, and files go to runs/evaluations/NAME:
 
     python -m zoo.evaluate --run=openai/clip-vit-base-patch32 --config=configs/clip_emoji.py
 """
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
     params = jax.device_put(params, sharding.shardings(params, config.sharding, mesh))
     section = {"evaluators": chosen(config.eval.evaluators.to_dict(), options.get("only"))}
     evaluators = evaluate.evaluators(section, model, config.data)
-  make_folder(workdir)  # Fails before the work, not after it.
+  make_folder(workdir)  # Raises before the work, not after it.
   tables = []
 
   def note(text: str) -> None:
@@ -89,7 +89,7 @@ def _check_run(source: str) -> None:
   """UserError if a folder has no experiment's config.json."""
   if is_remote(source) or not os.path.exists(source):
     return
-  folder = folder_of(source)  # It refuses a file.
+  folder = folder_of(source)  # It raises if the path is a file.
   if _holds_weights_alone(folder):
     raise UserError(
       f"{folder} holds a model and no run: nothing says what to measure. Say it: --model={source} --task=NAME "
@@ -98,7 +98,7 @@ def _check_run(source: str) -> None:
 
 
 def _holds_weights_alone(folder: Any) -> bool:
-  """Whether a folder here holds a model, published or of `zoo.save`, and no run."""
+  """Whether a local folder holds a model, published or of `zoo.save`, and no run."""
   if (folder / MODEL).exists():
     return not (folder / CONFIG).exists()
   return is_open_clip(folder) or is_published(folder)
@@ -113,7 +113,7 @@ def _workdir(source: str, folder: Any) -> Any:
 
 
 def restore(folder: Any, checkpoint: str | None, ignore: Collection[str] = ()) -> tuple[Any, Any, int | None]:
-  """(model, params, training step); the step is None if the folder does not record it."""
+  """Loads (model, params, training step); the step is None if the folder does not record it."""
   steps = manager.steps(folder / "checkpoints")
   if checkpoint is None:
     return *zoo.load(folder, ignore=ignore), max(steps, default=None)

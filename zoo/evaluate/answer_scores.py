@@ -1,4 +1,4 @@
-"""Exact match and F1 of answers, as SQuAD counts them (https://arxiv.org/abs/1606.05250, section 6.1)."""
+"""Exact match and F1 of answers, as in SQuAD (https://arxiv.org/abs/1606.05250, section 6.1)."""
 
 import re
 import string
@@ -10,7 +10,7 @@ _SIGNS = str.maketrans("", "", string.punctuation)
 
 
 def normalized(answer: str) -> str:
-  """In lower case, without ASCII punctuation and English articles, with single blanks.
+  """Normalises an answer: lower case, no ASCII punctuation or English articles, single blanks.
 
   >>> normalized("The  Eiffel-Tower!")
   'eiffeltower'
@@ -19,7 +19,7 @@ def normalized(answer: str) -> str:
 
 
 def score_answer(answer: str, references: Sequence[str]) -> tuple[float, float]:
-  """(exact match, F1) of an answer with the reference that it fits best; "" stands for no answer.
+  """(exact match, F1) of an answer with its best-matching reference; "" means no answer.
 
   >>> score_answer("in the Paris", ["Paris", "Rome"])
   (0.0, 0.6666666666666666)

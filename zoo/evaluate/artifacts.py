@@ -17,7 +17,7 @@ RUN = ("config", "environment", "evaluation", "metrics", "model", "page", "param
 
 
 def check_name(file: Any) -> str:
-  """UserError for a `file`, without ending, of an evaluator that is no bare name, or the name of a run's own file."""
+  """UserError for an evaluator's `file`, without extension, that is not a bare name, or is a run's own file."""
   if not isinstance(file, str) or not re.fullmatch(r"\w[\w .,+=@()-]{0,99}", file):
     raise UserError(
       f"file is {shown(file)}. It must be a file name without folder and suffix: letters, digits, dots, dashes and "
@@ -29,7 +29,7 @@ def check_name(file: Any) -> str:
 
 
 def write_bytes(folder: str | os.PathLike | None, name: str, content: bytes) -> None:
-  """Writes `folder/name`; no folder, no file. UserError for a name that leads out of the folder."""
+  """Writes `folder/name`; does nothing without a folder. UserError for a name that leads out of the folder."""
   if folder is None or jax.process_index() != 0:
     return
   if pathlib.PurePath(name).name != name:
@@ -46,7 +46,7 @@ def write_text(folder: str | os.PathLike | None, name: str, text: str) -> None:
 
 
 def write_json(folder: str | os.PathLike | None, name: str, content: Mapping) -> None:
-  """Writes `folder/name` as JSON, which knows no NaN and no infinity: they become null."""
+  """Writes `folder/name` as JSON; NaN and infinity become null."""
   plain = {
     key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in content.items()
   }

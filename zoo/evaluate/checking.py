@@ -1,4 +1,4 @@
-"""A user's own check of generated texts: a function in a Python file."""
+"""User-defined checks of generated texts: a function in a Python file."""
 
 import math
 import runpy
@@ -10,10 +10,10 @@ from zoo.errors import UserError, did_you_mean, shown
 
 
 def check_function(name: str) -> Callable[[str, Mapping[str, Any]], float]:
-  """The function that `FILE.py:FUNCTION` names: (text, record) -> a finite number, or whether it is right.
+  """Loads the function `FILE.py:FUNCTION`: (text, record) -> a finite number, or a bool.
 
   Raises:
-    UserError: there is no such file or function, or the file cannot be run; later: it fails, or gives no number.
+    UserError: there is no such file or function, or the file fails; when called: it fails, or returns no number.
   """
   file, colon, function = str(name).rpartition(":")
   path = Path(file).expanduser()

@@ -14,15 +14,15 @@ from zoo.evaluate.forward import model_output, outputs, records_of
 
 
 def classification(model: Any, *, data: Mapping | Any, batch_size: int = 64) -> Callable:
-  """-> evaluate(params, folder=None, step=None) -> {"accuracy", "balanced_accuracy", "f1_macro", ...}.
+  """Evaluator: (params, folder=None, step=None) -> {"accuracy", "balanced_accuracy", "f1_macro", ...}.
 
-  Balanced accuracy is the mean recall over classes; `f1` is that of class 1, of models with two classes; f1, f1_macro
+  Balanced accuracy is the mean recall over classes; `f1` is that of class 1, only with two classes; f1, f1_macro
   and matthews are scikit-learn's. The row `majority` always predicts the most frequent class.
 
   Args:
-    model: gives {"logits" [batch, num_classes]} for the `image`, or for the `tokens`, of a batch.
-    data: section of a pipeline that gives `label` int32, e.g. `labelled_images`, or its records.
-    batch_size: examples at a time.
+    model: returns {"logits" [batch, num_classes]} for the `image`, or for the `tokens`, of a batch.
+    data: section of a pipeline with `label` int32, e.g. `labelled_images`, or its records.
+    batch_size: examples per batch.
   """
   records = records_of(data, model, "classification")
 
@@ -32,7 +32,7 @@ def classification(model: Any, *, data: Mapping | Any, batch_size: int = 64) -> 
     return {"nll": optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]), "logits": logits}
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
-    pairs: Counter[tuple[int, int]] = Counter()  # (label, prediction): as many as there are of classes, squared.
+    pairs: Counter[tuple[int, int]] = Counter()  # (label, prediction) -> count: num_classes squared entries.
     nll, num_classes = 0.0, 0
     for results, batch in outputs(forward, params, records, batch_size, model, trim=True):
       label, num_classes = batch["label"], results["logits"].shape[-1]
@@ -65,7 +65,7 @@ def scores(pairs: Mapping[tuple[int, int], int], num_classes: int) -> dict[str, 
     "balanced_accuracy": float(np.mean(recalls)),
     **binary,
     "f1_macro": float(f1_score(label, predicted, average="macro", **options)),
-    # Of a single class there is no correlation: scikit-learn gives 0 and warns.
+    # With a single class there is no correlation: scikit-learn returns 0 and warns.
     "matthews": float(matthews_corrcoef(label, predicted, sample_weight=count))
     if len({*label, *predicted}) > 1
     else 0.0,

@@ -1,11 +1,11 @@
-"""Which field of a table is which column of a task: guessed by common names, or said by the user."""
+"""Maps fields of a table to columns of a task, by common names or as set by the user."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from zoo.errors import UserError, did_you_mean, shown
 
-# A text's field -> the field of the text that goes with it, as GLUE, STS-B, NLI and retrieval sets have them.
+# A text's field -> the field of its partner, as in GLUE, STS-B, NLI and retrieval datasets.
 PARTNERS = {
   "sentence1": "sentence2",
   "premise": "hypothesis",
@@ -26,11 +26,11 @@ class Column(NamedTuple):
   """A column of a task.
 
   Attributes:
-    names: what its field is often called, the likeliest first; "a+b" are several fields that make one column.
-    holds: what is in it, for the documentation.
-    needed: whether the task cannot do without.
-    partner_of: the column whose field tells this one's, by PARTNERS.
-    reads: "texts" or "images": only models that read these have it; None: all.
+    names: common names of its field, the likeliest first; "a+b" are several fields that make one column.
+    holds: its contents, for the documentation.
+    needed: whether the task requires it.
+    partner_of: the column whose field determines this one's, by PARTNERS.
+    reads: "texts" or "images": only for models that read these; None: all.
   """
 
   names: tuple[str, ...]
@@ -54,7 +54,7 @@ SCORE = Column(
 
 
 def parse_columns(columns: str | Mapping[str, str] | None) -> dict[str, str]:
-  """Columns that a user says, as a mapping or as text.
+  """Parses columns set by the user, as a mapping or a str.
 
   >>> parse_columns("text=review,label=stars")
   {'text': 'review', 'label': 'stars'}
@@ -76,19 +76,19 @@ def find_columns(
   reads: str,
   way_out: Callable[[str], str] = lambda role: f"columns={{'{role}': FIELD}}, or --columns={role}=FIELD",
 ) -> dict[str, str]:
-  """Role -> field, of the columns that the data have.
+  """Finds the columns in the data: role -> field.
 
   Args:
     task: its name, for messages.
     columns: of the task.
-    said: what the user says; "none" leaves a column out.
+    said: fields set by the user; "none" drops a column.
     record: the first of the data.
     source: the name of the data, for messages.
-    reads: what the model reads: "texts", "images", or both.
-    way_out: role -> how a user says its field, for messages.
+    reads: inputs of the model: "texts", "images", or both.
+    way_out: role -> how to set its field, for messages.
 
   Raises:
-    UserError: a role or a field that is not there; no field that a needed column could be.
+    UserError: an unknown role or field; no field for a required column.
   """
   columns = {role: column for role, column in columns.items() if column.reads is None or column.reads in reads}
   has = [name for name in record if not name.startswith("__")]
@@ -104,9 +104,9 @@ def find_columns(
   found: dict[str, str] = {}
   for role, column in columns.items():
     names: Iterable[str] = column.names
-    if column.partner_of is not None:  # By the field of the other text alone: any other would be another pair.
+    if column.partner_of is not None:  # Only by the partner's field: any other would be another pair.
       names = [PARTNERS[text] for text in [found.get(column.partner_of)] if text in PARTNERS]
-    elif any(other.partner_of == role for other in columns.values()):  # Two texts come before a single one.
+    elif any(other.partner_of == role for other in columns.values()):  # Pairs take precedence over single texts.
       names = [*(text for text, other in PARTNERS.items() if text in has and other in has), *names]
     field = said[role] if role in said else _first(names, has, found.values())
     if field is not None and field != "none":
@@ -120,7 +120,7 @@ def find_columns(
 
 
 def _first(names: Iterable[str], has: list[str], taken: Iterable[str]) -> str | None:
-  """The first of `names` among the fields of the data, in whatever case; None if there is none but taken ones."""
+  """The first of `names` among the fields of the data that are not taken, ignoring case; None if there is none."""
   folded = {name.lower(): name for name in reversed(has)}
   fields = (name if set(name.split("+")) <= set(has) else folded.get(name.lower()) for name in names)
   return next((field for field in fields if field is not None and field not in taken), None)

@@ -1,10 +1,10 @@
-"""Pearson's and Spearman's correlation of numbers with others."""
+"""Pearson's and Spearman's correlation."""
 
 import numpy as np
 
 
 def correlations(scores: np.ndarray, wanted: np.ndarray) -> dict[str, float]:
-  """{"pearson", "spearman"} by SciPy, NaN where one side is constant.
+  """Correlations {"pearson", "spearman"} by SciPy; NaN if one side is constant.
 
   Args:
     scores, wanted: float [n].

@@ -1,22 +1,22 @@
-"""Entities that tags of words mark, in any of the schemes IOB1, IOB2, IOE, IOBES and BILOU."""
+"""Entity spans from word tags, in any of the schemes IOB1, IOB2, IOE, IOBES and BILOU."""
 
 import re
 from collections.abc import Sequence
 
 TAG = re.compile(r"O|[BIESLU]-.+")
-_SAME = {"L": "E", "U": "S"}  # BILOU's last and unit are the end and the single of IOBES.
+_SAME = {"L": "E", "U": "S"}  # BILOU's last and unit are IOBES's end and single.
 
 
 def are_tags(names: Sequence[str]) -> bool:
-  """Whether all names of classes are tags of entities."""
+  """Whether all class names are entity tags."""
   return all(TAG.fullmatch(name) for name in names)
 
 
 def entity_spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
-  """(kind, first word, last word) of each entity, as conlleval reads tags, and seqeval where nothing else is said.
+  """Entity spans (kind, first word, last word), as in conlleval and seqeval's default mode.
 
-  An entity goes on with I or E of its kind behind B or I; anything else ends it, and all but O begins another one, also
-  an I that follows nothing. https://www.clips.uantwerpen.be/conll2000/chunking/
+  An entity continues with I or E of its kind after B or I; anything else ends it, and all but O begins another one,
+  also an I that follows nothing. https://www.clips.uantwerpen.be/conll2000/chunking/
 
   >>> sorted(entity_spans(["B-PER", "I-PER", "O", "I-LOC", "B-LOC"]))
   [('LOC', 3, 3), ('LOC', 4, 4), ('PER', 0, 1)]

@@ -1,4 +1,4 @@
-"""Runs a jitted function once over every example of a finite source, on the devices of the parameters."""
+"""Applies a jitted function to every example of a dataset, on the devices of the parameters."""
 
 import contextlib
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -23,14 +23,14 @@ Batch = dict[str, np.ndarray]
 
 
 def records_of(data: Any, model: Any = None, where: str = "data") -> Any:
-  """The records that a `data` section names, as `model` takes them (`zoo.train.model_data`); records pass through.
+  """Opens the records of a `data` section for a model (`zoo.train.model_data`); records pass through.
 
-  Bad records that are to be skipped are left out.
+  Bad records are dropped if they are to be skipped.
 
   Args:
     data: a section, or records.
-    model: of the zoo.
-    where: which evaluator's section it is, for messages.
+    model: from the zoo.
+    where: name of the evaluator's section in messages.
   """
   if not isinstance(data, Mapping | Records):
     raise UserError(f"data is {shown(data)}. It must be a mapping, like {{'split': 'test'}}.")
@@ -57,7 +57,7 @@ def opening() -> Generator[list[Any]]:
 
 
 def needs(model: Any, what: str, *methods: str) -> None:
-  """Raises UserError unless the model has the methods that the evaluator `what` calls."""
+  """UserError unless the model has the methods that the evaluator `what` calls."""
   missing = [name for name in methods if not hasattr(model, name)]
   if missing:
     raise UserError(
@@ -66,12 +66,12 @@ def needs(model: Any, what: str, *methods: str) -> None:
 
 
 def options_of(model: Any, batch: Batch) -> dict[str, Any]:
-  """What goes with the tokens of a batch: `valid`, and `segments` of pairs where the model tells texts apart."""
+  """Keyword inputs with the tokens of a batch: `valid`, and `segments` if the model has segment embeddings."""
   return classify.options(batch, model)
 
 
 def model_output(model: Any, params: Any, batch: Batch, key: str, what: str) -> jax.Array:
-  """The output `key` of a model of images or of tokens, float32. UserError if it has no such output."""
+  """The output `key` of an image or token model, float32. UserError if it has no such output."""
   outputs = apply(model, params, *classify.inputs(batch, model), **options_of(model, batch))
   if key not in outputs:
     raise UserError(f"{what} needs a model with the output {key}; this one returns {', '.join(outputs)}.")
@@ -81,21 +81,21 @@ def model_output(model: Any, params: Any, batch: Batch, key: str, what: str) -> 
 def outputs(
   function: Callable, params: Any, records: Any, batch_size: int, model: Any, *, trim: bool = False
 ) -> Iterator[tuple[Batch, Batch]]:
-  """Applies `function(params, batch)` to batches that hold every record exactly once, in order.
+  """Applies `function(params, batch)` to batches of all records, each exactly once, in order.
 
   Args:
     function: jitted; returns a dict of arrays whose leading axis is the batch. Outputs must not mix rows.
-    params: the function runs on their devices; on a mesh, examples are split over its axis `data`.
-    records: a finite source of examples.
+    params: the function runs on their devices; on a mesh, examples are sharded over its axis `data`.
+    records: the dataset.
     batch_size: examples of every batch; the last one is padded with examples of weight 0.
-    model: of which the tokens of every batch must be.
-    trim: whether columns of tokens that are padding in all rows are left out; see `trimmed`.
+    model: tokens of every batch are checked against its vocabulary.
+    trim: whether columns of tokens that are padding in all rows are dropped; see `trimmed`.
 
   Yields:
-    (outputs, batch) in host memory, of the same length; the padding of the last batch is left out.
+    (outputs, batch) in host memory, of equal length, without the padding of the last batch.
 
   Raises:
-    UserError: a batch has tokens that the model has not.
+    UserError: a batch has tokens outside the model's vocabulary.
   """
   mesh = mesh_of(params)
   for batch in eval_batches(records, batch_size):
@@ -108,12 +108,12 @@ def outputs(
 
 
 def trimmed(batch: Batch) -> Batch:
-  """A batch of tokens without the columns that are padding in every row, down to 16, 32, 64 ... columns.
+  """Drops columns of tokens that are padding in every row, down to 16, 32, 64 ... columns.
 
-  So few programs are compiled, and short texts of a model that takes long ones are not computed at full length.
+  So few programs are compiled, and short texts are not computed at the model's full length.
 
   Args:
-    batch: with `valid`, bool [..., length]; arrays of that shape are cut alike.
+    batch: with `valid`, bool [..., length]; arrays of that shape are all trimmed.
   """
   valid = batch.get("valid")
   if valid is None:
@@ -131,7 +131,7 @@ def _rows(value: Any, real: Any) -> Any:
 
 
 def _numeric(value: Any) -> bool:
-  """Whether it can go to a device: a numeric array, or a dict of them."""
+  """Whether a value can be put on a device: a numeric array, or a dict of them."""
   return all(np.asarray(x).dtype.kind in "biuf" for x in (value.values() if isinstance(value, dict) else [value]))
 
 

@@ -1,4 +1,4 @@
-"""From a model's folder and a table to numbers: `zoo.evaluate_model`, and the command's --model --task --data."""
+"""Evaluates a model's folder on a table: `zoo.evaluate_model`, and the command's --model --task --data."""
 
 import inspect
 import os
@@ -22,7 +22,7 @@ from zoo.hub.ids import folder_of
 from zoo.hub.labels import class_names_in
 from zoo.storage import as_path, is_remote
 
-SPLITS = ("test", "validation", "train")  # Where none is said: the first that there is.
+SPLITS = ("test", "validation", "train")  # Default: the first existing one.
 SUPPLIED = (
   "model",
   "data",
@@ -40,12 +40,12 @@ SUPPLIED = (
 
 
 class Evaluation(NamedTuple):
-  """What is evaluated, ready to run.
+  """A prepared evaluation.
 
   Attributes:
     evaluate: (params, folder, step) -> metrics.
-    params: of the model.
-    about: what the numbers are of: model, task, data, columns ...
+    params: the model's.
+    about: metadata of the results: model, task, data, columns ...
     task: its name.
   """
 
@@ -94,24 +94,24 @@ def evaluate_model(
 ) -> dict[str, float]:
   """Measures a model on data -> {metric: float}.
 
-  Tokenizer, length, pixels, names of classes and how to generate come from the model's folder; columns are guessed by
-  common names. What was taken is in what `note` is called with, and in evaluation.json.
+  Tokenizer, length, image preprocessing, class names and generation settings come from the model's folder; columns are
+  guessed by common names. The choices are passed to `note`, and written to evaluation.json.
 
   Args:
     model: a folder, or a hub id, that `zoo.load` reads; or (model, params).
     task: a file of zoo/evaluate/tasks, e.g. "classification"; docs/evaluation.md lists them.
-    data: KIND:WHERE, as `zoo.data.sources.open_source` takes it: "jsonl:reviews.jsonl", "images:photos".
-    split: in TFDS's syntax; by default the first of test, validation and train that the data have.
-    data_dir: as of `open_source`.
-    columns: {"text": "review"} or "text=review,label=stars": which field of the data is which column; "none" leaves out
-      one that the task can do without.
-    folder: where evaluation.json, evaluation.txt and the evaluator's own files go; None: nowhere.
-    head, dtype, mesh, strategy, ignore: as of `zoo.load`.
-    note: called with what is measured, and with the table of results; `print`, for instance.
-    **options: of the task's evaluator and of its pipeline of data: batch_size, max_length, templates ...
+    data: KIND:WHERE, see `zoo.data.sources.open_source`: "jsonl:reviews.jsonl", "images:photos".
+    split: in TFDS's syntax; by default the first existing one of test, validation and train.
+    data_dir: as in `open_source`.
+    columns: {"text": "review"} or "text=review,label=stars": fields of the data for columns of the task; "none" drops
+      an optional one.
+    folder: output folder for evaluation.json, evaluation.txt and the evaluator's own files; None: no files.
+    head, dtype, mesh, strategy, ignore: as in `zoo.load`.
+    note: called with a description, and with the table of results; `print`, for instance.
+    **options: of the task's evaluator and of its data pipeline: batch_size, max_length, templates ...
 
   Raises:
-    UserError: the task does not fit the model, a column or an option is not there, labels are none of the model's.
+    UserError: the task does not fit the model, a column or an option is unknown, or labels are not the model's.
 
   >>> import json, jax, zoo
   >>> model = zoo.build("gpt", vocab_size=260, max_length=16, dim=8, depth=1, num_heads=2)
@@ -137,7 +137,7 @@ def prepare(
   loading: Mapping[str, Any],
   options: Mapping[str, Any],
 ) -> Evaluation:
-  """Everything but the work, so that a mistake shows early; arguments as of `evaluate_model`."""
+  """Prepares an evaluation, so that mistakes show early; arguments as in `evaluate_model`."""
   entry = find_task(task)
   said = parse_columns(columns)
   source, split = open_split(data, split, data_dir)
@@ -171,7 +171,7 @@ def prepare(
 
 
 def open_split(data: str, split: str | None, data_dir: str | None) -> tuple[Source, str]:
-  """The source, and its split: the one that is said, else the first of SPLITS that it has."""
+  """Opens the source -> it and its split: the requested one, else the first of SPLITS that it has."""
   for name in (split,) if split is not None else SPLITS[:-1]:
     try:
       return open_source(data, name, data_dir), name
@@ -184,7 +184,7 @@ def open_split(data: str, split: str | None, data_dir: str | None) -> tuple[Sour
 def _subject(
   model: Any, entry: Task, loading: Mapping[str, Any], options: dict[str, Any]
 ) -> tuple[Subject, Mapping[str, Any], dict[str, Any]]:
-  """What is evaluated, what else the evaluator is handed, and the options that are left."""
+  """The subject, further arguments of the evaluator, and the remaining options."""
   tokenizer, classes = options.pop("tokenizer", None), options.pop("classes", None)
   folder: Any = None
   offers: Mapping[str, Any] = {}
@@ -204,18 +204,18 @@ def _subject(
 
 
 def _placed(section: dict[str, Any], place: Mapping[str, Any]) -> dict[str, Any]:
-  """A section, or the one within it that reads a source, with the source."""
+  """Sets the source in a section, or in the nested one that reads a source."""
   if isinstance(section.get("data"), Mapping):
     return {**section, "data": _placed(section["data"], place)}
   return {**section, **place}
 
 
 def _set(task: str, entry: Task, section: dict, evaluator: dict, options: Mapping[str, Any]) -> None:
-  """Puts each option where it is taken: into the sections of data, or into that of the evaluator."""
+  """Puts each option into the section that takes it: of data, or of the evaluator."""
   sections = [section]
   while isinstance(sections[-1].get("data"), Mapping):
     sections.append(sections[-1]["data"])
-  hidden = (*SUPPLIED, "class_names")  # The model's classes have names.
+  hidden = (*SUPPLIED, "class_names")  # For models whose classes have names.
   offered = [takes(lookup("data", one["name"]), hidden) for one in sections]
   of_evaluator = takes(lookup("evaluate", entry.evaluator), SUPPLIED)
   for name, value in options.items():
@@ -230,7 +230,7 @@ def _set(task: str, entry: Task, section: dict, evaluator: dict, options: Mappin
 
 
 def _train(task: str, entry: Task, section: Mapping, place: Mapping, train: Mapping[str, Any]) -> dict[str, Any]:
-  """The section of the data that an evaluator trains on, or counts; {} where it can do without and none is said."""
+  """The section of the data that an evaluator trains on, or counts; {} if it is optional and not requested."""
   needed = inspect.signature(lookup("evaluate", entry.evaluator)).parameters["train_data"].default is inspect._empty
   if not needed and train["train_data"] is None and train["train_split"] is None:
     return {}
@@ -244,7 +244,7 @@ def _train(task: str, entry: Task, section: Mapping, place: Mapping, train: Mapp
 
 
 def option_names(task: str) -> list[str]:
-  """Options that `zoo.evaluate_model` takes for a task, whatever the model."""
+  """Options of `zoo.evaluate_model` for a task, for all models."""
   entry = find_task(task)
   pipelines = {name for pipeline in names("data") for name in takes(lookup("data", pipeline), SUPPLIED)}
   everywhere = {*takes(lookup("evaluate", entry.evaluator), SUPPLIED), *pipelines}

@@ -12,7 +12,7 @@ import numpy as np
 from zoo.evaluate.artifacts import write_bytes
 
 TOP = 5
-GOOD, CLOSE, BAD = 4, 2, 2  # queries of each kind: found first, found among the five, not found
+GOOD, CLOSE, BAD = 4, 2, 2  # queries of each kind: rank 1, ranks 2 to 5, not found
 GREEN, RED, GREY = "#2a9d3a", "#d03a2f", "#888888"
 WIDTH, ROW, HEAD, FOOT = 17.0, 1.25, 1.1, 1.0  # inches
 
@@ -33,13 +33,13 @@ def draw(
   """Writes `folder/name`, a PNG.
 
   Args:
-    folder, name: where to.
-    records: give `image` and `caption(index, number)`.
+    folder, name: the output file.
+    records: with `image` and `caption(index, number)`.
     gallery: record indices of the images and texts, `images`, `captions`.
-    vectors: of the images, and of the texts: float [n, dim], and int [n], the groups; equal ones belong together.
-    ranks: int [images], int [texts]: those of the best right answers.
-    metrics: for the caption: `image_to_text_r1` ... and the same of the rows `pixels` and `chance`.
-    title: of the picture.
+    vectors: for images and for texts: float [n, dim], and groups int [n]; equal ones belong together.
+    ranks: int [images], int [texts]: ranks of the best right answers.
+    metrics: for the caption: `image_to_text_r1` ... and those of the rows `pixels` and `chance`.
+    title: of the figure.
   """
   # Not pyplot: it would keep the figure, and choose a backend for the whole process.
   from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -105,7 +105,7 @@ def top_indices(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 
 def draw_cell(axes: Any, content: Any, colour: str, width: float) -> None:
-  """An image or a text in a coloured frame."""
+  """Draws an image or a text in a coloured frame."""
   axes.set(xticks=[], yticks=[])
   for spine in axes.spines.values():
     spine.set(color=colour, linewidth=width)
@@ -119,7 +119,7 @@ def draw_cell(axes: Any, content: Any, colour: str, width: float) -> None:
 
 
 def figures(metrics: Mapping[str, float], way: str) -> str:
-  """`R@1 .079, R@10 .370 (pixels R@1 .120, R@10 .274; chance R@1 .001, R@10 .006)`"""
+  """Formats metrics: `R@1 .079, R@10 .370 (pixels R@1 .120, R@10 .274; chance R@1 .001, R@10 .006)`"""
   at = [key.removeprefix(f"{way}_r") for key in metrics if key.startswith(f"{way}_r")]
 
   def row(name: str) -> str:

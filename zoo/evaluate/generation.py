@@ -1,4 +1,4 @@
-"""Generated texts, scored against references, with model-free baselines, or by a function of one's own."""
+"""Scores generated texts against references, with model-free baselines, or by a user's function."""
 
 import functools
 import os
@@ -35,27 +35,27 @@ def generation(
   generate: Callable = zoo_generate,
   stated: Mapping[str, Any] | None = None,
 ) -> Callable:
-  """-> evaluate(params, folder=None, step=None) -> {"bleu", "chrf", "rouge1", "rouge2", "rougeL", "tokens", ...}.
+  """Evaluator: (params, folder=None, step=None) -> {"bleu", "chrf", "rouge1", "rouge2", "rougeL", "tokens", ...}.
 
-  See `zoo.evaluate.text_scores`; `tokens` is the mean length of what was written. The rows `copy` and, with
-  `train_data`, `most_frequent` are scored by the same code on the same references: the source text itself, and the
-  target text that occurs most often in training, the first of them if there are several. Without references there are
-  no scores. Writes `file`.txt: sources, references and what the model wrote.
+  See `zoo.evaluate.text_scores`; `tokens` is the mean length of generated texts. The rows `copy` and, with
+  `train_data`, `most_frequent` are baselines on the same references: the source text itself, and the
+  most frequent target text in training, the first of them if there are several. Without references there are
+  no scores. Writes `file`.txt: sources, references and generated texts.
 
   Args:
-    model: one that decodes: that reads a text and writes another, or goes on from it.
+    model: an encoder-decoder or a decoder.
     data: section of the pipeline `text_pairs` or `prompts`, or its records: `tokens`, `valid`, and `texts(index)`.
-    train_data: likewise, what the model was trained on.
-    batch_size: texts at a time.
-    max_new_tokens: the longest answer; by default what is stated, or the target_length of the data.
-    num_beams, length_penalty: of beam search; 1 takes the likeliest token. By default as stated, or 1.
-    measures: which scores: some of bleu, chrf and rouge.
-    check: FILE.py:FUNCTION, called with (text, record) for each text that was written: its mean is "check".
-    examples: how many to write into the file.
-    file: its name, without ending.
+    train_data: likewise, the model's training data.
+    batch_size: texts per batch.
+    max_new_tokens: maximum length of answers; by default as in `stated`, or the target_length of the data.
+    num_beams, length_penalty: of beam search; 1 beam is greedy. By default as in `stated`, or 1.
+    measures: scores to compute, of bleu, chrf and rouge.
+    check: FILE.py:FUNCTION, called with (text, record) for each generated text: its mean is "check".
+    examples: number of examples in the file.
+    file: its name, without extension.
     generate: (model, params, tokens, valid=, max_new_tokens=, eos=, num_beams=, length_penalty=) -> int32 [batch,
-      anything + max_new_tokens], of which the last are what was written.
-    stated: keywords of `generate` that the model's folder asks for; `zoo.evaluate_model` sets them.
+      any + max_new_tokens], with the generated tokens last.
+    stated: generation settings of the model's folder, keywords of `generate`; set by `zoo.evaluate_model`.
   """
   records = records_of(data, model, "generation")
   if not hasattr(records, "texts"):
@@ -66,7 +66,7 @@ def generation(
     raise UserError(f"generation needs a model with an encoder and a decoder; {family_of(model)} is none. Try t5.")
   has_references = getattr(records, "has_references", True)
   if has_references:
-    TextScores(measures)  # Fails before training, not after it.
+    TextScores(measures)  # Raises before training, not after it.
   judge = None if check is None else check_function(check)
   train_records = None if train_data is None else records_of(train_data, model, "generation")
   encoder, stated = records.info["tokenizer"], dict(stated or {})
@@ -128,13 +128,13 @@ def before(tokens: Sequence[int], ends: Sequence[int | None]) -> list[int]:
 
 
 def written(tokens: Sequence[int], encoder: Any, framed: bool) -> str:
-  """Tokens as text.
+  """Decodes tokens to text.
 
-  Sentinels may lie after the tokenizer's vocabulary, and an embedding may be padded; neither is text.
+  Sentinels may be outside the tokenizer's vocabulary, and an embedding may be padded; neither is text.
 
   Args:
     tokens: of an answer.
     encoder: the tokenizer.
-    framed: whether special tokens stand around the texts of its model, and are no text either.
+    framed: whether the model's texts are framed by special tokens, which are not text either.
   """
   return encoder.decode([token for token in tokens if token < encoder.vocab_size], special=not framed).strip()

@@ -1,8 +1,8 @@
-"""EleutherAI's lm-evaluation-harness on the models of the zoo: `lm_eval` finds tasks and scores, the zoo computes.
+"""Runs EleutherAI's lm-evaluation-harness on models of the zoo: `lm_eval` provides tasks and scores.
 
     python -m zoo.evaluate.harness --model=FOLDER_OR_ID --tasks=arc_easy,my_task --include_path=my_tasks
 
-prints its table and leaves harness.json in runs/evaluations/NAME/harness. In Python its functions take the adapter:
+prints its table and writes harness.json to runs/evaluations/NAME/harness. In Python its functions take the adapter:
 
     lm_eval.simple_evaluate(model=zoo.evaluate.harness.adapter(FOLDER_OR_ID), tasks=["arc_easy"])
 """
@@ -58,9 +58,9 @@ FLAGS = {
   "ignore": "entries of a published model's files to leave unread, with commas between them",
 }
 SWITCHES = {"log_samples": "write every document with the model's answer, a line each: samples_TASK.jsonl"}
-OF_RUN = ("num_fewshot", "limit", "gen_kwargs")  # Of simple_evaluate; they are literals, as the adapter's are.
+OF_RUN = ("num_fewshot", "limit", "gen_kwargs")  # Options of simple_evaluate, Python literals like the adapter's.
 OF_MODEL = ("batch_size", "max_length", "max_gen_toks", "add_bos_token", "prefix_token_id", "seed")
-DEFAULT_LENGTH = 2048  # As in lm_eval, where neither model nor tokenizer have a limit.
+DEFAULT_LENGTH = 2048  # As in lm_eval, if neither model nor tokenizer has a limit.
 
 
 def adapter(
@@ -80,26 +80,26 @@ def adapter(
 ) -> Any:
   """A language model of the zoo as an `lm_eval.api.model.LM`, for `lm_eval.simple_evaluate(model=...)`.
 
-  Token boundaries, beginnings of texts and truncation from the left are those of lm_eval's own model of torch
-  transformers (`HFLM`), whose log-likelihoods and texts it gives; that one reads parameters in the dtype of the file,
-  unless `dtype=float32`. An answer of an encoder-decoder has max_gen_toks tokens at most. How the folder asks to be
-  generated with (beams, penalties) counts, and the task's `generation_kwargs` before it.
+  Token boundaries, text prefixes and truncation from the left are those of lm_eval's own model of torch
+  transformers (`HFLM`), whose log-likelihoods and texts it reproduces; HFLM reads parameters in the dtype of the file,
+  unless `dtype=float32`. An answer of an encoder-decoder has at most max_gen_toks tokens. The folder's generation
+  settings (beams, penalties) are used, overridden by the task's `generation_kwargs`.
 
   Args:
-    model: a folder, or a hub id, that `zoo.load` reads; or (model, params), which needs a tokenizer. One that continues
-      texts, or answers them.
-    tokenizer: a name, a path, or what `zoo.load_tokenizer` gives; by default the model's own.
-    batch_size: rows at a time. On a mesh they are split over its axis `data`, if they divide.
-    max_length: tokens that the model reads at most; by default its own, else the tokenizer's, else 2,048.
-    max_gen_toks: tokens of an answer at most, where a task does not say.
-    add_bos_token: whether special tokens are added to texts; by default as the tokenizer does.
-    prefix_token_id: what a text without context follows; by default the tokenizer's bos, else its eos.
-    seed: of draws, where a task asks for do_sample.
-    dtype, mesh, strategy: as of `zoo.load`.
-    ignore: entries of the folder's config.json and generation_config.json to leave unread.
+    model: a folder, or a hub id, that `zoo.load` reads; or (model, params), which needs a tokenizer. A decoder or an
+      encoder-decoder.
+    tokenizer: a name, a path, or the result of `zoo.load_tokenizer`; by default the model's own.
+    batch_size: rows per batch. On a mesh they are sharded over its axis `data`, if they divide.
+    max_length: maximum tokens of the model; by default its own, else the tokenizer's, else 2,048.
+    max_gen_toks: maximum tokens of an answer, unless a task sets it.
+    add_bos_token: whether special tokens are added to texts; by default as in the tokenizer.
+    prefix_token_id: token before a text without context; by default the tokenizer's bos, else its eos.
+    seed: of sampling, if a task sets do_sample.
+    dtype, mesh, strategy: as in `zoo.load`.
+    ignore: entries of the folder's config.json and generation_config.json to ignore.
 
   Raises:
-    UserError: lm_eval is not installed, the model writes no texts, or an option is out of its range.
+    UserError: lm_eval is not installed, the model does not generate text, or an option is out of range.
 
   >>> import zoo
   >>> model = zoo.build("gpt", vocab_size=260, max_length=16, dim=8, depth=1, num_heads=2)
@@ -113,7 +113,7 @@ def adapter(
       folder = as_path(model) if is_remote(model) else folder_of(model)
       local = isinstance(folder, pathlib.Path)
       unread = ignored(folder, ignore) if local else {CONFIG: list(ignore), FILE: []}
-      # Resolved: a folder may bear the name of a tokenizer that is shipped.
+      # Resolved: a folder may have the name of a packaged tokenizer.
       tokenizer = (folder.resolve() if local else model) if tokenizer is None else tokenizer
       entries = entries_of(folder, unread[FILE]) if local else entries
       model, params = load(model, dtype=dtype, mesh=mesh, strategy=strategy, ignore=unread[CONFIG])
@@ -151,7 +151,7 @@ def adapter(
 
 
 def _lm_eval(name: str) -> Any:
-  """A module of lm_eval, which is imported when it is needed."""
+  """Imports a module of lm_eval lazily."""
   try:
     return importlib.import_module(f"lm_eval.{name}")
   except ModuleNotFoundError as error:
@@ -190,7 +190,7 @@ def main(argv: list[str]) -> int:
       ignore=[name for name in flags.get("ignore", "").split(",") if name],
       **{name: values[name] for name in OF_MODEL if name in values},
     )
-    make_folder(workdir)  # Fails before the work, not after it.
+    make_folder(workdir)  # Raises before the work, not after it.
     options = {name: values[name] for name in OF_RUN if name in values}
     results = lm_eval.simple_evaluate(
       model=model, tasks=tasks, task_manager=manager, log_samples=flags["log_samples"], **options
@@ -210,7 +210,7 @@ def main(argv: list[str]) -> int:
 
 
 def _tasks(manager: Any, names: str) -> list[str]:
-  """The names of tasks that `names`, with commas between them, stand for."""
+  """Expands comma-separated task names and patterns."""
   tasks = [name.strip() for name in names.split(",") if name.strip()]
   for name in tasks:
     if not manager.match_tasks([name]):
@@ -220,7 +220,7 @@ def _tasks(manager: Any, names: str) -> list[str]:
 
 
 def _plain(results: Any, utils: Any) -> Any:
-  """What JSON can hold: functions and arrays as lm_eval writes them, null for what is no number."""
+  """Converts to JSON values: functions and arrays as in lm_eval, null for NaN and infinity."""
 
   def finite(value: Any) -> Any:
     if isinstance(value, Mapping):

@@ -1,6 +1,6 @@
-"""What lm-evaluation-harness asks a language model for: log-likelihoods of texts, and texts up to a stop.
+"""The model interface of lm-evaluation-harness: log-likelihoods of texts, and generation up to a stop string.
 
-`zoo.evaluate.harness.adapter` joins `HarnessModel` to lm_eval's `TemplateLM`, which divides texts into context and
+`zoo.evaluate.harness.adapter` combines `HarnessModel` with lm_eval's `TemplateLM`, which splits texts into context and
 continuation; nothing here imports lm_eval before that.
 """
 
@@ -27,7 +27,7 @@ from zoo.generate.steps import encodes
 from zoo.hub import generation as stated
 from zoo.tree import variables
 
-# Entries of generation_kwargs that are lm_eval's own, and lengths of a file that max_gen_toks takes the place of.
+# Entries of generation_kwargs that belong to lm_eval, and lengths of a file that max_gen_toks replaces.
 OF_HARNESS = ("until", "max_gen_toks", "do_sample", "temperature")
 LENGTHS = ("max_length", "max_new_tokens")
 
@@ -37,11 +37,11 @@ def log_likelihoods(model: Any, params: Any, batch: Mapping[str, Any]) -> dict[s
   """The log-probability of targets, and whether each of their tokens is the likeliest.
 
   Args:
-    model: one that continues texts, or answers them.
+    model: a decoder or an encoder-decoder.
     params: its parameters.
-    batch: tokens, valid [batch, length], what the decoder reads; predict [batch, count], the positions before those of
-      the targets; targets [batch, choices, count]; counts bool [batch, count], which are real; of an encoder-decoder
-      source, source_valid [batch, source length] too.
+    batch: tokens, valid [batch, length], the decoder's input; predict [batch, count], the positions before those of
+      the targets; targets [batch, choices, count]; counts bool [batch, count], True for real ones; for an
+      encoder-decoder also source, source_valid [batch, source length].
 
   Returns:
     log_likelihood float32, greedy bool, both [batch, choices].
@@ -62,13 +62,13 @@ def log_likelihoods(model: Any, params: Any, batch: Mapping[str, Any]) -> dict[s
 
 
 class HarnessModel:
-  """The methods that lm_eval calls; to be joined to `lm_eval.api.model.TemplateLM`.
+  """Mixin with the methods that lm_eval calls, for a subclass of `lm_eval.api.model.TemplateLM`.
 
   Rows are sorted by length and padded to few lengths, so that few programs are compiled. Requests that differ in the
-  last token alone, such as the letters of choices, share a row.
+  last token only, such as the letters of choices, share a row.
   """
 
-  cache_hook: Any  # TemplateLM's.
+  cache_hook: Any  # Attributes of TemplateLM.
 
   def __init__(
     self,
@@ -91,12 +91,12 @@ class HarnessModel:
 
   @property
   def eot_token_id(self) -> int | None:
-    """The token that ends texts."""
+    """The end-of-text token."""
     return self.texts.end
 
   @property
   def prefix_token_id(self) -> int:
-    """The token that a text without context follows."""
+    """The token before a text without context."""
     return self.texts.prefix
 
   def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
@@ -108,11 +108,11 @@ class HarnessModel:
     raise UserError("The zoo applies no chat templates. Leave out apply_chat_template, or write the signs in the task.")
 
   def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
-    """The log-likelihood of whole texts, in windows that overlap in nothing but one token.
+    """The log-likelihood of full texts, in windows that overlap by one token.
 
     Args:
       requests: with `args` (text,).
-      disable_tqdm: whether to show no progress.
+      disable_tqdm: whether to hide the progress bar.
     """
     utils = importlib.import_module("lm_eval.utils")
     windows, places = [], []
@@ -131,7 +131,7 @@ class HarnessModel:
   def _loglikelihood_tokens(
     self, requests: Sequence[tuple[Any, list[int], list[int]]], disable_tqdm: bool = False, **_: Any
   ) -> list[tuple[float, bool]]:
-    """(log-likelihood, whether greedy decoding writes it) of (names, context, continuation)."""
+    """(log-likelihood, whether it is the greedy continuation) of (names, context, continuation)."""
     rows: dict[tuple, dict[tuple, list[int]]] = defaultdict(lambda: defaultdict(list))
     cut = 0
     for number, (names, context, target) in enumerate(requests):
@@ -165,7 +165,7 @@ class HarnessModel:
     return results
 
   def _arrays(self, rows: Sequence[tuple], targets: Sequence[Sequence[tuple]]) -> dict[str, np.ndarray]:
-    """The batch of `log_likelihoods`, as large as others of about the same lengths."""
+    """The batch of `log_likelihoods`, in a shape shared by batches of similar lengths."""
     tokens, valid = self._padded([row[1] for row in rows], self.max_length)
     count = min(power_above(max(row[2] for row in rows), 4), tokens.shape[1])
     predict, counts = np.zeros((self.batch_size, count), np.int32), np.zeros((self.batch_size, count), bool)
@@ -180,7 +180,7 @@ class HarnessModel:
     return batch
 
   def _padded(self, rows: Sequence[Sequence[int]], limit: int) -> tuple[np.ndarray, np.ndarray]:
-    """tokens, valid [batch_size, length]; the last row fills up the batch."""
+    """tokens, valid [batch_size, length]; the last row is repeated to fill the batch."""
     length = min(max(power_above(max(map(len, rows)), 2), 16), limit)
     tokens, valid = np.zeros((self.batch_size, length), np.int32), np.zeros((self.batch_size, length), bool)
     for place, row in enumerate([*rows, *[rows[-1]] * (self.batch_size - len(rows))]):
@@ -188,14 +188,14 @@ class HarnessModel:
     return tokens, valid
 
   def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
-    """What the model writes after each context, up to the first of its stops.
+    """The text generated after each context, up to its first stop string.
 
     Args:
       requests: with `args` (context, generation_kwargs).
-      disable_tqdm: whether to show no progress.
+      disable_tqdm: whether to hide the progress bar.
 
     Raises:
-      UserError: generation_kwargs has what `zoo.generate` does not do, or leaves no room for a context.
+      UserError: generation_kwargs has an unsupported entry, or leaves no space for a context.
     """
     groups: dict[str, list[int]] = defaultdict(list)
     for number, request in enumerate(requests):
@@ -214,7 +214,7 @@ class HarnessModel:
     return texts
 
   def _write(self, contexts: Sequence[list[int]], kwargs: Mapping[str, Any], rng: jax.Array) -> list[str]:
-    """The texts after a batch of contexts."""
+    """Generates the texts after a batch of contexts."""
     utils = importlib.import_module("lm_eval.models.utils")
     options: dict[str, Any] = dict(utils.normalize_gen_kwargs(dict(kwargs), self.max_gen_toks))
     room = options.pop("max_gen_toks")
@@ -241,7 +241,7 @@ class HarnessModel:
     return texts
 
   def _keywords(self, options: dict[str, Any], length: int) -> dict[str, Any]:
-    """Keywords of `zoo.generate`: as the folder says, and before that generation_kwargs, in transformers' words."""
+    """Keywords of `zoo.generate`: those of the folder, overridden by generation_kwargs with transformers' names."""
     for name in options:
       if name in LENGTHS or not (name in OF_HARNESS or stated.knows(name)):
         way_out = (
@@ -250,10 +250,10 @@ class HarnessModel:
         raise UserError(f"generation_kwargs has {name}, which the zoo does not have.{way_out}")
     entries, config, where = self.entries
     entries = {name: value for name, value in entries.items() if name not in LENGTHS} | options
-    entries["temperature"] = options.get("temperature", 0.0)  # As lm_eval has it, which asks for one above 0 to draw.
+    entries["temperature"] = options.get("temperature", 0.0)  # As in lm_eval, which samples only above 0.
     keywords = stated.options(entries, config, f"generation_kwargs{where and f' and {where}'}", length)
     ends = keywords.pop("eos", None)
-    for name in ("pad", "num_return"):  # What follows an end is no text, and of several the best is taken.
+    for name in ("pad", "num_return"):  # Tokens after an end are not text, and of several beams the best is taken.
       keywords.pop(name, None)
     return keywords | {"eos": ends if isinstance(ends, list) else [ends]}
 
@@ -263,6 +263,6 @@ class HarnessModel:
 
 
 def _batches(items: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-  """Parts of `size`, the last one of what is left."""
+  """Chunks of `size`; the last one may be smaller."""
   for start in range(0, len(items), size):
     yield items[start : start + size]

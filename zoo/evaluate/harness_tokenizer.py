@@ -1,4 +1,4 @@
-"""Texts to tokens and back as lm-evaluation-harness wants them of its models."""
+"""Tokenisation as in lm-evaluation-harness."""
 
 import functools
 from typing import Any
@@ -7,11 +7,11 @@ from zoo.errors import UserError
 
 
 class HarnessTokenizer:
-  """A tokenizer whose special tokens around a text may be left out, and that reads those which a text spells.
+  """A tokenizer with optional special tokens around a text, which recognises special tokens in it.
 
   Attributes:
-    end: the token that ends texts, None if there is none; end_sign: as it is written.
-    prefix: the token that texts without context follow.
+    end: the end-of-text token, None if there is none; end_sign: its string.
+    prefix: the token before a text without context.
   """
 
   def __init__(self, tokenizer: Any, vocab_size: int, add_bos_token: bool | None, prefix_token_id: int | None):
@@ -39,7 +39,7 @@ class HarnessTokenizer:
 
     Args:
       text: any.
-      special: whether the tokens around a text are added; None: as add_bos_token says, else as the tokenizer does, but
+      special: whether to add the tokens around a text; None: as in add_bos_token, else as in the tokenizer, but
         never around a text that begins with the prefix.
     """
     add = self.add if special is None else special
@@ -49,15 +49,15 @@ class HarnessTokenizer:
     return ids if add is None or add else ids[self._opens : len(ids) - self._closes]
 
   def decode(self, ids: list[int]) -> str:
-    """The text of ids, without special tokens and what is behind the vocabulary, such as padding of an embedding."""
+    """The text of ids, without special tokens and ids beyond the vocabulary, such as padding of an embedding."""
     return self.tokenizer.decode([token for token in ids if token < self.tokenizer.vocab_size], special=False)
 
   @functools.lru_cache(maxsize=8)  # noqa: B019  It lives as long as an evaluation.
   def stops(self, until: tuple[str, ...]) -> list[list[int]]:
-    """Sequences of tokens after which a text has one of `until`: each of them encoded, and all tokens that contain one.
+    """Token sequences that stop generation at the strings `until`: their encodings, and all tokens that contain one.
 
-    Texts are cut by their letters afterwards; this only saves what would be cut off. Repeated up to a power of two, so
-    that other stops need no other program.
+    Texts are truncated as strings afterwards; this only saves computation. Repeated up to a power of two, so
+    that other stops do not recompile.
     """
     signs = [sign for sign in until if sign]
     encoded = [tuple(self.tokenizer.encode(sign)) for sign in signs]
@@ -67,7 +67,7 @@ class HarnessTokenizer:
 
   @functools.cached_property
   def _pieces(self) -> list[str]:
-    """What each token adds to a text."""
+    """The string of each token."""
     before = self.tokenizer.encode("a")
     start = self.tokenizer.decode(before)
     return [self.tokenizer.decode([*before, token]).removeprefix(start) for token in range(self.vocab_size)]

@@ -28,18 +28,18 @@ def linear_probe(
   seed: int = 0,
   strength: float = 1.0,
 ) -> Callable:
-  """-> evaluate(params, folder=None, step=None) -> {"accuracy_5_shot", "std_5_shot", "pixels/accuracy_5_shot", ...}.
+  """Evaluator: (params, folder=None, step=None) -> {"accuracy_5_shot", "std_5_shot", "pixels/accuracy_5_shot", ...}.
 
   Logistic regression (scikit-learn) on standardised features of k training examples per class, tested on all of `data`;
-  mean and standard deviation over `repeats` draws of the examples. The row `pixels` is the same on the images
-  themselves, with the same examples; `majority` always predicts the most frequent class.
+  mean and standard deviation over `repeats` draws of the examples. The row `pixels` is the same on raw pixels
+  with the same examples; `majority` always predicts the most frequent class.
 
   Args:
     model: with a method encode_image, or with an output "pooled" [batch, dim].
-    data, train_data: sections of a pipeline that gives `label`, e.g. `labelled_images`, or their records.
-    batch_size: examples at a time.
-    shots: training examples per class, or several numbers of them; a class that has fewer gives all of them.
-    repeats: draws.
+    data, train_data: sections of a pipeline with `label`, e.g. `labelled_images`, or their records.
+    batch_size: examples per batch.
+    shots: training examples per class, or several such numbers; a class with fewer examples uses all of them.
+    repeats: number of draws.
     seed: of the draws.
     strength: inverse of the regularisation, scikit-learn's C.
   """
@@ -79,8 +79,8 @@ def probed(
   """Accuracies by shots, and how often each label occurs in `test`.
 
   Args:
-    train, test: batches of `feature` [n, dim] and `label` [n]; the features of neither are held in memory.
-    shots, repeats, seed, strength: as of `linear_probe`.
+    train, test: batches of `feature` [n, dim] and `label` [n]; features are not held in memory.
+    shots, repeats, seed, strength: as in `linear_probe`.
   """
   probes = fitted(train, shots, repeats, seed, strength)
   right, labels = dict.fromkeys(probes, 0), Counter[int]()
@@ -98,7 +98,7 @@ def probed(
 def fitted(
   train: Iterable[dict], shots: Sequence[int], repeats: int, seed: int, strength: float
 ) -> dict[tuple[int, int], Any]:
-  """(shots, repeat) -> a classifier fitted to so many examples of each class. Features wait in a file of their own."""
+  """Fits classifiers -> {(shots, repeat): classifier}. Features are buffered in a temporary file."""
   from sklearn.linear_model import LogisticRegression
   from sklearn.pipeline import make_pipeline
   from sklearn.preprocessing import StandardScaler

@@ -27,21 +27,21 @@ def masked_lm_accuracy(
   mask_token: int | None = None,
   seed: int = 0,
 ) -> Callable:
-  """-> evaluate(params, folder=None, step=None) -> {"accuracy", "loss", "nsp_accuracy", "unigram/accuracy", ...}.
+  """Evaluator: (params, folder=None, step=None) -> {"accuracy", "loss", "nsp_accuracy", "unigram/accuracy", ...}.
 
-  Tokens are hidden as in training (`zoo.objectives.masked_lm`), each row by its own content and `seed`: the same ones
-  at every evaluation, whatever the batch size. The row `unigram` is the best that one fixed answer, and one fixed
-  distribution, can do at these positions: the share of their most frequent token, and their entropy. No model that
-  ignores context is better. For next-sentence prediction, measured if the model has that head and the batch
+  Tokens are masked as in training (`zoo.objectives.masked_lm`), each row by its own content and `seed`: the same ones
+  at every evaluation and batch size. The row `unigram` is the best that one fixed answer, and one fixed
+  distribution, can reach at these positions: the share of their most frequent token, and their entropy. No model that
+  ignores context is better. For next-sentence prediction, measured if the model has that head and the batch has
   `is_random`, it is the more frequent answer.
 
   Args:
     model: (tokens, segments=, valid=, predict=) -> {"mlm" [batch, chosen, vocab_size], "nsp" [batch, 2]}.
-    data: section of a pipeline that gives `tokens`, e.g. `sentence_pairs`, or its records.
-    batch_size: rows at a time.
-    rate, mask_rate, random_rate, whole_word: as of the objective.
+    data: section of a pipeline with `tokens`, e.g. `sentence_pairs`, or its records.
+    batch_size: rows per batch.
+    rate, mask_rate, random_rate, whole_word: as in the objective.
     mask_token: id of [MASK]; by default that of the data's tokenizer.
-    seed: another one hides other tokens.
+    seed: of the masking.
   """
   records = records_of(data, model, "masked_lm_accuracy")
   never, vocab_size = special_tokens(records.info, mask_token)

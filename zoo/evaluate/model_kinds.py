@@ -1,4 +1,4 @@
-"""What a model reads and what it does with it: which tasks it can be measured by."""
+"""Kinds of models, by inputs and outputs, which determine the tasks they fit."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ from zoo.build import sizes_of
 from zoo.errors import family_of
 from zoo.generate.steps import encodes
 
-# What a model does -> how to say it; {reads} and {classes} are filled in.
+# What a model does -> its description; {reads} and {classes} are filled in.
 DOES = {
   "classify": "classifies {reads} into {classes} classes",
   "score": "gives {reads} a number",
@@ -25,7 +25,7 @@ DOES = {
 
 
 class ModelKind(NamedTuple):
-  """What a model reads: "texts", "images", "sounds" or "images and texts"; what it does, a key of DOES; its classes."""
+  """A model's inputs ("texts", "images", "sounds", "images and texts"), what it does (a key of DOES), and its classes."""
 
   reads: str
   does: str

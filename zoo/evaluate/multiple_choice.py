@@ -1,4 +1,4 @@
-"""Choosing the text that goes with another, as in SWAG and RACE."""
+"""Accuracy on multiple choice, as in SWAG and RACE."""
 
 import os
 from collections import Counter
@@ -14,14 +14,14 @@ from zoo.evaluate.forward import model_output, outputs, records_of
 
 
 def multiple_choice(model: Any, *, data: Mapping | Any, batch_size: int = 16) -> Callable:
-  """-> evaluate(params, folder=None, step=None) -> {"accuracy", "loss", "chance/accuracy", "majority/accuracy"}.
+  """Evaluator: (params, folder=None, step=None) -> {"accuracy", "loss", "chance/accuracy", "majority/accuracy"}.
 
-  The row `majority` always takes the place that is right most often.
+  The row `majority` always takes the index that is right most often.
 
   Args:
-    model: gives {"logits" [batch, choices]} for `tokens` [batch, choices, length].
+    model: returns {"logits" [batch, choices]} for `tokens` [batch, choices, length].
     data: section of the pipeline `choices`, or its records.
-    batch_size: examples at a time.
+    batch_size: examples per batch.
   """
   records = records_of(data, model, "multiple_choice")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-ROWS = 256  # gallery images compared at a time: bounds the memory
+ROWS = 256  # gallery images compared at a time, to bound memory
 
 
 def scores(images: np.ndarray, text_groups: np.ndarray, train_records: Any) -> np.ndarray | None:
@@ -15,10 +15,10 @@ def scores(images: np.ndarray, text_groups: np.ndarray, train_records: Any) -> n
   Args:
     images: of the gallery, uint8 [images, height, width, channels].
     text_groups: [texts] int, the group of each text.
-    train_records: the training drawings: `image` of the same size, `group` numbered alike.
+    train_records: the training drawings: `image` of the same size, `group` with the same ids.
 
   Returns:
-    [images, texts] float64, exact (squares of bytes add up to whole numbers); None if a text's group has no training
+    [images, texts] float64, exact (sums of squared bytes are integers); None if a text's group has no training
     drawing.
   """
   examples = [train_records[index] for index in range(len(train_records))]

@@ -1,4 +1,4 @@
-"""An interpolated n-gram language model with modified Kneser-Ney discounts: what a network has to beat.
+"""An interpolated n-gram language model with modified Kneser-Ney discounts, as a baseline.
 
     p(w | c) = max(n(c w) - D(n(c w)), 0) / n(c)  +  weight(c) * p(w | c without its oldest symbol)
 
@@ -7,7 +7,7 @@ an order follow from its counts of counts, and the last step is the uniform dist
 Source: Chen and Goodman, "An Empirical Study of Smoothing Techniques for Language Modeling", 1998, section 3 and
 equation 26.
 
-Counting is sorting: an n-gram is known by one integer, `context * vocab_size + symbol`, where `context` numbers the
+Counting is sorting: an n-gram is encoded as one integer, `context * vocab_size + symbol`, where `context` numbers the
 (n-1)-gram before its last symbol. So any vocabulary fits in 64 bits, and 11 million bytes are counted up to order 5 in
 seconds.
 """
@@ -18,25 +18,25 @@ import numpy as np
 
 
 class Order(NamedTuple):
-  """The n-grams of one length, and what their contexts pass on to the shorter ones."""
+  """The n-grams of one length, and the back-off weights of their contexts."""
 
   keys: np.ndarray  # [grams] int64, sorted: context * vocab_size + symbol
   discounted: np.ndarray  # [grams]: (n - D(n)) / n(c)
-  backoff: np.ndarray  # [contexts]: weight(c), 1 where nothing was seen
+  backoff: np.ndarray  # [contexts]: weight(c), 1 for unseen contexts
 
 
 class NGram(NamedTuple):
-  """A fitted model. `orders[0]` holds single symbols."""
+  """A fitted n-gram model. `orders[0]` holds unigrams."""
 
   orders: tuple[Order, ...]
   vocab_size: int
 
 
 def fit(symbols: np.ndarray, vocab_size: int, order: int = 5) -> NGram:
-  """Counts a training text.
+  """Fits a model to a training text.
 
   Args:
-    symbols: [length] int, the training documents in a row. Put a boundary symbol between documents.
+    symbols: [length] int, the concatenated training documents, with a boundary symbol between them.
     vocab_size: symbols are 0 .. vocab_size - 1.
     order: longest n-gram; 5 predicts from the four symbols before.
   """
@@ -78,7 +78,7 @@ def log_probabilities(model: NGram, symbols: np.ndarray) -> np.ndarray:
 
 
 def _discount(keys: np.ndarray, contexts: int, count: np.ndarray, vocab_size: int) -> Order:
-  """Takes D(n) from every count and gives the sum to the context's back-off weight."""
+  """Subtracts D(n) from every count and adds the sum to the context's back-off weight."""
   context = keys // vocab_size
   discount = np.minimum(discounts(count)[np.minimum(count, 3)], count)
   total = np.bincount(context, count, contexts)
@@ -94,7 +94,7 @@ def _discount(keys: np.ndarray, contexts: int, count: np.ndarray, vocab_size: in
 def discounts(count: np.ndarray) -> np.ndarray:
   """[D(0), D(1), D(2), D(3 and more)] of equation 26: n - (n + 1) * Y * N(n+1) / N(n), Y = N(1) / (N(1) + 2 N(2)).
 
-  Where the counts of counts are too few for the formula (all 256 bytes are frequent), half a count is taken.
+  If the counts of counts are too few for the formula (all 256 bytes are frequent), the discount is 0.5.
   """
   ones, twos, threes, fours = (int(np.sum(count == n)) for n in range(1, 5))
   if min(ones, twos, threes, fours) > 0:

@@ -27,12 +27,12 @@ FLAGS = {
 
 
 def asks(argv: Iterable[str]) -> bool:
-  """Whether the arguments name a model or a task, rather than a run with a config."""
+  """Whether the arguments have a model or a task, rather than a run with a config."""
   return any(word.partition("=")[0] in ("--model", "--task") for word in argv)
 
 
 def main(argv: list[str]) -> int:
-  """Measures the model that the arguments name; returns 0 on success."""
+  """Evaluates the model of the command line; returns 0 on success."""
   task = _value(argv, "task")
   names = option_names(task) if task is not None else []
   flags, _ = split(argv, [*FLAGS, *(name for name in names if name not in FLAGS)])
@@ -56,14 +56,14 @@ def main(argv: list[str]) -> int:
     plain = {name: flags.pop(name, None) for name in ("split", "data_dir", "columns")}
     options = {name: literal(text) for name, text in flags.items() if name not in ("model", "task", "data")}
     evaluation = prepare(flags["model"], flags["task"], flags["data"], **plain, loading=loading, options=options)
-  make_folder(workdir)  # Fails before the work, not after it.
+  make_folder(workdir)  # Raises before the work, not after it.
   evaluation(workdir, note=lambda text: print(text, end="\n\n", flush=True))
   print(f"Written to {workdir}.")
   return 0
 
 
 def _value(argv: list[str], flag: str) -> str | None:
-  """The value of a flag, before it is known which others there are."""
+  """The value of a flag, before all arguments are parsed."""
   for word, following in zip(argv, [*argv[1:], ""]):
     name, equals, text = word.partition("=")
     if name == f"--{flag}":
@@ -72,7 +72,7 @@ def _value(argv: list[str], flag: str) -> str | None:
 
 
 def default_workdir(model: str, task: str) -> str:
-  """Outside of the folder of the weights, which evaluations leave as it is."""
+  """The default output folder, outside of the folder of the weights."""
   path = os.path.normpath(os.path.expanduser(model))
   name = os.path.basename(os.path.abspath(path)) if os.path.isdir(path) else model.replace("/", "--")
   return os.path.join("runs", "evaluations", name, task)

@@ -26,20 +26,20 @@ def perplexity(
   train_data: Mapping | Any | None = None,
   order: int = 5,
 ) -> Callable:
-  """-> evaluate(params, folder=None, step=None) -> {"loss", "perplexity", "bits_per_byte", "tokens", ...}.
+  """Evaluator: (params, folder=None, step=None) -> {"loss", "perplexity", "bits_per_byte", "tokens", ...}.
 
-  The loss is in nats per token. Every token after the first of the text is predicted once, the end of each document
-  too. Bits per byte are the sum of all nats divided by log(2) and by the UTF-8 bytes of the text: they compare models
-  of any tokenizer.
+  The loss is in nats per token. Every token after the first of the text is predicted once, including the end of each
+  document. Bits per byte are the sum of all nats divided by log(2) and by the UTF-8 bytes of the text: they compare
+  models with different tokenizers.
 
   Args:
     model: (tokens [batch, length], valid=) -> logits [batch, length, vocab_size].
     data: section of the pipeline `language`, or of `packed` documents, or the records of either: `tokens`, `valid`,
       `segment_ids` for packed sequences, and `info` with `bytes`.
-    batch_size: chunks at a time.
-    train_data: the training text. With it the rows `tokens_5gram` and `bytes_5gram` give the perplexity that
-      interpolated n-grams, counted on it, reach on the same documents (`zoo.evaluate.ngram`); the latter only where the
-      tokenizer gives the text back whole. Their loss is the nats over the whole text divided by the model's number of
+    batch_size: chunks per batch.
+    train_data: the training text. With it the rows `tokens_5gram` and `bytes_5gram` have the perplexity of
+      interpolated n-grams, fitted to it, on the same documents (`zoo.evaluate.ngram`); the latter only if the
+      tokenizer is lossless. Their loss is the nats of the full text divided by the model's number of
       tokens.
     order: of the n-grams.
   """
@@ -83,7 +83,7 @@ def figures(nats: float, tokens: float, info: Mapping[str, Any], row: str = "") 
 
 
 def ngrams(records: Any, train_records: Any, order: int) -> dict[str, float]:
-  """Metrics of token and byte n-gram models counted on `train_records`, on the text of `records`."""
+  """Metrics on the text of `records` of token and byte n-gram models fitted to `train_records`."""
   encoder, train_encoder = (kind.info["tokenizer"] for kind in (records, train_records))
   if encoder.name != train_encoder.name:
     raise UserError(
@@ -111,7 +111,7 @@ def stream(records: Any) -> np.ndarray:
   return np.concatenate([chunks[0]["tokens"][:1], *(chunk["tokens"][1:][chunk["valid"][1:]] for chunk in chunks)])
 
 
-END = 256  # Stands between documents; bytes are 0 to 255.
+END = 256  # Document boundary; bytes are 0 to 255.
 
 
 def as_bytes(tokens: np.ndarray, encoder: Any) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Templates and names of classes of zero-shot classification: as they are said, on board, or in a file."""
+"""Templates and class names for zero-shot classification: literal, built-in, or from a file."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ ON_BOARD = ("imagenet",)  # The 80 templates of CLIP's paper, and names of the 1
 
 
 def templates(said: str | Sequence[str]) -> list[str]:
-  """Templates from a name of ON_BOARD, a file with one a line, or the texts themselves.
+  """Templates from a name of ON_BOARD, a file with one per line, or the strings themselves.
 
   >>> len(templates("imagenet")), templates("a drawing of {}")
   (80, ['a drawing of {}'])
@@ -20,7 +20,7 @@ def templates(said: str | Sequence[str]) -> list[str]:
 
 
 def class_names(said: str | Sequence[str]) -> list[str]:
-  """Names of classes from a name of ON_BOARD, a file with one a line, or the names themselves.
+  """Class names from a name of ON_BOARD, a file with one per line, or the names themselves.
 
   >>> class_names("imagenet")[:2]
   ['tench', 'goldfish']

@@ -1,4 +1,4 @@
-"""Answers found in texts: exact match and F1, also of questions without one (SQuAD 1.1 and 2.0)."""
+"""Extractive question answering: exact match and F1, with unanswerable questions (SQuAD 1.1 and 2.0)."""
 
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -15,7 +15,7 @@ from zoo.objectives.objective import apply
 
 
 class Answer(NamedTuple):
-  """The best span so far over the windows of a question, its score, and that of there being none."""
+  """The best span so far over the windows of a question, its score, and the score of no answer."""
 
   text: str = ""
   score: float = -np.inf
@@ -32,22 +32,22 @@ def question_answering(
   examples: int = 20,
   file: str = "question_answering",
 ) -> Callable:
-  """-> evaluate(params, folder=None, step=None) -> {"exact_match", "f1", "questions", ...}.
+  """Evaluator: (params, folder=None, step=None) -> {"exact_match", "f1", "questions", ...}.
 
-  A long text is read in windows. The answer is the span of at most `longest_answer` tokens whose sum of start and end
-  is largest over all windows. Where the data have questions without an answer, the model may say so: it does where the
+  Long contexts are read in windows. The answer is the span of at most `longest_answer` tokens whose sum of start and
+  end logits is largest over all windows. If the data have unanswerable questions, the model predicts no answer if the
   smallest sum at the first token of a window exceeds that of the span by more than `threshold`. Then the scores of
-  questions with and without an answer are given, too: exact_match_answered, f1_answered, exact_match_unanswered.
-  `zoo.evaluate.answer_scores` says how answers are compared. Writes `file`.txt: questions, answers and what was said.
+  questions with and without an answer are also returned: exact_match_answered, f1_answered, exact_match_unanswered.
+  For the comparison see `zoo.evaluate.answer_scores`. Writes `file`.txt: questions, answers and predictions.
 
   Args:
-    model: gives "start" and "end", float [batch, length], of each token.
+    model: returns "start" and "end", float [batch, length].
     data: section of the pipeline `question_answers`, or its records: `windows(index)`.
-    batch_size: windows at a time.
-    longest_answer: in tokens.
+    batch_size: windows per batch.
+    longest_answer: maximum length of an answer in tokens.
     threshold: as above.
-    examples: how many to write into the file.
-    file: its name, without ending.
+    examples: number of examples in the file.
+    file: its name, without extension.
   """
   records = records_of(data, model, "question_answering")
   if not hasattr(records, "windows"):
@@ -63,7 +63,7 @@ def question_answering(
     return {"start": outputs["start"], "end": outputs["end"]}
 
   def scored(params: Any) -> Iterator[tuple[int, Any, "Window"]]:
-    """(index, question, window) of every window, computed `batch_size` at a time."""
+    """Runs the model: (index, question, window) of every window, computed in batches of `batch_size`."""
     waiting: list[tuple[int, Any, dict, np.ndarray]] = []
     for index in range(len(records)):
       question, rows = records.windows(index)
@@ -74,7 +74,7 @@ def question_answering(
 
   def computed(params: Any, chosen: list) -> Iterator[tuple[int, Any, "Window"]]:
     rows = [row for _, _, row, _ in chosen]
-    rows += rows[:1] * (batch_size - len(rows))  # Filled up: one program.
+    rows += rows[:1] * (batch_size - len(rows))  # Padded, so that one program is compiled.
     batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
     batch["column"] = np.broadcast_to(np.arange(batch["tokens"].shape[1]), batch["tokens"].shape)
     batch = trimmed(batch)
@@ -103,12 +103,12 @@ def question_answering(
 
 
 class Window(NamedTuple):
-  """What a model says of one window.
+  """A model's outputs for one window.
 
   Attributes:
-    start, end: float [length], of each token.
-    origin: int [length, 2], the characters of each token in the context; -1 outside of it.
-    first: the first token, which stands for there being no answer.
+    start, end: float [length], logits of each token.
+    origin: int [length, 2], the character span of each token in the context; -1 outside of it.
+    first: index of the first token, which means no answer.
   """
 
   start: np.ndarray
@@ -118,13 +118,13 @@ class Window(NamedTuple):
 
 
 def better(best: Answer, window: Window, context: str, longest: int) -> Answer:
-  """The better one of an answer and the best span of another window, and the lower score of there being none.
+  """The better of an answer and the best span of another window, with the lower no-answer score.
 
   Args:
-    best: so far.
-    window: the other one.
-    context: the whole text.
-    longest: tokens of an answer.
+    best: the best so far.
+    window: the other window.
+    context: the full text.
+    longest: maximum tokens of an answer.
   """
   start, end, origin, first = window
   inside = origin[:, 0] >= 0
@@ -141,14 +141,14 @@ def better(best: Answer, window: Window, context: str, longest: int) -> Answer:
 
 
 class Sums:
-  """Sums of scores: of all questions where each must be answered, and where none may be."""
+  """Sums of scores, with and without the option to predict no answer."""
 
   def __init__(self):
-    self.answered = np.zeros(3)  # Exact matches, F1, questions: with an answer, all of which were answered.
-    self.free = np.zeros((2, 3))  # The same where the model may say none: of questions with an answer, and without.
+    self.answered = np.zeros(3)  # Exact matches, F1, number of questions with an answer, if the model must answer.
+    self.free = np.zeros((2, 3))  # The same if it may predict no answer: of questions with an answer, and without.
 
   def add(self, question: Any, answer: Answer, threshold: float, lists: bool) -> list[str]:
-    """Counts a question; returns it as text, if it `lists` them."""
+    """Adds a question; returns it as text if it `lists` them."""
     references = [text for text, _ in question.answers]
     said = "" if answer.null - answer.score > threshold else answer.text
     self.free[int(not references)] += [*score_answer(said, references), 1]
@@ -158,7 +158,7 @@ class Sums:
     return [f"question  {question.question}\nanswers   {answers}\nmodel     {answer.text}"] if lists else []
 
   def metrics(self) -> dict[str, float]:
-    """Means; where every question has an answer, the model had to answer."""
+    """Mean scores; if every question has an answer, the model must answer."""
     exact, f1, questions = self.free.sum(0) if self.free[1, 2] else self.answered
     metrics = {"exact_match": exact / questions, "f1": f1 / questions, "questions": questions}
     if self.free[1, 2]:

@@ -5,17 +5,17 @@ from math import comb
 
 import numpy as np
 
-BLOCK = 2**24  # Scores that are held at a time.
+BLOCK = 2**24  # Number of scores in memory at a time.
 
 
 def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-  """The rank of the best right answer of every query, 1 being first.
+  """The rank, from 1, of the best right answer of every query.
 
-  Ties count against us: a wrong answer with the same score stands before the right one, so that a constant score finds
-  nothing. Several right answers (duplicates) are each a hit, and none of them stands in another's way.
+  Ties count as wrong: a wrong answer with the same score ranks before the right one, so that a constant score finds
+  nothing. Several right answers (duplicates) are each a hit, and do not count against each other.
 
   Args:
-    scores: [queries, answers] float, larger is nearer. -inf is never found.
+    scores: [queries, answers] float, larger is better. -inf is never found.
     right: [queries, answers] bool; every query needs a right answer.
 
   Returns:
@@ -25,14 +25,14 @@ def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
   if len(lonely):
     raise ValueError(f"{len(lonely)} queries have no right answer in the gallery; the first has index {lonely[0]}.")
   best = np.where(right, scores, -np.inf).max(axis=1)
-  before = ~right & ~(scores < best[:, None])  # not (a < b): a score that is not a number stands before
+  before = ~right & ~(scores < best[:, None])  # not (a < b): NaN ranks before
   return 1 + before.sum(axis=1)
 
 
 def ranks_of_vectors(
   queries: np.ndarray, answers: np.ndarray, query_groups: np.ndarray, answer_groups: np.ndarray
 ) -> np.ndarray:
-  """`ranks` of the products of vectors, block by block: memory does not grow with queries times answers.
+  """`ranks` of the products of vectors, computed block by block, to bound memory.
 
   Args:
     queries, answers: float [queries, dim], [answers, dim].
@@ -48,22 +48,22 @@ def ranks_of_vectors(
 
 
 def recall(ranks: np.ndarray, k: int) -> float:
-  """The share of queries whose best right answer is among the first k."""
+  """Recall at k: the share of queries whose best right answer is among the first k."""
   return float(np.mean(ranks <= k))
 
 
 def chance(right: np.ndarray, k: int) -> float:
-  """The recall of a ranking drawn at random, of right answers bool [queries, answers]; see `chance_of_counts`."""
+  """The recall of a random ranking, for right answers bool [queries, answers]; see `chance_of_counts`."""
   return chance_of_counts(right.sum(axis=1), right.shape[1], k)
 
 
 def chance_of_counts(right: np.ndarray, answers: int, k: int) -> float:
-  """The recall of a ranking drawn at random: 1 - C(n - m, k) / C(n, k) for m right answers of n, over all queries.
+  """The mean recall of a random ranking: 1 - C(n - m, k) / C(n, k) for m right answers of n.
 
   Args:
-    right: int [queries], m of each.
+    right: int [queries], the m of each.
     answers: n.
-    k: how many first answers count.
+    k: number of first answers that count.
   """
   k = min(k, answers)
   counts, queries = np.unique(right, return_counts=True)
@@ -72,5 +72,5 @@ def chance_of_counts(right: np.ndarray, answers: int, k: int) -> float:
 
 
 def recalls(ranks_of_right: np.ndarray, at: Sequence[int], prefix: str) -> dict[str, float]:
-  """`{"image_to_text_r1": ..., "image_to_text_r5": ...}` for the prefix `image_to_text`."""
+  """Recalls at several k: `{"image_to_text_r1": ..., "image_to_text_r5": ...}` for the prefix `image_to_text`."""
   return {f"{prefix}_r{k}": recall(ranks_of_right, k) for k in at}

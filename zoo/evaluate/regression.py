@@ -1,4 +1,4 @@
-"""How well a model of one output tells a number: correlation and squared error."""
+"""Correlation and squared error of a regression model."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -13,14 +13,14 @@ from zoo.evaluate.forward import model_output, outputs, records_of
 
 
 def regression(model: Any, *, data: Mapping | Any, batch_size: int = 64) -> Callable:
-  """-> evaluate(params, folder=None, step=None) -> {"pearson", "spearman", "mse", "mean/mse"}.
+  """Evaluator: (params, folder=None, step=None) -> {"pearson", "spearman", "mse", "mean/mse"}.
 
-  The row `mean` always says the mean of the data. Ranks need all numbers: eight bytes a record are kept.
+  The row `mean` always predicts the mean of the data. Ranks need all predictions: eight bytes per record are kept.
 
   Args:
-    model: gives {"logits" [batch, 1]} for the `tokens` of a batch.
-    data: section of a pipeline that gives `score` float32, e.g. `scored_texts`, or its records.
-    batch_size: examples at a time.
+    model: returns {"logits" [batch, 1]} for the `tokens` of a batch.
+    data: section of a pipeline with `score` float32, e.g. `scored_texts`, or its records.
+    batch_size: examples per batch.
   """
   records = records_of(data, model, "regression")
 

@@ -1,4 +1,4 @@
-"""Finding the text that belongs to an image, and the image that belongs to a text, in the whole held-out split."""
+"""Image-text retrieval, both ways, over a full held-out split."""
 
 import hashlib
 import os
@@ -24,13 +24,13 @@ WAYS = ("image_to_text", "text_to_image")
 
 
 class Gallery(NamedTuple):
-  """The distinct images and texts of a split, and which belong together."""
+  """The distinct images and texts of a split, and their groups."""
 
-  images: np.ndarray  # [images] int: where each stands first in the records
-  texts: np.ndarray  # [texts] int: its row among the vectors of texts
-  captions: np.ndarray  # [texts, 2] int: which record's it is, and which of that record's captions
-  text_groups: np.ndarray  # [texts] int: what each is about
-  image_groups: np.ndarray  # [images] int: likewise; equal ones belong together
+  images: np.ndarray  # [images] int: first record of each
+  texts: np.ndarray  # [texts] int: row in the vectors of texts
+  captions: np.ndarray  # [texts, 2] int: record, and caption within the record
+  text_groups: np.ndarray  # [texts] int: group of each
+  image_groups: np.ndarray  # [images] int: likewise; equal ones match
 
 
 def retrieval(
@@ -42,22 +42,22 @@ def retrieval(
   at: Sequence[int] = (1, 5, 10),
   file: str = "retrieval",
 ) -> Callable:
-  """-> evaluate(params, folder=None, step=None) -> {"image_to_text_r1", ..., "pixels/image_to_text_r1", ...}.
+  """Evaluator: (params, folder=None, step=None) -> {"image_to_text_r1", ..., "pixels/image_to_text_r1", ...}.
 
-  The gallery is the split: its distinct images and its distinct texts, each embedded once. What is of the same `group`
-  belongs together. Of an image with several captions, however many, each is a query for the image, and any of them
-  among the first k is a hit for it: recall as of COCO and Flickr30k (https://arxiv.org/abs/2103.00020, appendix E.1).
+  The gallery is the split: its distinct images and texts, each embedded once. Those of the same `group`
+  match. Of an image with several captions, each is a query for the image, and any of them
+  among the first k is a hit for it: recall as on COCO and Flickr30k (https://arxiv.org/abs/2103.00020, appendix E.1).
   Writes `file`.png (queries with their first five answers), `file`.json and `file`.txt (the table).
 
   Args:
-    model: with the methods encode_image and encode_text, as CLIP has them: unit vectors.
+    model: with the methods encode_image and encode_text, as in CLIP: unit vectors.
     data: section of the pipeline `image_text`, or its records: `image`, `tokens`, `valid`, `group`, and
-      `caption(index)`; of images with several captions also `captions_of(index)` and `tokens_of(caption)`.
-    batch_size: pairs at a time.
-    train_data: the training split. With it the row `pixels` gives the recall of the nearest training drawing in the
-      same gallery; it is left out where a concept of the gallery has no training drawing, for then it is not defined.
-    at: the numbers of first answers that count.
-    file: name of the files, without ending.
+      `caption(index)`; for images with several captions also `captions_of(index)` and `tokens_of(caption)`.
+    batch_size: pairs per batch.
+    train_data: the training split. With it the row `pixels` has the recall of the nearest training drawing in the
+      same gallery; it is undefined and left out if a concept of the gallery has no training drawing.
+    at: the values of k.
+    file: name of the files, without extension.
   """
   needs(model, "retrieval", "encode_image", "encode_text")
   records = records_of(data, model, "retrieval")
@@ -77,7 +77,7 @@ def retrieval(
     options = text_options(model, optional_entries(batch, "valid"))
     return {"text": model.apply(variables(params), batch["tokens"], **options, method="encode_text")}
 
-  cached: dict[str, Any] = {}  # what no training changes: the gallery, and the rows of the baseline and of chance
+  cached: dict[str, Any] = {}  # independent of the parameters: the gallery, and the rows of the baseline and of chance
 
   def baselines(gallery: Gallery, pixels: Sequence[np.ndarray]) -> dict[str, float]:
     rows: dict[str, float] = {}
@@ -126,14 +126,14 @@ def retrieval(
 
 
 def both_ways(scores: np.ndarray, right: np.ndarray, at: Sequence[int], row: str = "") -> dict[str, float]:
-  """Recalls of `scores` [images, texts] read along its rows and along its columns."""
+  """Recalls of `scores` [images, texts] along its rows and along its columns."""
   ways = zip(WAYS, ((scores, right), (scores.T, right.T)), strict=True)
   ranks = {way: ranking.ranks(*pair) for way, pair in ways}
   return {f"{row}{way}_r{k}": ranking.recall(ranks[way], k) for way in WAYS for k in at}
 
 
 def legend(metrics: Mapping[str, float], undefined: bool) -> str:
-  """What the rows of a table of `metrics` are; `undefined`: why there is no row of pixels that was asked for."""
+  """Explains the rows of a table of `metrics`; `undefined`: why the requested row of pixels is missing."""
   rows = {row for key in metrics for row, slash, _ in [key.partition("/")] if slash}
   lines = [
     "rK: the fraction of queries with a right answer among the first K. Among equal scores wrong answers come first.",
@@ -147,9 +147,9 @@ def legend(metrics: Mapping[str, float], undefined: bool) -> str:
 
 
 class GalleryBuilder:
-  """Gathers the gallery from batches: images that are equal pixel by pixel stand in it once, texts token by token.
+  """Collects the gallery from batches; equal images and equal texts occur once.
 
-  The captions of one image all stand in it, also equal ones.
+  All captions of one image are in it, including equal ones.
   """
 
   def __init__(self, keep_pixels: bool):
@@ -161,7 +161,7 @@ class GalleryBuilder:
     self.tokens: list[bytes] = []
 
   def add(self, batch: Mapping[str, np.ndarray]) -> None:
-    """Takes in the next rows."""
+    """Adds the next rows."""
     for row in range(len(batch["tokens"])):
       record = len(self.groups)
       group, tokens = int(batch["group"][row]) if "group" in batch else record, batch["tokens"][row].tobytes()
@@ -176,7 +176,7 @@ class GalleryBuilder:
       self.tokens.append(tokens)
 
   def further(self, records: Any) -> "Texts":
-    """All further captions of all records, which are added too: their rows come after those of `add`."""
+    """Adds and returns all further captions of all records: their rows come after those of `add`."""
     rows: list[dict[str, np.ndarray]] = []
     if not hasattr(records, "captions_of"):
       return Texts(rows)
@@ -193,7 +193,7 @@ class GalleryBuilder:
     return Texts(rows)
 
   def gallery(self) -> Gallery:
-    """All that was taken in."""
+    """The gallery of all added rows."""
     image_groups, text_groups = (np.array([group for group, *_ in keys]) for keys in (self.images, self.texts))
     text_rows = np.array(list(self.texts.values()))
     images = np.array(list(self.images.values()))

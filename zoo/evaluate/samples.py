@@ -28,19 +28,19 @@ def samples(
   seed: int = 0,
   file: str = "samples",
 ) -> Callable:
-  """-> evaluate(params, folder=None, step=None) -> {"tokens", "distinct"}; writes `file`.txt: prompts and what follows.
+  """Evaluator: (params, folder=None, step=None) -> {"tokens", "distinct"}; writes prompts and samples to `file`.txt.
 
-  Each prompt stands at the start of a document, after the end-of-text token, as in the training stream; so an empty
-  prompt asks for a new document. A text ends where the model ends it. `tokens` is the mean length; `distinct` the share
-  of tokens that occur for the first time in their text: a model that runs in circles is near 0.
+  Each prompt is at the start of a document, after the end-of-text token, as in the training stream; so an empty
+  prompt samples a new document. A text ends at the model's end token. `tokens` is the mean length; `distinct` the share
+  of tokens that occur for the first time in their text: a model that repeats itself is near 0.
 
   Args:
-    model: one that decodes.
+    model: a decoder.
     prompts: texts to continue.
-    tokenizer: name or path; by default the model's own, or `gpt2` if it carries none. One that does not fit is refused.
-    max_new_tokens, temperature, top_k, top_p: as of `zoo.generate`.
+    tokenizer: name or path; by default the model's own, or `gpt2` if it has none. UserError if it does not fit.
+    max_new_tokens, temperature, top_k, top_p: as in `zoo.generate`.
     seed: of the draws.
-    file: name of the text file, without ending.
+    file: name of the text file, without extension.
   """
   encoder = tokenizer_for(model, tokenizer, "gpt2", "samples")
   eos = encoder.eos if encoder.eos is not None else encoder.sep
@@ -54,7 +54,7 @@ def samples(
   checks.decodes(model)
   checks.length_fits(
     model, 1 if encodes(model) else starts.shape[1], max_new_tokens
-  )  # Fails before training, not after it.
+  )  # Raises before training, not after it.
   checks.numbers(**options, min_p=None)
   options |= {"max_new_tokens": max_new_tokens, "eos": eos}
 

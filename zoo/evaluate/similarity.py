@@ -1,4 +1,4 @@
-"""Whether vectors of texts are as alike as the texts: correlation of cosines with judgements (STS)."""
+"""Semantic textual similarity (STS): correlation of cosine similarities with human scores."""
 
 import copy
 import os
@@ -16,19 +16,19 @@ from zoo.evaluate.forward import records_of
 from zoo.hub.sentence_encoder import SentenceEncoder
 from zoo.train.model_data import tokenizer_for
 
-CHUNK = 32  # Batches of pairs that are sorted by length together.
+CHUNK = 32  # Batches of pairs sorted by length together.
 
 
 def similarity(model: Any, *, data: Mapping | Any, batch_size: int = 32, embedder: Any = None) -> Callable:
-  """-> evaluate(params, folder=None, step=None) -> {"spearman", "pearson"} of the cosines of pairs with their scores.
+  """Evaluator: (params, folder=None, step=None) -> {"spearman", "pearson"} of cosines of pairs with their scores.
 
   Vectors are those of `zoo.embed`; by default the mean over the tokens.
 
   Args:
-    model: an encoder of texts.
+    model: a text encoder.
     data: section of the pipeline `scored_pairs`, or its records: `score`, and `texts(index)`.
-    batch_size: texts at a time.
-    embedder: of `zoo.embedder`: what its folder says of how states become a vector.
+    batch_size: texts per batch.
+    embedder: from `zoo.embedder`, with the pooling of its folder.
   """
   records = without_bad(records_of(data, None, "similarity"))
   if not hasattr(records, "texts"):
@@ -54,6 +54,6 @@ def similarity(model: Any, *, data: Mapping | Any, batch_size: int = 32, embedde
 
 
 def _cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-  """[n, dim] and [n, dim] -> [n]; 0 for a vector of zeros."""
+  """Cosine similarity: [n, dim], [n, dim] -> [n]; 0 for zero vectors."""
   lengths = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
   return np.sum(first * second, axis=1) / np.where(lengths > 0, lengths, 1.0)

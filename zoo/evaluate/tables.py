@@ -6,8 +6,8 @@ from collections.abc import Mapping
 def table(metrics: Mapping[str, float], title: str = "") -> str:
   """Renders an evaluator's metrics, one line for the model and one per baseline.
 
-  A key `row/column` is the cell of that row; a key without a row belongs to the model itself, which stands first. A
-  cell that was not measured, because it is not defined, shows a dash.
+  A key `row/column` is a cell of that row; a key without a row belongs to the model itself, which is first. A
+  cell that is undefined shows a dash.
 
       retrieval      image_to_text_r1  image_to_text_r5
       model                     .1208             .3119

@@ -1,4 +1,4 @@
-"""Similarity of texts to their references: BLEU, chrF and ROUGE, from 0 to 100."""
+"""BLEU, chrF and ROUGE of texts against references, from 0 to 100."""
 
 import importlib
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ ROUGE = ("rouge1", "rouge2", "rougeL")
 
 
 class TextScores:
-  """Scores of a corpus that is handed over in parts; only sums are kept.
+  """Corpus scores accumulated over parts; only sums are kept.
 
   Corpus bleu and chrf (chrF2), by sacreBLEU; rouge1, rouge2, rougeL: the mean F1 of stems, by rouge-score.
   https://aclanthology.org/W18-6319, https://aclanthology.org/W15-3049, https://aclanthology.org/W04-1013
 
   Args:
-    measures: of MEASURES.
+    measures: some of MEASURES.
 
   >>> scores = TextScores(["bleu"])
   >>> scores.add(["a cat on a mat"], ["a cat on a mat"])
@@ -44,11 +44,11 @@ class TextScores:
     self.rouge_sums, self.texts = np.zeros(len(ROUGE)), 0
 
   def add(self, texts: Sequence[str], references: Sequence[str]) -> None:
-    """Takes in further texts, each with its reference."""
+    """Adds texts, each with its reference."""
     if len(texts) != len(references):
       raise ValueError(f"There are {len(texts)} texts and {len(references)} references.")
     for name, metric in self.corpus.items():
-      # The two halves of sacreBLEU's corpus_score: what it counts in each text is summed before it makes a score of it.
+      # The two halves of sacreBLEU's corpus_score: statistics of texts are summed before the score is computed.
       counts = np.sum(metric._extract_corpus_statistics(list(texts), [list(references)]), axis=0)
       self.statistics[name] = self.statistics.get(name, 0) + counts
     for text, reference in zip(texts, references) if self.rouge is not None else ():
@@ -68,7 +68,7 @@ class TextScores:
 
 
 def scores(texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:
-  """All scores of a corpus at once; see `TextScores`."""
+  """Scores of a full corpus; see `TextScores`."""
   corpus = TextScores()
   corpus.add(texts, references)
   return corpus.metrics()

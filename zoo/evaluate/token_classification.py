@@ -1,4 +1,4 @@
-"""Classes of words, and F1 of the entities that they mark (CoNLL-2003, https://aclanthology.org/W03-0419)."""
+"""Accuracy of word classes and F1 of entities (CoNLL-2003, https://aclanthology.org/W03-0419)."""
 
 import os
 from collections import Counter
@@ -13,17 +13,18 @@ from zoo.evaluate.forward import model_output, outputs, records_of
 
 
 def token_classification(model: Any, *, data: Mapping | Any, batch_size: int = 32) -> Callable:
-  """-> evaluate(params, folder=None, step=None) -> {"f1", "precision", "recall", "accuracy", "words", ...}.
+  """Evaluator: (params, folder=None, step=None) -> {"f1", "precision", "recall", "accuracy", "words", ...}.
 
   An entity counts if its kind, its first and its last word are right (`zoo.evaluate.entities`); precision, recall and
-  f1 are over all entities, and for each kind as f1_KIND. Where the names of the classes are no such tags, as parts
-  of speech, there is accuracy alone. Words behind the model's longest text are left out, as the reference's scripts do,
-  and counted: `words_cut`. The row `majority` always says the most frequent class.
+  f1 are over all entities, and for each kind as f1_KIND. If the class names are not entity tags, such as parts
+  of speech, there is only accuracy. Words beyond the model's maximum length are dropped, as in the reference's scripts,
+  and counted: `words_cut`. The row `majority` always predicts the most frequent class.
 
   Args:
-    model: gives {"logits" [batch, length, num_classes]} for the `tokens` of a batch.
-    data: section of the pipeline `labelled_tokens`, or its records: `label` int32 [length], -1 where nothing counts.
-    batch_size: texts at a time.
+    model: returns {"logits" [batch, length, num_classes]} for the `tokens` of a batch.
+    data: section of the pipeline `labelled_tokens`, or its records: `label` int32 [length], -1 for tokens without
+      label.
+    batch_size: texts per batch.
   """
   records = records_of(data, model, "token_classification")
   names = records.info.get("class_names")
@@ -66,7 +67,7 @@ def token_classification(model: Any, *, data: Mapping | Any, batch_size: int = 3
 
 
 def entity_scores(counts: Mapping[str, Counter[str]]) -> dict[str, float]:
-  """Precision, recall and F1 from the numbers of entities that are `right`, `said` and `marked`, of each kind.
+  """Precision, recall and F1 from counts of entities per kind: `right`, predicted (`said`) and labelled (`marked`).
 
   >>> entity_scores({"right": Counter(PER=1), "said": Counter(PER=2), "marked": Counter(PER=2)})["f1"]
   0.5

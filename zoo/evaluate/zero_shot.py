@@ -28,20 +28,20 @@ def zero_shot(
   tokenizer: str | None = None,
   max_length: int | None = None,
 ) -> Callable:
-  """-> evaluate(params, folder=None, step=None) -> {"top1", "top5", "chance/top1", "chance/top5"}.
+  """Evaluator: (params, folder=None, step=None) -> {"top1", "top5", "chance/top1", "chance/top5"}.
 
-  A class is the mean of the unit embeddings of its templates, made a unit again (prompt ensembling,
-  https://arxiv.org/abs/2103.00020, section 3.1.4). Chance is a ranking drawn at random; ties count against us.
+  A class vector is the normalised mean of the unit embeddings of its templates (prompt ensembling,
+  https://arxiv.org/abs/2103.00020, section 3.1.4). Chance is a random ranking; ties count as wrong.
 
   Args:
-    model: with the methods encode_image and encode_text, as CLIP has them.
-    data: section of a pipeline that gives `image` and `label`, or its records.
-    batch_size: images, or texts, at a time.
-    templates: sentences with {} where the name goes; or one name or path, as of `zoo.evaluate.prompts`: "imagenet".
-    class_names: names of the classes in the order of the labels, or likewise one name or path; by default those that
-      the data bring, with blanks for underscores.
-    tokenizer: name or path; by default the model's own, or `clip` if it carries none. One that does not fit is refused.
-    max_length: tokens of a text; by default as many as the model and its tokenizer take.
+    model: with the methods encode_image and encode_text, as in CLIP.
+    data: section of a pipeline with `image` and `label`, or its records.
+    batch_size: images, or texts, per batch.
+    templates: sentences with {} for the name; or one name or path, see `zoo.evaluate.prompts`: "imagenet".
+    class_names: names of the classes in the order of the labels, or likewise one name or path; by default those of
+      the data, with blanks for underscores.
+    tokenizer: name or path; by default the model's own, or `clip` if it has none. UserError if it does not fit.
+    max_length: tokens of a text; by default the limit of the model and its tokenizer.
   """
   needs(model, "zero_shot", "encode_image", "encode_text")
   records = records_of(data, model, "zero_shot")
@@ -68,8 +68,8 @@ def zero_shot(
     return model.apply(variables(params), batch["tokens"], **options, method="encode_text")
 
   def classes(params: Any) -> np.ndarray:
-    """[num_classes, embed_dim]"""
-    rows = [*texts, *texts[:1] * (-len(texts) % batch_size)]  # filled up: one compilation
+    """Class vectors [num_classes, embed_dim]."""
+    rows = [*texts, *texts[:1] * (-len(texts) % batch_size)]  # padded, for a single compilation
     vectors = []
     for start in range(0, len(rows), batch_size):
       tokens, valid = map(np.stack, zip(*rows[start : start + batch_size], strict=True))

@@ -1,6 +1,6 @@
-"""Tasks of `zoo.evaluate_model`: which columns of a table one takes, which models fit, which evaluator measures it.
+"""Tasks of `zoo.evaluate_model`: columns of the table, models that fit, and evaluator.
 
-One file per task, `zoo/evaluate/tasks/NAME.py`, with a `Task` of that name; nothing else lists it.
+One file per task, `zoo/evaluate/tasks/NAME.py`, with a `Task` of that name, which registers it.
 """
 
 from collections.abc import Callable, Mapping
@@ -19,11 +19,11 @@ from zoo.saving import MODEL, load
 from zoo.storage import is_remote
 from zoo.train.model_data import defaults
 
-LONGEST = 512  # Tokens of a row, of a model that takes any number.
+LONGEST = 512  # Maximum tokens of a row, for models without a limit.
 
 
 class Opened(NamedTuple):
-  """A model, its parameters, and what else an evaluator is handed: parameters of its function that no config has."""
+  """A model, its parameters, and further arguments of the evaluator that no config has."""
 
   model: Any
   params: Any
@@ -31,18 +31,18 @@ class Opened(NamedTuple):
 
 
 def open_model(folder: Any, loading: Mapping[str, Any]) -> Opened:
-  """What `zoo.load` reads from a folder."""
+  """Loads a folder with `zoo.load`."""
   return Opened(*load(folder, **loading))
 
 
 class Subject(NamedTuple):
-  """What is evaluated.
+  """The model under evaluation.
 
   Attributes:
-    model, params: of the zoo; params may be laid over a mesh.
-    folder: that they are from; None: they were handed over.
-    classes: names of the model's classes, where its files name them.
-    tokenizer: name or path of another tokenizer than the model's own.
+    model, params: from the zoo; params may be sharded.
+    folder: that they were loaded from; None: they were passed directly.
+    classes: names of the model's classes, if its files have them.
+    tokenizer: name or path of a tokenizer to use instead of the model's own.
   """
 
   model: Any
@@ -69,34 +69,34 @@ class Subject(NamedTuple):
 
   @property
   def published(self) -> bool:
-    """Whether the model's files are in the hub's layout, here; of a model that was handed over, its tokenizer's."""
+    """Whether the model's files are local and in the hub's layout; for a model passed directly, its tokenizer's."""
     if self.folder is None:
       return isinstance(self.open_tokenizer(), Published)
     return not is_remote(self.folder) and not (self.folder / MODEL).exists() and is_published(self.folder)
 
   def text_length(self) -> int:
-    """Most tokens of a text: those that the model and its tokenizer take, or LONGEST where neither has a limit."""
+    """Maximum tokens of a text: the limit of the model and its tokenizer, or LONGEST if neither has one."""
     encoder = getattr(self.model, "encoder", self.model)
     limits = [getattr(encoder, "max_length", None), self.open_tokenizer().max_length]
     return min((limit for limit in limits if limit), default=LONGEST)
 
   def class_names(self) -> list[str]:
-    """Names of the model's classes, LABEL_0 ... where nothing names them."""
+    """Names of the model's classes, by default LABEL_0 ..."""
     return self.classes or [f"LABEL_{number}" for number in range(self.kind.num_classes or 0)]
 
 
 class Task(NamedTuple):
-  """How a model is measured on a table.
+  """An evaluation task on a table.
 
   Attributes:
-    does: what it measures, for the documentation.
-    needs: of a model, for messages: "a head that classifies texts or images".
-    fits: whether a kind of model can be measured.
+    does: description, for the documentation.
+    needs: requirement on a model, for messages: "a head that classifies texts or images".
+    fits: whether a kind of model fits.
     columns: role -> Column.
-    evaluator: name of zoo/evaluate.
+    evaluator: name of an evaluator of zoo/evaluate.
     section: (subject, role -> field) -> the evaluator's section of data, without source, split and data_dir.
-    metrics: the main ones, for the documentation.
-    options: (subject) -> options of the evaluator that are the model's own.
+    metrics: the main metrics, for the documentation.
+    options: (subject) -> options of the evaluator that come from the model.
     opens: (folder, keywords of `zoo.load`) -> the model.
   """
 
@@ -112,12 +112,12 @@ class Task(NamedTuple):
 
 
 def task_names() -> list[str]:
-  """All tasks."""
+  """Names of all tasks."""
   return names("evaluate.tasks")
 
 
 def find_task(name: str) -> Task:
-  """The task of that name. UserError, listing them, if there is none."""
+  """Finds a task by name. UserError, listing the names, if there is none."""
   if name not in task_names():
     near = did_you_mean(str(name), task_names())
     raise UserError(f"There is no task '{name}'.{near} There are: {', '.join(task_names())}.")
@@ -126,7 +126,7 @@ def find_task(name: str) -> Task:
 
 
 def check_fits(name: str, subject: Subject) -> None:
-  """UserError, saying what the model is and which tasks fit it, unless the task `name` does."""
+  """UserError unless the task `name` fits the model; the message lists the tasks that do."""
   if find_task(name).fits(subject.kind):
     return
   fitting = [other for other in task_names() if find_task(other).fits(subject.kind)]
@@ -137,5 +137,5 @@ def check_fits(name: str, subject: Subject) -> None:
 
 
 def fields(columns: Mapping[str, str], **options: str) -> dict[str, str]:
-  """Options of a pipeline that name its fields: option=role -> {option: field}, without roles that are not there."""
+  """Options of a pipeline for its fields: option=role -> {option: field}, without missing roles."""
   return {option: columns[role] for option, role in options.items() if role in columns}

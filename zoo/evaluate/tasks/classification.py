@@ -1,4 +1,4 @@
-"""Classes of texts, of pairs of texts, or of images."""
+"""Task: classification of texts, of pairs of texts, or of images."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Answers or continuations of texts, by references or by a check of one's own."""
+"""Task: answers or continuations of texts, scored against references or by a user's check."""
 
 from zoo.evaluate.columns import Column
 from zoo.evaluate.tasks import Task

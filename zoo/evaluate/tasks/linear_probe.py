@@ -1,4 +1,4 @@
-"""What a linear classifier learns from vectors of a few images."""
+"""Task: few-shot linear probe on image embeddings."""
 
 from zoo.evaluate.columns import IMAGE, LABEL
 from zoo.evaluate.tasks import Task, fields

@@ -1,4 +1,4 @@
-"""Choosing the text that goes with another."""
+"""Task: multiple choice."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Perplexity of running text."""
+"""Task: perplexity of text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,16 +6,16 @@ from typing import Any
 from zoo.evaluate.columns import TEXTS, Column
 from zoo.evaluate.tasks import Subject, Task, fields
 
-LONGEST = 2048  # Tokens that are seen at once: more take logits of gigabytes.
+LONGEST = 2048  # Tokens per row: more need gigabytes of logits.
 
 
 def _section(subject: Subject, columns: Mapping[str, str]) -> dict[str, Any]:
   tokenizer = subject.open_tokenizer()
-  length = min(subject.model.max_length or LONGEST, LONGEST) + 1  # Of the last token nothing is predicted.
+  length = min(subject.model.max_length or LONGEST, LONGEST) + 1  # Nothing is predicted from the last token.
   texts = {"tokenizer": subject.tokenizer_name(), "max_length": length, **fields(columns, text_field="text")}
   if not subject.published or tokenizer.bos in (None, tokenizer.eos):
-    return {"name": "language", **texts}  # As the zoo trains its own, too.
-  # A model whose texts begin with a token of its own has never seen a text without it.
+    return {"name": "language", **texts}  # As in the zoo's own training.
+  # A model whose texts begin with a special token has never seen a text without it.
   return {"name": "packed", "max_length": length, "data": {"name": "documents", **texts}}
 
 

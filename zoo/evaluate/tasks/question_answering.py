@@ -1,4 +1,4 @@
-"""Answers found in texts."""
+"""Task: extractive question answering."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from zoo.evaluate.columns import Column
 from zoo.evaluate.tasks import Subject, Task, fields
 
-LONGEST = 384  # Tokens of a window, and of these in common with the one before it: as of BERT's run_squad.py.
+LONGEST = 384  # Tokens of a window, and overlap of adjacent windows, as in BERT's run_squad.py.
 STRIDE = 128
 
 

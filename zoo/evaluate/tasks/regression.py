@@ -1,4 +1,4 @@
-"""A number for texts or pairs of texts."""
+"""Task: regression on texts or pairs of texts."""
 
 from collections.abc import Mapping
 from typing import Any

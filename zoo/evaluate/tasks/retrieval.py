@@ -1,4 +1,4 @@
-"""Finding texts by images and images by texts."""
+"""Task: image-text retrieval."""
 
 from zoo.data.image_text import TEXT_FIELDS
 from zoo.evaluate.columns import IMAGE, Column

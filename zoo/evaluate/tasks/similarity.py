@@ -1,4 +1,4 @@
-"""How alike two texts are, by the cosine of their vectors."""
+"""Task: semantic similarity of texts, by the cosine of their embeddings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +10,7 @@ from zoo.evaluate.tasks import Opened, Task, fields
 
 
 def _open(folder: Any, loading: Mapping[str, Any]) -> Opened:
-  """The encoder in a folder, with what its files say of how states become a vector."""
+  """Opens the encoder in a folder, with the pooling of its files."""
   if loading.get("head") is not None:
     raise UserError("similarity loads the encoder alone. Leave out head.")
   made = embedder(folder, dtype=loading.get("dtype"), ignore=loading.get("ignore", ()))

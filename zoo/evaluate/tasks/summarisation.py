@@ -1,4 +1,4 @@
-"""Summaries."""
+"""Task: summarisation."""
 
 from zoo.evaluate.columns import Column
 from zoo.evaluate.tasks import Task

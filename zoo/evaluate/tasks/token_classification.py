@@ -1,4 +1,4 @@
-"""Names, parts of speech or other classes of words."""
+"""Task: token classification: named entities, parts of speech or other classes of words."""
 
 from collections.abc import Mapping
 from typing import Any

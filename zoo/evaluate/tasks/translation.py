@@ -1,4 +1,4 @@
-"""Translations."""
+"""Task: translation."""
 
 from zoo.evaluate.columns import Column
 from zoo.evaluate.tasks import Task

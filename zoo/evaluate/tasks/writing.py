@@ -1,4 +1,4 @@
-"""What tasks have in common whose models write: how the model's folder asks for it, and the texts as it reads them."""
+"""Shared by tasks of text generation: generation settings of the model's folder, and its input format."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,31 +11,31 @@ from zoo.hub.generation import FILE, entries_of, ignored, options
 from zoo.saving import MODEL
 from zoo.storage import is_remote
 
-NEW_TOKENS = 128  # Of an answer, where nothing says how long it may be.
-# What draws: an evaluation gives the same numbers every time.
+NEW_TOKENS = 128  # Default maximum length of an answer.
+# Sampling options: an evaluation must be reproducible.
 DRAWS = ("temperature", "top_k", "top_p", "min_p", "num_return")
 
 
 def writes(kind: ModelKind) -> bool:
-  """Whether a model reads texts and writes one."""
+  """Whether a model reads and generates text."""
   return kind.reads == "texts" and kind.does in ("answer", "next_token")
 
 
 def open_writer(folder: Any, loading: Mapping[str, Any]) -> Opened:
-  """The model in a folder, and the keywords of `zoo.generate` that its files ask for."""
+  """Opens the model in a folder, with its generation settings, keywords of `zoo.generate`."""
   if is_remote(folder) or (folder / MODEL).exists() or not is_published(folder):
     return open_model(folder, loading)
   files = ignored(folder, loading.get("ignore", ()))
   model, params, _ = open_model(folder, {**loading, "ignore": files[CONFIG]})
   entries, config, where = entries_of(folder, files[FILE])
-  if not encodes(model):  # Their lengths count the prompt.
+  if not encodes(model):  # Their lengths include the prompt.
     entries = {name: value for name, value in entries.items() if name not in ("max_length", "min_length")}
   stated = options(entries, config, where)
   return Opened(model, params, {"stated": {name: value for name, value in stated.items() if name not in DRAWS}})
 
 
 def section(prefix: Callable[[Subject], str] = lambda subject: "") -> Callable[[Subject, Mapping[str, str]], dict]:
-  """The section of data of a task, whose texts begin with `prefix` if the folder says so."""
+  """The section of data of a task, with the `prefix` of the folder."""
 
   def of(subject: Subject, columns: Mapping[str, str]) -> dict[str, Any]:
     limit, length = subject.model.max_length, subject.text_length()
@@ -49,15 +49,15 @@ def section(prefix: Callable[[Subject], str] = lambda subject: "") -> Callable[[
       **fields(columns, source_field="source", target_field="target"),
     }
     if not subject.published and encodes(subject.model) and "target" in columns:
-      return {"name": "text_pairs", "cache": False, **shared}  # As the zoo trains them.
-    # A decoder that the zoo trained has met texts behind an end, and nothing else around them.
+      return {"name": "text_pairs", "cache": False, **shared}  # As in the zoo's own training.
+    # A decoder trained in the zoo has seen texts after an end token, without other special tokens.
     return {"name": "prompts", "after_end": not subject.published and not encodes(subject.model), **shared}
 
   return of
 
 
 def stated_prefix(task: str) -> Callable[[Subject], str]:
-  """subject -> what the config.json of a T5 says that texts of a task begin with: "summarize: "."""
+  """subject -> the prefix for a task in the config.json of a T5: "summarize: "."""
 
   def of(subject: Subject) -> str:
     if subject.folder is None or not subject.published:

@@ -1,4 +1,4 @@
-"""Classes of images by their names alone."""
+"""Task: zero-shot image classification from class names."""
 
 from zoo.evaluate.columns import IMAGE, LABEL
 from zoo.evaluate.tasks import Task, fields
