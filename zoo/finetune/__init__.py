@@ -1,1 +1,1 @@
-"""Fine-tuning by task: a config that names one, filled in by the folder of a model and by the data."""
+"""Fine-tuning by task: completes a config that names a task, from a model's folder and the data."""

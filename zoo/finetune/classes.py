@@ -1,4 +1,4 @@
-"""Names of the classes that a column of the data holds, and whether they are those of a model."""
+"""Class names in a column of the data, and their comparison with a model's."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,19 +9,19 @@ from zoo.data.class_labels import UNNAMED, ClassLabels
 from zoo.data.sources import Source
 from zoo.errors import UserError
 
-MOST = 10_000  # Classes: a column with more holds something else.
+MOST = 10_000  # Maximum number of classes: a column with more holds something else.
 
 
 def classes_in(source: Source, field: str, several: bool) -> list[str]:
-  """Names of the classes in a field, in the order of their numbers.
+  """Class names in a field, in order of their indices.
 
-  The source's own names where it has them. Else all that there are, sorted: words by letters, numbers by size; numbers
-  from 0 on without a gap are LABEL_0, LABEL_1 ..., as transformers calls classes without names.
+  The source's own names if it has them. Else all distinct values, sorted: strings alphabetically, numbers by value;
+  numbers from 0 on without a gap are LABEL_0, LABEL_1 ..., transformers' names of unnamed classes.
 
   Args:
-    source: read to its end.
-    field: its field.
-    several: whether a record has a list of them, or a text with blanks between.
+    source: the source, which is read completely.
+    field: the field.
+    several: whether a record has a list of classes, or a str with blanks between them.
 
   Raises:
     UserError: there are none, or more than 10,000.
@@ -43,7 +43,7 @@ def classes_in(source: Source, field: str, several: bool) -> list[str]:
 
 
 def are_those_of(classes: Sequence[str], of_model: Sequence[str]) -> bool:
-  """Whether the classes of data are a model's: each has a name that is one of its, or both are numbers alone.
+  """Whether the classes of data are a model's: all names are among its names, or both are unnamed.
 
   >>> are_those_of(["good"], ["BAD", "GOOD"]), are_those_of(["LABEL_0", "LABEL_1"], ["BAD", "GOOD"])
   (True, True)
@@ -68,7 +68,7 @@ def _items(value: Any) -> list[Any]:
 
 
 def _name(value: Any) -> str:
-  """A class as a text; "" for an empty cell."""
+  """A class as a str; "" for an empty cell."""
   value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
   if isinstance(value, float | np.number) and float(value).is_integer() or isinstance(value, bool | np.bool_):
     value = int(value)

@@ -1,8 +1,8 @@
-"""A config that names a task, with all that it leaves out: `python train.py --config=configs/finetune.py ...`.
+"""Completes a config that names a task: `python train.py --config=configs/finetune.py ...`.
 
-The model's folder says sizes, tokenizer and pixels; the data say columns, classes and lengths; the task says head,
-loss, pipeline, evaluator and the metric of the best checkpoint. What the config has goes before all of it. The result
-is a config like any other, which a run keeps as its config.json.
+Sizes, tokenizer and image preprocessing come from the model's folder; columns, classes and lengths from the data; head,
+loss, pipeline, evaluator and the metric of the best checkpoint from the task. Entries of the config take precedence.
+The result is a normal config, which a run saves as its config.json.
 """
 
 import contextlib
@@ -25,22 +25,22 @@ from zoo.finetune.classes import are_those_of, classes_in
 from zoo.finetune.models import Origin, last_layer, open_origin, with_head
 from zoo.finetune.trainings import Training, find_training
 
-HELD_OUT = ("validation", "test")  # The first of these that the data have chooses the best checkpoint.
-TRAINED, KEPT_BACK = "train[:90%]", "train[90%:]"  # Of data without one.
-READ = 1000  # Records whose tokens are counted.
-STEP = 8  # Of lengths.
+HELD_OUT = ("validation", "test")  # The first of these splits that exists chooses the best checkpoint.
+TRAINED, KEPT_BACK = "train[:90%]", "train[90%:]"  # Held-out share if there is none.
+READ = 1000  # Number of records to count tokens of.
+STEP = 8  # Quantile of lengths.
 
 
 @setting_up()
 def with_task(config: Any, note: Callable[[str], Any] = tell) -> Any:
-  """The config without `task`, filled in by its folder and its data; as it is where it names no task.
+  """Completes a config from its folder and data, and drops `task`; returns configs without a task unchanged.
 
   Args:
-    config: as `zoo.config.loading.load` reads it: `task`, `init` and `data.source` are needed.
-    note: called with a line for each thing that was taken from the folder or the data.
+    config: from `zoo.config.loading.load`: `task`, `init` and `data.source` are required.
+    note: called with a line for each entry that was set from the folder or the data.
 
   Raises:
-    UserError: the model cannot do the task, a column is missing, nothing is held out.
+    UserError: the model does not fit the task, a column is missing, or no data are held out.
   """
   if config.get("task") is None:
     return config
@@ -91,7 +91,7 @@ def with_task(config: Any, note: Callable[[str], Any] = tell) -> Any:
 
 
 def _splits(data: Mapping[str, Any]) -> tuple[Source, str, str | None]:
-  """The source that is trained on, its split, and the split that is held out; None: nothing."""
+  """The training source, its split, and the held-out split; None: there is none."""
   where, data_dir = data["source"], data.get("data_dir")
   for held_out in HELD_OUT:
     with contextlib.suppress(NoSplit):
@@ -106,7 +106,7 @@ def _splits(data: Mapping[str, Any]) -> tuple[Source, str, str | None]:
 def _columns(
   name: str, training: Training, subject: Subject, source: Source, data: Mapping[str, Any]
 ) -> dict[str, str]:
-  """Role -> field: those that the section of data names, others by what they are usually called."""
+  """Role -> field: those set in the section of data, others by their usual names."""
   every = training.columns
   options = _innermost(training.section(subject, {role: role for role in every}))
   roles = {option: role for option, role in options.items() if option.endswith("_field") and role in every}
@@ -119,7 +119,7 @@ def _columns(
 
 
 def _classes(training: Training, source: Source, columns: Mapping[str, str], data: dict[str, Any]) -> list[str] | None:
-  """Names of the classes, of the data or of the config; None for a task without."""
+  """Class names, from the config or the data; None for a task without classes."""
   if training.labels is None:
     return None
   names = data.pop("class_names", None), data.pop("classes", None)
@@ -127,7 +127,7 @@ def _classes(training: Training, source: Source, columns: Mapping[str, str], dat
   if names:
     check_type("data.class_names", names, list[str])
     return list(names)
-  with contextlib.suppress(UserError):  # All of train, also what is held out.
+  with contextlib.suppress(UserError):  # The full split, including the held-out part.
     source = open_source(data["source"], "train", data.get("data_dir"))
   return classes_in(source, columns[training.labels], several=training.task == "token_classification")
 
@@ -137,7 +137,7 @@ def _innermost(section: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _merged(section: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-  """A task's section with what the config says: in the section that reads a source, where one is within another."""
+  """Merges the config's entries into a task's section: into the innermost one, which reads the source."""
   if not isinstance(section.get("data"), Mapping):
     return {**section, **data}
   outer = {name: data[name] for name in ("max_length",) if name in data}
@@ -145,7 +145,7 @@ def _merged(section: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _shortened(section: dict[str, Any], data: Mapping[str, Any]) -> list[str]:
-  """Sets lengths by the texts, where rows are padded to them and the config has none -> what to say of it."""
+  """Sets missing lengths to those of the texts, if rows are padded to them -> lines to report."""
   padded = {"max_length": "valid", "target_length": "target_valid"}
   padded = {name: mask for name, mask in padded.items() if name in section and name not in data}
   if not padded or section.keys() & {"stride", "data"}:
@@ -164,7 +164,7 @@ def _shortened(section: dict[str, Any], data: Mapping[str, Any]) -> list[str]:
 
 
 def _measure(values: dict[str, Any], name: str, training: Training, subject: Subject, held_out: str | None) -> None:
-  """Fills in the evaluator, and the metric of the best checkpoint, where the config has none."""
+  """Adds the evaluator, and the metric of the best checkpoint, if the config has none."""
   if values["eval"]["evaluators"] or held_out is None:
     return
   task = training.measured

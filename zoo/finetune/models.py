@@ -1,4 +1,4 @@
-"""The model that a task trains: that of a folder, with the head that the task needs."""
+"""The model to fine-tune: that of a folder, with the head of the task."""
 
 import math
 import os
@@ -24,15 +24,15 @@ from zoo.tree import flatten
 
 
 class Origin(NamedTuple):
-  """What is in the folder that training starts from.
+  """The model in the folder that training starts from.
 
   Attributes:
-    folder: its place.
-    model: as the folder has it.
-    table: of zoo/convert, of its family.
-    head: of the model.
+    folder: its path.
+    model: as in the folder.
+    table: conversion table of its family, of zoo/convert.
+    head: name of its head.
     classes: names of its classes; None without classes.
-    ignore: entries of its config.json that count as if they were not there.
+    ignore: entries of its config.json to ignore.
     published: whether its files are in the hub's layout.
   """
 
@@ -50,7 +50,7 @@ class Origin(NamedTuple):
 
 
 def open_origin(where: str | os.PathLike, ignore: Collection[str]) -> Origin:
-  """What `zoo.load` would read from there; of a published model no weights are read."""
+  """Opens a folder like `zoo.load`; no weights of a published model are read."""
   folder: Any = as_path(where) if is_remote(where) else folder_of(where)
   published = isinstance(folder, pathlib.Path) and not (folder / MODEL).exists() and is_published(folder)
   if published:
@@ -70,9 +70,9 @@ def _class_names(folder: Any, model: Any, count: int) -> list[str]:
 
 
 def with_head(origin: Origin, head: str | None, num_classes: int | None, needs: str) -> Any:
-  """The folder's model with that head, None: its own; of `num_classes` outputs where the head has as many as one says.
+  """The folder's model with another head, None: its own; with `num_classes` outputs if that is configurable.
 
-  needs: of a task, "classification needs a head ...", for the message.
+  needs: requirement of the task for messages, "classification needs a head ...".
 
   Raises:
     UserError: the family has no such head.
@@ -98,7 +98,7 @@ def _changed(old: dict[str, Any], new: Any) -> dict[str, Any]:
 
 
 def last_layer(model: Any) -> Sequence[str]:
-  """Patterns of the parameters that have a shape by the number of classes: the layer that gives the logits."""
+  """Patterns of the parameters whose shapes depend on the number of classes: the output layer."""
   more = build(**{**model.spec, "num_classes": sizes_of(model)["num_classes"] + 1})
   shapes, others = (
     {name: leaf.shape for name, leaf in flatten(jax.eval_shape(by_layer, weights_of(one))).items()}

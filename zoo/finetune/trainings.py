@@ -1,4 +1,4 @@
-"""How each task is learned: which head, which loss, and which metric of its evaluator chooses the best checkpoint."""
+"""Training recipes of tasks: head, objective, and the metric that chooses the best checkpoint."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -10,35 +10,35 @@ from zoo.evaluate.tasks import Subject, Task, find_task
 
 
 def as_measured(section: dict[str, Any]) -> dict[str, Any]:
-  """The section of data of a task's evaluator: most tasks are learned from rows as they are measured on."""
+  """The section of data of a task's evaluator: most tasks train on examples of the same form."""
   return section
 
 
 def with_targets(section: dict[str, Any]) -> dict[str, Any]:
-  """The same of a task whose models write, with what to write in every row."""
+  """The same for generation tasks, with the target in every row."""
   if section["name"] != "prompts":
     return section
   return {**{name: value for name, value in section.items() if name != "after_end"}, "name": "framed_pairs"}
 
 
 def answers(kind: ModelKind) -> bool:
-  """Whether a model reads a text and writes another, of its own tokens."""
+  """Whether a model is an encoder-decoder of text."""
   return kind.reads == "texts" and kind.does == "answer"
 
 
 class Training(NamedTuple):
-  """How a task is learned.
+  """Training recipe of a task.
 
   Attributes:
-    task: of zoo/evaluate/tasks: its columns, its pipeline of data and its evaluator.
-    head: of the families of `zoo/convert`; None: the one that the folder's model has.
+    task: the task of zoo/evaluate/tasks, with its columns, data pipeline and evaluator.
+    head: name of a head of `zoo/convert`; None: that of the folder's model.
     objective: the config's section.
-    best, best_mode: the metric of the evaluator, and whether it is to be "max" or "min".
-    labels: the column that holds names or numbers of classes; None: there are no classes.
-    num_classes: of a task without classes whose head has outputs all the same.
-    rows: the section of the evaluator's data -> that of the data to learn from.
-    fitting, needing: which kinds of models can learn it, and what to say of others; None: those that are measured.
-    filled: columns that a row to learn from must have, though one to measure on need not.
+    best, best_mode: the metric of the evaluator for the best checkpoint, and "max" or "min".
+    labels: the column of class names or indices; None: there are no classes.
+    num_classes: number of outputs for a task without classes.
+    rows: the section of the evaluator's data -> that of the training data.
+    fitting, needing: kinds of models that fit, and the requirement for messages; None: as in the task.
+    filled: columns that are optional in evaluation but required in training.
   """
 
   task: str
@@ -67,7 +67,7 @@ class Training(NamedTuple):
     return {role: column._replace(needed=column.needed or role in self.filled) for role, column in columns.items()}
 
   def fits(self, kind: ModelKind) -> bool:
-    """Whether a kind of model can learn it."""
+    """Whether a kind of model can be trained on it."""
     return (self.fitting or self.measured.fits)(kind)
 
   def section(self, subject: Subject, columns: Mapping[str, str]) -> dict[str, Any]:
@@ -104,7 +104,7 @@ TRAININGS = {
 
 
 def find_training(name: str) -> Training:
-  """The training of that name. UserError, listing them, if there is none."""
+  """Finds a training by name. UserError, listing the names, if there is none."""
   if name not in TRAININGS:
     near = did_you_mean(name, TRAININGS)
     raise UserError(f"config.task is '{name}'.{near} It must be one of: {', '.join(TRAININGS)}.")
