@@ -1,10 +1,10 @@
 """Autoregressive generation: the prompt in one forward pass, then one token at a time with a key-value cache.
 
 generate(model, params, tokens, ...)    greedy, sampled and beam search, of decoders and encoder-decoders
-prefill, decode_step, grow              the pure functions it is made of, for custom loops
+prefill, decode_step, grow              its pure building blocks, for custom loops
 sample                                  one draw from logits
-speculate                               as generate, with a small draft model that guesses ahead
-zoo.generate.rules                      what changes logits before a token is chosen: penalties, forced tokens
+speculate                               speculative decoding with a small draft model
+zoo.generate.rules                      logits processors: penalties, forced tokens
 zoo.generate.beams                      beam search
 """
 

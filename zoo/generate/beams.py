@@ -1,6 +1,6 @@
 """Beam search.
 
-Follows `transformers.generation.utils._beam_search` step by step, so that both find the same texts.
+Follows `transformers.generation.utils._beam_search` step by step, so that both return the same texts.
 """
 
 import functools
@@ -14,21 +14,21 @@ from zoo.generate.prepared import prepared
 from zoo.generate.steps import decode_step, prefill, right_aligned, stopped
 from zoo.layers.stack import unstack_layers
 
-MASKED_SCORE = -1e9  # The score of what must not be chosen.
+MASKED_SCORE = -1e9  # The score of forbidden candidates.
 
 
 class Beams(NamedTuple):
   """State of beam search between two tokens: running and finished beams, the best first.
 
-  step: int32, how many tokens were generated.
-  text, valid: [batch * beams, columns]: the prompt's real tokens, which end together, then `room` columns.
+  step: int32, number of generated tokens.
+  text, valid: [batch * beams, columns]: the right-aligned prompt, then `room` columns.
   scores: float32 [batch, beams], sums of log-probabilities of the running beams.
   ended: int32 [batch, beams, room], ended_scores: float32 [batch, beams], over length ** length_penalty.
-  finished: bool [batch, beams], which of these hold a text.
-  can_improve: bool [batch], whether a running beam may yet be better.
+  finished: bool [batch, beams], True for slots with a finished text.
+  can_improve: bool [batch], whether a running beam may still become better.
   unfinished: bool, whether any of them do.
   position: int32 [batch * beams], of the newest token.
-  model: of `prefill`.
+  model: state of `prefill`.
   """
 
   step: jax.Array
@@ -54,7 +54,7 @@ def begin(model, params, inputs, settings, length_penalty, *, room, beams, early
   text, valid = right_aligned(inputs, room)
   batch = text.shape[0]
   per_beam = lambda tree: jax.tree.map(lambda array: jnp.repeat(array, beams, axis=0) if array.ndim else array, tree)
-  start = jnp.full((batch, beams), MASKED_SCORE).at[:, 0].set(0.0)  # All are the same: one is followed.
+  start = jnp.full((batch, beams), MASKED_SCORE).at[:, 0].set(0.0)  # All beams are equal: only one is kept.
   state = Beams(
     step=jnp.int32(0),
     text=per_beam(jnp.where(valid, text, settings.pad)),

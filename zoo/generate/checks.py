@@ -13,7 +13,7 @@ from zoo.generate.steps import encodes
 
 
 def decodes(model):
-  """UserError for a model that does not predict the next token."""
+  """UserError for a model that does not predict next tokens."""
   if not getattr(model, "decodes", False):
     raise UserError(f"{family_of(model)} does not decode: it does not predict the next token. Use a gpt, for example.")
 
@@ -37,7 +37,7 @@ def tokens_fit(tokens, valid, what="tokens", name="valid", vocab_size=None):
   if valid is not None:
     if valid.shape != tokens.shape:
       raise UserError(f"{name} has shape {list(valid.shape)}, {what} {list(tokens.shape)}. Give one bool per token.")
-    # Traced values are unknown.
+    # Traced values cannot be checked.
     if not isinstance(valid, jax.core.Tracer) and not valid.any(axis=1).all():
       raise UserError(f"A row of {name} is all False. Give every prompt at least one real token.")
   if vocab_size is None or any(isinstance(array, jax.core.Tracer) for array in (tokens, valid)):
@@ -69,7 +69,7 @@ def source_fits(model, tokens, valid):
 
 
 def length_fits(model, prompt, max_new_tokens):
-  """UserError where prompt and new tokens exceed the model's max_length."""
+  """UserError if prompt and new tokens exceed the model's max_length."""
   number("max_new_tokens", max_new_tokens, integer=True, minimum=1)
   if model.max_length is not None and prompt + max_new_tokens > model.max_length:
     room = model.max_length - max_new_tokens
@@ -118,7 +118,7 @@ def numbers(*, temperature, top_k, top_p, min_p, rng, length_penalty=1.0):
 
 
 def constraints_fit(model, constraints):
-  """UserError for values of `rules.Constraints` that are out of range; TypeError for a keyword that is none of them."""
+  """UserError for values of `rules.Constraints` that are out of range; TypeError for an unknown keyword."""
   if unknown := [name for name in constraints if name not in Constraints.__annotations__]:
     raise TypeError(f"generate() got an unexpected keyword argument '{unknown[0]}'")
   if (penalty := constraints.get("repetition_penalty")) is not None:
@@ -191,7 +191,7 @@ def rules_fit(more_rules):
 
 
 def decoder_inputs_fit(model, decoder_tokens, decoder_valid):
-  """UserError for decoder inputs of a model that is no encoder-decoder."""
+  """UserError for decoder inputs of a model that is not an encoder-decoder."""
   if not encodes(model) and (decoder_tokens is not None or decoder_valid is not None):
     raise UserError(
       f"decoder_tokens and decoder_valid are for encoder-decoders, and a {family_of(model)} is none. Leave them out."

@@ -22,8 +22,8 @@ class Prepared(NamedTuple):
 def prepared(model: Any, params: Any) -> Prepared:
   """Unrolls the layers for decoding: a scan would copy each layer's weights and cache at every step.
 
-  On CPUs both go through it, with kernels as `zoo.layers.products` has them; elsewhere the prompt goes through what was
-  given, for a scan compiles quicker.
+  On CPUs prompts use it too, with kernels of `zoo.layers.products`; elsewhere prompts use the original model,
+  as a scan compiles faster.
   """
   loop = as_loop(model)
   if _on_cpu(params):
@@ -45,7 +45,7 @@ def _on_cpu(params):
 def _converted(params):
   """Unrolled layers with transposed kernels, cached for as long as the original arrays live.
 
-  Arrays are immutable, so results do not change. It takes as much memory as the kernels do.
+  Arrays are immutable, so cached results stay valid. The cache takes as much memory as the kernels.
   """
   leaves, structure = jax.tree.flatten(params)
   key = (structure, *map(id, leaves))

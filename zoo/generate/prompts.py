@@ -23,11 +23,11 @@ class Source(NamedTuple):
 
   @classmethod
   def of(cls, model, tokens, valid, decoder_tokens, decoder_valid, max_new_tokens):
-    """Checks and pads; arguments as of `generate`."""
+    """Checks and pads a prompt; arguments as in `generate`."""
     checks.decodes(model)
     checks.decoder_inputs_fit(model, decoder_tokens, decoder_valid)
     tokens = checks.array("tokens", tokens)
-    # Copies: an input that a program passes through would alias the caller's array, which `advance` donates.
+    # Copies: an input that a program returns would alias the caller's array, which `advance` donates.
     valid = None if valid is None else jnp.array(checks.array("valid", valid, bool))
     if not encodes(model):
       checks.tokens_fit(tokens, valid, vocab_size=model.vocab_size)

@@ -1,7 +1,7 @@
 """Logits processors. A rule is a NamedTuple of arrays that is called as rule(logits, text).
 
-Rules are values: `generate` builds them from its keywords, and takes others as `more_rules=`. Those that
-transformers has too do what `transformers.generation.logits_process` does.
+Rules are values: `generate` builds them from its keywords, and takes others as `more_rules=`. Rules that
+transformers has too are equal to those of `transformers.generation.logits_process`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,13 +12,13 @@ import jax.numpy as jnp
 
 
 class Constraints(TypedDict, total=False):
-  """Keywords of `generate` that change logits before a token is chosen.
+  """Keywords of `generate` for logits processors.
 
-  repetition_penalty: what logits of tokens that occur in the text are divided by (multiplied with, below 0).
+  repetition_penalty: divides the logits of tokens that occur in the text (multiplies those below 0).
   no_repeat_ngram: int, no n-gram of this length occurs twice; 0 or None: no limit.
   min_new_tokens: int, no eos before so many new tokens.
-  suppress, suppress_first: tokens that are never chosen; that are not the first that is not forced.
-  forced: {step: token}, chosen whatever the logits say; step 0 is the first new token, -1 the last.
+  suppress, suppress_first: tokens that are never chosen; that are not chosen at the first step that is not forced.
+  forced: {step: token}, chosen regardless of logits; step 0 is the first new token, -1 the last.
   more_rules: rules applied after those of the other keywords.
   """
 
@@ -34,10 +34,10 @@ class Constraints(TypedDict, total=False):
 class Text(NamedTuple):
   """The text so far: prompt and generated tokens.
 
-  tokens: int32 [batch, columns]: the prompt, which ends at column `columns - room`, and what was generated.
-  valid: bool [batch, columns], True = a real token; in each row they lie without a gap, and end before `end`.
-  end: int32, the column of the token that is to be chosen.
-  step: int32, how many were generated. steps: int32, the maximum.
+  tokens: int32 [batch, columns]: the prompt, which ends at column `columns - room`, and the generated tokens.
+  valid: bool [batch, columns], True = a real token; contiguous in each row, up to `end`.
+  end: int32, the column of the next token.
+  step: int32, number of generated tokens. steps: int32, the maximum.
   """
 
   tokens: jax.Array
@@ -48,7 +48,7 @@ class Text(NamedTuple):
 
 
 class RepetitionPenalty(NamedTuple):
-  """Logits of tokens that occur in the text are divided by `penalty` if above 0, else multiplied.
+  """Divides logits of tokens that occur in the text by `penalty` if above 0, else multiplies them.
 
   Section 4.1 of https://arxiv.org/abs/1909.05858.
   """
@@ -56,14 +56,14 @@ class RepetitionPenalty(NamedTuple):
   penalty: jax.Array
 
   def __call__(self, logits, text):
-    """float32 [batch, vocab_size] -> the same"""
+    """float32 logits [batch, vocab_size] -> the same shape"""
     rows = jnp.arange(logits.shape[0])[:, None]
     occurs = jnp.zeros(logits.shape, bool).at[rows, text.tokens].max(text.valid)
     return jnp.where(occurs, jnp.where(logits > 0, logits / self.penalty, logits * self.penalty), logits)
 
 
 class NoRepeatNgram(NamedTuple):
-  """No n-gram occurs twice.
+  """Suppresses tokens that would repeat an n-gram.
 
   back: int32 [n - 1]: n - 1, ..., 2, 1.
   """
@@ -71,7 +71,7 @@ class NoRepeatNgram(NamedTuple):
   back: jax.Array
 
   def __call__(self, logits, text):
-    """float32 [batch, vocab_size] -> the same"""
+    """float32 logits [batch, vocab_size] -> the same shape"""
     count, columns = self.back.shape[0], text.tokens.shape[1]
     before = jnp.maximum(text.end - self.back, 0)
     ending = text.tokens[:, before]  # [batch, n - 1]
@@ -93,7 +93,7 @@ class MinNewTokens(NamedTuple):
   ends: jax.Array
 
   def __call__(self, logits, text):
-    """float32 [batch, vocab_size] -> the same"""
+    """float32 logits [batch, vocab_size] -> the same shape"""
     return jnp.where(text.step < self.minimum, logits.at[:, self.ends].set(-jnp.inf), logits)
 
 
@@ -103,7 +103,7 @@ class Suppress(NamedTuple):
   tokens: jax.Array
 
   def __call__(self, logits, text):
-    """float32 [batch, vocab_size] -> the same"""
+    """float32 logits [batch, vocab_size] -> the same shape"""
     return logits.at[:, self.tokens].set(-jnp.inf)
 
 
@@ -114,7 +114,7 @@ class SuppressFirst(NamedTuple):
   step: jax.Array
 
   def __call__(self, logits, text):
-    """float32 [batch, vocab_size] -> the same"""
+    """float32 logits [batch, vocab_size] -> the same shape"""
     return jnp.where(text.step == self.step, logits.at[:, self.tokens].set(-jnp.inf), logits)
 
 
@@ -128,7 +128,7 @@ class Forced(NamedTuple):
   tokens: jax.Array
 
   def __call__(self, logits, text):
-    """float32 [batch, vocab_size] -> the same"""
+    """float32 logits [batch, vocab_size] -> the same shape"""
     is_forced = jnp.where(self.steps < 0, self.steps + text.steps, self.steps) == text.step
     token = self.tokens[len(is_forced) - 1 - jnp.argmax(is_forced[::-1])]
     only = jnp.where(jnp.arange(logits.shape[-1]) == token, 0.0, -jnp.inf)[None]
@@ -146,7 +146,7 @@ def from_keywords(
   forced=None,
   more_rules=(),
 ):
-  """The rules of `Constraints`, in the order in which transformers applies them; ends: the tokens that end a text."""
+  """The rules of `Constraints`, in the order in which transformers applies them; ends: the end-of-text tokens."""
   ints = lambda values: jnp.asarray(list(values), jnp.int32)
   rules = []
   if repetition_penalty not in (None, 1):

@@ -1,4 +1,4 @@
-"""Speculative decoding: a small draft model proposes several tokens, the model verifies them in one pass.
+"""Speculative decoding: a small draft model proposes several tokens, which the model verifies in one pass.
 
 The output has exactly the distribution of the model alone. https://arxiv.org/abs/2211.17192, algorithm 1.
 """
@@ -30,17 +30,17 @@ def speculate(
 
   Args:
     model, params: a decoder.
-    draft, draft_params: a smaller one of the same vocabulary.
+    draft, draft_params: a smaller one with the same vocabulary.
     tokens: int [batch, prompt length]
-    draft_tokens: how many tokens the draft proposes at a time.
-    max_new_tokens, temperature, top_k, top_p, min_p, eos, pad, rng, valid: as of `generate`; one eos.
+    draft_tokens: number of tokens that the draft proposes at a time.
+    max_new_tokens, temperature, top_k, top_p, min_p, eos, pad, rng, valid: as in `generate`; one eos.
 
   Returns:
     int32 [batch, prompt length + max_new_tokens]: at temperature 0 the tokens of `generate`, above it draws of the same
     distribution (not the same draws)
 
   Raises:
-    UserError: the models do not fit together, or an argument is out of its range.
+    UserError: the models do not fit together, or an argument is out of range.
   """
   checks.numbers(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, rng=rng)
   for decoder in (model, draft):
@@ -117,7 +117,7 @@ def _speculate(
       token = draw(jax.random.fold_in(key, i), chance)
       return (inner, token), (token, chance)
 
-    # One step more: the draft must have read its last proposal in case it is accepted.
+    # One more step: the draft must have read its last proposal in case it is accepted.
     carry, (proposed, draft_chance) = jax.lax.scan(propose, (state["draft"], token), jnp.arange(num_draft + 1))
     proposed = proposed[:num_draft].T  # [batch, num_draft]
     draft_chance = jnp.moveaxis(draft_chance, 0, 1)[:, :num_draft]

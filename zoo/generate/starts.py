@@ -18,14 +18,14 @@ def first_tokens(
   """The first tokens of every answer.
 
   Args:
-    model, params, tokens, valid: as of `generate`.
-    start: a token, or several; a nested list stands for the likeliest of its tokens, given those before it.
+    model, params, tokens, valid: as in `generate`.
+    start: a token, or several; a nested list means the likeliest of its tokens, given those before it.
 
   Returns:
     int32 [batch, count]
 
   Raises:
-    UserError: the model is no encoder-decoder, `start` is empty, the model lacks a token of it.
+    UserError: the model is not an encoder-decoder, `start` is empty, or a token is outside the vocabulary.
   """
   if not encodes(model):
     raise UserError(f"start_token is for encoder-decoders; a {family_of(model)} continues tokens. Leave it out.")
