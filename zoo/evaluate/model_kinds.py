@@ -25,7 +25,7 @@ DOES = {
 
 
 class ModelKind(NamedTuple):
-  """A model's inputs ("texts", "images", "sounds", "images and texts"), what it does (a key of DOES), and its classes."""
+  """A model's inputs ("texts", "images", "sounds", "images and texts"), what it does (a key of DOES), its classes."""
 
   reads: str
   does: str
