@@ -2,7 +2,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import zoo
 from tests.evaluate.toys import Toy
+from tests.filled import filled
+from zoo.data.contiguous import contiguous
 from zoo.data.language import language
 from zoo.data.tokenizers import tokenizer
 from zoo.errors import UserError
@@ -96,3 +99,20 @@ def test_a_vocabulary_smaller_than_the_tokenizers_is_refused(texts):
     perplexity(Uniform(259), data=texts["test"])({})
   with pytest.raises(UserError, match="the model's are 0 to 18. Is it another model's tokenizer?"):
     perplexity(Uniform(), data=texts["test"])({})
+
+
+def test_a_memory_reads_a_row_as_one_pass_would(tmp_path):
+  text = "".join(np.random.default_rng(0).choice(list("abcde "), 61))
+  (tmp_path / "one.txt").write_text(text)
+  options = dict(source="text:.", data_dir=str(tmp_path), tokenizer="bytes", cache=False)
+  sizes = dict(vocab_size=260, dim=6, depth=2, num_heads=3, memory_length=5, same_length=True)
+  model = zoo.build("transformer_xl", **sizes)
+  params = filled(model, *model.example())
+  records = contiguous(**options, max_length=9)
+  measured = perplexity(model, data=records, batch_size=1)(params)
+  whole = perplexity(model, data=language(**options, max_length=100), batch_size=1)(params)
+  assert measured["tokens"] == whole["tokens"] > 55
+  assert measured["loss"] == pytest.approx(whole["loss"], rel=1e-5)
+  # Rows each begin with an empty memory: less is known of their first tokens, and each token still counts once.
+  several = perplexity(model, data=records, batch_size=3)(params)
+  assert several["tokens"] == whole["tokens"] and abs(several["loss"] - whole["loss"]) > 1e-4

@@ -35,6 +35,7 @@ class Records:
     policy: policy for bad records; see `zoo.data.bad_records`.
     may_skip: whether bad records may occur, and be skipped, when examples are read.
     bad: errors of the records that were skipped when the source was opened.
+    continuing: whether rows continue those of the batch before, except where `continues` is False.
   """
 
   info: dict[str, Any]
@@ -42,6 +43,7 @@ class Records:
   sizes: tuple[np.ndarray, ...] | None = None
   policy: Policy = Policy()
   may_skip: bool = False
+  continuing: bool = False
   bad: tuple[str, ...] = ()
 
   @property
@@ -79,6 +81,13 @@ class Records:
     """
     dataset = grain.MapDataset.range(len(self)).seed(seed)
     return (dataset.shuffle() if shuffle else dataset).repeat(length // len(self))
+
+  def evaluated(self, step: int, batch_size: int) -> np.ndarray:
+    """Which records batch `step` of an evaluation holds, int [batch_size]; `len(records)` or more: none, but padding.
+
+    In all `len(records) / batch_size` batches, rounded up, each record comes once.
+    """
+    return np.arange(step * batch_size, (step + 1) * batch_size)
 
   def read_ahead(self, rows: Callable[[int], Sequence[int]], batch_size: int) -> Callable[[int], ReadAhead] | None:
     """Read-ahead for remote data: first step -> a `ReadAhead`; None if it has no benefit.
@@ -216,12 +225,11 @@ class EvalBatches:
   def __getitem__(self, step: int) -> Example:
     if not 0 <= step < len(self):
       raise IndexError(f"There are {len(self)} batches; index {step} is out of range.")
-    first = step * self._batch_size + self._first_row
-    indices = range(first, first + self._rows)
+    global_indices = self._records.evaluated(step, self._batch_size)
+    indices = global_indices[self._first_row : self._first_row + self._rows].tolist()
     examples = [self._records[min(index, len(self._records) - 1)] for index in indices]
     batch = stacked(examples)
     if self._records.buckets is not None:  # Over the full batch, so that lengths agree on all hosts.
-      global_indices = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
       batch = self._records.buckets.cut(batch, np.minimum(global_indices, len(self._records) - 1))
     return batch | {"weight": np.array([index < len(self._records) for index in indices], np.float32)}
 

@@ -79,7 +79,14 @@ def model_output(model: Any, params: Any, batch: Batch, key: str, what: str) -> 
 
 
 def outputs(
-  function: Callable, params: Any, records: Any, batch_size: int, model: Any, *, trim: bool = False
+  function: Callable,
+  params: Any,
+  records: Any,
+  batch_size: int,
+  model: Any,
+  *,
+  trim: bool = False,
+  memory: Any = None,
 ) -> Iterator[tuple[Batch, Batch]]:
   """Applies `function(params, batch)` to batches of all records, each exactly once, in order.
 
@@ -90,6 +97,7 @@ def outputs(
     batch_size: examples of every batch; the last one is padded with examples of weight 0.
     model: tokens of every batch are checked against its vocabulary.
     trim: whether columns of tokens that are padding in all rows are dropped; see `trimmed`.
+    memory: initial state that is carried from batch to batch: function(params, batch, memory) -> (outputs, memory).
 
   Yields:
     (outputs, batch) in host memory, of equal length, without the padding of the last batch.
@@ -102,7 +110,10 @@ def outputs(
     batch = trimmed(batch) if trim else batch
     arrays = {key: value for key, value in batch.items() if _numeric(value)}
     check_tokens(model, arrays, getattr(records, "name", "data"))
-    results = function(params, put(arrays, mesh))
+    if memory is None:
+      results = function(params, put(arrays, mesh))
+    else:
+      results, memory = function(params, put(arrays, mesh), memory)
     real = np.flatnonzero(np.asarray(batch["weight"]) > 0) if "weight" in batch else slice(None)
     yield {k: fetch(v)[real] for k, v in results.items()}, {k: _rows(v, real) for k, v in batch.items()}
 

@@ -14,7 +14,7 @@ import optax
 from zoo.errors import UserError
 from zoo.evaluate import ngram
 from zoo.evaluate.forward import outputs, records_of
-from zoo.objectives.objective import optional_entries
+from zoo.objectives.objective import ROWS, optional_entries
 from zoo.tree import variables
 
 
@@ -34,8 +34,9 @@ def perplexity(
 
   Args:
     model: (tokens [batch, length], valid=) -> logits [batch, length, vocab_size].
-    data: section of the pipeline `language`, or of `packed` documents, or the records of either: `tokens`, `valid`,
-      `segment_ids` for packed sequences, and `info` with `bytes`.
+    data: section of the pipeline `language`, of `contiguous`, with which a model's memory is carried from batch to
+      batch, or of `packed` documents; or the records of one: `tokens`, `valid`, `segment_ids` for packed sequences, and
+      `info` with `bytes`.
     batch_size: chunks per batch.
     train_data: the training text. With it the rows `tokens_5gram` and `bytes_5gram` have the perplexity of
       interpolated n-grams, fitted to it, on the same documents (`zoo.evaluate.ngram`); the latter only if the
@@ -47,20 +48,24 @@ def perplexity(
   train_records = None if train_data is None else records_of(train_data, model, "perplexity")
 
   @jax.jit
-  def forward(params: Any, batch: dict) -> dict:
+  def forward(params: Any, batch: dict, memory: dict) -> tuple[dict, dict]:
     tokens, valid = batch["tokens"], batch.get("valid", jnp.ones_like(batch["tokens"], bool))
     counts = valid[:, 1:]
     segments = {name: x[:, :-1] for name, x in optional_entries(batch, "segment_ids").items()}
     if segments:  # In packed sequences no document predicts the first token of the next.
       counts &= batch["segment_ids"][:, 1:] == segments["segment_ids"]
-    logits = model.apply(variables(params), tokens[:, :-1], valid=valid[:, :-1], **segments).astype(jnp.float32)
+    inputs = {**variables(params), **memory}, tokens[:, :-1]
+    options = {"valid": valid[:, :-1], **segments}
+    logits = model.apply(*inputs, **options, mutable=list(memory)) if memory else model.apply(*inputs, **options)
+    logits, memory = logits if memory else (logits, memory)
+    logits = logits.astype(jnp.float32)
     if records.info.get("vocab_size", 0) > logits.shape[-1]:
       raise UserError(
         f"perplexity: tokenizer {records.info['tokenizer'].name} has {records.info['vocab_size']} tokens, the model "
         f"predicts {logits.shape[-1]}. Give the model at least that vocab_size, or the data the model's tokenizer."
       )
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, tokens[:, 1:])
-    return {"nats": jnp.sum(nats * counts, 1), "tokens": counts.sum(1)}
+    return {"nats": jnp.sum(nats * counts, 1), "tokens": counts.sum(1)}, memory
 
   @functools.cache
   def baselines() -> dict[str, float]:
@@ -68,12 +73,23 @@ def perplexity(
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
     nats = tokens = 0.0
-    for sums, _ in outputs(forward, params, records, batch_size, model):
+    memory = empty_memory(model, batch_size, records.info["max_length"] - 1) if records.continuing else {}
+    for sums, _ in outputs(forward, params, records, batch_size, model, memory=memory):
       nats += float(sums["nats"].sum(dtype=np.float64))
       tokens += int(sums["tokens"].sum())
     return figures(nats, tokens, records.info) | {"tokens": float(tokens)} | baselines()
 
   return evaluate
+
+
+def empty_memory(model: Any, rows: int, length: int) -> dict[str, Any]:
+  """What the model carries for each row, with nothing in it: {collection: zeros}; {} if it carries nothing."""
+  names = [name for name, kind in getattr(model, "carries", {}).items() if kind == ROWS]
+  if not names:
+    return {}
+  shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((rows, length), jnp.int32))
+  memory = {name: shapes[name] for name in names if name in shapes}
+  return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), memory)
 
 
 def figures(nats: float, tokens: float, info: Mapping[str, Any], row: str = "") -> dict[str, float]:
