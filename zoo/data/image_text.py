@@ -28,6 +28,7 @@ def image_text(
   max_length: int = 32,
   image_size: int | None = None,
   fit: str = "crop",
+  scaled: bool | None = None,
   background: str = "white",
   image_field: str = "image",
   text_field: str | None = None,
@@ -48,6 +49,8 @@ def image_text(
       its tokenizer and its max_length are the defaults (`zoo.train.model_data`).
     image_size: pixels of each side; by default the model's, or without a model the first image's shorter side.
     fit: how an image becomes square: `crop`, `pad`, `squash`, `random_crop` (in training; evaluation crops the middle).
+    scaled: whether JPEGs that are large enough are decoded at 1/2, 1/4 or 1/8 of their size; see
+      `zoo.data.images.pixels.decode`. None: in random crops alone, so that evaluation is exact.
     background: colour behind transparent parts: `white`, `black`, or `random` (evaluation: white).
     image_field: field of the source that holds the image.
     text_field: field of the caption, or of a list of captions: training takes one at random, evaluation the first, and
@@ -86,7 +89,7 @@ def image_text(
   image_size = image_size or pixels.natural_size(first[image_field], raw.name)
   captions = Captions(open_tokenizer(tokenizer), max_length, templates, alternative_rate, cache)
   fields = Fields(image_field, text_field, alternatives, group_field)
-  return ImageText(raw, rule, fields, captions, image_size, fit, background, cache, processor)
+  return ImageText(raw, rule, fields, captions, image_size, fit, scaled, background, cache, processor)
 
 
 class Fields(NamedTuple):
@@ -109,13 +112,14 @@ class ImageText(SourceRecords):
     captions: "Captions",
     image_size: int,
     fit: str,
+    scaled: bool | None,
     background: str,
     cache: bool,
     processor: Any,
   ):
     super().__init__(source, rule, cache)
     self.fields, self.captions, self.processor = fields, captions, processor
-    self.image_size, self.fit, self.background = image_size, fit, background
+    self.image_size, self.fit, self.scaled, self.background = image_size, fit, scaled, background
     self.colour = pixels.BLACK if background == "black" else pixels.WHITE
     self.info = {
       "source": source.name,
@@ -134,7 +138,7 @@ class ImageText(SourceRecords):
 
   def _fitted(self, image: Any, index: int, rng: np.random.Generator | None) -> np.ndarray:
     if self.fit == "random_crop":
-      image = pixels.decode(image, self.image_size, self.fit, self.source.where(index), rng)
+      image = pixels.decode(image, self.image_size, self.fit, self.source.where(index), rng, self.scaled)
     if image.shape[-1] == 4:
       colour = self.colour if rng is None or self.background != "random" else rng.integers(0, 256, 3)
       image = pixels.over(image, colour)
@@ -167,7 +171,7 @@ class ImageText(SourceRecords):
     if self.processor is not None:
       image = self.processor.pixels(image, what)
     elif self.fit != "random_crop":
-      image = pixels.decode(image, self.image_size, self.fit, what)
+      image = pixels.decode(image, self.image_size, self.fit, what, scaled=self.scaled)
       image = image if self.background == "random" else pixels.over(image, self.colour)
     texts = self._texts(raw, index)
     further = raw.get(alternatives) if alternatives else None

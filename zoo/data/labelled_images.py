@@ -24,6 +24,7 @@ def labelled_images(
   data_dir: str | None = None,
   image_size: int | None = None,
   fit: str = "crop",
+  scaled: bool | None = None,
   background: str = "white",
   image_field: str | None = None,
   label_field: str | None = None,
@@ -40,6 +41,8 @@ def labelled_images(
     source, split, data_dir: see `zoo.data.sources.open_source`.
     image_size: pixels of each side; by default the model's, or without a model the first image's shorter side.
     fit: how an image becomes square: `crop`, `pad`, `squash`, `random_crop` (in training; evaluation crops the middle).
+    scaled: whether JPEGs that are large enough are decoded at 1/2, 1/4 or 1/8 of their size; see
+      `zoo.data.images.pixels.decode`. None: in random crops alone, so that evaluation is exact.
     background: colour behind transparent parts: `white` or `black`.
     image_field, label_field: fields of the source; None: `image` and `label`, or other usual names
       (`zoo.data.columns`). A label is an int, or a name if class names are known.
@@ -71,7 +74,7 @@ def labelled_images(
   number, names = numbering(raw, label_field, class_names, classes, labels)
   image_size = image_size or pixels.natural_size(first[image_field], raw.name)
   fields = (image_field, label_field)
-  return LabelledImages(raw, rule, fields, number, names, image_size, fit, background, cache, processor)
+  return LabelledImages(raw, rule, fields, number, names, image_size, fit, scaled, background, cache, processor)
 
 
 class LabelledImages(SourceRecords):
@@ -86,12 +89,13 @@ class LabelledImages(SourceRecords):
     class_names: list[str] | None,
     image_size: int,
     fit: str,
+    scaled: bool | None,
     background: str,
     cache: bool,
     processor: Any,
   ):
     super().__init__(source, rule, cache)
-    self.fields, self.image_size, self.fit, self.processor = fields, image_size, fit, processor
+    self.fields, self.image_size, self.fit, self.scaled, self.processor = fields, image_size, fit, scaled, processor
     self.colour = pixels.BLACK if background == "black" else pixels.WHITE
     self.class_names, self.number = class_names, number
     self.info = {
@@ -118,4 +122,5 @@ class LabelledImages(SourceRecords):
   def _decode(self, image: Any, index: int, rng: np.random.Generator | None) -> np.ndarray:
     if self.processor is not None:
       return self.processor.pixels(image, self.source.where(index))
-    return pixels.over(pixels.decode(image, self.image_size, self.fit, self.source.where(index), rng), self.colour)
+    what = self.source.where(index)
+    return pixels.over(pixels.decode(image, self.image_size, self.fit, what, rng, self.scaled), self.colour)

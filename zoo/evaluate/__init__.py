@@ -33,6 +33,7 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
     model: a model of the zoo.
     data: the config's section `data`, which those of evaluators inherit: `{"split": "test"}` overrides one entry.
       The `fit` of training images is not inherited by evaluators of a published model: its processor is used.
+      `scaled` is not inherited either: evaluators decode images in full unless their own section sets it.
 
   Raises:
     UserError: an evaluator cannot be set up; the message begins with its key.
@@ -51,7 +52,8 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
         if (taken_by := files.setdefault(file.lower(), key)) != key:
           raise UserError(f"file is '{file}', the same as that of '{taken_by}'. Give each evaluator its own file.")
       if data is not None:
-        common = without(data, "fit", "background", "image_size") if image_processor(model) is not None else data
+        ours = ("fit", "background", "image_size") if image_processor(model) is not None else ()
+        common = without(data, "scaled", *ours)
         options = {name: inherited(entry, common) if name in INHERIT else entry for name, entry in options.items()}
       ready[key] = built(options, model)
   return ready

@@ -3,8 +3,10 @@ import io
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.datasets import load_sample_image
 
 from tests.data import toys
+from zoo.data.images import files, jpeg
 from zoo.data.images.pixels import check, decode, natural_size, over
 from zoo.errors import UserError
 
@@ -74,6 +76,67 @@ def test_large_photographs_shrink_alike_in_every_format():
   pixels = np.stack([y, x * 0.7, 255 - y], axis=-1).astype(np.uint8)
   png, jpeg = (decode(encoded(pixels, format), 24, "crop", "x").astype(int) for format in ("PNG", "JPEG"))
   assert abs(png - jpeg).max() < 6
+
+
+def photo(width=1203, height=799):
+  """A photograph of odd sides as pixels, and as the bytes of a JPEG."""
+  pixels = np.asarray(Image.fromarray(load_sample_image("china.jpg")).resize((width, height), Image.Resampling.BICUBIC))
+  return pixels, encoded(pixels, "JPEG", quality=93)
+
+
+def test_a_scaled_photograph_is_close_to_the_exact_one():
+  _, content = photo()
+  for size, most in ((224, 1), (97, 3), (45, 1)):  # At 1/2, 1/8 and 1/8 of its size.
+    exact, scaled = (decode(content, size, "crop", "x", scaled=scaled).astype(int) for scaled in (False, True))
+    assert 0 < np.abs(exact - scaled).mean() < most and np.abs((exact - scaled).mean()) < 0.3
+    assert np.abs(exact[:, 1:] - scaled[:, :-1]).mean() > 5 * np.abs(exact - scaled).mean() or most == 3  # In place.
+
+
+def test_only_random_crops_are_scaled_unless_it_is_asked_for():
+  pixels, content = photo()
+  decoded = np.asarray(Image.open(io.BytesIO(content)))
+  rngs = lambda: np.random.default_rng(3)
+  for fit in ("crop", "squash", "pad"):
+    np.testing.assert_array_equal(decode(content, 97, fit, "x"), decode(decoded, 97, fit, "x"))
+  np.testing.assert_array_equal(decode(content, 97, "random_crop", "x"), decode(decoded, 97, "crop", "x"))
+  exact = decode(decoded, 97, "random_crop", "x", rngs())
+  np.testing.assert_array_equal(decode(content, 97, "random_crop", "x", rngs(), scaled=False), exact)
+  scaled = decode(content, 97, "random_crop", "x", rngs())
+  assert 0 < np.abs(scaled.astype(int) - exact).mean() < 3
+
+
+def test_a_scale_never_leaves_fewer_pixels_than_are_wanted():
+  for side in (223, 224, 447, 448, 449, 895, 896, 1792, 5000):
+    scale = jpeg.enough(side, side + 1, (224, 224))
+    assert scale == 1 or side / scale >= 224
+    assert scale == 8 or side / (2 * scale) < 224
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("scale", [1, *jpeg.SCALES])
+def test_pixels_do_not_depend_on_who_decodes_them(scale, subsampling):
+  pytest.importorskip("simplejpeg")
+  content = encoded(photo(203, 131)[0], "JPEG", subsampling=subsampling, quality=80)
+  alone, pillow = (files.scaled(files.opened(content), given, scale) for given in (content, None))
+  assert isinstance(alone, np.ndarray) and not isinstance(pillow, np.ndarray)
+  np.testing.assert_array_equal(alone, np.asarray(pillow))
+
+
+def test_crops_do_not_depend_on_who_decodes_them(monkeypatch):
+  pytest.importorskip("simplejpeg")
+  _, content = photo(401, 307)
+  crops = lambda: [decode(content, 53, "random_crop", "x", np.random.default_rng(seed)) for seed in range(11)]
+  alone = crops()
+  monkeypatch.setattr(jpeg, "simplejpeg", None)
+  np.testing.assert_array_equal(alone, crops())
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_other_jpegs_are_left_to_pillow(mode):
+  file = io.BytesIO()
+  Image.new("RGB", (24, 24), (200, 30, 90)).convert(mode).save(file, "JPEG", quality=100)
+  assert jpeg.decoded(file.getvalue(), files.opened(file.getvalue()), 1) is None
+  assert decode(file.getvalue(), 8, "crop", "x", scaled=True).shape == (8, 8, 3)
 
 
 def test_transparent_parts_show_the_background():

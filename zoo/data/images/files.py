@@ -16,6 +16,7 @@ import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from zoo.data.bad_records import BadRecord
+from zoo.data.images import jpeg
 from zoo.errors import UserError, shown
 
 PICTURES = tuple(
@@ -98,21 +99,34 @@ def upright_size(picture: Image.Image) -> tuple[int, int]:
   return picture.size[::-1] if _orientation(picture) in SIDEWAYS else picture.size
 
 
-def plain(picture: Image.Image, draft: tuple[int, int] | None = None) -> Image.Image:
+def plain(picture: Image.Image) -> Image.Image:
   """The decoded image, upright: RGB, or RGBA if it has transparent parts.
-
-  Args:
-    picture: from `opened`.
-    draft: minimum (width, height) needed: a JPEG is then decoded at 1/2, 1/4 or 1/8 of its size in a fraction of the
-      time. Other formats are decoded in full.
 
   Raises:
     ValueError: the range of the pixel values is unknown.
   """
-  if draft is not None:
-    picture.draft(None, draft[::-1] if _orientation(picture) in SIDEWAYS else draft)
   orientation = None if picture.format == "TIFF" else _orientation(picture)
-  picture = in_8_bits(picture)
+  return _upright(in_8_bits(picture), orientation)
+
+
+def scaled(picture: Image.Image, content: Any, scale: int) -> Image.Image | np.ndarray:
+  """As `plain`; a JPEG at 1/2, 1/4 or 1/8 of its size, rounded up, in a fraction of the time, and perhaps as an array.
+
+  Args:
+    picture: from `opened`.
+    content: what `opened` was called with.
+    scale: 1, 2, 4 or 8. Other formats are decoded in full.
+  """
+  pixels = jpeg.decoded(content, picture, scale)
+  if pixels is None:
+    if scale > 1:
+      picture.draft(None, (picture.width // scale, picture.height // scale))
+    return plain(picture)
+  orientation = _orientation(picture)
+  return _upright(Image.fromarray(pixels), orientation) if orientation in TURNS else pixels
+
+
+def _upright(picture: Image.Image, orientation: int | None) -> Image.Image:
   return picture if orientation not in TURNS else picture.transpose(TURNS[orientation])
 
 
