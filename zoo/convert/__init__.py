@@ -14,13 +14,13 @@ where `sizes` are all arguments of the family's function. A rule names an array 
 the statistics of a batch normalisation, as `batch_stats/...` (`batch_norm` of layouts.py). Where the layout needs them,
 it also holds
 
-  PREFIX        what names have or lack, as the case may be: `bert.`
-  RENAMED       [(regular expression, replacement)]: other spellings that files have
-  TIED          name -> name of the tensor that it must equal where a file has both and no rule of these sizes names it
-  SPARE         names that files hold even where the sizes say that nothing reads them
-  IGNORED       regular expressions of names that are no parameters, or parameters that nothing uses
+  PREFIX        optional prefix of names: `bert.`
+  RENAMED       [(regular expression, replacement)]: other spellings in files
+  TIED          name -> name of the tensor that it must equal if a file has both and no rule for these sizes names it
+  SPARE         names that files may have although nothing reads them with these sizes
+  IGNORED       regular expressions of names that are not parameters, or unused parameters
   generation(sizes)   -> the entries of a generation_config.json, for users of the exported folder
-  head_of(sizes), with_head(sizes, head)   -> the head, the sizes with another one, where it is not sizes["head"]
+  head_of(sizes), with_head(sizes, head)   -> the head, the sizes with another one, if it is not sizes["head"]
 
-Nothing else has to be changed: the name of the file is the registry.
+The file's name registers it.
 """

@@ -1,4 +1,4 @@
-"""BART in the hub's layout: https://huggingface.co/facebook/bart-large. Marian and Whisper name their layers alike."""
+"""BART in the hub's layout: https://huggingface.co/facebook/bart-large. Marian and Whisper share its layer names."""
 
 from zoo.convert.rules.layouts import Layout, Rule, attention, embedding, linear, mlp, norm
 from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels
@@ -19,7 +19,7 @@ TIED = {
 SPARE = ("final_logits_bias",)
 IGNORED = (r"(model\.)?(encoder|decoder)\.version",)
 
-# Of several that are the same, old configs have one more name.
+# Old configs have one more name of an entry.
 ALIASES = {"hidden_size": "dim", "num_hidden_layers": "depth", "num_attention_heads": "num_heads"}
 
 
@@ -65,10 +65,10 @@ def tower_sizes(options, keys):
     options.must_be(alias, sizes[ours])
   options.must_be("is_decoder", False)
   options.must_be("tie_word_embeddings", True)
-  # Options of other fairseq models, which old versions wrote for all of them.
+  # Options of other fairseq models, which old versions wrote for all models.
   options.must_be("normalize_before", False)
   options.must_be("add_final_layer_norm", False)
-  # Training-only rates; what final_logits_bias itself shows; generation settings.
+  # Training-only rates; entries implied by final_logits_bias; generation settings.
   options.ignore("attention_dropout", "activation_dropout", "encoder_layerdrop", "decoder_layerdrop", "init_std")
   options.ignore("classifier_dropout", "classif_dropout", "add_bias_logits", "extra_pos_embeddings")
   options.ignore("force_bos_token_to_be_generated")
@@ -124,13 +124,13 @@ def rules(sizes):
 
 
 def output(sizes):
-  """The bias of the logits."""
+  """The rule of the logits' bias."""
   rules = [Rule("logits/bias", "final_logits_bias", Layout(((), (0,))))]
   return rules if sizes["head"] == "lm" and sizes["logits_bias"] else []
 
 
 def layers(sizes, tower, p, *, key_bias=True):
-  """Rules of a tower's layers, under the prefix `p`."""
+  """Rules of a tower's layers, with the prefix `p`."""
   depth = sizes["depth"] if tower == "encoder" or sizes["decoder_depth"] is None else sizes["decoder_depth"]
   parts = [("self_attention", "self_attn", "attention_norm")]
   parts += [("cross_attention", "encoder_attn", "cross_norm")] * (tower == "decoder")

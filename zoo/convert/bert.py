@@ -15,7 +15,7 @@ HEADS = {
   "multiple_choice": ("BertForMultipleChoice",),
 }
 PREFIX = "bert."
-RENAMED = [(r"\.gamma$", ".weight"), (r"\.beta$", ".bias")]  # As TensorFlow called them.
+RENAMED = [(r"\.gamma$", ".weight"), (r"\.beta$", ".bias")]  # TensorFlow's names.
 TIED = {
   "cls.predictions.decoder.weight": "bert.embeddings.word_embeddings.weight",
   "cls.predictions.decoder.bias": "cls.predictions.bias",

@@ -32,7 +32,7 @@ BOTH = (Key("hidden_act", "activation", "quick_gelu", ACTIVATIONS), Key("layer_n
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   sizes = {"embed_dim": options.take("projection_dim", 512)}
-  options.ignore("logit_scale_init_value", "tie_word_embeddings")  # There is nothing to tie.
+  options.ignore("logit_scale_init_value", "tie_word_embeddings")  # There are no tied weights.
   text, image = (_tower(options, name) for name in ("text", "vision"))
   for section, keys in ((text, TEXT), (image, IMAGE)):
     sizes |= section.sizes(keys)
@@ -104,7 +104,7 @@ def tower_rules(tower, front, depth):
 def end_of_text(options):
   """Which token's output is pooled: `read_at` and `eos`."""
   eos = options.take("eos_token_id", 49407, int)
-  # The published configs say 2, which is not the token: transformers takes it to mean the largest.
+  # The published configs have 2, which is not the token: transformers interprets it as the largest id.
   return {"read_at": "largest", "eos": None} if eos == 2 else {"read_at": "eos", "eos": eos}
 
 
@@ -115,11 +115,11 @@ def end_entry(sizes):
 
 
 def own_names(keys, tower):
-  """The table of a standalone tower: `text_dim` becomes `dim`."""
+  """Renames keys for the table of a standalone tower: `text_dim` becomes `dim`."""
   renamed = {f"{tower}dim": "dim", f"{tower}depth": "depth", f"{tower}heads": "num_heads", f"{tower}mlp_dim": "mlp_dim"}
   return tuple(key._replace(ours=renamed.get(key.ours, key.ours)) for key in keys)
 
 
 def full(sizes, *towers):
-  """The sizes with each mlp_dim as a number."""
+  """The sizes with every mlp_dim filled in."""
   return sizes | {f"{t}mlp_dim": sizes[f"{t}mlp_dim"] or 4 * sizes[f"{t}dim"] for t in towers or ("",)}

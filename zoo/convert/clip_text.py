@@ -24,7 +24,7 @@ def with_head(sizes, head):
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   projection = options.take("projection_dim", 512)
-  # Dropout acts only in training and is 0 in all published configs; a tower has nothing to tie.
+  # Dropout acts only in training and is 0 in all published configs; a tower has no tied weights.
   options.ignore("dropout", "attention_dropout", "tie_word_embeddings")
   projection_entry = {"embed_dim": None if head is None else projection}
   return options.sizes(KEYS) | clip.end_of_text(options) | projection_entry

@@ -12,7 +12,7 @@ KEYS = (*clip.own_names(clip.IMAGE, "image_"), *clip.BOTH)
 
 
 def head_of(sizes):
-  """A tower with a projection has the head."""
+  """The head: "projection" for a tower that has one, else None."""
   return None if sizes["embed_dim"] is None else "projection"
 
 
@@ -24,7 +24,7 @@ def with_head(sizes, head):
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   projection = options.take("projection_dim", 512)
-  # Dropout is of training, and 0 in all that is published; there is nothing to tie in a tower.
+  # Dropout acts only in training and is 0 in all published configs; a tower has no tied weights.
   options.ignore("dropout", "attention_dropout", "tie_word_embeddings")
   return options.sizes(KEYS) | {"embed_dim": None if head is None else projection}
 

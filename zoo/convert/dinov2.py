@@ -28,7 +28,7 @@ KEYS = (
 
 
 def head_of(sizes):
-  """A DINOv2 with classes has the head."""
+  """The head: "classify" for a DINOv2 with classes, else None."""
   return None if sizes["num_classes"] is None else "classify"
 
 
@@ -46,7 +46,7 @@ def sizes(options: Options, head, tensors):
   sizes["registers"] = options.take("num_register_tokens", 4) if registers else None
   sizes["mask_token"] = registers or options.take("use_mask_token", True)
   sizes["num_classes"] = options.num_labels() if head == "classify" else None
-  # Rates that differ only in training; which layers a detector would look at.
+  # Training-only rates; layers for detectors.
   options.ignore("attention_probs_dropout_prob", "drop_path_rate", "apply_layernorm", "reshape_hidden_states")
   options.ignore("out_features", "out_indices", "stage_names")
   return sizes

@@ -36,7 +36,7 @@ def sizes(options: Options, head, tensors):
     sizes["pad"] = None
   sizes |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
   options.must_be("tie_word_embeddings", True)
-  # How the table of positions started; rates that differ only in training.
+  # Initialisation of positions; training-only rates.
   options.ignore("sinusoidal_pos_embds", "attention_dropout", "qa_dropout", "seq_classif_dropout")
   return sizes
 

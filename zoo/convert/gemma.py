@@ -1,4 +1,4 @@
-"""Gemma, Gemma 2 and the text model of Gemma 3 as the hub has them: https://huggingface.co/google/gemma-3-1b-it."""
+"""Gemma, Gemma 2 and the text model of Gemma 3 in the hub's layout: https://huggingface.co/google/gemma-3-1b-it."""
 
 from zoo.convert.llama import full, self_attention
 from zoo.convert.rules.decoders import (
@@ -40,7 +40,7 @@ HEADS = {head: tuple(names[head] for names in ARCHITECTURES.values() if head in 
          for head in ARCHITECTURES["gemma"]}  # fmt: skip
 PREFIX = "model."
 TIED = {"lm_head.weight": "model.embed_tokens.weight"}
-IGNORED = (r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)  # Which old versions saved as buffers.
+IGNORED = (r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)  # Buffers saved by old versions.
 
 KEYS = (
   Key("rms_norm_eps", "epsilon", 1e-6),
@@ -59,7 +59,7 @@ SIZES = {
   Key("num_key_value_heads", "num_kv_heads"): dict(gemma=16, gemma2=4, gemma3_text=4),
   Key("max_position_embeddings", "max_length"): dict(gemma=8192, gemma2=8192, gemma3_text=131072),
 }
-# "gelu" of the first configs was meant to be what the weights were trained with.
+# "gelu" in the first configs means the tanh approximation that the weights were trained with.
 FIRST_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", **ACTIVATIONS, "gelu": "gelu_tanh"}
 LATER_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_tanh", **ACTIVATIONS}
 NUMBER = (int, float)
@@ -91,10 +91,10 @@ def sizes(options: Options, head, tensors):
     options.ignore("attn_logit_softcapping")  # The reference does not apply it.
     sizes |= _two_ropes(options, sizes["max_length"])
   else:
-    # Whether the reference honours it depends on the kernel that it happens to use.
+    # In the reference its effect depends on the attention kernel.
     options.must_be("use_bidirectional_attention", None, False)
     sizes |= rope(options, sizes["max_length"])
-  # Other names of what is read above, and kinds of caches.
+  # Other names of entries read above, and kinds of caches.
   options.ignore("_sliding_window_pattern", "sliding_window_size", "cache_implementation", "classifier_dropout")
   if kind != "gemma":
     options.ignore("hidden_act")
@@ -106,7 +106,7 @@ def _two_ropes(options: Options, max_length):
   both = options.section("rope_parameters")
   near, far = (both.section(name, ROPE) for name in ("sliding_attention", "full_attention"))
   both.done()
-  # A scaling without rope_type is one of type "default" to the reference, whatever else it says.
+  # The reference takes a scaling without rope_type as type "default".
   far.entries = {"rope_type": "default", **far.entries, **options.take("rope_scaling", {}, dict)}
   everywhere = rope_of(far, max_length, options.take("rope_theta", 1_000_000.0))
   nearby = rope_of(near, max_length, options.take("rope_local_base_freq", 10_000.0))

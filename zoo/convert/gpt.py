@@ -7,7 +7,7 @@ MODEL_TYPES = ("gpt2",)
 HEADS = {None: ("GPT2LMHeadModel", "GPT2Model")}
 PREFIX = "transformer."
 TIED = {"lm_head.weight": "transformer.wte.weight"}
-IGNORED = (r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",)  # Masks, which old versions saved as buffers.
+IGNORED = (r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",)  # Masks saved as buffers by old versions.
 
 KEYS = (
   Key("vocab_size", "vocab_size", 50257),
@@ -29,7 +29,7 @@ def sizes(options: Options, head, tensors):
   options.must_be("scale_attn_by_inverse_layer_idx", False)
   options.must_be("tie_word_embeddings", True)
   options.must_be("add_cross_attention", False)
-  # The same sums in another order; an old name of n_positions; training-only rates; a head that is not converted.
+  # Order of computation; an old name of n_positions; training-only rates; a head that is not converted.
   options.ignore("reorder_and_upcast_attn", "n_ctx", "attn_pdrop", "embd_pdrop")
   options.ignore("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels")
   options.ignore("summary_first_dropout")

@@ -1,4 +1,4 @@
-"""Llama, Mistral, Qwen 2 and Qwen 3 as the hub has them: https://huggingface.co/meta-llama/Llama-3.2-1B and others."""
+"""Llama, Mistral, Qwen 2 and Qwen 3 in the hub's layout: https://huggingface.co/meta-llama/Llama-3.2-1B and others."""
 
 from zoo.convert.rules.decoders import head_rules, heads_and_pad, layer_kinds, layer_types, rope, rope_entries
 from zoo.convert.rules.layouts import embedding, heads, heads_out, mlp, norm
@@ -15,9 +15,9 @@ _ENDINGS = {
 }
 MODEL_TYPES = tuple(_CLASSES)
 HEADS = {head: tuple(name + ending for name in _CLASSES.values()) for head, ending in _ENDINGS.items()}
-PREFIX = ("model.", "transformer.")  # The second where a head answers questions.
+PREFIX = ("model.", "transformer.")  # The second with a question answering head.
 TIED = {"lm_head.weight": "model.embed_tokens.weight"}
-IGNORED = (r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)  # Which old versions saved as buffers.
+IGNORED = (r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)  # Buffers saved by old versions.
 
 KEYS = (
   Key("hidden_size", "dim", 4096),
@@ -28,7 +28,7 @@ KEYS = (
   Key("attention_dropout", "dropout", 0.0),
   Key("tie_word_embeddings", "tied", False),
 )
-# Of which each model_type has its own default.
+# Defaults depend on model_type.
 SIZES = {
   Key("vocab_size", "vocab_size"): dict(llama=32000, mistral=32000, qwen2=151936, qwen3=151936),
   Key("intermediate_size", "mlp_dim"): dict(llama=11008, mistral=14336, qwen2=22016, qwen3=22016),
@@ -48,7 +48,7 @@ def sizes(options: Options, head, tensors):
   sizes["num_classes"] = options.num_labels() if head in ("classify", "classify_tokens") else None
   if kind == "llama":
     sizes["mlp_bias"] = options.take("mlp_bias", False)
-    options.ignore("pretraining_tp")  # The same sums in parts.
+    options.ignore("pretraining_tp")  # Tensor parallel computation.
   if kind in ("llama", "qwen3"):
     sizes["attention_bias"] = options.take("attention_bias", False)
   if kind == "qwen2":
@@ -104,7 +104,7 @@ def _misfits(kind, sizes, pattern):
 
 
 def full(sizes):
-  """The sizes with those that follow from others."""
+  """The sizes with defaults that follow from others."""
   return {
     **sizes,
     "num_kv_heads": sizes["num_kv_heads"] or sizes["num_heads"],

@@ -5,7 +5,7 @@ from zoo.convert.rules.layouts import HEADS_BIAS
 from zoo.convert.rules.options import Key, Options, entries
 
 MODEL_TYPES = ("vit_mae",)
-HEADS = {None: ("ViTMAEModel", "ViTMAEForPreTraining")}  # Of the second the encoder is read.
+HEADS = {None: ("ViTMAEModel", "ViTMAEForPreTraining")}  # Only the encoder of the second is read.
 PREFIX = "vit."
 IGNORED = (r"decoder\..*",)  # The decoder that reconstructs masked patches, in checkpoints from pretraining.
 

@@ -9,7 +9,7 @@ HEADS = {"lm": ("MarianMTModel",), None: ("MarianModel",)}
 PREFIX = bart.PREFIX
 TIED = bart.TIED
 SPARE = bart.SPARE
-IGNORED = (r"(model\.)?(encoder|decoder)\.embed_positions\.weight",)  # Sinusoids: computed.
+IGNORED = (r"(model\.)?(encoder|decoder)\.embed_positions\.weight",)  # Sinusoidal positions are computed.
 
 KEYS = (
   *bart.tower_keys(1024, 12, 16, 4096),

@@ -16,9 +16,9 @@ _ENDINGS = {
 }
 MODEL_TYPES = tuple(_CLASSES)
 HEADS = {head: tuple(name + ending for name in _CLASSES.values()) for head, ending in _ENDINGS.items()}
-PREFIX = ("model.", "transformer.")  # The second where a mixture of Qwen answers questions.
+PREFIX = ("model.", "transformer.")  # The second with a question answering head of Qwen.
 TIED = {"lm_head.weight": "model.embed_tokens.weight"}
-IGNORED = (r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)  # Which old versions saved as buffers.
+IGNORED = (r"(model\.)?layers\.\d+\.self_attn\.rotary_emb\.inv_freq",)  # Buffers saved by old versions.
 
 KEYS = (
   Key("num_attention_heads", "num_heads", 32),
@@ -27,7 +27,7 @@ KEYS = (
   Key("tie_word_embeddings", "tied", False),
   Key("head_dim", "head_dim"),
 )
-# Of which each model_type has its own default, and for experts its own name.
+# Defaults, and the name of the number of experts, depend on model_type.
 SIZES = {
   Key("vocab_size", "vocab_size"): dict(mixtral=32000, qwen3_moe=151936),
   Key("hidden_size", "dim"): dict(mixtral=4096, qwen3_moe=2048),
@@ -56,7 +56,7 @@ def sizes(options: Options, head, tensors):
   kind = options.take("model_type", "mixtral")
   sizes = options.sizes((*KEYS, *EXPERTS[kind]))
   sizes |= options.sizes(key._replace(default=of[kind]) for key, of in SIZES.items())
-  # Versions of the reference differ in how they call it, and write one name for the other.
+  # Its name differs between versions of the reference.
   num_experts = options.take("num_experts", {"mixtral": 8, "qwen3_moe": 128}[kind])
   sizes["num_experts"] = options.take("num_local_experts", num_experts)
   sizes |= heads_and_pad(options, sizes)

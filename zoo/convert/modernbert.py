@@ -51,7 +51,7 @@ def sizes(options: Options, head, tensors):
   sizes["pattern"] = layer_kinds(options, [i % period > 0 for i in range(sizes["depth"])])
   sizes |= _two_ropes(options, sizes["max_length"])
   options.must_be("tie_word_embeddings", True)
-  # Rates that differ only in training; programs, initial values, losses; what published files say and nothing reads.
+  # Training-only rates, compilation, initialisation and losses; entries of published files that nothing reads.
   options.ignore(*RATES, "deterministic_flash_attn", "reference_compile", "initializer_cutoff_factor", "cls_token_id")
   options.ignore("sparse_prediction", "sparse_pred_ignore_index", "repad_logits_with_grad", "layer_norm_eps")
   options.ignore("position_embedding_type")
@@ -66,7 +66,7 @@ def _two_ropes(options: Options, max_length):
   for section in (far, near):
     section.entries |= scaling
   everywhere = rope_of(far, max_length, options.take("global_rope_theta", 160_000.0))
-  # A null meant that local layers have the base of the others.
+  # null: local layers have the base of the global ones.
   theta = options.nullable("local_rope_theta", 10_000.0, (int, float))
   nearby = rope_of(near, max_length, everywhere["theta"] if theta is None else theta)
   return {**everywhere, "local_theta": nearby["theta"], "local_rope": nearby["rope"]}
@@ -79,12 +79,12 @@ def config(sizes):
   config |= {"model_type": "modernbert", "tie_word_embeddings": True, "pad_token_id": sizes["pad"]}
   config |= {"layer_types": layer_types(pattern, sizes["depth"]), **_rope_entries(sizes)}
   if pattern[0] == "global" and "global" not in pattern[1:]:
-    config["global_attn_every_n_layers"] = len(pattern)  # Which versions before 5 read.
+    config["global_attn_every_n_layers"] = len(pattern)  # Read by versions before 5.
   return config | ({} if sizes["num_classes"] is None else named_labels(sizes["num_classes"]))
 
 
 def _rope_entries(sizes):
-  """RoPE entries that every version of the reference reads; a scaling only those since 5 can express."""
+  """RoPE entries for all versions of the reference; only versions since 5 have a scaling."""
   if sizes["rope"] is None and sizes["local_rope"] is None:
     return {"global_rope_theta": sizes["theta"], "local_rope_theta": sizes["local_theta"]}
   far, near = (rope_section(sizes[name], sizes["max_length"]) for name in ("rope", "local_rope"))

@@ -21,7 +21,7 @@ TIED = {
   "lm_head.decoder.bias": "lm_head.bias",
 }
 IGNORED = (r"(mpnet\.)?embeddings\.position_ids",)
-PAD = 1  # Whatever pad_token_id says: the reference's code has it so.
+PAD = 1  # Independent of pad_token_id, as in the reference's code.
 
 KEYS = (
   Key("vocab_size", "vocab_size", 30527),
@@ -33,11 +33,11 @@ KEYS = (
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   sizes = options.sizes(KEYS)
-  # Theirs counts the rows of the table; positions start after the row of the padding token.
+  # Theirs is the number of rows of the table; positions start after the row of the padding token.
   sizes["max_length"] = options.take("max_position_embeddings", 512) - PAD - 1
   sizes |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
   sizes["pooler"] = any(name.endswith("pooler.dense.weight") for name in tensors)
-  # Their code counts 32 buckets, whatever the table has.
+  # Their code always uses 32 buckets.
   options.must_be("relative_attention_num_buckets", BUCKETS)
   options.must_be("tie_word_embeddings", True)
   options.ignore("attention_probs_dropout_prob", "pad_token_id")

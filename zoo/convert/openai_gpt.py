@@ -13,7 +13,7 @@ HEADS = {
 }
 PREFIX = "transformer."
 TIED = {"lm_head.weight": "transformer.tokens_embed.weight"}
-# Masks and position ids, which old versions saved as buffers.
+# Masks and position ids saved as buffers by old versions.
 IGNORED = (r"(transformer\.)?h\.\d+\.attn\.bias", r"(transformer\.)?position_ids")
 
 KEYS = (
@@ -22,7 +22,7 @@ KEYS = (
   Key("n_embd", "dim", 768),
   Key("n_layer", "depth", 12),
   Key("n_head", "num_heads", 12),
-  # What this reference calls gelu is the approximation.
+  # The reference's "gelu" is the tanh approximation.
   Key("afn", "activation", "gelu", {"gelu": "gelu_tanh", "relu": "relu", "silu": "silu", "swish": "silu"}),
   Key("layer_norm_epsilon", "epsilon", 1e-5),
   Key("resid_pdrop", "dropout", 0.1),

@@ -4,7 +4,7 @@ from zoo.convert import bert
 from zoo.convert.rules.layouts import Rule, linear, norm
 from zoo.convert.rules.options import Key, Options, entries, named_labels
 
-MODEL_TYPES = ("roberta", "xlm-roberta", "camembert")  # The same model, of other vocabularies.
+MODEL_TYPES = ("roberta", "xlm-roberta", "camembert")  # The same model with other vocabularies.
 HEADS = {
   head: tuple(f"{name}{end}" for name in ("Roberta", "XLMRoberta", "Camembert"))
   for head, end in {
@@ -36,7 +36,7 @@ def sizes(options: Options, head, tensors):
   sizes = options.sizes(KEYS)
   if options.entries.get("model_type") != "roberta":
     sizes["vocab_size"] = options.take("vocab_size", 30522)
-  # Theirs counts the rows of the table; positions start after the row of the padding token.
+  # Theirs is the number of rows of the table; positions start after the row of the padding token.
   sizes["max_length"] = options.take("max_position_embeddings", 512) - sizes["pad"] - 1
   sizes |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
   sizes["pooler"] = any(name.endswith("pooler.dense.weight") for name in tensors)

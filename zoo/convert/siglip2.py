@@ -15,7 +15,7 @@ def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   image = options.section("vision_config")
   side = grid_side(image)
-  # The rest is SigLIP's, which gives the side in pixels where this gives patches.
+  # The rest is SigLIP's, which has the side in pixels instead of patches.
   entries = {name: value for name, value in image.entries.items() if name not in ("num_patches", "image_size")}
   sizes = siglip.sizes(options.but(vision_config=entries), head, tensors)
   return {**sizes, "image_size": side * sizes["patch_size"]}

@@ -12,7 +12,7 @@ IGNORED = siglip_vision.IGNORED
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   side = siglip2.grid_side(options)
-  # The rest is SigLIP's, which gives the side in pixels where this gives patches.
+  # The rest is SigLIP's, which has the side in pixels instead of patches.
   sizes = siglip_vision.sizes(options, head, tensors)
   return {**sizes, "image_size": side * sizes["patch_size"]}
 

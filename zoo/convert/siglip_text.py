@@ -15,7 +15,7 @@ KEYS = (*clip.own_names(siglip.TEXT, "text_"), *siglip.BOTH)
 
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
-  # Dropout is of training, and 0 in all that is published.
+  # Dropout acts only in training and is 0 in all published configs.
   options.ignore("attention_dropout")
   return options.sizes(KEYS) | {"embed_dim": options.take("projection_size", None, int)}
 

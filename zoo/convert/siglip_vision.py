@@ -12,7 +12,7 @@ KEYS = (*clip.own_names(siglip.IMAGE, "image_"), *siglip.BOTH)
 
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
-  # Dropout is of training, and 0 in all that is published.
+  # Dropout acts only in training and is 0 in all published configs.
   options.ignore("attention_dropout")
   return options.sizes(KEYS) | {"pool": options.take("vision_use_head", True)}
 

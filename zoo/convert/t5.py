@@ -60,26 +60,26 @@ def sizes(options: Options, head, tensors):
   kind = options.take("model_type", "t5")
   sizes = options.sizes(KEYS[kind])
   activation, gated = sizes.pop("forward")
-  # Later entries that repeat what feed_forward_proj says take precedence.
+  # Later entries that repeat feed_forward_proj take precedence.
   again = options.take("dense_act_fn", None, str)
   if again is not None and again not in ACTIVATIONS:
     raise options.refusal("dense_act_fn", again, ACTIVATIONS)
   sizes["activation"] = activation if again is None else ACTIVATIONS[again]
   sizes["gated"] = options.take("is_gated_act", gated)
   sizes["decoder_depth"] = options.take("num_decoder_layers", sizes["depth"])
-  # Their configs say "tied" of models that are not; no mT5 is scaled.
+  # Their configs have "tied" for models that are not; no mT5 is scaled.
   sizes["tied"] = _tied(tensors)
   scaled = options.take("scale_decoder_outputs", options.take("tie_word_embeddings", True))
   sizes["scaled"] = scaled and kind == "t5"
   sizes |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
   options.must_be("is_decoder", False)
-  # A rate that acts only in training; the length of texts in training, which relative positions do not end at.
+  # A training-only rate; the sequence length in training, which does not limit relative positions.
   options.ignore("classifier_dropout", "n_positions")
   return sizes
 
 
 def _tied(tensors):
-  """Whether the output layer of these weights is the embedding."""
+  """Whether the output layer of these weights is tied to the embedding."""
   lm_head, embed = (tensors.get(f"{name}.weight") for name in ("lm_head", "shared"))
   return lm_head is None or embed is None or np.array_equal(lm_head, embed)
 
@@ -94,7 +94,7 @@ def config(sizes):
     "model_type": "t5",
     "num_decoder_layers": _decoder_depth(sizes),
     "is_encoder_decoder": sizes["head"] not in ENCODERS,
-    "tie_word_embeddings": scaled,  # Older readers take it for scale_decoder_outputs.
+    "tie_word_embeddings": scaled,  # Older versions read it as scale_decoder_outputs.
     "scale_decoder_outputs": scaled,
     **entries(KEYS["t5"], full_sizes),
     **({} if sizes["num_classes"] is None else named_labels(sizes["num_classes"])),
@@ -115,7 +115,7 @@ def prefix(sizes):
 
 
 def towers(sizes):
-  """tower -> its depth."""
+  """Depths of the towers: {tower: depth}."""
   depths = {"encoder": sizes["depth"], "decoder": _decoder_depth(sizes)}
   return {"encoder": depths["encoder"]} if sizes["head"] in ENCODERS else depths
 

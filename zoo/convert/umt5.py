@@ -18,8 +18,8 @@ PREFIX, TIED = t5.PREFIX, t5.TIED
 
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
-  options.ignore("scalable_attention")  # Google's files have it, and no code reads it.
-  # As transformers 4 and T5X: from version 5 on the reference scales whatever the file says, and writes that it does.
+  options.ignore("scalable_attention")  # In Google's files, but not read by any code.
+  # As in transformers 4 and T5X: from version 5 on the reference always scales, and writes so.
   return t5.sizes(options, head, tensors) | {"scaled": options.take("tie_word_embeddings", True)}
 
 

@@ -22,7 +22,7 @@ KEYS = (
 
 
 def head_of(sizes):
-  """A ViT with classes has the head."""
+  """The head: "classify" for a ViT with classes, else None."""
   return None if sizes["num_classes"] is None else "classify"
 
 

@@ -54,7 +54,7 @@ def generation(sizes):
 
 
 def _eos(sizes):
-  """The token that ends a transcript, also written as bos; the padding token if there is none."""
+  """The end-of-transcript token, also written as bos; the padding token if there is none."""
   return sizes["pad"] if sizes["eos"] is None else sizes["eos"]
 
 

@@ -1,1 +1,1 @@
-"""Published weights: found, read without torch, and written back."""
+"""Published models: loading without torch, and exporting."""

@@ -1,7 +1,7 @@
-"""Tensors in safetensors files: indexed by their headers, read one at a time, never unpickled, never memory-mapped.
+"""Reads safetensors files: indexed by their headers, one tensor at a time, without pickle or memory mapping.
 
-A file's header is checked by the safetensors library; the bytes are read with plain reads, so that what has been read
-does not count as memory of the process, as the pages of a mapped file do.
+A file's header is validated by the safetensors library; the bytes are read with plain reads, so that they
+do not count as memory of the process, unlike the pages of a mapped file.
 """
 
 import json
@@ -41,7 +41,7 @@ class TensorLocation(NamedTuple):
 
 
 class Tensors(Mapping):
-  """name -> array, read from disk at every access. `shapes` reads nothing."""
+  """Lazy tensors: name -> array, read from disk on every access. `shapes` reads nothing."""
 
   def __init__(self, locations: Mapping[str, TensorLocation]):
     self.places = dict(locations)
@@ -84,15 +84,15 @@ def is_published(folder: pathlib.Path) -> bool:
 
 
 def open_file(path: pathlib.Path) -> Tensors:
-  """The tensors of one safetensors file. UserError: it is missing or damaged."""
+  """Opens one safetensors file. UserError if it is missing or corrupt."""
   return Tensors(_places(path))
 
 
 def open_tensors(folder: pathlib.Path) -> Tensors | FlaxTensors:
-  """The tensors of a folder in the hub's layout: safetensors, or else an old Flax file, each in one or with an index.
+  """Opens the tensors of a folder in the hub's layout: safetensors, or else an old Flax file, single or sharded.
 
   Raises:
-    UserError: nothing to read, pickles only, a damaged file, an index that names files outside the folder.
+    UserError: there are no weights or only pickles, a file is corrupt, or an index names files outside the folder.
   """
   if (folder / WEIGHTS).is_file():
     return Tensors(_places(folder / WEIGHTS))
@@ -132,7 +132,7 @@ def _weight_map(where: pathlib.Path, kind: str) -> dict[str, str]:
   if not isinstance(weight_map, dict) or not weight_map:
     raise UserError(f"{where} has no 'weight_map' of tensor names to file names.")
   for name in set(map(str, weight_map.values())):
-    # Only names of files beside the index: no folders, no ways out of this one.
+    # Only names of files beside the index, without folders.
     if not re.fullmatch(rf"[\w][\w.-]*\.{kind}", name):
       raise UserError(f"{where} names the file {name[:100]!r}. It must be the bare name of a .{kind} file.")
   return weight_map
@@ -142,7 +142,7 @@ def _places(path: pathlib.Path) -> dict[str, TensorLocation]:
   try:
     if not path.is_file():
       raise UserError(f"{path} is missing. Fetch it again.")
-    with safe_open(path, framework="np"):  # Checks that the header is valid and fits the file.
+    with safe_open(path, framework="np"):  # Validates the header.
       pass
     with open(path, "rb") as file:
       length = int.from_bytes(file.read(8), "little")

@@ -17,7 +17,7 @@ from zoo.hub.whisper_start import start_tokens
 
 ENCODER_DECODERS = frozenset("bart marian mt5 t5 umt5 whisper".split())
 
-# Entries with the same meaning: theirs -> (ours, type).
+# Entries with the same meaning: name there -> (name here, type).
 SAME = {
   "eos_token_id": ("eos", (int, list)),
   "pad_token_id": ("pad", int),
@@ -37,8 +37,8 @@ OTHERS = frozenset(
 )
 # Entries that only Whisper reads: its start tokens.
 WHISPER = frozenset("lang_to_id language no_timestamps_token_id task task_to_id".split())
-# Entries that change no token: bookkeeping, how the reference computes and what it returns, speculative decoding (which
-# leaves the distribution as it is), and Whisper's timestamps and long-form decoding.
+# Entries that do not affect tokens: bookkeeping, computation and outputs of the reference, speculative decoding (which
+# preserves the distribution), and Whisper's timestamps and long-form decoding.
 HARMLESS = frozenset(
   """_from_model_config alignment_heads assistant_confidence_threshold assistant_early_exit assistant_lookbehind
   cache_config compile_config continuous_batching_config disable_compile is_assistant is_multilingual low_memory
@@ -64,27 +64,27 @@ AS_IT_IS: dict[str, Any] = {
 def load_generation_options(
   source: str | os.PathLike, *, prompt_length: int | None = None, ignore: Collection[str] = ()
 ) -> dict[str, Any]:
-  """How a published model is meant to be generated with, as keywords of `zoo.generate`:
+  """A published model's recommended generation settings, as keywords of `zoo.generate`:
 
       stated = zoo.load_generation_options(source, prompt_length=tokens.shape[1])
       zoo.generate(model, params, tokens, **{"max_new_tokens": 100, **stated})
 
   Args:
-    source: a folder in the hub's layout, a hub id, or a run's folder, of which nothing is known.
-    prompt_length: of a decoder, the length of its prompt: its file's max_length and min_length count them.
-    ignore: entries of the file that are to count as if they were not there.
+    source: a folder in the hub's layout, a hub id, or a run's folder, which has none.
+    prompt_length: for a decoder, the length of its prompt, which the file's max_length and min_length include.
+    ignore: entries of the file to ignore.
 
   Returns:
-    what its generation_config.json says (config.json, where older models have it): what answers begin and end with,
-    beams, penalties, forced and suppressed tokens, and temperature, top_k, top_p and min_p where it draws (give an
-    `rng` then). max_new_tokens is among them if the file has it, or a max_length: a decoder's less the prompt.
-    Nothing that is as `generate` has it anyway.
+    the settings in its generation_config.json (in older models config.json): start and end tokens,
+    beams, penalties, forced and suppressed tokens, and temperature, top_k, top_p and min_p if it samples (pass an
+    `rng` then). max_new_tokens is included if the file has it, or a max_length: a decoder's less the prompt.
+    Defaults of `generate` are omitted.
 
   Raises:
-    UserError: the file is damaged, asks for what `generate` does not do, or its max_length leaves no room.
+    UserError: the file is corrupt, has unsupported entries, or its max_length leaves no space.
 
   Warns:
-    of entries that the reference does not read, and of a decoder's max_length where prompt_length is None.
+    of entries that the reference does not read, and of a decoder's max_length if prompt_length is None.
 
   >>> import jax
   >>> import zoo
@@ -98,7 +98,7 @@ def load_generation_options(
 
 
 def entries_of(folder: pathlib.Path, ignore: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, Any], str]:
-  """A published model's entries, those of its config.json, and where the former stand: arguments of `options`."""
+  """Reads a published model's generation entries, config.json, and path of the former: arguments of `options`."""
   if not is_published(folder):
     return {}, {}, ""
   config = read_json(folder / CONFIG)
@@ -135,7 +135,7 @@ def options(
   _check_values(keywords, where)
   eos = keywords.get("eos", [])
   eos = [token for token in _tokens("eos_token_id", eos if isinstance(eos, list) else [eos], where, low=None)]
-  if any(token < 0 for token in eos):  # No text ends with these.
+  if any(token < 0 for token in eos):  # These end no text.
     eos = [token for token in eos if token >= 0]
     keywords["eos"] = eos or None
   for theirs in ("suppress_tokens", "begin_suppress_tokens"):
@@ -196,7 +196,7 @@ def knows(name: str) -> bool:
 
 
 def _check_names(entries: Mapping[str, Any], where: str) -> None:
-  """UserError for entries that `generate` does not support; warns of those that the reference ignores too."""
+  """UserError for entries that `generate` does not support; warns about those that the reference ignores too."""
   generation_entries, passed = reference.of_generation(), []
   for name, value in entries.items():
     if name in SAME or name in DRAWN or name in OTHERS or name in WHISPER or name in HARMLESS:
@@ -279,7 +279,7 @@ def _pairs(pairs: Any, where: str) -> list[tuple[int, int | None]] | None:
       raise UserError(
         f"{where}: forced_decoder_ids has {shown(pair)}. It must be a pair of a position from 1 on and a token id."
       )
-    if pair[1] is not None:  # A Whisper chooses its language itself.
+    if pair[1] is not None:  # Whisper detects the language itself.
       _tokens("forced_decoder_ids", [pair[1]], where)
   return pairs
 

@@ -27,7 +27,7 @@ def drawn(take: Any, where: str) -> dict[str, Any]:
 
 
 def add_lengths(keywords: dict[str, Any], longest: int | None, least: int, before: int | None, where: str) -> None:
-  """Adds max_new_tokens and min_new_tokens; the lengths of the file include `before` tokens, None: unknown."""
+  """Adds max_new_tokens and min_new_tokens; lengths in the file include `before` tokens, None: unknown."""
   if least and "min_new_tokens" not in keywords:
     if before is None:
       raise UserError(

@@ -15,16 +15,16 @@ SMALL = ["*.json", "*.txt", "*.model"]  # Configs, vocabularies, merges.
 
 
 def folder_of(source: str | os.PathLike, subfolder: str = "", **options: Any) -> pathlib.Path:
-  """`source` itself if it is a local folder, else the hub's files of that id, fetched once into its cache.
+  """Resolves `source`: itself if it is a local folder, else the files of the hub id, downloaded once.
 
   Args:
     source: a folder, or `openai/clip-vit-base-patch32`, or with a revision `gpt2@v1.0`. The hub's environment variables
-      hold: HF_HOME, HF_HUB_OFFLINE, HF_TOKEN, HF_ENDPOINT.
-    subfolder: of that folder, or of that id, where one holds several models.
-    **options: of `huggingface_hub.snapshot_download`; ignored for a local folder.
+      apply: HF_HOME, HF_HUB_OFFLINE, HF_TOKEN, HF_ENDPOINT.
+    subfolder: of the folder or id, if it holds several models.
+    **options: for `huggingface_hub.snapshot_download`; ignored for a local folder.
 
   Raises:
-    UserError: there is no such folder and no such id, the hub cannot be reached, huggingface_hub is not installed.
+    UserError: there is no such folder or id, the hub cannot be reached, or huggingface_hub is not installed.
   """
   path = pathlib.Path(source).expanduser()
   if path.is_dir():
@@ -38,7 +38,7 @@ def folder_of(source: str | os.PathLike, subfolder: str = "", **options: Any) ->
 
 
 def small_files_of(name: str) -> pathlib.Path:
-  """As `folder_of` for an id `owner/model`, but without weights: enough for a tokenizer."""
+  """As `folder_of` for an id `owner/model`, without weights, e.g. for a tokenizer."""
   match = ID.fullmatch(name)
   if match is None:
     raise UserError(f"{name} is not a hub id (OWNER/NAME).")
@@ -88,7 +88,7 @@ def _near(repo: str) -> str:
 
 
 def _sentences(text: str, limit: int = 300) -> str:
-  """The first sentence of a text, and as many more as fit."""
+  """The first sentences of a text, at least one, as many as fit."""
   first, *following = re.split(r"(?<=[.!?]) ", " ".join(text.split()))
   for sentence in following:
     if len(first) + len(sentence) >= limit:

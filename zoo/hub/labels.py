@@ -1,4 +1,4 @@
-"""Names of a model's classes, as its folder has them."""
+"""Class names from a model's folder."""
 
 import pathlib
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ SEVERAL = "multi_label_classification"
 
 
 def class_names_in(folder: pathlib.Path, num_classes: int) -> list[str] | None:
-  """Names of the classes of the model in a folder, in the order of its logits; None where nothing names them.
+  """Class names of the model in a folder, in the order of its logits; None if it has none.
 
-  Of a published model id2label of its config.json; of a run class_names, or classes, of its config's section of data.
+  For a published model id2label of its config.json; for a run class_names, or classes, of its config's section of data.
 
   Raises:
-    UserError: id2label does not number `num_classes` classes, two have one name, or a text may have several classes.
+    UserError: id2label does not have `num_classes` classes, names are not unique, or labels are not exclusive.
   """
   if not (folder / CONFIG).is_file():
     return None
@@ -34,7 +34,7 @@ def class_names_in(folder: pathlib.Path, num_classes: int) -> list[str] | None:
 
 
 def list_of_classes(id2label: Any, num_classes: int | None) -> list[str] | None:
-  """The names in an id2label in the order of the logits, where somebody has given each of the classes one; else None.
+  """The names in an id2label in the order of the logits; None unless all classes have real names.
 
   >>> list_of_classes({"1": "dog", "0": "cat"}, 2), list_of_classes({"0": "LABEL_0"}, 1)
   (['cat', 'dog'], None)

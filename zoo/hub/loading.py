@@ -1,4 +1,4 @@
-"""Loads published models: every config entry is interpreted, tensors go one by one to their shards."""
+"""Loads published models: interprets every config entry, and puts tensors one by one into their shards."""
 
 import concurrent.futures
 import contextlib
@@ -34,7 +34,7 @@ def load_published(
   strategy: str | list,
   ignore: Collection[str] = (),
 ) -> tuple[Any, Any]:
-  """The model in a folder of the hub's layout, and its parameters. See `zoo.load`."""
+  """Loads the model and parameters in a folder of the hub's layout. See `zoo.load`."""
   model, table, tensors = published_model(folder, head=head, ignore=ignore)
   return model, read_params(tensors, table, model, str(folder), dtype, mesh, strategy, fresh_head=head is not None)
 
@@ -42,9 +42,9 @@ def load_published(
 def published_model(
   folder: pathlib.Path, *, head: str | None = None, ignore: Collection[str] = ()
 ) -> tuple[Any, ModuleType, Any]:
-  """The model in a folder of the hub's layout, its table of zoo/convert, and its tensors, not yet read.
+  """Opens a folder of the hub's layout: the model, its conversion table, and its lazy tensors.
 
-  head, ignore: as of `zoo.load`.
+  head, ignore: as in `zoo.load`.
   """
   where = str(folder / CONFIG)
   config = read_json(folder / CONFIG)
@@ -70,7 +70,7 @@ def load_open_clip(
   strategy: str | list,
   ignore: Collection[str] = (),
 ) -> tuple[Any, Any]:
-  """The CLIP or SigLIP in a folder of open_clip, and its parameters. See `zoo.load`."""
+  """Loads the CLIP or SigLIP in a folder of open_clip, with its parameters. See `zoo.load`."""
   where = str(folder / open_clip_images.CONFIG)
   config = read_json(folder / open_clip_images.CONFIG)
   tables.choose_head(open_clip, {}, head, where)
@@ -98,19 +98,19 @@ def read_params(
   *,
   fresh_head: bool = False,
 ) -> Any:
-  """The parameters of `model` from published tensors, with the collections that rows share where it has some.
+  """Reads the parameters of `model` from published tensors, with its shared collections if it has any.
 
   Args:
     tensors: name -> array, read lazily.
-    table: of zoo/convert.
+    table: conversion table of zoo/convert.
     model: from `zoo.build`.
-    where: what to call the files in a message.
+    where: name of the files in messages.
     dtype: of the parameters; float32 if None.
-    mesh, strategy: where they go; to the first device without a mesh.
+    mesh, strategy: their sharding; the first device without a mesh.
     fresh_head: whether a head that is missing from the files is initialised, with a warning.
 
   Raises:
-    UserError: tensors are missing, extra or misshapen, or differ where they must be equal.
+    UserError: tensors are missing, extra or misshapen, or tied ones differ.
   """
   weights = weights_of(model)
   target_shapes = {name: leaf.shape for name, leaf in flatten(jax.eval_shape(by_layer, weights)).items()}
@@ -135,7 +135,7 @@ def read_params(
       if first.index is None:
         placed.put(path, first.part(read(names[first.theirs]), target_shapes[path]), first.layout)
         continue
-      full = np.empty(target_shapes[path], kind)  # Experts: parameters.
+      full = np.empty(target_shapes[path], kind)  # Stacked experts are parameters.
       for rule in (first, *more):
         full[rule.index] = rule.read(read(names[rule.theirs]), target_shapes[path])
       placed.put(path, full)
@@ -143,7 +143,7 @@ def read_params(
 
 
 def _check(rules, target_shapes, file_names, tensors, table, sizes, where, fresh) -> dict[str, str]:
-  """Name by the table -> name in the file; UserError for missing, misshapen or extra tensors."""
+  """Matches names of the table with names in the file; UserError for missing, misshapen or extra tensors."""
   names: dict[str, str] = {}
   expected: dict[str, tuple[int, ...]] = {}
   all_names = _all_names(table, sizes)
@@ -181,7 +181,7 @@ def _spare(table, file_names) -> set[str]:
 
 def _check_tied(table, names, tensors, where, all_names) -> None:
   for repeat, original in tables.tied(table).items():
-    if repeat in all_names:  # With these sizes it is a separate array.
+    if repeat in all_names:  # Not tied with these sizes.
       continue
     first, second = tables.lookup(original, names, table), repeat if repeat in names else None
     if second and first and first != second and not np.array_equal(tensors[names[first]], tensors[names[second]]):
@@ -206,7 +206,7 @@ def _without_tensors(rules, file_names, table, sizes, collections) -> set[str]:
 
 
 def _initial(model, paths) -> dict[str, np.ndarray]:
-  """Initial values of some parameters, from seed 0; the others are not computed."""
+  """Initialises some parameters, with seed 0; the others are not computed."""
   if not paths:
     return {}
 

@@ -1,4 +1,4 @@
-"""Whisper's features: the logarithm of how loud each band of frequencies is, every 10 ms, with numpy.
+"""Whisper's log-mel spectrograms, with a frame every 10 ms, in numpy.
 
 https://arxiv.org/abs/2212.04356, section 2.2. Code: https://github.com/openai/whisper, audio.py.
 """
@@ -11,20 +11,20 @@ import numpy as np
 from zoo.convert.rules.options import Options
 from zoo.errors import UserError, shown
 
-LOUDEST = 2**20  # Samples lie in [-1, 1].
-MOST = 2**26  # Numbers of the frames of one sound: half a GB.
-CHANNELS = 8  # No sound has as few samples as that: 8 are half a millisecond.
+LOUDEST = 2**20  # Samples are in [-1, 1].
+MOST = 2**26  # Maximum number of values in the frames of one sound: half a GB.
+CHANNELS = 8  # Fewer samples are not a sound: 8 are half a millisecond.
 
 
 class LogMel(NamedTuple):
-  """Sounds -> {"features": float32 [batch, frames, bands]}: as long as the model takes them, padded with silence.
+  """Feature extractor: sounds -> {"features": float32 [batch, frames, bands]}, padded with silence.
 
   Args:
     bands: mel bands up to 8 kHz.
-    rate: samples a second.
+    rate: samples per second.
     hop: samples from one frame to the next.
-    window: samples of a frame.
-    seconds: length of what the model takes.
+    window: samples per frame.
+    seconds: length of the model's input.
     silence: the value of silence.
   """
 
@@ -37,7 +37,7 @@ class LogMel(NamedTuple):
 
   @classmethod
   def from_options(cls, options: Options) -> "LogMel":
-    """By the entries of a preprocessor_config.json."""
+    """From the entries of a preprocessor_config.json."""
     names = ("feature_size", "sampling_rate", "hop_length", "n_fft", "chunk_length")
     numbers = [options.take(name, default, int) for name, default in zip(names, (80, 16000, 160, 400, 30))]
     for name, number in zip(names, numbers):
@@ -45,9 +45,9 @@ class LogMel(NamedTuple):
         raise options.refusal(name, number, ["a number above 0"])
     options.must_be("dither", 0.0, 0)
     options.must_be("padding_side", "right")
-    options.must_be("return_attention_mask", False, True)  # Ours is never asked for: silence is padding.
+    options.must_be("return_attention_mask", False, True)  # Not needed: padding is silence.
     options.must_be("do_normalize", None, False)
-    # The filters, and sizes that follow from the others.
+    # Derived: the filters, and sizes that follow from others.
     options.ignore("mel_filters", "n_samples", "nb_max_frames", "feature_extractor_type", "processor_class")
     silence = options.take("padding_value", 0.0, float)
     if abs(silence) > LOUDEST:
@@ -66,11 +66,11 @@ class LogMel(NamedTuple):
     return processor
 
   def __call__(self, sounds: Any, *, rate: int | None = None) -> dict[str, np.ndarray]:
-    """One sound or several: numbers [samples] in [-1, 1], one channel. `rate`: samples a second, to be checked.
+    """Features of one sound or several, mono samples [samples] in [-1, 1]. `rate`: samples per second, to be checked.
 
     Raises:
-      UserError: another rate, no numbers, or several channels, [samples, channels]: they would be as many sounds as
-        there are samples.
+      UserError: another rate, not numbers, or several channels, [samples, channels], which would count as that many
+        sounds.
     """
     if rate is not None and rate != self.rate:
       raise UserError(f"The sampling rate is {rate} Hz, the model takes {self.rate} Hz. Resample the sound.")
@@ -106,7 +106,7 @@ class LogMel(NamedTuple):
 
 
 def mel_filters(frequencies: int, bands: int, rate: int) -> np.ndarray:
-  """[frequencies, bands]: triangles of equal area on Slaney's mel scale: even to 1 kHz, logarithmic above."""
+  """Mel filter bank [frequencies, bands]: equal-area triangles on Slaney's mel scale, linear to 1 kHz."""
 
   step = 27 / np.log(6.4)  # Bands for a factor of e, above 1 kHz, which is band 15.
   edges = np.linspace(0, 15 + np.log(8000 / 1000) * step, bands + 2)

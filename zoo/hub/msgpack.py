@@ -1,6 +1,6 @@
-"""`flax_model.msgpack`, the Flax checkpoints of transformers 4, read under torch's names and axes.
+"""Reads `flax_model.msgpack`, the Flax checkpoints of transformers 4, with torch's names and layouts.
 
-https://flax.readthedocs.io/en/latest/api_reference/flax.serialization.html describes the bytes.
+Format: https://flax.readthedocs.io/en/latest/api_reference/flax.serialization.html.
 """
 
 import pathlib
@@ -15,13 +15,13 @@ from zoo.convert.rules.layouts import Layout, Rule
 from zoo.errors import UserError
 
 _ARRAY = 1  # The extension type of an array: (shape, name of the dtype, bytes).
-_CHUNKED = "__msgpack_chunked_array__"  # Marks an array of more than 1 GiB, kept in pieces.
-# Flax kernels have outputs last, torch's first; convolution windows come before that.
+_CHUNKED = "__msgpack_chunked_array__"  # Marks an array of more than 1 GiB, stored in pieces.
+# Flax kernels have outputs last, torch's first; in Flax convolution windows come before channels.
 _ORDERS = {2: (1, 0), 3: (2, 1, 0), 4: (3, 2, 0, 1)}
 
 
 class FlaxTensors(Mapping):
-  """name -> array, as `files.Tensors`; the full file is in memory, for msgpack cannot be read in parts."""
+  """name -> array, like `files.Tensors`; the full file is in memory, as msgpack cannot be read in parts."""
 
   def __init__(self, arrays: Mapping[str, np.ndarray]):
     self.arrays = dict(arrays)
@@ -51,10 +51,10 @@ class FlaxTensors(Mapping):
 
 
 def open_flax(*paths: pathlib.Path) -> FlaxTensors:
-  """The arrays of a flax_model.msgpack, or of its pieces, under torch's names.
+  """Opens a flax_model.msgpack, or its pieces, with torch's names.
 
   Raises:
-    UserError: a file is damaged or holds anything else.
+    UserError: a file is corrupt or holds anything else.
   """
   return FlaxTensors({name: array for path in paths for name, array in _read(path)})
 
@@ -63,14 +63,14 @@ def flax_rules(rules: Iterable[Rule]) -> list[Rule]:
   """Rules for writing Flax trees of transformers 4: names are paths in the tree, layouts are Flax's.
 
   Raises:
-    UserError: one of ours is only a part of theirs, which no model had whose old names the zoo knows.
+    UserError: one of our arrays is only a part of theirs, which no supported model has.
   """
   rules = list(rules)
   return [_flax(rule, {rule.ours for rule in rules}) for rule in rules]
 
 
 def to_torch(path: Sequence[str], array: Any) -> tuple[str, Any]:
-  """An array of an old Flax tree -> torch's name for it, and the array in torch's layout."""
+  """Converts an array of an old Flax tree to torch's name and layout."""
   return torch_name(path), array.transpose(_ORDERS[array.ndim]) if path[-1] == "kernel" else array
 
 
@@ -100,8 +100,8 @@ def _flax(rule: Rule, all_names: set[str]) -> Rule:
     last = "weight" if keeps_name else last_of_ours
   (groups, order), stretch = rule.layout, rule.stretch
   if last_of_ours == "kernel":
-    # Ours -> torch's -> theirs: most often two turns that undo each other, and nothing is left to do. A kernel that
-    # torch keeps as we do is that of a `Conv1D`, a matrix.
+    # Ours -> torch's -> theirs: usually two transpositions that cancel. A kernel that
+    # torch stores in our layout is that of a `Conv1D`, a matrix.
     order = order or tuple(range(2 if groups is None else len(groups)))
     transposed = _ORDERS[len(order)]
     order = tuple(order[axis] for axis in np.argsort(transposed))

@@ -1,6 +1,6 @@
 """CLIP in open_clip's layout: open_clip_config.json and its tensor names, https://github.com/mlfoundations/open_clip.
 
-A table like those of zoo/convert, for a second layout of the family `clip`, read-only.
+A conversion table like those of zoo/convert, for a second layout of the family `clip`, read-only.
 """
 
 import pathlib
@@ -57,7 +57,7 @@ def open_weights(folder: pathlib.Path) -> Tensors:
       f"{folder} has none of {', '.join(FILES)}. Download one; pickled weights (.bin, .pt) are never read."
     )
   tensors = open_file(file)
-  # One number, or a list of one, as the loss had it.
+  # A scalar, or a list of one, depending on the loss.
   scalars = {name for name, shape in tensors.shapes.items() if name.endswith(("logit_scale", "logit_bias"))}
   flat = {name: tensors.places[name]._replace(shape=()) for name in scalars if tensors.shapes[name] == (1,)}
   return Tensors(tensors.places | flat)
@@ -67,7 +67,7 @@ def sizes(options: Options) -> dict[str, Any]:
   """The entries of an open_clip_config.json -> arguments of `zoo.build("clip")`.
 
   Raises:
-    UserError: a tower of timm, of transformers or a ResNet, a CoCa, an option that CLIP has not.
+    UserError: a tower of timm, of transformers or a ResNet, a CoCa, or an unsupported option.
   """
   options.ignore("preprocess_cfg")  # The processor's: zoo/hub/open_clip_images.py.
   model = options.section("model_cfg")
@@ -145,7 +145,7 @@ def packed(ours: str, theirs: str, parts: tuple[str, ...], dim: int) -> list[Rul
 
 
 def tower(name: str, section: Options, width: int) -> dict[str, Any]:
-  """Width, depth and mlp_dim of a tower, "image" or "text"; `width` where the file does not say."""
+  """Width, depth and mlp_dim of a tower, "image" or "text"; `width` is the default."""
   width = count(section, "width", width)
   depth, ratio = count(section, "layers", 12), section.take("mlp_ratio", 4.0)
   if not 0 < ratio < 1000:

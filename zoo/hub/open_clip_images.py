@@ -20,16 +20,16 @@ from zoo.hub.processors import BICUBIC, BILINEAR, CLIP_MEAN, CLIP_STD, ImageProc
 from zoo.preprocessing import RESAMPLES
 
 MODES = ("shortest", "squash", "longest")
-WAYS = {"bicubic": BICUBIC, "bilinear": BILINEAR, "random": BICUBIC}  # Chance is for training.
+WAYS = {"bicubic": BICUBIC, "bilinear": BILINEAR, "random": BICUBIC}  # Random augmentation is for training.
 
 
 class LongestImages(NamedTuple):
   """Letterboxing: the longer side resized and the rest filled, -> {"image": [batch, size, size, 3]}.
 
   Args:
-    size: pixels of a side.
-    fill: of what is filled, 0 is black.
-    plain: what is done to pixels, and how they are resampled.
+    size: pixels per side.
+    fill: value of the padding, 0 is black.
+    plain: processor with resampling and normalisation.
   """
 
   size: int
@@ -37,7 +37,7 @@ class LongestImages(NamedTuple):
   plain: ImageProcessor
 
   def __call__(self, images: Any) -> dict[str, np.ndarray]:
-    """One image or several, as of `ImageProcessor`."""
+    """One image or several, as in `ImageProcessor`."""
     images = images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]
     if not images:
       raise UserError("There is no image to process.")
@@ -54,12 +54,12 @@ class LongestImages(NamedTuple):
 
 
 def read(folder: pathlib.Path, ignore: Collection[str] = ()) -> ImageProcessor | LongestImages:
-  """The processor of a folder. The size is the model's, whatever preprocess_cfg says.
+  """Reads the processor of a folder. The size is the model's, not that of preprocess_cfg.
 
-  ignore: entries of the file that are to count as if they were not there; `SECTION.NAME` for those of a section.
+  ignore: entries of the file to ignore; `SECTION.NAME` for those of a section.
 
   Raises:
-    UserError: a way to resize or to resample that the zoo has not, colours that are no three numbers.
+    UserError: an unsupported resize mode or interpolation, or colours that are not three numbers.
   """
   entries = read_json(folder / CONFIG)
   check_ignored(ignore, {str(folder / CONFIG): entries})
@@ -86,7 +86,7 @@ def read(folder: pathlib.Path, ignore: Collection[str] = ()) -> ImageProcessor |
 
 
 def preprocessing_of(folder: pathlib.Path, ignore: Collection[str] = ()) -> dict[str, Any]:
-  """The preprocessing stored in the model of a folder: see `zoo.preprocessing`; `ignore` as of `read`."""
+  """The preprocessing stored in the model of a folder: see `zoo.preprocessing`; `ignore` as in `read`."""
   tokenizer = os.path.abspath(folder)
   try:
     processor = read(folder, ignore)

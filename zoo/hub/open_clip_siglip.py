@@ -1,6 +1,6 @@
 """SigLIP in open_clip's layout: a text tower beside an image tower of timm, https://huggingface.co/timm/ViT-B-16-SigLIP.
 
-A table like those of zoo/convert, of a second layout for the family `siglip`: it is read and not written.
+A conversion table like those of zoo/convert, for a second layout of the family `siglip`, read-only.
 """
 
 import re
@@ -16,16 +16,16 @@ from zoo.hub.files import Tensors
 
 HEADS, RENAMED = {None: ("CustomTextCLIP",)}, open_clip.RENAMED
 TRUNK, POOL = "visual.trunk", "visual.trunk.attn_pool"
-# timm's names of the image towers. How wide and deep they are is in the shapes of their arrays.
+# timm's names of the image towers. Widths and depths follow from shapes of arrays.
 TOWER = re.compile(r"vit_(base|large|so400m|giantopt)_patch\d+_siglip_\d+")
 NUM_HEADS = {"base": 12, "large": 16, "so400m": 16, "giantopt": 16}
-# Those whose gelu timm approximates; that of the others is exact.
+# Towers with timm's approximate gelu; that of the others is exact.
 TANH = re.compile(r"vit_(base_patch32|large_patch16_siglip_512|so400m_patch16|giantopt_patch16).*")
 GELUS = {"none": "gelu", "tanh": "gelu_tanh"}
-# Entries that are not what they are by default.
+# Required entries that differ from defaults.
 IMAGE = {"timm_pool": "map", "timm_proj": "none"}
 TEXT = {"no_causal_mask": True, "proj_bias": True, "pool_type": "last"}
-# The others of a text tower. Of an image tower open_clip reads none beside timm's name.
+# Other entries of a text tower. For an image tower open_clip reads only timm's name.
 TEXT_REST = {name: values for name, values in open_clip.TEXT.items() if name not in {*TEXT, "act_kwargs"}}
 IMAGE_REST = (*open_clip.IMAGE, *open_clip.IMAGE_REST.split(), "layers", "width", "head_width", "mlp_ratio")
 
@@ -42,7 +42,7 @@ def sizes(options: Options, tensors: Tensors) -> dict[str, Any]:
   """The entries of an open_clip_config.json and the shapes of tensors -> arguments of `zoo.build("siglip")`.
 
   Raises:
-    UserError: a pool, projection or text tower that SigLIP has not, towers of different gelus, no image tower.
+    UserError: an unsupported pool, projection or text tower, towers with different gelus, or no image tower.
   """
   options.ignore("preprocess_cfg")
   model = options.section("model_cfg")
@@ -103,7 +103,7 @@ def rules(sizes):
 
 
 def _image(where: str, tensors: Tensors) -> dict[str, int]:
-  """Width, depth, patches and layers of the image tower, by the shapes of its arrays."""
+  """Width, depth, patches and layers of the image tower, from the shapes of its arrays."""
   shapes = {name.removeprefix("module."): shape for name, shape in tensors.shapes.items()}
   patches, up = shapes.get(f"{TRUNK}.patch_embed.proj.weight", ()), shapes.get(f"{TRUNK}.blocks.0.mlp.fc1.weight", ())
   if len(patches) != 4 or len(up) != 2:

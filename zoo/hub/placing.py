@@ -1,6 +1,6 @@
 """Places a file's arrays into sharded parameters: sliced on the host, transposed and cast on the devices.
 
-Transposing dominates the time of loading a published model; on a host it runs at a tenth of the memory bandwidth.
+Transposing dominates the loading time of a published model; on a host it runs at a tenth of the memory bandwidth.
 """
 
 import functools
@@ -24,9 +24,9 @@ class ShardedParams:
   """Parameters filled one array at a time; layers of a scan are written into their stacked leaf.
 
   Args:
-    shapes: the weights, `jax.ShapeDtypeStruct`s, as `zoo.build.weights_of` gives them.
-    dtype: that parameters will have; other collections have that of `shapes`.
-    mesh, strategy: where they go; to the first device without a mesh.
+    shapes: `jax.ShapeDtypeStruct`s of the weights, from `zoo.build.weights_of`.
+    dtype: of the parameters; other collections have that of `shapes`.
+    mesh, strategy: their sharding; the first device without a mesh.
   """
 
   def __init__(self, shapes: Any, dtype: np.dtype, mesh: Mesh | None, strategy: str | list):
@@ -63,7 +63,7 @@ class ShardedParams:
     self.leaves[target] = self.last = leaf
 
   def tree(self) -> Any:
-    """What was put, once every array has been: the names are those of `zoo.build.merged`."""
+    """The tree of all arrays, once all have been put, with names as in `zoo.build.merged`."""
     return unflatten({name: self.leaves[name] for name in self.shapes})
 
 

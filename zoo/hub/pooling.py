@@ -1,4 +1,4 @@
-"""Pooling of token states to one vector, as in sentence-transformers; https://sbert.net."""
+"""Pooling of token states to one vector, as in sentence-transformers: https://sbert.net."""
 
 from collections.abc import Callable, Sequence
 
@@ -13,7 +13,7 @@ def pool(modes: Sequence[str], hidden: jax.Array, valid: jax.Array, pooled: jax.
     modes: names of POOLS.
     hidden: float [batch, length, dim]
     valid: bool [batch, length], False on padding.
-    pooled: bool [batch, length], the real tokens that count: `valid`, or without those of a prompt.
+    pooled: bool [batch, length], the tokens to pool: `valid`, or without those of a prompt.
 
   Returns:
     [batch, len(modes) * dim]
@@ -44,7 +44,7 @@ def _mean_sqrt_len(hidden, valid, pooled):
 
 
 def _weightedmean(hidden, valid, pooled):
-  # 1, 2, 3 ... from the first real token, which left padding shifts.
+  # 1, 2, 3 ... from the first real token, also with left padding.
   positions = 1 + jnp.arange(hidden.shape[1])[None] - jnp.argmax(valid, axis=1)[:, None]
   return _weighted(hidden, (pooled * positions).astype(hidden.dtype))
 

@@ -1,4 +1,4 @@
-"""What makes a model's inputs, read from and written to folders: preprocessor_config.json, and what a run carries."""
+"""Processors for images and sounds, from preprocessor_config.json or the preprocessing stored with a model."""
 
 import os
 import pathlib
@@ -29,12 +29,12 @@ OF_MODEL_TYPE = {
   "dinov2_with_registers": "Bit", "siglip": "Siglip",
   "siglip_vision_model": "Siglip", "siglip2": "Siglip2", "siglip2_vision_model": "Siglip2",
 }  # fmt: skip
-# Models whose text is read at its last place, padding or not: they never saw a mask of it.
+# Models that pool the last token, padding or not: they were trained without padding masks.
 PADDED = ("siglip", "siglip2", "siglip_text_model", "siglip2_text_model")
 
 
 def load_processor(source: str | os.PathLike, *, ignore: Collection[str] = ()) -> Callable[..., dict[str, Any]]:
-  """What makes a model's input of images, or of sound: the function beside the weights.
+  """Loads a model's processor for images or sounds.
 
       batch = load_processor(source)([image, "photo.jpg"])
       model.apply({"params": params}, batch["image"])
@@ -42,15 +42,15 @@ def load_processor(source: str | os.PathLike, *, ignore: Collection[str] = ()) -
   Args:
     source: a folder in the hub's layout with a preprocessor_config.json or a processor_config.json, or in open_clip's,
       or a hub id; or the folder of a run, or of `zoo.save`.
-    ignore: of a published folder: entries of that file, or of its config.json, that are to count as if they were not
-      there, if they are known to change nothing.
+    ignore: of a published folder: entries of that file, or of its config.json, to ignore because they are known to
+      change nothing.
 
   Returns:
     for CLIP, ViT, DINOv2 and SigLIP an `ImageProcessor`, for SigLIP 2 NaFlex a `PatchProcessor`, for Whisper a
-    `LogMel`; for a model that the zoo trained on its own pixels a `FitProcessor`.
+    `LogMel`; for a model trained with the zoo's own preprocessing a `FitProcessor`.
 
   Raises:
-    UserError: there is no such file, or it asks for what the zoo does not have.
+    UserError: there is no such file, or it has unsupported entries.
 
   >>> import jax
   >>> import zoo
@@ -77,7 +77,7 @@ def load_processor(source: str | os.PathLike, *, ignore: Collection[str] = ()) -
 
 
 def processor_entries(folder: pathlib.Path) -> dict[str, Mapping[str, Any]]:
-  """Where a published folder says how inputs are made -> the entries; {} if it does not."""
+  """Reads a published folder's processor entries; {} if there are none."""
   if not (folder / NESTED).is_file() and not (folder / PLAIN).is_file():
     return {}
   entries, where = _entries(folder)
@@ -103,18 +103,18 @@ def _published_processor(
 
 
 def _processor_options(entries: Mapping[str, Any], where: str, ignore: Collection[str]) -> Options:
-  """Options that pass over what no processor of the reference reads."""
+  """Options that skip entries which no processor of the reference reads."""
   return Options(entries, where, reference=reference.of_processors(), ignore=ignore)
 
 
 class FitProcessor(NamedTuple):
-  """Images of any size and mode -> {"image": float32 [batch, size, size, 3]}, as the zoo's pipelines make them.
+  """Processor as in the zoo's pipelines: images of any size and mode -> {"image": float32 [batch, size, size, 3]}.
 
   Args:
-    size: pixels of a side.
-    fit: how an image becomes square, as of `zoo.data.images.pixels.decode`.
-    background: what shows through transparent parts: "white" or "black".
-    model: whose pixel values.
+    size: pixels per side.
+    fit: how an image becomes square, see `zoo.data.images.pixels.decode`.
+    background: colour behind transparent parts: "white" or "black".
+    model: its normalisation is applied.
   """
 
   size: int
@@ -123,7 +123,7 @@ class FitProcessor(NamedTuple):
   model: Any
 
   def __repr__(self) -> str:
-    # Of the model its name is enough: a module's own repr is that of all its parts.
+    # Only the model's name: the repr of a module lists all its parts.
     model = getattr(self.model, "spec", {}).get("family", type(self.model).__name__)
     return f"FitProcessor(size={self.size}, fit={self.fit!r}, background={self.background!r}, model=<{model}>)"
 
@@ -147,7 +147,7 @@ class FitProcessor(NamedTuple):
 
 
 def processor_of(model: Any, *, fit: str = "crop", background: str = "white") -> Any:
-  """The processor that a model carries; where it carries no way to resize, one that does so by `fit`.
+  """The processor stored with a model; if it has no resizing, one with `fit`.
 
   Raises:
     UserError: it takes neither images nor sounds, or its preprocessing is unknown.
@@ -166,13 +166,13 @@ def processor_of(model: Any, *, fit: str = "crop", background: str = "white") ->
 
 
 def image_processor(model: Any) -> ImageProcessor | PatchProcessor | None:
-  """The processor of images that a model carries whole; None if it carries none."""
+  """The complete image processor stored with a model; None if it has none."""
   image = getattr(model, "preprocessing", {}).get("image", {})
   return from_entries(image) if "resize" in image or "patch_size" in image else None
 
 
 def sound_processor(model: Any) -> LogMel | None:
-  """The features of sound that a model carries, or Whisper's in its sizes; None: it takes no sound."""
+  """The feature extractor stored with a model, or Whisper's in its sizes; None if it takes no sound."""
   if "sound" in getattr(model, "preprocessing", {}):
     return LogMel(**model.preprocessing["sound"])
   if not hasattr(model, "mels"):
@@ -186,7 +186,7 @@ def sound_processor(model: Any) -> LogMel | None:
 
 
 def from_entries(image: Mapping[str, Any]) -> ImageProcessor | PatchProcessor:
-  """The processor of images that a model carries whole: see `zoo.preprocessing`."""
+  """The image processor from stored preprocessing: see `zoo.preprocessing`."""
   pair = lambda x: tuple(x) if isinstance(x, list) else x
   mean, std = (_three(image.get(name)) for name in ("mean", "std"))
   if mean is not None or std is not None:
@@ -209,7 +209,7 @@ def _three(value: Any) -> tuple[float, ...] | None:
 
 
 def _entries_of(processor: Any) -> dict[str, Any]:
-  """What a processor of a published folder is, as a model carries it."""
+  """Converts a processor of a published folder to the preprocessing stored with a model."""
   if isinstance(processor, LogMel):
     return {"sound": processor._asdict()}
   plain = processor.plain if isinstance(processor, PatchProcessor) else processor
@@ -223,11 +223,11 @@ def _entries_of(processor: Any) -> dict[str, Any]:
 
 
 def preprocessing_of_published(folder: Any, config: Mapping[str, Any], ignore: Collection[str] = ()) -> dict[str, Any]:
-  """What a published model carries, by the files of its folder and its parsed config.json.
+  """Preprocessing of a published model, from the files of its folder and its parsed config.json.
 
-  Weights load without these files: if the preprocessing of images is missing, the reason is kept for those who need it.
+  Weights load without these files: if image preprocessing is missing, the reason is stored for a later error.
 
-  ignore: entries of the files that are to count as if they were not there.
+  ignore: entries of the files to ignore.
   """
   entries: dict[str, Any] = {}
   model_type = str(config.get("model_type"))
@@ -249,13 +249,13 @@ def preprocessing_of_published(folder: Any, config: Mapping[str, Any], ignore: C
 
 
 def preprocessing_of_config(folder: Any) -> dict[str, Any]:
-  """What the config of a run says that its model carries."""
+  """Preprocessing of a run's model, from its config."""
   entries = _section(folder / CONFIG, "model").get("preprocessing")
   return entries if isinstance(entries, dict) else {}
 
 
 def preprocessing_of_saved(folder: Any) -> dict[str, Any]:
-  """What a run, or a model that `zoo.save` wrote, carries; {} where its files say nothing."""
+  """Preprocessing of a run, or of a model from `zoo.save`; {} if its files have none."""
   saved = (folder / MODEL).exists()
   entries = _section(folder / MODEL, "preprocessing") if saved else preprocessing_of_config(folder)
   data = _section(folder / CONFIG, "data")
@@ -271,7 +271,7 @@ def _spec(folder: pathlib.Path) -> dict[str, Any] | None:
 
 
 def _section(path: Any, name: str) -> dict[str, Any]:
-  """A section of a JSON file; an empty one of a file that is not there or that others will complain about."""
+  """A section of a JSON file; {} for a missing file, or an invalid one, which raises elsewhere."""
   try:
     section = json_files.read_json(path).get(name)
   except UserError:
@@ -280,7 +280,7 @@ def _section(path: Any, name: str) -> dict[str, Any]:
 
 
 def _entries(folder: pathlib.Path) -> tuple[dict[str, Any], str]:
-  """The entries of an image processor or feature extractor, and where they are from."""
+  """The entries of an image processor or feature extractor, and their file."""
   nested = read_json(folder / NESTED) if (folder / NESTED).is_file() else {}
   for part in ("image_processor", "feature_extractor"):
     if isinstance(nested.get(part), dict):

@@ -13,7 +13,7 @@ from zoo.preprocessing import RESAMPLES
 def config_of(model: Any) -> dict[str, Any] | None:
   """The preprocessor_config.json of a model; None if it takes no images or sounds, or its preprocessing is unknown.
 
-  Of a model that carries no way to resize: the shorter edge becomes its image_size, and the middle is cut out.
+  For a model without resizing: the shorter edge is resized to its image_size, then a centre crop.
   """
   if "sound" in model.preprocessing:
     sound = LogMel(**model.preprocessing["sound"])

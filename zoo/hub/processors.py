@@ -1,4 +1,4 @@
-"""Image processors as preprocessor_config.json describes them, understood in full."""
+"""Image processors from preprocessor_config.json, with every entry interpreted."""
 
 import math
 import os
@@ -14,9 +14,9 @@ from zoo.errors import UserError
 
 CLIP_MEAN, CLIP_STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 HALF = [0.5, 0.5, 0.5]
-MOST = 2**25  # Pixels of an image: as numbers of 64 bits, which they are for a while, they have 0.8 GB.
+MOST = 2**25  # Maximum pixels of an image: 0.8 GB as temporary float64.
 BILINEAR, BICUBIC = int(Image.Resampling.BILINEAR), int(Image.Resampling.BICUBIC)
-# What the reference's classes do where a file does not say.
+# Defaults of the reference's classes.
 _CLIP = dict(resample=BICUBIC, size={"shortest_edge": 224}, square=False, crop=224, mean=CLIP_MEAN, std=CLIP_STD)
 _VIT = dict(resample=BILINEAR, size={"height": 224, "width": 224}, square=True, crop=None, mean=HALF, std=HALF)
 CLASSES: dict[str, dict[str, Any]] = {
@@ -29,17 +29,17 @@ CLASSES: dict[str, dict[str, Any]] = {
 
 
 class ImageProcessor(NamedTuple):
-  """Images of any size and mode -> {"image": float32 [batch, height, width, 3]}, by Pillow and numpy.
+  """Image processor by Pillow and numpy: images of any size and mode -> {"image": float32 [batch, height, width, 3]}.
 
-  In this order: RGB over white, resized, the middle cut out, scaled, shifted: (scale * image - mean) / std.
+  In this order: convert to RGB over white, resize, centre crop, normalise: (scale * image - mean) / std.
 
   Args:
     edge: pixels of the shorter side after resizing, or (height, width), or None: not resized.
-    resample: of `PIL.Image.Resampling`.
-    crop: (height, width) of the middle that is kept, black where the image has nothing; None: all.
+    resample: a `PIL.Image.Resampling`.
+    crop: (height, width) of the centre crop, padded with black; None: no crop.
     scale: factor; None: 1.
-    mean, std: of each colour; None: not normalised.
-    rounds: whether an odd line too many is cut where half of it rounds to, as torchvision does, else from the end.
+    mean, std: per channel; None: not normalised.
+    rounds: whether the offset of the crop is rounded as in torchvision, else rounded down.
   """
 
   edge: int | tuple[int, int] | None
@@ -65,8 +65,8 @@ class ImageProcessor(NamedTuple):
       raise options.refusal("rescale_factor", scale, ["a number like 1/255"])
     mean, std = (colours(options, f"image_{name}", defaults[name]) for name in ("mean", "std"))
     options.must_be("do_pad", None, False)
-    options.must_be("do_convert_rgb", None, True, False)  # An image of another mode could not be taken otherwise.
-    options.must_be("data_format", "channels_first")  # What comes back is as our models take it.
+    options.must_be("do_convert_rgb", None, True, False)  # Other modes would not work otherwise.
+    options.must_be("data_format", "channels_first")  # Our models take channels last.
     options.ignore("image_processor_type", "feature_extractor_type", "processor_class", "_valid_processor_keys")
     options.ignore("default_to_square", "return_tensors", "input_data_format", "device", "disable_grouping", "backend")
     resized = options.take("do_resize", True)
@@ -96,7 +96,7 @@ class ImageProcessor(NamedTuple):
 
   def _one(self, image: Any, what: str) -> np.ndarray:
     array = self.pixels(image, what)
-    # Types as in the reference, so that the last bit is the same.
+    # Dtypes as in the reference, for bit-equal results.
     if self.scale is not None:
       array = (array.astype(np.float64) * self.scale).astype(np.float32)
     array = array.astype(np.float32)
@@ -105,7 +105,7 @@ class ImageProcessor(NamedTuple):
     return array
 
   def pixels(self, image: Any, what: str) -> np.ndarray:
-    """One image before it is scaled and shifted: uint8 [height, width, 3]; `what` names it in a message."""
+    """One image before normalisation: uint8 [height, width, 3]; `what` names it in messages."""
     picture = opened(image, what)
     if self.edge is not None:
       height, width = self._resized(picture.height, picture.width, what)
@@ -115,7 +115,7 @@ class ImageProcessor(NamedTuple):
 
   @property
   def shape(self) -> tuple[int, int] | None:
-    """(height, width) of every image; None if they come in several."""
+    """(height, width) of every image; None if it varies."""
     return self.crop or (self.edge if isinstance(self.edge, tuple) else None)
 
   def _resized(self, height: int, width: int, what: str) -> tuple[int, int]:
@@ -132,12 +132,12 @@ class ImageProcessor(NamedTuple):
 
 
 class PatchProcessor(NamedTuple):
-  """Images of any size and shape -> {"image": {"patches", "valid", "grid"}}, as `zoo.models.siglip2` takes them.
+  """NaFlex processor: images of any size and shape -> {"image": {"patches", "valid", "grid"}} for `zoo.models.siglip2`.
 
   Args:
-    plain: what is done to pixels.
-    patch_size: pixels of a patch's side.
-    most: patches of an image, which is resized to have nearly as many, in its own shape; fewer are padded.
+    plain: processor with the normalisation.
+    patch_size: pixels per side of a patch.
+    most: maximum patches of an image, which is resized to nearly as many, keeping its aspect ratio; fewer are padded.
   """
 
   plain: ImageProcessor
@@ -160,7 +160,7 @@ class PatchProcessor(NamedTuple):
     return cls(ImageProcessor.from_options(options, defaults), *sizes.values())
 
   def __call__(self, images: Any) -> dict[str, dict[str, np.ndarray]]:
-    """One image or several, as of `ImageProcessor`."""
+    """One image or several, as in `ImageProcessor`."""
     images = images if isinstance(images, Sequence) and not isinstance(images, str | bytes) else [images]
     if not images:
       raise UserError("There is no image to process.")
@@ -173,7 +173,7 @@ class PatchProcessor(NamedTuple):
     return self._cut(self._at(rows, columns)._one(picture, what), rows, columns)
 
   def pixels(self, image: Any, what: str) -> dict[str, np.ndarray]:
-    """One image before it is scaled and shifted: its patches are uint8."""
+    """One image before normalisation, with uint8 patches."""
     picture = opened(image, what)
     rows, columns = self._grid(picture.height, picture.width)
     cut = self._cut(self._at(rows, columns).pixels(picture, what), rows, columns)
@@ -189,7 +189,7 @@ class PatchProcessor(NamedTuple):
     return padded, np.arange(self.most) < len(patches), np.array([rows, columns], np.int32)
 
   def _grid(self, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns at the largest scale with few enough patches, found as the reference does, by halving."""
+    """Rows and columns at the largest scale with few enough patches, by bisection as in the reference."""
 
     def at(scale: float) -> tuple[int, int]:
       rows, columns = (max(math.ceil(size * scale / self.patch_size), 1) for size in (height, width))
@@ -203,10 +203,10 @@ class PatchProcessor(NamedTuple):
 
 
 def opened(image: Any, what: str) -> Image.Image:
-  """An image as RGB, what is transparent laid over white.
+  """Opens an image as RGB, with transparency over white.
 
-  Files and bytes are turned as their EXIF orientation says; a PIL image is taken as it is, as in the reference:
-  `PIL.ImageOps.exif_transpose` turns one that was opened from a photo.
+  Files and bytes are rotated by their EXIF orientation; a PIL image is not, as in the reference:
+  use `PIL.ImageOps.exif_transpose` for one that was opened from a photo.
   """
   with files.as_bad_record(what):
     if isinstance(image, Image.Image):
@@ -217,7 +217,7 @@ def opened(image: Any, what: str) -> Image.Image:
       elif not isinstance(image, bytes):
         image = checked(np.asarray(image), what)
       picture, converted = files.opened(image), files.plain
-    # A palette that has an alpha and no transparent entry named is opaque to the reference.
+    # A palette with alpha but without a transparent entry is opaque in the reference.
     opaque = not {"A", "a"} & set(picture.getbands()) and picture.info.get("transparency") is None
     picture = converted(picture)
     if picture.mode == "RGBA" and not opaque:
@@ -226,10 +226,10 @@ def opened(image: Any, what: str) -> Image.Image:
 
 
 def center_crop(array: np.ndarray, height: int, width: int, rounds: bool = False) -> np.ndarray:
-  """The middle of an image [h, w, 3], which is black where the image has nothing."""
+  """Centre crop of an image [h, w, 3], padded with black."""
   spare = [actual - target for actual, target in zip(array.shape, (height, width))]
   top, left = (round(lines / 2) if rounds else lines // 2 for lines in spare)
-  # Where something is missing, the reference puts the odd line before.
+  # For padding, the reference puts the odd line first.
   before = [max(-(-(target - actual) // 2), 0) for actual, target in zip(array.shape, (height, width))]
   after = [max(target - actual, 0) - first for actual, target, first in zip(array.shape, (height, width), before)]
   array = np.pad(array, [*zip(before, after), (0, 0)])
@@ -238,7 +238,7 @@ def center_crop(array: np.ndarray, height: int, width: int, rounds: bool = False
 
 
 def checked(array: np.ndarray, what: str) -> np.ndarray:
-  """An array that is an image of 8 bits; a UserError that names its dtype and shape if it is none."""
+  """Validates an 8-bit image array; UserError with its dtype and shape if it is not one."""
   if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.ndim == 3 and array.shape[-1] not in (1, 3, 4):
     raise UserError(
       f"{what} is {array.dtype} {array.shape}. It must be uint8 [height, width] or [height, width, 1, 3 or 4], "
@@ -254,7 +254,7 @@ def _size(options: Options, name: str, default: Any, square: bool) -> int | tupl
     size = {"height": size, "width": size} if square else {"shortest_edge": size}
   if isinstance(size, list) and len(size) == 2:
     size = dict(zip(("height", "width"), size))
-  # The reference writes the sizes that it does not use as null.
+  # The reference writes unused sizes as null.
   size = {key: value for key, value in size.items() if value is not None} if isinstance(size, dict) else size
   is_valid = isinstance(size, dict) and all(type(value) is int and 0 < value < 2**15 for value in size.values())
   if is_valid and set(size) == {"shortest_edge"}:
@@ -268,7 +268,7 @@ def colours(options: Options, name: str, default: Sequence[float]) -> tuple[floa
   """One number for each of three colours."""
   values = options.take(name, list(default), (int, float, list))
   values = values if isinstance(values, list) else [values] * 3
-  number = lambda value: isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6  # No NaN.
+  number = lambda value: isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e6  # Not NaN.
   is_valid = len(values) == 3 and all(map(number, values))
   if not is_valid or name.endswith("std") and not all(values):
     raise options.refusal(name, options.entries[name], [list(default)])

@@ -1,6 +1,6 @@
 """Sentence encoders in the layout of sentence-transformers: the files beside the weights.
 
-modules.json lists the modules in the order in which they run, 1_Pooling/config.json and its like say how; prompts and
+modules.json lists the modules in order, configured by files like 1_Pooling/config.json; prompts and
 `truncate_dim` are in config_sentence_transformers.json, max_length in sentence_bert_config.json. https://sbert.net
 """
 
@@ -24,7 +24,7 @@ TRANSFORMER = tuple(
   f"sentence_{kind}_config.json"
   for kind in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
 )
-# Arguments passed on to transformers -> those that change no vector. Each has an old and a new name.
+# Arguments passed on to transformers -> those that do not affect embeddings. Each has an old and a new name.
 _MODEL = ("add_pooling_layer", "attn_implementation", "device_map", "dtype", "low_cpu_mem_usage", "torch_dtype")
 ARGUMENTS = {
   **dict.fromkeys(("model_args", "model_kwargs"), (*_MODEL, "use_safetensors")),
@@ -37,13 +37,13 @@ class SentenceEncoder(NamedTuple):
   """Pooling pipeline from hidden states to a sentence embedding.
 
   Args:
-    folder: of the encoder itself.
-    modules: what runs after it, in order.
-    max_length: most tokens of a text; None: as many as the tokenizer says and the model takes.
-    lower: whether texts, and prompts with them, become lower case first.
+    folder: folder of the encoder itself.
+    modules: the modules after it, in order.
+    max_length: maximum tokens of a text; None: the limit of tokenizer and model.
+    lower: whether texts, with their prompts, are lower-cased first.
     prompts: name -> prefix of a text.
     prompt: the default prompt.
-    truncate_dim: how many leading dimensions of a vector are kept; None: all.
+    truncate_dim: number of leading dimensions to keep; None: all.
     static: whether the encoder is a static embedding table.
   """
 
@@ -94,7 +94,7 @@ def read_sentence_encoder(folder: pathlib.Path) -> SentenceEncoder:
   """Reads a folder's sentence encoder; without module files, mean pooling.
 
   Raises:
-    UserError: a module or option that the zoo does not have, modules that do not fit each other, damaged files.
+    UserError: an unsupported module or option, modules that do not fit each other, or corrupt files.
   """
   encoder = SentenceEncoder(folder)
   if (folder / MODULES).is_file():
@@ -114,7 +114,7 @@ def _with_modules(encoder: SentenceEncoder, folder: pathlib.Path) -> SentenceEnc
   for kind, path in rest:
     module = READERS[kind](path)
     if module.reads not in written:
-      if isinstance(module, Normalize):  # As in the library.
+      if isinstance(module, Normalize):  # As in sentence-transformers.
         continue
       available = ", ".join(sorted(written))
       raise UserError(f"{path} reads {shown(module.reads)}, which no module before it writes. There is: {available}.")
@@ -176,7 +176,7 @@ def _transformer_options(folder: pathlib.Path) -> dict[str, Any]:
   modalities = options.take("modality_config", {"text": text})
   if modalities.get("text") != text or "message" in modalities:
     raise options.refusal("modality_config", modalities, [{"text": text}])
-  # How padding is removed; lengths and expansions of other tasks.
+  # Removal of padding; lengths and expansions for other tasks.
   options.ignore("unpad_inputs", "query_length", "document_length", "query_expansion")
   options.must_be("tokenizer_name_or_path", None)
   options.must_be("processing_kwargs", *({}, None))
@@ -212,6 +212,6 @@ def _prompts(where: pathlib.Path) -> dict[str, Any]:
 
 
 def check_truncate_dim(value: Any, where: str = "") -> None:
-  """UserError unless `value` is a count of numbers to keep, or None."""
+  """UserError unless `value` is a number of dimensions, or None."""
   if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
     raise UserError(f"{where}truncate_dim is {shown(value)}. It must be an int of at least 1, or None for all.")

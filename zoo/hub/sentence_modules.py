@@ -1,7 +1,7 @@
 """The modules that sentence-transformers runs after the encoder: Pooling, Dense, LayerNorm, Normalize, Dropout.
 
-Each reads features by their names and writes one: `token_embeddings` [batch, length, dim] at first, of which Pooling
-makes `sentence_embedding` [batch, dim]. https://sbert.net/docs/package_reference/sentence_transformer/models.html
+Each reads features by name and writes one: `token_embeddings` [batch, length, dim] at first, from which Pooling
+computes `sentence_embedding` [batch, dim]. https://sbert.net/docs/package_reference/sentence_transformer/models.html
 """
 
 import functools
@@ -32,7 +32,7 @@ FLAGS = {
   "pooling_mode_lasttoken": "lasttoken",
 }
 
-# The classes of torch.nn that Dense may name, as they are without arguments: what is saved is their name alone.
+# The classes of torch.nn that Dense may name, with default arguments: only their names are saved.
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   "Identity": lambda x: x,
   "Tanh": jnp.tanh,
@@ -75,7 +75,7 @@ class Pooling(NamedTuple):
 
 
 class Dense(NamedTuple):
-  """activation(x @ kernel + bias) [+ x @ residual, or x itself where that is None and `adds` is True]."""
+  """Dense layer: activation(x @ kernel + bias) [+ x @ residual, or + x if that is None and `adds` is True]."""
 
   where: str
   kernel: np.ndarray
@@ -125,7 +125,7 @@ class Normalize(NamedTuple):
 
 
 class Dropout(NamedTuple):
-  """Acts in training only."""
+  """Identity: dropout acts only in training."""
 
   where: str
   reads: str = SENTENCE
@@ -165,9 +165,9 @@ def read_dense(folder: pathlib.Path) -> Dense:
   """Reads a folder like 2_Dense: config and tensors.
 
   Raises:
-    UserError: an option or activation that is not there, tensors that are missing, extra or of another shape.
+    UserError: an unsupported option or activation, or tensors that are missing, extra or misshapen.
   """
-  # The library passes over entries that it does not know, of this module alone.
+  # Only for this module sentence-transformers ignores unknown entries.
   where = folder / CONFIG
   options = Options(read_json(where), str(where), reference=Reference({}, frozenset(), {}, {}), may_ignore=False)
   reads = options.take("module_input_name", SENTENCE)
@@ -202,7 +202,7 @@ def read_layer_norm(folder: pathlib.Path) -> LayerNorm:
 
 
 def read_normalize(folder: pathlib.Path) -> Normalize:
-  """A folder that may be missing: git keeps no empty ones, and before version 5.4 there was nothing to write."""
+  """Reads a folder that may be missing: before version 5.4 it was empty, and git does not keep empty folders."""
   options = _options(folder, optional=True)
   reads = options.take("module_input_name", SENTENCE)
   return Normalize(str(folder), reads, options.take("module_output_name", reads))

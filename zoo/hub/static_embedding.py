@@ -1,6 +1,7 @@
 """Static embeddings of sentence-transformers and model2vec: a token embedding table without an encoder.
 
-https://github.com/MinishLab/model2vec. A text is the mean of its tokens' vectors; no special tokens, no longest text.
+https://github.com/MinishLab/model2vec. A text is the mean of its tokens' vectors, without special tokens or a maximum
+length.
 """
 
 import pathlib
@@ -27,12 +28,12 @@ class StaticEmbedding(NamedTuple):
 
   @property
   def spec(self) -> dict[str, Any]:
-    """As of models from `zoo.build`, which does not know this one."""
+    """Empty: `zoo.build` has no such model."""
     return {"family": "static_embedding"}
 
   @property
   def preprocessing(self) -> dict[str, Any]:
-    """As of models: empty."""
+    """Empty."""
     return {}
 
   def __call__(self, tokens: jax.Array, *, valid: Any = None) -> dict[str, jax.Array]:
@@ -45,10 +46,10 @@ class StaticEmbedding(NamedTuple):
 
 
 def load_static(folder: pathlib.Path, dtype: Any = None) -> tuple[StaticEmbedding, dict[str, jax.Array]]:
-  """The table in a folder: embedding.weight, or embeddings of model2vec with a mapping and weights of tokens.
+  """Loads the table in a folder: embedding.weight, or model2vec's embeddings with a mapping and weights of tokens.
 
   Raises:
-    UserError: there is none, or arrays beside it that nothing reads or that do not fit it.
+    UserError: there is none, or there are unknown or misshapen arrays beside it.
   """
   tensors = open_tensors(folder)
   names = set(tensors)
@@ -75,7 +76,7 @@ def load_static(folder: pathlib.Path, dtype: Any = None) -> tuple[StaticEmbeddin
 
 
 def static_tokenizer(folder: pathlib.Path, vocab_size: int) -> Tokenizer:
-  """The tokenizer.json of a folder, without special tokens around a text; cut only where the file itself says so."""
+  """The tokenizer.json of a folder, without special tokens, and with truncation only if the file has it."""
   bare = without_special(tokenizer(str(folder / TOKENIZER)))
   if bare.vocab_size > vocab_size:
     raise UserError(f"{folder}: the tokenizer has {bare.vocab_size} tokens, but the table has {vocab_size} vectors.")

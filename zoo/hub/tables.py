@@ -19,11 +19,11 @@ REQUIRED = {
   "config": (Callable, "def config(sizes), which returns the entries of a config.json"),
   "rules": (Callable, "def rules(sizes), which returns rules of zoo/convert/rules/layouts.py"),
 }
-NO_HEAD = "none"  # Asks for the headless model; None means "as in the files".
+NO_HEAD = "none"  # Requests the headless model; None means "as in the files".
 
 
 def of_model_type(model_type: Any, where: str) -> ModuleType:
-  """The table that reads a model_type, e.g. "bert"."""
+  """The conversion table for a model_type, e.g. "bert"."""
   tables = [of_family(family) for family in families()]
   tables_by_type = {name: table for table in tables for name in table.MODEL_TYPES}
   if not isinstance(model_type, str) or model_type not in tables_by_type:
@@ -35,7 +35,7 @@ def of_model_type(model_type: Any, where: str) -> ModuleType:
 
 
 def of_family(family: str) -> ModuleType:
-  """The table of a family. UserError if there is none, or it lacks what every table has."""
+  """The conversion table of a family. UserError if there is none, or it lacks what every table has."""
   if family not in families():
     raise UserError(
       f"The hub has no layout for the family '{family}'. Use zoo.save, or a family with one: {', '.join(families())}."
@@ -49,7 +49,7 @@ def of_family(family: str) -> ModuleType:
 
 
 def families() -> list[str]:
-  """The families that have a table."""
+  """The families that have a conversion table."""
   return sorted(info.name for info in pkgutil.iter_modules(convert.__path__) if not info.ispkg)
 
 
@@ -121,7 +121,7 @@ def lookup(name: str, names: Mapping[str, str], table: ModuleType, own_names: It
 
 
 def by_ours(rules: Iterable[Rule]) -> dict[str, list[Rule]]:
-  """Groups rules by our path, without those of what we have not."""
+  """Groups rules by our path, without those for tensors that we do not have."""
   grouped: dict[str, list[Rule]] = {}
   for rule in rules:
     if rule.ours:

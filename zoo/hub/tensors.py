@@ -1,4 +1,4 @@
-"""Writes arrays to safetensors files: C-contiguous, whatever the arrays' strides are."""
+"""Writes arrays to safetensors files, C-contiguous for all strides."""
 
 import os
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ def write_tensors(path: str | os.PathLike, tensors: Mapping[str, Any], metadata:
   """Writes `{name: array}` to a safetensors file at `path`.
 
   Args:
-    path: of the file; replaced if it is there.
-    tensors: numpy or addressable jax arrays of any shape, dtype that the format has, strides and byte order.
+    path: the file, which is replaced if it exists.
+    tensors: numpy or addressable jax arrays of any shape, strides and byte order, with a dtype of the format.
     metadata: strings for the file's header.
 
   Raises:
@@ -37,7 +37,7 @@ def write_tensors(path: str | os.PathLike, tensors: Mapping[str, Any], metadata:
   ...   load_file(f"{folder}/one.safetensors")["kernel"].tolist() == kernel.T.tolist()
   True
   """
-  # safetensors writes an array's memory as it lies there and calls it row-major. `order="C"` copies what is not;
+  # safetensors writes an array's memory unchanged and declares it row-major. `order="C"` copies other layouts;
   # np.ascontiguousarray would make a scalar one-dimensional.
   contiguous = {name: np.asarray(to_host(tensor), order="C") for name, tensor in tensors.items()}
   try:

@@ -14,24 +14,24 @@ from zoo.hub.preprocessing import preprocessing_of_saved
 
 
 def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
-  """The tokenizer of a published model, or of a run.
+  """Loads the tokenizer of a published model, or of a run.
 
-  `load_tokenizer(source)(texts)` gives a batch for the model that `zoo.load(source)` gives, with its special tokens:
+  `load_tokenizer(source)(texts)` returns a batch for the model of `zoo.load(source)`, with its special tokens:
 
       batch = tokenizer(["A text.", "Another one."])
       model.apply({"params": params}, batch.pop("tokens"), **batch)
 
   Args:
     source: a folder in the hub's layout, with a tokenizer.json or the vocabulary files of BERT (vocab.txt), GPT-2,
-      RoBERTa or CLIP (vocab.json and merges.txt); a hub id; the folder of a run; or the name of a shipped
-      tokenizer: gpt2, clip, bert, bytes, sotu. A CLIP of the published vocabulary needs no files, open_clip's neither.
+      RoBERTa or CLIP (vocab.json and merges.txt); a hub id; the folder of a run; or the name of a packaged
+      tokenizer: gpt2, clip, bert, bytes, sotu. A CLIP with the published vocabulary, also open_clip's, needs no files.
 
   Returns:
-    encode, decode, the ids of special tokens (pad, eos, bos, cls, sep, mask), and called with texts, or with texts and
-    as many second texts, a batch: `zoo.data.tokenizers.base.Tokenizer`.
+    a `zoo.data.tokenizers.base.Tokenizer`: encode, decode, ids of special tokens (pad, eos, bos, cls, sep, mask), and
+    batches from texts, or from pairs of texts.
 
   Raises:
-    UserError: there are no such files, they are damaged, or only transformers can read them.
+    UserError: there are no such files, they are corrupt, or only transformers can read them.
 
   >>> import zoo
   >>> tokenizer = zoo.load_tokenizer("gpt2")
@@ -42,7 +42,7 @@ def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
   if source in NAMED and not os.path.isdir(source):
     return tokenizer(str(source))
   folder = folder_of(source)
-  folder = folder.absolute() if str(folder) in NAMED else folder  # Else its name would be the shipped tokenizer's.
+  folder = folder.absolute() if str(folder) in NAMED else folder  # Else it would be taken for the packaged tokenizer.
   if has_tokenizer(folder) or is_open_clip(folder):
     return tokenizer(str(folder))
   stored = {} if is_published(folder) else preprocessing_of_saved(folder)
@@ -58,9 +58,9 @@ def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
 
 
 def local_name(name: Any) -> Any:
-  """A name that `zoo.data.tokenizers` can open: for a hub id, `owner/model`, the folder of its fetched files.
+  """A name that `zoo.data.tokenizers` can open: for a hub id, `owner/model`, the folder of its downloaded files.
 
-  Anything else, a name or a path of what is here, is returned as it is.
+  Other names and local paths are returned unchanged.
 
   >>> local_name("gpt2")
   'gpt2'
@@ -72,7 +72,7 @@ def local_name(name: Any) -> Any:
 
 
 def leading_tokens(tokenizer: Tokenizer, text: str, limit: int) -> int:
-  """The number of leading tokens of texts that begin with `text`, including special tokens before, not after it."""
+  """The number of tokens of a prompt `text` at the start of a text, including special tokens before it."""
   if not text:
     return 0
   batch = tokenizer([text], length=min(limit, 64 + 4 * len(text.encode())))

@@ -1,4 +1,4 @@
-"""What a Whisper's answer begins with, by its generation_config.json: language, task, and that it has no times."""
+"""Start tokens of a Whisper from its generation_config.json: language, task, no timestamps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from zoo.errors import UserError, did_you_mean, shown
 
 TASKS = ("translate", "transcribe")
-# Names of languages, as they are written in such files with _ for a space, and their codes.
+# Names of languages as in such files, with _ for a space, and their codes.
 _NAMED = """
     afrikaans=af albanian=sq amharic=am arabic=ar armenian=hy assamese=as azerbaijani=az bashkir=ba basque=eu
     belarusian=be bengali=bn bosnian=bs breton=br bulgarian=bg burmese=my cantonese=yue castilian=es catalan=ca
@@ -25,20 +25,19 @@ CODES = {name: code for name, _, code in (pair.partition("=") for pair in _NAMED
 
 
 def start_tokens(entries: Mapping[str, Any], start: int, forced: Any, where: str) -> list[int | list[int]]:
-  """The tokens before the first token of the transcript, as the reference's `generate` puts them together for one
-  recording.
+  """The tokens before the transcript, as in the reference's `generate` for one recording.
 
   Args:
-    entries: of generation_config.json, checked for nothing.
+    entries: of generation_config.json, unchecked.
     start: the first token.
-    forced: forced_decoder_ids, pairs of a place from 1 and a token or None; they count without language and task.
-    where: what to call the file in a message.
+    forced: forced_decoder_ids, pairs of an index from 1 and a token or None; used without language and task.
+    where: name of the file in messages.
 
   Returns:
-    tokens; a list among them: the likeliest of these.
+    tokens; a nested list means the likeliest of its tokens.
 
   Raises:
-    UserError: a language or task that the file has no token for, tables that hold no tokens.
+    UserError: a language or task without token in the file, or invalid tables.
   """
   language, task = entries.get("language"), entries.get("task")
   languages, tasks = (_table(entries, name, where) for name in ("lang_to_id", "task_to_id"))
@@ -82,7 +81,7 @@ def _language(language: Any, languages: Mapping[str, int] | None, where: str) ->
 
 
 def _table(entries: Mapping[str, Any], name: str, where: str) -> dict[str, int] | None:
-  """Names -> tokens, if the file has such a table."""
+  """A table name -> token, if the file has it."""
   table = entries.get(name)
   if table is None:
     return None

@@ -1,4 +1,4 @@
-"""Saves our models in the hub's layout, for torch transformers: config.json and model.safetensors."""
+"""Exports models to the hub's layout, for torch transformers: config.json and model.safetensors."""
 
 import json
 import os
@@ -27,16 +27,16 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
   """Saves `model` and `params` in the hub's layout. Every process of a run must call it.
 
   Args:
-    folder: made if it is not there; its config.json and model.safetensors are replaced, and preprocessor_config.json if
-      the model carries how its images or sounds are made (of pixels of the zoo's own it is written where there is
-      none). Of a Whisper a generation_config.json is written if there is none. The files of a tokenizer are copied
-      from the folder that the model carries, if that is still there and `folder` has no tokenizer; a tokenizer of the
+    folder: created if missing; its config.json and model.safetensors are replaced, and preprocessor_config.json if
+      the model has preprocessing for images or sounds (for the zoo's own it is only written if there is
+      none). For a Whisper a generation_config.json is written if there is none. The files of a tokenizer are copied
+      from the folder in the model's preprocessing, if it still exists and `folder` has no tokenizer; a tokenizer of the
       zoo's own (bytes, sotu) has no such files. Other files are left alone.
     model: from `zoo.build` or `zoo.load`.
-    params: its parameters, as `zoo.load` gives them; may be sharded. Each array keeps its dtype.
+    params: its parameters, as from `zoo.load`; may be sharded. Each array keeps its dtype.
 
   Raises:
-    UserError: the family has no layout there, `params` are not this model's, the folder cannot be written.
+    UserError: the family has no such layout, `params` are not this model's, or the folder cannot be written.
 
   >>> import jax.numpy as jnp
   >>> import zoo
@@ -61,7 +61,7 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
 
 
 def named_labels(num_classes: int | None, names: Sequence[str] | None) -> dict[str, Any]:
-  """The id2label and label2id of a model whose classes have names; {} of any other.
+  """The id2label and label2id of a model whose classes have names; {} for others.
 
   >>> named_labels(2, ["cat", "dog"])
   {'id2label': {'0': 'cat', '1': 'dog'}, 'label2id': {'cat': 0, 'dog': 1}}
@@ -75,7 +75,7 @@ def named_labels(num_classes: int | None, names: Sequence[str] | None) -> dict[s
 
 
 def copy_tokenizer(source: str | None, folder: pathlib.Path) -> None:
-  """Copies the files of a published tokenizer, where `source` is a folder of one and `folder` has none.
+  """Copies the files of a published tokenizer, if `source` is a folder with one and `folder` has none.
 
   Raises:
     UserError: one cannot be read or written.
@@ -101,14 +101,14 @@ def write_files(
   processor: Mapping[str, Any] | None = None,
   generation: Mapping[str, Any] | None = None,
 ) -> None:
-  """The files of a folder in the hub's layout. Every process calls it, and the first one writes.
+  """Writes the files of a folder in the hub's layout. Every process calls it, and the first one writes.
 
   Args:
-    folder: made if it is not there.
-    config: what config.json says.
+    folder: created if missing.
+    config: entries of config.json.
     tensors: name -> array.
-    processor: what preprocessor_config.json says; None: it is left alone.
-    generation: what generation_config.json says where there is none.
+    processor: entries of preprocessor_config.json; None: it is left alone.
+    generation: entries of generation_config.json, written if there is none.
 
   Raises:
     UserError: the folder cannot be written.
@@ -128,9 +128,9 @@ def write_files(
 
 
 def hub_tensors(model: Any, params: Any, table: Any = None) -> dict[str, np.ndarray]:
-  """name -> array as the reference's class saves them; converts gradients too, which have the parameters' shapes.
+  """Converts to name -> array as saved by the reference's class; also for gradients, which have the parameters' shapes.
 
-  table: of zoo/convert; that of the model's family if None.
+  table: conversion table of zoo/convert; that of the model's family if None.
   """
   sizes = sizes_of(model)
   table = tables.of_family(model.spec["family"]) if table is None else table

@@ -1,1 +1,1 @@
-"""What families share when they are converted: tables of layouts, entries of a published config.json."""
+"""Shared by conversion tables: layouts of arrays, entries of a published config.json."""

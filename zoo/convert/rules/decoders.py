@@ -1,4 +1,4 @@
-"""What the configs and files of decoders have in common: rotary positions, kinds of layers, heads."""
+"""Shared by conversion tables of decoders: rotary positions, kinds of layers, heads."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from zoo.convert.rules.options import Options
 from zoo.convert.rules.reference import Reference
 from zoo.errors import UserError
 
-# What one kind of rotary positions or another reads of its section in the reference, which passes over the rest.
+# Entries that each kind of rotary positions reads in the reference, which ignores the rest.
 ROPE = Reference(
   {},
   frozenset(
@@ -24,7 +24,7 @@ _KINDS = {"full_attention": "global", "sliding_attention": "local"}
 
 
 def heads_and_pad(options: Options, sizes: Mapping[str, Any], pad: int | None = None) -> dict[str, Any]:
-  """Head counts and head_dim where they are null, and the padding token; `pad` is the reference's default."""
+  """Fills null head counts and head_dim, and reads the padding token; `pad` is the reference's default."""
   filled = {"pad": options.nullable("pad_token_id", pad)}
   if options.nullable("num_key_value_heads", sizes["num_kv_heads"]) is None:
     filled["num_kv_heads"] = sizes["num_heads"]
@@ -96,7 +96,7 @@ def rope_entries(sizes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def rope_section(rope: Mapping[str, Any] | None, max_length: int) -> dict[str, Any] | None:
-  """A rope_scaling section as the reference writes it; None if there is no scaling."""
+  """A rope_scaling section in the reference's format; None if there is no scaling."""
   if rope is None:
     return None
   if rope["name"] == "dynamic" and rope["trained_length"] != max_length:
@@ -137,7 +137,7 @@ def shortest_turn(kinds: Sequence[str]) -> list[str]:
 
 
 def layer_types(pattern: Sequence[str], depth: int) -> list[str]:
-  """Inverse of `layer_kinds`: the reference's name of each layer's type."""
+  """Inverse of `layer_kinds`: the reference's type of each layer."""
   reference_names = {ours: reference_names for reference_names, ours in _KINDS.items()}
   return [reference_names[pattern[i % len(pattern)]] for i in range(depth)]
 

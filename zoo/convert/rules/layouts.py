@@ -1,7 +1,7 @@
-"""Layouts of our arrays in published checkpoints: a table of rules that is read in both directions.
+"""Layouts of our arrays in published checkpoints: rules that convert in both directions.
 
 A rule names an array of ours by its path (layers one by one: `stack/layer_0/...`) and theirs by its name in the file. A
-layout says which axes go where; the rest is reshaping. Nothing is computed, so reading and writing lose nothing.
+layout maps axes; the rest is reshaping. Nothing is computed, so reading and writing are lossless.
 """
 
 import math
@@ -11,28 +11,28 @@ import numpy as np
 
 
 class Layout(NamedTuple):
-  """Ours becomes theirs by joining axes, then by transposing.
+  """An axis layout: ours becomes theirs by joining axes, then transposing.
 
   Args:
-    groups: for each axis of the joined array, which axes of ours it joins; () is an axis of length 1. None: as ours.
-    order: theirs = joined.transpose(order). None: as it is.
+    groups: for each axis of the joined array, our axes that it joins; () is an axis of length 1. None: ours.
+    order: theirs = joined.transpose(order). None: no transposition.
   """
 
   groups: tuple[tuple[int, ...], ...] | None = None
   order: tuple[int, ...] | None = None
 
   def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of theirs, from that of ours."""
+    """Shape of theirs from the shape of ours."""
     joined = self._joined(ours)
     return joined if self.order is None else tuple(joined[axis] for axis in self.order)
 
   def write(self, ours: np.ndarray) -> np.ndarray:
-    """Ours as theirs."""
+    """Converts ours to theirs."""
     joined = ours.reshape(self._joined(ours.shape))
     return joined if self.order is None else joined.transpose(self.order)
 
   def read(self, theirs: Any, shape: tuple[int, ...]) -> Any:
-    """Theirs as ours, of this shape; arrays of numpy or of JAX."""
+    """Converts theirs to ours, of this shape; numpy or JAX arrays."""
     return (theirs if self.order is None else theirs.transpose(np.argsort(self.order))).reshape(shape)
 
   def spec(self, ours: tuple) -> tuple | None:
@@ -60,16 +60,16 @@ SCALAR = Layout(((),))  # [] <-> [1]
 
 
 class Rule(NamedTuple):
-  """One array of ours (or one entry along its first axis) is one array of theirs (or a stretch of one axis of it).
+  """Maps one array of ours (or one entry along its first axis) to one of theirs (or a slice of one axis of it).
 
   Args:
-    ours: path of our array; of another collection than the parameters with its name in front, "batch_stats/norm/mean".
-      "" of what we have not: theirs is not read, and written as `value`.
-    theirs: name of theirs.
-    layout: how the axes correspond.
-    index: the entry along our first axis, e.g. of an expert; None: the whole array.
-    stretch: (axis, start, total) of theirs, where several of ours lie side by side in it; None: all of it.
-    value: int64 [], what theirs is where we have nothing like it.
+    ours: path of our array; collections other than params are prefixed, "batch_stats/norm/mean".
+      "" for arrays that we do not have: theirs is not read, and written as `value`.
+    theirs: their name.
+    layout: the axis layout.
+    index: the entry along our first axis, e.g. of an expert; None: the full array.
+    stretch: (axis, start, total) of theirs, if several of ours are concatenated in it; None: all of it.
+    value: int64 [], the value of theirs if we have no such array.
   """
 
   ours: str
@@ -80,7 +80,7 @@ class Rule(NamedTuple):
   value: int = 0
 
   def shape(self, ours: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape that theirs has when our whole array has the shape `ours`."""
+    """Shape of theirs if our full array has the shape `ours`."""
     shape = self.layout.shape(ours if self.index is None else ours[1:])
     if self.stretch is None:
       return shape
@@ -88,7 +88,7 @@ class Rule(NamedTuple):
     return (*shape[:axis], total, *shape[axis + 1 :])
 
   def read(self, theirs: np.ndarray, ours: tuple[int, ...]) -> np.ndarray:
-    """Our array, of shape `ours`, read out of theirs."""
+    """Reads our array, of shape `ours`, from theirs."""
     return self.layout.read(self.part(theirs, ours), ours if self.index is None else ours[1:])
 
   def part(self, theirs: np.ndarray, ours: tuple[int, ...]) -> np.ndarray:
@@ -96,7 +96,7 @@ class Rule(NamedTuple):
     return theirs if self.stretch is None else theirs[self._slices(ours if self.index is None else ours[1:])]
 
   def write(self, ours: np.ndarray, theirs: np.ndarray | None) -> np.ndarray:
-    """Theirs with our array written in; `theirs` holds what other rules wrote so far."""
+    """Writes our array into theirs; `theirs` has the results of other rules so far."""
     part = ours if self.index is None else ours[self.index]
     written = self.layout.write(part)
     if self.stretch is None:
@@ -111,19 +111,19 @@ class Rule(NamedTuple):
 
 
 def linear(ours: str, theirs: str, *, bias: bool = True) -> list[Rule]:
-  """A torch `Linear`: `ours/kernel`, `ours/bias` <-> `theirs.weight`, `theirs.bias`."""
+  """Rules of a torch `Linear`: `ours/kernel`, `ours/bias` <-> `theirs.weight`, `theirs.bias`."""
   return [Rule(f"{ours}/kernel", f"{theirs}.weight", LINEAR), *_bias(ours, theirs, SAME, bias)]
 
 
 def norm(ours: str, theirs: str, *, bias: bool = True) -> list[Rule]:
-  """A LayerNorm, or without bias an RMSNorm."""
+  """Rules of a LayerNorm, or without bias of an RMSNorm."""
   return [Rule(f"{ours}/scale", f"{theirs}.weight"), *_bias(ours, theirs, SAME, bias)]
 
 
 def batch_norm(ours: str, theirs: str) -> list[Rule]:
-  """A torch `BatchNorm` of any rank: a Linen one with its running statistics.
+  """Rules of a torch `BatchNorm` of any rank, with its running statistics.
 
-  Torch counts the batches besides, which it reads where a norm has no momentum; the zoo does not, and writes 0.
+  Torch also counts batches, for norms without momentum; the zoo does not, and writes 0.
   """
   statistics = {"mean": "running_mean", "var": "running_var"}
   rules = [Rule(f"batch_stats/{ours}/{name}", f"{theirs}.{running}") for name, running in statistics.items()]
@@ -131,29 +131,29 @@ def batch_norm(ours: str, theirs: str) -> list[Rule]:
 
 
 def embedding(ours: str, theirs: str) -> list[Rule]:
-  """A torch `Embedding`."""
+  """Rules of a torch `Embedding`."""
   return [Rule(f"{ours}/embedding", f"{theirs}.weight")]
 
 
 def heads(ours: str, theirs: str, *, bias: bool = True) -> list[Rule]:
-  """A `Linear` to heads: a query, key or value."""
+  """Rules of a `Linear` to heads: a query, key or value."""
   return [Rule(f"{ours}/kernel", f"{theirs}.weight", HEADS), *_bias(ours, theirs, HEADS_BIAS, bias)]
 
 
 def heads_out(ours: str, theirs: str, *, bias: bool = True) -> list[Rule]:
-  """A `Linear` from heads: the output of an attention."""
+  """Rules of a `Linear` from heads: the output of an attention."""
   return [Rule(f"{ours}/kernel", f"{theirs}.weight", HEADS_OUT), *_bias(ours, theirs, SAME, bias)]
 
 
 def attention(ours: str, query: str, key: str, value: str, out: str, *, bias: bool = True) -> list[Rule]:
-  """The four projections of an attention, from the names of their four `Linear`s."""
+  """Rules of the four projections of an attention, from the names of their four `Linear`s."""
   into = [rule for name, theirs in (("query", query), ("key", key), ("value", value))
           for rule in heads(f"{ours}/{name}", theirs, bias=bias)]  # fmt: skip
   return [*into, *heads_out(f"{ours}/out", out, bias=bias)]
 
 
 def mlp(ours: str, up: str, down: str, gate: str | None = None, *, bias: bool = True) -> list[Rule]:
-  """A feed-forward network, plain or gated."""
+  """Rules of a feed-forward network, plain or gated."""
   parts = {"up": up, "down": down} | ({} if gate is None else {"gate": gate})
   return [rule for name, theirs in parts.items() for rule in linear(f"{ours}/{name}", theirs, bias=bias)]
 

@@ -1,4 +1,4 @@
-"""A published `config.json`: every entry is used, changes nothing in the reference, or is refused by its name."""
+"""Parses a published `config.json`: every entry is used, known to have no effect in the reference, or refused."""
 
 import copy
 import math
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from zoo.convert.rules.reference import Reference, same
 from zoo.errors import UserError, did_you_mean, shown
 
-# Entries about training, generation, bookkeeping or the reference's own program: they do not change the model.
+# Entries for training, generation, bookkeeping or the reference's own code, without effect on the model.
 HARMLESS = frozenset(
   """_attn_implementation _attn_implementation_autoset _commit_hash _name_or_path architectures
   attn_implementation auto_map bad_words_ids begin_suppress_tokens bos_token_id chunk_size_feed_forward
@@ -25,10 +25,10 @@ HARMLESS = frozenset(
   use_bfloat16 use_cache""".split()
 )
 
-# Defaults that old configs spell out for every model, encoders and towers too.
+# Defaults that old configs list for every model, including encoders and towers.
 ABSENT = {"add_cross_attention": False, "is_decoder": False, "pruned_heads": {}, "tie_encoder_decoder": False}
 
-# Their names of activations -> those of zoo/layers/mlp.py. Of several that are the same function the first is written.
+# Their names of activations -> those of zoo/layers/mlp.py. Of synonyms the first is written.
 ACTIVATIONS = {
   "gelu": "gelu",
   "gelu_new": "gelu_tanh",
@@ -52,8 +52,8 @@ class Key(NamedTuple):
 
   Args:
     theirs, ours: names.
-    default: theirs where the file does not say.
-    values: what theirs may be and what ours then is; None: anything, unchanged.
+    default: their default.
+    values: allowed values of theirs -> values of ours; None: any, unchanged.
   """
 
   theirs: str
@@ -67,12 +67,12 @@ class Options:
 
   Args:
     entries: the parsed file, or a section of it.
-    where: what to call it in a message.
-    tensors: number of tensors in the files. More layers than that are refused before a list of them is built.
+    where: its name in messages.
+    tensors: number of tensors in the files, an upper bound on the number of layers.
     reference: what is known of such entries, `zoo.convert.rules.reference.of("bert")`; None: nothing, and every one is
     asked for.
-    ignore: names of entries that are to count as if they were not there; those of sections with a dot.
-    may_ignore: whether the user can say `ignore`, so that a message may offer it.
+    ignore: names of entries to ignore; with a dot for those of sections.
+    may_ignore: whether the user can pass `ignore`, so that messages may suggest it.
 
   Raises:
     UserError: two names of one entry have different values.
@@ -92,7 +92,7 @@ class Options:
     self.may_ignore = reference is not None if may_ignore is None else may_ignore
     self.entries = {name: value for name, value in entries.items() if name not in self.ignored}
     self.asked: set[str] = set()
-    self.passed: dict[str, list[str]] = {}  # Section -> entries that change nothing.
+    self.passed: dict[str, list[str]] = {}  # Section -> entries without effect.
     self.prefix, self.whole = "", self
     self._resolve_aliases()
 
@@ -112,7 +112,7 @@ class Options:
         )
 
   def take(self, name: str, default: Any = None, kind: type | tuple[type, ...] | None = None) -> Any:
-    """The value of an entry, or the reference's default. A null counts as not given, but of a switch as false."""
+    """The value of an entry, or the reference's default. A null counts as missing, for a bool as false."""
     self.asked.add(name)
     value = self.entries.get(name)
     if value is None:
@@ -134,12 +134,12 @@ class Options:
     return value
 
   def nullable(self, name: str, default: Any = None, kind: type | tuple[type, ...] = int) -> Any:
-    """The value of an entry that may be null: None then."""
+    """The value of an entry that may be null, then None."""
     self.asked.add(name)
     return None if self.entries.get(name, default) is None else self.take(name, default, kind)
 
   def sizes(self, keys: Iterable[Key]) -> dict[str, Any]:
-    """Our sizes, by a table."""
+    """Our sizes, from a table of keys."""
     return {key.ours: self._size(key) for key in keys}
 
   def _size(self, key: Key) -> Any:
@@ -159,24 +159,24 @@ class Options:
     )
 
   def _offer(self, names: Iterable[str]) -> str:
-    """The hint of an error message how to ignore entries."""
+    """Hint for messages on how to ignore entries."""
     full = [self.prefix + name for name in names]
     return f" {offer(full)}" if self.may_ignore else ""
 
   def num_labels(self, default: int = 2) -> int:
-    """How many classes a head has: entries of id2label, or num_labels, or the reference's default."""
+    """Number of classes of a head: from id2label, or num_labels, or the reference's default."""
     names = self.take("id2label", {}, dict)
     return len(names) if names else self.take("num_labels", default, int)
 
   def must_be(self, name: str, *allowed: Any) -> None:
-    """Refuses an entry with a value that is not implemented. The first of `allowed` is the reference's default."""
+    """UserError for an entry with a value other than `allowed`, of which the first is the reference's default."""
     self.asked.add(name)
     value = self.entries.get(name, allowed[0])
     if not any(same(value, choice) for choice in allowed):
       raise self.refusal(name, value, allowed)
 
   def ignore(self, *names: str) -> None:
-    """Marks entries as read that do not change the model: initial values, losses."""
+    """Marks entries without effect on the model as read: initialisation, losses."""
     self.asked.update(names)
 
   def section(self, name: str, reference: Reference | None = None) -> "Options":
@@ -191,10 +191,10 @@ class Options:
     return section
 
   def done(self) -> None:
-    """Refuses every entry that may change the model and was never read.
+    """UserError for every entry that may change the model and was never read.
 
-    Warns of the rest, in one line, once the whole config is done: what the reference does not read, what is null, what
-    is as it is by default.
+    Warns about the rest, in one line, for the full config: entries that the reference does not read, nulls,
+    and defaults.
     """
     unasked = [name for name in self.entries if name not in self.asked | HARMLESS]
     unasked = [name for name in unasked if not (name in ABSENT and same(self.entries[name], ABSENT[name]))]
@@ -223,7 +223,7 @@ class Options:
 
 
 def offer(names: Iterable[str]) -> str:
-  """The hint how to ignore entries of a model's files."""
+  """Hint for messages on how to ignore entries of a model's files."""
   names = list(names)
   return f"To load it without: ignore={tuple(names)!r}, or on a command --ignore={','.join(names)}."
 

@@ -1,7 +1,7 @@
 """Facts about config.json in the reference, torch transformers: the names its classes read, and their defaults.
 
-`reference.json` beside this file holds these facts of versions 5 and 4; scripts/reference_configs.py writes it. An
-entry that no version reads changes nothing there, whatever it says.
+`reference.json` beside this file has these facts for versions 5 and 4, written by scripts/reference_configs.py. An
+entry that no version reads has no effect there.
 """
 
 import functools
@@ -15,10 +15,10 @@ class Reference(NamedTuple):
   """The config entries of one model_type.
 
   Args:
-    defaults: name -> what it is where a config does not say; the newest version's, if versions differ.
-    reads: names that are read of a config and have no default.
+    defaults: name -> default; the newest version's, if versions differ.
+    reads: names that are read and have no default.
     aliases: other names of an entry -> its name.
-    fields: of the defaults those of the newest version's config class, all that such a config says when it is written.
+    fields: the defaults of the newest version's config class, i.e. all entries that it writes.
   """
 
   defaults: Mapping[str, Any]
@@ -27,14 +27,14 @@ class Reference(NamedTuple):
   fields: Mapping[str, Any]
 
   def changes(self, name: str, value: Any) -> bool:
-    """Whether an entry may change what the reference computes: it is read, and not as it is by default.
+    """Whether an entry may affect the reference's computation: it is read, and differs from its default.
 
     >>> of("bert").changes("is_llama_config", True), of("bert").changes("is_decoder", True)
     (False, True)
     """
     if name in self.defaults:
       default = self.defaults[name]
-      # A null is falsy, as what most defaults of switches are.
+      # A null is falsy, like most defaults of bools.
       return default is True if value is None else not same(value, default)
     return value is not None and name in self.reads
 
@@ -53,7 +53,7 @@ def of(model_type: str) -> Reference | None:
   defaults: dict[str, Any] = {}
   reads: set[str] = set()
   aliases: dict[str, str] = {}
-  for section in sections:  # The newest goes first.
+  for section in sections:  # The newest version takes precedence.
     kind = section["types"][model_type]
     aliases |= {alias: name for alias, name in kind["aliases"].items() if alias not in {*defaults, *aliases}}
     for facts in (kind, section["common"]):
