@@ -69,8 +69,7 @@ class Options:
     entries: the parsed file, or a section of it.
     where: its name in messages.
     tensors: number of tensors in the files, an upper bound on the number of layers.
-    reference: what is known of such entries, `zoo.convert.rules.reference.of("bert")`; None: nothing, and every one is
-    asked for.
+    reference: known entries, `zoo.convert.rules.reference.of("bert")`; None: unknown, so every entry must be read.
     ignore: names of entries to ignore; with a dot for those of sections.
     may_ignore: whether the user can pass `ignore`, so that messages may suggest it.
 
