@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from zoo.data import sounds
-from zoo.data.bad_records import BadRecord, Policy, policy
+from zoo.data.bad_records import BadRecord, Policy
 from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
 from zoo.data.padding import end_token
 from zoo.data.pipeline import Example
-from zoo.data.screening import check_bad_records
-from zoo.data.sources import Source, open_source
+from zoo.data.screening import open_checked
+from zoo.data.sources import Source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError, shown, tell
 
@@ -59,8 +59,7 @@ def audio_text(
   """
   if processor is None:
     raise UserError("audio_text makes the features of a model of sound, and there is none. Train a whisper.")
-  raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_bad_records(raw, rule)
+  raw, rule = open_checked(source, split, data_dir, bad_records)
   first = first_record(raw, rule, audio_field, text_field or TEXT_FIELDS)
   text_field = text_field or next((field for field in TEXT_FIELDS if field in first), "text")
   check_fields(raw, audio_field, text_field, record=first)

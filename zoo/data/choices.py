@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.bad_records import BadRecord, policy
-from zoo.data.fields import SourceRecords, check_fields, encoder_for, first_record, text_info, text_of
+from zoo.data.bad_records import BadRecord
+from zoo.data.fields import SourceRecords, encoder_for, first_record, text_info, text_of
 from zoo.data.labelled_tokens import items_of
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
-from zoo.data.screening import check_bad_records
-from zoo.data.sources import open_source
+from zoo.data.screening import open_checked
 from zoo.errors import shown
 
 
@@ -46,11 +45,9 @@ def choices(
   `label` int32 []. `info`: source, tokenizer, vocab_size, max_length, num_choices.
   """
   check_row(max_length=max_length)
-  raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_bad_records(raw, rule)
+  raw, rule = open_checked(source, split, data_dir, bad_records)
   several = [choices_field] if isinstance(choices_field, str) else list(choices_field)
   first = first_record(raw, rule, text_field, start_field, *several, label_field)
-  check_fields(raw, text_field, start_field, *several, label_field, record=first)
   encoder = encoder_for(tokenizer, max_length)
   records = Choices(raw, rule, cache)
   records.tokenizer, records.max_length = encoder, max_length

@@ -61,7 +61,8 @@ def first_record(
     check: (record, index); raises BadRecord for a bad one.
 
   Raises:
-    BadRecord, UserError: none can be used, or the first cannot and bad records are not skipped.
+    BadRecord: no record can be used, or the first cannot and bad records are not skipped.
+    UserError: that record lacks a field.
   """
 
   def usable(record: dict[str, Any], index: int) -> None:
@@ -72,7 +73,9 @@ def first_record(
     if check is not None:
       check(record, index)
 
-  return first_good_record(source, rule, usable)
+  record = first_good_record(source, rule, usable)
+  check_fields(source, *(field for field in fields if isinstance(field, str)), record=record)
+  return record
 
 
 def _lacking(where: str, field: str, record: Mapping[str, Any]) -> str:

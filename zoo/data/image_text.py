@@ -5,13 +5,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo.data.bad_records import BadRecord, Policy, policy
+from zoo.data.bad_records import BadRecord, Policy
 from zoo.data.fields import SourceRecords, check_fields, first_record, group_of, templates_of, texts_of
 from zoo.data.images import pixels
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
-from zoo.data.screening import check_bad_records
-from zoo.data.sources import Source, open_source
+from zoo.data.screening import open_checked
+from zoo.data.sources import Source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.data.tokenizers.folder import Published
 from zoo.errors import UserError
@@ -78,8 +78,7 @@ def image_text(
     raise UserError(f"alternative_rate is {alternative_rate}. It must be from 0 to 1.")
   templates = templates_of(templates, "caption", "the caption")
   check_row(max_length=max_length)
-  raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_bad_records(raw, rule)
+  raw, rule = open_checked(source, split, data_dir, bad_records)
   size_of = lambda record, index: pixels.natural_size(record[image_field], raw.where(index))
   decodes = lambda record, index: image_size or image_field not in record or size_of(record, index)
   first = first_record(raw, rule, image_field, text_field or TEXT_FIELDS, group_field, check=decodes)

@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.bad_records import Policy, policy
+from zoo.data.bad_records import Policy
 from zoo.data.class_labels import numbering
 from zoo.data.columns import IMAGE, LABEL, column
 from zoo.data.columns import class_names as class_names_of
-from zoo.data.fields import SourceRecords, check_fields, first_record
+from zoo.data.fields import SourceRecords, first_record
 from zoo.data.images import pixels
 from zoo.data.pipeline import Example
-from zoo.data.screening import check_bad_records
-from zoo.data.sources import Source, open_source
+from zoo.data.screening import open_checked
+from zoo.data.sources import Source
 from zoo.errors import UserError
 
 
@@ -61,14 +61,12 @@ def labelled_images(
   pixels.check(fit, image_size)
   if background not in ("white", "black"):
     raise UserError(f"background is '{background}'. It may be: white, black.")
-  raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_bad_records(raw, rule)
+  raw, rule = open_checked(source, split, data_dir, bad_records)
   image_field = column(raw, "image_field", image_field, IMAGE)
   label_field = column(raw, "label_field", label_field, LABEL)
   size_of = lambda record, index: pixels.natural_size(record[image_field], raw.where(index))
   decodes = lambda record, index: image_size or image_field not in record or size_of(record, index)
   first = first_record(raw, rule, image_field, label_field, check=decodes)
-  check_fields(raw, image_field, label_field, record=first)
   if not class_names and classes is None:
     class_names = class_names_of(raw, source, split, data_dir, label_field, first[label_field])
   number, names = numbering(raw, label_field, class_names, classes, labels)

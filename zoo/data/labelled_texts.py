@@ -5,15 +5,15 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.bad_records import Policy, policy
+from zoo.data.bad_records import Policy
 from zoo.data.class_labels import numbering
 from zoo.data.columns import COMPARED, LABEL, TEXT, column, pair_of_columns
 from zoo.data.columns import class_names as class_names_of
-from zoo.data.fields import SourceRecords, check_fields, encoder_for, first_record, text_info, text_of
+from zoo.data.fields import SourceRecords, encoder_for, first_record, text_info, text_of
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
-from zoo.data.screening import check_bad_records
-from zoo.data.sources import Source, open_source
+from zoo.data.screening import open_checked
+from zoo.data.sources import Source
 
 
 def labelled_texts(
@@ -54,14 +54,12 @@ def labelled_texts(
   num_classes (None if unknown).
   """
   check_row(max_length=max_length)
-  raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_bad_records(raw, rule)
+  raw, rule = open_checked(source, split, data_dir, bad_records)
   if text_field is None:
     compared = pair_of_columns(raw, ("text_field", "pair_field"), (None, pair_field), COMPARED)
     text_field, pair_field = compared or (column(raw, "text_field", None, TEXT), pair_field)
   label_field = column(raw, "label_field", label_field, LABEL)
   first = first_record(raw, rule, text_field, pair_field, label_field)
-  check_fields(raw, text_field, pair_field, label_field, record=first)
   encoder = encoder_for(tokenizer, max_length)
   if not class_names and classes is None:
     class_names = class_names_of(raw, source, split, data_dir, label_field, first[label_field])

@@ -5,13 +5,12 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.bad_records import BadRecord, policy
+from zoo.data.bad_records import BadRecord
 from zoo.data.class_labels import numbering
-from zoo.data.fields import SourceRecords, check_fields, first_record, text_info
+from zoo.data.fields import SourceRecords, first_record, text_info
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
-from zoo.data.screening import check_bad_records
-from zoo.data.sources import open_source
+from zoo.data.screening import open_checked
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.data.tokenizers.alignment import row_of_words
 from zoo.errors import shown
@@ -51,10 +50,8 @@ def labelled_tokens(
   not fit. `info`: source, tokenizer, vocab_size, max_length, class_names (None if unknown), num_classes.
   """
   check_row(max_length=max_length)
-  raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_bad_records(raw, rule)
-  first = first_record(raw, rule, words_field, label_field)
-  check_fields(raw, words_field, label_field, record=first)
+  raw, rule = open_checked(source, split, data_dir, bad_records)
+  first_record(raw, rule, words_field, label_field)  # Which must have them.
   encoder = open_tokenizer(tokenizer)
   records = LabelledTokens(raw, rule, cache)
   records.tokenizer, records.max_length, records.fields = encoder, max_length, (words_field, label_field)

@@ -5,11 +5,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from zoo.data.bad_records import BadRecord, policy
-from zoo.data.fields import SourceRecords, check_fields, first_record, text_info, texts_of
+from zoo.data.bad_records import BadRecord
+from zoo.data.fields import SourceRecords, first_record, text_info, texts_of
 from zoo.data.pipeline import Example
-from zoo.data.screening import check_bad_records
-from zoo.data.sources import open_source
+from zoo.data.screening import open_checked
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.errors import UserError
 
@@ -67,10 +66,9 @@ def open_prompts(
 ) -> Opened:
   """Opens prompts and checks that their fields exist; arguments as in `prompts`."""
   (max_length, target_length), (source_field, target_field) = lengths, fields
-  raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_bad_records(raw, rule)
+  raw, rule = open_checked(source, split, data_dir, bad_records)
   tops = [None if field is None else field.partition(".")[0] for field in (source_field, target_field)]
-  check_fields(raw, *tops, record=first_record(raw, rule, *tops))
+  first_record(raw, rule, *tops)  # Which must have them.
   encoder = open_tokenizer(tokenizer)
   if max_length < 2 or target_length < 1:
     raise UserError(f"max_length is {max_length}, target_length {target_length}. They must be at least 2 and 1.")

@@ -5,12 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo.data.bad_records import BadRecord, policy
-from zoo.data.fields import SourceRecords, check_fields, first_record, text_info, text_of
+from zoo.data.bad_records import BadRecord
+from zoo.data.fields import SourceRecords, first_record, text_info, text_of
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
-from zoo.data.screening import check_bad_records
-from zoo.data.sources import open_source
+from zoo.data.screening import open_checked
 from zoo.data.tokenizers import tokenizer as open_tokenizer
 from zoo.data.tokenizers.alignment import Row, rows_of_windows
 from zoo.errors import UserError, shown
@@ -58,10 +57,8 @@ def question_answers(
   if stride < 0:
     raise UserError(f"stride is {stride}. It must be 0 or more.")
   check_row(max_length=max_length)
-  raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_bad_records(raw, rule)
-  first = first_record(raw, rule, question_field, context_field, answers_field)
-  check_fields(raw, question_field, context_field, answers_field, record=first)
+  raw, rule = open_checked(source, split, data_dir, bad_records)
+  first_record(raw, rule, question_field, context_field, answers_field)  # Which must have them.
   encoder = open_tokenizer(tokenizer)
   records = QuestionAnswers(raw, rule, cache)
   records.tokenizer, records.max_length, records.stride = encoder, max_length, stride

@@ -5,12 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.bad_records import policy
-from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
+from zoo.data.fields import SourceRecords, first_record, text_of
 from zoo.data.pipeline import Example
 from zoo.data.scored_texts import number_of
-from zoo.data.screening import check_bad_records
-from zoo.data.sources import open_source
+from zoo.data.screening import open_checked
 
 
 def scored_pairs(
@@ -33,10 +31,8 @@ def scored_pairs(
 
   Each example: `score` float32 []. `texts(index)`: the two texts as strings. `info`: source.
   """
-  raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_bad_records(raw, rule)
-  first = first_record(raw, rule, text_field, pair_field, score_field)
-  check_fields(raw, text_field, pair_field, score_field, record=first)
+  raw, rule = open_checked(source, split, data_dir, bad_records)
+  first_record(raw, rule, text_field, pair_field, score_field)  # Which must have them.
   records = ScoredPairs(raw, rule, cache=False)
   records.fields, records.info = (text_field, pair_field, score_field), {"source": raw.name}
   return records

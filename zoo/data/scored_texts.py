@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.bad_records import BadRecord, policy
-from zoo.data.fields import SourceRecords, check_fields, encoder_for, first_record, text_info, text_of
+from zoo.data.bad_records import BadRecord
+from zoo.data.fields import SourceRecords, encoder_for, first_record, text_info, text_of
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
-from zoo.data.screening import check_bad_records
-from zoo.data.sources import open_source
+from zoo.data.screening import open_checked
 from zoo.errors import shown
 
 
@@ -43,10 +42,8 @@ def scored_texts(
   [max_length], `score` float32 []. `info`: source, tokenizer, vocab_size, max_length.
   """
   check_row(max_length=max_length)
-  raw, rule = open_source(source, split, data_dir), policy(bad_records)
-  check_bad_records(raw, rule)
-  first = first_record(raw, rule, text_field, pair_field, score_field)
-  check_fields(raw, text_field, pair_field, score_field, record=first)
+  raw, rule = open_checked(source, split, data_dir, bad_records)
+  first_record(raw, rule, text_field, pair_field, score_field)  # Which must have them.
   encoder = encoder_for(tokenizer, max_length)
   records = ScoredTexts(raw, rule, cache)
   records.tokenizer, records.max_length, records.fields = encoder, max_length, (text_field, pair_field, score_field)

@@ -2,13 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
-from zoo.data.bad_records import BadRecord, Policy, too_many
+from zoo.data.bad_records import BadRecord, Policy, policy, too_many
 from zoo.data.cache import build_once, cache_folder
 from zoo.data.fields import texts_of
-from zoo.data.sources import Source
+from zoo.data.sources import Source, open_source
 from zoo.data.subset import without
 from zoo.errors import UserError
 
@@ -38,6 +39,15 @@ def without_bad_records(source: Source, rule: Policy, *fields: str, cache: bool 
   if len(problems) > rule.allowed(len(source)):
     raise UserError(too_many(list(problems.values()), len(problems), source.name, len(source), rule))
   return without(source, problems) if problems else source
+
+
+def open_checked(
+  source: str, split: str, data_dir: str | None, bad_records: str | Mapping[str, Any]
+) -> tuple[Source, Policy]:
+  """The source that a section names, after `check_bad_records`, and its policy; arguments as pipelines have them."""
+  raw, rule = open_source(source, split, data_dir), policy(bad_records)
+  check_bad_records(raw, rule)
+  return raw, rule
 
 
 def check_bad_records(source: Source, rule: Policy) -> None:
