@@ -11,6 +11,8 @@ from tests.evaluate.toys import Toy
 from zoo.build import check_tokens, count_parameters, unused_classes
 from zoo.errors import UserError
 from zoo.evaluate.perplexity import perplexity
+from zoo.hub.static_embedding import StaticEmbedding
+from zoo.models.marian import marian
 
 SIZES = dict(vocab_size=23, max_length=11, dim=6, depth=2, num_heads=3)
 
@@ -181,3 +183,26 @@ def test_tokens_outside_of_the_vocabulary_are_refused_before_they_make_nan(token
   with pytest.raises(UserError, match=message):
     perplexity(model, data=records)(None)
   check_tokens(model, {"tokens": tokens % model.vocab_size, "label": tokens}, "rows")
+
+
+TABLE = StaticEmbedding(5)
+READS_MORE = dict(vocab_size=7, decoder_vocab_size=5, max_length=8, dim=6, depth=1, num_heads=3)
+
+
+@pytest.mark.parametrize(
+  "model, name, size",
+  [
+    (TABLE, "tokens", 5),
+    (zoo.build("clip_text", "ViT-B", vocab_size=7), "tokens", 7),
+    (zoo.build("marian", **READS_MORE), "tokens", 7),
+    (zoo.build("marian", **READS_MORE), "target_tokens", 5),
+    (marian(**READS_MORE), "tokens", 7),
+    (marian(**READS_MORE), "target_tokens", 5),
+  ],
+)
+def test_every_table_that_tokens_are_looked_up_in_has_its_own_size(model, name, size):
+  tokens = np.arange(size, dtype=np.int32)[None]
+  check_tokens(model, {name: tokens, "label": tokens + 99}, "rows")
+  for wrong in (tokens + 1, tokens - 1):
+    with pytest.raises(UserError, match=f"rows: {name} have (-1|{size}), the model's are 0 to {size - 1}"):
+      check_tokens(model, {name: wrong}, "rows")

@@ -148,12 +148,14 @@ def check_tokens(model: Any, batch: Mapping[str, Any], what: str) -> None:
   ...
   zoo.errors.UserError: A row: tokens have 7, the model's are 0 to 6. Is it another model's tokenizer?
   """
-  built = "variant" in (getattr(model, "spec", None) or {})  # Tables of vectors, which no family builds, have a size.
-  vocab_size = sizes_of(model).get("vocab_size") if built else getattr(model, "vocab_size", None)
+  # Tables of vectors, which no family builds, have a size; and so have models that predict tokens, which may be others.
+  sizes = sizes_of(model) if "variant" in (getattr(model, "spec", None) or {}) else {}
+  predicted = getattr(model, "vocab_size", None) or sizes.get("vocab_size")
+  read = getattr(model, "source_vocab_size", None) or predicted
   for name, tokens in batch.items():
-    if vocab_size is None or name.rpartition("_")[2] != "tokens" or not tokens.size or tokens.dtype.kind not in "iu":
+    size = read if name == "tokens" else predicted
+    if size is None or name.rpartition("_")[2] != "tokens" or not tokens.size or tokens.dtype.kind not in "iu":
       continue
-    size = getattr(model, "source_vocab_size", vocab_size) if name == "tokens" else vocab_size
     for token in (tokens.min(), tokens.max()):
       if not 0 <= token < size:
         raise UserError(

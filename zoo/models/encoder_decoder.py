@@ -137,6 +137,11 @@ class EncoderDecoder(TokenHeads, PredictsTokens):
     return x if self.embed_scale == 1 else x * self.embed_scale
 
   @property
+  def source_vocab_size(self):
+    """The encoder's vocabulary size; None if it does not read tokens."""
+    return None if self.embed is None else self.embed.num_embeddings
+
+  @property
   def output_embed(self):
     return self.embed if self.decoder_embed is None else self.decoder_embed
 

@@ -140,6 +140,8 @@ class Run:
       with self._speed.timed("data"):
         batch = next(self._batches)
         check_tokens(self._experiment.model, batch, f"Step {self._done + 1}")
+        for name, model in self._experiment.frozen.models.items():
+          check_tokens(model, batch, f"Step {self._done + 1}, frozen.{name}")
       yield self._done + 1, batch
 
   def step(self, state: Any, batch: Mapping) -> tuple[Any, dict, dict]:
