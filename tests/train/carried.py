@@ -74,6 +74,30 @@ def carrying(
   return Carrying(stack(Carries(dtype), depth, scan=scan), dim, num_classes, image_size, channels)
 
 
+class Playing(Model):
+  """A generator of images, and a discriminator that tells them from others: two players."""
+
+  generator: nn.Module
+  discriminator: nn.Module
+  image_size: int
+  channels: int
+
+  @nn.compact
+  def __call__(self, image, train=False):
+    image = image.reshape(len(image), -1)
+    drawn = self.generator(image)
+    tell = lambda image: self.discriminator(jnp.tanh(image))[:, 0]
+    return {"drawn": drawn, "of_drawn": tell(drawn), "of_image": tell(image)}
+
+  @nn.nowrap
+  def example(self, batch_size=1):
+    return (jnp.zeros((batch_size, self.image_size, self.image_size, self.channels)),)
+
+
+def playing(*, image_size: int = 4, channels: int = 3, dtype: str | None = None):
+  return Playing(nn.Dense(image_size**2 * channels, dtype=dtype), nn.Dense(1, dtype=dtype), image_size, channels)
+
+
 def taught(model, *, frozen):
   """`distill`, with a pull of the parameters towards zero that grows with the steps."""
 
@@ -100,7 +124,26 @@ def sampled(model, *, generate):
   return Objective(init, forward, lambda outputs: (outputs["nll"].mean(), {}), collect=collect)
 
 
-FILES = {"models": [carrying], "objectives": [sampled, taught]}
+def played(model):
+  """Two players in one loss. The discriminator also learns from what the generator drew before the step, of noise."""
+
+  def forward(params, batch, rng=None, context=None):
+    fixed = jax.lax.stop_gradient(params)
+    generator = apply(model, {**fixed, "generator": params["generator"]}, batch["image"], rng=rng)
+    discriminator = {**fixed, "discriminator": params["discriminator"]}
+    real, drawn = (apply(model, discriminator, batch[name], rng=rng) for name in ("image", "drawn"))
+    tell = jax.nn.softplus(-real["of_image"]) + jax.nn.softplus(real["of_drawn"]) + jax.nn.softplus(drawn["of_image"])
+    return {"generator": jax.nn.softplus(-generator["of_drawn"]), "discriminator": tell}
+
+  def collect(params, batch, rng, context):
+    noise = jax.random.normal(rng, batch["image"].shape)
+    return {**batch, "drawn": apply(model, params, noise)["drawn"].reshape(noise.shape)}
+
+  init = lambda rng, batch: model.init(rng, batch["image"])["params"]
+  return Objective(init, forward, lambda outputs: (sum(x.mean() for x in outputs.values()), {}), collect=collect)
+
+
+FILES = {"models": [carrying, playing], "objectives": [played, sampled, taught]}
 
 
 def install(replace=setattr, register=sys.modules.__setitem__):
@@ -191,3 +234,10 @@ def distilled(folder):
 def everything(folder):
   """Statistics, a memory, a teacher and a penalty at once."""
   return {"objective": {"name": "taught"}, "frozen": distilled(folder)["frozen"]}
+
+
+def players(folder):
+  """Two players, each with an optimizer of its own, that learn from samples of the current parameters."""
+  discriminator = {"params": ["discriminator/.*"], "name": "sgd", "momentum": 0.9, "learning_rate": 0.1}
+  optimizer = {"learning_rate": 1e-2, "ema": 0.9, "groups": [discriminator]}
+  return {"model": {"family": "playing"}, "objective": {"name": "played"}, "optimizer": optimizer}

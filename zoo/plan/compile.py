@@ -15,6 +15,7 @@ from zoo.build import build, sizes_of
 from zoo.data.tokenizers import tokenizer
 from zoo.errors import UserError
 from zoo.extras import install
+from zoo.generate import generate
 from zoo.perf import flops
 from zoo.perf.collectives import Collective
 from zoo.perf.collectives import collectives as collectives_in
@@ -275,17 +276,18 @@ def vocabularies(config: Any) -> list[str]:
 def experiment_on_devices(
   config: Any, devices: Sequence[Any]
 ) -> tuple[Experiment, Mesh, dict[str, jax.ShapeDtypeStruct]]:
-  """-> the experiment of a config on devices, of which names suffice, their mesh, and the shapes of a batch."""
+  """-> the experiment of a config on devices, of which names suffice, their mesh, and the shapes of a step's batch."""
   mesh = make_mesh(config.mesh, devices)
   with tempfile.TemporaryDirectory() as folder:
     settings = config.copy_and_resolve_references().unlock()
     settings.batch_size = num_row_shards(mesh)  # Only shapes of the data are needed.
     settings.init = None  # The same for weights, which may not be here.
     settings.data = with_fake_data(config.data.to_dict(), pathlib.Path(folder))
-    planned_experiment = experiment(settings, mesh)
+    planned_experiment = experiment(settings, mesh, offers={"generate": generate})
     planned_experiment = planned_experiment._replace(shapes=with_rows(planned_experiment.shapes, config.batch_size))
     batch = {
       name: jax.ShapeDtypeStruct((config.batch_size, *array.shape[1:]), array.dtype)
       for name, array in planned_experiment.batches[0].items()
     }
+    batch = dict(planned_experiment.collected(batch))
   return planned_experiment, mesh, batch

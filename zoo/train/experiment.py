@@ -54,7 +54,7 @@ class Experiment(NamedTuple):
     frozen: frozen models. If there are any, the compiled step takes `frozen.put()` as well.
     shapes: of the state, `jax.ShapeDtypeStruct`.
     placed: shardings of the state. by_row: sharding of a batch.
-    model_flops: shapes of a global batch -> model FLOPs of a step; see `zoo.perf.flops`.
+    model_flops: shapes of a global batch, as a step takes it -> model FLOPs of the step; see `zoo.perf.flops`.
     computed_flops: the same including the optimizer and rematerialisation.
     saved_activation_bytes: the same -> bytes on all devices that the forward pass saves for the backward pass; see
       `zoo.perf.activation_memory`.
@@ -102,6 +102,13 @@ class Experiment(NamedTuple):
       return None
     frozen = self.frozen_arguments(self.frozen.placed)
     return jax.jit(self.collect, in_shardings=(self.placed, self.by_row, *frozen), out_shardings=self.by_row)
+
+  def collected(self, batch: Mapping) -> Mapping:
+    """Shapes of the batch that a step takes: of what `collect` makes of a batch of the data of these shapes."""
+    if self.collect is None:
+      return batch
+    state = with_rows(self.shapes, next(iter(batch.values())).shape[0])
+    return jax.eval_shape(self.collect, state, dict(batch), *self.frozen_arguments(self.frozen.shapes))
 
   def frozen_arguments(self, of: Any) -> tuple:
     """Arguments of `step` and `collect` after state and batch: (`of`,) with frozen models, else ()."""
@@ -162,12 +169,9 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
   shapes = jax.eval_shape(init, key)
   counted, kept_of = (with_zero_context(one, carry_of(shapes), frozen.shapes) for one in (objective, on_devices))
   counted_loss = lambda params, batch: counted.loss(params, augmented(key, batch), key)
-  if frozen.models:  # Errors show before anything is written.
-    jax.eval_shape(counted_loss, param_shapes, dict(row))
   for_batch = lambda batch: with_rows(shapes, next(iter(batch.values())).shape[0])
   counted_step = train_step(counted_grad, draw, rule, tracing)
-  attention.reasons.clear()  # An objective may have read shapes, for another number of rows than a step's.
-  return Experiment(
+  made = Experiment(
     model=model,
     model_with_kernels=model_with_kernels,
     batches=batches,
@@ -188,6 +192,10 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
     saved_activation_bytes=lambda batch: saved_activation_bytes(kept_of, param_shapes, batch, key, accumulate),
     attention=attention,
   )
+  if frozen.models:  # Errors show before anything is written.
+    jax.eval_shape(counted_loss, param_shapes, dict(made.collected(row)))
+  attention.reasons.clear()  # An objective may have read shapes, for another number of rows than a step's.
+  return made
 
 
 def model_and_records(config: Any) -> tuple[Any, Any]:

@@ -188,5 +188,17 @@ def reduce(config: Any, experiment: Experiment, mesh: Mesh) -> tuple[Reduced, Pr
       continue
     if same_placements(split.shapes, shapes, config.sharding, mesh):
       rows = experiment.sample(reduced.rows) if reduced.rows > len(next(iter(batch.values()))) else batch
-      return reduced, split, cut(rows, reduced, np.random.default_rng(config.seed % 2**32))
+      rows = cut(rows, reduced, np.random.default_rng(config.seed % 2**32))
+      return reduced, split, _collected(config, experiment, reduced, rows)
   raise refused
+
+
+def _collected(config: Any, experiment: Experiment, reduced: Reduced, batch: dict[str, np.ndarray]) -> dict:
+  """What the reduced model, as it begins, collects from a batch to learn from, on one device: the same for all."""
+  if experiment.collect is None:
+    return batch
+  offers = {"by_row": experiment.by_row, "frozen": experiment.frozen.models, **experiment.offers}
+  objective = registry.build("objectives", _chunked(config, reduced, batch), build(**reduced.model), offers=offers)
+  key = jax.random.key(config.seed)
+  context = Context(jnp.zeros((), jnp.int32), dict(experiment.frozen.params), objective.carry(key, batch))
+  return jax.device_get(dict(objective.collect(jax.jit(objective.init)(key, batch), batch, key, context)))
