@@ -30,9 +30,9 @@ CASES = [
   ("mixtral", {**TEXT, "dim": 12, "mlp_dim": 7, "num_experts": 3, "top_k": 2}, BALANCES),
   ("transformer", TEXT, WRITES),
   ("t5", TOWER, WRITES),
-  ("umt5", TOWER, {"name": "seq2seq"}),  # Its output layer is its own, as that of T5 1.1.
+  ("umt5", TOWER, WRITES),  # Its output layer is its own, as that of T5 1.1.
   ("bart", {**TEXT, "logits_bias": True}, WRITES),
-  ("marian", {**TEXT, "logits_bias": True}, WRITES),
+  ("marian", {**TEXT, "logits_bias": True}, {"name": "seq2seq"}),
   ("whisper", {**TEXT, "mels": 5, "source_length": 7}, WRITES),
   ("bert", {**TEXT, "head": "pretraining"}, {**GUESSES, "name": "bert_pretraining"}),
   ("distilbert", TEXT, GUESSES),
