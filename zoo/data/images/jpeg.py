@@ -1,12 +1,13 @@
 """JPEGs as arrays by libjpeg-turbo alone, where simplejpeg is installed: Pillow's pixels without its copies of them."""
 
+import importlib
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
 try:
-  import simplejpeg
+  simplejpeg: Any = importlib.import_module("simplejpeg")
 except ImportError:
   simplejpeg = None
 
