@@ -1,13 +1,13 @@
-"""The Flax classes that transformers 5 removed, under their old names: what was written for them keeps running.
+"""The Flax classes that transformers 5 removed, under their old names, so that existing code keeps running.
 
-`from transformers import FlaxCLIPTextModel` becomes `from zoo.compat import FlaxCLIPTextModel`. Parameters are trees in
-the old names, as a flax_model.msgpack holds them; arguments, outputs and their order are the old ones. Beneath lies a
-model of the zoo, and `save_pretrained` writes what `zoo.load` and torch transformers read. notebooks/compat.py shows
+`from transformers import FlaxCLIPTextModel` becomes `from zoo.compat import FlaxCLIPTextModel`. Parameters are trees
+with the old names, as in a flax_model.msgpack; arguments, outputs and their order are the old ones. They wrap a
+model of the zoo, and `save_pretrained` writes files for `zoo.load` and torch transformers. notebooks/compat.py shows
 the text encoders of a FLUX pipeline. `install()` puts the classes where `from transformers import ...` finds them.
 
-What differs: a call is compiled; logits and what CLIP compares are float32 in every dtype; random parameters start as
-the zoo's do, and draws of `generate` are the zoo's; hidden states and attentions are in the plain tuple of
-`return_dict=False` too; a window of Mistral holds `sliding_window` tokens as torch's does, where it held one more.
+Differences: a call is compiled; logits and CLIP's embeddings are float32 in every dtype; random parameters have
+the zoo's initialisation, and `generate` the zoo's sampling; hidden states and attentions are in the tuple of
+`return_dict=False` too; Mistral's window has `sliding_window` tokens as in torch, instead of one more.
 Old names and signatures: transformers 4.57.1, src/transformers/models/*/modeling_flax_*.py.
 """
 

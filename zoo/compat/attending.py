@@ -1,4 +1,4 @@
-"""How attention of the zoo's models becomes that of old ones: who sees whom, which heads, and another model's text."""
+"""Adapts attention of the zoo's models to the old behaviour: masks, head masks, and cross-attention."""
 
 import functools
 
@@ -12,12 +12,12 @@ from zoo.models.cross_decoders import without_cross_attention
 
 
 def seen_in_order(model, start):
-  """The model in which a token sees what stands before it in its row, whatever positions say.
+  """A copy of the model whose causal masks depend on the order in a row instead of positions.
 
-  Positions of the zoo decide who sees whom too. In old models, as in torch, they only say where a token stands: those
-  that count from 0 again hide nothing of what is before, and show nothing of what comes.
+  In the zoo positions determine the causal mask too. In old models, as in torch, they only feed the embedding: those
+  that restart at 0 do not hide earlier tokens, nor reveal later ones.
 
-  start: int32, how many tokens a cache holds before these; None: there is none.
+  start: int32, number of cached tokens before these; None: there is no cache.
   """
 
   def in_order(attention, path):
@@ -29,7 +29,7 @@ def seen_in_order(model, start):
 
 
 def reading(model, inputs):
-  """The model with what attends to another's text, where there is one."""
+  """The model with its cross-attention, if the call has a context."""
   if "context" not in inputs:
     return model
   lonely = without_cross_attention(model)
@@ -41,7 +41,7 @@ def reading(model, inputs):
 
 
 def with_heads(model, mask):
-  """The model whose attention weights are multiplied by a mask: float [layers, heads], or None."""
+  """A copy of the model whose attention weights are multiplied by a head mask: float [layers, heads], or None."""
 
   def change(part, path):
     if not isinstance(part, Stack):

@@ -10,7 +10,7 @@ from zoo.compat.folders import folder_of
 from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, read_json
 
-# model_type -> our file, and how the names of its classes begin.
+# model_type -> our file, and the prefix of its classes' names.
 MODELS: dict[str, tuple[Any, str]] = {
   "bart": (bart, "FlaxBart"),
   "bert": (bert, "FlaxBert"),
@@ -35,7 +35,7 @@ MODELS: dict[str, tuple[Any, str]] = {
 
 
 class ByConfig(Mapping):
-  """config class -> old class, as FLAX_MODEL_MAPPING was.
+  """Mapping config class -> old class, like FLAX_MODEL_MAPPING.
 
   Args:
     classes: model_type -> old class.
@@ -64,7 +64,7 @@ class FlaxAutoModel:
 
   @classmethod
   def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, *args: Any, **kwargs: Any) -> Any:
-    """What the class of that folder's model_type makes of it; arguments as of its `from_pretrained`.
+    """Loads a folder with the class of its model_type; arguments as in its `from_pretrained`.
 
     Raises:
       UserError: there is no such class for that model_type.
@@ -78,7 +78,7 @@ class FlaxAutoModel:
 
   @classmethod
   def from_config(cls, config: Any, **kwargs: Any) -> Any:
-    """A random model of a config."""
+    """A randomly initialised model of a config."""
     return cls._class(config)(config, **kwargs)
 
   @classmethod
@@ -90,7 +90,7 @@ class FlaxAutoModel:
 
 
 def _classes(*endings: str) -> dict[str, Any]:
-  """model_type -> its class whose name ends so; of several endings the first that there is."""
+  """model_type -> its class with one of these suffixes, the first existing one."""
   found = {}
   for kind, (module, front) in MODELS.items():
     name = next((name for ending in endings if (name := f"{front}{ending}") in vars(module)), None)
@@ -99,7 +99,7 @@ def _classes(*endings: str) -> dict[str, Any]:
   return found
 
 
-# Behind FlaxAutoModelFor, and what the mapping is called -> how the names of classes end.
+# Suffix of FlaxAutoModelFor, and name of the mapping -> suffixes of class names.
 _TASKS = {
   ("AudioClassification", "AUDIO_CLASSIFICATION"): ("ForAudioClassification",),
   ("CausalLM", "CAUSAL_LM"): ("ForCausalLM", "LMHeadModel"),
@@ -115,7 +115,7 @@ _TASKS = {
   ("TokenClassification", "TOKEN_CLASSIFICATION"): ("ForTokenClassification",),
   ("Vision2Seq", "VISION_2_SEQ"): (),
 }
-# Of two models each is found by what it does.
+# Composed models are found by their task.
 _COMPOSED = {
   "Seq2SeqLM": {"encoder-decoder": composed_models.FlaxEncoderDecoderModel},
   "Vision2Seq": {"vision-encoder-decoder": composed_models.FlaxVisionEncoderDecoderModel},

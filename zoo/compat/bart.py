@@ -70,7 +70,7 @@ class FlaxMarianMTModule(FlaxBartForConditionalGenerationModule):
 
 
 class FlaxBartPreTrainedModel(seq2seq.PairModel):
-  """BART's base class: what its models are called with."""
+  """BART's base class: the call signature of its models."""
 
   config_class, base_model_prefix, module_class = ConfigClass("BartConfig"), "model", FlaxBartModule
 
@@ -91,7 +91,7 @@ class FlaxBartPreTrainedModel(seq2seq.PairModel):
   ) -> Output:
     """int32 input_ids [batch, length], decoder_input_ids [batch, decoder length] and their masks of 0 and 1.
 
-    decoder_input_ids are input_ids behind decoder_start_token_id, if none are given.
+    decoder_input_ids default to input_ids shifted right after decoder_start_token_id.
     """
     if decoder_input_ids is None:
       start = self.config.decoder_start_token_id
@@ -124,13 +124,13 @@ class FlaxMarianModel(FlaxMarianPreTrainedModel):
 
 
 class FlaxBartForConditionalGeneration(Generates, FlaxBartPreTrainedModel):
-  """-> logits [batch, decoder length, vocab_size]; `generate` answers."""
+  """-> logits [batch, decoder length, vocab_size]; with `generate`."""
 
   module_class = FlaxBartForConditionalGenerationModule
 
 
 class FlaxMarianMTModel(Generates, FlaxMarianPreTrainedModel):
-  """-> logits [batch, decoder length, vocab_size]; `generate` translates."""
+  """-> logits [batch, decoder length, vocab_size]; with `generate`."""
 
   module_class = FlaxMarianMTModule
 
@@ -163,7 +163,7 @@ def _causal_arguments(
 
 
 class FlaxBartForCausalLMModule(causal.CausalModule):
-  """-> logits [batch, length, vocab_size], of the decoder alone; it may look at what another model has read."""
+  """-> logits [batch, length, vocab_size], from the decoder alone; with optional cross-attention."""
 
   FAMILY, HEAD, TOWERS = "bart", "lm", (Tower(part="decoder", cross=True),)
   SILENT = ("add_cross_attention", "is_decoder", "cross_attention_hidden_size")
@@ -182,7 +182,7 @@ class FlaxBartForCausalLMModule(causal.CausalModule):
       own = [rule for rule in table.rules(sizes) if rule.ours.startswith("decoder/")]
       return [*own, Rule("embed/embedding", embed)]
 
-    # Files of a whole BART have an encoder, whose tokens are the decoder's.
+    # Files of a full BART have an encoder, which shares its token embedding with the decoder.
     ignored = (*table.IGNORED, r"(model\.)?encoder\..*", "final_logits_bias")
     tied = {"model.shared.weight": embed, "lm_head.weight": embed}
     return causal.like(table, rules=rules, HEADS={cls.HEAD: cls.CLASSES}, IGNORED=ignored, TIED=tied)
@@ -209,7 +209,7 @@ class FlaxBartDecoderPreTrainedModel(causal.CausalModel):
     past_key_values: Any = None,
     dropout_rng: Any = None,
   ) -> Output:
-    """int32 input_ids [batch, length]; encoder_hidden_states [batch, source length, dim], with a mask of their own."""
+    """int32 input_ids [batch, length]; encoder_hidden_states [batch, source length, dim], with their own mask."""
     flags = self._flags(output_attentions, output_hidden_states, return_dict)
     named = self._named(flags, train)
     tokens = self._tokens(input_ids, attention_mask, position_ids)
@@ -221,4 +221,4 @@ class FlaxBartDecoderPreTrainedModel(causal.CausalModel):
 
 
 class FlaxBartForCausalLM(FlaxBartDecoderPreTrainedModel):
-  """-> logits [batch, length, vocab_size]; `generate` goes on with a text."""
+  """-> logits [batch, length, vocab_size]; with `generate`."""

@@ -15,7 +15,7 @@ def text_arguments(
   input_ids, attention_mask=None, token_type_ids=None, position_ids=None, head_mask=None, deterministic=True,
   output_attentions=False, output_hidden_states=False, return_dict=True,
 ):  # fmt: skip
-  """The arguments of modules that only read a text, as a `Call`."""
+  """The arguments of text encoders, as a `Call`."""
   inputs = token_inputs(input_ids, attention_mask, position_ids)
   if head_mask is not None:
     inputs["head_mask"] = jnp.asarray(head_mask, jnp.float32)
@@ -43,7 +43,7 @@ class FlaxBertModule(OldModule):
 
 
 class FlaxBertPreTrainedModel(FlaxModel):
-  """BERT's base class: what all its models are called with."""
+  """BERT's base class: the call signature of its models."""
 
   config_class, base_model_prefix, module_class = ConfigClass("BertConfig"), "bert", FlaxBertModule
 
@@ -66,8 +66,8 @@ class FlaxBertPreTrainedModel(FlaxModel):
   ) -> Output:
     """int32 input_ids [batch, length] and, of the same shape, attention_mask, token_type_ids and position_ids.
 
-    Of FlaxBertForMultipleChoice all are [batch, choices, length]. head_mask is [layers, heads], what attention weights
-    are multiplied by. The other arguments of a decoder are refused.
+    For FlaxBertForMultipleChoice all are [batch, choices, length]. head_mask is [layers, heads], by which attention
+    weights are multiplied by. The other arguments of a decoder are refused.
     """
     refuse(past_key_values=past_key_values, encoder_hidden_states=encoder_hidden_states)
     refuse(encoder_attention_mask=encoder_attention_mask)
@@ -91,7 +91,7 @@ class FlaxBertModel(FlaxBertPreTrainedModel):
   """-> last_hidden_state [batch, length, dim], pooler_output [batch, dim]."""
 
 
-# Behind the family's name -> the zoo's head, what old outputs are called and were of the zoo's, and their shapes.
+# Suffix of the class name -> the zoo's head, {old output: ours}, and shapes for the docstring.
 HEADS = {
   "MaskedLM": ("mlm", dict(logits="mlm"), "-> logits [batch, length, vocab_size]."),
   "SequenceClassification": ("classify", dict(logits="logits"), "-> logits [batch, num_labels]."),
@@ -118,7 +118,7 @@ OWN_HEADS = {
 
 
 def heads(module, model, front, rows, run=outputs, **own):
-  """Old classes and their modules by name: `front`ForMaskedLM, and so on; `own` are attributes of the modules."""
+  """Builds old classes with heads and their modules: `front`ForMaskedLM, ...; `own`: attributes of the modules."""
   pairs = (with_head(module, model, f"{front}For{name}", doc, run=run(**names), HEAD=head, POOLER=None, **own)
            for name, (head, names, doc) in rows.items())  # fmt: skip
   return {kind.__name__: kind for pair in pairs for kind in pair}

@@ -1,4 +1,4 @@
-"""Old classes that go on with a text, by what another model has read if there is one: `encoder_hidden_states`."""
+"""Old causal language models with optional cross-attention to `encoder_hidden_states`."""
 
 import types
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ _FLAGS = ("causal", "crosses")
 
 
 def run_logits(model, inputs, train):
-  """Logits of the next token."""
+  """Runs the decoder -> next-token logits."""
   return {"logits": model.to_logits(hidden(model, inputs, train))}
 
 
 def hidden(model, inputs, train):
-  """What logits are made of. Old positions of a RoBERTa count from the row behind that of padding."""
+  """Hidden states before the logits. Old positions of a RoBERTa count from pad_token_id + 1."""
   positions = inputs["positions"]
   if positions is not None and isinstance(model, RoBERTaDecoder):
     positions -= model.positions.offset
@@ -36,7 +36,7 @@ def hidden(model, inputs, train):
 
 
 def decoder_inputs(input_ids, attention_mask, position_ids, context, context_mask, **more):
-  """The old arrays of a text and of what is read, as the zoo has them."""
+  """Converts the old inputs of decoder and context to the zoo's."""
   inputs = token_inputs(input_ids, attention_mask, position_ids)
   inputs["context"] = None if context is None else jnp.asarray(context)
   inputs["context_valid"] = None if context_mask is None else jnp.asarray(context_mask) > 0
@@ -44,10 +44,10 @@ def decoder_inputs(input_ids, attention_mask, position_ids, context, context_mas
 
 
 class CausalModule(OldModule):
-  """A module with a decoder of `zoo.models.cross_decoders`; comes before the module that it is a kind of."""
+  """Mixin for modules with a decoder of `zoo.models.cross_decoders`; precedes the family's module in the bases."""
 
   TOWERS = (Tower(cross=True),)
-  CLASSES: ClassVar[tuple[str, ...]] = ()  # Torch's.
+  CLASSES: ClassVar[tuple[str, ...]] = ()  # Torch's names.
   run = staticmethod(run_logits)
 
   @classmethod
@@ -63,7 +63,7 @@ class CausalModule(OldModule):
 
   @classmethod
   def decoder_table(cls, table: Any, crosses: bool) -> types.ModuleType:
-    """The table of the model, with the rules of what attends to another."""
+    """The conversion table of the model, with rules of cross-attention."""
     heads = {**table.HEADS, cls.HEAD: cls.CLASSES}
 
     def rules(sizes):
@@ -74,25 +74,25 @@ class CausalModule(OldModule):
 
   @classmethod
   def cross(cls, ours: str, layer: int, sizes: Mapping[str, Any]) -> list[Rule]:
-    """The rules of what attends to another model in a layer."""
+    """The rules of cross-attention in a layer."""
     raise NotImplementedError
 
 
 def like(table: Any, **changes: Any) -> types.ModuleType:
-  """A table of `zoo.convert` with some things changed."""
+  """A copy of a table of `zoo.convert` with some attributes replaced."""
   other = types.ModuleType(table.__name__)
   vars(other).update(vars(table), **changes)
   return other
 
 
 class CausalModel(Generates):
-  """An old model that reads from left to right if its config says is_decoder, and keeps what it read in a cache."""
+  """An old model that is causal if its config has is_decoder, with a key-value cache."""
 
   def init_cache(self, batch_size: int, max_length: int) -> dict[str, Any]:
-    """An empty cache, which calls are given as past_key_values, for texts of max_length tokens.
+    """An empty key-value cache for max_length tokens, to be passed as past_key_values.
 
     Raises:
-      UserError: the model sees what comes too.
+      UserError: the model is not causal.
     """
     if not self._is_ours():
       shapes = self._example((batch_size, max_length))
@@ -102,7 +102,7 @@ class CausalModel(Generates):
     return self.module.core.empty_cache(type(self.module).run, inputs)
 
   def generate(self, *args: Any, **kwargs: Any) -> Output:
-    """As of every model; it looks at no other model's text."""
+    """As for every model, without cross-attention."""
     if self._is_ours():
       self._check_causal()
     return super().generate(*args, **kwargs)
@@ -127,7 +127,7 @@ def _text_arguments(
 
 
 class CausalTextModule(CausalModule):
-  """BERT and RoBERTa, which only look back if the config says is_decoder."""
+  """BERT and RoBERTa, causal if the config has is_decoder."""
 
   HEAD, POOLER = "mlm", None
   SILENT = ("is_decoder", "add_cross_attention", "cross_attention_hidden_size")
@@ -143,7 +143,7 @@ class CausalTextModule(CausalModule):
 
 
 class CausalTextModel(CausalModel):
-  """Comes before the base class of BERT or RoBERTa."""
+  """Mixin that precedes the base class of BERT or RoBERTa in the bases."""
 
   def __call__(
     self,
@@ -165,7 +165,7 @@ class CausalTextModel(CausalModel):
     """int32 input_ids [batch, length] and, of the same shape, attention_mask, token_type_ids and position_ids.
 
     encoder_hidden_states are [batch, source length, dim] and encoder_attention_mask [batch, source length]. With
-    past_key_values, of `init_cache` or of the call before, attention_mask is of all that the cache has room for.
+    past_key_values, from `init_cache` or the previous call, attention_mask covers the full length of the cache.
     """
     flags = self._flags(output_attentions, output_hidden_states, return_dict)
     named = self._named(flags, train)
@@ -177,7 +177,7 @@ class CausalTextModel(CausalModel):
 
 
 def causal_text(module, model, front, *classes):
-  """The old class and its module of a family, by name: `front`ForCausalLM; classes: what torch calls it."""
+  """Builds a family's old class and module, {name: class}: `front`ForCausalLM; classes: torch's names."""
   name, where = f"{front}ForCausalLM", {"__module__": model.__module__}
   inside = {**where, "__doc__": "-> logits [batch, length, vocab_size].", "CLASSES": classes}
   made = type(f"{name}Module", (CausalTextModule, module), {**inside, "run": staticmethod(run_logits)})

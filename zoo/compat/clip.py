@@ -186,7 +186,7 @@ class FlaxCLIPVisionModel(FlaxCLIPVisionPreTrainedModel):
 
 
 class FlaxCLIPPreTrainedModel(FlaxModel):
-  """The base class of what has both towers."""
+  """The base class of CLIP with both towers."""
 
   config_class, module_class = ConfigClass("CLIPConfig"), FlaxCLIPModule
 

@@ -1,4 +1,4 @@
-"""Old modules of an encoder and a decoder that were trained apart: transformers 4, modeling_flax_encoder_decoder.py."""
+"""Old modules of a separately trained encoder and decoder: transformers 4, modeling_flax_encoder_decoder.py."""
 
 import types
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ from zoo.layers.sequence import SequenceInfo
 from zoo.models.composed import EncoderWithDecoder
 from zoo.models.cross_decoders import RoBERTaDecoder
 
-# model_type -> the module that reads a text or an image, and the one that goes on with a text.
+# model_type -> the encoder module, and the causal decoder module.
 TEXTS: dict[str, Any] = {
   "bert": bert.FlaxBertModule,
   "distilbert": distilbert.FlaxDistilBertModule,
@@ -37,10 +37,10 @@ WRITERS: dict[str, Any] = {
 
 
 def part_of(cls: Any, entries: Mapping[str, Any], name: str, kinds: Mapping[str, Any]) -> dict[str, Any]:
-  """{"model_type", "sizes"} of a part of two models, from its section of the config.
+  """{"model_type", "sizes"} of the encoder or decoder, from its section of the config.
 
   Raises:
-    UserError: the zoo does not have such a part, or it is not described.
+    UserError: the zoo does not have such a model, or its section is missing.
   """
   found = entries.get(name)
   if not isinstance(found, Mapping):
@@ -54,7 +54,7 @@ def part_of(cls: Any, entries: Mapping[str, Any], name: str, kinds: Mapping[str,
 
 
 def inside(name: str, kind: Any, sizes: Mapping[str, Any], computing: Mapping[str, Any], front: str = "") -> tuple:
-  """A part, and its rules as of a part called `name`; `front` is what old trees called it, `name` if it is "" ."""
+  """A part, with its rules prefixed for a part called `name`; `front` is its old name, `name` if it is "" ."""
   model, table, names = kind.parts(sizes, dict(computing))
   front = front or name
   return model, [
@@ -64,7 +64,7 @@ def inside(name: str, kind: Any, sizes: Mapping[str, Any], computing: Mapping[st
 
 
 class Pair(NamedTuple):
-  """What two parts do by turns: a function of the zoo's model, inputs and train, the same one for the same parts.
+  """Runs encoder and decoder: a function of the zoo's model, inputs and train, equal for equal parts.
 
   encoder, decoder: kinds of modules. does: "encode", "decode", or "" for both.
   """

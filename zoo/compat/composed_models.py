@@ -1,4 +1,4 @@
-"""Old models of an encoder and a decoder that were trained apart: transformers 4, modeling_flax_encoder_decoder.py."""
+"""Old models of a separately trained encoder and decoder: transformers 4, modeling_flax_encoder_decoder.py."""
 
 import importlib
 from typing import Any, ClassVar
@@ -16,13 +16,13 @@ from zoo.compat.outputs import Output
 from zoo.errors import UserError
 from zoo.hub.files import CONFIG, read_json
 
-# The order of old arguments behind those that are named.
+# The order of further positional arguments.
 _FLAGS = ("output_attentions", "output_hidden_states", "return_dict", "train", "params", "dropout_rng")
 _DECODING = ("encoder_attention_mask", "decoder_attention_mask", "decoder_position_ids", "past_key_values")
 
 
 class FlaxEncoderDecoderModel(Generates, seq2seq.PairModel):
-  """-> logits [batch, decoder length, vocab_size] of a decoder that looks at what a BERT or the like has read."""
+  """-> logits [batch, decoder length, vocab_size] of a decoder with cross-attention to a text encoder."""
 
   config_class, base_model_prefix = ConfigClass("EncoderDecoderConfig"), "encoder_decoder"
   module_class = FlaxEncoderDecoderModule
@@ -49,7 +49,7 @@ class FlaxEncoderDecoderModel(Generates, seq2seq.PairModel):
     return self._apply(params, dropout_rng, *texts, *flags, not train)
 
   def decode(self, decoder_input_ids: Any, encoder_outputs: Any, *args: Any, **kwargs: Any) -> Output:
-    """As of every pair. A RoBERTa that goes on from a cache needs decoder_position_ids."""
+    """As for every encoder-decoder. A RoBERTa with a cache needs decoder_position_ids."""
     named = dict(zip(_DECODING, args)) | kwargs
     decoder = self.module.kinds[1]
     if named.get("past_key_values") and named.get("decoder_position_ids") is None and not decoder.LEARNS_PAD:
@@ -57,10 +57,10 @@ class FlaxEncoderDecoderModel(Generates, seq2seq.PairModel):
     return super().decode(decoder_input_ids, encoder_outputs, *args, **kwargs)
 
   def generate(self, *args: Any, **kwargs: Any) -> Output:
-    """Answers each source, from decoder_start_token_id, or bos_token_id, of the config or of the decoder's.
+    """Generates an answer to each source, starting with decoder_start_token_id, or bos_token_id, of the config.
 
     Raises:
-      UserError: neither is there; what `generate` of every model refuses.
+      UserError: neither exists, or an error of `generate`.
     """
     said = [
       entries_of(x) for x in (self.generation_config, *args[1:2], kwargs.get("generation_config")) if x is not None
@@ -81,7 +81,7 @@ class FlaxEncoderDecoderModel(Generates, seq2seq.PairModel):
     *model_args: Any,
     **kwargs: Any,
   ) -> Any:
-    """Two models that were trained apart. What the decoder looks at the encoder by starts at random.
+    """Combines two pretrained models; the cross-attention is randomly initialised.
 
     Args:
       encoder_pretrained_model_name_or_path, decoder_pretrained_model_name_or_path: folders or ids.
@@ -90,7 +90,7 @@ class FlaxEncoderDecoderModel(Generates, seq2seq.PairModel):
     """
     dtype = kwargs.pop("dtype", jnp.float32)
     given = take_prefixed(kwargs, "encoder_", "decoder_")
-    auto = vars(importlib.import_module("zoo.compat.auto"))  # Which knows this class.
+    auto = vars(importlib.import_module("zoo.compat.auto"))  # It knows this class.
     encoder = given["encoder_"].pop("model", None)
     if encoder is None:
       source = _named(encoder_pretrained_model_name_or_path, "encoder")
@@ -110,7 +110,7 @@ class FlaxEncoderDecoderModel(Generates, seq2seq.PairModel):
 
 
 class FlaxVisionEncoderDecoderModel(FlaxEncoderDecoderModel):
-  """-> logits [batch, decoder length, vocab_size] of a decoder that looks at what a ViT or the like has seen."""
+  """-> logits [batch, decoder length, vocab_size] of a decoder with cross-attention to an image encoder."""
 
   config_class, base_model_prefix = ConfigClass("VisionEncoderDecoderConfig"), "vision_encoder_decoder"
   module_class = FlaxVisionEncoderDecoderModule
@@ -128,7 +128,7 @@ class FlaxVisionEncoderDecoderModel(FlaxEncoderDecoderModel):
   ) -> Output:
     """float pixel_values [batch, channels, height, width], int32 decoder_input_ids [batch, decoder length], a mask.
 
-    Behind them: output_attentions, output_hidden_states, return_dict, train, params, dropout_rng.
+    Then: output_attentions, output_hidden_states, return_dict, train, params, dropout_rng.
     """
     named = dict(zip(_FLAGS, args)) | kwargs
     *flags, train, params, rng = (named.pop(name, None) for name in _FLAGS)
@@ -138,7 +138,7 @@ class FlaxVisionEncoderDecoderModel(FlaxEncoderDecoderModel):
     return self._apply(params, rng, clip.channels_last(pixel_values), *text, *self._flags(*flags), not train)
 
   def encode(self, pixel_values: Any, *args: Any, **kwargs: Any) -> Output:
-    """-> last_hidden_state [batch, 1 + patches, dim]; behind pixel_values come output_attentions and the rest."""
+    """-> last_hidden_state [batch, 1 + patches, dim]; pixel_values are followed by output_attentions and the rest."""
     return super().encode(pixel_values, None, None, *args, **kwargs)
 
   def decode(
@@ -150,7 +150,7 @@ class FlaxVisionEncoderDecoderModel(FlaxEncoderDecoderModel):
     *args: Any,
     **kwargs: Any,
   ) -> Output:
-    """As of every pair; behind decoder_position_ids come past_key_values and the rest."""
+    """As for every encoder-decoder; decoder_position_ids are followed by past_key_values and the rest."""
     text = (decoder_attention_mask, decoder_position_ids)
     return super().decode(decoder_input_ids, encoder_outputs, None, *text, *args, **kwargs)
 

@@ -1,4 +1,4 @@
-"""What old models called their config: entries read as attributes, and written as transformers wrote them."""
+"""Configs of old models: entries as attributes, and files as written by transformers."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, read_json
 from zoo.storage import replacing
 
-# What transformers takes for every model where a config says nothing.
+# transformers' defaults for every model.
 DEFAULTS = {"output_attentions": False, "output_hidden_states": False, "return_dict": True}
 SILENT = {
   "is_encoder_decoder": False, "is_decoder": False, "add_cross_attention": False, "tie_word_embeddings": True,
@@ -29,11 +29,11 @@ ALIASES = {
 }
 
 
-PARTS = ("encoder", "decoder")  # Configs within one, beside those whose names end in "_config".
+PARTS = ("encoder", "decoder")  # Nested configs whose names do not end in "_config".
 
 
 class Config(SimpleNamespace):
-  """The entries of a config.json as attributes, sections as configs of their own.
+  """A config.json with its entries as attributes and sections as nested configs.
 
   >>> config = Config(d_model=8, vision_config={"patch_size": 4})
   >>> config.hidden_size, config.vision_config.patch_size, config.num_labels
@@ -58,20 +58,20 @@ class Config(SimpleNamespace):
 
   @classmethod
   def from_dict(cls, config_dict: Mapping[str, Any], **kwargs: Any) -> "Config":
-    """A config of these entries, some of them changed."""
+    """A config from a dict, with entries overridden by keyword."""
     return cls(**{**config_dict, **kwargs})
 
   @classmethod
   def from_json_file(cls, json_file: str | os.PathLike) -> "Config":
-    """The config in a file."""
+    """Reads the config in a file."""
     return cls(**read_json(pathlib.Path(json_file)))
 
   @classmethod
   def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, subfolder: str = "", **kwargs: Any):
-    """The config.json of a folder or of an id of the hub, entries changed by keyword.
+    """Reads the config.json of a folder or hub id, with entries overridden by keyword.
 
     Raises:
-      UserError: there is none, or it is no JSON object.
+      UserError: there is none, or it is not a JSON object.
     """
     folder = folder_of(os.fspath(pretrained_model_name_or_path), subfolder)
     return cls.from_dict({**read_json(folder / CONFIG), "_name_or_path": str(pretrained_model_name_or_path)}, **kwargs)
@@ -82,11 +82,11 @@ class Config(SimpleNamespace):
       setattr(self, name, Config(**value) if _is_section(name, value) else value)
 
   def to_dict(self) -> dict[str, Any]:
-    """The entries, as config.json has them."""
+    """The entries as in config.json."""
     return {name: x.to_dict() if isinstance(x, Config) else x for name, x in vars(self).items()}
 
   def to_diff_dict(self) -> dict[str, Any]:
-    """The entries without those that every config has when nobody says anything."""
+    """The entries without defaults."""
     return {name: x for name, x in self.to_dict().items() if name not in DEFAULTS or x != DEFAULTS[name]}
 
   def to_json_string(self, use_diff: bool = True) -> str:
@@ -106,10 +106,10 @@ class Config(SimpleNamespace):
       file.write_text(self.to_json_string(use_diff))
 
   def save_pretrained(self, save_directory: str | os.PathLike, push_to_hub: bool = False, **kwargs: Any) -> None:
-    """Writes the config.json of a folder, which is made if it is not there.
+    """Writes the config.json of a folder, which is created if missing.
 
     Raises:
-      UserError: push_to_hub, or the folder cannot be written.
+      UserError: push_to_hub is set, or the folder cannot be written.
     """
     refuse_to_push(push_to_hub)
     folder = pathlib.Path(save_directory)
@@ -121,7 +121,7 @@ class Config(SimpleNamespace):
 
 
 def refuse_to_push(push_to_hub: bool) -> None:
-  """Refuses what would send files away."""
+  """UserError for options that would upload files."""
   if push_to_hub:
     raise UserError("push_to_hub is True. Save to a folder, and send it with huggingface_hub's upload_folder.")
 
@@ -136,13 +136,13 @@ def entries_of(config: Any) -> dict[str, Any]:
 
 
 def take_prefixed(kwargs: dict[str, Any], *prefixes: str) -> dict[str, dict[str, Any]]:
-  """Takes the keywords that begin with each of `prefixes` out of `kwargs` -> prefix -> those, without it."""
+  """Pops the keywords with each of `prefixes` from `kwargs` -> {prefix: {keyword without it: value}}."""
   names = {prefix: [name for name in kwargs if name.startswith(prefix)] for prefix in prefixes}
   return {prefix: {name.removeprefix(prefix): kwargs.pop(name) for name in names[prefix]} for prefix in prefixes}
 
 
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
-  """Both, section by section; where both have an entry, the second's."""
+  """Merges two configs recursively; the second takes precedence."""
   both = {name: merged(first[name], second[name]) for name in first.keys() & second.keys()
           if _is_section(name, first[name]) and _is_section(name, second[name])}  # fmt: skip
   return {**first, **second, **both}

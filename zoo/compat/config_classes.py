@@ -1,4 +1,4 @@
-"""`config_class` of old models: the class of transformers, where that is installed, else ours."""
+"""`config_class` of old models: transformers' class if it is installed, else ours."""
 
 import importlib
 from typing import Any
@@ -9,10 +9,10 @@ from zoo.compat.config import Config
 class ConfigClass:
   """A class attribute that is a config class of transformers, or `Config` without transformers.
 
-  It is looked for when somebody asks for it, for transformers takes seconds to import.
+  It is looked up lazily, as transformers takes seconds to import.
 
   Args:
-    name: of the class, "BertConfig"; "": it is `Config`.
+    name: of the class, "BertConfig"; "": `Config`.
   """
 
   def __init__(self, name: str):

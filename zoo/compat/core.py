@@ -1,4 +1,4 @@
-"""A model of the zoo on trees in old names: what lies beneath an old module."""
+"""The core of an old module: a model of the zoo on parameter trees with old names."""
 
 import concurrent.futures
 import functools
@@ -22,13 +22,13 @@ from zoo.tree import flatten, mismatch, unflatten
 
 
 class Tower(NamedTuple):
-  """Where hidden states and attentions come from, and where they go.
+  """Source and destination of a tower's hidden states and attentions.
 
-  place: the entry of the outputs that gets them; "": the outputs themselves.
-  part: the part of the model that has the layers; "": the model itself.
-  prefix: what their names begin with: "encoder_".
-  last: the part's module whose output takes the place of the last hidden state: a norm; "": none does.
-  cross: whether its layers look at another tower too.
+  place: the entry of the outputs that receives them; "": the outputs themselves.
+  part: the submodule with the layers; "": the model itself.
+  prefix: prefix of their names: "encoder_".
+  last: the submodule whose output replaces the last hidden state, a norm; "": none.
+  cross: whether its layers have cross-attention.
   """
 
   place: str = ""
@@ -39,14 +39,14 @@ class Tower(NamedTuple):
 
 
 class Core:
-  """A model, and the functions of trees in old names that it makes.
+  """A model and its functions on parameter trees with old names.
 
   Args:
-    model: of the zoo, its layers in a loop.
-    table: of `zoo.convert`, or one like it.
+    model: from the zoo, with its layers in a loop.
+    table: a conversion table, like those of `zoo.convert`.
     torch: the rules of all its arrays, with torch's names.
     names: [(regular expression, replacement)] from torch's names to the old ones.
-    unused: patterns of old names that the model has and the old module had not.
+    unused: patterns of old names that only the zoo's model has.
   """
 
   def __init__(
@@ -56,34 +56,34 @@ class Core:
     rules = flax_rules(rule._replace(theirs=renamed(rule.theirs, names)) for rule in torch)
     self.rules = [rule for rule in rules if not any(re.match(pattern, rule.theirs) for pattern in unused)]
     self.spare = [rule for rule in rules if rule not in self.rules]
-    # Compiled, for a kernel is another shape there: reshaping costs nothing in a program, and a copy outside of one.
+    # Compiled, as kernels have other shapes: reshapes are free inside a program, but copies outside.
     self.compiled = jax.jit(self._pure, static_argnames=("run", "towers", "train", "attentions", "hidden"))
-    # A method is another one each time that it is asked for, and a program is compiled for each.
+    # Every access creates a new bound method, for which jit would compile again.
     self.to_ours = jax.jit(self.ours)
 
   @functools.cached_property
   def shapes(self) -> dict[str, tuple[int, ...]]:
-    """Our path -> shape."""
+    """Shapes by our paths."""
     return {path: leaf.shape for path, leaf in flatten(shapes_of(self.model)).items()}
 
   @functools.cached_property
   def old_shapes(self) -> dict[str, tuple[int, ...]]:
-    """Path in the old tree -> shape."""
+    """Shapes by paths in the old tree."""
     return {rule.theirs: rule.shape(self.shapes[rule.ours]) for rule in self.rules}
 
   @functools.cached_property
   def writer(self) -> Any:
-    """The model as `zoo.generate` is given it: a decoder has no text of another model to look at."""
+    """The model for `zoo.generate`, without cross-attention if it is a decoder."""
     return self.model if hasattr(self.model, "encode") else without_cross_attention(self.model)
 
   def initial(self, rng: jax.Array) -> dict[str, Any]:
-    """Random parameters in the old names; not compiled as a whole, which takes half a minute for 24 layers."""
+    """Random parameters under the old names; not compiled as one program, which takes half a minute for 24 layers."""
     return self.old(self.model.init(rng, *self.model.example())["params"])
 
   def old(self, params: Any) -> dict[str, Any]:
-    """Parameters of the zoo -> the tree in the old names. Nothing is computed; it is a function that JAX can trace."""
+    """Converts parameters of the zoo to the tree with old names. Can be traced by JAX."""
     flat = flatten(params)
-    del params  # Each array goes as its copy comes: there is no room for two of a large model.
+    del params  # Each array is freed after its copy: two copies of a large model would not fit.
     tree: dict[str, Any] = {}
     for theirs, rules in tables.by_theirs(self.rules).items():
       parts = [rule.layout.write(flat.pop(rule.ours)) for rule in rules]
@@ -92,7 +92,7 @@ class Core:
     return unflatten(tree)
 
   def ours(self, tree: Any) -> dict[str, Any]:
-    """The way back. What the model does not have is left out, as Linen does.
+    """Inverse of `old`. Unknown entries are ignored, as in Linen.
 
     Raises:
       UserError: parameters are missing or misshapen.
@@ -106,7 +106,7 @@ class Core:
     return unflatten(read | {rule.ours: jnp.zeros(self.shapes[rule.ours], dtype) for rule in self.spare})
 
   def empty_cache(self, run: Callable, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """A cache for as many tokens as `inputs` have, [batch, length], in which there are none."""
+    """An empty cache for the length of `inputs`, [batch, length]."""
     call = dict(method=lambda model: run(model, inputs, False), mutable=["cache"])
     _, state = jax.eval_shape(lambda params: self.writer.apply({"params": params}, **call), shapes_of(self.model))
 
@@ -150,7 +150,7 @@ def _check_masks(inputs):
 
 
 def _in_cache(inputs, index):
-  """The inputs, of a mask for all that the cache has room for the part that is of these tokens."""
+  """The inputs, with the mask of the full cache sliced to these tokens."""
   name = "decoder_" if "decoder_tokens" in inputs else ""
   inputs, length = {**inputs}, inputs[f"{name}tokens"].shape[1]
   valid, positions = inputs.get(f"{name}valid"), inputs.get(f"{name}positions")
@@ -162,7 +162,7 @@ def _in_cache(inputs, index):
 
 
 def _own(tree):
-  """A cache without what layers keep of another text: that is made anew in each call, as it was."""
+  """The cache without cross-attention keys and values, which are recomputed in each call, as in old models."""
   return (
     {name: _own(branch) for name, branch in tree.items() if name != "cross_attention"}
     if isinstance(tree, dict)
@@ -174,7 +174,7 @@ def _put_states(out, intermediates, tower, attentions, hidden):
   place = out[tower.place] if tower.place else out
   seen = intermediates
   for part in tower.part.split("/") if tower.part else ():
-    if part not in seen:  # Only a decoder ran, or only an encoder.
+    if part not in seen:  # Only the decoder or only the encoder ran.
       return
     seen = seen[part]
   stack = seen.get("stack", {})
@@ -182,7 +182,7 @@ def _put_states(out, intermediates, tower, attentions, hidden):
   if hidden:
     states = [layer["__call__"][0] for layer in layers]
     states = [*states[:-1], seen[tower.last]["__call__"][0]] if tower.last else states
-    first = [seen["Dropout_0"]["__call__"][0]] if layers else []  # Without layers the norm's output alone.
+    first = [seen["Dropout_0"]["__call__"][0]] if layers else []  # Without layers only the norm's output.
     place[f"{tower.prefix}hidden_states"] = (*first, *states)
   if attentions:
     place[f"{tower.prefix}attentions"] = tuple(layer["self_attention"]["weights"][0] for layer in layers)
@@ -191,7 +191,7 @@ def _put_states(out, intermediates, tower, attentions, hidden):
 
 
 def _is_watched(module: Any, method: str) -> bool:
-  """What goes into the first layer is what a dropout gave; each layer's output goes into the next, or into a norm."""
+  """Whether a module's output is a hidden state: that of the first dropout, of a layer, or of the final norm."""
   return method == "__call__" and re.fullmatch(r"Dropout_0|norm|layer_\d+", module.name or "") is not None
 
 
@@ -200,26 +200,26 @@ def _output(out: Any) -> Any:
 
 
 def _is_output(out: Any) -> bool:
-  return isinstance(out, dict) and "layers" not in out  # The second is a cache.
+  return isinstance(out, dict) and "layers" not in out  # The second element is a cache.
 
 
 @functools.lru_cache(maxsize=64)
 def core_of(parts: Callable, sizes: str, unused: tuple[str, ...], dtype: str, remat: str | None) -> Core:
-  """The core of these sizes (JSON), the same one each time, with all that it compiled.
+  """The cached core for these sizes (JSON), with its compiled programs.
 
-  parts: (sizes, how to compute) -> the model, its table of `zoo.convert`, and names: from torch's to the old ones.
+  parts: (sizes, compute options) -> the model, its conversion table, and names: from torch's to the old ones.
   """
-  # Modules made inside a Linen module are taken for its submodules. A thread is not inside of one.
+  # Modules created inside a Linen module become its submodules, but not in another thread.
   with concurrent.futures.ThreadPoolExecutor(1) as outside:
     return outside.submit(_core, parts, json.loads(sizes), unused, dtype, remat).result()
 
 
 def _core(parts, sizes, unused, dtype, remat):
-  # A loop, for old names count layers: to scan over them would be to copy them all in each call.
+  # A loop, as old names number the layers: a scan would copy all of them in each call.
   model, table, names = parts(sizes, {"dtype": dtype, "scan": False, "remat": remat})
   return Core(model, table, table.rules(sizes), names, unused)
 
 
 def renamed(name: str, names: Sequence[tuple[str, str]]) -> str:
-  """A name of torch as old Flax models had it."""
+  """Converts a torch name to that of old Flax models."""
   return functools.reduce(lambda name, change: re.sub(*change, name), names, name)

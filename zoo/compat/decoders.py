@@ -33,7 +33,7 @@ def _gpt2_arguments(
 
 
 def _called(name):
-  """Hidden states of a trunk, or logits, by this name."""
+  """Runs a trunk or a model -> {name: hidden states or logits}."""
 
   def run(model, inputs, train):
     return {name: model(inputs["tokens"], valid=inputs["valid"], positions=inputs["positions"], train=train)}
@@ -42,7 +42,7 @@ def _called(name):
 
 
 class FlaxLlamaModule(OldModule):
-  """-> last_hidden_state [batch, length, dim], normed, as the last of hidden_states is."""
+  """-> last_hidden_state [batch, length, dim]after the final norm, as is hidden_states[-1]."""
 
   FAMILY, TYPES = "llama", ("llama",)
   TOWERS = (Tower(last="norm"),)
@@ -56,9 +56,9 @@ class FlaxLlamaForCausalLMModule(FlaxLlamaModule):
 
 
 class FlaxMistralModule(FlaxLlamaModule):
-  """-> last_hidden_state [batch, length, dim], normed, as the last of hidden_states is.
+  """-> last_hidden_state [batch, length, dim]after the final norm, as is hidden_states[-1].
 
-  A window of `sliding_window` tokens holds the token itself, as in torch; in transformers 4's Flax it held one more.
+  A window of `sliding_window` tokens includes the token itself, as in torch; transformers 4's Flax had one more.
   """
 
   TYPES = ("mistral",)
@@ -71,7 +71,7 @@ class FlaxMistralForCausalLMModule(FlaxLlamaForCausalLMModule):
 
 
 class FlaxGemmaModule(FlaxLlamaModule):
-  """-> last_hidden_state [batch, length, dim], normed, as the last of hidden_states is."""
+  """-> last_hidden_state [batch, length, dim]after the final norm, as is hidden_states[-1]."""
 
   FAMILY, TYPES = "gemma", ("gemma",)
 
@@ -83,7 +83,7 @@ class FlaxGemmaForCausalLMModule(FlaxLlamaForCausalLMModule):
 
 
 class FlaxGPT2Module(FlaxLlamaModule):
-  """-> last_hidden_state [batch, length, dim], normed, as the last of hidden_states is."""
+  """-> last_hidden_state [batch, length, dim]after the final norm, as is hidden_states[-1]."""
 
   FAMILY, TYPES, TRUNK = "gpt", ("gpt2",), True
   NAMES: ClassVar = ((r"^transformer\.", ""),)
@@ -100,7 +100,7 @@ def _crossing_arguments(
 
 
 class FlaxGPT2LMHeadModule(causal.CausalModule, FlaxGPT2Module):
-  """-> logits [batch, length, vocab_size]; it may look at what another model has read."""
+  """-> logits [batch, length, vocab_size]; with optional cross-attention."""
 
   NAMES, TRUNK, TOWERS = (), False, (Tower(last="norm", cross=True),)
   SILENT = ("add_cross_attention", "is_decoder", "cross_attention_hidden_size")
@@ -127,7 +127,7 @@ class FlaxGPT2LMHeadModule(causal.CausalModule, FlaxGPT2Module):
 
 class _Decoder(FlaxModel):
   def init_cache(self, batch_size: int, max_length: int) -> dict[str, Any]:
-    """An empty cache, which calls are given as past_key_values, for texts of max_length tokens."""
+    """An empty key-value cache for max_length tokens, to be passed as past_key_values."""
     if not self._is_ours():
       shapes = self._example((batch_size, max_length))
       return self.module.init(jax.random.PRNGKey(0), *shapes, init_cache=True)["cache"]
@@ -139,7 +139,7 @@ class _Decoder(FlaxModel):
 
 
 class FlaxLlamaPreTrainedModel(_Decoder):
-  """The base class of models that read a text from left to right."""
+  """The base class of decoder-only models."""
 
   config_class, base_model_prefix, module_class = ConfigClass("LlamaConfig"), "model", FlaxLlamaModule
 
@@ -158,8 +158,8 @@ class FlaxLlamaPreTrainedModel(_Decoder):
   ) -> Output:
     """int32 input_ids [batch, length], attention_mask of 0 and 1, position_ids counted from 0.
 
-    With past_key_values, of `init_cache` or of the call before, attention_mask is [batch, max_length], of all that the
-    cache has room for, and the output has the cache after it.
+    With past_key_values, from `init_cache` or the previous call, attention_mask is [batch, max_length], the full length
+    of the cache, and the output has the updated cache.
     """
     tokens = self._tokens(input_ids, attention_mask, position_ids)
     flags = self._flags(output_attentions, output_hidden_states, return_dict)
@@ -179,7 +179,7 @@ class FlaxGemmaPreTrainedModel(FlaxLlamaPreTrainedModel):
 
 
 class FlaxGPT2PreTrainedModel(_Decoder):
-  """GPT-2's base class; only with a head it may look at what an encoder has read."""
+  """GPT-2's base class; cross-attention only with a head."""
 
   config_class, base_model_prefix, module_class = ConfigClass("GPT2Config"), "transformer", FlaxGPT2Module
 
@@ -198,7 +198,7 @@ class FlaxGPT2PreTrainedModel(_Decoder):
     output_hidden_states: bool | None = None,
     return_dict: bool | None = None,
   ) -> Output:
-    """As Llama's; encoder_hidden_states are float [batch, source length, n_embd], with their mask, of a head."""
+    """As Llama's; with a head also encoder_hidden_states, float [batch, source length, n_embd], and their mask."""
     tokens = self._tokens(input_ids, attention_mask, position_ids)
     flags = self._flags(output_attentions, output_hidden_states, return_dict)
     encoder = (encoder_hidden_states, encoder_attention_mask)
@@ -206,19 +206,19 @@ class FlaxGPT2PreTrainedModel(_Decoder):
 
 
 class FlaxLlamaModel(FlaxLlamaPreTrainedModel):
-  """-> last_hidden_state [batch, length, dim], normed, as the last of hidden_states is."""
+  """-> last_hidden_state [batch, length, dim]after the final norm, as is hidden_states[-1]."""
 
 
 class FlaxMistralModel(FlaxMistralPreTrainedModel):
-  """-> last_hidden_state [batch, length, dim], normed, as the last of hidden_states is."""
+  """-> last_hidden_state [batch, length, dim]after the final norm, as is hidden_states[-1]."""
 
 
 class FlaxGemmaModel(FlaxGemmaPreTrainedModel):
-  """-> last_hidden_state [batch, length, dim], normed, as the last of hidden_states is."""
+  """-> last_hidden_state [batch, length, dim]after the final norm, as is hidden_states[-1]."""
 
 
 class FlaxGPT2Model(FlaxGPT2PreTrainedModel):
-  """-> last_hidden_state [batch, length, dim], normed, as the last of hidden_states is."""
+  """-> last_hidden_state [batch, length, dim]after the final norm, as is hidden_states[-1]."""
 
 
 class FlaxLlamaForCausalLM(Generates, FlaxLlamaPreTrainedModel):

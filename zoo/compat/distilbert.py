@@ -27,7 +27,7 @@ class FlaxDistilBertModule(OldModule):
 
 
 class FlaxDistilBertPreTrainedModel(FlaxModel):
-  """DistilBERT's base class: what all its models are called with."""
+  """DistilBERT's base class: the call signature of its models."""
 
   config_class, base_model_prefix = ConfigClass("DistilBertConfig"), "distilbert"
   module_class = FlaxDistilBertModule

@@ -1,4 +1,4 @@
-"""The old class of an image and a text encoder that were trained apart: modeling_flax_vision_text_dual_encoder.py."""
+"""The old dual encoder of a separately trained image and text encoder: modeling_flax_vision_text_dual_encoder.py."""
 
 import importlib
 import types
@@ -21,11 +21,11 @@ from zoo.layers import initial
 from zoo.layers.dense import Dense
 from zoo.models.composed import EncoderPair
 
-_TEXTS = {kind: module for kind, module in TEXTS.items() if kind != "distilbert"}  # Which pools nothing.
+_TEXTS = {kind: module for kind, module in TEXTS.items() if kind != "distilbert"}  # It has no pooled output.
 
 
 class Both(NamedTuple):
-  """What two encoders do: a function of the zoo's model, inputs and train, the same one for the same encoders.
+  """Runs one or both encoders: a function of the zoo's model, inputs and train, equal for equal encoders.
 
   text, image: kinds of modules. does: "text", "image", or "" for both.
   """
@@ -92,7 +92,7 @@ class FlaxVisionTextDualEncoderModule(OldModule):
     return model, types.SimpleNamespace(rules=lambda sizes: rules), ()
 
   def doing(self, does: str = "") -> Both:
-    """What runs."""
+    """The function to run."""
     return Both(_TEXTS[self.sizes["text"]["model_type"]], IMAGES[self.sizes["image"]["model_type"]], does)
 
   @property
@@ -158,7 +158,7 @@ class FlaxVisionTextDualEncoderModel(FlaxModel):
   def from_vision_text_pretrained(
     cls, vision_model_name_or_path: Any = None, text_model_name_or_path: Any = None, *model_args: Any, **kwargs: Any
   ) -> Any:
-    """Two encoders that were trained apart; the projections start at random.
+    """Combines two pretrained encoders; the projections are randomly initialised.
 
     Args:
       vision_model_name_or_path, text_model_name_or_path: folders or ids.
@@ -167,7 +167,7 @@ class FlaxVisionTextDualEncoderModel(FlaxModel):
     """
     dtype = kwargs.pop("dtype", jnp.float32)
     given = take_prefixed(kwargs, "vision_", "text_")
-    auto = vars(importlib.import_module("zoo.compat.auto"))["FlaxAutoModel"]  # Which knows this class.
+    auto = vars(importlib.import_module("zoo.compat.auto"))["FlaxAutoModel"]  # It knows this class.
     found = {}
     for part, source in (("vision_", vision_model_name_or_path), ("text_", text_model_name_or_path)):
       found[part] = given[part].pop("model", None)
@@ -176,7 +176,7 @@ class FlaxVisionTextDualEncoderModel(FlaxModel):
       if found[part] is None:
         found[part] = auto.from_pretrained(source, *model_args, **given[part])
     vision, text = found["vision_"], found["text_"]
-    if isinstance(vision, clip.FlaxCLIPModel):  # Of a whole CLIP the image tower.
+    if isinstance(vision, clip.FlaxCLIPModel):  # The image tower of a full CLIP.
       vision, params = vision.config.vision_config, {"vision_model": vision.params["vision_model"]}
       image = entries_of(vision) | {"model_type": "clip_vision_model"}
     else:

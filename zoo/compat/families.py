@@ -1,4 +1,4 @@
-"""The old names, by the file of transformers that had them: what `zoo.compat` exports and `install` puts there."""
+"""Old names by their file in transformers, exported by `zoo.compat` and installed by `install`."""
 
 from typing import Any
 
@@ -19,13 +19,13 @@ def names_in(file: str) -> dict[str, Any]:
 
 
 def functions_in(file: str) -> dict[str, Any]:
-  """What training scripts import from a file beside classes -> ours."""
+  """Functions that training scripts import from a file of transformers -> ours."""
   found = vars(FILES[file][0])
   return {name: found[name] for name in FUNCTIONS if name in found}
 
 
 def auto_names() -> dict[str, Any]:
-  """The names of auto classes and of mappings -> ours."""
+  """Names of auto classes and mappings -> ours."""
   return {name: value for name, value in vars(auto).items() if name.startswith(("FlaxAutoModel", "FLAX_MODEL_"))}
 
 

@@ -1,4 +1,4 @@
-"""Folders and ids of the hub, with the errors that callers of the old classes expect."""
+"""Resolves folders and hub ids, with the exceptions that callers of the old classes expect."""
 
 import os
 import pathlib
@@ -9,14 +9,14 @@ from zoo.hub import ids
 
 
 class NoModel(UserError, OSError):
-  """No folder and no id of the hub: an OSError in transformers, which callers catch to try another way."""
+  """Neither a folder nor a hub id: an OSError as in transformers, which callers catch."""
 
 
 def folder_of(source: str | os.PathLike, subfolder: str = "", **options: Any) -> pathlib.Path:
-  """As `zoo.hub.ids.folder_of`.
+  """`zoo.hub.ids.folder_of` with an OSError.
 
   Raises:
-    NoModel: there is no such folder and no such id, or the hub cannot be reached.
+    NoModel: there is no such folder or id, or the hub cannot be reached.
 
   >>> try:
   ...   folder_of("./nowhere")

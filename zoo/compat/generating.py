@@ -18,15 +18,15 @@ from zoo.hub import generation
 from zoo.hub.files import read_json
 from zoo.storage import replacing
 
-# Of a model's config, what says how it generates where there is no generation_config.json.
+# Entries of a model's config for generation if there is no generation_config.json.
 TOKENS = """bos_token_id eos_token_id pad_token_id decoder_start_token_id forced_bos_token_id forced_eos_token_id
 max_length min_length num_beams num_return_sequences do_sample temperature top_k top_p length_penalty early_stopping
 no_repeat_ngram_size repetition_penalty suppress_tokens begin_suppress_tokens bad_words_ids""".split()
-LENGTH = 20  # Theirs, where nobody says.
+LENGTH = 20  # transformers' defaults.
 
 
 class Generating(FlaxModel):
-  """An old model that predicts the next token; subclasses have a `generate` by `_generate`."""
+  """Base class of old models that generate; subclasses define `generate` with `_generate`."""
 
   def __init__(self, *args: Any, **kwargs: Any):
     super().__init__(*args, **kwargs)
@@ -52,7 +52,7 @@ class Generating(FlaxModel):
       name: kwargs.pop(name, None) for name in ("attention_mask", "decoder_input_ids", "decoder_attention_mask")
     }
     unknown = [name for name, x in kwargs.items() if x is not None and not generation.knows(name)]
-    if unknown:  # In a file such an entry is of another time; here it is a slip.
+    if unknown:  # In a file such an entry may be outdated; as an argument it is a mistake.
       hint = did_you_mean(unknown[0], [*generation.SAME, *generation.OTHERS, *generation.DRAWN])
       raise UserError(f"{type(self).__name__}.generate: {unknown[0]} is no argument of it.{hint}")
     entries = entries_of(self.generation_config if generation_config is None else generation_config)
@@ -85,7 +85,7 @@ class Generating(FlaxModel):
     return jnp.asarray(input_ids, jnp.int32)
 
   def _options(self, entries: Mapping[str, Any], answers: bool, length: int) -> dict[str, Any]:
-    """Keywords of `zoo.generate` from old entries; `length`: of what is there before the first new token."""
+    """Keywords of `zoo.generate` from old entries; `length`: number of tokens before the first new one."""
     entries = dict(entries)
     least = entries.pop("min_length", 0)
     longest, new = entries.pop("max_length", LENGTH), entries.pop("max_new_tokens", None)
@@ -98,14 +98,14 @@ class Generating(FlaxModel):
       entries = {name: x for name, x in entries.items() if name not in ("temperature", "top_k", "top_p")}
     config = entries_of(self.config) | ({"is_encoder_decoder": True} if answers else {})
     options = generation.options(entries, config, "generate", None if answers else length)
-    # A token that the model does not have never comes: the defaults of configs are those of large vocabularies.
+    # A token outside the vocabulary cannot occur: defaults of configs assume large vocabularies.
     for name in ("eos", "suppress", "suppress_first"):
       if name in options:
         values = options[name] if isinstance(options[name], list) else [options[name]]
         options[name] = [token for token in values if token < self.module.core.writer.vocab_size]
     if answers and start is not None:
       options.setdefault("start_token", start)
-    # Old lengths count all that an answer begins with, of which only the first token is none of max_new_tokens.
+    # Old lengths include the start tokens, of which max_new_tokens excludes only the first.
     begun = options.get("start_token") if length == 1 else None
     more = len(begun) - 1 if isinstance(begun, list) else 0
     if new <= more:
@@ -116,7 +116,7 @@ class Generating(FlaxModel):
     return options | {"max_new_tokens": new - more, "min_new_tokens": max(least, 0)}
 
   def _known_start(self, start: Any, entries: Mapping[str, Any]) -> Any:
-    """The start token, or the token of padding where it is the default of a larger vocabulary."""
+    """The start token, or the padding token if the former is a default outside the vocabulary."""
     size, pad = self.module.core.writer.vocab_size, entries.get("pad_token_id")
     if not isinstance(start, int) or start < size or not isinstance(pad, int) or not 0 <= pad < size:
       return start
@@ -127,7 +127,7 @@ class Generating(FlaxModel):
 
 
 class Generates(Generating):
-  """An old model that predicts the next token, with the `generate` that most have."""
+  """Base class of old models that generate, with the common signature of `generate`."""
 
   def generate(
     self,
@@ -139,25 +139,25 @@ class Generates(Generating):
     logits_processor: Any = None,
     **kwargs: Any,
   ) -> Output:
-    """Continues each text; of an encoder-decoder: answers each source. Under `jax.jit` too.
+    """Continues each text; for an encoder-decoder answers each source. Works under `jax.jit`.
 
     Args:
-      input_ids: int32 [batch, length]; of a Whisper float [batch, mels, frames].
-      generation_config: entries; the model's own, of its files or its config, if None.
-      prng_key: for do_sample; that of seed 0 if None. What is drawn differs from what transformers drew.
-      trace: changes nothing.
-      params: in the old names; the model's own if None.
-      logits_processor: is refused; `zoo.generate` has `more_rules`.
+      input_ids: int32 [batch, length]; for a Whisper float [batch, mels, frames].
+      generation_config: entries; by default the model's own, from its files or config.
+      prng_key: for do_sample; seed 0 if None. Samples differ from those of transformers.
+      trace: ignored.
+      params: under the old names; the model's own if None.
+      logits_processor: refused; use `more_rules` of `zoo.generate`.
       **kwargs: attention_mask, decoder_input_ids, decoder_attention_mask; entries of the generation_config to change:
-        max_length (20 if nobody says), max_new_tokens, min_length, do_sample, temperature, top_k, top_p, num_beams,
+        max_length (default 20), max_new_tokens, min_length, do_sample, temperature, top_k, top_p, num_beams,
         num_return_sequences, length_penalty, early_stopping, eos_token_id, pad_token_id, decoder_start_token_id,
         forced_bos_token_id, forced_eos_token_id, no_repeat_ngram_size, repetition_penalty, suppress_tokens.
 
     Returns:
-      Output of sequences, int32 [batch, max_length], after the end pad_token_id; of num_return_sequences above 1
-      [batch * num_return_sequences, max_length]; of beams scores too.
+      Output with sequences, int32 [batch, max_length], padded with pad_token_id; for num_return_sequences above 1
+      [batch * num_return_sequences, max_length]; for beam search also scores.
 
     Raises:
-      UserError: what `zoo.generate` refuses, an entry that it does not know.
+      UserError: an error of `zoo.generate`, or an unknown entry.
     """
     return self._generate(input_ids, generation_config, prng_key, params, logits_processor, kwargs)

@@ -44,7 +44,7 @@ class FlaxDinov2Module(OldModule):
 
 
 class FlaxViTPreTrainedModel(FlaxModel):
-  """ViT's base class: what its models are called with."""
+  """ViT's base class: the call signature of its models."""
 
   config_class, base_model_prefix, module_class = ConfigClass("ViTConfig"), "vit", FlaxViTModule
   main_input_name = "pixel_values"

@@ -1,4 +1,4 @@
-"""Our classes where `from transformers import Flax...` looks: with transformers 5, with 4, or with none."""
+"""Installs our classes as `from transformers import Flax...`: with transformers 5, with 4, or without."""
 
 import contextlib
 import functools
@@ -17,9 +17,9 @@ from zoo.compat.pretrained import FlaxPreTrainedModel
 from zoo.compat.stand_in import Finder, StandIn, config_names
 from zoo.errors import UserError
 
-_undo: list[tuple[str, Any, Any, Any]] = []  # What `install` changed, newest last.
+_undo: list[tuple[str, Any, Any, Any]] = []  # Changes made by `install`, newest last.
 _ABSENT = object()
-# Files that old code imports from, beside those of the families: names -> what they are.
+# Further files that old code imports from: names -> objects.
 SHARED = {
   AUTO: auto_names(),
   "transformers.modeling_flax_utils": {"FlaxPreTrainedModel": FlaxPreTrainedModel},
@@ -38,13 +38,13 @@ SHARED = {
 def install() -> None:
   """Puts the classes of `zoo.compat` where `from transformers import Flax...` finds them, until `uninstall`.
 
-  They are then found in the files of transformers too (`transformers.models.clip.modeling_flax_clip`), and say that
-  they are from there, so that pipelines of diffusers write folders that others read. Call it before anything imports
-  those names. A second call changes nothing. Without transformers there is a module `transformers` of these and of
-  their config classes; what else is imported from it ends in an ImportError that says what to use.
+  They are also in the files of transformers (`transformers.models.clip.modeling_flax_clip`), and their `__module__` is
+  set accordingly, so that pipelines of diffusers write folders that others can read. Call it before anything imports
+  those names. A second call has no effect. Without transformers a module `transformers` is created with these and
+  their config classes; other imports from it raise an ImportError that names the alternative.
 
-  Where JAX no longer has them, `jax.numpy.clip` gets its keywords a_min and a_max back too: the safety checker of
-  diffusers' pipelines says them. Outputs are instances of the `ModelOutput` of transformers, if that is there.
+  If JAX no longer has them, `jax.numpy.clip` gets its keywords a_min and a_max back too, for the safety checker of
+  diffusers' pipelines. Outputs are instances of transformers' `ModelOutput`, if it is installed.
 
   >>> import zoo.compat
   >>> zoo.compat.install()
@@ -69,12 +69,12 @@ def _install() -> None:
       _set(top, name, value)
   for file, names in {**{file: names_in(file) | functions_in(file) for file in FILES}, **SHARED}.items():
     module = _module(file)
-    # What transformers 4 has for all families stays as it is: families that are not ours are made of it.
+    # Shared modules of transformers 4 are kept: other families use them.
     for name, value in names.items() if file in FILES or ("module", None, file, None) in _undo else ():
       _set(module, name, value)
       if file == AUTO:
         _set(top, name, value)
-      # transformers 4 looks in the folder of a model; so does what was written for it.
+      # transformers 4 and code for it look in the model's package.
       _set(_module(file.rpartition(".")[0]), name, value)
       if isinstance(value, type) and value is not outputs.Output:
         _set(value, "__module__", file)
@@ -87,14 +87,14 @@ def _install() -> None:
     sys.meta_path.insert(0, finder)
     _undo.append(("finder", finder, "", None))
   else:
-    # Old code asks whether outputs are of the class that theirs are of. Ours stay dicts, which JAX knows as trees.
+    # Old code checks the class of outputs. Ours stay dicts, which are pytrees.
     kind = importlib.import_module("transformers.utils").ModelOutput
     _set(outputs.Output, "instance_of", kind)
   _set(jnp, "clip", clip_with_old_keywords())
 
 
 def clip_with_old_keywords() -> Any:
-  """`jax.numpy.clip`, with the keywords a_min and a_max that it had before JAX 0.10 too."""
+  """`jax.numpy.clip` that also takes the keywords a_min and a_max from before JAX 0.10."""
   clip = jnp.clip
   if "a_min" in inspect.signature(clip).parameters:
     return clip
@@ -107,7 +107,7 @@ def clip_with_old_keywords() -> Any:
 
 
 def uninstall() -> None:
-  """Takes back what `install` did. Whoever imported a class keeps it."""
+  """Reverts `install`. Classes that were already imported stay valid."""
   while _undo:
     kind, holder, name, before = _undo.pop()
     if kind == "finder":
@@ -121,10 +121,10 @@ def uninstall() -> None:
 
 
 def _transformers() -> ModuleType:
-  """The module `transformers`, as it stays."""
+  """The final module object of `transformers`."""
   top = _module("transformers")
   if not isinstance(top, StandIn):
-    # This file of theirs makes the whole module anew when it is first imported: our names would go with the old one.
+    # Importing this file replaces the module object, which would lose our names.
     with contextlib.suppress(ImportError):
       importlib.import_module("transformers.processing_utils")
   return sys.modules["transformers"]
@@ -138,7 +138,7 @@ def _set(holder: Any, name: str, value: Any) -> None:
 
 
 def _module(name: str) -> ModuleType:
-  """A module of transformers, made if it is not there."""
+  """A module of transformers, created if missing."""
   if name in sys.modules:
     return sys.modules[name]
   parent, _, last = name.rpartition(".")
@@ -149,7 +149,7 @@ def _module(name: str) -> ModuleType:
   except Exception as error:
     if not parent and not isinstance(error, ModuleNotFoundError):
       raise UserError(f"{name} cannot be imported: {error}. Repair it, or uninstall it.") from error
-    # Old files that do not start with this JAX give way to ours too.
+    # Old files that fail to import with this JAX are replaced too.
   module = StandIn(name) if not parent else ModuleType(name)
   module.__spec__ = importlib.machinery.ModuleSpec(name, None, is_package=True)
   module.__path__ = []

@@ -1,4 +1,4 @@
-"""Files become trees in old names, those of which something is missing or misshapen too, if that is asked for."""
+"""Loads files as parameter trees with old names, optionally with missing or misshapen arrays."""
 
 import functools
 import logging
@@ -24,7 +24,7 @@ LEFT_OUT = "left out. init_weights(rng, params=params) adds it."
 
 
 class Patched(Mapping):
-  """Tensors of files, some of them hidden or replaced by arrays in memory."""
+  """Lazy tensors of files, some hidden or replaced by arrays in memory."""
 
   def __init__(self, tensors: Any, hidden: set[str], arrays: Mapping[str, np.ndarray]):
     self.tensors, self.arrays = tensors.only(name for name in tensors if name not in hidden), dict(arrays)
@@ -59,19 +59,19 @@ def old_params(
   fill: bool,
   quiet: Collection[str] = (),
 ) -> Any:
-  """The tree in old names of a core's model.
+  """Loads the parameter tree of a core's model under old names.
 
   Args:
-    core: what the tree is for.
-    tensors: of `zoo.hub.files.open_tensors`.
-    where: what to call the files.
-    key: for what is missing.
-    replace: whether arrays of another shape than the model's are random instead.
-    fill: whether what is missing is random; False: it is left out.
-    quiet: torch's names of what may be missing without a word.
+    core: the core.
+    tensors: from `zoo.hub.files.open_tensors`.
+    where: name of the files in messages.
+    key: random key for missing arrays.
+    replace: whether misshapen arrays are initialised randomly instead.
+    fill: whether missing arrays are initialised randomly; False: they are left out.
+    quiet: torch's names of arrays that may be missing without a warning.
 
   Raises:
-    UserError: what `zoo.hub.loading.read_params` raises; another shape, without `replace`.
+    UserError: as `zoo.hub.loading.read_params`; a misshapen array, without `replace`.
   """
   sizes = sizes_of(core.model)
   table, rules = core.table, core.torch
@@ -92,7 +92,7 @@ def old_params(
     )
   dtype = widest(tensors)
   if len(missing) == len(rules):
-    missing = []  # Another model's files, which are refused.
+    missing = []  # Files of another model.
   absent = {rule.theirs for rule in missing}
   anew = absent | {rule.theirs for rule in misshapen.values()}
   patches = _random(core, [rule for rule in rules if rule.theirs in anew], key, dtype)
@@ -111,15 +111,15 @@ def old_params(
 
 
 def plain_params(shapes: Any, prefix: str, tensors: Any, where: str, *, replace: bool) -> tuple[dict[str, Any], Any]:
-  """What of a tree of a module that is not the zoo's is in files, and the tree of what is not.
+  """For a module that is not the zoo's: the part of a tree that is in files, and the rest.
 
   Args:
-    shapes: the tree, of shapes.
-    prefix: of the body's names, which the files or the tree may lack.
-    tensors, where, replace: as of `old_params`.
+    shapes: the tree of shapes.
+    prefix: prefix of the body's names, which the files or the tree may lack.
+    tensors, where, replace: as in `old_params`.
 
   Raises:
-    UserError: an array of another shape, without `replace`; files that have nothing of it.
+    UserError: a misshapen array, without `replace`; files without any of the arrays.
   """
   found, random, mismatched = {}, {}, []
   for path, leaf in flatten(shapes).items():
@@ -146,7 +146,7 @@ def plain_params(shapes: Any, prefix: str, tensors: Any, where: str, *, replace:
 
 
 def report(message: str) -> None:
-  """Warns, and says it where old classes said it if somebody listens there: else one line would be written twice."""
+  """Warns, and also logs to the old classes' logger if it has handlers, to avoid duplicate lines."""
   logger = logging.getLogger("transformers.modeling_flax_utils")
   if logger.handlers:
     logger.warning(message)
@@ -154,7 +154,7 @@ def report(message: str) -> None:
 
 
 def _random(core: Core, rules: list[Rule], key: jax.Array, dtype: Any) -> dict[str, np.ndarray]:
-  """Initial values under torch's names; the others are not computed."""
+  """Initialises some arrays, under torch's names; the others are not computed."""
   if not rules:
     return {}
 
@@ -170,7 +170,7 @@ def _random(core: Core, rules: list[Rule], key: jax.Array, dtype: Any) -> dict[s
 
 
 def widest(tensors: Any) -> Any:
-  """The widest floating dtype of files, as far as JAX has it."""
+  """The widest floating dtype in the files, limited to those of JAX."""
   floats = [dtype for dtype in tensors.dtypes.values() if jnp.issubdtype(dtype, jnp.floating)]
   return jax.dtypes.canonicalize_dtype(
     functools.reduce(jnp.promote_types, floats, floats[0]) if floats else jnp.float32
@@ -178,6 +178,6 @@ def widest(tensors: Any) -> Any:
 
 
 def _default_device() -> Mesh | None:
-  """Where arrays go by default, if that is not the first device: `with jax.default_device(cpu)` is for large models."""
+  """The default device, if it is not the first one: large models use `with jax.default_device(cpu)`."""
   (device,) = jnp.zeros(()).devices()
   return None if device == jax.devices()[0] else Mesh(np.array([device]), ("data",))

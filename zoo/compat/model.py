@@ -1,4 +1,4 @@
-"""Old models whose modules are of the zoo: they know what weights say of a model, and write what the zoo reads."""
+"""Base class of old models whose modules are the zoo's: loading and saving in the hub's layout."""
 
 import dataclasses
 import json
@@ -27,19 +27,19 @@ _LABELS = ("id2label", "label2id", "num_labels")
 
 
 class FlaxModel(FlaxPreTrainedModel):
-  """A family's base class. Subclasses name their `module_class`, of `zoo.compat` or of your own.
+  """Base class of a family's old models. Subclasses set `module_class`, from `zoo.compat` or your own.
 
   Args:
     config: a dict, a `Config` or a config of transformers.
-    input_shape: of inputs; parameters are of the config's shapes.
-    seed: of random parameters.
-    dtype: what is computed in; parameters are float32 unless they are loaded or cast (`to_bf16`).
-    _do_init: False: the model keeps no parameters, and each call is given them.
-    gradient_checkpointing: whether the backward pass computes each layer again.
-    **kwargs: what the module takes: add_pooling_layer.
+    input_shape: of inputs; has no effect on parameters.
+    seed: of the initialisation.
+    dtype: computation dtype; parameters are float32 unless they are loaded or cast (`to_bf16`).
+    _do_init: False: the model keeps no parameters, and each call takes them.
+    gradient_checkpointing: whether to rematerialise each layer in the backward pass.
+    **kwargs: options of the module: add_pooling_layer.
 
   Raises:
-    UserError: an option that the zoo does not have.
+    UserError: an unsupported option.
   """
 
   def __init__(
@@ -68,7 +68,7 @@ class FlaxModel(FlaxPreTrainedModel):
 
   @classmethod
   def _prepared(cls, config: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The config with all its entries, and what the module is made of."""
+    """The complete config, and the module's arguments."""
     kind = cls.module_class
     allowed = {"sizes_json"} | ({"add_pooling_layer"} if kind.POOLER else set())
     unknown = sorted(kwargs.keys() - allowed)
@@ -76,10 +76,10 @@ class FlaxModel(FlaxPreTrainedModel):
       raise UserError(
         f"{cls.__name__}: {unknown[0]}={shown(kwargs[unknown[0]], 40)} is no argument of it. Leave it out."
       )
-    if "sizes_json" in kwargs:  # From files: all is understood.
+    if "sizes_json" in kwargs:  # From files: all entries were interpreted.
       return config, kwargs
     entries = entries_of(config)
-    if not kind.FAMILY:  # It is of several.
+    if not kind.FAMILY:  # Composed of several models.
       return config, kwargs | {"sizes_json": json.dumps(kind.described(entries))}
     part = section(kind, entries, "config", cls.__name__)
     sizes = understood(kind, part, "config")
@@ -89,14 +89,14 @@ class FlaxModel(FlaxPreTrainedModel):
 
   @classmethod
   def _has_table(cls) -> bool:
-    """Whether what files hold is known by a table of `zoo.convert`."""
+    """Whether the files have a conversion table."""
     return cls._is_ours() and bool(cls.module_class.FAMILY)
 
   def _input_shape(self, config: Any) -> Any:
     return (1, 1)
 
   def _example(self, input_shape: Any) -> tuple:
-    """Inputs of the module, of zeros and ones, by their order."""
+    """Positional example inputs of the module, of zeros and ones."""
     raise NotImplementedError
 
   @classmethod
@@ -148,10 +148,10 @@ class FlaxModel(FlaxPreTrainedModel):
     """Writes config.json and model.safetensors, which `zoo.load` and torch transformers read.
 
     Args:
-      save_directory: made if it is not there.
-      params: in the old names; the model's own if None. What is missing there is missing in the file.
-      push_to_hub: is refused.
-      max_shard_size, token, safe_serialization, **kwargs: how the files were to be cut and sent; there is one.
+      save_directory: created if missing.
+      params: under the old names; the model's own if None. Missing entries are missing in the file.
+      push_to_hub: refused.
+      max_shard_size, token, safe_serialization, **kwargs: ignored; a single file is written.
 
     Raises:
       UserError: parameters are misshapen, or the folder cannot be written.
@@ -167,16 +167,16 @@ class FlaxModel(FlaxPreTrainedModel):
       zeros = {path: jnp.zeros(core.old_shapes[path], jnp.float32) for path in absent}
       tree = filled(tree, unflatten(zeros))
     tensors = hub_tensors(core.model, core.to_ours(tree), core.table)
-    # What the zoo's model has and the old one has not is not written, nor what is missing.
+    # Arrays that only the zoo's model has, and missing ones, are not written.
     left_out = {rule.ours for rule in core.rules if rule.theirs in absent} | {rule.ours for rule in core.spare}
     for name in {rule.theirs for rule in core.torch if rule.ours in left_out}:
       tensors.pop(name, None)
-    # Names that old classes had torch of then has too, and torch of now reads both.
+    # Old torch versions have the old classes' names, and new ones read both.
     tensors = {renamed(name, self.module_class.NAMES): tensor for name, tensor in tensors.items()}
     sizes, table = sizes_of(core.model), core.table
     known, own = table.HEADS[tables.head_of(table, sizes)], type(self).__name__.removeprefix("Flax")
     written = table.config(sizes) | {"architectures": [own if own in known else known[0]]}
-    # What the zoo writes makes the same model; labels and tokens that have names keep them.
+    # The zoo's entries define the same model; named labels and tokens are kept.
     entries = merged(written, entries_of(self.config)) | {"architectures": written["architectures"]}
     idle = {name for name, x in DEFAULTS.items() if entries.get(name) == x} | {"dtype", "torch_dtype"}
     entries = {name: x for name, x in entries.items() if name not in idle}
@@ -185,12 +185,12 @@ class FlaxModel(FlaxPreTrainedModel):
       self._write_more(pathlib.Path(save_directory))
 
   def _write_more(self, folder: pathlib.Path) -> None:
-    """Writes what a subclass has beside weights and config."""
+    """Writes further files of a subclass."""
 
   def init_weights(
     self, rng: jax.Array, input_shape: Any = None, params: Any = None, eval_only: bool = False
   ) -> dict[str, Any]:
-    """Random parameters in the old names; of `params`, if given, those that are there. eval_only: their shapes."""
+    """Random parameters under the old names; existing entries of `params` are kept. eval_only: their shapes."""
     if eval_only:
       return jax.eval_shape(lambda rng: self.init_weights(rng, input_shape), rng)
     example = () if self._is_ours() else self._example(self.input_shape if input_shape is None else input_shape)
@@ -205,11 +205,11 @@ class FlaxModel(FlaxPreTrainedModel):
     return {tuple(path.split("/")) for path in self.module.core.old_shapes}
 
   def enable_gradient_checkpointing(self) -> None:
-    """From now on the backward pass computes each layer again."""
+    """Turns on rematerialisation of layers from now on."""
     self._module = self.module.clone(gradient_checkpointing=True)
 
   def _tokens(self, input_ids: Any, attention_mask: Any = None, position_ids: Any = None) -> tuple:
-    """The three as the module takes them: a module of yours has them all, and ours does without what is not given."""
+    """The three token inputs for the module: a user's module gets defaults for all, ours only those that are set."""
     if self._is_ours():
       return input_ids, attention_mask, position_ids
     ids = jnp.asarray(input_ids, jnp.int32)
@@ -217,21 +217,21 @@ class FlaxModel(FlaxPreTrainedModel):
     return ids, mask, jnp.broadcast_to(jnp.arange(ids.shape[-1]), ids.shape) if position_ids is None else position_ids
 
   def _flags(self, *flags: bool | None) -> tuple:
-    """output_attentions, output_hidden_states and return_dict, from the config where nobody says."""
+    """output_attentions, output_hidden_states and return_dict, by default from the config."""
     pairs = zip(DEFAULTS.items(), flags, strict=True)
     return tuple(getattr(self.config, name, default) if flag is None else flag for (name, default), flag in pairs)
 
   def _named(self, flags: tuple, train: bool) -> dict[str, Any]:
-    """What `_flags` gave, and whether it trains, as keywords of the module."""
+    """Keywords of the module from `_flags` and `train`."""
     return dict(zip(DEFAULTS, flags, strict=True), deterministic=not train)
 
   def _apply(self, params: Any, dropout_rng: Any, *args: Any, **kwargs: Any) -> Any:
-    """The module's outputs for its arguments."""
+    """Applies the module to its arguments."""
     rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
     return self.module.apply({"params": self.params if params is None else params}, *args, rngs=rngs, **kwargs)
 
   def _in_cache(self, cache: Any, params: Any, dropout_rng: Any, *args: Any, **kwargs: Any) -> Any:
-    """The module's outputs, which go on from a cache of `init_cache` or of an earlier call, if there is one."""
+    """Applies the module, with the cache from `init_cache` or a previous call, if any."""
     if not cache:
       return self._apply(params, dropout_rng, *args, **kwargs)
     rngs = {} if dropout_rng is None else {"dropout": dropout_rng}
@@ -239,7 +239,7 @@ class FlaxModel(FlaxPreTrainedModel):
     return self.module.apply(variables, *args, rngs=rngs, mutable=["cache"], **kwargs)[0]
 
   def _run(self, params: Any, dropout_rng: Any, call: Call, run: Callable) -> Any:
-    """What `run` makes of the zoo's model and the inputs of a call."""
+    """Calls `run` with the zoo's model and the inputs of a call."""
     return self._apply(params, dropout_rng, call._replace(run=run))
 
 
@@ -248,7 +248,7 @@ def _described(kind: type[OldModule], sizes: dict[str, Any], entries: Mapping[st
 
 
 def outputs(**names: str) -> Callable:
-  """`run` of a module that is called with its inputs: outputs by their old names, from those of the zoo."""
+  """Builds the `run` of a module: calls the model and renames its outputs to the old names."""
 
   def run(model, inputs, train):
     given = {name: value for name, value in inputs.items() if name != "tokens"}
@@ -261,14 +261,14 @@ def outputs(**names: str) -> Callable:
 def with_head(
   module: type[OldModule], model: type[FlaxModel], name: str, doc: str, *, run: Callable, **attributes: Any
 ) -> tuple[type[FlaxModel], type[OldModule]]:
-  """An old class and its module, which differ from their family's in a head.
+  """Builds an old class and its module with another head.
 
   Args:
-    module, model: of the family.
+    module, model: the family's base classes.
     name: "FlaxBertForMaskedLM".
-    doc: what it returns.
-    run: (the zoo's model, inputs, train) -> outputs by their old names.
-    **attributes: of the module's class: HEAD, arguments.
+    doc: docstring with the outputs.
+    run: (the zoo's model, inputs, train) -> outputs under old names.
+    **attributes: attributes of the module's class: HEAD, arguments.
   """
   static = {key: staticmethod(value) if callable(value) else value for key, value in attributes.items()}
   where = {"__module__": model.__module__}

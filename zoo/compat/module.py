@@ -1,4 +1,4 @@
-"""Old modules: Linen modules with the old parameter trees, alone or inside others, beneath them models of the zoo."""
+"""Old modules: Linen modules with the old parameter trees that wrap models of the zoo."""
 
 import json
 from collections.abc import Callable, Collection, Mapping
@@ -19,7 +19,7 @@ from zoo.layers.functional import Functional
 
 
 class Call(NamedTuple):
-  """A call of an old module, understood: what the model is given, and what to return; others than usual may run."""
+  """A parsed call of an old module: the model's inputs, requested outputs, and optionally another function to run."""
 
   inputs: dict[str, jax.Array | None]
   deterministic: bool = True
@@ -31,19 +31,19 @@ class Call(NamedTuple):
 
 
 class OldModule(Functional):
-  """A model of the zoo as an old Linen module: `apply`, `init`, `bind`, or a part of a module of yours.
+  """A model of the zoo as an old Linen module: `apply`, `init`, `bind`, or a submodule of your own module.
 
-  Subclasses say which model it is, and understand the old module's arguments. A call is compiled.
+  Subclasses define the model and parse the old module's arguments. A call is compiled.
 
   Args:
     config: a dict, a `Config` or a config of transformers.
-    dtype: what is computed in.
-    gradient_checkpointing: whether the backward pass computes each layer again.
-    add_pooling_layer: False: there is no pooler, where there might be one.
-    sizes_json: the sizes of the zoo's model, where weights say more than the config; "": the config says them.
+    dtype: computation dtype.
+    gradient_checkpointing: whether to rematerialise each layer in the backward pass.
+    add_pooling_layer: False: without pooler.
+    sizes_json: sizes of the zoo's model, if they depend on the weights; "": those of the config.
 
   Raises:
-    UserError: an option that the zoo does not have; parameters that are missing or misshapen.
+    UserError: an unsupported option, or parameters that are missing or misshapen.
   """
 
   config: Any = None
@@ -54,23 +54,25 @@ class OldModule(Functional):
 
   FAMILY: ClassVar[str]
   HEAD: ClassVar[str | None] = None
-  NAMES: ClassVar[tuple[tuple[str, str], ...]] = ()  # Torch's names -> old ones, where the two differ.
-  UNUSED: ClassVar[tuple[str, ...]] = ()  # Old names of what the zoo's model has and the old module had not.
+  NAMES: ClassVar[tuple[tuple[str, str], ...]] = ()  # Torch's names -> old ones, if they differ.
+  UNUSED: ClassVar[tuple[str, ...]] = ()  # Old names of arrays that only the zoo's model has.
   POOLER: ClassVar[str | None] = None  # The old name of the pooler, for `add_pooling_layer`.
-  WHOLE: ClassVar[tuple[str, str] | None] = None  # A model_type that has this one as a section, and the section.
-  WITHIN: ClassVar[tuple[str, ...]] = ()  # How the names of its tensors begin there.
-  TRUNK: ClassVar[bool] = False  # Whether it gives hidden states where the zoo's model gives logits.
-  LEARNS_PAD: ClassVar[bool] = True  # False: positions are counted without the token of padding.
-  TYPES: ClassVar[tuple[str, ...]] = ()  # The model_types that it reads, the first if nothing is said; (): the table's.
-  SILENT: ClassVar[tuple[str, ...]] = ()  # Entries that every config of transformers 4 has, and that say nothing here.
-  QUIET: ClassVar[tuple[str, ...]] = ()  # Torch's names of what files may lack without a word.
+  WHOLE: ClassVar[tuple[str, str] | None] = (
+    None  # A model_type with this one as a section, and the section's name.
+  )
+  WITHIN: ClassVar[tuple[str, ...]] = ()  # The prefix of its tensors there.
+  TRUNK: ClassVar[bool] = False  # Whether it returns hidden states instead of the zoo's logits.
+  LEARNS_PAD: ClassVar[bool] = True  # False: positions are counted without padding tokens.
+  TYPES: ClassVar[tuple[str, ...]] = ()  # The model_types that it reads, the first by default; (): the table's.
+  SILENT: ClassVar[tuple[str, ...]] = ()  # Entries that every config of transformers 4 has, without meaning here.
+  QUIET: ClassVar[tuple[str, ...]] = ()  # Torch's names of arrays that files may lack without a warning.
   TOWERS: ClassVar[tuple[Tower, ...]] = (Tower(),)
   arguments: ClassVar[Callable[..., Call]]
   run: ClassVar[Callable]
 
   @property
   def core(self) -> Core:
-    """The model of the zoo, and what it makes of trees in old names."""
+    """The model of the zoo and its functions on trees with old names."""
     kind = type(self)
     no_pooler = not self.add_pooling_layer and kind.POOLER is not None
     unused = kind.UNUSED + ((f"{kind.POOLER}/",) if no_pooler else ())
@@ -80,35 +82,35 @@ class OldModule(Functional):
 
   @property
   def sizes(self) -> dict[str, Any]:
-    """What `parts` is given."""
+    """The sizes for `parts`."""
     return json.loads(self.sizes_json) if self.sizes_json else type(self).described(entries_of(self.config))
 
   @property
   def towers(self) -> tuple[Tower, ...]:
-    """Where hidden states and attentions come from."""
+    """The towers, the sources of hidden states and attentions."""
     return type(self).TOWERS
 
   @property
   def running(self) -> Callable:
-    """(the zoo's model, inputs, train) -> outputs by their old names."""
+    """The function to run: (the zoo's model, inputs, train) -> outputs under old names."""
     return type(self).run
 
   @classmethod
   def described(cls, entries: Mapping[str, Any]) -> dict[str, Any]:
-    """The sizes that a config says, for `parts`."""
+    """The sizes in a config, for `parts`."""
     return understood(cls, section(cls, entries, "config"), "config")
 
   @classmethod
   def parts(cls, sizes: Mapping[str, Any], computing: Mapping[str, Any]) -> tuple[Any, Any, tuple]:
-    """The zoo's model of these sizes, its table of `zoo.convert`, and from torch's names to the old ones."""
-    # Old models learned about padding as about any token.
+    """The zoo's model of these sizes, its conversion table, and the mapping from torch's names to old ones."""
+    # Old models trained the embedding of the padding token too.
     pad = {"pad": None} if "pad" in sizes and cls.LEARNS_PAD else {}
     model = build(cls.FAMILY, **{**sizes, **computing, **pad})
     return model.trunk() if cls.TRUNK else model, tables.of_family(cls.FAMILY), cls.NAMES
 
   @classmethod
   def adjusted(cls, sizes: dict[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
-    """The sizes, where an old module had parts that the zoo makes of what files hold."""
+    """Adjusts the sizes for parts of an old module that depend on the files."""
     return sizes
 
   def names(self):
@@ -134,9 +136,9 @@ class OldModule(Functional):
 def understood(
   cls: type[OldModule], entries: Mapping[str, Any], where: str, tensors: Any = None, *, may_ignore: bool = False
 ) -> dict[str, Any]:
-  """The sizes of the zoo's model that a config describes; `tensors` of the files, for what a config does not say.
+  """Parses a config -> sizes of the zoo's model; `tensors` of the files for sizes that a config does not have.
 
-  may_ignore: whether the user can say `ignore`, so that a message may offer it.
+  may_ignore: whether the user can pass `ignore`, so that messages may suggest it.
   """
   table = tables.of_family(cls.FAMILY)
   known = reference.of(entries.get("model_type") or table.MODEL_TYPES[0])
@@ -149,7 +151,7 @@ def understood(
 
 
 def _spoken(entries: Mapping[str, Any], silent: Collection[str]) -> dict[str, Any]:
-  """The entries, those of sections too, without what configs of transformers 4 say of every model."""
+  """The entries, including sections, without the defaults of transformers 4 for all models."""
   return {
     name: _spoken(value, silent) if isinstance(value, Mapping) and name.endswith("_config") else value
     for name, value in entries.items()
@@ -158,10 +160,10 @@ def _spoken(entries: Mapping[str, Any], silent: Collection[str]) -> dict[str, An
 
 
 def section(cls: type[OldModule], entries: Mapping[str, Any], where: str, who: str = "") -> dict[str, Any]:
-  """What a config says about a model of this class, which may be a part of what it describes.
+  """The section of a config for a model of this class, which may be part of a larger model.
 
   Raises:
-    UserError: it is of another model_type.
+    UserError: it has another model_type.
   """
   known = cls.TYPES or tables.of_family(cls.FAMILY).MODEL_TYPES
   kind = entries.get("model_type") or known[0]
@@ -174,7 +176,7 @@ def section(cls: type[OldModule], entries: Mapping[str, Any], where: str, who: s
 
 
 def token_inputs(input_ids: Any, attention_mask: Any, position_ids: Any) -> dict[str, jax.Array | None]:
-  """The old arrays of a text as the zoo has them: int32 tokens, bool valid, int32 positions."""
+  """Converts old text inputs to the zoo's: int32 tokens, bool valid, int32 positions."""
   tokens = jnp.asarray(input_ids, jnp.int32)
   valid = None if attention_mask is None else jnp.asarray(attention_mask) > 0
   positions = None if position_ids is None else jnp.atleast_2d(jnp.asarray(position_ids, jnp.int32))
@@ -182,12 +184,12 @@ def token_inputs(input_ids: Any, attention_mask: Any, position_ids: Any) -> dict
 
 
 def refuse(**given: Any) -> None:
-  """Refuses old arguments that are given and that the zoo does not have."""
+  """UserError for old arguments that are set but not supported."""
   for name, value in given.items():
     if value is not None and value is not False:
       raise UserError(f"{name} is {shown(value, 40)}, which the zoo's models do not have. Leave it out.")
 
 
 def _plain(tree: Any) -> Any:
-  """Dicts all the way down, of whatever mappings a tree is made."""
+  """Converts nested mappings of any type to dicts."""
   return {name: _plain(branch) for name, branch in tree.items()} if isinstance(tree, Mapping) else tree

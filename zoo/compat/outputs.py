@@ -1,18 +1,18 @@
-"""What old models returned: read by name, by order or by key."""
+"""Outputs of old models: accessible by name, index or key."""
 
 import jax
 
 OPTIONAL = frozenset(
   """hidden_states attentions past_key_values pooler_output cross_attentions encoder_hidden_states encoder_attentions
   encoder_last_hidden_state decoder_hidden_states decoder_attentions""".split()
-)  # None, where nobody asked for them.
-# Where old outputs have these, behind what the model is for.
+)  # None if not requested.
+# These come after the main outputs, in old order.
 ORDER = """past_key_values hidden_states decoder_hidden_states attentions decoder_attentions cross_attentions
 encoder_last_hidden_state encoder_hidden_states encoder_attentions text_model_output vision_model_output""".split()
 
 
 class Output(dict):
-  """Arrays by name, `out.logits` or `out["logits"]`, and by their order, `out[0]` or `out[:2]`; a tree for JAX.
+  """Outputs by name, `out.logits` or `out["logits"]`, and by index, `out[0]` or `out[:2]`; a pytree.
 
   >>> out = Output(logits=1, hidden_states=(2, 3))
   >>> out.logits, out["logits"], out[0], out[:2], out.attentions
@@ -21,7 +21,7 @@ class Output(dict):
   4
   """
 
-  instance_of = None  # What `isinstance` takes an output for too: `install` sets it.
+  instance_of = None  # A further class for `isinstance`, set by `install`.
   __class__ = property(lambda self: type(self).instance_of or type(self))
 
   def __getitem__(self, key):
@@ -35,16 +35,16 @@ class Output(dict):
     raise AttributeError(f"This output has no {name}. It has: {', '.join(self)}.")
 
   def to_tuple(self):
-    """The values, those of outputs within it too."""
+    """The values as a tuple, including nested outputs."""
     return tuple(value.to_tuple() if isinstance(value, Output) else value for value in self.values())
 
   def replace(self, **changes):
-    """The same output with other values; an entry that is not there comes last."""
+    """A copy with other values; new entries come last."""
     return Output({**self, **changes})
 
 
 def ordered(out: dict) -> dict:
-  """The entries in the order of old outputs."""
+  """Sorts entries in the order of old outputs."""
   return {name: out[name] for name in sorted(out, key=lambda name: ORDER.index(name) + 1 if name in ORDER else 0)}
 
 

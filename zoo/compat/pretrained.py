@@ -22,7 +22,7 @@ from zoo.hub.tensors import to_host
 from zoo.hub.writing import write_files
 from zoo.tree import flatten, unflatten
 
-# Of from_pretrained: where files come from, and what changes nothing here.
+# Options of from_pretrained: download options, and ignored ones.
 FETCHING = ("cache_dir", "force_download", "local_files_only", "token")
 IDLE = (
   "from_pt", "resume_download", "trust_remote_code", "use_safetensors", "low_cpu_mem_usage", "proxies",
@@ -31,18 +31,18 @@ IDLE = (
 
 
 class FlaxPreTrainedModel:
-  """A Linen module with its parameters and its config.
+  """Base class of old models: a Linen module with its parameters and config.
 
-  A subclass of yours defines `init_weights` and `__call__`, and hands its module to this class, as it did in
-  transformers 4; it may have modules of `zoo.compat` as parts of it.
+  Your own subclass defines `init_weights` and `__call__`, and passes its module to this class, as in
+  transformers 4; the module may contain modules of `zoo.compat`.
 
   Args:
     config: a config of transformers, or a `Config`.
     module: a Linen module.
-    input_shape: of the inputs that `init_weights` makes up.
-    seed: of random parameters.
-    dtype: what is computed in; parameters are float32 unless they are loaded or cast (`to_bf16`).
-    _do_init: False: the model keeps no parameters, and each call is given them.
+    input_shape: of the example inputs of `init_weights`.
+    seed: of the initialisation.
+    dtype: computation dtype; parameters are float32 unless they are loaded or cast (`to_bf16`).
+    _do_init: False: the model keeps no parameters, and each call takes them.
   """
 
   config_class: Any = ConfigClass("")
@@ -73,7 +73,7 @@ class FlaxPreTrainedModel:
       self.params = self.init_weights(self.key, input_shape)
 
   def init_weights(self, rng: jax.Array, input_shape: Any = None, params: Any = None) -> dict[str, Any]:
-    """Random parameters; of `params`, if given, those that are there. Subclasses define it."""
+    """Random parameters; existing entries of `params` are kept. Defined by subclasses."""
     raise NotImplementedError(f"{type(self).__name__} has no init_weights.")
 
   @classmethod
@@ -90,26 +90,26 @@ class FlaxPreTrainedModel:
     ignore: Collection[str] = (),
     **kwargs: Any,
   ) -> Any:
-    """The model of a folder, or of an id of the hub, in safetensors or as a flax_model.msgpack.
+    """Loads the model of a folder or hub id, from safetensors or flax_model.msgpack.
 
     Args:
       pretrained_model_name_or_path: a folder with a config.json, or an id.
-      dtype: what is computed in. Parameters are of the dtype that the files have, the widest if those are several.
+      dtype: computation dtype. Parameters have the dtype of the files, the widest if there are several.
       config: instead of the config.json: an object, a dict or a path.
       subfolder, revision: of the folder or id.
-      ignore_mismatched_sizes: whether arrays of another shape than the config says are random, with a warning.
-      _do_init: False: parameters are returned beside the model, which keeps none; those that the files lack are
+      ignore_mismatched_sizes: whether misshapen arrays are initialised randomly, with a warning.
+      _do_init: False: parameters are returned separately from the model; those that the files lack are
         left out.
-      ignore: entries of the config that are to count as if they were not there, as of `zoo.load`.
-      *model_args, **kwargs: cache_dir, force_download, local_files_only, token; entries of the config to change; what
-        the class's constructor takes: seed, input_shape. from_pt changes nothing: what is there is read, but never a
+      ignore: entries of the config to ignore, as in `zoo.load`.
+      *model_args, **kwargs: cache_dir, force_download, local_files_only, token; entries of the config to override;
+        arguments of the constructor: seed, input_shape. from_pt has no effect: the existing files are read, but never a
         pickle.
 
     Returns:
-      the model, or (model, params) with _do_init=False. What the files lack is random, with a warning.
+      the model, or (model, params) with _do_init=False. Missing arrays are initialised randomly, with a warning.
 
     Raises:
-      UserError: what `zoo.load` raises; an argument that is none of these; shapes that differ.
+      UserError: as `zoo.load`; an unknown argument; misshapen arrays.
     """
     hub = {name: kwargs.pop(name) for name in FETCHING if kwargs.get(name) not in (None, False, "")}
     source = os.fspath(pretrained_model_name_or_path)
@@ -133,7 +133,7 @@ class FlaxPreTrainedModel:
 
   @classmethod
   def _without(cls, config: Any, folder: pathlib.Path, ignore: Collection[str]) -> dict[str, Any]:
-    """The config's entries, of the folder's if it is None, without those to be ignored."""
+    """The config's entries, by default the folder's, without those to ignore."""
     where = str(folder / CONFIG) if config is None else "config"
     entries = read_json(folder / CONFIG) if config is None else entries_of(config)
     names = [cls._front(entries, name) + name for name in ignore]
@@ -142,12 +142,12 @@ class FlaxPreTrainedModel:
 
   @classmethod
   def _front(cls, entries: Mapping[str, Any], name: str) -> str:
-    """What a message of this class leaves out before the name of an entry: "text_config." of a part of a whole."""
+    """The prefix of entries that messages of this class omit: "text_config." for a part of a larger model."""
     return ""
 
   @classmethod
   def _read(cls, folder, source, config, changes, options, replace, do_init) -> tuple[Any, Any]:
-    """A model without parameters, and parameters, of the files in `folder`."""
+    """Reads `folder` -> a model without parameters, and the parameters."""
     if config is None or isinstance(config, Mapping):
       entries = {**(read_json(folder / CONFIG) if config is None else config), "_name_or_path": source}
       config = cls.config_class.from_dict(entries)
@@ -179,13 +179,13 @@ class FlaxPreTrainedModel:
     safe_serialization: bool = True,
     **kwargs: Any,
   ) -> None:
-    """Writes config.json and model.safetensors, with the names and axes that torch has.
+    """Writes config.json and model.safetensors, with torch's names and layouts.
 
     Args:
-      save_directory: made if it is not there.
-      params: in the old names; the model's own if None. What is missing there is missing in the file.
-      push_to_hub: is refused.
-      max_shard_size, token, safe_serialization, **kwargs: how the files were to be cut and sent; there is one.
+      save_directory: created if missing.
+      params: under the old names; the model's own if None. Missing entries are missing in the file.
+      push_to_hub: refused.
+      max_shard_size, token, safe_serialization, **kwargs: ignored; a single file is written.
 
     Raises:
       UserError: the folder cannot be written, or parameters have the wrong shape.
@@ -204,27 +204,27 @@ class FlaxPreTrainedModel:
 
   @classmethod
   def can_generate(cls) -> bool:
-    """Whether there is a `generate`."""
+    """Whether the model has `generate`."""
     return hasattr(cls, "generate")
 
   @property
   def config(self) -> Any:
-    """The entries of config.json as attributes, with defaults for those that it leaves out."""
+    """The config, with entries as attributes and defaults for missing ones."""
     return self._config
 
   @property
   def name_or_path(self) -> str:
-    """Where it was loaded from."""
+    """The folder or id that it was loaded from."""
     return getattr(self.config, "name_or_path", "")
 
   @property
   def module(self) -> Any:
-    """What `apply` is called of."""
+    """The Linen module."""
     return self._module
 
   @property
   def params(self) -> dict[str, Any]:
-    """The parameters, in the old names."""
+    """The parameters, under the old names."""
     if not self._is_initialized:
       raise UserError("This model keeps no params (_do_init=False). Give them to each call: model(..., params=params).")
     return self._params
@@ -246,39 +246,39 @@ class FlaxPreTrainedModel:
 
   @property
   def params_shape_tree(self) -> Any:
-    """Shapes and dtypes in the old names."""
+    """Shapes and dtypes, under the old names."""
     return jax.eval_shape(lambda rng: self.init_weights(rng, self.input_shape), self.key)
 
   def to_bf16(self, params: Any, mask: Any = None) -> Any:
-    """`params` as bfloat16, where `mask` (a tree alike, of bools) is True."""
+    """`params` as bfloat16, where `mask` (a tree of bools like it) is True."""
     return _cast(params, jnp.bfloat16, mask)
 
   def to_fp16(self, params: Any, mask: Any = None) -> Any:
-    """`params` as float16, where `mask` (a tree alike, of bools) is True."""
+    """`params` as float16, where `mask` (a tree of bools like it) is True."""
     return _cast(params, jnp.float16, mask)
 
   def to_fp32(self, params: Any, mask: Any = None) -> Any:
-    """`params` as float32, where `mask` (a tree alike, of bools) is True."""
+    """`params` as float32, where `mask` (a tree of bools like it) is True."""
     return _cast(params, jnp.float32, mask)
 
   def enable_gradient_checkpointing(self) -> None:
-    """From now on the backward pass computes each layer again; not of every model."""
+    """Turns on rematerialisation of layers from now on; not supported by every model."""
     raise NotImplementedError(f"{type(self).__name__} has no gradient checkpointing.")
 
   def push_to_hub(self, *args: Any, **kwargs: Any) -> None:
-    """Is refused."""
+    """Not supported: raises UserError."""
     refuse_to_push(True)
 
 
 def filled(params: Any, fresh: Any) -> Any:
-  """`params`, and of `fresh` what they lack."""
+  """`params` completed with entries of `fresh`."""
   if not isinstance(fresh, Mapping):
     return params
   return {**params, **{name: filled(params[name], x) if name in params else x for name, x in fresh.items()}}
 
 
 def _plain(tree: Any) -> Any:
-  """Dicts all the way down, of whatever mappings a tree is made."""
+  """Converts nested mappings of any type to dicts."""
   return {name: _plain(branch) for name, branch in tree.items()} if isinstance(tree, Mapping) else tree
 
 

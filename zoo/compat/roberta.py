@@ -6,7 +6,7 @@ from zoo.compat.config_classes import ConfigClass
 
 
 def run_of(**names):
-  """Outputs by their old names. Old positions count from the row behind that of padding."""
+  """Runs the model -> outputs under old names. Old positions count from pad_token_id + 1."""
 
   def run(model, inputs, train):
     given = {name: value for name, value in inputs.items() if name not in ("tokens", "positions")}
@@ -26,7 +26,7 @@ class FlaxRobertaModule(FlaxBertModule):
 
   @classmethod
   def adjusted(cls, sizes, entries):
-    return sizes | {"pooler": True}  # Heads do not look at it.
+    return sizes | {"pooler": True}  # Heads do not use it.
 
 
 class FlaxRobertaPreTrainedModel(FlaxBertPreTrainedModel):

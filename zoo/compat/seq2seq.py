@@ -1,4 +1,4 @@
-"""What old models have in common that read one text and write another."""
+"""Base classes of old encoder-decoder models."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -16,14 +16,14 @@ from zoo.layers.embeddings import shift_right
 from zoo.layers.sequence import SequenceInfo
 
 TOWERS = (Tower(part="encoder", prefix="encoder_"), Tower(part="decoder", prefix="decoder_", cross=True))
-NORMED = tuple(tower._replace(last="norm") for tower in TOWERS)  # Where both end in a norm that their layers lack.
+NORMED = tuple(tower._replace(last="norm") for tower in TOWERS)  # For towers with a final norm after pre-norm layers.
 
 
 def pair_inputs(input_ids, attention_mask, decoder_input_ids, decoder_attention_mask, decoder_position_ids=None):
-  """The old arrays of two texts as the zoo has them.
+  """Converts the old inputs of encoder and decoder to the zoo's.
 
   Raises:
-    UserError: there is no second text.
+    UserError: there are no decoder inputs.
   """
   if decoder_input_ids is None:
     raise UserError("decoder_input_ids are missing. Give them beside the first text: what is to be continued.")
@@ -38,18 +38,18 @@ def pair_inputs(input_ids, attention_mask, decoder_input_ids, decoder_attention_
 
 
 def source(inputs: Any) -> jax.Array:
-  """int32 tokens; of sounds, which are floats, as they are."""
+  """Encoder inputs: int32 tokens; audio features, which are floats, are unchanged."""
   inputs = jnp.asarray(inputs)
   return inputs if jnp.issubdtype(inputs.dtype, jnp.floating) else inputs.astype(jnp.int32)
 
 
 def mask(given: Any) -> jax.Array | None:
-  """bool, True = real."""
+  """Converts a mask of 0 and 1 to bool, True = real."""
   return None if given is None else jnp.asarray(given) > 0
 
 
 def shift_tokens_right(input_ids: Any, pad_token_id: int, decoder_start_token_id: int) -> jax.Array:
-  """What a decoder is given that is to say `input_ids`, of labels that may hold -100 where nothing is asked for.
+  """Decoder inputs for teacher forcing: labels shifted right, with -100 (ignored) replaced by padding.
 
   >>> shift_tokens_right([[5, 6, -100, -100]], 0, 2).tolist()
   [[2, 5, 6, 0]]
@@ -59,7 +59,7 @@ def shift_tokens_right(input_ids: Any, pad_token_id: int, decoder_start_token_id
 
 
 def encode(model, inputs, train):
-  """The first text's hidden states."""
+  """Runs the encoder -> hidden states."""
   return {"last_hidden_state": model.encode(inputs["tokens"], valid=inputs["valid"], train=train)}
 
 
@@ -74,52 +74,52 @@ def _hidden(model, inputs, encoded, train):
 
 
 def run_states(model, inputs, train):
-  """Hidden states of both texts."""
+  """Runs encoder and decoder -> hidden states of both."""
   encoded = encode(model, inputs, train)["last_hidden_state"]
   return {"last_hidden_state": _hidden(model, inputs, encoded, train), "encoder_last_hidden_state": encoded}
 
 
 def run_logits(model, inputs, train):
-  """Logits of the next token."""
+  """Runs encoder and decoder -> next-token logits."""
   out = run_states(model, inputs, train)
   return {"logits": model.to_logits(out.pop("last_hidden_state")), **out}
 
 
 def decode_states(model, inputs, train):
-  """The second text's hidden states, given the first's."""
+  """Runs the decoder on encoder states -> hidden states."""
   return {"last_hidden_state": _hidden(model, inputs, inputs["encoded"], train)}
 
 
 def decode_logits(model, inputs, train):
-  """Logits of the next token, given the first text's hidden states."""
+  """Runs the decoder on encoder states -> next-token logits."""
   return {"logits": model.to_logits(_hidden(model, inputs, inputs["encoded"], train))}
 
 
 class PairModule(OldModule):
-  """A module of two texts; `HEAD` "lm" gives logits."""
+  """Base class of encoder-decoder modules; `HEAD` "lm" returns logits."""
 
   TOWERS = TOWERS
 
   def alone(self) -> tuple[Tower, ...]:
-    """What hidden states of one text are read from."""
+    """The tower of hidden states if only one part runs."""
     return tuple(tower._replace(prefix="") for tower in self.towers)
 
   def encoding(self) -> Callable:
-    """What `encode` runs."""
+    """The function that `encode` runs."""
     return encode
 
   def decoding(self) -> Callable:
-    """What `decode` runs."""
+    """The function that `decode` runs."""
     return decode_logits if self.HEAD == "lm" else decode_states
 
 
 class PairModel(FlaxModel):
-  """A model of two texts: `encode`, `init_cache` and `decode` do by parts what a call does."""
+  """Base class of encoder-decoder models: `encode`, `init_cache` and `decode` are the parts of a call."""
 
-  SHOWS_SOURCE: ClassVar[bool] = True  # Whether attention_mask hides parts of what is encoded.
+  SHOWS_SOURCE: ClassVar[bool] = True  # Whether attention_mask applies to the encoder.
 
   def init_cache(self, batch_size: int, max_length: int, encoder_outputs: Any) -> dict[str, Any]:
-    """An empty cache, which `decode` is given as past_key_values, for answers of max_length tokens."""
+    """An empty key-value cache for max_length tokens, to be passed to `decode` as past_key_values."""
     encoded = jnp.asarray(encoder_outputs[0])
     inputs = pair_inputs(jnp.zeros(encoded.shape[:2]), None, jnp.zeros((batch_size, max_length)), None)
     return self.module.core.empty_cache(self.module.decoding(), inputs | {"encoded": encoded})
@@ -136,7 +136,7 @@ class PairModel(FlaxModel):
     params: Any = None,
     dropout_rng: Any = None,
   ) -> Output:
-    """-> last_hidden_state [batch, length, dim], what `decode` is given as encoder_outputs."""
+    """Runs the encoder -> last_hidden_state [batch, length, dim], for encoder_outputs of `decode`."""
     flags = self._flags(output_attentions, output_hidden_states, return_dict)
     inputs = self._encoder_inputs(input_ids, attention_mask, position_ids)
     return self._run(
@@ -158,7 +158,7 @@ class PairModel(FlaxModel):
     params: Any = None,
     dropout_rng: Any = None,
   ) -> Output:
-    """What a call returns of the second text; with past_key_values, of `init_cache`, it goes on from there."""
+    """Runs the decoder -> its outputs as in a call; with past_key_values of `init_cache` it uses the cache."""
     masks = (encoder_attention_mask if self.SHOWS_SOURCE else None, decoder_attention_mask)
     inputs = decoder_inputs(decoder_input_ids, encoder_outputs, *masks, decoder_position_ids)
     flags = self._flags(output_attentions, output_hidden_states, return_dict)
@@ -166,13 +166,13 @@ class PairModel(FlaxModel):
     return self._in_cache(past_key_values, params, dropout_rng, call)
 
   def _encoder_inputs(self, input_ids: Any, attention_mask: Any, position_ids: Any) -> dict[str, Any]:
-    """What is encoded, as the zoo has it."""
+    """The encoder inputs in the zoo's format."""
     in_order(position_ids)
     return token_inputs(input_ids, attention_mask, None)
 
 
 def decoder_inputs(decoder_input_ids, encoder_outputs, encoder_attention_mask, decoder_attention_mask, positions=None):
-  """What `decode` is given, as the zoo has it."""
+  """The inputs of `decode` in the zoo's format."""
   encoded = jnp.asarray(encoder_outputs[0])
   nothing = jnp.zeros(encoded.shape[:2])
   inputs = pair_inputs(nothing, encoder_attention_mask, decoder_input_ids, decoder_attention_mask, positions)
@@ -180,12 +180,12 @@ def decoder_inputs(decoder_input_ids, encoder_outputs, encoder_attention_mask, d
 
 
 def in_order(position_ids: Any) -> None:
-  """Refuses positions of what is encoded that do not count from 0."""
+  """UserError for encoder positions that do not count from 0."""
   if position_ids is None or isinstance(position_ids, jnp.ndarray) and not hasattr(position_ids, "__array__"):
     return
   try:
     places = np.atleast_2d(np.asarray(position_ids))
-  except Exception:  # Traced: nobody knows them.
+  except Exception:  # Traced values are unknown.
     return
   if (places != np.arange(places.shape[-1])).any():
     raise UserError("position_ids do not count from 0, and what is encoded has no others here. Leave them out.")

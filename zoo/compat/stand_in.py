@@ -1,4 +1,4 @@
-"""What stands where transformers is not installed: its config classes as ours, and errors for what it does not have."""
+"""A stand-in for transformers if it is not installed: config classes, and helpful errors for everything else."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -33,7 +33,7 @@ NAMES = {
   "WhisperConfig": ("whisper", "whisper"),
   "XLMRobertaConfig": ("xlm_roberta", "xlm-roberta"),
 }
-# How a name ends -> what the zoo has instead.
+# Suffix of a name -> the zoo's alternative.
 INSTEAD = {
   "Tokenizer": "zoo.load_tokenizer(folder) reads a folder's tokenizer.",
   "Processor": "zoo.load_processor(folder) reads what makes a model's images or sounds.",
@@ -42,7 +42,7 @@ INSTEAD = {
 
 
 class ConfigOfType(Config):
-  """A `Config` that knows its model_type. Entries that it leaves out are the model's defaults."""
+  """A `Config` with a fixed model_type. Missing entries are the model's defaults."""
 
   model_type: ClassVar[str] = ""
 
@@ -61,7 +61,7 @@ class AutoConfig:
 
   @classmethod
   def from_pretrained(cls, pretrained_model_name_or_path: str | os.PathLike, **kwargs: Any) -> Config:
-    """As `Config.from_pretrained`, of the class of the file's model_type where there is one."""
+    """As `Config.from_pretrained`, with the class of the file's model_type if there is one."""
     entries: Mapping[str, Any] = entries_of(Config.from_pretrained(pretrained_model_name_or_path, **kwargs))
     kinds = {kind: CONFIGS[name] for name, (_, kind) in NAMES.items()}
     return kinds.get(str(entries.get("model_type")), Config).from_dict(entries)
@@ -79,7 +79,7 @@ def config_names() -> dict[str, dict[str, Any]]:
 
 
 def lacks(name: str) -> str:
-  """What is said of a name that the stand-in does not have.
+  """The error message for a name that the stand-in does not have.
 
   >>> lacks("BertModel").partition(". ")[2]
   "Did you mean 'FlaxBertModel'? For everything else: pip install transformers."
@@ -88,7 +88,7 @@ def lacks(name: str) -> str:
   kind = last.removesuffix("Fast")
   hint = next((way for ending, way in INSTEAD.items() if kind.endswith(ending)), "")
   known = [*old_names(), *NAMES, "AutoConfig", "PretrainedConfig"]
-  # Models are asked for more often than the modules in them, whose names are nearly the same.
+  # Models are more likely meant than modules, whose names are similar.
   known = [one for one in known if one.endswith("Module") == last.endswith("Module")]
   hint = f" {hint}" if hint else did_you_mean(last, known)
   return (
@@ -98,21 +98,21 @@ def lacks(name: str) -> str:
 
 
 class StandIn(ModuleType):
-  """`transformers` where it is not installed: our names, and an error that says so for all others."""
+  """The module `transformers` if it is not installed: our names, and an error for all others."""
 
   def __getattr__(self, name: str) -> Any:
     raise AttributeError(name if name.startswith("__") else lacks(name))
 
 
 class Finder:
-  """Of `sys.meta_path`: an error that says why for what is imported from the stand-in, and is not there.
+  """Import hook for `sys.meta_path` that explains failed imports from the stand-in.
 
-  `from transformers import X` looks for a module transformers.X where the package has no such attribute. What an
-  attribute's error says is lost there.
+  `from transformers import X` looks for a module transformers.X if the package has no such attribute. The message of an
+  AttributeError is lost then.
   """
 
   def find_spec(self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> None:
     """None for all but modules of transformers."""
     if name.startswith("transformers."):
-      # Named after the part that would be missing, the error would be swallowed for Python's own.
+      # With the missing module as its name, Python would replace the error by its own.
       raise ModuleNotFoundError(lacks(name.removeprefix("transformers.")), name="transformers")

@@ -13,7 +13,7 @@ from zoo.compat.module import Call, OldModule, refuse, token_inputs
 from zoo.compat.outputs import Output
 from zoo.compat.seq2seq import shift_tokens_right as shift_tokens_right
 
-_MT5 = ("mt5", "t5")  # The model_type of a config that says none, and the other one.
+_MT5 = ("mt5", "t5")  # The default model_type, and the other one.
 
 
 def _encoder_arguments(
@@ -29,7 +29,7 @@ def _run_encoder(model, inputs, train):
 
 
 class FlaxT5EncoderModule(OldModule):
-  """-> last_hidden_state [batch, length, d_model], normed, as the last of hidden_states is."""
+  """-> last_hidden_state [batch, length, d_model]after the final norm, as is hidden_states[-1]."""
 
   FAMILY, HEAD, TOWERS = "t5", "encoder", (Tower(part="encoder", last="norm"),)
   arguments, run = staticmethod(_encoder_arguments), staticmethod(_run_encoder)
@@ -58,7 +58,7 @@ class FlaxT5ForConditionalGenerationModule(FlaxT5Module):
 
   @classmethod
   def adjusted(cls, sizes, entries):
-    # Without files nobody knows but the config; with files it is believed where it says that there are two.
+    # Without files only the config is known; with files it is used if it says that weights are untied.
     return sizes | {"tied": sizes["tied"] and entries.get("tie_word_embeddings") is not False}
 
 
@@ -93,9 +93,9 @@ class _OfTwoTexts(FlaxT5PreTrainedModel, seq2seq.PairModel):
     named = self._named(flags, train)
     return self._apply(params, dropout_rng, ids, mask, others, other, **named)
 
-  # Positions are no arguments of T5's, which has none.
+  # T5 has no position arguments.
   def encode(self, input_ids: Any, attention_mask: Any = None, *args: Any, **kwargs: Any) -> Output:
-    """As of every pair; behind attention_mask come output_attentions and the rest."""
+    """As for every encoder-decoder; attention_mask is followed by output_attentions and the rest."""
     return super().encode(input_ids, attention_mask, None, *args, **kwargs)
 
   def decode(
@@ -107,7 +107,7 @@ class _OfTwoTexts(FlaxT5PreTrainedModel, seq2seq.PairModel):
     *args: Any,
     **kwargs: Any,
   ) -> Output:
-    """As of every pair; behind decoder_attention_mask come past_key_values and the rest."""
+    """As for every encoder-decoder; decoder_attention_mask is followed by past_key_values and the rest."""
     masks = (encoder_attention_mask, decoder_attention_mask)
     return super().decode(decoder_input_ids, encoder_outputs, *masks, None, *args, **kwargs)
 
@@ -120,13 +120,13 @@ class FlaxT5Model(_OfTwoTexts):
 
 
 class FlaxT5ForConditionalGeneration(Generates, _OfTwoTexts):
-  """-> logits [batch, decoder length, vocab_size]; `generate` answers."""
+  """-> logits [batch, decoder length, vocab_size]; with `generate`."""
 
   module_class = FlaxT5ForConditionalGenerationModule
 
 
 class FlaxT5EncoderModel(FlaxT5PreTrainedModel):
-  """-> last_hidden_state [batch, length, d_model], normed, as the last of hidden_states is."""
+  """-> last_hidden_state [batch, length, d_model]after the final norm, as is hidden_states[-1]."""
 
   module_class = FlaxT5EncoderModule
 
@@ -141,7 +141,7 @@ class FlaxT5EncoderModel(FlaxT5PreTrainedModel):
     params: Any = None,
     dropout_rng: Any = None,
   ) -> Output:
-    """int32 input_ids [batch, length], attention_mask of 0 and 1; the order is another than that of CLIP and BERT."""
+    """int32 input_ids [batch, length], attention_mask of 0 and 1; the order differs from CLIP and BERT."""
     ids, mask, _ = self._tokens(input_ids, attention_mask)
     flags = self._flags(output_attentions, output_hidden_states, return_dict)
     return self._apply(params, dropout_rng, ids, mask, *flags, not train)
@@ -153,38 +153,38 @@ class FlaxT5EncoderModel(FlaxT5PreTrainedModel):
 
 
 class FlaxMT5Module(FlaxT5Module):
-  """As T5's."""
+  """Same as T5's."""
 
   TYPES = _MT5
 
 
 class FlaxMT5EncoderModule(FlaxT5EncoderModule):
-  """As T5's."""
+  """Same as T5's."""
 
   TYPES = _MT5
 
 
 class FlaxMT5ForConditionalGenerationModule(FlaxT5ForConditionalGenerationModule):
-  """As T5's."""
+  """Same as T5's."""
 
   TYPES = _MT5
 
 
 class FlaxMT5Model(FlaxT5Model):
-  """As T5's."""
+  """Same as T5's."""
 
   config_class, module_class = ConfigClass("MT5Config"), FlaxMT5Module
 
 
 class FlaxMT5EncoderModel(FlaxT5EncoderModel):
-  """As T5's."""
+  """Same as T5's."""
 
   config_class = ConfigClass("MT5Config")
   module_class = FlaxMT5EncoderModule
 
 
 class FlaxMT5ForConditionalGeneration(FlaxT5ForConditionalGeneration):
-  """As T5's."""
+  """Same as T5's."""
 
   config_class = ConfigClass("MT5Config")
   module_class = FlaxMT5ForConditionalGenerationModule

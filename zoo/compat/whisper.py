@@ -73,7 +73,7 @@ class FlaxWhisperPreTrainedModel(seq2seq.PairModel):
   SHOWS_SOURCE: ClassVar[bool] = False
 
   def encode(self, input_features: Any, attention_mask: Any = None, *args: Any, **kwargs: Any) -> Output:
-    """float [batch, mels, frames] -> last_hidden_state [batch, frames / 2, dim]; attention_mask changes nothing."""
+    """float [batch, mels, frames] -> last_hidden_state [batch, frames / 2, dim]; attention_mask is ignored."""
     return super().encode(input_features, attention_mask, None, *args, **kwargs)
 
   def _encoder_inputs(self, input_ids, attention_mask, position_ids):
@@ -105,7 +105,7 @@ class _OfSoundAndText(FlaxWhisperPreTrainedModel):
   ) -> Output:
     """float input_features [batch, mels, frames], int32 decoder_input_ids [batch, decoder length] and its mask.
 
-    attention_mask and position_ids change nothing, as before; decoder_position_ids count what the mask shows.
+    attention_mask and position_ids are ignored, as before; decoder_position_ids count the unmasked tokens.
     """
     if decoder_position_ids is None and decoder_attention_mask is not None:
       shown = jnp.asarray(decoder_attention_mask, jnp.int32)
@@ -120,7 +120,7 @@ class FlaxWhisperModel(_OfSoundAndText):
 
 
 class FlaxWhisperForConditionalGeneration(Generating, _OfSoundAndText):
-  """-> logits [batch, decoder length, vocab_size]; `generate` writes down what is said."""
+  """-> logits [batch, decoder length, vocab_size]; `generate` transcribes."""
 
   module_class = FlaxWhisperForConditionalGenerationModule
 
@@ -135,15 +135,15 @@ class FlaxWhisperForConditionalGeneration(Generating, _OfSoundAndText):
     is_multilingual: bool | None = None,
     **kwargs: Any,
   ) -> Output:
-    """As of every model, of float input_features [batch, mels, frames].
+    """As for every model, with float input_features [batch, mels, frames].
 
     Args:
       task: "transcribe" or "translate".
-      language: its name, its code or its token, "english", "en" or "<|en|>"; if nobody says it, the likeliest of the
-        generation_config's lang_to_id, where transformers 4 took the likeliest of all tokens.
-      is_multilingual: False: task and language say nothing, and an answer begins without them.
-      return_timestamps: True is refused.
-      generation_config, logits_processor, **kwargs: as of every model; prng_key, trace and params by name.
+      language: its name, code or token, "english", "en" or "<|en|>"; by default the likeliest of the
+        generation_config's lang_to_id, while transformers 4 took the likeliest of all tokens.
+      is_multilingual: False: task and language are ignored, and an answer begins without them.
+      return_timestamps: True is not supported.
+      generation_config, logits_processor, **kwargs: as for every model; prng_key, trace and params by keyword.
     """
     refuse(return_timestamps=return_timestamps)
     said = dict(task=task, language=language, is_multilingual=is_multilingual)
@@ -177,6 +177,6 @@ class FlaxWhisperForAudioClassification(FlaxWhisperPreTrainedModel):
     dropout_rng: Any = None,
     **kwargs: Any,
   ) -> Output:
-    """float input_features [batch, mels, frames]; attention_mask changes nothing, as before."""
+    """float input_features [batch, mels, frames]; attention_mask is ignored, as before."""
     flags = self._flags(output_attentions, output_hidden_states, return_dict)
     return self._apply(params, dropout_rng, input_features, None, *flags, not train)
