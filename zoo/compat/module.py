@@ -57,9 +57,7 @@ class OldModule(Functional):
   NAMES: ClassVar[tuple[tuple[str, str], ...]] = ()  # Torch's names -> old ones, if they differ.
   UNUSED: ClassVar[tuple[str, ...]] = ()  # Old names of arrays that only the zoo's model has.
   POOLER: ClassVar[str | None] = None  # The old name of the pooler, for `add_pooling_layer`.
-  WHOLE: ClassVar[tuple[str, str] | None] = (
-    None  # A model_type with this one as a section, and the section's name.
-  )
+  WHOLE: ClassVar[tuple[str, str] | None] = None  # A model_type with this one as a section, and the section's name.
   WITHIN: ClassVar[tuple[str, ...]] = ()  # The prefix of its tensors there.
   TRUNK: ClassVar[bool] = False  # Whether it returns hidden states instead of the zoo's logits.
   LEARNS_PAD: ClassVar[bool] = True  # False: positions are counted without padding tokens.
