@@ -38,6 +38,11 @@ IMAGE = {"image_size": 16, "patch_size": 4}
 TOWERS = {f"{tower}_{size}": n for tower in ("image", "text") for size, n in {"dim": 8, "depth": 1, "heads": 2}.items()}
 CASES = {
   "gpt": ({"family": "gpt", **DECODER}, "causal_lm", TEXT),
+  "transformer_xl": (
+    {"family": "transformer_xl", "vocab_size": 260, "dim": 8, "depth": 2, "num_heads": 2, "memory_length": 5},
+    "causal_lm",
+    {**TEXT, "name": "contiguous"},
+  ),
   "t5": (
     {"family": "t5", "vocab_size": 260, "dim": 8, "depth": 1, "num_heads": 2, "mlp_dim": 12},
     "seq2seq",
@@ -84,6 +89,7 @@ def compared(case, folder, mesh, strategy="replicated", rules=(), **others):
   "case, mesh, strategy",
   [
     ("gpt", {"data": 2, "model": 2, "sequence": 2}, "fsdp+tensor"),
+    ("transformer_xl", {"data": 2, "model": 2}, "fsdp+tensor"),  # Its memory holds bools.
     ("t5", {"data": 4, "model": 2}, "tensor"),
     ("vit", {"slice": 2, "data": 2}, "fsdp"),
     ("clip", {"data": 2, "model": 2}, "fsdp+tensor"),
