@@ -227,13 +227,7 @@ def _perturbed(params: Any, seed: int) -> Any:
 
 
 def _leaves(tree: Any) -> list[np.ndarray]:
-  return [_numbers(leaf) for leaf in jax.tree.leaves(tree)]
-
-
-def _numbers(array: Any) -> np.ndarray:
-  """The array; of bools and ints, which a carry may hold, as float32, so that differences can be taken."""
-  array = np.asarray(array)
-  return array.astype(np.float32) if array.dtype.kind in "biu" else array
+  return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
 
 
 def _largest(array: np.ndarray) -> float:
@@ -242,7 +236,7 @@ def _largest(array: np.ndarray) -> float:
 
 def _difference(array: jax.Array, reference: np.ndarray) -> float:
   """Largest absolute difference over this host's shards; infinite for NaN."""
-  pieces = [np.abs(_numbers(shard.data) - reference[shard.index]) for shard in array.addressable_shards]
+  pieces = [np.abs(np.asarray(shard.data) - reference[shard.index]) for shard in array.addressable_shards]
   return max((float(np.nan_to_num(piece, nan=np.inf, posinf=np.inf).max(initial=0)) for piece in pieces), default=0.0)
 
 

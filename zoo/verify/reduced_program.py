@@ -148,7 +148,8 @@ def program(
   def run(params, batch, frozen):
     with activations.constrained(rules, mesh):
       (loss, (_, carry)), grads = grad(params, *drawn(batch), context(batch, frozen))
-    return loss, carry, grads
+    # Bools that are carried have no differences.
+    return loss, jax.tree.map(lambda x: x.astype(jnp.float32) if x.dtype == bool else x, carry), grads
 
   def forward(params, batch, frozen):
     with activations.constrained(rules, mesh):
