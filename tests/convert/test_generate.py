@@ -192,6 +192,21 @@ def test_what_files_say_of_generation_counts_as_it_does_for_the_reference(name, 
   same(found, theirs(name, settings.pop("max_new_tokens", None), **settings))
 
 
+@pytest.mark.parametrize("config_cls", sorted({config_cls for _, config_cls, _ in CASES.values()}))
+def test_a_short_config_generates_with_the_defaults_of_its_class(config_cls, tmp_path):
+  config = getattr(transformers, config_cls)()
+  (tmp_path / "config.json").write_text(json.dumps({"model_type": config.model_type}))
+  wanted = transformers.GenerationConfig.from_model_config(config)
+  found = zoo.load_generation_options(tmp_path)
+  assert found.get("eos") == wanted.eos_token_id is not None
+  assert found.get("pad") == wanted.pad_token_id and found.get("forced", {}).get(-1) == wanted.forced_eos_token_id
+  start = found.get("start_token", wanted.decoder_start_token_id)
+  assert (start[0] if isinstance(start, list) else start) == wanted.decoder_start_token_id
+  assert found.get("suppress_first", []) == (wanted.begin_suppress_tokens or [])
+  (tmp_path / "config.json").write_text(json.dumps({"model_type": config.model_type, "eos_token_id": None}))
+  assert "eos" not in zoo.load_generation_options(tmp_path)
+
+
 LANGUAGES = dict(lang_to_id={"<|de|>": 30, "<|en|>": 31, "<|hi|>": 32}, task_to_id={"transcribe": 33, "translate": 34})
 HEARD = {
   "detected language": dict(LANGUAGES, forced_decoder_ids=[[1, None], [2, 33]], no_timestamps_token_id=46),

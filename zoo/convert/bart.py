@@ -84,7 +84,8 @@ def has_bias(tensors):
 def config(sizes):
   """-> config.json"""
   labels = {} if sizes["num_classes"] is None else named_labels(sizes["num_classes"])
-  return {"model_type": "bart", "pad_token_id": sizes["pad"], **tower_entries(KEYS, sizes), **labels}
+  ends = {"forced_eos_token_id": sizes["eos"]}  # Else the reference ends what is too long with its class's default, 2.
+  return {"model_type": "bart", "pad_token_id": sizes["pad"], **ends, **tower_entries(KEYS, sizes), **labels}
 
 
 def tower_entries(keys, sizes):

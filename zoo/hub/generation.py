@@ -11,6 +11,7 @@ from zoo.convert.rules.options import Options, check_ignored, has_entry, offer
 from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.files import GENERATION as FILE
+from zoo.hub.generation_defaults import AS_IT_IS, class_defaults
 from zoo.hub.generation_numbers import DRAWN, add_lengths, drawn, whisper_places
 from zoo.hub.ids import folder_of
 from zoo.hub.whisper_start import start_tokens
@@ -54,12 +55,6 @@ NEUTRAL = {
   "return_timestamps": False, "token_healing": False, "typical_p": 1.0, "use_mtp": False,
 }  # fmt: skip
 
-# Defaults of `generate`.
-AS_IT_IS: dict[str, Any] = {
-  "num_beams": 1, "length_penalty": 1.0, "early_stopping": False, "no_repeat_ngram": 0, "repetition_penalty": 1.0,
-  "top_p": 1.0, "min_new_tokens": 0, "suppress": [], "suppress_first": [], "forced": {},
-}  # fmt: skip
-
 
 def load_generation_options(
   source: str | os.PathLike, *, prompt_length: int | None = None, ignore: Collection[str] = ()
@@ -94,11 +89,18 @@ def load_generation_options(
   >>> zoo.load_generation_options("gpt_of_options", prompt_length=5)
   {'num_beams': 3, 'max_new_tokens': 4}
   """
-  return options(*entries_of(folder_of(source), ignore), prompt_length)
+  entries, config, where = entries_of(folder_of(source), ignore)
+  if where.endswith(CONFIG) and "eos_token_id" not in {*config, *ignore}:
+    entries |= class_defaults(config, ("eos_token_id",))
+  return options(entries, config, where, prompt_length)
 
 
 def entries_of(folder: pathlib.Path, ignore: Collection[str] = ()) -> tuple[dict[str, Any], dict[str, Any], str]:
-  """Reads a published model's generation entries, config.json, and path of the former: arguments of `options`."""
+  """Reads a published model's generation entries, config.json, and path of the former: arguments of `options`.
+
+  Without a generation_config.json the entries are those of config.json over its class's defaults, except the default
+  end-of-text token: a tokenizer knows better.
+  """
   if not is_published(folder):
     return {}, {}, ""
   config = read_json(folder / CONFIG)
@@ -107,7 +109,8 @@ def entries_of(folder: pathlib.Path, ignore: Collection[str] = ()) -> tuple[dict
     check_ignored(ignore, {where: entries})
   else:
     read_names = SAME.keys() | DRAWN.keys() | OTHERS | NEUTRAL.keys()
-    entries, where = {name: value for name, value in config.items() if name in read_names}, str(folder / CONFIG)
+    entries, where = class_defaults(config, read_names - {"eos_token_id"}), str(folder / CONFIG)
+    entries |= {name: value for name, value in config.items() if name in read_names}
   return {name: value for name, value in entries.items() if name not in ignore}, config, where
 
 
