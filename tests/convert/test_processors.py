@@ -24,6 +24,10 @@ PROCESSORS = {
   "CLIP": ("CLIPImageProcessorPil", {}),
   "small CLIP": ("CLIPImageProcessorPil", {"size": {"shortest_edge": 41}, "crop_size": {"height": 57, "width": 31}}),
   "whole numbers": ("CLIPImageProcessorPil", {"size": 35, "crop_size": 33, "do_rescale": False}),
+  "square CLIP": (
+    "CLIPImageProcessorPil",
+    {"size": 35, "default_to_square": True, "do_center_crop": False, "rescale_factor": 1},
+  ),
   "ViT": ("ViTImageProcessorPil", {}),
   "odd ViT": (
     "ViTImageProcessorPil",

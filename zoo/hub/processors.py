@@ -53,14 +53,15 @@ class ImageProcessor(NamedTuple):
   @classmethod
   def from_options(cls, options: Options, defaults: Mapping[str, Any]) -> "ImageProcessor":
     """From the entries of a file; unknown ones are refused."""
-    size = _size(options, "size", defaults["size"], defaults["square"])
+    square = options.take("default_to_square", defaults["square"])  # What a size that is one number means.
+    size = _size(options, "size", defaults["size"], square)
     crop = _size(options, "crop_size", defaults["crop"] or 224, True)
     resample = options.take("resample", defaults["resample"], int)
     if resample not in list(Image.Resampling):
       raise options.refusal("resample", resample, map(int, Image.Resampling))
     if isinstance(crop, int):
       raise options.refusal("crop_size", options.entries["crop_size"], [{"height": crop, "width": crop}])
-    scale = options.take("rescale_factor", 1 / 255, float)
+    scale = options.take("rescale_factor", 1 / 255, (int, float))
     if abs(scale) > 1e6:  # The reference computes in 32 bits.
       raise options.refusal("rescale_factor", scale, ["a number like 1/255"])
     mean, std = (colours(options, f"image_{name}", defaults[name]) for name in ("mean", "std"))
@@ -68,7 +69,7 @@ class ImageProcessor(NamedTuple):
     options.must_be("do_convert_rgb", None, True, False)  # Other modes would not work otherwise.
     options.must_be("data_format", "channels_first")  # Our models take channels last.
     options.ignore("image_processor_type", "feature_extractor_type", "processor_class", "_valid_processor_keys")
-    options.ignore("default_to_square", "return_tensors", "input_data_format", "device", "disable_grouping", "backend")
+    options.ignore("return_tensors", "input_data_format", "device", "disable_grouping", "backend")
     resized = options.take("do_resize", True)
     cropped = options.take("do_center_crop", defaults["crop"] is not None)
     scaled, normalised = options.take("do_rescale", True), options.take("do_normalize", True)
