@@ -117,6 +117,7 @@ def defaults(kind: type) -> dict[str, Any]:
     found = {one.name: one.default for one in parameters if one.default is not one.empty}
     if kind.__name__ == "PretrainedConfig":
       found |= kind().to_dict()
+  found = {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}  # As JSON has it.
   apart = ("model_type", "transformers_version", "id2label", "label2id", "self")
   return {name: value for name, value in sorted(found.items()) if name not in apart and plain(value)}
 

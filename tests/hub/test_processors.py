@@ -69,6 +69,10 @@ MISTAKES = {
   "a scale": ({"rescale_factor": 1e300}, "rescale_factor is 1e.300, which the zoo does not have"),
   "too many pixels": ({"crop_size": 20_000}, "crop_size is 20000, which the zoo does not have"),
   "kind": ({"do_resize": "yes"}, "do_resize is 'yes'. It must be a bool"),
+  "no crop": (
+    {"image_processor_type": "ViTImageProcessor", "do_center_crop": True},
+    "do_center_crop is true, and there is no crop",
+  ),
 }
 
 
@@ -89,7 +93,8 @@ def test_what_is_not_implemented_is_refused_by_name(mistake, tmp_path):
   ],
 )
 def test_frames_that_no_sound_has_are_refused(entries, message, tmp_path):
-  folder_with(tmp_path, feature_extractor_type="WhisperFeatureExtractor", chunk_length=1, **entries)
+  silent = {"feature_extractor_type": "WhisperFeatureExtractor", "chunk_length": 1, "padding_value": 0}
+  folder_with(tmp_path, **{**silent, **entries})
   with pytest.raises(UserError, match=message):
     zoo.load_processor(tmp_path)
 
@@ -103,6 +108,14 @@ def test_an_image_that_would_fill_the_memory_is_refused(tmp_path):
   folder_with(tmp_path, image_processor_type="Siglip2ImageProcessor", patch_size=9999)
   with pytest.raises(UserError, match="max_num_patches 256 of patch_size 9999 are too many pixels"):
     zoo.load_processor(tmp_path)
+
+
+def test_patches_are_of_the_whole_image_whatever_is_said_of_its_middle(tmp_path):
+  image, patches = np.arange(23 * 29 * 3, dtype=np.uint8).reshape(23, 29, 3), []
+  for cropped in ({}, {"do_center_crop": True, "crop_size": 8}):
+    folder = folder_with(tmp_path, image_processor_type="Siglip2ImageProcessor", patch_size=4, **cropped)
+    patches.append(zoo.load_processor(folder)([image])["image"]["patches"])
+  np.testing.assert_array_equal(*patches)
 
 
 def test_what_no_processor_of_the_reference_reads_is_passed_over(tmp_path):

@@ -49,7 +49,7 @@ class LogMel(NamedTuple):
     options.must_be("do_normalize", None, False)
     # Derived: the filters, and sizes that follow from others.
     options.ignore("mel_filters", "n_samples", "nb_max_frames", "feature_extractor_type", "processor_class")
-    silence = options.take("padding_value", 0.0, float)
+    silence = float(options.take("padding_value", 0.0))
     if abs(silence) > LOUDEST:
       raise options.refusal("padding_value", silence, ["a sample, near 0"])
     options.done()

@@ -72,6 +72,8 @@ class ImageProcessor(NamedTuple):
     options.ignore("return_tensors", "input_data_format", "device", "disable_grouping", "backend")
     resized = options.take("do_resize", True)
     cropped = options.take("do_center_crop", defaults["crop"] is not None)
+    if cropped and defaults["crop"] is None and options.entries.get("crop_size") is None:
+      raise UserError(f"{options.where}: do_center_crop is true, and there is no crop_size. Add it.")
     scaled, normalised = options.take("do_rescale", True), options.take("do_normalize", True)
     options.done()
     return cls(
@@ -158,7 +160,8 @@ class PatchProcessor(NamedTuple):
         f"many pixels: the limit is {MOST}."
       )
     options.must_be("do_resize", True)
-    return cls(ImageProcessor.from_options(options, defaults), *sizes.values())
+    plain = ImageProcessor.from_options(options, defaults)
+    return cls(plain._replace(crop=None), *sizes.values())  # do_center_crop changes nothing in the reference.
 
   def __call__(self, images: Any) -> dict[str, dict[str, np.ndarray]]:
     """One image or several, as in `ImageProcessor`."""
