@@ -205,6 +205,9 @@ def test_a_short_config_generates_with_the_defaults_of_its_class(config_cls, tmp
   assert found.get("suppress_first", []) == (wanted.begin_suppress_tokens or [])
   (tmp_path / "config.json").write_text(json.dumps({"model_type": config.model_type, "eos_token_id": None}))
   assert "eos" not in zoo.load_generation_options(tmp_path)
+  (tmp_path / "config.json").write_text(json.dumps({"model_type": config.model_type}))
+  (tmp_path / "generation_config.json").write_text(json.dumps({"num_beams": 2}))
+  assert not {"eos", "pad", "forced"} & zoo.load_generation_options(tmp_path).keys()
 
 
 LANGUAGES = dict(lang_to_id={"<|de|>": 30, "<|en|>": 31, "<|hi|>": 32}, task_to_id={"transcribe": 33, "translate": 34})

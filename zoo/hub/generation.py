@@ -90,7 +90,7 @@ def load_generation_options(
   {'num_beams': 3, 'max_new_tokens': 4}
   """
   entries, config, where = entries_of(folder_of(source), ignore)
-  if where.endswith(CONFIG) and "eos_token_id" not in {*config, *ignore}:
+  if os.path.basename(where) == CONFIG and "eos_token_id" not in {*config, *ignore}:
     entries |= class_defaults(config, ("eos_token_id",))
   return options(entries, config, where, prompt_length)
 
