@@ -116,3 +116,13 @@ def test_a_memory_reads_a_row_as_one_pass_would(tmp_path):
   # Rows each begin with an empty memory: less is known of their first tokens, and each token still counts once.
   several = perplexity(model, data=records, batch_size=3)(params)
   assert several["tokens"] == whole["tokens"] and abs(several["loss"] - whole["loss"]) > 1e-4
+
+
+def test_the_task_lets_a_memory_go_on_from_row_to_row(tmp_path):
+  (tmp_path / "one.txt").write_text("".join(np.random.default_rng(0).choice(list("abcde "), 61)))
+  model = zoo.build("transformer_xl", vocab_size=260, dim=6, depth=2, num_heads=3, memory_length=5)
+  params = filled(model, *model.example())
+  source = f"text:{tmp_path}/*.txt"
+  measured = zoo.evaluate_model((model, params), task="perplexity", data=source, tokenizer="bytes", batch_size=2)
+  records = contiguous(source, tokenizer="bytes", max_length=6, cache=False)
+  assert measured["loss"] == pytest.approx(perplexity(model, data=records, batch_size=2)(params)["loss"], rel=1e-6)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from zoo.build import sizes_of
 from zoo.evaluate.columns import TEXTS, Column
 from zoo.evaluate.tasks import Subject, Task, fields
 
@@ -11,6 +12,11 @@ LONGEST = 2048  # Tokens per row: more need gigabytes of logits.
 
 def _section(subject: Subject, columns: Mapping[str, str]) -> dict[str, Any]:
   tokenizer = subject.open_tokenizer()
+  if memory_length := sizes_of(subject.model).get("memory_length"):
+    # A segment as long as its memory, as such models are trained; rows go on, so that none forgets what it read.
+    length = min(memory_length, LONGEST) + 1
+    texts = {"tokenizer": subject.tokenizer_name(), "max_length": length, **fields(columns, text_field="text")}
+    return {"name": "contiguous", **texts}
   length = min(subject.model.max_length or LONGEST, LONGEST) + 1  # Nothing is predicted from the last token.
   texts = {"tokenizer": subject.tokenizer_name(), "max_length": length, **fields(columns, text_field="text")}
   if not subject.published or tokenizer.bos in (None, tokenizer.eos):
