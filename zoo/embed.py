@@ -27,6 +27,7 @@ from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
 from zoo.hub.preprocessing import load_processor
+from zoo.hub.sentence_carried import carried_encoder
 from zoo.hub.sentence_encoder import SentenceEncoder, check_truncate_dim, read_sentence_encoder
 from zoo.hub.sentence_modules import unit_length
 from zoo.hub.static_embedding import load_static, static_tokenizer
@@ -119,6 +120,8 @@ def embedder(source: str | os.PathLike, *, dtype: Any = None, ignore: Collection
   if encoder.static:
     return Embedder(folder, encoder, *load_static(encoder.folder, dtype), ignore=ignore)
   model, params = load(encoder.folder, head=_head(encoder.folder), dtype=dtype, ignore=ignore)
+  if not is_published(folder):
+    encoder = carried_encoder(model, folder)
   return Embedder(folder, encoder, model, params, ignore=ignore)
 
 

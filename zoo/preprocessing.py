@@ -13,6 +13,7 @@ A model's `preprocessing` is plain data. Every entry may be left out:
       "text": {"mask": False},                                        the model was trained without padding masks
       "tokenizer": "clip",                                            a name or a path, as `zoo.load_tokenizer` takes it
       "classes": ["cat", "dog"],                                      names of its classes, in the order of its logits
+      "sentence": {"pooling": ["mean"], "unit": True, ...}            a sentence encoder: `zoo.hub.sentence_carried`
     }
 
 Without "image" pixels are the zoo's own, uint8 / 127.5 - 1. With {"image": {"unknown": reason}}, for a published model
@@ -30,7 +31,7 @@ import numpy as np
 from zoo.config.schema import resolve
 from zoo.errors import UserError, did_you_mean, shown
 
-KEYS = ("image", "sound", "text", "tokenizer", "classes")
+KEYS = ("image", "sound", "text", "tokenizer", "classes", "sentence")
 IMAGE = ("scale", "mean", "std", "resize", "resample", "crop", "crop_rounds", "patch_size", "patches", "unknown")
 RESAMPLES = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # By Pillow's numbers.
 
@@ -41,7 +42,7 @@ def check(entries: Mapping[str, Any]) -> dict[str, Any]:
   if not isinstance(entries, Mapping):
     raise UserError(f"model.preprocessing is {shown(entries)}. It must be a mapping with any of: {', '.join(KEYS)}.")
   _known(entries, KEYS, "model.preprocessing")
-  for name in ("image", "sound", "text"):
+  for name in ("image", "sound", "text", "sentence"):
     if not isinstance(entries.get(name, {}), Mapping):
       raise UserError(f"model.preprocessing.{name} is {shown(entries[name])}. It must be a mapping.")
   if not isinstance(entries.get("tokenizer", ""), str):

@@ -274,3 +274,48 @@ def test_an_encoder_decoder_learns_pairs(family, tmp_path):
   assert config.checkpoint.best == "eval/summarisation/rougeL"
   assert config.data.target_length == 8 and config.data.max_length % 8 == 0
   assert any(line.startswith("prefix: 'summarize: '") for line in said) == (family == "t5")
+
+
+def of_pairs(tmp_path, scores=None):
+  rng, texts = hub.generator(), {}
+  while len(texts) < 120:  # All different: equal ones are no candidates of ours, and are of theirs.
+    texts[hub.sentence(rng, 9)] = None
+  texts = list(texts)
+  columns = {"anchor": texts[:40], "positive": texts[40:80], "negative": texts[80:]}
+  if scores is not None:
+    columns = {"sentence1": columns["anchor"], "sentence2": columns["positive"], "score": scores}
+  return hub.table(tmp_path / "x.jsonl", columns)
+
+
+@pytest.mark.parametrize("task", ["search", "similarity"])
+def test_a_sentence_encoder_is_trained_from_a_folder_to_a_folder(task, tmp_path):
+  library = pytest.importorskip("sentence_transformers")
+  from sentence_transformers.sentence_transformer import losses
+
+  theirs = library.SentenceTransformer(str(bert(tmp_path / "bert")), device="cpu")
+  theirs.max_seq_length = 20
+  theirs.save(str(tmp_path / "encoder"))
+  source = of_pairs(tmp_path, None if task == "search" else [number / 40 for number in range(40)])
+  arguments = flags(tmp_path / "encoder", task, source, tmp_path / "run", "--config.eval.every=3")
+  said = []
+  config = with_task(load(arguments)[0], said.append)
+  batch = next(iter(experiment(config, sharding.make_mesh(config.mesh)).batches.iterate(0)))
+  loss = {"search": losses.MultipleNegativesRankingLoss, "similarity": losses.CosineSimilarityLoss}[task](theirs)
+  features = [
+    {"input_ids": torch.tensor(tokens.astype(np.int64)), "attention_mask": torch.tensor(valid.astype(np.int64))}
+    for tokens, valid in zip(*(np.moveaxis(batch[name], 1, 0) for name in ("tokens", "valid")))
+  ]
+  with torch.no_grad():
+    want = loss(features, torch.tensor(batch["score"]) if task == "similarity" else None).item()
+  assert train.main(arguments) == 0
+  logged = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+  assert logged[0]["loss"] == pytest.approx(want, rel=2e-5)
+  best = {"search": "eval/search/mrr10", "similarity": "eval/similarity/spearman"}[task]
+  assert config.checkpoint.best == best and any(best in line for line in logged)
+  model, params = zoo.load(tmp_path / "run")
+  zoo.save_hf(tmp_path / "out", model, params)
+  texts = ["a good film", "the river is very quick"]
+  vectors = library.SentenceTransformer(str(tmp_path / "out"), device="cpu")
+  assert vectors.max_seq_length == 20
+  np.testing.assert_allclose(vectors.encode(texts), zoo.embed(tmp_path / "run", texts), atol=1e-5)
+  assert np.abs(theirs.encode(texts) - vectors.encode(texts)).max() > 1e-4  # It has learnt something.

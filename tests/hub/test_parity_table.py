@@ -10,7 +10,8 @@ PAGE = (pathlib.Path(__file__).parents[2] / "docs" / "parity.md").read_text()
 
 def test_the_table_has_every_family_that_loads_and_what_it_loads():
   first = [row.rsplit(" | ", 2)[0] for row in parity_table.rows(PAGE)]
-  assert first == [f"| {parity_table.names(family)}" for family in tables.families()]
+  read = [family for family in tables.families() if tables.of_family(family).MODEL_TYPES]
+  assert first == [f"| {parity_table.names(family)}" for family in read]
 
 
 def test_rows_that_were_seen_are_written_and_the_rest_stays():

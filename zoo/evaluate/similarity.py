@@ -13,7 +13,7 @@ from zoo.embed import Embedder, embed
 from zoo.errors import UserError
 from zoo.evaluate.correlation import correlations
 from zoo.evaluate.forward import records_of
-from zoo.hub.sentence_encoder import SentenceEncoder
+from zoo.hub.sentence_carried import carried_encoder
 from zoo.train.model_data import tokenizer_for
 
 CHUNK = 32  # Batches of pairs sorted by length together.
@@ -22,11 +22,12 @@ CHUNK = 32  # Batches of pairs sorted by length together.
 def similarity(model: Any, *, data: Mapping | Any, batch_size: int = 32, embedder: Any = None) -> Callable:
   """Evaluator: (params, folder=None, step=None) -> {"spearman", "pearson"} of cosines of pairs with their scores.
 
-  Vectors are those of `zoo.embed`; by default the mean over the tokens.
+  Vectors are those of `zoo.embed`: pooled as the model carries it, by default the mean over the tokens.
 
   Args:
     model: a text encoder.
-    data: section of the pipeline `scored_pairs`, or its records: `score`, and `texts(index)`.
+    data: section of the pipeline `scored_pairs`, or `compared_texts` with a score, or its records:
+      `score`, and `texts(index)`.
     batch_size: texts per batch.
     embedder: from `zoo.embedder`, with the pooling of its folder.
   """
@@ -34,7 +35,7 @@ def similarity(model: Any, *, data: Mapping | Any, batch_size: int = 32, embedde
   if not hasattr(records, "texts"):
     raise UserError("similarity needs data of pairs of texts. Use the pipeline scored_pairs.")
   if embedder is None:
-    embedder = Embedder(Path(), SentenceEncoder(Path()), model, None)
+    embedder = Embedder(Path(), carried_encoder(model, Path()), model, None)
     embedder.tokenizer = tokenizer_for(model, None, "bert", "similarity")
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:

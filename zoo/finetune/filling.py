@@ -23,7 +23,9 @@ from zoo.evaluate.model_kinds import described, model_kind
 from zoo.evaluate.tasks import Subject
 from zoo.finetune.classes import are_those_of, classes_in
 from zoo.finetune.models import Origin, last_layer, open_origin, with_head
+from zoo.finetune.sentences import data_of, sentence_encoder
 from zoo.finetune.trainings import Training, find_training
+from zoo.hub.tables import NO_HEAD
 
 HELD_OUT = ("validation", "test")  # The first of these splits that exists chooses the best checkpoint.
 TRAINED, KEPT_BACK = "train[:90%]", "train[90%:]"  # Held-out share if there is none.
@@ -72,6 +74,11 @@ def with_task(config: Any, note: Callable[[str], Any] = tell) -> Any:
   section = training.section(subject, columns)
   section.pop("cache", None)
   section = _merged(section, {**data, "split": split})
+  if training.head == NO_HEAD:
+    sentence = sentence_encoder(origin.folder, subject.model, values["objective"], data)
+    section = {**section, **data_of(sentence, section, data)}
+    values["model"] = {**values["model"], "preprocessing": {"sentence": sentence, **_preprocessing(values)}}
+    values["objective"] = {"pooling": sentence["pooling"], **values["objective"]}
   for line in _shortened(section, data):
     note(line)
   if section.get("prefix") and "prefix" not in data:
@@ -175,7 +182,13 @@ def _measure(values: dict[str, Any], name: str, training: Training, subject: Sub
     values["checkpoint"] |= {"best": f"eval/{name}/{best}", "best_mode": training.best_mode}
 
 
+def _preprocessing(values: Mapping[str, Any]) -> dict[str, Any]:
+  return dict(values["model"].get("preprocessing") or {})
+
+
 def _head(origin: Origin, training: Training, kept: bool, classes: list[str] | None) -> str:
+  if training.head == NO_HEAD:
+    return f"head: none; a vector is made of the states of {origin.folder}."
   names = "" if classes is None else f", {_listed(classes)}"
   if kept or training.head is None:
     return f"head: that of {origin.folder}{names}."

@@ -70,8 +70,9 @@ def _class_names(folder: Any, model: Any, count: int) -> list[str]:
 
 
 def with_head(origin: Origin, head: str | None, num_classes: int | None, needs: str) -> Any:
-  """The folder's model with another head, None: its own; with `num_classes` outputs if that is configurable.
+  """The folder's model with another head; with `num_classes` outputs if that is configurable.
 
+  head: None: its own; NO_HEAD: none, an encoder alone.
   needs: requirement of the task for messages, "classification needs a head ...".
 
   Raises:
@@ -79,10 +80,12 @@ def with_head(origin: Origin, head: str | None, num_classes: int | None, needs: 
   """
   if head is None:
     return origin.model
+  if head == tables.NO_HEAD:
+    head = "encoder" if "encoder" in origin.table.HEADS else None
   if head not in origin.table.HEADS:
     raise UserError(f"{needs}. {origin.folder} is a {described(origin.model)}, and the zoo's has no head '{head}'.")
   if origin.published:
-    model = published_model(origin.folder, head=head, ignore=origin.ignore)[0]
+    model = published_model(origin.folder, head=head or tables.NO_HEAD, ignore=origin.ignore)[0]
     spec: dict[str, Any] = model.spec
   else:
     model = origin.model

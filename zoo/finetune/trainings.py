@@ -7,14 +7,21 @@ from zoo.errors import UserError, did_you_mean
 from zoo.evaluate.columns import Column
 from zoo.evaluate.model_kinds import ModelKind
 from zoo.evaluate.tasks import Subject, Task, find_task
+from zoo.hub.tables import NO_HEAD
 
 
-def as_measured(section: dict[str, Any]) -> dict[str, Any]:
+def as_measured(section: dict[str, Any], subject: Subject) -> dict[str, Any]:
   """The section of data of a task's evaluator: most tasks train on examples of the same form."""
   return section
 
 
-def with_targets(section: dict[str, Any]) -> dict[str, Any]:
+def with_tokens(section: dict[str, Any], subject: Subject) -> dict[str, Any]:
+  """The same for pairs of texts, which are evaluated as text, in tokens."""
+  tokens = {"tokenizer": subject.tokenizer_name(), "max_length": subject.text_length()}
+  return {**tokens, **section, "name": "compared_texts"}
+
+
+def with_targets(section: dict[str, Any], subject: Subject) -> dict[str, Any]:
   """The same for generation tasks, with the target in every row."""
   if section["name"] != "prompts":
     return section
@@ -26,17 +33,22 @@ def answers(kind: ModelKind) -> bool:
   return kind.reads == "texts" and kind.does == "answer"
 
 
+def makes_vectors(kind: ModelKind) -> bool:
+  """Whether a model makes vectors of texts, and nothing else."""
+  return kind.reads == "texts" and kind.does == "encode"
+
+
 class Training(NamedTuple):
   """Training recipe of a task.
 
   Attributes:
     task: the task of zoo/evaluate/tasks, with its columns, data pipeline and evaluator.
-    head: name of a head of `zoo/convert`; None: that of the folder's model.
+    head: name of a head of `zoo/convert`; None: that of the folder's model; NO_HEAD: none.
     objective: the config's section.
     best, best_mode: the metric of the evaluator for the best checkpoint, and "max" or "min".
     labels: the column of class names or indices; None: there are no classes.
     num_classes: number of outputs for a task without classes.
-    rows: the section of the evaluator's data -> that of the training data.
+    rows: (section of the evaluator's data, subject) -> that of the training data.
     fitting, needing: kinds of models that fit, and the requirement for messages; None: as in the task.
     filled: columns that are optional in evaluation but required in training.
   """
@@ -48,7 +60,7 @@ class Training(NamedTuple):
   best_mode: str = "max"
   labels: str | None = None
   num_classes: int | None = None
-  rows: Callable[[dict[str, Any]], dict[str, Any]] = as_measured
+  rows: Callable[[dict[str, Any], Subject], dict[str, Any]] = as_measured
   fitting: Callable[[ModelKind], bool] | None = None
   needing: str | None = None
   filled: tuple[str, ...] = ()
@@ -72,7 +84,7 @@ class Training(NamedTuple):
 
   def section(self, subject: Subject, columns: Mapping[str, str]) -> dict[str, Any]:
     """(subject, role -> field) -> the section of data, without source and split."""
-    return self.rows(dict(self.measured.section(subject, columns)))
+    return self.rows(dict(self.measured.section(subject, columns)), subject)
 
 
 def _writing(task: str, best: str) -> Training:
@@ -88,6 +100,11 @@ def _writing(task: str, best: str) -> Training:
   )
 
 
+def _encoding(task: str, objective: str, best: str) -> Training:
+  needing = "an encoder of texts"
+  return Training(task, NO_HEAD, {"name": objective}, best, rows=with_tokens, fitting=makes_vectors, needing=needing)
+
+
 TRAININGS = {
   "classification": Training("classification", "classify", {"name": "classify"}, "accuracy", labels="label"),
   "regression": Training("regression", "classify", {"name": "regress"}, "mse", "min", num_classes=1),
@@ -96,6 +113,8 @@ TRAININGS = {
   ),
   "question_answering": Training("question_answering", "question_answering", {"name": "find_answers"}, "f1"),
   "multiple_choice": Training("multiple_choice", "multiple_choice", {"name": "classify"}, "accuracy"),
+  "search": _encoding("search", "multiple_negatives", "mrr10"),
+  "similarity": _encoding("similarity", "cosine_similarity", "spearman"),
   "causal_lm": Training("perplexity", None, {"name": "causal_lm"}, "loss", "min"),
   "seq2seq": _writing("generation", "chrf"),
   "summarisation": _writing("summarisation", "rougeL"),

@@ -21,6 +21,7 @@ from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import folder_of
 from zoo.hub.log_mel import LogMel
 from zoo.hub.processors import CLASSES, ImageProcessor, PatchProcessor, checked, opened
+from zoo.hub.sentence_carried import sentence_entries
 from zoo.preprocessing import RESAMPLES, as_float
 
 MODEL, NESTED, PLAIN = "model.json", "processor_config.json", "preprocessor_config.json"
@@ -245,7 +246,7 @@ def preprocessing_of_published(folder: Any, config: Mapping[str, Any], ignore: C
     entries["tokenizer"] = os.path.abspath(folder)
   elif model_type == "clip" and text.get("vocab_size", 49408) == 49408:
     entries["tokenizer"] = "clip"
-  return entries
+  return entries | sentence_entries(folder)
 
 
 def preprocessing_of_config(folder: Any) -> dict[str, Any]:

@@ -14,8 +14,8 @@ import jax.numpy as jnp
 from zoo.convert.rules.options import Options
 from zoo.errors import UserError, did_you_mean, shown
 from zoo.hub.files import read_json
-from zoo.hub.pooling import ALIASES, POOLS
 from zoo.hub.sentence_modules import READERS, SENTENCE, TOKENS, Dropout, Module, Normalize, Pooling
+from zoo.pooling import ALIASES, POOLS
 
 FIRST = ("Transformer", "StaticEmbedding")
 MODULES, PROMPTS = "modules.json", "config_sentence_transformers.json"

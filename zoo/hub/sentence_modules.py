@@ -17,7 +17,7 @@ from zoo.convert.rules.options import Options
 from zoo.convert.rules.reference import Reference
 from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, open_tensors, read_json
-from zoo.hub.pooling import POOLS, pool
+from zoo.pooling import POOLS, pool
 from zoo.tree import mismatch
 
 TOKENS, SENTENCE = "token_embeddings", "sentence_embedding"

@@ -18,6 +18,7 @@ from zoo.hub import tables
 from zoo.hub.files import CONFIG, GENERATION, WEIGHTS
 from zoo.hub.preprocessing import NESTED, PLAIN
 from zoo.hub.preprocessing_config import config_of
+from zoo.hub.sentence_carried import write_sentence_encoder
 from zoo.hub.tensors import to_host, write_tensors
 from zoo.storage import make_folder, replacing
 from zoo.tree import flatten, mismatch
@@ -29,7 +30,8 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
   Args:
     folder: created if missing; its config.json and model.safetensors are replaced, and preprocessor_config.json if
       the model has preprocessing for images or sounds (for the zoo's own it is only written if there is
-      none). For a Whisper a generation_config.json is written if there is none. The files of a tokenizer are copied
+      none). For a sentence encoder modules.json and the files that it names are replaced, too, for
+      sentence-transformers. For a Whisper a generation_config.json is written if there is none. The files of a tokenizer are copied
       from the folder in the model's preprocessing, if it still exists and `folder` has no tokenizer; a tokenizer of the
       zoo's own (bytes, sotu) has no such files. Other files are left alone.
     model: from `zoo.build` or `zoo.load`.
@@ -58,6 +60,9 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
   write_files(folder, config, tensors, processor, generation)
   if jax.process_index() == 0:
     copy_tokenizer(model.preprocessing.get("tokenizer"), folder)
+    sentence = model.preprocessing.get("sentence", getattr(table, "SENTENCE", None))
+    if sentence is not None and tables.head_of(table, sizes) in (None, "encoder"):
+      write_sentence_encoder(folder, sentence, sizes["dim"])
 
 
 def named_labels(num_classes: int | None, names: Sequence[str] | None) -> dict[str, Any]:

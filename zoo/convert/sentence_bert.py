@@ -1,0 +1,35 @@
+"""The zoo's sentence encoders as the BERT that they are: https://huggingface.co/sentence-transformers.
+
+Folders of such encoders load as `bert`, whose model_type they have; this table writes what was trained as
+`sentence_bert`.
+"""
+
+from zoo.convert import bert
+from zoo.errors import UserError
+
+MODEL_TYPES = ()  # None is read.
+HEADS = {None: ("BertModel",)}
+SENTENCE = {"pooling": ["mean"]}  # What its files say where a model carries nothing else.
+
+
+def head_of(sizes):
+  """None: there is no published head that reads the mean over the tokens."""
+
+
+def with_head(sizes, head):
+  """The same model without classes."""
+  return {**sizes, "num_classes": None}
+
+
+def config(sizes):
+  """-> config.json"""
+  return bert.config({**sizes, "pad": 0, "num_classes": None})
+
+
+def rules(sizes):
+  """-> rules of zoo/convert/rules/layouts.py"""
+  if sizes["num_classes"] is not None:
+    raise UserError(
+      "The hub has no layout for classes of a mean over tokens. Use zoo.save, or train a bert with head='classify'."
+    )
+  return bert.encoder("", sizes["depth"])
