@@ -7,7 +7,7 @@ Folders of such encoders load as `bert`, whose model_type they have; this table 
 from zoo.convert import bert
 from zoo.errors import UserError
 
-MODEL_TYPES = ()  # None is read.
+MODEL_TYPES, LOADS_AS = (), "bert"
 HEADS = {None: ("BertModel",)}
 SENTENCE = {"pooling": ["mean"]}  # What its files say where a model carries nothing else.
 
@@ -19,6 +19,11 @@ def head_of(sizes):
 def with_head(sizes, head):
   """The same model without classes."""
   return {**sizes, "num_classes": None}
+
+
+def sizes(options, head, tensors):
+  """-> arguments of `zoo.build`: those of a BERT that this one has too."""
+  return {name: size for name, size in bert.sizes(options, head, tensors).items() if name not in ("head", "pad")}
 
 
 def config(sizes):

@@ -62,8 +62,8 @@ def search(
     encoder = make.encoder
     vectors = {}
     for name, texts in (("query", queries), ("document", documents)):
-      options = {"prompt": encoder.prompts.get(name, encoder.prompt), "truncate_dim": truncate_dim}
-      vectors[name] = embed(make, texts, batch_size=batch_size, unit=True, **options)
+      prompt = encoder.prompts.get(name, encoder.prompt)
+      vectors[name] = embed(make, texts, batch_size=batch_size, unit=True, prompt=prompt, truncate_dim=truncate_dim)
     found = ranks_of(vectors["query"], vectors["document"], right)
     metrics = {f"r{k}": recall(found, k) for k in at} | {"mrr10": float(np.mean(np.where(found <= 10, 1 / found, 0)))}
     counts = np.array([len(some) for some in right])

@@ -33,7 +33,7 @@ def sentence_encoder(folder: Any, model: Any, objective: Mapping[str, Any], data
       f"{folder / MODULES} has other modules than a Pooling and a Normalize beside the encoder, which the zoo does not "
       "train. Take that file away to begin with the mean over tokens."
     )
-  sentence = {"pooling": ["mean"], "unit": False, **(carried or {})}
+  sentence: dict[str, Any] = {"pooling": ["mean"], "unit": False, **(carried or {})}
   if not sentence.get("include_prompt", True):
     raise UserError(f"{folder}: its pooling leaves out the prompt (include_prompt), which the zoo does not train.")
   if sentence.get("lower"):

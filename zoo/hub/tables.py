@@ -43,7 +43,9 @@ def of_family(family: str) -> ModuleType:
   table = defining("convert", family, **REQUIRED)
   for head, classes in table.HEADS.items():
     check_type(f"zoo/convert/{family}.py: HEADS[{head!r}]", classes, Sequence[str])
-  if not table.MODEL_TYPES or not all(table.HEADS.values()) or not table.HEADS:
+  # What a family with LOADS_AS writes is read as that family.
+  is_read = table.MODEL_TYPES or hasattr(table, "LOADS_AS")
+  if not is_read or not all(table.HEADS.values()) or not table.HEADS:
     raise UserError(f"zoo/convert/{family}.py: MODEL_TYPES, or HEADS, or one of its heads is empty. Name at least one.")
   return table
 
