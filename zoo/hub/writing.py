@@ -31,9 +31,9 @@ def save_hf(folder: str | os.PathLike, model: Any, params: Any) -> None:
     folder: created if missing; its config.json and model.safetensors are replaced, and preprocessor_config.json if
       the model has preprocessing for images or sounds (for the zoo's own it is only written if there is
       none). For a sentence encoder modules.json and the files that it names are replaced, too, for
-      sentence-transformers. For a Whisper a generation_config.json is written if there is none. The files of a tokenizer are copied
-      from the folder in the model's preprocessing, if it still exists and `folder` has no tokenizer; a tokenizer of the
-      zoo's own (bytes, sotu) has no such files. Other files are left alone.
+      sentence-transformers. For a Whisper a generation_config.json is written if there is none.
+      The files of a tokenizer are copied from the folder in the model's preprocessing, if it still exists and `folder`
+      has no tokenizer; a tokenizer of the zoo's own (bytes, sotu) has no such files. Other files are left alone.
     model: from `zoo.build` or `zoo.load`.
     params: its parameters, as from `zoo.load`; may be sharded. Each array keeps its dtype.
 
