@@ -13,6 +13,7 @@ embed(source, texts_or_images)          vectors; `embedder` loads the model once
 evaluate_model(source, task=, data=)    metrics of a model on data; python -m zoo.evaluate --model= from a shell
 fill_mask(source, texts)                the likeliest words for [MASK]
 generate(model, params, tokens, ...)    text, token by token; python -m zoo.generate from a shell
+transcribe(source, recordings)          transcripts of recordings of any length; `transcriber` loads the model once
 capture(model, params, *inputs)         intermediate activations: hidden states of layers, attention weights
 
 zoo.compat has the Flax classes that transformers 5 removed, under their old names.
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
   from zoo.hub.tokenizers import load_tokenizer
   from zoo.hub.writing import save_hf
   from zoo.saving import load, save
+  from zoo.transcribe import transcribe, transcriber
 
 _HOME = {
   "build": "zoo.build",
@@ -54,6 +56,8 @@ _HOME = {
   "evaluate_model": "zoo.evaluate.from_folder",
   "fill_mask": "zoo.fill_mask",
   "generate": "zoo.generate",
+  "transcribe": "zoo.transcribe",
+  "transcriber": "zoo.transcribe",
 }
 __all__ = [
   "build",
@@ -72,6 +76,8 @@ __all__ = [
   "load_tokenizer",
   "save",
   "save_hf",
+  "transcribe",
+  "transcriber",
 ]
 
 

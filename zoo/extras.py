@@ -12,6 +12,7 @@ PACKAGES = {
   "audio": "soundfile soxr",
   "harness": "lm_eval",
   "scores": "sacrebleu rouge-score",
+  "speech": "jiwer whisper-normalizer",
 }
 
 

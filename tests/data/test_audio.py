@@ -14,9 +14,10 @@ import zoo
 from tests.data import toys
 from tests.data.toys import everything
 from zoo.data import sounds
-from zoo.data.audio_text import audio_text, prompt_tokens
+from zoo.data.audio_text import audio_text
 from zoo.data.bad_records import BadRecord
 from zoo.data.pipeline import batches
+from zoo.data.recordings import prompt_tokens
 from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer
 from zoo.errors import UserError

@@ -1,22 +1,19 @@
 """Recordings with transcripts, for Whisper: batches of `tokens` (features), `target_tokens`, `target_valid`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from zoo.data import sounds
 from zoo.data.bad_records import BadRecord, Policy
-from zoo.data.fields import SourceRecords, check_fields, first_record, text_of
+from zoo.data.fields import text_of
 from zoo.data.padding import end_token
 from zoo.data.pipeline import Example
+from zoo.data.recordings import Recordings, fields_of, prompt_tokens
 from zoo.data.screening import open_checked
 from zoo.data.sources import Source
 from zoo.data.tokenizers import tokenizer as open_tokenizer
-from zoo.errors import UserError, shown, tell
-
-TEXT_FIELDS = ("text", "sentence", "transcription", "transcript", "normalized_text", "raw_text", "txt")
-UNTIMED = "<|notimestamps|>"
+from zoo.errors import UserError, tell
 
 
 def audio_text(
@@ -60,36 +57,17 @@ def audio_text(
   if processor is None:
     raise UserError("audio_text makes the features of a model of sound, and there is none. Train a whisper.")
   raw, rule = open_checked(source, split, data_dir, bad_records)
-  first = first_record(raw, rule, audio_field, text_field or TEXT_FIELDS)
-  text_field = text_field or next((field for field in TEXT_FIELDS if field in first), "text")
-  check_fields(raw, audio_field, text_field, record=first)
-  encoder = open_tokenizer(tokenizer)
-  prompt = prompt_tokens(encoder, language, task)
-  records = AudioText(raw, rule, (audio_field, text_field), encoder, prompt, target_length, processor, cache)
+  fields, encoder = fields_of(raw, rule, audio_field, text_field), open_tokenizer(tokenizer)
+  records = AudioText(
+    raw, rule, fields, encoder, processor, target_length=target_length, language=language, task=task, cache=cache
+  )
   changes = None if rule.skips else records.sound(0).changes()
   if changes is not None:
     tell(f"{raw.name}: recordings are changed for the model: of the first, {changes}.")
   return records
 
 
-def prompt_tokens(tokenizer: Any, language: str | None, task: str = "transcribe") -> list[int]:
-  """The token ids between a Whisper's start token and the text: language, task, and no timestamps.
-
-  Raises:
-    UserError: the tokenizer has no token for the language or the task.
-  """
-  backend = getattr(tokenizer, "backend", None)
-  known = lambda name: None if backend is None else backend.token_to_id(name)
-  names = [] if language is None else [f"<|{language}|>", f"<|{task}|>"]
-  ids = [known(name) for name in names]
-  if None in ids:
-    raise UserError(
-      f"The tokenizer {tokenizer} has no token {shown(names[ids.index(None)])}. Set language, or leave it out."
-    )
-  return [token for token in (*ids, known(UNTIMED)) if token is not None]
-
-
-class AudioText(SourceRecords):
+class AudioText(Recordings):
   """See `audio_text`."""
 
   def __init__(
@@ -98,38 +76,19 @@ class AudioText(SourceRecords):
     rule: Policy,
     fields: tuple[str, str],
     tokenizer: Any,
-    prompt: Sequence[int],
-    target_length: int,
     processor: Any,
+    *,
+    target_length: int,
+    language: str | None,
+    task: str,
     cache: bool,
   ):
-    super().__init__(source, rule, cache)
-    self.fields, self.tokenizer, self.prompt, self.target_length = fields, tokenizer, list(prompt), target_length
-    self.processor, self.eos, self.pad = processor, end_token(tokenizer), tokenizer.pad or 0
+    super().__init__(source, rule, fields, tokenizer, processor, language=language, task=task, cache=cache)
+    self.prompt, self.target_length = prompt_tokens(tokenizer, language, task), target_length
+    self.eos, self.pad = end_token(tokenizer), tokenizer.pad or 0
     if target_length < len(self.prompt) + 2:
       raise UserError(f"target_length is {target_length}. What frames a text has {len(self.prompt) + 1} tokens.")
-    self.info = {
-      "source": source.name,
-      "tokenizer": tokenizer,
-      "vocab_size": tokenizer.vocab_size,
-      "target_length": target_length,
-      "rate": processor.rate,
-    }
-
-  def example(self, index: int, rng: np.random.Generator | None = None) -> Example:
-    return dict(self.prepared[index])
-
-  def sound(self, index: int) -> sounds.Sound:
-    """The samples of a recording, resampled to the model's rate."""
-    raw = self.source[index]
-    self._check(raw, index, self.fields[0])
-    return self._sound(raw, self.source.where(index))
-
-  def text(self, index: int) -> str:
-    """The transcript of a recording."""
-    raw = self.source[index]
-    self._check(raw, index, self.fields[1])
-    return text_of(raw[self.fields[1]], f"{self.source.where(index)}: {self.fields[1]}")
+    self.info["target_length"] = target_length
 
   def _prepare(self, raw: dict[str, Any], index: int) -> Example:
     what = self.source.where(index)
@@ -146,21 +105,3 @@ class AudioText(SourceRecords):
     tokens[: len(ids)] = ids
     features = self.processor(sound.samples)["features"][0]
     return {"tokens": features, "target_tokens": tokens, "target_valid": np.arange(self.target_length) < len(ids)}
-
-  def _sound(self, raw: Mapping[str, Any], what: str) -> sounds.Sound:
-    start, seconds = (_seconds(raw.get(name), f"{what}: {name}") for name in ("offset", "duration"))
-    seconds = None if start is None else seconds
-    return sounds.decode(raw[self.fields[0]], self.processor.rate, what, start=start or 0.0, seconds=seconds)
-
-
-def _seconds(value: Any, what: str) -> float | None:
-  """A time in seconds from a manifest; None if missing."""
-  if value is None or value == "":
-    return None
-  try:
-    seconds = float(value)
-  except (TypeError, ValueError):
-    seconds = -1.0
-  if not 0 <= seconds < 1e6:
-    raise BadRecord(f"{what} is {shown(value)}. It must be seconds, 0 or more.")
-  return seconds

@@ -10,6 +10,7 @@ from zoo.data.bad_records import BadRecord
 from zoo.errors import UserError, shown
 from zoo.extras import install
 
+CHANNELS = 8  # At most, of an array: as many samples are half a millisecond.
 CUT = "is cut off: it has {has} of {of} {unit}. Fetch it again."
 
 
@@ -65,12 +66,51 @@ def decode(content: Any, rate: int, what: str, *, start: float = 0.0, seconds: f
     raise BadRecord(f"{what}: the recording {CUT.format(has=len(channels), of=num_frames, unit='samples')}")
   if not len(channels):
     raise BadRecord(f"{what}: the recording holds no sample.")
+  return Sound(_at_rate(channels, file_rate, rate, what), rate, file_rate, channels.shape[1])
+
+
+def from_array(array: Any, array_rate: int, rate: int, what: str) -> np.ndarray:
+  """Takes the mean of an array's channels and resamples it: -> float32 [samples]
+
+  Args:
+    array: numbers in [-1, 1], or int16 or int32, which are scaled to it: [samples], or with an axis of 1 to 8 channels.
+    array_rate, rate: its samples a second, and those that are wanted.
+    what: what a message calls it.
+
+  Raises:
+    BadRecord: it is no such array, is empty, or holds values that are no numbers.
+  """
+  try:
+    array = np.asarray(array)
+  except ValueError:  # Rows of several lengths.
+    array = np.empty(())
+  if array.dtype in (np.int16, np.int32):
+    array = array / np.float32(2.0 ** (8 * array.dtype.itemsize - 1))
+  if not np.issubdtype(array.dtype, np.floating):
+    raise BadRecord(f"{what} is {shown(array, 60)}. It must be floats in [-1, 1], int16 or int32 [samples].")
+  if array.ndim == 1:
+    array = array[:, None]
+  elif array.ndim == 2 and array.shape[0] <= CHANNELS < array.shape[1]:
+    array = array.T
+  if array.ndim != 2 or 0 < len(array) <= array.shape[1] or array.shape[1] > CHANNELS:
+    raise BadRecord(f"{what} has the shape {array.shape}. It must be [samples], or have an axis of 1 to 8 channels.")
+  if not len(array):
+    raise BadRecord(f"{what}: the recording holds no sample.")
+  if not isinstance(array_rate, int | np.integer) or isinstance(array_rate, bool) or array_rate < 1:
+    raise UserError(f"rate is {shown(array_rate)}. It must be samples a second: an int above 0.")
+  return _at_rate(array.astype(np.float32), array_rate, rate, what)
+
+
+def _at_rate(channels: np.ndarray, has: int, wanted: int, what: str) -> np.ndarray:
+  """float32 [samples, channels] -> float32 [samples]"""
   samples = channels.mean(axis=1) if channels.shape[1] > 1 else channels[:, 0]
   if not np.isfinite(samples).all():
     raise BadRecord(f"{what}: the recording holds values that are no numbers.")
-  if file_rate != rate:
-    samples = package("soxr").resample(samples, file_rate, rate, quality="HQ")
-  return Sound(np.asarray(samples, np.float32), rate, file_rate, channels.shape[1])
+  if has != wanted:
+    samples = package("soxr").resample(samples, has, wanted, quality="HQ")
+    if not len(samples):
+      raise BadRecord(f"{what}: the recording holds no sample at {wanted:,} Hz.")
+  return np.asarray(samples, np.float32)
 
 
 _BYTES = {"PCM_U8": 1, "PCM_S8": 1, "PCM_16": 2, "PCM_24": 3, "PCM_32": 4, "FLOAT": 4, "DOUBLE": 8}

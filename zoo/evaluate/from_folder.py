@@ -30,6 +30,7 @@ SUPPLIED = (
   "generate",
   "embedder",
   "stated",
+  "spoken",
   "processor",
   "source",
   "split",

@@ -7,6 +7,8 @@ import jax
 from jax.core import Tracer
 
 from zoo.generate.steps import encodes
+from zoo.layers.attention import dense_attention, with_attentions
+from zoo.layers.blocked_attention import blocked_attention
 from zoo.layers.products import kernel_first, outputs_first, with_products
 from zoo.layers.stack import as_loop, unstack_layers
 from zoo.tree import variables
@@ -22,17 +24,21 @@ class Prepared(NamedTuple):
 def prepared(model: Any, params: Any) -> Prepared:
   """Unrolls the layers for decoding: a scan would copy each layer's weights and cache at every step.
 
-  On CPUs prompts use it too, with kernels of `zoo.layers.products`; elsewhere prompts use the original model,
-  as a scan compiles faster.
+  On CPUs prompts use it too, with kernels of `zoo.layers.products`, and attend to long sources in blocks
+  (`zoo.layers.blocked_attention`); elsewhere prompts use the original model, as a scan compiles faster.
   """
   loop = as_loop(model)
   if _on_cpu(params):
-    pair = (with_products(loop, kernel_first), _converted(params))
+    pair = (with_products(with_attentions(loop, _blocked), kernel_first), _converted(params))
     return Prepared(pair, pair)
   if loop == model:
     return Prepared((model, params), (model, params))
   decoder_params = {name: part for name, part in params.items() if name != "encoder" or not encodes(model)}
   return Prepared((model, params), (loop, _unstacked(decoder_params)))
+
+
+def _blocked(attention, path):
+  return attention.clone(kernel=blocked_attention) if attention.kernel is dense_attention else attention
 
 
 def _on_cpu(params):
