@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import shutil
 
 import pytest
 
@@ -55,6 +56,19 @@ def test_what_the_config_says_goes_before_what_folder_and_data_say(folder, revie
   assert (config.data.max_length, config.data.split, config.model.dropout) == (7, "train[:50%]", 0.0)
   assert list(config.data.classes) == ["bad", "good", "fine"] and config.model.num_classes == 3
   assert not config.eval.evaluators and config.checkpoint.best is None  # The rest is not known to be held out.
+
+
+def test_rates_of_the_folder_that_training_does_not_use_are_said(folder, reviews, tmp_path):
+  copied = shutil.copytree(folder, tmp_path / "copied")
+  stated = json.loads((copied / "config.json").read_text())
+  assert not any("dropout" in line for line in filled(copied, "classification", reviews)[1])
+  rates = {"hidden_dropout_prob": 0.25, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.5}
+  (copied / "config.json").write_text(json.dumps(stated | rates))
+  _, said = filled(copied, "classification", reviews)
+  line = "dropout: 0.25 throughout; config.json has attention_probs_dropout_prob=0, classifier_dropout=0.5."
+  assert f"{line} Set --config.model.dropout." in said
+  _, said = filled(copied, "classification", reviews, "--config.model.dropout=0.1")
+  assert not any("dropout" in line for line in said)
 
 
 def test_a_split_that_the_data_have_is_held_out(folder, tmp_path):

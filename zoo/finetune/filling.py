@@ -11,6 +11,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from zoo.build import sizes_of
 from zoo.config.registry import build, check_type
 from zoo.config.schema import read_init, resolve
 from zoo.data.bad_records import BadRecord, first_good_record, policy
@@ -23,8 +24,10 @@ from zoo.evaluate.model_kinds import described, model_kind
 from zoo.evaluate.tasks import Subject
 from zoo.finetune.classes import are_those_of, classes_in
 from zoo.finetune.models import Origin, last_layer, open_origin, with_head
+from zoo.finetune.rates import other_rates
 from zoo.finetune.sentences import data_of, sentence_encoder
 from zoo.finetune.trainings import Training, find_training
+from zoo.hub.files import CONFIG, read_json
 from zoo.hub.tables import NO_HEAD
 
 HELD_OUT = ("validation", "test")  # The first of these splits that exists chooses the best checkpoint.
@@ -85,12 +88,17 @@ def with_task(config: Any, note: Callable[[str], Any] = tell) -> Any:
     note(f"prefix: {section['prefix']!r}, by the config.json of {origin.folder}.")
 
   values["data"] = section
-  values["model"] = {**model.spec, **values["model"]}
+  said = values["model"]
+  values["model"] = {**model.spec, **said}
   values["objective"] = {**training.objective, **values["objective"]}
   if not kept and origin.head == training.head and training.head is not None:
     values["init"] = {"source": where, "fresh": [*fresh, *last_layer(model)], "ignore": list(ignore)}
   _measure(values, name, training, subject, held_out)
   note(f"model: {described(model)}, of the sizes in {origin.folder}.")
+  others = other_rates(read_json(origin.folder / CONFIG), sizes_of(model)) if origin.published else {}
+  if others and "dropout" not in said:
+    listed = ", ".join(f"{name}={rate:g}" for name, rate in others.items())
+    note(f"dropout: {sizes_of(model)['dropout']:g} throughout; config.json has {listed}. Set --config.model.dropout.")
   note(_head(origin, training, kept, classes))
   note(f"columns: {', '.join(f'{role} = {field}' for role, field in columns.items())}, of {source.name}.")
   note(f"data: {split} is trained on, {held_out or 'nothing'} is held out.")
