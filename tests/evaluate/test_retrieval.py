@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +13,7 @@ from tests.evaluate.toys import Towers, Toy
 from zoo import sharding
 from zoo.data.image_text import image_text
 from zoo.errors import UserError
+from zoo.evaluate import ranking
 from zoo.evaluate.retrieval import retrieval
 
 COLOURS = np.array([[255, 0, 0], [0, 255, 0], [0, 0, 255], [255, 255, 0]], np.uint8)
@@ -203,6 +205,48 @@ def test_parameters_over_a_mesh_give_the_same_numbers():
   mesh = sharding.make_mesh({"data": 2, "model": 4})
   for strategy in ("replicated", "fsdp"):
     assert evaluate(jax.device_put(params, sharding.shardings(params, strategy, mesh))) == wanted
+
+
+class Wide(Towers):
+  """Of as many numbers as its tables have, computed by NumPy: memory of JAX is not counted."""
+
+  def apply(self, variables, inputs, *, valid=None, method):
+    width = variables["params"]["text"].shape[1]
+    rows = inputs.mean((1, 2))[:, :1] if method == "encode_image" else inputs[:, :1]
+    return jnp.broadcast_to(rows.astype(jnp.float32), (len(rows), width))
+
+
+class Numbered(Toy):
+  """As many pairs as one likes, none of which is held."""
+
+  def __init__(self, count):
+    self.count, self.info = count, {}
+
+  def __len__(self):
+    return self.count
+
+  def example(self, index, rng=None):
+    image = np.full((2, 2, 3), 0, np.uint8) + np.array([index % 256, index // 256, 0], np.uint8)
+    return {"image": image, "tokens": np.array([index], np.int32), "valid": np.ones(1, bool)}
+
+
+def test_memory_does_not_grow_with_the_vectors(monkeypatch):
+  monkeypatch.setattr(ranking, "BLOCK", 2**14)
+  monkeypatch.setattr(ranking, "ROWS", 64)
+  params = {"text": jnp.zeros((1, 256))}
+
+  def peak(count):
+    evaluate = retrieval(Wide(), data=Numbered(count), batch_size=64, at=(1,))
+    tracemalloc.start()
+    evaluate(params)
+    found = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return found
+
+  peak(128)  # What is imported and traced once.
+  few, many = peak(512), peak(2560)
+  # The vectors of a pair take 2048 bytes; what is kept of it, two digests and some numbers, less than a tenth.
+  assert many - few < 2048 * 200
 
 
 def test_a_model_that_embeds_nothing_is_refused():

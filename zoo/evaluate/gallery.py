@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from zoo.evaluate import ranking
 from zoo.evaluate.artifacts import write_bytes
 
 TOP = 5
@@ -25,7 +26,7 @@ def draw(
   name: str,
   records: Any,
   gallery: Any,
-  vectors: Sequence[tuple[np.ndarray, np.ndarray]],
+  vectors: Sequence[tuple[Any, np.ndarray]],
   ranks: Sequence[np.ndarray],
   metrics: Mapping[str, float],
   title: str,
@@ -66,7 +67,7 @@ def draw(
     for row, query in enumerate(queried):
       draw_cell(figure.add_subplot(grid[row, first]), query_at(query), GREY, 1.0)
       right = answer_groups == groups[query]
-      for column, answer in enumerate(top_indices(answers @ asking[query], right)):
+      for column, answer in enumerate(top_indices(ranking.scores_of(asking[query], answers), right)):
         colour = GREEN if right[answer] else RED
         draw_cell(figure.add_subplot(grid[row, first + 1 + column]), answer_at(answer), colour, 3.0)
   lines = [

@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from math import comb
+from typing import Any
 
 import numpy as np
 
-BLOCK = 2**24  # Number of scores in memory at a time.
+BLOCK = 2**22  # Number of scores in memory at a time.
+ROWS = 4096  # Number of vectors in memory at a time.
 
 
 def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
@@ -29,13 +31,11 @@ def ranks(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
   return 1 + before.sum(axis=1)
 
 
-def ranks_of_vectors(
-  queries: np.ndarray, answers: np.ndarray, query_groups: np.ndarray, answer_groups: np.ndarray
-) -> np.ndarray:
-  """`ranks` of the products of vectors, computed block by block, to bound memory.
+def ranks_of_vectors(queries: Any, answers: Any, query_groups: np.ndarray, answer_groups: np.ndarray) -> np.ndarray:
+  """`ranks` of the products of vectors, computed block by block: neither all scores nor all vectors are in memory.
 
   Args:
-    queries, answers: float [queries, dim], [answers, dim].
+    queries, answers: float [queries, dim], [answers, dim]: arrays, or `zoo.evaluate.vectors.Rows`.
     query_groups, answer_groups: int [queries], [answers]; equal ones belong together.
 
   Returns:
@@ -44,7 +44,13 @@ def ranks_of_vectors(
   rows = max(1, BLOCK // len(answers))
   blocks = [slice(start, start + rows) for start in range(0, len(queries), rows)]
   right = lambda block: query_groups[block, None] == answer_groups[None]
-  return np.concatenate([ranks(queries[block] @ answers.T, right(block)) for block in blocks])
+  return np.concatenate([ranks(scores_of(queries[block], answers), right(block)) for block in blocks])
+
+
+def scores_of(queries: np.ndarray, answers: Any) -> np.ndarray:
+  """Products with vectors, ROWS of them in memory at a time: [..., dim], [answers, dim] -> [..., answers]"""
+  starts = range(0, len(answers), ROWS)
+  return np.concatenate([queries @ answers[start : start + ROWS].T for start in starts], axis=-1)
 
 
 def recall(ranks: np.ndarray, k: int) -> float:

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -16,6 +17,7 @@ from zoo.evaluate.artifacts import write_json, write_text
 from zoo.evaluate.forward import needs, outputs, records_of
 from zoo.evaluate.gallery import draw
 from zoo.evaluate.tables import table
+from zoo.evaluate.vectors import Vectors
 from zoo.objectives.objective import optional_entries
 from zoo.preprocessing import as_float, text_options
 from zoo.tree import variables
@@ -93,9 +95,10 @@ def retrieval(
     return rows
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
-    vectors, builder = [], GalleryBuilder(keep_pixels=train_records is not None)
+    vectors, builder = {"image": Vectors(), "text": Vectors()}, GalleryBuilder(keep_pixels=train_records is not None)
     for embedded, batch in outputs(embed, params, records, batch_size, model):
-      vectors.append(embedded)
+      for side, rows_of_side in embedded.items():
+        vectors[side].append(rows_of_side)
       if not cached:
         builder.add(batch)
     if not cached:
@@ -104,10 +107,10 @@ def retrieval(
       cached.update(gallery=gallery, further=further, rows=baselines(gallery, builder.pixels))
     gallery, rows = cached["gallery"], cached["rows"]
     if len(cached["further"]):
-      vectors += [embedded for embedded, _ in outputs(embed_text, params, cached["further"], batch_size, model)]
-    embedded = {key: np.concatenate([part[key] for part in vectors if key in part]) for key in ("image", "text")}
-    image, text = embedded["image"][gallery.images], embedded["text"][gallery.texts]
-    sides = [(image.astype(np.float32), gallery.image_groups), (text.astype(np.float32), gallery.text_groups)]
+      for embedded, _ in outputs(embed_text, params, cached["further"], batch_size, model):
+        vectors["text"].append(embedded["text"])
+    image, text = vectors["image"].rows(gallery.images), vectors["text"].rows(gallery.texts)
+    sides = [(image, gallery.image_groups), (text, gallery.text_groups)]
     ranks = {
       way: ranking.ranks_of_vectors(queries, answers, query_groups, answer_groups)
       for way, ((queries, query_groups), (answers, answer_groups)) in zip(WAYS, (sides, sides[::-1]), strict=True)
@@ -149,65 +152,81 @@ def legend(metrics: Mapping[str, float], undefined: bool) -> str:
 class GalleryBuilder:
   """Collects the gallery from batches; equal images and equal texts occur once.
 
-  All captions of one image are in it, including equal ones.
+  All captions of one image are in it, including equal ones. Of each image and text a digest and some numbers are kept.
   """
 
   def __init__(self, keep_pixels: bool):
     self.keep_pixels = keep_pixels
     self.pixels: list[np.ndarray] = []
-    self.images: dict[tuple, int] = {}
-    self.texts: dict[tuple, tuple[int, int, int]] = {}  # -> row, record, caption
-    self.groups: list[int] = []
-    self.tokens: list[bytes] = []
+    self.kept: set[bytes] = set()
+    self.groups = array("q")
+    self.images, self.texts = bytearray(), bytearray()  # Digests.
+    self.captions = array("q")  # Record and caption of each further text.
 
   def add(self, batch: Mapping[str, np.ndarray]) -> None:
     """Adds the next rows."""
     for row in range(len(batch["tokens"])):
-      record = len(self.groups)
-      group, tokens = int(batch["group"][row]) if "group" in batch else record, batch["tokens"][row].tobytes()
+      group = int(batch["group"][row]) if "group" in batch else len(self.groups)
       pixels = jax.tree.map(lambda x, row=row: x[row], batch["image"])
-      digest = hashlib.blake2b(b"".join(x.tobytes() for x in jax.tree.leaves(pixels)), digest_size=16).digest()
-      image = (group, digest)
-      if self.keep_pixels and image not in self.images:
+      digest = digest_of(group, *(x.tobytes() for x in jax.tree.leaves(pixels)))
+      if self.keep_pixels and digest not in self.kept:
         self.pixels.append(pixels)
-      self.images.setdefault(image, record)
-      self.texts.setdefault((group, tokens, 0), (record, record, 0))
+        self.kept.add(digest)
+      self.images += digest
+      self.texts += digest_of(group, batch["tokens"][row].tobytes())
       self.groups.append(group)
-      self.tokens.append(tokens)
 
   def further(self, records: Any) -> "Texts":
-    """Adds and returns all further captions of all records: their rows come after those of `add`."""
-    rows: list[dict[str, np.ndarray]] = []
-    if not hasattr(records, "captions_of"):
-      return Texts(rows)
-    for record, group in enumerate(self.groups):
-      times = Counter([self.tokens[record]])
-      for number, caption in enumerate(records.captions_of(record)[1:], start=1):
-        row = records.tokens_of(caption)
-        tokens = row["tokens"].tobytes()
-        key = (group, tokens, times[tokens])
+    """All further captions of all records, which are added too: their rows come after those of `add`."""
+    for record, group in enumerate(self.groups if hasattr(records, "captions_of") else ()):
+      captions = records.captions_of(record)
+      times = Counter[bytes]()
+      for number, caption in enumerate(captions):
+        tokens = records.tokens_of(caption)["tokens"].tobytes()
+        if number:
+          # The same once more is another text, as often as it stands there.
+          self.texts += digest_of(group, tokens, *([b"%d" % times[tokens]] if times[tokens] else []))
+          self.captions.extend((record, number))
         times[tokens] += 1
-        if key not in self.texts:
-          self.texts[key] = (len(self.groups) + len(rows), record, number)
-          rows.append(row)
-    return Texts(rows)
+    return Texts(records, np.array(self.captions, np.int64).reshape(-1, 2))
 
   def gallery(self) -> Gallery:
-    """The gallery of all added rows."""
-    image_groups, text_groups = (np.array([group for group, *_ in keys]) for keys in (self.images, self.texts))
-    text_rows = np.array(list(self.texts.values()))
-    images = np.array(list(self.images.values()))
-    return Gallery(images, text_rows[:, 0], text_rows[:, 1:], text_groups, image_groups)
+    """All that was taken in."""
+    groups = np.array(self.groups, np.int64)
+    first = np.stack([np.arange(len(groups)), np.zeros(len(groups), np.int64)], axis=1)
+    captions = np.concatenate([first, np.array(self.captions, np.int64).reshape(-1, 2)])
+    images, texts = (first_of_each(digests) for digests in (self.images, self.texts))
+    captions = captions[texts]
+    return Gallery(images, texts, captions, groups[captions[:, 0]], groups[images])
+
+
+def digest_of(group: int, *parts: bytes) -> bytes:
+  """16 bytes that differ wherever the group or one of the parts does."""
+  digest = hashlib.blake2b(b"%d" % group, digest_size=16)
+  for part in parts:
+    digest.update(b"|%d|" % len(part) + part)
+  return digest.digest()
+
+
+def first_of_each(digests: bytearray) -> np.ndarray:
+  """int, rising: where each of the distinct digests stands first."""
+  return np.sort(np.unique(np.frombuffer(digests, "V16"), return_index=True)[1])
 
 
 class Texts(Records):
-  """Rows of tokens as records."""
+  """Captions of records as records, tokenized when they are asked for; `captions` int [n, 2]: record and caption."""
 
-  def __init__(self, rows: list[dict[str, np.ndarray]]):
-    self.rows, self.info = rows, {}
+  def __init__(self, records: Any, captions: np.ndarray):
+    self.records, self.captions, self.info = records, captions, {}
+    self._last: tuple[int, list] = (-1, [])
 
   def __len__(self) -> int:
-    return len(self.rows)
+    return len(self.captions)
 
   def example(self, index: int, rng: np.random.Generator | None = None) -> dict[str, np.ndarray]:
-    return self.rows[index]
+    record, number = self.captions[index].tolist()
+    last, captions = self._last
+    if last != record:  # The captions of a record come one after the other.
+      captions = self.records.captions_of(record)
+      self._last = record, captions
+    return self.records.tokens_of(captions[number])
