@@ -1,22 +1,32 @@
 """Writes text: python -m zoo.generate --model FOLDER_OR_ID --prompt "Once upon a time"
+or, for many prompts: python -m zoo.generate --model FOLDER_OR_ID --prompts FILE.jsonl --out OUT.jsonl
 
 --model is a run, a folder in the hub's layout or a hub id. Without --prompt, every line of standard input is
 one.
 A decoder's text is streamed after its prompt; an encoder-decoder's answer is printed alone. Special tokens are
 not printed. What a flag does not say is as the model's own generation_config.json has it; where that asks for several
 answers, the best of them is printed.
+
+A line of --prompts is a JSON object with `prompt`, a text or a list of tokens, and maybe max_new_tokens; its fields are
+carried over to its answer's line in --out. Begun anew with the same flags, it goes on where it was cut off.
 """
 
 import argparse
+import functools
+import pathlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 import numpy as np
 
-from zoo.errors import UserError, exits_with_one_line, setting_up
+from zoo import sharding
+from zoo.config.overrides import literal
+from zoo.errors import UserError, exits_with_one_line, setting_up, shown
 from zoo.generate.decoding import generate
+from zoo.generate.from_file import answer_file, default_out
+from zoo.generate.prompt_file import digest_of_folder
 from zoo.generate.steps import encodes
 from zoo.hosts.libtpu import silence_libtpu
 from zoo.hub.files import CONFIG, is_published
@@ -36,6 +46,9 @@ KEYWORDS = (
 # What counts a prompt too in a file, and the flag that takes its place.
 COUNTS_ALL = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
 
+# Flags that change no token of an answer.
+OF_PLACE = ("prompt", "prompts", "out", "batch_size", "mesh", "sharding", "traceback", "model")
+
 
 class Parser(argparse.ArgumentParser):
   """ArgumentParser whose errors are one line."""
@@ -50,6 +63,11 @@ def parser() -> argparse.ArgumentParser:
   flags = Parser(prog="python -m zoo.generate", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
   flags.add_argument("--model", required=True, help="a run's folder, a published model's folder, or a hub id")
   flags.add_argument("--prompt", action="append", help="a text to go on from, or to answer; may be given several times")
+  flags.add_argument("--prompts", metavar="FILE", help="a file of prompts: JSON Lines with a field prompt")
+  flags.add_argument("--out", metavar="FILE", help="where the answers to --prompts go (FILE.answers.jsonl)")
+  flags.add_argument("--batch-size", type=int, default=32, help="how many of --prompts at a time (32)")
+  flags.add_argument("--mesh", help='devices, as in {"data": 4, "model": 2}; by default the first one')
+  flags.add_argument("--sharding", default="replicated", help="strategy of the parameters on --mesh (replicated)")
   flags.add_argument("--tokenizer", help="another than the model's own: a name or a path")
   flags.add_argument("--max-new-tokens", type=int, help="how many tokens at most (100, or as fit in max_length)")
   flags.add_argument("--min-new-tokens", type=int, help="no end before so many (0)")
@@ -100,7 +118,10 @@ def main(argv: list[str]) -> int:
   with setting_up():
     folder = folder_of(flags.model)
     ignore = ignored(folder, [] if flags.ignore is None else flags.ignore.split(","))
-    model, params = load(flags.model, dtype=flags.dtype, ignore=ignore[CONFIG])
+    check_flags(flags)
+    mesh = None if flags.mesh is None else sharding.make_mesh(literal(flags.mesh))
+    strategy = literal(flags.sharding)
+    model, params = load(flags.model, dtype=flags.dtype, ignore=ignore[CONFIG], mesh=mesh, strategy=strategy)
     if not np.issubdtype(model.example()[0].dtype, np.integer):
       raise UserError(
         f"{flags.model} takes audio or images, but a prompt is text. In Python: zoo.load_processor makes the "
@@ -117,11 +138,70 @@ def main(argv: list[str]) -> int:
     entries = {name: value for name, value in entries.items() if name not in over}
     stated_options(entries, config, where, prompt_length=0)  # Fails before it waits for a prompt.
     rng = jax.random.key(flags.seed)
+
+  def options_of(length: int) -> dict[str, Any]:
+    """Keywords of `generate` for a prompt of so many tokens."""
+    stated = stated_options(entries, config, where, prompt_length=length)
+    stated["max_new_tokens"] = length_limit(model, length, stated)
+    return {**stated, **keywords}
+
+  if flags.prompts is not None:
+    return write_file(model, params, tokenizer, flags, folder, is_run, options_of, rng)
   for number, prompt in enumerate(prompts(flags.prompt)):
     tokens = tokens_of(model, tokenizer, prompt, is_run)
-    stated = stated_options(entries, config, where, prompt_length=tokens.shape[1])
-    stated["max_new_tokens"] = length_limit(model, tokens, stated)
-    write(model, params, tokenizer, prompt, tokens, rng=jax.random.fold_in(rng, number), **{**stated, **keywords})
+    options = options_of(tokens.shape[1])
+    write(model, params, tokenizer, prompt, tokens, rng=jax.random.fold_in(rng, number), **options)
+  return 0
+
+
+def check_flags(flags: argparse.Namespace) -> None:
+  """UserError for flags that do not go together."""
+  if flags.prompts is not None and flags.prompt is not None:
+    raise UserError("--prompt and --prompts are both given. Choose one.")
+  if flags.prompts is None and flags.out is not None:
+    raise UserError(f"--out is {shown(flags.out)}, but only the answers to --prompts are written to a file.")
+
+
+def write_file(
+  model: Any,
+  params: Any,
+  tokenizer: Any,
+  flags: argparse.Namespace,
+  folder: pathlib.Path,
+  is_run: bool,
+  options_of: Callable[[int], dict[str, Any]],
+  rng: jax.Array,
+) -> int:
+  """Answers the file --prompts; returns 0 on success."""
+  eos = end_of(tokenizer)
+
+  @functools.cache
+  def with_end(length: int) -> dict[str, Any]:
+    """As `options_of`, with what ends a text."""
+    options = options_of(length)
+    return options | {"eos": options.get("eos", eos)}
+
+  def text_of(tokens: Any) -> str:
+    """New tokens as text, as one prompt's are shown."""
+    stated = with_end(1)["eos"]
+    ends = () if stated is None else tuple(stated) if isinstance(stated, list) else (stated,)
+    return tokenizer.decode([token for token in tokens if token not in ends], special=False)
+
+  said = {name: value for name, value in vars(flags).items() if name not in OF_PLACE}
+  out = flags.out or default_out(flags.prompts)
+  count = answer_file(
+    model,
+    params,
+    flags.prompts,
+    out,
+    tokens_of=lambda prompt: tokens_of(model, tokenizer, prompt, is_run)[0].tolist(),
+    options_of=with_end,
+    text_of=text_of,
+    settings={"weights": digest_of_folder(folder), **said},
+    batch_size=flags.batch_size,
+    rng=rng,
+  )
+  print(f"{out} has the answers to {count:,} prompts.")
   return 0
 
 
@@ -141,10 +221,10 @@ def tokens_of(model: Any, tokenizer: Any, prompt: str, is_run: bool) -> np.ndarr
   return tokens if tokens.shape[1] else np.array([[tokenizer.bos if tokenizer.bos is not None else (eos or 0)]])
 
 
-def length_limit(model: Any, tokens: np.ndarray, stated: dict[str, Any]) -> int:
+def length_limit(model: Any, length: int, stated: dict[str, Any]) -> int:
   """max_new_tokens: as the file says, or 100; limited by the model's max_length."""
   start = stated.get("start_token", 0)
-  before = (len(start) if isinstance(start, list) else 1) if encodes(model) else tokens.shape[1]
+  before = (len(start) if isinstance(start, list) else 1) if encodes(model) else length
   limit = stated.get("max_new_tokens", 100)
   return limit if model.max_length is None else max(1, min(limit, model.max_length - before))
 

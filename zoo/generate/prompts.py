@@ -48,7 +48,7 @@ class Source(NamedTuple):
       # Most answers begin with one token.
       decoder = _padded(prompt, decoder_valid, 1 if prompt.shape[1] == 1 else model.max_length)
       inputs |= {f"decoder_{name}": array for name, array in decoder.items()}
-    return cls(prompt.astype(jnp.int32), inputs, _bucket(max_new_tokens, model.max_length))
+    return cls(prompt.astype(jnp.int32), inputs, bucket(max_new_tokens, model.max_length))
 
 
 class Settings(NamedTuple):
@@ -76,13 +76,13 @@ def stop_sequences(stop):
 def _padded(tokens, valid, limit):
   """Right-pads tokens and valid to a bucket."""
   batch, length = tokens.shape
-  padding = ((0, 0), (0, _bucket(length, limit) - length))
+  padding = ((0, 0), (0, bucket(length, limit) - length))
   valid = jnp.ones((batch, length), bool) if valid is None else valid
   return {"tokens": jnp.pad(tokens.astype(jnp.int32), padding), "valid": jnp.pad(valid, padding)}
 
 
-def _bucket(size, limit):
+def bucket(size, limit):
   """The smallest of 16, 24, 32, 48, 64, 96, ... that holds `size`, at most `limit`: similar sizes share a program."""
   power = max(16, 1 << (size - 1).bit_length())
-  bucket = power if power == 16 or size > 3 * power // 4 else 3 * power // 4
-  return bucket if limit is None else min(bucket, limit)
+  rounded = power if power == 16 or size > 3 * power // 4 else 3 * power // 4
+  return rounded if limit is None else min(rounded, limit)
