@@ -51,7 +51,7 @@ def question_answers(
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding, `segments` int32 [max_length],
-  `start`, `end` int32 [], the first and the last token of the answer; both 0 if there is none.
+  `start`, `end` int32 [], the first and the last token of the answer; both the first of the row if there is none.
   `windows(index)`: all windows of a question; `question(index)`. `info`: source, tokenizer, vocab_size, max_length.
   """
   if stride < 0:
@@ -90,6 +90,10 @@ class QuestionAnswers(SourceRecords):
     question = self.question(index)
     return question, [self._padded(row) for row in self._rows(question)]
 
+  def count(self, index: int) -> int:
+    """How many windows record `index` has."""
+    return len(self._rows(self.question(index)))
+
   def _question(self, raw: dict[str, Any], index: int) -> Question:
     what = self.source.where(index)
     self._check(raw, index, *self.fields)
@@ -117,15 +121,28 @@ class QuestionAnswers(SourceRecords):
   def _prepare(self, raw: dict[str, Any], index: int) -> Example:
     question = self._question(raw, index)
     rows = [self._padded(row) for row in self._rows(question)]
-    start, end = 0, 0
-    for text, first in question.answers[:1]:
-      first = question.context.find(text) if first < 0 else first
-      for number, (_, origin) in enumerate(rows):
-        covered = np.flatnonzero((origin[:, 0] >= 0) & (origin[:, 0] < first + len(text)) & (origin[:, 1] > first))
-        if len(covered) and origin[covered[0], 0] <= first and origin[covered[-1], 1] >= first + len(text):
-          rows, start, end = rows[number:], int(covered[0]), int(covered[-1])
-          break
-    return {**rows[0][0], "start": np.asarray(start, np.int32), "end": np.asarray(end, np.int32)}
+    spans = [span_in(question, origin) for _, origin in rows]
+    number = next((number for number, span in enumerate(spans) if span is not None), 0)
+    return with_span(rows[number][0], spans[number])
+
+
+def span_in(question: Question, origin: np.ndarray) -> tuple[int, int] | None:
+  """The first and the last token of a question's first answer in a window; None: the window doesn't hold all of it.
+
+  origin: int [length, 2], as of `QuestionAnswers.windows`.
+  """
+  for text, first in question.answers[:1]:
+    first = question.context.find(text) if first < 0 else first
+    covered = np.flatnonzero((origin[:, 0] >= 0) & (origin[:, 0] < first + len(text)) & (origin[:, 1] > first))
+    if len(covered) and origin[covered[0], 0] <= first and origin[covered[-1], 1] >= first + len(text):
+      return int(covered[0]), int(covered[-1])
+  return None
+
+
+def with_span(row: Example, span: tuple[int, int] | None) -> Example:
+  """The row with `start` and `end`; without an answer both are its first token, which stands for there being none."""
+  start, end = (int(row["valid"].argmax()),) * 2 if span is None else span
+  return {**row, "start": np.asarray(start, np.int32), "end": np.asarray(end, np.int32)}
 
 
 def answers_of(value: Any, what: str) -> list[tuple[str, int]]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from zoo.data.bad_records import without_bad
 from zoo.errors import UserError
 from zoo.evaluate.answer_scores import score_answer
 from zoo.evaluate.artifacts import write_text
@@ -42,7 +43,7 @@ def question_answering(
 
   Args:
     model: returns "start" and "end", float [batch, length].
-    data: section of the pipeline `question_answers`, or its records: `windows(index)`.
+    data: section of the pipeline `question_answers`, or `answer_windows`, or its records: `windows(index)`.
     batch_size: windows per batch.
     longest_answer: maximum length of an answer in tokens.
     threshold: as above.
@@ -50,6 +51,7 @@ def question_answering(
     file: its name, without extension.
   """
   records = records_of(data, model, "question_answering")
+  records = without_bad(records.questions) if hasattr(records, "questions") else records
   if not hasattr(records, "windows"):
     raise UserError("question_answering needs data of questions. Use the pipeline question_answers.")
   if longest_answer < 1:

@@ -21,6 +21,11 @@ def with_tokens(section: dict[str, Any], subject: Subject) -> dict[str, Any]:
   return {**tokens, **section, "name": "compared_texts"}
 
 
+def as_windows(section: dict[str, Any], subject: Subject) -> dict[str, Any]:
+  """The same for questions, each window of a long text an example of its own."""
+  return {**section, "name": "answer_windows"}
+
+
 def with_targets(section: dict[str, Any], subject: Subject) -> dict[str, Any]:
   """The same for generation tasks, with the target in every row."""
   if section["name"] != "prompts":
@@ -111,7 +116,9 @@ TRAININGS = {
   "token_classification": Training(
     "token_classification", "classify_tokens", {"name": "classify_tokens"}, "accuracy", labels="tags"
   ),
-  "question_answering": Training("question_answering", "question_answering", {"name": "find_answers"}, "f1"),
+  "question_answering": Training(
+    "question_answering", "question_answering", {"name": "find_answers"}, "f1", rows=as_windows
+  ),
   "multiple_choice": Training("multiple_choice", "multiple_choice", {"name": "classify"}, "accuracy"),
   "search": _encoding("search", "multiple_negatives", "mrr10"),
   "similarity": _encoding("similarity", "cosine_similarity", "spearman"),
