@@ -62,45 +62,7 @@ def case(name, config):
   )  # fmt: skip
 
 
-def text_case(cls, name, config):
-  text = {**config["text_config"], "projection_dim": 7}
-  ids = lambda rng: rng.integers(6, text["vocab_size"], (3, 8)).astype(np.int32)
-  outputs = {"hidden": (lambda out: out["hidden"], lambda out: out.last_hidden_state)}
-  if cls == "CLIPTextModel":
-    outputs["pooled"] = (lambda out: out["pooled"], lambda out: out.pooler_output)
-  else:
-    outputs["embedded"] = (lambda out: out["embedded"], lambda out: out.text_embeds)
-  return Case(
-    f"{cls}-{name}", cls, "CLIPTextConfig", text,
-    ours=lambda rng: ((ids(rng),), {}),
-    theirs=lambda rng: {"input_ids": to_torch(ids(rng))},
-    outputs=outputs,
-    hidden=(("text/stack/layer_(\\d+)", "hidden_states"),),
-    weights=(("text/stack/layer_(\\d+)/self_attention", "attentions"),),
-  )  # fmt: skip
-
-
-def vision_case(cls, name, config):
-  vision = {**config["vision_config"], "projection_dim": 5}
-  shape = (3, vision["image_size"], vision["image_size"], 3)
-  outputs = {"hidden": (lambda out: out["hidden"], lambda out: out.last_hidden_state)}
-  if cls == "CLIPVisionModel":
-    outputs["pooled"] = (lambda out: out["pooled"], lambda out: out.pooler_output)
-  else:
-    outputs["embedded"] = (lambda out: out["embedded"], lambda out: out.image_embeds)
-  return Case(
-    f"{cls}-{name}", cls, "CLIPVisionConfig", vision,
-    ours=lambda rng: ((jnp.asarray(rng.normal(size=shape), jnp.float32),), {}),
-    theirs=lambda rng: {"pixel_values": to_torch(rng.normal(size=shape).transpose(0, 3, 1, 2))},
-    outputs=outputs,
-    hidden=(("image/stack/layer_(\\d+)", "hidden_states"),),
-    weights=(("image/stack/layer_(\\d+)/self_attention", "attentions"),),
-  )  # fmt: skip
-
-
 CASES = [case("small", SMALL), case("odd", ODD)]
-CASES += [text_case("CLIPTextModel", "small", SMALL), text_case("CLIPTextModelWithProjection", "odd", ODD)]
-CASES += [vision_case("CLIPVisionModel", "odd", ODD), vision_case("CLIPVisionModelWithProjection", "small", SMALL)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,9 +24,15 @@ def made(model=MODEL):
   return {"params": filled(model, *model.example())}
 
 
-def text(tokens, model=MODEL, **kwargs):
-  apply = APPLY if model is MODEL else model.apply
-  return apply(made(model), tokens, method="encode_text", **kwargs)
+@functools.partial(jax.jit, static_argnums=0)
+def encoded(model, params, tokens, valid):
+  return model.apply(params, tokens, valid=valid, method="encode_text")
+
+
+def text(tokens, model=MODEL, valid=None):
+  """Vectors of texts of seven tokens: of one shape they share a program."""
+  valid = np.ones(tokens.shape, bool) if valid is None else valid
+  return encoded(model, made(model), tokens, valid)
 
 
 def test_embeddings_have_unit_length():
@@ -40,15 +48,21 @@ def test_towers_work_alone():
   np.testing.assert_allclose(text(TOKENS), out["text"], rtol=1e-5, atol=1e-6)
 
 
+def start(model, name):
+  """Parameters of which the one of this name is as it begins: no program draws the others."""
+  first = jax.jit(lambda rng: model.init(rng, *model.example())["params"][name])(jax.random.key(1))
+  return {"params": {**made(model)["params"], name: first}}
+
+
 def test_the_scale_starts_at_the_temperature_of_the_paper():
-  start = jax.jit(MODEL.init)(jax.random.key(1), *MODEL.example())
-  np.testing.assert_allclose(APPLY(start, IMAGE, TOKENS)["scale"], 1 / 0.07, rtol=1e-5)
+  np.testing.assert_allclose(APPLY(start(MODEL, "logit_scale"), IMAGE, TOKENS)["scale"], 1 / 0.07, rtol=1e-5)
 
 
 def test_a_logit_bias_makes_it_the_model_of_the_sigmoid_loss():
   model = zoo.build("clip", **SIZES, logit_bias=-10.0)
-  start = jax.jit(model.init)(jax.random.key(1), *model.example())
-  assert start["params"]["logit_bias"] == -10 == jax.jit(model.apply)(start, *model.example())["bias"]
+  params = start(model, "logit_bias")
+  bias = jax.jit(lambda params: model.apply(params, *model.example())["bias"])(params)
+  assert params["params"]["logit_bias"] == -10 == bias
 
 
 def test_text_is_causal_and_read_at_its_first_end():
@@ -58,18 +72,18 @@ def test_text_is_causal_and_read_at_its_first_end():
 
 
 def test_text_without_an_end_is_read_at_its_last_valid_token():
-  tokens = jnp.array([[1, 2, 3, 4, 5]])
-  valid = jnp.arange(5)[None] < 3
+  tokens = jnp.array([[1, 2, 3, 4, 5, 6, 7], [1, 2, 8, 9, 10, 3, 11], [3, 1, 2, 4, 5, 6, 12]])
+  valid = jnp.arange(7)[None] < jnp.array([[3], [6], [1]])
   model = zoo.build("clip", **SIZES, eos=3)
   np.testing.assert_allclose(text(tokens, valid=valid), text(tokens, model), rtol=1e-5, atol=1e-6)
-  whole = zoo.build("clip", **SIZES, eos=5)
-  np.testing.assert_allclose(text(tokens), text(tokens, whole), rtol=1e-5, atol=1e-6)
+  tokens = tokens.at[:, -1].set(21)
+  np.testing.assert_allclose(text(tokens), text(tokens, zoo.build("clip", **SIZES, eos=21)), rtol=1e-5, atol=1e-6)
 
 
 def test_padding_before_the_end_is_never_seen():
-  tokens = jnp.array([[1, 9, 2, EOS]])
-  valid = jnp.array([[True, False, True, True]])
-  np.testing.assert_array_equal(text(tokens, valid=valid), text(tokens.at[0, 1].set(5), valid=valid))
+  tokens = jnp.array([[1, 9, 2, EOS, 0, 0, 0]] * 3)
+  valid = jnp.array([[True, False, True, True, False, False, False]] * 3)
+  np.testing.assert_array_equal(text(tokens, valid=valid), text(tokens.at[:, 1].set(5), valid=valid))
 
 
 def test_wrong_inputs_are_refused():
@@ -102,9 +116,11 @@ def test_a_stem_leaves_as_many_patches():
 
 
 def test_starts_with_the_spread_of_their_code():
-  model = zoo.build("clip", **{**SIZES, "text_dim": 50, "image_dim": 48, "image_size": 30, "text_depth": 8})
+  model = zoo.build(
+    "clip", **{**SIZES, "text_dim": 50, "image_dim": 48, "image_size": 30, "text_depth": 8, "scan": True}
+  )
   params = jax.jit(lambda rng: model.init(rng, *model.example()))(jax.random.key(0))["params"]
-  layer = params["text"]["stack"]["layer_3"]
+  layer = jax.tree.map(lambda x: x[3], params["text"]["stack"]["layers"])
   wanted = [
     (layer["self_attention"]["value"]["kernel"], 50**-0.5),
     (layer["self_attention"]["out"]["kernel"], 50**-0.5 / 4),  # sqrt(2 * 8) = 4

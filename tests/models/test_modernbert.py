@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,9 +19,15 @@ def made(**sizes):
   return model, {"params": filled(model, *model.example())}
 
 
+@functools.partial(jax.jit, static_argnums=0, static_argnames="mutable")
+def applied(model, params, tokens, mutable=False, **options):
+  """`model.apply` as one program; operation by operation it would be a hundred."""
+  return model.apply(params, tokens, mutable=mutable, **options)
+
+
 def seen(model, params, place=4):
   """Which states one token changes."""
-  before, after = (model.apply(params, tokens)["hidden"] for tokens in (TOKENS, TOKENS.at[:, place].add(1) % 23))
+  before, after = (applied(model, params, tokens)["hidden"] for tokens in (TOKENS, TOKENS.at[:, place].add(1) % 23))
   return (abs(before - after).max((0, 2)) > 1e-5).tolist()
 
 
@@ -34,7 +42,7 @@ def test_kinds_of_layers_take_turns_from_the_first_on():
 
   def weights(pattern):
     model = zoo.build("modernbert", **SIZES, depth=4, head=None, pattern=pattern)
-    _, state = model.apply(params, tokens, mutable=["intermediates"])
+    _, state = applied(model, params, tokens, mutable="intermediates")
     layers = [state["intermediates"]["first"]["layer_0"]]
     layers += [state["intermediates"]["stack"][f"layer_{i}"] for i in range(3)]
     return [bool(layer["self_attention"]["weights"][0][0, 0, 0, 7] > 0) for layer in layers]
@@ -53,19 +61,19 @@ def test_what_leaves_the_norm_of_the_embeddings_is_not_normed_again():
 def test_padding_changes_nothing():
   for sizes in (dict(head="mlm"), dict(head="classify", num_classes=3, pooling="mean")):
     model, params = made(depth=4, **sizes)
-    out = model.apply(params, TOKENS, valid=VALID)
-    other = model.apply(params, jnp.where(VALID, TOKENS, (TOKENS + 1) % 23), valid=VALID)
+    out = applied(model, params, TOKENS, valid=VALID)
+    other = applied(model, params, jnp.where(VALID, TOKENS, (TOKENS + 1) % 23), valid=VALID)
     np.testing.assert_allclose(jnp.where(VALID[:, :, None], out["hidden"] - other["hidden"], 0), 0, atol=1e-6)
     if "logits" in out:
       np.testing.assert_allclose(out["logits"], other["logits"], atol=1e-6)
-      alone = model.apply(params, TOKENS[1:, 2:7])["logits"]  # Rotary positions are relative.
+      alone = applied(model, params, TOKENS[1:, 2:7])["logits"]  # Rotary positions are relative.
       np.testing.assert_allclose(out["logits"][1:], alone, rtol=1e-4, atol=1e-4)
 
 
 def test_logits_where_they_are_wanted_are_those_of_everywhere():
   model, params = made(depth=2)
   wanted = jnp.array([[3, 1], [8, 8]])
-  some, every = (model.apply(params, TOKENS, predict=where)["mlm"] for where in (wanted, None))
+  some, every = (applied(model, params, TOKENS, predict=where)["mlm"] for where in (wanted, None))
   np.testing.assert_allclose(some, jnp.take_along_axis(every, wanted[:, :, None], 1), rtol=1e-5, atol=1e-5)
 
 
