@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests import budget
+from zoo import progress
 
 # Set before jax is imported, as variables of the environment, so that processes which tests start inherit them.
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -40,6 +41,9 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 gc.set_threshold(20_000, 50, 100)
 
 MOST_STRETCHES = 10_000
+
+
+progress.FIRST = 1e6  # Seconds: reports depend on how busy the machine is, and tests look at what is printed.
 
 
 def pytest_addoption(parser):

@@ -108,7 +108,7 @@ def test_every_room_says_what_is_in_it():
 
 # What stands at the top of zoo/: the verbs of `import zoo` and its commands, and the ground under all rooms.
 VERBS = {"build", "capture", "embed", "fill_mask", "page", "saving"}
-GROUND = {"errors", "extras", "json_files", "pooling", "preprocessing", "storage", "tree"}
+GROUND = {"errors", "extras", "json_files", "pooling", "preprocessing", "progress", "storage", "tree"}
 
 
 def test_only_verbs_and_the_ground_stand_outside_of_rooms():

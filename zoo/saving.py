@@ -25,6 +25,7 @@ from zoo.hub.tensors import to_host, write_tensors
 from zoo.json_files import read_json
 from zoo.layers.compute import Compute
 from zoo.layers.stack import stack_layers
+from zoo.progress import progress
 from zoo.sharding import shardings
 from zoo.storage import as_path, check_folder, is_remote, local_copy, make_folder, replacing
 from zoo.tree import flatten, mismatch, unflatten, variables
@@ -142,12 +143,14 @@ def load(
     if step is not None or best:
       raise UserError(f"{folder} is a published model: it has no steps. Leave out step and best.")
     read = loading.load_open_clip if other else loading.load_published
-    return read(folder, head=head, dtype=dtype, mesh=mesh, strategy=strategy, ignore=ignore)
+    with progress(f"reading {folder}"):
+      return read(folder, head=head, dtype=dtype, mesh=mesh, strategy=strategy, ignore=ignore)
   if ignore:
     raise UserError(f"{folder} is a model of the zoo, where ignore does not apply. Leave it out.")
   if head is not None:
     raise UserError(f"{folder} is a model of the zoo with the head that it was trained with. Leave out head.")
-  model, params = _load_own(folder, step, best)
+  with progress(f"reading {folder}"):
+    model, params = _load_own(folder, step, best)
   if dtype is not None:
     whole = variables(params)
     params = split(merged(whole | {"params": jax.tree.map(lambda array: array.astype(dtype), whole["params"])}), model)

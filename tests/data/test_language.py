@@ -1,5 +1,7 @@
+import contextlib
 import json
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from zoo.data.blocks import block_sums
 from zoo.data.cache import SUMS, cache_folder
 from zoo.data.language import language
 from zoo.data.pipeline import eval_batches
+from zoo.data.sources import open_source
 from zoo.data.tokenizers import tokenizer
 from zoo.errors import UserError
 from zoo.storage import write_checksums
@@ -193,3 +196,22 @@ def test_rows_that_no_memory_holds_are_refused():
     language("text:none", tokenizer="bytes", max_length=10**12)
   with pytest.raises(UserError, match=r"^length is 1000000000000. One row"):
     tokenizer("bytes")(["a"], length=10**12)
+
+
+def test_tokenising_reports_and_holds_a_batch_of_documents_not_the_text(tmp_path, monkeypatch):
+  monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+  monkeypatch.setattr(corpus, "_BATCH_CHARACTERS", 40_000)
+  with open(tmp_path / "a.txt", "w") as file:
+    file.writelines(f"{'words of a long line ' * 19}{number}\n" for number in range(12_007))
+  size = (tmp_path / "a.txt").stat().st_size
+  reports = []
+  monkeypatch.setattr(
+    corpus, "progress", lambda *about: (reports.append(about), contextlib.nullcontext(reports.append))[1]
+  )
+  source = open_source(f"lines:{tmp_path}/a.txt")
+  tracemalloc.start()
+  corpus._encode(source, BYTES, "text", None, lambda ids: None)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert size > 4_500_000 and peak < size / 2
+  assert reports[0] == (f"tokenising {source.name}", 12_007, "documents") and sum(reports[1:]) == 12_007

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from zoo.errors import UserError, did_you_mean
+from zoo.progress import progress
 
 REPLACED = "replaced_record"  # A field of examples in the stream: the bad record that was replaced, or -1.
 MOST = 0.01
@@ -172,8 +173,16 @@ def errors_by_record(records: Any) -> dict[int, str]:
       return str(error)
     return None
 
-  with ThreadPoolExecutor(os.cpu_count()) as pool:
-    return {index: error for index, error in enumerate(pool.map(problem, range(len(records)))) if error}
+  problems = {}
+  with (
+    progress(f"reading {records.name}", len(records), "records") as advance,
+    ThreadPoolExecutor(os.cpu_count()) as pool,
+  ):
+    for index, error in enumerate(pool.map(problem, range(len(records)))):
+      advance(1)
+      if error:
+        problems[index] = error
+  return problems
 
 
 def check_all(records: Any) -> tuple[bool, str]:

@@ -1,5 +1,6 @@
 """A tokenised corpus: a text source as one token array, cached on disk."""
 
+import array
 import functools
 import hashlib
 import json
@@ -15,6 +16,7 @@ from zoo.data.fields import texts_of
 from zoo.data.sources import Source
 from zoo.data.tokenizers.base import check_text
 from zoo.errors import UserError
+from zoo.progress import progress
 
 TOKENS, BLOCKS = "tokens.bin", "blocks.npy"  # Files of a cache entry: tokens, and their `block_sums`.
 _BATCH_CHARACTERS = 4_000_000  # Characters tokenised at a time: enough to keep all cores busy, with little memory.
@@ -104,20 +106,27 @@ def _encode(
   write: Callable[[list[int]], None],
 ) -> tuple[np.ndarray, np.ndarray, int]:
   """Passes every piece's tokens to `write`; returns piece ends, document ends and the bytes of the text."""
-  piece_lengths, document_lengths, num_bytes = [], [], 0
-  for documents in _batched(source, field):
-    num_bytes += sum(len(document.encode()) for document in documents)
-    split = [pieces(document) if pieces else [document] for document in documents]
-    encoded = iter(tokenizer.encode_batch([part for parts in split for part in parts]))
-    for parts in split:
-      of_document = [ids for _, ids in zip(parts, encoded) if ids or pieces is None]  # A sentence may have no tokens.
-      document_lengths.append(len(of_document))
-      piece_lengths += [len(ids) for ids in of_document]
-      for ids in of_document:
-        write(ids)
-  if not sum(piece_lengths):
+  piece_lengths, document_lengths, num_bytes = array.array("q"), array.array("q"), 0  # A list takes 4 times as much.
+  with progress(f"tokenising {source.name}", len(source), "documents") as advance:
+    for documents in _batched(source, field):
+      num_bytes += sum(len(document.encode()) for document in documents)
+      split = [pieces(document) if pieces else [document] for document in documents]
+      encoded = iter(tokenizer.encode_batch([part for parts in split for part in parts]))
+      for parts in split:
+        of_document = [ids for _, ids in zip(parts, encoded) if ids or pieces is None]  # A sentence may have no tokens.
+        document_lengths.append(len(of_document))
+        piece_lengths.extend(len(ids) for ids in of_document)
+        for ids in of_document:
+          write(ids)
+      advance(len(documents))
+  if not any(piece_lengths):
     raise UserError(f"{source.name} holds no text in field '{field}'.")
-  return np.cumsum(piece_lengths, dtype=np.int64), np.cumsum(document_lengths, dtype=np.int64), num_bytes
+  return _ends(piece_lengths), _ends(document_lengths), num_bytes
+
+
+def _ends(lengths: array.array) -> np.ndarray:
+  ends = np.frombuffer(lengths, np.int64)
+  return np.cumsum(ends, out=ends)
 
 
 def _batched(source: Source, field: str) -> Iterator[list[str]]:

@@ -13,6 +13,7 @@ from zoo.config import registry
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example, Records
 from zoo.errors import UserError
+from zoo.progress import progress
 
 WINDOW = 4096  # Documents packed together: packing time grows with its square.
 SIDES = ("", "target_")  # Prefixes of field names of the source and of the target.
@@ -71,7 +72,11 @@ class Packed(Records):
       )
     order = np.random.default_rng(seed).permutation(len(records))
     windows = (order[first : first + WINDOW] for first in range(0, len(order), WINDOW))
-    self.rows = [row for window in windows for row in fitted(window, sizes, lengths)]
+    self.rows: list[list[int]] = []
+    with progress(f"packing {records.name}", len(records), "texts") as advance:
+      for window in windows:
+        self.rows += fitted(window, sizes, lengths)
+        advance(len(window))
     pair = {"target_length": lengths[1], "pairs": len(records)} if len(lengths) > 1 else {"rows": len(self.rows)}
     useful = float(sizes.sum() / (len(self.rows) * sum(lengths)))
     self.info = {**records.info, "max_length": lengths[0], **pair, "useful": useful}

@@ -1,5 +1,6 @@
 """Read-ahead: threads that fetch the blocks of remote files for the next batches."""
 
+import contextlib
 import itertools
 import threading
 from collections.abc import Callable, Iterable
@@ -7,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from zoo.errors import UserError
+from zoo.progress import silent
 
 FETCHES = 4  # Blocks at the same time.
 _KNOWN = 1000  # Blocks that are not requested again immediately.
@@ -61,7 +63,5 @@ class ReadAhead:
           del known[next(iter(known))]
 
   def _fetch(self, block: int) -> None:
-    try:
+    with contextlib.suppress(UserError), silent():  # Training goes on meanwhile.
       self._source.fetch(block)
-    except UserError:
-      pass

@@ -12,6 +12,7 @@ from zoo.data.fields import texts_of
 from zoo.data.sources import Source, open_source
 from zoo.data.subset import without
 from zoo.errors import UserError
+from zoo.progress import progress
 
 
 def without_bad_records(source: Source, rule: Policy, *fields: str, cache: bool = True) -> Source:
@@ -60,13 +61,15 @@ def check_bad_records(source: Source, rule: Policy) -> None:
 
 def _problems(source: Source, fields: Iterable[str]) -> dict[int, str]:
   problems = {}
-  for index in range(len(source)):
-    try:
-      raw = source[index]
-      for field in fields:
-        if field not in raw:
-          raise BadRecord(f"{source.where(index)} has no field '{field}'. It has: {', '.join(raw)}.")
-        texts_of(raw[field], f"{source.where(index)}: {field}")
-    except BadRecord as error:
-      problems[index] = str(error)
+  with progress(f"looking for bad records in {source.name}", len(source), "records") as advance:
+    for index in range(len(source)):
+      try:
+        raw = source[index]
+        for field in fields:
+          if field not in raw:
+            raise BadRecord(f"{source.where(index)} has no field '{field}'. It has: {', '.join(raw)}.")
+          texts_of(raw[field], f"{source.where(index)}: {field}")
+      except BadRecord as error:
+        problems[index] = str(error)
+      advance(1)
   return problems

@@ -16,6 +16,7 @@ from zoo.data.pipeline import Records, eval_batches
 from zoo.errors import UserError, family_of, shown
 from zoo.objectives import classify
 from zoo.objectives.objective import apply
+from zoo.progress import progress
 from zoo.sharding import put_replicated
 from zoo.train.model_data import records_for
 
@@ -106,16 +107,19 @@ def outputs(
     UserError: a batch has tokens outside the model's vocabulary.
   """
   mesh = mesh_of(params)
-  for batch in eval_batches(records, batch_size):
-    batch = trimmed(batch) if trim else batch
-    arrays = {key: value for key, value in batch.items() if _numeric(value)}
-    check_tokens(model, arrays, getattr(records, "name", "data"))
-    if memory is None:
-      results = function(params, put(arrays, mesh))
-    else:
-      results, memory = function(params, put(arrays, mesh), memory)
-    real = np.flatnonzero(np.asarray(batch["weight"]) > 0) if "weight" in batch else slice(None)
-    yield {k: fetch(v)[real] for k, v in results.items()}, {k: _rows(v, real) for k, v in batch.items()}
+  name = getattr(records, "name", "data")
+  with progress(f"evaluating on {name}", len(records), "examples") as advance:
+    for batch in eval_batches(records, batch_size):
+      batch = trimmed(batch) if trim else batch
+      arrays = {key: value for key, value in batch.items() if _numeric(value)}
+      check_tokens(model, arrays, name)
+      if memory is None:
+        results = function(params, put(arrays, mesh))
+      else:
+        results, memory = function(params, put(arrays, mesh), memory)
+      real = np.flatnonzero(np.asarray(batch["weight"]) > 0) if "weight" in batch else slice(None)
+      yield {k: fetch(v)[real] for k, v in results.items()}, {k: _rows(v, real) for k, v in batch.items()}
+      advance(len(real) if isinstance(real, np.ndarray) else batch_size)
 
 
 def trimmed(batch: Batch) -> Batch:

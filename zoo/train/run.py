@@ -26,6 +26,7 @@ from zoo.hosts.watchdog import Watchdog
 from zoo.perf import flops, profiling
 from zoo.perf.programs import CompiledSteps
 from zoo.perf.speed import Speed, amounts
+from zoo.progress import progress, reported_by
 from zoo.train import guard, replay
 from zoo.train.context import weights_of_state
 from zoo.train.experiment import Experiment
@@ -88,7 +89,8 @@ class Run:
     self._lock = RunLock(folder, patience=config.timeouts.heartbeat, note=warn)
     options = without(config.checkpoint, "every")
     self._saver = Checkpoints(folder / "checkpoints", **options, note=self.note, check=self._lock.check)
-    state, self.start = self._saver.restore(self._abstract) or (initial(), 0)
+    with progress(f"reading or making the state of {folder}"):
+      state, self.start = self._saver.restore(self._abstract) or (initial(), 0)
     if self.start > config.steps:
       raise UserError(
         f"{folder} has reached step {self.start}, and steps is {config.steps}. Raise --config.steps to train on."
@@ -132,7 +134,8 @@ class Run:
         if start == 0 and self._watch.action == "roll_back":
           self._saver.save(0, self._state)
         self._batches = self._stream.iterate(start)
-        yield self._steps()
+        with reported_by(self.note):
+          yield self._steps()
 
   def _steps(self) -> Iterator[tuple[int, dict]]:
     while self._done < self._config.steps and not self.leaving:
@@ -158,11 +161,10 @@ class Run:
       if self._collect is not None:
         arrays = self._collect(state, arrays, *self._frozen)
     shapes = tuple((name, jax.ShapeDtypeStruct(x.shape, x.dtype)) for name, x in arrays.items())
-    if first_of_run:
-      self.note("compiling the first step")
     with self._watchdog.compiling(shapes) as first, jax.profiler.StepTraceAnnotation("train", step_num=step):
       with setting_up() if first else contextlib.nullcontext():  # Traces the step.
-        state, metrics, health = self._programs(shapes, state, arrays, *self._frozen)
+        with progress(f"compiling step {step}") if first else contextlib.nullcontext():
+          state, metrics, health = self._programs(shapes, state, arrays, *self._frozen)
       if first:
         with self._speed.timed("device"):
           jax.block_until_ready(metrics)

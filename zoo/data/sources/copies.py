@@ -15,6 +15,7 @@ from typing import NamedTuple
 from zoo.data.cache import cache_folder, locked
 from zoo.data.sources.files import StoragePath, read_part, status
 from zoo.errors import UserError
+from zoo.progress import progress
 from zoo.storage import is_remote
 
 PART = 2**23  # Bytes that are fetched at a time.
@@ -81,13 +82,15 @@ def fetched(file: Remote) -> Path:
         return copy
       _make_room(file)
       part.parent.mkdir(parents=True, exist_ok=True)
-      with open(part, "ab") as local:
+      with open(part, "ab") as local, progress(f"fetching {file.path}", file.size / 1e6, "MB") as advance:
+        advance(local.tell() / 1e6)
         while local.tell() < file.size:
           content = read_part(file.path, local.tell(), min(PART, file.size - local.tell()))
           if not content:
             raise OSError(f"it ends after {local.tell():,} of {file.size:,} bytes")
           local.write(content)
           local.flush()
+          advance(len(content) / 1e6)
         os.fsync(local.fileno())
       os.replace(part, file.copy)
   except OSError as error:

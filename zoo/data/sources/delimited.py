@@ -15,6 +15,7 @@ from zoo.data.sources.files import StoragePath, opened, read_part
 from zoo.data.sources.options import split_options
 from zoo.data.sources.splits import files_of_split, hash_order, take
 from zoo.errors import UserError, shown
+from zoo.progress import progress
 
 OPTIONS = {
   "columns": "names of the columns of files without a header line",
@@ -79,7 +80,8 @@ def open_delimited(
     for file in files:
       source = f"{kind}:{folder / file}"
       path = utf8_file(folder / file, options.get("encoding"), source)
-      table = _table(path, folder / file, source, dialect, names, skip)
+      with progress(f"finding the rows of {folder / file}"):
+        table = _table(path, folder / file, source, dialect, names, skip)
       _check_same(tables, table)
       count = len(table.rows)
       found.append(np.stack([np.full(count, len(tables)), np.arange(count)], axis=1))

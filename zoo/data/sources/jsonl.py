@@ -10,6 +10,7 @@ from zoo.data.sources.copies import nearby
 from zoo.data.sources.files import StoragePath, opened, read_part
 from zoo.data.sources.splits import files_of_split, hash_order, take
 from zoo.errors import UserError
+from zoo.progress import progress
 
 ENDINGS = (".jsonl", ".ndjson")
 _BLOCK = 2**24  # bytes searched for line ends at a time
@@ -97,8 +98,9 @@ def every_line(path: StoragePath) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
   """First bytes and ends of all lines of a file, and whether they are not blank; arrays [0] for an empty file."""
   breaks, firsts, size, begins = [], [], 0, True
   try:
-    with opened(path) as file:
+    with opened(path) as file, progress(f"finding the lines of {path}", None, "MB") as advance:
       while block := file.read(_BLOCK):
+        advance(len(block) / 1e6)
         content = np.frombuffer(block, np.uint8)
         ends = np.flatnonzero(content == ord("\n"))
         starts = np.concatenate([[0] if begins else [], ends + 1]).astype(np.int64)

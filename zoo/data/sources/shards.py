@@ -10,6 +10,7 @@ from zoo.data.sources.files import StoragePath
 from zoo.data.sources.tar_index import Shard, listed_shard
 from zoo.errors import UserError
 from zoo.json_files import parse_json
+from zoo.progress import progress
 from zoo.storage import is_remote
 
 SIZES = "sizes.json"
@@ -42,8 +43,12 @@ class Shards:
         self._counts |= {first + number: counts[file] for number, file in enumerate(files)}
         return [(first + number, counts[file]) for number, file in enumerate(files)]
       self._near = sum(file.size for file in remotes) <= copies.limit() if remotes else True
-      numbers = range(first, len(self.paths))
-      return [(number, len(shard.examples) - 1) for number, shard in zip(numbers, pool.map(self.__getitem__, numbers))]
+      numbers, counted = range(first, len(self.paths)), []
+      with progress(f"listing the shards in {folder}", len(numbers), "shards") as advance:
+        for number, shard in zip(numbers, pool.map(self.__getitem__, numbers)):
+          counted.append((number, len(shard.examples) - 1))
+          advance(1)
+      return counted
 
   def __getitem__(self, number: int) -> Shard:
     shard = self._listed.get(number)

@@ -14,6 +14,7 @@ from zoo.data.cache import locked
 from zoo.data.sources import Source, file_fingerprint
 from zoo.data.sources.splits import NoSplit
 from zoo.errors import UserError, did_you_mean
+from zoo.progress import progress
 
 
 def tfds(where: str, split: str, data_dir: str | None = None) -> "TFDSSource":
@@ -121,7 +122,8 @@ def _prepare(builder: Any, where: str) -> None:
     with locked(folder.parent / f".{folder.name}.lock") if is_local else contextlib.nullcontext():
       if not builder.is_prepared():
         config = tfds.download.DownloadConfig(try_download_gcs=False)
-        builder.download_and_prepare(download_config=config, file_format="array_record")
+        with progress(f"preparing tfds:{where}"):
+          builder.download_and_prepare(download_config=config, file_format="array_record")
   except ModuleNotFoundError as error:
     raise UserError(_needs_tensorflow(where, builder.data_path)) from error
   except OSError as error:
