@@ -49,7 +49,7 @@ class RelativeAttention(Attention):
     """[batch, length, dim] -> [batch, length, dim]; arguments as of `Attention`, but for `context` and `bias`: None."""
     assert context is None and bias is None, "RelativeAttention reads itself alone, and has its own bias."
     caching = self.is_mutable_collection("cache") and not self.is_initializing()
-    memory = None if caching else self._memory(x, info)
+    memory = None if caching else remembered(self, self.memory_length, x, info)
     source = x if memory is None else jnp.concatenate([memory[0].astype(x.dtype), x], axis=1)
     query, key, value = (
       self._project(name, self.num_heads)(y) for name, y in (("query", x), ("key", source), ("value", source))
@@ -92,30 +92,6 @@ class RelativeAttention(Attention):
     key_positions, valid = jnp.concatenate([before, positions], axis=1), jnp.concatenate([memory[1], real], axis=1)
     return AttentionMask(self.mask, positions, key_positions, valid)
 
-  def _memory(self, x, info):
-    """The tokens before, [batch, memory_length, dim], and which are real, bool [batch, memory_length]; None without.
-
-    Leaves this call's in their place, where the collection is mutable.
-    """
-    if not self.memory_length or not (self.is_mutable_collection(MEMORY) or self.has_variable(MEMORY, "hidden")):
-      return None
-    if info.segment_ids is not None:
-      raise ValueError("A row of packed sequences has no segment before it. Leave out segment_ids, or the memory.")
-    shape = (x.shape[0], self.memory_length)
-    hidden = self.variable(MEMORY, "hidden", jnp.zeros, (*shape, x.shape[2]), x.dtype)
-    valid = self.variable(MEMORY, "valid", jnp.zeros, shape, bool)
-    if hidden.value.shape[0] != x.shape[0]:
-      raise ValueError(
-        f"The memory holds {hidden.value.shape[0]} rows, the batch has {x.shape[0]}. Begin with an empty memory."
-      )
-    before = hidden.value, valid.value
-    if self.is_mutable_collection(MEMORY) and not self.is_initializing():
-      real = jnp.ones(x.shape[:2], bool) if info.valid is None else info.valid.astype(bool)
-      newest = lambda old, new: jnp.concatenate([old, new], axis=1)[:, -self.memory_length :]
-      hidden.value = jax.lax.stop_gradient(newest(before[0], x.astype(before[0].dtype)))
-      valid.value = newest(before[1], real)
-    return before
-
   def _by_distance(self, query, dim, distances, train):
     """Products of queries with W r of each distance from 0.
 
@@ -138,6 +114,43 @@ class RelativeAttention(Attention):
       turned = jnp.einsum("bqnd,end->bqne", query, kernel)
       return jnp.einsum("bqne,ke->bnqk", turned, table, preferred_element_type=jnp.float32)
     return jnp.einsum("bqnd,knd->bnqk", query, project(table), preferred_element_type=jnp.float32)
+
+
+def remembered(module, length, x, info):
+  """The inputs of a layer in the call before: [batch, memory, dim], and which are real, bool [batch, memory].
+
+  Leaves this call's in their place, where the collection "memory" is mutable.
+
+  Args:
+    module: the layer, of Linen.
+    length: of the memory, in tokens.
+    x: its inputs in this call, [batch, length, dim].
+    info: their `SequenceInfo`.
+
+  Returns:
+    that pair; None if the memory has no length, or the call no memory
+
+  Raises:
+    ValueError: rows are packed, or the memory has other rows.
+  """
+  if not length or not (module.is_mutable_collection(MEMORY) or module.has_variable(MEMORY, "hidden")):
+    return None
+  if info.segment_ids is not None:
+    raise ValueError("A row of packed sequences has no segment before it. Leave out segment_ids, or the memory.")
+  shape = (x.shape[0], length)
+  hidden = module.variable(MEMORY, "hidden", jnp.zeros, (*shape, x.shape[2]), x.dtype)
+  valid = module.variable(MEMORY, "valid", jnp.zeros, shape, bool)
+  if hidden.value.shape[0] != x.shape[0]:
+    raise ValueError(
+      f"The memory holds {hidden.value.shape[0]} rows, the batch has {x.shape[0]}. Begin with an empty memory."
+    )
+  before = hidden.value, valid.value
+  if module.is_mutable_collection(MEMORY) and not module.is_initializing():
+    real = jnp.ones(x.shape[:2], bool) if info.valid is None else info.valid.astype(bool)
+    newest = lambda old, new: jnp.concatenate([old, new], axis=1)[:, -length:]
+    hidden.value = jax.lax.stop_gradient(newest(before[0], x.astype(before[0].dtype)))
+    valid.value = newest(before[1], real)
+  return before
 
 
 def at_distances(products, mask):

@@ -27,12 +27,8 @@ PAPER = {
 HEADS = ("lm", "classify", None)
 
 
-class WithMemory(Decoder):
-  """A decoder whose layers carry the inputs of the segment before, and whose last hidden states have dropout."""
-
-  @property
-  def carries(self):
-    return {MEMORY: "rows"}
+class FinalDropout(Decoder):
+  """A decoder whose last hidden states have dropout."""
 
   def hidden(self, tokens, info, *, predict=None, train=False):
     """As of `Decoder`."""
@@ -41,8 +37,12 @@ class WithMemory(Decoder):
     return nn.Dropout(self.dropout)(x, deterministic=not train)
 
 
-class MemoryLanguageModel(WithMemory, LanguageModel, kw_only=True):
+class MemoryLanguageModel(FinalDropout, LanguageModel, kw_only=True):
   """A language model that carries the segment before; its logits are logarithms of probabilities."""
+
+  @property
+  def carries(self):
+    return {MEMORY: "rows"}
 
 
 def transformer_xl(
@@ -116,7 +116,7 @@ def transformer_xl(
   )
   if head == "lm":
     return MemoryLanguageModel(logits=AdaptiveLogits(tuple(own_projections)), **parts)
-  return with_head(head, True, num_classes, decoder=WithMemory, **parts)
+  return with_head(head, True, num_classes, decoder=FinalDropout, **parts)
 
 
 def clusters_fit(vocab_size, cutoffs, embed_dim, narrowing, own_projections):
