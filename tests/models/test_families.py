@@ -27,6 +27,7 @@ TINY = {
   "bert": dict(vocab_size=23, max_length=11, **TOWER),
   "roberta": dict(vocab_size=23, max_length=11, **TOWER),
   "mpnet": dict(vocab_size=23, max_length=11, **TOWER),
+  "xlnet": dict(vocab_size=23, memory_length=5, **TOWER),
   "distilbert": dict(vocab_size=23, max_length=11, **TOWER),
   "modernbert": dict(vocab_size=23, max_length=11, mlp_dim=10, window=3, **{**TOWER, "depth": 5}),
   "sentence_bert": dict(vocab_size=23, max_length=11, num_classes=5, **TOWER),
@@ -62,8 +63,16 @@ TINY = {
 }
 # Of the scope of a module, tests run family by family: what they share is computed once.
 FAMILIES = pytest.mark.parametrize("family", TINY, scope="module")
-FIXED = {"whisper": {"encoder/positions/embedding"}, "mae": {"positions/embedding"}}  # What training leaves alone.
-WITHOUT_BRANCHES = {"rnn"}  # That drop_path could drop.
+# What training leaves alone, or a call with tokens alone does not use.
+FIXED = {
+  "whisper": {"encoder/positions/embedding"},
+  "mae": {"positions/embedding"},
+  "xlnet": {
+    "unknown",
+    *(f"stack/layer_{i}/self_attention/{name}" for i in range(2) for name in ("segments", "segment_bias")),
+  },
+}
+WITHOUT_BRANCHES = {"rnn", "xlnet"}  # That drop_path could drop.
 # Keywords that mask -> the inputs that they mask.
 MASKS = {"valid": "tokens", "decoder_valid": "decoder_tokens"}
 # Masks that hide less than a padded input: Whisper's convolutions mix a frame with its neighbours.
