@@ -13,6 +13,7 @@ embed(source, texts_or_images)          vectors; `embedder` loads the model once
 evaluate_model(source, task=, data=)    metrics of a model on data; python -m zoo.evaluate --model= from a shell
 fill_mask(source, texts)                the likeliest words for [MASK]
 generate(model, params, tokens, ...)    text, token by token; python -m zoo.generate from a shell
+export(source, folder)                  programs that run without the zoo; python -m zoo.export from a shell
 transcribe(source, recordings)          transcripts of recordings of any length; `transcriber` loads the model once
 capture(model, params, *inputs)         intermediate activations: hidden states of layers, attention weights
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
   from zoo.data.datasets import load_data
   from zoo.embed import embed, embedder
   from zoo.evaluate.from_folder import evaluate_model
+  from zoo.export import export
   from zoo.fill_mask import fill_mask
   from zoo.generate import generate
   from zoo.hub.generation import load_generation_options
@@ -54,6 +56,7 @@ _HOME = {
   "embed": "zoo.embed",
   "embedder": "zoo.embed",
   "evaluate_model": "zoo.evaluate.from_folder",
+  "export": "zoo.export",
   "fill_mask": "zoo.fill_mask",
   "generate": "zoo.generate",
   "transcribe": "zoo.transcribe",
@@ -66,6 +69,7 @@ __all__ = [
   "embed",
   "embedder",
   "evaluate_model",
+  "export",
   "fill_mask",
   "generate",
   "list_models",

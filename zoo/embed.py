@@ -170,11 +170,9 @@ class Embedder:
     )
     texts = [prompt + text for text in texts]
     padded = self.model.spec.get("family") in PADDED
-    # Only models trained in the zoo have seen a padding mask; a model without preprocessing is a published one.
-    masked = not padded or bool(self.model.preprocessing and text_options(self.model, {"valid": None}))
     keep = encoder.truncate_dim if truncate_dim is None else truncate_dim
     key = ("text", pooling, unit, keep)
-    run = self._program(key, lambda: self._text(encoder, pooling, bool(unit), keep, masked))
+    run = self._program(key, lambda: self._text(encoder, pooling, bool(unit), keep))
 
     def batch(chosen: list[str]) -> dict[str, np.ndarray]:
       encoded = self.tokenizer(chosen, length=max_tokens) if padded else self._cut(chosen, max_tokens)
@@ -195,8 +193,7 @@ class Embedder:
 
   def _refuse_pictures(self, texts: list[str]) -> None:
     """UserError for the path of an image as a text, where the model could mean either."""
-    takes = hasattr(self.model, "encode_image") or "image" in inspect.signature(self.model.__call__).parameters
-    path = next((text for text in texts if takes and is_picture(text)), None)
+    path = next((text for text in texts if self.takes("image") and is_picture(text)), None)
     if path is not None:
       raise UserError(
         f"{shown(path)} is the path of an image, but a str is embedded as text. Give images as "
@@ -226,10 +223,23 @@ class Embedder:
       self._programs[key] = jax.jit(make())
     return self._programs[key]
 
-  def _text(
-    self, encoder: SentenceEncoder, pooling: str | None, unit: bool, keep: int | None, masked: bool
-  ) -> Callable:
+  def takes(self, kind: str) -> bool:
+    """Whether the model embeds what `kind` says: "text" or "image"."""
+    keyword = {"text": "tokens", "image": "image"}[kind]
+    return hasattr(self.model, f"encode_{kind}") or keyword in inspect.signature(self.model.__call__).parameters
+
+  def text_function(self) -> Callable:
+    """(params, {"tokens", "valid", "prompt_length"}) -> float32 [batch, dim], as `embed` computes it by default."""
+    return self._text(self.encoder, None, False, self.encoder.truncate_dim)
+
+  def image_function(self) -> Callable:
+    """(params, {"image"}) -> float32 [batch, dim], as `embed` computes it by default."""
+    return self._image(False, None)
+
+  def _text(self, encoder: SentenceEncoder, pooling: str | None, unit: bool, keep: int | None) -> Callable:
     model, family = self.model, self.model.spec["family"]
+    # Only models trained in the zoo have seen a padding mask; a model without preprocessing is a published one.
+    masked = family not in PADDED or bool(model.preprocessing and text_options(model, {"valid": None}))
     has_tower = hasattr(model, "encode_text")
     if not has_tower and "tokens" not in inspect.signature(model.__call__).parameters:
       raise UserError(f"{self.folder}: a {family} does not embed texts. Give it images.")

@@ -11,6 +11,7 @@ PACKAGES = {
   "http": "aiohttp",
   "audio": "soundfile soxr",
   "harness": "lm_eval",
+  "export": "flatbuffers",
   "scores": "sacrebleu rouge-score",
   "speech": "jiwer whisper-normalizer",
 }

@@ -1,6 +1,5 @@
 """Embeddings of tokens and patches. `unembed` ties an output layer to an `Embed`."""
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -12,13 +11,13 @@ from flax.linen.dtypes import canonicalize_dtype
 from zoo.layers import initial, mixed_precision
 from zoo.layers.dense import Conv
 from zoo.layers.kernel_products import dot
-from zoo.layers.products import FEW, table_first
+from zoo.layers.products import are_few, table_first
 
 
 def unembed(embed, x):
   """Tied logits: x @ embedding.T with the table of `embed`: [..., dim] -> float32 [..., vocab_size]"""
   x = x.astype(canonicalize_dtype(x, embed.embedding, dtype=embed.dtype))
-  few = _table_first if math.prod(x.shape[:-1]) <= FEW else None
+  few = _table_first if are_few(x.shape[:-1]) else None
   contract = (x.ndim - 1,), (1,)
   return dot(x, embed.embedding, contract, dot_general=few, preferred_element_type=jnp.float32)
 

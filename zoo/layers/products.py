@@ -24,11 +24,16 @@ def kernel_first(x, kernel, dimension_numbers, precision=None, preferred_element
   (of_x, of_kernel), _ = dimension_numbers
   rows, inputs = x.shape[: x.ndim - len(of_x)], len(of_kernel)
   options = {"precision": precision, "preferred_element_type": preferred_element_type}
-  if math.prod(rows) > FEW or tuple(of_x) != tuple(range(len(rows), x.ndim)) or min(of_kernel) != 0:
+  if not are_few(rows) or tuple(of_x) != tuple(range(len(rows), x.ndim)) or min(of_kernel) != 0:
     return jax.lax.dot_general(x, kernel, dimension_numbers, **options)
   outputs, width = kernel.shape[inputs:], math.prod(kernel.shape[:inputs])
   kernel = kernel.transpose(*range(inputs, kernel.ndim), *range(inputs)).reshape(-1, width)
   return table_first(x.reshape(*rows, width), kernel, **options).reshape(*rows, *outputs)
+
+
+def are_few(sizes):
+  """Whether rows of these sizes are few; of a symbolic size (`jax.export`) nobody knows, and they count as many."""
+  return all(isinstance(size, int) for size in sizes) and math.prod(sizes) <= FEW
 
 
 def table_first(x, table, **options):
