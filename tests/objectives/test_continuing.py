@@ -38,7 +38,5 @@ def test_a_row_learns_with_its_memory_unless_it_begins_anew(scan):
 def test_data_whose_rows_do_not_continue_are_refused():
   model = zoo.build("transformer_xl", **SIZES)
   objective, batch = causal_lm(model), {"tokens": TOKENS}
-  params = objective.init(jax.random.key(0), batch)
-  context = Context(carry=objective.carry(jax.random.key(0), batch))
-  with pytest.raises(UserError, match="the model carries memory from batch to batch, and rows of these data do not"):
-    objective.forward(params, batch, context=context)
+  with pytest.raises(UserError, match="The model carries memory from batch to batch, and rows of these data do not"):
+    objective.carry(jax.random.key(0), batch)

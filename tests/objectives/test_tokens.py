@@ -28,6 +28,7 @@ CASES = [
   ("llama", {**TEXT, "dim": 12, "mlp_dim": 7}, READS),
   ("gemma", {**TEXT, "dim": 12, "mlp_dim": 7, "cap": 0.5}, READS),
   ("mixtral", {**TEXT, "dim": 12, "mlp_dim": 7, "num_experts": 3, "top_k": 2}, BALANCES),
+  ("xlnet", TOWER, {"name": "permutation_lm", "rate": 0.4}),
   ("transformer", TEXT, WRITES),
   ("t5", TOWER, WRITES),
   ("umt5", TOWER, WRITES),  # Its output layer is its own, as that of T5 1.1.

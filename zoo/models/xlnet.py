@@ -47,7 +47,7 @@ class XLNet(TokenHeads, PredictsMaskedTokens):
 
   @property
   def carries(self):
-    return {MEMORY: "rows"} if self.mlm is not None else {}
+    return {MEMORY: "rows"} if self.head is None else {}
 
   @nn.compact
   def __call__(self, tokens, *, valid=None, segments=None, sees=None, predict=None, train=False):

@@ -59,7 +59,7 @@ def causal_lm(
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
     tokens, valid = batch["tokens"], batch.get("valid")
-    context = continuing(context, batch, "causal_lm")
+    context = continuing(context, batch)
     targets = tokens[:, 1:]
     options = {name: array[:, :-1] for name, array in optional_entries(batch, "valid", "segment_ids").items()}
     sown = ["router"] if balance else []

@@ -5,28 +5,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zoo.errors import UserError
 from zoo.objectives.objective import ROWS, Batch, Context
 from zoo.tree import path_name, row_axis
 
 
-def continuing(context: Context, batch: Batch, what: str) -> Context:
-  """The context with what rows carry cleared, to zeros, where `batch["continues"]`, bool [batch], says they begin anew.
-
-  Args:
-    what: the objective, for the message.
-
-  Raises:
-    UserError: rows carry something, and the batch does not say which of them continue.
-  """
+def continuing(context: Context, batch: Batch) -> Context:
+  """The context with what rows carry cleared, to zeros, where `batch["continues"]`, bool [batch], is False."""
   rows = context.carry.get(ROWS)
-  if not rows:
+  if not rows or "continues" not in batch:
     return context
-  if "continues" not in batch:
-    raise UserError(
-      f"{what}: the model carries {' and '.join(rows)} from batch to batch, and rows of these data do not continue. "
-      "Use the pipeline contiguous, or build the model without it."
-    )
 
   def cleared(path: Any, array: jax.Array) -> jax.Array:
     shape = [1] * array.ndim

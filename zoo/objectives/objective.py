@@ -152,7 +152,13 @@ def init_and_carry(model: Any, arguments: Callable[[dict], tuple[list, dict]]) -
     if not carries:
       return {}
     inputs, options = arguments(dict(batch))
-    return by_kind(carries, model.init(rng, *inputs, **options))
+    carried = by_kind(carries, model.init(rng, *inputs, **options))
+    if ROWS in carried and "tokens" in batch and "continues" not in batch:
+      raise UserError(
+        f"The model carries {' and '.join(carried[ROWS])} from batch to batch, and rows of these data do not continue. "
+        "Use the pipeline contiguous, or build the model without it."
+      )
+    return carried
 
   return init, carry
 
