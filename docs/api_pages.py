@@ -1,4 +1,4 @@
-"""The API reference: one page for `import zoo`, one for every room of the package, found by walking it."""
+"""The API reference: a page for `import zoo`, for every room of the package and for every module, by walking it."""
 
 import importlib
 import inspect
@@ -12,7 +12,7 @@ import zoo
 
 
 def write(folder: Path) -> None:
-  """Writes `index.rst` and a page for each room into `folder`."""
+  """Writes `index.rst`, a page for each room and a page for each module into `folder`."""
   folder.mkdir()
   rooms: dict[str, list[str]] = {}
   for info in sorted(pkgutil.walk_packages(zoo.__path__, "zoo."), key=lambda info: info.name):
@@ -20,15 +20,18 @@ def write(folder: Path) -> None:
       continue
     room = ".".join(info.name.split(".")[:2]) if info.ispkg or info.name.count(".") > 1 else "zoo"
     rooms.setdefault(room, []).append(info.name)
-  pages = []
-  for room, modules in sorted(rooms.items()):
-    page = "modules" if room == "zoo" else room
-    text = page_of(room, modules)
-    if text:
-      (folder / f"{page}.rst").write_text(text)
-      pages.append(page)
-  (folder / "index.rst").write_text(index(pages))
+  for room, modules in rooms.items():
+    for name in modules:
+      if name != room:
+        (folder / f"{name}.rst").write_text(page(importlib.import_module(name)))
+    (folder / f"{page_name(room)}.rst").write_text(page_of(room, [name for name in modules if name != room]))
+  (folder / "index.rst").write_text(index([page_name(room) for room in sorted(rooms)]))
   (folder / "glossary.rst").write_text(glossary())
+
+
+def page_name(room: str) -> str:
+  """The name of a room's page: that of the modules at the top is none of a module's."""
+  return "modules" if room == "zoo" else room
 
 
 def index(pages: list[str]) -> str:
@@ -55,18 +58,18 @@ def glossary() -> str:
 
 
 def page_of(room: str, modules: list[str]) -> str:
-  """The page of a room: its docstring, then its modules."""
-  sections = [section(importlib.import_module(name), level="=" if name == room else "-") for name in modules]
-  if room == "zoo":
-    sections.insert(0, title("Modules at the top", "="))
-  elif modules[0] != room:
-    sections.insert(0, title(room, "="))
-  return "\n".join(sections)
+  """The page of a room: what it holds itself, then its modules with the first lines of their docstrings."""
+  lines = [title("Modules at the top", "=") if room == "zoo" else page(importlib.import_module(room))]
+  for name in modules:
+    summary = docstring_markup.escaped(inspect.cleandoc(importlib.import_module(name).__doc__ or "").partition("\n")[0])
+    lines += [f"* :doc:`{name}`{': ' * bool(summary)}{summary}"]
+  contents = [".. toctree::", "   :hidden:", "", *(f"   {name}" for name in modules)]
+  return "\n".join([*lines, "", *contents, ""])
 
 
-def section(module: ModuleType, level: str) -> str:
+def page(module: ModuleType) -> str:
   """A module: its name, its docstring, its public functions and classes in the order of the file."""
-  lines = [title(module.__name__, level)]
+  lines = [title(module.__name__, "=")]
   lines += docstring_markup.as_rst(inspect.cleandoc(module.__doc__ or "").split("\n"))
   for name, member in vars(module).items():
     if name.startswith("_") or getattr(member, "__module__", None) != module.__name__ or not member.__doc__:

@@ -22,7 +22,8 @@ exclude_patterns = ["_build", "README.md"]
 html_theme = "pydata_sphinx_theme"
 html_title = project
 html_static_path, templates_path = ["_static"], ["_templates"]
-html_css_files = ["site.css"]
+html_css_files, html_favicon = ["site.css"], "_static/favicon.svg"
+html_context = {"default_mode": "auto"}  # Light or dark, as the reader's system is.
 html_show_sourcelink = html_show_copyright = False
 html_theme_options = {
   "navbar_center": [],
@@ -49,7 +50,7 @@ nb_output_stderr = "remove"
 default_role, highlight_language = "code", "none"
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
-smartquotes = False  # "gpt" is a string.
+smartquotes_action = "D"  # Dashes only: "gpt" is a string.
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 python_maximum_signature_line_length = 90

@@ -3,8 +3,9 @@
 import re
 import textwrap
 
-SECTIONS = re.compile(r"(Args|Arguments|Attributes|Returns|Raises|Yields|Examples?|Notes?|References):$")
+SECTIONS = re.compile(r"(Args|Arguments|Attributes|Returns|Raises|Warns|Yields|Examples?|Notes?|References):$")
 NAMED = re.compile(r"(\s*\**\w[\w, *.]*:)(\s.*)?$")  # An entry of `Args:`.
+NAME = re.compile(r"zoo(\.\w+)+")
 LIST = re.compile(r"\s*([-*]|\d+\.)\s")
 COLUMNS = re.compile(r"\S {2,}\S")
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
@@ -12,7 +13,8 @@ ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 def process(app, what, name, obj, options, lines):
   """Handler of autodoc-process-docstring."""
-  lines[:] = as_rst(lines)
+  # Napoleon takes what stands before a colon in an attribute's first line for its type.
+  lines[:] = [""] * (what in ("attribute", "data", "property")) + as_rst(lines)
 
 
 def signature(app, what, name, obj, options, arguments, returned):
@@ -106,13 +108,14 @@ def escaped_entry(line: str) -> str:
 
 
 def escaped(text: str) -> str:
-  """`x` -> ``x``; elsewhere what reStructuredText would read as markup is escaped."""
+  """`x` -> ``x``, `zoo.x` -> a link where it is documented; elsewhere what would be read as markup is escaped."""
   pieces = re.split(r"(`[^`]+`)", text)
   for i, piece in enumerate(pieces):
     if i % 2:
       before = r"\ " if i and pieces[i - 1][-1:].strip() and pieces[i - 1][-1] not in "([{-/'\"" else ""
       after = r"\ " if pieces[i + 1][:1].isalnum() else ""
-      pieces[i] = f"{before}``{piece[1:-1].strip()}``{after}"
+      literal = piece[1:-1].strip()
+      pieces[i] = before + (f":py:obj:`{literal}`" if NAME.fullmatch(literal) else f"``{literal}``") + after
     else:
       pieces[i] = re.sub(r"(?<=\w)_(?!\w)", r"\\_", re.sub(r"([\\*|`])", r"\\\1", piece))
   return "".join(pieces)

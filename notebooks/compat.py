@@ -152,7 +152,7 @@ assert jax.tree.structure(gradient) == jax.tree.structure(params)
 #
 # In float32 old and new calls agree; in bfloat16 they differ by its rounding.
 
-# %%
+# %% mystnb={"image": {"alt": "Outputs of zoo.compat against those of zoo.load: all on the diagonal."}}
 model, ours = zoo.load(FLUX / "text_encoder")
 want = jax.jit(model.apply)({"params": ours}, inputs[0])["pooled"]
 exact = FlaxCLIPTextModel.from_pretrained(FLUX / "text_encoder")(inputs[0]).pooler_output

@@ -107,9 +107,10 @@ for name, (_, state) in runs.items():
 #
 # One colour per device. Each figure is the first layer's `up` kernel, [64, 256].
 
-# %%
-figure, axes = plt.subplots(1, len(runs), figsize=(3 * len(runs), 1.9))
-for axis, (name, (_, state)) in zip(axes, runs.items()):
+# %% mystnb={"image": {"alt": "Which device holds which part of a kernel: one, replicated, fsdp, tensor, fsdp+tensor."}}
+figure, axes = plt.subplots(2, 3, figsize=(7, 3.5))
+axes[-1, -1].axis("off")
+for axis, (name, (_, state)) in zip(axes.flat, runs.items()):
   kernel = state["params"]["stack"]["layer_0"]["feed_forward"]["up"]["kernel"]
   owner = np.zeros(kernel.shape)
   for device, index in kernel.sharding.devices_indices_map(kernel.shape).items():

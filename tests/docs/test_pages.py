@@ -81,7 +81,7 @@ PAGES = [page for page in sorted(ROOT.glob("docs/**/*.md")) if "```{code-cell}" 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
 def test_what_an_executed_page_imports_of_the_zoo_is_there(page):
-  cells = re.findall(r"```\{code-cell\} python\n(?::tags:.*\n)?(.*?)```", page.read_text(), re.DOTALL)
+  cells = re.findall(r"```\{code-cell\} python\n(?:---\n.*?\n---\n|:tags:.*\n)?(.*?)```", page.read_text(), re.DOTALL)
   for node in (node for cell in cells for node in ast.walk(ast.parse(cell))):
     if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "zoo":
       for alias in node.names:
