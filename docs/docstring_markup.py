@@ -8,6 +8,7 @@ NAMED = re.compile(r"(\s*\**\w[\w, *.]*:)(\s.*)?$")  # An entry of `Args:`.
 NAME = re.compile(r"zoo(\.\w+)+")
 LIST = re.compile(r"\s*([-*]|\d+\.)\s")
 COLUMNS = re.compile(r"\S {2,}\S")
+FUNCTION = re.compile(r"<function ([\w.]+?)(\.<locals>\.[\w.<>]+?)?(?: at 0x[0-9a-f]+)?>")  # One made in another: its maker.
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
@@ -22,7 +23,7 @@ def signature(app, what, name, obj, options, arguments, returned):
   if arguments is None:
     return None
   arguments = re.sub(r",? ?parent: .*(?=\)$)", "", arguments, flags=re.DOTALL)
-  arguments = re.sub(r"<function ([^> ]+)(?: at 0x[0-9a-f]+)?>", r"\1", arguments)
+  arguments = FUNCTION.sub(r"\1", arguments)
   return ADDRESS.sub("", arguments), ADDRESS.sub("", returned or "") or None
 
 
