@@ -8,7 +8,7 @@ NAMED = re.compile(r"(\s*\**\w[\w, *.]*:)(\s.*)?$")  # An entry of `Args:`.
 NAME = re.compile(r"zoo(\.\w+)+")
 LIST = re.compile(r"\s*([-*]|\d+\.)\s")
 COLUMNS = re.compile(r"\S {2,}\S")
-FUNCTION = re.compile(r"<function ([\w.]+?)(\.<locals>\.[\w.<>]+?)?(?: at 0x[0-9a-f]+)?>")  # One made in another: its maker.
+FUNCTION = re.compile(r"<function ([\w.]+?)(\.<locals>\.[\w.<>]+?)?(?: at 0x[0-9a-f]+)?>")  # Else its maker.
 ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
