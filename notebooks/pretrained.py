@@ -145,9 +145,11 @@ if BERT is None:
   steps = int(os.environ.get("ZOO_STEPS", 120))
   flags = ["--config=configs/bert_sotu.py", f"--config.steps={steps}", f"--config.workdir={BERT}"]
   flags += ["--config.batch_size=16", "--config.model.depth=2"]  # Of 48 and 4.
-  done = subprocess.run([sys.executable, "train.py", *flags], cwd=ROOT, capture_output=True, text=True)
-  print(done.stdout[-600:], done.stderr[-2000:] if done.returncode else "")
-  assert done.returncode == 0
+  command = [sys.executable, "train.py", *flags]
+  with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as training:
+    for line in training.stdout:
+      print(line, end="", flush=True)
+  assert training.returncode == 0
 
 tokenizer = zoo.load_tokenizer(BERT)
 mask = tokenizer.decode([tokenizer.mask])  # "[MASK]", but each tokenizer has its own.

@@ -1,3 +1,4 @@
+import sys
 import threading
 
 import pytest
@@ -60,10 +61,15 @@ def test_an_error_ends_the_reports_without_a_last_one(quick):
   assert threading.active_count() == before and "done" not in lines[-1]
 
 
-def test_silence_holds_in_its_context_alone(quick, capsys):
+def test_silence_holds_in_its_context_alone(quick, capsys, monkeypatch):
   with silent(), progress.progress("fetching a"):
     threading.Event().wait(0.1)
   assert capsys.readouterr().err == ""
   with progress.progress("fetching a"):
     threading.Event().wait(0.1)
   assert "fetching a: done in 00:00\n" in capsys.readouterr().err  # To stderr by default.
+  monkeypatch.setitem(sys.modules, "ipykernel", sys)
+  with progress.progress("fetching b"):
+    threading.Event().wait(0.1)
+  output = capsys.readouterr()
+  assert "fetching b: done in 00:00\n" in output.out and output.err == ""  # A notebook shows stderr as an error.

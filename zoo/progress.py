@@ -5,10 +5,11 @@
         ...
         advance(1)
 
-Lines go to stderr, or wherever the caller wants them: `with reported_by(note): ...`.
+Lines go to stderr, in a notebook to the cell's output, or where the caller wants them: `with reported_by(note): ...`.
 """
 
 import contextlib
+import sys
 import threading
 import time
 from collections.abc import Callable, Generator
@@ -22,7 +23,16 @@ from zoo.errors import tell
 FIRST = 2.0  # Seconds until the first line.
 MOST = 60.0  # Longest time between two lines, in seconds.
 
-_report: ContextVar[Callable[[str], Any]] = ContextVar("report", default=tell)
+
+def say(line: str) -> None:
+  """Writes a line to stderr; in a notebook, which shows that as an error, to stdout."""
+  if "ipykernel" in sys.modules:
+    print(line, flush=True)
+  else:
+    tell(line)
+
+
+_report: ContextVar[Callable[[str], Any]] = ContextVar("report", default=say)
 
 
 @contextlib.contextmanager
