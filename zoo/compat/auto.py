@@ -91,12 +91,12 @@ class FlaxAutoModel:
 
 def _classes(*endings: str) -> dict[str, Any]:
   """model_type -> its class with one of these suffixes, the first existing one."""
-  found = {}
+  classes = {}
   for kind, (module, front) in MODELS.items():
     name = next((name for ending in endings if (name := f"{front}{ending}") in vars(module)), None)
     if name is not None:
-      found[kind] = vars(module)[name]
-  return found
+      classes[kind] = vars(module)[name]
+  return classes
 
 
 # Suffix of FlaxAutoModelFor, and name of the mapping -> suffixes of class names.

@@ -179,8 +179,8 @@ class FlaxBartForCausalLMModule(causal.CausalModule):
     embed = "model.decoder.embed_tokens.weight"
 
     def rules(sizes):
-      own = [rule for rule in table.rules(sizes) if rule.ours.startswith("decoder/")]
-      return [*own, Rule("embed/embedding", embed)]
+      decoder_rules = [rule for rule in table.rules(sizes) if rule.ours.startswith("decoder/")]
+      return [*decoder_rules, Rule("embed/embedding", embed)]
 
     # Files of a full BART have an encoder, which shares its token embedding with the decoder.
     ignored = (*table.IGNORED, r"(model\.)?encoder\..*", "final_logits_bias")

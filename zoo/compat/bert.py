@@ -117,9 +117,9 @@ OWN_HEADS = {
 }
 
 
-def heads(module, model, front, rows, run=outputs, **own):
+def heads(module, model, front, rows, run=outputs, **attributes):
   """Builds old classes with heads and their modules: `front`ForMaskedLM, ...; `own`: attributes of the modules."""
-  pairs = (with_head(module, model, f"{front}For{name}", doc, run=run(**names), HEAD=head, POOLER=None, **own)
+  pairs = (with_head(module, model, f"{front}For{name}", doc, run=run(**names), HEAD=head, POOLER=None, **attributes)
            for name, (head, names, doc) in rows.items())  # fmt: skip
   return {kind.__name__: kind for pair in pairs for kind in pair}
 

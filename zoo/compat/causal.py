@@ -30,9 +30,9 @@ def hidden(model, inputs, train):
   positions = inputs["positions"]
   if positions is not None and isinstance(model, RoBERTaDecoder):
     positions -= model.positions.offset
-  known = dict(info=SequenceInfo(inputs["valid"], positions), context_info=SequenceInfo(inputs.get("context_valid")))
+  infos = dict(info=SequenceInfo(inputs["valid"], positions), context_info=SequenceInfo(inputs.get("context_valid")))
   segments = inputs.get("segments")
-  return model.decode_hidden(inputs["tokens"], inputs.get("context"), **known, segments=segments, train=train)
+  return model.decode_hidden(inputs["tokens"], inputs.get("context"), **infos, segments=segments, train=train)
 
 
 def decoder_inputs(input_ids, attention_mask, position_ids, context, context_mask, **more):
@@ -180,9 +180,9 @@ def causal_text(module, model, front, *classes):
   """Builds a family's old class and module, {name: class}: `front`ForCausalLM; classes: torch's names."""
   name, where = f"{front}ForCausalLM", {"__module__": model.__module__}
   inside = {**where, "__doc__": "-> logits [batch, length, vocab_size].", "CLASSES": classes}
-  made = type(f"{name}Module", (CausalTextModule, module), {**inside, "run": staticmethod(run_logits)})
+  module_class = type(f"{name}Module", (CausalTextModule, module), {**inside, "run": staticmethod(run_logits)})
   doc = "-> logits [batch, length, vocab_size]; `generate` goes on with a text."
   return {
-    made.__name__: made,
-    name: type(name, (CausalTextModel, model), {**where, "__doc__": doc, "module_class": made}),
+    module_class.__name__: module_class,
+    name: type(name, (CausalTextModel, model), {**where, "__doc__": doc, "module_class": module_class}),
   }

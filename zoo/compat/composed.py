@@ -42,15 +42,15 @@ def part_of(cls: Any, entries: Mapping[str, Any], name: str, kinds: Mapping[str,
   Raises:
     UserError: the zoo does not have such a model, or its section is missing.
   """
-  found = entries.get(name)
-  if not isinstance(found, Mapping):
-    raise UserError(f"config: {name} is {shown(found)}. It must be the config of a model.")
-  kind = str(found.get("model_type"))
+  part = entries.get(name)
+  if not isinstance(part, Mapping):
+    raise UserError(f"config: {name} is {shown(part)}. It must be the config of a model.")
+  kind = str(part.get("model_type"))
   if kind not in kinds:
     has = ", ".join(kinds)
     raise UserError(f"config: {name}: {cls.__name__} has no model_type {shown(kind)}. It has: {has}.")
   where = f"config: {name}"
-  return {"model_type": kind, "sizes": understood(kinds[kind], section(kinds[kind], found, where), where)}
+  return {"model_type": kind, "sizes": understood(kinds[kind], section(kinds[kind], part, where), where)}
 
 
 def inside(name: str, kind: Any, sizes: Mapping[str, Any], computing: Mapping[str, Any], front: str = "") -> tuple:
@@ -85,8 +85,8 @@ class Pair(NamedTuple):
     positions = inputs["decoder_positions"]
     if positions is not None and isinstance(model.decoder, RoBERTaDecoder):
       positions -= model.decoder.positions.offset
-    known = dict(info=SequenceInfo(inputs["decoder_valid"], positions), context_info=SequenceInfo(inputs["valid"]))
-    x = model.decode_hidden(inputs["decoder_tokens"], encoded, **known, train=train)
+    infos = dict(info=SequenceInfo(inputs["decoder_valid"], positions), context_info=SequenceInfo(inputs["valid"]))
+    x = model.decode_hidden(inputs["decoder_tokens"], encoded, **infos, train=train)
     return {"logits": model.to_logits(x), **out}
 
 
@@ -112,8 +112,8 @@ class FlaxEncoderDecoderModule(seq2seq.PairModule):
     decoder = part_of(cls, entries, "decoder", WRITERS)
     if not decoder["sizes"]["crosses"]:
       raise UserError("config: decoder: add_cross_attention must be True, or it cannot see what the encoder has read.")
-    said = [entries, entries["decoder"]]
-    starts = [part.get(name) for name in ("decoder_start_token_id", "bos_token_id") for part in said]
+    sections = [entries, entries["decoder"]]
+    starts = [part.get(name) for name in ("decoder_start_token_id", "bos_token_id") for part in sections]
     start = next((token for token in starts if token is not None), None)
     encoder = part_of(cls, entries, "encoder", cls.READERS)
     return {"encoder": encoder, "decoder": decoder, "start": start}

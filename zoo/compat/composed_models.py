@@ -62,10 +62,10 @@ class FlaxEncoderDecoderModel(Generates, seq2seq.PairModel):
     Raises:
       UserError: neither exists, or an error of `generate`.
     """
-    said = [
+    sections = [
       entries_of(x) for x in (self.generation_config, *args[1:2], kwargs.get("generation_config")) if x is not None
     ]
-    start = next((x for e in (kwargs, *said) if (x := e.get("decoder_start_token_id")) is not None), None)
+    start = next((x for e in (kwargs, *sections) if (x := e.get("decoder_start_token_id")) is not None), None)
     if start is None and kwargs.get("decoder_input_ids") is None and self.module.sizes["start"] is None:
       raise UserError("decoder_start_token_id is nowhere: set it in the config, or give it to generate.")
     return super().generate(*args, **kwargs)
@@ -89,19 +89,19 @@ class FlaxEncoderDecoderModel(Generates, seq2seq.PairModel):
         themselves; dtype; the rest are entries of the config.
     """
     dtype = kwargs.pop("dtype", jnp.float32)
-    given = take_prefixed(kwargs, "encoder_", "decoder_")
+    options = take_prefixed(kwargs, "encoder_", "decoder_")
     auto = vars(importlib.import_module("zoo.compat.auto"))  # It knows this class.
-    encoder = given["encoder_"].pop("model", None)
+    encoder = options["encoder_"].pop("model", None)
     if encoder is None:
       source = _named(encoder_pretrained_model_name_or_path, "encoder")
-      encoder = auto["FlaxAutoModel"].from_pretrained(source, *model_args, **given["encoder_"])
-    decoder = given["decoder_"].pop("model", None)
+      encoder = auto["FlaxAutoModel"].from_pretrained(source, *model_args, **options["encoder_"])
+    decoder = options["decoder_"].pop("model", None)
     if decoder is None:
       source = _named(decoder_pretrained_model_name_or_path, "decoder")
-      config = given["decoder_"].pop("config", None)
+      config = options["decoder_"].pop("config", None)
       config = read_json(folder_of(source, "") / CONFIG) if config is None else entries_of(config)
       config |= {"is_decoder": True, "add_cross_attention": True}
-      decoder = auto["FlaxAutoModelForCausalLM"].from_pretrained(source, config=config, **given["decoder_"])
+      decoder = auto["FlaxAutoModelForCausalLM"].from_pretrained(source, config=config, **options["decoder_"])
     crossing = entries_of(decoder.config) | {"is_decoder": True, "add_cross_attention": True}
     entries = {"model_type": cls.MODEL_TYPE, "is_encoder_decoder": True, "encoder": entries_of(encoder.config)}
     model = cls(cls.config_class.from_dict(entries | {"decoder": crossing} | kwargs), dtype=dtype)

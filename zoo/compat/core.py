@@ -97,12 +97,12 @@ class Core:
     Raises:
       UserError: parameters are missing or misshapen.
     """
-    found, wanted = flatten(tree), self.old_shapes
-    problems = mismatch({name: found[name].shape for name in found.keys() & wanted.keys()}, wanted)
+    arrays, shapes = flatten(tree), self.old_shapes
+    problems = mismatch({name: arrays[name].shape for name in arrays.keys() & shapes.keys()}, shapes)
     if problems:
       raise UserError(f"params are not those of this {self.model.spec.get('family', 'model')}: {problems}.")
-    read = {rule.ours: rule.read(found[rule.theirs], self.shapes[rule.ours]) for rule in self.rules}
-    dtype = jnp.result_type(*found.values())
+    read = {rule.ours: rule.read(arrays[rule.theirs], self.shapes[rule.ours]) for rule in self.rules}
+    dtype = jnp.result_type(*arrays.values())
     return unflatten(read | {rule.ours: jnp.zeros(self.shapes[rule.ours], dtype) for rule in self.spare})
 
   def empty_cache(self, run: Callable, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -172,17 +172,17 @@ def _own(tree):
 
 def _put_states(out, intermediates, tower, attentions, hidden):
   place = out[tower.place] if tower.place else out
-  seen = intermediates
+  captured = intermediates
   for part in tower.part.split("/") if tower.part else ():
-    if part not in seen:  # Only the decoder or only the encoder ran.
+    if part not in captured:  # Only the decoder or only the encoder ran.
       return
-    seen = seen[part]
-  stack = seen.get("stack", {})
+    captured = captured[part]
+  stack = captured.get("stack", {})
   layers = [stack[f"layer_{i}"] for i in range(len(stack))]
   if hidden:
     states = [layer["__call__"][0] for layer in layers]
-    states = [*states[:-1], seen[tower.last]["__call__"][0]] if tower.last else states
-    first = [seen["Dropout_0"]["__call__"][0]] if layers else []  # Without layers only the norm's output.
+    states = [*states[:-1], captured[tower.last]["__call__"][0]] if tower.last else states
+    first = [captured["Dropout_0"]["__call__"][0]] if layers else []  # Without layers only the norm's output.
     place[f"{tower.prefix}hidden_states"] = (*first, *states)
   if attentions:
     place[f"{tower.prefix}attentions"] = tuple(layer["self_attention"]["weights"][0] for layer in layers)

@@ -114,15 +114,15 @@ class FlaxGPT2LMHeadModule(causal.CausalModule, FlaxGPT2Module):
   @classmethod
   def cross(cls, ours, layer, sizes):
     theirs, dim = f"transformer.h.{layer}.crossattention", sizes["dim"]
-    found = norm(f"{ours}/cross_norm", f"transformer.h.{layer}.ln_cross_attn")
+    rules = norm(f"{ours}/cross_norm", f"transformer.h.{layer}.ln_cross_attn")
     for part, (name, fused) in enumerate({"query": "q_attn", "key": "c_attn", "value": "c_attn"}.items()):
       at, start = f"{ours}/cross_attention/{name}", (part - 1) * dim
       kernel, bias = ((1, start, 2 * dim), (0, start, 2 * dim)) if part else (None, None)
-      found += [Rule(f"{at}/kernel", f"{theirs}.{fused}.weight", Layout(((0,), (1, 2))), stretch=kernel)]
-      found += [Rule(f"{at}/bias", f"{theirs}.{fused}.bias", Layout(((0, 1),)), stretch=bias)]
+      rules += [Rule(f"{at}/kernel", f"{theirs}.{fused}.weight", Layout(((0,), (1, 2))), stretch=kernel)]
+      rules += [Rule(f"{at}/bias", f"{theirs}.{fused}.bias", Layout(((0, 1),)), stretch=bias)]
     out = f"{ours}/cross_attention/out"
-    found += [Rule(f"{out}/kernel", f"{theirs}.c_proj.weight", Layout(((0, 1), (2,))))]
-    return [*found, Rule(f"{out}/bias", f"{theirs}.c_proj.bias")]
+    rules += [Rule(f"{out}/kernel", f"{theirs}.c_proj.weight", Layout(((0, 1), (2,))))]
+    return [*rules, Rule(f"{out}/bias", f"{theirs}.c_proj.bias")]
 
 
 class _Decoder(FlaxModel):

@@ -166,16 +166,16 @@ class FlaxVisionTextDualEncoderModel(FlaxModel):
         dtype; the rest are entries of the config.
     """
     dtype = kwargs.pop("dtype", jnp.float32)
-    given = take_prefixed(kwargs, "vision_", "text_")
+    options = take_prefixed(kwargs, "vision_", "text_")
     auto = vars(importlib.import_module("zoo.compat.auto"))["FlaxAutoModel"]  # It knows this class.
-    found = {}
+    models = {}
     for part, source in (("vision_", vision_model_name_or_path), ("text_", text_model_name_or_path)):
-      found[part] = given[part].pop("model", None)
-      if found[part] is None and source is None:
+      models[part] = options[part].pop("model", None)
+      if models[part] is None and source is None:
         raise UserError(f"{part}model_name_or_path is missing. Name a folder or an id, or give {part}model.")
-      if found[part] is None:
-        found[part] = auto.from_pretrained(source, *model_args, **given[part])
-    vision, text = found["vision_"], found["text_"]
+      if models[part] is None:
+        models[part] = auto.from_pretrained(source, *model_args, **options[part])
+    vision, text = models["vision_"], models["text_"]
     if isinstance(vision, clip.FlaxCLIPModel):  # The image tower of a full CLIP.
       vision, params = vision.config.vision_config, {"vision_model": vision.params["vision_model"]}
       image = entries_of(vision) | {"model_type": "clip_vision_model"}

@@ -20,8 +20,8 @@ def names_in(file: str) -> dict[str, Any]:
 
 def functions_in(file: str) -> dict[str, Any]:
   """Functions that training scripts import from a file of transformers -> ours."""
-  found = vars(FILES[file][0])
-  return {name: found[name] for name in FUNCTIONS if name in found}
+  functions = vars(FILES[file][0])
+  return {name: functions[name] for name in FUNCTIONS if name in functions}
 
 
 def auto_names() -> dict[str, Any]:

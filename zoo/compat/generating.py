@@ -30,8 +30,8 @@ class Generating(FlaxModel):
 
   def __init__(self, *args: Any, **kwargs: Any):
     super().__init__(*args, **kwargs)
-    said = {name: getattr(self.config, name, None) for name in TOKENS}
-    self.generation_config = Config(**{name: value for name, value in said.items() if value is not None})
+    entries = {name: getattr(self.config, name, None) for name in TOKENS}
+    self.generation_config = Config(**{name: value for name, value in entries.items() if value is not None})
 
   @classmethod
   def _read(cls, folder, source, config, changes, options, replace, do_init):
@@ -66,7 +66,7 @@ class Generating(FlaxModel):
     elif "start_token" in options:
       options["start_token"] = self._known_start(options["start_token"], entries)
     mask, decoder_mask = inputs["attention_mask"], inputs["decoder_attention_mask"]
-    found = generate(
+    result = generate(
       self.module.core.writer,
       self.module.core.to_ours(self.params if params is None else params),
       self._source(input_ids),
@@ -77,7 +77,7 @@ class Generating(FlaxModel):
       return_scores=options.get("num_beams", 1) > 1,
       **options,
     )
-    sequences, scores = found if isinstance(found, tuple) else (found, None)
+    sequences, scores = result if isinstance(result, tuple) else (result, None)
     out = {"sequences": sequences.reshape(-1, sequences.shape[-1])}
     return Output(out if scores is None else out | {"scores": scores.reshape(-1)})
 

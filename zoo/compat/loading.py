@@ -121,7 +121,7 @@ def plain_params(shapes: Any, prefix: str, tensors: Any, where: str, *, replace:
   Raises:
     UserError: a misshapen array, without `replace`; files without any of the arrays.
   """
-  found, random, mismatched = {}, {}, []
+  loaded, random, mismatched = {}, {}, []
   for path, leaf in flatten(shapes).items():
     parts = path.split("/")
     name = torch_name(parts)
@@ -133,8 +133,8 @@ def plain_params(shapes: Any, prefix: str, tensors: Any, where: str, *, replace:
     if array is not None and array.shape != leaf.shape:
       mismatched.append(f"{name} {array.shape} instead of {leaf.shape}")
       array = None
-    (random if array is None else found)[path] = leaf if array is None else jnp.asarray(array)
-  if not found and random:
+    (random if array is None else loaded)[path] = leaf if array is None else jnp.asarray(array)
+  if not loaded and random:
     raise UserError(f"{where} holds nothing of this model: {', '.join(sorted(random)[:3])} are not there.")
   if mismatched and not replace:
     raise UserError(
@@ -142,7 +142,7 @@ def plain_params(shapes: Any, prefix: str, tensors: Any, where: str, *, replace:
     )
   if mismatched:
     report(f"{where}: initialised at random because the shapes did not match: {'; '.join(mismatched)}.")
-  return found, random
+  return loaded, random
 
 
 def report(message: str) -> None:

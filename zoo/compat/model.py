@@ -131,8 +131,8 @@ class FlaxModel(FlaxPreTrainedModel):
     described.update({"_name_or_path": source})
     keep = not (config is None or changes or isinstance(config, Mapping) or kind.WHOLE is not None)
     model = cls(config if keep else described, sizes_json=json.dumps(sizes), _do_init=False, **options)
-    asked = dict(replace=replace, fill=do_init, quiet=kind.QUIET)
-    params = old_params(model.module.core, tensors, str(folder), model.key, **asked)
+    policy = dict(replace=replace, fill=do_init, quiet=kind.QUIET)
+    params = old_params(model.module.core, tensors, str(folder), model.key, **policy)
     return model, params
 
   def save_pretrained(
@@ -174,8 +174,8 @@ class FlaxModel(FlaxPreTrainedModel):
     # Old torch versions have the old classes' names, and new ones read both.
     tensors = {renamed(name, self.module_class.NAMES): tensor for name, tensor in tensors.items()}
     sizes, table = sizes_of(core.model), core.table
-    known, own = table.HEADS[tables.head_of(table, sizes)], type(self).__name__.removeprefix("Flax")
-    written = table.config(sizes) | {"architectures": [own if own in known else known[0]]}
+    names, own_name = table.HEADS[tables.head_of(table, sizes)], type(self).__name__.removeprefix("Flax")
+    written = table.config(sizes) | {"architectures": [own_name if own_name in names else names[0]]}
     # The zoo's entries define the same model; named labels and tokens are kept.
     entries = merged(written, entries_of(self.config)) | {"architectures": written["architectures"]}
     idle = {name for name, x in DEFAULTS.items() if entries.get(name) == x} | {"dtype", "torch_dtype"}
@@ -251,8 +251,8 @@ def outputs(**names: str) -> Callable:
   """Builds the `run` of a module: calls the model and renames its outputs to the old names."""
 
   def run(model, inputs, train):
-    given = {name: value for name, value in inputs.items() if name != "tokens"}
-    out = model(inputs["tokens"], **given, train=train)
+    options = {name: value for name, value in inputs.items() if name != "tokens"}
+    out = model(inputs["tokens"], **options, train=train)
     return {theirs: out[ours] for theirs, ours in names.items()}
 
   return run
@@ -272,5 +272,5 @@ def with_head(
   """
   static = {key: staticmethod(value) if callable(value) else value for key, value in attributes.items()}
   where = {"__module__": model.__module__}
-  made = type(f"{name}Module", (module,), where | {"__doc__": doc, "run": staticmethod(run), **static})
-  return type(name, (model,), where | {"__doc__": doc, "module_class": made}), made
+  module_class = type(f"{name}Module", (module,), where | {"__doc__": doc, "run": staticmethod(run), **static})
+  return type(name, (model,), where | {"__doc__": doc, "module_class": module_class}), module_class

@@ -139,9 +139,9 @@ def understood(
   may_ignore: whether the user can pass `ignore`, so that messages may suggest it.
   """
   table = tables.of_family(cls.FAMILY)
-  known = reference.of(entries.get("model_type") or table.MODEL_TYPES[0])
+  defaults = reference.of(entries.get("model_type") or table.MODEL_TYPES[0])
   options = Options(
-    _spoken(entries, cls.SILENT), where, len(tensors) if tensors else None, reference=known, may_ignore=may_ignore
+    _spoken(entries, cls.SILENT), where, len(tensors) if tensors else None, reference=defaults, may_ignore=may_ignore
   )
   sizes = table.sizes(options, cls.HEAD, tensors or {})
   options.done()
@@ -163,13 +163,13 @@ def section(cls: type[OldModule], entries: Mapping[str, Any], where: str, who: s
   Raises:
     UserError: it has another model_type.
   """
-  known = cls.TYPES or tables.of_family(cls.FAMILY).MODEL_TYPES
-  kind = entries.get("model_type") or known[0]
+  kinds = cls.TYPES or tables.of_family(cls.FAMILY).MODEL_TYPES
+  kind = entries.get("model_type") or kinds[0]
   if cls.WHOLE is not None and kind == cls.WHOLE[0]:
     projection = {"projection_dim": entries["projection_dim"]} if "projection_dim" in entries else {}
-    return {**entries.get(cls.WHOLE[1], {}), **projection, "model_type": known[0]}
-  if kind not in known:
-    raise UserError(f"{where}: model_type is {shown(kind)}. {who or cls.__name__} reads: {', '.join(known)}.")
+    return {**entries.get(cls.WHOLE[1], {}), **projection, "model_type": kinds[0]}
+  if kind not in kinds:
+    raise UserError(f"{where}: model_type is {shown(kind)}. {who or cls.__name__} reads: {', '.join(kinds)}.")
   return {**entries, "model_type": kind}
 
 
@@ -181,9 +181,9 @@ def token_inputs(input_ids: Any, attention_mask: Any, position_ids: Any) -> dict
   return {"tokens": tokens, "valid": valid, "positions": positions}
 
 
-def refuse(**given: Any) -> None:
+def refuse(**arguments: Any) -> None:
   """UserError for old arguments that are set but not supported."""
-  for name, value in given.items():
+  for name, value in arguments.items():
     if value is not None and value is not False:
       raise UserError(f"{name} is {shown(value, 40)}, which the zoo's models do not have. Leave it out.")
 

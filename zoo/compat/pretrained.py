@@ -159,15 +159,15 @@ class FlaxPreTrainedModel:
     except TypeError as error:
       raise UserError(f"{cls.__name__}.from_pretrained: {error}. Leave it out.") from None
     shapes, where = model.params_shape_tree, str(folder)
-    found, lacking = plain_params(shapes, cls.base_model_prefix, open_tensors(folder), where, replace=replace)
+    params, lacking = plain_params(shapes, cls.base_model_prefix, open_tensors(folder), where, replace=replace)
     if lacking and do_init:
       report(f"{where} has no {', '.join(sorted(lacking)[:8])}: initialised at random. Train before use.")
       fresh = flatten(model.init_weights(model.key, model.input_shape))
-      found |= {name: fresh[name] for name in lacking}
+      params |= {name: fresh[name] for name in lacking}
     elif lacking:
       report(f"{where} has no {', '.join(sorted(lacking)[:8])}: {LEFT_OUT}")
       cls._missing_keys = {tuple(name.split("/")) for name in lacking}
-    return model, unflatten(found)
+    return model, unflatten(params)
 
   def save_pretrained(
     self,
@@ -283,7 +283,7 @@ def _plain(tree: Any) -> Any:
 
 
 def _cast(params: Any, dtype: Any, mask: Any) -> Any:
-  def cast(x, wanted):
-    return x.astype(dtype) if wanted and jnp.issubdtype(x.dtype, jnp.floating) else x
+  def cast(x, selected):
+    return x.astype(dtype) if selected and jnp.issubdtype(x.dtype, jnp.floating) else x
 
   return jax.tree.map(cast, params, jax.tree.map(lambda x: True, params) if mask is None else mask)

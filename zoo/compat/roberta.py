@@ -9,10 +9,10 @@ def run_of(**names):
   """Runs the model -> outputs under old names. Old positions count from pad_token_id + 1."""
 
   def run(model, inputs, train):
-    given = {name: value for name, value in inputs.items() if name not in ("tokens", "positions")}
+    options = {name: value for name, value in inputs.items() if name not in ("tokens", "positions")}
     positions = inputs["positions"]
-    given["positions"] = None if positions is None else positions - model.positions.offset
-    out = model(inputs["tokens"], **given, train=train)
+    options["positions"] = None if positions is None else positions - model.positions.offset
+    out = model(inputs["tokens"], **options, train=train)
     return {theirs: out[ours] for theirs, ours in names.items()}
 
   return run

@@ -43,9 +43,9 @@ def source(inputs: Any) -> jax.Array:
   return inputs if jnp.issubdtype(inputs.dtype, jnp.floating) else inputs.astype(jnp.int32)
 
 
-def mask(given: Any) -> jax.Array | None:
+def mask(attention_mask: Any) -> jax.Array | None:
   """Converts a mask of 0 and 1 to bool, True = real."""
-  return None if given is None else jnp.asarray(given) > 0
+  return None if attention_mask is None else jnp.asarray(attention_mask) > 0
 
 
 def shift_tokens_right(input_ids: Any, pad_token_id: int, decoder_start_token_id: int) -> jax.Array:

@@ -87,10 +87,10 @@ def lacks(name: str) -> str:
   last = name.rpartition(".")[2]
   kind = last.removesuffix("Fast")
   hint = next((way for ending, way in INSTEAD.items() if kind.endswith(ending)), "")
-  known = [*old_names(), *NAMES, "AutoConfig", "PretrainedConfig"]
+  names = [*old_names(), *NAMES, "AutoConfig", "PretrainedConfig"]
   # Models are more likely meant than modules, whose names are similar.
-  known = [one for one in known if one.endswith("Module") == last.endswith("Module")]
-  hint = f" {hint}" if hint else did_you_mean(last, known)
+  names = [candidate for candidate in names if candidate.endswith("Module") == last.endswith("Module")]
+  hint = f" {hint}" if hint else did_you_mean(last, names)
   return (
     "transformers is not installed, and zoo.compat.install() made this stand-in, which has the old Flax classes and "
     f"their configs: it has no {name}.{hint} For everything else: pip install transformers."

@@ -146,9 +146,9 @@ class FlaxWhisperForConditionalGeneration(Generating, _OfSoundAndText):
       generation_config, logits_processor, **kwargs: as for every model; prng_key, trace and params by keyword.
     """
     refuse(return_timestamps=return_timestamps)
-    said = dict(task=task, language=language, is_multilingual=is_multilingual)
+    options = dict(task=task, language=language, is_multilingual=is_multilingual)
     entries = entries_of(self.generation_config if generation_config is None else generation_config)
-    entries |= {name: x for name, x in said.items() if x is not None}
+    entries |= {name: x for name, x in options.items() if x is not None}
     if not entries.get("is_multilingual", True):
       entries = {name: x for name, x in entries.items() if name not in ("task", "language", "lang_to_id", "task_to_id")}
     config = Config(**entries)
