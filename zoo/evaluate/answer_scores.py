@@ -33,8 +33,8 @@ def _exact(answer: str, reference: str) -> float:
 
 
 def _f1(answer: str, reference: str) -> float:
-  words, wanted = (normalized(text).split() for text in (answer, reference))
-  if not words or not wanted:
-    return float(words == wanted)
-  common = (Counter(words) & Counter(wanted)).total()
-  return 2 * common / (len(words) + len(wanted))
+  words, reference_words = (normalized(text).split() for text in (answer, reference))
+  if not words or not reference_words:
+    return float(words == reference_words)
+  common = (Counter(words) & Counter(reference_words)).total()
+  return 2 * common / (len(words) + len(reference_words))

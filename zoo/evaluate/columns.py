@@ -70,7 +70,7 @@ def parse_columns(columns: str | Mapping[str, str] | None) -> dict[str, str]:
 def find_columns(
   task: str,
   columns: Mapping[str, Column],
-  said: Mapping[str, str],
+  chosen: Mapping[str, str],
   record: Mapping[str, Any],
   source: str,
   reads: str,
@@ -81,7 +81,7 @@ def find_columns(
   Args:
     task: its name, for messages.
     columns: of the task.
-    said: fields set by the user; "none" drops a column.
+    chosen: fields set by the user; "none" drops a column.
     record: the first of the data.
     source: the name of the data, for messages.
     reads: inputs of the model: "texts", "images", or both.
@@ -94,29 +94,29 @@ def find_columns(
   has = [name for name in record if not name.startswith("__")]
   has += [f"{name}.{entry}" for name in has if isinstance(record[name], Mapping) for entry in record[name]]
   listed = ", ".join(has)
-  for role, field in said.items():
+  for role, field in chosen.items():
     if role not in columns:
       near = did_you_mean(role, columns)
       raise UserError(f"{task} has no column '{role}'.{near} It has: {', '.join(columns)}.")
     if not set(field.split("+")) <= set(has) and (field != "none" or columns[role].needed):
       near = did_you_mean(field, has)
       raise UserError(f"columns: {source} has no field '{field}' to be the {role}.{near} It has: {listed}.")
-  found: dict[str, str] = {}
+  fields: dict[str, str] = {}
   for role, column in columns.items():
     names: Iterable[str] = column.names
     if column.partner_of is not None:  # Only by the partner's field: any other would be another pair.
-      names = [PARTNERS[text] for text in [found.get(column.partner_of)] if text in PARTNERS]
+      names = [PARTNERS[text] for text in [fields.get(column.partner_of)] if text in PARTNERS]
     elif any(other.partner_of == role for other in columns.values()):  # Pairs take precedence over single texts.
       names = [*(text for text, other in PARTNERS.items() if text in has and other in has), *names]
-    field = said[role] if role in said else _first(names, has, found.values())
+    field = chosen[role] if role in chosen else _first(names, has, fields.values())
     if field is not None and field != "none":
-      found[role] = field
+      fields[role] = field
     elif column.needed:
       raise UserError(
         f"{task}: which field of {source} is the {role} ({column.holds})? None is called {_names(column)}. It has: "
         f"{listed}. Say {way_out(role)}."
       )
-  return found
+  return fields
 
 
 def _first(names: Iterable[str], has: list[str], taken: Iterable[str]) -> str | None:

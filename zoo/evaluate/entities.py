@@ -21,15 +21,15 @@ def entity_spans(tags: Sequence[str]) -> set[tuple[str, int, int]]:
   >>> sorted(entity_spans(["B-PER", "I-PER", "O", "I-LOC", "B-LOC"]))
   [('LOC', 3, 3), ('LOC', 4, 4), ('PER', 0, 1)]
   """
-  found, begin, kind, before = set(), None, "", "O"
+  spans, begin, kind, before = set(), None, "", "O"
   for word, tag in enumerate([*tags, "O"]):
     place, _, of = tag.partition("-")
     place = _SAME.get(place, place)
     goes_on = begin is not None and place in ("I", "E") and before in ("B", "I") and of == kind
     if begin is not None and not goes_on:
-      found.add((kind, begin, word - 1))
+      spans.add((kind, begin, word - 1))
       begin = None
     if not goes_on and place != "O":
       begin, kind = word, of
     before = place
-  return found
+  return spans

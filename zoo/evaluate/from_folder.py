@@ -140,14 +140,14 @@ def prepare(
 ) -> Evaluation:
   """Prepares an evaluation, so that mistakes show early; arguments as in `evaluate_model`."""
   entry = find_task(task)
-  said = parse_columns(columns)
+  chosen = parse_columns(columns)
   source, split = open_split(data, split, data_dir)
   subject, offers, options = _subject(model, entry, loading, dict(options))
   check_fits(task, subject)
   record = first_good_record(source, policy(options.get("bad_records", "stop")), lambda record, index: None)
-  found = find_columns(task, entry.columns, said, record, source.name, subject.kind.reads)
+  fields = find_columns(task, entry.columns, chosen, record, source.name, subject.kind.reads)
   place = {"source": data, "split": split, **({} if data_dir is None else {"data_dir": data_dir})}
-  section = _placed(entry.section(subject, found), place)
+  section = _placed(entry.section(subject, fields), place)
   evaluator = {"name": entry.evaluator, **entry.options(subject)}
   train = {key: options.pop(key, None) for key in ("train_data", "train_split")}
   _set(task, entry, section, evaluator, options)
@@ -162,7 +162,7 @@ def prepare(
     "model": f"{described(subject.model)}{'' if subject.folder is None else f', {subject.folder}'}",
     "task": task,
     "data": f"{source.name}, {len(source)} records",
-    "columns": found,
+    "columns": fields,
   }
   if "classes" in section:
     about["classes"] = dict(enumerate(section["classes"]))

@@ -60,8 +60,8 @@ def draw(
   figure.text(0.5, 1 - 0.35 / height, title, fontsize=15, ha="center")
   edges = {"left": 0.01, "right": 0.99, "top": 1 - HEAD / height, "bottom": FOOT / height}
   grid = figure.add_gridspec(rows, 2 * (1 + TOP) + 1, **edges, wspace=0.08, hspace=0.2)
-  for side, ((heading, asked, answered, query_at, answer_at), queried) in enumerate(zip(sides, chosen, strict=True)):
-    (asking, groups), (answers, answer_groups) = asked, answered
+  for side, ((heading, queries, answered, query_at, answer_at), queried) in enumerate(zip(sides, chosen, strict=True)):
+    (asking, groups), (answers, answer_groups) = queries, answered
     first = side * (TOP + 2)  # one column stays empty between the sides
     figure.text(0.01 + first / (2 * TOP + 3), 1 - 0.85 / height, heading, fontsize=12, weight="bold")
     for row, query in enumerate(queried):

@@ -72,8 +72,8 @@ def generation(
   encoder, stated = records.info["tokenizer"], dict(stated or {})
   options = {"max_new_tokens": records.info["target_length"], "eos": records.eos, "num_beams": 1, "length_penalty": 1.0}
   options |= stated
-  said = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "length_penalty": length_penalty}
-  options |= {name: value for name, value in said.items() if value is not None}
+  overrides = {"max_new_tokens": max_new_tokens, "num_beams": num_beams, "length_penalty": length_penalty}
+  options |= {name: value for name, value in overrides.items() if value is not None}
   for name, least in (("max_new_tokens", 1), ("num_beams", 1), ("length_penalty", None)):
     checks.number(name, options[name], integer=least is not None, minimum=least)
   eos: Any = options["eos"]
@@ -91,7 +91,7 @@ def generation(
       sources, references = zip(*(records.texts(index) for index in range(start, min(start + CHUNK, len(records)))))
       for row, write in rows.items():
         counted[row].add([write(source) for source in sources], references)
-    return {f"{row}/{name}": x for row, found in counted.items() for name, x in found.metrics().items()}
+    return {f"{row}/{name}": x for row, scores in counted.items() for name, x in scores.metrics().items()}
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
     counted = TextScores(measures) if has_references else None

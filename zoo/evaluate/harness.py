@@ -133,10 +133,10 @@ def adapter(
       if value is not None:
         checks.number(name, value, integer=True, minimum=2 if name == "max_length" else 1)
     checks.number("seed", seed, integer=True)
-    own = model.max_length
-    if own is not None and max_length is not None and max_length > own:
-      raise UserError(f"max_length is {max_length}, the model takes {own} tokens. Lower it.")
-    lengths = (max_length, own, tokenizer.max_length, DEFAULT_LENGTH)
+    model_length = model.max_length
+    if model_length is not None and max_length is not None and max_length > model_length:
+      raise UserError(f"max_length is {max_length}, the model takes {model_length} tokens. Lower it.")
+    lengths = (max_length, model_length, tokenizer.max_length, DEFAULT_LENGTH)
     subclass = type("ZooLM", (HarnessModel, base), {})
     return subclass(
       model,

@@ -112,7 +112,7 @@ def fitted(
     label = np.concatenate(labels)
     file.flush()
     features = np.memmap(file, np.float32, "r", shape=(len(label), dim))
-    of_class = [np.flatnonzero(label == one) for one in np.unique(label)]
+    of_class = [np.flatnonzero(label == name) for name in np.unique(label)]
     probes = {}
     for k, repeat in itertools.product(shots, range(repeats)):
       rng = np.random.default_rng([seed, repeat])

@@ -10,32 +10,32 @@ from zoo.errors import UserError, shown
 ON_BOARD = ("imagenet",)  # The 80 templates of CLIP's paper, and names of the 1,000 classes.
 
 
-def templates(said: str | Sequence[str]) -> list[str]:
+def templates(texts: str | Sequence[str]) -> list[str]:
   """Templates from a name of ON_BOARD, a file with one per line, or the strings themselves.
 
   >>> len(templates("imagenet")), templates("a drawing of {}")
   (80, ['a drawing of {}'])
   """
-  return [said] if isinstance(said, str) and "{}" in said else _named(said, "templates")
+  return [texts] if isinstance(texts, str) and "{}" in texts else _named(texts, "templates")
 
 
-def class_names(said: str | Sequence[str]) -> list[str]:
+def class_names(names: str | Sequence[str]) -> list[str]:
   """Class names from a name of ON_BOARD, a file with one per line, or the names themselves.
 
   >>> class_names("imagenet")[:2]
   ['tench', 'goldfish']
   """
-  return _named(said, "class_names")
+  return _named(names, "class_names")
 
 
-def _named(said: str | Sequence[str], what: str) -> list[str]:
-  if not isinstance(said, str):
-    return list(said)
-  if said in ON_BOARD:
-    return package_data.lines(f"prompts/{said}_{what}.txt")
-  if not os.path.isfile(os.path.expanduser(said)):
+def _named(texts: str | Sequence[str], what: str) -> list[str]:
+  if not isinstance(texts, str):
+    return list(texts)
+  if texts in ON_BOARD:
+    return package_data.lines(f"prompts/{texts}_{what}.txt")
+  if not os.path.isfile(os.path.expanduser(texts)):
     raise UserError(
-      f"{what} is {shown(said)}. It must be a list of texts, {' or '.join(ON_BOARD)}, or a file with one a line."
+      f"{what} is {shown(texts)}. It must be a list of texts, {' or '.join(ON_BOARD)}, or a file with one a line."
     )
-  lines = read_file(os.path.expanduser(said)).decode("utf-8-sig", "replace").splitlines()
+  lines = read_file(os.path.expanduser(texts)).decode("utf-8-sig", "replace").splitlines()
   return [line.strip() for line in lines if line.strip()]

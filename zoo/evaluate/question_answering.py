@@ -152,8 +152,8 @@ class Sums:
   def add(self, question: Any, answer: Answer, threshold: float, lists: bool) -> list[str]:
     """Adds a question; returns it as text if it `lists` them."""
     references = [text for text, _ in question.answers]
-    said = "" if answer.null - answer.score > threshold else answer.text
-    self.free[int(not references)] += [*score_answer(said, references), 1]
+    prediction = "" if answer.null - answer.score > threshold else answer.text
+    self.free[int(not references)] += [*score_answer(prediction, references), 1]
     if references:
       self.answered += [*score_answer(answer.text, references), 1]
     answers = " | ".join(dict.fromkeys(references)) or "(none)"

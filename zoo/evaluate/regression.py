@@ -29,15 +29,15 @@ def regression(model: Any, *, data: Mapping | Any, batch_size: int = 64) -> Call
     logits = model_output(model, params, batch, "logits", "regression")
     if logits.shape[-1] != 1:
       raise UserError(f"regression needs a model of one number, this one has {logits.shape[-1]} classes.")
-    return {"said": logits[:, 0]}
+    return {"predictions": logits[:, 0]}
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
     pairs = [
-      np.stack([results["said"], batch["score"]])
+      np.stack([results["predictions"], batch["score"]])
       for results, batch in outputs(forward, params, records, batch_size, model, trim=True)
     ]
-    said, wanted = np.concatenate(pairs, axis=1).astype(np.float64)
-    mse = float(np.mean((said - wanted) ** 2))
-    return correlations(said, wanted) | {"mse": mse, "mean/mse": float(np.var(wanted))}
+    predictions, targets = np.concatenate(pairs, axis=1).astype(np.float64)
+    mse = float(np.mean((predictions - targets) ** 2))
+    return correlations(predictions, targets) | {"mse": mse, "mean/mse": float(np.var(targets))}
 
   return evaluate

@@ -48,8 +48,8 @@ def similarity(model: Any, *, data: Mapping | Any, batch_size: int = 32, embedde
       first, second = np.split(embed(make, [text for side in zip(*pairs) for text in side], batch_size=batch_size), 2)
       cosines.append(_cosine(first.astype(np.float64), second.astype(np.float64)))
       scores.append(np.array([records[index]["score"] for index in chunk], np.float64))
-    found = correlations(np.concatenate(cosines), np.concatenate(scores))
-    return {name: found[name] for name in ("spearman", "pearson")}
+    metrics = correlations(np.concatenate(cosines), np.concatenate(scores))
+    return {name: metrics[name] for name in ("spearman", "pearson")}
 
   return evaluate
 

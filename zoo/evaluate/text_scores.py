@@ -58,13 +58,13 @@ class TextScores:
 
   def metrics(self) -> dict[str, float]:
     """The scores of all texts so far."""
-    found = {
+    scores = {
       name: float(metric._aggregate_and_compute([self.statistics[name].tolist()]).score)
       for name, metric in self.corpus.items()
     }
     if self.rouge is not None:
-      found |= {name: float(100 * x / self.texts) for name, x in zip(ROUGE, self.rouge_sums)}
-    return found
+      scores |= {name: float(100 * x / self.texts) for name, x in zip(ROUGE, self.rouge_sums)}
+    return scores
 
 
 def scores(texts: Sequence[str], references: Sequence[str]) -> dict[str, float]:

@@ -39,22 +39,22 @@ def token_classification(model: Any, *, data: Mapping | Any, batch_size: int = 3
       raise UserError(
         f"token_classification: the model gives logits {logits.shape}, the data have {len(names)} classes."
       )
-    return {"said": logits.argmax(-1)}
+    return {"predicted": logits.argmax(-1)}
 
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
-    counts: dict[str, Counter[str]] = {"right": Counter(), "said": Counter(), "marked": Counter()}
+    counts: dict[str, Counter[str]] = {"right": Counter(), "predicted": Counter(), "marked": Counter()}
     labels: Counter[int] = Counter()
     right = cut = 0
     for results, batch in outputs(forward, params, records, batch_size, model, trim=True):
       cut += int(batch["cut"].sum()) if "cut" in batch else 0
-      for said, label in zip(results["said"], batch["label"], strict=True):
+      for predicted, label in zip(results["predicted"], batch["label"], strict=True):
         counted = label >= 0
-        right += int((said[counted] == label[counted]).sum())
+        right += int((predicted[counted] == label[counted]).sum())
         labels.update(label[counted].tolist())
         if marks:
-          tags = [[names[tag] for tag in row[counted]] for row in (said, label)]
-          found, marked = map(entity_spans, tags)
-          for name, some in (("right", found & marked), ("said", found), ("marked", marked)):
+          tags = [[names[tag] for tag in row[counted]] for row in (predicted, label)]
+          spans, marked = map(entity_spans, tags)
+          for name, some in (("right", spans & marked), ("predicted", spans), ("marked", marked)):
             counts[name].update(kind for kind, _, _ in some)
     words = labels.total()
     if not words:
@@ -67,16 +67,18 @@ def token_classification(model: Any, *, data: Mapping | Any, batch_size: int = 3
 
 
 def entity_scores(counts: Mapping[str, Counter[str]]) -> dict[str, float]:
-  """Precision, recall and F1 from counts of entities per kind: `right`, predicted (`said`) and labelled (`marked`).
+  """Precision, recall and F1 from counts of entities per kind: `right`, `predicted` and labelled (`marked`).
 
-  >>> entity_scores({"right": Counter(PER=1), "said": Counter(PER=2), "marked": Counter(PER=2)})["f1"]
+  >>> entity_scores({"right": Counter(PER=1), "predicted": Counter(PER=2), "marked": Counter(PER=2)})["f1"]
   0.5
   """
-  total = [counts[name].total() for name in ("right", "said", "marked")]
-  kinds: Sequence[str] = sorted(counts["marked"] | counts["said"])
+  total = [counts[name].total() for name in ("right", "predicted", "marked")]
+  kinds: Sequence[str] = sorted(counts["marked"] | counts["predicted"])
   metrics = {"f1": _f1(*total), "precision": total[0] / max(total[1], 1), "recall": total[0] / max(total[2], 1)}
-  return metrics | {f"f1_{kind}": _f1(*(counts[name][kind] for name in ("right", "said", "marked"))) for kind in kinds}
+  return metrics | {
+    f"f1_{kind}": _f1(*(counts[name][kind] for name in ("right", "predicted", "marked"))) for kind in kinds
+  }
 
 
-def _f1(right: int, said: int, marked: int) -> float:
-  return float(2 * right / max(said + marked, 1))
+def _f1(right: int, predicted: int, marked: int) -> float:
+  return float(2 * right / max(predicted + marked, 1))

@@ -45,8 +45,8 @@ def zero_shot(
   """
   needs(model, "zero_shot", "encode_image", "encode_text")
   records = records_of(data, model, "zero_shot")
-  own = [name.replace("_", " ") for name in records.info.get("class_names") or []]
-  names = own if class_names is None else prompts.class_names(class_names)
+  data_names = [name.replace("_", " ") for name in records.info.get("class_names") or []]
+  names = data_names if class_names is None else prompts.class_names(class_names)
   if not names:
     raise UserError("zero_shot: the data have no class names. Give them as class_names, in the order of the labels.")
   if not_strings := [name for name in names if not isinstance(name, str)]:

@@ -65,12 +65,12 @@ def with_task(config: Any, note: Callable[[str], Any] = tell) -> Any:
     raise UserError(f"{needs}. {origin.folder} is a {described(origin.model)}.")
   columns = _columns(name, training, Subject(model, None, origin.folder, tokenizer=data.get("tokenizer")), source, data)
   classes = _classes(training, source, columns, data)
-  kept = origin.head == training.head and (classes is None or are_those_of(classes, origin.classes or []))
+  keeps_head = origin.head == training.head and (classes is None or are_those_of(classes, origin.classes or []))
   if classes is not None:
-    classes = list(origin.classes or []) if kept else classes
+    classes = list(origin.classes or []) if keeps_head else classes
     model = with_head(origin, training.head, len(classes), needs)
   elif training.num_classes is not None:
-    kept = kept and origin.num_classes == training.num_classes
+    keeps_head = keeps_head and origin.num_classes == training.num_classes
   subject = Subject(model, None, origin.folder, classes, data.get("tokenizer"))
   if not training.fits(subject.kind):
     raise UserError(f"{needs}; with {len(classes or [])} classes this is a {described(model)}.")
@@ -88,18 +88,18 @@ def with_task(config: Any, note: Callable[[str], Any] = tell) -> Any:
     note(f"prefix: {section['prefix']!r}, by the config.json of {origin.folder}.")
 
   values["data"] = section
-  said = values["model"]
-  values["model"] = {**model.spec, **said}
+  model_section = values["model"]
+  values["model"] = {**model.spec, **model_section}
   values["objective"] = {**training.objective, **values["objective"]}
-  if not kept and origin.head == training.head and training.head is not None:
+  if not keeps_head and origin.head == training.head and training.head is not None:
     values["init"] = {"source": where, "fresh": [*fresh, *last_layer(model)], "ignore": list(ignore)}
   _measure(values, name, training, subject, held_out)
   note(f"model: {described(model)}, of the sizes in {origin.folder}.")
   others = other_rates(read_json(origin.folder / CONFIG), sizes_of(model)) if origin.published else {}
-  if others and "dropout" not in said:
+  if others and "dropout" not in model_section:
     listed = ", ".join(f"{name}={rate:g}" for name, rate in others.items())
     note(f"dropout: {sizes_of(model)['dropout']:g} throughout; config.json has {listed}. Set --config.model.dropout.")
-  note(_head(origin, training, kept, classes))
+  note(_head(origin, training, keeps_head, classes))
   note(f"columns: {', '.join(f'{role} = {field}' for role, field in columns.items())}, of {source.name}.")
   note(f"data: {split} is trained on, {held_out or 'nothing'} is held out.")
   return ConfigDict(values).lock()
@@ -125,12 +125,12 @@ def _columns(
   every = training.columns
   options = _innermost(training.section(subject, {role: role for role in every}))
   roles = {option: role for option, role in options.items() if option.endswith("_field") and role in every}
-  said = {role: data[option] for option, role in roles.items() if data.get(option) is not None}
-  said = {role: "+".join(field) if isinstance(field, list) else field for role, field in said.items()}
+  chosen = {role: data[option] for option, role in roles.items() if data.get(option) is not None}
+  chosen = {role: "+".join(field) if isinstance(field, list) else field for role, field in chosen.items()}
   record = first_good_record(source, policy(data.get("bad_records", "stop")), lambda record, index: None)
   option_of = {role: option for option, role in roles.items()}
   way_out = lambda role: f"which: --config.data.{option_of[role]}=FIELD"
-  return find_columns(name, every, said, record, source.name, subject.kind.reads, way_out)
+  return find_columns(name, every, chosen, record, source.name, subject.kind.reads, way_out)
 
 
 def _classes(training: Training, source: Source, columns: Mapping[str, str], data: dict[str, Any]) -> list[str] | None:
@@ -194,11 +194,11 @@ def _preprocessing(values: Mapping[str, Any]) -> dict[str, Any]:
   return dict(values["model"].get("preprocessing") or {})
 
 
-def _head(origin: Origin, training: Training, kept: bool, classes: list[str] | None) -> str:
+def _head(origin: Origin, training: Training, keeps_head: bool, classes: list[str] | None) -> str:
   if training.head == NO_HEAD:
     return f"head: none; a vector is made of the states of {origin.folder}."
   names = "" if classes is None else f", {_listed(classes)}"
-  if kept or training.head is None:
+  if keeps_head or training.head is None:
     return f"head: that of {origin.folder}{names}."
   had = f"; that of {origin.folder} has {_listed(origin.classes)}" if origin.head == training.head else ""
   return f"head: new{names}{had if origin.classes else ''}."

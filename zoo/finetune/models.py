@@ -104,7 +104,7 @@ def last_layer(model: Any) -> Sequence[str]:
   """Patterns of the parameters whose shapes depend on the number of classes: the output layer."""
   more = build(**{**model.spec, "num_classes": sizes_of(model)["num_classes"] + 1})
   shapes, others = (
-    {name: leaf.shape for name, leaf in flatten(jax.eval_shape(by_layer, weights_of(one))).items()}
-    for one in (model, more)
+    {name: leaf.shape for name, leaf in flatten(jax.eval_shape(by_layer, weights_of(each))).items()}
+    for each in (model, more)
   )
   return [re.escape(name) for name, shape in shapes.items() if math.prod(shape) != math.prod(others[name])]

@@ -194,8 +194,8 @@ def options(
 
 def knows(name: str) -> bool:
   """Whether `generate` or the reference reads an entry of this name."""
-  read, known = reference.of_generation(), (SAME, DRAWN, OTHERS, WHISPER, HARMLESS, NEUTRAL)
-  return any(name in names for names in (*known, read.defaults, read.reads))
+  read, tables = reference.of_generation(), (SAME, DRAWN, OTHERS, WHISPER, HARMLESS, NEUTRAL)
+  return any(name in names for names in (*tables, read.defaults, read.reads))
 
 
 def _check_names(entries: Mapping[str, Any], where: str) -> None:

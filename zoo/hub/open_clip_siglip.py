@@ -115,7 +115,9 @@ def _image(where: str, tensors: Tensors) -> dict[str, int]:
 def _activation(where: str, text: Options, name: str) -> str:
   approximate = text.take("act_kwargs", {}, dict).get("approximate", "none")
   if approximate not in GELUS:
-    raise text.refusal("act_kwargs", text.entries["act_kwargs"], [{"approximate": known} for known in GELUS])
+    raise text.refusal(
+      "act_kwargs", text.entries["act_kwargs"], [{"approximate": approximation} for approximation in GELUS]
+    )
   activation = "gelu_tanh" if TANH.fullmatch(name) else "gelu"
   if GELUS[approximate] != activation:
     raise UserError(

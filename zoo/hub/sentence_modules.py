@@ -178,7 +178,7 @@ def read_dense(folder: pathlib.Path) -> Dense:
   options.done()
   module, _, activation = (name or "").rpartition(".")
   if activation not in ACTIVATIONS or not f"{module}.".startswith("torch.nn."):
-    raise options.refusal("activation_function", name, [f"torch.nn.{known}" for known in ACTIVATIONS])
+    raise options.refusal("activation_function", name, [f"torch.nn.{torch_name}" for torch_name in ACTIVATIONS])
   shapes: dict[str, tuple[int, ...]] = {"linear.weight": (widths[1], widths[0])}
   if has_bias:
     shapes["linear.bias"] = (widths[1],)

@@ -13,8 +13,8 @@ def _open(folder: Any, loading: Mapping[str, Any]) -> Opened:
   """Opens the encoder in a folder, with the pooling of its files."""
   if loading.get("head") is not None:
     raise UserError("similarity loads the encoder alone. Leave out head.")
-  made = embedder(folder, dtype=loading.get("dtype"), ignore=loading.get("ignore", ()))
-  return Opened(made.model, made.params, {"embedder": made})
+  opened = embedder(folder, dtype=loading.get("dtype"), ignore=loading.get("ignore", ()))
+  return Opened(opened.model, opened.params, {"embedder": opened})
 
 
 similarity = Task(

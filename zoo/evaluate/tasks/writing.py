@@ -63,8 +63,8 @@ def stated_prefix(task: str) -> Callable[[Subject], str]:
     if subject.folder is None or not subject.published:
       return ""
     every = read_json(subject.folder / CONFIG).get("task_specific_params")
-    one = every.get(task) if isinstance(every, Mapping) else None
-    begins = one.get("prefix") if isinstance(one, Mapping) else None
+    options = every.get(task) if isinstance(every, Mapping) else None
+    begins = options.get("prefix") if isinstance(options, Mapping) else None
     return begins if isinstance(begins, str) else ""
 
   return of
