@@ -1,4 +1,4 @@
-"""What each file of zoo/models says of its family; a file that lacks some of it is named in one line."""
+"""Metadata of families from the files of zoo/models, with one-line errors for missing parts."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,7 +12,7 @@ PAPER = (Mapping, 'PAPER = {"title": ..., "authors": ..., "year": ..., "url": ..
 
 
 def variants(family: str) -> Mapping[str, Mapping[str, Any]]:
-  """The published sizes of a family, {variant: sizes}. UserError if its file does not say.
+  """The published sizes of a family, {variant: sizes}. UserError if its file has none.
 
   >>> sorted(variants("bert"))
   ['base', 'large']
@@ -24,7 +24,7 @@ def variants(family: str) -> Mapping[str, Mapping[str, Any]]:
 
 
 def published(family: str) -> Iterator[tuple[str, int, str]]:
-  """(variant, parameter count, paper) of every variant of a family. UserError if its file does not say."""
+  """(variant, parameter count, paper) of every variant of a family. UserError if its file has none."""
   where = f"zoo/models/{family}.py"
   module = defining("models", family, VARIANTS=VARIANTS, PARAMETERS=PARAMETERS, PAPER=PAPER)
   papers = getattr(module, "PAPERS", {})

@@ -17,7 +17,7 @@ TIED = {
   **{f"crit.out_layers.{i}.weight": f"{PREFIX}word_emb.emb_layers.{i}.weight" for i in range(MOST)},
   **{f"crit.out_projs.{i}": f"{PREFIX}word_emb.emb_projs.{i}" for i in range(MOST)},
 }
-# How far back each position of a segment stands, which is computed.
+# Relative distances, which are computed.
 IGNORED = (r"(transformer\.)?pos_emb\.inv_freq",)
 
 KEYS = (
@@ -48,11 +48,11 @@ def sizes(options: Options, head, tensors):
   sizes["own_projections"] = [not each for each in tied]
   sizes["clamp"] = clamp if clamp > 0 else None
   sizes["num_classes"] = options.num_labels() if head == "classify" else None
-  if sizes["narrowing"] == 1 and sizes["cutoffs"]:  # One projection would be tied to that of each cluster.
+  if sizes["narrowing"] == 1 and sizes["cutoffs"]:  # A single projection would be tied to those of all clusters.
     options.must_be("d_embed", sizes["dim"])
   for name, value in {"pre_lnorm": False, "attn_type": 0, "untie_r": True, "tie_word_embeddings": True}.items():
     options.must_be(name, value)
-  # How it was trained and initialised; the reference has one kind of softmax whatever these say.
+  # Training and initialisation; the reference always has the same kind of softmax.
   options.ignore("adaptive", "sample_softmax", "tie_weight", "trainer_compatible", "init", "init_range", "init_std")
   options.ignore("proj_init_std", "tgt_len", "ext_len")
   return sizes
@@ -111,7 +111,7 @@ def rules(sizes):
 
 
 def attention(ours, theirs, sizes):
-  """Rules of an attention: query, key and value lie one after the other in `qkv_net`."""
+  """Rules of an attention, with query, key and value fused in `qkv_net`."""
   width = sizes["num_heads"] * (sizes["head_dim"] or sizes["dim"] // sizes["num_heads"])
   rules = [
     Rule(f"{ours}/{name}/kernel", f"{theirs}.qkv_net.weight", KERNEL, stretch=(0, i * width, 3 * width))

@@ -1,4 +1,4 @@
-"""Running text whose rows go on from batch to batch, for models that carry a memory: `tokens`, `valid`, `continues`."""
+"""Text whose rows continue across batches, for models with a memory: `tokens`, `valid`, `continues`."""
 
 from collections.abc import Mapping
 
@@ -20,15 +20,15 @@ def contiguous(
   cache: bool = True,
   bad_records: str | Mapping = "stop",
 ) -> "Contiguous":
-  """The chunks of `language`, in an order in which row i of batch k + 1 goes on where row i of batch k ended.
+  """The chunks of `language`, ordered so that row i of batch k + 1 continues row i of batch k.
 
   Each row reads the whole stream from a place of its own, all of them equally far apart: a chunk's turn comes once in
   each row, and once in an epoch in some row. Batch k is a function of seed, batch size and k alone, as of any data.
 
   Args: as of `zoo.data.language.language`.
 
-  Each example: as of `language`, and `continues`, bool []: whether it goes on where the one before it in its row ended;
-  the first chunk of the stream does not. `info`: as of `language`.
+  Each example: as in `language`, and `continues`, bool []: whether it continues the previous one in its row;
+  the first chunk of the stream does not. `info`: as in `language`.
   """
   return Contiguous(
     language(
@@ -53,7 +53,7 @@ class Contiguous(Records):
     return {**self.chunks.example(index), "continues": np.asarray(index != 0)}
 
   def order(self, seed: int, shuffle: bool, length: int, batch_size: int = 1) -> grain.MapDataset:
-    """As of `Records`; with shuffle the seed says where the first row begins."""
+    """As in `Records`; with shuffle the seed determines the start of the first row."""
     start = int(np.random.default_rng(seed).integers(len(self))) if shuffle else 0
 
     def chunk(position: int) -> int:
@@ -63,6 +63,6 @@ class Contiguous(Records):
     return grain.MapDataset.range(length).seed(seed).map(chunk)
 
   def evaluated(self, step: int, batch_size: int) -> np.ndarray:
-    """As of `Records`: each row reads a stretch of its own, from an empty memory on, and no chunk comes twice."""
+    """As in `Records`: each row reads its own part, starting with an empty memory, and no chunk occurs twice."""
     steps = -(-len(self) // batch_size)
     return np.minimum(np.arange(batch_size) * steps + step, len(self))

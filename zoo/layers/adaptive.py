@@ -1,6 +1,6 @@
-"""Adaptive input and softmax: frequent tokens have wide vectors and are told apart first, rare ones narrow vectors.
+"""Adaptive input embeddings and softmax: clusters of rare tokens have narrower embeddings.
 
-Tokens are sorted by frequency and cut into clusters. https://arxiv.org/abs/1809.10853 for the embedding,
+Tokens are sorted by frequency and split into clusters. https://arxiv.org/abs/1809.10853 for the embedding,
 https://arxiv.org/abs/1609.04309 for the softmax.
 """
 
@@ -17,16 +17,16 @@ from zoo.layers.kernel_products import dot
 
 
 class AdaptiveEmbed(nn.Module):
-  """Token embeddings times sqrt(dim), of clusters of tokens whose vectors are narrower and projected.
+  """Adaptive token embeddings times sqrt(dim): narrower embeddings of rare clusters are projected to the full width.
 
   Args:
-    num_embeddings: tokens of the vocabulary.
-    features: width of what comes out.
-    cutoffs: the first token of each cluster but the first, rising.
-    embed_dim: width of a vector in the first cluster.
-    narrowing: how many times narrower each cluster is than the one before; 1: there is one table for all tokens.
-    dtype: what comes out; float32 if None.
-    embedding_init, projection_init: of the tables, of the projections.
+    num_embeddings: vocabulary size.
+    features: output width.
+    cutoffs: the first token of each cluster except the first, increasing.
+    embed_dim: embedding width of the first cluster.
+    narrowing: factor by which each cluster is narrower than the previous one; 1: one table for all tokens.
+    dtype: output dtype; float32 if None.
+    embedding_init, projection_init: initializers of tables and projections.
 
   >>> embed = AdaptiveEmbed(11, 6, cutoffs=(3, 7), embed_dim=4, narrowing=2)
   >>> params = embed.init(jax.random.key(0), jnp.array([[0, 3, 10]]))["params"]
@@ -62,7 +62,7 @@ class AdaptiveEmbed(nn.Module):
 
   @property
   def tables(self):
-    """The same of each table: one for each cluster, or one for all."""
+    """(first token, token after the last) of each table: one per cluster, or one for all."""
     return self.clusters if self.narrowing > 1 else [(0, self.num_embeddings)]
 
   def __call__(self, tokens):
@@ -72,7 +72,7 @@ class AdaptiveEmbed(nn.Module):
     vectors = 0
     dtype = canonicalize_dtype(self.embeddings[0], dtype=self.dtype)
     for i, (first, end) in enumerate(self.tables):
-      # Tokens outside of the vocabulary count to the first and the last table, which have no row for them: NaN.
+      # Tokens outside the vocabulary are looked up in the first and last table, which have no row for them: NaN.
       inside = (tokens >= first) | (i == 0)
       inside &= (tokens < end) | (end == self.num_embeddings)
       rows = mixed_precision.look_up(self.embeddings[i], jnp.where(inside, tokens - first, 0), dtype)
@@ -82,23 +82,23 @@ class AdaptiveEmbed(nn.Module):
     return vectors * self.features**0.5
 
   def table(self, index):
-    """A cluster's embeddings, [tokens of the cluster, their width]."""
+    """Embedding table of a cluster, [tokens, width]."""
     first, end = self.clusters[index]
     return self.embeddings[index] if self.narrowing > 1 else self.embeddings[0][first:end]
 
   def projection(self, index):
-    """What widens a cluster's embeddings, [their width, features], or None: they are as wide."""
+    """Projection of a cluster's embeddings, [width, features]; None if they have the full width."""
     return self.projections[index if self.narrowing > 1 else 0]
 
 
 class AdaptiveLogits(nn.Module):
-  """Logarithms of probabilities: of the frequent tokens and of each cluster of others, then within clusters.
+  """Adaptive softmax: log-probabilities over frequent tokens and clusters, then within clusters.
 
   Its tables are those of an `AdaptiveEmbed`.
 
   Args:
-    own_projections: which clusters have a projection of their own and not the embedding's.
-    kernel_init: of what is its own.
+    own_projections: whether each cluster has its own projection instead of the embedding's.
+    kernel_init: initializer of its own parameters.
   """
 
   own_projections: tuple[bool, ...] = ()
@@ -117,7 +117,7 @@ class AdaptiveLogits(nn.Module):
       table, projection = embed.table(i), embed.projection(i)
       if projection is not None and self.own_projections and self.own_projections[i]:
         projection = self.param(f"projection_{i}", self.projection_init, projection.shape)
-      if i == 0 and len(clusters) > 1:  # Beside the frequent tokens stand the clusters.
+      if i == 0 and len(clusters) > 1:  # Clusters come after the frequent tokens.
         kernel = self.param("clusters", self.kernel_init, (len(clusters) - 1, wide))
         biases[0] = jnp.concatenate([biases[0], self.param("cluster_bias", initial.zeros, (len(clusters) - 1,))])
         table = jnp.concatenate([table, kernel])

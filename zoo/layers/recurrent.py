@@ -1,6 +1,6 @@
 """Recurrent layers: Elman's, the LSTM and the GRU, over padded and packed rows, in either direction.
 
-The products with inputs and with the state both have biases, as in cuDNN and torch.nn, so that their weights fit.
+The products with inputs and with the state both have biases, as in cuDNN and torch.nn, so that weights are compatible.
 """
 
 import math
@@ -21,14 +21,14 @@ from zoo.layers.sequence import SequenceInfo, segments_of
 class Recurrent(nn.Module):
   """A recurrent layer in one direction.
 
-  With the collection "cache" mutable in `apply` it goes on from the state that it finds there, and leaves its last one.
+  With the collection "cache" mutable in `apply` it continues from the cached state, and stores its last one.
 
   Args:
-    cell: what makes the next state.
+    cell: computes the next state.
     hidden_dim: width of the state.
-    reverse: from the last token to the first; with it a call has no use for a cache, and refuses one.
-    dtype: what products are computed in; states are float32.
-    kernel_init, recurrent_init: of the products with inputs, and of each gate's with the state.
+    reverse: runs from the last token to the first; a cache is then refused.
+    dtype: computation dtype of products; states are float32.
+    kernel_init, recurrent_init: initializers of kernels for inputs, and of each gate's kernel for the state.
 
   >>> from zoo.layers.recurrence import cell
   >>> layer = Recurrent(cell("lstm"), 5)
@@ -53,7 +53,7 @@ class Recurrent(nn.Module):
 
     Args:
       x: [batch, length, dim]
-      info: `SequenceInfo` of x. Tokens that are not valid leave the state as it is, and their outputs are 0; each
+      info: `SequenceInfo` of x. Tokens that are not valid do not change the state, and their outputs are 0; each
         segment of a packed row begins with a state of zeros.
     """
     caching = self.is_mutable_collection("cache") and not self.is_initializing()
@@ -81,7 +81,7 @@ class Recurrent(nn.Module):
     """bool [batch, length]: the tokens, in this direction, before which the state is cleared; None: there are none."""
     if info.segment_ids is not None:
       segments = info.segment_ids
-    elif info.positions is None or caching:  # Positions of one call with a cache rise.
+    elif info.positions is None or caching:  # Positions of one call with a cache increase.
       return None
     else:
       segments = segments_of(info.positions, info.valid)
@@ -89,7 +89,7 @@ class Recurrent(nn.Module):
     return jnp.broadcast_to(jnp.pad(differs, ((0, 0), (0, 1) if self.reverse else (1, 0))), shape)
 
   def _by_gate(self, init):
-    """An initial value drawn for each gate as if it were alone: [inputs, gates * hidden_dim]"""
+    """Initializer that draws each gate's kernel separately: [inputs, gates * hidden_dim]"""
 
     def draw(rng, shape, dtype):
       gates = [init(key, (shape[0], self.hidden_dim), dtype) for key in jax.random.split(rng, self.cell.gates)]
@@ -98,7 +98,7 @@ class Recurrent(nn.Module):
     return draw
 
   def _bias_init(self):
-    """Zeros, but for a forget gate's, which is 1: at first it keeps. https://proceedings.mlr.press/v37/jozefowicz15"""
+    """Bias initializer: zeros, but 1 for a forget gate. https://proceedings.mlr.press/v37/jozefowicz15"""
     if self.cell.forget is None:
       return initial.zeros
     return lambda rng, shape, dtype: (
@@ -125,8 +125,8 @@ class RecurrentBlock(nn.Module):
 
   Args:
     layer: a `Recurrent`, copied to `forward` and `backward`.
-    bidirectional: whether there is a second one, which reads from the last token to the first.
-    dropout: chance to drop an entry of what comes out.
+    bidirectional: whether there is a second one in reverse.
+    dropout: rate of dropout on the output.
   """
 
   layer: nn.Module

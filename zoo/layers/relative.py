@@ -1,7 +1,7 @@
-"""Attention by relative positions over a memory of the segment before: Transformer-XL.
+"""Attention with relative positions and a memory of the previous segment: Transformer-XL.
 
-The logit of a query for a key is (q + u) k + (q + v) W r(distance), with learned u and v, and r the sinusoids of how
-far back the key stands. https://arxiv.org/abs/1901.02860, section 3.3
+The logit of a query for a key is (q + u) k + (q + v) W r(distance), with learned u and v, and r the sinusoids of the
+distance back to the key. https://arxiv.org/abs/1901.02860, section 3.3
 """
 
 import flax.linen as nn
@@ -19,7 +19,7 @@ MEMORY = "memory"
 
 
 class RelativeAttention(Attention):
-  """Causal self-attention with relative positions, which also reads the segment before.
+  """Causal self-attention with relative positions, which also attends to the previous segment.
 
   Arguments as of `Attention`, without rotary positions, norms and grouped heads. Its collections:
 
@@ -40,7 +40,7 @@ class RelativeAttention(Attention):
 
   @property
   def lookback(self):
-    """How many tokens back a token attends in generation; None: to all."""
+    """Number of previous tokens that a token attends to in generation; None: all."""
     back = lookback(self.mask)
     return back if back is not None or not self.memory_length else self.memory_length
 
@@ -68,7 +68,7 @@ class RelativeAttention(Attention):
     return self._output(x.shape[2])(y)
 
   def _cached(self, key, value, info):
-    """Keys and values of the cache, with these, and the mask."""
+    """Keys and values of the cache with the new ones appended, and the mask."""
     if info.segment_ids is not None:
       raise ValueError("Packed sequences cannot be cached. Give each segment its own row, no segment_ids.")
     positions = self._positions(info, key.shape[1], True)
@@ -77,12 +77,12 @@ class RelativeAttention(Attention):
     return key, value, AttentionMask(rule, positions, key_positions, valid)
 
   def _mask(self, shape, info, memory):
-    """The mask over memory, if there is one, and the rows of this call: they stand right behind it."""
+    """The mask over memory, if there is one, followed by the tokens of this call."""
     if memory is None:
       positions, segments = info.token_positions(shape[1]), info.segment_ids
       if info.positions is not None and segments is None:
         segments = segments_of(positions, info.valid)
-      elif segments is not None:  # Their order in the row, whatever the positions within each.
+      elif segments is not None:  # By index in the row, not by positions within each segment.
         positions = jnp.arange(shape[1], dtype=jnp.int32)[None]
       in_order = info.positions is None or info.segment_ids is not None
       return AttentionMask(self.mask, positions, positions, info.valid, segments, segments, in_order)
@@ -98,7 +98,7 @@ class RelativeAttention(Attention):
     Args:
       query: [batch, queries, heads, head_dim]
       dim: of the sinusoids.
-      distances: how many.
+      distances: number of distances.
 
     Returns:
       float32 [batch, heads, queries, distances]
@@ -109,7 +109,7 @@ class RelativeAttention(Attention):
     table = nn.Dropout(self.position_dropout)(table, deterministic=not train).astype(query.dtype)
     project = self._project("distance", self.num_heads)
     if query.shape[1] < self.head_dim and self.has_variable("params", "distance"):
-      # A few queries are projected instead of all distances: the same product the other way round.
+      # For few queries, W is applied to queries instead of all distances: the same product.
       kernel = self.get_variable("params", "distance")["kernel"].astype(query.dtype)
       turned = jnp.einsum("bqnd,end->bqne", query, kernel)
       return jnp.einsum("bqne,ke->bnqk", turned, table, preferred_element_type=jnp.float32)
@@ -172,10 +172,10 @@ def shifted(x):
   """Aligns columns by distance with keys: [..., queries, keys] -> the same shape.
 
   Column c of x is of distance keys - 1 - c; column k of the result is of the distance from query q back to key k, which
-  is keys - queries + q - k. Columns of keys after the query hold what is left over. https://arxiv.org/abs/1901.02860,
+  is keys - queries + q - k. Columns of keys after the query are undefined. https://arxiv.org/abs/1901.02860,
   appendix B
 
-  >>> x = jnp.arange(3)[None] + jnp.array([[0], [10]])  # Two queries behind one token of memory: distances 2, 1, 0.
+  >>> x = jnp.arange(3)[None] + jnp.array([[0], [10]])  # Two queries after one token of memory: distances 2, 1, 0.
   >>> shifted(x)
   Array([[ 1,  2,  0],
          [10, 11, 12]], dtype=int32)

@@ -25,11 +25,11 @@ PAPER = {
 
 
 class BidirectionalEncoder(Decoder):
-  """Layers that read tokens in both directions, each half of the hidden states in one."""
+  """Bidirectional encoder: each half of the hidden states has one direction."""
 
   @nn.nowrap
   def summary(self, x, real=None):
-    """What each direction has read at its end: [batch, length, dim], bool [batch, length] -> [batch, dim]"""
+    """The final state of each direction: [batch, length, dim], bool [batch, length] -> [batch, dim]"""
     forward, backward = jnp.split(x, 2, axis=-1)
     reverse = lambda array: None if array is None else array[:, ::-1]
     return jnp.concatenate([last(forward, real), last(reverse(backward), reverse(real))], axis=-1)
@@ -52,13 +52,13 @@ def rnn(
 ) -> Decoder:
   """A recurrent network of these sizes.
 
-  dim: of the state of a layer, in each direction.
+  dim: width of a layer's state, in each direction.
   cell: "elman", "lstm" or "gru". activation: of Elman's, "tanh" or "relu".
   embed_dim: of the embedding; dim if None.
-  bidirectional: whether each layer reads in both directions; such a network predicts no next token.
-  head: as of `zoo.models.decoder.DecoderSizes`.
-  tied: whether the output layer is the embedding.
-  pad: the token of padding, about which nothing is learned.
+  bidirectional: whether each layer runs in both directions; then without head "lm".
+  head: as in `zoo.models.decoder.DecoderSizes`.
+  tied: whether the output layer is tied to the token embedding.
+  pad: the padding token; its embedding is not trained.
   """
   compute = resolve(Compute, options)
   sizes.positive(vocab_size=vocab_size, dim=dim, depth=depth, embed_dim=embed_dim)
@@ -94,5 +94,5 @@ VARIANTS = {
   "lstm-medium": dict(vocab_size=10000, dim=650, depth=2),
   "lstm-large": dict(vocab_size=10000, dim=1500, depth=2),
 }
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {"lstm-medium": 19_770_400, "lstm-large": 66_024_000}

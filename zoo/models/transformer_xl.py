@@ -38,7 +38,7 @@ class FinalDropout(Decoder):
 
 
 class MemoryLanguageModel(FinalDropout, LanguageModel, kw_only=True):
-  """A language model that carries the segment before; its logits are logarithms of probabilities."""
+  """Language model with a memory of the previous segment; its logits are log-probabilities."""
 
   @property
   def carries(self):
@@ -70,13 +70,13 @@ def transformer_xl(
   """A Transformer-XL of these sizes.
 
   head_dim: of the attention; dim / num_heads if None. mlp_dim: 4 * dim if None.
-  memory_length: how many tokens before a segment its tokens attend to, beside those of the segment before them.
+  memory_length: number of tokens before a segment that its tokens attend to, besides earlier ones of the segment.
   same_length: whether each token attends to itself and memory_length - 1 tokens before it, no more.
-  clamp: distances above it count as it; None: none is too large.
-  cutoffs: of the clusters of tokens, rising: [20000, 40000] are the 20,000 most frequent, 20,000 others and the rest.
+  clamp: maximum distance, to which larger ones are clamped; None: unlimited.
+  cutoffs: of the clusters of tokens, increasing: [20000, 40000] are the 20,000 most frequent, 20,000 others and the rest.
   embed_dim: width of the first cluster's embeddings; dim if None.
-  narrowing: how many times narrower than those before it the embeddings of each other cluster are.
-  own_projections: which clusters' output projections are not those of the embeddings; none if empty.
+  narrowing: factor by which each further cluster's embeddings are narrower than the previous one's.
+  own_projections: whether each cluster's output projection is separate from its embedding's; none if empty.
   attention_dropout: rate at which attention weights are dropped.
   head: "lm" (the next token), "classify" (num_classes, at the last token that is not `pad`), None (hidden states).
   """
@@ -120,7 +120,7 @@ def transformer_xl(
 
 
 def clusters_fit(vocab_size, cutoffs, embed_dim, narrowing, own_projections):
-  """Refuses clusters that are empty or have vectors without entries."""
+  """ValueError for empty clusters, or embeddings of width 0."""
   bounds = [0, *cutoffs, vocab_size]
   if any(end <= first for first, end in zip(bounds, bounds[1:])):
     raise ValueError(f"cutoffs are {list(cutoffs)} of {vocab_size} tokens. They must rise, between them.")
@@ -146,7 +146,7 @@ VARIANTS = {
   "enwik8-base": dict(vocab_size=204, dim=512, depth=12, num_heads=8, mlp_dim=2048, memory_length=512),
   "enwik8-large": dict(vocab_size=204, dim=1024, depth=24, num_heads=8, mlp_dim=3072, memory_length=768),
 }  # fmt: skip
-# How many each has: what `list_models` prints.
+# Parameter counts, printed by `list_models`.
 PARAMETERS = {
   "transfo-xl-wt103": 285_205_322,
   "wt103-base": 151_119_838,

@@ -1,4 +1,4 @@
-"""What rows carry from batch to batch, cleared where a row begins anew."""
+"""Memory of rows across batches, cleared where a row restarts."""
 
 from typing import Any
 

@@ -1,7 +1,7 @@
-"""Learning rates that fall from layer to layer, as of ELECTRA (https://arxiv.org/abs/2003.10555, appendix A.2).
+"""Layer-wise learning-rate decay, as in ELECTRA (https://arxiv.org/abs/2003.10555, appendix A.2).
 
-The deeper a layer lies, the less of what it learnt in pre-training is to change. BEiT (https://arxiv.org/abs/2106.08254)
-and its kin fine-tune images the same way.
+Lower layers, which should change less in fine-tuning, have lower rates. BEiT (https://arxiv.org/abs/2106.08254) and its
+relatives are fine-tuned in the same way.
 """
 
 import re
@@ -19,7 +19,7 @@ SCANNED = re.compile(r"((?:.*?/)?)([^/]+)/layers/(?:layer_(\d+)/)?.*")
 
 
 class Stacked(NamedTuple):
-  """Where a parameter lies: parent and name of the stack, the numbers of its layers, and whether a scan holds them."""
+  """Location of a parameter: parent and name of the stack, its layer indices, and whether they are scanned."""
 
   parent: str
   name: str
@@ -28,7 +28,7 @@ class Stacked(NamedTuple):
 
 
 def layer_multipliers(params: Any, decay: Any, calls: Sequence[str]) -> list[tuple[str, float | tuple[float, ...]]]:
-  """(pattern, factor) of every parameter, as `optimizer.multipliers` takes them; a tuple for the layers of a scan.
+  """(pattern, factor) of every parameter, for `optimizer.multipliers`; a tuple for scanned layers.
 
   Of a stack of n layers, layer i from 0 has decay ** (n - i). What a model computes before its layers, embeddings and
   positions, has decay ** (n + 1); what it computes after them, norms, poolers and heads, has 1. Stacks within one
@@ -40,7 +40,7 @@ def layer_multipliers(params: Any, decay: Any, calls: Sequence[str]) -> list[tup
     calls: paths of the model's modules, in the order in which it first calls them.
 
   Raises:
-    UserError: `decay` is no such number, or the model has no layers.
+    UserError: `decay` is out of range, or the model has no layers.
 
   >>> params = {"embed": {"embedding": 0.0}, "head": {"kernel": 0.0}, "stack": {"layer_0": {"scale": 0.0}}}
   >>> [factor for _, factor in layer_multipliers(params, 0.5, ["embed", "stack", "stack/layer_0", "head"])]

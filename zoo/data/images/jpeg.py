@@ -1,4 +1,4 @@
-"""JPEGs as arrays by libjpeg-turbo alone, where simplejpeg is installed: Pillow's pixels without its copies of them."""
+"""Decodes JPEGs with libjpeg-turbo if simplejpeg is installed: the pixels of Pillow without its copies."""
 
 import importlib
 from typing import Any
@@ -11,11 +11,11 @@ try:
 except ImportError:
   simplejpeg = None
 
-SCALES = (8, 4, 2)  # By which a JPEG may shrink while it is decoded: its blocks have 8 x 8 pixels.
+SCALES = (8, 4, 2)  # Downscaling factors in JPEG decoding, from blocks of 8 x 8 pixels.
 
 
 def enough(width: float, height: float, target: tuple[int, int]) -> int:
-  """The largest scale at which a part of `width` x `height` pixels still has those of `target`; 1 if none is.
+  """The largest scale at which a crop of `width` x `height` pixels is not smaller than `target`; 1 if there is none.
 
   >>> enough(900.0, 700.0, (224, 224))
   2
@@ -24,9 +24,9 @@ def enough(width: float, height: float, target: tuple[int, int]) -> int:
 
 
 def decoded(content: Any, picture: Image.Image, scale: int) -> np.ndarray | None:
-  """A JPEG in colour at 1/`scale` of its size, rounded up: uint8 [height, width, 3], as Pillow decodes it.
+  """Decodes a colour JPEG at 1/`scale` of its size, rounded up, like Pillow: uint8 [height, width, 3].
 
-  None where Pillow has to: another format or colours, a file that is damaged, or simplejpeg is not installed.
+  None if Pillow is needed: other formats or colours, corrupt files, or without simplejpeg.
 
   Args:
     content: bytes of the file.
@@ -40,6 +40,6 @@ def decoded(content: Any, picture: Image.Image, scale: int) -> np.ndarray | None
   width, height = (-(-side // scale) for side in picture.size)
   try:
     pixels = simplejpeg.decode_jpeg(content, min_height=height, min_width=width)
-  except ValueError:  # Of files that are cut off or damaged Pillow says what is wrong, or takes what there is.
+  except ValueError:  # For truncated or corrupt files Pillow has the error message, or decodes a part.
     return None
   return pixels if pixels.shape == (height, width, 3) else None
