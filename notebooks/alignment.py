@@ -38,7 +38,7 @@ print("jax", jax.__version__, "on", jax.devices())
 #
 # Eight consecutive words of the State of the Union addresses, all among the thousand most frequent ones; the validation
 # and test speeches are held out. The target is the same words in reverse order, so target word t must come from source
-# word 7 - t, whatever the words are.
+# word 7 - t, for all words.
 
 # %%
 LENGTH, BEGIN = 8, 0

@@ -73,7 +73,7 @@ def transformer_xl(
   memory_length: number of tokens before a segment that its tokens attend to, besides earlier ones of the segment.
   same_length: whether each token attends to itself and memory_length - 1 tokens before it, no more.
   clamp: maximum distance, to which larger ones are clamped; None: unlimited.
-  cutoffs: of the clusters of tokens, increasing: [20000, 40000] are the 20,000 most frequent, 20,000 others and the rest.
+  cutoffs: of the token clusters, increasing: [20000, 40000] are the 20,000 most frequent, 20,000 others and the rest.
   embed_dim: width of the first cluster's embeddings; dim if None.
   narrowing: factor by which each further cluster's embeddings are narrower than the previous one's.
   own_projections: whether each cluster's output projection is separate from its embedding's; none if empty.
