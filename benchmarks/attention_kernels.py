@@ -5,7 +5,7 @@ python -m benchmarks.attention_kernels --cases causal packed --length 4096 --hea
 
 Differences are relative to the largest entry of dense attention in float32 of the same inputs, and stand beside those
 of dense attention in the dtype of the inputs. Time is that of the output and its gradients, compiled: the median of
-the turns. A case that the kernel leaves to dense attention says why.
+the turns. A case that falls back to dense attention prints the reason.
 """
 
 import argparse

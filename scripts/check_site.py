@@ -44,7 +44,7 @@ def broken(folder: Path) -> list[str]:
 
 
 def main() -> None:
-  """Prints what is broken, and exits with 1 if anything is."""
+  """Prints broken links, and exits with 1 if there are any."""
   errors = broken(Path(sys.argv[1]))
   print(*errors, sep="\n", end="\n" * bool(errors))
   sys.exit(bool(errors))

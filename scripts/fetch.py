@@ -117,7 +117,7 @@ def rated(package: zipfile.ZipFile) -> dict[str, dict[str, list[dict]]]:
 
 
 def main() -> None:
-  """Fetches all parts, or one, and says where they are."""
+  """Fetches all parts, or one, and prints their paths."""
   parts = {part.__name__: part for part in (minilm, sentiment, rewrite, summaries)}
   asked = {**parts, "translations": translations}  # Not everywhere is there an apt.
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])

@@ -1,4 +1,4 @@
-"""The rules of the house that a reader would otherwise have to check by eye."""
+"""The repository's conventions that a reader would otherwise have to check by eye."""
 
 import ast
 import graphlib
@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def tracked(*patterns):
-  """Files under version control or about to be, and what a plain copy of the tree has."""
+  """Tracked and new files that match the patterns."""
   listed = subprocess.run(
     ["git", "ls-files", "--cached", "--others", "--exclude-standard", *patterns],
     cwd=ROOT,
@@ -27,7 +27,7 @@ def tracked(*patterns):
 
 
 def imported(file):
-  """The names of the modules that a Python file imports, wherever in the file."""
+  """The names of all modules that a Python file imports, also lazily."""
   for node in ast.walk(ast.parse(file.read_text())):
     if isinstance(node, ast.Import):
       yield from (alias.name for alias in node.names)
@@ -59,7 +59,7 @@ def test_only_layers_and_models_know_flax():
   assert not named(file for file in others if any(name.split(".")[0] == "flax" for name in imported(file)))
 
 
-def test_a_file_of_one_modality_imports_none_of_two():
+def test_unimodal_families_do_not_import_multimodal_ones():
   imports = {
     file.stem: {name.split(".")[2] for name in imported(file) if name.startswith("zoo.models.")}
     for file in tracked("zoo/models/*.py")
@@ -94,30 +94,30 @@ def test_every_module_of_the_zoo_has_its_place_in_the_import_layers():
   assert modules - {"__init__"} == placed
 
 
-def test_the_page_of_the_design_draws_the_floors_that_the_contract_has():
+def test_the_design_page_lists_the_layers_of_the_import_contract():
   contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
   section = (ROOT / "docs" / "design.md").read_text().split("## Packages")[1].split("\n## ")[0]
-  floors = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in section.splitlines() if line.startswith("| `")]
-  assert floors == [layer.split(" | ") for layer in contracts[0]["layers"]]
+  layers = [re.findall(r"`(\w+)`", line.split("|")[1]) for line in section.splitlines() if line.startswith("| `")]
+  assert layers == [layer.split(" | ") for layer in contracts[0]["layers"]]
 
 
-def test_every_room_says_what_is_in_it():
-  rooms = tracked("zoo/*__init__.py")
-  assert not named(file for file in rooms if not ast.get_docstring(ast.parse(file.read_text())))
+def test_every_package_has_a_docstring():
+  packages = tracked("zoo/*__init__.py")
+  assert not named(file for file in packages if not ast.get_docstring(ast.parse(file.read_text())))
 
 
-# What stands at the top of zoo/: the verbs of `import zoo` and its commands, and the ground under all rooms.
+# The modules at the top of zoo/: the verbs of `import zoo` and its commands, and the basis of all packages.
 VERBS = {"build", "capture", "embed", "fill_mask", "page", "saving"}
-GROUND = {"errors", "extras", "json_files", "pooling", "preprocessing", "progress", "storage", "tree"}
+BASIS = {"errors", "extras", "json_files", "pooling", "preprocessing", "progress", "storage", "tree"}
 
 
-def test_only_verbs_and_the_ground_stand_outside_of_rooms():
+def test_only_verbs_and_basic_modules_are_outside_of_packages():
   loose = {file.stem for file in tracked("zoo/*.py") if file.parent == ROOT / "zoo"}
-  assert loose - {"__init__"} == VERBS | GROUND
+  assert loose - {"__init__"} == VERBS | BASIS
 
 
 def import_graph():
-  """Module of the zoo -> modules of the zoo that it imports, wherever in it; `zoo` itself, which is lazy, left out."""
+  """Module of the zoo -> modules of the zoo that it imports, also lazily; without `zoo` itself."""
   modules = {
     ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): file
     for file in tracked("zoo/*.py")
@@ -129,12 +129,12 @@ def import_graph():
   return graph
 
 
-def test_no_modules_import_each_other_in_a_circle():
+def test_there_are_no_circular_imports():
   list(graphlib.TopologicalSorter(import_graph()).static_order())
 
 
-def test_no_module_bears_the_name_of_its_room():
-  # A registry offers the function that bears the name of its file: of a room's own file it would be found twice.
+def test_no_module_has_the_name_of_its_package():
+  # A registry lists functions named like their files, and would list that of such a file twice.
   assert not named(file for file in tracked("zoo/*.py") if file.stem == file.parent.name)
 
 
@@ -146,15 +146,15 @@ def test_the_lock_names_no_registry_and_pins_every_package_by_hash():
   assert not [package.split()[0] for package in packages if "==" not in package or "--hash=sha256:" not in package]
 
 
-def test_the_lock_holds_what_the_project_asks_for():
+def test_the_lock_has_all_dependencies_of_the_project():
   project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-  wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
-  names = {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in wanted} - {"flax-zoo"}
+  requirements = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+  names = {re.match(r"[\w.-]+", line)[0].lower().replace("_", "-") for line in requirements} - {"flax-zoo"}
   locked = set(re.findall(r"^([a-z0-9.-]+)==", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
   assert not names - locked
 
 
-def test_importing_the_zoo_leaves_the_heavy_packages_alone():
+def test_importing_the_zoo_imports_no_heavy_packages():
   heavy = "tensorflow_datasets grain orbax array_record matplotlib sklearn tokenizers tiktoken PIL pandas torch".split()
   program = f"import sys, zoo; print(*[name for name in {heavy} if name in sys.modules])"
   result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
