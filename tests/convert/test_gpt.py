@@ -1,5 +1,6 @@
 import pytest
 
+from tests.convert import decoders
 from tests.convert.parity import Case, check, to_torch, tokens
 
 SMALL = dict(vocab_size=37, n_positions=19, n_embd=12, n_layer=3, n_head=3)
@@ -20,7 +21,11 @@ def case(name, config):
   )  # fmt: skip
 
 
+HEADED = {**SMALL, "pad_token_id": 2}
+HEADS = {"ForSequenceClassification": {"num_labels": 4}, "ForTokenClassification": {"num_labels": 3}}
+HEADS |= {"ForQuestionAnswering": {}, "Model": {}}
 CASES = [case("small", SMALL), case("odd", ODD)]
+CASES += [decoders.case("small", f"GPT2{cls}", "GPT2Config", {**HEADED, **more}) for cls, more in HEADS.items()]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

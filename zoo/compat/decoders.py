@@ -85,7 +85,7 @@ class FlaxGemmaForCausalLMModule(FlaxLlamaForCausalLMModule):
 class FlaxGPT2Module(FlaxLlamaModule):
   """-> last_hidden_state [batch, length, dim]after the final norm, as is hidden_states[-1]."""
 
-  FAMILY, TYPES, TRUNK = "gpt", ("gpt2",), True
+  FAMILY, TYPES, HEAD, TRUNK = "gpt", ("gpt2",), "lm", True
   NAMES: ClassVar = ((r"^transformer\.", ""),)
   arguments, run = staticmethod(_gpt2_arguments), _called("last_hidden_state")
 

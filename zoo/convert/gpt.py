@@ -1,10 +1,16 @@
 """GPT-2 in the hub's layout: https://huggingface.co/openai-community/gpt2. Its `Conv1D` keeps kernels as [in, out]."""
 
-from zoo.convert.rules.layouts import Layout, Rule, embedding, norm
-from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries
+from zoo.convert.rules.layouts import Layout, Rule, embedding, linear, norm
+from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels
 
 MODEL_TYPES = ("gpt2",)
-HEADS = {None: ("GPT2LMHeadModel", "GPT2Model")}
+HEADS = {
+  "lm": ("GPT2LMHeadModel",),
+  "classify": ("GPT2ForSequenceClassification",),
+  "classify_tokens": ("GPT2ForTokenClassification",),
+  "question_answering": ("GPT2ForQuestionAnswering",),
+  None: ("GPT2Model",),
+}
 PREFIX = "transformer."
 TIED = {"lm_head.weight": "transformer.wte.weight"}
 IGNORED = (r"(transformer\.)?h\.\d+\.attn\.(masked_)?bias",)  # Masks saved as buffers by old versions.
@@ -25,6 +31,8 @@ def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   sizes = options.sizes(KEYS)
   sizes["mlp_dim"] = options.take("n_inner", 4 * sizes["dim"])
+  sizes |= {"head": head, "pad": options.nullable("pad_token_id")}
+  sizes["num_classes"] = options.num_labels() if head in ("classify", "classify_tokens") else None
   options.must_be("scale_attn_weights", True)
   options.must_be("scale_attn_by_inverse_layer_idx", False)
   options.must_be("tie_word_embeddings", True)
@@ -43,16 +51,23 @@ def config(sizes):
     "embd_pdrop": sizes["dropout"],
     "attn_pdrop": sizes["dropout"],
   }
+  extra |= {} if sizes["pad"] is None else {"pad_token_id": sizes["pad"]}
+  extra |= {} if sizes["num_classes"] is None else named_labels(sizes["num_classes"])
   return {"model_type": "gpt2", "tie_word_embeddings": True, **entries(KEYS, sizes), **extra}
 
 
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
-  rules = []
+  rules, p = [], PREFIX if sizes["head"] else ""
   for i in range(sizes["depth"]):
-    rules += layer(f"stack/layer_{i}", f"transformer.h.{i}", sizes["dim"])
-  rules += embedding("embed", "transformer.wte") + embedding("positions", "transformer.wpe")
-  return rules + norm("norm", "transformer.ln_f")
+    rules += layer(f"stack/layer_{i}", f"{p}h.{i}", sizes["dim"])
+  rules += embedding("embed", f"{p}wte") + embedding("positions", f"{p}wpe") + norm("norm", f"{p}ln_f")
+  heads = {
+    "classify": linear("classify", "score", bias=False),
+    "classify_tokens": linear("classify_tokens", "classifier"),
+    "question_answering": linear("answer", "qa_outputs"),
+  }
+  return rules + heads.get(sizes["head"], [])
 
 
 def layer(ours, theirs, dim):

@@ -7,11 +7,10 @@ from zoo.layers.attention import Attention
 from zoo.layers.blocks import PreNormBlock
 from zoo.layers.compute import Compute, computing
 from zoo.layers.embeddings import Embed
-from zoo.layers.heads import TiedLogits
 from zoo.layers.mlp import MLP
 from zoo.layers.positions import Learned
 from zoo.layers.stack import stack
-from zoo.models.decoder import LanguageModel
+from zoo.models.decoder import HEADS, Decoder, with_head
 
 PAPER = {
   "title": "Language Models are Unsupervised Multitask Learners",
@@ -31,12 +30,20 @@ def gpt(
   mlp_dim: int | None = None,
   activation: str = "gelu_tanh",
   epsilon: float = 1e-5,
+  head: str | None = "lm",
+  num_classes: int | None = None,
+  pad: int | None = None,
   **options: Unpack[Compute],
-) -> LanguageModel:
-  """A GPT-2 of these sizes; mlp_dim defaults to 4 * dim; epsilon: of the norms."""
+) -> Decoder:
+  """A GPT-2 of these sizes; mlp_dim defaults to 4 * dim; epsilon: of the norms.
+
+  head: "lm" (the next token), "classify" (num_classes, read at the last token that is not `pad`), "classify_tokens"
+    (num_classes each), "question_answering", None (hidden states).
+  """
   dropout, dtype, stacking = computing(options)
   head_dim = sizes.head_dim(dim, num_heads)
   sizes.positive(vocab_size=vocab_size, max_length=max_length, depth=depth, mlp_dim=mlp_dim)
+  sizes.head_fits(head, HEADS, num_classes)
   # Section 2.3: "we scale the weights of residual layers at initialization by a factor of 1/sqrt(N)".
   normal, residual = initial.normal(0.02), initial.normal(0.02 / (2 * depth) ** 0.5)
   norm = norms.layer_norm(epsilon, dtype)
@@ -51,13 +58,16 @@ def gpt(
   )
   mlp = MLP(mlp_dim or 4 * dim, activation, dtype=dtype, kernel_init=normal, down_init=residual)
   block = PreNormBlock(attention, mlp, norm, dropout=dropout)
-  return LanguageModel(
+  return with_head(
+    head,
+    True,
+    num_classes,
     embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=normal),
     positions=Learned(max_length, dim, embedding_init=initial.normal(0.01)),
     stack=stack(block, depth, **stacking),
     norm=norm.copy(),
-    logits=TiedLogits(),
     max_length=max_length,
+    pad=pad,
     dropout=dropout,
   )
 
