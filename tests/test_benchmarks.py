@@ -12,6 +12,7 @@ from benchmarks import (
   logits_memory,
   sides,
   train_step,
+  transcribe,
 )
 from zoo.build import sizes_of
 
@@ -120,3 +121,15 @@ def test_attention_kernels_are_compared_with_float32(case):
 def test_a_case_that_a_kernel_leaves_to_dense_attention_says_why():
   row = attention_kernels.compare("causal", "cudnn", "float32", 1, batch=2, length=13, heads=4, head_dim=5)
   assert "compute capability" in row["left to dense attention"] and "ratio" not in row
+
+
+def test_transcripts_of_both_sides_are_compared(tmp_path):
+  pytest.importorskip("soundfile")
+  size = dict(dim=6, depth=1, num_heads=3, source_length=1500, max_length=40, mels=5, vocab_size=290)
+  transcribe.writer(tmp_path, **size)()
+  part = here(transcribe.ours(tmp_path))
+  options = dict(minutes=0.6, new_tokens=3, num_beams=1, batches=[1, 2], repeats=1)
+  rows = transcribe.rows({"ours": part, "theirs": part}, **options)
+  assert [row["pipeline's batch"] for row in rows] == [1, 2] and all(row["same text"] for row in rows)
+  assert part(minutes=0.6, new_tokens=3, num_beams=1, batch=1)[1]["text"]
+  assert len(transcribe.rows({"ours": part}, **options)) == 1

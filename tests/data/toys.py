@@ -17,6 +17,16 @@ def png(value, size=(5, 7), mode="RGB"):
   return file.getvalue()
 
 
+def wav(hertz, seconds=0.3, rate=16000):
+  """A tone as the bytes of a WAV file."""
+  import soundfile
+
+  file = io.BytesIO()
+  wave = 0.5 * np.sin(2 * np.pi * hertz * np.arange(round(seconds * rate)) / rate)
+  soundfile.write(file, wave.astype(np.float32), rate, format="WAV")
+  return file.getvalue()
+
+
 def write(folder, files):
   """Writes {path: text or bytes} into a folder."""
   for path, content in files.items():

@@ -20,7 +20,7 @@ def speech(
   model: Any,
   *,
   data: Mapping | Any,
-  batch_size: int = 8,
+  batch_size: int = 16,
   normalise: str | None = None,
   overlap: float | None = None,
   max_new_tokens: int | None = None,

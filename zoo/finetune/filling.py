@@ -12,6 +12,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from zoo.build import sizes_of
+from zoo.config.loading import without
 from zoo.config.registry import build, check_type
 from zoo.config.schema import read_init, resolve
 from zoo.data.bad_records import BadRecord, first_good_record, policy
@@ -28,6 +29,7 @@ from zoo.finetune.rates import other_rates
 from zoo.finetune.sentences import data_of, sentence_encoder
 from zoo.finetune.trainings import Training, find_training
 from zoo.hub.files import CONFIG, read_json
+from zoo.hub.preprocessing import sound_processor
 from zoo.hub.tables import NO_HEAD
 
 HELD_OUT = ("validation", "test")  # The first of these splits that exists chooses the best checkpoint.
@@ -82,7 +84,7 @@ def with_task(config: Any, note: Callable[[str], Any] = tell) -> Any:
     section = {**section, **data_of(sentence, section, data)}
     values["model"] = {**values["model"], "preprocessing": {"sentence": sentence, **_preprocessing(values)}}
     values["objective"] = {"pooling": sentence["pooling"], **values["objective"]}
-  for line in _shortened(section, data):
+  for line in _shortened(section, data, model):
     note(line)
   if section.get("prefix") and "prefix" not in data:
     note(f"prefix: {section['prefix']!r}, by the config.json of {origin.folder}.")
@@ -159,13 +161,13 @@ def _merged(section: dict[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
   return {**section, **outer, "data": _merged(section["data"], data)}
 
 
-def _shortened(section: dict[str, Any], data: Mapping[str, Any]) -> list[str]:
+def _shortened(section: dict[str, Any], data: Mapping[str, Any], model: Any) -> list[str]:
   """Sets missing lengths to those of the texts, if rows are padded to them -> lines to report."""
   padded = {"max_length": "valid", "target_length": "target_valid"}
   padded = {name: mask for name, mask in padded.items() if name in section and name not in data}
   if not padded or section.keys() & {"stride", "data"}:
     return []
-  records = build("data", {name: value for name, value in section.items() if name not in ("augment", "workers")})
+  records = build("data", without(section, "augment", "workers"), offers={"processor": sound_processor(model)})
   count, lines = min(len(records), READ), []
   longest = dict.fromkeys(padded, 1)
   for index in range(count):

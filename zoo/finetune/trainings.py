@@ -33,6 +33,11 @@ def with_targets(section: dict[str, Any], subject: Subject) -> dict[str, Any]:
   return {**{name: value for name, value in section.items() if name != "after_end"}, "name": "framed_pairs"}
 
 
+def with_transcripts(section: dict[str, Any], subject: Subject) -> dict[str, Any]:
+  """The same for speech, with the tokens of the transcript in every row."""
+  return {**section, "name": "audio_text", "target_length": subject.model.max_length}
+
+
 def answers(kind: ModelKind) -> bool:
   """Whether a model is an encoder-decoder of text."""
   return kind.reads == "texts" and kind.does == "answer"
@@ -122,6 +127,7 @@ TRAININGS = {
   "multiple_choice": Training("multiple_choice", "multiple_choice", {"name": "classify"}, "accuracy"),
   "search": _encoding("search", "multiple_negatives", "mrr10"),
   "similarity": _encoding("similarity", "cosine_similarity", "spearman"),
+  "speech": Training("speech", None, {"name": "seq2seq"}, "wer", "min", rows=with_transcripts),
   "causal_lm": Training("perplexity", None, {"name": "causal_lm"}, "loss", "min"),
   "seq2seq": _writing("generation", "chrf"),
   "summarisation": _writing("summarisation", "rougeL"),

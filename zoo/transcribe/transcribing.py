@@ -37,7 +37,7 @@ def transcribe(
   rate: int | None = None,
   language: str | None = None,
   task: str | None = None,
-  batch_size: int = 8,
+  batch_size: int = 16,
   overlap: float | None = None,
   max_new_tokens: int | None = None,
   num_beams: int | None = None,
@@ -179,7 +179,7 @@ class Transcriber(NamedTuple):
     return sounds.from_array(recording, self.processor.rate if rate is None else rate, self.processor.rate, what)
 
   def texts(
-    self, recordings: Iterable[np.ndarray], *, batch_size: int = 8, overlap: float | None = None
+    self, recordings: Iterable[np.ndarray], *, batch_size: int = 16, overlap: float | None = None
   ) -> Iterator[str]:
     """Of each recording, float32 [samples] at the model's rate, its text, as soon as it is there."""
     options = self.check(batch_size=batch_size, overlap=overlap)
