@@ -9,6 +9,7 @@ from benchmarks import (
   attention_memory,
   contrastive_memory,
   generate,
+  generate_file,
   logits_memory,
   sides,
   train_step,
@@ -39,6 +40,27 @@ def test_tokens_are_counted_and_compared(tmp_path):
   assert not any("theirs" in name or name == "ratio" for row in alone for name in row)
   sides.report("generate", rows, "a CPU", 1, tmp_path / "rows.json")
   assert json.loads((tmp_path / "rows.json").read_text())["rows"] == rows
+
+
+def test_a_file_of_prompts_is_written_and_compared(tmp_path):
+  sides.writer(tmp_path, "gpt", TINY, sharp=3.0)()
+  prompts = generate_file.prompts_of(7, 13, 23)
+  cases = {"whole": [], "ended": generate_file.ends_of(17, 23)}
+  part, taken = here(generate_file.ours(tmp_path)), []
+
+  def other(batch, **case):
+    """The same by one prompt at a time, slower with every batch."""
+    taken.append(batch)
+    return len(taken), part(batch=1, **case)[1]
+
+  options = dict(new_tokens=11, batch=4, batches=[2, 3])
+  whole, ended = generate_file.rows({"ours": part, "theirs": other}, prompts, cases, **options)
+  assert whole["tokens"] == 7 * 11 > ended["tokens"] >= 7
+  assert whole["same_texts"] == ended["same_texts"] == whole["tokens_before_a_difference"] == 1
+  assert taken == [2, 3, 2, 3] and whole["their_batch"] == ended["their_batch"] == 2
+  assert generate_file.same([[1, 2, 3], [4]], [[1, 5, 3], [4]]) == {
+    "same_texts": 0.5, "tokens_before_a_difference": 2 / 4
+  }  # fmt: skip
 
 
 @pytest.mark.parametrize("family", TEXTS)
