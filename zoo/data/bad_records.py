@@ -30,6 +30,21 @@ class BadRecord(UserError):
   """A record that cannot be used. The message names its file, its key there, and the error."""
 
 
+def utf8(value: Any, what: str) -> Any:
+  """Decodes bytes as UTF-8, without a byte order mark; other values unchanged. BadRecord for other encodings.
+
+  >>> utf8(b"caf\\xc3\\xa9", "record 0"), utf8(3, "record 1")
+  ('café', 3)
+  """
+  if not isinstance(value, bytes):
+    return value
+  try:
+    return value.decode().removeprefix("\ufeff")
+  except UnicodeDecodeError as error:
+    byte = value[error.start]
+    raise BadRecord(f"{what} is not UTF-8: byte {error.start} is {byte:#04x}. Convert it.") from error
+
+
 class Policy(NamedTuple):
   """What to do with bad records: raise, or, if `skips`, substitute others, up to the share `most` of all records.
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.bad_records import BadRecord
+from zoo.data.bad_records import BadRecord, utf8
 from zoo.data.fields import SourceRecords, encoder_for, first_record, text_info, text_of
 from zoo.data.labelled_tokens import items_of
 from zoo.data.padding import check_row
@@ -103,7 +103,7 @@ def right_one(label: Any, options: Sequence[str], names: Sequence[str], what: st
   >>> right_one("B", ["yes", "no"], ["A", "B"], "record 0"), right_one("0", ["yes", "no"], ["A", "B"], "record 1")
   (1, 0)
   """
-  text = label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)
+  text = str(utf8(label, f"{what}: its label"))
   for candidates in (names, options):
     if text in candidates:
       return list(candidates).index(text)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.bad_records import BadRecord
+from zoo.data.bad_records import BadRecord, utf8
 from zoo.data.fields import class_number
 from zoo.data.sources import Source
 from zoo.errors import UserError, did_you_mean, shown
@@ -62,7 +62,7 @@ class ClassLabels:
 
   def __call__(self, label: Any, what: str) -> np.int32:
     """The index of the class; BadRecord, whose message begins with `what`, if there is none."""
-    label = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
+    label = utf8(label, f"{what}: its label")
     text = label.strip() if isinstance(label, str) else str(_whole(label))
     if self.source_names is not None and text.isdecimal() and not isinstance(label, str):
       text = self.source_names[int(text)] if int(text) < len(self.source_names) else text

@@ -8,7 +8,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from zoo.data.bad_records import BadRecord, Policy, first_good_record
+from zoo.data.bad_records import BadRecord, Policy, first_good_record, utf8
 from zoo.data.block_order import BlockOrder, LaneOrder, lanes_of
 from zoo.data.pipeline import Records
 from zoo.data.read_ahead import ReadAhead
@@ -96,7 +96,7 @@ def texts_of(value: Any, what: str) -> list[str]:
   )
   value = content(value)
   values = [content(item) for item in (value if isinstance(value, list | tuple | np.ndarray) else [value])]
-  texts = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in values]
+  texts = [utf8(text, what) for text in values]
   if not all(isinstance(text, str) for text in texts):
     raise BadRecord(f"{what} is {shown(value, 80)}, not a str.")
   return [text.strip() for text in texts if text.strip()]
@@ -145,7 +145,7 @@ def class_number(label: Any, class_ids: Mapping[str, int], what: str) -> np.int3
     class_ids: name -> index of all classes; empty if unknown.
     what: the record's name in messages.
   """
-  label = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
+  label = utf8(label, f"{what}: its label")
   if isinstance(label, str) and label in class_ids:
     return np.int32(class_ids[label])
   if isinstance(label, str) and not label.strip().isdecimal():

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.bad_records import BadRecord
+from zoo.data.bad_records import BadRecord, utf8
 from zoo.data.class_labels import numbering
 from zoo.data.fields import SourceRecords, first_record, text_info
 from zoo.data.padding import check_row
@@ -92,8 +92,8 @@ class LabelledTokens(SourceRecords):
 
 def items_of(value: Any, what: str) -> list[Any]:
   """Converts a list, an array, or a text with blanks between words to a non-empty list."""
-  value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+  value = utf8(value, what)
   items = value.split() if isinstance(value, str) else value.tolist() if isinstance(value, np.ndarray) else value
   if not isinstance(items, list | tuple) or not items:
     raise BadRecord(f"{what} is {shown(value, 80)}. It must be a list with an entry for each word.")
-  return [item.decode("utf-8", "replace") if isinstance(item, bytes) else item for item in items]
+  return [utf8(item, what) for item in items]

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from zoo.data.bad_records import BadRecord
+from zoo.data.bad_records import BadRecord, utf8
 from zoo.data.fields import SourceRecords, first_record, text_info, text_of
 from zoo.data.padding import check_row
 from zoo.data.pipeline import Example
@@ -98,7 +98,7 @@ class QuestionAnswers(SourceRecords):
     what = self.source.where(index)
     self._check(raw, index, *self.fields)
     question, context, answers = self.fields
-    text = raw[context].decode("utf-8", "replace") if isinstance(raw[context], bytes) else raw[context]
+    text = utf8(raw[context], f"{what}: its {context}")
     if not isinstance(text, str) or not text.strip():
       raise BadRecord(f"{what}: {context} is {shown(text, 80)}, which is no text.")
     return Question(text_of(raw[question], f"{what}: {question}"), text, answers_of(raw[answers], f"{what}: {answers}"))
@@ -152,7 +152,7 @@ def answers_of(value: Any, what: str) -> list[tuple[str, int]]:
   ([('Paris', 4)], [])
   """
   value = value.tolist() if isinstance(value, np.ndarray) else value
-  value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+  value = utf8(value, what)
   if value is None:
     return []
   if isinstance(value, Mapping):
@@ -164,7 +164,7 @@ def answers_of(value: Any, what: str) -> list[tuple[str, int]]:
     return [pair for entry in value for pair in answers_of(entry, what)]
   else:
     pairs = [(value, -1)]
-  pairs = [(text.decode("utf-8", "replace") if isinstance(text, bytes) else text, start) for text, start in pairs]
+  pairs = [(utf8(text, what), start) for text, start in pairs]
   if not all(isinstance(text, str) for text, _ in pairs):
     raise BadRecord(f"{what} is {shown(value, 80)}. It must be answers as SQuAD has them, or texts.")
   return [(text, int(start)) for text, start in pairs if text.strip()]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 
 from zoo.data import package_data
+from zoo.data.bad_records import utf8
 from zoo.data.sources import read_file
 from zoo.errors import UserError, shown
 
@@ -37,5 +38,5 @@ def _named(texts: str | Sequence[str], what: str) -> list[str]:
     raise UserError(
       f"{what} is {shown(texts)}. It must be a list of texts, {' or '.join(ON_BOARD)}, or a file with one a line."
     )
-  lines = read_file(os.path.expanduser(texts)).decode("utf-8-sig", "replace").splitlines()
+  lines = utf8(read_file(os.path.expanduser(texts)), texts).splitlines()
   return [line.strip() for line in lines if line.strip()]

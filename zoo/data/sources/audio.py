@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.bad_records import BadRecord
+from zoo.data.bad_records import BadRecord, utf8
 from zoo.data.sources import Source, open_source, read_file
 from zoo.data.sources.delimited import OPTIONS
 from zoo.data.sources.files import StoragePath, at, listed
@@ -181,7 +181,7 @@ def _spoken(folder: StoragePath, tables: list[str], sounds: list[str]) -> dict[s
   paths = {os.path.splitext(file)[0]: file for file in sounds}
   fields = {}
   for table in tables:
-    for line in read_file(folder / table).decode("utf-8-sig", "replace").splitlines():
+    for line in utf8(read_file(folder / table), str(folder / table)).splitlines():
       key, _, text = line.strip().partition(" ")
       file = paths.get(os.path.join(os.path.dirname(table), key))
       if file is not None:

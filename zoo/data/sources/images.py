@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from zoo.data.bad_records import BadRecord
+from zoo.data.bad_records import BadRecord, utf8
 from zoo.data.images.files import ENDINGS
 from zoo.data.sources import Source, json_object, read_file
 from zoo.data.sources.files import StoragePath, at, listed
@@ -127,8 +127,9 @@ def _beside(image: StoragePath) -> dict[str, Any]:
   fields: dict[str, Any] = {}
   if image.with_suffix(".json").is_file():
     fields |= json_object(read_file(image.with_suffix(".json")), str(image.with_suffix(".json")))
-  if image.with_suffix(".txt").is_file():
-    lines = io.StringIO(read_file(image.with_suffix(".txt")).decode("utf-8-sig", "replace"), newline=None)
+  caption = image.with_suffix(".txt")
+  if caption.is_file():
+    lines = io.StringIO(utf8(read_file(caption), str(caption)), newline=None)
     fields["text"] = [line.rstrip("\n") for line in lines if line.strip()]
   return fields
 
