@@ -1,4 +1,4 @@
-"""The API reference: a page for `import zoo`, for every room of the package and for every module, by walking it."""
+"""The API reference: a page for `import zoo`, for every subpackage and for every module, by walking it."""
 
 import importlib
 import inspect
@@ -12,34 +12,34 @@ import zoo
 
 
 def write(folder: Path) -> None:
-  """Writes `index.rst`, a page for each room and a page for each module into `folder`."""
+  """Writes `index.rst`, a page for each package and a page for each module into `folder`."""
   folder.mkdir()
-  rooms: dict[str, list[str]] = {}
+  packages: dict[str, list[str]] = {}
   for info in sorted(pkgutil.walk_packages(zoo.__path__, "zoo."), key=lambda info: info.name):
     if info.name.rpartition(".")[2].startswith("_"):
       continue
-    room = ".".join(info.name.split(".")[:2]) if info.ispkg or info.name.count(".") > 1 else "zoo"
-    rooms.setdefault(room, []).append(info.name)
-  for room, modules in rooms.items():
+    package = ".".join(info.name.split(".")[:2]) if info.ispkg or info.name.count(".") > 1 else "zoo"
+    packages.setdefault(package, []).append(info.name)
+  for package, modules in packages.items():
     for name in modules:
-      if name != room:
+      if name != package:
         (folder / f"{name}.rst").write_text(page(importlib.import_module(name)))
-    (folder / f"{page_name(room)}.rst").write_text(page_of(room, [name for name in modules if name != room]))
-  (folder / "index.rst").write_text(index([page_name(room) for room in sorted(rooms)]))
+    (folder / f"{page_name(package)}.rst").write_text(page_of(package, [name for name in modules if name != package]))
+  (folder / "index.rst").write_text(index([page_name(package) for package in sorted(packages)]))
   (folder / "glossary.rst").write_text(glossary())
 
 
-def page_name(room: str) -> str:
-  """The name of a room's page: that of the modules at the top is none of a module's."""
-  return "modules" if room == "zoo" else room
+def page_name(package: str) -> str:
+  """The name of a package's page: that of the modules at the top is none of a module's."""
+  return "modules" if package == "zoo" else package
 
 
 def index(pages: list[str]) -> str:
-  """The public functions, and a table of contents of the rooms."""
+  """The public functions, and a table of contents of the packages."""
   lines = [title("API", "="), "What ``import zoo`` offers:", ""]
   for name in sorted(zoo.__all__):
     lines += [f".. autofunction:: zoo.{name}", ""]
-  lines += [title("Inside", "-"), "Everything else, room by room. These modules may move between versions.", ""]
+  lines += [title("Inside", "-"), "Everything else, by subpackage. These modules may move between versions.", ""]
   lines += [".. toctree::", "   :maxdepth: 1", "", *(f"   {page}" for page in pages), ""]
   return "\n".join(lines)
 
@@ -57,9 +57,9 @@ def glossary() -> str:
   return "\n".join([*lines, ""])
 
 
-def page_of(room: str, modules: list[str]) -> str:
-  """The page of a room: what it holds itself, then its modules with the first lines of their docstrings."""
-  lines = [title("Modules at the top", "=") if room == "zoo" else page(importlib.import_module(room))]
+def page_of(package: str, modules: list[str]) -> str:
+  """The page of a package: what it holds itself, then its modules with the first lines of their docstrings."""
+  lines = [title("Modules at the top", "=") if package == "zoo" else page(importlib.import_module(package))]
   for name in modules:
     summary = docstring_markup.escaped(inspect.cleandoc(importlib.import_module(name).__doc__ or "").partition("\n")[0])
     lines += [f"* :doc:`{name}`{': ' * bool(summary)}{summary}"]

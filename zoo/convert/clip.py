@@ -102,7 +102,7 @@ def tower_rules(tower, front, depth):
 
 
 def end_of_text(options):
-  """Which token's output is pooled: `read_at` and `eos`."""
+  """The token to pool: `read_at` and `eos`."""
   eos = options.take("eos_token_id", 49407, int)
   # The published configs have 2, which is not the token: transformers interprets it as the largest id.
   return {"read_at": "largest", "eos": None} if eos == 2 else {"read_at": "eos", "eos": eos}

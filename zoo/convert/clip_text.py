@@ -17,7 +17,7 @@ def head_of(sizes):
 
 
 def with_head(sizes, head):
-  """The same tower with or without a projection."""
+  """Sizes of the tower with or without a projection."""
   return {**sizes, "embed_dim": None if head is None else sizes["embed_dim"] or sizes["dim"]}
 
 

@@ -33,7 +33,7 @@ def head_of(sizes):
 
 
 def with_head(sizes, head):
-  """The same model with or without classes."""
+  """Sizes of the model with or without classes."""
   return {**sizes, "num_classes": None if head is None else sizes["num_classes"] or 2}
 
 

@@ -17,7 +17,7 @@ def head_of(sizes):
 
 
 def with_head(sizes, head):
-  """The same model without classes."""
+  """Sizes of the model without classes."""
   return {**sizes, "num_classes": None}
 
 

@@ -46,7 +46,7 @@ def utf8(value: Any, what: str) -> Any:
 
 
 class Policy(NamedTuple):
-  """What to do with bad records: raise, or, if `skips`, substitute others, up to the share `most` of all records.
+  """Policy for bad records: raise, or, if `skips`, substitute others, up to the share `most` of all records.
 
   judged: the configured policy, if all bad records are skipped while they are listed; see `listing`.
   """

@@ -83,7 +83,7 @@ class Records:
     return (dataset.shuffle() if shuffle else dataset).repeat(length // len(self))
 
   def evaluated(self, step: int, batch_size: int) -> np.ndarray:
-    """Which records batch `step` of an evaluation holds, int [batch_size]; `len(records)` or more: none, but padding.
+    """Record indices of evaluation batch `step`, int [batch_size]; `len(records)` or more is padding.
 
     In all `len(records) / batch_size` batches, rounded up, each record comes once.
     """
@@ -125,7 +125,7 @@ class Batches:
     return _noted(self._dataset[step], step, None)
 
   def noting(self, replaced: Callable[[int, np.ndarray], Any]) -> "Batches":
-    """The same batches, with a callback for bad records that were replaced.
+    """A copy of the batches with a callback for bad records that were replaced.
 
     Args:
       replaced: called with the index of a batch, from 0, and the bad records replaced in it, int [n].

@@ -91,7 +91,7 @@ class QuestionAnswers(SourceRecords):
     return question, [self._padded(row) for row in self._rows(question)]
 
   def count(self, index: int) -> int:
-    """How many windows record `index` has."""
+    """The number of windows of record `index`."""
     return len(self._rows(self.question(index)))
 
   def _question(self, raw: dict[str, Any], index: int) -> Question:

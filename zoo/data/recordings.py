@@ -107,7 +107,7 @@ class Recordings(SourceRecords):
     return self._sound(raw, self.source.where(index))
 
   def text(self, index: int) -> str:
-    """What is said in a recording."""
+    """The transcript of a recording."""
     raw = self.source[index]
     self._check(raw, index, self.fields[1])
     return text_of(raw[self.fields[1]], f"{self.source.where(index)}: {self.fields[1]}")

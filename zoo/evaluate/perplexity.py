@@ -83,7 +83,7 @@ def perplexity(
 
 
 def empty_memory(model: Any, rows: int, length: int) -> dict[str, Any]:
-  """What the model carries for each row, with nothing in it: {collection: zeros}; {} if it carries nothing."""
+  """An empty memory for each row, as the model carries it: {collection: zeros}; {} if it carries none."""
   names = [name for name, kind in getattr(model, "carries", {}).items() if kind == ROWS]
   if not names:
     return {}
@@ -131,7 +131,7 @@ END = 256  # Document boundary; bytes are 0 to 255.
 
 
 def as_bytes(tokens: np.ndarray, encoder: Any) -> np.ndarray:
-  """The same stream as UTF-8 bytes, with END at the start and at the end of every document."""
+  """The stream as UTF-8 bytes, with END at the start and at the end of every document."""
   eos = encoder.eos if encoder.eos is not None else encoder.sep
   boundaries = np.flatnonzero(tokens == eos)
   parts = [np.array([END])]

@@ -1,4 +1,4 @@
-"""What a model writes of recordings of any length, by its error rates."""
+"""Error rates of transcripts of recordings of any length."""
 
 import os
 from collections.abc import Callable, Mapping

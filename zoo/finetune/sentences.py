@@ -1,4 +1,4 @@
-"""What a sentence encoder's folder says of training: pooling, prompts and lengths, which the result keeps."""
+"""Training settings from a sentence encoder's folder: pooling, prompts and lengths, which the result keeps."""
 
 import json
 import pathlib
@@ -14,7 +14,7 @@ NAMES = ("query", "document")  # Of prompts that a folder may have for the two s
 
 
 def sentence_encoder(folder: Any, model: Any, objective: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, Any]:
-  """What the trained model carries as `preprocessing["sentence"]`; see `zoo.hub.sentence_carried`.
+  """The trained model's `preprocessing["sentence"]`; see `zoo.hub.sentence_carried`.
 
   Args:
     folder: of the model.

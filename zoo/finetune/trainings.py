@@ -16,18 +16,18 @@ def as_measured(section: dict[str, Any], subject: Subject) -> dict[str, Any]:
 
 
 def with_tokens(section: dict[str, Any], subject: Subject) -> dict[str, Any]:
-  """The same for pairs of texts, which are evaluated as text, in tokens."""
+  """`as_measured` for pairs of texts, which are evaluated as strings, in tokens."""
   tokens = {"tokenizer": subject.tokenizer_name(), "max_length": subject.text_length()}
   return {**tokens, **section, "name": "compared_texts"}
 
 
 def as_windows(section: dict[str, Any], subject: Subject) -> dict[str, Any]:
-  """The same for questions, each window of a long text an example of its own."""
+  """`as_measured` for questions, with each window of a long context as an example."""
   return {**section, "name": "answer_windows"}
 
 
 def with_targets(section: dict[str, Any], subject: Subject) -> dict[str, Any]:
-  """The same for generation tasks, with the target in every row."""
+  """`as_measured` for generation tasks, with the target in every row."""
   if section["name"] != "prompts":
     return section
   return {**{name: value for name, value in section.items() if name != "after_end"}, "name": "framed_pairs"}

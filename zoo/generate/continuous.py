@@ -34,7 +34,7 @@ class Request(NamedTuple):
 
 
 class Answer(NamedTuple):
-  """What was generated: the request's number, the new tokens, and whether the text ended before its limit."""
+  """A result: the request's number, the new tokens, and whether the text ended before its limit."""
 
   number: int
   tokens: list[int]
@@ -167,7 +167,7 @@ class _Batch:
       self.requests[row] = request
 
   def _starts(self, inputs):
-    """What the answers of an encoder-decoder begin with."""
+    """The start tokens of an encoder-decoder's answers."""
     batch = inputs["tokens"].shape[0]
     if self.start_token is None:
       tokens = jnp.full((batch, 1), self.model.start_token, jnp.int32)

@@ -1,4 +1,4 @@
-"""What is generated with where no file says: the defaults of `generate` and of the reference's config classes."""
+"""Default generation settings: those of `generate` and of the reference's config classes."""
 
 from collections.abc import Collection, Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""How a model carries that it is a sentence encoder, and its files in the layout of sentence-transformers.
+"""Sentence encoder settings stored with a model, and its files in the layout of sentence-transformers.
 
 A model's `preprocessing["sentence"]` is plain data, of which every entry may be left out:
 

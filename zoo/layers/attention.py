@@ -147,7 +147,7 @@ class Attention(nn.Module):
 
   @property
   def lookback(self):
-    """How many tokens back a token attends; None: to all."""
+    """Number of previous tokens that a token attends to; None: all."""
     return lookback(self.mask)
 
   def _output(self, dim):

@@ -39,7 +39,7 @@ def _allowed(first, second, query_positions, key_positions):
 
 
 def lookback(rule):
-  """How many positions back a rule of this module reaches; None if unlimited or unknown."""
+  """Number of positions back that a rule of this module allows; None if unlimited or unknown."""
   if not isinstance(rule, functools.partial) or rule.func not in (_near, _allowed):
     return None
   limits = rule.args[:1] if rule.func is _near else [back for part in rule.args if (back := lookback(part)) is not None]

@@ -107,7 +107,7 @@ def cell(name: str, activation: str = "tanh") -> Cell:
 
 
 class How(NamedTuple):
-  """What of a recurrence is no array."""
+  """Static options of a recurrence."""
 
   cell: Cell
   reverse: bool

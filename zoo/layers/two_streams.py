@@ -23,7 +23,7 @@ HIDDEN = -1e30  # Added to the logit of a key that is not seen; a query that see
 
 
 class Streams(NamedTuple):
-  """What goes through the layers.
+  """The two streams of hidden states that pass through the layers.
 
   content: [batch, length, dim]
   queries: [batch, k, dim] of the tokens to predict, or None: none is.
@@ -34,7 +34,7 @@ class Streams(NamedTuple):
 
 
 class Reading(NamedTuple):
-  """Which tokens are read and predicted.
+  """The tokens to read and to predict.
 
   info: `SequenceInfo` of the tokens.
   sees: bool [batch, length, length], whether a token, second axis, reads another, third axis; the content stream reads
@@ -203,7 +203,7 @@ def aligned(products, keys):
 
 
 def picked(products, first, keys):
-  """The same for queries that stand anywhere: `first`, int32 [batch or 1, queries], is the column of the first key."""
+  """`aligned` for queries at any position: `first`, int32 [batch or 1, queries], is the column of the first key."""
   columns = first[:, :, None] + jnp.arange(keys)[None, None]
   return jnp.take_along_axis(products, jnp.broadcast_to(columns[:, None], (*products.shape[:3], keys)), axis=-1)
 

@@ -31,7 +31,7 @@ class FinalDropout(Decoder):
   """A decoder whose last hidden states have dropout."""
 
   def hidden(self, tokens, info, *, predict=None, train=False):
-    """As of `Decoder`."""
+    """Hidden states, see `Decoder`."""
     x = super().hidden(tokens, info, train=train)
     x = x if predict is None else pick(x, predict)
     return nn.Dropout(self.dropout)(x, deterministic=not train)

@@ -25,7 +25,7 @@ SUPPLIED = ("params", "steps", "calls")  # Of `optimizer`, what is the model's o
 
 
 class Role(NamedTuple):
-  """How the optimiser treats one parameter."""
+  """The optimiser's settings for one parameter."""
 
   path: str
   shape: tuple[int, ...]

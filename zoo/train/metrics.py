@@ -189,7 +189,7 @@ def _extra(module: str, extra: str) -> ModuleType:
 
 
 def _wandb_id(folder: epath.Path) -> str:
-  """The same id when the run resumes, so that W&B continues its curves."""
+  """A run id that stays the same on resumption, so that W&B continues its curves."""
   path = folder / "wandb_id.txt"
   if not path.exists():
     with replacing(path) as temporary:

@@ -18,7 +18,7 @@ STEP_OPTIONS = ("accumulate", "ema", "reduce_dtype")  # Entries of the section `
 
 
 class UpdateRule(NamedTuple):
-  """How a step changes the state.
+  """The update rule of a step.
 
   Attributes:
     optimizer: gradients -> updates.

@@ -1,4 +1,4 @@
-"""What a Whisper wrote for each window of a recording, as one text.
+"""Merges a Whisper's transcripts of the windows of a recording.
 
 Neighbouring windows hear the same few seconds. Their tokens are joined where they agree most; so does transformers'
 pipeline for chunks (`_decode_asr` in its tokenization_whisper.py), with which this agrees token by token.
@@ -16,7 +16,7 @@ UNTIMED = "<|notimestamps|>"
 
 
 class Marks(NamedTuple):
-  """Which tokens of a Whisper are no text.
+  """The special tokens of a Whisper.
 
   Attributes:
     special: all that are left out.
@@ -32,7 +32,7 @@ class Marks(NamedTuple):
 
   @classmethod
   def of(cls, tokenizer: Tokenizer, step: float) -> "Marks":
-    """Those of a tokenizer; without a backend it has none but its roles."""
+    """The special tokens of a tokenizer; without a backend only its roles."""
     backend = getattr(tokenizer, "backend", None)
     if backend is None:
       roles = (tokenizer.pad, tokenizer.eos, tokenizer.bos)
@@ -51,7 +51,7 @@ class Marks(NamedTuple):
 
 
 class Answer(NamedTuple):
-  """What was written for a window.
+  """The transcript of a window.
 
   Attributes:
     tokens: without those before and behind it.
@@ -86,7 +86,7 @@ def joined(sequences: Sequence[Sequence[int]]) -> list[int]:
 
 
 def _middles(left: np.ndarray, right: np.ndarray) -> tuple[int, int]:
-  """How many tokens of `left` are kept, and how many of `right` are left out."""
+  """The number of tokens of `left` to keep, and of `right` to drop."""
   if not len(left) or not len(right):
     return len(left), 0
   shifts = np.arange(1, len(left) + len(right))  # How far `right` reaches into `left`, and beyond.

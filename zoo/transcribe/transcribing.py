@@ -44,7 +44,7 @@ def transcribe(
   dtype: Any = None,
   ignore: Collection[str] = (),
 ) -> Any:
-  """What is said in recordings of any length: a text, or a list of texts.
+  """Transcribes recordings of any length: a text, or a list of texts.
 
   A recording is read in windows as long as the model hears, which overlap; what is written for neighbours is joined
   where it agrees. Windows of all recordings share batches, and are heard only when their batch is due.
@@ -124,7 +124,7 @@ class Transcriber(NamedTuple):
   said: Mapping[str, Any]
 
   def told(self, **said: Any) -> "Transcriber":
-    """The same, with keywords that go before those of the folder; None leaves the folder's."""
+    """A copy with keywords that override those of the folder; None keeps the folder's."""
     return self._replace(said={**self.said, **{name: x for name, x in said.items() if x is not None}})
 
   def options(self) -> dict[str, Any]:
@@ -214,7 +214,7 @@ class Transcriber(NamedTuple):
 
 
 def _listed(start: Any) -> list:
-  """What an answer begins with; the model's own start token if None."""
+  """The start tokens of an answer; the model's own start token if None."""
   return start if isinstance(start, list) else [start]
 
 

@@ -195,7 +195,7 @@ def reduce(config: Any, experiment: Experiment, mesh: Mesh) -> tuple[Reduced, Pr
 
 
 def _collected(config: Any, experiment: Experiment, reduced: Reduced, batch: dict[str, np.ndarray]) -> dict:
-  """What the reduced model, as it begins, collects from a batch to learn from, on one device: the same for all."""
+  """The batch that the reduced model, as initialised, collects to train on, on one device: the same for all."""
   if experiment.collect is None:
     return batch
   offers = {"by_row": experiment.by_row, "frozen": experiment.frozen.models, **experiment.offers}

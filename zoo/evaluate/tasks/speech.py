@@ -1,4 +1,4 @@
-"""What is said in recordings."""
+"""Task: speech recognition."""
 
 from collections.abc import Mapping
 from typing import Any
