@@ -145,6 +145,16 @@ def test_every_kind_of_beams_is_compared_with_and_without_an_encoder():
 
 @pytest.mark.parametrize("name, kind", KINDS)
 def test_beams_are_those_of_the_reference(name, kind):
+  check_beams(name, kind)
+
+
+@pytest.mark.parametrize("name", ["gpt", "t5"])
+@pytest.mark.parametrize("kind", [*BEAMS][1:])
+def test_every_kind_of_beams_is_that_of_the_reference_in_one_decoder_and_one_encoder_decoder(name, kind):
+  check_beams(name, kind)
+
+
+def check_beams(name, kind):
   options = {"eos": [EOS, 9, 13]} | BEAMS[kind]
   renamed = {"num_return": "num_return_sequences", "eos": "eos_token_id"}
   more = {"return_dict_in_generate": True, "output_scores": True}
