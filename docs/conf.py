@@ -24,7 +24,7 @@ html_title = project
 html_static_path, templates_path = ["_static"], ["_templates"]
 html_css_files, html_favicon = ["site.css"], "_static/favicon.svg"
 html_context = {"default_mode": "auto"}  # Light or dark, as the reader's system is.
-html_show_sourcelink = html_show_copyright = False
+html_show_sourcelink = html_show_copyright = html_use_index = False
 html_theme_options = {
   "navbar_center": [],
   "secondary_sidebar_items": {"**": ["page-toc"], "index": []},

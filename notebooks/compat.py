@@ -26,7 +26,7 @@
 # | `from_pretrained(id, subfolder=..., from_pt=True, dtype=..., _do_init=False)` | the same, but for pickles |
 # | `model(ids, attention_mask=..., params=params)`, `.params`, `.config`, `.init_weights` | the same, compiled |
 # | `model.module.apply({"params": params}, ids, mask, positions)` | the same, for jit, grad, vmap and pmap |
-# | `params["text_model"]["encoder"]["layers"]["0"]["self_attn"]["q_proj"]["kernel"]` | the same |
+# | `params["text_model"][...]["kernel"]` | the same |
 # | `out[0]`, `out.pooler_output`, `out["hidden_states"][-2]`, `return_dict=False` | the same |
 # | `model.save_pretrained(folder)` | the same; safetensors, which `zoo.load` and torch read |
 # | `self.vision_model = FlaxCLIPVisionModule(config)` in a Linen module of yours | the same |
