@@ -8,6 +8,7 @@ from benchmarks import (
   attention_kernels,
   attention_memory,
   contrastive_memory,
+  data,
   generate,
   generate_file,
   logits_memory,
@@ -16,6 +17,7 @@ from benchmarks import (
   transcribe,
 )
 from zoo.build import sizes_of
+from zoo.data.sources import open_source
 
 TINY = dict(vocab_size=23, max_length=40, dim=6, depth=2, num_heads=3)
 TEXTS = {"gpt": TINY, "bert": dict(TINY, head="mlm"), "t5": dict(vocab_size=23, dim=6, depth=2, num_heads=3)}
@@ -155,3 +157,15 @@ def test_transcripts_of_both_sides_are_compared(tmp_path):
   assert [row["pipeline's batch"] for row in rows] == [1, 2] and all(row["same text"] for row in rows)
   assert part(minutes=0.6, new_tokens=3, num_beams=1, batch=1)[1]["text"]
   assert len(transcribe.rows({"ours": part}, **options)) == 1
+
+
+def test_photographs_are_read_to_the_same_records_from_every_format(tmp_path):
+  contents = data.photographs(6, 40, 30)
+  data.write(tmp_path, contents, ["a text", "another"])
+  tars, table = (open_source(f"{kind}:{tmp_path}") for kind in ("webdataset", "parquet"))
+  assert sorted(row["image"] for row in tars) == sorted(row["image"] for row in table) == sorted(contents)
+  assert [row["text"] for row in sorted(open_source(f"jsonl:{tmp_path}"), key=lambda row: len(row["text"]))] == [
+    "a text",
+    "another",
+  ]
+  assert data.random_crop(contents[0], np.random.default_rng(0)).size == (data.SIZE, data.SIZE)
