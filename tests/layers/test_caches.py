@@ -109,3 +109,16 @@ def test_every_attention_of_a_module_gets_its_cache():
 )
 def test_a_rule_tells_how_far_back_one_sees(rule, back):
   assert masks.lookback(rule) == back
+
+
+def test_adjacent_rows_may_share_a_cached_context():
+  attention = Attention(num_heads=3, head_dim=2)
+  rng = np.random.default_rng(0)
+  context, x = (rng.normal(size=shape).astype(np.float32) for shape in ((2, 5, 6), (6, 1, 6)))
+  valid = np.arange(5)[None] < np.array([[3], [5]])
+  params = attention.init(jax.random.key(0), x[:2], context)
+  info = SequenceInfo(valid)
+  _, state = attention.apply(params, x[::3], context, context_info=info, mutable=["cache"])
+  shared, _ = attention.apply({**params, **state}, x, context, context_info=info, mutable=["cache"])
+  alone = attention.apply(params, x, context.repeat(3, axis=0), context_info=SequenceInfo(valid.repeat(3, axis=0)))
+  np.testing.assert_allclose(shared, alone, atol=1e-6)

@@ -66,7 +66,7 @@ def begin(model, params, inputs, settings, length_penalty, *, room, beams, early
     can_improve=jnp.ones(batch, bool),
     unfinished=jnp.bool_(True),
     position=per_beam(position - 1),
-    model=per_beam(unstack_layers(state)),
+    model=_each_row(lambda array: jnp.repeat(array, beams, axis=0), unstack_layers(state)),
   )
   return _extend(state, per_beam(logits), settings, length_penalty, room, beams, early_stopping, ends)
 
@@ -135,12 +135,17 @@ def _extend(state, logits, settings, length_penalty, room, beams, early_stopping
 
 
 def _reordered(state, rows):
-  """Reorders caches by beam; the encoded source is shared by all beams of a prompt."""
+  """Reorders caches by beam."""
+  return _each_row(lambda array: array[rows], state)
+
+
+def _each_row(change, state):
+  """Changes all arrays with a row for each beam; the encoded source, and what is cached of it, has one for a prompt."""
 
   def row(path, array):
     names = [getattr(part, "key", "") for part in path]
     shared = not array.ndim or names[-1].startswith("context_") or names[0] in ("encoded", "valid")
-    return array if shared else array[rows]
+    return array if shared else change(array)
 
   return jax.tree_util.tree_map_with_path(row, state)
 

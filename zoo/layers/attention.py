@@ -105,7 +105,8 @@ class Attention(nn.Module):
 
     Args:
       x: [batch, length, dim]
-      context: [batch, context length, context dim], or None: x itself.
+      context: [batch, context length, context dim], or None: x itself. Once it is cached,
+        adjacent rows of x may share one: [batch / rows that share, context length, context dim].
       info, context_info: `SequenceInfo` of x, of context.
       bias: broadcastable to [batch, heads, length, keys], or a function of (query_positions [batch or 1, length, 1],
         key_positions [batch or 1, 1, keys]) that returns it.
@@ -142,7 +143,10 @@ class Attention(nn.Module):
       segments = (segments_of(positions, valid),) * 2
     mask = AttentionMask(self.mask, positions, key_positions, valid, *segments, in_order)
     on_weights = self._on_weights(train)
+    shares = key.shape[0] != x.shape[0]  # Beams and their source: their queries are attended to as those of one row.
+    query = query.reshape(key.shape[0], -1, *query.shape[2:]) if shares else query
     y = self.kernel(query, key, value, mask=mask, bias=bias, scale=self.scale, on_weights=on_weights)
+    y = y.reshape(*x.shape[:2], *y.shape[2:]) if shares else y
     return self._output(x.shape[-1])(y)
 
   @property
