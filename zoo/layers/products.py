@@ -19,16 +19,20 @@ TURNED = "kernel_outputs_first"
 def kernel_first(x, kernel, dimension_numbers, precision=None, preferred_element_type=None):
   """As `jax.lax.dot_general` without batch dimensions: x [..., inputs], kernel [inputs, outputs] -> [..., outputs]
 
-  Inputs and outputs may have several dimensions. Calls with many rows go to `jax.lax.dot_general` unchanged.
+  Inputs and outputs may have several dimensions. With many rows the product has x first, as they have it.
   """
   (of_x, of_kernel), _ = dimension_numbers
   rows, inputs = x.shape[: x.ndim - len(of_x)], len(of_kernel)
   options = {"precision": precision, "preferred_element_type": preferred_element_type}
-  if not are_few(rows) or tuple(of_x) != tuple(range(len(rows), x.ndim)) or min(of_kernel) != 0:
+  if tuple(of_x) != tuple(range(len(rows), x.ndim)) or min(of_kernel) != 0:
     return jax.lax.dot_general(x, kernel, dimension_numbers, **options)
   outputs, width = kernel.shape[inputs:], math.prod(kernel.shape[:inputs])
   kernel = kernel.transpose(*range(inputs, kernel.ndim), *range(inputs)).reshape(-1, width)
-  return table_first(x.reshape(*rows, width), kernel, **options).reshape(*rows, *outputs)
+  x = x.reshape(*rows, width)
+  if are_few(rows):
+    return table_first(x, kernel, **options).reshape(*rows, *outputs)
+  # The two turns cancel here too; of a kernel with several dimensions XLA would make a copy.
+  return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (1,)), ((), ())), **options).reshape(*rows, *outputs)
 
 
 def are_few(sizes):
