@@ -14,7 +14,7 @@ from zoo.errors import UserError
 from zoo.hub.writing import hub_tensors
 
 ARRAYS = np.load(pathlib.Path(__file__).with_name("transformer_xl.npz"))
-CASES = sorted({name.partition("/")[0] for name in ARRAYS.files})
+SAVED = sorted({name.partition("/")[0] for name in ARRAYS.files})
 
 
 def arrays(case, part=""):
@@ -35,7 +35,7 @@ def blank_memory(model, tokens):
   return jax.tree.map(lambda x: jnp.ones(x.shape, bool) if x.dtype == bool else jnp.zeros(x.shape), shapes)
 
 
-@pytest.mark.parametrize("kept", CASES)
+@pytest.mark.parametrize("kept", SAVED)
 def test_two_segments_and_their_gradients_are_the_references(kept, tmp_path):
   model, params = zoo.load(folder_of(kept, tmp_path))
   tokens, slopes = (ARRAYS[f"{kept}/{name}"] for name in ("tokens", "slopes"))
@@ -57,7 +57,7 @@ def test_two_segments_and_their_gradients_are_the_references(kept, tmp_path):
     np.testing.assert_allclose(ours[name], gradient, rtol=0, atol=1e-4 * abs(gradient).max(), err_msg=name)
 
 
-@pytest.mark.parametrize("kept", CASES)
+@pytest.mark.parametrize("kept", SAVED)
 def test_what_is_written_is_what_was_read(kept, tmp_path):
   theirs, ours = tmp_path / "theirs", tmp_path / "ours"
   theirs.mkdir()
