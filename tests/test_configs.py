@@ -46,6 +46,7 @@ SMALL = {
   "vit": TOWER | IMAGE,
   "transformer": TOWER,
   "transformer_xl": TOWER | {"memory_length": 8},
+  "rnn": {"dim": 16, "depth": 1},
   "t5": TOWER,
   "clip": {f"{tower}_{size}": n for tower in ("image", "text") for size, n in (("dim", 16), ("depth", 1), ("heads", 4))}
   | {"embed_dim": 24}
