@@ -24,6 +24,7 @@ ODD = dict(
   mlp_bias=True, decoder_bias=False, classifier_bias=True, classifier_activation="relu", hidden_activation="silu",
   classifier_pooling="mean", global_attn_every_n_layers=2, global_rope_theta=70.0, local_rope_theta=5.0, **SPECIAL,
 )  # fmt: skip
+TWO = dict(num_hidden_layers=2)
 KINDS = ["sliding_attention", "full_attention", "full_attention"]
 ROPES = {
   "full_attention": {"rope_type": "dynamic", "rope_theta": 31.0, "factor": 2.0},
@@ -83,9 +84,10 @@ CASES = [case(head, "small", config) for head, config in one_deep(HEADS, SMALL, 
 CASES += [
   case("ForMaskedLM", "odd", ODD),
   case("ForSequenceClassification", "odd", {**ODD, "num_labels": 4, "layer_types": [*KINDS, "full_attention"]}),
-  case("ForMultipleChoice", "odd", {**ODD, "norm_bias": False, "mlp_bias": False}),
-  case("ForTokenClassification", "odd", {**ODD, "num_labels": 1, "attention_bias": False, "pad_token_id": None}),
-  case("ForQuestionAnswering", "odd", {**ODD, "num_hidden_layers": 2, "local_attention": 1}),
+  # A local and a global layer: all four are compared above.
+  case("ForMultipleChoice", "odd", {**ODD, **TWO, "norm_bias": False, "mlp_bias": False}),
+  case("ForTokenClassification", "odd", {**ODD, **TWO, "num_labels": 1, "attention_bias": False, "pad_token_id": None}),
+  case("ForQuestionAnswering", "odd", {**ODD, **TWO, "local_attention": 1}),
   case("Model", "ropes", {**SMALL, "layer_types": [*KINDS, *KINDS[:2]], "rope_parameters": ROPES}, length=23),
 ]
 
