@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import zoo
+from tests.convert.parity import GRADIENTS, SEEN, VALUES
 from zoo.errors import UserError
 from zoo.hub.writing import hub_tensors
 
@@ -47,14 +48,21 @@ def test_two_segments_and_their_gradients_are_the_references(kept, tmp_path):
     return (second * slopes).sum(), (first, second)
 
   grads, (first, second) = jax.jit(jax.grad(run, has_aux=True))(params)
+  differences = []
   for name, logits in (("first", first), ("second", second)):
     expected = ARRAYS[f"{kept}/{name}"]
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * abs(expected).max())
+    differences.append(apart(logits, expected))
   expected = arrays(kept, "gradients/")
   ours = hub_tensors(model, grads)
   assert expected.keys() == ours.keys()
-  for name, gradient in expected.items():
-    np.testing.assert_allclose(ours[name], gradient, rtol=0, atol=1e-4 * abs(gradient).max(), err_msg=name)
+  slopes_apart = {name: apart(ours[name], gradient) for name, gradient in expected.items()}
+  assert max(differences) < VALUES and max(slopes_apart.values()) < GRADIENTS, (differences, slopes_apart)
+  SEEN.append(["transformer_xl", "TransfoXLLMHeadModel", max(differences), max(slopes_apart.values())])
+
+
+def apart(ours, theirs):
+  """The largest difference, relative to the largest entry."""
+  return float(abs(np.asarray(ours) - theirs).max() / abs(theirs).max())
 
 
 @pytest.mark.parametrize("kept", SAVED)
