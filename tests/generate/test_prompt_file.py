@@ -149,7 +149,7 @@ def test_answers_to_something_else_stay_as_they_are(folders, tmp_path, capsys, f
     (b'{"prompt": "a"}\n{"text": "b"}\n', "in.jsonl line 2 has the fields text. Give every line a field prompt"),
     (b'{"prompt": "a"}\n\n{"prompt"', "in.jsonl line 3 is not JSON"),
     (b'{"prompt": []}\n', "line 1 has as prompt []"),
-    (b'{"prompt": [260]}\n', "The prompt's tokens have the token 260, the model's tokens are 0 to 259"),
+    (b'{"prompt": [260]}\n', "line 1: The prompt's tokens have the token 260, the model's tokens are 0 to 259"),
     (b'{"prompt": "a", "tokens": 3}\n', "line 1 has the field 'tokens', which its answer is written to"),
     (b'{"prompt": "a", "max_new_tokens": 0}\n', "line 1: max_new_tokens is 0. It must be an int, at least 1"),
     (b'{"prompt": "a"}\n{"prompt": "%s"}\n' % (b"b" * 70), "line 2: A prompt of 71 and max_new_tokens 7 exceed"),
@@ -163,6 +163,29 @@ def test_what_is_no_prompt_is_refused_before_anything_is_written(folders, tmp_pa
   said = capsys.readouterr().err
   assert error.value.code == 2 and message in said and said.count("\n") == 1
   assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+  "flags, message",
+  [
+    (["--batch-size", "0", "--num-beams", "2"], "batch_size is 0. It must be an int, at least 1"),
+    (["--temperature", "-1"], "temperature is -1.0"),
+    (["--top-k", "0"], "top_k is 0"),
+    (["--suppress", "260"], "suppress has token 260"),
+    (["--cache-dtype", "int3"], "cache_dtype is 'int3'"),
+    (["--num-beams", "2", "--temperature", "1"], "beam search does not sample"),
+    (["--mesh", "3"], "mesh is 3. It must be a mapping"),
+    (["--out", "."], "--out is ., a folder or a device"),
+    (["--prompts", "/", "--out", ""], "--prompts is '/', which is no file here"),
+  ],
+)
+def test_flags_out_of_range_are_refused_before_anything_is_written(folders, tmp_path, capsys, flags, message):
+  write(tmp_path / "in.jsonl", [{"prompt": "Hi"}])
+  with pytest.raises(SystemExit) as error:
+    run(folders["gpt"], tmp_path / "in.jsonl", tmp_path / "out.jsonl", *flags)
+  said = capsys.readouterr().err
+  assert error.value.code == 2 and message in said and said.count("\n") == 1
+  assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
 def test_a_length_that_counts_the_prompt_is_asked_for(folders, tmp_path, capsys):

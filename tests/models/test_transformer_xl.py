@@ -184,6 +184,11 @@ def test_what_cannot_be_built_is_refused_in_one_line(sizes, message):
 def test_a_memory_of_another_batch_and_packed_rows_are_refused():
   model, params = made()
   memory = empty_memory(model, TEXT)
+  for changed in ({"memory_length": SIZES["memory_length"] + 1}, {"memory_length": SIZES["memory_length"] - 1}):
+    other = zoo.build("transformer_xl", **{**SIZES, **changed})
+    remembers = f"the layer remembers {other.spec['memory_length']} of width {SIZES['dim']}. Begin with an empty memory"
+    with pytest.raises(ValueError, match=f"The memory holds {SIZES['memory_length']} tokens of width .*, {remembers}"):
+      other.apply({"params": params, **memory}, TEXT)
   with pytest.raises(ValueError, match="The memory holds 2 rows, the batch has 1. Begin with an empty memory."):
     model.apply({"params": params, **memory}, TEXT[:1])
   with pytest.raises(ValueError, match="A row of packed sequences has no segment before it."):

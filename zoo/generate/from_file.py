@@ -10,11 +10,12 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from zoo.errors import UserError, setting_up
+from zoo.errors import UserError, setting_up, shown
 from zoo.generate import checks
 from zoo.generate.continuous import Answer, Request, continuous
 from zoo.generate.decoding import generate
 from zoo.generate.prompt_file import AnswerFile, PromptFile, planned
+from zoo.generate.rules import Constraints
 from zoo.generate.steps import encodes
 
 # Of beam search only; `continuous` has no use for them.
@@ -52,8 +53,10 @@ def answer_file(
   if jax.process_count() > 1:
     raise UserError(f"--prompts is for one process, and there are {jax.process_count()}. Give each its own file.")
   with setting_up():
+    checks.decodes(model)
     prompts = PromptFile(prompts_path)
     options = dict(options_of(1))
+    _check_options(model, options, rng, batch_size)
     read = lambda fields: fields["prompt"] if isinstance(fields["prompt"], list) else tokens_of(fields["prompt"])
     lengths, limits = planned(prompts, _checked(model, read), _limit(model, options_of))
     if options_of(int(lengths.max())) | {"max_new_tokens": 0} != options | {"max_new_tokens": 0}:
@@ -77,6 +80,27 @@ def answer_file(
         answers.write(answer.number, text_of(answer.tokens), answer.tokens, answer.ended)
     answers.sort()
   return len(prompts)
+
+
+def _check_options(model: Any, options: Mapping[str, Any], rng: jax.Array, batch_size: int) -> None:
+  """UserError for what `generate` or `continuous` would refuse once the file of answers is there."""
+  checks.number("batch_size", batch_size, integer=True, minimum=1)
+  checks.cache_dtype_is_known(options.get("cache_dtype"))
+  temperature, draws = options.get("temperature", 0.0), ("top_k", "top_p", "min_p")
+  penalty = options.get("length_penalty", 1.0)
+  checks.numbers(
+    temperature=temperature, rng=rng, length_penalty=penalty, **{name: options.get(name) for name in draws}
+  )  # fmt: skip
+  checks.constraints_fit(model, {name: options[name] for name in Constraints.__annotations__ if name in options})
+  checks.beams_fit(
+    num_beams=options.get("num_beams", 1),
+    num_return=None,
+    early_stopping=options.get("early_stopping", False),
+    temperature=temperature,
+    stream=None,
+    return_scores=False,
+  )
+  checks.vocabulary_holds(model, eos=_ends(options.get("eos")))
 
 
 def _checked(model: Any, read: Callable) -> Callable:
@@ -135,4 +159,6 @@ def _ends(eos: Any) -> tuple[int, ...]:
 def default_out(prompts: str) -> str:
   """Beside the prompts: `questions.jsonl` -> `questions.answers.jsonl`."""
   path = pathlib.Path(prompts)
+  if not path.name:
+    raise UserError(f"--prompts is {shown(prompts)}, which is no file here. Name a file of JSON Lines.")
   return str(path.with_name(f"{path.stem}.answers{path.suffix or '.jsonl'}"))

@@ -108,9 +108,11 @@ class AnswerFile:
   def __init__(self, path: str | os.PathLike, prompts: PromptFile, settings: Mapping[str, Any]):
     self.path, self.prompts = pathlib.Path(path), prompts
     self.settings = json.loads(json.dumps({"prompts": prompts.digest(), "count": len(prompts), **settings}))
-    self._beside = self.path.with_name(self.path.name + SETTINGS)
     if is_remote(path) or not self.path.absolute().parent.is_dir():
       raise UserError(f"--out is {shown(os.fspath(path))}, which is in no folder here. Make the folder first.")
+    if self.path.exists() and not self.path.is_file():
+      raise UserError(f"--out is {self.path}, a folder or a device. Name a file, or one that is not there yet.")
+    self._beside = self.path.with_name(self.path.name + SETTINGS)
     if self.path.exists() and self.path.samefile(prompts.path):
       raise UserError(f"--out is {self.path}, the file of the prompts. Name another file.")
     self._check_settings()
@@ -214,8 +216,8 @@ def planned(
   lengths, limits = np.zeros(len(prompts), np.int32), np.zeros(len(prompts), np.int32)
   for index in range(len(prompts)):
     fields = prompts[index]
-    lengths[index] = len(tokens_of(fields))
     try:
+      lengths[index] = len(tokens_of(fields))
       limits[index] = limit_of(int(lengths[index]), fields.get("max_new_tokens"))
     except UserError as error:
       raise UserError(f"{prompts.where(index)}: {error}") from error

@@ -131,7 +131,7 @@ def remembered(module, length, x, info):
     that pair; None if the memory has no length, or the call no memory
 
   Raises:
-    ValueError: rows are packed, or the memory has other rows.
+    ValueError: rows are packed, or the memory has other rows, another length or width.
   """
   if not length or not (module.is_mutable_collection(MEMORY) or module.has_variable(MEMORY, "hidden")):
     return None
@@ -143,6 +143,11 @@ def remembered(module, length, x, info):
   if hidden.value.shape[0] != x.shape[0]:
     raise ValueError(
       f"The memory holds {hidden.value.shape[0]} rows, the batch has {x.shape[0]}. Begin with an empty memory."
+    )
+  if hidden.value.shape != (*shape, x.shape[2]):
+    raise ValueError(
+      f"The memory holds {hidden.value.shape[1]} tokens of width {hidden.value.shape[2]}, the layer remembers {length} "
+      f"of width {x.shape[2]}. Begin with an empty memory."
     )
   before = hidden.value, valid.value
   if module.is_mutable_collection(MEMORY) and not module.is_initializing():

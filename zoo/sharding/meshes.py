@@ -9,7 +9,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
-from zoo.errors import UserError
+from zoo.errors import UserError, shown
 
 # Axes that shard the rows of a batch, the slowest first: "slice" runs over the network between TPU slices; along
 # "expert" devices have different rows until a mixture of experts exchanges them.
@@ -20,8 +20,10 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
   """A mesh of all devices, e.g. {"data": -1, "model": 2}: one axis may be -1: all remaining devices.
 
   Raises:
-    UserError: the product of the sizes is not the number of devices.
+    UserError: the axes are no mapping, or the product of their sizes is not the number of devices.
   """
+  if not hasattr(axes, "items"):  # A ConfigDict is no Mapping.
+    raise UserError(f"mesh is {shown(axes)}. It must be a mapping of axes to sizes, e.g. {{'data': -1}}.")
   devices = jax.devices() if devices is None else list(devices)
   axes, count = dict(axes), len(devices)
   if not axes:
