@@ -4,7 +4,8 @@
 
 Data, steps and optimizer are those of configs/gpt_sotu.py, but rows go on from batch to batch, and each token attends
 to 128 tokens of the segment before besides its own. About 12 CPU-minutes. Measured on the 11 held-out addresses: 1.524
-bits per byte, where gpt_sotu (1.3 M) has 1.613.
+bits per byte. Without a memory, `--config.model.memory_length=0`, it has 1.537, and gpt_sotu (1.3 M) has 1.613: the
+relative positions gain more here than what is remembered.
 """
 
 from ml_collections import ConfigDict

@@ -190,4 +190,5 @@ def test_mistakes_are_told_in_one_line(tmp_path, capsys):
 def test_help_tells_what_the_command_takes(words, capsys):
   assert main(words) == 0
   told = capsys.readouterr().out
-  assert told.startswith("A run in one HTML file") and "python -m zoo.page runs/" in told and "--traceback" in told
+  assert told.startswith("Renders a run as one self-contained HTML file")
+  assert "python -m zoo.page runs/" in told and "--traceback" in told

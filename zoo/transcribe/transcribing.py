@@ -85,7 +85,11 @@ def transcribe(
 
 
 def transcriber(source: str | os.PathLike, *, dtype: Any = None, ignore: Collection[str] = ()) -> "Transcriber":
-  """Loads a model once, for many calls of `transcribe`; arguments as there."""
+  """Loads a model once, for many calls of `transcribe`; arguments as there.
+
+  >>> whisper = transcriber("openai/whisper-tiny.en")  # doctest: +SKIP
+  >>> transcribe(whisper, ["talk.wav", "answer.flac"])  # doctest: +SKIP
+  """
   folder = folder_of(source)
   files = ignored(folder, ignore)
   model, params = load(source, dtype=dtype, ignore=files[CONFIG])
