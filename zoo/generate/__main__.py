@@ -15,6 +15,7 @@ import argparse
 import functools
 import pathlib
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -136,12 +137,14 @@ def main(argv: list[str]) -> int:
     entries, config, where = ({}, {}, "") if flags.plain else entries_of(folder, ignore[FILE])
     over = {file_name for file_name, keyword in COUNTS_ALL.items() if keyword in keywords}
     entries = {name: value for name, value in entries.items() if name not in over}
-    stated_options(entries, config, where, prompt_length=0)  # Fails before it waits for a prompt.
+    stated_options(entries, config, where, prompt_length=0)  # Fails and warns before it waits for a prompt.
     rng = jax.random.key(flags.seed)
 
   def options_of(length: int) -> dict[str, Any]:
     """Keywords of `generate` for a prompt of so many tokens."""
-    stated = stated_options(entries, config, where, prompt_length=length)
+    with warnings.catch_warnings():
+      warnings.simplefilter("ignore")  # They were said above.
+      stated = stated_options(entries, config, where, prompt_length=length)
     stated["max_new_tokens"] = length_limit(model, length, stated)
     return {**stated, **keywords}
 
