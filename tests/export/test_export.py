@@ -20,6 +20,7 @@ MODELS = {
     "gemma", vocab_size=23, dim=6, depth=2, num_heads=2, head_dim=4, mlp_dim=7, max_length=19, window=5,
     pattern=["local", "global"],
   ),
+  "transformer_xl": zoo.build("transformer_xl", vocab_size=23, dim=6, depth=1, num_heads=2, memory_length=19),
   "t5": zoo.build("t5", vocab_size=23, dim=6, depth=1, num_heads=2, head_dim=3),
   "bert": zoo.build("bert", vocab_size=260, max_length=19, dim=6, depth=1, num_heads=2),
   "clip": zoo.build(
@@ -98,6 +99,17 @@ def test_programs_take_any_batch_and_any_length_that_fits(tmp_path):
     np.testing.assert_allclose(logits, model.apply({"params": params}, tokens)[:, -1], rtol=1e-5, atol=1e-5)
   with pytest.raises(ValueError, match="length|shapes"):  # Which of the two depends on jax.
     prefill.call(weights, np.ones((1, 20), np.int32), np.ones((1, 20), bool))
+
+
+def test_logits_by_relative_positions_are_the_models_for_long_and_short_prompts(tmp_path):
+  exported("transformer_xl", tmp_path, platforms=["cpu"], max_length=19)
+  program = jax.export.deserialize(bytearray((tmp_path / "out" / "prefill.jax").read_bytes()))
+  weights = load_file(tmp_path / "out" / "weights.safetensors")
+  model, params = zoo.load(tmp_path / "model")
+  for length in (2, 7):
+    tokens = prompts(length=7)[0][:1, :length]
+    logits = program.call(weights, tokens, np.ones(tokens.shape, bool))["logits"]
+    np.testing.assert_allclose(logits, model.apply({"params": params}, tokens)[:, -1], rtol=1e-5, atol=1e-5)
 
 
 def test_vectors_of_texts_are_those_of_embed(tmp_path):

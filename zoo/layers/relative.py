@@ -108,7 +108,8 @@ class RelativeAttention(Attention):
     table = waves(distances, (steps if self.clamp is None else jnp.minimum(steps, self.clamp))[None])[0]
     table = nn.Dropout(self.position_dropout)(table, deterministic=not train).astype(query.dtype)
     project = self._project("distance", self.num_heads)
-    if query.shape[1] < self.head_dim and self.has_variable("params", "distance"):
+    few = isinstance(query.shape[1], int) and query.shape[1] < self.head_dim  # An exported program's may be a symbol.
+    if few and self.has_variable("params", "distance"):
       # For few queries, W is applied to queries instead of all distances: the same product.
       kernel = self.get_variable("params", "distance")["kernel"].astype(query.dtype)
       turned = jnp.einsum("bqnd,end->bqne", query, kernel)
