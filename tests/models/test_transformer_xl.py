@@ -115,6 +115,7 @@ def test_positions_that_are_given_are_those_that_are_counted():
     ({"cutoffs": [5, 11], "narrowing": 3}, "embed_dim is 6 and narrowing 3: nothing is left of the embeddings of clus"),
     ({"cutoffs": [5], "own_projections": [True]}, "own_projections has 1 entries for 2 clusters."),
     ({"clamp": 0}, "clamp is 0. It must be at least 1."),
+    ({"dim": 9}, "dim is 9. It must be even, for pairs of sine and cosine."),
   ],
 )
 def test_what_cannot_be_built_is_refused_in_one_line(sizes, message):

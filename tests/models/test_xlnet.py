@@ -71,6 +71,7 @@ def test_the_memory_of_a_scan_is_that_of_a_loop_and_gets_no_gradient():
   [
     ({"memory_length": -1}, "memory_length is -1. It must be at least 0."),
     ({"clamp": 0}, "clamp is 0. It must be at least 1."),
+    ({"dim": 9}, "dim is 9. It must be even, for pairs of sine and cosine."),
     ({"drop_path": 0.1}, "drop_path is 0.1, and the layers of an xlnet cannot be dropped."),
     ({"head": "lm"}, "head is 'lm'. It may be: mlm, classify"),
   ],

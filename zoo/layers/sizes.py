@@ -44,6 +44,13 @@ def head_fits(head, heads, num_classes):
     )
 
 
+def even(**sizes):
+  """Refuses any given size that is odd: sinusoids come in pairs of sine and cosine."""
+  for name, value in sizes.items():
+    if value % 2:
+      raise ValueError(f"{name} is {value}. It must be even, for pairs of sine and cosine.")
+
+
 def patch_grid(image_size, patch_size):
   """Patches along one side of a square image; ValueError if patch_size does not divide image_size."""
   positive(image_size=image_size, patch_size=patch_size)

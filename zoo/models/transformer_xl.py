@@ -83,6 +83,7 @@ def transformer_xl(
   dropout, dtype, stacking = computing(options)
   head_dim = sizes.head_dim(dim, num_heads) if head_dim is None else head_dim
   sizes.positive(vocab_size=vocab_size, dim=dim, depth=depth, num_heads=num_heads, head_dim=head_dim, mlp_dim=mlp_dim)
+  sizes.even(dim=dim)
   sizes.positive(clamp=clamp, embed_dim=embed_dim, narrowing=narrowing)
   sizes.rate(attention_dropout=attention_dropout)
   sizes.head_fits(head, HEADS, num_classes)

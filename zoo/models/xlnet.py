@@ -122,6 +122,7 @@ def xlnet(
   dropout, dtype = compute.dropout, compute.dtype
   head_dim = sizes.head_dim(dim, num_heads)
   sizes.positive(vocab_size=vocab_size, depth=depth, mlp_dim=mlp_dim, clamp=clamp)
+  sizes.even(dim=dim)
   sizes.head_fits(head, HEADS, num_classes)
   if memory_length < 0:
     raise ValueError(f"memory_length is {memory_length}. It must be at least 0.")
