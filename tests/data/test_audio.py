@@ -73,6 +73,12 @@ def test_channels_are_averaged_rates_converted_and_both_are_said():
   assert np.abs(high.samples[500:-500]).max() < 1e-3
 
 
+def test_a_recording_of_one_sample_is_one_and_a_table_of_many_channels_none():
+  np.testing.assert_array_equal(sounds.from_array(np.full(1, 0.5, np.float32), 16_000, 16_000, "it"), [0.5])
+  with pytest.raises(BadRecord, match=r"has the shape \(9, 9\)"):
+    sounds.from_array(np.zeros((9, 9), np.float32), 16_000, 16_000, "it")
+
+
 def test_a_part_is_the_part_of_the_whole():
   content = encoded(tone(), subtype="FLOAT")
   part = sounds.decode(content, 16000, "a", start=0.1, seconds=0.25)

@@ -88,11 +88,11 @@ def from_array(array: Any, array_rate: int, rate: int, what: str) -> np.ndarray:
     array = array / np.float32(2.0 ** (8 * array.dtype.itemsize - 1))
   if not np.issubdtype(array.dtype, np.floating):
     raise BadRecord(f"{what} is {shown(array, 60)}. It must be floats in [-1, 1], int16 or int32 [samples].")
-  if array.ndim == 1:
+  if mono := array.ndim == 1:
     array = array[:, None]
   elif array.ndim == 2 and array.shape[0] <= CHANNELS < array.shape[1]:
     array = array.T
-  if array.ndim != 2 or 0 < len(array) <= array.shape[1] or array.shape[1] > CHANNELS:
+  if array.ndim != 2 or array.shape[1] > CHANNELS or not mono and 0 < len(array) <= array.shape[1]:
     raise BadRecord(f"{what} has the shape {array.shape}. It must be [samples], or have an axis of 1 to 8 channels.")
   if not len(array):
     raise BadRecord(f"{what}: the recording holds no sample.")
