@@ -12,7 +12,6 @@ import contextlib
 import dataclasses
 import statistics
 import sys
-import tempfile
 from typing import Any
 
 import numpy as np
@@ -150,17 +149,8 @@ def main(argv: list[str]) -> int:
   device, cpu = sides.devices()
   threads = flags.threads if cpu else None
   size = MODELS[flags.family][flags.size or ("small" if cpu else "published")]
-  with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-    made = {"folder": folder, "family": flags.family, "size": size, "sharp": 3.0}
-    with contextlib.closing(sides.Side(sides.writer, threads, **made)) as writer:
-      writer()
-    parts = {"ours": sides.Side(ours, threads, folder=folder)}
-    if sides.has_torch():
-      parts["theirs"] = sides.Side(theirs, threads, folder=folder)
-    else:
-      print("torch and transformers (extra `parity`) are not installed: ours runs alone.")
-    for part in parts.values():
-      stack.callback(part.close)
+  options = {"family": flags.family, "size": size, "sharp": 3.0}
+  with sides.of_one_folder(sides.writer, ours, theirs, threads, **options) as parts:
     found = rows(
       parts, batches=flags.batches, new_tokens=flags.new_tokens, repeats=flags.repeats, num_beams=flags.num_beams
     )

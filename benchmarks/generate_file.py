@@ -9,7 +9,6 @@ ends a text, so that texts have different lengths, as answers do. The zoo's firs
 of its own.
 """
 
-import contextlib
 import json
 import pathlib
 import sys
@@ -128,17 +127,8 @@ def main(argv: list[str]) -> int:
   device, cpu = sides.devices()
   threads = flags.threads if cpu else None
   size = MODELS["gpt"][flags.size or ("small" if cpu else "published")]
-  with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-    options = {"folder": folder, "family": "gpt", "size": size, "sharp": 3.0}
-    with contextlib.closing(sides.Side(sides.writer, threads, **options)) as writer:
-      writer()
-    parts = {"ours": sides.Side(ours, threads, folder=folder)}
-    if sides.has_torch():
-      parts["theirs"] = sides.Side(theirs, threads, folder=folder)
-    else:
-      print("torch and transformers (extra `parity`) are not installed: ours runs alone.")
-    for part in parts.values():
-      stack.callback(part.close)
+  options = {"family": "gpt", "size": size, "sharp": 3.0}
+  with sides.of_one_folder(sides.writer, ours, theirs, threads, **options) as parts:
     prompts = prompts_of(flags.prompts, flags.longest, 50257)
     cases = {"all of one length": [], "of several lengths": ends_of(flags.ends, 50257)}
     found = rows(parts, prompts, cases, new_tokens=flags.new_tokens, batch=flags.batch, batches=flags.batches)

@@ -14,6 +14,7 @@ import os
 import pathlib
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -54,6 +55,30 @@ class Side:
     with contextlib.suppress(ConnectionError):
       self._pipe.send(None)
     self._process.join()
+
+
+@contextlib.contextmanager
+def of_one_folder(
+  write: Callable, ours: Callable, theirs: Callable, threads: int | None, **options: Any
+) -> Iterator[dict[str, Side]]:
+  """Both sides of one model, which is written into a temporary folder first: {"ours", "theirs"}, or ours alone.
+
+  Args:
+    write: called with the folder and `options` in a process of its own.
+    ours, theirs: as `make` of `Side`, called with the folder.
+    threads: as of `Side`.
+  """
+  with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+    with contextlib.closing(Side(write, threads, folder=folder, **options)) as writing:
+      writing()
+    parts = {"ours": Side(ours, threads, folder=folder)}
+    if has_torch():
+      parts["theirs"] = Side(theirs, threads, folder=folder)
+    else:
+      print("torch and transformers (extra `parity`) are not installed: ours runs alone.")
+    for part in parts.values():
+      stack.callback(part.close)
+    yield parts
 
 
 def serve(pipe: Any, make: Callable, threads: int | None, options: dict) -> None:

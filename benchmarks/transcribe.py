@@ -9,12 +9,10 @@ of speech has: random weights never end. The pipeline runs with each of --batche
 are compared. Without torch and transformers (extra `parity`) ours runs alone.
 """
 
-import contextlib
 import json
 import os
 import pathlib
 import sys
-import tempfile
 from collections.abc import Callable
 
 import numpy as np
@@ -137,16 +135,7 @@ def main(argv: list[str]) -> int:
   device, on_cpu = sides.devices()
   threads = flags.threads if on_cpu else None
   size = flags.size or ("small" if on_cpu else "published")
-  with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-    with contextlib.closing(sides.Side(writer, threads, folder=folder, **SIZES[size])) as write:
-      write()
-    parts = {"ours": sides.Side(ours, threads, folder=folder)}
-    if sides.has_torch():
-      parts["theirs"] = sides.Side(theirs, threads, folder=folder)
-    else:
-      print("torch and transformers (extra `parity`) are not installed: ours runs alone.")
-    for part in parts.values():
-      stack.callback(part.close)
+  with sides.of_one_folder(writer, ours, theirs, threads, **SIZES[size]) as parts:
     options = dict(minutes=flags.minutes, new_tokens=flags.new_tokens, num_beams=flags.num_beams)
     found = rows(parts, **options, batches=flags.batches, repeats=flags.repeats)
   sides.report(f"transcribe, {size}", found, device, threads, flags.out)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from zoo.sharding import mesh_of
 from zoo.tree import path_name
 
 
@@ -28,7 +29,7 @@ def fingerprints(tree: Any) -> dict[str, int]:
   for group in groups.values():
     names, arrays = zip(*group, strict=True)
     # One vector, replicated on every host.
-    mesh = next((x.sharding.mesh for x in arrays if isinstance(x.sharding, NamedSharding)), None)
+    mesh = mesh_of(arrays)
     replicated = None if mesh is None else NamedSharding(mesh, PartitionSpec())
     sums = jax.jit(_sums, out_shardings=replicated)(arrays)
     sums_by_path |= {name: int(value) for name, value in zip(names, np.asarray(sums), strict=True)}

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from zoo.build import check_tokens
 from zoo.data.pipeline import Records, eval_batches
@@ -17,7 +17,7 @@ from zoo.errors import UserError, family_of, shown
 from zoo.objectives import classify
 from zoo.objectives.objective import apply
 from zoo.progress import progress
-from zoo.sharding import put_replicated
+from zoo.sharding import mesh_of, put_replicated
 from zoo.train.model_data import records_for
 
 Batch = dict[str, np.ndarray]
@@ -148,14 +148,6 @@ def _rows(value: Any, real: Any) -> Any:
 def _numeric(value: Any) -> bool:
   """Whether a value can be put on a device: a numeric array, or a dict of them."""
   return all(np.asarray(x).dtype.kind in "biuf" for x in (value.values() if isinstance(value, dict) else [value]))
-
-
-def mesh_of(params: Any) -> Mesh | None:
-  """The mesh that the parameters are sharded over, if any."""
-  for leaf in jax.tree.leaves(params):
-    if isinstance(getattr(leaf, "sharding", None), NamedSharding):
-      return leaf.sharding.mesh
-  return None
 
 
 def put(batch: Batch, mesh: Mesh | None) -> dict[str, Any]:

@@ -19,12 +19,13 @@ from tqdm import tqdm
 
 from zoo.build import check_tokens
 from zoo.errors import UserError, did_you_mean, shown
-from zoo.evaluate.forward import fetch, mesh_of, put
+from zoo.evaluate.forward import fetch, put
 from zoo.evaluate.generation import before
 from zoo.evaluate.harness_tokenizer import HarnessTokenizer, power_above
 from zoo.generate import generate
 from zoo.generate.steps import encodes
 from zoo.hub import generation as stated
+from zoo.sharding import mesh_of
 from zoo.tree import variables
 
 # Entries of generation_kwargs that belong to lm_eval, and lengths of a file that max_gen_toks replaces.

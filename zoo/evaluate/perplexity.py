@@ -14,7 +14,7 @@ import optax
 from zoo.errors import UserError
 from zoo.evaluate import ngram
 from zoo.evaluate.forward import outputs, records_of
-from zoo.objectives.objective import ROWS, optional_entries
+from zoo.objectives.objective import ROWS, by_kind, optional_entries
 from zoo.tree import variables
 
 
@@ -84,11 +84,11 @@ def perplexity(
 
 def empty_memory(model: Any, rows: int, length: int) -> dict[str, Any]:
   """An empty memory for each row, as the model carries it: {collection: zeros}; {} if it carries none."""
-  names = [name for name, kind in getattr(model, "carries", {}).items() if kind == ROWS]
-  if not names:
+  carries = getattr(model, "carries", {})
+  if not carries:
     return {}
   shapes = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((rows, length), jnp.int32))
-  memory = {name: shapes[name] for name in names if name in shapes}
+  memory = by_kind(carries, shapes).get(ROWS, {})
   return jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), memory)
 
 

@@ -11,8 +11,9 @@ from zoo.data.bad_records import without_bad
 from zoo.errors import UserError
 from zoo.evaluate.answer_scores import score_answer
 from zoo.evaluate.artifacts import write_text
-from zoo.evaluate.forward import fetch, mesh_of, options_of, put, records_of, trimmed
+from zoo.evaluate.forward import fetch, options_of, put, records_of, trimmed
 from zoo.objectives.objective import apply
+from zoo.sharding import mesh_of
 
 
 class Answer(NamedTuple):

@@ -11,9 +11,10 @@ from zoo.data.fields import templates_of
 from zoo.data.image_text import Captions
 from zoo.errors import UserError, shown
 from zoo.evaluate import prompts, ranking
-from zoo.evaluate.forward import fetch, mesh_of, needs, outputs, put, records_of
+from zoo.evaluate.forward import fetch, needs, outputs, put, records_of
 from zoo.objectives.objective import optional_entries
 from zoo.preprocessing import as_float, text_options
+from zoo.sharding import mesh_of
 from zoo.train.model_data import defaults, tokenizer_for
 from zoo.tree import variables
 

@@ -15,9 +15,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from zoo.errors import UserError
 from zoo.generate import checks, rules, slots
 from zoo.generate.prepared import prepared
-from zoo.generate.prompts import Settings, bucket, stop_sequences
+from zoo.generate.prompts import Settings, bucket
 from zoo.generate.starts import first_tokens
 from zoo.generate.steps import encodes, with_caches_for
+from zoo.sharding import mesh_of
 
 
 class Request(NamedTuple):
@@ -87,20 +88,10 @@ def continuous(
   checks.numbers(temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, rng=rng)
   checks.constraints_fit(model, constraints)
   checks.number("batch_size", batch_size, integer=True, minimum=1)
-  ends = () if eos is None else tuple(eos) if isinstance(eos, Sequence) else (eos,)
-  stop = [checks.token_list("stop", row) for row in checks.token_list("stop", stop)]
-  checks.vocabulary_holds(model, eos=ends, stop=[token for row in stop for token in row])
-  settings = Settings(
-    steps=jnp.int32(max_new_tokens),
-    ends=jnp.asarray(ends or (-1,), jnp.int32),
-    stop=stop_sequences(stop),
-    pad=jnp.int32((ends[0] if ends else 0) if pad is None else pad),
-    rng=jax.random.key(0) if rng is None else rng,
-    temperature=jnp.float32(temperature),
-    top_p=None if top_p is None else jnp.float32(top_p),
-    min_p=None if min_p is None else jnp.float32(min_p),
-    rules=rules.from_keywords(ends=ends, **constraints),
-  )
+  settings = Settings.of(
+    model, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, min_p=min_p, eos=eos, stop=stop,
+    pad=pad, rng=rng, constraints=constraints,
+  )  # fmt: skip
   static = {"top_k": None if top_k is None else min(top_k, model.vocab_size), "greedy": temperature == 0}
   return _Batch(model, params, settings, static, longest, max_new_tokens, batch_size, start_token, cache_dtype).run(
     iter(requests)
@@ -117,7 +108,7 @@ class _Batch:
     checks.length_fits(model, self.start if self.encodes else longest, max_new_tokens)
     self.source_limit = model.encoder.max_length if self.encodes else model.max_length
     self.static = static | {"room": bucket(max_new_tokens, model.max_length)}
-    self.mesh = _mesh_of(params)
+    self.mesh = mesh_of(params)
     self.size, self.group = size, max(1, size // 8)
     self.columns = self._columns(longest)
     # The kind of a layer's cache stays, whatever its length is later.
@@ -215,13 +206,9 @@ class _Batch:
 
   def _place(self, state):
     """The slots, divided over the axis `data` of a mesh where they divide."""
-    if self.mesh is None:
+    mesh = self.mesh
+    if mesh is None:
       return state
-    parts = self.mesh.shape.get("data", 1)
+    parts = mesh.shape.get("data", 1)
     rows = lambda x: PartitionSpec("data") if x.ndim and parts > 1 and self.size % parts == 0 else PartitionSpec()
-    return jax.device_put(state, jax.tree.map(lambda x: NamedSharding(self.mesh, rows(x)), state))
-
-
-def _mesh_of(params):
-  shardings = (getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(params))
-  return next((sharding.mesh for sharding in shardings if isinstance(sharding, NamedSharding)), None)
+    return jax.device_put(state, jax.tree.map(lambda x: NamedSharding(mesh, rows(x)), state))

@@ -13,7 +13,7 @@ import numpy as np
 
 from zoo.generate import beams, checks, rules
 from zoo.generate.prepared import prepared
-from zoo.generate.prompts import Settings, Source, stop_sequences
+from zoo.generate.prompts import Settings, Source, end_tokens
 from zoo.generate.sampling import sample
 from zoo.generate.starts import first_tokens
 from zoo.generate.steps import decode_step, prefill, right_aligned, stopped, with_caches_for
@@ -111,27 +111,15 @@ def generate(
     num_beams=num_beams, num_return=num_return, early_stopping=early_stopping, temperature=temperature, stream=stream,
     return_scores=return_scores,
   )  # fmt: skip
-  ends = () if eos is None else tuple(eos) if isinstance(eos, Sequence) else (eos,)
-  checks.vocabulary_holds(model, eos=ends)
-  stop = [checks.token_list("stop", row) for row in checks.token_list("stop", stop)]
-  checks.vocabulary_holds(model, stop=[token for row in stop for token in row])
-  checks.number("pad", 0 if pad is None else pad, integer=True)
-  settings = Settings(
-    steps=jnp.int32(max_new_tokens),
-    ends=jnp.asarray(ends or (-1,), jnp.int32),
-    stop=stop_sequences(stop),
-    pad=jnp.int32((ends[0] if ends else 0) if pad is None else pad),
-    rng=jax.random.key(0) if rng is None else rng,
-    temperature=jnp.float32(temperature),
-    top_p=None if top_p is None else jnp.float32(top_p),
-    min_p=None if min_p is None else jnp.float32(min_p),
-    rules=rules.from_keywords(ends=ends, **constraints),
-  )
+  settings = Settings.of(
+    model, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, min_p=min_p, eos=eos, stop=stop,
+    pad=pad, rng=rng, constraints=constraints,
+  )  # fmt: skip
   model = with_caches_for(model, source.columns, cache_dtype)
   if num_beams > 1:
     return beams.search(
       model, params, source, settings, new=max_new_tokens, num_beams=num_beams, length_penalty=length_penalty,
-      num_return=num_return, early_stopping=early_stopping, ends=len(ends), return_scores=return_scores,
+      num_return=num_return, early_stopping=early_stopping, ends=len(end_tokens(eos)), return_scores=return_scores,
     )  # fmt: skip
   static = {"top_k": None if top_k is None else min(top_k, model.vocab_size), "greedy": temperature == 0}
   static |= {"room": source.room, "scoring": return_scores}

@@ -1,11 +1,12 @@
 """Inputs of the decoding loop: prompts, checked and padded to buckets, and settings that never recompile."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from zoo.generate import checks
+from zoo.generate import checks, rules
 from zoo.generate.steps import encodes
 
 
@@ -63,6 +64,31 @@ class Settings(NamedTuple):
   top_p: jax.Array | None
   min_p: jax.Array | None
   rules: tuple
+
+  @classmethod
+  def of(cls, model, *, max_new_tokens, temperature, top_p, min_p, eos, stop, pad, rng, constraints):
+    """Checks what ends a text, and pad; arguments as in `generate`, of which the others are checked before."""
+    ends = end_tokens(eos)
+    checks.vocabulary_holds(model, eos=ends)
+    stop = [checks.token_list("stop", row) for row in checks.token_list("stop", stop)]
+    checks.vocabulary_holds(model, stop=[token for row in stop for token in row])
+    checks.number("pad", 0 if pad is None else pad, integer=True)
+    return cls(
+      steps=jnp.int32(max_new_tokens),
+      ends=jnp.asarray(ends or (-1,), jnp.int32),
+      stop=stop_sequences(stop),
+      pad=jnp.int32((ends[0] if ends else 0) if pad is None else pad),
+      rng=jax.random.key(0) if rng is None else rng,
+      temperature=jnp.float32(temperature),
+      top_p=None if top_p is None else jnp.float32(top_p),
+      min_p=None if min_p is None else jnp.float32(min_p),
+      rules=rules.from_keywords(ends=ends, **constraints),
+    )
+
+
+def end_tokens(eos):
+  """The tokens that end a text, as a tuple: of one, several or None."""
+  return () if eos is None else tuple(eos) if isinstance(eos, Sequence) else (eos,)
 
 
 def stop_sequences(stop):

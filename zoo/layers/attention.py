@@ -200,17 +200,7 @@ class Attention(nn.Module):
     return [caches.unpacked(name, cache, dtype).swapaxes(1, 2) for name in names]
 
   def _on_weights(self, train):
-    """None unless weights are sown or dropped, so that flash kernels, which never form them, stay usable."""
-    watched, drop = self.is_mutable_collection("intermediates"), train and self.dropout > 0
-    if not watched and not drop:
-      return None
-
-    def on_weights(weights):
-      if watched:
-        self.sow("intermediates", "weights", weights)
-      return nn.Dropout(self.dropout)(weights, deterministic=not train)
-
-    return on_weights
+    return on_weights_of(self, train)
 
   def _append_to_cache(self, key, value, positions, valid):
     """Updates the cache -> keys, values, positions [batch, cached] and valid [batch, cached] to attend to."""
@@ -220,6 +210,23 @@ class Attention(nn.Module):
     for name, array in cache.items():
       self.put_variable("cache", name, array)
     return visible
+
+
+def on_weights_of(attention, train):
+  """What the module `attention` does with its weights: sows them where they are watched, drops some in training.
+
+  None unless one of them happens, so that flash kernels, which never form weights, stay usable.
+  """
+  watched, drop = attention.is_mutable_collection("intermediates"), train and attention.dropout > 0
+  if not watched and not drop:
+    return None
+
+  def on_weights(weights):
+    if watched:
+      attention.sow("intermediates", "weights", weights)
+    return nn.Dropout(attention.dropout)(weights, deterministic=not train)
+
+  return on_weights
 
 
 def with_attentions(module, change):

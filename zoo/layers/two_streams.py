@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.layers import initial
-from zoo.layers.attention import dense_attention
+from zoo.layers.attention import dense_attention, on_weights_of
 from zoo.layers.dense import DenseGeneral
 from zoo.layers.mixed_precision import add, broadcast
 from zoo.layers.positions import Sinusoidal
@@ -106,7 +106,9 @@ class TwoStreamAttention(nn.Module):
       scale = self.head_dim**-0.5
       bias = bias.astype(jnp.float32) * scale
       bias = bias if hidden is None else bias + jnp.where(hidden[:, None], HIDDEN, 0.0)
-      return out(self.kernel(add(query, biases[0]), key, value, bias=bias, scale=scale, on_weights=self._drop(train)))
+      return out(
+        self.kernel(add(query, biases[0]), key, value, bias=bias, scale=scale, on_weights=on_weights_of(self, train))
+      )
 
     everywhere = jnp.arange(length, dtype=jnp.int32)[None]
     itself = jnp.pad(jnp.eye(length, dtype=bool), ((0, 0), (keys - length, 0)))[None]
@@ -139,18 +141,6 @@ class TwoStreamAttention(nn.Module):
     of_keys = jnp.pad(segments, ((0, 0), (kept, 0)))
     of_queries = jnp.take_along_axis(segments, jnp.broadcast_to(index, (len(segments), index.shape[1])), axis=1)
     return of_queries[:, :, None] != of_keys[:, None]
-
-  def _drop(self, train):
-    watched, drop = self.is_mutable_collection("intermediates"), train and self.dropout > 0
-    if not watched and not drop:
-      return None
-
-    def on_weights(weights):
-      if watched:
-        self.sow("intermediates", "weights", weights)
-      return nn.Dropout(self.dropout)(weights, deterministic=not train)
-
-    return on_weights
 
 
 class TwoStreamBlock(nn.Module):

@@ -3,11 +3,12 @@
 import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import mesh_utils
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AxisType, Mesh, NamedSharding
 
 from zoo.errors import UserError, shown
 
@@ -123,3 +124,9 @@ def contiguous_hosts(devices: np.ndarray, names: Sequence[str]) -> np.ndarray:
     moved = np.moveaxis(devices, rows, range(len(rows)))
     return np.moveaxis(flat[order].reshape(moved.shape), range(len(rows)), rows)
   return np.array(_by_host(devices.flat), dtype=object).reshape(devices.shape)
+
+
+def mesh_of(tree: Any) -> Mesh | None:
+  """The mesh that the arrays of a tree are sharded over, if any."""
+  shardings = (getattr(leaf, "sharding", None) for leaf in jax.tree.leaves(tree))
+  return next((sharding.mesh for sharding in shardings if isinstance(sharding, NamedSharding)), None)
