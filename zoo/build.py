@@ -29,7 +29,8 @@ def build(family: str, variant: str | None = None, *, preprocessing: Mapping[str
     family: a file of zoo/models, e.g. "gpt".
     variant: a key of its VARIANTS, e.g. "gpt2".
     preprocessing: how images, sounds and texts become its inputs, see `zoo.preprocessing`; computes nothing.
-    **sizes: arguments of the family's function; they override the variant's.
+    **sizes: arguments of the family's function; they override the variant's. One that is a model is a mapping with its
+      family, variant and sizes; it is computed as the whole is, unless it says otherwise.
 
   Returns:
     a Flax module; its `spec` is {"family", "variant", **sizes} as given here, and it carries `preprocessing`.
@@ -53,7 +54,7 @@ def build(family: str, variant: str | None = None, *, preprocessing: Mapping[str
   check_options(factory, all_sizes, family)
   _check_sizes(factory, all_sizes, family)
   try:
-    model = factory(**all_sizes)
+    model = factory(**all_sizes | families.parts(family, factory, all_sizes, build))
   except UserError:
     raise
   except MISTAKES as error:
@@ -125,7 +126,7 @@ def check_fits(model, info: Mapping[str, Any]) -> None:
   """
   sizes = sizes_of(model)
   for size in ("vocab_size", "num_classes"):
-    actual, needed = sizes.get(size), info.get(size)
+    actual, needed = sizes.get(size, getattr(model, size, None)), info.get(size)
     if actual is not None and needed is not None and needed > actual:
       raise UserError(f"model.{size} is {actual}, the data have {needed}. Set model.{size} to {needed} or more.")
 

@@ -154,4 +154,4 @@ def test_a_registry_offers_nothing_but_entries(package):
 @pytest.mark.parametrize("name", ["augment", "published", "images", "sources", "tokenizers"])
 def test_helpers_and_packages_are_no_pipelines(name):
   message = refusal(registry.build, "data", {"name": name})
-  assert message.startswith(f"zoo/data has no '{name}'.") and "audio_text, choices, compared_texts" in message
+  assert message.startswith(f"zoo/data has no '{name}'.") and "audio_text, choices, chunked_texts" in message

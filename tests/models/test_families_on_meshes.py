@@ -14,7 +14,8 @@ TWO_KINDS = ("gemma", "modernbert")  # Of layers: near texts and whole ones.
 
 def even(sizes):
   """Sizes that two devices can split."""
-  return {name: EVEN.get(name, EVEN.get(name.rpartition("_")[2], size)) for name, size in sizes.items()}
+  of = lambda name, size: EVEN.get(name, EVEN.get(name.rpartition("_")[2], size))
+  return {name: even(size) if isinstance(size, dict) else of(name, size) for name, size in sizes.items()}
 
 
 def agree(model, inputs, axes):

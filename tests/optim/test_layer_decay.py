@@ -20,7 +20,7 @@ BOTTOM = r"(.*/)?(embed|segments|positions|patches|class_token|bias)/(embedding|
 BOTTOM += r"|embed/(embedding|projection)_\d"
 FIRST_NORMS = {name: "norm/.*" for name in ("bert", "roberta", "mpnet", "distilbert", "sentence_bert")}
 FIRST_NORMS |= {name: ".*/pre_norm/.*" for name in ("clip", "clip_vision")}
-FIRST_NORMS |= {"modernbert": "first_norm/.*", "bart": ".*/first_norm/.*"}
+FIRST_NORMS |= {"hierarchical": "encoder/norm/.*", "modernbert": "first_norm/.*", "bart": ".*/first_norm/.*"}
 
 
 def built(family, **sizes):

@@ -137,8 +137,8 @@ def refuse(name: str, where: str, offered: Iterable[str]) -> NoReturn:
   raise UserError(f"{where} has no '{name}'.{did_you_mean(name, offered)} It has: {', '.join(offered) or 'nothing'}.")
 
 
-def read_init(init: Any) -> tuple[str | os.PathLike, Collection[str], Collection[str]]:
-  """Parses the entry `init`, a folder or a section -> the source, the patterns `fresh`, and the names `ignore`.
+def read_init(init: Any) -> tuple[str | os.PathLike, Collection[str], Collection[str], str | None]:
+  """Parses the entry `init`, a folder or a section -> the source, the patterns `fresh`, the names `ignore`, and `into`.
 
   Raises:
     UserError: it is neither, or has unknown entries or wrong types.
@@ -146,12 +146,13 @@ def read_init(init: Any) -> tuple[str | os.PathLike, Collection[str], Collection
   section = {"source": init} if isinstance(init, str | os.PathLike) else init
   options = dict(section) if isinstance(section, Mapping) else {}
   source, fresh, ignore = options.pop("source", None), options.pop("fresh", ()), options.pop("ignore", ())
-  lists = all(_is_names(names) for names in (fresh, ignore))
-  if not isinstance(source, str | os.PathLike) or not lists or options:
+  into, lists = options.pop("into", None), all(_is_names(names) for names in (fresh, ignore))
+  if not isinstance(source, str | os.PathLike) or not lists or not isinstance(into, str | None) or options:
     raise UserError(
-      f"init is {shown(init)}. It must be a folder, or have a 'source' and may have lists 'fresh' and 'ignore'."
+      f"init is {shown(init)}. It must be a folder, or have a 'source' and may have lists 'fresh' and 'ignore' and a "
+      "str 'into'."
     )
-  return source, fresh, ignore
+  return source, fresh, ignore, into
 
 
 def _is_names(value: Any) -> bool:

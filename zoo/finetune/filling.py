@@ -58,7 +58,11 @@ def with_task(config: Any, note: Callable[[str], Any] = tell) -> Any:
     raise UserError(f"config.task={name} starts from a model. Say which: --config.init=FOLDER, or a hub id.")
   if not isinstance(values["data"].get("source"), str):
     raise UserError(f"config.task={name} needs data. Say which: --config.data.source=csv:my.csv.")
-  where, fresh, ignore = read_init(values["init"])
+  where, fresh, ignore, into = read_init(values["init"])
+  if into is not None:
+    raise UserError(
+      f"config.task={name} trains the model of init; init.into is of a larger one. Leave one of them out."
+    )
   origin, data = open_origin(where, ignore), values["data"]
   source, split, held_out = _splits(data)
   needs = f"{name} needs {training.needs}"

@@ -38,7 +38,7 @@ def head_fits(head, heads, num_classes):
   if head not in heads:
     raise ValueError(f"head is {head!r}. It may be: {', '.join(map(str, heads))}.")
   positive(num_classes=num_classes)
-  if (head in ("classify", "classify_tokens")) != (num_classes is not None):
+  if str(head).startswith("classify") != (num_classes is not None):
     raise ValueError(
       f"head is {head!r} and num_classes {num_classes}. Give num_classes with a classifying head, and only with one."
     )

@@ -45,19 +45,24 @@ def load_into(
 
   Args:
     source: anything that `load` reads; or {"source": that, "fresh": [patterns of parameters that start as initialised
-      though the source has them], "ignore": as of `load`}.
+      though the source has them], "ignore": as of `load`, "into": the module of the model, such as "encoder", whose
+      parameters these are; the others start as initialised}.
     state: with `params`.
     model: the model to train; if given, options that no shape shows (an activation, an epsilon) must agree with the
       source.
     note: called with the ignored parts.
   """
-  where, fresh, ignore = read_init(source)
+  where, fresh, ignore, into = read_init(source)
   origin, params = load(where, ignore=ignore)
   entries = {name: beside for name, beside in (("params", "shared"), ("ema", "ema_shared")) if name in state}
   begun = {name: {"params": state[name], **state.get(beside, {})} for name, beside in entries.items()}
   old, new = flatten(by_layer(params)), flatten(jax.eval_shape(by_layer, begun["params"]))
   collections = {*variables(params), *begun["params"]} - {"params"}
-  part = lambda path: part_of(path, collections)
+  whole_part = lambda path: part_of(path, collections)
+  part, inner = whole_part, model
+  if into is not None:
+    old, inner = {f"{into}/{path}": array for path, array in old.items()}, _module(model, into, new)
+    part = lambda path: path.split("/")[1] if path.startswith(f"{into}/") else f"{whole_part(path)} of the model"
   for pattern in fresh:
     check_pattern(pattern, list(new), "init.fresh")
   old = {path: array for path, array in old.items() if not matches_any(fresh, path)}
@@ -72,13 +77,13 @@ def load_into(
       f"{where} holds another model than the one to train: "
       f"{mismatch(actual, expected) or 'they have no part in common'}."
     )
-  _check_computes_alike(where, origin, model)
+  _check_computes_alike(where, origin, inner)
   for paths, what in ((fresh_paths, "start as initialised"), (left_out, f"of {where} are not used")):
     if paths:
       note(f"{', '.join(sorted(paths)[:6])}{', ...' if len(paths) > 6 else ''} {what}.")
 
   def filled(target):
-    parts = set(map(part, fresh_paths))
+    parts = set(map(whole_part, fresh_paths))
     arrays = {name: {part: x for part, x in tree.items() if part in parts} for name, tree in target.items()}
     arrays = flatten(by_layer(jax.tree.map(to_host, arrays)))
     flat = {path: arrays[path] if path in fresh_paths else old[path] for path in new}
@@ -97,8 +102,16 @@ def load_into(
   return state
 
 
+def _module(model: Any, name: str, paths: Mapping[str, Any]) -> Any:
+  """The module `name` of a model, whose parameters are among `paths`; UserError if there is none."""
+  if not any(path.startswith(f"{name}/") for path in paths):
+    names = ", ".join(sorted({path.partition("/")[0] for path in paths}))
+    raise UserError(f"init.into is {name!r}, which is no module of the model to train. It has: {names}.")
+  return getattr(model, name, None)
+
+
 def _check_computes_alike(where: Any, origin: Any, model: Any) -> None:
-  if model is None or not model.spec or not origin.spec:
+  if not getattr(model, "spec", None) or not origin.spec:
     return
   apart = (*COMPUTING, "head", "num_classes", "pooler")
   actual, expected = (

@@ -133,6 +133,7 @@ def is_cheap(shapes: Any, batch: Mapping[str, np.ndarray], rows: int, platform: 
     rows: number of rows of the batch.
   """
   positions = sum(text_lengths(batch)) + sum(math.prod(x.shape[1:3]) // PIXELS for x in batch.values() if x.ndim == 4)
+  positions += max((math.prod(x.shape[1:]) for x in batch.values() if x.ndim == 3), default=0)  # Of chunks, of choices.
   sizes = [leaf.shape for leaf in flatten(shapes).values() if leaf.ndim > 1]
   operations = 6 * rows * positions * sum(map(math.prod, sizes))
   count = rows * positions * (max(map(max, sizes), default=0) + HEADS * positions)
