@@ -9,7 +9,6 @@ from zoo.config.registry import check_type, defining, parameters_of
 from zoo.config.schema import resolve
 from zoo.errors import UserError, shown
 from zoo.layers.compute import Compute
-from zoo.models.model import Model
 
 VARIANTS = (Mapping, 'VARIANTS = {"base": dict(dim=768, ...)}, the published sizes by variant; {} if there are none')
 PARAMETERS = (Mapping, 'PARAMETERS = {"base": 110_106_428}, the parameter count of every variant')
@@ -58,7 +57,9 @@ def parts(family: str, factory: Callable, sizes: Mapping[str, Any], build: Calla
   """
   compute = {name: sizes[name] for name in Compute.__annotations__ if name in sizes}
   models = {}
-  for name in [name for name, parameter in parameters_of(factory).items() if parameter.annotation is Model]:
+  for name in [
+    name for name, parameter in parameters_of(factory).items() if hasattr(parameter.annotation, "spec_json")
+  ]:
     section = sizes[name]
     if not isinstance(section, Mapping | ConfigDict) or not isinstance(section.get("family"), str):
       raise UserError(f"{family}.{name} is {shown(section)}. It must be a mapping with the 'family' of a model.")
