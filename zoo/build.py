@@ -15,6 +15,7 @@ import jax
 from zoo.config import families, registry
 from zoo.config.registry import check_options, lookup, names, parameters_of
 from zoo.errors import MISTAKES, UserError, did_you_mean, shown
+from zoo.layers.compute import Compute
 from zoo.layers.stack import unstack_layers
 from zoo.preprocessing import check as check_preprocessing
 from zoo.tree import variables
@@ -54,7 +55,7 @@ def build(family: str, variant: str | None = None, *, preprocessing: Mapping[str
   check_options(factory, all_sizes, family)
   _check_sizes(factory, all_sizes, family)
   try:
-    model = factory(**all_sizes | families.parts(family, factory, all_sizes, build))
+    model = factory(**all_sizes | families.parts(family, factory, all_sizes, Compute.__annotations__, build))
   except UserError:
     raise
   except MISTAKES as error:

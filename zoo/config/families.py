@@ -1,6 +1,6 @@
 """Metadata of families from the files of zoo/models, with one-line errors for missing parts."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -8,7 +8,6 @@ from ml_collections import ConfigDict
 from zoo.config.registry import check_type, defining, parameters_of
 from zoo.config.schema import resolve
 from zoo.errors import UserError, shown
-from zoo.layers.compute import Compute
 
 VARIANTS = (Mapping, 'VARIANTS = {"base": dict(dim=768, ...)}, the published sizes by variant; {} if there are none')
 PARAMETERS = (Mapping, 'PARAMETERS = {"base": 110_106_428}, the parameter count of every variant')
@@ -43,19 +42,21 @@ def published(family: str) -> Iterator[tuple[str, int, str]]:
     yield variant, module.PARAMETERS[variant], "{title} ({authors}, {year}) {url}".format(**paper)
 
 
-def parts(family: str, factory: Callable, sizes: Mapping[str, Any], build: Callable) -> dict[str, Any]:
+def parts(
+  family: str, factory: Callable, sizes: Mapping[str, Any], inherited: Collection[str], build: Callable
+) -> dict[str, Any]:
   """Builds the sizes of a family's function that are models, its parameters of the type `Model`.
 
   Args:
     family, factory: its name and its function.
-    sizes: its arguments. A model is a mapping with its family, variant and sizes, of which those of
-      `zoo.layers.compute.Compute` are those of the whole by default.
+    sizes: its arguments. A model is a mapping with its family, variant and sizes.
+    inherited: names of sizes that a model has of the whole, unless it has its own.
     build: `zoo.build`.
 
   Raises:
     UserError: one is no such mapping, or cannot be built.
   """
-  compute = {name: sizes[name] for name in Compute.__annotations__ if name in sizes}
+  defaults = {name: sizes[name] for name in inherited if name in sizes}
   models = {}
   for name in [
     name for name, parameter in parameters_of(factory).items() if hasattr(parameter.annotation, "spec_json")
@@ -66,7 +67,7 @@ def parts(family: str, factory: Callable, sizes: Mapping[str, Any], build: Calla
     if section["family"] == family:
       raise UserError(f"{family}.{name} is another {section['family']}. Choose another family.")
     try:
-      models[name] = build(**compute | resolve(section, f"{family}.{name}"))
+      models[name] = build(**defaults | resolve(section, f"{family}.{name}"))
     except UserError as error:
       raise UserError(f"{family}: its {name}, {error}") from error
   return models
