@@ -14,13 +14,15 @@ from zoo.errors import UserError
 from zoo.kernels import Kernel, Notes, attention, with_kernels
 from zoo.layers import masks
 from zoo.layers.attention import dense_attention
+from zoo.layers.block_patterns import Blocks, random
 from zoo.layers.masks import AttentionMask
+from zoo.layers.patterns import GlobalTokens, Window
 from zoo.sharding import make_mesh, put_batch
 from zoo.train.experiment import experiment
 
 ONE = make_mesh({"data": 1}, jax.devices()[:1])
 MESHES = {"one": ONE, "data": make_mesh({"data": 8}), "both": make_mesh({"data": 4, "model": 2})}
-RUNS = {"xla": attention.xla, "splash": functools.partial(attention.splash, interpret=True)}
+RUNS = {"xla": attention.xla, "sparse": attention.sparse, "splash": functools.partial(attention.splash, interpret=True)}
 LENGTH = 131  # Not a multiple of 128.
 NEAR = masks.both(masks.causal, masks.window(5))
 # rule, padding, texts that share a row, kv_heads
@@ -30,7 +32,10 @@ CASES = {
   "window": (NEAR, False, False, 4),
   "both sides": (masks.window(5), True, True, 4),
   "all": (None, True, False, 1),
+  "global tokens": (masks.window(5) | GlobalTokens((0, 130)), False, True, 4),
+  "blocks of heads": (Blocks(64, Window(0, 0) | random(1, 3, seed=0, heads=4)), False, False, 4),
 }
+UNSUPPORTED = {("sparse", "all")}
 
 
 def inputs(padded, packed, kv_heads, *, batch=8, heads=4, dim=4, length=LENGTH):
@@ -64,6 +69,8 @@ def dense(case):
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("name", RUNS)
 def test_values_and_gradients_are_those_of_dense_attention(name, case):
+  if (name, case) in UNSUPPORTED:
+    pytest.skip("no pattern")
   rule, *shape = CASES[case]
   arrays, seen, real = inputs(*shape, batch=3)
   notes = Notes(name)
@@ -201,7 +208,7 @@ def test_the_platform_chooses_unless_a_name_does():
   model = zoo.build("gpt", **MODELS["gpt"])
   assert with_kernels(model, "auto", ONE)[0] is model  # On a CPU attention stays as it is.
   with pytest.raises(
-    UserError, match="There is no attention 'splat'. Did you mean 'splash'. There are: auto, dense, x"
+    UserError, match="There is no attention 'splat'. Did you mean 'splash'. There are: auto, dense, sparse, x"
   ):
     with_kernels(model, "splat", ONE)
   with pytest.raises(UserError, match="attention is 'cudnn', which needs a gpu; the mesh is of cpu devices. Use auto."):

@@ -7,7 +7,7 @@ import jax
 from jax.core import Tracer
 
 from zoo.generate.steps import encodes
-from zoo.layers.attention import dense_attention, with_attentions
+from zoo.layers.attention import by_pattern, with_attentions
 from zoo.layers.blocked_attention import blocked_attention
 from zoo.layers.products import kernel_first, outputs_first, with_products
 from zoo.layers.stack import as_loop, unstack_layers
@@ -38,7 +38,7 @@ def prepared(model: Any, params: Any) -> Prepared:
 
 
 def _blocked(attention, path):
-  return attention.clone(kernel=blocked_attention) if attention.kernel is dense_attention else attention
+  return attention.clone(kernel=blocked_attention) if attention.kernel is by_pattern else attention
 
 
 def _on_cpu(params):

@@ -13,17 +13,20 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from zoo.errors import UserError, did_you_mean
-from zoo.kernels.per_device import Unsupported, on_mesh, pad_to_multiple, rows_of, unshard_length
+from zoo.kernels.per_device import Unsupported, no_bias, on_mesh, pad_to_multiple, rows_of, unshard_length
 from zoo.kernels.ring import AXIS, ring
-from zoo.layers.attention import dense_attention, with_attentions
+from zoo.kernels.splash import splash
+from zoo.layers.attention import with_attentions
+from zoo.layers.dense_attention import dense_attention
 from zoo.layers.masks import AttentionMask, band
+from zoo.layers.sparse_attention import attention as by_pattern
+from zoo.layers.sparse_attention import pays, sparse_attention, supports
 
 BY_PLATFORM = {"tpu": "splash", "gpu": "cudnn"}
-LANES = 128  # Blocks of splash attention are multiples of this, the width of a TPU's vector registers.
 
 
 class Notes:
@@ -92,10 +95,9 @@ class Kernel:
     return y
 
   def _check(self, options: dict) -> None:
-    if self.other is not dense_attention:
-      if getattr(self.other, "func", None) is not dense_attention:
-        raise Unsupported("the model has its own attention kernel")
-      options = {**getattr(self.other, "keywords", {}), **options}
+    if getattr(self.other, "func", self.other) not in (dense_attention, by_pattern):
+      raise Unsupported("the model has its own attention kernel")
+    options = {**getattr(self.other, "keywords", {}), **options}
     if "on_logits" in options:
       raise Unsupported("its logits are transformed, e.g. soft-capped")
     if "on_weights" in options:
@@ -106,6 +108,14 @@ def xla(query, key, value, mask, bias, scale, mesh) -> jax.Array:
   """`jax.nn.dot_product_attention` with XLA's matmuls, which XLA shards by itself."""
   options: dict[str, Any] = {"bias": bias, "mask": mask.array(), "scale": scale}
   return jax.nn.dot_product_attention(query, key, value, **options, implementation="xla")
+
+
+def sparse(query, key, value, mask, bias, scale, mesh) -> jax.Array:
+  """`zoo.layers.sparse_attention`, XLA's products of the tiles that a pattern lets through, on any platform."""
+  no_bias(bias)
+  if not supports(query, key, mask):
+    raise Unsupported("it is no self-attention by a pattern over positions 0, 1, 2, ...")
+  return sparse_attention(query, key, value, mask=mask, scale=scale)
 
 
 def cudnn(query, key, value, mask, bias, scale, mesh) -> jax.Array:
@@ -124,9 +134,11 @@ def cudnn(query, key, value, mask, bias, scale, mesh) -> jax.Array:
     raise Unsupported(
       f"head_dim is {query.shape[-1]}, cuDNN's flash attention takes multiples of 8 up to {max_head_dim}"
     )
-  _no_bias(bias)
+  no_bias(bias)
+  if pays(query, key, mask) and (band(mask.rule) is None or band(mask.rule)[1] != 0 or mask.global_keys is not None):
+    raise Unsupported("cuDNN's flash attention has no such pattern, and would take an array of all pairs")
   back, ahead = band(mask.rule) or (None, None)
-  itself = mask.in_order and queries == keys and ahead == 0 and band(mask.rule) is not None
+  itself = mask.global_keys is None and mask.in_order and queries == keys and ahead == 0 and band(mask.rule) is not None
   rest = (mask._replace(rule=None) if itself else mask).array()
   options: dict[str, Any] = {"is_causal": True} if itself else {}
   if itself and back is not None:
@@ -146,92 +158,22 @@ def cudnn(query, key, value, mask, bias, scale, mesh) -> jax.Array:
   return on_mesh(run, mesh, query, key, value, *((x, P(rows if len(x) == len(query) else None)) for x in masks))
 
 
-def splash(query, key, value, mask, bias, scale, mesh, *, interpret=False) -> jax.Array:
-  """Splash attention of Pallas, which skips masked blocks: causal, windowed or full attention, with packed sequences.
-
-  https://github.com/jax-ml/jax/tree/main/jax/experimental/pallas/ops/tpu/splash_attention
-  """
-  from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
-  from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
-
-  _no_bias(bias)
-  queries, keys = query.shape[1], key.shape[1]
-  if min(queries, keys) < LANES:
-    raise Unsupported(f"{queries} queries see {keys} keys, splash attention takes {LANES} or more")
-  limits = band(mask.rule)
-  if limits is None:
-    raise Unsupported("its mask is a rule of the model's own")
-  if limits != (None, None) and not (mask.in_order and queries == keys):
-    raise Unsupported("positions are not 0, 1, 2, ...: they are passed, or come from a cache")
-  parts = mesh.shape.get("sequence", 1)
-  if parts > 1 and queries % (parts * LANES):
-    raise Unsupported(
-      f"{queries} queries do not divide into {parts} shards of mesh axis 'sequence' that are multiples of {LANES}"
-    )
-  shape = tuple(size + -size % LANES for size in (queries, keys))
-  shard_shape = (shape[0] // parts, shape[1])
-  block_mask, shards = masks.FullMask(shard_shape), 1
-  if limits != (None, None):
-    # The blocks that a device reads depend on the position of its shard of the queries.
-    block_mask, shards = (
-      masks.CausalMask(shape) if limits == (None, 0) else masks.LocalMask(shape, limits, offset=0),
-      parts,
-    )
-  heads = masks.MultiHeadMask([block_mask] * (query.shape[2] // mesh.shape.get("model", 1)))
-  sizes = _blocks(kernels, *shard_shape, query.shape[-1])
-  attend = kernels.make_splash_mha(heads, block_sizes=sizes, head_shards=1, q_seq_shards=shards, interpret=interpret)
-
-  def run(query, key, value, attend, *ids):
-    query, key, value = (pad_to_multiple(x, LANES, 1).swapaxes(1, 2) for x in (query * scale, key, value))
-    segments = kernels.SegmentIds(*ids) if ids else None
-    return jax.vmap(attend, in_axes=(0, 0, 0, 0 if ids else None))(query, key, value, segments).swapaxes(1, 2)[
-      :, :queries
-    ]
-
-  length = "sequence" if parts > 1 else None
-  specs = attend.manual_sharding_spec(NamedSharding(mesh, P(None, length if shards > 1 else None)))
-  ids = _ids(mask, query.shape[0], queries, keys)
-  rows = rows_of(mesh)
-  of_ids = (P(rows, length), P(rows, None)) if ids else ()
-  return on_mesh(run, mesh, query, key, value, (attend, specs), *zip(ids, of_ids), length=length)
+KERNELS: dict[str, Callable] = {
+  "dense": dense_attention,
+  "sparse": sparse,
+  "xla": xla,
+  "cudnn": cudnn,
+  "splash": splash,
+  "ring": ring,
+}
 
 
-KERNELS: dict[str, Callable] = {"dense": dense_attention, "xla": xla, "cudnn": cudnn, "splash": splash, "ring": ring}
-
-
-def _no_bias(bias: Any) -> None:
-  if bias is not None:
-    raise Unsupported("it has a bias")
-
-
-def _ids(mask: AttentionMask, batch: int, queries: int, keys: int) -> tuple:
-  """Segment ids int32 [batch, queries] and [batch, keys], both with padding: a query attends to keys of its id.
-
-  None if all ids are equal and no padding is visible to a query.
-  """
-  of_query, of_key, valid = mask.query_segments, mask.key_segments, mask.valid
-  hidden = keys % LANES == 0 or (mask.rule is not None and band(mask.rule)[1] == 0)
-  if of_query is None and valid is None and hidden:
-    return ()
-  filled_ids = lambda ids, size: (
-    jnp.ones((batch, size), jnp.int32) if ids is None else jnp.broadcast_to(ids, (batch, size))
-  )
-  of_query, of_key = filled_ids(of_query, queries), filled_ids(of_key, keys)
-  of_key = of_key if valid is None else jnp.where(valid, of_key, -1)  # Segment ids are never negative.
-  of_key = jnp.pad(of_key, ((0, 0), (0, -keys % LANES)), constant_values=-1)
-  return pad_to_multiple(of_query, LANES, 1), of_key
-
-
-def _blocks(kernels: Any, queries: int, keys: int, head_dim: int) -> Any:
-  """Block sizes: the largest that divide the lengths, at most 512, MaxText's choice for every TPU so far."""
-  q, kv = (next(size for size in (512, 384, 256, LANES) if length % size == 0) for length in (queries, keys))
-  block_sizes = {f"block_q{part}": q for part in ("", "_dkv", "_dq")} | {
-    f"block_kv{part}": kv for part in ("", "_dkv", "_dq")
-  }
-  # The last dimension is padded to full registers: heads of 64, saved for the backward pass, would take twice as much.
-  layout = kernels.QKVLayout.SEQ_MINOR if head_dim % LANES else kernels.QKVLayout.HEAD_DIM_MINOR
-  layouts = {f"{part}_layout": layout for part in "qkv"}
-  return kernels.BlockSizes(**block_sizes, **layouts, block_kv_compute=kv, block_kv_dkv_compute=kv)
+def _densely(attention: Any, path: str) -> Any:
+  """The attention without the kernel that skips pairs."""
+  kernel = attention.kernel
+  if getattr(kernel, "func", kernel) is not by_pattern:
+    return attention
+  return attention.clone(kernel=functools.partial(dense_attention, **getattr(kernel, "keywords", {})))
 
 
 def with_kernels(model: Any, name: str, mesh: Mesh, *, interpret: bool = False) -> tuple[Any, Notes]:
@@ -239,9 +181,10 @@ def with_kernels(model: Any, name: str, mesh: Mesh, *, interpret: bool = False) 
 
   Args:
     model: from `zoo.build`, or any module.
-    name: "dense" (plain products, weights in float32), "xla" (`jax.nn.dot_product_attention`), "cudnn"
-      (its flash attention, on NVIDIA's GPUs), "splash" (Pallas' splash attention, on TPUs), "ring" (`zoo.kernels.ring`:
-      over mesh axis "sequence", anywhere), or "auto": splash on TPUs, cudnn on GPUs, else dense.
+    name: "dense" (plain products, weights in float32), "sparse" (the same of the pairs that a pattern lets through),
+      "xla" (`jax.nn.dot_product_attention`), "cudnn" (its flash attention, on NVIDIA's GPUs), "splash" (Pallas' splash
+      attention, on TPUs), "ring" (`zoo.kernels.ring`: over mesh axis "sequence", anywhere), or "auto": splash on TPUs,
+      cudnn on GPUs, else the model's own: dense, or sparse for long sequences under a pattern that makes it cheaper.
     mesh: the mesh that the model will run on.
     interpret: runs splash on any device, slowly, for tests.
 
@@ -267,8 +210,10 @@ def with_kernels(model: Any, name: str, mesh: Mesh, *, interpret: bool = False) 
       f"attention is '{kernel_name}', which needs mesh axis '{notes.keys}'; the mesh is {dict(mesh.shape)}. Set "
       f"mesh.{notes.keys} to 2 or more, or attention to auto."
     )
-  if kernel_name == "dense":
+  if name == "auto" and kernel_name == "dense":
     return model, notes
+  if kernel_name == "dense":
+    return with_attentions(model, _densely), notes
   run = functools.partial(KERNELS[kernel_name], **({"interpret": True} if interpret else {}))
   change = lambda attention, path: attention.clone(kernel=Kernel(run, attention.kernel, mesh, path, notes))
   return with_attentions(model, change), notes

@@ -16,6 +16,12 @@ class Unsupported(Exception):
   """A kernel does not support a call; the message is the reason."""
 
 
+def no_bias(bias: Any) -> None:
+  """Unsupported: the logits have a bias."""
+  if bias is not None:
+    raise Unsupported("it has a bias")
+
+
 def rows_of(mesh: Mesh) -> Any:
   """The mesh axes that shard rows, as an entry of a PartitionSpec."""
   spec = batch_sharding(mesh).spec

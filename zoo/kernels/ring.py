@@ -17,6 +17,7 @@ from jax.sharding import PartitionSpec as P
 
 from zoo.kernels.per_device import Unsupported, pad_to_multiple, rows_and_heads
 from zoo.layers.masks import AttentionMask
+from zoo.layers.patterns import Pattern
 from zoo.sharding import axes_of
 
 AXIS = "sequence"  # Mesh axis of the ring.
@@ -46,6 +47,10 @@ def ring(query, key, value, mask, bias, scale, mesh: Mesh, *, block: int = BLOCK
   """
   batch, queries, heads = query.shape[:3]
   devices, keys = mesh.shape[AXIS], key.shape[1]
+  if mask.global_keys is not None:
+    raise Unsupported("its global tokens are inputs, of which ring attention knows nothing")
+  if isinstance(mask.rule, Pattern) and mask.rule.heads is not None:
+    raise Unsupported("its heads have patterns of their own")
   if min(queries, keys) < devices:
     raise Unsupported(f"{queries} queries see {keys} keys, fewer than the {devices} devices of mesh axis '{AXIS}'")
   of_rows, of_heads = rows_and_heads(query, key, mesh)
@@ -75,7 +80,8 @@ def ring(query, key, value, mask, bias, scale, mesh: Mesh, *, block: int = BLOCK
     specs += (P(*bias_spec, AXIS, None),)
   of_marks = jax.tree.map(lambda x: P(split(x, 0, of_rows, batch), AXIS), (of_query, of_key))
   sums = P(of_rows, of_heads, None, AXIS, None)
-  shard = RingShard(mask.rule, scale, keys, size, devices, bias_axes)
+  rule = mask.rule.at(keys) if isinstance(mask.rule, Pattern) else mask.rule
+  shard = RingShard(rule, scale, keys, size, devices, bias_axes)
 
   def on_devices(function: Callable, in_specs: tuple, out_specs: tuple) -> Callable:
     # Nothing differentiates through it (custom_vjp), so replication need not be tracked.
@@ -98,7 +104,7 @@ def ring(query, key, value, mask, bias, scale, mesh: Mesh, *, block: int = BLOCK
 
 def _mask_arrays(mask: AttentionMask, keys: int, filled: int) -> tuple[dict, dict]:
   """Mask inputs of queries and of keys: arrays [batch or 1, length] by name; empty where nothing is masked."""
-  rule, query_positions, key_positions, valid, of_query, of_key, _ = mask
+  rule, query_positions, key_positions, valid, of_query, of_key, *_ = mask
   if valid is None and filled > keys:
     valid = jnp.ones((1, keys), bool)
   mask_arrays = {}, {} if valid is None else {"valid": valid.astype(bool)}
@@ -232,7 +238,8 @@ class RingShard:
     def step(state: Any, numbered: tuple) -> tuple[Any, tuple]:
       index, part = numbered
       mask_arrays: list[Any] = [of_query.get("positions"), *(part.get(name) for name in ("positions", "valid"))]
-      mask_array = AttentionMask(self.rule, *mask_arrays, of_query.get("segments"), part.get("segments")).array()
+      segments = {"query_segments": of_query.get("segments"), "key_segments": part.get("segments")}
+      mask_array = AttentionMask(self.rule, *mask_arrays, **segments).array()
       run = lambda: update(state, index, part, None if mask_array is None else mask_array[:, :, None])
       if mask_array is None:
         return run()

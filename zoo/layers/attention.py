@@ -1,56 +1,20 @@
 """Multi-head attention: projections and a cache around a pure kernel."""
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from zoo.layers import caches, initial
 from zoo.layers.dense import DenseGeneral
+from zoo.layers.dense_attention import dense_attention as dense_attention
 from zoo.layers.masks import AttentionMask, band, lookback
 from zoo.layers.parts import replace_modules
 from zoo.layers.sequence import SequenceInfo, segments_of
-
-
-def dense_attention(query, key, value, *, mask=None, bias=None, scale=None, on_logits=None, on_weights=None):
-  """softmax(scale * query @ key + bias) @ value, the softmax in float32.
-
-  Source: https://arxiv.org/abs/1706.03762, section 3.2.1; with fewer kv_heads than heads, https://arxiv.org/abs/2305.13245.
-
-  Args:
-    query: [batch, queries, heads, head_dim]
-    key, value: [batch, keys, kv_heads, head_dim]; heads / kv_heads adjacent query heads share one.
-    mask: `masks.AttentionMask`, or None: nothing is masked. A query with no visible key gets the mean of all values.
-    bias: broadcastable to [batch, heads, queries, keys], or None.
-    scale: multiplies the logits; 1/sqrt(head_dim) if None.
-    on_logits: function of the scaled logits [batch, heads, queries, keys] that returns their replacement.
-    on_weights: the same for the weights, after the softmax.
-
-  Returns:
-    [batch, queries, heads, head_dim]
-  """
-  batch, queries, heads, head_dim = query.shape
-  keys, kv_heads = key.shape[1:3]
-  grouped = query.reshape(batch, queries, kv_heads, heads // kv_heads, head_dim)
-  logits = jnp.einsum("bqngd,bknd->bngqk", grouped, key, preferred_element_type=jnp.float32)
-  logits = logits.reshape(batch, heads, queries, keys) * (head_dim**-0.5 if scale is None else scale)
-  if on_logits is not None:
-    logits = on_logits(logits)
-  if bias is not None:
-    logits += bias.astype(jnp.float32)
-  visible = None if mask is None else mask.array()
-  if visible is not None:
-    logits = jnp.where(visible, logits, jnp.finfo(jnp.float32).min)
-  weights = jax.nn.softmax(logits)
-  if on_weights is not None:
-    weights = on_weights(weights)
-  weights = weights.astype(value.dtype).reshape(batch, kv_heads, heads // kv_heads, queries, keys)
-  # In the dot product's own output order: any other would make XLA on CPUs transpose all values.
-  y = jnp.einsum("bngqk,bknd->bngqd", weights, value)
-  return y.transpose(0, 3, 1, 2, 4).reshape(batch, queries, heads, head_dim)
+from zoo.layers.sparse_attention import attention as by_pattern
 
 
 class Attention(nn.Module):
@@ -59,8 +23,8 @@ class Attention(nn.Module):
   Args:
     num_heads, head_dim: heads of the query and their width.
     num_kv_heads: heads of key and value, a divisor of num_heads; num_heads if None.
-    kernel: called as `dense_attention` is.
-    mask: a rule of `zoo.layers.masks`, or None: nothing is masked.
+    kernel: called as `dense_attention` is; by default its equal, which skips what a pattern hides in long sequences.
+    mask: a rule of `zoo.layers.masks` or a pattern of `zoo.layers.patterns`, or None: nothing is masked.
     rotary: rotary position embedding of query and key in self-attention, `positions.rotary(theta)`, or None.
     scale: multiplies the logits; 1/sqrt(head_dim) if None.
     qk_norm: norm of each head of query and key, copied to `query_norm` and `key_norm`, or None.
@@ -83,7 +47,7 @@ class Attention(nn.Module):
   num_heads: int
   head_dim: int
   num_kv_heads: int | None = None
-  kernel: Callable = dense_attention
+  kernel: Callable = by_pattern
   mask: Callable | None = None
   rotary: Callable | None = None
   scale: float | None = None
@@ -141,7 +105,7 @@ class Attention(nn.Module):
       positions = key_positions = jnp.arange(x.shape[1], dtype=jnp.int32)[None]
     elif context is None and not cached and band(self.mask) is not None and band(self.mask)[1] == 0:
       segments = (segments_of(positions, valid),) * 2
-    mask = AttentionMask(self.mask, positions, key_positions, valid, *segments, in_order)
+    mask = AttentionMask(self.mask, positions, key_positions, valid, *segments, in_order=in_order)
     on_weights = self._on_weights(train)
     shares = key.shape[0] != x.shape[0]  # Beams and their source: their queries are attended to as those of one row.
     query = query.reshape(key.shape[0], -1, *query.shape[2:]) if shares else query
@@ -212,21 +176,37 @@ class Attention(nn.Module):
     return visible
 
 
-def on_weights_of(attention, train):
-  """What the module `attention` does with its weights: sows them where they are watched, drops some in training.
+@dataclasses.dataclass(frozen=True, eq=False)
+class WeightHook:
+  """What an attention does with its weights: called with them, it sows those that are watched and drops some.
 
-  None unless one of them happens, so that flash kernels, which never form weights, stay usable.
+  Args:
+    attention: the module, while it is applied.
+    watched: whether weights are sown.
+    rate: at which they are dropped.
   """
-  watched, drop = attention.is_mutable_collection("intermediates"), train and attention.dropout > 0
-  if not watched and not drop:
-    return None
 
-  def on_weights(weights):
-    if watched:
-      attention.sow("intermediates", "weights", weights)
-    return nn.Dropout(attention.dropout)(weights, deterministic=not train)
+  attention: nn.Module
+  watched: bool
+  rate: float
 
-  return on_weights
+  def __call__(self, weights):
+    if self.watched:
+      self.attention.sow("intermediates", "weights", weights)
+    return nn.Dropout(self.rate)(weights, deterministic=not self.rate)
+
+  def dropping(self):
+    """A key for a kernel that drops weights itself, at `rate`; None if none are dropped."""
+    return self.attention.make_rng("dropout") if self.rate else None
+
+
+def on_weights_of(attention, train):
+  """The `WeightHook` of an attention; None where it has nothing to do, so that flash kernels stay usable.
+
+  Those never form weights.
+  """
+  watched, rate = attention.is_mutable_collection("intermediates"), attention.dropout if train else 0.0
+  return WeightHook(attention, watched, rate) if watched or rate else None
 
 
 def with_attentions(module, change):

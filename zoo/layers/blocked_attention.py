@@ -4,7 +4,7 @@ of them to memory. 1500 frames of a Whisper take a third of the time."""
 import jax
 import jax.numpy as jnp
 
-from zoo.layers.attention import dense_attention
+from zoo.layers.dense_attention import dense_attention
 
 FROM = 2**18  # Logits of a head: fewer fit into the cache as they are.
 BLOCK = 256  # Queries, at most.

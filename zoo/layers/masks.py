@@ -1,8 +1,8 @@
 """Attention masks as rules over positions: elementwise functions (query_positions, key_positions) -> bool.
 
 A rule never sees a length, so it serves full passes and cached steps alike. Positions arrive as
-[batch or 1, queries, 1] and [batch or 1, 1, keys]. `window(3)` returns the same function every time, so that equal
-models compare equal.
+[batch or 1, queries, 1] and [batch or 1, 1, keys]. The rules of this module are patterns (`zoo.layers.patterns`), which
+compare by value. Any other function will do too, but only kernels that take an array of the mask run it.
 """
 
 import functools
@@ -12,25 +12,22 @@ from typing import NamedTuple
 
 import jax
 
+from zoo.layers.patterns import Pattern, Window
 
-def causal(query_positions, key_positions):
-  """Each token attends to itself and to earlier tokens."""
-  return key_positions <= query_positions
+causal = Window(None, 0)  # Each token attends to itself and to earlier tokens.
 
 
 @functools.cache
 def window(radius):
   """Each token attends to itself and to `radius` neighbours on each side."""
-  return functools.partial(_near, radius)
-
-
-def _near(radius, query_positions, key_positions):
-  return abs(query_positions - key_positions) <= radius
+  return Window(radius, radius)
 
 
 @functools.cache
 def both(first, second):
   """The intersection of two rules, e.g. `both(causal, window(255))`: a token and the 255 before it."""
+  if isinstance(first, Pattern) and isinstance(second, Pattern):
+    return first & second
   return functools.partial(_allowed, first, second)
 
 
@@ -39,31 +36,20 @@ def _allowed(first, second, query_positions, key_positions):
 
 
 def lookback(rule):
-  """Number of positions back that a rule of this module allows; None if unlimited or unknown."""
-  if not isinstance(rule, functools.partial) or rule.func not in (_near, _allowed):
-    return None
-  limits = rule.args[:1] if rule.func is _near else [back for part in rule.args if (back := lookback(part)) is not None]
-  return min(limits, default=None)
+  """Number of positions back that a rule allows; None if unlimited or unknown."""
+  if isinstance(rule, functools.partial) and rule.func is _allowed:
+    return min((back for part in rule.args if (back := lookback(part)) is not None), default=None)
+  return rule.back if isinstance(rule, Window) else None
 
 
 def band(rule):
-  """The band (back, ahead) that a rule of this module allows: -back <= key position - query position <= ahead.
+  """The band (back, ahead) that a rule allows: -back <= key position - query position <= ahead.
 
-  An end that is None is unlimited; the result is None for a rule of another module.
+  An end that is None is unlimited; the result is None for a rule that is no band, a dilated window for example.
   """
   if rule is None:
     return None, None
-  if rule is causal:
-    return None, 0
-  if not isinstance(rule, functools.partial) or rule.func not in (_near, _allowed):
-    return None
-  if rule.func is _near:
-    return rule.args[0], rule.args[0]
-  bands = [band(part) for part in rule.args]
-  if None in bands:
-    return None
-  ends = zip(*bands, strict=True)
-  return tuple(min((end for end in side if end is not None), default=None) for side in ends)
+  return (rule.back, rule.ahead) if isinstance(rule, Window) and rule.dilation == 1 else None
 
 
 class AttentionMask(NamedTuple):
@@ -76,6 +62,7 @@ class AttentionMask(NamedTuple):
     to its own segment only. None: not packed.
   in_order: whether positions are 0, 1, 2, ..., so that indices can replace them. False: they were passed by the
     caller, or come from a cache.
+  global_keys: bool [batch, keys], keys that every query sees whatever the rule; None: there are none.
   """
 
   rule: Callable | None
@@ -85,14 +72,22 @@ class AttentionMask(NamedTuple):
   query_segments: jax.Array | None = None
   key_segments: jax.Array | None = None
   in_order: bool = False
+  global_keys: jax.Array | None = None
 
   def array(self):
-    """bool [batch or 1, 1, queries or 1, keys], or None if nothing is masked."""
+    """bool [batch or 1, heads or 1, queries or 1, keys], or None if nothing is masked."""
     conditions = []
     if self.valid is not None:
       conditions.append(self.valid[:, None, None, :].astype(bool))
     if self.rule is not None:
-      conditions.append(self.rule(self.query_positions[:, :, None], self.key_positions[:, None, :])[:, None])
+      conditions.append(self._by_position(self.rule))
     if self.query_segments is not None and self.key_segments is not None:
       conditions.append((self.query_segments[:, :, None] == self.key_segments[:, None, :])[:, None])
     return functools.reduce(operator.and_, conditions) if conditions else None
+
+  def _by_position(self, rule):
+    """What the rule allows: bool [batch or 1, heads or 1, queries, keys]"""
+    rule = rule.at(self.key_positions.shape[1]) if isinstance(rule, Pattern) else rule
+    visible = rule(self.query_positions[:, :, None], self.key_positions[:, None, :])
+    visible = visible.swapaxes(0, 1) if visible.ndim == 4 else visible[:, None]
+    return visible if self.global_keys is None else visible | self.global_keys[:, None, None, :]

@@ -15,6 +15,8 @@ class SequenceInfo(NamedTuple):
     follows it; those of one call with a cache rise.
   segment_ids: int32 [batch, length], the packed sequence of its row that a token belongs to; it attends to its
     own only. None: a row is one sequence.
+  is_global: bool [batch, length], tokens that see all of their sequence, and are seen by it, whatever the window, in
+    layers that have such tokens. None: there are none.
 
   >>> SequenceInfo(segment_ids=jnp.array([[0, 0, 0, 1, 1]])).token_positions(5)
   Array([[0, 1, 2, 0, 1]], dtype=int32)
@@ -23,6 +25,7 @@ class SequenceInfo(NamedTuple):
   valid: jax.Array | None = None
   positions: jax.Array | None = None
   segment_ids: jax.Array | None = None
+  is_global: jax.Array | None = None
 
   def packed_positions(self):
     """int32 [batch or 1, length] if positions were passed or rows are packed; None: they count from 0."""

@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from zoo.layers import initial
-from zoo.layers.attention import dense_attention, on_weights_of
+from zoo.layers.attention import on_weights_of
 from zoo.layers.dense import DenseGeneral
+from zoo.layers.dense_attention import dense_attention
 from zoo.layers.mixed_precision import add, broadcast
 from zoo.layers.positions import Sinusoidal
 from zoo.layers.relative import remembered

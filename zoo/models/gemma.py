@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.layers import initial, masks, rope_scaling, sizes
-from zoo.layers.attention import Attention, dense_attention
+from zoo.layers.attention import Attention, by_pattern
 from zoo.layers.blocks import PreNormBlock
 from zoo.layers.compute import resolve
 from zoo.layers.embeddings import PaddedEmbed
@@ -62,8 +62,8 @@ def soft_cap(cap, x):
 
 @functools.cache
 def capped_attention(cap):
-  """`dense_attention` with soft-capped logits, between -cap and cap."""
-  return functools.partial(dense_attention, on_logits=functools.partial(soft_cap, cap))
+  """Attention with soft-capped logits, between -cap and cap."""
+  return functools.partial(by_pattern, on_logits=functools.partial(soft_cap, cap))
 
 
 class ScaledEmbed(PaddedEmbed):
@@ -145,7 +145,7 @@ def gemma(
     num_heads,
     head_dim,
     num_kv_heads=common.num_kv_heads,
-    kernel=dense_attention if attention_cap is None else capped_attention(attention_cap),
+    kernel=by_pattern if attention_cap is None else capped_attention(attention_cap),
     scale=(head_dim if query_scalar is None else query_scalar) ** -0.5,
     qk_norm=norm.copy() if common.qk_norm else None,
     use_bias=common.attention_bias,
