@@ -121,7 +121,7 @@ def main(argv: list[str]) -> int:
   parser.add_argument("--longest", type=int, default=128, help="tokens of the longest prompt (128)")
   parser.add_argument("--new-tokens", type=int, default=64, help="of each text at most (64)")
   parser.add_argument("--ends", type=int, default=1500, help="tokens that end a text, of 50,257 (1500)")
-  parser.add_argument("--batch", type=int, default=32, help="ours (32)")
+  parser.add_argument("--batch", type=int, default=64, help="ours (64)")
   parser.add_argument("--batches", type=int, nargs="+", default=[16, 32, 64], help="theirs (16 32 64)")
   flags = parser.parse_args(argv)
   device, cpu = sides.devices()

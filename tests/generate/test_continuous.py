@@ -6,6 +6,7 @@ import zoo
 from tests.filled import filled
 from zoo.errors import UserError
 from zoo.generate.continuous import Request, continuous
+from zoo.generate.continuous import _Batch as continuous_batch
 from zoo.sharding import make_mesh, shardings
 
 LONGEST, MOST = 29, 13
@@ -93,6 +94,18 @@ def test_the_texts_that_end_make_room_for_others():
   assert len(taken) == 23 and most <= 4 + 1 + 1  # Those in the slots, the next one, and the one that was just given.
   # Prompts are padded to 32, 24 and 16 columns, and the caches follow: one program each.
   assert slots.join._cache_size() - programs[0] <= 5 and slots.advance._cache_size() - programs[1] <= 3
+
+
+def test_prompts_are_read_in_full_groups(monkeypatch):
+  model, sizes = MODELS["gpt"], []
+  params = filled(model, *model.example(), seed=5)
+  join = continuous_batch._join
+  monkeypatch.setattr(
+    continuous_batch, "_join", lambda batch, group, rows: (sizes.append(len(group)), join(batch, group, rows))
+  )
+  asked = [Request(i, [3, 4], 1 + i % 3) for i in range(31)]  # Several end at a step, and not by twos.
+  found = answers(model, params, asked, longest=2, max_new_tokens=3, batch_size=16)
+  assert len(found) == 31 and sizes == [2] * 15 + [1]
 
 
 @pytest.mark.parametrize(

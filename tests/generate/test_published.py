@@ -35,14 +35,14 @@ def test_what_is_passed_over_is_told_in_a_line(folder, recwarn, capsys):
 
 def test_what_is_refused_is_left_unread_by_the_flag_that_the_message_offers(folder, capsys):
   state(folder, "config.json", scale_attn_weights=False)
-  state(folder, "generation_config.json", typical_p=0.5)
+  state(folder, "generation_config.json", guidance_scale=1.5)
   with pytest.raises(SystemExit):
     run(folder)
   assert "--ignore=scale_attn_weights" in capsys.readouterr().err
   with pytest.raises(SystemExit):
     run(folder, "--ignore=scale_attn_weights")
-  assert "--ignore=typical_p" in capsys.readouterr().err
-  assert run(folder, "--ignore=scale_attn_weights,typical_p") == 0
+  assert "--ignore=guidance_scale" in capsys.readouterr().err
+  assert run(folder, "--ignore=scale_attn_weights,guidance_scale") == 0
   with pytest.raises(SystemExit):
-    run(folder, "--ignore=typical")
-  assert "ignore names 'typical', which is not in config.json, generation_config.json" in capsys.readouterr().err
+    run(folder, "--ignore=guidance")
+  assert "ignore names 'guidance', which is not in config.json, generation_config.json" in capsys.readouterr().err

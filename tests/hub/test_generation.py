@@ -19,7 +19,7 @@ BART, GPT = {"model_type": "bart"}, {"model_type": "gpt2"}
     ({"do_sample": True, "top_p": 0.9, "eos_token_id": [1, 2]}, GPT,
      {"temperature": 1.0, "top_k": 50, "top_p": 0.9, "eos": [1, 2]}),
     ({"do_sample": True, "top_k": 0}, GPT, {"temperature": 1.0}),
-    ({"temperature": 0.6, "top_p": 0.9, "num_beams": 1, "length_penalty": 1.0, "typical_p": 1.0}, GPT, {}),
+    ({"temperature": 1.0, "top_k": 50, "num_beams": 1, "length_penalty": 1.0, "typical_p": 1.0}, GPT, {}),
     ({"suppress_tokens": [-1, 3], "forced_decoder_ids": [[1, None], [2, 9]]}, {"model_type": "whisper"},
      {"suppress": [3], "start_token": [50257, 9]}),
     ({"forced_bos_token_id": 7, "forced_decoder_ids": [[1, 9]]}, {"model_type": "whisper"},
@@ -37,7 +37,7 @@ def test_entries_become_keywords(entries, config, wanted):
 @pytest.mark.parametrize(
   "entries, message",
   [
-    ({"typical_p": 0.2}, "typical_p is 0.2, which zoo.generate does not support"),
+    ({"do_sample": True, "typical_p": 0.2}, "typical_p is 0.2, which zoo.generate does not support"),
     ({"stop_strings": ["."]}, "stop_strings is ['.'], which zoo.generate does not support. To load it without"),
     ({"cache_implementation": "quantized"}, "cache_implementation is 'quantized', which"),
     ({"early_stopping": "nan"}, "early_stopping is 'nan'. It must be true, false or 'never'"),
@@ -71,6 +71,14 @@ def test_what_cannot_be_done_is_refused_by_name(entries, message):
   with pytest.raises(UserError) as error:
     options(entries, GPT, "generation_config.json")
   assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_what_only_sampling_reads_is_ignored_without_it():
+  drawn = {"temperature": 0.6, "top_k": 0, "min_p": 0.1, "typical_p": 0.2, "top_h": 0.4, "eta_cutoff": 0.3}
+  message = "^file has temperature=0.6, top_k=0, .*typical_p=0.2.*: ignored, since do_sample is not true.$"
+  for entries in (drawn, {"do_sample": False, **drawn}):
+    with pytest.warns(UserWarning, match=message):
+      assert options({"eos_token_id": 2, **entries}, GPT, "file") == {"eos": 2}
 
 
 def test_lengths_of_a_decoder_count_its_prompt():

@@ -122,9 +122,9 @@ class _Batch:
     while waiting is not None or any(self.requests):
       free = [row for row, request in enumerate(self.requests) if request is None]
       self._narrow(waiting)
-      while waiting is not None and free:
+      while waiting is not None and len(free) >= self.group:  # A smaller group would cost as much as a full one.
         group = []
-        while waiting is not None and len(group) < min(self.group, len(free)):
+        while waiting is not None and len(group) < self.group:
           group.append(waiting)
           waiting = next(requests, None)
         self._join(group, [free.pop(0) for _ in group])

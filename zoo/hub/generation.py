@@ -12,7 +12,7 @@ from zoo.errors import UserError, shown
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.files import GENERATION as FILE
 from zoo.hub.generation_defaults import AS_IT_IS, class_defaults
-from zoo.hub.generation_numbers import DRAWN, add_lengths, drawn, whisper_places
+from zoo.hub.generation_numbers import DRAWN, NEUTRAL_DRAWN, add_lengths, drawn, unused_drawn, whisper_places
 from zoo.hub.ids import folder_of
 from zoo.hub.whisper_start import start_tokens
 
@@ -50,9 +50,9 @@ HARMLESS = frozenset(
 )
 # Entries supported only with their neutral value.
 NEUTRAL = {
-  "diversity_penalty": 0.0, "encoder_no_repeat_ngram_size": 0, "encoder_repetition_penalty": 1.0, "epsilon_cutoff": 0.0,
-  "eta_cutoff": 0.0, "guidance_scale": 1.0, "num_beam_groups": 1, "penalty_alpha": 0.0, "renormalize_logits": False,
-  "return_timestamps": False, "token_healing": False, "typical_p": 1.0, "use_mtp": False,
+  **NEUTRAL_DRAWN, "diversity_penalty": 0.0, "encoder_no_repeat_ngram_size": 0, "encoder_repetition_penalty": 1.0,
+  "guidance_scale": 1.0, "num_beam_groups": 1, "penalty_alpha": 0.0, "renormalize_logits": False,
+  "return_timestamps": False, "token_healing": False, "use_mtp": False,
 }  # fmt: skip
 
 
@@ -129,6 +129,7 @@ def options(
 ) -> dict[str, Any]:
   """Keywords of `generate` from the parsed files; `where` names the first file in messages."""
   entries = {name: value for name, value in entries.items() if value is not None}
+  entries = unused_drawn(entries, where)
   _check_names(entries, where)
   take = Options(entries, where).take
   answers = bool(config.get("is_encoder_decoder")) or config.get("model_type") in ENCODER_DECODERS

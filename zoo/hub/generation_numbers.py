@@ -5,10 +5,23 @@ from collections.abc import Mapping
 from typing import Any
 
 from zoo.convert.rules.options import Options, offer
-from zoo.errors import UserError
+from zoo.errors import UserError, shown
 
 # Sampling parameters and their defaults.
 DRAWN = {"temperature": 1.0, "top_k": 50, "top_p": 1.0, "min_p": None}
+# Others, which `generate` does not have, and the values with which they change nothing.
+NEUTRAL_DRAWN = {"epsilon_cutoff": 0.0, "eta_cutoff": 0.0, "top_h": None, "typical_p": 1.0}
+
+
+def unused_drawn(entries: Mapping[str, Any], where: str) -> dict[str, Any]:
+  """The entries without those that only sampling reads, if there is no sampling; warns about what they would change."""
+  neutral = DRAWN | NEUTRAL_DRAWN
+  if entries.get("do_sample", False) is not False:
+    return dict(entries)
+  ignored = [f"{name}={shown(value)}" for name, value in entries.items() if name in neutral and value != neutral[name]]
+  if ignored:
+    warnings.warn(f"{where} has {', '.join(ignored)}: ignored, since do_sample is not true.", stacklevel=4)
+  return {name: value for name, value in entries.items() if name not in neutral}
 
 
 def drawn(take: Any, where: str) -> dict[str, Any]:

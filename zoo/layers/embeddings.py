@@ -17,7 +17,8 @@ from zoo.layers.products import are_few, table_first
 def unembed(embed, x):
   """Tied logits: x @ embedding.T with the table of `embed`: [..., dim] -> float32 [..., vocab_size]"""
   x = x.astype(canonicalize_dtype(x, embed.embedding, dtype=embed.dtype))
-  few = _table_first if are_few(x.shape[:-1]) else None
+  # Of a whole vocabulary, more than half as many rows are faster as they are: the product to transpose is large.
+  few = _table_first if are_few((2, *x.shape[:-1])) else None
   contract = (x.ndim - 1,), (1,)
   return dot(x, embed.embedding, contract, dot_general=few, preferred_element_type=jnp.float32)
 
