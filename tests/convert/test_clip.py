@@ -62,7 +62,22 @@ def case(name, config):
   )  # fmt: skip
 
 
-CASES = [case("small", SMALL), case("odd", ODD)]
+def classifier(name, config):
+  size = config["vision_config"]["image_size"]
+  draw = lambda rng: rng.normal(size=(3, size, size, 3)).astype(np.float32)
+  return Case(
+    name, "CLIPForImageClassification", "CLIPConfig", config,
+    ours=lambda rng: ((jnp.asarray(draw(rng)),), {}),
+    theirs=lambda rng: {"pixel_values": to_torch(draw(rng).transpose(0, 3, 1, 2))},
+    outputs={"logits": (lambda out: out["logits"], lambda out: out.logits)},
+    hidden=(("image/stack/layer_(\\d+)", "hidden_states"),),
+    weights=(("image/stack/layer_(\\d+)/self_attention", "attentions"),),
+  )  # fmt: skip
+
+
+# A tower of texts that differs is no matter to a classifier of images.
+OTHER_TEXTS = {**SMALL, "text_config": {**SMALL["text_config"], "hidden_act": "gelu"}, "num_labels": 5}
+CASES = [case("small", SMALL), case("odd", ODD), classifier("classify", OTHER_TEXTS)]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -4,6 +4,7 @@ import json
 import pathlib
 import shutil
 
+import jax
 import pytest
 
 import train
@@ -93,6 +94,15 @@ def test_a_run_of_the_zoo_is_a_start_too(folder, reviews, tmp_path):
   config, said = filled(tmp_path / "own", "token_classification", reviews_of_words(tmp_path))
   assert (config.model.head, config.model.num_classes) == ("classify_tokens", 2)
   assert "head: new, 2 classes: A, B." in said
+
+
+def test_a_run_without_classes_gets_a_head_that_has_them(reviews, tmp_path):
+  sizes = dict(vocab_size=300, max_length=24, dim=6, depth=1, num_heads=2, head="pretraining")
+  model = zoo.build("bert", **sizes, preprocessing={"tokenizer": "bytes"})
+  zoo.save(tmp_path / "own", model, model.init(jax.random.key(0), *model.example())["params"])
+  config, said = filled(tmp_path / "own", "classification", reviews)
+  assert (config.model.head, config.model.num_classes) == ("classify", 2)
+  assert "head: new, 2 classes: bad, good." in said
 
 
 def reviews_of_words(tmp_path):

@@ -145,11 +145,27 @@ def test_classification_of_texts(tmp_path):
   assert 0 <= metrics["accuracy"] <= 1
 
 
-def test_classification_of_images(tmp_path):
-  entries = dict(image_size=6, patch_size=3, hidden_size=12, num_hidden_layers=2, num_attention_heads=3)
-  entries |= dict(intermediate_size=14, num_labels=5)
-  folder = reference(tmp_path / "vit", "ViTForImageClassification", "ViTConfig", **entries)
-  pixels = {"image_processor_type": "ViTImageProcessor", "size": {"height": 6, "width": 6}, "resample": 2}
+TOWER = dict(
+  image_size=6, patch_size=3, hidden_size=12, num_hidden_layers=2, num_attention_heads=3, intermediate_size=14
+)
+TEXTS = dict(hidden_size=10, num_hidden_layers=1, num_attention_heads=2, intermediate_size=14, vocab_size=23)
+CLIP = dict(vision_config=TOWER, text_config=TEXTS, projection_dim=7)
+IMAGES = {
+  "vit": ("ViTForImageClassification", "ViTForImageClassification", "ViTConfig", TOWER | {"num_labels": 5}),
+  "clip": ("CLIPForImageClassification", "CLIPModel", "CLIPConfig", CLIP),
+}
+
+
+@pytest.mark.parametrize("family", IMAGES)
+def test_classification_of_images(family, tmp_path):
+  theirs_name, begins, kind, entries = IMAGES[family]
+  folder = reference(tmp_path / family, begins, kind, **entries)
+  pixels = {
+    "image_processor_type": f"{kind.removesuffix('Config')}ImageProcessor",
+    "size": {"height": 6, "width": 6},
+    "resample": 2,
+  }
+  pixels |= {"crop_size": pixels["size"]} if family == "clip" else {}
   pixels |= {"do_resize": True, "do_normalize": True, "image_mean": [0.5, 0.4, 0.3], "image_std": [0.2, 0.3, 0.4]}
   (folder / "preprocessor_config.json").write_text(json.dumps(pixels))
   for name in ("cat", "dog"):
@@ -163,9 +179,10 @@ def test_classification_of_images(tmp_path):
     return {"pixel_values": image.transpose(0, 3, 1, 2), "labels": batch["label"].astype(np.int64)}
 
   arguments = flags(folder, "classification", f"images:{tmp_path / 'images'}", tmp_path / "run")
-  theirs, run, config, said = tuned(arguments, "ViTForImageClassification", feed, tmp_path)
+  theirs, run, config, said = tuned(arguments, theirs_name, feed, tmp_path)
   assert theirs.config.id2label == {0: "cat", 1: "dog"}
-  assert any(line.startswith("head: new, 2 classes: cat, dog; that of") for line in said)
+  had = "; that of" if family == "vit" else "."
+  assert any(line.startswith(f"head: new, 2 classes: cat, dog{had}") for line in said)
 
 
 def test_regression(tmp_path):

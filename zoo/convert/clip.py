@@ -2,11 +2,11 @@
 
 from zoo.convert.rules import reference
 from zoo.convert.rules.layouts import CONV, FLAT, Rule, attention, embedding, linear, mlp, norm
-from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries
+from zoo.convert.rules.options import ACTIVATIONS, Key, Options, entries, named_labels
 from zoo.errors import UserError
 
 MODEL_TYPES = ("clip",)
-HEADS = {None: ("CLIPModel",)}
+HEADS = {None: ("CLIPModel",), "classify": ("CLIPForImageClassification",)}
 IGNORED = (r".*\.position_ids",)
 
 TEXT = (
@@ -32,13 +32,14 @@ BOTH = (Key("hidden_act", "activation", "quick_gelu", ACTIVATIONS), Key("layer_n
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   sizes = {"embed_dim": options.take("projection_dim", 512)}
+  sizes |= {"head": head, "num_classes": options.num_labels() if head == "classify" else None}
   options.ignore("logit_scale_init_value", "tie_word_embeddings")  # There are no tied weights.
   text, image = (_tower(options, name) for name in ("text", "vision"))
-  for section, keys in ((text, TEXT), (image, IMAGE)):
+  for section, keys in ((image, IMAGE), (text, TEXT)):
     sizes |= section.sizes(keys)
     towers = section.sizes(BOTH)
     for name, value in towers.items():
-      if sizes.setdefault(name, value) != value:
+      if sizes.setdefault(name, value) != value and head is None:
         raise section.refusal(
           {key.ours: key.theirs for key in BOTH}[name], value, [f"that of the other tower, {sizes[name]!r}"]
         )
@@ -64,20 +65,24 @@ def config(sizes):
   for name in ("stem_dims", "logit_bias"):
     if sizes[name]:
       raise UserError(f"A CLIP with {name} {sizes[name]} is not one of the hub's. Build it without, or use zoo.save.")
-  both, sizes = entries(BOTH, sizes), full(sizes, "text_", "image_")
-  return {
-    "model_type": "clip",
-    "projection_dim": sizes["embed_dim"],
-    "text_config": entries(TEXT, sizes) | both | end_entry(sizes),
-    "vision_config": entries(IMAGE, sizes) | both,
-  }
+  both, sizes = entries(BOTH, sizes), full(sizes, "image_")
+  config = {"model_type": "clip", "vision_config": entries(IMAGE, sizes) | both}
+  if sizes["num_classes"] is not None:
+    config |= named_labels(sizes["num_classes"])
+  if sizes["embed_dim"] is not None:
+    config["projection_dim"] = sizes["embed_dim"]
+  if sizes["text_dim"] is not None:
+    config["text_config"] = entries(TEXT, full(sizes, "text_")) | both | end_entry(sizes)
+  return config
 
 
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
-  rules = [Rule("logit_scale", "logit_scale")]
-  rules += tower_rules("image", "vision_model.", sizes["image_depth"])
-  rules += tower_rules("text", "text_model.", sizes["text_depth"])
+  rules = tower_rules("image", "vision_model.", sizes["image_depth"])
+  if sizes["head"] == "classify":
+    return rules + linear("head", "classifier")
+  rules += [Rule("logit_scale", "logit_scale")]
+  rules += tower_rules("text", "text_model.", sizes["text_depth"] or 0)
   rules += linear("image/projection", "visual_projection", bias=False)
   return rules + linear("text/projection", "text_projection", bias=False)
 

@@ -19,6 +19,7 @@ REQUIRED = {
   "config": (Callable, "def config(sizes), which returns the entries of a config.json"),
   "rules": (Callable, "def rules(sizes), which returns rules of zoo/convert/rules/layouts.py"),
 }
+CLASSIFY = ("classify", "classify_tokens")  # The heads that have classes.
 NO_HEAD = "none"  # Requests the headless model; None means "as in the files".
 
 
@@ -83,8 +84,11 @@ def head_of(table: ModuleType, sizes: Mapping[str, Any]) -> str | None:
 
 
 def with_head(table: ModuleType, sizes: Mapping[str, Any], head: str | None) -> Mapping[str, Any]:
-  """The sizes of the same model with another head."""
-  return table.with_head(sizes, head) if hasattr(table, "with_head") else {**sizes, "head": head}
+  """The sizes of the same model with another head; of one that had no classes with 2, as transformers has it."""
+  if hasattr(table, "with_head"):
+    return table.with_head(sizes, head)
+  classes = {"num_classes": (sizes["num_classes"] or 2) if head in CLASSIFY else None} if "num_classes" in sizes else {}
+  return {**sizes, **classes, "head": head}
 
 
 def spellings(name: str, table: ModuleType) -> list[str]:

@@ -68,6 +68,11 @@ class CLIPImageTower(ImageTower):
     x = self.stack(x, train=train)
     return projected({"hidden": x, "pooled": self.norm(x[:, 0])}, self.projection)
 
+  @nn.nowrap
+  def mean(self, hidden, image):
+    """As `ImageTower.mean`, without the class token."""
+    return hidden[:, 1:].mean(axis=1)
+
 
 class ImageEncoder(Model):
   """Image tower as a model of its own."""
@@ -99,6 +104,17 @@ class ImageEncoder(Model):
   @nn.nowrap
   def example(self, batch_size=1):
     return (self.image.example(batch_size),)
+
+
+class ImageClassifier(ImageEncoder):
+  """Image tower with a classifier."""
+
+  head: nn.Module
+
+  def __call__(self, image, *, train=False):
+    """The outputs of `ImageEncoder`, and "logits" float32 [batch, num_classes] from the mean of its patches."""
+    out = super().__call__(image, train=train)
+    return {**out, "logits": self.head(self.image.mean(out["hidden"], image)).astype(jnp.float32)}
 
 
 def clip_vision(

@@ -11,10 +11,10 @@ from zoo.layers import initial, sizes
 from zoo.layers.compute import Compute, resolve
 from zoo.layers.dense import Dense
 from zoo.models import siglip_text, siglip_vision
+from zoo.models.clip_vision import ImageClassifier
 from zoo.models.dual_encoder import DualEncoder
 from zoo.models.siglip_vision import PAPER as PAPER
 from zoo.models.siglip_vision import PAPERS as PAPERS
-from zoo.models.siglip_vision import ImageClassifier
 
 HEADS = (None, "classify")
 

@@ -7,10 +7,10 @@ https://arxiv.org/abs/2502.14786. Code: https://github.com/google-research/big_v
 from typing import Unpack
 
 from zoo.models import siglip2_vision
+from zoo.models.clip_vision import ImageClassifier
 from zoo.models.dual_encoder import DualEncoder
 from zoo.models.siglip import SigLIPOptions, dual_encoder
 from zoo.models.siglip2_vision import PAPER as PAPER
-from zoo.models.siglip_vision import ImageClassifier
 
 
 def siglip2(

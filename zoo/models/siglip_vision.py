@@ -3,7 +3,6 @@
 from typing import Annotated, TypedDict, Unpack
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from zoo.layers import initial, norms, sizes
 from zoo.layers.attention import Attention
@@ -68,17 +67,6 @@ class SigLIPImageTower(ImageTower):
     x = nn.Dropout(self.dropout)(add(x, self.positions(x.shape[1])), deterministic=not train)
     x = self.norm(self.stack(x, train=train))
     return {"hidden": x} if self.pool is None else {"hidden": x, "pooled": self.pool(x, train=train)}
-
-
-class ImageClassifier(ImageEncoder):
-  """Image tower with a classifier."""
-
-  head: nn.Module
-
-  def __call__(self, image, *, train=False):
-    """The outputs of `ImageEncoder`, and "logits" float32 [batch, num_classes] from the mean of the hidden states."""
-    out = super().__call__(image, train=train)
-    return {**out, "logits": self.head(self.image.mean(out["hidden"], image)).astype(jnp.float32)}
 
 
 class VisionSizes(TypedDict, total=False):

@@ -1,7 +1,7 @@
 """The train state of step 0: as initialised, or with the parameters of another model."""
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
@@ -40,8 +40,9 @@ def load_into(
 ) -> dict[str, Any]:
   """`state` with `params` (and `ema`) loaded from another model, in the same shardings.
 
-  A part (`pooler`, `head`: the first segment of a path) that only one of them has is reported and ignored: of the model
-  to train it starts as initialised, of the source it is left out. A part that both have must have equal shapes.
+  A part (`pooler`, `head`: the first segment of a path; `image/projection`) that only one of them has is reported and
+  ignored: of the model to train it starts as initialised, of the source it is left out. A part that both have must have
+  equal shapes.
 
   Args:
     source: anything that `load` reads; or {"source": that, "fresh": [patterns of parameters that start as initialised
@@ -59,7 +60,7 @@ def load_into(
   old, new = flatten(by_layer(params)), flatten(jax.eval_shape(by_layer, begun["params"]))
   collections = {*variables(params), *begun["params"]} - {"params"}
   whole_part = lambda path: part_of(path, collections)
-  part, inner = whole_part, model
+  part, inner = lambda path: _part(path, collections), model
   if into is not None:
     old, inner = {f"{into}/{path}": array for path, array in old.items()}, _module(model, into, new)
     part = lambda path: path.split("/")[1] if path.startswith(f"{into}/") else f"{whole_part(path)} of the model"
@@ -108,6 +109,12 @@ def _module(model: Any, name: str, paths: Mapping[str, Any]) -> Any:
     names = ", ".join(sorted({path.partition("/")[0] for path in paths}))
     raise UserError(f"init.into is {name!r}, which is no module of the model to train. It has: {names}.")
   return getattr(model, name, None)
+
+
+def _part(path: str, collections: Collection[str]) -> str:
+  """The top-level module of an array, or the projection of a tower, which a classifier of images lacks."""
+  top = part_of(path, collections)
+  return f"{top}/projection" if f"{top}/projection/" in path else top
 
 
 def _check_computes_alike(where: Any, origin: Any, model: Any) -> None:
