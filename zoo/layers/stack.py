@@ -35,7 +35,7 @@ def stack(block, depth, *, scan=None, remat=None, drop_path=0.0):
   sizes.rate(drop_path=drop_path)
   if remat is not None:
     sizes.remat_policy(remat)
-  scan = depth >= max(SCAN_FROM, 2 * len(_kinds(block))) if scan is None else scan
+  scan = depth >= max(SCAN_FROM, 2 * len(kinds_of(block))) if scan is None else scan
   return (ScannedStack if scan else Stack)(block, depth, remat=remat, drop_path=drop_path)
 
 
@@ -49,7 +49,7 @@ class Stack(nn.Module):
 
   @nn.compact
   def __call__(self, x, *args, train=False, **kwargs):
-    kinds = _kinds(self.block)
+    kinds = kinds_of(self.block)
     for i, rate in enumerate(np.linspace(0, self.drop_path, self.depth).tolist()):
       run = _caller(self.remat, rate or None, args, {"train": train, **kwargs})
       x = run(kinds[i % len(kinds)].copy(name=f"layer_{i}"), x)
@@ -70,7 +70,7 @@ class ScannedStack(nn.Module):
 
   @nn.compact
   def __call__(self, x, *args, train=False, **kwargs):
-    kinds = _kinds(self.block)
+    kinds = kinds_of(self.block)
     cycles = self.depth // len(kinds)
     scanned_depth = cycles * len(kinds)
     rates = jnp.linspace(0, self.drop_path, self.depth) if self.drop_path and train else None
@@ -115,7 +115,7 @@ def _layers_in(names):
   return sorted(filter(LAYER.fullmatch, names), key=lambda name: int(name.removeprefix("layer_")))
 
 
-def _kinds(block):
+def kinds_of(block):
   return block if isinstance(block, tuple) else (block,)
 
 
