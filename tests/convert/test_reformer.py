@@ -65,11 +65,12 @@ def case(name, cls, config, length=24, **options):
 
 
 CASES = [
+  case("local", "ReformerModelWithLMHead", {**LM, "attn_layers": ["local"], "axial_pos_shape": [2, 4]}, 8),
   case("small", "ReformerModelWithLMHead", LM),
   case("wide", "ReformerForMaskedLM", {**SMALL, **WIDE}),
   case("learned", "ReformerForSequenceClassification", {**SMALL, **LEARNED, "attn_layers": ["lsh"], "num_labels": 5}),
-  case("one_chunk", "ReformerForQuestionAnswering", {**SMALL, "axial_pos_shape": [2, 2], "max_position_embeddings": 4}, 4, weights=()),
-  case("causal", "ReformerModel", {**LM, "attn_layers": ["local"], "axial_pos_shape": [2, 4]}, 8),
+  case("one_chunk", "ReformerForQuestionAnswering", {**SMALL, "axial_pos_shape": [2, 2]}, 4, weights=()),
+  case("no_head", "ReformerModel", {**SMALL, "attn_layers": ["local"], "axial_pos_shape": [2, 4]}, 8),
 ]  # fmt: skip
 
 
@@ -79,7 +80,9 @@ def test_equals_the_reference(case, tmp_path):
 
 
 def test_rows_that_do_not_divide_into_chunks_are_padded_as_there(tmp_path):
-  short = case("short", "ReformerModelWithLMHead", {**LM, "attn_layers": ["lsh", "local"]}, 19, prepare=lambda model: None)
+  short = case(
+    "short", "ReformerModelWithLMHead", {**LM, "attn_layers": ["lsh", "local"]}, 19, prepare=lambda model: None
+  )
   there = reference(short)
   there.save_pretrained(tmp_path)
   model, params = zoo.load(tmp_path)

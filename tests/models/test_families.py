@@ -28,6 +28,10 @@ TINY = {
   "roberta": dict(vocab_size=23, max_length=11, **TOWER),
   "mpnet": dict(vocab_size=23, max_length=11, **TOWER),
   "xlnet": dict(vocab_size=23, memory_length=5, **TOWER),
+  "reformer": dict(
+    **dict(vocab_size=23, max_length=15, axial_shape=[3, 5], axial_dims=[2, 4], buckets=4, rounds=2),
+    **dict(local_chunk=2, lsh_chunk=3, **TOWER),
+  ),
   "distilbert": dict(vocab_size=23, max_length=11, **TOWER),
   "hierarchical": dict(
     encoder=dict(family="sentence_bert", vocab_size=23, max_length=11, **TOWER),
@@ -76,7 +80,7 @@ FIXED = {
     *(f"stack/layer_{i}/self_attention/{name}" for i in range(2) for name in ("segments", "segment_bias")),
   },
 }
-WITHOUT_BRANCHES = {"rnn", "xlnet"}  # That drop_path could drop.
+WITHOUT_BRANCHES = {"reformer", "rnn", "xlnet"}  # That drop_path could drop.
 # Keywords that mask -> the inputs that they mask.
 MASKS = {"valid": "tokens", "decoder_valid": "decoder_tokens"}
 # Masks that hide less than a padded input: Whisper's convolutions mix a frame with its neighbours.

@@ -28,6 +28,8 @@ CASES = [
   ("llama", {**TEXT, "dim": 12, "mlp_dim": 7}, READS),
   ("gemma", {**TEXT, "dim": 12, "mlp_dim": 7, "cap": 0.5}, READS),
   ("mixtral", {**TEXT, "dim": 12, "mlp_dim": 7, "num_experts": 3, "top_k": 2}, BALANCES),
+  ("reformer", {**TEXT, "local_chunk": 2, "lsh_chunk": 3}, READS),
+  ("reformer", {**TEXT, "local_chunk": 2, "lsh_chunk": 3, "head": "mlm"}, GUESSES),
   ("xlnet", TOWER, {"name": "permutation_lm", "rate": 0.4}),
   ("transformer", TEXT, WRITES),
   ("t5", TOWER, WRITES),
@@ -47,7 +49,7 @@ RNG = quick_key(2)
 def batch_for(family):
   """Eight rows; whisper hears where others read, and some cannot tell sentences apart."""
   batch = tiny_batch(rows=8)
-  if family in ("distilbert", "roberta", "mpnet"):
+  if family in ("distilbert", "roberta", "mpnet", "reformer"):
     del batch["segments"]
   if family != "whisper":
     return batch

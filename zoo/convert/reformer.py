@@ -47,6 +47,7 @@ def sizes(options: Options, head, tensors):
   sizes = options.sizes(KEYS) | {"head": head}
   sizes["depth"] = len(sizes["pattern"])
   options.must_be("num_hidden_layers", sizes["depth"], None)
+  sizes["hash_seed"] = options.nullable("hash_seed")
   sizes["buckets"] = options.nullable("num_buckets", kind=(int, list))
   sizes["mlp_chunk"] = options.take("chunk_size_feed_forward", 0) or None
   shape, dims = options.take("axial_pos_shape", [64, 64], list), options.take("axial_pos_embds_dim", [64, 192], list)
@@ -58,7 +59,7 @@ def sizes(options: Options, head, tensors):
   options.must_be("tie_word_embeddings", False)
   sizes["output_bias"] = adds_bias(options, tensors)
   # Initialisation and chance; the logits' chunks take memory and change nothing.
-  options.ignore("axial_norm_std", "hash_seed", "chunk_size_lm_head", "classifier_dropout")
+  options.ignore("axial_norm_std", "chunk_size_lm_head", "classifier_dropout")
   return sizes
 
 
@@ -75,17 +76,18 @@ def config(sizes):
   causal = sizes["head"] == "lm" if sizes["causal"] is None else sizes["causal"]
   filled = {**sizes, "pattern": layers, "causal": causal, "mlp_dim": sizes["mlp_dim"] or 4 * sizes["dim"]}
   filled["head_dim"] = sizes["head_dim"] or sizes["dim"] // sizes["num_heads"]
+  grid = {"axial_pos_shape": sizes["axial_shape"], "axial_pos_embds_dim": sizes["axial_dims"]}
   axial = sizes["axial_shape"] is not None
-  grid = {"axial_pos_shape": list(sizes["axial_shape"]), "axial_pos_embds_dim": list(sizes["axial_dims"])} if axial else {}
   buckets = sizes["buckets"]
   return {
     "model_type": "reformer",
     **entries(KEYS, filled),
     "num_hidden_layers": sizes["depth"],
     "num_buckets": buckets if buckets is None or isinstance(buckets, int) else list(buckets),
+    "hash_seed": sizes["hash_seed"],
     "chunk_size_feed_forward": sizes["mlp_chunk"] or 0,
     "axial_pos_embds": axial,
-    **grid,
+    **{name: list(each) for name, each in grid.items() if each is not None},
     "tie_word_embeddings": False,
     "transformers_version": "4.57.1" if sizes["output_bias"] else "5.23.0",
     **labels,
@@ -101,9 +103,8 @@ def rules(sizes):
   if sizes["axial_shape"] is None:
     rules += embedding("positions", f"{positions}.embedding")
   else:
-    rules += [
-      Rule("positions/rows", f"{positions}.weights.0", ROWS), Rule("positions/columns", f"{positions}.weights.1", COLUMNS)
-    ]  # fmt: skip
+    rules.append(Rule("positions/rows", f"{positions}.weights.0", ROWS))
+    rules.append(Rule("positions/columns", f"{positions}.weights.1", COLUMNS))
   for i in range(sizes["depth"]):
     ours, theirs = f"stack/layer_{i}", f"{p}encoder.layers.{i}"
     attention, other = f"{ours}/self_attention", f"{theirs}.attention"

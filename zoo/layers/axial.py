@@ -40,8 +40,8 @@ class Axial(nn.Module):
     columns = self.param("columns", self.embedding_init, (width, self.dims[1]))
     if positions is None:  # By copies and not by a lookup, whose gradient would be a scatter.
       full = -(-length // width)
-      grid = (full, width)
-      cells = [jnp.broadcast_to(rows[:full, None], (*grid, self.dims[0])), jnp.broadcast_to(columns, (*grid, self.dims[1]))]
+      parts = rows[:full, None], columns[None]
+      cells = [jnp.broadcast_to(part, (full, width, dim)) for part, dim in zip(parts, self.dims, strict=True)]
       x = jnp.concatenate(cells, axis=-1).reshape(1, full * width, -1)[:, :length]
       positions = jnp.arange(length, dtype=jnp.int32)[None]
     else:

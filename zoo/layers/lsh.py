@@ -79,11 +79,13 @@ class LSHAttention(ChunkedAttention):
     rounds: of hashing; their results are weighted by what each has seen.
     buckets: how many, or a tuple of two factors; even. None: `default_buckets`.
     max_length: for that, the longest row there is.
+    seed: of rotations that are not given, at every call; None: from the key "dropout" in training, 0 elsewhere.
   """
 
   rounds: int = 1
   buckets: tuple[int, ...] | None = None
   max_length: int = 4096
+  seed: int | None = None
 
   def __call__(self, x, **kwargs):
     """[batch, length, dim] -> [batch, length, dim]; keywords as `noted`."""
@@ -96,8 +98,7 @@ class LSHAttention(ChunkedAttention):
     Args:
       x: [batch, length, dim]
       info: `SequenceInfo` of x. Padding is hashed to a bucket of its own.
-      rotations: [heads, head_dim, rounds, sum of the factors of buckets / 2]; None: drawn, from the key "dropout" in
-        training, elsewhere always the same.
+      rotations: [heads, head_dim, rounds, sum of the factors of buckets / 2]; None: drawn, see `seed`.
       note: buckets from an earlier call; None: tokens are hashed.
 
     Returns:
@@ -126,7 +127,8 @@ class LSHAttention(ChunkedAttention):
     buckets = self.buckets or default_buckets(shared.shape[2], self.chunk, self.max_length)
     shape = (self.num_heads, self.head_dim, self.rounds, sum(buckets) // 2)
     if rotations is None:
-      key = self.make_rng("dropout") if train and self.has_rng("dropout") else jax.random.key(0)
+      drawn = self.seed is None and train and self.has_rng("dropout")
+      key = self.make_rng("dropout") if drawn else jax.random.key(self.seed or 0)
       rotations = jax.random.normal(key, shape)
     if rotations.shape != shape:
       raise ValueError(
@@ -157,7 +159,9 @@ class LSHAttention(ChunkedAttention):
     if rounds == 1:
       return y[:, :, 0]
     total = permute(total.reshape(batch, heads, rounds, length, 1), inverse, order)
-    return (y * jax.nn.softmax(total, axis=2).astype(y.dtype)).sum(axis=2)
+    # Not a softmax: the reference rounds what a token that sees only itself, with logits of -1e5, gets from the rounds.
+    weights = jnp.exp(total - jax.nn.logsumexp(total, axis=2, keepdims=True))
+    return (y * weights.astype(y.dtype)).sum(axis=2)
 
 
 def _earlier(query_positions, key_positions):

@@ -116,6 +116,7 @@ def _layers_in(names):
 
 
 def kinds_of(block):
+  """The modules of a block, one or several, as a tuple."""
   return block if isinstance(block, tuple) else (block,)
 
 

@@ -6,7 +6,7 @@ Code: https://github.com/google/trax, trax/models/reformer.
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, Unpack
+from typing import Annotated, Any, Unpack
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -35,11 +35,34 @@ PAPER = {
 HEADS = ("lm", "mlm", "classify", "question_answering", None)
 
 
+class ReformerOptions(Compute):
+  """Options of chunks and of hashing.
+
+  local_chunk, lsh_chunk: tokens in a chunk of layers of that kind; *_before, *_after: neighbouring chunks that a chunk
+    attends to; *_dropout: rate at which attention weights are dropped.
+  rounds: of hashing. buckets: how many, even, or two factors; None: about two for each chunk.
+  hash_seed: of the rotations, at every call; None: drawn anew in training, 0 elsewhere.
+  """
+
+  local_chunk: Annotated[int, 64]
+  local_before: Annotated[int, 1]
+  local_after: Annotated[int, 0]
+  local_dropout: Annotated[float, 0.0]
+  lsh_chunk: Annotated[int, 64]
+  lsh_before: Annotated[int, 1]
+  lsh_after: Annotated[int, 0]
+  lsh_dropout: Annotated[float, 0.0]
+  rounds: Annotated[int, 1]
+  buckets: Annotated[int | list | None, None]
+  hash_seed: Annotated[int | None, None]
+
+
 class Positions(Learned):
   """Learned positions, with dropout."""
 
   dropout: float = 0.0
 
+  @nn.compact
   def __call__(self, length, positions=None, *, batch=1, train=False):
     """As `Axial`."""
     x = super().__call__(length, positions)
@@ -81,16 +104,6 @@ def reformer(
   mlp_dim: int | None = None,
   mlp_chunk: int | None = None,
   pattern: Sequence[str] = ("local", "lsh"),
-  local_chunk: int = 64,
-  local_before: int = 1,
-  local_after: int = 0,
-  local_dropout: float = 0.0,
-  lsh_chunk: int = 64,
-  lsh_before: int = 1,
-  lsh_after: int = 0,
-  lsh_dropout: float = 0.0,
-  rounds: int = 1,
-  buckets: int | Sequence[int] | None = None,
   axial_shape: Sequence[int] | None = None,
   axial_dims: Sequence[int] | None = None,
   head: str | None = "lm",
@@ -99,49 +112,44 @@ def reformer(
   activation: str = "relu",
   epsilon: float = 1e-12,
   output_bias: bool = True,
-  **options: Unpack[Compute],
+  **options: Unpack[ReformerOptions],
 ) -> ReversibleModel:
   """A Reformer of these sizes; mlp_dim is 4 * dim if None. Its language models are not causal to the bit, see there.
 
   mlp_chunk: positions that pass the MLP at a time, `zoo.layers.chunked`; None: all.
   pattern: kinds of attention, "local" and "lsh", repeated over the layers.
-  local_chunk, lsh_chunk: tokens in a chunk; *_before, *_after: neighbouring chunks that a chunk attends to; *_dropout:
-    rate at which attention weights are dropped.
-  rounds: of hashing. buckets: how many, even, or two factors; None: about two for each chunk.
   axial_shape: height and width of the grid of positions, axial_dims: of its two embeddings; None: learned positions.
   head: "lm" (the next token), "mlm" (masked tokens), "classify" (num_classes, read at the first token),
     "question_answering" (start and end of an answer), None (hidden states).
   causal: whether tokens attend to earlier ones only; None: with the head "lm".
   output_bias: whether the bias of predicted tokens is added: transformers 5.0 to 5.23 have it and do not add it.
   """
-  compute = resolve(Compute, options)
-  dropout, dtype = compute.dropout, compute.dtype
+  chosen = resolve(ReformerOptions, options)
+  dropout, dtype = chosen.dropout, chosen.dtype
   head_dim = sizes.head_dim(dim, num_heads) if head_dim is None else head_dim
   causal = head == "lm" if causal is None else causal
-  buckets = None if buckets is None else (buckets,) if isinstance(buckets, int) else tuple(buckets)
   sizes.positive(vocab_size=vocab_size, max_length=max_length, dim=dim, depth=depth, num_heads=num_heads)
-  sizes.positive(head_dim=head_dim, mlp_dim=mlp_dim, mlp_chunk=mlp_chunk, local_chunk=local_chunk, lsh_chunk=lsh_chunk)
-  sizes.positive(rounds=rounds)
-  sizes.rate(local_dropout=local_dropout, lsh_dropout=lsh_dropout)
+  sizes.positive(head_dim=head_dim, mlp_dim=mlp_dim, mlp_chunk=mlp_chunk)
   sizes.head_fits(head, HEADS, num_classes)
-  check(compute, pattern, causal, head, buckets, (local_before, local_after, lsh_before, lsh_after))
+  check(chosen, pattern, causal, head)
   check_axial(axial_shape, axial_dims, max_length, dim)
   init = initial.normal(0.02)
   shared = dict(mask=masks.causal if causal else None, use_bias=False, dtype=dtype, kernel_init=init, out_init=init)
+  chunks = lambda kind: {
+    name: getattr(chosen, f"{kind}_{name}") for name in ("chunk", "before", "after", "dropout")
+  }  # fmt: skip
   attentions = {
-    "local": LocalAttention(
-      num_heads, head_dim, chunk=local_chunk, before=local_before, after=local_after, dropout=local_dropout, **shared
-    ),
+    "local": LocalAttention(num_heads, head_dim, **chunks("local"), **shared),
     "lsh": LSHAttention(
-      num_heads, head_dim, chunk=lsh_chunk, before=lsh_before, after=lsh_after, dropout=lsh_dropout, rounds=rounds,
-      buckets=buckets, max_length=max_length, **shared,
+      num_heads, head_dim, **chunks("lsh"), rounds=chosen.rounds, buckets=factors(chosen.buckets),
+      max_length=max_length, seed=chosen.hash_seed, **shared,
     ),
   }  # fmt: skip
   mlp = FeedForward(mlp_dim or 4 * dim, activation, dropout=dropout, dtype=dtype, kernel_init=init, down_init=init)
   mlp = mlp if mlp_chunk is None else Chunked(mlp, mlp_chunk)
   norm, layers = norms.layer_norm(epsilon, dtype), kinds(pattern, depth)
   blocks = [ReversibleBlock(attentions[kind], mlp, norm, dropout) for kind in layers]
-  chunks = [{"local": local_chunk, "lsh": lsh_chunk}[kind] for kind in set(layers)]
+  lengths = [attentions[kind].chunk for kind in set(layers)]
   positions = (
     Positions(max_length, dim, embedding_init=init, dropout=dropout) if axial_shape is None
     else Axial(tuple(axial_shape), tuple(axial_dims or ()), dropout)
@@ -149,11 +157,11 @@ def reformer(
   parts: dict[str, Any] = dict(
     embed=Embed(vocab_size, dim, dtype=dtype, embedding_init=init),
     positions=positions,
-    stack=reversible_stack(tuple(blocks) if len(blocks) > 1 else blocks[0], depth, scan=compute.scan),
+    stack=reversible_stack(tuple(blocks) if len(blocks) > 1 else blocks[0], depth, scan=chosen.scan),
     norm=norm.copy(),
     max_length=max_length,
-    multiple=math.lcm(*chunks),
-    shortest=min(chunks),
+    multiple=math.lcm(*lengths),
+    shortest=min(lengths),
     causal=causal,
     dropout=dropout,
   )
@@ -174,23 +182,32 @@ def kinds(pattern, depth):
   return layers
 
 
-def check(compute, pattern, causal, head, buckets, chunks):
+def factors(buckets):
+  """The number of buckets as a tuple of its factors."""
+  return None if buckets is None else (buckets,) if isinstance(buckets, int) else tuple(buckets)
+
+
+def check(chosen, pattern, causal, head):
   """ValueError for what reversible, hashed or causal layers cannot have."""
-  if compute.drop_path:
-    raise ValueError(f"drop_path is {compute.drop_path}, and a reformer's layers cannot be dropped. Use dropout.")
-  if compute.remat is not None:
-    sizes.remat_policy(compute.remat)
-    raise ValueError(f"remat is {compute.remat!r}, and reversible layers save nothing that it could. Leave it out.")
+  if chosen.drop_path:
+    raise ValueError(f"drop_path is {chosen.drop_path}, and a reformer's layers cannot be dropped. Use dropout.")
+  if chosen.remat is not None:
+    sizes.remat_policy(chosen.remat)
+    raise ValueError(f"remat is {chosen.remat!r}, and reversible layers save nothing that it could. Leave it out.")
   if not pattern or set(pattern) - {"local", "lsh"}:
     raise ValueError(f"pattern is {list(pattern)}. It may hold 'local' and 'lsh', at least one of them.")
   if head == "lm" and not causal:
     raise ValueError("head is 'lm' and causal False: the next token would be read. Leave causal out.")
   if head == "mlm" and causal:
     raise ValueError("head is 'mlm' and causal True: masked tokens are read from both sides. Leave causal out.")
-  if min(chunks) < 0:
-    raise ValueError(f"Of {list(chunks)} chunks before and after, some are negative. They must be at least 0.")
-  if head == "lm" and (chunks[1] or chunks[3]):
+  sizes.positive(local_chunk=chosen.local_chunk, lsh_chunk=chosen.lsh_chunk, rounds=chosen.rounds)
+  sizes.rate(local_dropout=chosen.local_dropout, lsh_dropout=chosen.lsh_dropout)
+  for name in ("local_before", "local_after", "lsh_before", "lsh_after"):
+    if getattr(chosen, name) < 0:
+      raise ValueError(f"{name} is {getattr(chosen, name)}. It must be at least 0.")
+  if head == "lm" and (chosen.local_after or chosen.lsh_after):
     raise ValueError("head is 'lm', and local_after or lsh_after not 0: what comes after is not read. Set them to 0.")
+  buckets = factors(chosen.buckets)
   if buckets is not None and (len(buckets) not in (1, 2) or any(each < 2 or each % 2 for each in buckets)):
     raise ValueError(f"buckets are {list(buckets)}. There must be one or two factors, even numbers from 2 on.")
 
@@ -203,8 +220,8 @@ def check_axial(shape, dims, max_length, dim):
     raise ValueError(f"axial_shape is {shape} and axial_dims {dims}. Give two positive sizes for each, or neither.")
   if math.prod(shape) < max_length:
     raise ValueError(
-      f"axial_shape {list(shape)} holds {math.prod(shape)} positions, and max_length is {max_length}. Enlarge the grid, "
-      "or lower max_length."
+      f"axial_shape {list(shape)} holds {math.prod(shape)} positions, and max_length is {max_length}. Enlarge the "
+      "grid, or lower max_length."
     )
   if sum(dims) != dim:
     raise ValueError(f"axial_dims {list(dims)} have {sum(dims)} entries together, dim is {dim}. They must be equal.")

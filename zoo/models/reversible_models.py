@@ -69,8 +69,9 @@ class ReversibleModel(Model):
 class ReformerLM(PredictsTokens, ReversibleModel, kw_only=True):
   """Language model. What a token attends to is never later than it, and yet not causal to the bit.
 
-  Hashing sorts all tokens of a row: which earlier tokens fall into a token's chunk depends on later ones too. Rows of
-  at most one LSH chunk are exactly causal, and so is generation, where tokens attend to all before them.
+  Hashing sorts all tokens of a row: which earlier tokens fall into a token's chunk depends on later ones too. Rows
+  without hashing, of at most the shortest chunk, are exactly causal, and so is generation, where tokens of LSH layers
+  attend to all before them.
   """
 
   logits: nn.Module | None
