@@ -5,7 +5,7 @@ import pytest
 
 from zoo.layers import masks
 from zoo.layers.chunk_attention import LocalAttention, attend_chunks
-from zoo.layers.lsh import LSHAttention, default_buckets, hash_vectors, permute, unit_keys
+from zoo.layers.lsh import LSHAttention, default_buckets, hash_vectors, lsh_attention, permute, unit_keys
 from zoo.layers.sequence import SequenceInfo
 
 RNG = np.random.default_rng(0)
@@ -54,9 +54,7 @@ def test_more_rounds_come_closer_to_attention_to_all():
 
   @jax.jit
   def error(rotations):
-    module = LSHAttention(1, 8, use_bias=False, chunk=16, rounds=rotations.shape[2], buckets=(16,))
-    note = hash_vectors(query, rotations, (16,))
-    y = module._attend(query, value, None, note, dict(itself=False))
+    y = lsh_attention(query, value, hash_vectors(query, rotations, (16,)), chunk=16)
     return jnp.linalg.norm(y - exact) / jnp.linalg.norm(exact)
 
   errors = [np.mean([error(rng.normal(size=(1, 8, rounds, 8))) for _ in range(5)]) for rounds in (1, 8)]

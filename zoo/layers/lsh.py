@@ -72,6 +72,42 @@ def unit_keys(queries, head_dim):
   return (wide * scale).astype(queries.dtype)
 
 
+def lsh_attention(query, value, buckets, *, chunk, before=1, after=0, valid=None, causal=False, on_weights=None):
+  """Attention of shared queries and keys within sorted chunks of equal hashes, over several rounds.
+
+  Args:
+    query, value: [batch, heads, length, head_dim]; keys are `unit_keys` of the queries.
+    buckets: int [batch, heads, rounds, length], from `hash_vectors`; padding in one of its own after all others.
+    chunk, before, after, causal, on_weights: as of `attend_chunks`.
+    valid: bool [batch, heads or 1, length], True = a real token; None: all are.
+
+  Returns:
+    [batch, heads, length, head_dim]
+  """
+  batch, heads, length, head_dim = query.shape
+  rounds = buckets.shape[2]
+  order = jnp.argsort(buckets, axis=-1, stable=True).astype(jnp.int32)
+  inverse = jnp.argsort(order, axis=-1).astype(jnp.int32)
+  both = jnp.concatenate([query, value], axis=-1)[:, :, None]
+  both = permute(jnp.broadcast_to(both, (batch, heads, rounds, length, 2 * head_dim)), order, inverse)
+  query, value = jnp.split(both.reshape(batch, heads, rounds * length, 2 * head_dim), 2, axis=-1)
+  index = order.reshape(batch, heads, -1)
+  if valid is not None:
+    valid = jnp.take_along_axis(jnp.broadcast_to(valid, (batch, heads, length)), index, axis=-1)
+  # Of the rounds' chunks, too, the first and the last are neighbours.
+  y, total = attend_chunks(
+    query, unit_keys(query, head_dim), value, index, valid,
+    chunk=chunk, before=before, after=after, causal=causal, itself=False, on_weights=on_weights,
+  )  # fmt: skip
+  y = permute(y.reshape(batch, heads, rounds, length, head_dim), inverse, order)
+  if rounds == 1:
+    return y[:, :, 0]
+  total = permute(total.reshape(batch, heads, rounds, length, 1), inverse, order)
+  # Not a softmax: the reference rounds what a token that sees only itself, with logits of -1e5, gets from the rounds.
+  weights = jnp.exp(total - jax.nn.logsumexp(total, axis=2, keepdims=True))
+  return (y * weights.astype(y.dtype)).sum(axis=2)
+
+
 class LSHAttention(ChunkedAttention):
   """Attention among tokens with equal hashes.
 
@@ -111,16 +147,15 @@ class LSHAttention(ChunkedAttention):
     check_chunks(x.shape[1], self.chunk)
     shared, value = shared.swapaxes(1, 2), value.swapaxes(1, 2)
     valid = None if info.valid is None else info.valid[:, None].astype(bool)
-    options = dict(causal=self.mask is not None, itself=False, on_weights=self._on_weights(train))
+    options = dict(causal=self.mask is not None, on_weights=self._on_weights(train))
     length = x.shape[1]
     if length <= self.chunk:
-      index = jnp.arange(length, dtype=jnp.int32)[None, None]
-      y, _ = attend_chunks(
-        shared, unit_keys(shared, self.head_dim), value, index, valid, chunk=length, **options
-      )  # fmt: skip
+      index, keys = jnp.arange(length, dtype=jnp.int32)[None, None], unit_keys(shared, self.head_dim)
+      y, _ = attend_chunks(shared, keys, value, index, valid, chunk=length, itself=False, **options)
     else:
       note = self._hash(shared, valid, rotations, train) if note is None else note
-      y = self._attend(shared, value, valid, note, options)
+      near = dict(chunk=self.chunk, before=self.before, after=self.after)
+      y = lsh_attention(shared, value, note, valid=valid, **near, **options)
     return self._output(x.shape[2])(y.swapaxes(1, 2)), note
 
   def _hash(self, shared, valid, rotations, train):
@@ -138,30 +173,6 @@ class LSHAttention(ChunkedAttention):
     bucket = hash_vectors(*jax.lax.stop_gradient((shared, rotations)), buckets)
     bucket = bucket if valid is None else jnp.where(valid[:, :, None], bucket, math.prod(buckets))
     return bucket.astype(jnp.uint8 if math.prod(buckets) < 256 else jnp.int32)  # Reversible layers keep them.
-
-  def _attend(self, shared, value, valid, note, options):
-    batch, heads, length, head_dim = shared.shape
-    rounds = note.shape[2]
-    order = jnp.argsort(note, axis=-1, stable=True).astype(jnp.int32)
-    inverse = jnp.argsort(order, axis=-1).astype(jnp.int32)
-    both = jnp.concatenate([shared, value], axis=-1)[:, :, None]
-    both = permute(jnp.broadcast_to(both, (batch, heads, rounds, length, 2 * head_dim)), order, inverse)
-    query, value = jnp.split(both.reshape(batch, heads, rounds * length, 2 * head_dim), 2, axis=-1)
-    index = order.reshape(batch, heads, -1)
-    if valid is not None:
-      valid = jnp.take_along_axis(jnp.broadcast_to(valid, (batch, heads, length)), index, axis=-1)
-    # Of the rounds' chunks, too, the first and the last are neighbours.
-    y, total = attend_chunks(
-      query, unit_keys(query, head_dim), value, index, valid,
-      chunk=self.chunk, before=self.before, after=self.after, **options,
-    )  # fmt: skip
-    y = permute(y.reshape(batch, heads, rounds, length, head_dim), inverse, order)
-    if rounds == 1:
-      return y[:, :, 0]
-    total = permute(total.reshape(batch, heads, rounds, length, 1), inverse, order)
-    # Not a softmax: the reference rounds what a token that sees only itself, with logits of -1e5, gets from the rounds.
-    weights = jnp.exp(total - jax.nn.logsumexp(total, axis=2, keepdims=True))
-    return (y * weights.astype(y.dtype)).sum(axis=2)
 
 
 def _earlier(query_positions, key_positions):
