@@ -21,8 +21,8 @@ class Axial(nn.Module):
     dropout: rate at which a column of the grid is dropped for a whole example.
   """
 
-  shape: tuple[int, int]
-  dims: tuple[int, int]
+  shape: tuple[int, ...]
+  dims: tuple[int, ...]
   dropout: float = 0.0
   embedding_init: nn.initializers.Initializer = initial.normal(1.0)
 

@@ -95,8 +95,14 @@ class LocalAttention(ChunkedAttention):
     return None if self.mask is None else (self.before + 1) * self.chunk - 1
 
   @nn.compact
-  def __call__(self, x, *, info=SequenceInfo(), train=False, **others):
-    """[batch, length, dim] -> [batch, length, dim]; `others` are what the layers between need."""
+  def __call__(
+    self, x, context=None, *, info=SequenceInfo(), context_info=SequenceInfo(), bias=None, train=False, rotations=None
+  ):
+    """[batch, length, dim] -> [batch, length, dim]; as of `Attention`, but for `context` and `bias`: None.
+
+    rotations: not used; hashed layers in between are called alike.
+    """
+    assert context is None and bias is None, "LocalAttention reads itself alone, without a bias."
     query, key, value = (self._project(name, self.num_heads)(x) for name in ("query", "key", "value"))
     key = key * self.head_dim**-0.5
     if self.caches:

@@ -27,8 +27,9 @@ class Chunked(nn.Module):
     if self.is_initializing() or count < 2:
       return self.part(x, train=train)
     body = nn.remat(lambda part, _, x: (None, part(x, train=train)), prevent_cse=False)
-    rngs = {"params": False, "dropout": True}
-    over = nn.scan(body, variable_broadcast="params", split_rngs=rngs, in_axes=1, out_axes=1)
+    over = nn.scan(
+      body, variable_broadcast="params", split_rngs={"params": False, "dropout": True}, in_axes=1, out_axes=1
+    )
     full = count * self.chunk
     chunks = x[:, :full].reshape(x.shape[0], count, self.chunk, x.shape[2])
     y = over(self.part, None, chunks)[1].reshape(x.shape[0], full, -1)

@@ -123,9 +123,12 @@ class LSHAttention(ChunkedAttention):
   max_length: int = 4096
   seed: int | None = None
 
-  def __call__(self, x, **kwargs):
-    """[batch, length, dim] -> [batch, length, dim]; keywords as `noted`."""
-    return self.noted(x, **kwargs)[0]
+  def __call__(
+    self, x, context=None, *, info=SequenceInfo(), context_info=SequenceInfo(), bias=None, train=False, rotations=None
+  ):
+    """[batch, length, dim] -> [batch, length, dim]; arguments as of `noted`, and `context` and `bias` None."""
+    assert context is None and bias is None, "LSHAttention reads itself alone, without a bias."
+    return self.noted(x, info=info, rotations=rotations, train=train)[0]
 
   @nn.compact
   def noted(self, x, *, info=SequenceInfo(), rotations=None, note=None, train=False):
