@@ -50,6 +50,12 @@ def test_what_is_saved_is_loaded(tmp_path, scan):
   assert equal(restored, params)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "bf16", "float8", "float8_e4m3fn", "bool", "float64", 7])
+def test_parameters_are_floating(tmp_path, dtype):
+  with pytest.raises(UserError, match="dtype is .*float32"):
+    load(tmp_path, dtype=dtype)
+
+
 def test_whoever_may_read_a_new_file_may_read_what_is_saved(tmp_path):
   save(tmp_path / "model", gpt(), params_of(gpt()))
   (tmp_path / "new").touch()

@@ -107,8 +107,8 @@ def load(
       `openai/clip-vit-base-patch32`, which is downloaded with huggingface_hub (extra `hub`).
     head: of a published model: another head than that of its architecture, "none" for none. A head without weights
       in the files is randomly initialised, with a warning.
-    dtype: of the parameters, e.g. "bfloat16"; by default float32 for a published model and unchanged for a run. Shared
-      collections, such as statistics, keep theirs.
+    dtype: of the parameters, bfloat16, float16 or float32; by default float32 for a published model and unchanged for
+      a run. Shared collections, such as statistics, keep theirs.
     mesh: devices to shard the parameters over, by `strategy`; the first device if None.
     strategy: a name or lines of `zoo.sharding`.
     step: of a run: take the checkpoint of this step.
@@ -120,8 +120,8 @@ def load(
     model, params. Of a run with an averaged copy of the parameters (`ema`), that copy.
 
   Raises:
-    UserError: no readable model, an option or architecture that the zoo does not have, tensors that are missing,
-      extra or misshapen.
+    UserError: no readable model, a dtype that is not floating, an option or architecture that the zoo does not have,
+      tensors that are missing, extra or misshapen.
 
   Warns:
     of entries of a config.json that were ignored: the reference does not read them, or they have its defaults.
@@ -134,7 +134,10 @@ def load(
   (1, 3, 7)
   """
   from zoo.data.tokenizers.open_clip import is_open_clip
-  from zoo.hub import files, ids, loading  # Not imported by most runs.
+  from zoo.hub import files, ids, loading, placing  # Not imported by most runs.
+
+  if dtype is not None:
+    dtype = placing.parameter_dtype(dtype)
 
   folder = as_path(source) if is_remote(source) else ids.folder_of(source)
   local = isinstance(folder, pathlib.Path) and not (folder / MODEL).exists()

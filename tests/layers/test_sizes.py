@@ -20,6 +20,7 @@ REFUSED = {
   "head is 'mlm' and num_classes 5.": lambda: sizes.head_fits("mlm", HEADS, 5),
   "dtype is 'bf16'. It may be: bfloat16, float16, float32, or None": lambda: sizes.compute_dtype("bf16"),
   "dtype is int32. It must be floating:": lambda: sizes.compute_dtype("int32"),
+  "dtype is float8_e5m2. It must be floating:": lambda: sizes.compute_dtype("float8_e5m2"),
   "remat is 'most'. It may be None, full, dots, ": lambda: sizes.remat_policy("most"),
   r"tokens are int32 \[3\], the model needs ints \[batch, length\].": (
     lambda: sizes.tokens_fit(jnp.zeros(3, jnp.int32))

@@ -14,10 +14,27 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 from zoo import sharding
 from zoo.build import merged
 from zoo.convert.rules.layouts import SAME, Layout
+from zoo.errors import UserError
+from zoo.layers.sizes import compute_dtype
 from zoo.layers.stack import scanned_path
 from zoo.tree import flatten, unflatten, variables
 
 SMALL = 1 << 20  # bytes; below it compiling a program for the shape takes longer than transposing on the host.
+
+
+def parameter_dtype(dtype: Any) -> np.dtype:
+  """The dtype of parameters: a floating one, by name or object, float32 if None; UserError for any other.
+
+  >>> parameter_dtype("bfloat16"), parameter_dtype(None)
+  (dtype(bfloat16), dtype('float32'))
+  """
+  try:
+    kind = compute_dtype(dtype) or np.dtype(np.float32)
+  except ValueError as error:
+    raise UserError(str(error)) from None
+  if kind == np.float64 and not jax.config.read("jax_enable_x64"):
+    raise UserError("dtype is float64, which JAX has only with jax_enable_x64. Set it, or choose float32.")
+  return kind
 
 
 class ShardedParams:

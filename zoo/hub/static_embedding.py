@@ -17,6 +17,7 @@ from zoo.data.tokenizers.base import Tokenizer
 from zoo.data.tokenizers.variants import without_special
 from zoo.errors import UserError
 from zoo.hub.files import open_tensors, read_json
+from zoo.hub.placing import parameter_dtype
 
 TOKENIZER = "tokenizer.json"
 
@@ -72,7 +73,7 @@ def load_static(folder: pathlib.Path, dtype: Any = None) -> tuple[StaticEmbeddin
     )
   if table.ndim != 2:
     raise UserError(f"{folder}: the table of vectors is {table.shape}. It must be [tokens, dim].")
-  return StaticEmbedding(len(table)), {"embedding": jnp.asarray(table, jnp.float32 if dtype is None else dtype)}
+  return StaticEmbedding(len(table)), {"embedding": jnp.asarray(table, parameter_dtype(dtype))}
 
 
 def static_tokenizer(folder: pathlib.Path, vocab_size: int) -> Tokenizer:

@@ -70,7 +70,8 @@ def compute_dtype(dtype):
     dtype = jnp.dtype(dtype)
   except TypeError:
     raise ValueError(f"dtype is {dtype!r}. It may be: bfloat16, float16, float32, or None for float32.") from None
-  if not jnp.issubdtype(dtype, jnp.floating):
+  # Not an 8-bit float: JAX has no arithmetic of it with others.
+  if not jnp.issubdtype(dtype, jnp.floating) or dtype.itemsize < 2:
     raise ValueError(f"dtype is {dtype}. It must be floating: bfloat16, float16, float32.")
   return dtype
 

@@ -6,8 +6,10 @@ import jax
 import optax
 import optax.contrib
 
+from zoo.errors import UserError
 from zoo.tree import matches, path_name
 
+MOMENT_DTYPES = ("bfloat16", "float16", "float32")
 STACKED = r"(layer_\d+|layers)/.*kernel"
 
 
@@ -15,12 +17,12 @@ def adamw(
   *, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, nesterov: bool = False, mu_dtype: str | None = None
 ):
   """Adam (https://arxiv.org/abs/1412.6980)."""
-  return optax.scale_by_adam(b1=b1, b2=b2, eps=eps, nesterov=nesterov, mu_dtype=mu_dtype)
+  return optax.scale_by_adam(b1=b1, b2=b2, eps=eps, nesterov=nesterov, mu_dtype=_moment_dtype(mu_dtype))
 
 
 def lion(*, b1: float = 0.9, b2: float = 0.99, mu_dtype: str | None = None):
   """Lion, the sign of a momentum (https://arxiv.org/abs/2302.06675): needs about a tenth of Adam's learning rate."""
-  return optax.scale_by_lion(b1=b1, b2=b2, mu_dtype=mu_dtype)
+  return optax.scale_by_lion(b1=b1, b2=b2, mu_dtype=_moment_dtype(mu_dtype))
 
 
 def adafactor(
@@ -107,3 +109,12 @@ def matrix_of(name: str, ndim: int) -> Any:
 
 
 OPTIMIZERS = {f.__name__: f for f in (adamw, lion, adafactor, sgd, muon)}
+
+
+def _moment_dtype(dtype: str | None) -> str | None:
+  """The name of a moment's dtype, unchanged; UserError if it is none."""
+  if dtype is not None and dtype not in MOMENT_DTYPES:
+    raise UserError(
+      f"mu_dtype is {dtype!r}. It must be one of: {', '.join(MOMENT_DTYPES)}; or None for the parameters'."
+    )
+  return dtype
