@@ -1,6 +1,6 @@
 """Fetches published weights, and texts that people have rated, which do not ship with the zoo.
 
-    python scripts/fetch.py [--only=minilm|sentiment|rewrite|summaries] [--cache=FOLDER] [--out=FOLDER]
+    python scripts/fetch.py [--only=minilm|sentiment|rewrite|summaries|parameters] [--cache=FOLDER] [--out=FOLDER]
     python scripts/fetch.py --only=translations [--language=de|fr|it]
 
 all-MiniLM-L6-v2   the sentence encoder of https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0),
@@ -11,6 +11,8 @@ rewrite            verses of the King James Version (1611) and in Basic English 
                    whole books are held out (scripts/verses.py)
 summaries          what functions do, in a line, and the rest of their docstrings, out of twelve packages; grouped
                    before they are split, so that near-duplicates are on one side (scripts/docstrings.py)
+parameters         questions about what parameters of functions are, with answers, and words tagged as their names and
+                   types, out of the docstrings of the same packages, grouped likewise (scripts/parameters.py)
 translations       what Debian's packages are, in English and in German, French or Italian, grouped likewise; where
                    there is apt, and only when asked for (scripts/descriptions.py)
 
@@ -28,6 +30,7 @@ from pathlib import Path
 
 import descriptions
 import docstrings
+import parameters as docstring_parameters
 import verses
 from build_data import open_wheel
 
@@ -67,6 +70,13 @@ def summaries(cache: Path, out: Path) -> None:
   splits = docstrings.summaries(packages)
   write(splits, out / "summaries", "docstrings.jsonl")
   write_tokenizer(splits["train"], out / "summaries", docstrings.VOCAB)
+
+
+def parameters(cache: Path, out: Path) -> None:
+  """`parameters/{questions,tags}/{train,validation,test}/` with a questions.jsonl or tags.jsonl each."""
+  packages = [open_wheel(name, cache, "texts.lock") for name in docstrings.PACKAGES]
+  for name, splits in docstring_parameters.parameters(packages).items():
+    write(splits, out / "parameters" / name, f"{name}.jsonl")
 
 
 def translations(cache: Path, out: Path, language: str = "de") -> None:
@@ -118,7 +128,7 @@ def rated(package: zipfile.ZipFile) -> dict[str, dict[str, list[dict]]]:
 
 def main() -> None:
   """Fetches all parts, or one, and prints their paths."""
-  parts = {part.__name__: part for part in (minilm, sentiment, rewrite, summaries)}
+  parts = {part.__name__: part for part in (minilm, sentiment, rewrite, summaries, parameters)}
   asked = {**parts, "translations": translations}  # Not everywhere is there an apt.
   parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
   parser.add_argument("--only", choices=asked, help="fetch this part alone")

@@ -1,4 +1,6 @@
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import zoo
@@ -7,8 +9,10 @@ from zoo.data.columns import say
 from zoo.data.labelled_images import labelled_images
 from zoo.data.labelled_texts import labelled_texts
 from zoo.data.language import language
+from zoo.data.sources import open_source
 from zoo.data.text_pairs import text_pairs
 from zoo.errors import UserError
+from zoo.finetune.classes import classes_in
 from zoo.train.model_data import records_for
 
 
@@ -114,3 +118,15 @@ def test_classes_that_nobody_names_are_those_of_train_and_said(tmp_path, capsys)
     labelled_texts(where, "test", tokenizer="bytes")[0]
   toys.write_csv(tmp_path / "numbers.csv", [{"text": "a", "label": "3"}, {"text": "b", "label": "1"}])
   assert labelled_texts(f"csv:{tmp_path}/numbers.csv", tokenizer="bytes").info["class_names"] is None
+
+
+def test_a_label_in_another_encoding_names_no_class(tmp_path):
+  labels = ["b\xe4d".encode("latin-1"), "bäd".encode(), b"good"]
+  columns = {"text": ["one", "two", "three"], "label": pa.array(labels, pa.binary())}
+  pq.write_table(pa.table(columns), tmp_path / "data.parquet")
+  where = f"parquet:{tmp_path}/data.parquet"
+  records = labelled_texts(where, tokenizer="bytes", bad_records={"action": "skip", "most": 0.5})
+  assert records.info["class_names"] == ["bäd", "good"]
+  assert classes_in(open_source(where, "train", None), "label", several=False) == ["bäd", "good"]
+  with pytest.raises(UserError, match=r"label.* is not UTF-8: byte 1 is 0xe4. Convert it"):
+    labelled_texts(where, tokenizer="bytes")[0]

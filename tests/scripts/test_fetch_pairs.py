@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))  # As when the sc
 
 import descriptions  # noqa: E402
 import docstrings  # noqa: E402
+import parameters  # noqa: E402
 import verses  # noqa: E402
 
 
@@ -215,3 +216,61 @@ def test_what_apt_says_is_told(monkeypatch, tmp_path):
   fake_apt(tmp_path, "echo 'W: slow' >&2; echo 'E: no route to the archive' >&2; exit 100", monkeypatch)
   with pytest.raises(SystemExit, match="apt-get update failed: E: no route to the archive"):
     descriptions.fetch(tmp_path / "apt", "de")
+
+
+DESCRIBED = [
+  parameters.Parameter(
+    "x", "array_like, shape (n,)", "The values that are cut, one after the other. They stay as they are."
+  ),
+  parameters.Parameter("axis", "int", "The axis along which it cuts, e.g. the last one."),
+]
+STYLES = {
+  "numpy": """Cuts.
+
+Parameters
+----------
+x : array_like, shape (n,)
+    The values that are cut, one
+    after the other. They stay as they are.
+
+axis : int
+    The axis along which it cuts, e.g. the last one.
+
+Returns
+-------
+int
+""",
+  "google": """Cuts.
+
+Args:
+  x: The values that are cut, one after the other. They stay as they are.
+
+  axis: The axis
+    along which it cuts, e.g. the last one.
+
+Returns:
+  A number: of pieces.
+""",
+}
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_parameters_become_questions_and_tagged_words(style):
+  typed = style == "numpy"
+  described = [entry if typed else entry._replace(type="") for entry in DESCRIBED]
+  assert parameters.entries_of(STYLES[style]) == described
+  source = f'def cut(x, axis):\n  """{STYLES[style]}"""\n'.replace("\n", "\n  ")
+  splits = parameters.parameters([package({"some/cut.py": source, "some/tests/more.py": source})])
+  (questions,), (tags,) = ([rows for rows in splits[name].values() if rows] for name in ("questions", "tags"))
+  assert [row["question"] for row in questions] == ["What is x in cut?", "What is axis in cut?"]
+  answers = [(row["answers"]["text"][0], row["answers"]["answer_start"][0], row["context"]) for row in questions]
+  assert [text for text, _, _ in answers] == ["The values that are cut, one after the other.", described[1].description]
+  assert all(context[start:].startswith(text) for text, start, context in answers)
+  kinds = [(word, tag) for word, tag in zip(tags[0]["words"], tags[0]["tags"], strict=True) if tag != "O"]
+  kind = [("array_like,", "B-TYPE"), ("shape", "I-TYPE"), ("(n,)", "I-TYPE")]
+  assert kinds == [
+    ("x", "B-NAME"),
+    *(kind if typed else []),
+    ("axis", "B-NAME"),
+    *([("int", "B-TYPE")] if typed else []),
+  ]

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from zoo.data.bad_records import BadRecord
+from zoo.data.bad_records import BadRecord, utf8
 from zoo.data.cache import build_once, cache_folder
 from zoo.data.sources import Source, open_source
 from zoo.errors import UserError, tell
@@ -124,8 +124,10 @@ def class_names(
     field: of the label.
     label: of one record.
   """
-  label = _word(label)
-  if field in source.class_names or label is None:
+  with contextlib.suppress(BadRecord):  # Bytes in another encoding are a word, which whoever reads it refuses or skips.
+    if _word(label, source.name) is None:
+      return None
+  if field in source.class_names:
     return None
   try:
     whole, name = open_source(where, "train", data_dir), "train"
@@ -136,7 +138,7 @@ def class_names(
     names: set[str] = set()
     for index in range(len(whole)):
       with contextlib.suppress(BadRecord):
-        word = _word(whole[index].get(field))
+        word = _word(whole[index].get(field), whole.where(index))
         names |= {word} if word else set()
         if len(names) > _CLASSES:
           break
@@ -147,7 +149,7 @@ def class_names(
       write(Path(folder))
       names = json.loads((Path(folder) / "names.json").read_text())
   else:
-    key = hashlib.blake2b(f"classes 1 {whole.fingerprint} {field}".encode("utf-8", "surrogateescape"), digest_size=16)
+    key = hashlib.blake2b(f"classes 2 {whole.fingerprint} {field}".encode("utf-8", "surrogateescape"), digest_size=16)
     folder = build_once(cache_folder() / "classes" / key.hexdigest(), write)
     names = json.loads((folder / "names.json").read_text())
   if len(names) > _CLASSES:
@@ -157,9 +159,9 @@ def class_names(
   return names
 
 
-def _word(label: Any) -> str | None:
-  """A label that is a class name; None if it is a number or missing."""
-  label = label.decode("utf-8", "replace") if isinstance(label, bytes) else label
+def _word(label: Any, where: str) -> str | None:
+  """A label that is a class name; None if it is a number or missing. BadRecord for bytes that are not UTF-8."""
+  label = utf8(label, f"{where}: its label")
   if not isinstance(label, str) or not label.strip():
     return None
   try:

@@ -1,10 +1,12 @@
 """Class names in a column of the data, and their comparison with a model's."""
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from zoo.data.bad_records import BadRecord, utf8
 from zoo.data.class_labels import UNNAMED, ClassLabels
 from zoo.data.sources import Source
 from zoo.errors import UserError
@@ -30,8 +32,9 @@ def classes_in(source: Source, field: str, several: bool) -> list[str]:
     return [str(name) for name in source.class_names[field]]
   names: set[str] = set()
   for index in range(len(source)):
-    value = source[index].get(field)
-    names |= set(map(_name, _items(value) if several else [value])) - {""}
+    with contextlib.suppress(BadRecord):  # Whoever reads the records says what is wrong, or skips it.
+      value, where = source[index].get(field), f"{source.where(index)}: its label"
+      names |= {_name(item, where) for item in (_items(value, where) if several else [value])} - {""}
     if len(names) > MOST:
       raise UserError(f"{source.name}: '{field}' has more than {MOST:,} values. Name the field of the classes.")
   if not names:
@@ -61,15 +64,15 @@ def are_those_of(classes: Sequence[str], of_model: Sequence[str]) -> bool:
   return True
 
 
-def _items(value: Any) -> list[Any]:
-  value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+def _items(value: Any, where: str) -> list[Any]:
+  value = utf8(value, where)
   items = value.split() if isinstance(value, str) else value.tolist() if isinstance(value, np.ndarray) else value
   return list(items) if isinstance(items, list | tuple) else []
 
 
-def _name(value: Any) -> str:
-  """A class as a str; "" for an empty cell."""
-  value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+def _name(value: Any, where: str) -> str:
+  """A class as a str; "" for an empty cell. BadRecord for bytes that are not UTF-8."""
+  value = utf8(value, where)
   if isinstance(value, float | np.number) and float(value).is_integer() or isinstance(value, bool | np.bool_):
     value = int(value)
   return "" if value is None else str(value).strip()
