@@ -71,6 +71,22 @@ def test_a_truncated_shard_is_named(tmp_path, cut):
 
 
 @pytest.mark.parametrize(
+  "harm, message",
+  [
+    (lambda tar: tar[:1024] + b"?" + tar[1025:], "is damaged: the header of the member at byte 1024 is not valid"),
+    (lambda tar: tar[:1024] + bytes(512) + tar[1536:], "end mark at byte 1024 and goes on at byte 1536: it is damaged"),
+    (lambda tar: tar + tar, "end mark at byte 3072 and goes on at byte 10240: .*several tar files in one"),
+    (lambda tar: tar[:3072], "is truncated: it ends at byte 3072 without an end mark"),
+  ],
+)
+def test_a_shard_of_which_a_part_would_be_lost_is_refused(tmp_path, harm, message):
+  toys.write_tar(tmp_path / "whole.tar", {f"{i}.txt": f"number {i}" for i in range(3)})
+  (tmp_path / "a.tar").write_bytes(harm((tmp_path / "whole.tar").read_bytes()))
+  with pytest.raises(UserError, match=rf"a\.tar .*{message}"):
+    open_source(f"webdataset:{tmp_path}/a.tar")
+
+
+@pytest.mark.parametrize(
   "content, message",
   [
     (b"", r"a\.tar is not an intact, uncompressed tar file"),

@@ -121,6 +121,22 @@ def test_of_an_animation_the_first_frame_counts(format):
   assert (np.abs(found - [250, 0, 0]) < 12).all()
 
 
+@pytest.mark.parametrize("format", ["PNG", "WEBP"])
+def test_a_damaged_file_is_refused_where_pillow_refuses_it(format):
+  noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (23, 23, 3), dtype=np.uint8))
+  content = encoded(noise, format)
+  for rest in (b"", bytes(64) + content[len(content) // 2 + 64 :]):
+    damaged = content[: len(content) // 2] + rest
+    try:
+      wanted = np.asarray(Image.open(io.BytesIO(damaged)).convert("RGB"))
+    except (OSError, SyntaxError):
+      with pytest.raises(UserError, match="photo 3: the image cannot be decoded"):
+        decode(damaged, 23, "crop", "photo 3")
+    else:
+      assert rest and format != "PNG"  # Without a checksum other pixels are as good.
+      assert (decode(damaged, 23, "crop", "photo 3") == wanted).all()
+
+
 def test_a_file_that_a_program_would_draw_is_not_opened():
   with pytest.raises(UserError, match="Pillow does not know its format"):
     decode(encoded(Image.new("RGB", (4, 4)), "EPS"), 4, "crop", "x")

@@ -92,7 +92,7 @@ def opened(image: Any) -> Image.Image:
 
 
 def upright_size(picture: Image.Image) -> tuple[int, int]:
-  """Width and height after the EXIF orientation; only TIFFs are decoded for that."""
+  """Width and height after the EXIF orientation; only TIFFs and PNGs are decoded for that."""
   if picture.format == "TIFF":  # Pillow rotates those itself on decoding.
     picture.load()
     return picture.size
@@ -105,8 +105,8 @@ def plain(picture: Image.Image) -> Image.Image:
   Raises:
     ValueError: the range of the pixel values is unknown.
   """
-  orientation = None if picture.format == "TIFF" else _orientation(picture)
-  return _upright(in_8_bits(picture), orientation)
+  pixels = in_8_bits(picture)
+  return _upright(pixels, None if picture.format == "TIFF" else _orientation(picture))
 
 
 def scaled(picture: Image.Image, content: Any, scale: int) -> Image.Image | np.ndarray:
@@ -157,6 +157,10 @@ def in_8_bits(picture: Image.Image) -> Image.Image:
 
 def _orientation(picture: Image.Image) -> int | None:
   """The EXIF orientation, 1 to 8; None if it is missing or unreadable."""
+  if picture.format == "PNG":
+    # Its EXIF may follow the pixels, so Pillow decodes them for it. Their error is not the EXIF's, and is raised only
+    # once: afterwards Pillow gives the half-decoded image.
+    picture.load()
   try:
     return picture.getexif().get(ExifTags.Base.Orientation)
   except Exception:  # Likewise for corrupt EXIF.

@@ -6,7 +6,7 @@ import re
 import tarfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class Member(NamedTuple):
 
 def listed_shard(path: StoragePath, place: Callable[[], StoragePath]) -> Shard:
   """The index of a shard, from the cache folder, or else from reading it at `place()`."""
-  key = hashlib.blake2b(f"webdataset 2 {file_fingerprint([path])}".encode(), digest_size=16).hexdigest()
+  key = hashlib.blake2b(f"webdataset 3 {file_fingerprint([path])}".encode(), digest_size=16).hexdigest()
   folder = build_once(cache_folder() / "tar" / key, lambda folder: _write_index(path, place(), folder))
   names, errors = json.loads((folder / "names.json").read_text())
   arrays = (np.load(folder / f"{name}.npy") for name in ("places", "examples"))
@@ -91,10 +91,32 @@ def _listed(path: StoragePath, place: StoragePath) -> Iterable[Member]:
         members[entry.name] = member
         if not is_hidden(name):
           yield member
+      _check_end(path, file, tar.offset)
   except (tarfile.TarError, EOFError, OSError) as error:
     raise UserError(
       f"{path} is not an intact, uncompressed tar file ({error}). Fetch it again, or decompress it."
     ) from error
+
+
+def _check_end(path: StoragePath, file: IO[bytes], end: int) -> None:
+  """UserError unless zeros, the end mark, fill `file` from byte `end` on, where tarfile stopped reading.
+
+  It stops without an error at a damaged header, other than the first, and at an end mark with members behind it.
+  """
+  file.seek(end)
+  if not (block := file.read(tarfile.BLOCKSIZE)):
+    raise UserError(f"{path} is truncated: it ends at byte {end} without an end mark. Fetch it again.")
+  if any(block):
+    raise UserError(f"{path} is damaged: the header of the member at byte {end} is not valid. Fetch it again.")
+  place = end + len(block)
+  while chunk := file.read(2**20):
+    if rest := chunk.lstrip(b"\0"):
+      place += len(chunk) - len(rest)
+      raise UserError(
+        f"{path} has its end mark at byte {end} and goes on at byte {place}: it is damaged, or several tar files in "
+        "one. Fetch it again, or keep them apart."
+      )
+    place += len(chunk)
 
 
 def _without_loose(groups: Mapping[str, list[Member]]) -> dict[str, list[Member]]:
