@@ -107,7 +107,7 @@ def test_every_package_has_a_docstring():
 
 
 # The modules at the top of zoo/: the verbs of `import zoo` and its commands, and the basis of all packages.
-VERBS = {"build", "capture", "embed", "fill_mask", "page", "saving"}
+VERBS = {"build", "capture", "embed", "fill_mask", "lengthen", "page", "saving"}
 BASIS = {"errors", "extras", "json_files", "pooling", "preprocessing", "progress", "storage", "tree"}
 
 

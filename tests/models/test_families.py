@@ -26,6 +26,7 @@ TINY = {
   "transformer_xl": dict(vocab_size=23, cutoffs=[5, 11], narrowing=2, memory_length=5, **TOWER),
   "bert": dict(vocab_size=23, max_length=11, **TOWER),
   "roberta": dict(vocab_size=23, max_length=11, **TOWER),
+  "longformer": dict(vocab_size=23, max_length=11, window=4, head="classify", num_classes=5, **TOWER),
   "mpnet": dict(vocab_size=23, max_length=11, **TOWER),
   "xlnet": dict(vocab_size=23, memory_length=5, **TOWER),
   "reformer": dict(
@@ -33,10 +34,6 @@ TINY = {
     **dict(local_chunk=2, lsh_chunk=3, **TOWER),
   ),
   "distilbert": dict(vocab_size=23, max_length=11, **TOWER),
-  "hierarchical": dict(
-    encoder=dict(family="sentence_bert", vocab_size=23, max_length=11, **TOWER),
-    **dict(max_chunks=5, depth=2, num_heads=5, dim=10, head="classify", num_classes=5),
-  ),
   "modernbert": dict(vocab_size=23, max_length=11, mlp_dim=10, window=3, **{**TOWER, "depth": 5}),
   "sentence_bert": dict(vocab_size=23, max_length=11, num_classes=5, **TOWER),
   "llama": dict(vocab_size=23, max_length=11, mlp_dim=10, **TOWER),
@@ -206,10 +203,8 @@ def test_padding_changes_nothing(family):
   arrays, options = list(jax.tree.map(lambda x: x[:1].repeat(2, axis=0), jax.device_get(inputs(model)))), {}
   for mask, index in masks.items():
     tokens, valid = arrays[index].copy(), VALID[: arrays[index].shape[1]]
-    for row, token in enumerate((7, 11)):
-      tokens[row, ~valid] = token  # Of no meaning to any model, as its token `pad` may have.
-    arrays[index] = tokens  # Of documents in chunks, whole chunks are padding.
-    options[mask] = np.broadcast_to(valid.reshape(-1, *[1] * (tokens.ndim - 2)), tokens.shape)
+    tokens[:, ~valid] = [[7], [11]]  # Of no meaning to any model, as its token `pad` may have.
+    arrays[index], options[mask] = tokens, np.stack([valid, valid])
   out = jax.jit(lambda params: model.apply({"params": params}, *arrays, **options))(made(model))
   for leaf in jax.tree.leaves(jax.device_get(out)):
     lengths = [valid.shape[1] for valid in options.values()]

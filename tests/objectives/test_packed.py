@@ -22,6 +22,7 @@ DECODERS = {
 ENCODERS = {
   "bert": dict(TOWER, head="mlm"),
   "roberta": dict(TOWER, head="mlm"),
+  "longformer": dict(TOWER, head="mlm", window=4),
   "mpnet": dict(TOWER, head="mlm"),
   "distilbert": dict(TOWER, head="mlm"),
   "modernbert": dict(TOWER, mlp_dim=7, window=4),

@@ -40,6 +40,7 @@ CASES = [
   ("bert", {**TEXT, "head": "pretraining"}, {**GUESSES, "name": "bert_pretraining"}),
   ("distilbert", TEXT, GUESSES),
   ("roberta", {**TEXT, "pad": 1}, GUESSES),
+  ("longformer", {**TEXT, "pad": 1, "window": 4}, GUESSES),
   ("mpnet", TEXT, GUESSES),
   ("modernbert", {**TEXT, "dim": 12, "mlp_dim": 7}, GUESSES),
 ]
@@ -49,7 +50,7 @@ RNG = quick_key(2)
 def batch_for(family):
   """Eight rows; whisper hears where others read, and some cannot tell sentences apart."""
   batch = tiny_batch(rows=8)
-  if family in ("distilbert", "roberta", "mpnet", "reformer"):
+  if family in ("distilbert", "roberta", "longformer", "mpnet", "reformer"):
     del batch["segments"]
   if family != "whisper":
     return batch
