@@ -40,8 +40,9 @@ class Absent:
 
 sys.meta_path.insert(0, Absent())
 os.chdir(sys.argv[1])
-readme = open("README.md").read().split("```")[1].removeprefix("python")
-import numpy as np
+_, readme, _, example, _ = [block.removeprefix("python") for block in open("README.md").read().split("```")]
+exec(example)
+exec(readme)  # The README's own values.
 given = dict(np.load("given.npz"))
 globals().update(given)
 if "steps" in given:

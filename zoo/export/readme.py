@@ -27,6 +27,28 @@ for _ in range(steps):
 """
 
 
+EXAMPLE = """import numpy as np
+
+"""
+
+
+def example(signature: Mapping[str, Any]) -> str:
+  """Python that makes values of the right dtypes and shapes for the arguments of a signature's programs."""
+  limit = signature.get("max_length") or 8
+  writes = signature["does"] == "generate"
+  programs = [signature["programs"]["prefill"]] if writes else signature["programs"].values()
+  sizes = {"batch": 2, "length": max(1, min(5, limit // 2))}
+  lines = {name: f"{name} = {_ones(about, sizes)}" for each in programs for name, about in each["arguments"].items()}
+  return EXAMPLE + "\n".join([*lines.values(), *([f"steps = {max(1, min(3, limit // 2))}"] if writes else [])])
+
+
+def _ones(about: Mapping[str, Any], sizes: Mapping[str, int]) -> str:
+  """An expression of ones, or of a dict of such arrays."""
+  if not isinstance(about.get("dtype"), str):
+    return f"{{{', '.join(f'{name!r}: {_ones(each, sizes)}' for name, each in about.items())}}}"
+  return f"np.ones({tuple(sizes.get(size, size) for size in about['shape'])}, {about['dtype']!r})"
+
+
 def readme(signature: Mapping[str, Any]) -> str:
   """Markdown: how the programs of this signature are called."""
   if signature["does"] == "generate":
@@ -45,6 +67,12 @@ def readme(signature: Mapping[str, Any]) -> str:
     "",
     "```python",
     "\n".join([CALL, *calls]).rstrip(),
+    "```",
+    "",
+    "Values to try it with; a tokenizer makes tokens, and images are normalised as the model's processor does it:",
+    "",
+    "```python",
+    example(signature),
     "```",
     "",
     "`signature.json` has names, dtypes and shapes of arguments and results; a size that is a word may be any.",
