@@ -80,7 +80,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
   config = with_task(config)
   folder = as_path(config.workdir)
   settings = with_preprocessing_of_run(config, folder)
-  check_same_run(settings, folder)
+  warnings = check_same_run(settings, folder)
   services(config.log.tensorboard, config.log.wandb)
 
   with setting_up():  # Everything is checked before anything is written.
@@ -91,7 +91,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
     run = Run(
       config, folder, experiment, watchdog, profiled=profiled, evaluate=evaluation, left_out=bad, page=page.Updates
     )
-    for line in unused_classes(experiment.model, experiment.batches.records.info):
+    for line in [*warnings, *unused_classes(experiment.model, experiment.batches.records.info)]:
       run.note(line)
     initial = functools.partial(first_state, config, experiment, note=run.note)
     if (status := shown(config, options, experiment, sources, initial)) is not None:

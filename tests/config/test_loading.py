@@ -239,7 +239,13 @@ def test_a_run_goes_on_with_more_steps_on_another_mesh(file, tmp_path):
   save(loaded(file), tmp_path)
   check_same_run(loaded(file), tmp_path / "new")
   check_same_run(loaded(file, "--config.steps=200", "--config.mesh.data=2", "--config.model.remat=full"), tmp_path)
-  check_same_run(loaded(file, "--config.objective.pairs=ring", "--config.objective.chunk=64"), tmp_path)
+  assert not check_same_run(loaded(file, "--config.objective.pairs=ring", "--config.objective.chunk=64"), tmp_path)
+
+
+def test_other_data_are_named_when_a_run_goes_on(file, tmp_path):
+  save(loaded(file), tmp_path)
+  (line,) = check_same_run(loaded(file, "--config.data.source=text:mine"), tmp_path)
+  assert line.startswith("Warning: ") and 'data.source: "tfds:sotu" -> "text:mine"' in line
 
 
 @pytest.mark.parametrize(
@@ -248,10 +254,11 @@ def test_a_run_goes_on_with_more_steps_on_another_mesh(file, tmp_path):
     ("model.depth=6", r"holds another model: model.depth: 4 -> 6. Choose another folder with --config.workdir=FOLDER"),
     ("optimizer.name=lion", r'holds another run: optimizer.name: "adamw" -> "lion"'),
     ("seed=1", r"holds another run: seed: 0 -> 1"),
+    ("data.classes=['a', 'c']", r'holds another run: data.classes: \["a", "b"\] -> \["a", "c"\]'),
   ],
 )
 def test_the_folder_of_another_run_is_refused_and_stays_as_it_is(file, tmp_path, override, message):
-  save(loaded(file), tmp_path)
+  save(loaded(file, "--config.data.classes=['a', 'b']"), tmp_path)
   before = (tmp_path / "config.json").read_bytes()
   with pytest.raises(UserError, match=message):
     check_same_run(loaded(file, f"--config.{override}"), tmp_path)

@@ -69,7 +69,9 @@ def test_answers_are_those_of_the_reference(tmp_path):
   questions = [hub.sentence(rng, 5) for _ in range(19)]
   words = [context.split() for context in contexts]
   answers = [
-    {"text": [" ".join(row[i : i + 3])], "answer_start": [0]} if (i := k % 4) < 3 else {"text": [], "answer_start": []}
+    {"text": [" ".join(row[i : i + 3])], "answer_start": [len(" ".join(row[:i])) + (i > 0)]}
+    if (i := k % 4) < 3
+    else {"text": [], "answer_start": []}
     for k, row in enumerate(words)
   ]
   source = hub.table(tmp_path / "rows.jsonl", {"question": questions, "context": contexts, "answers": answers})

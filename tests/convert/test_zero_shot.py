@@ -11,7 +11,7 @@ from tests.convert.parity import distance
 from tests.convert.test_embed import PICTURE, TOWER, reference, unit, vectors
 from zoo.evaluate import ranking, zero_shot
 
-NAMES = ["A Cat", "red ball", "dog"]
+NAMES = ["A Cat", "dog", "red ball"]
 TEMPLATES = ["a photo of a {}", "{}"]
 ODD = {"image_mean": [0.1, 0.2, 0.3], "image_std": [0.9, 1.7, 0.5]}
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from tests.data.toys import write_jsonl
+from zoo.data.bad_records import BadRecord
 from zoo.data.question_answers import answers_of, question_answers
 from zoo.errors import UserError
 
@@ -54,6 +55,12 @@ def test_an_example_is_the_window_with_the_answer(records):
 )
 def test_answers_come_in_many_forms(value, answers):
   assert answers_of(value, "record 0") == answers
+
+
+def test_an_answer_that_is_not_where_it_is_said_to_be_is_a_bad_record(tmp_path):
+  write_jsonl(tmp_path / "rows.jsonl", [{**ROWS[0], "answers": {"text": ["Rome"], "answer_start": [3]}}])
+  with pytest.raises(BadRecord, match="answers has 'Rome' at answer_start 3, where context has ' wea'"):
+    question_answers(f"jsonl:{tmp_path}", max_length=14, stride=3).question(0)
 
 
 def test_a_question_that_leaves_no_room_is_refused(tmp_path):

@@ -42,6 +42,9 @@ KNOWN = letters(r=[1, 0, 0], g=[0, 1, 0], b=[0, 0, 1], k=[-1, -1, -1], w=[1, 1, 
 DATA = images([[1, 0.1, 0], [0, 1, 0], [0.1, 0, 1], [-1, -1, -1], [1, 1, 1], [0, 0, 1]], range(6), class_names=NAMES)
 
 
+NAMED = images([[0, 1, 0]], [0], class_names=["r", "g"])
+
+
 @pytest.mark.parametrize("batch_size", [1, 4, 6, 16])
 def test_an_image_belongs_to_the_class_whose_name_is_nearest(batch_size):
   found = zero_shot(Letters(), data=DATA, templates=["{}"], tokenizer="bytes", batch_size=batch_size)(KNOWN)
@@ -77,18 +80,24 @@ def test_names_may_come_from_the_config_in_the_order_of_the_labels():
     ({"class_names": ["r"], "templates": ["a photo"]}, "the template 'a photo' must be a str with {} where the name"),
     ({"class_names": ["r"], "templates": []}, "templates is empty. Give one, e.g. '{}', where the name"),
     ({"class_names": ["r", 2]}, "class_names has 2, not a str"),
+    (
+      {"class_names": ["r"], "templates": ["of {}", "a photo of {}"], "tokenizer": "bytes"},
+      "'a photo of {}' with 'r' has more than the 9 tokens",
+    ),
+    ({"class_names": ["r", "g", "b"], "data": NAMED}, "class_names has 3 names, the data have 2 classes: 'r, g'"),
+    ({"class_names": ["g", "b"], "data": NAMED}, "label 1 is 'g' in the data, 'b' in class_names"),
     ({"class_names": ["r"], "tokenizer": "byte"}, "There is no tokenizer 'byte'. Did you mean 'bytes'?"),
   ],
 )
 def test_mistakes_are_told(options, message):
   with pytest.raises(UserError) as error:
-    zero_shot(Letters(), data=images([[0, 1, 0]], [0]), **options)
+    zero_shot(Letters(), **{"data": images([[0, 1, 0]], [0]), **options})
   assert message in str(error.value)
 
 
 def test_a_label_without_a_name_is_refused():
   with pytest.raises(UserError, match="the data have label 1 but only 1 class names, for 0 to 0"):
-    zero_shot(Letters(), data=images([[0, 1, 0]], [1]), class_names=["r"], tokenizer="bytes")(KNOWN)
+    zero_shot(Letters(), data=images([[0, 1, 0]], [1]), class_names=["r"], templates="{}", tokenizer="bytes")(KNOWN)
 
 
 def test_the_model_is_compiled_once(monkeypatch):

@@ -152,25 +152,38 @@ def differences(old: Section, new: Section) -> list[str]:
   return [f"{path}: {before.get(path, 'absent')} -> {after.get(path, 'absent')}" for path in paths]
 
 
-def check_same_run(config: Section, folder: str | os.PathLike) -> None:
-  """UserError if the folder holds another run: with another model, objective, optimizer, seed, batch or frozen model.
+def check_same_run(config: Section, folder: str | os.PathLike) -> list[str]:
+  """Checks that the folder holds this run, if any -> warnings: a line for each other source or split of its data.
 
-  Also if it holds an exported model without a run, which the end of training would overwrite.
+  Raises:
+    UserError: it holds another run: with another model, objective, optimizer, seed, batch, frozen model, or other names
+      of classes; or an exported model without a run, which the end of training would overwrite.
   """
   folder = as_path(folder)
   if not (folder / "config.json").exists():
     if (folder / "model.json").exists():
       raise UserError(f"{folder} holds a saved model, not a run. Choose another folder with --config.workdir=FOLDER.")
-    return
-  old, new = (
-    {key: config_of_run.get(key) for key in SAME_RUN} for config_of_run in (read_config(folder), resolve(config))
-  )
-  changes = [line for line in differences(old, new) if line.split(":")[0] not in MAY_DIFFER]
+    return []
+  begun, new = read_config(folder), resolve(config)
+  of_run = lambda whole: {key: whole.get(key) for key in SAME_RUN}
+  changes = [line for line in differences(of_run(begun), of_run(new)) if line.split(":")[0] not in MAY_DIFFER]
+  changes += _changed(begun, new, "classes", "class_names")
   if changes:
     kind = "model" if any(line.startswith("model.") for line in changes) else "run"
     more = f" and {len(changes) - 3} more" if len(changes) > 3 else ""
     shown = "; ".join(changes[:3]) + more
     raise UserError(f"{folder} holds another {kind}: {shown}. Choose another folder with --config.workdir=FOLDER.")
+  return [
+    f"Warning: {folder} was trained on other data until now: {line}. For a new run choose another --config.workdir."
+    for line in _changed(begun, new, "source", "split")
+  ]
+
+
+def _changed(old: Section, new: Section, *names: str) -> list[str]:
+  """`differences` of the entries of these names in the sections of data, where both have them."""
+  before, after = (dict(flatten({"data": config.get("data") or {}})) for config in (old, new))
+  paths = {path for path in before.keys() & after.keys() if path.rpartition(".")[2] in names}
+  return differences({path: before[path] for path in paths}, {path: after[path] for path in paths})
 
 
 def without(section: Section, *keys: str) -> dict[str, Any]:

@@ -212,6 +212,13 @@ class Captions:
       texts = alternatives
     return self.templates[rng.integers(len(self.templates))].replace("{}", texts[rng.integers(len(texts))])
 
+  def cuts(self, text: str) -> bool:
+    """Whether a text is truncated."""
+    if self.frames:
+      return int(self.tokenizer([text], length=self.max_length + 1)["valid"].sum()) > self.max_length
+    around = sum(token is not None for token in (self.begin, self.end))
+    return len(self.tokenizer.encode(text)) + around > self.max_length
+
   def tokens(self, text: str) -> tuple[np.ndarray, np.ndarray]:
     """Tokens of a caption: begin, text, end and padding, int32 [max_length]; valid, bool [max_length].
 

@@ -46,7 +46,8 @@ def question_answers(
     stride: tokens that adjacent windows share.
     question_field, context_field: fields of the question and of the text.
     answers_field: field of the answers: {"text": [...], "answer_start": [...]} as in SQuAD, a list of
-      {"text": ..., "answer_start": ...}, a text or a list of texts. Empty: the context has no answer.
+      {"text": ..., "answer_start": ...}, a text or a list of texts. Empty: the context has no answer. A text that is
+      not at its answer_start, in characters from 0, makes a bad record.
     cache: keep the tokens in memory.
     bad_records: "stop" at the first one, or {"action": "skip", "most": 0.01}; see `zoo.data.bad_records`.
 
@@ -101,7 +102,15 @@ class QuestionAnswers(SourceRecords):
     text = utf8(raw[context], f"{what}: its {context}")
     if not isinstance(text, str) or not text.strip():
       raise BadRecord(f"{what}: {context} is {shown(text, 80)}, which is no text.")
-    return Question(text_of(raw[question], f"{what}: {question}"), text, answers_of(raw[answers], f"{what}: {answers}"))
+    listed = answers_of(raw[answers], f"{what}: {answers}")
+    for answer, first in listed:
+      there = text[first : first + len(answer)] if first >= 0 else answer
+      if there != answer:
+        raise BadRecord(
+          f"{what}: {answers} has {shown(answer, 80)} at answer_start {first}, where {context} has {shown(there, 80)}. "
+          "An answer_start counts characters from 0."
+        )
+    return Question(text_of(raw[question], f"{what}: {question}"), text, listed)
 
   def _rows(self, question: Question) -> list[Row]:
     return rows_of_windows(self.tokenizer, question.question, question.context, self.max_length, self.stride)

@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from zoo.build import check_tokens
 from zoo.data.pipeline import Records, eval_batches
 from zoo.errors import UserError, family_of, shown
+from zoo.layers.positions import TooLong
 from zoo.objectives import classify
 from zoo.objectives.objective import apply
 from zoo.progress import progress
@@ -113,13 +114,35 @@ def outputs(
       batch = trimmed(batch) if trim else batch
       arrays = {key: value for key, value in batch.items() if _numeric(value)}
       check_tokens(model, arrays, name)
-      if memory is None:
-        results = function(params, put(arrays, mesh))
-      else:
-        results, memory = function(params, put(arrays, mesh), memory)
+      with within_length(name, getattr(records, "info", {}).get("max_length")):
+        if memory is None:
+          results = function(params, put(arrays, mesh))
+        else:
+          results, memory = function(params, put(arrays, mesh), memory)
       real = np.flatnonzero(np.asarray(batch["weight"]) > 0) if "weight" in batch else slice(None)
       yield {k: fetch(v)[real] for k, v in results.items()}, {k: _rows(v, real) for k, v in batch.items()}
       advance(len(real) if isinstance(real, np.ndarray) else batch_size)
+
+
+@contextlib.contextmanager
+def within_length(what: str, max_length: int | None) -> Generator[None]:
+  """Context that turns a model's `TooLong` into a UserError which says to what to lower the `max_length` of rows.
+
+  >>> from zoo.layers.positions import TooLong
+  >>> with within_length("jsonl:my.jsonl", 100):
+  ...   raise TooLong("Learned", 99, 16)
+  Traceback (most recent call last):
+  ...
+  zoo.errors.UserError: jsonl:my.jsonl: rows of 99 tokens exceed the model's max_length 16. Lower max_length to 17.
+  """
+  try:
+    yield
+  except TooLong as error:
+    fits = (max_length or 0) - (error.length - error.max_length)  # Rows of a language model have one token more.
+    way_out = f"Lower max_length to {fits}." if fits > 0 else "Lower max_length."
+    raise UserError(
+      f"{what}: rows of {error.length} tokens exceed the model's max_length {error.max_length}. {way_out}"
+    ) from error
 
 
 def trimmed(batch: Batch) -> Batch:

@@ -11,7 +11,7 @@ from zoo.data.fields import templates_of
 from zoo.data.image_text import Captions
 from zoo.errors import UserError, shown
 from zoo.evaluate import prompts, ranking
-from zoo.evaluate.forward import fetch, needs, outputs, put, records_of
+from zoo.evaluate.forward import fetch, needs, outputs, put, records_of, within_length
 from zoo.objectives.objective import optional_entries
 from zoo.preprocessing import as_float, text_options
 from zoo.sharding import mesh_of
@@ -52,10 +52,13 @@ def zero_shot(
     raise UserError("zero_shot: the data have no class names. Give them as class_names, in the order of the labels.")
   if not_strings := [name for name in names if not isinstance(name, str)]:
     raise UserError(f"zero_shot: class_names has {shown(not_strings[0])}, not a str.")
+  if class_names is not None:
+    _check_names(names, data_names)
   templates = templates_of(prompts.templates(templates), "zero_shot", "the name of the class")
   encoder = tokenizer_for(model, tokenizer, "clip", "zero_shot")
   length = max_length or defaults(model).get("max_length", model.max_length)
   captions = Captions(encoder, length, ("{}",), 0.0, False)
+  _check_lengths(captions, templates, names)
   texts = [captions.tokens(template.replace("{}", name)) for name in names for template in templates]
 
   @jax.jit
@@ -74,7 +77,8 @@ def zero_shot(
     vectors = []
     for start in range(0, len(rows), batch_size):
       tokens, valid = map(np.stack, zip(*rows[start : start + batch_size], strict=True))
-      vectors.append(fetch(embed_text(params, put({"tokens": tokens, "valid": valid}, mesh_of(params)))))
+      with within_length("zero_shot", length):
+        vectors.append(fetch(embed_text(params, put({"tokens": tokens, "valid": valid}, mesh_of(params)))))
     units = np.concatenate(vectors)[: len(texts)].astype(np.float32)
     mean = units.reshape(len(names), len(templates), -1).mean(axis=1)
     return mean / np.linalg.norm(mean, axis=-1, keepdims=True)
@@ -96,3 +100,30 @@ def zero_shot(
     return metrics | {f"chance/top{k}": ranking.chance(np.eye(len(names), dtype=bool)[:1], k) for k in at}
 
   return evaluate
+
+
+def _check_names(names: Sequence[str], of_data: Sequence[str]) -> None:
+  """UserError if class names cannot be those of data that have names: another number, or one at another index."""
+  way_out = "Leave class_names out, or give them in the order of the labels."
+  if of_data and len(names) != len(of_data):
+    raise UserError(
+      f"zero_shot: class_names has {len(names)} names, the data have {len(of_data)} classes: "
+      f"{shown(', '.join(of_data))}. {way_out}"
+    )
+  for label, (name, of_label) in enumerate(zip(names, of_data)):
+    if name != of_label and of_label in names:
+      raise UserError(
+        f"zero_shot: label {label} is {shown(of_label)} in the data, {shown(name)} in class_names. {way_out}"
+      )
+
+
+def _check_lengths(captions: Captions, templates: Sequence[str], names: Sequence[str]) -> None:
+  """UserError for a template that with a class name is truncated: classes would be told apart by less than a name."""
+  longest = sorted(names, key=len, reverse=True)
+  for template in templates:
+    cut = next((name for name in longest if captions.cuts(template.replace("{}", name))), None)
+    if cut is not None:
+      raise UserError(
+        f"zero_shot: the template {shown(template)} with {shown(cut)} has more than the {captions.max_length} tokens "
+        "of a text. Shorten the template or the name."
+      )

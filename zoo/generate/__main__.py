@@ -128,7 +128,8 @@ def main(argv: list[str]) -> int:
         f"{flags.model} takes audio or images, but a prompt is text. In Python: zoo.load_processor makes the "
         "model's input, zoo.generate its answer."
       )
-    tokenizer = load_tokenizer(flags.tokenizer or flags.model)
+    # No prompt is cut: what is too long for the model is refused.
+    tokenizer = load_tokenizer(flags.tokenizer or flags.model).changed(max_length=None)
     # For a run the prompt follows an end token, as in the training stream; else the tokenizer adds its special tokens.
     is_run = (folder / MODEL).exists() or not is_published(folder)
     keywords = {name: getattr(flags, name) for name in KEYWORDS if getattr(flags, name) is not None}
