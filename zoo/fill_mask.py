@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.build import check_tokens
-from zoo.errors import UserError
+from zoo.errors import UserError, shown
 from zoo.hub.tokenizers import load_tokenizer
 from zoo.saving import load
 from zoo.tree import variables
@@ -58,7 +58,13 @@ def fill_mask(
   if tokenizer.mask is None:
     raise UserError(f"The tokenizer of {source} has no mask token. Choose a masked language model, e.g. BERT.")
   several = [texts] if isinstance(texts, str) else list(texts)
-  batch = tokenizer(several)
+  batch = tokenizer.changed(max_length=None)(several)
+  if tokenizer.max_length is not None and batch["tokens"].shape[1] > tokenizer.max_length:
+    long = several[int(np.argmax(batch["valid"].sum(axis=1)))]
+    raise UserError(
+      f"The text {shown(long, 60)} has {batch['tokens'].shape[1]} tokens, the limit is {tokenizer.max_length}. "
+      "Shorten it."
+    )
   masks = batch["tokens"] == tokenizer.mask
   if not masks.any(axis=1).all():
     blank = several[int(np.argmin(masks.any(axis=1)))]

@@ -11,6 +11,7 @@ import pytest
 
 import zoo
 from tests.filled import filled
+from zoo.generate import __main__ as command
 from zoo.generate.__main__ import main
 
 MODEL = zoo.build("gpt", vocab_size=260, max_length=60, dim=6, depth=1, num_heads=2)
@@ -186,6 +187,15 @@ def test_flags_out_of_range_are_refused_before_anything_is_written(folders, tmp_
   said = capsys.readouterr().err
   assert error.value.code == 2 and message in said and said.count("\n") == 1
   assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_no_prompt_is_cut_to_the_length_of_a_tokenizer(folders, tmp_path, capsys, monkeypatch):
+  zoo.save_hf(tmp_path / "hub", MODEL, zoo.load(folders["gpt"])[1])
+  monkeypatch.setattr(command, "load_tokenizer", lambda _: zoo.load_tokenizer("bytes").changed(max_length=5))
+  prompts = write(tmp_path / "in.jsonl", [{"prompt": "Hi"}, {"prompt": "b" * 70}])
+  with pytest.raises(SystemExit):
+    run(tmp_path / "hub", prompts, tmp_path / "out.jsonl")
+  assert "line 2: A prompt of 7" in capsys.readouterr().err
 
 
 def test_a_length_that_counts_the_prompt_is_asked_for(folders, tmp_path, capsys):
