@@ -130,11 +130,11 @@ def before(tokens: Sequence[int], ends: Sequence[int | None]) -> list[int]:
 def written(tokens: Sequence[int], encoder: Any, framed: bool) -> str:
   """Decodes tokens to text.
 
-  Sentinels may be outside the tokenizer's vocabulary, and an embedding may be padded; neither is text.
+  Sentinels may be outside the tokenizer's vocabulary; they are no text.
 
   Args:
     tokens: of an answer.
     encoder: the tokenizer.
     framed: whether the model's texts are framed by special tokens, which are not text either.
   """
-  return encoder.decode([token for token in tokens if token < encoder.vocab_size], special=not framed).strip()
+  return encoder.text_of(tokens, special=not framed).strip()

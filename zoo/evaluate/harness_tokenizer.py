@@ -50,7 +50,7 @@ class HarnessTokenizer:
 
   def decode(self, ids: list[int]) -> str:
     """The text of ids, without special tokens and ids beyond the vocabulary, such as padding of an embedding."""
-    return self.tokenizer.decode([token for token in ids if token < self.tokenizer.vocab_size], special=False)
+    return self.tokenizer.text_of(ids, special=False)
 
   @functools.lru_cache(maxsize=8)  # noqa: B019  It lives as long as an evaluation.
   def stops(self, until: tuple[str, ...]) -> list[list[int]]:
@@ -73,7 +73,7 @@ class HarnessTokenizer:
     return [self.tokenizer.decode([*before, token]).removeprefix(start) for token in range(self.vocab_size)]
 
   def _sign(self, token: int) -> str:
-    return self.tokenizer.decode([token]) if token < self.tokenizer.vocab_size else ""
+    return self.tokenizer.text_of([token])
 
   def _framed(self, text: str) -> list[int]:
     return self.tokenizer([text])["tokens"][0].tolist()

@@ -61,7 +61,7 @@ def samples(
   def evaluate(params: Any, folder: str | os.PathLike | None = None, step: int | None = None) -> dict[str, float]:
     sequences = fetch(generate(model, params, starts, valid=valid, **options))
     written = [until(row, eos) for row in sequences[:, starts.shape[1] :].tolist()]
-    texts = [f"{prompt}|{encoder.decode(tokens)}" for prompt, tokens in zip(prompts, written, strict=True)]
+    texts = [f"{prompt}|{encoder.text_of(tokens)}" for prompt, tokens in zip(prompts, written, strict=True)]
     head = f"temperature {temperature}, top_k {top_k}, top_p {top_p}; the model's words follow the bar |."
     write_text(folder, f"{file}.txt", "\n\n---\n\n".join([head if step is None else f"Step {step}, {head}", *texts]))
     return {

@@ -189,7 +189,7 @@ def write_file(
     """New tokens as text, as one prompt's are shown."""
     stated = with_end(1)["eos"]
     ends = () if stated is None else tuple(stated) if isinstance(stated, list) else (stated,)
-    return tokenizer.decode([token for token in tokens if token not in ends], special=False)
+    return tokenizer.text_of([token for token in tokens if token not in ends], special=False)
 
   said = {name: value for name, value in vars(flags).items() if name not in OF_PLACE}
   out = flags.out or default_out(flags.prompts)
@@ -251,7 +251,7 @@ def write(model: Any, params: Any, tokenizer: Any, prompt: str, tokens: np.ndarr
     """Prints what is certain: bytes that are no whole letter yet wait for the next token."""
     nonlocal shown
     tokens_so_far.extend(token for token in new if token not in ends)
-    text = tokenizer.decode(tokens_so_far, special=False)
+    text = tokenizer.text_of(tokens_so_far, special=False)
     if last or not text.endswith("\ufffd"):
       print(text[shown:], end="", flush=True)
       shown = len(text)

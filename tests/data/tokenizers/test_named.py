@@ -176,6 +176,7 @@ def test_a_wrong_file_is_one_line(tmp_path):
 def test_an_id_outside_the_vocabulary_is_one_line():
   with pytest.raises(UserError, match="50300 is not a token id of gpt2: its ids are 0 to 50256."):
     tokenizer("gpt2").decode([15496, 50300])
+  assert tokenizer("gpt2").text_of([15496, 50300]) == "Hello"
 
 
 def test_a_damaged_vocabulary_is_one_line(tmp_path, monkeypatch):

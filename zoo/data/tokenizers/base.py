@@ -148,6 +148,10 @@ class Tokenizer:
       raise UserError(f"{wrong[0]} is not a token id of {self.name}: its ids are 0 to {self.vocab_size - 1}.")
     return self._decode(tokens, special)
 
+  def text_of(self, ids: Iterable[int] | np.ndarray, *, special: bool = True) -> str:
+    """As `decode`, of ids that a model wrote: those past the vocabulary, which pad its embedding, are no text."""
+    return self.decode([token for token in ids if token < self.vocab_size], special=special)
+
   def word_starts(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
     """ids [length] -> bool [length]: True where a word begins. Special tokens and punctuation are words too."""
     ids = np.asarray(ids, int)
@@ -252,8 +256,7 @@ class Pieces(Tokenizer):
     for text in texts:
       check_text(text)
     with self._lock, readable(self.name):
-      encoded = self.backend.encode_batch_fast([self.clean(text) for text in texts], add_special_tokens=False)
-    return [encoding.ids for encoding in encoded]
+      return [row.ids for row in self.backend.encode_batch_fast(list(map(self.clean, texts)), add_special_tokens=False)]
 
   def _framed(self, texts, pairs, limit, special):
     added = self.backend.num_special_tokens_to_add(pairs is not None)
@@ -286,8 +289,7 @@ class Pieces(Tokenizer):
     piece = self.backend.id_to_token(token) or ""
     if type(self.backend.model).__name__ == "WordPiece":
       return not piece.startswith(self.backend.model.continuing_subword_prefix), False
-    suffix = getattr(self.backend.model, "end_of_word_suffix", None)
-    if suffix:
+    if suffix := getattr(self.backend.model, "end_of_word_suffix", None):
       return False, piece.endswith(suffix)
     letters = piece.encode("utf-8", "replace") or b" "
     return piece.startswith(("\u0120", "\u2581")) or not _in_word(letters[0]), not _in_word(letters[-1])
