@@ -87,6 +87,21 @@ def test_pools_as_the_folder_says_or_the_caller(way, encoder, folder):
   np.testing.assert_allclose(zoo.embed(folder, TEXTS), want, rtol=1e-5, atol=5e-6)
 
 
+def test_the_encoder_may_have_a_folder_of_its_own_as_old_versions_wrote_it(encoder, folder):
+  sentence_transformer(folder, {"pooling_mode_cls_token": True}, "Normalize")
+  files = [path for path in folder.iterdir() if path.is_file() and path.name != "modules.json"]
+  (folder / "0_Transformer").mkdir()
+  for path in files:
+    path.rename(folder / "0_Transformer" / path.name)
+  listed = json.loads((folder / "modules.json").read_text())
+  write(folder, "modules.json", [listed[0] | {"path": "0_Transformer"}, *listed[1:]])
+  want = [encoder[1](text)[0] for text in TEXTS]
+  want = [vector / np.linalg.norm(vector) for vector in want]
+  np.testing.assert_allclose(zoo.embed(folder, TEXTS), want, rtol=1e-5, atol=5e-6)
+  model, _ = zoo.load(folder / "0_Transformer", head="none")
+  assert model.preprocessing["sentence"] | {"pooling": ["cls"], "unit": True} == model.preprocessing["sentence"]
+
+
 def test_every_step_of_the_folder_is_taken(encoder, folder):
   from safetensors.numpy import save_file
 

@@ -120,7 +120,7 @@ def embedder(source: str | os.PathLike, *, dtype: Any = None, ignore: Collection
   if encoder.static:
     return Embedder(folder, encoder, *load_static(encoder.folder, dtype), ignore=ignore)
   model, params = load(encoder.folder, head=_head(encoder.folder), dtype=dtype, ignore=ignore)
-  if not is_published(folder):
+  if not is_published(encoder.folder):
     encoder = carried_encoder(model, folder)
   return Embedder(folder, encoder, model, params, ignore=ignore)
 

@@ -100,6 +100,24 @@ def test_encoders_that_cannot_be_trained_are_refused(sentence, message):
     sentence_encoder("folder", encoder(**sentence), {}, {})
 
 
+@pytest.mark.parametrize("inner", ["", "0_Transformer"])
+def test_folders_of_old_versions_are_trained_as_they_pool(inner, tmp_path):
+  home = tmp_path / "home"
+  bert(home / "0_Transformer")
+  kinds = {"Transformer": "0_Transformer", "Pooling": "1_Pooling", "Normalize": "2_Normalize"}
+  listed = [{"path": path, "type": f"sentence_transformers.models.{kind}"} for kind, path in kinds.items()]
+  (home / "modules.json").write_text(json.dumps(listed))
+  (home / "1_Pooling").mkdir()
+  (home / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode": "cls"}))
+  config = with_task(load(flags(home / inner, "search", of_pairs(tmp_path), tmp_path / "run"))[0], lambda line: None)
+  assert config.init == str(home / "0_Transformer") and list(config.objective.pooling) == ["cls"]
+  assert config.model.preprocessing.sentence.unit
+  listed[2] = {"path": "2_Dense", "type": "sentence_transformers.models.Dense"}
+  (home / "modules.json").write_text(json.dumps(listed))
+  with pytest.raises(UserError, match="home/modules.json has other modules than a Pooling and a Normalize"):
+    with_task(load(flags(home / inner, "search", of_pairs(tmp_path), tmp_path / "run"))[0], lambda line: None)
+
+
 def test_modules_with_weights_of_their_own_are_refused(tmp_path):
   (tmp_path / "modules.json").write_text(json.dumps([]))
   with pytest.raises(UserError, match="has other modules than a Pooling and a Normalize"):

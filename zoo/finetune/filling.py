@@ -6,6 +6,7 @@ The result is a normal config, which a run saves as its config.json.
 """
 
 import contextlib
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -30,7 +31,9 @@ from zoo.finetune.sentences import data_of, sentence_encoder
 from zoo.finetune.trainings import Training, find_training
 from zoo.hub.files import CONFIG, read_json
 from zoo.hub.preprocessing import sound_processor
+from zoo.hub.sentence_encoder import encoder_folder
 from zoo.hub.tables import NO_HEAD
+from zoo.storage import is_remote
 
 HELD_OUT = ("validation", "test")  # The first of these splits that exists chooses the best checkpoint.
 TRAINED, KEPT_BACK = "train[:90%]", "train[90%:]"  # Held-out share if there is none.
@@ -63,6 +66,10 @@ def with_task(config: Any, note: Callable[[str], Any] = tell) -> Any:
     raise UserError(
       f"config.task={name} trains the model of init; init.into is of a larger one. Leave one of them out."
     )
+  folder = pathlib.Path(where).expanduser()
+  if not is_remote(where) and encoder_folder(folder) != folder:
+    where = str(encoder_folder(folder))
+    values["init"] = {**values["init"], "source": where} if isinstance(values["init"], Mapping) else where
   origin, data = open_origin(where, ignore), values["data"]
   source, split, held_out = _splits(data)
   needs = f"{name} needs {training.needs}"

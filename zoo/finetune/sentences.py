@@ -8,7 +8,7 @@ from typing import Any
 from zoo.embed import PADDED, POOLED
 from zoo.errors import UserError
 from zoo.hub.sentence_carried import carried_encoder
-from zoo.hub.sentence_encoder import MODULES
+from zoo.hub.sentence_encoder import MODULES, home_of
 
 NAMES = ("query", "document")  # Of prompts that a folder may have for the two sides of a search.
 
@@ -28,9 +28,10 @@ def sentence_encoder(folder: Any, model: Any, objective: Mapping[str, Any], data
   if family in (*PADDED, *POOLED):
     raise UserError(f"{folder}: a {family} has its own pooling. Train it with images, or choose an encoder like BERT.")
   carried = model.preprocessing.get("sentence")
-  if carried is None and isinstance(folder, pathlib.Path) and (folder / MODULES).is_file():
+  home = home_of(folder) if isinstance(folder, pathlib.Path) else None
+  if carried is None and home is not None:
     raise UserError(
-      f"{folder / MODULES} has other modules than a Pooling and a Normalize beside the encoder, which the zoo does not "
+      f"{home / MODULES} has other modules than a Pooling and a Normalize beside the encoder, which the zoo does not "
       "train. Take that file away to begin with the mean over tokens."
     )
   sentence: dict[str, Any] = {"pooling": ["mean"], "unit": False, **(carried or {})}

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from zoo.errors import UserError, shown
-from zoo.hub.sentence_encoder import MODULES, PROMPTS, SentenceEncoder, read_sentence_encoder
+from zoo.hub.sentence_encoder import MODULES, PROMPTS, SentenceEncoder, home_of, read_sentence_encoder
 from zoo.hub.sentence_modules import FLAGS, Normalize, Pooling
 from zoo.pooling import POOLS
 from zoo.storage import make_folder, replacing
@@ -26,12 +26,14 @@ FOLDERS = {"Transformer": "", "Pooling": "1_Pooling", "Normalize": "2_Normalize"
 def sentence_entries(folder: pathlib.Path) -> dict[str, Any]:
   """{"sentence": what a model carries} of a folder with modules.json; {} of others, and of more than a pooling.
 
-  A Dense or a LayerNorm after the pooling has weights of its own, which a model of the zoo does not have.
+  Old versions wrote the encoder into a folder 0_Transformer beside that file. A Dense or a LayerNorm after the pooling
+  has weights of its own, which a model of the zoo does not have.
   """
-  if not (folder / MODULES).is_file():
+  home = home_of(folder)
+  if home is None:
     return {}
   try:
-    encoder = read_sentence_encoder(folder)
+    encoder = read_sentence_encoder(home)
   except UserError:  # Those who embed with it will say what is wrong.
     return {}
   is_plain = [type(module) for module in encoder.modules] in ([Pooling], [Pooling, Normalize])

@@ -4,6 +4,7 @@ modules.json lists the modules in order, configured by files like 1_Pooling/conf
 `truncate_dim` are in config_sentence_transformers.json, max_length in sentence_bert_config.json. https://sbert.net
 """
 
+import contextlib
 import pathlib
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ import jax.numpy as jnp
 
 from zoo.convert.rules.options import Options
 from zoo.errors import UserError, did_you_mean, shown
-from zoo.hub.files import read_json
+from zoo.hub.files import CONFIG, read_json
 from zoo.hub.sentence_modules import READERS, SENTENCE, TOKENS, Dropout, Module, Normalize, Pooling
 from zoo.pooling import ALIASES, POOLS
 
@@ -104,6 +105,23 @@ def read_sentence_encoder(folder: pathlib.Path) -> SentenceEncoder:
   if (folder / PROMPTS).is_file():
     encoder = encoder._replace(**_prompts(folder / PROMPTS))
   return encoder
+
+
+def encoder_folder(folder: pathlib.Path) -> pathlib.Path:
+  """The folder of the encoder: a folder's own, or the 0_Transformer within it of old versions."""
+  if (folder / CONFIG).is_file() or not (folder / MODULES).is_file():
+    return folder
+  return _listed(folder)[0][1]
+
+
+def home_of(folder: pathlib.Path) -> pathlib.Path | None:
+  """Where the modules.json is that lists the encoder of a folder: there, or beside its 0_Transformer; None: nowhere."""
+  if (folder / MODULES).is_file():
+    return folder
+  with contextlib.suppress(UserError):  # Another's file of that name.
+    if (folder.parent / MODULES).is_file() and _listed(folder.parent)[0][1] == folder:
+      return folder.parent
+  return None
 
 
 def _with_modules(encoder: SentenceEncoder, folder: pathlib.Path) -> SentenceEncoder:
