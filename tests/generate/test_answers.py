@@ -8,7 +8,7 @@ import pytest
 import zoo
 from tests.filled import filled
 from zoo.errors import UserError
-from zoo.generate import prefill, rules
+from zoo.generate import prefill, rules, starts
 from zoo.generate.steps import with_caches_for
 from zoo.layers.stack import stack_layers
 
@@ -213,3 +213,21 @@ def test_of_two_tokens_forced_at_one_step_the_last_counts():
   text = rules.Text(None, None, jnp.int32(1), jnp.int32(0), jnp.int32(1))
   (rule,) = rules.from_keywords(forced={0: 4, -1: 2})
   assert jnp.argmax(rule(jnp.zeros((1, 6)), text)) == 2
+
+
+def test_what_was_encoded_to_detect_a_language_is_not_encoded_again(monkeypatch):
+  model, params, start = MODELS["whisper"], PARAMS["whisper"], [4, [7, 9, 13], 2]
+  begin, encoded = starts.first_tokens(model, params, FEATURES, None, start)
+  assert encoded.shape == (2, 7, 6)
+  options = dict(max_new_tokens=9, return_scores=True)
+  answers, scores = zoo.generate(model, params, FEATURES, start_token=start, **options)
+  again, same = zoo.generate(model, params, FEATURES, decoder_tokens=begin, **options)
+  np.testing.assert_array_equal(answers, again)
+  np.testing.assert_allclose(scores, same, atol=1e-5)
+  # Rows of what was encoded change places, and so do the answers, though the sounds stay.
+  swapped = begin[::-1, 1], encoded[::-1]
+  monkeypatch.setattr(starts, "_likeliest", lambda *args: swapped)
+  other, theirs = zoo.generate(model, params, FEATURES, start_token=start, **options)
+  np.testing.assert_array_equal(other, answers[::-1])
+  np.testing.assert_allclose(theirs, scores[::-1], atol=1e-5)
+  assert abs(scores[0] - scores[1]).max() > 1e-3

@@ -163,7 +163,7 @@ class _Batch:
     if self.start_token is None:
       tokens = jnp.full((batch, 1), self.model.start_token, jnp.int32)
     else:
-      tokens = first_tokens(self.model, self.params, inputs["tokens"], inputs["valid"], self.start_token)
+      tokens, _ = first_tokens(self.model, self.params, inputs["tokens"], inputs["valid"], self.start_token)
     return {"decoder_tokens": tokens, "decoder_valid": jnp.ones(tokens.shape, bool)}
 
   def _ended(self) -> Iterator[Answer]:

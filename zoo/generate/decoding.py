@@ -14,7 +14,7 @@ import numpy as np
 from zoo.generate import beams, checks, rules
 from zoo.generate.prepared import prepared
 from zoo.generate.prompts import Settings, Source, end_tokens
-from zoo.generate.sampling import sample
+from zoo.generate.sampling import likeliest, sample
 from zoo.generate.starts import first_tokens
 from zoo.generate.steps import decode_step, prefill, right_aligned, stopped, with_caches_for
 from zoo.layers.stack import unstack_layers
@@ -98,10 +98,13 @@ def generate(
   (1, 7)
   """
   checks.cache_dtype_is_known(cache_dtype)
+  encoded = None
   if decoder_tokens is None and start_token is not None:
     checks.decodes(model)
-    decoder_tokens = first_tokens(model, params, tokens, valid, start_token)
+    decoder_tokens, encoded = first_tokens(model, params, tokens, valid, start_token)
   source = Source.of(model, tokens, valid, decoder_tokens, decoder_valid, max_new_tokens)
+  if encoded is not None and source.inputs["tokens"].shape == jnp.shape(tokens):  # Not padded: sounds.
+    source = source._replace(inputs={**source.inputs, "encoded": encoded})
   checks.numbers(
     temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, rng=rng,
     length_penalty=length_penalty,
@@ -203,7 +206,7 @@ def _chosen(state, logits, settings, room, top_k, greedy):
   """The state after choosing the next token."""
   logits = rules.apply(settings.rules, logits, text_so_far(state, settings, room))
   if greedy:
-    token = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    token = likeliest(logits)
   else:
     key = jax.random.fold_in(settings.rng, state.step)
     token = sample(key, logits, settings.temperature, top_k, settings.top_p, settings.min_p)

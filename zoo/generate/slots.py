@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.generate import rules
-from zoo.generate.sampling import sample
+from zoo.generate.sampling import likeliest, sample
 from zoo.generate.steps import FROM_THE_END, decode_step, prefill, right_aligned, stopped
 from zoo.layers.stack import unstack_layers
 
@@ -200,17 +200,6 @@ def _chosen(slots, logits, settings, room, top_k, greedy):
     text=text,
     valid=valid,
   )
-
-
-def likeliest(logits):
-  """The first of the largest: [rows, vocab_size] -> int32 [rows]. Of a row with NaN, the first NaN, as argmax has it.
-
-  In two reductions that XLA vectorizes on CPUs, which it does not do with its argmax.
-  """
-  best = logits.max(axis=-1, keepdims=True)
-  tokens = jnp.arange(logits.shape[-1], dtype=jnp.int32)[None]
-  chosen = (logits == best) | jnp.isnan(logits)
-  return jnp.where(chosen, tokens, logits.shape[-1] - 1).min(axis=-1)
 
 
 def _name(path):

@@ -16,7 +16,7 @@ def encodes(model):
   return hasattr(model, "encode") and hasattr(model, "decode")
 
 
-def prefill(model, params, tokens, valid, room, *, decoder_tokens=None, decoder_valid=None):
+def prefill(model, params, tokens, valid, room, *, decoder_tokens=None, decoder_valid=None, encoded=None):
   """Reads prompts.
 
   Args:
@@ -26,6 +26,7 @@ def prefill(model, params, tokens, valid, room, *, decoder_tokens=None, decoder_
     decoder_tokens: int32 [batch, decoder length], the decoder's prompt of an encoder-decoder; the model's start_token
       if None.
     decoder_valid: bool [batch, decoder length], as valid.
+    encoded: what the encoder makes of tokens, if it is known.
 
   Returns:
     logits [batch, vocab_size] of the next token, its position int32 [batch], and the state for `decode_step`: for
@@ -35,7 +36,8 @@ def prefill(model, params, tokens, valid, room, *, decoder_tokens=None, decoder_
   if not encodes(model):
     logits, position, cache = _read_prompt(model, variables(params), tokens, valid)
     return logits, position, grow(cache, room)
-  encoded = model.apply(variables(params), tokens, valid=valid, method="encode")
+  if encoded is None:
+    encoded = model.apply(variables(params), tokens, valid=valid, method="encode")
   if decoder_tokens is None:
     decoder_tokens = jnp.full((tokens.shape[0], 1), model.start_token, jnp.int32)
   more = {"method": "decode", "of": (encoded,), "keywords": {} if valid is None else {"valid": valid}}
