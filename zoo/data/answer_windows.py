@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from zoo.data.bad_records import BadRecord, too_many
+from zoo.data.bad_records import BadRecord, too_many, unskipped
 from zoo.data.pipeline import Example, Records
 from zoo.data.question_answers import QuestionAnswers, question_answers, span_in, with_span
 from zoo.errors import UserError
@@ -48,7 +48,7 @@ class AnswerWindows(Records):
         pairs += [(question, window) for window in range(questions.count(question))]
       except BadRecord as error:
         if not policy.skips:
-          raise BadRecord(f"{error} Fix or remove it, or set data.bad_records=skip.") from error
+          raise unskipped(error) from error
         errors.append(str(error))
     if len(errors) > policy.allowed(len(questions)) or not pairs:
       raise UserError(too_many(errors, len(errors), self.name, len(questions), policy))

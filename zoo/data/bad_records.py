@@ -112,13 +112,22 @@ class GoodExamples:
         example = self.records.example(candidate, rng)
       except BadRecord as error:
         if not part.policy.skips:
-          raise BadRecord(f"{error} Fix or remove it, or set data.bad_records=skip.") from error
+          raise unskipped(error) from error
         errors.append(str(error))
         if len(errors) > part.policy.allowed(len(part)):
           raise UserError(too_many(errors, len(errors), part.name, len(part), part.policy)) from error
         continue
       return {**example, REPLACED: np.asarray(index if errors else -1, np.int64)} if self.records.may_skip else example
     raise UserError(too_many(errors, len(errors), part.name, len(part), part.policy))
+
+
+def unskipped(error: object) -> BadRecord:
+  """The error for a bad record that is not skipped, with the ways out.
+
+  >>> unskipped("a.jsonl, line 3 is no JSON.")
+  BadRecord('a.jsonl, line 3 is no JSON. Fix or remove it, or set data.bad_records=skip.')
+  """
+  return BadRecord(f"{error} Fix or remove it, or set data.bad_records=skip.")
 
 
 def too_many(errors: Sequence[str], count: int, name: str, records: int, rule: Policy) -> str:

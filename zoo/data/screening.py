@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo.data.bad_records import BadRecord, Policy, policy, too_many
+from zoo.data.bad_records import BadRecord, Policy, policy, too_many, unskipped
 from zoo.data.cache import build_once, cache_folder
 from zoo.data.fields import texts_of
 from zoo.data.sources import Source, open_source
@@ -56,7 +56,7 @@ def check_bad_records(source: Source, rule: Policy) -> None:
   if source.broken and not rule.skips:
     others = f" (and {len(source.broken) - 1} more)" if len(source.broken) > 1 else ""
     error = source.broken[min(source.broken)]
-    raise BadRecord(f"{error}{others} Fix or remove it, or set data.bad_records=skip.")
+    raise unskipped(f"{error}{others}")
 
 
 def _problems(source: Source, fields: Iterable[str]) -> dict[int, str]:
