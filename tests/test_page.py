@@ -176,7 +176,7 @@ def test_another_host_writes_no_page(run, monkeypatch):
 
 
 def test_mistakes_are_told_in_one_line(tmp_path, capsys):
-  with pytest.raises(UserError, match="holds no metrics.jsonl"):
+  with pytest.raises(UserError, match="has no metrics.jsonl"):
     write(tmp_path)
   with pytest.raises(SystemExit):
     main([])

@@ -174,7 +174,7 @@ def test_whenever_saving_dies_the_folder_holds_one_model_or_none(tmp_path, monke
   if (tmp_path / "model.json").exists():
     assert equal(load(tmp_path)[1], old_params)
   else:
-    with pytest.raises(UserError, match="holds no model"):
+    with pytest.raises(UserError, match="has no model"):
       load(tmp_path)
 
 
@@ -199,7 +199,7 @@ def test_a_model_that_cannot_be_built_again_is_not_saved(tmp_path):
 def test_a_folder_without_a_model_is_told(tmp_path):
   with pytest.raises(UserError, match=r"away does not exist\."):
     load(tmp_path / "away")
-  with pytest.raises(UserError, match="holds no model of the zoo. .* it holds nothing."):
+  with pytest.raises(UserError, match="has no model of the zoo. .* it holds nothing."):
     load(tmp_path)
   (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x04")
   with pytest.raises(

@@ -47,7 +47,7 @@ def test_a_run_leaves_everything_in_its_bucket_and_goes_on_there(folder, tmp_pat
   for steps in (3, 5):
     assert train.main([*arguments, f"--config.steps={steps}"]) == 0
   said = capsys.readouterr().out
-  assert "Steps 2 to 3 took" in said and "Nothing is profiled: the run resumes after step 3" in said
+  assert "Steps 2 to 3 took" in said and "No profile: the run resumes after step 3" in said
   profile = [name for name in names() if name.startswith("profile/")]
   assert any(name.endswith(".xplane.pb") for name in profile)
   left = [".lock", "config.json", "environment.json", "metrics.jsonl", "model.json", "page.html", "params.safetensors"]

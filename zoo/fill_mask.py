@@ -69,7 +69,7 @@ def fill_mask(
   if not masks.any(axis=1).all():
     blank = several[int(np.argmin(masks.any(axis=1)))]
     sign = tokenizer.decode([tokenizer.mask])
-    raise UserError(f"There is no {sign} in the text {blank[:60]!r}. Put it where a word is to be predicted.")
+    raise UserError(f"There is no {sign} in the text {blank[:60]!r}. Put it where to predict a word.")
   model, params = load(source, ignore=ignore)
   check_tokens(model, batch, str(source))
 

@@ -51,7 +51,7 @@ def page(folder: Any, others: Sequence[Any] = ()) -> str:
     others: run folders whose curves are shown too.
 
   Raises:
-    UserError: a folder holds no run.
+    UserError: a folder has no run.
   """
   folders = [as_path(other) for other in (folder, *others)]
   runs = {str(other): curves_of(other) for other in folders}
@@ -120,7 +120,7 @@ def curves_of(folder: Any) -> dict[str, Curve]:
   """Curves by metric: name -> (step, value), without values that are not finite. Bytes of memory become GiB."""
   path = folder / "metrics.jsonl"
   if not path.exists():
-    raise UserError(f"{folder} holds no metrics.jsonl. Name the folder of a run of train.py.")
+    raise UserError(f"{folder} has no metrics.jsonl. Name the folder of a run of train.py.")
   curves: dict[str, Curve] = {}
   for line in metrics.read(path):
     for name, value in line.items():

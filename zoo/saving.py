@@ -169,7 +169,7 @@ def _load_own(folder: epath.Path | pathlib.Path, step: int | None, best: bool) -
     return model, _read_checkpoint(folder / "checkpoints", model, step, best)
   files = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) or "nothing"
   raise UserError(
-    f"{folder} holds no model of the zoo. Expected {MODEL} and {PARAMS}, or a run's {CONFIG} and checkpoints; it holds "
+    f"{folder} has no model of the zoo. Expected {MODEL} and {PARAMS}, or a run's {CONFIG} and checkpoints; it holds "
     f"{files}. Pickled weights (.bin, .pt, .pkl) are never read."
   )
 

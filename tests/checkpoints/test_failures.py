@@ -48,7 +48,7 @@ def test_a_folder_that_may_not_be_written_to_is_told_though_it_cannot_be_tidied(
   with Checkpoints(tmp_path) as keeper, monkeypatch.context() as patch:
     patch.setattr(manager, "_incomplete", lambda folder: [types.SimpleNamespace(rmtree=forbidden)])
     patch.setattr(keeper.manager, "save", forbidden)
-    with pytest.raises(UserError, match="Cannot save a checkpoint in .*: .*Permission denied. No earlier checkpoint"):
+    with pytest.raises(UserError, match="Cannot save a checkpoint in .*Permission denied. There is no earlier"):
       keeper.save(1, init())
 
 

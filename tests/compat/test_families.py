@@ -156,9 +156,9 @@ def test_texts_are_generated_as_the_likeliest_token_is_chosen_by_hand(name, tmp_
   np.testing.assert_array_equal(
     drawn_once, again.generate(TOKENS, do_sample=True, prng_key=jax.random.PRNGKey(3)).sequences
   )
-  with pytest.raises(ValueError, match="logits_processor is given"):
+  with pytest.raises(ValueError, match="logits_processor is not supported"):
     again.generate(TOKENS, logits_processor=[1])
-  with pytest.raises(ValueError, match="do_samples is no argument of it. Did you mean 'do_sample'"):
+  with pytest.raises(ValueError, match="do_samples is not an argument. Did you mean 'do_sample'"):
     again.generate(TOKENS, do_samples=True)
 
 

@@ -218,7 +218,7 @@ def test_what_cannot_be_done_is_refused_in_a_line(clip_folder):
       named.from_pretrained("./nowhere")
   with pytest.raises(ValueError, match="model_type is 'clip'. FlaxBertModel reads: bert"):
     compat.FlaxBertModel.from_pretrained(clip_folder[0])
-  with pytest.raises(ValueError, match="from_pretrained: nonsense=1 is no argument of it and no entry of the config"):
+  with pytest.raises(ValueError, match="from_pretrained: nonsense=1 is neither an argument nor an entry of the config"):
     compat.FlaxCLIPModel.from_pretrained(clip_folder[0], nonsense=1)
   with pytest.raises(ValueError, match="which the zoo does not have"):
     compat.FlaxCLIPTextModel({**TEXT, "hidden_act": "sine"})

@@ -120,5 +120,5 @@ def test_a_model_without_a_pooler_lacks_it_everywhere(tmp_path):
   with pytest.warns(UserWarning, match="has no pooler.dense.bias, pooler.dense.weight: initialised at random"):
     whole = compat.FlaxBertModel.from_pretrained(tmp_path)
   np.testing.assert_allclose(whole(**text_inputs(2, 8))[0], out[0], atol=1e-6)
-  with pytest.raises(ValueError, match="FlaxCLIPTextModel: add_pooling_layer=False is no argument of it"):
+  with pytest.raises(ValueError, match="FlaxCLIPTextModel: add_pooling_layer=False is not an argument"):
     compat.FlaxCLIPTextModel(TEXT, add_pooling_layer=False)

@@ -43,7 +43,7 @@ def test_an_answer_that_its_beginning_fills_is_refused(tmp_path):
   model = compat.FlaxWhisperForConditionalGeneration.from_pretrained(tmp_path)
   sounds = batch("whisper", 47)[0].swapaxes(1, 2)
   entries = dict(LANGUAGES, language="en", task="translate", no_timestamps_token_id=46, decoder_start_token_id=2)
-  with pytest.raises(ValueError, match="4 tokens have no room behind the 4 that answers begin with. Ask for more."):
+  with pytest.raises(ValueError, match="4 tokens do not fit after the 4 that answers begin with. Ask for more."):
     model.generate(sounds, entries, max_length=4)
   with pytest.raises(ValueError, match="return_timestamps is True, which the zoo's models do not have"):
     model.generate(sounds, entries, return_timestamps=True)

@@ -41,11 +41,11 @@ def test_the_right_one_is_a_number_a_letter_a_name_or_a_text(label, names, numbe
 
 @pytest.mark.parametrize("label", [2, -1, "C", "", None, True])
 def test_a_label_that_is_no_choice_is_refused(label):
-  with pytest.raises(UserError, match="record 0 is .* which is none of the 2 choices: A, B"):
+  with pytest.raises(UserError, match="record 0 is .* not one of the 2 choices: A, B"):
     right_one(label, ["yes", "no"], ["A", "B"], "record 0")
 
 
 def test_all_records_have_as_many_choices(tmp_path):
   records = opened(tmp_path, ROW, {**ROW, "choices": ["a", "b", "c"]})
-  with pytest.raises(UserError, match="has . choices, the first record .. All need as many."):
+  with pytest.raises(UserError, match="has . choices, the first record .. All need equally many."):
     [records[0], records[1]]

@@ -20,7 +20,7 @@ def test_numbers_of_a_source_that_names_its_classes_are_looked_up_by_name():
     ["contradiction", "neutral", "entailment"], source_names=["entailment", "neutral", "contradiction"]
   )
   assert [int(numbers(label, "")) for label in (0, 1, 2, "entailment")] == [2, 1, 0, 2]
-  with pytest.raises(BadRecord, match="line 7: label -1 is none of the model's classes"):
+  with pytest.raises(BadRecord, match="line 7: label -1 is not one of the model's classes"):
     numbers(-1, "line 7")
 
 
@@ -30,7 +30,7 @@ def test_a_name_that_is_a_number_is_a_name_first():
 
 
 def test_names_that_match_only_by_case_in_two_ways_are_not_guessed():
-  with pytest.raises(BadRecord, match="label 'B-loc' is none"):
+  with pytest.raises(BadRecord, match="label 'B-loc' is not one"):
     ClassLabels(["B-LOC", "b-loc"])("B-loc", "")
 
 
@@ -41,11 +41,11 @@ def test_a_user_says_which_class_a_label_is():
 
 @pytest.mark.parametrize("label", ["fine", 2, -1, 0.5, None, "", float("nan"), [0]])
 def test_a_label_that_is_none_is_refused_by_name(label):
-  with pytest.raises(BadRecord, match="line 3: label .* is none of the model's classes.* It has: bad, good"):
+  with pytest.raises(BadRecord, match="line 3: label .* is not one of the model's classes.* It has: bad, good"):
     ClassLabels(["bad", "good"])(label, "line 3")
 
 
 def test_a_class_of_the_source_that_the_model_lacks_is_refused_when_it_is_opened():
-  with pytest.raises(UserError, match=r"rows.csv has the class 'fine', which is none of the model's: bad, good"):
+  with pytest.raises(UserError, match=r"rows.csv has the class 'fine', not one of the model's: bad, good"):
     ClassLabels(["bad", "good"], source_names=["bad", "fine"], what="rows.csv")
   assert ClassLabels(["bad", "good"], {"fine": 1}, ["bad", "fine"])(1, "") == 1

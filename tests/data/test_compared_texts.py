@@ -64,7 +64,7 @@ def test_prompts_come_before_the_texts(tmp_path):
 
 def test_scores_are_cosines_or_on_a_range_that_is_said(tmp_path):
   rows = [{**ROW, "score": "0.5"}, {**ROW, "score": 5}]
-  with pytest.raises(UserError, match="is 5, which is no cosine. Say .*score_range="):
+  with pytest.raises(UserError, match="is 5, not a cosine in .-1, 1.. Set .*score_range="):
     opened(tmp_path, *rows, score_field="score")[1]
   found = opened(tmp_path, *rows, score_field="score", score_range=[0, 5])
   assert [float(found[index]["score"]) for index in (0, 1)] == pytest.approx([0.1, 1.0])

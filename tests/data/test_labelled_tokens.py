@@ -43,7 +43,7 @@ def test_they_make_batches(source):
 
 MISTAKES = {
   "count": ({"ner_tags": ["O"]}, "has 4 words and 1 labels"),
-  "class": ({"ner_tags": ["O", "O", "B-Z", "O"]}, "label 'B-Z' is none of the model's classes.* It has: O, B-X, I-X"),
+  "class": ({"ner_tags": ["O", "O", "B-Z", "O"]}, "label 'B-Z' is not one of the model's .* It has: O, B-X, I-X"),
   "none": ({"tokens": [], "ner_tags": []}, "must be a list with an entry for each word"),
 }
 
@@ -57,5 +57,5 @@ def test_mistakes_are_told(mistake, tmp_path):
 
 
 def test_a_tokenizer_without_words_is_refused(source):
-  with pytest.raises(UserError, match="Tokenizer gpt2 does not tell which words a token is of"):
+  with pytest.raises(UserError, match="Tokenizer gpt2 does not map tokens to words"):
     labelled_tokens(source, tokenizer="gpt2", classes=CLASSES)[0]

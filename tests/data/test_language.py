@@ -187,7 +187,7 @@ def test_a_broken_document_is_named(folder):
   with pytest.raises(UserError, match=r"has no field 'text'"):
     open_text(folder)
   toys.write(folder, {"texts.jsonl": '{"text": " "}\n'})
-  with pytest.raises(UserError, match=r"holds no text in field 'text'\."):
+  with pytest.raises(UserError, match=r"has no text in field 'text'\."):
     open_text(folder)
 
 

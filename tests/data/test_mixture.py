@@ -122,5 +122,5 @@ def test_members_that_do_not_go_together_are_refused(texts):
     mixture({"a": From(3, 0), "b": pairs}, rates)
   with pytest.raises(UserError, match="member a has the tokenizer bytes, b has sotu. All members must agree"):
     mixture({"a": pairs, "b": {**spans, "tokenizer": "sotu"}}, rates)
-  with pytest.raises(UserError, match="mixture.members.b holds no example"):
+  with pytest.raises(UserError, match="mixture.members.b has no examples"):
     mixture({"a": pairs, "b": From(0, 0)}, rates)

@@ -83,12 +83,12 @@ def test_the_splits_of_karpathy(folder, path):
 @pytest.mark.parametrize(
   "place, change, message",
   [
-    ("", None, "holds no captions_train"),
+    ("", None, "has no captions_train"),
     ("annotations/instances_val2014.json", None, r"has annotations without captions\."),
     ("annotations/captions_val2014.json", {"images": []}, "has neither lists 'images' and 'annotations'"),
-    ("annotations/captions_val2014.json", {"annotations": [{"caption": "a", "image_id": 99}]}, "holds no captioned"),
+    ("annotations/captions_val2014.json", {"annotations": [{"caption": "a", "image_id": 99}]}, "has no captioned"),
     ("annotations/captions_val2014.json", {"images": [{"id": 10, "file_name": "no.jpg"}]}, "names 'no.jpg', which is"),
-    ("annotations/nothing.json", None, "holds no captions_train"),
+    ("annotations/nothing.json", None, "has no captions_train"),
   ],
 )
 def test_what_cannot_be_opened_is_told_in_one_line(folder, place, change, message):

@@ -159,7 +159,7 @@ def test_json_lines_that_are_given_as_text_are_noticed(tmp_path):
 def test_a_split_of_too_few_files_says_what_to_do(tmp_path):
   toys.write(tmp_path, {"one.txt": "text"})
   with pytest.raises(
-    UserError, match=r"\[99%:\]' holds no example: its part of the bytes holds no full line. A file is one document"
+    UserError, match=r"\[99%:\]' has no example: its part of the bytes has no full line. A file is one document"
   ):
     open_source(f"text:{tmp_path}/one.txt", "train[99%:]")
 

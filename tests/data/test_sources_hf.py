@@ -109,7 +109,7 @@ def test_repositories_of_csv_and_json_lines_are_read_too(tmp_path):
   parts = [open_source(f"hf:{tmp_path}?config=small", split) for split in ("train[:60%]", "train[60%:]")]
   assert sorted(row["text"] for part in parts for row in everything(part)) == ["x0", "x1", "x2", "y0", "y1"]
   assert parts[0].class_names == {"label": ["negative", "positive"]} and "part" in parts[0].where(0)
-  with pytest.raises(UserError, match="holds no dataset of .* files of one kind"):
+  with pytest.raises(UserError, match="has no dataset of .* files of one kind"):
     toys.write(
       tmp_path,
       {
@@ -127,7 +127,7 @@ def test_arrow_files_that_are_damaged_are_named(tmp_path):
   whole = file.read_bytes()
   for size in (len(whole) - 8, len(whole) - 200, 100, 0):
     file.write_bytes(whole[:size])
-    with pytest.raises(UserError, match="data-00000-of-00001.arrow is no whole Arrow file"):
+    with pytest.raises(UserError, match="data-00000-of-00001.arrow is not a complete Arrow file"):
       open_source(f"hf:{tmp_path}")
   file.write_bytes(whole.replace("é 7".encode(), b"\xff\xff 7"))
   source = open_source(f"hf:{tmp_path}")
@@ -140,7 +140,7 @@ def test_folders_without_a_dataset_are_told_what_to_write(tmp_path):
   toys.write(tmp_path, {"a/train.txt": "a", "old/state.json": '{"_indices_data_files": [{"filename": "i.arrow"}]}'})
   toys.write(tmp_path, {"out/state.json": '{"_data_files": [{"filename": "../a.arrow"}]}'})
   for where, message in {
-    "a": "holds no dataset of Arrow, Parquet, .csv, .tsv or .jsonl files. Write text:",
+    "a": "has no dataset of Arrow, Parquet, .csv, .tsv or .jsonl files. Write text:",
     "old": "was saved by a version of datasets before 2.0",
     "out": "names no files in '_data_files'",
     "none": "There is no folder",

@@ -56,7 +56,7 @@ def test_two_files_side_by_side_are_pairs(tmp_path):
 def test_files_that_are_no_pairs_are_refused_with_their_counts(tmp_path):
   toys.write(tmp_path, {"a.en": "a\nb\nc\n", "a.de": "A\nB\n", "b.en": "a\n", "x.en": "a\n\n", "x.de": "A\nB\n"})
   for where, message in {
-    "a.en,{}/a.de": "a.en has 3 lines, .*a.de has 2 lines: they are no pairs",
+    "a.en,{}/a.de": "a.en has 3 lines, .*a.de has 2 lines: the files are not aligned",
     "*.en,{}/a.de": "names 3 and 1 files side by side",
     "a.en,{0}/a.de,{0}/b.en": r"has 3 files side by side. Name a column for each: \?columns=text0,text1,text2",
     "a.en,{}/a.de?columns=x,x": "has 2 files side by side. Name a column for each",
@@ -120,7 +120,7 @@ def test_a_long_file_is_several_documents_so_that_memory_is_bounded(tmp_path, mo
 
 def test_what_does_not_split_is_told(tmp_path):
   toys.write(tmp_path, {"line.txt": "one line", "cut/bad.txt": b"a\n" * 99 + b"\xff\n", "t/a.csv": "text\na\n"})
-  with pytest.raises(UserError, match="its part of the bytes holds no full line. A file is one document"):
+  with pytest.raises(UserError, match="its part of the bytes has no full line. A file is one document"):
     open_source(f"text:{tmp_path}/line.txt", "train[99%:]")
   with pytest.raises(UserError, match="mixes percents and numbers of files"):
     open_source(f"text:{tmp_path}/line.txt", "train[:50%]+train[1:2]")

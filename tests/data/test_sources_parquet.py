@@ -117,7 +117,7 @@ def test_parquet_that_cannot_be_read_is_named(data):
   pq.write_table(pa.table({"image": [{"bytes": None, "path": "0.png"}]}), data / "linked.parquet")
   pq.write_table(pa.table({"text": [None]}, pa.schema({"text": pa.string()})), data / "null.parquet")
   for where, message in {
-    "cut.parquet": "cut.parquet is no whole Parquet file",
+    "cut.parquet": "cut.parquet is not a complete Parquet file",
     "{a,other}.parquet": r"a.parquet has a column '.*' that .*other.parquet has not",
     "a.parquet?columns=txt": r"a.parquet has no column 'txt'. Did you mean 'text'\? It has: id, text",
     "none.parquet": "There is no folder or file",

@@ -91,7 +91,7 @@ def test_a_shard_of_which_a_part_would_be_lost_is_refused(tmp_path, harm, messag
   [
     (b"", r"a\.tar is not an intact, uncompressed tar file"),
     (b"\x1f\x8b compressed", r"a\.tar is not an intact, uncompressed tar file"),
-    (b"\0" * 10240, r"a\.tar holds no file"),
+    (b"\0" * 10240, r"a\.tar contains no files"),
   ],
 )
 def test_what_is_no_shard_is_named(tmp_path, content, message):

@@ -208,7 +208,7 @@ def test_a_published_model_is_evaluated_by_the_evaluators_of_another_config(run,
   with pytest.raises(SystemExit):
     main([f"--run={hub}"])
   error = capsys.readouterr().err
-  assert error.count("\n") == 1 and "holds a model and no run" in error and "--task=NAME" in error
+  assert error.count("\n") == 1 and "is a model, not a run" in error and "--task=NAME" in error
   for flags, folder in (([], "runs/evaluations/tiny"), (["--workdir=elsewhere"], "elsewhere")):
     assert main([f"--run={hub}", f"--config={run}/config.json", *flags]) == 0
     assert f"Written to {folder}." in capsys.readouterr().out

@@ -51,7 +51,7 @@ def test_a_model_is_measured_in_one_line_and_its_folder_is_left_as_it_is(
     (["--columns=text=reviw"], "has no field 'reviw' to be the text. Did you mean 'review'? It has: review, stars."),
     (["--columns=txt=review"], "classification has no column 'txt'. Did you mean 'text'? It has: text, pair, label."),
     (["--columns=review"], "columns is 'review'. It must be COLUMN=FIELD,..."),
-    (["--columns=label=review"], "label 'a good film' is none of the model's classes. It has: BAD, GOOD. Say which"),
+    (["--columns=label=review"], "label 'a good film' is not one of the model's classes. It has: BAD, GOOD. Say which"),
     (["--batchsize=3"], "Unknown flag --batchsize. Did you mean '--batch_size'?"),
     (["--order=5"], "Unknown flag --order."),
     (
@@ -61,7 +61,7 @@ def test_a_model_is_measured_in_one_line_and_its_folder_is_left_as_it_is(
     (["--max_length=99"], "max_length is 99. The tokenizer"),
     (["--split=test"], "has no split 'test'. It has: train"),
     (["--classes=['a']"], "classes has 1 names, the model 2 classes."),
-    (["--labels={'good': 'fine'}"], "labels names the class 'fine', which the model lacks. It has: BAD, GOOD."),
+    (["--labels={'good': 'fine'}"], "labels names the class 'fine', not one of the model's: BAD, GOOD."),
     (["--train_split=train"], "classification trains nothing."),
     (["--workdir={data}/x"], "Choose another --workdir."),
     (["--model="], "--model is missing: a folder, or"),
@@ -109,7 +109,7 @@ def test_a_model_and_its_parameters_can_be_handed_over_with_names_for_its_classe
   options = {"task": "classification", "data": reviews, "columns": {"text": "review"}}
   metrics = zoo.evaluate_model((model, params), **options, classes=["Bad", "Good"])
   assert metrics == zoo.evaluate_model(classifier, **options)
-  with pytest.raises(UserError, match="label 'good' is none of the model's classes. It has: LABEL_0, LABEL_1"):
+  with pytest.raises(UserError, match="label 'good' is not one of the model's classes. It has: LABEL_0, LABEL_1"):
     zoo.evaluate_model((model, params), **options)
   with pytest.raises(UserError, match="It must be a folder, .* or .model, params."):
     zoo.evaluate_model(model, **options)

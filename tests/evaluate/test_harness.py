@@ -204,7 +204,7 @@ def test_special_tokens_around_a_text_are_left_out_where_they_are_not_asked_for(
   assert tokenizer.encode(f"<s> {text}") == tokenizer.encode(f"<s> {text}", False)  # It has its beginning.
   assert tokenizer.encode("a</s>", False)[-1] == tokenizer.end == 1 and tokenizer.end_sign == "</s>"
   assert HarnessTokenizer(zoo.load_tokenizer(tmp_path), 331, False, 3).encode(text) == ids[1:]
-  with pytest.raises(UserError, match="follow the token 331, which is none of the model's"):
+  with pytest.raises(UserError, match="follow the token 331, not a token of the model"):
     HarnessTokenizer(zoo.load_tokenizer(tmp_path), 331, None, 331)
 
 

@@ -131,7 +131,7 @@ def test_classes_are_sorted_by_name_or_number(values, labels, several, names, tm
     (["--config.init=none"], "Say which: --config.init=FOLDER"),
     (["--config.data={}"], "Say which: --config.data.source=csv:my.csv."),
     (["--config.task=causal_lm"], "causal_lm needs a model that continues texts. "),
-    (["--config.task=regression"], "label is 'good', which is no number."),
+    (["--config.task=regression"], "label is 'good', not a number."),
     (["--config.task=seq2seq"], "seq2seq needs a model that reads a text and writes another. "),
     (["--config.task=question_answering"], "Say which: --config.data.question_field=FIELD."),
     (["--config.data.label_field=lable"], "has no field 'lable' to be the label. Did you mean 'label'?"),

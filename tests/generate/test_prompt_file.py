@@ -118,10 +118,10 @@ def test_a_killed_process_is_taken_up_where_it_was(folders, tmp_path):
 @pytest.mark.parametrize(
   "flags, change, message",
   [
-    (["--temperature", "1"], None, "has answers of other settings: temperature is None there and 1.0 now"),
-    ([], b'{"prompt": "another"}\n', "has answers of other settings: prompts is"),
-    ([], "settings", "is there, but not out.jsonl.settings.json"),
-    ([], "line", "line 1 is no answer of this program"),
+    (["--temperature", "1"], None, "was written with other settings: temperature is None there and 1.0 now"),
+    ([], b'{"prompt": "another"}\n', "was written with other settings: prompts is"),
+    ([], "settings", "exists without out.jsonl.settings.json"),
+    ([], "line", "line 1 is not an answer of this program"),
     ([], "lock", "is being written by another process"),
   ],
 )
@@ -177,7 +177,7 @@ def test_what_is_no_prompt_is_refused_before_anything_is_written(folders, tmp_pa
     (["--num-beams", "2", "--temperature", "1"], "beam search does not sample"),
     (["--mesh", "3"], "mesh is 3. It must be a mapping"),
     (["--out", "."], "--out is ., a folder or a device"),
-    (["--prompts", "/", "--out", ""], "--prompts is '/', which is no file here"),
+    (["--prompts", "/", "--out", ""], "--prompts is '/', not a file"),
   ],
 )
 def test_flags_out_of_range_are_refused_before_anything_is_written(folders, tmp_path, capsys, flags, message):

@@ -120,7 +120,7 @@ def test_another_process_opens_the_same(folder):
 
 
 MISTAKES = {
-  "nothing": (["vocab.txt"], {}, "holds no tokenizer: neither"),
+  "nothing": (["vocab.txt"], {}, "has no tokenizer: neither"),
   "sentence pieces": (["vocab.txt"], {"spiece.model": "x"}, "spiece.model but no tokenizer.json.*save_pretrained"),
   "an unknown class": (
     [],
@@ -130,7 +130,7 @@ MISTAKES = {
   "no json": ([], {"tokenizer_config.json": "{"}, "tokenizer_config.json cannot be read as JSON"),
   "a list": ([], {"tokenizer_config.json": "[]"}, "tokenizer_config.json holds a list, not an object"),
   "no tokenizer": ([], {"tokenizer.json": '{"model": 3}'}, "cannot be read: .*Download its files again"),
-  "no vocabulary": (["vocab.txt"], {"vocab.json": "[1]"}, "holds no tokenizer|vocab.txt is missing"),
+  "no vocabulary": (["vocab.txt"], {"vocab.json": "[1]"}, "has no tokenizer|vocab.txt is missing"),
   "a setting": ([], {"tokenizer_config.json": '{"do_lower_case": 3}'}, "do_lower_case is 3. It must be a bool"),
   "another vocabulary": (
     [],

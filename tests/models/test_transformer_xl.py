@@ -112,7 +112,7 @@ def test_positions_that_are_given_are_those_that_are_counted():
     ({"memory_length": 0, "same_length": True}, "memory_length is 0. It must be at least 1."),
     ({"cutoffs": [5, 5]}, r"cutoffs are \[5, 5\] of 23 tokens. They must rise, between them."),
     ({"cutoffs": [5, 23]}, r"cutoffs are \[5, 23\] of 23 tokens."),
-    ({"cutoffs": [5, 11], "narrowing": 3}, "embed_dim is 6 and narrowing 3: nothing is left of the embeddings of clus"),
+    ({"cutoffs": [5, 11], "narrowing": 3}, "embed_dim is 6 and narrowing 3: no dimension is left for"),
     ({"cutoffs": [5], "own_projections": [True]}, "own_projections has 1 entries for 2 clusters."),
     ({"clamp": 0}, "clamp is 0. It must be at least 1."),
     ({"dim": 9}, "dim is 9. It must be even, for pairs of sine and cosine."),
@@ -128,12 +128,12 @@ def test_a_memory_of_another_batch_and_packed_rows_are_refused():
   memory = empty_memory(model, TEXT)
   for changed in ({"memory_length": SIZES["memory_length"] + 1}, {"memory_length": SIZES["memory_length"] - 1}):
     other = zoo.build("transformer_xl", **{**SIZES, **changed})
-    remembers = f"the layer remembers {other.spec['memory_length']} of width {SIZES['dim']}. Begin with an empty memory"
+    remembers = f"the layer remembers {other.spec['memory_length']} of width {SIZES['dim']}. Start with an empty memory"
     with pytest.raises(ValueError, match=f"The memory holds {SIZES['memory_length']} tokens of width .*, {remembers}"):
       other.apply({"params": params, **memory}, TEXT)
-  with pytest.raises(ValueError, match="The memory holds 2 rows, the batch has 1. Begin with an empty memory."):
+  with pytest.raises(ValueError, match="The memory holds 2 rows, the batch has 1. Start with an empty memory."):
     model.apply({"params": params, **memory}, TEXT[:1])
-  with pytest.raises(ValueError, match="A row of packed sequences has no segment before it."):
+  with pytest.raises(ValueError, match="Packed sequences do not continue the segment before."):
     model.apply({"params": params, **memory}, TEXT, segment_ids=np.zeros((2, 12), int))
 
 

@@ -176,5 +176,5 @@ def test_more_entries_than_vectors_have_are_refused():
 
 def test_rows_of_one_text_are_refused():
   model = zoo.build("bert", **ENCODER)
-  with pytest.raises(UserError, match="needs several texts in a row, tokens are .2, 5."):
+  with pytest.raises(UserError, match="needs several texts per example, not .2, 5."):
     multiple_negatives(model).loss({}, {"tokens": jnp.ones((2, 5), int)})

@@ -152,7 +152,7 @@ def test_what_is_no_chip_is_told(target):
   "target", ["v5e", "v5e:4x5", "v5e:0x4", "v5e:4", "v5e:8x2", "v5p:4x4", "v5p:3x4x4", "v4:16x16x32"]
 )
 def test_what_is_no_slice_is_told(target):
-  with pytest.raises(UserError, match=f"there is no such slice of {target[:2]}.* There are: .*4x4"):
+  with pytest.raises(UserError, match=f"{target[:2]}.* has no such slice. It has: .*4x4"):
     parse_target(target)
 
 

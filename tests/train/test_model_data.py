@@ -181,7 +181,7 @@ def test_a_tokenizer_that_is_not_the_models_is_refused(name, tmp_path, labelled)
 def test_the_tokenizer_is_that_of_the_folder(tmp_path, labelled):
   folder = published(tmp_path, OF_CLIP, vocab_size=30522, eos=102)
   model, params = zoo.load(folder)
-  with pytest.raises(UserError, match="zero_shot: the model's folder holds no tokenizer"):
+  with pytest.raises(UserError, match="zero_shot: the model's folder has no tokenizer"):
     zero_shot.zero_shot(model, data=section(labelled))
   (folder / "vocab.txt").write_text("\n".join(package_data.lines("vocab/bert.txt.xz")), encoding="utf-8")
   (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "BertTokenizer"}')

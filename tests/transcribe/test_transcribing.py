@@ -96,8 +96,8 @@ def test_files_bytes_arrays_rates_and_channels_are_one_recording(listener, tmp_p
 @pytest.mark.parametrize(
   "bad, message",
   [
-    (np.zeros(0, np.float32), "recording 0: the recording holds no sample"),
-    (np.full(99, np.nan), "recording 0: the recording holds values that are no numbers"),
+    (np.zeros(0, np.float32), "recording 0: the recording has no samples"),
+    (np.full(99, np.nan), "recording 0: the recording contains NaN or infinite samples"),
     (np.zeros((99, 9)), r"recording 0 has the shape \(99, 9\). It must be \[samples\], or have an axis of 1 to 8"),
     (np.zeros((2, 2)), r"recording 0 has the shape \(2, 2\)"),
     (np.zeros(9, np.uint8), r"It must be floats in \[-1, 1\], int16 or int32"),
@@ -136,7 +136,7 @@ def test_a_model_that_hears_nothing_is_refused(tmp_path):
   import jax
 
   zoo.save(tmp_path, model, model.init(jax.random.key(0), *model.example())["params"])
-  with pytest.raises(UserError, match="A gpt hears nothing. Transcribe with a whisper"):
+  with pytest.raises(UserError, match="A gpt takes no audio. Transcribe with a whisper"):
     zoo.transcribe(tmp_path, np.zeros(9))
 
 

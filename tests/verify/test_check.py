@@ -235,7 +235,7 @@ def test_what_cannot_be_compared_goes_on_unless_always(tmp_path, capsys, monkeyp
 def test_of_one_device_there_is_nothing_to_compare(tmp_path):
   settled = settings("gpt", tmp_path, {"data": 1})
   mesh = sharding.make_mesh({"data": 1}, jax.devices()[:1])
-  assert "nothing to compare" in check.verified(settled, experiment(settled, mesh), mesh)
+  assert "no sharding to verify" in check.verified(settled, experiment(settled, mesh), mesh)
 
 
 def test_sizes_are_reduced_to_those_that_divide_alike():

@@ -246,7 +246,7 @@ class Checkpoints:
           with contextlib.suppress(OSError):  # A read-only folder cannot be cleaned up either.
             torn.rmtree(missing_ok=True)
       newest = self.latest
-      remaining = "No earlier checkpoint is there" if newest is None else f"The checkpoint of step {newest} is intact"
+      remaining = "There is no earlier checkpoint" if newest is None else f"The checkpoint of step {newest} is intact"
       raise UserError(
         f"Cannot save a checkpoint in {self.folder}: {reason_of(error)}. {remaining}. "
         "Free some space (or choose another workdir) and run the same command again."

@@ -35,7 +35,7 @@ def reading(model, inputs):
   lonely = without_cross_attention(model)
   if inputs["context"] is not None and lonely is model:
     raise UserError(
-      "encoder_hidden_states are given, and config.add_cross_attention is not True. Set it, or give none."
+      "encoder_hidden_states are passed, but config.add_cross_attention is not True. Set it, or leave them out."
     )
   return lonely if inputs["context"] is None else model
 

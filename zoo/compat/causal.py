@@ -170,7 +170,7 @@ class CausalTextModel(CausalModel):
     flags = self._flags(output_attentions, output_hidden_states, return_dict)
     named = self._named(flags, train)
     if past_key_values and position_ids is None and not self.module_class.LEARNS_PAD:
-      raise UserError("past_key_values are given without position_ids, which count from pad_token_id + 1. Give both.")
+      raise UserError("past_key_values need position_ids, which count from pad_token_id + 1. Pass both.")
     ids, mask, positions = self._tokens(input_ids, attention_mask, position_ids)
     texts = (ids, mask, positions, token_type_ids, head_mask, encoder_hidden_states, encoder_attention_mask)
     return self._in_cache(past_key_values, params, dropout_rng, *texts, **named)

@@ -53,7 +53,7 @@ class FlaxEncoderDecoderModel(Generates, seq2seq.PairModel):
     named = dict(zip(_DECODING, args)) | kwargs
     decoder = self.module.kinds[1]
     if named.get("past_key_values") and named.get("decoder_position_ids") is None and not decoder.LEARNS_PAD:
-      raise UserError("past_key_values are given without decoder_position_ids. Give both: they count from pad + 1.")
+      raise UserError("past_key_values need decoder_position_ids, which count from pad + 1. Pass both.")
     return super().decode(decoder_input_ids, encoder_outputs, *args, **kwargs)
 
   def generate(self, *args: Any, **kwargs: Any) -> Output:

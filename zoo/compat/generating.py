@@ -47,14 +47,14 @@ class Generating(FlaxModel):
   def _generate(self, input_ids, generation_config, prng_key, params, logits_processor, kwargs) -> Output:
     """See `Generates.generate`."""
     if logits_processor:
-      raise UserError("logits_processor is given, which generate here does not have. Use zoo.generate(more_rules=...).")
+      raise UserError("logits_processor is not supported by this generate. Use zoo.generate(more_rules=...).")
     inputs = {
       name: kwargs.pop(name, None) for name in ("attention_mask", "decoder_input_ids", "decoder_attention_mask")
     }
     unknown = [name for name, x in kwargs.items() if x is not None and not generation.knows(name)]
     if unknown:  # In a file such an entry may be outdated; as an argument it is a mistake.
       hint = did_you_mean(unknown[0], [*generation.SAME, *generation.OTHERS, *generation.DRAWN])
-      raise UserError(f"{type(self).__name__}.generate: {unknown[0]} is no argument of it.{hint}")
+      raise UserError(f"{type(self).__name__}.generate: {unknown[0]} is not an argument.{hint}")
     entries = entries_of(self.generation_config if generation_config is None else generation_config)
     entries = {name: x for name, x in {**entries, **kwargs}.items() if x is not None and not name.startswith("_")}
     answers = self._is_ours() and hasattr(self.module.core.writer, "encode")
@@ -110,7 +110,7 @@ class Generating(FlaxModel):
     more = len(begun) - 1 if isinstance(begun, list) else 0
     if new <= more:
       raise UserError(
-        f"{length + new} tokens have no room behind the {length + more} that answers begin with. Ask for more."
+        f"{length + new} tokens do not fit after the {length + more} that answers begin with. Ask for more."
       )
     least = max(options.get("min_new_tokens", 0), least - length) - more
     return options | {"max_new_tokens": new - more, "min_new_tokens": max(least, 0)}

@@ -87,8 +87,8 @@ def old_params(
   if misshapen and not replace:
     name, rule = next(iter(misshapen.items()))
     raise UserError(
-      f"{where}: {name} {tensors.shapes[name]} is not {rule.shape(core.shapes[rule.ours])}, as the config says, nor "
-      f"are {len(misshapen) - 1} others. With ignore_mismatched_sizes=True they are initialised at random."
+      f"{where}: {name} {tensors.shapes[name]} is not {rule.shape(core.shapes[rule.ours])}, as in the config, and "
+      f"{len(misshapen) - 1} more differ. With ignore_mismatched_sizes=True they are initialised at random."
     )
   dtype = widest(tensors)
   if len(missing) == len(rules):

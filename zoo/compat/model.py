@@ -73,9 +73,7 @@ class FlaxModel(FlaxPreTrainedModel):
     allowed = {"sizes_json"} | ({"add_pooling_layer"} if kind.POOLER else set())
     unknown = sorted(kwargs.keys() - allowed)
     if unknown:
-      raise UserError(
-        f"{cls.__name__}: {unknown[0]}={shown(kwargs[unknown[0]], 40)} is no argument of it. Leave it out."
-      )
+      raise UserError(f"{cls.__name__}: {unknown[0]}={shown(kwargs[unknown[0]], 40)} is not an argument. Leave it out.")
     if "sizes_json" in kwargs:  # From files: all entries were interpreted.
       return config, kwargs
     entries = entries_of(config)
@@ -121,8 +119,8 @@ class FlaxModel(FlaxPreTrainedModel):
     unknown = [name for name in changes if name != "num_labels" and not hasattr(described, name)]
     if unknown:
       raise UserError(
-        f"{cls.__name__}.from_pretrained: {unknown[0]}={shown(changes[unknown[0]], 40)} is no argument of it and no "
-        "entry of the config. Leave it out."
+        f"{cls.__name__}.from_pretrained: {unknown[0]}={shown(changes[unknown[0]], 40)} is neither an argument "
+        "nor an entry of the config. Leave it out."
       )
     if changes:
       entries = {name: x for name, x in entries.items() if "num_labels" not in changes or name not in _LABELS} | changes

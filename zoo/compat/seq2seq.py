@@ -26,7 +26,7 @@ def pair_inputs(input_ids, attention_mask, decoder_input_ids, decoder_attention_
     UserError: there are no decoder inputs.
   """
   if decoder_input_ids is None:
-    raise UserError("decoder_input_ids are missing. Give them beside the first text: what is to be continued.")
+    raise UserError("decoder_input_ids are missing. Pass the tokens of the target so far.")
   positions = None if decoder_position_ids is None else jnp.atleast_2d(jnp.asarray(decoder_position_ids, jnp.int32))
   return {
     "tokens": source(input_ids),
@@ -188,4 +188,4 @@ def in_order(position_ids: Any) -> None:
   except Exception:  # Traced values are unknown.
     return
   if (places != np.arange(places.shape[-1])).any():
-    raise UserError("position_ids do not count from 0, and what is encoded has no others here. Leave them out.")
+    raise UserError("position_ids do not count from 0, and this encoder has no others. Leave them out.")

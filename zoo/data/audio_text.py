@@ -55,7 +55,7 @@ def audio_text(
   [target_length]. `info`: source, tokenizer, vocab_size, target_length, rate.
   """
   if processor is None:
-    raise UserError("audio_text makes the features of a model of sound, and there is none. Train a whisper.")
+    raise UserError("audio_text needs an audio model, such as whisper.")
   raw, rule = open_checked(source, split, data_dir, bad_records)
   fields, encoder = fields_of(raw, rule, audio_field, text_field), open_tokenizer(tokenizer)
   records = AudioText(

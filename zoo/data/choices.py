@@ -79,7 +79,7 @@ class Choices(SourceRecords):
       names = [str(name) for name in value.get("label", ())]
       value = value.get("text")
     if isinstance(value, str):
-      raise BadRecord(f"{what}: {fields[0]} is {shown(value, 80)}. It must be a list of texts.")
+      raise BadRecord(f"{what}: {fields[0]} is {shown(value, 80)}. It must be a list of str.")
     texts = [text_of(text, f"{what}: {fields[0]}") for text in items_of(value, f"{what}: {fields[0]}")]
     return texts, names if len(names) == len(texts) else [chr(ord("A") + number) for number in range(len(texts))]
 
@@ -89,7 +89,7 @@ class Choices(SourceRecords):
     self._check(raw, index, text_field, start_field, *fields, label_field)
     options, names = self.options(raw, what)
     if len(options) != self.count:
-      raise BadRecord(f"{what} has {len(options)} choices, the first record {self.count}. All need as many.")
+      raise BadRecord(f"{what} has {len(options)} choices, the first record {self.count}. All need equally many.")
     text = text_of(raw[text_field], f"{what}: {text_field}")
     start = "" if start_field is None else text_of(raw[start_field], f"{what}: {start_field}") + " "
     label = right_one(raw[label_field], options, names, f"{what}: {label_field}")
@@ -108,5 +108,5 @@ def right_one(label: Any, options: Sequence[str], names: Sequence[str], what: st
     if text in candidates:
       return list(candidates).index(text)
   if not text.isdecimal() or int(text) >= len(options) or isinstance(label, bool):
-    raise BadRecord(f"{what} is {shown(label)}, which is none of the {len(options)} choices: {', '.join(names)}.")
+    raise BadRecord(f"{what} is {shown(label)}, not one of the {len(options)} choices: {', '.join(names)}.")
   return int(text)

@@ -55,7 +55,7 @@ class ClassLabels:
       strange = [name for name in source_names if self._by_name(str(name)) is None]
       if strange:
         raise UserError(
-          f"{what} has the class {shown(str(strange[0]))}, which is none of the model's: {_some(self.classes)}. Say "
+          f"{what} has the class {shown(str(strange[0]))}, not one of the model's: {_some(self.classes)}. Say "
           f"which each is: labels={{{shown(str(strange[0]))}: NAME OR NUMBER}}."
         )
       self.source_names = [str(name) for name in source_names]
@@ -72,8 +72,8 @@ class ClassLabels:
     if number is None or not 0 <= number < len(self.classes):
       near = did_you_mean(text, self.classes)
       raise BadRecord(
-        f"{what}: label {shown(label)} is none of the model's classes.{near} It has: {_some(self.classes)}. Say which "
-        f"it is: labels={{{shown(text)}: NAME OR NUMBER}}."
+        f"{what}: label {shown(label)} is not one of the model's classes.{near} It has: {_some(self.classes)}. "
+        f"Say which it is: labels={{{shown(text)}: NAME OR NUMBER}}."
       )
     return np.int32(number)
 
@@ -87,7 +87,7 @@ class ClassLabels:
     """The index of a class named by the user."""
     number = target if isinstance(target, int) else self.exact.get(target, self.loose.get(_folded(str(target)), -1))
     if isinstance(target, bool) or not 0 <= number < len(self.classes):
-      raise UserError(f"labels names the class {shown(target)}, which the model lacks. It has: {_some(self.classes)}.")
+      raise UserError(f"labels names the class {shown(target)}, not one of the model's: {_some(self.classes)}.")
     return number
 
 

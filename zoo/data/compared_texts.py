@@ -144,6 +144,6 @@ class ComparedTexts(SourceRecords):
     number, low, high = float(number_of(value, what)), *(self.score_range or (0, 1))
     score = (number - low) / (high - low)
     if not -1 <= score <= 1:
-      way_out = "Say what is nothing alike and what is the same, as in --config.data.score_range='[0, 5]'."
-      raise BadRecord(f"{what} is {number:g}, which is no cosine. {way_out}")
+      way_out = "Set the scores of unrelated and of equal texts, as in --config.data.score_range='[0, 5]'."
+      raise BadRecord(f"{what} is {number:g}, not a cosine in [-1, 1]. {way_out}")
     return np.asarray(score, np.float32)

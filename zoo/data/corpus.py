@@ -120,7 +120,7 @@ def _encode(
           write(ids)
       advance(len(documents))
   if not any(piece_lengths):
-    raise UserError(f"{source.name} holds no text in field '{field}'.")
+    raise UserError(f"{source.name} has no text in field '{field}'.")
   return _ends(piece_lengths), _ends(document_lengths), num_bytes
 
 

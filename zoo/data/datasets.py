@@ -38,7 +38,7 @@ def load_data(source: Any, split: str = "test") -> Any:
     folder: Any = as_path(source)
     if not (folder / CONFIG).exists():
       raise UserError(
-        f"{source} holds no {CONFIG}: it is not a run folder. Name a source as KIND:WHERE, e.g. tfds:emoji."
+        f"{source} has no {CONFIG}: it is not a run folder. Name a source as KIND:WHERE, e.g. tfds:emoji."
       )
     source = read_json(folder / CONFIG)["data"]
   return registry.build("data", {**without(source, "augment", "workers"), "split": split})

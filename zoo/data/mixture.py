@@ -63,7 +63,7 @@ def mixture(
   opened = {name: of_section(data) for name, data in members.items()}
   for name, records in opened.items():
     if len(records) == 0:
-      raise UserError(f"mixture.members.{name} holds no examples.")
+      raise UserError(f"mixture.members.{name} has no examples.")
   return Mixture(opened, [float(rates[name]) for name in names], buckets)
 
 

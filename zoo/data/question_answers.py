@@ -101,7 +101,7 @@ class QuestionAnswers(SourceRecords):
     question, context, answers = self.fields
     text = utf8(raw[context], f"{what}: its {context}")
     if not isinstance(text, str) or not text.strip():
-      raise BadRecord(f"{what}: {context} is {shown(text, 80)}, which is no text.")
+      raise BadRecord(f"{what}: {context} is {shown(text, 80)}, not a str.")
     listed = answers_of(raw[answers], f"{what}: {answers}")
     for answer, first in listed:
       there = text[first : first + len(answer)] if first >= 0 else answer

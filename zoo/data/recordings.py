@@ -39,7 +39,7 @@ def recordings(
   Each example: `samples` float32 [samples] at the model's rate. `info`: source, tokenizer, vocab_size, rate.
   """
   if processor is None:
-    raise UserError("recordings are heard by a model of sound, and there is none. Take a whisper.")
+    raise UserError("recordings needs an audio model, such as whisper.")
   raw, rule = open_checked(source, split, data_dir, bad_records)
   fields = fields_of(raw, rule, audio_field, text_field)
   return Recordings(

@@ -82,5 +82,5 @@ def number_of(value: Any, what: str) -> np.float32:
   except (TypeError, ValueError):
     number = math.nan
   if isinstance(value, bool) or not math.isfinite(number):
-    raise BadRecord(f"{what} is {shown(value)}, which is no number.")
+    raise BadRecord(f"{what} is {shown(value)}, not a number.")
   return np.float32(number)

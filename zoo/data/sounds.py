@@ -65,7 +65,7 @@ def decode(content: Any, rate: int, what: str, *, start: float = 0.0, seconds: f
   if len(channels) < num_frames:
     raise BadRecord(f"{what}: the recording {CUT.format(has=len(channels), of=num_frames, unit='samples')}")
   if not len(channels):
-    raise BadRecord(f"{what}: the recording holds no sample.")
+    raise BadRecord(f"{what}: the recording has no samples.")
   return Sound(_at_rate(channels, file_rate, rate, what), rate, file_rate, channels.shape[1])
 
 
@@ -95,7 +95,7 @@ def from_array(array: Any, array_rate: int, rate: int, what: str) -> np.ndarray:
   if array.ndim != 2 or array.shape[1] > CHANNELS or not mono and 0 < len(array) <= array.shape[1]:
     raise BadRecord(f"{what} has the shape {array.shape}. It must be [samples], or have an axis of 1 to 8 channels.")
   if not len(array):
-    raise BadRecord(f"{what}: the recording holds no sample.")
+    raise BadRecord(f"{what}: the recording has no samples.")
   if not isinstance(array_rate, int | np.integer) or isinstance(array_rate, bool) or array_rate < 1:
     raise UserError(f"rate is {shown(array_rate)}. It must be samples a second: an int above 0.")
   return _at_rate(array.astype(np.float32), array_rate, rate, what)
@@ -105,11 +105,11 @@ def _at_rate(channels: np.ndarray, has: int, wanted: int, what: str) -> np.ndarr
   """float32 [samples, channels] -> float32 [samples]"""
   samples = channels.mean(axis=1) if channels.shape[1] > 1 else channels[:, 0]
   if not np.isfinite(samples).all():
-    raise BadRecord(f"{what}: the recording holds values that are no numbers.")
+    raise BadRecord(f"{what}: the recording contains NaN or infinite samples.")
   if has != wanted:
     samples = package("soxr").resample(samples, has, wanted, quality="HQ")
     if not len(samples):
-      raise BadRecord(f"{what}: the recording holds no sample at {wanted:,} Hz.")
+      raise BadRecord(f"{what}: the recording has no samples at {wanted:,} Hz.")
   return np.asarray(samples, np.float32)
 
 

@@ -92,7 +92,7 @@ def _check_run(source: str) -> None:
   folder = folder_of(source)  # It raises if the path is a file.
   if _holds_weights_alone(folder):
     raise UserError(
-      f"{folder} holds a model and no run: nothing says what to measure. Say it: --model={source} --task=NAME "
+      f"{folder} is a model, not a run, so the evaluators are unknown. Pass --model={source} --task=NAME "
       "--data=SOURCE. Or name a config whose evaluators fit it, as in --config=configs/clip_emoji.py."
     )
 

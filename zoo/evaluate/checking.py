@@ -20,7 +20,7 @@ def check_function(name: str) -> Callable[[str, Mapping[str, Any]], float]:
   if not colon or not function or path.suffix != ".py":
     raise UserError(f"check is {shown(name)}. It must be FILE.py:FUNCTION.")
   if not path.is_file():
-    raise UserError(f"check: there is no file {path}.")
+    raise UserError(f"check: no such file {path}.")
   try:
     names = runpy.run_path(str(path))
   except Exception as error:

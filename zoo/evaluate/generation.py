@@ -63,7 +63,7 @@ def generation(
   if not getattr(model, "decodes", False):
     raise UserError(f"generation needs a model that writes; {family_of(model)} does not. Try t5.")
   if not encodes(model) and not hasattr(records, "has_references"):
-    raise UserError(f"generation needs a model with an encoder and a decoder; {family_of(model)} is none. Try t5.")
+    raise UserError(f"generation needs a model with an encoder and a decoder; {family_of(model)} is not one. Try t5.")
   has_references = getattr(records, "has_references", True)
   if has_references:
     TextScores(measures)  # Raises before training, not after it.

@@ -177,7 +177,7 @@ def main(argv: list[str]) -> int:
   check_folder(workdir, "Choose another --workdir.")
   with setting_up():
     if "include_path" in flags and not os.path.isdir(flags["include_path"]):
-      raise UserError(f"--include_path is {flags['include_path']}, which is no folder. It must hold tasks as YAML.")
+      raise UserError(f"--include_path is {flags['include_path']}, not a folder. It must contain tasks as YAML.")
     manager = _lm_eval("tasks").TaskManager(include_path=flags.get("include_path"))
     tasks = _tasks(manager, flags["tasks"])
     values = {name: literal(flags[name]) for name in (*OF_RUN, *OF_MODEL) if name in flags}

@@ -138,8 +138,8 @@ class HarnessModel:
     for number, (names, context, target) in enumerate(requests):
       if not context or not target or len(target) > self.max_length:
         raise UserError(
-          f"A context of {len(context)} tokens and a continuation of {len(target)} have no log-likelihood: there must "
-          f"be 1 and from 1 to {self.max_length}. It is {shown(names)}."
+          f"A context of {len(context)} tokens and a continuation of {len(target)} cannot be scored: at least 1 "
+          f"and 1 to {self.max_length} are needed. The request is {shown(names)}."
         )
       if self.backend == "causal":
         source, tokens = (), (context + target)[-(self.max_length + 1) : -1]

@@ -23,7 +23,7 @@ class HarnessTokenizer:
     prefix = begin if prefix_token_id is None else prefix_token_id
     if not isinstance(prefix, int) or isinstance(prefix, bool) or not 0 <= prefix < vocab_size:
       raise UserError(
-        f"Texts without context follow the token {prefix}, which is none of the model's. Choose one from 0 to "
+        f"Texts without context follow the token {prefix}, not a token of the model. Choose one from 0 to "
         f"{vocab_size - 1} as prefix_token_id."
       )
     self.prefix = prefix

@@ -49,7 +49,7 @@ def search(
   """
   records = without_bad(records_of(data, None, "search"))
   if not hasattr(records, "texts"):
-    raise UserError("search needs data of texts that go together. Use the pipeline compared_texts.")
+    raise UserError("search needs matching texts. Use the data pipeline compared_texts.")
   if embedder is None:
     embedder = Embedder(Path(), carried_encoder(model, Path()), model, None)
     embedder.tokenizer = tokenizer_for(model, None, "bert", "search")

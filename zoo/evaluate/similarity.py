@@ -33,7 +33,7 @@ def similarity(model: Any, *, data: Mapping | Any, batch_size: int = 32, embedde
   """
   records = without_bad(records_of(data, None, "similarity"))
   if not hasattr(records, "texts"):
-    raise UserError("similarity needs data of pairs of texts. Use the pipeline scored_pairs.")
+    raise UserError("similarity needs scored pairs of texts. Use the data pipeline scored_pairs.")
   if embedder is None:
     embedder = Embedder(Path(), carried_encoder(model, Path()), model, None)
     embedder.tokenizer = tokenizer_for(model, None, "bert", "similarity")

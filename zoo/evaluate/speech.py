@@ -50,7 +50,7 @@ def speech(
   check_transcribes(model)
   records = records_of(data, model, "speech")
   if not hasattr(records, "sound") or not hasattr(records, "text"):
-    raise UserError("speech needs recordings and their texts. Use the data pipeline recordings.")
+    raise UserError("speech needs recordings with transcripts. Use the data pipeline recordings.")
   tokenizer = records.info["tokenizer"]
   entries, config, where = spoken or ({}, {}, "")
   transcriber = Transcriber(model, None, records.processor, tokenizer, entries, config, where, {})

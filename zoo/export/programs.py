@@ -186,7 +186,7 @@ def embedding(
     if notes["family"] in PADDED:
       length = most  # A text is pooled at the last position: all have the full length.
     if make.encoder.uses_prompt_length:
-      raise UserError(f"{make.folder} pools texts without their prompt, whose length a program is not told. Use embed.")
+      raise UserError(f"{make.folder} pools without the prompt, and a program does not know its length. Use embed.")
     run = make.text_function()
     arguments = {"tokens": _spec((batch, length), jnp.int32), "valid": _spec((batch, length), bool)}
 

@@ -38,7 +38,7 @@ def classes_in(source: Source, field: str, several: bool) -> list[str]:
     if len(names) > MOST:
       raise UserError(f"{source.name}: '{field}' has more than {MOST:,} values. Name the field of the classes.")
   if not names:
-    raise UserError(f"{source.name}: '{field}' holds no class. Name the field of the classes.")
+    raise UserError(f"{source.name}: '{field}' has no classes. Name the field of the classes.")
   if not all(name.isdecimal() for name in names):
     return sorted(names)
   numbers = sorted(map(int, names))

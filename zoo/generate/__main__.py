@@ -1,14 +1,13 @@
-"""Writes text: python -m zoo.generate --model FOLDER_OR_ID --prompt "Once upon a time"
+"""Generates text: python -m zoo.generate --model FOLDER_OR_ID --prompt "Once upon a time"
 or, for many prompts: python -m zoo.generate --model FOLDER_OR_ID --prompts FILE.jsonl --out OUT.jsonl
 
---model is a run, a folder in the hub's layout or a hub id. Without --prompt, every line of standard input is
-one.
-A decoder's text is streamed after its prompt; an encoder-decoder's answer is printed alone. Special tokens are
-not printed. What a flag does not say is as the model's own generation_config.json has it; where that asks for several
-answers, the best of them is printed.
+--model is a run, a folder in the hub's layout or a hub id. Without --prompt, each line of standard input is a
+prompt. A decoder's text is streamed after its prompt; an encoder-decoder's answer is printed alone. Special tokens are
+not printed. Defaults come from the model's generation_config.json; if that asks for several answers, the best is
+printed.
 
-A line of --prompts is a JSON object with `prompt`, a text or a list of tokens, and maybe max_new_tokens; its fields are
-carried over to its answer's line in --out. Begun anew with the same flags, it goes on where it was cut off.
+A line of --prompts is a JSON object with `prompt`, a str or a list of tokens, and optionally max_new_tokens; its fields
+are copied to its answer's line in --out. Run again with the same flags, an interrupted command resumes.
 """
 
 import argparse
@@ -44,10 +43,10 @@ KEYWORDS = (
 )  # fmt: skip
 
 
-# What counts a prompt too in a file, and the flag that takes its place.
+# Entries of the file that count the prompt too, and the flags that replace them.
 COUNTS_ALL = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
 
-# Flags that change no token of an answer.
+# Flags that do not change the tokens of an answer.
 OF_PLACE = ("prompt", "prompts", "out", "batch_size", "mesh", "sharding", "traceback", "model")
 
 
@@ -63,7 +62,7 @@ def parser() -> argparse.ArgumentParser:
   """The command's argument parser."""
   flags = Parser(prog="python -m zoo.generate", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
   flags.add_argument("--model", required=True, help="a run's folder, a published model's folder, or a hub id")
-  flags.add_argument("--prompt", action="append", help="a text to go on from, or to answer; may be given several times")
+  flags.add_argument("--prompt", action="append", help="a prompt to continue or answer; may be repeated")
   flags.add_argument("--prompts", metavar="FILE", help="a file of prompts: JSON Lines with a field prompt")
   flags.add_argument("--out", metavar="FILE", help="where the answers to --prompts go (FILE.answers.jsonl)")
   flags.add_argument("--batch-size", type=int, default=32, help="how many of --prompts at a time (32)")
@@ -71,13 +70,13 @@ def parser() -> argparse.ArgumentParser:
   flags.add_argument("--sharding", default="replicated", help="strategy of the parameters on --mesh (replicated)")
   flags.add_argument("--tokenizer", help="another than the model's own: a name or a path")
   flags.add_argument("--max-new-tokens", type=int, help="how many tokens at most (100, or as fit in max_length)")
-  flags.add_argument("--min-new-tokens", type=int, help="no end before so many (0)")
+  flags.add_argument("--min-new-tokens", type=int, help="no end-of-sequence token before this many (0)")
   flags.add_argument("--temperature", type=float, help="0 takes the likeliest token (0)")
   flags.add_argument("--top-k", type=int, help="draw among the k likeliest tokens")
   flags.add_argument("--top-p", type=float, help="draw among the likeliest that hold this much probability")
   flags.add_argument("--min-p", type=float, help="draw among those at least this fraction as likely as the likeliest")
-  flags.add_argument("--repetition-penalty", type=float, help="above 1: says again less often what was said")
-  flags.add_argument("--no-repeat-ngram", type=int, help="so many tokens in a row do not occur twice")
+  flags.add_argument("--repetition-penalty", type=float, help="above 1: makes repeated tokens less likely")
+  flags.add_argument("--no-repeat-ngram", type=int, help="no n-gram of this length occurs twice")
   flags.add_argument("--num-beams", type=int, help="above 1: beam search (1)")
   flags.add_argument("--length-penalty", type=float, help="of beam search (1)")
   flags.add_argument("--suppress", type=int, nargs="+", metavar="TOKEN", help="tokens that are never chosen")
@@ -144,7 +143,7 @@ def main(argv: list[str]) -> int:
   def options_of(length: int) -> dict[str, Any]:
     """Keywords of `generate` for a prompt of so many tokens."""
     with warnings.catch_warnings():
-      warnings.simplefilter("ignore")  # They were said above.
+      warnings.simplefilter("ignore")  # Already shown above.
       stated = stated_options(entries, config, where, prompt_length=length)
     stated["max_new_tokens"] = length_limit(model, length, stated)
     return {**stated, **keywords}
@@ -159,9 +158,9 @@ def main(argv: list[str]) -> int:
 
 
 def check_flags(flags: argparse.Namespace) -> None:
-  """UserError for flags that do not go together."""
+  """UserError for flags that exclude each other."""
   if flags.prompts is not None and flags.prompt is not None:
-    raise UserError("--prompt and --prompts are both given. Choose one.")
+    raise UserError("--prompt and --prompts exclude each other. Choose one.")
   if flags.prompts is None and flags.out is not None:
     raise UserError(f"--out is {shown(flags.out)}, but only the answers to --prompts are written to a file.")
 
@@ -176,17 +175,17 @@ def write_file(
   options_of: Callable[[int], dict[str, Any]],
   rng: jax.Array,
 ) -> int:
-  """Answers the file --prompts; returns 0 on success."""
+  """Generates for the file --prompts; returns 0 on success."""
   eos = end_of(tokenizer)
 
   @functools.cache
   def with_end(length: int) -> dict[str, Any]:
-    """As `options_of`, with what ends a text."""
+    """`options_of` with the end-of-sequence tokens."""
     options = options_of(length)
     return options | {"eos": options.get("eos", eos)}
 
   def text_of(tokens: Any) -> str:
-    """New tokens as text, as one prompt's are shown."""
+    """Decodes new tokens as they are printed for one prompt."""
     stated = with_end(1)["eos"]
     ends = () if stated is None else tuple(stated) if isinstance(stated, list) else (stated,)
     return tokenizer.text_of([token for token in tokens if token not in ends], special=False)
@@ -217,7 +216,7 @@ def prompts(flags: list[str] | None) -> Iterable[str]:
 
 
 def tokens_of(model: Any, tokenizer: Any, prompt: str, is_run: bool) -> np.ndarray:
-  """int [1, length]; is_run: whether the model is a run's, whose texts follow an end token."""
+  """Token ids of a prompt, int [1, length]; is_run: whether it is a run, whose documents follow an end token."""
   eos = end_of(tokenizer)
   if is_run and not encodes(model):
     return np.array([[*(() if eos is None else (eos,)), *tokenizer.encode(prompt)]])
@@ -226,7 +225,7 @@ def tokens_of(model: Any, tokenizer: Any, prompt: str, is_run: bool) -> np.ndarr
 
 
 def length_limit(model: Any, length: int, stated: dict[str, Any]) -> int:
-  """max_new_tokens: as the file says, or 100; limited by the model's max_length."""
+  """max_new_tokens: from generation_config.json, or 100; limited by the model's max_length."""
   start = stated.get("start_token", 0)
   before = (len(start) if isinstance(start, list) else 1) if encodes(model) else length
   limit = stated.get("max_new_tokens", 100)
@@ -239,7 +238,7 @@ def end_of(tokenizer: Any) -> int | None:
 
 
 def write(model: Any, params: Any, tokenizer: Any, prompt: str, tokens: np.ndarray, **options: Any) -> None:
-  """Generates and prints one text, streaming where possible."""
+  """Generates and prints one answer, streaming where possible."""
   eos = end_of(tokenizer)
   stated = options.pop("eos", eos)
   ends = () if stated is None else tuple(stated) if isinstance(stated, list) else (stated,)
@@ -248,7 +247,7 @@ def write(model: Any, params: Any, tokenizer: Any, prompt: str, tokens: np.ndarr
   shown = 0
 
   def show(new: Iterable[int], last: bool = False) -> None:
-    """Prints what is certain: bytes that are no whole letter yet wait for the next token."""
+    """Prints complete characters; the bytes of an incomplete one wait for the next token."""
     nonlocal shown
     tokens_so_far.extend(token for token in new if token not in ends)
     text = tokenizer.text_of(tokens_so_far, special=False)

@@ -194,7 +194,7 @@ def decoder_inputs_fit(model, decoder_tokens, decoder_valid):
   """UserError for decoder inputs of a model that is not an encoder-decoder."""
   if not encodes(model) and (decoder_tokens is not None or decoder_valid is not None):
     raise UserError(
-      f"decoder_tokens and decoder_valid are for encoder-decoders, and a {family_of(model)} is none. Leave them out."
+      f"decoder_tokens and decoder_valid are for encoder-decoders, and a {family_of(model)} is not one. Leave them out."
     )
 
 

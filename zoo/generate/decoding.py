@@ -1,6 +1,6 @@
 """`generate`: checks and buckets its inputs, and runs two compiled programs, `begin` and `advance`.
 
-Both serve every prompt of a bucket, and streaming: `advance` runs to the end at once, or is called for every token.
+Both are shared by all prompts of a bucket. `advance` runs to the end in one call, or once per token when streaming.
 """
 
 import functools
@@ -47,43 +47,42 @@ def generate(
   return_scores: bool = False,
   **constraints: Unpack[rules.Constraints],
 ) -> Any:
-  """Continues each prompt by max_new_tokens; of an encoder-decoder: answers each source.
+  """Generates up to max_new_tokens tokens after each prompt; with an encoder-decoder, for each source.
 
   Args:
-    model: one that decodes, e.g. `zoo.build("gpt", "gpt2")` or `zoo.build("t5", "t5-small")`.
+    model: a decoder or an encoder-decoder, e.g. `zoo.build("gpt", "gpt2")` or `zoo.build("t5", "t5-small")`.
     params: its parameters; may be sharded over a mesh.
-    tokens: int [batch, prompt length]; prompts of several lengths are padded, left or right, as `valid` says. Of an
-      encoder-decoder the source; a Whisper's is float [batch, frames, mels].
-    max_new_tokens: how many.
-    temperature: 0 takes the likeliest token; above 0 draws from softmax(logits / temperature).
-    top_k: draws among the k likeliest only.
-    top_p: draws among the likeliest only, as few as hold this much probability. https://arxiv.org/abs/1904.09751
-    min_p: draws among those only that are this fraction as likely as the likeliest. https://arxiv.org/abs/2407.01082
-    eos: the token that ends a text, or several.
-    stop: sequences of tokens that end a text too.
-    pad: what the rest of a row is filled with once its text has ended; the first eos if None.
-    rng: a `jax.random.key`, where temperature is above 0.
+    tokens: int [batch, prompt length]; prompts of different lengths are padded, left or right, with `valid` set. For an
+      encoder-decoder the source; for a Whisper float [batch, frames, mels].
+    max_new_tokens: maximum number of new tokens.
+    temperature: 0: greedy; above 0: samples from softmax(logits / temperature).
+    top_k: samples among the k most likely tokens.
+    top_p: nucleus sampling: the fewest tokens whose probabilities sum to this. https://arxiv.org/abs/1904.09751
+    min_p: drops tokens below this fraction of the largest probability. https://arxiv.org/abs/2407.01082
+    eos: the end-of-sequence token, or several.
+    stop: sequences of tokens that also end a sequence.
+    pad: fills a row after its end; the first eos if None.
+    rng: a `jax.random.key`, if temperature is above 0.
     valid: bool [batch, prompt length], True = a real token; all are if None. Of a Whisper, bool [batch, frames / 2].
-    decoder_tokens: int [batch, length], what an encoder-decoder's answers begin with; start_token if None.
+    decoder_tokens: int [batch, length], the decoder's prompt of an encoder-decoder; start_token if None.
     decoder_valid: bool [batch, length], of decoder_tokens.
-    start_token: the token that all answers begin with, or several, where a list stands for the likeliest of its tokens;
-      the model's own if None.
-    num_beams: above 1: beam search, which follows so many texts and returns those whose tokens' logarithms of
-      probability have the largest sum.
+    start_token: the decoder's first token, or several; a list among them means the most likely of its tokens. The
+      model's own if None.
+    num_beams: above 1: beam search with this many beams, which returns those with the largest sum of log-probabilities.
     length_penalty: that sum is divided by length ** length_penalty.
-    early_stopping: beam search ends once num_beams texts have ended (True); once the best running beam is worse than
-      they are at its length now (False) or at its last ("never").
+    early_stopping: beam search ends once num_beams sequences have ended (True); or once the best running beam scores
+      worse than they do, at its current length (False) or at its maximum ("never").
     num_return: how many of the beams to return for each prompt; None: the best, without an axis for it.
-    cache_dtype: what keys and values are kept in, "bfloat16" or "int8"; as they are computed if None.
-    stream: called with the tokens of each step, int32 [batch], as soon as they are there.
-    return_scores: whether to return, too, the logarithm of each new token's probability before temperature, top_k,
-      top_p and min_p, but after the rules; of beam search what it sorted texts by.
-    constraints: what changes logits before a token is chosen: repetition_penalty, no_repeat_ngram, min_new_tokens,
+    cache_dtype: dtype of cached keys and values, "bfloat16" or "int8"; the computation dtype if None.
+    stream: called with the tokens of each step, int32 [batch], as soon as they are computed.
+    return_scores: whether to return also the log-probability of each new token, before temperature, top_k, top_p and
+      min_p, but after the constraints; with beam search the score of each sequence.
+    constraints: changes of the logits before a token is chosen: repetition_penalty, no_repeat_ngram, min_new_tokens,
       suppress, suppress_first, forced, more_rules; see `zoo.generate.rules.Constraints`.
 
   Returns:
-    int32 [batch, prompt length + max_new_tokens]: the prompts (of an encoder-decoder decoder_tokens) as given, then
-    what was generated; with num_return int32 [batch, num_return, ...]. With return_scores also scores, float32 [batch,
+    int32 [batch, prompt length + max_new_tokens]: the prompts (with an encoder-decoder, decoder_tokens), then the
+    generated tokens; with num_return int32 [batch, num_return, ...]. With return_scores also scores, float32 [batch,
     max_new_tokens], 0 after the end; of beam search [batch] or [batch, num_return].
 
   Raises:
@@ -147,13 +146,13 @@ def generate(
 class State(NamedTuple):
   """State of the decoding loop between two tokens.
 
-  step: int32, how many were generated.
+  step: int32, number of generated tokens.
   token, position: int32 [batch], the newest token and its position.
-  done: bool [batch], which texts have ended.
-  text: int32 [batch, columns]: the prompt's real tokens, which end together, then `room` columns for what is new.
+  done: bool [batch], which sequences have ended.
+  text: int32 [batch, columns]: the right-aligned prompt, then `room` columns for new tokens.
   valid: bool [batch, columns], which are real.
   scores: float32 [batch, room], or None.
-  model: of `prefill`.
+  model: the state of `prefill`.
   """
 
   step: jax.Array
@@ -190,7 +189,7 @@ def begin(model, params, inputs, settings, *, room, top_k, greedy, scoring):
 
 @functools.partial(jax.jit, static_argnames=STATIC, donate_argnames="state")
 def advance(model, params, state, settings, until, *, room, top_k, greedy, scoring):
-  """Decodes up to step `until`, or until every text has ended. Compiled once per model, shapes and keywords."""
+  """Decodes up to step `until`, or until every sequence has ended. Compiled once per model, shapes and keywords."""
 
   def unfinished(state):
     return (state.step < jnp.minimum(until, settings.steps)) & ~state.done.all()

@@ -160,5 +160,5 @@ def default_out(prompts: str) -> str:
   """Beside the prompts: `questions.jsonl` -> `questions.answers.jsonl`."""
   path = pathlib.Path(prompts)
   if not path.name:
-    raise UserError(f"--prompts is {shown(prompts)}, which is no file here. Name a file of JSON Lines.")
+    raise UserError(f"--prompts is {shown(prompts)}, not a file. Name a file of JSON Lines.")
   return str(path.with_name(f"{path.stem}.answers{path.suffix or '.jsonl'}"))

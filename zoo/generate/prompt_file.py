@@ -46,7 +46,7 @@ class PromptFile:
   def __init__(self, path: str | os.PathLike):
     self.path = pathlib.Path(path)
     if is_remote(path) or not self.path.is_file():
-      raise UserError(f"--prompts is {shown(os.fspath(path))}, which is no file here. Name a file of JSON Lines.")
+      raise UserError(f"--prompts is {shown(os.fspath(path))}, not a file. Name a file of JSON Lines.")
     self.lines, self._starts, self._ends = line_spans(self.path)
 
   def __len__(self) -> int:
@@ -109,9 +109,9 @@ class AnswerFile:
     self.path, self.prompts = pathlib.Path(path), prompts
     self.settings = json.loads(json.dumps({"prompts": prompts.digest(), "count": len(prompts), **settings}))
     if is_remote(path) or not self.path.absolute().parent.is_dir():
-      raise UserError(f"--out is {shown(os.fspath(path))}, which is in no folder here. Make the folder first.")
+      raise UserError(f"--out is {shown(os.fspath(path))}, and its folder does not exist. Create it first.")
     if self.path.exists() and not self.path.is_file():
-      raise UserError(f"--out is {self.path}, a folder or a device. Name a file, or one that is not there yet.")
+      raise UserError(f"--out is {self.path}, a folder or a device. Name a file, existing or new.")
     self._beside = self.path.with_name(self.path.name + SETTINGS)
     if self.path.exists() and self.path.samefile(prompts.path):
       raise UserError(f"--out is {self.path}, the file of the prompts. Name another file.")
@@ -161,14 +161,14 @@ class AnswerFile:
       return
     if not self._beside.is_file():
       raise UserError(
-        f"{self.path} is there, but not {self._beside.name}, which says what it is of. Name another --out."
+        f"{self.path} exists without {self._beside.name}, which records its settings. Name another --out."
       )
     there = read_json(self._beside)
     different = [name for name in {**self.settings, **there} if self.settings.get(name) != there.get(name)]
     if different:
       name = different[0]
       raise UserError(
-        f"{self.path} has answers of other settings: {name} is {shown(there.get(name), 60)} there and "
+        f"{self.path} was written with other settings: {name} is {shown(there.get(name), 60)} there and "
         f"{shown(self.settings.get(name), 60)} now. Name another --out, or remove the file."
       )
 
@@ -198,7 +198,7 @@ class AnswerFile:
       index = int(np.searchsorted(self.prompts.lines, line - 1)) if type(line) is int else len(self.prompts)
       if index >= len(self.prompts) or self.prompts.lines[index] != line - 1:
         raise UserError(
-          f"{self.path} line {number} is no answer of this program. Name another --out, or mend the file."
+          f"{self.path} line {number} is not an answer of this program. Name another --out, or repair the file."
         )
       yield index, start, end
       start = end

@@ -57,8 +57,8 @@ def speculate(
       )
     if has_part(decoder, Recurrent):
       raise UserError(
-        "Speculative decoding steps back over tokens that are rejected, and the state of a recurrent network holds "
-        "them already. Use generate."
+        "Speculative decoding rolls back rejected tokens, which the state of a recurrent network already includes. "
+        "Use generate."
       )
   checks.number("draft_tokens", draft_tokens, integer=True, minimum=1)
   checks.vocabulary_holds(model, eos=() if eos is None else (eos,))

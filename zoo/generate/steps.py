@@ -8,7 +8,7 @@ from zoo.layers.attention import with_caches
 from zoo.layers.products import as_built
 from zoo.tree import variables
 
-FROM_THE_END = {"keys": -2, "values": -2, "keys_scales": -1, "values_scales": -1, "positions": -1}  # the axis of length
+FROM_THE_END = {"keys": -2, "values": -2, "keys_scales": -1, "values_scales": -1, "positions": -1}  # axis of the length
 
 
 def encodes(model):
@@ -22,7 +22,7 @@ def prefill(model, params, tokens, valid, room, *, decoder_tokens=None, decoder_
   Args:
     tokens: int32 [batch, length]; for an encoder-decoder the encoder's input.
     valid: bool [batch, length], True = a real token, at least one in each row; None: all are.
-    room: how many positions to keep free after the prompt.
+    room: number of free positions after the prompt.
     decoder_tokens: int32 [batch, decoder length], the decoder's prompt of an encoder-decoder; the model's start_token
       if None.
     decoder_valid: bool [batch, decoder length], as valid.
@@ -54,9 +54,9 @@ def with_caches_for(model, columns, dtype=None):
   Layers with a shorter attention window use a ring buffer of that length.
 
   Args:
-    model: one that decodes.
-    columns: prompt, padding and what is generated.
-    dtype: "bfloat16", "int8", or None: as they are computed.
+    model: a decoder or an encoder-decoder.
+    columns: length of prompt, padding and new tokens.
+    dtype: of keys and values, "bfloat16" or "int8"; the computation dtype if None.
   """
 
   def choose(attention):
@@ -80,11 +80,11 @@ def decode_step(model, params, state, tokens, positions):
   """Decodes one token.
 
   Args:
-    state: from `prefill` or from the step before.
+    state: from `prefill` or the previous step.
     tokens, positions: int32 [batch], of the newest token.
 
   Returns:
-    logits [batch, vocab_size] of the next one, state
+    logits [batch, vocab_size] of the next token, state
   """
   logits, state = decode_steps(model, params, state, tokens[:, None], positions[:, None])
   return logits[:, 0], state
@@ -116,7 +116,7 @@ def grow(cache, room):
 
 
 def stopped(text, valid, end, stop):
-  """bool [batch]: which texts, whose last token is in column `end`, end with a sequence of `stop`."""
+  """bool [batch]: which rows end with a sequence of `stop`; their last token is in column `end`."""
   if stop is None:
     return jnp.zeros(text.shape[0], bool)
   before = end - jnp.arange(stop.shape[1])[::-1]

@@ -106,7 +106,7 @@ def open_tensors(folder: pathlib.Path) -> Tensors | FlaxTensors:
   pickles = [name for name in files if name.endswith(PICKLES)]
   if pickles:
     raise UserError(
-      f"{folder} holds weights only as {pickles[0]}, and pickles are never read: they can run any code. If you trust "
+      f"{folder} has weights only as {pickles[0]}, and pickles are never read, as they can run code. If you trust "
       "them, convert them: AutoModel.from_pretrained(FOLDER).save_pretrained(FOLDER), with transformers and torch."
     )
   weight_files = [name for name in files if name.endswith(".safetensors")]

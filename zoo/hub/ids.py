@@ -59,7 +59,7 @@ def _fetch(
     import huggingface_hub
     from huggingface_hub.errors import HfHubHTTPError
   except ImportError:
-    raise UserError(f"{repo} is not there. If it is a hub id: {install('hub')}, and it is fetched.") from None
+    raise UserError(f"{repo} does not exist. To download it from the hub: {install('hub')}.") from None
 
   def snapshot(patterns: list[str]) -> pathlib.Path:
     patterns = [f"{subfolder}/{pattern}" for pattern in patterns] if subfolder else patterns

@@ -29,7 +29,7 @@ def class_names_in(folder: pathlib.Path, num_classes: int) -> list[str] | None:
     return [str(name) for name in names] if isinstance(names, list) and len(names) == num_classes else None
   where = f"{folder / CONFIG}"
   if config.get("problem_type") == SEVERAL:
-    raise UserError(f"{where}: problem_type is {SEVERAL}: a text has several classes, which no task measures.")
+    raise UserError(f"{where}: problem_type is {SEVERAL}: multi-label classification, which no task measures.")
   return _numbered(config.get("id2label"), num_classes, where)
 
 

@@ -121,12 +121,12 @@ def _read(path: pathlib.Path) -> list[tuple[str, np.ndarray]]:
 
 def _array(code: int, data: bytes) -> Any:
   if code != _ARRAY:
-    raise ValueError(f"it holds something of type {code} that is no array")
+    raise ValueError(f"it contains type {code}, not an array")
   shape, name, buffer = msgpack.unpackb(data, raw=True)
   name = name.decode("ascii")
   dtype = np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
   if dtype.kind not in "fiubV" or dtype.hasobject:
-    raise ValueError(f"it holds an array of {name[:50]}")
+    raise ValueError(f"it contains an array of {name[:50]}")
   return np.frombuffer(buffer, dtype).reshape(shape)
 
 

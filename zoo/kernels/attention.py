@@ -153,7 +153,7 @@ def cudnn(query, key, value, mask, bias, scale, mesh) -> jax.Array:
     return jax.nn.dot_product_attention(query, key, value, **keywords, implementation="cudnn")[:, :queries]
 
   if mesh.shape.get("sequence", 1) > 1:
-    raise Unsupported("cuDNN's flash attention cannot shard sequences: it knows no positions")
+    raise Unsupported("cuDNN's flash attention cannot shard sequences: it takes no positions")
   rows = rows_of(mesh)
   return on_mesh(run, mesh, query, key, value, *((x, P(rows if len(x) == len(query) else None)) for x in masks))
 

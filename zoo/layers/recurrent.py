@@ -59,7 +59,7 @@ class Recurrent(nn.Module):
     caching = self.is_mutable_collection("cache") and not self.is_initializing()
     if caching and (self.reverse or info.segment_ids is not None):
       raise ValueError(
-        "A layer that reads backwards cannot go on from a cache." if self.reverse else
+        "A backward layer cannot resume from a cache." if self.reverse else
         "Packed sequences cannot be cached. Give each segment its own row, no segment_ids."
       )  # fmt: skip
     dtype = canonicalize_dtype(x, dtype=self.dtype)

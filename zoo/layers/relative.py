@@ -137,18 +137,18 @@ def remembered(module, length, x, info):
   if not length or not (module.is_mutable_collection(MEMORY) or module.has_variable(MEMORY, "hidden")):
     return None
   if info.segment_ids is not None:
-    raise ValueError("A row of packed sequences has no segment before it. Leave out segment_ids, or the memory.")
+    raise ValueError("Packed sequences do not continue the segment before. Leave out segment_ids, or the memory.")
   shape = (x.shape[0], length)
   hidden = module.variable(MEMORY, "hidden", jnp.zeros, (*shape, x.shape[2]), x.dtype)
   valid = module.variable(MEMORY, "valid", jnp.zeros, shape, bool)
   if hidden.value.shape[0] != x.shape[0]:
     raise ValueError(
-      f"The memory holds {hidden.value.shape[0]} rows, the batch has {x.shape[0]}. Begin with an empty memory."
+      f"The memory holds {hidden.value.shape[0]} rows, the batch has {x.shape[0]}. Start with an empty memory."
     )
   if hidden.value.shape != (*shape, x.shape[2]):
     raise ValueError(
       f"The memory holds {hidden.value.shape[1]} tokens of width {hidden.value.shape[2]}, the layer remembers {length} "
-      f"of width {x.shape[2]}. Begin with an empty memory."
+      f"of width {x.shape[2]}. Start with an empty memory."
     )
   before = hidden.value, valid.value
   if module.is_mutable_collection(MEMORY) and not module.is_initializing():

@@ -127,7 +127,7 @@ def clusters_fit(vocab_size, cutoffs, embed_dim, narrowing, own_projections):
     raise ValueError(f"cutoffs are {list(cutoffs)} of {vocab_size} tokens. They must rise, between them.")
   if embed_dim // narrowing ** len(cutoffs) < 1:
     raise ValueError(
-      f"embed_dim is {embed_dim} and narrowing {narrowing}: nothing is left of the embeddings of cluster "
+      f"embed_dim is {embed_dim} and narrowing {narrowing}: no dimension is left for the embeddings of cluster "
       f"{len(cutoffs) + 1}. Lower narrowing, or raise embed_dim."
     )
   if own_projections and len(own_projections) != len(bounds) - 1:

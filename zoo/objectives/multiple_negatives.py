@@ -59,7 +59,7 @@ def multiple_negatives(
   def reduce(outputs: dict) -> tuple[jax.Array, dict]:
     weight, vectors = outputs["weight"], outputs["vectors"]
     if vectors.shape[1] < 2:
-      raise UserError("multiple_negatives needs two texts or more in a row, an anchor and its positive; here is one.")
+      raise UserError("multiple_negatives needs an anchor and a positive in each example; there is one text.")
     allowed = candidates(outputs)
 
     def scores(vectors: jax.Array) -> jax.Array:

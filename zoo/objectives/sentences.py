@@ -40,7 +40,7 @@ def text_vectors(model: Any, pooling: Sequence[str], what: str) -> tuple[Callabl
     check_batch(batch, what, "tokens")
     tokens = batch["tokens"]
     if tokens.ndim != 3:
-      raise UserError(f"{what} needs several texts in a row, tokens are {tokens.shape}. Use the data compared_texts.")
+      raise UserError(f"{what} needs several texts per example, not {tokens.shape}. Use the data compared_texts.")
     flat = {name: x.reshape(-1, x.shape[-1]) for name, x in batch.items() if name in ("tokens", "valid")}
     return [flat.pop("tokens")], text_options(model, flat)
 

@@ -55,7 +55,7 @@ def seq2seq(
   if not 0 <= label_smoothing < 1:
     raise UserError(f"seq2seq.label_smoothing is {label_smoothing}. It must be 0 or more and below 1.")
   if not hasattr(model, "start_token"):
-    raise UserError(f"seq2seq needs a model with an encoder and a decoder; {family_of(model)} is none. Try t5.")
+    raise UserError(f"seq2seq needs a model with an encoder and a decoder; {family_of(model)} is not one. Try t5.")
   if not 0 <= model.start_token < (count := getattr(model, "vocab_size", 2**31)):
     raise UserError(f"model.start_token is {model.start_token}, and the model's tokens are 0 to {count - 1}. Set it.")
 

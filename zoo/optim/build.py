@@ -264,8 +264,8 @@ def check_reduce_dtype(dtype: Any, model_dtype: Any) -> str:
     raise UserError(f"optimizer.reduce_dtype is {dtype!r}. It may be: float32, bfloat16.")
   if dtype == "bfloat16" and model_dtype != dtype:
     raise UserError(
-      f"optimizer.reduce_dtype is bfloat16, model.dtype {model_dtype or 'float32'}: gradients are reduced in no "
-      "lower precision than that of the model. Set model.dtype to bfloat16, or leave reduce_dtype out."
+      f"optimizer.reduce_dtype is bfloat16, model.dtype {model_dtype or 'float32'}: gradients cannot be reduced in "
+      "a lower precision than the model's. Set model.dtype to bfloat16, or leave reduce_dtype out."
     )
   return dtype
 

@@ -65,7 +65,7 @@ class Profile:
     self._since = 0.0
     if steps and done >= steps[0]:
       self._wanted = None
-      note(f"Nothing is profiled: the run resumes after step {done}, but --profile begins at step {steps[0]}.")
+      note(f"No profile: the run resumes after step {done}, but --profile begins at step {steps[0]}.")
 
   def before(self, step: int, state: Any) -> None:
     """To be called before every step. Starts recording before the first step to profile, once `state` is ready: what is

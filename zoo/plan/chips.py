@@ -105,7 +105,7 @@ def parse_target(text: str) -> Target:
   count, star, one = plain.rpartition("*")
   name, _, shape = (_of_accelerator_type(one) or one).partition(":")
   if name not in TPUS and name not in GPUS:  # Without suggestions: a100 is close to h100 only in spelling.
-    raise UserError(f"--plan={text}: it must be {EXAMPLES}. There are: {', '.join([*TPUS, *GPUS])}.")
+    raise UserError(f"--plan={text}: it must be {EXAMPLES}. Chips: {', '.join([*TPUS, *GPUS])}.")
   if name in GPUS:
     number = int(shape) if shape.isdecimal() else 0
     if star or number < 1 or (number > ON_A_HOST and number % ON_A_HOST):
@@ -139,7 +139,7 @@ def _rentable(text: str, name: str, shape: str) -> str:
   if len(sizes) == 3 and 0 < math.prod(sizes) <= most and not any(size % 4 for size in sizes):
     return "x".join(map(str, sizes))
   more = f", and larger ones of multiples of 4, up to {most} chips" if most else ""
-  raise UserError(f"--plan={text}: there is no such slice of {name}. There are: {', '.join(TPUS[name])}{more}.")
+  raise UserError(f"--plan={text}: {name} has no such slice. It has: {', '.join(TPUS[name])}{more}.")
 
 
 @dataclasses.dataclass(frozen=True)

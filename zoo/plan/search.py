@@ -93,7 +93,7 @@ def search(
     for factor in (0.5, 2, 4):
       attempt(ranked(tries.values())[0].changes | {"batch_size": int(config.batch_size * factor)})
   if all(isinstance(attempted.outcome, str) for attempted in tries.values()):
-    raise UserError(f"--plan={target}: nothing can be compiled: {next(iter(tries.values())).outcome}")
+    raise UserError(f"--plan={target}: no configuration compiles: {next(iter(tries.values())).outcome}")
   return ranked(tries.values())
 
 

@@ -213,7 +213,7 @@ def tokenizer_for(model: Any, name: str | None, otherwise: str, what: str) -> To
   if name is None:
     name = defaults(model).get("tokenizer", otherwise)
   if name is None:
-    raise UserError(f"{what}: the model's folder holds no tokenizer. Download its files, or name a tokenizer.")
+    raise UserError(f"{what}: the model's folder has no tokenizer. Download its files, or name a tokenizer.")
   tokenizer = open_tokenizer(local_name(name))
   check_tokenizer(model, tokenizer, what)
   return tokenizer

@@ -103,7 +103,7 @@ def transcriber(source: str | os.PathLike, *, dtype: Any = None, ignore: Collect
 def check_transcribes(model: Any) -> None:
   """UserError for a model that does not write what it hears."""
   if not hasattr(model, "mels"):
-    raise UserError(f"A {family_of(model)} hears nothing. Transcribe with a whisper.")
+    raise UserError(f"A {family_of(model)} takes no audio. Transcribe with a whisper.")
   checks.decodes(model)
 
 
@@ -150,7 +150,7 @@ class Transcriber(NamedTuple):
     start, most = _listed(stated.get("start_token")), self.model.max_length
     room = most - len(start)
     if room < 1:
-      raise UserError(f"Answers begin with {len(start)} tokens, the model's max_length is {most}: nothing fits after.")
+      raise UserError(f"Answers begin with {len(start)} tokens, which leaves no room in max_length {most}.")
     defaults = {"eos": end_token(self.tokenizer), "max_new_tokens": room}
     return {**defaults, **stated, **said}
 

@@ -41,7 +41,7 @@ def verified(config: Any, experiment: Experiment, mesh: Mesh) -> str:
     UserError: it does not, or that cannot be verified.
   """
   if mesh.size == 1:
-    return "The mesh is one device: there is nothing to compare."
+    return "The mesh is one device, so there is no sharding to verify."
   return f"{_place(config, mesh)}: {_checked(config, experiment, mesh)}"
 
 

@@ -52,7 +52,7 @@ def open_arrow(path: StoragePath) -> ArrowFile:
     for batch in batches:
       batch.validate()
   except (pyarrow.ArrowException, OSError, ValueError) as error:
-    raise UserError(f"{path} is no whole Arrow file ({error}). Save it again.") from error
+    raise UserError(f"{path} is not a complete Arrow file ({error}). Save it again.") from error
   ends = np.cumsum([batch.num_rows for batch in batches], dtype=np.int64)
   return ArrowFile(path, batches, ends, schema.names, features_in(schema))
 

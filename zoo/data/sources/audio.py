@@ -41,7 +41,7 @@ def audio(where: str, split: str, data_dir: str | None = None) -> "AudioFiles":
     opened = _manifests(place, name, data_dir, where[len(place) :])
     if not opened:
       if options:
-        raise UserError(f"audio:{where} is no manifest. Leave out {where[len(place) :]}, or name the manifest.")
+        raise UserError(f"audio:{where} is not a manifest. Leave out {where[len(place) :]}, or name the manifest.")
       opened = [_listing(place, name, data_dir)]
     first = len(parts)
     parts.extend(opened)
@@ -157,7 +157,7 @@ def _listing(place: str, name: str, data_dir: str | None) -> Part:
   folder, files = files_of_split(place, name, data_dir, (*ENDINGS, ".txt"))
   sounds = by_hash(file for file in files if file.lower().endswith(ENDINGS))
   if not sounds:
-    raise UserError(f"audio:{place} holds no recording for split '{name}'. What is one ends in {', '.join(ENDINGS)}.")
+    raise UserError(f"audio:{place} has no recordings for split '{name}'. Recordings end in {', '.join(ENDINGS)}.")
   everything = files if any(file.endswith(".txt") for file in files) else list(listed(folder))
   spoken = [file for file in everything if file.endswith(SPOKEN)]
   if spoken:

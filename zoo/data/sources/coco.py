@@ -57,7 +57,7 @@ def _table_of(base: StoragePath, name: str) -> StoragePath:
   if len(names) != 1:
     what = f"several captions of '{name}': {', '.join(names)}" if names else f"no captions_{name}*.json"
     choices = f" It has: {', '.join(files)}." if files and not names else ""
-    raise UserError(f"{folder} holds {what}.{choices} Name the JSON file: coco:{folder / 'captions_val2014.json'}.")
+    raise UserError(f"{folder} has {what}.{choices} Name the JSON file: coco:{folder / 'captions_val2014.json'}.")
   return folder / names[0]
 
 
@@ -108,7 +108,7 @@ def _of_karpathy(table: StoragePath, images: list[dict[str, Any]], split: str) -
 
 def _some(rows: Rows, table: StoragePath, split: str) -> Rows:
   if not rows:
-    raise UserError(f"{table} holds no captioned image of split '{split}'.")
+    raise UserError(f"{table} has no captioned images of split '{split}'.")
   return rows
 
 

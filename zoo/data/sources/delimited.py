@@ -169,7 +169,7 @@ def _table(
     raise UserError(f"{shown_path} cannot be read: {error.strerror or error}.") from error
   if not numbers:
     raise UserError(
-      f"{shown_path} holds no row{'' if columns is None else ' below its header'}. Remove it, or restore it."
+      f"{shown_path} has no row{'' if columns is None else ' below its header'}. Remove it, or restore it."
     )
   return Table(path, shown_path, columns or [], np.array(numbers, np.int64).reshape(-1, 3), errors)
 
@@ -242,7 +242,7 @@ def _header(names: list[str], what: str, source: str, dialect: Dialect) -> list[
         else f"{shown(name)}, "
         + ("a number" if _is_number(name) else "which is very long" if len(name) > _NAME else "twice")
       )
-      raise UserError(f"{what} is no header: one of its {len(names)} columns has {problem}. {way_out}")
+      raise UserError(f"{what} is not a header: one of its {len(names)} columns has {problem}. {way_out}")
   return names
 
 

@@ -86,6 +86,6 @@ def decoded(content: bytes, start: int, what: str, source: str) -> str:
   except UnicodeDecodeError as error:
     byte, place = content[error.start], start + error.start
     raise BadRecord(
-      f"{what} is not UTF-8: byte {place:,} of the file is 0x{byte:02x} ({error.reason}). Mend it, or name the "
+      f"{what} is not UTF-8: byte {place:,} of the file is 0x{byte:02x} ({error.reason}). Fix it, or name the "
       f"encoding of the file: {source}?encoding=cp1252"
     ) from error

@@ -178,7 +178,7 @@ def _splits_of_hub(folder: StoragePath, card: Card, files: list[str], config: st
   kind = next((other[ending] for ending in other for file in names or files if file.endswith(ending)), "")
   way_out = f" Write {kind}:{folder}." if kind else " Save it by save_to_disk, or fetch its Parquet files."
   mixed = " of one kind" if len(kinds) > 1 else ""
-  raise UserError(f"{folder} holds no dataset of Arrow, Parquet, .csv, .tsv or .jsonl files{mixed}.{way_out}")
+  raise UserError(f"{folder} has no dataset of Arrow, Parquet, .csv, .tsv or .jsonl files{mixed}.{way_out}")
 
 
 def _split_of(file: str) -> str:

@@ -117,4 +117,4 @@ def _check_lengths(group: list[Column]) -> None:
   """UserError if parallel files have unequal numbers of lines."""
   if len({len(column.starts) for column in group}) > 1:
     counts = ", ".join(f"{column.shown} has {len(column.starts):,} lines" for column in group)
-    raise UserError(f"{counts}: they are no pairs. Line n of each file must belong to line n of the others.")
+    raise UserError(f"{counts}: the files are not aligned. Line n of each file must match line n of the others.")

@@ -149,7 +149,7 @@ def _opened(path: StoragePath, columns: list[str] | None) -> File:
   except UserError:
     raise
   except (pyarrow.ArrowException, OSError, ValueError) as error:
-    raise UserError(f"{path} is no whole Parquet file ({error}). Fetch it again.") from error
+    raise UserError(f"{path} is not a complete Parquet file ({error}). Fetch it again.") from error
   for name in columns or ():
     if name not in schema.names:
       near = did_you_mean(name, schema.names)

@@ -58,7 +58,7 @@ class Shards:
       if count is not None and count != len(shard.examples) - 1:
         has = len(shard.examples) - 1
         raise UserError(
-          f"{path} holds {has} examples, and {count} by the {SIZES} or stats beside it. Mend or remove it."
+          f"{path} holds {has} examples, and {count} by the {SIZES} or stats beside it. Repair or remove it."
         )
       self._listed[number] = shard
     return shard

@@ -61,13 +61,13 @@ def _write_index(path: StoragePath, place: StoragePath, folder: Path) -> None:
   for member in _listed(path, place):
     groups.setdefault(key_of(member.name), []).append(member)
   if not groups:
-    raise UserError(f"{path} holds no file. Remove it, or fetch it again.")
+    raise UserError(f"{path} contains no files. Remove it, or download it again.")
   last = max((member for group in groups.values() for member in group), key=lambda item: item.start + item.size)
   if last.start + last.size > status(place)[0]:
     raise UserError(f"{path} is truncated: {last.name!r} is cut off. Fetch it again.")
   examples = list(_without_loose(groups).values())
   if not examples:
-    raise UserError(f"{path} holds no example. Members of one key and different endings are one: 0.png, 0.txt.")
+    raise UserError(f"{path} contains no examples. Members with the same key form one example: 0.png, 0.txt.")
   errors = [(number, error) for number, group in enumerate(examples) if (error := _doubled(group)) is not None]
   listed = [member for group in examples for member in group]
   (folder / "names.json").write_text(json.dumps([[member.name for member in listed], errors]))

@@ -60,7 +60,7 @@ def text(where: str, split: str, data_dir: str | None = None) -> "TextFiles":
   chosen = take(split, pieces, f"text:{where}", ONE)
   whole = joined([piece for part in chosen for group in part for piece in group])
   if not whole:
-    raise UserError(f"text:{where}: split '{split}' holds no example: its part of the bytes holds no full line. {ONE}")
+    raise UserError(f"text:{where}: split '{split}' has no example: its part of the bytes has no full line. {ONE}")
   return TextFiles(f"text:{where}[{split}]", [part for piece in whole for part in parts(piece)])
 
 

@@ -79,7 +79,7 @@ def _checked(text: Any) -> str:
 
 def _pieces(tokenizer: Tokenizer, what: str) -> Pieces:
   if not isinstance(tokenizer, Pieces):
-    raise UserError(f"Tokenizer {tokenizer.name} does not tell which {what} a token is of. Use one from a folder.")
+    raise UserError(f"Tokenizer {tokenizer.name} does not map tokens to {what}. Use one from a folder.")
   return tokenizer
 
 

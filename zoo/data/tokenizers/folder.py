@@ -245,7 +245,7 @@ def _refusal(folder: Path, config: Mapping[str, Any]) -> UserError:
   files = [name for name in ("vocab.txt", "vocab.json", *pieces) if (folder / name).is_file()]
   if not files:
     return UserError(
-      f"{folder} holds no tokenizer: neither {FAST} nor a vocabulary. Download its files, or name another folder."
+      f"{folder} has no tokenizer: neither {FAST} nor a vocabulary. Download its files, or name another folder."
     )
   class_name = config.get("tokenizer_class")
   for_class = f" for {shown(class_name)}" if class_name else ""
