@@ -1,4 +1,4 @@
-"""Every notebook runs from its first cell to its last, in a copy of the repository and with nothing prepared."""
+"""Every notebook runs from its first cell to its last, in a copy of the repository."""
 
 import os
 import shutil
@@ -19,8 +19,14 @@ COPIED = ("configs", "notebooks", "zoo", "train.py")
 NEEDS_WEIGHTS = ("pretrained.ipynb",)
 
 
+@pytest.fixture(scope="session")
+def caches(tmp_path_factory):
+  """Where the first notebook that reads a dataset prepares it, with nothing there, and the others find it."""
+  return tmp_path_factory.mktemp("caches")
+
+
 @pytest.fixture
-def copied(tmp_path, monkeypatch):
+def copied(tmp_path, monkeypatch, caches):
   """A copy of the repository, where everything that a notebook may write lands in temporary folders."""
   for name in COPIED:
     if (ROOT / name).is_dir():
@@ -28,8 +34,8 @@ def copied(tmp_path, monkeypatch):
     else:
       shutil.copy(ROOT / name, tmp_path / "zoo-source" / name)
   monkeypatch.setenv("PYTHONPATH", str(tmp_path / "zoo-source"))
-  monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
-  monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+  monkeypatch.setenv("TFDS_DATA_DIR", str(caches / "tfds"))
+  monkeypatch.setenv("ZOO_CACHE", str(caches / "cache"))
   monkeypatch.setenv("ZOO_RUN", str(tmp_path / "run"))
   monkeypatch.setenv("ZOO_STEPS", "2")
   return tmp_path / "zoo-source"

@@ -256,7 +256,7 @@ def test_arrays_of_another_size_are_random_if_that_is_asked_for(tmp_path):
   model.save_pretrained(tmp_path, params)
   with pytest.raises(
     ValueError,
-    match=r"word_embeddings.weight \(37, 12\) is not \(31, 12\).* 2 others. With ignore_mismatched_sizes=True",
+    match=r"word_embeddings.weight \(37, 12\) is not \(31, 12\).* 2 more differ. With ignore_mismatched_sizes=True",
   ):
     compat.FlaxBertForSequenceClassification.from_pretrained(tmp_path, num_labels=4, vocab_size=31)
   with pytest.warns(UserWarning, match="the shapes did not match: .*word_embeddings.weight.*classifier.bias"):

@@ -114,7 +114,7 @@ def test_mistakes_end_in_one_line(pairs, tmp_path, monkeypatch):
   text = language(f"jsonl:{tmp_path}/b.jsonl", tokenizer="bytes", max_length=4)
   with pytest.raises(UserError, match="generation needs pairs of texts. Use the data pipeline text_pairs"):
     generation(zoo.build("t5", **SIZES), data=text)
-  with pytest.raises(UserError, match="generation needs a model with an encoder and a decoder; gpt is none"):
+  with pytest.raises(UserError, match="generation needs a model with an encoder and a decoder; gpt is not one"):
     generation(zoo.build("gpt", **SIZES, max_length=9), data=pairs)
   for options in ({"num_beams": 0}, {"max_new_tokens": -2}, {"length_penalty": float("nan")}):
     with pytest.raises(UserError, match=f"{next(iter(options))} is .*It must be a"):

@@ -141,7 +141,7 @@ def test_the_arrays_that_are_given_stay_as_they_are():
 
 
 MISTAKES = {
-  "decoder_tokens and decoder_valid are for encoder-decoders, and a gpt is none": dict(decoder_tokens=TOKENS),
+  "decoder_tokens and decoder_valid are for encoder-decoders, and a gpt is not one": dict(decoder_tokens=TOKENS),
   "num_beams is 0.": dict(num_beams=0),
   "num_return is 3 of num_beams 2.": dict(num_beams=2, num_return=3),
   "num_beams is 2, temperature 0.5: beam search does not sample.": dict(

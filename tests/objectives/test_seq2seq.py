@@ -122,7 +122,7 @@ def test_an_example_counts_by_its_length_not_as_one_of_the_rows():
 def test_mistakes_end_in_one_line():
   with pytest.raises(UserError, match="seq2seq.label_smoothing is 1.0. It must be 0 or more and below 1"):
     seq2seq(Fixed(None), label_smoothing=1.0)
-  with pytest.raises(UserError, match="seq2seq needs a model with an encoder and a decoder; gpt is none"):
+  with pytest.raises(UserError, match="seq2seq needs a model with an encoder and a decoder; gpt is not one"):
     seq2seq(tiny_model("causal_lm"))
   with pytest.raises(UserError, match="model.start_token is 23, and the model's tokens are 0 to 22. Set it"):
     seq2seq(tiny_model("seq2seq", start_token=23))

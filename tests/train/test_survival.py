@@ -67,11 +67,10 @@ def test_whatever_happens_to_a_host_the_job_ends_and_goes_on_to_the_same_bits(co
       assert TRY_AGAIN in [status for status, _, _ in ended]
   older, newest = steps(broken / "checkpoints")
 
-  # Fewer and more hosts go on from there: sums are made in another order.
-  for processes in (1, 4):
-    folder = shutil.copytree(broken, config.parent / f"{processes}")
-    assert {status for status, _, _ in run(config, processes, folder)} == {0}
-    np.testing.assert_allclose(losses(folder), losses(whole), rtol=1e-5)
+  # More hosts resume from there: sums are made in another order. (tests/hosts/test_process.py resumes with fewer.)
+  more = shutil.copytree(broken, config.parent / "more")
+  assert {status for status, _, _ in run(config, 4, more)} == {0}
+  np.testing.assert_allclose(losses(more), losses(whole), rtol=1e-5)
 
   # As many hosts, but the newest checkpoint has rotted, no sums of its files are there, and one host does not see it:
   # both take the one before.
