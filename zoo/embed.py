@@ -155,7 +155,7 @@ class Embedder:
     return load_processor(self.encoder.folder, ignore=self.ignore)
 
   def texts(self, texts, batch_size, pooling, unit, max_length, prompt, truncate_dim) -> np.ndarray:
-    """See `embed`."""
+    """Embeds a list of str, with the arguments of `embed`: float32 [texts, dim]"""
     self._refuse_pictures(texts)
     encoder = self.encoder if pooling is None else self.encoder.with_pooling(pooling)
     encoder = encoder.without_unit() if unit is False else encoder
@@ -187,7 +187,7 @@ class Embedder:
     return vectors
 
   def images(self, images, batch_size, unit, truncate_dim) -> np.ndarray:
-    """See `embed`."""
+    """Embeds a list of images, with the arguments of `embed`: float32 [images, dim]"""
     run = self._program(("image", unit, truncate_dim), lambda: self._image(bool(unit), truncate_dim))
     return self._batches(run, images, batch_size, self.processor)
 

@@ -41,7 +41,19 @@ def _parts(total: int, count: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def with_sentinels(tokens: np.ndarray, is_noise: np.ndarray, first_sentinel: int) -> np.ndarray:
-  """Replaces every span of `is_noise` by one sentinel: `first_sentinel`, then first_sentinel - 1, ..."""
+  """Replaces every span of `is_noise` by one sentinel: `first_sentinel`, then first_sentinel - 1, ...
+
+  Args:
+    tokens: int [length].
+    is_noise: bool [length].
+    first_sentinel: token id of the first span.
+
+  Returns:
+    int32 [length - noise tokens + spans]
+
+  >>> with_sentinels(np.array([5, 6, 7, 8]), np.array([False, True, True, False]), 99).tolist()
+  [5, 99, 8]
+  """
   begins = is_noise & ~np.concatenate([[False], is_noise[:-1]])
   marked = np.where(begins, first_sentinel + 1 - np.cumsum(begins), tokens)
   return marked[begins | ~is_noise].astype(np.int32)
@@ -53,7 +65,7 @@ def infilled(
   """BART's text infilling: drops round(rate * length) tokens, with a single mask in place of every span.
 
   Span lengths are Poisson with mean `mean_span`; a span of length 0 inserts a mask. Section 2.2 of
-  https://arxiv.org/abs/1910.13461.
+  https://arxiv.org/abs/1910.13461. int [length] -> int32 [kept tokens + spans].
   """
   missing = int(round(rate * len(tokens)))
   spans: list[int] = []
@@ -73,5 +85,5 @@ def infilled(
 
 
 def shuffled(sentences: Sequence[np.ndarray], rng: np.random.Generator) -> np.ndarray:
-  """BART's sentence permutation: the tokens of all sentences in random order of sentences."""
+  """BART's sentence permutation: int [length] of each sentence -> all of them in random order, int [total length]."""
   return np.concatenate([sentences[index] for index in rng.permutation(len(sentences))])

@@ -110,7 +110,14 @@ class Bucketed:
 
 
 def padded_pair(source: np.ndarray, target: np.ndarray, length: int, target_length: int, pad: int) -> Example:
-  """An example for `zoo.objectives.seq2seq` from source and target: tokens, valid, target_tokens, target_valid."""
+  """An example for `zoo.objectives.seq2seq` from source and target, int [any length up to the maximum].
+
+  Returns:
+    tokens int32 [length], valid bool [length], target_tokens int32 [target_length], target_valid bool [target_length]
+
+  >>> {name: x.tolist() for name, x in padded_pair(np.array([5, 6]), np.array([7]), 3, 2, pad=0).items()}
+  {'tokens': [5, 6, 0], 'valid': [True, True, False], 'target_tokens': [7, 0], 'target_valid': [True, False]}
+  """
   example = {}
   for prefix, ids, size in (("", source, length), ("target_", target, target_length)):
     tokens = np.full(size, pad, np.int32)

@@ -179,7 +179,7 @@ def put(batch: Batch, mesh: Mesh | None) -> dict[str, Any]:
 
 
 def fetch(array: jax.Array) -> np.ndarray:
-  """The full array in this host's memory, gathered from other hosts if they hold parts of it."""
+  """The full array in this host's memory, shape and dtype kept, gathered from other hosts if they hold parts of it."""
   if isinstance(array, jax.Array) and not array.is_fully_addressable:
     return np.asarray(multihost_utils.process_allgather(array, tiled=True))
   return np.asarray(array)

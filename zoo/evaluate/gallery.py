@@ -81,7 +81,7 @@ def draw(
 
 
 def assembled(image: Any) -> np.ndarray:
-  """An image, reassembled if it comes as patches."""
+  """An image [height, width, 3], reassembled if it comes as patches [patches, side * side * 3] with their grid."""
   if not isinstance(image, Mapping):
     return image
   rows, columns = image["grid"]
@@ -91,7 +91,7 @@ def assembled(image: Any) -> np.ndarray:
 
 
 def example_queries(ranks: np.ndarray) -> np.ndarray:
-  """A deterministic sample of queries of each kind, by their ranks."""
+  """A deterministic sample of queries of each kind: int [queries] ranks, from 1 -> int [chosen] indices of queries."""
   rng = np.random.default_rng(0)
   kinds = (ranks == 1, (ranks > 1) & (ranks <= TOP), ranks > TOP)
   chosen = [
@@ -101,7 +101,13 @@ def example_queries(ranks: np.ndarray) -> np.ndarray:
 
 
 def top_indices(scores: np.ndarray, right: np.ndarray) -> np.ndarray:
-  """Indices of the top scores, highest first; among ties wrong answers come first, as in `ranking.ranks`."""
+  """Indices of the top scores, highest first; among ties wrong answers come first, as in `ranking.ranks`.
+
+  scores: float [answers]. right: bool [answers]. Returns int [up to TOP].
+
+  >>> top_indices(np.array([0.1, 0.9, 0.9]), np.array([False, True, False])).tolist()
+  [2, 1, 0]
+  """
   return np.lexsort((right, -scores))[:TOP]
 
 

@@ -124,7 +124,7 @@ def fitted(
 
 
 def pixels(records: Any, batch_size: int) -> Iterator[dict[str, np.ndarray]]:
-  """Raw pixels as features, batch by batch."""
+  """Raw pixels as features, batch by batch: feature float32 [batch, height * width * channels], label int [batch]."""
   for start in range(0, len(records), batch_size):
     examples = [records[index] for index in range(start, min(start + batch_size, len(records)))]
     feature = np.stack([example["image"].reshape(-1) for example in examples]).astype(np.float32)

@@ -131,7 +131,7 @@ END = 256  # Document boundary; bytes are 0 to 255.
 
 
 def as_bytes(tokens: np.ndarray, encoder: Any) -> np.ndarray:
-  """The stream as UTF-8 bytes, with END at the start and at the end of every document."""
+  """The stream, int [tokens], as UTF-8 bytes, int [bytes], with END at the start and at the end of every document."""
   eos = encoder.eos if encoder.eos is not None else encoder.sep
   boundaries = np.flatnonzero(tokens == eos)
   parts = [np.array([END])]

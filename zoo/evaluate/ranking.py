@@ -54,7 +54,15 @@ def scores_of(queries: np.ndarray, answers: Any) -> np.ndarray:
 
 
 def recall(ranks: np.ndarray, k: int) -> float:
-  """Recall at k: the share of queries whose best right answer is among the first k."""
+  """Recall at k: the fraction of queries whose best right answer is among the first k.
+
+  Args:
+    ranks: int [queries], from 1: the rank of each query's best right answer.
+    k: number of first answers that count.
+
+  >>> recall(np.array([1, 3, 7, 2]), k=2)
+  0.5
+  """
   return float(np.mean(ranks <= k))
 
 
@@ -78,5 +86,9 @@ def chance_of_counts(right: np.ndarray, answers: int, k: int) -> float:
 
 
 def recalls(ranks_of_right: np.ndarray, at: Sequence[int], prefix: str) -> dict[str, float]:
-  """Recalls at several k: `{"image_to_text_r1": ..., "image_to_text_r5": ...}` for the prefix `image_to_text`."""
+  """`recall` at several k, by name, for ranks int [queries].
+
+  >>> recalls(np.array([1, 3, 7, 2]), at=(1, 5), prefix="image_to_text")
+  {'image_to_text_r1': 0.25, 'image_to_text_r5': 0.75}
+  """
   return {f"{prefix}_r{k}": recall(ranks_of_right, k) for k in at}

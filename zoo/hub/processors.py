@@ -242,7 +242,7 @@ def center_crop(array: np.ndarray, height: int, width: int, rounds: bool = False
 
 
 def checked(array: np.ndarray, what: str) -> np.ndarray:
-  """Validates an 8-bit image array; UserError with its dtype and shape if it is not one."""
+  """Returns an image uint8 [height, width] or [height, width, 1, 3 or 4]; UserError with dtype and shape for others."""
   if array.dtype != np.uint8 or array.ndim not in (2, 3) or array.ndim == 3 and array.shape[-1] not in (1, 3, 4):
     raise UserError(
       f"{what} is {array.dtype} {array.shape}. It must be uint8 [height, width] or [height, width, 1, 3 or 4], "

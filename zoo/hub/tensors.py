@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 
 def to_host(array: Any) -> np.ndarray:
-  """`array` in this host's memory, dtype kept. Collective for arrays sharded over hosts: all hosts must call it."""
+  """`array` in this host's memory, same shape and dtype. Collective if sharded over hosts: all hosts must call it."""
   if isinstance(array, jax.Array) and not array.is_fully_addressable:
     return multihost_utils.process_allgather(array, tiled=True)
   return np.asarray(array)

@@ -105,7 +105,11 @@ class Kernel:
 
 
 def xla(query, key, value, mask, bias, scale, mesh) -> jax.Array:
-  """`jax.nn.dot_product_attention` with XLA's matmuls, which XLA shards by itself."""
+  """`jax.nn.dot_product_attention` with XLA's matmuls, which XLA shards by itself: [batch, queries, heads, head_dim].
+
+  Shapes, here and of the other kernels: query [batch, queries, heads, head_dim], key and value [batch, keys, kv_heads,
+  head_dim], bias broadcasts to [batch, heads, queries, keys].
+  """
   options: dict[str, Any] = {"bias": bias, "mask": mask.array(), "scale": scale}
   return jax.nn.dot_product_attention(query, key, value, **options, implementation="xla")
 

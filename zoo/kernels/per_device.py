@@ -73,6 +73,10 @@ def unshard_length(array: jax.Array, mesh: Mesh) -> jax.Array:
 
 
 def pad_to_multiple(array: jax.Array, multiple: int, axis: int) -> jax.Array:
-  """Zero-pads `axis` to a multiple (0: unchanged)."""
+  """Zero-pads `axis` of an array of any dtype to a multiple (0: unchanged).
+
+  >>> pad_to_multiple(jnp.ones((2, 5)), 4, axis=1).shape
+  (2, 8)
+  """
   missing = -array.shape[axis] % multiple if multiple else 0
   return jnp.pad(array, [(0, missing if i == axis else 0) for i in range(array.ndim)]) if missing else array

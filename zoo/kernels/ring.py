@@ -267,7 +267,7 @@ def product(dimensions: str, *arrays: jax.Array) -> jax.Array:
 
 
 def zero_masked(weights: jax.Array, visible: jax.Array | None) -> jax.Array:
-  """Zeroes the weights of masked keys."""
+  """Zeroes the weights of masked keys: float [..., queries, keys], bool that broadcasts to it -> the same shape."""
   return weights if visible is None else jnp.where(visible, weights, 0)
 
 

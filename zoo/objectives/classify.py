@@ -83,7 +83,8 @@ def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
 
 
 def inputs(batch: dict, model: Any) -> list[jax.Array]:
-  """The model's inputs: images, normalised with its preprocessing, if the batch has them, else tokens."""
+  """The model's inputs: images, float32 [batch, height, width, channels], normalised with its preprocessing, if the
+  batch has them; else tokens, int32 [batch, length]."""
   return [as_float(batch["image"], model)] if "image" in batch else [batch["tokens"]]
 
 

@@ -96,7 +96,17 @@ def two_towers(model: Any) -> tuple:
 
 
 def softmax_sums(logits: jax.Array, same: jax.Array, valid: jax.Array, axis: int) -> dict[str, jax.Array]:
-  """The sums of a cross entropy whose target is spread evenly over `same`; see `zoo.objectives.pairs`."""
+  """The sums of a cross entropy whose target is spread evenly over `same`; see `zoo.objectives.pairs`.
+
+  Args:
+    logits: float32 [images, texts].
+    same: float32 [images, texts], 1 for pairs that match.
+    valid: bool, broadcasts to logits: False for padding rows.
+    axis: 1 sums over the texts of each image, 0 over the images of each text.
+
+  Returns:
+    log_sum, total: float32 [images] or [texts]
+  """
   log_sum = jax.nn.logsumexp(jnp.where(valid, logits, MASKED_LOGIT), axis=axis)
   return {"log_sum": log_sum, "total": (logits * same).sum(axis)}
 
@@ -108,14 +118,21 @@ def row_info(outputs: dict) -> dict[str, jax.Array]:
 
 
 def pick_rates(images: dict, texts: dict, weight: jax.Array) -> dict[str, jax.Array]:
-  """Accuracies: the share of images whose highest logit is a match, that of texts, and the mean of both."""
+  """Accuracies, float32 scalars: the fraction of images whose highest logit is a match, that of texts, and their mean.
+
+  images, texts: with "picked", float32 [batch]. weight: float32 [batch], 0 for padding rows.
+  """
   rates = {"image_to_text": ratio(images["picked"] * weight, weight)}
   rates["text_to_image"] = ratio(texts["picked"] * weight, weight)
   return {"accuracy": (rates["image_to_text"] + rates["text_to_image"]) / 2, **rates}
 
 
 def clamp(x: jax.Array, highest: float) -> jax.Array:
-  """min(x, highest), whose gradient is dropped at the clamp only if a descent step would raise x further."""
+  """min(x, highest), whose gradient is dropped at the clamp only if a descent step would raise x further.
+
+  >>> float(clamp(jnp.array(5.0), 4.6)), float(jax.grad(lambda x: -clamp(x, 4.6))(5.0))
+  (4.599999904632568, 0.0)
+  """
 
   @jax.custom_vjp
   def clamped(x: jax.Array) -> jax.Array:

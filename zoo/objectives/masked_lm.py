@@ -140,7 +140,10 @@ def mlm_terms(model: Any, what: str, chunk: int | None, by_row: NamedSharding | 
 
 
 def mlm_reduce(outputs: dict) -> tuple[jax.Array, dict]:
-  """Loss and metrics: means over all chosen tokens of the batch."""
+  """Loss, a float32 scalar, and metrics: means over all masked tokens of the batch.
+
+  outputs: nll, correct and count, float32 [batch]: sums over the masked tokens of each row, and their number.
+  """
   loss = ratio(outputs["nll"], outputs["count"])
   accuracy = ratio(outputs["correct"], outputs["count"])
   return loss, {"loss": loss, "accuracy": accuracy, "perplexity": jnp.exp(loss)}

@@ -98,7 +98,7 @@ def comparison(
 
 
 def with_positions(row_info: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-  """Adds the position of each row: among equal logits the first counts as the highest."""
+  """Adds "position", int32 [batch], the index of each row: among equal logits the first counts as the highest."""
   return {**row_info, "position": jnp.arange(len(row_info["valid"]))}
 
 

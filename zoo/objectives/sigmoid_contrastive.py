@@ -60,7 +60,10 @@ def sigmoid_contrastive(
 
 
 def sigmoid_sums(logits: jax.Array, same: jax.Array, valid: jax.Array, axis: int) -> dict[str, jax.Array]:
-  """The loss of each image, summed over texts; texts have no loss of their own. See `zoo.objectives.pairs`."""
+  """The loss of each image, summed over texts; texts have no loss of their own. See `zoo.objectives.pairs`.
+
+  Args and shapes as of `zoo.objectives.contrastive.softmax_sums`; axis 0 returns {}.
+  """
   if axis == 0:
     return {}
   return {"total": (optax.sigmoid_binary_cross_entropy(logits, same) * valid).sum(axis)}

@@ -232,7 +232,11 @@ def times(a: Any, b: Any, name: str, shape: tuple[int, ...]) -> Any:
 
 
 def per_layer(factor: Any, array: jax.Array) -> Any:
-  """A factor that multiplies `array`: a tuple runs along the first dimension."""
+  """A factor that broadcasts to `array`: a tuple of n numbers -> [n, 1, ...] in its dtype, a number as it is.
+
+  >>> per_layer((1.0, 0.5), jnp.zeros((2, 3, 5))).shape
+  (2, 1, 1)
+  """
   return jnp.asarray(factor, array.dtype).reshape(-1, *[1] * (array.ndim - 1)) if isinstance(factor, tuple) else factor
 
 

@@ -61,7 +61,10 @@ def check_rows(rows: int, mesh: Mesh) -> None:
 
 
 def put_replicated(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
-  """A batch that every host has in full (numpy) -> global arrays, sharded by rows if they divide, else replicated."""
+  """A batch that every host has in full -> global arrays, sharded by rows if they divide, else replicated.
+
+  batch: {name: numpy array [batch, ...]} of any dtype; may be nested.
+  """
   rows = len(jax.tree.leaves(dict(batch))[0])
   sharding = NamedSharding(mesh, P()) if rows % num_row_shards(mesh) else batch_sharding(mesh)
   put = lambda value: jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
@@ -69,7 +72,11 @@ def put_replicated(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]
 
 
 def put_batch(batch: Mapping[str, Any], mesh: Mesh) -> dict[str, jax.Array]:
-  """This host's part of a batch (numpy; see `batch_part`) -> global arrays, sharded by `batch_sharding`.
+  """This host's part of a batch (see `batch_part`) -> global arrays, sharded by `batch_sharding`.
+
+  Args:
+    batch: {name: numpy array [rows of this host, ...]} of any dtype.
+    mesh: the mesh of all hosts.
 
   Raises:
     UserError: the global batch does not divide over the axes.

@@ -56,7 +56,7 @@ def updated(state: State, loss: jax.Array, bad: jax.Array, skips: bool) -> State
 
 
 def select(bad: jax.Array, old: Any, new: Any) -> Any:
-  """The tree `old` if the step was bad, else `new`."""
+  """The tree `old` if the step was bad (bool scalar), else `new`, of the same shapes and dtypes; traceable."""
   return jax.tree.map(lambda a, b: jnp.where(bad, a, b), old, new)
 
 

@@ -88,7 +88,7 @@ class Rule(NamedTuple):
     return (*shape[:axis], total, *shape[axis + 1 :])
 
   def read(self, theirs: np.ndarray, ours: tuple[int, ...]) -> np.ndarray:
-    """Reads our array, of shape `ours`, from theirs."""
+    """Reads our array, of shape `ours`, from theirs, of shape `self.shape(ours)`; the dtype is kept."""
     return self.layout.read(self.part(theirs, ours), ours if self.index is None else ours[1:])
 
   def part(self, theirs: np.ndarray, ours: tuple[int, ...]) -> np.ndarray:

@@ -59,12 +59,16 @@ def color(
 
 
 def grayscale(rng: jax.Array, image: jax.Array) -> jax.Array:
-  """Converts to grayscale; by default a tenth of the images."""
+  """Converts to grayscale, by default a tenth of the images: float32 [batch, height, width, 3] -> the same."""
   return jnp.broadcast_to(luminance(image)[..., None], image.shape)
 
 
 def invert(rng: jax.Array, image: jax.Array) -> jax.Array:
-  """Inverts colours; by default a tenth of the images."""
+  """Inverts colours, by default of a tenth of the images: float32 [batch, height, width, channels] -> the same.
+
+  >>> invert(jax.random.key(0), jnp.full((1, 1, 1, 3), 0.5)).tolist()
+  [[[[-0.5, -0.5, -0.5]]]]
+  """
   return -image
 
 
@@ -87,7 +91,13 @@ def outline_darken(rng: jax.Array, image: jax.Array, *, amount: float = 1.0, wid
 
 
 def blur(rng: jax.Array, image: jax.Array, *, amount: float = 0.33) -> jax.Array:
-  """Blurs with a 3 x 3 separable kernel; a neighbour weighs up to `amount` (1/3: the mean of 3)."""
+  """Blurs float32 [batch, height, width, channels] with a 3 x 3 separable kernel.
+
+  Args:
+    rng: random key.
+    image: in [-1, 1].
+    amount: largest weight of a neighbour, drawn per image from 0 to this; 1/3: the mean of 3.
+  """
   weight = jax.random.uniform(rng, (len(image), 1, 1, 1), maxval=amount)
   for axis in (1, 2):
     before, after = _neighbours(image, 1, axis)
@@ -96,7 +106,7 @@ def blur(rng: jax.Array, image: jax.Array, *, amount: float = 0.33) -> jax.Array
 
 
 def noise(rng: jax.Array, image: jax.Array, *, amount: float = 0.1) -> jax.Array:
-  """Adds Gaussian noise of a standard deviation from 0 to `amount`.
+  """Adds Gaussian noise of a standard deviation from 0 to `amount`: float32 [batch, height, width, channels] -> same.
 
   Every image gets its own window and strength of one sheet of noise: on CPUs one sheet per image costs 10 times as
     much.

@@ -9,7 +9,10 @@ FILLS = {"edge": None, "white": 1.0, "black": -1.0, "grey": 0.0}
 
 
 def shift(rng: jax.Array, image: jax.Array, *, pixels: int = 4, fill: str = "edge") -> jax.Array:
-  """Random translation by up to `pixels` in each direction. New pixels repeat the edge or have the colour `fill`."""
+  """Random translation by up to `pixels` in each direction: [batch, height, width, channels] -> the same shape.
+
+  New pixels repeat the edge or have the colour `fill`: "edge", "white", "black" or "grey".
+  """
   value = fill_value(fill)
   batch, *size = image.shape
   border = ((0, 0), (pixels, pixels), (pixels, pixels), (0, 0))
@@ -19,7 +22,11 @@ def shift(rng: jax.Array, image: jax.Array, *, pixels: int = 4, fill: str = "edg
 
 
 def flip(rng: jax.Array, image: jax.Array) -> jax.Array:
-  """Horizontal flip; by default of half of the images."""
+  """Horizontal flip, by default of half of the images: [batch, height, width, channels] -> the same shape.
+
+  >>> flip(jax.random.key(0), jnp.arange(3.0).reshape(1, 1, 3, 1)).ravel().tolist()
+  [2.0, 1.0, 0.0]
+  """
   return image[:, :, ::-1]
 
 
@@ -28,7 +35,14 @@ def random_resized_crop(
 ) -> jax.Array:
   """Random crop with area `scale` and aspect ratio `ratio`, resized to full size (https://arxiv.org/abs/1409.4842).
 
-  Linear interpolation in height, then width, as two matrix products, which is fast on all devices.
+  [batch, height, width, channels] -> the same shape. Linear interpolation in height, then width, as two matrix
+  products, which is fast on all devices.
+
+  Args:
+    rng: random key.
+    image: float32 in [-1, 1].
+    scale: smallest and largest area of the crop, as fractions of the image.
+    ratio: smallest and largest width / height of the crop.
   """
   batch, height, width, _ = image.shape
   area_rng, ratio_rng, place_rng = jax.random.split(rng, 3)
@@ -44,7 +58,10 @@ def random_resized_crop(
 
 
 def rotate(rng: jax.Array, image: jax.Array, *, degrees: float = 15.0, fill: str = "edge") -> jax.Array:
-  """Random rotation by up to `degrees` about the centre, with linear interpolation. A gather, slow on TPUs."""
+  """Random rotation by up to `degrees` about the centre: [batch, height, width, channels] -> the same shape.
+
+  Linear interpolation, by a gather, which is slow on TPUs. New pixels as in `shift`.
+  """
   value = fill_value(fill)
   batch, height, width, _ = image.shape
   angle = jnp.deg2rad(jax.random.uniform(rng, (batch,), minval=-degrees, maxval=degrees))
@@ -61,7 +78,10 @@ def rotate(rng: jax.Array, image: jax.Array, *, degrees: float = 15.0, fill: str
 
 
 def cutout(rng: jax.Array, image: jax.Array, *, pixels: int = 8, fill: str = "grey") -> jax.Array:
-  """Cutout: fills a square of `pixels` whose centre is anywhere in the image (https://arxiv.org/abs/1708.04552)."""
+  """Cutout (https://arxiv.org/abs/1708.04552): fills a square of `pixels` whose centre is anywhere in the image.
+
+  [batch, height, width, channels] -> the same shape. UserError if `fill` is not "white", "black" or "grey".
+  """
   value = fill_value(fill)
   if value is None:
     raise UserError("cutout.fill is 'edge'. It may be: white, black, grey.")
