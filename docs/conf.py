@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 import shutil
 import sys
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
+PAGE = 45  # CPU-seconds of a page's cells, see CONTRIBUTING.md.
 sys.path[:0] = [str(ROOT), str(HERE)]
 
 import api_pages
@@ -67,6 +69,10 @@ api_pages.write(HERE / "api")
 os.environ.setdefault("ZOO_RUN", str(Path(tempfile.mkdtemp(prefix="zoo-docs-")) / "quickstart"))
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".cache" / "jax"))
+# Pages are executed side by side, and their arrays are small: a program that is split over all cores costs more than it
+# saves, in compilation too.
+QUICK = "--xla_cpu_multi_thread_eigen=false --xla_cpu_parallel_codegen_split_count=1"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK}".strip()
 nb_execution_excludepatterns = []
 if "ZOO_MINILM" not in os.environ and not (Path.home() / ".cache/zoo/all-MiniLM-L6-v2/model.safetensors").exists():
   print("The weights of MiniLM are not there (scripts/fetch.py --only=minilm): their page is built without outputs.")
@@ -79,9 +85,29 @@ def tutorials_of_the_site(app, docname, source):
     source[0] = re.sub(r"\]\(((?:\.\./)*)\.\./notebooks/", r"](\1tutorials/", source[0])
 
 
+def cost_of_kernels():
+  """CPU-seconds of the processes that this one started and waited for: the kernels of the pages that it has read."""
+  usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+  return usage.ru_utime + usage.ru_stime
+
+
+def page_begins(app, docname, source):
+  """Called by Sphinx before a page is executed; each of its processes reads one page at a time."""
+  app.env.zoo_cost_before = cost_of_kernels()
+
+
+def page_ends(app, doctree):
+  """Called by Sphinx after a page was executed. It only reports: the cost depends on the machine, and on the caches."""
+  cost = cost_of_kernels() - app.env.zoo_cost_before
+  if cost > PAGE:
+    print(f"{app.env.docname} took {cost:.0f} CPU-seconds, more than the {PAGE} of a page.")
+
+
 def setup(app):
   """Called by Sphinx."""
   app.connect("source-read", tutorials_of_the_site)
+  app.connect("source-read", page_begins)
+  app.connect("doctree-read", page_ends)
   app.connect("autodoc-process-docstring", docstring_markup.process, priority=400)  # Before napoleon.
   app.connect("autodoc-skip-member", docstring_markup.skip)
   app.connect("autodoc-process-signature", docstring_markup.signature)
