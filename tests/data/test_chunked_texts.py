@@ -70,7 +70,7 @@ def test_they_make_batches(source):
 MISTAKES = {
   "count": ({"text": ["a", "b"], "label": ["a"]}, "has 2 chunks and 1 labels. Give each text of a list its own"),
   "one text": ({"label": ["a", "b"]}, "has 3 chunks and 2 labels"),
-  "class": ({"label": "c"}, "label 'c' is none of the model's classes"),
+  "class": ({"label": "c"}, "label 'c' is not one of the model's classes"),
   "empty": ({"text": " "}, "text is empty"),
   "none": ({"text": []}, "must be a list"),
 }
