@@ -169,11 +169,7 @@ def without_carry(outputs: Mapping[str, Any]) -> tuple[dict[str, jax.Array], Car
 
 
 def optional_entries(batch: Batch, *keys: str) -> dict[str, jax.Array]:
-  """The entries `keys` of a batch that exist, as they are.
-
-  >>> optional_entries({"tokens": 1, "valid": 2}, "valid", "group")
-  {'valid': 2}
-  """
+  """The entries `keys` of a batch that exist."""
   return {key: batch[key] for key in keys if key in batch}
 
 
@@ -201,11 +197,7 @@ def row_weight(batch: Batch, rows: int) -> jax.Array:
 
 
 def ratio(total: jax.Array, count: jax.Array) -> jax.Array:
-  """sum(total) / sum(count), a float32 scalar, or 0 if the count is 0; arrays of any shape.
-
-  >>> float(ratio(jnp.array([2.0, 4.0]), jnp.array([1, 2]))), float(ratio(jnp.zeros(2), jnp.zeros(2)))
-  (2.0, 0.0)
-  """
+  """sum(total) / sum(count), a float32 scalar, or 0 if the count is 0; arrays of any shape."""
   count = count.sum()
   return total.sum() / jnp.where(count > 0, count, 1)
 
