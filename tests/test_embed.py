@@ -151,6 +151,8 @@ def test_folders_that_ask_for_what_is_not_there_end_in_one_line(mistake, folder)
 def test_callers_mistakes_end_in_one_line(encoder):
   make = zoo.embedder(encoder[0])
   image = np.zeros((3, 3, 3), np.uint8)
+  nan = jax.tree.map(lambda x: x * np.nan, make.params)
+  broken = type(make)(make.folder, make.encoder, make.model, nan)
   for call, message in {
     (lambda: zoo.embed(make, [])): "items is empty",
     (lambda: zoo.embed(make, ["a", image])): "items mixes texts and images",
@@ -159,6 +161,7 @@ def test_callers_mistakes_end_in_one_line(encoder):
     (lambda: zoo.embed(make, "a", max_length=0)): "max_length is 0",
     (lambda: zoo.embed(make, "a", truncate_dim=0)): "truncate_dim is 0",
     (lambda: zoo.embed(make, image)): "a bert does not embed images. Give it texts",
+    (lambda: zoo.embed(broken, ["a", "b"])): "the vectors of 2 of 2 items are nan. The weights are damaged",
   }.items():
     with pytest.raises(UserError, match=message):
       call()
@@ -192,13 +195,11 @@ def test_images_and_texts_of_a_clip_share_a_space(tmp_path):
   path = tmp_path / "a cat.PNG"
   pictures[0].save(path)
   make = zoo.embedder(tmp_path)
-  for items in (str(path), ["a cat", str(path)]):
-    with pytest.raises(
-      UserError, match=r"cat\.PNG' is the path of an image, .* Give .* pathlib\.Path\('.*a cat\.PNG'\)"
-    ):
+  for items in (str(path), ["a cat", str(path)], "gone/cat.PNG"):
+    with pytest.raises(UserError, match=r"cat\.PNG' is the path of an image, .* Give .* pathlib\.Path\('.*cat\.PNG'\)"):
       zoo.embed(make, items)
   np.testing.assert_allclose(zoo.embed(make, path), images[:1], atol=2e-6)
-  assert zoo.embed(make, "cat.png").shape == (1, 5)  # No file is called so: it is a text.
+  assert zoo.embed(make, "a dog.png").shape == (1, 5)  # No file is called so, and several words are a text.
 
 
 def test_images_of_a_vit_are_its_pooled_output(tmp_path):

@@ -118,18 +118,22 @@ def _numbers(sizes: Any, name: str = "") -> Iterator[tuple[str, int | float]]:
     yield from _numbers(value, f"{name}.{key}" if name else str(key))
 
 
-def check_fits(model, info: Mapping[str, Any]) -> None:
+def check_fits(model, info: Mapping[str, Any], *, trained: bool = False) -> None:
   """UserError if data have more tokens or classes than a model: JAX would silently clip them.
 
   Args:
     model: from `build`.
     info: of the data's records; its entries "vocab_size" and "num_classes" are checked.
+    trained: whether the model starts from trained weights, whose vocabulary cannot be enlarged.
   """
   sizes = sizes_of(model)
   for size in ("vocab_size", "num_classes"):
     actual, needed = sizes.get(size, getattr(model, size, None)), info.get(size)
     if actual is not None and needed is not None and needed > actual:
-      raise UserError(f"model.{size} is {actual}, the data have {needed}. Set model.{size} to {needed} or more.")
+      way_out = f"Set model.{size} to {needed} or more."
+      if trained and size == "vocab_size":
+        way_out = "Leave data.tokenizer out: init has its own."
+      raise UserError(f"model.{size} is {actual}, the data have {needed}. {way_out}")
 
 
 def check_tokens(model: Any, batch: Mapping[str, Any], what: str) -> None:

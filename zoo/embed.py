@@ -215,7 +215,13 @@ class Embedder:
       chosen = items[start : start + rows]
       arrays = batch([*chosen, *chosen[:1] * (rows - len(chosen))])
       vectors.append(np.asarray(run(self.params, arrays), np.float32)[: len(chosen)])
-    return np.concatenate(vectors)
+    rows = np.concatenate(vectors)
+    if (undefined := np.isnan(rows).any(axis=1)).any():
+      raise UserError(
+        f"{self.folder}: the vectors of {undefined.sum()} of {len(rows)} items are nan. The weights are damaged, or "
+        "numbers overflow in their dtype: take other weights, or float32."
+      )
+    return rows
 
   def _program(self, key: tuple, make: Callable[[], Callable]) -> Callable:
     """Compiled once for each choice of options."""

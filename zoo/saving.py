@@ -21,7 +21,7 @@ from zoo.build import build, by_layer, merged, split, weights_of
 from zoo.checkpoints.retention import best_step
 from zoo.config.loading import differences
 from zoo.errors import UserError, shown
-from zoo.hub.tensors import to_host, write_tensors
+from zoo.hub.tensors import is_finite, to_host, warn_not_finite, write_tensors
 from zoo.json_files import read_json
 from zoo.layers.compute import Compute
 from zoo.layers.stack import stack_layers
@@ -124,7 +124,8 @@ def load(
       tensors that are missing, extra or misshapen.
 
   Warns:
-    of entries of a config.json that were ignored: the reference does not read them, or they have its defaults.
+    of entries of a config.json that were ignored: the reference does not read them, or they have its defaults; and of
+    parameters that are not finite.
 
   >>> import zoo
   >>> model = zoo.build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
@@ -212,6 +213,7 @@ def _read_params(path: epath.Path | pathlib.Path, model: Any) -> Any:
       flat = {name: file.get_tensor(name) for name in names}
   except (SafetensorError, OSError) as error:
     raise UserError(f"{path} cannot be read: {error}. It is truncated or damaged; take another copy.") from error
+  warn_not_finite(str(path), [name for name, array in flat.items() if not is_finite(array)])
   return split(jax.tree.map(jnp.asarray, stack_layers(unflatten(flat), merged(weights_of(model)))), model)
 
 

@@ -38,6 +38,11 @@ def test_the_majority_says_the_most_frequent_class():
   assert found["majority/balanced_accuracy"] == 1 / 2
 
 
+def test_logits_that_are_nan_are_refused():
+  with pytest.raises(UserError, match="the model's logits is nan for 1 of 2 examples"):
+    classification(Picture(), data=records([[1, 0, 0], [np.nan, 0, 0]], [0, 0]))({})
+
+
 def test_a_model_without_logits_is_refused():
   class Headless:
     def apply(self, variables, image, *, train=False, rngs=None):

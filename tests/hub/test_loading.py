@@ -156,6 +156,24 @@ def test_tensors_that_do_not_fit_are_named(folder, mistake):
     zoo.load(folder)
 
 
+def test_weights_that_are_not_finite_are_named(folder):
+  def damaged(tensors):
+    tensors["cls.predictions.bias"][3] = np.nan
+
+  rewrite(folder, damaged)
+  with pytest.warns(UserWarning, match="values of 'cls.predictions.bias' are not finite"):
+    zoo.load(folder)
+
+
+def test_weights_that_git_lfs_left_out_or_that_may_not_be_read_are_named(folder, monkeypatch):
+  (folder / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n")
+  with pytest.raises(UserError, match="model.safetensors is a pointer of Git LFS, not the weights"):
+    zoo.load(folder)
+  monkeypatch.setattr("os.access", lambda path, mode: False)
+  with pytest.raises(UserError, match="model.safetensors: permission denied"):
+    zoo.load(folder)
+
+
 OPTIONS = {
   "is_causal": (
     {"is_causal": False},

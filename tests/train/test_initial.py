@@ -64,3 +64,11 @@ def test_a_part_that_does_not_fit_is_refused(bert):
     model, state = model_and_state(**sizes)
     with pytest.raises(UserError, match=message):
       load_into({"source": str(folder), **init}, state, model)
+
+
+def test_parameters_that_are_not_finite_are_refused(bert, tmp_path):
+  folder, params = bert
+  zoo.save(tmp_path, zoo.load(folder)[0], jax.tree.map(lambda x: x * np.nan, params))
+  model, state = model_and_state()
+  with pytest.warns(UserWarning, match="not finite"), pytest.raises(UserError, match="not finite .* Take another"):
+    load_into({"source": str(tmp_path), "into": "encoder"}, state, model)

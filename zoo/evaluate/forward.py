@@ -105,7 +105,7 @@ def outputs(
     (outputs, batch) in host memory, of equal length, without the padding of the last batch.
 
   Raises:
-    UserError: a batch has tokens outside the model's vocabulary.
+    UserError: a batch has tokens outside the model's vocabulary, or a result is NaN.
   """
   mesh = mesh_of(params)
   name = getattr(records, "name", "data")
@@ -120,8 +120,21 @@ def outputs(
         else:
           results, memory = function(params, put(arrays, mesh), memory)
       real = np.flatnonzero(np.asarray(batch["weight"]) > 0) if "weight" in batch else slice(None)
-      yield {k: fetch(v)[real] for k, v in results.items()}, {k: _rows(v, real) for k, v in batch.items()}
+      fetched = {k: fetch(v)[real] for k, v in results.items()}
+      check_defined(fetched, name)
+      yield fetched, {k: _rows(v, real) for k, v in batch.items()}
       advance(len(real) if isinstance(real, np.ndarray) else batch_size)
+
+
+def check_defined(results: Batch, what: str) -> None:
+  """UserError if results of a model are NaN, of which rankings and predictions would look plausible."""
+  for key, values in sorted(results.items()):
+    count = int(np.isnan(values).reshape(len(values), -1).any(axis=1).sum()) if values.dtype.kind == "f" else 0
+    if count:
+      raise UserError(
+        f"{what}: the model's {key} is nan for {count} of {len(values)} examples. Its weights are damaged, or "
+        "numbers overflow in its dtype: take other weights, or float32."
+      )
 
 
 @contextlib.contextmanager

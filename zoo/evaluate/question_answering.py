@@ -11,7 +11,7 @@ from zoo.data.bad_records import without_bad
 from zoo.errors import UserError
 from zoo.evaluate.answer_scores import score_answer
 from zoo.evaluate.artifacts import write_text
-from zoo.evaluate.forward import fetch, options_of, put, records_of, trimmed
+from zoo.evaluate.forward import check_defined, fetch, options_of, put, records_of, trimmed
 from zoo.objectives.objective import apply
 from zoo.sharding import mesh_of
 
@@ -83,6 +83,7 @@ def question_answering(
     batch = trimmed(batch)
     columns = batch.pop("column")[0]
     results = {name: fetch(x) for name, x in forward(params, put(batch, mesh_of(params))).items()}
+    check_defined(results, "question_answering")
     for number, (index, question, _, origin) in enumerate(chosen):
       start, end = (results[name][number].astype(np.float64) for name in ("start", "end"))
       yield index, question, Window(start, end, origin[columns], int(batch["valid"][number].argmax()))

@@ -11,7 +11,7 @@ from zoo.data.fields import templates_of
 from zoo.data.image_text import Captions
 from zoo.errors import UserError, shown
 from zoo.evaluate import prompts, ranking
-from zoo.evaluate.forward import fetch, needs, outputs, put, records_of, within_length
+from zoo.evaluate.forward import check_defined, fetch, needs, outputs, put, records_of, within_length
 from zoo.objectives.objective import optional_entries
 from zoo.preprocessing import as_float, text_options
 from zoo.sharding import mesh_of
@@ -80,6 +80,7 @@ def zero_shot(
       with within_length("zero_shot", length):
         vectors.append(fetch(embed_text(params, put({"tokens": tokens, "valid": valid}, mesh_of(params)))))
     units = np.concatenate(vectors)[: len(texts)].astype(np.float32)
+    check_defined({"text": units}, "zero_shot")
     mean = units.reshape(len(names), len(templates), -1).mean(axis=1)
     return mean / np.linalg.norm(mean, axis=-1, keepdims=True)
 

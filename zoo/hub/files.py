@@ -4,6 +4,7 @@ A file's header is validated by the safetensors library; the bytes are read with
 do not count as memory of the process, unlike the pages of a mapped file.
 """
 
+import contextlib
 import json
 import os
 import pathlib
@@ -24,6 +25,7 @@ GENERATION = "generation_config.json"
 FLAX, FLAX_INDEX, FLAX_SHARDS = "flax_model.msgpack", "flax_model.msgpack.index.json", "flax_model-*.msgpack"
 OPEN_CLIP = "open_clip_model.safetensors"
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5")
+LFS = b"version https://git-lfs"
 DTYPES = {
   "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
   "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
@@ -150,6 +152,12 @@ def _places(path: pathlib.Path) -> dict[str, TensorLocation]:
   except UserError:
     raise
   except (SafetensorError, OSError, ValueError, RecursionError) as error:
+    if os.path.exists(path) and not os.access(path, os.R_OK):
+      raise UserError(f"{path}: permission denied. Let this user read it: chmod u+r.") from None
+    if _is_pointer(path):
+      raise UserError(
+        f"{path} is a pointer of Git LFS, not the weights. Fetch them with git lfs pull in its repository."
+      ) from None
     raise UserError(
       f"{path} is not a valid safetensors file: {str(error)[:200] or type(error).__name__}. Fetch it again."
     ) from None
@@ -161,6 +169,13 @@ def _places(path: pathlib.Path) -> dict[str, TensorLocation]:
     begin, _ = entry["data_offsets"]
     locations[name] = TensorLocation(path, np.dtype(DTYPES[entry["dtype"]]), tuple(entry["shape"]), 8 + length + begin)
   return locations
+
+
+def _is_pointer(path: pathlib.Path) -> bool:
+  """Whether a file is what Git LFS leaves in place of a large file that was not fetched."""
+  with contextlib.suppress(OSError), open(path, "rb") as file:
+    return file.read(len(LFS)) == LFS
+  return False
 
 
 def local_folder(source: str | os.PathLike) -> pathlib.Path | None:

@@ -5,7 +5,7 @@ import contextlib
 import itertools
 import pathlib
 import warnings
-from collections.abc import Callable, Collection, Generator, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +22,7 @@ from zoo.hub import open_clip, open_clip_images, open_clip_siglip, preprocessing
 from zoo.hub.files import CONFIG, open_tensors, read_json
 from zoo.hub.labels import list_of_classes
 from zoo.hub.placing import ShardedParams
+from zoo.hub.tensors import is_finite, warn_not_finite
 from zoo.tree import flatten, mismatch, variables
 
 
@@ -111,6 +112,9 @@ def read_params(
 
   Raises:
     UserError: tensors are missing, extra or misshapen, or tied ones differ.
+
+  Warns:
+    of values that are not finite.
   """
   weights = weights_of(model)
   target_shapes = {name: leaf.shape for name, leaf in flatten(jax.eval_shape(by_layer, weights)).items()}
@@ -129,7 +133,14 @@ def read_params(
     placed.put(path, array)
   # Sorted by file name, so that arrays that share a tensor read it once.
   order = sorted(target_shapes.keys() - fresh, key=lambda path: rules[path][0].theirs)
-  with _prefetched(tensors, [names[rule.theirs] for path in order for rule in rules[path]]) as read:
+  not_finite: list[str] = []
+
+  def checked(name: str) -> np.ndarray:
+    tensor = tensors[name]
+    not_finite.extend([] if is_finite(tensor) else [name])
+    return tensor
+
+  with _prefetched(checked, [names[rule.theirs] for path in order for rule in rules[path]]) as read:
     for path in order:
       first, *more = rules[path]
       if first.index is None:
@@ -139,6 +150,7 @@ def read_params(
       for rule in (first, *more):
         full[rule.index] = rule.read(read(names[rule.theirs]), target_shapes[path])
       placed.put(path, full)
+  warn_not_finite(where, not_finite)
   return split(placed.tree(), model)
 
 
@@ -218,11 +230,11 @@ def _initial(model, paths) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def _prefetched(tensors: Mapping[str, np.ndarray], order: Iterable[str]) -> Generator[Callable[[str], np.ndarray]]:
-  """Yields a function that reads the tensors of `order`, prefetching the next one; repeats are read once."""
+def _prefetched(get: Callable[[str], np.ndarray], order: Iterable[str]) -> Generator[Callable[[str], np.ndarray]]:
+  """Yields a function that reads the tensors of `order` by `get`, prefetching the next one; repeats are read once."""
   coming = [name for name, _ in itertools.groupby(order)]
   with concurrent.futures.ThreadPoolExecutor(1) as pool:
-    reading = {name: pool.submit(tensors.__getitem__, name) for name in coming[:1]}
+    reading = {name: pool.submit(get, name) for name in coming[:1]}
     current: dict[str, np.ndarray] = {}
 
     def read(name: str) -> np.ndarray:
@@ -230,7 +242,7 @@ def _prefetched(tensors: Mapping[str, np.ndarray], order: Iterable[str]) -> Gene
         current.clear()
         tensor = reading.pop(name).result()
         coming.pop(0)
-        reading.update({following: pool.submit(tensors.__getitem__, following) for following in coming[:1]})
+        reading.update({following: pool.submit(get, following) for following in coming[:1]})
         current[name] = tensor
       return current[name]
 

@@ -1,7 +1,8 @@
 """Writes arrays to safetensors files, C-contiguous for all strides."""
 
 import os
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +10,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 from safetensors import SafetensorError
 from safetensors.numpy import save_file
+
+# Of each dtype: the unsigned dtype of its size, and the bits of its exponent.
+FLOATS = {
+  "bfloat16": (np.uint16, np.uint16(0x7F80)),
+  "float16": (np.uint16, np.uint16(0x7C00)),
+  "float32": (np.uint32, np.uint32(0x7F800000)),
+  "float64": (np.uint64, np.uint64(0x7FF0000000000000)),
+}
+PART = 1 << 20
 
 
 def to_host(array: Any) -> np.ndarray:
@@ -44,3 +54,32 @@ def write_tensors(path: str | os.PathLike, tensors: Mapping[str, Any], metadata:
     save_file(contiguous, path, metadata)
   except SafetensorError as error:
     raise OSError(str(error)) from error
+
+
+def is_finite(array: np.ndarray) -> bool:
+  """Whether a host array has neither NaN nor an infinity; True for ints and for floats of 8 bits.
+
+  >>> is_finite(np.ones(3, np.float16)), is_finite(np.array([1.0, np.nan]))
+  (True, False)
+  """
+  info = FLOATS.get(array.dtype.name)
+  if info is None:
+    return True
+  unsigned, exponent = info
+  bits = np.asarray(array, order="C").reshape(-1).view(unsigned)
+  # All bits of the exponent are set; isfinite of a bfloat16 is several times slower. In parts, for little memory.
+  parts = (bits[start : start + PART] & exponent for start in range(0, len(bits), PART))
+  return not any((part == exponent).any() for part in parts)
+
+
+def warn_not_finite(where: str, names: Sequence[str]) -> None:
+  """Warns of the tensors with these names in the files `where`, which have NaN or infinities, if there are any.
+
+  Outputs of such a model may look plausible: the argmax of NaN is 0.
+  """
+  if names:
+    more = f" and in {len(names) - 1} other tensors" if len(names) > 1 else ""
+    warnings.warn(
+      f"{where}: values of '{names[0]}'{more} are not finite (nan or inf). The weights are damaged: fetch them again.",
+      stacklevel=3,
+    )

@@ -79,7 +79,7 @@ def make_schedule(
     UserError: for an unknown name or option, or a value out of its range.
   """
   check(steps >= 1, "steps", steps, "1 or more")
-  check(0 <= learning_rate < math.inf, "optimizer.learning_rate", learning_rate, "0 or more")
+  check(0 <= learning_rate < math.inf, "optimizer.learning_rate", learning_rate, "0 or more, and finite")
   check(0 <= warmup_steps < 2**31, "optimizer.warmup_steps", warmup_steps, "0 or more, and below 2**31")
   check(0 <= end <= 1, "optimizer.end", end, "from 0 to 1: a fraction of the learning rate")
   options: dict[str, Any] = {"name": schedule} if not hasattr(schedule, "keys") else {**schedule}

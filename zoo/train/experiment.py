@@ -203,7 +203,7 @@ def model_and_records(config: Any) -> tuple[Any, Any]:
   registry.check_options(build, resolve(config.model), "model")
   model = build(**without(config.model, "preprocessing"), preprocessing=initial_preprocessing(config))
   records = records_for(model, config.data, training=True)
-  check_fits(model, records.info)
+  check_fits(model, records.info, trained=bool(config.get("init")))
   named = with_classes(model, records.info.get("class_names"))
   return with_tokenizer(named, records.info.get("tokenizer")), records
 

@@ -10,7 +10,7 @@ import numpy as np
 from zoo.build import by_layer, merged, part_of, sizes_of
 from zoo.config.schema import read_init, resolve
 from zoo.errors import UserError
-from zoo.hub.tensors import to_host
+from zoo.hub.tensors import is_finite, to_host
 from zoo.layers.stack import stack_layers
 from zoo.saving import COMPUTING, load
 from zoo.train.experiment import Experiment
@@ -79,6 +79,11 @@ def load_into(
       f"{mismatch(actual, expected) or 'they have no part in common'}."
     )
   _check_computes_alike(where, origin, inner)
+  for path in sorted(old.keys() - left_out):
+    if not is_finite(np.asarray(to_host(old[path]))):
+      raise UserError(
+        f"init {where}: values of {path} are not finite (nan or inf), so no step from them is. Take another."
+      )
   for paths, what in ((fresh_paths, "start as initialised"), (left_out, f"of {where} are not used")):
     if paths:
       note(f"{', '.join(sorted(paths)[:6])}{', ...' if len(paths) > 6 else ''} {what}.")

@@ -74,8 +74,13 @@ def content_of(path: str | os.PathLike, what: str) -> bytes:
 
 
 def is_picture(text: str) -> bool:
-  """Whether a text is the path of an existing file with an image's suffix."""
-  return text.lower().endswith(ENDINGS) and os.path.isfile(os.path.expanduser(text))
+  """Whether a text is the path of an image: it has an image's suffix, and is one word or an existing file.
+
+  >>> is_picture("missing_photo.jpg"), is_picture("how to open a photo.jpg")
+  (True, False)
+  """
+  exists = lambda: os.path.isfile(os.path.expanduser(text))
+  return text.lower().endswith(ENDINGS) and (len(text.split()) == 1 or exists())
 
 
 def opened(image: Any) -> Image.Image:
