@@ -7,6 +7,9 @@ import torch
 
 import zoo
 from tests.convert.parity import Case, applied, check, distance, reference, to_torch
+from zoo.convert import reformer as table
+from zoo.convert.rules.options import Options
+from zoo.convert.rules.reference import of
 from zoo.errors import UserError
 
 NO_DROPOUT = dict(
@@ -77,6 +80,36 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_equals_the_reference(case, tmp_path):
   check(case, tmp_path)
+
+
+COMMON = dict(
+  model_type="reformer", is_decoder=True, axial_pos_embds=True, axial_norm_std=1.0, chunk_size_lm_head=0,
+  hash_seed=None, local_num_chunks_before=1, lsh_num_chunks_before=1, local_num_chunks_after=0, lsh_num_chunks_after=0,
+)  # fmt: skip
+PUBLISHED = {
+  "crime-and-punishment": {
+    **dict(vocab_size=320, hidden_size=256, num_attention_heads=2, attention_head_size=64, feed_forward_size=512),
+    **dict(attn_layers=["local", "lsh"] * 3, num_buckets=[64, 128], axial_pos_shape=[512, 1024]),
+    **dict(axial_pos_embds_dim=[64, 192], max_position_embeddings=524288, hidden_dropout_prob=0.0),
+    **dict(local_attention_probs_dropout_prob=0.0, intermediate_size=3072, sinusoidal_pos_embds=False),
+  },
+  "enwik8": {
+    **dict(vocab_size=258, hidden_size=1024, num_attention_heads=8, attention_head_size=128, feed_forward_size=4096),
+    **dict(attn_layers=["local", "local", "lsh", "local"] * 3, num_buckets=512, num_hashes=4),
+    **dict(local_attn_chunk_length=128, lsh_attn_chunk_length=256, axial_pos_shape=[128, 512]),
+    **dict(axial_pos_embds_dim=[256, 768], max_position_embeddings=65536, hidden_dropout_prob=0.0),
+    **dict(local_attention_probs_dropout_prob=0.0),
+  },
+}
+
+
+@pytest.mark.filterwarnings("ignore:config.json has")  # Entries of before version 3.
+@pytest.mark.parametrize("variant", PUBLISHED)
+def test_a_published_config_is_the_variant_of_that_name(variant):
+  options = Options({**COMMON, **PUBLISHED[variant]}, "config.json", 200, reference=of("reformer"))
+  sizes = table.sizes(options, "lm", {})
+  options.done()
+  assert zoo.build("reformer", **sizes) == zoo.build("reformer", variant)
 
 
 def test_rows_that_do_not_divide_into_chunks_are_padded_as_there(tmp_path):

@@ -20,7 +20,7 @@ SIZES = {
   "umt5": BUCKETS,
   "marian": dict(decoder_vocab_size=19),
   # In one chunk of hashing: a token reads all before it, as in generation.
-  "reformer": dict(axial_shape=[8, 5], lsh_chunk=12, local_chunk=4),
+  "reformer": dict(axial_shape=[8, 5], axial_dims=[2, 4], lsh_chunk=12, local_chunk=4),
   "transformer_xl": dict(memory_length=12),  # Of shorter ones generation sees less than one pass does.
 }
 

@@ -35,7 +35,7 @@ def test_local_attention_is_dense_attention_with_other_chunks_masked(mask, befor
 
 def test_with_one_chunk_for_all_a_token_attends_to_all_others():
   params, y = called(LSHAttention(3, 5, mask=masks.causal, use_bias=False, chunk=24))
-  query, value = (np.einsum("bnd,dhe->bhne", X, params[name]["kernel"]) for name in ("query_key", "value"))
+  query, value = (np.einsum("bnd,dhe->bhne", X, params[name]["kernel"]) for name in ("query", "value"))
   keys = query / np.sqrt((query**2).mean(-1, keepdims=True) + 1e-6) / 5**0.5
   logits = np.where(np.tri(24, k=-1, dtype=bool), np.einsum("bhqe,bhke->bhqk", query, keys), -1e9)
   logits[:, :, 0, 0] = 0.0  # The first has nobody else.

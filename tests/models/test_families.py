@@ -29,10 +29,7 @@ TINY = {
   "longformer": dict(vocab_size=23, max_length=11, window=4, head="classify", num_classes=5, **TOWER),
   "mpnet": dict(vocab_size=23, max_length=11, **TOWER),
   "xlnet": dict(vocab_size=23, memory_length=5, **TOWER),
-  "reformer": dict(
-    **dict(vocab_size=23, max_length=15, axial_shape=[3, 5], axial_dims=[2, 4], buckets=4, rounds=2),
-    **dict(local_chunk=2, lsh_chunk=3, **TOWER),
-  ),
+  "reformer": dict(vocab_size=23, max_length=11, local_chunk=2, lsh_chunk=3, buckets=4, rounds=2, **TOWER),
   "distilbert": dict(vocab_size=23, max_length=11, **TOWER),
   "modernbert": dict(vocab_size=23, max_length=11, mlp_dim=10, window=3, **{**TOWER, "depth": 5}),
   "sentence_bert": dict(vocab_size=23, max_length=11, num_classes=5, **TOWER),

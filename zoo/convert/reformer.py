@@ -109,8 +109,9 @@ def rules(sizes):
     ours, theirs = f"stack/layer_{i}", f"{p}encoder.layers.{i}"
     attention, other = f"{ours}/self_attention", f"{theirs}.attention"
     local = sizes["pattern"][i % len(sizes["pattern"])] == "local"
-    for name in ("query", "key", "value") if local else ("query_key", "value"):
-      rules += heads(f"{attention}/{name}", f"{other}.self_attention.{name}", bias=False)
+    names = {"query": "query", "key": "key", "value": "value"} if local else {"query": "query_key", "value": "value"}
+    for name, their_name in names.items():
+      rules += heads(f"{attention}/{name}", f"{other}.self_attention.{their_name}", bias=False)
     rules += heads_out(f"{attention}/out", f"{other}.output.dense", bias=False)
     rules += norm(f"{ours}/attention_norm", f"{other}.layer_norm")
     feed = f"{theirs}.feed_forward"

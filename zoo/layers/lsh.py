@@ -143,7 +143,7 @@ class LSHAttention(ChunkedAttention):
     Returns:
       [batch, length, dim]; int [batch, heads, rounds, length], or None for a row of one chunk
     """
-    shared, value = (self._project(name, self.num_heads)(x) for name in ("query_key", "value"))
+    shared, value = (self._project(name, self.num_heads)(x) for name in ("query", "value"))
     if self.caches:
       y = self.from_cache(shared, unit_keys(shared, self.head_dim), value, _earlier, info, train)
       return self._output(x.shape[2])(y), None
