@@ -7,6 +7,7 @@ import pytest
 from benchmarks import (
   attention_kernels,
   attention_memory,
+  attention_windows,
   contrastive_memory,
   data,
   generate,
@@ -132,6 +133,17 @@ def test_attention_around_a_ring_is_listed_with_less_memory_than_dense_attention
   dense, ring = attention_memory.rows(dict(vocab_size=23, dim=8, depth=1, num_heads=2), [8], 2048)
   assert (dense["attention"], ring["attention"]) == ("dense", "ring")
   assert dense["8 devices, MiB"] > 2 * ring["8 devices, MiB"]
+
+
+def test_long_sequences_are_listed_beside_dense_attention_and_a_reference(monkeypatch):
+  parts = {name: here(attention_windows.attention(name, 512, 32, 1)) for name in ("sparse", "dense")}
+  row = attention_windows.measure("window", parts, "sparse", "dense", 1)
+  assert 0 < 2 * row["sparse, MiB"] < row["dense, MiB"] and row["ratio"] > 0
+  monkeypatch.setattr(attention_windows, "MODEL", dict(vocab_size=23, dim=6, num_heads=3, head=None))
+  part = here(attention_windows.longformer(16, 1, 4))
+  assert {"ours_seconds", "theirs_seconds", "ratio"} <= set(
+    attention_windows.measure("model", {"ours": part, "theirs": part}, "ours", "theirs", 1)
+  )
 
 
 @pytest.mark.parametrize("case", ["causal, padding", "grouped heads"])

@@ -59,6 +59,7 @@ TINY = {
   "t5": dict(vocab_size=23, **TOWER),
   "umt5": dict(vocab_size=23, **TOWER),
   "bart": dict(vocab_size=23, max_length=11, **TOWER),
+  "led": dict(vocab_size=23, source_length=13, max_length=11, window=4, **TOWER),
   "marian": dict(vocab_size=23, max_length=11, **TOWER),
   "transformer": dict(vocab_size=23, **TOWER),
   "whisper": dict(vocab_size=23, source_length=7, max_length=11, mels=5, **TOWER),
@@ -69,6 +70,12 @@ FAMILIES = pytest.mark.parametrize("family", TINY, scope="module")
 FIXED = {
   "whisper": {"encoder/positions/embedding"},
   "mae": {"positions/embedding"},
+  "led": {
+    f"encoder/stack/layer_{i}/self_attention/global_{name}/{array}"
+    for i in range(2)
+    for name in ("query", "key", "value")
+    for array in ("kernel", "bias")
+  },
   "xlnet": {
     "unknown",
     *(f"stack/layer_{i}/self_attention/{name}" for i in range(2) for name in ("segments", "segment_bias")),

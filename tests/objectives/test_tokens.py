@@ -35,6 +35,7 @@ CASES = [
   ("t5", TOWER, WRITES),
   ("umt5", TOWER, WRITES),  # Its output layer is its own, as that of T5 1.1.
   ("bart", {**TEXT, "logits_bias": True}, WRITES),
+  ("led", {**TEXT, "source_length": 13, "window": 4}, WRITES),
   ("marian", {**TEXT, "logits_bias": True}, {"name": "seq2seq"}),
   ("whisper", {**TEXT, "mels": 5, "source_length": 7}, WRITES),
   ("bert", {**TEXT, "head": "pretraining"}, {**GUESSES, "name": "bert_pretraining"}),
