@@ -31,6 +31,11 @@ TINY = {
   "xlnet": dict(vocab_size=23, memory_length=5, **TOWER),
   "reformer": dict(vocab_size=23, max_length=11, local_chunk=2, lsh_chunk=3, buckets=4, rounds=2, **TOWER),
   "distilbert": dict(vocab_size=23, max_length=11, **TOWER),
+  "bigbird": dict(vocab_size=23, max_length=11, block_size=1, num_random=1, **TOWER),
+  "hierarchical": dict(
+    encoder=dict(family="sentence_bert", vocab_size=23, max_length=11, **TOWER),
+    **dict(max_chunks=5, depth=2, num_heads=5, dim=10, head="classify", num_classes=5),
+  ),
   "modernbert": dict(vocab_size=23, max_length=11, mlp_dim=10, window=3, **{**TOWER, "depth": 5}),
   "sentence_bert": dict(vocab_size=23, max_length=11, num_classes=5, **TOWER),
   "llama": dict(vocab_size=23, max_length=11, mlp_dim=10, **TOWER),
