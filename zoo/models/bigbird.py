@@ -41,10 +41,10 @@ class BigBird(BERT):
   summary: nn.Module | None = None
   activation: str = "gelu_tanh"
 
-  def __call__(self, tokens, *, segments=None, valid=None, positions=None, predict=None, train=False):
+  def __call__(self, tokens, *, segments=None, valid=None, positions=None, segment_ids=None, predict=None, train=False):
     """As of BERT, without packed rows. Padding counts: the last block, which all tokens see, may be one of padding."""
-    inputs = {"segments": segments, "valid": valid, "positions": positions, "predict": predict}
-    out = super().__call__(tokens, **inputs, train=train)
+    inputs = {"segments": segments, "valid": valid, "positions": positions, "segment_ids": segment_ids}
+    out = super().__call__(tokens, **inputs, predict=predict, train=train)
     if self.answer is None or segments is None:
       return out
     question = (segments == 0) & (jnp.arange(tokens.shape[1]) > 0)[None]
