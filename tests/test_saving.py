@@ -54,6 +54,8 @@ def test_what_is_saved_is_loaded(tmp_path, scan):
 def test_parameters_are_floating(tmp_path, dtype):
   with pytest.raises(UserError, match="dtype is .*float32"):
     load(tmp_path, dtype=dtype)
+  with pytest.raises(UserError, match="ignore is 'foo'. It must be a list of names"):
+    load(tmp_path, ignore="foo")
 
 
 def test_whoever_may_read_a_new_file_may_read_what_is_saved(tmp_path):

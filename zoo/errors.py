@@ -50,6 +50,15 @@ def shown(value: object, most: int = 100) -> str:
   return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
+def an(kind: type) -> str:
+  """The name of a type after its article.
+
+  >>> an(int), an(str)
+  ('an int', 'a str')
+  """
+  return f"{'an' if kind.__name__[0].lower() in 'aeiou' else 'a'} {kind.__name__}"
+
+
 def family_of(model: Any) -> str:
   """A model's name in messages: its family, or its class if no family built it."""
   return getattr(model, "spec", {}).get("family") or type(model).__name__

@@ -7,7 +7,7 @@ from typing import Any
 
 from etils import epath
 
-from zoo.errors import UserError
+from zoo.errors import UserError, an
 
 SIZE = 2**28  # Bytes: the largest published vocabularies and indexes have some 10 MB.
 DEPTH = 200  # Nested lists and objects. Python's own recursion limit is near 1000.
@@ -65,7 +65,7 @@ def read_json(path: str | os.PathLike, kind: type = dict, *, size: int = SIZE) -
     raise UserError(f"{path} cannot be read as JSON: {' '.join(str(error).split())[:200]}.") from error
   if not isinstance(content, kind):
     expected = {dict: "an object", list: "a list"}.get(kind, kind.__name__)
-    raise UserError(f"{path} holds a {type(content).__name__}, not {expected}.")
+    raise UserError(f"{path} holds {an(type(content))}, not {expected}.")
   return content
 
 

@@ -26,7 +26,7 @@ from zoo.json_files import read_json
 from zoo.layers.compute import Compute
 from zoo.layers.stack import stack_layers
 from zoo.progress import progress
-from zoo.sharding import shardings
+from zoo.sharding import make_mesh, shardings
 from zoo.storage import as_path, check_folder, is_remote, local_copy, make_folder, replacing
 from zoo.tree import flatten, mismatch, unflatten, variables
 
@@ -93,7 +93,7 @@ def load(
   *,
   head: str | None = None,
   dtype: Any = None,
-  mesh: Mesh | None = None,
+  mesh: Mesh | Mapping[str, int] | None = None,
   strategy: str | list = "replicated",
   step: int | None = None,
   best: bool = False,
@@ -109,7 +109,7 @@ def load(
       in the files is randomly initialised, with a warning.
     dtype: of the parameters, bfloat16, float16 or float32; by default float32 for a published model and unchanged for
       a run. Shared collections, such as statistics, keep theirs.
-    mesh: devices to shard the parameters over, by `strategy`; the first device if None.
+    mesh: devices to shard the parameters over, by `strategy`, also as {"data": -1}; the first device if None.
     strategy: a name or lines of `zoo.sharding`.
     step: of a run: take the checkpoint of this step.
     best: of a run: take the best checkpoint, by the metric that the run's config names as `checkpoint.best`.
@@ -137,6 +137,9 @@ def load(
   from zoo.data.tokenizers.open_clip import is_open_clip
   from zoo.hub import files, ids, loading, placing  # Not imported by most runs.
 
+  if isinstance(ignore, str):
+    raise UserError(f"ignore is {ignore!r}. It must be a list of names: [{ignore!r}].")
+  mesh = make_mesh(mesh) if isinstance(mesh, Mapping) else mesh
   if dtype is not None:
     dtype = placing.parameter_dtype(dtype)
 

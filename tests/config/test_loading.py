@@ -163,7 +163,7 @@ def test_a_mistake_on_the_command_line_is_one_line_with_a_way_out(file, argument
     ("import json\ndef get_config():\n  return json.loads('{')\n", r"line 3: JSONDecodeError: "),
     ("def get_config(size):\n  return {}\n", r"experiment.py: TypeError: get_config\(\) missing 1 required"),
     ("config = {}\n", r"experiment.py has no function get_config\(\)"),
-    ("def get_config():\n  return 3\n", r"experiment.py gives a int, not a config"),
+    ("def get_config():\n  return 3\n", r"experiment.py gives an int, not a config"),
     ("def get_config():\n  return {'model': {1: 2}}\n", r"config.model has the key 1. Keys are str: write '1'."),
     ("def get_config():\n  return {'model': {'mlp': print}}\n", r"config.model.mlp is a builtin_function_or_method"),
     ("def get_config():\n  return {'steps': 1, 'mode': {}}\n", r"config has no 'mode'. Did you mean 'model'\?"),

@@ -53,6 +53,7 @@ def test_a_model_is_measured_in_one_line_and_its_folder_is_left_as_it_is(
     (["--columns=review"], "columns is 'review'. It must be COLUMN=FIELD,..."),
     (["--columns=label=review"], "label 'a good film' is not one of the model's classes. It has: BAD, GOOD. Say which"),
     (["--batchsize=3"], "Unknown flag --batchsize. Did you mean '--batch_size'?"),
+    (["--batch_size=0"], "batch_size is 0. It must be at least 1."),
     (["--order=5"], "Unknown flag --order."),
     (
       ["--target_length=3"],

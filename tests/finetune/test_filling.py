@@ -138,6 +138,7 @@ def test_classes_are_sorted_by_name_or_number(values, labels, several, names, tm
     (["--config.data.text=x"], "takes no 'text'."),
     (["--config.init=/nowhere"], "/nowhere"),
     (["--config.data.source=csv:/nowhere.csv"], "There is no folder or file /nowhere.csv."),
+    (["--config.data.tokenizer=gpt2"], "Leave data.tokenizer out: init has its own."),
     (["--config.model.num_classes=1"], "model.num_classes is 1, the data have 2."),
   ],
 )

@@ -184,7 +184,7 @@ OPTIONS = {
     "position_embedding_type is 'relative_key', which the zoo does not have. It has: 'absolute'",
   ),
   "activation": ({"hidden_act": "mish"}, "hidden_act is 'mish', which the zoo does not have. It has: 'gelu'"),
-  "type": ({"hidden_size": "6"}, "hidden_size is '6'. It must be a int"),
+  "type": ({"hidden_size": "6"}, "hidden_size is '6'. It must be an int"),
   "indivisible": ({"num_attention_heads": 4}, "dim 6 does not divide into num_heads 4"),
   "model type": ({"model_type": "berd"}, "no model_type 'berd'. Did you mean 'bert'?"),
   "architecture": ({"architectures": ["BertForRanking"]}, "does not have 'BertForRanking'"),

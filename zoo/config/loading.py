@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from zoo.config.overrides import override, split
 from zoo.config.registry import lookup, names, takes
 from zoo.config.schema import OPTIONAL, REQUIRED, Section, check, flatten, resolve, with_defaults
-from zoo.errors import UserError, did_you_mean
+from zoo.errors import UserError, an, did_you_mean
 from zoo.json_files import check_file, read_json
 from zoo.storage import as_path, replacing
 
@@ -111,7 +111,7 @@ def read_config(source: str | os.PathLike) -> dict[str, Any]:
   check_file(path)
   content = _run(path) if path.suffix == ".py" else read_json(path, object)
   if not isinstance(content, Mapping | ConfigDict):
-    raise UserError(f"{path} gives a {type(content).__name__}, not a config. Return a ConfigDict or a dict.")
+    raise UserError(f"{path} gives {an(type(content))}, not a config. Return a ConfigDict or a dict.")
   return resolve(content)
 
 

@@ -5,6 +5,7 @@ The naming convention is the registry: a new file is found without being listed 
 
 import importlib
 import inspect
+import math
 import pkgutil
 import types
 import typing
@@ -155,6 +156,8 @@ def check_type(what: str, value: Any, annotation: Any) -> None:
   fitting = tuple(fit for kind in kinds for fit in _KINDS[kind][0])
   if not isinstance(value, fitting) or (isinstance(value, bool) and bool not in kinds):
     raise UserError(f"{what} is {shown(value)} ({type(value).__name__}). It must be {' or '.join(expected)}.")
+  if isinstance(value, float) and math.isnan(value):
+    raise UserError(f"{what} is nan. Write a number.")
   lists = [typing.get_args(kind) for kind in annotations if _KINDS[typing.get_origin(kind) or kind][1] == "a list"]
   if isinstance(value, list | tuple) and len(lists) == 1 and set(lists[0][1:]) <= {...}:
     for index, entry in enumerate(value):  # Of list[str], Sequence[str] and tuple[str, ...].

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from ml_collections import ConfigDict
 
-from zoo.errors import UserError, did_you_mean, shown
+from zoo.errors import UserError, an, did_you_mean, shown
 from zoo.json_files import DEPTH
 
 Section = Mapping[str, Any] | ConfigDict
@@ -117,9 +117,7 @@ def resolve(value: Any, where: str = "config", depth: int = DEPTH) -> Any:
     return [resolve(entry, f"{where}.{index}", depth - 1) for index, entry in enumerate(value)]
   if value is None or type(value) in (bool, int, float, str):
     return value
-  raise UserError(
-    f"{where} is a {type(value).__name__}. A config holds data only: int, float, bool, str, lists, mappings."
-  )
+  raise UserError(f"{where} is {an(type(value))}. A config holds data only: int, float, bool, str, lists, mappings.")
 
 
 def flatten(config: Section, prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -44,8 +44,6 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
       if not isinstance(options, Mapping):
         raise UserError(f"It is {shown(options)}. It must be a mapping, like {{'name': 'classification'}}.")
       options = {"name": key, **options}
-      if isinstance(rows := options.get("batch_size"), int) and rows < 1:
-        raise UserError(f"batch_size is {rows}. It must be at least 1.")
       if "file" in inspect.signature(lookup("evaluate", options["name"])).parameters:
         options = {"file": key, **options}
         file = check_name(options["file"])
@@ -64,6 +62,8 @@ def built(options: Mapping[str, Any], model: Any, offers: Mapping[str, Any] | No
 
   offers: further arguments, passed if it takes them: as in `zoo.config.registry.build`.
   """
+  if isinstance(rows := options.get("batch_size"), int) and rows < 1:
+    raise UserError(f"batch_size is {rows}. It must be at least 1.")
   with opening() as opened:
     evaluate = registry.build("evaluate", options, model, offers=offers)
   skips = any(records.policy.skips for records in opened)

@@ -87,7 +87,7 @@ def evaluate_model(
   folder: str | os.PathLike | None = None,
   head: str | None = None,
   dtype: Any = None,
-  mesh: Mesh | None = None,
+  mesh: Mesh | Mapping[str, int] | None = None,
   strategy: str | list = "replicated",
   ignore: Collection[str] = (),
   note: Callable[[str], Any] | None = None,

@@ -25,6 +25,8 @@ from zoo.hub.placing import ShardedParams
 from zoo.hub.tensors import is_finite, warn_not_finite
 from zoo.tree import flatten, mismatch, variables
 
+QUANTIZED = "quantization_config"
+
 
 def load_published(
   folder: pathlib.Path,
@@ -51,6 +53,10 @@ def published_model(
   config = read_json(folder / CONFIG)
   table = tables.of_model_type(config.get("model_type"), where)
   chosen_head = tables.choose_head(table, config, head, where)
+  if config.get(QUANTIZED) is not None and QUANTIZED not in ignore:
+    raise UserError(
+      f"{where} has a {QUANTIZED}: quantised weights are not supported. Take the folder of float weights."
+    )
   tensors = open_tensors(folder)
   check_ignored(ignore, {where: config} | (preprocessing.processor_entries(folder) if ignore else {}))
   options = Options(config, where, len(tensors), reference=reference.of(config["model_type"]), ignore=ignore)

@@ -67,7 +67,7 @@ def is_finite(array: np.ndarray) -> bool:
     return True
   unsigned, exponent = info
   bits = np.asarray(array, order="C").reshape(-1).view(unsigned)
-  # All bits of the exponent are set; isfinite of a bfloat16 is several times slower. In parts, for little memory.
+  # All bits of the exponent are set; isfinite of a bfloat16 is slower. In parts, for little memory.
   parts = (bits[start : start + PART] & exponent for start in range(0, len(bits), PART))
   return not any((part == exponent).any() for part in parts)
 

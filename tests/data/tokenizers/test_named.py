@@ -80,7 +80,7 @@ def test_half_a_character_is_refused_in_one_line_that_names_it(name):
       UserError, match=r"contains half a character, '\\ud83d' at 6 in 'a cut \\ud83d', i.e. a lone surrogate"
     ):
       encodes("a cut \ud83d")
-    with pytest.raises(UserError, match="A text is 3, a int. It must be a str."):
+    with pytest.raises(UserError, match="A text is 3, an int. It must be a str."):
       encodes(3)
 
 

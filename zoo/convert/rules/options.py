@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from zoo.convert.rules.reference import Reference, same
-from zoo.errors import UserError, did_you_mean, shown
+from zoo.errors import UserError, an, did_you_mean, shown
 
 # Entries for training, generation, bookkeeping or the reference's own code, without effect on the model.
 HARMLESS = frozenset(
@@ -119,9 +119,7 @@ class Options:
     kind = kind or (None if default is None else (int, float) if isinstance(default, float) else type(default))
     right = kind is None or isinstance(value, kind) and (not isinstance(value, bool) or bool in _kinds(kind))
     if not right:
-      raise UserError(
-        f"{self.where}: {name} is {shown(value)}. It must be a {' or '.join(k.__name__ for k in _kinds(kind))}."
-      )
+      raise UserError(f"{self.where}: {name} is {shown(value)}. It must be {' or '.join(map(an, _kinds(kind)))}.")
     if isinstance(value, float) and not math.isfinite(value):  # Python's JSON parser accepts NaN and Infinity.
       raise UserError(f"{self.where}: {name} is {value}. It must be a number.")
     if isinstance(value, int) and abs(value) >= 2**31:

@@ -10,7 +10,7 @@ import numpy as np
 
 from zoo.data.padding import check_row
 from zoo.data.tokenizers.in_threads import encode_all
-from zoo.errors import UserError, shown
+from zoo.errors import UserError, an, shown
 
 ROLES = ("pad", "eos", "bos", "cls", "sep", "mask")
 # Of GPT-2, https://github.com/openai/gpt-2/blob/master/src/encoder.py: words with the blank before, digits, symbols.
@@ -27,7 +27,7 @@ def check_text(text: Any, what: str = "A text") -> None:
     what: name of the text in messages.
   """
   if not isinstance(text, str):
-    raise UserError(f"{what} is {shown(text)}, a {type(text).__name__}. It must be a str.")
+    raise UserError(f"{what} is {shown(text)}, {an(type(text))}. It must be a str.")
   try:
     text.encode()
   except UnicodeEncodeError as error:
