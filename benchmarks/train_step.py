@@ -47,6 +47,7 @@ MODELS = {
   },
 }  # fmt: skip
 OBJECTIVES = {"gpt": "causal_lm", "bert": "masked_lm", "t5": "seq2seq", "clip": "contrastive", "vit": "classify"}
+OBJECTIVES["reformer"] = "causal_lm"  # Of benchmarks/reformer.py.
 MASK = 3
 
 

@@ -13,6 +13,7 @@ from benchmarks import (
   generate,
   generate_file,
   logits_memory,
+  reformer,
   sides,
   train_step,
   transcribe,
@@ -181,3 +182,13 @@ def test_photographs_are_read_to_the_same_records_from_every_format(tmp_path):
     "another",
   ]
   assert data.random_crop(contents[0], np.random.default_rng(0)).size == (data.SIZE, data.SIZE)
+
+
+def test_steps_of_a_reformer_are_compared_if_they_begin_alike():
+  part = lambda seconds, loss: lambda steps: (seconds * steps, {"losses": [loss]})
+  parts = {"ours": part(1, 2.0), "theirs": part(4, 2.01)}
+  found = reformer.row(parts, steps=3, repeats=2)
+  assert (found["ours_seconds"], found["theirs_seconds"], found["ratio"]) == (1, 4, 0.25)
+  parts["theirs"] = part(4, 3.0)
+  with pytest.raises(ValueError, match="^The sides start at the losses .* They are not the same model.$"):
+    reformer.row(parts, steps=3, repeats=2)
