@@ -2,9 +2,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import zoo
 from tests.evaluate.toys import Toy
 from zoo.errors import UserError
 from zoo.evaluate.classification import classification
+from zoo.evaluate.masked_lm_accuracy import masked_lm_accuracy
+from zoo.evaluate.perplexity import perplexity
+from zoo.evaluate.regression import regression
 
 
 class Picture:
@@ -50,3 +54,34 @@ def test_a_model_without_logits_is_refused():
 
   with pytest.raises(UserError, match="classification needs a model with the output logits; this one returns hidden"):
     classification(Headless(), data=DATA)({})
+
+
+@pytest.mark.parametrize(
+  "family, num_classes, evaluator, data, message",
+  [
+    (
+      "gpt",
+      None,
+      classification,
+      {"tokens": 3, "label": 1},
+      "output logits; this one returns logits of the next token",
+    ),
+    ("gpt", None, masked_lm_accuracy, {"tokens": 3}, "output mlm; this one returns logits of the next token"),
+    ("gpt", None, perplexity, {"image": 3, "label": 1}, "data with tokens; these have image, label"),
+    (
+      "bert",
+      {"num_classes": 3},
+      classification,
+      {"tokens": 3, "score": 1},
+      "data with label; these have tokens, score",
+    ),
+    ("bert", 3, classification, {"label": 1}, "data with image or tokens; these have label"),
+    ("bert", 1, regression, {"tokens": 3, "label": 1}, "data with score; these have tokens, label"),
+  ],
+)
+def test_an_evaluator_names_what_model_or_data_lack_before_anything_runs(family, num_classes, evaluator, data, message):
+  entries = {} if num_classes is None else {"num_classes": num_classes, "head": "classification"}
+  model = zoo.build(family, vocab_size=11, max_length=7, dim=8, depth=1, num_heads=2, **entries)
+  columns = {name: np.zeros((2, size) if size > 1 else 2, np.int32) for name, size in data.items()}
+  with pytest.raises(UserError, match=f"{evaluator.__name__} needs .*{message}"):
+    evaluator(model, data=Toy(**columns))

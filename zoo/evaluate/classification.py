@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from zoo.errors import UserError
-from zoo.evaluate.forward import model_output, outputs, records_of
+from zoo.evaluate.forward import model_output, needs_output, outputs, records_of
 
 
 def classification(model: Any, *, data: Mapping | Any, batch_size: int = 64) -> Callable:
@@ -24,7 +24,8 @@ def classification(model: Any, *, data: Mapping | Any, batch_size: int = 64) -> 
     data: section of a pipeline with `label` int32, e.g. `labelled_images`, or its records.
     batch_size: examples per batch.
   """
-  records = records_of(data, model, "classification")
+  needs_output(model, "logits", "classification")
+  records = records_of(data, model, "classification", "label", "image or tokens")
 
   @jax.jit
   def forward(params: Any, batch: dict) -> dict:

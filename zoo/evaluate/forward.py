@@ -1,7 +1,7 @@
 """Applies a jitted function to every example of a dataset, on the devices of the parameters."""
 
 import contextlib
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -12,8 +12,10 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from zoo.build import check_tokens
+from zoo.data.bad_records import BadRecord
 from zoo.data.pipeline import Records, eval_batches
 from zoo.errors import UserError, family_of, shown
+from zoo.evaluate.model_kinds import model_kind
 from zoo.layers.positions import TooLong
 from zoo.objectives import classify
 from zoo.objectives.objective import apply
@@ -24,7 +26,7 @@ from zoo.train.model_data import records_for
 Batch = dict[str, np.ndarray]
 
 
-def records_of(data: Any, model: Any = None, where: str = "data") -> Any:
+def records_of(data: Any, model: Any = None, where: str = "data", *fields: str) -> Any:
   """Opens the records of a `data` section for a model (`zoo.train.model_data`); records pass through.
 
   Bad records are dropped if they are to be skipped.
@@ -33,13 +35,34 @@ def records_of(data: Any, model: Any = None, where: str = "data") -> Any:
     data: a section, or records.
     model: from the zoo.
     where: name of the evaluator's section in messages.
+    fields: what its examples need to have; "image or tokens" is either.
+
+  Raises:
+    UserError: the examples lack some of `fields`.
   """
   if not isinstance(data, Mapping | Records):
     raise UserError(f"data is {shown(data)}. It must be a mapping, like {{'split': 'test'}}.")
   records = records_for(model, data, where=where)
+  _check_fields(records, where, fields)
   if (opened := _opened.get()) is not None:
     opened.append(records)
   return records
+
+
+def _check_fields(records: Any, where: str, fields: Sequence[str]) -> None:
+  """UserError unless the first example has `fields`; others are checked when they are read."""
+  if not fields or not len(records):
+    return
+  try:
+    has = records[0]
+  except BadRecord:
+    return
+  missing = [name for name in fields if not has.keys() & set(name.split(" or "))]
+  if missing:
+    raise UserError(
+      f"{where} needs data with {' and '.join(missing)}; these have {', '.join(has)}. Choose another data.name, or "
+      "another evaluator."
+    )
 
 
 _opened: ContextVar[list[Any] | None] = ContextVar("opened", default=None)
@@ -67,6 +90,22 @@ def needs(model: Any, what: str, *methods: str) -> None:
     )
 
 
+# Which kinds of models (`zoo.evaluate.model_kinds`) are known to have an output: others are asked.
+_HAVE = {
+  "logits": ("classify", "score", "classify_tokens", "multiple_choice"),
+  "mlm": ("masked_token",),
+  "pooled": ("encode",),
+}
+
+
+def needs_output(model: Any, key: str, what: str) -> None:
+  """UserError unless the model, of the zoo, returns the output `key` that the evaluator `what` scores."""
+  if not getattr(model, "spec", None) or model_kind(model).does in _HAVE[key]:
+    return
+  outputs, _ = jax.eval_shape(lambda: model.init_with_output(jax.random.key(0), *model.example()))
+  _entry(outputs, key, what)
+
+
 def options_of(model: Any, batch: Batch) -> dict[str, Any]:
   """Keyword inputs with the tokens of a batch: `valid`, and `segments` if the model has segment embeddings."""
   return classify.options(batch, model)
@@ -75,9 +114,16 @@ def options_of(model: Any, batch: Batch) -> dict[str, Any]:
 def model_output(model: Any, params: Any, batch: Batch, key: str, what: str) -> jax.Array:
   """The output `key` of an image or token model, float32. UserError if it has no such output."""
   outputs = apply(model, params, *classify.inputs(batch, model), **options_of(model, batch))
-  if key not in outputs:
-    raise UserError(f"{what} needs a model with the output {key}; this one returns {', '.join(outputs)}.")
-  return outputs[key].astype(jnp.float32)
+  return _entry(outputs, key, what).astype(jnp.float32)
+
+
+def _entry(outputs: Any, key: str, what: str) -> Any:
+  if isinstance(outputs, Mapping) and key in outputs:
+    return outputs[key]
+  names = ", ".join(outputs) if isinstance(outputs, Mapping) else "logits of the next token"
+  raise UserError(
+    f"{what} needs a model with the output {key}; this one returns {names}. Choose another model or evaluator."
+  )
 
 
 def outputs(

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.errors import UserError
-from zoo.evaluate.forward import model_output, outputs, records_of
+from zoo.evaluate.forward import model_output, needs_output, outputs, records_of
 from zoo.preprocessing import as_float
 from zoo.tree import variables
 
@@ -46,7 +46,10 @@ def linear_probe(
   shots = (shots,) if isinstance(shots, int) else tuple(shots)
   if not all(k > 0 for k in shots) or repeats < 1:
     raise UserError(f"linear_probe: shots {list(shots)} and repeats {repeats} must be positive.")
-  test, train = (records_of(section, model, "linear_probe") for section in (data, train_data))
+  if not hasattr(model, "encode_image"):
+    needs_output(model, "pooled", "linear_probe")
+  fields = ("label", "image" if hasattr(model, "encode_image") else "image or tokens")
+  test, train = (records_of(section, model, "linear_probe", *fields) for section in (data, train_data))
 
   @jax.jit
   def embed(params: Any, batch: dict) -> dict:

@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 
 from zoo.errors import UserError
-from zoo.evaluate.forward import gather, records_of
+from zoo.evaluate.forward import gather, needs_output, records_of
 from zoo.objectives.masked_lm import masked_lm
-from zoo.objectives.objective import apply, optional_entries
+from zoo.objectives.objective import apply, optional_entries, output
 
 
 def masked_lm_accuracy(
@@ -43,7 +42,8 @@ def masked_lm_accuracy(
     mask_token: id of [MASK]; by default that of the data's tokenizer.
     seed: of the masking.
   """
-  records = records_of(data, model, "masked_lm_accuracy")
+  needs_output(model, "mlm", "masked_lm_accuracy")
+  records = records_of(data, model, "masked_lm_accuracy", "tokens")
   never, vocab_size = special_tokens(records.info, mask_token)
   objective = masked_lm(
     model,
@@ -63,12 +63,7 @@ def masked_lm_accuracy(
     outputs = apply(
       model, params, hidden["inputs"], **optional_entries(hidden, "segments", "valid", "segment_ids", "predict")
     )
-    if "mlm" not in outputs:
-      raise UserError(
-        f"masked_lm_accuracy needs a model with the output mlm, this one returns {', '.join(outputs)}. Set "
-        "model.head to 'mlm'."
-      )
-    logits, target = outputs["mlm"].astype(jnp.float32), hidden["target"]
+    logits, target = output(outputs, "mlm", "masked_lm_accuracy", "Set model.head to 'mlm'."), hidden["target"]
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, target)
     out = {"nats": nats, "right": logits.argmax(-1) == target, "chosen": hidden["chosen"] > 0, "target": target}
     if "nsp" in outputs and "is_random" in batch:

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from zoo.errors import UserError
-from zoo.evaluate.forward import model_output, outputs, records_of
+from zoo.evaluate.forward import model_output, needs_output, outputs, records_of
 
 
 def multiple_choice(model: Any, *, data: Mapping | Any, batch_size: int = 16) -> Callable:
@@ -23,7 +23,8 @@ def multiple_choice(model: Any, *, data: Mapping | Any, batch_size: int = 16) ->
     data: section of the pipeline `choices`, or its records.
     batch_size: examples per batch.
   """
-  records = records_of(data, model, "multiple_choice")
+  needs_output(model, "logits", "multiple_choice")
+  records = records_of(data, model, "multiple_choice", "tokens", "label")
 
   @jax.jit
   def forward(params: Any, batch: dict) -> dict:

@@ -44,8 +44,8 @@ def perplexity(
       tokens.
     order: of the n-grams.
   """
-  records = records_of(data, model, "perplexity")
-  train_records = None if train_data is None else records_of(train_data, model, "perplexity")
+  records = records_of(data, model, "perplexity", "tokens")
+  train_records = None if train_data is None else records_of(train_data, model, "perplexity", "tokens")
 
   @jax.jit
   def forward(params: Any, batch: dict, memory: dict) -> tuple[dict, dict]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from zoo.errors import UserError
 from zoo.evaluate.correlation import correlations
-from zoo.evaluate.forward import model_output, outputs, records_of
+from zoo.evaluate.forward import model_output, needs_output, outputs, records_of
 
 
 def regression(model: Any, *, data: Mapping | Any, batch_size: int = 64) -> Callable:
@@ -22,7 +22,8 @@ def regression(model: Any, *, data: Mapping | Any, batch_size: int = 64) -> Call
     data: section of a pipeline with `score` float32, e.g. `scored_texts`, or its records.
     batch_size: examples per batch.
   """
-  records = records_of(data, model, "regression")
+  needs_output(model, "logits", "regression")
+  records = records_of(data, model, "regression", "score", "image or tokens")
 
   @jax.jit
   def forward(params: Any, batch: dict) -> dict:

@@ -62,8 +62,8 @@ def retrieval(
     file: name of the files, without extension.
   """
   needs(model, "retrieval", "encode_image", "encode_text")
-  records = records_of(data, model, "retrieval")
-  train_records = None if train_data is None else records_of(train_data, model, "retrieval")
+  records = records_of(data, model, "retrieval", "image", "tokens")
+  train_records = None if train_data is None else records_of(train_data, model, "retrieval", "image", "tokens")
   if train_records is not None and isinstance(train_records[0]["image"], Mapping):
     raise UserError(
       "retrieval compares pixels of images of one size, but this model takes any size. Leave out train_data."

@@ -9,7 +9,7 @@ import jax
 
 from zoo.errors import UserError
 from zoo.evaluate.entities import are_tags, entity_spans
-from zoo.evaluate.forward import model_output, outputs, records_of
+from zoo.evaluate.forward import model_output, needs_output, outputs, records_of
 
 
 def token_classification(model: Any, *, data: Mapping | Any, batch_size: int = 32) -> Callable:
@@ -26,7 +26,8 @@ def token_classification(model: Any, *, data: Mapping | Any, batch_size: int = 3
       label.
     batch_size: texts per batch.
   """
-  records = records_of(data, model, "token_classification")
+  needs_output(model, "logits", "token_classification")
+  records = records_of(data, model, "token_classification", "tokens", "label")
   names = records.info.get("class_names")
   if not names:
     raise UserError("token_classification: the classes have no names. Give them as class_names, or classes.")

@@ -45,7 +45,7 @@ def zero_shot(
     max_length: tokens of a text; by default the limit of the model and its tokenizer.
   """
   needs(model, "zero_shot", "encode_image", "encode_text")
-  records = records_of(data, model, "zero_shot")
+  records = records_of(data, model, "zero_shot", "image", "label")
   data_names = [name.replace("_", " ") for name in records.info.get("class_names") or []]
   names = data_names if class_names is None else prompts.class_names(class_names)
   if not names:
