@@ -70,7 +70,7 @@ def test_a_model_without_logits_is_refused():
     ("gpt", None, perplexity, {"image": 3, "label": 1}, "data with tokens; these have image, label"),
     (
       "bert",
-      {"num_classes": 3},
+      3,
       classification,
       {"tokens": 3, "score": 1},
       "data with label; these have tokens, score",
@@ -80,7 +80,7 @@ def test_a_model_without_logits_is_refused():
   ],
 )
 def test_an_evaluator_names_what_model_or_data_lack_before_anything_runs(family, num_classes, evaluator, data, message):
-  entries = {} if num_classes is None else {"num_classes": num_classes, "head": "classification"}
+  entries = {} if num_classes is None else {"num_classes": num_classes, "head": "classify"}
   model = zoo.build(family, vocab_size=11, max_length=7, dim=8, depth=1, num_heads=2, **entries)
   columns = {name: np.zeros((2, size) if size > 1 else 2, np.int32) for name, size in data.items()}
   with pytest.raises(UserError, match=f"{evaluator.__name__} needs .*{message}"):
