@@ -276,6 +276,8 @@ def main(argv: list[str]) -> int:
     raise UserError(f"Unknown flag {flag}. --help lists the flags.")
   if not folders:
     raise UserError("Which run? python -m zoo.page runs/clip_emoji [runs/another ...] --help lists the flags.")
+  if "" in folders:
+    raise UserError("The name of a run is empty. Write python -m zoo.page runs/clip_emoji [runs/another ...]")
   print(write(folders[0], folders[1:]))
   return 0
 

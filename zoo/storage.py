@@ -10,7 +10,8 @@ import os
 import pathlib
 import tempfile
 import zlib
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Mapping
+from typing import Any
 
 import fsspec
 from etils import epath
@@ -126,13 +127,17 @@ def write_checksums(folder: str | os.PathLike, to: str | os.PathLike) -> None:
   pathlib.Path(to).write_text(json.dumps({name: _sum(folder / name) for name in names}, indent=1))
 
 
-def corrupt_files(folder: str | os.PathLike, listed: str | os.PathLike, by_size: Collection[str] = ()) -> str | None:
-  """Verifies the files under `folder` against the checksums in `listed` -> what is wrong, or None.
+def corrupt_files(
+  folder: str | os.PathLike, listed: str | os.PathLike | Mapping[str, Any], by_size: Collection[str] = ()
+) -> str | None:
+  """Verifies the files under `folder` against the checksums in the file `listed`, or its content -> what is wrong, or
+  None.
 
   Files of `by_size` are compared by size alone, without reading them.
   """
   folder = pathlib.Path(folder)
-  for name, (size, crc) in json.loads(pathlib.Path(listed).read_text()).items():
+  sums = listed if isinstance(listed, Mapping) else json.loads(pathlib.Path(listed).read_text())
+  for name, (size, crc) in sums.items():
     path = folder / name
     if not path.exists():
       return f"the file {name} is missing"

@@ -85,6 +85,14 @@ def test_an_entry_that_was_damaged_is_made_anew_with_a_warning(tmp_path, capsys,
   assert sorted(path.name for path in tmp_path.iterdir()) == ["here", "here.lock"]
 
 
+def test_entries_that_took_each_others_names_are_made_anew(tmp_path, capsys):
+  make = lambda content: lambda folder: (folder / "x").write_bytes(content)
+  one, two = (cache.build_once(tmp_path / name, make(name.encode())) for name in ("one", "two"))
+  one.rename(tmp_path / "three"), two.rename(one), (tmp_path / "three").rename(two)
+  assert (cache.build_once(one, make(b"one")) / "x").read_bytes() == b"one"
+  assert f"Warning: {one} in the cache is damaged (it is the entry 'two'). It is rebuilt." in capsys.readouterr().err
+
+
 def test_a_damaged_entry_that_cannot_be_made_anew_is_refused(tmp_path):
   folder = cache.build_once(tmp_path / "here", lambda folder: (folder / "x").write_bytes(b"whole"))
   (folder / "x").write_bytes(b"other")

@@ -110,6 +110,11 @@ def test_lanes_read_blocks_of_their_own_and_batches_do_not_depend_on_hosts():
   ]
 
 
+def test_a_time_finer_than_pythons_is_a_text(tmp_path):
+  pq.write_table(pa.table({"text": ["a"], "at": pa.array([1], pa.timestamp("ns"))}), tmp_path / "a.parquet")
+  assert everything(open_source(f"parquet:{tmp_path}")) == [{"text": "a", "at": "1970-01-01 00:00:00.000000001"}]
+
+
 def test_parquet_that_cannot_be_read_is_named(data):
   whole = (data / "a.parquet").read_bytes()
   (data / "cut.parquet").write_bytes(whole[:-20])

@@ -63,6 +63,7 @@ def test_an_answer_stands_alone(folders, capsys, beams):
   "flags, message",
   [
     (["--prompt", "Hi"], "Error: the following arguments are required: --model. --help lists the flags.\n"),
+    (["--model", "", "--prompt", "Hi"], "Error: --model is empty. Give it a value, or leave it out."),
     (["--model", "nowhere/to/be/found", "--prompt", "Hi"], "Error: nowhere/to/be/found does not exist."),
     (["--model", "GPT", "--seed", str(2**63)], f"Error: argument --seed: {2**63} has more than 64 bits."),
     (

@@ -4,7 +4,7 @@ import pytest
 from jax.experimental import mesh_utils
 
 from zoo.errors import UserError
-from zoo.sharding import batch_part, make_mesh
+from zoo.sharding import batch_part, check_axes, make_mesh
 from zoo.sharding.meshes import arrange_devices, contiguous_hosts
 
 
@@ -103,3 +103,10 @@ def test_only_data_go_from_slice_to_slice(axes, place):
 def test_slices_that_do_not_fit_the_axes_are_told(axes):
   with pytest.raises(UserError, match="there are 2 slices. Set mesh.slice to 2"):
     arrange_devices(axes, of_slices(2, 4))
+
+
+def test_an_axis_that_nothing_is_split_over_is_refused():
+  mesh = make_mesh({"dat": 4, "data": 2})
+  with pytest.raises(UserError, match=r"mesh has the axis 'dat', .* its 4 devices .* Did you mean 'data'\?"):
+    check_axes(mesh, "replicated", [["layers", ["batch"]]])
+  check_axes(mesh, [[".*", [["data", "dat"]]]])

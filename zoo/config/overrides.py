@@ -1,6 +1,7 @@
 """Command-line overrides: `--config.model.depth=4` replaces an entry with a value of the entry's type."""
 
 import ast
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -41,6 +42,8 @@ def split(
       if not words or words[0].startswith("--"):
         raise UserError(f"--{name} needs a value, as in --{name}=VALUE.")
       text = words.pop(0)
+    if not text and (head != "config" or not dot):
+      raise UserError(f"--{name} is empty. Give it a value, or leave it out.")
     if head == "config" and name != "config":
       overrides.append((path, text))
     else:
@@ -121,7 +124,7 @@ def parse(where: str, text: str, old: Any) -> Any:
   if isinstance(old, bool):
     fits, expected = isinstance(value, bool), "a bool"
   elif isinstance(old, int | float):
-    value = float(text) if text.lower().lstrip("+-") in ("inf", "nan") else value
+    value = float(text) if re.fullmatch("[+-]?(inf|nan)", text.lower()) else value
     fits, expected = isinstance(value, int | float) and not isinstance(value, bool), "a number"
     # learning_rate=1 is 1.0 and steps=1e3 is 1000; depth=0.5 stays, for the function's signature to judge.
     if fits and abs(value) < 2**63 and (isinstance(old, float) or float(value).is_integer()):

@@ -203,6 +203,8 @@ def check(config: Mapping[str, Any]) -> None:
       raise UserError(f"config.{path} is {values[path]}. It must be at most {largest}.")
   if not config["workdir"]:
     raise UserError("config.workdir is empty. Name a folder for the run, as in --config.workdir=runs/first.")
+  if config["init"] in ("", {}):
+    raise UserError("config.init is empty. Name a folder or a hub id whose weights to begin with, or none.")
   _check_values(config, "config")
 
 

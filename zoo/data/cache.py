@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Generator
 from pathlib import Path
 
 from zoo import storage
-from zoo.errors import UserError, tell
+from zoo.errors import UserError, shown, tell
 
 try:
   import fcntl
@@ -17,6 +17,7 @@ except ImportError:  # Windows has no flock.
   fcntl = None
 
 SUMS = "checksums.json"  # Checksums of an entry's files, beside them.
+KEY = "the entry's name"  # In SUMS: an entry that was renamed holds something else.
 CHEAP = 2**28  # Bytes that are read in a few tenths of a second.
 
 
@@ -74,6 +75,8 @@ def build_once(folder: Path, make: Callable[[Path], None], *, verified_later: Co
         try:
           make(temporary)
           storage.write_checksums(temporary, temporary / SUMS)
+          sums = json.loads((temporary / SUMS).read_text()) | {KEY: folder.name}
+          (temporary / SUMS).write_text(json.dumps(sums, indent=1))
           _sync(temporary)
           temporary.rename(folder)
           _sync_folder(folder.parent)
@@ -106,15 +109,18 @@ def discard(folder: Path) -> None:
 def _damage(folder: Path, verified_later: Collection[str]) -> str | None:
   """Describes the damage to an entry; None if its files are intact."""
   try:
-    listed = {*json.loads((folder / SUMS).read_text()), SUMS}
+    sums = json.loads((folder / SUMS).read_text())
+    listed = {*sums, SUMS} - {KEY}
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*")}
     if listed ^ present:
       return f"{min(listed ^ present)} is {'missing' if listed - present else 'unexpected'}"
+    if (name := sums.pop(KEY, folder.name)) != folder.name:
+      return f"it is the entry {shown(name, 80)}"
     later = {name for name in verified_later if not is_cheap(folder / name)}
-    return storage.corrupt_files(folder, folder / SUMS, by_size=later)
+    return storage.corrupt_files(folder, sums, by_size=later)
   except FileNotFoundError:
     return f"it has no {SUMS}"
-  except (OSError, ValueError, TypeError, RecursionError) as error:
+  except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
     return f"{SUMS} cannot be read: {' '.join(str(error).split())[:200]}"
 
 

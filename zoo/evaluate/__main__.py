@@ -67,6 +67,7 @@ def main(argv: list[str]) -> int:
     ignore = options["ignore"].split(",") if "ignore" in options else ()
     model, params, step = restore(folder, options.get("step"), ignore)
     mesh = sharding.make_mesh(config.mesh)
+    sharding.check_axes(mesh, config.sharding)
     params = jax.device_put(params, sharding.shardings(params, config.sharding, mesh))
     section = {"evaluators": chosen(config.eval.evaluators.to_dict(), options.get("only"))}
     evaluators = evaluate.evaluators(section, model, config.data)

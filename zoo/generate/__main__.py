@@ -116,11 +116,13 @@ def main(argv: list[str]) -> int:
   silence_libtpu()
   flags = parser().parse_args(argv)
   with setting_up():
+    check_flags(flags)
     folder = folder_of(flags.model)
     ignore = ignored(folder, [] if flags.ignore is None else flags.ignore.split(","))
-    check_flags(flags)
     mesh = None if flags.mesh is None else sharding.make_mesh(literal(flags.mesh))
     strategy = literal(flags.sharding)
+    if mesh is not None:
+      sharding.check_axes(mesh, strategy)
     model, params = load(flags.model, dtype=flags.dtype, ignore=ignore[CONFIG], mesh=mesh, strategy=strategy)
     if not np.issubdtype(model.example()[0].dtype, np.integer):
       raise UserError(
@@ -158,7 +160,9 @@ def main(argv: list[str]) -> int:
 
 
 def check_flags(flags: argparse.Namespace) -> None:
-  """UserError for flags that exclude each other."""
+  """UserError for flags that are empty or exclude each other."""
+  if empty := next((name for name, value in vars(flags).items() if value == "" and name != "prompt"), None):
+    raise UserError(f"--{empty.replace('_', '-')} is empty. Give it a value, or leave it out.")
   if flags.prompts is not None and flags.prompt is not None:
     raise UserError("--prompt and --prompts exclude each other. Choose one.")
   if flags.prompts is None and flags.out is not None:

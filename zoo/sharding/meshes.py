@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -10,11 +10,12 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 
-from zoo.errors import UserError, shown
+from zoo.errors import UserError, did_you_mean, shown
 
 # Axes that shard the rows of a batch, the slowest first: "slice" runs over the network between TPU slices; along
 # "expert" devices have different rows until a mixture of experts exchanges them.
 ROWS = ("slice", "data", "expert")
+KNOWN = (*ROWS, "model", "sequence")  # Axes that strategies, kernels and batches use; others are of the user's rules.
 
 
 def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -47,6 +48,31 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
     name: axes[name] for name in sorted(axes, key=lambda name: name != "slice")
   }  # Slices are numbered contiguously.
   return Mesh(arrange_devices(axes, devices), tuple(axes), axis_types=(AxisType.Auto,) * len(axes))
+
+
+def check_axes(mesh: Mesh, *rules: Any) -> None:
+  """UserError for an axis of several devices that is unknown and that no rule names.
+
+  Args:
+    mesh: the devices.
+    rules: a strategy, and rules of activations: whatever may name an axis.
+  """
+  named = {axis for entry in rules for axis in _strings(entry)}
+  for axis, size in mesh.shape.items():
+    if size > 1 and axis not in (*KNOWN, *named):
+      raise UserError(
+        f"mesh has the axis {shown(axis)}, which nothing is split over: its {size} devices would repeat the same work."
+        f"{did_you_mean(str(axis), KNOWN)} Choose of {', '.join(KNOWN)}, or name it in sharding or activations."
+      )
+
+
+def _strings(entry: Any) -> Iterator[str]:
+  """The strings within nested lists."""
+  if isinstance(entry, str):
+    yield entry
+  elif isinstance(entry, Iterable):
+    for part in entry:
+      yield from _strings(part)
 
 
 def row_axes(names: Iterable[str]) -> tuple[str, ...]:

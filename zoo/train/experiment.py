@@ -128,6 +128,7 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
   """
   key = jax.random.key(config.seed)
   sharding.check_rows(config.batch_size, mesh)
+  sharding.check_axes(mesh, config.sharding, config.activations)
   model, records = model_and_records(config)
   model_with_kernels, attention = kernels.with_kernels(model, config.attention, mesh)
   frozen = read_frozen(config.get("frozen", {}), config.sharding, mesh)

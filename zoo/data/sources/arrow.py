@@ -58,14 +58,28 @@ def example_of(table: Any, row: int, what: str) -> dict[str, Any]:
   for name, column in zip(table.schema.names, table.columns):
     try:
       value = column[row].as_py()
-    except (ValueError, OverflowError) as error:  # A str that is not UTF-8, a time out of Python's range.
-      raise BadRecord(f"{what}: column {shown(name)} cannot be read ({error}).") from error
+    except (ValueError, OverflowError) as error:  # A str that is not UTF-8, a time out of Python's range or finer.
+      value = _as_text(column, row)
+      if value is None:
+        raise BadRecord(f"{what}: column {shown(name)} cannot be read ({error}).") from error
     if isinstance(value, dict) and value.keys() == _MEDIA:
       if value["bytes"] is None:
         raise BadRecord(f"{what}: column {shown(name)} names {shown(value['path'])} and does not hold its bytes.")
       value = value["bytes"]
     example[name] = value
   return {**_translation(example.get("translation")), **example}
+
+
+def _as_text(column: Any, row: int) -> str | None:
+  """A time that Python's types do not hold, such as one of nanoseconds, as text; None for other types."""
+  import pyarrow
+
+  if not pyarrow.types.is_temporal(column.type):
+    return None
+  try:
+    return column[row].cast(pyarrow.string()).as_py()
+  except pyarrow.ArrowException:
+    return None
 
 
 def _translation(value: Any) -> dict[str, str]:

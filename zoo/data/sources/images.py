@@ -196,10 +196,14 @@ def _lines(table: StoragePath) -> list[tuple[int, bytes | dict[str, Any]]]:
   if table.suffix == ".jsonl":
     return [(number, line) for number, line in enumerate(content.split(b"\n"), start=1) if line.strip()]
   try:
-    reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
+    reader = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+    names = reader.fieldnames or []
+    if (doubled := next((name for name in names if names.count(name) > 1), None)) is not None:
+      raise UserError(f"{table} has the column {shown(doubled)} twice. Rename one of them.")
     return [(reader.line_num, row) for row in reader]
   except (UnicodeDecodeError, csv.Error) as error:
-    raise UserError(f"{table} cannot be read: {error}.") from error
+    why = "a quote is never closed" if "end of data" in str(error) else error
+    raise UserError(f"{table} cannot be read: {why}. Double the quotes within a text.") from error
 
 
 def _row(table: StoragePath, number: int, row: dict[str, Any]) -> tuple[str, dict[str, Any]]:
