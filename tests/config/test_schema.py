@@ -11,6 +11,9 @@ __all__ = ["file"]  # A fixture.
 @pytest.mark.parametrize(
   ("argument", "message"),
   [
+    ("--config.init=", "config.init is empty. Name a folder"),
+    ("--config.init={}", "config.init is empty. Name a folder"),
+    ("--config.optimizer.learning_rate=+-inf", "config.optimizer.learning_rate is '+-inf'. It must be a number."),
     ("--config.optimizer.learning_rate=nan", "config.optimizer.learning_rate is nan. Write a finite number"),
     ("--config.optimizer.warmup_steps=18446744073709551616", "an int of 20 digits. The largest is 2**63 - 1"),
     ("--config.optimizer.warmup_steps=1" + "0" * 400, "an int of 401 digits. The largest is 2**63 - 1"),

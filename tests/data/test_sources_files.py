@@ -275,19 +275,6 @@ def test_a_caption_ends_where_its_line_does(tmp_path):
   assert texts(open_source(f"images:{tmp_path}/b")) == [odd]
 
 
-@pytest.mark.parametrize(
-  "content, message",
-  [
-    ('file,text\na.png,"x\nb.png,y\n', "cannot be read: a quote is never closed"),
-    ("file,text,text\na.png,x,y\n", "has the column 'text' twice"),
-  ],
-)
-def test_a_table_of_captions_that_would_lose_rows_or_columns_is_refused(tmp_path, content, message):
-  toys.write(tmp_path, {"a.png": toys.png("red"), "b.png": toys.png("red"), "captions.csv": content})
-  with pytest.raises(UserError, match=rf"captions\.csv {message}"):
-    open_source(f"images:{tmp_path}")
-
-
 def test_a_row_with_a_comma_too_many_is_told(tmp_path):
   toys.write(tmp_path, {"a.png": toys.png("red"), "captions.csv": "file,text\na.png,a red, round one\n"})
   with pytest.raises(BadRecord, match=r"captions\.csv line 2 has more fields than there are columns"):
