@@ -4,21 +4,19 @@ of them to memory. 1500 frames of a Whisper take a third of the time."""
 import jax
 import jax.numpy as jnp
 
-from zoo.layers.dense_attention import dense_attention
+from zoo.layers.sparse_attention import attention
 
 FROM = 2**18  # Logits of a head: fewer fit into the cache as they are.
 BLOCK = 256  # Queries, at most.
 
 
 def blocked_attention(query, key, value, *, mask=None, bias=None, scale=None, on_logits=None, on_weights=None):
-  """As `dense_attention`, to which it leaves calls that are small, masked, biased or watched."""
+  """As `dense_attention`; calls that are small, masked, biased or watched go to `sparse_attention.attention`."""
   batch, queries, heads, head_dim = query.shape
   keys, kv_heads = key.shape[1:3]
   special = bias is not None or on_logits is not None or on_weights is not None
   if special or queries * keys < FROM or heads != kv_heads or mask is not None and mask.array() is not None:
-    return dense_attention(
-      query, key, value, mask=mask, bias=bias, scale=scale, on_logits=on_logits, on_weights=on_weights
-    )
+    return attention(query, key, value, mask=mask, bias=bias, scale=scale, on_logits=on_logits, on_weights=on_weights)
   count = -(-queries // BLOCK)
   block = -(-queries // count)
   query = jnp.pad(
