@@ -198,6 +198,13 @@ def test_no_prompt_is_cut_to_the_length_of_a_tokenizer(folders, tmp_path, capsys
   assert "line 2: A prompt of 7" in capsys.readouterr().err
 
 
+def test_options_are_checked_before_the_prompt_is_shown(folders, capsys):
+  with pytest.raises(SystemExit):
+    main(["--model", str(folders["gpt"]), "--tokenizer", "bytes", "--prompt", "Hi", "--top-k", "0"])
+  said = capsys.readouterr()
+  assert said.out == "" and "top_k is 0" in said.err
+
+
 def test_a_length_that_counts_the_prompt_is_asked_for(folders, tmp_path, capsys):
   zoo.save_hf(tmp_path / "hub", MODEL, zoo.load(folders["gpt"])[1])
   (tmp_path / "hub" / "generation_config.json").write_text('{"min_length": 20, "max_length": 30}')

@@ -135,7 +135,8 @@ def too_many(errors: Sequence[str], count: int, name: str, records: int, rule: P
   first_errors = "; ".join(errors[:SHOWN])
   return (
     f"{name}: {count} of {records} records are bad, more than the fraction {rule.most:g} that data.bad_records.most "
-    f"allows. The first: {first_errors}"
+    f"allows. The first: {first_errors} Fix them (--check-data lists all), or allow more: "
+    "data.bad_records={'action': 'skip', 'most': FRACTION}."
   )
 
 

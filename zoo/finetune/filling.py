@@ -37,6 +37,7 @@ from zoo.storage import is_remote
 
 HELD_OUT = ("validation", "test")  # The first of these splits that exists chooses the best checkpoint.
 TRAINED, KEPT_BACK = "train[:90%]", "train[90%:]"  # Held-out share if there is none.
+FEWEST = 5  # Of fewer records a tenth is none.
 READ = 1000  # Number of records to count tokens of.
 STEP = 8  # Quantile of lengths.
 
@@ -128,7 +129,15 @@ def _splits(data: Mapping[str, Any]) -> tuple[Source, str, str | None]:
   else:
     held_out = None if "split" in data else KEPT_BACK
   split = data.get("split", TRAINED if held_out == KEPT_BACK else "train")
-  return open_source(where, split, data_dir), split, held_out
+  source = open_source(where, split, data_dir)
+  if held_out == KEPT_BACK and len(source) < FEWEST:
+    try:
+      open_source(where, KEPT_BACK, data_dir)
+    except UserError as error:
+      raise UserError(
+        f"{error} Of so few records none is held out: add some, or train on all of them by --config.data.split=train."
+      ) from error
+  return source, split, held_out
 
 
 def _columns(

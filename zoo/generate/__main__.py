@@ -24,8 +24,9 @@ import numpy as np
 from zoo import sharding
 from zoo.config.overrides import literal
 from zoo.errors import UserError, exits_with_one_line, setting_up, shown
+from zoo.generate import checks
 from zoo.generate.decoding import generate
-from zoo.generate.from_file import answer_file, default_out
+from zoo.generate.from_file import answer_file, check_options, default_out
 from zoo.generate.prompt_file import digest_of_folder
 from zoo.generate.steps import encodes
 from zoo.hosts.libtpu import silence_libtpu
@@ -155,6 +156,10 @@ def main(argv: list[str]) -> int:
   for number, prompt in enumerate(prompts(flags.prompt)):
     tokens = tokens_of(model, tokenizer, prompt, is_run)
     options = options_of(tokens.shape[1])
+    # Before the prompt is shown.
+    check_options(model, options, rng, flags.batch_size)
+    if not encodes(model):
+      checks.length_fits(model, tokens.shape[1], options["max_new_tokens"])
     write(model, params, tokenizer, prompt, tokens, rng=jax.random.fold_in(rng, number), **options)
   return 0
 

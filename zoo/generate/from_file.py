@@ -56,7 +56,7 @@ def answer_file(
     checks.decodes(model)
     prompts = PromptFile(prompts_path)
     options = dict(options_of(1))
-    _check_options(model, options, rng, batch_size)
+    check_options(model, options, rng, batch_size)
     read = lambda fields: fields["prompt"] if isinstance(fields["prompt"], list) else tokens_of(fields["prompt"])
     lengths, limits = planned(prompts, _checked(model, read), _limit(model, options_of))
     if options_of(int(lengths.max())) | {"max_new_tokens": 0} != options | {"max_new_tokens": 0}:
@@ -82,7 +82,7 @@ def answer_file(
   return len(prompts)
 
 
-def _check_options(model: Any, options: Mapping[str, Any], rng: jax.Array, batch_size: int) -> None:
+def check_options(model: Any, options: Mapping[str, Any], rng: jax.Array, batch_size: int) -> None:
   """UserError for what `generate` or `continuous` would refuse once the file of answers is there."""
   checks.number("batch_size", batch_size, integer=True, minimum=1)
   checks.cache_dtype_is_known(options.get("cache_dtype"))

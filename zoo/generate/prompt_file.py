@@ -173,7 +173,10 @@ class AnswerFile:
       )
 
   def _locked(self) -> BinaryIO:
-    file = open(self.path, "r+b" if self.path.exists() else "w+b")
+    try:
+      file = open(self.path, "r+b" if self.path.exists() else "w+b")
+    except OSError as error:
+      raise UserError(f"--out is {self.path}, which cannot be written: {error.strerror}. Name another file.") from error
     if fcntl is not None:
       try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

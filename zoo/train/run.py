@@ -67,7 +67,7 @@ class Run:
   ):
     self._config, self._folder, self._experiment, self._watchdog = config, folder, experiment, watchdog
     self._profiled, self._evaluate, self._left_out, self._page_of = profiled, evaluate, left_out, page
-    self._notes: list[str] = []
+    self._notes: list[str] = long_warmup(config)
     self._show: Callable[[str], Any] = self._notes.append
     self.start, self.leaving = 0, False
     shapes, placed = experiment.shapes, experiment.placed
@@ -235,3 +235,13 @@ class Run:
       self._saver.wait()
       self._lock.check()
       yield
+
+
+def long_warmup(config: Any) -> list[str]:
+  """A warning if the warm-up of the learning rate is longer than the run."""
+  warmup = config.optimizer.get("warmup_steps", 0)
+  if warmup <= config.steps:
+    return []
+  return [
+    f"Warning: optimizer.warmup_steps is {warmup}, steps {config.steps}: the learning rate does not reach its peak."
+  ]
