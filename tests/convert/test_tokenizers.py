@@ -179,3 +179,27 @@ def test_reads_a_folder_as_the_reference_does(name, tmp_path):
   theirs.save_pretrained(tmp_path / "saved")
   assert (tmp_path / "saved" / "tokenizer.json").exists()
   compare(tmp_path / "saved")
+
+
+@pytest.mark.parametrize("cls", ["PreTrainedTokenizerFast", "BertTokenizer"])
+def test_the_class_says_which_settings_change_a_tokenizer_json(cls, tmp_path):
+  import transformers
+
+  special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+  backend = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
+  backend.normalizer, backend.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+  backend.train_from_iterator(CORPUS, trainers.WordPieceTrainer(vocab_size=150, special_tokens=special))
+  backend.save(str(tmp_path / "tokenizer.json"))
+  write(tmp_path, cls, do_lower_case=False, split_special_tokens=True, pad_token="[PAD]")
+  theirs, ours = transformers.AutoTokenizer.from_pretrained(tmp_path), zoo.load_tokenizer(tmp_path)
+  for text in TEXTS:
+    assert ours([text])["tokens"][0].tolist() == theirs(text)["input_ids"]
+
+
+def test_the_dropout_of_byte_pairs_is_for_training_them(tmp_path):
+  backend = tokenizers.Tokenizer(models.BPE())
+  backend.train_from_iterator(CORPUS, trainers.BpeTrainer(vocab_size=200, show_progress=False))
+  wanted = backend.encode(CORPUS[0]).ids
+  backend.model.dropout = 0.9
+  backend.save(str(tmp_path / "tokenizer.json"))
+  assert zoo.load_tokenizer(tmp_path).encode(CORPUS[0]) == wanted

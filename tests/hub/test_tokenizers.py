@@ -132,6 +132,11 @@ MISTAKES = {
   "no tokenizer": ([], {"tokenizer.json": '{"model": 3}'}, "cannot be read: .*Download its files again"),
   "no vocabulary": (["vocab.txt"], {"vocab.json": "[1]"}, "has no tokenizer|vocab.txt is missing"),
   "a setting": ([], {"tokenizer_config.json": '{"do_lower_case": 3}'}, "do_lower_case is 3. It must be a bool"),
+  "no length": (
+    [],
+    {"tokenizer_config.json": '{"model_max_length": 0}'},
+    "model_max_length is 0. It must be at least 1",
+  ),
   "another vocabulary": (
     [],
     {"tokenizer_config.json": '{"added_tokens_decoder": {"9": {"content": "<new>"}}}'},

@@ -20,6 +20,7 @@ FAST, CONFIG, SIGNS, ADDED = "tokenizer.json", "tokenizer_config.json", "special
 # Tokenizer files of published folders.
 FILES = (FAST, CONFIG, SIGNS, ADDED, "vocab.txt", "vocab.json", "merges.txt", "tokenizer.model", "spiece.model")
 FILES += ("sentencepiece.bpe.model", "source.spm", "target.spm", "chat_template.jinja")
+GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")
 LEFT = ("Gemma", "Siglip2")  # Classes of the reference that pad on the left by default.
 NONE = 10**9  # A model_max_length above this means no limit.
 FIXES = [(f" {sign}", sign) for sign in ".?!,"] + [(" ' ", "'")]
@@ -37,8 +38,10 @@ def from_folder(folder: Path) -> Tokenizer:
   settings = None
   try:
     if (folder / FAST).is_file():
-      backend = _from_json(folder / FAST, config)
+      backend = _from_json(folder / FAST, {} if _is_generic(config, model) else config)
       _simplify(backend, config, model)
+      if kind is not None and backend.post_processor is None and not _is_generic(config, model):
+        settings = _settings(kind, config, folder)
     elif kind is not None and has_tokenizer(folder):
       settings = _settings(kind, config, folder)
       backend = kind.build(folder, signs, settings)
@@ -59,7 +62,8 @@ def from_folder(folder: Path) -> Tokenizer:
     raise UserError(
       f"The tokenizer in {folder} cannot be read: {str(error)[:200]}. Download its files again."
     ) from None
-  tokenizer.max_length = _max_length(config, model, tokenizer)
+  tokenizer.max_length = _max_length(config, model, tokenizer, folder)
+  tokenizer.splits_special = bool(config.get("split_special_tokens"))
   tokenizer.pads_left = config.get("padding_side", "left" if _class(config, model) in LEFT else "right") == "left"
   tokenizer.cuts_left = config.get("truncation_side") == "left"
   tokenizer.tidies = bool(config.get("clean_up_tokenization_spaces")) and type(backend.model).__name__ != "BPE"
@@ -72,9 +76,16 @@ def has_tokenizer(folder: Path) -> bool:
 
 
 class Published(Pieces):
-  """A tokenizer from a folder. `tidies`: whether decoding removes blanks before punctuation."""
+  """A tokenizer from a folder.
 
-  tidies = False
+  `tidies`: whether decoding removes blanks before punctuation; `splits_special`: whether special tokens in a text are
+  plain text for a call too.
+  """
+
+  tidies = splits_special = False
+
+  def _framed(self, texts, pairs, limit, special):
+    return super()._framed(texts, pairs, limit, special and not self.splits_special)
 
   def _decode(self, ids: list[int], special: bool) -> str:
     with readable(self.name):
@@ -101,7 +112,7 @@ def guessed_roles(backend: Any) -> dict[str, int | None]:
 def _kind(folder: Path, config: Mapping[str, Any], model: Mapping[str, Any]) -> Kind | None:
   """The tokenizer kind: by the folder's tokenizer class, else its model type, else its vocabulary."""
   name = config.get("tokenizer_class")
-  if isinstance(name, str) and name not in ("PreTrainedTokenizerFast", "TokenizersBackend"):
+  if isinstance(name, str) and name not in GENERIC:
     return KINDS.get(OF_CLASS.get(name.removesuffix("Fast").removesuffix("Tokenizer"), ""))
   if isinstance(model.get("model_type"), str):
     return KINDS.get(OF_MODEL_TYPE.get(model["model_type"], ""))
@@ -115,12 +126,23 @@ def _kind(folder: Path, config: Mapping[str, Any], model: Mapping[str, Any]) -> 
   return KINDS["clip" if "<|startoftext|>" in vocab else "roberta" if "<mask>" in vocab else "gpt2"]
 
 
+def _is_generic(config: Mapping[str, Any], model: Mapping[str, Any]) -> bool:
+  """Whether the reference reads a tokenizer.json by its generic class, which leaves it as it is.
+
+  Its other classes set lower-casing, the blank before a text and the tokens around it.
+  """
+  name = config.get("tokenizer_class")
+  return name in GENERIC or name is None and "model_type" not in model
+
+
 def _from_json(path: Path, config: Mapping[str, Any]) -> Any:
   from tokenizers import Tokenizer as Backend
   from tokenizers import normalizers, pre_tokenizers
 
   check_file(path)
   backend = Backend.from_file(str(path))
+  if getattr(backend.model, "dropout", None):  # Of byte pairs, for training a tokenizer's model: draws at random.
+    backend.model.dropout = None
   before, split = backend.normalizer, backend.pre_tokenizer
   names = {
     "do_lower_case": "lowercase",
@@ -223,11 +245,13 @@ def _added(entry: Mapping[str, Any]) -> Any:
   return AddedToken(entry["content"], **flags)
 
 
-def _max_length(config: Mapping[str, Any], model: Mapping[str, Any], tokenizer: Tokenizer) -> int | None:
+def _max_length(config: Mapping[str, Any], model: Mapping[str, Any], tokenizer: Tokenizer, folder: Path) -> int | None:
   """The tokenizer's model_max_length, else the model's number of positions."""
   max_length = config.get("model_max_length")
   if isinstance(max_length, int | float) and not isinstance(max_length, bool) and max_length >= 1:
     return int(max_length) if max_length < NONE else None
+  if max_length is not None:
+    raise UserError(f"{folder / CONFIG}: model_max_length is {shown(max_length)}. It must be at least 1, or missing.")
   section = model.get("text_config", model)
   section = section if isinstance(section, Mapping) else {}
   positions = section.get("max_position_embeddings", section.get("n_positions"))
