@@ -54,7 +54,8 @@ def _texts(data: Mapping[str, Any], folder: pathlib.Path) -> str:
   fields = {"text", "source", "target", *(value for name, value in data.items() if name.endswith("_field") and value)}
   words = np.random.default_rng(0).choice(["planning", "before", "paying", "is", "wise", "and", "cheap"], WORDS)
   lines = [" ".join(words[first : first + 12]).capitalize() + "." for first in range(0, WORDS, 12)]
-  record, labels = dict.fromkeys(sorted(fields), " ".join(lines)), data.get("class_names") or data.get("classes") or ["no", "yes"]
+  record = dict.fromkeys(sorted(fields), " ".join(lines))
+  labels = data.get("class_names") or data.get("classes") or ["no", "yes"]
   path = folder / "texts.jsonl"
   label = str(data.get("label_field") or "label")
   path.write_text("".join(json.dumps(record | {label: labels[i % len(labels)]}) + "\n" for i in range(DOCUMENTS)))
