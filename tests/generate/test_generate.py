@@ -7,6 +7,7 @@ import zoo
 from tests.filled import filled
 from zoo.errors import UserError
 from zoo.generate import decode_step, grow, prefill, sample
+from zoo.generate.sampling import probabilities
 from zoo.layers.stack import stack_layers
 
 SIZES = dict(vocab_size=23, max_length=40, dim=6, depth=2, num_heads=3)
@@ -170,6 +171,8 @@ MISTAKES = {
   "num_return is 3 of num_beams 2. It must be at most num_beams.": dict(num_beams=2, num_return=3),
   "early_stopping is 'nan'. It must be True, False or": dict(num_beams=2, early_stopping="nan"),
   "suppress is 'abc'. It must be a list of token ids.": dict(suppress="abc"),
+  "suppress and suppress_first are all": dict(suppress=range(20), suppress_first=range(23)),
+  "num_beams is 24, the model has 23 tokens": dict(num_beams=24),
   "suppress has 1.5. Its tokens must be ints.": dict(suppress=[1.5]),
   "suppress_first has token -1, the model's tokens are": dict(suppress_first=[-1]),
   "forced is [[0, 1]]. It must be a dict of steps to tokens": dict(forced=[[0, 1]]),
@@ -202,3 +205,10 @@ def test_a_mistake_ends_in_one_line_that_helps(message):
 def test_a_keyword_that_does_not_exist_is_refused_by_name():
   with pytest.raises(TypeError, match="unexpected keyword argument 'repetition'"):
     zoo.generate(MODEL, PARAMS, PROMPT, max_new_tokens=3, repetition=1.2)
+
+
+@pytest.mark.parametrize("temperature", [1e-5, 1e-30, 1e-38, 1e-45])
+def test_a_tiny_temperature_takes_the_likeliest_token(temperature):
+  logits = jnp.array([[-jnp.inf, 3e4, 3.1e4, -7.0], [0.1, -0.2, 0.0, -jnp.inf]])
+  assert sample(jax.random.key(0), logits, temperature).tolist() == [2, 0]
+  np.testing.assert_array_equal(probabilities(logits, temperature, top_p=0.9), np.eye(4)[[2, 0]])

@@ -267,6 +267,7 @@ def test_the_average_follows_quickly_first_and_slowly_then():
     ({"learning_rate": "fast"}, r"optimizer.learning_rate is 'fast' \(str\). It must be a number"),
     ({"warmup_steps": 1.5}, "optimizer.warmup_steps is 1.5"),
     ({"learning_rate": -1.0}, "optimizer.learning_rate is -1.0. It must be 0 or more"),
+    ({"weight_decay": float("inf")}, "optimizer.weight_decay is inf. It must be 0 or more, and finite"),
     ({"weight_decay": -0.1}, "optimizer.weight_decay is -0.1. It must be 0 or more"),
     ({"clip_norm": 0.0}, "optimizer.clip_norm is 0.0. It must be above 0, or None for no clipping"),
     (

@@ -52,6 +52,8 @@ def test_lines_of_ones_own_come_first_and_mistakes_are_named():
     activations.check(
       parse_rules([["layer", ["batch"]]], mesh), 1, {"embed": (1, 9, 8), "stack/layer_0": (1, 9, 8)}, mesh
     )
+  with pytest.raises(UserError, match="'embed' places 4 dimensions, what it matches has at most 3. Give fewer"):
+    activations.check(parse_rules([["embed", ["batch", None, None, None]]], mesh), 1, {"embed": (1, 9, 8)}, mesh)
 
 
 def test_ones_own_rules_that_xla_is_known_to_get_wrong_are_refused():

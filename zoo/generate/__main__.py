@@ -166,7 +166,9 @@ def main(argv: list[str]) -> int:
 
 def check_flags(flags: argparse.Namespace) -> None:
   """UserError for flags that are empty or exclude each other."""
-  if empty := next((name for name, value in vars(flags).items() if value == "" and name != "prompt"), None):
+  if empty := next(
+    (name for name, value in vars(flags).items() if value == "" and name not in ("prompt", "out")), None
+  ):
     raise UserError(f"--{empty.replace('_', '-')} is empty. Give it a value, or leave it out.")
   if flags.prompts is not None and flags.prompt is not None:
     raise UserError("--prompt and --prompts exclude each other. Choose one.")

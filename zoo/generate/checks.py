@@ -127,15 +127,20 @@ def constraints_fit(model, constraints):
     number("no_repeat_ngram", length, integer=True, minimum=0, what=" of tokens, 0 or None for none")
   number("min_new_tokens", constraints.get("min_new_tokens", 0), integer=True, minimum=0)
   vocabulary_holds(model, **{name: constraints.get(name, ()) for name in ("suppress", "suppress_first")})
+  unused = {scalar(token) for name in ("suppress", "suppress_first") for token in constraints.get(name, ())}
+  if len(unused) >= model.vocab_size:
+    raise UserError(f"suppress and suppress_first are all {model.vocab_size} tokens of the model. Leave one to choose.")
   forced_fits(model, constraints.get("forced"))
   rules_fit(constraints.get("more_rules", ()))
 
 
-def beams_fit(*, num_beams, num_return, early_stopping, temperature, stream, return_scores):
+def beams_fit(model, *, num_beams, num_return, early_stopping, temperature, stream, return_scores):
   """UserError for options of beam search that are out of range or contradict each other."""
   if not isinstance(return_scores, bool):
     raise UserError(f"return_scores is {shown(return_scores)}. It must be True or False.")
   number("num_beams", num_beams, integer=True, minimum=1)
+  if num_beams > model.vocab_size:
+    raise UserError(f"num_beams is {num_beams}, the model has {model.vocab_size} tokens. Choose at most as many beams.")
   if num_return is not None:
     number("num_return", num_return, integer=True, minimum=1)
     if num_return > num_beams:

@@ -110,8 +110,8 @@ def generate(
   )  # fmt: skip
   checks.constraints_fit(model, constraints)
   checks.beams_fit(
-    num_beams=num_beams, num_return=num_return, early_stopping=early_stopping, temperature=temperature, stream=stream,
-    return_scores=return_scores,
+    model, num_beams=num_beams, num_return=num_return, early_stopping=early_stopping, temperature=temperature,
+    stream=stream, return_scores=return_scores,
   )  # fmt: skip
   settings = Settings.of(
     model, max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, min_p=min_p, eos=eos, stop=stop,

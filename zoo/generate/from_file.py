@@ -93,6 +93,7 @@ def check_options(model: Any, options: Mapping[str, Any], rng: jax.Array, batch_
   )  # fmt: skip
   checks.constraints_fit(model, {name: options[name] for name in Constraints.__annotations__ if name in options})
   checks.beams_fit(
+    model,
     num_beams=options.get("num_beams", 1),
     num_return=None,
     early_stopping=options.get("early_stopping", False),

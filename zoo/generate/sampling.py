@@ -24,9 +24,16 @@ def probabilities(logits, temperature, top_k=None, top_p=None, min_p=None):
   return probabilities.reshape(logits.shape)
 
 
+def _scaled(logits, temperature):
+  """Logits over a temperature; below 1e-6, where a quotient could overflow, the largest become 0."""
+  largest = logits.max(axis=-1, keepdims=True)
+  shifted = logits - jnp.where(jnp.asarray(temperature) < 1e-6, largest, 0.0)
+  return shifted / jnp.maximum(temperature, jnp.finfo(jnp.float32).tiny)  # Devices flush smaller ones to 0.
+
+
 def _filtered(logits, temperature, top_k, top_p, min_p):
   """-> filtered logits [batch, k] and their tokens int32 [batch, k]; None: all, in vocabulary order."""
-  logits, tokens = logits.astype(jnp.float32) / temperature, None
+  logits, tokens = _scaled(logits.astype(jnp.float32), temperature), None
   if top_k is not None or top_p is not None:
     logits, tokens = jax.lax.top_k(logits, logits.shape[-1] if top_k is None else top_k)  # the likeliest first
   if top_p is not None:

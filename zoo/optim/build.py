@@ -6,6 +6,7 @@ zoo/tree.py.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -83,7 +84,7 @@ def optimizer(
   numbers = {"learning_rate": learning_rate, "warmup_steps": warmup_steps, "end": end, "weight_decay": weight_decay}
   numbers_or_none = {"clip_norm": clip_norm, "layer_decay": layer_decay}
   check_options(optimizer, {**numbers, **numbers_or_none}, "optimizer", supplied=SUPPLIED)
-  check(weight_decay >= 0, "optimizer.weight_decay", weight_decay, "0 or more")
+  check(0 <= weight_decay < math.inf, "optimizer.weight_decay", weight_decay, "0 or more, and finite")
   check(clip_norm is None or clip_norm > 0, "optimizer.clip_norm", clip_norm, "above 0, or None for no clipping")
   rate = make_schedule(steps, learning_rate, schedule=schedule, warmup_steps=warmup_steps, end=end)
   falling = [] if layer_decay is None else layer_multipliers(params, layer_decay, calls)

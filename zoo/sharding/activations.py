@@ -124,8 +124,13 @@ def check(
   Args:
     shapes: path of a module -> shape of its output.
   """
-  for pattern, _ in rules[:own_rules]:
+  for pattern, placement in rules[:own_rules]:
     check_pattern(pattern, sorted(shapes), "activations", "part of the model")
+    most = max((len(shape) for path, shape in shapes.items() if matches(pattern, path)), default=len(placement))
+    if most < len(placement):
+      raise UserError(
+        f"activations: '{pattern}' places {len(placement)} dimensions, what it matches has at most {most}. Give fewer."
+      )
   for path, shape in shapes.items():
     pattern, placement = next((rule for rule in rules if matches(rule[0], path)), (None, ()))
     if pattern not in [rule[0] for rule in rules[:own_rules]] or len(shape) < len(placement):
