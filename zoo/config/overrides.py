@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from zoo.config.schema import KINDS, OR_NONE, SECTIONS, refuse, resolve
@@ -43,7 +43,8 @@ def split(
         raise UserError(f"--{name} needs a value, as in --{name}=VALUE.")
       text = words.pop(0)
     if not text and (head != "config" or not dot):
-      raise UserError(f"--{name} is empty. Give it a value, or leave it out.")
+      what = f"missing: {flags[name]}" if isinstance(flags, Mapping) and name in flags else "empty"
+      raise UserError(f"--{name} is {what}. --help lists the flags.")
     if head == "config" and name != "config":
       overrides.append((path, text))
     else:

@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
   """Evaluates the model of the command line; returns 0 on success."""
   task = _value(argv, "task")
   names = option_names(task) if task is not None else []
-  flags, _ = split(argv, [*FLAGS, *(name for name in names if name not in FLAGS)])
+  flags, _ = split(argv, dict.fromkeys(names, "a value") | FLAGS)
   if flags.pop("help"):
     print(_help(task))
     return 0
