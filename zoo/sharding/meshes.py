@@ -10,7 +10,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 
-from zoo.errors import UserError, did_you_mean, shown
+from zoo.errors import UserError, did_you_mean, shown, tell
 
 # Axes that shard the rows of a batch, the slowest first: "slice" runs over the network between TPU slices; along
 # "expert" devices have different rows until a mixture of experts exchanges them.
@@ -51,7 +51,7 @@ def make_mesh(axes: Mapping[str, int], devices: Sequence[jax.Device] | None = No
 
 
 def check_axes(mesh: Mesh, *rules: Any) -> None:
-  """UserError for an axis of several devices that is unknown and that no rule names.
+  """Warns of an axis of several devices that is unknown and that no rule names.
 
   Args:
     mesh: the devices.
@@ -60,8 +60,8 @@ def check_axes(mesh: Mesh, *rules: Any) -> None:
   named = {axis for entry in rules for axis in _strings(entry)}
   for axis, size in mesh.shape.items():
     if size > 1 and axis not in (*KNOWN, *named):
-      raise UserError(
-        f"mesh has the axis {shown(axis)}, which nothing is split over: its {size} devices would repeat the same work."
+      tell(
+        f"Warning: mesh has the axis {shown(axis)}, but nothing is split there: {size} devices repeat the same work."
         f"{did_you_mean(str(axis), KNOWN)} Choose of {', '.join(KNOWN)}, or name it in sharding or activations."
       )
 
