@@ -43,16 +43,16 @@ def test_a_mistake_ends_in_one_line_that_helps(message):
 @pytest.mark.parametrize(
   "family, sizes, message",
   [
-    ("gpt", {"epsilon": float("nan")}, "gpt.epsilon is nan. It must be a finite number"),
+    ("gpt", {"epsilon": float("nan")}, "gpt.epsilon is nan. Write a number"),
     ("gpt", {"epsilon": -1e-5}, "gpt.epsilon is -1e-05. It must be at least 0"),
     ("llama", {"theta": 0.0}, "llama.theta is 0.0. It must be above 0"),
     ("gemma", {"local_theta": float("inf")}, "gemma.local_theta is inf. It must be a finite number"),
-    ("gemma", {"cap": float("nan")}, "gemma.cap is nan. It must be a finite number"),
+    ("gemma", {"cap": float("nan")}, "gemma.cap is nan. Write a number"),
     ("llama", {"rope": {"name": "linear", "factor": float("nan")}}, "llama.rope.factor is nan. It must be a finite"),
     ("llama", {"rope": {"name": "linear", "factor": 0}}, "rope linear has the factor 0. It must be a number above 0"),
     ("llama", {"rope": {"name": "linear", "factor": "x"}}, "rope linear has the factor 'x'. It must be a number above"),
     ("llama", {"rope": {"name": "llama3", "factor": 8.0, "trained_length": 8, "low": 4.0}}, "high must be above low"),
-    ("dinov2", {"layer_scale": float("nan")}, "dinov2.layer_scale is nan. It must be a finite number"),
+    ("dinov2", {"layer_scale": float("nan")}, "dinov2.layer_scale is nan. Write a number"),
   ],
 )  # fmt: skip
 def test_numbers_that_make_nan_of_everything_are_refused(family, sizes, message):

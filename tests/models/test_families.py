@@ -211,8 +211,10 @@ def test_padding_changes_nothing(family):
   # Two rows that differ in padding alone, within and at no end: what is causal would not see padding at the end anyway.
   arrays, options = list(jax.tree.map(lambda x: x[:1].repeat(2, axis=0), jax.device_get(inputs(model)))), {}
   for mask, index in masks.items():
-    tokens, valid = arrays[index].copy(), VALID[: arrays[index].shape[1]]
-    tokens[:, ~valid] = [[7], [11]]  # Of no meaning to any model, as its token `pad` may have.
+    tokens = arrays[index].copy()
+    valid = np.broadcast_to(VALID[: tokens.shape[-1]], tokens.shape[1:])
+    for row, filling in zip(tokens, (7, 11)):
+      row[~valid] = filling  # Of no meaning to any model, as its token `pad` may have.
     arrays[index], options[mask] = tokens, np.stack([valid, valid])
   out = jax.jit(lambda params: model.apply({"params": params}, *arrays, **options))(made(model))
   for leaf in jax.tree.leaves(jax.device_get(out)):
