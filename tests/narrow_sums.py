@@ -6,7 +6,7 @@ NARROW = ("bfloat16", "float16")
 SUMS = ("reduce_sum", "cumsum", "reduce_window_sum", "scatter-add", "scatter_add")
 # What hands numbers on, or adds up a few of them: what they were summed up in stands further up.
 PASSES_ON = """add add_any broadcast_in_dim concatenate convert_element_type copy copy_p dynamic_update_slice
-  expand_dims mul neg optimization_barrier pad pbroadcast psum psum2 psum_invariant pvary reduce_scatter reshape rev
+  expand_dims mul neg pad pbroadcast psum psum2 psum_invariant pvary reduce_scatter reshape rev
   select_n sharding_constraint slice squeeze transpose""".split()
 
 
@@ -18,7 +18,9 @@ def programs(equation):
   """The programs that an equation runs; what a scatter does with two numbers is none."""
   if "update_jaxpr" in equation.params:
     return
-  for value in equation.params.values():
+  for name, value in equation.params.items():
+    if name == "cond_jaxpr":  # Whether a loop goes on: nothing of it reaches its results.
+      continue
     for item in value if isinstance(value, tuple | list) else (value,):
       program = getattr(item, "jaxpr", item)
       if hasattr(program, "eqns"):
@@ -59,7 +61,9 @@ def narrow_origins(program, outputs, outer=lambda index: set()):
     for one in inner:
       before = len(equation.invars) - len(one.invars)  # A cond's index comes before what its branches are given.
       origins |= narrow_origins(one, [one.outvars[i]], back(equation, before))
-    if not inner and equation.primitive.name in PASSES_ON:
+    if equation.primitive.name == "optimization_barrier":
+      left.append(equation.invars[i])
+    elif not inner and equation.primitive.name in PASSES_ON:
       left += equation.invars
     elif not inner and narrow(variable):
       origins.add(f"{equation.primitive.name} {variable.aval}")

@@ -188,7 +188,11 @@ def test_a_mesh_gives_the_results_of_one_device():
 
 @pytest.mark.parametrize(
   "row, error",
-  [(([], [1]), "A context of 0 tokens"), (([1], []), "a continuation of 0"), (([1], [2] * 14), "from 1 to 13")],
+  [
+    (([], [1]), "A context of 0 tokens"),
+    (([1], []), "a continuation of 0"),
+    (([1], [2] * 14), "at least 1 and 1 to 13 are needed"),
+  ],
 )
 def test_what_has_no_log_likelihood_is_refused(row, error):
   with pytest.raises(UserError, match=error):

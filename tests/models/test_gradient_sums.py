@@ -40,7 +40,8 @@ def check(names, program):
 def test_parameters_get_gradients_that_are_summed_in_float32(family):
   plain = zoo.build(family, **TINY[family], dtype="bfloat16")
   check(*program(plain, *inputs(plain)))
-  busy = zoo.build(family, **TINY[family], dtype="bfloat16", scan=True, remat="full", **chances(family, 0.1))
+  recomputed = {} if family == "reformer" else {"remat": "full"}  # Reversible layers recompute in any case.
+  busy = zoo.build(family, **TINY[family], dtype="bfloat16", scan=True, **recomputed, **chances(family, 0.1))
   check(*program(busy, *inputs(busy), train=True))
 
 

@@ -106,7 +106,7 @@ def test_a_classifier_reads_what_each_direction_has_read_at_its_end():
 def test_speculation_is_refused():
   model = zoo.build("rnn", **SIZES)
   params = filled(model, *model.example())
-  with pytest.raises(UserError, match=r"the state of a recurrent network holds them already\. Use generate\."):
+  with pytest.raises(UserError, match=r"the state of a recurrent network already includes\. Use generate\."):
     speculate(model, params, model, params, jnp.asarray(TOKENS), max_new_tokens=3)
 
 

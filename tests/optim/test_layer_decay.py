@@ -18,9 +18,16 @@ from zoo.tree import flatten
 # What no layer of a stack is, and yet read by one: embeddings, what is added to them, and norms before the first layer.
 BOTTOM = r"(.*/)?(embed|segments|positions|patches|class_token|bias)/(embedding|kernel|bias)|registers|stem/.*|unknown"
 BOTTOM += r"|embed/(embedding|projection)_\d"
-FIRST_NORMS = {name: "norm/.*" for name in ("bert", "roberta", "bigbird", "mpnet", "distilbert", "sentence_bert")}
+FIRST_NORMS = {
+  name: "norm/.*" for name in ("bert", "roberta", "bigbird", "longformer", "mpnet", "distilbert", "sentence_bert")
+}
 FIRST_NORMS |= {name: ".*/pre_norm/.*" for name in ("clip", "clip_vision")}
-FIRST_NORMS |= {"hierarchical": "encoder/norm/.*", "modernbert": "first_norm/.*", "bart": ".*/first_norm/.*"}
+FIRST_NORMS |= {
+  "hierarchical": "encoder/norm/.*",
+  "modernbert": "first_norm/.*",
+  "bart": ".*/first_norm/.*",
+  "led": ".*/first_norm/.*",
+}
 
 
 def built(family, **sizes):

@@ -18,6 +18,7 @@ from zoo.layers.attention import on_weights_of
 from zoo.layers.dense import DenseGeneral
 from zoo.layers.dense_attention import dense_attention
 from zoo.layers.masks import AttentionMask
+from zoo.layers.mixed_precision import pick
 from zoo.layers.sequence import SequenceInfo
 
 PAPER_LENGTHS = (1024, 3072, 4096)  # The released code draws these lengths' blocks in another way.
@@ -47,13 +48,13 @@ def block_attention(query, key, value, *, size, valid=None, random=None, repeats
   flat = lambda x: x.reshape(batch, heads, -1, dim)
   attend = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
-  ends = query[:, :, jnp.array([0, -1])]
+  ends = _ends(query)
   logits = scale * attend("bhnqd,bhkd->bhnqk", ends, flat(key))
   ends = _weighted(_softmax(logits, None if real is None else real.reshape(batch, 1, 1, 1, -1)), flat(value))
 
   middle = query[:, :, 1:-1]
   near_keys, near_values = (_near(x, random) for x in (key, value))
-  far_keys, far_values = (flat(x[:, :, jnp.array([0, -1])]) for x in (key, value))
+  far_keys, far_values = (flat(_ends(x)) for x in (key, value))
   near = scale * attend("bhmqd,bhmkd->bhmqk", middle, near_keys)
   far = scale * attend("bhmqd,bhkd->bhmqk", middle, far_keys)
   if repeats:
@@ -66,12 +67,19 @@ def block_attention(query, key, value, *, size, valid=None, random=None, repeats
   return y.reshape(batch, heads, length, dim).swapaxes(1, 2)
 
 
+def _ends(x):
+  """The first and the last block: [batch, heads, blocks, size, head_dim] -> [batch, heads, 2, size, head_dim]"""
+  return jnp.stack([x[:, :, 0], x[:, :, -1]], axis=2)
+
+
 def _near(x, random):
   """The blocks that stand near each inner one, and its random ones: -> [batch, heads, blocks - 2, keys, head_dim]"""
   blocks = [x[:, :, :-2], x[:, :, 1:-1], x[:, :, 2:]]
   if random is not None:
-    drawn = jax.vmap(lambda x, table: x[:, table], in_axes=(1, 0), out_axes=1)(x, jnp.asarray(random))
-    blocks.append(drawn.reshape(*drawn.shape[:3], -1, drawn.shape[-1]))
+    heads, dim = x.shape[1], x.shape[-1]
+    table = jnp.asarray(random).reshape(heads, -1)
+    drawn = jax.vmap(lambda x: pick(x.reshape(*x.shape[:2], -1), table))(x)
+    blocks.append(drawn.reshape(len(x), heads, x.shape[2] - 2, -1, dim))
   return jnp.concatenate(blocks, axis=3)
 
 

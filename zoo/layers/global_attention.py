@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.layers.attention import Attention
+from zoo.layers.kernel_products import dot
 from zoo.layers.masks import AttentionMask
+from zoo.layers.mixed_precision import add, pick
 from zoo.layers.sequence import SequenceInfo
 
 ROWS = 8  # Global queries that are computed at a time.
@@ -51,6 +53,7 @@ class GlobalAttention(Attention):
       keys = {"valid": info.valid, "segments": segments}
       if of_all.rate:
         keys["rng"] = self.make_rng("dropout")
+      x = x.astype(query.dtype)
       y = jnp.where(is_global[:, :, None, None], of_all(x, projections, is_global, keys), y)
       if watched:
         every = jnp.broadcast_to(positions, x.shape[:2])
@@ -61,11 +64,11 @@ class GlobalAttention(Attention):
     return self._output(x.shape[2])(y)
 
   def _parameters(self, name, x):
-    """(kernel [dim, heads, head_dim], bias [heads, head_dim]) of a projection, in the dtype of its products."""
+    """(kernel [dim, heads, head_dim], bias [heads, head_dim]) of a projection, in their own dtype."""
     layer = self._project(name, self.num_heads)
-    dtype = layer(x[:, :0]).dtype  # Of no token: they are made, and nothing is computed.
+    layer(x[:, :0])  # Of no token: parameters are made, and nothing is computed.
     params = layer.variables["params"]
-    return params["kernel"].astype(dtype), params["bias"].astype(dtype)
+    return params["kernel"], params["bias"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,11 +131,11 @@ class GlobalRows:
   def weights(self, x, projections, places, keys, j):
     """float32 [batch, heads, rows, length], of the tokens at `places` [batch, rows] for all."""
     (to_query, query_bias), (to_key, key_bias), _ = projections
-    picked = x.at[jnp.arange(len(x))[:, None], places].get(mode="clip")
-    query = (jnp.einsum("brx,xhd->brhd", picked, to_query) + query_bias[None, None]) * self.scale
+    picked = pick(x, jnp.minimum(places, x.shape[1] - 1))
+    query = add(dot(picked, to_query), query_bias) * self.scale
     over = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
-    logits = over("brhx,bkx->bhrk", jnp.einsum("brhd,xhd->brhx", query, to_key), x)
-    logits += over("brhd,hd->bhr", query, key_bias)[..., None]
+    logits = over("brhx,bkx->bhrk", _by_head("brhd,xhd->brhx", query, to_key), x)
+    logits += over("brhd,hd->bhr", query.astype(key_bias.dtype), key_bias)[..., None]
     least = jnp.finfo(jnp.float32).min
     if keys["valid"] is not None:
       logits = jnp.where(keys["valid"].astype(bool)[:, None, None], logits, least)
@@ -149,5 +152,19 @@ class GlobalRows:
     weights = self.weights(x, projections, places, keys, j)
     to_value, value_bias = projections[2]
     mean = jnp.einsum("bhrk,bkx->brhx", weights.astype(x.dtype), x)
-    shares = weights.sum(-1).astype(x.dtype).swapaxes(1, 2)
-    return jnp.einsum("brhx,xhd->brhd", mean, to_value) + shares[..., None] * value_bias[None, None]
+    shares = weights.sum(-1).swapaxes(1, 2)[..., None]
+    y = _by_head("brhx,xhd->brhd", mean, to_value)
+    return y + (shares * value_bias[None, None]).astype(y.dtype)
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _by_head(product, x, kernel):
+  """einsum of x and a kernel [dim, heads, head_dim] in x's dtype; the kernel's gradient is computed in its own."""
+  return jnp.einsum(product, x, kernel.astype(x.dtype))
+
+
+@_by_head.defjvp
+def _by_head_jvp(product, primals, tangents):
+  (x, kernel), (dx, d_kernel) = primals, tangents
+  dy = jnp.einsum(product, x.astype(kernel.dtype), d_kernel).astype(x.dtype)
+  return _by_head(product, x, kernel), jnp.einsum(product, dx, kernel.astype(x.dtype)) + dy

@@ -88,8 +88,10 @@ def lsh_attention(query, value, buckets, *, chunk, before=1, after=0, valid=None
   rounds = buckets.shape[2]
   order = jnp.argsort(buckets, axis=-1, stable=True).astype(jnp.int32)
   inverse = jnp.argsort(order, axis=-1).astype(jnp.int32)
-  both = jnp.concatenate([query, value], axis=-1)[:, :, None]
-  both = permute(jnp.broadcast_to(both, (batch, heads, rounds, length, 2 * head_dim)), order, inverse)
+  both = jnp.concatenate([query, value], axis=-1)
+  # By way of float32, in which the rounds' gradients are summed.
+  wide = jnp.broadcast_to(both.astype(jnp.float32)[:, :, None], (batch, heads, rounds, length, 2 * head_dim))
+  both = permute(wide.astype(both.dtype), order, inverse)
   query, value = jnp.split(both.reshape(batch, heads, rounds * length, 2 * head_dim), 2, axis=-1)
   index = order.reshape(batch, heads, -1)
   if valid is not None:
@@ -105,7 +107,7 @@ def lsh_attention(query, value, buckets, *, chunk, before=1, after=0, valid=None
   total = permute(total.reshape(batch, heads, rounds, length, 1), inverse, order)
   # Not a softmax: the reference rounds what a token that sees only itself, with logits of -1e5, gets from the rounds.
   weights = jnp.exp(total - jax.nn.logsumexp(total, axis=2, keepdims=True))
-  return (y * weights.astype(y.dtype)).sum(axis=2)
+  return (y.astype(weights.dtype) * weights).sum(axis=2).astype(y.dtype)
 
 
 class LSHAttention(ChunkedAttention):

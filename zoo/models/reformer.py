@@ -6,7 +6,7 @@ Code: https://github.com/google/trax, trax/models/reformer.
 import functools
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Unpack
+from typing import Annotated, Any, TypedDict, Unpack
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -35,7 +35,7 @@ PAPER = {
 HEADS = ("lm", "mlm", "classify", "question_answering", None)
 
 
-class ReformerOptions(Compute):
+class Chunks(TypedDict, total=False):
   """Options of chunks and of hashing.
 
   local_chunk, lsh_chunk: tokens in a chunk of layers of that kind; *_before, *_after: neighbouring chunks that a chunk
@@ -55,6 +55,10 @@ class ReformerOptions(Compute):
   rounds: Annotated[int, 1]
   buckets: Annotated[int | list | None, None]
   hash_seed: Annotated[int | None, None]
+
+
+class ReformerOptions(Chunks, Compute):
+  """Options of chunks, of hashing and of computing."""
 
 
 class Positions(Learned):

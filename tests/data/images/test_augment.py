@@ -210,7 +210,7 @@ def test_mixup_mixes_images_and_labels_alike():
     ([{"name": "mixup"}], "mixup needs 'num_classes'"),
     ([{"name": "mixup", "num_classes": 3, "alpha": 0}], "mixup.alpha is 0. It must be above 0"),
     ([{"name": "shift", "pixels": -1}], "shift.pixels is -1. It must be 0 or more"),
-    ([{"name": "rotate", "degrees": float("nan")}], "rotate.degrees is nan. It must be 0 or more"),
+    ([{"name": "rotate", "degrees": float("nan")}], "rotate.degrees is nan. Write a number"),
     *(
       (
         [{"name": "random_resized_crop", **option}],
