@@ -44,7 +44,9 @@ format: .venv/made
 # What another JAX may change: compiled programs, placement, files. The rest passes above.
 QUICK = tests/layers tests/models/test_families.py::test_chance_acts_in_training_only_and_comes_from_the_key \
   tests/data/test_builders.py tests/data/test_pipeline.py tests/checkpoints/test_manager.py tests/generate/test_generate.py tests/optim/test_build.py \
-  tests/test_saving.py tests/sharding/test_rules.py tests/train/test_train.py
+  tests/test_saving.py tests/sharding/test_rules.py \
+  $(addprefix tests/train/test_train.py::,test_a_config_becomes_a_run_that_can_be_loaded test_eight_devices_learn_what_one_does \
+    test_a_run_begins_with_the_parameters_of_another)
 test-newest: .venv-newest/made
 	.venv-newest/bin/python -m pytest $(PARALLEL) -m "not slow" $(or $(ARGS),$(QUICK))
 

@@ -12,7 +12,9 @@ from zoo.convert.rules import options, reference
 # Entries that ours honours and the reference does not. transformers 5 scales the logits of every UMT5, tied or not
 # (findings/transformers_5_scales_the_logits_of_untied_umt5.sh); transformers 4 and T5X scale those of tied ones alone.
 HONOURED_BY_OURS = {("UMT5Config", "tie_word_embeddings")}
-FIRST = {case.config_cls: case for case in reversed(cases())}
+# Classes that the reference derives from another's by name alone; the hunt by hand goes through them too.
+COPIES = ("XLMRobertaConfig", "CamembertConfig", "MT5Config")
+FIRST = {case.config_cls: case for case in reversed(cases()) if case.config_cls not in COPIES}
 
 
 def test_the_table_is_that_of_the_installed_version():
