@@ -135,7 +135,7 @@ class GlobalRows:
     query = add(dot(picked, to_query), query_bias) * self.scale
     over = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
     logits = over("brhx,bkx->bhrk", _by_head("brhd,xhd->brhx", query, to_key), x)
-    logits += over("brhd,hd->bhr", query.astype(key_bias.dtype), key_bias)[..., None]
+    logits += (query.astype(key_bias.dtype) * key_bias[None, None]).sum(-1).swapaxes(1, 2)[..., None]
     least = jnp.finfo(jnp.float32).min
     if keys["valid"] is not None:
       logits = jnp.where(keys["valid"].astype(bool)[:, None, None], logits, least)
