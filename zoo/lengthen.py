@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.build import build, sizes_of
-from zoo.config.overrides import literal, split
+from zoo.config.overrides import help_text, literal, require, split
 from zoo.errors import UserError, exits_with_one_line, setting_up
 from zoo.hub.tokenizers import load_tokenizer
 from zoo.hub.writing import save_hf
@@ -124,12 +124,9 @@ def main(argv: list[str]) -> int:
   flags, _ = split(argv, FLAGS)
   flags.pop("traceback")
   if flags.pop("help"):
-    lines = [f"  --{f'{name}=...':<16} {text}" for name, text in FLAGS.items()]
-    print("\n".join(["Usage: python -m zoo.lengthen --model=FOLDER_OR_ID --out=FOLDER [--OPTION=VALUE]", "", *lines]))
+    print(help_text("python -m zoo.lengthen --model=FOLDER_OR_ID --out=FOLDER [--OPTION=VALUE]", FLAGS))
     return 0
-  for name in ("model", "out"):
-    if not flags.get(name):
-      raise UserError(f"--{name} is missing: {FLAGS[name]}. --help lists the flags.")
+  require(flags, ("model", "out"), FLAGS)
   numbers = {name: literal(flags[name]) for name in ("max_length", "window") if name in flags}
   if wrong := [name for name, value in numbers.items() if not isinstance(value, int)]:
     raise UserError(f"--{wrong[0]} is {flags[wrong[0]]}. It must be an int.")

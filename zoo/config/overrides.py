@@ -52,6 +52,18 @@ def split(
   return options, overrides
 
 
+def require(flags: Mapping[str, Any], names: Iterable[str], texts: Mapping[str, str]) -> None:
+  """UserError unless all flags in `names` have a value; texts: what each flag means."""
+  for name in names:
+    if not flags.get(name):
+      raise UserError(f"--{name} is missing: {texts[name]}. --help lists the flags.")
+
+
+def help_text(usage: str, texts: Mapping[str, str]) -> str:
+  """What --help prints: the usage, and a line for each flag of a command, {name: what it means}."""
+  return "\n".join([f"Usage: {usage}", "", *(f"  --{f'{name}=...':<16} {text}" for name, text in texts.items())])
+
+
 def override(config: dict[str, Any], path: str, text: str) -> None:
   """Sets the entry at `path`, in place; new entries are allowed where a function's signature validates them.
 

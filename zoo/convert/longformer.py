@@ -31,18 +31,11 @@ KEYS = (
 def sizes(options: Options, head, tensors):
   """-> arguments of `zoo.build`."""
   sizes = options.sizes(KEYS)
-  # Theirs is the number of rows of the table; positions start after the row of the padding token.
-  sizes["max_length"] = options.take("max_position_embeddings", 512) - sizes["pad"] - 1
+  sizes |= roberta.of_encoder(options, sizes["pad"], head, tensors)
   sizes["window"] = options.take("attention_window", 512, (int, list))
-  sizes |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
-  sizes["pooler"] = any(name.endswith("pooler.dense.weight") for name in tensors)
   options.must_be("attention_mode", "longformer", "sliding_chunks")
   options.must_be("attention_dilation", None, [1] * sizes["depth"])
   options.must_be("autoregressive", False)
-  options.must_be("position_embedding_type", "absolute")
-  options.must_be("is_decoder", False)
-  options.must_be("add_cross_attention", False)
-  options.must_be("tie_word_embeddings", True)
   # Training-only rates; how their code is traced; entries of published files that nothing reads.
   options.ignore("attention_probs_dropout_prob", "classifier_dropout", "onnx_export", "ignore_attention_mask")
   return sizes

@@ -36,16 +36,23 @@ def sizes(options: Options, head, tensors):
   sizes = options.sizes(KEYS)
   if options.entries.get("model_type") != "roberta":
     sizes["vocab_size"] = options.take("vocab_size", 30522)
-  # Theirs is the number of rows of the table; positions start after the row of the padding token.
-  sizes["max_length"] = options.take("max_position_embeddings", 512) - sizes["pad"] - 1
-  sizes |= {"head": head, "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None}
-  sizes["pooler"] = any(name.endswith("pooler.dense.weight") for name in tensors)
+  options.ignore("attention_probs_dropout_prob", "classifier_dropout")
+  return sizes | of_encoder(options, sizes["pad"], head, tensors)
+
+
+def of_encoder(options: Options, pad, head, tensors):
+  """The sizes that Longformer's files state in the same entries; what neither family has is refused."""
   options.must_be("position_embedding_type", "absolute")
   options.must_be("is_decoder", False)
   options.must_be("add_cross_attention", False)
   options.must_be("tie_word_embeddings", True)
-  options.ignore("attention_probs_dropout_prob", "classifier_dropout")
-  return sizes
+  return {
+    # Theirs is the number of rows of the table; positions start after the row of the padding token.
+    "max_length": options.take("max_position_embeddings", 512) - pad - 1,
+    "head": head,
+    "num_classes": options.num_labels() if head in ("classify", "classify_tokens") else None,
+    "pooler": any(name.endswith("pooler.dense.weight") for name in tensors),
+  }
 
 
 def config(sizes):

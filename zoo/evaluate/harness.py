@@ -20,7 +20,7 @@ import jax
 from jax.sharding import Mesh
 
 from zoo import sharding
-from zoo.config.overrides import literal, split
+from zoo.config.overrides import literal, require, split
 from zoo.errors import UserError, did_you_mean, exits_with_one_line, setting_up, shown
 from zoo.evaluate.artifacts import write_text
 from zoo.evaluate.harness_model import HarnessModel
@@ -169,9 +169,7 @@ def main(argv: list[str]) -> int:
   if flags.pop("help"):
     print(_help())
     return 0
-  for name in ("model", "tasks"):
-    if not flags.get(name):
-      raise UserError(f"--{name} is missing: {FLAGS[name]}. --help lists the flags.")
+  require(flags, ("model", "tasks"), FLAGS)
   lm_eval, utils = _lm_eval("evaluator"), _lm_eval("utils")
   workdir = as_path(flags.get("workdir") or default_workdir(flags["model"], "harness"))
   check_folder(workdir, "Choose another --workdir.")

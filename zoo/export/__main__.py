@@ -2,8 +2,8 @@
 
 import sys
 
-from zoo.config.overrides import literal, split
-from zoo.errors import UserError, exits_with_one_line, setting_up
+from zoo.config.overrides import help_text, literal, require, split
+from zoo.errors import exits_with_one_line, setting_up
 from zoo.export.programs import PLATFORMS, export
 from zoo.hosts.libtpu import silence_libtpu
 
@@ -25,12 +25,9 @@ def main(argv: list[str]) -> int:
   flags, _ = split(argv, FLAGS)
   flags.pop("traceback")
   if flags.pop("help"):
-    lines = [f"  --{f'{name}=...':<16} {text}" for name, text in FLAGS.items()]
-    print("\n".join(["Usage: python -m zoo.export --model=FOLDER_OR_ID --out=FOLDER [--OPTION=VALUE ...]", "", *lines]))
+    print(help_text("python -m zoo.export --model=FOLDER_OR_ID --out=FOLDER [--OPTION=VALUE ...]", FLAGS))
     return 0
-  for name in ("model", "out"):
-    if not flags.get(name):
-      raise UserError(f"--{name} is missing: {FLAGS[name]}. --help lists the flags.")
+  require(flags, ("model", "out"), FLAGS)
   words = lambda name: [word for word in flags.get(name, "").split(",") if word]
   with setting_up():
     signature = export(
