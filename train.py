@@ -86,7 +86,7 @@ def train(config: Any, options: dict[str, Any], watchdog: Watchdog, profiled: tu
   with setting_up():  # Everything is checked before anything is written.
     with listing(options["check-data"]), opening() as sources:
       experiment = build_experiment(settings, sharding.make_mesh(config.mesh), offers={"generate": zoo.generate})
-      evaluators = evaluate.evaluators(config.eval, experiment.model_with_kernels, config.data)
+      evaluators = evaluate.evaluators(config.eval, experiment.model_with_kernels, config.data, config.checkpoint.best)
     evaluation, bad = functools.partial(evaluate.run, evaluators), evaluate.skipped_records(evaluators)
     run = Run(
       config, folder, experiment, watchdog, profiled=profiled, evaluate=evaluation, left_out=bad, page=page.Updates

@@ -99,6 +99,8 @@ def test_the_encoder_may_have_a_folder_of_its_own_as_old_versions_wrote_it(encod
   want = [vector / np.linalg.norm(vector) for vector in want]
   np.testing.assert_allclose(zoo.embed(folder, TEXTS), want, rtol=1e-5, atol=5e-6)
   model, _ = zoo.load(folder / "0_Transformer", head="none")
+  assert zoo.load(folder, head="none")[0] == model
+  assert len(zoo.load_tokenizer(folder)(TEXTS)["tokens"]) == len(TEXTS)
   assert model.preprocessing["sentence"] | {"pooling": ["cls"], "unit": True} == model.preprocessing["sentence"]
 
 

@@ -103,8 +103,9 @@ def load(
 
   Args:
     source: the folder of a run (finished, or else its newest checkpoint), or anything that `save` wrote; a folder in
-      the hub's layout (config.json and safetensors), or in open_clip's (open_clip_config.json); or an id,
-      `openai/clip-vit-base-patch32`, which is downloaded with huggingface_hub (extra `hub`).
+      the hub's layout (config.json and safetensors), or in open_clip's (open_clip_config.json), or of
+      sentence-transformers, of which it is the encoder alone; or an id, `openai/clip-vit-base-patch32`, which is
+      downloaded with huggingface_hub (extra `hub`).
     head: of a published model: another head than that of its architecture, "none" for none. A head without weights
       in the files is randomly initialised, with a warning.
     dtype: of the parameters, bfloat16, float16 or float32; by default float32 for a published model and unchanged for
@@ -136,6 +137,7 @@ def load(
   """
   from zoo.data.tokenizers.open_clip import is_open_clip
   from zoo.hub import files, ids, loading, placing  # Not imported by most runs.
+  from zoo.hub.sentence_encoder import encoder_folder
 
   if isinstance(ignore, str):
     raise UserError(f"ignore is {ignore!r}. It must be a list of names: [{ignore!r}].")
@@ -144,6 +146,8 @@ def load(
     dtype = placing.parameter_dtype(dtype)
 
   folder = as_path(source) if is_remote(source) else ids.folder_of(source)
+  if isinstance(folder, pathlib.Path) and not (folder / MODEL).exists():
+    folder = encoder_folder(folder)
   local = isinstance(folder, pathlib.Path) and not (folder / MODEL).exists()
   other = local and is_open_clip(folder)
   if other or local and files.is_published(folder):

@@ -181,6 +181,18 @@ def test_a_misspelt_best_metric_is_told_and_the_checkpoint_is_kept(tmp_path):
   assert manager.steps(tmp_path) == [1, 2]
 
 
+@pytest.mark.parametrize("name", ["03", "3.0", "step_3", "3-copy"])
+def test_a_checkpoint_whose_folder_is_not_named_by_its_step_is_named(tmp_path, name):
+  saved(tmp_path, 3)
+  (tmp_path / "3").rename(tmp_path / name)
+  with pytest.raises(UserError, match=f"/{name} is a checkpoint, but its name is no step, and there is no other"):
+    Checkpoints(tmp_path).restore(abstract(init()))
+  saved(tmp_path, 5)
+  notes = []
+  assert Checkpoints(tmp_path, note=notes.append).restore(abstract(init()))[1] == 5
+  assert len(notes) == 1 and f"/{name} is a checkpoint, but its name is no step: not used." in notes[0]
+
+
 def test_a_torn_folder_is_ignored_and_taken_away(tmp_path):
   saved(tmp_path, 1)
   (tmp_path / "2.orbax-checkpoint-tmp" / "state").mkdir(parents=True)

@@ -134,6 +134,27 @@ def test_a_repeated_tensor_must_be_equal(folder):
     zoo.load(folder)
 
 
+def test_a_tensor_with_and_without_its_prefix_must_be_equal(folder):
+  name = "bert.embeddings.LayerNorm.weight"
+  bare = name.removeprefix("bert.")
+  rewrite(folder, lambda tensors: {**tensors, bare: tensors[name].copy()})
+  zoo.load(folder)
+  rewrite(folder, lambda tensors: {**tensors, bare: tensors[name] + 1})
+  with pytest.raises(UserError, match=f"has '{name}' and '{bare}' with different values, two of one parameter"):
+    zoo.load(folder)
+
+
+def test_a_head_that_no_architectures_ask_for_is_named(original, tmp_path, recwarn):
+  zoo.save_hf(tmp_path, *zoo.load(original[0], head="classify"))
+  extend_config(tmp_path, {"architectures": None})
+  with pytest.warns(UserWarning, match="names no architectures: classifier.bias, .* Load with head='classify'"):
+    model, _ = zoo.load(tmp_path)
+  assert model.spec["head"] is None
+  recwarn.clear()
+  zoo.load(tmp_path, head="classify")
+  assert not recwarn.list
+
+
 MISTAKES = {
   "missing": (
     lambda t: {k: v for k, v in t.items() if "layer.1.output.dense.bias" not in k},

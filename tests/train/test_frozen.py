@@ -44,6 +44,15 @@ def test_frozen_models_that_are_none_are_refused(folder, entry, message):
     Run(config_of(folder, frozen={"teacher": entry}, objective={"name": "distill"}), 1)
 
 
+def test_a_frozen_model_that_the_objective_does_not_use_is_refused(folder):
+  changes = distilled(folder)
+  unused = {"frozen": {**changes["frozen"], "spare": changes["frozen"]["teacher"]}}
+  with pytest.raises(UserError, match="frozen.spare is not used by the objective distill. Remove it, or choose"):
+    Run(config_of(folder, **{**changes, **unused}), 1)
+  with pytest.raises(UserError, match="frozen.teacher is not used by the objective classify"):
+    Run(config_of(folder, **{**changes, "objective": {"name": "classify"}}), 1)
+
+
 def test_a_frozen_model_may_be_a_section_with_options_of_load(folder):
   changes = distilled(folder)
   changes["frozen"] = {"teacher": {"source": changes["frozen"]["teacher"], "dtype": "bfloat16"}}

@@ -190,6 +190,7 @@ def test_a_run_begins_with_the_parameters_of_another(config):
     ("--config.init={'source': 3}", "init is {'source': 3}. It must be a folder, or have a 'source'"),
     ("--config.init={'source': '.', 'fresh': 4}", "may have lists 'fresh' and 'ignore'"),
     ("--config.init={'source': '.', 'freeze': []}", "may have lists 'fresh' and 'ignore'"),
+    ("--config.checkpoint.best=eval/tst/loss", "of no evaluator. Did you mean 'eval/test/loss'? Write eval/KEY/METRIC"),
     ("--profile=3:7", "--profile is '3:7', and the run ends at step 6"),
   ],
 )
@@ -201,6 +202,14 @@ def test_a_mistake_ends_in_one_line_before_anything_is_written(config, capsys, a
   assert message in told
   assert len(told.strip().splitlines()) == 1
   assert not (config.parent / "run").exists()
+
+
+def test_a_best_metric_that_no_evaluator_measures_is_told_before_the_first_step(config, capsys):
+  with pytest.raises(SystemExit) as exit:
+    main([f"--config={config}", "--config.checkpoint.best=eval/test/los"])
+  assert exit.value.code == 2
+  assert "'eval/test/los', never measured. Did you mean 'eval/test/loss'? There is: eval/" in capsys.readouterr().err
+  assert not (config.parent / "run/metrics.jsonl").exists() and not (config.parent / "run/checkpoints").exists()
 
 
 def test_a_folder_of_a_model_that_no_run_made_is_refused_before_training(config, capsys):

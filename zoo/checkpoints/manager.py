@@ -31,6 +31,7 @@ from zoo.checkpoints.restore import (
   absolute,
   described,
   error_of,
+  misnamed,
   read_score,
   read_unverified,
   reason_of,
@@ -38,8 +39,8 @@ from zoo.checkpoints.restore import (
   sum_of_score,
   verify,
 )
-from zoo.checkpoints.retention import NewestAndBest
-from zoo.errors import UserError, did_you_mean
+from zoo.checkpoints.retention import NewestAndBest, check_measured
+from zoo.errors import UserError
 from zoo.hosts import consensus
 
 
@@ -137,9 +138,8 @@ class Checkpoints:
     unknown = metrics and self.best_name is not None and self.best_name not in metrics
     if wait or unknown:
       self.wait()
-    if unknown:
-      near = did_you_mean(self.best_name, metrics)
-      raise UserError(f"checkpoint.best is '{self.best_name}', never measured.{near} There is: {', '.join(metrics)}.")
+    if metrics and self.best_name is not None:
+      check_measured(self.best_name, metrics)
     return saved
 
   def restore(self, shapes: Any) -> tuple[Any, int] | None:
@@ -152,12 +152,14 @@ class Checkpoints:
       shapes: tree of `jax.ShapeDtypeStruct` with the target shardings; numbers and numpy arrays keep their types.
 
     Raises:
-      UserError: none of the checkpoints is intact (they are not renamed), or the newest intact one holds arrays of
-        other names, shapes or dtypes.
+      UserError: none of the checkpoints is intact (they are not renamed), the newest intact one holds arrays of
+        other names, shapes or dtypes, or none is named by its step.
     """
     if "manager" in self.__dict__:
       self.wait()
     saved_steps = consensus.from_first_host(steps(self.folder))
+    for line in misnamed(self.folder, saved_steps):
+      self._note(line)
     damaged: dict[int, str] = {}
 
     def is_intact(step: int, why: str | None) -> bool:
@@ -209,6 +211,11 @@ class Checkpoints:
         multihost_utils.sync_global_devices("set aside")
       if "manager" in self.__dict__:
         self.manager.reload()
+
+  def is_best_measured(self) -> bool:
+    """Whether a checkpoint in the folder has a score of the metric `best`, or there is no such metric."""
+    stored = [score for score in scores(self.folder).values() if score and score["value"] is not None]
+    return self.best_name in {None, *(score["name"] for score in stored)}
 
   def wait(self) -> None:
     """Returns when everything saved so far is complete on disk."""

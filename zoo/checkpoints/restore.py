@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import zlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ from zoo.storage import as_path, is_remote
 from zoo.tree import mismatch, path_name
 
 CHECKSUMS, FINGERPRINTS, SCORE = "checksums.json", "fingerprints", "metrics/metrics"
+METADATA = "_CHECKPOINT_METADATA"  # Written by Orbax.
 
 
 class CorruptCheckpoint(UserError):
@@ -50,8 +51,8 @@ def read_score(folder: epath.Path) -> dict[str, Any] | None:
       another step.
   """
   with reading_errors(folder):
-    if (folder / "_CHECKPOINT_METADATA").exists():
-      check_file(folder / "_CHECKPOINT_METADATA", 2**26)
+    if (folder / METADATA).exists():
+      check_file(folder / METADATA, 2**26)
     # Orbax reads these of every checkpoint before it saves another, without naming the one that it cannot read.
     ocp.path.step.standard_name_format().find_step(folder.parent, int(folder.name)).commit_timestamp_nsecs  # noqa: B018
     score = _parsed(folder / SCORE)
@@ -66,6 +67,29 @@ def read_score(folder: epath.Path) -> dict[str, Any] | None:
     if (saved_fingerprints(folder) or {}).get(SCORE, sum_of_score(score)) != sum_of_score(score):
       raise ValueError("its score has changed since it was saved")
     return score
+
+
+def misnamed(folder: epath.Path, saved_steps: Collection[int]) -> list[str]:
+  """Warnings of whole checkpoints whose folders are not named by their step, as 03, beside those of `saved_steps`.
+
+  Raises:
+    UserError: there are such alone, so that a run would begin again.
+  """
+  wholes = [path.name for path in folder.iterdir() if (path / METADATA).exists()] if folder.is_dir() else []
+  strange = sorted(
+    name
+    for name in set(wholes) - {*map(str, saved_steps)}
+    if not name.startswith("damaged-") and ".orbax-checkpoint-tmp" not in name
+  )
+  if strange and not saved_steps:
+    raise UserError(
+      f"{folder / strange[0]} is a checkpoint, but its name is no step, and there is no other checkpoint. Name it as "
+      "it was, by its step alone (3), or choose another workdir."
+    )
+  return [
+    f"Warning: {folder / name} is a checkpoint, but its name is no step: not used. Name it as it was, or move it away."
+    for name in strange
+  ]
 
 
 def _parsed(file: epath.Path) -> Any:

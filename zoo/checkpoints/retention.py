@@ -1,8 +1,10 @@
 """Checkpoint retention: the newest, the best, and the last verified one stay."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+from zoo.errors import UserError, did_you_mean
 
 
 class NewestAndBest:
@@ -36,3 +38,10 @@ def best_step(scores: Mapping[int, Mapping[str, Any] | None]) -> int | None:
   name, mode = (finite[max(finite)][key] for key in ("name", "mode"))
   values = {n: score["value"] for n, score in finite.items() if (score["name"], score["mode"]) == (name, mode)}
   return max(values, key=lambda n: (values[n] if mode == "max" else -values[n], n))
+
+
+def check_measured(best: str, metrics: Collection[str]) -> None:
+  """UserError unless `metrics` has the name that a config gives as `checkpoint.best`."""
+  if best not in metrics:
+    near = did_you_mean(best, metrics)
+    raise UserError(f"checkpoint.best is '{best}', never measured.{near} There is: {', '.join(metrics) or 'nothing'}.")

@@ -15,7 +15,7 @@ from zoo.config import registry
 from zoo.config.loading import without
 from zoo.config.registry import lookup
 from zoo.config.schema import resolve
-from zoo.errors import UserError, prefix_errors, shown
+from zoo.errors import UserError, did_you_mean, prefix_errors, shown
 from zoo.evaluate.artifacts import check_name
 from zoo.evaluate.forward import opening
 from zoo.evaluate.tables import table
@@ -24,7 +24,9 @@ from zoo.hub.preprocessing import image_processor
 INHERIT = ("data", "train_data")  # Options of evaluators that are data sections.
 
 
-def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] | None = None) -> dict[str, Callable]:
+def evaluators(
+  section: Mapping[str, Any], model: Any, data: Mapping[str, Any] | None = None, best: str | None = None
+) -> dict[str, Callable]:
   """Builds the evaluators of a config's section `eval`: opens their data and checks their options.
 
   Args:
@@ -34,11 +36,18 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
     data: the config's section `data`, which those of evaluators inherit: `{"split": "test"}` overrides one entry.
       The `fit` of training images is not inherited by evaluators of a published model: its processor is used.
       `scaled` is not inherited either: evaluators decode images in full unless their own section sets it.
+    best: the config's `checkpoint.best`: a metric of one of them, "eval/KEY/METRIC".
 
   Raises:
-    UserError: an evaluator cannot be set up; the message begins with its key.
+    UserError: an evaluator cannot be set up, and the message begins with its key; or `best` is of none of them.
   """
   ready, files = {}, {}
+  if best is not None and key_of(best) not in section["evaluators"]:
+    keys = ", ".join(section["evaluators"]) or "there is none in eval.evaluators"
+    near = did_you_mean(best, (f"eval/{key}/{best.rpartition('/')[2]}" for key in section["evaluators"]))
+    raise UserError(
+      f"checkpoint.best is {shown(best)}, of no evaluator.{near} Write eval/KEY/METRIC, with the KEY of one: {keys}."
+    )
   for key, options in resolve(section["evaluators"]).items():
     with prefix_errors(f"config.eval.evaluators.{key}"):
       if not isinstance(options, Mapping):
@@ -55,6 +64,16 @@ def evaluators(section: Mapping[str, Any], model: Any, data: Mapping[str, Any] |
         options = {name: inherited(entry, common) if name in INHERIT else entry for name, entry in options.items()}
       ready[key] = built(options, model)
   return ready
+
+
+def key_of(metric: str) -> str | None:
+  """The key of the evaluator that a metric is of.
+
+  >>> key_of("eval/test/majority/accuracy"), key_of("loss")
+  ('test', None)
+  """
+  first, _, rest = metric.partition("/")
+  return rest.partition("/")[0] if first == "eval" else None
 
 
 def built(options: Mapping[str, Any], model: Any, offers: Mapping[str, Any] | None = None) -> Callable:
@@ -121,6 +140,7 @@ def run(
   step: int | None = None,
   *,
   note: Callable[[str], Any] | None = None,
+  only: str | None = None,
 ) -> dict[str, float]:
   """Runs evaluators one after another -> {"eval/KEY/METRIC": float}.
 
@@ -130,9 +150,12 @@ def run(
     folder: output folder for their files; None: no files.
     step: the training step, for titles.
     note: called with each table as a str.
+    only: the name of a metric, whose evaluator alone is run; None: all are.
   """
   results = {}
   for key, evaluate in evaluators.items():
+    if only is not None and key != key_of(only):
+      continue
     metrics = evaluate(params, folder if jax.process_index() == 0 else None, step)
     results |= {f"eval/{key}/{name}": value for name, value in metrics.items()}
     if note is not None:

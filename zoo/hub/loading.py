@@ -18,7 +18,7 @@ from zoo.build import build, by_layer, of_collections, part_of, sizes_of, split,
 from zoo.convert.rules import reference
 from zoo.convert.rules.options import Options, check_ignored
 from zoo.errors import UserError
-from zoo.hub import open_clip, open_clip_images, open_clip_siglip, preprocessing, tables
+from zoo.hub import open_clip, open_clip_images, open_clip_siglip, preprocessing, tables, unread
 from zoo.hub.files import CONFIG, open_tensors, read_json
 from zoo.hub.labels import list_of_classes
 from zoo.hub.placing import ShardedParams
@@ -62,6 +62,8 @@ def published_model(
   options = Options(config, where, len(tensors), reference=reference.of(config["model_type"]), ignore=ignore)
   sizes = table.sizes(options, chosen_head, tensors)
   options.done()
+  if head is None and not config.get("architectures"):
+    unread.warn_of_left_out_head(table, sizes, tensors.shapes, where)
   carried = preprocessing.preprocessing_of_published(folder, config, ignore)
   names = list_of_classes(config.get("id2label"), sizes.get("num_classes"))
   carried |= {} if names is None else {"classes": names}
@@ -164,7 +166,7 @@ def _check(rules, target_shapes, file_names, tensors, table, sizes, where, fresh
   """Matches names of the table with names in the file; UserError for missing, misshapen or extra tensors."""
   names: dict[str, str] = {}
   expected: dict[str, tuple[int, ...]] = {}
-  all_names = _all_names(table, sizes)
+  all_names = unread.all_names(table, sizes)
   for path, shape in target_shapes.items():
     if path not in rules:
       raise AssertionError(f"zoo/convert/{tables.family_of(table)}.py has no rule for {path}.")
@@ -181,12 +183,8 @@ def _check(rules, target_shapes, file_names, tensors, table, sizes, where, fresh
   if problems:
     raise UserError(f"{where} does not hold a complete {tables.family_of(table)}: {problems}.")
   _check_tied(table, file_names, tensors, where, all_names)
+  unread.check_repetitions(table, names, file_names, tensors, where)
   return names
-
-
-def _all_names(table, sizes) -> set[str]:
-  """Tensor names of all heads: those of other heads may be in the files and are ignored."""
-  return {rule.theirs for head in table.HEADS for rule in table.rules(tables.with_head(table, sizes, head))}
 
 
 def _repeats(table, file_names) -> set[str]:

@@ -11,6 +11,7 @@ from zoo.data.tokenizers.open_clip import is_open_clip
 from zoo.hub.files import CONFIG, is_published, read_json
 from zoo.hub.ids import ID, folder_of, small_files_of
 from zoo.hub.preprocessing import preprocessing_of_saved
+from zoo.hub.sentence_encoder import encoder_folder
 
 
 def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
@@ -41,7 +42,7 @@ def load_tokenizer(source: str | os.PathLike) -> Tokenizer:
   """
   if source in NAMED and not os.path.isdir(source):
     return tokenizer(str(source))
-  folder = folder_of(source)
+  folder = encoder_folder(folder_of(source))
   folder = folder.absolute() if str(folder) in NAMED else folder  # Else it would be taken for the packaged tokenizer.
   if has_tokenizer(folder) or is_open_clip(folder):
     return tokenizer(str(folder))

@@ -1,6 +1,6 @@
 """The context of a train step: frozen models, and collections carried across batches."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -72,6 +72,31 @@ def read_frozen(section: Mapping[str, Any], strategy: Any, mesh: Mesh) -> Frozen
       raise UserError(f"frozen.{name}: {error}") from None
     params[name] = jax.tree.map(np.asarray, loaded)
   return Frozen(models, params, placed)
+
+
+def check_all_used(frozen: Mapping[str, Any], objective: str, *programs: tuple[Callable, Any, Any]) -> None:
+  """Refuses frozen models that an objective would silently not use.
+
+  Args:
+    frozen: shapes of their parameters, by name.
+    objective: its name, for the message.
+    programs: what a step runs, (function of state, batch and frozen; shapes of the state; of the batch). They are
+      traced.
+
+  Raises:
+    UserError: no program reads an array of one of them.
+  """
+  read: set[str] = set()
+  names = [path[0].key for path, _ in jax.tree_util.tree_leaves_with_path(dict(frozen))]
+  for function, state, batch in programs:
+    jaxpr = jax.make_jaxpr(function)(state, batch, dict(frozen)).jaxpr
+    inputs = {id(x) for equation in jaxpr.eqns for x in equation.invars} | {id(x) for x in jaxpr.outvars}
+    read |= {name for name, x in zip(names, jaxpr.invars[-len(names) :], strict=True) if id(x) in inputs}
+  for name in sorted(frozen.keys() - read):
+    raise UserError(
+      f"frozen.{name} is not used by the objective {objective}. Remove it, or choose an objective that uses it, as "
+      "distill uses frozen.teacher."
+    )
 
 
 def carry_for_rows(carry: Carry, rows: int) -> dict[str, Any]:

@@ -28,10 +28,18 @@ from zoo.objectives.objective import Context, check_parts, value_and_grad
 from zoo.perf import flops, memory
 from zoo.perf.activation_memory import saved_activation_bytes
 from zoo.sharding import activations
-from zoo.train.context import Frozen, carry_for_rows, carry_of, read_frozen, with_rows, with_zero_context
+from zoo.train.context import (
+  Frozen,
+  carry_for_rows,
+  carry_of,
+  check_all_used,
+  read_frozen,
+  with_rows,
+  with_zero_context,
+)
 from zoo.train.model_data import initial_preprocessing, records_for, with_tokenizer
 from zoo.train.state import initial_state, update_rule
-from zoo.train.step import collect_step, random_draw, train_step
+from zoo.train.step import collect_step, context_of, random_draw, train_step
 from zoo.train.xla_options import compiler_options
 
 
@@ -194,7 +202,11 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
     attention=attention,
   )
   if frozen.models:  # Errors show before anything is written.
-    jax.eval_shape(counted_loss, param_shapes, dict(made.collected(row)))
+    state = with_rows(shapes, parts)
+    loss = lambda state, batch, frozen: made.loss(state["params"], batch, context_of(state, frozen))
+    programs: list[tuple] = [(loss, state, dict(made.collected(row)))]
+    programs += [] if made.collect is None else [(made.collect, state, row)]
+    check_all_used(frozen.shapes, resolve(config.objective)["name"], *programs)
   attention.reasons.clear()  # An objective may have read shapes, for another number of rows than a step's.
   return made
 

@@ -18,6 +18,7 @@ import jax
 from zoo import hosts, sharding
 from zoo.build import check_tokens
 from zoo.checkpoints.manager import Checkpoints
+from zoo.checkpoints.retention import check_measured
 from zoo.config.loading import without
 from zoo.data.ledger import Ledger
 from zoo.errors import UserError, setting_up
@@ -43,8 +44,8 @@ class Run:
     experiment: the `Experiment` to train.
     watchdog: of this process.
     profiled: the first and the last step to profile; None: none.
-    evaluate: (weights, folder, step, note=...) -> results, {"eval/KEY/METRIC": float}; the weights are those of
-      `zoo.train.context.weights_of_state`.
+    evaluate: (weights, folder, step, note=..., only=...) -> results, {"eval/KEY/METRIC": float}; the weights are those
+      of `zoo.train.context.weights_of_state`. only: a metric, whose evaluator alone is run.
     left_out: errors of the records that evaluators skip, by the name of their data.
     page: (folder, note) -> an object with `update(last=...)`, which writes the page of the run.
 
@@ -81,21 +82,32 @@ class Run:
     """Locks the folder and returns the state of its newest checkpoint, or `initial()` if there is none.
 
     Raises:
-      UserError: another job uses the folder, its checkpoints are of another model or corrupt, or it has more steps than
-        the config.
+      UserError: another job uses the folder, its checkpoints are of another model or corrupt, it has more steps than
+        the config, or no evaluator measures `checkpoint.best`.
     """
     config, folder = self._config, self._folder
     warn = functools.partial(print, file=sys.stderr, flush=True)
     self._lock = RunLock(folder, patience=config.timeouts.heartbeat, note=warn)
     options = without(config.checkpoint, "every")
     self._saver = Checkpoints(folder / "checkpoints", **options, note=self.note, check=self._lock.check)
-    with progress(f"reading or making the state of {folder}"):
-      state, self.start = self._saver.restore(self._abstract) or (initial(), 0)
-    if self.start > config.steps:
-      raise UserError(
-        f"{folder} has reached step {self.start}, and steps is {config.steps}. Raise --config.steps to train on."
-      )
+    with contextlib.ExitStack() as on_error:
+      on_error.push(self._lock)
+      with progress(f"reading or making the state of {folder}"):
+        state, self.start = self._saver.restore(self._abstract) or (initial(), 0)
+      if self.start > config.steps:
+        raise UserError(
+          f"{folder} has reached step {self.start}, and steps is {config.steps}. Raise --config.steps to train on."
+        )
+      if self.start < config.steps and not self._saver.is_best_measured():
+        self._check_best(state)
+      on_error.pop_all()
     return state
+
+  def _check_best(self, state: Any) -> None:
+    """Runs the evaluator of `checkpoint.best` once: otherwise a misspelt metric would show after hours of training."""
+    best = self._config.checkpoint.best
+    with self._watchdog.other(), progress(f"measuring {best} once, to see that it is measured"):
+      check_measured(best, self._evaluate(weights_of_state(state), None, self.start, only=best))
 
   @contextlib.contextmanager
   def started(self, state: Any) -> Generator[Iterator[tuple[int, dict]]]:
