@@ -32,6 +32,7 @@ TINY = {
   "reformer": dict(vocab_size=23, max_length=11, local_chunk=2, lsh_chunk=3, buckets=4, rounds=2, **TOWER),
   "distilbert": dict(vocab_size=23, max_length=11, **TOWER),
   "bigbird": dict(vocab_size=23, max_length=11, block_size=1, num_random=1, **TOWER),
+  "visual_bert": dict(vocab_size=23, max_length=11, region_dim=7, **TOWER),
   "hierarchical": dict(
     encoder=dict(family="sentence_bert", vocab_size=23, max_length=11, **TOWER),
     **dict(max_chunks=5, depth=2, num_heads=5, dim=10, head="classify", num_classes=5),
@@ -196,7 +197,7 @@ def test_bfloat16_is_computed_in_and_float32_is_kept(family):
   close(jax.tree.map(lambda x: x.astype(jnp.float32), out), finely, 0.1)
   named = out if isinstance(out, dict) else {"logits": out}
   coarsely = {name for name, leaf in named.items() if leaf.dtype == jnp.bfloat16}
-  assert coarsely == set(named) & {"hidden", "pooled", "encoded", "embedded"}
+  assert coarsely == set(named) & {"hidden", "hidden_regions", "pooled", "encoded", "embedded"}
   # Every product of matrices: what it multiplies is bfloat16.
   jaxpr = jax.make_jaxpr(lambda p: coarse.apply({"params": p}, *inputs(coarse)))(params).jaxpr
   assert {operand.aval.dtype for product in products(jaxpr) for operand in product.invars} == {jnp.dtype("bfloat16")}

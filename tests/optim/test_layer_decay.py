@@ -24,6 +24,7 @@ FIRST_NORMS = {
 FIRST_NORMS |= {name: ".*/pre_norm/.*" for name in ("clip", "clip_vision")}
 FIRST_NORMS |= {
   "hierarchical": "encoder/norm/.*",
+  "visual_bert": "(norm|regions)/.*",
   "modernbert": "first_norm/.*",
   "bart": ".*/first_norm/.*",
   "led": ".*/first_norm/.*",

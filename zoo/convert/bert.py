@@ -70,13 +70,17 @@ def encoder(p, depth):
   for ours, theirs in (("embed", "word"), ("positions", "position"), ("segments", "token_type")):
     rules += embedding(ours, f"{p}embeddings.{theirs}_embeddings")
   for i in range(depth):
-    ours, theirs = f"stack/layer_{i}", f"{p}encoder.layer.{i}"
-    to = [f"{theirs}.attention.self.{name}" for name in ("query", "key", "value")]
-    rules += attention(f"{ours}/self_attention", *to, f"{theirs}.attention.output.dense")
-    rules += mlp(f"{ours}/feed_forward", f"{theirs}.intermediate.dense", f"{theirs}.output.dense")
-    rules += norm(f"{ours}/attention_norm", f"{theirs}.attention.output.LayerNorm")
-    rules += norm(f"{ours}/mlp_norm", f"{theirs}.output.LayerNorm")
+    rules += layer(f"stack/layer_{i}", f"{p}encoder.layer.{i}")
   return rules
+
+
+def layer(ours, theirs):
+  """Rules of one layer."""
+  names = [f"{theirs}.attention.self.{name}" for name in ("query", "key", "value")]
+  rules = attention(f"{ours}/self_attention", *names, f"{theirs}.attention.output.dense")
+  rules += mlp(f"{ours}/feed_forward", f"{theirs}.intermediate.dense", f"{theirs}.output.dense")
+  rules += norm(f"{ours}/attention_norm", f"{theirs}.attention.output.LayerNorm")
+  return rules + norm(f"{ours}/mlp_norm", f"{theirs}.output.LayerNorm")
 
 
 def rules(sizes):

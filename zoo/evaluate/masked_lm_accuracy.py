@@ -11,7 +11,7 @@ import optax
 from zoo.errors import UserError
 from zoo.evaluate.forward import gather, needs_output, records_of
 from zoo.objectives.masked_lm import masked_lm
-from zoo.objectives.objective import apply, optional_entries, output
+from zoo.objectives.objective import REGIONS, apply, optional_entries, output
 
 
 def masked_lm_accuracy(
@@ -60,9 +60,8 @@ def masked_lm_accuracy(
   @jax.jit
   def forward(params: Any, batch: dict) -> dict:
     hidden = objective.prepare(batch)
-    outputs = apply(
-      model, params, hidden["inputs"], **optional_entries(hidden, "segments", "valid", "segment_ids", "predict")
-    )
+    entries = optional_entries(hidden, "segments", "valid", "segment_ids", "predict", *REGIONS)
+    outputs = apply(model, params, hidden["inputs"], **entries)
     logits, target = output(outputs, "mlm", "masked_lm_accuracy", "Set model.head to 'mlm'."), hidden["target"]
     nats = optax.softmax_cross_entropy_with_integer_labels(logits, target)
     out = {"nats": nats, "right": logits.argmax(-1) == target, "chosen": hidden["chosen"] > 0, "target": target}

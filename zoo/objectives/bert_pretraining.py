@@ -8,7 +8,15 @@ from jax.sharding import NamedSharding
 
 from zoo.objectives.masked_lm import masked_lm, mlm_terms
 from zoo.objectives.next_sentence import next_sentence, nsp_terms
-from zoo.objectives.objective import NOTHING, Context, Objective, apply_with_carry, check_batch, optional_entries
+from zoo.objectives.objective import (
+  NOTHING,
+  REGIONS,
+  Context,
+  Objective,
+  apply_with_carry,
+  check_batch,
+  optional_entries,
+)
 
 
 def bert_pretraining(
@@ -57,7 +65,7 @@ def bert_pretraining(
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
     masked = batch if "predict" in batch else words.prepare(batch, rng)
-    options: dict = optional_entries(masked, "segments", "valid", "predict")
+    options: dict = optional_entries(masked, "segments", "valid", "predict", *REGIONS)
     outputs, carried, _ = apply_with_carry(context, trunk, params, masked["inputs"], rng=rng, **options)
     return {**mlm_terms_of(params, outputs, masked), **nsp_terms(outputs, masked), **carried}
 

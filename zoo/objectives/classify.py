@@ -11,6 +11,7 @@ import optax
 from zoo.errors import UserError
 from zoo.objectives.objective import (
   NOTHING,
+  REGIONS,
   Context,
   Objective,
   apply_with_carry,
@@ -33,9 +34,9 @@ def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
     model: (image, train=) or (tokens, segments=, valid=, train=) -> {"logits" [batch, num_classes]}.
     label_smoothing: share of the target that is spread over all classes, 0 to 1 (https://arxiv.org/abs/1512.00567).
 
-  Batch: image, or tokens and optionally valid and segments; label int32 [batch], or float [batch, num_classes] with
-  rows that sum to 1 (soft targets, e.g. of mixup); optionally weight [batch]. Metrics: loss, accuracy (of
-  the likeliest class). A label out of range makes the loss NaN.
+  Batch: image, or tokens and optionally valid, segments and the regions of an image as of `masked_lm`; label int32
+  [batch], or float [batch, num_classes] with rows that sum to 1 (soft targets, e.g. of mixup); optionally weight
+  [batch]. Metrics: loss, accuracy (of the likeliest class). A label out of range makes the loss NaN.
 
   >>> import zoo
   >>> model = zoo.build("vit", image_size=4, patch_size=2, dim=8, depth=1, num_heads=2, num_classes=3)
@@ -90,7 +91,7 @@ def inputs(batch: dict, model: Any) -> list[jax.Array]:
 
 def options(batch: Mapping[str, Any], model: Any) -> dict[str, Any]:
   """Keyword inputs with tokens: `valid`, and `segments` if the model has segment embeddings."""
-  entries = {} if "image" in batch else optional_entries(batch, "segments", "valid")
+  entries = {} if "image" in batch else optional_entries(batch, "segments", "valid", *REGIONS)
   if "segments" in entries and getattr(model, "spec", None):
     takes = inspect.signature(type(model).__call__).parameters
     if "segments" not in takes or getattr(model, "segments", 0) is None:

@@ -12,6 +12,7 @@ from zoo.errors import UserError
 from zoo.objectives.masking import mask_tokens, row_keys
 from zoo.objectives.objective import (
   NOTHING,
+  REGIONS,
   Batch,
   Context,
   Objective,
@@ -61,7 +62,8 @@ def masked_lm(
     by_row: sharding of rows, for chunks; None: XLA decides.
 
   Batch: tokens int32 [batch, length]; optionally segments, valid, special, word_start, segment_ids [batch, length],
-  weight [batch].
+  weight [batch]; for models that read images beside words their regions, float [batch, regions, features], and
+  regions_valid, region_segments, alignment as of `zoo.models.visual_bert`.
   Metrics: loss (nats per chosen token), accuracy, perplexity.
 
   >>> import zoo
@@ -82,7 +84,7 @@ def masked_lm(
 
   def arguments(batch: dict) -> tuple[list, dict]:
     check_batch(batch, "masked_lm", "tokens", *(["word_start"] if whole_word else []))
-    return [batch["tokens"]], optional_entries(batch, "segments", "valid", "segment_ids")
+    return [batch["tokens"]], optional_entries(batch, "segments", "valid", "segment_ids", *REGIONS)
 
   def prepare(batch: dict, rng: jax.Array | None = None) -> dict:
     if whole_word and "word_start" not in batch:
@@ -109,7 +111,7 @@ def masked_lm(
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
     batch = batch if "predict" in batch else prepare(batch, rng)
-    options: dict = optional_entries(batch, "segments", "valid", "segment_ids", "predict")
+    options: dict = optional_entries(batch, "segments", "valid", "segment_ids", "predict", *REGIONS)
     outputs, carried, _ = apply_with_carry(context, trunk, params, batch["inputs"], rng=rng, **options)
     return {**terms(params, outputs, batch), **carried}
 

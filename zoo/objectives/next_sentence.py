@@ -7,6 +7,7 @@ import optax
 
 from zoo.objectives.objective import (
   NOTHING,
+  REGIONS,
   Batch,
   Context,
   Objective,
@@ -42,7 +43,7 @@ def next_sentence(model: Any) -> Objective:
 
   def arguments(batch: dict) -> tuple[list, dict]:
     check_batch(batch, "next_sentence", "tokens", "is_random")
-    return [batch["tokens"]], optional_entries(batch, "segments", "valid")
+    return [batch["tokens"]], optional_entries(batch, "segments", "valid", *REGIONS)
 
   def forward(params: Any, batch: dict, rng: jax.Array | None = None, context: Context = NOTHING) -> dict:
     inputs, options = arguments(batch)

@@ -17,6 +17,7 @@ Batch = Mapping[str, jax.Array]
 # Linen collections carried across batches: {"shared": ..., "rows": ...}, each only if there is any.
 Carry = Mapping[str, Mapping[str, Any]]
 SHARED, ROWS = "shared", "rows"
+REGIONS = ("regions", "regions_valid", "region_segments", "alignment")  # Entries for `zoo.models.visual_bert`.
 
 
 class Context(NamedTuple):
