@@ -8,7 +8,7 @@ import pytest
 
 import zoo
 from tests.evaluate.toys import Toy
-from zoo.build import check_tokens, count_parameters, unused_classes
+from zoo.build import check_fits, check_tokens, count_parameters, unused_classes
 from zoo.errors import UserError
 from zoo.evaluate.perplexity import perplexity
 from zoo.hub.static_embedding import StaticEmbedding
@@ -120,6 +120,13 @@ def test_the_list_reads_as_a_table():
 def test_a_pattern_that_nothing_matches_is_told():
   assert repr(zoo.list_models("zzz")) == "No variant matches 'zzz'. zoo.list_models() shows all."
   assert str(zoo.list_models("gtp2")) == "No variant matches 'gtp2'. Did you mean 'gpt2'? zoo.list_models() shows all."
+
+
+def test_data_of_more_classes_are_refused_with_their_names():
+  model = zoo.build("vit", image_size=4, patch_size=2, dim=4, depth=1, num_heads=2, num_classes=2)
+  message = "model.num_classes is 2, the data have 3 classes: 'a, b, c'. Set model.num_classes to 3 or more, or correct"
+  with pytest.raises(UserError, match=message):
+    check_fits(model, {"num_classes": 3, "class_names": ["a", "b", "c"]})
 
 
 def test_more_classes_than_the_data_have_are_a_line():

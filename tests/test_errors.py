@@ -1,7 +1,9 @@
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -75,6 +77,32 @@ def test_a_program_ends_with_one_line_and_status_130_on_ctrl_c(capsys):
   @exits_with_one_line
   def main(argv):
     raise KeyboardInterrupt
+
+  with pytest.raises(SystemExit) as caught:
+    main([])
+  assert caught.value.code == 130 and capsys.readouterr().err == "Interrupted.\n"
+
+
+def test_ctrl_c_while_a_command_is_being_imported_is_one_line():
+  program = """
+import sys
+sys.argv = ["-m"]
+import zoo
+raise KeyboardInterrupt
+"""
+  ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+  assert ended.returncode in (-signal.SIGINT, 130) and ended.stderr == "Interrupted.\n"
+
+
+def test_ctrl_c_that_a_callback_drops_ends_the_program(capsys):
+  class Dropping:
+    def __del__(self):
+      raise KeyboardInterrupt
+
+  @exits_with_one_line
+  def main(argv):
+    Dropping()
+    time.sleep(10)
 
   with pytest.raises(SystemExit) as caught:
     main([])

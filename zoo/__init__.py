@@ -85,6 +85,10 @@ __all__ = [
 ]
 
 
+if sys.argv[:1] == ["-m"]:  # A command, python -m zoo.generate: Python is still looking for its module.
+  importlib.import_module("zoo.errors").interrupts_in_one_line()
+
+
 def __getattr__(name):
   # Lazily, so that `import zoo` costs nothing.
   if name not in _HOME:

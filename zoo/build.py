@@ -123,17 +123,17 @@ def check_fits(model, info: Mapping[str, Any], *, trained: bool = False) -> None
 
   Args:
     model: from `build`.
-    info: of the data's records; its entries "vocab_size" and "num_classes" are checked.
+    info: of the data's records; its entries "vocab_size" and "num_classes" are checked, "class_names" named.
     trained: whether the model starts from trained weights, whose vocabulary cannot be enlarged.
   """
-  sizes = sizes_of(model)
-  for size in ("vocab_size", "num_classes"):
-    actual, needed = sizes.get(size, getattr(model, size, None)), info.get(size)
+  for size, classes in (("vocab_size", None), ("num_classes", info.get("class_names"))):
+    actual, needed = sizes_of(model).get(size, getattr(model, size, None)), info.get(size)
     if actual is not None and needed is not None and needed > actual:
-      way_out = f"Set model.{size} to {needed} or more."
+      named = f" classes: {shown(', '.join(map(str, classes)))}" if classes else ""
+      way_out = f"Set model.{size} to {needed} or more{', or correct data.class_names' if classes else ''}."
       if trained and size == "vocab_size":
         way_out = "Leave data.tokenizer out: init has its own."
-      raise UserError(f"model.{size} is {actual}, the data have {needed}. {way_out}")
+      raise UserError(f"model.{size} is {actual}, the data have {needed}{named}. {way_out}")
 
 
 def check_tokens(model: Any, batch: Mapping[str, Any], what: str) -> None:

@@ -1,5 +1,6 @@
 """User errors: one line with what is wrong, the values, and the way out."""
 
+import _thread
 import contextlib
 import difflib
 import errno
@@ -7,6 +8,7 @@ import functools
 import re
 import socket
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
@@ -131,7 +133,7 @@ def exits_with_one_line(main: Callable) -> Callable:
   @functools.wraps(main)
   def wrapper(*args, **kwargs):
     try:
-      with _warnings_of_one_line():
+      with _warnings_of_one_line(), _interrupts_that_arrive():
         return main(*args, **kwargs)
     except (UserError, OSError, MemoryError, RuntimeError) as error:
       memory = out_of_memory(error)
@@ -145,6 +147,48 @@ def exits_with_one_line(main: Callable) -> Callable:
       raise SystemExit(130) from interrupt
 
   return wrapper
+
+
+def interrupts_in_one_line() -> None:
+  """Makes Ctrl-C end this process in one line from now on: a command's modules take seconds to import before `main`."""
+  before = sys.excepthook
+
+  def hook(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if issubclass(kind, KeyboardInterrupt):
+      tell("Interrupted.")
+    else:
+      before(kind, error, trace)
+
+  sys.excepthook = hook
+  sys.unraisablehook = _repeated(sys.unraisablehook)
+
+
+@contextlib.contextmanager
+def _interrupts_that_arrive() -> Generator[None]:
+  """Context that repeats a KeyboardInterrupt which Python drops."""
+  before = sys.unraisablehook
+  sys.unraisablehook = _repeated(before)
+  try:
+    yield
+  finally:
+    sys.unraisablehook = before
+
+
+def _repeated(before: Callable[[Any], Any]) -> Callable[[Any], None]:
+  """A `sys.unraisablehook` that raises a KeyboardInterrupt again.
+
+  Python drops one that is raised in a callback, such as JAX's of the garbage collector, and the program would go on.
+  """
+
+  def hook(unraisable: Any) -> None:
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+      timer = threading.Timer(0.01, _thread.interrupt_main)  # Once the callback has returned.
+      timer.daemon = True
+      timer.start()
+    else:
+      before(unraisable)
+
+  return hook
 
 
 @contextlib.contextmanager

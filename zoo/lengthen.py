@@ -18,6 +18,7 @@ import numpy as np
 from zoo.build import build, sizes_of
 from zoo.config.overrides import help_text, literal, require, split
 from zoo.errors import UserError, exits_with_one_line, setting_up
+from zoo.hosts.process import run
 from zoo.hub.tokenizers import load_tokenizer
 from zoo.hub.writing import save_hf
 from zoo.json_files import read_json
@@ -137,4 +138,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  run(main, sys.argv[1:])

@@ -113,6 +113,9 @@ def test_classes_that_nobody_names_are_those_of_train_and_said(tmp_path, capsys)
     for index in range(len(records)):
       assert ["neg", "neu", "pos"][int(records[index]["label"])] == records.source[index]["text"]
   assert "class_names is not set: they are the 3 of 'label' in train: neg, neu, pos." in capsys.readouterr().err
+  toys.write_csv(tmp_path / "long.csv", [{"text": "a", "label": "x" * 200_000}])
+  labelled_texts(f"csv:{tmp_path}/long.csv", tokenizer="bytes")
+  assert len(capsys.readouterr().err) < 500
   toys.write_csv(tmp_path / "test.csv", [{"text": "a", "label": "odd"}])
   with pytest.raises(UserError, match="label 'odd' is not a class. The classes are: neg, neu, pos"):
     labelled_texts(where, "test", tokenizer="bytes")[0]

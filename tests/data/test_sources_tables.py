@@ -92,6 +92,8 @@ def test_encodings_are_named_or_refused_with_the_place_of_the_byte(tmp_path):
     "utf-16.csv": r"utf-16.csv is not UTF-8: .* Write csv:.*utf-16.csv\?encoding=utf-16\.",
     "utf-8.csv?encoding=utf-9": "encoding 'utf-9' is unknown",
     "utf-8.csv?encoding=hex": "encoding 'hex' is unknown",
+    "utf-8.csv?encoding=undefined": "encoding 'undefined' is unknown",
+    "utf-8.csv?encoding=utf-16": "utf-8.csv is not utf-16: .* near byte 0. Name another",
     "cp1252.csv?encoding=shift-jis": r"cp1252.csv is not shift-jis: .* near byte",
   }.items():
     with pytest.raises(UserError, match=message):

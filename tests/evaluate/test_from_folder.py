@@ -61,7 +61,7 @@ def test_a_model_is_measured_in_one_line_and_its_folder_is_left_as_it_is(
     ),
     (["--max_length=99"], "max_length is 99. The tokenizer"),
     (["--split=test"], "has no split 'test'. It has: train"),
-    (["--classes=['a']"], "classes has 1 names, the model 2 classes."),
+    (["--classes=['a']"], "classes has 1 names, 'a', the model 2 classes. Name its 2, in the order of its logits"),
     (["--labels={'good': 'fine'}"], "labels names the class 'fine', not one of the model's: BAD, GOOD."),
     (["--train_split=train"], "classification trains nothing."),
     (["--workdir={data}/x"], "Choose another --workdir."),

@@ -39,8 +39,9 @@ def test_scanned_layers_decode_alike():
   np.testing.assert_array_equal(out, recomputed(PROMPT, 20))
 
 
-def test_a_text_may_fill_max_length():
+def test_a_text_may_fill_max_length_and_does_by_default():
   out = zoo.generate(MODEL, PARAMS, PROMPT, max_new_tokens=35)
+  np.testing.assert_array_equal(zoo.generate(MODEL, PARAMS, PROMPT), out)
   assert out.shape == (2, 40)
   np.testing.assert_array_equal(out, recomputed(PROMPT, 35))
 

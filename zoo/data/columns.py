@@ -12,7 +12,7 @@ from typing import Any
 from zoo.data.bad_records import BadRecord, utf8
 from zoo.data.cache import build_once, cache_folder
 from zoo.data.sources import Source, open_source
-from zoo.errors import UserError, tell
+from zoo.errors import UserError, one_line, tell
 
 # Usual names of a field; the first is the plain name, whose use is not reported.
 TEXT = ("text", "content", "document", "article", "sentence", "review", "body", "comment", "tweet", "story", "abstract")
@@ -154,7 +154,7 @@ def class_names(
     names = json.loads((folder / "names.json").read_text())
   if len(names) > _CLASSES:
     raise UserError(f"{source.name}: '{field}' has more than {_CLASSES} values, as texts have. Set label_field.")
-  some = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+  some = ", ".join(one_line(label, most=60) for label in names[:10]) + (", ..." if len(names) > 10 else "")
   say(f"{source.name}: class_names is not set: they are the {len(names)} of '{field}' in {name}: {some}.")
   return names
 

@@ -34,6 +34,7 @@ from zoo.errors import UserError, did_you_mean, exits_with_one_line, setting_up
 from zoo.evaluate import one_line
 from zoo.evaluate.artifacts import write_json, write_text
 from zoo.hosts.libtpu import silence_libtpu
+from zoo.hosts.process import run
 from zoo.hub.files import CONFIG, is_published
 from zoo.hub.ids import folder_of
 from zoo.saving import MODEL
@@ -140,4 +141,4 @@ def chosen(evaluators: dict[str, Any], only: str | None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  run(main, sys.argv[1:])

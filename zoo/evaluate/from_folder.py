@@ -200,7 +200,13 @@ def _subject(
   if classes is None and num_classes is not None and isinstance(folder, Path):
     classes = class_names_in(folder, num_classes)
   if classes is not None and len(classes) != num_classes:
-    raise UserError(f"classes has {len(classes)} names, the model {num_classes or 'no'} classes. Name each of them.")
+    way_out = (
+      f"Name its {num_classes}, in the order of its logits, or leave classes out" if num_classes else "Leave it out"
+    )
+    raise UserError(
+      f"classes has {len(classes)} names, {shown(', '.join(map(str, classes)))}, the model {num_classes or 'no'} "
+      f"classes. {way_out} classes out."
+    )
   return Subject(model, params, folder, classes, tokenizer), offers, options
 
 

@@ -30,6 +30,7 @@ from zoo.evaluate.one_line import default_workdir
 from zoo.extras import install
 from zoo.generate import checks
 from zoo.hosts.libtpu import silence_libtpu
+from zoo.hosts.process import run
 from zoo.hub.files import CONFIG
 from zoo.hub.generation import FILE, entries_of, ignored
 from zoo.hub.ids import folder_of
@@ -238,4 +239,4 @@ def _help() -> str:
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  run(main, sys.argv[1:])

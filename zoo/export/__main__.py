@@ -6,6 +6,7 @@ from zoo.config.overrides import help_text, literal, require, split
 from zoo.errors import exits_with_one_line, setting_up
 from zoo.export.programs import PLATFORMS, export
 from zoo.hosts.libtpu import silence_libtpu
+from zoo.hosts.process import run
 
 FLAGS = {
   "model": "a run's folder, a published model's folder, or a hub id",
@@ -44,4 +45,4 @@ def main(argv: list[str]) -> int:
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  run(main, sys.argv[1:])

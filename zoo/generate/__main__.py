@@ -30,6 +30,7 @@ from zoo.generate.from_file import answer_file, check_options, default_out
 from zoo.generate.prompt_file import digest_of_folder
 from zoo.generate.steps import encodes
 from zoo.hosts.libtpu import silence_libtpu
+from zoo.hosts.process import run
 from zoo.hub.files import CONFIG, is_published
 from zoo.hub.generation import FILE, entries_of, ignored
 from zoo.hub.generation import options as stated_options
@@ -236,10 +237,10 @@ def tokens_of(model: Any, tokenizer: Any, prompt: str, is_run: bool) -> np.ndarr
 
 
 def length_limit(model: Any, length: int, stated: dict[str, Any]) -> int:
-  """max_new_tokens: from generation_config.json, or 100; limited by the model's max_length."""
+  """max_new_tokens: from generation_config.json, or the default; limited by the model's max_length."""
   start = stated.get("start_token", 0)
   before = (len(start) if isinstance(start, list) else 1) if encodes(model) else length
-  limit = stated.get("max_new_tokens", 100)
+  limit = stated.get("max_new_tokens", checks.NEW_TOKENS)
   return limit if model.max_length is None else max(1, min(limit, model.max_length - before))
 
 
@@ -284,4 +285,4 @@ def until(tokens: list[int], ends: tuple[int, ...]) -> list[int]:
 
 
 if __name__ == "__main__":
-  sys.exit(main(sys.argv[1:]))
+  run(main, sys.argv[1:])

@@ -11,6 +11,8 @@ from zoo.errors import UserError, family_of, shown
 from zoo.generate.rules import Constraints
 from zoo.generate.steps import encodes
 
+NEW_TOKENS = 100  # Default of max_new_tokens.
+
 
 def decodes(model):
   """UserError for a model that does not predict next tokens."""
@@ -66,6 +68,15 @@ def source_fits(model, tokens, valid):
   limit = model.encoder.max_length
   if limit is not None and tokens.shape[1] > limit:
     raise UserError(f"An input of {tokens.shape[1]} tokens exceeds the encoder's max_length {limit}. Crop it.")
+
+
+def new_tokens(model, tokens, decoder_tokens=None):
+  """The default of max_new_tokens: NEW_TOKENS, or as many as the model's max_length leaves, at least 1."""
+  decodes(model)
+  name, prompt = ("decoder_tokens", decoder_tokens) if encodes(model) else ("tokens", tokens)
+  shape = () if prompt is None else array(name, prompt).shape
+  before = shape[1] if len(shape) == 2 else 1
+  return NEW_TOKENS if model.max_length is None else max(1, min(NEW_TOKENS, model.max_length - before))
 
 
 def length_fits(model, prompt, max_new_tokens):

@@ -25,7 +25,7 @@ def generate(
   params: Any,
   tokens: Any,
   *,
-  max_new_tokens: int,
+  max_new_tokens: int | None = None,
   temperature: float = 0.0,
   top_k: int | None = None,
   top_p: float | None = None,
@@ -54,7 +54,7 @@ def generate(
     params: its parameters; may be sharded over a mesh.
     tokens: int [batch, prompt length]; prompts of different lengths are padded, left or right, with `valid` set. For an
       encoder-decoder the source; for a Whisper float [batch, frames, mels].
-    max_new_tokens: maximum number of new tokens.
+    max_new_tokens: maximum number of new tokens; None: 100, or as many as the model's max_length leaves.
     temperature: 0: greedy; above 0: samples from softmax(logits / temperature).
     top_k: samples among the k most likely tokens.
     top_p: nucleus sampling: the fewest tokens whose probabilities sum to this. https://arxiv.org/abs/1904.09751
@@ -101,6 +101,7 @@ def generate(
   if decoder_tokens is None and start_token is not None:
     checks.decodes(model)
     decoder_tokens, encoded = first_tokens(model, params, tokens, valid, start_token)
+  max_new_tokens = checks.new_tokens(model, tokens, decoder_tokens) if max_new_tokens is None else max_new_tokens
   source = Source.of(model, tokens, valid, decoder_tokens, decoder_valid, max_new_tokens)
   if encoded is not None and source.inputs["tokens"].shape == jnp.shape(tokens):  # Not padded: sounds.
     source = source._replace(inputs={**source.inputs, "encoded": encoded})

@@ -62,7 +62,7 @@ def load_generation_options(
   """A published model's recommended generation settings, as keywords of `zoo.generate`:
 
       stated = zoo.load_generation_options(source, prompt_length=tokens.shape[1])
-      zoo.generate(model, params, tokens, **{"max_new_tokens": 100, **stated})
+      zoo.generate(model, params, tokens, **stated)
 
   Args:
     source: a folder in the hub's layout, a hub id, or a run's folder, which has none.
@@ -72,8 +72,8 @@ def load_generation_options(
   Returns:
     the settings in its generation_config.json (in older models config.json): start and end tokens,
     beams, penalties, forced and suppressed tokens, and temperature, top_k, top_p and min_p if it samples (pass an
-    `rng` then). max_new_tokens is included if the file has it, or a max_length: a decoder's less the prompt.
-    Defaults of `generate` are omitted.
+    `rng` then). max_new_tokens is included if the file has it, or a max_length: a decoder's less the prompt; otherwise
+    the default of `generate` applies. Defaults of `generate` are omitted.
 
   Raises:
     UserError: the file is corrupt, has unsupported entries, or its max_length leaves no space.

@@ -49,7 +49,7 @@ def utf8_file(path: StoragePath, encoding: str | None, source: str) -> StoragePa
   try:
     codec = codecs.lookup(encoding)
     "".encode(encoding)  # LookupError if it is not a text encoding.
-  except LookupError as error:
+  except (LookupError, UnicodeError) as error:  # UnicodeError: Python's "undefined".
     raise UserError(f"{source}: encoding '{encoding}' is unknown. Some are: cp1252, latin-1, utf-16.") from error
   if codec.name in ("utf-8", "ascii", "utf-8-sig"):
     return nearby(path)
@@ -61,9 +61,9 @@ def utf8_file(path: StoragePath, encoding: str | None, source: str) -> StoragePa
         block = file.read(_BLOCK)
         try:
           copy.write(decoder.decode(block, final=not block).encode())
-        except UnicodeDecodeError as error:
-          place = size + error.start
-          raise UserError(f"{path} is not {encoding}: {error.reason} near byte {place:,}. Name another.") from error
+        except UnicodeError as error:  # A missing byte order mark has neither a start nor a reason.
+          place, reason = size + getattr(error, "start", 0), getattr(error, "reason", error)
+          raise UserError(f"{path} is not {encoding}: {reason} near byte {place:,}. Name another.") from error
         size += len(block)
         if not block:
           return
