@@ -161,7 +161,7 @@ Harm = Callable[[Run, random.Random], list[int]]  # -> statuses of the hosts
 def ended(job: Job) -> list[int]:
   """Statuses after a fault: none may be 2, a user's mistake, which a scheduler does not retry."""
   statuses = job.end(STARTING + TIMEOUTS["step"])
-  if mistaken := [i for i, status in enumerate(statuses) if status == 2 and "is whole" not in job.said(i)]:
+  if mistaken := [i for i, status in enumerate(statuses) if status == 2 and "is intact" not in job.said(i)]:
     raise Unclear(f"statuses {statuses}: {job.said(mistaken[0])}")
   return statuses
 
