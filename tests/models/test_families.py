@@ -33,6 +33,10 @@ TINY = {
   "distilbert": dict(vocab_size=23, max_length=11, **TOWER),
   "bigbird": dict(vocab_size=23, max_length=11, block_size=1, num_random=1, **TOWER),
   "visual_bert": dict(vocab_size=23, max_length=11, region_dim=7, **TOWER),
+  "vision_encoder_decoder": dict(
+    encoder=dict(family="vit", image_size=6, patch_size=3, **TOWER),
+    decoder=dict(family="gpt", vocab_size=23, max_length=11, **{**TOWER, "dim": 9}),
+  ),
   "hierarchical": dict(
     encoder=dict(family="sentence_bert", vocab_size=23, max_length=11, **TOWER),
     **dict(max_chunks=5, depth=2, num_heads=5, dim=10, head="classify", num_classes=5),

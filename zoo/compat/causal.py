@@ -11,7 +11,7 @@ from zoo.compat.core import Tower
 from zoo.compat.generating import Generates
 from zoo.compat.module import Call, OldModule, token_inputs
 from zoo.compat.outputs import Output
-from zoo.convert.rules.layouts import Rule, attention, norm
+from zoo.convert.rules.layouts import Rule
 from zoo.errors import UserError
 from zoo.hub import tables
 from zoo.layers.sequence import SequenceInfo
@@ -136,10 +136,7 @@ class CausalTextModule(CausalModule):
 
   @classmethod
   def cross(cls, ours, layer, sizes):
-    theirs = f"{tables.of_family(cls.FAMILY).PREFIX}encoder.layer.{layer}.crossattention"
-    to = [f"{theirs}.self.{name}" for name in ("query", "key", "value")]
-    looks = attention(f"{ours}/cross_attention", *to, f"{theirs}.output.dense")
-    return looks + norm(f"{ours}/cross_norm", f"{theirs}.output.LayerNorm")
+    return tables.of_family(cls.FAMILY).cross(ours, layer, sizes["dim"])
 
 
 class CausalTextModel(CausalModel):

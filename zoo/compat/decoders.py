@@ -12,7 +12,7 @@ from zoo.compat.generating import Generates
 from zoo.compat.model import FlaxModel, outputs
 from zoo.compat.module import Call, OldModule, refuse, token_inputs
 from zoo.compat.outputs import Output
-from zoo.convert.rules.layouts import Layout, Rule, norm
+from zoo.convert import gpt
 
 
 def _arguments(
@@ -42,7 +42,7 @@ def _called(name):
 
 
 class FlaxLlamaModule(OldModule):
-  """-> last_hidden_state [batch, length, dim]after the final norm, as is hidden_states[-1]."""
+  """-> last_hidden_state [batch, length, dim] after the final norm, as is hidden_states[-1]."""
 
   FAMILY, TYPES = "llama", ("llama",)
   TOWERS = (Tower(last="norm"),)
@@ -56,7 +56,7 @@ class FlaxLlamaForCausalLMModule(FlaxLlamaModule):
 
 
 class FlaxMistralModule(FlaxLlamaModule):
-  """-> last_hidden_state [batch, length, dim]after the final norm, as is hidden_states[-1].
+  """-> last_hidden_state [batch, length, dim] after the final norm, as is hidden_states[-1].
 
   A window of `sliding_window` tokens includes the token itself, as in torch; transformers 4's Flax had one more.
   """
@@ -71,7 +71,7 @@ class FlaxMistralForCausalLMModule(FlaxLlamaForCausalLMModule):
 
 
 class FlaxGemmaModule(FlaxLlamaModule):
-  """-> last_hidden_state [batch, length, dim]after the final norm, as is hidden_states[-1]."""
+  """-> last_hidden_state [batch, length, dim] after the final norm, as is hidden_states[-1]."""
 
   FAMILY, TYPES = "gemma", ("gemma",)
 
@@ -83,7 +83,7 @@ class FlaxGemmaForCausalLMModule(FlaxLlamaForCausalLMModule):
 
 
 class FlaxGPT2Module(FlaxLlamaModule):
-  """-> last_hidden_state [batch, length, dim]after the final norm, as is hidden_states[-1]."""
+  """-> last_hidden_state [batch, length, dim] after the final norm, as is hidden_states[-1]."""
 
   FAMILY, TYPES, HEAD, TRUNK = "gpt", ("gpt2",), "lm", True
   NAMES: ClassVar = ((r"^transformer\.", ""),)
@@ -113,16 +113,7 @@ class FlaxGPT2LMHeadModule(causal.CausalModule, FlaxGPT2Module):
 
   @classmethod
   def cross(cls, ours, layer, sizes):
-    theirs, dim = f"transformer.h.{layer}.crossattention", sizes["dim"]
-    rules = norm(f"{ours}/cross_norm", f"transformer.h.{layer}.ln_cross_attn")
-    for part, (name, fused) in enumerate({"query": "q_attn", "key": "c_attn", "value": "c_attn"}.items()):
-      at, start = f"{ours}/cross_attention/{name}", (part - 1) * dim
-      kernel, bias = ((1, start, 2 * dim), (0, start, 2 * dim)) if part else (None, None)
-      rules += [Rule(f"{at}/kernel", f"{theirs}.{fused}.weight", Layout(((0,), (1, 2))), stretch=kernel)]
-      rules += [Rule(f"{at}/bias", f"{theirs}.{fused}.bias", Layout(((0, 1),)), stretch=bias)]
-    out = f"{ours}/cross_attention/out"
-    rules += [Rule(f"{out}/kernel", f"{theirs}.c_proj.weight", Layout(((0, 1), (2,))))]
-    return [*rules, Rule(f"{out}/bias", f"{theirs}.c_proj.bias")]
+    return gpt.cross(ours, layer, sizes["dim"])
 
 
 class _Decoder(FlaxModel):
@@ -206,19 +197,19 @@ class FlaxGPT2PreTrainedModel(_Decoder):
 
 
 class FlaxLlamaModel(FlaxLlamaPreTrainedModel):
-  """-> last_hidden_state [batch, length, dim]after the final norm, as is hidden_states[-1]."""
+  """-> last_hidden_state [batch, length, dim] after the final norm, as is hidden_states[-1]."""
 
 
 class FlaxMistralModel(FlaxMistralPreTrainedModel):
-  """-> last_hidden_state [batch, length, dim]after the final norm, as is hidden_states[-1]."""
+  """-> last_hidden_state [batch, length, dim] after the final norm, as is hidden_states[-1]."""
 
 
 class FlaxGemmaModel(FlaxGemmaPreTrainedModel):
-  """-> last_hidden_state [batch, length, dim]after the final norm, as is hidden_states[-1]."""
+  """-> last_hidden_state [batch, length, dim] after the final norm, as is hidden_states[-1]."""
 
 
 class FlaxGPT2Model(FlaxGPT2PreTrainedModel):
-  """-> last_hidden_state [batch, length, dim]after the final norm, as is hidden_states[-1]."""
+  """-> last_hidden_state [batch, length, dim] after the final norm, as is hidden_states[-1]."""
 
 
 class FlaxLlamaForCausalLM(Generates, FlaxLlamaPreTrainedModel):

@@ -83,6 +83,14 @@ def layer(ours, theirs):
   return rules + norm(f"{ours}/mlp_norm", f"{theirs}.output.LayerNorm")
 
 
+def cross(ours, layer, dim, prefix=PREFIX):
+  """Rules of the cross-attention in a decoder's layer; `ours` is its path."""
+  theirs = f"{prefix}encoder.layer.{layer}.crossattention"
+  names = [f"{theirs}.self.{name}" for name in ("query", "key", "value")]
+  rules = attention(f"{ours}/cross_attention", *names, f"{theirs}.output.dense")
+  return rules + norm(f"{ours}/cross_norm", f"{theirs}.output.LayerNorm")
+
+
 def rules(sizes):
   """-> rules of zoo/convert/rules/layouts.py"""
   head = sizes["head"]

@@ -70,6 +70,20 @@ def rules(sizes):
   return rules + heads.get(sizes["head"], [])
 
 
+def cross(ours, layer, dim):
+  """Rules of the cross-attention in a decoder's layer; `ours` is its path."""
+  theirs = f"{PREFIX}h.{layer}.crossattention"
+  rules = norm(f"{ours}/cross_norm", f"{PREFIX}h.{layer}.ln_cross_attn")
+  for part, (name, fused) in enumerate({"query": "q_attn", "key": "c_attn", "value": "c_attn"}.items()):
+    at, start = f"{ours}/cross_attention/{name}", (part - 1) * dim
+    kernel, bias = ((1, start, 2 * dim), (0, start, 2 * dim)) if part else (None, None)
+    rules += [Rule(f"{at}/kernel", f"{theirs}.{fused}.weight", Layout(((0,), (1, 2))), stretch=kernel)]
+    rules += [Rule(f"{at}/bias", f"{theirs}.{fused}.bias", Layout(((0, 1),)), stretch=bias)]
+  out = f"{ours}/cross_attention/out"
+  rules += [Rule(f"{out}/kernel", f"{theirs}.c_proj.weight", Layout(((0, 1), (2,))))]
+  return [*rules, Rule(f"{out}/bias", f"{theirs}.c_proj.bias")]
+
+
 def layer(ours, theirs, dim):
   """Rules of one layer, shared with GPT: query, key and value are fused in one matrix."""
   rules, to_heads, from_heads = [], Layout(((0,), (1, 2))), Layout(((0, 1), (2,)))

@@ -55,6 +55,11 @@ def of_encoder(options: Options, pad, head, tensors):
   }
 
 
+def cross(ours, layer, dim):
+  """As of `zoo.convert.bert`."""
+  return bert.cross(ours, layer, dim, PREFIX)
+
+
 def config(sizes):
   """-> config.json"""
   sizes = {**sizes, "mlp_dim": sizes["mlp_dim"] or 4 * sizes["dim"]}
