@@ -21,6 +21,7 @@ zoo.compat has the Flax classes that transformers 5 removed, under their old nam
 """
 
 import importlib
+import os
 import sys
 import types
 from typing import TYPE_CHECKING
@@ -85,7 +86,8 @@ __all__ = [
 ]
 
 
-if sys.argv[:1] == ["-m"]:  # A command, python -m zoo.generate: Python is still looking for its module.
+# A command, python -m zoo.generate, whose module Python is still looking for; or train.py beside this package.
+if sys.argv[:1] == ["-m"] or [*map(os.path.abspath, sys.argv[:1])] == [os.path.abspath(f"{__path__[0]}/../train.py")]:
   importlib.import_module("zoo.errors").interrupts_in_one_line()
 
 

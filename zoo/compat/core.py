@@ -77,7 +77,10 @@ class Core:
     return self.model if hasattr(self.model, "encode") else without_cross_attention(self.model)
 
   def initial(self, rng: jax.Array) -> dict[str, Any]:
-    """Random parameters under the old names; not compiled as one program, which takes half a minute for 24 layers."""
+    """Random float32 parameters under the old names, from a key, in the shapes of the old classes.
+
+    It is not compiled as one program, which takes half a minute for 24 layers.
+    """
     return self.old(self.model.init(rng, *self.model.example())["params"])
 
   def old(self, params: Any) -> dict[str, Any]:

@@ -73,7 +73,11 @@ class FlaxPreTrainedModel:
       self.params = self.init_weights(self.key, input_shape)
 
   def init_weights(self, rng: jax.Array, input_shape: Any = None, params: Any = None) -> dict[str, Any]:
-    """Random parameters; existing entries of `params` are kept. Defined by subclasses."""
+    """Random float32 parameters from a key, as a tree; entries of `params` replace those of their names.
+
+    Raises:
+      NotImplementedError: always. Subclasses define it.
+    """
     raise NotImplementedError(f"{type(self).__name__} has no init_weights.")
 
   @classmethod

@@ -158,7 +158,11 @@ def first_good_record(source: Any, rule: Policy, check: Callable[[dict[str, Any]
 
 
 def first_example(records: Any) -> dict[str, np.ndarray]:
-  """The first readable example of `records`, as in evaluation."""
+  """The first readable example of `records`, as in evaluation: name -> array of one row, without a batch axis.
+
+  Raises:
+    BadRecord: a record cannot be read, and the policy does not skip so many.
+  """
   errors: list[str] = []
   for index in range(len(records)):
     try:

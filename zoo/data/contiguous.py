@@ -63,6 +63,9 @@ class Contiguous(Records):
     return grain.MapDataset.range(length).seed(seed).map(chunk)
 
   def evaluated(self, step: int, batch_size: int) -> np.ndarray:
-    """As in `Records`: each row reads its own part, starting with an empty memory, and no chunk occurs twice."""
+    """As in `Records`: indices of the records of batch `step`, int [batch_size], of which `len(self)` is padding.
+
+    Each row reads its own part, starting with an empty memory, and no chunk occurs twice.
+    """
     steps = -(-len(self) // batch_size)
     return np.minimum(np.arange(batch_size) * steps + step, len(self))

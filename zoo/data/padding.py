@@ -44,7 +44,12 @@ class Buckets(NamedTuple):
   of_record: np.ndarray
 
   def cut(self, batch: Example, indices: Sequence[int] | np.ndarray) -> Example:
-    """Truncates a batch padded to full length to the bucket that holds the records `indices`."""
+    """Truncates a batch to the columns of the bucket that holds its records: [batch, full length] -> [batch, columns].
+
+    Args:
+      batch: arrays padded to full length; those without an entry in `lengths` are returned unchanged.
+      indices: int [batch], the records.
+    """
     lengths = self.lengths[int(self.of_record[indices].max())]
     return {name: array[:, : lengths[name]] if name in lengths else array for name, array in batch.items()}
 

@@ -164,7 +164,7 @@ class GalleryBuilder:
     self.captions = array("q")  # Record and caption of each further text.
 
   def add(self, batch: Mapping[str, np.ndarray]) -> None:
-    """Adds the next rows."""
+    """Adds the rows of a batch: image [batch, height, width, 3], tokens int [batch, length], group int [batch]."""
     for row in range(len(batch["tokens"])):
       group = int(batch["group"][row]) if "group" in batch else len(self.groups)
       pixels = jax.tree.map(lambda x, row=row: x[row], batch["image"])

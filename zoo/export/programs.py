@@ -130,7 +130,14 @@ def _programs(
 def writing(
   model: Any, params: Any, max_length: int | None
 ) -> tuple[dict[str, Program], dict[str, jax.Array], dict[str, Any]]:
-  """prefill and decode, of a model that predicts tokens."""
+  """The programs `prefill` and `decode` of a model that predicts tokens -> programs, weights by name, notes.
+
+  prefill: tokens int32 and valid bool [batch, length], or features of sounds -> logits float32 [batch, vocab_size],
+  position int32 [batch], state. decode: state, token and position int32 [batch] -> logits, state.
+
+  Raises:
+    UserError: max_length is above the model's.
+  """
   columns = min(COLUMNS, model.max_length or COLUMNS) if max_length is None else max_length
   if model.max_length is not None and columns > model.max_length:
     raise UserError(f"max_length is {columns}, the model takes {model.max_length} tokens. Lower it.")
@@ -171,7 +178,14 @@ def writing(
 def embedding(
   make: Embedder, max_length: int | None
 ) -> tuple[dict[str, Program], dict[str, jax.Array], dict[str, Any]]:
-  """Vectors of texts, of images or of both."""
+  """The programs that embed texts, images or both -> programs, weights by name, notes.
+
+  They take tokens int32 and valid bool [batch, length], or images [batch, height, width, channels], and return
+  float32 [batch, dim].
+
+  Raises:
+    UserError: the model pools without the prompt, whose length a program does not know.
+  """
   programs: dict[str, Program] = {}
   notes: dict[str, Any] = {"does": "embed", "family": family_of(make.model)}
   example = make.model.example()

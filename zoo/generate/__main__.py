@@ -250,7 +250,7 @@ def end_of(tokenizer: Any) -> int | None:
 
 
 def write(model: Any, params: Any, tokenizer: Any, prompt: str, tokens: np.ndarray, **options: Any) -> None:
-  """Generates and prints one answer, streaming where possible."""
+  """Generates and prints the answer to `prompt`, tokens int [1, length]; streams where possible."""
   eos = end_of(tokenizer)
   stated = options.pop("eos", eos)
   ends = () if stated is None else tuple(stated) if isinstance(stated, list) else (stated,)

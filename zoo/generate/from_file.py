@@ -45,7 +45,7 @@ def answer_file(
     text_of: new tokens as text.
     settings: what the answers depend on: those of a file that was begun must be the same.
     batch_size: texts at a time.
-    rng: prompt i draws with `fold_in(rng, i)`.
+    rng: a key; prompt i draws with `fold_in(rng, i)`.
 
   Raises:
     UserError: a line is no prompt, a prompt is too long, or the file of answers is of something else.
@@ -83,7 +83,7 @@ def answer_file(
 
 
 def check_options(model: Any, options: Mapping[str, Any], rng: jax.Array, batch_size: int) -> None:
-  """UserError for what `generate` or `continuous` would refuse once the file of answers is there."""
+  """UserError for arguments, rng among them, that `generate` or `continuous` would refuse once the file exists."""
   checks.number("batch_size", batch_size, integer=True, minimum=1)
   checks.cache_dtype_is_known(options.get("cache_dtype"))
   temperature, draws = options.get("temperature", 0.0), ("top_k", "top_p", "min_p")

@@ -58,7 +58,10 @@ class ShardedParams:
     self.last: jax.Array | None = None
 
   def put(self, path: str, array: np.ndarray, layout: Layout = SAME) -> None:
-    """Sets the parameter at `path`, layers unstacked, to `array` read by `layout`."""
+    """Sets the parameter at `path`, which names one layer of a scan, to `array`.
+
+    array: of any shape and dtype that `layout.read` turns into the parameter's shape; it is cast to its dtype.
+    """
     target, layer = scanned_path(path, self.shapes)
     target_sharding, shape, dtype = self.places[target], self.shapes[target].shape, self.dtypes[target]
     part, part_shape = (target_sharding, shape) if layer is None else (_of_layer(target_sharding), shape[1:])

@@ -111,7 +111,7 @@ def write_files(
   Args:
     folder: created if missing.
     config: entries of config.json.
-    tensors: name -> array.
+    tensors: name -> array, of any shape and of a dtype of safetensors.
     processor: entries of preprocessor_config.json; None: it is left alone.
     generation: entries of generation_config.json, written if there is none.
 

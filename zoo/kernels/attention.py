@@ -115,7 +115,11 @@ def xla(query, key, value, mask, bias, scale, mesh) -> jax.Array:
 
 
 def sparse(query, key, value, mask, bias, scale, mesh) -> jax.Array:
-  """`zoo.layers.sparse_attention`, XLA's products of the tiles that a pattern lets through, on any platform."""
+  """`zoo.layers.sparse_attention`: XLA's products of the tiles that a pattern lets through, on any platform; as `xla`.
+
+  Raises:
+    Unsupported: there is a bias, or it is no self-attention by a pattern.
+  """
   no_bias(bias)
   if not supports(query, key, mask):
     raise Unsupported("it is no self-attention by a pattern over positions 0, 1, 2, ...")
@@ -123,7 +127,10 @@ def sparse(query, key, value, mask, bias, scale, mesh) -> jax.Array:
 
 
 def cudnn(query, key, value, mask, bias, scale, mesh) -> jax.Array:
-  """cuDNN's flash attention: native causal masks and windows; packing and padding as one mask for all heads.
+  """cuDNN's flash attention: native causal masks and windows; packing and padding as one mask for all heads; as `xla`.
+
+  Raises:
+    Unsupported: the device, the dtype, head_dim, the mask or the bias is not one that cuDNN takes.
 
   https://docs.nvidia.com/deeplearning/cudnn/frontend/latest/operations/Attention.html
   """

@@ -18,7 +18,13 @@ LANES = 128  # Blocks are multiples of this, the width of a TPU's vector registe
 
 
 def splash(query, key, value, mask, bias, scale, mesh, *, interpret=False) -> jax.Array:
-  """Splash attention, which skips masked blocks: any pattern, with packed sequences."""
+  """Splash attention, which skips masked blocks: any pattern, with packed sequences.
+
+  Shapes as of `zoo.kernels.attention.xla`. interpret: run it on CPUs, slowly, for tests.
+
+  Raises:
+    Unsupported: the lengths, the mask, the positions or the bias are not such that it takes.
+  """
   from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as kernels
   from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as masks
 

@@ -40,7 +40,7 @@ class Functional(nn.Module):
 
   @nn.nowrap
   def initial(self, rng: jax.Array) -> dict[str, Any]:
-    """Initial parameters, a tree."""
+    """Initial parameters from a key: a tree of arrays. Defined by subclasses."""
     raise NotImplementedError
 
   @nn.nowrap

@@ -40,12 +40,12 @@ NOTHING = Context()
 
 
 def nothing_carried(rng: jax.Array, batch: Batch) -> Carry:
-  """Returns {}: most models have no mutable collections."""
+  """Returns {} for any key and batch: most models have no mutable collections."""
   return {}
 
 
 def unchanged(batch: Batch, rng: jax.Array | None = None) -> Batch:
-  """Returns the batch: most objectives draw nothing at random."""
+  """Returns the batch, arrays [batch, ...]: most objectives draw nothing at random."""
   return batch
 
 
@@ -91,7 +91,7 @@ class Objective(NamedTuple):
 
 
 def apply(model: Any, params: Any, *inputs: Any, rng: jax.Array | None = None, **options: Any) -> Any:
-  """Applies the model; with an rng in training mode (dropout is on)."""
+  """The outputs of the model for arrays [batch, ...]; with an rng, a key, in training mode (dropout is on)."""
   rngs = {} if rng is None else {"dropout": rng}
   return model.apply(variables(params), *inputs, train=rng is not None, rngs=rngs, **options)
 
@@ -105,7 +105,7 @@ def apply_with_carry(
   sown: Sequence[str] = (),
   **options: Any,
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:
-  """Applies the model with its carried collections.
+  """Applies the model, as `apply`, with its carried collections.
 
   Args:
     context: its `carry` is passed to the model.
@@ -165,12 +165,12 @@ def init_and_carry(model: Any, arguments: Callable[[dict], tuple[list, dict]]) -
 
 
 def without_carry(outputs: Mapping[str, Any]) -> tuple[dict[str, jax.Array], Carry]:
-  """Splits outputs -> the outputs without "carry", and the carry."""
+  """Splits the outputs of `forward` -> its arrays [batch, ...], and the carry, {} if there is none."""
   return {name: x for name, x in outputs.items() if name != "carry"}, outputs.get("carry", {})
 
 
 def optional_entries(batch: Batch, *keys: str) -> dict[str, jax.Array]:
-  """The entries `keys` of a batch that exist."""
+  """Those of the entries `keys` that the batch has: name -> array [batch, ...]"""
   return {key: batch[key] for key in keys if key in batch}
 
 

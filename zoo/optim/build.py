@@ -276,7 +276,7 @@ def check_reduce_dtype(dtype: Any, model_dtype: Any) -> str:
 
 
 def update_average(average: Any, params: Any, step: jax.Array, decay: float) -> Any:
-  """The exponential moving average of the parameters after update number `step` (from 0).
+  """The exponential moving average of the parameters after update `step`, int32 [] from 0: a tree like `average`.
 
   average = d * average + (1 - d) * params with d = min(decay, (1 + step) / (10 + step)), so that it follows quickly at
   first (the warm-up of TensorFlow's ExponentialMovingAverage). Of integers, such as counters, the last value is taken.

@@ -82,7 +82,7 @@ def row_axes(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def arrange_devices(axes: Mapping[str, int], devices: Sequence[jax.Device]) -> np.ndarray:
-  """Arranges devices in an array of these sizes.
+  """Arranges devices in an object array of the shape `axes.values()`.
 
   Neighbours on an axis are neighbours in the topology where possible. TPU slices are split by the axis "slice", or else
   by "data"; every other axis stays within a slice. Each host's positions on the row axes are contiguous.
@@ -108,7 +108,7 @@ def arrange_devices(axes: Mapping[str, int], devices: Sequence[jax.Device]) -> n
 
 
 def arrange_along_links(sizes: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
-  """Devices as an array of these sizes, with neighbours on an axis neighbours in the topology where possible.
+  """Devices as an object array of shape `sizes`; neighbours on an axis are neighbours in the topology where possible.
 
   `jax.make_mesh`, where each axis is one or several dimensions of a TPU's torus; else an axis takes a part of a
   dimension; and where JAX finds no assignment (v4 with two devices a chip), devices are ordered by host.

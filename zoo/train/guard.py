@@ -44,7 +44,15 @@ def is_bad(state: State, loss: jax.Array, norm: jax.Array, spike: float | None) 
 
 
 def updated(state: State, loss: jax.Array, bad: jax.Array, skips: bool) -> State:
-  """The state after a step. Good step n, from 0, updates mean = d mean + (1 - d) loss, d = min(0.98, n / (9 + n))."""
+  """The state after a step with this loss, float32 [].
+
+  Good step n, from 0, updates mean = d mean + (1 - d) loss, d = min(0.98, n / (9 + n)).
+
+  Args:
+    state: from `initial` or an earlier call.
+    loss: of the step. bad: bool [], whether it was bad.
+    skips: whether the update of a bad step is left out.
+  """
   n = state["good"]
   d = jnp.minimum(DECAY, n / (9 + n))
   return {
@@ -110,6 +118,8 @@ class LossGuard:
 
   def observe(self, step: int, health: Mapping[str, jax.Array], *, wait: bool) -> int | None:
     """Queues the health of `step`, and checks that of LAG steps before, or of all if `wait`.
+
+    health: scalars of the step: "bad", "loss", "grad_norm", "mean" and "in_a_row"; copied to the host asynchronously.
 
     Returns:
       The bad step whose effects must be undone, if there is one; all steps after it are forgotten.

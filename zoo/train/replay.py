@@ -25,7 +25,7 @@ NAME = re.compile(r"step_(\d+)\.(\d+)_of_(\d+)\.npz")
 
 
 def keep(folder: str | os.PathLike, step: int, batch: Mapping[str, np.ndarray], part: int, parts: int) -> epath.Path:
-  """Writes `folder/bad/step_120.0_of_2.npz`: this host's part of the batch of step 120. Returns its path."""
+  """Writes `folder/bad/step_120.0_of_2.npz`, this host's part of batch 120, arrays [rows, ...] -> its path."""
   path = as_path(folder) / "bad" / f"step_{step}.{part}_of_{parts}.npz"
   path.parent.mkdir(parents=True, exist_ok=True)
   arrays: dict[str, Any] = dict(batch)
@@ -35,7 +35,7 @@ def keep(folder: str | os.PathLike, step: int, batch: Mapping[str, np.ndarray], 
 
 
 def batch_of(path: str | os.PathLike) -> tuple[int, dict[str, np.ndarray]]:
-  """Reads a saved batch -> the step, and the full batch from the part at `path` and those beside it.
+  """Reads a saved batch, from the part at `path` and those beside it -> the step, and name -> array [batch, ...].
 
   Raises:
     UserError: the file is missing or has another name, or a part is missing or unreadable.

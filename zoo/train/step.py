@@ -18,7 +18,12 @@ Draw = Callable[[Mapping[str, Any], Any], tuple[Mapping[str, Any], jax.Array]]
 
 
 def random_draw(key: jax.Array, augment: Callable[[jax.Array, Mapping], Mapping]) -> Draw:
-  """The random draws of a step, from the run's key and the step alone: a resumed run repeats itself."""
+  """The random draws of a step, from the run's key and the step alone: a resumed run repeats itself.
+
+  Args:
+    key: of the run.
+    augment: (key, batch) -> batch, as of `zoo.data.images.augment`.
+  """
 
   def draw(batch, step):
     augment_rng, loss_rng = jax.random.split(jax.random.fold_in(key, step))

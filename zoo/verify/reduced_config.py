@@ -184,6 +184,8 @@ def text_lengths(batch: Mapping[str, np.ndarray]) -> list[int]:
 def cut(batch: Mapping[str, np.ndarray], reduced: Reduced, rng: np.random.Generator) -> dict[str, np.ndarray]:
   """A batch with shorter texts and smaller images, whose pixels, and half of whose tokens, are drawn at random.
 
+  int and bool [batch, length] -> [batch, shorter length]; images [batch, height, width, channels] likewise.
+
   Sequences keep half of their columns from the start and some of the rest, in order: padding stays at the
   end, and losses on later tokens are not empty.
   """

@@ -171,7 +171,11 @@ def _chunked(config: Any, reduced: Reduced, batch: Mapping[str, Any]) -> dict[st
 
 
 def reduce(config: Any, experiment: Experiment, mesh: Mesh) -> tuple[Reduced, Program, dict[str, np.ndarray]]:
-  """-> the best reduction with the config's placements, its program on the mesh, and a random batch for it."""
+  """-> the best reduction with the config's placements, its program on the mesh, a random batch [rows, ...] for it.
+
+  Raises:
+    UserError: no reduction has the same placements, or the reduced config cannot be built.
+  """
   shapes = experiment.shapes["params"]
   batch = experiment.sample(rows_of(config.batch_size, config.optimizer.get("accumulate", 1), mesh)[0])
   refused, platform = (

@@ -27,7 +27,7 @@ class Layout(NamedTuple):
     return joined if self.order is None else tuple(joined[axis] for axis in self.order)
 
   def write(self, ours: np.ndarray) -> np.ndarray:
-    """Converts ours to theirs."""
+    """Converts our array, of any shape `ours`, to theirs, of `shape(ours.shape)`; the dtype is kept."""
     joined = ours.reshape(self._joined(ours.shape))
     return joined if self.order is None else joined.transpose(self.order)
 
@@ -96,7 +96,12 @@ class Rule(NamedTuple):
     return theirs if self.stretch is None else theirs[self._slices(ours if self.index is None else ours[1:])]
 
   def write(self, ours: np.ndarray, theirs: np.ndarray | None) -> np.ndarray:
-    """Writes our array into theirs; `theirs` has the results of other rules so far."""
+    """Writes our array into theirs, of `self.shape(ours.shape)` and our dtype.
+
+    Args:
+      ours: our full array, also with an `index`.
+      theirs: the result of other rules for the same tensor so far, changed in place; None: there is none.
+    """
     part = ours if self.index is None else ours[self.index]
     written = self.layout.write(part)
     if self.stretch is None:

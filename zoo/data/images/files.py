@@ -115,7 +115,8 @@ def plain(picture: Image.Image) -> Image.Image:
 
 
 def scaled(picture: Image.Image, content: Any, scale: int) -> Image.Image | np.ndarray:
-  """As `plain`; a JPEG at 1/2, 1/4 or 1/8 of its size, rounded up, in a fraction of the time, and perhaps as an array.
+  """As `plain`; a JPEG at 1/2, 1/4 or 1/8 of its size, rounded up, in a fraction of the time, and perhaps as an array,
+  uint8 [height, width, 3].
 
   Args:
     picture: from `opened`.

@@ -87,7 +87,11 @@ def is_object(content: bytes) -> bool:
 
 
 def line_spans(path: StoragePath) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Indices, first bytes and ends of a file's non-blank lines."""
+  """Indices, first bytes and ends (the byte after the last) of a file's non-blank lines: int64 [lines] each.
+
+  Raises:
+    UserError: the file has none, or cannot be read.
+  """
   starts, ends, filled = every_line(path)
   if not filled.any():
     raise UserError(f"{path} is empty. Remove it, or restore it.")

@@ -168,7 +168,7 @@ def by_hash(names: Iterable[str]) -> list[str]:
 
 
 def hash_order(file: str, count: int) -> np.ndarray:
-  """Pseudo-random uint64 sort keys of the `count` examples of a file."""
+  """Pseudo-random sort keys of the `count` examples of a file, from its name alone: uint64 [count]"""
   seed = int.from_bytes(hashlib.blake2b(os.fsencode(file), digest_size=8).digest(), "little")
   x = np.arange(count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)  # SplitMix64, which wraps.
   x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -149,7 +149,7 @@ class Tokenizer:
     return self._decode(tokens, special)
 
   def text_of(self, ids: Iterable[int] | np.ndarray, *, special: bool = True) -> str:
-    """As `decode`, of ids that a model wrote: those past the vocabulary, which pad its embedding, are no text."""
+    """As `decode`, of int [length] from a model: ids past the vocabulary, which pad its embedding, are left out."""
     return self.decode([token for token in ids if token < self.vocab_size], special=special)
 
   def word_starts(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
