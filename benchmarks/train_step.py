@@ -82,7 +82,7 @@ def ours(folder: str, batch: dict, family: str, scan: bool, dtype: str | None):
   import zoo
   from zoo import optim
   from zoo.config import registry
-  from zoo.kernels import with_kernels
+  from zoo.kernels import with_backward, with_kernels
   from zoo.layers.stack import stack_layers, unstack_layers
   from zoo.objectives.objective import value_and_grad
   from zoo.perf import flops
@@ -93,8 +93,9 @@ def ours(folder: str, batch: dict, family: str, scan: bool, dtype: str | None):
   like = jax.eval_shape(model.init, jax.random.key(0), *model.example())["params"]
   params = stack_layers(unstack_layers(params), like) if scan else unstack_layers(params)
   options = {"mask_token": MASK} if family == "bert" else {}
-  # Attention as train.py has it: by flash kernels where the device has them.
-  model_with_kernels, _ = with_kernels(model, "auto", make_mesh({"data": 1}, jax.devices()[:1]))
+  # As train.py has them: attention by flash kernels where the device has them, and the device's backward pass.
+  mesh = make_mesh({"data": 1}, jax.devices()[:1])
+  model_with_kernels = with_backward(with_kernels(model, "auto", mesh)[0], mesh)
   plain, trained = (
     registry.build("objectives", {"name": OBJECTIVES[family], **options}, one) for one in (model, model_with_kernels)
   )

@@ -18,9 +18,9 @@ def unembed(embed, x):
   """Tied logits: x @ embedding.T with the table of `embed`: [..., dim] -> float32 [..., vocab_size]"""
   x = x.astype(canonicalize_dtype(x, embed.embedding, dtype=embed.dtype))
   # Of a whole vocabulary, more than half as many rows are faster as they are: the product to transpose is large.
-  few = _table_first if are_few((2, *x.shape[:-1])) else None
+  product = _table_first if are_few((2, *x.shape[:-1])) else getattr(embed, "dot_general", None)
   contract = (x.ndim - 1,), (1,)
-  return dot(x, embed.embedding, contract, dot_general=few, preferred_element_type=jnp.float32)
+  return dot(x, embed.embedding, contract, dot_general=product, preferred_element_type=jnp.float32)
 
 
 def _table_first(x, table, dimension_numbers, **options):
@@ -30,12 +30,16 @@ def _table_first(x, table, dimension_numbers, **options):
 class Embed(nn.Embed):
   """Token embedding whose gradient is summed in float32 for every dtype, also for tokens that occur often.
 
+  dot_general: of the tied logits; as in `zoo.layers.attention.Attention`.
+
   >>> embed = Embed(11, 2, dtype="bfloat16")
   >>> params = embed.init(jax.random.key(0), jnp.zeros((1, 3), jnp.int32))["params"]
   >>> loss = lambda params: embed.apply({"params": params}, jnp.full((64, 64), 7)).sum()
   >>> jax.grad(loss)(params)["embedding"][7]
   Array([4096., 4096.], dtype=float32)
   """
+
+  dot_general: Callable | None = None
 
   def __call__(self, inputs):
     """int32 [...] -> [..., features]"""
@@ -81,7 +85,7 @@ class PatchEmbed(nn.Module):
   """Patch embedding: one linear map for all patches. https://arxiv.org/abs/2010.11929, equation 1.
 
   Equal to a convolution with stride patch_size and its kernel [patch_size, patch_size, channels, dim]; as a matrix
-  product it is faster, especially on CPUs.
+  product it is faster, especially on CPUs. dot_general: as in `zoo.layers.attention.Attention`.
   """
 
   patch_size: int
@@ -89,6 +93,7 @@ class PatchEmbed(nn.Module):
   use_bias: bool = True
   dtype: Any = None
   kernel_init: Callable = initial.lecun_normal()
+  dot_general: Callable | None = None
 
   @nn.compact
   def __call__(self, image):
@@ -103,7 +108,7 @@ class PatchEmbed(nn.Module):
     bias = self.param("bias", initial.zeros, (self.dim,)) if self.use_bias else None
     image = image.astype(canonicalize_dtype(image, kernel, bias, dtype=self.dtype))
     x = image.reshape(batch, height // p, p, width // p, p, channels).swapaxes(2, 3)
-    x = dot(x.reshape(batch, -1, p * p * channels), kernel.reshape(-1, self.dim))
+    x = dot(x.reshape(batch, -1, p * p * channels), kernel.reshape(-1, self.dim), dot_general=self.dot_general)
     return x if bias is None else mixed_precision.add(x, bias)
 
 

@@ -145,7 +145,7 @@ def experiment(config: Any, mesh: Mesh, offers: Mapping[str, Any] | None = None)
   # Initialisation and FLOP counts use the model without kernels: for both it makes no difference.
   objective, on_devices = (
     registry.build("objectives", config.objective, one, offers=offered)
-    for one in (model, on_mesh(model_with_kernels, mesh))
+    for one in (model, kernels.with_backward(on_mesh(model_with_kernels, mesh), mesh))
   )
   part, parts = sharding.batch_part(mesh)
   batches, row, augmented = training_data(config, model, records, part, parts)
