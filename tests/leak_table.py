@@ -12,11 +12,11 @@ def replaced(text: str) -> str:
 
 def table() -> str:
   """Markdown: a row for each model and kernel; what moved on any of the meshes."""
-  checks = list(dict.fromkeys(check for found in SEEN.values() for check in found))
+  checks = list(dict.fromkeys(check for results in SEEN.values() for check in results))
   lines = ["| model | attention | meshes | " + " | ".join(checks) + " |", "|---" * (3 + len(checks)) + "|"]
   for model, kernel in dict.fromkeys((model, kernel) for model, kernel, _ in SEEN):
-    rows = {mesh: found for (*names, mesh), found in SEEN.items() if names == [model, kernel]}
-    cells = [cell([found[check] for found in rows.values() if check in found]) for check in checks]
+    rows = {mesh: results for (*names, mesh), results in SEEN.items() if names == [model, kernel]}
+    cells = [cell([results[check] for results in rows.values() if check in results]) for check in checks]
     lines.append(f"| {model} | {kernel} | {'; '.join(rows)} | " + " | ".join(cells) + " |")
   return "\n".join(lines) + "\n"
 

@@ -46,12 +46,12 @@ def narrow_origins(program, outputs, outer=lambda index: set()):
     return lambda index: left.append(equation.invars[index + before]) or set()
 
   made_by = {variable: (equation, i) for equation in program.eqns for i, variable in enumerate(equation.outvars)}
-  seen, origins, left = set(), set(), list(outputs)
+  visited, origins, left = set(), set(), list(outputs)
   while left:
     variable = left.pop()
-    if isinstance(variable, Literal) or variable in seen:
+    if isinstance(variable, Literal) or variable in visited:
       continue
-    seen.add(variable)
+    visited.add(variable)
     if variable not in made_by:
       if variable in program.invars:
         origins |= outer(program.invars.index(variable))

@@ -91,8 +91,8 @@ def test_utilisation_is_told_where_the_peak_is_known():
 
 def test_medians_and_spread_are_of_pairs():
   rounds = [{"ours": (mine, {}), "theirs": (other, {})} for mine, other in ((1.0, 2.0), (3.0, 3.0), (2.0, 8.0))]
-  found = sides.compared(rounds, "ours", "theirs")
-  assert found == {"ours_seconds": 2.0, "theirs_seconds": 3.0, "ratio": 0.5, "lowest": 0.25, "highest": 1.0}
+  row = sides.compared(rounds, "ours", "theirs")
+  assert row == {"ours_seconds": 2.0, "theirs_seconds": 3.0, "ratio": 0.5, "lowest": 0.25, "highest": 1.0}
   assert sides.table([{"a": 1, "b": 0.12345}, {"a": 2}]).splitlines()[2:] == ["| 1 | 0.123 |", "| 2 |  |"]
 
 
@@ -187,8 +187,8 @@ def test_photographs_are_read_to_the_same_records_from_every_format(tmp_path):
 def test_steps_of_a_reformer_are_compared_if_they_begin_alike():
   part = lambda seconds, loss: lambda steps: (seconds * steps, {"losses": [loss]})
   parts = {"ours": part(1, 2.0), "theirs": part(4, 2.01)}
-  found = reformer.row(parts, steps=3, repeats=2)
-  assert (found["ours_seconds"], found["theirs_seconds"], found["ratio"]) == (1, 4, 0.25)
+  row = reformer.row(parts, steps=3, repeats=2)
+  assert (row["ours_seconds"], row["theirs_seconds"], row["ratio"]) == (1, 4, 0.25)
   parts["theirs"] = part(4, 3.0)
   with pytest.raises(ValueError, match="^The sides start at the losses .* They are not the same model.$"):
     reformer.row(parts, steps=3, repeats=2)

@@ -63,17 +63,17 @@ def test_what_was_captured_and_is_not_used_is_not_computed(family):
 def test_an_encoder_decoder_shows_the_weights_of_both_attentions(scan):
   model = zoo.build("t5", vocab_size=23, depth=2, **SIZES, scan=scan)
   params = PARAMS["t5"] if not scan else filled(model, *MODELS["t5"][1], seed=1)
-  out, seen = zoo.capture(model, params, *MODELS["t5"][1], valid=jnp.arange(5)[None] < jnp.array([[5], [4]]))
+  out, captured = zoo.capture(model, params, *MODELS["t5"][1], valid=jnp.arange(5)[None] < jnp.array([[5], [4]]))
   layers = [f"{tower}/stack/layer_{i}" for tower in ("encoder", "decoder") for i in range(2)]
   weights = [f"{layer}/self_attention/weights" for layer in layers]
   weights += [f"{layer}/cross_attention/weights" for layer in layers[2:]]
-  assert sorted(seen) == sorted(layers + weights)
+  assert sorted(captured) == sorted(layers + weights)
   for name in weights:
-    np.testing.assert_allclose(seen[name].sum(-1), 1, rtol=1e-5)
-  assert seen[weights[-1]].shape == (2, 3, 3, 5) and seen[weights[2]].shape == (2, 3, 3, 3)
-  np.testing.assert_array_equal(seen[weights[-1]][1, :, :, 4], 0)
-  assert seen[layers[0]].shape == (2, 5, 6)
-  last = seen[layers[3]]
+    np.testing.assert_allclose(captured[name].sum(-1), 1, rtol=1e-5)
+  assert captured[weights[-1]].shape == (2, 3, 3, 5) and captured[weights[2]].shape == (2, 3, 3, 3)
+  np.testing.assert_array_equal(captured[weights[-1]][1, :, :, 4], 0)
+  assert captured[layers[0]].shape == (2, 5, 6)
+  last = captured[layers[3]]
   norm = params["decoder"]["norm"]["scale"]
   np.testing.assert_allclose(
     out["hidden"], last / jnp.sqrt((last**2).mean(-1, keepdims=True) + 1e-6) * norm[None, None], rtol=1e-4
@@ -84,8 +84,8 @@ def test_a_scan_over_layers_of_two_kinds_shows_what_a_loop_shows():
   sizes = dict(vocab_size=23, max_length=16, depth=5, mlp_dim=10, window=2, pattern=["local", "global"], head_dim=2)
   scan, loop = (zoo.build("gemma", **SIZES, **sizes, scan=scan) for scan in (True, False))
   params = filled(scan, TOKENS)
-  _, seen = zoo.capture(scan, params, TOKENS)
+  _, captured = zoo.capture(scan, params, TOKENS)
   _, wanted = zoo.capture(loop, unstack_layers(params), TOKENS)
-  assert seen.keys() == wanted.keys() and len(seen) == 10
+  assert captured.keys() == wanted.keys() and len(captured) == 10
   for name, array in wanted.items():
-    np.testing.assert_allclose(seen[name], array, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(captured[name], array, rtol=1e-4, atol=1e-5)

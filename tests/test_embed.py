@@ -55,9 +55,9 @@ def sentence_transformer(folder, pooling, *modules):
 
 def test_without_a_word_about_it_a_text_is_the_mean_of_its_tokens(encoder):
   folder, hidden = encoder
-  found = zoo.embed(folder, TEXTS, batch_size=3)
-  assert found.shape == (4, 6) and found.dtype == np.float32
-  np.testing.assert_allclose(found, [hidden(text).mean(0) for text in TEXTS], atol=2e-6)
+  vectors = zoo.embed(folder, TEXTS, batch_size=3)
+  assert vectors.shape == (4, 6) and vectors.dtype == np.float32
+  np.testing.assert_allclose(vectors, [hidden(text).mean(0) for text in TEXTS], atol=2e-6)
 
 
 def test_a_text_has_the_same_vector_in_any_company(encoder):
@@ -209,10 +209,10 @@ def test_images_of_a_vit_are_its_pooled_output(tmp_path):
   zoo.save_hf(tmp_path, model, random_params(model))
   write(tmp_path, "preprocessor_config.json", {"image_processor_type": "ViTImageProcessor", "size": 8})
   image = np.random.default_rng(0).integers(0, 256, (9, 9, 3)).astype(np.uint8)
-  found = zoo.embed(tmp_path, image)
+  vectors = zoo.embed(tmp_path, image)
   array = zoo.load_processor(tmp_path)(image)["image"]
   want = jax.jit(model.apply)({"params": zoo.load(tmp_path)[1]}, array)["pooled"]
-  np.testing.assert_allclose(found, want, rtol=1e-5, atol=2e-6)
+  np.testing.assert_allclose(vectors, want, rtol=1e-5, atol=2e-6)
   np.testing.assert_allclose(np.linalg.norm(zoo.embed(tmp_path, [image], unit=True)), 1, rtol=1e-5)
   (tmp_path / "a.png").touch()
   with pytest.raises(UserError, match="Give images as pathlib.Path"):
@@ -227,18 +227,18 @@ def test_masks_are_filled_with_the_likeliest_words(tmp_path):
   model, params = published_bert(tmp_path, vocab_size=30522, max_length=20)
   with_vocabulary(tmp_path)
   texts = ["The [MASK] is lovely [MASK].", "[MASK]!"]
-  found = zoo.fill_mask(tmp_path, texts, best=3)
-  assert [len(masks) for masks in found] == [2, 1]
+  vectors = zoo.fill_mask(tmp_path, texts, best=3)
+  assert [len(masks) for masks in vectors] == [2, 1]
   batch = zoo.load_tokenizer(tmp_path)(texts[:1])
   logits = np.asarray(jax.jit(model.apply)({"params": params}, batch["tokens"])["mlm"][0])
-  for place, guesses in zip((2, 5), found[0]):
+  for place, guesses in zip((2, 5), vectors[0]):
     want = np.argsort(-logits[place])[:3]
     assert [guess.token for guess in guesses] == want.tolist()
     probability = np.exp(logits[place] - logits[place].max())
     np.testing.assert_allclose([g.probability for g in guesses], (probability / probability.sum())[want], rtol=1e-4)
     assert guesses[0].word == zoo.load_tokenizer(tmp_path).decode([want[0]]).strip()
   alone = zoo.fill_mask(tmp_path, texts[1], best=3)
-  assert [guess.token for guess in alone[0]] == [guess.token for guess in found[1][0]]
+  assert [guess.token for guess in alone[0]] == [guess.token for guess in vectors[1][0]]
   with pytest.raises(UserError, match=r"no \[MASK\] in the text 'plain'"):
     zoo.fill_mask(tmp_path, ["[MASK]", "plain"])
   edit_config(tmp_path, architectures=["BertModel"])

@@ -60,12 +60,12 @@ def program(name, kernel, mesh):
       return outputs(params, batch)
 
   def outputs(params, batch):
-    given = {"valid": batch["valid"], "segment_ids": batch["segment_ids"]}
+    options = {"valid": batch["valid"], "segment_ids": batch["segment_ids"]}
     if name != "encoder-decoder":
-      found = model.apply({"params": params}, batch["tokens"], **given)
+      found = model.apply({"params": params}, batch["tokens"], **options)
       return found if name == "decoder" else found["mlm"]
-    given |= {"decoder_valid": batch["valid"], "decoder_segment_ids": batch["segment_ids"]}
-    return model.apply({"params": params}, batch["tokens"], batch["target_tokens"], **given)["logits"]
+    options |= {"decoder_valid": batch["valid"], "decoder_segment_ids": batch["segment_ids"]}
+    return model.apply({"params": params}, batch["tokens"], batch["target_tokens"], **options)["logits"]
 
   def run(tokens, valid=REAL, segment_ids=IDS, target=TOKENS):
     batch = {"tokens": tokens, "target_tokens": target, "valid": valid, "segment_ids": segment_ids}
@@ -91,13 +91,13 @@ def test_what_must_not_be_seen_moves_nothing(name, kernel, mesh):
   run, notes = program(name, kernel, mesh)
   pairs = name == "encoder-decoder"
   before = run(TOKENS)
-  found = {}
+  outputs = {}
 
   def see(check, where, *, needs=None, **given):
     """`where` nothing may move; elsewhere something must, or the check would see nothing at all."""
     kept, changed = moved(needs if needs is not None else before, run(**{"tokens": TOKENS, **given}), where)
     assert changed > 1e-4, check
-    found[check] = max(found.get(check, 0.0), kept)
+    outputs[check] = max(outputs.get(check, 0.0), kept)
 
   second = IDS == 2
   see("other texts", REAL & ~second, tokens=np.where(second, OTHER, TOKENS))
@@ -116,9 +116,9 @@ def test_what_must_not_be_seen_moves_nothing(name, kernel, mesh):
   if kernel != "dense":
     assert notes.lines() == [f"attention: {kernel}"]  # It did not fall back.
   if name != "encoder":
-    found["unused places of a cache"] = cache_leak(name, kernel, mesh)
-  leak_table.SEEN[name, kernel, mesh] = found
-  assert set(found.values()) == {0.0}, found
+    outputs["unused places of a cache"] = cache_leak(name, kernel, mesh)
+  leak_table.SEEN[name, kernel, mesh] = outputs
+  assert set(outputs.values()) == {0.0}, outputs
 
 
 @pytest.mark.parametrize(
@@ -171,10 +171,10 @@ def cache_leak(name, kernel, mesh):
   encoded = jnp.asarray(RNG.standard_normal((ROWS, 7, 8)), jnp.float32)
 
   def step(params, cache, tokens, places):
-    given = {"positions": places, "mutable": ["cache"]}
+    options = {"positions": places, "mutable": ["cache"]}
     args = (tokens,) if name == "decoder" else (tokens, encoded)
     method = {} if name == "decoder" else {"method": "decode"}
-    return model.apply({"params": params} | ({} if cache is None else {"cache": cache}), *args, **given, **method)
+    return model.apply({"params": params} | ({} if cache is None else {"cache": cache}), *args, **options, **method)
 
   blank = jax.eval_shape(
     lambda params: step(params, None, jnp.zeros((ROWS, size), jnp.int32), PLACES[:, :size]), params

@@ -72,8 +72,8 @@ def test_a_config_is_read_as_it_is_or_refused(tmp_path):
     path = tmp_path / f"{number}.json"
     content = json.dumps(mutated(CONFIG, rng)).encode()
     path.write_bytes(damaged(content, rng) if rng.random() < 0.2 else content)
-    found = read_or_refused(loading.load, [f"--config={path}"])
-    assert found is None or json.loads(loading.to_json(found[0])) == resolve(found[0])
+    result = read_or_refused(loading.load, [f"--config={path}"])
+    assert result is None or json.loads(loading.to_json(result[0])) == resolve(result[0])
 
 
 def test_an_override_is_taken_or_refused(tmp_path):
@@ -122,8 +122,8 @@ def test_generation_options_are_numbers_or_refused():
   }  # fmt: skip
   for number in range(300):
     config = {"model_type": ("gpt2", "t5", "whisper")[number % 3]}
-    found = read_or_refused(generation.options, mutated(entries, rng), config, "generation_config.json")
-    assert found is None or np.isfinite([x for x in found.values() if isinstance(x, float)]).all()
+    result = read_or_refused(generation.options, mutated(entries, rng), config, "generation_config.json")
+    assert result is None or np.isfinite([x for x in result.values() if isinstance(x, float)]).all()
 
 
 def test_images_and_sounds_become_numbers_or_are_refused(tmp_path):
@@ -139,9 +139,9 @@ def test_images_and_sounds_become_numbers_or_are_refused(tmp_path):
     entries = mutated((image, patches, sound)[number % 3], rng)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(entries))
     processor = read_or_refused(zoo.load_processor, tmp_path)
-    given = np.zeros(100) if number % 3 == 2 else np.zeros((8, 9, 3), np.uint8)
-    found = None if processor is None else read_or_refused(processor, given)
-    assert all(x.size and np.isfinite(x).all() for x in jax.tree.leaves(found))
+    raw = np.zeros(100) if number % 3 == 2 else np.zeros((8, 9, 3), np.uint8)
+    result = None if processor is None else read_or_refused(processor, raw)
+    assert all(x.size and np.isfinite(x).all() for x in jax.tree.leaves(result))
 
 
 def test_an_index_names_files_that_are_there_or_is_refused(tmp_path):

@@ -34,7 +34,7 @@ def run(tmp_path):
 class Balanced(HTMLParser):
   """Remembers tags that were opened and not closed."""
 
-  open, seen = (), ()
+  open, shown = (), ()
 
   def handle_starttag(self, tag, attrs):
     self.seen = (*self.seen, tag)
@@ -78,9 +78,9 @@ def test_a_long_curve_keeps_its_spikes_and_its_end():
 
 def test_the_loss_comes_first_and_what_it_was_trained_with_last():
   curves = dict.fromkeys(["accuracy", "grad_norm", "image_to_text", "learning_rate", "loss", "mfu", "seconds_per_step"])
-  found = page.sections({"run": curves})
-  assert list(found["Training"]) == ["loss", "accuracy", "image_to_text", "grad_norm", "learning_rate"]
-  assert list(found["Speed"]) == ["seconds_per_step", "mfu"]
+  sections = page.sections({"run": curves})
+  assert list(sections["Training"]) == ["loss", "accuracy", "image_to_text", "grad_norm", "learning_rate"]
+  assert list(sections["Speed"]) == ["seconds_per_step", "mfu"]
 
 
 def test_numbers_are_short_and_one_step_stands_on_an_axis_from_the_start():

@@ -43,7 +43,7 @@ def parts(tmp_path, ranks_are_promoted):
   unet = diffusers.FlaxUNet2DConditionModel(**UNET, cross_attention_dim=12)
   vae = diffusers.FlaxAutoencoderKL(block_out_channels=(32,))
   scheduler = diffusers.FlaxDDIMScheduler()
-  made = dict(
+  pipeline = dict(
     text_encoder=transformers.FlaxCLIPTextModel(config, seed=1),
     tokenizer=transformers.CLIPTokenizer(
       str(tmp_path / "vocab.json"), str(tmp_path / "merges.txt"), model_max_length=7
@@ -54,9 +54,9 @@ def parts(tmp_path, ranks_are_promoted):
     safety_checker=FlaxStableDiffusionSafetyChecker(both),
     feature_extractor=transformers.CLIPImageProcessor(),
   )
-  params = {name: made[name].params for name in ("text_encoder", "safety_checker")}
+  params = {name: pipeline[name].params for name in ("text_encoder", "safety_checker")}
   params |= {"unet": unet.init_weights(key), "vae": vae.init_weights(key), "scheduler": scheduler.create_state()}
-  yield made, params
+  yield pipeline, params
   compat.uninstall()
 
 

@@ -114,10 +114,10 @@ def test_an_answer_is_encoded_and_decoded_by_parts_as_at_once(name):
 def test_answers_begin_with_padding_where_the_start_is_beyond_the_vocabulary():
   model, params = drawn("FlaxMarianMTModel", {**BART, "decoder_start_token_id": 58100, "pad_token_id": 3})
   with pytest.warns(UserWarning, match="decoder_start_token_id is 58100, the model's tokens are 0 to 36"):
-    found = model.generate(TOKENS, max_length=4, params=params).sequences
+    sequences = model.generate(TOKENS, max_length=4, params=params).sequences
   begun = np.full((2, 1), 3, np.int32)
   np.testing.assert_array_equal(
-    found, model.generate(TOKENS, decoder_input_ids=begun, max_length=4, params=params).sequences
+    sequences, model.generate(TOKENS, decoder_input_ids=begun, max_length=4, params=params).sequences
   )
 
 
@@ -132,13 +132,13 @@ def test_a_default_start_beyond_the_vocabulary_matters_only_where_it_is_used(nam
 def test_texts_are_generated_as_the_likeliest_token_is_chosen_by_hand(name, tmp_path):
   config = {"FlaxGPT2LMHeadModel": GPT2, **PAIRS}[name]
   model, params = drawn(name, {**config, "eos_token_id": 50256})  # As defaults of configs are: a token beyond the end.
-  found = model.generate(TOKENS, attention_mask=np.ones_like(MASK), max_length=10, params=params).sequences
+  sequences = model.generate(TOKENS, attention_mask=np.ones_like(MASK), max_length=10, params=params).sequences
   answers = name == "FlaxT5ForConditionalGeneration"
   text = np.zeros((2, 1), np.int32) if answers else TOKENS
   while text.shape[1] < 10:
     inputs = dict(input_ids=TOKENS, decoder_input_ids=text) if answers else dict(input_ids=text)
     text = np.concatenate([text, model(**inputs, params=params).logits[:, -1:].argmax(-1)], axis=1)
-  np.testing.assert_array_equal(found, text)
+  np.testing.assert_array_equal(sequences, text)
   traced = jax.jit(lambda tokens, params: model.generate(tokens, max_length=10, params=params).sequences)
   np.testing.assert_array_equal(traced(TOKENS, params), text)
   several = dict(max_length=9, num_beams=2, num_return_sequences=2, forced_bos_token_id=None if answers else 8)
@@ -179,8 +179,8 @@ def test_every_file_of_transformers_has_names():
 def test_auto_classes_choose_by_what_a_config_says(tmp_path):
   model, params = drawn("FlaxDistilBertForMaskedLM", DISTILBERT)
   model.save_pretrained(tmp_path, params)
-  found, _ = compat.FlaxAutoModelForMaskedLM.from_pretrained(tmp_path, _do_init=False)
-  assert type(found) is compat.FlaxDistilBertForMaskedLM
+  sequences, _ = compat.FlaxAutoModelForMaskedLM.from_pretrained(tmp_path, _do_init=False)
+  assert type(sequences) is compat.FlaxDistilBertForMaskedLM
   config = {"model_type": "gpt2", **GPT2}
   assert type(compat.FlaxAutoModelForCausalLM.from_config(config, _do_init=False)) is compat.FlaxGPT2LMHeadModel
   assert compat.FlaxAutoModelForSpeechSeq2Seq.CLASSES == {"whisper": compat.FlaxWhisperForConditionalGeneration}

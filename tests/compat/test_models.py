@@ -41,13 +41,13 @@ def test_module_apply_is_the_model_of_the_zoo(tmp_path):
   model, params = without(compat.FlaxCLIPTextModel, TEXT)
   model.save_pretrained(tmp_path, params)
   ours, ours_params = zoo.load(tmp_path)
-  given = text_inputs(2, 8)
+  inputs = text_inputs(2, 8)
   positions = np.broadcast_to(np.arange(8), (2, 8))
 
   def old(params):
-    return model.module.apply({"params": params}, given["input_ids"], given["attention_mask"], positions)
+    return model.module.apply({"params": params}, inputs["input_ids"], inputs["attention_mask"], positions)
 
-  want = ours.apply({"params": ours_params}, jnp.asarray(given["input_ids"]), valid=given["attention_mask"] > 0)
+  want = ours.apply({"params": ours_params}, jnp.asarray(inputs["input_ids"]), valid=inputs["attention_mask"] > 0)
   got = jax.jit(old)(params)
   np.testing.assert_allclose(got[0], want["hidden"], atol=1e-6)
   np.testing.assert_allclose(got.pooler_output, want["pooled"], atol=1e-6)
@@ -117,8 +117,8 @@ def test_a_tower_is_read_out_of_a_whole_clip(clip_folder):
   text = compat.FlaxCLIPTextModelWithProjection.from_pretrained(folder, from_pt=True)
   assert text.config.projection_dim == 7 and text.config.model_type == "clip_text_model"
   whole = compat.FlaxCLIPModel.from_pretrained(folder)
-  given = text_inputs(2, 8)
-  np.testing.assert_allclose(text(**given).text_embeds, whole.get_text_features(**given), atol=1e-6)
+  inputs = text_inputs(2, 8)
+  np.testing.assert_allclose(text(**inputs).text_embeds, whole.get_text_features(**inputs), atol=1e-6)
   vision = compat.FlaxCLIPVisionModel.from_pretrained(folder)
   jax.tree.map(np.testing.assert_array_equal, vision.params, {"vision_model": params["vision_model"]})
   features = vision(IMAGES).pooler_output @ params["visual_projection"]["kernel"]
@@ -138,11 +138,11 @@ def test_parameters_are_of_the_dtype_of_the_files_and_computed_in_another(tmp_pa
   model.save_pretrained(tmp_path / "text_encoder_2", model.to_bf16(params))
   loaded = compat.FlaxT5EncoderModel.from_pretrained(tmp_path, subfolder="text_encoder_2")
   assert {leaf.dtype for leaf in jax.tree.leaves(loaded.params)} == {jnp.dtype("bfloat16")}
-  given = text_inputs(2, 8)
-  assert loaded(**given)[0].dtype == jnp.float32
+  inputs = text_inputs(2, 8)
+  assert loaded(**inputs)[0].dtype == jnp.float32
   half = compat.FlaxT5EncoderModel.from_pretrained(tmp_path, jnp.bfloat16, subfolder="text_encoder_2")
-  assert half.dtype == jnp.bfloat16 and half(**given)[0].dtype == jnp.bfloat16
-  np.testing.assert_allclose(half(**given)[0].astype(jnp.float32), loaded(**given)[0], atol=0.2)
+  assert half.dtype == jnp.bfloat16 and half(**inputs)[0].dtype == jnp.bfloat16
+  np.testing.assert_allclose(half(**inputs)[0].astype(jnp.float32), loaded(**inputs)[0], atol=0.2)
   mask = jax.tree.map(lambda leaf: leaf.ndim > 1, params)
   cast = half.to_fp32(half.params, mask)
   assert cast["shared"]["embedding"].dtype == jnp.float32
@@ -169,10 +169,10 @@ def test_old_flax_files_are_read_whole_and_in_pieces(tmp_path):
 
 def test_dropout_acts_in_training_and_checkpointing_changes_nothing():
   model, params = without(compat.FlaxBertForMaskedLM, {**BERT, "hidden_dropout_prob": 0.5})
-  given = text_inputs(2, 8)
+  inputs = text_inputs(2, 8)
 
   def logits(**options):
-    return np.asarray(model(**given, params=params, **options).logits)
+    return np.asarray(model(**inputs, params=params, **options).logits)
 
   sure = logits()
   rngs = [jax.random.PRNGKey(seed) for seed in (0, 0, 1)]

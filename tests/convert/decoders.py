@@ -30,20 +30,20 @@ def case(name, cls, config_cls, config, length=7, **options):
   pad = config.get("pad_token_id")
 
   def inputs(rng):
-    found = tokens(config["vocab_size"], 2, length)(rng)
-    valid = np.ones(found.shape, bool)
+    tokens_drawn = tokens(config["vocab_size"], 2, length)(rng)
+    valid = np.ones(tokens_drawn.shape, bool)
     if pad is not None:
       valid[1, 4:] = False
-      found[1, 4:] = pad
-    return found, valid
+      tokens_drawn[1, 4:] = pad
+    return tokens_drawn, valid
 
   def ours(rng):
-    found, valid = inputs(rng)
-    return (found,), {"valid": jnp.asarray(valid)}
+    tokens_drawn, valid = inputs(rng)
+    return (tokens_drawn,), {"valid": jnp.asarray(valid)}
 
   def theirs(rng):
-    found, valid = map(to_torch, inputs(rng))
-    return {"input_ids": found, "attention_mask": valid}
+    tokens_drawn, valid = map(to_torch, inputs(rng))
+    return {"input_ids": tokens_drawn, "attention_mask": valid}
 
   outputs = next(outputs for ending, outputs in OUTPUTS.items() if cls.endswith(ending))
   return Case(

@@ -51,18 +51,18 @@ class Change(NamedTuple):
 
 def cases() -> list[parity.Case]:
   """One of each class and config class, and of those that have the same config under another name."""
-  found: dict[str, parity.Case] = {}
+  by_class: dict[str, parity.Case] = {}
   read = [family for family in tables.families() if tables.of_family(family).MODEL_TYPES]
   modules = [f"tests.convert.test_{name}" for name in sorted({*read, *BESIDE})]
   for module in filter(importlib.util.find_spec, modules):
     for case in getattr(importlib.import_module(module), "CASES", ()):
-      found.setdefault(case.cls, case)
-  for case in list(found.values()):
+      by_class.setdefault(case.cls, case)
+  for case in list(by_class.values()):
     for front, others in RELATIVES.items():
       for other in others if case.cls.startswith(front) else ():
         cls, config_cls = (name.replace(front, other, 1) for name in (case.cls, case.config_cls))
-        found.setdefault(cls, dataclasses.replace(case, cls=cls, config_cls=config_cls))
-  return list(found.values())
+        by_class.setdefault(cls, dataclasses.replace(case, cls=cls, config_cls=config_cls))
+  return list(by_class.values())
 
 
 class Hunt:

@@ -150,11 +150,11 @@ def check(case: Case, folder) -> None:
 
 def intermediates(tree: Any) -> dict[str, Any]:
   """path -> what was sown there."""
-  found = {}
+  errors = {}
   for path, value in jax.tree_util.tree_leaves_with_path(tree):
     name = jax.tree_util.keystr(path, simple=True, separator="/")
-    found[re.sub(r"/\d+$", "", name)] = value
-  return found
+    errors[re.sub(r"/\d+$", "", name)] = value
+  return errors
 
 
 def getattr_path(output: Any, name: str) -> Any:

@@ -28,13 +28,13 @@ def test_an_old_whisper_writes_what_torch_writes(name, tmp_path):
   (tmp_path / "generation_config.json").write_text(json.dumps(stated))
   sounds = batch("whisper", 47)[0].swapaxes(1, 2)
   model = compat.FlaxWhisperForConditionalGeneration.from_pretrained(tmp_path)
-  found = np.asarray(model.generate(sounds, max_length=19, **told).sequences)
+  sequences = np.asarray(model.generate(sounds, max_length=19, **told).sequences)
   there.generation_config = transformers.GenerationConfig.from_pretrained(tmp_path)
   more = dict(max_new_tokens=19 - 4, return_dict_in_generate=True)  # Torch's count what comes behind the beginning.
   wanted = there.generate(torch.from_numpy(sounds.copy()), **told, **more)["sequences"].numpy()
-  assert found.shape == (3, 19) and len(np.unique(wanted)) > 4
+  assert sequences.shape == (3, 19) and len(np.unique(wanted)) > 4
   length = min(wanted.shape[1], 18)
-  np.testing.assert_array_equal(found[:, :length], wanted[:, :length])
+  np.testing.assert_array_equal(sequences[:, :length], wanted[:, :length])
 
 
 def test_an_answer_that_its_beginning_fills_is_refused(tmp_path):

@@ -25,19 +25,19 @@ def case(cls, name, config):
   shape = (2, 3, 7) if cls == "DistilBertForMultipleChoice" else (2, 7)
 
   def inputs(rng):
-    found = rng.integers(4, config["vocab_size"], shape).astype(np.int32)
-    found[1, ..., 5:] = found[0, ..., 2] = config.get("pad_token_id", 0)
+    tokens = rng.integers(4, config["vocab_size"], shape).astype(np.int32)
+    tokens[1, ..., 5:] = tokens[0, ..., 2] = config.get("pad_token_id", 0)
     valid = rng.random(shape) < 0.8
     valid[..., 0] = True
-    return found, valid
+    return tokens, valid
 
   def ours(rng):
-    found, valid = inputs(rng)
-    return (found,), {"valid": jnp.asarray(valid)}
+    tokens, valid = inputs(rng)
+    return (tokens,), {"valid": jnp.asarray(valid)}
 
   def theirs(rng):
-    found, valid = map(to_torch, inputs(rng))
-    return {"input_ids": found, "attention_mask": valid}
+    tokens, valid = map(to_torch, inputs(rng))
+    return {"input_ids": tokens, "attention_mask": valid}
 
   outputs = {
     name: (lambda out, name=name: out[name], lambda out, key=key: getattr(out, key)) for name, key in HEADS[cls].items()

@@ -49,8 +49,8 @@ def case(cls, name, config, outputs, marked=GLOBAL):
 
   def theirs(rng):
     tokens, decoder_tokens, valid, is_global = map(to_torch, inputs(rng))
-    given = {"input_ids": tokens, "attention_mask": valid, "global_attention_mask": is_global}
-    return given | ({"decoder_input_ids": decoder_tokens} if own else {})
+    arguments = {"input_ids": tokens, "attention_mask": valid, "global_attention_mask": is_global}
+    return arguments | ({"decoder_input_ids": decoder_tokens} if own else {})
 
   picks = dict(outputs)
   mine, their = picks["encoded"]

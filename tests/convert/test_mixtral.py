@@ -64,15 +64,15 @@ def test_the_loss_that_evens_experts_is_that_of_the_reference(tmp_path):
   there = reference(one)
   there.save_pretrained(tmp_path)
   model, params = zoo.load(tmp_path)
-  (tokens,), given = one.ours(np.random.default_rng(1))
+  (tokens,), options = one.ours(np.random.default_rng(1))
   want = there(**one.theirs(np.random.default_rng(1)), output_router_logits=True).aux_loss
   want.backward()
 
   @jax.jit
   @jax.value_and_grad
   def loss(params):
-    _, state = model.apply({"params": params}, tokens, **given, mutable=["router"])
-    return imbalance(routes(state["router"], given["valid"]))
+    _, state = model.apply({"params": params}, tokens, **options, mutable=["router"])
+    return imbalance(routes(state["router"], options["valid"]))
 
   got, gradient = loss(params)
   assert distance(got, want.detach().numpy()) < 1e-5

@@ -192,9 +192,9 @@ def test_texts_become_vectors_and_masks_words_as_in_the_reference(tmp_path):
   mean = (out.hidden_states[-1] * weight).sum(1) / weight.sum(1)
   assert distance(zoo.embed(tmp_path, texts), mean.detach().numpy()) < 1e-5
   likeliest = out.logits[inputs["input_ids"] == 4].softmax(-1).topk(3)
-  guesses = [found for (found,) in zoo.fill_mask(tmp_path, texts, best=3)]
-  assert [[guess.token for guess in found] for found in guesses] == likeliest.indices.tolist()
-  np.testing.assert_allclose([[guess.probability for guess in found] for found in guesses],
+  guesses = [of_mask for (of_mask,) in zoo.fill_mask(tmp_path, texts, best=3)]
+  assert [[guess.token for guess in of_mask] for of_mask in guesses] == likeliest.indices.tolist()
+  np.testing.assert_allclose([[guess.probability for guess in of_mask] for of_mask in guesses],
                              likeliest.values.detach().numpy(), rtol=1e-4)  # fmt: skip
   pair = zoo.load_tokenizer(tmp_path)(["a cat"], ["it is"])
   model, params = zoo.load(tmp_path)

@@ -36,28 +36,28 @@ def reference(quick, eps):
 
 def tower(model, theirs, front):
   """The layers of one of its towers as torch's MultiheadAttention has them."""
-  state, found = model.state_dict(), {}
+  state, renamed = model.state_dict(), {}
   for i in range(2):
     at, to = f"{theirs}.encoder.layers.{i}", f"{front}transformer.resblocks.{i}"
     for end in ("weight", "bias"):
       packed = [state[f"{at}.self_attn.{name}_proj.{end}"] for name in "qkv"]
-      found[f"{to}.attn.in_proj_{end}"] = torch.cat(packed)
+      renamed[f"{to}.attn.in_proj_{end}"] = torch.cat(packed)
       pairs = {"self_attn.out_proj": "attn.out_proj", "layer_norm1": "ln_1", "layer_norm2": "ln_2"}
       pairs |= {"mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
-      found |= {f"{to}.{new}.{end}": state[f"{at}.{old}.{end}"] for old, new in pairs.items()}
-  return found
+      renamed |= {f"{to}.{new}.{end}": state[f"{at}.{old}.{end}"] for old, new in pairs.items()}
+  return renamed
 
 
 def written(model):
   """state dict of transformers -> of open_clip."""
   state = model.state_dict()
-  found = tower(model, "vision_model", "visual.") | tower(model, "text_model", "")
+  renamed = tower(model, "vision_model", "visual.") | tower(model, "text_model", "")
   at, text = "vision_model.embeddings", "text_model"
   for end in ("weight", "bias"):
-    found[f"visual.ln_pre.{end}"] = state[f"vision_model.pre_layrnorm.{end}"]
-    found[f"visual.ln_post.{end}"] = state[f"vision_model.post_layernorm.{end}"]
-    found[f"ln_final.{end}"] = state[f"{text}.final_layer_norm.{end}"]
-  return found | {
+    renamed[f"visual.ln_pre.{end}"] = state[f"vision_model.pre_layrnorm.{end}"]
+    renamed[f"visual.ln_post.{end}"] = state[f"vision_model.post_layernorm.{end}"]
+    renamed[f"ln_final.{end}"] = state[f"{text}.final_layer_norm.{end}"]
+  return renamed | {
     "visual.class_embedding": state[f"{at}.class_embedding"],
     "visual.conv1.weight": state[f"{at}.patch_embedding.weight"],
     "visual.positional_embedding": state[f"{at}.position_embedding.weight"],
@@ -120,7 +120,7 @@ def siglip(tanh):
   with torch.no_grad():
     for parameter in model.parameters():
       parameter.copy_(0.3 * torch.randn_like(parameter))
-  state, found = model.state_dict(), {}
+  state, renamed = model.state_dict(), {}
   old = ("layer_norm1", "layer_norm2", "self_attn.out_proj", "mlp.fc1", "mlp.fc2")
   new = {
     "text_model": ("text.transformer.resblocks", "ln_1", "ln_2", "attn.out_proj", "mlp.c_fc", "mlp.c_proj"),
@@ -131,11 +131,11 @@ def siglip(tanh):
       packed = f"attn.in_proj_{end}" if tower == "text_model" else f"attn.qkv.{end}"
       for i in range(1 if tower == "text_model" else 2):
         at = f"{tower}.encoder.layers.{i}"
-        found[f"{to}.{i}.{packed}"] = torch.cat([state[f"{at}.self_attn.{x}_proj.{end}"] for x in "qkv"])
-        found |= {f"{to}.{i}.{name}.{end}": state[f"{at}.{part}.{end}"] for part, name in zip(old, names)}
+        renamed[f"{to}.{i}.{packed}"] = torch.cat([state[f"{at}.self_attn.{x}_proj.{end}"] for x in "qkv"])
+        renamed |= {f"{to}.{i}.{name}.{end}": state[f"{at}.{part}.{end}"] for part, name in zip(old, names)}
     query, key, value = state[f"vision_model.head.attention.in_proj_{end}"].chunk(3)
     pool = "visual.trunk.attn_pool"
-    found |= {f"{pool}.q.{end}": query, f"{pool}.kv.{end}": torch.cat([key, value])}
+    renamed |= {f"{pool}.q.{end}": query, f"{pool}.kv.{end}": torch.cat([key, value])}
     for theirs, name in {
       "vision_model.post_layernorm": "visual.trunk.norm",
       "vision_model.embeddings.patch_embedding": "visual.trunk.patch_embed.proj",
@@ -146,8 +146,8 @@ def siglip(tanh):
       "text_model.final_layer_norm": "text.ln_final",
       "text_model.head": "text.text_projection",
     }.items():
-      found[f"{name}.{end}"] = state[f"{theirs}.{end}"]
-  found |= {
+      renamed[f"{name}.{end}"] = state[f"{theirs}.{end}"]
+  renamed |= {
     "visual.trunk.attn_pool.latent": state["vision_model.head.probe"],
     "visual.trunk.pos_embed": state["vision_model.embeddings.position_embedding.weight"][None],
     "text.positional_embedding": state["text_model.embeddings.position_embedding.weight"],
@@ -155,7 +155,7 @@ def siglip(tanh):
     "logit_scale": state["logit_scale"][0],
     "logit_bias": state["logit_bias"][0],
   }
-  return model, {name: tensor.contiguous().clone() for name, tensor in found.items()}
+  return model, {name: tensor.contiguous().clone() for name, tensor in renamed.items()}
 
 
 SIGLIP_TEXT = dict(

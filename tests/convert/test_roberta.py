@@ -30,19 +30,19 @@ def case(cls, name, config, config_cls="RobertaConfig"):
 
   def inputs(rng):
     """Padding at the end, and where nobody would expect it; the mask hides more than that."""
-    found = rng.integers(5, config["vocab_size"], shape).astype(np.int32)
-    found[1, ..., 5:] = found[0, ..., 2] = config.get("pad_token_id", PAD)
-    valid = (found != config.get("pad_token_id", PAD)) & (rng.random(shape) < 0.8)
+    tokens = rng.integers(5, config["vocab_size"], shape).astype(np.int32)
+    tokens[1, ..., 5:] = tokens[0, ..., 2] = config.get("pad_token_id", PAD)
+    valid = (tokens != config.get("pad_token_id", PAD)) & (rng.random(shape) < 0.8)
     valid[..., 0] = True
-    return found, rng.integers(0, config.get("type_vocab_size", 2), shape), valid
+    return tokens, rng.integers(0, config.get("type_vocab_size", 2), shape), valid
 
   def ours(rng):
-    found, segments, valid = inputs(rng)
-    return (found,), {"segments": segments, "valid": jnp.asarray(valid)}
+    tokens, segments, valid = inputs(rng)
+    return (tokens,), {"segments": segments, "valid": jnp.asarray(valid)}
 
   def theirs(rng):
-    found, segments, valid = map(to_torch, inputs(rng))
-    return {"input_ids": found, "token_type_ids": segments, "attention_mask": valid}
+    tokens, segments, valid = map(to_torch, inputs(rng))
+    return {"input_ids": tokens, "token_type_ids": segments, "attention_mask": valid}
 
   outputs = {
     name: (lambda out, name=name: out[name], lambda out, key=key: getattr(out, key))

@@ -113,10 +113,10 @@ def test_vectors_of_images_are_those_of_the_reference(tmp_path):
     inputs = theirs([Image.fromarray(image) for image in images], return_tensors="np")
     with torch.no_grad():
       want = there(**{name: to_torch(array) for name, array in inputs.items()}).pooler_output.numpy()
-    found = zoo.embed(tmp_path / case.cls, images, batch_size=2)
-    np.testing.assert_allclose(found, want, atol=1e-5 * abs(want).max())
-    found = zoo.embed(tmp_path / case.cls, images, unit=True)
-    np.testing.assert_allclose(found, want / np.linalg.norm(want, axis=1, keepdims=True), atol=1e-5)
+    vectors = zoo.embed(tmp_path / case.cls, images, batch_size=2)
+    np.testing.assert_allclose(vectors, want, atol=1e-5 * abs(want).max())
+    vectors = zoo.embed(tmp_path / case.cls, images, unit=True)
+    np.testing.assert_allclose(vectors, want / np.linalg.norm(want, axis=1, keepdims=True), atol=1e-5)
 
 
 def test_vectors_of_texts_are_padded_to_the_full_length(tmp_path):

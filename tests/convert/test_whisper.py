@@ -42,9 +42,9 @@ def case(cls, name, config):
 
   def theirs(rng):
     features, tokens, valid = inputs(rng)
-    found = {"input_features": to_torch(features.transpose(0, 2, 1))}
+    arguments = {"input_features": to_torch(features.transpose(0, 2, 1))}
     more = {"decoder_input_ids": to_torch(tokens), "decoder_attention_mask": to_torch(valid)}
-    return found | (more if decodes else {})
+    return arguments | (more if decodes else {})
 
   layers = {"encoder": "encoder_", "decoder": "decoder_"} if decodes else {"encoder": ""}
   weights = [(rf"{t}/stack/layer_(\d+)/self_attention", f"{front}attentions") for t, front in layers.items()]

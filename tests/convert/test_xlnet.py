@@ -41,11 +41,11 @@ def case(cls, name, config, predicts=False):
 
   def theirs(rng):
     tokens, valid, segments, sees, predict = inputs(rng)
-    found = {"input_ids": tokens, "token_type_ids": segments}
+    arguments = {"input_ids": tokens, "token_type_ids": segments}
     more = {"attention_mask": valid.astype(np.float32)}
     if predicts:
       more |= {"perm_mask": 1 - sees.astype(np.float32), "target_mapping": np.eye(LENGTH, dtype=np.float32)[predict]}
-    return {name: to_torch(x) for name, x in found.items()} | {name: torch.tensor(x) for name, x in more.items()}
+    return {name: to_torch(x) for name, x in arguments.items()} | {name: torch.tensor(x) for name, x in more.items()}
 
   outputs = {
     name: (lambda out, name=name: out[name], lambda out, key=key: getattr(out, key)) for name, key in HEADS[cls].items()

@@ -30,12 +30,12 @@ def labelled(tmp_path):
 
 def scores(monkeypatch, folder, labelled, **options):
   """What the evaluator ranks: [images, classes], and the images' bytes."""
-  seen = []
-  monkeypatch.setattr(ranking, "ranks", lambda found, right: seen.append(found) or np.ones(len(found)))
+  scores = []
+  monkeypatch.setattr(ranking, "ranks", lambda ranked, right: scores.append(ranked) or np.ones(len(ranked)))
   model, params = zoo.load(folder)
   data = {"name": "labelled_images", "source": f"images:{labelled}", "split": "test"}
   zero_shot.zero_shot(model, data=data, class_names=NAMES, templates=TEMPLATES, batch_size=5, **options)(params)
-  return np.concatenate(seen)
+  return np.concatenate(scores)
 
 
 def expected(there, processor, labelled, tokens):

@@ -185,9 +185,9 @@ def test_examples_are_features_and_the_framed_text(data):
   assert example["tokens"].shape == (100, 5) and example["tokens"].dtype == np.float32
   ids = [*encoder.encode(text), encoder.eos]
   assert example["target_tokens"][example["target_valid"]].tolist() == ids and len(ids) == 7
-  made = batches(records, 4, seed=1)
+  stream = batches(records, 4, seed=1)
   halves = [batches(records, 4, seed=1, process_index=i, process_count=2)[5] for i in range(2)]
-  for name, array in made[5].items():
+  for name, array in stream[5].items():
     np.testing.assert_array_equal(np.concatenate([half[name] for half in halves]), array)
 
 

@@ -49,11 +49,11 @@ def nearest(test, train, bound):
   small_test, small_train = (
     images.reshape(-1, 4, 8, 4, 8, 3).mean((2, 4)).reshape(len(images), -1) for images in (test, train)
   )
-  found = []
+  distances = []
   for image, small in zip(test, small_test):
     candidates = train[abs(small_train - small).mean(-1) < bound]
-    found += [d for d in abs(candidates - image).mean(-1) if d < bound]
-  return found
+    distances += [d for d in abs(candidates - image).mean(-1) if d < bound]
+  return distances
 
 
 def test_every_concept_has_a_name_of_its_own_in_plain_words():

@@ -14,17 +14,19 @@ def opened(tmp_path, *rows, **options):
 
 
 def test_each_choice_is_a_pair_with_the_text(tmp_path):
-  found = opened(tmp_path, ROW)[0]
-  assert found["tokens"].shape == found["valid"].shape == found["segments"].shape == (2, 9) and found["label"] == 1
-  assert found["tokens"][:, :5].tolist() == [[101, 1996, 4633, 2003, 102]] * 2
-  assert found["segments"].sum(1).tolist() == [2, 2]
+  example = opened(tmp_path, ROW)[0]
+  assert (
+    example["tokens"].shape == example["valid"].shape == example["segments"].shape == (2, 9) and example["label"] == 1
+  )
+  assert example["tokens"][:, :5].tolist() == [[101, 1996, 4633, 2003, 102]] * 2
+  assert example["segments"].sum(1).tolist() == [2, 2]
 
 
 def test_choices_may_be_several_fields_that_begin_alike(tmp_path):
   row = {"question": "The weather", "begin": "is", "a": "lovely", "b": "no", "label": 1}
-  found = opened(tmp_path, row, start_field="begin", choices_field=["a", "b"])[0]
+  example = opened(tmp_path, row, start_field="begin", choices_field=["a", "b"])[0]
   plain = opened(tmp_path, {**ROW, "question": "The weather", "choices": ["is lovely", "is no"]})[0]
-  assert found["tokens"].tolist() == plain["tokens"].tolist()
+  assert example["tokens"].tolist() == plain["tokens"].tolist()
 
 
 def test_they_make_batches(tmp_path):

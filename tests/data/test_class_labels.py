@@ -11,8 +11,8 @@ from zoo.errors import UserError
   [("Not Entailed", 1), ("not_entailed", 1), (b"ENTAILED", 0), (1, 1), ("1", 1), (1.0, 1), (True, 1)],
 )
 def test_a_label_is_a_name_in_whatever_case_or_a_number(label, number):
-  found = ClassLabels(["entailed", "not-entailed"])(label, "line 3")
-  assert found == number and found.dtype == np.int32
+  index = ClassLabels(["entailed", "not-entailed"])(label, "line 3")
+  assert index == number and index.dtype == np.int32
 
 
 def test_numbers_of_a_source_that_names_its_classes_are_looked_up_by_name():

@@ -22,11 +22,11 @@ def opened(tmp_path, *rows, **options):
 
 def test_each_text_is_a_row_of_its_own(tmp_path):
   records = opened(tmp_path, ROW, {**ROW, "anchor": "lovely"}, negatives_field="negative")
-  found = records[0]
-  assert found["tokens"].shape == found["valid"].shape == (3, 7)
-  assert found["tokens"][0, :4].tolist() == [101, 1996, 4633, 102] and found["valid"].sum(1).tolist() == [4, 3, 3]
-  assert found["present"].all() and records.texts(0) == ["the weather", "lovely", "no"]
-  assert records[1]["text_ids"][0] == found["text_ids"][1] and len(set(found["text_ids"].tolist())) == 3
+  example = records[0]
+  assert example["tokens"].shape == example["valid"].shape == (3, 7)
+  assert example["tokens"][0, :4].tolist() == [101, 1996, 4633, 102] and example["valid"].sum(1).tolist() == [4, 3, 3]
+  assert example["present"].all() and records.texts(0) == ["the weather", "lovely", "no"]
+  assert records[1]["text_ids"][0] == example["text_ids"][1] and len(set(example["text_ids"].tolist())) == 3
 
 
 def test_they_make_batches(tmp_path):
@@ -57,17 +57,17 @@ def test_longer_lists_are_refused_or_cut(tmp_path):
 
 def test_prompts_come_before_the_texts(tmp_path):
   plain = opened(tmp_path, {"anchor": "find the weather", "positive": "it is lovely"})[0]
-  found = opened(tmp_path, ROW, query_prompt="find ", document_prompt="it is ")
-  np.testing.assert_array_equal(found[0]["tokens"], plain["tokens"])
-  assert found.texts(0) == ["the weather", "lovely"]
+  prefixed = opened(tmp_path, ROW, query_prompt="find ", document_prompt="it is ")
+  np.testing.assert_array_equal(prefixed[0]["tokens"], plain["tokens"])
+  assert prefixed.texts(0) == ["the weather", "lovely"]
 
 
 def test_scores_are_cosines_or_on_a_range_that_is_said(tmp_path):
   rows = [{**ROW, "score": "0.5"}, {**ROW, "score": 5}]
   with pytest.raises(UserError, match="is 5, not a cosine in .-1, 1.. Set .*score_range="):
     opened(tmp_path, *rows, score_field="score")[1]
-  found = opened(tmp_path, *rows, score_field="score", score_range=[0, 5])
-  assert [float(found[index]["score"]) for index in (0, 1)] == pytest.approx([0.1, 1.0])
+  scored = opened(tmp_path, *rows, score_field="score", score_range=[0, 5])
+  assert [float(scored[index]["score"]) for index in (0, 1)] == pytest.approx([0.1, 1.0])
   with pytest.raises(UserError, match="It must be two numbers, the lower one first"):
     opened(tmp_path, *rows, score_field="score", score_range=[5, 0])
 

@@ -63,15 +63,15 @@ def test_the_example_of_the_paper():
 
 def mended(example, first):
   """The text that source and target of span corruption make together."""
-  spans, found = {}, []
+  spans, original = {}, []
   for token in example["target_tokens"][:-1].tolist():
     if token > first - 100:
       spans[token] = last = []
     else:
       last.append(token)
   for token in example["tokens"][:-1].tolist():
-    found += spans[token] if token > first - 100 else [token]
-  return found
+    original += spans[token] if token > first - 100 else [token]
+  return original
 
 
 def test_span_corruption_fills_its_lengths_and_loses_nothing(source):
@@ -113,14 +113,14 @@ def test_a_prefix_and_the_rest_are_the_chunk(source):
 @pytest.mark.parametrize("rate", [0.0, 0.3, 0.9])
 def test_infilling_loses_its_share_and_keeps_the_order_of_the_rest(rate):
   tokens = np.arange(1, 101)
-  made = [infilled(tokens, 0, rate, 3.0, rng(seed)) for seed in range(200)]
-  for found in made:
-    kept = found[found != 0]
+  corrupted = [infilled(tokens, 0, rate, 3.0, rng(seed)) for seed in range(200)]
+  for original in corrupted:
+    kept = original[original != 0]
     assert len(kept) == 100 - round(100 * rate) and (np.diff(kept) > 0).all()
   if rate:  # Poisson(3) cut to what is left: nearly `rate / 3` masks a token.
-    masks = np.mean([(found == 0).sum() for found in made])
+    masks = np.mean([(original == 0).sum() for original in corrupted])
     assert rate * 100 / 3 < masks < rate * 100 / 3 * 1.2
-    assert any((np.diff(found[found != 0]) == 1).sum() > 0 for found in made)
+    assert any((np.diff(original[original != 0]) == 1).sum() > 0 for original in corrupted)
 
 
 def test_shuffling_keeps_sentences_whole():
@@ -162,10 +162,10 @@ def test_noise_is_drawn_anew_in_training_and_the_same_in_evaluation(make, source
   same = lambda a, b: all((a[name] == b[name]).all() for name in a)
   assert same(records[2], records[2])
   assert not same(records.example(2, rng(1)), records.example(2, rng(2)))
-  made = batches(records, 4, seed=1)
+  corrupted = batches(records, 4, seed=1)
   halves = [batches(records, 4, seed=1, process_index=n, process_count=2)[5] for n in range(2)]
-  assert same(made[5], batches(records, 4, seed=1)[5])
-  assert same(made[5], {name: np.concatenate([half[name] for half in halves]) for name in halves[0]})
+  assert same(corrupted[5], batches(records, 4, seed=1)[5])
+  assert same(corrupted[5], {name: np.concatenate([half[name] for half in halves]) for name in halves[0]})
 
 
 MISTAKES = [

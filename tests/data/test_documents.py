@@ -64,17 +64,21 @@ def test_paragraphs_and_sentences_are_texts_of_their_own(section, tmp_path):
 @pytest.mark.parametrize("learns", ["next", "masked"])
 def test_packed_rows_hold_every_text_once_and_whole(section, learns):
   records = packed({"name": "documents", **section, "learns": learns}, max_length=13)
-  found = []
+  decoded = []
   for index in range(len(records)):
     row = records[index]
     assert all(array.shape == (13,) for array in row.values()) and row["segment_ids"].dtype == np.int32
     np.testing.assert_array_equal(row["valid"], row["segment_ids"] > 0)
     for number in range(1, row["segment_ids"].max() + 1):
-      own = row["segment_ids"] == number
-      found.append(spelled({"tokens": row["tokens"], "valid": own}, records.info["tokenizer"]))
+      of_document = row["segment_ids"] == number
+      decoded.append(spelled({"tokens": row["tokens"], "valid": of_document}, records.info["tokenizer"]))
       if learns == "masked":
-        assert row["special"][own][[0, -1]].all() and not row["special"][own][1:-1].any() and row["special"][-1]
-  assert sorted(found) == sorted(rows(records.records))
+        assert (
+          row["special"][of_document][[0, -1]].all()
+          and not row["special"][of_document][1:-1].any()
+          and row["special"][-1]
+        )
+  assert sorted(decoded) == sorted(rows(records.records))
   real = sum(len(row) for row in rows(records.records))
   assert records.info["useful"] == real / (13 * len(records)) > 0.7 and records.info["rows"] == len(records)
 

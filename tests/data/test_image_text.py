@@ -20,9 +20,9 @@ def text(example):
 
 
 def captions(records, steps=40):
-  made = batches(records, len(records), seed=0)
+  stream = batches(records, len(records), seed=0)
   return {
-    text({key: made[step][key][row] for key in ("tokens", "valid")})
+    text({key: stream[step][key][row] for key in ("tokens", "valid")})
     for step in range(steps)
     for row in range(len(records))
   }
@@ -108,8 +108,8 @@ def test_the_background_is_as_asked(tmp_path):
   assert (open_pairs(tmp_path, background="black")[0]["image"] == 0).all()
   at_random = open_pairs(tmp_path, background="random")
   assert (at_random[0]["image"] == 255).all()
-  made = batches(at_random, 6, seed=0)
-  colours = made[0]["image"].reshape(6, -1, 3)
+  stream = batches(at_random, 6, seed=0)
+  colours = stream[0]["image"].reshape(6, -1, 3)
   assert (colours == colours[:, :1]).all() and len(np.unique(colours[:, 0], axis=0)) == 6
 
 
@@ -117,9 +117,9 @@ def test_the_background_is_as_asked(tmp_path):
 def test_memory_changes_nothing_but_speed(tmp_path, options):
   toys.write(tmp_path, {f"{i}.png": toys.png((i, 0, 0, 99), (5, 7), "RGBA") for i in range(5)})
   toys.write(tmp_path, {f"{i}.txt": f"one {i}\nsome {i}" for i in range(5)})
-  made = [batches(open_pairs(tmp_path, cache=cache, **options), 4, seed=2) for cache in (False, True)]
+  stream = [batches(open_pairs(tmp_path, cache=cache, **options), 4, seed=2) for cache in (False, True)]
   for step in (0, 1, 2, 0):
-    first, second = (m[step] for m in made)
+    first, second = (m[step] for m in stream)
     for key in first:
       np.testing.assert_array_equal(first[key], second[key])
   records = open_pairs(tmp_path, cache=True)

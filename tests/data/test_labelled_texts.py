@@ -26,19 +26,19 @@ def by_text(records):
 
 def test_texts_have_the_special_tokens_of_the_model_and_the_number_of_their_class(source):
   records = labelled_texts(source, max_length=5, class_names=NAMES)
-  found = by_text(records)
-  assert found["lovely"]["tokens"].tolist() == [101, 8403, 102, 0, 0]
-  assert found["lovely"]["valid"].tolist() == [True] * 3 + [False] * 2
-  assert found["The weather is lovely today."]["tokens"].tolist() == [101, 1996, 4633, 2003, 102]
-  assert [int(found[row["text"]]["label"]) for row in ROWS] == [1, 0, 1]
-  assert found["lovely"]["label"].dtype == np.int32 and "segments" not in found["lovely"]
+  examples = by_text(records)
+  assert examples["lovely"]["tokens"].tolist() == [101, 8403, 102, 0, 0]
+  assert examples["lovely"]["valid"].tolist() == [True] * 3 + [False] * 2
+  assert examples["The weather is lovely today."]["tokens"].tolist() == [101, 1996, 4633, 2003, 102]
+  assert [int(examples[row["text"]]["label"]) for row in ROWS] == [1, 0, 1]
+  assert examples["lovely"]["label"].dtype == np.int32 and "segments" not in examples["lovely"]
   assert records.info["num_classes"] == 2 and records.info["vocab_size"] == 30522
 
 
 def test_a_second_text_is_the_second_segment(source):
-  found = by_text(labelled_texts(source, max_length=7, pair_field="other", class_names=NAMES))
-  assert found["lovely"]["tokens"].tolist() == [101, 8403, 102, 2651, 1012, 102, 0]
-  assert found["lovely"]["segments"].tolist() == [0, 0, 0, 1, 1, 1, 0]
+  examples = by_text(labelled_texts(source, max_length=7, pair_field="other", class_names=NAMES))
+  assert examples["lovely"]["tokens"].tolist() == [101, 8403, 102, 2651, 1012, 102, 0]
+  assert examples["lovely"]["segments"].tolist() == [0, 0, 0, 1, 1, 1, 0]
 
 
 def test_they_make_batches(source):

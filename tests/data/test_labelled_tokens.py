@@ -18,16 +18,16 @@ def source(tmp_path):
 
 def test_the_first_token_of_a_word_has_its_class(source):
   records = labelled_tokens(source, max_length=9, classes=CLASSES)
-  found = records[0]
-  pieces = [records.tokenizer.decode([token]) for token in found["tokens"].tolist()]
+  example = records[0]
+  pieces = [records.tokenizer.decode([token]) for token in example["tokens"].tolist()]
   assert pieces[:7] == ["[CLS]", "the", "weather", "##ly", "is", "lovely", "[SEP]"]
-  assert found["label"].tolist() == [-1, 0, 1, -1, 0, 2, -1, -1, -1]
-  assert found["valid"].tolist() == [True] * 7 + [False] * 2 and found["cut"] == 0
+  assert example["label"].tolist() == [-1, 0, 1, -1, 0, 2, -1, -1, -1]
+  assert example["valid"].tolist() == [True] * 7 + [False] * 2 and example["cut"] == 0
 
 
 def test_words_that_do_not_fit_are_counted(source):
-  found = labelled_tokens(source, max_length=5, classes=CLASSES)[0]
-  assert found["label"].tolist() == [-1, 0, 1, -1, -1] and found["cut"] == 2
+  example = labelled_tokens(source, max_length=5, classes=CLASSES)[0]
+  assert example["label"].tolist() == [-1, 0, 1, -1, -1] and example["cut"] == 2
 
 
 def test_a_text_may_have_blanks_between_its_words(tmp_path):

@@ -44,9 +44,9 @@ def stream(records):
 
 @pytest.mark.parametrize("length", [2, 3, 7, 10, 100])
 def test_every_token_is_predicted_once_with_an_end_around_each_document(folder, length):
-  found = BYTES.decode(stream(open_text(folder, max_length=length))).split("<|end|>")
-  assert found[0] == found[-1] == ""
-  assert sorted(found[1:-1]) == sorted(DOCUMENTS)
+  documents = BYTES.decode(stream(open_text(folder, max_length=length))).split("<|end|>")
+  assert documents[0] == documents[-1] == ""
+  assert sorted(documents[1:-1]) == sorted(DOCUMENTS)
 
 
 def test_a_chunk_begins_where_the_one_before_it_ends(folder):

@@ -19,8 +19,8 @@ class From(Numbers):
     self.first = first
 
   def example(self, index, rng=None):
-    found = super().example(index, rng)
-    return {**found, "number": found["number"] + np.int32(self.first)}
+    example = super().example(index, rng)
+    return {**example, "number": example["number"] + np.int32(self.first)}
 
 
 def numbers(**options):
@@ -28,9 +28,9 @@ def numbers(**options):
 
 
 def test_every_batch_has_its_share_of_each_member():
-  made = batches(numbers(), 10, seed=3)
+  stream = batches(numbers(), 10, seed=3)
   for step in (0, 1, 17, 10**9):
-    assert (made[step]["number"] >= 100).sum() == 3
+    assert (stream[step]["number"] >= 100).sum() == 3
 
 
 def test_members_go_through_epochs_of_their_own():
@@ -42,20 +42,20 @@ def test_members_go_through_epochs_of_their_own():
 
 
 def test_a_batch_follows_from_seed_and_step_alone_and_hosts_hold_its_parts():
-  made, again = batches(numbers(), 6, seed=3), batches(numbers(), 6, seed=3)
+  stream, again = batches(numbers(), 6, seed=3), batches(numbers(), 6, seed=3)
   hosts = [batches(numbers(), 6, seed=3, process_index=n, process_count=2) for n in range(2)]
   for step in (11, 0, 4):
-    for name, array in made[step].items():
+    for name, array in stream[step].items():
       np.testing.assert_array_equal(again[step][name], array)
       np.testing.assert_array_equal(np.concatenate([host[step][name] for host in hosts]), array)
-  np.testing.assert_array_equal(next(made.iterate(5))["chance"], made[5]["chance"])
+  np.testing.assert_array_equal(next(stream.iterate(5))["chance"], stream[5]["chance"])
   other = batches(numbers(), 6, seed=4)
-  assert any((made[step]["number"] != other[step]["number"]).any() for step in range(3))
+  assert any((stream[step]["number"] != other[step]["number"]).any() for step in range(3))
 
 
 def test_an_example_meets_other_chance_each_time():
-  made = batches(numbers(), 10, seed=0)
-  chance = np.concatenate([made[step]["chance"] for step in range(9)])
+  stream = batches(numbers(), 10, seed=0)
+  chance = np.concatenate([stream[step]["chance"] for step in range(9)])
   assert len(set(chance)) == 90
 
 
@@ -87,14 +87,14 @@ def test_tasks_of_unlike_lengths_share_batches_that_are_padded_to_what_their_row
     > registry.build("data", pairs).info["vocab_size"]
   )
   assert records.info["max_length"] == 20
-  seen = set()
+  indices = set()
   for batch in (batches(records, 8, seed=0)[step] for step in range(16)):
     needs = batch["valid"].sum(1).max(), batch["target_valid"].sum(1).max()
     shape = next(size for size in [(5, 2), (10, 3), (15, 5), (20, 6)] if size[0] >= needs[0] and size[1] >= needs[1])
     assert (batch["tokens"].shape[1], batch["target_tokens"].shape[1]) == shape
     assert (batch["tokens"][~batch["valid"]] == records.pad).all()
-    seen.add(batch["tokens"].shape[1])
-  assert len(seen) > 1
+    indices.add(batch["tokens"].shape[1])
+  assert len(indices) > 1
   whole, alone = records[3], registry.build("data", pairs)[3]
   np.testing.assert_array_equal(whole["tokens"][:14], alone["tokens"])
   assert not whole["valid"][14:].any() and (whole["tokens"][14:] == records.pad).all()

@@ -29,14 +29,14 @@ def parts(example, side):
 
 def test_rows_hold_every_pair_once_and_whole(texts):
   records = packed(texts, max_length=40, target_length=20)
-  found = []
+  pairs = []
   for index in range(len(records)):
     row = records[index]
     assert row["tokens"].shape == (40,) and row["target_tokens"].shape == (20,)
-    found += zip(parts(row, ""), parts(row, "target_"), strict=True)
+    pairs += zip(parts(row, ""), parts(row, "target_"), strict=True)
   alone = [records.records[n] for n in range(97)]
   expected = [(x["tokens"][x["valid"]].tolist(), x["target_tokens"][x["target_valid"]].tolist()) for x in alone]
-  assert sorted(found) == sorted(expected)
+  assert sorted(pairs) == sorted(expected)
 
 
 def test_nearly_nothing_is_padded_and_how_much_is_told(texts):

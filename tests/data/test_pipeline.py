@@ -56,9 +56,9 @@ def test_a_record_meets_other_chance_in_every_epoch():
 
 
 def test_a_single_record_in_batches_of_one():
-  made = batches(Numbers(1), 1, seed=0)
-  assert [made[step]["number"].tolist() for step in (0, 10**9)] == [[0], [0]]
-  assert next(made.iterate(10**9))["chance"] == made[10**9]["chance"]
+  stream = batches(Numbers(1), 1, seed=0)
+  assert [stream[step]["number"].tolist() for step in (0, 10**9)] == [[0], [0]]
+  assert next(stream.iterate(10**9))["chance"] == stream[10**9]["chance"]
 
 
 def test_a_batch_may_be_larger_than_the_data():
@@ -75,10 +75,10 @@ def test_rows_of_all_hosts_in_order_are_the_global_batch(hosts):
 
 @pytest.mark.parametrize("start", [0, 1, 5])
 def test_iteration_may_start_at_any_step(start):
-  made = batches(Numbers(23), 6, seed=3)
-  iterator = made.iterate(start)
+  stream = batches(Numbers(23), 6, seed=3)
+  iterator = stream.iterate(start)
   for step in range(start, start + 4):
-    assert_same(next(iterator), made[step])
+    assert_same(next(iterator), stream[step])
 
 
 def test_without_shuffling_records_come_in_order():
@@ -94,11 +94,11 @@ def test_any_whole_number_is_a_seed(seed):
 
 
 def test_a_broken_record_is_told_when_it_is_read_also_by_the_threads():
-  made = batches(Numbers(8, broken=[6]), 4, seed=0, shuffle=False)
-  assert made[0]["number"].tolist() == [0, 1, 2, 3]
+  stream = batches(Numbers(8, broken=[6]), 4, seed=0, shuffle=False)
+  assert stream[0]["number"].tolist() == [0, 1, 2, 3]
   with pytest.raises(UserError, match="record 6 is broken"):
-    made[1]
-  iterator = made.iterate()
+    stream[1]
+  iterator = stream.iterate()
   next(iterator)
   with pytest.raises(UserError, match="record 6 is broken"):
     next(iterator)
@@ -108,11 +108,11 @@ def test_a_broken_record_is_told_when_it_is_read_also_by_the_threads():
 
 @pytest.mark.parametrize("count, size", [(1, 4), (8, 4), (11, 4), (3, 1)])
 def test_evaluation_sees_every_record_once(count, size):
-  made = eval_batches(Numbers(count), size)
-  found = list(made)
-  assert len(found) == len(made)
-  assert all(len(batch["number"]) == size for batch in found)
-  everything = joined(found)
+  stream = eval_batches(Numbers(count), size)
+  evaluated = list(stream)
+  assert len(evaluated) == len(stream)
+  assert all(len(batch["number"]) == size for batch in evaluated)
+  everything = joined(evaluated)
   assert everything["number"][everything["weight"] > 0].tolist() == list(range(count))
   assert everything["weight"].sum() == count
   assert not everything["chance"].any()
@@ -140,10 +140,10 @@ def test_batches_that_cannot_be_are_refused(make):
 
 @pytest.mark.slow
 def test_worker_processes_make_the_same_batches_and_report_broken_records():
-  made = batches(Numbers(23), 6, seed=3, workers=2)
-  iterator = made.iterate(5)
+  stream = batches(Numbers(23), 6, seed=3, workers=2)
+  iterator = stream.iterate(5)
   for step in range(5, 10):
-    assert_same(next(iterator), made[step])
+    assert_same(next(iterator), stream[step])
   with pytest.raises(UserError, match="record 6 is broken"):
     list(zip(range(9), batches(Numbers(8, broken=[6]), 4, seed=0, shuffle=False, workers=1).iterate()))
 

@@ -35,8 +35,8 @@ def test_windows_overlap_and_hold_every_token_of_the_text(records):
 
 
 def test_an_example_is_the_window_with_the_answer(records):
-  found = records[by_question(records)["Where?"]]
-  answer = found["tokens"][found["start"] : found["end"] + 1]
+  example = records[by_question(records)["Where?"]]
+  answer = example["tokens"][example["start"] : example["end"] + 1]
   assert records.tokenizer.decode(answer) == "rome"
   none = records[by_question(records)["Why?"]]
   assert none["start"] == none["end"] == 0 and none["start"].dtype == np.int32

@@ -29,9 +29,9 @@ def open_pairs(folder, **options):
 
 def drawn(records, steps=20):
   """Examples as training sees them."""
-  made = batches(records, len(records), seed=0)
+  stream = batches(records, len(records), seed=0)
   for step in range(steps):
-    batch = made[step]
+    batch = stream[step]
     for row in range(len(records)):
       yield {key: value[row] for key, value in batch.items()}
 

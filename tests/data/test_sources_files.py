@@ -194,8 +194,8 @@ def test_captions_in_a_table(tmp_path, write):
   toys.write(tmp_path, {"a.png": toys.png("red"), "in/b.png": toys.png("blue"), "c.png": toys.png("green")})
   rows = [{"file": "a.png", "text": 'a "red", one'}, {"file": "in/b.png", "text": "a blue one"}]
   write(tmp_path / ("captions.csv" if write is toys.write_csv else "captions.jsonl"), rows)
-  found = sorted(everything(open_source(f"images:{tmp_path}")), key=lambda record: record["path"])
-  assert [(record["text"], record["image"]) for record in found] == [
+  records = sorted(everything(open_source(f"images:{tmp_path}")), key=lambda record: record["path"])
+  assert [(record["text"], record["image"]) for record in records] == [
     ('a "red", one', toys.png("red")),
     ("a blue one", toys.png("blue")),
   ]

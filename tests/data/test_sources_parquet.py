@@ -67,13 +67,13 @@ def test_training_reads_each_row_group_once_an_epoch(data, monkeypatch):
 
 def test_batches_are_the_same_on_any_number_of_hosts_and_after_a_resumption(data):
   records = labelled_texts(f"parquet:{data}", tokenizer="bytes", max_length=6)
-  made = batches(records, 4, seed=3)
-  assert not np.array_equal(made[0]["tokens"], batches(records, 4, seed=4)[0]["tokens"])
+  stream = batches(records, 4, seed=3)
+  assert not np.array_equal(stream[0]["tokens"], batches(records, 4, seed=4)[0]["tokens"])
   halves = [batches(records, 4, seed=3, process_index=i, process_count=2) for i in range(2)]
   for step in (0, 9, 23):
     both = np.concatenate([half[step]["tokens"] for half in halves])
-    np.testing.assert_array_equal(both, made[step]["tokens"])
-    np.testing.assert_array_equal(next(made.iterate(step))["tokens"], made[step]["tokens"])
+    np.testing.assert_array_equal(both, stream[step]["tokens"])
+    np.testing.assert_array_equal(next(stream.iterate(step))["tokens"], stream[step]["tokens"])
 
 
 def test_windows_hold_their_blocks_and_blocks_without_neighbours_are_shuffled():

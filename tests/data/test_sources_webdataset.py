@@ -37,10 +37,10 @@ def test_members_of_a_key_are_an_example(tmp_path):
   toys.write_tar(tmp_path / "a.tar", samples(range(4)))
   toys.write_tar(tmp_path / "b.tar", samples(range(4, 7)) | {"part/006.cls": "3\n"})
   source = open_source(f"webdataset:{tmp_path}/*.tar")
-  found = sorted(everything(source), key=lambda record: record["__key__"])
-  assert [record["__key__"] for record in found] == [f"part/{i:03}" for i in range(7)]
+  records = sorted(everything(source), key=lambda record: record["__key__"])
+  assert [record["__key__"] for record in records] == [f"part/{i:03}" for i in range(7)]
   six = {"image": toys.png((6, 6, 6)), "text": "number 6", "year": 6, "seg.png": b"raw", "label": 3}
-  assert found[6] == {"__key__": "part/006", **six}
+  assert records[6] == {"__key__": "part/006", **six}
   assert texts(source) != sorted(texts(source))
   parts = [open_source(f"webdataset:{tmp_path}", split) for split in ("train[:60%]", "train[60%:]")]
   assert [record for part in parts for record in everything(part)] == everything(source)
@@ -123,8 +123,8 @@ def test_what_systems_leave_in_a_shard_is_no_example(tmp_path):
   members = {"./._0.png": b"x", "__MACOSX/0.png": b"x", ".DS_Store": b"x", "README": b"x", "LICENSE.txt": b"x"}
   members |= {"index.json": b"[]", "sums.md5": b"x", "./0.png": toys.png("red"), "./0.txt": "red", "1.txt": "lost"}
   toys.write_tar(tmp_path / "a.tar", members)
-  found = sorted(everything(open_source(f"webdataset:{tmp_path}")), key=lambda record: record["__key__"])
-  assert found == [{"__key__": "0", "image": toys.png("red"), "text": "red"}, {"__key__": "1", "text": "lost"}]
+  records = sorted(everything(open_source(f"webdataset:{tmp_path}")), key=lambda record: record["__key__"])
+  assert records == [{"__key__": "0", "image": toys.png("red"), "text": "red"}, {"__key__": "1", "text": "lost"}]
 
 
 def test_shards_may_have_the_same_keys(tmp_path):

@@ -29,17 +29,17 @@ DATA = records([[1, 0, 0], [1, 0, 0], [0, 1, 0], [1, 0, 0], [0, 1, 0]], [0, 0, 0
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 8])
 def test_accuracy_and_loss_equal_those_counted_by_hand(batch_size):
-  found = classification(Picture(), data=DATA, batch_size=batch_size)({})
-  assert found["accuracy"] == 3 / 5
-  assert found["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+  metrics = classification(Picture(), data=DATA, batch_size=batch_size)({})
+  assert metrics["accuracy"] == 3 / 5
+  assert metrics["balanced_accuracy"] == pytest.approx((2 / 3 + 1 / 2) / 2)
   right, wrong = (-np.log(np.exp(x) / (np.e + 2)) for x in (1, 0))
-  assert found["loss"] == pytest.approx((3 * right + 2 * wrong) / 5, rel=1e-6)
+  assert metrics["loss"] == pytest.approx((3 * right + 2 * wrong) / 5, rel=1e-6)
 
 
 def test_the_majority_says_the_most_frequent_class():
-  found = classification(Picture(), data=DATA)({})
-  assert found["majority/accuracy"] == 3 / 5
-  assert found["majority/balanced_accuracy"] == 1 / 2
+  metrics = classification(Picture(), data=DATA)({})
+  assert metrics["majority/accuracy"] == 3 / 5
+  assert metrics["majority/balanced_accuracy"] == 1 / 2
 
 
 def test_logits_that_are_nan_are_refused():

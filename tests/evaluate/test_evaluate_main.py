@@ -113,13 +113,13 @@ def test_an_unfinished_run_is_evaluated_at_its_newest_or_any_checkpoint(run):
   for step in (1, 2):
     saver.save(step, {"params": parameters(model, step), "step": step})
   saver.close()
-  found = {}
+  results = {}
   for flags in ([], ["--step=2"], ["--step=1"]):
     main([f"--run={run}", "--only=speeches", *flags])
-    found[tuple(flags)] = json.loads((run / "evaluation.json").read_text())
-  assert found[()] == found["--step=2",]
-  assert (found[()]["step"], found["--step=1",]["step"]) == (2, 1)
-  assert found["--step=1",]["eval/speeches/bits_per_byte"] != found[()]["eval/speeches/bits_per_byte"]
+    results[tuple(flags)] = json.loads((run / "evaluation.json").read_text())
+  assert results[()] == results["--step=2",]
+  assert (results[()]["step"], results["--step=1",]["step"]) == (2, 1)
+  assert results["--step=1",]["eval/speeches/bits_per_byte"] != results[()]["eval/speeches/bits_per_byte"]
 
 
 @pytest.mark.parametrize(

@@ -56,15 +56,15 @@ def test_what_equals_its_reference_scores_100_and_baselines_stand_beside_it(pair
   writer = Writer(references)
   model = zoo.build("t5", **SIZES)
   evaluate = generation(model, data=pairs, train_data=pairs, batch_size=4, num_beams=3, generate=writer)
-  found = evaluate({}, tmp_path / "out", 7)
+  metrics = evaluate({}, tmp_path / "out", 7)
   names = ["bleu", "chrf", "rouge1", "rouge2", "rougeL"]
-  np.testing.assert_allclose([found[name] for name in names], 100, rtol=1e-6)
-  assert found["tokens"] == np.mean([len(text) for text in references])
+  np.testing.assert_allclose([metrics[name] for name in names], 100, rtol=1e-6)
+  assert metrics["tokens"] == np.mean([len(text) for text in references])
   copied = text_scores.scores([pairs.texts(index)[0] for index in range(len(pairs))], references)
-  assert {name: found[f"copy/{name}"] for name in names} == copied and 0 < copied["rouge1"] < 60
+  assert {name: metrics[f"copy/{name}"] for name in names} == copied and 0 < copied["rouge1"] < 60
   frequent = text_scores.scores(["a new text with number 3"] * 6, references)
-  assert {name: found[f"most_frequent/{name}"] for name in names} == frequent
-  assert len(table(found, "generation").splitlines()) == 4
+  assert {name: metrics[f"most_frequent/{name}"] for name in names} == frequent
+  assert len(table(metrics, "generation").splitlines()) == 4
   assert {(asked["num_beams"], asked["eos"], asked["max_new_tokens"]) for asked in writer.asked} == {(3, BYTES.eos, 32)}
   assert [asked["tokens"].shape[0] for asked in writer.asked] == [4, 4]
   text = (tmp_path / "out" / "generation.txt").read_text()
@@ -76,8 +76,8 @@ def test_an_answer_ends_at_its_end_and_a_worse_one_scores_less(pairs):
   scored()
   references = [pairs.texts(index)[1] for index in range(len(pairs))]
   model = zoo.build("t5", **SIZES)
-  found = generation(model, data=pairs, generate=Writer([text[:12] for text in references]))({})
-  assert found["tokens"] == 12 and 0 < found["chrf"] < 90 and "most_frequent/bleu" not in found
+  metrics = generation(model, data=pairs, generate=Writer([text[:12] for text in references]))({})
+  assert metrics["tokens"] == 12 and 0 < metrics["chrf"] < 90 and "most_frequent/bleu" not in metrics
 
 
 def test_tokens_that_the_tokenizer_does_not_have_are_no_text(pairs):
@@ -88,25 +88,25 @@ def test_tokens_that_the_tokenizer_does_not_have_are_no_text(pairs):
     rows = Writer(references[:4])(model, params, tokens, **options)
     return np.concatenate([rows[:, :1], np.full((len(rows), 1), BYTES.vocab_size + 2), rows[:, 1:]], axis=1)
 
-  found = generation(zoo.build("t5", **SIZES), data=pairs, batch_size=len(pairs), generate=write)({})
+  metrics = generation(zoo.build("t5", **SIZES), data=pairs, batch_size=len(pairs), generate=write)({})
   known = text_scores.scores([*references[:4], "", ""], references)
-  assert {name: found[name] for name in known} == known and known["bleu"] > 30
+  assert {name: metrics[name] for name in known} == known and known["bleu"] > 30
 
 
 def test_a_model_writes_through_zoo_generate(pairs):
   scored()
   model = zoo.build("t5", **SIZES)
   params = jax.jit(lambda key: model.init(key, *model.example()))(jax.random.key(0))["params"]
-  found = generation(model, data=pairs, max_new_tokens=3)(params)
-  assert 0 <= found["tokens"] <= 3 and 0 <= found["chrf"] <= 100
+  metrics = generation(model, data=pairs, max_new_tokens=3)(params)
+  assert 0 <= metrics["tokens"] <= 3 and 0 <= metrics["chrf"] <= 100
 
 
 def test_rouge_is_that_of_the_paper():
   """Lin (2004), section 3: of `police kill the gunman` and `police killed the gunman` three words of four agree."""
   scored()
-  found = text_scores.scores(["police ended the gunman"], ["police killed the gunman"])
-  assert found["rouge1"] == found["rougeL"] == 75
-  np.testing.assert_allclose(found["rouge2"], 100 / 3)
+  metrics = text_scores.scores(["police ended the gunman"], ["police killed the gunman"])
+  assert metrics["rouge1"] == metrics["rougeL"] == 75
+  np.testing.assert_allclose(metrics["rouge2"], 100 / 3)
 
 
 def test_mistakes_end_in_one_line(pairs, tmp_path, monkeypatch):

@@ -29,10 +29,13 @@ TRAIN, TEST = records(0), records(1)
 
 
 def test_good_features_are_learned_from_few_examples_and_pixels_are_not():
-  found = linear_probe(Corner(0), data=TEST, train_data=TRAIN, shots=(1, 5), repeats=3)({})
-  assert found["accuracy_5_shot"] > 0.95 > found["pixels/accuracy_5_shot"]
+  metrics = linear_probe(Corner(0), data=TEST, train_data=TRAIN, shots=(1, 5), repeats=3)({})
+  assert metrics["accuracy_5_shot"] > 0.95 > metrics["pixels/accuracy_5_shot"]
   assert (
-    found["accuracy_5_shot"] >= found["accuracy_1_shot"] > found["majority/accuracy_1_shot"] == pytest.approx(1 / 3)
+    metrics["accuracy_5_shot"]
+    >= metrics["accuracy_1_shot"]
+    > metrics["majority/accuracy_1_shot"]
+    == pytest.approx(1 / 3)
   )
 
 

@@ -38,10 +38,10 @@ OPTIONS = {"data": counting(), "mask_token": MASK, "mask_rate": 1.0, "random_rat
 
 def test_one_hidden_token_in_a_counting_row_is_found_and_a_wrong_rule_finds_none():
   evaluate = masked_lm_accuracy(Neighbour(), **OPTIONS)
-  found = evaluate({"step": 1})
-  assert found["accuracy"] == 1.0 and found["loss"] < 1e-6
-  assert found["predictions"] == 36
-  assert found["nsp_accuracy"] == 1.0 and found["unigram/nsp_accuracy"] == 0.5
+  metrics = evaluate({"step": 1})
+  assert metrics["accuracy"] == 1.0 and metrics["loss"] < 1e-6
+  assert metrics["predictions"] == 36
+  assert metrics["nsp_accuracy"] == 1.0 and metrics["unigram/nsp_accuracy"] == 0.5
   assert evaluate({"step": 2})["accuracy"] == 0.0
 
 

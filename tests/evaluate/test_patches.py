@@ -34,11 +34,11 @@ def siglip2(tmp_path_factory):
 
 def test_a_siglip_2_of_any_shape_is_evaluated_by_its_patches(siglip2, labelled):
   model, params = zoo.load(siglip2)
-  found = zero_shot.zero_shot(model, data=section(labelled), templates="{}", batch_size=4)(params)
+  metrics = zero_shot.zero_shot(model, data=section(labelled), templates="{}", batch_size=4)(params)
   maker = zoo.embedder(siglip2)
   images, names = zoo.embed(maker, files(labelled)), zoo.embed(maker, ["cat", "dog"])
   assert abs(names[0] - names[1]).max() > 1e-3
-  assert found["top1"] == ((images @ names.T).argmax(1) == np.repeat([0, 1], 5)).mean()
+  assert metrics["top1"] == ((images @ names.T).argmax(1) == np.repeat([0, 1], 5)).mean()
   records = model_data.records_for(model, section(labelled))
   assert records[3]["image"]["patches"].dtype == np.uint8
   got = as_float(jax.tree.map(lambda x: jnp.asarray(x)[None], records[3]["image"]), model)
@@ -63,10 +63,10 @@ def test_retrieval_compares_what_embed_makes_of_images_and_captions(siglip2, tmp
         tar.add(tmp_path / f"{i}.{ending}", f"{i}.{ending}")
   data = {"name": "image_text", "source": f"webdataset:{tmp_path}/pairs.tar"}
   model, params = zoo.load(siglip2)
-  found = retrieval.retrieval(model, data=data, batch_size=3, at=(1, 2))(params, tmp_path / "out")
+  metrics = retrieval.retrieval(model, data=data, batch_size=3, at=(1, 2))(params, tmp_path / "out")
   maker = zoo.embedder(siglip2)
   scores = zoo.embed(maker, [tmp_path / f"{i}.png" for i in range(4)]) @ zoo.embed(maker, texts).T
   for way, score in (("image_to_text", scores), ("text_to_image", scores.T)):
     for k in (1, 2):
-      assert found[f"{way}_r{k}"] == np.mean([(row > row[i]).sum() < k for i, row in enumerate(score)])
+      assert metrics[f"{way}_r{k}"] == np.mean([(row > row[i]).sum() < k for i, row in enumerate(score)])
   assert (tmp_path / "out/retrieval.png").stat().st_size > 1000

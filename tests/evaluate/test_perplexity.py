@@ -42,10 +42,10 @@ def chunks(tokens, length, num_bytes):
 @pytest.mark.parametrize("batch_size", [1, 3, 4])
 def test_bits_per_byte_of_the_uniform_distribution_are_exact(batch_size):
   records = chunks(np.arange(15) % VOCAB, 5, 41)
-  found = perplexity(Uniform(), data=records, batch_size=batch_size)({})
-  assert found["tokens"] == 14
-  assert found["perplexity"] == pytest.approx(VOCAB, rel=1e-6)
-  assert found["bits_per_byte"] == pytest.approx(np.log2(VOCAB) * 14 / 41, rel=1e-6)
+  metrics = perplexity(Uniform(), data=records, batch_size=batch_size)({})
+  assert metrics["tokens"] == 14
+  assert metrics["perplexity"] == pytest.approx(VOCAB, rel=1e-6)
+  assert metrics["bits_per_byte"] == pytest.approx(np.log2(VOCAB) * 14 / 41, rel=1e-6)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 7])
@@ -55,8 +55,8 @@ def test_every_token_after_the_first_counts_once_wherever_chunks_are_cut(batch_s
   log_p = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
   wanted = -log_p[tokens[:-1], tokens[1:]].mean()
   for length in (2, 3, 11, 23, 31):
-    found = perplexity(Table(), data=chunks(tokens, length, 5), batch_size=batch_size)({"logits": jnp.array(logits)})
-    assert found["loss"] == pytest.approx(wanted, rel=1e-5)
+    metrics = perplexity(Table(), data=chunks(tokens, length, 5), batch_size=batch_size)({"logits": jnp.array(logits)})
+    assert metrics["loss"] == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.fixture
@@ -80,12 +80,12 @@ def test_the_stream_is_the_text_with_its_ends(texts):
 
 
 def test_n_grams_are_measured_on_the_same_bytes_and_beat_chance(texts):
-  found = perplexity(Uniform(260), data=texts["test"], train_data=texts["train"])({})
+  metrics = perplexity(Uniform(260), data=texts["test"], train_data=texts["train"])({})
   # Over bytes as tokens both baselines are the same model, but for tokens that never occur.
-  assert found["bytes_5gram/bits_per_byte"] == pytest.approx(found["tokens_5gram/bits_per_byte"], rel=0.05)
-  assert found["tokens_5gram/bits_per_byte"] < 2 < found["bits_per_byte"]
-  per_byte = found["tokens_5gram/loss"] * found["tokens"] / np.log(2) / texts["test"].info["bytes"]
-  assert found["tokens_5gram/bits_per_byte"] == pytest.approx(per_byte)
+  assert metrics["bytes_5gram/bits_per_byte"] == pytest.approx(metrics["tokens_5gram/bits_per_byte"], rel=0.05)
+  assert metrics["tokens_5gram/bits_per_byte"] < 2 < metrics["bits_per_byte"]
+  per_byte = metrics["tokens_5gram/loss"] * metrics["tokens"] / np.log(2) / texts["test"].info["bytes"]
+  assert metrics["tokens_5gram/bits_per_byte"] == pytest.approx(per_byte)
 
 
 def test_other_tokens_in_training_are_refused(texts):

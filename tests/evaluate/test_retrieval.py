@@ -39,15 +39,15 @@ DATA = pairs(COLOURS, [0, 1, 2, 3], [10, 11, 12, 13])
 
 
 def test_a_model_that_knows_every_colour_finds_every_name():
-  found = retrieval(Towers(), data=DATA, batch_size=3, at=(1, 2))(knowing(0, 1, 2, 3))
-  assert {key: found[key] for key in found if "/" not in key} == {
+  metrics = retrieval(Towers(), data=DATA, batch_size=3, at=(1, 2))(knowing(0, 1, 2, 3))
+  assert {key: metrics[key] for key in metrics if "/" not in key} == {
     "image_to_text_r1": 1.0,
     "image_to_text_r2": 1.0,
     "text_to_image_r1": 1.0,
     "text_to_image_r2": 1.0,
   }
-  assert found["chance/image_to_text_r1"] == 1 / 4
-  assert found["chance/text_to_image_r2"] == 1 / 2
+  assert metrics["chance/image_to_text_r1"] == 1 / 4
+  assert metrics["chance/text_to_image_r2"] == 1 / 2
 
 
 def test_recalls_equal_those_counted_by_hand():
@@ -58,18 +58,18 @@ def test_recalls_equal_those_counted_by_hand():
   #   blue    -1   -1    3    -3
   #   yellow   1    1   -3     3
   # so red meets the names (green, red, blue, yellow) at 3 (wrong), -1 (right), -1 (a tie that counts against us) and 1.
-  found = retrieval(Towers(), data=DATA, batch_size=4, at=(1, 2, 3, 4))(knowing(1, 0, 2, 3))
-  assert [found[f"image_to_text_r{k}"] for k in (1, 2, 3, 4)] == [0.5, 0.5, 0.5, 1.0]
-  assert [found[f"text_to_image_r{k}"] for k in (1, 2, 3, 4)] == [0.5, 0.5, 0.5, 1.0]
+  metrics = retrieval(Towers(), data=DATA, batch_size=4, at=(1, 2, 3, 4))(knowing(1, 0, 2, 3))
+  assert [metrics[f"image_to_text_r{k}"] for k in (1, 2, 3, 4)] == [0.5, 0.5, 0.5, 1.0]
+  assert [metrics[f"text_to_image_r{k}"] for k in (1, 2, 3, 4)] == [0.5, 0.5, 0.5, 1.0]
 
 
 def test_what_is_of_the_same_group_belongs_together_and_stands_in_the_gallery_once():
   # Two shades of red share the name red, one drawing comes twice: a gallery of 3 images and 2 names.
   records = pairs([[255, 0, 0], [250, 0, 0], [0, 255, 0], [0, 255, 0]], [0, 0, 1, 1], [10, 10, 11, 11])
-  found = retrieval(Towers(), data=records, batch_size=4, at=(1,))(knowing(0, 1))
-  assert found["image_to_text_r1"] == found["text_to_image_r1"] == 1.0
-  assert found["chance/image_to_text_r1"] == 1 / 2
-  assert found["chance/text_to_image_r1"] == pytest.approx((2 / 3 + 1 / 3) / 2)
+  metrics = retrieval(Towers(), data=records, batch_size=4, at=(1,))(knowing(0, 1))
+  assert metrics["image_to_text_r1"] == metrics["text_to_image_r1"] == 1.0
+  assert metrics["chance/image_to_text_r1"] == 1 / 2
+  assert metrics["chance/text_to_image_r1"] == pytest.approx((2 / 3 + 1 / 3) / 2)
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 4, 7])
@@ -82,20 +82,20 @@ def test_the_nearest_training_drawing_names_an_image():
   train = pairs(
     [[200, 0, 0], [0, 200, 0], [0, 190, 10], [0, 0, 200], [90, 200, 0]], [0, 1, 1, 2, 3], [10, 11, 11, 12, 13]
   )
-  found = retrieval(Towers(), data=DATA, train_data=train, at=(1, 2, 3))(knowing(0, 1, 2, 3))
+  metrics = retrieval(Towers(), data=DATA, train_data=train, at=(1, 2, 3))(knowing(0, 1, 2, 3))
   # Squared distances of the queries to the nearest training drawing of each name, in the order of the names:
   #   red     55^2, 255^2+200^2, 255^2+200^2, 165^2+200^2
   #   green   200^2+255^2, 55^2, 255^2+200^2, 90^2+55^2      blue    ..., ..., 55^2, ...
   #   yellow  55^2+255^2, 255^2+55^2 (green: equal to red), 3 x ~, 165^2+55^2
-  assert [found[f"pixels/image_to_text_r{k}"] for k in (1, 2, 3)] == [1.0, 1.0, 1.0]
+  assert [metrics[f"pixels/image_to_text_r{k}"] for k in (1, 2, 3)] == [1.0, 1.0, 1.0]
   # The name yellow: its drawing (90, 200, 0) is nearer to green (90^2 + 55^2) than to yellow (165^2 + 55^2).
-  assert [found[f"pixels/text_to_image_r{k}"] for k in (1, 2, 3)] == [0.75, 1.0, 1.0]
+  assert [metrics[f"pixels/text_to_image_r{k}"] for k in (1, 2, 3)] == [0.75, 1.0, 1.0]
 
 
 def test_pixels_are_left_out_where_a_concept_has_no_training_drawing(tmp_path):
   train = pairs(COLOURS[:3], [0, 1, 2], [10, 11, 12])
-  found = retrieval(Towers(), data=DATA, train_data=train)(knowing(0, 1, 2, 3), tmp_path)
-  assert not any(key.startswith("pixels/") for key in found)
+  metrics = retrieval(Towers(), data=DATA, train_data=train)(knowing(0, 1, 2, 3), tmp_path)
+  assert not any(key.startswith("pixels/") for key in metrics)
   text = (tmp_path / "retrieval.txt").read_text()
   assert "No row pixels: it is undefined here" in text and "\npixels" not in text
   assert json.loads((tmp_path / "retrieval.json").read_text())["pixels_undefined"] is True
@@ -154,17 +154,17 @@ def test_of_several_captions_any_is_found_and_each_finds():
   captions, records = several(rng, counts, kinds=50)
   captions[4][3] = captions[4][1]  # Equal captions of a picture are as many queries.
   params = {"image": jnp.asarray(rng.normal(size=(3, 3)), jnp.float32), "text": jnp.asarray(rng.normal(size=(50, 3)))}
-  found = retrieval(Towers(), data=records, batch_size=3, at=(1, 2, 5))(params)
+  metrics = retrieval(Towers(), data=records, batch_size=3, at=(1, 2, 5))(params)
   vectors = (records.columns["image"][:, 0, 0] / 127.5 - 1) @ np.asarray(params["image"])
   texts, owner = np.array(sum(captions, [])), np.repeat(np.arange(7), counts)
   scores = vectors @ np.asarray(params["text"])[texts].T  # [pictures, 27 texts]
   assert scores.shape == (7, 27)
   for k in (1, 2, 5):
     hits = [np.isin(np.flatnonzero(owner == i), np.argsort(-row)[:k]).any() for i, row in enumerate(scores)]
-    assert found[f"image_to_text_r{k}"] == pytest.approx(np.mean(hits))
+    assert metrics[f"image_to_text_r{k}"] == pytest.approx(np.mean(hits))
     hits = [owner[j] in np.argsort(-column)[:k] for j, column in enumerate(scores.T)]
-    assert found[f"text_to_image_r{k}"] == pytest.approx(np.mean(hits))
-  assert found["chance/text_to_image_r1"] == pytest.approx(1 / 7)
+    assert metrics[f"text_to_image_r{k}"] == pytest.approx(np.mean(hits))
+  assert metrics["chance/text_to_image_r1"] == pytest.approx(1 / 7)
 
 
 def test_a_picture_with_several_captions_is_shown_with_the_one_that_is_meant(tmp_path):
@@ -239,9 +239,9 @@ def test_memory_does_not_grow_with_the_vectors(monkeypatch):
     evaluate = retrieval(Wide(), data=Numbered(count), batch_size=64, at=(1,))
     tracemalloc.start()
     evaluate(params)
-    found = tracemalloc.get_traced_memory()[1]
+    metrics = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    return found
+    return metrics
 
   peak(128)  # What is imported and traced once.
   few, many = peak(512), peak(2560)

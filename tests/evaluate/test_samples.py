@@ -17,13 +17,13 @@ def test_what_is_written_follows_the_prompts_and_repeats_itself(tmp_path):
   model, params = tiny_gpt(vocab_size=997)  # Most tokens are padding of the embedding, and no text.
   prompts = ["", "Fellow citizens", "We"]
   evaluate = samples(model, prompts=prompts, tokenizer="bytes", max_new_tokens=9, temperature=1.0, file="speech")
-  found = evaluate(params, tmp_path, 12)
+  results = evaluate(params, tmp_path, 12)
   text = (tmp_path / "speech.txt").read_text()
   head, *parts = text.split("\n\n---\n\n")
   assert head.startswith("Step 12, temperature 1.0")
   assert [part.split("|")[0] for part in parts] == prompts
-  assert 0 < found["tokens"] <= 9 and 0 < found["distinct"] <= 1
-  assert evaluate(params, tmp_path, 12) == found
+  assert 0 < results["tokens"] <= 9 and 0 < results["distinct"] <= 1
+  assert evaluate(params, tmp_path, 12) == results
   assert (tmp_path / "speech.txt").read_text() == text
 
 

@@ -47,11 +47,11 @@ NAMED = images([[0, 1, 0]], [0], class_names=["r", "g"])
 
 @pytest.mark.parametrize("batch_size", [1, 4, 6, 16])
 def test_an_image_belongs_to_the_class_whose_name_is_nearest(batch_size):
-  found = zero_shot(Letters(), data=DATA, templates=["{}"], tokenizer="bytes", batch_size=batch_size)(KNOWN)
-  assert found["top1"] == 5 / 6  # the last image is blue and called yellow
-  assert found["top5"] == 1.0
-  assert found["chance/top1"] == pytest.approx(1 / 6)
-  assert found["chance/top5"] == pytest.approx(5 / 6)
+  metrics = zero_shot(Letters(), data=DATA, templates=["{}"], tokenizer="bytes", batch_size=batch_size)(KNOWN)
+  assert metrics["top1"] == 5 / 6  # the last image is blue and called yellow
+  assert metrics["top5"] == 1.0
+  assert metrics["chance/top1"] == pytest.approx(1 / 6)
+  assert metrics["chance/top5"] == pytest.approx(5 / 6)
 
 
 def test_templates_are_averaged_as_units():

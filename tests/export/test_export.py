@@ -82,9 +82,9 @@ def test_a_text_is_written_without_the_zoo(tmp_path, family):
   tokens, valid = prompts()
   model, params = zoo.load(tmp_path / "model")
   wanted = zoo.generate(model, params, tokens, valid=valid, max_new_tokens=9)
-  found = alone(tmp_path, tokens=tokens, valid=valid, steps=8)["new"]
-  np.testing.assert_array_equal(found, np.asarray(wanted)[:, -9:])
-  assert len(np.unique(found)) > 3
+  generated = alone(tmp_path, tokens=tokens, valid=valid, steps=8)["new"]
+  np.testing.assert_array_equal(generated, np.asarray(wanted)[:, -9:])
+  assert len(np.unique(generated)) > 3
 
 
 def test_programs_take_any_batch_and_any_length_that_fits(tmp_path):

@@ -81,12 +81,12 @@ def tuned(arguments, name, feed, tmp_path):
   """
   said = []
   config = with_task(load(arguments)[0], said.append)
-  made = experiment(config, sharding.make_mesh(config.mesh))
-  state = first_state(config, made)
-  batch = next(iter(made.batches.iterate(0)))
-  zoo.save_hf(tmp_path / "begun", made.model, state["params"])
+  built = experiment(config, sharding.make_mesh(config.mesh))
+  state = first_state(config, built)
+  batch = next(iter(built.batches.iterate(0)))
+  zoo.save_hf(tmp_path / "begun", built.model, state["params"])
   model = getattr(transformers, name).from_pretrained(tmp_path / "begun").eval()
-  keywords = {key: torch.from_numpy(np.array(x)) for key, x in feed(batch, made.model).items()}
+  keywords = {key: torch.from_numpy(np.array(x)) for key, x in feed(batch, built.model).items()}
   with torch.no_grad():
     loss = model(**keywords).loss.item()
   assert train.main(arguments) == 0

@@ -37,10 +37,10 @@ def test_recordings_are_learned_as_torch_learns_them(tmp_path):
   assert (config.data.name, config.data.target_length, config.data.language) == ("audio_text", 16, "de")
   assert (config.checkpoint.best, config.checkpoint.best_mode) == ("eval/speech/wer", "min")
   assert any(line.startswith("target_length: 16 tokens; the longest of 18 texts has 11") for line in said)
-  made = experiment(config, sharding.make_mesh(config.mesh))
-  batch = next(iter(made.batches.iterate(0)))
+  built = experiment(config, sharding.make_mesh(config.mesh))
+  batch = next(iter(built.batches.iterate(0)))
   assert batch["target_tokens"][0, :3].tolist() == [259, 262, 264]  # German, transcribe, without times.
-  zoo.save_hf(tmp_path / "begun", made.model, first_state(config, made)["params"])
+  zoo.save_hf(tmp_path / "begun", built.model, first_state(config, built)["params"])
   model = transformers.WhisperForConditionalGeneration.from_pretrained(tmp_path / "begun").eval()
   labels = np.where(batch["target_valid"], batch["target_tokens"], -100).astype(np.int64)
   features = torch.from_numpy(np.asarray(batch["tokens"]).swapaxes(1, 2).copy())

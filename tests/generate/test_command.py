@@ -16,11 +16,11 @@ ANSWERS = zoo.build("t5", vocab_size=260, dim=6, depth=1, num_heads=2, head_dim=
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-  found = {}
+  options = {}
   for name, model in (("gpt", MODEL), ("t5", ANSWERS)):
-    found[name] = tmp_path_factory.mktemp(name)
-    zoo.save(found[name], model, filled(model, *model.example(), seed=1))
-  return found
+    options[name] = tmp_path_factory.mktemp(name)
+    zoo.save(options[name], model, filled(model, *model.example(), seed=1))
+  return options
 
 
 def text_of(model, folder, tokens, **options):

@@ -56,13 +56,13 @@ def test_each_prompt_is_answered_as_it_would_be_alone(family, how):
   model, options = MODELS[family], {"eos": 9, **OPTIONS[how]}
   options |= {"rng": jax.random.key(3)} if how == "drawn" else {}
   params, asked = filled(model, *model.example(), seed=5), requests()
-  found = answers(model, params, asked, **options)
+  results = answers(model, params, asked, **options)
   wanted = {request.number: alone(model, params, request, **options) for request in asked}
-  assert {number: answer.tokens for number, answer in found.items()} == wanted
+  assert {number: answer.tokens for number, answer in results.items()} == wanted
   for request in asked:
     tokens, stops = wanted[request.number], [tuple(row) for row in options.get("stop", ())]
     ended = tokens[-1] == 9 or any(tuple(tokens[-len(stop) :]) == stop for stop in stops)
-    assert found[request.number].ended == (ended or len(tokens) < request.max_new_tokens)
+    assert results[request.number].ended == (ended or len(tokens) < request.max_new_tokens)
   assert len({tuple(tokens) for tokens in wanted.values()}) > 5
 
 
@@ -104,8 +104,8 @@ def test_prompts_are_read_in_full_groups(monkeypatch):
     continuous_batch, "_join", lambda batch, group, rows: (sizes.append(len(group)), join(batch, group, rows))
   )
   asked = [Request(i, [3, 4], 1 + i % 3) for i in range(31)]  # Several end at a step, and not by twos.
-  found = answers(model, params, asked, longest=2, max_new_tokens=3, batch_size=16)
-  assert len(found) == 31 and sizes == [2] * 15 + [1]
+  results = answers(model, params, asked, longest=2, max_new_tokens=3, batch_size=16)
+  assert len(results) == 31 and sizes == [2] * 15 + [1]
 
 
 @pytest.mark.parametrize(

@@ -21,11 +21,11 @@ TEXTS = ["Hi", "What is a ring?", "", "Where do the swallows go in winter, and w
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-  found = {}
+  lines = {}
   for name, model in (("gpt", MODEL), ("t5", ANSWERS)):
-    found[name] = tmp_path_factory.mktemp(name)
-    zoo.save(found[name], model, filled(model, *model.example(), seed=1))
-  return found
+    lines[name] = tmp_path_factory.mktemp(name)
+    zoo.save(lines[name], model, filled(model, *model.example(), seed=1))
+  return lines
 
 
 def write(path, rows):
@@ -110,9 +110,9 @@ def test_a_killed_process_is_taken_up_where_it_was(folders, tmp_path):
   before = [line for line in out.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
   assert process.returncode == -signal.SIGKILL and 20 <= len(before) < 200
   run(folders["gpt"], prompts, out)
-  found = out.read_bytes().splitlines(keepends=True)
-  assert set(before) <= set(found)
-  assert [json.loads(line)["line"] for line in found] == list(range(1, 201))
+  lines = out.read_bytes().splitlines(keepends=True)
+  assert set(before) <= set(lines)
+  assert [json.loads(line)["line"] for line in lines] == list(range(1, 201))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def test_a_sharded_model_writes_the_same(family, strategy, beams):
   placed = jax.device_put(params, shardings(params, strategy, mesh))
   assert any(not array.sharding.is_fully_replicated for array in jax.tree.leaves(placed))
   tokens = jax.device_put(TOKENS, jax.NamedSharding(mesh, jax.P("data")))
-  found, near = zoo.generate(model, placed, tokens, **options)
-  np.testing.assert_array_equal(found, wanted)
+  sequences, near = zoo.generate(model, placed, tokens, **options)
+  np.testing.assert_array_equal(sequences, wanted)
   np.testing.assert_allclose(near, scores, atol=1e-4)
   assert len(jnp.unique(wanted)) > 2

@@ -42,8 +42,8 @@ def test_greedy_speculation_equals_greedy_decoding(guesses):
 def test_scanned_layers_and_a_text_that_fills_max_length():
   scanned = zoo.build("gpt", **SIZES, scan=True)
   wanted = np.asarray(zoo.generate(MODEL, PARAMS, TOKENS, max_new_tokens=41, valid=VALID, eos=3))
-  found = greedy(scanned, stack_layers(NEAR), scanned, stack_layers(PARAMS), max_new_tokens=41, eos=3)
-  np.testing.assert_array_equal(found, wanted)
+  counts_drawn = greedy(scanned, stack_layers(NEAR), scanned, stack_layers(PARAMS), max_new_tokens=41, eos=3)
+  np.testing.assert_array_equal(counts_drawn, wanted)
 
 
 def test_after_the_end_of_text_a_row_is_filled():
@@ -75,12 +75,12 @@ def chances(params, temperature, top_k):
 def surprise(texts, params, temperature, top_k):
   """Chance, by a chi-square test, of texts [rows, NEW] at least so far from what the model of `params` would draw."""
   wanted = ROWS * np.exp(np.asarray(chances(params, temperature, top_k), np.float64))
-  found = np.bincount(np.asarray(texts) @ np.array([16, 4, 1]), minlength=64)
-  assert not found[wanted == 0].any()
+  counts_drawn = np.bincount(np.asarray(texts) @ np.array([16, 4, 1]), minlength=64)
+  assert not counts_drawn[wanted == 0].any()
   rare = wanted < 5  # Too few for the test, one by one.
-  found, wanted = ([*counts[~rare], counts[rare].sum()] for counts in (found, wanted))
-  found, wanted = (np.array(counts)[np.array(wanted) > 0] for counts in (found, wanted))
-  return stats.chi2.sf(((found - wanted) ** 2 / wanted).sum(), len(found) - 1)
+  counts_drawn, wanted = ([*counts[~rare], counts[rare].sum()] for counts in (counts_drawn, wanted))
+  counts_drawn, wanted = (np.array(counts)[np.array(wanted) > 0] for counts in (counts_drawn, wanted))
+  return stats.chi2.sf(((counts_drawn - wanted) ** 2 / wanted).sum(), len(counts_drawn) - 1)
 
 
 @pytest.mark.parametrize("temperature, top_k", [(1.0, None), (0.7, 3)])

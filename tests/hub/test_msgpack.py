@@ -49,9 +49,9 @@ def test_arrays_in_pieces_and_bfloat16_are_read(tmp_path, monkeypatch):
   array = np.arange(35, dtype=np.float32).reshape(5, 7)
   tree = {"a": {"kernel": array}, "b": {"scale": array[0].astype(jax.numpy.bfloat16)}}
   (tmp_path / "x.msgpack").write_bytes(serialization.msgpack_serialize(tree))
-  found = open_flax(tmp_path / "x.msgpack")
-  np.testing.assert_array_equal(found["a.weight"], array.T)
-  assert found["b.weight"].dtype == jax.numpy.bfloat16 and found.shapes == {"a.weight": (7, 5), "b.weight": (7,)}
+  tensors = open_flax(tmp_path / "x.msgpack")
+  np.testing.assert_array_equal(tensors["a.weight"], array.T)
+  assert tensors["b.weight"].dtype == jax.numpy.bfloat16 and tensors.shapes == {"a.weight": (7, 5), "b.weight": (7,)}
 
 
 def test_a_part_of_an_old_array_lies_along_the_axis_that_flax_had():

@@ -55,8 +55,8 @@ def same(params, flat):
 def test_files_and_arrays_have_other_names_too(rename, name, saved, tmp_path):
   folder, flat = saved
   tensors = load_file(folder / FILES[0])
-  own = ("visual", "logit") if rename.startswith("text") else ()
-  tensors = {(theirs if theirs.startswith(own or "?") else rename.format(theirs)): x for theirs, x in tensors.items()}
+  kept = ("visual", "logit") if rename.startswith("text") else ()
+  tensors = {(theirs if theirs.startswith(kept or "?") else rename.format(theirs)): x for theirs, x in tensors.items()}
   tensors = {theirs: x.reshape(1) if theirs.endswith("logit_scale") else x for theirs, x in tensors.items()}
   save_file(tensors, write(tmp_path) / name)
   same(zoo.load(tmp_path)[1], flat)

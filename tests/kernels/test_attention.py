@@ -74,9 +74,9 @@ def test_values_and_gradients_are_those_of_dense_attention(name, case):
   rule, *shape = CASES[case]
   arrays, seen, real = inputs(*shape, batch=3)
   notes = Notes(name)
-  found = outcome(Kernel(RUNS[name], dense_attention, ONE, "here", notes), rule, arrays, seen, real)
+  result = outcome(Kernel(RUNS[name], dense_attention, ONE, "here", notes), rule, arrays, seen, real)
   assert notes.reasons == {("here", ""): None}  # It did not fall back.
-  for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(dense(case)), strict=True):
+  for one, other in zip(jax.tree.leaves(result), jax.tree.leaves(dense(case)), strict=True):
     np.testing.assert_allclose(one, other, atol=1e-5 * float(np.abs(other).max()))
 
 
@@ -86,10 +86,10 @@ def test_a_device_may_have_a_part_of_the_queries(case):
   rule, *shape = CASES[case]
   arrays, seen, real = inputs(*shape, batch=2, length=128 * mesh.shape["sequence"])
   notes = Notes("splash")
-  found = outcome(Kernel(RUNS["splash"], dense_attention, mesh, "here", notes), rule, arrays, seen, real)
+  result = outcome(Kernel(RUNS["splash"], dense_attention, mesh, "here", notes), rule, arrays, seen, real)
   assert notes.reasons == {("here", ""): None}
   expected = outcome(dense_attention, rule, arrays, seen, real)
-  for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+  for one, other in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
     np.testing.assert_allclose(one, other, atol=1e-5 * float(np.abs(other).max()))
 
 
@@ -97,10 +97,10 @@ def test_parts_of_queries_must_be_whole_blocks():
   arrays, seen, real = inputs(False, False, 1, batch=2)
   notes = Notes("splash")
   kernel = Kernel(RUNS["splash"], dense_attention, make_mesh({"data": 2, "sequence": 4}), "here", notes)
-  found = outcome(kernel, masks.causal, arrays, seen, real)
+  result = outcome(kernel, masks.causal, arrays, seen, real)
   assert "131 queries do not divide into 4 shards" in notes.lines()[0]
   expected = outcome(dense_attention, masks.causal, arrays, seen, real)
-  np.testing.assert_allclose(found[1], expected[1], atol=1e-5)
+  np.testing.assert_allclose(result[1], expected[1], atol=1e-5)
 
 
 @pytest.mark.parametrize("mesh", ["data", "both"])
@@ -175,11 +175,11 @@ def test_what_a_kernel_cannot_do_is_done_densely_and_said(case):
   model = zoo.build(family, **sizes)
   params = jax.eval_shape(model.init, jax.random.key(0), *model.example())["params"]
   model_with_kernels, notes = with_kernels(model, "splash", ONE, interpret=True)
-  found, expected = (str(jax.make_jaxpr(functools.partial(x.apply, **given))({"params": params}, *tokens))
+  result, expected = (str(jax.make_jaxpr(functools.partial(x.apply, **given))({"params": params}, *tokens))
                      for x in (model_with_kernels, model))  # fmt: skip
   assert f"attention: splash -> dense in {why}" in notes.lines()
   # The cross-attention of T5 has no bias.
-  assert notes.lines()[:-2] == ["attention: splash"] if case == "bias" else found == expected
+  assert notes.lines()[:-2] == ["attention: splash"] if case == "bias" else result == expected
 
 
 def test_looking_at_weights_and_caching_leave_the_kernel():
@@ -239,13 +239,13 @@ def test_one_line_of_a_config_chooses(tmp_path):
     }
   )
   assert config["attention"] == "auto"
-  found = {}
+  result = {}
   for name in ("auto", "xla"):
-    made = experiment(ConfigDict(config | {"attention": name}), MESHES["data"])
-    batch = put_batch(made.batches[0], MESHES["data"])
-    state = jax.jit(made.init, out_shardings=made.placed)(jax.random.key(0))
-    found[name] = made.compiled_step()(state, batch)[1]
-    assert made.attention.lines() == (["attention: xla"] if name == "xla" else [])
-    assert made.model == zoo.build(**config["model"])  # What is saved and evaluated is the model as it was built.
-  for one, other in zip(jax.tree.leaves(found["xla"]), jax.tree.leaves(found["auto"]), strict=True):
+    built = experiment(ConfigDict(config | {"attention": name}), MESHES["data"])
+    batch = put_batch(built.batches[0], MESHES["data"])
+    state = jax.jit(built.init, out_shardings=built.placed)(jax.random.key(0))
+    result[name] = built.compiled_step()(state, batch)[1]
+    assert built.attention.lines() == (["attention: xla"] if name == "xla" else [])
+    assert built.model == zoo.build(**config["model"])  # What is saved and evaluated is the model as it was built.
+  for one, other in zip(jax.tree.leaves(result["xla"]), jax.tree.leaves(result["auto"]), strict=True):
     np.testing.assert_allclose(one, other, rtol=1e-5)

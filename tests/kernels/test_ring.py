@@ -100,19 +100,19 @@ def test_values_and_gradients_are_those_of_dense_attention(case, mesh):
   numbers, mask = numbers_of(case)
   notes = Notes("ring")
   kernel = Kernel(functools.partial(ring, block=2), dense_attention, MESHES[mesh], "here", notes)
-  found = outcome(kernel, mask, numbers)
+  result = outcome(kernel, mask, numbers)
   assert notes.reasons == {("here", ""): None}  # It did not fall back.
-  assert max(apart(found, dense(case))) < 1e-5
+  assert max(apart(result, dense(case))) < 1e-5
 
 
 def test_numbers_of_half_the_bits_are_as_near_to_the_truth_as_those_of_dense_attention():
   numbers, mask = numbers_of("bias", "bfloat16")
   truth = outcome(dense_attention, mask, jax.tree.map(np.float32, numbers))
   kernel = Kernel(ring, dense_attention, MESHES["all"], "", Notes("ring"))
-  found = outcome(kernel, mask, numbers)
-  assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(found))
+  result = outcome(kernel, mask, numbers)
+  assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(result))
   # Numbers have 8 bits; those of a product are rounded, and what it is made of was.
-  assert max(apart(found, truth)) < 4 * 2**-8
+  assert max(apart(result, truth)) < 4 * 2**-8
   assert max(apart(outcome(dense_attention, mask, numbers), truth)) > 2**-10
 
 
@@ -237,14 +237,14 @@ def test_one_line_of_a_config_sends_keys_around(tmp_path):
       "eval": {},
     }
   )
-  mesh, found = make_mesh({"data": 2, "sequence": 4}), {}
+  mesh, result = make_mesh({"data": 2, "sequence": 4}), {}
   for name in ("dense", "ring"):
-    made = experiment(ConfigDict(config | {"attention": name}), mesh)
-    batch = put_batch(made.batches[0], mesh)
-    program = made.compiled_step().lower(made.shapes, batch).compile()
+    built = experiment(ConfigDict(config | {"attention": name}), mesh)
+    batch = put_batch(built.batches[0], mesh)
+    program = built.compiled_step().lower(built.shapes, batch).compile()
     gathers = [one.bytes for one in collectives(program.as_text(), mesh.shape) if one.kind == "all-gather"]
     assert (2 * 64 * 16 * 4 in gathers) == (name == "dense")
-    found[name] = program(jax.jit(made.init, out_shardings=made.placed)(jax.random.key(0)), batch)[1]
-  assert made.attention.lines() == ["attention: ring"]
-  for one, other in zip(jax.tree.leaves(found["ring"]), jax.tree.leaves(found["dense"]), strict=True):
+    result[name] = program(jax.jit(built.init, out_shardings=built.placed)(jax.random.key(0)), batch)[1]
+  assert built.attention.lines() == ["attention: ring"]
+  for one, other in zip(jax.tree.leaves(result["ring"]), jax.tree.leaves(result["dense"]), strict=True):
     np.testing.assert_allclose(one, other, rtol=1e-5)

@@ -34,15 +34,15 @@ def whole():
 
 def in_pieces(attention, x, pieces, valid=None, positions=None):
   """What comes out when x is given in pieces of these lengths."""
-  variables, found, start = PARAMS, [], 0
+  variables, outputs, start = PARAMS, [], 0
   positions = np.arange(x.shape[1])[None] if positions is None else positions
   for length in pieces:
     part = slice(start, start + length)
     real = None if valid is None else valid[:, part]
     y, state = step(attention, variables, x[:, part], real, positions[:, part])
     variables, start = {**PARAMS, **state}, start + length
-    found.append(y)
-  return np.concatenate(found, axis=1), state["cache"]
+    outputs.append(y)
+  return np.concatenate(outputs, axis=1), state["cache"]
 
 
 @pytest.mark.parametrize("pieces", [(11,), (1,) * 11, (7, 1, 1, 1, 1), (2, 6, 1, 2)])
@@ -98,9 +98,9 @@ def test_every_attention_of_a_module_gets_its_cache():
   blocks = tuple(PreNormBlock(ATTENTION.copy(mask=rule), MLP(9), layer_norm(1e-5)) for rule in (WINDOW, masks.causal))
   module = stack(blocks, 4, scan=True)
   choose = lambda attention: FullCache() if masks.lookback(attention.mask) is None else RingCache(4)
-  found = with_caches(module, choose)
-  assert [block.attention.cache for block in found.block] == [RingCache(4), FullCache()]
-  assert with_caches(found, lambda attention: FullCache()) == module
+  outputs = with_caches(module, choose)
+  assert [block.attention.cache for block in outputs.block] == [RingCache(4), FullCache()]
+  assert with_caches(outputs, lambda attention: FullCache()) == module
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,13 @@ def test_parts_are_exchanged_wherever_they_are_and_the_rest_stays():
     seen.append(path)
     return nn.Dense(2 * part.features) if isinstance(part, nn.Dense) else part
 
-  found = replace_modules(module, wider)
-  assert (found.first.features, found.others[1].first.features, found.others[1].others[0].features) == (6, 10, 14)
-  assert found.others[0] is module.others[0] and found.sizes is module.sizes
+  replaced = replace_modules(module, wider)
+  assert (replaced.first.features, replaced.others[1].first.features, replaced.others[1].others[0].features) == (
+    6,
+    10,
+    14,
+  )
+  assert replaced.others[0] is module.others[0] and replaced.sizes is module.sizes
   assert seen == ["", "first", "others/0", "others/1", "others/1/first", "others/1/others/0"]
 
 

@@ -41,8 +41,8 @@ def pairs(pattern):
   ],
 )
 def test_a_convention_says_whom_a_window_of_four_counts(convention, back, ahead):
-  seen = np.flatnonzero(window(4, convention)(np.array([[9]]), K)[0])
-  np.testing.assert_array_equal(seen, np.arange(9 - back, 9 + ahead + 1))
+  keys = np.flatnonzero(window(4, convention)(np.array([[9]]), K)[0])
+  np.testing.assert_array_equal(keys, np.arange(9 - back, 9 + ahead + 1))
 
 
 def test_a_dilated_window_sees_every_third():
@@ -50,10 +50,10 @@ def test_a_dilated_window_sees_every_third():
 
 
 def test_global_tokens_see_all_and_are_seen_by_all():
-  seen = pairs(GlobalTokens((2, -1)))
+  keys = pairs(GlobalTokens((2, -1)))
   expected = np.zeros((LENGTH, LENGTH), bool)
   expected[[2, LENGTH - 1]] = expected[:, [2, LENGTH - 1]] = True
-  np.testing.assert_array_equal(seen, expected)
+  np.testing.assert_array_equal(keys, expected)
   np.testing.assert_array_equal(pairs(GlobalTokens((2, -1), seen=False)), expected & np.isin(Q, [2, LENGTH - 1]))
 
 
@@ -79,8 +79,8 @@ def test_tiles_agree_with_the_pairs(name):
   for size in (4, 5, 10):
     count = -(-LENGTH // size)
     places = np.arange(size * count)
-    seen = np.asarray(pattern(places[:, None], places[None]))
-    grid = np.moveaxis(seen.reshape(*seen.shape[:-2], count, size, count, size), -3, -2)
+    keys = np.asarray(pattern(places[:, None], places[None]))
+    grid = np.moveaxis(keys.reshape(*keys.shape[:-2], count, size, count, size), -3, -2)
     tiles = pattern.tiles(size, count)
     assert not (grid.any((-2, -1)) & (tiles == NONE)).any()  # No visible pair is skipped.
     assert grid[tiles == ALL].all()
@@ -132,5 +132,5 @@ def test_a_pattern_combines_with_patterns_alone():
 
 
 def test_listed_keys_are_those_of_the_table():
-  seen = pairs(Listed(((0, 2), (), (5,))))
-  assert sorted(zip(*map(list, np.nonzero(seen)))) == [(0, 0), (0, 2), (2, 5)]
+  keys = pairs(Listed(((0, 2), (), (5,))))
+  assert sorted(zip(*map(list, np.nonzero(keys)))) == [(0, 0), (0, 2), (2, 5)]

@@ -18,8 +18,8 @@ def test_either_order_has_the_same_product(inputs, outputs):
   kernel = np.random.default_rng(2).standard_normal(inputs + outputs, np.float32)
   dimensions = ((tuple(range(4 - len(inputs), 4)), tuple(range(len(inputs)))), ((), ()))
   wanted = jax.lax.dot_general(X, kernel, dimensions)
-  found = jax.jit(lambda x, kernel: kernel_first(x, kernel, dimensions))(X, kernel)
-  np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
+  actual = jax.jit(lambda x, kernel: kernel_first(x, kernel, dimensions))(X, kernel)
+  np.testing.assert_allclose(actual, wanted, rtol=1e-5, atol=1e-5)
   many = np.concatenate([X] * FEW)
   np.testing.assert_array_equal(kernel_first(many, kernel, dimensions), jax.lax.dot_general(many, kernel, dimensions))
 
@@ -37,8 +37,8 @@ def test_turned_kernels_make_the_same_model(family, given):
   assert other != model
   inputs = (TOKENS,) if family == "gpt" else (TOKENS, TOKENS)
   outputs = (jax.jit(one.apply)({"params": params}, *inputs) for one in (model, other))
-  for wanted, found in zip(*map(jax.tree.leaves, outputs)):
-    np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+  for wanted, actual in zip(*map(jax.tree.leaves, outputs)):
+    np.testing.assert_allclose(actual, wanted, rtol=1e-4, atol=1e-5)
 
 
 def test_kernels_are_turned_once_and_forgotten_with_the_parameters():

@@ -20,9 +20,9 @@ def test_positions_of_real_tokens_leave_the_others_out():
 
 
 def test_positions_that_are_given_go_before_those_of_a_packed_row():
-  given = jnp.array([[5, 4, 3, 2, 1, 0]])
-  for info in (SequenceInfo(positions=given), SequenceInfo(positions=given, segment_ids=IDS)):
-    assert info.packed_positions() is given and info.token_positions(6) is given
+  positions = jnp.array([[5, 4, 3, 2, 1, 0]])
+  for info in (SequenceInfo(positions=positions), SequenceInfo(positions=positions, segment_ids=IDS)):
+    assert info.packed_positions() is positions and info.token_positions(6) is positions
 
 
 def test_positions_of_which_nothing_is_known_count_from_0():

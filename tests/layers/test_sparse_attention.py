@@ -129,8 +129,8 @@ def test_attention_drops_weights_and_shows_them(monkeypatch):
   run = jax.jit(lambda params, x, key: attention.apply(params, x, train=True, rngs={"dropout": key}))
   still, *dropped = attention.apply(params, x), *(run(params, x, jax.random.key(seed)) for seed in (1, 2))
   assert abs(dropped[0] - still).max() > 0.01 and abs(dropped[0] - dropped[1]).max() > 0.01
-  seen, sown = attention.apply(params, x, mutable=["intermediates"])
-  np.testing.assert_allclose(seen, still, atol=1e-6)
+  output, sown = attention.apply(params, x, mutable=["intermediates"])
+  np.testing.assert_allclose(output, still, atol=1e-6)
   assert sown["intermediates"]["weights"][0].shape == (2, 2, LENGTH, LENGTH)
 
 

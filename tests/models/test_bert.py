@@ -58,8 +58,8 @@ def test_masked_tokens_where_asked_are_those_of_the_whole():
 )
 def test_outputs_are_those_of_the_head(head, outputs):
   model = zoo.build("bert", **SIZES, head=head, num_classes=5 if head == "classify" else None)
-  found = jax.eval_shape(lambda rng: model.init_with_output(rng, TOKENS)[0], jax.random.key(0))
-  assert {name: out.shape for name, out in found.items()} == outputs
+  shapes = jax.eval_shape(lambda rng: model.init_with_output(rng, TOKENS)[0], jax.random.key(0))
+  assert {name: out.shape for name, out in shapes.items()} == outputs
 
 
 def test_an_impossible_head_is_refused():

@@ -96,8 +96,8 @@ def test_padding_of_what_is_encoded_changes_nothing_for_the_rest(family):
 def test_padding_of_what_is_decoded_changes_nothing_for_the_rest(family):
   encoded = encode(family)
   padded = np.concatenate([np.full((2, 2), 7), ANSWER], 1)
-  own = np.broadcast_to(np.arange(8) >= 2, (2, 8))
-  out = decode(family, padded, encoded, decoder_valid=own, positions=np.maximum(np.arange(8) - 2, 0)[None])
+  decoder_valid = np.broadcast_to(np.arange(8) >= 2, (2, 8))
+  out = decode(family, padded, encoded, decoder_valid=decoder_valid, positions=np.maximum(np.arange(8) - 2, 0)[None])
   close(out[:, 2:], decode(family, ANSWER, encoded))
 
 
@@ -111,15 +111,15 @@ def test_logits_where_asked_are_those_of_the_whole(family):
 @pytest.mark.parametrize("family, scan", [*((family, False) for family in SIZES), ("t5", True), ("bart", True)])
 def test_cached_decoding_equals_the_full_pass(family, scan):
   # The first answer is a token shorter and padded to the left; the encoder's padding is that of VALID.
-  own = np.arange(6) >= np.array([[1], [0]])
-  positions = np.maximum(np.cumsum(own, 1) - 1, 0)
+  decoder_valid = np.arange(6) >= np.array([[1], [0]])
+  positions = np.maximum(np.cumsum(decoder_valid, 1) - 1, 0)
   encoded = encode(family)
-  full = decode(family, ANSWER, encoded, decoder_valid=own, positions=positions)
+  full = decode(family, ANSWER, encoded, decoder_valid=decoder_valid, positions=positions)
 
   model = zoo.build(family, **SIZES[family], scan=scan)
   params = stack_layers(PARAMS[family]) if scan else PARAMS[family]
   given = dict(model=model, params=params, mutable="cache")
-  first = dict(decoder_valid=own[:, :2], positions=positions[:, :2])
+  first = dict(decoder_valid=decoder_valid[:, :2], positions=positions[:, :2])
   out, state = decode(family, ANSWER[:, :2], encoded, **given, **first)
   outs, cache = [out], longer(state["cache"], 4)
   nothing = np.full_like(encoded, np.nan)  # Keys and values of the context are in the cache.

@@ -40,8 +40,8 @@ def test_a_square_of_as_many_patches_as_positions_is_that_of_a_siglip():
   pixels = jax.random.normal(jax.random.key(1), (2, 9, 9, 3))
   want = plain.apply({"params": {**PARAMS["params"], "image": image}}, pixels, method="encode_image")
   patches = pixels.reshape(2, 3, 3, 3, 3, 3).swapaxes(2, 3).reshape(2, 9, 27)
-  found = ENCODE(PARAMS, {"patches": patches, "valid": jnp.ones((2, 9), bool), "grid": jnp.full((2, 2), 3)})
-  np.testing.assert_allclose(found, want, rtol=1e-4, atol=1e-5)
+  encoded = ENCODE(PARAMS, {"patches": patches, "valid": jnp.ones((2, 9), bool), "grid": jnp.full((2, 2), 3)})
+  np.testing.assert_allclose(encoded, want, rtol=1e-4, atol=1e-5)
 
 
 def test_resampled_positions_keep_what_is_constant_and_what_is_in_place():
@@ -52,8 +52,8 @@ def test_resampled_positions_keep_what_is_constant_and_what_is_in_place():
   np.testing.assert_array_equal(every(5, 5), np.eye(5))
   np.testing.assert_allclose(every(4, 1)[0], np.array([5, 7, 7, 5]) / 24, rtol=1e-6)
   table = jax.random.normal(jax.random.key(0), (9, 4))
-  found = FlexiblePositions(3, 4).apply({"params": {"embedding": table}}, 11, jnp.array([[3, 3]]))[0]
-  np.testing.assert_allclose(found, jnp.concatenate([table, table[:1], table[:1]]), rtol=1e-6)
+  encoded = FlexiblePositions(3, 4).apply({"params": {"embedding": table}}, 11, jnp.array([[3, 3]]))[0]
+  np.testing.assert_allclose(encoded, jnp.concatenate([table, table[:1], table[:1]]), rtol=1e-6)
 
 
 def test_impossible_inputs_and_sizes_are_refused():

@@ -21,9 +21,9 @@ def unit(rng, *shape):
 def outputs(rows=5, scale=3.0, bias=None, seed=0, **more):
   """What `forward` of a two-tower model gives, without the model."""
   rng = np.random.default_rng(seed)
-  found = {"image": unit(rng, rows, 7), "text": unit(rng, rows, 7), "scale": np.full(rows, scale, np.float32)}
-  found |= {} if bias is None else {"bias": np.full(rows, bias, np.float32)}
-  return {"weight": np.ones(rows, np.float32), **found, **more}
+  embedded = {"image": unit(rng, rows, 7), "text": unit(rng, rows, 7), "scale": np.full(rows, scale, np.float32)}
+  embedded |= {} if bias is None else {"bias": np.full(rows, bias, np.float32)}
+  return {"weight": np.ones(rows, np.float32), **embedded, **more}
 
 
 def info_nce(image, text, scale):
@@ -35,19 +35,19 @@ def info_nce(image, text, scale):
 
 
 def test_is_the_formula_of_the_paper():
-  found = outputs()
-  loss, metrics = SOFTMAX(found)
-  np.testing.assert_allclose(loss, info_nce(found["image"], found["text"], 3.0), rtol=1e-6)
+  embedded = outputs()
+  loss, metrics = SOFTMAX(embedded)
+  np.testing.assert_allclose(loss, info_nce(embedded["image"], embedded["text"], 3.0), rtol=1e-6)
   assert metrics["scale"] == 3
 
 
 def test_rows_of_a_group_share_the_target():
-  found = outputs(group=np.array([4, 9, 4, 4, 2]))
-  logits = 3 * found["image"] @ found["text"].T
+  embedded = outputs(group=np.array([4, 9, 4, 4, 2]))
+  logits = 3 * embedded["image"] @ embedded["text"].T
   targets = np.array([[1, 0, 1, 1, 0], [0, 3, 0, 0, 0], [1, 0, 1, 1, 0], [1, 0, 1, 1, 0], [0, 0, 0, 0, 3]]) / 3
   cross_entropy = jax.jit(lambda logits: optax.softmax_cross_entropy(logits, targets.astype(np.float32)).mean())
   want = (cross_entropy(logits) + cross_entropy(logits.T)) / 2
-  np.testing.assert_allclose(SOFTMAX(found)[0], want, rtol=1e-6)
+  np.testing.assert_allclose(SOFTMAX(embedded)[0], want, rtol=1e-6)
 
 
 def test_accuracy_counts_both_ways_and_any_row_of_the_group():
@@ -86,8 +86,8 @@ def test_the_scale_stays_at_the_clamp_and_can_come_back():
   @jax.jit
   @jax.grad
   def slope(log_scale, text):
-    found = outputs(4, image=vectors, text=text) | {"scale": jnp.full(4, jnp.exp(log_scale))}
-    return contrastive(None, max_scale=4.0).reduce(found)[0]
+    embedded = outputs(4, image=vectors, text=text) | {"scale": jnp.full(4, jnp.exp(log_scale))}
+    return contrastive(None, max_scale=4.0).reduce(embedded)[0]
 
   def descend(log_scale, text, steps):
     for _ in range(steps):
@@ -100,12 +100,12 @@ def test_the_scale_stays_at_the_clamp_and_can_come_back():
 
 
 def test_the_sigmoid_loss_is_the_formula_of_the_paper():
-  found = outputs(bias=-2.0, group=np.array([4, 9, 4, 4, 2]))
-  image, text = np.array(found["image"], np.float64), np.array(found["text"], np.float64)
-  group = np.array(found["group"])
+  embedded = outputs(bias=-2.0, group=np.array([4, 9, 4, 4, 2]))
+  image, text = np.array(embedded["image"], np.float64), np.array(embedded["text"], np.float64)
+  group = np.array(embedded["group"])
   sign = np.where(group[:, None] == group[None], 1, -1)
   want = np.log(1 + np.exp(-sign * (3 * image @ text.T - 2))).sum() / 5
-  loss, metrics = SIGMOID(found)
+  loss, metrics = SIGMOID(embedded)
   np.testing.assert_allclose(loss, want, rtol=1e-6)
   assert metrics["bias"] == -2
 

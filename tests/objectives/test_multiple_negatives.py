@@ -41,9 +41,9 @@ def by_the_paper(vectors, scale=20.0, symmetric=False):
 
 @pytest.mark.parametrize("symmetric", [False, True])
 def test_is_the_formula_of_the_paper(symmetric):
-  found = outputs()
-  want = by_the_paper(np.asarray(found["vectors"], np.float64), 3.0, symmetric)
-  assert loss_of(found, scale=3.0, symmetric=symmetric)[0] == pytest.approx(want, rel=1e-6)
+  embedded = outputs()
+  want = by_the_paper(np.asarray(embedded["vectors"], np.float64), 3.0, symmetric)
+  assert loss_of(embedded, scale=3.0, symmetric=symmetric)[0] == pytest.approx(want, rel=1e-6)
 
 
 @pytest.mark.parametrize("case", ["plain", "symmetric", "matryoshka", "scores"])
@@ -62,15 +62,15 @@ def test_losses_and_gradients_are_those_of_sentence_transformers(case):
       return DIM
 
   options = {"symmetric": dict(symmetric=True), "matryoshka": dict(dims=[7, 5, 2], dim_weights=[1.0, 0.5, 0.3])}
-  found = outputs(texts=2 if case == "scores" else TEXTS)
+  embedded = outputs(texts=2 if case == "scores" else TEXTS)
   score = np.array([0.1, 0.9, -0.3, 0.5, 1.0], np.float32)
-  found |= {"score": jnp.array(score)} if case == "scores" else {}
+  embedded |= {"score": jnp.array(score)} if case == "scores" else {}
   objective = cosine_similarity(None) if case == "scores" else multiple_negatives(None, **options.get(case, {}))
-  loss, gradient = jax.jit(jax.value_and_grad(lambda vectors: objective.reduce({**found, "vectors": vectors})[0]))(
-    found["vectors"]
+  loss, gradient = jax.jit(jax.value_and_grad(lambda vectors: objective.reduce({**embedded, "vectors": vectors})[0]))(
+    embedded["vectors"]
   )
 
-  columns = [torch.tensor(np.array(x), requires_grad=True) for x in np.moveaxis(np.asarray(found["vectors"]), 1, 0)]
+  columns = [torch.tensor(np.array(x), requires_grad=True) for x in np.moveaxis(np.asarray(embedded["vectors"]), 1, 0)]
   given = Given()
   plain = losses.MultipleNegativesRankingLoss(given)
   both_ways = dict(directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction")
@@ -90,15 +90,15 @@ def test_texts_that_are_right_answers_are_no_candidates():
   # Row 1 has the anchor of row 0, row 2 its positive, and a negative of row 3 is the anchor of row 0.
   ids = np.arange(ROWS * TEXTS).reshape(ROWS, TEXTS)
   ids[1, 0], ids[2, 1], ids[3, 2] = ids[0, 0], ids[0, 1], ids[0, 0]
-  found = outputs(text_ids=jnp.array(ids))
-  changed = np.array(found["vectors"])
-  x = np.array(found["vectors"])
+  embedded = outputs(text_ids=jnp.array(ids))
+  changed = np.array(embedded["vectors"])
+  x = np.array(embedded["vectors"])
   for row, text in ((1, 1), (2, 1), (3, 2)):
     changed[row, text] += 100 * x[0, 0]  # Were it a candidate, the anchor of row 0 would pick it.
 
   def first_row(vectors):
     weight = jnp.array([1.0] + [1e-30] * (ROWS - 1))
-    return loss_of({**found, "vectors": jnp.array(vectors), "weight": weight})[0]
+    return loss_of({**embedded, "vectors": jnp.array(vectors), "weight": weight})[0]
 
   assert first_row(changed) == pytest.approx(first_row(x), rel=1e-6)
 
@@ -106,12 +106,12 @@ def test_texts_that_are_right_answers_are_no_candidates():
 def test_negatives_that_are_absent_and_rows_of_weight_0_change_nothing():
   present = np.ones((ROWS, TEXTS), bool)
   present[2, 3] = False
-  found = outputs(present=jnp.array(present), weight=jnp.array([1.0, 1.0, 1.0, 1.0, 0.0]))
-  changed = np.array(found["vectors"])
+  embedded = outputs(present=jnp.array(present), weight=jnp.array([1.0, 1.0, 1.0, 1.0, 0.0]))
+  changed = np.array(embedded["vectors"])
   changed[2, 3], changed[4] = changed[0, 0], changed[:1, 0]
   for symmetric in (False, True):
     loss = functools.partial(loss_of, symmetric=symmetric)
-    assert loss({**found, "vectors": jnp.array(changed)})[0] == pytest.approx(loss(found)[0], rel=1e-6)
+    assert loss({**embedded, "vectors": jnp.array(changed)})[0] == pytest.approx(loss(embedded)[0], rel=1e-6)
 
 
 def test_accuracy_counts_anchors_that_pick_their_positive():

@@ -44,8 +44,8 @@ def alone(arrays, length=9):
 
 def batch(place, segmented):
   numbers = [np.full(len(text), 1 + i % 3) for i, text in enumerate(TEXTS)]
-  found = {"tokens": place(TEXTS), "valid": place([np.ones(len(text), bool) for text in TEXTS])}
-  return {**found, "segment_ids": place(numbers)} if segmented else found
+  arrays = {"tokens": place(TEXTS), "valid": place([np.ones(len(text), bool) for text in TEXTS])}
+  return {**arrays, "segment_ids": place(numbers)} if segmented else arrays
 
 
 def grown(objective, params, given):
@@ -78,21 +78,21 @@ def test_an_encoder_learns_of_packed_texts_what_it_learns_of_each(family):
   each = objective.prepare(batch(alone, False))
   # What is hidden is drawn per row: the packed rows take what was drawn for each text.
   sizes = [len(text) for text in TEXTS]
-  found = batch(side_by_side, True)
+  arrays = batch(side_by_side, True)
   starts = [sum(sizes[i // 3 * 3 : i]) for i in range(len(TEXTS))]
-  found["inputs"] = side_by_side([np.asarray(row)[:size] for row, size in zip(each["inputs"], sizes)])
+  arrays["inputs"] = side_by_side([np.asarray(row)[:size] for row, size in zip(each["inputs"], sizes)])
   for name in ("predict", "target", "chosen"):
     shift = np.array(starts)[:, None] if name == "predict" else 0
-    found[name] = (np.asarray(each[name]) + shift).reshape(2, -1)
-  found["chosen"] = found["chosen"].astype(np.float32)
-  agree(grown(objective, params, found), grown(objective, params, each))
+    arrays[name] = (np.asarray(each[name]) + shift).reshape(2, -1)
+  arrays["chosen"] = arrays["chosen"].astype(np.float32)
+  agree(grown(objective, params, arrays), grown(objective, params, each))
 
 
 def test_no_token_is_predicted_from_the_text_before_it():
   model = zoo.build("gpt", **TOWER)
   objective = registry.build("objectives", {"name": "causal_lm"}, model)
-  found = objective.forward(filled(model, *model.example()), batch(side_by_side, True))
-  assert found["count"].tolist() == [sum(length - 1 for length in row) for row in LENGTHS]
+  arrays = objective.forward(filled(model, *model.example()), batch(side_by_side, True))
+  assert arrays["count"].tolist() == [sum(length - 1 for length in row) for row in LENGTHS]
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,9 @@ def toy(rows=ROWS):
   unit = lambda x: jnp.array(x / np.linalg.norm(x, axis=-1, keepdims=True), jnp.float32)
   weight = np.ones(rows)
   weight[[3, rows - 1, rows // 2]] = 0, 0, 0.5
-  found = {"image": unit(rng.normal(size=(rows, 7))), "text": unit(rng.normal(size=(rows, 7)))}
-  found |= {"scale": jnp.full(rows, 9.0), "bias": jnp.full(rows, -2.0)}
-  return found, {"group": jnp.array(rng.integers(0, rows, rows)), "weight": jnp.array(weight, jnp.float32)}
+  arrays = {"image": unit(rng.normal(size=(rows, 7))), "text": unit(rng.normal(size=(rows, 7)))}
+  arrays |= {"scale": jnp.full(rows, 9.0), "bias": jnp.full(rows, -2.0)}
+  return arrays, {"group": jnp.array(rng.integers(0, rows, rows)), "weight": jnp.array(weight, jnp.float32)}
 
 
 def gradient(objective):
@@ -66,11 +66,11 @@ def assert_close(got, want):
   ],
 )
 def test_every_form_gives_the_loss_the_metrics_and_the_gradients_of_the_whole(contrast, form, chunk, axes):
-  by_row, given = None, toy()
+  by_row, side_arrays = None, toy()
   if axes:
     by_row = over(**axes)
-    given = jax.device_put(given, by_row)
-  assert_close(gradient(contrast(None, pairs=form, chunk=chunk, by_row=by_row))(*given), whole(contrast))
+    side_arrays = jax.device_put(side_arrays, by_row)
+  assert_close(gradient(contrast(None, pairs=form, chunk=chunk, by_row=by_row))(*side_arrays), whole(contrast))
 
 
 @pytest.mark.parametrize("form", ["all_gather", "ring"])
@@ -81,9 +81,9 @@ def test_of_equal_logits_the_first_is_picked_in_whatever_order_they_come(form):
   rest = {"group": jnp.arange(ROWS) // 2, "weight": jnp.ones(ROWS).at[0].set(0)}
   by_row = over(data=8)
   reduce = jax.jit(contrastive(None, pairs=form, chunk=2, by_row=by_row).reduce)
-  found = reduce(jax.device_put({**learnt, **alike, **rest}, by_row))[1]
+  arrays = reduce(jax.device_put({**learnt, **alike, **rest}, by_row))[1]
   for rate in ("image_to_text", "text_to_image"):
-    np.testing.assert_allclose(found[rate], 1 / 23, rtol=1e-6)
+    np.testing.assert_allclose(arrays[rate], 1 / 23, rtol=1e-6)
 
 
 @pytest.mark.parametrize("form", ["all_gather", "ring"])
@@ -123,7 +123,7 @@ def test_a_ring_gathers_nothing_and_holds_the_texts_of_two_devices():
   by_row = batch_sharding(mesh)
   programs = {form: compiled(contrastive, 4096, by_row, pairs=form, chunk=64) for form in ("all_gather", "ring")}
   sent = {form: collectives.collectives(program.as_text(), mesh.shape) for form, program in programs.items()}
-  kinds = {form: {one.kind for one in found} for form, found in sent.items()}
+  kinds = {form: {one.kind for one in arrays} for form, arrays in sent.items()}
   assert kinds["ring"] == {"collective-permute", "all-reduce"}
   assert max(one.bytes for one in sent["ring"] if one.kind == "all-reduce") < 1000  # Sums, and no rows.
   assert "all-gather" in kinds["all_gather"] and "collective-permute" not in kinds["all_gather"]
@@ -132,12 +132,13 @@ def test_a_ring_gathers_nothing_and_holds_the_texts_of_two_devices():
 
 
 def test_every_form_is_counted_as_the_same_arithmetic():
-  by_row, given = over(data=4, model=2), toy()
+  by_row, side_arrays = over(data=4, model=2), toy()
   forms = [{}, {"pairs": "all_gather", "chunk": 6, "by_row": by_row}, {"pairs": "ring", "by_row": by_row}]
-  found = [
-    flops.count(lambda learnt, rest, f=f: contrastive(None, **f).reduce({**learnt, **rest}), *given) for f in forms
+  arrays = [
+    flops.count(lambda learnt, rest, f=f: contrastive(None, **f).reduce({**learnt, **rest}), *side_arrays)
+    for f in forms
   ]
-  assert found == [2 * ROWS * ROWS * 7] * 3
+  assert arrays == [2 * ROWS * ROWS * 7] * 3
 
 
 def test_mistakes_end_in_one_line():

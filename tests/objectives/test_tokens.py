@@ -105,16 +105,16 @@ def test_chunks_on_8_devices_give_the_loss_and_the_gradients_of_one_device(chunk
 @pytest.mark.parametrize("chunk", [None, 24])
 def test_no_device_fetches_logits_of_a_vocabulary_that_is_split(chunk):
   """A device has 2 rows of 16 tokens and half of the vocabulary. Only sums over it travel, a number for each token."""
-  _, _, found = sharded(chunk, "tensor")
-  over_vocabulary = [one for one in found if "model" in one.axes]
+  _, _, gradients = sharded(chunk, "tensor")
+  over_vocabulary = [one for one in gradients if "model" in one.axes]
   assert over_vocabulary and max(one.bytes for one in over_vocabulary) <= 2 * 16 * 48 * 4  # Attention's and the MLP's.
   fetched = [one.bytes for one in over_vocabulary if one.kind != "all-reduce"]
   assert fetched and max(fetched) <= 2 * 2 * 16 * 4  # Each half's likeliest token.
 
 
 def test_what_is_learned_of_the_table_is_summed_over_devices_once_and_not_for_every_chunk():
-  _, _, found = sharded(24, "tensor")
-  table = [one for one in found if one.axes == ("data",) and one.bytes >= 500 * 16 * 4]
+  _, _, gradients = sharded(24, "tensor")
+  table = [one for one in gradients if one.axes == ("data",) and one.bytes >= 500 * 16 * 4]
   assert [one.times for one in table] == [1]
 
 

@@ -221,9 +221,9 @@ def test_muon_treats_a_scanned_stack_as_separate_layers():
 
 def test_muon_leaves_the_rest_to_adam():
   tree = params()
-  found, adam = update(tree, name="muon")[0], update(tree, name="adamw", nesterov=True)[0]
+  decayed, adam = update(tree, name="muon")[0], update(tree, name="adamw", nesterov=True)[0]
   for path in ("head/kernel", "text/embed/embedding", "logit_scale", "image/stack/layer_0/self_attention/query/bias"):
-    np.testing.assert_allclose(found[path], adam[path], rtol=1e-6, err_msg=path)
+    np.testing.assert_allclose(decayed[path], adam[path], rtol=1e-6, err_msg=path)
   chosen = update(tree, name="muon", matrices="head/kernel")[0]
   path = "image/stack/layer_0/feed_forward/up/kernel"
   np.testing.assert_allclose(chosen[path], adam[path], rtol=1e-6)

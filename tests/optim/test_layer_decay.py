@@ -69,15 +69,15 @@ def test_embeddings_lie_at_the_bottom_and_heads_on_top(family):
 def test_layers_of_a_scan_have_the_factors_of_a_loop(family):
   depth = {"gpt": 3, "t5": 3, "gemma": 5}[family]  # Of two kinds of layers one is left over.
   loop = exponents(*built(family, depth=depth, scan=False))
-  for path, found in exponents(*built(family, depth=depth, scan=True)).items():
+  for path, exponent in exponents(*built(family, depth=depth, scan=True)).items():
     if "/layers/" not in path:
-      assert found == loop[path], path
+      assert exponent == loop[path], path
       continue
     before, after = path.split("/layers/")
     kind = re.match(r"layer_(\d+)/(.*)", after)
     first, step, after = (int(kind[1]), 2, kind[2]) if kind else (0, 1, after)
-    numbers = range(first, first + step * len(found), step)
-    assert found == [loop[f"{before}/layer_{number}/{after}"] for number in numbers], path
+    numbers = range(first, first + step * len(exponent), step)
+    assert exponent == [loop[f"{before}/layer_{number}/{after}"] for number in numbers], path
 
 
 def test_the_update_is_scaled_beside_other_multipliers_and_within_groups():

@@ -34,14 +34,14 @@ def reduced(tmp_path, mesh, sharding, **optimizer):
   config["model"] |= {"dim": 8, "num_heads": 2, "scan": True, "dtype": "bfloat16"}
   config["optimizer"] |= optimizer
   config["sharding"] = sharding
-  made = experiment(ConfigDict(config).lock(), make_mesh(mesh))
-  batch = {name: jax.ShapeDtypeStruct((8, *x.shape[1:]), x.dtype) for name, x in made.batches[0].items()}
-  lowered = made.compiled_step().lower(made.shapes, batch)
+  built = experiment(ConfigDict(config).lock(), make_mesh(mesh))
+  batch = {name: jax.ShapeDtypeStruct((8, *x.shape[1:]), x.dtype) for name, x in built.batches[0].items()}
+  lowered = built.compiled_step().lower(built.shapes, batch)
   # Later, XLA's backend for CPUs makes float32 of all.
   lowered.compile({"xla_dump_to": str(tmp_path / "hlo"), "xla_dump_hlo_pass_re": "spmd-partitioning"})
   text = next((tmp_path / "hlo").glob("*after_spmd-partitioning*")).read_text()
-  found = re.findall(r"= (\w+)\[([\d,]*)\]\S* (?:all-reduce|reduce-scatter)\(", text)
-  return {(dtype, tuple(map(int, filter(None, size.split(","))))) for dtype, size in found}
+  reductions = re.findall(r"= (\w+)\[([\d,]*)\]\S* (?:all-reduce|reduce-scatter)\(", text)
+  return {(dtype, tuple(map(int, filter(None, size.split(","))))) for dtype, size in reductions}
 
 
 MESHES = {"data": ({"data": 8}, "replicated"), "fsdp and tensor": ({"data": 4, "model": 2}, "fsdp+tensor")}

@@ -36,8 +36,8 @@ def test_what_a_shard_map_sends_at_once_is_told_apart():
 
   spread = jax.shard_map(around, mesh=mesh, in_specs=P("data", "sequence"), out_specs=P("data", "sequence"))
   arrays = [jax.ShapeDtypeStruct((2, 4, size), jnp.float32) for size in (5, 7)]
-  found = collectives(jax.jit(spread).lower(*arrays).compile().as_text(), mesh.shape)
-  assert sorted(found) == [Collective("collective-permute", size * 4, 3, 4, ("sequence",)) for size in (5, 7)]
+  traffic = collectives(jax.jit(spread).lower(*arrays).compile().as_text(), mesh.shape)
+  assert sorted(traffic) == [Collective("collective-permute", size * 4, 3, 4, ("sequence",)) for size in (5, 7)]
 
 
 PROGRAM = """HloModule jit_step, is_scheduled=true
@@ -88,8 +88,8 @@ ENTRY %main.5 (x: bf16[1,128]) -> f32[8,4] {
   "groups", ["[2,8]<=[8,2]T(1,0)", "{{0,2,4,6,8,10,12,14},{1,3,5,7,9,11,13,15}}", "mesh['a'=8,'b'=2] {'a'}"]
 )
 def test_reads_programs_as_they_are_for_tpus(groups):
-  found = collectives(PROGRAM.replace("GROUPS", groups), {"data": 8, "model": 2})
-  assert sorted(found) == [
+  traffic = collectives(PROGRAM.replace("GROUPS", groups), {"data": 8, "model": 2})
+  assert sorted(traffic) == [
     Collective("all-gather", 8 * 128 * 2, 13, 8, ("data",)),  # Once, and at both ends of twelve rounds.
     Collective("all-reduce", 16 * 4, 1, 2, ("model",)),
     Collective("collective-permute", 16 * 4, 1, 3, ("data",)),
@@ -111,9 +111,9 @@ def test_what_hosts_exchange_between_slices_is_found():
     'frontend_attributes={_xla_megascale_target="{1,2}x{0:7}",_xla_megascale_transfer_type="ALL_REDUCE"}'
   )
   text = "ENTRY %main (a: f32[]) -> f32[] {\n" + line + "\n}\n"
-  found = collectives(text, {"slice": 2, "data": 8}, [0] * 8 + [1] * 8)
-  assert found == [Collective("all-reduce", 96 * 8 * 128 * 2, 1, 2, ("slice",), 2)]
-  assert found[0].sent == 0 and found[0].sent_across == 96 * 8 * 128 * 2
+  traffic = collectives(text, {"slice": 2, "data": 8}, [0] * 8 + [1] * 8)
+  assert traffic == [Collective("all-reduce", 96 * 8 * 128 * 2, 1, 2, ("slice",), 2)]
+  assert traffic[0].sent == 0 and traffic[0].sent_across == 96 * 8 * 128 * 2
 
 
 @pytest.mark.parametrize(

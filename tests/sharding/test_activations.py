@@ -142,8 +142,8 @@ def test_tokens_go_to_the_experts_that_live_apart():
 
 def test_arrays_are_handed_over_with_the_paths_of_their_modules():
   model = zoo.build("gpt", vocab_size=23, max_length=8, dim=8, depth=2, num_heads=2, scan=True)
-  seen = {}
-  with intercept_outputs(lambda path, array: seen.setdefault(path, array)):
+  shapes = {}
+  with intercept_outputs(lambda path, array: shapes.setdefault(path, array)):
     model.init(jax.random.key(0), jnp.zeros((2, 8), jnp.int32))
-  assert seen["stack/layers"].shape == (2, 8, 8)
-  assert seen["stack/layers/self_attention/key"].shape == (2, 8, 2, 4)
+  assert shapes["stack/layers"].shape == (2, 8, 8)
+  assert shapes["stack/layers/self_attention/key"].shape == (2, 8, 2, 4)

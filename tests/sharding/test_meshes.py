@@ -57,9 +57,9 @@ def test_places_of_a_host_lie_side_by_side(hosts, axes, wanted):
   devices = Hosts(hosts, *axes).devices
   for number, device in enumerate(devices.flat):
     device.id = number
-  found = contiguous_hosts(devices, axes)
-  assert [device.process_index for device in found.flat] == np.array(wanted).ravel().tolist()
-  assert sorted(device.id for device in found.flat) == list(range(devices.size))
+  arranged = contiguous_hosts(devices, axes)
+  assert [device.process_index for device in arranged.flat] == np.array(wanted).ravel().tolist()
+  assert sorted(device.id for device in arranged.flat) == list(range(devices.size))
   if "data" in axes:
     mesh = Hosts(wanted, *axes)
     parts = {batch_part(mesh, host) for host in set(np.array(wanted).ravel().tolist())}

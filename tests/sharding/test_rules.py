@@ -65,13 +65,13 @@ def test_a_mesh_that_does_not_fit_is_told(axes, message):
 def test_fsdp_splits_the_largest_dimension_that_divides_and_the_later_of_equals():
   mesh = make_mesh({"data": 4, "model": 2})
   tree = {"a": shape(8, 12), "b": shape(100, 7, 8), "c": shape(8, 8), "d": shape(7), "e": shape()}
-  found = specs(tree, "fsdp", mesh)
-  assert found == {"a": P(None, "data"), "b": P("data", None, None), "c": P(None, "data"), "d": P(), "e": P()}
+  placements = specs(tree, "fsdp", mesh)
+  assert placements == {"a": P(None, "data"), "b": P("data", None, None), "c": P(None, "data"), "d": P(), "e": P()}
 
 
 def test_tensor_splits_heads_hidden_units_and_the_vocabulary():
-  found = specs(gpt_shapes(), "tensor", make_mesh({"data": -1, "model": 2}))
-  layer = {path.removeprefix("stack/layer_1/"): spec for path, spec in found.items() if "layer_1" in path}
+  placements = specs(gpt_shapes(), "tensor", make_mesh({"data": -1, "model": 2}))
+  layer = {path.removeprefix("stack/layer_1/"): spec for path, spec in placements.items() if "layer_1" in path}
   assert {path: spec for path, spec in layer.items() if spec != P()} == {
     "self_attention/query/kernel": P(None, "model", None),
     "self_attention/query/bias": P("model", None),
@@ -84,17 +84,17 @@ def test_tensor_splits_heads_hidden_units_and_the_vocabulary():
     "feed_forward/up/bias": P("model"),
     "feed_forward/down/kernel": P("model", None),
   }
-  assert found["embed/embedding"] == P("model", None)
-  assert found["positions/embedding"] == P()
+  assert placements["embed/embedding"] == P("model", None)
+  assert placements["positions/embedding"] == P()
 
 
 def test_fsdp_and_tensor_together_split_another_dimension_over_data():
-  found = specs(gpt_shapes(), "fsdp+tensor", make_mesh({"data": 4, "model": 2}))
-  assert found["stack/layer_0/self_attention/query/kernel"] == P("data", "model", None)
-  assert found["stack/layer_0/self_attention/out/kernel"] == P("model", None, "data")
-  assert found["stack/layer_0/feed_forward/down/kernel"] == P("model", "data")
-  assert found["embed/embedding"] == P("model", "data")
-  assert found["stack/layer_0/mlp_norm/scale"] == P("data")
+  placements = specs(gpt_shapes(), "fsdp+tensor", make_mesh({"data": 4, "model": 2}))
+  assert placements["stack/layer_0/self_attention/query/kernel"] == P("data", "model", None)
+  assert placements["stack/layer_0/self_attention/out/kernel"] == P("model", None, "data")
+  assert placements["stack/layer_0/feed_forward/down/kernel"] == P("model", "data")
+  assert placements["embed/embedding"] == P("model", "data")
+  assert placements["stack/layer_0/mlp_norm/scale"] == P("data")
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
@@ -151,11 +151,11 @@ def test_optimiser_state_and_averages_live_where_their_parameters_do(name, optio
 def test_own_lines_place_the_last_dimensions_and_the_first_match_wins():
   mesh = make_mesh({"data": 2, "model": 2, "expert": 2})
   lines = [["layer_1/.*kernel", []], ["(up|down)/kernel", ["data", ["model", "expert"]]], ["kernel", ["expert"]]]
-  found = specs(gpt_shapes(), lines, mesh)
-  assert found["stack/layer_1/feed_forward/up/kernel"] == P()
-  assert found["stack/layer_0/feed_forward/up/kernel"] == P("data", ("model", "expert"))
-  assert found["stack/layer_0/self_attention/query/kernel"] == P(None, None, "expert")
-  assert found["embed/embedding"] == P()
+  placements = specs(gpt_shapes(), lines, mesh)
+  assert placements["stack/layer_1/feed_forward/up/kernel"] == P()
+  assert placements["stack/layer_0/feed_forward/up/kernel"] == P("data", ("model", "expert"))
+  assert placements["stack/layer_0/self_attention/query/kernel"] == P(None, None, "expert")
+  assert placements["embed/embedding"] == P()
   assert specs(gpt_shapes(), [*lines, "fsdp"], mesh)["embed/embedding"] == P("data", None)
   scanned = specs(gpt_shapes(scan=True), [["up/kernel", ["data", "model"]]], mesh)
   assert scanned["stack/layers/feed_forward/up/kernel"] == P(None, "data", "model")

@@ -96,11 +96,11 @@ def test_distilling_needs_a_teacher(folder):
 
 def test_frozen_models_and_memories_are_counted(folder, monkeypatch):
   config = config_of(folder, **everything(folder), sharding="fsdp")
-  made, mesh, _ = planning.experiment_on_devices(config, jax.devices())
-  assert made.shapes["rows"]["memory"]["stack"]["layers"]["before"].shape == (2, 16, 8)
-  rows = every_row(made.shapes, config.sharding, mesh, made.frozen.shapes)
+  built, mesh, _ = planning.experiment_on_devices(config, jax.devices())
+  assert built.shapes["rows"]["memory"]["stack"]["layers"]["before"].shape == (2, 16, 8)
+  rows = every_row(built.shapes, config.sharding, mesh, built.frozen.shapes)
   of_teacher = {row.path: row for row in rows if row.path.startswith("frozen/teacher/")}
-  assert len(of_teacher) == len(jax.tree.leaves(made.frozen.params))
+  assert len(of_teacher) == len(jax.tree.leaves(built.frozen.params))
   head = of_teacher["frozen/teacher/stack/layer_0/feed_forward/up/kernel"]
   assert head.bytes == 4 * 6 * 24 and head.bytes_per_device == head.bytes / 8
   sizes = [sum(row.bytes_per_device for row in part) for part in (of_teacher.values(), rows)]
@@ -112,19 +112,19 @@ def test_frozen_models_and_memories_are_counted(folder, monkeypatch):
   assert plan.state["frozen"] == sizes[0] and sum(plan.state.values()) == sizes[1]
   assert plan.padding == 0  # They are all that the compiler counts as arguments.
   # All of them live in the memory of this host.
-  places = (made.frozen.shapes, dict(made.frozen.placed))
+  places = (built.frozen.shapes, dict(built.frozen.placed))
   monkeypatch.setattr(memory, "host_memory", lambda: 8 * sizes[1])
-  memory.check_state(made.shapes, made.placed, places)
+  memory.check_state(built.shapes, built.placed, places)
   monkeypatch.setattr(memory, "host_memory", lambda: 8 * sizes[1] - 1)
-  memory.check_state(made.shapes, made.placed)
+  memory.check_state(built.shapes, built.placed)
   with pytest.raises(UserError, match="Parameters, optimizer state and frozen models need"):
-    memory.check_state(made.shapes, made.placed, places)
+    memory.check_state(built.shapes, built.placed, places)
 
 
 def test_teachers_are_verified_where_they_live_and_what_is_carried_is_compared(folder, monkeypatch):
   config = config_of(folder, **everything(folder), sharding="fsdp")
   mesh = make_mesh({"data": 8})
-  made = experiment(config, mesh)
+  built = experiment(config, mesh)
 
   def program(*args, alone=False):
     right = reduced_program.program(*args, alone=alone)
@@ -139,8 +139,8 @@ def test_teachers_are_verified_where_they_live_and_what_is_carried_is_compared(f
 
   monkeypatch.setattr(comparison, "program", program)
   monkeypatch.setattr(comparison, "_first_module", lambda *args: "")
-  verdict = comparison.compare(config, made, mesh)
+  verdict = comparison.compare(config, built, mesh)
   assert list(verdict.wrong) == ["what is carried in rows/memory/stack/layers/before"] and verdict.parameters == 9
   assert verdict.line().startswith("what is carried in rows/memory/stack/layers/before differs from one device's by ")
-  _, split, _ = reduced_program.reduce(config, made, mesh)
+  _, split, _ = reduced_program.reduce(config, built, mesh)
   assert any(any(place.spec) for place in jax.tree.leaves(split.frozen_placed))

@@ -135,13 +135,13 @@ def test_tensorboard_gets_the_same_numbers(tmp_path):
 
   run(tmp_path, [1, 2], tensorboard=True)
   (file,) = (tmp_path / "tensorboard").iterdir()
-  data, found = file.read_bytes(), []
+  data, logged = file.read_bytes(), []
   while data:
     length = int.from_bytes(data[:8], "little")
     event = Event.FromString(data[12 : 12 + length])
-    found += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
+    logged += [(event.step, value.tag, value.simple_value) for value in event.summary.value]
     data = data[16 + length :]
-  assert found == [(1, "loss", 1.0), (2, "loss", 0.5)]
+  assert logged == [(1, "loss", 1.0), (2, "loss", 0.5)]
 
 
 class FakeWandb(types.ModuleType):

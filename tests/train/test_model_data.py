@@ -131,25 +131,25 @@ def test_zero_shot_is_what_embed_makes_of_the_same_files(tmp_path, labelled):
   folder = published(tmp_path, {**OF_CLIP, **ODD})
   model, params = zoo.load(folder)
   templates = ["a photo of a {}.", "A {}"]
-  found = zero_shot.zero_shot(model, data=section(labelled), templates=templates, batch_size=4)(params)
+  metrics = zero_shot.zero_shot(model, data=section(labelled), templates=templates, batch_size=4)(params)
   maker = zoo.embedder(folder)
   names = np.stack(
     [zoo.embed(maker, [template.format(name) for template in templates]).mean(0) for name in ("cat", "dog")]
   )
   names /= np.linalg.norm(names, axis=1, keepdims=True)
   right = (zoo.embed(maker, files(labelled)) @ names.T).argmax(1) == np.repeat([0, 1], 5)
-  assert found["top1"] == right.mean()
+  assert metrics["top1"] == right.mean()
 
 
 def test_a_probe_of_a_dinov2_has_the_features_of_embed(tmp_path, labelled):
   folder = published(tmp_path, {**OF_CLIP, **ODD, "image_processor_type": "BitImageProcessor"}, "dinov2")
   model, params = zoo.load(folder)
   data = section(labelled)
-  found = linear_probe.linear_probe(model, data=data, train_data=data, shots=2, repeats=2)(params)
+  metrics = linear_probe.linear_probe(model, data=data, train_data=data, shots=2, repeats=2)(params)
   images, label = raw(model_data.records_for(model, data))
   rows = {"feature": zoo.embed(folder, images), "label": label}
   scores, _ = linear_probe.probed([rows], [rows], [2], 2, 0, 1.0)
-  assert found["accuracy_2_shot"] == scores["accuracy_2_shot"]
+  assert metrics["accuracy_2_shot"] == scores["accuracy_2_shot"]
 
 
 def test_images_that_the_model_does_not_take_are_refused_before_it_runs(labelled):

@@ -66,14 +66,14 @@ def test_batches_share_windows_of_all_recordings_and_change_no_text(listener):
 
 def test_recordings_are_heard_when_their_batch_is_due(listener, monkeypatch):
   """Memory does not grow with the recordings: of those that wait nothing is read."""
-  given, done = [], []
+  calls, done = [], []
 
   def written(self, batch, options):
-    done.append(len(given))
+    done.append(len(calls))
     return [[70 + len(done)] for _ in batch]
 
   monkeypatch.setattr(transcribing.Transcriber, "_written", written)
-  sounds = (given.append(i) or np.zeros(16000, np.float32) for i in range(7))
+  sounds = (calls.append(i) or np.zeros(16000, np.float32) for i in range(7))
   texts = list(listener.texts(sounds, batch_size=2))
   assert done == [2, 4, 6, 7] and len(texts) == 7 and texts[0] == texts[1] != texts[2]
 
@@ -144,8 +144,8 @@ def test_a_model_of_the_zoo_begins_as_audio_text_taught_it(folder, tmp_path):
   model, params = zoo.load(folder)
   preprocessing = {**model.preprocessing, "tokenizer": str(folder)}
   zoo.save(tmp_path, model.clone(preprocessing_json=json.dumps(preprocessing)), params)
-  made = zoo.transcriber(tmp_path)
-  assert made.options()["start_token"] == [257, 264]
-  assert made.told(language="german", task="translate").options()["start_token"] == [257, 259, 261, 264]
+  transcriber = zoo.transcriber(tmp_path)
+  assert transcriber.options()["start_token"] == [257, 264]
+  assert transcriber.told(language="german", task="translate").options()["start_token"] == [257, 259, 261, 264]
   with pytest.raises(UserError, match="task is 'translate'. Say language, too"):
-    made.told(task="translate").options()
+    transcriber.told(task="translate").options()

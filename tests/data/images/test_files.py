@@ -40,8 +40,8 @@ def sideways(orientation, format="PNG", size=(60, 120)):
 def test_a_photo_stands_as_its_camera_was_held(orientation, format):
   upright, photo = sideways(orientation, format)
   wanted = decode(upright, 30, "squash", "x").astype(int)
-  found = decode(photo, 30, "squash", "x").astype(int)
-  assert np.abs(found - wanted).mean() < 8  # Orange and red differ by 40 where a quarter is elsewhere.
+  pixels = decode(photo, 30, "squash", "x").astype(int)
+  assert np.abs(pixels - wanted).mean() < 8  # Orange and red differ by 40 where a quarter is elsewhere.
   assert natural_size(photo, "x") == 60
 
 
@@ -72,8 +72,8 @@ def test_16_bits_are_scaled(format):
   wanted = np.round(values / 257)
   for image in (encoded(Image.fromarray(values), format), values):
     assert (decode(image, 2, "crop", "x") == decode(wanted.astype(np.uint8), 2, "crop", "x")).all()
-    found = decode(image, 4, "pad", "x")[1:3, :, 0]
-    np.testing.assert_array_equal(found, wanted)
+    pixels = decode(image, 4, "pad", "x")[1:3, :, 0]
+    np.testing.assert_array_equal(pixels, wanted)
 
 
 def tiff(bits, photometric, content, width):
@@ -87,8 +87,8 @@ def tiff(bits, photometric, content, width):
 def test_a_tiff_may_have_12_bits_or_white_as_zero():
   values = np.array([0, 257, 65535, 40000], "<u2")
   for photometric, wanted in ((1, [0, 1, 255, 156]), (0, [255, 254, 0, 99])):
-    found = decode(tiff(16, photometric, values.tobytes(), 4), 4, "pad", "x")
-    assert found[..., 0].max(axis=0).tolist() == wanted
+    pixels = decode(tiff(16, photometric, values.tobytes(), 4), 4, "pad", "x")
+    assert pixels[..., 0].max(axis=0).tolist() == wanted
   assert decode(tiff(12, 1, bytes([0xFF, 0xF0, 0x00]), 2), 2, "pad", "x")[..., 0].max(axis=0).tolist() == [255, 0]
 
 
@@ -117,8 +117,8 @@ def test_transparency_by_palette_and_by_one_colour():
 @pytest.mark.parametrize("format", ["GIF", "PNG", "WEBP", "TIFF"])
 def test_of_an_animation_the_first_frame_counts(format):
   first, second = (Image.new("RGB", (8, 8), colour) for colour in ((250, 0, 0), (0, 0, 250)))
-  found = decode(encoded(first, format, save_all=True, append_images=[second]), 8, "crop", "x").astype(int)
-  assert (np.abs(found - [250, 0, 0]) < 12).all()
+  pixels = decode(encoded(first, format, save_all=True, append_images=[second]), 8, "crop", "x").astype(int)
+  assert (np.abs(pixels - [250, 0, 0]) < 12).all()
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP"])

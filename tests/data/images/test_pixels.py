@@ -117,7 +117,7 @@ def test_a_scale_never_leaves_fewer_pixels_than_are_wanted():
 def test_pixels_do_not_depend_on_who_decodes_them(scale, subsampling):
   pytest.importorskip("simplejpeg")
   content = encoded(photo(203, 131)[0], "JPEG", subsampling=subsampling, quality=80)
-  alone, pillow = (files.scaled(files.opened(content), given, scale) for given in (content, None))
+  alone, pillow = (files.scaled(files.opened(content), source, scale) for source in (content, None))
   assert isinstance(alone, np.ndarray) and not isinstance(pillow, np.ndarray)
   np.testing.assert_array_equal(alone, np.asarray(pillow))
 
