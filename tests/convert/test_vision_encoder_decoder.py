@@ -48,7 +48,7 @@ def case(name, encoder, decoder, **options):
   pooled = [f"encoder.pooler.dense.{kind}" for kind in ("weight", "bias")] if encoder is VIT else []
   return Case(
     name, "VisionEncoderDecoderModel", "VisionEncoderDecoderConfig", dict(encoder=encoder, decoder=decoder),
-    lambda rng: (drawn(rng), {}), theirs, {"logits": (lambda out: out, lambda out: out.logits)},
+    lambda rng: (drawn(rng), {}), theirs, {"logits": (lambda out: out["logits"], lambda out: out.logits)},
     lacking=frozenset(pooled), **{"hidden": WRITTEN, "weights": LOOKS, **options},
   )  # fmt: skip
 

@@ -27,7 +27,7 @@ from zoo.preprocessing import RESAMPLES, as_float
 MODEL, NESTED, PLAIN = "model.json", "processor_config.json", "preprocessor_config.json"
 OF_MODEL_TYPE = {
   "clip": "CLIP", "clip_vision_model": "CLIP", "vit": "ViT", "vit_mae": "ViT", "dinov2": "Bit",
-  "dinov2_with_registers": "Bit", "siglip": "Siglip",
+  "dinov2_with_registers": "Bit", "siglip": "Siglip", "vision-encoder-decoder": "ViT",
   "siglip_vision_model": "Siglip", "siglip2": "Siglip2", "siglip2_vision_model": "Siglip2",
 }  # fmt: skip
 # Models that pool the last token, padding or not: they were trained without padding masks.

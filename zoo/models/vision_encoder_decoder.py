@@ -8,6 +8,7 @@ from typing import Any, Unpack
 from zoo.layers import initial
 from zoo.layers.compute import Compute, computing
 from zoo.layers.dense import Dense
+from zoo.layers.sequence import SequenceInfo
 from zoo.models.composed import EncoderWithDecoder
 from zoo.models.cross_decoders import cross_decoder
 from zoo.models.model import Model
@@ -22,7 +23,27 @@ UNREAD = ("head", "pooler")  # Fields of image encoders that the decoder does no
 
 
 class VisionEncoderDecoder(EncoderWithDecoder):
-  """`EncoderWithDecoder` of images: float [batch, height, width, channels] and tokens -> logits of the next token."""
+  """Writes about images. Arguments as `EncoderWithDecoder`."""
+
+  def __call__(self, image, decoder_tokens, /, *, train=False):
+    """Hidden states and logits of the next token.
+
+    Args:
+      image: float [batch, height, width, channels]
+      decoder_tokens: int32 [batch, length]
+
+    Returns:
+      dict of "encoded" [batch, patches, dim of the encoder], "hidden" [batch, length, dim] of the decoder, "logits"
+      float32 [batch, length, vocab_size]
+    """
+    encoded = self.encode(image, train=train)
+    infos = {"info": SequenceInfo(), "context_info": SequenceInfo()}
+    x = self.decode_hidden(decoder_tokens, encoded, **infos, train=train)
+    return {"encoded": encoded, "hidden": x, "logits": self.to_logits(x)}
+
+  @property
+  def image_size(self):
+    return self.encoder.image_size
 
   @property
   def image_shape(self):
