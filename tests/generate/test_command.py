@@ -5,6 +5,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 import zoo
 from tests.filled import filled
@@ -122,4 +123,34 @@ def test_a_model_of_sounds_takes_no_prompt(tmp_path, capsys):
   zoo.save(tmp_path, model, filled(model, *model.example(), seed=1))
   with pytest.raises(SystemExit):
     main(["--model", str(tmp_path), "--tokenizer", "bytes", "--prompt", "a.wav"])
-  assert "takes audio or images, but a prompt is text" in capsys.readouterr().err
+  assert "takes sounds, but a prompt is text. Sounds: python -m zoo.transcribe" in capsys.readouterr().err
+
+
+def test_writes_about_images(tmp_path, capsys):
+  encoder = {"family": "vit", "image_size": 4, "patch_size": 2, "dim": 6, "depth": 1, "num_heads": 2}
+  decoder = {"family": "gpt", "vocab_size": 260, "max_length": 30, "dim": 6, "depth": 1, "num_heads": 2}
+  model = zoo.build("vision_encoder_decoder", encoder=encoder, decoder=decoder, start_token=3)
+  params = filled(model, *model.example(), seed=1)
+  zoo.save(tmp_path / "captioner", model, params)
+  files = []
+  for number, colour in enumerate(((250, 10, 10), (10, 240, 250))):
+    files += ["--image", str(tmp_path / f"{number}.png")]
+    Image.new("RGB", (9, 7), colour).save(files[-1])
+  run(tmp_path / "captioner", *files)
+  texts = zoo.load_tokenizer("bytes")
+  images = zoo.load_processor(tmp_path / "captioner")(files[1::2])["image"]
+  tokens = np.asarray(zoo.generate(model, params, images, max_new_tokens=17, eos=texts.eos))[:, 1:].tolist()
+  written = [texts.decode(row[: row.index(texts.eos)] if texts.eos in row else row, special=False) for row in tokens]
+  assert capsys.readouterr().out == "".join(f"{text}\n" for text in written)
+  with pytest.raises(SystemExit):
+    run(tmp_path / "captioner", "--prompt", "Hi")
+  assert "takes images, but a prompt is text. Pass --image." in capsys.readouterr().err
+
+
+def test_images_are_of_models_that_read_them(folders, capsys):
+  with pytest.raises(SystemExit):
+    run(folders["t5"], "--image", "photo.png")
+  assert "does not read images. Leave it out." in capsys.readouterr().err
+  with pytest.raises(SystemExit):
+    run(folders["t5"], "--image", "photo.png", "--prompt", "Hi")
+  assert "--prompt, --prompts and --image exclude each other" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """Generates text: python -m zoo.generate --model FOLDER_OR_ID --prompt "Once upon a time"
 or, for many prompts: python -m zoo.generate --model FOLDER_OR_ID --prompts FILE.jsonl --out OUT.jsonl
+or, of a model that writes about images: python -m zoo.generate --model FOLDER_OR_ID --image PHOTO.jpg
 
 --model is a run, a folder in the hub's layout or a hub id. Without --prompt, each line of standard input is a
 prompt. A decoder's text is streamed after its prompt; an encoder-decoder's answer is printed alone. Special tokens are
@@ -35,6 +36,7 @@ from zoo.hub.files import CONFIG, is_published
 from zoo.hub.generation import FILE, entries_of, ignored
 from zoo.hub.generation import options as stated_options
 from zoo.hub.ids import folder_of
+from zoo.hub.preprocessing import load_processor
 from zoo.hub.tokenizers import load_tokenizer
 from zoo.saving import MODEL, load
 
@@ -44,12 +46,11 @@ KEYWORDS = (
   "num_beams", "length_penalty", "suppress", "cache_dtype",
 )  # fmt: skip
 
-
 # Entries of the file that count the prompt too, and the flags that replace them.
 COUNTS_ALL = {"max_length": "max_new_tokens", "min_length": "min_new_tokens"}
 
 # Flags that do not change the tokens of an answer.
-OF_PLACE = ("prompt", "prompts", "out", "batch_size", "mesh", "sharding", "traceback", "model")
+OF_PLACE = ("prompt", "prompts", "image", "out", "batch_size", "mesh", "sharding", "traceback", "model")
 
 
 class Parser(argparse.ArgumentParser):
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
   flags = Parser(prog="python -m zoo.generate", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
   flags.add_argument("--model", required=True, help="a run's folder, a published model's folder, or a hub id")
   flags.add_argument("--prompt", action="append", help="a prompt to continue or answer; may be repeated")
+  flags.add_argument("--image", action="append", metavar="FILE", help="an image to write about; may be repeated")
   flags.add_argument("--prompts", metavar="FILE", help="a file of prompts: JSON Lines with a field prompt")
   flags.add_argument("--out", metavar="FILE", help="where the answers to --prompts go (FILE.answers.jsonl)")
   flags.add_argument("--batch-size", type=int, default=32, help="how many of --prompts at a time (32)")
@@ -126,11 +128,7 @@ def main(argv: list[str]) -> int:
     if mesh is not None:
       sharding.check_axes(mesh, strategy)
     model, params = load(flags.model, dtype=flags.dtype, ignore=ignore[CONFIG], mesh=mesh, strategy=strategy)
-    if not np.issubdtype(model.example()[0].dtype, np.integer):
-      raise UserError(
-        f"{flags.model} takes audio or images, but a prompt is text. In Python: zoo.load_processor makes the "
-        "model's input, zoo.generate its answer."
-      )
+    check_source(model, flags)
     # No prompt is cut: what is too long for the model is refused.
     tokenizer = load_tokenizer(flags.tokenizer or flags.model).changed(max_length=None)
     # For a run the prompt follows an end token, as in the training stream; else the tokenizer adds its special tokens.
@@ -154,9 +152,12 @@ def main(argv: list[str]) -> int:
 
   if flags.prompts is not None:
     return write_file(model, params, tokenizer, flags, folder, is_run, options_of, rng)
-  for number, prompt in enumerate(prompts(flags.prompt)):
-    tokens = tokens_of(model, tokenizer, prompt, is_run)
-    options = options_of(tokens.shape[1])
+  sources = ((prompt, tokens_of(model, tokenizer, prompt, is_run)) for prompt in prompts(flags.prompt))
+  if flags.image is not None:
+    processor = load_processor(flags.model)
+    sources = ((image, processor([image])["image"]) for image in flags.image)
+  for number, (prompt, tokens) in enumerate(sources):
+    options = options_of(1 if flags.image else tokens.shape[1])
     # Before the prompt is shown.
     check_options(model, options, rng, flags.batch_size)
     if not encodes(model):
@@ -171,10 +172,21 @@ def check_flags(flags: argparse.Namespace) -> None:
     (name for name, value in vars(flags).items() if value == "" and name not in ("prompt", "out")), None
   ):
     raise UserError(f"--{empty.replace('_', '-')} is empty. Give it a value, or leave it out.")
-  if flags.prompts is not None and flags.prompt is not None:
-    raise UserError("--prompt and --prompts exclude each other. Choose one.")
+  if sum(flag is not None for flag in (flags.prompt, flags.prompts, flags.image)) > 1:
+    raise UserError("--prompt, --prompts and --image exclude each other. Choose one.")
   if flags.prompts is None and flags.out is not None:
     raise UserError(f"--out is {shown(flags.out)}, but only the answers to --prompts are written to a file.")
+
+
+def check_source(model: Any, flags: argparse.Namespace) -> None:
+  """UserError for images of a model that reads text, or text for another."""
+  reads_text, images = np.issubdtype(model.example()[0].dtype, np.integer), hasattr(model, "image_size")
+  if flags.image is not None and not images:
+    raise UserError(f"--image is {shown(flags.image[0])}, but {flags.model} does not read images. Leave it out.")
+  if reads_text or flags.image is not None:
+    return
+  way_out = "Pass --image." if images else "Sounds: python -m zoo.transcribe."
+  raise UserError(f"{flags.model} takes {'images' if images else 'sounds'}, but a prompt is text. {way_out}")
 
 
 def write_file(
