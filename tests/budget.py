@@ -18,7 +18,7 @@ MANY = 6  # A test of so many families is one that each new family has; of fewer
 
 
 def families_of(nodeid: str, families: set[str]) -> set[str]:
-  """The families that a test is of: its file is named by one, or one of its parameters is one.
+  """The families a test belongs to: its file is named after one, or one of its parameters is one.
 
   >>> sorted(families_of("tests/convert/test_t5.py::test_same[small-loop]", {"t5", "gpt"}))
   ['t5']

@@ -68,12 +68,12 @@ def pytest_sessionfinish(session):
   if file:
     from tests import leak_table
 
-    if leak_table.SEEN:  # Of one process: with several each has seen a part.
+    if leak_table.SEEN:  # In one process only: with several, each has a part of the results.
       Path(file).write_text(leak_table.replaced(Path(file).read_text()))
 
 
 def pytest_collection_modifyitems(config, items):
-  """Slow tests come last, so that a mistake shows early; the slowest lead them, so that none is left for the end."""
+  """Runs slow tests last, so that failures show early; of these the slowest first, to balance the workers."""
 
   def place(item):
     slow = item.get_closest_marker("slow")

@@ -1,4 +1,4 @@
-"""What makes hosts fail at a step, as FAULT says, `KIND:STEP:HOST` or several with `+` between: real processes that
+"""Makes hosts fail at a step, as the variable FAULT says, `KIND:STEP:HOST`, several joined by `+`: real processes that
 really hang and die."""
 
 PLANTED = """

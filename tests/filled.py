@@ -1,4 +1,4 @@
-"""Parameters for a test: random, so that no constant initial value hides a mistake, and at once: nothing compiles."""
+"""Random parameters for tests: constant initial values would hide mistakes. Drawn by NumPy: nothing compiles."""
 
 import functools
 
@@ -9,7 +9,7 @@ import numpy as np
 
 @functools.lru_cache(maxsize=64)
 def _shapes(module, tree, inputs):
-  """Many tests ask for the same: tracing takes longer than what they do with it."""
+  """Shapes of the parameters, cached: many tests need the same, and tracing is slow."""
   inputs = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct(*leaf) for leaf in inputs])
   return jax.eval_shape(module.init, jax.random.key(0), *inputs)["params"]
 

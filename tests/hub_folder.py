@@ -19,7 +19,7 @@ def random_params(model, seed=0):
 
 
 def published_bert(folder: pathlib.Path, **sizes):
-  """Saves a BERT as the hub has it; returns its model and parameters."""
+  """Saves a BERT in the hub's layout; returns its model and parameters."""
   model = zoo.build("bert", **{**SIZES, **sizes})
   params = random_params(model)
   zoo.save_hf(folder, model, params)

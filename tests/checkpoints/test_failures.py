@@ -116,7 +116,7 @@ def garble_score(folder):
 
 
 def change_a_number(folder):
-  """As a bit that flips where no file's sum is known: in a bucket, or written by many hosts."""
+  """Changes a fingerprint where no checksums of files exist: in a bucket, or in a checkpoint of many hosts."""
   (folder / manager.CHECKSUMS).unlink()
   file = folder / manager.FINGERPRINTS / "metadata"
   file.write_text(json.dumps(json.loads(file.read_text()) | {"params/up/kernel": 7}))
@@ -131,7 +131,7 @@ def written(name, change):
 
 
 def rename(folder):
-  """As the checkpoint of another step that was moved here."""
+  """Replaces the checkpoint by that of another step."""
   shutil.rmtree(folder)
   shutil.copytree(folder.with_name("1"), folder)
 
@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint_is_named_and_set_aside_and_the_one_before_it_is_us
     keeper.save(2, train_step(state), wait=True)
     keeper.save(3, init(), wait=True)
     keeper.save(4, init(), wait=True)
-  # 1 was read and found whole; of those after it nobody knows.
+  # Step 1 was read and verified; later checkpoints have not been read yet.
   assert sorted(path.name for path in tmp_path.iterdir()) == ["1", "3", "4", "damaged-2"]
 
 

@@ -64,7 +64,7 @@ def mesh(*sizes):
 
 
 def rows(over):
-  """Shards the first axis of what has 8 rows, replicates the rest."""
+  """Shards the first axis of arrays with 8 rows, and replicates others."""
   return lambda leaf: NamedSharding(over, P(("data", "model")) if leaf.shape[:1] == (8,) else P())
 
 
@@ -222,8 +222,8 @@ def test_a_run_killed_while_saving_leaves_a_consistent_newest_checkpoint(tmp_pat
   reached = 0
   for _ in range(3):
     run = subprocess.Popen([sys.executable, "-c", SAVES_FOR_EVER, tmp_path], stdout=subprocess.PIPE, text=True)
-    assert int(run.stdout.readline()) == reached + 1  # It goes on from the newest.
-    run.stdout.readline()  # To save one is to wait for the one before it.
+    assert int(run.stdout.readline()) == reached + 1  # Resumes from the newest checkpoint.
+    run.stdout.readline()  # Saving waits for the previous checkpoint.
     time.sleep(random.uniform(0, 0.3))
     run.send_signal(signal.SIGKILL)
     run.communicate()

@@ -74,7 +74,7 @@ CONFIGS |= {
   "FlaxMarianMTModel": MARIAN,
   "FlaxWhisperForConditionalGeneration": WHISPER,
 }
-# What goes on with a text, and looks at what another model has read.
+# Decoders with cross-attention to another model's encoder.
 CROSSING = dict(is_decoder=True, add_cross_attention=True)
 CONFIGS |= {
   "FlaxBertForCausalLM": {**BERT, "num_hidden_layers": 1, **CROSSING},
@@ -101,7 +101,7 @@ OLD_NAMES = json.loads((Path(__file__).parent / "old_names.json").read_text())
 
 
 def text_inputs(*shape, seed=0):
-  """Tokens of which one is an end, and a mask, as tokenizers give them."""
+  """Token ids with an end-of-sequence token, and an attention mask, as tokenizers return them."""
   rng = np.random.default_rng(seed)
   tokens = rng.integers(6, 37, shape)
   tokens[0, ..., 5] = 5

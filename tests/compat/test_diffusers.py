@@ -98,7 +98,7 @@ def test_a_pipeline_of_diffusers_is_saved_and_loaded_and_runs_as_before(parts, t
 
 
 def _image(pipeline, params, prompt, pictures):
-  """What a pipeline paints for a prompt, over a picture if it is one that does."""
+  """The image that a pipeline generates for a prompt; from an input image for pipelines that take one."""
   rng, options = jax.random.PRNGKey(1), dict(num_inference_steps=2, height=8, width=8)
   picture = PIL.Image.fromarray(np.random.default_rng(2).integers(0, 256, (32, 32, 3), np.uint8))
   inputs = pipeline.prepare_inputs([prompt], *(picture, picture.convert("L"))[:pictures])

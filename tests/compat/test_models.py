@@ -24,7 +24,7 @@ def without(cls, config, **options):
 
 @pytest.fixture
 def clip_folder(tmp_path):
-  """A whole CLIP, as the hub has it, and the old tree that is in it."""
+  """A CLIP in the hub's layout, and its parameters under the old names."""
   model, params = without(compat.FlaxCLIPModel, CLIP)
   model.save_pretrained(tmp_path / "clip", params)
   return tmp_path / "clip", params

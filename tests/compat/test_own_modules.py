@@ -1,4 +1,4 @@
-"""Modules and models of users that have old ones as parts."""
+"""Users' modules and models that contain old ones as submodules."""
 
 import flax.linen as nn
 import jax
@@ -15,7 +15,7 @@ IMAGES = np.random.default_rng(3).normal(size=(2, 12, 12, 3)).astype(np.float32)
 
 
 class Checker(nn.Module):
-  """As safety checkers are made: an old module and something of one's own."""
+  """Built like diffusers' safety checkers: an old module and a parameter of its own."""
 
   config: compat.Config
 

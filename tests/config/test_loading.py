@@ -37,7 +37,7 @@ def loaded(file, *overrides):
 
 
 def said(file, *argv):
-  """The one line in which the arguments are refused."""
+  """The one-line error for these arguments."""
   with pytest.raises(UserError) as caught:
     load([f"--config={file}", *argv])
   assert "\n" not in str(caught.value)

@@ -27,7 +27,7 @@ def fruits(tmp_path, monkeypatch):
     del sys.modules[module]
 
 
-# What a config can name of each package, by what its functions return.
+# For each package: the type that its registered functions return.
 ENTRIES = {
   "data": "data.pipeline.Records",
   "data.sources": "data.sources.Source",
@@ -134,7 +134,7 @@ def test_a_function_that_takes_any_option_refuses_none():
 
 
 def test_an_offer_is_for_those_who_ask_and_no_option_of_a_config():
-  """Of the objectives a contrast asks how rows are spread over devices, classify does not."""
+  """contrastive takes the sharding of rows, by_row; classify does not."""
   assert registry.build("objectives", {"name": "classify"}, None, offers={"by_row": None})
   assert registry.build("objectives", {"name": "contrastive"}, None, offers={"by_row": None})
   with pytest.raises(UserError, match="contrastive takes no 'by_row'"):

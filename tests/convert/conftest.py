@@ -18,7 +18,7 @@ def pytest_addoption(parser):
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node):
-  """A process of pytest-xdist has ended: what it saw joins the rest."""
+  """Merges the results of a pytest-xdist worker that has finished."""
   parity.SEEN.extend(getattr(node, "workeroutput", {}).get("parity", ()))
 
 

@@ -1,4 +1,4 @@
-"""What the tests of decoders against their references share."""
+"""Shared parts of the tests that compare decoders with their references."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""How published weights are compared: a tiny reference of torch transformers, all of it random, against our reading.
+"""Comparison with published layouts: a tiny random model of torch transformers against ours, loaded from its files.
 
 A `Case` names the reference's class, its config, the inputs of both and where the outputs are. `check` saves the
 reference, loads the file with `zoo.load`, compares outputs, hidden states, attention weights and gradients, writes our
@@ -57,7 +57,7 @@ class Case:
   last_is_normed: bool = False  # hidden_states[-1] is after a final norm: not a block's output
   prepare: Callable[[Any], None] = lambda model: None
   lacking: frozenset[str] = frozenset()
-  plain: tuple[str, ...] = ("attn_implementation",)  # What of the reference runs as it is written
+  plain: tuple[str, ...] = ("attn_implementation",)  # Parts of the reference that run unchanged
 
   def __str__(self):
     return self.name

@@ -1,4 +1,4 @@
-"""The table of docs/parity.md: made from what the tests in this folder saw."""
+"""The table of docs/parity.md, from the results of the tests in this folder."""
 
 import math
 import re

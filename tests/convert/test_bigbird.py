@@ -36,7 +36,7 @@ def inputs_of(cls, config, length):
   shape = (2, 3, length) if cls.endswith("MultipleChoice") else (2, length)
 
   def inputs(rng):
-    """Padding at the end, and where nobody would expect it; the mask hides more than that."""
+    """Padding at the end, and a mask that hides further tokens in between."""
     tokens = rng.integers(5, config["vocab_size"], shape).astype(np.int32)
     tokens[1, ..., length - 2 :] = tokens[0, ..., 2] = config.get("pad_token_id", 0)
     valid = (tokens != config.get("pad_token_id", 0)) & (rng.random(shape) < 0.8)

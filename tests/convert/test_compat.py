@@ -9,14 +9,14 @@ from tests.convert.parity import VALUES, Case, distance, reference, to_torch
 from zoo import compat
 
 POSITIONS = np.array([[0, 1, 2, 3, 0, 1, 2, 3], [4, 5, 6, 7, 8, 9, 10, 11]])
-PAIRS = ("FlaxT5", "FlaxMT5", "FlaxBart", "FlaxMarian", "FlaxWhisper")  # They read one text or sound and write another.
-CROSSING = ("FlaxBert", "FlaxRoberta", "FlaxBart")  # Decoders of these read what an encoder gave.
+PAIRS = ("FlaxT5", "FlaxMT5", "FlaxBart", "FlaxMarian", "FlaxWhisper")  # Encoder-decoders, of texts or sounds.
+CROSSING = ("FlaxBert", "FlaxRoberta", "FlaxBart")  # Their decoders attend to encoder outputs.
 SOUNDS = np.random.default_rng(2).normal(size=(2, 5, 16)).astype(np.float32)
 IMAGES = np.random.default_rng(3).normal(size=(3, 3, 12, 12)).astype(np.float32)
 
 
 def inputs(name):
-  """What both are given."""
+  """Inputs of both classes."""
   if any(family in name for family in ("CLIPVision", "ViT", "Dinov2")):
     return {"pixel_values": IMAGES}
   texts = text_inputs(*((2, 3, 8) if name.endswith("MultipleChoice") else (2, 8)))
@@ -80,7 +80,7 @@ def test_equals_torch_and_is_read_by_it(name, tmp_path):
   model = old.from_pretrained(tmp_path / "theirs", from_pt=True)
   ours = model(**given, **watch)
   assert worst(ours, want) < VALUES
-  # A config of transformers is as good as its file.
+  # A config object of transformers works like its file.
   again = old(there.config, _do_init=False)
   assert worst(again(**given, params=model.params), want) < VALUES
 

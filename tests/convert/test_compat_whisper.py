@@ -10,7 +10,7 @@ import transformers
 from tests.convert.test_generate import EOS, HEARD, LANGUAGES, PAD, batch, pair
 from zoo import compat
 
-# What `generate` is told, in place of the file.
+# Arguments of `generate`, instead of generation_config.json.
 TOLD = {
   "told in words": (dict(LANGUAGES, no_timestamps_token_id=46), dict(language="german", task="translate")),
   "told by token": (dict(LANGUAGES, task="transcribe"), dict(language="<|hi|>")),
@@ -30,7 +30,7 @@ def test_an_old_whisper_writes_what_torch_writes(name, tmp_path):
   model = compat.FlaxWhisperForConditionalGeneration.from_pretrained(tmp_path)
   sequences = np.asarray(model.generate(sounds, max_length=19, **told).sequences)
   there.generation_config = transformers.GenerationConfig.from_pretrained(tmp_path)
-  more = dict(max_new_tokens=19 - 4, return_dict_in_generate=True)  # Torch's count what comes behind the beginning.
+  more = dict(max_new_tokens=19 - 4, return_dict_in_generate=True)  # torch's lengths exclude the start tokens.
   wanted = there.generate(torch.from_numpy(sounds.copy()), **told, **more)["sequences"].numpy()
   assert sequences.shape == (3, 19) and len(np.unique(wanted)) > 4
   length = min(wanted.shape[1], 18)

@@ -1,4 +1,4 @@
-"""Vectors of images and texts as the references give them, from the same folder and the same files."""
+"""Vectors of images and texts against the references, from the same folders and files."""
 
 import json
 
@@ -106,7 +106,7 @@ def test_of_the_encoder_of_a_model_that_writes_too(kind, tmp_path):
     config = getattr(transformers, f"{kind}Config")(**shared, d_kv=5, d_ff=9, num_layers=2, num_heads=3)
     there = reference(getattr(transformers, f"{kind}ForConditionalGeneration"), config)
   there.save_pretrained(tmp_path)
-  there = type(there).from_pretrained(tmp_path)  # Marian's positions are no part of its files.
+  there = type(there).from_pretrained(tmp_path)  # Marian's files do not have its positions.
   letters = {letter: i + 3 for i, letter in enumerate("abcdefghijklmnopqrstuvwxyz ")}
   backend = tokenizers.Tokenizer(tokenizers.models.BPE({"<pad>": 0, "</s>": 1, "<unk>": 2, **letters}, []))
   backend.post_processor = tokenizers.processors.TemplateProcessing("$A </s>", special_tokens=[("</s>", 1)])

@@ -1,4 +1,4 @@
-"""What `zoo.evaluate_model` measures, against torch transformers on the same folder and the same file."""
+"""Metrics of `zoo.evaluate_model` against torch transformers on the same folder and file."""
 
 import numpy as np
 import pytest
@@ -64,7 +64,7 @@ def _softmax(logits):
 
 
 def torch_nats(model, rows):
-  """Sum of nats, and how many tokens they predict, of rows of tokens."""
+  """The summed loss in nats of rows of tokens, and the number of predicted tokens."""
   import torch
 
   total, count = 0.0, 0

@@ -1,4 +1,4 @@
-"""What `zoo.evaluate_model` measures of tokens, answers and choices, against torch transformers and seqeval."""
+"""Metrics of `zoo.evaluate_model` for token labels, answers and choices, against torch transformers and seqeval."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def as_torch(batch):
 def test_entities_are_those_of_the_reference(form, tmp_path):
   import tokenizers
 
-  seqeval = pytest.importorskip("seqeval.metrics", reason="seqeval is not installed")  # Unkept since 2020.
+  seqeval = pytest.importorskip("seqeval.metrics", reason="seqeval is not installed")  # Unmaintained since 2020.
   folder = hub.bert_folder(tmp_path / "m", "classify_tokens", num_classes=5, id2label=TAGS)
   rng = hub.generator()
   words = [

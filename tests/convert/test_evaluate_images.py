@@ -1,4 +1,4 @@
-"""What `zoo.evaluate_model` measures of models of images, against torch transformers on the same folder and files."""
+"""Metrics of `zoo.evaluate_model` for image models, against torch transformers on the same folder and files."""
 
 import json
 

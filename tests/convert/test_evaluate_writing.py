@@ -1,4 +1,4 @@
-"""What `zoo.evaluate_model` makes models write, and its scores, against torch transformers and the libraries."""
+"""Texts that `zoo.evaluate_model` generates, and their scores, against torch transformers and the libraries."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What `generate` writes against `generate` of transformers, token by token, by tiny random models."""
+"""`generate` against that of transformers, token by token, with tiny random models."""
 
 import functools
 import json
@@ -57,7 +57,7 @@ LENGTHS = (7, 4, 1)  # of the texts of a batch
 
 @functools.cache
 def pair(name):
-  """The reference, and what its files become here."""
+  """The reference model, and ours loaded from its files."""
   import tempfile
 
   cls, config_cls, config = CASES[name]
@@ -114,7 +114,7 @@ def ours(name, new, **options):
 
 
 def same(found, wanted):
-  """Texts end where all have ended in the reference, and go on with padding here."""
+  """Asserts equal sequences; ours are padded further, since the reference stops when all have ended."""
   found, wanted = np.asarray(found), np.asarray(wanted)
   found = found.reshape(-1, found.shape[-1])
   np.testing.assert_array_equal(found[:, : wanted.shape[1]], wanted)

@@ -22,7 +22,7 @@ GLOBAL = (0, 9, 14)
 
 
 def real(encoded):
-  """The states of real tokens; those of padding are nobody's."""
+  """The states of real tokens; those of padding are undefined."""
   parts = [encoded[row, : int(length)] for row, length in enumerate(REAL[:, 0])]
   if hasattr(encoded, "detach"):
     import torch

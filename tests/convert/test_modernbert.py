@@ -65,7 +65,7 @@ def case(head, name, config, length=9):
     return {"input_ids": to_torch(tokens(rng)), "attention_mask": to_torch(valid)}
 
   def without_padding(array):
-    """Padding that has no real token near sees nothing: what comes of it, and its gradient, is the program's affair."""
+    """Padding without a real token in its window attends to nothing: its outputs and gradients are undefined."""
     kept = real(length).reshape(2, length, *[1] * (array.ndim - 2))
     return array * (kept if isinstance(array, jax.Array) else to_torch(kept))
 

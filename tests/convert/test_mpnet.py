@@ -30,7 +30,7 @@ def case(cls, name, config):
   shape = (2, 3, LENGTH) if cls.endswith("MultipleChoice") else (2, LENGTH)
 
   def inputs(rng):
-    """Padding at the end, and where nobody would expect it; the mask hides more than that."""
+    """Padding at the end, and a mask that hides further tokens in between."""
     tokens = rng.integers(5, config["vocab_size"], shape).astype(np.int32)
     tokens[1, ..., 19:] = tokens[0, ..., 2] = PAD
     valid = (tokens != PAD) & (rng.random(shape) < 0.8)

@@ -1,4 +1,4 @@
-"""Images and sounds as the reference prepares them."""
+"""Preprocessing of images and sounds against the reference."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""What the zoo knows of the reference's configs is what the installed reference knows; nothing else gets through."""
+"""The zoo's table of config entries equals that of the installed reference; no other entry passes."""
 
 import json
 

@@ -29,7 +29,7 @@ def case(cls, name, config, config_cls="RobertaConfig"):
   shape = (2, 3, 7) if cls.endswith("MultipleChoice") else (2, 7)
 
   def inputs(rng):
-    """Padding at the end, and where nobody would expect it; the mask hides more than that."""
+    """Padding at the end, and a mask that hides further tokens in between."""
     tokens = rng.integers(5, config["vocab_size"], shape).astype(np.int32)
     tokens[1, ..., 5:] = tokens[0, ..., 2] = config.get("pad_token_id", PAD)
     valid = (tokens != config.get("pad_token_id", PAD)) & (rng.random(shape) < 0.8)

@@ -1,4 +1,4 @@
-"""Vectors as sentence-transformers makes them of the folders that it writes, and of its older files."""
+"""Vectors against sentence-transformers, for folders of its current and older versions."""
 
 import json
 import warnings

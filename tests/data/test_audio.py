@@ -1,4 +1,4 @@
-"""audio: as a source, recordings decoded, and the pipeline audio_text."""
+"""The source `audio:`, decoding of recordings, and the pipeline audio_text."""
 
 import io
 import json
@@ -67,7 +67,7 @@ def test_channels_are_averaged_rates_converted_and_both_are_said():
   np.testing.assert_array_equal(sound.samples, soxr.resample(samples.mean(axis=1), 44100, 16000, quality="HQ"))
   assert len(sound.samples) == 8000
   assert sound.changes() == "2 channels averaged and resampled from 44,100 to 16,000 Hz"
-  # Resampling keeps what both rates can hold, and nothing above.
+  # Resampling keeps frequencies below half of both rates, and removes those above.
   np.testing.assert_allclose(sound.samples[500:-500], 0.75 * tone()[500:-500, 0], atol=1e-3, rtol=0)
   high = sounds.decode(encoded(tone(rate=44100, hertz=12000.0), 44100, subtype="FLOAT"), 16000, "a")
   assert np.abs(high.samples[500:-500]).max() < 1e-3

@@ -26,7 +26,7 @@ def cache(tmp_path_factory, monkeypatch):
 
 
 class Numbers(Records):
-  """Record i is i, and in training a random number beside it; some are bad."""
+  """Record i holds i, and in training also a random number; some records are bad."""
 
   def __init__(self, count, bad=(), most=0.5, first=0):
     self.count, self.broken, self.first = count, set(bad), first

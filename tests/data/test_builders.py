@@ -24,7 +24,7 @@ VERSIONS = {
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-  """Opens a split of one of our datasets in a folder of its own."""
+  """Opens a split of one of our datasets in a new folder."""
   folder = tmp_path_factory.mktemp("prepared")
   return lambda name, split: open_source(f"tfds:{name}", split, str(folder))
 

@@ -17,7 +17,7 @@ def source(tmp_path):
 
 
 def with_label(records, label):
-  """The example with this label: files are read in the order of a hash."""
+  """The example with this label, wherever it is: files are read in hash order."""
   return next(example for example in (records[index] for index in range(len(records))) if example["label"] == label)
 
 

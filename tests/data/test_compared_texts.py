@@ -10,7 +10,7 @@ ROW = {"anchor": "the weather", "positive": "lovely", "negative": "no"}
 
 
 def opened(tmp_path, *rows, **options):
-  """The records in the order of the rows: a source has them in its own."""
+  """The records in the order of `rows`; a source has another order."""
   write_jsonl(tmp_path / "rows.jsonl", [{**row, "row": index} for index, row in enumerate(rows)])
   records = compared_texts(f"jsonl:{tmp_path}", max_length=7, **options)
   order = np.argsort([records.source[index]["row"] for index in range(len(records))]).tolist()
@@ -47,7 +47,7 @@ def test_negatives_may_be_a_list_or_several_fields_and_may_be_missing(tmp_path):
 def test_longer_lists_are_refused_or_cut(tmp_path):
   rows = {**ROW, "negative": ["no", "a", "b"]}, {**ROW, "negative": ["no"]}
   records = opened(tmp_path, *rows, negatives_field="negative")
-  records.count = 2  # As if the long list came after those that are counted.
+  records.count = 2  # As if the long list came after the records that are counted.
   with pytest.raises(UserError, match="row 0 has 3 negatives, the first 100 records at most 2. Set num_negatives."):
     records[0]
   assert opened(tmp_path, *rows, negatives_field="negative", num_negatives=2).texts(0)[2:] == ["no", "a"]

@@ -25,7 +25,7 @@ def test_each_row_goes_on_where_it_ended(options, shuffle):
     went_on = batch["continues"]
     np.testing.assert_array_equal(batch["tokens"][went_on, 0], before["tokens"][went_on, -1])
     ends += (~went_on).sum()
-  assert ends == 3 * 2  # Each row came twice to the end of the stream, which is followed by its beginning.
+  assert ends == 3 * 2  # Each row passed the end of the stream twice and continued at its beginning.
 
 
 def test_an_epoch_has_each_chunk_once_in_each_row_and_every_host_its_rows(options):

@@ -49,7 +49,7 @@ def test_a_mask_has_as_many_spans_and_lost_tokens_as_t5_counts(length, rate, mea
 
 
 def test_all_masks_are_equally_likely():
-  """Of 7 tokens 4 are lost in 2 spans: 2 places for the kept ones, 3 for the lost ones."""
+  """7 tokens, 4 of them dropped in 2 spans: 2 ways to split the kept ones, 3 to split the dropped ones."""
   masks, counts = np.unique([noise_mask(7, 0.6, 2, rng(seed)) for seed in range(1200)], axis=0, return_counts=True)
   assert len(masks) == 6 and abs(counts - 200).max() < 5 * np.sqrt(200)
 
@@ -62,7 +62,7 @@ def test_the_example_of_the_paper():
 
 
 def mended(example, first):
-  """The text that source and target of span corruption make together."""
+  """Reconstructs the text from source and target of span corruption."""
   spans, original = {}, []
   for token in example["target_tokens"][:-1].tolist():
     if token > first - 100:

@@ -37,7 +37,7 @@ def open_text(folder, **options):
 
 
 def stream(records):
-  """The tokens that a model is asked to predict, in order, after the one that opens the stream."""
+  """The target tokens in order, without the first token of the stream."""
   examples = [records[i] for i in range(len(records))]
   return examples[0]["tokens"][:1].tolist() + [t for e in examples for t in e["tokens"][1:][e["valid"][1:]].tolist()]
 

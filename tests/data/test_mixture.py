@@ -12,7 +12,7 @@ from zoo.errors import UserError
 
 
 class From(Numbers):
-  """As Numbers, counted from `first`."""
+  """Numbers that start at `first`."""
 
   def __init__(self, count, first):
     super().__init__(count)

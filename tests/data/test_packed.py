@@ -19,7 +19,7 @@ def texts(tmp_path, monkeypatch):
 
 
 def parts(example, side):
-  """The texts of a row, and that each is one run of equal ids, counted from 1, behind which there is padding."""
+  """The documents of a row; asserts that segment ids are runs 1, 2, ..., followed by padding."""
   ids, tokens = example[f"{side}segment_ids"], example[f"{side}tokens"]
   assert ids[ids > 0].tolist() == sorted(ids[ids > 0]) and set(ids[ids > 0]) == set(range(1, ids.max() + 1))
   np.testing.assert_array_equal(example[f"{side}valid"], ids > 0)

@@ -10,7 +10,7 @@ STEPS = range(9)
 
 
 class Numbers(Records):
-  """Record i is i, and in training a random number beside it."""
+  """Record i holds i, and in training also a random number."""
 
   def __init__(self, count, broken=()):
     self.count, self.broken, self.info = count, broken, {}

@@ -28,7 +28,7 @@ def open_pairs(folder, **options):
 
 
 def drawn(records, steps=20):
-  """Examples as training sees them."""
+  """Training examples of the first steps."""
   stream = batches(records, len(records), seed=0)
   for step in range(steps):
     batch = stream[step]

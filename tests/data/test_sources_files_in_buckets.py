@@ -1,4 +1,4 @@
-"""Data in a bucket, played by fsspec's memory."""
+"""Data in a bucket, simulated by fsspec's in-memory file system."""
 
 import pickle
 

@@ -1,4 +1,4 @@
-"""Data at a web server, which fails in between, and their local copies."""
+"""Data on a web server that fails now and then, and their local copies."""
 
 import json
 import pickle
@@ -75,7 +75,7 @@ def test_what_is_not_there_or_stays_broken_is_told(server, capsys):
   server.failing = lambda path, number: path.endswith("rows.csv")
   with pytest.raises(UserError, match=r"rows.csv (cannot be read|cannot be copied to .*): "):
     open_source(f"csv:{server.url}/rows.csv")
-  assert capsys.readouterr().err.count("rows.csv: ") == len(retries.PAUSES)  # Each further try is said.
+  assert capsys.readouterr().err.count("rows.csv: ") == len(retries.PAUSES)  # Each retry is reported.
 
 
 def test_a_copy_that_was_cut_off_goes_on_where_it_was(server, monkeypatch):
@@ -113,7 +113,7 @@ def test_the_copies_that_were_used_longest_ago_make_room(server, monkeypatch):
 
 def test_training_reads_shards_ahead_each_host_its_own_and_survives_cuts(server, monkeypatch):
   source = f"webdataset:{server.url}/{{00..07}}.tar"
-  monkeypatch.setenv("ZOO_CACHE_LIMIT", "0")  # Nothing is copied when it is opened.
+  monkeypatch.setenv("ZOO_CACHE_LIMIT", "0")  # Opening copies nothing.
   hosts = []
   for host in range(2):
     records = image_text(source, tokenizer="bytes", max_length=8, image_size=4)
@@ -153,11 +153,13 @@ def test_where_counts_are_known_a_host_reads_no_shards_but_its_own(server, monke
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / f"cache{host}"))
     records = image_text(source, tokenizer="bytes", max_length=8, image_size=4)
     made = batches(records, 8, seed=5, process_index=host, process_count=2)
-    for step in range(5):  # 6 of an epoch; what is read ahead would be the next one's.
+    for step in range(5):  # 6 in an epoch; read-ahead would take those of the next.
       assert made[step]["tokens"].shape == (4, 8)
     read.append({path for method, path, _ in server.requests if method == "GET" and re.match(r"/\d+\.tar", path)})
     server.requests.clear()
-  assert all(len(shards) <= 5 for shards in read)  # 4, and that of the first record, which is looked at.
+  assert all(
+    len(shards) <= 5 for shards in read
+  )  # 4, and the shard of the first record, which is inspected on opening.
   assert len(read[0] | read[1]) == SHARDS
 
 

@@ -1,4 +1,4 @@
-"""docs/add_a_family.md: who follows the page has a family that builds, counts, trains, loads and is saved."""
+"""docs/add_a_family.md: following the page gives a family that builds, trains, loads and is saved."""
 
 import importlib
 import re
@@ -17,7 +17,7 @@ FILES = {block.split("\n", 1)[0][2:]: block.split("\n", 1)[1] for block in BLOCK
 
 @pytest.fixture
 def followed(tmp_path, monkeypatch):
-  """The page's files stand where it says, found by the zoo as if they were part of it."""
+  """Writes the page's files to the paths that it names, where the zoo finds them."""
   for name, text in FILES.items():
     if name.startswith(("zoo/", "tests/")):
       (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The pages of the API are written from the package as it is."""
+"""The API pages are generated from the package."""
 
 import doctest
 import importlib

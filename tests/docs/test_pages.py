@@ -1,4 +1,4 @@
-"""The README, the pages of docs/ and the notebooks: what is generated is current, and what is linked is there."""
+"""The README, docs/ and the notebooks: generated parts are current, and links have targets."""
 
 import ast
 import re
@@ -13,7 +13,7 @@ from zoo.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SOURCES = sorted(ROOT.glob("notebooks/*.py"))
-# What a notebook may import of the zoo: what stands here is public.
+# What a notebook may import from the zoo: the public modules.
 PUBLIC = {"zoo", "zoo.compat", "zoo.sharding"}
 
 

@@ -18,7 +18,7 @@ SIZES = {"max_length": 24, "dim": 12, "depth": 2, "num_heads": 3}
 
 
 def save(folder, model):
-  """Writes the model with random parameters as the hub has it."""
+  """Writes the model with random parameters in the hub's layout."""
   shapes = jax.eval_shape(lambda rng: model.init(rng, *model.example()), jax.random.key(0))["params"]
   zoo.save_hf(folder, model, numbers(shapes))
 
@@ -81,7 +81,7 @@ def table(path, columns):
 
 
 def rows_of(source, split="train"):
-  """The records of a source in the order in which it has them."""
+  """The records of a source, in its order."""
   records = zoo.load_data(source, split)
   return [records[index] for index in range(len(records))]
 

@@ -8,7 +8,7 @@ from zoo.evaluate.answer_scores import normalized, score_answer
   [
     ("The Eiffel Tower.", ["Eiffel tower"], 1, 1),
     ("in Paris", ["Paris", "Rome"], 0, 2 / 3),
-    ("Paris Paris", ["Paris"], 0, 2 / 3),  # A word counts as often as the other has it.
+    ("Paris Paris", ["Paris"], 0, 2 / 3),  # A word counts at most as often as it occurs in the other answer.
     ("", [], 1, 1),
     ("", ["the"], 1, 1),  # An article alone is no answer.
     ("Paris", [], 0, 0),

@@ -36,7 +36,7 @@ def scored():
 
 
 class Writer:
-  """What `generate` is asked, and what it answers: the texts of `answers`, one after the other."""
+  """A `generate` that records its arguments and returns the texts of `answers`, one after the other."""
 
   def __init__(self, answers):
     self.answers, self.asked = iter(answers), []

@@ -24,7 +24,7 @@ from zoo.evaluate.harness_tokenizer import HarnessTokenizer, power_above
 
 @pytest.fixture
 def lm_eval(monkeypatch):
-  """The package, which warns of much while it is imported."""
+  """Imports the package without its warnings."""
   package = pytest.importorskip("lm_eval", reason="pip install -e .[harness] accelerate: lm_eval is not installed")
   monkeypatch.setenv("HF_HUB_OFFLINE", "1")
   for module in ("evaluator", "tasks"):
@@ -83,7 +83,7 @@ def folder_of(path, family):
 
 
 def evaluate(lm_eval, model, folder):
-  """What `simple_evaluate` gives for the tasks of a folder."""
+  """The results of `simple_evaluate` on the tasks of a folder."""
   manager = lm_eval.tasks.TaskManager(include_path=str(folder), include_defaults=False)
   options = {"task_manager": manager, "bootstrap_iters": 0}
   return lm_eval.evaluator.simple_evaluate(model=model, tasks=list(TASKS), **options)
@@ -120,7 +120,7 @@ def test_log_likelihoods_and_texts_are_those_of_the_reference(family, lm_eval, t
   reference, model = HFLM(str(folder), device="cpu", dtype="float32", batch_size=1), harness.adapter(folder)
   theirs, ours = evaluate(lm_eval, reference, tasks), evaluate(lm_eval, model, tasks)
   check_same(ours, theirs, exact=family != "t5")
-  # What a model writes it finds likeliest; with another end it does not.
+  # A greedy answer is the likeliest one; with another end it is not.
   rng = np.random.default_rng(1)
   asked = [(sentence(rng, 4), {"until": [], "max_gen_toks": 3}) for _ in range(7)]
   texts = model.generate_until([Instance("generate_until", {}, pair, 0) for pair in asked], disable_tqdm=True)

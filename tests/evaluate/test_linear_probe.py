@@ -7,7 +7,7 @@ from zoo.evaluate.linear_probe import linear_probe
 
 
 class Corner:
-  """Keeps two pixels of the image: all that the label depends on, or two that tell nothing."""
+  """Two pixels of the image as features: those that determine the label, or two that are independent of it."""
 
   def __init__(self, row):
     self.row = row

@@ -149,7 +149,7 @@ def several(rng, counts, kinds):
 
 
 def test_of_several_captions_any_is_found_and_each_finds():
-  """As COCO and Flickr30k are measured, counted in another way: by sorting, picture for picture and text for text."""
+  """Recall as on COCO and Flickr30k, computed differently: by sorting, image by image and text by text."""
   rng, counts = np.random.default_rng(0), [5, 1, 3, 2, 7, 5, 4]
   captions, records = several(rng, counts, kinds=50)
   captions[4][3] = captions[4][1]  # Equal captions of a picture are as many queries.
@@ -208,7 +208,7 @@ def test_parameters_over_a_mesh_give_the_same_numbers():
 
 
 class Wide(Towers):
-  """Of as many numbers as its tables have, computed by NumPy: memory of JAX is not counted."""
+  """A model computed by NumPy: tracemalloc does not count JAX's memory."""
 
   def apply(self, variables, inputs, *, valid=None, method):
     width = variables["params"]["text"].shape[1]
@@ -217,7 +217,7 @@ class Wide(Towers):
 
 
 class Numbered(Toy):
-  """As many pairs as one likes, none of which is held."""
+  """Any number of pairs, none of which is kept in memory."""
 
   def __init__(self, count):
     self.count, self.info = count, {}

@@ -1,4 +1,4 @@
-"""Finding texts among all: ranks beside scikit-learn's and a plain sort."""
+"""Search among all texts: ranks against scikit-learn's and a plain sort."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Tasks whose models write, without a reference: columns, checks, sums."""
+"""Generation tasks without a reference: columns, checks, sums."""
 
 import pytest
 
@@ -78,7 +78,7 @@ def test_a_column_may_be_an_entry_of_a_field(writer, tmp_path):
 
 
 def test_a_model_that_the_zoo_trained_reads_texts_as_it_was_trained(writer, tmp_path):
-  """Behind the token that ends a text, and for perplexity as one stream."""
+  """After the end-of-text token; for perplexity as one stream."""
   write_jsonl(tmp_path / "rows.jsonl", [{"text": "We the people of the"}, {"text": "United"}])
   model, params = writer
   zoo.save(tmp_path / "run", model.clone(preprocessing_json='{"tokenizer": "bytes"}'), params)

@@ -63,7 +63,7 @@ def test_templates_are_averaged_as_units():
   assert zero_shot(Letters(), data=data, templates=["{}", "m{}"], **options)(params)["top1"] == 1.0
   units = np.array([[0, 1, 0], [3, 1, 0] / np.sqrt(10)]).sum(0)
   assert units[1] > units[0]
-  # A template that says the same of every class, ever so loudly, counts as one of three.
+  # A template without the class name counts as one of three, whatever its norm.
   assert zero_shot(Letters(), data=data, templates=["{}", "m{}", "n{}"], **options)(params)["top1"] == 1.0
 
 

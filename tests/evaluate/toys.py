@@ -1,4 +1,4 @@
-"""Records in memory, and models whose answers are known beforehand."""
+"""In-memory records, and models with known outputs."""
 
 import numpy as np
 

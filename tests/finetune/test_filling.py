@@ -1,4 +1,4 @@
-"""What a config that names a task is filled in with, and what is said of mistakes."""
+"""How a config that names a task is completed, and the errors for mistakes."""
 
 import json
 import pathlib

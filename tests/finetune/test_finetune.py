@@ -1,4 +1,4 @@
-"""From a folder that torch transformers wrote to one that it reads, by one command: as a user fine-tunes."""
+"""Fine-tuning by one command, from a folder of torch transformers to a folder that it loads."""
 
 import json
 import pathlib
@@ -100,7 +100,7 @@ def tuned(arguments, name, feed, tmp_path):
   if "target_tokens" in batch:
     start = np.full((len(batch["tokens"]), 1), model.start_token)
     shifted = [np.concatenate([start, batch["target_tokens"][:, :-1]], axis=1)]
-  counts = batch.get("target_valid", ...)  # Behind the end of a target each has padding of its own.
+  counts = batch.get("target_valid", ...)  # After the end of a target, the two pad differently.
   batch = {entry: x for entry, x in batch.items() if entry in ("tokens", "valid", "segments", "image")}
   tokens = as_float(batch.pop("image"), model) if "image" in batch else batch.pop("tokens")
   ours = model.apply({"params": params}, tokens, *shifted, **batch)

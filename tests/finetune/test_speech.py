@@ -1,4 +1,4 @@
-"""A Whisper learns to write down recordings by one command: the first loss is torch's, torch reads the result."""
+"""A Whisper is fine-tuned by one command: the first loss equals torch's, and torch loads the result."""
 
 import json
 import pathlib

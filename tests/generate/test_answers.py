@@ -1,4 +1,4 @@
-"""Encoder-decoders, streaming, scores, stops: what `generate` does beside what it shares with the reference."""
+"""Encoder-decoders, streaming, scores and stops: features of `generate` that the reference lacks."""
 
 import jax
 import jax.numpy as jnp
@@ -91,7 +91,7 @@ def test_streaming_ends_with_the_last_text():
 
 @jax.jit
 def chances(out):
-  """The logarithm of the chance of each token that was written."""
+  """The log-probability of each generated token."""
   logits = MODELS["gpt"].apply({"params": PARAMS["gpt"]}, out)[:, 6:-1]
   return jnp.take_along_axis(jax.nn.log_softmax(logits), out[:, 7:, None], axis=2)[:, :, 0]
 

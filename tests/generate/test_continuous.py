@@ -26,7 +26,7 @@ OPTIONS = {
 
 
 def requests(count=11, seed=0):
-  """Prompts of many lengths, the longest first, each with a limit of its own."""
+  """Prompts of different lengths, the longest first, each with its own limit."""
   rng = np.random.default_rng(seed)
   lengths = sorted([LONGEST, *rng.integers(1, LONGEST, count - 1).tolist()], reverse=True)
   limits = [MOST, *rng.integers(1, MOST, count - 1).tolist()]
@@ -34,7 +34,7 @@ def requests(count=11, seed=0):
 
 
 def alone(model, params, request, rng=None, **options):
-  """What `generate` writes after one prompt, without what fills up its row."""
+  """The tokens that `generate` returns after one prompt, without padding."""
   options |= {} if rng is None else {"rng": jax.random.fold_in(rng, request.number)}
   # All of one shape, padded, so that few programs are compiled.
   tokens, valid = np.zeros((1, LONGEST), np.int32), np.arange(LONGEST)[None] < len(request.tokens)
@@ -91,7 +91,7 @@ def test_the_texts_that_end_make_room_for_others():
   options = dict(longest=LONGEST, max_new_tokens=MOST, batch_size=4)
   for count, _ in enumerate(continuous(model, params, asking(), **options)):
     most = max(most, len(taken) - count)
-  assert len(taken) == 23 and most <= 4 + 1 + 1  # Those in the slots, the next one, and the one that was just given.
+  assert len(taken) == 23 and most <= 4 + 1 + 1  # Those in the slots, the next one, and the one just returned.
   # Prompts are padded to 32, 24 and 16 columns, and the caches follow: one program each.
   assert slots.join._cache_size() - programs[0] <= 5 and slots.advance._cache_size() - programs[1] <= 3
 

@@ -12,16 +12,16 @@ from zoo.generate.steps import encodes, with_caches_for
 
 MIXED = dict(window=3, pattern=["local", "global"], num_kv_heads=1)
 BUCKETS = dict(head_dim=5, num_buckets=6, max_distance=5)
-# Sizes beside the tiny ones of tests/models, where generation may go other ways.
+# Sizes that take other paths in generation, besides those of tests/models.
 SIZES = {
   "llama": dict(qk_norm=True, **MIXED),
   "gemma": dict(attention_cap=5.0, cap=9.0, **MIXED),
   "t5": BUCKETS,
   "umt5": BUCKETS,
   "marian": dict(decoder_vocab_size=19),
-  # In one chunk of hashing: a token reads all before it, as in generation.
+  # One LSH chunk: a token attends to all earlier ones, as in generation.
   "reformer": dict(axial_shape=[8, 5], axial_dims=[2, 4], lsh_chunk=12, local_chunk=4),
-  "transformer_xl": dict(memory_length=12),  # Of shorter ones generation sees less than one pass does.
+  "transformer_xl": dict(memory_length=12),  # With shorter chunks, generation attends to fewer tokens than a full pass.
 }
 
 

@@ -18,7 +18,7 @@ APPLY = jax.jit(lambda tokens: MODEL.apply({"params": PARAMS}, tokens))
 
 
 def recomputed(tokens, new):
-  """Greedy, by a full pass over a text padded to a fixed length for every token: what follows is not seen."""
+  """Greedy decoding by a full pass per token over a text padded to a fixed length, which causality hides."""
   tokens = np.asarray(tokens)
   for _ in range(new):
     padded = np.pad(tokens, ((0, 0), (0, 40 - tokens.shape[1])))
@@ -88,7 +88,7 @@ def test_draws_come_from_the_key_and_not_from_the_room():
   )
   np.testing.assert_array_equal(draw(0, 12), draw(0, 12))
   assert (draw(0, 12) != draw(1, 12)).any()
-  np.testing.assert_array_equal(draw(0, 12), draw(0, 20)[:, :17])  # 20 are another program than 12.
+  np.testing.assert_array_equal(draw(0, 12), draw(0, 20)[:, :17])  # 20 new tokens take another program than 12.
 
 
 def test_sizes_nearby_share_a_program():

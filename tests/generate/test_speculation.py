@@ -64,7 +64,7 @@ EVERY = np.array(list(itertools.product(range(4), repeat=NEW)), np.int32)
 
 @functools.partial(jax.jit, static_argnums=(1, 2))
 def chances(params, temperature, top_k):
-  """The logarithm of the chance of each text."""
+  """The log-probability of each text."""
   whole = np.concatenate([np.repeat(START, len(EVERY), axis=0), EVERY], axis=1)
   logits = SMALL.apply({"params": params}, whole)[:, 1:-1] / temperature
   if top_k is not None:
@@ -85,7 +85,7 @@ def surprise(texts, params, temperature, top_k):
 
 @pytest.mark.parametrize("temperature, top_k", [(1.0, None), (0.7, 3)])
 def test_draws_are_those_of_the_model_alone(temperature, top_k):
-  """A program that is right fails here with one seed in a million; the draft's own texts are far outside."""
+  """A correct program fails for one seed in a million; the draft's distribution is far outside."""
   options = dict(max_new_tokens=NEW, temperature=temperature, top_k=top_k, rng=jax.random.key(7))
   prompts = np.repeat(START, ROWS, axis=0)
   texts = speculate(SMALL, MINE, SMALL, OTHER, prompts, draft_tokens=2, **options)[:, 2:]

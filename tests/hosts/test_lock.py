@@ -34,7 +34,7 @@ def test_a_second_job_is_refused_until_the_first_has_ended_however_it_did(tmp_pa
     with pytest.raises(UserError, match=f"is in use by process {other.pid} on .*, since .* End that one first"):
       claimed(tmp_path)
     assert (tmp_path / ".lock").read_text() == before
-    # It is waited for, and killed when it is told of. Its lock goes with it.
+    # The second job waits for the first, which is killed once it is reported; its lock ends with it.
     with claimed(tmp_path, note=lambda line: told.append(line) or other.kill(), patience=100) as mine:
       mine.check()
     (line,) = told

@@ -1,4 +1,4 @@
-"""One program on several hosts: two processes with two devices each, joined over this machine's loopback."""
+"""One program on several hosts: two processes with two devices each, connected over the loopback interface."""
 
 import concurrent.futures
 import json
@@ -128,7 +128,7 @@ hosts.run(main, [])
 
 @pytest.mark.parametrize("ends, status", [("raise UserError('no room')", 2), ("1 / 0", 1)])
 def test_what_fails_ends_with_its_status_where_nothing_can_be_said(ends, status):
-  """A disk that is full may hold the logs too."""
+  """The logs may be on the full disk, too."""
   script = f"""
 import threading
 from zoo import hosts
@@ -201,7 +201,7 @@ def test_two_hosts_learn_what_one_does_and_one_goes_on_where_two_stopped(config)
   steady = "--config.optimizer.schedule=constant"
   first, second = end(start(config, 2, f"--config.workdir={together}", "--config.steps=3", steady))
   assert (first[0], second[0]) == (0, 0), first[2] + second[2]
-  assert "step 3/3" in first[1] and "step" not in second[1]  # The first process alone speaks and writes metrics.
+  assert "step 3/3" in first[1] and "step" not in second[1]  # Only the first process prints and writes metrics.
   assert [step for step, _ in losses(together)] == [1, 2, 3]
   for folder in (together, alone):
     ((status, _, complaint),) = end(start(config, 1, f"--config.workdir={folder}", "--config.steps=5", steady))

@@ -1,4 +1,4 @@
-"""Processes that hang, and others that only take their time."""
+"""Processes that hang, and others that are only slow."""
 
 import signal
 import subprocess
@@ -35,7 +35,7 @@ def run(body):
       TRY_AGAIN,
       "host 3 of 4 hangs: no step was finished for 1 seconds (timeouts.step), 3 steps after it",
     ),
-    ("time.sleep(0.7); ctypes.PyDLL(None).sleep(10**6)", 1, "Timeout"),  # It holds Python's lock.
+    ("time.sleep(0.7); ctypes.PyDLL(None).sleep(10**6)", 1, "Timeout"),  # It holds the GIL.
   ],
 )
 def test_a_process_that_hangs_shows_where_and_ends(body, status, says):

@@ -13,7 +13,7 @@ from zoo.train.model_data import records_for, with_local_tokenizer
 
 @pytest.fixture
 def asked(tmp_path, monkeypatch):
-  """What a hub is asked for that has one id, of which `text_encoder` holds a model and `old` one of Flax."""
+  """A fake hub with one id, whose subfolders are `text_encoder`, a model, and `old`, one of Flax -> its requests."""
   calls = []
   published_bert(tmp_path / "text_encoder")
   (tmp_path / "old").mkdir()

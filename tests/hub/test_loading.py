@@ -268,7 +268,7 @@ def test_more_layers_than_tensors_are_refused_at_once(folder):
 
 
 def test_neither_torch_nor_transformers_is_needed(original, tmp_path):
-  """In a process where importing them, or TensorFlow, or the hub's package, fails."""
+  """In a process that cannot import torch, transformers, TensorFlow or huggingface_hub."""
   folder, _, _ = original
   program = f"""
 import sys

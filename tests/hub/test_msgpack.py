@@ -15,7 +15,7 @@ from zoo.hub.msgpack import flax_rules, open_flax
 
 
 def old_flax_tree(tensors):
-  """What transformers 4 made of a BERT: nested names, kernels with their outputs last."""
+  """A BERT as transformers 4 saved it in Flax: nested names, kernels [in, out]."""
   flat = {}
   for name, tensor in tensors.items():
     *front, last = name.split(".")

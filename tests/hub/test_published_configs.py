@@ -1,4 +1,4 @@
-"""The entries of config.json as the most used models of the hub have them, in the spelling of their time."""
+"""config.json entries of the hub's most used models, in their original spelling."""
 
 import json
 import pathlib
@@ -12,7 +12,7 @@ from zoo.convert.rules.options import Options
 from zoo.hub import tables
 
 CONFIGS = json.loads(pathlib.Path(__file__).with_name("published_configs.json").read_text())
-# What of them no reference reads: it is told, and passed over.
+# Those that no reference reads: ignored with a warning.
 TOLD = {
   "ms-marco-MiniLM-L-6-v2": "sbert_ce_default_activation_function sentence_transformers",
   "dslim/bert-base-NER": "_num_labels",

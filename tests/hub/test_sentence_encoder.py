@@ -259,7 +259,7 @@ def test_the_prompt_becomes_lower_case_with_the_text_and_special_tokens_stay(cas
   write(cased, "sentence_bert_config.json", {"do_lower_case": True})
   np.testing.assert_allclose(embed(cased, ["THIS [MASK] Now"], prompt="FIND "), plain, rtol=1e-5, atol=1e-6)
   tokenizer = load_tokenizer(cased)
-  assert tokenizer.encode("FIND") != tokenizer.encode("find")  # The tokenizer that others have opened is as it was.
+  assert tokenizer.encode("FIND") != tokenizer.encode("find")  # Tokenizers opened before are unchanged.
   (cased / "sentence_bert_config.json").unlink()
 
 

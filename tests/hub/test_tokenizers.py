@@ -16,7 +16,7 @@ TEXTS = ["The weather is lovely today.", "[MASK]!", ""]
 
 @pytest.fixture
 def folder(tmp_path):
-  """A BERT with its vocabulary, as the hub has it."""
+  """A BERT with its vocabulary, in the hub's layout."""
   published_bert(tmp_path)
   (tmp_path / "vocab.txt").write_text("\n".join(package_data.lines("vocab/bert.txt.xz")), encoding="utf-8")
   return tmp_path
@@ -84,7 +84,7 @@ def test_a_saved_model_has_the_tokenizer_that_it_came_with(folder, tmp_path_fact
   assert sorted(path.name for path in new.iterdir()) == sorted(path.name for path in folder.iterdir())
   assert zoo.load_tokenizer(new)(TEXTS)["tokens"].tolist() == zoo.load_tokenizer(folder)(TEXTS)["tokens"].tolist()
   assert not (other / "vocab.txt").exists() and (other / "tokenizer_config.json").read_text() == "{}"
-  (folder / "vocab.txt").unlink()  # The folder that it came from may change or go.
+  (folder / "vocab.txt").unlink()  # The original folder may change or vanish.
   zoo.save_hf(other / "bare", model, params)
   assert sorted(path.name for path in (other / "bare").iterdir()) == ["config.json", "model.safetensors"]
 

@@ -1,4 +1,4 @@
-"""Every kernel of attention computes what `dense_attention` does, or leaves it the call and says why."""
+"""Every attention kernel equals `dense_attention`, or falls back to it and says why."""
 
 import functools
 
@@ -61,7 +61,7 @@ def outcome(kernel, rule, arrays, seen, real):
 
 @functools.cache
 def dense(case):
-  """What dense attention makes of a case, of three rows."""
+  """The result of dense attention in a case of three rows."""
   rule, *shape = CASES[case]
   return outcome(dense_attention, rule, *inputs(*shape, batch=3))
 
@@ -246,6 +246,6 @@ def test_one_line_of_a_config_chooses(tmp_path):
     state = jax.jit(built.init, out_shardings=built.placed)(jax.random.key(0))
     result[name] = built.compiled_step()(state, batch)[1]
     assert built.attention.lines() == (["attention: xla"] if name == "xla" else [])
-    assert built.model == zoo.build(**config["model"])  # What is saved and evaluated is the model as it was built.
+    assert built.model == zoo.build(**config["model"])  # The model that is saved and evaluated has no kernel.
   for one, other in zip(jax.tree.leaves(result["xla"]), jax.tree.leaves(result["auto"]), strict=True):
     np.testing.assert_allclose(one, other, rtol=1e-5)

@@ -14,7 +14,7 @@ MESHES = [{"expert": 4, "data": 2}, {"data": 2, "expert": 2, "model": 2}, {"expe
 
 
 def arrays(seed=0, dim=5, mlp_dim=6, experts=4, top_k=2, length=8):
-  """x, chosen, weights, gate, up, down; an expert may be chosen by nobody."""
+  """x, chosen, weights, gate, up, down; some experts may get no token."""
   rng = np.random.default_rng(seed)
   wide, narrow = (experts, dim, mlp_dim), (experts, mlp_dim, dim)
   shapes = [(8, length, dim), (8, length, top_k), wide, wide, narrow]

@@ -1,4 +1,4 @@
-"""Attention whose keys and values travel is `dense_attention`, and no device holds all of them."""
+"""Ring attention equals `dense_attention`, and no device holds all keys and values."""
 
 import functools
 
@@ -32,7 +32,7 @@ GIVEN = (np.random.default_rng(5).permutation(QUERIES)[None] + 3 * np.arange(BAT
 
 
 def own_rule(query_positions, key_positions):
-  """A rule of nobody's, by which some queries see no key."""
+  """A mask rule of no model, by which some queries attend to no key."""
   return (2 * query_positions + key_positions) % 5 > 3 + (query_positions % 4 == 1)
 
 
@@ -89,7 +89,7 @@ def apart(found, expected):
 
 @functools.cache
 def dense(case):
-  """What dense attention makes of a case."""
+  """The result of dense attention in a case."""
   numbers, mask = numbers_of(case)
   return outcome(dense_attention, mask, numbers)
 
@@ -111,14 +111,14 @@ def test_numbers_of_half_the_bits_are_as_near_to_the_truth_as_those_of_dense_att
   kernel = Kernel(ring, dense_attention, MESHES["all"], "", Notes("ring"))
   result = outcome(kernel, mask, numbers)
   assert all(x.dtype == jnp.bfloat16 for x in jax.tree.leaves(result))
-  # Numbers have 8 bits; those of a product are rounded, and what it is made of was.
+  # bfloat16 has 8 bits: factors and products are rounded.
   assert max(apart(result, truth)) < 4 * 2**-8
   assert max(apart(outcome(dense_attention, mask, numbers), truth)) > 2**-10
 
 
 @pytest.mark.parametrize("kernel", ["ring", "dense"])
 def test_what_no_query_of_a_device_sees_is_not_computed(kernel):
-  """A NaN is seen where it is multiplied by a weight of 0."""
+  """A NaN stays a NaN when multiplied by a weight of 0."""
   numbers, mask = numbers_of("causal")
   numbers[2][:, -1] = np.nan
   run = Kernel(ring, dense_attention, MESHES["sequence"], "", Notes("ring")) if kernel == "ring" else dense_attention
@@ -130,7 +130,7 @@ SIZES = dict(vocab_size=23, max_length=1024, dim=16, depth=2, num_heads=2)
 
 
 def compiled(attention, mesh, **sizes):
-  """The program of loss and gradients of a GPT that reads long texts."""
+  """The compiled loss and gradients of a GPT on long sequences."""
   model, notes = with_kernels(zoo.build("gpt", **SIZES, **sizes), attention, mesh)
   tokens = jax.ShapeDtypeStruct((2, SIZES["max_length"]), jnp.int32)
   params = jax.eval_shape(model.init, jax.random.key(0), tokens)["params"]

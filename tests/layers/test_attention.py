@@ -235,7 +235,7 @@ def test_the_keys_of_a_context_are_computed_once_for_all_steps():
   full = apply(attention, params, x, context, valid=valid)
   first, state = apply(attention, params, x[:, :2], context, valid=valid, mutable="cache")
   assert set(state["cache"]) == {"context_keys", "context_values"}
-  # Whoever computed them again would need the projections, or look at the context.
+  # Recomputing them would need the projections, or the context.
   left = {name: params[name] for name in ("query", "out")}
   nothing = np.full_like(context, np.nan)
   second, _ = apply(attention, left, x[:, 2:], nothing, valid=valid, **state, mutable="cache")

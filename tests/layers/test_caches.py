@@ -33,7 +33,7 @@ def whole():
 
 
 def in_pieces(attention, x, pieces, valid=None, positions=None):
-  """What comes out when x is given in pieces of these lengths."""
+  """The concatenated outputs for x in consecutive pieces of these lengths."""
   variables, outputs, start = PARAMS, [], 0
   positions = np.arange(x.shape[1])[None] if positions is None else positions
   for length in pieces:

@@ -11,7 +11,7 @@ X = np.random.default_rng(0).standard_normal((2, 3, 5), np.float32)
 
 
 class Toy(TokenHeads):
-  """Its hidden states are what it is given."""
+  """A model that returns its input as hidden states."""
 
   scale: float = 1.0
 

@@ -1,4 +1,4 @@
-"""Products with kernels in bfloat16: forward as ever, with gradients of kernels that were never rounded to bfloat16."""
+"""Products with kernels in bfloat16: unchanged forward, and gradients of kernels that are never rounded to bfloat16."""
 
 import jax
 import jax.numpy as jnp
@@ -58,7 +58,7 @@ def test_a_kernel_that_was_cast_elsewhere_learns_all_the_same():
 
 
 def test_a_kernel_between_two_products_bends_what_comes_back_to_the_first():
-  """A second derivative that goes through the kernel's part in the gradient of what it is multiplied with."""
+  """A second derivative, through the kernel in the gradient of the input."""
   x, first, last = drawn(0, 5, 3), drawn(1, 3, 4), drawn(2, 4, 2)
 
   def mixed(x):

@@ -38,7 +38,7 @@ def test_with_one_chunk_for_all_a_token_attends_to_all_others():
   query, value = (np.einsum("bnd,dhe->bhne", X, params[name]["kernel"]) for name in ("query", "value"))
   keys = query / np.sqrt((query**2).mean(-1, keepdims=True) + 1e-6) / 5**0.5
   logits = np.where(np.tri(24, k=-1, dtype=bool), np.einsum("bhqe,bhke->bhqk", query, keys), -1e9)
-  logits[:, :, 0, 0] = 0.0  # The first has nobody else.
+  logits[:, :, 0, 0] = 0.0  # The first position has no other key.
   dense = np.einsum("bhqk,bhke,hed->bqd", jax.nn.softmax(logits), value, params["out"]["kernel"])
   np.testing.assert_allclose(y, dense, rtol=0, atol=1e-5)
 

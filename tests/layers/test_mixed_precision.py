@@ -1,4 +1,4 @@
-"""Parameters that many tokens share: their gradients are summed in float32, forward passes are as they were."""
+"""Parameters that many tokens share: gradients are summed in float32, forward passes are unchanged."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ import pytest
 
 from zoo.layers.mixed_precision import add, add_rows, broadcast, look_up, multiply, pick
 
-MANY = 100_000  # Of ones bfloat16 counts 256.
+MANY = 100_000  # A bfloat16 sum of ones stops at 256.
 USES = {
   "a bias": (lambda bias: add(jnp.ones((MANY, 2), "bfloat16"), bias), (2,)),
   "a scale": (lambda scale: multiply(jnp.ones((MANY, 2), "bfloat16"), scale), (2,)),

@@ -30,7 +30,7 @@ def applied(steps, image, rng=KEY):
 
 
 def varied(name, image, **options):
-  """Each image's change, of a batch of the same image."""
+  """The first image augmented six times, as a batch of its copies."""
   same = np.repeat(image[:1], 6, axis=0)
   return applied([{"name": name, **options}], same)
 
