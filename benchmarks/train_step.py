@@ -75,6 +75,9 @@ def batch_of(family: str, size: dict, rows: int, length: int) -> dict:
 
 def ours(folder: str, batch: dict, family: str, scan: bool, dtype: str | None):
   """-> run(steps): ours, which trains on."""
+  from zoo.hosts.heap import keep_freed_memory
+
+  keep_freed_memory()  # As train.py, before JAX looks for devices.
   import jax
   import jax.numpy as jnp
   import optax

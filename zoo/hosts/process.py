@@ -20,6 +20,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from zoo.errors import TRY_AGAIN, UserError, tell
+from zoo.hosts.heap import keep_freed_memory
 
 PREEMPTED = 143  # 128 + SIGTERM: not zero, so that a scheduler starts the job again.
 INTERRUPTED = 130  # 128 + SIGINT, Ctrl-C.
@@ -95,9 +96,12 @@ def _connect() -> None:
 def run(main: Callable[[list[str]], int], argv: list[str]) -> NoReturn:
   """Runs `main` and exits the process with its status; an exception is printed, with status 1.
 
+  On CPUs the process keeps freed memory: see `zoo.hosts.heap`.
+
   A failed process exits immediately. Python's exit would wait for threads of Orbax, which may wait for a folder that
   could not be created; and one of many hosts for the others, in JAX's barrier, while they wait for it in their step.
   """
+  keep_freed_memory()
   try:
     status: Any = main(argv)
   except SystemExit as exit:
