@@ -155,7 +155,11 @@ class Embedder:
     return load_processor(self.encoder.folder, ignore=self.ignore)
 
   def texts(self, texts, batch_size, pooling, unit, max_length, prompt, truncate_dim) -> np.ndarray:
-    """Embeds a list of str, with the arguments of `embed`: float32 [texts, dim]"""
+    """Embeds a list of str, with the arguments of `embed`: float32 [texts, dim]
+
+    Raises:
+      UserError: max_length is below 1, or the model does not embed texts.
+    """
     self._refuse_pictures(texts)
     encoder = self.encoder if pooling is None else self.encoder.with_pooling(pooling)
     encoder = encoder.without_unit() if unit is False else encoder

@@ -53,6 +53,9 @@ def audio_text(
 
   Each example: `tokens` float32 [frames, bands], `target_tokens` int32 [target_length], `target_valid` bool
   [target_length]. `info`: source, tokenizer, vocab_size, target_length, rate.
+
+  Raises:
+    UserError: the model takes no sounds.
   """
   if processor is None:
     raise UserError("audio_text needs an audio model, such as whisper.")

@@ -52,6 +52,9 @@ def denoising(
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], `target_tokens` int32 [max_length],
   `target_valid` bool [max_length]. Noise changes from epoch to epoch; in evaluation it is always the same. `info`:
   source, tokenizer, vocab_size, max_length, target_length.
+
+  Raises:
+    UserError: rate, mean_span or max_length is out of range, or the tokenizer has no mask token.
   """
   if not 0 <= rate < 1 or mean_span <= 0:
     raise UserError(f"rate is {rate}, mean_span {mean_span}. rate must be at least 0 and below 1, mean_span above 0.")

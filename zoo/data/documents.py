@@ -70,6 +70,9 @@ def documents(
   True on cls, sep and padding, and `word_start` bool, True where a word begins. `info`: source, tokenizer, vocab_size,
   max_length, documents, texts (examples), cropped (dropped tokens); bytes, if none are dropped;
   with "next" also tokens (that are predicted).
+
+  Raises:
+    UserError: max_length is below 3, or an option is none of those offered.
   """
   for name, value, offered in (("learns", learns, LEARNS), ("unit", unit, tuple(UNITS)), ("long", long, LONG)):
     if value not in offered:

@@ -70,6 +70,9 @@ def image_text(
   on the
   device), `tokens` int32 [max_length], `valid` bool [max_length], `group` int32. `info`: source, tokenizer, vocab_size,
   image_size, max_length.
+
+  Raises:
+    UserError: an unknown background, or an alternative_rate that is not from 0 to 1.
   """
   pixels.check(fit, image_size)
   if background not in ("white", "black", "random"):

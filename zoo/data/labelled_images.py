@@ -57,6 +57,9 @@ def labelled_images(
   Each example: `image` uint8 [image_size, image_size, 3] (`zoo.data.images.augment`, or the objective, makes it float32
   on the
   device), `label` int32 []. `info`: source, image_size, class_names (None if unknown), num_classes (None if unknown).
+
+  Raises:
+    UserError: an unknown background, or labels that are no classes.
   """
   pixels.check(fit, image_size)
   if background not in ("white", "black"):

@@ -44,6 +44,9 @@ def language(
 
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], False where the last chunk is padded. `info`:
   source, tokenizer, vocab_size, max_length, documents, tokens (that are predicted: text and each closing eos), bytes.
+
+  Raises:
+    UserError: max_length is below 2, or the tokenizer has no end-of-text token.
   """
   if max_length < 2:
     raise UserError(f"max_length is {max_length}. It must be at least 2: one input token and one target.")

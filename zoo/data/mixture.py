@@ -43,6 +43,9 @@ def mixture(
 
   In evaluation every example of every member occurs once. `info`: that of the first member, with
   the largest vocab_size, max_length and target_length of all; members: name -> number of examples.
+
+  Raises:
+    UserError: rates do not add up to 1, do not fit the members, or a member is empty.
   """
   names = list(members)
   for name in rates:

@@ -245,7 +245,11 @@ def stacked(examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def eval_batches(records: Records, batch_size: int, *, process_index: int = 0, process_count: int = 1) -> EvalBatches:
-  """Batches for evaluation; arguments as in `batches`. All have batch_size rows; the last is padded, with weights."""
+  """Batches for evaluation; arguments as in `batches`. All have batch_size rows; the last is padded, with weights.
+
+  Raises:
+    UserError: the data hold no examples.
+  """
   if len(records) == 0:
     raise UserError("The data hold no examples.")
   return EvalBatches(records, batch_size, process_index, process_count)

@@ -41,6 +41,9 @@ def prefix_lm(
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], `target_tokens` int32 [max_length],
   `target_valid` bool [max_length]. In evaluation the position is fixed for each chunk. `info`: source, tokenizer,
   vocab_size, max_length, target_length.
+
+  Raises:
+    UserError: max_length is below 2.
   """
   if max_length < 2:
     raise UserError(f"max_length is {max_length}. It must be at least 2: a prefix and a target.")

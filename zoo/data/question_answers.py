@@ -54,6 +54,9 @@ def question_answers(
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], False on padding, `segments` int32 [max_length],
   `start`, `end` int32 [], the first and the last token of the answer; both the first of the row if there is none.
   `windows(index)`: all windows of a question; `question(index)`. `info`: source, tokenizer, vocab_size, max_length.
+
+  Raises:
+    UserError: stride is negative, or answers have none of the known forms.
   """
   if stride < 0:
     raise UserError(f"stride is {stride}. It must be 0 or more.")

@@ -37,6 +37,9 @@ def recordings(
   translate: whether the texts are translations into English.
 
   Each example: `samples` float32 [samples] at the model's rate. `info`: source, tokenizer, vocab_size, rate.
+
+  Raises:
+    UserError: the model takes no sounds.
   """
   if processor is None:
     raise UserError("recordings needs an audio model, such as whisper.")

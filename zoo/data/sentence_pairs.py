@@ -55,6 +55,9 @@ def sentence_pairs(
   bool, False on padding; `special` bool, True on cls, sep and padding; `word_start` bool, True where a word begins;
   `is_random` int32 [], 1 if the second segment is from another document.
   `info`: source, tokenizer, vocab_size, max_length, documents, sentences.
+
+  Raises:
+    UserError: max_length is below 8, or short_rate is not from 0 to 1.
   """
   if max_length < 8:
     raise UserError(f"max_length is {max_length}. It must be at least 8: two segments and three special tokens.")

@@ -60,6 +60,9 @@ def span_corruption(
   Each example: `tokens` int32 [max_length], `valid`, `target_tokens` int32 [target length], `target_valid`. Dropped
   spans change from epoch to epoch; in evaluation they are fixed. `info`: source, tokenizer, vocab_size
   (sentinels counted), max_length, target_length, first_sentinel.
+
+  Raises:
+    UserError: rate, mean_span or max_length is out of range, or there are more spans than sentinels.
   """
   if not 0 < rate < 1 or mean_span < 1:
     raise UserError(f"rate is {rate}, mean_span {mean_span}. rate must be between 0 and 1, mean_span 1 or more.")

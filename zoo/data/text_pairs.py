@@ -50,6 +50,9 @@ def text_pairs(
   Each example: `tokens` int32 [max_length], `valid` bool [max_length], `target_tokens` int32 [target_length],
   `target_valid` bool [target_length]; batches may be shorter. `info`: source, tokenizer, vocab_size, max_length,
   target_length.
+
+  Raises:
+    UserError: max_length or target_length is below 2.
   """
   target_length = max_length if target_length is None else target_length
   if min(max_length, target_length) < 2:

@@ -23,6 +23,9 @@ def classification(model: Any, *, data: Mapping | Any, batch_size: int = 64) -> 
     model: returns {"logits" [batch, num_classes]} for the `image`, or for the `tokens`, of a batch.
     data: section of a pipeline with `label` int32, e.g. `labelled_images`, or its records.
     batch_size: examples per batch.
+
+  Raises:
+    UserError: the model returns no logits, the data have no labels, or labels that are not its classes.
   """
   needs_output(model, "logits", "classification")
   records = records_of(data, model, "classification", "label", "image or tokens")

@@ -56,6 +56,9 @@ def generation(
     generate: (model, params, tokens, valid=, max_new_tokens=, eos=, num_beams=, length_penalty=) -> int32 [batch,
       any + max_new_tokens], with the generated tokens last.
     stated: generation settings of the model's folder, keywords of `generate`; set by `zoo.evaluate_model`.
+
+  Raises:
+    UserError: the model does not generate, or the data are not pairs of texts.
   """
   records = records_of(data, model, "generation")
   if not hasattr(records, "texts"):

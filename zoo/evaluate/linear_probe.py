@@ -42,6 +42,9 @@ def linear_probe(
     repeats: number of draws.
     seed: of the draws.
     strength: inverse of the regularisation, scikit-learn's C.
+
+  Raises:
+    UserError: shots or repeats are not positive, or the data do not fit.
   """
   shots = (shots,) if isinstance(shots, int) else tuple(shots)
   if not all(k > 0 for k in shots) or repeats < 1:

@@ -22,6 +22,9 @@ def multiple_choice(model: Any, *, data: Mapping | Any, batch_size: int = 16) ->
     model: returns {"logits" [batch, choices]} for `tokens` [batch, choices, length].
     data: section of the pipeline `choices`, or its records.
     batch_size: examples per batch.
+
+  Raises:
+    UserError: the model has no head for multiple choice.
   """
   needs_output(model, "logits", "multiple_choice")
   records = records_of(data, model, "multiple_choice", "tokens", "label")

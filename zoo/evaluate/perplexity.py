@@ -43,6 +43,9 @@ def perplexity(
       tokenizer is lossless. Their loss is the nats of the full text divided by the model's number of
       tokens.
     order: of the n-grams.
+
+  Raises:
+    UserError: the tokenizer of the data has another vocabulary than the model.
   """
   records = records_of(data, model, "perplexity", "tokens")
   train_records = None if train_data is None else records_of(train_data, model, "perplexity", "tokens")

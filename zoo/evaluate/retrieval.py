@@ -60,6 +60,9 @@ def retrieval(
       same gallery; it is undefined and left out if a concept of the gallery has no training drawing.
     at: the values of k.
     file: name of the files, without extension.
+
+  Raises:
+    UserError: the model does not embed images and texts, or takes images of any size and there is train_data.
   """
   needs(model, "retrieval", "encode_image", "encode_text")
   records = records_of(data, model, "retrieval", "image", "tokens")

@@ -46,6 +46,9 @@ def speech(
     examples: how many to write into the file.
     file: its name, without ending.
     spoken: how the model's folder asks for texts: entries of its files; `zoo.evaluate_model` sets them.
+
+  Raises:
+    UserError: the model does not transcribe, or the data are not recordings with transcripts.
   """
   check_transcribes(model)
   records = records_of(data, model, "speech")

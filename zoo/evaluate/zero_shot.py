@@ -43,6 +43,9 @@ def zero_shot(
       the data, with blanks for underscores.
     tokenizer: name or path; by default the model's own, or `clip` if it has none. UserError if it does not fit.
     max_length: tokens of a text; by default the limit of the model and its tokenizer.
+
+  Raises:
+    UserError: names, templates or tokenizer do not fit the data or the model.
   """
   needs(model, "zero_shot", "encode_image", "encode_text")
   records = records_of(data, model, "zero_shot", "image", "label")

@@ -81,6 +81,9 @@ def rotary(theta=10_000.0, scaling=None):
 
   The halves are paired, as GPT-NeoX and Llama do. Section 3.4.2 pairs neighbours: other columns, the same model.
   `scaling`, of `zoo.layers.rope_scaling`, slows the rotation for longer sequences; None: unscaled.
+
+  Raises:
+    ValueError: head_dim is odd.
   """
 
   def rotate(x, positions):
@@ -106,6 +109,9 @@ def add_positions(x, positions, info, cache=None):
     info: `zoo.layers.sequence.SequenceInfo`.
     cache: the collection "cache" of the layers that follow, {} or None where there is none: with it, positions are
       given.
+
+  Raises:
+    ValueError: decoding with a cache without positions.
   """
   if info.positions is None and cache:
     raise ValueError("Decoding with a cache needs positions: int32 [batch or 1, length] of the tokens. Pass positions.")

@@ -40,6 +40,9 @@ def causal_lm(
   `length - 1` tokens: rows of 1,025 fill tiles completely. Metrics: loss (nats per token), perplexity, accuracy,
   tokens (predicted); with `balance`, imbalance.
 
+  Raises:
+    UserError: the model does not predict the next token; `balance` is set, and it has no mixture of experts.
+
   >>> import zoo
   >>> model = zoo.build("gpt", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
   >>> objective = causal_lm(model)

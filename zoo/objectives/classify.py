@@ -38,6 +38,9 @@ def classify(model: Any, *, label_smoothing: float = 0.0) -> Objective:
   [batch], or float [batch, num_classes] with rows that sum to 1 (soft targets, e.g. of mixup); optionally weight
   [batch]. Metrics: loss, accuracy (of the likeliest class). A label out of range makes the loss NaN.
 
+  Raises:
+    UserError: label_smoothing is out of range, or the labels do not fit the logits.
+
   >>> import zoo
   >>> model = zoo.build("vit", image_size=4, patch_size=2, dim=8, depth=1, num_heads=2, num_classes=3)
   >>> objective = classify(model, label_smoothing=0.1)

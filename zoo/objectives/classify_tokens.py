@@ -32,6 +32,9 @@ def classify_tokens(model: Any) -> Objective:
   [batch, length] and weight [batch]. Metrics: loss, accuracy, tokens (that count). A label out of range makes the
   loss NaN.
 
+  Raises:
+    UserError: the labels do not fit the logits.
+
   >>> import zoo
   >>> sizes = dict(vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
   >>> model = zoo.build("bert", **sizes, head="classify_tokens", num_classes=3)

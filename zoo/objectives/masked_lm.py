@@ -66,6 +66,9 @@ def masked_lm(
   regions_valid, region_segments, alignment as of `zoo.models.visual_bert`.
   Metrics: loss (nats per chosen token), accuracy, perplexity.
 
+  Raises:
+    UserError: whole_word is set, and the batch has no `word_start`.
+
   >>> import zoo
   >>> model = zoo.build("bert", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
   >>> objective = masked_lm(model, mask_token=3, rate=0.25)

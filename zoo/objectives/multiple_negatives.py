@@ -43,6 +43,9 @@ def multiple_negatives(
   bool, alike; present bool [batch, texts], False where a row lacks a negative; text_ids int32 [batch, texts], equal for
   equal texts; weight [batch]. Metrics: loss, accuracy (anchors whose highest cosine is their positive's).
 
+  Raises:
+    UserError: scale is not above 0, or an example has one text only.
+
   >>> import zoo
   >>> sizes = dict(vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
   >>> objective = multiple_negatives(zoo.build("bert", **sizes, head=None))

@@ -29,6 +29,9 @@ def regress(model: Any) -> Objective:
   Batch: image, or tokens and optionally valid and segments; score float [batch]; optionally weight [batch]. Metrics:
   loss.
 
+  Raises:
+    UserError: the model returns more than one number per example.
+
   >>> import zoo
   >>> model = zoo.build("vit", image_size=4, patch_size=2, dim=8, depth=1, num_heads=2, num_classes=1)
   >>> objective = regress(model)

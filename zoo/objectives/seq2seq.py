@@ -43,6 +43,9 @@ def seq2seq(
   (nats per token), nll (the same without smoothing), perplexity = exp(nll), accuracy (of the next token, given the
   target before it), tokens.
 
+  Raises:
+    UserError: label_smoothing is out of range, or the model is no encoder-decoder that predicts tokens.
+
   >>> import zoo
   >>> model = zoo.build("transformer", vocab_size=7, max_length=8, dim=8, depth=1, num_heads=2)
   >>> objective = seq2seq(model, label_smoothing=0.1)

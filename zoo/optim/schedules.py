@@ -29,7 +29,11 @@ def cosine(peak: float, steps: int, *, end: float) -> Schedule:
 
 
 def exponential(peak: float, steps: int, *, end: float) -> Schedule:
-  """Exponential decay from the peak to `end` times the peak; `end` may not be 0."""
+  """Exponential decay from the peak to `end` times the peak; `end` may not be 0.
+
+  Raises:
+    UserError: end is not above 0.
+  """
   if end <= 0:
     raise UserError(f"optimizer.end is {end}. The exponential schedule needs an end above 0, e.g. 0.01.")
   return optax.exponential_decay(peak, steps, end)
@@ -39,6 +43,9 @@ def inverse_sqrt(peak: float, steps: int, *, end: float, timescale: int) -> Sche
   """Inverse square root decay: peak * sqrt(timescale / (timescale + t)), not below `end` times the peak.
 
   With the timescale equal to warmup_steps this is peak * sqrt(warmup_steps / step) of https://arxiv.org/abs/1706.03762.
+
+  Raises:
+    UserError: timescale is below 1.
   """
   if timescale < 1:
     raise UserError(
@@ -51,6 +58,9 @@ def wsd(peak: float, steps: int, *, end: float, decay_steps: int) -> Schedule:
   """Warm-up, stable, decay: constant at the peak, then linear to `end` times the peak in the last `decay_steps`.
 
   Source: MiniCPM, https://arxiv.org/abs/2404.06395.
+
+  Raises:
+    UserError: decay_steps is not from 1 to the steps after the warm-up.
   """
   if not 0 < decay_steps <= steps:
     raise UserError(

@@ -80,6 +80,9 @@ def open_source(source: str, split: str = "train", data_dir: str | None = None) 
     source: kind and location. Kinds are the files of zoo/data/sources.
     split: TFDS's split syntax: `train`, `train[:90%]`, `train[10:20]+test`. See zoo/data/sources/splits.py.
     data_dir: for `tfds` the folder of prepared datasets; else the folder that relative paths start from.
+
+  Raises:
+    UserError: the source is not of the form KIND:WHERE, of an unknown kind, or not there.
   """
   kind, colon, where = str(source).partition(":")
   if not colon or not where:

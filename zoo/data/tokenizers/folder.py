@@ -28,7 +28,11 @@ FIXES += [(f" {end}", end) for end in ("n't", "'m", "'s", "'ve", "'re")]
 
 
 def from_folder(folder: Path) -> Tokenizer:
-  """The tokenizer of a published model's folder. See `zoo.load_tokenizer`."""
+  """The tokenizer of a published model's folder. See `zoo.load_tokenizer`.
+
+  Raises:
+    UserError: its files are missing, corrupt, or readable by transformers alone.
+  """
   model = _read_json(folder / "config.json")
   config = _read_json(folder / CONFIG)
   if "added_tokens_decoder" not in config:

@@ -16,7 +16,11 @@ from zoo.json_files import check_file
 
 def tokenizer(name: str) -> Tokenizer:
   """Opens the tokenizer `name`: gpt2, clip, bert, bytes, sotu (trained on the speeches), or a path of a tokenizer.json
-  or of a published model's folder."""
+  or of a published model's folder.
+
+  Raises:
+    UserError: there is no tokenizer of this name or at this path.
+  """
   if name in NAMED:
     return _open(name, 0)
   path = Path(str(name)).expanduser()
