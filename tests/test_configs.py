@@ -41,12 +41,15 @@ IMAGE = {"image_size": 16, "patch_size": 8}
 TEXT = {"max_length": 16}
 SMALL = {
   "gpt": TOWER | TEXT,
+  "llama": TOWER | TEXT | {"mlp_dim": 24},
   "bert": TOWER | TEXT,
   "sentence_bert": TOWER | TEXT,
   "vit": TOWER | IMAGE,
   "transformer": TOWER,
   "transformer_xl": TOWER | {"memory_length": 8},
   "rnn": {"dim": 16, "depth": 1},
+  "hierarchical": {"depth": 1, "num_heads": 4},  # Its encoder is shrunk like one that is alone.
+  "longformer": TOWER | TEXT | {"window": 8},
   "t5": TOWER,
   "clip": {f"{tower}_{size}": n for tower in ("image", "text") for size, n in (("dim", 16), ("depth", 1), ("heads", 4))}
   | {"embed_dim": 24}
@@ -55,7 +58,7 @@ SMALL = {
 }
 # What is read of the shipped datasets: for training, for evaluation.
 SPLITS = {
-  "tfds:sotu": ("train[:4]", "test[:2]"),
+  "tfds:sotu": ("train[:2]+train[-2:]", "test[:2]"),  # Of two periods.
   "tfds:emoji": ("train[:80]", "test[:40]"),
   "tfds:digits": ("train[:200]", "test[:40]"),
 }
@@ -130,6 +133,8 @@ def shrunk(path, data_dir, own_data):
   changes |= {f"model.{size}": value for size, value in model.items()}
   if written.get("init"):  # Weights that are not here, and patterns of layers that a small model has not.
     changes |= {"init": "none", "optimizer.multipliers": "[]"}
+  if "encoder" in written["model"]:
+    changes |= {f"model.encoder.{size}": value for size, value in SMALL[written["model"]["encoder"]["family"]].items()}
   for name, run in written.get("frozen", {}).items():
     changes[f"frozen.{name}"] = own_data["runs"] / Path(run).name
   for entry, source in loading.flatten(written):
