@@ -103,6 +103,21 @@ def test_parts_of_queries_must_be_whole_blocks():
   np.testing.assert_allclose(result[1], expected[1], atol=1e-5)
 
 
+@pytest.mark.parametrize("mesh", ["one", "both"])
+@pytest.mark.parametrize("count", [3, 129])
+def test_global_keys_that_are_inputs_stand_behind_the_others_or_are_too_many(monkeypatch, mesh, count):
+  monkeypatch.setattr("zoo.kernels.splash.BLOCKS", (128,))
+  arrays, seen, real = inputs(True, True, 2, batch=4)
+  seen = (*seen, np.random.default_rng(0).permuted(np.broadcast_to(np.arange(LENGTH) < count, real.shape), axis=1))
+  notes = Notes("splash")
+  kernel = Kernel(RUNS["splash"], dense_attention, MESHES[mesh], "here", notes)
+  found = outcome(kernel, Window(5, 5), arrays, seen, real)
+  assert notes.reasons == {("here", ""): None}
+  expected = outcome(dense_attention, Window(5, 5), arrays, seen, real)
+  for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+    np.testing.assert_allclose(one, other, atol=1e-5 * float(np.abs(other).max()))
+
+
 @pytest.mark.parametrize("mesh", ["data", "both"])
 def test_a_mesh_changes_nothing(mesh):
   arrays, seen, real = inputs(True, True, 2)
