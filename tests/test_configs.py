@@ -160,6 +160,8 @@ def shrunk(path, data_dir, own_data):
       changes[entry] = 16
     elif key == "max_new_tokens":
       changes[entry] = 3
+    elif key == "decay_steps":
+      changes[entry] = 2
   return [f"--config={path}", *(f"--config.{entry}={value}" for entry, value in changes.items())]
 
 
