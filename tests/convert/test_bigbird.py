@@ -29,7 +29,7 @@ HEADS = {
   "BigBirdForQuestionAnswering": {"start": "start_logits", "end": "end_logits"},
   "BigBirdForMultipleChoice": {"logits": "logits"},
 }
-SEP = 66  # Their default, which no input here has: theirs takes no token for one of a question.
+SEP = 3
 
 
 def inputs_of(cls, config, length):
@@ -42,15 +42,15 @@ def inputs_of(cls, config, length):
     valid = (tokens != config.get("pad_token_id", 0)) & (rng.random(shape) < 0.8)
     valid[..., 0] = True
     segments = rng.integers(0, config.get("type_vocab_size", 2), shape)
-    if cls.endswith("QuestionAnswering"):  # The question is segment 0, and ends by their separator.
-      tokens[:, 3], segments = SEP, np.broadcast_to(np.arange(length) > 3, shape).astype(np.int64)
+    if cls.endswith("QuestionAnswering"):  # Segments are those that a separator tells.
+      tokens[0, [4, 9]], segments = SEP, None
     return tokens, segments, valid
 
   return inputs
 
 
 def case(cls, name, config, length, **options):
-  config = {**config, **({"vocab_size": 71} if cls.endswith("QuestionAnswering") else {})}
+  config = {**config, **({"sep_token_id": SEP} if cls.endswith("QuestionAnswering") else {})}
   inputs = inputs_of(cls, config, length)
 
   def ours(rng):
@@ -58,12 +58,18 @@ def case(cls, name, config, length, **options):
     return (tokens,), {"segments": segments, "valid": jnp.asarray(valid)}
 
   def theirs(rng):
-    tokens, segments, valid = map(to_torch, inputs(rng))
-    return {"input_ids": tokens, "token_type_ids": segments, "attention_mask": valid}
+    tokens, segments, valid = inputs(rng)
+    given = {"input_ids": tokens, "token_type_ids": segments, "attention_mask": valid}
+    return {name: to_torch(array) for name, array in given.items() if array is not None}
 
   outputs = {
     name: (lambda out, name=name: out[name], lambda out, key=key: getattr(out, key)) for name, key in HEADS[cls].items()
   }
+  if cls.endswith("QuestionAnswering"):  # Beside the scores of a question's tokens, -1e6, no difference would show.
+    outputs |= {
+      f"{name} behind": (lambda out, pick=pick: pick[0](out)[:, 5:], lambda out, pick=pick: pick[1](out)[:, 5:])
+      for name, pick in outputs.items()
+    }
   # Theirs has a pooler with these heads, which nothing reads.
   unread = cls.endswith(("MaskedLM", "SequenceClassification", "TokenClassification"))
   lacking = frozenset({"bert.pooler.weight", "bert.pooler.bias"} if unread else ())

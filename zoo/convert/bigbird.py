@@ -36,6 +36,7 @@ def sizes(options: Options, head, tensors):
   sizes = options.sizes(KEYS)
   if options.entries.get("pad_token_id", 0) is None:
     sizes["pad"] = None
+  sizes["separator"] = options.nullable("sep_token_id", 66)
   if options.take("attention_type", "block_sparse") == FULL:
     sizes["block_size"] = None
   else:
@@ -46,8 +47,7 @@ def sizes(options: Options, head, tensors):
   options.must_be("is_decoder", False)
   options.must_be("add_cross_attention", False)
   options.must_be("tie_word_embeddings", True)
-  # Ours tells a question by its segment.
-  options.ignore("attention_probs_dropout_prob", "classifier_dropout", "sep_token_id")
+  options.ignore("attention_probs_dropout_prob", "classifier_dropout")
   return sizes
 
 
@@ -61,6 +61,7 @@ def config(sizes):
     "attention_type": FULL if full else "block_sparse",
     "attention_probs_dropout_prob": sizes["dropout"],
     "tie_word_embeddings": True,
+    "sep_token_id": sizes["separator"],
     **entries(KEYS, sizes),
     **labels,
   }

@@ -35,20 +35,32 @@ NO_ANSWER = -1e6  # Added to the scores of a question's tokens.
 class BigBird(BERT):
   """BERT with attention by blocks, a classification layer of its own in place of the pooler, and one for answers.
 
-  A token of the first segment but the first one, which is one of the question, starts and ends no answer.
+  A token of the question but the first one starts and ends no answer. The question ends with the first token
+  `separator`; None: it is the first segment.
   """
 
   summary: nn.Module | None = None
   activation: str = "gelu_tanh"
+  separator: int | None = None
 
   def __call__(self, tokens, *, segments=None, valid=None, positions=None, segment_ids=None, predict=None, train=False):
-    """As of BERT, without packed rows. Padding counts: the last block, which all tokens see, may be one of padding."""
+    """As of BERT, without packed rows. Padding counts: the last block, which all tokens see, may be one of padding.
+
+    With the head "question_answering" and a `separator`, segments default to 0 for the question, 1 behind it.
+    """
+    question = None
+    if self.answer is not None and self.separator is not None and tokens.ndim == 2:
+      ends = jnp.argmax(tokens == self.separator, axis=1)
+      question = jnp.arange(tokens.shape[1])[None] <= ends[:, None]
+      segments = (~question).astype(jnp.int32) if segments is None else segments
+    elif self.answer is not None and segments is not None:
+      question = segments == 0
     inputs = {"segments": segments, "valid": valid, "positions": positions, "segment_ids": segment_ids}
     out = super().__call__(tokens, **inputs, predict=predict, train=train)
-    if self.answer is None or segments is None:
+    if question is None:
       return out
-    question = (segments == 0) & (jnp.arange(tokens.shape[1]) > 0)[None]
-    return out | {name: out[name] + NO_ANSWER * question for name in ("start", "end")}
+    asked = question & (jnp.arange(tokens.shape[1]) > 0)[None]
+    return out | {name: out[name] + NO_ANSWER * asked for name in ("start", "end")}
 
   def pooled(self, x, drop):
     """The first token's state [batch, dim] -> [batch, dim], or None."""
@@ -84,6 +96,7 @@ def bigbird(
   num_classes: int | None = None,
   num_segments: int = 2,
   pad: int | None = None,
+  separator: int | None = None,
   activation: str = "gelu_tanh",
   epsilon: float = 1e-12,
   **options: Unpack[Compute],
@@ -97,6 +110,7 @@ def bigbird(
   head: "pretraining" (masked tokens, next sentence), "mlm" (masked tokens), "classify" (num_classes), "classify_tokens"
     (num_classes each), "question_answering" (start and end of an answer), "multiple_choice", None.
   pad: the padding token; its embedding is not trained.
+  separator: the token that ends a question; None: it is the first segment.
   epsilon: of the norms.
   """
   dropout, dtype, stacking = computing(options)
@@ -106,6 +120,8 @@ def bigbird(
   sizes.head_fits(head, HEADS, num_classes)
   if num_random < 0:
     raise ValueError(f"num_random is {num_random}. It must be at least 0.")
+  if head == "question_answering" and separator is not None and num_segments < 2:
+    raise ValueError("separator tells two segments apart, and num_segments is 1. Make it 2, or separator None.")
   init = initial.truncated_normal(0.02)
   norm = norms.layer_norm(epsilon, dtype)
   dense = functools.partial(Dense, dtype=dtype, kernel_init=init)
@@ -129,14 +145,15 @@ def bigbird(
     nsp=dense(2) if head == "pretraining" else None,
     **heads | ({"answer": AnswerHead(mlp.copy(), norm.copy(), dense(2))} if head == "question_answering" else {}),
     pad=pad,
+    separator=separator,
     activation=activation,
     dropout=dropout,
   )
 
 
 VARIANTS = {
-  "base": dict(vocab_size=50358, max_length=4096, dim=768, depth=12, num_heads=12, pad=0),
-  "large": dict(vocab_size=50358, max_length=4096, dim=1024, depth=24, num_heads=16, pad=0),
+  "base": dict(vocab_size=50358, max_length=4096, dim=768, depth=12, num_heads=12, pad=0, separator=66),
+  "large": dict(vocab_size=50358, max_length=4096, dim=1024, depth=24, num_heads=16, pad=0, separator=66),
 }
 # Parameter counts, printed by `list_models`.
 PARAMETERS = {"base": 128_112_824, "large": 360_228_024}
