@@ -26,6 +26,9 @@ REFUSED = {
     lambda: sizes.tokens_fit(jnp.zeros(3, jnp.int32))
   ),
   r"tokens are float32 \[2, 3\]": lambda: sizes.tokens_fit(jnp.zeros((2, 3))),
+  r"valid is of shape \[2, 5\], the tokens are \[2, 3\]. Make them equal.": lambda: sizes.tokens_fit(
+    jnp.zeros((2, 3), jnp.int32), segments=None, valid=jnp.ones((2, 5), bool)
+  ),
   r"Images have shape \[2, 3, 8, 8\], the model needs \[batch, 8, 8, 3\].": (
     lambda: sizes.image_fits(jnp.zeros((2, 3, 8, 8)), 8, 3)
   ),

@@ -244,6 +244,16 @@ def test_chance_acts_in_training_only_and_comes_from_the_key(family):
   assert any(not np.array_equal(a, b) for a, b in zip(first, other)), "dropout and drop_path of 0.4 change nothing"
 
 
+@pytest.mark.parametrize("family", ["bert", "bigbird", "hierarchical", "led", "longformer", "reformer", "xlnet"])
+def test_a_mask_of_another_shape_is_refused_in_one_line(family):
+  model = zoo.build(family, **TINY[family])
+  (tokens, *others), params = model.example(2), jax.eval_shape(model.init, jax.random.key(0), *model.example(2))
+  valid = np.ones((*tokens.shape[:-1], tokens.shape[-1] - 1), bool)
+  with pytest.raises(ValueError, match="valid is of shape .*, the tokens are .*. Make them equal.") as error:
+    jax.eval_shape(lambda params: model.apply(params, tokens, *others, valid=valid), params)
+  assert "\n" not in str(error.value)
+
+
 @FAMILIES
 def test_impossible_sizes_are_refused_in_one_line(family):
   sizes_taken = takes(lookup("models", family))

@@ -96,10 +96,13 @@ def remat_policy(name):
   return getattr(jax.checkpoint_policies, policy)
 
 
-def tokens_fit(tokens):
-  """ValueError for tokens that are not int [batch, length]."""
+def tokens_fit(tokens, **alike):
+  """ValueError for tokens that are not int [batch, length], or facts about them of another shape; None passes."""
   if tokens.ndim != 2 or not jnp.issubdtype(tokens.dtype, jnp.integer):
     raise ValueError(f"tokens are {tokens.dtype} {list(tokens.shape)}, the model needs ints [batch, length].")
+  for name, array in alike.items():
+    if array is not None and array.shape not in (tokens.shape, (1, tokens.shape[1])):
+      raise ValueError(f"{name} is of shape {list(array.shape)}, the tokens are {list(tokens.shape)}. Make them equal.")
 
 
 def start_fits(start_token, vocab_size):

@@ -84,7 +84,7 @@ class BERT(TokenHeads, PredictsMaskedTokens):
 
     shape = tokens.shape
     tokens, segments, valid, positions = self.rows(tokens, segments, valid, positions)
-    sizes.tokens_fit(tokens)
+    sizes.tokens_fit(tokens, segments=segments, valid=valid)
     refuse_packed(segment_ids, self.summarizes or self.pooler is not None)
     info = SequenceInfo(valid, positions, segment_ids)
     x = drop(self.norm(self.embedded(tokens, segments, info)))

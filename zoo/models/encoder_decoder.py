@@ -91,6 +91,7 @@ class EncoderDecoder(TokenHeads, PredictsTokens):
 
   def encode(self, tokens, /, *, valid=None, segment_ids=None, train=False):
     """Runs the encoder: int32 [batch, length] -> [batch, length, dim]"""
+    sizes.tokens_fit(tokens, valid=valid)
     info = SequenceInfo(valid, None, segment_ids)
     return self.encoder(self._embedded(self.embed, tokens), info=info, train=train)
 

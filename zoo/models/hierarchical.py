@@ -71,6 +71,8 @@ class Hierarchical(TokenHeads, Model):
         f"tokens are {list(tokens.shape)}, the model needs [batch, chunks, length], at most {self.max_chunks} chunks. "
         "Cut documents into chunks, as the pipeline chunked_texts does, or raise max_chunks."
       )
+    if valid is not None and valid.shape != tokens.shape:
+      raise ValueError(f"valid is of shape {list(valid.shape)}, the tokens are {list(tokens.shape)}. Make them equal.")
     chunks = tokens.reshape(-1, tokens.shape[-1])
     real_tokens = None if valid is None else valid.reshape(chunks.shape)
     encode = getattr(self.encoder, "encode", self.encoder)  # Of an encoder-decoder only the encoder.

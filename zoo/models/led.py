@@ -72,6 +72,7 @@ class LED(EncoderDecoder):
 
   def encode(self, tokens, /, *, valid=None, segment_ids=None, train=False):
     """Runs the encoder: int32 [batch, length] -> [batch, length, dim]; `valid` as of `__call__`."""
+    sizes.tokens_fit(tokens, valid=valid)
     marked = None if valid is None or valid.dtype == bool else valid == 2
     info = SequenceInfo(None if valid is None else valid > 0, None, segment_ids, marked)
     return self.encoder(self._embedded(self.embed, tokens), info=info, train=train)

@@ -68,7 +68,7 @@ class Longformer(RoBERTa):
     info = self._info(tokens, valid, positions, segment_ids, is_global)
     shape = tokens.shape
     tokens, segments = self.rows(tokens, segments)
-    sizes.tokens_fit(tokens)
+    sizes.tokens_fit(tokens, segments=segments)
     refuse_packed(segment_ids, self.summarizes or self.pooler is not None)
     drop = functools.partial(nn.Dropout(self.dropout), deterministic=not train)
     x = drop(self.norm(self.embedded(tokens, segments, info)))

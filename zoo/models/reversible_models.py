@@ -35,7 +35,7 @@ class ReversibleModel(Model):
 
   def hidden(self, tokens, info, *, rotations=None, predict=None, train=False):
     """Hidden states: int32 [batch, length] -> [batch, length or k, 2 * dim]"""
-    sizes.tokens_fit(tokens)
+    sizes.tokens_fit(tokens, valid=info.valid)
     batch, length = tokens.shape
     if info.segment_ids is not None:
       raise ValueError(

@@ -69,7 +69,11 @@ class XLNet(TokenHeads, PredictsMaskedTokens):
     """
     shape = tokens.shape[:-1]
     tokens, valid, segments = self.rows(tokens, valid, segments)
-    sizes.tokens_fit(tokens)
+    sizes.tokens_fit(tokens, valid=valid, segments=segments)
+    if sees is not None and sees.shape != (*tokens.shape, tokens.shape[1]):
+      raise ValueError(
+        f"sees is of shape {list(sees.shape)}, the tokens are {list(tokens.shape)}. Add an axis of keys."
+      )
     drop = nn.Dropout(self.dropout, deterministic=not train)
     content = self.embed(tokens)
     unknown = self.param("unknown", self.embed.embedding_init, content.shape[-1:])
