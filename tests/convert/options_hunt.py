@@ -83,6 +83,7 @@ class Hunt:
     self.state = {name: x.clone() for name, x in there.state_dict().items()}
     self.shapes = {name: tuple(x.shape) for name, x in self.state.items()}
     self.tensors = open_tensors(folder)
+    self.table = tables.of_model_type(self.written["model_type"], str(folder))
     self.plain = self.theirs(folder)
     self.model, self.params = self.ours(folder)
     self.plain_ours = self.computed(self.model, self.params)
@@ -124,11 +125,10 @@ class Hunt:
     try:
       with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        table = tables.of_model_type(config["model_type"], where)
         options = Options(config, where, len(self.tensors), reference=reference.of(config["model_type"]))
-        sizes = table.sizes(options, tables.choose_head(table, config, head, where), self.tensors)
+        sizes = self.table.sizes(options, tables.choose_head(self.table, config, head, where), self.tensors)
         options.done()
-        return build(tables.family_of(table), **sizes).spec
+        return build(tables.family_of(self.table), **sizes).spec
     except UserError:
       return None
 

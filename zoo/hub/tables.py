@@ -25,7 +25,7 @@ NO_HEAD = "none"  # Requests the headless model; None means "as in the files".
 
 def of_model_type(model_type: Any, where: str) -> ModuleType:
   """The conversion table for a model_type, e.g. "bert"."""
-  tables = [of_family(family) for family in families()]
+  tables = [_checked(family) for family in families()]
   tables_by_type = {name: table for table in tables for name in table.MODEL_TYPES}
   if not isinstance(model_type, str) or model_type not in tables_by_type:
     near = did_you_mean(str(model_type), tables_by_type)
@@ -37,10 +37,16 @@ def of_model_type(model_type: Any, where: str) -> ModuleType:
 
 def of_family(family: str) -> ModuleType:
   """The conversion table of a family. UserError if there is none, or it lacks what every table has."""
-  if family not in families():
+  offered = families()
+  if family not in offered:
     raise UserError(
-      f"The hub has no layout for the family '{family}'. Use zoo.save, or a family with one: {', '.join(families())}."
+      f"The hub has no layout for the family '{family}'. Use zoo.save, or a family with one: {', '.join(offered)}."
     )
+  return _checked(family)
+
+
+def _checked(family: str) -> ModuleType:
+  """The conversion table of a family that has one. UserError if it lacks what every table has."""
   table = defining("convert", family, **REQUIRED)
   for head, classes in table.HEADS.items():
     check_type(f"zoo/convert/{family}.py: HEADS[{head!r}]", classes, Sequence[str])
