@@ -37,7 +37,12 @@ def fingerprints(tree: Any) -> dict[str, int]:
 
 
 def _sums(arrays: tuple[jax.Array, ...]) -> jax.Array:
-  return jnp.stack([_sum(jnp, x) for x in arrays])
+  return jnp.stack([_sum_on_device(x) for x in arrays])
+
+
+@jax.jit  # Traced once for all arrays of a shape, of which parameters, moments and averages have the same.
+def _sum_on_device(array: jax.Array) -> jax.Array:
+  return _sum(jnp, array)
 
 
 def _sum(xp: Any, array: Any) -> Any:
