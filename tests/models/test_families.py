@@ -100,13 +100,14 @@ VALID = np.resize([True, False, True, True, False, True, False, True], 64)  # Of
 
 
 def inputs(model):
-  """Random ones in the shapes of `example`."""
+  """Random ones in the shapes of `example`, drawn at once: a program is not to contain the generator."""
   draw = lambda x: (
     jax.random.randint(jax.random.key(3), x.shape, 0, 23)
     if x.dtype == jnp.int32
     else jax.random.normal(jax.random.key(4), x.shape)
   )
-  return jax.tree.map(draw, model.example(2))
+  with jax.ensure_compile_time_eval():
+    return jax.tree.map(draw, model.example(2))
 
 
 def chances(family, rate):
@@ -197,14 +198,16 @@ def test_bfloat16_is_computed_in_and_float32_is_kept(family):
   coarse = zoo.build(family, **TINY[family], dtype="bfloat16")
   params, finely, _ = exact(family)
   assert {leaf.dtype for leaf in jax.tree.leaves(made(coarse))} == {jnp.dtype("float32")}
-  out = forward(coarse, params)
+  traced = jax.jit(lambda params: coarse.apply({"params": params}, *inputs(coarse))).trace(params)
+  out = traced.lower().compile()(params)
   close(jax.tree.map(lambda x: x.astype(jnp.float32), out), finely, 0.1)
   named = out if isinstance(out, dict) else {"logits": out}
   coarsely = {name for name, leaf in named.items() if leaf.dtype == jnp.bfloat16}
   assert coarsely == set(named) & {"hidden", "hidden_regions", "pooled", "encoded", "embedded"}
   # Every product of matrices: what it multiplies is bfloat16.
-  jaxpr = jax.make_jaxpr(lambda p: coarse.apply({"params": p}, *inputs(coarse)))(params).jaxpr
-  assert {operand.aval.dtype for product in products(jaxpr) for operand in product.invars} == {jnp.dtype("bfloat16")}
+  assert {operand.aval.dtype for product in products(traced.jaxpr.jaxpr) for operand in product.invars} == {
+    jnp.dtype("bfloat16")
+  }
 
 
 @FAMILIES
