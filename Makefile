@@ -28,7 +28,11 @@ train: .venv/made
 # stretch of the tests, which keeps what a file prepares in one of them, and then takes over what another one has left.
 # Pytest by itself runs in one process.
 PARALLEL = -n $$(($(CORES) + 1)) --dist worksteal
+# Some hundred processes of tests and pages import the zoo, and where Python may not write beside its sources
+# (PYTHONDONTWRITEBYTECODE, as in many containers) each would compile it again.
+COMPILED = -m compileall -q zoo
 test: check .venv/parity
+	.venv/bin/python $(COMPILED)
 	.venv/bin/python -m pytest $(PARALLEL) $(ARGS)
 
 check: .venv/made
@@ -48,6 +52,7 @@ QUICK = tests/layers tests/models/test_families.py::test_chance_acts_in_training
   $(addprefix tests/train/test_train.py::,test_a_config_becomes_a_run_that_can_be_loaded test_eight_devices_learn_what_one_does \
     test_a_run_begins_with_the_parameters_of_another)
 test-newest: .venv-newest/made
+	.venv-newest/bin/python $(COMPILED)
 	.venv-newest/bin/python -m pytest $(PARALLEL) -m "not slow" $(or $(ARGS),$(QUICK))
 
 # Prints the first of these that runs here: under pyenv, names on the PATH may not.
@@ -71,6 +76,7 @@ second-python:
 	touch .venv/docs
 
 docs: .venv/docs
+	.venv/bin/python $(COMPILED)
 	-.venv/bin/python scripts/fetch.py --only=minilm
 	.venv/bin/python -m sphinx --builder html --jobs $(CORES) --fail-on-warning --keep-going --quiet docs docs/_build/html $(ARGS)
 	.venv/bin/python -m scripts.check_site docs/_build/html
