@@ -84,6 +84,16 @@ def pytest_collection_modifyitems(config, items):
     items[:] = [item for item in items if budget.families_of(item.nodeid, {family})]
 
 
+@pytest.fixture(autouse=True, scope="session")
+def nothing_is_kept_that_nobody_reads():
+  """Leaves out the cache of compiled programs in CI, which starts with an empty one: hardly a test compiles what
+  another one did, and writing takes a fifteenth of the time. Runs that tests start use it: a resumed one reads."""
+  import jax
+
+  jax.config.update("jax_enable_compilation_cache", "CI" not in os.environ)
+  yield
+
+
 @pytest.fixture(autouse=True, scope="module")
 def few_programs_are_held():
   """Forgets compiled programs before Linux runs out of places for them: a process may hold 65,530 stretches of memory,

@@ -18,10 +18,11 @@ from zoo.train.experiment import experiment
 @pytest.fixture(autouse=True)
 def compiled_anew():
   """What comes from the cache of compiled programs leaves no trace of its passes."""
+  enabled = jax.config.jax_enable_compilation_cache
   jax.config.update("jax_enable_compilation_cache", False)
   reset_cache()
   yield
-  jax.config.update("jax_enable_compilation_cache", True)
+  jax.config.update("jax_enable_compilation_cache", enabled)
   reset_cache()
 
 
