@@ -42,9 +42,45 @@ def block_attention(query, key, value, *, size, valid=None, random=None, repeats
     [batch, length, heads, head_dim]
   """
   batch, length, heads, dim = query.shape
-  count, scale = length // size, dim**-0.5
-  query, key, value = (x.swapaxes(1, 2).reshape(batch, heads, count, size, dim) for x in (query, key, value))
-  real = None if valid is None else valid.astype(bool).reshape(batch, count, size)
+  count = length // size
+  arrays = tuple(x.swapaxes(1, 2).reshape(batch, heads, count, size, dim) for x in (query, key, value))
+  # Arguments, not closed over: the backward pass may be traced elsewhere, in a scan over layers for example.
+  facts = None if valid is None else valid.astype(bool).reshape(batch, count, size)
+  attend = functools.partial(_attend, repeats=repeats)
+
+  @jax.custom_vjp
+  def run(arrays, facts):
+    return _by_head(lambda arrays, random: attend(*arrays, facts, random), arrays, random)
+
+  def gradients(saved, d_y):
+    """From logits that are computed once more: of all heads they would take most of the memory."""
+    arrays, facts = saved
+    back = lambda given, random: jax.vjp(lambda *arrays: attend(*arrays, facts, random), *given[:-1])[1](given[-1])
+    return _by_head(back, (*arrays, d_y), random), None
+
+  run.defvjp(lambda arrays, facts: (run(arrays, facts), (arrays, facts)), gradients)
+  return run(arrays, facts).reshape(batch, heads, length, dim).swapaxes(1, 2)
+
+
+def _by_head(run, arrays, random):
+  """run(arrays, random) of arrays [batch, heads, ...], head by head on CPUs, whose caches hold the logits of one."""
+
+  def one(head):
+    arrays, random = head
+    found = run(tuple(x[:, None] for x in arrays), None if random is None else random[None])
+    return jax.tree.map(lambda x: x[:, 0], found)
+
+  def each(arrays):
+    heads = tuple(x.swapaxes(0, 1) for x in arrays), None if random is None else jnp.asarray(random)
+    return jax.tree.map(lambda x: x.swapaxes(0, 1), jax.lax.map(one, heads))
+
+  return jax.lax.platform_dependent(arrays, cpu=each, default=lambda arrays: run(arrays, random))
+
+
+def _attend(query, key, value, real, random, *, repeats):
+  """`block_attention` of arrays [batch, heads, blocks, size, head_dim]; real: bool [batch, blocks, size] or None."""
+  batch, heads, count, size, dim = query.shape
+  scale = dim**-0.5
   flat = lambda x: x.reshape(batch, heads, -1, dim)
   attend = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
 
@@ -63,8 +99,7 @@ def block_attention(query, key, value, *, size, valid=None, random=None, repeats
   weights = _softmax(jnp.concatenate([far, near], axis=-1), visible).astype(value.dtype)
   y = jnp.einsum("bhmqk,bhkd->bhmqd", weights[..., : 2 * size], far_values)
   y += jnp.einsum("bhmqk,bhmkd->bhmqd", weights[..., 2 * size :], near_values)
-  y = jnp.concatenate([ends[:, :, :1], y, ends[:, :, 1:]], axis=2)
-  return y.reshape(batch, heads, length, dim).swapaxes(1, 2)
+  return jnp.concatenate([ends[:, :, :1], y, ends[:, :, 1:]], axis=2)
 
 
 def _ends(x):
