@@ -47,7 +47,7 @@ MODELS = {
   },
 }  # fmt: skip
 OBJECTIVES = {"gpt": "causal_lm", "bert": "masked_lm", "t5": "seq2seq", "clip": "contrastive", "vit": "classify"}
-OBJECTIVES["reformer"] = "causal_lm"  # Of benchmarks/reformer.py.
+OBJECTIVES |= {"reformer": "causal_lm", "bigbird": "masked_lm"}  # Of benchmarks/long_context.py.
 MASK = 3
 
 
@@ -73,8 +73,8 @@ def batch_of(family: str, size: dict, rows: int, length: int) -> dict:
   return {"inputs": inputs, "predict": predict, "target": target, "chosen": np.ones(predict.shape, bool)}
 
 
-def ours(folder: str, batch: dict, family: str, scan: bool, dtype: str | None):
-  """-> run(steps): ours, which trains on."""
+def ours(folder: str, batch: dict, family: str, scan: bool, dtype: str | None, train: bool = False):
+  """-> run(steps): ours, which trains on; `train`: with the random choices of training, though nothing is dropped."""
   from zoo.hosts.heap import keep_freed_memory
 
   keep_freed_memory()  # As train.py, before JAX looks for devices.
@@ -95,7 +95,7 @@ def ours(folder: str, batch: dict, family: str, scan: bool, dtype: str | None):
   model = zoo.build(**{**loaded.spec, "scan": scan, "dtype": dtype})
   like = jax.eval_shape(model.init, jax.random.key(0), *model.example())["params"]
   params = stack_layers(unstack_layers(params), like) if scan else unstack_layers(params)
-  options = {"mask_token": MASK} if family == "bert" else {}
+  options = {"mask_token": MASK} if OBJECTIVES[family] == "masked_lm" else {}
   # As train.py has them: attention by flash kernels where the device has them, and the device's backward pass.
   mesh = make_mesh({"data": 1}, jax.devices()[:1])
   model_with_kernels = with_backward(with_kernels(model, "auto", mesh)[0], mesh)
@@ -111,7 +111,7 @@ def ours(folder: str, batch: dict, family: str, scan: bool, dtype: str | None):
 
   def train_step(state, batch):
     params, moments = state
-    (loss, _), grads = grad(params, batch)
+    (loss, _), grads = grad(params, batch, jax.random.key(0) if train else None)
     updates, moments = optimizer.update(grads, moments, params)
     return (optax.apply_updates(params, updates), moments), loss
 
@@ -130,29 +130,29 @@ def ours(folder: str, batch: dict, family: str, scan: bool, dtype: str | None):
   return run
 
 
-def theirs(folder: str, batch: dict, family: str, compiled: bool, dtype: str | None):
-  """-> run(steps): torch transformers', which trains on."""
+def theirs(folder: str, batch: dict, family: str, compiled: bool, dtype: str | None, train: bool = False):
+  """-> run(steps): torch transformers', which trains on; `train` as of `ours`."""
   import torch
   import transformers
 
   device = "cuda" if torch.cuda.is_available() else "cpu"
   architecture = transformers.AutoConfig.from_pretrained(folder).architectures[0]
   model = getattr(transformers, architecture).from_pretrained(folder).to(device)
-  model.eval()  # As ours without dropout; gradients are the same.
+  model.train(train)  # Without dropout in either mode; gradients are the same.
   optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
   given = {name: torch.as_tensor(array).to(device) for name, array in batch.items()}
   whole = {name: array.long() for name, array in given.items() if array.dtype == torch.int32}
   cross_entropy = torch.nn.functional.cross_entropy
   if family in ("clip", "vit"):
     pixels = given["image"].permute(0, 3, 1, 2).contiguous()
-  if family == "bert":
+  if OBJECTIVES[family] == "masked_lm":
     labels = torch.full_like(whole["inputs"], -100).scatter(1, whole["predict"], whole["target"])
 
   def loss_of():
-    if family == "gpt":
+    if OBJECTIVES[family] == "causal_lm":
       logits = model(whole["tokens"][:, :-1], use_cache=False).logits
       return cross_entropy(logits.flatten(0, 1), whole["tokens"][:, 1:].flatten())
-    if family == "bert":
+    if OBJECTIVES[family] == "masked_lm":
       return model(whole["inputs"], labels=labels).loss
     if family == "t5":
       return model(whole["tokens"], labels=whole["target_tokens"], use_cache=False).loss

@@ -7,13 +7,13 @@ import pytest
 from benchmarks import (
   attention_kernels,
   attention_memory,
-  attention_windows,
   contrastive_memory,
   data,
   generate,
   generate_file,
   logits_memory,
-  reformer,
+  long_context,
+  long_sides,
   sides,
   train_step,
   transcribe,
@@ -136,15 +136,29 @@ def test_attention_around_a_ring_is_listed_with_less_memory_than_dense_attention
   assert dense["8 devices, MiB"] > 2 * ring["8 devices, MiB"]
 
 
-def test_long_sequences_are_listed_beside_dense_attention_and_a_reference(monkeypatch):
-  parts = {name: here(attention_windows.attention(name, 512, 32, 1)) for name in ("sparse", "dense")}
-  row = attention_windows.measure("window", parts, "sparse", "dense", 1)
-  assert 0 < 2 * row["sparse, MiB"] < row["dense, MiB"] and row["ratio"] > 0
-  monkeypatch.setattr(attention_windows, "MODEL", dict(vocab_size=23, dim=6, num_heads=3, head=None))
-  part = here(attention_windows.longformer(16, 1, 4))
+def test_long_sequences_are_listed_beside_dense_attention_and_a_reference():
+  parts = {name: here(long_sides.attention(name, 512, 32, 1)) for name in ("sparse", "dense")}
+  row = long_context.measure("window", parts, "sparse", "dense", 1)
+  assert row["ratio, MiB"] < 0.5 and row["ratio"] > 0
+  size = dict(vocab_size=23, dim=6, num_heads=3, head=None, depth=1, max_length=16, window=4)
+  part = here(long_sides.states("longformer", 16, size))
   assert {"ours_seconds", "theirs_seconds", "ratio"} <= set(
-    attention_windows.measure("model", {"ours": part, "theirs": part}, "ours", "theirs", 1)
+    long_context.measure("model", {"ours": part, "theirs": part}, "ours", "theirs", 1)
   )
+  other = lambda **case: (1.0, {"loss": 2 * part()[1]["loss"]})
+  with pytest.raises(ValueError, match="not the same model"):
+    long_context.measure("model", {"ours": part, "theirs": other}, "ours", "theirs", 1)
+
+
+def test_temporaries_of_reversible_layers_are_listed_beside_plain_ones():
+  reversible, plain = long_sides.temporaries(128)()["rows"]
+  assert reversible["ratio"] < 1.05 and plain["ratio"] > 5
+
+
+def test_a_memory_is_listed_beside_a_window_that_slides():
+  memory, window = long_sides.remembered(16, steps=2, count=16)()["rows"]
+  assert 0 < memory["ratio"] < 1 / 8 < window["ratio"] == 1
+  assert memory["bits per byte"] == pytest.approx(window["bits per byte"], rel=0.1)
 
 
 @pytest.mark.parametrize("case", ["causal, padding", "grouped heads"])
@@ -187,8 +201,8 @@ def test_photographs_are_read_to_the_same_records_from_every_format(tmp_path):
 def test_steps_of_a_reformer_are_compared_if_they_begin_alike():
   part = lambda seconds, loss: lambda steps: (seconds * steps, {"losses": [loss]})
   parts = {"ours": part(1, 2.0), "theirs": part(4, 2.01)}
-  row = reformer.row(parts, steps=3, repeats=2)
+  row = long_context.step("a step", parts, repeats=2)
   assert (row["ours_seconds"], row["theirs_seconds"], row["ratio"]) == (1, 4, 0.25)
   parts["theirs"] = part(4, 3.0)
   with pytest.raises(ValueError, match="^The sides start at the losses .* They are not the same model.$"):
-    reformer.row(parts, steps=3, repeats=2)
+    long_context.step("a step", parts, repeats=2)
