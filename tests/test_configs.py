@@ -50,6 +50,7 @@ SMALL = {
   "rnn": {"dim": 16, "depth": 1},
   "hierarchical": {"depth": 1, "num_heads": 4},  # Its encoder is shrunk like one that is alone.
   "longformer": TOWER | TEXT | {"window": 8},
+  "reformer": TOWER | TEXT | {"mlp_dim": 24, "axial_shape": [4, 4], "axial_dims": [4, 12]},
   "t5": TOWER,
   "clip": {f"{tower}_{size}": n for tower in ("image", "text") for size, n in (("dim", 16), ("depth", 1), ("heads", 4))}
   | {"embed_dim": 24}
