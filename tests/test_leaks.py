@@ -62,8 +62,8 @@ def program(name, kernel, mesh):
   def outputs(params, batch):
     options = {"valid": batch["valid"], "segment_ids": batch["segment_ids"]}
     if name != "encoder-decoder":
-      found = model.apply({"params": params}, batch["tokens"], **options)
-      return found if name == "decoder" else found["mlm"]
+      out = model.apply({"params": params}, batch["tokens"], **options)
+      return out if name == "decoder" else out["mlm"]
     options |= {"decoder_valid": batch["valid"], "decoder_segment_ids": batch["segment_ids"]}
     return model.apply({"params": params}, batch["tokens"], batch["target_tokens"], **options)["logits"]
 
@@ -93,9 +93,9 @@ def test_what_must_not_be_seen_moves_nothing(name, kernel, mesh):
   before = run(TOKENS)
   outputs = {}
 
-  def see(check, where, *, needs=None, **given):
+  def see(check, where, *, needs=None, **keywords):
     """`where` nothing may move; elsewhere something must, or the check would see nothing at all."""
-    kept, changed = moved(needs if needs is not None else before, run(**{"tokens": TOKENS, **given}), where)
+    kept, changed = moved(needs if needs is not None else before, run(**{"tokens": TOKENS, **keywords}), where)
     assert changed > 1e-4, check
     outputs[check] = max(outputs.get(check, 0.0), kept)
 

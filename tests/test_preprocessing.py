@@ -88,11 +88,11 @@ def test_sections_within_sections_have_the_models_tokenizer_unless_they_name_one
     "max_length": 512,
     "data": {**documents, "tokenizer": "gpt2", "max_length": 512},
   }
-  own = {**documents, "tokenizer": "bytes"}
-  members = {"name": "mixture", "rates": {}, "members": {"one": documents, "other": own}}
+  with_bytes = {**documents, "tokenizer": "bytes"}
+  members = {"name": "mixture", "rates": {}, "members": {"one": documents, "other": with_bytes}}
   assert filled(members, options)["members"] == {
     "one": {**documents, "tokenizer": "gpt2", "max_length": 512},
-    "other": {**own, "max_length": 512},
+    "other": {**with_bytes, "max_length": 512},
   }
   pairs = {"name": "image_text", "source": "images:here"}
   assert filled(pairs, options) == {**pairs, **options}

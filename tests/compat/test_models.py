@@ -158,8 +158,8 @@ def test_old_flax_files_are_read_whole_and_in_pieces(tmp_path):
   pieces = {"flax_model-00001-of-00002.msgpack": "shared", "flax_model-00002-of-00002.msgpack": "encoder"}
   for file, part in pieces.items():
     (tmp_path / file).write_bytes(serialization.msgpack_serialize({part: params[part]}))
-  found = {path: file for path in flatten(params) for file, part in pieces.items() if path.startswith(part)}
-  (tmp_path / "flax_model.msgpack.index.json").write_text(json.dumps({"weight_map": found}))
+  files = {path: file for path in flatten(params) for file, part in pieces.items() if path.startswith(part)}
+  (tmp_path / "flax_model.msgpack.index.json").write_text(json.dumps({"weight_map": files}))
   in_pieces = compat.FlaxT5EncoderModel.from_pretrained(tmp_path).params
   (tmp_path / "flax_model.msgpack").write_bytes(serialization.msgpack_serialize(params))
   whole = compat.FlaxT5EncoderModel.from_pretrained(tmp_path).params

@@ -84,10 +84,10 @@ def test_a_file_without_overrides_is_taken_as_it_is(file):
 def test_an_override_has_the_type_of_what_it_replaces(file, override, value):
   path, _, text = override.partition("=")
   for argv in ([f"--config.{override}"], [f"--config.{path}", text]):
-    found = loaded(file, *argv)
+    entry = loaded(file, *argv)
     for name in path.split("."):
-      found = found[int(name)] if isinstance(found, list) else found[name]
-    assert (found, type(found)) == (value, type(value))
+      entry = entry[int(name)] if isinstance(entry, list) else entry[name]
+    assert (entry, type(entry)) == (value, type(value))
 
 
 def test_a_section_is_replaced_as_a_whole(file):

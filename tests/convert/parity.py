@@ -113,18 +113,18 @@ def check(case: Case, folder) -> None:
   @jax.jit
   @functools.partial(jax.grad, has_aux=True)
   def run(params):
-    seen = {"capture_intermediates": True, "mutable": ["intermediates"]}
-    got, state = model.apply({"params": params}, *args, **kwargs, **seen)
+    sown = {"capture_intermediates": True, "mutable": ["intermediates"]}
+    got, state = model.apply({"params": params}, *args, **kwargs, **sown)
     ours = {name: pick(got) for name, (pick, _) in case.outputs.items()}
     return sum((ours[name] * mix[name]).sum() for name in mix), (ours, state)
 
   gradient, (got, state) = run(params)
   differences = {name: distance(got[name], torch_outputs[name].detach().numpy()) for name in torch_outputs}
-  seen = intermediates(state["intermediates"])
+  sown = intermediates(state["intermediates"])
   for pattern, name in case.hidden:
-    differences |= compare_layers(seen, pattern + "/__call__", getattr_path(want, name), case)
+    differences |= compare_layers(sown, pattern + "/__call__", getattr_path(want, name), case)
   for pattern, name in case.weights:
-    differences |= compare_layers(seen, pattern + "/weights", getattr_path(want, name), None)
+    differences |= compare_layers(sown, pattern + "/weights", getattr_path(want, name), None)
   worst = max(differences, key=differences.__getitem__)
   assert differences[worst] < VALUES, (worst, differences)
 
@@ -164,10 +164,10 @@ def getattr_path(output: Any, name: str) -> Any:
   return output
 
 
-def compare_layers(seen: Mapping[str, Any], pattern: str, theirs: Any, case: Case | None) -> dict[str, float]:
+def compare_layers(sown: Mapping[str, Any], pattern: str, theirs: Any, case: Case | None) -> dict[str, float]:
   """Each layer's array against the reference's list; the layers of a scanned stack lie in one array."""
-  layers = {int(m[1]): value for name, value in seen.items() if (m := re.fullmatch(pattern, name))}
-  assert layers, (pattern, sorted(seen))
+  layers = {int(m[1]): value for name, value in sown.items() if (m := re.fullmatch(pattern, name))}
+  assert layers, (pattern, sorted(sown))
   if case is not None:
     theirs = theirs[case.first_hidden :]
     theirs = theirs[:-1] if case.last_is_normed else theirs

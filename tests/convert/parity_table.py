@@ -13,22 +13,22 @@ HEADING = (
 )
 
 
-def replaced(text: str, seen: Iterable[Iterable]) -> str:
+def replaced(text: str, results: Iterable[Iterable]) -> str:
   """`text` with the rows of `seen`, [family, class, values, gradients], in the table between the two marks.
 
   Rows of families that were not seen stay, of those that have a layout.
   """
   front, _, rest = text.partition(BEGIN)
   back = rest.partition(END)[2]
-  by_family = {row.split("`")[1]: row for row in rows(text)} | new_rows(seen)
+  by_family = {row.split("`")[1]: row for row in rows(text)} | new_rows(results)
   kept = [row for family, row in sorted(by_family.items()) if family in tables.families()]
   return "\n".join([f"{front}{BEGIN}", *HEADING, *kept, f"{END}{back}"])
 
 
-def new_rows(seen: Iterable[Iterable]) -> dict[str, str]:
+def new_rows(results: Iterable[Iterable]) -> dict[str, str]:
   """family -> its row of Markdown."""
   by_family: dict[str, list] = {}
-  for family, *rest in seen:
+  for family, *rest in results:
     by_family.setdefault(family, []).append(rest)
   lines = {}
   for family, differences in by_family.items():

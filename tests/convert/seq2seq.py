@@ -26,28 +26,28 @@ def case(cls, config_cls, name, config, outputs, *, encoder=False, decoder_token
 
   def inputs(rng):
     most = min(config["vocab_size"], config.get("decoder_vocab_size") or config["vocab_size"])
-    given = {
+    arrays = {
       "tokens": rng.integers(4, config["vocab_size"], (2, LENGTH)),
       "valid": rng.random((2, LENGTH)) < 0.7,
       "decoder_tokens": rng.integers(4, most, (2, DECODER_LENGTH)),
       "decoder_valid": rng.random((2, DECODER_LENGTH)) < 0.7,
     }
-    given["tokens"][:, EOS_AT] = eos
-    given["valid"][:, 0] = given["decoder_valid"][:, 0] = True
-    return given
+    arrays["tokens"][:, EOS_AT] = eos
+    arrays["valid"][:, 0] = arrays["decoder_valid"][:, 0] = True
+    return arrays
 
   def ours(rng):
-    given = {name: jnp.asarray(value) for name, value in inputs(rng).items()}
+    arrays = {name: jnp.asarray(value) for name, value in inputs(rng).items()}
     if decoder_tokens:
-      return (given.pop("tokens"), given.pop("decoder_tokens")), given
-    return (given["tokens"],), {"valid": given["valid"]}
+      return (arrays.pop("tokens"), arrays.pop("decoder_tokens")), arrays
+    return (arrays["tokens"],), {"valid": arrays["valid"]}
 
   def theirs(rng):
-    given = {name: to_torch(value) for name, value in inputs(rng).items()}
-    found = {"input_ids": given["tokens"], "attention_mask": given["valid"]}
+    arrays = {name: to_torch(value) for name, value in inputs(rng).items()}
+    arguments = {"input_ids": arrays["tokens"], "attention_mask": arrays["valid"]}
     if decoder_tokens:
-      found |= {"decoder_input_ids": given["decoder_tokens"], "decoder_attention_mask": given["decoder_valid"]}
-    return found
+      arguments |= {"decoder_input_ids": arrays["decoder_tokens"], "decoder_attention_mask": arrays["decoder_valid"]}
+    return arguments
 
   layers = {"encoder": "" if encoder else "encoder_"} | ({} if encoder else {"decoder": "decoder_"})
   hidden = [(rf"{tower}/stack/layer_(\d+)", f"{front}hidden_states") for tower, front in layers.items()]

@@ -29,9 +29,9 @@ def add_bias(model):
 
 
 def case(cls, name, config, **more):
-  own = cls in ("BartForConditionalGeneration", "BartModel")
+  has_tied_head = cls in ("BartForConditionalGeneration", "BartModel")
   eos = config.get("eos_token_id", 2)
-  return seq2seq.case(cls, "BartConfig", name, config, HEADS[cls], decoder_tokens=own, eos=eos, **more)
+  return seq2seq.case(cls, "BartConfig", name, config, HEADS[cls], decoder_tokens=has_tied_head, eos=eos, **more)
 
 
 CASES = [case(cls, "small", config) for cls, config in one_deep(HEADS, SMALL)]

@@ -75,16 +75,16 @@ def test_equals_torch_and_is_read_by_it(name, tmp_path):
   config_cls = getattr(transformers, cls).config_class.__name__
   there = reference(Case(name, cls, config_cls, CONFIGS[name], None, None, {}, prepare=settle))
   there.save_pretrained(tmp_path / "theirs")
-  given, watch = inputs(name), {"output_hidden_states": True, "output_attentions": True}
-  want = there(**{key: to_torch(value) for key, value in given.items()}, **watch)
+  arguments, watch = inputs(name), {"output_hidden_states": True, "output_attentions": True}
+  want = there(**{key: to_torch(value) for key, value in arguments.items()}, **watch)
   model = old.from_pretrained(tmp_path / "theirs", from_pt=True)
-  ours = model(**given, **watch)
+  ours = model(**arguments, **watch)
   assert worst(ours, want) < VALUES
   # A config object of transformers works like its file.
   again = old(there.config, _do_init=False)
-  assert worst(again(**given, params=model.params), want) < VALUES
+  assert worst(again(**arguments, params=model.params), want) < VALUES
 
   model.save_pretrained(tmp_path / "ours")
   back, info = type(there).from_pretrained(tmp_path / "ours", output_loading_info=True, attn_implementation="eager")
   assert not any(info.values()), info
-  assert worst(ours, back.eval()(**{k: to_torch(v) for k, v in given.items()}, **watch)) < VALUES
+  assert worst(ours, back.eval()(**{k: to_torch(v) for k, v in arguments.items()}, **watch)) < VALUES

@@ -39,22 +39,22 @@ def test_entities_are_those_of_the_reference(form, tmp_path):
   there = torch_model("BertForTokenClassification", folder)
   backend = tokenizers.BertWordPieceTokenizer(str(folder / "vocab.txt"))
   backend.enable_truncation(hub.SIZES["max_length"])
-  true, found, cut = [], [], 0
+  true, predicted, cut = [], [], 0
   for row, marked in zip(words, tags, strict=True):
     encoded = backend.encode(row, is_pretokenized=True)
     with torch.no_grad():
       best = there(input_ids=torch.tensor([encoded.ids])).logits[0].argmax(-1).tolist()
     firsts = [i for i, word in enumerate(encoded.word_ids) if word is not None and word != encoded.word_ids[i - 1]]
     true.append([TAGS[marked[encoded.word_ids[i]]] for i in firsts])
-    found.append([TAGS[best[i]] for i in firsts])
+    predicted.append([TAGS[best[i]] for i in firsts])
     cut += len(row) - len(firsts)
   assert cut > 0 and metrics["words_cut"] == cut
   assert metrics["words"] == sum(map(len, true))
-  assert metrics["accuracy"] == pytest.approx(seqeval.accuracy_score(true, found), abs=1e-12)
+  assert metrics["accuracy"] == pytest.approx(seqeval.accuracy_score(true, predicted), abs=1e-12)
   for name in ("f1", "precision", "recall"):
     score = getattr(seqeval, f"{name}_score")
-    assert metrics[name] == pytest.approx(score(true, found), abs=1e-12)
-  report = seqeval.classification_report(true, found, output_dict=True)
+    assert metrics[name] == pytest.approx(score(true, predicted), abs=1e-12)
+  report = seqeval.classification_report(true, predicted, output_dict=True)
   for kind in ("LOC", "PER"):
     assert metrics[f"f1_{kind}"] == pytest.approx(report[kind]["f1-score"], abs=1e-12)
 

@@ -109,16 +109,16 @@ def theirs(name, new, **options):
 def ours(name, new, **options):
   _, model, params = pair(name)
   tokens, valid = batch(name, model.vocab_size)
-  given = {"max_new_tokens": new, "pad": PAD, "eos": EOS, **options}
-  return zoo.generate(model, params, tokens, valid=None if valid is None else jnp.asarray(valid), **given)
+  keywords = {"max_new_tokens": new, "pad": PAD, "eos": EOS, **options}
+  return zoo.generate(model, params, tokens, valid=None if valid is None else jnp.asarray(valid), **keywords)
 
 
-def same(found, wanted):
+def same(sequences, wanted):
   """Asserts equal sequences; ours are padded further, since the reference stops when all have ended."""
-  found, wanted = np.asarray(found), np.asarray(wanted)
-  found = found.reshape(-1, found.shape[-1])
-  np.testing.assert_array_equal(found[:, : wanted.shape[1]], wanted)
-  assert (found[:, wanted.shape[1] :] == PAD).all()
+  sequences, wanted = np.asarray(sequences), np.asarray(wanted)
+  sequences = sequences.reshape(-1, sequences.shape[-1])
+  np.testing.assert_array_equal(sequences[:, : wanted.shape[1]], wanted)
+  assert (sequences[:, wanted.shape[1] :] == PAD).all()
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -159,8 +159,8 @@ def check_beams(name, kind):
   renamed = {"num_return": "num_return_sequences", "eos": "eos_token_id"}
   more = {"return_dict_in_generate": True, "output_scores": True}
   wanted = theirs(name, 15, **{renamed.get(key, key): value for key, value in options.items()}, **more)
-  found, scores = ours(name, 15, **options, return_scores=True)
-  same(found, wanted.sequences)
+  sequences, scores = ours(name, 15, **options, return_scores=True)
+  same(sequences, wanted.sequences)
   np.testing.assert_allclose(scores.reshape(-1), wanted.sequences_scores, rtol=2e-5, atol=2e-5)
 
 
@@ -197,9 +197,9 @@ def test_what_files_say_of_generation_counts_as_it_does_for_the_reference(name, 
   (tmp_path / "generation_config.json").write_text(json.dumps({"pad_token_id": PAD, **STATED[name]}))
   options = zoo.load_generation_options(tmp_path)
   tokens, valid = batch(name, model.vocab_size)
-  found = zoo.generate(model, params, tokens, valid=None if valid is None else jnp.asarray(valid), **options)
+  sequences = zoo.generate(model, params, tokens, valid=None if valid is None else jnp.asarray(valid), **options)
   settings = {**STATED[name], **({"max_new_tokens": None} if "max_length" in STATED[name] else {})}
-  same(found, theirs(name, settings.pop("max_new_tokens", None), **settings))
+  same(sequences, theirs(name, settings.pop("max_new_tokens", None), **settings))
 
 
 @pytest.mark.parametrize("config_cls", sorted({config_cls for _, config_cls, _ in CASES.values()}))
@@ -207,12 +207,14 @@ def test_a_short_config_generates_with_the_defaults_of_its_class(config_cls, tmp
   config = getattr(transformers, config_cls)()
   (tmp_path / "config.json").write_text(json.dumps({"model_type": config.model_type}))
   wanted = transformers.GenerationConfig.from_model_config(config)
-  found = zoo.load_generation_options(tmp_path)
-  assert found.get("eos") == wanted.eos_token_id is not None
-  assert found.get("pad") == wanted.pad_token_id and found.get("forced", {}).get(-1) == wanted.forced_eos_token_id
-  start = found.get("start_token", wanted.decoder_start_token_id)
+  sequences = zoo.load_generation_options(tmp_path)
+  assert sequences.get("eos") == wanted.eos_token_id is not None
+  assert (
+    sequences.get("pad") == wanted.pad_token_id and sequences.get("forced", {}).get(-1) == wanted.forced_eos_token_id
+  )
+  start = sequences.get("start_token", wanted.decoder_start_token_id)
   assert (start[0] if isinstance(start, list) else start) == wanted.decoder_start_token_id
-  assert found.get("suppress_first", []) == (wanted.begin_suppress_tokens or [])
+  assert sequences.get("suppress_first", []) == (wanted.begin_suppress_tokens or [])
   (tmp_path / "config.json").write_text(json.dumps({"model_type": config.model_type, "eos_token_id": None}))
   assert "eos" not in zoo.load_generation_options(tmp_path)
   (tmp_path / "config.json").write_text(json.dumps({"model_type": config.model_type}))
@@ -242,8 +244,8 @@ def test_whisper_begins_as_its_files_say(name, tmp_path):
   (tmp_path / "generation_config.json").write_text(json.dumps(stated))
   sounds, _ = batch("whisper", model.vocab_size)
   options = zoo.load_generation_options(tmp_path)
-  found = np.asarray(zoo.generate(model, params, sounds, **options))
+  sequences = np.asarray(zoo.generate(model, params, sounds, **options))
   there.generation_config = transformers.GenerationConfig.from_pretrained(tmp_path)
   features = torch.from_numpy(sounds.swapaxes(1, 2))
   wanted = there.generate(features, return_dict_in_generate=True)["sequences"].numpy()
-  same(found, wanted)
+  same(sequences, wanted)

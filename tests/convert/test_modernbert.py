@@ -106,11 +106,11 @@ def test_weights_of_every_layer_are_those_of_the_reference(config, tmp_path):
   (tokens,), kwargs = tested.ours(np.random.default_rng(1))
   want = there(**tested.theirs(np.random.default_rng(1)), output_attentions=True).attentions
   _, state = applied(model, params, tokens, **kwargs, mutable=["intermediates"])
-  seen = intermediates(state["intermediates"])
+  sown = intermediates(state["intermediates"])
   places = ["first/layer_0", *(f"stack/layer_{i}" for i in range(len(want) - 1))]
   kept = real(9)[:, None, :, None]
   for place, weights in zip(places, want, strict=True):
-    assert distance(seen[f"{place}/self_attention/weights"] * kept, weights.detach().numpy() * kept) < 1e-5
+    assert distance(sown[f"{place}/self_attention/weights"] * kept, weights.detach().numpy() * kept) < 1e-5
 
 
 def test_scanned_layers_that_take_turns_are_read(tmp_path):

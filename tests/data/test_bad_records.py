@@ -41,8 +41,8 @@ class Numbers(Records):
     return {"number": np.int32(self.first + index), "chance": np.float64(0 if rng is None else rng.random())}
 
 
-def numbers(made, steps=7):
-  return np.stack([made[step]["number"] for step in range(steps)])
+def numbers(stream, steps=7):
+  return np.stack([stream[step]["number"] for step in range(steps)])
 
 
 @pytest.mark.parametrize(
@@ -103,9 +103,9 @@ def test_hosts_threads_and_restarts_come_to_the_same_batches_and_the_same_bad_re
 
 @pytest.mark.slow
 def test_worker_processes_pass_over_the_same_records():
-  made, met = batches(Numbers(13, bad=[4, 5, 12]), 6, seed=3, workers=2), []
-  for step, batch in zip(range(5), made.noting(lambda step, bad: met.append(step)).iterate(0)):
-    np.testing.assert_array_equal(batch["number"], made[step]["number"])
+  stream, met = batches(Numbers(13, bad=[4, 5, 12]), 6, seed=3, workers=2), []
+  for step, batch in zip(range(5), stream.noting(lambda step, bad: met.append(step)).iterate(0)):
+    np.testing.assert_array_equal(batch["number"], stream[step]["number"])
   assert met
 
 
@@ -115,21 +115,21 @@ def test_a_bad_record_ends_a_run_that_does_not_skip_and_says_what_to_do():
 
 
 def test_too_many_bad_records_end_a_run_that_names_the_first():
-  made = batches(Numbers(20, bad=range(3, 17), most=0.2), 5, seed=0, shuffle=False)
+  stream = batches(Numbers(20, bad=range(3, 17), most=0.2), 5, seed=0, shuffle=False)
   with pytest.raises(
     UserError, match=r"numbers: 5 of 20 records are bad, more than the fraction 0.2 .*: numbers.txt, nu"
   ):
-    numbers(made, 1)
+    numbers(stream, 1)
 
 
 def test_in_a_mixture_a_record_of_the_same_member_takes_the_place():
   members = {"a": Numbers(5, bad=[4]), "b": Numbers(7, bad=[0, 6], first=100)}
-  made = batches(mixture(members, {"a": 0.5, "b": 0.5}), 6, seed=1)
-  found = numbers(made, 20).ravel()
-  assert set(found) == {0, 1, 2, 3, 101, 102, 103, 104, 105}
-  assert (found < 100).mean() == 0.5
+  stream = batches(mixture(members, {"a": 0.5, "b": 0.5}), 6, seed=1)
+  drawn = numbers(stream, 20).ravel()
+  assert set(drawn) == {0, 1, 2, 3, 101, 102, 103, 104, 105}
+  assert (drawn < 100).mean() == 0.5
   met = set()
-  for _ in zip(range(20), made.noting(lambda step, bad: met.update(bad.tolist())).iterate(0)):
+  for _ in zip(range(20), stream.noting(lambda step, bad: met.update(bad.tolist())).iterate(0)):
     pass
   assert met == {4, 5, 11}
 
@@ -239,8 +239,8 @@ def test_texts_that_are_bad_are_left_out_when_they_are_opened(tmp_path):
 
 def run(folder, records, start, stop, **opened):
   """The numbers that a run logs from one step to another, every second step."""
-  made, book, counts = batches(records, 3, seed=5), Ledger(folder, records, start, opened), {}
-  for step, _ in zip(range(start + 1, stop + 1), made.noting(book.met).iterate(start)):
+  stream, book, counts = batches(records, 3, seed=5), Ledger(folder, records, start, opened), {}
+  for step, _ in zip(range(start + 1, stop + 1), stream.noting(book.met).iterate(start)):
     if step % 2 == 0:
       counts |= {step: book.look()}
   return counts

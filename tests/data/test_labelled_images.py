@@ -56,12 +56,12 @@ def test_labels_may_be_numbers_or_names(table):
 
 
 def test_memory_and_random_crops_go_together(folders):
-  made = [
+  streams = [
     batches(labelled_images(f"images:{folders}", fit="random_crop", image_size=3, cache=cache), 4, seed=0)
     for cache in (True, False)
   ]
   for step in (0, 1, 0):
-    np.testing.assert_array_equal(made[0][step]["image"], made[1][step]["image"])
+    np.testing.assert_array_equal(streams[0][step]["image"], streams[1][step]["image"])
 
 
 @pytest.mark.parametrize(

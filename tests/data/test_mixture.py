@@ -34,8 +34,8 @@ def test_every_batch_has_its_share_of_each_member():
 
 
 def test_members_go_through_epochs_of_their_own():
-  made = batches(numbers(), 10, seed=3)
-  stream = np.concatenate([made[step]["number"] for step in range(23)])
+  mixed = batches(numbers(), 10, seed=3)
+  stream = np.concatenate([mixed[step]["number"] for step in range(23)])
   small, large = stream[stream >= 100][:63].reshape(9, 7), stream[stream < 100][:161].reshape(7, 23)
   assert (np.sort(small, 1) == np.arange(100, 107)).all() and (np.sort(large, 1) == np.arange(23)).all()
   assert len({tuple(epoch) for epoch in small}) == 9

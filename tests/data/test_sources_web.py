@@ -127,8 +127,8 @@ def test_training_reads_shards_ahead_each_host_its_own_and_survives_cuts(server,
   monkeypatch.setattr(WebDataset, "fetch", lambda self, block: fetched.append(block) or fetch(self, block))
   server.failing = lambda path, number: number % 4 == 0
   read = []
-  for host, made in enumerate(hosts):
-    iterator = made.iterate(2)  # After an interruption.
+  for host, stream in enumerate(hosts):
+    iterator = stream.iterate(2)  # After an interruption.
     for step in range(2, 6):
       batch = next(iterator)
       for name in batch:
@@ -152,9 +152,9 @@ def test_where_counts_are_known_a_host_reads_no_shards_but_its_own(server, monke
   for host in range(2):
     monkeypatch.setenv("ZOO_CACHE", str(tmp_path / f"cache{host}"))
     records = image_text(source, tokenizer="bytes", max_length=8, image_size=4)
-    made = batches(records, 8, seed=5, process_index=host, process_count=2)
+    stream = batches(records, 8, seed=5, process_index=host, process_count=2)
     for step in range(5):  # 6 in an epoch; read-ahead would take those of the next.
-      assert made[step]["tokens"].shape == (4, 8)
+      assert stream[step]["tokens"].shape == (4, 8)
     read.append({path for method, path, _ in server.requests if method == "GET" and re.match(r"/\d+\.tar", path)})
     server.requests.clear()
   assert all(

@@ -62,26 +62,26 @@ def test_a_prefix_stands_before_every_source_and_before_no_target(folder):
     np.testing.assert_array_equal(records[index]["target_tokens"], plain[index]["target_tokens"])
 
 
-def made(folder, steps=2 * WINDOW, **options):
+def first_batches(folder, steps=2 * WINDOW, **options):
   settings = {"seed": 3, **options}
   return [batches(opened(folder), 8, **settings)[step] for step in range(steps)]
 
 
 def test_a_batch_is_padded_to_the_smallest_bucket_that_holds_it(folder):
   allowed = [(3, 2), (6, 3), (9, 5), (12, 6)]
-  seen = []
-  for batch in made(folder):
+  shapes = []
+  for batch in first_batches(folder):
     shape = batch["tokens"].shape[1], batch["target_tokens"].shape[1]
     needs = batch["valid"].sum(1).max(), batch["target_valid"].sum(1).max()
     assert shape == next(size for size in allowed if size[0] >= needs[0] and size[1] >= needs[1])
     assert batch["valid"].shape == batch["tokens"].shape
-    seen.append(shape)
-  assert len(set(seen)) > 2  # Rows of one length are together: else every batch would hold a long one.
+    shapes.append(shape)
+  assert len(set(shapes)) > 2  # Rows of one length are together: else every batch would hold a long one.
 
 
 def test_one_bucket_makes_all_batches_of_full_length(folder):
-  made = batches(opened(folder, buckets=1), 8, seed=0)
-  assert {made[step]["tokens"].shape for step in range(9)} == {(8, 12)}
+  first_batches = batches(opened(folder, buckets=1), 8, seed=0)
+  assert {first_batches[step]["tokens"].shape for step in range(9)} == {(8, 12)}
 
 
 def rows(batch):
@@ -90,18 +90,18 @@ def rows(batch):
 
 
 def test_a_batch_follows_from_seed_and_step_alone_and_hosts_hold_its_parts(folder):
-  whole = made(folder)
+  whole = first_batches(folder)
   again = batches(opened(folder), 8, seed=3)
   for step in reversed(range(len(whole))):
     assert {name: array.tolist() for name, array in again[step].items()} == {
       n: a.tolist() for n, a in whole[step].items()
     }
   for count in (2, 4):
-    hosts = [made(folder, process_index=index, process_count=count) for index in range(count)]
+    hosts = [first_batches(folder, process_index=index, process_count=count) for index in range(count)]
     for step, batch in enumerate(whole):
       for name, array in batch.items():
         np.testing.assert_array_equal(np.concatenate([host[step][name] for host in hosts]), array)
-  assert any(rows(batch) != rows(other) for batch, other in zip(whole, made(folder, seed=4)))
+  assert any(rows(batch) != rows(other) for batch, other in zip(whole, first_batches(folder, seed=4)))
 
 
 def test_iterating_gives_the_same_batches_from_any_step_on(folder):
@@ -112,21 +112,21 @@ def test_iterating_gives_the_same_batches_from_any_step_on(folder):
 
 def test_sorting_by_length_loses_and_doubles_no_row(folder):
   """A window holds the rows that it would hold unsorted, in other batches."""
-  sorted_rows = [row for batch in made(folder, WINDOW) for row in rows(batch)]
+  sorted_rows = [row for batch in first_batches(folder, WINDOW) for row in rows(batch)]
   unsorted = batches(opened(folder, buckets=1), 8, seed=3)
   assert sorted(sorted_rows) == sorted(row for step in range(WINDOW) for row in rows(unsorted[step]))
 
 
 def test_without_shuffling_records_stay_in_their_order(folder):
   records = opened(folder)
-  found = [row for batch in made(folder, 3, shuffle=False) for row in rows(batch)]
-  assert found == [tuple(records[n]["tokens"][records[n]["valid"]].tolist()) for n in range(24)]
+  texts = [row for batch in first_batches(folder, 3, shuffle=False) for row in rows(batch)]
+  assert texts == [tuple(records[n]["tokens"][records[n]["valid"]].tolist()) for n in range(24)]
 
 
 def test_evaluation_sees_every_pair_once_in_order(folder):
   records = opened(folder)
-  found = [row for batch in eval_batches(records, 8) for row, weight in zip(rows(batch), batch["weight"]) if weight]
-  assert found == [tuple(records[n]["tokens"][records[n]["valid"]].tolist()) for n in range(97)]
+  texts = [row for batch in eval_batches(records, 8) for row, weight in zip(rows(batch), batch["weight"]) if weight]
+  assert texts == [tuple(records[n]["tokens"][records[n]["valid"]].tolist()) for n in range(97)]
   halves = [list(eval_batches(records, 8, process_index=n, process_count=2)) for n in range(2)]
   assert [[b["tokens"].shape[1] for b in half] for half in halves][0] == [b["tokens"].shape[1] for b in halves[1]]
 

@@ -26,9 +26,9 @@ def brute_force(text, symbol, context, order):
     many = collections.Counter(counts(n)[gram] for gram in set(grams(n)))
     if min(many[k] for k in (1, 2, 3, 4)) > 0:
       y = many[1] / (many[1] + 2 * many[2])
-      found = [k - (k + 1) * y * many[k + 1] / many[k] for k in (1, 2, 3)]
-      if min(found) > 0:
-        return lambda c: 0 if c == 0 else min(found[min(c, 3) - 1], c)
+      actual = [k - (k + 1) * y * many[k + 1] / many[k] for k in (1, 2, 3)]
+      if min(actual) > 0:
+        return lambda c: 0 if c == 0 else min(actual[min(c, 3) - 1], c)
     return lambda c: min(0.5, c)
 
   def probability(n, context):
@@ -51,9 +51,9 @@ def brute_force(text, symbol, context, order):
 def test_probabilities_equal_the_formula_written_out(order):
   model = ngram.fit(TEXT, VOCAB, order)
   test = np.array([0, 1, 0, 2, 0, 1, 5, 0, 3, 1, 1, 1, 0, 1, 0, 2, 6, 6])
-  found = ngram.log_probabilities(model, test)
+  actual = ngram.log_probabilities(model, test)
   wanted = [brute_force(TEXT, test[i], test[max(0, i - order + 1) : i].tolist(), order) for i in range(len(test))]
-  np.testing.assert_allclose(np.exp(found), wanted, rtol=1e-12)
+  np.testing.assert_allclose(np.exp(actual), wanted, rtol=1e-12)
 
 
 def test_probabilities_of_all_symbols_sum_to_one_after_any_context():
@@ -80,8 +80,8 @@ def test_an_unseen_symbol_has_a_probability_above_zero_under_every_order():
 def test_a_vocabulary_of_real_size_does_not_overflow():
   text = np.random.default_rng(0).integers(0, 50257, 3000)
   text = np.concatenate([text, text])
-  found = ngram.log_probabilities(ngram.fit(text, 50257, 5), text)
-  assert np.exp(found[3100:]).min() > 0.1  # everything was seen twice, in the same context
+  actual = ngram.log_probabilities(ngram.fit(text, 50257, 5), text)
+  assert np.exp(actual[3100:]).min() > 0.1  # everything was seen twice, in the same context
 
 
 def test_a_text_shorter_than_the_order_is_refused():

@@ -62,8 +62,8 @@ def exported(family, folder, **options):
   return zoo.export(folder / "model", folder / "out", **options)
 
 
-def alone(folder, **given):
-  np.savez(folder / "out" / "given.npz", **given)
+def alone(folder, **arrays):
+  np.savez(folder / "out" / "given.npz", **arrays)
   subprocess.run([sys.executable, "-c", ALONE, str(folder / "out")], check=True, cwd=folder)
   return dict(np.load(folder / "out" / "results.npz"))
 

@@ -74,19 +74,19 @@ def test_scanned_layers_write_the_same(family):
 
 
 def test_what_is_streamed_is_what_is_returned():
-  seen, options = [], dict(temperature=0.9, rng=jax.random.key(3), top_k=9, min_p=0.01)
-  out = answer("gpt", stream=seen.append, **options)
-  np.testing.assert_array_equal(np.stack(seen, axis=1), out[:, 7:])
+  streamed, options = [], dict(temperature=0.9, rng=jax.random.key(3), top_k=9, min_p=0.01)
+  out = answer("gpt", stream=streamed.append, **options)
+  np.testing.assert_array_equal(np.stack(streamed, axis=1), out[:, 7:])
   np.testing.assert_array_equal(out, answer("gpt", **options))
 
 
 def test_streaming_ends_with_the_last_text():
-  seen, options = [], dict(temperature=3.0, rng=jax.random.key(1))
+  streamed, options = [], dict(temperature=3.0, rng=jax.random.key(1))
   free = answer("gpt", **options)
   eos = [int(free[0, 9]), int(free[1, 10])]
   last = [np.isin(row[7:], eos).argmax() for row in free]
-  out = answer("gpt", eos=eos, pad=22, stream=seen.append, **options)
-  assert 1 < len(seen) == 1 + max(last) < 9 and (out[:, 8 + max(last) :] == 22).all()
+  out = answer("gpt", eos=eos, pad=22, stream=streamed.append, **options)
+  assert 1 < len(streamed) == 1 + max(last) < 9 and (out[:, 8 + max(last) :] == 22).all()
 
 
 @jax.jit
@@ -204,8 +204,8 @@ def test_layers_with_a_window_keep_no_more_than_it(side):
 def test_scores_over_fewer_bits_are_near(family, dtype):
   choose = dict(max_new_tokens=3, return_scores=True)
   run = lambda **options: zoo.generate(MODELS[family], PARAMS[family], source(family), **choose, **options)
-  (wanted, exact), (found, near) = run(), run(cache_dtype=dtype)
-  np.testing.assert_array_equal(found, wanted)
+  (wanted, exact), (actual, near) = run(), run(cache_dtype=dtype)
+  np.testing.assert_array_equal(actual, wanted)
   assert 0 < abs(near - exact).max() < 0.1
 
 

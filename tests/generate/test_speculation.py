@@ -26,9 +26,9 @@ TOKENS = RNG.integers(0, 23, (2, 7)).astype(np.int32)
 VALID = np.array([[True] * 7, [False] * 3 + [True] * 4])
 
 
-def greedy(draft, params, model=MODEL, own=PARAMS, **options):
+def greedy(draft, params, model=MODEL, params_of_model=PARAMS, **options):
   options = dict(max_new_tokens=20, valid=VALID) | options
-  return np.asarray(speculate(model, own, draft, params, TOKENS, **options))
+  return np.asarray(speculate(model, params_of_model, draft, params, TOKENS, **options))
 
 
 @pytest.mark.parametrize("guesses", [1, 4])

@@ -17,8 +17,8 @@ def test_the_table_has_every_family_that_loads_and_what_it_loads():
 
 
 def test_rows_that_were_seen_are_written_and_the_rest_stays():
-  seen = [["bert", "BertModel", 2.1e-6, 0.0], ["bert", "BertForMaskedLM", 3.4e-7, 9e-5]]
-  new = parity_table.replaced(PAGE, seen)
+  results = [["bert", "BertModel", 2.1e-6, 0.0], ["bert", "BertForMaskedLM", 3.4e-7, 9e-5]]
+  new = parity_table.replaced(PAGE, results)
   (row,) = set(parity_table.rows(new)) - set(parity_table.rows(PAGE))
   assert row == f"| {parity_table.names('bert')} | 3e-06 | 9e-05 |"
   assert [line for line in new.splitlines() if line != row] == [

@@ -44,16 +44,16 @@ def inputs(padded, packed, kv_heads, *, batch=8, heads=4, dim=4, length=LENGTH):
   places = np.arange(length, dtype=np.int32)[None]
   real = places < length - 11 * padded * (1 + np.arange(batch)[:, None] % 3)
   ids = np.where(real, np.searchsorted([40, 90], places, side="right") + 1, 0).astype(np.int32)
-  seen = (places, places, real if padded else None, *((ids, ids) if packed else (None, None)), True)
-  return arrays, seen, real
+  mask_arguments = (places, places, real if padded else None, *((ids, ids) if packed else (None, None)), True)
+  return arrays, mask_arguments, real
 
 
-def outcome(kernel, rule, arrays, seen, real):
+def outcome(kernel, rule, arrays, mask_arguments, real):
   """The output at real tokens, and the gradients of a sum over it."""
   weight = real[:, :, None, None] * np.cos(np.arange(arrays[0].shape[-1], dtype=np.float32))
 
   def loss(arrays):
-    y = kernel(*arrays, mask=AttentionMask(rule, *seen)) * weight
+    y = kernel(*arrays, mask=AttentionMask(rule, *mask_arguments)) * weight
     return (y**2).sum(), y
 
   return jax.jit(jax.grad(loss, has_aux=True))(arrays)
@@ -72,9 +72,9 @@ def test_values_and_gradients_are_those_of_dense_attention(name, case):
   if (name, case) in UNSUPPORTED:
     pytest.skip("no pattern")
   rule, *shape = CASES[case]
-  arrays, seen, real = inputs(*shape, batch=3)
+  arrays, mask_arguments, real = inputs(*shape, batch=3)
   notes = Notes(name)
-  result = outcome(Kernel(RUNS[name], dense_attention, ONE, "here", notes), rule, arrays, seen, real)
+  result = outcome(Kernel(RUNS[name], dense_attention, ONE, "here", notes), rule, arrays, mask_arguments, real)
   assert notes.reasons == {("here", ""): None}  # It did not fall back.
   for one, other in zip(jax.tree.leaves(result), jax.tree.leaves(dense(case)), strict=True):
     np.testing.assert_allclose(one, other, atol=1e-5 * float(np.abs(other).max()))
@@ -84,22 +84,22 @@ def test_values_and_gradients_are_those_of_dense_attention(name, case):
 def test_a_device_may_have_a_part_of_the_queries(case):
   mesh = make_mesh({"data": 2, "model": 2, "sequence": 2}) if case == "grouped heads" else make_mesh({"sequence": 8})
   rule, *shape = CASES[case]
-  arrays, seen, real = inputs(*shape, batch=2, length=128 * mesh.shape["sequence"])
+  arrays, mask_arguments, real = inputs(*shape, batch=2, length=128 * mesh.shape["sequence"])
   notes = Notes("splash")
-  result = outcome(Kernel(RUNS["splash"], dense_attention, mesh, "here", notes), rule, arrays, seen, real)
+  result = outcome(Kernel(RUNS["splash"], dense_attention, mesh, "here", notes), rule, arrays, mask_arguments, real)
   assert notes.reasons == {("here", ""): None}
-  expected = outcome(dense_attention, rule, arrays, seen, real)
+  expected = outcome(dense_attention, rule, arrays, mask_arguments, real)
   for one, other in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
     np.testing.assert_allclose(one, other, atol=1e-5 * float(np.abs(other).max()))
 
 
 def test_parts_of_queries_must_be_whole_blocks():
-  arrays, seen, real = inputs(False, False, 1, batch=2)
+  arrays, mask_arguments, real = inputs(False, False, 1, batch=2)
   notes = Notes("splash")
   kernel = Kernel(RUNS["splash"], dense_attention, make_mesh({"data": 2, "sequence": 4}), "here", notes)
-  result = outcome(kernel, masks.causal, arrays, seen, real)
+  result = outcome(kernel, masks.causal, arrays, mask_arguments, real)
   assert "131 queries do not divide into 4 shards" in notes.lines()[0]
-  expected = outcome(dense_attention, masks.causal, arrays, seen, real)
+  expected = outcome(dense_attention, masks.causal, arrays, mask_arguments, real)
   np.testing.assert_allclose(result[1], expected[1], atol=1e-5)
 
 
@@ -107,22 +107,25 @@ def test_parts_of_queries_must_be_whole_blocks():
 @pytest.mark.parametrize("count", [3, 129])
 def test_global_keys_that_are_inputs_stand_behind_the_others_or_are_too_many(monkeypatch, mesh, count):
   monkeypatch.setattr("zoo.kernels.splash.BLOCKS", (128,))
-  arrays, seen, real = inputs(True, True, 2, batch=4)
-  seen = (*seen, np.random.default_rng(0).permuted(np.broadcast_to(np.arange(LENGTH) < count, real.shape), axis=1))
+  arrays, mask_arguments, real = inputs(True, True, 2, batch=4)
+  mask_arguments = (
+    *mask_arguments,
+    np.random.default_rng(0).permuted(np.broadcast_to(np.arange(LENGTH) < count, real.shape), axis=1),
+  )
   notes = Notes("splash")
   kernel = Kernel(RUNS["splash"], dense_attention, MESHES[mesh], "here", notes)
-  found = outcome(kernel, Window(5, 5), arrays, seen, real)
+  found = outcome(kernel, Window(5, 5), arrays, mask_arguments, real)
   assert notes.reasons == {("here", ""): None}
-  expected = outcome(dense_attention, Window(5, 5), arrays, seen, real)
+  expected = outcome(dense_attention, Window(5, 5), arrays, mask_arguments, real)
   for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
     np.testing.assert_allclose(one, other, atol=1e-5 * float(np.abs(other).max()))
 
 
 @pytest.mark.parametrize("mesh", ["data", "both"])
 def test_a_mesh_changes_nothing(mesh):
-  arrays, seen, real = inputs(True, True, 2)
+  arrays, mask_arguments, real = inputs(True, True, 2)
   run = lambda mesh: outcome(
-    Kernel(RUNS["splash"], dense_attention, mesh, "", Notes("")), masks.causal, arrays, seen, real
+    Kernel(RUNS["splash"], dense_attention, mesh, "", Notes("")), masks.causal, arrays, mask_arguments, real
   )
   for one, other in zip(jax.tree.leaves(run(MESHES[mesh])), jax.tree.leaves(run(ONE)), strict=True):
     np.testing.assert_allclose(one, other, atol=1e-6)
@@ -142,8 +145,8 @@ def test_a_whole_model_gives_the_same(family):
   params = filled(model, *model.example())
   model_with_kernels, notes = with_kernels(model, "splash", ONE, interpret=True)
   tokens = np.random.default_rng(0).integers(0, 23, (2, 130)).astype(np.int32)
-  given = {"segment_ids": np.where(np.arange(130) < 77, 1, 2).astype(np.int32)[None].repeat(2, 0)}
-  run = lambda model: jax.jit(lambda: jax.tree.leaves(model.apply({"params": params}, tokens, **given)))()
+  keywords = {"segment_ids": np.where(np.arange(130) < 77, 1, 2).astype(np.int32)[None].repeat(2, 0)}
+  run = lambda model: jax.jit(lambda: jax.tree.leaves(model.apply({"params": params}, tokens, **keywords)))()
   for one, other in zip(run(model_with_kernels), run(model), strict=True):
     np.testing.assert_allclose(one, other, atol=2e-5 * float(np.abs(other).max()))
   assert notes.lines() == ["attention: splash"]
@@ -186,11 +189,11 @@ REFUSED = {
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_a_kernel_cannot_do_is_done_densely_and_said(case):
-  family, sizes, tokens, given, why = REFUSED[case]
+  family, sizes, tokens, keywords, why = REFUSED[case]
   model = zoo.build(family, **sizes)
   params = jax.eval_shape(model.init, jax.random.key(0), *model.example())["params"]
   model_with_kernels, notes = with_kernels(model, "splash", ONE, interpret=True)
-  result, expected = (str(jax.make_jaxpr(functools.partial(x.apply, **given))({"params": params}, *tokens))
+  result, expected = (str(jax.make_jaxpr(functools.partial(x.apply, **keywords))({"params": params}, *tokens))
                      for x in (model_with_kernels, model))  # fmt: skip
   assert f"attention: splash -> dense in {why}" in notes.lines()
   # The cross-attention of T5 has no bias.
@@ -201,8 +204,8 @@ def test_looking_at_weights_and_caching_leave_the_kernel():
   model = zoo.build("gpt", **MODELS["gpt"])
   model_with_kernels, notes = with_kernels(model, "splash", ONE, interpret=True)
   params = filled(model, *model.example())
-  _, seen = zoo.capture(model_with_kernels, params, TOKENS)
-  assert seen["stack/layer_0/self_attention/weights"].shape == (2, 2, 130, 130)
+  _, mask_arguments = zoo.capture(model_with_kernels, params, TOKENS)
+  assert mask_arguments["stack/layer_0/self_attention/weights"].shape == (2, 2, 130, 130)
   jax.jit(lambda: model_with_kernels.apply({"params": params}, TOKENS, mutable=["cache"]))()
   assert [why for _, why in notes.reasons] == [
     "its weights are dropped out or captured",

@@ -40,7 +40,7 @@ def draw(seed, *shape, dtype="float32"):
   return np.random.default_rng(seed).standard_normal(shape).astype(jnp.dtype(dtype))
 
 
-def seen(rule, *, padded=False, packed=False, places=PLACES[QUERIES], keys=QUERIES):
+def mask_of(rule, *, padded=False, packed=False, places=PLACES[QUERIES], keys=QUERIES):
   """Of self-attention at those places, or of all queries to other keys."""
   texts = (TEXTS[QUERIES], TEXTS[keys]) if packed else (None, None)
   of_keys = places if keys == QUERIES else PLACES[keys]
@@ -49,17 +49,17 @@ def seen(rule, *, padded=False, packed=False, places=PLACES[QUERIES], keys=QUERI
 
 CASES = {  # kv_heads, mask, shape of a bias
   "all": (4, None, None),
-  "causal": (4, seen(masks.causal), None),
-  "window, grouped heads": (2, seen(WINDOW), None),
-  "both sides, padding, texts that share a row": (2, seen(masks.window(3), padded=True, packed=True), None),
-  "texts that share a row, causal": (4, seen(masks.causal, packed=True), None),
-  "given places": (4, seen(masks.causal, places=GIVEN), None),
-  "a rule of one's own, queries that see nothing": (2, seen(own_rule, padded=True), None),
-  "a row without keys": (4, seen(None)._replace(valid=REAL[QUERIES] & np.array([[True], [False]])), None),
-  "cross-attention": (2, seen(None, padded=True, packed=True, keys=29), None),
-  "bias": (4, seen(masks.causal, padded=True), (1, HEADS, QUERIES, QUERIES)),
-  "bias of rows": (2, seen(None, keys=29), (BATCH, 1, 1, 29)),
-  "bias of everything": (2, seen(own_rule), (BATCH, HEADS, QUERIES, QUERIES)),
+  "causal": (4, mask_of(masks.causal), None),
+  "window, grouped heads": (2, mask_of(WINDOW), None),
+  "both sides, padding, texts that share a row": (2, mask_of(masks.window(3), padded=True, packed=True), None),
+  "texts that share a row, causal": (4, mask_of(masks.causal, packed=True), None),
+  "given places": (4, mask_of(masks.causal, places=GIVEN), None),
+  "a rule of one's own, queries that see nothing": (2, mask_of(own_rule, padded=True), None),
+  "a row without keys": (4, mask_of(None)._replace(valid=REAL[QUERIES] & np.array([[True], [False]])), None),
+  "cross-attention": (2, mask_of(None, padded=True, packed=True, keys=29), None),
+  "bias": (4, mask_of(masks.causal, padded=True), (1, HEADS, QUERIES, QUERIES)),
+  "bias of rows": (2, mask_of(None, keys=29), (BATCH, 1, 1, 29)),
+  "bias of everything": (2, mask_of(own_rule), (BATCH, HEADS, QUERIES, QUERIES)),
 }
 
 
@@ -81,9 +81,9 @@ def numbers_of(case, dtype="float32"):
   return jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), numbers), mask
 
 
-def apart(found, expected):
+def apart(actual, expected):
   """The largest difference of each array, relative to its largest entry."""
-  pairs = zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+  pairs = zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True)
   return [float(np.abs(np.float32(one) - other).max() / np.abs(other).max()) for one, other in pairs]
 
 
@@ -192,9 +192,9 @@ def test_what_the_ring_cannot_do_is_done_densely_and_said():
   rules = activations.parse_rules([], mesh, notes.keys)
 
   def run(model, rules, tokens, train):
-    given = {"train": train, "rngs": {"dropout": jax.random.key(1)}} if train else {}
+    keywords = {"train": train, "rngs": {"dropout": jax.random.key(1)}} if train else {}
     with activations.constrained(rules, mesh):
-      return jax.jit(lambda: model.apply({"params": params}, tokens, **given))()
+      return jax.jit(lambda: model.apply({"params": params}, tokens, **keywords))()
 
   for tokens, train, why in (
     (texts, True, "its weights are dropped out or captured"),

@@ -18,23 +18,23 @@ def normal(seed, *shape):
   return np.random.default_rng(seed).standard_normal(shape, np.float32)
 
 
-def made(attention, *args, seed=0):
+def parameters(attention, *args, seed=0):
   return jax.device_get(filled(attention, *args, seed=seed))
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("rule", "train", "mutable"))
-def apply(attention, params, x, context=None, *, rule=None, cache=None, valid=None, positions=None, **given):
+def apply(attention, params, x, context=None, *, rule=None, cache=None, valid=None, positions=None, **keywords):
   """`attention.apply` as one program; `rule` is a bias that is a function, `valid` is of the keys."""
   variables = {"params": params} | ({} if cache is None else {"cache": cache})
-  given |= {} if rule is None else {"bias": rule}
+  keywords |= {} if rule is None else {"bias": rule}
   info, context_info = SequenceInfo(valid if context is None else None, positions), SequenceInfo(valid)
-  return attention.apply(variables, x, context, info=info, context_info=context_info, **given)
+  return attention.apply(variables, x, context, info=info, context_info=context_info, **keywords)
 
 
-def by_hand(query, key, value, seen, bias):
+def by_hand(query, key, value, visible, bias):
   """The formula for one query of one head, in plain Python."""
   logits = [sum(q * k for q, k in zip(query, row)) / math.sqrt(len(query)) + b for row, b in zip(key, bias)]
-  weights = [math.exp(logit) if see else 0.0 for logit, see in zip(logits, seen)]
+  weights = [math.exp(logit) if see else 0.0 for logit, see in zip(logits, visible)]
   return sum(weight / sum(weights) * row for weight, row in zip(weights, value))
 
 
@@ -46,15 +46,15 @@ def test_dense_attention_is_the_formula():
   out = np.asarray(jax.jit(functools.partial(dense_attention, mask=mask))(query, key, value, bias=bias))
   q, k, v, b = (np.asarray(array, np.float64) for array in (query, key, value, bias))
   for row, at, head in np.ndindex(2, 3, 5):
-    seen = [j <= at + 2 and bool(valid[row, j]) for j in range(7)]
-    want = by_hand(q[row, at, head], k[row, :, head], v[row, :, head], seen, b[row, head, at])
+    visible = [j <= at + 2 and bool(valid[row, j]) for j in range(7)]
+    want = by_hand(q[row, at, head], k[row, :, head], v[row, :, head], visible, b[row, head, at])
     np.testing.assert_allclose(out[row, at, head], want, rtol=2e-5, atol=1e-6)
 
 
 def test_attention_projects_to_heads_and_back():
   x = normal(0, BATCH, LENGTH, DIM)
   attention = Attention(HEADS, WIDTH)
-  params = made(attention, x)
+  params = parameters(attention, x)
   q, k, v = (
     np.einsum("bld,dhw->blhw", x, params[name]["kernel"]) + params[name]["bias"] for name in ("query", "key", "value")
   )
@@ -65,7 +65,7 @@ def test_attention_projects_to_heads_and_back():
 def test_grouped_query_attention_equals_multi_head_attention_with_repeated_heads():
   x = normal(0, BATCH, LENGTH, DIM)
   grouped, full = (Attention(HEADS, WIDTH, num_kv_heads=n, mask=masks.causal) for n in (2, None))
-  params = made(grouped, x)
+  params = parameters(grouped, x)
   repeated = {name: jax.tree.map(lambda a: np.repeat(a, 3, axis=-2), params[name]) for name in ("key", "value")}
   np.testing.assert_allclose(apply(grouped, params, x), apply(full, {**params, **repeated}, x), rtol=1e-5, atol=1e-5)
 
@@ -73,7 +73,7 @@ def test_grouped_query_attention_equals_multi_head_attention_with_repeated_heads
 def test_each_head_of_query_and_key_may_be_normed():
   x = normal(0, BATCH, LENGTH, DIM)
   attention = Attention(HEADS, WIDTH, use_bias=False, qk_norm=norms.rms_norm(1e-5))
-  params = made(attention, x)
+  params = parameters(attention, x)
   assert params["query_norm"]["scale"].shape == (WIDTH,)
   q, k, v = (np.einsum("bld,dhw->blhw", x, params[name]["kernel"]) for name in ("query", "key", "value"))
   q, k = (
@@ -85,7 +85,7 @@ def test_each_head_of_query_and_key_may_be_normed():
 
 
 def test_the_output_may_do_without_bias():
-  params = made(Attention(HEADS, WIDTH, out_bias=False), normal(0, BATCH, LENGTH, DIM))
+  params = parameters(Attention(HEADS, WIDTH, out_bias=False), normal(0, BATCH, LENGTH, DIM))
   assert {name for name in params if "bias" in params[name]} == {"query", "key", "value"}
 
 
@@ -106,7 +106,7 @@ def test_cross_attention_reads_the_valid_part_of_the_context():
   x, context = normal(0, BATCH, LENGTH, DIM), normal(1, BATCH, 3, 11)
   valid = np.array([[True, True, False], [True, False, False]])
   attention = Attention(HEADS, WIDTH)
-  params = made(attention, x, context)
+  params = parameters(attention, x, context)
   read = lambda context: np.asarray(apply(attention, params, x, context, valid=valid))
   out = read(context)
   np.testing.assert_array_equal(out, read(np.where(valid[:, :, None], context, np.float32(99))))
@@ -121,7 +121,7 @@ def test_nobody_attends_to_padding():
   x = normal(0, BATCH, LENGTH, DIM)
   valid = np.arange(LENGTH)[None] < np.array([[3], [5]])
   attention = Attention(HEADS, WIDTH)
-  params = made(attention, x)
+  params = parameters(attention, x)
   out = apply(attention, params, x, valid=valid)
   short = apply(attention, params, x[:1, :3])
   np.testing.assert_allclose(out[:1, :3], short, rtol=1e-5, atol=1e-5)
@@ -130,7 +130,7 @@ def test_nobody_attends_to_padding():
 def test_a_query_that_sees_no_key_has_a_finite_output_and_gradient():
   x = normal(0, BATCH, LENGTH, DIM)
   attention = Attention(HEADS, WIDTH)
-  params = made(attention, x)
+  params = parameters(attention, x)
 
   def total(x):
     return attention.apply({"params": params}, x, info=SequenceInfo(np.zeros((BATCH, LENGTH), bool))).sum()
@@ -142,7 +142,7 @@ def test_a_query_that_sees_no_key_has_a_finite_output_and_gradient():
 def test_weights_on_request_sum_to_one_over_what_is_seen():
   x = normal(0, BATCH, LENGTH, DIM)
   attention = Attention(HEADS, WIDTH, num_kv_heads=3, mask=masks.causal)
-  params = made(attention, x)
+  params = parameters(attention, x)
   _, state = apply(attention, params, x, mutable="intermediates")
   (weights,) = jax.device_get(state["intermediates"]["weights"])
   assert weights.shape == (BATCH, HEADS, LENGTH, LENGTH)
@@ -157,7 +157,7 @@ def test_nobody_pays_for_weights_that_nobody_asked_for():
 
   attention = Attention(HEADS, WIDTH, kernel=kernel, dropout=0.5)
   x = normal(0, BATCH, LENGTH, DIM)
-  params = made(attention, x)
+  params = parameters(attention, x)
   apply(attention, params, x)
   with pytest.raises(AssertionError):
     apply(attention, params, x, mutable="intermediates")
@@ -166,7 +166,7 @@ def test_nobody_pays_for_weights_that_nobody_asked_for():
 def test_dropout_of_weights_acts_in_training_only_and_keeps_their_mean():
   x = np.ones((1, 64, DIM), np.float32)
   attention = Attention(HEADS, WIDTH, dropout=0.25)
-  params = made(attention, x)
+  params = parameters(attention, x)
   plain = apply(attention, params, x)
   np.testing.assert_array_equal(plain, apply(Attention(HEADS, WIDTH), params, x, train=True))
 
@@ -200,7 +200,7 @@ PARTS = {
 def test_cached_steps_equal_the_full_pass(parts):
   x = normal(0, BATCH, LENGTH, DIM)
   attention = Attention(HEADS, WIDTH, **PARTS[parts])
-  params = made(attention, x)
+  params = parameters(attention, x)
   bias = positions.alibi(HEADS)
   full = apply(attention, params, x, rule=bias)
   longer = np.zeros((BATCH, LENGTH + 2, DIM), np.float32)
@@ -219,7 +219,7 @@ def test_cached_steps_equal_the_full_pass(parts):
 def test_cached_padding_is_never_seen():
   x = normal(0, 1, LENGTH, DIM)
   attention = Attention(HEADS, WIDTH, mask=masks.causal)
-  params = made(attention, x)
+  params = parameters(attention, x)
   padded = np.concatenate([x[:, :1] * 9, x], axis=1)
   valid, places = np.arange(LENGTH + 1)[None] > 0, np.maximum(np.arange(-1, LENGTH), 0)[None]
   out, state = apply(attention, params, padded, valid=valid, positions=places, mutable="cache")
@@ -231,7 +231,7 @@ def test_the_keys_of_a_context_are_computed_once_for_all_steps():
   x, context = normal(0, BATCH, LENGTH, DIM), normal(1, BATCH, 3, 11)
   valid = np.array([[True, True, False], [True, False, False]])
   attention = Attention(HEADS, WIDTH, key_bias=False)
-  params = made(attention, x, context)
+  params = parameters(attention, x, context)
   full = apply(attention, params, x, context, valid=valid)
   first, state = apply(attention, params, x[:, :2], context, valid=valid, mutable="cache")
   assert set(state["cache"]) == {"context_keys", "context_values"}
@@ -245,7 +245,7 @@ def test_the_keys_of_a_context_are_computed_once_for_all_steps():
 def test_a_cache_is_of_one_context():
   x, context = normal(0, BATCH, LENGTH, DIM), normal(1, BATCH, 3, 11)
   attention = Attention(HEADS, WIDTH)
-  params = made(attention, x, context)
+  params = parameters(attention, x, context)
   _, state = apply(attention, params, x, context, mutable="cache")
   with pytest.raises(ValueError, match=r"The cache holds a context of \[2, 3\], the call one of \[2, 2\]"):
     apply(attention, params, x, context[:, :2], **state, mutable="cache")
@@ -254,7 +254,7 @@ def test_a_cache_is_of_one_context():
 def test_attention_without_a_mask_keeps_nothing():
   x = normal(0, BATCH, LENGTH, DIM)
   attention = Attention(HEADS, WIDTH)
-  params = made(attention, x)
+  params = parameters(attention, x)
   out, state = apply(attention, params, x, mutable="cache")
   assert not state
   np.testing.assert_array_equal(out, apply(attention, params, x))
@@ -263,21 +263,21 @@ def test_attention_without_a_mask_keeps_nothing():
 def test_logits_are_scaled_as_asked():
   x = normal(0, BATCH, LENGTH, DIM)
   plain, scaled = Attention(HEADS, WIDTH), Attention(HEADS, WIDTH, scale=1.0)
-  params = made(plain, x)
+  params = parameters(plain, x)
   query = jax.tree.map(lambda array: array * WIDTH**-0.5, params["query"])
   same = apply(scaled, {**params, "query": query}, x)
   np.testing.assert_allclose(same, apply(plain, params, x), rtol=1e-5, atol=1e-5)
 
 
 def test_a_key_may_do_without_bias():
-  params = made(Attention(HEADS, WIDTH, key_bias=False), normal(0, BATCH, LENGTH, DIM))
+  params = parameters(Attention(HEADS, WIDTH, key_bias=False), normal(0, BATCH, LENGTH, DIM))
   assert [name for name in params if "bias" not in params[name]] == ["key"]
 
 
 def test_a_bias_is_an_array_or_a_function_of_positions():
   x = normal(0, BATCH, LENGTH, DIM)
   attention = Attention(HEADS, WIDTH)
-  params = made(attention, x)
+  params = parameters(attention, x)
   rule, places = positions.alibi(HEADS), np.arange(LENGTH)[None]
   array = rule(places[:, :, None], places[:, None, :])
   ways = dict(rule=rule), dict(bias=array), {}
@@ -289,7 +289,7 @@ def test_a_bias_is_an_array_or_a_function_of_positions():
 def test_bfloat16_computes_its_softmax_in_float32():
   x = normal(0, BATCH, LENGTH, DIM)
   attention = Attention(HEADS, WIDTH, dtype=jnp.bfloat16)
-  params = made(attention, x)
+  params = parameters(attention, x)
   assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype("float32")}
   out, state = apply(attention, params, x, mutable="intermediates")
   assert out.dtype == jnp.bfloat16

@@ -13,13 +13,13 @@ from zoo.layers.mixed_precision import pick
 IMAGE = jax.random.normal(jax.random.key(0), (2, 6, 10, 3))
 
 
-def made(module, *args):
+def parameters(module, *args):
   return {"params": filled(module, *args)}
 
 
 def test_patch_embedding_equals_a_convolution():
   patches, convolution = PatchEmbed(2, 7), nn.Conv(7, (2, 2), (2, 2), "VALID")
-  params = made(patches, IMAGE)
+  params = parameters(patches, IMAGE)
   want = convolution.apply(params, IMAGE)
   assert want.shape == (2, 3, 5, 7)
   np.testing.assert_allclose(patches.apply(params, IMAGE), want.reshape(2, 15, 7), rtol=1e-4, atol=1e-4)
@@ -41,7 +41,7 @@ def test_an_image_that_does_not_divide_is_refused():
 
 def test_a_stage_of_the_stem_halves_the_resolution_and_sees_the_neighbours():
   stem = ConvStem((5,))
-  params = made(stem, IMAGE)
+  params = parameters(stem, IMAGE)
   out = stem.apply(params, IMAGE)
   assert out.shape == (2, 3, 5, 5)
   changed = abs(stem.apply(params, IMAGE.at[0, 0, 0].add(1.0)) - out).max(-1) > 1e-6
@@ -50,7 +50,7 @@ def test_a_stage_of_the_stem_halves_the_resolution_and_sees_the_neighbours():
 
 def test_the_class_token_comes_first():
   x = jax.random.normal(jax.random.key(0), (2, 5, 7))
-  params = made(ClassToken(), x)
+  params = parameters(ClassToken(), x)
   out = ClassToken().apply(params, x)
   np.testing.assert_array_equal(out[:, 1:], x)
   np.testing.assert_array_equal(out[:, 0], jnp.tile(params["params"]["embedding"], (2, 1)))
@@ -81,7 +81,7 @@ def test_unembedding_multiplies_by_the_table_and_answers_in_float32():
   tokens = jnp.array([[3, 1]])
   for dtype in (None, jnp.bfloat16):
     tied = Tied(nn.Embed(5, 7, dtype=dtype))
-    params = made(tied, tokens)
+    params = parameters(tied, tokens)
     table = params["params"]["embed"]["embedding"]
     logits = tied.apply(params, tokens)
     assert logits.dtype == jnp.float32

@@ -52,7 +52,7 @@ def test_gradients_are_those_of_the_plain_product_and_not_rounded(name):
 def test_a_kernel_that_was_cast_elsewhere_learns_all_the_same():
   x, kernel = drawn(0, 5, 3).astype("bfloat16"), drawn(1, 3, 7)
   cast = kernel.astype("bfloat16")
-  learns = lambda given: jax.grad(lambda kernel: dot(x, kernel, cast=given).sum(dtype=jnp.float32))(kernel)
+  learns = lambda cast_to: jax.grad(lambda kernel: dot(x, kernel, cast=cast_to).sum(dtype=jnp.float32))(kernel)
   np.testing.assert_array_equal(learns(cast), learns(None))
   np.testing.assert_array_equal(dot(x, jnp.zeros_like(kernel), cast=cast), dot(x, kernel))
 

@@ -13,10 +13,10 @@ class Pair(nn.Module):
 
 def test_parts_are_exchanged_wherever_they_are_and_the_rest_stays():
   module = Pair(nn.Dense(3), (nn.LayerNorm(), Pair(nn.Dense(5), (nn.Dense(7),))))
-  seen = []
+  names = []
 
   def wider(part, path):
-    seen.append(path)
+    names.append(path)
     return nn.Dense(2 * part.features) if isinstance(part, nn.Dense) else part
 
   replaced = replace_modules(module, wider)
@@ -26,7 +26,7 @@ def test_parts_are_exchanged_wherever_they_are_and_the_rest_stays():
     14,
   )
   assert replaced.others[0] is module.others[0] and replaced.sizes is module.sizes
-  assert seen == ["", "first", "others/0", "others/1", "others/1/first", "others/1/others/0"]
+  assert names == ["", "first", "others/0", "others/1", "others/1/first", "others/1/others/0"]
 
 
 def test_nothing_is_copied_where_nothing_changes():

@@ -17,11 +17,11 @@ X = jnp.asarray(np.random.default_rng(0).normal(size=(2, 13, 6)), jnp.float32)
 
 def blocks(count, dropout=0.0):
   """Blocks of parts that other families use, of so many kinds."""
-  made = [
+  results = [
     ReversibleBlock(Attention(3, 2, mask=mask, dropout=dropout), MLP(11), norms.layer_norm(1e-6), dropout)
     for mask in (masks.causal, None)[:count]
   ]
-  return tuple(made) if count > 1 else made[0]
+  return tuple(results) if count > 1 else results[0]
 
 
 def outcome(model, params, **options):

@@ -13,18 +13,18 @@ APPLY = jax.jit(MODEL.apply)
 TOKENS = jax.random.randint(jax.random.key(0), (2, 7), 0, 23)
 
 
-def made(model=MODEL):
+def variables_of(model=MODEL):
   return {"params": filled(model, *model.example())}
 
 
 def test_every_token_sees_every_token():
-  params, apply = made(), APPLY
+  params, apply = variables_of(), APPLY
   before, after = apply(params, TOKENS)["hidden"], apply(params, TOKENS.at[:, 5].add(1) % 23)["hidden"]
   assert (abs(before - after).max(-1) > 1e-4).all()
 
 
 def test_padding_changes_nothing_for_the_rest():
-  params = made()
+  params = variables_of()
   valid = jnp.array([[True] * 4 + [False] * 3, [True] * 7])
   out = APPLY(params, TOKENS, valid=valid)
   short, whole = APPLY(params, TOKENS[:1, :4]), APPLY(params, TOKENS)
@@ -34,14 +34,14 @@ def test_padding_changes_nothing_for_the_rest():
 
 
 def test_segments_are_the_first_sentence_unless_given():
-  params = made()
+  params = variables_of()
   plain = APPLY(params, TOKENS)["hidden"]
   np.testing.assert_array_equal(plain, APPLY(params, TOKENS, segments=jnp.zeros_like(TOKENS))["hidden"])
   assert abs(plain - APPLY(params, TOKENS, segments=jnp.ones_like(TOKENS))["hidden"]).max() > 0.01
 
 
 def test_masked_tokens_where_asked_are_those_of_the_whole():
-  params = made()
+  params = variables_of()
   predict = jnp.array([[3, 0, 6], [5, 5, 1]])
   some, whole = APPLY(params, TOKENS, predict=predict)["mlm"], APPLY(params, TOKENS)["mlm"]
   np.testing.assert_allclose(some, jnp.take_along_axis(whole, predict[:, :, None], 1), rtol=1e-5, atol=1e-5)

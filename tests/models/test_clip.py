@@ -20,7 +20,7 @@ EOS = 22
 TOKENS = jnp.array([[1, 2, 3, EOS, 0, 0, 0], [4, EOS, 5, EOS, 0, 0, 0], [1, 2, 3, 4, 5, 6, EOS]])
 
 
-def made(model=MODEL):
+def variables_of(model=MODEL):
   return {"params": filled(model, *model.example())}
 
 
@@ -32,26 +32,26 @@ def encoded(model, params, tokens, valid):
 def text(tokens, model=MODEL, valid=None):
   """Vectors of texts of seven tokens: of one shape they share a program."""
   valid = np.ones(tokens.shape, bool) if valid is None else valid
-  return encoded(model, made(model), tokens, valid)
+  return encoded(model, variables_of(model), tokens, valid)
 
 
 def test_embeddings_have_unit_length():
-  out = APPLY(made(), IMAGE, TOKENS)
+  out = APPLY(variables_of(), IMAGE, TOKENS)
   assert set(out) == {"image", "text", "scale"}
   for name in ("image", "text"):
     np.testing.assert_allclose((out[name] ** 2).sum(-1), 1, rtol=1e-5)
 
 
 def test_towers_work_alone():
-  out = APPLY(made(), IMAGE, TOKENS)
-  np.testing.assert_allclose(APPLY(made(), IMAGE, method="encode_image"), out["image"], rtol=1e-5, atol=1e-6)
+  out = APPLY(variables_of(), IMAGE, TOKENS)
+  np.testing.assert_allclose(APPLY(variables_of(), IMAGE, method="encode_image"), out["image"], rtol=1e-5, atol=1e-6)
   np.testing.assert_allclose(text(TOKENS), out["text"], rtol=1e-5, atol=1e-6)
 
 
 def start(model, name):
   """Parameters of which the one of this name is as it begins: no program draws the others."""
   first = jax.jit(lambda rng: model.init(rng, *model.example())["params"][name])(jax.random.key(1))
-  return {"params": {**made(model)["params"], name: first}}
+  return {"params": {**variables_of(model)["params"], name: first}}
 
 
 def test_the_scale_starts_at_the_temperature_of_the_paper():
@@ -88,7 +88,7 @@ def test_padding_before_the_end_is_never_seen():
 
 def test_wrong_inputs_are_refused():
   with pytest.raises(ValueError, match="Images have shape"):
-    APPLY(made(), IMAGE[:, :3], TOKENS)
+    APPLY(variables_of(), IMAGE[:, :3], TOKENS)
   with pytest.raises(ValueError, match="length 12 exceeds max_length 11"):
     text(jnp.zeros((1, 12), jnp.int32))
 
@@ -111,7 +111,7 @@ def test_impossible_sizes_are_refused():
 
 def test_a_stem_leaves_as_many_patches():
   model = zoo.build("clip", **{**SIZES, "image_size": 12, "patch_size": 4, "stem_dims": [5, 4]})
-  params = made(model)["params"]["image"]
+  params = variables_of(model)["params"]["image"]
   assert params["patches"]["kernel"].shape == (1, 1, 4, 6) and params["positions"]["embedding"].shape == (10, 6)
 
 

@@ -44,14 +44,14 @@ def changed(array, at, value):
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames=("method", "mutable"))
-def compiled(model, params, *inputs, cache=None, method=None, mutable=False, **given):
+def compiled(model, params, *inputs, cache=None, method=None, mutable=False, **keywords):
   """`model.apply` as a program, which all tests of the module share."""
   variables = {"params": params} | ({} if cache is None else {"cache": cache})
-  return model.apply(variables, *inputs, method=method, mutable=mutable, **given)
+  return model.apply(variables, *inputs, method=method, mutable=mutable, **keywords)
 
 
-def apply(family, *inputs, model=None, params=None, **given):
-  return jax.device_get(compiled(model or MODELS[family], params or PARAMS[family], *inputs, **given))
+def apply(family, *inputs, model=None, params=None, **keywords):
+  return jax.device_get(compiled(model or MODELS[family], params or PARAMS[family], *inputs, **keywords))
 
 
 @functools.cache
@@ -59,8 +59,8 @@ def encode(family):
   return apply(family, SOURCES[family], valid=VALID, method="encode")
 
 
-def decode(family, tokens, encoded, **given):
-  return apply(family, tokens, encoded, **{"valid": VALID, "method": "decode", **given})
+def decode(family, tokens, encoded, **keywords):
+  return apply(family, tokens, encoded, **{"valid": VALID, "method": "decode", **keywords})
 
 
 longer = jax.jit(grow, static_argnums=1)
@@ -118,14 +118,14 @@ def test_cached_decoding_equals_the_full_pass(family, scan):
 
   model = zoo.build(family, **SIZES[family], scan=scan)
   params = stack_layers(PARAMS[family]) if scan else PARAMS[family]
-  given = dict(model=model, params=params, mutable="cache")
+  keywords = dict(model=model, params=params, mutable="cache")
   first = dict(decoder_valid=decoder_valid[:, :2], positions=positions[:, :2])
-  out, state = decode(family, ANSWER[:, :2], encoded, **given, **first)
+  out, state = decode(family, ANSWER[:, :2], encoded, **keywords, **first)
   outs, cache = [out], longer(state["cache"], 4)
   nothing = np.full_like(encoded, np.nan)  # Keys and values of the context are in the cache.
   for at in (slice(2, 3), slice(3, 6)):
     step = dict(cache=cache, positions=positions[:, at])
-    out, state = decode(family, ANSWER[:, at], nothing, **given, **step)
+    out, state = decode(family, ANSWER[:, at], nothing, **keywords, **step)
     cache = state["cache"]
     outs.append(out)
   close(np.concatenate(outs, 1)[0, 1:], full[0, 1:])
@@ -170,9 +170,9 @@ def test_a_packed_pair_moves_no_other(family, at, kept):
 
 
 def test_half_of_what_packing_needs_is_refused():
-  given = {name: x for name, x in PACKED.items() if name != "decoder_segment_ids"}
+  keywords = {name: x for name, x in PACKED.items() if name != "decoder_segment_ids"}
   with pytest.raises(ValueError, match="segment_ids and decoder_segment_ids go together. Give both, or neither"):
-    apply("t5", TOKENS[:1], ANSWER[:1], **given)
+    apply("t5", TOKENS[:1], ANSWER[:1], **keywords)
   with pytest.raises(ValueError, match="Packed sequences cannot be cached"):
     apply("t5", TOKENS[:1], ANSWER[:1], **PACKED, mutable="cache")
   with pytest.raises(
@@ -204,13 +204,13 @@ def test_a_text_without_a_text_to_continue_continues_itself():
 
 def test_a_text_is_classified_at_its_last_eos():
   model = zoo.build("t5", **TOWER, head="classify", num_classes=3, eos=1)
-  logits = lambda *args, **given: compiled(model, filled(model, *model.example()), *args, **given)["logits"]
+  logits = lambda *args, **keywords: compiled(model, filled(model, *model.example()), *args, **keywords)["logits"]
   at_4 = changed(np.where(TOKENS == 1, 2, TOKENS), [1, 4], 1)
   out = logits(at_4)
   np.testing.assert_array_equal(out, logits(at_4, decoder_tokens=None, valid=np.ones((2, 7), bool)))
   # What the decoder is given after the eos is not read.
-  given = np.concatenate([np.zeros((2, 1), np.int32), at_4[:, :-1]], 1)
-  close(logits(at_4, changed(given, slice(5, None), 9)), out)
+  keywords = np.concatenate([np.zeros((2, 1), np.int32), at_4[:, :-1]], 1)
+  close(logits(at_4, changed(keywords, slice(5, None), 9)), out)
 
 
 def test_a_model_without_the_head_does_not_decode():

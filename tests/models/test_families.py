@@ -115,7 +115,7 @@ def chances(family, rate):
   return {"dropout": rate} if family in WITHOUT_BRANCHES else {"dropout": rate, "drop_path": rate}
 
 
-def made(model):
+def variables_of(model):
   return filled(model, *model.example())
 
 
@@ -133,7 +133,7 @@ def close(one, other, tolerance):
 def exact(family):
   """Parameters, outputs and gradients of a family in float32, its layers in a loop."""
   model = zoo.build(family, **TINY[family])
-  params = made(model)
+  params = variables_of(model)
   return params, *outcome(model, params)
 
 
@@ -197,7 +197,7 @@ def test_gradients_reach_every_parameter_and_scanning_changes_nothing(family):
 def test_bfloat16_is_computed_in_and_float32_is_kept(family):
   coarse = zoo.build(family, **TINY[family], dtype="bfloat16")
   params, finely, _ = exact(family)
-  assert {leaf.dtype for leaf in jax.tree.leaves(made(coarse))} == {jnp.dtype("float32")}
+  assert {leaf.dtype for leaf in jax.tree.leaves(variables_of(coarse))} == {jnp.dtype("float32")}
   traced = jax.jit(lambda params: coarse.apply({"params": params}, *inputs(coarse))).trace(params)
   out = traced.lower().compile()(params)
   close(jax.tree.map(lambda x: x.astype(jnp.float32), out), finely, 0.1)
@@ -224,7 +224,7 @@ def test_padding_changes_nothing(family):
     for row, filling in zip(tokens, (7, 11)):
       row[~valid] = filling  # Of no meaning to any model, as its token `pad` may have.
     arrays[index], options[mask] = tokens, np.stack([valid, valid])
-  out = jax.jit(lambda params: model.apply({"params": params}, *arrays, **options))(made(model))
+  out = jax.jit(lambda params: model.apply({"params": params}, *arrays, **options))(variables_of(model))
   for leaf in jax.tree.leaves(jax.device_get(out)):
     lengths = [valid.shape[1] for valid in options.values()]
     if leaf.ndim > 1 and leaf.shape[1] in lengths:  # One for each token: those of padding are read by nobody.
@@ -237,7 +237,7 @@ def test_padding_changes_nothing(family):
 def test_chance_acts_in_training_only_and_comes_from_the_key(family):
   plain = zoo.build(family, **TINY[family])
   thinned = zoo.build(family, **TINY[family], **chances(family, 0.4))
-  params = made(plain)
+  params = variables_of(plain)
   program = lambda model: str(jax.make_jaxpr(lambda params: model.apply({"params": params}, *inputs(model)))(params))
   assert program(thinned) == program(plain)
   first, again, other = (

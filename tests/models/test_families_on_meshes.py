@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import zoo
-from tests.models.test_families import TINY, close, inputs, made
+from tests.models.test_families import TINY, close, inputs, variables_of
 from zoo.sharding import activations, batch_sharding, make_mesh, shardings
 
 EVEN = {"dim": 8, "depth": 1, "heads": 2, "mlp_dim": 8, "num_heads": 2}
@@ -20,7 +20,7 @@ def even(sizes):
 
 def agree(model, inputs, axes):
   """Asserts that outputs and gradients on a mesh are those of one device."""
-  params, mesh = made(model), make_mesh(axes)
+  params, mesh = variables_of(model), make_mesh(axes)
   rules = activations.parse_rules([], mesh)
 
   def loss(params, inputs):

@@ -13,20 +13,20 @@ THIRD = dict(depth=5, window=3, pattern=["local", "local", "global"], sandwich=T
 TOKENS = jax.random.randint(jax.random.key(0), (2, 9), 0, 23)
 
 
-def made(**sizes):
+def model_and_variables(**sizes):
   model = zoo.build("gemma", **SIZES, **sizes)
   return model, {"params": filled(model, *model.example())}
 
 
 def test_gemma_does_not_see_the_future():
-  model, params = made(**THIRD)
+  model, params = model_and_variables(**THIRD)
   before, after = (model.apply(params, tokens) for tokens in (TOKENS, TOKENS.at[:, 5].add(1) % 23))
   np.testing.assert_array_equal(before[:, :5], after[:, :5])
   assert (abs(before - after)[:, 5:].max(-1) > 1e-4).all()
 
 
 def test_generated_text_is_that_of_the_full_pass_however_the_prompts_are_padded():
-  model, params = made(**THIRD)
+  model, params = model_and_variables(**THIRD)
   valid = jnp.array([[True] * 5, [False, False, True, True, True]])
   out = zoo.generate(model, params["params"], TOKENS[:, :5], valid=valid, max_new_tokens=6)
   apply = jax.jit(model.apply)
@@ -36,23 +36,23 @@ def test_generated_text_is_that_of_the_full_pass_however_the_prompts_are_padded(
 
 
 def test_both_ways_a_local_layer_sees_half_of_its_window_on_each_side():
-  model, params = made(depth=1, head=None, window=5, bidirectional=True)
+  model, params = model_and_variables(depth=1, head=None, window=5, bidirectional=True)
   before, after = (model.apply(params, tokens)["hidden"] for tokens in (TOKENS, TOKENS.at[:, 4].add(1) % 23))
   changed = abs(before - after).max((0, 2)) > 1e-4
   assert changed.tolist() == [False] * 2 + [True] * 5 + [False] * 2
 
 
 def test_logits_stay_below_their_cap():
-  model, params = made(depth=1, cap=0.5)
-  plain, _ = made(depth=1)
+  model, params = model_and_variables(depth=1, cap=0.5)
+  plain, _ = model_and_variables(depth=1)
   logits = plain.apply(params, TOKENS)
   assert abs(logits).max() > 0.5
   np.testing.assert_allclose(model.apply(params, TOKENS), 0.5 * jnp.tanh(logits / 0.5), rtol=1e-5, atol=1e-6)
 
 
 def test_a_cap_on_attention_evens_its_weights_out():
-  plain, params = made(depth=1, query_scalar=1)
-  capped, _ = made(depth=1, query_scalar=1, attention_cap=1e-3)
+  plain, params = model_and_variables(depth=1, query_scalar=1)
+  capped, _ = model_and_variables(depth=1, query_scalar=1, attention_cap=1e-3)
   weights = []
   for model in (plain, capped):
     _, state = model.apply(params, TOKENS, mutable=["intermediates"])

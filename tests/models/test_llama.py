@@ -18,12 +18,12 @@ PARAMS = filled(MODEL, *MODEL.example())
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def compiled(model, params, tokens, **given):
-  return model.apply({"params": params}, tokens, **given)
+def compiled(model, params, tokens, **keywords):
+  return model.apply({"params": params}, tokens, **keywords)
 
 
-def apply(tokens, model=MODEL, params=PARAMS, **given):
-  return jax.device_get(compiled(model, params, tokens, **given))
+def apply(tokens, model=MODEL, params=PARAMS, **keywords):
+  return jax.device_get(compiled(model, params, tokens, **keywords))
 
 
 def other_at(place):
@@ -88,7 +88,7 @@ def test_classes_are_read_at_the_last_real_token():
   build = lambda **more: zoo.build("llama", **SIZES, depth=2, head="classify", num_classes=5, **more)
   model, valid = build(), np.array([[True] * 4 + [False] * 5, [True] * 9])
   params = filled(model, *model.example())
-  logits = lambda tokens, model=model, **given: apply(tokens, model, params, **given)["logits"]
+  logits = lambda tokens, model=model, **keywords: apply(tokens, model, params, **keywords)["logits"]
   want = np.concatenate([logits(row) for row in (TOKENS[:1, :4], TOKENS[1:])])
   np.testing.assert_allclose(logits(TOKENS, valid=valid), want, rtol=1e-4, atol=1e-5)
   padded = np.where(valid, np.where(TOKENS == 7, 8, TOKENS), 7)

@@ -18,7 +18,7 @@ TOKENS = jax.random.randint(jax.random.key(0), (2, 7), 0, 23)
 X = jax.random.normal(jax.random.key(1), (2, 5, 6))
 
 
-def made(**sizes):
+def model_and_variables(**sizes):
   model = zoo.build("mixtral", **SIZES, **sizes)
   return model, {"params": filled(model, *model.example())}
 
@@ -48,7 +48,7 @@ def test_sorted_tokens_give_the_same():
 
 
 def test_generated_text_is_that_of_the_full_pass_however_the_prompts_are_padded():
-  model, params = made(window=3, pattern=["dense", "sparse"], dense_dim=9)
+  model, params = model_and_variables(window=3, pattern=["dense", "sparse"], dense_dim=9)
   valid = jnp.array([[True] * 5, [False, False, True, True, True]])
   out = zoo.generate(model, params["params"], TOKENS[:, :5], valid=valid, max_new_tokens=6)
   apply = jax.jit(model.apply)
@@ -58,10 +58,10 @@ def test_generated_text_is_that_of_the_full_pass_however_the_prompts_are_padded(
 
 
 def test_padding_takes_no_part_in_evening_out_and_layers_may_be_scanned():
-  model, params = made()
+  model, params = model_and_variables()
   scanned, stacked = zoo.build("mixtral", **SIZES, scan=True), {"params": stack_layers(params["params"])}
   valid = jnp.array([[True] * 4 + [False] * 3, [True] * 7])
-  found = []
+  kept_tokens = []
   for one, variables, tokens in (
     (model, params, TOKENS),
     (scanned, stacked, TOKENS),
@@ -73,8 +73,8 @@ def test_padding_takes_no_part_in_evening_out_and_layers_may_be_scanned():
       _, state = one.apply(variables, tokens, valid=valid, mutable=["router"])
       return imbalance(routes(state["router"], valid))
 
-    found.append(run(variables, tokens))
-  np.testing.assert_allclose(found, found[0], rtol=1e-5)
+    kept_tokens.append(run(variables, tokens))
+  np.testing.assert_allclose(kept_tokens, kept_tokens[0], rtol=1e-5)
 
 
 def test_even_use_is_the_least_imbalance():
@@ -85,7 +85,7 @@ def test_even_use_is_the_least_imbalance():
 
 
 def test_a_language_model_may_learn_to_use_its_experts_evenly():
-  model, params = made()
+  model, params = model_and_variables()
   batch = {"tokens": TOKENS, "weight": jnp.array([1.0, 0.0])}
   plain, _ = jax.jit(causal_lm(model).loss)(params["params"], batch)
   loss, metrics = jax.jit(causal_lm(model, balance=0.5).loss)(params["params"], batch)

@@ -14,7 +14,7 @@ TOKENS = jax.random.randint(jax.random.key(0), (2, 9), 0, 23)
 VALID = jnp.array([[True] * 9, [False] * 2 + [True] * 5 + [False] * 2])
 
 
-def made(**sizes):
+def model_and_variables(**sizes):
   model = zoo.build("modernbert", **SIZES, **sizes)
   return model, {"params": filled(model, *model.example())}
 
@@ -25,19 +25,21 @@ def applied(model, params, tokens, mutable=False, **options):
   return model.apply(params, tokens, mutable=mutable, **options)
 
 
-def seen(model, params, place=4):
+def visible_from(model, params, place=4):
   """Which states one token changes."""
   before, after = (applied(model, params, tokens)["hidden"] for tokens in (TOKENS, TOKENS.at[:, place].add(1) % 23))
   return (abs(before - after).max((0, 2)) > 1e-5).tolist()
 
 
 def test_a_local_layer_sees_half_of_its_window_on_each_side_and_a_global_one_all():
-  assert seen(*made(depth=1, head=None, pattern=["local"])) == [False] * 2 + [True] * 5 + [False] * 2
-  assert seen(*made(depth=1, head=None)) == [True] * 9
+  assert (
+    visible_from(*model_and_variables(depth=1, head=None, pattern=["local"])) == [False] * 2 + [True] * 5 + [False] * 2
+  )
+  assert visible_from(*model_and_variables(depth=1, head=None)) == [True] * 9
 
 
 def test_kinds_of_layers_take_turns_from_the_first_on():
-  _, params = made(depth=4, head=None)
+  _, params = model_and_variables(depth=4, head=None)
   tokens = TOKENS[:, :8]
 
   def weights(pattern):
@@ -53,14 +55,14 @@ def test_kinds_of_layers_take_turns_from_the_first_on():
 
 
 def test_what_leaves_the_norm_of_the_embeddings_is_not_normed_again():
-  _, params = made(depth=2, head=None)
+  _, params = model_and_variables(depth=2, head=None)
   first, second = params["params"]["first"]["layer_0"], params["params"]["stack"]["layer_0"]
   assert second.keys() - first.keys() == {"attention_norm"} and not first.keys() - second.keys()
 
 
 def test_padding_changes_nothing():
   for sizes in (dict(head="mlm"), dict(head="classify", num_classes=3, pooling="mean")):
-    model, params = made(depth=4, **sizes)
+    model, params = model_and_variables(depth=4, **sizes)
     out = applied(model, params, TOKENS, valid=VALID)
     other = applied(model, params, jnp.where(VALID, TOKENS, (TOKENS + 1) % 23), valid=VALID)
     np.testing.assert_allclose(jnp.where(VALID[:, :, None], out["hidden"] - other["hidden"], 0), 0, atol=1e-6)
@@ -71,7 +73,7 @@ def test_padding_changes_nothing():
 
 
 def test_logits_where_they_are_wanted_are_those_of_everywhere():
-  model, params = made(depth=2)
+  model, params = model_and_variables(depth=2)
   wanted = jnp.array([[3, 1], [8, 8]])
   some, every = (applied(model, params, TOKENS, predict=where)["mlm"] for where in (wanted, None))
   np.testing.assert_allclose(some, jnp.take_along_axis(every, wanted[:, :, None], 1), rtol=1e-5, atol=1e-5)

@@ -9,20 +9,20 @@ SIZES = dict(vocab_size=23, max_length=20, dim=6, depth=2, num_heads=3)
 TOKENS = jax.random.randint(jax.random.key(0), (2, 7), 0, 23)
 
 
-def made(**sizes):
+def model_and_variables(**sizes):
   model = zoo.build("openai_gpt", **SIZES, **sizes)
   return model, {"params": filled(model, *model.example())}
 
 
 def test_gpt_does_not_see_the_future():
-  model, params = made()
+  model, params = model_and_variables()
   before, after = (model.apply(params, tokens) for tokens in (TOKENS, TOKENS.at[:, 5].add(1) % 23))
   np.testing.assert_array_equal(before[:, :5], after[:, :5])
   assert (abs(before - after)[:, 5:].max(-1) > 1e-4).all()
 
 
 def test_generated_text_is_that_of_the_full_pass_however_the_prompts_are_padded():
-  model, params = made()
+  model, params = model_and_variables()
   valid = jnp.array([[True] * 5, [False, False, True, True, True]])
   out = zoo.generate(model, params["params"], TOKENS[:, :5], valid=valid, max_new_tokens=6)
   apply = jax.jit(model.apply)
@@ -32,7 +32,7 @@ def test_generated_text_is_that_of_the_full_pass_however_the_prompts_are_padded(
 
 
 def test_what_the_last_layer_gives_is_normed_and_normed_no_more():
-  model, params = made(head=None)
+  model, params = model_and_variables(head=None)
   norm = params["params"]["stack"]["layer_1"]["mlp_norm"]
   norm["scale"], norm["bias"] = jnp.ones(6), jnp.zeros(6)
   hidden = model.apply(params, TOKENS)["hidden"]
@@ -41,7 +41,7 @@ def test_what_the_last_layer_gives_is_normed_and_normed_no_more():
 
 
 def test_each_choice_is_scored_for_itself_at_its_last_token():
-  model, params = made(head="multiple_choice")
+  model, params = model_and_variables(head="multiple_choice")
   tokens = jax.random.randint(jax.random.key(1), (2, 3, 5), 0, 23)
   valid = jnp.arange(5)[None, None] < jnp.array([[5, 3, 4], [1, 5, 2]])[:, :, None]
   out = model.apply(params, tokens, valid=valid)

@@ -13,7 +13,7 @@ RNG = np.random.default_rng(0)
 TEXT = RNG.integers(0, 23, (2, 12))
 
 
-def made(**sizes):
+def model_and_variables(**sizes):
   model = zoo.build("transformer_xl", **{**SIZES, **sizes})
   return model, filled(model, *model.example())
 
@@ -37,7 +37,7 @@ def by_segments(model, params, pieces, valid=None):
 @pytest.mark.parametrize("scan", [False, True])
 def test_segments_with_memory_give_what_one_pass_gives(scan):
   """Each token sees as many before it, wherever segments end: the window is the memory and itself."""
-  model, params = made(same_length=True, clamp=2, scan=scan)
+  model, params = model_and_variables(same_length=True, clamp=2, scan=scan)
   whole = model.apply({"params": params}, TEXT)
   for lengths in ((5, 7), (1, 3, 4, 4)):
     pieces = np.split(TEXT, np.cumsum(lengths)[:-1], axis=1)
@@ -47,14 +47,14 @@ def test_segments_with_memory_give_what_one_pass_gives(scan):
 
 
 def test_a_segment_sees_all_of_memory_and_of_itself():
-  model, params = made(memory_length=7)
+  model, params = model_and_variables(memory_length=7)
   pieces = np.split(TEXT, [5], axis=1)
   whole = model.apply({"params": params}, TEXT)
   np.testing.assert_allclose(by_segments(model, params, pieces), whole, rtol=0, atol=2e-5)
 
 
 def test_padding_in_memory_moves_nothing():
-  model, params = made(memory_length=9)
+  model, params = model_and_variables(memory_length=9)
   padded = np.insert(TEXT, [2, 2, 6], 7, axis=1)
   valid = np.insert(np.ones(TEXT.shape, bool), [2, 2, 6], False, axis=1)
   # Distances count tokens of rows as they lie: the same text is compared at the same places.
@@ -64,7 +64,7 @@ def test_padding_in_memory_moves_nothing():
 
 
 def test_memory_gets_no_gradient_and_the_future_is_not_seen():
-  model, params = made()
+  model, params = model_and_variables()
   memory = empty_memory(model, TEXT[:, :5])
 
   def loss(params, through):
@@ -82,10 +82,10 @@ def test_memory_gets_no_gradient_and_the_future_is_not_seen():
 @pytest.mark.parametrize("same_length", [False, True])
 @pytest.mark.parametrize("scan", [False, True])
 def test_generation_goes_on_with_as_much_before_each_token_as_memory_holds(same_length, scan):
-  model, params = made(same_length=same_length, memory_length=5, scan=scan)
+  model, params = model_and_variables(same_length=same_length, memory_length=5, scan=scan)
   text = np.asarray(zoo.generate(model, params, TEXT[:, :4], max_new_tokens=13))
   # A window of the memory: what a pass over all of it sees.
-  windowed, _ = made(same_length=True, memory_length=5 if same_length else 6, scan=scan)
+  windowed, _ = model_and_variables(same_length=True, memory_length=5 if same_length else 6, scan=scan)
   logits = windowed.apply({"params": params}, text)
   np.testing.assert_array_equal(logits.argmax(-1)[:, 3:-1], text[:, 4:])
   padded = np.pad(TEXT[:, :4], ((0, 0), (3, 0)))
@@ -94,7 +94,7 @@ def test_generation_goes_on_with_as_much_before_each_token_as_memory_holds(same_
 
 
 def test_positions_that_are_given_are_those_that_are_counted():
-  model, params = made(memory_length=0)
+  model, params = model_and_variables(memory_length=0)
   positions = np.arange(12)[None] + 3
   whole = model.apply({"params": params}, TEXT)
   np.testing.assert_allclose(model.apply({"params": params}, TEXT, positions=positions), whole, rtol=0, atol=1e-5)
@@ -124,7 +124,7 @@ def test_what_cannot_be_built_is_refused_in_one_line(sizes, message):
 
 
 def test_a_memory_of_another_batch_and_packed_rows_are_refused():
-  model, params = made()
+  model, params = model_and_variables()
   memory = empty_memory(model, TEXT)
   for changed in ({"memory_length": SIZES["memory_length"] + 1}, {"memory_length": SIZES["memory_length"] - 1}):
     other = zoo.build("transformer_xl", **{**SIZES, **changed})
@@ -138,8 +138,8 @@ def test_a_memory_of_another_batch_and_packed_rows_are_refused():
 
 
 def test_scanned_layers_carry_memories_of_their_own():
-  loop, params = made(same_length=True)
-  scanned, _ = made(same_length=True, scan=True)
+  loop, params = model_and_variables(same_length=True)
+  scanned, _ = model_and_variables(same_length=True, scan=True)
   pieces = np.split(TEXT, [5], axis=1)
   np.testing.assert_allclose(
     by_segments(scanned, stack_layers(params), pieces), by_segments(loop, params, pieces), rtol=0, atol=1e-5

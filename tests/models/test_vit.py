@@ -15,23 +15,23 @@ APPLY = jax.jit(MODEL.apply)
 IMAGE = jax.random.normal(jax.random.key(0), (2, 6, 6, 3))
 
 
-def made(model=MODEL):
+def variables_of(model=MODEL):
   return {"params": filled(model, *model.example())}
 
 
 def test_outputs_are_hidden_states_the_class_token_and_logits():
-  out = APPLY(made(), IMAGE)
+  out = APPLY(variables_of(), IMAGE)
   assert {name: x.shape for name, x in out.items()} == {"hidden": (2, 5, 6), "pooled": (2, 6), "logits": (2, 5)}
   np.testing.assert_array_equal(out["pooled"], out["hidden"][:, 0])
 
 
 def test_without_classes_there_are_no_logits():
   model = zoo.build("vit", **{**SIZES, "num_classes": None})
-  assert set(model.apply(made(model), IMAGE)) == {"hidden", "pooled"}
+  assert set(model.apply(variables_of(model), IMAGE)) == {"hidden", "pooled"}
 
 
 def test_without_positions_patches_are_a_set():
-  params = made()
+  params = variables_of()
   places = params["params"]["positions"]
   blind = {"params": {**params["params"], "positions": jax.tree.map(jnp.zeros_like, places)}}
   mirrored = jnp.concatenate(
@@ -44,7 +44,7 @@ def test_without_positions_patches_are_a_set():
 
 def test_an_image_of_another_size_is_refused():
   with pytest.raises(ValueError, match=r"Images have shape \[2, 6, 9, 3\], the model needs \[batch, 6, 6, 3\]"):
-    APPLY(made(), jnp.zeros((2, 6, 9, 3)))
+    APPLY(variables_of(), jnp.zeros((2, 6, 9, 3)))
 
 
 def test_patches_that_do_not_fill_the_image_are_refused():

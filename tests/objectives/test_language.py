@@ -72,8 +72,8 @@ def test_logits_at_chosen_positions_are_those_of_the_full_output():
   params = drawn(objective, batch)
   masked = objective.prepare(batch)
   apply = jax.jit(lambda **inputs: model.apply({"params": params}, masked["inputs"], **inputs)["mlm"])
-  found = apply(segments=batch["segments"], valid=batch["valid"])
-  nll = optax.softmax_cross_entropy_with_integer_labels(found, batch["tokens"])
+  predicted = apply(segments=batch["segments"], valid=batch["valid"])
+  nll = optax.softmax_cross_entropy_with_integer_labels(predicted, batch["tokens"])
   at = jnp.take_along_axis(nll, masked["predict"], axis=1)
   weight = masked["chosen"] * batch["weight"][:, None]
   np.testing.assert_allclose(jax.jit(objective.loss)(params, batch)[0], (at * weight).sum() / weight.sum(), rtol=1e-5)

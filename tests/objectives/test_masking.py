@@ -40,46 +40,48 @@ def candidates(batch):
   return batch["valid"] & ~batch["special"] & ~np.isin(batch["tokens"], [*SPECIAL, MASK])
 
 
-def chosen_places(batch, found):
+def chosen_places(batch, masked_batch):
   """bool [rows, length]"""
   places = np.zeros(batch["tokens"].shape, bool)
-  for row, (predict, chosen) in enumerate(zip(found["predict"], found["chosen"])):
+  for row, (predict, chosen) in enumerate(zip(masked_batch["predict"], masked_batch["chosen"])):
     places[row, predict[chosen > 0]] = True
   return places
 
 
 def test_a_row_gets_exactly_its_rounded_share_and_at_least_one():
-  batch, found = masked()
+  batch, masked_batch = masked()
   want = np.clip(np.round(0.15 * candidates(batch).sum(1).astype(np.float32)), 1, 6)
-  np.testing.assert_array_equal(found["chosen"].sum(1), want)
-  assert found["predict"].shape == (ROWS, 6)  # ceil(0.15 * 40)
+  np.testing.assert_array_equal(masked_batch["chosen"].sum(1), want)
+  assert masked_batch["predict"].shape == (ROWS, 6)  # ceil(0.15 * 40)
 
 
 def test_max_predictions_limits_a_row():
-  _, found = masked(max_predictions=3)
-  assert found["chosen"].sum(1).max() == 3 == found["predict"].shape[1]
+  _, masked_batch = masked(max_predictions=3)
+  assert masked_batch["chosen"].sum(1).max() == 3 == masked_batch["predict"].shape[1]
 
 
 def test_special_tokens_and_padding_are_never_chosen():
   for options in ({}, {"whole_word": True}, {"rate": 0.9}, {"rng": False}):
-    batch, found = masked(**options)
-    assert not (chosen_places(batch, found) & ~candidates(batch)).any()
+    batch, masked_batch = masked(**options)
+    assert not (chosen_places(batch, masked_batch) & ~candidates(batch)).any()
 
 
 def test_a_row_without_candidates_has_nothing_chosen():
   batch = {"tokens": np.array([[1, 2, 1, 2, 1]]), "word_start": np.ones((1, 5), bool)}
   for whole_word in (False, True):
-    found = preparing(whole_word=whole_word)(batch, jax.random.key(0))
-    assert found["chosen"].sum() == 0
-    np.testing.assert_array_equal(found["inputs"], batch["tokens"])
+    masked_batch = preparing(whole_word=whole_word)(batch, jax.random.key(0))
+    assert masked_batch["chosen"].sum() == 0
+    np.testing.assert_array_equal(masked_batch["inputs"], batch["tokens"])
 
 
 def test_only_chosen_tokens_change_and_targets_are_what_stood_there():
   for options in ({}, {"whole_word": True, "rate": 0.4}):
-    batch, found = masked(**options)
-    places = chosen_places(batch, found)
-    np.testing.assert_array_equal(found["inputs"][~places], batch["tokens"][~places])
-    np.testing.assert_array_equal(found["target"], np.take_along_axis(batch["tokens"], found["predict"], 1))
+    batch, masked_batch = masked(**options)
+    places = chosen_places(batch, masked_batch)
+    np.testing.assert_array_equal(masked_batch["inputs"][~places], batch["tokens"][~places])
+    np.testing.assert_array_equal(
+      masked_batch["target"], np.take_along_axis(batch["tokens"], masked_batch["predict"], 1)
+    )
 
 
 def test_every_candidate_is_as_likely_as_another():
@@ -93,9 +95,9 @@ def test_every_candidate_is_as_likely_as_another():
 
 def test_eight_tenths_are_masked_one_tenth_random_one_tenth_unchanged():
   """Shares of about 1,900 tokens, 5 standard errors: a right draw fails once in a million."""
-  batch, found = masked()
-  places = chosen_places(batch, found)
-  before, after = batch["tokens"][places], found["inputs"][places]
+  batch, masked_batch = masked()
+  places = chosen_places(batch, masked_batch)
+  before, after = batch["tokens"][places], masked_batch["inputs"][places]
   n = len(before)
   same = 0.1 + 0.1 / VOCAB  # A random token may be the same one.
   for share, got in ((0.8 + 0.1 / VOCAB, (after == MASK).mean()), (same, (after == before).mean())):
@@ -103,8 +105,8 @@ def test_eight_tenths_are_masked_one_tenth_random_one_tenth_unchanged():
 
 
 def test_random_tokens_come_from_the_whole_vocabulary():
-  batch, found = masked(rate=0.9, mask_rate=0.0, random_rate=1.0)
-  after = found["inputs"][chosen_places(batch, found)]
+  batch, masked_batch = masked(rate=0.9, mask_rate=0.0, random_rate=1.0)
+  after = masked_batch["inputs"][chosen_places(batch, masked_batch)]
   counts = np.bincount(after, minlength=VOCAB)
   assert len(counts) == VOCAB
   np.testing.assert_allclose(counts, len(after) / VOCAB, atol=5 * np.sqrt(len(after) / VOCAB))
@@ -125,8 +127,8 @@ def words_of(starts, fit):
 
 
 def test_whole_words_are_chosen_whole_and_fill_the_budget():
-  batch, found = masked(whole_word=True, rate=0.4)
-  places, fit = chosen_places(batch, found), candidates(batch)
+  batch, masked_batch = masked(whole_word=True, rate=0.4)
+  places, fit = chosen_places(batch, masked_batch), candidates(batch)
   for row in range(ROWS):
     words = words_of(batch["word_start"][row], fit[row])
     assert all(places[row, word].all() or not places[row, word].any() for word in words)
@@ -145,16 +147,16 @@ def test_a_word_that_is_too_long_is_passed_over():
 
 
 def test_evaluation_masks_a_row_by_its_tokens_alone():
-  batch, found = masked(rng=False)
+  batch, masked_batch = masked(rng=False)
   some = {name: x[7:9] for name, x in batch.items()}
   again = preparing()(some)
-  np.testing.assert_array_equal(again["inputs"], found["inputs"][7:9])
+  np.testing.assert_array_equal(again["inputs"], masked_batch["inputs"][7:9])
   other = preparing(eval_seed=1)(some)
   assert (other["inputs"] != again["inputs"]).any()
-  assert len({tuple(row) for row in found["predict"]}) > ROWS / 2  # Rows differ from each other.
+  assert len({tuple(row) for row in masked_batch["predict"]}) > ROWS / 2  # Rows differ from each other.
 
 
 def test_training_masks_anew_with_every_rng():
-  batch, found = masked()
+  batch, masked_batch = masked()
   again = preparing()(batch, jax.random.key(9))
-  assert (again["predict"] != found["predict"]).mean() > 0.5
+  assert (again["predict"] != masked_batch["predict"]).mean() > 0.5

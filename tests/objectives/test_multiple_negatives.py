@@ -26,8 +26,8 @@ def outputs(seed=0, rows=ROWS, texts=TEXTS, **more):
   return {"vectors": jnp.array(vectors), "weight": jnp.ones(rows), **more}
 
 
-def loss_of(found, objective=multiple_negatives, **options):
-  loss, metrics = jax.jit(objective(None, **options).reduce)(found)
+def loss_of(outputs_of, objective=multiple_negatives, **options):
+  loss, metrics = jax.jit(objective(None, **options).reduce)(outputs_of)
   return float(loss), metrics
 
 
@@ -71,14 +71,14 @@ def test_losses_and_gradients_are_those_of_sentence_transformers(case):
   )
 
   columns = [torch.tensor(np.array(x), requires_grad=True) for x in np.moveaxis(np.asarray(embedded["vectors"]), 1, 0)]
-  given = Given()
-  plain = losses.MultipleNegativesRankingLoss(given)
+  constant = Given()
+  plain = losses.MultipleNegativesRankingLoss(constant)
   both_ways = dict(directions=("query_to_doc", "doc_to_query"), partition_mode="per_direction")
   theirs = {
     "plain": plain,
-    "symmetric": losses.MultipleNegativesRankingLoss(given, **both_ways),
-    "matryoshka": losses.MatryoshkaLoss(given, plain, [7, 5, 2], [1.0, 0.5, 0.3]),
-    "scores": losses.CosineSimilarityLoss(given),
+    "symmetric": losses.MultipleNegativesRankingLoss(constant, **both_ways),
+    "matryoshka": losses.MatryoshkaLoss(constant, plain, [7, 5, 2], [1.0, 0.5, 0.3]),
+    "scores": losses.CosineSimilarityLoss(constant),
   }[case]
   want = theirs([{"sentence_embedding": column} for column in columns], torch.tensor(score))
   want.backward()

@@ -48,8 +48,8 @@ def batch(place, segmented):
   return {**arrays, "segment_ids": place(numbers)} if segmented else arrays
 
 
-def grown(objective, params, given):
-  return jax.jit(jax.value_and_grad(lambda params: objective.loss(params, given), has_aux=True))(params)
+def grown(objective, params, joined):
+  return jax.jit(jax.value_and_grad(lambda params: objective.loss(params, joined), has_aux=True))(params)
 
 
 def agree(one, other):
@@ -101,8 +101,8 @@ def test_no_token_is_predicted_from_the_text_before_it():
 def test_a_model_that_sums_up_a_row_refuses_several_texts(family, head):
   sizes = {**ENCODERS[family], "head": head, "num_classes": 3 if head == "classify" else None}
   model = zoo.build(family, **sizes)
-  given = batch(side_by_side, True)
+  joined = batch(side_by_side, True)
   with pytest.raises(
     ValueError, match="This model has one output per row, so sequences cannot be packed. Build it with head='mlm'"
   ):
-    model.init(jax.random.key(0), given["tokens"], segment_ids=given["segment_ids"])
+    model.init(jax.random.key(0), joined["tokens"], segment_ids=joined["segment_ids"])

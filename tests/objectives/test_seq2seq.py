@@ -62,9 +62,9 @@ def test_the_decoder_sees_the_target_behind_the_start_token():
   batch, logits, _ = toy()
   model = Fixed(jnp.array(logits))
   seq2seq(model).loss({}, batch)
-  source, seen = model.inputs
+  source, decoder_input = model.inputs
   np.testing.assert_array_equal(source, batch["tokens"])
-  np.testing.assert_array_equal(seen, np.concatenate([[[6], [6]], batch["target_tokens"][:, :-1]], axis=1))
+  np.testing.assert_array_equal(decoder_input, np.concatenate([[[6], [6]], batch["target_tokens"][:, :-1]], axis=1))
   np.testing.assert_array_equal(model.options["valid"], batch["valid"])
 
 
@@ -87,16 +87,16 @@ def test_the_loss_of_packed_pairs_is_that_of_the_same_pairs_in_rows_of_their_own
   pairs = [[rng.integers(1, 23, length) for length in lengths] for lengths in ((3, 5), (6, 2), (4, 3), (8, 4))]
 
   def batch(rows):
-    found = {"tokens": np.zeros((len(rows), 13), np.int32), "target_tokens": np.zeros((len(rows), 11), np.int32)}
-    ids = {"segment_ids": np.zeros_like(found["tokens"]), "target_segment_ids": np.zeros_like(found["target_tokens"])}
+    arrays = {"tokens": np.zeros((len(rows), 13), np.int32), "target_tokens": np.zeros((len(rows), 11), np.int32)}
+    ids = {"segment_ids": np.zeros_like(arrays["tokens"]), "target_segment_ids": np.zeros_like(arrays["target_tokens"])}
     for n, row in enumerate(rows):
       for side, prefix in enumerate(("", "target_")):
         parts = [pair[side] for pair in row]
         joined = np.concatenate(parts)
-        found[f"{prefix}tokens"][n, : len(joined)] = joined
+        arrays[f"{prefix}tokens"][n, : len(joined)] = joined
         ids[f"{prefix}segment_ids"][n, : len(joined)] = np.repeat(range(1, len(parts) + 1), [len(x) for x in parts])
-    found |= {"valid": ids["segment_ids"] > 0, "target_valid": ids["target_segment_ids"] > 0}
-    return found | (ids if len(rows) < len(pairs) else {})
+    arrays |= {"valid": ids["segment_ids"] > 0, "target_valid": ids["target_segment_ids"] > 0}
+    return arrays | (ids if len(rows) < len(pairs) else {})
 
   together, apart = batch([pairs[:3], pairs[3:]]), batch([[pair] for pair in pairs])
   objective = seq2seq(model, label_smoothing=0.1)

@@ -88,10 +88,10 @@ def sharded(chunk, strategy, accumulate=1):
   objective = causal_lm(model, chunk=chunk, by_row=by_row)
   params = drawn(objective, batch)
   placed = shardings(params, strategy, mesh)
-  given = jax.device_put(params, placed), jax.device_put(batch, by_row)
+  arguments = jax.device_put(params, placed), jax.device_put(batch, by_row)
   options = {"in_shardings": (placed, by_row), "out_shardings": (None, placed)}
-  program = jax.jit(value_and_grad(objective, accumulate), **options).lower(*given).compile()
-  return program, given, collectives.collectives(program.as_text(), mesh.shape)
+  program = jax.jit(value_and_grad(objective, accumulate), **options).lower(*arguments).compile()
+  return program, arguments, collectives.collectives(program.as_text(), mesh.shape)
 
 
 @pytest.mark.parametrize("chunk, strategy, accumulate", [(24, "tensor", 1), (24, "fsdp+tensor", 1), (12, "fsdp", 2)])

@@ -87,8 +87,8 @@ def test_decay_shrinks_kernels_and_embeddings_alone_and_by_the_same_part(name):
 
 
 def test_decay_goes_where_its_patterns_say():
-  found = {role.path: role.decayed for role in optim.roles(params(), decay=["up/kernel", "scale"])}
-  assert [path for path, decayed in found.items() if decayed] == [
+  is_decayed = {role.path: role.decayed for role in optim.roles(params(), decay=["up/kernel", "scale"])}
+  assert [path for path, decayed in is_decayed.items() if decayed] == [
     "image/stack/layer_0/feed_forward/up/kernel",
     "image/stack/layer_0/mlp_norm/scale",
     "text/stack/layers/feed_forward/up/kernel",

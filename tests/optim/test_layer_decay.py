@@ -42,11 +42,11 @@ def built(family, **sizes):
 
 def exponents(params, calls):
   """path -> how many times the decay is in its factor; of a scan one for every layer."""
-  found = {}
+  exponent_of = {}
   for role in optim.roles(params, multipliers=layer_multipliers(params, 0.5, calls)):
     exponent = -np.log2(np.array(role.factor))
-    found[role.path] = exponent.tolist() if exponent.ndim else int(exponent)
-  return found
+    exponent_of[role.path] = exponent.tolist() if exponent.ndim else int(exponent)
+  return exponent_of
 
 
 def wanted(family, path):

@@ -84,12 +84,12 @@ def test_a_docstring_is_a_summary_and_a_text():
 def test_docstrings_that_share_a_name_a_summary_or_a_beginning_share_a_split():
   files = {}
   for n in range(80):
-    own = f"{n} " * 12
+    own_text = f"{n} " * 12
     files[f"toy/m{n}.py"] = (
-      source(f"name{n}", f"Does the thing {n} so.", own + TEXT)
-      + source(f"Name{n}", f"Does it another way {n}.", "By name. " + own + TEXT)
-      + source(f"other{n}", f"does the thing {n}, so.", "By summary. " + own + TEXT)
-      + source(f"third{n}", f"Says quite another thing {n}.", own + "By its beginning. " + TEXT)
+      source(f"name{n}", f"Does the thing {n} so.", own_text + TEXT)
+      + source(f"Name{n}", f"Does it another way {n}.", "By name. " + own_text + TEXT)
+      + source(f"other{n}", f"does the thing {n}, so.", "By summary. " + own_text + TEXT)
+      + source(f"third{n}", f"Says quite another thing {n}.", own_text + "By its beginning. " + TEXT)
     )
   files["toy/again.py"] = source("copied", "Does the thing 0 so.", "0 " * 12 + TEXT)
   found = docstrings.summaries([package(files)])

@@ -115,16 +115,16 @@ def test_a_model_keeps_its_preprocessing_through_every_format(name, tmp_path):
 def test_without_preprocessing_pixels_are_the_zoos_own(tmp_path, labelled):
   model = zoo.build("vit", **VIT)
   image = np.arange(192, dtype=np.uint8).reshape(1, 8, 8, 3)
-  own = jnp.asarray(image).astype(jnp.float32) / 127.5 - 1
-  np.testing.assert_array_equal(as_float(jnp.asarray(image), model), own)
+  expected = jnp.asarray(image).astype(jnp.float32) / 127.5 - 1
+  np.testing.assert_array_equal(as_float(jnp.asarray(image), model), expected)
   zoo.save_hf(tmp_path, model, random_params(model))
   theirs = zoo.load_processor(tmp_path)
   assert theirs.crop == (8, 8) and theirs.edge == 8
   np.testing.assert_allclose(theirs(image[0])["image"], image.astype(np.float32) / 127.5 - 1, atol=1e-6)
   zoo.save(tmp_path / "own", model, random_params(model))
   records = model_data.records_for(model, section(labelled))
-  own = zoo.load_processor(tmp_path / "own")(raw(records)[0])["image"]
-  np.testing.assert_allclose(own, pixels(model, records), atol=1e-6)
+  expected = zoo.load_processor(tmp_path / "own")(raw(records)[0])["image"]
+  np.testing.assert_allclose(expected, pixels(model, records), atol=1e-6)
 
 
 def test_zero_shot_is_what_embed_makes_of_the_same_files(tmp_path, labelled):
@@ -213,7 +213,7 @@ def training(folder, labelled, **model):
   }
 
 
-def made(config):
+def filled_config(config):
   return experiment(ConfigDict(configs.with_defaults(config)), make_mesh({"data": 1}, jax.devices()[:1]))
 
 
@@ -226,7 +226,7 @@ def vit(tmp_path_factory):
 
 def test_training_from_a_published_model_has_its_pixels(vit, labelled):
   config = training(vit, labelled)
-  run = made(config)
+  run = filled_config(config)
   batch = run.batches[0]
   assert run.model_with_kernels.preprocessing == run.model.preprocessing
   assert batch["image"].dtype == np.uint8 and batch["image"].shape[1:] == (8, 8, 3)
@@ -237,29 +237,31 @@ def test_training_from_a_published_model_has_its_pixels(vit, labelled):
   np.testing.assert_allclose(got, want, rtol=1e-6)
   # Augmentation works on pixels from -1 to 1, and ends as the model wants them: here it changes nothing.
   config["data"]["augment"] = [{"name": "shift", "pixels": 0}]
-  np.testing.assert_allclose(jax.jit(made(config).loss)(params, batch, Context(0))[0], want, rtol=1e-5)
+  np.testing.assert_allclose(jax.jit(filled_config(config).loss)(params, batch, Context(0))[0], want, rtol=1e-5)
 
 
 def test_a_run_goes_on_with_the_pixels_that_it_began_with(vit, labelled, tmp_path):
   config = ConfigDict(configs.with_defaults(training(vit, labelled)))
-  model = made(config).model
+  model = filled_config(config).model
   run = tmp_path / "run"
   configs.save(model_data.with_preprocessing_of_model(config, model), run)
   config.init = "nowhere"  # What it began from is gone.
   again = model_data.with_preprocessing_of_run(config, run)
   configs.check_same_run(again, run)
-  assert made(again).model.preprocessing == model.preprocessing
+  assert filled_config(again).model.preprocessing == model.preprocessing
   with pytest.raises(UserError, match="holds another model: model.preprocessing.image"):
     by_hand = {"preprocessing": {"image": {"mean": 0.5, "std": 0.5}}}
     changed = ConfigDict(configs.with_defaults(training(vit, labelled, **by_hand)))
     configs.check_same_run(model_data.with_preprocessing_of_run(changed, run), run)
   # A run of before models carried anything had the zoo's own pixels, and keeps them.
   configs.save(config, tmp_path / "old")
-  assert "image" not in made(model_data.with_preprocessing_of_run(config, tmp_path / "old")).model.preprocessing
+  assert (
+    "image" not in filled_config(model_data.with_preprocessing_of_run(config, tmp_path / "old")).model.preprocessing
+  )
 
 
 def test_pixels_may_be_said_by_hand(vit, labelled):
-  model = made(training(vit, labelled, preprocessing={"image": {"mean": 0.5, "std": [0.25, 0.5, 1.0]}})).model
+  model = filled_config(training(vit, labelled, preprocessing={"image": {"mean": 0.5, "std": [0.25, 0.5, 1.0]}})).model
   image = np.array([[[[0, 51, 255]]]], np.uint8)
   np.testing.assert_allclose(as_float(jnp.asarray(image), model)[0, 0, 0], [-2, -0.6, 0.5], rtol=1e-6)
   assert image_processor(model) is None  # Size and fit are the pipeline's.

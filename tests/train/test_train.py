@@ -130,7 +130,7 @@ def test_eight_devices_learn_what_one_does(config):
 
 def test_evaluators_attend_by_the_kernel_that_training_does(config, monkeypatch):
   monkeypatch.chdir(config.parent)
-  ring, calls, seen = kernels.KERNELS["ring"], [], {}
+  ring, calls, losses_by_kernel = kernels.KERNELS["ring"], [], {}
   monkeypatch.setitem(kernels.KERNELS, "ring", lambda *args: calls.append(args) or ring(*args))
   for attention in ("dense", "ring"):  # Training drops weights, so that the ring has no part in it.
     settings = [f"--config.attention={attention}", f"--config.workdir={attention}", "--config.steps=2"]
@@ -138,8 +138,8 @@ def test_evaluators_attend_by_the_kernel_that_training_does(config, monkeypatch)
     assert main([f"--config={config}", *settings, *mesh]) == 0
     assert bool(calls) == (attention == "ring")
     last = json.loads((config.parent / attention / "metrics.jsonl").read_text().splitlines()[-1])
-    seen[attention] = last["eval/test/loss"]
-  np.testing.assert_allclose(seen["ring"], seen["dense"], rtol=1e-5)
+    losses_by_kernel[attention] = last["eval/test/loss"]
+  np.testing.assert_allclose(losses_by_kernel["ring"], losses_by_kernel["dense"], rtol=1e-5)
 
 
 def test_a_sharding_is_explained_without_training(config, capsys):

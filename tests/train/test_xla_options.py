@@ -16,5 +16,5 @@ def test_other_devices_and_one_alone_are_asked_for_nothing():
 
 def test_ones_own_flags_stand():
   mesh = make_mesh({"data": -1}, named_devices(parse_target("v5e:2x2")))
-  own = {"LIBTPU_INIT_ARGS": "--xla_enable_async_all_gather=false --xla_tpu_scoped_vmem_limit_kib=98304"}
-  assert set(ON_TPU) - set(compiler_options(mesh, own)) == {"xla_enable_async_all_gather"}
+  environment = {"LIBTPU_INIT_ARGS": "--xla_enable_async_all_gather=false --xla_tpu_scoped_vmem_limit_kib=98304"}
+  assert set(ON_TPU) - set(compiler_options(mesh, environment)) == {"xla_enable_async_all_gather"}

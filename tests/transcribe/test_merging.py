@@ -37,7 +37,7 @@ def test_texts_with_times_and_languages_are_those_of_the_reference(tmp_path):
   marks = Marks.of(ours, 0.02)
   assert marks.times == theirs.convert_tokens_to_ids("<|0.00|>")
   rng = np.random.default_rng(1)
-  seen = set()
+  kinds = set()
   for round_ in range(300):
     count, times = int(rng.integers(1, 5)), (0.0, 0.1, 0.5)[round_ % 3]
     texts = drawn(rng, np.r_[np.arange(60, 70), START + 1 + np.r_[:5, 6:8]], count, times)
@@ -46,8 +46,8 @@ def test_texts_with_times_and_languages_are_those_of_the_reference(tmp_path):
     wanted = theirs._decode_asr(outputs, return_timestamps=None, return_language=None, time_precision=0.02)[0]
     answers = [Answer(text, *stride) for text, stride in zip(texts, strides)]
     assert merged(answers, marks, ours.decode) == wanted.strip()
-    seen.add(wanted)
-  assert len(seen) > 200
+    kinds.add(wanted)
+  assert len(kinds) > 200
 
 
 def test_nothing_written_is_an_empty_text():

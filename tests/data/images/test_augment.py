@@ -67,11 +67,11 @@ def test_a_step_happens_to_as_many_images_as_its_chance_says():
 
 def test_no_steps_make_floats_of_bytes_and_leave_the_rest():
   batch = {"image": np.array([[[[0, 51, 255]]]], np.uint8), "tokens": np.ones((1, 3))}
-  found = augment()(KEY, batch)
-  np.testing.assert_allclose(found["image"], [[[[-1, -0.6, 1]]]], atol=1e-6)
-  assert found["tokens"] is batch["tokens"]
+  result = augment()(KEY, batch)
+  np.testing.assert_allclose(result["image"], [[[[-1, -0.6, 1]]]], atol=1e-6)
+  assert result["tokens"] is batch["tokens"]
   assert augment([])(KEY, {"tokens": batch["tokens"]}) == {"tokens": batch["tokens"]}
-  assert to_float(found["image"]) is found["image"]
+  assert to_float(result["image"]) is result["image"]
 
 
 def test_two_equal_steps_draw_anew():
@@ -86,9 +86,9 @@ def test_shift_moves_whole_pixels():
   moves = set()
   for original, moved in zip(image, applied([{"name": "shift", "pixels": 2, "fill": "white"}], image)):
     padded = np.pad(original, ((2, 2), (2, 2), (0, 0)), constant_values=1)
-    found = [(y, x) for y in range(5) for x in range(5) if (padded[y : y + 11, x : x + 13] == moved).all()]
-    assert len(found) == 1
-    moves.update(found)
+    result = [(y, x) for y in range(5) for x in range(5) if (padded[y : y + 11, x : x + 13] == moved).all()]
+    assert len(result) == 1
+    moves.update(result)
   assert len(moves) > 12
 
 
