@@ -3,8 +3,8 @@
     python train.py --config=configs/longformer_sotu.py
 
 Data and optimizer are those of configs/hierarchical_sotu.py. The family `hierarchical` around one chunk takes the mean
-of all tokens, where the head of `longformer` reads the first one only. About 5 CPU-minutes. Accuracy: 97.0 %, and
-87.9 % with `--config.seed=1`; hierarchical_sotu has 89.9 and 86.9 %, a bag of words 97.0 %.
+of all tokens, where the head of `longformer` reads the first one only. About 5 CPU-minutes. Accuracy: 91.9 %,
+the mean of seeds 0, 1 and 2, from 87.9 to 97.0 %; hierarchical_sotu has 87.4 %, a bag of words 97.0 %.
 """
 
 from ml_collections import ConfigDict
