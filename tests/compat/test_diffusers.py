@@ -11,9 +11,6 @@ import pytest
 
 from zoo import compat
 
-pytest.importorskip("transformers")
-pytest.importorskip("diffusers")
-
 # What diffusers and transformers warn of, each of itself.
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow(minutes=1)]
 VOCABULARY = ["<|startoftext|>", "<|endoftext|>", *"abcdefgh", *(f"{letter}</w>" for letter in "abcdefgh")]
@@ -30,6 +27,8 @@ UNET: dict[str, Any] = dict(
 @pytest.fixture
 def parts(tmp_path, ranks_are_promoted):
   """The parts of a tiny Stable Diffusion, by the names of its constructor, and their parameters."""
+  for library in ("transformers", "diffusers"):  # Imported here, not by every process that collects tests.
+    pytest.importorskip(library)
   compat.install()
   import diffusers
   import transformers
