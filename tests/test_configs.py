@@ -15,6 +15,7 @@ import pytest
 import train
 import zoo
 from tests.data import toys
+from tests.filled import filled
 from zoo import optim, sharding
 from zoo.config import loading
 
@@ -100,7 +101,7 @@ def own_data(tmp_path_factory):
     ):
       section = loading.read_config(path)["model"]
       model = zoo.build(**{**section, **SMALL[section["family"]]})
-      zoo.save(folder / path.stem, model, model.init(jax.random.key(0), *model.example())["params"])
+      zoo.save(folder / path.stem, model, filled(model, *model.example()))
   return {
     "runs": folder,
     "jsonl": f"jsonl:{folder}/*.jsonl",
