@@ -155,7 +155,8 @@ def outputs(
   """
   mesh = mesh_of(params)
   name = getattr(records, "name", "data")
-  with progress(f"evaluating on {name}", len(records), "examples") as advance:
+  title = name if len(name) <= 60 else f"{name[:57]}..."  # Splits may have many slices.
+  with progress(f"evaluating on {title}", len(records), "examples") as advance:
     for batch in eval_batches(records, batch_size):
       batch = trimmed(batch) if trim else batch
       arrays = {key: value for key, value in batch.items() if _numeric(value)}

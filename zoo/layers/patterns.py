@@ -140,9 +140,7 @@ def window(size: int, convention: str = "both sides", dilation: int = 1) -> Wind
     raise ValueError(f"convention is {convention!r}. It may be: {'; '.join(CONVENTIONS)}.")
   ints(window=size, dilation=dilation, least=1)
   if convention == "both sides" and size % 2:
-    raise ValueError(
-      f"window is {size}. It must be even, half of it on each side: {size + 1}; or choose another convention."
-    )
+    raise ValueError(f"window is {size}. It must be even, half of it on each side, e.g. {size + 1}.")
   back, ahead = CONVENTIONS[convention](size)
   return Window(back * dilation, ahead * dilation, dilation)
 
