@@ -101,6 +101,7 @@ def test_a_model_is_loaded_as_it_was_or_refused(tmp_path):
       np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.filterwarnings("ignore:.*names no architectures")
 def test_a_published_config_is_understood_or_refused(tmp_path):
   rng = random.Random(4)
   published_bert(tmp_path)

@@ -34,10 +34,10 @@ def run(tmp_path):
 class Balanced(HTMLParser):
   """Remembers tags that were opened and not closed."""
 
-  open, shown = (), ()
+  open, tags = (), ()
 
   def handle_starttag(self, tag, attrs):
-    self.seen = (*self.seen, tag)
+    self.tags = (*self.tags, tag)
     if tag in ("figure", "svg", "table", "h1", "h2", "h3", "pre", "span"):
       self.open = (*self.open, tag)
 
@@ -51,7 +51,7 @@ def test_a_run_is_one_file_with_its_curves_numbers_pictures_and_texts(run):
   text = write(run).read_text()
   parser = Balanced()
   parser.feed(text)
-  assert parser.open == () and parser.seen.count("svg") == 5 and parser.seen.count("img") == 1
+  assert parser.open == () and parser.tags.count("svg") == 5 and parser.tags.count("img") == 1
   for wanted in ("Evaluation: test", "R@1", "pixels 0.1", "model.family", "0.10.2", "tokens_per_second 100"):
     assert wanted in text
   assert "<script" not in text and "a &lt;b&gt; run" in text and "<b>" not in text

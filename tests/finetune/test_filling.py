@@ -139,7 +139,7 @@ def test_classes_are_sorted_by_name_or_number(values, labels, several, names, tm
     (["--config.init=/nowhere"], "/nowhere"),
     (["--config.data.source=csv:/nowhere.csv"], "There is no folder or file /nowhere.csv."),
     (["--config.data.tokenizer=gpt2"], "Leave data.tokenizer out: init has its own."),
-    (["--config.model.num_classes=1"], "model.num_classes is 1, the data have 2."),
+    (["--config.model.num_classes=1"], "model.num_classes is 1, the data have 2 classes:"),
   ],
 )
 def test_a_mistake_ends_in_one_line_and_writes_nothing(flags, message, folder, reviews, tmp_path, capsys):

@@ -21,6 +21,7 @@ SIZES = {
   "marian": dict(decoder_vocab_size=19),
   # One LSH chunk: a token attends to all earlier ones, as in generation.
   "reformer": dict(axial_shape=[8, 5], axial_dims=[2, 4], lsh_chunk=12, local_chunk=4),
+  "vision_encoder_decoder": dict(decoder={**TINY["vision_encoder_decoder"]["decoder"], "max_length": 40}),
   "transformer_xl": dict(memory_length=12),  # With shorter chunks, generation attends to fewer tokens than a full pass.
 }
 
@@ -32,7 +33,10 @@ def model_of(family):
 
 DECODE = [family for family in TINY if model_of(family).decodes]
 SOURCE = jax.random.randint(jax.random.key(0), (2, 7), 0, 23)
-FEATURES = jax.random.normal(jax.random.key(1), (2, 13, 5))
+SOURCES = {
+  "whisper": jax.random.normal(jax.random.key(1), (2, 13, 5)),
+  "vision_encoder_decoder": jax.random.normal(jax.random.key(1), (2, 6, 6, 3)),
+}
 TEXT = jax.random.randint(jax.random.key(2), (2, 12), 0, 19)
 VALID = jnp.array([[True] * 7, [True] * 5 + [False] * 2])
 
@@ -46,19 +50,21 @@ def test_a_family_decodes_in_tiny_sizes_as_in_published_ones():
 def test_cached_decoding_equals_the_full_pass(family):
   model = model_of(family)
   params = filled(model, *model.example(), seed=1)
-  source = FEATURES if family == "whisper" else SOURCE
+  source = SOURCES.get(family, SOURCE)
+  valid = None if source.ndim == 4 else VALID  # Nothing of an image is padding.
+  masks = {} if valid is None else {"valid": valid}
 
   @jax.jit
   def uncached(params):
     if encodes(model):
-      return model.apply({"params": params}, source, TEXT, valid=VALID)["logits"]
+      return model.apply({"params": params}, source, TEXT, **masks)["logits"]
     return model.apply({"params": params}, TEXT)
 
   @jax.jit
   def cached(params):
     keeps = with_caches_for(model, 12)
     if encodes(model):
-      first, positions, state = prefill(keeps, params, source, VALID, 7, decoder_tokens=TEXT[:, :5])
+      first, positions, state = prefill(keeps, params, source, valid, 7, decoder_tokens=TEXT[:, :5])
     else:
       first, positions, state = prefill(keeps, params, TEXT[:, :5], None, 7)
 
