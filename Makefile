@@ -75,12 +75,10 @@ second-python:
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[docs]'
 	touch .venv/docs
 
-# Sphinx hands out pages ten at a time, so that those of one batch run one after the other: more batches than cores run
-# at once, or the last one would run alone.
 docs: .venv/docs
 	.venv/bin/python $(COMPILED)
 	-.venv/bin/python scripts/fetch.py --only=minilm
-	.venv/bin/python -m sphinx --builder html --jobs $$(($(CORES) + 2)) --fail-on-warning --keep-going --quiet docs docs/_build/html $(ARGS)
+	.venv/bin/python -m sphinx --builder html --jobs $$(($(CORES) + 1)) --fail-on-warning --keep-going --quiet docs docs/_build/html $(ARGS)
 	.venv/bin/python -m scripts.check_site docs/_build/html
 
 notebooks: .venv/made

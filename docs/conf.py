@@ -79,6 +79,15 @@ if "ZOO_MINILM" not in os.environ and not (Path.home() / ".cache/zoo/all-MiniLM-
   nb_execution_excludepatterns.append("tutorials/pretrained.ipynb")
 
 
+def spread_executed_pages(app, env, docnames):
+  """Puts pages of other kinds between the executed ones: Sphinx reads neighbours one after the other, in batches."""
+  executed = [name for name in docnames if name.startswith(("textbook/", "tutorials/"))]
+  rest = [name for name in docnames if name not in executed]
+  count = -(-len(rest) // max(len(executed), 1))
+  between = [rest[i * count : (i + 1) * count] for i in range(len(executed))]
+  docnames[:] = [name for page, others in zip(executed, between, strict=True) for name in (page, *others)] or rest
+
+
 def tutorials_of_the_site(app, docname, source):
   """Pages link to ../notebooks, which is there without a build too; on the site, to the executed copies."""
   if not docname.startswith("tutorials/"):
@@ -105,6 +114,7 @@ def page_ends(app, doctree):
 
 def setup(app):
   """Called by Sphinx."""
+  app.connect("env-before-read-docs", spread_executed_pages)
   app.connect("source-read", tutorials_of_the_site)
   app.connect("source-read", page_begins)
   app.connect("doctree-read", page_ends)
