@@ -21,7 +21,6 @@ ENCODERS = {
 }
 # Family -> its table and the head that predicts tokens.
 DECODERS = {"gpt": (gpt, "lm"), "bert": (bert, "mlm"), "roberta": (roberta, "mlm")}
-PREFIX = ()
 RENAMED = bert.RENAMED
 TIED = {
   f"decoder.{copy}": f"decoder.{original}" for table, _ in DECODERS.values() for copy, original in table.TIED.items()

@@ -201,11 +201,11 @@ def _subject(
     classes = class_names_in(folder, num_classes)
   if classes is not None and len(classes) != num_classes:
     way_out = (
-      f"Name its {num_classes}, in the order of its logits, or leave classes out" if num_classes else "Leave it out"
+      f"Name its {num_classes}, in the order of its logits, or leave them out" if num_classes else "Leave them out"
     )
     raise UserError(
       f"classes has {len(classes)} names, {shown(', '.join(map(str, classes)))}, the model {num_classes or 'no'} "
-      f"classes. {way_out} classes out."
+      f"classes. {way_out}."
     )
   return Subject(model, params, folder, classes, tokenizer), offers, options
 

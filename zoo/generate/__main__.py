@@ -252,8 +252,7 @@ def length_limit(model: Any, length: int, stated: dict[str, Any]) -> int:
   """max_new_tokens: from generation_config.json, or the default; limited by the model's max_length."""
   start = stated.get("start_token", 0)
   before = (len(start) if isinstance(start, list) else 1) if encodes(model) else length
-  limit = stated.get("max_new_tokens", checks.NEW_TOKENS)
-  return limit if model.max_length is None else max(1, min(limit, model.max_length - before))
+  return checks.room(model, before, stated.get("max_new_tokens", checks.NEW_TOKENS))
 
 
 def end_of(tokenizer: Any) -> int | None:

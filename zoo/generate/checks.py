@@ -76,7 +76,12 @@ def new_tokens(model, tokens, decoder_tokens=None):
   name, prompt = ("decoder_tokens", decoder_tokens) if encodes(model) else ("tokens", tokens)
   shape = () if prompt is None else array(name, prompt).shape
   before = shape[1] if len(shape) == 2 else 1
-  return NEW_TOKENS if model.max_length is None else max(1, min(NEW_TOKENS, model.max_length - before))
+  return room(model, before, NEW_TOKENS)
+
+
+def room(model, before, limit):
+  """At most `limit` new tokens, or as many as the model's max_length leaves after `before` tokens, at least 1."""
+  return limit if model.max_length is None else max(1, min(limit, model.max_length - before))
 
 
 def length_fits(model, prompt, max_new_tokens):

@@ -100,7 +100,7 @@ class VisualBERT(BERT, kw_only=True):
     tokens, segments, valid, positions = self.rows(tokens, segments, valid, positions)
     regions_valid, region_segments = self.rows(regions_valid, region_segments)
     regions, alignment = (x if x is None else x.reshape(-1, *x.shape[-2:]) for x in (regions, alignment))
-    sizes.tokens_fit(tokens)
+    sizes.tokens_fit(tokens, segments=segments, valid=valid)
     words = self.embedded(tokens, segments, SequenceInfo(valid, positions))
     seen = self.regions(regions, region_segments, alignment, self.segments, self.positions)
     x = drop(self.norm(jnp.concatenate([words, seen], axis=1)))
